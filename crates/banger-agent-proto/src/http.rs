@@ -1,0 +1,87 @@
+//! The agent's HTTP routes and their bodies.
+//!
+//! | route | does |
+//! | --- | --- |
+//! | `GET /healthz` | [`Health`] |
+//! | `GET /ports` | [`Ports`] |
+//! | `GET /events` | [`crate::events`] |
+//! | `POST /exec` | [`crate::exec`] |
+//! | `PUT /files?path=P` | unpack the tar body (sized or chunked) beneath folder `P` |
+//! | `GET /files?path=P` | the file or folder `P` as a chunked tar stream |
+//! | `POST /shutdown` | [`Shutdown`]; `202`, then the guest goes down |
+//! | `POST /clock` | [`Clock`]: set the wall clock |
+//! | `POST /reseed` | [`Reseed`]: mix entropy in, after a snapshot was restored |
+//!
+//! Errors are a status of 400 and above with [`ErrorBody`].
+
+use serde::{Deserialize, Serialize};
+
+/// Body of every answer with a status of 400 and above.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What failed, naming the thing.
+    pub error: String,
+}
+
+/// The agent is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Always `ok`.
+    pub status: String,
+    /// Proves which boot is answering.
+    pub boot_id: String,
+    /// Build id of the agent.
+    pub build: String,
+    /// Oldest protocol the agent speaks.
+    pub protocol_min: u32,
+    /// Newest protocol the agent speaks.
+    pub protocol_max: u32,
+    /// Milliseconds since the guest's kernel started.
+    pub uptime_ms: u64,
+    /// Bytes used on the root disk's private part, as statfs(2) tells.
+    #[serde(default)]
+    pub root_used_bytes: Option<u64>,
+}
+
+/// Listening sockets of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// In order of port.
+    pub ports: Vec<ListeningPort>,
+}
+
+/// One listening socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListeningPort {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Local address.
+    pub address: String,
+    /// Local port.
+    pub port: u16,
+    /// Process that owns the socket, where one was found.
+    pub pid: Option<u32>,
+    /// Its name (`/proc/PID/comm`).
+    pub process: Option<String>,
+}
+
+/// Take the guest down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// Power off or reboot; `Unknown` is refused.
+    pub mode: crate::events::PowerMode,
+}
+
+/// Set the clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// Mix entropy in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reseed {
+    /// Up to 512 bytes, base64.
+    pub entropy: String,
+}
