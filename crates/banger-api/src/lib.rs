@@ -1,1 +1,23 @@
-//! Placeholder: filled by the first issue.
+//! The words of banger: types, ids, names, sizes, events, errors, exit codes and routes. No I/O.
+//!
+//! Everything that the daemon, the CLI and other clients say to each other is here, and is parsed
+//! here, so that both sides refuse the same bad input with the same words.
+
+pub mod daemon;
+pub mod doctor;
+pub mod error;
+pub mod exit;
+pub mod ids;
+pub mod images;
+pub mod limits;
+pub mod names;
+pub mod operation;
+pub mod reference;
+pub mod routes;
+pub mod session;
+pub mod size;
+pub mod vm;
+
+pub use error::{ApiError, ErrorCode};
+pub use ids::{ImageId, KernelId, OpId, VmId};
+pub use names::VmName;

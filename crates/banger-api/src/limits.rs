@@ -1,0 +1,122 @@
+//! What a VM may be made of. Checked by the CLI before it asks and by the daemon before it stores.
+
+use crate::size::{GIB, MIB, human_size};
+
+/// Most vCPUs: Firecracker's own limit.
+pub const MAX_VCPUS: u32 = 32;
+/// Least memory that boots the default image, in MiB.
+pub const MIN_MEMORY_MIB: u64 = 128;
+/// Most memory, in MiB.
+pub const MAX_MEMORY_MIB: u64 = 16 * 1024 * 1024;
+/// Smallest disk, in bytes.
+pub const MIN_DISK_BYTES: u64 = 64 * MIB;
+/// Largest disk, in bytes: ext4 with 4 KiB blocks.
+pub const MAX_DISK_BYTES: u64 = 16 * 1024 * GIB;
+
+/// A value outside its limits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfLimits {
+    /// vCPUs.
+    #[error("{0} vCPUs: a VM has 1 to {MAX_VCPUS}")]
+    Vcpus(u64),
+    /// Memory.
+    #[error("{0} MiB of memory: a VM has {MIN_MEMORY_MIB} MiB to {MAX_MEMORY_MIB} MiB")]
+    Memory(u64),
+    /// A disk.
+    #[error("a {what} of {size}: a disk has {least} to {most}", size = human_size(*.bytes),
+        least = human_size(MIN_DISK_BYTES), most = human_size(MAX_DISK_BYTES))]
+    Disk {
+        /// `root disk` or `work disk`.
+        what: &'static str,
+        /// What was asked for.
+        bytes: u64,
+    },
+}
+
+/// Checks a number of vCPUs.
+///
+/// # Errors
+/// Outside 1 to [`MAX_VCPUS`].
+pub fn check_vcpus(vcpus: u32) -> Result<(), OutOfLimits> {
+    if (1..=MAX_VCPUS).contains(&vcpus) { Ok(()) } else { Err(OutOfLimits::Vcpus(vcpus.into())) }
+}
+
+/// Checks an amount of memory in MiB.
+///
+/// # Errors
+/// Outside [`MIN_MEMORY_MIB`] to [`MAX_MEMORY_MIB`].
+pub fn check_memory_mib(mib: u64) -> Result<(), OutOfLimits> {
+    if (MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&mib) {
+        Ok(())
+    } else {
+        Err(OutOfLimits::Memory(mib))
+    }
+}
+
+/// Checks the virtual size of a disk in bytes.
+///
+/// # Errors
+/// Outside [`MIN_DISK_BYTES`] to [`MAX_DISK_BYTES`].
+pub fn check_disk(what: &'static str, bytes: u64) -> Result<(), OutOfLimits> {
+    if (MIN_DISK_BYTES..=MAX_DISK_BYTES).contains(&bytes) {
+        Ok(())
+    } else {
+        Err(OutOfLimits::Disk { what, bytes })
+    }
+}
+
+/// What a VM gets where nothing was asked for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+pub struct VmDefaults {
+    /// vCPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual size of the root disk in bytes.
+    pub root_bytes: u64,
+    /// Virtual size of the work disk in bytes.
+    pub work_bytes: u64,
+}
+
+impl VmDefaults {
+    /// The defaults for a host: vCPUs = CPUs / 4 within 1…4, memory = RAM / 8 within 512 MiB…8 GiB,
+    /// disks 8 GiB each (sparse).
+    pub fn for_host(cpus: u32, memory_bytes: u64) -> Self {
+        Self {
+            vcpus: (cpus / 4).clamp(1, 4),
+            memory_mib: (memory_bytes / 8 / MIB).clamp(512, 8192),
+            root_bytes: 8 * GIB,
+            work_bytes: 8 * GIB,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_at_their_edges() {
+        assert!(check_vcpus(0).is_err() && check_vcpus(33).is_err());
+        assert!(check_vcpus(1).is_ok() && check_vcpus(32).is_ok());
+        assert!(check_memory_mib(127).is_err() && check_memory_mib(128).is_ok());
+        assert!(check_memory_mib(u64::MAX).is_err());
+        assert!(check_disk("root disk", 0).is_err());
+        assert_eq!(
+            check_disk("root disk", MIB).unwrap_err().to_string(),
+            "a root disk of 1 MiB: a disk has 64 MiB to 16 TiB"
+        );
+    }
+
+    #[test]
+    fn defaults_follow_the_host() {
+        let small = VmDefaults::for_host(2, GIB);
+        assert_eq!((small.vcpus, small.memory_mib), (1, 512));
+        let large = VmDefaults::for_host(64, 512 * GIB);
+        assert_eq!((large.vcpus, large.memory_mib), (4, 8192));
+        let middle = VmDefaults::for_host(12, 24 * GIB);
+        assert_eq!((middle.vcpus, middle.memory_mib), (3, 3072));
+    }
+}

@@ -1,0 +1,66 @@
+//! Paths of the HTTP API, in one place for the daemon and its clients.
+//!
+//! `{vm}` is a name, an id or a unique prefix of an id.
+
+/// `GET`: [`crate::daemon::DaemonStatus`].
+pub const DAEMON: &str = "/v1/daemon";
+/// `POST`: end the daemon; VMs keep running.
+pub const DAEMON_STOP: &str = "/v1/daemon/stop";
+/// `GET`: array of [`crate::doctor::Check`].
+pub const DOCTOR: &str = "/v1/doctor";
+/// `GET`: array of [`crate::vm::VmSummary`]; `POST` [`crate::vm::CreateVm`].
+pub const VMS: &str = "/v1/vms";
+/// `GET`: [`crate::vm::VmDetails`].
+pub const VM: &str = "/v1/vms/{vm}";
+/// `POST` [`crate::vm::ActionOptions`]: one of [`crate::vm::VmAction`].
+pub const VM_ACTION: &str = "/v1/vms/{vm}/actions/{action}";
+/// `GET`: [`crate::vm::VmHealth`].
+pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
+/// `GET`: array of [`crate::operation::OperationView`], newest first.
+pub const OPERATIONS: &str = "/v1/operations";
+/// `GET`: [`crate::operation::OperationView`].
+pub const OPERATION: &str = "/v1/operations/{operation}";
+/// `GET`: server-sent events of [`crate::operation::OpEvent`], resumed with `Last-Event-ID`.
+pub const OPERATION_EVENTS: &str = "/v1/operations/{operation}/events";
+/// `POST`: ask an operation to end and undo itself.
+pub const OPERATION_CANCEL: &str = "/v1/operations/{operation}/cancel";
+/// `GET`: array of [`crate::images::ImageView`].
+pub const IMAGES: &str = "/v1/images";
+/// `GET`: [`crate::images::ImageView`]; `DELETE`: [`crate::images::Deleted`].
+pub const IMAGE: &str = "/v1/images/{image}";
+/// `POST` [`crate::images::PullRequest`].
+pub const IMAGE_PULL: &str = "/v1/image-pulls";
+/// `POST` [`crate::images::ImportRequest`].
+pub const IMAGE_IMPORT: &str = "/v1/image-imports";
+/// `GET`: array of [`crate::images::KernelView`].
+pub const KERNELS: &str = "/v1/kernels";
+/// `DELETE`: [`crate::images::Deleted`].
+pub const KERNEL: &str = "/v1/kernels/{kernel}";
+/// `POST` [`crate::images::PullRequest`].
+pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
+/// `GET`: the OpenAPI document.
+pub const OPENAPI: &str = "/v1/openapi.json";
+
+/// Fills one `{placeholder}` of a route, percent-encoding what a path segment may not hold.
+pub fn fill(route: &str, placeholder: &str, value: &str) -> String {
+    let mut encoded = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    route.replace(&format!("{{{placeholder}}}"), &encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_cannot_leave_their_segment() {
+        assert_eq!(fill(VM, "vm", "web-1"), "/v1/vms/web-1");
+        assert_eq!(fill(VM, "vm", "../x y?"), "/v1/vms/..%2Fx%20y%3F");
+    }
+}

@@ -1,0 +1,46 @@
+//! The session socket: how a client gets a connection to a guest's agent that outlives the daemon.
+//!
+//! The client connects to `session.sock` beside the API's socket and sends one line of JSON, a
+//! [`SessionRequest`]. The daemon answers with one line, a [`SessionAnswer`]; with
+//! [`SessionAnswer::Connected`] comes one file descriptor (SCM_RIGHTS): a stream socket on which the
+//! agent's HTTP is spoken, the `CONNECT` handshake already done. From then on the daemon is out of
+//! the way. A client that asked for `hold` keeps this connection open as long as it wants a VM with
+//! [`crate::vm::Lifetime::Session`] to live.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+
+/// Longest line on the session socket, in bytes.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "want", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SessionRequest {
+    /// A connection to the agent of this VM.
+    Agent {
+        /// Name, id or prefix.
+        vm: String,
+    },
+    /// Keep a session-bound VM alive while this connection is open.
+    Hold {
+        /// Name, id or prefix.
+        vm: String,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum SessionAnswer {
+    /// A descriptor comes with this line.
+    Connected,
+    /// Held until this connection closes.
+    Held,
+    /// Not possible.
+    Refused {
+        /// Why.
+        error: ApiError,
+    },
+}
