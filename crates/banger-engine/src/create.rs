@@ -1,0 +1,240 @@
+//! Making VMs: from a request to a plan on record, and sessions that keep a VM alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
+use banger_api::operation::{Accepted, OpState, stage};
+use banger_api::size::{MIB, human_size};
+use banger_api::vm::{CreateVm, Lifetime, VmAction};
+use banger_api::{ApiError, ErrorCode, OpId, VmId, VmName};
+
+use crate::drivers::Capacity;
+use crate::engine::{Engine, Preparing};
+use crate::holds::Remaining;
+use crate::ops::{Op, OpProgress};
+use crate::plan::VmPlan;
+use crate::queue::Force;
+use crate::record::{Inspect, VmRecord};
+use crate::store::{Durability, OpRecord, Write};
+use crate::vm_jobs::ThenStart;
+use crate::vm_task::First;
+
+/// How long a session-bound VM waits for its session: after its create was accepted, and after the
+/// daemon was started.
+pub const HOLDER_GRACE: Duration = Duration::from_secs(10);
+/// Tries at a made-up name before a number is added.
+const NAME_TRIES: u32 = 20;
+
+impl Engine {
+    /// Accepts a create; the operation fetches what is missing, makes the VM and starts it.
+    ///
+    /// # Errors
+    /// A bad value, a name that is taken, or an image that nobody knows.
+    pub fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
+        request.check()?;
+        let host = self.shared.drivers.host.clone();
+        let image = request.image.as_deref().unwrap_or(DEFAULT_IMAGE);
+        let kernel = request.kernel.as_deref().unwrap_or(DEFAULT_KERNEL);
+        self.shared.drivers.images.check(image, kernel)?;
+        let warnings = self.beyond_the_host(&request, host.capacity());
+        let op = Op::new(OpId::from_entropy(host.entropy()), "create");
+        let (id, name) = self.reserve(request.name.as_deref(), &op)?;
+        let vm = banger_api::operation::VmTag { id: id.clone(), name: name.clone() };
+        op.about(vm.clone());
+        self.shared.ops.add(op.clone());
+        let engine = self.arc().ok_or_else(|| {
+            ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down")
+        })?;
+        let operation = Some(op.id.clone());
+        let session = request.lifetime == Lifetime::Session;
+        let reserved = id.clone();
+        tokio::spawn(async move {
+            if let Err(error) = engine.prepare(&op, id.clone(), name, request).await {
+                engine.registry().preparing.remove(&id);
+                tracing::warn!(op = %op.id, error = %error, causes = ?error.causes, "create failed");
+                op.end(Err(error));
+            }
+        });
+        if session {
+            self.expect_holder(reserved);
+        }
+        Ok(Accepted { operation, vm: Some(vm), warnings })
+    }
+
+    /// What is allowed and still worth a word.
+    fn beyond_the_host(&self, request: &CreateVm, host: Capacity) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(vcpus) = request.vcpus.filter(|vcpus| *vcpus > host.cpus) {
+            warnings
+                .push(format!("{vcpus} vCPUs are more than the {} CPUs of this host", host.cpus));
+        }
+        let memory = request.memory_mib.map(|mib| mib.saturating_mul(MIB));
+        if let Some(bytes) = memory.filter(|bytes| *bytes > host.memory_bytes) {
+            let (asked, has) = (human_size(bytes), human_size(host.memory_bytes));
+            warnings.push(format!("{asked} of memory are more than the {has} of this host"));
+        }
+        for (what, bytes) in [("root", request.root_bytes), ("work", request.work_bytes)] {
+            if let Some(bytes) = bytes.filter(|bytes| *bytes > host.disk_free_bytes) {
+                let (asked, free) = (human_size(bytes), human_size(host.disk_free_bytes));
+                warnings.push(format!("a {what} disk of {asked} may fill up: {free} are free"));
+            }
+        }
+        warnings
+    }
+
+    /// Takes a name and an id before anything else is done.
+    fn reserve(&self, wanted: Option<&str>, op: &Arc<Op>) -> Result<(VmId, VmName), ApiError> {
+        let host = &self.shared.drivers.host;
+        let mut registry = self.registry();
+        let taken = |name: &VmName| {
+            registry.vms.values().any(|vm| &vm.published.borrow().record.plan.name == name)
+                || registry.preparing.values().any(|vm| &vm.name == name)
+        };
+        let name = match wanted {
+            Some(text) => {
+                let name: VmName = text.parse().map_err(|bad: banger_api::names::BadName| {
+                    ApiError::new(ErrorCode::BadRequest, bad.to_string())
+                })?;
+                if taken(&name) {
+                    let text = format!("there is a VM `{name}` already");
+                    let hint = format!("choose another name, or `banger vm delete {name}` first");
+                    return Err(ApiError::new(ErrorCode::NameTaken, text).with_hint(hint));
+                }
+                name
+            }
+            None => {
+                let mut round = 0;
+                loop {
+                    let extra = round / NAME_TRIES;
+                    let name = VmName::friendly(host.entropy(), if extra == 0 { 0 } else { round });
+                    if !taken(&name) {
+                        break name;
+                    }
+                    round += 1;
+                }
+            }
+        };
+        let id = loop {
+            let id = VmId::from_entropy(host.entropy());
+            if !registry.vms.contains_key(&id) && !registry.preparing.contains_key(&id) {
+                break id;
+            }
+        };
+        registry.preparing.insert(id.clone(), Preparing { name: name.clone(), op: op.clone() });
+        Ok((id, name))
+    }
+
+    /// Fetches what is missing, decides everything, and puts it on record.
+    async fn prepare(
+        &self,
+        op: &Arc<Op>,
+        id: VmId,
+        name: VmName,
+        request: CreateVm,
+    ) -> Result<(), ApiError> {
+        let drivers = &self.shared.drivers;
+        let image = request.image.as_deref().unwrap_or(DEFAULT_IMAGE);
+        let kernel = request.kernel.as_deref().unwrap_or(DEFAULT_KERNEL);
+        let progress = Arc::new(OpProgress::new(op.clone(), stage::PULL_IMAGE));
+        drivers.images.boot_set(image, kernel, progress.clone()).await?;
+        // Fetching can take minutes, so what was fetched is looked at once more now that nobody can
+        // delete it before the VM is on record.
+        let _in_use = self.images_in_use.read().await;
+        let boot = drivers.images.boot_set(image, kernel, progress).await?;
+        if *op.cancelled().borrow() {
+            let text = format!("create of `{name}` was cancelled");
+            return Err(ApiError::new(ErrorCode::Cancelled, text));
+        }
+        let chosen = drivers.host.choose().await?;
+        let (high, low) = (drivers.host.entropy(), drivers.host.entropy());
+        let now = drivers.host.now_unix_ms();
+        let root_bytes = request.root_bytes.unwrap_or(self.defaults.root_bytes);
+        let plan = VmPlan {
+            id,
+            name,
+            vcpus: request.vcpus.unwrap_or(self.defaults.vcpus),
+            memory_mib: request.memory_mib.unwrap_or(self.defaults.memory_mib),
+            root_bytes,
+            work_bytes: request.work_bytes.unwrap_or(self.defaults.work_bytes),
+            nat: request.nat.unwrap_or(true),
+            drivers: chosen,
+            lifetime: request.lifetime,
+            machine_id: format!("{high:016x}{low:016x}"),
+            created_unix_ms: now,
+            boot,
+        };
+        let then = if request.no_start { ThenStart::No } else { ThenStart::Yes };
+        let record = VmRecord::new(plan);
+        let add = Write::AddOp(OpRecord {
+            id: op.id.clone(),
+            kind: op.kind.clone(),
+            vm: record.plan.id.clone(),
+            vm_name: record.plan.name.clone(),
+            state: OpState::Running,
+            error: None,
+            started_unix_ms: now.saturating_sub(op.elapsed_ms()),
+        });
+        let put = Write::PutVm(Box::new(record.clone()));
+        self.shared.store.commit(vec![add, put], Durability::Power).await?;
+        self.adopt_task(record, First::Create(op.clone(), then));
+        Ok(())
+    }
+
+    /// Somebody keeps a session-bound VM alive.
+    ///
+    /// # Errors
+    /// Not found, or ambiguous.
+    pub fn hold(&self, reference: &str) -> Result<VmId, ApiError> {
+        let preparing = self
+            .registry()
+            .preparing
+            .iter()
+            .find(|(id, vm)| id.as_str() == reference || vm.name.as_str() == reference)
+            .map(|(id, _)| id.clone());
+        let id = match preparing {
+            Some(id) => id,
+            None => self.resolve(reference)?,
+        };
+        self.holds.add(&id);
+        Ok(id)
+    }
+
+    /// Somebody let go of it: where nobody else holds it, it is over.
+    pub async fn let_go(&self, id: &VmId) {
+        if self.holds.drop(id) == Remaining::None {
+            self.end_session(id).await;
+        }
+    }
+
+    /// Ends a session-bound VM that nobody comes for.
+    pub(crate) fn expect_holder(&self, id: VmId) {
+        let Some(engine) = self.arc() else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep(HOLDER_GRACE).await;
+            if !engine.holds.is_held(&id) {
+                engine.end_session(&id).await;
+            }
+        });
+    }
+
+    async fn end_session(&self, id: &VmId) {
+        let (handle, preparing) = {
+            let registry = self.registry();
+            let preparing = registry.preparing.get(id).map(|vm| vm.op.clone());
+            (registry.vms.get(id).cloned(), preparing)
+        };
+        if let Some(op) = preparing {
+            op.cancel();
+        }
+        let Some(handle) = handle else { return };
+        let record = handle.published.borrow().record.clone();
+        let keep = record.plan.lifetime != Lifetime::Session || record.inspect == Inspect::Yes;
+        if keep {
+            return;
+        }
+        if let Err(error) = self.ask(&handle, VmAction::Delete, Force::Yes, 0).await {
+            tracing::warn!(vm = %id, error = %error, "the VM of an ended session stays");
+        }
+    }
+}

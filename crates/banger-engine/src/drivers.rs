@@ -1,0 +1,318 @@
+//! The drivers: what the engine wants done to a host, in small traits.
+//!
+//! Every `apply`-like call is safe to repeat, every undo is safe when nothing was ever done, and both
+//! say what they did. None of them is dropped half-way: long waits take an [`Interrupt`] and end by
+//! themselves when it is raised. Errors are [`ApiError`]s, ready to be shown.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use banger_api::doctor::Check;
+use banger_api::images::{Deleted, ImageView, KernelView};
+use banger_api::vm::{DiskView, Timing, VmPaths};
+use banger_api::{ApiError, ErrorCode};
+use serde::{Deserialize, Serialize};
+
+use crate::interrupt::Interrupt;
+use crate::plan::{BootSet, Chosen, DriverPlan, ProcRef, RunPlan, VmPlan};
+
+/// What an apply did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It made the thing.
+    Created,
+    /// The thing was there.
+    AlreadyThere,
+}
+
+/// What an undo did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undone {
+    /// It removed the thing.
+    Removed,
+    /// There was nothing.
+    WasAbsent,
+}
+
+/// How a VMM ended, as its shim tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStory {
+    /// What the guest did last, where the VMM said so.
+    pub guest: GuestEnd,
+    /// Exit code or signal and what brought it about, in one line.
+    pub summary: String,
+    /// Last lines of the console and of the VMM's log.
+    pub tail: String,
+}
+
+impl ExitStory {
+    /// A story of which only this line is known.
+    pub fn unknown(summary: &str) -> Self {
+        Self { guest: GuestEnd::Unknown, summary: summary.into(), tail: String::new() }
+    }
+}
+
+/// What a guest did last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestEnd {
+    /// It powered off.
+    Poweroff,
+    /// It asked for a reset.
+    Reboot,
+    /// Its kernel panicked.
+    Panic,
+    /// Not known: the VMM died, or was killed.
+    Unknown,
+}
+
+/// Disks.
+#[async_trait]
+pub trait Storage: Send + Sync {
+    /// Makes the VM's folder.
+    async fn create_folder(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes the VM's folder and what else is in it.
+    async fn remove_folder(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Makes the root disk, or its private layer.
+    async fn create_root(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes it.
+    async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Makes the work disk.
+    async fn create_work(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes it.
+    async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Makes the disks usable for a VMM.
+    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Gives up what attach made.
+    async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Bytes asked for and bytes really used.
+    async fn usage(&self, vm: &VmPlan) -> DiskView;
+}
+
+/// Network of a VM.
+#[async_trait]
+pub trait Network: Send + Sync {
+    /// Makes what the VMM will connect to.
+    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes it.
+    async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// The guest's address as others reach it, where it has one.
+    fn address(&self, vm: &VmPlan) -> Option<String>;
+}
+
+/// What a new daemon finds of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunFacts {
+    /// Shim and VMM are alive.
+    Alive {
+        /// The VMM's process id.
+        vmm_pid: u32,
+    },
+    /// The shim started them and they are gone.
+    Ended(ExitStory),
+    /// There never was a VMM, or nobody knows of one.
+    Nothing,
+}
+
+/// A virtual machine monitor, its companion and the shim that owns both.
+#[async_trait]
+pub trait Vmm: Send + Sync {
+    /// Checks what a start needs, changing nothing.
+    async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError>;
+    /// Makes the run folder and listens for the guest's hello in it.
+    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes the run folder with every socket in it.
+    async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Starts the shim; it waits at its gate.
+    async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError>;
+    /// Opens the gate; returns the VMM's process id once shim, companion and VMM are up.
+    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError>;
+    /// Ends shim, companion and VMM, whatever of them there is, and waits until they are gone.
+    async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
+    /// Resolves when the VMM has ended, with its story.
+    async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
+    /// What is there of a run that another daemon started.
+    async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts;
+    /// Files for people to look at.
+    fn paths(&self, vm: &VmPlan) -> VmPaths;
+}
+
+/// The guest reported ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestReady {
+    /// What it spent its time on.
+    pub timeline: Vec<Timing>,
+    /// What went wrong without stopping it.
+    pub warnings: Vec<String>,
+}
+
+/// The agent answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestHealth {
+    /// Boot id of the guest.
+    pub boot_id: String,
+    /// Milliseconds since its kernel started.
+    pub uptime_ms: u64,
+    /// Time the answer took, in microseconds.
+    pub round_trip_us: u64,
+}
+
+/// The agent in the guest.
+#[async_trait]
+pub trait Guest: Send + Sync {
+    /// Makes what the guest is told apart by: ssh host key.
+    async fn create_identity(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes it.
+    async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Waits for the first hello, sends the configuration, stops listening. Returns the boot id.
+    async fn boot(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<String, ApiError>;
+    /// Waits for the agent's first answer and checks that it comes from this boot.
+    async fn agent(&self, vm: &VmPlan, boot_id: &str, i: &Interrupt) -> Result<(), ApiError>;
+    /// Waits for ready.
+    async fn ready(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<GuestReady, ApiError>;
+    /// Lets go of what the three calls above keep for a run.
+    async fn forget(&self, vm: &VmPlan);
+    /// Asks the agent once.
+    async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError>;
+    /// Asks the guest to power off; returns when it has understood.
+    async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError>;
+    /// A connected stream socket to the agent's HTTP, handshake done.
+    async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError>;
+}
+
+/// Hears how far a long fetch has come.
+pub trait Progress: Send + Sync {
+    /// A stage began.
+    fn stage(&self, name: &str);
+    /// Bytes moved.
+    fn bytes(&self, done: u64, total: Option<u64>);
+    /// A line worth showing.
+    fn note(&self, text: &str);
+    /// Whether somebody asked for the end.
+    fn cancelled(&self) -> bool;
+}
+
+/// Images and kernels.
+#[async_trait]
+pub trait Images: Send + Sync {
+    /// Whether `image` and `kernel` are here, or could be fetched.
+    fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError>;
+    /// Image and kernel of these names, fetched first where they are not here.
+    async fn boot_set(
+        &self,
+        image: &str,
+        kernel: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<BootSet, ApiError>;
+    /// Fetches an image by a built-in recipe; returns its id.
+    async fn pull_image(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
+    /// Makes an image of a file; returns its id.
+    async fn import_image(
+        &self,
+        path: &str,
+        name: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
+    /// Fetches a kernel; returns its id.
+    async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
+    /// All images; `used_by` is left empty.
+    async fn images(&self) -> Result<Vec<ImageView>, ApiError>;
+    /// All kernels; `used_by` is left empty.
+    async fn kernels(&self) -> Result<Vec<KernelView>, ApiError>;
+    /// Removes an image that no VM uses.
+    async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError>;
+    /// Removes a kernel that no VM uses.
+    async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError>;
+}
+
+/// What a host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// CPUs.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Free bytes where the disks are kept.
+    pub disk_free_bytes: u64,
+}
+
+/// The host itself.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// Wall clock, milliseconds since 1970.
+    fn now_unix_ms(&self) -> u64;
+    /// Random bits.
+    fn entropy(&self) -> u64;
+    /// New at each boot of the host.
+    fn boot_id(&self) -> String;
+    /// What it has.
+    fn capacity(&self) -> Capacity;
+    /// Drivers for a new VM, each with its reason.
+    async fn choose(&self) -> Result<DriverPlan, ApiError>;
+    /// What it has and lacks.
+    async fn doctor(&self) -> Vec<Check>;
+}
+
+/// Called with a name before and after every recorded step; a test makes it abort the process.
+pub type CrashPoints = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Everything the engine does things with.
+#[derive(Clone)]
+pub struct Drivers {
+    /// The host.
+    pub host: Arc<dyn Host>,
+    /// Images and kernels.
+    pub images: Arc<dyn Images>,
+    /// Storage drivers by name.
+    pub storage: BTreeMap<String, Arc<dyn Storage>>,
+    /// Network drivers by name.
+    pub network: BTreeMap<String, Arc<dyn Network>>,
+    /// VMM drivers by name.
+    pub vmm: BTreeMap<String, Arc<dyn Vmm>>,
+    /// The agent.
+    pub guest: Arc<dyn Guest>,
+    /// Crash points.
+    pub crash: CrashPoints,
+}
+
+fn named<T: ?Sized>(
+    what: &str,
+    drivers: &BTreeMap<String, Arc<T>>,
+    chosen: &Chosen,
+) -> Result<Arc<T>, ApiError> {
+    drivers.get(&chosen.name).cloned().ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::HostNotReady,
+            format!("the {what} driver `{}` is not part of this daemon", chosen.name),
+        )
+        .with_hint("use the version of banger that made this VM, or delete the VM")
+    })
+}
+
+impl Drivers {
+    /// The storage driver of a VM.
+    ///
+    /// # Errors
+    /// This daemon does not have it.
+    pub fn storage(&self, vm: &VmPlan) -> Result<Arc<dyn Storage>, ApiError> {
+        named("storage", &self.storage, &vm.drivers.storage)
+    }
+
+    /// The network driver of a VM.
+    ///
+    /// # Errors
+    /// This daemon does not have it.
+    pub fn network(&self, vm: &VmPlan) -> Result<Arc<dyn Network>, ApiError> {
+        named("network", &self.network, &vm.drivers.network)
+    }
+
+    /// The VMM driver of a VM.
+    ///
+    /// # Errors
+    /// This daemon does not have it.
+    pub fn vmm(&self, vm: &VmPlan) -> Result<Arc<dyn Vmm>, ApiError> {
+        named("VMM", &self.vmm, &vm.drivers.vmm)
+    }
+}

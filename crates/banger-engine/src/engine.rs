@@ -1,0 +1,355 @@
+//! The engine as the daemon sees it: all VMs, all operations, images and kernels.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use banger_api::operation::{Accepted, OpState, OperationView, VmTag};
+use banger_api::reference;
+use banger_api::vm::{
+    ActionOptions, AgentHealth, DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction, VmDetails, VmHealth,
+    VmState, VmSummary,
+};
+use banger_api::{ApiError, ErrorCode, OpId, VmId, VmName};
+use tokio::sync::oneshot;
+
+use crate::drivers::Drivers;
+use crate::holds::Holds;
+use crate::oplog;
+use crate::ops::{Op, Ops};
+use crate::plan::VmPlan;
+use crate::queue::Force;
+use crate::record::VmRecord;
+use crate::recovery::{self, Facts, HostSince};
+use crate::runner::{Published, Shared};
+use crate::store::{Durability, Loaded, OpRecord, Store, Write};
+use crate::view;
+use crate::vm_task::{self, First, Message, VmHandle};
+
+/// A VM whose image is still being fetched: it has a name and an id, but no row yet.
+pub(crate) struct Preparing {
+    pub(crate) name: VmName,
+    pub(crate) op: Arc<Op>,
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    pub(crate) vms: BTreeMap<VmId, VmHandle>,
+    pub(crate) preparing: BTreeMap<VmId, Preparing>,
+}
+
+/// All VMs of one state folder.
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) holds: Holds,
+    pub(crate) defaults: banger_api::limits::VmDefaults,
+    /// Held shared from the choice of an image until the VM that uses it is on record, and alone
+    /// while one is deleted.
+    pub(crate) images_in_use: tokio::sync::RwLock<()>,
+    /// Rows that could not be understood.
+    pub unreadable: Vec<(String, String)>,
+    me: Weak<Engine>,
+}
+
+impl Engine {
+    /// Loads everything, decides what to do with what it finds, and begins doing it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        drivers: Drivers,
+        defaults: banger_api::limits::VmDefaults,
+    ) -> Result<Arc<Self>, ApiError> {
+        let loaded = store.load().await?;
+        let drivers = Arc::new(drivers);
+        let shared = Arc::new(Shared { store, drivers, ops: Ops::default() });
+        let Loaded { vms, open_ops, unreadable } = loaded;
+        let engine = Arc::new_cyclic(|me| Self {
+            shared,
+            registry: Mutex::default(),
+            holds: Holds::default(),
+            defaults,
+            images_in_use: tokio::sync::RwLock::new(()),
+            unreadable,
+            me: me.clone(),
+        });
+        for record in vms {
+            engine.recover(record, &open_ops).await;
+        }
+        let ends = open_ops.iter().map(|(op, _)| Write::EndOp {
+            op: op.id.clone(),
+            error: Some(recovery::interrupted(&op.id)),
+        });
+        engine.shared.store.commit(ends.collect(), Durability::Process).await?;
+        Ok(engine)
+    }
+
+    async fn recover(&self, record: VmRecord, open_ops: &[(OpRecord, Vec<oplog::StepEvent>)]) {
+        let drivers = &self.shared.drivers;
+        let plan = &record.plan;
+        let log = open_ops.iter().filter(|(op, _)| op.vm == plan.id).try_for_each(|(op, log)| {
+            oplog::check_all(log).map_err(|illegal| format!("{}: {illegal}", op.id))
+        });
+        let (run, host) = match (&record.run, drivers.vmm(plan)) {
+            (Some(run), Ok(vmm)) => {
+                let same = run.host_boot_id == drivers.host.boot_id();
+                let host = if same { HostSince::Same } else { HostSince::Restarted };
+                (vmm.facts(plan, run).await, host)
+            }
+            (None, _) | (_, Err(_)) => (crate::drivers::RunFacts::Nothing, HostSince::Same),
+        };
+        let action = recovery::decide(&record, &Facts { run, host, log });
+        self.adopt_task(record, First::Recover(action));
+    }
+
+    /// Gives a VM its owner.
+    pub(crate) fn adopt_task(&self, record: VmRecord, first: First) {
+        let id = record.plan.id.clone();
+        let session = record.plan.lifetime == banger_api::vm::Lifetime::Session;
+        let me = self.me.clone();
+        let gone_id = id.clone();
+        let gone = Box::new(move || {
+            if let Some(engine) = me.upgrade() {
+                engine.registry().vms.remove(&gone_id);
+            }
+        });
+        let mut registry = self.registry();
+        let handle = vm_task::spawn(self.shared.clone(), record, first, gone);
+        registry.preparing.remove(&id);
+        registry.vms.insert(id.clone(), handle);
+        drop(registry);
+        if session {
+            self.expect_holder(id);
+        }
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn arc(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    /// The drivers.
+    pub fn drivers(&self) -> &Drivers {
+        &self.shared.drivers
+    }
+
+    /// What a VM gets where nothing was asked for.
+    pub fn defaults(&self) -> banger_api::limits::VmDefaults {
+        self.defaults
+    }
+
+    pub(crate) fn all(&self) -> Vec<Published> {
+        self.registry().vms.values().map(|handle| handle.published.borrow().clone()).collect()
+    }
+
+    /// All VMs, by name.
+    pub async fn list(&self) -> Vec<VmSummary> {
+        let mut list = Vec::new();
+        for published in self.all() {
+            list.push(view::summary(&self.shared.drivers, &published).await);
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
+    /// Finds a VM by name, id or unique prefix.
+    ///
+    /// # Errors
+    /// Not found, or ambiguous.
+    pub fn resolve(&self, reference: &str) -> Result<VmId, ApiError> {
+        let all = self.all();
+        let listing = all.iter().map(|vm| (&vm.record.plan.id, &vm.record.plan.name));
+        reference::resolve(listing, reference)
+    }
+
+    pub(crate) fn handle(&self, reference: &str) -> Result<VmHandle, ApiError> {
+        let id = self.resolve(reference)?;
+        let handle = self.registry().vms.get(&id).cloned();
+        handle
+            .ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("`{reference}` was deleted")))
+    }
+
+    /// Everything about one VM.
+    ///
+    /// # Errors
+    /// Not found, or ambiguous.
+    pub async fn show(&self, reference: &str) -> Result<VmDetails, ApiError> {
+        let published = self.handle(reference)?.published.borrow().clone();
+        Ok(view::details(&self.shared.drivers, &published).await)
+    }
+
+    /// Asks something of a VM.
+    ///
+    /// # Errors
+    /// Not found, refused, or not to be remembered.
+    pub async fn request(
+        &self,
+        reference: &str,
+        action: VmAction,
+        options: &ActionOptions,
+    ) -> Result<Accepted, ApiError> {
+        let grace_ms = options.grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+        if grace_ms > MAX_GRACE_MS {
+            let text = format!("a grace period of {grace_ms} ms: at most {MAX_GRACE_MS} ms");
+            return Err(ApiError::new(ErrorCode::BadRequest, text));
+        }
+        let force = if options.force { Force::Yes } else { Force::No };
+        let handle = self.handle(reference)?;
+        self.ask(&handle, action, force, grace_ms).await
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        handle: &VmHandle,
+        action: VmAction,
+        force: Force,
+        grace_ms: u64,
+    ) -> Result<Accepted, ApiError> {
+        let urgent =
+            action == VmAction::Kill || (action == VmAction::Delete && force == Force::Yes);
+        let channel = if urgent { &handle.urgent } else { &handle.mailbox };
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Request { action, force, grace_ms, reply };
+        let gone = || ApiError::new(ErrorCode::NotFound, "the VM was deleted meanwhile");
+        channel.send(message).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Asks an operation to end and undo itself; one that has ended is left alone.
+    ///
+    /// # Errors
+    /// Not found.
+    pub async fn cancel(&self, id: &OpId) -> Result<(), ApiError> {
+        let op = self.shared.ops.get(id).ok_or_else(|| no_operation(id))?;
+        op.cancel();
+        let handles: Vec<VmHandle> = self.registry().vms.values().cloned().collect();
+        for handle in handles {
+            // A VM that is gone has nothing waiting.
+            let _ = handle.urgent.send(Message::Cancel(id.clone())).await;
+        }
+        Ok(())
+    }
+
+    /// A live or recently ended operation, to be followed.
+    pub fn follow(&self, id: &OpId) -> Option<Arc<Op>> {
+        self.shared.ops.get(id)
+    }
+
+    /// An operation, also long after it ended.
+    ///
+    /// # Errors
+    /// Not found, or the store cannot be read.
+    pub async fn operation(&self, id: &OpId) -> Result<OperationView, ApiError> {
+        match self.shared.store.operation(id).await? {
+            Some(record) => Ok(op_view(record)),
+            None => match self.shared.ops.get(id) {
+                Some(op) => Ok(live_view(&op, self.shared.drivers.host.now_unix_ms())),
+                None => Err(no_operation(id)),
+            },
+        }
+    }
+
+    /// The newest operations.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn operations(&self, limit: u32) -> Result<Vec<OperationView>, ApiError> {
+        let records = self.shared.store.operations(limit).await?;
+        Ok(records.into_iter().map(op_view).collect())
+    }
+
+    /// Operations that have not ended.
+    pub fn live_operations(&self) -> Vec<Arc<Op>> {
+        self.shared.ops.live_ops()
+    }
+
+    /// Asks the agent of a VM.
+    ///
+    /// # Errors
+    /// Not found, or ambiguous. An agent that does not answer is an answer.
+    pub async fn health(&self, reference: &str) -> Result<VmHealth, ApiError> {
+        let record = self.handle(reference)?.published.borrow().record.clone();
+        let mut health = VmHealth {
+            id: record.plan.id.clone(),
+            name: record.plan.name.clone(),
+            state: record.state,
+            agent: AgentHealth::NotRunning,
+            round_trip_us: None,
+            uptime_ms: None,
+            boot_id: None,
+        };
+        if record.state == VmState::Running {
+            match self.shared.drivers.guest.health(&record.plan).await {
+                Ok(answer) => {
+                    health.agent = AgentHealth::Ok;
+                    health.round_trip_us = Some(answer.round_trip_us);
+                    health.uptime_ms = Some(answer.uptime_ms);
+                    health.boot_id = Some(answer.boot_id);
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %record.plan.id, error = %error, "agent lost");
+                    health.agent = AgentHealth::Lost;
+                }
+            }
+        }
+        Ok(health)
+    }
+
+    /// The plan of a running VM, for a connection to its agent.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or not running.
+    pub fn running_plan(&self, reference: &str) -> Result<VmPlan, ApiError> {
+        let record = self.handle(reference)?.published.borrow().record.clone();
+        if record.state == VmState::Running {
+            return Ok(record.plan.clone());
+        }
+        let name = &record.plan.name;
+        let text = format!("`{name}` is {}", record.state.as_str());
+        Err(ApiError::new(ErrorCode::WrongState, text)
+            .with_hint(format!("`banger vm start {name}` starts it")))
+    }
+}
+
+fn no_operation(id: &OpId) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no operation `{id}`"))
+}
+
+fn op_view(record: OpRecord) -> OperationView {
+    OperationView {
+        id: record.id,
+        kind: record.kind,
+        vm: Some(VmTag { id: record.vm, name: record.vm_name }),
+        state: record.state,
+        started_at: view::rfc3339(record.started_unix_ms),
+        error: record.error,
+    }
+}
+
+fn live_view(op: &Op, now_unix_ms: u64) -> OperationView {
+    use banger_api::operation::OpEventKind;
+    let mut view = OperationView {
+        id: op.id.clone(),
+        kind: op.kind.clone(),
+        vm: None,
+        state: OpState::Running,
+        started_at: view::rfc3339(now_unix_ms.saturating_sub(op.elapsed_ms())),
+        error: None,
+    };
+    for event in op.events_after(0) {
+        match event.what {
+            OpEventKind::Vm { vm } => view.vm = Some(vm),
+            OpEventKind::Succeeded { .. } => view.state = OpState::Succeeded,
+            OpEventKind::Failed { error } => {
+                view.state = OpState::Failed;
+                view.error = Some(error);
+            }
+            _ => {}
+        }
+    }
+    view
+}

@@ -1,0 +1,134 @@
+//! What can end a wait early: a request, or the death of the VMM. A message, never a dropped future.
+
+use tokio::sync::watch;
+
+use crate::drivers::ExitStory;
+
+/// Why a wait should end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody asked for it.
+    Cancelled,
+    /// The VMM is gone.
+    VmmExited(Box<ExitStory>),
+}
+
+/// The hearing end; looked at between steps and inside waits.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    cancel: watch::Receiver<bool>,
+    exit: watch::Receiver<Option<ExitStory>>,
+}
+
+/// The asking end.
+#[derive(Debug, Clone)]
+pub struct Canceller(watch::Sender<bool>);
+
+impl Canceller {
+    /// A new pair: ask here, hear there.
+    pub fn new() -> (Self, watch::Receiver<bool>) {
+        let (sender, receiver) = watch::channel(false);
+        (Self(sender), receiver)
+    }
+
+    /// Asks for the end.
+    pub fn cancel(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Interrupt {
+    /// Hears both kinds.
+    pub fn new(cancel: watch::Receiver<bool>, exit: watch::Receiver<Option<ExitStory>>) -> Self {
+        Self { cancel, exit }
+    }
+
+    /// One that is never raised.
+    pub fn never() -> Self {
+        Self { cancel: watch::channel(false).1, exit: watch::channel(None).1 }
+    }
+
+    /// Whether it has been raised already.
+    pub fn now(&self) -> Option<Reason> {
+        if let Some(story) = self.exit.borrow().as_ref() {
+            return Some(Reason::VmmExited(Box::new(story.clone())));
+        }
+        self.cancel.borrow().then_some(Reason::Cancelled)
+    }
+
+    /// Resolves when it is raised; never, if it never is.
+    pub async fn raised(&self) -> Reason {
+        let mut cancel = self.cancel.clone();
+        let mut exit = self.exit.clone();
+        loop {
+            if let Some(reason) = self.now() {
+                return reason;
+            }
+            // A closed channel will never say anything: wait for the other one.
+            let heard = tokio::select! {
+                changed = cancel.changed() => changed.map_err(|_| Closed::Cancel),
+                changed = exit.changed() => changed.map_err(|_| Closed::Exit),
+            };
+            match heard {
+                Ok(()) => {}
+                Err(Closed::Cancel) => cancel = watch_forever(exit.changed(), cancel).await,
+                Err(Closed::Exit) => exit = watch_forever(cancel.changed(), exit).await,
+            }
+        }
+    }
+}
+
+enum Closed {
+    Cancel,
+    Exit,
+}
+
+/// Waits for one channel only; when that is closed too, for ever.
+async fn watch_forever<T>(
+    other: impl Future<Output = Result<(), watch::error::RecvError>>,
+    closed: T,
+) -> T {
+    if other.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancel_is_heard_before_and_during_a_wait() {
+        let (canceller, heard) = Canceller::new();
+        let (_exit, exit) = watch::channel(None);
+        let interrupt = Interrupt::new(heard, exit);
+        assert_eq!(interrupt.now(), None);
+        let waiting = tokio::spawn({
+            let interrupt = interrupt.clone();
+            async move { interrupt.raised().await }
+        });
+        canceller.cancel();
+        assert_eq!(waiting.await.unwrap(), Reason::Cancelled);
+        assert_eq!(interrupt.now(), Some(Reason::Cancelled));
+    }
+
+    #[tokio::test]
+    async fn an_exit_is_heard_although_nobody_can_cancel_any_more() {
+        let (canceller, heard) = Canceller::new();
+        let (exit, exited) = watch::channel(None);
+        let interrupt = Interrupt::new(heard, exited);
+        let waiting = tokio::spawn(async move { interrupt.raised().await });
+        drop(canceller);
+        tokio::task::yield_now().await;
+        exit.send_replace(Some(ExitStory::unknown("gone")));
+        assert!(matches!(waiting.await.unwrap(), Reason::VmmExited(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_is_never() {
+        let never = Interrupt::never();
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(9), never.raised()).await;
+        assert!(waited.is_err());
+    }
+}

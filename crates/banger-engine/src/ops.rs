@@ -1,0 +1,321 @@
+//! Operations as clients follow them: a history of events and everybody who listens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use banger_api::operation::{OpEvent, OpEventKind, VmTag};
+use banger_api::{ApiError, OpId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::drivers::Progress;
+use crate::interrupt::Canceller;
+
+/// Most events kept of one operation; progress is thinned out long before.
+const MAX_EVENTS: usize = 10_000;
+/// Ended operations whose events are kept for latecomers.
+const MAX_ENDED: usize = 256;
+
+/// A live or recently ended operation.
+pub struct Op {
+    /// Its id.
+    pub id: OpId,
+    /// `create`, `start`, …
+    pub kind: String,
+    began: Instant,
+    events: Mutex<Vec<OpEvent>>,
+    count: watch::Sender<u64>,
+    canceller: Canceller,
+    cancelled: watch::Receiver<bool>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Op {
+    /// A new operation.
+    pub fn new(id: OpId, kind: impl Into<String>) -> Arc<Self> {
+        let (canceller, cancelled) = Canceller::new();
+        Arc::new(Self {
+            id,
+            kind: kind.into(),
+            began: Instant::now(),
+            events: Mutex::default(),
+            count: watch::Sender::new(0),
+            canceller,
+            cancelled,
+        })
+    }
+
+    /// Adds an event; nothing can follow the last one.
+    pub fn emit(&self, what: OpEventKind) {
+        let mut events = locked(&self.events);
+        if events.last().is_some_and(|event| event.what.is_last()) {
+            return;
+        }
+        // A full history keeps room for the end, which alone must never be lost.
+        if events.len() >= MAX_EVENTS && !what.is_last() {
+            return;
+        }
+        let seq = events.len() as u64 + 1;
+        let at_ms = self.elapsed_ms();
+        events.push(OpEvent { seq, at_ms, what });
+        self.count.send_replace(seq);
+    }
+
+    /// Ends the operation well or badly.
+    pub fn end(&self, result: Result<Option<String>, ApiError>) {
+        match result {
+            Ok(made) => self.emit(OpEventKind::Succeeded { made }),
+            Err(error) => self.emit(OpEventKind::Failed { error: error.in_operation(&self.id) }),
+        }
+    }
+
+    /// Says which VM it is about.
+    pub fn about(&self, vm: VmTag) {
+        self.emit(OpEventKind::Vm { vm });
+    }
+
+    /// Milliseconds since it began.
+    pub fn elapsed_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// Events after `seq`, without waiting.
+    pub fn events_after(&self, seq: u64) -> Vec<OpEvent> {
+        let events = locked(&self.events);
+        events.get(seq as usize..).unwrap_or_default().to_vec()
+    }
+
+    /// Waits until there are events after `seq` and returns them; empty when it ended before.
+    pub async fn next_after(&self, seq: u64) -> Vec<OpEvent> {
+        let mut count = self.count.subscribe();
+        loop {
+            let news = self.events_after(seq);
+            if !news.is_empty() || self.has_ended() {
+                return news;
+            }
+            if count.changed().await.is_err() {
+                return Vec::new();
+            }
+        }
+    }
+
+    /// Whether the last event has been emitted.
+    pub fn has_ended(&self) -> bool {
+        locked(&self.events).last().is_some_and(|event| event.what.is_last())
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The operation's own error.
+    pub async fn wait(&self) -> Result<Option<String>, ApiError> {
+        let mut seen = 0;
+        loop {
+            for event in self.next_after(seen).await {
+                seen = event.seq;
+                match event.what {
+                    OpEventKind::Succeeded { made } => return Ok(made),
+                    OpEventKind::Failed { error } => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Asks it to end and undo itself.
+    pub fn cancel(&self) {
+        self.canceller.cancel();
+    }
+
+    /// Hears whether somebody asked for the end.
+    pub fn cancelled(&self) -> watch::Receiver<bool> {
+        self.cancelled.clone()
+    }
+}
+
+/// Follows the stages of an operation: one is open at a time.
+pub struct Stages {
+    op: Arc<Op>,
+    open: Option<(String, Instant)>,
+    done: Vec<banger_api::vm::Timing>,
+}
+
+impl Stages {
+    /// No stage yet.
+    pub fn new(op: Arc<Op>) -> Self {
+        Self { op, open: None, done: Vec::new() }
+    }
+
+    /// Enters a stage, ending the one before if it is another.
+    pub fn enter(&mut self, stage: &str) {
+        if self.open.as_ref().is_some_and(|(open, _)| open == stage) {
+            return;
+        }
+        self.finish();
+        tracing::debug!(op = %self.op.id, stage, "stage");
+        self.op.emit(OpEventKind::StageStarted { stage: stage.into() });
+        self.open = Some((stage.into(), Instant::now()));
+    }
+
+    /// Ends the open stage well.
+    pub fn finish(&mut self) {
+        if let Some((stage, began)) = self.open.take() {
+            let ms = began.elapsed().as_millis() as u64;
+            tracing::info!(op = %self.op.id, stage, ms, "stage done");
+            self.op.emit(OpEventKind::StageDone { stage: stage.clone(), ms });
+            self.done.push(banger_api::vm::Timing { name: stage, ms });
+        }
+    }
+
+    /// Leaves the open stage without calling it done.
+    pub fn abandon(&mut self) {
+        self.open = None;
+    }
+
+    /// Stages done since the last call.
+    pub fn take_done(&mut self) -> Vec<banger_api::vm::Timing> {
+        std::mem::take(&mut self.done)
+    }
+}
+
+/// Passes a driver's progress on as events of an operation.
+pub struct OpProgress {
+    op: Arc<Op>,
+    stage: Mutex<(String, u64)>,
+    step_bytes: u64,
+}
+
+impl OpProgress {
+    /// Progress of `op`, within `stage` until the driver names another.
+    pub fn new(op: Arc<Op>, stage: &str) -> Self {
+        Self { op, stage: Mutex::new((stage.into(), 0)), step_bytes: 1 << 20 }
+    }
+}
+
+impl Progress for OpProgress {
+    fn stage(&self, name: &str) {
+        let mut stage = locked(&self.stage);
+        if stage.0 != name {
+            *stage = (name.into(), 0);
+            self.op.emit(OpEventKind::StageStarted { stage: name.into() });
+        }
+    }
+
+    fn bytes(&self, done: u64, total: Option<u64>) {
+        let mut stage = locked(&self.stage);
+        // One event a mebibyte is plenty, whatever the driver's buffers are.
+        if done < stage.1.saturating_add(self.step_bytes) && Some(done) != total {
+            return;
+        }
+        stage.1 = done;
+        self.op.emit(OpEventKind::Progress { stage: stage.0.clone(), done, total });
+    }
+
+    fn note(&self, text: &str) {
+        self.op.emit(OpEventKind::Note { text: text.into() });
+    }
+
+    fn cancelled(&self) -> bool {
+        *self.op.cancelled.borrow()
+    }
+}
+
+/// All live operations and the latest ended ones.
+#[derive(Default)]
+pub struct Ops {
+    inner: Mutex<OpsInner>,
+}
+
+#[derive(Default)]
+struct OpsInner {
+    all: BTreeMap<OpId, Arc<Op>>,
+    order: VecDeque<OpId>,
+}
+
+impl Ops {
+    /// Adds an operation, letting go of the oldest ended ones.
+    pub fn add(&self, op: Arc<Op>) {
+        let mut inner = locked(&self.inner);
+        inner.order.push_back(op.id.clone());
+        inner.all.insert(op.id.clone(), op);
+        let surplus = inner.order.len().saturating_sub(MAX_ENDED);
+        for _ in 0..surplus {
+            let Some(oldest) = inner.order.pop_front() else { break };
+            match inner.all.get(&oldest) {
+                Some(op) if !op.has_ended() => inner.order.push_back(oldest),
+                _ => {
+                    inner.all.remove(&oldest);
+                }
+            }
+        }
+    }
+
+    /// One operation.
+    pub fn get(&self, id: &OpId) -> Option<Arc<Op>> {
+        locked(&self.inner).all.get(id).cloned()
+    }
+
+    /// Number of operations that have not ended.
+    pub fn live(&self) -> usize {
+        locked(&self.inner).all.values().filter(|op| !op.has_ended()).count()
+    }
+
+    /// Operations that have not ended.
+    pub fn live_ops(&self) -> Vec<Arc<Op>> {
+        locked(&self.inner).all.values().filter(|op| !op.has_ended()).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(text: &str) -> OpEventKind {
+        OpEventKind::Note { text: text.into() }
+    }
+
+    #[tokio::test]
+    async fn a_client_may_leave_and_come_back() {
+        let op = Op::new(OpId::from_entropy(1), "start");
+        op.emit(note("one"));
+        op.emit(note("two"));
+        let first = op.next_after(0).await;
+        assert_eq!(first.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
+        let later = tokio::spawn({
+            let op = op.clone();
+            async move { op.next_after(2).await }
+        });
+        op.end(Ok(None));
+        assert!(later.await.unwrap()[0].what.is_last());
+        op.emit(note("too late"));
+        assert_eq!(op.events_after(0).len(), 3);
+        assert!(op.next_after(3).await.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_events_never_loses_the_end() {
+        let op = Op::new(OpId::from_entropy(2), "pull");
+        (0..MAX_EVENTS + 5).for_each(|n| op.emit(note(&n.to_string())));
+        op.end(Ok(None));
+        let events = op.events_after(0);
+        assert_eq!(events.len(), MAX_EVENTS + 1);
+        assert!(events.last().unwrap().what.is_last());
+    }
+
+    #[test]
+    fn live_operations_are_never_forgotten() {
+        let ops = Ops::default();
+        let live = Op::new(OpId::from_entropy(0), "start");
+        ops.add(live.clone());
+        for n in 1..2 * MAX_ENDED as u64 {
+            let op = Op::new(OpId::from_entropy(n), "start");
+            op.end(Ok(None));
+            ops.add(op);
+        }
+        assert!(ops.get(&live.id).is_some());
+        assert_eq!(ops.live(), 1);
+    }
+}

@@ -1,0 +1,395 @@
+//! What may be asked of a VM, and when: a pure function of its state and of what is queued.
+//!
+//! Any request gets one of three answers: do it, already so (a quiet success, so callers may retry),
+//! or refused with the reason. The answer looks at the state the VM will be in when everything that
+//! was accepted before has been done, not at the present one.
+
+use std::collections::VecDeque;
+
+use banger_api::OpId;
+use banger_api::vm::{VmAction, VmState};
+
+/// Most requests that wait for one VM; more than this is a client gone wild.
+pub const MAX_QUEUED: usize = 16;
+
+/// Whether a delete may take down a VM that is not stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Force {
+    /// Only a stopped VM.
+    No,
+    /// In any state.
+    Yes,
+}
+
+/// What to do with the operation that runs at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Let it finish.
+    Wait,
+    /// Ask it to end and undo itself: what was asked for now makes it pointless.
+    Interrupt,
+}
+
+/// Answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It will be done.
+    Do(Meanwhile),
+    /// It is so, or will be once this operation has ended.
+    AlreadySo(Option<OpId>),
+    /// It will not be done.
+    Refused(Refusal),
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The VM is, or is about to be, in a state that does not allow it.
+    State(VmState),
+    /// A delete without force met a VM that is not stopped.
+    NeedsForce(VmState),
+    /// Too many requests wait.
+    QueueFull,
+}
+
+/// A request that was accepted and has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// Its operation.
+    pub op: OpId,
+    /// What it does.
+    pub action: VmAction,
+    /// Whether a delete is forced.
+    pub force: Force,
+    /// Grace of a stop or restart, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// Requests of one VM: the one that runs and those that wait.
+#[derive(Debug, Default)]
+pub struct RequestQueue {
+    running: Option<Queued>,
+    waiting: VecDeque<Queued>,
+}
+
+/// The state a VM will be in when `action` has succeeded in `state`; `None` = gone.
+pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
+    match action {
+        VmAction::Start | VmAction::Restart => match state {
+            VmState::Broken | VmState::Deleting => Some(state),
+            VmState::Stopped
+            | VmState::Starting
+            | VmState::Running
+            | VmState::Paused
+            | VmState::Stopping => Some(VmState::Running),
+        },
+        VmAction::Stop | VmAction::Kill => match state {
+            VmState::Broken | VmState::Deleting => Some(state),
+            VmState::Stopped
+            | VmState::Starting
+            | VmState::Running
+            | VmState::Paused
+            | VmState::Stopping => Some(VmState::Stopped),
+        },
+        VmAction::Repair => match state {
+            VmState::Broken => Some(VmState::Stopped),
+            other => Some(other),
+        },
+        VmAction::Delete => None,
+    }
+}
+
+/// The answer for a VM that is in `state`, with nothing under way.
+pub fn settle(state: VmState, action: VmAction, force: Force) -> Answer {
+    decide(Some(state), action, force)
+}
+
+/// The answer for a VM that will be in `state` (`None` = gone) when all accepted work is done.
+fn decide(state: Option<VmState>, action: VmAction, force: Force) -> Answer {
+    use VmState as S;
+    let Some(state) = state else {
+        return match action {
+            VmAction::Delete => Answer::AlreadySo(None),
+            _ => Answer::Refused(Refusal::State(S::Deleting)),
+        };
+    };
+    match (action, state) {
+        (VmAction::Start, S::Stopped) => Answer::Do(Meanwhile::Wait),
+        (VmAction::Start, S::Starting | S::Running) => Answer::AlreadySo(None),
+        (VmAction::Restart, S::Stopped | S::Starting | S::Running | S::Paused) => {
+            Answer::Do(Meanwhile::Wait)
+        }
+        (VmAction::Stop | VmAction::Kill, S::Stopped | S::Stopping) => Answer::AlreadySo(None),
+        (VmAction::Stop | VmAction::Kill, S::Starting) => Answer::Do(Meanwhile::Interrupt),
+        (VmAction::Stop, S::Running | S::Paused) => Answer::Do(Meanwhile::Wait),
+        (VmAction::Kill, S::Running | S::Paused) => Answer::Do(Meanwhile::Interrupt),
+        (VmAction::Start | VmAction::Restart, S::Stopping) => Answer::Do(Meanwhile::Wait),
+        (VmAction::Repair, S::Broken) => Answer::Do(Meanwhile::Wait),
+        (VmAction::Repair, S::Stopped) => Answer::AlreadySo(None),
+        (VmAction::Delete, S::Stopped) => Answer::Do(Meanwhile::Wait),
+        (VmAction::Delete, S::Deleting) => Answer::AlreadySo(None),
+        (VmAction::Delete, S::Starting | S::Running | S::Paused | S::Stopping | S::Broken) => {
+            match force {
+                Force::Yes => Answer::Do(Meanwhile::Interrupt),
+                Force::No => Answer::Refused(Refusal::NeedsForce(state)),
+            }
+        }
+        (VmAction::Start, S::Paused | S::Broken | S::Deleting)
+        | (VmAction::Restart | VmAction::Stop | VmAction::Kill, S::Broken | S::Deleting)
+        | (VmAction::Repair, S::Starting | S::Running | S::Paused | S::Stopping | S::Deleting) => {
+            Answer::Refused(Refusal::State(state))
+        }
+    }
+}
+
+impl RequestQueue {
+    /// What would be answered to `action` on a VM that is in `state` now. Changes nothing.
+    pub fn answer(&self, state: VmState, action: VmAction, force: Force) -> Answer {
+        // What the running operation will lead to counts, not the state it is passing through.
+        let settled = match &self.running {
+            Some(running) => after(settled_before(state, running.action), running.action),
+            None => Some(state),
+        };
+        let projected = self
+            .waiting
+            .iter()
+            .fold(settled, |state, queued| state.and_then(|s| after(s, queued.action)));
+        match decide(projected, action, force) {
+            Answer::Do(_) if self.waiting.len() >= MAX_QUEUED => {
+                Answer::Refused(Refusal::QueueFull)
+            }
+            // A kill, stop or forced delete makes a start under way pointless.
+            Answer::Do(_) if self.interrupts(action, force) => Answer::Do(Meanwhile::Interrupt),
+            Answer::Do(_) => Answer::Do(Meanwhile::Wait),
+            Answer::AlreadySo(_) => self.already_so(action),
+            refused @ Answer::Refused(_) => refused,
+        }
+    }
+
+    fn interrupts(&self, action: VmAction, force: Force) -> bool {
+        let Some(running) = &self.running else { return false };
+        let pointless = matches!(running.action, VmAction::Start | VmAction::Restart);
+        match action {
+            VmAction::Stop => pointless,
+            VmAction::Kill => pointless || running.action == VmAction::Stop,
+            VmAction::Delete => {
+                force == Force::Yes && (pointless || running.action == VmAction::Stop)
+            }
+            VmAction::Start | VmAction::Restart | VmAction::Repair => false,
+        }
+    }
+
+    /// A kill hurries a stop that is under way although both lead to the same state.
+    fn already_so(&self, action: VmAction) -> Answer {
+        let last = self.waiting.back().or(self.running.as_ref());
+        match (action, last) {
+            (VmAction::Kill, Some(last)) if last.action == VmAction::Stop => {
+                Answer::Do(Meanwhile::Interrupt)
+            }
+            (_, last) => Answer::AlreadySo(last.map(|queued| queued.op.clone())),
+        }
+    }
+
+    /// Begins work that nobody had to queue for: a create.
+    pub fn begin(&mut self, queued: Queued) {
+        self.running = Some(queued);
+    }
+
+    /// Accepts a request that [`Self::answer`] said will be done.
+    pub fn push(&mut self, queued: Queued) {
+        self.waiting.push_back(queued);
+    }
+
+    /// Takes the next request to run; none while one runs.
+    pub fn take_next(&mut self) -> Option<Queued> {
+        if self.running.is_some() {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
+        self.running = Some(next.clone());
+        Some(next)
+    }
+
+    /// The running request has ended.
+    pub fn finish(&mut self) -> Option<Queued> {
+        self.running.take()
+    }
+
+    /// The request that runs.
+    pub fn running(&self) -> Option<&Queued> {
+        self.running.as_ref()
+    }
+
+    /// Takes out everything that waits, for when it has become impossible.
+    pub fn drain(&mut self) -> impl Iterator<Item = Queued> + '_ {
+        self.waiting.drain(..)
+    }
+
+    /// Takes out one waiting request, if it is there.
+    pub fn remove(&mut self, op: &OpId) -> Option<Queued> {
+        let place = self.waiting.iter().position(|queued| &queued.op == op)?;
+        self.waiting.remove(place)
+    }
+
+    /// Whether nothing runs or waits.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
+    }
+}
+
+/// The settled state that a VM passing through a transitional one came from.
+fn settled_before(state: VmState, action: VmAction) -> VmState {
+    match (state, action) {
+        (VmState::Deleting | VmState::Starting | VmState::Stopping, _) => VmState::Stopped,
+        (other, _) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn op(n: u64) -> OpId {
+        OpId::from_entropy(n)
+    }
+
+    fn queued(n: u64, action: VmAction, force: Force) -> Queued {
+        Queued { op: op(n), action, force, grace_ms: 0 }
+    }
+
+    const ACTIONS: [VmAction; 6] = [
+        VmAction::Start,
+        VmAction::Stop,
+        VmAction::Restart,
+        VmAction::Kill,
+        VmAction::Delete,
+        VmAction::Repair,
+    ];
+
+    /// The naive model: simply carries out everything that was accepted, in order, and looks.
+    fn model_state(initial: VmState, accepted: &[VmAction]) -> Option<VmState> {
+        let mut state = Some(initial);
+        for action in accepted {
+            state = match (state, action) {
+                (None, _) | (_, VmAction::Delete) => None,
+                (Some(VmState::Broken), VmAction::Repair) => Some(VmState::Stopped),
+                (Some(VmState::Broken), _) => Some(VmState::Broken),
+                (Some(_), VmAction::Start | VmAction::Restart) => Some(VmState::Running),
+                (Some(_), VmAction::Stop | VmAction::Kill) => Some(VmState::Stopped),
+                (Some(other), VmAction::Repair) => Some(other),
+            };
+        }
+        state
+    }
+
+    fn check_against_model(initial: VmState, steps: &[(usize, bool, bool)]) {
+        let mut queue = RequestQueue::default();
+        let mut present = initial;
+        let mut unfinished: Vec<VmAction> = Vec::new();
+        for (n, (which, forced, finish)) in steps.iter().enumerate() {
+            let action = ACTIONS[which % ACTIONS.len()];
+            let force = if *forced { Force::Yes } else { Force::No };
+            let expected = model_state(present, &unfinished);
+            match queue.answer(present, action, force) {
+                Answer::Do(_) => {
+                    let wanted = model_state(present, &[&unfinished[..], &[action]].concat());
+                    let hurries = action == VmAction::Kill;
+                    let restarts = action == VmAction::Restart;
+                    assert!(
+                        wanted != expected || hurries || restarts,
+                        "{action:?} changes nothing"
+                    );
+                    assert!(expected.is_some(), "{action:?} accepted on a VM that will be gone");
+                    queue.push(queued(n as u64, action, force));
+                    unfinished.push(action);
+                }
+                Answer::AlreadySo(_) => {
+                    let wanted = model_state(present, &[&unfinished[..], &[action]].concat());
+                    assert_eq!(wanted, expected, "{action:?} is not so already");
+                }
+                Answer::Refused(Refusal::QueueFull) => assert!(unfinished.len() >= MAX_QUEUED),
+                Answer::Refused(Refusal::NeedsForce(state)) => {
+                    assert_eq!((action, force), (VmAction::Delete, Force::No));
+                    assert_ne!(state, VmState::Stopped);
+                }
+                Answer::Refused(Refusal::State(state)) => {
+                    let stuck = expected.is_none() || expected == Some(VmState::Broken);
+                    let live_repair = action == VmAction::Repair && state == VmState::Running;
+                    assert!(stuck || live_repair, "{action:?} refused in {expected:?}");
+                }
+            }
+            if *finish && queue.take_next().is_some() {
+                let done = unfinished.remove(0);
+                queue.finish();
+                match model_state(present, &[done]) {
+                    Some(state) => present = state,
+                    None => return,
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_model(
+            initial in prop_oneof![
+                Just(VmState::Stopped), Just(VmState::Running), Just(VmState::Broken)],
+            steps in proptest::collection::vec((0usize..6, any::<bool>(), any::<bool>()), 0..60),
+        ) {
+            check_against_model(initial, &steps);
+        }
+    }
+
+    #[test]
+    fn a_stop_interrupts_a_start_under_way() {
+        let mut queue = RequestQueue::default();
+        queue.push(queued(1, VmAction::Start, Force::No));
+        queue.take_next();
+        let answer = queue.answer(VmState::Starting, VmAction::Stop, Force::No);
+        assert_eq!(answer, Answer::Do(Meanwhile::Interrupt));
+        let again = queue.answer(VmState::Starting, VmAction::Start, Force::No);
+        assert_eq!(again, Answer::AlreadySo(Some(op(1))), "joins the start under way");
+    }
+
+    #[test]
+    fn nothing_follows_a_delete() {
+        let mut queue = RequestQueue::default();
+        queue.push(queued(1, VmAction::Delete, Force::No));
+        for action in ACTIONS {
+            match queue.answer(VmState::Stopped, action, Force::Yes) {
+                Answer::AlreadySo(_) => assert_eq!(action, VmAction::Delete),
+                Answer::Refused(Refusal::State(VmState::Deleting)) => {}
+                other => panic!("{action:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_kill_hurries_a_stop() {
+        let mut queue = RequestQueue::default();
+        queue.push(queued(1, VmAction::Stop, Force::No));
+        queue.take_next();
+        assert_eq!(
+            queue.answer(VmState::Stopping, VmAction::Kill, Force::No),
+            Answer::Do(Meanwhile::Interrupt)
+        );
+        assert_eq!(
+            queue.answer(VmState::Stopping, VmAction::Stop, Force::No),
+            Answer::AlreadySo(Some(op(1)))
+        );
+    }
+
+    #[test]
+    fn a_running_vm_is_deleted_only_by_force() {
+        let queue = RequestQueue::default();
+        assert_eq!(
+            queue.answer(VmState::Running, VmAction::Delete, Force::No),
+            Answer::Refused(Refusal::NeedsForce(VmState::Running))
+        );
+        assert_eq!(
+            queue.answer(VmState::Running, VmAction::Delete, Force::Yes),
+            Answer::Do(Meanwhile::Wait)
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! What a new daemon does with what it finds: facts in, one action a VM out. Pure, table-tested.
+
+use banger_api::vm::{StoppedBecause, VmState};
+use banger_api::{ApiError, ErrorCode, OpId};
+
+use crate::drivers::{ExitStory, GuestEnd, RunFacts};
+use crate::record::{Existence, VmRecord};
+
+/// What was found of a VM.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// What is there of its run.
+    pub run: RunFacts,
+    /// Whether the host was restarted since its run began.
+    pub host: HostSince,
+    /// Whether the logs of its open operations are legal.
+    pub log: Result<(), String>,
+}
+
+/// Whether the host is still the one the run began on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostSince {
+    /// Same boot.
+    Same,
+    /// It was restarted: nothing of the run can be alive.
+    Restarted,
+}
+
+/// What to do with a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing was under way.
+    Nothing,
+    /// Its create never ended: undo it; the VM vanishes.
+    UnwindCreate,
+    /// Its start never got to the commit point: undo it.
+    UnwindStart,
+    /// It runs: take it over.
+    Adopt {
+        /// Process id of its VMM.
+        vmm_pid: u32,
+    },
+    /// Its run is over: undo it.
+    EndRun(Ending),
+    /// A stop was under way and the VM still runs: go on with it.
+    ResumeStop,
+    /// A delete was under way: go on with it.
+    FinishDelete,
+    /// Not understood: touch nothing.
+    MarkBroken(String),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The VM stays stopped.
+    Stay(StoppedBecause),
+    /// The guest asked for a reboot: start again.
+    Reboot,
+}
+
+/// Decides what to do with one VM.
+pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
+    if let Err(illegal) = &facts.log {
+        return Action::MarkBroken(illegal.clone());
+    }
+    match record.state {
+        VmState::Broken => Action::Nothing,
+        VmState::Deleting => Action::FinishDelete,
+        VmState::Stopped => match record.existence {
+            Existence::Making => Action::UnwindCreate,
+            Existence::Removing => Action::FinishDelete,
+            Existence::Whole => Action::Nothing,
+        },
+        VmState::Starting => Action::UnwindStart,
+        VmState::Running | VmState::Paused => match (&facts.host, &facts.run) {
+            (HostSince::Restarted, _) => {
+                Action::EndRun(Ending::Stay(StoppedBecause::HostRestarted))
+            }
+            (HostSince::Same, RunFacts::Alive { vmm_pid }) => Action::Adopt { vmm_pid: *vmm_pid },
+            (HostSince::Same, RunFacts::Ended(story)) => Action::EndRun(ending(story)),
+            (HostSince::Same, RunFacts::Nothing) => Action::EndRun(Ending::Stay(died(
+                &ExitStory::unknown("the VMM and its shim are gone without a word"),
+            ))),
+        },
+        VmState::Stopping => match (&facts.host, &facts.run) {
+            (HostSince::Same, RunFacts::Alive { .. }) => Action::ResumeStop,
+            (HostSince::Restarted, _) => {
+                Action::EndRun(Ending::Stay(StoppedBecause::HostRestarted))
+            }
+            (HostSince::Same, RunFacts::Ended(_) | RunFacts::Nothing) => {
+                let how = banger_api::vm::StopKind::Graceful;
+                Action::EndRun(Ending::Stay(StoppedBecause::Asked { how }))
+            }
+        },
+    }
+}
+
+/// What the end of a VMM that was not asked for means.
+pub fn ending(story: &ExitStory) -> Ending {
+    match story.guest {
+        GuestEnd::Poweroff => Ending::Stay(StoppedBecause::GuestPoweredOff),
+        GuestEnd::Reboot => Ending::Reboot,
+        GuestEnd::Panic | GuestEnd::Unknown => Ending::Stay(died(story)),
+    }
+}
+
+fn died(story: &ExitStory) -> StoppedBecause {
+    let mut text = match story.guest {
+        GuestEnd::Panic => format!("the guest's kernel panicked; {}", story.summary),
+        GuestEnd::Poweroff | GuestEnd::Reboot | GuestEnd::Unknown => story.summary.clone(),
+    };
+    if !story.tail.is_empty() {
+        text.push('\n');
+        text.push_str(&story.tail);
+    }
+    StoppedBecause::VmmDied { story: text }
+}
+
+/// Guest reboots that are followed within [`REBOOT_WINDOW_MS`].
+pub const MAX_REBOOTS: usize = 5;
+/// Ten minutes.
+pub const REBOOT_WINDOW_MS: u64 = 10 * 60 * 1000;
+
+/// Whether one more reboot of the guest is followed; forgets those outside the window.
+pub fn follow_reboot(reboots: &mut Vec<u64>, now_unix_ms: u64) -> bool {
+    reboots.retain(|at| now_unix_ms.saturating_sub(*at) < REBOOT_WINDOW_MS);
+    if reboots.len() >= MAX_REBOOTS {
+        return false;
+    }
+    reboots.push(now_unix_ms);
+    true
+}
+
+/// What an operation that another daemon left open ends with.
+pub fn interrupted(op: &OpId) -> ApiError {
+    ApiError::new(ErrorCode::Interrupted, "the daemon ended while this operation was under way")
+        .with_hint("what it had done was undone or finished; run the command again")
+        .in_operation(op)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+
+    fn facts(run: RunFacts, host: HostSince) -> Facts {
+        Facts { run, host, log: Ok(()) }
+    }
+
+    fn ended(guest: GuestEnd) -> RunFacts {
+        RunFacts::Ended(ExitStory { guest, ..ExitStory::unknown("qemu was killed by signal 9") })
+    }
+
+    fn action(state: VmState, existence: Existence, facts: &Facts) -> Action {
+        let mut record = VmRecord::new(plan("0123456789ab", "web"));
+        record.state = state;
+        record.existence = existence;
+        decide(&record, facts)
+    }
+
+    #[test]
+    fn the_table() {
+        use Existence::{Making, Removing, Whole};
+        use HostSince::{Restarted, Same};
+        let alive = || RunFacts::Alive { vmm_pid: 7 };
+        let killed = StoppedBecause::VmmDied { story: "qemu was killed by signal 9".into() };
+        let restarted = Action::EndRun(Ending::Stay(StoppedBecause::HostRestarted));
+        let cases = [
+            (VmState::Stopped, Whole, RunFacts::Nothing, Same, Action::Nothing),
+            (VmState::Stopped, Making, RunFacts::Nothing, Same, Action::UnwindCreate),
+            (VmState::Stopped, Removing, RunFacts::Nothing, Same, Action::FinishDelete),
+            (VmState::Deleting, Removing, RunFacts::Nothing, Same, Action::FinishDelete),
+            (VmState::Starting, Whole, alive(), Same, Action::UnwindStart),
+            (VmState::Starting, Whole, RunFacts::Nothing, Same, Action::UnwindStart),
+            (VmState::Starting, Whole, RunFacts::Nothing, Restarted, Action::UnwindStart),
+            (VmState::Running, Whole, alive(), Same, Action::Adopt { vmm_pid: 7 }),
+            (VmState::Paused, Whole, alive(), Same, Action::Adopt { vmm_pid: 7 }),
+            (VmState::Running, Whole, alive(), Restarted, restarted.clone()),
+            (
+                VmState::Running,
+                Whole,
+                ended(GuestEnd::Unknown),
+                Same,
+                Action::EndRun(Ending::Stay(killed)),
+            ),
+            (
+                VmState::Running,
+                Whole,
+                ended(GuestEnd::Poweroff),
+                Same,
+                Action::EndRun(Ending::Stay(StoppedBecause::GuestPoweredOff)),
+            ),
+            (
+                VmState::Running,
+                Whole,
+                ended(GuestEnd::Reboot),
+                Same,
+                Action::EndRun(Ending::Reboot),
+            ),
+            (VmState::Stopping, Whole, alive(), Same, Action::ResumeStop),
+            (VmState::Stopping, Whole, RunFacts::Nothing, Restarted, restarted),
+            (VmState::Broken, Whole, alive(), Same, Action::Nothing),
+        ];
+        for (state, existence, run, host, expected) in cases {
+            let facts = facts(run.clone(), host);
+            assert_eq!(action(state, existence, &facts), expected, "{state:?} {run:?} {host:?}");
+        }
+    }
+
+    #[test]
+    fn an_illegal_log_touches_nothing_whatever_the_state() {
+        for state in crate::state::ALL_STATES {
+            let facts = Facts {
+                run: RunFacts::Alive { vmm_pid: 1 },
+                host: HostSince::Same,
+                log: Err("step x".into()),
+            };
+            let action = action(state, Existence::Whole, &facts);
+            assert_eq!(action, Action::MarkBroken("step x".into()));
+        }
+    }
+
+    #[test]
+    fn reboots_are_followed_five_times_in_ten_minutes() {
+        let mut reboots = Vec::new();
+        for n in 0..5 {
+            assert!(follow_reboot(&mut reboots, n * 1000));
+        }
+        assert!(!follow_reboot(&mut reboots, 6000));
+        assert!(follow_reboot(&mut reboots, REBOOT_WINDOW_MS));
+    }
+}

@@ -1,0 +1,328 @@
+//! Carries out a list of steps and takes it back, writing before acting.
+//!
+//! For each step `Started` is committed before its apply, its outcome after; the outcome of one step
+//! and the intention of the next share a commit. When a step fails, everything that may exist is
+//! undone in reverse, the failed step included. Undoing goes on past errors, keeps them all, and also
+//! goes on when the log cannot be written: it needs neither disk nor network nor guest.
+
+use std::sync::Arc;
+
+use banger_api::vm::VmState;
+use banger_api::{ApiError, ErrorCode};
+use tokio::sync::watch;
+
+use crate::drivers::{Drivers, ExitStory};
+use crate::interrupt::{Interrupt, Reason};
+use crate::lists::{Fact, Step, StepContext};
+use crate::oplog::{self, StepEvent, StepEventKind, StepName};
+use crate::ops::{Op, Ops, Stages};
+use crate::record::VmRecord;
+use crate::store::{Durability, Store, Write};
+
+/// What all operations share.
+pub struct Shared {
+    /// Memory.
+    pub store: Arc<dyn Store>,
+    /// Hands.
+    pub drivers: Arc<Drivers>,
+    /// Operations.
+    pub ops: Ops,
+}
+
+/// What everybody may see of a VM at any time.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The VM.
+    pub record: Arc<VmRecord>,
+    /// The operation in progress.
+    pub operation: Option<banger_api::OpId>,
+}
+
+/// Which list a crash point belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListName {
+    /// [`crate::lists::CREATE`].
+    Create,
+    /// [`crate::lists::START`].
+    Start,
+}
+
+impl ListName {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Start => "start",
+        }
+    }
+}
+
+/// Does the work of one operation on one VM. Owns the record while it does.
+pub struct Worker {
+    /// Shared things.
+    pub shared: Arc<Shared>,
+    /// The operation.
+    pub op: Arc<Op>,
+    /// Its stages.
+    pub stages: Stages,
+    /// The VM.
+    pub record: VmRecord,
+    /// Where the record is shown.
+    pub publisher: watch::Sender<Published>,
+    /// Told when a kill outranks a grace period.
+    pub hurry: watch::Receiver<bool>,
+    /// Filled when the VMM ends.
+    pub exit: watch::Receiver<Option<ExitStory>>,
+    log: Vec<StepEvent>,
+    pending: Vec<Write>,
+}
+
+impl Worker {
+    /// A worker for an operation whose log so far is `log`.
+    pub fn new(
+        shared: Arc<Shared>,
+        op: Arc<Op>,
+        record: VmRecord,
+        publisher: watch::Sender<Published>,
+        signals: (watch::Receiver<bool>, watch::Receiver<Option<ExitStory>>),
+    ) -> Self {
+        let stages = Stages::new(op.clone());
+        let (hurry, exit) = signals;
+        Self {
+            shared,
+            op,
+            stages,
+            record,
+            publisher,
+            hurry,
+            exit,
+            log: Vec::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Commits the record with whatever waits to be written, and shows it.
+    ///
+    /// # Errors
+    /// The store's; the record is shown all the same, since it tells what is true of the host.
+    pub async fn save(&mut self, durability: Durability) -> Result<(), ApiError> {
+        self.record.generation += 1;
+        self.pending.push(Write::PutVm(Box::new(self.record.clone())));
+        let written = self.flush(durability).await;
+        let record = Arc::new(self.record.clone());
+        self.publisher.send_modify(|published| published.record = record);
+        written
+    }
+
+    /// Adds a change to the next commit.
+    pub fn write(&mut self, write: Write) {
+        self.pending.push(write);
+    }
+
+    /// Commits what waits to be written.
+    ///
+    /// # Errors
+    /// The store's; what was to be written is dropped.
+    pub async fn flush(&mut self, durability: Durability) -> Result<(), ApiError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let writes = std::mem::take(&mut self.pending);
+        self.shared.store.commit(writes, durability).await
+    }
+
+    fn note(
+        &mut self,
+        step: StepName,
+        kind: StepEventKind,
+        detail: String,
+    ) -> Result<(), ApiError> {
+        oplog::check(&self.log, step, kind).map_err(|illegal| {
+            ApiError::new(ErrorCode::Internal, "an operation's log would become illegal")
+                .caused_by(&illegal)
+        })?;
+        let at_unix_ms = self.shared.drivers.host.now_unix_ms();
+        let event = StepEvent { step, kind, detail, at_unix_ms };
+        self.log.push(event.clone());
+        self.pending.push(Write::Log(self.op.id.clone(), event));
+        Ok(())
+    }
+
+    fn context(&self) -> StepContext {
+        StepContext {
+            drivers: self.shared.drivers.clone(),
+            vm: self.record.plan.clone(),
+            run: self.record.run.clone(),
+            interrupt: Interrupt::new(self.op.cancelled(), self.exit.clone()),
+        }
+    }
+
+    /// Reaches a crash point.
+    pub fn crash(&self, list: ListName, place: &str, when: &str) {
+        (self.shared.drivers.crash)(&format!("{}.{place}.{when}", list.as_str()));
+    }
+
+    /// Applies all steps in order. The outcome of the last one waits for the next commit.
+    ///
+    /// # Errors
+    /// What went wrong, and the number of steps from the beginning that may have left something.
+    pub async fn apply_list(
+        &mut self,
+        list: &[Step],
+        name: ListName,
+    ) -> Result<(), (ApiError, usize)> {
+        for (place, step) in list.iter().enumerate() {
+            if let Some(reason) = self.context().interrupt.now() {
+                return Err((self.interrupted(&reason), place));
+            }
+            self.stages.enter(step.stage);
+            let begun = match self.note(step.name, StepEventKind::Started, String::new()) {
+                Ok(()) => self.flush(Durability::Process).await,
+                illegal => illegal,
+            };
+            // Nothing of this step was begun, but what is before it must go.
+            begun.map_err(|error| (error, place))?;
+            self.crash(name, step.name.as_str(), "before");
+            let context = self.context();
+            match (step.apply)(&context).await {
+                Ok(fact) => {
+                    self.crash(name, step.name.as_str(), "applied");
+                    self.remember(step.name, fact).map_err(|error| (error, place + 1))?;
+                }
+                Err(error) => {
+                    let error = match context.interrupt.now() {
+                        Some(reason) => self.interrupted(&reason),
+                        None => error,
+                    };
+                    let detail = error.message.clone();
+                    if let Err(unwritten) = self.note(step.name, StepEventKind::Failed, detail) {
+                        tracing::error!(op = %self.op.id, error = %unwritten, "log");
+                    }
+                    return Err((error, place + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the success of a step and keeps what it found out.
+    fn remember(&mut self, step: StepName, fact: Fact) -> Result<(), ApiError> {
+        let mut detail = String::new();
+        let mut changed = true;
+        match (&fact, &mut self.record.run) {
+            (Fact::Shim(shim), Some(run)) => run.shim = Some(*shim),
+            (Fact::Vmm(pid), Some(run)) => run.vmm_pid = Some(*pid),
+            (Fact::BootId(boot_id), Some(run)) => run.boot_id = Some(boot_id.clone()),
+            (Fact::None(applied), _) => {
+                detail = format!("{applied:?}");
+                changed = false;
+            }
+            (Fact::Ready(_), _) => changed = false,
+            (Fact::Shim(_) | Fact::Vmm(_) | Fact::BootId(_), None) => {
+                return Err(ApiError::new(ErrorCode::Internal, "a fact about no run"));
+            }
+        }
+        if let Fact::Ready(ready) = fact {
+            for text in ready.warnings {
+                self.op.emit(banger_api::operation::OpEventKind::Warning { text });
+            }
+            self.record.start = Some(banger_api::vm::StartReport {
+                total_ms: 0,
+                stages: Vec::new(),
+                guest: ready.timeline,
+            });
+        }
+        self.note(step, StepEventKind::Succeeded, detail)?;
+        if changed {
+            self.record.generation += 1;
+            self.pending.push(Write::PutVm(Box::new(self.record.clone())));
+            if step == StepName::Launch {
+                self.watch_exit();
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on the end of the VMM is heard by every wait and by the VM's owner.
+    pub fn watch_exit(&mut self) {
+        let (sender, receiver) = watch::channel(None);
+        self.exit = receiver;
+        let Some(run) = self.record.run.clone() else { return };
+        let vm = self.record.plan.clone();
+        let Ok(vmm) = self.shared.drivers.vmm(&vm) else { return };
+        tokio::spawn(async move {
+            // Nobody listens any more when the run was torn down on purpose.
+            let closed = sender.clone();
+            tokio::select! {
+                story = vmm.exited(&vm, &run) => { sender.send_replace(Some(story)); }
+                () = closed.closed() => {}
+            }
+        });
+    }
+
+    fn interrupted(&self, reason: &Reason) -> ApiError {
+        let name = &self.record.plan.name;
+        match reason {
+            Reason::Cancelled => ApiError::new(
+                ErrorCode::Cancelled,
+                format!("{} of `{name}` was cancelled", self.op.kind),
+            ),
+            Reason::VmmExited(story) => {
+                let mut error = ApiError::new(
+                    ErrorCode::VmmDied,
+                    format!("the VMM of `{name}` ended before the guest was ready"),
+                );
+                error.causes.push(story.summary.clone());
+                let lines = story.tail.lines().map(|line| format!("  {line}"));
+                error.causes.extend(lines);
+                error
+            }
+        }
+    }
+
+    /// Undoes the first `count` steps of a list in reverse, past every error.
+    ///
+    /// Returns what could not be undone, in the order of the attempts.
+    pub async fn undo_list(&mut self, list: &[Step], count: usize, name: ListName) -> Vec<String> {
+        let mut problems = Vec::new();
+        for step in list.iter().take(count).rev() {
+            self.log_undo(step.name, StepEventKind::UndoStarted, String::new());
+            self.flush_undo().await;
+            self.crash(name, step.name.as_str(), "undo_before");
+            let context = self.context();
+            match (step.undo)(&context).await {
+                Ok(undone) => {
+                    self.crash(name, step.name.as_str(), "undone");
+                    self.log_undo(step.name, StepEventKind::Undone, format!("{undone:?}"));
+                }
+                Err(error) => {
+                    let mut text = format!("{}: {}", step.name.as_str(), error.message);
+                    for cause in &error.causes {
+                        text.push_str(": ");
+                        text.push_str(cause);
+                    }
+                    tracing::error!(op = %self.op.id, vm = %self.record.plan.id, "undo: {text}");
+                    self.log_undo(step.name, StepEventKind::UndoFailed, text.clone());
+                    problems.push(text);
+                }
+            }
+        }
+        problems
+    }
+
+    fn log_undo(&mut self, step: StepName, kind: StepEventKind, detail: String) {
+        if let Err(error) = self.note(step, kind, detail) {
+            tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
+        }
+    }
+
+    async fn flush_undo(&mut self) {
+        if let Err(error) = self.flush(Durability::Process).await {
+            tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
+        }
+    }
+
+    /// The state shown at the moment.
+    pub fn state(&self) -> VmState {
+        self.record.state
+    }
+}

@@ -1,0 +1,79 @@
+//! Simulated guests.
+
+use std::os::fd::OwnedFd;
+
+use async_trait::async_trait;
+use banger_api::vm::Timing;
+use banger_api::{ApiError, ErrorCode};
+
+use super::{Mood, Sim};
+use crate::drivers::{Applied, Guest, GuestEnd, GuestHealth, GuestReady, Undone};
+use crate::interrupt::Interrupt;
+use crate::plan::VmPlan;
+
+impl Sim {
+    fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
+        let shim = self.world().get("shim", &vm.id).map(str::to_owned);
+        let shim = shim.ok_or_else(|| {
+            let text = format!("the agent of `{}` does not answer", vm.name);
+            ApiError::new(ErrorCode::GuestFailed, text)
+        })?;
+        Ok(format!("00000000-0000-4000-8000-{:012}", shim.parse::<u64>().unwrap_or_default()))
+    }
+}
+
+#[async_trait]
+impl Guest for Sim {
+    async fn create_identity(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("identity", vm)
+    }
+
+    async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("identity", vm)
+    }
+
+    async fn boot(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<String, ApiError> {
+        self.make("hello", vm)?;
+        if self.mood(vm) == Mood::Silent {
+            interrupt.raised().await;
+        }
+        self.boot_id(vm)
+    }
+
+    async fn agent(&self, vm: &VmPlan, boot_id: &str, _i: &Interrupt) -> Result<(), ApiError> {
+        self.make("agent", vm)?;
+        if self.boot_id(vm)? == boot_id {
+            return Ok(());
+        }
+        Err(ApiError::new(ErrorCode::GuestFailed, "another boot answers"))
+    }
+
+    async fn ready(&self, vm: &VmPlan, _interrupt: &Interrupt) -> Result<GuestReady, ApiError> {
+        self.make("ready", vm)?;
+        let timeline = vec![Timing { name: "kernel".into(), ms: 1 }];
+        Ok(GuestReady { timeline, warnings: Vec::new() })
+    }
+
+    async fn forget(&self, vm: &VmPlan) {
+        let mut inner = self.inner();
+        for kind in ["hello", "agent", "ready"] {
+            inner.world.remove(kind, &vm.id);
+        }
+        (self.sink)(&inner.world);
+    }
+
+    async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError> {
+        Ok(GuestHealth { boot_id: self.boot_id(vm)?, uptime_ms: 1, round_trip_us: 1 })
+    }
+
+    async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        if self.mood(vm) != Mood::Stubborn {
+            self.end_vmm(vm, GuestEnd::Poweroff, "the simulated guest powered off");
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
+        (self.connect)(vm)
+    }
+}

@@ -1,0 +1,52 @@
+//! The simulated host's own facts.
+
+use async_trait::async_trait;
+use banger_api::ApiError;
+use banger_api::doctor::{Check, Verdict};
+
+use super::Sim;
+use crate::drivers::{Capacity, Host};
+use crate::plan::{Chosen, DriverPlan};
+
+/// Every simulated moment: 2026-01-01, so that output can be compared.
+const NOW_UNIX_MS: u64 = 1_767_225_600_000;
+
+#[async_trait]
+impl Host for Sim {
+    fn now_unix_ms(&self) -> u64 {
+        NOW_UNIX_MS
+    }
+
+    fn entropy(&self) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood 2014): reproducible, and good enough for names.
+        let mut inner = self.inner();
+        inner.random = inner.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = inner.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn boot_id(&self) -> String {
+        "simulated".into()
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity { cpus: 8, memory_bytes: 16 << 30, disk_free_bytes: 100 << 30 }
+    }
+
+    async fn choose(&self) -> Result<DriverPlan, ApiError> {
+        let sim = || Chosen { name: "sim".into(), why: "the host is simulated".into() };
+        Ok(DriverPlan { vmm: sim(), storage: sim(), network: sim() })
+    }
+
+    async fn doctor(&self) -> Vec<Check> {
+        vec![Check {
+            code: "host.simulated".into(),
+            verdict: Verdict::Warning,
+            seen: "this daemon runs on a simulated host".into(),
+            hint: Some("start `bangerd` without --sim for real VMs".into()),
+            needed_for: vec!["start".into()],
+        }]
+    }
+}

@@ -1,0 +1,203 @@
+//! The simulated host: all drivers in memory, with a little world inside.
+//!
+//! Every effect adds or removes one object of the [`world::World`], may be told to fail before or
+//! after it happened, and is handed to a sink, so that a simulated host can outlive its daemon.
+
+mod guest;
+mod host;
+mod images;
+mod vmm;
+pub mod world;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use banger_api::ApiError;
+use banger_api::vm::DiskView;
+use tokio::sync::watch;
+
+use crate::drivers::{Applied, CrashPoints, Drivers, ExitStory, Network, Storage, Undone};
+use crate::plan::VmPlan;
+use world::{Fault, World};
+
+/// Called with the world after each change.
+pub type Sink = Box<dyn Fn(&World) + Send + Sync>;
+/// Makes a connection to the simulated agent of a VM.
+pub type Connect = Box<dyn Fn(&VmPlan) -> Result<OwnedFd, ApiError> + Send + Sync>;
+
+/// The simulated host.
+pub struct Sim {
+    inner: Mutex<Inner>,
+    sink: Sink,
+    connect: Connect,
+}
+
+struct Inner {
+    world: World,
+    faults: Vec<Fault>,
+    moods: BTreeMap<String, Mood>,
+    exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
+    random: u64,
+}
+
+/// How a simulated guest behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// As a guest should.
+    Good,
+    /// Boots, and ignores a shutdown.
+    Stubborn,
+    /// Never says hello.
+    Silent,
+}
+
+impl Sim {
+    /// A host with this world on it.
+    pub fn new(world: World, random: u64, sink: Sink, connect: Connect) -> Arc<Self> {
+        let inner = Inner {
+            world,
+            faults: Vec::new(),
+            moods: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            random,
+        };
+        Arc::new(Self { inner: Mutex::new(inner), sink, connect })
+    }
+
+    /// An empty host for a test.
+    pub fn empty() -> Arc<Self> {
+        let nobody = |vm: &VmPlan| {
+            let text = format!("the simulated guest of `{}` has no agent", vm.name);
+            Err(ApiError::new(banger_api::ErrorCode::GuestFailed, text))
+        };
+        Self::new(World::default(), 1, Box::new(|_| ()), Box::new(nobody))
+    }
+
+    /// All drivers of this host.
+    pub fn drivers(self: &Arc<Self>, crash: CrashPoints) -> Drivers {
+        let name = || String::from("sim");
+        Drivers {
+            host: self.clone(),
+            images: self.clone(),
+            storage: BTreeMap::from([(name(), self.clone() as Arc<dyn Storage>)]),
+            network: BTreeMap::from([(name(), self.clone() as Arc<dyn Network>)]),
+            vmm: BTreeMap::from([(name(), self.clone() as Arc<dyn crate::drivers::Vmm>)]),
+            guest: self.clone(),
+            crash,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is on the host now.
+    pub fn world(&self) -> World {
+        self.inner().world.clone()
+    }
+
+    /// Makes an effect fail.
+    pub fn fail(&self, fault: Fault) {
+        self.inner().faults.push(fault);
+    }
+
+    /// Takes all faults back.
+    pub fn heal(&self) {
+        self.inner().faults.clear();
+    }
+
+    /// Sets how the guest of a VM of this name behaves.
+    pub fn set_mood(&self, vm_name: &str, mood: Mood) {
+        self.inner().moods.insert(vm_name.into(), mood);
+    }
+
+    fn mood(&self, vm: &VmPlan) -> Mood {
+        self.inner().moods.get(vm.name.as_str()).copied().unwrap_or(Mood::Good)
+    }
+
+    /// Adds an object.
+    fn make(&self, kind: &str, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make_with(kind, vm, String::new())
+    }
+
+    fn make_with(&self, kind: &str, vm: &VmPlan, value: String) -> Result<Applied, ApiError> {
+        let mut inner = self.inner();
+        world::take_fault(&mut inner.faults, kind, world::When::Before)?;
+        let made = inner.world.insert(kind, &vm.id, value);
+        (self.sink)(&inner.world);
+        world::take_fault(&mut inner.faults, kind, world::When::After)?;
+        Ok(if made { Applied::Created } else { Applied::AlreadyThere })
+    }
+
+    /// Removes an object.
+    fn unmake(&self, kind: &str, vm: &VmPlan) -> Result<Undone, ApiError> {
+        let mut inner = self.inner();
+        let undo = format!("undo {kind}");
+        world::take_fault(&mut inner.faults, &undo, world::When::Before)?;
+        let removed = inner.world.remove(kind, &vm.id);
+        (self.sink)(&inner.world);
+        world::take_fault(&mut inner.faults, &undo, world::When::After)?;
+        Ok(if removed { Undone::Removed } else { Undone::WasAbsent })
+    }
+}
+
+#[async_trait]
+impl Storage for Sim {
+    async fn create_folder(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("folder", vm)
+    }
+
+    async fn remove_folder(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("folder", vm)
+    }
+
+    async fn create_root(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("root", vm)
+    }
+
+    async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("root", vm)
+    }
+
+    async fn create_work(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("work", vm)
+    }
+
+    async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("work", vm)
+    }
+
+    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("attach", vm)
+    }
+
+    async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("attach", vm)
+    }
+
+    async fn usage(&self, vm: &VmPlan) -> DiskView {
+        DiskView {
+            root_bytes: vm.root_bytes,
+            root_used_bytes: 4 << 20,
+            work_bytes: vm.work_bytes,
+            work_used_bytes: 4 << 20,
+        }
+    }
+}
+
+#[async_trait]
+impl Network for Sim {
+    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("network", vm)
+    }
+
+    async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("network", vm)
+    }
+
+    fn address(&self, vm: &VmPlan) -> Option<String> {
+        Some(format!("172.16.0.{}", 2 + vm.id.bits() % 250))
+    }
+}

@@ -1,0 +1,99 @@
+//! Simulated shims and VMMs.
+
+use async_trait::async_trait;
+use banger_api::vm::VmPaths;
+use banger_api::{ApiError, ErrorCode};
+use tokio::sync::watch;
+
+use super::Sim;
+use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Undone, Vmm};
+use crate::plan::{ProcRef, RunPlan, VmPlan};
+
+/// First process id of simulated processes.
+const FIRST_PID: u32 = 100_000;
+
+impl Sim {
+    fn exit_channel(&self, vm: &VmPlan) -> watch::Sender<Option<ExitStory>> {
+        let mut inner = self.inner();
+        inner.exits.entry(vm.id.to_string()).or_insert_with(|| watch::channel(None).0).clone()
+    }
+
+    /// Ends the VMM of a VM from outside or inside.
+    pub fn end_vmm(&self, vm: &VmPlan, guest: GuestEnd, summary: &str) {
+        let story = ExitStory { guest, summary: summary.into(), tail: String::new() };
+        let channel = self.exit_channel(vm);
+        let mut inner = self.inner();
+        let had_vmm = inner.world.remove("vmm", &vm.id);
+        inner.world.remove("shim", &vm.id);
+        (self.sink)(&inner.world);
+        drop(inner);
+        if had_vmm {
+            channel.send_replace(Some(story));
+        }
+    }
+}
+
+#[async_trait]
+impl Vmm for Sim {
+    async fn preflight(&self, _vm: &VmPlan) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("run", vm)
+    }
+
+    async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("run", vm)
+    }
+
+    async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
+        let start_time = {
+            let mut inner = self.inner();
+            inner.world.spawned += 1;
+            inner.exits.remove(vm.id.as_str());
+            inner.world.spawned
+        };
+        self.make_with("shim", vm, start_time.to_string())?;
+        Ok(ProcRef { pid: FIRST_PID, start_time })
+    }
+
+    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
+        if self.world().get("shim", &vm.id).is_none() {
+            return Err(ApiError::new(ErrorCode::VmmDied, "the simulated shim is gone"));
+        }
+        self.make("vmm", vm)?;
+        Ok(FIRST_PID + 1)
+    }
+
+    async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
+        let shim = self.unmake("shim", vm)?;
+        self.end_vmm(vm, GuestEnd::Unknown, "the simulated VMM was killed");
+        Ok(shim)
+    }
+
+    async fn exited(&self, vm: &VmPlan, _run: &RunPlan) -> ExitStory {
+        let mut exit = self.exit_channel(vm).subscribe();
+        let story = match exit.wait_for(Option::is_some).await {
+            Ok(story) => story.clone(),
+            Err(_) => None,
+        };
+        story.unwrap_or_else(|| ExitStory::unknown("the simulated VMM is gone"))
+    }
+
+    async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
+        let world = self.world();
+        let shim = run.shim.map(|shim| shim.start_time.to_string());
+        if world.get("vmm", &vm.id).is_some() && world.get("shim", &vm.id) == shim.as_deref() {
+            return RunFacts::Alive { vmm_pid: FIRST_PID + 1 };
+        }
+        RunFacts::Nothing
+    }
+
+    fn paths(&self, vm: &VmPlan) -> VmPaths {
+        VmPaths {
+            console_log: format!("/nonexistent/{}/console.log", vm.id),
+            vmm_log: format!("/nonexistent/{}/vmm.log", vm.id),
+        }
+    }
+}

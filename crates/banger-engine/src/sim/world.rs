@@ -1,0 +1,74 @@
+//! What is on a simulated host, and what goes wrong on it.
+
+use std::collections::BTreeMap;
+
+use banger_api::{ApiError, ErrorCode, VmId};
+use serde::{Deserialize, Serialize};
+
+/// All objects of a simulated host: `kind:VM id` to a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// Objects of VMs.
+    pub objects: BTreeMap<String, String>,
+    /// Images and kernels: name to id.
+    pub fetched: BTreeMap<String, String>,
+    /// Counts starts of simulated processes, so that each has its own start time.
+    pub spawned: u64,
+}
+
+impl World {
+    /// Adds an object; false if it was there.
+    pub fn insert(&mut self, kind: &str, vm: &VmId, value: String) -> bool {
+        self.objects.insert(format!("{kind}:{vm}"), value).is_none()
+    }
+
+    /// Removes an object; false if it was not there.
+    pub fn remove(&mut self, kind: &str, vm: &VmId) -> bool {
+        self.objects.remove(&format!("{kind}:{vm}")).is_some()
+    }
+
+    /// Value of an object.
+    pub fn get(&self, kind: &str, vm: &VmId) -> Option<&str> {
+        self.objects.get(&format!("{kind}:{vm}")).map(String::as_str)
+    }
+
+    /// Kinds of the objects that a VM has, in order.
+    pub fn of(&self, vm: &VmId) -> Vec<&str> {
+        let suffix = format!(":{vm}");
+        self.objects.keys().filter_map(|key| key.strip_suffix(&suffix)).collect()
+    }
+}
+
+/// When an effect fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before anything happened.
+    Before,
+    /// After it happened.
+    After,
+}
+
+/// An effect that fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Kind of object, with `undo ` in front for its removal.
+    pub effect: String,
+    /// When.
+    pub when: When,
+    /// How many times more.
+    pub times: u32,
+}
+
+/// Fails if there is a fault for this effect.
+pub(super) fn take_fault(faults: &mut [Fault], effect: &str, when: When) -> Result<(), ApiError> {
+    let fault = faults
+        .iter_mut()
+        .find(|fault| fault.effect == effect && fault.when == when && fault.times > 0);
+    let Some(fault) = fault else { return Ok(()) };
+    fault.times -= 1;
+    let moment = match when {
+        When::Before => "before",
+        When::After => "after",
+    };
+    Err(ApiError::new(ErrorCode::Internal, format!("simulated failure {moment} `{effect}`")))
+}

@@ -1,0 +1,87 @@
+//! Records as the API shows them.
+
+use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
+
+use crate::drivers::Drivers as DriverSet;
+use crate::runner::Published;
+
+/// RFC 3339 in UTC with whole seconds, from milliseconds since 1970.
+pub fn rfc3339(unix_ms: u64) -> String {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// One line of the list.
+pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
+    let record = &published.record;
+    let plan = &record.plan;
+    let disk = match drivers.storage(plan) {
+        Ok(storage) => storage.usage(plan).await,
+        Err(_) => banger_api::vm::DiskView::default(),
+    };
+    let running = matches!(record.state, VmState::Running | VmState::Paused);
+    let ip = match drivers.network(plan) {
+        Ok(network) if running => network.address(plan),
+        _ => None,
+    };
+    VmSummary {
+        id: plan.id.clone(),
+        name: plan.name.clone(),
+        state: record.state,
+        image: plan.boot.image_name.clone(),
+        vcpus: plan.vcpus,
+        memory_mib: plan.memory_mib,
+        ip,
+        created_at: rfc3339(plan.created_unix_ms),
+        disk,
+        operation: published.operation.clone(),
+    }
+}
+
+/// Everything about one VM.
+pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
+    let record = &published.record;
+    let plan = &record.plan;
+    let run = record.run.as_ref();
+    let paths = match drivers.vmm(plan) {
+        Ok(vmm) => vmm.paths(plan),
+        Err(_) => banger_api::vm::VmPaths { console_log: String::new(), vmm_log: String::new() },
+    };
+    VmDetails {
+        summary: summary(drivers, published).await,
+        pid: run.and_then(|run| run.vmm_pid),
+        boot_id: run.and_then(|run| run.boot_id.clone()),
+        stopped_because: record.because.clone(),
+        drivers: Drivers {
+            vmm: plan.drivers.vmm.name.clone(),
+            storage: plan.drivers.storage.name.clone(),
+            network: plan.drivers.network.name.clone(),
+        },
+        why: DriverReasons {
+            vmm: plan.drivers.vmm.why.clone(),
+            storage: plan.drivers.storage.why.clone(),
+            network: plan.drivers.network.why.clone(),
+        },
+        start: record.start.clone(),
+        paths,
+        image_id: plan.boot.image.clone(),
+        kernel_id: plan.boot.kernel.clone(),
+        lifetime: plan.lifetime,
+        problems: record.problems.clone(),
+        generation: record.generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_503_999_999), "2026-11-24T07:06:39Z");
+        assert_eq!(rfc3339(4_107_542_400_000), "2100-03-01T00:00:00Z");
+    }
+}
