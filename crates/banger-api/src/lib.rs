@@ -12,6 +12,7 @@ pub mod images;
 pub mod limits;
 pub mod names;
 pub mod operation;
+pub mod paths;
 pub mod reference;
 pub mod routes;
 pub mod session;

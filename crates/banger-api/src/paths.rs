@@ -1,0 +1,171 @@
+//! Where banger keeps things: a pure function of the environment, the same for every program.
+//!
+//! `BANGER_HOME=DIR` puts all folders under `DIR`; `BANGER_STATE_DIR` moves the state; otherwise the
+//! XDG base directory specification is followed. The run folder goes with the state wherever the
+//! state is not the user's usual one, so that two daemons never meet on one socket.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{ApiError, ErrorCode};
+
+/// The folders of one installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Configuration.
+    pub config: PathBuf,
+    /// What was asked for, operation logs, logs, VMs.
+    pub state: PathBuf,
+    /// Images and kernels.
+    pub data: PathBuf,
+    /// What can be fetched or made again.
+    pub cache: PathBuf,
+    /// Sockets of the daemon.
+    pub run: PathBuf,
+}
+
+impl Paths {
+    /// The folders for an environment, read through `env`, and a user id.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`] for a relative `BANGER_HOME` or `BANGER_STATE_DIR`,
+    /// [`ErrorCode::HostNotReady`] where not even `HOME` tells where to keep things.
+    pub fn resolve<T: Into<PathBuf>>(
+        env: impl Fn(&str) -> Option<T>,
+        uid: u32,
+    ) -> Result<Self, ApiError> {
+        let folder = |name: &str| env(name).map(Into::into).filter(|p| !p.as_os_str().is_empty());
+        let ours = |name: &str| match folder(name) {
+            Some(path) if path.is_relative() => {
+                let text = format!("`{name}` is `{}`, which is not absolute", path.display());
+                Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(format!(
+                    "set `{name}` to a path that begins with a slash, or unset it"
+                )))
+            }
+            other => Ok(other),
+        };
+        let state_dir = ours("BANGER_STATE_DIR")?;
+        let mut paths = match ours("BANGER_HOME")? {
+            Some(home) => Self::under(&home),
+            None => Self::xdg(folder, uid)?,
+        };
+        if let Some(state) = state_dir {
+            paths.run = state.join("run");
+            paths.state = state;
+        }
+        Ok(paths)
+    }
+
+    fn under(home: &Path) -> Self {
+        Self {
+            config: home.join("config"),
+            state: home.join("state"),
+            data: home.join("data"),
+            cache: home.join("cache"),
+            run: home.join("run"),
+        }
+    }
+
+    fn xdg(folder: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Result<Self, ApiError> {
+        // The specification has relative values ignored.
+        let absolute = |name: &str| folder(name).filter(|path| path.is_absolute());
+        let home = absolute("HOME").or_else(|| (uid == 0).then(|| PathBuf::from("/root")));
+        let base = |name: &str, below: &str| {
+            absolute(name).or_else(|| home.as_ref().map(|home| home.join(below))).ok_or_else(|| {
+                ApiError::new(ErrorCode::HostNotReady, "neither `HOME` nor `BANGER_HOME` is set")
+                    .with_hint("set `BANGER_HOME` to a folder for banger's files")
+            })
+        };
+        let state = base("XDG_STATE_HOME", ".local/state")?.join("banger");
+        let run = match absolute("XDG_RUNTIME_DIR").filter(|_| uid != 0) {
+            Some(runtime) => runtime.join("banger"),
+            None => state.join("run"),
+        };
+        Ok(Self {
+            config: base("XDG_CONFIG_HOME", ".config")?.join("banger"),
+            data: base("XDG_DATA_HOME", ".local/share")?.join("banger"),
+            cache: base("XDG_CACHE_HOME", ".cache")?.join("banger"),
+            state,
+            run,
+        })
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("bangerd.sock")
+    }
+
+    /// The session socket, see [`crate::session`].
+    pub fn session_socket(&self) -> PathBuf {
+        self.run.join("session.sock")
+    }
+
+    /// Folder of the logs.
+    pub fn log_folder(&self) -> PathBuf {
+        self.state.join("log")
+    }
+
+    /// The daemon's log.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.log_folder().join("bangerd.log")
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("config.toml")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(env: &[(&str, &str)], uid: u32) -> Result<Paths, ApiError> {
+        let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+        Paths::resolve(get, uid)
+    }
+
+    #[test]
+    fn a_home_of_its_own_holds_everything() {
+        let paths = resolve(&[("BANGER_HOME", "/b"), ("HOME", "/h")], 1000).unwrap();
+        assert_eq!(paths, Paths::under(Path::new("/b")));
+        assert_eq!(paths.socket(), Path::new("/b/run/bangerd.sock"));
+        assert_eq!(paths.session_socket(), Path::new("/b/run/session.sock"));
+        assert_eq!(paths.daemon_log(), Path::new("/b/state/log/bangerd.log"));
+    }
+
+    #[test]
+    fn a_state_folder_of_its_own_takes_the_sockets_along() {
+        for home in [("BANGER_HOME", "/b"), ("HOME", "/h")] {
+            let paths = resolve(&[home, ("BANGER_STATE_DIR", "/s")], 1000).unwrap();
+            assert_eq!(paths.state, Path::new("/s"));
+            assert_eq!(paths.run, Path::new("/s/run"));
+            assert!(!paths.data.starts_with("/s"));
+        }
+    }
+
+    #[test]
+    fn xdg_is_followed() {
+        let plain = resolve(&[("HOME", "/h")], 1000).unwrap();
+        assert_eq!(plain.state, Path::new("/h/.local/state/banger"));
+        assert_eq!(plain.run, Path::new("/h/.local/state/banger/run"));
+        assert_eq!(plain.config_file(), Path::new("/h/.config/banger/config.toml"));
+        let env = [("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/7"), ("XDG_DATA_HOME", "/d")];
+        let moved = resolve(&env, 7).unwrap();
+        assert_eq!(moved.run, Path::new("/run/user/7/banger"));
+        assert_eq!(moved.data, Path::new("/d/banger"));
+        // A root shell often inherits the user's run folder, which vanishes when they log out.
+        assert_eq!(resolve(&env, 0).unwrap().run, Path::new("/h/.local/state/banger/run"));
+        let relative = resolve(&[("HOME", "/h"), ("XDG_STATE_HOME", "x")], 7).unwrap();
+        assert_eq!(relative.state, plain.state);
+        assert_eq!(resolve(&[], 0).unwrap().cache, Path::new("/root/.cache/banger"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        let relative = resolve(&[("BANGER_HOME", "b"), ("HOME", "/h")], 1).unwrap_err();
+        assert_eq!(relative.message, "`BANGER_HOME` is `b`, which is not absolute");
+        assert_eq!(resolve(&[], 1).unwrap_err().code, ErrorCode::HostNotReady);
+        let empty = resolve(&[("BANGER_HOME", ""), ("HOME", "/h")], 1).unwrap();
+        assert_eq!(empty.state, Path::new("/h/.local/state/banger"));
+    }
+}
