@@ -1,1 +1,8 @@
-//! Placeholder: filled by the first issue.
+//! The one home of `unsafe` on the host: safe wrappers around system calls, each naming its page.
+
+pub mod harden;
+pub mod proc;
+pub mod scm;
+pub mod sparse;
+pub mod tsc;
+pub mod unix_path;

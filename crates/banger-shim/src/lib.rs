@@ -1,0 +1,195 @@
+//! What daemon and shim say to each other.
+//!
+//! The daemon starts `banger-shim` in a VM's run folder, standard input being the gate and standard
+//! output the status pipe. The shim starts nothing until one line of JSON, a [`ShimConfig`], has come
+//! through the gate; end of file before that means exit. When both children run it writes
+//! [`STATE_FILE`], then one line of JSON, a [`ShimEvent`], to the status pipe. When they have ended it
+//! leaves [`EXIT_FILE`].
+
+use serde::{Deserialize, Serialize};
+
+/// In the state folder: a [`ShimState`].
+pub const STATE_FILE: &str = "shim.json";
+/// In the state folder: an [`ExitStory`].
+pub const EXIT_FILE: &str = "exit.json";
+/// Longest configuration line in bytes.
+pub const MAX_CONFIG: u64 = 1 << 20;
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShimConfig {
+    /// Id of the VM, for the story.
+    pub vm: String,
+    /// Folder for [`STATE_FILE`] and [`EXIT_FILE`], absolute; children must not write there.
+    pub state_dir: String,
+    /// Started first.
+    pub companion: Option<Companion>,
+    /// The VMM.
+    pub vmm: Child,
+    /// Where the VMM's standard output goes.
+    pub console: CappedLog,
+    /// Where its standard error and the companion's output go.
+    pub vmm_log: CappedLog,
+    /// Number at which the VMM finds its end of a QMP connection, if it speaks QMP.
+    pub qmp_fd: Option<i32>,
+}
+
+/// A program that the VMM needs while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Companion {
+    /// What to start.
+    pub child: Child,
+    /// Name of the socket in the run folder that tells that it is ready.
+    pub ready_socket: String,
+    /// How long it may take, in milliseconds.
+    pub ready_timeout_ms: u64,
+}
+
+/// A program to start. Its environment is empty but for `PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Child {
+    /// Absolute path.
+    pub program: String,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Uid and gid to run as, where the shim is root.
+    pub run_as: Option<u32>,
+    /// Files that it gets as descriptors.
+    pub files: Vec<PassedFile>,
+}
+
+/// A file opened by the shim for a child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassedFile {
+    /// Number at which the child finds it; 100 and above.
+    pub fd: i32,
+    /// Absolute path.
+    pub path: String,
+    /// How it is opened.
+    pub access: Access,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// For reading.
+    Read,
+    /// For reading and writing.
+    ReadWrite,
+}
+
+/// A log that cannot fill the disk: at the cap it becomes `<path>.1` and begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CappedLog {
+    /// Absolute path.
+    pub path: String,
+    /// Bytes before it is rotated; at most twice as many are on disk.
+    pub cap_bytes: u64,
+}
+
+/// A process by id and start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proc {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since the host's boot.
+    pub start_time: u64,
+}
+
+/// One line on the status pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ShimEvent {
+    /// Both run.
+    Started(ShimState),
+    /// Something could not be started; what was is ended.
+    Failed {
+        /// What.
+        step: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Who runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimState {
+    /// The companion.
+    pub companion: Option<Proc>,
+    /// The VMM.
+    pub vmm: Proc,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStory {
+    /// Id of the VM.
+    pub vm: String,
+    /// What brought the end about.
+    pub cause: ExitCause,
+    /// How the VMM ended, if it was started.
+    pub vmm: Option<Outcome>,
+    /// How the companion ended, if it was started.
+    pub companion: Option<Outcome>,
+    /// What the guest did last, where QMP said so.
+    pub guest: Option<GuestLast>,
+    /// Milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Last bytes of the console.
+    pub console_tail: String,
+    /// Last bytes of the VMM's log.
+    pub vmm_log_tail: String,
+}
+
+/// What brought the end about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum ExitCause {
+    /// The VMM ended first.
+    VmmExited,
+    /// The companion ended first.
+    CompanionDied,
+    /// The shim was asked to end (SIGTERM).
+    Asked,
+    /// Not everything could be started.
+    LaunchFailed {
+        /// What.
+        step: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It returned.
+    Exited {
+        /// Its code.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signaled {
+        /// Its number.
+        signal: i32,
+    },
+}
+
+/// What a guest did last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestLast {
+    /// It powered off.
+    Shutdown,
+    /// It asked for a reset.
+    Reset,
+    /// Its kernel panicked.
+    Panic,
+}

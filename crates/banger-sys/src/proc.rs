@@ -1,0 +1,139 @@
+//! Processes that cannot be mistaken for one another.
+//!
+//! A process id is used again; together with the start time (field 22 of `/proc/PID/stat`, proc(5))
+//! it names one process. A pidfd (pidfd_open(2)) opened and then checked against the start time is
+//! that process and stays it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Names one process for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProcId {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since the host's boot.
+    pub start_time: u64,
+}
+
+/// Start time of the process that has this id now; `None` if there is none.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_start_time(&stat)
+}
+
+/// The process name may hold spaces and parentheses, so fields are counted from the last one.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+impl ProcId {
+    /// The process that has this id now.
+    pub fn of(pid: u32) -> Option<Self> {
+        start_time(pid).map(|start_time| Self { pid, start_time })
+    }
+
+    /// A descriptor of this process that becomes readable when it ends; `None` if it is gone.
+    ///
+    /// # Errors
+    /// pidfd_open(2), but for "no such process".
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Checked after opening: if the times agree now, the descriptor is of this process.
+        Ok((start_time(self.pid) == Some(self.start_time)).then_some(pidfd))
+    }
+
+    /// Whether it runs; one that has ended and waits to be reaped does not.
+    pub fn is_alive(&self) -> bool {
+        match self.open() {
+            Ok(Some(pidfd)) => matches!(wait(&pidfd, Duration::ZERO), Ok(Waited::Alive)),
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Sends a signal; a process that is gone needs none.
+    ///
+    /// # Errors
+    /// pidfd_send_signal(2).
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let Some(pidfd) = self.open()? else { return Ok(()) };
+        match pidfd_send_signal(&pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a wait came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// It has ended.
+    Ended,
+    /// It runs still.
+    Alive,
+}
+
+/// Waits until the process of a pidfd has ended.
+///
+/// # Errors
+/// poll(2).
+pub fn wait(pidfd: &OwnedFd, timeout: Duration) -> io::Result<Waited> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Ok(Waited::Alive),
+            Ok(_) => return Ok(Waited::Ended),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn fields_are_counted_behind_a_name_with_parentheses() {
+        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
+        assert_eq!(parse_start_time(stat), Some(987_654));
+        assert_eq!(parse_start_time("7 (x"), None);
+    }
+
+    #[test]
+    fn a_process_is_alive_until_it_ends() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let id = ProcId::of(child.id()).unwrap();
+        assert!(id.is_alive());
+        let other = ProcId { start_time: id.start_time + 1, ..id };
+        assert!(!other.is_alive(), "the same pid with another start time is another process");
+        other.signal(Signal::KILL).unwrap();
+        assert!(id.is_alive(), "and gets no signal meant for this one");
+        let pidfd = id.open().unwrap().unwrap();
+        id.signal(Signal::KILL).unwrap();
+        assert_eq!(wait(&pidfd, Duration::from_secs(10)).unwrap(), Waited::Ended);
+        assert!(!id.is_alive(), "not yet reaped, but ended");
+        child.wait().unwrap();
+        assert_eq!(ProcId::of(id.pid), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! Passing file descriptors over Unix sockets: SCM_RIGHTS, unix(7) and cmsg(3).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+/// Sends bytes, and one descriptor with the first of them.
+///
+/// # Errors
+/// sendmsg(2); also when not all bytes were taken at once.
+pub fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::Error::other("no room for a descriptor"));
+    }
+    let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Receives bytes, and the descriptor that came with them, close-on-exec.
+///
+/// Returns the number of bytes, 0 at the end.
+///
+/// # Errors
+/// recvmsg(2); more than one descriptor, or control data that was cut.
+pub fn recv_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let received = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected descriptors"));
+    }
+    Ok((received.bytes, fds.pop()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_descriptor_arrives_and_works() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        send_with_fd(&ours, b"line\n", writer.as_fd()).unwrap();
+        drop(writer);
+        let mut buffer = [0; 64];
+        let (count, fd) = recv_with_fd(&theirs, &mut buffer).unwrap();
+        assert_eq!(&buffer[..count], b"line\n");
+        File::from(fd.unwrap()).write_all(b"x").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x");
+    }
+
+    #[test]
+    fn bytes_without_a_descriptor_and_the_end() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"x").unwrap();
+        drop(ours);
+        let mut buffer = [0; 8];
+        assert!(matches!(recv_with_fd(&theirs, &mut buffer), Ok((1, None))));
+        assert!(matches!(recv_with_fd(&theirs, &mut buffer), Ok((0, None))));
+    }
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what is missing to build, run and test banger. Says what it does; asks sudo only for
+# Debian's own packages, and only when some are missing.
+#
+#   scripts/setup.sh build   what building needs
+#   scripts/setup.sh run     … and what running VMs needs
+#   scripts/setup.sh test    … and what the tests need
+set -euo pipefail
+cd "$(dirname "$0")/.."
+need=${1:-run}
+tools=$PWD/.cache/tools
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else say "sudo $*"; sudo "$@"; fi
+}
+
+# Programs, and the Debian package that has each.
+wanted=(cc:gcc make:make)
+if [ "$need" != build ]; then
+  wanted+=(qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs mmdebstrap:mmdebstrap
+    dpkg-deb:dpkg xz:xz-utils depmod:kmod)
+fi
+if [ "$need" = test ]; then wanted+=(debugfs:e2fsprogs jq:jq socat:socat python3:python3); fi
+
+export PATH=$PATH:/usr/sbin:/sbin
+packages=()
+for pair in "${wanted[@]}"; do
+  command -v "${pair%%:*}" >/dev/null 2>&1 || packages+=("${pair##*:}")
+done
+
+# cargo: what is there if it is new enough, else rustup's, else Debian's.
+cargo_is_new() {
+  local have
+  have=$(cargo --version 2>/dev/null | cut -d' ' -f2) || return 1
+  [ -n "$have" ] && [ "$(printf '1.95.0\n%s\n' "$have" | sort -V | head -n1)" = 1.95.0 ]
+}
+if ! cargo_is_new; then
+  if command -v rustup >/dev/null 2>&1; then
+    say "rustup toolchain install stable"
+    rustup toolchain install stable --profile minimal -c clippy -c rustfmt
+  else
+    packages+=(cargo-web rustc-web)
+  fi
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+  if ! command -v apt-get >/dev/null 2>&1; then
+    say "please install these with your system's package manager: ${packages[*]}"
+    exit 1
+  fi
+  say "installing Debian packages: ${packages[*]}"
+  log=$(mktemp)
+  if ! { as_root apt-get -q update && as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qy install --no-install-recommends "${packages[@]}"; } >"$log" 2>&1; then
+    cat "$log" >&2; rm -f "$log"; exit 1
+  fi
+  rm -f "$log"
+fi
+cargo_is_new || { say "cargo 1.95 or newer is needed and was not found"; exit 1; }
+
+# QEMU's companion for vsock, from the Rust registry, kept by version.
+if [ "$need" != build ]; then
+  version=0.3.0
+  kept=$tools/vhost-device-vsock-$version
+  if [ ! -x "$kept/bin/vhost-device-vsock" ]; then
+    say "building vhost-device-vsock $version"
+    cargo install --quiet --locked --root "$kept" --version "$version" vhost-device-vsock
+  fi
+  for profile in debug release; do
+    mkdir -p "target/$profile"
+    ln -sfn "$kept/bin/vhost-device-vsock" "target/$profile/vhost-device-vsock"
+  done
+fi
+
+if [ "$need" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+  kept=$tools/cargo-nextest
+  [ -x "$kept/bin/cargo-nextest" ] || {
+    say "building cargo-nextest"
+    cargo install --quiet --locked --root "$kept" cargo-nextest
+  }
+fi

@@ -1,0 +1,48 @@
+//! Builds the static guest agent. It has flags of its own, so it has a target folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// Largest size of the agent in bytes: it is copied into every boot initramfs.
+const MAX_BYTES: u64 = 2 * 1024 * 1024;
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the agent and copies it to `guest/banger-agent` beside debug and release programs.
+///
+/// # Errors
+/// The build fails, or the program has become too large.
+pub fn run(root: &Path) -> anyhow::Result<PathBuf> {
+    let folder = root.join("target/agent");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .args(["build", "--quiet", "--package", "banger-agent", "--profile", "agent"])
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&folder)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the agent did not build");
+    let built = folder.join(TARGET).join("agent/banger-agent");
+    let size = std::fs::metadata(&built).with_context(|| format!("{}", built.display()))?.len();
+    ensure!(size <= MAX_BYTES, "the agent has {size} bytes, at most {MAX_BYTES} are allowed");
+    for profile in ["debug", "release"] {
+        let place = root.join("target").join(profile).join("guest");
+        std::fs::create_dir_all(&place)?;
+        install(&built, &place.join("banger-agent"))?;
+    }
+    eprintln!("agent: {size} bytes");
+    Ok(built)
+}
+
+/// Copies only what changed: the boot initramfs is cached by the agent's contents and age.
+fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let new = std::fs::read(from)?;
+    if std::fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    let staged = to.with_extension("new");
+    std::fs::copy(from, &staged)?;
+    std::fs::rename(&staged, to).with_context(|| format!("cannot write {}", to.display()))
+}
