@@ -1,1 +1,84 @@
-//! Placeholder: filled by the first issue.
+//! Does: everything that touches the host. Drivers for the engine's traits.
+
+mod failure;
+pub mod guest;
+pub mod host;
+pub mod layout;
+pub mod network;
+pub mod probe;
+pub mod storage;
+#[cfg(test)]
+mod testing;
+mod tsc;
+pub mod vmm;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use banger_engine::plan::VmPlan;
+
+use layout::Layout;
+
+/// What the daemon knows when it opens the host.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Where everything is.
+    pub layout: Layout,
+    /// The shim.
+    pub shim: PathBuf,
+    /// The static guest agent.
+    pub agent: PathBuf,
+    /// QEMU, where it is configured; otherwise it is looked for.
+    pub qemu_bin: Option<PathBuf>,
+    /// Its companion, likewise.
+    pub vhost_device_vsock_bin: Option<PathBuf>,
+    /// Folders to look in for programs beside [`Self::search_path`]: where bangerd is.
+    pub beside: PathBuf,
+    /// The value of `PATH`, with the system's own folders added.
+    pub search_path: String,
+    /// VMM that was asked for.
+    pub vmm: Option<String>,
+    /// Storage driver that was asked for.
+    pub storage: Option<String>,
+    /// How long a guest may take to say hello and to be ready.
+    pub boot_timeout: Duration,
+    /// Whether the daemon is root, so that each VM gets a uid of its own.
+    pub privilege: Privilege,
+}
+
+/// What the daemon may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Everything: VMMs are given a uid of their own.
+    Root,
+    /// What an ordinary user may.
+    User,
+}
+
+impl HostConfig {
+    fn find(&self, configured: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
+        match configured {
+            Some(path) => probe::find_program(path, &self.search_path),
+            None => probe::find_program(&self.beside.join(name), "")
+                .or_else(|| probe::find_program(name.as_ref(), &self.search_path)),
+        }
+    }
+
+    /// Programs that VMs need, looked for now.
+    pub fn programs(&self) -> host::Programs {
+        host::Programs {
+            qemu: self.find(self.qemu_bin.as_ref(), "qemu-system-x86_64"),
+            vhost_device_vsock: self
+                .find(self.vhost_device_vsock_bin.as_ref(), "vhost-device-vsock"),
+            mke2fs: self.find(None, "mke2fs"),
+        }
+    }
+
+    /// The uid that a VM's processes run as, where it is not the daemon's.
+    pub fn runs_as(&self, vm: &VmPlan) -> Option<u32> {
+        match self.privilege {
+            Privilege::Root => Some(vm.uid()),
+            Privilege::User => None,
+        }
+    }
+}

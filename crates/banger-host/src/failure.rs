@@ -1,0 +1,46 @@
+//! Turns failures of the operating system into errors with a code, words and advice.
+
+use std::io;
+use std::path::Path;
+
+use banger_api::{ApiError, ErrorCode};
+
+/// The code of an operating-system error.
+pub fn code_of(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => ErrorCode::ReadOnly,
+        _ => ErrorCode::Internal,
+    }
+}
+
+/// An error about a path: `cannot {what} `{path}``, caused by `error`.
+pub fn on_path(what: &str, path: &Path, error: &io::Error) -> ApiError {
+    let code = code_of(error);
+    let api = ApiError::new(code, format!("cannot {what} `{}`", path.display())).caused_by(error);
+    match code {
+        ErrorCode::NoSpace => api.with_hint(
+            "free some disk space; `banger vm list` and `banger image list` show what takes it",
+        ),
+        ErrorCode::ReadOnly => api.with_hint("make the folder writable for this user"),
+        _ => api,
+    }
+}
+
+/// An error about something else, caused by `error`.
+pub fn of(what: impl Into<String>, error: &io::Error) -> ApiError {
+    ApiError::new(code_of(error), what).caused_by(error)
+}
+
+/// Runs blocking work on a thread that may block.
+///
+/// # Errors
+/// The work's own, or a panic in it.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(ApiError::new(ErrorCode::Internal, format!("internal failure: {panic}"))),
+    }
+}

@@ -1,0 +1,216 @@
+//! The boot conversation: hello up, configuration down, ready or failed up.
+
+use std::io;
+
+use banger_agent_proto::boot::{BootFailure, BootMessage, Hello};
+use banger_agent_proto::{MAX_BOOT_LINE, ProtocolMismatch};
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::interrupt::Interrupt;
+use banger_engine::plan::VmPlan;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
+
+use super::config::ReadyConfig;
+
+/// What goes wrong while a guest boots.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The guest said what.
+    #[error("the guest could not boot: {}: {}", clean(&.0.stage), clean(&.0.message))]
+    Reported(BootFailure),
+    /// Not a message of this protocol.
+    #[error("the guest sent something that is not a boot message")]
+    Malformed,
+    /// A line without end.
+    #[error("the guest sent a line of more than {MAX_BOOT_LINE} bytes")]
+    TooLong,
+    /// The connection ended.
+    #[error("the guest closed the connection while it booted")]
+    Closed,
+    /// No common protocol.
+    #[error("the guest's agent is of another version")]
+    Protocol(#[source] ProtocolMismatch),
+    /// The connection failed.
+    #[error("the connection to the booting guest failed")]
+    Io(#[source] io::Error),
+}
+
+impl Failure {
+    /// As an error about a VM.
+    pub fn about(&self, vm: &VmPlan) -> ApiError {
+        ApiError::new(ErrorCode::GuestFailed, format!("`{}` did not boot", vm.name))
+            .caused_by(self)
+            .with_hint(see_console(vm))
+    }
+}
+
+fn see_console(vm: &VmPlan) -> String {
+    format!("`banger vm logs {} --console` shows what the guest said", vm.name)
+}
+
+/// Text of a guest made harmless: one line, no control characters, not too long.
+pub fn clean(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Waits for `work` until the deadline or until something interrupts it.
+///
+/// # Errors
+/// The work's own, a timeout that names `what`, or the interruption.
+pub async fn bounded<T>(
+    vm: &VmPlan,
+    what: &str,
+    deadline: Instant,
+    interrupt: &Interrupt,
+    work: impl Future<Output = Result<T, impl IntoGuestError>>,
+) -> Result<T, ApiError> {
+    tokio::select! {
+        biased;
+        result = work => result.map_err(|error| error.into_error(vm)),
+        _ = interrupt.raised() => {
+            let text = format!("the wait for the {what} of `{}` was interrupted", vm.name);
+            Err(ApiError::new(ErrorCode::Cancelled, text))
+        }
+        () = tokio::time::sleep_until(deadline) => {
+            let text = format!("no {what} came from the guest of `{}` in time", vm.name);
+            Err(ApiError::new(ErrorCode::Timeout, text).with_hint(see_console(vm)))
+        }
+    }
+}
+
+/// Failures that can be told about a VM.
+pub trait IntoGuestError {
+    /// The error.
+    fn into_error(self, vm: &VmPlan) -> ApiError;
+}
+
+impl IntoGuestError for Failure {
+    fn into_error(self, vm: &VmPlan) -> ApiError {
+        self.about(vm)
+    }
+}
+
+impl IntoGuestError for ApiError {
+    fn into_error(self, _vm: &VmPlan) -> ApiError {
+        self
+    }
+}
+
+/// The connection of a booting guest.
+pub struct Booting {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    /// A message that came while something else was waited for.
+    early: Option<BootMessage>,
+}
+
+/// Takes the first connection, and its hello.
+///
+/// # Errors
+/// What the guest did instead.
+pub async fn accept(listener: UnixListener) -> Result<(Booting, Hello), Failure> {
+    let (stream, _) = listener.accept().await.map_err(Failure::Io)?;
+    drop(listener);
+    let mut booting = Booting { stream, buffer: Vec::new(), early: None };
+    match booting.next().await? {
+        BootMessage::Hello(hello) => Ok((booting, hello)),
+        BootMessage::Failed(failure) => Err(Failure::Reported(failure)),
+        BootMessage::Ready(_) => Err(Failure::Malformed),
+    }
+}
+
+impl Booting {
+    /// The next message. May be dropped and called again without losing bytes.
+    ///
+    /// # Errors
+    /// What the guest did instead.
+    pub async fn next(&mut self) -> Result<BootMessage, Failure> {
+        if let Some(message) = self.early.take() {
+            return Ok(message);
+        }
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line).map_err(|_| Failure::Malformed);
+            }
+            if self.buffer.len() >= MAX_BOOT_LINE {
+                return Err(Failure::TooLong);
+            }
+            let mut piece = [0; 4096];
+            match self.stream.read(&mut piece).await.map_err(Failure::Io)? {
+                0 => return Err(Failure::Closed),
+                count => self.buffer.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    /// Resolves when the guest reports that it cannot boot; keeps any other message for later.
+    pub async fn wait_failure(&mut self) -> Failure {
+        loop {
+            if self.early.is_some() {
+                std::future::pending::<()>().await;
+            }
+            match self.next().await {
+                Ok(BootMessage::Failed(failure)) => return Failure::Reported(failure),
+                Ok(message) => self.early = Some(message),
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    /// Sends the configuration.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn send(&mut self, config: &ReadyConfig) -> Result<(), Failure> {
+        self.stream.write_all(&config.line).await.map_err(Failure::Io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pair() -> (Booting, UnixStream) {
+        let (stream, other) = UnixStream::pair().unwrap();
+        (Booting { stream, buffer: Vec::new(), early: None }, other)
+    }
+
+    #[tokio::test]
+    async fn messages_are_read_however_they_are_cut() {
+        let (mut booting, mut guest) = pair().await;
+        let line = b"{\"type\":\"failed\",\"stage\":\"mounts\",\"message\":\"no \\u0007disk\"}\n";
+        for byte in line {
+            guest.write_all(&[*byte]).await.unwrap();
+        }
+        let failure = booting.wait_failure().await;
+        assert_eq!(failure.to_string(), "the guest could not boot: mounts: no  disk");
+    }
+
+    #[tokio::test]
+    async fn garbage_and_endless_lines_are_refused() {
+        let (mut booting, mut guest) = pair().await;
+        guest.write_all(b"\x00\xffgarbage\n").await.unwrap();
+        assert!(matches!(booting.next().await, Err(Failure::Malformed)));
+        let writer = tokio::spawn(async move {
+            // The host stops reading; writing more than it takes fails or blocks, either is fine.
+            let _ = guest.write_all(&vec![b'x'; 4 * MAX_BOOT_LINE]).await;
+        });
+        assert!(matches!(booting.next().await, Err(Failure::TooLong)));
+        drop(booting);
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn ready_that_comes_early_is_kept() {
+        let (mut booting, mut guest) = pair().await;
+        guest.write_all(b"{\"type\":\"ready\",\"timeline\":[],\"init\":\"/x\"}\n").await.unwrap();
+        let waited =
+            tokio::time::timeout(std::time::Duration::from_millis(50), booting.wait_failure());
+        assert!(waited.await.is_err());
+        assert!(matches!(booting.next().await, Ok(BootMessage::Ready(_))));
+        drop(guest);
+        assert!(matches!(booting.next().await, Err(Failure::Closed)));
+    }
+}

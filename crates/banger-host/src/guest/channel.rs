@@ -1,0 +1,156 @@
+//! Connections that the host opens to the agent: the vsock handshake, then plain HTTP/1.1.
+//!
+//! The handshake is that of Firecracker's hybrid vsock (docs/vsock.md of Firecracker): `CONNECT
+//! <port>\n`, answered by `OK <number>\n`; nothing may be sent before the answer.
+
+use std::io;
+use std::path::Path;
+
+use banger_agent_proto::http::ErrorBody;
+use banger_agent_proto::{AGENT_PORT, MAX_JSON_BODY};
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::plan::VmPlan;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::layout::VSOCK;
+
+/// Longest answer to `CONNECT`: `OK ` and a 32-bit number.
+const MAX_HANDSHAKE: usize = 16;
+
+/// What goes wrong on the way to an agent.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The socket cannot be reached, or ended.
+    #[error("its vsock connection failed")]
+    Io(#[source] io::Error),
+    /// The VMM or the guest closed the connection: nobody listens.
+    #[error("nobody listens in the guest")]
+    Refused,
+    /// Not a valid answer.
+    #[error("its answer was not understood")]
+    Malformed,
+    /// HTTP failed.
+    #[error("its answer was not understood")]
+    Http(#[source] hyper::Error),
+    /// The agent said no.
+    #[error("it answered {status}: {message}")]
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// Its words.
+        message: String,
+    },
+    /// Too slow.
+    #[error("it did not answer in time")]
+    Slow,
+}
+
+impl Failure {
+    /// As an error about a VM.
+    pub fn about(&self, vm: &VmPlan) -> ApiError {
+        let text = format!("the agent of `{}` could not be used", vm.name);
+        ApiError::new(ErrorCode::GuestFailed, text).caused_by(self).with_hint(format!(
+            "`banger vm logs {0} --console` shows what the guest said; `banger vm restart {0}` \
+             brings it back",
+            vm.name
+        ))
+    }
+}
+
+/// Opens a connection to the agent, handshake done.
+///
+/// # Errors
+/// No socket, nobody listening in the guest, or an answer that is not one.
+pub async fn dial(run: &Path) -> Result<UnixStream, Failure> {
+    let socket = run.join(VSOCK);
+    let stream = banger_sys::unix_path::connect(&socket).map_err(Failure::Io)?;
+    stream.set_nonblocking(true).map_err(Failure::Io)?;
+    let mut stream = UnixStream::from_std(stream).map_err(Failure::Io)?;
+    let connect = format!("CONNECT {AGENT_PORT}\n");
+    stream.write_all(connect.as_bytes()).await.map_err(Failure::Io)?;
+    let mut answer = Vec::with_capacity(MAX_HANDSHAKE);
+    loop {
+        // Byte by byte: what follows the newline belongs to whoever gets the connection.
+        let byte = match stream.read_u8().await {
+            Ok(byte) => byte,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Failure::Refused);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(Failure::Refused);
+            }
+            Err(error) => return Err(Failure::Io(error)),
+        };
+        if byte == b'\n' {
+            break;
+        }
+        answer.push(byte);
+        if answer.len() > MAX_HANDSHAKE {
+            return Err(Failure::Malformed);
+        }
+    }
+    let answer = String::from_utf8(answer).map_err(|_| Failure::Malformed)?;
+    let number = answer.strip_prefix("OK ").ok_or(Failure::Malformed)?;
+    number.trim().parse::<u32>().map_err(|_| Failure::Malformed)?;
+    Ok(stream)
+}
+
+async fn exchange(run: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
+    let stream = dial(run).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
+    let connection = tokio::spawn(connection);
+    let result = async {
+        let response = sender.send_request(request).await.map_err(Failure::Http)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_JSON_BODY).collect().await;
+        let body = body.map_err(|_| Failure::Malformed)?.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = serde_json::from_slice::<ErrorBody>(&body)
+            .map(|body| super::boot::clean(&body.error))
+            .unwrap_or_default();
+        Err(Failure::Status { status: status.as_u16(), message })
+    }
+    .await;
+    drop(sender);
+    connection.abort();
+    result
+}
+
+fn request(method: &str, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, Failure> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "agent")
+        .header("connection", "close")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|_| Failure::Malformed)
+}
+
+/// `GET`s a JSON document.
+///
+/// # Errors
+/// The way there, or a document that is not what was expected.
+pub async fn get<T: DeserializeOwned>(run: &Path, path: &str) -> Result<T, Failure> {
+    let body = exchange(run, request("GET", path, Vec::new())?).await?;
+    serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
+}
+
+/// `POST`s a JSON document.
+///
+/// # Errors
+/// The way there, or the agent's refusal.
+pub async fn post(run: &Path, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+    let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
+    exchange(run, request("POST", path, body)?).await.map(|_| ())
+}

@@ -1,0 +1,116 @@
+//! Builds the configuration that a booting guest receives.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use banger_agent_proto::boot::{
+    DiskRef, GuestConfig, GuestFile, Hello, NetworkConfig, RootConfig, WriteWhen,
+};
+use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
+use banger_api::ApiError;
+use banger_engine::plan::VmPlan;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::boot::Failure;
+use super::identity;
+use crate::failure::of;
+use crate::layout::Layout;
+use crate::network;
+
+/// How the VMM lets its guest tell disks apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks {
+    /// By the serial numbers `image`, `root`, `work`, `modules`.
+    BySerial,
+}
+
+/// A configuration as it goes over the wire, and the boot it is for.
+pub struct ReadyConfig {
+    /// One line of JSON, newline included.
+    pub line: Vec<u8>,
+    /// Boot id from the hello.
+    pub boot_id: String,
+}
+
+/// Bytes of entropy that a guest gets.
+const ENTROPY: usize = 256;
+
+/// Builds the configuration for the guest that said this hello.
+///
+/// # Errors
+/// No common protocol, or a file of ours that cannot be read.
+pub fn build(
+    layout: &Layout,
+    vm: &VmPlan,
+    hello: &Hello,
+    disks: Disks,
+) -> Result<ReadyConfig, ApiError> {
+    let theirs = (hello.protocol_min, hello.protocol_max);
+    let protocol = negotiate((PROTOCOL_MIN, PROTOCOL_MAX), theirs)
+        .map_err(|mismatch| Failure::Protocol(mismatch).about(vm))?;
+    if hello.boot_id.len() > 64 || !hello.boot_id.is_ascii() {
+        return Err(Failure::Malformed.about(vm));
+    }
+    let mut entropy = vec![0; ENTROPY];
+    getrandom::fill(&mut entropy).map_err(|error| {
+        of("cannot get random numbers for a guest", &std::io::Error::other(error.to_string()))
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let Disks::BySerial = disks;
+    let by_serial = |serial: &str| DiskRef::Serial(serial.into());
+    let root = match vm.drivers.storage.name.as_str() {
+        "overlay" => RootConfig { disk: by_serial("image"), layer: Some(by_serial("root")) },
+        _ => RootConfig { disk: by_serial("root"), layer: None },
+    };
+    let config = GuestConfig {
+        protocol,
+        hostname: vm.name.to_string(),
+        machine_id: vm.machine_id.clone(),
+        root,
+        work: Some(by_serial("work")),
+        modules: Some(by_serial("modules")),
+        network: Some(user_network(vm)),
+        files: files(layout, vm)?,
+        env: BTreeMap::new(),
+        clock_unix_ms: now.as_millis() as u64,
+        entropy: BASE64.encode(entropy),
+        entrypoint: Vec::new(),
+    };
+    let mut line = serde_json::to_vec(&config)
+        .map_err(|error| of("cannot write a guest's configuration", &error.into()))?;
+    line.push(b'\n');
+    Ok(ReadyConfig { line, boot_id: hello.boot_id.clone() })
+}
+
+fn user_network(vm: &VmPlan) -> NetworkConfig {
+    NetworkConfig {
+        mac: vm.mac(),
+        addresses: vec![network::GUEST_ADDRESS.into()],
+        gateway: Some(network::GATEWAY.into()),
+        dns: vec![network::RESOLVER.into()],
+        search: Vec::new(),
+        mtu: None,
+    }
+}
+
+/// Files that every guest gets: its own ssh host key.
+fn files(layout: &Layout, vm: &VmPlan) -> Result<Vec<GuestFile>, ApiError> {
+    let path = layout.host_key(&vm.id);
+    let private = fs::read_to_string(&path)
+        .map_err(|error| crate::failure::on_path("read", &path, &error))?;
+    let public = identity::public_line(&private, &path)?;
+    let file = |path: &str, mode: u32, content: &str| GuestFile {
+        path: path.into(),
+        mode,
+        uid: 0,
+        gid: 0,
+        content: BASE64.encode(content),
+        when: WriteWhen::Absent,
+    };
+    Ok(vec![
+        file("/etc/ssh/ssh_host_ed25519_key", 0o600, &private),
+        file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public),
+    ])
+}

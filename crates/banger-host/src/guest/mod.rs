@@ -1,0 +1,205 @@
+//! The agent in the guest, seen from the host.
+//!
+//! [`boot`] is the conversation that the guest opens, once; [`channel`] are the connections that the
+//! host opens afterwards. Everything that comes from a guest has a limit in size and in time.
+
+mod boot;
+mod channel;
+mod config;
+mod identity;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use banger_agent_proto::boot::BootMessage;
+use banger_agent_proto::events::PowerMode;
+use banger_agent_proto::http::{Health, Shutdown};
+use banger_api::vm::Timing;
+use banger_api::{ApiError, ErrorCode, VmId};
+use banger_engine::drivers::{Applied, Guest, GuestHealth, GuestReady, Undone};
+use banger_engine::interrupt::Interrupt;
+use banger_engine::plan::VmPlan;
+use tokio::net::UnixListener;
+use tokio::time::Instant;
+
+use crate::failure::blocking;
+use crate::layout::Layout;
+use boot::Booting;
+pub use boot::clean;
+
+/// How long an agent may take to answer a question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Listeners for the hello of VMs that are being started, made by the VMM driver before the VMM.
+#[derive(Clone, Default)]
+pub struct Listeners(Arc<Mutex<HashMap<VmId, UnixListener>>>);
+
+impl Listeners {
+    fn all(&self) -> MutexGuard<'_, HashMap<VmId, UnixListener>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a listener until the guest is waited for.
+    pub fn put(&self, vm: &VmId, listener: UnixListener) {
+        self.all().insert(vm.clone(), listener);
+    }
+
+    /// Takes it out.
+    pub fn take(&self, vm: &VmId) -> Option<UnixListener> {
+        self.all().remove(vm)
+    }
+}
+
+/// Agents reached through the VMM's vsock socket.
+pub struct VsockGuest {
+    layout: Layout,
+    listeners: Listeners,
+    booting: Mutex<HashMap<VmId, Booting>>,
+    boot_timeout: Duration,
+    disks: config::Disks,
+}
+
+impl VsockGuest {
+    /// Guests whose hello comes through `listeners` and within `boot_timeout`.
+    pub fn new(layout: Layout, listeners: Listeners, boot_timeout: Duration) -> Self {
+        Self {
+            layout,
+            listeners,
+            booting: Mutex::default(),
+            boot_timeout,
+            disks: config::Disks::BySerial,
+        }
+    }
+
+    fn booting(&self) -> MutexGuard<'_, HashMap<VmId, Booting>> {
+        self.booting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_booting(&self, vm: &VmPlan) -> Result<Booting, ApiError> {
+        self.booting().remove(&vm.id).ok_or_else(|| {
+            ApiError::new(ErrorCode::Internal, format!("`{}` is not booting", vm.name))
+        })
+    }
+
+    async fn ask_health(&self, vm: &VmPlan) -> Result<(Health, Duration), ApiError> {
+        let began = Instant::now();
+        let run = self.layout.run(&vm.id);
+        let health: Health = channel::get(&run, "/healthz").await.map_err(|e| e.about(vm))?;
+        if health.boot_id.len() > 64 {
+            return Err(channel::Failure::Malformed.about(vm));
+        }
+        Ok((health, began.elapsed()))
+    }
+}
+
+#[async_trait]
+impl Guest for VsockGuest {
+    async fn create_identity(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        let path = self.layout.host_key(&vm.id);
+        let comment = vm.name.to_string();
+        blocking(move || identity::create(&path, &comment)).await
+    }
+
+    async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        let path = self.layout.host_key(&vm.id);
+        blocking(move || identity::remove(&path)).await
+    }
+
+    async fn boot(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<String, ApiError> {
+        let listener = self.listeners.take(&vm.id).ok_or_else(|| {
+            ApiError::new(ErrorCode::Internal, format!("nobody listens for `{}`", vm.name))
+        })?;
+        let deadline = Instant::now() + self.boot_timeout;
+        let hello = boot::bounded(vm, "hello", deadline, interrupt, boot::accept(listener));
+        let (mut booting, hello) = hello.await?;
+        // The first hello is the only one: from here on nobody in the guest can dial us.
+        let run = self.layout.run(&vm.id);
+        blocking(move || crate::vmm::remove_hello_socket(&run)).await?;
+        let (layout, plan, disks) = (self.layout.clone(), vm.clone(), self.disks);
+        let config = blocking(move || config::build(&layout, &plan, &hello, disks)).await?;
+        let boot_id = config.boot_id.clone();
+        let sent = boot::bounded(vm, "configuration", deadline, interrupt, booting.send(&config));
+        sent.await?;
+        self.booting().insert(vm.id.clone(), booting);
+        Ok(boot_id)
+    }
+
+    async fn agent(&self, vm: &VmPlan, boot_id: &str, i: &Interrupt) -> Result<(), ApiError> {
+        let mut booting = self.take_booting(vm)?;
+        let deadline = Instant::now() + self.boot_timeout;
+        let run = self.layout.run(&vm.id);
+        let answered = boot::bounded(vm, "answer of the agent", deadline, i, async {
+            // A guest that cannot boot says so instead of answering, so both are listened for.
+            tokio::select! {
+                health = channel::get::<Health>(&run, "/healthz") => {
+                    health.map_err(|error| error.about(vm))
+                }
+                failure = booting.wait_failure() => Err(failure.about(vm)),
+            }
+        });
+        let health = answered.await?;
+        self.booting().insert(vm.id.clone(), booting);
+        if health.boot_id == boot_id {
+            return Ok(());
+        }
+        let text = format!("another boot than the one that said hello answers in `{}`", vm.name);
+        Err(ApiError::new(ErrorCode::GuestFailed, text))
+    }
+
+    async fn ready(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<GuestReady, ApiError> {
+        let mut booting = self.take_booting(vm)?;
+        let deadline = Instant::now() + self.boot_timeout;
+        let message = boot::bounded(vm, "ready", deadline, interrupt, async {
+            booting.next().await.map_err(|failure| failure.about(vm))
+        });
+        match message.await? {
+            BootMessage::Ready(ready) => {
+                let timeline = ready
+                    .timeline
+                    .into_iter()
+                    .take(64)
+                    .map(|entry| Timing { name: boot::clean(&entry.name), ms: entry.ms });
+                let warnings = ready.warnings.iter().take(64).map(|text| boot::clean(text));
+                Ok(GuestReady { timeline: timeline.collect(), warnings: warnings.collect() })
+            }
+            BootMessage::Failed(failure) => Err(boot::Failure::Reported(failure).about(vm)),
+            BootMessage::Hello(_) => Err(boot::Failure::Malformed.about(vm)),
+        }
+    }
+
+    async fn forget(&self, vm: &VmPlan) {
+        self.listeners.take(&vm.id);
+        self.booting().remove(&vm.id);
+    }
+
+    async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError> {
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_health(vm));
+        let (health, took) = asked.await.map_err(|_| channel::Failure::Slow.about(vm))??;
+        Ok(GuestHealth {
+            boot_id: health.boot_id,
+            uptime_ms: health.uptime_ms,
+            round_trip_us: took.as_micros() as u64,
+        })
+    }
+
+    async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let run = self.layout.run(&vm.id);
+        let body = Shutdown { mode: PowerMode::Poweroff };
+        let asked = channel::post(&run, "/shutdown", &body);
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
+        answer.map_err(|_| channel::Failure::Slow.about(vm))?.map_err(|error| error.about(vm))
+    }
+
+    async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
+        let run = self.layout.run(&vm.id);
+        let dialled = tokio::time::timeout(ANSWER_TIMEOUT, channel::dial(&run)).await;
+        let stream = dialled
+            .map_err(|_| channel::Failure::Slow.about(vm))?
+            .map_err(|error| error.about(vm))?;
+        let stream = stream.into_std().map_err(|error| channel::Failure::Io(error).about(vm))?;
+        Ok(OwnedFd::from(stream))
+    }
+}

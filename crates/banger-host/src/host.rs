@@ -1,0 +1,188 @@
+//! The host itself: clock, entropy, capacity, the choice of drivers, and `doctor`.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use banger_api::doctor::{Check, Verdict};
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::choose::{Candidate, choose};
+use banger_engine::drivers::{Capacity, Host};
+use banger_engine::plan::{Chosen, DriverPlan};
+
+use crate::HostConfig;
+use crate::probe::{self, Kvm};
+
+/// This host.
+pub struct LinuxHost {
+    config: HostConfig,
+}
+
+/// Programs that QEMU VMs need: how each is found, and which Debian package has it.
+pub struct Programs {
+    /// QEMU.
+    pub qemu: Option<PathBuf>,
+    /// Its companion.
+    pub vhost_device_vsock: Option<PathBuf>,
+    /// Makes blank disks.
+    pub mke2fs: Option<PathBuf>,
+}
+
+impl LinuxHost {
+    /// The host as this configuration sees it.
+    pub fn new(config: HostConfig) -> Self {
+        Self { config }
+    }
+
+    /// Looks for the programs again; a hint that was followed takes effect at once.
+    pub fn programs(&self) -> Programs {
+        self.config.programs()
+    }
+
+    fn vmm_candidates(&self) -> Vec<Candidate> {
+        let programs = self.programs();
+        let firecracker = match probe::kvm() {
+            Kvm::Unusable(why) => Err(format!("KVM does not work here: {why}")),
+            Kvm::Usable => Err("this version of banger does not drive Firecracker yet".into()),
+        };
+        let qemu = match (&programs.qemu, &programs.vhost_device_vsock) {
+            (Some(_), Some(_)) => Ok("QEMU's microvm machine works without KVM".into()),
+            (None, _) => Err("qemu-system-x86_64 is not installed".into()),
+            (_, None) => Err("vhost-device-vsock is not installed".into()),
+        };
+        vec![
+            Candidate { name: "firecracker", verdict: firecracker },
+            Candidate { name: "qemu", verdict: qemu },
+        ]
+    }
+
+    fn decide(&self) -> Result<DriverPlan, ApiError> {
+        let none = |error: banger_engine::choose::NoDriver| {
+            ApiError::new(ErrorCode::HostNotReady, error.to_string())
+                .with_hint("`banger doctor` says what is missing and how to get it")
+        };
+        let vmm =
+            choose("VMM", self.config.vmm.as_deref(), &self.vmm_candidates()).map_err(none)?;
+        let storage = [
+            Candidate {
+                name: "overlay",
+                verdict: Ok("needs no privilege and copies nothing".into()),
+            },
+            Candidate { name: "copy", verdict: Ok("works everywhere".into()) },
+        ];
+        let storage = choose("storage", self.config.storage.as_deref(), &storage).map_err(none)?;
+        let why = String::from("QEMU's own network needs no privilege");
+        Ok(DriverPlan { vmm, storage, network: Chosen { name: "user".into(), why } })
+    }
+
+    fn program_check(
+        code: &str,
+        name: &str,
+        found: Option<PathBuf>,
+        hint: &str,
+        needed_for: &[&str],
+    ) -> Check {
+        let (verdict, seen, hint) = match found {
+            Some(path) => (Verdict::Ok, path.display().to_string(), None),
+            None => (Verdict::Missing, format!("{name} was not found"), Some(hint.to_owned())),
+        };
+        let needed_for = needed_for.iter().map(|need| (*need).to_owned()).collect();
+        Check { code: code.into(), verdict, seen, hint, needed_for }
+    }
+
+    fn tool(&self, name: &str, package: &str, needed_for: &[&str]) -> Check {
+        let found = probe::find_program(name.as_ref(), &self.config.search_path);
+        let code = format!("program.{name}");
+        Self::program_check(&code, name, found, &format!("apt install {package}"), needed_for)
+    }
+
+    fn kvm_check() -> Check {
+        let (verdict, seen, hint) = match probe::kvm() {
+            Kvm::Usable => (Verdict::Ok, "KVM works".into(), None),
+            Kvm::Unusable(why) => (
+                Verdict::Warning,
+                why,
+                Some("VMs run under software emulation, which is slower".into()),
+            ),
+        };
+        Check { code: "kvm".into(), verdict, seen, hint, needed_for: vec!["speed".into()] }
+    }
+
+    fn disk_check(&self) -> Check {
+        const ENOUGH: u64 = 1 << 30;
+        let free = probe::free_bytes(&self.config.layout.state).unwrap_or_default();
+        let shown = banger_api::size::human_size(free);
+        let (verdict, hint) = if free >= ENOUGH {
+            (Verdict::Ok, None)
+        } else {
+            (Verdict::Warning, Some("free some space: VMs grow as they are written to".into()))
+        };
+        let seen = format!("{shown} free for {}", self.config.layout.state.display());
+        Check { code: "disk.free".into(), verdict, seen, hint, needed_for: vec!["start".into()] }
+    }
+}
+
+#[async_trait]
+impl Host for LinuxHost {
+    fn now_unix_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    }
+
+    fn entropy(&self) -> u64 {
+        // The kernel's generator cannot fail once it is seeded, and a daemon starts after that.
+        getrandom::u64().unwrap_or_else(|_| self.now_unix_ms())
+    }
+
+    fn boot_id(&self) -> String {
+        probe::boot_id()
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity {
+            cpus: probe::cpus(),
+            memory_bytes: probe::memory_bytes(),
+            disk_free_bytes: probe::free_bytes(&self.config.layout.state).unwrap_or_default(),
+        }
+    }
+
+    async fn choose(&self) -> Result<DriverPlan, ApiError> {
+        self.decide()
+    }
+
+    async fn doctor(&self) -> Vec<Check> {
+        let programs = self.programs();
+        let companion = "`cargo install vhost-device-vsock --version 0.3.0`, or put the program \
+                         beside bangerd";
+        vec![
+            Self::kvm_check(),
+            Self::program_check(
+                "program.qemu",
+                "qemu-system-x86_64",
+                programs.qemu,
+                "apt install qemu-system-x86",
+                &["start"],
+            ),
+            Self::program_check(
+                "program.vhost-device-vsock",
+                "vhost-device-vsock",
+                programs.vhost_device_vsock,
+                companion,
+                &["start"],
+            ),
+            self.tool("mke2fs", "e2fsprogs", &["create"]),
+            self.tool("mmdebstrap", "mmdebstrap", &["image pull"]),
+            self.tool("apt-get", "apt", &["kernel pull"]),
+            self.tool("dpkg-deb", "dpkg", &["kernel pull"]),
+            self.disk_check(),
+            Check {
+                code: "network.user".into(),
+                verdict: Verdict::Warning,
+                seen: "QEMU's user network lets a guest reach services on this host's loopback \
+                       address as 10.0.2.2"
+                    .into(),
+                hint: Some("use `--nat off` for guests you do not trust".into()),
+                needed_for: vec!["isolation".into()],
+            },
+        ]
+    }
+}

@@ -1,0 +1,104 @@
+//! Where everything is: every file and folder of a VM, derived from its id. See docs/state-dir.md.
+
+use std::path::{Path, PathBuf};
+
+use banger_api::VmId;
+
+/// Folders of one daemon.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// What must survive: VMs.
+    pub state: PathBuf,
+    /// Images and kernels.
+    pub data: PathBuf,
+    /// What can be made again: initramfs, blank disks, measurements.
+    pub cache: PathBuf,
+}
+
+/// Socket of the VMM's vsock device, within the run folder.
+pub const VSOCK: &str = "v.sock";
+/// Socket between companion and VMM, within the run folder.
+pub const VHOST: &str = "vhost.sock";
+
+impl Layout {
+    /// Folder of all VMs.
+    pub fn vms(&self) -> PathBuf {
+        self.state.join("vms")
+    }
+
+    /// Folder of a VM.
+    pub fn vm(&self, id: &VmId) -> PathBuf {
+        self.vms().join(id.as_str())
+    }
+
+    /// Its root disk, or the private layer of it.
+    pub fn root_disk(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("root.ext4")
+    }
+
+    /// Its work disk.
+    pub fn work_disk(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("work.ext4")
+    }
+
+    /// Its ssh host key, private part, OpenSSH format.
+    pub fn host_key(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("ssh_host_ed25519_key")
+    }
+
+    /// Folder of its logs.
+    pub fn logs(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("logs")
+    }
+
+    /// Serial console.
+    pub fn console_log(&self, id: &VmId) -> PathBuf {
+        self.logs(id).join("console.log")
+    }
+
+    /// What VMM and companion said.
+    pub fn vmm_log(&self, id: &VmId) -> PathBuf {
+        self.logs(id).join("vmm.log")
+    }
+
+    /// What the shim said.
+    pub fn shim_log(&self, id: &VmId) -> PathBuf {
+        self.logs(id).join("shim.log")
+    }
+
+    /// Folder in which the shim leaves its state and its exit story; only the daemon's user may
+    /// write there.
+    pub fn shim_state(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("shim")
+    }
+
+    /// Folder of one run: sockets; it belongs to the VMM's uid.
+    pub fn run(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("run")
+    }
+
+    /// Folder of all images.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// Folder of all kernels.
+    pub fn kernels(&self) -> PathBuf {
+        self.data.join("kernels")
+    }
+
+    /// Folder of boot initramfs archives.
+    pub fn initramfs(&self) -> PathBuf {
+        self.cache.join("initramfs")
+    }
+
+    /// Folder of blank disks.
+    pub fn blank_disks(&self) -> PathBuf {
+        self.cache.join("blank")
+    }
+}
+
+/// A path as it is shown to people.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

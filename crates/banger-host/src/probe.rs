@@ -1,0 +1,100 @@
+//! What the host has: programs, KVM, memory, folders. Facts only; [`crate::host`] decides.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Finds a program in the folders of `path` (a `PATH` value), or by its own path.
+pub fn find_program(name: &Path, path: &str) -> Option<PathBuf> {
+    let is_program = |candidate: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(candidate)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if name.components().count() > 1 {
+        return is_program(name).then(|| name.to_owned());
+    }
+    std::env::split_paths(path).map(|folder| folder.join(name)).find(|found| is_program(found))
+}
+
+/// Whether KVM can run guests here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kvm {
+    /// It can.
+    Usable,
+    /// It cannot, because.
+    Unusable(String),
+}
+
+/// Looks at `/dev/kvm` and at the CPU's flags: the device may open and be useless where the CPU has
+/// neither vmx nor svm (nested paravirtual hosts).
+pub fn kvm() -> Kvm {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    judge_kvm(opened.map(|_| ()).map_err(|error| error.to_string()), &cpuinfo)
+}
+
+fn judge_kvm(opened: Result<(), String>, cpuinfo: &str) -> Kvm {
+    if let Err(error) = opened {
+        return Kvm::Unusable(format!("/dev/kvm cannot be opened: {error}"));
+    }
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    if flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
+        return Kvm::Usable;
+    }
+    Kvm::Unusable(
+        "/dev/kvm is there, but the CPU has neither vmx nor svm, so it would not work".into(),
+    )
+}
+
+/// Bytes of memory of this host, from `/proc/meminfo`.
+pub fn memory_bytes() -> u64 {
+    parse_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+fn parse_memory(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or_default() * 1024
+}
+
+/// Number of CPUs this process may use.
+pub fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+}
+
+/// Boot id of this host: `/proc/sys/kernel/random/boot_id`.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Free bytes for this user where `folder` is; statvfs(3).
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_flag_decides_not_the_device() {
+        assert_eq!(judge_kvm(Ok(()), "x\nflags\t\t: fpu vmx sse\n"), Kvm::Usable);
+        assert!(matches!(judge_kvm(Ok(()), "flags : fpu\n"), Kvm::Unusable(_)));
+        assert!(matches!(judge_kvm(Err("denied".into()), "flags : svm\n"), Kvm::Unusable(_)));
+    }
+
+    #[test]
+    fn memory_is_read() {
+        assert_eq!(parse_memory("MemTotal:       24000 kB\nMemFree: 1 kB\n"), 24000 * 1024);
+        assert_eq!(parse_memory("nonsense"), 0);
+    }
+
+    #[test]
+    fn programs_are_found_in_path_and_by_path() {
+        assert!(find_program(Path::new("sh"), "/nonexistent:/bin:/usr/bin").is_some());
+        assert!(find_program(Path::new("no-such-program"), "/bin:/usr/bin").is_none());
+        assert!(find_program(Path::new("/bin/sh"), "").is_some());
+        assert!(find_program(Path::new("/etc/passwd"), "").is_none());
+    }
+}

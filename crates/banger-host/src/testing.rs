@@ -1,0 +1,31 @@
+//! A VM for unit tests.
+
+use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan};
+
+/// A plan with this id and name.
+pub fn plan(id: &str, name: &str) -> VmPlan {
+    let chosen = |name: &str| Chosen { name: name.into(), why: "a test".into() };
+    VmPlan {
+        id: id.parse().unwrap(),
+        name: name.parse().unwrap(),
+        boot: BootSet {
+            image: "0123456789abcdef".parse().unwrap(),
+            image_name: "debian".into(),
+            image_bytes: 1 << 20,
+            kernel: "fedcba9876543210".parse().unwrap(),
+        },
+        vcpus: 1,
+        memory_mib: 512,
+        root_bytes: 64 << 20,
+        work_bytes: 64 << 20,
+        nat: true,
+        drivers: DriverPlan {
+            vmm: chosen("qemu"),
+            storage: chosen("overlay"),
+            network: chosen("user"),
+        },
+        lifetime: banger_api::vm::Lifetime::Keep,
+        machine_id: "0".repeat(32),
+        created_unix_ms: 0,
+    }
+}

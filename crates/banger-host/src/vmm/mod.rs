@@ -1,0 +1,213 @@
+//! The QEMU driver: microvm machine, vhost-device-vsock as its companion, both owned by a shim.
+
+pub mod qemu;
+mod shim;
+mod story;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use banger_agent_proto::HELLO_PORT;
+use banger_api::vm::VmPaths;
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use tokio::net::UnixListener;
+
+use crate::HostConfig;
+use crate::failure::{blocking, on_path};
+use crate::guest::Listeners;
+use crate::layout::{VSOCK, shown};
+use crate::probe;
+use qemu::Accelerator;
+use shim::Gate;
+
+/// Free bytes without which a start is refused: what a boot writes at the least.
+const LEAST_FREE: u64 = 64 << 20;
+
+/// Files that a VM boots from.
+#[derive(Debug, Clone)]
+pub struct BootFiles {
+    /// Uncompressed kernel.
+    pub kernel: std::path::PathBuf,
+    /// Boot initramfs.
+    pub initramfs: std::path::PathBuf,
+    /// Disk with the kernel's modules.
+    pub modules: std::path::PathBuf,
+    /// Root file system of the image.
+    pub image: std::path::PathBuf,
+}
+
+/// Finds the files that a VM boots from, and checks that they are whole.
+pub type FindBootFiles = Arc<dyn Fn(&VmPlan) -> Result<BootFiles, ApiError> + Send + Sync>;
+
+/// QEMU's microvm.
+pub struct Qemu {
+    config: HostConfig,
+    listeners: Listeners,
+    boot_files: FindBootFiles,
+    gates: Mutex<HashMap<banger_api::VmId, Gate>>,
+}
+
+fn hello_socket(run: &Path) -> std::path::PathBuf {
+    run.join(format!("{VSOCK}_{HELLO_PORT}"))
+}
+
+/// Removes the socket that a guest says hello on, so that nobody in it can dial the host any more.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove_hello_socket(run: &Path) -> Result<(), ApiError> {
+    let socket = hello_socket(run);
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(on_path("remove the socket", &socket, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Qemu {
+    /// The driver.
+    pub fn new(config: HostConfig, listeners: Listeners, boot_files: FindBootFiles) -> Self {
+        Self { config, listeners, boot_files, gates: Mutex::default() }
+    }
+
+    fn gates(&self) -> std::sync::MutexGuard<'_, HashMap<banger_api::VmId, Gate>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accelerator(&self) -> Accelerator {
+        match probe::kvm() {
+            probe::Kvm::Usable => Accelerator::Kvm,
+            probe::Kvm::Unusable(_) => {
+                Accelerator::Tcg { tsc_khz: crate::tsc::frequency_khz(&self.config.layout.cache) }
+            }
+        }
+    }
+}
+
+/// Makes the run folder and listens in it for the hello; both belong to the VM's uid.
+fn make_run(
+    run: &Path,
+    owner: Option<u32>,
+) -> Result<(Applied, std::os::unix::net::UnixListener), ApiError> {
+    let applied = crate::storage::make_folder(run)?;
+    let socket = hello_socket(run);
+    remove_hello_socket(run)?;
+    let listener = banger_sys::unix_path::bind(&socket)
+        .map_err(|error| on_path("listen on the socket", &socket, &error))?;
+    listener.set_nonblocking(true).map_err(|error| on_path("use the socket", &socket, &error))?;
+    if let Some(uid) = owner {
+        for path in [run, &socket] {
+            std::os::unix::fs::lchown(path, Some(uid), Some(uid))
+                .map_err(|error| on_path("give away", path, &error))?;
+        }
+    }
+    Ok((applied, listener))
+}
+
+#[async_trait]
+impl Vmm for Qemu {
+    async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let programs = self.config.programs();
+        for (name, found, hint) in [
+            ("qemu-system-x86_64", programs.qemu, "apt install qemu-system-x86"),
+            (
+                "vhost-device-vsock",
+                programs.vhost_device_vsock,
+                "cargo install vhost-device-vsock --version 0.3.0",
+            ),
+        ] {
+            if found.is_none() {
+                let text = format!("`{}` needs the program {name}, which was not found", vm.name);
+                return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(hint));
+            }
+        }
+        let state = &self.config.layout.state;
+        let free = probe::free_bytes(state).unwrap_or(u64::MAX);
+        if free < LEAST_FREE {
+            let text = format!("the disk of `{}` is full", shown(state));
+            return Err(ApiError::new(ErrorCode::NoSpace, text)
+                .with_hint("free some space: a VM needs at least 64 MiB to start"));
+        }
+        let (find, vm) = (self.boot_files.clone(), vm.clone());
+        blocking(move || find(&vm).map(|_| ())).await
+    }
+
+    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        let run = self.config.layout.run(&vm.id);
+        let state = self.config.layout.shim_state(&vm.id);
+        let owner = self.config.runs_as(vm);
+        let (applied, listener) = blocking(move || {
+            // What an earlier run left would be taken for the story of this one.
+            shim::clear_state(&state)?;
+            make_run(&run, owner)
+        })
+        .await?;
+        let listener = UnixListener::from_std(listener)
+            .map_err(|error| crate::failure::of("cannot listen for a guest", &error))?;
+        self.listeners.put(&vm.id, listener);
+        Ok(applied)
+    }
+
+    async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.listeners.take(&vm.id);
+        let run = self.config.layout.run(&vm.id);
+        let state = self.config.layout.shim_state(&vm.id);
+        blocking(move || {
+            shim::clear_state(&state)?;
+            crate::storage::remove_folder(&run)
+        })
+        .await
+    }
+
+    async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
+        let (config, plan) = (self.config.clone(), vm.clone());
+        let gate = blocking(move || shim::spawn(&config, &plan)).await?;
+        let proc = gate.proc_ref();
+        self.gates().insert(vm.id.clone(), gate);
+        Ok(proc)
+    }
+
+    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
+        let gate = self.gates().remove(&vm.id);
+        let gate = gate.ok_or_else(|| {
+            ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
+        })?;
+        let accelerator = self.accelerator();
+        let (config, plan, find) = (self.config.clone(), vm.clone(), self.boot_files.clone());
+        let wanted = blocking(move || {
+            let files = find(&plan)?;
+            shim::config(&config, &plan, &files, accelerator)
+        })
+        .await?;
+        gate.open(vm, &wanted).await
+    }
+
+    async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {
+        self.gates().remove(&vm.id);
+        shim::end(&self.config.layout.shim_state(&vm.id), run).await
+    }
+
+    async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory {
+        let state = self.config.layout.shim_state(&vm.id);
+        if let Some(shim) = run.shim {
+            shim::wait_gone(shim).await;
+        }
+        story::read(&state).unwrap_or_else(|| ExitStory::unknown(story::NO_STORY))
+    }
+
+    async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
+        shim::facts(&self.config.layout.shim_state(&vm.id), run)
+    }
+
+    fn paths(&self, vm: &VmPlan) -> VmPaths {
+        VmPaths {
+            console_log: shown(&self.config.layout.console_log(&vm.id)),
+            vmm_log: shown(&self.config.layout.vmm_log(&vm.id)),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The command line of QEMU's microvm machine, as a pure function of a VM.
+//!
+//! QEMU runs as its own uid in the run folder: it opens nothing by path but what is world-readable on
+//! every host. Disks come as descriptors in fd sets (`/dev/fdset/N`), kernel and initramfs through
+//! `/proc/self/fd/N`. A fd set of a writable disk holds it read-write and read-only, because QEMU
+//! opens it once each way (block/file-posix.c).
+
+use banger_engine::plan::VmPlan;
+
+use crate::layout::VHOST;
+
+/// Descriptor numbers that QEMU finds its files at.
+pub mod fd {
+    /// Kernel, read-only.
+    pub const KERNEL: i32 = 100;
+    /// Initramfs, read-only.
+    pub const INITRAMFS: i32 = 101;
+    /// Read-only disk of the kernel's modules.
+    pub const MODULES: i32 = 102;
+    /// Read-only image, where the root disk is a layer over it.
+    pub const IMAGE: i32 = 103;
+    /// Root disk, read-write; and read-only at the next number.
+    pub const ROOT: i32 = 104;
+    /// Work disk, read-write; and read-only at the next number.
+    pub const WORK: i32 = 106;
+    /// The shim's end of QMP.
+    pub const MONITOR: i32 = 108;
+}
+
+/// What the emulation needs to know of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// Software emulation, with the frequency of the host's time stamp counter in kHz, where known.
+    Tcg {
+        /// kHz.
+        tsc_khz: Option<u64>,
+    },
+    /// The kernel's own.
+    Kvm,
+}
+
+/// Whether the root disk is a layer over the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// It is.
+    Layered,
+    /// It is whole by itself.
+    Whole,
+}
+
+/// The guest kernel's command line.
+///
+/// Sources: Documentation/admin-guide/kernel-parameters.rst. `tsc_early_khz` spares the calibration
+/// that hangs now and then under emulation; `cryptomgr.notests` and `random.trust_cpu` save half a
+/// second; `reboot=t` and `panic=-1` turn a reset and a panic into an exit of the VMM.
+pub fn kernel_command_line(accelerator: Accelerator) -> String {
+    let mut line = String::from(
+        "console=ttyS0 quiet reboot=t panic=-1 rdinit=/init net.ifnames=0 cloud-init=disabled \
+         cryptomgr.notests=1 random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd",
+    );
+    if let Accelerator::Tcg { tsc_khz: Some(khz) } = accelerator {
+        line.push_str(&format!(" tsc_early_khz={khz}"));
+    }
+    line
+}
+
+/// Arguments of QEMU.
+pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<String> {
+    let (accel, cpu) = match accelerator {
+        // One thread for all vCPUs or one for each is QEMU's own choice.
+        Accelerator::Tcg { .. } => ("tcg", "max"),
+        Accelerator::Kvm => ("kvm", "host"),
+    };
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    add(
+        "-M",
+        format!("microvm,accel={accel},memory-backend=mem,x-option-roms=off,pit=off,pic=off"),
+    );
+    add("-cpu", cpu.into());
+    add("-smp", vm.vcpus.to_string());
+    add("-m", format!("{}M", vm.memory_mib));
+    // The companion maps the guest's memory, so it is a shared memfd.
+    add("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", vm.memory_mib));
+    add("-kernel", format!("/proc/self/fd/{}", fd::KERNEL));
+    add("-initrd", format!("/proc/self/fd/{}", fd::INITRAMFS));
+    add("-append", kernel_command_line(accelerator));
+    add("-serial", "stdio".into());
+    add("-chardev", format!("socket,id=qmp,fd={}", fd::MONITOR));
+    add("-mon", "chardev=qmp,mode=control".into());
+    add("-chardev", format!("socket,id=vsock,path={VHOST}"));
+    add("-device", "vhost-user-vsock-device,chardev=vsock".into());
+    let mut disk = |serial: &str, numbers: &[i32], readonly: bool| {
+        let set = numbers[0];
+        for number in numbers {
+            args.extend(["-add-fd".to_owned(), format!("fd={number},set={set}")]);
+        }
+        let mode = if readonly { "on" } else { "off" };
+        args.extend([
+            "-drive".to_owned(),
+            format!(
+                "if=none,id={serial},file=/dev/fdset/{set},format=raw,readonly={mode},\
+                 discard=unmap,cache=writeback,aio=threads"
+            ),
+            "-device".to_owned(),
+            format!("virtio-blk-device,drive={serial},serial={serial}"),
+        ]);
+    };
+    disk("root", &[fd::ROOT, fd::ROOT + 1], false);
+    disk("work", &[fd::WORK, fd::WORK + 1], false);
+    if root == Root::Layered {
+        disk("image", &[fd::IMAGE], true);
+    }
+    disk("modules", &[fd::MODULES], true);
+    let restrict = if vm.nat { "off" } else { "on" };
+    args.extend([
+        "-netdev".to_owned(),
+        format!("user,id=net,restrict={restrict},ipv6=off"),
+        "-device".to_owned(),
+        format!("virtio-net-device,netdev=net,mac={}", vm.mac()),
+    ]);
+    for flag in ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"] {
+        args.push(flag.to_owned());
+    }
+    args.extend([
+        "-sandbox".to_owned(),
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned(),
+    ]);
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::plan;
+
+    fn joined(vm: &VmPlan, root: Root) -> String {
+        arguments(vm, Accelerator::Tcg { tsc_khz: Some(2_000_000) }, root).join(" ")
+    }
+
+    #[test]
+    fn a_layered_root_adds_the_image_and_nothing_else() {
+        let vm = plan("0123456789ab", "web");
+        let (layered, whole) = (joined(&vm, Root::Layered), joined(&vm, Root::Whole));
+        assert!(layered.contains("-add-fd fd=103,set=103"));
+        assert!(!whole.contains("image"));
+        assert!(whole.contains("-add-fd fd=104,set=104 -add-fd fd=105,set=104"));
+    }
+
+    #[test]
+    fn nothing_is_opened_by_a_path_of_the_host() {
+        let text = joined(&plan("0123456789ab", "web"), Root::Layered);
+        for word in text.split([' ', ',', '=']) {
+            let allowed = word.starts_with("/proc/self/fd/")
+                || word.starts_with("/dev/fdset/")
+                || word == "/init";
+            assert!(!word.starts_with('/') || allowed, "{word}");
+        }
+    }
+
+    #[test]
+    fn nat_off_cuts_the_guest_off() {
+        let mut vm = plan("0123456789ab", "web");
+        assert!(joined(&vm, Root::Whole).contains("restrict=off"));
+        vm.nat = false;
+        assert!(joined(&vm, Root::Whole).contains("restrict=on"));
+    }
+
+    #[test]
+    fn only_emulation_is_told_the_frequency() {
+        let told = kernel_command_line(Accelerator::Tcg { tsc_khz: Some(5) });
+        assert!(told.ends_with("tsc_early_khz=5"));
+        assert!(!kernel_command_line(Accelerator::Kvm).contains("tsc"));
+    }
+}

@@ -1,0 +1,270 @@
+//! The daemon's side of the shim: start it, open its gate, end it, find it again.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::drivers::{RunFacts, Undone};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_shim::{
+    Access, CappedLog, Child, Companion, EXIT_FILE, PassedFile, Proc, STATE_FILE, ShimConfig,
+    ShimEvent, ShimState,
+};
+use banger_sys::proc::ProcId;
+use rustix::process::Signal;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+
+use super::qemu::{self, Accelerator, Root, fd};
+use super::{BootFiles, story};
+use crate::HostConfig;
+use crate::failure::{of, on_path};
+use crate::layout::{VHOST, VSOCK, shown};
+
+/// Bytes of console and VMM log before they are rotated.
+const LOG_CAP: u64 = 4 << 20;
+/// How long the companion may take to listen; far more than it needs.
+const COMPANION_TIMEOUT_MS: u64 = 10_000;
+/// How long the shim may take to start both.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the shim may take to end both when asked, before it is killed with them.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a killed process may take to be gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest status line.
+const MAX_STATUS: u64 = 64 * 1024;
+
+/// A shim that waits for its configuration. Dropping it makes the shim exit.
+pub struct Gate {
+    proc: ProcRef,
+    gate: ChildStdin,
+    status: ChildStdout,
+}
+
+fn proc_id(proc: ProcRef) -> ProcId {
+    ProcId { pid: proc.pid, start_time: proc.start_time }
+}
+
+/// Forgets the state and the story of an earlier run.
+pub fn clear_state(state: &Path) -> Result<(), ApiError> {
+    for name in [STATE_FILE, EXIT_FILE] {
+        let path = state.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(on_path("remove", &path, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Starts a shim; it does nothing until [`Gate::open`]. Call within a tokio runtime.
+pub fn spawn(config: &HostConfig, vm: &VmPlan) -> Result<Gate, ApiError> {
+    let log = config.layout.shim_log(&vm.id);
+    let stderr = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&log)
+        .map_err(|error| on_path("open", &log, &error))?;
+    let mut child = Command::new(&config.shim)
+        .current_dir(config.layout.run(&vm.id))
+        .env_clear()
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .map_err(|error| on_path("start", &config.shim, &error))?;
+    let pipes = child.stdin.take().zip(child.stdout.take());
+    let named = child.id().and_then(ProcId::of);
+    // The runtime reaps it in the background while this daemon lives, init does afterwards.
+    drop(child);
+    match (pipes, named) {
+        (Some((gate, status)), Some(id)) => {
+            let proc = ProcRef { pid: id.pid, start_time: id.start_time };
+            Ok(Gate { proc, gate, status })
+        }
+        _ => Err(ApiError::new(ErrorCode::Internal, format!("the shim of `{}` is gone", vm.name))),
+    }
+}
+
+impl Gate {
+    /// Who waits there.
+    pub fn proc_ref(&self) -> ProcRef {
+        self.proc
+    }
+
+    /// Lets the shim start companion and VMM; returns the VMM's process id.
+    pub async fn open(mut self, vm: &VmPlan, config: &ShimConfig) -> Result<u32, ApiError> {
+        let gone = |error: &io::Error| of(format!("the shim of `{}` failed", vm.name), error);
+        let mut line = serde_json::to_vec(config).map_err(|error| gone(&error.into()))?;
+        line.push(b'\n');
+        let talk = async {
+            self.gate.write_all(&line).await?;
+            drop(self.gate);
+            let mut answer = Vec::new();
+            BufReader::new(self.status.take(MAX_STATUS)).read_until(b'\n', &mut answer).await?;
+            Ok::<_, io::Error>(answer)
+        };
+        let answer = tokio::time::timeout(LAUNCH_TIMEOUT, talk)
+            .await
+            .map_err(|_| gone(&io::ErrorKind::TimedOut.into()))?
+            .map_err(|error| gone(&error))?;
+        match serde_json::from_slice(&answer) {
+            Ok(ShimEvent::Started(state)) => Ok(state.vmm.pid),
+            Ok(ShimEvent::Failed { step, message }) => {
+                let text = format!("the VMM of `{}` could not be started", vm.name);
+                let mut error = ApiError::new(ErrorCode::VmmDied, text);
+                error.causes.push(format!("{step}: {message}"));
+                Err(error)
+            }
+            Err(_) => Err(gone(&io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
+fn file(fd: i32, path: &Path, access: Access) -> PassedFile {
+    PassedFile { fd, path: shown(path), access }
+}
+
+/// Everything the shim needs to know.
+pub fn config(
+    host: &HostConfig,
+    vm: &VmPlan,
+    files: &BootFiles,
+    accelerator: Accelerator,
+) -> Result<ShimConfig, ApiError> {
+    let programs = host.programs();
+    let missing = |name: &str| {
+        ApiError::new(ErrorCode::HostNotReady, format!("{name} was not found"))
+            .with_hint("`banger doctor` says what is missing and how to get it")
+    };
+    let qemu = programs.qemu.ok_or_else(|| missing("qemu-system-x86_64"))?;
+    let vsock = programs.vhost_device_vsock.ok_or_else(|| missing("vhost-device-vsock"))?;
+    let layout = &host.layout;
+    let run_as = host.runs_as(vm);
+    let root = match vm.drivers.storage.name.as_str() {
+        "overlay" => Root::Layered,
+        _ => Root::Whole,
+    };
+    let (root_disk, work_disk) = (layout.root_disk(&vm.id), layout.work_disk(&vm.id));
+    let mut passed = vec![
+        file(fd::KERNEL, &files.kernel, Access::Read),
+        file(fd::INITRAMFS, &files.initramfs, Access::Read),
+        file(fd::MODULES, &files.modules, Access::Read),
+        file(fd::ROOT, &root_disk, Access::ReadWrite),
+        file(fd::ROOT + 1, &root_disk, Access::Read),
+        file(fd::WORK, &work_disk, Access::ReadWrite),
+        file(fd::WORK + 1, &work_disk, Access::Read),
+    ];
+    if root == Root::Layered {
+        passed.push(file(fd::IMAGE, &files.image, Access::Read));
+    }
+    let companion = Child {
+        program: shown(&vsock),
+        args: ["--guest-cid", "3", "--socket", VHOST, "--uds-path", VSOCK]
+            .map(str::to_owned)
+            .into(),
+        run_as,
+        files: Vec::new(),
+    };
+    let log = |path| CappedLog { path: shown(path), cap_bytes: LOG_CAP };
+    Ok(ShimConfig {
+        vm: vm.id.to_string(),
+        state_dir: shown(&layout.shim_state(&vm.id)),
+        companion: Some(Companion {
+            child: companion,
+            ready_socket: VHOST.into(),
+            ready_timeout_ms: COMPANION_TIMEOUT_MS,
+        }),
+        vmm: Child {
+            program: shown(&qemu),
+            args: qemu::arguments(vm, accelerator, root),
+            run_as,
+            files: passed,
+        },
+        console: log(&layout.console_log(&vm.id)),
+        vmm_log: log(&layout.vmm_log(&vm.id)),
+        qmp_fd: Some(fd::MONITOR),
+    })
+}
+
+fn read_state(state: &Path) -> Option<ShimState> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    File::open(state.join(STATE_FILE)).ok()?.take(MAX_STATUS).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Waits until a process is gone.
+pub async fn wait_gone(proc: ProcRef) {
+    let ended = match proc_id(proc).open() {
+        Ok(Some(pidfd)) => banger_sys::ended::ended(pidfd).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        tracing::error!(pid = proc.pid, %error, "cannot wait for a process");
+    }
+}
+
+async fn gone_within(proc: ProcRef, limit: Duration) -> bool {
+    tokio::time::timeout(limit, wait_gone(proc)).await.is_ok()
+}
+
+/// Ends the shim and with it VMM and companion, and waits until all are gone.
+pub async fn end(state: &Path, run: &RunPlan) -> Result<Undone, ApiError> {
+    let mut undone = Undone::WasAbsent;
+    if let Some(shim) = run.shim
+        && proc_id(shim).is_alive()
+    {
+        undone = Undone::Removed;
+        let refused = |error: &io::Error| of(format!("cannot end process {}", shim.pid), error);
+        proc_id(shim).signal(Signal::TERM).map_err(|error| refused(&error))?;
+        if !gone_within(shim, END_TIMEOUT).await {
+            tracing::warn!(pid = shim.pid, "the shim did not end when asked and is killed");
+            proc_id(shim).signal(Signal::KILL).map_err(|error| refused(&error))?;
+            if !gone_within(shim, GONE_TIMEOUT).await {
+                let text = format!("process {} does not end", shim.pid);
+                return Err(ApiError::new(ErrorCode::Busy, text));
+            }
+        }
+    }
+    // The kernel ends both with their shim, but not at the same moment; their disks are free only when
+    // they are gone.
+    let Some(children) = read_state(state) else { return Ok(undone) };
+    for child in [Some(children.vmm), children.companion].into_iter().flatten() {
+        end_orphan(child).await?;
+    }
+    Ok(undone)
+}
+
+async fn end_orphan(child: Proc) -> Result<(), ApiError> {
+    let proc = ProcRef { pid: child.pid, start_time: child.start_time };
+    if !proc_id(proc).is_alive() {
+        return Ok(());
+    }
+    proc_id(proc)
+        .signal(Signal::KILL)
+        .map_err(|error| of(format!("cannot end process {}", proc.pid), &error))?;
+    if gone_within(proc, GONE_TIMEOUT).await {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::Busy, format!("process {} does not end", proc.pid)))
+}
+
+/// What is there of a run that another daemon began.
+pub fn facts(state: &Path, run: &RunPlan) -> RunFacts {
+    let shim_alive = run.shim.is_some_and(|shim| proc_id(shim).is_alive());
+    if let Some(story) = story::read(state) {
+        return RunFacts::Ended(story);
+    }
+    match read_state(state) {
+        Some(children) if shim_alive => RunFacts::Alive { vmm_pid: children.vmm.pid },
+        _ => RunFacts::Nothing,
+    }
+}
