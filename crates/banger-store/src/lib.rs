@@ -1,1 +1,112 @@
-//! Placeholder: filled by the first issue.
+//! Remembers: VMs, operations and their logs, in SQLite. The only crate that knows SQL.
+//!
+//! One thread owns the connection; requests reach it through a channel, each with the place for its
+//! answer, so a client that leaves never takes half a commit with it.
+
+mod error;
+mod open;
+mod read;
+mod schema;
+mod sys;
+mod thread;
+mod write;
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use async_trait::async_trait;
+use banger_api::{ApiError, OpId};
+use banger_engine::oplog::StepEvent;
+use banger_engine::store::{Durability, Loaded, OpRecord, Write};
+use tokio::sync::oneshot;
+
+use crate::thread::{Memory, Request};
+
+pub use crate::schema::{FILE_NAME, SCHEMA_VERSION};
+
+/// Ended operations that are kept; older ones are forgotten when the database is opened.
+pub const KEPT_OPERATIONS: u32 = 1000;
+
+/// The database of one state folder. Its thread ends, and the file is closed, when it is dropped.
+pub struct Store {
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the database at `path`, an absolute path of any length, making it with mode 0600 where
+    /// it is not there yet; its folder must be.
+    ///
+    /// # Errors
+    /// [`banger_api::ErrorCode::ReadOnly`] when it cannot be written, `NoSpace` when the disk is
+    /// full, `Corrupt` when it is damaged or not ours, `Busy` when another program holds it, and
+    /// `DaemonUnavailable` when a newer banger wrote it.
+    pub fn open(path: &Path) -> Result<Self, ApiError> {
+        Self::over(open::file(path)?)
+    }
+
+    /// A database that is gone when it is dropped, for tests.
+    ///
+    /// # Errors
+    /// SQLite cannot be used at all.
+    pub fn open_in_memory() -> Result<Self, ApiError> {
+        Self::over(open::in_memory()?)
+    }
+
+    fn over(memory: Memory) -> Result<Self, ApiError> {
+        let (requests, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || memory.serve(&receiver))
+            .map_err(|error| {
+                let text = "the store's thread cannot be started";
+                ApiError::new(banger_api::ErrorCode::HostNotReady, text).caused_by(&error)
+            })?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Request,
+    ) -> Result<T, ApiError> {
+        let ended =
+            || ApiError::new(banger_api::ErrorCode::Internal, "the store's thread has ended");
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
+        requests.send(request(reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.requests = None;
+        // Whoever opens the same file next must find it closed. A panic was shown when it happened.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[async_trait]
+impl banger_engine::store::Store for Store {
+    async fn load(&self) -> Result<Loaded, ApiError> {
+        self.ask(Request::Load).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>, durability: Durability) -> Result<(), ApiError> {
+        self.ask(|reply| Request::Commit(writes, durability, reply)).await
+    }
+
+    async fn operation(&self, id: &OpId) -> Result<Option<OpRecord>, ApiError> {
+        self.ask(|reply| Request::Operation(id.clone(), reply)).await
+    }
+
+    async fn operations(&self, limit: u32) -> Result<Vec<OpRecord>, ApiError> {
+        self.ask(|reply| Request::Operations(limit, reply)).await
+    }
+
+    async fn log(&self, id: &OpId) -> Result<Vec<StepEvent>, ApiError> {
+        self.ask(|reply| Request::Log(id.clone(), reply)).await
+    }
+}

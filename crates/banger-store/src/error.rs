@@ -1,0 +1,144 @@
+//! What goes wrong with a database, in our words.
+
+use std::fmt;
+
+use banger_api::{ApiError, ErrorCode};
+use rusqlite::ffi;
+
+/// Where the database is, for messages.
+#[derive(Debug, Clone)]
+pub struct Place(pub String);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the database `{}`", self.0)
+    }
+}
+
+impl Place {
+    /// An error of SQLite, with what to do about it.
+    pub fn explain(&self, error: &rusqlite::Error) -> ApiError {
+        let code = match error {
+            rusqlite::Error::SqliteFailure(failure, _) => code_of(failure),
+            _ => ErrorCode::Internal,
+        };
+        self.error(code).caused_by(error)
+    }
+
+    /// An error of the operating system while the file was made.
+    pub fn explain_os(&self, error: rustix::io::Errno) -> ApiError {
+        let code = match error {
+            rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => ErrorCode::NoSpace,
+            _ => ErrorCode::ReadOnly,
+        };
+        self.error(code).caused_by(&std::io::Error::from(error))
+    }
+
+    fn error(&self, code: ErrorCode) -> ApiError {
+        let path = &self.0;
+        let (what, hint) = match code {
+            ErrorCode::ReadOnly => (
+                "cannot be written",
+                format!(
+                    "make `{path}` and its folder writable, or set `BANGER_STATE_DIR` to a folder \
+                     that is"
+                ),
+            ),
+            ErrorCode::NoSpace => {
+                ("cannot grow", format!("free some space on the disk that holds `{path}`"))
+            }
+            ErrorCode::Corrupt => ("is damaged", damaged_hint(path)),
+            ErrorCode::Busy => {
+                ("is held by another program", format!("end the program that has `{path}` open"))
+            }
+            _ => return ApiError::new(ErrorCode::Internal, format!("{self} failed")),
+        };
+        ApiError::new(code, format!("{self} {what}")).with_hint(hint)
+    }
+
+    /// The file belongs to another program.
+    pub fn foreign(&self) -> ApiError {
+        let text = format!("{self} was not made by banger");
+        ApiError::new(ErrorCode::Corrupt, text).with_hint(damaged_hint(&self.0))
+    }
+
+    /// The file belongs to a newer banger.
+    pub fn newer(&self, found: i64, known: i64) -> ApiError {
+        let text = format!(
+            "{self} was written by a newer banger (schema {found}, this one knows {known})"
+        );
+        ApiError::new(ErrorCode::DaemonUnavailable, text).with_hint(
+            "use that version of banger, or set `BANGER_STATE_DIR` to another folder for this one",
+        )
+    }
+
+    /// A row that cannot be understood.
+    pub fn unreadable(&self, what: &str, why: &str) -> ApiError {
+        let mut error = ApiError::new(ErrorCode::Corrupt, format!("{what} cannot be understood"));
+        error.causes = vec![why.to_owned(), format!("it is kept as it is in {self}")];
+        error
+    }
+}
+
+fn damaged_hint(path: &str) -> String {
+    format!(
+        "move `{path}` aside to begin anew; the disks of its VMs stay where they are, and \
+         `banger doctor` finds them"
+    )
+}
+
+fn code_of(failure: &ffi::Error) -> ErrorCode {
+    match (failure.code, failure.extended_code) {
+        // The shared-memory file beside the database could not be made large enough.
+        (_, ffi::SQLITE_IOERR_SHMSIZE) => ErrorCode::NoSpace,
+        (ffi::ErrorCode::DiskFull, _) => ErrorCode::NoSpace,
+        (
+            ffi::ErrorCode::ReadOnly
+            | ffi::ErrorCode::CannotOpen
+            | ffi::ErrorCode::PermissionDenied,
+            _,
+        ) => ErrorCode::ReadOnly,
+        (ffi::ErrorCode::DatabaseCorrupt | ffi::ErrorCode::NotADatabase, _) => ErrorCode::Corrupt,
+        (ffi::ErrorCode::DatabaseBusy | ffi::ErrorCode::DatabaseLocked, _) => ErrorCode::Busy,
+        _ => ErrorCode::Internal,
+    }
+}
+
+/// Whether a uniqueness constraint was hit.
+pub fn is_duplicate(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|failure| failure.extended_code);
+    matches!(extended, Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explain(code: i32) -> ApiError {
+        let place = Place("/s/banger.db".into());
+        place.explain(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
+    }
+
+    #[test]
+    fn every_kind_has_its_code_and_names_the_path() {
+        for (sqlite, code) in [
+            (ffi::SQLITE_READONLY, ErrorCode::ReadOnly),
+            (ffi::SQLITE_READONLY_DIRECTORY, ErrorCode::ReadOnly),
+            (ffi::SQLITE_CANTOPEN, ErrorCode::ReadOnly),
+            (ffi::SQLITE_PERM, ErrorCode::ReadOnly),
+            (ffi::SQLITE_FULL, ErrorCode::NoSpace),
+            (ffi::SQLITE_IOERR_SHMSIZE, ErrorCode::NoSpace),
+            (ffi::SQLITE_CORRUPT, ErrorCode::Corrupt),
+            (ffi::SQLITE_NOTADB, ErrorCode::Corrupt),
+            (ffi::SQLITE_BUSY, ErrorCode::Busy),
+            (ffi::SQLITE_IOERR_READ, ErrorCode::Internal),
+        ] {
+            let error = explain(sqlite);
+            assert_eq!(error.code, code, "{sqlite}");
+            assert!(error.message.contains("/s/banger.db"), "{}", error.message);
+            assert!(!error.causes.is_empty(), "{sqlite}");
+            let advised = error.hint.as_ref().is_some_and(|hint| hint.contains("/s/banger.db"));
+            assert!(advised || code == ErrorCode::Internal, "{sqlite}: {:?}", error.hint);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Opening the database: the file and its mode, settings, checks, tables, pruning.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_api::ApiError;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::Place;
+use crate::schema::{self, Found, SCHEMA_VERSION};
+use crate::sys;
+use crate::thread::Memory;
+
+/// How long another program, say an `sqlite3` shell, may keep us waiting.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest path given to SQLite as it is. Its own limit is 512 with the `-journal` of a companion
+/// file and after following links, of which a few more bytes may come.
+const LONGEST_PLAIN_PATH: usize = 400;
+/// Prepared statements kept; there are fewer.
+const STATEMENTS: usize = 32;
+
+/// Opens a file, making it where it is not there.
+///
+/// # Errors
+/// Those of [`crate::Store::open`].
+pub fn file(path: &Path) -> Result<Memory, ApiError> {
+    let place = Place(path.display().to_string());
+    let folder = folder_of(path).map_err(|error| place.explain_os(error))?;
+    let name = path.file_name().unwrap_or(OsStr::new(schema::FILE_NAME));
+    make_private(&folder, name).map_err(|error| place.explain_os(error))?;
+    // Threads share nothing here: the connection never leaves its thread again.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (db, held) = if path.as_os_str().len() <= LONGEST_PLAIN_PATH {
+        (Connection::open_with_flags(path, flags), None)
+    } else {
+        let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        let vfs = sys::literal_paths().map_err(|error| place.explain(&error))?;
+        (Connection::open_with_flags_and_vfs(short, flags, vfs), Some(folder))
+    };
+    let db = db.map_err(|error| place.explain(&error))?;
+    prepare(db, place, held)
+}
+
+/// Opens a database without a file.
+///
+/// # Errors
+/// SQLite's.
+pub fn in_memory() -> Result<Memory, ApiError> {
+    let place = Place(":memory:".into());
+    let db = Connection::open_in_memory().map_err(|error| place.explain(&error))?;
+    prepare(db, place, None)
+}
+
+fn folder_of(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(folder.unwrap_or(Path::new(".")), flags, Mode::empty())
+}
+
+/// Makes the file, or takes from others what rights they have on it. SQLite gives its companions
+/// (`-wal`, `-shm`) the mode of the database.
+fn make_private(folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let ours = Mode::RUSR | Mode::WUSR;
+    let file = rustix::fs::openat(folder, name.as_bytes(), flags, ours)?;
+    let others = Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) & (Mode::RWXG | Mode::RWXO);
+    if others.is_empty() { Ok(()) } else { rustix::fs::fchmod(&file, ours) }
+}
+
+fn prepare(mut db: Connection, place: Place, folder: Option<OwnedFd>) -> Result<Memory, ApiError> {
+    let found = configure(&db).and_then(|()| schema::examine(&db));
+    match found.map_err(|error| place.explain(&error))? {
+        Found::Usable => {}
+        Found::Newer(version) => return Err(place.newer(version, SCHEMA_VERSION)),
+        Found::Foreign => return Err(place.foreign()),
+    }
+    let ready = begin(&mut db);
+    ready.map_err(|error| place.explain(&error))?;
+    Ok(Memory::new(db, place, folder))
+}
+
+/// What concerns this connection only; nothing is written.
+fn configure(db: &Connection) -> rusqlite::Result<()> {
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    db.pragma_update(None, "foreign_keys", true)
+}
+
+fn begin(db: &mut Connection) -> rusqlite::Result<()> {
+    // A file system without shared memory keeps another mode, which is as safe and slower.
+    db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    // The tables and the first commits after a power cut are worth a sync.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    schema::migrate(db)
+}

@@ -1,0 +1,191 @@
+//! Reading what is remembered. A row that cannot be understood is reported and left as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use banger_api::operation::OpState;
+use banger_api::{ApiError, ErrorCode, OpId};
+use banger_engine::oplog::StepEvent;
+use banger_engine::record::VmRecord;
+use banger_engine::store::{Loaded, OpRecord};
+use rusqlite::{OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::thread::Memory;
+
+const VMS: &str = "SELECT id, name, state, generation, record FROM vms ORDER BY id";
+const OP_COLUMNS: &str = "SELECT id, kind, vm, vm_name, state, error, started FROM operations ";
+const EVENTS: &str = "SELECT step, kind, detail, at FROM op_events \
+    WHERE op = (SELECT number FROM operations WHERE id = ?1) ORDER BY seq";
+
+/// The word that an enum without values is in JSON.
+pub fn word(value: &impl Serialize) -> Result<String, ApiError> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => Ok(word),
+        _ => Err(ApiError::new(ErrorCode::Internal, "a word of ours is not one")),
+    }
+}
+
+fn of_word<T: DeserializeOwned>(text: String) -> Result<T, String> {
+    let value = serde_json::Value::String(text);
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// The word for a state, as the table's constraint has it.
+pub fn op_state_text(state: OpState) -> &'static str {
+    match state {
+        OpState::Running => "running",
+        OpState::Succeeded => "succeeded",
+        OpState::Failed => "failed",
+    }
+}
+
+struct VmRow {
+    id: String,
+    name: String,
+    state: String,
+    generation: i64,
+    record: String,
+}
+
+impl VmRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (id, name, state) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Self { id, name, state, generation: row.get(3)?, record: row.get(4)? })
+    }
+
+    fn parse(&self) -> Result<VmRecord, String> {
+        let record: VmRecord =
+            serde_json::from_str(&self.record).map_err(|error| error.to_string())?;
+        let plan = &record.plan;
+        let same = plan.id.as_str() == self.id
+            && plan.name.as_str() == self.name
+            && record.state.as_str() == self.state
+            && record.generation.cast_signed() == self.generation;
+        if same { Ok(record) } else { Err("its columns and its record do not agree".into()) }
+    }
+}
+
+struct OpRow {
+    id: String,
+    kind: String,
+    vm: String,
+    vm_name: String,
+    state: String,
+    error: Option<String>,
+    started: i64,
+}
+
+impl OpRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (id, kind, vm) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (vm_name, state) = (row.get(3)?, row.get(4)?);
+        Ok(Self { id, kind, vm, vm_name, state, error: row.get(5)?, started: row.get(6)? })
+    }
+
+    fn parse(self) -> Result<OpRecord, String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        Ok(OpRecord {
+            id: self.id.parse().map_err(|e: banger_api::ids::BadId| text(&e))?,
+            kind: self.kind,
+            vm: self.vm.parse().map_err(|e: banger_api::ids::BadId| text(&e))?,
+            vm_name: self.vm_name.parse().map_err(|e: banger_api::names::BadName| text(&e))?,
+            state: of_word(self.state)?,
+            error: self
+                .error
+                .map(|error| serde_json::from_str(&error))
+                .transpose()
+                .map_err(|error| text(&error))?,
+            started_unix_ms: self.started.cast_unsigned(),
+        })
+    }
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Result<StepEvent, String>> {
+    let (step, kind) = (row.get(0)?, row.get(1)?);
+    let (detail, at): (String, i64) = (row.get(2)?, row.get(3)?);
+    let at_unix_ms = at.cast_unsigned();
+    let parsed = of_word(step)
+        .and_then(|step| of_word(kind).map(|kind| StepEvent { step, kind, detail, at_unix_ms }));
+    Ok(parsed)
+}
+
+impl Memory {
+    /// Everything a new daemon needs to know.
+    pub fn load(&mut self) -> Result<Loaded, ApiError> {
+        let mut loaded = Loaded::default();
+        let mut bad: BTreeMap<String, String> = BTreeMap::new();
+        self.load_open_ops(&mut loaded, &mut bad)?;
+        for row in self.rows(VMS, params![], VmRow::of)? {
+            let reason = bad.remove(&row.id);
+            match (reason, row.parse()) {
+                (None, Ok(record)) => loaded.vms.push(record),
+                (Some(why), _) | (None, Err(why)) => loaded.unreadable.push((row.id, why)),
+            }
+        }
+        // An operation of a VM that is left alone stays open: its log may be what explains the VM.
+        let left: BTreeSet<String> = loaded.unreadable.iter().map(|(id, _)| id.clone()).collect();
+        loaded.open_ops.retain(|(op, _)| !left.contains(op.vm.as_str()));
+        self.untouchable = left;
+        Ok(loaded)
+    }
+
+    /// A VM with an open operation that cannot be understood is itself not understood.
+    fn load_open_ops(
+        &self,
+        loaded: &mut Loaded,
+        bad: &mut BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        let open = format!("{OP_COLUMNS} WHERE state = 'running' ORDER BY number");
+        for row in self.rows(&open, params![], OpRow::of)? {
+            let (id, vm) = (row.id.clone(), row.vm.clone());
+            let log: Result<Vec<StepEvent>, String> =
+                self.rows(EVENTS, [&id], event)?.into_iter().collect();
+            match row.parse().and_then(|op| log.map(|log| (op, log))) {
+                Ok(op) => loaded.open_ops.push(op),
+                Err(why) => drop(bad.insert(vm, format!("its open operation `{id}`: {why}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// One operation.
+    pub fn operation(&self, id: &OpId) -> Result<Option<OpRecord>, ApiError> {
+        let select = format!("{OP_COLUMNS} WHERE id = ?1");
+        let row = self
+            .db
+            .prepare_cached(&select)
+            .and_then(|mut select| select.query_row([id.as_str()], OpRow::of).optional())
+            .map_err(|error| self.place.explain(&error))?;
+        let parsed = row.map(OpRow::parse).transpose();
+        parsed.map_err(|why| self.place.unreadable(&format!("operation `{id}`"), &why))
+    }
+
+    /// The newest operations that can be understood.
+    pub fn operations(&self, limit: u32) -> Result<Vec<OpRecord>, ApiError> {
+        let select = format!("{OP_COLUMNS} ORDER BY number DESC LIMIT ?1");
+        let rows = self.rows(&select, [limit], OpRow::of)?;
+        // One that cannot be understood is told about when it is asked for by its id.
+        Ok(rows.into_iter().filter_map(|row| row.parse().ok()).collect())
+    }
+
+    /// The log of an operation.
+    pub fn log(&self, id: &OpId) -> Result<Vec<StepEvent>, ApiError> {
+        let rows = self.rows(EVENTS, [id.as_str()], event)?;
+        let log: Result<Vec<StepEvent>, String> = rows.into_iter().collect();
+        let what = format!("the log of operation `{id}`");
+        log.map_err(|why| self.place.unreadable(&what, &why))
+    }
+
+    fn rows<T>(
+        &self,
+        select: &str,
+        values: impl rusqlite::Params,
+        of: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, ApiError> {
+        let read = || -> rusqlite::Result<Vec<T>> {
+            self.db.prepare_cached(select)?.query_map(values, of)?.collect()
+        };
+        read().map_err(|error| self.place.explain(&error))
+    }
+}

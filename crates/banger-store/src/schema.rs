@@ -1,0 +1,94 @@
+//! The tables, and how older ones become the present ones.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+/// Name of the database's file in the state folder.
+pub const FILE_NAME: &str = "banger.db";
+
+/// Marks the file as ours: `bngr` (SQLite's `application_id`, offset 68 of the file).
+pub const APPLICATION_ID: i32 = 0x626e_6772;
+
+/// One entry for each version, applied in order; `user_version` counts those applied. An entry is
+/// never changed once it was released.
+const MIGRATIONS: &[&str] = &[V1];
+
+/// The version that this program writes.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// `record`, `error`: JSON of the engine's types. The columns beside `record` repeat what is
+/// searched for or must be unique. `number` gives the order of acceptance.
+const V1: &str = "
+CREATE TABLE vms (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE operations (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    vm TEXT NOT NULL,
+    vm_name TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('running', 'succeeded', 'failed')),
+    error TEXT,
+    started INTEGER NOT NULL
+) STRICT;
+CREATE INDEX operations_open ON operations (number) WHERE state = 'running';
+
+CREATE TABLE op_events (
+    op INTEGER NOT NULL REFERENCES operations (number) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (op, seq)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What a database is before anything was done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Empty, or ours and not newer than we are.
+    Usable,
+    /// Written by a newer banger: its schema version.
+    Newer(i64),
+    /// A database of another program.
+    Foreign,
+}
+
+/// Looks at the header only.
+///
+/// # Errors
+/// SQLite's.
+pub fn examine(db: &Connection) -> rusqlite::Result<Found> {
+    let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let untouched = (application, version, tables) == (0, 0, 0);
+    if !untouched && application != i64::from(APPLICATION_ID) {
+        return Ok(Found::Foreign);
+    }
+    Ok(if version > SCHEMA_VERSION { Found::Newer(version) } else { Found::Usable })
+}
+
+/// Brings the tables up to date, in one transaction.
+///
+/// # Errors
+/// SQLite's.
+pub fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version >= SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = Transaction::new(db, TransactionBehavior::Immediate)?;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}

@@ -1,0 +1,60 @@
+//! A way for SQLite to open a database through a folder's descriptor: paths taken as they are.
+//!
+//! SQLite allows 512 bytes for a path, links followed, so `/proc/self/fd/N/banger.db` becomes the
+//! long path again before it is opened. The VFS made here is the standard one
+//! (<https://www.sqlite.org/vfs.html>) but for `xFullPathname`, which returns what it is given.
+
+#![expect(unsafe_code, reason = "SQLite's VFS is a C structure of function pointers")]
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::OnceLock;
+
+use rusqlite::ffi;
+
+const NAME: &CStr = c"banger-literal-paths";
+
+/// Name of the VFS, registered on first use.
+///
+/// # Errors
+/// SQLite does not take it.
+pub fn literal_paths() -> rusqlite::Result<&'static CStr> {
+    static REGISTERED: OnceLock<c_int> = OnceLock::new();
+    match *REGISTERED.get_or_init(register) {
+        ffi::SQLITE_OK => Ok(NAME),
+        code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+    }
+}
+
+fn register() -> c_int {
+    // SAFETY: a null name asks for the default VFS, which lives as long as the program; SQLite
+    // initialises itself on the first call.
+    let standard = unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) };
+    if standard.is_null() {
+        return ffi::SQLITE_ERROR;
+    }
+    // SAFETY: not null, valid for the life of the program, and never written to after it was
+    // registered. Its methods find what they need through `pAppData`, which is copied with it.
+    let mut vfs = unsafe { *standard };
+    vfs.zName = NAME.as_ptr();
+    vfs.pNext = std::ptr::null_mut();
+    vfs.xFullPathname = Some(as_it_is);
+    // SAFETY: the structure is leaked, as SQLite keeps the pointer; it is not made the default.
+    unsafe { ffi::sqlite3_vfs_register(Box::into_raw(Box::new(vfs)), 0) }
+}
+
+/// `xFullPathname`: copies `path` with its terminator into `out` of `size` bytes.
+unsafe extern "C" fn as_it_is(
+    _vfs: *mut ffi::sqlite3_vfs,
+    path: *const c_char,
+    size: c_int,
+    out: *mut c_char,
+) -> c_int {
+    // SAFETY: SQLite passes a terminated string.
+    let bytes = unsafe { CStr::from_ptr(path) }.to_bytes_with_nul();
+    if usize::try_from(size).is_ok_and(|size| bytes.len() <= size) {
+        // SAFETY: `out` has `size` bytes, at least as many as are copied, and is not `path`.
+        unsafe { std::ptr::copy_nonoverlapping(path, out, bytes.len()) };
+        return ffi::SQLITE_OK;
+    }
+    ffi::SQLITE_CANTOPEN
+}

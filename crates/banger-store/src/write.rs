@@ -1,0 +1,221 @@
+//! Changing what is remembered: one transaction a commit, all or nothing.
+
+use banger_api::{ApiError, ErrorCode, OpId, VmId};
+use banger_engine::oplog::StepEvent;
+use banger_engine::record::VmRecord;
+use banger_engine::store::{Durability, OpRecord, Write};
+use rusqlite::{Transaction, TransactionBehavior, params};
+
+use crate::KEPT_OPERATIONS;
+use crate::error::{Place, is_duplicate};
+use crate::read::{op_state_text, word};
+use crate::thread::{Memory, Synchronous};
+
+const PUT_VM: &str = "INSERT INTO vms (id, name, state, generation, record) \
+    VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
+    state = excluded.state, generation = excluded.generation, record = excluded.record";
+const ADD_OP: &str = "INSERT INTO operations (id, kind, vm, vm_name, state, error, started) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const END_OP: &str = "UPDATE operations SET state = ?2, error = ?3 WHERE id = ?1";
+const LOG: &str = "INSERT INTO op_events (op, seq, step, kind, detail, at) \
+    SELECT number, \
+    (SELECT coalesce(max(seq), 0) + 1 FROM op_events WHERE op = number), ?2, ?3, ?4, ?5 \
+    FROM operations WHERE id = ?1";
+const FORGET_OLD: &str = "DELETE FROM operations WHERE state <> 'running' AND number <= \
+    (SELECT number FROM operations ORDER BY number DESC LIMIT 1 OFFSET ?1)";
+
+impl Memory {
+    /// Makes all changes, or none.
+    pub fn commit(&mut self, writes: &[Write], durability: Durability) -> Result<(), ApiError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let wanted = match durability {
+            Durability::Process => Synchronous::Normal,
+            Durability::Power => Synchronous::Full,
+        };
+        self.sync_at(wanted).map_err(|error| self.place.explain(&error))?;
+        let place = self.place.clone();
+        let failed = |error: rusqlite::Error| place.explain(&error);
+        // Dropped on an error, the transaction is rolled back.
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = Transaction::new(&mut self.db, behavior).map_err(failed)?;
+        let mut added = 0;
+        for write in writes {
+            if let Some(id) = vm_of(write)
+                && self.untouchable.contains(id.as_str())
+            {
+                let why = "it could not be read when the daemon began";
+                return Err(place.unreadable(&format!("the row of VM `{id}`"), why));
+            }
+            added += u32::from(matches!(write, Write::AddOp(_)));
+            one(&transaction, &place, write)?;
+        }
+        transaction.commit().map_err(failed)?;
+        self.added = self.added.saturating_add(added);
+        Ok(())
+    }
+
+    /// Switches how commits are synced. Outside of a transaction only, where SQLite heeds it.
+    fn sync_at(&mut self, wanted: Synchronous) -> rusqlite::Result<()> {
+        if self.synchronous == wanted {
+            return Ok(());
+        }
+        let text = match wanted {
+            Synchronous::Normal => "NORMAL",
+            Synchronous::Full => "FULL",
+        };
+        self.db.pragma_update(None, "synchronous", text)?;
+        self.synchronous = wanted;
+        Ok(())
+    }
+
+    /// Forgets the oldest ended operations, now and then.
+    pub fn forget_old(&mut self) {
+        if self.added < KEPT_OPERATIONS {
+            return;
+        }
+        self.added = 0;
+        // Only to save space: where it fails now, say on a full disk, it is tried again later, and
+        // what is really wrong with the file shows at the next commit.
+        let forgotten = self.sync_at(Synchronous::Normal);
+        let _ = forgotten.and_then(|()| self.db.execute(FORGET_OLD, [KEPT_OPERATIONS]));
+    }
+}
+
+/// The VM whose row is written.
+fn vm_of(write: &Write) -> Option<&VmId> {
+    match write {
+        Write::PutVm(vm) => Some(&vm.plan.id),
+        Write::RemoveVm(id) => Some(id),
+        Write::AddOp(_) | Write::Log(..) | Write::EndOp { .. } => None,
+    }
+}
+
+fn one(transaction: &Transaction<'_>, place: &Place, write: &Write) -> Result<(), ApiError> {
+    let failed = |error: rusqlite::Error| place.explain(&error);
+    match write {
+        Write::PutVm(vm) => put_vm(transaction, place, vm),
+        Write::RemoveVm(id) => {
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM vms WHERE id = ?1").map_err(failed)?;
+            delete.execute([id.as_str()]).map(drop).map_err(failed)
+        }
+        Write::AddOp(op) => add_op(transaction, place, op),
+        Write::EndOp { op, error } => {
+            let state = if error.is_some() { "failed" } else { "succeeded" };
+            let error = error.as_ref().map(json).transpose()?;
+            let mut update = transaction.prepare_cached(END_OP).map_err(failed)?;
+            known(op, update.execute(params![op.as_str(), state, error]).map_err(failed)?)
+        }
+        Write::Log(op, event) => {
+            let StepEvent { step, kind, detail, at_unix_ms } = event;
+            let (step, kind) = (step.as_str(), word(kind)?);
+            let values = params![op.as_str(), step, kind, detail, at_unix_ms.cast_signed()];
+            let mut insert = transaction.prepare_cached(LOG).map_err(failed)?;
+            known(op, insert.execute(values).map_err(failed)?)
+        }
+    }
+}
+
+fn put_vm(transaction: &Transaction<'_>, place: &Place, vm: &VmRecord) -> Result<(), ApiError> {
+    let (id, name) = (vm.plan.id.as_str(), vm.plan.name.as_str());
+    let generation = vm.generation.cast_signed();
+    let mut put = transaction.prepare_cached(PUT_VM).map_err(|error| place.explain(&error))?;
+    put.execute(params![id, name, vm.state.as_str(), generation, json(vm)?]).map(drop).map_err(
+        |error| {
+            // The id's own constraint is resolved by the statement, so it can only be the name's.
+            if is_duplicate(&error) {
+                let text = format!("there is a VM `{name}` already");
+                let hint = format!("choose another name, or `banger vm delete {name}` first");
+                return ApiError::new(ErrorCode::NameTaken, text).with_hint(hint);
+            }
+            place.explain(&error)
+        },
+    )
+}
+
+fn add_op(transaction: &Transaction<'_>, place: &Place, op: &OpRecord) -> Result<(), ApiError> {
+    let OpRecord { id, kind, vm, vm_name, state, error, started_unix_ms } = op;
+    let error = error.as_ref().map(json).transpose()?;
+    let state = op_state_text(*state);
+    let started = started_unix_ms.cast_signed();
+    let mut add = transaction.prepare_cached(ADD_OP).map_err(|error| place.explain(&error))?;
+    let values = params![id.as_str(), kind, vm.as_str(), vm_name.as_str(), state, error, started];
+    add.execute(values).map(drop).map_err(|error| {
+        if is_duplicate(&error) {
+            let text = format!("there is an operation `{id}` already");
+            return ApiError::new(ErrorCode::InUse, text).with_hint("run the command again");
+        }
+        place.explain(&error)
+    })
+}
+
+fn known(op: &OpId, rows: usize) -> Result<(), ApiError> {
+    if rows == 1 {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::Internal, format!("no operation `{op}` is on record")))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(value).map_err(|error| {
+        ApiError::new(ErrorCode::Internal, "a record cannot be written as JSON").caused_by(&error)
+    })
+}
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+#[cfg(test)]
+mod tests {
+    use super::common::{op, put, vm};
+    use super::*;
+    use crate::open;
+
+    fn commit(memory: &mut Memory, writes: &[Write]) -> Result<(), ErrorCode> {
+        memory.commit(writes, Durability::Process).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn a_disk_that_is_full_costs_the_commit_and_nothing_else() {
+        let mut memory = open::in_memory().unwrap();
+        let mut web = vm(1, "web");
+        commit(&mut memory, &[put(&web)]).unwrap();
+        let pages: i64 =
+            memory.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        memory.db.pragma_update(None, "max_page_count", pages).unwrap();
+        web.problems = vec!["x".repeat(1 << 20)];
+        let writes = [Write::AddOp(op(1, &web)), put(&web)];
+        assert_eq!(commit(&mut memory, &writes), Err(ErrorCode::NoSpace));
+        web.problems.clear();
+        assert_eq!(memory.load().unwrap().vms, [web.clone()]);
+        assert!(memory.operations(9).unwrap().is_empty());
+        commit(&mut memory, &[put(&web)]).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_became_read_only_is_told_about() {
+        let mut memory = open::in_memory().unwrap();
+        memory.db.pragma_update(None, "query_only", true).unwrap();
+        assert_eq!(commit(&mut memory, &[put(&vm(1, "web"))]), Err(ErrorCode::ReadOnly));
+        memory.db.pragma_update(None, "query_only", false).unwrap();
+        commit(&mut memory, &[put(&vm(1, "web"))]).unwrap();
+    }
+
+    #[test]
+    fn commits_are_synced_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = open::file(&folder.path().join("banger.db")).unwrap();
+        let mut synchronous = |durability| {
+            memory.commit(&[put(&vm(1, "web"))], durability).unwrap();
+            memory.db.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap()
+        };
+        let (normal, full) = (1, 2);
+        assert_eq!(synchronous(Durability::Process), normal);
+        assert_eq!(synchronous(Durability::Power), full);
+        assert_eq!(synchronous(Durability::Power), full);
+        assert_eq!(synchronous(Durability::Process), normal);
+    }
+}

@@ -1,0 +1,87 @@
+//! A process that writes is killed with signal 9 again and again: what it was told is committed is
+//! there, and a commit is there whole or not at all.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use banger_engine::oplog::{StepEventKind as Kind, StepName};
+use banger_engine::store::{Durability, Store as _, Write};
+use banger_store::Store;
+use common::{event, op, op_id, put, vm};
+
+const PATH: &str = "BANGER_STORE_TEST_WRITER";
+const ROUNDS: u32 = 12;
+
+/// Commits for ever: round `n` adds operation `n`, logs two lines, ends it, and counts in the VM.
+/// Says each number once the commit has returned.
+async fn write_for_ever(path: &Path) {
+    let store = Store::open(path).unwrap();
+    let mut web = store.load().await.unwrap().vms.pop().unwrap_or_else(|| vm(1, "web"));
+    loop {
+        web.generation += 1;
+        let n = web.generation;
+        web.problems = vec![format!("{n} ").repeat(n as usize % 500)];
+        let log = |kind| Write::Log(op_id(n), event(StepName::Shim, kind, n));
+        let (started, succeeded) = (log(Kind::Started), log(Kind::Succeeded));
+        let end = Write::EndOp { op: op_id(n), error: None };
+        let durability = if n % 7 == 0 { Durability::Power } else { Durability::Process };
+        let writes = vec![Write::AddOp(op(n, &web)), started, put(&web), succeeded, end];
+        store.commit(writes, durability).await.unwrap();
+        println!("committed {n}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+/// Lets a child write for a while and kills it; returns the last number it said.
+fn let_write_and_kill(path: &Path, after: Duration) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "what_was_committed_survives_kill_9", "--nocapture"])
+        .env(PATH, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let numbers = said.lines().map_while(Result::ok);
+        let numbers = numbers.filter_map(|line| Some(line.rsplit_once("committed ")?.1.to_owned()));
+        numbers.last().and_then(|number| number.parse().ok()).unwrap_or(0)
+    });
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    let ended = child.wait().unwrap();
+    assert!(!ended.success() && ended.code().is_none(), "it ended by itself: {ended}");
+    reader.join().unwrap()
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_kill_9() {
+    if let Some(path) = std::env::var_os(PATH) {
+        write_for_ever(Path::new(&path)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(banger_store::FILE_NAME);
+    let mut total = 0;
+    for round in 0..ROUNDS {
+        let said = let_write_and_kill(&path, Duration::from_millis(u64::from(40 + 17 * round)));
+        let store = Store::open(&path).unwrap();
+        let loaded = store.load().await.unwrap();
+        assert!(loaded.unreadable.is_empty(), "{:?}", loaded.unreadable);
+        assert!(loaded.open_ops.is_empty(), "an operation without its end: {:?}", loaded.open_ops);
+        let kept = loaded.vms.first().map_or(0, |web| web.generation);
+        assert!(kept >= said, "{said} was said to be committed, {kept} is there");
+        assert!(kept <= said.max(total) + 1, "{kept} is there, {said} was said last");
+        if kept > 0 {
+            let newest = store.operations(1).await.unwrap();
+            assert_eq!(newest[0].id, op_id(kept), "operation and VM are of one commit");
+            assert_eq!(store.log(&op_id(kept)).await.unwrap().len(), 2);
+        }
+        total = kept;
+    }
+    assert!(total > u64::from(ROUNDS), "only {total} commits in {ROUNDS} rounds");
+}

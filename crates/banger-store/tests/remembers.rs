@@ -1,0 +1,280 @@
+//! What is committed is read back as it was, commits are whole, and bad rows are left alone.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use banger_api::operation::OpState;
+use banger_api::vm::{StoppedBecause, VmState};
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::oplog::{StepEvent, StepEventKind as Kind, StepName};
+use banger_engine::record::VmRecord;
+use banger_engine::store::{Durability, OpRecord, Store as _, Write};
+use banger_store::{KEPT_OPERATIONS, Store};
+use common::{event, op, op_id, put, vm};
+use proptest::prelude::*;
+
+async fn commit(store: &Store, writes: Vec<Write>) -> Result<(), ApiError> {
+    store.commit(writes, Durability::Process).await
+}
+
+fn in_new_folder() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(banger_store::FILE_NAME);
+    (folder, path)
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_reopening() {
+    let (_folder, path) = in_new_folder();
+    let mut web = vm(1, "web");
+    let start = op(7, &web);
+    let log = [
+        event(StepName::Network, Kind::Started, 5),
+        event(StepName::Network, Kind::Failed, u64::MAX),
+        event(StepName::Network, Kind::UndoStarted, 7),
+    ];
+    {
+        let store = Store::open(&path).unwrap();
+        let add = vec![put(&web), Write::AddOp(start.clone())];
+        store.commit(add, Durability::Power).await.unwrap();
+        web.generation = u64::MAX;
+        web.state = VmState::Broken;
+        web.because = Some(StoppedBecause::VmmDied { story: "signal 9\n`tail`".into() });
+        web.problems = vec!["network: `it` stays".into()];
+        let lines = log.iter().map(|line| Write::Log(start.id.clone(), line.clone()));
+        let writes = lines.chain([put(&web)]).collect();
+        commit(&store, writes).await.unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.vms, [web.clone()]);
+    assert_eq!(loaded.open_ops, [(start.clone(), log.to_vec())]);
+    assert!(loaded.unreadable.is_empty());
+    assert_eq!(store.operation(&start.id).await.unwrap(), Some(start.clone()));
+    assert_eq!(store.operation(&op_id(8)).await.unwrap(), None);
+    assert_eq!(store.log(&op_id(8)).await.unwrap(), []);
+
+    let error =
+        ApiError::new(ErrorCode::GuestFailed, "no").with_hint("try").in_operation(&start.id);
+    let end = Write::EndOp { op: start.id.clone(), error: Some(error.clone()) };
+    commit(&store, vec![end, Write::RemoveVm(web.plan.id.clone())]).await.unwrap();
+    let loaded = store.load().await.unwrap();
+    assert!(loaded.vms.is_empty() && loaded.open_ops.is_empty());
+    let ended = OpRecord { state: OpState::Failed, error: Some(error), ..start.clone() };
+    assert_eq!(store.operations(9).await.unwrap(), [ended], "it outlives its VM");
+    assert_eq!(store.log(&start.id).await.unwrap(), log);
+}
+
+#[tokio::test]
+async fn a_commit_is_whole_or_nothing() {
+    let store = Store::open_in_memory().unwrap();
+    let web = vm(1, "web");
+    commit(&store, vec![put(&web)]).await.unwrap();
+    let other = vm(2, "web");
+    let add = Write::AddOp(op(1, &other));
+    let error = commit(&store, vec![add.clone(), put(&other)]).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NameTaken);
+    assert_eq!(error.message, "there is a VM `web` already");
+    assert_eq!(store.operations(9).await.unwrap(), [], "nothing of it was kept");
+    assert_eq!(store.load().await.unwrap().vms, std::slice::from_ref(&web));
+    let renamed = vec![Write::RemoveVm(web.plan.id.clone()), add, put(&other)];
+    commit(&store, renamed).await.unwrap();
+    assert_eq!(store.load().await.unwrap().vms, [other]);
+}
+
+#[tokio::test]
+async fn colliding_and_unknown_operations_are_errors() {
+    let store = Store::open_in_memory().unwrap();
+    let web = vm(1, "web");
+    commit(&store, vec![put(&web), Write::AddOp(op(1, &web))]).await.unwrap();
+    let error = commit(&store, vec![Write::AddOp(op(1, &web))]).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::InUse);
+    assert_eq!(error.message, format!("there is an operation `{}` already", op_id(1)));
+    for write in [
+        Write::Log(op_id(2), event(StepName::Shim, Kind::Started, 1)),
+        Write::EndOp { op: op_id(2), error: None },
+    ] {
+        let error = commit(&store, vec![write]).await.unwrap_err();
+        assert_eq!(error.message, format!("no operation `{}` is on record", op_id(2)));
+    }
+}
+
+#[tokio::test]
+async fn the_newest_operations_come_first_and_old_ended_ones_are_forgotten() {
+    let (_folder, path) = in_new_folder();
+    let web = vm(1, "web");
+    let many = u64::from(KEPT_OPERATIONS) + 50;
+    {
+        let store = Store::open(&path).unwrap();
+        let mut writes = vec![Write::AddOp(op(0, &web))];
+        for n in 1..=many {
+            writes.push(Write::AddOp(op(n, &web)));
+            writes.push(Write::Log(op_id(n), event(StepName::Shim, Kind::Started, n)));
+            writes.push(Write::EndOp { op: op_id(n), error: None });
+        }
+        commit(&store, writes).await.unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    let newest = store.operations(2).await.unwrap();
+    assert_eq!(
+        newest.iter().map(|op| &op.id).collect::<Vec<_>>(),
+        [&op_id(many), &op_id(many - 1)]
+    );
+    let kept = store.operations(u32::MAX).await.unwrap();
+    assert_eq!(kept.len(), KEPT_OPERATIONS as usize + 1, "one is still open");
+    assert_eq!(kept.last().unwrap().id, op_id(0));
+    assert_eq!(store.log(&op_id(1)).await.unwrap(), [], "its log went with it");
+    assert_eq!(store.log(&op_id(many)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_understood_are_reported_and_kept() {
+    let (_folder, path) = in_new_folder();
+    let vms: Vec<VmRecord> = (0..5).map(|n| vm(n, &format!("vm-{n}"))).collect();
+    {
+        let store = Store::open(&path).unwrap();
+        let mut writes: Vec<Write> = vms.iter().map(put).collect();
+        writes.extend([Write::AddOp(op(3, &vms[3])), Write::AddOp(op(4, &vms[4]))]);
+        writes.push(Write::Log(op_id(3), event(StepName::Shim, Kind::Started, 1)));
+        writes.push(Write::Log(op_id(4), event(StepName::Shim, Kind::Started, 1)));
+        commit(&store, writes).await.unwrap();
+    }
+    let spoil = rusqlite::Connection::open(&path).unwrap();
+    spoil
+        .execute_batch(
+            "UPDATE vms SET record = '{\"plan\":1}' WHERE name = 'vm-0';
+             UPDATE vms SET state = 'running' WHERE name = 'vm-1';
+             UPDATE op_events SET step = 'teleport' WHERE op = 1;",
+        )
+        .unwrap();
+    drop(spoil);
+    let store = Store::open(&path).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.vms, [vms[2].clone(), vms[4].clone()]);
+    assert_eq!(loaded.open_ops.len(), 1, "{:?}", loaded.open_ops);
+    let ids: Vec<&str> = loaded.unreadable.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, [0, 1, 3].map(|n| vms[n].plan.id.as_str()));
+    assert!(loaded.unreadable[1].1.contains("do not agree"), "{:?}", loaded.unreadable);
+    assert!(loaded.unreadable[2].1.contains("teleport"), "{:?}", loaded.unreadable);
+    let log = store.log(&op_id(3)).await.unwrap_err();
+    assert_eq!((log.code, log.causes.len()), (ErrorCode::Corrupt, 2));
+
+    // The names stay taken, and nothing may write over what was not understood.
+    let error = commit(&store, vec![put(&vm(9, "vm-0"))]).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NameTaken);
+    for write in [put(&vms[0]), Write::RemoveVm(vms[1].plan.id.clone())] {
+        assert_eq!(commit(&store, vec![write]).await.unwrap_err().code, ErrorCode::Corrupt);
+    }
+    drop(store);
+    assert_eq!(Store::open(&path).unwrap().load().await.unwrap().unreadable.len(), 3);
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Put(u64, u64, bool),
+    Remove(u64),
+    Add(u64),
+    Log(u64, u64),
+    End(u64, bool),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (0..6u64, 0..6u64, any::<bool>()).prop_map(|(id, name, run)| Change::Put(id, name, run)),
+        (0..6u64).prop_map(Change::Remove),
+        (0..8u64).prop_map(Change::Add),
+        (0..8u64, any::<u64>()).prop_map(|(op, at)| Change::Log(op, at)),
+        (0..8u64, any::<bool>()).prop_map(|(op, well)| Change::End(op, well)),
+    ]
+}
+
+/// The naive model: maps, copied before each commit and put back when it fails.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    vms: BTreeMap<u64, VmRecord>,
+    ops: BTreeMap<u64, (OpRecord, Vec<StepEvent>)>,
+}
+
+impl Model {
+    fn apply(&mut self, change: &Change) -> (Write, bool) {
+        match change {
+            Change::Put(n, name, running) => {
+                let mut record = vm(*n, &format!("vm-{name}"));
+                record.state = if *running { VmState::Running } else { VmState::Stopped };
+                let taken =
+                    |(id, vm): (&u64, &VmRecord)| id != n && vm.plan.name == record.plan.name;
+                let possible = !self.vms.iter().any(taken);
+                let write = put(&record);
+                self.vms.insert(*n, record);
+                (write, possible)
+            }
+            Change::Remove(n) => {
+                self.vms.remove(n);
+                (Write::RemoveVm(common::vm_id(*n)), true)
+            }
+            Change::Add(n) => {
+                let record = op(*n, &vm(1, "web"));
+                let possible = self.ops.insert(*n, (record.clone(), Vec::new())).is_none();
+                (Write::AddOp(record), possible)
+            }
+            Change::Log(n, at) => {
+                let line = event(StepName::Boot, Kind::Started, *at);
+                let known = self.ops.get_mut(n);
+                let possible = known.map(|(_, log)| log.push(line.clone())).is_some();
+                (Write::Log(op_id(*n), line), possible)
+            }
+            Change::End(n, well) => {
+                let error = (!well).then(|| ApiError::new(ErrorCode::Timeout, "late"));
+                let state = if *well { OpState::Succeeded } else { OpState::Failed };
+                let known = self.ops.get_mut(n);
+                let ended = known.map(|(op, _)| (op.state, op.error) = (state, error.clone()));
+                (Write::EndOp { op: op_id(*n), error }, ended.is_some())
+            }
+        }
+    }
+}
+
+async fn compare(store: &Store, model: &Model) {
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.vms, model.vms.values().cloned().collect::<Vec<_>>());
+    let mut open = loaded.open_ops;
+    open.sort_by_key(|(op, _)| op.started_unix_ms);
+    let running = model.ops.values().filter(|(op, _)| op.state == OpState::Running).cloned();
+    assert_eq!(open, running.collect::<Vec<_>>());
+    for (op, log) in model.ops.values() {
+        assert_eq!(store.operation(&op.id).await.unwrap().as_ref(), Some(op));
+        assert_eq!(&store.log(&op.id).await.unwrap(), log);
+    }
+    assert_eq!(store.operations(100).await.unwrap().len(), model.ops.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn agrees_with_the_model(
+        commits in proptest::collection::vec(proptest::collection::vec(change(), 0..6), 0..20),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = Store::open_in_memory().unwrap();
+            let mut model = Model::default();
+            for (n, changes) in commits.iter().enumerate() {
+                let mut next = model.clone();
+                let outcomes: Vec<(Write, bool)> =
+                    changes.iter().map(|change| next.apply(change)).collect();
+                let possible = outcomes.iter().all(|(_, possible)| *possible);
+                let writes = outcomes.into_iter().map(|(write, _)| write).collect();
+                let durability = if n % 2 == 0 { Durability::Process } else { Durability::Power };
+                let result = store.commit(writes, durability).await;
+                assert_eq!(result.is_ok(), possible, "{changes:?}: {result:?}");
+                if possible {
+                    model = next;
+                }
+                compare(&store, &model).await;
+            }
+        });
+    }
+}
