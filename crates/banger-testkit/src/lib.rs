@@ -1,1 +1,10 @@
-//! Placeholder: filled by the first issue.
+//! Hermetic environments for tests: a home of its own for every daemon, and a check that nothing of
+//! it is left.
+
+mod home;
+mod leftovers;
+mod programs;
+
+pub use home::{Home, Options, Run, kill, wait_gone};
+pub use leftovers::leftovers;
+pub use programs::{fake_guest, program};

@@ -1,0 +1,36 @@
+//! The programs under test, as `cargo build` left them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folder with the programs of this build: that of the test itself, without `deps`.
+fn folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    let folder = test.parent().unwrap_or(Path::new("."));
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    folder.to_owned()
+}
+
+/// A program of this build.
+///
+/// # Panics
+/// It was not built: `cargo build --workspace` comes before these tests.
+pub fn program(name: &str) -> PathBuf {
+    let path = folder().join(name);
+    assert!(path.exists(), "{} is missing: run `make test`, or build first", path.display());
+    path
+}
+
+/// The fake guest under the name that tells it how to behave, in `folder`.
+///
+/// # Panics
+/// It cannot be copied there.
+pub fn fake_guest(folder: &Path, mood: &str) -> PathBuf {
+    let named = folder.join(format!("fake-guest-{mood}"));
+    if !named.exists()
+        && let Err(error) = fs::copy(program("fake-guest"), &named)
+    {
+        panic!("cannot copy the fake guest to {}: {error}", named.display());
+    }
+    named
+}

@@ -1,0 +1,1 @@
+//! Tests that boot real VMs, or drive the real daemon and shim with guests that behave badly.

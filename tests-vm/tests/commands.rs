@@ -1,0 +1,100 @@
+//! Commands in a real guest: streams, exit codes, signals, terminals, much data.
+
+use std::io::Read;
+use std::process::Stdio;
+
+use banger_testkit::{Home, kill};
+
+#[test]
+fn one_command_in_a_new_vm_and_nothing_left() {
+    let home = Home::new();
+    let run = home.run(&["run", "--rm", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!(run.code, 7, "{}", run.err);
+    assert_eq!(run.out, "out\n");
+    assert!(run.err.lines().any(|line| line == "err"), "{}", run.err);
+    let run = home.run_with_input(&["run", "--rm", "-i", "--", "cat"], b"hi\n");
+    assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
+    let run = home.run(&["run", "--rm", "--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(run.code, 128 + 15);
+    home.finish();
+}
+
+#[test]
+fn a_running_vm_takes_commands() {
+    let home = Home::new();
+    home.ok(&["vm", "create", "--name", "web"]);
+    let exec = |args: &[&str]| home.run(&[&["exec", "web", "--"], args].concat());
+    assert_eq!(exec(&["true"]).code, 0);
+    assert_eq!(exec(&["no-such-command"]).code, 127);
+    assert_eq!(exec(&["/etc/passwd"]).code, 126);
+    assert_eq!(exec(&["cat"]).out, "", "without -i there is no input");
+    assert_eq!(exec(&["uname", "-s"]).out, "Linux\n");
+    let whoami = home.run(&[
+        "exec",
+        "-u",
+        "nobody",
+        "-w",
+        "/tmp",
+        "-e",
+        "X=1 2",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "id -un; pwd; echo \"$X\"",
+    ]);
+    assert_eq!(whoami.out, "nobody\n/tmp\n1 2\n", "{}", whoami.err);
+
+    // Much data, both ways.
+    let data: Vec<u8> =
+        (0..100_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut child =
+        home.command(&["exec", "-i", "web", "--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent).unwrap());
+    let mut back = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    writer.join().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(back.len(), data.len());
+    assert!(back == data, "the bytes that came back are not those that were sent");
+
+    // A signal to the CLI is a signal to the command.
+    let mut child = home.spawn(&["exec", "web", "--", "sh", "-c", "echo ready; exec sleep 100"]);
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    kill(child.id(), "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+#[test]
+fn the_default_guest_is_a_whole_machine() {
+    let home = Home::new();
+    home.ok(&["vm", "create", "--name", "one"]);
+    home.ok(&["vm", "create", "--name", "two"]);
+    let exec = |vm: &str, script: &str| {
+        let run = home.run(&["exec", vm, "--", "sh", "-c", script]);
+        assert_eq!(run.code, 0, "{script}\n{}{}", run.out, run.err);
+        run.out
+    };
+    exec("one", "modprobe nft_compat");
+    exec(
+        "one",
+        "cd /var/lib/docker && mkdir l u w m && mount -t overlay overlay \
+        -o lowerdir=l,upperdir=u,workdir=w m && touch m/x && umount m",
+    );
+    assert_eq!(exec("one", "systemctl is-system-running --wait").trim(), "running");
+    assert_ne!(exec("one", "cat /etc/machine-id"), exec("two", "cat /etc/machine-id"));
+    let key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
+    assert_ne!(exec("one", key), exec("two", key));
+    exec("one", "ls /etc/ssh/ssh_host_rsa_key 2>/dev/null && exit 1 || exit 0");
+    assert_eq!(exec("one", "hostname"), "one\n");
+    for (program, answer) in [("git --version", "git version"), ("curl --version", "curl")] {
+        assert!(exec("one", program).starts_with(answer));
+    }
+    home.ok(&["vm", "delete", "-f", "one", "two"]);
+    home.finish();
+}

@@ -1,0 +1,90 @@
+//! Guests that behave badly, hosts that lack something: the real daemon and shim, a fake QEMU.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+
+use banger_testkit::{Home, Options, fake_guest};
+
+fn with_guest(mood: &str) -> Home {
+    let folder = std::env::temp_dir().join(format!("bgr-fakes-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let program = fake_guest(&folder, mood).display().to_string();
+    let config = format!(
+        "qemu_bin = \"{program}\"\nvhost_device_vsock_bin = \"{program}\"\nboot_timeout_s = 3\n"
+    );
+    Home::with(Options { config, ..Options::default() })
+}
+
+#[test]
+fn a_good_guest_that_answers_at_once() {
+    let home = with_guest("good");
+    home.ok(&["vm", "create", "--name", "web"]);
+    assert_eq!(home.state("web"), "running");
+    home.ok(&["vm", "stop", "web"]);
+    let show = home.json(&["vm", "show", "web"]);
+    assert_eq!(show["stopped_because"]["how"], "graceful");
+    home.ok(&["vm", "delete", "web"]);
+    home.finish();
+}
+
+#[test]
+fn bad_guests_are_stopped_with_their_story_and_nothing_is_left() {
+    for (mood, word) in [
+        ("silent", "no hello"),
+        ("garbage", "not a boot message"),
+        ("flood", "more than 65536 bytes"),
+        ("old", "another version"),
+        ("dies", "exited with code 1"),
+        ("mute", "no answer of the agent"),
+    ] {
+        let home = with_guest(mood);
+        let run = home.run(&["vm", "create", "--name", "web"]);
+        assert_eq!(run.code, 1, "{mood}: {}", run.err);
+        assert!(run.err.contains(word), "{mood}: {}", run.err);
+        assert_eq!(home.state("web"), "stopped");
+        let others: Vec<String> =
+            home.processes().into_iter().filter(|line| !line.contains("bangerd")).collect();
+        assert!(others.is_empty(), "{mood}: {others:#?}");
+        home.ok(&["vm", "delete", "web"]);
+        home.finish();
+    }
+}
+
+#[test]
+fn a_guest_that_ignores_a_stop_is_killed_after_the_grace_period() {
+    let home = with_guest("stuck");
+    home.ok(&["vm", "create", "--name", "web"]);
+    let run = home.run(&["vm", "stop", "--timeout", "1s", "web"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.contains("did not shut down"), "{}", run.err);
+    let show = home.json(&["vm", "show", "web"]);
+    assert_eq!(show["stopped_because"]["how"], "killed_after_grace");
+    home.ok(&["vm", "delete", "web"]);
+    home.finish();
+}
+
+#[test]
+fn a_host_without_qemu_says_what_to_install() {
+    let config = "qemu_bin = \"/nonexistent/qemu\"\n".to_owned();
+    let home = Home::with(Options { config, ..Options::default() });
+    let run = home.run(&["vm", "create", "--name", "web"]);
+    assert_eq!(run.code, 5, "{}", run.err);
+    assert!(run.err.contains("qemu-system-x86_64"), "{}", run.err);
+    assert!(run.err.contains("hint: "), "{}", run.err);
+    assert_eq!(home.state("web"), "gone");
+    home.finish();
+}
+
+#[test]
+fn a_home_of_any_length_works() {
+    let deep = Some("d".repeat(200));
+    let folder = std::env::temp_dir().join(format!("bgr-fakes-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let program = fake_guest(&folder, "good").display().to_string();
+    let config = format!("qemu_bin = \"{program}\"\nvhost_device_vsock_bin = \"{program}\"\n");
+    let home = Home::with(Options { config, deep, ..Options::default() });
+    home.ok(&["vm", "create", "--name", "web"]);
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}

@@ -1,0 +1,141 @@
+//! Whatever is killed on the way, nothing is lost and nothing is left: real VMs.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use banger_testkit::{Home, kill, wait_gone};
+
+fn pid_of(home: &Home, vm: &str) -> u32 {
+    let pid = home.json(&["vm", "show", vm])["pid"].as_u64().unwrap();
+    u32::try_from(pid).unwrap()
+}
+
+fn find(home: &Home, program: &str) -> u32 {
+    let lines = home.processes();
+    let line = lines.iter().find(|line| line.contains(program));
+    let line = line.unwrap_or_else(|| panic!("no {program} in {lines:#?}"));
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_daemon_is_killed_and_the_session_goes_on() {
+    let home = Home::new();
+    home.ok(&["vm", "create", "--name", "web"]);
+    let before = home.json(&["vm", "show", "web"]);
+    let mut child =
+        home.command(&["exec", "-i", "web", "--", "sh"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    writeln!(stdin, "echo one").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    home.kill_daemon();
+    writeln!(stdin, "echo two").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    let after = home.json(&["vm", "show", "web"]);
+    assert_eq!(after["state"], "running");
+    assert_eq!(after["boot_id"], before["boot_id"]);
+    assert_eq!(after["pid"], before["pid"]);
+    writeln!(stdin, "exit 3").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+#[test]
+fn whoever_of_the_three_is_killed_the_vm_is_stopped_with_its_story() {
+    let home = Home::new();
+    home.ok(&["vm", "create", "--name", "web"]);
+    for (program, word) in [
+        ("qemu-system-x86_64", "killed by signal 9"),
+        ("vhost-device-vsock", "companion"),
+        ("banger-shim", "shim"),
+    ] {
+        kill(find(&home, program), "KILL");
+        home.wait_state("web", "stopped");
+        let show = home.json(&["vm", "show", "web"]);
+        assert_eq!(show["stopped_because"]["reason"], "vmm_died", "{show:#}");
+        let story = show["stopped_because"]["story"].as_str().unwrap().to_owned();
+        assert!(story.contains(word), "{program}: {story}");
+        let others: Vec<String> =
+            home.processes().into_iter().filter(|line| !line.contains("bangerd")).collect();
+        assert!(others.is_empty(), "{others:#?}");
+        home.ok(&["vm", "start", "web"]);
+    }
+    // The same while nobody looks.
+    let vmm = pid_of(&home, "web");
+    home.kill_daemon();
+    kill(vmm, "KILL");
+    wait_gone(vmm);
+    home.wait_state("web", "stopped");
+    let show = home.json(&["vm", "show", "web"]);
+    assert_eq!(show["stopped_because"]["reason"], "vmm_died");
+    assert!(show["stopped_because"]["story"].as_str().unwrap().contains("signal 9"));
+    home.ok(&["vm", "delete", "web"]);
+    home.finish();
+}
+
+#[test]
+fn what_was_written_is_there_after_every_way_down() {
+    let home = Home::new();
+    home.ok(&["vm", "create", "--name", "web"]);
+    let exec = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
+    exec("echo work >/root/kept; echo root >/etc/kept");
+    home.ok(&["vm", "stop", "web"]);
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(exec("cat /root/kept /etc/kept").out, "work\nroot\n");
+
+    exec("echo more >>/root/kept; poweroff");
+    home.wait_state("web", "stopped");
+    let show = home.json(&["vm", "show", "web"]);
+    assert_eq!(show["stopped_because"]["reason"], "guest_powered_off");
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(exec("cat /root/kept").out, "work\nmore\n");
+
+    let boot = home.json(&["vm", "show", "web"])["boot_id"].clone();
+    exec("echo again >>/root/kept; reboot");
+    home.wait("another boot", || {
+        let show = home.json(&["vm", "show", "web"]);
+        show["state"] == "running" && show["boot_id"] != boot
+    });
+    assert_eq!(exec("cat /root/kept").out, "work\nmore\nagain\n");
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+#[test]
+fn a_vm_bound_to_its_session_goes_with_it() {
+    let home = Home::new();
+    for daemon_too in [false, true] {
+        let mut child =
+            home.spawn(&["run", "--rm", "--name", "gone", "--", "sh", "-c", "echo up; sleep 100"]);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        if daemon_too {
+            home.kill_daemon();
+        }
+        kill(child.id(), "KILL");
+        child.wait().unwrap();
+        home.wait_state("gone", "gone");
+    }
+    home.finish();
+}
+
+#[test]
+fn eight_at_once_become_ready() {
+    let home = Home::new();
+    let names: Vec<String> = (0..8).map(|n| format!("vm-{n}")).collect();
+    let children: Vec<_> =
+        names.iter().map(|name| home.spawn(&["vm", "create", "--name", name])).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    for name in &names {
+        assert_eq!(home.state(name), "running");
+    }
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    home.ok(&[&["vm", "delete", "-f"], &all[..]].concat());
+    home.finish();
+}
