@@ -1,0 +1,156 @@
+//! The agent: answers the host over vsock until the guest ends.
+//!
+//! One thread per connection, a bounded number of them, blocking sockets. Only the host (CID 2)
+//! is served: other programs of the guest can reach the same port through the loopback transport.
+
+pub mod events;
+pub mod exec;
+mod files_in;
+mod files_out;
+mod http;
+mod ports;
+pub mod power;
+mod routes;
+mod session;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use banger_agent_proto::HOST_CID;
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
+
+use crate::beneath::Folder;
+use crate::sys::signal::SignalSet;
+use crate::sys::vsock;
+use events::Events;
+
+/// Most connections served at once; more are closed at once.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Stack of a connection's thread, in bytes: no deep recursion happens on it.
+const STACK: usize = 256 * 1024;
+
+/// Descriptors for the agent itself: a session needs five.
+const OPEN_FILES: u64 = 65_536;
+
+/// Most descriptors a command may ask for; systemd gives the same to its services.
+const OPEN_FILES_OF_COMMANDS: u64 = 524_288;
+
+/// How long the agent waits for its last event to be written when the guest ends.
+const ENDING_LINGER: Duration = Duration::from_millis(500);
+
+/// What the boot leaves for the agent.
+pub struct Context {
+    /// Environment of every command.
+    pub env: BTreeMap<String, String>,
+    /// Root folder of the ext4 that takes the guest's writes.
+    pub private: Folder,
+}
+
+/// What all connections share.
+pub struct Agent {
+    context: Context,
+    boot_id: String,
+    events: Events,
+}
+
+/// Serves until init ends the guest with SIGTERM.
+pub fn run(listener: OwnedFd, context: Context) -> ! {
+    settle();
+    // Before any thread: all of them must leave SIGTERM to this one.
+    let terminate = SignalSet::block(&[libc::SIGTERM]);
+    let boot_id = crate::boot::boot_id();
+    let agent = Arc::new(Agent { context, boot_id, events: Events::default() });
+    let serving = Arc::clone(&agent);
+    let accepting = thread::Builder::new().spawn(move || accept_all(&listener, &serving));
+    match (accepting, terminate) {
+        (Ok(_), Ok(terminate)) => {
+            terminate.wait();
+            agent.events.end(power::coming(agent.events.requested()), ENDING_LINGER);
+            std::process::exit(0)
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("banger: the agent cannot serve: {error}");
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Makes this process a daemon that outlives everything but the guest. None of it can be missing
+/// so badly that the agent should not serve.
+fn settle() {
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"banger-agent");
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let limit = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES_OF_COMMANDS) };
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+    }
+}
+
+fn accept_all(listener: &OwnedFd, agent: &Arc<Agent>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let (stream, peer) = match vsock::accept(listener) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or memory: others must end before it can work again.
+                eprintln!("banger: cannot accept a connection: {error}");
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        if peer.is_none_or(|peer| peer.cid != HOST_CID) {
+            continue;
+        }
+        let slot = Slot::take(&open);
+        let agent = Arc::clone(agent);
+        if let Some(slot) = slot {
+            let serve = move || {
+                routes::serve(stream, &agent);
+                drop(slot);
+            };
+            // Without a thread the stream is dropped, and the host sees a closed connection.
+            let _ = thread::Builder::new().stack_size(STACK).spawn(serve);
+        }
+    }
+}
+
+/// One of the [`MAX_CONNECTIONS`], given back when dropped.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let taken = open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+            (open < MAX_CONNECTIONS).then_some(open + 1)
+        });
+        taken.ok().map(|_| Self(Arc::clone(open)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_bounded_and_come_back() {
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut slots: Vec<_> = std::iter::from_fn(|| Slot::take(&open)).collect();
+        assert_eq!(slots.len(), MAX_CONNECTIONS);
+        slots.pop();
+        assert!(Slot::take(&open).is_some());
+    }
+}

@@ -1,0 +1,223 @@
+//! One connection: reads requests, answers them, hands over to sessions and event streams.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use banger_agent_proto::events::PowerMode;
+use banger_agent_proto::exec::{ExecRequest, UPGRADE};
+use banger_agent_proto::http::{Clock, Health, Reseed, Shutdown};
+use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use super::exec::{self, Started};
+use super::http::{Connection, Refusal, Request};
+use super::{Agent, files_in, files_out, ports, power, session};
+use crate::boot::{mix_entropy, step_clock, uptime_ms};
+
+/// Longest silence within a request or between two, and longest time a client may not read.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Client = Connection<File>;
+
+/// What becomes of the connection.
+enum Next {
+    /// Another request may come.
+    KeepAlive,
+    /// It is over.
+    Close,
+}
+
+/// Serves a connection to its end.
+pub fn serve(stream: OwnedFd, agent: &Agent) {
+    for direction in [Timeout::Recv, Timeout::Send] {
+        // Without it a silent client keeps its slot, of which there are many.
+        let _ = set_socket_timeout(&stream, direction, Some(PATIENCE));
+    }
+    // A connection that breaks has nobody left to tell.
+    let _ = converse(Connection::new(File::from(stream)), agent);
+}
+
+fn converse(mut client: Client, agent: &Agent) -> io::Result<()> {
+    while let Some(request) = client.next_request()? {
+        let request = match request {
+            Ok(request) => request,
+            Err(refusal) => return client.refuse(&refusal),
+        };
+        if (request.method.as_str(), request.path.as_str()) == ("POST", "/exec") {
+            return run_command(client, &request, agent);
+        }
+        match answer(&mut client, &request, agent)? {
+            Ok(Next::KeepAlive) if !request.close => {}
+            Ok(_) => return Ok(()),
+            Err(refusal) => return client.refuse(&refusal),
+        }
+    }
+    Ok(())
+}
+
+/// Answers every request that does not take the connection over. The outer error is the
+/// connection's, the inner one an answer.
+fn answer(
+    client: &mut Client,
+    request: &Request,
+    agent: &Agent,
+) -> io::Result<Result<Next, Refusal>> {
+    // A body sent with a route that has none would be taken for the next request.
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/healthz") => client.answer(200, &health(agent))?,
+        ("GET", "/ports") => match ports::listening() {
+            Ok(ports) => client.answer(200, &ports)?,
+            Err(fault) => return Ok(Err(Refusal::new(500, fault.chain()))),
+        },
+        ("GET", "/events") => {
+            let mut chunks = client.start_chunks("application/x-ndjson")?;
+            agent.events.stream(&agent.boot_id, &mut chunks)?;
+            chunks.finish()?;
+            return Ok(Ok(Next::Close));
+        }
+        ("PUT", "/files") => return put_files(client, request),
+        ("GET", "/files") => return get_files(client, request),
+        ("POST", "/shutdown") => return shut_down(client, request, agent),
+        ("POST", "/clock") => {
+            let outcome = client.json::<Clock>(request)?.and_then(|clock| {
+                step_clock(clock.unix_ms).map_err(|fault| Refusal::bad(fault.chain()))
+            });
+            return done(client, outcome);
+        }
+        ("POST", "/reseed") => {
+            let outcome = client.json::<Reseed>(request)?.and_then(|reseed| {
+                mix_entropy(&reseed.entropy).map_err(|fault| Refusal::bad(fault.chain()))
+            });
+            return done(client, outcome);
+        }
+        (method, path) => {
+            let known = [
+                "/healthz",
+                "/ports",
+                "/events",
+                "/files",
+                "/shutdown",
+                "/clock",
+                "/reseed",
+                "/exec",
+            ];
+            let refusal = if known.contains(&path) {
+                Refusal::new(405, format!("`{path}` does not take {method}"))
+            } else {
+                Refusal::new(404, format!("the agent has no `{path}`"))
+            };
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Ok(without_body(request)))
+}
+
+/// Keeps the connection only if the request had no body: nobody has read it.
+fn without_body(request: &Request) -> Next {
+    match request.body {
+        super::http::BodyKind::Sized(0) => Next::KeepAlive,
+        _ => Next::Close,
+    }
+}
+
+fn done(client: &mut Client, outcome: Result<(), Refusal>) -> io::Result<Result<Next, Refusal>> {
+    if let Err(refusal) = outcome {
+        return Ok(Err(refusal));
+    }
+    client.answer_empty(204)?;
+    Ok(Ok(Next::KeepAlive))
+}
+
+fn health(agent: &Agent) -> Health {
+    let used = rustix::fs::fstatvfs(&agent.context.private)
+        .map(|stat| stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize));
+    Health {
+        status: "ok".into(),
+        boot_id: agent.boot_id.clone(),
+        build: crate::BUILD.into(),
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        uptime_ms: uptime_ms(),
+        root_used_bytes: used.ok(),
+    }
+}
+
+fn shut_down(
+    client: &mut Client,
+    request: &Request,
+    agent: &Agent,
+) -> io::Result<Result<Next, Refusal>> {
+    let mode = match client.json::<Shutdown>(request)? {
+        Ok(Shutdown { mode: PowerMode::Unknown }) => {
+            return Ok(Err(Refusal::bad("power off or reboot must be chosen")));
+        }
+        Ok(Shutdown { mode }) => mode,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    agent.events.request(mode);
+    // Answered first: once init has been asked there may be no time for it.
+    client.answer_empty(202)?;
+    if let Err(fault) = power::go_down(mode) {
+        eprintln!("banger: {}", fault.chain());
+    }
+    Ok(Ok(Next::Close))
+}
+
+fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
+    if request.upgrade.as_deref() != Some(UPGRADE) {
+        let message = format!("exec needs `Upgrade: {UPGRADE}`");
+        return client.refuse(&Refusal::bad(message));
+    }
+    let started = client
+        .json::<ExecRequest>(request)?
+        .and_then(|wanted| exec::start(&wanted, &agent.context.env));
+    match started {
+        Err(refusal) => client.refuse(&refusal),
+        Ok(Started::Failed(status)) => {
+            client.switch(UPGRADE)?;
+            session::not_started(OwnedFd::from(client.into_parts().0), status)
+        }
+        Ok(Started::Running(running)) => {
+            // If this fails the session finds its client gone and ends the command.
+            let _ = client.switch(UPGRADE);
+            let (stream, early) = client.into_parts();
+            session::run(exec::nonblocking(OwnedFd::from(stream))?, &early, running)
+        }
+    }
+}
+
+fn path_of(request: &Request) -> Result<Vec<u8>, Refusal> {
+    let path = request.parameter("path").unwrap_or_default();
+    match path.first() {
+        Some(b'/') if path.len() <= crate::beneath::MAX_PATH && !path.contains(&0) => Ok(path),
+        _ => Err(Refusal::bad("`path` must be an absolute path")),
+    }
+}
+
+fn put_files(client: &mut Client, request: &Request) -> io::Result<Result<Next, Refusal>> {
+    let folder = match path_of(request).and_then(|path| files_in::open(&path)) {
+        Ok(folder) => folder,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut body = client.body(request)?;
+    let outcome = files_in::unpack(&folder, &mut body);
+    if outcome.is_ok() {
+        // An archive may be padded after its end.
+        io::copy(&mut body, &mut io::sink())?;
+    }
+    done(client, outcome)
+}
+
+fn get_files(client: &mut Client, request: &Request) -> io::Result<Result<Next, Refusal>> {
+    let source = match path_of(request).and_then(|path| files_out::open(&path)) {
+        Ok(source) => source,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut chunks = client.start_chunks("application/x-tar")?;
+    // An error in the middle leaves the body unfinished, which no client takes for whole.
+    files_out::pack(source, &mut chunks)?;
+    chunks.finish()?;
+    Ok(Ok(without_body(request)))
+}

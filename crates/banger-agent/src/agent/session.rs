@@ -1,0 +1,486 @@
+//! A running command and its client: one thread, one poll loop, nothing that blocks.
+//!
+//! - Output is read only while the client keeps up; input is bounded by its credit. So neither
+//!   side can make the agent hold more than a few hundred kilobytes.
+//! - When the command has ended, output goes on until its streams are closed. Background
+//!   processes may keep them open for ever; so the session also ends when the streams have been
+//!   silent for [`QUIET`], and at the latest after [`DRAIN`]. What such processes write later is
+//!   lost, and they get SIGPIPE (as with ssh).
+//! - When the client is gone, the command's process group gets SIGHUP and SIGCONT, and if the
+//!   command still runs after [`HANGUP_GRACE`], SIGKILL. No other process is ever touched: the
+//!   group is named by a leader that has not been waited for.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use banger_agent_proto::exec::ExitStatus;
+use banger_agent_proto::frame::{Decoder, Frame, MAX_PAYLOAD, STDIN_WINDOW};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, write};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::exec::{Running, Streams, winsize};
+use crate::sys::signal::{self, Target};
+
+/// Silence after the command's end that ends the session.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Longest time a session goes on after the command's end.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Time a command has to end after its client has gone.
+const HANGUP_GRACE: Duration = Duration::from_secs(10);
+
+/// Output held for a slow client, in bytes.
+const OUTPUT_MAX: usize = 4 * MAX_PAYLOAD;
+
+/// Credit is given back in portions, so that it costs few frames.
+const CREDIT_PORTION: u32 = STDIN_WINDOW / 4;
+
+/// End of file as a terminal's line discipline understands it (`VEOF`, Ctrl-D).
+const END_OF_TRANSMISSION: u8 = 4;
+
+/// Runs the session to its end. `early` is what the client sent right after its request.
+///
+/// # Errors
+/// Only if waiting itself fails; a client that is gone is a normal end.
+pub fn run(client: OwnedFd, early: &[u8], running: Running) -> io::Result<()> {
+    let mut session = Session::new(client, running);
+    session.decoder.push(early);
+    session.take_frames();
+    while !session.is_over() {
+        session.turn()?;
+    }
+    Ok(())
+}
+
+/// Sends the one frame of a command that never ran.
+///
+/// # Errors
+/// The client's.
+pub fn not_started(client: OwnedFd, status: ExitStatus) -> io::Result<()> {
+    use std::io::Write as _;
+    std::fs::File::from(client).write_all(&Frame::Exit(status).to_bytes())
+}
+
+/// Bytes waiting to be written.
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// Writes what fits; the number of bytes written.
+    fn write_to(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
+        let written = write(fd, self.bytes.get(self.start..).unwrap_or_default())?;
+        self.start += written;
+        if self.is_empty() {
+            self.clear();
+        }
+        Ok(written)
+    }
+
+    /// Room at the end, without moving what little is left more often than needed.
+    fn tail(&mut self) -> &mut Vec<u8> {
+        if self.start > OUTPUT_MAX {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        &mut self.bytes
+    }
+}
+
+/// Which of the command's outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Stdout,
+    Stderr,
+}
+
+/// What a poll entry stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Client,
+    Stdin,
+    Output(Output),
+    End,
+}
+
+struct Session {
+    /// `None` when it has gone.
+    client: Option<OwnedFd>,
+    decoder: Decoder,
+    outgoing: Queue,
+    pid: Pid,
+    pidfd: OwnedFd,
+    stdin: Option<OwnedFd>,
+    incoming: Queue,
+    stdin_ended: bool,
+    ends_in_line: bool,
+    owed_credit: u32,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    is_terminal: bool,
+    status: Option<ExitStatus>,
+    said_exit: bool,
+    quiet_at: Instant,
+    drained_at: Instant,
+    kill_at: Option<Instant>,
+}
+
+impl Session {
+    fn new(client: OwnedFd, running: Running) -> Self {
+        let (stdin, stdout, stderr, is_terminal) = match running.streams {
+            Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, Some(stderr), false),
+            // A terminal that cannot be shared twice has no input, which its user will see.
+            Streams::Terminal(master) => (master.try_clone().ok(), master, None, true),
+        };
+        let now = Instant::now();
+        Self {
+            client: Some(client),
+            decoder: Decoder::default(),
+            outgoing: Queue::default(),
+            pid: running.pid,
+            pidfd: running.pidfd,
+            stdin,
+            incoming: Queue::default(),
+            stdin_ended: false,
+            ends_in_line: false,
+            owed_credit: 0,
+            stdout: Some(stdout),
+            stderr,
+            is_terminal,
+            status: None,
+            said_exit: false,
+            quiet_at: now,
+            drained_at: now,
+            kill_at: None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let has_ended = self.status.is_some();
+        has_ended && (self.client.is_none() || (self.said_exit && self.outgoing.is_empty()))
+    }
+
+    /// Waits for something to happen and deals with it.
+    fn turn(&mut self) -> io::Result<()> {
+        let ready = self.wait()?;
+        for (source, events) in ready {
+            match source {
+                Source::Client => self.client_ready(events),
+                Source::Stdin => self.feed(),
+                Source::Output(output) => drop(self.collect(output)),
+                Source::End => self.reap(),
+            }
+        }
+        self.check_deadlines();
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
+        let watched = self.watched();
+        let mut fds: Vec<PollFd<'_>> =
+            watched.iter().map(|(_, fd, events)| PollFd::new(*fd, *events)).collect();
+        let timeout = self.next_deadline().map(|deadline| {
+            // One more: a timeout rounded down would spin until the deadline.
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
+            Timespec { tv_sec: left / 1000, tv_nsec: left % 1000 * 1_000_000 }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = watched.iter().zip(&fds).map(|((source, ..), fd)| (*source, fd.revents()));
+        Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
+    }
+
+    /// What is waited for now. A descriptor nobody wants to use must be left out altogether: its
+    /// hang-up would be reported again and again.
+    fn watched(&self) -> Vec<(Source, &OwnedFd, PollFlags)> {
+        let mut watched = Vec::with_capacity(5);
+        if let Some(client) = &self.client {
+            let mut events = PollFlags::IN;
+            events.set(PollFlags::OUT, !self.outgoing.is_empty());
+            watched.push((Source::Client, client, events));
+        }
+        if let Some(stdin) = &self.stdin {
+            // An idle pipe still tells that its reader has gone.
+            if !self.incoming.is_empty() {
+                watched.push((Source::Stdin, stdin, PollFlags::OUT));
+            } else if !self.is_terminal {
+                watched.push((Source::Stdin, stdin, PollFlags::empty()));
+            }
+        }
+        if self.outgoing.len() < OUTPUT_MAX {
+            let outputs = [(Output::Stdout, &self.stdout), (Output::Stderr, &self.stderr)];
+            for (output, fd) in outputs {
+                if let Some(fd) = fd {
+                    watched.push((Source::Output(output), fd, PollFlags::IN));
+                }
+            }
+        }
+        if self.status.is_none() {
+            watched.push((Source::End, &self.pidfd, PollFlags::IN));
+        }
+        watched
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match (&self.status, self.said_exit) {
+            (Some(_), false) => Some(self.quiet_at.min(self.drained_at)),
+            (None, _) => self.kill_at,
+            (Some(_), true) => None,
+        }
+    }
+
+    fn client_ready(&mut self, events: PollFlags) {
+        if events.contains(PollFlags::OUT) {
+            self.send();
+        }
+        if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return;
+        }
+        let mut piece = vec![0; MAX_PAYLOAD];
+        let Some(client) = &self.client else { return };
+        match read(client, &mut piece) {
+            Ok(length) if length > 0 => {
+                self.decoder.push(piece.get(..length).unwrap_or_default());
+                self.take_frames();
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => self.hang_up(),
+        }
+    }
+
+    fn send(&mut self) {
+        let Some(client) = &self.client else { return };
+        match self.outgoing.write_to(client) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.hang_up(),
+        }
+    }
+
+    fn take_frames(&mut self) {
+        loop {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => self.obey(frame),
+                Ok(None) => return,
+                // Out of step: nothing that follows can be trusted.
+                Err(_) => return self.hang_up(),
+            }
+            if self.client.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, frame: Frame) {
+        match frame {
+            Frame::Stdin(data) if self.stdin_ended => drop(data),
+            Frame::Stdin(data) => {
+                if self.incoming.len() + data.len() > STDIN_WINDOW as usize {
+                    return self.hang_up();
+                }
+                if let Some(last) = data.last() {
+                    self.ends_in_line = *last != b'\n';
+                }
+                self.incoming.tail().extend_from_slice(&data);
+                self.feed();
+            }
+            Frame::StdinEnd => self.end_input(),
+            Frame::Resize(size) => {
+                if let (true, Some(master)) = (self.is_terminal, &self.stdout) {
+                    // A terminal that has gone away needs no size.
+                    let _ = rustix::termios::tcsetwinsize(master, winsize(size));
+                }
+            }
+            Frame::Signal(number) => self.signal(number),
+            // Frames of the other direction.
+            Frame::Stdout(_) | Frame::Stderr(_) | Frame::Credit(_) | Frame::Exit(_) => {
+                self.hang_up();
+            }
+        }
+    }
+
+    fn end_input(&mut self) {
+        if self.stdin_ended {
+            return;
+        }
+        self.stdin_ended = true;
+        if self.is_terminal {
+            // In the middle of a line the first one only hands the line over.
+            let times = if self.ends_in_line { 2 } else { 1 };
+            self.incoming.tail().extend(std::iter::repeat_n(END_OF_TRANSMISSION, times));
+        }
+        self.feed();
+    }
+
+    /// To the command's group; on a terminal also to the job in front.
+    fn signal(&self, number: u8) {
+        if self.status.is_some() || !(1..=64).contains(&number) {
+            return;
+        }
+        let front = match &self.stdout {
+            Some(master) if self.is_terminal => rustix::termios::tcgetpgrp(master).ok(),
+            _ => None,
+        };
+        for group in std::iter::once(self.pid).chain(front.filter(|front| *front != self.pid)) {
+            // Both may end at any time.
+            let _ = signal::send(Target::Group(group), i32::from(number));
+        }
+    }
+
+    /// Hands input to the command, and credit to the client.
+    fn feed(&mut self) {
+        let written = match &self.stdin {
+            // Nobody reads it: the client may as well send on.
+            None => {
+                let length = self.incoming.len();
+                self.incoming.clear();
+                Ok(length)
+            }
+            Some(_) if self.incoming.is_empty() && !self.stdin_ended => Err(Errno::PIPE),
+            Some(_) if self.incoming.is_empty() => Ok(0),
+            Some(stdin) => self.incoming.write_to(stdin),
+        };
+        match written {
+            Ok(written) => self.owed_credit += written as u32,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => {
+                self.stdin = None;
+                self.owed_credit += self.incoming.len() as u32;
+                self.incoming.clear();
+            }
+        }
+        if self.stdin_ended {
+            if self.incoming.is_empty() {
+                self.stdin = None;
+            }
+        } else if self.owed_credit >= CREDIT_PORTION
+            || (self.owed_credit > 0 && self.incoming.is_empty())
+        {
+            let credit = std::mem::take(&mut self.owed_credit);
+            self.push(&Frame::Credit(credit));
+        }
+    }
+
+    fn push(&mut self, frame: &Frame) {
+        if self.client.is_some() {
+            frame.encode(self.outgoing.tail());
+            self.send();
+        }
+    }
+
+    /// Takes some output; true while there may be more.
+    fn collect(&mut self, output: Output) -> bool {
+        let fd = match output {
+            Output::Stdout => &mut self.stdout,
+            Output::Stderr => &mut self.stderr,
+        };
+        let Some(open) = fd else { return false };
+        let mut piece = vec![0; MAX_PAYLOAD];
+        match read(&*open, &mut piece) {
+            Ok(length) if length > 0 => {
+                piece.truncate(length);
+                self.quiet_at = Instant::now() + QUIET;
+                self.push(&match output {
+                    Output::Stdout => Frame::Stdout(piece),
+                    Output::Stderr => Frame::Stderr(piece),
+                });
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            // End of file; or, on a terminal, EIO when its last user has closed it.
+            _ => {
+                *fd = None;
+                false
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(None) | Err(Errno::INTR) => return,
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => ExitStatus::Exited { code: code as u8 },
+                (None, signal) => ExitStatus::Signaled { signal: signal.unwrap_or(0) as u8 },
+            },
+            Err(errno) => ExitStatus::NotStarted {
+                code: 126,
+                message: format!("cannot learn how the command ended: {errno}"),
+            },
+        };
+        self.status = Some(status);
+        let now = Instant::now();
+        (self.quiet_at, self.drained_at) = (now + QUIET, now + DRAIN);
+    }
+
+    fn check_deadlines(&mut self) {
+        let now = Instant::now();
+        if self.status.is_none() {
+            if self.kill_at.is_some_and(|at| now >= at) {
+                self.kill_at = None;
+                let _ = signal::send(Target::Group(self.pid), libc::SIGKILL);
+            }
+            return;
+        }
+        let all_read = self.stdout.is_none() && self.stderr.is_none();
+        if !self.said_exit && (all_read || now >= self.quiet_at.min(self.drained_at)) {
+            self.say_exit();
+        }
+    }
+
+    /// Takes what the streams hold at this moment, whatever the client's pace, and ends.
+    fn say_exit(&mut self) {
+        for output in [Output::Stdout, Output::Stderr] {
+            // A pipe holds at most 1 MiB (fs.pipe-max-size) and may be filled meanwhile.
+            for _ in 0..1024 * 1024 / MAX_PAYLOAD {
+                if !self.collect(output) {
+                    break;
+                }
+            }
+        }
+        (self.stdout, self.stderr, self.stdin) = (None, None, None);
+        if let Some(status) = self.status.clone() {
+            self.push(&Frame::Exit(status));
+        }
+        self.said_exit = true;
+    }
+
+    fn hang_up(&mut self) {
+        if self.client.take().is_none() {
+            return;
+        }
+        self.outgoing.clear();
+        self.incoming.clear();
+        self.stdin = None;
+        if self.status.is_none() {
+            // A stopped process has to be continued to see that it was hung up on.
+            for number in [libc::SIGHUP, libc::SIGCONT] {
+                let _ = signal::send(Target::Group(self.pid), number);
+            }
+            self.kill_at = Some(Instant::now() + HANGUP_GRACE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

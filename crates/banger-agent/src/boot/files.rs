@@ -1,0 +1,104 @@
+//! The files the host wants in the guest: keys, git identity, whatever it syncs.
+
+use banger_agent_proto::boot::{GuestFile, WriteWhen};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::log::BootLog;
+use crate::beneath::{Folder, Owner, components, split_last};
+use crate::fault::{Context, Fault};
+
+/// Writes each file; one that cannot be written is noted and does not keep the others from it.
+pub fn write(root: &Folder, files: &[GuestFile], log: &mut BootLog) {
+    for file in files {
+        log.note(write_one(root, file));
+    }
+}
+
+fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
+    let what = || format!("cannot write `{}`", file.path);
+    components(file.path.as_bytes())?;
+    let (parent, name) = split_last(file.path.as_bytes())
+        .filter(|_| file.path.starts_with('/'))
+        .ok_or_else(|| Fault::new(format!("`{}` is no absolute path of a file", file.path)))?;
+    let content = BASE64
+        .decode(&file.content)
+        .map_err(|_| Fault::new(format!("the content for `{}` is not base64", file.path)))?;
+    let owner = Owner { uid: file.uid, gid: file.gid };
+    let folder = root.make_folders(parent, owner, folder_mode(file.mode))?;
+    if file.when == WriteWhen::Absent && folder.kind_of(name).is_some() {
+        return Ok(());
+    }
+    folder.put(name, &content, owner, file.mode).context(what)
+}
+
+/// Folders made on the way to a file nobody else may read are closed as well: sshd insists on it
+/// for `.ssh`.
+fn folder_mode(file_mode: u32) -> u32 {
+    if file_mode & 0o077 == 0 { 0o700 } else { 0o755 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn file(path: &str, content: &str, when: WriteWhen) -> GuestFile {
+        GuestFile {
+            path: path.into(),
+            mode: 0o600,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            content: BASE64.encode(content),
+            when,
+        }
+    }
+
+    fn root() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path().to_str().unwrap()).unwrap();
+        (dir, folder)
+    }
+
+    #[test]
+    fn folders_are_made_as_closed_as_the_file() {
+        let (dir, root) = root();
+        write_one(&root, &file("/root/.ssh/authorized_keys", "key", WriteWhen::Always)).unwrap();
+        let ssh = dir.path().join("root/.ssh");
+        assert_eq!(ssh.metadata().unwrap().mode() & 0o7777, 0o700);
+        let keys = ssh.join("authorized_keys");
+        assert_eq!(keys.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read(keys).unwrap(), b"key");
+    }
+
+    #[test]
+    fn absent_keeps_what_is_there() {
+        let (dir, root) = root();
+        std::fs::write(dir.path().join("f"), "old").unwrap();
+        write_one(&root, &file("/f", "new", WriteWhen::Absent)).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"old");
+        write_one(&root, &file("/f", "new", WriteWhen::Always)).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn one_bad_file_does_not_stop_the_others() {
+        let (dir, root) = root();
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("home")).unwrap();
+        let mut log = BootLog::start();
+        let broken = GuestFile { content: "%".into(), ..file("/b", "", WriteWhen::Always) };
+        let files = [
+            file("/home/x", "1", WriteWhen::Always),
+            file("relative", "2", WriteWhen::Always),
+            file("/a/../b", "3", WriteWhen::Always),
+            broken,
+            file("/good", "4", WriteWhen::Always),
+        ];
+        write(&root, &files, &mut log);
+        assert_eq!(log.finish().1.len(), 4);
+        assert_eq!(std::fs::read(dir.path().join("good")).unwrap(), b"4");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}

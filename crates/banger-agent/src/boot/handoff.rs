@@ -1,0 +1,236 @@
+//! The moment the machine becomes the image's: the root moves, the agent splits off, init runs.
+//!
+//! ```text
+//! init (pid 1)                       agent (child, forked after the move: it lives in the new root)
+//!   exec /sbin/init ──── pipe closes by itself ────► Ready to the host, serve
+//!        └─ fails ────── reason on the pipe ───────► Failed to the host, exit; pid 1 goes down
+//! ```
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use banger_agent_proto::boot::{BootFailure, GuestConfig, Ready};
+use rustix::fs::{AtFlags, OFlags};
+use rustix::mount::mount_move;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitOptions, waitpid};
+
+use super::hello::HostLine;
+use super::log::BootLog;
+use super::root::{self, NEW_ROOT};
+use super::{Prepared, stay};
+use crate::agent;
+use crate::beneath::{Folder, Links};
+use crate::fault::{Context, Fault};
+use crate::sys::process::{Forked, fork};
+
+/// Where an image may keep its init; the kernel's own order, and systemd's real place.
+const CANDIDATES: [&str; 7] = [
+    "/sbin/init",
+    "/usr/sbin/init",
+    "/usr/lib/systemd/systemd",
+    "/lib/systemd/systemd",
+    "/etc/init",
+    "/bin/init",
+    "/sbin/openrc-init",
+];
+
+/// What will be process 1 when the boot is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Init {
+    /// A program of the image.
+    Image {
+        /// Path in the image.
+        path: &'static str,
+        /// The file it leads to.
+        resolved: String,
+    },
+    /// This program: the image has no init.
+    Agent,
+}
+
+impl Init {
+    /// Whether it is systemd.
+    pub fn is_systemd(&self) -> bool {
+        matches!(self, Self::Image { resolved, .. } if resolved.ends_with("/systemd"))
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Image { path, .. } => path,
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// Looks for the image's init.
+pub fn choose_init(root: &Folder) -> Init {
+    let found = CANDIDATES.iter().find_map(|path| {
+        let file = root.open_beneath(path.as_bytes(), OFlags::PATH, Links::Inside).ok()?;
+        let stat = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).ok()?;
+        let is_program = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()
+            && stat.st_mode & 0o111 != 0;
+        let resolved = resolved_path(&file);
+        is_program.then_some(Init::Image { path, resolved })
+    });
+    found.unwrap_or(Init::Agent)
+}
+
+/// The path an open file really has.
+fn resolved_path(file: &OwnedFd) -> String {
+    use std::os::fd::AsRawFd as _;
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Everything the last step needs.
+pub struct Handoff<'a> {
+    /// What has happened so far.
+    pub log: BootLog,
+    /// The agent's socket.
+    pub listener: OwnedFd,
+    /// The boot conversation.
+    pub host: HostLine,
+    /// The host's wishes.
+    pub config: &'a GuestConfig,
+    /// The new root and its init.
+    pub prepared: Prepared,
+}
+
+/// Moves the root and splits into init and agent; returns only when the image's init could not be
+/// executed, after the host has been told.
+pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
+    let split = move_root(&handoff.prepared.root.folder).and_then(|initramfs| {
+        let (reader, writer) =
+            pipe_with(PipeFlags::CLOEXEC).context(|| "cannot make a pipe".to_owned())?;
+        let side = fork().context(|| "cannot start the agent".to_owned())?;
+        Ok((initramfs, reader, writer, side))
+    });
+    let (initramfs, reader, writer, side) = match split {
+        Ok(split) => split,
+        Err(fault) => {
+            let failure = BootFailure { stage: "handoff".into(), message: fault.chain() };
+            handoff.host.fail(failure);
+            return fault;
+        }
+    };
+    match side {
+        Forked::Child => {
+            drop(writer);
+            handoff.log.mark("handoff");
+            run_agent(handoff, initramfs, File::from(reader))
+        }
+        Forked::Parent(child) => {
+            drop((reader, initramfs, handoff.listener, handoff.host));
+            match handoff.prepared.init {
+                Init::Agent => {
+                    drop((writer, handoff.prepared.root));
+                    stay::run(handoff.config)
+                }
+                Init::Image { path, .. } => {
+                    let fault = execute(path);
+                    // A closed pipe means that the agent is gone, and with it the host's ear.
+                    let _ = File::from(writer).write_all(fault.chain().as_bytes());
+                    let _ = waitpid(Some(child), WaitOptions::empty());
+                    fault
+                }
+            }
+        }
+    }
+}
+
+/// Makes the new root `/`; returns the initramfs, which has no name any more.
+fn move_root(root: &Folder) -> Result<Folder, Fault> {
+    let what = || "cannot move the root".to_owned();
+    let initramfs = Folder::open("/")?;
+    root::move_kernel_file_systems(root)?;
+    rustix::process::chdir(NEW_ROOT).context(what)?;
+    mount_move(".", "/").context(what)?;
+    rustix::process::chroot(".").context(what)?;
+    rustix::process::chdir("/").context(what)?;
+    Ok(initramfs)
+}
+
+/// Becomes the image's init, with the arguments and environment the kernel gave this program;
+/// returns only if that fails.
+fn execute(path: &'static str) -> Fault {
+    let error = Command::new(path).args(std::env::args_os().skip(1)).exec();
+    let failed: Result<(), _> = Err(error);
+    match failed.context(|| format!("cannot execute the image's init `{path}`")) {
+        Err(fault) => fault,
+        Ok(()) => Fault::new(format!("`{path}` returned")),
+    }
+}
+
+fn run_agent(handoff: Handoff<'_>, initramfs: Folder, mut init_failed: File) -> ! {
+    let Handoff { log, listener, host, config, prepared } = handoff;
+    let mut reason = String::new();
+    // The end comes when init has been executed, or has given its reason and waits.
+    let _ = init_failed.read_to_string(&mut reason);
+    if !reason.is_empty() {
+        host.fail(BootFailure { stage: "init".into(), message: reason });
+        std::process::exit(1);
+    }
+    let mut log = log;
+    log.mark("init");
+    let (timeline, warnings) = log.finish();
+    let ready = Ready { timeline, init: prepared.init.name().to_owned(), warnings };
+    if let Err(fault) = host.ready(ready) {
+        // The daemon may be restarting: it will find the agent by healthz.
+        eprintln!("banger: {}", fault.chain());
+    }
+    root::empty_initramfs(&initramfs);
+    drop((initramfs, prepared.root.folder, init_failed));
+    let context = agent::Context { env: config.env.clone(), private: prepared.root.private };
+    agent::run(listener, context)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn image() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Folder::open(dir.path().to_str().unwrap()).unwrap();
+        (dir, root)
+    }
+
+    fn program(path: &std::path::Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "#!").unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn an_image_without_init_keeps_the_agent() {
+        let (dir, root) = image();
+        assert_eq!(choose_init(&root), Init::Agent);
+        std::fs::create_dir_all(dir.path().join("sbin/init")).unwrap();
+        std::fs::create_dir_all(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/init"), "not executable").unwrap();
+        assert_eq!(choose_init(&root), Init::Agent);
+        assert_eq!(Init::Agent.name(), "agent");
+    }
+
+    #[test]
+    fn init_is_found_through_links_of_the_image() {
+        let (dir, root) = image();
+        program(&dir.path().join("usr/lib/systemd/systemd"));
+        std::fs::create_dir(dir.path().join("usr/sbin")).unwrap();
+        symlink("/usr/sbin", dir.path().join("sbin")).unwrap();
+        symlink("../lib/systemd/systemd", dir.path().join("usr/sbin/init")).unwrap();
+        assert_eq!(choose_init(&root).name(), "/sbin/init");
+    }
+
+    #[test]
+    fn systemd_is_told_by_the_file_not_by_the_name() {
+        let init = |resolved: &str| Init::Image { path: "/sbin/init", resolved: resolved.into() };
+        assert!(init("/newroot/usr/lib/systemd/systemd").is_systemd());
+        assert!(!init("/newroot/bin/busybox").is_systemd());
+    }
+}

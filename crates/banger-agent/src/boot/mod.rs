@@ -1,0 +1,121 @@
+//! From a bare kernel to the configured machine, on one screen.
+//!
+//! ```text
+//! early     /proc /sys /dev, console, kernel modules
+//! hello     listen for the host, dial it, say hello, receive the configuration
+//! root      disk, or image + private layer; kernel file systems; modules and work disks
+//! files     name, resolver, machine id, files of the host, units kept off the interface
+//! network   lo and the one interface
+//! handoff   move the root, fork the agent, execute the image's init or stay as init
+//! ```
+//!
+//! Until the configuration has come a failure can only be told to the console; after it, the host
+//! gets `Failed` with the stage and the reason. Either way the guest then goes down by reboot,
+//! which ends every VMM (a Firecracker survives its guest's poweroff).
+
+mod disks;
+mod early;
+mod files;
+mod grow;
+mod handoff;
+mod hello;
+mod identity;
+mod keepaway;
+mod log;
+mod netlink;
+mod network;
+mod root;
+mod seed;
+mod stay;
+
+use std::os::fd::OwnedFd;
+
+use banger_agent_proto::boot::{BootFailure, GuestConfig};
+use banger_agent_proto::{AGENT_PORT, PROTOCOL_MAX, PROTOCOL_MIN};
+use rustix::system::RebootCommand;
+
+use crate::fault::{Context, Fault};
+use crate::sys::vsock;
+pub use hello::boot_id;
+pub use identity::{mix_entropy, step_clock};
+pub use log::uptime_ms;
+pub use seed::names;
+
+use hello::HostLine;
+use log::BootLog;
+
+/// Connections that may wait for the agent while it boots.
+const BACKLOG: i32 = 128;
+
+/// Boots this machine; the caller is process 1 of the initramfs.
+pub fn run() -> ! {
+    let mut log = BootLog::start();
+    let fault = match reach_host(&mut log) {
+        Ok((listener, host, config)) => bring_up(log, listener, host, &config),
+        Err(fault) => fault,
+    };
+    eprintln!("banger: cannot boot: {}", fault.chain());
+    go_down()
+}
+
+/// The part of the boot in which nobody but the console can be told of a failure.
+fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, HostLine, GuestConfig), Fault> {
+    early::mount_kernel_file_systems()?;
+    early::open_console();
+    early::load_modules(log)?;
+    log.mark("modules");
+    // Listening before hello: what the host sends from then on waits in the backlog.
+    let listener = vsock::listen(AGENT_PORT, BACKLOG)
+        .context(|| format!("cannot listen on vsock port {AGENT_PORT}"))?;
+    let mut host = HostLine::dial()?;
+    host.say_hello()?;
+    let config = host.receive_config()?;
+    log.mark("hello");
+    Ok((listener, host, config))
+}
+
+/// The rest; returns only when the boot has failed.
+fn bring_up(mut log: BootLog, listener: OwnedFd, host: HostLine, config: &GuestConfig) -> Fault {
+    let prepared = match prepare(&mut log, config) {
+        Ok(prepared) => prepared,
+        Err((stage, fault)) => {
+            host.fail(BootFailure { stage: stage.into(), message: fault.chain() });
+            return fault;
+        }
+    };
+    handoff::hand_over(handoff::Handoff { log, listener, host, config, prepared })
+}
+
+/// What the stages before the handoff leave for it.
+struct Prepared {
+    root: root::Root,
+    init: handoff::Init,
+}
+
+fn prepare(log: &mut BootLog, config: &GuestConfig) -> Result<Prepared, (&'static str, Fault)> {
+    if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&config.protocol) {
+        let fault = Fault::new(format!("the host chose protocol {}", config.protocol));
+        return Err(("hello", fault));
+    }
+    identity::set_clock(config.clock_unix_ms, log);
+    identity::add_entropy(&config.entropy, log);
+    let root = root::assemble(config, log).map_err(|fault| ("mounts", fault))?;
+    log.mark("mounts");
+    let init = handoff::choose_init(&root.folder);
+    identity::write(&root.folder, config, log);
+    keepaway::write(&root.folder, config, &init, log);
+    files::write(&root.folder, &config.files, log);
+    log.mark("files");
+    network::configure(config.network.as_ref(), log);
+    log.mark("network");
+    Ok(Prepared { root, init })
+}
+
+/// Ends the machine. Reboot, not poweroff: it is the one way down that every VMM ends on.
+fn go_down() -> ! {
+    rustix::fs::sync();
+    let error = rustix::system::reboot(RebootCommand::Restart);
+    eprintln!("banger: cannot reboot: {error:?}");
+    // Process 1 must not return: the kernel's panic is the last way down.
+    std::process::exit(1)
+}

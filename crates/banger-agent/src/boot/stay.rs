@@ -1,0 +1,113 @@
+//! Process 1 of an image without an init: runs the entry point, reaps, and ends the machine when
+//! asked, with the signals systemd takes (SIGRTMIN+4 poweroff, SIGRTMIN+5 reboot).
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use banger_agent_proto::boot::GuestConfig;
+use rustix::fs::sync;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::process::{WaitOptions, wait};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::agent::exec::DEFAULT_PATH;
+use crate::agent::power;
+use crate::sys::signal::{self, SignalSet, Target};
+
+/// How long processes have to end after SIGTERM.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+
+/// How long after SIGKILL.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Is init until the machine ends.
+///
+/// When the entry point ends the machine stays up: whoever started it can still look around.
+pub fn run(config: &GuestConfig) -> ! {
+    let (poweroff, restart) = (power::poweroff_signal(), power::reboot_signal());
+    let asked = SignalSet::block(&[
+        libc::SIGCHLD,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGPWR,
+        poweroff,
+        restart,
+    ]);
+    let signals = match asked {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("banger: cannot wait for signals: {error}");
+            end(RebootCommand::Restart)
+        }
+    };
+    start_entry_point(config);
+    loop {
+        match signals.wait() {
+            libc::SIGCHLD => reap(),
+            // Ctrl-Alt-Del arrives as SIGINT.
+            number if number == restart || number == libc::SIGINT => {
+                end_everything(&signals, RebootCommand::Restart)
+            }
+            _ => end_everything(&signals, RebootCommand::PowerOff),
+        }
+    }
+}
+
+fn start_entry_point(config: &GuestConfig) {
+    let [program, arguments @ ..] = config.entrypoint.as_slice() else { return };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", DEFAULT_PATH).env("HOME", "/root");
+    command.envs(&config.env).current_dir("/").process_group(0);
+    if let Err(error) = command.spawn() {
+        eprintln!("banger: cannot start the entry point `{program}`: {error}");
+    }
+}
+
+/// Takes note of every process that has ended; nobody else can for orphans.
+fn reap() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
+fn end_everything(signals: &SignalSet, command: RebootCommand) -> ! {
+    // The agent reads this name to tell the host what is coming.
+    let name = if command == RebootCommand::Restart { c"reboot" } else { c"poweroff" };
+    let _ = rustix::thread::set_name(name);
+    for (number, grace) in [(libc::SIGTERM, TERM_GRACE), (libc::SIGKILL, KILL_GRACE)] {
+        // ESRCH: nothing is left.
+        if signal::send(Target::Everyone, number).is_ok() && all_gone(signals, grace) {
+            break;
+        }
+    }
+    end(command)
+}
+
+/// Reaps until no child is left; false when `grace` is over first.
+fn all_gone(signals: &SignalSet, grace: Duration) -> bool {
+    let deadline = Instant::now() + grace;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Err(Errno::CHILD) => return true,
+            _ => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return false;
+                }
+                signals.wait_timeout(left);
+            }
+        }
+    }
+}
+
+fn end(command: RebootCommand) -> ! {
+    sync();
+    // The work disk closes cleanly; the root is in use by this very program, so read-only.
+    let _ = unmount("/root", UnmountFlags::empty());
+    let _ = mount_remount("/", MountFlags::RDONLY, c"");
+    sync();
+    let error = reboot(command);
+    eprintln!("banger: cannot end the machine: {error:?}");
+    std::process::exit(1)
+}

@@ -1,0 +1,7 @@
+//! The only place with `unsafe`: what neither std nor rustix wraps safely.
+
+pub mod entropy;
+pub mod ext4;
+pub mod process;
+pub mod signal;
+pub mod vsock;

@@ -1,0 +1,91 @@
+//! Signals received by waiting, never by handlers; and signals sent by number.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+/// A blocked set of signals that can be waited for.
+pub struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Blocks `signals` in this thread and in all it starts from now on.
+    ///
+    /// # Errors
+    /// As sigaddset(3), sigprocmask(2): a number that is no signal.
+    #[expect(unsafe_code, reason = "signal masks have no safe wrapper")]
+    pub fn block(signals: &[i32]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: `sigemptyset` initialises the whole set it is given.
+        let mut set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            set.assume_init()
+        };
+        for signal in signals {
+            // SAFETY: the set is initialised; a bad number is answered with an error.
+            if unsafe { libc::sigaddset(&raw mut set, *signal) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: reads the initialised set; the old mask is not asked for.
+        let result =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+        if result == 0 { Ok(Self(set)) } else { Err(io::Error::from_raw_os_error(result)) }
+    }
+
+    /// Waits for one of the signals and returns its number.
+    pub fn wait(&self) -> i32 {
+        loop {
+            if let Some(signal) = self.wait_timeout(Duration::from_secs(3600)) {
+                return signal;
+            }
+        }
+    }
+
+    /// Waits for one of the signals for at most `timeout`.
+    #[expect(unsafe_code, reason = "sigtimedwait has no safe wrapper")]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<i32> {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos() as _,
+        };
+        // SAFETY: set and timeout are initialised and outlive the call; no details are asked for.
+        let signal =
+            unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const timeout) };
+        (signal > 0).then_some(signal)
+    }
+}
+
+/// The `n`th real-time signal as C programs count them (`SIGRTMIN+n`): systemd's and our init's
+/// requests are among them.
+pub fn realtime(n: i32) -> i32 {
+    libc::SIGRTMIN() + n
+}
+
+/// Whom to signal.
+#[derive(Debug, Clone, Copy)]
+pub enum Target {
+    /// One process.
+    Process(Pid),
+    /// A process group, by its leader.
+    Group(Pid),
+    /// Everything but the caller and init.
+    Everyone,
+}
+
+/// Sends signal `number`, which may be a real-time signal (rustix knows only the named ones).
+///
+/// # Errors
+/// As kill(2): `ESRCH`, `EINVAL`.
+#[expect(unsafe_code, reason = "rustix sends named signals only")]
+pub fn send(target: Target, number: i32) -> io::Result<()> {
+    let pid = match target {
+        Target::Process(pid) => pid.as_raw_pid(),
+        Target::Group(pid) => -pid.as_raw_pid(),
+        Target::Everyone => -1,
+    };
+    // SAFETY: kill takes two numbers and touches no memory.
+    if unsafe { libc::kill(pid, number) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
