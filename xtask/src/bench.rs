@@ -1,7 +1,271 @@
-//! Placeholder until the bench lands.
-use std::path::Path;
+//! Create-to-ready against the same VM started by hand, and what is our own of it.
+//!
+//! Three figures, each the median of alternating runs, since one run says nothing on a noisy machine:
+//!
+//! - `create_ready`: `banger vm create` as a whole, against `bench/floor.sh` with the same VMM, kernel,
+//!   initramfs and disks; the ratio is the median of the ratios of pairs;
+//! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets, shim
+//!   and database: everything but the guest;
+//! - `exec_ms`: `banger exec VM -- true` on a running VM.
 
-/// Not here yet.
-pub fn run(_root: &Path, _options: &[&str]) -> anyhow::Result<()> {
-    anyhow::bail!("the bench is not part of this version yet")
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+
+/// Fewest pairs that say something.
+const MIN_PAIRS: usize = 15;
+
+struct Bench {
+    root: PathBuf,
+    programs: PathBuf,
+    home: PathBuf,
+}
+
+/// Runs all three and prints them.
+///
+/// # Errors
+/// Something could not be started; nothing is printed then.
+pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
+    let mut pairs = MIN_PAIRS;
+    let mut as_json = false;
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        match *option {
+            "--json" => as_json = true,
+            "--pairs" => {
+                let count = options.next().context("--pairs needs a number")?;
+                pairs = count.parse().with_context(|| format!("`{count}` is not a number"))?;
+            }
+            other => bail!("unknown option `{other}`"),
+        }
+    }
+    ensure!(pairs >= MIN_PAIRS, "at least {MIN_PAIRS} pairs are needed to say anything");
+    let programs = root.join("target/release");
+    ensure!(programs.join("banger").exists(), "build first: `make build`");
+    let bench = Bench { root: root.to_owned(), programs, home: root.join(".cache/bench") };
+    let result = bench.measure(pairs);
+    // The daemon of the bench goes whatever happened.
+    let _ = bench.banger(&bench.home, &["daemon", "stop"]);
+    let figures = result?;
+    if as_json {
+        println!("{figures}");
+    } else {
+        println!("{figures:#}");
+    }
+    Ok(())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+fn rounded(value: f64, places: i32) -> f64 {
+    let scale = 10f64.powi(places);
+    (value * scale).round() / scale
+}
+
+impl Bench {
+    fn banger(&self, home: &Path, args: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(self.programs.join("banger"))
+            .args(args)
+            .env("BANGER_HOME", home)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run banger")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "banger {} failed:\n{said}", args.join(" "));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn timed(&self, home: &Path, args: &[&str]) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        self.banger(home, args)?;
+        Ok(began.elapsed().as_secs_f64() * 1000.0)
+    }
+
+    fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let text = self.banger(&self.home, &[args, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| text)
+    }
+
+    fn measure(&self, pairs: usize) -> anyhow::Result<Value> {
+        fs::create_dir_all(&self.home)?;
+        let (ours, floor, ratio) = self.create_ready(pairs)?;
+        let exec = self.exec(pairs)?;
+        let own = self.own_cost(pairs)?;
+        Ok(json!({
+            "create_ready": {
+                "ratio": rounded(ratio, 3),
+                "n": pairs,
+                "ours_ms": rounded(ours, 1),
+                "floor_ms": rounded(floor, 1),
+            },
+            "own_cost_ms": {"median": rounded(own, 1), "n": pairs},
+            "exec_ms": {"median": rounded(exec, 1), "n": pairs},
+        }))
+    }
+
+    /// Medians of ours and of the floor in milliseconds, and the median of their ratios.
+    fn create_ready(&self, pairs: usize) -> anyhow::Result<(f64, f64, f64)> {
+        // Fetches kernel and image, fills every cache, and leaves a VM to take the floor's parts from.
+        self.banger(&self.home, &["vm", "create", "--name", "parts", "--vcpus", "1"])?;
+        let floor = self.floor_arguments()?;
+        self.banger(&self.home, &["vm", "delete", "-f", "parts"])?;
+        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..pairs {
+            // Who begins alternates too, so that what one leaves in caches favours neither.
+            let (mine, other) = if pair % 2 == 0 {
+                let mine = self.create()?;
+                (mine, self.floor(&floor)?)
+            } else {
+                let other = self.floor(&floor)?;
+                (self.create()?, other)
+            };
+            eprintln!("pair {:2}: ours {mine:.0} ms, floor {other:.0} ms", pair + 1);
+            ours.push(mine);
+            theirs.push(other);
+            ratios.push(mine / other);
+        }
+        Ok((median(&ours), median(&theirs), median(&ratios)))
+    }
+
+    fn create(&self) -> anyhow::Result<f64> {
+        let took =
+            self.timed(&self.home, &["vm", "create", "-q", "--name", "bench", "--vcpus", "1"])?;
+        self.banger(&self.home, &["vm", "delete", "-f", "bench"])?;
+        Ok(took)
+    }
+
+    fn floor(&self, arguments: &[String]) -> anyhow::Result<f64> {
+        let output = Command::new(self.root.join("bench/floor.sh"))
+            .args(arguments)
+            .env("VHOST_DEVICE_VSOCK", self.programs.join("vhost-device-vsock"))
+            .output()
+            .context("cannot run bench/floor.sh")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "bench/floor.sh failed:\n{said}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().parse().with_context(|| format!("bench/floor.sh said `{text}`"))
+    }
+
+    /// The parts of a VM of ours, as arguments of `bench/floor.sh`: read off its running QEMU.
+    fn floor_arguments(&self) -> anyhow::Result<Vec<String>> {
+        let show = self.json(&["vm", "show", "parts"])?;
+        let pid = show["pid"].as_u64().context("no pid")?;
+        let line = fs::read(format!("/proc/{pid}/cmdline"))?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let words: Vec<&str> = line.split('\0').collect();
+        let value = |name: &str| {
+            let at = words.iter().position(|word| *word == name);
+            at.and_then(|at| words.get(at + 1)).copied().with_context(|| format!("no {name}"))
+        };
+        let append = value("-append")?.to_owned();
+        let file = |fd: u32| -> anyhow::Result<String> {
+            let path = fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
+            Ok(path.display().to_string())
+        };
+        let (kernel, initramfs, modules, image) = (file(100)?, file(101)?, file(102)?, file(103)?);
+        let blank = |name: &str| -> anyhow::Result<String> {
+            let folder = self.home.join("cache/blank");
+            let found = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).find(|path| {
+                let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+                file.starts_with(name) && file.ends_with(".ext4")
+            });
+            Ok(found.with_context(|| format!("no blank {name}"))?.display().to_string())
+        };
+        let config = self.home.join("floor.json");
+        fs::write(&config, format!("{}\n", floor_config()))?;
+        let memory = show["memory_mib"].as_u64().context("no memory")?.to_string();
+        let config = config.display().to_string();
+        let (root, work) = (blank("layer")?, blank("work")?);
+        Ok(vec![config, kernel, initramfs, modules, image, root, work, append, memory])
+    }
+
+    fn exec(&self, runs: usize) -> anyhow::Result<f64> {
+        self.banger(&self.home, &["vm", "create", "-q", "--name", "exec", "--vcpus", "1"])?;
+        // Until the guest's init has settled, its start-up is what would be measured.
+        let settle = "systemctl is-system-running --wait >/dev/null 2>&1; true";
+        self.banger(&self.home, &["exec", "exec", "--", "sh", "-c", settle])?;
+        let times: anyhow::Result<Vec<f64>> =
+            (0..runs).map(|_| self.timed(&self.home, &["exec", "exec", "--", "true"])).collect();
+        self.banger(&self.home, &["vm", "delete", "-f", "exec"])?;
+        Ok(median(&times?))
+    }
+
+    /// Everything but the guest: QEMU and its companion are played by a program that answers at once.
+    fn own_cost(&self, runs: usize) -> anyhow::Result<f64> {
+        let status = Command::new(env!("CARGO"))
+            .current_dir(&self.root)
+            .args(["build", "--quiet", "--release", "--package", "banger-testkit"])
+            .status()?;
+        ensure!(status.success(), "the fake guest did not build");
+        let home = self.home.join("own-cost");
+        fs::create_dir_all(home.join("config"))?;
+        let fake = self.programs.join("fake-guest").display().to_string();
+        let config = format!("qemu_bin = \"{fake}\"\nvhost_device_vsock_bin = \"{fake}\"\n");
+        fs::write(home.join("config/config.toml"), config)?;
+        for shared in ["data", "cache"] {
+            let link = home.join(shared);
+            if !link.exists() {
+                std::os::unix::fs::symlink(self.home.join(shared), link)?;
+            }
+        }
+        let one = || {
+            let took = self.timed(&home, &["vm", "create", "-q", "--name", "own"]);
+            self.banger(&home, &["vm", "delete", "-f", "own"])?;
+            took
+        };
+        let times =
+            one().and_then(|_| (0..runs).map(|_| one()).collect::<anyhow::Result<Vec<f64>>>());
+        let _ = self.banger(&home, &["daemon", "stop"]);
+        Ok(median(&times?))
+    }
+}
+
+/// What the floor's guest is told: the same as ours is.
+fn floor_config() -> Value {
+    json!({
+        "protocol": 1,
+        "hostname": "floor",
+        "machine_id": "0123456789abcdef0123456789abcdef",
+        "root": {"disk": {"serial": "image"}, "layer": {"serial": "root"}},
+        "work": {"serial": "work"},
+        "modules": {"serial": "modules"},
+        "network": {
+            "mac": "02:00:00:00:00:01",
+            "addresses": ["10.0.2.15/24"],
+            "gateway": "10.0.2.2",
+            "dns": ["10.0.2.3"],
+            "search": [],
+            "mtu": null,
+        },
+        "files": [],
+        "env": {},
+        "clock_unix_ms": 0,
+        "entropy": "",
+        "entrypoint": [],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+        assert!(median(&[]).is_nan());
+        assert!((rounded(1.2345, 2) - 1.23).abs() < 1e-9);
+    }
 }

@@ -73,7 +73,9 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     for (name, lines) in &long_files {
         match exceptions.get(name) {
             Some(allowed) if lines <= allowed => {}
-            Some(allowed) => findings.push(format!("{name}: {lines} lines, {allowed} are excepted")),
+            Some(allowed) => {
+                findings.push(format!("{name}: {lines} lines, {allowed} are excepted"))
+            }
             None => findings.push(format!("{name}: {lines} lines, at most {MAX_FILE_LINES}")),
         }
     }
@@ -81,7 +83,8 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
         match long_files.get(name) {
             None => findings.push(format!("{name}: needs no exception any more, remove it")),
             Some(lines) if lines + 20 < *allowed => {
-                findings.push(format!("{name}: has {lines} lines, lower its exception of {allowed}"));
+                findings
+                    .push(format!("{name}: has {lines} lines, lower its exception of {allowed}"));
             }
             Some(_) => {}
         }
