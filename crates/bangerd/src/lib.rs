@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The daemon: configuration, folders, log, HTTP API, session socket, signals.
+//!
+//! It decides nothing about VMs: that is the engine's. Read [`daemon`] first: it is the way from an
+//! empty process to one that serves, and back.
+
+pub mod api;
+pub mod config;
+pub mod crash;
+pub mod daemon;
+pub mod doctor;
+pub mod failure;
+pub mod folders;
+pub mod lock;
+pub mod log;
+pub mod serve;
+pub mod session;
+pub mod sim;
+pub mod sim_agent;
+pub mod socket;
+pub mod stopping;

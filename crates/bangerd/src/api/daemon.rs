@@ -1,0 +1,59 @@
+//! The daemon about itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use banger_api::daemon::DaemonStatus;
+use banger_api::doctor::Check;
+use banger_api::{ApiError, routes};
+use utoipa::OpenApi;
+
+use super::body::JsonOrNothing;
+use super::{Answer, Description, Host, Shared};
+use crate::daemon::{BUILD_ID, VERSION};
+
+/// An empty object.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+/// How the daemon is.
+#[utoipa::path(get, path = routes::DAEMON, tag = "daemon", operation_id = "daemon_status",
+    responses((status = 200, body = DaemonStatus), (status = "default", body = ApiError)))]
+pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
+    Json(DaemonStatus {
+        pid: std::process::id(),
+        version: VERSION.into(),
+        build_id: BUILD_ID.into(),
+        socket: api.socket.display().to_string(),
+        log: api.log.display().to_string(),
+        uptime_s: api.since.elapsed().as_secs(),
+        vms: api.engine.list().await.len() as u64,
+        operations: api.engine.live_operations().len() as u64,
+        simulated: api.host == Host::Simulated,
+        defaults: api.engine.defaults(),
+    })
+}
+
+/// End the daemon; VMs keep running.
+#[utoipa::path(post, path = routes::DAEMON_STOP, tag = "daemon", operation_id = "daemon_stop",
+    request_body = Option<Empty>,
+    responses((status = 202, body = Empty), (status = "default", body = ApiError)))]
+pub async fn stop(State(api): Shared, _body: JsonOrNothing<Empty>) -> (StatusCode, Json<Empty>) {
+    api.stopping.ask();
+    (StatusCode::ACCEPTED, Json(Empty {}))
+}
+
+/// What the host has and lacks.
+#[utoipa::path(get, path = routes::DOCTOR, tag = "daemon", operation_id = "doctor",
+    responses((status = 200, body = [Check]), (status = "default", body = ApiError)))]
+pub async fn doctor(State(api): Shared) -> Answer<Json<Vec<Check>>> {
+    Ok(Json(crate::doctor::checks(&api).await))
+}
+
+/// This description.
+#[utoipa::path(get, path = routes::OPENAPI, tag = "daemon", operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
+pub async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}

@@ -1,0 +1,181 @@
+//! The HTTP API: one handler a route, all errors as [`ApiError`] in JSON.
+//!
+//! Handlers only translate; what changes anything runs in a task of its own, so that a client that
+//! goes away never leaves a half-done change.
+
+mod body;
+mod daemon;
+mod images;
+mod operations;
+mod vms;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use banger_api::{ApiError, ErrorCode, routes};
+use banger_engine::Engine;
+use utoipa::OpenApi;
+
+use crate::config::Config;
+use crate::stopping::Stopping;
+
+/// Whether VMs are real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// This host.
+    Real,
+    /// One in memory.
+    Simulated,
+}
+
+/// What handlers work with.
+pub struct Api {
+    /// All VMs.
+    pub engine: Arc<Engine>,
+    /// Configuration.
+    pub config: Config,
+    /// The API's own socket.
+    pub socket: PathBuf,
+    /// The daemon's log.
+    pub log: PathBuf,
+    /// Whether VMs are real.
+    pub host: Host,
+    /// When the daemon began.
+    pub since: Instant,
+    /// The way out.
+    pub stopping: Stopping,
+}
+
+type Shared = State<Arc<Api>>;
+
+/// An error as an answer.
+#[derive(Debug)]
+pub struct Failure(pub ApiError);
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, axum::Json(self.0)).into_response()
+    }
+}
+
+/// What a handler answers with.
+pub type Answer<T> = Result<T, Failure>;
+
+/// All routes.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route(routes::DAEMON, get(daemon::status))
+        .route(routes::DAEMON_STOP, post(daemon::stop))
+        .route(routes::DOCTOR, get(daemon::doctor))
+        .route(routes::OPENAPI, get(daemon::openapi))
+        .route(routes::VMS, get(vms::list).post(vms::create))
+        .route(routes::VM, get(vms::show))
+        .route(routes::VM_ACTION, post(vms::action))
+        .route(routes::VM_HEALTH, get(vms::health))
+        .route(routes::OPERATIONS, get(operations::list))
+        .route(routes::OPERATION, get(operations::show))
+        .route(routes::OPERATION_EVENTS, get(operations::events))
+        .route(routes::OPERATION_CANCEL, post(operations::cancel))
+        .route(routes::IMAGES, get(images::list))
+        .route(routes::IMAGE, get(images::show).delete(images::delete))
+        .route(routes::IMAGE_PULL, post(images::pull))
+        .route(routes::IMAGE_IMPORT, post(images::import))
+        .route(routes::KERNELS, get(images::kernels))
+        .route(routes::KERNEL, delete(images::delete_kernel))
+        .route(routes::KERNEL_PULL, post(images::pull_kernel))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown_route)
+        .layer(middleware::from_fn_with_state(api.clone(), gate))
+        .with_state(api)
+}
+
+/// Takes no new work on the way out.
+async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    if changes && api.stopping.is_asked() {
+        let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down");
+        return Failure(error.with_hint("run the command again")).into_response();
+    }
+    next.run(request).await
+}
+
+async fn unknown_route(request: Request) -> Failure {
+    let path: String =
+        request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
+    Failure(
+        ApiError::new(ErrorCode::BadRequest, format!("there is no route `{path}`"))
+            .with_hint(format!("`GET {}` describes all of them", routes::OPENAPI)),
+    )
+}
+
+async fn wrong_method(request: Request) -> Failure {
+    let method = request.method().as_str().chars().take(40).collect::<String>();
+    let path: String =
+        request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
+    Failure(
+        ApiError::new(ErrorCode::BadRequest, format!("`{path}` has no method `{method}`"))
+            .with_hint(format!("`GET {}` describes all of them", routes::OPENAPI)),
+    )
+}
+
+/// Runs a change to its end although the client may go away.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = "the daemon failed while it handled this request";
+            Err(ApiError::new(ErrorCode::Internal, text).caused_by(&panic))
+        }
+    }
+}
+
+/// The description of the API, OpenAPI 3.1.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "banger",
+        description = "MicroVMs on this host. Served on a Unix socket, to its owner only."
+    ),
+    paths(
+        daemon::status,
+        daemon::stop,
+        daemon::doctor,
+        daemon::openapi,
+        vms::list,
+        vms::create,
+        vms::show,
+        vms::action,
+        vms::health,
+        operations::list,
+        operations::show,
+        operations::events,
+        operations::cancel,
+        images::list,
+        images::show,
+        images::delete,
+        images::pull,
+        images::import,
+        images::kernels,
+        images::delete_kernel,
+        images::pull_kernel,
+    ),
+    components(schemas(banger_api::operation::OpEvent))
+)]
+pub struct Description;

@@ -1,0 +1,149 @@
+//! Operations and their events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use banger_api::operation::{OpEvent, OpEventKind, OpState, OperationView};
+use banger_api::{ApiError, ErrorCode, OpId, routes};
+use banger_engine::ops::Op;
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Deserialize;
+
+use super::body::{Asked, Segments, id};
+use super::{Answer, Shared, detached};
+use crate::api::daemon::Empty;
+
+/// Operations listed where no limit was given.
+const DEFAULT_LIMIT: u32 = 100;
+/// Most operations listed.
+const MAX_LIMIT: u32 = 10_000;
+/// A comment on an idle stream, so that a connection that died is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How much of a list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Limit {
+    /// At most this many, 100 where not given.
+    limit: Option<u32>,
+}
+
+/// The newest operations, newest first.
+#[utoipa::path(get, path = routes::OPERATIONS, tag = "operations",
+    operation_id = "operation_list", params(Limit),
+    responses((status = 200, body = [OperationView]), (status = "default", body = ApiError)))]
+pub async fn list(
+    State(api): Shared,
+    Asked(asked): Asked<Limit>,
+) -> Answer<Json<Vec<OperationView>>> {
+    let limit = asked.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        let text = format!("`limit` is {limit}: it must be 1 to {MAX_LIMIT}");
+        return Err(ApiError::new(ErrorCode::BadRequest, text).into());
+    }
+    Ok(Json(api.engine.operations(limit).await?))
+}
+
+/// One operation.
+#[utoipa::path(get, path = routes::OPERATION, tag = "operations", operation_id = "operation_show",
+    params(("operation" = String, Path, description = "op-xxxxxx")),
+    responses((status = 200, body = OperationView), (status = "default", body = ApiError)))]
+pub async fn show(
+    State(api): Shared,
+    Segments(operation): Segments<String>,
+) -> Answer<Json<OperationView>> {
+    Ok(Json(api.engine.operation(&id(&operation)?).await?))
+}
+
+/// Ask an operation to end and undo itself; one that has ended is left alone.
+#[utoipa::path(post, path = routes::OPERATION_CANCEL, tag = "operations",
+    operation_id = "operation_cancel",
+    params(("operation" = String, Path, description = "op-xxxxxx")),
+    responses((status = 202, body = Empty), (status = "default", body = ApiError)))]
+pub async fn cancel(
+    State(api): Shared,
+    Segments(operation): Segments<String>,
+) -> Answer<(StatusCode, Json<Empty>)> {
+    let operation: OpId = id(&operation)?;
+    detached(async move {
+        match api.engine.cancel(&operation).await {
+            // Not in memory any more, so it has ended, if there ever was one.
+            Err(error) if error.code == ErrorCode::NotFound => {
+                api.engine.operation(&operation).await.map(|_| ())
+            }
+            other => other,
+        }
+    })
+    .await?;
+    Ok((StatusCode::ACCEPTED, Json(Empty {})))
+}
+
+/// Follow an operation: one [`OpEvent`] an event, whose id is its `seq`; ends after the last one.
+#[utoipa::path(get, path = routes::OPERATION_EVENTS, tag = "operations",
+    operation_id = "operation_events",
+    params(
+        ("operation" = String, Path, description = "op-xxxxxx"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "`seq` of the last event seen"),
+    ),
+    responses(
+        (status = 200, description = "server-sent events, the data of each an `OpEvent`",
+            body = String, content_type = "text/event-stream"),
+        (status = "default", body = ApiError)
+    ))]
+pub async fn events(
+    State(api): Shared,
+    Segments(operation): Segments<String>,
+    headers: HeaderMap,
+) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+    let operation: OpId = id(&operation)?;
+    let seen = last_seen(&headers)?;
+    let events = match api.engine.follow(&operation) {
+        Some(op) => live(op, seen).boxed(),
+        None => {
+            let view = api.engine.operation(&operation).await?;
+            stream::iter([remembered(view, seen)]).boxed()
+        }
+    };
+    let events = events.map(|event| Ok(as_sse(&event)));
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn last_seen(headers: &HeaderMap) -> Result<u64, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(0) };
+    value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        ApiError::new(ErrorCode::BadRequest, "`Last-Event-ID` is not the `seq` of an event")
+    })
+}
+
+/// Everything after `seen`, as it happens, until the end.
+fn live(op: Arc<Op>, seen: u64) -> impl Stream<Item = OpEvent> + Send {
+    stream::unfold((op, seen), |(op, seen)| async move {
+        let news = op.next_after(seen).await;
+        let last = news.last()?.seq;
+        Some((stream::iter(news), (op, last)))
+    })
+    .flatten()
+}
+
+/// The end of an operation of which only the record is left.
+fn remembered(view: OperationView, seen: u64) -> OpEvent {
+    let what = match (view.state, view.error) {
+        (OpState::Succeeded, _) => OpEventKind::Succeeded { made: None },
+        (OpState::Failed | OpState::Running, Some(error)) => OpEventKind::Failed { error },
+        (OpState::Failed | OpState::Running, None) => {
+            OpEventKind::Failed { error: banger_engine::recovery::interrupted(&view.id) }
+        }
+    };
+    OpEvent { seq: seen.saturating_add(1), at_ms: 0, what }
+}
+
+fn as_sse(event: &OpEvent) -> Event {
+    let json = serde_json::to_string(event).unwrap_or_default();
+    Event::default().id(event.seq.to_string()).data(json)
+}

@@ -1,0 +1,92 @@
+//! VMs.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use banger_api::operation::Accepted;
+use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
+use banger_api::{ApiError, ErrorCode, routes};
+
+use super::body::{Json as Body, JsonOrNothing, Segments};
+use super::{Answer, Shared, detached};
+
+/// All VMs, by name.
+#[utoipa::path(get, path = routes::VMS, tag = "vms", operation_id = "vm_list",
+    responses((status = 200, body = [VmSummary]), (status = "default", body = ApiError)))]
+pub async fn list(State(api): Shared) -> Json<Vec<VmSummary>> {
+    Json(api.engine.list().await)
+}
+
+/// Make a VM, and start it where not asked otherwise.
+#[utoipa::path(post, path = routes::VMS, tag = "vms", operation_id = "vm_create",
+    request_body = CreateVm,
+    responses((status = 202, body = Accepted), (status = "default", body = ApiError)))]
+pub async fn create(
+    State(api): Shared,
+    Body(mut vm): Body<CreateVm>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    vm.image.get_or_insert_with(|| api.config.default_image.clone());
+    vm.nat.get_or_insert(api.config.nat);
+    Ok(accepted(detached(async move { api.engine.create(vm) }).await?))
+}
+
+/// Everything about one VM.
+#[utoipa::path(get, path = routes::VM, tag = "vms", operation_id = "vm_show",
+    params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
+    responses((status = 200, body = VmDetails), (status = "default", body = ApiError)))]
+pub async fn show(State(api): Shared, Segments(vm): Segments<String>) -> Answer<Json<VmDetails>> {
+    Ok(Json(api.engine.show(&vm).await?))
+}
+
+/// Ask something of a VM.
+#[utoipa::path(post, path = routes::VM_ACTION, tag = "vms", operation_id = "vm_action",
+    params(
+        ("vm" = String, Path, description = "name, id or unique prefix of an id"),
+        ("action" = VmAction, Path, description = "what to do"),
+    ),
+    request_body = Option<ActionOptions>,
+    responses((status = 202, body = Accepted), (status = 200, body = Accepted,
+        description = "It is so already"), (status = "default", body = ApiError)))]
+pub async fn action(
+    State(api): Shared,
+    Segments((vm, action)): Segments<(String, String)>,
+    JsonOrNothing(options): JsonOrNothing<ActionOptions>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let action = parse_action(&action)?;
+    let work = async move { api.engine.request(&vm, action, &options).await };
+    Ok(accepted(detached(work).await?))
+}
+
+/// Ask the agent of a VM.
+#[utoipa::path(get, path = routes::VM_HEALTH, tag = "vms", operation_id = "vm_health",
+    params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
+    responses((status = 200, body = VmHealth), (status = "default", body = ApiError)))]
+pub async fn health(State(api): Shared, Segments(vm): Segments<String>) -> Answer<Json<VmHealth>> {
+    Ok(Json(api.engine.health(&vm).await?))
+}
+
+fn parse_action(text: &str) -> Result<VmAction, ApiError> {
+    let known = [
+        VmAction::Start,
+        VmAction::Stop,
+        VmAction::Restart,
+        VmAction::Kill,
+        VmAction::Delete,
+        VmAction::Repair,
+    ];
+    known.into_iter().find(|action| action.as_str() == text).ok_or_else(|| {
+        let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+        let words: Vec<&str> = known.iter().map(|action| action.as_str()).collect();
+        let text = format!("`{shown}` is not one of {}", words.join(", "));
+        ApiError::new(ErrorCode::BadRequest, text)
+    })
+}
+
+/// `202` with the operation to follow, `200` where there is nothing to do.
+pub(super) fn accepted(accepted: Accepted) -> (StatusCode, Json<Accepted>) {
+    let status = match accepted.operation {
+        Some(_) => StatusCode::ACCEPTED,
+        None => StatusCode::OK,
+    };
+    (status, Json(accepted))
+}

@@ -1,0 +1,86 @@
+//! The configuration file as it is written: TOML, every key optional, unknown keys refused.
+
+use serde::Deserialize;
+
+use super::values::{
+    AbsolutePath, DiskSize, GuestFile, ImageName, InterfaceName, Level, MemorySize, Number, OnOff,
+    Storage, Subnet, Vcpus, Vmm, WebListen,
+};
+
+/// The whole file. Its fields are described at [`super::Config`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileConfig {
+    pub(super) log_level: Option<Level>,
+    pub(super) vmm: Option<Vmm>,
+    pub(super) storage: Option<Storage>,
+    pub(super) firecracker_bin: Option<AbsolutePath>,
+    pub(super) jailer_bin: Option<AbsolutePath>,
+    pub(super) qemu_bin: Option<AbsolutePath>,
+    pub(super) vhost_device_vsock_bin: Option<AbsolutePath>,
+    pub(super) ssh_key_path: Option<AbsolutePath>,
+    pub(super) default_image: Option<ImageName>,
+    pub(super) tap_pool_size: Option<Number<0, 256>>,
+    pub(super) web_listen: Option<WebListen>,
+    pub(super) boot_timeout_s: Option<Number<1, 86_400>>,
+    pub(super) network: Network,
+    pub(super) vm_defaults: VmDefaults,
+    pub(super) file_sync: Vec<FileSync>,
+}
+
+/// `[network]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    pub(super) bridge: Option<InterfaceName>,
+    pub(super) subnet: Option<Subnet>,
+    pub(super) nat: Option<OnOff>,
+}
+
+/// `[vm_defaults]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VmDefaults {
+    pub(super) vcpus: Option<Vcpus>,
+    pub(super) memory: Option<MemorySize>,
+    pub(super) disk_size: Option<DiskSize>,
+    pub(super) work_size: Option<DiskSize>,
+}
+
+/// `[[file_sync]]`: a file of the host that guests get a copy of.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSync {
+    /// Path on the host; `~/` is the user's home.
+    pub host: String,
+    /// Absolute path in the guest.
+    pub guest: GuestFile,
+}
+
+/// Why a file is refused, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFile {
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted from 1, in characters.
+    pub column: usize,
+    /// One line.
+    pub problem: String,
+}
+
+/// Reads the text of a file.
+///
+/// # Errors
+/// Broken TOML, an unknown key or a bad value, with its place.
+pub fn parse(text: &str) -> Result<FileConfig, BadFile> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.get(..start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        BadFile {
+            line: before.matches('\n').count() + 1,
+            column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
+            problem: error.message().lines().collect::<Vec<_>>().join(", "),
+        }
+    })
+}

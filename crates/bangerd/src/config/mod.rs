@@ -1,0 +1,313 @@
+//! The configuration: one TOML file and the environment, resolved in one place.
+//!
+//! Environment beats file beats defaults. Every key may also be set by a variable: `BANGER_` and the
+//! key in capitals, a dot becoming an underscore (`vm_defaults.memory` is
+//! `BANGER_VM_DEFAULTS_MEMORY`). The origin of each value is kept for `doctor`.
+
+pub mod file;
+pub mod values;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use banger_api::images::DEFAULT_IMAGE;
+use banger_api::limits::VmDefaults;
+use banger_api::{ApiError, ErrorCode};
+
+use file::{FileConfig, FileSync};
+use values::{
+    AbsolutePath, DiskSize, ImageName, InterfaceName, Level, Number, OnOff, Storage, Subnet, Vcpus,
+    Vmm, WebListen,
+};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The configuration file.
+    File,
+    /// This environment variable.
+    Variable(String),
+}
+
+/// A value with its origin, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// `vm_defaults.memory`.
+    pub key: &'static str,
+    /// As it would be written in the file; absent where there is none.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// The configuration of a daemon.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Least important level that is logged.
+    pub log_level: Level,
+    /// VMM to use; absent = the best one.
+    pub vmm: Option<String>,
+    /// Storage to use; absent = the best one.
+    pub storage: Option<String>,
+    /// Firecracker's program; absent = looked for.
+    pub firecracker_bin: Option<PathBuf>,
+    /// Firecracker's jailer; absent = looked for.
+    pub jailer_bin: Option<PathBuf>,
+    /// QEMU's program; absent = looked for.
+    pub qemu_bin: Option<PathBuf>,
+    /// QEMU's vsock companion; absent = looked for beside the daemon.
+    pub vhost_device_vsock_bin: Option<PathBuf>,
+    /// Key for ssh into guests; absent = made in the state folder.
+    pub ssh_key_path: Option<PathBuf>,
+    /// Image of a VM for which none is named.
+    pub default_image: String,
+    /// TAP devices kept ready.
+    pub tap_pool_size: u32,
+    /// Address of the web page; absent = no web page.
+    pub web_listen: Option<SocketAddr>,
+    /// How long a guest may take to become ready, in seconds.
+    pub boot_timeout_s: u32,
+    /// Bridge that VMs are attached to.
+    pub bridge: String,
+    /// Addresses of the VMs.
+    pub subnet: String,
+    /// Whether guests reach the outside where the request says nothing.
+    pub nat: bool,
+    /// vCPUs of a VM, where set.
+    pub vcpus: Option<u32>,
+    /// Memory of a VM in MiB, where set.
+    pub memory_mib: Option<u64>,
+    /// Root disk of a VM in bytes, where set.
+    pub root_bytes: Option<u64>,
+    /// Work disk of a VM in bytes, where set.
+    pub work_bytes: Option<u64>,
+    /// Files copied into guests.
+    pub file_sync: Vec<FileSync>,
+    /// Every value with its origin, in the order of the product page.
+    pub settings: Vec<Setting>,
+}
+
+/// Longest configuration file, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Reads the file, if there is one, and resolves it against the environment.
+///
+/// # Errors
+/// [`ErrorCode::BadRequest`] naming file, line and column, or the variable.
+pub fn load(
+    path: &Path,
+    env: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<Config, ApiError> {
+    let text = match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Ok(found) if found.len() > MAX_FILE => {
+            let text = format!("`{}` is larger than 1 MiB", path.display());
+            return Err(ApiError::new(ErrorCode::BadRequest, text));
+        }
+        Err(error) => return Err(crate::failure::io_failure("read", path, &error)),
+        Ok(_) => std::fs::read_to_string(path)
+            .map_err(|error| crate::failure::io_failure("read", path, &error))?,
+    };
+    let file = file::parse(&text).map_err(|bad| {
+        let place = format!("`{}` line {}, column {}", path.display(), bad.line, bad.column);
+        ApiError::new(ErrorCode::BadRequest, format!("{place}: {}", bad.problem))
+            .with_hint("every key is optional: correct it or leave it out")
+    })?;
+    resolve(file, env)
+}
+
+/// Resolves a file against the environment: the only place where values meet.
+///
+/// # Errors
+/// A variable with a bad value.
+pub fn resolve(
+    file: FileConfig,
+    env: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<Config, ApiError> {
+    let mut meet = Meet { env, settings: Vec::new() };
+    let network = file.network;
+    let vm = file.vm_defaults;
+    let program = |path: AbsolutePath| path.0;
+    let mut config = Config {
+        log_level: meet.pick("log_level", file.log_level, Level::default())?,
+        vmm: meet.pick("vmm", file.vmm, Vmm::default())?.wanted(),
+        storage: meet.pick("storage", file.storage, Storage::default())?.wanted(),
+        firecracker_bin: meet.maybe("firecracker_bin", file.firecracker_bin)?.map(program),
+        jailer_bin: meet.maybe("jailer_bin", file.jailer_bin)?.map(program),
+        qemu_bin: meet.maybe("qemu_bin", file.qemu_bin)?.map(program),
+        vhost_device_vsock_bin: meet
+            .maybe("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
+            .map(program),
+        ssh_key_path: meet.maybe("ssh_key_path", file.ssh_key_path)?.map(program),
+        default_image: meet
+            .pick("default_image", file.default_image, ImageName(DEFAULT_IMAGE.into()))?
+            .0,
+        tap_pool_size: meet.pick("tap_pool_size", file.tap_pool_size, Number(0))?.0,
+        web_listen: meet.maybe("web_listen", file.web_listen)?.map(|WebListen(address)| address),
+        boot_timeout_s: meet.pick("boot_timeout_s", file.boot_timeout_s, Number(120))?.0,
+        bridge: meet.pick("network.bridge", network.bridge, InterfaceName("banger0".into()))?.0,
+        subnet: meet.pick("network.subnet", network.subnet, Subnet("172.16.0.0/16".into()))?.0,
+        nat: meet.pick("network.nat", network.nat, OnOff(true))?.0,
+        vcpus: meet.maybe("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
+        memory_mib: meet.maybe("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
+        root_bytes: meet.maybe("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),
+        work_bytes: meet.maybe("vm_defaults.work_size", vm.work_size)?.map(|DiskSize(b)| b),
+        file_sync: file.file_sync,
+        settings: Vec::new(),
+    };
+    config.settings = meet.settings;
+    Ok(config)
+}
+
+impl Config {
+    /// What a VM gets on this host where nothing was asked for.
+    pub fn vm_defaults(&self, cpus: u32, memory_bytes: u64) -> VmDefaults {
+        let host = VmDefaults::for_host(cpus, memory_bytes);
+        VmDefaults {
+            vcpus: self.vcpus.unwrap_or(host.vcpus),
+            memory_mib: self.memory_mib.unwrap_or(host.memory_mib),
+            root_bytes: self.root_bytes.unwrap_or(host.root_bytes),
+            work_bytes: self.work_bytes.unwrap_or(host.work_bytes),
+        }
+    }
+}
+
+/// Variable that sets a key.
+pub fn variable(key: &str) -> String {
+    format!("BANGER_{}", key.replace('.', "_").to_uppercase())
+}
+
+struct Meet<E> {
+    env: E,
+    settings: Vec<Setting>,
+}
+
+impl<E: Fn(&str) -> Option<std::ffi::OsString>> Meet<E> {
+    fn maybe<T: FromStr<Err = String> + Display>(
+        &mut self,
+        key: &'static str,
+        file: Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let name = variable(key);
+        let set = (self.env)(&name).filter(|value| !value.is_empty());
+        let (value, origin) = match (set, file) {
+            (Some(set), _) => {
+                let text = set.to_string_lossy();
+                let value = text.parse::<T>().map_err(|problem| {
+                    ApiError::new(ErrorCode::BadRequest, format!("`{name}`: {problem}"))
+                })?;
+                (Some(value), Origin::Variable(name))
+            }
+            (None, Some(value)) => (Some(value), Origin::File),
+            (None, None) => (None, Origin::Default),
+        };
+        let shown = value.as_ref().map(T::to_string);
+        self.settings.push(Setting { key, value: shown, origin });
+        Ok(value)
+    }
+
+    fn pick<T: FromStr<Err = String> + Display>(
+        &mut self,
+        key: &'static str,
+        file: Option<T>,
+        default: T,
+    ) -> Result<T, ApiError> {
+        let value = self.maybe(key, file)?.unwrap_or(default);
+        if let Some(setting) = self.settings.last_mut() {
+            setting.value = Some(value.to_string());
+        }
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str, env: &[(&str, &str)]) -> Result<Config, ApiError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
+        load(&path, get)
+    }
+
+    fn problem(text: &str) -> String {
+        let message = with(text, &[]).unwrap_err().message;
+        message.split_once("config.toml` ").unwrap().1.to_owned()
+    }
+
+    fn origin(config: &Config, key: &str) -> Setting {
+        config.settings.iter().find(|setting| setting.key == key).unwrap().clone()
+    }
+
+    #[test]
+    fn nothing_is_needed() {
+        let config = load(Path::new("/nonexistent/config.toml"), |_| None).unwrap();
+        assert_eq!(config.default_image, "debian");
+        assert_eq!((config.boot_timeout_s, config.nat, config.vmm.clone()), (120, true, None));
+        assert_eq!(config.vm_defaults(8, 16 << 30), VmDefaults::for_host(8, 16 << 30));
+        assert!(config.settings.iter().all(|setting| setting.origin == Origin::Default));
+    }
+
+    #[test]
+    fn environment_beats_file_beats_defaults() {
+        let file = "log_level = \"warn\"\nvmm = \"qemu\"\nboot_timeout_s = 9\n\
+            [vm_defaults]\nvcpus = 3\nmemory = \"2G\"\ndisk_size = \"1GiB\"\n";
+        let env = [("BANGER_LOG_LEVEL", "debug"), ("BANGER_VM_DEFAULTS_VCPUS", "5")];
+        let config = with(file, &env).unwrap();
+        assert_eq!(config.log_level.to_string(), "debug");
+        assert_eq!(config.vmm.as_deref(), Some("qemu"));
+        assert_eq!(config.boot_timeout_s, 9);
+        let defaults = config.vm_defaults(8, 16 << 30);
+        assert_eq!((defaults.vcpus, defaults.memory_mib), (5, 2048));
+        assert_eq!((defaults.root_bytes, defaults.work_bytes), (1 << 30, 8 << 30));
+        let from = |key| origin(&config, key).origin;
+        assert_eq!(from("log_level"), Origin::Variable("BANGER_LOG_LEVEL".into()));
+        assert_eq!(from("vm_defaults.memory"), Origin::File);
+        assert_eq!(origin(&config, "vm_defaults.memory").value.as_deref(), Some("2GiB"));
+        assert_eq!(from("vm_defaults.work_size"), Origin::Default);
+    }
+
+    #[test]
+    fn all_keys_of_the_product_page_are_known() {
+        let file = "log_level = \"info\"\nvmm = \"auto\"\nstorage = \"overlay\"\n\
+            firecracker_bin = \"/f\"\njailer_bin = \"/j\"\nqemu_bin = \"/q\"\n\
+            vhost_device_vsock_bin = \"/v\"\nssh_key_path = \"/k\"\ndefault_image = \"alpine\"\n\
+            tap_pool_size = 4\nweb_listen = \"127.0.0.1:8080\"\n\
+            [network]\nbridge = \"br0\"\nsubnet = \"10.1.0.0/16\"\nnat = false\n\
+            [vm_defaults]\nwork_size = \"1G\"\n\
+            [[file_sync]]\nhost = \"~/.gitconfig\"\nguest = \"/root/.gitconfig\"\n";
+        let config = with(file, &[]).unwrap();
+        assert_eq!((config.tap_pool_size, config.nat), (4, false));
+        assert_eq!(config.file_sync.len(), 1);
+        assert_eq!(config.storage.as_deref(), Some("overlay"));
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_their_place() {
+        assert!(problem("\nvm = 1\n").starts_with("line 2, column 1: unknown field `vm`"));
+        assert!(problem("[network]\nnot = 1").starts_with("line 2, column 1: unknown field `not`"));
+        assert_eq!(
+            problem("log_level = \"loud\""),
+            "line 1, column 13: `loud` is not one of error, warn, info, debug, trace"
+        );
+        assert!(problem("vmm = \"xen\"").contains("`xen` is not one of auto, firecracker, qemu"));
+        assert!(problem("boot_timeout_s = 0").starts_with("line 1, column 18: `0` is not a whole"));
+        assert!(problem("boot_timeout_s = -1").starts_with("line 1, column 18: "));
+        assert!(problem("qemu_bin = \"qemu\"").contains("`qemu` is not an absolute path"));
+        assert!(problem("[vm_defaults]\nvcpus = 99").contains("99 vCPUs: a VM has 1 to 32"));
+        assert!(problem("[vm_defaults]\nmemory = \"1M\"").contains("1 MiB of memory"));
+        assert!(problem("[vm_defaults]\ndisk_size = \"0G\"").contains("more than zero"));
+        assert!(problem("[network]\nnat = \"yes\"").starts_with("line 2, column 7: "));
+        assert!(problem("[network]\nsubnet = \"10.0.0.0/99\"").contains("is not a subnet"));
+        assert!(problem("log_level = ").starts_with("line 1, column 13: "));
+        assert!(problem("[[file_sync]]\nhost = \"x\"").contains("missing field `guest`"));
+        let variable = with("", &[("BANGER_VMM", "xen")]).unwrap_err();
+        assert_eq!(variable.message, "`BANGER_VMM`: `xen` is not one of auto, firecracker, qemu");
+    }
+}

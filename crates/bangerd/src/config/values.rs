@@ -1,0 +1,314 @@
+//! Values of the configuration, each parsed from the same text in the file and in a variable.
+
+use std::fmt::{self, Display};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use banger_api::images::is_ref_name;
+use banger_api::limits;
+use banger_api::size::{MIB, parse_size};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Reads a value that is text in TOML through its own parser.
+struct TextVisitor<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = String>> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text in quotes")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// Reads a value that is a whole number in TOML through its own parser.
+struct NumberVisitor<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = String>> Visitor<'_> for NumberVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        number.to_string().parse().map_err(E::custom)
+    }
+}
+
+macro_rules! deserialize {
+    ($visitor:ident, $method:ident: $($name:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.$method($visitor(std::marker::PhantomData))
+            }
+        }
+    )+};
+}
+
+deserialize!(TextVisitor, deserialize_str: Level, Vmm, Storage, AbsolutePath, GuestFile, ImageName,
+    WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
+deserialize!(NumberVisitor, deserialize_i64: Vcpus);
+
+fn one_of(text: &str, words: &'static [&'static str]) -> Result<&'static str, String> {
+    words
+        .iter()
+        .find(|word| **word == text)
+        .copied()
+        .ok_or_else(|| format!("`{}` is not one of {}", shown(text), words.join(", ")))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $words:expr, $default:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name(&'static str);
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                one_of(text, &$words).map(Self)
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self($default)
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+    };
+}
+
+words!(
+    /// A level of the log.
+    Level, ["error", "warn", "info", "debug", "trace"], "info"
+);
+words!(
+    /// A VMM.
+    Vmm, ["auto", "firecracker", "qemu"], "auto"
+);
+words!(
+    /// A kind of storage.
+    Storage, ["auto", "reflink", "dm-snapshot", "overlay", "copy"], "auto"
+);
+
+impl Level {
+    /// As the log understands it.
+    pub fn filter(self) -> LevelFilter {
+        match self.0 {
+            "error" => LevelFilter::ERROR,
+            "warn" => LevelFilter::WARN,
+            "debug" => LevelFilter::DEBUG,
+            "trace" => LevelFilter::TRACE,
+            _ => LevelFilter::INFO,
+        }
+    }
+}
+
+impl Vmm {
+    /// The one that is asked for; `None` = the best.
+    pub fn wanted(self) -> Option<String> {
+        (self.0 != "auto").then(|| self.0.to_owned())
+    }
+}
+
+impl Storage {
+    /// The one that is asked for; `None` = the best.
+    pub fn wanted(self) -> Option<String> {
+        (self.0 != "auto").then(|| self.0.to_owned())
+    }
+}
+
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident($inner:ty), |$text:ident| $parse:expr, |$value:ident| $show:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub $inner);
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str($text: &str) -> Result<Self, String> {
+                $parse.map(Self)
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let $value = &self.0;
+                write!(f, "{}", $show)
+            }
+        }
+    };
+}
+
+checked_text!(
+    /// An absolute path on the host.
+    AbsolutePath(PathBuf),
+    |text| if text.starts_with('/') && !text.contains('\0') {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(format!("`{}` is not an absolute path", shown(text)))
+    },
+    |path| path.display()
+);
+checked_text!(
+    /// An absolute path in a guest.
+    GuestFile(String),
+    |text| if text.starts_with('/') && !text.ends_with('/') && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{}` is not an absolute path of a file", shown(text)))
+    },
+    |path| path
+);
+checked_text!(
+    /// Name of an image.
+    ImageName(String),
+    |text| if is_ref_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{}` is not a name for an image", shown(text)))
+    },
+    |name| name
+);
+checked_text!(
+    /// Address and port of the web page.
+    WebListen(SocketAddr),
+    |text| text
+        .parse::<SocketAddr>()
+        .map_err(|_| format!("`{}` is not an address and port", shown(text))),
+    |address| address
+);
+checked_text!(
+    /// Name of a network interface, at most 15 characters (IFNAMSIZ in netdevice(7)).
+    InterfaceName(String),
+    |text| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        let special = matches!(text, "." | "..");
+        if (1..=15).contains(&text.len()) && text.bytes().all(good) && !special {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("`{}` is not a name for a network interface", shown(text)))
+        }
+    },
+    |name| name
+);
+checked_text!(
+    /// An IPv4 network with room for a bridge and a VM.
+    Subnet(String),
+    |text| {
+        let parts = text.split_once('/').and_then(|(address, bits)| {
+            let address = address.parse::<IpAddr>().ok()?.is_ipv4();
+            let bits = bits.parse::<u8>().ok()?;
+            (address && (8..=29).contains(&bits)).then(|| text.to_owned())
+        });
+        parts.ok_or_else(|| format!("`{}` is not a subnet such as 172.16.0.0/16", shown(text)))
+    },
+    |subnet| subnet
+);
+checked_text!(
+    /// Memory of a VM in bytes, a whole number of MiB.
+    MemorySize(u64),
+    |text| parse_size(text).map_err(|bad| bad.to_string()).and_then(|bytes| {
+        limits::check_memory_mib(bytes / MIB).map_err(|bad| bad.to_string())?;
+        Ok(bytes)
+    }),
+    |bytes| exact_size(*bytes)
+);
+checked_text!(
+    /// Virtual size of a disk in bytes.
+    DiskSize(u64),
+    |text| parse_size(text).map_err(|bad| bad.to_string()).and_then(|bytes| {
+        limits::check_disk("disk", bytes).map_err(|bad| bad.to_string())?;
+        Ok(bytes)
+    }),
+    |bytes| exact_size(*bytes)
+);
+checked_text!(
+    /// vCPUs of a VM.
+    Vcpus(u32),
+    |text| {
+        let number = text.parse().map_err(|_| format!("`{}` is not a number", shown(text)))?;
+        limits::check_vcpus(number).map(|()| number).map_err(|bad| bad.to_string())
+    },
+    |number| number
+);
+
+impl MemorySize {
+    /// In MiB.
+    pub fn mib(&self) -> u64 {
+        self.0 / MIB
+    }
+}
+
+/// A size that reads back as the same number.
+fn exact_size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fitting = units.iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift);
+    fitting.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+/// A whole number within limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number<const LEAST: u32, const MOST: u32>(pub u32);
+
+impl<const LEAST: u32, const MOST: u32> FromStr for Number<LEAST, MOST> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse::<u32>().ok().filter(|number| (LEAST..=MOST).contains(number));
+        number.map(Self).ok_or_else(|| {
+            format!("`{}` is not a whole number from {LEAST} to {MOST}", shown(text))
+        })
+    }
+}
+
+impl<const LEAST: u32, const MOST: u32> Display for Number<LEAST, MOST> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(NumberVisitor(std::marker::PhantomData))
+    }
+}
+
+/// Yes or no: `true` and `false` in the file, also `on` and `off` in a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct OnOff(pub bool);
+
+impl FromStr for OnOff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "on" => Ok(Self(true)),
+            "false" | "off" => Ok(Self(false)),
+            other => Err(format!("`{}` is not one of true, false, on, off", shown(other))),
+        }
+    }
+}
+
+impl Display for OnOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,60 @@
+//! Crash points: a test has the daemon abort at a named place, to see what its successor finds.
+//!
+//! `BANGER_ABORT_AT=start.shim.before` aborts when that point is first reached,
+//! `BANGER_ABORT_AT=start.shim.before@3` when it is reached for the third time. Without it the points
+//! cost a comparison.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::drivers::CrashPoints;
+
+/// Name of the variable.
+pub const VARIABLE: &str = "BANGER_ABORT_AT";
+
+/// The crash points for a value of [`VARIABLE`].
+///
+/// # Errors
+/// What follows the `@` is not a number above zero.
+pub fn points(value: Option<&str>) -> Result<CrashPoints, ApiError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(Arc::new(|_| ()));
+    };
+    let (name, hit) = match value.split_once('@') {
+        None => (value, 1),
+        Some((name, hit)) => match hit.parse::<u64>() {
+            Ok(hit) if hit > 0 => (name, hit),
+            _ => {
+                let text = format!("`{VARIABLE}` is `{value}`: `{hit}` is not a number of hits");
+                return Err(ApiError::new(ErrorCode::BadRequest, text));
+            }
+        },
+    };
+    let name = name.to_owned();
+    let left = AtomicU64::new(hit);
+    Ok(Arc::new(move |point| {
+        if point == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::error!(point, "abort, as asked");
+            std::process::abort();
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_checked() {
+        assert!(points(None).is_ok() && points(Some("")).is_ok());
+        for bad in ["a@", "a@0", "a@x", "a@-1"] {
+            assert!(points(Some(bad)).is_err(), "{bad}");
+        }
+        // Other points, and earlier hits, go by.
+        let third = points(Some("a@3")).unwrap();
+        third("b");
+        third("a");
+        third("a");
+    }
+}

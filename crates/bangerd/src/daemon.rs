@@ -1,0 +1,184 @@
+//! From an empty process to a daemon that serves, and back.
+//!
+//! The order matters: lock before anything is looked at, log before anything can go wrong quietly,
+//! store and recovery before sockets, sockets before `ready`. Whoever started the daemon reads one
+//! line from its standard output: `ready`, or `error ` and an [`ApiError`] in JSON.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use banger_api::paths::Paths;
+use banger_api::{ApiError, ErrorCode, exit};
+use banger_engine::Engine;
+use banger_engine::drivers::{CrashPoints, Drivers};
+use banger_engine::store::Store;
+
+use crate::api::{self, Api, Host};
+use crate::config::{self, Config};
+use crate::crash;
+use crate::folders;
+use crate::lock::Lock;
+use crate::log::{self, Rotating};
+use crate::serve;
+use crate::session;
+use crate::sim;
+use crate::socket::Socket;
+use crate::stopping::{self, Signals, Stopping};
+
+/// Version of the daemon.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Identifies the sources it was built from.
+pub const BUILD_ID: &str = env!("BANGER_BUILD_ID");
+
+/// For threads in the middle of a system call; tasks are dropped at once, and the store is closed.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Locks of a daemon: one daemon a state folder, one a run folder.
+type Locks = [Lock; 2];
+
+/// Everything that is decided before the first thread.
+struct Setup {
+    paths: Paths,
+    config: Config,
+    crash: CrashPoints,
+    locks: Locks,
+}
+
+/// Runs the daemon to its end.
+pub fn main(host: Host) -> ExitCode {
+    let ended = prepare().and_then(|setup| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| {
+            ApiError::new(ErrorCode::Internal, "cannot start threads").caused_by(&error)
+        })?;
+        let ended = runtime.block_on(run(setup, host));
+        // What still runs was waited for long enough; the next daemon finishes it.
+        runtime.shutdown_timeout(LAST_WAIT);
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+fn prepare() -> Result<Setup, ApiError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let uid = rustix::process::geteuid().as_raw();
+    let paths = Paths::resolve(|name| std::env::var_os(name), uid)?;
+    let config = config::load(&paths.config_file(), |name| std::env::var_os(name))?;
+    let crash = crash::points(std::env::var(crash::VARIABLE).ok().as_deref())?;
+    folders::make(&paths)?;
+    let locks = [Lock::take(&paths.state)?, Lock::take(&paths.run)?];
+    let log = Rotating::open(&paths.daemon_log(), log::MAX_BYTES)?;
+    log::install(log, config.log_level.filter());
+    raise_descriptor_limit();
+    Ok(Setup { paths, config, crash, locks })
+}
+
+/// Each session and each VM takes descriptors; the usual soft limit of 1024 is for select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %error, "the limit of open files stays as it is");
+    }
+}
+
+fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {
+    Ok(Arc::new(banger_store::Store::open(&paths.state.join(banger_store::FILE_NAME))?))
+}
+
+fn drivers(setup: &Setup, host: Host) -> Result<Drivers, ApiError> {
+    match host {
+        Host::Simulated => sim::open(&setup.paths.state, setup.crash.clone()),
+        Host::Real => {
+            Err(ApiError::new(ErrorCode::HostNotReady, "this build has only the simulated host")
+                .with_hint("start it with `--sim`"))
+        }
+    }
+}
+
+async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
+    tracing::info!(version = VERSION, build_id = BUILD_ID, ?host, "begin");
+    let mut signals = Signals::take()?;
+    let drivers = drivers(&setup, host)?;
+    let capacity = drivers.host.capacity();
+    let defaults = setup.config.vm_defaults(capacity.cpus, capacity.memory_bytes);
+    let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;
+    let Setup { paths, config, mut locks, .. } = setup;
+    let stopping = Stopping::default();
+    let api_socket = Socket::bind(&paths.socket())?;
+    let session_socket = Socket::bind(&paths.session_socket())?;
+    let router = api::router(Arc::new(Api {
+        engine: engine.clone(),
+        config,
+        socket: paths.socket(),
+        log: paths.daemon_log(),
+        host,
+        since: Instant::now(),
+        stopping: stopping.clone(),
+    }));
+    let http = {
+        let stopping = stopping.clone();
+        serve::accept(api_socket, stopping.clone(), serve::MAX_CONNECTIONS, move |stream| {
+            serve::http(stream, router.clone(), stopping.clone())
+        })
+    };
+    let sessions = {
+        let (stopping, engine) = (stopping.clone(), engine.clone());
+        serve::accept(session_socket, stopping.clone(), session::MAX_CONNECTIONS, move |stream| {
+            session::serve(stream, engine.clone(), stopping.clone())
+        })
+    };
+    let serving = [tokio::spawn(http), tokio::spawn(sessions)];
+    say("ready");
+    tokio::select! {
+        () = signals.next() => stopping.ask(),
+        () = stopping.asked() => {}
+    }
+    tracing::info!("stopping");
+    for lock in &mut locks {
+        if let Err(error) = lock.say_stopping() {
+            tracing::warn!(error = %error, "the next daemon will not wait for this one");
+        }
+    }
+    for accepting in serving {
+        // Returns at once, and removes its socket.
+        let _ = accepting.await;
+    }
+    stopping::drain(&engine, &mut signals).await;
+    tracing::info!("end");
+    Ok(())
+}
+
+fn report(error: &ApiError) {
+    tracing::error!(error = %error, causes = ?error.causes, "the daemon did not start");
+    let json = serde_json::to_string(error).unwrap_or_default();
+    eprintln!("error: {}", error.message);
+    for cause in &error.causes {
+        eprintln!("  because: {cause}");
+    }
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+    say(&format!("error {json}"));
+}
+
+/// Says the one line that whoever started the daemon waits for, then closes standard output.
+fn say(line: &str) {
+    // Nobody may be there to hear it.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
+    if let Ok(null) = null
+        && let Err(error) = rustix::stdio::dup2_stdout(&null)
+    {
+        tracing::warn!(error = %error, "standard output stays open");
+    }
+}

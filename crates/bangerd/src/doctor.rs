@@ -1,0 +1,62 @@
+//! What `banger doctor` shows: the host's checks, what could not be loaded, and where every value of
+//! the configuration came from.
+
+use banger_api::doctor::{Check, Verdict};
+
+use crate::api::Api;
+use crate::config::{Origin, Setting};
+
+/// All checks. Nothing is changed.
+pub async fn checks(api: &Api) -> Vec<Check> {
+    let mut checks = api.engine.drivers().host.doctor().await;
+    checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
+    checks.extend(api.config.settings.iter().map(setting));
+    checks
+}
+
+fn unreadable(id: &str, why: &str) -> Check {
+    Check {
+        code: "store.vm".into(),
+        verdict: Verdict::Missing,
+        seen: format!("the record of VM `{id}` cannot be understood: {why}"),
+        hint: Some("use the version of banger that wrote it".into()),
+        needed_for: vec!["start".into()],
+    }
+}
+
+fn setting(setting: &Setting) -> Check {
+    let value = match &setting.value {
+        Some(value) => format!("`{value}`"),
+        None => "not set".into(),
+    };
+    let origin = match &setting.origin {
+        Origin::Default => "by default".into(),
+        Origin::File => "from the configuration file".into(),
+        Origin::Variable(name) => format!("from the variable `{name}`"),
+    };
+    Check {
+        code: format!("config.{}", setting.key),
+        verdict: Verdict::Ok,
+        seen: format!("{value}, {origin}"),
+        hint: None,
+        needed_for: vec!["config".into()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_says_where_it_came_from() {
+        let seen = |value: Option<&str>, origin| {
+            setting(&Setting { key: "vmm", value: value.map(str::to_owned), origin }).seen
+        };
+        assert_eq!(seen(Some("qemu"), Origin::File), "`qemu`, from the configuration file");
+        assert_eq!(
+            seen(Some("qemu"), Origin::Variable("BANGER_VMM".into())),
+            "`qemu`, from the variable `BANGER_VMM`"
+        );
+        assert_eq!(seen(None, Origin::Default), "not set, by default");
+    }
+}

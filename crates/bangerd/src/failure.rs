@@ -1,0 +1,39 @@
+//! Failures of the operating system as errors that can be shown.
+
+use std::io;
+use std::path::Path;
+
+use banger_api::{ApiError, ErrorCode};
+
+/// `cannot <what> <path>`, with the system's own words as its cause.
+pub fn io_failure(what: &str, path: &Path, error: &io::Error) -> ApiError {
+    let code = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => ErrorCode::ReadOnly,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        _ => ErrorCode::Internal,
+    };
+    let failure =
+        ApiError::new(code, format!("cannot {what} `{}`", path.display())).caused_by(error);
+    match code {
+        ErrorCode::ReadOnly => failure.with_hint(
+            "make it writable for your user, or choose another folder with `BANGER_HOME`",
+        ),
+        ErrorCode::NoSpace => failure.with_hint("free some disk space"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_follows_the_cause() {
+        let path = Path::new("/x/y");
+        let code = |errno| io_failure("write", path, &io::Error::from_raw_os_error(errno)).code;
+        assert_eq!(code(30), ErrorCode::ReadOnly, "EROFS");
+        assert_eq!(code(13), ErrorCode::ReadOnly, "EACCES");
+        assert_eq!(code(28), ErrorCode::NoSpace, "ENOSPC");
+        assert_eq!(code(20), ErrorCode::Internal, "ENOTDIR");
+    }
+}

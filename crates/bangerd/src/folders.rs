@@ -1,0 +1,43 @@
+//! The daemon's folders: made where they are missing, readable by their owner only.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use banger_api::paths::Paths;
+use banger_api::{ApiError, ErrorCode};
+
+use crate::failure::io_failure;
+
+/// Makes all folders (mkdir(2) with mode 0700) and checks that what was there is ours.
+///
+/// # Errors
+/// A folder that cannot be made, is no folder, or belongs to somebody else.
+pub fn make(paths: &Paths) -> Result<(), ApiError> {
+    let log = paths.log_folder();
+    for folder in [&paths.state, &log, &paths.data, &paths.cache, &paths.run] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| io_failure("make the folder", folder, &error))?;
+        check_owner(folder)?;
+    }
+    Ok(())
+}
+
+fn check_owner(folder: &Path) -> Result<(), ApiError> {
+    let found =
+        fs::metadata(folder).map_err(|error| io_failure("look at the folder", folder, &error))?;
+    let ours = rustix::process::geteuid().as_raw();
+    if found.uid() == ours {
+        return Ok(());
+    }
+    let text = format!(
+        "the folder `{}` belongs to user {}, but the daemon runs as user {ours}",
+        folder.display(),
+        found.uid()
+    );
+    Err(ApiError::new(ErrorCode::HostNotReady, text)
+        .with_hint("choose another folder with `BANGER_HOME`"))
+}

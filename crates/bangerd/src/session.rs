@@ -1,0 +1,132 @@
+//! The session socket: hands out connections to agents, and keeps session-bound VMs alive.
+//!
+//! The protocol is described in [`banger_api::session`].
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_api::session::{MAX_LINE, SessionAnswer, SessionRequest};
+use banger_api::{ApiError, ErrorCode, VmId};
+use banger_engine::Engine;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixStream;
+
+use crate::stopping::Stopping;
+
+/// Connections served at the same time: most of them hold a VM.
+pub const MAX_CONNECTIONS: usize = 4096;
+/// Longest time for the request to arrive, and for the answer to be taken.
+const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a guest's agent to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves one connection.
+pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stopping) {
+    let request = match tokio::time::timeout(LINE_TIMEOUT, read_request(&mut stream)).await {
+        Ok(Ok(Some(request))) => request,
+        // Somebody looked whether we are here.
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return refuse(&stream, error).await,
+        Err(_) => return refuse(&stream, bad("no request came within 10 s")).await,
+    };
+    match request {
+        SessionRequest::Agent { vm } => match connect(&engine, &vm).await {
+            Ok(agent) => answer(&stream, &SessionAnswer::Connected, Some(&agent)).await,
+            Err(error) => refuse(&stream, error).await,
+        },
+        SessionRequest::Hold { vm } => match engine.hold(&vm) {
+            Ok(id) => hold(stream, engine, &id, stopping).await,
+            Err(error) => refuse(&stream, error).await,
+        },
+    }
+}
+
+async fn connect(engine: &Engine, vm: &str) -> Result<OwnedFd, ApiError> {
+    let plan = engine.running_plan(vm)?;
+    let connecting = engine.drivers().guest.connect(&plan);
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        let text = format!("the agent of `{}` took no connection within {seconds} s", plan.name);
+        Err(ApiError::new(ErrorCode::GuestFailed, text)
+            .with_hint(format!("`banger vm health {}` asks it again", plan.name)))
+    })
+}
+
+/// Holds the VM until the client closes the connection, however that comes about.
+async fn hold(mut stream: UnixStream, engine: Arc<Engine>, vm: &VmId, stopping: Stopping) {
+    answer(&stream, &SessionAnswer::Held, None).await;
+    let mut byte = [0];
+    tokio::select! {
+        // Nothing is to be said on it any more: whatever comes is the end.
+        _ = stream.read(&mut byte) => engine.let_go(vm).await,
+        // The end of the daemon is not the end of the session: the next one is asked to hold it.
+        () = stopping.asked() => {}
+    }
+}
+
+fn bad(text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, text)
+}
+
+/// The first line; `None` where there is none.
+async fn read_request(stream: &mut UnixStream) -> Result<Option<SessionRequest>, ApiError> {
+    let mut line = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let count = stream
+            .read(&mut piece)
+            .await
+            .map_err(|error| bad("the request cannot be read").caused_by(&error))?;
+        line.extend_from_slice(piece.get(..count).unwrap_or_default());
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            let parsed = serde_json::from_slice(line.get(..end).unwrap_or_default());
+            return parsed.map(Some).map_err(|error| {
+                let problem: String = error.to_string().chars().take(400).collect();
+                bad(format!("the request is not as it should be: {}", problem.escape_debug()))
+            });
+        }
+        match (count, line.len()) {
+            (0, 0) => return Ok(None),
+            (0, _) => return Err(bad("the request has no end of line")),
+            (_, length) if length > MAX_LINE => {
+                return Err(bad(format!("the request is longer than {MAX_LINE} bytes")));
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn refuse(stream: &UnixStream, error: ApiError) {
+    answer(stream, &SessionAnswer::Refused { error }, None).await;
+}
+
+/// Sends the line, and the descriptor with it. A client that is gone needs no answer.
+async fn answer(stream: &UnixStream, answer: &SessionAnswer, agent: Option<&OwnedFd>) {
+    let mut line = serde_json::to_vec(answer).unwrap_or_default();
+    line.push(b'\n');
+    let sent = tokio::time::timeout(LINE_TIMEOUT, send(stream, &line, agent)).await;
+    if let Ok(Err(error)) = sent {
+        tracing::debug!(error = %error, "a session's answer was not taken");
+    }
+}
+
+async fn send(stream: &UnixStream, line: &[u8], agent: Option<&OwnedFd>) -> io::Result<()> {
+    let mut agent = agent;
+    let mut rest = line;
+    while !rest.is_empty() {
+        let sent = stream
+            .async_io(Interest::WRITABLE, || match agent {
+                // A line is far smaller than a socket's buffer, so it goes in one piece.
+                Some(agent) => {
+                    banger_sys::scm::send_with_fd(stream, rest, agent.as_fd()).map(|()| rest.len())
+                }
+                None => stream.try_write(rest),
+            })
+            .await?;
+        rest = rest.get(sent..).unwrap_or_default();
+        agent = None;
+    }
+    Ok(())
+}

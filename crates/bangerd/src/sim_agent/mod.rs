@@ -1,0 +1,187 @@
+//! The agent of a simulated guest: speaks the protocol of the real one, and runs a handful of
+//! commands of its own. Nothing runs on the host.
+//!
+//! It lives in the daemon, so its sessions end with the daemon; those of real guests do not.
+
+mod exec;
+mod shell;
+mod terminal;
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+
+use banger_agent_proto::exec::{ExecRequest, UPGRADE};
+use banger_agent_proto::http::{ErrorBody, Health, ListeningPort, Ports};
+use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY, PROTOCOL_MAX, PROTOCOL_MIN};
+use banger_api::{ApiError, ErrorCode, OpId};
+use banger_engine::drivers::{Guest, Vmm};
+use banger_engine::plan::{RunPlan, VmPlan};
+use banger_engine::sim::Sim;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, UPGRADE as UPGRADE_HEADER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::UnixStream;
+
+/// A guest: the host it is on, and what it is.
+struct Machine {
+    sim: Arc<Sim>,
+    vm: VmPlan,
+}
+
+/// A connection to the agent of a VM, as the real host would make it.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn connect(sim: Arc<Sim>, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
+    let failed = |error: std::io::Error| {
+        let text = format!("no connection to the simulated agent of `{}`", vm.name);
+        ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
+    };
+    let (client, agent) = StdStream::pair().map_err(failed)?;
+    agent.set_nonblocking(true).map_err(failed)?;
+    let agent = UnixStream::from_std(agent).map_err(failed)?;
+    let machine = Arc::new(Machine { sim, vm: vm.clone() });
+    tokio::spawn(async move {
+        let power = machine.clone();
+        tokio::select! {
+            () = serve(machine, agent) => {}
+            // A guest that ends takes its connections along.
+            () = power.off() => {}
+        }
+    });
+    Ok(OwnedFd::from(client))
+}
+
+impl Machine {
+    /// Resolves when the VMM has ended.
+    async fn off(&self) {
+        // The simulated VMM is found by the VM alone.
+        let run = RunPlan {
+            operation: OpId::from_entropy(0),
+            host_boot_id: String::new(),
+            shim: None,
+            vmm_pid: None,
+            boot_id: None,
+        };
+        self.sim.exited(&self.vm, &run).await;
+    }
+}
+
+async fn serve(machine: Arc<Machine>, stream: UnixStream) {
+    let sessions = exec::Sessions::default();
+    let service = {
+        let sessions = sessions.clone();
+        service_fn(move |request| {
+            let (machine, sessions) = (machine.clone(), sessions.clone());
+            async move { Ok::<_, Infallible>(answer(machine, sessions, request).await) }
+        })
+    };
+    let served = http1::Builder::new()
+        .max_buf_size(MAX_HTTP_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "a connection to a simulated agent ended");
+    }
+    sessions.ended().await;
+}
+
+async fn answer(
+    machine: Arc<Machine>,
+    sessions: exec::Sessions,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/healthz") => health(&machine).await,
+        (&Method::GET, "/ports") => json(StatusCode::OK, &ports()),
+        (&Method::POST, "/exec") => match start(machine, sessions, request).await {
+            Ok(switching) => switching,
+            Err(problem) => refused(StatusCode::BAD_REQUEST, problem),
+        },
+        _ => refused(StatusCode::NOT_FOUND, "a simulated agent does not have this".into()),
+    }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
+}
+
+fn refused(status: StatusCode, error: String) -> Response<Full<Bytes>> {
+    json(status, &ErrorBody { error })
+}
+
+async fn health(machine: &Machine) -> Response<Full<Bytes>> {
+    match machine.sim.health(&machine.vm).await {
+        Ok(health) => {
+            let health = Health {
+                status: "ok".into(),
+                boot_id: health.boot_id,
+                build: "simulated".into(),
+                protocol_min: PROTOCOL_MIN,
+                protocol_max: PROTOCOL_MAX,
+                uptime_ms: health.uptime_ms,
+                root_used_bytes: None,
+            };
+            json(StatusCode::OK, &health)
+        }
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.message),
+    }
+}
+
+fn ports() -> Ports {
+    let sshd = ListeningPort {
+        protocol: "tcp".into(),
+        address: "0.0.0.0".into(),
+        port: 22,
+        pid: Some(1),
+        process: Some("sshd".into()),
+    };
+    Ports { ports: vec![sshd] }
+}
+
+/// Checks the request and switches the connection to frames.
+async fn start(
+    machine: Arc<Machine>,
+    sessions: exec::Sessions,
+    mut request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, String> {
+    let wanted = request.headers().get(UPGRADE_HEADER).and_then(|value| value.to_str().ok());
+    if wanted != Some(UPGRADE) {
+        return Err(format!("the request must upgrade to `{UPGRADE}`"));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let body = Limited::new(request.into_body(), MAX_JSON_BODY).collect().await;
+    let body = body.map_err(|error| format!("the body is not whole: {error}"))?.to_bytes();
+    let command: ExecRequest =
+        serde_json::from_slice(&body).map_err(|error| format!("the body is wrong: {error}"))?;
+    if let Some(user) = command.user.as_ref().filter(|user| !["root", "0"].contains(&user.as_str()))
+    {
+        return Err(format!("there is no user `{user}`"));
+    }
+    if let Some(cwd) = command.cwd.as_ref().filter(|cwd| !cwd.starts_with('/')) {
+        return Err(format!("there is no folder `{cwd}`"));
+    }
+    sessions.begin(async move {
+        match upgrade.await {
+            Ok(stream) => exec::run(machine, command, TokioIo::new(stream)).await,
+            Err(error) => tracing::debug!(error = %error, "an exec was not upgraded"),
+        }
+    });
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE_HEADER, UPGRADE)
+        .body(Full::default())
+        .map_err(|error| error.to_string())
+}
