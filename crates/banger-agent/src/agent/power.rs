@@ -44,10 +44,47 @@ pub fn go_down(mode: PowerMode) -> Result<(), Fault> {
     // Whatever init does, and even if the host loses patience, what was written is on disk.
     rustix::fs::sync();
     match way(&read("/proc/1/comm")) {
-        Way::Signal => signal::send(Target::Process(Pid::INIT), number)
-            .context(|| "cannot signal init".to_owned()),
+        Way::Signal if init_hears(number) => signal_init(number),
+        Way::Signal => {
+            // An init that has only just been executed would lose the signal: it has no handler yet.
+            std::thread::spawn(move || {
+                for _ in 0..EARLY_TRIES {
+                    if init_hears(number) {
+                        break;
+                    }
+                    std::thread::sleep(EARLY_PAUSE);
+                }
+                if let Err(fault) = signal_init(number) {
+                    eprintln!("banger-agent: {fault}");
+                }
+            });
+            Ok(())
+        }
         Way::Program => run_program(name),
     }
+}
+
+fn signal_init(number: i32) -> Result<(), Fault> {
+    signal::send(Target::Process(Pid::INIT), number).context(|| "cannot signal init".to_owned())
+}
+
+/// How often, and how long between, an init that does not hear yet is looked at: a minute in all.
+const EARLY_TRIES: u32 = 1200;
+const EARLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Whether init catches this signal, or holds it back to read it from a descriptor (signalfd(2)).
+fn init_hears(number: i32) -> bool {
+    hears(&read("/proc/1/status"), number)
+}
+
+/// `SigBlk` and `SigCgt` of proc(5): hexadecimal masks, signal 1 in the lowest bit.
+fn hears(status: &str, number: i32) -> bool {
+    let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
+    ["SigBlk:", "SigCgt:"].iter().any(|name| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
+    })
 }
 
 fn way(comm: &str) -> Way {
@@ -143,6 +180,13 @@ mod tests {
             let requested = Some(PowerMode::Poweroff);
             assert_eq!(interpret(cmdline, comm, requested), PowerMode::Reboot, "{cmdline}");
         }
+    }
+
+    #[test]
+    fn a_signal_is_heard_when_it_is_caught_or_held_back() {
+        let status = "Name:\tsystemd\nSigBlk:\t0000000000000001\nSigCgt:\t0000002000000000\n";
+        assert!(hears(status, 1) && hears(status, 38));
+        assert!(!hears(status, 2) && !hears("", 1) && !hears(status, 0));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Session {
         for (source, events) in ready {
             match source {
                 Source::Client => self.client_ready(events),
-                Source::Stdin => self.feed(),
+                Source::Stdin => self.stdin_ready(events),
                 Source::Output(output) => drop(self.collect(output)),
                 Source::End => self.reap(),
             }
@@ -347,6 +347,14 @@ impl Session {
         }
     }
 
+    fn stdin_ready(&mut self, events: PollFlags) {
+        // Nothing to write and yet an event: the pipe's reader has gone.
+        if self.incoming.is_empty() && events.contains(PollFlags::ERR) {
+            self.stdin = None;
+        }
+        self.feed();
+    }
+
     /// Hands input to the command, and credit to the client.
     fn feed(&mut self) {
         let written = match &self.stdin {
@@ -356,7 +364,6 @@ impl Session {
                 self.incoming.clear();
                 Ok(length)
             }
-            Some(_) if self.incoming.is_empty() && !self.stdin_ended => Err(Errno::PIPE),
             Some(_) if self.incoming.is_empty() => Ok(0),
             Some(stdin) => self.incoming.write_to(stdin),
         };

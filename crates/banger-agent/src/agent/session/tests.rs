@@ -52,7 +52,7 @@ impl Client {
                 return frame;
             }
             let mut piece = [0; 4096];
-            let length = self.stream.read(&mut piece).unwrap();
+            let length = self.stream.read(&mut piece).expect("nothing came");
             assert!(length > 0, "the session ended without an exit frame");
             self.decoder.push(&piece[..length]);
         }
