@@ -1,1 +1,28 @@
-//! Placeholder: filled by the first issue.
+//! The daemon's API over its Unix socket: typed calls, operations followed across interruptions,
+//! and connections to a guest's agent that outlive the daemon.
+//!
+//! Everything runs on a current-thread tokio runtime. Errors are [`banger_api::ApiError`] whether
+//! they come from the daemon or from the way to it, so that a caller shows them all alike.
+
+pub mod agent;
+mod call;
+mod client;
+mod daemon;
+mod events;
+mod exec;
+mod hold;
+mod http;
+mod launch;
+mod session;
+mod sse;
+mod sys;
+mod unix;
+pub mod watch;
+
+pub use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
+pub use client::Client;
+pub use daemon::Presence;
+pub use events::Follow;
+pub use exec::{Control, Exec, ExecInput, ExecOutput, Output};
+pub use hold::Hold;
+pub use launch::{Host, Launcher};

@@ -1,2 +1,44 @@
-//! Placeholder.
-fn main() {}
+//! `banger`: the command line. Thin over the API: it asks, shows and waits.
+
+mod attach;
+mod batch;
+mod cli;
+mod commands;
+mod context;
+mod errors;
+mod follow;
+mod interrupt;
+mod render;
+mod terminal;
+mod values;
+
+use std::process::ExitCode;
+
+use crate::context::Context;
+
+fn main() -> ExitCode {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let parsed = match cli::parse(&arguments) {
+        Ok(parsed) => parsed,
+        Err(code) => return ExitCode::from(code),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // Nothing of ours works without it; nothing can be done about it either.
+            eprintln!("error: no event loop: {error}");
+            return ExitCode::from(banger_api::exit::FAILED);
+        }
+    };
+    let code = runtime.block_on(async {
+        let context = Context::new(&parsed.global);
+        let faces = parsed.command.faces();
+        match commands::dispatch(&context, parsed.command).await {
+            Ok(code) => code,
+            Err(failure) => errors::report(&context, failure, faces),
+        }
+    });
+    // A thread may still be reading a terminal; it ends with us.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}

@@ -1,0 +1,64 @@
+//! Questions to a guest's agent, over a connection that the daemon handed out.
+//!
+//! The guest is not trusted: heads, bodies and messages are read within limits.
+
+use banger_agent_proto::http::{ErrorBody, Health, Ports};
+use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
+use banger_api::{ApiError, ErrorCode};
+use hyper::Response;
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::http::{self, Call, Connection, Lost};
+
+/// Most characters of a guest's message that are passed on.
+const MAX_MESSAGE: usize = 1024;
+
+/// Asks the agent how it is (`GET /healthz`).
+///
+/// # Errors
+/// No answer, or one that is not an agent's.
+pub async fn health(stream: UnixStream) -> Result<Health, ApiError> {
+    get(stream, "/healthz").await
+}
+
+/// Asks which ports the guest listens on (`GET /ports`).
+///
+/// # Errors
+/// No answer, or one that is not an agent's.
+pub async fn ports(stream: UnixStream) -> Result<Ports, ApiError> {
+    get(stream, "/ports").await
+}
+
+async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<T, ApiError> {
+    let answer = ask(stream, Call::get(path)).await?;
+    let bytes = http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let text = format!("the agent's answer to `{path}` cannot be understood");
+        ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
+    })
+}
+
+/// Sends a request; an answer of 400 and above is an error.
+pub(crate) async fn ask(stream: UnixStream, call: Call) -> Result<Response<Incoming>, ApiError> {
+    let mut connection =
+        Connection::open(stream, MAX_HTTP_HEAD).await.map_err(|e| no_answer(&e))?;
+    let answer = connection.send(call).await.map_err(|lost| no_answer(&lost))?;
+    let status = answer.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return Ok(answer);
+    }
+    let bytes = http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await?;
+    let message = match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Ok(body) => body.error.chars().take(MAX_MESSAGE).collect(),
+        Err(_) => format!("the agent refused ({status})"),
+    };
+    let code =
+        if status.is_client_error() { ErrorCode::BadRequest } else { ErrorCode::GuestFailed };
+    Err(ApiError::new(code, message))
+}
+
+fn no_answer(lost: &Lost) -> ApiError {
+    ApiError::new(ErrorCode::GuestFailed, "the agent in the guest does not answer").caused_by(lost)
+}

@@ -1,0 +1,62 @@
+//! One request to the daemon: sent again where that is safe, after the daemon was brought back.
+
+use banger_api::{ApiError, ErrorCode};
+use hyper::Response;
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+
+use crate::client::Client;
+use crate::daemon;
+use crate::http::{self, Call, Lost};
+
+/// Whether a request that may have been heard can be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Asking twice is as good as asking once.
+    Safe,
+    /// It would be done twice.
+    Unsafe,
+}
+
+impl Client {
+    /// Sends a request and reads the answer.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        repeat: Repeat,
+    ) -> Result<T, ApiError> {
+        http::decode(self.answer(call, repeat).await?).await
+    }
+
+    /// Sends a request whose answer has nothing to say.
+    pub(crate) async fn tell(&self, call: Call) -> Result<(), ApiError> {
+        http::accept(self.answer(call, Repeat::Safe).await?).await
+    }
+
+    /// Sends a request; a daemon that went away meanwhile is started again, once.
+    pub(crate) async fn answer(
+        &self,
+        call: Call,
+        repeat: Repeat,
+    ) -> Result<Response<Incoming>, ApiError> {
+        match self.once(call.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(Lost::Unsent(_)) => {}
+            Err(Lost::Unanswered(_)) if repeat == Repeat::Safe => {}
+            Err(Lost::Unanswered(error)) => {
+                let text = "the daemon went away while it was asked";
+                return Err(ApiError::new(ErrorCode::Interrupted, text)
+                    .caused_by(&error)
+                    .with_hint("`banger vm list` shows whether it was done"));
+            }
+            Err(lost @ Lost::Silent) => return Err(daemon::unreachable(self.paths(), &lost)),
+        }
+        self.ensure_daemon().await?;
+        self.once(call).await.map_err(|lost| daemon::unreachable(self.paths(), &lost))
+    }
+
+    /// Sends a request to the daemon that is there.
+    pub(crate) async fn once(&self, call: Call) -> Result<Response<Incoming>, Lost> {
+        daemon::connect(self.paths()).await?.send(call).await
+    }
+}

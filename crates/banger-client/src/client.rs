@@ -1,0 +1,234 @@
+//! Typed calls for every route of [`banger_api::routes`].
+
+use std::sync::Arc;
+
+use banger_api::daemon::DaemonStatus;
+use banger_api::doctor::Check;
+use banger_api::images::{Deleted, ImageView, ImportRequest, KernelView, PullRequest};
+use banger_api::operation::{Accepted, OperationView};
+use banger_api::paths::Paths;
+use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
+use banger_api::{ApiError, ErrorCode, OpId, routes};
+
+use crate::call::Repeat;
+use crate::daemon::{self, Presence};
+use crate::events::Follow;
+use crate::http::Call;
+use crate::launch::Launcher;
+
+/// The daemon of one installation. Cheap to clone; each call has a connection of its own.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    paths: Paths,
+    launcher: Launcher,
+}
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+impl Client {
+    /// A client that has not looked for a daemon yet.
+    pub fn new(paths: Paths, launcher: Launcher) -> Self {
+        Self(Arc::new(Inner { paths, launcher }))
+    }
+
+    /// A client whose daemon answers: it is started or replaced where need be.
+    ///
+    /// # Errors
+    /// The daemon's own reason not to start, or that it does not answer.
+    pub async fn connect(paths: Paths, launcher: Launcher) -> Result<Self> {
+        let client = Self::new(paths, launcher);
+        client.ensure_daemon().await?;
+        Ok(client)
+    }
+
+    /// Folders and sockets.
+    pub fn paths(&self) -> &Paths {
+        &self.0.paths
+    }
+
+    /// Starts the daemon where none answers, replaces an outdated one.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn ensure_daemon(&self) -> Result<DaemonStatus> {
+        daemon::ensure(&self.0.paths, &self.0.launcher).await
+    }
+
+    /// Asks whether a daemon answers, and starts none.
+    ///
+    /// # Errors
+    /// One is there that cannot be reached or understood.
+    pub async fn look_for_daemon(&self) -> Result<Presence> {
+        daemon::look(&self.0.paths).await
+    }
+
+    /// Ends the daemon; VMs keep running. Returns when its process is gone, with its last status.
+    ///
+    /// # Errors
+    /// It refused or did not end.
+    pub async fn stop_daemon(&self) -> Result<Presence> {
+        daemon::stop(&self.0.paths).await
+    }
+
+    /// What the host has and lacks.
+    ///
+    /// # Errors
+    /// The daemon's, like all below.
+    pub async fn doctor(&self) -> Result<Vec<Check>> {
+        self.ask(Call::get(routes::DOCTOR), Repeat::Safe).await
+    }
+
+    /// All VMs, by name.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn vms(&self) -> Result<Vec<VmSummary>> {
+        self.ask(Call::get(routes::VMS), Repeat::Safe).await
+    }
+
+    /// Everything about one VM.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn vm(&self, vm: &str) -> Result<VmDetails> {
+        self.ask(Call::get(fill(routes::VM, "vm", vm)?), Repeat::Safe).await
+    }
+
+    /// Makes a VM.
+    ///
+    /// # Errors
+    /// A bad value, a taken name, or the daemon's.
+    pub async fn create(&self, request: &CreateVm) -> Result<Accepted> {
+        self.ask(Call::post(routes::VMS, request)?, Repeat::Unsafe).await
+    }
+
+    /// Asks something of a VM; asking again is answered by "already so".
+    ///
+    /// # Errors
+    /// Not found, ambiguous, refused, or the daemon's.
+    pub async fn act(
+        &self,
+        vm: &str,
+        action: VmAction,
+        options: &ActionOptions,
+    ) -> Result<Accepted> {
+        let path = routes::fill(&fill(routes::VM_ACTION, "vm", vm)?, "action", action.as_str());
+        self.ask(Call::post(path, options)?, Repeat::Safe).await
+    }
+
+    /// What the agent of a VM says of itself.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn health(&self, vm: &str) -> Result<VmHealth> {
+        self.ask(Call::get(fill(routes::VM_HEALTH, "vm", vm)?), Repeat::Safe).await
+    }
+
+    /// The newest operations, newest first.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn operations(&self) -> Result<Vec<OperationView>> {
+        self.ask(Call::get(routes::OPERATIONS), Repeat::Safe).await
+    }
+
+    /// One operation.
+    ///
+    /// # Errors
+    /// Not found, or the daemon's.
+    pub async fn operation(&self, operation: &OpId) -> Result<OperationView> {
+        let path = routes::fill(routes::OPERATION, "operation", operation.as_str());
+        self.ask(Call::get(path), Repeat::Safe).await
+    }
+
+    /// Asks an operation to end and undo itself.
+    ///
+    /// # Errors
+    /// Not found, or the daemon's.
+    pub async fn cancel(&self, operation: &OpId) -> Result<()> {
+        let path = routes::fill(routes::OPERATION_CANCEL, "operation", operation.as_str());
+        self.tell(Call::post(path, &serde_json::json!({}))?).await
+    }
+
+    /// The events of an operation, from its first on.
+    pub fn follow(&self, operation: &OpId) -> Follow {
+        Follow::new(self.clone(), operation.clone())
+    }
+
+    /// All images.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn images(&self) -> Result<Vec<ImageView>> {
+        self.ask(Call::get(routes::IMAGES), Repeat::Safe).await
+    }
+
+    /// One image.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn image(&self, image: &str) -> Result<ImageView> {
+        self.ask(Call::get(fill(routes::IMAGE, "image", image)?), Repeat::Safe).await
+    }
+
+    /// Removes an image.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, used by a VM, or the daemon's.
+    pub async fn delete_image(&self, image: &str) -> Result<Deleted> {
+        self.ask(Call::delete(fill(routes::IMAGE, "image", image)?), Repeat::Unsafe).await
+    }
+
+    /// Fetches an image by a built-in recipe.
+    ///
+    /// # Errors
+    /// An unknown recipe, or the daemon's.
+    pub async fn pull_image(&self, request: &PullRequest) -> Result<Accepted> {
+        self.ask(Call::post(routes::IMAGE_PULL, request)?, Repeat::Safe).await
+    }
+
+    /// Makes an image from a file.
+    ///
+    /// # Errors
+    /// A bad name or path, or the daemon's.
+    pub async fn import_image(&self, request: &ImportRequest) -> Result<Accepted> {
+        self.ask(Call::post(routes::IMAGE_IMPORT, request)?, Repeat::Unsafe).await
+    }
+
+    /// All kernels.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn kernels(&self) -> Result<Vec<KernelView>> {
+        self.ask(Call::get(routes::KERNELS), Repeat::Safe).await
+    }
+
+    /// Removes a kernel.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, used by a VM, or the daemon's.
+    pub async fn delete_kernel(&self, kernel: &str) -> Result<Deleted> {
+        self.ask(Call::delete(fill(routes::KERNEL, "kernel", kernel)?), Repeat::Unsafe).await
+    }
+
+    /// Fetches a kernel.
+    ///
+    /// # Errors
+    /// An unknown recipe, or the daemon's.
+    pub async fn pull_kernel(&self, request: &PullRequest) -> Result<Accepted> {
+        self.ask(Call::post(routes::KERNEL_PULL, request)?, Repeat::Safe).await
+    }
+}
+
+/// Fills a route with what somebody typed.
+fn fill(route: &str, placeholder: &str, reference: &str) -> Result<String> {
+    // An empty segment would name the collection, and a path with one or two dots another one.
+    if matches!(reference, "" | "." | "..") {
+        let what = if placeholder == "vm" { "VM" } else { placeholder };
+        let text = format!("there is no {what} `{reference}`");
+        return Err(ApiError::new(ErrorCode::NotFound, text));
+    }
+    Ok(routes::fill(route, placeholder, reference))
+}

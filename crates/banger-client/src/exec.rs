@@ -1,0 +1,398 @@
+//! A command in a guest: its streams as frames (see [`banger_agent_proto::frame`]) on a connection
+//! that is ours alone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use banger_agent_proto::exec::{ExecRequest, ExitStatus, UPGRADE, WindowSize};
+use banger_agent_proto::frame::{Decoder, Frame, MAX_PAYLOAD, STDIN_WINDOW};
+use banger_api::{ApiError, ErrorCode};
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc};
+
+use crate::agent;
+use crate::http::Call;
+
+/// Pieces of input that may wait for the guest.
+const WAITING_INPUT: usize = 4;
+/// Signals and sizes that may wait for the connection.
+const WAITING_CONTROL: usize = 64;
+
+/// A running command.
+pub struct Exec {
+    /// Its input; absent where none was announced.
+    pub input: Option<ExecInput>,
+    /// Signals and window sizes for it.
+    pub control: Control,
+    /// What it says, and how it ends.
+    pub output: ExecOutput,
+}
+
+/// Input for a command; the command sees its end when this is dropped.
+pub struct ExecInput(mpsc::Sender<Bytes>);
+
+/// Signals and window sizes for a command.
+#[derive(Clone)]
+pub struct Control(mpsc::Sender<Frame>);
+
+/// What comes from a command.
+pub struct ExecOutput {
+    stream: OwnedReadHalf,
+    decoder: Decoder,
+    piece: Box<[u8]>,
+    credit: Arc<Credit>,
+}
+
+/// One piece of what comes from a command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Its output.
+    Stdout(Vec<u8>),
+    /// Its error output.
+    Stderr(Vec<u8>),
+    /// It ended; nothing follows.
+    Exit(ExitStatus),
+}
+
+/// Bytes of input that may still be sent.
+struct Credit {
+    bytes: Mutex<u32>,
+    more: Notify,
+}
+
+impl Credit {
+    /// Takes up to `wanted` bytes, at least one.
+    async fn take(&self, wanted: usize) -> usize {
+        loop {
+            {
+                let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                let taken = (*bytes).min(u32::try_from(wanted).unwrap_or(u32::MAX));
+                if taken > 0 {
+                    *bytes -= taken;
+                    return taken as usize;
+                }
+            }
+            self.more.notified().await;
+        }
+    }
+
+    /// The guest cannot give more than it was sent, whatever it says.
+    fn give(&self, more: u32) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *bytes = bytes.saturating_add(more).min(STDIN_WINDOW);
+        self.more.notify_one();
+    }
+}
+
+impl Exec {
+    /// Starts a command over a connection to the agent.
+    ///
+    /// # Errors
+    /// The agent refuses the request (unknown user, missing folder) or does not answer.
+    pub async fn start(stream: UnixStream, request: &ExecRequest) -> Result<Self, ApiError> {
+        let call = Call::post("/exec", request)?
+            .with_header("connection", "upgrade")
+            .with_header("upgrade", UPGRADE);
+        let answer = agent::ask(stream, call).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let text = format!("the agent did not start the command ({})", answer.status());
+            return Err(ApiError::new(ErrorCode::GuestFailed, text));
+        }
+        let broken = |error: &dyn std::error::Error| {
+            ApiError::new(ErrorCode::GuestFailed, "the agent did not begin the session")
+                .caused_by(error)
+        };
+        let upgraded = hyper::upgrade::on(answer).await.map_err(|error| broken(&error))?;
+        let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(|_| {
+            ApiError::new(ErrorCode::Internal, "the session is not on the stream it began on")
+        })?;
+        let (read, write) = parts.io.into_inner().into_split();
+        let credit = Arc::new(Credit { bytes: Mutex::new(STDIN_WINDOW), more: Notify::new() });
+        let (control, controls) = mpsc::channel(WAITING_CONTROL);
+        let (input, inputs) = mpsc::channel(WAITING_INPUT);
+        let input = request.stdin.then_some(ExecInput(input));
+        let source = Source { inputs: request.stdin.then_some(inputs), controls };
+        tokio::spawn(send(write, source, credit.clone()));
+        let mut decoder = Decoder::default();
+        decoder.push(&parts.read_buf);
+        let piece = vec![0; MAX_PAYLOAD].into_boxed_slice();
+        let output = ExecOutput { stream: read, decoder, piece, credit };
+        Ok(Self { input, control: Control(control), output })
+    }
+}
+
+impl ExecInput {
+    /// Hands over input, waiting while the command has enough; false when it takes no more.
+    pub async fn send(&self, data: Bytes) -> bool {
+        self.0.send(data).await.is_ok()
+    }
+}
+
+impl Control {
+    /// Sends a signal to the command's process group. One that finds 64 others waiting is dropped.
+    pub fn signal(&self, number: u8) {
+        let _ = self.0.try_send(Frame::Signal(number));
+    }
+
+    /// Tells the size of our terminal.
+    pub fn resize(&self, size: WindowSize) {
+        let _ = self.0.try_send(Frame::Resize(size));
+    }
+}
+
+impl ExecOutput {
+    /// What comes next. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The connection ended before the command did, or the guest speaks garbage.
+    pub async fn next(&mut self) -> Result<Output, ApiError> {
+        let garbage = |error: &dyn std::error::Error| {
+            ApiError::new(ErrorCode::GuestFailed, "the agent in the guest speaks garbage")
+                .caused_by(error)
+        };
+        loop {
+            match self.decoder.next_frame().map_err(|error| garbage(&error))? {
+                Some(Frame::Stdout(data)) => return Ok(Output::Stdout(data)),
+                Some(Frame::Stderr(data)) => return Ok(Output::Stderr(data)),
+                Some(Frame::Exit(status)) => return Ok(Output::Exit(status)),
+                Some(Frame::Credit(bytes)) => self.credit.give(bytes),
+                Some(Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_) | Frame::Signal(_)) => {
+                    let text = "the agent in the guest sent what only a client sends";
+                    return Err(ApiError::new(ErrorCode::GuestFailed, text));
+                }
+                None => {
+                    let cut = "the connection to the guest ended before the command did";
+                    let cut = ApiError::new(ErrorCode::GuestFailed, cut);
+                    match self.stream.read(&mut self.piece).await {
+                        Ok(0) => return Err(cut),
+                        Ok(length) => self.decoder.push(&self.piece[..length]),
+                        Err(error) => return Err(cut.caused_by(&error)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Source {
+    inputs: Option<mpsc::Receiver<Bytes>>,
+    controls: mpsc::Receiver<Frame>,
+}
+
+/// Puts frames on the connection: signals and sizes first, input as far as there is credit for it.
+async fn send(mut stream: OwnedWriteHalf, mut source: Source, credit: Arc<Credit>) {
+    let mut pending = Bytes::new();
+    loop {
+        let wanted = pending.len().min(MAX_PAYLOAD);
+        let frame = tokio::select! {
+            biased;
+            Some(frame) = source.controls.recv() => frame,
+            count = credit.take(wanted), if wanted > 0 => {
+                Frame::Stdin(pending.split_to(count).into())
+            }
+            input = next_input(&mut source.inputs), if wanted == 0 && source.inputs.is_some() => {
+                match input {
+                    Some(bytes) => {
+                        pending = bytes;
+                        continue;
+                    }
+                    None => {
+                        source.inputs = None;
+                        Frame::StdinEnd
+                    }
+                }
+            }
+            else => break,
+        };
+        if stream.write_all(&frame.to_bytes()).await.is_err() {
+            // The reading side sees the end and tells.
+            break;
+        }
+    }
+    // A half-close would end the whole connection on vsock.
+    stream.forget();
+}
+
+async fn next_input(inputs: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match inputs {
+        Some(inputs) => inputs.recv().await,
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An agent that answers the request's head with `101` and then does as told.
+    async fn agent(mut stream: UnixStream) -> UnixStream {
+        let mut head = Vec::new();
+        while !head.ends_with(b"}") {
+            let mut piece = [0; 1024];
+            let length = stream.read(&mut piece).await.unwrap();
+            assert!(length > 0, "the client went away");
+            head.extend_from_slice(&piece[..length]);
+        }
+        let text = String::from_utf8(head).unwrap();
+        assert!(text.starts_with("POST /exec HTTP/1.1\r\n"), "{text}");
+        assert!(text.contains("upgrade: banger-exec/1\r\n"), "{text}");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\n\
+            connection: upgrade\r\nupgrade: banger-exec/1\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream
+    }
+
+    fn request(stdin: bool) -> ExecRequest {
+        ExecRequest {
+            argv: vec!["cat".into()],
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            tty: None,
+            term: None,
+            stdin,
+        }
+    }
+
+    /// Reads frames until the connection or the input ends; gives credit for each piece of input.
+    async fn echo(mut stream: UnixStream) {
+        let mut decoder = Decoder::default();
+        let mut piece = vec![0; 4096];
+        let mut unpaid = 0u32;
+        loop {
+            let length = stream.read(&mut piece).await.unwrap();
+            assert!(length > 0, "the client went away");
+            decoder.push(&piece[..length]);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                match frame {
+                    Frame::Stdin(data) => {
+                        unpaid += data.len() as u32;
+                        assert!(unpaid <= STDIN_WINDOW, "sent without credit");
+                        let mut out = Frame::Stdout(data.clone()).to_bytes();
+                        Frame::Credit(data.len() as u32).encode(&mut out);
+                        unpaid -= data.len() as u32;
+                        stream.write_all(&out).await.unwrap();
+                    }
+                    Frame::Signal(number) => {
+                        let text = format!("signal {number}");
+                        let frame = Frame::Stderr(text.into_bytes());
+                        stream.write_all(&frame.to_bytes()).await.unwrap();
+                    }
+                    Frame::StdinEnd => {
+                        let exit = Frame::Exit(ExitStatus::Exited { code: 7 });
+                        stream.write_all(&exit.to_bytes()).await.unwrap();
+                        return;
+                    }
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn much_input_comes_back_intact() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let guest = tokio::spawn(async { echo(agent(theirs).await).await });
+        let Exec { input, mut output, .. } = Exec::start(ours, &request(true)).await.unwrap();
+        let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+        let data = Bytes::from(sent.clone());
+        let feed = tokio::spawn(async move {
+            let input = input.unwrap();
+            for piece in data.chunks(100_001) {
+                assert!(input.send(Bytes::copy_from_slice(piece)).await);
+            }
+        });
+        let mut received = Vec::new();
+        let exit = loop {
+            match output.next().await.unwrap() {
+                Output::Stdout(data) => received.extend(data),
+                Output::Stderr(data) => panic!("{data:?}"),
+                Output::Exit(status) => break status,
+            }
+        };
+        assert_eq!(exit, ExitStatus::Exited { code: 7 });
+        assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+        feed.await.unwrap();
+        guest.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_signal_passes_input_that_waits_for_credit() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let guest = tokio::spawn(async {
+            let mut stream = agent(theirs).await;
+            let mut decoder = Decoder::default();
+            let mut piece = vec![0; 4096];
+            let mut input = 0;
+            loop {
+                let length = stream.read(&mut piece).await.unwrap();
+                decoder.push(&piece[..length]);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    match frame {
+                        Frame::Stdin(data) => input += data.len(),
+                        Frame::Signal(15) => return input,
+                        other => panic!("unexpected {other:?}"),
+                    }
+                }
+            }
+        });
+        let Exec { input, control, .. } = Exec::start(ours, &request(true)).await.unwrap();
+        let input = input.unwrap();
+        let large = Bytes::from(vec![0; 2 * STDIN_WINDOW as usize]);
+        assert!(input.send(large).await);
+        control.signal(15);
+        assert!(guest.await.unwrap() <= STDIN_WINDOW as usize);
+    }
+
+    #[tokio::test]
+    async fn endings_are_told_apart() {
+        for (said, expected) in [
+            (Frame::Stdin(b"x".to_vec()).to_bytes(), "sent what only a client sends"),
+            (vec![99, 0, 0, 0, 0], "speaks garbage"),
+            (vec![16, 0xff, 0xff, 0xff, 0xff], "speaks garbage"),
+            (vec![16, 0, 0, 0, 9, 1], "ended before the command did"),
+            (Vec::new(), "ended before the command did"),
+        ] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let guest = tokio::spawn(async move {
+                let mut stream = agent(theirs).await;
+                stream.write_all(&said).await.unwrap();
+            });
+            let mut exec = Exec::start(ours, &request(false)).await.unwrap();
+            assert!(exec.input.is_none());
+            let error = exec.output.next().await.unwrap_err();
+            assert!(error.message.ends_with(expected), "{error}");
+            guest.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_passed_on_and_a_flood_is_not() {
+        let huge = "x".repeat(2 * 1024 * 1024);
+        for (status, body, expected) in [
+            ("400 Bad Request", r#"{"error":"there is no user `x`"}"#, "there is no user `x`"),
+            ("500 Oh", "nonsense", "the agent refused (500 Internal Server Error)"),
+            ("400 Bad Request", huge.as_str(), "the agent did not give a whole answer"),
+        ] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let guest = tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                assert!(theirs.read(&mut piece).await.unwrap() > 0);
+                // The client hangs up on the flood.
+                let _ = theirs.write_all(answer.as_bytes()).await;
+            });
+            let error = match Exec::start(ours, &request(false)).await {
+                Ok(_) => panic!("{expected}"),
+                Err(error) => error,
+            };
+            assert!(error.message.starts_with(expected), "{error}");
+            guest.await.unwrap();
+        }
+    }
+}

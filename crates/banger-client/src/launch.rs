@@ -1,0 +1,152 @@
+//! Starting `bangerd`.
+//!
+//! The daemon is given a pipe as its standard output and says one line on it: `ready`, or `error `
+//! and an [`ApiError`] as JSON. It lives in a session of its own; what it says on standard error
+//! goes to its log file.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use banger_api::paths::Paths;
+use banger_api::session::MAX_LINE;
+use banger_api::{ApiError, ErrorCode};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+
+/// Longest wait for a daemon to say that it is ready: it looks after all its VMs first.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Which host a daemon that is started works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// This one.
+    Real,
+    /// One that is simulated within the daemon.
+    Simulated,
+}
+
+/// How to start a daemon.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The program.
+    pub program: PathBuf,
+    /// Build that our side belongs to.
+    pub build_id: String,
+    /// Host to work on.
+    pub host: Host,
+}
+
+/// What came of a start.
+pub(crate) enum Started {
+    /// It serves.
+    Ready,
+    /// Another daemon has this state folder.
+    Another(ApiError),
+}
+
+impl Launcher {
+    /// The daemon beside this program, or the one that `BANGERD` names; on the simulated host where
+    /// `BANGER_SIM` is `1`.
+    ///
+    /// # Errors
+    /// This program's own path is unknown.
+    pub fn from_env(build_id: &str) -> Result<Self, ApiError> {
+        let program = match std::env::var_os("BANGERD").filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => std::env::current_exe()
+                .map_err(|error| {
+                    ApiError::new(ErrorCode::HostNotReady, "this program's own path is unknown")
+                        .caused_by(&error)
+                })?
+                .with_file_name("bangerd"),
+        };
+        let simulated = std::env::var_os("BANGER_SIM").is_some_and(|value| value == "1");
+        let host = if simulated { Host::Simulated } else { Host::Real };
+        Ok(Self { program, build_id: build_id.to_owned(), host })
+    }
+
+    /// Starts the daemon and waits until it serves.
+    pub(crate) async fn start(&self, paths: &Paths) -> Result<Started, ApiError> {
+        let log = open_log(paths)?;
+        let mut command = Command::new(&self.program);
+        if self.host == Host::Simulated {
+            command.arg("--sim");
+        }
+        // The working folder must not keep a file system of the user's busy.
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        crate::sys::in_new_session(&mut command);
+        let mut child = command.spawn().map_err(|error| self.not_spawned(&error))?;
+        let said = tokio::time::timeout(READY_TIMEOUT, first_line(&mut child)).await;
+        let hint = format!("its log is `{}`", paths.daemon_log().display());
+        let failed = |code, text: String| ApiError::new(code, text).with_hint(hint);
+        let Ok(line) = said else {
+            let seconds = READY_TIMEOUT.as_secs();
+            let text = format!("the daemon was not ready within {seconds} s");
+            return Err(failed(ErrorCode::Timeout, text));
+        };
+        if line == "ready" {
+            return Ok(Started::Ready);
+        }
+        let error = line.strip_prefix("error ").map(serde_json::from_str::<ApiError>);
+        match error {
+            Some(Ok(error)) if error.code == ErrorCode::Busy => Ok(Started::Another(error)),
+            Some(Ok(error)) => Err(error),
+            _ => {
+                let ended = match tokio::time::timeout(Duration::from_secs(1), child.wait()).await {
+                    Ok(Ok(status)) => format!(" ({status})"),
+                    _ => String::new(),
+                };
+                let text = format!("the daemon ended{ended} before it was ready");
+                Err(failed(ErrorCode::DaemonUnavailable, text))
+            }
+        }
+    }
+
+    fn not_spawned(&self, error: &io::Error) -> ApiError {
+        let text = format!("the daemon `{}` cannot be started", self.program.display());
+        let failure = ApiError::new(ErrorCode::HostNotReady, text).caused_by(error);
+        failure.with_hint(
+            "`bangerd` belongs in the folder of `banger`; installing again puts it there",
+        )
+    }
+}
+
+/// The first line that the daemon says; empty when it ends without a word.
+async fn first_line(child: &mut Child) -> String {
+    let Some(stdout) = child.stdout.take() else { return String::new() };
+    let mut said = Vec::new();
+    let mut stdout = stdout.take(MAX_LINE as u64);
+    let mut piece = [0; 4096];
+    while !said.contains(&b'\n') {
+        match stdout.read(&mut piece).await {
+            Ok(length) if length > 0 => said.extend_from_slice(&piece[..length]),
+            _ => break,
+        }
+    }
+    let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    String::from_utf8_lossy(line).trim_end().to_owned()
+}
+
+fn open_log(paths: &Paths) -> Result<File, ApiError> {
+    let path = paths.daemon_log();
+    private_folder(&paths.log_folder())
+        .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(&path))
+        .map_err(|error| {
+            let code = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+                _ => ErrorCode::ReadOnly,
+            };
+            let text = format!("the daemon's log `{}` cannot be written", path.display());
+            ApiError::new(code, text).caused_by(&error).with_hint(
+                "banger keeps its state there: make the folder writable, or set `BANGER_HOME`",
+            )
+        })
+}
+
+fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

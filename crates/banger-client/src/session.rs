@@ -1,0 +1,127 @@
+//! The session socket: connections to a guest's agent, and the wish to keep a VM alive.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use banger_api::session::{MAX_LINE, SessionAnswer, SessionRequest};
+use banger_api::{ApiError, ErrorCode};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use crate::client::Client;
+use crate::daemon::nobody_listens;
+use crate::unix;
+
+/// Longest wait for the daemon's line: it dials the guest meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Client {
+    /// A connection to the agent of a VM. It is ours: the daemon may go without harm to it.
+    ///
+    /// # Errors
+    /// Not found, not running, an agent that does not answer, or the daemon's.
+    pub async fn agent_connection(&self, vm: &str) -> Result<UnixStream, ApiError> {
+        let request = SessionRequest::Agent { vm: vm.to_owned() };
+        let (_, descriptor) = self.session(&request).await?;
+        let descriptor = descriptor.ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::DaemonUnavailable,
+                "the daemon sent no connection to the agent",
+            )
+        })?;
+        let stream = std::os::unix::net::UnixStream::from(descriptor);
+        stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)).map_err(|error| {
+            let text = format!("the connection to the agent of `{vm}` is of no use");
+            ApiError::new(ErrorCode::Internal, text).caused_by(&error)
+        })
+    }
+
+    /// Asks on the session socket; the daemon is brought back where it is gone.
+    pub(crate) async fn session(
+        &self,
+        request: &SessionRequest,
+    ) -> Result<(UnixStream, Option<OwnedFd>), ApiError> {
+        match self.session_once(request).await {
+            Err(Ended::Lost(_)) => {
+                self.ensure_daemon().await?;
+                self.session_once(request).await
+            }
+            other => other,
+        }
+        .map_err(|ended| match ended {
+            Ended::Refused(error) => error,
+            Ended::Lost(error) => {
+                let path = self.paths().session_socket();
+                let text = format!("the daemon does not answer at `{}`", path.display());
+                ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(&error)
+            }
+        })
+    }
+
+    /// Asks the daemon that is there.
+    pub(crate) async fn session_once(
+        &self,
+        request: &SessionRequest,
+    ) -> Result<(UnixStream, Option<OwnedFd>), Ended> {
+        let exchange = async {
+            let mut stream = unix::connect(&self.paths().session_socket())?;
+            let mut line = serde_json::to_vec(request)?;
+            line.push(b'\n');
+            stream.write_all(&line).await?;
+            let (answer, descriptor) = answer(&stream).await?;
+            Ok((stream, answer, descriptor))
+        };
+        let (stream, answer, descriptor) =
+            match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+                Ok(result) => result.map_err(Ended::Lost)?,
+                Err(_) => return Err(Ended::Lost(std::io::ErrorKind::TimedOut.into())),
+            };
+        match answer {
+            SessionAnswer::Refused { error } => Err(Ended::Refused(error)),
+            SessionAnswer::Connected | SessionAnswer::Held => Ok((stream, descriptor)),
+        }
+    }
+}
+
+/// Why there is no session.
+pub(crate) enum Ended {
+    /// The daemon said no.
+    Refused(ApiError),
+    /// The daemon is not there, or went away.
+    Lost(std::io::Error),
+}
+
+impl Ended {
+    /// Whether a daemon may yet come up.
+    pub(crate) fn is_absent(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Lost(error) => {
+                use std::io::ErrorKind as Kind;
+                let cut = [Kind::UnexpectedEof, Kind::ConnectionReset, Kind::BrokenPipe];
+                nobody_listens(error) || cut.contains(&error.kind())
+            }
+        }
+    }
+}
+
+async fn answer(stream: &UnixStream) -> std::io::Result<(SessionAnswer, Option<OwnedFd>)> {
+    let mut line = Vec::new();
+    let mut descriptor = None;
+    let mut piece = [0; 4096];
+    loop {
+        let (length, received) = unix::receive(stream, &mut piece).await?;
+        descriptor = received.or(descriptor);
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        line.extend_from_slice(piece.get(..length).unwrap_or_default());
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            line.truncate(end);
+            return Ok((serde_json::from_slice(&line)?, descriptor));
+        }
+        if line.len() > MAX_LINE {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What can be typed: the tree of commands, and usage errors with the right exit code.
+
+use std::ffi::OsString;
+
+use banger_api::exit;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{daemon, doctor, exec, image, kernel, run, version, vm};
+use crate::values;
+
+/// banger gives you a real Linux machine in one command.
+///
+///   banger run                       a machine and a shell in it
+///   banger run --rm -- uname -a      one command in a fresh machine that is gone afterwards
+///   banger vm list                   the machines there are
+#[derive(Debug, Parser)]
+#[command(name = "banger", version, verbatim_doc_comment, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Flags that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command has.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Print one JSON document instead of text
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+    /// Say more about what is done
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub verbose: bool,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Args),
+    Ps(vm::list::PsArgs),
+    Exec(exec::Args),
+    /// Virtual machines: make, start, stop, look into, remove.
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// Images: root file systems that VMs are made from.
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Kernels that VMs boot.
+    #[command(subcommand)]
+    Kernel(kernel::Command),
+    /// The daemon that looks after the VMs.
+    #[command(subcommand)]
+    Daemon(daemon::Command),
+    Doctor(doctor::Args),
+    Version(version::Args),
+}
+
+/// Whose exit code a command gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faces {
+    /// Its own.
+    Banger,
+    /// That of a command in the guest, so that a failure of banger's needs a code of its own.
+    Guest,
+}
+
+impl Command {
+    /// Whose exit code it gives back.
+    pub fn faces(&self) -> Faces {
+        match self {
+            Self::Run(_) | Self::Exec(_) => Faces::Guest,
+            Self::Vm(vm::Command::Run(_) | vm::Command::Exec(_) | vm::Command::Shell(_)) => {
+                Faces::Guest
+            }
+            _ => Faces::Banger,
+        }
+    }
+}
+
+/// Reads the command line; prints help and usage errors itself and gives their exit code.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
+    let command = values::with_host_defaults(Cli::command());
+    let parsed = command
+        .try_get_matches_from(arguments)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    parsed.map_err(|error| {
+        // A closed stdout is no reason to complain about it.
+        let _ = error.print();
+        match (error.use_stderr(), guess_faces(arguments)) {
+            (false, _) => exit::OK,
+            (true, Faces::Guest) => exit::RUN_FAILED,
+            (true, Faces::Banger) => exit::USAGE,
+        }
+    })
+}
+
+/// Which command a command line that cannot be read meant.
+fn guess_faces(arguments: &[OsString]) -> Faces {
+    let words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
+    let mut words = words.filter(|word| !word.starts_with('-'));
+    let first = words.next();
+    let verb = if first.as_deref() == Some("vm") { words.next() } else { first.clone() };
+    match (first.as_deref(), verb.as_deref()) {
+        (_, Some("run" | "exec")) | (Some("vm"), Some("shell")) => Faces::Guest,
+        _ => Faces::Banger,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_command_line_is_known_by_its_verb() {
+        for (line, faces) in [
+            ("banger run --vcpus 0", Faces::Guest),
+            ("banger -q exec", Faces::Guest),
+            ("banger vm exec x", Faces::Guest),
+            ("banger vm shell", Faces::Guest),
+            ("banger vm run --x", Faces::Guest),
+            ("banger shell", Faces::Banger),
+            ("banger vm stop", Faces::Banger),
+            ("banger vm", Faces::Banger),
+            ("banger", Faces::Banger),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            assert_eq!(guess_faces(&words), faces, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_page_opens_with_its_purpose_and_commands_to_run() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(|sub| check(sub, path.trim()));
+                return;
+            }
+            let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            let mut lines = long.lines();
+            assert!(lines.next().is_some_and(|line| line.ends_with('.')), "{path}");
+            let shown = lines.filter(|line| line.starts_with("  banger ")).count();
+            assert!((1..=4).contains(&shown), "{path} shows {shown} commands");
+        }
+        check(&Cli::command(), "");
+    }
+}

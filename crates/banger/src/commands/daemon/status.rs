@@ -1,0 +1,57 @@
+//! `banger daemon status`.
+
+use banger_api::daemon::DaemonStatus;
+use banger_api::{ApiError, ErrorCode, exit};
+use banger_client::Presence;
+
+use crate::context::{Context, Format};
+use crate::errors::Failure;
+use crate::render::time::span;
+
+/// Show whether the daemon runs, and where its socket and log are. Starts nothing.
+///
+///   banger daemon status
+///   banger daemon status --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {}
+
+/// Runs the command.
+pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
+    let client = context.client_as_is()?;
+    match client.look_for_daemon().await? {
+        Presence::Answering(status) => show(context, &status),
+        Presence::Absent => {
+            let socket = client.paths().socket();
+            let text = format!("no daemon runs at `{}`", socket.display());
+            Err(ApiError::new(ErrorCode::DaemonUnavailable, text)
+                .with_hint("any command that needs it starts it; so does `banger daemon start`")
+                .into())
+        }
+    }
+}
+
+/// Prints the status of a daemon.
+pub fn show(context: &Context, status: &DaemonStatus) -> Result<u8, Failure> {
+    match context.format {
+        Format::Json => context.json(status)?,
+        Format::Text => context.print(&text(status))?,
+    }
+    Ok(exit::OK)
+}
+
+fn text(status: &DaemonStatus) -> String {
+    let uptime = span(i64::try_from(status.uptime_s).unwrap_or(i64::MAX));
+    let host = if status.simulated { "simulated\n" } else { "this one\n" };
+    format!(
+        "pid         {}\nversion     {} (build {})\nup          {uptime}\nhost        {host}\
+         socket      {}\nlog         {}\nvms         {}\noperations  {}\n",
+        status.pid,
+        status.version,
+        status.build_id,
+        status.socket,
+        status.log,
+        status.vms,
+        status.operations
+    )
+}

@@ -1,0 +1,66 @@
+//! `banger doctor`.
+
+use banger_api::doctor::{Check, Verdict};
+use banger_api::exit;
+
+use crate::context::{Context, Format};
+use crate::errors::Failure;
+use crate::render::plain;
+
+/// Look at this host and say what works and what is missing.
+///
+///   banger doctor
+///   banger doctor --json
+///
+/// It changes nothing. The exit code is 5 where something is missing.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {}
+
+/// Runs the command.
+pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
+    let checks = checks(context).await;
+    match context.format {
+        Format::Json => context.json(&checks)?,
+        Format::Text => context.print(&checks.iter().map(text).collect::<String>())?,
+    }
+    let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
+    Ok(if missing { exit::HOST_NOT_READY } else { exit::OK })
+}
+
+/// A daemon that cannot be reached is a finding too.
+async fn checks(context: &Context) -> Vec<Check> {
+    let asked = match context.client().await {
+        Ok(client) => client.doctor().await,
+        Err(error) => Err(error),
+    };
+    asked.unwrap_or_else(|error| {
+        let seen = std::iter::once(error.message).chain(error.causes);
+        vec![Check {
+            code: "daemon.answers".into(),
+            verdict: Verdict::Missing,
+            seen: seen.collect::<Vec<_>>().join(": "),
+            hint: error.hint,
+            needed_for: vec!["everything".into()],
+        }]
+    })
+}
+
+fn text(check: &Check) -> String {
+    let mark = match check.verdict {
+        Verdict::Ok => "ok      ",
+        Verdict::Warning => "warning ",
+        Verdict::Missing => "missing ",
+    };
+    let mut text = format!("{mark} {}: {}\n", plain::line(&check.code), plain::line(&check.seen));
+    if check.verdict != Verdict::Ok {
+        let needed = check.needed_for.join(", ");
+        if !needed.is_empty() {
+            text.push_str(&format!("         needed for {}\n", plain::line(&needed)));
+        }
+        if let Some(hint) = &check.hint {
+            text.push_str(&format!("         hint: {}\n", plain::block(hint, "         ")));
+        }
+    }
+    text
+}

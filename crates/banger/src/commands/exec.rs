@@ -1,0 +1,107 @@
+//! `banger exec`, `banger vm exec`.
+
+use banger_client::ExecRequest;
+
+use crate::attach::{self, Captured, Ended, Sink};
+use crate::context::{Context, Format};
+use crate::errors::{Failure, usage};
+use crate::{terminal, values};
+
+/// Run a command in a running VM; its exit code is ours.
+///
+///   banger exec web -- uname -a
+///   banger exec web -it -- bash
+///   tar c . | banger exec web -i -w /srv -- tar x
+///
+/// Without `-i` the command has no input. With `-t` it has a terminal, and Ctrl-C goes to it.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Name, id or prefix of the id
+    pub vm: String,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Folder to run in [default: the user's home]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Set an environment variable; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable)]
+    pub env: Vec<(String, String)>,
+    /// User to run as, by name or number [default: root]
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// The command
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub command: Vec<String>,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let request = ExecRequest {
+        argv: args.command,
+        env: args.env,
+        cwd: args.workdir,
+        user: args.user,
+        tty: None,
+        term: None,
+        stdin: args.interactive,
+    };
+    let request = with_terminal(context, request, args.tty)?;
+    let client = context.client().await?;
+    let stream = context.interrupts.or_leave(client.agent_connection(&args.vm)).await??;
+    attached(context, stream, &request).await
+}
+
+/// The same request on a terminal, where one was asked for and there is one.
+pub fn with_terminal(
+    context: &Context,
+    mut request: ExecRequest,
+    tty: bool,
+) -> Result<ExecRequest, Failure> {
+    if !tty {
+        return Ok(request);
+    }
+    if context.format == Format::Json {
+        return Err(usage("a terminal cannot be shown as JSON: leave `-t` or `--json` away").into());
+    }
+    terminal::require()?;
+    request.tty = Some(terminal::size());
+    request.term = std::env::var("TERM").ok();
+    Ok(request)
+}
+
+/// Runs it with our streams, or into a document; gives its exit code.
+pub async fn attached(
+    context: &Context,
+    stream: tokio::net::UnixStream,
+    request: &ExecRequest,
+) -> Result<u8, Failure> {
+    let mut sink = match context.format {
+        Format::Text => Sink::Streams,
+        Format::Json => Sink::Memory(Captured::default()),
+    };
+    let ended = attach::run(stream, request, &mut sink).await?;
+    let code = match &ended {
+        Ended::Exited(status) => {
+            if let banger_client::ExitStatus::NotStarted { message, .. } = status {
+                let error = banger_api::ApiError::new(banger_api::ErrorCode::NotFound, message);
+                crate::errors::show(context, &error);
+            }
+            status.shell_code()
+        }
+        Ended::Left(code) => *code,
+    };
+    if let Sink::Memory(kept) = sink {
+        context.json(&serde_json::json!({
+            "exit_code": code,
+            "stdout": String::from_utf8_lossy(&kept.stdout),
+            "stderr": String::from_utf8_lossy(&kept.stderr),
+            "truncated": kept.truncated,
+        }))?;
+    }
+    Ok(code)
+}

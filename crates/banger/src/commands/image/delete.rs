@@ -1,0 +1,80 @@
+//! `banger image delete`, and deleting stored things in general.
+
+use banger_api::images::Deleted;
+use banger_api::size::human_size;
+use banger_api::{ApiError, exit};
+use serde::Serialize;
+
+use crate::context::{Context, Format, Volume};
+use crate::errors::{self, Failure};
+
+/// Delete images that no VM was made from.
+///
+///   banger image delete debian
+///   banger image list
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Names, ids or prefixes of ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let client = context.client().await?;
+    all(context, &args.images, async |image| client.delete_image(image).await).await
+}
+
+/// An element of the document that `--json` prints.
+#[derive(Serialize)]
+struct Element {
+    reference: String,
+    #[serde(flatten)]
+    deleted: Option<Deleted>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ApiError>,
+}
+
+/// Deletes each of the named things; goes on when one of them fails.
+///
+/// One after the other: each deletion has the store to itself anyhow.
+pub async fn all(
+    context: &Context,
+    references: &[String],
+    delete: impl AsyncFn(&str) -> Result<Deleted, ApiError>,
+) -> Result<u8, Failure> {
+    let mut named: Vec<&String> = Vec::new();
+    for reference in references {
+        if !named.contains(&reference) {
+            named.push(reference);
+        }
+    }
+    let mut code = exit::OK;
+    let mut elements = Vec::new();
+    for reference in &named {
+        let answer = delete(reference).await;
+        match &answer {
+            Ok(deleted) if context.format == Format::Text && context.volume > Volume::Quiet => {
+                let freed = human_size(deleted.freed_bytes);
+                context.print(&format!("{reference} deleted, {freed} freed\n"))?;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                code = if named.len() > 1 { exit::FAILED } else { error.code.exit_code() };
+                if context.format == Format::Text {
+                    errors::show(context, error);
+                }
+            }
+        }
+        let (deleted, error) = match answer {
+            Ok(deleted) => (Some(deleted), None),
+            Err(error) => (None, Some(error)),
+        };
+        elements.push(Element { reference: (*reference).clone(), deleted, error });
+    }
+    if context.format == Format::Json {
+        context.json(&elements)?;
+    }
+    Ok(code)
+}

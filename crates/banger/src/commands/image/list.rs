@@ -1,0 +1,60 @@
+//! `banger image list`.
+
+use banger_api::exit;
+use banger_api::images::ImageView;
+use banger_api::size::human_size;
+
+use crate::context::{Context, Format, Volume};
+use crate::errors::Failure;
+use crate::render::table::{Align, table};
+use crate::render::time::ago;
+
+/// Show all images.
+///
+///   banger image list
+///   banger image list -q            ids only
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {}
+
+/// Runs the command.
+pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
+    let images = context.client().await?.images().await?;
+    match (context.format, context.volume) {
+        (Format::Json, _) => context.json(&images)?,
+        (Format::Text, Volume::Quiet) => {
+            let ids = images.iter().map(|image| format!("{}\n", image.id));
+            context.print(&ids.collect::<String>())?;
+        }
+        (Format::Text, _) => context.print(&text(&images))?,
+    }
+    Ok(exit::OK)
+}
+
+fn text(images: &[ImageView]) -> String {
+    use Align::{Left, Right};
+    let head = [
+        ("NAME", Left),
+        ("ID", Left),
+        ("SIZE", Right),
+        ("USED BY", Right),
+        ("SOURCE", Left),
+        ("CREATED", Left),
+    ];
+    let row = |image: &ImageView| {
+        vec![
+            or_dash(&image.names),
+            image.id.to_string(),
+            human_size(image.used_bytes),
+            image.used_by.len().to_string(),
+            image.source.clone(),
+            ago(&image.created_at),
+        ]
+    };
+    table(&head, &images.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Names in one cell.
+pub fn or_dash(names: &[String]) -> String {
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,35 @@
+//! `banger image …`.
+
+pub mod delete;
+pub mod import;
+pub mod list;
+pub mod pull;
+pub mod show;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::errors::Failure;
+
+/// Commands over images.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    Show(show::Args),
+    Pull(pull::Args),
+    Import(import::Args),
+    #[command(visible_alias = "rm")]
+    Delete(delete::Args),
+}
+
+/// Runs a command.
+pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::List(args) => list::run(context, args).await,
+        Command::Show(args) => show::run(context, args).await,
+        Command::Pull(args) => pull::run(context, args).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Delete(args) => delete::run(context, args).await,
+    }
+}

@@ -1,0 +1,29 @@
+//! `banger kernel …`.
+
+pub mod delete;
+pub mod list;
+pub mod pull;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::errors::Failure;
+
+/// Commands over kernels.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    Pull(pull::Args),
+    #[command(visible_alias = "rm")]
+    Delete(delete::Args),
+}
+
+/// Runs a command.
+pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::List(args) => list::run(context, args).await,
+        Command::Pull(args) => pull::run(context, args).await,
+        Command::Delete(args) => delete::run(context, args).await,
+    }
+}

@@ -1,0 +1,41 @@
+//! `banger kernel pull`.
+
+use banger_api::exit;
+use banger_api::images::{DEFAULT_KERNEL, PullRequest};
+
+use crate::commands::image::pull::{fetch, print_made};
+use crate::context::{Context, Format};
+use crate::errors::Failure;
+use crate::values;
+
+/// Fetch a kernel.
+///
+///   banger kernel pull
+///   banger kernel list
+///
+/// `debian-cloud` is Debian's kernel for virtual machines. `banger run` fetches it by itself.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Recipe
+    #[arg(value_parser = values::reference, default_value = DEFAULT_KERNEL)]
+    pub name: String,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let client = context.client().await?;
+    let accepted = client.pull_kernel(&PullRequest { name: args.name.clone() }).await?;
+    let made = fetch(context, &client, &args.name, &accepted).await?;
+    match context.format {
+        Format::Text => print_made(context, &args.name, made)?,
+        Format::Json => {
+            let kernels = client.kernels().await?;
+            let is_it = |id: &str, names: &[String]| {
+                made.as_deref().map_or_else(|| names.contains(&args.name), |made| made == id)
+            };
+            context.json(&kernels.iter().find(|k| is_it(k.id.as_str(), &k.names)))?;
+        }
+    }
+    Ok(exit::OK)
+}

@@ -1,0 +1,29 @@
+//! One file for each command: its doc comment is its help, its `Args` its flags, `run` what it does.
+
+pub mod daemon;
+pub mod doctor;
+pub mod exec;
+pub mod image;
+pub mod kernel;
+pub mod run;
+pub mod version;
+pub mod vm;
+
+use crate::cli::Command;
+use crate::context::Context;
+use crate::errors::Failure;
+
+/// Runs a command and gives its exit code.
+pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => run::run(context, args).await,
+        Command::Ps(args) => vm::list::ps(context, args).await,
+        Command::Exec(args) => exec::run(context, args).await,
+        Command::Vm(command) => vm::dispatch(context, command).await,
+        Command::Image(command) => image::dispatch(context, command).await,
+        Command::Kernel(command) => kernel::dispatch(context, command).await,
+        Command::Daemon(command) => daemon::dispatch(context, command).await,
+        Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Version(args) => version::run(context, args),
+    }
+}

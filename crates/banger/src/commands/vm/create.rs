@@ -1,0 +1,81 @@
+//! `banger vm create`.
+
+use banger_api::exit;
+use banger_api::operation::VmTag;
+use banger_client::Client;
+
+use crate::commands::run;
+use crate::context::{Context, Format};
+use crate::errors::Failure;
+use crate::follow;
+use crate::render::progress::{Keep, Progress};
+use crate::values::Machine;
+
+/// Make a VM and start it.
+///
+///   banger vm create
+///   banger vm create --name web --vcpus 2 --memory 4G
+///   banger vm create --name later --no-start
+///
+/// Prints its name. `banger vm shell NAME` opens a shell in it.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Leave it stopped
+    #[arg(long)]
+    pub no_start: bool,
+    /// What it is to be.
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let mut request = args.machine.request();
+    request.no_start = args.no_start;
+    request.check()?;
+    let client = context.client().await?;
+    let accepted = client.create(&request).await?;
+    let vm = accepted.vm.clone().ok_or_else(run::no_vm)?;
+    let track = Progress::new(context, Keep::All).track(vm.name.as_str());
+    match follow::accepted(context, &client, &accepted, track).await {
+        Ok(_) => show_made(context, &client, &vm).await,
+        Err(failure) => {
+            match &failure {
+                Failure::Cancelled(_) => remove_cancelled(context, &client, &vm).await?,
+                Failure::Api(_) => say_kept(context, &client, &vm).await,
+                Failure::Left | Failure::Pipe => {}
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Prints what was made.
+pub async fn show_made(context: &Context, client: &Client, vm: &VmTag) -> Result<u8, Failure> {
+    match context.format {
+        Format::Json => context.json(&client.vm(vm.id.as_str()).await?)?,
+        Format::Text => context.print(&format!("{}\n", vm.name))?,
+    }
+    Ok(exit::OK)
+}
+
+/// Removes what a cancelled create left: who cancels wants nothing of it.
+pub async fn remove_cancelled(
+    context: &Context,
+    client: &Client,
+    vm: &VmTag,
+) -> Result<(), Failure> {
+    run::delete(context, client, vm, Keep::None).await
+}
+
+/// Says that a VM whose start failed is there to be looked at, if it is.
+pub async fn say_kept(context: &Context, client: &Client, vm: &VmTag) {
+    if client.vm(vm.id.as_str()).await.is_ok() {
+        let name = &vm.name;
+        context.say(&format!(
+            "`{name}` was kept: `banger vm show {name}` and `banger vm logs {name}` tell more, \
+             `banger vm delete {name}` removes it"
+        ));
+    }
+}

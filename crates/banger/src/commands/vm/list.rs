@@ -1,0 +1,81 @@
+//! `banger vm list`, `banger ps`.
+
+use banger_api::exit;
+use banger_api::size::{MIB, human_size};
+use banger_api::vm::{VmState, VmSummary};
+
+use crate::context::{Context, Format, Volume};
+use crate::errors::Failure;
+use crate::render::table::{Align, table};
+use crate::render::time::ago;
+
+/// Show all VMs.
+///
+///   banger vm list
+///   banger vm list --running
+///   banger vm list -q               ids only
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Only those that run
+    #[arg(long)]
+    pub running: bool,
+}
+
+/// Show the VMs that run: short for `banger vm list --running`.
+///
+///   banger ps
+///   banger ps -q                    ids only
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct PsArgs {}
+
+/// Runs `ps`.
+pub async fn ps(context: &Context, _args: PsArgs) -> Result<u8, Failure> {
+    run(context, Args { running: true }).await
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let mut vms = context.client().await?.vms().await?;
+    if args.running {
+        vms.retain(|vm| matches!(vm.state, VmState::Running | VmState::Paused));
+    }
+    match (context.format, context.volume) {
+        (Format::Json, _) => context.json(&vms)?,
+        (Format::Text, Volume::Quiet) => {
+            context.print(&vms.iter().map(|vm| format!("{}\n", vm.id)).collect::<String>())?;
+        }
+        (Format::Text, _) => context.print(&text(&vms))?,
+    }
+    Ok(exit::OK)
+}
+
+fn text(vms: &[VmSummary]) -> String {
+    use Align::{Left, Right};
+    let head = [
+        ("NAME", Left),
+        ("ID", Left),
+        ("STATE", Left),
+        ("IMAGE", Left),
+        ("VCPUS", Right),
+        ("MEMORY", Right),
+        ("DISK", Right),
+        ("IP", Left),
+        ("CREATED", Left),
+    ];
+    let row = |vm: &VmSummary| {
+        vec![
+            vm.name.to_string(),
+            vm.id.to_string(),
+            vm.state.as_str().to_owned(),
+            vm.image.clone(),
+            vm.vcpus.to_string(),
+            human_size(vm.memory_mib.saturating_mul(MIB)),
+            human_size(vm.disk.root_used_bytes.saturating_add(vm.disk.work_used_bytes)),
+            vm.ip.clone().unwrap_or_else(|| "-".to_owned()),
+            ago(&vm.created_at),
+        ]
+    };
+    table(&head, &vms.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,56 @@
+//! `banger vm …`.
+
+pub mod action;
+pub mod create;
+pub mod health;
+pub mod list;
+pub mod logs;
+pub mod shell;
+pub mod show;
+
+use clap::Subcommand;
+
+use crate::commands::{exec, run};
+use crate::context::Context;
+use crate::errors::Failure;
+
+/// Commands over VMs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Args),
+    Create(create::Args),
+    Start(action::StartArgs),
+    Stop(action::StopArgs),
+    Restart(action::RestartArgs),
+    Kill(action::KillArgs),
+    #[command(visible_alias = "rm")]
+    Delete(action::DeleteArgs),
+    Repair(action::RepairArgs),
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    Show(show::Args),
+    Exec(exec::Args),
+    Shell(shell::Args),
+    Logs(logs::Args),
+    Health(health::Args),
+}
+
+/// Runs a command.
+pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => run::run(context, args).await,
+        Command::Create(args) => create::run(context, args).await,
+        Command::Start(args) => action::start(context, args).await,
+        Command::Stop(args) => action::stop(context, args).await,
+        Command::Restart(args) => action::restart(context, args).await,
+        Command::Kill(args) => action::kill(context, args).await,
+        Command::Delete(args) => action::delete(context, args).await,
+        Command::Repair(args) => action::repair(context, args).await,
+        Command::List(args) => list::run(context, args).await,
+        Command::Show(args) => show::run(context, args).await,
+        Command::Exec(args) => exec::run(context, args).await,
+        Command::Shell(args) => shell::run(context, args).await,
+        Command::Logs(args) => logs::run(context, args).await,
+        Command::Health(args) => health::run(context, args).await,
+    }
+}

@@ -1,0 +1,64 @@
+//! `banger vm shell`.
+
+use banger_api::operation::VmTag;
+use banger_api::vm::{AgentHealth, VmState};
+use banger_client::{Client, ExecRequest};
+
+use crate::commands::exec;
+use crate::context::{Context, Format};
+use crate::errors::{Failure, usage};
+use crate::values;
+
+/// Open a shell in a running VM; its exit code is ours.
+///
+///   banger vm shell web
+///   banger vm shell web -u www-data -w /srv
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Name, id or prefix of the id
+    pub vm: String,
+    /// Folder to begin in [default: the user's home]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Set an environment variable; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable)]
+    pub env: Vec<(String, String)>,
+    /// User to be, by name or number [default: root]
+    #[arg(short, long)]
+    pub user: Option<String>,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    if context.format == Format::Json {
+        return Err(usage("a shell cannot be shown as JSON").into());
+    }
+    let request = ExecRequest {
+        argv: Vec::new(),
+        env: args.env,
+        cwd: args.workdir,
+        user: args.user,
+        tty: None,
+        term: None,
+        stdin: true,
+    };
+    let request = exec::with_terminal(context, request, true)?;
+    let client = context.client().await?;
+    let details = client.vm(&args.vm).await?;
+    let vm = VmTag { id: details.summary.id, name: details.summary.name };
+    let connection = client.agent_connection(vm.id.as_str());
+    let stream = context.interrupts.or_leave(connection).await??;
+    let ended = exec::attached(context, stream, &request).await;
+    say_still_running(context, &client, &vm).await;
+    ended
+}
+
+/// After a session: says so if the VM still runs, and how to stop it.
+pub async fn say_still_running(context: &Context, client: &Client, vm: &VmTag) {
+    let Ok(health) = client.health(vm.id.as_str()).await else { return };
+    if health.state == VmState::Running && health.agent != AgentHealth::NotRunning {
+        let name = &vm.name;
+        context.say(&format!("`{name}` is still running; `banger vm stop {name}` stops it"));
+    }
+}

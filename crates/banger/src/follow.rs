@@ -1,0 +1,73 @@
+//! Following an operation to its end, with its stages shown and Ctrl-C heard.
+
+use banger_api::operation::{Accepted, OpEventKind};
+use banger_api::{ErrorCode, OpId};
+use banger_client::Client;
+
+use crate::context::Context;
+use crate::errors::Failure;
+use crate::render::progress::Track;
+
+/// Follows what was accepted; gives the id of what was made, where something was.
+pub async fn accepted(
+    context: &Context,
+    client: &Client,
+    accepted: &Accepted,
+    track: Track,
+) -> Result<Option<String>, Failure> {
+    for warning in &accepted.warnings {
+        track.warn(warning);
+    }
+    match &accepted.operation {
+        Some(operation) => follow(context, client, operation, track).await,
+        None => Ok(None),
+    }
+}
+
+/// Follows an operation. The first Ctrl-C cancels it, the second leaves it to the daemon.
+pub async fn follow(
+    context: &Context,
+    client: &Client,
+    operation: &OpId,
+    mut track: Track,
+) -> Result<Option<String>, Failure> {
+    context.detail(&format!("operation {operation}"));
+    let mut pressed = context.interrupts.listen();
+    let already = *pressed.borrow_and_update();
+    let mut events = client.follow(operation);
+    let mut cancelled = false;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            Ok(()) = pressed.changed() => {
+                if *pressed.borrow_and_update() > already + 1 {
+                    track.leave("left; the daemon finishes undoing it");
+                    return Err(Failure::Left);
+                }
+                cancelled = true;
+                track.note("cancelling; Ctrl-C again leaves at once");
+                match client.cancel(operation).await {
+                    // It ended meanwhile; its last event says how.
+                    Err(error) if error.code == ErrorCode::NotFound => {}
+                    other => other?,
+                }
+                continue;
+            }
+        };
+        let Some(event) = event else { return Ok(None) };
+        track.event(&event);
+        match event.what {
+            OpEventKind::Succeeded { made } => {
+                track.end();
+                return Ok(made);
+            }
+            OpEventKind::Failed { error } => {
+                track.end();
+                let error = error.in_operation(operation);
+                let ours = cancelled && error.code == ErrorCode::Cancelled;
+                return Err(if ours { Failure::Cancelled(Box::new(error)) } else { error.into() });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Everything about one VM, as text.
+
+use banger_api::size::{MIB, human_size};
+use banger_api::vm::{StopKind, StoppedBecause, Timing, VmDetails};
+
+use crate::render::plain;
+use crate::render::time::{ago, duration};
+
+/// Whether to tell why each driver was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reasons {
+    /// Yes.
+    Show,
+    /// No.
+    Hide,
+}
+
+/// Renders the details of a VM.
+pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
+    let summary = &vm.summary;
+    let disk = &summary.disk;
+    let mut text = Lines::default();
+    text.add("name", summary.name.as_str());
+    text.add("id", summary.id.as_str());
+    text.add("state", summary.state.as_str());
+    if let Some(because) = &vm.stopped_because {
+        text.add("because", &because_text(because));
+    }
+    for problem in &vm.problems {
+        text.add("problem", problem);
+    }
+    text.add("created", &format!("{} ({})", ago(&summary.created_at), summary.created_at));
+    text.add("image", &format!("{} ({})", summary.image, vm.image_id));
+    text.add("kernel", vm.kernel_id.as_str());
+    text.add("vcpus", &summary.vcpus.to_string());
+    text.add("memory", &human_size(summary.memory_mib.saturating_mul(MIB)));
+    let used = |used, size| format!("{} used of {}", human_size(used), human_size(size));
+    text.add("root disk", &used(disk.root_used_bytes, disk.root_bytes));
+    text.add("work disk", &used(disk.work_used_bytes, disk.work_bytes));
+    if let Some(ip) = &summary.ip {
+        text.add("address", ip);
+    }
+    if let Some(pid) = vm.pid {
+        text.add("vmm pid", &pid.to_string());
+    }
+    if let Some(boot_id) = &vm.boot_id {
+        text.add("boot id", boot_id);
+    }
+    let (drivers, why) = (&vm.drivers, &vm.why);
+    let with = |name: &str, why: &str| match reasons {
+        Reasons::Show => format!("{name}: {why}"),
+        Reasons::Hide => name.to_owned(),
+    };
+    text.add("vmm", &with(&drivers.vmm, &why.vmm));
+    text.add("storage", &with(&drivers.storage, &why.storage));
+    text.add("network", &with(&drivers.network, &why.network));
+    text.add("console", &vm.paths.console_log);
+    text.add("vmm log", &vm.paths.vmm_log);
+    if let Some(start) = &vm.start {
+        text.add("last start", &duration(start.total_ms));
+        text.stages(&start.stages);
+        if !start.guest.is_empty() {
+            text.add("in guest", "");
+            text.stages(&start.guest);
+        }
+    }
+    text.0
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, value: &str) {
+        let line = format!("{name:<12}{}", plain::block(value, &" ".repeat(12)));
+        self.0.push_str(line.trim_end());
+        self.0.push('\n');
+    }
+
+    fn stages(&mut self, stages: &[Timing]) {
+        for stage in stages {
+            let name = plain::line(&stage.name);
+            self.0.push_str(&format!("  {name:<20}{:>10}\n", duration(stage.ms)));
+        }
+    }
+}
+
+fn because_text(because: &StoppedBecause) -> String {
+    match because {
+        StoppedBecause::NeverStarted => "it was never started".into(),
+        StoppedBecause::Asked { how: StopKind::Graceful } => "it was asked to".into(),
+        StoppedBecause::Asked { how: StopKind::KilledAfterGrace } => {
+            "it was asked to, and killed after the grace period".into()
+        }
+        StoppedBecause::Asked { how: StopKind::Killed } => "it was killed, as asked".into(),
+        StoppedBecause::GuestPoweredOff => "the guest powered itself off".into(),
+        StoppedBecause::VmmDied { story } => format!("the VMM died: {story}"),
+        StoppedBecause::StartFailed { operation, error } => {
+            format!("its start failed: {error} ({operation})")
+        }
+        StoppedBecause::HostRestarted => "the host was restarted".into(),
+    }
+}

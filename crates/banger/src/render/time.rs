@@ -1,0 +1,56 @@
+//! Times for people.
+
+use jiff::Timestamp;
+
+/// How long ago a time of the API (RFC 3339) was: `3 minutes ago`.
+pub fn ago(rfc3339: &str) -> String {
+    match rfc3339.parse::<Timestamp>() {
+        Ok(then) => format!("{} ago", span(Timestamp::now().as_second() - then.as_second())),
+        Err(_) => rfc3339.to_owned(),
+    }
+}
+
+/// A number of seconds in its largest unit.
+pub fn span(seconds: i64) -> String {
+    let (count, unit) = match seconds {
+        ..60 => (seconds.max(0), "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+/// A duration as it is shown beside a stage: `0.42 s`, `1 min 5 s`.
+pub fn duration(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 60.. => format!("{} min {} s", seconds / 60, seconds % 60),
+        10..60 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{:.2} s", ms as f64 / 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_well() {
+        for (seconds, text) in [
+            (-5, "0 seconds"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "1 minute"),
+            (7200, "2 hours"),
+            (86_400, "1 day"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+        assert_eq!(duration(420), "0.42 s");
+        assert_eq!(duration(12_340), "12.3 s");
+        assert_eq!(duration(65_000), "1 min 5 s");
+        assert_eq!(ago("nonsense"), "nonsense");
+        assert!(ago("2000-01-01T00:00:00Z").ends_with(" days ago"));
+    }
+}

@@ -1,0 +1,207 @@
+//! Values on the command line, read by the same rules as in the daemon, and this host's defaults.
+
+use banger_api::VmName;
+use banger_api::images::is_ref_name;
+use banger_api::limits::{self, VmDefaults};
+use banger_api::size::{MIB, human_size, parse_size};
+use banger_api::vm::{CreateVm, MAX_GRACE_MS};
+use clap::{Args, ValueEnum};
+
+/// What a VM is to be; shared by `run` and `vm create`.
+#[derive(Debug, Clone, Args)]
+pub struct Machine {
+    /// Name of the VM [default: two words, such as brisk-otter]
+    #[arg(long, value_parser = name, allow_hyphen_values = true, help_heading = "Machine")]
+    pub name: Option<String>,
+    /// Image to make it from
+    #[arg(long, value_parser = reference, help_heading = "Machine")]
+    pub image: Option<String>,
+    /// Kernel to boot
+    #[arg(long, value_parser = reference, help_heading = "Machine")]
+    pub kernel: Option<String>,
+    /// Virtual CPUs
+    #[arg(
+        long, value_name = "N", value_parser = vcpus, allow_hyphen_values = true,
+        help_heading = "Machine"
+    )]
+    pub vcpus: Option<u32>,
+    /// Memory, such as 2G
+    #[arg(
+        long, value_name = "SIZE", value_parser = memory_mib, allow_hyphen_values = true,
+        help_heading = "Machine"
+    )]
+    pub memory: Option<u64>,
+    /// Size of the root disk; takes space only as it is filled
+    #[arg(
+        long, value_name = "SIZE", value_parser = root_disk, allow_hyphen_values = true,
+        help_heading = "Machine"
+    )]
+    pub disk_size: Option<u64>,
+    /// Size of the work disk, mounted at /root; takes space only as it is filled
+    #[arg(
+        long, value_name = "SIZE", value_parser = work_disk, allow_hyphen_values = true,
+        help_heading = "Machine"
+    )]
+    pub work_size: Option<u64>,
+    /// Whether it reaches the outside [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Machine")]
+    pub nat: Option<Switch>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+impl Machine {
+    /// As a request.
+    pub fn request(&self) -> CreateVm {
+        CreateVm {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpus: self.vcpus,
+            memory_mib: self.memory,
+            root_bytes: self.disk_size,
+            work_bytes: self.work_size,
+            nat: self.nat.map(|switch| switch == Switch::On),
+            ..CreateVm::default()
+        }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    text.parse::<VmName>().map(String::from).map_err(|bad| bad.to_string())
+}
+
+/// The name or id of an image or kernel.
+pub fn reference(text: &str) -> Result<String, String> {
+    if is_ref_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a name has a-z, 0-9, dots, underscores and hyphens, and begins with a letter or digit"
+        .to_owned())
+}
+
+fn vcpus(text: &str) -> Result<u32, String> {
+    // What does not fit is more than enough to be out of limits.
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let count = if digits { text.parse().unwrap_or(u32::MAX) } else { not_a_count(text)? };
+    limits::check_vcpus(count).map(|()| count).map_err(|error| error.to_string())
+}
+
+fn not_a_count(text: &str) -> Result<u32, String> {
+    match text.parse::<i64>() {
+        Ok(_) => Err(format!("{text} vCPUs: a VM has 1 to {}", limits::MAX_VCPUS)),
+        Err(_) => Err("it is not a whole number".to_owned()),
+    }
+}
+
+fn memory_mib(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    if bytes % MIB != 0 {
+        return Err("memory is given in whole MiB".to_owned());
+    }
+    limits::check_memory_mib(bytes / MIB).map(|()| bytes / MIB).map_err(|error| error.to_string())
+}
+
+fn root_disk(text: &str) -> Result<u64, String> {
+    disk("root disk", text)
+}
+
+fn work_disk(text: &str) -> Result<u64, String> {
+    disk("work disk", text)
+}
+
+fn disk(what: &'static str, text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    limits::check_disk(what, bytes).map(|()| bytes).map_err(|error| error.to_string())
+}
+
+/// A grace period in seconds, as milliseconds.
+pub fn grace_ms(text: &str) -> Result<u64, String> {
+    let seconds: u64 =
+        text.parse().map_err(|_| "it is not a whole number of seconds".to_owned())?;
+    let ms = seconds.saturating_mul(1000);
+    if ms > MAX_GRACE_MS {
+        return Err(format!("at most {} seconds are waited for", MAX_GRACE_MS / 1000));
+    }
+    Ok(ms)
+}
+
+/// An environment variable for the guest.
+pub fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// Puts the defaults of this host into the help of the commands that make VMs.
+pub fn with_host_defaults(command: clap::Command) -> clap::Command {
+    let defaults = host_defaults();
+    let show = |command: clap::Command| {
+        let add = |argument: clap::Arg, value: String| {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            argument.help(format!("{help} [default: {value}]"))
+        };
+        let memory = human_size(defaults.memory_mib.saturating_mul(MIB));
+        command
+            .mut_arg("image", |a| add(a, banger_api::images::DEFAULT_IMAGE.into()))
+            .mut_arg("kernel", |a| add(a, banger_api::images::DEFAULT_KERNEL.into()))
+            .mut_arg("vcpus", |a| add(a, defaults.vcpus.to_string()))
+            .mut_arg("memory", |a| add(a, memory))
+            .mut_arg("disk_size", |a| add(a, human_size(defaults.root_bytes)))
+            .mut_arg("work_size", |a| add(a, human_size(defaults.work_bytes)))
+    };
+    command
+        .mut_subcommand("run", show)
+        .mut_subcommand("vm", |vm| vm.mut_subcommand("run", show).mut_subcommand("create", show))
+}
+
+fn host_defaults() -> VmDefaults {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let info = rustix::system::sysinfo();
+    let memory = (info.totalram as u64).saturating_mul(info.mem_unit.into());
+    VmDefaults::for_host(u32::try_from(cpus).unwrap_or(u32::MAX), memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_sizes_are_held_to_their_limits() {
+        assert_eq!(vcpus("2"), Ok(2));
+        for text in ["0", "-1", "33", "99999999999999999999", "4294967297"] {
+            assert!(vcpus(text).unwrap_err().ends_with("a VM has 1 to 32"), "{text}");
+        }
+        for text in ["", "two", "1.5", "0x2"] {
+            assert_eq!(vcpus(text).unwrap_err(), "it is not a whole number", "{text}");
+        }
+        assert_eq!(memory_mib("2G"), Ok(2048));
+        for text in ["0", "0M", "-1G", "64M", "999T", "2097153K", "99999999999999999999G", "1"] {
+            assert!(memory_mib(text).is_err(), "{text}");
+        }
+        assert_eq!(root_disk("8GiB"), Ok(8 << 30));
+        for text in ["0", "1M", "-8G", "17T", ""] {
+            assert!(root_disk(text).is_err() && work_disk(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn grace_and_variables() {
+        assert_eq!(grace_ms("0"), Ok(0));
+        assert_eq!(grace_ms("86400"), Ok(MAX_GRACE_MS));
+        for text in ["86401", "-1", "1.5", "", "18446744073709551615"] {
+            assert!(grace_ms(text).is_err(), "{text}");
+        }
+        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(variable("A="), Ok(("A".into(), String::new())));
+        assert!(variable("=b").is_err() && variable("A").is_err());
+    }
+}
