@@ -4,13 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_shim::ShimState;
 use banger_shim::{Access, Child, Companion, Outcome, Proc, STATE_FILE, ShimConfig, ShimEvent};
-use banger_sys::harden::{Confinement, confine};
+use banger_sys::harden::{Confinement, View, confine};
 use banger_sys::proc::{ProcId, start_time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
@@ -230,6 +230,20 @@ fn pidfd(process: &Process) -> io::Result<OwnedFd> {
     opened.ok_or_else(|| io::Error::other("it is gone"))
 }
 
+/// What every program needs to start: libraries and their configuration, and facts about the system.
+const SYSTEM: [&str; 8] =
+    ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc", "/sys", "/dev/urandom"];
+
+/// What a child may open.
+fn view(child: &Child) -> View {
+    let all = |own: &[String], system: &[&str]| {
+        own.iter().map(String::as_str).chain(system.iter().copied()).map(PathBuf::from).collect()
+    };
+    let mut read: Vec<PathBuf> = all(&child.view.read, &SYSTEM);
+    read.push(PathBuf::from(&child.program));
+    View { read, write: all(&child.view.write, &["/dev/null"]) }
+}
+
 /// Starts a program, confined, with its files at their numbers.
 fn start(
     child: &Child,
@@ -258,7 +272,8 @@ fn start(
         opened.push(high);
     }
     let run_as = child.run_as.map(|uid| (uid, uid));
-    confine(&mut command, Confinement { run_as, descriptors });
+    let view = Some(view(child));
+    confine(&mut command, Confinement { run_as, descriptors, view })?;
     let spawned = command.spawn();
     drop(opened);
     spawned

@@ -59,6 +59,18 @@ pub struct Child {
     pub run_as: Option<u32>,
     /// Files that it gets as descriptors.
     pub files: Vec<PassedFile>,
+    /// What it sees of the file system beside its own program and the system's libraries.
+    pub view: View,
+}
+
+/// Paths that a child may open, absolute or relative to the run folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// For reading.
+    pub read: Vec<String>,
+    /// For writing too.
+    pub write: Vec<String>,
 }
 
 /// A file opened by the shim for a child.

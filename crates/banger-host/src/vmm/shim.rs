@@ -11,7 +11,7 @@ use banger_engine::drivers::{RunFacts, Undone};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
 use banger_shim::{
     Access, CappedLog, Child, Companion, EXIT_FILE, PassedFile, Proc, STATE_FILE, ShimConfig,
-    ShimEvent, ShimState,
+    ShimEvent, ShimState, View,
 };
 use banger_sys::proc::ProcId;
 use rustix::process::Signal;
@@ -36,6 +36,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest status line.
 const MAX_STATUS: u64 = 64 * 1024;
+
+/// Where QEMU's user network learns the host's resolvers.
+const RESOLVER: [&str; 3] = ["/etc/resolv.conf", "/run/systemd/resolve", "/etc/hosts"];
 
 /// A shim that waits for its configuration. Dropping it makes the shim exit.
 pub struct Gate {
@@ -171,6 +174,8 @@ pub fn config(
             .into(),
         run_as,
         files: Vec::new(),
+        // It makes its sockets in the run folder.
+        view: View { read: Vec::new(), write: vec![".".into()] },
     };
     let log = |path| CappedLog { path: shown(path), cap_bytes: LOG_CAP };
     Ok(ShimConfig {
@@ -186,6 +191,15 @@ pub fn config(
             args: qemu::arguments(vm, accelerator, root),
             run_as,
             files: passed,
+            // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The resolver's
+            // files are for its user network.
+            view: View {
+                read: [shown(&files.kernel), shown(&files.initramfs)]
+                    .into_iter()
+                    .chain(RESOLVER.map(str::to_owned))
+                    .collect(),
+                write: vec![".".into()],
+            },
         },
         console: log(&layout.console_log(&vm.id)),
         vmm_log: log(&layout.vmm_log(&vm.id)),
