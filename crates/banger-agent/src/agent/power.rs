@@ -43,41 +43,42 @@ pub fn go_down(mode: PowerMode) -> Result<(), Fault> {
     };
     // Whatever init does, and even if the host loses patience, what was written is on disk.
     rustix::fs::sync();
-    match way(&read("/proc/1/comm")) {
-        Way::Signal if init_hears(number) => signal_init(number),
-        Way::Signal => {
-            // An init that has only just been executed would lose the signal: it has no handler yet.
-            std::thread::spawn(move || {
-                for _ in 0..EARLY_TRIES {
-                    if init_hears(number) {
-                        break;
-                    }
-                    std::thread::sleep(EARLY_PAUSE);
-                }
-                if let Err(fault) = signal_init(number) {
-                    eprintln!("banger-agent: {fault}");
-                }
-            });
-            Ok(())
+    // An init that has only just been executed neither handles signals nor answers its programs yet.
+    let mut asked = ask(number, name);
+    for _ in 0..EARLY_TRIES {
+        if asked.is_ok() {
+            break;
         }
+        std::thread::sleep(EARLY_PAUSE);
+        asked = ask(number, name);
+    }
+    asked
+}
+
+fn ask(number: i32, name: &str) -> Result<(), Fault> {
+    match way(&read("/proc/1/comm"), &init_program()) {
+        Way::Signal if hears(&read("/proc/1/status"), number) => signal_init(number),
+        Way::Signal => Err(Fault::new("init does not take signals yet")),
         Way::Program => run_program(name),
     }
+}
+
+/// The file that process 1 executes: systemd is started as `/sbin/init` and keeps that name for a
+/// while.
+fn init_program() -> String {
+    fs::read_link("/proc/1/exe").map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn signal_init(number: i32) -> Result<(), Fault> {
     signal::send(Target::Process(Pid::INIT), number).context(|| "cannot signal init".to_owned())
 }
 
-/// How often, and how long between, an init that does not hear yet is looked at: a minute in all.
-const EARLY_TRIES: u32 = 1200;
-const EARLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+/// How often, and how long between, an init that does not listen yet is asked again: a minute in all.
+const EARLY_TRIES: u32 = 600;
+const EARLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Whether init catches this signal, or holds it back to read it from a descriptor (signalfd(2)).
-fn init_hears(number: i32) -> bool {
-    hears(&read("/proc/1/status"), number)
-}
-
-/// `SigBlk` and `SigCgt` of proc(5): hexadecimal masks, signal 1 in the lowest bit.
+/// Whether a process catches this signal, or holds it back to read it from a descriptor
+/// (signalfd(2)): `SigBlk` and `SigCgt` of proc(5), hexadecimal masks, signal 1 in the lowest bit.
 fn hears(status: &str, number: i32) -> bool {
     let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
     ["SigBlk:", "SigCgt:"].iter().any(|name| {
@@ -87,10 +88,12 @@ fn hears(status: &str, number: i32) -> bool {
     })
 }
 
-fn way(comm: &str) -> Way {
+fn way(comm: &str, program: &str) -> Way {
+    if program.ends_with("/systemd") {
+        return Way::Signal;
+    }
     match comm.trim() {
         // Our own init keeps the name of the file it was started from: /init.
-        "systemd" => Way::Signal,
         "init" if is_ours() => Way::Signal,
         _ => Way::Program,
     }
@@ -198,9 +201,9 @@ mod tests {
 
     #[test]
     fn only_known_inits_are_signalled() {
-        assert_eq!(way("systemd\n"), Way::Signal);
-        assert_eq!(way("runit\n"), Way::Program);
-        assert_eq!(way("busybox"), Way::Program);
+        assert_eq!(way("init\n", "/usr/lib/systemd/systemd"), Way::Signal);
+        assert_eq!(way("runit\n", "/sbin/runit"), Way::Program);
+        assert_eq!(way("busybox", "/bin/busybox"), Way::Program);
         assert!(go_down(PowerMode::Unknown).is_err());
     }
 }
