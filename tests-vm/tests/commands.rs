@@ -90,6 +90,20 @@ fn the_default_guest_is_a_whole_machine() {
     assert_ne!(exec("one", "cat /etc/machine-id"), exec("two", "cat /etc/machine-id"));
     let key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
     assert_ne!(exec("one", key), exec("two", key));
+    // An unprivileged process that dials the host (CID 2) gets nothing, and the agent, dialled from
+    // inside through the guest's own CID or the local one, does not talk to it either.
+    for cid in [1, 2, 3] {
+        for port in [10_789, 10_790] {
+            let dial = format!(
+                "use Socket; socket(S, 40, SOCK_STREAM, 0) or exit 9; alarm 20; \
+                 connect(S, pack('SSLLx4', 40, 0, {port}, {cid})) or exit 7; \
+                 syswrite(S, \"GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n\"); \
+                 exit(sysread(S, $x, 9) ? 0 : 7)"
+            );
+            let run = home.run(&["exec", "-u", "nobody", "one", "--", "perl", "-e", &dial]);
+            assert_eq!(run.code, 7, "CID {cid} port {port}: {}{}", run.out, run.err);
+        }
+    }
     exec("one", "ls /etc/ssh/ssh_host_rsa_key 2>/dev/null && exit 1 || exit 0");
     assert_eq!(exec("one", "hostname"), "one\n");
     for (program, answer) in [("git --version", "git version"), ("curl --version", "curl")] {

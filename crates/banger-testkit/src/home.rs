@@ -1,7 +1,7 @@
 //! A home of its own for one daemon.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -208,6 +208,30 @@ impl Home {
     pub fn daemon_pid(&self) -> u32 {
         let status = self.json(&["daemon", "status"]);
         must("pid", u32::try_from(status["pid"].as_u64().unwrap_or_default()))
+    }
+
+    /// Starts the daemon so that it aborts at a crash point; returns when it serves.
+    ///
+    /// The CLI starts the next one without that, so what follows the abort is recovery.
+    pub fn start_daemon_that_aborts_at(&self, point: &str) -> Child {
+        let mut child = must(
+            "bangerd",
+            Command::new(program("bangerd"))
+                .env("BANGER_HOME", &self.path)
+                .env_remove("BANGER_STATE_DIR")
+                .env("BANGER_ABORT_AT", point)
+                .envs(self.env.iter().map(|(name, value)| (name, value)))
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn(),
+        );
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            must("bangerd", std::io::BufReader::new(stdout).read_line(&mut line));
+        }
+        assert_eq!(line, "ready\n");
+        child
     }
 
     /// Kills the daemon as a crash would and waits until it is gone.
