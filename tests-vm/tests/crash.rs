@@ -21,8 +21,11 @@ enum After {
 }
 
 fn points(list: &str, steps: &[&str], whens: &[&str]) -> Vec<String> {
-    let of = |step: &&str| whens.iter().map(move |when| format!("{list}.{step}.{when}"));
-    steps.iter().flat_map(|step| of(step).collect::<Vec<_>>()).collect()
+    let mut all = Vec::new();
+    for step in steps {
+        all.extend(whens.iter().map(|when| format!("{list}.{step}.{when}")));
+    }
+    all
 }
 
 /// Crash points of a forward list, with what each leads to.
