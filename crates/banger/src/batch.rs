@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure};
-use crate::follow;
+use crate::follow::{self, OnInterrupt};
 use crate::render::progress::{Keep, Progress};
 
 /// Most VMs worked on at once: each takes two connections to the daemon.
@@ -189,7 +189,11 @@ async fn act(
     let accepted = client.act(vm.id.as_str(), work.action, &work.options).await?;
     let result = if accepted.operation.is_some() { What::Done } else { What::Already };
     let track = progress.track(vm.name.as_str());
-    follow::accepted(context, client, &accepted, track).await?;
+    let on_interrupt = match work.action {
+        VmAction::Start | VmAction::Stop | VmAction::Restart => OnInterrupt::Cancel,
+        VmAction::Kill | VmAction::Delete | VmAction::Repair => OnInterrupt::GoOn,
+    };
+    follow::accepted(context, client, &accepted, track, on_interrupt).await?;
     Ok(result)
 }
 

@@ -8,28 +8,39 @@ use crate::context::Context;
 use crate::errors::Failure;
 use crate::render::progress::Track;
 
+/// What the first Ctrl-C does to an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInterrupt {
+    /// Cancels it.
+    Cancel,
+    /// Nothing: undoing a removal is not what anybody wants.
+    GoOn,
+}
+
 /// Follows what was accepted; gives the id of what was made, where something was.
 pub async fn accepted(
     context: &Context,
     client: &Client,
     accepted: &Accepted,
     track: Track,
+    on_interrupt: OnInterrupt,
 ) -> Result<Option<String>, Failure> {
     for warning in &accepted.warnings {
         track.warn(warning);
     }
     match &accepted.operation {
-        Some(operation) => follow(context, client, operation, track).await,
+        Some(operation) => follow(context, client, operation, track, on_interrupt).await,
         None => Ok(None),
     }
 }
 
-/// Follows an operation. The first Ctrl-C cancels it, the second leaves it to the daemon.
-pub async fn follow(
+/// Follows an operation. The second Ctrl-C leaves it to the daemon.
+async fn follow(
     context: &Context,
     client: &Client,
     operation: &OpId,
     mut track: Track,
+    on_interrupt: OnInterrupt,
 ) -> Result<Option<String>, Failure> {
     context.detail(&format!("operation {operation}"));
     let mut pressed = context.interrupts.listen();
@@ -41,8 +52,12 @@ pub async fn follow(
             event = events.next() => event?,
             Ok(()) = pressed.changed() => {
                 if *pressed.borrow_and_update() > already + 1 {
-                    track.leave("left; the daemon finishes undoing it");
+                    track.leave("left; the daemon finishes it");
                     return Err(Failure::Left);
+                }
+                if on_interrupt == OnInterrupt::GoOn {
+                    track.note("almost done; Ctrl-C again leaves at once");
+                    continue;
                 }
                 cancelled = true;
                 track.note("cancelling; Ctrl-C again leaves at once");

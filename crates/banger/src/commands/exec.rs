@@ -13,7 +13,8 @@ use crate::{terminal, values};
 ///   banger exec web -it -- bash
 ///   tar c . | banger exec web -i -w /srv -- tar x
 ///
-/// Without `-i` the command has no input. With `-t` it has a terminal, and Ctrl-C goes to it.
+/// Without `-i` the command has no input. With `-t` it has your terminal: what you type goes to it,
+/// Ctrl-C too.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -22,7 +23,7 @@ pub struct Args {
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
-    /// Give it a terminal
+    /// Give it a terminal, input included
     #[arg(short, long)]
     pub tty: bool,
     /// Folder to run in [default: the user's home]
@@ -69,6 +70,8 @@ pub fn with_terminal(
         return Err(usage("a terminal cannot be shown as JSON: leave `-t` or `--json` away").into());
     }
     terminal::require()?;
+    // A terminal that cannot be typed at is of no use.
+    request.stdin = true;
     request.tty = Some(terminal::size());
     request.term = std::env::var("TERM").ok();
     Ok(request)

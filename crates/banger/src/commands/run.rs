@@ -8,7 +8,7 @@ use banger_client::{Client, ExecRequest, Hold};
 use crate::commands::{exec, vm};
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure, usage};
-use crate::follow;
+use crate::follow::{self, OnInterrupt};
 use crate::render::progress::{Keep, Progress, Track};
 use crate::render::stderr_is_live;
 use crate::terminal;
@@ -33,7 +33,7 @@ pub struct Args {
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
-    /// Give the command a terminal
+    /// Give the command a terminal, input included
     #[arg(short, long)]
     pub tty: bool,
     /// What the machine is to be.
@@ -66,7 +66,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Lifetime::Keep | Lifetime::UntilStopped => None,
     };
     let track = progress(context, inside.as_ref()).track(vm.name.as_str());
-    if let Err(failure) = follow::accepted(context, &client, &accepted, track).await {
+    if let Err(failure) =
+        follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel).await
+    {
         return not_reached(context, &client, &vm, hold, failure).await;
     }
     let Some(inside) = inside else { return detached(context, &client, &vm).await };
@@ -111,10 +113,8 @@ fn what_to_run(context: &Context, args: &Args) -> Result<Option<ExecRequest>, Fa
             .with_hint("`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD")
             .into());
     }
-    let (stdin, tty) = match (shell, args.interactive || args.tty) {
-        (true, false) => (true, true),
-        _ => (args.interactive, args.tty),
-    };
+    // A bare `run` is a shell on this terminal.
+    let tty = args.tty || (shell && !args.interactive);
     let request = ExecRequest {
         argv: args.command.clone(),
         env: Vec::new(),
@@ -122,7 +122,7 @@ fn what_to_run(context: &Context, args: &Args) -> Result<Option<ExecRequest>, Fa
         user: None,
         tty: None,
         term: None,
-        stdin,
+        stdin: args.interactive,
     };
     exec::with_terminal(context, request, tty).map(Some)
 }
@@ -189,7 +189,7 @@ pub async fn delete(
         Err(error) => return Err(error.into()),
     };
     let track: Track = Progress::new(context, keep).track(vm.name.as_str());
-    match follow::accepted(context, client, &accepted, track).await {
+    match follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await {
         Ok(_) => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::NotFound => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::Interrupted => {
@@ -216,5 +216,5 @@ async fn gone_or(
         }
     };
     let track = Progress::new(context, Keep::None).track(vm.name.as_str());
-    follow::accepted(context, client, &accepted, track).await.map(|_| ())
+    follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await.map(|_| ())
 }

@@ -7,7 +7,7 @@ use banger_client::Client;
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::follow;
+use crate::follow::{self, OnInterrupt};
 use crate::render::progress::{Keep, Progress};
 use crate::values;
 
@@ -46,7 +46,7 @@ pub async fn fetch(
     accepted: &Accepted,
 ) -> Result<Option<String>, Failure> {
     let track = Progress::new(context, Keep::All).track(name);
-    follow::accepted(context, client, accepted, track).await
+    follow::accepted(context, client, accepted, track, OnInterrupt::Cancel).await
 }
 
 /// Prints the id of what was made, or the name where it was there already.

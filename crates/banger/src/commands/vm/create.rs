@@ -7,7 +7,7 @@ use banger_client::Client;
 use crate::commands::run;
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::follow;
+use crate::follow::{self, OnInterrupt};
 use crate::render::progress::{Keep, Progress};
 use crate::values::Machine;
 
@@ -38,7 +38,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let accepted = client.create(&request).await?;
     let vm = accepted.vm.clone().ok_or_else(run::no_vm)?;
     let track = Progress::new(context, Keep::All).track(vm.name.as_str());
-    match follow::accepted(context, &client, &accepted, track).await {
+    match follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel).await {
         Ok(_) => show_made(context, &client, &vm).await,
         Err(failure) => {
             match &failure {
