@@ -76,6 +76,10 @@ async fn collect(body: Body) -> Result<axum::body::Bytes, ApiError> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // A list would be taken for the fields in order, and no field is mandatory in most bodies.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("the body is not as it should be: it must be a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -1,0 +1,214 @@
+//! Round trips over the API.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::Home;
+
+#[test]
+fn a_life() {
+    let home = Home::new();
+    let daemon = home.start();
+    assert_eq!(daemon.get("/v1/vms").ok(), json!([]));
+    let accepted = daemon.run("web");
+    assert_eq!(accepted["vm"]["name"], "web");
+    let id = accepted["vm"]["id"].as_str().unwrap();
+
+    let list = daemon.get("/v1/vms").ok();
+    assert_eq!(list[0]["state"], "running");
+    let shown = daemon.get(&format!("/v1/vms/{}", &id[..4])).ok();
+    assert_eq!((&shown["id"], &shown["state"]), (&json!(id), &json!("running")));
+    assert!(shown["boot_id"].is_string() && shown["pid"].is_u64());
+    let health = daemon.get("/v1/vms/web/health").ok();
+    assert_eq!((&health["agent"], &health["boot_id"]), (&json!("ok"), &shown["boot_id"]));
+
+    let again = daemon.post("/v1/vms/web/actions/start", "");
+    assert_eq!((again.status, again.ok()["operation"].clone()), (200, Value::Null));
+    daemon.done("/v1/vms/web/actions/restart", "{}");
+    assert_ne!(daemon.get("/v1/vms/web").ok()["boot_id"], shown["boot_id"]);
+    daemon.done("/v1/vms/web/actions/stop", r#"{"grace_ms": 5}"#);
+    let stopped = daemon.get("/v1/vms/web").ok();
+    assert_eq!(stopped["stopped_because"], json!({ "reason": "asked", "how": "graceful" }));
+    assert_eq!(daemon.get("/v1/vms/web/health").ok()["agent"], "not_running");
+
+    daemon.done("/v1/vms/web/actions/delete", "{}");
+    assert_eq!(daemon.get("/v1/vms").ok(), json!([]));
+    assert!(home.world().objects.is_empty());
+    let operations = daemon.get("/v1/operations?limit=3").ok();
+    let kinds: Vec<&str> =
+        operations.as_array().unwrap().iter().map(|op| op["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["delete", "stop", "restart"]);
+    daemon.stop();
+}
+
+#[test]
+fn images_and_kernels() {
+    let home = Home::new();
+    let daemon = home.start();
+    let pull = |path, name: &str| daemon.done(path, &json!({ "name": name }).to_string());
+    pull("/v1/image-pulls", "debian");
+    pull("/v1/kernel-pulls", "debian-cloud");
+    daemon.done("/v1/image-imports", r#"{"path": "/x.tar", "name": "mine"}"#);
+    assert_eq!(daemon.get("/v1/images").ok().as_array().unwrap().len(), 2);
+    assert_eq!(daemon.get("/v1/images/mine").ok()["names"], json!(["mine"]));
+    assert_eq!(daemon.get("/v1/kernels").ok()[0]["names"], json!(["debian-cloud"]));
+    daemon.make("web");
+    let used = daemon.delete("/v1/images/debian");
+    assert_eq!((used.status, used.error().0.as_str()), (409, "in_use"));
+    assert_eq!(daemon.delete("/v1/kernels/debian-cloud").status, 409);
+    assert_eq!(daemon.delete("/v1/images/mine").ok()["freed_bytes"], 64 << 20);
+    assert_eq!(daemon.get("/v1/images/mine").status, 404);
+    daemon.stop();
+}
+
+#[test]
+fn events_can_be_left_and_rejoined() {
+    let home = Home::new();
+    let daemon = home.start();
+    let operation = daemon.run("web")["operation"].as_str().unwrap().to_owned();
+    let all = daemon.events(&operation, 0);
+    let numbers: Vec<u64> = all.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=all.len() as u64).collect::<Vec<_>>());
+    assert_eq!(all[0]["vm"]["name"], "web");
+    let stages: Vec<&str> = all
+        .iter()
+        .filter(|event| event["event"] == "stage_done")
+        .map(|event| event["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(stages.last(), Some(&"ready"));
+    assert_eq!(daemon.events(&operation, 5), all[5..]);
+    assert_eq!(daemon.events(&operation, all.len() as u64), Vec::<Value>::new());
+    daemon.stop();
+
+    // The next daemon remembers the end only.
+    let daemon = home.start();
+    let end = daemon.events(&operation, 5);
+    assert_eq!(end, [json!({ "seq": 6, "at_ms": 0, "event": "succeeded" })]);
+    assert_eq!(daemon.get(&format!("/v1/operations/{operation}")).ok()["state"], "succeeded");
+    daemon.stop();
+}
+
+#[test]
+fn events_come_while_they_happen() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.run("web");
+    // A guest that is asked to stop while its agent's command runs goes at once, so what takes time
+    // here is the daemon's own wait: an operation that is queued behind a stop.
+    let operation = daemon.post("/v1/vms/web/actions/restart", "{}").ok()["operation"].clone();
+    let head = format!(
+        "GET /v1/operations/{}/events HTTP/1.1\r\nhost: x\r\n\r\n",
+        operation.as_str().unwrap()
+    );
+    let mut stream = daemon.connect();
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut text = Vec::new();
+    let mut piece = [0; 4096];
+    while !String::from_utf8_lossy(&text).contains("\"event\":\"succeeded\"") {
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&piece[..count]);
+    }
+    // The connection serves on after the stream has ended.
+    while !text.ends_with(b"0\r\n\r\n") {
+        let count = stream.read(&mut piece).unwrap();
+        text.extend_from_slice(&piece[..count]);
+    }
+    stream.write_all(b"GET /v1/vms HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let count = stream.read(&mut piece).unwrap();
+    assert!(piece[..count].starts_with(b"HTTP/1.1 200 OK"));
+    daemon.stop();
+}
+
+#[test]
+fn cancel_is_quiet_about_what_has_ended() {
+    let home = Home::new();
+    let daemon = home.start();
+    let operation = daemon.run("web")["operation"].as_str().unwrap().to_owned();
+    let path = format!("/v1/operations/{operation}/cancel");
+    assert_eq!(daemon.post(&path, "").status, 202);
+    assert_eq!(daemon.state("web"), "running");
+    daemon.stop();
+    let daemon = home.start();
+    assert_eq!(daemon.post(&path, "").status, 202, "also long after");
+    assert_eq!(daemon.post("/v1/operations/op-000000/cancel", "").status, 404);
+    daemon.stop();
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing_half_done() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.make("before");
+    for name in ["gone-1", "gone-2", "gone-3"] {
+        let body = json!({ "name": name }).to_string();
+        let mut stream = daemon.connect();
+        let head = "POST /v1/vms HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).unwrap();
+        drop(stream);
+        // It was heard whole, or not at all; here it was sent whole before the client left.
+        daemon.wait_for(name, "running");
+    }
+    let mut stream = daemon.connect();
+    stream.write_all(b"POST /v1/vms HTTP/1.1\r\ncontent-length: 99\r\n\r\n{\"name\"").unwrap();
+    drop(stream);
+    assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 4);
+    daemon.stop();
+}
+
+#[test]
+fn settings_reach_what_they_are_for() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.file("config")).unwrap();
+    let text = "default_image = \"mine\"\n[vm_defaults]\nvcpus = 3\nmemory = \"768M\"\n";
+    std::fs::write(home.file("config/config.toml"), text).unwrap();
+    let daemon = home.start_with(&[("BANGER_VM_DEFAULTS_VCPUS", "4")]);
+    daemon.done("/v1/image-imports", r#"{"path": "/x.tar", "name": "mine"}"#);
+    daemon.run("web");
+    let vm = daemon.get("/v1/vms/web").ok();
+    assert_eq!((&vm["image"], &vm["vcpus"]), (&json!("mine"), &json!(4)));
+    assert_eq!(vm["memory_mib"], 768);
+    assert_eq!(daemon.get("/v1/daemon").ok()["defaults"]["vcpus"], 4);
+    let doctor = daemon.get("/v1/doctor").ok();
+    let seen = |code: &str| {
+        let checks = doctor.as_array().unwrap();
+        let check = checks.iter().find(|check| check["code"] == code).unwrap();
+        check["seen"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(seen("config.default_image"), "`mine`, from the configuration file");
+    assert_eq!(
+        seen("config.vm_defaults.vcpus"),
+        "`4`, from the variable `BANGER_VM_DEFAULTS_VCPUS`"
+    );
+    daemon.stop();
+}
+
+#[test]
+fn a_thousand_vms_are_listed_in_a_moment() {
+    let home = Home::new();
+    let daemon = home.start();
+    let operations: Vec<String> = (0..1000)
+        .map(|n| {
+            let body = json!({ "name": format!("vm-{n}"), "no_start": true }).to_string();
+            daemon.post("/v1/vms", &body).ok()["operation"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    for operation in operations {
+        assert_eq!(daemon.events(&operation, 0).last().unwrap()["event"], "succeeded");
+    }
+    let fastest = (0..5)
+        .map(|_| {
+            let begun = Instant::now();
+            let reply = daemon.get("/v1/vms");
+            let took = begun.elapsed();
+            assert_eq!(reply.ok().as_array().unwrap().len(), 1000);
+            took
+        })
+        .min()
+        .unwrap();
+    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
+    daemon.stop();
+}

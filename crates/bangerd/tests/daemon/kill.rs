@@ -1,0 +1,319 @@
+//! Kill loops: at every crash point of create, start, stop and delete the real program aborts, is
+//! started again, and host and store are compared exactly.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use banger_api::vm::VmState;
+use banger_engine::lists::{CREATE, START, Step};
+use banger_engine::record::{Existence, VmRecord};
+use serde_json::json;
+
+use crate::support::{Daemon, Home};
+
+/// SIGABRT.
+const ABORTED: i32 = 6;
+/// What a whole VM has on the simulated host.
+const LASTING: [&str; 4] = ["folder", "identity", "root", "work"];
+/// What a running one has besides.
+const RUNNING: [&str; 8] = ["agent", "attach", "hello", "network", "ready", "run", "shim", "vmm"];
+/// Longest wait for a crash point.
+const REACHED: Duration = Duration::from_secs(20);
+/// Daemons at the same time.
+const WORKERS: usize = 4;
+
+/// What a VM has come to in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Gone,
+    Stopped,
+    Running,
+}
+
+/// Points `list.step.when` of a whole list.
+pub fn steps(list: &str, steps: &[Step], when: &[&str]) -> Vec<String> {
+    let each = steps.iter().map(|step| step.name.as_str());
+    each.flat_map(|step| when.iter().map(move |when| format!("{list}.{step}.{when}"))).collect()
+}
+
+/// Both points around a commit.
+pub fn commit(name: &str) -> Vec<String> {
+    vec![format!("{name}.before"), format!("{name}.after")]
+}
+
+/// Points of a create that starts, in order.
+pub fn creating() -> Vec<String> {
+    let mut points = steps("create", CREATE, &["before", "applied"]);
+    points.extend(commit("create.commit"));
+    points.extend(starting());
+    points
+}
+
+/// Points of a start.
+pub fn starting() -> Vec<String> {
+    let mut points = commit("start.accept_commit");
+    points.extend(steps("start", START, &["before", "applied"]));
+    points.extend(commit("start.commit"));
+    points
+}
+
+/// Points of ending a run.
+pub fn stopping() -> Vec<String> {
+    let mut points = commit("start.end_commit");
+    points.extend(tearing_down());
+    points
+}
+
+/// Points of the one teardown.
+pub fn tearing_down() -> Vec<String> {
+    let mut points = steps("start", START, &["undo_before", "undone"]);
+    points.extend(commit("start.undo_commit"));
+    points
+}
+
+/// Points of removing what a create made.
+pub fn removing() -> Vec<String> {
+    let mut points = steps("create", CREATE, &["undo_before", "undone"]);
+    points.extend(commit("create.removed_commit"));
+    points
+}
+
+/// Points of a delete of a stopped VM.
+pub fn deleting() -> Vec<String> {
+    let mut points = commit("create.delete_commit");
+    points.extend(removing());
+    points
+}
+
+/// Goes through cases in parallel; every failure is told, not only the first.
+pub fn for_each<T: Sync>(cases: &[T], workers: usize, check: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let run = std::panic::AssertUnwindSafe(|| check(case));
+                    if let Err(panic) = std::panic::catch_unwind(run) {
+                        let text = panic
+                            .downcast_ref::<String>()
+                            .cloned()
+                            .or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
+                        failures.lock().unwrap().push(text.unwrap_or_default());
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Waits until the daemon has aborted at its point.
+pub fn aborted(mut daemon: Daemon, point: &str) {
+    let status = daemon.ended_within(REACHED).unwrap_or_else(|| panic!("`{point}` not reached"));
+    assert_eq!(status.signal(), Some(ABORTED), "`{point}`: {status}");
+}
+
+/// Starts a daemon again, waits for the end of the VM, and compares everything.
+pub fn recovered(home: &Home, end: End, case: &str) {
+    let daemon = home.start();
+    let state = match end {
+        End::Gone => "gone",
+        End::Stopped => "stopped",
+        End::Running => "running",
+    };
+    daemon.wait_for("web", state);
+    // A daemon that is asked to end finishes what it has begun, so what is left is final.
+    daemon.stop();
+    compare(home, end, case);
+    // And final it is: one more daemon finds nothing to do.
+    let before = (home.world(), home.stored().vms);
+    home.start().stop();
+    assert_eq!((home.world(), home.stored().vms), before, "{case}: a third daemon changed it");
+}
+
+/// Host and store say the same, and exactly what they should.
+pub fn compare(home: &Home, end: End, case: &str) {
+    let world = home.world();
+    let stored = home.stored();
+    assert!(stored.open_ops.is_empty(), "{case}: {:?}", stored.open_ops);
+    assert!(stored.unreadable.is_empty(), "{case}: {:?}", stored.unreadable);
+    if end == End::Gone {
+        assert_eq!(world.objects.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "{case}");
+        assert_eq!(stored.vms, Vec::<VmRecord>::new(), "{case}");
+        return;
+    }
+    let [vm] = stored.vms.as_slice() else { panic!("{case}: {:?}", stored.vms) };
+    assert_eq!(vm.existence, Existence::Whole, "{case}");
+    let mut expected: BTreeSet<&str> = LASTING.into();
+    match (end, &vm.run) {
+        (End::Running, Some(run)) => {
+            assert_eq!(vm.state, VmState::Running, "{case}");
+            expected.extend(RUNNING);
+            let shim = run.shim.map(|shim| shim.start_time.to_string());
+            assert_eq!(world.get("shim", &vm.plan.id), shim.as_deref(), "{case}");
+            assert!(run.vmm_pid.is_some() && run.boot_id.is_some(), "{case}: {run:?}");
+        }
+        (End::Stopped, None) => assert_eq!(vm.state, VmState::Stopped, "{case}"),
+        (_, run) => panic!("{case}: {:?} with {run:?}", vm.state),
+    }
+    let found: BTreeSet<&str> = world.of(&vm.plan.id).into_iter().collect();
+    assert_eq!(found, expected, "{case}");
+    assert_eq!(world.objects.len(), expected.len(), "{case}: something of nobody's");
+}
+
+/// A home with a VM in it, to be copied.
+fn template(prepare: impl Fn(&Daemon)) -> Home {
+    let home = Home::new();
+    let daemon = home.start();
+    prepare(&daemon);
+    daemon.stop();
+    home
+}
+
+/// The request of a test.
+struct Request {
+    path: &'static str,
+    body: &'static str,
+}
+
+/// Aborts at every point while a request is carried out on copies of `home`.
+fn kill_loop(
+    home: PathBuf,
+    request: &Request,
+    points: &[String],
+    end: impl Fn(&str) -> End + Sync,
+) {
+    for_each(points, WORKERS, |point| {
+        let home = Home::like(&home);
+        let daemon = home.start_doomed(point);
+        daemon.post_to_doomed(request.path, request.body);
+        aborted(daemon, point);
+        recovered(&home, end(point), point);
+    });
+}
+
+#[test]
+fn create() {
+    let request = Request { path: "/v1/vms", body: r#"{"name": "web"}"# };
+    let home = template(|_| ());
+    kill_loop(home.path().into(), &request, &creating(), |point| match point {
+        "create.commit.after" => End::Stopped,
+        "start.commit.after" => End::Running,
+        point if point.starts_with("create.") => End::Gone,
+        _ => End::Stopped,
+    });
+}
+
+#[test]
+fn start() {
+    let request = Request { path: "/v1/vms/web/actions/start", body: "{}" };
+    let home = template(|daemon| {
+        daemon.make("web");
+    });
+    kill_loop(home.path().into(), &request, &starting(), |point| match point {
+        "start.commit.after" => End::Running,
+        _ => End::Stopped,
+    });
+}
+
+#[test]
+fn stop_and_kill() {
+    let home = template(|daemon| {
+        daemon.run("web");
+    });
+    for path in ["/v1/vms/web/actions/stop", "/v1/vms/web/actions/kill"] {
+        let request = Request { path, body: "{}" };
+        kill_loop(home.path().into(), &request, &stopping(), |point| match point {
+            "start.end_commit.before" => End::Running,
+            _ => End::Stopped,
+        });
+    }
+}
+
+#[test]
+fn restart() {
+    let request = Request { path: "/v1/vms/web/actions/restart", body: "{}" };
+    let home = template(|daemon| {
+        daemon.run("web");
+    });
+    let mut points = stopping();
+    points.extend(starting());
+    kill_loop(home.path().into(), &request, &points, |point| match point {
+        "start.end_commit.before" | "start.commit.after" => End::Running,
+        _ => End::Stopped,
+    });
+}
+
+#[test]
+fn delete() {
+    let request = Request { path: "/v1/vms/web/actions/delete", body: "{}" };
+    let home = template(|daemon| {
+        daemon.make("web");
+    });
+    kill_loop(home.path().into(), &request, &deleting(), |point| match point {
+        "create.delete_commit.before" => End::Stopped,
+        _ => End::Gone,
+    });
+}
+
+#[test]
+fn delete_of_a_running_vm() {
+    let request = Request { path: "/v1/vms/web/actions/delete", body: r#"{"force": true}"# };
+    let home = template(|daemon| {
+        daemon.run("web");
+    });
+    let mut points = stopping();
+    points.extend(deleting());
+    // Until the delete is on record only the stop is, and only that is finished.
+    kill_loop(home.path().into(), &request, &points, |point| match point {
+        "start.end_commit.before" => End::Running,
+        "create.delete_commit.before" => End::Stopped,
+        point if point.starts_with("start.") => End::Stopped,
+        _ => End::Gone,
+    });
+}
+
+/// The daemon that undoes what the first one left is killed too.
+fn kill_twice(first: &str, second: &[String], end: impl Fn(&str) -> End + Sync) {
+    let home = template(|_| ());
+    let daemon = home.start_doomed(first);
+    daemon.post_to_doomed("/v1/vms", &json!({ "name": "web" }).to_string());
+    aborted(daemon, first);
+    for_each(second, WORKERS, |point| {
+        let home = Home::like(home.path());
+        aborted(home.start_doomed(point), point);
+        recovered(&home, end(point), &format!("{first}, then {point}"));
+    });
+}
+
+#[test]
+fn while_a_create_is_undone() {
+    kill_twice("create.identity.applied", &removing(), |_| End::Gone);
+}
+
+#[test]
+fn while_a_start_is_undone() {
+    kill_twice("start.ready.applied", &tearing_down(), |_| End::Stopped);
+}
+
+#[test]
+fn no_point_is_forgotten() {
+    let source = include_str!("../../../banger-engine/src/vm_jobs.rs");
+    let known: BTreeSet<String> =
+        [creating(), stopping(), deleting()].concat().into_iter().collect();
+    let mut seen = 0;
+    for call in source.split("self.crash(ListName::").skip(1) {
+        let mut words = call.split(['"', ',', ')']).map(str::trim).filter(|word| !word.is_empty());
+        let mut word = || words.next().unwrap();
+        let point = format!("{}.{}.{}", word().to_lowercase(), word(), word());
+        assert!(known.contains(&point), "{point} is in no loop");
+        seen += 1;
+    }
+    assert!(seen >= 10, "{seen}");
+}

@@ -1,0 +1,12 @@
+//! Tests of the real program on its simulated host, each in a home of its own.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails may panic")]
+
+mod api;
+mod bad_input;
+mod kill;
+mod kill_sessions;
+mod openapi;
+mod session;
+mod start;
+mod support;

@@ -1,0 +1,42 @@
+//! The description of the API is committed, and complete.
+
+use std::path::Path;
+
+use banger_api::routes;
+use bangerd::api::Description;
+use utoipa::OpenApi;
+
+fn described() -> serde_json::Value {
+    serde_json::to_value(Description::openapi()).unwrap()
+}
+
+#[test]
+fn the_committed_description_is_the_one_that_is_served() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi/banger.json");
+    let text = serde_json::to_string_pretty(&described()).unwrap() + "\n";
+    if std::env::var_os("BANGER_BLESS").is_some_and(|bless| bless == "1") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == text, "openapi/banger.json is old: run this test with BANGER_BLESS=1");
+}
+
+#[test]
+fn every_route_is_described() {
+    // The constants as they stand in the source, so that a new one cannot be forgotten here.
+    let source = include_str!("../../../banger-api/src/routes.rs");
+    let known: Vec<&str> = source
+        .lines()
+        .filter(|line| line.starts_with("pub const "))
+        .filter_map(|line| line.split('"').nth(1))
+        .collect();
+    assert!(known.contains(&routes::VM_ACTION) && known.len() > 15, "{known:?}");
+    let described = described();
+    let paths = described["paths"].as_object().unwrap();
+    for route in &known {
+        assert!(paths.contains_key(*route), "{route} is not described");
+    }
+    assert_eq!(paths.len(), known.len(), "a path without a constant");
+    assert_eq!(described["openapi"], "3.1.0");
+}

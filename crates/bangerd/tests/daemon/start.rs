@@ -1,0 +1,217 @@
+//! How a daemon begins and ends.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use banger_api::{ApiError, ErrorCode};
+
+use crate::support::{Daemon, Home};
+
+/// Starts a daemon that must refuse to.
+fn refused(home: &Home, command: Command) -> ApiError {
+    let mut daemon = Daemon::spawn(command, home.path().to_owned());
+    let line = daemon.first_line();
+    let json = line.strip_prefix("error ").unwrap_or_else(|| panic!("`{line}`"));
+    let error: ApiError = serde_json::from_str(json).unwrap();
+    assert!(daemon.said_all());
+    assert_eq!(daemon.ended().code(), Some(1));
+    let words = daemon.complaint();
+    assert!(words.starts_with(&format!("error: {}\n", error.message)), "{words}");
+    error
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn what_it_makes_is_its_owners_alone() {
+    let home = Home::new();
+    let mut daemon = home.start();
+    assert!(daemon.said_all(), "standard output is closed after `ready`");
+    for folder in ["", "state", "state/log", "data", "cache", "run"] {
+        assert_eq!(mode(&home.file(folder)), 0o700, "{folder}");
+    }
+    for file in [
+        "run/bangerd.sock",
+        "run/session.sock",
+        "state/bangerd.lock",
+        "state/log/bangerd.log",
+        "state/banger.db",
+        "state/sim-world.json",
+    ] {
+        assert_eq!(mode(&home.file(file)), 0o600, "{file}");
+    }
+    let status = daemon.get("/v1/daemon").ok();
+    assert_eq!(status["pid"], daemon.pid());
+    assert_eq!(status["socket"], daemon.socket().to_str().unwrap());
+    assert_eq!(status["simulated"], true);
+    daemon.stop();
+    assert!(!home.file("run/bangerd.sock").exists() && !home.file("run/session.sock").exists());
+}
+
+#[test]
+fn the_second_says_who_was_first() {
+    let home = Home::new();
+    let daemon = home.start();
+    let error = refused(&home, home.command());
+    assert_eq!(error.code, ErrorCode::Busy);
+    assert!(error.message.contains(&format!("process {}", daemon.pid())), "{}", error.message);
+    // Also where only the run folder is shared.
+    let mut command = home.command();
+    let state = tempfile::tempdir().unwrap();
+    command.env("BANGER_STATE_DIR", state.path());
+    let mut other = Daemon::spawn(command, home.path().to_owned());
+    assert_eq!(other.first_line(), "ready", "another state folder is another daemon");
+    assert_eq!(daemon.get("/v1/vms").status, 200, "the first is not disturbed");
+    other.stop();
+    daemon.stop();
+}
+
+#[test]
+fn of_many_at_once_one_lives() {
+    let home = Home::new();
+    let mut all: Vec<Daemon> =
+        (0..6).map(|_| Daemon::spawn(home.command(), home.path().to_owned())).collect();
+    let lines: Vec<String> = all.iter_mut().map(Daemon::first_line).collect();
+    assert_eq!(lines.iter().filter(|line| *line == "ready").count(), 1, "{lines:?}");
+    assert!(lines.iter().filter(|line| *line != "ready").all(|line| line.contains("\"busy\"")));
+    let place = lines.iter().position(|line| line == "ready").unwrap();
+    let winner = all.swap_remove(place);
+    assert_eq!(winner.get("/v1/vms").status, 200);
+    winner.stop();
+}
+
+#[test]
+fn a_successor_waits_for_one_that_is_stopping() {
+    let home = Home::new();
+    let daemon = home.start();
+    let vm = daemon.run("web");
+    // A command that is running, so that the restart has something to wait for.
+    let stop = daemon.post("/v1/daemon/stop", "{}");
+    assert_eq!(stop.status, 202);
+    let next = home.start();
+    assert_eq!(next.state("web"), "running");
+    assert_eq!(next.get("/v1/vms").ok()[0]["id"], vm["vm"]["id"]);
+    next.stop();
+}
+
+#[test]
+fn what_an_earlier_one_left_is_no_obstacle() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.run("web");
+    let boot_id = daemon.get("/v1/vms/web").ok()["boot_id"].clone();
+    daemon.kill();
+    assert!(home.file("run/bangerd.sock").exists(), "killed, so nobody removed it");
+    let daemon = home.start();
+    let vm = daemon.get("/v1/vms/web").ok();
+    assert_eq!((&vm["state"], &vm["boot_id"]), (&"running".into(), &boot_id), "adopted");
+    daemon.stop();
+}
+
+#[test]
+fn an_interrupt_ends_it_too() {
+    let home = Home::new();
+    let mut daemon = home.start();
+    daemon.signal(rustix::process::Signal::INT);
+    assert_eq!(daemon.ended().code(), Some(0));
+}
+
+#[test]
+fn a_home_may_have_a_long_path() {
+    let home = Home::at(&format!("{}/{}", "d".repeat(120), "e".repeat(120)));
+    let daemon = home.start();
+    daemon.run("web");
+    let held = crate::session::hold(&daemon, "web");
+    drop(held);
+    daemon.done("/v1/vms/web/actions/delete", r#"{"force": true}"#);
+    daemon.stop();
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_its_place() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.file("config")).unwrap();
+    let path = home.file("config/config.toml");
+    std::fs::write(&path, "vmm = \"auto\"\nloglevel = \"info\"\n").unwrap();
+    let error = refused(&home, home.command());
+    assert_eq!(error.code, ErrorCode::BadRequest);
+    let place = format!("`{}` line 2, column 1: unknown field `loglevel`", path.display());
+    assert!(error.message.starts_with(&place), "{}", error.message);
+    std::fs::write(&path, "").unwrap();
+    let mut command = home.command();
+    command.env("BANGER_LOG_LEVEL", "loud");
+    let error = refused(&home, command);
+    assert!(error.message.starts_with("`BANGER_LOG_LEVEL`: `loud`"), "{}", error.message);
+}
+
+#[test]
+fn a_read_only_state_folder_is_named() {
+    let home = Home::new();
+    let state = home.file("state");
+    std::fs::create_dir_all(&state).unwrap();
+    // Modes do not bind root, so root gets a mount of its own that is read-only.
+    let root = rustix::process::geteuid().is_root();
+    let plain = home.command();
+    let command = if root {
+        let script = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && \
+            shift && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(&state);
+        command.arg(plain.get_program()).args(plain.get_args());
+        command.env("BANGER_HOME", home.path()).env_remove("BANGER_STATE_DIR");
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+    } else {
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o500)).unwrap();
+        plain
+    };
+    let error = refused(&home, command);
+    assert_eq!(error.code, ErrorCode::ReadOnly, "{error:?}");
+    assert!(error.message.contains(state.to_str().unwrap()), "{}", error.message);
+    assert!(error.hint.is_some());
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let home = Home::new();
+    home.start().stop();
+    std::fs::write(home.file("state/sim-world.json"), "{").unwrap();
+    let error = refused(&home, home.command());
+    assert_eq!(error.code, ErrorCode::Corrupt);
+    assert!(error.message.contains("sim-world.json"), "{}", error.message);
+    std::fs::remove_file(home.file("state/sim-world.json")).unwrap();
+    std::fs::write(home.file("state/banger.db"), "not a database, but long enough to look at")
+        .unwrap();
+    let error = refused(&home, home.command());
+    assert_eq!(error.code, ErrorCode::Corrupt, "{error:?}");
+}
+
+#[test]
+fn arguments_and_version() {
+    let run = |argument: &str| {
+        Command::new(env!("CARGO_BIN_EXE_bangerd")).arg(argument).output().unwrap()
+    };
+    let version = String::from_utf8(run("--version").stdout).unwrap();
+    let build_id = version.trim_end().rsplit_once('(').unwrap().1.trim_end_matches(')');
+    assert!(build_id.len() == 16, "{version}");
+    assert!(version.starts_with(&format!("bangerd {} (", env!("CARGO_PKG_VERSION"))));
+    assert!(run("--help").stdout.starts_with(b"The daemon of banger"));
+    assert_eq!(run("--wat").status.code(), Some(2));
+}
+
+#[test]
+fn nobody_waits_for_a_slow_client() {
+    let home = Home::new();
+    let daemon = home.start();
+    // Connections that say nothing do not keep the daemon from ending.
+    let idle: Vec<_> = (0..20).map(|_| (daemon.connect(), daemon.connect_session())).collect();
+    assert_eq!(daemon.get("/v1/vms").status, 200);
+    let begun = Instant::now();
+    daemon.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(idle);
+}
