@@ -64,7 +64,8 @@ async fn find(paths: &Paths) -> Result<Option<Found>, ApiError> {
 /// Whether a failed connect means that no daemon is there, as against one that cannot be reached.
 pub(crate) fn nobody_listens(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::NotFound | Kind::ConnectionRefused)
+    // A file where a folder should be is for the daemon's start to tell.
+    matches!(error.kind(), Kind::NotFound | Kind::ConnectionRefused | Kind::NotADirectory)
 }
 
 /// The daemon does not answer, in words.

@@ -21,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub struct Follow {
     client: Client,
     operation: OpId,
-    /// Last event handed out.
+    /// Last event received.
     seen: u64,
     ended: bool,
     ready: std::collections::VecDeque<OpEvent>,
@@ -54,7 +54,6 @@ impl Follow {
     pub async fn next(&mut self) -> Result<Option<OpEvent>, ApiError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                self.seen = self.seen.max(event.seq);
                 self.ended = event.what.is_last();
                 self.idle_tries = 0;
                 return Ok(Some(event));
@@ -84,6 +83,7 @@ impl Follow {
             // A daemon that was restarted meanwhile remembers only how the operation ended, and
             // counts anew.
             if event.seq > self.seen || event.what.is_last() {
+                self.seen = self.seen.max(event.seq);
                 self.ready.push_back(event);
             }
         }

@@ -57,7 +57,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 /// After a session: says so if the VM still runs, and how to stop it.
 pub async fn say_still_running(context: &Context, client: &Client, vm: &VmTag) {
     let Ok(health) = client.health(vm.id.as_str()).await else { return };
-    if health.state == VmState::Running && health.agent != AgentHealth::NotRunning {
+    // An agent that does not answer right after a session is one whose guest goes down.
+    if health.state == VmState::Running && health.agent == AgentHealth::Ok {
         let name = &vm.name;
         context.say(&format!("`{name}` is still running; `banger vm stop {name}` stops it"));
     }

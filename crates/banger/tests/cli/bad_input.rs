@@ -1,0 +1,116 @@
+//! What is refused, with which code and which words, before anything is asked of the daemon.
+
+use crate::support::{home, run};
+
+/// Command line, exit code, words that stand in the message.
+const REFUSED: &[(&str, i32, &str)] = &[
+    ("vm create --name Web", 2, "only a-z, 0-9 and hyphens are allowed"),
+    ("vm create --name -a", 2, "it must not begin or end with a hyphen"),
+    ("vm create --name=", 2, "it is empty"),
+    ("vm create --name a.b", 2, "only a-z, 0-9 and hyphens are allowed"),
+    ("vm create --vcpus 0", 2, "0 vCPUs: a VM has 1 to 32"),
+    ("vm create --vcpus -1", 2, "-1 vCPUs: a VM has 1 to 32"),
+    ("vm create --vcpus 33", 2, "33 vCPUs: a VM has 1 to 32"),
+    ("vm create --vcpus 99999999999", 2, "a VM has 1 to 32"),
+    ("vm create --vcpus two", 2, "it is not a whole number"),
+    ("vm create --memory 0", 2, "`0` is not a size"),
+    ("vm create --memory 0G", 2, "it must be more than zero"),
+    ("vm create --memory -1G", 2, "`-1G` is not a size"),
+    ("vm create --memory 1", 2, "write a number and a unit"),
+    ("vm create --memory 64M", 2, "64 MiB of memory: a VM has 128 MiB to"),
+    ("vm create --memory 131073K", 2, "memory is given in whole MiB"),
+    ("vm create --memory 99999999999999999999G", 2, "it is too large"),
+    ("vm create --disk-size 1M", 2, "a root disk of 1 MiB: a disk has 64 MiB to 16 TiB"),
+    ("vm create --disk-size 17T", 2, "a root disk of 17 TiB"),
+    ("vm create --work-size 0M", 2, "it must be more than zero"),
+    ("vm create --work-size -8G", 2, "`-8G` is not a size"),
+    ("vm create --nat maybe", 2, "[possible values: on, off]"),
+    ("vm create --image ../x", 2, "begins with a letter or digit"),
+    ("vm create --image Debian", 2, "a name has a-z, 0-9"),
+    ("vm create --kernel /boot/x", 2, "begins with a letter or digit"),
+    ("vm create extra", 2, "unexpected argument 'extra'"),
+    ("vm stop", 2, "required arguments were not provided"),
+    ("vm stop --timeout -1 web", 2, "it is not a whole number of seconds"),
+    ("vm stop --timeout 1.5 web", 2, "it is not a whole number of seconds"),
+    ("vm stop --timeout 86401 web", 2, "at most 86400 seconds are waited for"),
+    ("vm logs web --console --vmm", 2, "cannot be used with"),
+    ("vm list -q -v", 2, "cannot be used with"),
+    ("vm frobnicate", 2, "unrecognized subcommand 'frobnicate'"),
+    ("image pull ../etc", 2, "begins with a letter or digit"),
+    ("image import --name A file.tar", 2, "a name has a-z, 0-9"),
+    ("kernel pull UPPER", 2, "a name has a-z, 0-9"),
+    ("kernel delete", 2, "required arguments were not provided"),
+    ("frobnicate", 2, "unrecognized subcommand 'frobnicate'"),
+    ("run --vcpus 0 -- true", 125, "0 vCPUs: a VM has 1 to 32"),
+    ("run --memory 0G -- true", 125, "it must be more than zero"),
+    ("run --nope", 125, "unexpected argument '--nope'"),
+    ("vm run --nope", 125, "unexpected argument '--nope'"),
+    ("run . -- true", 125, "working on a repository is not part of this version"),
+    ("run -d -t", 125, "cannot be used with"),
+    ("run -d -i", 125, "cannot be used with"),
+    ("run -d -- true", 125, "cannot be used with"),
+    ("run", 125, "a shell needs a terminal or input, and this is neither"),
+    ("run --rm", 125, "a shell needs a terminal or input, and this is neither"),
+    ("run -t -- true", 125, "`-t` needs a terminal"),
+    ("run --json", 125, "a shell cannot be shown as JSON"),
+    ("run -t --json -- true", 125, "a terminal cannot be shown as JSON"),
+    ("exec", 125, "required arguments were not provided"),
+    ("exec web", 125, "required arguments were not provided"),
+    ("exec web -e X -- env", 125, "write NAME=VALUE"),
+    ("exec web -e =x -- env", 125, "write NAME=VALUE"),
+    ("exec web -t -- true", 125, "`-t` needs a terminal"),
+    ("vm exec web -t -- true", 125, "`-t` needs a terminal"),
+    ("vm shell", 125, "required arguments were not provided"),
+    ("vm shell web", 125, "`-t` needs a terminal"),
+];
+
+#[test]
+fn bad_input_is_refused_before_a_daemon_is_started() {
+    let home = home();
+    for (line, code, words) in REFUSED {
+        let refused = run(&home, line);
+        assert_eq!((refused.code, refused.out.as_str()), (*code, ""), "{line}\n{}", refused.err);
+        let begins = if line.contains("--json") { "{\"error\":" } else { "error: " };
+        assert!(refused.err.starts_with(begins), "{line}\n{}", refused.err);
+        assert!(refused.err.contains(words), "{line}\n{}", refused.err);
+    }
+    assert!(!home.path().join("run/bangerd.sock").exists(), "a daemon was started");
+}
+
+#[test]
+fn what_only_the_daemon_knows_has_a_code_too() {
+    let home = home();
+    run(&home, "vm create --name web");
+    for (line, code, words) in [
+        ("vm create --name web", 4, "there is a VM `web` already"),
+        ("vm create --image nope", 3, "nope"),
+        ("vm create --kernel nope", 3, "nope"),
+        ("image show nope", 3, "there is no image `nope`"),
+        ("image pull nope", 3, "nope"),
+        ("kernel pull nope", 3, "nope"),
+        ("vm show nope", 3, "there is no VM `nope`"),
+        ("vm show ..", 3, "there is no VM `..`"),
+        ("vm logs nope", 3, "there is no VM `nope`"),
+        ("vm delete web", 4, "web"),
+        ("exec nope -- true", 125, "there is no VM `nope`"),
+        ("run --name web -- true", 125, "there is a VM `web` already"),
+        ("run --image nope -- true", 125, "nope"),
+    ] {
+        let refused = run(&home, line);
+        assert_eq!((refused.code, refused.out.as_str()), (code, ""), "{line}\n{}", refused.err);
+        assert!(refused.err.contains(words), "{line}\n{}", refused.err);
+    }
+    let empty = home.run(&["vm", "show", ""]);
+    assert_eq!(empty.code, 3, "{}", empty.err);
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_home_that_is_not_absolute_is_refused() {
+    let home = home();
+    let refused = home.command(&["vm", "list"]).env("BANGER_HOME", "here").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.starts_with("error: `BANGER_HOME` is `here`, which is not absolute\nhint: "));
+}

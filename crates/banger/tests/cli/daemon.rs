@@ -1,0 +1,144 @@
+//! Starting, losing and replacing the daemon.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use banger_testkit::{Run, program};
+
+use crate::support::{expect, home, home_with, run};
+
+#[test]
+fn many_at_once_start_one_daemon() {
+    let home = home();
+    let children: Vec<_> = (0..12).map(|_| home.spawn(&["daemon", "start", "--json"])).collect();
+    let pids: Vec<serde_json::Value> = children
+        .into_iter()
+        .map(|child| {
+            let run: Run = child.wait_with_output().unwrap().into();
+            assert_eq!(run.code, 0, "{}", run.err);
+            serde_json::from_str::<serde_json::Value>(&run.out).unwrap()["pid"].clone()
+        })
+        .collect();
+    assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
+    assert_eq!(home.processes().len(), 1);
+    home.finish();
+}
+
+#[test]
+fn a_killed_daemon_is_brought_back() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let before = home.json(&["vm", "show", "web"])["boot_id"].clone();
+    home.kill_daemon();
+    let after = home.json(&["vm", "show", "web"]);
+    assert_eq!((&after["boot_id"], &after["state"]), (&before, &"running".into()));
+    let stopped = run(&home, "daemon stop");
+    assert!(stopped.out.starts_with("the daemon (pid "), "{}", stopped.out);
+    assert_eq!(run(&home, "exec web -- uname").out, "Linux\n");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_session_whose_daemon_was_killed_still_takes_its_machine_along() {
+    let home = home();
+    let args = ["run", "--rm", "--name", "web", "-i", "--", "cat"];
+    let mut child = home.command(&args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"hello\n").unwrap();
+    let mut hello = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut hello).unwrap();
+    // The simulated guest lives in the daemon, so the command ends with it; the machine is on
+    // record and is not.
+    home.kill_daemon();
+    assert_eq!(child.wait().unwrap().code(), Some(125));
+    assert_eq!(home.state("web"), "gone");
+    home.finish();
+}
+
+#[test]
+fn a_home_may_be_deep() {
+    let home = home_with(&format!("{}/{}", "x".repeat(120), "y".repeat(120)));
+    let ended = run(&home, "run --rm -- uname");
+    assert_eq!((ended.code, ended.out.as_str()), (0, "Linux\n"), "{}", ended.err);
+    home.finish();
+}
+
+#[test]
+fn what_keeps_a_daemon_from_starting_is_said() {
+    let home = home();
+    let with = |name: &str, value: &str| -> Run {
+        home.command(&["vm", "list"]).env(name, value).output().unwrap().into()
+    };
+    let missing = with("BANGERD", "/nonexistent/bangerd");
+    assert_eq!(missing.code, 5);
+    let said = "error: the daemon `/nonexistent/bangerd` cannot be started\n";
+    assert!(missing.err.starts_with(said), "{}", missing.err);
+    let dies = with("BANGERD", "/bin/false");
+    assert_eq!(dies.code, 1);
+    let said = "error: the daemon ended (exit status: 1) before it was ready\nhint: its log is `";
+    assert!(dies.err.starts_with(said), "{}", dies.err);
+    let babbles = with("BANGERD", "/bin/pwd");
+    assert!(babbles.err.starts_with("error: the daemon ended"), "{}", babbles.err);
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let no_folder = with("BANGER_HOME", file.to_str().unwrap());
+    assert_eq!(no_folder.code, 5, "{}", no_folder.err);
+    assert!(no_folder.err.contains("cannot be written\n"), "{}", no_folder.err);
+    std::fs::write(home.path().join("config/config.toml"), "nonsense = 1\n").unwrap();
+    let config = run(&home, "vm list");
+    assert!(config.code != 0 && config.err.contains("nonsense"), "{}", config.err);
+    let doctor = run(&home, "doctor");
+    assert_eq!(doctor.code, 5);
+    assert!(doctor.out.starts_with("missing  daemon.answers: "), "{}", doctor.out);
+}
+
+#[test]
+fn a_daemon_of_another_build_is_replaced_once_its_file_is() {
+    let home = home();
+    let version = std::process::Command::new(program("bangerd")).arg("--version").output();
+    let version = String::from_utf8(version.unwrap().stdout).unwrap();
+    let build = version.split(['(', ')']).nth(1).unwrap();
+    let current = std::fs::read(program("bangerd")).unwrap();
+    let other = "0123456789abcdef";
+    let path = home.path().join("bangerd");
+    let install = |bytes: &[u8]| {
+        use std::os::unix::fs::PermissionsExt;
+        let new = home.path().join("new");
+        std::fs::write(&new, bytes).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    let status = |verb: &str| -> serde_json::Value {
+        let mut command = home.command(&["daemon", verb, "--json"]);
+        let run: Run = command.env("BANGERD", &path).output().unwrap().into();
+        serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}\n{}", run.err))
+    };
+    install(&replaced(&current, build.as_bytes(), other.as_bytes()));
+    let old = status("start");
+    assert_eq!(old["build_id"], other);
+    // Another build of `banger` alone is no reason.
+    assert_eq!(status("start")["pid"], old["pid"]);
+    run(&home, "vm create --name web");
+    install(&current);
+    let new = status("start");
+    assert_eq!(new["build_id"], build);
+    assert_ne!(new["pid"], old["pid"]);
+    assert_eq!(home.state("web"), "running");
+    expect(&run(&home, "vm delete -f web"), 0, "web deleted\n", "");
+    home.finish();
+}
+
+/// The bytes with each occurrence of a text replaced by another of the same length.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut found = 0;
+    for at in 0..bytes.len().saturating_sub(from.len()) {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + from.len()].copy_from_slice(to);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "the build id is not in the program");
+    bytes
+}

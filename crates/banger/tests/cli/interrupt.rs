@@ -1,0 +1,180 @@
+//! Following operations: Ctrl-C, cut streams, daemons that forget, garbage.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use banger_testkit::{Run, kill};
+use serde_json::json;
+
+use crate::fake_daemon::{FakeDaemon, OPERATION, accepted, begin_events, event, missing, reply};
+use crate::support::expect;
+
+/// A create that goes on until it is cancelled, and then ends or does not.
+fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
+    let (told, heard) = mpsc::channel();
+    let (cancel, cancelled) = mpsc::channel();
+    let cancelled = Mutex::new(cancelled);
+    let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+        "POST /v1/vms" => reply(stream, 202, &accepted()),
+        "GET /v1/operations/op-abc123/events" => {
+            begin_events(stream);
+            event(stream, 1, 0, json!({"event": "stage_started", "stage": "boot"}));
+            told.send("following").unwrap();
+            cancelled.lock().unwrap().recv().unwrap();
+            if !ends {
+                told.send("cancelled").unwrap();
+                std::thread::park();
+            }
+            let error = json!({"code": "cancelled", "message": "create of `web` was cancelled"});
+            event(stream, 2, 5, json!({"event": "failed", "error": error}));
+        }
+        "POST /v1/operations/op-abc123/cancel" => {
+            reply(stream, 202, &json!({}));
+            cancel.send(()).unwrap();
+        }
+        _ => reply(stream, 404, &missing()),
+    });
+    (daemon, heard)
+}
+
+#[test]
+fn the_first_ctrl_c_cancels_and_waits() {
+    let (daemon, heard) = endless(true);
+    let child = daemon.spawn("vm create");
+    heard.recv().unwrap();
+    kill(child.id(), "INT");
+    let run: Run = child.wait_with_output().unwrap().into();
+    let said = "web: cancelling; Ctrl-C again leaves at once\n\
+        error: create of `web` was cancelled\n(OP)\n";
+    expect(&run, 1, "", said);
+    let child = daemon.spawn("run -- true");
+    heard.recv().unwrap();
+    kill(child.id(), "INT");
+    let run: Run = child.wait_with_output().unwrap().into();
+    expect(&run, 130, "", said);
+}
+
+#[test]
+fn the_second_ctrl_c_leaves_at_once() {
+    let (daemon, heard) = endless(false);
+    let child = daemon.spawn("vm create");
+    heard.recv().unwrap();
+    kill(child.id(), "INT");
+    assert_eq!(heard.recv().unwrap(), "cancelled");
+    kill(child.id(), "INT");
+    let run: Run = child.wait_with_output().unwrap().into();
+    let said = "web: cancelling; Ctrl-C again leaves at once\n\
+        web: left; the daemon finishes it\n";
+    expect(&run, 130, "", said);
+}
+
+#[test]
+fn a_cut_stream_is_resumed_behind_the_last_event() {
+    let daemon = FakeDaemon::new(|request, stream| match request.line.as_str() {
+        "POST /v1/image-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
+        _ => {
+            begin_events(stream);
+            let seen = request.last_event.unwrap();
+            // Repeats the last one it was told of, as a careless daemon might, and is cut again.
+            let stage = |n: u64| json!({"event": "stage_done", "stage": format!("s{n}"), "ms": n});
+            event(stream, seen.max(1), 0, stage(seen.max(1)));
+            event(stream, seen + 1, 0, stage(seen + 1));
+            if seen == 4 {
+                event(stream, 6, 0, json!({"event": "succeeded", "made": "x1"}));
+            }
+        }
+    });
+    let run = daemon.run("image pull debian");
+    let lines: String = (1..=5).map(|n| format!("debian: s{n} N s\n")).collect();
+    expect(&run, 0, "x1\n", &lines);
+}
+
+#[test]
+fn a_daemon_that_forgot_the_stream_still_knows_the_end() {
+    let asked = AtomicU32::new(0);
+    let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+        "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
+        "GET /v1/operations/op-abc123" => {
+            let error = json!({"code": "interrupted", "message": "the daemon was killed"});
+            let view = json!({
+                "id": OPERATION, "kind": "pull_kernel", "vm": null, "state": "failed",
+                "started_at": "2026-11-24T00:00:00Z", "error": error,
+            });
+            reply(stream, 200, &view);
+        }
+        _ if asked.fetch_add(1, Ordering::Relaxed) == 0 => begin_events(stream),
+        _ => reply(stream, 404, &missing()),
+    });
+    expect(&daemon.run("kernel pull"), 1, "", "error: the daemon was killed\n(OP)\n");
+}
+
+#[test]
+fn a_stream_that_never_says_anything_is_given_up() {
+    let daemon = FakeDaemon::new(|request, stream| match request.line.as_str() {
+        "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
+        _ => begin_events(stream),
+    });
+    let run = daemon.run("kernel pull");
+    let said = "error: the daemon does not tell how `OP` goes on\n\
+        hint: `banger daemon logs` shows what it does\n(OP)\n";
+    expect(&run, 1, "", said);
+}
+
+#[test]
+fn garbage_is_called_garbage() {
+    for body in ["not http at all", "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{]}"] {
+        let daemon = FakeDaemon::new(move |_, stream| {
+            use std::io::Write;
+            let _ = stream.write_all(body.as_bytes());
+        });
+        let run = daemon.run("vm list");
+        assert_eq!((run.code, run.out.as_str()), (1, ""), "{body}\n{}", run.err);
+        assert!(run.err.starts_with("error: "), "{}", run.err);
+    }
+    let daemon = FakeDaemon::new(|request, stream| match request.line.as_str() {
+        "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
+        _ => {
+            begin_events(stream);
+            event(stream, 1, 0, json!({"event": "of another kind"}));
+        }
+    });
+    let run = daemon.run("kernel pull");
+    assert_eq!(run.code, 1);
+    let said = "error: the daemon's stream of events cannot be understood\n";
+    assert!(run.err.starts_with(said), "{}", run.err);
+}
+
+#[test]
+fn transfers_and_warnings_are_shown_in_plain_lines() {
+    let daemon = FakeDaemon::new(|request, stream| match request.line.as_str() {
+        "POST /v1/image-pulls" => {
+            reply(stream, 202, &json!({"operation": OPERATION, "warnings": ["large"]}));
+        }
+        _ => {
+            begin_events(stream);
+            event(stream, 1, 0, json!({"event": "stage_started", "stage": "pull_image"}));
+            for (seq, second) in [(2, 1), (3, 10), (4, 12), (5, 21)] {
+                let done = second << 20;
+                let total = 100 << 20;
+                let what = json!({
+                    "event": "progress", "stage": "pull_image", "done": done, "total": total,
+                });
+                event(stream, seq, second * 1000, what);
+            }
+            event(stream, 6, 22_000, json!({"event": "note", "text": "unpacking\u{1b}[2J"}));
+            event(stream, 7, 22_000, json!({"event": "warning", "text": "odd"}));
+            let done = json!({"event": "stage_done", "stage": "pull_image", "ms": 22_000});
+            event(stream, 8, 22_000, done);
+            event(stream, 9, 22_000, json!({"event": "succeeded", "made": "x1"}));
+        }
+    });
+    let said = "warning: debian: large\n\
+        debian: pull_image 10 MiB of 100 MiB, 1 MiB/s\n\
+        debian: pull_image 21 MiB of 100 MiB, 1 MiB/s\n\
+        debian: unpacking\\u{1b}[2J\n\
+        warning: debian: odd\n\
+        debian: pull_image N s\n";
+    expect(&daemon.run("image pull debian"), 0, "x1\n", said);
+    let quiet = "warning: debian: large\nwarning: debian: odd\n";
+    expect(&daemon.run("image pull -q debian"), 0, "x1\n", quiet);
+}

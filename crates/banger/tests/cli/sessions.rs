@@ -1,0 +1,186 @@
+//! Commands in a guest: streams, exit codes, signals, and machines that go with their session.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use banger_testkit::{Home, Run, kill};
+
+use crate::support::{expect, home, run};
+
+fn sh(home: &Home, before: &str, script: &str) -> Run {
+    home.run(&before.split(' ').chain(["--", "sh", "-c", script]).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_machine_for_one_command() {
+    let home = home();
+    let ended = sh(&home, "run --rm", "echo out; echo err >&2; exit 7");
+    let fetches: String = ended
+        .err
+        .lines()
+        .filter(|line| !line.contains(": pull_"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    assert_eq!((ended.code, ended.out.as_str(), fetches.as_str()), (7, "out\n", "err\n"));
+    // Everything is here now, so that nothing but the command has anything to say.
+    expect(&sh(&home, "run --rm", "echo out; echo err >&2; exit 7"), 7, "out\n", "err\n");
+    let echoed = home.run_with_input(&["run", "--rm", "-i", "--", "cat"], b"hi\n");
+    expect(&echoed, 0, "hi\n", "");
+    let unread = home.run_with_input(&["run", "--rm", "--", "cat"], b"hi\n");
+    expect(&unread, 0, "", "");
+    let shell = home.run_with_input(&["run", "--rm", "-i"], b"echo in a shell\nexit 4\n");
+    assert_eq!((shell.code, shell.out.as_str()), (4, "in a shell\n"), "{}", shell.err);
+    let verbose = sh(&home, "run --rm -v", "exit 0");
+    assert!(verbose.err.contains(": boot "), "{}", verbose.err);
+    home.finish();
+}
+
+#[test]
+fn a_machine_that_stays_says_so() {
+    let home = home();
+    let said = "`web` is still running; `banger vm stop web` stops it\n";
+    let ended = run(&home, "run --name web -- uname");
+    assert_eq!((ended.code, ended.out.as_str()), (0, "Linux\n"));
+    assert!(ended.err.ends_with(said), "{}", ended.err);
+    let quiet = run(&home, "run --name other -q -- uname");
+    expect(&quiet, 0, "Linux\n", "");
+    let down = run(&home, "run --name down -- poweroff");
+    assert!(!down.err.contains("still running"), "{}", down.err);
+    run(&home, "vm delete -f web other down");
+    home.finish();
+}
+
+#[test]
+fn a_machine_in_the_background() {
+    let home = home();
+    let web = run(&home, "run -d --name web");
+    assert_eq!((web.code, web.out.as_str()), (0, "web\n"), "{}", web.err);
+    let gone = run(&home, "run -d --rm --name gone --json");
+    let json: serde_json::Value = serde_json::from_str(&gone.out).unwrap();
+    assert_eq!((&json["state"], &json["lifetime"]), (&"running".into(), &"until_stopped".into()));
+    run(&home, "vm stop web gone");
+    home.wait_state("gone", "gone");
+    assert_eq!(home.state("web"), "stopped");
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn exit_codes_are_the_guests() {
+    let home = home();
+    run(&home, "vm create --name web");
+    assert_eq!(sh(&home, "exec web", "exit 255").code, 255);
+    assert_eq!(sh(&home, "exec web", "kill -9 $$").code, 137);
+    assert_eq!(sh(&home, "exec web", "kill -TERM $$").code, 143);
+    expect(&run(&home, "exec web -- nosuch"), 127, "", "error: `nosuch` was not found\n");
+    expect(&run(&home, "exec web uname -a -q"), 127, "", "error: `uname` was not found\n");
+    let env = run(&home, "exec -e A=b=c web -e X= -- env").out;
+    assert!(env.contains("\nA=b=c\n") && env.contains("\nX=\n"), "{env}");
+    expect(&run(&home, "exec web -w /srv -- pwd"), 0, "/srv\n", "");
+    run(&home, "vm stop web");
+    let stopped = "error: `web` is stopped\nhint: `banger vm start web` starts it\n";
+    expect(&run(&home, "exec web -- true"), 125, "", stopped);
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn a_command_as_a_document() {
+    let home = home();
+    run(&home, "vm create --name web");
+    for before in ["exec web --json", "run --rm --json"] {
+        let ended = sh(&home, before, "echo out; echo err >&2; exit 3");
+        assert_eq!(ended.code, 3, "{}", ended.err);
+        let document: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        let expected = serde_json::json!({
+            "exit_code": 3, "stdout": "out\n", "stderr": "err\n", "truncated": false,
+        });
+        assert_eq!(document, expected);
+    }
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn much_data_passes_intact() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let data: Vec<u8> =
+        (0..25_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut child =
+        home.command(&["exec", "-i", "web", "--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut back = Vec::with_capacity(data.len());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            stdin.write_all(&data).unwrap();
+            drop(stdin);
+        });
+        stdout.read_to_end(&mut back).unwrap();
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(back == data, "{} bytes of {}", back.len(), data.len());
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let home = home();
+    run(&home, "vm create --name web");
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("USR1", 138)] {
+        let mut child = home.spawn(&["exec", "web", "--", "sh", "-c", "echo ready; sleep 100"]);
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        kill(child.id(), signal);
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+    }
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_command() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let mut child =
+        home.command(&["exec", "-i", "web", "--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"nobody reads this\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    let mut list = home.command(&["vm", "list"]).spawn().unwrap();
+    drop(list.stdout.take());
+    assert_eq!(list.wait().unwrap().code(), Some(141));
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_session_takes_its_machine_along_however_it_ends() {
+    let home = home();
+    for signal in ["KILL", "TERM", "INT"] {
+        let mut child = home.spawn(&[
+            "run",
+            "--rm",
+            "--name",
+            "web",
+            "--",
+            "sh",
+            "-c",
+            "echo ready; sleep 100",
+        ]);
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        kill(child.id(), signal);
+        child.wait().unwrap();
+        home.wait_state("web", "gone");
+    }
+    let down = run(&home, "run --rm --name web -- poweroff");
+    assert_eq!(down.code, 125, "{}", down.err);
+    let said = "error: the connection to the guest ended before the command did\n";
+    assert!(down.err.starts_with(said), "{}", down.err);
+    assert_eq!(home.state("web"), "gone");
+    home.finish();
+}

@@ -1,0 +1,184 @@
+//! The program on a pseudo terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use banger_testkit::{Home, kill};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{LocalModes, Winsize};
+
+use crate::support::{home, run};
+
+/// A terminal with a program on it.
+struct Screen {
+    child: Child,
+    keys: File,
+    ours: OwnedFd,
+    pieces: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Screen {
+    fn open(home: &Home, args: &[&str]) -> Self {
+        let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        rustix::pty::unlockpt(&ours).unwrap();
+        let path = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+        let end = File::options().read(true).write(true).open(path.to_str().unwrap()).unwrap();
+        let mut command = home.command(args);
+        command.env("TERM", "xterm").stdin(end.try_clone().unwrap());
+        command.stdout(end.try_clone().unwrap()).stderr(end);
+        let keys = File::from(ours.try_clone().unwrap());
+        let mut reader = keys.try_clone().unwrap();
+        let (sender, pieces) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            // EIO once the last program on the terminal has gone (pty(7)).
+            while let Ok(length) = reader.read(&mut piece) {
+                if sender.send(piece[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let screen =
+            Self { child: command.spawn().unwrap(), keys, ours, pieces, seen: String::new() };
+        screen.resize(30, 100);
+        screen
+    }
+
+    fn resize(&self, rows: u16, cols: u16) {
+        let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.ours, size).unwrap();
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.keys.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until this was shown, and forgets what was shown until then.
+    #[track_caller]
+    fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            match self.pieces.recv_timeout(Duration::from_secs(30)) {
+                Ok(piece) => self.seen.push_str(&String::from_utf8_lossy(&piece)),
+                Err(_) => panic!("`{text}` was not shown:\n{}", self.seen),
+            }
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        let modes = rustix::termios::tcgetattr(&self.ours).unwrap().local_modes;
+        !modes.contains(LocalModes::ICANON) && !modes.contains(LocalModes::ECHO)
+    }
+
+    /// Waits for the end; gives the exit code and the rest of what was shown.
+    fn end(mut self) -> (i32, String) {
+        let code = self.child.wait().unwrap().code().unwrap();
+        assert!(!self.is_raw(), "the terminal was left raw");
+        drop((self.keys, self.ours));
+        while let Ok(piece) = self.pieces.recv_timeout(Duration::from_millis(200)) {
+            self.seen.push_str(&String::from_utf8_lossy(&piece));
+        }
+        (code, self.seen)
+    }
+}
+
+#[test]
+fn a_shell_on_a_terminal() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let mut screen = Screen::open(&home, &["vm", "shell", "web"]);
+    screen.wait_for("root@web:~# ");
+    assert!(screen.is_raw());
+    screen.type_in("stty size\r");
+    screen.wait_for("30 100\r\n");
+    screen.resize(40, 120);
+    kill(screen.child.id(), "WINCH");
+    // The new size is on its way before what is typed now.
+    screen.type_in("stty size\r");
+    screen.wait_for("40 120\r\n");
+    screen.type_in("exit 3\r");
+    let (code, rest) = screen.end();
+    assert_eq!(code, 3);
+    let said = "`web` is still running; `banger vm stop web` stops it\r\n";
+    assert!(rest.ends_with(said), "{rest}");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn ctrl_c_goes_to_the_guest_and_a_signal_puts_the_terminal_back() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let args = ["exec", "-t", "web", "--", "sh", "-c", "echo ready; sleep 100"];
+    let mut screen = Screen::open(&home, &args);
+    screen.wait_for("ready\r\n");
+    screen.type_in("\u{3}");
+    assert_eq!(screen.end().0, 130);
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let mut screen = Screen::open(&home, &args);
+        screen.wait_for("ready\r\n");
+        kill(screen.child.id(), signal);
+        assert_eq!(screen.end().0, code);
+    }
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_bare_run_is_a_shell() {
+    let home = home();
+    let mut screen = Screen::open(&home, &["run", "--rm", "--name", "web"]);
+    screen.wait_for("root@web:~# ");
+    screen.type_in("exit\r");
+    let (code, rest) = screen.end();
+    assert_eq!(code, 0);
+    assert!(!rest.contains("still running"), "{rest}");
+    assert_eq!(home.state("web"), "gone");
+    home.finish();
+}
+
+#[test]
+fn stages_are_shown_and_colours_are_not_where_they_are_unwanted() {
+    let home = home();
+    let mut screen = Screen::open(&home, &["vm", "create", "--name", "web"]);
+    let shown = screen.wait_for("web: ready ");
+    assert!(shown.contains("web: boot 0.0"), "{shown}");
+    let (code, rest) = screen.end();
+    assert_eq!(code, 0);
+    assert!(rest.ends_with("web\r\n"), "{rest}");
+    // SGR sequences begin with a digit and end with an m; those that redraw a line do not.
+    let coloured = shown.split("\u{1b}[").skip(1).any(|piece| {
+        piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m')
+    });
+    assert!(!coloured, "{shown:?}");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_delete_asks_first() {
+    let home = home();
+    run(&home, "vm create --name web --no-start");
+    run(&home, "vm create --name db --no-start");
+    let mut screen = Screen::open(&home, &["vm", "delete", "web", "db"]);
+    screen.wait_for("delete web, db with their disks? [y/N] ");
+    screen.type_in("\n");
+    let (code, rest) = screen.end();
+    assert_eq!(code, 1);
+    assert!(rest.ends_with("nothing was deleted\r\n"), "{rest}");
+    let mut screen = Screen::open(&home, &["vm", "delete", "web"]);
+    screen.wait_for("delete web with its disks? [y/N] ");
+    screen.type_in("y\n");
+    assert_eq!(screen.end().0, 0);
+    let screen = Screen::open(&home, &["vm", "delete", "-f", "db"]);
+    assert_eq!(screen.end().0, 0);
+    home.finish();
+}

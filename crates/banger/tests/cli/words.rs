@@ -1,0 +1,253 @@
+//! What each command says.
+
+use crate::support::{expect, home, plain, run};
+
+const STAGES: &str = "\
+web: preflight N s
+web: prepare_disks N s
+web: attach_network N s
+web: launch_vmm N s
+web: boot N s
+web: wait_vsock_agent N s
+web: wait_guest_ready N s
+web: ready N s
+";
+
+#[test]
+fn the_life_of_a_vm() {
+    let home = home();
+    let stages = format!("web: prepare_disks N s\n{STAGES}");
+    expect(&run(&home, "vm create --name web"), 0, "web\n", &stages);
+    let list = run(&home, "vm list");
+    assert!(
+        list.out.starts_with("NAME  ID            STATE    IMAGE   VCPUS  MEMORY   DISK  IP"),
+        "{}",
+        list.out
+    );
+    let row = list.out.lines().nth(1).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!((cells[0], cells[2], cells[3]), ("web", "running", "debian"));
+    expect(&run(&home, "vm start web"), 0, "web runs already\n", "");
+    expect(&run(&home, "vm stop web"), 0, "web stopped\n", "");
+    expect(&run(&home, "vm stop web"), 0, "web was stopped already\n", "");
+    expect(&run(&home, "vm start web"), 0, "web started\n", STAGES);
+    expect(&run(&home, "vm restart -q web"), 0, "", "");
+    expect(&run(&home, "vm kill web"), 0, "web killed\n", "");
+    expect(&run(&home, "vm repair web"), 0, "web is not broken\n", "");
+    expect(&run(&home, "vm delete web"), 0, "web deleted\n", "");
+    expect(&run(&home, "vm list -q"), 0, "", "");
+    home.finish();
+}
+
+#[test]
+fn lists_know_what_runs() {
+    let home = home();
+    run(&home, "vm create --name idle --no-start");
+    run(&home, "vm create --name busy");
+    let names = |line: &str| {
+        let list: serde_json::Value = serde_json::from_str(&run(&home, line).out).unwrap();
+        let names = list.as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names("vm list --json"), ["busy", "idle"]);
+    assert_eq!(names("vm list --running --json"), ["busy"]);
+    assert_eq!(names("ps --json"), ["busy"]);
+    expect(&run(&home, "ps -q"), 0, "ID\n", "");
+    run(&home, "vm delete -f busy idle");
+    home.finish();
+}
+
+#[test]
+fn show_tells_everything() {
+    let home = home();
+    run(&home, "vm create --name web --vcpus 2 --memory 1G --disk-size 9G --work-size 10G");
+    let shown = run(&home, "vm show web");
+    let line = |name: &str| {
+        let found = shown.out.lines().find(|line| line.starts_with(name));
+        found.unwrap_or_else(|| panic!("{name}\n{}", shown.out))[12..].trim().to_owned()
+    };
+    assert_eq!(line("name"), "web");
+    assert_eq!(line("state"), "running");
+    assert_eq!(line("vcpus"), "2");
+    assert_eq!(line("memory"), "1 GiB");
+    assert!(line("root disk").ends_with("of 9 GiB"));
+    assert!(line("work disk").ends_with("of 10 GiB"));
+    assert_eq!(line("storage"), "sim");
+    assert!(run(&home, "vm show web --why").out.contains("storage     sim: "));
+    let json = home.json(&["vm", "show", "web"]);
+    for field in [
+        "id",
+        "name",
+        "state",
+        "image",
+        "vcpus",
+        "memory_mib",
+        "ip",
+        "created_at",
+        "disk",
+        "pid",
+        "boot_id",
+        "stopped_because",
+        "drivers",
+        "start",
+        "paths",
+    ] {
+        assert!(json.get(field).is_some(), "{field}");
+    }
+    let prefix = &json["id"].as_str().unwrap()[..5];
+    assert_eq!(home.json(&["vm", "show", prefix]), json);
+    run(&home, "vm stop web");
+    assert!(run(&home, "vm show web").out.contains("because     it was asked to\n"));
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn health_has_a_code_for_scripts() {
+    let home = home();
+    run(&home, "vm create --name up");
+    run(&home, "vm create --name down --no-start");
+    let up = run(&home, "vm health up");
+    assert_eq!(up.code, 0);
+    assert!(up.out.starts_with("up: ok, up "), "{}", up.out);
+    expect(&run(&home, "vm health down"), 4, "down: stopped\n", "");
+    let both = run(&home, "vm health down up nope --json");
+    assert_eq!(both.code, 1);
+    let json: serde_json::Value = serde_json::from_str(&both.out).unwrap();
+    assert_eq!(json[0]["agent"], "not_running");
+    assert_eq!(json[1]["agent"], "ok");
+    assert_eq!(json[2]["error"]["code"], "not_found");
+    run(&home, "vm delete -f up down");
+    home.finish();
+}
+
+#[test]
+fn images_and_kernels() {
+    let home = home();
+    let pulled = run(&home, "image pull debian");
+    assert_eq!(pulled.code, 0, "{}", pulled.err);
+    assert_eq!(plain(&pulled.out), "FINGERPRINT\n");
+    let id = pulled.out.trim();
+    assert_eq!(home.json(&["image", "show", "debian"])["id"], id);
+    assert!(run(&home, "image show debian").out.starts_with("names        debian\n"));
+    assert!(run(&home, "image list").out.starts_with("NAME    ID                "));
+    expect(&run(&home, "image list -q"), 0, "FINGERPRINT\n", "");
+    let kernel = home.json(&["kernel", "pull"]);
+    assert_eq!(kernel["names"][0], "debian-cloud");
+    assert_eq!(home.json(&["kernel", "list"])[0]["id"], kernel["id"]);
+    run(&home, "vm create --name web --no-start");
+    expect(
+        &run(&home, "image delete debian"),
+        4,
+        "",
+        "error: image `debian` is used by web\nhint: delete these VMs first\n",
+    );
+    run(&home, "vm delete web");
+    let deleted = run(&home, "image delete debian");
+    assert!(deleted.out.starts_with("debian deleted, "), "{}", deleted.out);
+    expect(
+        &run(&home, "image delete debian"),
+        3,
+        "",
+        "error: there is no image `debian`\nhint: `banger image list` shows what there is\n",
+    );
+    assert_eq!(run(&home, "kernel delete debian-cloud nope").code, 1);
+    home.finish();
+}
+
+#[test]
+fn an_image_is_imported_from_a_file_that_is_there() {
+    let home = home();
+    let tar = home.path().join("Tiny.tar");
+    let missing = home.run(&["image", "import", tar.to_str().unwrap()]);
+    assert_eq!(missing.code, 3);
+    assert!(missing.err.contains("Tiny.tar` cannot be read\n"), "{}", missing.err);
+    std::fs::write(&tar, b"x").unwrap();
+    let made = home.command(&["image", "import", "Tiny.tar"]).current_dir(home.path()).output();
+    assert!(made.unwrap().status.success());
+    assert_eq!(home.json(&["image", "show", "tiny"])["names"][0], "tiny");
+    let folder = home.run(&["image", "import", "--name", "x", home.path().to_str().unwrap()]);
+    assert_eq!(folder.code, 2);
+    assert!(folder.err.contains("is a folder\nhint: pack it first"), "{}", folder.err);
+    home.finish();
+}
+
+#[test]
+fn version_and_daemon() {
+    let home = home();
+    let version = home.json(&["version"]);
+    let text = run(&home, "version").out;
+    assert_eq!(
+        text,
+        format!(
+            "banger {} (build {})\n",
+            version["version"].as_str().unwrap(),
+            version["build_id"].as_str().unwrap()
+        )
+    );
+    let socket = home.path().join("run/bangerd.sock");
+    let absent = format!(
+        "error: no daemon runs at `{}`\nhint: any command that needs it starts it; so does \
+         `banger daemon start`\n",
+        socket.display()
+    );
+    expect(&run(&home, "daemon status"), 1, "", &absent);
+    expect(&run(&home, "daemon stop"), 0, "no daemon was running\n", "");
+    let started = home.json(&["daemon", "start"]);
+    let status = home.json(&["daemon", "status"]);
+    for field in ["pid", "version", "build_id", "socket", "log", "uptime_s", "vms"] {
+        assert!(status.get(field).is_some(), "{field}");
+    }
+    assert_eq!(started["pid"], status["pid"]);
+    assert_eq!(status["socket"], socket.to_str().unwrap());
+    let logs = run(&home, "daemon logs").out;
+    assert!(logs.lines().all(|line| line.starts_with('{')) && !logs.is_empty(), "{logs}");
+    let doctor = run(&home, "doctor --json");
+    let checks: serde_json::Value = serde_json::from_str(&doctor.out).unwrap();
+    assert!(checks.as_array().unwrap().iter().all(|check| check["code"].is_string()));
+    assert!(run(&home, "doctor").out.contains("host.simulated: "));
+    home.finish();
+}
+
+#[test]
+fn logs_are_the_files_that_show_names() {
+    let home = home();
+    run(&home, "vm create --name web --no-start");
+    let path = home.json(&["vm", "show", "web"])["paths"]["console_log"].clone();
+    let said = run(&home, "vm logs web");
+    assert_eq!(said.code, 3);
+    let expected = format!("error: the log `{}` cannot be read\n", path.as_str().unwrap());
+    assert!(said.err.starts_with(&expected), "{}", said.err);
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn errors_as_json_go_to_stderr() {
+    let home = home();
+    let run = run(&home, "vm show nope --json");
+    assert_eq!((run.code, run.out.as_str()), (3, ""));
+    let error: serde_json::Value = serde_json::from_str(&run.err).unwrap();
+    assert_eq!(error["error"]["code"], "not_found");
+    assert_eq!(error["error"]["message"], "there is no VM `nope`");
+    home.ok(&["daemon", "stop"]);
+    home.finish();
+}
+
+#[test]
+fn help_shows_the_defaults_of_this_host() {
+    let home = home();
+    for line in ["run --help", "vm run --help", "vm create --help"] {
+        let help = run(&home, line);
+        assert_eq!(help.code, 0);
+        for argument in ["vcpus", "memory", "disk-size", "work-size", "image"] {
+            let at = help
+                .out
+                .find(&format!("--{argument} <"))
+                .unwrap_or_else(|| panic!("{line} {argument}"));
+            let next = help.out[at..].split("\n\n").next().unwrap_or_default();
+            assert!(next.contains("[default: "), "{line}\n{next}");
+        }
+    }
+    assert!(!home.path().join("run/bangerd.sock").exists(), "help started a daemon");
+}
