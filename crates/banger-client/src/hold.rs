@@ -79,3 +79,70 @@ async fn again(client: &Client, request: &SessionRequest) -> Option<UnixStream> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use banger_api::paths::Paths;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixListener;
+
+    use crate::launch::{Host, Launcher};
+
+    /// The next holder that comes to a socket.
+    async fn holder(listener: &UnixListener, answer: &str) -> BufReader<UnixStream> {
+        let wait = tokio::time::timeout(Duration::from_secs(10), listener.accept());
+        let mut stream = BufReader::new(wait.await.unwrap().unwrap().0);
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "{\"want\":\"hold\",\"vm\":\"aaaa00000001\"}\n");
+        stream.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn hears_the_end(mut stream: BufReader<UnixStream>) {
+        let mut rest = Vec::new();
+        let read = stream.read_to_end(&mut rest);
+        // A reset is an end too: the answer may not have been read yet.
+        let _ = tokio::time::timeout(Duration::from_secs(10), read).await.unwrap();
+        assert_eq!(rest, b"");
+    }
+
+    #[tokio::test]
+    async fn the_next_daemon_is_held_on_to_and_let_go_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = |name: &str| (name == "BANGER_HOME").then(|| folder.path().to_owned());
+        let paths = Paths::resolve(env, 1).unwrap();
+        std::fs::create_dir_all(&paths.run).unwrap();
+        let socket = paths.session_socket();
+        let launcher =
+            Launcher { program: "/nonexistent".into(), build_id: "x".into(), host: Host::Real };
+        let client = Client::new(paths, launcher);
+        let vm: VmId = "aaaa00000001".parse().unwrap();
+        let held = "{\"answer\":\"held\"}";
+
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (hold, first) = tokio::join!(client.hold(&vm), holder(&listener, held));
+        let hold = hold.unwrap();
+        // Killed: the socket's file stays, nobody listens.
+        drop((listener, first));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::fs::remove_file(&socket).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let second = holder(&listener, held).await;
+        hold.release().await;
+        hears_the_end(second).await;
+
+        // One that does not want to be held is not asked again and again.
+        let (hold, first) = tokio::join!(client.hold(&vm), holder(&listener, held));
+        let _hold = hold.unwrap();
+        drop(first);
+        let refused =
+            "{\"answer\":\"refused\",\"error\":{\"code\":\"not_found\",\"message\":\"x\"}}";
+        holder(&listener, refused).await;
+        let again = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        assert!(again.is_err(), "asked again");
+    }
+}

@@ -1,4 +1,4 @@
-//! One file for each command: its doc comment is its help, its `Args` its flags, `run` what it does.
+//! One file for each command: doc comment = help, `Args` = flags, `run` = what it does.
 
 pub mod daemon;
 pub mod doctor;

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_console_keeps_its_colours_only() {
-        let said = b"\x1b[2J\x1b[1;1H\x1b[0;32m OK \x1b[0m\r\n\x1b]0;title\x07x\x1bcy\xc2\x9b\xc2\xb0\x1bP1$q\x1b\\z\x08";
+        let said = b"\x1b[2J\x1b[1;1H\x1b[0;32m OK \x1b[0m\r\n\x1b]0;title\x07x\x1bcy\
+            \xc2\x9b\xc2\xb0\x1bP1$q\x1b\\z\x08";
         let clean = b"\x1b[0;32m OK \x1b[0m\nxy\xc2\xb0z";
         for cut in 1..said.len() {
             let mut filter = ConsoleFilter::default();
