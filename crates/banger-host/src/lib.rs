@@ -1,20 +1,31 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
+mod advice;
+pub mod ext4;
 mod failure;
 pub mod guest;
 pub mod host;
+pub mod images;
+mod images_driver;
+pub mod initramfs;
+pub mod kernels;
 pub mod layout;
 pub mod network;
 pub mod probe;
 pub mod storage;
+pub mod supply;
 #[cfg(test)]
 mod testing;
 mod tsc;
 pub mod vmm;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::ApiError;
+use banger_engine::drivers::{CrashPoints, Drivers, Network, Storage, Vmm};
 use banger_engine::plan::VmPlan;
 
 use layout::Layout;
@@ -81,4 +92,44 @@ impl HostConfig {
             Privilege::User => None,
         }
     }
+}
+
+/// All drivers of this host.
+///
+/// # Errors
+/// A folder that cannot be made.
+pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError> {
+    let layout = config.layout.clone();
+    for folder in [layout.vms(), layout.cache.clone(), layout.data.clone()] {
+        storage::make_folder(&folder)?;
+    }
+    let images = Arc::new(images_driver::LocalImages::open(&config)?);
+    let listeners = guest::Listeners::default();
+    let find = images.clone();
+    let boot_files: vmm::FindBootFiles = Arc::new(move |vm| find.boot_files(vm));
+    let find = images.clone();
+    let image_root: storage::ImageRoot = Arc::new(move |vm| find.image_root(vm));
+    let blanks = storage::Blanks::new(layout.blank_disks(), config.programs().mke2fs);
+    let file_storage = |from| {
+        let (image_root, blanks) = (image_root.clone(), blanks.clone());
+        let storage = storage::FileStorage::new(layout.clone(), from, image_root, blanks);
+        Arc::new(storage) as Arc<dyn Storage>
+    };
+    let guest = guest::VsockGuest::new(layout.clone(), listeners.clone(), config.boot_timeout);
+    let qemu = Arc::new(vmm::Qemu::new(config.clone(), listeners, boot_files));
+    Ok(Drivers {
+        host: Arc::new(host::LinuxHost::new(config)),
+        images,
+        storage: BTreeMap::from([
+            ("overlay".into(), file_storage(storage::RootFrom::Layer)),
+            ("copy".into(), file_storage(storage::RootFrom::Copy)),
+        ]),
+        network: BTreeMap::from([(
+            "user".into(),
+            Arc::new(network::UserNetwork) as Arc<dyn Network>,
+        )]),
+        vmm: BTreeMap::from([("qemu".into(), qemu as Arc<dyn Vmm>)]),
+        guest: Arc::new(guest),
+        crash,
+    })
 }

@@ -1,14 +1,15 @@
 //! Crash points: a test has the daemon abort at a named place, to see what its successor finds.
 //!
 //! `BANGER_ABORT_AT=start.shim.before` aborts when that point is first reached,
-//! `BANGER_ABORT_AT=start.shim.before@3` when it is reached for the third time. Without it the points
-//! cost a comparison.
+//! `BANGER_ABORT_AT=start.shim.before@3` when it is reached for the third time. Without it the
+//! points do nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::CrashPoints;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Name of the variable.
 pub const VARIABLE: &str = "BANGER_ABORT_AT";
@@ -31,6 +32,10 @@ pub fn points(value: Option<&str>) -> Result<CrashPoints, ApiError> {
             }
         },
     };
+    // An abort that was asked for needs no core file (core(5)); where it cannot be forbidden, one
+    // does no harm.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
     let name = name.to_owned();
     let left = AtomicU64::new(hit);
     Ok(Arc::new(move |point| {

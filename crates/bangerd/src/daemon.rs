@@ -21,6 +21,7 @@ use crate::crash;
 use crate::folders;
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
+use crate::real;
 use crate::serve;
 use crate::session;
 use crate::sim;
@@ -32,7 +33,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Identifies the sources it was built from.
 pub const BUILD_ID: &str = env!("BANGER_BUILD_ID");
 
-/// For threads in the middle of a system call; tasks are dropped at once, and the store is closed.
+/// For clients to take their last answer, and for threads in the middle of a system call.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Locks of a daemon: one daemon a state folder, one a run folder.
@@ -98,10 +99,7 @@ fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {
 fn drivers(setup: &Setup, host: Host) -> Result<Drivers, ApiError> {
     match host {
         Host::Simulated => sim::open(&setup.paths.state, setup.crash.clone()),
-        Host::Real => {
-            Err(ApiError::new(ErrorCode::HostNotReady, "this build has only the simulated host")
-                .with_hint("start it with `--sim`"))
-        }
+        Host::Real => real::open(&setup.paths, &setup.config, setup.crash.clone()),
     }
 }
 
@@ -149,11 +147,19 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
             tracing::warn!(error = %error, "the next daemon will not wait for this one");
         }
     }
+    let mut open = Vec::new();
     for accepting in serving {
-        // Returns at once, and removes its socket.
-        let _ = accepting.await;
+        // Each returns at once, and removes its socket.
+        open.extend(accepting.await);
     }
     stopping::drain(&engine, &mut signals).await;
+    let answered = async {
+        for open in &open {
+            open.ended().await;
+        }
+    };
+    // Followers hear how the operations ended; one that does not listen is not waited for.
+    let _ = tokio::time::timeout(LAST_WAIT, answered).await;
     tracing::info!("end");
     Ok(())
 }

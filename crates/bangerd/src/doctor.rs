@@ -1,10 +1,10 @@
-//! What `banger doctor` shows: the host's checks, what could not be loaded, and where every value of
-//! the configuration came from.
+//! What `banger doctor` shows: the host's checks, what could not be loaded, and where every value
+//! of the configuration came from.
 
 use banger_api::doctor::{Check, Verdict};
 
 use crate::api::Api;
-use crate::config::{Origin, Setting};
+use crate::config::{Origin, Setting, Used};
 
 /// All checks. Nothing is changed.
 pub async fn checks(api: &Api) -> Vec<Check> {
@@ -34,13 +34,18 @@ fn setting(setting: &Setting) -> Check {
         Origin::File => "from the configuration file".into(),
         Origin::Variable(name) => format!("from the variable `{name}`"),
     };
-    Check {
+    let mut check = Check {
         code: format!("config.{}", setting.key),
         verdict: Verdict::Ok,
         seen: format!("{value}, {origin}"),
         hint: None,
         needed_for: vec!["config".into()],
+    };
+    if setting.used == Used::NotYet && setting.origin != Origin::Default {
+        check.verdict = Verdict::Warning;
+        check.hint = Some("this version does nothing with it yet".into());
     }
+    check
 }
 
 #[cfg(test)]
@@ -50,7 +55,8 @@ mod tests {
     #[test]
     fn a_setting_says_where_it_came_from() {
         let seen = |value: Option<&str>, origin| {
-            setting(&Setting { key: "vmm", value: value.map(str::to_owned), origin }).seen
+            let value = value.map(str::to_owned);
+            setting(&Setting { key: "vmm", value, origin, used: Used::Yes }).seen
         };
         assert_eq!(seen(Some("qemu"), Origin::File), "`qemu`, from the configuration file");
         assert_eq!(
@@ -58,5 +64,16 @@ mod tests {
             "`qemu`, from the variable `BANGER_VMM`"
         );
         assert_eq!(seen(None, Origin::Default), "not set, by default");
+    }
+
+    #[test]
+    fn a_setting_without_effect_is_worth_a_warning_where_somebody_made_it() {
+        for (origin, verdict) in [(Origin::Default, Verdict::Ok), (Origin::File, Verdict::Warning)]
+        {
+            let value = Some("4".into());
+            let used = Used::NotYet;
+            let check = setting(&Setting { key: "tap_pool_size", value, origin, used });
+            assert_eq!(check.verdict, verdict);
+        }
     }
 }

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod folders;
 pub mod lock;
 pub mod log;
+pub mod real;
 pub mod serve;
 pub mod session;
 pub mod sim;

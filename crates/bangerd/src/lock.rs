@@ -36,7 +36,8 @@ impl Lock {
     /// Takes the lock of `folder`.
     ///
     /// # Errors
-    /// Another daemon holds it ([`ErrorCode::Busy`], naming its pid), or the file cannot be written.
+    /// Another daemon holds it ([`ErrorCode::Busy`], naming its pid), or the file cannot be
+    /// written.
     pub fn take(folder: &Path) -> Result<Self, ApiError> {
         let path = folder.join(FILE);
         let mut file = OpenOptions::new()

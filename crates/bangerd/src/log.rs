@@ -1,7 +1,7 @@
 //! The daemon's log: JSON lines in a file that is rotated by size, at the start and while running.
 //!
-//! Whoever starts the daemon redirects its standard error into the same file, so that a panic is not
-//! lost; a rotation takes standard error along.
+//! Whoever starts the daemon redirects its standard error into the same file, so that a panic is
+//! not lost; a rotation takes standard error along.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

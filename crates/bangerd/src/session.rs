@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use crate::stopping::Stopping;
 
 /// Connections served at the same time: most of them hold a VM.
-pub const MAX_CONNECTIONS: usize = 4096;
+pub const MAX_CONNECTIONS: u32 = 4096;
 /// Longest time for the request to arrive, and for the answer to be taken.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a guest's agent to take a connection.

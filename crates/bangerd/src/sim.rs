@@ -1,5 +1,9 @@
 //! The simulated host of `bangerd --sim`: the engine's own, kept in a file so that it outlives the
 //! daemon as a real host would.
+//!
+//! Tests of clients can have it behave badly: `BANGER_SIM_MOODS=web=stubborn,db=silent` for
+//! guests, by the name of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for
+//! effects, with the kind of object, when it fails, and how often.
 
 use std::fs;
 use std::io;
@@ -8,14 +12,18 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
-use banger_engine::sim::Sim;
-use banger_engine::sim::world::World;
+use banger_engine::sim::world::{Fault, When, World};
+use banger_engine::sim::{Mood, Sim};
 
 use crate::failure::io_failure;
 use crate::sim_agent;
 
 /// File of the world in the state folder.
 pub const FILE: &str = "sim-world.json";
+/// Variable with the moods of guests.
+pub const MOODS: &str = "BANGER_SIM_MOODS";
+/// Variable with the effects that fail.
+pub const FAULTS: &str = "BANGER_SIM_FAULTS";
 
 /// The drivers of the simulated host that is kept in `state`.
 ///
@@ -51,7 +59,49 @@ pub fn open(state: &Path, crash: CrashPoints) -> Result<Drivers, ApiError> {
     let sim = Sim::new(world, entropy, sink, connect);
     // Set once, here.
     let _ = host.set(Arc::downgrade(&sim));
+    for (name, mood) in listed(MOODS, read_mood)? {
+        sim.set_mood(&name, mood);
+    }
+    for fault in listed(FAULTS, read_fault)? {
+        sim.fail(fault);
+    }
     Ok(sim.drivers(crash))
+}
+
+/// Reads a variable that is a list.
+fn listed<T>(variable: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ApiError> {
+    let value = std::env::var(variable).unwrap_or_default();
+    let items = value.split(',').filter(|item| !item.is_empty());
+    let read = |item| {
+        read(item).ok_or_else(|| {
+            let text = format!("`{variable}`: `{item}` is not understood");
+            ApiError::new(ErrorCode::BadRequest, text)
+        })
+    };
+    items.map(read).collect()
+}
+
+fn read_mood(item: &str) -> Option<(String, Mood)> {
+    let (name, mood) = item.split_once('=')?;
+    let mood = match mood {
+        "good" => Mood::Good,
+        "stubborn" => Mood::Stubborn,
+        "silent" => Mood::Silent,
+        _ => return None,
+    };
+    Some((name.to_owned(), mood))
+}
+
+fn read_fault(item: &str) -> Option<Fault> {
+    let mut parts = item.split(':');
+    let effect = parts.next()?.to_owned();
+    let when = match parts.next()? {
+        "before" => When::Before,
+        "after" => When::After,
+        _ => return None,
+    };
+    let times = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some(Fault { effect, when, times })
 }
 
 fn load(path: &PathBuf) -> Result<World, ApiError> {
@@ -73,4 +123,22 @@ fn save(path: &Path, world: &World) -> io::Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, serde_json::to_vec(world)?)?;
     fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moods_and_faults_are_read() {
+        assert_eq!(read_mood("web=silent"), Some(("web".into(), Mood::Silent)));
+        let fault = Fault { effect: "undo root".into(), when: When::After, times: 2 };
+        assert_eq!(read_fault("undo root:after:2"), Some(fault));
+        for bad in ["web", "web=", "web=sad"] {
+            assert_eq!(read_mood(bad), None, "{bad}");
+        }
+        for bad in ["root", "root:after", "root:never:1", "root:after:x", "root:after:1:1"] {
+            assert_eq!(read_fault(bad), None, "{bad}");
+        }
+    }
 }

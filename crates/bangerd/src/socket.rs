@@ -30,7 +30,8 @@ impl Socket {
         Ok(Self { listener, path: path.into() })
     }
 
-    /// The next connection of our own user or of root (SO_PEERCRED, unix(7)); others are hung up on.
+    /// The next connection of our own user or of root (SO_PEERCRED, unix(7)); others are hung up
+    /// on.
     ///
     /// # Errors
     /// accept(2).

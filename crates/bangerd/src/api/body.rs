@@ -60,6 +60,9 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<Option<T>, ApiErr
         let text = format!("the body is of the type `{shown}`; it must be `application/json`");
         return Err(bad(text));
     }
+    if bytes.trim_ascii() == b"null" {
+        return Ok(None);
+    }
     parse(&bytes).map(Some)
 }
 
@@ -134,4 +137,36 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for Asked<T> {
 /// It is not one.
 pub fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error: banger_api::ids::BadId| bad(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_is_not_waited_for() {
+        let pending = stream::pending::<Result<axum::body::Bytes, std::io::Error>>();
+        let error = collect(Body::from_stream(pending)).await.unwrap_err();
+        assert_eq!(error.message, "the body did not come within 30 s");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Inner {
+            #[serde(rename = "n")]
+            _n: u8,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            #[serde(rename = "list")]
+            _list: Vec<Inner>,
+        }
+        let problem = |text: &str| parse::<Outer>(text.as_bytes()).unwrap_err().message;
+        assert!(problem(r#"{"list": [{"n": 1}, {"n": 256}]}"#).starts_with("`list[1].n` is not"));
+        assert!(problem(r#"{"list": [{"m": 1}]}"#).contains("unknown field `m`"));
+        assert!(problem(r#"{}"#).contains("missing field `list`"));
+    }
 }

@@ -19,7 +19,10 @@ pub struct Empty {}
 
 /// How the daemon is.
 #[utoipa::path(get, path = routes::DAEMON, tag = "daemon", operation_id = "daemon_status",
-    responses((status = 200, body = DaemonStatus), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = DaemonStatus),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
     Json(DaemonStatus {
         pid: std::process::id(),
@@ -38,7 +41,10 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
 /// End the daemon; VMs keep running.
 #[utoipa::path(post, path = routes::DAEMON_STOP, tag = "daemon", operation_id = "daemon_stop",
     request_body = Option<Empty>,
-    responses((status = 202, body = Empty), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted", body = Empty),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn stop(State(api): Shared, _body: JsonOrNothing<Empty>) -> (StatusCode, Json<Empty>) {
     api.stopping.ask();
     (StatusCode::ACCEPTED, Json(Empty {}))
@@ -46,7 +52,10 @@ pub async fn stop(State(api): Shared, _body: JsonOrNothing<Empty>) -> (StatusCod
 
 /// What the host has and lacks.
 #[utoipa::path(get, path = routes::DOCTOR, tag = "daemon", operation_id = "doctor",
-    responses((status = 200, body = [Check]), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = [Check]),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn doctor(State(api): Shared) -> Answer<Json<Vec<Check>>> {
     Ok(Json(crate::doctor::checks(&api).await))
 }

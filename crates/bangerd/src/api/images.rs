@@ -13,7 +13,10 @@ use super::{Answer, Shared, detached};
 
 /// All images.
 #[utoipa::path(get, path = routes::IMAGES, tag = "images", operation_id = "image_list",
-    responses((status = 200, body = [ImageView]), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = [ImageView]),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn list(State(api): Shared) -> Answer<Json<Vec<ImageView>>> {
     Ok(Json(api.engine.images().await?))
 }
@@ -21,7 +24,10 @@ pub async fn list(State(api): Shared) -> Answer<Json<Vec<ImageView>>> {
 /// One image.
 #[utoipa::path(get, path = routes::IMAGE, tag = "images", operation_id = "image_show",
     params(("image" = String, Path, description = "name, id or unique prefix of an id")),
-    responses((status = 200, body = ImageView), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = ImageView),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn show(
     State(api): Shared,
     Segments(image): Segments<String>,
@@ -32,7 +38,10 @@ pub async fn show(
 /// Delete an image that no VM uses.
 #[utoipa::path(delete, path = routes::IMAGE, tag = "images", operation_id = "image_delete",
     params(("image" = String, Path, description = "name, id or unique prefix of an id")),
-    responses((status = 200, body = Deleted), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "Deleted", body = Deleted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn delete(
     State(api): Shared,
     Segments(image): Segments<String>,
@@ -43,7 +52,10 @@ pub async fn delete(
 /// Fetch an image by a built-in recipe.
 #[utoipa::path(post, path = routes::IMAGE_PULL, tag = "images", operation_id = "image_pull",
     request_body = PullRequest,
-    responses((status = 202, body = Accepted), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted: follow the operation", body = Accepted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn pull(
     State(api): Shared,
     Body(pull): Body<PullRequest>,
@@ -54,7 +66,10 @@ pub async fn pull(
 /// Make an image of a file of the host.
 #[utoipa::path(post, path = routes::IMAGE_IMPORT, tag = "images", operation_id = "image_import",
     request_body = ImportRequest,
-    responses((status = 202, body = Accepted), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted: follow the operation", body = Accepted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn import(
     State(api): Shared,
     Body(import): Body<ImportRequest>,
@@ -64,7 +79,10 @@ pub async fn import(
 
 /// All kernels.
 #[utoipa::path(get, path = routes::KERNELS, tag = "images", operation_id = "kernel_list",
-    responses((status = 200, body = [KernelView]), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = [KernelView]),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn kernels(State(api): Shared) -> Answer<Json<Vec<KernelView>>> {
     Ok(Json(api.engine.kernels().await?))
 }
@@ -72,7 +90,10 @@ pub async fn kernels(State(api): Shared) -> Answer<Json<Vec<KernelView>>> {
 /// Delete a kernel that no VM uses.
 #[utoipa::path(delete, path = routes::KERNEL, tag = "images", operation_id = "kernel_delete",
     params(("kernel" = String, Path, description = "name, id or unique prefix of an id")),
-    responses((status = 200, body = Deleted), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "Deleted", body = Deleted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn delete_kernel(
     State(api): Shared,
     Segments(kernel): Segments<String>,
@@ -83,7 +104,10 @@ pub async fn delete_kernel(
 /// Fetch a kernel.
 #[utoipa::path(post, path = routes::KERNEL_PULL, tag = "images", operation_id = "kernel_pull",
     request_body = PullRequest,
-    responses((status = 202, body = Accepted), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted: follow the operation", body = Accepted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn pull_kernel(
     State(api): Shared,
     Body(pull): Body<PullRequest>,

@@ -37,7 +37,10 @@ pub struct Limit {
 /// The newest operations, newest first.
 #[utoipa::path(get, path = routes::OPERATIONS, tag = "operations",
     operation_id = "operation_list", params(Limit),
-    responses((status = 200, body = [OperationView]), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = [OperationView]),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn list(
     State(api): Shared,
     Asked(asked): Asked<Limit>,
@@ -53,7 +56,10 @@ pub async fn list(
 /// One operation.
 #[utoipa::path(get, path = routes::OPERATION, tag = "operations", operation_id = "operation_show",
     params(("operation" = String, Path, description = "op-xxxxxx")),
-    responses((status = 200, body = OperationView), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = OperationView),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn show(
     State(api): Shared,
     Segments(operation): Segments<String>,
@@ -65,7 +71,10 @@ pub async fn show(
 #[utoipa::path(post, path = routes::OPERATION_CANCEL, tag = "operations",
     operation_id = "operation_cancel",
     params(("operation" = String, Path, description = "op-xxxxxx")),
-    responses((status = 202, body = Empty), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted", body = Empty),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn cancel(
     State(api): Shared,
     Segments(operation): Segments<String>,
@@ -94,7 +103,7 @@ pub async fn cancel(
     responses(
         (status = 200, description = "server-sent events, the data of each an `OpEvent`",
             body = String, content_type = "text/event-stream"),
-        (status = "default", body = ApiError)
+        (status = "default", description = "Why not", body = ApiError)
     ))]
 pub async fn events(
     State(api): Shared,

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use banger_api::images::is_ref_name;
 use banger_api::operation::Accepted;
 use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
@@ -12,7 +13,10 @@ use super::{Answer, Shared, detached};
 
 /// All VMs, by name.
 #[utoipa::path(get, path = routes::VMS, tag = "vms", operation_id = "vm_list",
-    responses((status = 200, body = [VmSummary]), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = [VmSummary]),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn list(State(api): Shared) -> Json<Vec<VmSummary>> {
     Json(api.engine.list().await)
 }
@@ -20,11 +24,19 @@ pub async fn list(State(api): Shared) -> Json<Vec<VmSummary>> {
 /// Make a VM, and start it where not asked otherwise.
 #[utoipa::path(post, path = routes::VMS, tag = "vms", operation_id = "vm_create",
     request_body = CreateVm,
-    responses((status = 202, body = Accepted), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted: follow the operation", body = Accepted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn create(
     State(api): Shared,
     Body(mut vm): Body<CreateVm>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
+    for (what, name) in [("image", &vm.image), ("kernel", &vm.kernel)] {
+        if let Some(name) = name {
+            is_reference(what, name)?;
+        }
+    }
     vm.image.get_or_insert_with(|| api.config.default_image.clone());
     vm.nat.get_or_insert(api.config.nat);
     Ok(accepted(detached(async move { api.engine.create(vm) }).await?))
@@ -33,7 +45,10 @@ pub async fn create(
 /// Everything about one VM.
 #[utoipa::path(get, path = routes::VM, tag = "vms", operation_id = "vm_show",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
-    responses((status = 200, body = VmDetails), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = VmDetails),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn show(State(api): Shared, Segments(vm): Segments<String>) -> Answer<Json<VmDetails>> {
     Ok(Json(api.engine.show(&vm).await?))
 }
@@ -45,8 +60,11 @@ pub async fn show(State(api): Shared, Segments(vm): Segments<String>) -> Answer<
         ("action" = VmAction, Path, description = "what to do"),
     ),
     request_body = Option<ActionOptions>,
-    responses((status = 202, body = Accepted), (status = 200, body = Accepted,
-        description = "It is so already"), (status = "default", body = ApiError)))]
+    responses(
+        (status = 202, description = "Accepted: follow the operation", body = Accepted),
+        (status = 200, description = "It is so already", body = Accepted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn action(
     State(api): Shared,
     Segments((vm, action)): Segments<(String, String)>,
@@ -60,9 +78,22 @@ pub async fn action(
 /// Ask the agent of a VM.
 #[utoipa::path(get, path = routes::VM_HEALTH, tag = "vms", operation_id = "vm_health",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
-    responses((status = 200, body = VmHealth), (status = "default", body = ApiError)))]
+    responses(
+        (status = 200, description = "As it is now", body = VmHealth),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
 pub async fn health(State(api): Shared, Segments(vm): Segments<String>) -> Answer<Json<VmHealth>> {
     Ok(Json(api.engine.health(&vm).await?))
+}
+
+/// Names and ids have the same letters.
+fn is_reference(what: &str, name: &str) -> Result<(), ApiError> {
+    if is_ref_name(name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let text = format!("`{what}` is `{shown}`, which is neither a name nor an id");
+    Err(ApiError::new(ErrorCode::BadRequest, text))
 }
 
 fn parse_action(text: &str) -> Result<VmAction, ApiError> {

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::values::{
-    AbsolutePath, DiskSize, GuestFile, ImageName, InterfaceName, Level, MemorySize, Number, OnOff,
-    Storage, Subnet, Vcpus, Vmm, WebListen,
+    AbsolutePath, DiskSize, GuestFile, HostFile, ImageName, InterfaceName, Level, MemorySize,
+    Number, OnOff, Storage, Subnet, Vcpus, Vmm, WebListen,
 };
 
 /// The whole file. Its fields are described at [`super::Config`].
@@ -48,13 +48,12 @@ pub struct VmDefaults {
 }
 
 /// `[[file_sync]]`: a file of the host that guests get a copy of.
+/// `host` is absolute or below `~/`, `guest` absolute.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSync {
-    /// Path on the host; `~/` is the user's home.
-    pub host: String,
-    /// Absolute path in the guest.
-    pub guest: GuestFile,
+    pub(super) host: HostFile,
+    pub(super) guest: GuestFile,
 }
 
 /// Why a file is refused, and where.

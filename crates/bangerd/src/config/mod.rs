@@ -1,14 +1,13 @@
 //! The configuration: one TOML file and the environment, resolved in one place.
 //!
-//! Environment beats file beats defaults. Every key may also be set by a variable: `BANGER_` and the
-//! key in capitals, a dot becoming an underscore (`vm_defaults.memory` is
+//! Environment beats file beats defaults. Every key may also be set by a variable: `BANGER_` and
+//! the key in capitals, a dot becoming an underscore (`vm_defaults.memory` is
 //! `BANGER_VM_DEFAULTS_MEMORY`). The origin of each value is kept for `doctor`.
 
 pub mod file;
 pub mod values;
 
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,10 +16,7 @@ use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
 
 use file::{FileConfig, FileSync};
-use values::{
-    AbsolutePath, DiskSize, ImageName, InterfaceName, Level, Number, OnOff, Storage, Subnet, Vcpus,
-    Vmm, WebListen,
-};
+use values::{AbsolutePath, DiskSize, ImageName, Level, Number, OnOff, Storage, Vcpus, Vmm};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +38,17 @@ pub struct Setting {
     pub value: Option<String>,
     /// Where it came from.
     pub origin: Origin,
+    /// Whether this version does anything with it.
+    pub used: Used,
+}
+
+/// Whether a value has an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Used {
+    /// It has.
+    Yes,
+    /// It is checked, but what it is for is not part of this version.
+    NotYet,
 }
 
 /// The configuration of a daemon.
@@ -53,28 +60,14 @@ pub struct Config {
     pub vmm: Option<String>,
     /// Storage to use; absent = the best one.
     pub storage: Option<String>,
-    /// Firecracker's program; absent = looked for.
-    pub firecracker_bin: Option<PathBuf>,
-    /// Firecracker's jailer; absent = looked for.
-    pub jailer_bin: Option<PathBuf>,
     /// QEMU's program; absent = looked for.
     pub qemu_bin: Option<PathBuf>,
     /// QEMU's vsock companion; absent = looked for beside the daemon.
     pub vhost_device_vsock_bin: Option<PathBuf>,
-    /// Key for ssh into guests; absent = made in the state folder.
-    pub ssh_key_path: Option<PathBuf>,
     /// Image of a VM for which none is named.
     pub default_image: String,
-    /// TAP devices kept ready.
-    pub tap_pool_size: u32,
-    /// Address of the web page; absent = no web page.
-    pub web_listen: Option<SocketAddr>,
     /// How long a guest may take to become ready, in seconds.
     pub boot_timeout_s: u32,
-    /// Bridge that VMs are attached to.
-    pub bridge: String,
-    /// Addresses of the VMs.
-    pub subnet: String,
     /// Whether guests reach the outside where the request says nothing.
     pub nat: bool,
     /// vCPUs of a VM, where set.
@@ -85,8 +78,6 @@ pub struct Config {
     pub root_bytes: Option<u64>,
     /// Work disk of a VM in bytes, where set.
     pub work_bytes: Option<u64>,
-    /// Files copied into guests.
-    pub file_sync: Vec<FileSync>,
     /// Every value with its origin, in the order of the product page.
     pub settings: Vec<Setting>,
 }
@@ -136,29 +127,30 @@ pub fn resolve(
         log_level: meet.pick("log_level", file.log_level, Level::default())?,
         vmm: meet.pick("vmm", file.vmm, Vmm::default())?.wanted(),
         storage: meet.pick("storage", file.storage, Storage::default())?.wanted(),
-        firecracker_bin: meet.maybe("firecracker_bin", file.firecracker_bin)?.map(program),
-        jailer_bin: meet.maybe("jailer_bin", file.jailer_bin)?.map(program),
         qemu_bin: meet.maybe("qemu_bin", file.qemu_bin)?.map(program),
         vhost_device_vsock_bin: meet
             .maybe("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
             .map(program),
-        ssh_key_path: meet.maybe("ssh_key_path", file.ssh_key_path)?.map(program),
         default_image: meet
             .pick("default_image", file.default_image, ImageName(DEFAULT_IMAGE.into()))?
             .0,
-        tap_pool_size: meet.pick("tap_pool_size", file.tap_pool_size, Number(0))?.0,
-        web_listen: meet.maybe("web_listen", file.web_listen)?.map(|WebListen(address)| address),
         boot_timeout_s: meet.pick("boot_timeout_s", file.boot_timeout_s, Number(120))?.0,
-        bridge: meet.pick("network.bridge", network.bridge, InterfaceName("banger0".into()))?.0,
-        subnet: meet.pick("network.subnet", network.subnet, Subnet("172.16.0.0/16".into()))?.0,
         nat: meet.pick("network.nat", network.nat, OnOff(true))?.0,
         vcpus: meet.maybe("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
         memory_mib: meet.maybe("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
         root_bytes: meet.maybe("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),
         work_bytes: meet.maybe("vm_defaults.work_size", vm.work_size)?.map(|DiskSize(b)| b),
-        file_sync: file.file_sync,
         settings: Vec::new(),
     };
+    // Checked like the others, so that a file written for a later version is not half wrong.
+    meet.later("firecracker_bin", file.firecracker_bin)?;
+    meet.later("jailer_bin", file.jailer_bin)?;
+    meet.later("ssh_key_path", file.ssh_key_path)?;
+    meet.later("tap_pool_size", file.tap_pool_size)?;
+    meet.later("web_listen", file.web_listen)?;
+    meet.later("network.bridge", network.bridge)?;
+    meet.later("network.subnet", network.subnet)?;
+    meet.files(&file.file_sync);
     config.settings = meet.settings;
     Ok(config)
 }
@@ -206,8 +198,28 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Meet<E> {
             (None, None) => (None, Origin::Default),
         };
         let shown = value.as_ref().map(T::to_string);
-        self.settings.push(Setting { key, value: shown, origin });
+        self.settings.push(Setting { key, value: shown, origin, used: Used::Yes });
         Ok(value)
+    }
+
+    fn later<T: FromStr<Err = String> + Display>(
+        &mut self,
+        key: &'static str,
+        file: Option<T>,
+    ) -> Result<(), ApiError> {
+        self.maybe(key, file)?;
+        if let Some(setting) = self.settings.last_mut() {
+            setting.used = Used::NotYet;
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, files: &[FileSync]) {
+        let pairs: Vec<String> =
+            files.iter().map(|file| format!("{} to {}", file.host, file.guest)).collect();
+        let origin = if pairs.is_empty() { Origin::Default } else { Origin::File };
+        let value = (!pairs.is_empty()).then(|| pairs.join(", "));
+        self.settings.push(Setting { key: "file_sync", value, origin, used: Used::NotYet });
     }
 
     fn pick<T: FromStr<Err = String> + Display>(
@@ -283,8 +295,15 @@ mod tests {
             [vm_defaults]\nwork_size = \"1G\"\n\
             [[file_sync]]\nhost = \"~/.gitconfig\"\nguest = \"/root/.gitconfig\"\n";
         let config = with(file, &[]).unwrap();
-        assert_eq!((config.tap_pool_size, config.nat), (4, false));
-        assert_eq!(config.file_sync.len(), 1);
+        assert!(!config.nat);
+        let later = |key| {
+            let setting = origin(&config, key);
+            assert_eq!((setting.origin, setting.used), (Origin::File, Used::NotYet), "{key}");
+            setting.value.unwrap()
+        };
+        assert_eq!(later("tap_pool_size"), "4");
+        assert_eq!(later("network.bridge"), "br0");
+        assert_eq!(later("file_sync"), "~/.gitconfig to /root/.gitconfig");
         assert_eq!(config.storage.as_deref(), Some("overlay"));
     }
 
@@ -306,7 +325,7 @@ mod tests {
         assert!(problem("[network]\nnat = \"yes\"").starts_with("line 2, column 7: "));
         assert!(problem("[network]\nsubnet = \"10.0.0.0/99\"").contains("is not a subnet"));
         assert!(problem("log_level = ").starts_with("line 1, column 13: "));
-        assert!(problem("[[file_sync]]\nhost = \"x\"").contains("missing field `guest`"));
+        assert!(problem("[[file_sync]]\nhost = \"/x\"").contains("missing field `guest`"));
         let variable = with("", &[("BANGER_VMM", "xen")]).unwrap_err();
         assert_eq!(variable.message, "`BANGER_VMM`: `xen` is not one of auto, firecracker, qemu");
     }

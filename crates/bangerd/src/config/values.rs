@@ -51,8 +51,8 @@ macro_rules! deserialize {
     )+};
 }
 
-deserialize!(TextVisitor, deserialize_str: Level, Vmm, Storage, AbsolutePath, GuestFile, ImageName,
-    WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
+deserialize!(TextVisitor, deserialize_str: Level, Vmm, Storage, AbsolutePath, GuestFile, HostFile,
+    ImageName, WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
 deserialize!(NumberVisitor, deserialize_i64: Vcpus);
 
 fn one_of(text: &str, words: &'static [&'static str]) -> Result<&'static str, String> {
@@ -135,7 +135,10 @@ impl Storage {
 }
 
 macro_rules! checked_text {
-    ($(#[$doc:meta])* $name:ident($inner:ty), |$text:ident| $parse:expr, |$value:ident| $show:expr) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident($inner:ty), |$text:ident| $parse:expr, |$value:ident| $show:expr
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct $name(pub $inner);
@@ -173,6 +176,16 @@ checked_text!(
         Ok(text.to_owned())
     } else {
         Err(format!("`{}` is not an absolute path of a file", shown(text)))
+    },
+    |path| path
+);
+checked_text!(
+    /// A path on the host, absolute or below the user's home.
+    HostFile(String),
+    |text| if (text.starts_with('/') || text.starts_with("~/")) && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{}` is neither an absolute path nor one below ~/", shown(text)))
     },
     |path| path
 );

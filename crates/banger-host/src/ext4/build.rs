@@ -1,0 +1,308 @@
+//! Writes a tree as an ext4 image: no root, no mount, the same bytes for the same input.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Options, RegionSink, SpecialKind};
+
+use super::tree::{Content, Kind, Meta, NodeId, ROOT, Tree};
+use super::{Contents, Ext4Error};
+use crate::supply::Place;
+
+/// Block size in bytes.
+const BLOCK: u64 = 4096;
+const MIB: u64 = 1 << 20;
+
+/// What an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Only read: as small as it gets.
+    ReadOnly,
+    /// A root disk: read beneath a layer, or copied and grown by the guest to any size. It has room
+    /// for a guest that was not grown, a journal for one that was, and inodes at mke2fs's ratio,
+    /// which growing keeps.
+    Root,
+}
+
+/// How an image is made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What it is for.
+    pub what_for: Use,
+    /// Label, at most 16 bytes.
+    pub label: String,
+    /// The file system's UUID: a part of the contents' fingerprint, so that equal trees make equal
+    /// images.
+    pub uuid: [u8; 16],
+}
+
+/// Size of the whole image in bytes, and its number of inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    bytes: u64,
+    inodes: u32,
+    journal_blocks: u32,
+}
+
+/// Bytes of data and folders in blocks, and the number of inodes.
+fn needed(tree: &Tree) -> (u64, u64) {
+    let (mut blocks, mut inodes) = (0, 0);
+    for node in tree.live() {
+        inodes += 1;
+        blocks += match &node.kind {
+            Kind::File(content) => content.bytes().div_ceil(BLOCK),
+            // 8 bytes and the name for each, half-full blocks where the index splits them.
+            Kind::Folder(names) => {
+                let bytes: usize = names.keys().map(|name| name.len() + 12).sum();
+                (bytes as u64 * 2).div_ceil(BLOCK) + 1
+            }
+            Kind::Symlink(target) if target.len() > 59 => 1,
+            _ => 0,
+        };
+        blocks += u64::from(!node.xattrs.is_empty());
+    }
+    (blocks * BLOCK, inodes)
+}
+
+/// A first guess, made larger by `attempt`.
+fn size(tree: &Tree, what_for: Use, attempt: u32) -> Size {
+    let (data, nodes) = needed(tree);
+    let (slack, ratio) = match what_for {
+        Use::ReadOnly => (2 * MIB, u64::MAX),
+        Use::Root => ((data / 8).max(64 * MIB), 16384),
+    };
+    let inodes = nodes + nodes / 8 + 64;
+    let journal_blocks = match what_for {
+        Use::ReadOnly => 1024,
+        Use::Root if data > 256 * MIB => 8192,
+        Use::Root => 4096,
+    };
+    // The inode table, the journal, and 1 in 64 for bitmaps, descriptors and extents.
+    let fixed = |inodes: u64| inodes * 256 + u64::from(journal_blocks) * BLOCK;
+    let bytes = (data + data / 64 + slack + fixed(inodes)) * u64::from(8 + attempt) / 8;
+    let bytes = bytes.max(64 * MIB).next_multiple_of(MIB);
+    let inodes = inodes.max(bytes / ratio);
+    // The journal may take at most a quarter.
+    Size { bytes, inodes: u32::try_from(inodes).unwrap_or(u32::MAX), journal_blocks }
+}
+
+/// Times a larger size is tried before giving up.
+const ATTEMPTS: u32 = 8;
+
+/// Writes the image of `tree` to the new file `path`, mode 0600; returns its length in bytes.
+///
+/// # Errors
+/// A tree that does not go into ext4; contents that end early; those of writing.
+pub fn build(
+    tree: &Tree,
+    contents: &mut dyn Contents,
+    plan: &Plan,
+    path: &Path,
+) -> Result<u64, Ext4Error> {
+    let mut attempt = 0;
+    let (layout, handles) = loop {
+        let declared = declare(tree, plan, size(tree, plan.what_for, attempt));
+        match declared.and_then(|(builder, handles)| Ok((builder.seal()?, handles))) {
+            Ok(sealed) => break sealed,
+            // It says "out of space" in words only; anything else fails again just the same.
+            Err(mkext4::Error::Invalid(_) | mkext4::Error::Unsupported(_))
+                if attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            Err(error) => return Err(Ext4Error::Build(error)),
+        }
+    };
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
+    file.set_len(layout.image_len()).at("write", path)?;
+    write(tree, contents, &layout, &handles, &file).map_err(|error| match error {
+        Ext4Error::Build(mkext4::Error::Io(source)) => {
+            crate::supply::SupplyError::io("write", path, source).into()
+        }
+        other => other,
+    })?;
+    Ok(layout.image_len())
+}
+
+fn write(
+    tree: &Tree,
+    contents: &mut dyn Contents,
+    layout: &Layout,
+    handles: &HashMap<NodeId, InodeHandle>,
+    file: &File,
+) -> Result<(), Ext4Error> {
+    let mut writer = layout.writer(Sparse { file })?;
+    let mut by_entry = HashMap::new();
+    for (id, handle) in handles {
+        match &tree.node(*id).kind {
+            Kind::File(Content::Inline(bytes)) if !bytes.is_empty() => {
+                writer.fill(*handle, &mut bytes.as_slice())?;
+            }
+            Kind::File(Content::Source { index, bytes: 1.. }) => {
+                by_entry.insert(*index, *handle);
+            }
+            _ => {}
+        }
+    }
+    contents.each(&mut |index, reader| {
+        if let Some(handle) = by_entry.remove(&index) {
+            writer.fill(handle, &mut Reading(reader))?;
+        }
+        Ok(())
+    })?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// `fill` takes a sized reader.
+struct Reading<'a>(&'a mut dyn io::Read);
+
+impl io::Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+type Declared = (FsBuilder, HashMap<NodeId, InodeHandle>);
+
+fn declare(tree: &Tree, plan: &Plan, size: Size) -> mkext4::Result<Declared> {
+    let newest = tree.live().map(|node| node.meta.mtime_s).max().unwrap_or_default();
+    let epoch = newest.clamp(0, i64::from(u32::MAX));
+    let mut options = Options::new(size.bytes, plan.uuid, epoch);
+    options.label = Some(plan.label.clone());
+    options.inodes = InodeCount::Exact(size.inodes);
+    options.reserved_percent = 0;
+    options.journal_blocks = Some(size.journal_blocks);
+    let mut builder = FsBuilder::new(options)?;
+    let mut handles = HashMap::from([(ROOT, mkext4::ROOT)]);
+    builder.set_meta(mkext4::ROOT, meta(&tree.node(ROOT).meta))?;
+    attributes(&mut builder, tree, ROOT, mkext4::ROOT)?;
+    let mut todo = vec![ROOT];
+    while let Some(folder) = todo.pop() {
+        let (Kind::Folder(names), Some(parent)) =
+            (&tree.node(folder).kind, handles.get(&folder).copied())
+        else {
+            continue;
+        };
+        for (name, id) in names {
+            // Every ext4 has its own.
+            if folder == ROOT && name == "lost+found" {
+                continue;
+            }
+            if let Some(known) = handles.get(id) {
+                builder.hardlink(parent, name, *known)?;
+                continue;
+            }
+            let handle = declare_one(&mut builder, tree, *id, parent, name)?;
+            attributes(&mut builder, tree, *id, handle)?;
+            handles.insert(*id, handle);
+            if matches!(tree.node(*id).kind, Kind::Folder(_)) {
+                todo.push(*id);
+            }
+        }
+    }
+    Ok((builder, handles))
+}
+
+fn declare_one(
+    builder: &mut FsBuilder,
+    tree: &Tree,
+    id: NodeId,
+    parent: InodeHandle,
+    name: &str,
+) -> mkext4::Result<InodeHandle> {
+    let node = tree.node(id);
+    let meta = meta(&node.meta);
+    match &node.kind {
+        Kind::Folder(_) => builder.mkdir(parent, name, meta),
+        Kind::File(content) => builder.file(parent, name, meta, content.bytes()),
+        Kind::Symlink(target) => builder.symlink(parent, name, target, meta),
+        Kind::Char { major, minor } => {
+            let kind = SpecialKind::Char { major: *major, minor: *minor };
+            builder.mknod(parent, name, meta, kind)
+        }
+        Kind::Block { major, minor } => {
+            let kind = SpecialKind::Block { major: *major, minor: *minor };
+            builder.mknod(parent, name, meta, kind)
+        }
+        Kind::Fifo => builder.mknod(parent, name, meta, SpecialKind::Fifo),
+    }
+}
+
+fn attributes(
+    builder: &mut FsBuilder,
+    tree: &Tree,
+    id: NodeId,
+    handle: InodeHandle,
+) -> mkext4::Result<()> {
+    for (name, value) in &tree.node(id).xattrs {
+        builder.set_xattr(handle, name, value)?;
+    }
+    Ok(())
+}
+
+fn meta(meta: &Meta) -> mkext4::Meta {
+    mkext4::Meta::new(meta.mode, meta.uid, meta.gid, (meta.mtime_s, meta.mtime_ns))
+}
+
+/// Writes into a new file of holes: blocks of zeros stay holes.
+struct Sparse<'a> {
+    file: &'a File,
+}
+
+impl RegionSink for Sparse<'_> {
+    fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let zeros = run(rest, true);
+            at += zeros;
+            let data = run(&bytes[at..], false);
+            self.file.write_all_at(&bytes[at..at + data], offset + at as u64)?;
+            at += data;
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes at the beginning of `bytes` in blocks that are all zero, or that are not.
+fn run(bytes: &[u8], zero: bool) -> usize {
+    bytes
+        .chunks(BLOCK as usize)
+        .take_while(|block| block.iter().all(|byte| *byte == 0) == zero)
+        .map(<[u8]>::len)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_blocks_are_told_from_data() {
+        let mut bytes = vec![0; 3 * 4096];
+        bytes[5000] = 1;
+        assert_eq!(run(&bytes, true), 4096);
+        assert_eq!(run(&bytes[4096..], false), 4096);
+        assert_eq!(run(&bytes[8192..], true), 4096);
+        assert_eq!(run(&[], true), 0);
+    }
+
+    #[test]
+    fn a_guess_grows_and_keeps_the_journal_below_a_quarter() {
+        let tree = Tree::new();
+        for what_for in [Use::ReadOnly, Use::Root] {
+            let first = size(&tree, what_for, 0);
+            assert!(size(&tree, what_for, 4).bytes >= first.bytes);
+            assert!(u64::from(first.journal_blocks) * BLOCK * 4 <= first.bytes);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads a folder of the host into a tree: modes, owners, links and devices as they are there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, FileType, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::tree::{Content, Kind, Meta, Tree};
+use super::{Contents, Ext4Error, Fill};
+use crate::supply::Place;
+
+/// Whose the files of the tree are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// As on the host.
+    Kept,
+    /// All root's.
+    Root,
+}
+
+/// The files of a folder, by the number of their entry.
+#[derive(Debug)]
+pub struct FolderContents {
+    files: Vec<PathBuf>,
+}
+
+/// Reads `folder` into the tree below `prefix`.
+///
+/// Files must be readable. Sockets are left out: they mean nothing without the process behind them.
+///
+/// # Errors
+/// What cannot be read; names that are not UTF-8.
+pub fn read(
+    folder: &Path,
+    prefix: &str,
+    owners: Owners,
+) -> Result<(Tree, FolderContents), Ext4Error> {
+    let mut tree = Tree::new();
+    let mut files = Vec::new();
+    let mut seen: HashMap<(u64, u64), String> = HashMap::new();
+    let mut todo = vec![(folder.to_owned(), prefix.to_owned())];
+    while let Some((path, name)) = todo.pop() {
+        let meta = fs::symlink_metadata(&path).at("look at", &path)?;
+        let kind = meta.file_type();
+        if kind.is_socket() {
+            continue;
+        }
+        if !kind.is_dir() && meta.nlink() > 1 {
+            if let Some(first) = seen.get(&(meta.dev(), meta.ino())) {
+                tree.link(&name, first)?;
+                continue;
+            }
+            seen.insert((meta.dev(), meta.ino()), name.clone());
+        }
+        let node = node(&path, &meta, kind, files.len() as u64)?;
+        if kind.is_file() {
+            files.push(path.clone());
+        }
+        tree.put(&name, node, of(&meta, owners))?;
+        if kind.is_dir() {
+            for entry in fs::read_dir(&path).at("read the folder", &path)? {
+                let entry = entry.at("read the folder", &path)?;
+                let part = utf8(&entry.path(), entry.file_name().into_string().ok())?;
+                todo.push((entry.path(), format!("{name}/{part}")));
+            }
+        }
+    }
+    Ok((tree, FolderContents { files }))
+}
+
+fn utf8(path: &Path, text: Option<String>) -> Result<String, Ext4Error> {
+    text.ok_or_else(|| Ext4Error::NotUtf8(path.to_owned()))
+}
+
+fn node(path: &Path, meta: &Metadata, kind: FileType, index: u64) -> Result<Kind, Ext4Error> {
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    Ok(if kind.is_dir() {
+        Kind::Folder(BTreeMap::new())
+    } else if kind.is_symlink() {
+        let target = fs::read_link(path).at("read the link", path)?;
+        Kind::Symlink(utf8(path, target.into_os_string().into_string().ok())?)
+    } else if kind.is_char_device() {
+        Kind::Char { major, minor }
+    } else if kind.is_block_device() {
+        Kind::Block { major, minor }
+    } else if kind.is_fifo() {
+        Kind::Fifo
+    } else {
+        Kind::File(Content::Source { index, bytes: meta.len() })
+    })
+}
+
+fn of(meta: &Metadata, owners: Owners) -> Meta {
+    let (uid, gid) = match owners {
+        Owners::Kept => (meta.uid(), meta.gid()),
+        Owners::Root => (0, 0),
+    };
+    Meta {
+        mode: (meta.mode() & 0o7777) as u16,
+        uid,
+        gid,
+        mtime_s: meta.mtime().max(0),
+        mtime_ns: u32::try_from(meta.mtime_nsec()).unwrap_or_default(),
+    }
+}
+
+impl Contents for FolderContents {
+    fn each(&mut self, fill: &mut Fill<'_>) -> Result<(), Ext4Error> {
+        for (index, path) in (0..).zip(&self.files) {
+            let file = open(path).at("open", path)?;
+            fill(index, &mut io::BufReader::with_capacity(1 << 16, file))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    fs::OpenOptions::new().read(true).custom_flags(no_follow).open(path)
+}

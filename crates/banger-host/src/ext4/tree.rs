@@ -1,0 +1,335 @@
+//! A file tree in memory: names, owners, modes, attributes; contents stay where they are.
+//!
+//! Nothing here touches the host's file system, so hostile names cannot escape anywhere: a path is
+//! walked within the tree only, symbolic links included.
+
+use std::collections::BTreeMap;
+
+pub use super::node::{Content, Kind, Meta, Node};
+
+/// A place in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+/// A path that a tree cannot take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// It would lead out of the tree.
+    #[error("the path `{0}` leads out of the archive")]
+    Escapes(String),
+    /// It is longer than Linux allows, or has a part that is.
+    #[error("the path `{0}…` is too long")]
+    TooLong(String),
+    /// A part of it is no folder, or the links in it go round.
+    #[error("`{0}` lies below something that is no folder")]
+    NoFolder(String),
+    /// A folder with things in it is in the way.
+    #[error("`{0}` would replace a folder that is not empty")]
+    FolderInTheWay(String),
+    /// A hard link to nothing, or to a folder.
+    #[error("`{name}` is a hard link to `{target}`, which is no file")]
+    BadLink {
+        /// The link.
+        name: String,
+        /// What it should be another name of.
+        target: String,
+    },
+    /// More than ext4 or our limits allow.
+    #[error("the tree has too many {0}")]
+    TooMany(&'static str),
+}
+
+/// Limits: PATH_MAX and NAME_MAX of Linux, the depth of its symbolic links, ext4's hard links, and
+/// what a root file system may sensibly have.
+const PATH_BYTES: usize = 4095;
+const NAME_BYTES: usize = 255;
+const LINKS_FOLLOWED: u32 = 40;
+const HARD_LINKS: u32 = 65_000;
+const NODES: usize = 8_000_000;
+/// Bytes of names, link targets and attributes that are held in memory, in all.
+const HELD_BYTES: usize = 1 << 30;
+/// Attributes of one file in bytes: ext4 keeps them in one block.
+const XATTR_BYTES: usize = 3800;
+
+/// A tree of files.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    nodes: Vec<Node>,
+    held_bytes: usize,
+}
+
+/// The root folder.
+pub const ROOT: NodeId = NodeId(0);
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The parts of a path relative to the root; `.` and empty parts are left out.
+fn parts(path: &str) -> Result<Vec<&str>, TreeError> {
+    let shown = || path.chars().take(100).collect();
+    if path.len() > PATH_BYTES {
+        return Err(TreeError::TooLong(shown()));
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." || part.contains('\0') {
+            return Err(TreeError::Escapes(shown()));
+        }
+        if part.len() > NAME_BYTES {
+            return Err(TreeError::TooLong(shown()));
+        }
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+impl Tree {
+    /// A tree with nothing but its root folder, mode 0755.
+    pub fn new() -> Self {
+        let meta = Meta::of_root(0o755);
+        let kind = Kind::Folder(BTreeMap::new());
+        let root = Node { kind, meta, xattrs: BTreeMap::new(), links: 1 };
+        Self { nodes: vec![root], held_bytes: 0 }
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    /// A node to be changed.
+    pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize]
+    }
+
+    fn names(&self, id: NodeId) -> Option<&BTreeMap<String, NodeId>> {
+        match &self.node(id).kind {
+            Kind::Folder(names) => Some(names),
+            _ => None,
+        }
+    }
+
+    fn names_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<String, NodeId>> {
+        match &mut self.node_mut(id).kind {
+            Kind::Folder(names) => Some(names),
+            _ => None,
+        }
+    }
+
+    /// The node of a path; symbolic links before its last part are followed, the last is not.
+    pub fn get(&self, path: &str) -> Option<NodeId> {
+        let parts = parts(path).ok()?;
+        let Some((last, before)) = parts.split_last() else { return Some(ROOT) };
+        let folder = self.follow(ROOT, before, &mut 0)?;
+        self.names(folder)?.get(*last).copied()
+    }
+
+    /// The node of a path with all symbolic links followed, within the tree.
+    pub fn resolve(&self, path: &str) -> Option<NodeId> {
+        self.follow(ROOT, &parts(path).ok()?, &mut 0)
+    }
+
+    /// Walks from `folder`, following links; `..` in a link's target stops at the root.
+    fn follow(&self, folder: NodeId, parts: &[&str], followed: &mut u32) -> Option<NodeId> {
+        let mut trail = vec![ROOT];
+        if folder != ROOT {
+            trail.push(folder);
+        }
+        let mut todo: Vec<String> = parts.iter().rev().map(|part| (*part).to_owned()).collect();
+        while let Some(part) = todo.pop() {
+            if part == ".." {
+                if trail.len() > 1 {
+                    trail.pop();
+                }
+                continue;
+            }
+            let here = *trail.last()?;
+            let next = *self.names(here)?.get(&part)?;
+            if let Kind::Symlink(target) = &self.node(next).kind {
+                *followed += 1;
+                if *followed > LINKS_FOLLOWED || todo.len() > PATH_BYTES {
+                    return None;
+                }
+                if target.starts_with('/') {
+                    trail.truncate(1);
+                }
+                let more = target.split('/').filter(|part| !part.is_empty() && *part != ".");
+                todo.extend(more.rev().map(str::to_owned));
+            } else {
+                trail.push(next);
+            }
+        }
+        trail.last().copied()
+    }
+
+    /// The folder that holds the last part of a path, and that part. Missing folders are made, as
+    /// tar does it; `None` for the root itself.
+    fn place(&mut self, path: &str) -> Result<Option<(NodeId, String)>, TreeError> {
+        let parts = parts(path)?;
+        let Some((last, before)) = parts.split_last() else { return Ok(None) };
+        let mut folder = ROOT;
+        for (depth, part) in before.iter().enumerate() {
+            let known = self.names(folder).and_then(|names| names.get(*part)).copied();
+            folder = match known {
+                None => {
+                    self.add(folder, part, Kind::Folder(BTreeMap::new()), Meta::of_root(0o755))?
+                }
+                Some(id) if self.names(id).is_some() => id,
+                // Walked from the root again: a link's target is relative to where the link is.
+                Some(_) => self
+                    .follow(ROOT, &before[..=depth], &mut 0)
+                    .filter(|id| self.names(*id).is_some())
+                    .ok_or_else(|| TreeError::NoFolder(path.to_owned()))?,
+            };
+        }
+        Ok(Some((folder, (*last).to_owned())))
+    }
+
+    fn add(
+        &mut self,
+        folder: NodeId,
+        name: &str,
+        kind: Kind,
+        meta: Meta,
+    ) -> Result<NodeId, TreeError> {
+        if self.nodes.len() >= NODES {
+            return Err(TreeError::TooMany("files"));
+        }
+        let target_bytes = if let Kind::Symlink(target) = &kind { target.len() } else { 0 };
+        self.hold(name.len() + target_bytes)?;
+        let id = NodeId(self.nodes.len() as u32);
+        self.nodes.push(Node { kind, meta, xattrs: BTreeMap::new(), links: 1 });
+        if let Some(names) = self.names_mut(folder) {
+            names.insert(name.to_owned(), id);
+        }
+        Ok(id)
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), TreeError> {
+        self.held_bytes += bytes;
+        if self.held_bytes > HELD_BYTES { Err(TreeError::TooMany("long names")) } else { Ok(()) }
+    }
+
+    /// Gives a node these extended attributes and no others.
+    ///
+    /// # Errors
+    /// More than ext4 keeps for one file.
+    pub fn set_xattrs(
+        &mut self,
+        id: NodeId,
+        xattrs: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), TreeError> {
+        // Each has a header of 16 bytes, and both parts are padded to 4.
+        let bytes = xattrs.iter().map(|(name, value)| name.len() + value.len() + 24).sum();
+        if bytes > XATTR_BYTES {
+            return Err(TreeError::TooMany("attributes on one file"));
+        }
+        self.hold(bytes)?;
+        self.node_mut(id).xattrs = xattrs;
+        Ok(())
+    }
+
+    /// Puts something at a path, as tar does it: a folder over a folder changes only its owner and
+    /// mode, anything else replaces what is there, an empty folder included.
+    ///
+    /// # Errors
+    /// A bad path; a folder that is not empty in the way of something else.
+    pub fn put(&mut self, path: &str, kind: Kind, meta: Meta) -> Result<NodeId, TreeError> {
+        let is_folder = matches!(kind, Kind::Folder(_));
+        let Some((folder, name)) = self.place(path)? else {
+            if !is_folder {
+                return Err(TreeError::FolderInTheWay("/".into()));
+            }
+            self.node_mut(ROOT).meta = meta;
+            return Ok(ROOT);
+        };
+        let known = self.names(folder).and_then(|names| names.get(&name)).copied();
+        if let Some(id) = known {
+            match self.names(id) {
+                Some(_) if is_folder => {
+                    self.node_mut(id).meta = meta;
+                    return Ok(id);
+                }
+                Some(names) if !names.is_empty() => {
+                    return Err(TreeError::FolderInTheWay(path.to_owned()));
+                }
+                _ => self.node_mut(id).links -= 1,
+            }
+        }
+        self.add(folder, &name, kind, meta)
+    }
+
+    /// Gives the file at `target` another name.
+    ///
+    /// # Errors
+    /// A bad path; no file at `target`.
+    pub fn link(&mut self, path: &str, target: &str) -> Result<(), TreeError> {
+        let bad = || TreeError::BadLink { name: path.to_owned(), target: target.to_owned() };
+        parts(target)?;
+        let id = self.get(target).filter(|id| self.names(*id).is_none()).ok_or_else(bad)?;
+        let (folder, name) = self.place(path)?.ok_or_else(bad)?;
+        let known = self.names(folder).and_then(|names| names.get(&name)).copied();
+        match known {
+            Some(known) if known == id => return Ok(()),
+            Some(known) if self.names(known).is_some() => {
+                return Err(TreeError::FolderInTheWay(path.to_owned()));
+            }
+            Some(known) => self.node_mut(known).links -= 1,
+            None => {}
+        }
+        let node = self.node_mut(id);
+        if node.links >= HARD_LINKS {
+            return Err(TreeError::TooMany("hard links to one file"));
+        }
+        node.links += 1;
+        if let Some(names) = self.names_mut(folder) {
+            names.insert(name, id);
+        }
+        Ok(())
+    }
+
+    /// Removes what is at a path, a folder with everything in it; says whether something was there.
+    pub fn remove(&mut self, path: &str) -> bool {
+        let Ok(parts) = parts(path) else { return false };
+        let Some((last, before)) = parts.split_last() else { return false };
+        let Some(folder) = self.follow(ROOT, before, &mut 0) else { return false };
+        let Some(id) = self.names_mut(folder).and_then(|names| names.remove(*last)) else {
+            return false;
+        };
+        let mut todo = vec![id];
+        while let Some(id) = todo.pop() {
+            let node = self.node_mut(id);
+            node.links -= 1;
+            if let Kind::Folder(names) = &mut node.kind {
+                todo.extend(std::mem::take(names).into_values());
+            }
+        }
+        true
+    }
+
+    /// Names in the folder at a path; none if there is no such folder.
+    pub fn list(&self, path: &str) -> Vec<String> {
+        self.resolve(path)
+            .and_then(|id| self.names(id))
+            .map(|names| names.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// All nodes with at least one name, without their names.
+    pub fn live(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.links > 0)
+    }
+
+    /// Bytes in all files together, each counted once.
+    pub fn content_bytes(&self) -> u64 {
+        self.live()
+            .map(|node| match &node.kind {
+                Kind::File(content) => content.bytes(),
+                _ => 0,
+            })
+            .sum()
+    }
+}

@@ -1,0 +1,133 @@
+//! From a rootfs tar to the root disk of an image.
+
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::rootfs::{self, FACT_BYTES, Facts, Init};
+use super::{ImageError, ROOT_DISK};
+use crate::ext4::tar::{TarError, What};
+use crate::ext4::{Content, Ext4Error, Kind, Plan, TarContents, Tree, Use, build};
+use crate::supply::{self, Progress, Source, SupplyError, Tools};
+
+/// Change it when the same archive gives another image than before.
+const RECIPE: u32 = 1;
+
+/// What an archive became.
+#[derive(Debug)]
+pub struct Converted {
+    /// Length of the root disk.
+    pub virtual_bytes: u64,
+    /// Its init.
+    pub init: Option<Init>,
+    /// What its files tell.
+    pub facts: Facts,
+    /// SHA-256 of the archive's file.
+    pub source_sha256: String,
+}
+
+/// Changes a tree before it is written.
+pub type Amend<'a> = &'a dyn Fn(&mut Tree) -> Result<(), Ext4Error>;
+
+/// Writes the root disk of an archive into the folder `object`.
+///
+/// # Errors
+/// [`ImageError::BadArchive`], [`ImageError::NotARootFs`]; no space; cancellation.
+pub fn convert(
+    source: &Source,
+    object: &Path,
+    amend: Amend<'_>,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<Converted, ImageError> {
+    let failed = |error: Ext4Error| failed(error, source, progress);
+    progress.stage("check the archive");
+    let raw = supply::Counted::new(source.raw()?, Some(source.bytes()), progress);
+    let source_sha256 = supply::digest_of_file(raw)
+        .map_err(|error| SupplyError::io("read", source.path(), error))?;
+    progress.stage("read the archive");
+    let mut contents = TarContents::new(|| source.unpacked(tools, progress));
+    let (mut tree, facts) = read(&mut contents, object).map_err(failed)?;
+    if !rootfs::is_bootable(&tree) {
+        return Err(ImageError::NotARootFs { path: source.path().to_owned() });
+    }
+    for path in rootfs::anonymise(&mut tree).map_err(|error| failed(error.into()))? {
+        progress.log(&format!("left out /{path}"));
+    }
+    amend(&mut tree).map_err(failed)?;
+    // Blocks, and a little for what describes them.
+    let content_bytes = tree.content_bytes();
+    supply::need_space(object, content_bytes + content_bytes / 16 + (32 << 20))?;
+    progress.stage("write the root disk");
+    let plan =
+        Plan { what_for: Use::Root, label: "banger-root".into(), uuid: uuid(&source_sha256) };
+    let target = object.join(ROOT_DISK);
+    let virtual_bytes = build(&tree, &mut contents, &plan, &target).map_err(failed)?;
+    if !source.unchanged() {
+        return Err(ImageError::SourceChanged { path: source.path().to_owned() });
+    }
+    Ok(Converted { virtual_bytes, init: rootfs::init(&tree), facts, source_sha256 })
+}
+
+/// Reads the names of an archive, and what some of its files tell; stops before it has read of more
+/// than the disk has room for.
+fn read<R: Read, F: FnMut() -> Result<R, SupplyError>>(
+    contents: &mut TarContents<F>,
+    object: &Path,
+) -> Result<(Tree, Facts), Ext4Error> {
+    let free_bytes = supply::free_bytes(object)
+        .map_err(|error| SupplyError::io("look at the free space of", object, error))?;
+    let (mut facts, mut total) = (Facts::default(), 0_u64);
+    let tree = contents.tree(&mut |entry, content| {
+        let What::Node(Kind::File(Content::Source { bytes, .. })) = entry.what else {
+            return Ok(());
+        };
+        total = total.saturating_add(bytes);
+        if total > free_bytes {
+            let path = object.to_owned();
+            return Err(SupplyError::NoSpace { path, need_bytes: total, free_bytes }.into());
+        }
+        if Facts::wants(&entry.path) && bytes <= FACT_BYTES {
+            let mut text = Vec::new();
+            content.read_to_end(&mut text).map_err(TarError::Read)?;
+            facts.take(&entry.path, &text);
+        }
+        Ok(())
+    })?;
+    Ok((tree, facts))
+}
+
+/// The same archive always becomes the same disk, another never has the same UUID.
+fn uuid(source_sha256: &str) -> [u8; 16] {
+    let hash = Sha256::digest(format!("banger image {RECIPE} {source_sha256}"));
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&hash[..16]);
+    // RFC 9562: version 8, variant 10.
+    uuid[6] = (uuid[6] & 0x0f) | 0x80;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    uuid
+}
+
+fn failed(error: Ext4Error, source: &Source, progress: &dyn Progress) -> ImageError {
+    if progress.cancelled() {
+        return SupplyError::Cancelled.into();
+    }
+    let path = source.path().to_owned();
+    match error {
+        Ext4Error::Supply(error) => error.into(),
+        Ext4Error::Tar(TarError::Read(reason)) => match SupplyError::io("read", &path, reason) {
+            // A decompressor's complaint is about the archive, anything else about the machine.
+            SupplyError::Io { source, .. } if source.raw_os_error().is_none() => {
+                let source = Ext4Error::Tar(TarError::Read(source));
+                ImageError::BadArchive { path, source }
+            }
+            SupplyError::ToolFailed { tool, status, said } => {
+                let source = SupplyError::ToolFailed { tool, status, said }.into_io();
+                ImageError::BadArchive { path, source: Ext4Error::Tar(TarError::Read(source)) }
+            }
+            other => other.into(),
+        },
+        source => ImageError::BadArchive { path, source },
+    }
+}

@@ -1,0 +1,321 @@
+//! Images: root file systems kept as immutable ext4 disks, made of archives or by recipes.
+//!
+//! ```text
+//! <images>/<id>/root.ext4     the root disk: read beneath a layer, or copied and grown
+//! <images>/<id>/image.json    the record
+//! ```
+
+mod convert;
+mod recipe;
+mod rootfs;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use rootfs::Init;
+
+use crate::ext4::Ext4Error;
+use crate::supply::{
+    self, Deleted, FileDigest, Flight, InUse, Kind, Listing, Place, Progress, Record, Shelf,
+    Source, SupplyError, Tools, Turn,
+};
+use convert::Amend;
+
+/// The root disk within an object's folder.
+pub const ROOT_DISK: &str = "root.ext4";
+/// Where the magic number of ext4 is, and the number: `s_magic`, little-endian.
+const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 56, [0x53, 0xef]);
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// What everything stored can suffer from.
+    #[error(transparent)]
+    Supply(#[from] SupplyError),
+    /// No recipe has this name.
+    #[error("there is no recipe for an image `{name}`, only `{}`", recipe::DEBIAN)]
+    UnknownRecipe {
+        /// The name.
+        name: String,
+    },
+    /// An archive that cannot be used.
+    #[error("`{}` cannot be made an image", path.display())]
+    BadArchive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Ext4Error,
+    },
+    /// An archive of something else.
+    #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",
+        path.display())]
+    NotARootFs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that somebody wrote to.
+    #[error("`{}` changed while it was read", path.display())]
+    SourceChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An ordinary user without ids for a user namespace.
+    #[error("`{}` has no ids for the user `{user}`, which mmdebstrap needs", file.display())]
+    NoSubordinateIds {
+        /// /etc/subuid or /etc/subgid.
+        file: PathBuf,
+        /// Name or number.
+        user: String,
+    },
+}
+
+/// What is written down about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRecord {
+    /// Beginning of the fingerprint.
+    pub id: String,
+    /// Where it came from, for people: a recipe or a file.
+    pub source: String,
+    /// More about that: the recipe's contents, or the archive's SHA-256.
+    pub provenance: String,
+    /// The distribution's own name.
+    pub system: Option<String>,
+    /// Length of the root disk in bytes.
+    pub virtual_bytes: u64,
+    /// Its init; none means that the agent is the init.
+    pub init: Option<Init>,
+    /// Packages installed, where that is known.
+    pub packages: Option<u64>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// SHA-256 over all files' digests.
+    pub fingerprint: String,
+    /// The files it consists of.
+    pub files: Vec<FileDigest>,
+}
+
+impl Record for ImageRecord {
+    const FILE: &'static str = "image.json";
+    const KIND: Kind = Kind::Image;
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// An image on the shelf.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Its record.
+    pub record: ImageRecord,
+    /// Names that point to it.
+    pub names: Vec<String>,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Image {
+    /// The root disk; never to be written to.
+    pub fn root_disk(&self) -> PathBuf {
+        self.folder.join(ROOT_DISK)
+    }
+
+    fn damaged(&self, why: String) -> SupplyError {
+        let (kind, id) = (Kind::Image, self.record.id.clone());
+        SupplyError::Damaged { kind, id, path: self.root_disk(), why }
+    }
+
+    /// Looks whether its disk is there, of the right length, and ext4: cheap enough for every
+    /// start.
+    ///
+    /// # Errors
+    /// [`SupplyError::Damaged`].
+    pub fn check(&self) -> Result<(), SupplyError> {
+        use std::os::unix::fs::FileExt;
+        let (offset, magic) = EXT4_MAGIC;
+        let mut found = [0; 2];
+        let looked = File::open(self.root_disk()).and_then(|file| {
+            let length = file.metadata()?.len();
+            file.read_exact_at(&mut found, offset)?;
+            Ok(length)
+        });
+        match looked {
+            Err(error) => Err(self.damaged(format!("cannot be read: {error}"))),
+            Ok(length) if length != self.record.virtual_bytes => {
+                let wants = self.record.virtual_bytes;
+                Err(self.damaged(format!("has {length} bytes instead of {wants}")))
+            }
+            Ok(_) if found != magic => Err(self.damaged("is no ext4 file system".into())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Reads all of it and compares fingerprints.
+    ///
+    /// # Errors
+    /// [`SupplyError::Damaged`].
+    pub fn verify(&self) -> Result<(), SupplyError> {
+        self.check()?;
+        if self.record.files != [digest(&self.folder)?] {
+            return Err(self.damaged("was altered".into()));
+        }
+        Ok(())
+    }
+}
+
+fn digest(folder: &Path) -> Result<FileDigest, SupplyError> {
+    let path = folder.join(ROOT_DISK);
+    let file = File::open(&path).at("open", &path)?;
+    let bytes = file.metadata().at("look at", &path)?.len();
+    let sha256 = supply::digest_of_blocks(&file).at("read", &path)?;
+    Ok(FileDigest { name: ROOT_DISK.into(), bytes, sha256 })
+}
+
+/// Where an image comes from.
+enum Origin<'a> {
+    Recipe,
+    File(&'a Path),
+}
+
+/// All images of a data folder.
+#[derive(Debug)]
+pub struct ImageStore {
+    shelf: Shelf<ImageRecord>,
+    tools: Tools,
+    flight: Flight,
+}
+
+impl ImageStore {
+    /// The store in this folder.
+    pub fn new(root: PathBuf, tools: Tools) -> Self {
+        Self { shelf: Shelf::new(root), tools, flight: Flight::default() }
+    }
+
+    /// All images.
+    pub fn list(&self) -> Listing<ImageRecord> {
+        self.shelf.list()
+    }
+
+    /// The image of a name, an id or a unique prefix of one.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, damaged.
+    pub fn resolve(&self, wanted: &str) -> Result<Image, SupplyError> {
+        let (record, names) = self.shelf.resolve(wanted)?;
+        let folder = self.shelf.folder(&record.id);
+        Ok(Image { record, names, folder })
+    }
+
+    /// Makes the image of a built-in recipe, anew even if there is one. Callers at the same time
+    /// share the work.
+    ///
+    /// # Errors
+    /// What mmdebstrap needs and does not find; its failures; cancellation.
+    pub fn pull(&self, name: &str, progress: &dyn Progress) -> Result<Image, ImageError> {
+        if name != recipe::DEBIAN {
+            return Err(ImageError::UnknownRecipe { name: name.chars().take(140).collect() });
+        }
+        match self.flight.turn(name, progress)? {
+            Turn::Done(id) => Ok(self.resolve(&id)?),
+            Turn::Mine(mine) => {
+                let id = self.make(name, &Origin::Recipe, progress)?;
+                mine.done(&id);
+                Ok(self.resolve(&id)?)
+            }
+        }
+    }
+
+    /// Makes an image of a rootfs tar: plain, gzip, zstd or xz. A name that exists is moved to it.
+    ///
+    /// # Errors
+    /// A bad name; an archive that cannot be used; no space; cancellation.
+    pub fn import(
+        &self,
+        path: &Path,
+        name: &str,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
+        self.shelf.check_name(name)?;
+        loop {
+            // Another archive under the same name waits for its turn, then takes the name.
+            if let Turn::Mine(_mine) = self.flight.turn(name, progress)? {
+                let id = self.make(name, &Origin::File(path), progress)?;
+                return Ok(self.resolve(&id)?);
+            }
+        }
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        origin: &Origin<'_>,
+        progress: &dyn Progress,
+    ) -> Result<String, ImageError> {
+        let staging = self.shelf.stage()?;
+        let object = staging.join("object");
+        fs::create_dir(&object).at("make the folder", &object)?;
+        let archive = staging.join("rootfs.tar");
+        let (path, amend): (_, Amend<'_>) = match origin {
+            Origin::Recipe => {
+                recipe::debian(&archive, &self.tools, progress)?;
+                (archive.as_path(), &recipe::amend)
+            }
+            Origin::File(path) => (*path, &|_| Ok(())),
+        };
+        let source = Source::open(path)?;
+        let converted = convert::convert(&source, &object, amend, &self.tools, progress)?;
+        progress.stage("compute the fingerprint");
+        let files = vec![digest(&object)?];
+        let (fingerprint, id) = supply::id_of(&files);
+        let (source, provenance) = match origin {
+            Origin::Recipe => ("recipe debian".to_owned(), recipe::provenance()),
+            Origin::File(path) => (
+                format!("file {}", path.display()),
+                format!("archive with SHA-256 {}", converted.source_sha256),
+            ),
+        };
+        let record = ImageRecord {
+            id,
+            source,
+            provenance,
+            system: converted.facts.system,
+            virtual_bytes: converted.virtual_bytes,
+            init: converted.init,
+            packages: converted.facts.packages,
+            created_at: supply::now(),
+            fingerprint,
+            files,
+        };
+        progress.go_on()?;
+        self.shelf.publish(&object, &record)?;
+        self.shelf.name(name, &record.id)?;
+        Ok(record.id)
+    }
+
+    /// Deletes by name, id or prefix; refused while VMs need it.
+    ///
+    /// # Errors
+    /// Not found, in use.
+    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, SupplyError> {
+        self.shelf.delete(wanted, in_use)
+    }
+
+    /// Deletes what has no name and no VM; returns it, and all bytes freed.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
+        self.shelf.prune(in_use)
+    }
+
+    /// Removes what a crash left half-made; returns the bytes freed.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn clean_staging(&self) -> Result<u64, SupplyError> {
+        self.shelf.clean_staging()
+    }
+}

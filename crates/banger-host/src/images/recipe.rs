@@ -1,0 +1,231 @@
+//! Built-in recipes: Debian by mmdebstrap(1), from the mirrors and with the keys that program
+//! knows.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::ImageError;
+use super::rootfs::put_file;
+use crate::ext4::{Ext4Error, Kind, Meta, Tree};
+use crate::supply::{self, Place, Progress, SupplyError, Tools};
+
+/// The name of the recipe, and of the image it makes.
+pub const DEBIAN: &str = banger_api::images::DEFAULT_IMAGE;
+/// Change it when the recipe gives another image than before.
+const RECIPE: u32 = 1;
+/// The release it installs.
+const SUITE: &str = "bookworm";
+/// What a developer wants to find, and what an engine for containers needs to set up its network
+/// (kmod).
+const PACKAGES: [&str; 17] = [
+    "ca-certificates",
+    "curl",
+    "dbus",
+    "git",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "less",
+    "netbase",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "vim-tiny",
+];
+/// Left out of all packages: a VM is looked at from a host that has them.
+const EXCLUDED: [&str; 5] = [
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+];
+/// Bytes that a run of mmdebstrap needs for a while: packages, the tree, the archive.
+const TEMPORARY_BYTES: u64 = 1 << 30;
+
+/// Where an image of this recipe is from, in words.
+pub fn provenance() -> String {
+    format!("mmdebstrap {SUITE} (recipe {RECIPE}): {}", PACKAGES.join(" "))
+}
+
+/// Runs mmdebstrap; the root file system is then the archive at `target`.
+///
+/// Root runs it as it is; an ordinary user in a user namespace, for which newuidmap(1) and a range
+/// in /etc/subuid are needed.
+///
+/// # Errors
+/// What is missing for that; mmdebstrap's own failures; cancellation.
+pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(), ImageError> {
+    progress.stage("prepare");
+    let mut tool = tools.command("mmdebstrap", "mmdebstrap")?;
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        check_user_namespace(tools)?;
+    }
+    let work = WorkFolder::new(target.parent().unwrap_or(target), is_root)?;
+    supply::need_space(&work.path, TEMPORARY_BYTES)?;
+    tool.command.env("TMPDIR", &work.path).current_dir("/");
+    tool.command.arg(if is_root { "--mode=root" } else { "--mode=unshare" });
+    tool.command.args(["--variant=minbase", "--format=tar"]);
+    tool.command.arg(format!("--include={}", PACKAGES.join(",")));
+    for pattern in EXCLUDED {
+        tool.command.arg(format!("--dpkgopt={pattern}"));
+    }
+    // To standard output: within a user namespace the target's folder may be out of reach.
+    let tool = tool.args([SUITE, "-"]);
+    let on_line = |line: &str| {
+        if let Some(stage) = stage(line) {
+            progress.stage(&stage);
+        }
+    };
+    let archive = fs::File::create_new(target).at("create", target)?;
+    let mut running = tool.start_with(progress, Some(&on_line))?;
+    std::io::copy(&mut running, &mut &archive).at("write", target)?;
+    running.finish()?;
+    Ok(())
+}
+
+/// The stage that a line of mmdebstrap's tells of: `I: running apt-get update...`.
+fn stage(line: &str) -> Option<String> {
+    let stage = line.strip_prefix("I: ")?.strip_suffix("...")?;
+    let told = !stage.contains('/') && !stage.is_empty() && stage.len() <= 60;
+    told.then(|| stage.to_owned())
+}
+
+/// What an ordinary user needs.
+fn check_user_namespace(tools: &Tools) -> Result<(), ImageError> {
+    tools.command("newuidmap", "uidmap")?;
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    let has = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| {
+            let owner = line.split(':').next();
+            owner == Some(uid.as_str()) || (user.is_some() && owner == user.as_deref())
+        })
+    };
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        if !has(file) {
+            return Err(ImageError::NoSubordinateIds {
+                file: file.into(),
+                user: user.unwrap_or(uid),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// mmdebstrap's temporary folder. Root's is in the staging folder. An ordinary user's must be open
+/// to the ids of the namespace, which the staging folder is not, so it is beside everybody else's
+/// temporary files.
+struct WorkFolder {
+    path: PathBuf,
+}
+
+impl WorkFolder {
+    fn new(staging: &Path, is_root: bool) -> Result<Self, SupplyError> {
+        let (path, mode) = if is_root {
+            (staging.join("work"), 0o700)
+        } else {
+            let parent = std::env::temp_dir();
+            let name = staging.file_name().and_then(|name| name.to_str()).unwrap_or("work");
+            (parent.join(format!("banger-{name}")), 0o755)
+        };
+        let made = fs::DirBuilder::new().mode(mode).create(&path);
+        made.at("make the folder", &path)?;
+        // Whatever the umask is.
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(&path, permissions).at("open to others", &path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        // mmdebstrap has emptied it, also when it was cancelled.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Timers that keep a machine up to date which runs for years. In a VM for a day's work they take
+/// the package manager's lock when its user wants it.
+const TIMERS: [&str; 4] =
+    ["apt-daily-upgrade.timer", "apt-daily.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"];
+/// Units for hardware that is not there: a screen, and a serial line on which nobody can log in,
+/// since root has no password.
+const MASKED: [&str; 3] =
+    ["getty-static.service", "serial-getty@ttyS0.service", "systemd-networkd-wait-online.service"];
+
+/// One kind of host key, which each VM gets at boot; no name look-ups that a guest waits for.
+const SSHD: &str = "HostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n";
+
+/// What makes an installed Debian a guest.
+///
+/// # Errors
+/// A tree that is not what mmdebstrap makes.
+pub fn amend(tree: &mut Tree) -> Result<(), Ext4Error> {
+    // Packages that users install later come whole.
+    tree.remove("etc/dpkg/dpkg.cfg.d/99mmdebstrap");
+    // These would be the host's.
+    tree.remove("etc/resolv.conf");
+    tree.remove("etc/hostname");
+    for timer in TIMERS {
+        tree.remove(&format!("etc/systemd/system/timers.target.wants/{timer}"));
+    }
+    tree.remove("etc/systemd/system/getty.target.wants/getty@tty1.service");
+    tree.remove("etc/systemd/system/multi-user.target.wants/e2scrub_reap.service");
+    for unit in MASKED {
+        let path = format!("etc/systemd/system/{unit}");
+        tree.put(&path, Kind::Symlink("/dev/null".into()), Meta::of_root(0o777))?;
+    }
+    let target = Kind::Symlink("/lib/systemd/system/multi-user.target".into());
+    tree.put("etc/systemd/system/default.target", target, Meta::of_root(0o777))?;
+    put_file(tree, "etc/ssh/sshd_config.d/banger.conf", SSHD, 0o644)?;
+    put_file(tree, "etc/default/locale", "LANG=C.UTF-8\n", 0o644)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_what_mmdebstrap_does_not_how() {
+        assert_eq!(stage("I: extracting archives..."), Some("extracting archives".into()));
+        for line in [
+            "I: removing tempdir /tmp/mmdebstrap.d3Iex...",
+            "I: success in 72.7366 seconds",
+            "W: something...",
+            "I: ...",
+        ] {
+            assert_eq!(stage(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_amended_tree_has_no_timers_and_no_trace_of_the_host() {
+        let mut tree = Tree::new();
+        let wants = "etc/systemd/system/timers.target.wants";
+        for path in ["etc/resolv.conf", "etc/hostname", "etc/dpkg/dpkg.cfg.d/99mmdebstrap"] {
+            put_file(&mut tree, path, "host", 0o644).unwrap();
+        }
+        for timer in TIMERS.into_iter().chain(["fstrim.timer"]) {
+            put_file(&mut tree, &format!("{wants}/{timer}"), "", 0o644).unwrap();
+        }
+        amend(&mut tree).unwrap();
+        assert_eq!(tree.list(wants), ["fstrim.timer"]);
+        assert!(tree.get("etc/resolv.conf").is_none() && tree.get("etc/hostname").is_none());
+        let mask = tree.get("etc/systemd/system/serial-getty@ttyS0.service").unwrap();
+        assert_eq!(tree.node(mask).kind, Kind::Symlink("/dev/null".into()));
+    }
+}

@@ -1,0 +1,270 @@
+//! Kernels and images of this host as the engine's driver: names in, boot files out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
+use banger_api::operation::stage;
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::drivers::{Images, Progress};
+use banger_engine::plan::{BootSet, VmPlan};
+
+use crate::HostConfig;
+use crate::advice;
+use crate::failure::{blocking, on_path};
+use crate::images::{Image, ImageStore};
+use crate::initramfs::Initramfs;
+use crate::kernels::{Kernel, KernelStore};
+use crate::supply::{self, SupplyError, Tools};
+use crate::vmm::BootFiles;
+
+/// The stores of this host.
+pub struct LocalImages {
+    kernels: Arc<KernelStore>,
+    images: Arc<ImageStore>,
+    initramfs: Initramfs,
+    agent: PathBuf,
+    image_folder: PathBuf,
+}
+
+/// A driver's progress, spoken to by the stores: their stages become notes within ours.
+struct Relay {
+    progress: Arc<dyn Progress>,
+}
+
+impl supply::Progress for Relay {
+    fn stage(&self, name: &str) {
+        self.progress.note(name);
+    }
+
+    fn bytes(&self, done: u64, total: Option<u64>) {
+        self.progress.bytes(done, total);
+    }
+
+    fn log(&self, line: &str) {
+        tracing::debug!(line, "supply");
+    }
+
+    fn cancelled(&self) -> bool {
+        self.progress.cancelled()
+    }
+}
+
+fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|error| {
+        ApiError::new(ErrorCode::Corrupt, "a stored object has a bad id").caused_by(&error)
+    })
+}
+
+impl LocalImages {
+    /// Opens both stores and removes what a crash left half-made.
+    ///
+    /// # Errors
+    /// Something that cannot be removed.
+    pub fn open(config: &HostConfig) -> Result<Self, ApiError> {
+        let tools = Tools::new(&config.search_path);
+        let layout = &config.layout;
+        let kernels = KernelStore::new(layout.kernels(), tools.clone());
+        let images = ImageStore::new(layout.images(), tools);
+        kernels.clean_staging().map_err(|error| advice::supply(&error))?;
+        images.clean_staging().map_err(|error| advice::supply(&error))?;
+        Ok(Self {
+            kernels: Arc::new(kernels),
+            images: Arc::new(images),
+            initramfs: Initramfs::new(layout.initramfs()),
+            agent: config.agent.clone(),
+            image_folder: layout.images(),
+        })
+    }
+
+    /// The files a VM boots from, checked to be whole.
+    ///
+    /// # Errors
+    /// One of them is gone or damaged.
+    pub fn boot_files(&self, vm: &VmPlan) -> Result<BootFiles, ApiError> {
+        let whole = || -> Result<(Kernel, Image), SupplyError> {
+            let kernel = self.kernels.resolve(vm.boot.kernel.as_str())?;
+            kernel.check()?;
+            let image = self.images.resolve(vm.boot.image.as_str())?;
+            image.check()?;
+            Ok((kernel, image))
+        };
+        let (kernel, image) = whole().map_err(|error| advice::supply(&error))?;
+        let initramfs =
+            self.initramfs.get(&kernel, &self.agent).map_err(|error| advice::supply(&error))?;
+        open_to_vmm(&kernel.vmlinux())?;
+        open_to_vmm(&initramfs)?;
+        Ok(BootFiles {
+            kernel: kernel.vmlinux(),
+            initramfs,
+            modules: kernel.modules_disk(),
+            image: image.root_disk(),
+        })
+    }
+
+    /// The root file system of a VM's image, whether or not it is there.
+    pub fn image_root(&self, vm: &VmPlan) -> PathBuf {
+        self.image_folder.join(vm.boot.image.as_str()).join(crate::images::ROOT_DISK)
+    }
+
+    async fn fetch_kernel(
+        &self,
+        name: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Kernel, ApiError> {
+        progress.stage(stage::PULL_KERNEL);
+        let (store, name) = (self.kernels.clone(), name.to_owned());
+        blocking(move || {
+            store.pull(&name, &Relay { progress }).map_err(|error| advice::kernel(&error))
+        })
+        .await
+    }
+
+    async fn fetch_image(
+        &self,
+        name: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Image, ApiError> {
+        progress.stage(stage::PULL_IMAGE);
+        let (store, name) = (self.images.clone(), name.to_owned());
+        blocking(move || {
+            store.pull(&name, &Relay { progress }).map_err(|error| advice::image(&error))
+        })
+        .await
+    }
+}
+
+/// Lets a VMM with a uid of its own open a file again that it got as a descriptor (decision 2). The
+/// folders above keep everybody else out.
+fn open_to_vmm(path: &Path) -> Result<(), ApiError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error: std::io::Error| on_path("give access to", path, &error);
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+    if mode & 0o444 == 0o444 {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(failed)
+}
+
+/// Whether something is here, could be fetched, or neither.
+fn known<T>(found: Result<T, SupplyError>, name: &str, recipe: &str) -> Result<(), ApiError> {
+    match found {
+        Ok(_) => Ok(()),
+        Err(SupplyError::NotFound { .. }) if name == recipe => Ok(()),
+        Err(error) => Err(advice::supply(&error)),
+    }
+}
+
+#[async_trait]
+impl Images for LocalImages {
+    fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError> {
+        known(self.images.resolve(image), image, DEFAULT_IMAGE)?;
+        known(self.kernels.resolve(kernel), kernel, DEFAULT_KERNEL)
+    }
+
+    async fn boot_set(
+        &self,
+        image: &str,
+        kernel: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<BootSet, ApiError> {
+        let kernel = match self.kernels.resolve(kernel) {
+            Ok(kernel) => kernel,
+            Err(SupplyError::NotFound { .. }) => {
+                self.fetch_kernel(kernel, progress.clone()).await?
+            }
+            Err(error) => return Err(advice::supply(&error)),
+        };
+        let found = match self.images.resolve(image) {
+            Ok(found) => found,
+            Err(SupplyError::NotFound { .. }) => self.fetch_image(image, progress).await?,
+            Err(error) => return Err(advice::supply(&error)),
+        };
+        Ok(BootSet {
+            image: id(&found.record.id)?,
+            image_name: image.to_owned(),
+            image_bytes: found.record.virtual_bytes,
+            kernel: id(&kernel.record.id)?,
+        })
+    }
+
+    async fn pull_image(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
+        self.fetch_image(name, p).await.map(|image| image.record.id)
+    }
+
+    async fn import_image(
+        &self,
+        path: &str,
+        name: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let (store, path, name) = (self.images.clone(), PathBuf::from(path), name.to_owned());
+        progress.stage("import_image");
+        blocking(move || {
+            let imported = store.import(&path, &name, &Relay { progress });
+            imported.map(|image| image.record.id).map_err(|error| advice::image(&error))
+        })
+        .await
+    }
+
+    async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
+        self.fetch_kernel(name, p).await.map(|kernel| kernel.record.id)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageView>, ApiError> {
+        let listing = self.images.list();
+        for broken in &listing.broken {
+            tracing::warn!(id = broken.id, error = %broken.error, "image");
+        }
+        let view = |(record, names): (crate::images::ImageRecord, Vec<String>)| {
+            Ok(ImageView {
+                id: id(&record.id)?,
+                names,
+                source: record.source.clone(),
+                virtual_bytes: record.virtual_bytes,
+                used_bytes: supply::used_bytes(&self.image_folder.join(&record.id)),
+                init: record.init.as_ref().map(|init| init.as_str().to_owned()),
+                created_at: record.created_at.clone(),
+                fingerprint: record.fingerprint.clone(),
+                used_by: Vec::new(),
+            })
+        };
+        listing.objects.into_iter().map(view).collect()
+    }
+
+    async fn kernels(&self) -> Result<Vec<KernelView>, ApiError> {
+        let listing = self.kernels.list();
+        for broken in &listing.broken {
+            tracing::warn!(id = broken.id, error = %broken.error, "kernel");
+        }
+        let view = |(record, names): (crate::kernels::KernelRecord, Vec<String>)| {
+            let used_bytes =
+                self.kernels.resolve(&record.id).map_or(0, |kernel| kernel.used_bytes());
+            Ok(KernelView {
+                id: id(&record.id)?,
+                names,
+                release: record.release,
+                source: record.source,
+                used_bytes,
+                created_at: record.created_at,
+                used_by: Vec::new(),
+            })
+        };
+        listing.objects.into_iter().map(view).collect()
+    }
+
+    async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError> {
+        let (store, wanted) = (self.images.clone(), image.id.to_string());
+        let deleted =
+            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::supply(&error)));
+        deleted.await.map(|deleted| Deleted { id: deleted.id, freed_bytes: deleted.freed_bytes })
+    }
+
+    async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
+        let (store, wanted) = (self.kernels.clone(), kernel.id.to_string());
+        let deleted =
+            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::supply(&error)));
+        deleted.await.map(|deleted| Deleted { id: deleted.id, freed_bytes: deleted.freed_bytes })
+    }
+}

@@ -1,0 +1,202 @@
+//! Debian's packages through the host's own apt: its sources, keys and proxies; apt checks
+//! signatures and hashes.
+//!
+//! Nothing of the host's is changed: where its package lists are missing or out of date, lists of
+//! our own are fetched into the staging folder, which needs no privilege either.
+
+use std::path::{Path, PathBuf};
+
+use super::KernelError;
+use crate::supply::{Place, Progress, SupplyError, Tool, Tools};
+
+/// The package whose only dependency is the kernel of the day.
+pub const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// Most bytes read of apt's answers.
+const ANSWER_BYTES: u64 = 1 << 20;
+
+/// A package of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Whose package lists are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    /// The host's, as they are.
+    Hosts,
+    /// Ours, just fetched.
+    Own,
+}
+
+/// apt, working in a folder of its own.
+pub struct Apt<'a> {
+    tools: &'a Tools,
+    folder: &'a Path,
+    lists: Lists,
+}
+
+impl<'a> Apt<'a> {
+    /// Works within `folder`, with the host's package lists first.
+    pub fn new(tools: &'a Tools, folder: &'a Path) -> Self {
+        Self { tools, folder, lists: Lists::Hosts }
+    }
+
+    fn tool(&self, name: &'static str) -> Result<Tool, SupplyError> {
+        let mut tool = self.tools.command(name, "apt")?;
+        tool.command.current_dir(self.folder);
+        // Signed or not at all, whatever the host's configuration would let pass.
+        tool.command.args(["-o", "APT::Get::AllowUnauthenticated=false"]);
+        tool.command.args(["-o", "Acquire::AllowInsecureRepositories=false"]);
+        tool.command.args(["-o", "Acquire::Retries=2", "-q"]);
+        if rustix::process::geteuid().is_root() {
+            // apt would drop to its own user, who may not enter our folder, and then not do it
+            // anyway.
+            tool.command.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        if self.lists == Lists::Own {
+            for (option, name) in [("Dir::State::lists", "lists"), ("Dir::Cache", "cache")] {
+                tool.command
+                    .arg("-o")
+                    .arg(format!("{option}={}", self.folder.join(name).display()));
+            }
+        }
+        Ok(tool)
+    }
+
+    /// Fetches package lists of our own.
+    fn refresh(&mut self, progress: &dyn Progress) -> Result<(), SupplyError> {
+        progress.stage("refresh package lists");
+        self.lists = Lists::Own;
+        for name in ["lists/partial", "cache/archives/partial"] {
+            let path = self.folder.join(name);
+            std::fs::create_dir_all(&path).at("make the folder", &path)?;
+        }
+        self.tool("apt-get")?.args(["update"]).run(progress)
+    }
+
+    /// The kernel package of the day.
+    fn find(&self, progress: &dyn Progress) -> Result<Option<Package>, SupplyError> {
+        let tool = self.tool("apt-cache")?;
+        let shown = tool.args(["show", "--no-all-versions", META_PACKAGE]);
+        match shown.output(ANSWER_BYTES, progress) {
+            Ok(text) => Ok(kernel_package(&String::from_utf8_lossy(&text))),
+            // "No packages found" is a failure to apt.
+            Err(SupplyError::ToolFailed { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds the kernel package, with package lists of our own if the host's do not have it.
+    ///
+    /// # Errors
+    /// [`KernelError::NoPackage`]; apt's own failures.
+    pub fn kernel(&mut self, progress: &dyn Progress) -> Result<Package, KernelError> {
+        progress.stage("find the kernel package");
+        if let Some(package) = self.find(progress)? {
+            return Ok(package);
+        }
+        self.refresh(progress)?;
+        let found = self.find(progress)?;
+        found.ok_or(KernelError::NoPackage { package: META_PACKAGE })
+    }
+
+    /// Downloads a package; returns its path. If the lists are too old to find the file any more,
+    /// fresh ones are fetched, and with them perhaps a newer version.
+    ///
+    /// # Errors
+    /// apt's own failures.
+    pub fn download(
+        &mut self,
+        package: Package,
+        progress: &dyn Progress,
+    ) -> Result<(Package, PathBuf), KernelError> {
+        match self.download_once(&package, progress) {
+            Err(SupplyError::ToolFailed { .. }) if self.lists == Lists::Hosts => {}
+            result => return Ok((package, result?)),
+        }
+        self.refresh(progress)?;
+        let found = self.find(progress)?;
+        let package = found.ok_or(KernelError::NoPackage { package: META_PACKAGE })?;
+        let path = self.download_once(&package, progress)?;
+        Ok((package, path))
+    }
+
+    fn download_once(
+        &self,
+        package: &Package,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, SupplyError> {
+        progress.stage("download");
+        let wanted = format!("{}={}", package.name, package.version);
+        self.tool("apt-get")?.args(["download", &wanted]).run(progress)?;
+        let entries = std::fs::read_dir(self.folder).at("read the folder", self.folder)?;
+        let downloaded = entries.flatten().map(|entry| entry.path()).find(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(&package.name) && name.ends_with(".deb")
+        });
+        downloaded.ok_or_else(|| SupplyError::ToolFailed {
+            tool: "apt-get",
+            status: "exit code 0".into(),
+            said: vec![format!("nothing was downloaded for {wanted}")],
+        })
+    }
+}
+
+/// The kernel package that a stanza of the meta package depends on (deb-control(5)).
+fn kernel_package(stanza: &str) -> Option<Package> {
+    let field = |name: &str| {
+        stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    };
+    let of_meta = field("Version")?;
+    for alternative in field("Depends")?.split([',', '|']) {
+        let alternative = alternative.trim();
+        let (name, version) = match alternative.split_once(" (= ") {
+            Some((name, version)) => (name, version.trim_end_matches(')')),
+            None => (alternative.split(' ').next().unwrap_or_default(), of_meta),
+        };
+        let is_name = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
+        };
+        let is_version = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.~:".contains(&b))
+        };
+        if name.starts_with("linux-image-") && is_name(name) && is_version(version) {
+            return Some(Package { name: name.to_owned(), version: version.to_owned() });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_of_the_day_is_read_from_the_meta_package() {
+        let stanza = "Package: linux-image-cloud-amd64\nSource: linux-signed-amd64 (6.1.192+2)\n\
+                      Version: 6.1.192-2\n\
+                      Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
+        let package = kernel_package(stanza).unwrap();
+        assert_eq!(package.name, "linux-image-6.1.0-56-cloud-amd64");
+        assert_eq!(package.version, "6.1.192-2");
+        let loose = "Version: 6.12-1\nDepends: initramfs-tools, linux-image-6.12.1-cloud-amd64\n";
+        assert_eq!(kernel_package(loose).unwrap().version, "6.12-1");
+    }
+
+    #[test]
+    fn nothing_that_could_be_an_option_or_a_path_is_taken() {
+        for depends in
+            ["linux-image-x;rm", "-o=x", "linux-image-../x", "linux-image-x (= -y z)", ""]
+        {
+            let stanza = format!("Version: 1\nDepends: {depends}\n");
+            let found = kernel_package(&stanza);
+            assert!(found.is_none(), "{depends}: {found:?}");
+        }
+    }
+}

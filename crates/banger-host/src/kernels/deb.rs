@@ -1,0 +1,156 @@
+//! Takes a kernel package apart: the kernel, and its modules as a folder.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::KernelError;
+use super::bzimage::BZIMAGE_BYTES_MAX;
+use crate::ext4::tar::{Entry, Reader, What};
+use crate::ext4::{Content, Kind};
+use crate::supply::{Counted, Place, Progress, SupplyError, Tools};
+
+/// Most files, and bytes of all of them, that are taken from a package.
+const FILES_MAX: u64 = 50_000;
+const BYTES_MAX: u64 = 4 << 30;
+
+/// What a package had.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// The kernel as packed: a bzImage.
+    pub kernel: PathBuf,
+    /// `uname -r` of it.
+    pub release: String,
+    /// Folder that has `lib/modules/<release>`.
+    pub root: PathBuf,
+}
+
+impl Unpacked {
+    /// Folder of the modules.
+    pub fn modules(&self) -> PathBuf {
+        self.root.join("lib/modules").join(&self.release)
+    }
+}
+
+/// A file of the package that we want.
+#[derive(Debug, PartialEq, Eq)]
+enum Part<'a> {
+    Kernel { release: &'a str },
+    Module { path: &'a str },
+}
+
+/// Which part a path is; only regular parts pass, so it can be joined to a folder.
+fn part(path: &str) -> Option<Part<'_>> {
+    let path = path.strip_prefix("./").unwrap_or(path);
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    if !path.split('/').all(plain) {
+        return None;
+    }
+    if let Some(release) = path.strip_prefix("boot/vmlinuz-").filter(|r| !r.contains('/')) {
+        return Some(Part::Kernel { release });
+    }
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    path.strip_prefix("lib/modules/").map(|path| Part::Module { path })
+}
+
+/// Unpacks the kernel and its modules below `folder`.
+///
+/// # Errors
+/// A package without a kernel or modules; those of dpkg-deb and of writing.
+pub fn unpack(
+    deb: &Path,
+    folder: &Path,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<Unpacked, KernelError> {
+    progress.stage("unpack the package");
+    let tool =
+        tools.command("dpkg-deb", "dpkg")?.args(["--fsys-tarfile".as_ref(), deb.as_os_str()]);
+    let mut stream = tool.start(progress)?;
+    let mut reader = Reader::new(Counted::new(&mut stream, None, progress));
+    let bad = |why: String| KernelError::BadPackage { path: deb.to_owned(), why };
+    let (mut files, mut bytes, mut release) = (0, 0, None);
+    loop {
+        progress.go_on()?;
+        // What dpkg-deb says of a damaged package is clearer than where its output ends.
+        let entry = match reader.next_entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) => {
+                stream.finish()?;
+                return Err(bad(error.to_string()));
+            }
+        };
+        let What::Node(Kind::File(Content::Source { bytes: length, .. })) = entry.what else {
+            continue;
+        };
+        files += 1;
+        bytes += length;
+        if files > FILES_MAX || bytes > BYTES_MAX {
+            return Err(bad("it has more files than a kernel".into()));
+        }
+        take(&entry, length, &mut reader.content(), folder, &mut release)?;
+    }
+    stream.finish()?;
+    let release = release.ok_or_else(|| bad("it has no kernel".into()))?;
+    let unpacked = Unpacked { kernel: folder.join("vmlinuz"), release, root: folder.to_owned() };
+    if !unpacked.modules().is_dir() {
+        return Err(bad(format!("it has no modules for `{}`", unpacked.release)));
+    }
+    Ok(unpacked)
+}
+
+/// Writes a file of the package where it belongs, if it is a part we want.
+fn take(
+    entry: &Entry,
+    length: u64,
+    content: &mut dyn Read,
+    folder: &Path,
+    release: &mut Option<String>,
+) -> Result<(), SupplyError> {
+    let target = match part(&entry.path) {
+        None => return Ok(()),
+        Some(Part::Kernel { release: found }) if length <= BZIMAGE_BYTES_MAX => {
+            *release = Some(found.to_owned());
+            folder.join("vmlinuz")
+        }
+        Some(Part::Kernel { .. }) => return Ok(()),
+        Some(Part::Module { path }) => folder.join("lib/modules").join(path),
+    };
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).at("make the folder", parent)?;
+    }
+    // Never through a link, never over anything: the folder is ours and was empty.
+    let mut options = File::options();
+    let mut file =
+        options.write(true).create_new(true).mode(0o644).open(&target).at("create", &target)?;
+    let written = io::copy(content, &mut file).at("write", &target)?;
+    if written != length {
+        return Err(SupplyError::io("read", &target, io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_paths_of_kernel_and_modules_are_taken() {
+        assert_eq!(part("./boot/vmlinuz-6.1.0-x"), Some(Part::Kernel { release: "6.1.0-x" }));
+        for path in ["./lib/modules/6.1/kernel/a.ko", "usr/lib/modules/6.1/kernel/a.ko"] {
+            assert_eq!(part(path), Some(Part::Module { path: "6.1/kernel/a.ko" }));
+        }
+        for path in [
+            "/boot/vmlinuz-x",
+            "boot/vmlinuz-a/b",
+            "lib/modules/../../etc/passwd",
+            "lib/modules//x",
+            "etc/passwd",
+            "boot/System.map-6.1",
+        ] {
+            assert_eq!(part(path), None, "{path}");
+        }
+    }
+}

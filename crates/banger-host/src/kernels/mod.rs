@@ -1,0 +1,369 @@
+//! Kernels: fetched through the host's package tools, kept unpacked, ready to boot.
+//!
+//! ```text
+//! <kernels>/<id>/vmlinux         uncompressed ELF, for PVH or direct start
+//! <kernels>/<id>/modules.ext4    read-only disk with one folder <release>/: /lib/modules/<release>
+//! <kernels>/<id>/boot-modules/   the few modules of the boot initramfs; `order` lists their files
+//! <kernels>/<id>/kernel.json     the record
+//! ```
+
+mod apt;
+mod bzimage;
+mod deb;
+mod modules;
+mod prepare;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use apt::META_PACKAGE;
+pub use bzimage::KernelFormatError;
+pub use modules::ModulesError;
+
+use crate::ext4::Ext4Error;
+use crate::supply::{
+    self, Deleted, FileDigest, Flight, InUse, Kind, Listing, Place, Progress, Record, Shelf,
+    SupplyError, Tools, Turn,
+};
+
+/// Files of an object.
+const VMLINUX: &str = "vmlinux";
+const MODULES: &str = "modules.ext4";
+const BOOT_MODULES: &str = "boot-modules";
+const ORDER: &str = "order";
+
+/// Free bytes wanted before a pull: package, unpacked modules, and the object made of them.
+const PULL_BYTES: u64 = 700 << 20;
+
+/// Why a kernel cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// What everything stored can suffer from.
+    #[error(transparent)]
+    Supply(#[from] SupplyError),
+    /// No recipe has this name.
+    #[error("there is no recipe for a kernel `{name}`, only `{DEBIAN}`")]
+    UnknownRecipe {
+        /// The name.
+        name: String,
+    },
+    /// The host's package sources do not have it.
+    #[error("the package `{package}` is not in the package sources of this host")]
+    NoPackage {
+        /// Its name.
+        package: &'static str,
+    },
+    /// A package that is not what it should be.
+    #[error("the package `{}` cannot be used: {why}", path.display())]
+    BadPackage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A kernel file that cannot be started.
+    #[error("the kernel `{}` cannot be used", path.display())]
+    BadKernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: KernelFormatError,
+    },
+    /// As [`Self::BadKernel`], where the file is not known yet.
+    #[error(transparent)]
+    Format(#[from] KernelFormatError),
+    /// A kernel without something that guests need.
+    #[error("kernel `{release}` cannot boot a guest")]
+    Modules {
+        /// `uname -r`.
+        release: String,
+        /// What it lacks.
+        #[source]
+        source: ModulesError,
+    },
+    /// The modules disk cannot be made.
+    #[error("cannot make the modules disk")]
+    Disk(#[source] Ext4Error),
+}
+
+impl From<Ext4Error> for KernelError {
+    fn from(error: Ext4Error) -> Self {
+        match error {
+            Ext4Error::Supply(error) => Self::Supply(error),
+            other => Self::Disk(other),
+        }
+    }
+}
+
+/// The built-in recipe.
+const DEBIAN: &str = banger_api::images::DEFAULT_KERNEL;
+
+/// What is written down about a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelRecord {
+    /// Beginning of the fingerprint.
+    pub id: String,
+    /// `uname -r`.
+    pub release: String,
+    /// Where it came from, for people.
+    pub source: String,
+    /// Version of the package it came in.
+    pub package_version: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// SHA-256 over all files' digests.
+    pub fingerprint: String,
+    /// The files it consists of.
+    pub files: Vec<FileDigest>,
+}
+
+impl Record for KernelRecord {
+    const FILE: &'static str = "kernel.json";
+    const KIND: Kind = Kind::Kernel;
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// A kernel on the shelf.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Its record.
+    pub record: KernelRecord,
+    /// Names that point to it.
+    pub names: Vec<String>,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Kernel {
+    /// The uncompressed ELF file.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.folder.join(VMLINUX)
+    }
+
+    /// The read-only disk of its modules.
+    pub fn modules_disk(&self) -> PathBuf {
+        self.folder.join(MODULES)
+    }
+
+    /// The folder of modules for the boot initramfs.
+    pub fn boot_modules(&self) -> PathBuf {
+        self.folder.join(BOOT_MODULES)
+    }
+
+    /// File names of the boot modules, in the order of loading.
+    ///
+    /// # Errors
+    /// [`SupplyError::Damaged`].
+    pub fn boot_order(&self) -> Result<Vec<String>, SupplyError> {
+        let path = self.boot_modules().join(ORDER);
+        let text = fs::read_to_string(&path).at("read", &path)?;
+        let names: Vec<String> = text.lines().map(str::to_owned).collect();
+        if let Some(bad) = names.iter().find(|name| modules::name_of(name).is_none()) {
+            return Err(self.damaged(path, format!("lists `{bad}`")));
+        }
+        Ok(names)
+    }
+
+    /// Bytes it takes on the disk.
+    pub fn used_bytes(&self) -> u64 {
+        supply::used_bytes(&self.folder)
+    }
+
+    fn damaged(&self, path: PathBuf, why: String) -> SupplyError {
+        SupplyError::Damaged { kind: Kind::Kernel, id: self.record.id.clone(), path, why }
+    }
+
+    /// Looks whether its files are all there, of the right size, and the kernel an ELF file: cheap
+    /// enough for every start.
+    ///
+    /// # Errors
+    /// [`SupplyError::Damaged`].
+    pub fn check(&self) -> Result<(), SupplyError> {
+        for file in &self.record.files {
+            let path = self.folder.join(&file.name);
+            let length = fs::metadata(&path).map_or(0, |meta| meta.len());
+            if length != file.bytes {
+                let why = format!("has {length} bytes instead of {}", file.bytes);
+                return Err(self.damaged(path, why));
+            }
+        }
+        let bytes = self.record.files.iter().find(|file| file.name == VMLINUX).map(|f| f.bytes);
+        prepare::check_quickly(&self.folder, bytes.unwrap_or_default())
+            .map_err(|(path, why)| self.damaged(path, why))
+    }
+
+    /// Reads all of it and compares fingerprints.
+    ///
+    /// # Errors
+    /// [`SupplyError::Damaged`]; cancellation.
+    pub fn verify(&self, progress: &dyn Progress) -> Result<(), SupplyError> {
+        self.check()?;
+        for file in &self.record.files {
+            progress.go_on()?;
+            let found = digest(&self.folder, &file.name)?;
+            if found != *file {
+                return Err(self.damaged(self.folder.join(&file.name), "was altered".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn digest(folder: &Path, name: &str) -> Result<FileDigest, SupplyError> {
+    let path = folder.join(name);
+    let file = File::open(&path).at("open", &path)?;
+    let bytes = file.metadata().at("look at", &path)?.len();
+    let sha256 = if name == MODULES {
+        supply::digest_of_blocks(&file)
+    } else {
+        supply::digest_of_file(&file)
+    };
+    Ok(FileDigest { name: name.to_owned(), bytes, sha256: sha256.at("read", &path)? })
+}
+
+/// All kernels of a data folder.
+#[derive(Debug)]
+pub struct KernelStore {
+    shelf: Shelf<KernelRecord>,
+    tools: Tools,
+    flight: Flight,
+}
+
+impl KernelStore {
+    /// The store in this folder.
+    pub fn new(root: PathBuf, tools: Tools) -> Self {
+        Self { shelf: Shelf::new(root), tools, flight: Flight::default() }
+    }
+
+    /// All kernels.
+    pub fn list(&self) -> Listing<KernelRecord> {
+        self.shelf.list()
+    }
+
+    /// The kernel of a name, an id or a unique prefix of one.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, damaged.
+    pub fn resolve(&self, wanted: &str) -> Result<Kernel, SupplyError> {
+        let (record, names) = self.shelf.resolve(wanted)?;
+        let folder = self.shelf.folder(&record.id);
+        Ok(Kernel { record, names, folder })
+    }
+
+    /// Fetches Debian's cloud kernel; `name` must be that recipe's. If the newest one is here
+    /// already, nothing is downloaded. Callers at the same time share one download.
+    ///
+    /// # Errors
+    /// Those of apt, of the package, of the disk; cancellation.
+    pub fn pull(&self, name: &str, progress: &dyn Progress) -> Result<Kernel, KernelError> {
+        if name != DEBIAN {
+            return Err(KernelError::UnknownRecipe { name: name.chars().take(140).collect() });
+        }
+        match self.flight.turn(name, progress)? {
+            Turn::Done(id) => Ok(self.resolve(&id)?),
+            Turn::Mine(mine) => {
+                let id = self.fetch(name, progress)?;
+                mine.done(&id);
+                Ok(self.resolve(&id)?)
+            }
+        }
+    }
+
+    fn fetch(&self, name: &str, progress: &dyn Progress) -> Result<String, KernelError> {
+        let staging = self.shelf.stage()?;
+        supply::need_space(staging.path(), PULL_BYTES)?;
+        let mut apt = apt::Apt::new(&self.tools, staging.path());
+        let package = apt.kernel(progress)?;
+        if let Some(id) = self.has(name, &package) {
+            progress.log(&format!("{} {} is here already", package.name, package.version));
+            return Ok(id);
+        }
+        let (package, deb) = apt.download(package, progress)?;
+        let record = self.make(&deb, &package, staging.path(), progress)?;
+        progress.go_on()?;
+        self.shelf.publish(&staging.join("object"), &record)?;
+        self.shelf.name(name, &record.id)?;
+        Ok(record.id)
+    }
+
+    /// Id of the named kernel, if it is of this package and whole.
+    fn has(&self, name: &str, package: &apt::Package) -> Option<String> {
+        let kernel = self.resolve(name).ok()?;
+        let same = kernel.record.source == source(package)
+            && kernel.record.package_version == package.version;
+        (same && kernel.check().is_ok()).then_some(kernel.record.id)
+    }
+
+    /// Makes an object of a package, in the folder `object` below `staging`.
+    fn make(
+        &self,
+        deb: &Path,
+        package: &apt::Package,
+        staging: &Path,
+        progress: &dyn Progress,
+    ) -> Result<KernelRecord, KernelError> {
+        let (object, tree) = (staging.join("object"), staging.join("unpacked"));
+        for path in [&object, &tree] {
+            fs::create_dir(path).at("make the folder", path)?;
+        }
+        let unpacked = deb::unpack(deb, &tree, &self.tools, progress)?;
+        prepare::kernel(&unpacked.kernel, &object.join(VMLINUX), &self.tools, progress)?;
+        prepare::unpack_modules(&unpacked.modules(), &self.tools, progress)?;
+        prepare::index_modules(&unpacked, &self.tools, progress)?;
+        prepare::boot_modules(&unpacked, &object)?;
+        prepare::modules_disk(&unpacked, &object, progress)?;
+        progress.stage("compute the fingerprint");
+        let mut names = vec![VMLINUX.to_owned(), MODULES.to_owned()];
+        let folder = object.join(BOOT_MODULES);
+        for entry in fs::read_dir(&folder).at("read the folder", &folder)?.flatten() {
+            names.push(format!("{BOOT_MODULES}/{}", entry.file_name().to_string_lossy()));
+        }
+        names.sort();
+        let files: Result<Vec<_>, _> = names.iter().map(|name| digest(&object, name)).collect();
+        let files = files?;
+        let (fingerprint, id) = supply::id_of(&files);
+        Ok(KernelRecord {
+            id,
+            release: unpacked.release,
+            source: source(package),
+            package_version: package.version.clone(),
+            created_at: supply::now(),
+            fingerprint,
+            files,
+        })
+    }
+
+    /// Deletes by name, id or prefix; refused while VMs boot it.
+    ///
+    /// # Errors
+    /// Not found, in use.
+    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, SupplyError> {
+        self.shelf.delete(wanted, in_use)
+    }
+
+    /// Deletes what has no name and no VM; returns it, and all bytes freed.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
+        self.shelf.prune(in_use)
+    }
+
+    /// Removes what a crash left half-made; returns the bytes freed.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn clean_staging(&self) -> Result<u64, SupplyError> {
+        self.shelf.clean_staging()
+    }
+}
+
+fn source(package: &apt::Package) -> String {
+    format!("Debian package {}", package.name)
+}

@@ -1,0 +1,379 @@
+//! A folder of immutable objects under names.
+//!
+//! ```text
+//! <root>/<id>/            an object: its files and its record
+//! <root>/names/<name>     the id that this name points to
+//! <root>/staging/         objects in the making
+//! ```
+//!
+//! An object's folder appears by one rename and never changes. A name is replaced by one rename
+//! too.
+
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::staging::make_folders;
+use super::{Kind, Place, Staging, SupplyError};
+
+/// What is written down about an object.
+pub trait Record: Serialize + DeserializeOwned {
+    /// File it is kept in, within the object's folder.
+    const FILE: &'static str;
+    /// What the object is.
+    const KIND: Kind;
+    /// The object's id.
+    fn id(&self) -> &str;
+}
+
+/// Longest record read, in bytes.
+const RECORD_BYTES: u64 = 4 << 20;
+
+/// A store of objects of one kind.
+#[derive(Debug)]
+pub struct Shelf<R> {
+    root: PathBuf,
+    records: PhantomData<fn() -> R>,
+}
+
+/// Everything on a shelf.
+#[derive(Debug)]
+pub struct Listing<R> {
+    /// Records with the names that point to them, in order of first name, the nameless last.
+    pub objects: Vec<(R, Vec<String>)>,
+    /// Objects whose record cannot be read.
+    pub broken: Vec<Broken>,
+}
+
+/// An object that is there but cannot be used.
+#[derive(Debug)]
+pub struct Broken {
+    /// Its id.
+    pub id: String,
+    /// Names that point to it.
+    pub names: Vec<String>,
+    /// What is wrong.
+    pub error: SupplyError,
+}
+
+/// A VM that needs an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// Id of the object.
+    pub id: String,
+    /// Name of the VM.
+    pub vm: String,
+}
+
+/// What a deletion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// Id of the object.
+    pub id: String,
+    /// Names that no longer exist.
+    pub names: Vec<String>,
+    /// Bytes freed; 0 where only a name was removed because others remain.
+    pub freed_bytes: u64,
+}
+
+impl<R: Record> Shelf<R> {
+    /// A shelf in this folder, which is made when first needed.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root, records: PhantomData }
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder of an object.
+    pub fn folder(&self, id: &str) -> PathBuf {
+        self.root.join(id)
+    }
+
+    fn names_folder(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    fn staging_folder(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// A folder to make a new object in.
+    ///
+    /// # Errors
+    /// Those of making it.
+    pub fn stage(&self) -> Result<Staging, SupplyError> {
+        Staging::new(&self.staging_folder())
+    }
+
+    /// Removes what a crash left half-made; returns the bytes freed.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn clean_staging(&self) -> Result<u64, SupplyError> {
+        super::staging::clean(&self.staging_folder())
+    }
+
+    /// Publishes the folder `made` (within a staging folder) as the object of this record. If the
+    /// same object is there already, that one stays and `made` is dropped.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn publish(&self, made: &Path, record: &R) -> Result<(), SupplyError> {
+        let target = self.folder(record.id());
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| SupplyError::io("write", &made.join(R::FILE), error.into()))?;
+        write_durably(&made.join(R::FILE), &text)?;
+        sync_all(made)?;
+        match fs::rename(made, &target) {
+            Ok(()) => sync(&self.root),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) && self.record(record.id()).is_ok() =>
+            {
+                Ok(())
+            }
+            Err(_) if self.record(record.id()).is_err() && target.exists() => {
+                // A damaged one in its place: the new one is whole and has the same contents.
+                fs::remove_dir_all(&target).at("replace", &target)?;
+                fs::rename(made, &target).at("publish", &target)?;
+                sync(&self.root)
+            }
+            Err(error) => Err(SupplyError::io("publish", &target, error)),
+        }
+    }
+
+    /// Points a name to an object.
+    ///
+    /// # Errors
+    /// A bad name; those of writing.
+    pub fn name(&self, name: &str, id: &str) -> Result<(), SupplyError> {
+        check_name::<R>(name)?;
+        let folder = self.names_folder();
+        make_folders(&folder)?;
+        let staging = self.stage()?;
+        let staged = staging.join("name");
+        write_durably(&staged, format!("{id}\n").as_bytes())?;
+        let target = folder.join(name);
+        fs::rename(&staged, &target).at("write", &target)?;
+        sync(&folder)
+    }
+
+    /// Whether an object can have this name.
+    ///
+    /// # Errors
+    /// [`SupplyError::BadName`].
+    pub fn check_name(&self, name: &str) -> Result<(), SupplyError> {
+        check_name::<R>(name)
+    }
+
+    /// The id a name points to, if there is such a name.
+    fn id_of_name(&self, name: &str) -> Option<String> {
+        check_name::<R>(name).ok()?;
+        let text = fs::read_to_string(self.names_folder().join(name)).ok()?;
+        Some(text.trim().to_owned()).filter(|id| is_id(id))
+    }
+
+    fn names_of(&self, id: &str) -> Vec<String> {
+        let mut names: Vec<String> = list_folder(&self.names_folder())
+            .into_iter()
+            .filter(|name| self.id_of_name(name).as_deref() == Some(id))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn ids(&self) -> Vec<String> {
+        list_folder(&self.root).into_iter().filter(|name| is_id(name)).collect()
+    }
+
+    /// The record of an object.
+    ///
+    /// # Errors
+    /// One that is not there or cannot be read.
+    pub fn record(&self, id: &str) -> Result<R, SupplyError> {
+        let path = self.folder(id).join(R::FILE);
+        let damaged = |why: String| SupplyError::Damaged {
+            kind: R::KIND,
+            id: id.to_owned(),
+            path: path.clone(),
+            why,
+        };
+        let meta =
+            fs::metadata(&path).map_err(|error| damaged(format!("is not there: {error}")))?;
+        if meta.len() > RECORD_BYTES {
+            return Err(damaged(format!("has {} bytes", meta.len())));
+        }
+        let text = fs::read(&path).at("read", &path)?;
+        let record: R = serde_json::from_slice(&text)
+            .map_err(|error| damaged(format!("cannot be understood: {error}")))?;
+        if record.id() != id {
+            return Err(damaged(format!("is of `{}`", record.id())));
+        }
+        Ok(record)
+    }
+
+    /// The id of a name, an id, or a unique prefix (4 digits or more) of an id. A name wins.
+    ///
+    /// # Errors
+    /// Nothing fits, or more than one does.
+    pub fn find(&self, wanted: &str) -> Result<String, SupplyError> {
+        let not_found =
+            || SupplyError::NotFound { kind: R::KIND, wanted: wanted.chars().take(80).collect() };
+        if let Some(id) = self.id_of_name(wanted) {
+            return if self.folder(&id).exists() { Ok(id) } else { Err(not_found()) };
+        }
+        if wanted.len() < 4 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(not_found());
+        }
+        let mut fitting: Vec<String> =
+            self.ids().into_iter().filter(|id| id.starts_with(wanted)).collect();
+        fitting.sort();
+        match fitting.len() {
+            0 => Err(not_found()),
+            1 => Ok(fitting.remove(0)),
+            _ => Err(SupplyError::Ambiguous {
+                kind: R::KIND,
+                wanted: wanted.to_owned(),
+                candidates: fitting,
+            }),
+        }
+    }
+
+    /// Record and names of what [`Self::find`] finds.
+    ///
+    /// # Errors
+    /// Those of finding and reading.
+    pub fn resolve(&self, wanted: &str) -> Result<(R, Vec<String>), SupplyError> {
+        let id = self.find(wanted)?;
+        Ok((self.record(&id)?, self.names_of(&id)))
+    }
+
+    /// Everything, in order of first name, the nameless last.
+    pub fn list(&self) -> Listing<R> {
+        let mut listing = Listing { objects: Vec::new(), broken: Vec::new() };
+        for id in self.ids() {
+            let names = self.names_of(&id);
+            match self.record(&id) {
+                Ok(record) => listing.objects.push((record, names)),
+                Err(error) => listing.broken.push(Broken { id, names, error }),
+            }
+        }
+        listing.objects.sort_by_cached_key(|(record, names)| {
+            (names.is_empty(), names.first().cloned(), record.id().to_owned())
+        });
+        listing.broken.sort_by_key(|broken| broken.id.clone());
+        listing
+    }
+
+    /// Deletes by reference. A name among several is only removed; the last one, or an id, takes
+    /// the object with it.
+    ///
+    /// # Errors
+    /// Not found; in use by VMs, which are named; those of removing.
+    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, SupplyError> {
+        let id = self.find(wanted)?;
+        let names = self.names_of(&id);
+        if names.len() > 1 && names.iter().any(|name| name == wanted) {
+            self.remove_name(wanted)?;
+            return Ok(Deleted { id, names: vec![wanted.to_owned()], freed_bytes: 0 });
+        }
+        let vms: Vec<String> =
+            in_use.iter().filter(|user| user.id == id).map(|user| user.vm.clone()).collect();
+        if !vms.is_empty() {
+            return Err(SupplyError::InUse { kind: R::KIND, wanted: wanted.to_owned(), vms });
+        }
+        for name in &names {
+            self.remove_name(name)?;
+        }
+        let freed_bytes = self.remove_object(&id)?;
+        Ok(Deleted { id, names, freed_bytes })
+    }
+
+    /// Deletes all objects that have no name and no VM, and what was left half-made. Returns what
+    /// was deleted, and all bytes freed.
+    ///
+    /// # Errors
+    /// The first object that could not be removed, after all others were.
+    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
+        let (mut deleted, mut failed) = (Vec::new(), None);
+        let mut freed = self.clean_staging()?;
+        for id in self.ids() {
+            if in_use.iter().any(|user| user.id == id) || !self.names_of(&id).is_empty() {
+                continue;
+            }
+            match self.remove_object(&id) {
+                Ok(freed_bytes) => {
+                    freed += freed_bytes;
+                    deleted.push(Deleted { id, names: Vec::new(), freed_bytes });
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok((deleted, freed)), Err)
+    }
+
+    fn remove_name(&self, name: &str) -> Result<(), SupplyError> {
+        let path = self.names_folder().join(name);
+        fs::remove_file(&path).at("remove", &path)
+    }
+
+    /// Moves the object out of sight by one rename, then removes it at leisure.
+    fn remove_object(&self, id: &str) -> Result<u64, SupplyError> {
+        let folder = self.folder(id);
+        let used = super::used_bytes(&folder);
+        let staging = self.stage()?;
+        fs::rename(&folder, staging.join("deleted")).at("remove", &folder)?;
+        fs::remove_dir_all(staging.path()).at("remove", &folder)?;
+        Ok(used)
+    }
+}
+
+fn check_name<R: Record>(name: &str) -> Result<(), SupplyError> {
+    // A name that looks like an id would hide that id.
+    if banger_api::images::is_ref_name(name) && !is_id(name) {
+        return Ok(());
+    }
+    Err(SupplyError::BadName { kind: R::KIND, name: name.chars().take(140).collect() })
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn list_folder(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), SupplyError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).at("create", path)?;
+    file.write_all(bytes).at("write", path)?;
+    file.sync_all().at("write", path)
+}
+
+/// Brings a folder with everything in it to the disk: a name must never point to less than that.
+fn sync_all(path: &Path) -> Result<(), SupplyError> {
+    if path.is_dir() {
+        for name in list_folder(path) {
+            sync_all(&path.join(name))?;
+        }
+    }
+    sync(path)
+}
+
+fn sync(folder: &Path) -> Result<(), SupplyError> {
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).at("write", folder)
+}

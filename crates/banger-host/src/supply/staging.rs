@@ -1,0 +1,119 @@
+//! Folders in which objects are made before they are published.
+//!
+//! Each is locked by its maker (flock(2)), so that cleaning up after a crash leaves the work of a
+//! process that still lives alone, whichever process that is.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Place, SupplyError};
+
+/// A staging folder; removed with everything in it when dropped.
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Staging {
+    /// Makes a new one within `parent`, mode 0700.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn new(parent: &Path) -> Result<Self, SupplyError> {
+        make_folders(parent)?;
+        loop {
+            let path = parent.join(format!("{:016x}", random()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(SupplyError::io("make the folder", &path, error)),
+            }
+            let lock = File::open(&path).at("open", &path)?;
+            // A clean-up may have come between the two calls; then the folder is gone: try again.
+            let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+            if locked.is_ok() && path.exists() {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path within the folder.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next clean-up.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn random() -> u64 {
+    // Only collisions matter here, and those are met by trying again.
+    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
+}
+
+/// Makes a folder and its parents, mode 0700.
+pub(super) fn make_folders(path: &Path) -> Result<(), SupplyError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).at("make the folder", path)
+}
+
+/// Removes the staging folders whose makers are gone; returns the bytes freed.
+///
+/// # Errors
+/// The first that cannot be removed, after all others were.
+pub fn clean(parent: &Path) -> Result<u64, SupplyError> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(SupplyError::io("read the folder", parent, error)),
+    };
+    let mut freed = 0;
+    let mut failed = None;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(lock) = File::open(&path) else { continue };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        let used = super::used_bytes(&path);
+        match fs::remove_dir_all(&path).at("remove", &path) {
+            Ok(()) => freed += used,
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(freed), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleaning_spares_what_is_being_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let live = Staging::new(parent.path()).unwrap();
+        fs::write(live.join("half"), "x").unwrap();
+        let dead = parent.path().join("0123");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("big"), vec![1; 100_000]).unwrap();
+        assert!(clean(parent.path()).unwrap() >= 100_000);
+        assert!(live.join("half").exists() && !dead.exists());
+        let path = live.path().to_owned();
+        drop(live);
+        assert!(!path.exists());
+        assert_eq!(clean(&parent.path().join("nowhere")).unwrap(), 0);
+    }
+}

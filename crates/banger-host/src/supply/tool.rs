@@ -1,0 +1,406 @@
+//! Programs of the host, run with progress and cancellation.
+//!
+//! A program runs in a process group of its own, with English messages and without standard input.
+//! What it says on standard error is logged line by line while its standard output is read, so
+//! neither pipe fills up. On cancellation the group is asked to end, then killed.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::{Place, Progress, SupplyError};
+
+/// Lines kept of what a program says.
+const TAIL_LINES: usize = 20;
+/// Longest line kept, in bytes; the rest of it is dropped.
+const LINE_BYTES: usize = 4096;
+/// How often a wait looks whether the work is still wanted: the trait has no event for that.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a cancelled program has for its own clean-up.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where programs are found.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    search_path: String,
+}
+
+/// Folders of programs for administrators, which are not in an ordinary user's `PATH`.
+const SYSTEM_FOLDERS: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+impl Tools {
+    /// Programs in these folders (as in `PATH`), and in the system's own.
+    pub fn new(path: &str) -> Self {
+        let mut folders: Vec<&str> = path.split(':').filter(|part| part.starts_with('/')).collect();
+        folders
+            .extend(SYSTEM_FOLDERS.iter().filter(|system| !path.split(':').any(|p| p == **system)));
+        Self { search_path: folders.join(":") }
+    }
+
+    /// Path of a program, if it is installed.
+    pub fn find(&self, name: &str) -> Option<PathBuf> {
+        self.search_path.split(':').map(|folder| Path::new(folder).join(name)).find(|path| {
+            rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+        })
+    }
+
+    /// A command for a program that Debian has in `package`.
+    ///
+    /// # Errors
+    /// [`SupplyError::MissingTool`].
+    pub fn command(&self, tool: &'static str, package: &'static str) -> Result<Tool, SupplyError> {
+        let path = self.find(tool).ok_or(SupplyError::MissingTool { tool, package })?;
+        let mut command = Command::new(path);
+        command.env("PATH", &self.search_path).env("LC_ALL", "C").env_remove("LANGUAGE");
+        command.stdin(Stdio::null());
+        Ok(Tool { name: tool, command })
+    }
+}
+
+/// A program about to be run.
+pub struct Tool {
+    name: &'static str,
+    /// To add arguments, environment, folder.
+    pub command: Command,
+}
+
+/// Called with each line of a program's standard error.
+pub type OnLine<'a> = &'a dyn Fn(&str);
+
+impl Tool {
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = I>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Starts it; its standard output is read from what is returned.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn start<'a>(self, progress: &'a dyn Progress) -> Result<Running<'a>, SupplyError> {
+        self.start_with(progress, None)
+    }
+
+    /// As [`Self::start`], with somebody listening to standard error.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn start_with<'a>(
+        mut self,
+        progress: &'a dyn Progress,
+        on_line: Option<OnLine<'a>>,
+    ) -> Result<Running<'a>, SupplyError> {
+        progress.go_on()?;
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let program = PathBuf::from(self.command.get_program());
+        let child = self.command.spawn().at("start", &program)?;
+        Ok(Running { name: self.name, child, said: Said::default(), progress, on_line })
+    }
+
+    /// Runs it to its end and returns its standard output.
+    ///
+    /// # Errors
+    /// A failure of the program, more output than `limit_bytes`, cancellation.
+    pub fn output(self, limit_bytes: u64, progress: &dyn Progress) -> Result<Vec<u8>, SupplyError> {
+        let mut running = self.start(progress)?;
+        let mut output = Vec::new();
+        let program = PathBuf::from(running.name);
+        (&mut running).take(limit_bytes).read_to_end(&mut output).at("read from", &program)?;
+        running.finish()?;
+        Ok(output)
+    }
+
+    /// Runs it to its end; standard output is thrown away.
+    ///
+    /// # Errors
+    /// A failure of the program, cancellation.
+    pub fn run(self, progress: &dyn Progress) -> Result<(), SupplyError> {
+        self.start(progress)?.finish()
+    }
+}
+
+/// A program that runs. Dropped before its end, it is killed.
+pub struct Running<'a> {
+    name: &'static str,
+    child: Child,
+    said: Said,
+    progress: &'a dyn Progress,
+    on_line: Option<OnLine<'a>>,
+}
+
+impl Read for Running<'_> {
+    /// Reads standard output, while standard error is taken care of.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.progress.cancelled() {
+                return Err(SupplyError::Cancelled.into_io());
+            }
+            let Some(out) = &mut self.child.stdout else { return Ok(0) };
+            let (out_ready, err_ready) = ready(out, self.child.stderr.as_ref())?;
+            if err_ready {
+                self.listen()?;
+            }
+            if out_ready {
+                match out_read(&mut self.child, buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            }
+        }
+    }
+}
+
+fn out_read(child: &mut Child, buffer: &mut [u8]) -> io::Result<usize> {
+    child.stdout.as_mut().map_or(Ok(0), |out| out.read(buffer))
+}
+
+/// Waits up to [`LOOK`] until one of the two can be read or has ended.
+fn ready(out: &impl AsFd, err: Option<&impl AsFd>) -> io::Result<(bool, bool)> {
+    let mut fds = vec![PollFd::new(out, PollFlags::IN)];
+    fds.extend(err.map(|err| PollFd::new(err, PollFlags::IN)));
+    wait(&mut fds)?;
+    let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+    Ok((is_ready(0), is_ready(1)))
+}
+
+fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
+    match poll(fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Running<'_> {
+    /// Takes what standard error has; forgets it at its end.
+    fn listen(&mut self) -> io::Result<()> {
+        let Some(err) = &mut self.child.stderr else { return Ok(()) };
+        let mut buffer = [0; 4096];
+        let count = match err.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if count == 0 {
+            self.child.stderr = None;
+        }
+        for line in self.said.hear(&buffer[..count]) {
+            self.progress.log(&line);
+            if let Some(on_line) = self.on_line {
+                on_line(&line);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads to the end of both pipes, waits for the program and looks how it ended.
+    ///
+    /// # Errors
+    /// [`SupplyError::ToolFailed`] with what it said last; cancellation.
+    pub fn finish(mut self) -> Result<(), SupplyError> {
+        let program = PathBuf::from(self.name);
+        io::copy(&mut self, &mut io::sink()).at("read from", &program)?;
+        self.child.stdout = None;
+        while self.child.stderr.is_some() {
+            self.progress.go_on()?;
+            if let Some(err) = &self.child.stderr {
+                let mut fds = [PollFd::new(err, PollFlags::IN)];
+                wait(&mut fds).at("wait for", &program)?;
+                if fds[0].revents().is_empty() {
+                    continue;
+                }
+            }
+            self.listen().at("read from", &program)?;
+        }
+        let status = self.wait().at("wait for", &program)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(SupplyError::ToolFailed {
+            tool: self.name,
+            status: told(status),
+            said: std::mem::take(&mut self.said.lines).into(),
+        })
+    }
+
+    /// Waits for a program that has closed its pipes, still hearing a cancellation.
+    fn wait(&mut self) -> io::Result<ExitStatus> {
+        let Some(pidfd) = self.pidfd() else { return self.child.wait() };
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if self.progress.cancelled() {
+                return Err(SupplyError::Cancelled.into_io());
+            }
+            wait(&mut [PollFd::new(&pidfd, PollFlags::IN)])?;
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.child.id()).ok()?)
+    }
+
+    fn pidfd(&self) -> Option<std::os::fd::OwnedFd> {
+        pidfd_open(self.pid()?, PidfdFlags::empty()).ok()
+    }
+
+    /// Asks the group to end, gives it time, and kills what is left.
+    fn end(&mut self) {
+        let (Some(pid), Some(pidfd)) = (self.pid(), self.pidfd()) else { return };
+        // Nobody reads the pipes any more: closing them also ends a program that only writes.
+        self.child.stdout = None;
+        self.child.stderr = None;
+        let _ = kill_process_group(pid, Signal::TERM);
+        let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
+        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
+        // The leader is not reaped yet, so the group's number is still ours.
+        let _ = kill_process_group(pid, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            self.end();
+        }
+    }
+}
+
+fn told(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown end".into(),
+    }
+}
+
+/// The last lines a program said.
+#[derive(Debug, Default)]
+struct Said {
+    lines: VecDeque<String>,
+    partial: Vec<u8>,
+}
+
+impl Said {
+    /// Takes more of the text; returns the lines that it completes. No bytes: the end.
+    fn hear(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut complete = Vec::new();
+        for byte in bytes {
+            match byte {
+                b'\n' | b'\r' => complete.extend(self.line()),
+                _ if self.partial.len() < LINE_BYTES => self.partial.push(*byte),
+                _ => {}
+            }
+        }
+        if bytes.is_empty() {
+            complete.extend(self.line());
+        }
+        for line in &complete {
+            if self.lines.len() == TAIL_LINES {
+                self.lines.pop_front();
+            }
+            self.lines.push_back(line.clone());
+        }
+        complete
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.partial);
+        // Control characters of a program's output must not reach a terminal.
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.partial.clear();
+        Some(line.trim().to_owned()).filter(|line| !line.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supply::Silent;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    fn shell(script: &str) -> Tool {
+        Tools::new("").command("sh", "dash").unwrap().args(["-c", script])
+    }
+
+    #[test]
+    fn both_streams_may_be_large_and_the_tail_is_kept() {
+        let script = "for i in 1 2 3; do head -c 300000 /dev/zero | tr '\\0' '\\n' >&2; \
+                      head -c 300000 /dev/zero; done; echo last words >&2; exit 3";
+        let mut running = shell(script).start(&Silent).unwrap();
+        let mut output = Vec::new();
+        running.read_to_end(&mut output).unwrap();
+        assert_eq!(output.len(), 900_000);
+        let error = running.finish().unwrap_err();
+        assert_eq!(error.to_string(), "`sh` failed (exit code 3): last words");
+    }
+
+    #[test]
+    fn a_signal_and_a_missing_program_have_their_own_words() {
+        let error = shell("kill -9 $$").run(&Silent).unwrap_err();
+        assert_eq!(error.to_string(), "`sh` failed (signal 9)");
+        let missing = Tools::new("/nowhere").command("no-such-program-xyz", "xyz").err().unwrap();
+        assert!(matches!(missing, SupplyError::MissingTool { package: "xyz", .. }));
+    }
+
+    #[test]
+    fn lines_are_heard_while_it_runs_without_control_characters() {
+        let heard = std::cell::RefCell::new(Vec::new());
+        let listen = |line: &str| heard.borrow_mut().push(line.to_owned());
+        let tool = shell("printf 'I: one\\r\\033[2Jtwo\\n' >&2; printf tail >&2");
+        tool.start_with(&Silent, Some(&listen)).unwrap().finish().unwrap();
+        assert_eq!(*heard.borrow(), ["I: one", "[2Jtwo", "tail"]);
+    }
+
+    struct Flag(AtomicBool);
+    impl Progress for Flag {
+        fn stage(&self, _: &str) {}
+        fn bytes(&self, _: u64, _: Option<u64>) {}
+        fn log(&self, line: &str) {
+            if line == "ready" {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        fn cancelled(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_cancelled_program_is_ended_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; echo ready >&2; wait", path.display());
+        let (flag, begun) = (Flag(AtomicBool::new(false)), Instant::now());
+        let error = shell(&script).run(&flag).unwrap_err();
+        assert!(matches!(error, SupplyError::Cancelled), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let pid = std::fs::read_to_string(&path).unwrap().trim().parse().ok();
+        // Gone already, or its death is an event on the descriptor.
+        if let Ok(pidfd) = pidfd_open(pid.and_then(Pid::from_raw).unwrap(), PidfdFlags::empty()) {
+            let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
+            let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).unwrap();
+            assert_eq!(ended, 1, "the child lives");
+        }
+    }
+
+    #[test]
+    fn output_stops_at_its_limit() {
+        let output = shell("head -c 5000 /dev/zero").output(100, &Silent).unwrap();
+        assert_eq!(output.len(), 100);
+    }
+}

@@ -1,0 +1,231 @@
+//! Files of any usual compression, read as if they had none. What a file is, is seen by its first
+//! bytes, never by its name.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::{Place, Progress, Running, SupplyError, Tools};
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all, or in a way we do not know.
+    Plain,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// The .xz file format.
+    Xz,
+}
+
+impl Compression {
+    /// Sees it by a file's first bytes.
+    pub fn of(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// A file that is read several times and must not change meanwhile.
+#[derive(Debug)]
+pub struct Source {
+    file: File,
+    path: PathBuf,
+    seen: (u64, i64, i64, u64),
+}
+
+impl Source {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// One that cannot be opened, or is no regular file.
+    pub fn open(path: &Path) -> Result<Self, SupplyError> {
+        let file = File::open(path).at("open", path)?;
+        let meta = file.metadata().at("look at", path)?;
+        if !meta.is_file() {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(SupplyError::io("read", path, error));
+        }
+        let seen = seen(&meta);
+        Ok(Self { file, path: path.to_owned(), seen })
+    }
+
+    /// Its path as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.seen.0
+    }
+
+    /// Whether it is still what it was when it was opened, as far as its times tell.
+    pub fn unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| seen(&meta) == self.seen)
+    }
+
+    /// The raw file, from its beginning.
+    ///
+    /// # Errors
+    /// Those of seeking.
+    pub fn raw(&self) -> Result<File, SupplyError> {
+        let mut file = self.file.try_clone().at("open", &self.path)?;
+        file.seek(SeekFrom::Start(0)).at("read", &self.path)?;
+        Ok(file)
+    }
+
+    /// Its contents without compression, from the beginning. One reader at a time.
+    ///
+    /// # Errors
+    /// Those of reading; no `xz` where one is needed.
+    pub fn unpacked<'a>(
+        &self,
+        tools: &Tools,
+        progress: &'a dyn Progress,
+    ) -> Result<Unpacked<'a>, SupplyError> {
+        let mut start = [0; 6];
+        let count = read_start(&mut self.raw()?, &mut start).at("read", &self.path)?;
+        let raw = self.raw()?;
+        let packed = super::Counted::new(raw, Some(self.bytes()), progress);
+        let stream = match Compression::of(&start[..count]) {
+            Compression::Plain => Stream::Plain(packed),
+            Compression::Gzip => Stream::Gzip(Box::new(flate2::read::MultiGzDecoder::new(packed))),
+            Compression::Zstd => {
+                Stream::Zstd(Box::new(zstd::Decoder::new(packed).at("read", &self.path)?))
+            }
+            Compression::Xz => {
+                let mut tool = tools.command("xz", "xz-utils")?;
+                tool.command.args(["-dc", "--memlimit-decompress=1GiB"]);
+                tool.command.stdin(Stdio::from(self.raw()?));
+                Stream::Xz(Some(tool.start(progress)?))
+            }
+        };
+        Ok(Unpacked { stream })
+    }
+}
+
+fn seen(meta: &std::fs::Metadata) -> (u64, i64, i64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino())
+}
+
+fn read_start(file: &mut File, start: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < start.len() {
+        match file.read(&mut start[count..])? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    Ok(count)
+}
+
+/// Contents of a [`Source`].
+pub struct Unpacked<'a> {
+    stream: Stream<'a>,
+}
+
+type Packed<'a> = super::Counted<'a, File>;
+
+enum Stream<'a> {
+    Plain(Packed<'a>),
+    Gzip(Box<flate2::read::MultiGzDecoder<Packed<'a>>>),
+    Zstd(Box<zstd::Decoder<'static, io::BufReader<Packed<'a>>>>),
+    Xz(Option<Running<'a>>),
+}
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.stream {
+            Stream::Plain(reader) => reader.read(buffer),
+            Stream::Gzip(reader) => reader.read(buffer),
+            Stream::Zstd(reader) => reader.read(buffer),
+            Stream::Xz(running) => {
+                let Some(reader) = running else { return Ok(0) };
+                let count = reader.read(buffer)?;
+                // Only the exit code tells a whole file from a broken one.
+                if count == 0
+                    && !buffer.is_empty()
+                    && let Some(running) = running.take()
+                {
+                    running.finish().map_err(SupplyError::into_io)?;
+                }
+                Ok(count)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supply::Silent;
+    use std::io::Write;
+
+    fn packed(compression: Compression, content: &[u8]) -> Vec<u8> {
+        match compression {
+            Compression::Plain => content.to_vec(),
+            Compression::Gzip => {
+                let mut out =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                out.write_all(content).unwrap();
+                out.finish().unwrap()
+            }
+            Compression::Zstd => zstd::encode_all(content, 1).unwrap(),
+            Compression::Xz => {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("x");
+                std::fs::write(&path, content).unwrap();
+                let tool = Tools::new("").command("xz", "xz-utils").unwrap();
+                tool.args(["-0", path.to_str().unwrap()]).run(&Silent).unwrap();
+                std::fs::read(path.with_extension("xz")).unwrap()
+            }
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<u8>, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let source = Source::open(file.path()).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            all.clear();
+            let mut reader = source.unpacked(&Tools::new(""), &Silent).unwrap();
+            reader.read_to_end(&mut all).map_err(|error| error.to_string())?;
+        }
+        assert!(source.unchanged());
+        Ok(all)
+    }
+
+    #[test]
+    fn every_compression_reads_the_same_twice_and_truncation_is_seen() {
+        let content: Vec<u8> =
+            (0..200_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        use Compression::{Gzip, Plain, Xz, Zstd};
+        for compression in [Plain, Gzip, Zstd, Xz] {
+            let bytes = packed(compression, &content);
+            assert_eq!(Compression::of(&bytes), compression);
+            assert!(read(&bytes).unwrap() == content, "{compression:?}");
+            if compression != Plain {
+                let cut = read(&bytes[..bytes.len() * 2 / 3]);
+                assert!(cut.is_err(), "{compression:?} truncated was read");
+            }
+        }
+    }
+
+    #[test]
+    fn short_files_are_plain_and_folders_are_refused() {
+        assert_eq!(read(b"").unwrap(), b"");
+        assert_eq!(read(b"\x1f").unwrap(), b"\x1f");
+        let error = Source::open(Path::new("/tmp")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `/tmp`");
+    }
+}
