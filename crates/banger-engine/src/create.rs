@@ -7,7 +7,7 @@ use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use banger_api::operation::{Accepted, OpState, stage};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction};
-use banger_api::{ApiError, ErrorCode, OpId, VmId, VmName};
+use banger_api::{ApiError, ErrorCode, VmId, VmName};
 
 use crate::drivers::Capacity;
 use crate::engine::{Engine, Preparing};
@@ -38,7 +38,7 @@ impl Engine {
         let kernel = request.kernel.as_deref().unwrap_or(DEFAULT_KERNEL);
         self.shared.drivers.images.check(image, kernel)?;
         let warnings = self.beyond_the_host(&request, host.capacity());
-        let op = Op::new(OpId::from_entropy(host.entropy()), "create");
+        let op = self.shared.new_op("create");
         let (id, name) = self.reserve(request.name.as_deref(), &op)?;
         let vm = banger_api::operation::VmTag { id: id.clone(), name: name.clone() };
         op.about(vm.clone());

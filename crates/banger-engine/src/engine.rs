@@ -19,8 +19,8 @@ use crate::ops::{Op, Ops};
 use crate::plan::VmPlan;
 use crate::queue::Force;
 use crate::record::VmRecord;
-use crate::recovery::{self, Facts, HostSince};
-use crate::runner::{Published, Shared};
+use crate::recovery::{self, Action, Facts, HostSince};
+use crate::shared::{Published, Shared};
 use crate::store::{Durability, Loaded, OpRecord, Store, Write};
 use crate::view;
 use crate::vm_task::{self, First, Message, VmHandle};
@@ -74,18 +74,39 @@ impl Engine {
             unreadable,
             me: me.clone(),
         });
-        for record in vms {
-            engine.recover(record, &open_ops).await;
-        }
         let ends = open_ops.iter().map(|(op, _)| Write::EndOp {
             op: op.id.clone(),
             error: Some(recovery::interrupted(&op.id)),
         });
-        engine.shared.store.commit(ends.collect(), Durability::Process).await?;
+        let mut writes: Vec<Write> = ends.collect();
+        let mut decided = Vec::new();
+        for mut record in vms {
+            let mut action = engine.decide(&record, &open_ops).await;
+            // With the end of the operation whose log it was: a daemon that comes after this one
+            // would not find the reason any more.
+            if let Action::MarkBroken(problem) = action {
+                tracing::error!(vm = %record.plan.id, problem, "distrusted");
+                record.distrust(format!("its operation log is not possible: {problem}"));
+                writes.push(Write::PutVm(Box::new(record.clone())));
+                action = Action::Nothing;
+            }
+            decided.push((record, action));
+        }
+        // On a full disk the same is decided again next time; what runs is adopted all the same.
+        if let Err(error) = engine.shared.store.commit(writes, Durability::Process).await {
+            tracing::error!(error = %error, causes = ?error.causes, "store");
+        }
+        for (record, action) in decided {
+            engine.adopt_task(record, First::Recover(action));
+        }
         Ok(engine)
     }
 
-    async fn recover(&self, record: VmRecord, open_ops: &[(OpRecord, Vec<oplog::StepEvent>)]) {
+    async fn decide(
+        &self,
+        record: &VmRecord,
+        open_ops: &[(OpRecord, Vec<oplog::StepEvent>)],
+    ) -> Action {
         let drivers = &self.shared.drivers;
         let plan = &record.plan;
         let log = open_ops.iter().filter(|(op, _)| op.vm == plan.id).try_for_each(|(op, log)| {
@@ -99,8 +120,7 @@ impl Engine {
             }
             (None, _) | (_, Err(_)) => (crate::drivers::RunFacts::Nothing, HostSince::Same),
         };
-        let action = recovery::decide(&record, &Facts { run, host, log });
-        self.adopt_task(record, First::Recover(action));
+        recovery::decide(record, &Facts { run, host, log })
     }
 
     /// Gives a VM its owner.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
 use banger_api::operation::{Accepted, stage};
-use banger_api::{ApiError, ErrorCode, OpId};
+use banger_api::{ApiError, ErrorCode};
 
 use crate::engine::Engine;
-use crate::ops::{Op, OpProgress};
+use crate::ops::OpProgress;
 use crate::plan::BootSet;
 
 /// Something fetched or made in an operation without a VM.
@@ -51,7 +51,7 @@ impl Engine {
     }
 
     fn fetch(&self, kind: &str, stage: &str, what: Fetch) -> Result<Accepted, ApiError> {
-        let op = Op::new(OpId::from_entropy(self.shared.drivers.host.entropy()), kind);
+        let op = self.shared.new_op(kind);
         self.shared.ops.add(op.clone());
         let operation = Some(op.id.clone());
         let progress = Arc::new(OpProgress::new(op.clone(), stage));

@@ -12,12 +12,12 @@
 pub mod choose;
 pub mod create;
 pub mod drivers;
-
 pub mod engine;
 pub mod holds;
 pub mod image_ops;
 pub mod interrupt;
 pub mod lists;
+pub mod op_book;
 pub mod oplog;
 pub mod ops;
 pub mod plan;
@@ -25,12 +25,16 @@ pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod recovery_jobs;
+pub mod refusals;
+pub mod run_end;
 pub mod runner;
+pub mod shared;
 pub mod sim;
 pub mod state;
 pub mod store;
 pub mod view;
 pub mod vm_jobs;
 pub mod vm_task;
+pub mod work;
 
 pub use engine::Engine;

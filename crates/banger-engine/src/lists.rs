@@ -105,8 +105,12 @@ pub const START: &[Step] = &[
         apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.clear(&c.vm).await),
     step!(Shim, LAUNCH_VMM,
-        apply: |c| c.drivers.vmm(&c.vm)?.spawn(&c.vm).await.map(Fact::Shim),
-        undo: |c| c.drivers.vmm(&c.vm)?.end(&c.vm, c.run()?).await),
+    apply: |c| c.drivers.vmm(&c.vm)?.spawn(&c.vm).await.map(Fact::Shim),
+    undo: |c| match &c.run {
+        Some(run) => c.drivers.vmm(&c.vm)?.end(&c.vm, run).await,
+        // A broken VM is undone wholly, also when it broke without having run.
+        None => Ok(Undone::WasAbsent),
+    }),
     // The gate opens only here, when the shim's identity is on record. What the shim starts ends with
     // the shim, so this and the waits below have nothing of their own to undo.
     step!(Launch, LAUNCH_VMM,

@@ -35,7 +35,7 @@ pub struct VmRecord {
     pub plan: VmPlan,
     /// State.
     pub state: VmState,
-    /// Why it is stopped, when it is.
+    /// Why it is stopped, or would be if all could have been undone.
     pub because: Option<StoppedBecause>,
     /// Whether it is whole.
     pub existence: Existence,
@@ -78,7 +78,8 @@ impl VmRecord {
         match next(self.state, event) {
             Next::To(state) => {
                 self.state = state;
-                if state != VmState::Stopped {
+                // A broken VM keeps its story for when it is repaired.
+                if !matches!(state, VmState::Stopped | VmState::Broken) {
                     self.because = None;
                 }
                 if state != VmState::Broken {
@@ -88,6 +89,14 @@ impl VmRecord {
             }
             Next::Gone => Ok(Fate::Gone),
             Next::Illegal => Err(IllegalEvent { state: self.state, event }),
+        }
+    }
+
+    /// Nothing may be touched until somebody looked, for the reason given.
+    pub fn distrust(&mut self, problem: String) {
+        if self.apply(VmEvent::Distrusted).is_ok() {
+            self.problems = vec![problem];
+            self.generation += 1;
         }
     }
 }

@@ -3,12 +3,9 @@
 use banger_api::ApiError;
 use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause};
 
-use crate::lists::CREATE;
 use crate::record::Fate;
 use crate::recovery::Action;
-use crate::runner::{ListName, Worker};
-use crate::state::VmEvent;
-use crate::store::Durability;
+use crate::runner::Worker;
 
 impl Worker {
     /// Carries out a recovery action.
@@ -18,11 +15,9 @@ impl Worker {
     pub async fn recover(&mut self, action: Action) -> Result<Fate, ApiError> {
         tracing::info!(vm = %self.record.plan.id, ?action, "recovery");
         match action {
-            Action::Nothing => Ok(Fate::Lives),
-            Action::UnwindCreate => {
-                let problems = self.undo_list(CREATE, CREATE.len(), ListName::Create).await;
-                self.end_removal(problems).await
-            }
+            // What is distrusted was marked before this VM had an owner.
+            Action::Nothing | Action::MarkBroken(_) => Ok(Fate::Lives),
+            Action::UnwindCreate => self.undo_create().await,
             Action::UnwindStart => {
                 let operation = self
                     .record
@@ -41,25 +36,12 @@ impl Worker {
                 self.check_boot_id().await;
                 Ok(Fate::Lives)
             }
-            Action::EndRun(ending) => {
-                if self.state() != banger_api::vm::VmState::Stopping {
-                    self.event(VmEvent::Exited)?;
-                    self.save(Durability::Process).await?;
-                }
-                self.end_run(ending).await
-            }
+            Action::EndRun(ending) => self.run_over(ending).await,
             Action::ResumeStop => {
                 self.watch_exit();
                 self.stop(DEFAULT_GRACE_MS).await
             }
             Action::FinishDelete => self.delete().await,
-            Action::MarkBroken(problem) => {
-                self.event(VmEvent::Distrusted)?;
-                self.record.problems =
-                    vec![format!("its operation log is not possible: {problem}")];
-                self.save(Durability::Process).await?;
-                Ok(Fate::Lives)
-            }
         }
     }
 

@@ -3,40 +3,28 @@
 //! For each step `Started` is committed before its apply, its outcome after; the outcome of one step
 //! and the intention of the next share a commit. When a step fails, everything that may exist is
 //! undone in reverse, the failed step included. Undoing goes on past errors, keeps them all, and also
-//! goes on when the log cannot be written: it needs neither disk nor network nor guest.
+//! goes on when the log cannot be written: it needs neither disk nor network nor guest. What could not
+//! be written is kept and goes with the next commit, so that a log never has a hole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use banger_api::vm::VmState;
+use banger_api::vm::{Timing, VmState};
 use banger_api::{ApiError, ErrorCode};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::drivers::{Drivers, ExitStory};
+use crate::drivers::ExitStory;
 use crate::interrupt::{Interrupt, Reason};
 use crate::lists::{Fact, Step, StepContext};
 use crate::oplog::{self, StepEvent, StepEventKind, StepName};
-use crate::ops::{Op, Ops, Stages};
+use crate::ops::{Op, Stages};
 use crate::record::VmRecord;
-use crate::store::{Durability, Store, Write};
+use crate::shared::{Published, Shared};
+use crate::store::{Durability, Write};
 
-/// What all operations share.
-pub struct Shared {
-    /// Memory.
-    pub store: Arc<dyn Store>,
-    /// Hands.
-    pub drivers: Arc<Drivers>,
-    /// Operations.
-    pub ops: Ops,
-}
-
-/// What everybody may see of a VM at any time.
-#[derive(Debug, Clone)]
-pub struct Published {
-    /// The VM.
-    pub record: Arc<VmRecord>,
-    /// The operation in progress.
-    pub operation: Option<banger_api::OpId>,
-}
+/// How long the news of a VMM's end may lag behind the silence of its guest.
+const NEWS: Duration = Duration::from_millis(300);
 
 /// Which list a crash point belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,21 +60,32 @@ pub struct Worker {
     pub hurry: watch::Receiver<bool>,
     /// Filled when the VMM ends.
     pub exit: watch::Receiver<Option<ExitStory>>,
+    /// What the guest of this start reported of its own stages.
+    pub guest_timeline: Vec<Timing>,
     log: Vec<StepEvent>,
     pending: Vec<Write>,
 }
 
+/// The channels on which a worker hears of what happens meanwhile.
+pub struct Signals {
+    /// See [`Worker::hurry`].
+    pub hurry: watch::Receiver<bool>,
+    /// See [`Worker::exit`].
+    pub exit: watch::Receiver<Option<ExitStory>>,
+}
+
 impl Worker {
-    /// A worker for an operation whose log so far is `log`.
+    /// A worker for a new operation. `unsaved` goes with its first commit.
     pub fn new(
         shared: Arc<Shared>,
         op: Arc<Op>,
         record: VmRecord,
         publisher: watch::Sender<Published>,
-        signals: (watch::Receiver<bool>, watch::Receiver<Option<ExitStory>>),
+        signals: Signals,
+        unsaved: Vec<Write>,
     ) -> Self {
         let stages = Stages::new(op.clone());
-        let (hurry, exit) = signals;
+        let Signals { hurry, exit } = signals;
         Self {
             shared,
             op,
@@ -95,22 +94,65 @@ impl Worker {
             publisher,
             hurry,
             exit,
+            guest_timeline: Vec::new(),
             log: Vec::new(),
-            pending: Vec::new(),
+            pending: unsaved,
         }
+    }
+
+    /// Makes a decision that counts only once it is on record: where it cannot be committed, the
+    /// record is as it was and nothing of the decision is ever written.
+    ///
+    /// # Errors
+    /// The decision's own, or the store's.
+    pub async fn decide(
+        &mut self,
+        durability: Durability,
+        decision: impl FnOnce(&mut VmRecord) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let before = self.record.clone();
+        let written = match decision(&mut self.record) {
+            Ok(()) => {
+                self.record.generation += 1;
+                self.pending.push(Write::PutVm(Box::new(self.record.clone())));
+                let written = self.flush(durability).await;
+                if written.is_err() {
+                    self.pending.pop();
+                }
+                written
+            }
+            illegal => illegal,
+        };
+        match written {
+            Ok(()) => self.publish(),
+            Err(_) => self.record = before,
+        }
+        written
     }
 
     /// Commits the record with whatever waits to be written, and shows it.
     ///
     /// # Errors
-    /// The store's; the record is shown all the same, since it tells what is true of the host.
+    /// The store's; the record is shown all the same, since it tells what is true of the host, and
+    /// is written with the next commit. A daemon that never gets to it finds out by itself.
     pub async fn save(&mut self, durability: Durability) -> Result<(), ApiError> {
         self.record.generation += 1;
         self.pending.push(Write::PutVm(Box::new(self.record.clone())));
         let written = self.flush(durability).await;
+        self.publish();
+        written
+    }
+
+    /// As [`Self::save`], where nothing can be done about a store that fails.
+    pub async fn save_anyway(&mut self) {
+        if let Err(error) = self.save(Durability::Process).await {
+            tracing::error!(op = %self.op.id, error = %error, causes = ?error.causes, "store");
+        }
+    }
+
+    fn publish(&self) {
         let record = Arc::new(self.record.clone());
         self.publisher.send_modify(|published| published.record = record);
-        written
     }
 
     /// Adds a change to the next commit.
@@ -121,13 +163,14 @@ impl Worker {
     /// Commits what waits to be written.
     ///
     /// # Errors
-    /// The store's; what was to be written is dropped.
+    /// The store's; what was to be written waits for the next commit.
     pub async fn flush(&mut self, durability: Durability) -> Result<(), ApiError> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let writes = std::mem::take(&mut self.pending);
-        self.shared.store.commit(writes, durability).await
+        self.shared.store.commit(self.pending.clone(), durability).await?;
+        self.pending.clear();
+        Ok(())
     }
 
     fn note(
@@ -171,16 +214,10 @@ impl Worker {
         name: ListName,
     ) -> Result<(), (ApiError, usize)> {
         for (place, step) in list.iter().enumerate() {
-            if let Some(reason) = self.context().interrupt.now() {
-                return Err((self.interrupted(&reason), place));
-            }
+            self.go_on().map_err(|error| (error, place))?;
             self.stages.enter(step.stage);
-            let begun = match self.note(step.name, StepEventKind::Started, String::new()) {
-                Ok(()) => self.flush(Durability::Process).await,
-                illegal => illegal,
-            };
-            // Nothing of this step was begun, but what is before it must go.
-            begun.map_err(|error| (error, place))?;
+            // Where this fails nothing of the step was begun, but what is before it must go.
+            self.intend(step.name).await.map_err(|error| (error, place))?;
             self.crash(name, step.name.as_str(), "before");
             let context = self.context();
             match (step.apply)(&context).await {
@@ -189,10 +226,7 @@ impl Worker {
                     self.remember(step.name, fact).map_err(|error| (error, place + 1))?;
                 }
                 Err(error) => {
-                    let error = match context.interrupt.now() {
-                        Some(reason) => self.interrupted(&reason),
-                        None => error,
-                    };
+                    let error = self.explained(&context.interrupt, error).await;
                     let detail = error.message.clone();
                     if let Err(unwritten) = self.note(step.name, StepEventKind::Failed, detail) {
                         tracing::error!(op = %self.op.id, error = %unwritten, "log");
@@ -202,6 +236,29 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Why a step really failed: an interruption that is known counts for more than what it led to.
+    ///
+    /// A guest whose VMM dies hangs up a moment before the end of the VMM is heard of, so after such
+    /// a failure that news has a moment to arrive.
+    async fn explained(&self, interrupt: &Interrupt, error: ApiError) -> ApiError {
+        let reason = match error.code {
+            ErrorCode::GuestFailed => timeout(NEWS, interrupt.raised()).await.ok(),
+            _ => interrupt.now(),
+        };
+        reason.map_or(error, |reason| self.interrupted(&reason))
+    }
+
+    /// Commits that a step is about to be applied.
+    async fn intend(&mut self, step: StepName) -> Result<(), ApiError> {
+        self.note(step, StepEventKind::Started, String::new())?;
+        let begun = self.flush(Durability::Process).await;
+        if begun.is_err() {
+            self.log.pop();
+            self.pending.pop();
+        }
+        begun
     }
 
     /// Notes the success of a step and keeps what it found out.
@@ -225,16 +282,13 @@ impl Worker {
             for text in ready.warnings {
                 self.op.emit(banger_api::operation::OpEventKind::Warning { text });
             }
-            self.record.start = Some(banger_api::vm::StartReport {
-                total_ms: 0,
-                stages: Vec::new(),
-                guest: ready.timeline,
-            });
+            self.guest_timeline = ready.timeline;
         }
         self.note(step, StepEventKind::Succeeded, detail)?;
         if changed {
             self.record.generation += 1;
             self.pending.push(Write::PutVm(Box::new(self.record.clone())));
+            self.publish();
             if step == StepName::Launch {
                 self.watch_exit();
             }
@@ -257,6 +311,22 @@ impl Worker {
                 () = closed.closed() => {}
             }
         });
+    }
+
+    /// Forgets how the last run ended, and whoever would still tell.
+    pub fn forget_exit(&mut self) {
+        self.exit = watch::channel(None).1;
+    }
+
+    /// Why this operation should end now, as its error.
+    ///
+    /// # Errors
+    /// Cancelled, or the VMM is gone.
+    pub fn go_on(&self) -> Result<(), ApiError> {
+        match self.context().interrupt.now() {
+            Some(reason) => Err(self.interrupted(&reason)),
+            None => Ok(()),
+        }
     }
 
     fn interrupted(&self, reason: &Reason) -> ApiError {

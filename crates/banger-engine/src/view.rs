@@ -3,7 +3,7 @@
 use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
 
 use crate::drivers::Drivers as DriverSet;
-use crate::runner::Published;
+use crate::shared::Published;
 
 /// RFC 3339 in UTC with whole seconds, from milliseconds since 1970.
 pub fn rfc3339(unix_ms: u64) -> String {

@@ -9,11 +9,9 @@ use banger_api::operation::{OpEventKind, stage};
 use banger_api::vm::{StartReport, StopKind, StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 
-use crate::drivers::ExitStory;
 use crate::lists::{CREATE, START};
 use crate::plan::RunPlan;
-use crate::record::{Existence, Fate, Inspect};
-use crate::recovery::{self, Ending};
+use crate::record::{Existence, Fate, Inspect, VmRecord};
 use crate::runner::{ListName, Worker};
 use crate::state::VmEvent;
 use crate::store::{Durability, Write};
@@ -30,27 +28,30 @@ pub enum ThenStart {
     No,
 }
 
-impl Worker {
-    pub(crate) fn event(&mut self, event: VmEvent) -> Result<Fate, ApiError> {
-        self.record.apply(event).map_err(|illegal| {
-            let name = &self.record.plan.name;
-            ApiError::new(ErrorCode::Internal, format!("`{name}` cannot do that"))
-                .caused_by(&illegal)
-        })
-    }
+fn event(record: &mut VmRecord, event: VmEvent) -> Result<Fate, ApiError> {
+    let name = record.plan.name.clone();
+    record.apply(event).map_err(|illegal| {
+        ApiError::new(ErrorCode::Internal, format!("`{name}` cannot do that")).caused_by(&illegal)
+    })
+}
 
+impl Worker {
     /// Makes what lasts; undone entirely, the VM with it, when it fails.
     ///
     /// # Errors
     /// The step's, with what could not be undone.
     pub async fn create(&mut self, then: ThenStart) -> Result<Fate, ApiError> {
         if let Err((error, count)) = self.apply_list(CREATE, ListName::Create).await {
-            self.stages.abandon();
             return Err(self.unmake(count, error).await);
         }
-        self.record.existence = Existence::Whole;
         self.crash(ListName::Create, "commit", "before");
-        self.save(Durability::Power).await?;
+        let whole = |record: &mut VmRecord| {
+            record.existence = Existence::Whole;
+            Ok(())
+        };
+        if let Err(error) = self.decide(Durability::Power, whole).await {
+            return Err(self.unmake(CREATE.len(), error).await);
+        }
         self.crash(ListName::Create, "commit", "after");
         match then {
             ThenStart::No => Ok(Fate::Lives),
@@ -60,13 +61,14 @@ impl Worker {
 
     /// Undoes a create that did not get through.
     async fn unmake(&mut self, count: usize, error: ApiError) -> ApiError {
+        self.stages.abandon();
         let problems = self.undo_list(CREATE, count, ListName::Create).await;
-        match self.end_removal(problems).await {
+        if !problems.is_empty() {
+            return self.broken(problems, Some(error)).await;
+        }
+        match self.removed().await {
             Ok(_) => error,
-            Err(mut broken) => {
-                broken.causes.insert(0, error.message);
-                broken
-            }
+            Err(illegal) => illegal,
         }
     }
 
@@ -75,6 +77,9 @@ impl Worker {
     /// # Errors
     /// Preflight's, or the failing step's; the VM is stopped then, or broken.
     pub async fn start(&mut self) -> Result<Fate, ApiError> {
+        self.forget_exit();
+        // What came before, the stop of a restart say, stands: only the start is cancelled.
+        self.go_on()?;
         self.stages.enter(stage::PREFLIGHT);
         let vm = self.record.plan.clone();
         let vmm = self.shared.drivers.vmm(&vm)?;
@@ -82,35 +87,45 @@ impl Worker {
             self.stages.abandon();
             return Err(self.start_refused(error).await);
         }
-        self.event(VmEvent::StartAccepted)?;
-        self.record.inspect = Inspect::No;
-        self.record.run = Some(RunPlan {
+        let run = RunPlan {
             operation: self.op.id.clone(),
             host_boot_id: self.shared.drivers.host.boot_id(),
             shim: None,
             vmm_pid: None,
             boot_id: None,
-        });
-        if let Err(error) = self.save(Durability::Process).await {
-            return Err(self.start_failed(error, 0).await);
-        }
+        };
+        self.crash(ListName::Start, "accept_commit", "before");
+        let accepted = |record: &mut VmRecord| {
+            event(record, VmEvent::StartAccepted)?;
+            record.inspect = Inspect::No;
+            record.run = Some(run);
+            Ok(())
+        };
+        self.decide(Durability::Process, accepted).await?;
+        self.crash(ListName::Start, "accept_commit", "after");
         if let Err((error, count)) = self.apply_list(START, ListName::Start).await {
-            self.stages.abandon();
             return Err(self.start_failed(error, count).await);
         }
-        self.stages.enter(stage::READY);
-        self.stages.finish();
-        self.event(VmEvent::Booted)?;
-        let guest = self.record.start.take().map(|report| report.guest).unwrap_or_default();
-        let stages = self.stages.take_done();
-        self.record.start = Some(StartReport { total_ms: self.op.elapsed_ms(), stages, guest });
         self.crash(ListName::Start, "commit", "before");
-        if let Err(error) = self.save(Durability::Process).await {
-            self.event(VmEvent::Exited)?;
+        if let Err(error) = self.booted().await {
             return Err(self.start_failed(error, START.len()).await);
         }
         self.crash(ListName::Start, "commit", "after");
         Ok(Fate::Lives)
+    }
+
+    /// The commit point of a start.
+    async fn booted(&mut self) -> Result<(), ApiError> {
+        self.stages.enter(stage::READY);
+        self.stages.finish();
+        let guest = std::mem::take(&mut self.guest_timeline);
+        let (total_ms, stages) = (self.op.elapsed_ms(), self.stages.take_done());
+        let booted = |record: &mut VmRecord| {
+            event(record, VmEvent::Booted)?;
+            record.start = Some(StartReport { total_ms, stages, guest });
+            Ok(())
+        };
+        self.decide(Durability::Process, booted).await
     }
 
     /// A start that was refused before it began leaves the VM as it was.
@@ -120,13 +135,12 @@ impl Worker {
             operation: self.op.id.clone(),
             error: error.message.clone(),
         });
-        if let Err(unsaved) = self.save(Durability::Process).await {
-            tracing::warn!(op = %self.op.id, error = %unsaved, "store");
-        }
+        self.save_anyway().await;
         error
     }
 
-    async fn start_failed(&mut self, mut error: ApiError, count: usize) -> ApiError {
+    async fn start_failed(&mut self, error: ApiError, count: usize) -> ApiError {
+        self.stages.abandon();
         let because = StoppedBecause::StartFailed {
             operation: self.op.id.clone(),
             error: error.message.clone(),
@@ -135,12 +149,10 @@ impl Worker {
         if error.code != ErrorCode::Cancelled {
             self.record.inspect = Inspect::Yes;
         }
-        if let Err(broken) = self.undo_run(count, because).await {
-            error.causes.push(broken.message);
-            error.causes.extend(broken.causes);
-            error.hint = broken.hint;
+        match self.undo_run(count, because, Some(error.clone())).await {
+            Ok(()) => error,
+            Err(broken) => broken,
         }
-        error
     }
 
     /// Stops the VM: asks the guest, waits for the grace period, then ends the VMM.
@@ -152,13 +164,22 @@ impl Worker {
             return Ok(Fate::Lives);
         }
         if self.state() != VmState::Stopping {
-            self.event(VmEvent::StopAccepted)?;
-            self.save(Durability::Process).await?;
+            self.end_accepted(VmEvent::StopAccepted).await?;
         }
         let how = if grace_ms == 0 { StopKind::Killed } else { self.shut_down(grace_ms).await };
         tracing::info!(op = %self.op.id, vm = %self.record.plan.id, ?how, "stopped");
         self.tear_down(StoppedBecause::Asked { how }).await?;
         Ok(Fate::Lives)
+    }
+
+    /// The run is over, or is to be. Goes on when that cannot be written down: what it leads to is
+    /// only undoing, and a VM must stop on a full disk too.
+    pub(crate) async fn end_accepted(&mut self, why: VmEvent) -> Result<(), ApiError> {
+        event(&mut self.record, why)?;
+        self.crash(ListName::Start, "end_commit", "before");
+        self.save_anyway().await;
+        self.crash(ListName::Start, "end_commit", "after");
+        Ok(())
     }
 
     /// Waits for the guest to go down by itself.
@@ -197,40 +218,52 @@ impl Worker {
     /// What could not be undone; the VM is broken then.
     pub async fn tear_down(&mut self, because: StoppedBecause) -> Result<(), ApiError> {
         self.stages.enter(stage::TEARDOWN);
-        self.undo_run(START.len(), because).await
+        self.undo_run(START.len(), because, None).await
     }
 
-    async fn undo_run(&mut self, count: usize, because: StoppedBecause) -> Result<(), ApiError> {
+    async fn undo_run(
+        &mut self,
+        count: usize,
+        because: StoppedBecause,
+        first: Option<ApiError>,
+    ) -> Result<(), ApiError> {
         let problems = self.undo_list(START, count, ListName::Start).await;
-        if problems.is_empty() {
-            self.event(VmEvent::AllUndone)?;
-            self.record.run = None;
-            self.record.because = Some(because);
-            self.crash(ListName::Start, "undo_commit", "before");
-            // What is true of the host stays true when it cannot be written down: the next daemon
-            // finds an open run, undoes nothing that exists, and comes to the same end.
-            if let Err(error) = self.save(Durability::Process).await {
-                tracing::error!(op = %self.op.id, error = %error, "store");
-            }
-            self.crash(ListName::Start, "undo_commit", "after");
-            self.stages.finish();
-            return Ok(());
+        self.record.because = Some(because);
+        if !problems.is_empty() {
+            return Err(self.broken(problems, first).await);
         }
-        Err(self.broken(problems).await)
+        event(&mut self.record, VmEvent::AllUndone)?;
+        self.record.run = None;
+        self.crash(ListName::Start, "undo_commit", "before");
+        // What is true of the host stays true when it cannot be written down: the next daemon finds
+        // an open run, undoes nothing that exists, and comes to the same end.
+        self.save_anyway().await;
+        self.crash(ListName::Start, "undo_commit", "after");
+        self.stages.finish();
+        Ok(())
     }
 
-    async fn broken(&mut self, problems: Vec<String>) -> ApiError {
+    /// Something could not be undone. Keeps that and, where undoing was not what was asked for, what
+    /// went wrong first; returns both as one error.
+    async fn broken(&mut self, undo_problems: Vec<String>, first: Option<ApiError>) -> ApiError {
         self.stages.abandon();
         let name = self.record.plan.name.clone();
-        let mut error = ApiError::new(
-            ErrorCode::Internal,
-            format!("`{name}` is broken: not all could be undone"),
-        )
-        .with_hint(format!(
+        let text = format!("`{name}` is broken: not all could be undone");
+        let mut problems = Vec::new();
+        let mut error = match first {
+            Some(mut first) => {
+                problems.push(format!("{}: {}", self.op.kind, first.message));
+                first.causes.push(text);
+                first
+            }
+            None => ApiError::new(ErrorCode::Internal, text),
+        };
+        error.hint = Some(format!(
             "`banger vm repair {name}` tries again; `banger vm delete -f {name}` removes it"
         ));
-        error.causes = problems.clone();
-        if let Err(illegal) = self.event(VmEvent::UndoFailed) {
+        error.causes.extend_from_slice(&undo_problems);
+        problems.extend(undo_problems);
+        if let Err(illegal) = event(&mut self.record, VmEvent::UndoFailed) {
             error.causes.push(illegal.message);
         }
         self.record.problems = problems;
@@ -256,38 +289,51 @@ impl Worker {
     pub async fn delete(&mut self) -> Result<Fate, ApiError> {
         match self.state() {
             VmState::Running | VmState::Paused => {
-                self.event(VmEvent::StopAccepted)?;
-                self.save(Durability::Process).await?;
+                self.end_accepted(VmEvent::StopAccepted).await?;
                 self.tear_down(StoppedBecause::Asked { how: StopKind::Killed }).await?;
             }
             VmState::Broken => {
                 let problems = self.undo_list(START, START.len(), ListName::Start).await;
                 if !problems.is_empty() {
-                    return Err(self.broken(problems).await);
+                    return Err(self.broken(problems, None).await);
                 }
             }
             VmState::Stopped | VmState::Starting | VmState::Stopping | VmState::Deleting => {}
         }
-        if self.state() != VmState::Deleting {
-            self.event(VmEvent::DeleteAccepted)?;
-        }
-        self.record.existence = Existence::Removing;
         self.crash(ListName::Create, "delete_commit", "before");
-        // From here on disks go: that this was asked for must survive a power cut.
-        self.save(Durability::Power).await?;
+        // From here on disks go: that this was asked for must survive a power cut, so nothing of it
+        // happens where it cannot be written down.
+        let accepted = |record: &mut VmRecord| {
+            if record.state != VmState::Deleting {
+                event(record, VmEvent::DeleteAccepted)?;
+            }
+            record.existence = Existence::Removing;
+            record.run = None;
+            Ok(())
+        };
+        self.decide(Durability::Power, accepted).await?;
         self.crash(ListName::Create, "delete_commit", "after");
         self.stages.enter(stage::REMOVE_DISKS);
-        let problems = self.undo_list(CREATE, CREATE.len(), ListName::Create).await;
-        self.end_removal(problems).await
+        self.undo_create().await
     }
 
-    pub(crate) async fn end_removal(&mut self, problems: Vec<String>) -> Result<Fate, ApiError> {
+    /// Undoes everything that a create did, and the VM with it.
+    ///
+    /// # Errors
+    /// What could not be undone; the VM is broken then.
+    pub async fn undo_create(&mut self) -> Result<Fate, ApiError> {
+        let problems = self.undo_list(CREATE, CREATE.len(), ListName::Create).await;
         if !problems.is_empty() {
-            return Err(self.broken(problems).await);
+            return Err(self.broken(problems, None).await);
         }
-        self.event(VmEvent::Removed)?;
+        self.removed().await
+    }
+
+    async fn removed(&mut self) -> Result<Fate, ApiError> {
+        event(&mut self.record, VmEvent::Removed)?;
         self.write(Write::RemoveVm(self.record.plan.id.clone()));
         self.crash(ListName::Create, "removed_commit", "before");
+        // The next daemon finds a VM to be removed of which nothing is left, and removes it.
         if let Err(error) = self.flush(Durability::Process).await {
             tracing::error!(op = %self.op.id, error = %error, "store");
         }
@@ -318,41 +364,6 @@ impl Worker {
                 let text = "its create or delete had not got through: it is removed now".into();
                 self.op.emit(OpEventKind::Note { text });
                 self.delete().await
-            }
-        }
-    }
-
-    /// The VMM ended by itself.
-    ///
-    /// # Errors
-    /// What could not be undone, or the failure of the start that a reboot asked for.
-    pub async fn exited(&mut self, story: &ExitStory) -> Result<Fate, ApiError> {
-        tracing::warn!(vm = %self.record.plan.id, story = %story.summary, "the VMM ended");
-        self.event(VmEvent::Exited)?;
-        self.save(Durability::Process).await?;
-        self.end_run(recovery::ending(story)).await
-    }
-
-    /// Undoes a run that is over, and starts again if the guest asked for a reboot.
-    ///
-    /// # Errors
-    /// As [`Self::exited`].
-    pub async fn end_run(&mut self, ending: Ending) -> Result<Fate, ApiError> {
-        match ending {
-            Ending::Stay(because) => {
-                self.tear_down(because).await?;
-                Ok(Fate::Lives)
-            }
-            Ending::Reboot => {
-                self.tear_down(StoppedBecause::GuestPoweredOff).await?;
-                let now = self.shared.drivers.host.now_unix_ms();
-                if recovery::follow_reboot(&mut self.record.reboots, now) {
-                    return self.start().await;
-                }
-                let text = "the guest rebooted itself too often and stays stopped".into();
-                self.record.because = Some(StoppedBecause::VmmDied { story: text });
-                self.save(Durability::Process).await?;
-                Ok(Fate::Lives)
             }
         }
     }

@@ -5,21 +5,24 @@
 
 use std::sync::Arc;
 
-use banger_api::operation::{Accepted, OpState, VmTag};
+use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{Lifetime, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, OpId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::drivers::ExitStory;
+use crate::op_book::{InternalOp, OpBook};
 use crate::ops::Op;
-use crate::queue::{self, Answer, Force, Meanwhile, Queued, Refusal, RequestQueue};
+use crate::queue::{self, Answer, Force, Meanwhile, Queued, RequestQueue};
 use crate::record::{Existence, Fate, Inspect, VmRecord};
 use crate::recovery::Action;
-use crate::runner::{Published, Shared, Worker};
-use crate::state::VmEvent;
-use crate::store::{Durability, OpRecord, Write};
+use crate::refusals;
+use crate::runner::{Signals, Worker};
+use crate::shared::{Published, Shared};
+use crate::store::{Durability, Write};
 use crate::vm_jobs::ThenStart;
+use crate::work::Work;
 
 /// Requests that wait in the mailbox before senders have to.
 pub const MAILBOX: usize = 32;
@@ -60,13 +63,6 @@ pub struct VmHandle {
     pub published: watch::Receiver<Published>,
 }
 
-enum Work {
-    Create(ThenStart),
-    Queued(Queued),
-    Exited(ExitStory),
-    Recover(Action),
-}
-
 struct JobEnd {
     record: VmRecord,
     exit: watch::Receiver<Option<ExitStory>>,
@@ -78,16 +74,20 @@ struct Job {
     handle: JoinHandle<JobEnd>,
 }
 
-type Gone = Box<dyn FnOnce() + Send>;
+type Gone = Box<dyn FnOnce() + Send + Sync>;
 
 struct VmTask {
     shared: Arc<Shared>,
+    book: OpBook,
     record: VmRecord,
     publisher: watch::Sender<Published>,
     queue: RequestQueue,
     exit: watch::Receiver<Option<ExitStory>>,
     hurry: watch::Sender<bool>,
     job: Option<Job>,
+    /// Whether this run's end has led to a delete already.
+    delete_tried: bool,
+    gone: Option<Gone>,
 }
 
 /// Starts the owner of a VM. `gone` is called when the VM does not exist any more.
@@ -96,7 +96,9 @@ pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) ->
     let (urgent, urgent_messages) = mpsc::channel(MAILBOX);
     let published = Published { record: Arc::new(record.clone()), operation: None };
     let (publisher, receiver) = watch::channel(published);
+    let vm = VmTag { id: record.plan.id.clone(), name: record.plan.name.clone() };
     let task = VmTask {
+        book: OpBook { shared: shared.clone(), vm },
         shared,
         record,
         publisher,
@@ -104,11 +106,10 @@ pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) ->
         exit: watch::channel(None).1,
         hurry: watch::Sender::new(false),
         job: None,
+        delete_tried: false,
+        gone: Some(gone),
     };
-    tokio::spawn(async move {
-        task.run(first, messages, urgent_messages).await;
-        gone();
-    });
+    tokio::spawn(task.run(first, messages, urgent_messages));
     VmHandle { mailbox, urgent, published: receiver }
 }
 
@@ -138,8 +139,7 @@ impl VmTask {
                     }
                 }
                 Ok(story) = exit_story(&mut exit), if idle_running => {
-                    let op = self.internal_op("exited").await;
-                    self.spawn(op, Work::Exited(story));
+                    self.begin_internal("exited", Work::Exited(story)).await;
                 }
                 Some(message) = mailbox.recv() => self.hear(message).await,
                 else => return,
@@ -151,58 +151,34 @@ impl VmTask {
     async fn begin_first(&mut self, first: First) {
         match first {
             First::Create(op, then) => {
-                // A create that starts counts as a start for what may be asked meanwhile.
-                let action = match then {
-                    ThenStart::Yes => VmAction::Start,
-                    ThenStart::No => VmAction::Stop,
-                };
-                let force = Force::No;
-                self.queue.begin(Queued { op: op.id.clone(), action, force, grace_ms: 0 });
-                self.spawn(op, Work::Create(then));
+                self.begin_unqueued(op, Work::Create(then), Vec::new());
             }
             First::Recover(Action::Nothing) => {}
             First::Recover(action) => {
-                let op = self.internal_op("recover").await;
-                self.spawn(op, Work::Recover(action));
+                self.begin_internal("recover", Work::Recover(action)).await;
             }
         }
     }
 
-    /// An operation that nobody asked for.
-    async fn internal_op(&self, kind: &str) -> Arc<Op> {
-        let op = self.new_op(kind);
-        if let Err(error) = self.add_op(&op, Durability::Process).await {
-            tracing::error!(op = %op.id, error = %error, "store");
+    /// Begins work that nobody asked for.
+    async fn begin_internal(&mut self, kind: &str, work: Work) {
+        let InternalOp { op, unsaved } = self.book.open_anyway(kind).await;
+        self.begin_unqueued(op, work, unsaved);
+    }
+
+    /// What the work leads to counts for what may be asked meanwhile.
+    fn begin_unqueued(&mut self, op: Arc<Op>, work: Work, unsaved: Vec<Write>) {
+        if let Some(action) = work.leads_to() {
+            let force = Force::Yes;
+            self.queue.begin(Queued { op: op.id.clone(), action, force, grace_ms: 0 });
         }
-        op
-    }
-
-    fn new_op(&self, kind: &str) -> Arc<Op> {
-        let op = Op::new(OpId::from_entropy(self.shared.drivers.host.entropy()), kind);
-        op.about(self.tag());
-        self.shared.ops.add(op.clone());
-        op
-    }
-
-    fn tag(&self) -> VmTag {
-        VmTag { id: self.record.plan.id.clone(), name: self.record.plan.name.clone() }
-    }
-
-    async fn add_op(&self, op: &Op, durability: Durability) -> Result<(), ApiError> {
-        let record = OpRecord {
-            id: op.id.clone(),
-            kind: op.kind.clone(),
-            vm: self.record.plan.id.clone(),
-            vm_name: self.record.plan.name.clone(),
-            state: OpState::Running,
-            error: None,
-            started_unix_ms: self.shared.drivers.host.now_unix_ms(),
-        };
-        self.shared.store.commit(vec![Write::AddOp(record)], durability).await
+        self.spawn(op, work, unsaved);
     }
 
     async fn begin_next(&mut self) {
-        while let Some(next) = self.queue.take_next() {
+        loop {
+            self.end_lifetime().await;
+            let Some(next) = self.queue.take_next() else { return };
             let Some(op) = self.shared.ops.get(&next.op) else {
                 self.queue.finish();
                 continue;
@@ -210,27 +186,30 @@ impl VmTask {
             // The state may not be the one that was expected when this was accepted.
             let settled = match queue::settle(self.record.state, next.action, next.force) {
                 Answer::Do(_) => {
-                    self.spawn(op, Work::Queued(next));
+                    self.spawn(op, Work::Queued(next), Vec::new());
                     return;
                 }
                 Answer::AlreadySo(_) => Ok(None),
-                Answer::Refused(refusal) => Err(self.refusal(next.action, &refusal)),
+                Answer::Refused(refusal) => {
+                    Err(refusals::explain(&self.record.plan.name, next.action, &refusal))
+                }
             };
             self.queue.finish();
-            self.end_op(&op, settled).await;
+            self.book.end(&op, settled).await;
         }
     }
 
-    fn spawn(&mut self, op: Arc<Op>, work: Work) {
+    fn spawn(&mut self, op: Arc<Op>, work: Work, unsaved: Vec<Write>) {
         self.hurry.send_replace(false);
         self.publisher.send_modify(|published| published.operation = Some(op.id.clone()));
-        let signals = (self.hurry.subscribe(), self.exit.clone());
+        let signals = Signals { hurry: self.hurry.subscribe(), exit: self.exit.clone() };
         let mut worker = Worker::new(
             self.shared.clone(),
             op.clone(),
             self.record.clone(),
             self.publisher.clone(),
             signals,
+            unsaved,
         );
         let handle = tokio::spawn(async move {
             let result = worker.work(work).await;
@@ -255,12 +234,12 @@ impl VmTask {
             published.operation = None;
             published.record = Arc::new(self.record.clone());
         });
-        let fate = if gone { Fate::Gone } else { Fate::Lives };
-        if fate == Fate::Lives {
-            self.end_lifetime().await;
+        // Whoever hears the end of the operation may use the name again.
+        if let Some(forget) = self.gone.take_if(|_| gone) {
+            forget();
         }
-        self.end_op(&job.op, result.map(|_| None)).await;
-        fate
+        self.book.end(&job.op, result.map(|_| None)).await;
+        if gone { Fate::Gone } else { Fate::Lives }
     }
 
     /// A create that failed and was undone leaves no VM although it ended in an error.
@@ -275,9 +254,7 @@ impl VmTask {
         self.record = VmRecord::clone(&self.publisher.borrow().record);
         let text = format!("the daemon failed while it worked on this VM: {panic}");
         tracing::error!(vm = %self.record.plan.id, "{text}");
-        if self.record.apply(VmEvent::Distrusted).is_ok() {
-            self.record.problems = vec![text.clone()];
-        }
+        self.record.distrust(text.clone());
         let put = Write::PutVm(Box::new(self.record.clone()));
         let mut error = ApiError::new(ErrorCode::Internal, text);
         if let Err(unsaved) = self.shared.store.commit(vec![put], Durability::Process).await {
@@ -286,28 +263,26 @@ impl VmTask {
         error
     }
 
-    /// A VM that was to live no longer than its run is deleted once it has stopped.
+    /// A VM that was to live no longer than its run is deleted once it has stopped, also when the
+    /// daemon ended in between.
     async fn end_lifetime(&mut self) {
+        let stopped = self.record.state == VmState::Stopped;
+        // Once a run: where it cannot be deleted now, trying again at once would not help.
+        self.delete_tried &= stopped;
         let over = self.record.plan.lifetime != Lifetime::Keep
-            && self.record.state == VmState::Stopped
-            && self.record.inspect == Inspect::No;
-        if over && self.queue.is_idle() {
-            let op = self.internal_op("delete").await;
+            && self.record.inspect == Inspect::No
+            && self.queue.is_idle();
+        if stopped && over && !self.delete_tried {
+            self.delete_tried = true;
             let (action, force) = (VmAction::Delete, Force::Yes);
-            self.queue.push(Queued { op: op.id.clone(), action, force, grace_ms: 0 });
+            match self.book.open(action.as_str(), Durability::Process).await {
+                Ok(op) => {
+                    self.queue.push(Queued { op: op.id.clone(), action, force, grace_ms: 0 });
+                }
+                // The next daemon finds it stopped, too.
+                Err(error) => tracing::error!(vm = %self.record.plan.id, error = %error, "store"),
+            }
         }
-    }
-
-    async fn end_op(&self, op: &Op, result: Result<Option<String>, ApiError>) {
-        if let Err(error) = &result {
-            tracing::warn!(op = %op.id, kind = op.kind, error = %error, causes = ?error.causes, "failed");
-        }
-        let error = result.as_ref().err().cloned().map(|error| error.in_operation(&op.id));
-        let end = Write::EndOp { op: op.id.clone(), error };
-        if let Err(error) = self.shared.store.commit(vec![end], Durability::Process).await {
-            tracing::error!(op = %op.id, error = %error, "store");
-        }
-        op.end(result);
     }
 
     async fn hear(&mut self, message: Message) {
@@ -322,7 +297,7 @@ impl VmTask {
                     && let Some(op) = self.shared.ops.get(&op)
                 {
                     let text = format!("{} of `{}` was cancelled", op.kind, self.record.plan.name);
-                    self.end_op(&op, Err(ApiError::new(ErrorCode::Cancelled, text))).await;
+                    self.book.end(&op, Err(ApiError::new(ErrorCode::Cancelled, text))).await;
                 }
             }
         }
@@ -335,16 +310,14 @@ impl VmTask {
         grace_ms: u64,
     ) -> Result<Accepted, ApiError> {
         let state = self.publisher.borrow().record.state;
-        let vm = Some(self.tag());
+        let vm = Some(self.book.vm.clone());
         match self.queue.answer(state, action, force) {
             Answer::AlreadySo(operation) => Ok(Accepted { operation, vm, warnings: Vec::new() }),
-            Answer::Refused(refusal) => Err(self.refusal(action, &refusal)),
+            Answer::Refused(refusal) => {
+                Err(refusals::explain(&self.record.plan.name, action, &refusal))
+            }
             Answer::Do(meanwhile) => {
-                let op = self.new_op(action.as_str());
-                if let Err(error) = self.add_op(&op, Durability::Power).await {
-                    op.end(Err(error.clone()));
-                    return Err(error);
-                }
+                let op = self.book.open(action.as_str(), Durability::Power).await?;
                 self.queue.push(Queued { op: op.id.clone(), action, force, grace_ms });
                 if meanwhile == Meanwhile::Interrupt {
                     self.interrupt();
@@ -362,38 +335,6 @@ impl VmTask {
         }
     }
 
-    fn refusal(&self, action: VmAction, refusal: &Refusal) -> ApiError {
-        let name = &self.record.plan.name;
-        let verb = action.as_str();
-        match refusal {
-            Refusal::QueueFull => {
-                let text = format!("too many requests are waiting for `{name}`");
-                ApiError::new(ErrorCode::Busy, text).with_hint("wait until some are done")
-            }
-            Refusal::NeedsForce(state) => {
-                let text = format!("cannot delete `{name}`: it is {}", state.as_str());
-                let hint = format!("stop it first, or use `banger vm delete -f {name}`");
-                ApiError::new(ErrorCode::WrongState, text).with_hint(hint)
-            }
-            Refusal::State(state) => {
-                let text = format!("cannot {verb} `{name}`: it is {}", state.as_str());
-                let error = ApiError::new(ErrorCode::WrongState, text);
-                match state {
-                    VmState::Broken => error.with_hint(format!(
-                        "`banger vm repair {name}` brings it back; `banger vm show {name}` says why"
-                    )),
-                    VmState::Running | VmState::Paused => {
-                        error.with_hint(format!("`banger vm stop {name}` stops it"))
-                    }
-                    VmState::Stopped
-                    | VmState::Starting
-                    | VmState::Stopping
-                    | VmState::Deleting => error,
-                }
-            }
-        }
-    }
-
     async fn refuse_the_rest(
         &mut self,
         mailbox: &mut mpsc::Receiver<Message>,
@@ -408,7 +349,7 @@ impl VmTask {
                 VmAction::Delete => Ok(None),
                 _ => Err(gone()),
             };
-            self.end_op(&op, result).await;
+            self.book.end(&op, result).await;
         }
         mailbox.close();
         urgent.close();
@@ -439,22 +380,4 @@ async fn exit_story(
 ) -> Result<ExitStory, watch::error::RecvError> {
     let story = exit.wait_for(Option::is_some).await?;
     Ok(story.clone().unwrap_or_else(|| ExitStory::unknown("the VMM ended")))
-}
-
-impl Worker {
-    async fn work(&mut self, work: Work) -> Result<Fate, ApiError> {
-        match work {
-            Work::Create(then) => self.create(then).await,
-            Work::Exited(story) => self.exited(&story).await,
-            Work::Recover(action) => self.recover(action).await,
-            Work::Queued(queued) => match queued.action {
-                VmAction::Start => self.start().await,
-                VmAction::Stop => self.stop(queued.grace_ms).await,
-                VmAction::Kill => self.stop(0).await,
-                VmAction::Restart => self.restart(queued.grace_ms).await,
-                VmAction::Delete => self.delete().await,
-                VmAction::Repair => self.repair().await,
-            },
-        }
-    }
 }

@@ -1,0 +1,41 @@
+//! What everything in the engine shares, and what everybody may see of a VM.
+
+use std::sync::Arc;
+
+use banger_api::OpId;
+
+use crate::drivers::Drivers;
+use crate::ops::{Op, Ops};
+use crate::record::VmRecord;
+use crate::store::Store;
+
+/// What all operations share.
+pub struct Shared {
+    /// Memory.
+    pub store: Arc<dyn Store>,
+    /// Hands.
+    pub drivers: Arc<Drivers>,
+    /// Operations.
+    pub ops: Ops,
+}
+
+impl Shared {
+    /// A new operation, under an id that no operation of late has.
+    pub fn new_op(&self, kind: &str) -> Arc<Op> {
+        loop {
+            let id = OpId::from_entropy(self.drivers.host.entropy());
+            if self.ops.get(&id).is_none() {
+                return Op::new(id, kind);
+            }
+        }
+    }
+}
+
+/// What everybody may see of a VM at any time.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The VM.
+    pub record: Arc<VmRecord>,
+    /// The operation in progress.
+    pub operation: Option<OpId>,
+}
