@@ -55,7 +55,7 @@ fn bad_guests_are_stopped_with_their_story_and_nothing_is_left() {
 fn a_guest_that_ignores_a_stop_is_killed_after_the_grace_period() {
     let home = with_guest("stuck");
     home.ok(&["vm", "create", "--name", "web"]);
-    let run = home.run(&["vm", "stop", "--timeout", "1s", "web"]);
+    let run = home.run(&["vm", "stop", "--timeout", "1", "web"]);
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.err.contains("did not shut down"), "{}", run.err);
     let show = home.json(&["vm", "show", "web"]);

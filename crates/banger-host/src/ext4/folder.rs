@@ -1,7 +1,7 @@
 //! Reads a folder of the host into a tree: modes, owners, links and devices as they are there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, FileType, Metadata};
+use std::fs::{self, File, FileType};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use super::tree::{Content, Kind, Meta, Tree};
 use super::{Contents, Ext4Error, Fill};
 use crate::supply::Place;
 
-/// Whose the files of the tree are.
+/// What the tree takes over of the host's owners, modes and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owners {
-    /// As on the host.
+pub enum Metadata {
+    /// All of it.
     Kept,
-    /// All root's.
-    Root,
+    /// Nothing: all is root's, 0755 or 0644, and of this time in seconds since 1970. Who reads the
+    /// same folder at another time then makes the same image.
+    Uniform(i64),
 }
 
 /// The files of a folder, by the number of their entry.
@@ -34,7 +35,7 @@ pub struct FolderContents {
 pub fn read(
     folder: &Path,
     prefix: &str,
-    owners: Owners,
+    metadata: Metadata,
 ) -> Result<(Tree, FolderContents), Ext4Error> {
     let mut tree = Tree::new();
     let mut files = Vec::new();
@@ -57,7 +58,7 @@ pub fn read(
         if kind.is_file() {
             files.push(path.clone());
         }
-        tree.put(&name, node, of(&meta, owners))?;
+        tree.put(&name, node, of(&meta, metadata))?;
         if kind.is_dir() {
             for entry in fs::read_dir(&path).at("read the folder", &path)? {
                 let entry = entry.at("read the folder", &path)?;
@@ -73,7 +74,7 @@ fn utf8(path: &Path, text: Option<String>) -> Result<String, Ext4Error> {
     text.ok_or_else(|| Ext4Error::NotUtf8(path.to_owned()))
 }
 
-fn node(path: &Path, meta: &Metadata, kind: FileType, index: u64) -> Result<Kind, Ext4Error> {
+fn node(path: &Path, meta: &fs::Metadata, kind: FileType, index: u64) -> Result<Kind, Ext4Error> {
     let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
     Ok(if kind.is_dir() {
         Kind::Folder(BTreeMap::new())
@@ -91,15 +92,15 @@ fn node(path: &Path, meta: &Metadata, kind: FileType, index: u64) -> Result<Kind
     })
 }
 
-fn of(meta: &Metadata, owners: Owners) -> Meta {
-    let (uid, gid) = match owners {
-        Owners::Kept => (meta.uid(), meta.gid()),
-        Owners::Root => (0, 0),
-    };
+fn of(meta: &fs::Metadata, metadata: Metadata) -> Meta {
+    if let Metadata::Uniform(mtime_s) = metadata {
+        let mode = if meta.is_file() { 0o644 } else { 0o755 };
+        return Meta { mtime_s, ..Meta::of_root(mode) };
+    }
     Meta {
         mode: (meta.mode() & 0o7777) as u16,
-        uid,
-        gid,
+        uid: meta.uid(),
+        gid: meta.gid(),
         mtime_s: meta.mtime().max(0),
         mtime_ns: u32::try_from(meta.mtime_nsec()).unwrap_or_default(),
     }

@@ -22,6 +22,8 @@ pub struct Unpacked {
     pub kernel: PathBuf,
     /// `uname -r` of it.
     pub release: String,
+    /// When it was built, in seconds since 1970.
+    pub built_s: i64,
     /// Folder that has `lib/modules/<release>`.
     pub root: PathBuf,
 }
@@ -70,7 +72,7 @@ pub fn unpack(
     let mut stream = tool.start(progress)?;
     let mut reader = Reader::new(Counted::new(&mut stream, None, progress));
     let bad = |why: String| KernelError::BadPackage { path: deb.to_owned(), why };
-    let (mut files, mut bytes, mut release) = (0, 0, None);
+    let (mut files, mut bytes, mut kernel) = (0, 0, None);
     loop {
         progress.go_on()?;
         // What dpkg-deb says of a damaged package is clearer than where its output ends.
@@ -90,11 +92,12 @@ pub fn unpack(
         if files > FILES_MAX || bytes > BYTES_MAX {
             return Err(bad("it has more files than a kernel".into()));
         }
-        take(&entry, length, &mut reader.content(), folder, &mut release)?;
+        take(&entry, length, &mut reader.content(), folder, &mut kernel)?;
     }
     stream.finish()?;
-    let release = release.ok_or_else(|| bad("it has no kernel".into()))?;
-    let unpacked = Unpacked { kernel: folder.join("vmlinuz"), release, root: folder.to_owned() };
+    let (release, built_s) = kernel.ok_or_else(|| bad("it has no kernel".into()))?;
+    let (kernel, root) = (folder.join("vmlinuz"), folder.to_owned());
+    let unpacked = Unpacked { kernel, release, built_s, root };
     if !unpacked.modules().is_dir() {
         return Err(bad(format!("it has no modules for `{}`", unpacked.release)));
     }
@@ -107,12 +110,12 @@ fn take(
     length: u64,
     content: &mut dyn Read,
     folder: &Path,
-    release: &mut Option<String>,
+    kernel: &mut Option<(String, i64)>,
 ) -> Result<(), SupplyError> {
     let target = match part(&entry.path) {
         None => return Ok(()),
         Some(Part::Kernel { release: found }) if length <= BZIMAGE_BYTES_MAX => {
-            *release = Some(found.to_owned());
+            *kernel = Some((found.to_owned(), entry.meta.mtime_s));
             folder.join("vmlinuz")
         }
         Some(Part::Kernel { .. }) => return Ok(()),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use super::bzimage::{self, BZIMAGE_BYTES_MAX, KernelFormatError};
 use super::deb::Unpacked;
 use super::{BOOT_MODULES, KernelError, MODULES, ORDER, VMLINUX, modules};
-use crate::ext4::folder::{self, Owners};
+use crate::ext4::folder::{self, Metadata};
 use crate::ext4::{Plan, Use, build};
 use crate::supply::{Compression, Place, Progress, SupplyError, Tools};
 
@@ -180,7 +180,8 @@ pub fn modules_disk(
     progress: &dyn Progress,
 ) -> Result<(), KernelError> {
     progress.stage("write the modules disk");
-    let (tree, mut contents) = folder::read(&unpacked.modules(), &unpacked.release, Owners::Root)?;
+    let metadata = Metadata::Uniform(unpacked.built_s);
+    let (tree, mut contents) = folder::read(&unpacked.modules(), &unpacked.release, metadata)?;
     let mut uuid = *b"banger modules 1";
     // Another kernel's disk may be in the same guest one day: no two with one UUID.
     let release = unpacked.release.bytes().cycle();

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_api::{ApiError, ErrorCode};
 
-use super::disk::make_folder;
+use crate::advice;
 use crate::failure::on_path;
+use crate::supply::Staging;
 
 /// What a blank disk is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,25 +64,22 @@ impl Blanks {
         };
         let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.exists() {
-            make_folder(&self.cache)?;
             self.make(&path, size, profile)?;
         }
         Ok(path)
     }
 
     fn make(&self, path: &Path, size: u64, profile: Profile) -> Result<(), ApiError> {
-        let staged = path.with_extension("partial");
+        // Daemons of two state folders may share a cache, so nobody works under a common name.
+        let folder = Staging::new(&self.cache.join("staging"));
+        let folder = folder.map_err(|error| advice::supply(&error))?;
+        let staged = folder.join(profile.name());
         let write = |error: io::Error| on_path("make the blank disk", path, &error);
         let file = std::fs::File::create(&staged).map_err(write)?;
         file.set_len(size).map_err(write)?;
         drop(file);
-        let made =
-            self.run(&staged, profile).and_then(|()| std::fs::rename(&staged, path).map_err(write));
-        if made.is_err() {
-            // The half-made one takes room that somebody needs; the first error is what counts.
-            let _ = std::fs::remove_file(&staged);
-        }
-        made
+        self.run(&staged, profile)?;
+        std::fs::rename(&staged, path).map_err(write)
     }
 
     fn run(&self, staged: &Path, profile: Profile) -> Result<(), ApiError> {
