@@ -28,7 +28,7 @@ fn a_life() {
     assert_eq!((again.status, again.ok()["operation"].clone()), (200, Value::Null));
     daemon.done("/v1/vms/web/actions/restart", "{}");
     assert_ne!(daemon.get("/v1/vms/web").ok()["boot_id"], shown["boot_id"]);
-    daemon.done("/v1/vms/web/actions/stop", r#"{"grace_ms": 5}"#);
+    daemon.done("/v1/vms/web/actions/stop", r#"{"grace_ms": 5000}"#);
     let stopped = daemon.get("/v1/vms/web").ok();
     assert_eq!(stopped["stopped_because"], json!({ "reason": "asked", "how": "graceful" }));
     assert_eq!(daemon.get("/v1/vms/web/health").ok()["agent"], "not_running");
@@ -93,11 +93,10 @@ fn events_can_be_left_and_rejoined() {
 #[test]
 fn events_come_while_they_happen() {
     let home = Home::new();
-    let daemon = home.start();
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
     daemon.run("web");
-    // A guest that is asked to stop while its agent's command runs goes at once, so what takes time
-    // here is the daemon's own wait: an operation that is queued behind a stop.
-    let operation = daemon.post("/v1/vms/web/actions/restart", "{}").ok()["operation"].clone();
+    let body = r#"{"grace_ms": 300}"#;
+    let operation = daemon.post("/v1/vms/web/actions/stop", body).ok()["operation"].clone();
     let head = format!(
         "GET /v1/operations/{}/events HTTP/1.1\r\nhost: x\r\n\r\n",
         operation.as_str().unwrap()
@@ -106,11 +105,15 @@ fn events_come_while_they_happen() {
     stream.write_all(head.as_bytes()).unwrap();
     let mut text = Vec::new();
     let mut piece = [0; 4096];
+    let mut early = 0;
     while !String::from_utf8_lossy(&text).contains("\"event\":\"succeeded\"") {
+        early = text.len();
         let count = stream.read(&mut piece).unwrap();
         assert!(count > 0, "{}", String::from_utf8_lossy(&text));
         text.extend_from_slice(&piece[..count]);
     }
+    let early = String::from_utf8_lossy(&text[..early]).into_owned();
+    assert!(early.contains("\"stage\":\"shutdown\""), "all of it came at the end: {early}");
     // The connection serves on after the stream has ended.
     while !text.ends_with(b"0\r\n\r\n") {
         let count = stream.read(&mut piece).unwrap();
@@ -138,25 +141,89 @@ fn cancel_is_quiet_about_what_has_ended() {
 }
 
 #[test]
+fn what_hangs_can_be_cancelled_and_killed() {
+    let home = Home::new();
+    let moods = ("BANGER_SIM_MOODS", "hung=silent,stuck=stubborn");
+    let daemon = home.start_with(&[moods]);
+    let accepted = daemon.post("/v1/vms", r#"{"name": "hung"}"#).ok();
+    let operation = accepted["operation"].as_str().unwrap();
+    daemon.wait_for("hung", "starting");
+    assert_eq!(daemon.get("/v1/vms/hung").ok()["operation"], operation);
+    assert_eq!(daemon.get("/v1/daemon").ok()["operations"], 1);
+    assert_eq!(daemon.post(&format!("/v1/operations/{operation}/cancel"), "").status, 202);
+    let end = daemon.events(operation, 0).pop().unwrap();
+    assert_eq!(end["error"]["code"], "cancelled");
+    assert_eq!(daemon.state("hung"), "stopped", "made, and its start undone");
+
+    daemon.run("stuck");
+    let stop = daemon.post("/v1/vms/stuck/actions/stop", r#"{"grace_ms": 60000}"#).ok();
+    daemon.wait_for("stuck", "stopping");
+    daemon.done("/v1/vms/stuck/actions/kill", "{}");
+    let events = daemon.events(stop["operation"].as_str().unwrap(), 0);
+    assert_eq!(events.last().unwrap()["event"], "succeeded");
+    let shown = daemon.get("/v1/vms/stuck").ok();
+    assert_eq!(shown["stopped_because"], json!({ "reason": "asked", "how": "killed" }));
+
+    daemon.done("/v1/vms/stuck/actions/start", "{}");
+    let stop = daemon.done("/v1/vms/stuck/actions/stop", r#"{"grace_ms": 20}"#);
+    let events = daemon.events(stop["operation"].as_str().unwrap(), 0);
+    assert!(events.iter().any(|event| event["event"] == "warning"), "{events:?}");
+    daemon.stop();
+}
+
+#[test]
+fn what_cannot_be_undone_is_shown_and_repaired() {
+    let home = Home::new();
+    let daemon = home.start_with(&[("BANGER_SIM_FAULTS", "ready:after:1,undo network:before:1")]);
+    let accepted = daemon.post("/v1/vms", r#"{"name": "web"}"#).ok();
+    let end = daemon.events(accepted["operation"].as_str().unwrap(), 0).pop().unwrap();
+    assert_eq!(end["event"], "failed");
+    let shown = daemon.get("/v1/vms/web").ok();
+    assert_eq!(shown["state"], "broken");
+    let problems = shown["problems"].to_string();
+    assert!(problems.contains("simulated failure before `undo network`"), "{problems}");
+    let refused = daemon.post("/v1/vms/web/actions/start", "{}");
+    assert_eq!((refused.status, refused.error().0.as_str()), (409, "wrong_state"));
+    daemon.kill();
+    let daemon = home.start();
+    assert_eq!(daemon.state("web"), "broken", "a new daemon touches nothing");
+    daemon.done("/v1/vms/web/actions/repair", "{}");
+    daemon.done("/v1/vms/web/actions/start", "{}");
+    daemon.stop();
+}
+
+#[test]
 fn a_client_that_goes_away_leaves_nothing_half_done() {
     let home = Home::new();
     let daemon = home.start();
-    daemon.make("before");
-    for name in ["gone-1", "gone-2", "gone-3"] {
+    let names: Vec<String> = (0..20).map(|n| format!("gone-{n}")).collect();
+    for name in &names {
         let body = json!({ "name": name }).to_string();
         let mut stream = daemon.connect();
         let head = "POST /v1/vms HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
         let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(request.as_bytes()).unwrap();
-        drop(stream);
-        // It was heard whole, or not at all; here it was sent whole before the client left.
-        daemon.wait_for(name, "running");
     }
     let mut stream = daemon.connect();
     stream.write_all(b"POST /v1/vms HTTP/1.1\r\ncontent-length: 99\r\n\r\n{\"name\"").unwrap();
     drop(stream);
-    assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 4);
+    // Somebody who only follows may leave, too.
+    let body = r#"{"name": "followed"}"#;
+    let operation = daemon.post("/v1/vms", body).ok()["operation"].clone();
+    let path = format!("/v1/operations/{}/events", operation.as_str().unwrap());
+    let mut stream = daemon.connect();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    drop(stream);
+    daemon.wait_for("followed", "running");
     daemon.stop();
+    // Each request was heard whole, or not at all.
+    let stored = home.stored();
+    assert!(stored.open_ops.is_empty());
+    for vm in &stored.vms {
+        assert_eq!(vm.state, banger_api::vm::VmState::Running, "{}", vm.plan.name);
+        assert_eq!(home.world().of(&vm.plan.id).len(), 12, "{}", vm.plan.name);
+    }
+    assert_eq!(home.world().objects.len(), 12 * stored.vms.len());
 }
 
 #[test]

@@ -44,8 +44,11 @@ fn creates() {
         (json!({ "lifetime": "forever" }), "bad_request", "`lifetime` is not as it should be"),
         (json!({ "no_start": true, "lifetime": "session" }), "bad_request", "without starting"),
         (json!({ "nat": "on" }), "bad_request", "`nat` is not as it should be"),
-        (json!([]), "bad_request", "the body is not as it should be"),
-        (json!(null), "bad_request", "the body is not as it should be"),
+        (json!({ "image": "" }), "bad_request", "`image` is ``"),
+        (json!({ "image": "../etc" }), "bad_request", "`image` is `../etc`"),
+        (json!({ "kernel": "A" }), "bad_request", "`kernel` is `A`"),
+        (json!([]), "bad_request", "it must be a JSON object"),
+        (json!(null), "bad_request", "the request has no body"),
     ];
     for (body, code, words) in cases {
         let reply = daemon.post("/v1/vms", &body.to_string());

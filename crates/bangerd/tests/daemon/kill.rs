@@ -302,6 +302,61 @@ fn while_a_start_is_undone() {
     kill_twice("start.ready.applied", &tearing_down(), |_| End::Stopped);
 }
 
+/// Undoing within the daemon that failed, not by the next one.
+#[test]
+fn while_a_failed_create_is_undone() {
+    let home = template(|_| ());
+    let cases = [
+        ("identity:after:1", removing(), End::Gone),
+        ("ready:after:1", tearing_down(), End::Stopped),
+    ];
+    for (fault, points, end) in cases {
+        for_each(&points, WORKERS, |point| {
+            let home = Home::like(home.path());
+            let daemon = home.start_doomed_with(point, &[("BANGER_SIM_FAULTS", fault)]);
+            daemon.post_to_doomed("/v1/vms", r#"{"name": "web"}"#);
+            aborted(daemon, point);
+            recovered(&home, end, &format!("{fault}, then {point}"));
+        });
+    }
+}
+
+#[test]
+fn while_it_is_repaired_or_deleted_broken() {
+    let home = Home::new();
+    let daemon = home.start_with(&[("BANGER_SIM_FAULTS", "ready:after:1,undo run:before:1")]);
+    daemon.post("/v1/vms", r#"{"name": "web"}"#).ok();
+    daemon.wait_for("web", "broken");
+    daemon.stop();
+    let path = "/v1/vms/web/actions/repair";
+    for_each(&tearing_down(), WORKERS, |point| {
+        let home = Home::like(home.path());
+        let daemon = home.start_doomed(point);
+        daemon.post_to_doomed(path, "{}");
+        aborted(daemon, point);
+        // A broken VM is touched only when asked, so it is asked again.
+        let daemon = home.start();
+        daemon.done(path, "{}");
+        daemon.stop();
+        compare(&home, End::Stopped, point);
+    });
+    let path = "/v1/vms/web/actions/delete";
+    let body = r#"{"force": true}"#;
+    let points = [steps("start", START, &["undo_before", "undone"]), deleting()].concat();
+    for_each(&points, WORKERS, |point| {
+        let home = Home::like(home.path());
+        let daemon = home.start_doomed(point);
+        daemon.post_to_doomed(path, body);
+        aborted(daemon, point);
+        let daemon = home.start();
+        let again = daemon.post(path, body);
+        assert!(again.status < 300 || again.status == 404, "{point}: {again:?}");
+        daemon.wait_for("web", "gone");
+        daemon.stop();
+        compare(&home, End::Gone, point);
+    });
+}
+
 #[test]
 fn no_point_is_forgotten() {
     let source = include_str!("../../../banger-engine/src/vm_jobs.rs");

@@ -1,11 +1,14 @@
 //! How a daemon begins and ends.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use banger_api::{ApiError, ErrorCode};
+use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{Daemon, Home};
 
@@ -84,18 +87,49 @@ fn of_many_at_once_one_lives() {
     winner.stop();
 }
 
+/// A daemon with a stop under way that takes `grace_ms`.
+fn with_slow_stop(home: &Home, grace_ms: u64) -> (Daemon, String) {
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
+    daemon.run("web");
+    let body = json!({ "grace_ms": grace_ms }).to_string();
+    let accepted = daemon.post("/v1/vms/web/actions/stop", &body).ok();
+    daemon.wait_for("web", "stopping");
+    (daemon, accepted["operation"].as_str().unwrap().to_owned())
+}
+
 #[test]
-fn a_successor_waits_for_one_that_is_stopping() {
+fn operations_are_finished_before_the_end_and_a_successor_waits() {
     let home = Home::new();
-    let daemon = home.start();
-    let vm = daemon.run("web");
-    // A command that is running, so that the restart has something to wait for.
-    let stop = daemon.post("/v1/daemon/stop", "{}");
-    assert_eq!(stop.status, 202);
+    let (mut daemon, operation) = with_slow_stop(&home, 1500);
+    let mut follower = daemon.connect();
+    let path = format!("/v1/operations/{operation}/events");
+    follower.write_all(format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut heard = vec![0; 15];
+    follower.read_exact(&mut heard).unwrap();
+    assert_eq!(daemon.post("/v1/daemon/stop", "{}").status, 202);
     let next = home.start();
-    assert_eq!(next.state("web"), "running");
-    assert_eq!(next.get("/v1/vms").ok()[0]["id"], vm["vm"]["id"]);
+    assert_eq!(next.state("web"), "stopped", "the successor came after the end");
+    follower.read_to_end(&mut heard).unwrap();
+    let heard = String::from_utf8(heard).unwrap();
+    assert!(heard.contains("\"event\":\"succeeded\""), "{heard}");
+    assert_eq!(daemon.ended().code(), Some(0));
     next.stop();
+}
+
+#[test]
+fn a_second_signal_is_not_kept_waiting() {
+    let home = Home::new();
+    let (mut daemon, _) = with_slow_stop(&home, 60_000);
+    let begun = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended_within(Duration::from_millis(300)).is_none(), "it waits");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // What it did not get to, the next one does.
+    let daemon = home.start();
+    daemon.wait_for("web", "stopped");
+    daemon.stop();
 }
 
 #[test]
@@ -116,7 +150,7 @@ fn what_an_earlier_one_left_is_no_obstacle() {
 fn an_interrupt_ends_it_too() {
     let home = Home::new();
     let mut daemon = home.start();
-    daemon.signal(rustix::process::Signal::INT);
+    daemon.signal(Signal::INT);
     assert_eq!(daemon.ended().code(), Some(0));
 }
 
@@ -214,4 +248,65 @@ fn nobody_waits_for_a_slow_client() {
     daemon.stop();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(idle);
+}
+
+#[test]
+fn strangers_are_hung_up_on() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be a stranger to its own daemon");
+        return;
+    }
+    let home = Home::new();
+    let daemon = home.start();
+    // Only so can a stranger get as far as the check of who it is.
+    let mut folder = home.file("run");
+    for name in ["bangerd.sock", "session.sock"] {
+        let open = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(folder.join(name), open).unwrap();
+    }
+    while folder != std::env::temp_dir() {
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        folder.pop();
+    }
+    let heard = std::thread::scope(|scope| {
+        let stranger = scope.spawn(|| {
+            // Of this thread alone (setresuid(2), "C library/kernel differences").
+            let nobody = rustix::process::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            ["bangerd.sock", "session.sock"].map(|name| {
+                let path = home.file("run").join(name);
+                let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+                // It may be hung up before it has said anything.
+                let _ = stream.write_all(b"GET /v1/vms HTTP/1.0\r\n\r\n");
+                let mut heard = Vec::new();
+                let _ = stream.read_to_end(&mut heard);
+                heard
+            })
+        });
+        stranger.join().unwrap()
+    });
+    assert_eq!(heard, [Vec::<u8>::new(), Vec::new()]);
+    assert_eq!(daemon.get("/v1/vms").status, 200);
+    daemon.stop();
+}
+
+#[test]
+fn a_large_log_is_put_aside_and_standard_error_goes_along() {
+    let home = Home::new();
+    let log = home.file("state/log/bangerd.log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, vec![b'x'; usize::try_from(bangerd::log::MAX_BYTES).unwrap()]).unwrap();
+    let mut command = home.command();
+    command.stderr(std::fs::OpenOptions::new().append(true).open(&log).unwrap());
+    let mut daemon = Daemon::spawn(command, home.path().to_owned());
+    assert_eq!(daemon.first_line(), "ready");
+    let stderr = std::fs::read_link(format!("/proc/{}/fd/2", daemon.pid())).unwrap();
+    assert_eq!(stderr, log);
+    assert!(std::fs::metadata(&log).unwrap().len() < 10_000);
+    let aside = std::fs::metadata(home.file("state/log/bangerd.log.1")).unwrap();
+    assert_eq!(aside.len(), bangerd::log::MAX_BYTES);
+    let text = std::fs::read_to_string(&log).unwrap();
+    let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["level"], &line["message"]), (&json!("INFO"), &json!("begin")));
+    daemon.stop();
 }

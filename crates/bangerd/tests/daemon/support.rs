@@ -79,8 +79,13 @@ impl Home {
 
     /// A daemon that may abort at any time, even before it is ready.
     pub fn start_doomed(&self, point: &str) -> Daemon {
+        self.start_doomed_with(point, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_doomed_with(&self, point: &str, env: &[(&str, &str)]) -> Daemon {
         let mut command = self.command();
-        command.env("BANGER_ABORT_AT", point);
+        command.env("BANGER_ABORT_AT", point).envs(env.iter().copied());
         let mut daemon = Daemon::spawn(command, self.path.clone());
         let line = daemon.first_line();
         assert!(["ready", ""].contains(&line.as_str()), "{line}");
