@@ -62,12 +62,12 @@ fn the_second_says_who_was_first() {
     let error = refused(&home, home.command());
     assert_eq!(error.code, ErrorCode::Busy);
     assert!(error.message.contains(&format!("process {}", daemon.pid())), "{}", error.message);
-    // Also where only the run folder is shared.
+    // A state folder of its own has sockets of its own.
     let mut command = home.command();
     let state = tempfile::tempdir().unwrap();
     command.env("BANGER_STATE_DIR", state.path());
     let mut other = Daemon::spawn(command, home.path().to_owned());
-    assert_eq!(other.first_line(), "ready", "another state folder is another daemon");
+    assert_eq!(other.first_line(), "ready", "they never meet");
     assert_eq!(daemon.get("/v1/vms").status, 200, "the first is not disturbed");
     other.stop();
     daemon.stop();
