@@ -20,6 +20,32 @@ pub fn become_subreaper() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into)
 }
 
+/// Closes every descriptor but the three standard ones: close_range(2). For the very start of a
+/// program, before anything in it owns a descriptor.
+///
+/// # Errors
+/// close_range(2); `ENOSYS` before Linux 5.9.
+#[expect(unsafe_code, reason = "closes by number")]
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: the caller has opened nothing yet, so no owner of a descriptor is left with a number
+    // that means something else later.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Marks every descriptor but the three standard ones close-on-exec: close_range(2) with
+/// CLOSE_RANGE_CLOEXEC. Before Linux 5.11 nothing happens: there the caller relies on having opened
+/// all of them so. Async-signal-safe.
+#[expect(unsafe_code, reason = "a system call without a wrapper")]
+pub(crate) fn close_all_on_exec() {
+    // SAFETY: sets a flag of descriptors, closes none.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
+
 /// What a child is given and what is taken from it before it executes its program.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement {

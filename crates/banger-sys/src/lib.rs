@@ -2,9 +2,15 @@
 
 #[cfg(feature = "tokio")]
 pub mod ended;
+pub mod fs;
 pub mod harden;
+pub mod landlock;
+pub mod lock;
+pub mod peer;
 pub mod proc;
 pub mod scm;
+pub mod signals;
 pub mod sparse;
+pub mod spawn;
 pub mod tsc;
 pub mod unix_path;

@@ -77,6 +77,16 @@ impl ProcId {
     }
 }
 
+/// Names this boot of the host; another one means that every process of before is gone: random(4),
+/// `/proc/sys/kernel/random/boot_id`.
+///
+/// # Errors
+/// open(2), read(2).
+pub fn boot_id() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(text.trim().to_owned())
+}
+
 /// What a wait came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waited {
@@ -118,6 +128,12 @@ mod tests {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         assert_eq!(parse_start_time(stat), Some(987_654));
         assert_eq!(parse_start_time("7 (x"), None);
+    }
+
+    #[test]
+    fn a_boot_has_one_name() {
+        let id = boot_id().unwrap();
+        assert_eq!((id.len(), boot_id().unwrap()), (36, id));
     }
 
     #[test]

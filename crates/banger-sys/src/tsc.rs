@@ -1,7 +1,7 @@
 //! The frequency of the time stamp counter.
 
-/// kHz, measured over 50 ms against CLOCK_MONOTONIC_RAW (clock_gettime(2)); `None` where there is no
-/// such counter.
+/// kHz, measured over 50 ms against CLOCK_MONOTONIC_RAW (clock_gettime(2)); `None` where there is
+/// no such counter.
 #[cfg(target_arch = "x86_64")]
 pub fn frequency_khz() -> Option<u64> {
     use rustix::time::{ClockId, clock_gettime};
@@ -27,8 +27,8 @@ pub fn frequency_khz() -> Option<u64> {
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "reading the counter is an intrinsic")]
 fn counter() -> u64 {
-    // SAFETY: RDTSC has no memory operands, and user programs may execute it (the kernel sets CR4.TSD
-    // only for processes that asked for it with prctl).
+    // SAFETY: RDTSC has no memory operands, and user programs may execute it (the kernel sets
+    // CR4.TSD only for processes that asked for it with prctl).
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 

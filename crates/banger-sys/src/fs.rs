@@ -1,0 +1,273 @@
+//! Files in folders that somebody hostile may write to as well.
+//!
+//! Everything is done relative to a folder's descriptor, and never through a link that was laid
+//! there: openat(2) with O_NOFOLLOW and O_EXCL, openat2(2) with RESOLVE_BENEATH.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, renameat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// How often a race with somebody who changes the folder is tried again.
+const TRIES: usize = 8;
+/// Mode of what is made here.
+const OWN: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Whether a file survives a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It may be lost, whole, when the host goes down.
+    Cached,
+    /// It is on disk when the call returns: fsync(2) on file and folder.
+    Synced,
+}
+
+/// Whether symbolic links on the way are followed; they never lead out of the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// As far as they stay beneath it.
+    FollowBeneath,
+    /// Any link is an error.
+    Refuse,
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// A name without folders in it.
+fn plain(name: &str) -> io::Result<&str> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(part)), None) if part == OsStr::new(name) => Ok(name),
+        _ => Err(invalid("not a plain file name")),
+    }
+}
+
+/// Opens a folder to work in.
+///
+/// # Errors
+/// openat(2).
+pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(Into::into)
+}
+
+fn remove_if_there(folder: impl AsFd, name: &str) -> io::Result<()> {
+    match unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a file or socket of a folder, whatever it links to; one that is not there is removed.
+///
+/// # Errors
+/// unlinkat(2); a name that is not plain.
+pub fn remove(folder: impl AsFd, name: &str) -> io::Result<()> {
+    remove_if_there(folder, plain(name)?)
+}
+
+/// Writes a file of mode 0600 that is either whole or as it was before: a new file beside it,
+/// renameat(2).
+///
+/// # Errors
+/// Those of the calls; a name that is not plain.
+pub fn write_atomically(
+    folder: impl AsFd,
+    name: &str,
+    bytes: &[u8],
+    durability: Durability,
+) -> io::Result<()> {
+    let staged = format!(".{}.new", plain(name)?);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = None;
+    for _ in 0..TRIES {
+        // What an earlier attempt left, or what somebody laid there.
+        remove_if_there(&folder, &staged)?;
+        match openat(&folder, &staged, flags, OWN) {
+            Ok(opened) => {
+                file = Some(File::from(opened));
+                break;
+            }
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut file = file.ok_or(io::ErrorKind::AlreadyExists)?;
+    let written = file.write_all(bytes).and_then(|()| match durability {
+        Durability::Cached => Ok(()),
+        Durability::Synced => file.sync_all(),
+    });
+    let placed =
+        written.and_then(|()| renameat(&folder, &staged, &folder, name).map_err(Into::into));
+    if let Err(error) = placed {
+        // The first error is the one that tells.
+        let _ = remove_if_there(&folder, &staged);
+        return Err(error);
+    }
+    match durability {
+        Durability::Cached => Ok(()),
+        Durability::Synced => rustix::fs::fsync(&folder).map_err(Into::into),
+    }
+}
+
+/// Opens a log to be added to: a regular file of our own with one name. Anything else that stands
+/// there is removed and a new file of mode 0600 made in its place.
+///
+/// # Errors
+/// openat(2), fstat(2), unlinkat(2); somebody puts things there faster than they are removed.
+pub fn open_log(folder: impl AsFd, name: &str) -> io::Result<File> {
+    let name = plain(name)?;
+    let base = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..TRIES {
+        match openat(&folder, name, base | OFlags::CREATE | OFlags::EXCL, OWN) {
+            Ok(made) => return Ok(File::from(made)),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Opening a FIFO without a reader would otherwise wait for one.
+        match openat(&folder, name, base | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(there) if is_own_file(&there)? => {
+                rustix::fs::fcntl_setfl(&there, OFlags::APPEND)?;
+                return Ok(File::from(there));
+            }
+            // Not ours, a link, a FIFO without a reader, a socket, gone again, or not to be opened.
+            Ok(_)
+            | Err(Errno::LOOP | Errno::NXIO | Errno::NOENT | Errno::ACCESS | Errno::NODEV) => {
+                remove_if_there(&folder, name)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn is_own_file(file: impl AsFd) -> io::Result<bool> {
+    let stat = fstat(file)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && stat.st_uid == rustix::process::geteuid().as_raw()
+        && stat.st_nlink == 1)
+}
+
+/// Opens what a relative path names beneath a folder: openat2(2) with RESOLVE_BENEATH, so neither
+/// `..` nor a link leads out, and never a link of /proc. Close-on-exec.
+///
+/// # Errors
+/// openat2(2): `EXDEV` for a path that leads out, `ELOOP` for a link that is refused.
+pub fn open_beneath(
+    folder: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    links: Links,
+) -> io::Result<File> {
+    let resolve = match links {
+        Links::FollowBeneath => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        Links::Refuse => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    };
+    let mode = if flags.contains(OFlags::CREATE) { OWN } else { Mode::empty() };
+    for _ in 0..TRIES {
+        match openat2(&folder, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Ok(file) => return Ok(File::from(file)),
+            // Something on the way was renamed while the kernel looked.
+            Err(Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn folder() -> (tempfile::TempDir, OwnedFd) {
+        let folder = tempfile::tempdir().unwrap();
+        let fd = open_folder(folder.path()).unwrap();
+        (folder, fd)
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let (folder, fd) = folder();
+        for (text, durability) in [("one", Durability::Cached), ("two", Durability::Synced)] {
+            write_atomically(&fd, "a", text.as_bytes(), durability).unwrap();
+            assert_eq!(fs::read_to_string(folder.path().join("a")).unwrap(), text);
+        }
+        let mode = fs::metadata(folder.path().join("a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        for name in ["", ".", "..", "a/b", "/a", "a/"] {
+            assert!(write_atomically(&fd, name, b"x", Durability::Cached).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_one() {
+        let (folder, fd) = folder();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        assert!(write_atomically(&fd, "a", b"x", Durability::Cached).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn links_are_replaced_not_followed() {
+        let (folder, fd) = folder();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "safe").unwrap();
+        for name in ["a", ".a.new", "log"] {
+            symlink(&victim, folder.path().join(name)).unwrap();
+        }
+        write_atomically(&fd, "a", b"x", Durability::Cached).unwrap();
+        open_log(&fd, "log").unwrap().write_all(b"x").unwrap();
+        fs::hard_link(&victim, folder.path().join("second")).unwrap();
+        open_log(&fd, "second").unwrap().write_all(b"x").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "safe");
+        for name in ["a", "log", "second"] {
+            assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "x", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_log_is_gone_on_with_and_a_fifo_is_not_waited_for() {
+        let (folder, fd) = folder();
+        for _ in 0..2 {
+            open_log(&fd, "log").unwrap().write_all(b"x").unwrap();
+        }
+        assert_eq!(fs::read(folder.path().join("log")).unwrap(), b"xx");
+        rustix::fs::mknodat(&fd, "fifo", FileType::Fifo, OWN, 0).unwrap();
+        open_log(&fd, "fifo").unwrap().write_all(b"x").unwrap();
+        assert_eq!(fs::read(folder.path().join("fifo")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_folder() {
+        let (outside, _) = folder();
+        let (folder, fd) = folder();
+        fs::write(outside.path().join("secret"), "x").unwrap();
+        fs::write(folder.path().join("file"), "x").unwrap();
+        symlink(outside.path(), folder.path().join("out")).unwrap();
+        symlink("file", folder.path().join("in")).unwrap();
+        let open = |path: &str, links| {
+            open_beneath(&fd, Path::new(path), OFlags::RDONLY, links).map_err(|error| error.kind())
+        };
+        assert!(open("file", Links::Refuse).is_ok());
+        assert!(open("in", Links::FollowBeneath).is_ok());
+        assert!(open("in", Links::Refuse).is_err());
+        for path in ["out/secret", "../x", "/etc/passwd"] {
+            assert!(open(path, Links::FollowBeneath).is_err(), "{path}");
+        }
+        let made = OFlags::CREATE | OFlags::WRONLY;
+        open_beneath(&fd, Path::new("new"), made, Links::Refuse).unwrap();
+        let mode = fs::metadata(folder.path().join("new")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

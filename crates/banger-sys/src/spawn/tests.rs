@@ -1,0 +1,177 @@
+//! Starts real programs and looks at what they were given.
+
+use super::*;
+use std::os::unix::net::UnixStream;
+
+use crate::landlock::Rights;
+
+/// What a test gives a child beside the usual.
+#[derive(Default)]
+struct Given {
+    env: Vec<(String, String)>,
+    run_as: Option<Credentials>,
+    descriptors: Vec<(File, RawFd)>,
+    ruleset: Option<Ruleset>,
+}
+
+fn start(
+    program: &str,
+    args: &[String],
+    given: Given,
+) -> (UnixStream, Result<Spawned, SpawnError>) {
+    let (said, tell) = UnixStream::pair().unwrap();
+    let descriptors: Vec<_> =
+        given.descriptors.iter().map(|(file, number)| (file.as_fd(), *number)).collect();
+    let spawn = Spawn {
+        program: Path::new(program),
+        args,
+        env: &given.env,
+        run_as: given.run_as,
+        stdout: tell.as_fd(),
+        stderr: tell.as_fd(),
+        descriptors: &descriptors,
+        ruleset: given.ruleset,
+    };
+    (said, spawn.start())
+}
+
+/// Runs `sh -c script`; returns what it said, and its exit code.
+fn shell(script: &str, given: Given) -> (String, i32) {
+    let (mut said, spawned) = start("/bin/sh", &["-c".to_owned(), script.to_owned()], given);
+    let mut spawned = spawned.unwrap();
+    let mut text = String::new();
+    said.read_to_string(&mut text).unwrap();
+    (text, spawned.child.wait().unwrap().code().unwrap())
+}
+
+fn failure(program: &str, given: Given) -> SpawnError {
+    let (_said, spawned) = start(program, &[], given);
+    spawned.map(|mut spawned| spawned.child.wait()).unwrap_err()
+}
+
+/// A line of `/proc/self/status` as the child sees it.
+fn status(name: &str, given: Given) -> String {
+    let (text, _) = shell("while read -r line; do echo \"$line\"; done < /proc/$$/status", given);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().to_owned()
+}
+
+#[test]
+fn the_exit_code_and_both_outputs_arrive() {
+    let (text, code) = shell("echo out; echo err >&2; exit 7", Given::default());
+    assert_eq!((text.as_str(), code), ("out\nerr\n", 7));
+}
+
+#[test]
+fn descriptors_arrive_at_their_numbers_and_no_others_do() {
+    let file = tempfile::tempfile().unwrap();
+    // One that is open in the parent and would survive exec.
+    let leak = rustix::io::dup(&file).unwrap();
+    rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+    // Numbers that the machinery of the start itself would otherwise use.
+    let numbers = [3, 4, 5, 6, 7, 8, 9, 120];
+    let descriptors = numbers.map(|number| (file.try_clone().unwrap(), number)).into();
+    // Asked one by one: listing the folder would open one more.
+    let list = "i=0; while [ $i -lt 256 ]; do [ -e /proc/$$/fd/$i ] && echo $i; i=$((i+1)); done";
+    let (text, _) = shell(list, Given { descriptors, ..Given::default() });
+    let mut seen: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [&[0, 1, 2][..], &numbers[..]].concat());
+}
+
+#[test]
+fn two_descriptors_may_change_places() {
+    let open = |text: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        File::open(file.path()).unwrap()
+    };
+    let (a, b) = (open("a"), open("b"));
+    let (of_a, of_b) = (a.as_raw_fd(), b.as_raw_fd());
+    let script = format!("cat /proc/$$/fd/{of_a} /proc/$$/fd/{of_b}");
+    let descriptors = vec![(a, of_b), (b, of_a)];
+    let (text, _) = shell(&script, Given { descriptors, ..Given::default() });
+    assert_eq!(text, "ba");
+}
+
+#[test]
+fn nothing_of_the_parent_is_passed_on() {
+    crate::signals::ignore(&[Signal::HUP, Signal::INT]).unwrap();
+    let _blocked = crate::signals::SignalFd::new(&[Signal::TERM, Signal::CHILD]).unwrap();
+    for name in ["SigIgn", "SigBlk"] {
+        let mask = u64::from_str_radix(&status(name, Given::default()), 16).unwrap();
+        // 32 and 33 belong to the C library, which lets nobody change them.
+        assert_eq!(mask & !(3 << 31), 0, "{name}");
+    }
+    assert_eq!(status("NoNewPrivs", Given::default()), "1");
+    assert_eq!(status("Umask", Given::default()), "0077");
+    let env = vec![("A".to_owned(), "b".to_owned())];
+    let script = "echo $HOME-$A; ulimit -c; read -r x; echo $?";
+    let (text, _) = shell(script, Given { env, ..Given::default() });
+    assert_eq!(text, "-b\n0\n1\n", "environment, core dumps, end of standard input");
+    // Its session, field 6 of stat, is its own.
+    let script = "read -r s < /proc/$$/stat; set -- $s; echo $1 $6";
+    let (text, _) = shell(script, Given::default());
+    let (pid, session) = text.trim().split_once(' ').unwrap();
+    assert_eq!(pid, session);
+}
+
+#[test]
+fn it_is_somebody_else() {
+    let somebody =
+        || Given { run_as: Some(Credentials { uid: 65_534, gid: 65_533 }), ..Given::default() };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED in part: only root can become somebody else");
+        assert_eq!(failure("/bin/true", somebody()).step, Step::Credentials);
+        return;
+    }
+    assert_eq!(status("Uid", somebody()), ["65534"; 4].join("\t"));
+    assert_eq!(status("Gid", somebody()), ["65533"; 4].join("\t"));
+    assert_eq!(status("Groups", somebody()), "");
+    assert_eq!(status("CapEff", somebody()), "0000000000000000");
+}
+
+#[test]
+fn it_sees_what_it_was_granted() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["seen", "hidden"] {
+        std::fs::write(folder.path().join(name), name).unwrap();
+    }
+    let cat = |name: &str| {
+        let seen = Ruleset::new().unwrap().grant_path(&folder.path().join("seen"), Rights::Read);
+        let system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache"];
+        let rules = system.iter().fold(seen.unwrap(), |rules, path| {
+            rules.grant_path(Path::new(path), Rights::ReadExecute).unwrap()
+        });
+        let script = format!("cat {}/{name} 2>&1", folder.path().display());
+        shell(&script, Given { ruleset: Some(rules), ..Given::default() })
+    };
+    assert_eq!(cat("seen"), ("seen".into(), 0));
+    if !crate::landlock::is_enforced() {
+        eprintln!("SKIPPED in part: this kernel has no Landlock");
+        return;
+    }
+    let (said, code) = cat("hidden");
+    assert!(said.contains("Permission denied") && code == 1, "{said}");
+}
+
+#[test]
+fn the_step_that_failed_is_named() {
+    for (program, step, kind) in [
+        ("/nowhere/at/all", Step::Exec, io::ErrorKind::NotFound),
+        ("/etc", Step::Exec, io::ErrorKind::PermissionDenied),
+        ("true", Step::Fork, io::ErrorKind::InvalidInput),
+    ] {
+        let error = failure(program, Given::default());
+        assert_eq!((error.step, error.source.kind()), (step, kind), "{program}");
+    }
+    assert_eq!(failure("/etc", Given::default()).to_string(), "cannot execute");
+    // The last is beyond every limit of open descriptors.
+    for numbers in [vec![2], vec![5, 5], vec![i32::MAX - 1]] {
+        let file = tempfile::tempfile().unwrap();
+        let descriptors =
+            numbers.iter().map(|number| (file.try_clone().unwrap(), *number)).collect();
+        let error = failure("/bin/true", Given { descriptors, ..Given::default() });
+        assert_eq!(error.step, Step::Fork, "{numbers:?}");
+    }
+}
