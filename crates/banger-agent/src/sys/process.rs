@@ -117,6 +117,8 @@ const OPEN_FILES_SOFT: u64 = 1024;
 fn become_child(setup: &ChildSetup) -> Result<(), (SpawnStage, rustix::io::Errno)> {
     let session = |errno| (SpawnStage::Session, errno);
     let user = |errno| (SpawnStage::User, errno);
+    // The agent holds SIGTERM back to wait for it; the mask would be the command's too (execve(2)).
+    super::signal::clear_mask();
     rustix::process::setsid().map_err(session)?;
     if setup.terminal == Terminal::Controlling {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;

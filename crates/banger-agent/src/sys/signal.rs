@@ -58,6 +58,19 @@ impl SignalSet {
     }
 }
 
+/// Lets all signals through in this thread: what a program that is about to be executed expects.
+/// Makes system calls only, so it may stand between fork and exec.
+#[expect(unsafe_code, reason = "signal masks have no safe wrapper")]
+pub fn clear_mask() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` initialises the set, which is then only read; the old mask is not asked
+    // for. Neither call can fail with these arguments.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
 /// The `n`th real-time signal as C programs count them (`SIGRTMIN+n`): systemd's and our init's
 /// requests are among them.
 pub fn realtime(n: i32) -> i32 {
