@@ -44,17 +44,31 @@ pub enum Command {
     Run(run::Args),
     Ps(vm::list::PsArgs),
     Exec(exec::Args),
-    /// Virtual machines: make, start, stop, look into, remove.
-    #[command(subcommand)]
+    /// Make, start, stop, look into and remove virtual machines.
+    ///
+    ///   banger vm create --name web
+    ///   banger vm shell web
+    ///   banger vm list
+    #[command(subcommand, verbatim_doc_comment)]
     Vm(vm::Command),
-    /// Images: root file systems that VMs are made from.
-    #[command(subcommand)]
+    /// Fetch, make and remove images: root file systems that VMs are made from.
+    ///
+    ///   banger image list
+    ///   banger image pull debian
+    ///   banger image import rootfs.tar.zst
+    #[command(subcommand, verbatim_doc_comment)]
     Image(image::Command),
-    /// Kernels that VMs boot.
-    #[command(subcommand)]
+    /// Fetch and remove kernels that VMs boot.
+    ///
+    ///   banger kernel list
+    ///   banger kernel pull
+    #[command(subcommand, verbatim_doc_comment)]
     Kernel(kernel::Command),
-    /// The daemon that looks after the VMs.
-    #[command(subcommand)]
+    /// Look after the daemon that looks after the VMs. Commands that need it start it.
+    ///
+    ///   banger daemon status
+    ///   banger daemon logs -f
+    #[command(subcommand, verbatim_doc_comment)]
     Daemon(daemon::Command),
     Doctor(doctor::Args),
     Version(version::Args),
@@ -142,10 +156,7 @@ mod tests {
     fn every_page_opens_with_its_purpose_and_commands_to_run() {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
-            if command.has_subcommands() {
-                command.get_subcommands().for_each(|sub| check(sub, path.trim()));
-                return;
-            }
+            command.get_subcommands().for_each(|sub| check(sub, path.trim()));
             let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
             let mut lines = long.lines();
             assert!(lines.next().is_some_and(|line| line.ends_with('.')), "{path}");

@@ -44,7 +44,7 @@ pub struct Machine {
     )]
     pub work_size: Option<u64>,
     /// Whether it reaches the outside [default: on]
-    #[arg(long, value_name = "on|off", help_heading = "Machine")]
+    #[arg(long, value_name = "on|off", hide_possible_values = true, help_heading = "Machine")]
     pub nat: Option<Switch>,
 }
 

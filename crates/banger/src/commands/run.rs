@@ -39,8 +39,8 @@ pub struct Args {
     /// What the machine is to be.
     #[command(flatten)]
     pub machine: Machine,
-    /// A repository to work on in the machine (not in this version)
-    #[arg(value_name = "PATH")]
+    /// A repository to work on in the machine: refused with a hint until it can be done
+    #[arg(value_name = "PATH", hide = true)]
     pub path: Option<String>,
     /// The command [default: a shell]
     #[arg(value_name = "CMD", last = true, conflicts_with = "detach")]

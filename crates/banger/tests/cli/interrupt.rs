@@ -6,7 +6,9 @@ use std::sync::{Mutex, mpsc};
 use banger_testkit::{Run, kill};
 use serde_json::json;
 
-use crate::fake_daemon::{FakeDaemon, OPERATION, accepted, begin_events, event, missing, reply};
+use crate::fake_daemon::{
+    FakeDaemon, OPERATION, VM, accepted, begin_events, event, missing, reply,
+};
 use crate::support::expect;
 
 /// A create that goes on until it is cancelled, and then ends or does not.
@@ -177,4 +179,46 @@ fn transfers_and_warnings_are_shown_in_plain_lines() {
     expect(&daemon.run("image pull debian"), 0, "x1\n", said);
     let quiet = "warning: debian: large\nwarning: debian: odd\n";
     expect(&daemon.run("image pull -q debian"), 0, "x1\n", quiet);
+}
+
+#[test]
+fn a_machine_that_did_not_come_up_is_kept_and_named() {
+    let daemon = FakeDaemon::new(|request, stream| match request.line.as_str() {
+        "POST /v1/vms" => reply(stream, 202, &accepted()),
+        "GET /v1/operations/op-abc123/events" => {
+            begin_events(stream);
+            let error = json!({
+                "code": "guest_failed", "message": "`web` did not boot within 120 s",
+                "causes": ["last line of the console"], "hint": "look at its console",
+            });
+            event(stream, 1, 5, json!({"event": "failed", "error": error}));
+        }
+        "GET /v1/vms/aaaa00000001" => reply(stream, 200, &details()),
+        other => panic!("{other}"),
+    });
+    let kept = "`web` was kept: `banger vm show web` and `banger vm logs web` tell more, \
+        `banger vm delete web` removes it\n\
+        error: `web` did not boot within 120 s\n  because last line of the console\n\
+        hint: look at its console\n(OP)\n";
+    expect(&daemon.run("vm create"), 1, "", kept);
+    expect(&daemon.run("run -- true"), 125, "", kept);
+}
+
+/// Everything about a VM that did not start.
+fn details() -> serde_json::Value {
+    let three = json!({"vmm": "qemu", "storage": "overlay", "network": "user"});
+    json!({
+        "id": VM, "name": "web", "state": "stopped", "image": "debian", "vcpus": 1,
+        "memory_mib": 512, "ip": null, "created_at": "2026-11-24T00:00:00Z",
+        "disk": {
+            "root_bytes": 1, "root_used_bytes": 1, "work_bytes": 1, "work_used_bytes": 1,
+        },
+        "pid": null, "boot_id": null, "stopped_because": {
+            "reason": "start_failed", "operation": OPERATION, "error": "it did not boot",
+        },
+        "drivers": three, "why": three, "start": null,
+        "paths": {"console_log": "/nonexistent/console.log", "vmm_log": "/nonexistent/vmm.log"},
+        "image_id": "0123456789abcdef", "kernel_id": "0123456789abcdef", "lifetime": "keep",
+        "generation": 1,
+    })
 }

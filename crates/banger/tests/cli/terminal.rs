@@ -43,15 +43,13 @@ impl Screen {
                 }
             }
         });
-        let screen =
-            Self { child: command.spawn().unwrap(), keys, ours, pieces, seen: String::new() };
-        screen.resize(30, 100);
-        screen
+        set_size(&ours, 30, 100);
+        let child = command.spawn().unwrap();
+        Self { child, keys, ours, pieces, seen: String::new() }
     }
 
     fn resize(&self, rows: u16, cols: u16) {
-        let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&self.ours, size).unwrap();
+        set_size(&self.ours, rows, cols);
     }
 
     fn type_in(&mut self, text: &str) {
@@ -88,6 +86,11 @@ impl Screen {
         }
         (code, self.seen)
     }
+}
+
+fn set_size(terminal: &OwnedFd, rows: u16, cols: u16) {
+    let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size).unwrap();
 }
 
 #[test]
