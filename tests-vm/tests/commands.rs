@@ -86,7 +86,8 @@ fn the_default_guest_is_a_whole_machine() {
         "cd /var/lib/docker && mkdir l u w m && mount -t overlay overlay \
         -o lowerdir=l,upperdir=u,workdir=w m && touch m/x && umount m",
     );
-    assert_eq!(exec("one", "systemctl is-system-running --wait").trim(), "running");
+    home.wait_booted("one");
+    assert_eq!(exec("one", "systemctl is-system-running").trim(), "running");
     assert_ne!(exec("one", "cat /etc/machine-id"), exec("two", "cat /etc/machine-id"));
     let key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
     assert_ne!(exec("one", key), exec("two", key));

@@ -86,6 +86,7 @@ fn what_was_written_is_there_after_every_way_down() {
     home.ok(&["vm", "start", "web"]);
     assert_eq!(exec("cat /root/kept /etc/kept").out, "work\nroot\n");
 
+    home.wait_booted("web");
     exec("echo more >>/root/kept; poweroff");
     home.wait_state("web", "stopped");
     let show = home.json(&["vm", "show", "web"]);
@@ -94,6 +95,7 @@ fn what_was_written_is_there_after_every_way_down() {
     assert_eq!(exec("cat /root/kept").out, "work\nmore\n");
 
     let boot = home.json(&["vm", "show", "web"])["boot_id"].clone();
+    home.wait_booted("web");
     exec("echo again >>/root/kept; reboot");
     home.wait("another boot", || {
         let show = home.json(&["vm", "show", "web"]);

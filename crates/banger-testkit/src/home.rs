@@ -195,6 +195,14 @@ impl Home {
         self.wait(&format!("`{vm}` to be {wanted}"), || self.state(vm) == wanted);
     }
 
+    /// Waits until systemd in a guest has finished booting.
+    pub fn wait_booted(&self, vm: &str) {
+        let state = || self.run(&["exec", vm, "--", "systemctl", "is-system-running"]).out;
+        self.wait(&format!("`{vm}` to have booted"), || {
+            matches!(state().trim(), "running" | "degraded")
+        });
+    }
+
     /// Waits until something holds, at most a minute.
     pub fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
