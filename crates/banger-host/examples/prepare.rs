@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("initramfs  {}", initramfs.get(&kernel, &agent)?.display());
     }
     let images = ImageStore::new(folder.join("images"), tools);
+    images.clean_staging()?;
     let image = match images.resolve("debian") {
         Ok(image) => image,
         Err(_) => images.pull("debian", &Print)?,

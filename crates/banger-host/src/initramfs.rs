@@ -154,7 +154,7 @@ impl Initramfs {
     /// # Errors
     /// Those of removing.
     pub fn prune(&self, kernels: &[String]) -> Result<u64, SupplyError> {
-        let mut freed = supply::clean(&self.cache.join("staging"))?;
+        let mut freed = supply::clean(&self.cache.join("staging"), &|_| Ok(()))?;
         let Ok(entries) = fs::read_dir(&self.cache) else { return Ok(freed) };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -6,6 +6,7 @@
 //! ```
 
 mod convert;
+mod enclosure;
 mod recipe;
 mod rootfs;
 
@@ -303,12 +304,16 @@ impl ImageStore {
         self.shelf.delete(wanted, in_use)
     }
 
-    /// Deletes what has no name and no VM; returns it, and all bytes freed.
+    /// Deletes what has no name and no VM, and what a crash left half-made; returns the former, and
+    /// all bytes freed.
     ///
     /// # Errors
     /// What could not be removed.
     pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
-        self.shelf.prune(in_use)
+        let half_made_bytes = self.clean_staging()?;
+        let deleted = self.shelf.prune(in_use)?;
+        let bytes = deleted.iter().map(|deleted| deleted.freed_bytes).sum::<u64>();
+        Ok((deleted, bytes + half_made_bytes))
     }
 
     /// Removes what a crash left half-made; returns the bytes freed.
@@ -316,6 +321,6 @@ impl ImageStore {
     /// # Errors
     /// What could not be removed.
     pub fn clean_staging(&self) -> Result<u64, SupplyError> {
-        self.shelf.clean_staging()
+        self.shelf.clean_staging(&|folder| enclosure::clean(folder, &self.tools))
     }
 }

@@ -2,13 +2,13 @@
 //! knows.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::ImageError;
+use super::enclosure::{self, Who, WorkFolder};
 use super::rootfs::put_file;
 use crate::ext4::{Ext4Error, Kind, Meta, Tree};
-use crate::supply::{self, Place, Progress, SupplyError, Tools};
+use crate::supply::{self, Place, Progress, Tools};
 
 /// The name of the recipe, and of the image it makes.
 pub const DEBIAN: &str = banger_api::images::DEFAULT_IMAGE;
@@ -62,15 +62,18 @@ pub fn provenance() -> String {
 /// What is missing for that; mmdebstrap's own failures; cancellation.
 pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(), ImageError> {
     progress.stage("prepare");
-    let mut tool = tools.command("mmdebstrap", "mmdebstrap")?;
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        check_user_namespace(tools)?;
-    }
-    let work = WorkFolder::new(target.parent().unwrap_or(target), is_root)?;
-    supply::need_space(&work.path, TEMPORARY_BYTES)?;
-    tool.command.env("TMPDIR", &work.path).current_dir("/");
-    tool.command.arg(if is_root { "--mode=root" } else { "--mode=unshare" });
+    let who = Who::am_i();
+    let mut tool = enclosure::mmdebstrap(who, tools, progress)?;
+    let mode = match who {
+        Who::Root => "--mode=root",
+        Who::User => {
+            check_user_namespace(tools)?;
+            "--mode=unshare"
+        }
+    };
+    let work = WorkFolder::new(target.parent().unwrap_or(target), who, tools)?;
+    supply::need_space(work.path(), TEMPORARY_BYTES)?;
+    tool.command.env("TMPDIR", work.path()).current_dir("/").arg(mode);
     tool.command.args(["--variant=minbase", "--format=tar"]);
     tool.command.arg(format!("--include={}", PACKAGES.join(",")));
     for pattern in EXCLUDED {
@@ -123,38 +126,6 @@ fn check_user_namespace(tools: &Tools) -> Result<(), ImageError> {
         }
     }
     Ok(())
-}
-
-/// mmdebstrap's temporary folder. Root's is in the staging folder. An ordinary user's must be open
-/// to the ids of the namespace, which the staging folder is not, so it is beside everybody else's
-/// temporary files.
-struct WorkFolder {
-    path: PathBuf,
-}
-
-impl WorkFolder {
-    fn new(staging: &Path, is_root: bool) -> Result<Self, SupplyError> {
-        let (path, mode) = if is_root {
-            (staging.join("work"), 0o700)
-        } else {
-            let parent = std::env::temp_dir();
-            let name = staging.file_name().and_then(|name| name.to_str()).unwrap_or("work");
-            (parent.join(format!("banger-{name}")), 0o755)
-        };
-        let made = fs::DirBuilder::new().mode(mode).create(&path);
-        made.at("make the folder", &path)?;
-        // Whatever the umask is.
-        let permissions = fs::Permissions::from_mode(mode);
-        fs::set_permissions(&path, permissions).at("open to others", &path)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for WorkFolder {
-    fn drop(&mut self) {
-        // mmdebstrap has emptied it, also when it was cancelled.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }
 
 /// Timers that keep a machine up to date which runs for years. In a VM for a day's work they take

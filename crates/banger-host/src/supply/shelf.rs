@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::staging::make_folders;
+use super::staging::{Before, make_folders};
 use super::{Kind, Place, Staging, SupplyError};
 
 /// What is written down about an object.
@@ -112,12 +112,13 @@ impl<R: Record> Shelf<R> {
         Staging::new(&self.staging_folder())
     }
 
-    /// Removes what a crash left half-made; returns the bytes freed.
+    /// Removes what a crash left half-made, each folder after `before` has removed what it has
+    /// elsewhere; returns the bytes freed.
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn clean_staging(&self) -> Result<u64, SupplyError> {
-        super::staging::clean(&self.staging_folder())
+    pub fn clean_staging(&self, before: Before<'_>) -> Result<u64, SupplyError> {
+        super::staging::clean(&self.staging_folder(), before)
     }
 
     /// Publishes the folder `made` (within a staging folder) as the object of this record. If the
@@ -298,27 +299,24 @@ impl<R: Record> Shelf<R> {
         Ok(Deleted { id, names, freed_bytes })
     }
 
-    /// Deletes all objects that have no name and no VM, and what was left half-made. Returns what
-    /// was deleted, and all bytes freed.
+    /// Deletes all objects that have no name and no VM; returns what was deleted.
     ///
     /// # Errors
     /// The first object that could not be removed, after all others were.
-    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
+    pub fn prune(&self, in_use: &[InUse]) -> Result<Vec<Deleted>, SupplyError> {
         let (mut deleted, mut failed) = (Vec::new(), None);
-        let mut freed = self.clean_staging()?;
         for id in self.ids() {
             if in_use.iter().any(|user| user.id == id) || !self.names_of(&id).is_empty() {
                 continue;
             }
             match self.remove_object(&id) {
                 Ok(freed_bytes) => {
-                    freed += freed_bytes;
                     deleted.push(Deleted { id, names: Vec::new(), freed_bytes });
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        failed.map_or(Ok((deleted, freed)), Err)
+        failed.map_or(Ok(deleted), Err)
     }
 
     fn remove_name(&self, name: &str) -> Result<(), SupplyError> {

@@ -70,11 +70,15 @@ pub(super) fn make_folders(path: &Path) -> Result<(), SupplyError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).at("make the folder", path)
 }
 
-/// Removes the staging folders whose makers are gone; returns the bytes freed.
+/// Takes care of what a staging folder has elsewhere.
+pub type Before<'a> = &'a dyn Fn(&Path) -> Result<(), SupplyError>;
+
+/// Removes the staging folders whose makers are gone, each after `before` has removed what it has
+/// elsewhere; returns the bytes freed.
 ///
 /// # Errors
 /// The first that cannot be removed, after all others were.
-pub fn clean(parent: &Path) -> Result<u64, SupplyError> {
+pub fn clean(parent: &Path, before: Before<'_>) -> Result<u64, SupplyError> {
     let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -89,7 +93,7 @@ pub fn clean(parent: &Path) -> Result<u64, SupplyError> {
             continue;
         }
         let used = super::used_bytes(&path);
-        match fs::remove_dir_all(&path).at("remove", &path) {
+        match before(&path).and_then(|()| fs::remove_dir_all(&path).at("remove", &path)) {
             Ok(()) => freed += used,
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -109,11 +113,11 @@ mod tests {
         let dead = parent.path().join("0123");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("big"), vec![1; 100_000]).unwrap();
-        assert!(clean(parent.path()).unwrap() >= 100_000);
+        assert!(clean(parent.path(), &|_| Ok(())).unwrap() >= 100_000);
         assert!(live.join("half").exists() && !dead.exists());
         let path = live.path().to_owned();
         drop(live);
         assert!(!path.exists());
-        assert_eq!(clean(&parent.path().join("nowhere")).unwrap(), 0);
+        assert_eq!(clean(&parent.path().join("nowhere"), &|_| Ok(())).unwrap(), 0);
     }
 }

@@ -84,6 +84,13 @@ impl Tool {
         self
     }
 
+    /// Gives it the name that errors use, where another program runs the one that matters.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
     /// Starts it; its standard output is read from what is returned.
     ///
     /// # Errors
