@@ -1,5 +1,5 @@
-//! The daemon aborts before and after every recorded step of create, start, stop and delete. The next
-//! one brings host and store together again, and the VM works.
+//! The daemon aborts before and after every recorded step of create, start, stop and delete. The
+//! next one brings host and store together again, and the VM works.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -103,8 +103,8 @@ fn through_all_points(home: &Home) {
     for point in delete_points() {
         home.ok(&["vm", "create", "--name", "web", "--no-start"]);
         crash(home, &point, &["vm", "delete", "web"]);
-        // Before the commit nothing has happened, unless the CLI lost its request with the daemon and
-        // asked the next one; after it the delete is finished.
+        // Before the commit nothing has happened, unless the CLI lost its request with the daemon
+        // and asked the next one; after it the delete is finished.
         if point == "create.delete_commit.before" && home.state("web") != "gone" {
             assert_eq!(home.state("web"), "stopped");
             home.ok(&["vm", "delete", "web"]);

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use banger_testkit::{Home, program};
 
-/// Runs a shell line on a terminal of its own; `{banger}` in it is the CLI. Types `typed` when `cue`
-/// has been seen.
+/// Runs a shell line on a terminal of its own; `{banger}` in it is the CLI. Types `typed` when
+/// `cue` has been seen.
 fn on_a_terminal(home: &Home, line: &str, cue: &str, typed: &[u8]) -> String {
     let line = line.replace("{banger}", &program("banger").display().to_string());
     let mut child = Command::new("script")
@@ -63,7 +63,8 @@ fn size_resize_and_interrupt() {
     let seen = on_a_terminal(
         &home,
         &format!(
-            "stty rows 33 cols 101; (sleep 2; stty rows 44 cols 111 </dev/tty) & {exec} sh -c '{watch}'"
+            "stty rows 33 cols 101; (sleep 2; stty rows 44 cols 111 </dev/tty) & \
+             {exec} sh -c '{watch}'"
         ),
         "",
         b"",

@@ -1,11 +1,12 @@
 //! Create-to-ready against the same VM started by hand, and what is our own of it.
 //!
-//! Three figures, each the median of alternating runs, since one run says nothing on a noisy machine:
+//! Three figures, each the median of alternating runs, since one run says nothing on a noisy
+//! machine:
 //!
-//! - `create_ready`: `banger vm create` as a whole, against `bench/floor.sh` with the same VMM, kernel,
-//!   initramfs and disks; the ratio is the median of the ratios of pairs;
-//! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets, shim
-//!   and database: everything but the guest;
+//! - `create_ready`: `banger vm create` as a whole, against `bench/floor.sh` with the same VMM,
+//! kernel,   initramfs and disks; the ratio is the median of the ratios of pairs;
+//! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets,
+//! shim   and database: everything but the guest;
 //! - `exec_ms`: `banger exec VM -- true` on a running VM.
 
 use std::fs;
@@ -117,7 +118,8 @@ impl Bench {
 
     /// Medians of ours and of the floor in milliseconds, and the median of their ratios.
     fn create_ready(&self, pairs: usize) -> anyhow::Result<(f64, f64, f64)> {
-        // Fetches kernel and image, fills every cache, and leaves a VM to take the floor's parts from.
+        // Fetches kernel and image, fills every cache, and leaves a VM to take the floor's parts
+        // from.
         self.banger(&self.home, &["vm", "create", "--name", "parts", "--vcpus", "1"])?;
         let floor = self.floor_arguments()?;
         self.banger(&self.home, &["vm", "delete", "-f", "parts"])?;
@@ -202,7 +204,8 @@ impl Bench {
         Ok(median(&times?))
     }
 
-    /// Everything but the guest: QEMU and its companion are played by a program that answers at once.
+    /// Everything but the guest: QEMU and its companion are played by a program that answers at
+    /// once.
     fn own_cost(&self, runs: usize) -> anyhow::Result<f64> {
         let status = Command::new(env!("CARGO"))
             .current_dir(&self.root)

@@ -1,9 +1,9 @@
 //! `POST /exec`: what to run, and how it ended.
 //!
-//! The request carries [`ExecRequest`] as a sized JSON body and `Upgrade: banger-exec/1`; the answer
-//! is `101`, after which both sides speak [`crate::frame`]. A command that cannot be started is
-//! still a `101`, ended by an exit frame with [`ExitStatus::NotStarted`], so that a client has one
-//! path. `400` means the request itself was wrong (unknown user, missing folder).
+//! The request carries [`ExecRequest`] as a sized JSON body and `Upgrade: banger-exec/1`; the
+//! answer is `101`, after which both sides speak [`crate::frame`]. A command that cannot be started
+//! is still a `101`, ended by an exit frame with [`ExitStatus::NotStarted`], so that a client has
+//! one path. `400` means the request itself was wrong (unknown user, missing folder).
 
 use serde::{Deserialize, Serialize};
 

@@ -54,7 +54,10 @@ pub fn negotiate(ours: (u32, u32), theirs: (u32, u32)) -> Result<u32, ProtocolMi
 
 /// Host and guest have no protocol version in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no common agent protocol: ours is {}..={}, the other side's {}..={}", ours.0, ours.1, theirs.0, theirs.1)]
+#[error(
+    "no common agent protocol: ours is {}..={}, the other side's {}..={}",
+    ours.0, ours.1, theirs.0, theirs.1
+)]
 pub struct ProtocolMismatch {
     /// Our range, inclusive.
     pub ours: (u32, u32),

@@ -1,8 +1,8 @@
 //! Where banger keeps things: a pure function of the environment, the same for every program.
 //!
-//! `BANGER_HOME=DIR` puts all folders under `DIR`; `BANGER_STATE_DIR` moves the state; otherwise the
-//! XDG base directory specification is followed. The run folder goes with the state wherever the
-//! state is not the user's usual one, so that two daemons never meet on one socket.
+//! `BANGER_HOME=DIR` puts all folders under `DIR`; `BANGER_STATE_DIR` moves the state; otherwise
+//! the XDG base directory specification is followed. The run folder goes with the state wherever
+//! the state is not the user's usual one, so that two daemons never meet on one socket.
 
 use std::path::{Path, PathBuf};
 

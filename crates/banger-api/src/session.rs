@@ -2,10 +2,10 @@
 //!
 //! The client connects to `session.sock` beside the API's socket and sends one line of JSON, a
 //! [`SessionRequest`]. The daemon answers with one line, a [`SessionAnswer`]; with
-//! [`SessionAnswer::Connected`] comes one file descriptor (SCM_RIGHTS): a stream socket on which the
-//! agent's HTTP is spoken, the `CONNECT` handshake already done. From then on the daemon is out of
-//! the way. A client that asked for `hold` keeps this connection open as long as it wants a VM with
-//! [`crate::vm::Lifetime::Session`] to live.
+//! [`SessionAnswer::Connected`] comes one file descriptor (SCM_RIGHTS): a stream socket on which
+//! the agent's HTTP is spoken, the `CONNECT` handshake already done. From then on the daemon is out
+//! of the way. A client that asked for `hold` keeps this connection open as long as it wants a VM
+//! with [`crate::vm::Lifetime::Session`] to live.
 
 use serde::{Deserialize, Serialize};
 

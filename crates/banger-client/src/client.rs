@@ -80,6 +80,14 @@ impl Client {
         self.ask(Call::get(routes::DOCTOR), Repeat::Safe).await
     }
 
+    /// The OpenAPI document of the daemon.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn openapi(&self) -> Result<serde_json::Value> {
+        self.ask(Call::get(routes::OPENAPI), Repeat::Safe).await
+    }
+
     /// All VMs, by name.
     ///
     /// # Errors

@@ -52,7 +52,8 @@ impl Engine {
         tokio::spawn(async move {
             if let Err(error) = engine.prepare(&op, id.clone(), name, request).await {
                 engine.registry().preparing.remove(&id);
-                tracing::warn!(op = %op.id, error = %error, causes = ?error.causes, "create failed");
+                let causes = &error.causes;
+                tracing::warn!(op = %op.id, error = %error, ?causes, "create failed");
                 op.end(Err(error));
             }
         });

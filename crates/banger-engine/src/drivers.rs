@@ -1,8 +1,8 @@
 //! The drivers: what the engine wants done to a host, in small traits.
 //!
-//! Every `apply`-like call is safe to repeat, every undo is safe when nothing was ever done, and both
-//! say what they did. None of them is dropped half-way: long waits take an [`Interrupt`] and end by
-//! themselves when it is raised. Errors are [`ApiError`]s, ready to be shown.
+//! Every `apply`-like call is safe to repeat, every undo is safe when nothing was ever done, and
+//! both say what they did. None of them is dropped half-way: long waits take an [`Interrupt`] and
+//! end by themselves when it is raised. Errors are [`ApiError`]s, ready to be shown.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,5 @@
-//! What can end a wait early: a request, or the death of the VMM. A message, never a dropped future.
+//! What can end a wait early: a request, or the death of the VMM. A message, never a dropped
+//! future.
 
 use tokio::sync::watch;
 

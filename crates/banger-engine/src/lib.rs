@@ -5,9 +5,10 @@
 //! [`sim`] implements the drivers in memory, so that everything above the host is tested, and run
 //! (`bangerd --sim`), without one.
 //!
-//! Read in this order: [`state`] (the diagram), [`queue`] (what may be asked when), [`lists`] (what a
-//! create and a start consist of), [`runner`] (how a list is carried out and undone), [`recovery`]
-//! (what a new daemon does with what it finds), [`vm_task`] (the one owner of each VM), [`engine`].
+//! Read in this order: [`state`] (the diagram), [`queue`] (what may be asked when), [`lists`] (what
+//! a create and a start consist of), [`runner`] (how a list is carried out and undone),
+//! [`recovery`] (what a new daemon does with what it finds), [`vm_task`] (the one owner of each
+//! VM), [`engine`].
 
 pub mod choose;
 pub mod create;

@@ -1,7 +1,8 @@
 //! What a create and a start consist of, each step beside its undo.
 //!
-//! Two lists with two lifetimes: what [`CREATE`] makes lasts as long as the VM, what [`START`] makes
-//! lasts one run. No step of `START` makes or removes a disk, so no unwinding of a run can lose data.
+//! Two lists with two lifetimes: what [`CREATE`] makes lasts as long as the VM, what [`START`]
+//! makes lasts one run. No step of `START` makes or removes a disk, so no unwinding of a run can
+//! lose data.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -111,8 +112,8 @@ pub const START: &[Step] = &[
         // A broken VM is undone wholly, also when it broke without having run.
         None => Ok(Undone::WasAbsent),
     }),
-    // The gate opens only here, when the shim's identity is on record. What the shim starts ends with
-    // the shim, so this and the waits below have nothing of their own to undo.
+    // The gate opens only here, when the shim's identity is on record. What the shim starts ends
+    // with the shim, so this and the waits below have nothing of their own to undo.
     step!(Launch, LAUNCH_VMM,
         apply: |c| c.drivers.vmm(&c.vm)?.launch(&c.vm).await.map(Fact::Vmm),
         undo: |_c| Ok(Undone::WasAbsent)),

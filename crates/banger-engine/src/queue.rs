@@ -1,8 +1,8 @@
 //! What may be asked of a VM, and when: a pure function of its state and of what is queued.
 //!
-//! Any request gets one of three answers: do it, already so (a quiet success, so callers may retry),
-//! or refused with the reason. The answer looks at the state the VM will be in when everything that
-//! was accepted before has been done, not at the present one.
+//! Any request gets one of three answers: do it, already so (a quiet success, so callers may
+//! retry), or refused with the reason. The answer looks at the state the VM will be in when
+//! everything that was accepted before has been done, not at the present one.
 
 use std::collections::VecDeque;
 

@@ -54,7 +54,8 @@ impl Worker {
                 tracing::info!(vm = %vm.id, boot_id = health.boot_id, "adopted");
             }
             Ok(health) => {
-                tracing::warn!(vm = %vm.id, boot_id = health.boot_id, ?known, "another boot answers");
+                let boot_id = health.boot_id;
+                tracing::warn!(vm = %vm.id, boot_id, ?known, "another boot answers");
             }
             Err(error) => {
                 tracing::warn!(vm = %vm.id, error = %error, "adopted, but the agent is lost");

@@ -1,5 +1,5 @@
-//! A run that ends without having been asked to: the VMM died, the guest powered off or rebooted, or
-//! the host was restarted.
+//! A run that ends without having been asked to: the VMM died, the guest powered off or rebooted,
+//! or the host was restarted.
 
 use banger_api::ApiError;
 use banger_api::vm::{StoppedBecause, VmState};

@@ -1,10 +1,10 @@
 //! Carries out a list of steps and takes it back, writing before acting.
 //!
-//! For each step `Started` is committed before its apply, its outcome after; the outcome of one step
-//! and the intention of the next share a commit. When a step fails, everything that may exist is
-//! undone in reverse, the failed step included. Undoing goes on past errors, keeps them all, and also
-//! goes on when the log cannot be written: it needs neither disk nor network nor guest. What could not
-//! be written is kept and goes with the next commit, so that a log never has a hole.
+//! For each step `Started` is committed before its apply, its outcome after; the outcome of one
+//! step and the intention of the next share a commit. When a step fails, everything that may exist
+//! is undone in reverse, the failed step included. Undoing goes on past errors, keeps them all, and
+//! also goes on when the log cannot be written: it needs neither disk nor network nor guest. What
+//! could not be written is kept and goes with the next commit, so that a log never has a hole.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,8 +240,8 @@ impl Worker {
 
     /// Why a step really failed: an interruption that is known counts for more than what it led to.
     ///
-    /// A guest whose VMM dies hangs up a moment before the end of the VMM is heard of, so after such
-    /// a failure that news has a moment to arrive.
+    /// A guest whose VMM dies hangs up a moment before the end of the VMM is heard of, so after
+    /// such a failure that news has a moment to arrive.
     async fn explained(&self, interrupt: &Interrupt, error: ApiError) -> ApiError {
         let reason = match error.code {
             ErrorCode::GuestFailed => timeout(NEWS, interrupt.raised()).await.ok(),

@@ -8,14 +8,15 @@
 //!                       │                         │                    ▼            │
 //!                       └──────── all undone ─────│──────────────── Stopping ◄──────┘
 //!                                                 ▼                    │
-//!   Stopped ── delete ──► Deleting ──► (gone)   Broken ◄── undo fails ─┘    Broken ── repair ──► Stopped
+//!   Stopped ── delete ──► Deleting ──► (gone)   Broken ◄── undo fails ─┘
+//!   Broken ── repair ──► Stopped
 //! ```
 //!
 //! The happy path is Stopped → Starting → Running → Stopping → Stopped. It fails in three ways: a
 //! start that does not get through is undone and the VM is Stopped with that story; a VMM that dies
-//! takes the VM through Stopping to Stopped with its story; an undo that does not get through leaves
-//! it Broken, which accepts only show, repair and forced delete. A reboot from inside is an exit
-//! followed by a start.
+//! takes the VM through Stopping to Stopped with its story; an undo that does not get through
+//! leaves it Broken, which accepts only show, repair and forced delete. A reboot from inside is an
+//! exit followed by a start.
 
 use banger_api::vm::VmState;
 

@@ -191,7 +191,7 @@ impl Worker {
         let mut hurry = self.hurry.clone();
         let ask = async {
             while let Err(error) = guest.power_off(&vm).await {
-                tracing::warn!(vm = %vm.id, error = %error, "the guest was not reached, asking again");
+                tracing::warn!(vm = %vm.id, error = %error, "not reached, asking again");
                 tokio::time::sleep(ASK_AGAIN).await;
             }
             std::future::pending::<()>().await;
@@ -243,8 +243,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Something could not be undone. Keeps that and, where undoing was not what was asked for, what
-    /// went wrong first; returns both as one error.
+    /// Something could not be undone. Keeps that and, where undoing was not what was asked for,
+    /// what went wrong first; returns both as one error.
     async fn broken(&mut self, undo_problems: Vec<String>, first: Option<ApiError>) -> ApiError {
         self.stages.abandon();
         let name = self.record.plan.name.clone();

@@ -7,7 +7,8 @@ use crate::probe;
 
 /// kHz of the time stamp counter; `None` where the CPU has none.
 ///
-/// Measuring takes 50 ms, so the result is kept in the cache folder beside the boot id it is good for.
+/// Measuring takes 50 ms, so the result is kept in the cache folder beside the boot id it is good
+/// for.
 pub fn frequency_khz(cache: &Path) -> Option<u64> {
     let file = cache.join("tsc-khz");
     let boot_id = probe::boot_id();

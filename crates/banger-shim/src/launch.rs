@@ -230,7 +230,8 @@ fn pidfd(process: &Process) -> io::Result<OwnedFd> {
     opened.ok_or_else(|| io::Error::other("it is gone"))
 }
 
-/// What every program needs to start: libraries and their configuration, and facts about the system.
+/// What every program needs to start: libraries and their configuration, and facts about the
+/// system.
 const SYSTEM: [&str; 8] =
     ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc", "/sys", "/dev/urandom"];
 
@@ -261,7 +262,8 @@ fn start(
             .write(file.access == Access::ReadWrite)
             .open(&file.path)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.path)))?;
-        // Above every number that a child is promised, so that no promise overwrites another's source.
+        // Above every number that a child is promised, so that no promise overwrites another's
+        // source.
         let high = rustix::io::fcntl_dupfd_cloexec(&handle, OURS_FROM)?;
         descriptors.push((high.as_raw_fd(), file.fd));
         opened.push(high);

@@ -1,10 +1,10 @@
 //! What daemon and shim say to each other.
 //!
 //! The daemon starts `banger-shim` in a VM's run folder, standard input being the gate and standard
-//! output the status pipe. The shim starts nothing until one line of JSON, a [`ShimConfig`], has come
-//! through the gate; end of file before that means exit. When both children run it writes
-//! [`STATE_FILE`], then one line of JSON, a [`ShimEvent`], to the status pipe. When they have ended it
-//! leaves [`EXIT_FILE`].
+//! output the status pipe. The shim starts nothing until one line of JSON, a [`ShimConfig`], has
+//! come through the gate; end of file before that means exit. When both children run it writes
+//! [`STATE_FILE`], then one line of JSON, a [`ShimEvent`], to the status pipe. When they have ended
+//! it leaves [`EXIT_FILE`].
 
 use serde::{Deserialize, Serialize};
 

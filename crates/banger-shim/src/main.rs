@@ -1,7 +1,7 @@
 //! `banger-shim`: owns one VMM and its companion, and outlives the daemon that started it.
 //!
-//! It waits at the gate, starts both, passes their output into capped logs, ends the survivor when one
-//! of them ends, and leaves the story of the end. Killed itself, it takes both with it.
+//! It waits at the gate, starts both, passes their output into capped logs, ends the survivor when
+//! one of them ends, and leaves the story of the end. Killed itself, it takes both with it.
 
 mod capped_log;
 mod launch;

@@ -90,8 +90,8 @@ impl View {
 ///
 /// 1. descriptors are put at their numbers; all others are closed on exec, standard ones excepted;
 /// 2. groups, gid and uid are set (setgroups(2), setgid(2), setuid(2));
-/// 3. it is killed when the thread that started it ends (PR_SET_PDEATHSIG; set after the uid, since a
-///    change of credentials clears it), and cannot gain privileges (PR_SET_NO_NEW_PRIVS);
+/// 3. it is killed when the thread that started it ends (PR_SET_PDEATHSIG; set after the uid, since
+/// a    change of credentials clears it), and cannot gain privileges (PR_SET_NO_NEW_PRIVS);
 /// 4. it sees of the file system what its [`View`] holds, if it has one (landlock(7)).
 ///
 /// # Errors
@@ -100,9 +100,9 @@ impl View {
 pub fn confine(command: &mut Command, confinement: Confinement) -> io::Result<()> {
     let parent = std::process::id();
     let mut view = confinement.view.as_ref().map(View::rules).transpose()?;
-    // SAFETY: the closure makes system calls and walks memory that was allocated before the fork. The
-    // one parent that uses this, the shim, has a single thread, so that even an allocation in an error
-    // path finds no lock held, as fork(2) warns of.
+    // SAFETY: the closure makes system calls and walks memory that was allocated before the fork.
+    // The one parent that uses this, the shim, has a single thread, so that even an allocation in
+    // an error path finds no lock held, as fork(2) warns of.
     unsafe {
         command.pre_exec(move || {
             take_descriptors(&confinement.descriptors)?;

@@ -61,7 +61,15 @@ async fn follow(
                 }
                 cancelled = true;
                 track.note("cancelling; Ctrl-C again leaves at once");
-                match client.cancel(operation).await {
+                let answer = tokio::select! {
+                    answer = client.cancel(operation) => answer,
+                    // A daemon that is stuck holds nobody up.
+                    Ok(()) = pressed.changed() => {
+                        track.leave("left; the daemon does not answer");
+                        return Err(Failure::Left);
+                    }
+                };
+                match answer {
                     // It ended meanwhile; its last event says how.
                     Err(error) if error.code == ErrorCode::NotFound => {}
                     other => other?,

@@ -43,7 +43,8 @@ pub fn go_down(mode: PowerMode) -> Result<(), Fault> {
     };
     // Whatever init does, and even if the host loses patience, what was written is on disk.
     rustix::fs::sync();
-    // An init that has only just been executed neither handles signals nor answers its programs yet.
+    // An init that has only just been executed neither handles signals nor answers its programs
+    // yet.
     let mut asked = ask(number, name);
     for _ in 0..EARLY_TRIES {
         if asked.is_ok() {
@@ -73,7 +74,8 @@ fn signal_init(number: i32) -> Result<(), Fault> {
     signal::send(Target::Process(Pid::INIT), number).context(|| "cannot signal init".to_owned())
 }
 
-/// How often, and how long between, an init that does not listen yet is asked again: a minute in all.
+/// How often, and how long between, an init that does not listen yet is asked again: a minute in
+/// all.
 const EARLY_TRIES: u32 = 600;
 const EARLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 

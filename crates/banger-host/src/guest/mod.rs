@@ -1,7 +1,7 @@
 //! The agent in the guest, seen from the host.
 //!
-//! [`boot`] is the conversation that the guest opens, once; [`channel`] are the connections that the
-//! host opens afterwards. Everything that comes from a guest has a limit in size and in time.
+//! [`boot`] is the conversation that the guest opens, once; [`channel`] are the connections that
+//! the host opens afterwards. Everything that comes from a guest has a limit in size and in time.
 
 mod boot;
 mod channel;

@@ -1,8 +1,8 @@
 //! Where mmdebstrap works: a temporary folder, and namespaces that end with us.
 //!
 //! Root's run mounts things into the tree it builds. It is given a mount and a process namespace of
-//! its own, so that nothing is left mounted, and nobody is left running, however it ends. An ordinary
-//! user's run makes such namespaces itself, and its files belong to ids of that namespace.
+//! its own, so that nothing is left mounted, and nobody is left running, however it ends. An
+//! ordinary user's run makes such namespaces itself, and its files belong to ids of that namespace.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -35,9 +35,9 @@ impl Who {
 
 /// A temporary folder; removed when dropped.
 ///
-/// Root's is in the staging folder. An ordinary user's must be open to the ids of the namespace, which
-/// the staging folder is not, so it is beside everybody else's temporary files, and the staging folder
-/// has a note of it for whoever cleans up after a crash.
+/// Root's is in the staging folder. An ordinary user's must be open to the ids of the namespace,
+/// which the staging folder is not, so it is beside everybody else's temporary files, and the
+/// staging folder has a note of it for whoever cleans up after a crash.
 pub struct WorkFolder<'a> {
     path: PathBuf,
     tools: &'a Tools,

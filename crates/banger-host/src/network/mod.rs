@@ -1,8 +1,8 @@
 //! Network drivers that need no privilege.
 //!
-//! `user`: QEMU's own user-mode network. The guest has an address that only QEMU knows and reaches the
-//! outside through the host's sockets; nothing on the host has to be made or removed. With NAT off it
-//! is cut off (`restrict=on`).
+//! `user`: QEMU's own user-mode network. The guest has an address that only QEMU knows and reaches
+//! the outside through the host's sockets; nothing on the host has to be made or removed. With NAT
+//! off it is cut off (`restrict=on`).
 
 use async_trait::async_trait;
 use banger_api::ApiError;

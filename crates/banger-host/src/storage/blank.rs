@@ -88,7 +88,8 @@ impl Blanks {
                 .with_hint("apt install e2fsprogs")
         };
         let program = self.mke2fs.as_ref().ok_or_else(missing)?;
-        // A sparse file reads as zeros, so nothing need be zeroed: neither here nor by the guest later.
+        // A sparse file reads as zeros, so nothing need be zeroed: neither here nor by the guest
+        // later.
         let extended = "assume_storage_prezeroed=1,lazy_itable_init=0,lazy_journal_init=0";
         let output = Command::new(program)
             .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-J", "size=16"])

@@ -2,8 +2,8 @@
 //!
 //! - `overlay`: the image is read-only and shared; the root disk is a private ext4 layer that the
 //!   agent joins over it. Nothing is copied.
-//! - `copy`: the root disk is a sparse copy of the image, grown to its virtual size; the guest grows
-//!   the file system.
+//! - `copy`: the root disk is a sparse copy of the image, grown to its virtual size; the guest
+//! grows   the file system.
 //!
 //! In both the work disk is a blank ext4 of its final size.
 
@@ -119,7 +119,8 @@ impl Storage for FileStorage {
         let image = (self.image_root)(vm);
         let disks = [self.layout.root_disk(&vm.id), self.layout.work_disk(&vm.id), image];
         blocking(move || {
-            // Ordinary files need no attaching; that they are there is said better here than by QEMU.
+            // Ordinary files need no attaching; that they are there is said better here than by
+            // QEMU.
             for path in &disks {
                 std::fs::metadata(path).map_err(|error| on_path("find the disk", path, &error))?;
             }

@@ -1,9 +1,9 @@
 //! The command line of QEMU's microvm machine, as a pure function of a VM.
 //!
-//! QEMU runs as its own uid in the run folder: it opens nothing by path but what is world-readable on
-//! every host. Disks come as descriptors in fd sets (`/dev/fdset/N`), kernel and initramfs through
-//! `/proc/self/fd/N`. A fd set of a writable disk holds it read-write and read-only, because QEMU
-//! opens it once each way (block/file-posix.c).
+//! QEMU runs as its own uid in the run folder: it opens nothing by path but what is world-readable
+//! on every host. Disks come as descriptors in fd sets (`/dev/fdset/N`), kernel and initramfs
+//! through `/proc/self/fd/N`. A fd set of a writable disk holds it read-write and read-only,
+//! because QEMU opens it once each way (block/file-posix.c).
 
 use banger_engine::plan::VmPlan;
 

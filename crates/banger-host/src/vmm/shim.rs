@@ -191,8 +191,8 @@ pub fn config(
             args: qemu::arguments(vm, accelerator, root),
             run_as,
             files: passed,
-            // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The resolver's
-            // files are for its user network.
+            // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The
+            // resolver's files are for its user network.
             view: View {
                 read: [shown(&files.kernel), shown(&files.initramfs)]
                     .into_iter()
@@ -248,8 +248,8 @@ pub async fn end(state: &Path, run: &RunPlan) -> Result<Undone, ApiError> {
             }
         }
     }
-    // The kernel ends both with their shim, but not at the same moment; their disks are free only when
-    // they are gone.
+    // The kernel ends both with their shim, but not at the same moment; their disks are free only
+    // when they are gone.
     let Some(children) = read_state(state) else { return Ok(undone) };
     for child in [Some(children.vmm), children.companion].into_iter().flatten() {
         end_orphan(child).await?;

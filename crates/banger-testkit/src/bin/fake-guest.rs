@@ -1,10 +1,10 @@
 //! Plays both QEMU and its companion: a guest that answers at once, or behaves badly.
 //!
-//! With `--uds-path` among its arguments it is the companion: it listens on the vsock socket and plays
-//! the agent. Otherwise it is the VMM: it says hello and ready. What it does wrong is the last part of
-//! its own file name: `fake-guest-silent` never says hello, `-garbage` sends nonsense, `-flood` a line
-//! without end, `-old` speaks no protocol of ours, `-dies` exits after hello, `-mute` has an agent that
-//! never answers, `-stuck` ignores a shutdown.
+//! With `--uds-path` among its arguments it is the companion: it listens on the vsock socket and
+//! plays the agent. Otherwise it is the VMM: it says hello and ready. What it does wrong is the
+//! last part of its own file name: `fake-guest-silent` never says hello, `-garbage` sends nonsense,
+//! `-flood` a line without end, `-old` speaks no protocol of ours, `-dies` exits after hello,
+//! `-mute` has an agent that never answers, `-stuck` ignores a shutdown.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -160,7 +160,8 @@ async fn not_reached(
     match &failure {
         Failure::Cancelled(_) => vm::create::remove_cancelled(context, client, vm).await?,
         Failure::Api(_) => vm::create::say_kept(context, client, vm).await,
-        Failure::Left | Failure::Pipe => {}
+        Failure::Left => vm::create::abandon(client, vm).await,
+        Failure::Pipe => {}
     }
     if let Some(hold) = hold {
         hold.release().await;

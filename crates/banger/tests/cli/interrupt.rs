@@ -35,6 +35,10 @@ fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
             *cancelled.0.lock().unwrap() = true;
             cancelled.1.notify_all();
         }
+        "POST /v1/vms/aaaa00000001/actions/delete" => {
+            told.send("delete").unwrap();
+            reply(stream, 404, &missing());
+        }
         _ => reply(stream, 404, &missing()),
     });
     (daemon, heard)
@@ -55,6 +59,7 @@ fn the_first_ctrl_c_cancels_and_waits() {
         let said = "web: cancelling; Ctrl-C again leaves at once\n\
             error: create of `web` was cancelled\n(OP)\n";
         expect(&run, code, "", said);
+        wait(&heard, "delete");
     }
 }
 
@@ -69,6 +74,30 @@ fn the_second_ctrl_c_leaves_at_once() {
     let run: Run = child.wait_with_output().unwrap().into();
     let said = "web: cancelling; Ctrl-C again leaves at once\n\
         web: left; the daemon finishes it\n";
+    expect(&run, 130, "", said);
+    // What was half made is to be removed, which the daemon does without us.
+    wait(&heard, "delete");
+}
+
+#[test]
+fn a_daemon_that_is_stuck_can_be_left_too() {
+    let (told, heard) = mpsc::channel();
+    let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+        "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
+        line => {
+            begin_events(stream);
+            told.send(if line.ends_with("cancel") { "cancel" } else { "following" }).unwrap();
+            std::thread::park();
+        }
+    });
+    let child = daemon.spawn("kernel pull");
+    for wanted in ["following", "cancel"] {
+        wait(&heard, wanted);
+        kill(child.id(), "INT");
+    }
+    let run: Run = child.wait_with_output().unwrap().into();
+    let said = "debian-cloud: cancelling; Ctrl-C again leaves at once\n\
+        debian-cloud: left; the daemon does not answer\n";
     expect(&run, 130, "", said);
 }
 

@@ -1,7 +1,10 @@
 //! `banger vm create`.
 
+use std::time::Duration;
+
 use banger_api::exit;
 use banger_api::operation::VmTag;
+use banger_api::vm::{ActionOptions, VmAction};
 use banger_client::Client;
 
 use crate::commands::run;
@@ -10,6 +13,9 @@ use crate::errors::Failure;
 use crate::follow::{self, OnInterrupt};
 use crate::render::progress::{Keep, Progress};
 use crate::values::Machine;
+
+/// Longest wait for the daemon's word on the way out.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// Make a VM and start it.
 ///
@@ -44,7 +50,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             match &failure {
                 Failure::Cancelled(_) => remove_cancelled(context, &client, &vm).await?,
                 Failure::Api(_) => say_kept(context, &client, &vm).await,
-                Failure::Left | Failure::Pipe => {}
+                Failure::Left => abandon(&client, &vm).await,
+                Failure::Pipe => {}
             }
             Err(failure)
         }
@@ -67,6 +74,14 @@ pub async fn remove_cancelled(
     vm: &VmTag,
 ) -> Result<(), Failure> {
     run::delete(context, client, vm, Keep::None).await
+}
+
+/// Leaves the removal of what a cancelled create made to the daemon.
+pub async fn abandon(client: &Client, vm: &VmTag) {
+    let options = ActionOptions { force: true, ..ActionOptions::default() };
+    let asked = client.act(vm.id.as_str(), VmAction::Delete, &options);
+    // Who leaves does not want to hear how it went, nor to wait for a daemon that is stuck.
+    let _ = tokio::time::timeout(LEAVING, asked).await;
 }
 
 /// Says that a VM whose start failed is there to be looked at, if it is.
