@@ -123,12 +123,15 @@ impl Connection {
 /// # Errors
 /// A longer body, or an end before it is whole; in words for `whom`.
 pub async fn body(answer: Incoming, limit: usize, whom: &str) -> Result<Bytes, ApiError> {
-    match Limited::new(answer, limit).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) => {
-            let text = format!("{whom} did not give a whole answer of at most {limit} bytes");
-            Err(ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(&*error))
-        }
+    let failed = |cause: &dyn std::error::Error| {
+        let text = format!("{whom} did not give a whole answer of at most {limit} bytes");
+        ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(cause)
+    };
+    let whole = Limited::new(answer, limit).collect();
+    match tokio::time::timeout(ANSWER_TIMEOUT, whole).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) => Err(failed(&*error)),
+        Err(_) => Err(failed(&Lost::Silent)),
     }
 }
 
