@@ -396,3 +396,166 @@ pub fn add(tree: &mut Tree, entry: Entry) -> Result<(), TarError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ext4::ROOT;
+    use proptest::prelude::*;
+    use tar::Builder;
+
+    fn header(kind: EntryType, size: u64) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o4755);
+        header.set_uid(1000);
+        header.set_gid(3_000_000_000);
+        header.set_mtime(1_700_000_000);
+        header.set_size(size);
+        header
+    }
+
+    fn archive(fill: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        fill(&mut builder);
+        builder.into_inner().unwrap()
+    }
+
+    fn file(builder: &mut Builder<Vec<u8>>, path: &str, text: &str) {
+        let mut header = header(EntryType::Regular, text.len() as u64);
+        builder.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+
+    /// An entry whose path is written as it is, which the builder would refuse.
+    fn raw(path: &[u8], kind: u8, size: u64) -> Vec<u8> {
+        let mut header = header(EntryType::new(kind), size);
+        header.as_old_mut().name[..path.len()].copy_from_slice(path);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    fn tree(bytes: &[u8]) -> Result<Tree, TarError> {
+        let (mut tree, mut reader) = (Tree::new(), Reader::new(bytes));
+        while let Some(entry) = reader.next_entry()? {
+            add(&mut tree, entry)?;
+        }
+        Ok(tree)
+    }
+
+    #[test]
+    fn long_names_attributes_and_owners_are_kept() {
+        let long = format!("{}/ü{}", "d".repeat(150), "f".repeat(200));
+        let bytes = archive(|builder| {
+            file(builder, &long, "long");
+            let records = [
+                ("path", "short/päth".as_bytes()),
+                ("SCHILY.xattr.security.capability", b"\x01\0\0\x02".as_slice()),
+                ("SCHILY.xattr.system.posix_acl_access", b"x"),
+                ("SCHILY.xattr.security.selinux", b"x"),
+                ("uid", b"70000"),
+                ("mtime", b"1700000001.25"),
+            ];
+            builder.append_pax_extensions(records).unwrap();
+            file(builder, "ignored", "pax");
+            let mut device = header(EntryType::Char, 0);
+            device.set_device_major(1).unwrap();
+            device.set_device_minor(3).unwrap();
+            builder.append_data(&mut device, "dev/null", &[][..]).unwrap();
+            let mut same = header(EntryType::Link, 0);
+            builder.append_link(&mut same, "hard", &long).unwrap();
+        });
+        let tree = tree(&bytes).unwrap();
+        let first = tree.get(&long).unwrap();
+        assert_eq!(tree.get("hard"), Some(first));
+        let meta = Meta {
+            mode: 0o4755,
+            uid: 1000,
+            gid: 3_000_000_000,
+            mtime_s: 1_700_000_000,
+            mtime_ns: 0,
+        };
+        assert_eq!(tree.node(first).meta, meta);
+        let pax = tree.node(tree.get("short/päth").unwrap());
+        assert_eq!(pax.xattrs.keys().collect::<Vec<_>>(), ["security.capability"]);
+        let time = (pax.meta.uid, pax.meta.mtime_s, pax.meta.mtime_ns);
+        assert_eq!(time, (70000, 1_700_000_001, 250_000_000));
+        let null = tree.node(tree.get("dev/null").unwrap());
+        assert_eq!(null.kind, Kind::Char { major: 1, minor: 3 });
+        assert_eq!(tree.node(ROOT).meta.mode, 0o755);
+    }
+
+    #[test]
+    fn hostile_entries_are_refused() {
+        let cases: [(&[u8], u8, u64, &str); 9] = [
+            (b"../x", b'0', 0, "leads out"),
+            (b"/etc/passwd", b'0', 0, "leads out"),
+            (b"a/../../x", b'5', 0, "leads out"),
+            (b"\xff\xfe", b'0', 0, "not UTF-8"),
+            (b"sparse", b'S', 0, "holes"),
+            (b"what", b'Z', 0, "type"),
+            (b"names", b'L', 1 << 30, "damaged"),
+            (b"pax", b'x', 1 << 30, "damaged"),
+            (b"cut", b'0', 5000, "truncated"),
+        ];
+        for (path, kind, size, why) in cases {
+            let error = tree(&raw(path, kind, size)).unwrap_err().to_string();
+            assert!(error.contains(why), "{path:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_archive_is_never_a_shorter_one() {
+        let bytes = archive(|builder| {
+            file(builder, "a", "some text");
+            file(builder, &format!("{}x", "n/".repeat(150)), &"x".repeat(2000));
+        });
+        assert!(tree(&bytes).is_ok());
+        let end_mark = bytes.len() - 1024;
+        for length in 0..=end_mark {
+            assert!(tree(&bytes[..length]).is_err(), "{length} of {} bytes", bytes.len());
+        }
+        assert!(matches!(tree(&[0; 1024]), Err(TarError::Empty)));
+        assert!(matches!(tree(b""), Err(TarError::Empty)));
+    }
+
+    #[test]
+    fn sizes_from_pax_headers_count() {
+        let text = "x".repeat(1000);
+        let mut bytes = archive(|builder| {
+            builder.append_pax_extensions([("size", b"1000".as_slice())]).unwrap();
+        });
+        bytes.truncate(1024);
+        bytes.extend(raw(b"big", b'0', 0));
+        bytes.extend(text.as_bytes());
+        bytes.extend([0; 24 + 1024]);
+        let tree = tree(&bytes).unwrap();
+        assert_eq!(tree.content_bytes(), 1000);
+    }
+
+    #[test]
+    fn pax_records_that_make_no_sense_are_refused() {
+        for text in ["5", "x y=z\n", "3 x=", "99 path=x\n", "0 =\n", "9 uid=abc\n", "7 path\n"] {
+            assert_eq!(pax(text.as_bytes(), &mut Extension::default()), None, "{text}");
+        }
+        assert_eq!(time("-1.5"), Some((-1, 500_000_000)));
+        assert_eq!(time("1.x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_makes_it_panic(changes in proptest::collection::vec(
+            (0..6000_usize, any::<u8>()), 0..30), cut in 0..6000_usize) {
+            let mut bytes = archive(|builder| {
+                builder.append_pax_extensions([("mtime", b"1.5".as_slice())]).unwrap();
+                file(builder, "a", "text");
+                file(builder, &format!("{}x", "n/".repeat(150)), "more");
+            });
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.max(512));
+            let _ = tree(&bytes);
+        }
+    }
+}

@@ -333,3 +333,141 @@ impl Tree {
             .sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn folder() -> Kind {
+        Kind::Folder(BTreeMap::new())
+    }
+
+    fn file(text: &str) -> Kind {
+        Kind::File(Content::Inline(text.into()))
+    }
+
+    fn put(tree: &mut Tree, path: &str, kind: Kind) -> NodeId {
+        tree.put(path, kind, Meta::of_root(0o755)).unwrap()
+    }
+
+    fn link(target: &str) -> Kind {
+        Kind::Symlink(target.into())
+    }
+
+    #[test]
+    fn links_are_followed_within_the_tree_only() {
+        let mut tree = Tree::new();
+        let bin = put(&mut tree, "usr/bin", folder());
+        let sh = put(&mut tree, "usr/bin/sh", file("sh"));
+        for (path, target) in [
+            ("bin", "usr/bin"),
+            ("absolute", "/usr/bin"),
+            ("out", "../../../usr/bin"),
+            ("chain", "absolute/../bin"),
+            ("a/b/up", "../../usr/./bin/"),
+            ("loop", "loop"),
+            ("to-file", "usr/bin/sh"),
+            ("nowhere", "/etc/passwd"),
+        ] {
+            put(&mut tree, path, link(target));
+        }
+        for path in ["bin", "absolute", "out", "chain", "a/b/up", "/./bin/"] {
+            assert_eq!(tree.resolve(path), Some(bin), "{path}");
+            assert_eq!(tree.get(&format!("{path}/sh")), Some(sh), "{path}");
+        }
+        for path in ["loop", "nowhere", "to-file/x", "loop/x"] {
+            assert_eq!(tree.resolve(path), None, "{path}");
+        }
+        // As tar does it when /bin is a link already.
+        put(&mut tree, "bin/ls", file("ls"));
+        assert_eq!(tree.list("usr/bin"), ["ls", "sh"]);
+    }
+
+    #[test]
+    fn hostile_paths_are_refused() {
+        let mut tree = Tree::new();
+        put(&mut tree, "file", file(""));
+        put(&mut tree, "loop", link("loop"));
+        put(&mut tree, "full/x", file(""));
+        let long = format!("{}/x", "d".repeat(256));
+        let deep = "d/".repeat(2100);
+        for path in ["..", "a/../b", "../x", "nul\0", &long, &deep, "file/x", "loop/x"] {
+            assert!(tree.put(path, file(""), Meta::of_root(0)).is_err(), "{path:.20}");
+        }
+        assert!(tree.put("full", file(""), Meta::of_root(0)).is_err());
+        assert!(tree.put("/", file(""), Meta::of_root(0)).is_err());
+        for (name, target) in [("l", "nowhere"), ("l", "full"), ("full", "file"), ("l", "../x")] {
+            assert!(tree.link(name, target).is_err(), "{name} -> {target}");
+        }
+        let many = BTreeMap::from([("user.x".to_owned(), vec![0; 4000])]);
+        assert!(tree.set_xattrs(ROOT, many).is_err());
+    }
+
+    #[test]
+    fn what_comes_later_replaces_and_hard_links_keep_the_file() {
+        let mut tree = Tree::new();
+        let first = put(&mut tree, "a", file("first"));
+        tree.link("b", "a").unwrap();
+        tree.link("b", "a").unwrap();
+        assert_eq!(tree.node(first).links, 2);
+        let second = put(&mut tree, "a", file("second"));
+        assert_eq!((tree.get("a"), tree.get("b")), (Some(second), Some(first)));
+        assert_eq!(tree.node(first).links, 1);
+        put(&mut tree, "b", link("a"));
+        assert_eq!(tree.node(first).links, 0);
+        put(&mut tree, "empty", folder());
+        put(&mut tree, "empty", file(""));
+        assert!(tree.remove("usr") ^ tree.remove("empty"));
+        assert_eq!(tree.content_bytes(), 6);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Put(String, u8),
+        Link(String, String),
+        Remove(String),
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        "[ab](/[abc]){0,3}"
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (path(), 0..3_u8).prop_map(|(path, kind)| Step::Put(path, kind)),
+            (path(), path()).prop_map(|(path, target)| Step::Link(path, target)),
+            path().prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_count_of_links_is_true(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut tree = Tree::new();
+            for step in steps {
+                match step {
+                    Step::Put(path, kind) => {
+                        let kind = [folder(), file("x"), link("a/b")][usize::from(kind)].clone();
+                        let _ = tree.put(&path, kind, Meta::of_root(0o755));
+                    }
+                    Step::Link(path, target) => drop(tree.link(&path, &target)),
+                    Step::Remove(path) => {
+                        tree.remove(&path);
+                    }
+                }
+            }
+            let mut names = vec![0; tree.nodes.len()];
+            names[0] = 1;
+            let mut todo = vec![ROOT];
+            while let Some(id) = todo.pop() {
+                for child in tree.names(id).into_iter().flat_map(BTreeMap::values) {
+                    names[child.0 as usize] += 1;
+                    todo.push(*child);
+                }
+            }
+            let links: Vec<u32> = tree.nodes.iter().map(|node| node.links).collect();
+            prop_assert_eq!(names, links);
+        }
+    }
+}

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
 
 use crate::ext4::Ext4Error;
@@ -291,7 +292,11 @@ impl ImageStore {
             files,
         };
         progress.go_on()?;
-        self.shelf.publish(&object, &record)?;
+        let whole = |known: ImageRecord| {
+            let folder = self.shelf.folder(&known.id);
+            Image { record: known, names: Vec::new(), folder }.check().is_ok()
+        };
+        self.shelf.publish(&object, &record, whole)?;
         self.shelf.name(name, &record.id)?;
         Ok(record.id)
     }

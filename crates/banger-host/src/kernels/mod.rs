@@ -287,7 +287,11 @@ impl KernelStore {
         let (package, deb) = apt.download(package, progress)?;
         let record = self.make(&deb, &package, staging.path(), progress)?;
         progress.go_on()?;
-        self.shelf.publish(&staging.join("object"), &record)?;
+        let whole = |known: KernelRecord| {
+            let folder = self.shelf.folder(&known.id);
+            Kernel { record: known, names: Vec::new(), folder }.check().is_ok()
+        };
+        self.shelf.publish(&staging.join("object"), &record, whole)?;
         self.shelf.name(name, &record.id)?;
         Ok(record.id)
     }

@@ -122,34 +122,35 @@ impl<R: Record> Shelf<R> {
     }
 
     /// Publishes the folder `made` (within a staging folder) as the object of this record. If the
-    /// same object is there already, that one stays and `made` is dropped.
+    /// same object is there already and `whole`, that one stays and `made` is dropped; a damaged one
+    /// is replaced.
     ///
     /// # Errors
     /// Those of writing.
-    pub fn publish(&self, made: &Path, record: &R) -> Result<(), SupplyError> {
+    pub fn publish(
+        &self,
+        made: &Path,
+        record: &R,
+        whole: impl FnOnce(R) -> bool,
+    ) -> Result<(), SupplyError> {
         let target = self.folder(record.id());
         let text = serde_json::to_vec_pretty(record)
             .map_err(|error| SupplyError::io("write", &made.join(R::FILE), error.into()))?;
         write_durably(&made.join(R::FILE), &text)?;
         sync_all(made)?;
-        match fs::rename(made, &target) {
-            Ok(()) => sync(&self.root),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                ) && self.record(record.id()).is_ok() =>
-            {
-                Ok(())
+        let staging = self.stage()?;
+        if target.exists() {
+            if self.record(record.id()).is_ok_and(whole) {
+                return Ok(());
             }
-            Err(_) if self.record(record.id()).is_err() && target.exists() => {
-                // A damaged one in its place: the new one is whole and has the same contents.
-                fs::remove_dir_all(&target).at("replace", &target)?;
-                fs::rename(made, &target).at("publish", &target)?;
-                sync(&self.root)
-            }
-            Err(error) => Err(SupplyError::io("publish", &target, error)),
+            fs::rename(&target, staging.join("damaged")).at("replace", &target)?;
         }
+        match fs::rename(made, &target) {
+            // Another process was faster, with the same contents.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            published => published.at("publish", &target),
+        }?;
+        sync(&self.root)
     }
 
     /// Points a name to an object.
@@ -374,4 +375,138 @@ fn sync_all(path: &Path) -> Result<(), SupplyError> {
 
 fn sync(folder: &Path) -> Result<(), SupplyError> {
     fs::File::open(folder).and_then(|folder| folder.sync_all()).at("write", folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        id: String,
+        text: String,
+    }
+
+    impl Record for Note {
+        const FILE: &'static str = "note.json";
+        const KIND: Kind = Kind::Image;
+        fn id(&self) -> &str {
+            &self.id
+        }
+    }
+
+    const A: &str = "aaaa000000000001";
+    const B: &str = "aaaa000000000002";
+
+    fn add(shelf: &Shelf<Note>, id: &str, names: &[&str]) {
+        let staging = shelf.stage().unwrap();
+        let made = staging.join("object");
+        fs::create_dir(&made).unwrap();
+        fs::write(made.join("file"), vec![1; 100_000]).unwrap();
+        let note = Note { id: id.into(), text: "x".into() };
+        shelf.publish(&made, &note, |_| true).unwrap();
+        for name in names {
+            shelf.name(name, id).unwrap();
+        }
+    }
+
+    fn shelf() -> (tempfile::TempDir, Shelf<Note>) {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(folder.path().join("deep/shelf"));
+        (folder, shelf)
+    }
+
+    fn staged(shelf: &Shelf<Note>) -> usize {
+        list_folder(&shelf.staging_folder()).len()
+    }
+
+    #[test]
+    fn names_ids_and_prefixes_find_and_a_name_wins() {
+        let (_folder, shelf) = shelf();
+        assert!(shelf.list().objects.is_empty());
+        add(&shelf, A, &["debian", "aaaa"]);
+        add(&shelf, B, &[]);
+        for wanted in ["debian", A, "aaaa000000000001", "aaaa"] {
+            assert_eq!(shelf.find(wanted).unwrap(), A, "{wanted}");
+        }
+        let error = shelf.find("aaaa00").unwrap_err().to_string();
+        assert_eq!(error, format!("image `aaaa00` is ambiguous: {A}, {B}"));
+        for missing in ["", "aaa", "bbbb", "../names", "debian2", "staging", "names"] {
+            let error = shelf.find(missing).unwrap_err();
+            assert!(matches!(error, SupplyError::NotFound { .. }), "{missing}: {error}");
+        }
+        let (note, names) = shelf.resolve("debian").unwrap();
+        assert_eq!((note.id.as_str(), names), (A, vec!["aaaa".to_owned(), "debian".to_owned()]));
+    }
+
+    #[test]
+    fn bad_names_are_refused() {
+        let (_folder, shelf) = shelf();
+        for name in ["", "-x", "X", "a/b", "..", ".", "a b", A, &"x".repeat(129)] {
+            let error = shelf.name(name, A).unwrap_err();
+            assert!(matches!(error, SupplyError::BadName { .. }), "{name}");
+        }
+    }
+
+    #[test]
+    fn deleting_takes_a_name_or_the_object_and_never_what_a_vm_needs() {
+        let (_folder, shelf) = shelf();
+        add(&shelf, A, &["one", "two"]);
+        let users = [InUse { id: A.into(), vm: "otter".into() }];
+        let only_name = shelf.delete("one", &users).unwrap();
+        assert_eq!((only_name.freed_bytes, only_name.names), (0, vec!["one".to_owned()]));
+        let error = shelf.delete("two", &users).unwrap_err();
+        assert_eq!(error.to_string(), "image `two` is used by otter");
+        assert!(shelf.delete(A, &users).is_err());
+        let deleted = shelf.delete("two", &[]).unwrap();
+        assert!(deleted.freed_bytes >= 100_000);
+        assert!(matches!(shelf.find("two"), Err(SupplyError::NotFound { .. })));
+        assert_eq!((shelf.ids().len(), staged(&shelf)), (0, 0));
+    }
+
+    #[test]
+    fn pruning_spares_names_and_vms() {
+        let (_folder, shelf) = shelf();
+        let c = "cccc000000000003";
+        add(&shelf, A, &["kept"]);
+        add(&shelf, B, &[]);
+        add(&shelf, c, &[]);
+        let deleted = shelf.prune(&[InUse { id: B.into(), vm: "v".into() }]).unwrap();
+        assert_eq!(deleted.iter().map(|deleted| deleted.id.as_str()).collect::<Vec<_>>(), [c]);
+        let left: Vec<String> = shelf.list().objects.into_iter().map(|(note, _)| note.id).collect();
+        assert_eq!(left, [A, B]);
+    }
+
+    #[test]
+    fn a_damaged_object_is_listed_as_such_and_replaced_when_made_again() {
+        let (_folder, shelf) = shelf();
+        for damage in ["", "{", "{\"id\":\"bbbb000000000000\",\"text\":\"\"}"] {
+            add(&shelf, A, &["x"]);
+            fs::write(shelf.folder(A).join(Note::FILE), damage).unwrap();
+            let listing = shelf.list();
+            assert!(listing.objects.is_empty());
+            assert_eq!((listing.broken[0].id.as_str(), listing.broken[0].names.len()), (A, 1));
+            assert!(matches!(shelf.resolve("x"), Err(SupplyError::Damaged { .. })));
+        }
+        add(&shelf, A, &[]);
+        assert_eq!(shelf.resolve("x").unwrap().0.text, "x");
+        fs::remove_file(shelf.folder(A).join("file")).unwrap();
+        let staging = shelf.stage().unwrap();
+        let made = staging.join("object");
+        fs::create_dir(&made).unwrap();
+        fs::write(made.join("file"), "whole").unwrap();
+        let note = Note { id: A.into(), text: "x".into() };
+        shelf.publish(&made, &note, |_| false).unwrap();
+        assert_eq!(fs::read(shelf.folder(A).join("file")).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn a_name_to_nothing_is_not_found() {
+        let (_folder, shelf) = shelf();
+        shelf.name("ghost", A).unwrap();
+        assert!(matches!(shelf.find("ghost"), Err(SupplyError::NotFound { .. })));
+        fs::write(shelf.names_folder().join("odd"), "../../etc").unwrap();
+        assert!(matches!(shelf.find("odd"), Err(SupplyError::NotFound { .. })));
+    }
 }
