@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use banger_testkit::{Home, Options, fake_guest};
 
@@ -86,5 +88,67 @@ fn a_home_of_any_length_works() {
     let home = Home::with(Options { config, deep, ..Options::default() });
     home.ok(&["vm", "create", "--name", "web"]);
     home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+/// A home whose kernels and images are its own, to be damaged.
+fn with_own_images() -> Home {
+    let home = with_guest("good");
+    let data = home.path().join("data");
+    let shared = fs::read_link(&data).unwrap();
+    fs::remove_file(&data).unwrap();
+    let copied =
+        Command::new("cp").args(["-a", "--sparse=always"]).arg(&shared).arg(&data).status();
+    assert!(copied.unwrap().success());
+    home
+}
+
+/// The only object of a kind.
+fn object(home: &Home, kind: &str, file: &str) -> PathBuf {
+    let entries = fs::read_dir(home.path().join("data").join(kind)).unwrap();
+    let mut files = entries.map(|entry| entry.unwrap().path().join(file)).filter(|f| f.exists());
+    let found = files.next().unwrap();
+    assert_eq!(files.next(), None);
+    found
+}
+
+#[test]
+fn damaged_kernels_and_images_are_named_with_what_to_do() {
+    for (kind, file, noun) in [("kernels", "vmlinux", "kernel"), ("images", "root.ext4", "image")] {
+        let home = with_own_images();
+        let path = object(&home, kind, file);
+        let half = fs::metadata(&path).unwrap().len() / 2;
+        fs::File::options().write(true).open(&path).unwrap().set_len(half).unwrap();
+        let run = home.run(&["vm", "create", "--name", "web"]);
+        assert_eq!(run.code, 1, "{kind}: {}", run.err);
+        assert!(run.err.contains(noun) && run.err.contains("is damaged"), "{kind}: {}", run.err);
+        assert!(run.err.contains(&format!("hint: `banger {noun} delete")), "{kind}: {}", run.err);
+        if home.state("web") != "gone" {
+            home.ok(&["vm", "delete", "web"]);
+        }
+        home.finish();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_left_on_it() {
+    let id = Command::new("id").arg("-u").output().unwrap().stdout;
+    assert_eq!(id, b"0\n", "this test mounts a small file system and needs root: run it as root");
+    let home = with_guest("good");
+    let state = home.path().join("state");
+    fs::create_dir_all(&state).unwrap();
+    let mount = |args: &[&str]| {
+        let done = Command::new(args[0]).args(&args[1..]).arg(&state).status().unwrap();
+        assert!(done.success(), "{args:?}");
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs"]);
+    let run = home.run(&["vm", "create", "--name", "web"]);
+    let listed = home.state("web");
+    let left = fs::read_dir(state.join("vms")).unwrap().count();
+    home.run(&["daemon", "stop"]);
+    mount(&["umount"]);
+    assert_eq!(run.code, 5, "{}", run.err);
+    assert!(run.err.contains("No space left") && run.err.contains("hint: free"), "{}", run.err);
+    assert_eq!((listed.as_str(), left), ("gone", 0));
     home.finish();
 }

@@ -166,6 +166,11 @@ impl Engine {
         self.registry().vms.values().map(|handle| handle.published.borrow().clone()).collect()
     }
 
+    /// Number of VMs, without looking at any of them.
+    pub fn count(&self) -> usize {
+        self.registry().vms.len()
+    }
+
     /// All VMs, by name.
     pub async fn list(&self) -> Vec<VmSummary> {
         let mut list = Vec::new();

@@ -31,7 +31,7 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
         socket: api.socket.display().to_string(),
         log: api.log.display().to_string(),
         uptime_s: api.since.elapsed().as_secs(),
-        vms: api.engine.list().await.len() as u64,
+        vms: api.engine.count() as u64,
         operations: api.engine.live_operations().len() as u64,
         simulated: api.host == Host::Simulated,
         defaults: api.engine.defaults(),
