@@ -101,6 +101,10 @@ impl Bench {
 
     fn measure(&self, pairs: usize) -> anyhow::Result<Value> {
         fs::create_dir_all(&self.home)?;
+        // What a bench that was interrupted left; mostly there is nothing.
+        for left in ["parts", "bench", "exec"] {
+            let _ = self.banger(&self.home, &["vm", "delete", "-f", left]);
+        }
         let (ours, floor, ratio) = self.create_ready(pairs)?;
         let exec = self.exec(pairs)?;
         let own = self.own_cost(pairs)?;
@@ -172,11 +176,22 @@ impl Bench {
             at.and_then(|at| words.get(at + 1)).copied().with_context(|| format!("no {name}"))
         };
         let append = value("-append")?.to_owned();
-        let file = |fd: u32| -> anyhow::Result<String> {
-            let path = fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
-            Ok(path.display().to_string())
+        // QEMU moves what it gets into its fd sets, so files are told by their names.
+        let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{pid}/fd"))?
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .collect();
+        let file = |folder: &str, end: &str| -> anyhow::Result<String> {
+            let found = open
+                .iter()
+                .map(|path| path.display().to_string())
+                .find(|path| path.contains(&format!("/{folder}/")) && path.ends_with(end));
+            found.with_context(|| format!("QEMU has no {folder} file {end} open"))
         };
-        let (kernel, initramfs, modules, image) = (file(100)?, file(101)?, file(102)?, file(103)?);
+        let kernel = file("kernels", "vmlinux")?;
+        let initramfs = file("initramfs", ".cpio")?;
+        let modules = file("kernels", "modules.ext4")?;
+        let image = file("images", "root.ext4")?;
         let blank = |name: &str| -> anyhow::Result<String> {
             let folder = self.home.join("cache/blank");
             let found = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).find(|path| {
