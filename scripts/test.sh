@@ -8,15 +8,17 @@ export PATH=$PWD/.cache/tools/cargo-nextest/bin:$PATH:/usr/sbin:/sbin
 export BANGER_TEST_CACHE=${BANGER_TEST_CACHE:-$PWD/.cache/tests}
 mkdir -p "$BANGER_TEST_CACHE"
 
+status=0
 step() { printf '\n== %s\n' "$*" >&2; "$@"; }
+# A check that fails fails the whole, but does not keep the tests from running.
+check() { step "$@" || status=1; }
 
-step cargo fmt --all -- --check
-step cargo clippy --quiet --workspace --all-targets -- -D warnings
-step cargo xtask tidy
+check cargo fmt --all -- --check
+check cargo clippy --quiet --workspace --all-targets -- -D warnings
+check cargo xtask tidy
 step cargo build --quiet --workspace --exclude banger-agent
 step cargo xtask agent
 log=$(mktemp)
-status=0
 step cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 # The last lines of a run are its counts.
 summary=$(grep -E 'Summary \[' "$log" | tail -n1 | sed 's/\x1b\[[0-9;]*m//g; s/^ *//')

@@ -4,9 +4,9 @@
 //! machine:
 //!
 //! - `create_ready`: `banger vm create` as a whole, against `bench/floor.sh` with the same VMM,
-//! kernel,   initramfs and disks; the ratio is the median of the ratios of pairs;
+//!   kernel, initramfs and disks; the ratio is the median of the ratios of pairs;
 //! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets,
-//! shim   and database: everything but the guest;
+//!   shim and database: everything but the guest;
 //! - `exec_ms`: `banger exec VM -- true` on a running VM.
 
 use std::fs;

@@ -91,7 +91,7 @@ impl View {
 /// 1. descriptors are put at their numbers; all others are closed on exec, standard ones excepted;
 /// 2. groups, gid and uid are set (setgroups(2), setgid(2), setuid(2));
 /// 3. it is killed when the thread that started it ends (PR_SET_PDEATHSIG; set after the uid, since
-/// a    change of credentials clears it), and cannot gain privileges (PR_SET_NO_NEW_PRIVS);
+///    a change of credentials clears it), and cannot gain privileges (PR_SET_NO_NEW_PRIVS);
 /// 4. it sees of the file system what its [`View`] holds, if it has one (landlock(7)).
 ///
 /// # Errors

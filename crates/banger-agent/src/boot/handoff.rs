@@ -1,8 +1,8 @@
 //! The moment the machine becomes the image's: the root moves, the agent splits off, init runs.
 //!
 //! ```text
-//! init (pid 1)                       agent (child, forked after the move: it lives in the new
-//! root)   exec /sbin/init ──── pipe closes by itself ────► Ready to the host, serve
+//! init (pid 1)                       agent (child, forked after the move: its root is the new one)
+//!   exec /sbin/init ──── pipe closes by itself ────► Ready to the host, serve
 //!        └─ fails ────── reason on the pipe ───────► Failed to the host, exit; pid 1 goes down
 //! ```
 

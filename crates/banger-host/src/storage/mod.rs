@@ -3,7 +3,7 @@
 //! - `overlay`: the image is read-only and shared; the root disk is a private ext4 layer that the
 //!   agent joins over it. Nothing is copied.
 //! - `copy`: the root disk is a sparse copy of the image, grown to its virtual size; the guest
-//! grows   the file system.
+//!   grows the file system.
 //!
 //! In both the work disk is a blank ext4 of its final size.
 

@@ -122,8 +122,8 @@ impl<R: Record> Shelf<R> {
     }
 
     /// Publishes the folder `made` (within a staging folder) as the object of this record. If the
-    /// same object is there already and `whole`, that one stays and `made` is dropped; a damaged one
-    /// is replaced.
+    /// same object is there already and `whole`, that one stays and `made` is dropped; a damaged
+    /// one is replaced.
     ///
     /// # Errors
     /// Those of writing.
