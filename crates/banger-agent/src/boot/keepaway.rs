@@ -103,10 +103,10 @@ fn notes(image: &Image, interface: Option<&Interface>) -> Vec<Note> {
             ));
         }
         if image.ifupdown {
-            // `ifup -a` passes over what it believes to be up.
-            for path in ["run/network/ifstate", "run/ifstate"] {
-                notes.push(file(path, format!("lo=lo\n{name}={name}\n")));
-            }
+            // `ifup -a` passes over what it believes to be up: Debian keeps a file for each
+            // interface, busybox and ifupdown-ng one for all.
+            notes.push(file(&format!("run/network/ifstate.{name}"), format!("{name}\n")));
+            notes.push(file("run/ifstate", format!("{name}={name}\n")));
         }
     }
     if image.systemd && image.ssh {
@@ -159,7 +159,7 @@ mod tests {
         let image = Image { systemd: false, network_manager: true, ifupdown: true, ssh: true };
         let paths = paths(&image, Some(&interface()));
         assert!(paths.iter().all(|path| !path.starts_with("run/systemd")), "{paths:?}");
-        assert!(paths.contains(&"run/network/ifstate".to_owned()));
+        assert!(paths.contains(&"run/network/ifstate.eth0".to_owned()));
     }
 
     #[test]

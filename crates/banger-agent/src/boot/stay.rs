@@ -1,12 +1,11 @@
 //! Process 1 of an image without an init: runs the entry point, reaps, and ends the machine when
 //! asked, with the signals systemd takes (SIGRTMIN+4 poweroff, SIGRTMIN+5 reboot).
 
-use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use banger_agent_proto::boot::GuestConfig;
-use rustix::fs::sync;
+use rustix::fs::{Gid, Uid, sync};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::process::{WaitOptions, wait};
@@ -14,6 +13,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::agent::exec::DEFAULT_PATH;
 use crate::agent::power;
+use crate::sys::process::{ChildSetup, Terminal, spawn};
 use crate::sys::signal::{self, SignalSet, Target};
 
 /// How long processes have to end after SIGTERM.
@@ -59,8 +59,15 @@ fn start_entry_point(config: &GuestConfig) {
     let [program, arguments @ ..] = config.entrypoint.as_slice() else { return };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", DEFAULT_PATH).env("HOME", "/root");
-    command.envs(&config.env).current_dir("/").process_group(0);
-    if let Err(error) = command.spawn() {
+    command.envs(&config.env);
+    let setup = ChildSetup {
+        uid: Uid::ROOT,
+        gid: Gid::ROOT,
+        groups: vec![Gid::ROOT],
+        cwd: c"/".to_owned(),
+        terminal: Terminal::None,
+    };
+    if let Err((_, error)) = spawn(command, setup) {
         eprintln!("banger: cannot start the entry point `{program}`: {error}");
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
 
 /// Which side of a fork this is.
@@ -114,11 +115,14 @@ fn failed_stage(reader: &OwnedFd) -> SpawnStage {
 /// Descriptors a command may open unless it asks for more, as login shells have it everywhere.
 const OPEN_FILES_SOFT: u64 = 1024;
 
-fn become_child(setup: &ChildSetup) -> Result<(), (SpawnStage, rustix::io::Errno)> {
+fn become_child(setup: &ChildSetup) -> Result<(), (SpawnStage, Errno)> {
     let session = |errno| (SpawnStage::Session, errno);
     let user = |errno| (SpawnStage::User, errno);
     // The agent holds SIGTERM back to wait for it; the mask would be the command's too (execve(2)).
     super::signal::clear_mask();
+    // std leaves the mask as it is, and the agent's threads have SIGTERM blocked.
+    crate::sys::signal::unblock_all()
+        .map_err(|error| session(Errno::from_io_error(&error).unwrap_or(Errno::INVAL)))?;
     rustix::process::setsid().map_err(session)?;
     if setup.terminal == Terminal::Controlling {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;
