@@ -116,14 +116,11 @@ fn through_all_points(home: &Home) {
 
 #[test]
 fn with_a_guest_that_answers_at_once() {
-    let folder = std::env::temp_dir().join(format!("bgr-fakes-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let program = fake_guest(&folder, "good").display().to_string();
+    let program = fake_guest("good").display().to_string();
     let config = format!("qemu_bin = \"{program}\"\nvhost_device_vsock_bin = \"{program}\"\n");
     let home = Home::with(Options { config, ..Options::default() });
     through_all_points(&home);
     home.finish();
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -21,16 +21,19 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The fake guest under the name that tells it how to behave, in `folder`.
+/// The fake guest under the name that tells it how to behave: a link beside the programs.
 ///
 /// # Panics
-/// It cannot be copied there.
-pub fn fake_guest(folder: &Path, mood: &str) -> PathBuf {
-    let named = folder.join(format!("fake-guest-{mood}"));
-    if !named.exists()
-        && let Err(error) = fs::copy(program("fake-guest"), &named)
-    {
-        panic!("cannot copy the fake guest to {}: {error}", named.display());
+/// It cannot be linked there.
+pub fn fake_guest(mood: &str) -> PathBuf {
+    let fakes = folder().join("fakes");
+    let named = fakes.join(format!("fake-guest-{mood}"));
+    let linked = fs::create_dir_all(&fakes)
+        .and_then(|()| std::os::unix::fs::symlink(program("fake-guest"), &named));
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            panic!("cannot link the fake guest to {}: {error}", named.display())
+        }
+        _ => named,
     }
-    named
 }
