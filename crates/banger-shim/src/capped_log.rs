@@ -1,60 +1,93 @@
 //! A log file that cannot fill the disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use banger_shim::CappedLog;
+use banger_sys::fs::{open_folder, open_log};
 
 /// Bytes of the end that are kept for the story.
 const TAIL: usize = 4096;
 
 /// The log, open.
 pub struct Log {
-    path: PathBuf,
+    folder: OwnedFd,
+    name: String,
     cap: u64,
     file: File,
     length: u64,
     tail: Vec<u8>,
 }
 
-fn open(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
-}
-
 impl Log {
-    /// Opens the log, going on behind what an earlier run wrote.
+    /// Opens the log, going on behind what an earlier run wrote. Links and what is not the shim's
+    /// own are replaced, so that the folder may be one that somebody hostile writes to.
     pub fn open(config: &CappedLog) -> io::Result<Self> {
-        let path = PathBuf::from(&config.path);
-        let file = open(&path)?;
+        let path = Path::new(&config.path);
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = open_folder(folder.unwrap_or(Path::new(".")))?;
+        let file = open_log(&folder, name)?;
         let length = file.metadata()?.len();
-        Ok(Self { path, cap: config.cap_bytes, file, length, tail: Vec::new() })
+        let (name, cap) = (name.to_owned(), config.cap_bytes.max(1));
+        Ok(Self { folder, name, cap, file, length, tail: Vec::new() })
     }
 
     /// Adds output. A full disk loses output, never the VM.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
+        let kept = &bytes[bytes.len().saturating_sub(TAIL)..];
+        self.tail.extend_from_slice(kept);
         let surplus = self.tail.len().saturating_sub(TAIL);
         self.tail.drain(..surplus);
-        if self.length.saturating_add(bytes.len() as u64) > self.cap {
-            let mut rotated = self.path.clone().into_os_string();
-            rotated.push(".1");
-            if std::fs::rename(&self.path, rotated).is_ok()
-                && let Ok(file) = open(&self.path)
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.length > 0
+                && self.length.saturating_add(rest.len() as u64) > self.cap
+                && self.rotate().is_err()
             {
-                self.file = file;
+                return;
             }
-            self.length = 0;
-        }
-        if self.file.write_all(bytes).is_ok() {
-            self.length += bytes.len() as u64;
+            // Longer than the whole cap: in pieces.
+            let fits = usize::try_from(self.cap).unwrap_or(usize::MAX).min(rest.len());
+            let (piece, more) = rest.split_at(fits);
+            self.add(piece);
+            rest = more;
         }
     }
 
-    /// The end of what was written in this run.
+    fn add(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            match self.file.write(piece) {
+                Ok(count) if count > 0 => {
+                    self.length += count as u64;
+                    piece = &piece[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Begins anew, keeping what there is as `<name>.1`; where that cannot be, what there is goes:
+    /// better lost than without a limit.
+    fn rotate(&mut self) -> io::Result<()> {
+        let kept = format!("{}.1", self.name);
+        let renamed = rustix::fs::renameat(&self.folder, &self.name, &self.folder, kept);
+        match renamed.map_err(io::Error::from).and_then(|()| open_log(&self.folder, &self.name)) {
+            Ok(file) => self.file = file,
+            Err(_) => self.file.set_len(0)?,
+        }
+        self.length = 0;
+        Ok(())
+    }
+
+    /// The end of what was written in this run; not the part of a character at its beginning.
     pub fn tail(&self) -> String {
-        String::from_utf8_lossy(&self.tail).into_owned()
+        let partial = self.tail.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
+        String::from_utf8_lossy(&self.tail[partial..]).into_owned()
     }
 }
 
@@ -62,22 +95,57 @@ impl Log {
 mod tests {
     use super::*;
 
+    fn log(folder: &tempfile::TempDir, cap_bytes: u64) -> Log {
+        let path = folder.path().join("console.log").display().to_string();
+        Log::open(&CappedLog { path, cap_bytes }).unwrap()
+    }
+
+    fn sizes(folder: &tempfile::TempDir) -> Vec<u64> {
+        let files = std::fs::read_dir(folder).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).collect()
+    }
+
     #[test]
     fn never_more_than_twice_the_cap() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("console.log");
-        let config = CappedLog { path: path.display().to_string(), cap_bytes: 10_000 };
-        let mut log = Log::open(&config).unwrap();
-        for n in 0..1000 {
-            log.write(format!("line {n:04} {}\n", "x".repeat(50)).as_bytes());
+        // Opened again and again, as by one run after the other.
+        for run in 0..10 {
+            let mut log = log(&folder, 10_000);
+            for n in 0..100 {
+                log.write(format!("run {run} line {n:02} {}\n", "x".repeat(50)).as_bytes());
+            }
+            assert!(log.tail().ends_with("xx\n") && log.tail().contains("line 99"));
+            assert!(log.tail().len() <= TAIL);
+            assert!(sizes(&folder).iter().all(|size| *size <= 10_000), "{:?}", sizes(&folder));
         }
-        let sizes: Vec<u64> = std::fs::read_dir(&folder)
-            .unwrap()
-            .map(|f| f.unwrap().metadata().unwrap().len())
-            .collect();
-        assert_eq!(sizes.len(), 2);
-        assert!(sizes.iter().all(|size| *size <= 10_000), "{sizes:?}");
-        assert!(log.tail().ends_with("xx\n") && log.tail().contains("line 0999"));
-        assert!(log.tail().len() <= TAIL);
+        assert_eq!(sizes(&folder).len(), 2);
+    }
+
+    #[test]
+    fn not_even_when_one_piece_is_larger_than_the_cap() {
+        let folder = tempfile::tempdir().unwrap();
+        log(&folder, 1000).write(&[b'x'; 16 * 1024]);
+        assert!(sizes(&folder).iter().all(|size| *size <= 1000), "{:?}", sizes(&folder));
+    }
+
+    #[test]
+    fn not_even_when_it_cannot_be_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("console.log.1/full")).unwrap();
+        let mut log = log(&folder, 1000);
+        for _ in 0..100 {
+            log.write(&[b'x'; 100]);
+        }
+        let size = std::fs::metadata(folder.path().join("console.log")).unwrap().len();
+        assert!(size <= 1000 && size > 0, "{size}");
+    }
+
+    #[test]
+    fn the_tail_begins_with_a_whole_character() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(&folder, 1 << 20);
+        log.write("a".as_bytes());
+        log.write("€".repeat(2000).as_bytes());
+        assert!(log.tail().starts_with('€') && log.tail().len() > TAIL - 3);
     }
 }

@@ -1,11 +1,16 @@
 //! What daemon and shim say to each other.
 //!
-//! The daemon starts `banger-shim` in a VM's run folder, standard input being the gate and standard
-//! output the status pipe. The shim starts nothing until one line of JSON, a [`ShimConfig`], has
-//! come through the gate; end of file before that means exit. When both children run it writes
-//! [`STATE_FILE`], then one line of JSON, a [`ShimEvent`], to the status pipe. When they have ended
-//! it leaves [`EXIT_FILE`].
+//! The daemon starts `banger-shim` in a VM's run folder, standard input being the gate and
+//! standard output the status pipe. The shim starts nothing until one line of JSON, a
+//! [`ShimConfig`], has come through the gate; end of file before that means exit. When both
+//! children run it writes [`STATE_FILE`], then one line of JSON, a [`ShimEvent`], to the status
+//! pipe. When they have ended it leaves [`EXIT_FILE`]. SIGTERM ends both; SIGKILL too, but then
+//! nobody leaves the story.
+//!
+//! The run folder may belong to the children's uid, so the shim keeps nothing of its own there: its
+//! two files are in a folder that they cannot write to, and so should the logs be.
 
+use banger_sys::proc::ProcId;
 use serde::{Deserialize, Serialize};
 
 /// In the state folder: a [`ShimState`].
@@ -41,21 +46,22 @@ pub struct ShimConfig {
 pub struct Companion {
     /// What to start.
     pub child: Child,
-    /// Name of the socket in the run folder that tells that it is ready.
+    /// Plain name of the socket in the run folder that tells that it is ready.
     pub ready_socket: String,
     /// How long it may take, in milliseconds.
     pub ready_timeout_ms: u64,
 }
 
-/// A program to start. Its environment is empty but for `PATH`.
+/// A program to start, in the run folder and in a session of its own. Its environment is empty, its
+/// standard input is `/dev/null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Child {
-    /// Absolute path.
+    /// Absolute path, or one relative to the run folder that holds a `/`.
     pub program: String,
     /// Arguments.
     pub args: Vec<String>,
-    /// Uid and gid to run as, where the shim is root.
+    /// Uid and gid to run as, where the shim is root. Supplementary groups are dropped.
     pub run_as: Option<u32>,
     /// Files that it gets as descriptors.
     pub files: Vec<PassedFile>,
@@ -63,13 +69,14 @@ pub struct Child {
     pub view: View,
 }
 
-/// Paths that a child may open, absolute or relative to the run folder.
+/// Paths that a child may open, absolute or relative to the run folder; those that are not there
+/// are left out. Enforced by landlock(7) where the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct View {
     /// For reading.
     pub read: Vec<String>,
-    /// For writing too.
+    /// For writing too; in folders also for making and removing files and sockets.
     pub write: Vec<String>,
 }
 
@@ -77,7 +84,7 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PassedFile {
-    /// Number at which the child finds it; 100 and above.
+    /// Number at which the child finds it; 3 and above, each once.
     pub fd: i32,
     /// Absolute path.
     pub path: String,
@@ -112,6 +119,18 @@ pub struct Proc {
     pub pid: u32,
     /// Start time in clock ticks since the host's boot.
     pub start_time: u64,
+}
+
+impl From<ProcId> for Proc {
+    fn from(id: ProcId) -> Self {
+        Self { pid: id.pid, start_time: id.start_time }
+    }
+}
+
+impl From<Proc> for ProcId {
+    fn from(proc: Proc) -> Self {
+        Self { pid: proc.pid, start_time: proc.start_time }
+    }
 }
 
 /// One line on the status pipe.
@@ -163,13 +182,13 @@ pub struct ExitStory {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum ExitCause {
-    /// The VMM ended first.
+    /// The VMM ended by itself, or was killed by somebody else than the shim.
     VmmExited,
     /// The companion ended first.
     CompanionDied,
     /// The shim was asked to end (SIGTERM).
     Asked,
-    /// Not everything could be started.
+    /// Not everything could be started, or what was could not be watched.
     LaunchFailed {
         /// What.
         step: String,

@@ -1,83 +1,99 @@
 //! Just enough of QMP (QEMU's docs/interop/qmp-spec) to hear what the guest did last.
 
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use banger_shim::GuestLast;
 
-/// Longest line that is kept; longer ones are of no interest.
+/// Longest line that is kept; longer ones are of no interest and skipped to their end.
 const MAX_LINE: usize = 64 * 1024;
+/// Most pieces that are read in one go, so that who floods it cannot keep the shim from everything
+/// else.
+const GO: usize = 64;
 
 /// The shim's end of the connection.
 pub struct Qmp {
-    stream: UnixStream,
-    buffer: Vec<u8>,
+    /// Until the other end is closed.
+    stream: Option<UnixStream>,
+    line: Vec<u8>,
+    rest: Rest,
     /// What the guest did last.
     pub guest: Option<GuestLast>,
 }
 
-/// Whether there is more to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// There may be.
-    Open,
-    /// The other end is closed.
-    Ended,
+/// What becomes of the rest of a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Kept,
+    Skipped,
 }
 
 impl Qmp {
-    /// Listens on a non-blocking stream.
-    pub fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), guest: None }
+    /// Listens on a stream.
+    pub fn new(stream: UnixStream) -> std::io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: Some(stream), line: Vec::new(), rest: Rest::Kept, guest: None })
     }
 
-    /// The descriptor to poll.
-    pub fn stream(&self) -> &UnixStream {
-        &self.stream
+    /// The descriptor to poll; nothing once the other end is closed.
+    pub fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads what there is.
-    pub fn read(&mut self) -> Stream {
+    /// Reads what there is, up to a limit.
+    pub fn read(&mut self) {
         let mut piece = [0; 4096];
-        loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Stream::Ended,
+        for _ in 0..GO {
+            let Some(stream) = &mut self.stream else { return };
+            match stream.read(&mut piece) {
+                Ok(0) => self.stream = None,
                 Ok(count) => self.take(&piece[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    return Stream::Open;
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return Stream::Ended,
+                Err(_) => self.stream = None,
             }
         }
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-        while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.buffer.drain(..=end).collect();
-            self.line(&line);
-        }
-        if self.buffer.len() > MAX_LINE {
-            self.buffer.clear();
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.line.len() + part.len() > MAX_LINE {
+                self.rest = Rest::Skipped;
+                self.line.clear();
+            }
+            if self.rest == Rest::Kept {
+                self.line.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.line);
+                self.hear(&line);
+                self.rest = Rest::Kept;
+            }
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn hear(&mut self, line: &[u8]) {
         let Ok(message) = serde_json::from_slice::<serde_json::Value>(line) else { return };
         if message.get("QMP").is_some() {
-            // Without this no event is ever sent. A VMM that ended meanwhile is noticed elsewhere.
-            let _ = self.stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
+            // Without this no event is ever sent. A VMM that ended meanwhile is noticed elsewhere;
+            // one that does not read it only loses its own events.
+            if let Some(stream) = &mut self.stream {
+                let _ = stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
+            }
             return;
         }
         let reason = message.pointer("/data/reason").and_then(serde_json::Value::as_str);
         match (message.get("event").and_then(serde_json::Value::as_str), reason) {
+            // RESET is not among them: the guest goes on after it, so it says nothing of the end.
             (Some("SHUTDOWN"), Some("guest-shutdown")) => self.guest = Some(GuestLast::Shutdown),
             // A panic with `panic=-1` ends in a reset too: what was heard first is what counts.
             (Some("SHUTDOWN"), Some("guest-reset")) => {
                 self.guest.get_or_insert(GuestLast::Reset);
             }
-            (Some("GUEST_PANICKED"), _) => self.guest = Some(GuestLast::Panic),
+            (Some("GUEST_PANICKED"), _) | (Some("SHUTDOWN"), Some("guest-panic")) => {
+                self.guest = Some(GuestLast::Panic)
+            }
             _ => {}
         }
     }
@@ -89,35 +105,53 @@ mod tests {
 
     fn heard(lines: &[&str]) -> (Option<GuestLast>, String) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let mut qmp = Qmp::new(ours);
+        let mut qmp = Qmp::new(ours).unwrap();
         for line in lines {
             theirs.write_all(line.as_bytes()).unwrap();
             theirs.write_all(b"\r\n").unwrap();
+            qmp.read();
         }
-        assert_eq!(qmp.read(), Stream::Open);
+        assert!(qmp.source().is_some());
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(qmp.read(), Stream::Ended);
+        qmp.read();
+        assert!(qmp.source().is_none());
         let guest = qmp.guest;
         drop(qmp);
         let mut said = String::new();
+        // Where it was not told all, this ends in a reset connection.
         let _ = theirs.read_to_string(&mut said);
         (guest, said)
     }
 
     const GREETING: &str = r#"{"QMP": {"version": {}, "capabilities": []}}"#;
+    const OFF: &str =
+        r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#;
 
     #[test]
     fn what_the_guest_did_last() {
-        let off = r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#;
         let reset = r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
+        let goes_on = r#"{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#;
         let panic = r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#;
         let killed = r#"{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-signal"}}"#;
-        assert_eq!(heard(&[GREETING, r#"{"return": {}}"#, off]).0, Some(GuestLast::Shutdown));
+        assert_eq!(heard(&[GREETING, r#"{"return": {}}"#, OFF]).0, Some(GuestLast::Shutdown));
         assert_eq!(heard(&[GREETING, reset]).0, Some(GuestLast::Reset));
         assert_eq!(heard(&[GREETING, panic, reset]).0, Some(GuestLast::Panic));
-        assert_eq!(heard(&[GREETING, killed, "garbage", "{"]).0, None);
+        assert_eq!(heard(&[GREETING, killed, goes_on, "garbage", "{", "[1]", "7"]).0, None);
         assert_eq!(heard(&[GREETING]).1, "{\"execute\":\"qmp_capabilities\"}\n");
         assert_eq!(heard(&[]).1, "");
+    }
+
+    #[test]
+    fn a_line_without_end_is_skipped_to_its_end() {
+        let long = format!("{}{OFF}", " ".repeat(2 * MAX_LINE));
+        assert_eq!(heard(&[GREETING, &long]).0, None);
+        assert_eq!(heard(&[GREETING, &long, OFF]).0, Some(GuestLast::Shutdown));
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut qmp = Qmp::new(ours).unwrap();
+        for _ in 0..1000 {
+            theirs.write_all(&[b'x'; 4096]).unwrap();
+            qmp.read();
+            assert!(qmp.line.capacity() <= 2 * MAX_LINE);
+        }
     }
 }

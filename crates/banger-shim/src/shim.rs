@@ -1,0 +1,134 @@
+//! Everything the shim holds, and the one way it ends.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use banger_shim::{ExitCause, ExitStory, ShimConfig};
+use banger_sys::harden::become_subreaper;
+use banger_sys::signals::SignalFd;
+use rustix::process::Signal;
+
+use crate::adopted;
+use crate::life::Life;
+use crate::output::Output;
+use crate::qmp::Qmp;
+use crate::start::failed;
+use crate::turn::Event;
+
+/// How long the VMM may take to end by itself once the companion has: a companion that goes because
+/// its VMM is going is not the cause of the end.
+const FOLLOWING: Duration = Duration::from_millis(200);
+
+/// One VM's processes and their output.
+pub struct Shim {
+    /// What is wanted.
+    pub config: ShimConfig,
+    /// SIGTERM, which asks for the end, and SIGCHLD.
+    pub signals: SignalFd,
+    /// The companion.
+    pub companion: Life,
+    /// The VMM.
+    pub vmm: Life,
+    /// The VMM's standard output.
+    pub console: Output,
+    /// The VMM's standard error, and all the companion says.
+    pub log: Output,
+    /// What QMP said.
+    pub qmp: Option<Qmp>,
+}
+
+/// The children's ends of the output pipes. As long as they are held, the pipes do not end.
+pub struct Ends {
+    /// Of the console.
+    pub console: OwnedFd,
+    /// Of the log.
+    pub log: OwnedFd,
+}
+
+impl Shim {
+    /// Gets everything ready that needs no child.
+    pub fn prepare(config: ShimConfig) -> Result<(Self, Ends), ExitCause> {
+        // Before this a SIGTERM ends the shim, which has started nothing.
+        let signals = SignalFd::new(&[Signal::TERM, Signal::CHILD])
+            .map_err(|error| failed("signals", error))?;
+        become_subreaper().map_err(|error| failed("subreaper", error))?;
+        let at = |path: &str, error: io::Error| failed("logs", format!("`{path}`: {error}"));
+        let (console, console_end) =
+            Output::new(&config.console).map_err(|error| at(&config.console.path, error))?;
+        let (log, log_end) =
+            Output::new(&config.vmm_log).map_err(|error| at(&config.vmm_log.path, error))?;
+        let (companion, vmm) = (Life::NotStarted, Life::NotStarted);
+        let shim = Self { config, signals, companion, vmm, console, log, qmp: None };
+        Ok((shim, Ends { console: console_end, log: log_end }))
+    }
+
+    /// Waits for the end of either child or for a request to end both.
+    pub fn watch(&mut self) -> ExitCause {
+        loop {
+            match self.next(None, None) {
+                Ok(Event::VmmEnded) => return ExitCause::VmmExited,
+                Ok(Event::CompanionEnded) => return self.after_companion(),
+                Ok(Event::Asked) => return ExitCause::Asked,
+                Ok(Event::FolderChanged | Event::TimedOut) => {}
+                // What cannot be watched must not run.
+                Err(error) => return failed("watch", error),
+            }
+        }
+    }
+
+    fn after_companion(&mut self) -> ExitCause {
+        let deadline = Instant::now() + FOLLOWING;
+        loop {
+            match self.next(None, Some(deadline)) {
+                Ok(Event::VmmEnded) => return ExitCause::VmmExited,
+                Ok(Event::TimedOut) | Err(_) => return ExitCause::CompanionDied,
+                Ok(Event::Asked | Event::CompanionEnded | Event::FolderChanged) => {}
+            }
+        }
+    }
+
+    /// Ends what runs still, waits until it is gone, takes in what was said last, and tells how it
+    /// went.
+    pub fn finish(mut self, cause: ExitCause) -> ExitStory {
+        self.vmm.kill();
+        self.companion.kill();
+        while self.vmm.pidfd().is_some() || self.companion.pidfd().is_some() {
+            if let Err(error) = self.next(None, None) {
+                eprintln!("banger-shim: poll: {error}");
+                self.vmm.reap();
+                self.companion.reap();
+            }
+        }
+        adopted::end_all();
+        self.console.pass_on();
+        self.log.pass_on();
+        let guest = self.qmp.as_mut().and_then(|qmp| {
+            qmp.read();
+            qmp.guest
+        });
+        ExitStory {
+            vmm: self.vmm.outcome(),
+            companion: self.companion.outcome(),
+            guest,
+            console_tail: self.console.tail(),
+            vmm_log_tail: self.log.tail(),
+            ..story_of_nothing(self.config.vm, cause)
+        }
+    }
+}
+
+/// The story of a VM of which nothing was started.
+pub fn story_of_nothing(vm: String, cause: ExitCause) -> ExitStory {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    ExitStory {
+        vm,
+        cause,
+        vmm: None,
+        companion: None,
+        guest: None,
+        at_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        console_tail: String::new(),
+        vmm_log_tail: String::new(),
+    }
+}

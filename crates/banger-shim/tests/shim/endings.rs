@@ -1,0 +1,189 @@
+//! Who ends whom, and what is told of it.
+
+use std::fmt::Write;
+
+use banger_shim::{Access, ExitCause, GuestLast, Outcome, PassedFile};
+use banger_sys::proc::ProcId;
+use rustix::process::Signal;
+
+use crate::support::{STAY, Vm, gone, is_alive, signal_pid, text};
+
+const KILLED: Option<Outcome> = Some(Outcome::Signaled { signal: 9 });
+
+#[test]
+fn the_end_of_the_vmm_ends_the_companion() {
+    let vm = Vm::new();
+    let vmm = "echo Welcome to Debian; echo qemu: oops >&2; exit 3";
+    let (mut shim, state) = vm.started(&vm.both(vmm, STAY));
+    assert!(shim.wait().success());
+    assert!(!is_alive(state.companion.unwrap()));
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::VmmExited);
+    assert_eq!((story.vmm, story.companion), (Some(Outcome::Exited { code: 3 }), KILLED));
+    assert_eq!(story.console_tail, "Welcome to Debian\n");
+    assert_eq!(story.vmm_log_tail, "qemu: oops\n");
+    assert_eq!(story.guest, None);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(u128::from(story.at_unix_ms).abs_diff(now.as_millis()) < 60_000);
+    for (name, said) in [("console.log", "Welcome to Debian\n"), ("vmm.log", "qemu: oops\n")] {
+        assert_eq!(std::fs::read_to_string(vm.logs.join(name)).unwrap(), said);
+    }
+}
+
+#[test]
+fn a_killed_vmm_is_told_apart() {
+    let vm = Vm::new();
+    let (mut shim, state) = vm.started(&vm.both(STAY, STAY));
+    signal_pid(state.vmm.pid, Signal::SEGV);
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::VmmExited);
+    assert_eq!((story.vmm, story.companion), (Some(Outcome::Signaled { signal: 11 }), KILLED));
+}
+
+#[test]
+fn the_end_of_the_companion_ends_the_vmm() {
+    let vm = Vm::new();
+    let (mut shim, state) = vm.started(&vm.both(STAY, STAY));
+    signal_pid(state.companion.unwrap().pid, Signal::KILL);
+    assert!(shim.wait().success());
+    assert!(!is_alive(state.vmm));
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::CompanionDied);
+    assert_eq!((story.vmm, story.companion), (KILLED, KILLED));
+}
+
+#[test]
+fn a_companion_that_follows_its_vmm_is_not_the_cause() {
+    let vm = Vm::new();
+    // The VMM hangs up, the companion ends at once, and the VMM only after it.
+    let vmm = "echo > vmm-up; while [ ! -e companion-went ]; do :; done; exit 5";
+    let companion = "read -r x < vmm-up; : > companion-went; exit 0";
+    let (mut shim, _) = vm.started(&vm.both(vmm, companion));
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::VmmExited);
+    assert_eq!(story.vmm, Some(Outcome::Exited { code: 5 }));
+    assert_eq!(story.companion, Some(Outcome::Exited { code: 0 }));
+}
+
+#[test]
+fn a_killed_shim_takes_both_with_it() {
+    let vm = Vm::new();
+    let (mut shim, state) = vm.started(&vm.both(STAY, STAY));
+    shim.signal(Signal::KILL);
+    shim.wait();
+    gone(state.vmm);
+    gone(state.companion.unwrap());
+    assert!(!vm.state.join("exit.json").exists());
+    // A daemon that comes back finds who it was.
+    assert_eq!(vm.recorded(), state);
+}
+
+#[test]
+fn a_killed_shim_takes_both_with_it_when_they_are_somebody_else() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start a VMM as somebody else");
+        return;
+    }
+    let vm = Vm::new();
+    let mut config = vm.both(STAY, STAY);
+    config.vmm.run_as = Some(65_534);
+    let (mut shim, state) = vm.started(&config);
+    shim.signal(Signal::KILL);
+    shim.wait();
+    gone(state.vmm);
+    gone(state.companion.unwrap());
+}
+
+#[test]
+fn nobody_stays_behind() {
+    let vm = Vm::new();
+    // Children of children, in sessions of their own and without a parent.
+    let vmm = "for i in 1 2 3; do (setsid sleep 600 > /dev/null 2>&1 & echo $!); done; exit 0";
+    let story = vm.run_to_end(&vm.alone(vmm));
+    let left: Vec<u32> = story.console_tail.lines().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(left.len(), 3);
+    for pid in left {
+        assert_eq!(ProcId::of(pid), None, "process {pid} is there still");
+    }
+}
+
+#[test]
+fn adopted_processes_are_reaped_while_the_vm_runs() {
+    let vm = Vm::new();
+    // An orphan that has ended is there, as a zombie, until its new parent has reaped it.
+    let vmm = "orphan=$(sh -c 'true & echo $!'); i=0; \
+               while [ -e /proc/$orphan ] && [ $i -lt 1000000 ]; do i=$((i+1)); done; \
+               [ -e /proc/$orphan ] || echo reaped";
+    assert_eq!(vm.run_to_end(&vm.alone(vmm)).console_tail, "reaped\n");
+}
+
+#[test]
+fn the_console_stays_within_its_cap() {
+    let vm = Vm::new();
+    let mut config = vm.alone("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done");
+    config.console.cap_bytes = 20_000;
+    let story = vm.run_to_end(&config);
+    assert!(story.console_tail.ends_with("line 19998\nline 19999\n"));
+    assert!(story.console_tail.len() <= 4096);
+    let mut sizes = Vec::new();
+    for name in ["console.log", "console.log.1"] {
+        sizes.push(std::fs::metadata(vm.logs.join(name)).unwrap().len());
+    }
+    assert!(sizes.iter().all(|size| *size > 0 && *size <= 20_000), "{sizes:?}");
+}
+
+#[test]
+fn the_last_words_are_not_lost() {
+    let vm = Vm::new();
+    let mut said = String::new();
+    for n in 0..500 {
+        writeln!(said, "{n} {}", "x".repeat(100)).unwrap();
+    }
+    // As much as fits into a pipe, and the end right behind it.
+    let file = vm.path("said");
+    std::fs::write(&file, &said).unwrap();
+    let mut config = vm.alone("cat <&9; kill -KILL $$");
+    config.vmm.files = vec![PassedFile { fd: 9, path: text(&file), access: Access::Read }];
+    let story = vm.run_to_end(&config);
+    assert_eq!(story.vmm, KILLED);
+    assert_eq!(std::fs::read_to_string(vm.console()).unwrap(), said);
+    assert!(said.ends_with(&story.console_tail) && story.console_tail.len() == 4096);
+}
+
+/// A VMM that speaks QMP at descriptor 9, and says these lines once it is allowed to.
+fn qmp_vmm(lines: &[&str]) -> String {
+    let mut script = String::from(
+        "echo '{\"QMP\": {\"version\": {}, \"capabilities\": []}}' >&9; \
+         read -r said <&9; echo \"$said\"; echo '{\"return\": {}}' >&9; ",
+    );
+    for line in lines {
+        write!(script, "echo '{line}' >&9; ").unwrap();
+    }
+    script
+}
+
+#[test]
+fn what_the_guest_did_last_is_known() {
+    let shutdown = |reason: &str| {
+        format!(r#"{{"event": "SHUTDOWN", "data": {{"guest": true, "reason": "guest-{reason}"}}}}"#)
+    };
+    let panic = r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#;
+    for (lines, guest) in [
+        (vec![shutdown("shutdown")], Some(GuestLast::Shutdown)),
+        (vec![shutdown("reset")], Some(GuestLast::Reset)),
+        (vec![panic.to_owned(), shutdown("reset")], Some(GuestLast::Panic)),
+        (vec!["no JSON {".to_owned()], None),
+        (vec![], None),
+    ] {
+        let vm = Vm::new();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let mut config = vm.alone(&qmp_vmm(&lines));
+        config.qmp_fd = Some(9);
+        let story = vm.run_to_end(&config);
+        assert_eq!(story.guest, guest, "{lines:?}");
+        assert_eq!(story.cause, ExitCause::VmmExited);
+        assert_eq!(story.console_tail, "{\"execute\":\"qmp_capabilities\"}\n");
+    }
+}

@@ -1,0 +1,204 @@
+//! The gate, and starts that fail.
+
+use std::io::Write;
+
+use banger_shim::{Access, ExitCause, Outcome, PassedFile, ShimEvent};
+use rustix::process::Signal;
+
+use crate::support::{COMPANION_UP, STAY, Vm, heard, is_alive, script, text};
+
+fn nothing_was_started(vm: &Vm) {
+    for folder in [&vm.state, &vm.logs] {
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "{}", folder.display());
+    }
+}
+
+#[test]
+fn a_gate_that_closes_is_the_end() {
+    let vm = Vm::new();
+    let whole = serde_json::to_vec(&vm.alone("exit 0")).unwrap();
+    // Without its end of line even a whole configuration is none.
+    for said in [&b""[..], b"{\"vm\"", &whole] {
+        let mut shim = vm.shim();
+        shim.gate.take().unwrap().write_all(said).unwrap();
+        assert_eq!(shim.event(), None);
+        assert!(shim.wait().success());
+        nothing_was_started(&vm);
+    }
+}
+
+#[test]
+fn a_shim_that_waits_at_its_gate_can_be_ended() {
+    let vm = Vm::new();
+    let mut shim = vm.shim();
+    shim.signal(Signal::TERM);
+    shim.wait();
+    nothing_was_started(&vm);
+}
+
+#[test]
+fn what_is_no_configuration_is_refused() {
+    let vm = Vm::new();
+    let mut unknown = serde_json::to_value(vm.alone("exit 0")).unwrap();
+    unknown["surprise"] = 1.into();
+    for said in [b"hello\n".to_vec(), format!("{unknown}\n").into(), vec![b' '; 2 << 20]] {
+        let mut shim = vm.shim();
+        // It may hang up before it has heard all.
+        let _ = shim.gate.take().unwrap().write_all(&said);
+        assert_eq!(shim.failure().0, "gate");
+        assert_eq!(shim.wait().code(), Some(1));
+        nothing_was_started(&vm);
+    }
+    let mut config = vm.alone("exit 0");
+    config.state_dir = text(&vm.path("absent"));
+    let mut shim = vm.open(&config);
+    assert!(shim.failure().1.contains("absent"));
+    assert_eq!(shim.wait().code(), Some(1));
+}
+
+#[test]
+fn the_companion_is_ready_before_the_vmm_starts() {
+    let vm = Vm::new();
+    let config = vm.both(&format!("[ -S ready.sock ] && echo ordered; {STAY}"), STAY);
+    let (mut shim, state) = vm.started(&config);
+    assert_eq!(vm.recorded(), state);
+    let companion = state.companion.unwrap();
+    assert!(is_alive(state.vmm) && is_alive(companion));
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    assert!(!is_alive(state.vmm) && !is_alive(companion));
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::Asked);
+    let killed = Some(Outcome::Signaled { signal: 9 });
+    assert_eq!((story.vmm, story.companion), (killed, killed));
+    assert_eq!(story.vm, "0123456789ab");
+}
+
+#[test]
+fn a_socket_of_an_earlier_run_is_no_sign() {
+    let vm = Vm::new();
+    drop(banger_sys::unix_path::bind(&vm.run.join("ready.sock")).unwrap());
+    let mut config = vm.both("exit 0", STAY);
+    config.companion.as_mut().unwrap().child = script(STAY);
+    config.companion.as_mut().unwrap().ready_timeout_ms = 100;
+    let mut shim = vm.open(&config);
+    let (step, message) = shim.failure();
+    assert_eq!(step, "companion");
+    assert!(message.contains("`ready.sock` was not there after 100 ms"), "{message}");
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::LaunchFailed { step, message });
+    assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Signaled { signal: 9 })));
+}
+
+#[test]
+fn a_companion_that_ends_at_once_says_why() {
+    let vm = Vm::new();
+    let mut config = vm.both("exit 0", "");
+    config.companion.as_mut().unwrap().child = script("echo cannot bind >&2; exit 4");
+    let mut shim = vm.open(&config);
+    assert!(shim.failure().1.contains("ended before `ready.sock` was there: exit code 4"));
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Exited { code: 4 })));
+    assert_eq!(story.vmm_log_tail, "cannot bind\n");
+}
+
+#[test]
+fn a_start_can_be_broken_off() {
+    let vm = Vm::new();
+    let mut shim = vm.open(&vm.both("exit 0", STAY));
+    heard(&vm.run.join(COMPANION_UP));
+    shim.signal(Signal::TERM);
+    assert_eq!(shim.failure(), ("start".into(), "it was asked to end".into()));
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::Asked);
+    assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Signaled { signal: 9 })));
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_named() {
+    let vm = Vm::new();
+    let mut config = vm.both("", STAY);
+    config.vmm.program = "/nowhere/qemu".into();
+    let mut shim = vm.open(&config);
+    let _listener = vm.companion_is_up();
+    let (step, message) = shim.failure();
+    assert_eq!(step, "vmm");
+    assert!(message.starts_with("`/nowhere/qemu`: cannot execute: No such file"), "{message}");
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::LaunchFailed { step, message });
+    assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Signaled { signal: 9 })));
+    assert!(!vm.state.join("shim.json").exists());
+
+    let mut config = vm.both("", STAY);
+    config.companion.as_mut().unwrap().child.program = "/etc/passwd".into();
+    let (step, message) = vm.open(&config).failure();
+    assert_eq!(step, "companion");
+    assert!(message.contains("`/etc/passwd`: cannot execute: Permission denied"), "{message}");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_named() {
+    let vm = Vm::new();
+    let mut config = vm.alone("exit 0");
+    let path = text(&vm.path("absent.ext4"));
+    config.vmm.files = vec![PassedFile { fd: 100, path: path.clone(), access: Access::ReadWrite }];
+    let message = vm.open(&config).failure().1;
+    assert!(message.contains(&format!("cannot open `{path}`: No such file")), "{message}");
+    let mut config = vm.alone("exit 0");
+    config.console.path = text(&vm.path("absent/console.log"));
+    let (step, message) = vm.open(&config).failure();
+    assert_eq!(step, "logs");
+    assert!(message.contains("absent/console.log"), "{message}");
+}
+
+#[test]
+fn a_daemon_that_went_away_is_not_missed() {
+    let vm = Vm::new();
+    let mut shim = vm.shim();
+    drop(shim.status.take());
+    shim.open(&vm.alone(&format!("echo > vmm-up; {STAY}")));
+    vm.vmm_is_up();
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    assert_eq!(vm.story().cause, ExitCause::Asked);
+    assert!(!is_alive(vm.recorded().vmm));
+}
+
+#[test]
+fn what_ends_a_terminals_programs_does_not_end_it() {
+    let vm = Vm::new();
+    let (mut shim, state) = vm.started(&vm.alone(STAY));
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::PIPE] {
+        shim.signal(signal);
+    }
+    assert_eq!(shim.child.try_wait().unwrap(), None);
+    assert!(is_alive(state.vmm));
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    assert_eq!(shim.event(), None);
+}
+
+#[test]
+fn any_length_of_path_will_do() {
+    let deep = ["d".repeat(250), "e".repeat(250), "f".repeat(250)].join("/");
+    let vm = Vm::with_run(&deep);
+    let (mut shim, state) = vm.started(&vm.both("[ -S ready.sock ] && echo ordered", STAY));
+    assert!(shim.wait().success());
+    assert!(!is_alive(state.vmm));
+    let story = vm.story();
+    assert_eq!((story.cause, story.console_tail.as_str()), (ExitCause::VmmExited, "ordered\n"));
+}
+
+#[test]
+fn it_says_the_same_on_the_pipe_and_on_disk() {
+    let vm = Vm::new();
+    let mut shim = vm.open(&vm.alone("exit 0"));
+    let Some(ShimEvent::Started(told)) = shim.event() else { panic!("not started") };
+    assert_eq!(told, vm.recorded());
+    assert_eq!(told.companion, None);
+    assert!(shim.wait().success());
+}

@@ -1,0 +1,163 @@
+//! A VMM that was taken over by its guest: what it cannot do.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+
+use banger_shim::{Access, ExitCause, PassedFile};
+use rustix::process::Signal;
+
+use crate::support::{STAY, Vm, is_alive, text};
+
+/// A uid and gid of nobody.
+const OTHER: u32 = 65_534;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn links_in_the_way_of_the_shim_are_not_followed() {
+    let vm = Vm::new();
+    let victim = vm.path("victim");
+    fs::write(&victim, "safe").unwrap();
+    // The worst case: logs and state in the folder that the VMM may write to.
+    let mut config = vm.both("echo console; echo log >&2; exit 0", STAY);
+    config.state_dir = text(&vm.run);
+    config.console.path = text(&vm.run.join("console.log"));
+    config.console.cap_bytes = 4;
+    config.vmm_log.path = "vmm.log".into();
+    let names = [
+        "console.log",
+        "console.log.1",
+        "vmm.log",
+        "shim.json",
+        ".shim.json.new",
+        "exit.json",
+        ".exit.json.new",
+        "ready.sock",
+    ];
+    for name in names {
+        symlink(&victim, vm.run.join(name)).unwrap();
+    }
+    let mut shim = vm.open(&config);
+    let _listener = vm.companion_is_up();
+    assert!(shim.wait().success());
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "safe");
+    for name in ["console.log", "console.log.1", "vmm.log", "shim.json", "exit.json"] {
+        let meta = fs::symlink_metadata(vm.run.join(name)).unwrap();
+        assert!(meta.is_file() && meta.nlink() == 1, "{name}");
+        assert_eq!(meta.mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_log_of_somebody_else_is_replaced() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can lay a file of somebody else");
+        return;
+    }
+    let vm = Vm::new();
+    let console = vm.console();
+    fs::write(&console, "laid here").unwrap();
+    chown(&console, Some(OTHER), Some(OTHER)).unwrap();
+    vm.run_to_end(&vm.alone("echo ours"));
+    assert_eq!(fs::read_to_string(&console).unwrap(), "ours\n");
+    assert_eq!(fs::metadata(&console).unwrap().uid(), 0);
+}
+
+#[test]
+fn a_flood_on_every_channel_does_not_keep_it_from_ending() {
+    let vm = Vm::new();
+    let flood = "yes >&9 & yes >&2 & yes & ";
+    let mut config = vm.both(&format!("{flood} echo > vmm-up; wait"), "yes");
+    config.qmp_fd = Some(9);
+    config.console.cap_bytes = 100_000;
+    config.vmm_log.cap_bytes = 100_000;
+    let (mut shim, state) = vm.started(&config);
+    vm.vmm_is_up();
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    assert!(!is_alive(state.vmm));
+    assert_eq!(vm.story().cause, ExitCause::Asked);
+    for file in fs::read_dir(&vm.logs).unwrap() {
+        assert!(file.unwrap().metadata().unwrap().len() <= 100_000);
+    }
+}
+
+#[test]
+fn it_has_only_what_it_was_given() {
+    let vm = Vm::new();
+    let disk = vm.path("disk");
+    fs::write(&disk, "disk").unwrap();
+    let ask = "env; cat <&9; echo; umask; i=0; \
+               while [ $i -lt 300 ]; do [ -e /proc/$$/fd/$i ] && printf '%s ' $i; i=$((i+1)); done";
+    let mut config = vm.alone(ask);
+    config.vmm.files = vec![
+        PassedFile { fd: 9, path: text(&disk), access: Access::Read },
+        PassedFile { fd: 200, path: text(&disk), access: Access::ReadWrite },
+    ];
+    config.qmp_fd = Some(3);
+    let said = vm.run_to_end(&config).console_tail;
+    // PWD is made by the shell itself.
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("PWD=")).collect();
+    assert_eq!(said, ["disk", "0077", "0 1 2 3 9 200 "]);
+}
+
+#[test]
+fn it_sees_its_view_and_nothing_else() {
+    if !banger_sys::landlock::is_enforced() {
+        eprintln!("SKIPPED: this kernel has no Landlock");
+        return;
+    }
+    let vm = Vm::new();
+    for name in ["kernel", "secret"] {
+        fs::write(vm.path(name), name).unwrap();
+    }
+    let (kernel, secret) = (text(&vm.path("kernel")), text(&vm.path("secret")));
+    let state = text(&vm.state);
+    let mut config = vm.alone(&format!(
+        "cat {kernel}; echo; cat {secret}; echo x >> {kernel}; ls {state}; \
+         echo own > own && cat own; ln -s /etc/passwd link; mkdir folder; exit 0"
+    ));
+    config.vmm.view.read = vec![kernel, text(&vm.path("absent"))];
+    let story = vm.run_to_end(&config);
+    assert_eq!(story.console_tail, "kernel\nown\n");
+    assert_eq!(story.vmm_log_tail.matches("ermission denied").count(), 5, "{story:#?}");
+}
+
+#[test]
+fn it_is_nobody() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can start a VMM as somebody else");
+        return;
+    }
+    let vm = Vm::new();
+    // As the daemon does it: no way to the run folder by its path, only as the working directory.
+    chown(&vm.run, Some(OTHER), Some(OTHER)).unwrap();
+    let ask = "id -u; id -g; id -G; while read -r name value; do case $name in \
+               CapEff:|CapPrm:|CapBnd:|NoNewPrivs:|Groups:) echo $name $value;; esac; \
+               done < /proc/self/status; : > own && echo wrote; cat <&9";
+    let disk = vm.path("disk");
+    fs::write(&disk, "disk\n").unwrap();
+    let mut config = vm.alone(ask);
+    config.vmm.run_as = Some(OTHER);
+    config.vmm.files = vec![PassedFile { fd: 9, path: text(&disk), access: Access::ReadWrite }];
+    let said = vm.run_to_end(&config).console_tail;
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("CapBnd")).collect();
+    let none = "0000000000000000";
+    assert_eq!(
+        said,
+        [
+            "65534",
+            "65534",
+            "65534",
+            "Groups:",
+            &format!("CapPrm: {none}"),
+            &format!("CapEff: {none}"),
+            "NoNewPrivs: 1",
+            "wrote",
+            "disk",
+        ]
+    );
+    assert_eq!(fs::metadata(vm.run.join("own")).unwrap().uid(), OTHER);
+}

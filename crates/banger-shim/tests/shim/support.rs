@@ -1,0 +1,235 @@
+//! A daemon's side of the shim, with shell scripts as VMM and companion.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use banger_shim::{
+    CappedLog, Child as ChildConfig, Companion, EXIT_FILE, ExitStory, Proc, STATE_FILE, ShimConfig,
+    ShimEvent, ShimState, View,
+};
+use banger_sys::proc::{ProcId, Waited, wait};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The companion's socket.
+pub const SOCKET: &str = "ready.sock";
+/// Written to by the companion when it runs.
+pub const COMPANION_UP: &str = "companion-up";
+/// Written to by the VMM when it runs.
+pub const VMM_UP: &str = "vmm-up";
+/// A VMM or companion that stays.
+pub const STAY: &str = "exec sleep 600";
+
+/// Folders of one VM.
+pub struct Vm {
+    folder: tempfile::TempDir,
+    pub run: PathBuf,
+    pub state: PathBuf,
+    pub logs: PathBuf,
+}
+
+impl Vm {
+    pub fn new() -> Self {
+        Self::with_run("run")
+    }
+
+    /// With a run folder at this place beneath the others.
+    pub fn with_run(run: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (run, state, logs) = (at(run), at("state"), at("logs"));
+        for path in [&run, &state, &logs] {
+            fs::create_dir_all(path).unwrap();
+        }
+        for name in [COMPANION_UP, VMM_UP] {
+            let mode = Mode::from_bits_truncate(0o666);
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, run.join(name), fifo, mode, 0).unwrap();
+        }
+        Self { folder, run, state, logs }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn console(&self) -> PathBuf {
+        self.logs.join("console.log")
+    }
+
+    /// A VMM and no companion.
+    pub fn alone(&self, vmm: &str) -> ShimConfig {
+        let log = |path: PathBuf| CappedLog { path: text(&path), cap_bytes: 1 << 20 };
+        ShimConfig {
+            vm: "0123456789ab".into(),
+            state_dir: text(&self.state),
+            companion: None,
+            vmm: script(vmm),
+            console: log(self.console()),
+            vmm_log: log(self.logs.join("vmm.log")),
+            qmp_fd: None,
+        }
+    }
+
+    /// A VMM, and a companion that is up once [`Vm::companion_is_up`] returns.
+    pub fn both(&self, vmm: &str, companion: &str) -> ShimConfig {
+        let companion = Companion {
+            child: script(&format!("echo > {COMPANION_UP}; {companion}")),
+            ready_socket: SOCKET.into(),
+            ready_timeout_ms: 30_000,
+        };
+        ShimConfig { companion: Some(companion), ..self.alone(vmm) }
+    }
+
+    /// Waits until the companion runs, and makes its socket for it.
+    pub fn companion_is_up(&self) -> UnixListener {
+        heard(&self.run.join(COMPANION_UP));
+        banger_sys::unix_path::bind(&self.run.join(SOCKET)).unwrap()
+    }
+
+    /// Waits until the VMM has written to [`VMM_UP`].
+    pub fn vmm_is_up(&self) -> String {
+        heard(&self.run.join(VMM_UP))
+    }
+
+    /// Starts a shim that waits at its gate.
+    pub fn shim(&self) -> Shim {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_banger-shim"))
+            .current_dir(&self.run)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (gate, status) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
+        Shim { child, gate, status }
+    }
+
+    /// Starts a shim and opens its gate.
+    pub fn open(&self, config: &ShimConfig) -> Shim {
+        let mut shim = self.shim();
+        shim.open(config);
+        shim
+    }
+
+    /// Starts both and waits until they run.
+    pub fn started(&self, config: &ShimConfig) -> (Shim, ShimState) {
+        let mut shim = self.open(config);
+        let _listener = config.companion.is_some().then(|| self.companion_is_up());
+        match shim.event() {
+            Some(ShimEvent::Started(state)) => (shim, state),
+            other => panic!("not started: {other:?}"),
+        }
+    }
+
+    pub fn story(&self) -> ExitStory {
+        let path = self.state.join(EXIT_FILE);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    pub fn recorded(&self) -> ShimState {
+        let path = self.state.join(STATE_FILE);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    /// Runs a VMM to its end.
+    pub fn run_to_end(&self, config: &ShimConfig) -> ExitStory {
+        let mut shim = self.open(config);
+        let _listener = config.companion.is_some().then(|| self.companion_is_up());
+        assert!(shim.wait().success());
+        self.story()
+    }
+}
+
+pub fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub fn script(text: &str) -> ChildConfig {
+    ChildConfig {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), text.into()],
+        run_as: None,
+        files: Vec::new(),
+        view: View { read: Vec::new(), write: vec![".".into()] },
+    }
+}
+
+/// What somebody says into a FIFO; a panic if nobody does.
+pub fn heard(fifo: &Path) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(fifo, flags, Mode::empty()).unwrap();
+    let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&opened, PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1), "nobody writes to `{}`", fifo.display());
+    fcntl_setfl(&opened, OFlags::RDONLY).unwrap();
+    std::io::read_to_string(fs::File::from(opened)).unwrap()
+}
+
+/// A shim; killed when dropped.
+pub struct Shim {
+    pub child: Child,
+    pub gate: Option<ChildStdin>,
+    pub status: Option<BufReader<ChildStdout>>,
+}
+
+impl Shim {
+    pub fn open(&mut self, config: &ShimConfig) {
+        let mut line = serde_json::to_vec(config).unwrap();
+        line.push(b'\n');
+        self.gate.take().unwrap().write_all(&line).unwrap();
+    }
+
+    /// The next line of the status pipe; nothing at its end.
+    pub fn event(&mut self) -> Option<ShimEvent> {
+        let mut line = String::new();
+        self.status.as_mut().unwrap().read_line(&mut line).unwrap();
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
+    }
+
+    /// What it failed at.
+    pub fn failure(&mut self) -> (String, String) {
+        match self.event() {
+            Some(ShimEvent::Failed { step, message }) => (step, message),
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal_pid(self.child.id(), signal);
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        // Its children end with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal_pid(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+pub fn is_alive(proc: Proc) -> bool {
+    ProcId::from(proc).is_alive()
+}
+
+/// Waits until a process has ended.
+pub fn gone(proc: Proc) {
+    if let Some(pidfd) = ProcId::from(proc).open().unwrap() {
+        assert_eq!(wait(&pidfd, Duration::from_secs(20)).unwrap(), Waited::Ended);
+    }
+}
