@@ -92,7 +92,10 @@ pub fn unpack(
         if files > FILES_MAX || bytes > BYTES_MAX {
             return Err(bad("it has more files than a kernel".into()));
         }
-        take(&entry, length, &mut reader.content(), folder, &mut kernel)?;
+        if !take(&entry, length, &mut reader.content(), folder, &mut kernel)? {
+            stream.finish()?;
+            return Err(bad(format!("it ends within `{}`", entry.path)));
+        }
     }
     stream.finish()?;
     let (release, built_s) = kernel.ok_or_else(|| bad("it has no kernel".into()))?;
@@ -104,21 +107,22 @@ pub fn unpack(
     Ok(unpacked)
 }
 
-/// Writes a file of the package where it belongs, if it is a part we want.
+/// Writes a file of the package where it belongs, if it is a part we want; says whether the file was
+/// whole.
 fn take(
     entry: &Entry,
     length: u64,
     content: &mut dyn Read,
     folder: &Path,
     kernel: &mut Option<(String, i64)>,
-) -> Result<(), SupplyError> {
+) -> Result<bool, SupplyError> {
     let target = match part(&entry.path) {
-        None => return Ok(()),
+        None => return Ok(true),
         Some(Part::Kernel { release: found }) if length <= BZIMAGE_BYTES_MAX => {
             *kernel = Some((found.to_owned(), entry.meta.mtime_s));
             folder.join("vmlinuz")
         }
-        Some(Part::Kernel { .. }) => return Ok(()),
+        Some(Part::Kernel { .. }) => return Ok(true),
         Some(Part::Module { path }) => folder.join("lib/modules").join(path),
     };
     if let Some(parent) = target.parent() {
@@ -128,11 +132,7 @@ fn take(
     let mut options = File::options();
     let mut file =
         options.write(true).create_new(true).mode(0o644).open(&target).at("create", &target)?;
-    let written = io::copy(content, &mut file).at("write", &target)?;
-    if written != length {
-        return Err(SupplyError::io("read", &target, io::ErrorKind::UnexpectedEof.into()));
-    }
-    Ok(())
+    Ok(io::copy(content, &mut file).at("write", &target)? == length)
 }
 
 #[cfg(test)]

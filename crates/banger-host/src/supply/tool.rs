@@ -46,6 +46,11 @@ impl Tools {
         Self { search_path: folders.join(":") }
     }
 
+    /// Programs in these folders and nowhere else.
+    pub fn only(path: &str) -> Self {
+        Self { search_path: path.to_owned() }
+    }
+
     /// Path of a program, if it is installed.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.search_path.split(':').map(|folder| Path::new(folder).join(name)).find(|path| {

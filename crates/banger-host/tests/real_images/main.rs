@@ -1,0 +1,14 @@
+//! Kernels and images for real: Debian's packages, archives of every kind, ext4 as e2fsprogs sees
+//! it.
+//!
+//! The Debian image is kept in the folder `BANGER_TEST_CACHE` that all tests share, since it takes
+//! a minute to make; a changed recipe makes it anew. Needed: the network, e2fsprogs, xz,
+//! mmdebstrap.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod archives;
+mod debian;
+mod kernel;
+mod reference;
+mod support;
