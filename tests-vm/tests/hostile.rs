@@ -99,26 +99,31 @@ fn with_own_images() -> Home {
     home
 }
 
-/// The only object of a kind.
-fn object(home: &Home, kind: &str, file: &str) -> PathBuf {
-    let entries = fs::read_dir(home.path().join("data").join(kind)).unwrap();
-    let mut files = entries.map(|entry| entry.unwrap().path().join(file)).filter(|f| f.exists());
-    let found = files.next().unwrap();
-    assert_eq!(files.next(), None);
-    found
+/// File of the object that VMs are made from where nothing else was asked for.
+fn object(home: &Home, noun: &str, name: &str, file: &str) -> PathBuf {
+    let listed = home.json(&[noun, "list"]);
+    let objects = listed.as_array().unwrap();
+    let named =
+        objects.iter().find(|object| object["names"].as_array().unwrap().contains(&name.into()));
+    let id = named.unwrap()["id"].as_str().unwrap();
+    let path = home.path().join("data").join(format!("{noun}s")).join(id).join(file);
+    assert!(path.exists(), "{}", path.display());
+    path
 }
 
 #[test]
 fn damaged_kernels_and_images_are_named_with_what_to_do() {
-    for (kind, file, noun) in [("kernels", "vmlinux", "kernel"), ("images", "root.ext4", "image")] {
+    for (noun, name, file) in
+        [("kernel", "debian-cloud", "vmlinux"), ("image", "debian", "root.ext4")]
+    {
         let home = with_own_images();
-        let path = object(&home, kind, file);
+        let path = object(&home, noun, name, file);
         let half = fs::metadata(&path).unwrap().len() / 2;
         fs::File::options().write(true).open(&path).unwrap().set_len(half).unwrap();
         let run = home.run(&["vm", "create", "--name", "web"]);
-        assert_eq!(run.code, 1, "{kind}: {}", run.err);
-        assert!(run.err.contains(noun) && run.err.contains("is damaged"), "{kind}: {}", run.err);
-        assert!(run.err.contains(&format!("hint: `banger {noun} delete")), "{kind}: {}", run.err);
+        assert_eq!(run.code, 1, "{noun}: {}", run.err);
+        assert!(run.err.contains(noun) && run.err.contains("is damaged"), "{noun}: {}", run.err);
+        assert!(run.err.contains(&format!("hint: `banger {noun} delete")), "{noun}: {}", run.err);
         if home.state("web") != "gone" {
             home.ok(&["vm", "delete", "web"]);
         }

@@ -287,9 +287,9 @@ impl Engine {
         Ok(records.into_iter().map(op_view).collect())
     }
 
-    /// Operations that have not ended.
-    pub fn live_operations(&self) -> Vec<Arc<Op>> {
-        self.shared.ops.live_ops()
+    /// Resolves when no operation is under way and none is about to begin.
+    pub async fn quiet(&self) {
+        self.shared.ops.quiet().await;
     }
 
     /// Asks the agent of a VM.

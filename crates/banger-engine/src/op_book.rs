@@ -34,6 +34,7 @@ impl OpBook {
     /// # Errors
     /// The store's.
     pub async fn open(&self, kind: &str, durability: Durability) -> Result<Arc<Op>, ApiError> {
+        let _beginning = self.shared.ops.beginning();
         for _ in 0..ID_TRIES {
             let op = self.shared.new_op(kind);
             match self.shared.store.commit(vec![self.add(&op)], durability).await {

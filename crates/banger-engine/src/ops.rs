@@ -227,6 +227,18 @@ impl Progress for OpProgress {
 #[derive(Default)]
 pub struct Ops {
     inner: Mutex<OpsInner>,
+    beginning: watch::Sender<usize>,
+}
+
+/// An operation that is about to begin: until this is dropped, it counts as live.
+pub struct Beginning {
+    count: watch::Sender<usize>,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count -= 1);
+    }
 }
 
 #[derive(Default)]
@@ -249,6 +261,30 @@ impl Ops {
                 _ => {
                     inner.all.remove(&oldest);
                 }
+            }
+        }
+    }
+
+    /// Announces that an operation is about to be put on record.
+    pub fn beginning(&self) -> Beginning {
+        self.beginning.send_modify(|count| *count += 1);
+        Beginning { count: self.beginning.clone() }
+    }
+
+    /// Resolves when no operation is live and none is about to begin.
+    pub async fn quiet(&self) {
+        let mut beginning = self.beginning.subscribe();
+        loop {
+            // The sender lives in `self`, so this cannot fail.
+            let _ = beginning.wait_for(|count| *count == 0).await;
+            let live = self.live_ops();
+            if live.is_empty() {
+                return;
+            }
+            for op in live {
+                tracing::info!(op = %op.id, kind = op.kind, "waiting for it before the end");
+                // How it ended is the business of whoever asked for it.
+                let _ = op.wait().await;
             }
         }
     }
@@ -303,6 +339,26 @@ mod tests {
         let events = op.events_after(0);
         assert_eq!(events.len(), MAX_EVENTS + 1);
         assert!(events.last().unwrap().what.is_last());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_quiet_when_nothing_is_live_or_about_to_begin() {
+        let ops = Arc::new(Ops::default());
+        ops.quiet().await;
+        let beginning = ops.beginning();
+        let quiet = tokio::spawn({
+            let ops = ops.clone();
+            async move { ops.quiet().await }
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(!quiet.is_finished());
+        let op = Op::new(OpId::from_entropy(3), "recover");
+        ops.add(op.clone());
+        drop(beginning);
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(!quiet.is_finished());
+        op.end(Ok(None));
+        quiet.await.unwrap();
     }
 
     #[test]

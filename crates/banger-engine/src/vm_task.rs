@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::drivers::ExitStory;
 use crate::op_book::{InternalOp, OpBook};
-use crate::ops::Op;
+use crate::ops::{Beginning, Op};
 use crate::queue::{self, Answer, Force, Meanwhile, Queued, RequestQueue};
 use crate::record::{Existence, Fate, Inspect, VmRecord};
 use crate::recovery::Action;
@@ -109,7 +109,9 @@ pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) ->
         delete_tried: false,
         gone: Some(gone),
     };
-    tokio::spawn(task.run(first, messages, urgent_messages));
+    // What it begins with counts from now on: a daemon that is asked to end waits for it.
+    let beginning = task.shared.ops.beginning();
+    tokio::spawn(task.run(first, beginning, messages, urgent_messages));
     VmHandle { mailbox, urgent, published: receiver }
 }
 
@@ -117,10 +119,12 @@ impl VmTask {
     async fn run(
         mut self,
         first: First,
+        beginning: Beginning,
         mut mailbox: mpsc::Receiver<Message>,
         mut urgent: mpsc::Receiver<Message>,
     ) {
         self.begin_first(first).await;
+        drop(beginning);
         loop {
             if self.job.is_none() {
                 self.begin_next().await;

@@ -75,15 +75,8 @@ impl Signals {
 
 /// Waits for live operations: bounded, and cut short by a second signal.
 pub async fn drain(engine: &Engine, signals: &mut Signals) {
-    let done = async {
-        for op in engine.live_operations() {
-            tracing::info!(op = %op.id, kind = op.kind, "waiting for it before the end");
-            // How it ended is the business of whoever asked for it.
-            let _ = op.wait().await;
-        }
-    };
     tokio::select! {
-        () = done => {}
+        () = engine.quiet() => {}
         () = tokio::time::sleep(PATIENCE) => {
             tracing::warn!("operations are still under way; the next daemon finishes them");
         }

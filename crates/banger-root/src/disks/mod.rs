@@ -1,0 +1,1 @@
+//! Block devices of VMs: loop devices and device-mapper snapshots.

@@ -1,0 +1,1 @@
+//! The bridge network: leases, TAPs, filter and NAT.
