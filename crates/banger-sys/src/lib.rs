@@ -1,13 +1,16 @@
 //! The one home of `unsafe` on the host: safe wrappers around system calls, each naming its page.
 
+pub mod dm;
 #[cfg(feature = "tokio")]
 pub mod ended;
 pub mod fs;
 pub mod harden;
 pub mod landlock;
 pub mod lock;
+pub mod loopdev;
 pub mod peer;
 pub mod proc;
+pub mod reflink;
 pub mod scm;
 pub mod signals;
 pub mod sparse;
