@@ -15,6 +15,7 @@ const TAIL: usize = 4096;
 pub struct Log {
     folder: OwnedFd,
     name: String,
+    reader: Option<u32>,
     cap: u64,
     file: File,
     length: u64,
@@ -24,16 +25,16 @@ pub struct Log {
 impl Log {
     /// Opens the log, going on behind what an earlier run wrote. Links and what is not the shim's
     /// own are replaced, so that the folder may be one that somebody hostile writes to.
-    pub fn open(config: &CappedLog) -> io::Result<Self> {
+    pub fn open(config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
         let path = Path::new(&config.path);
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = open_folder(folder.unwrap_or(Path::new(".")))?;
-        let file = open_log(&folder, name)?;
+        let file = open_log(&folder, name, reader)?;
         let length = file.metadata()?.len();
         let (name, cap) = (name.to_owned(), config.cap_bytes.max(1));
-        Ok(Self { folder, name, cap, file, length, tail: Vec::new() })
+        Ok(Self { folder, name, reader, cap, file, length, tail: Vec::new() })
     }
 
     /// Adds output. A full disk loses output, never the VM.
@@ -76,7 +77,8 @@ impl Log {
     fn rotate(&mut self) -> io::Result<()> {
         let kept = format!("{}.1", self.name);
         let renamed = rustix::fs::renameat(&self.folder, &self.name, &self.folder, kept);
-        match renamed.map_err(io::Error::from).and_then(|()| open_log(&self.folder, &self.name)) {
+        let anew = || open_log(&self.folder, &self.name, self.reader);
+        match renamed.map_err(io::Error::from).and_then(|()| anew()) {
             Ok(file) => self.file = file,
             Err(_) => self.file.set_len(0)?,
         }
@@ -97,7 +99,7 @@ mod tests {
 
     fn log(folder: &tempfile::TempDir, cap_bytes: u64) -> Log {
         let path = folder.path().join("console.log").display().to_string();
-        Log::open(&CappedLog { path, cap_bytes }).unwrap()
+        Log::open(&CappedLog { path, cap_bytes }, None).unwrap()
     }
 
     fn sizes(folder: &tempfile::TempDir) -> Vec<u64> {

@@ -38,6 +38,26 @@ pub struct ShimConfig {
     pub vmm_log: CappedLog,
     /// Number at which the VMM finds its end of a QMP connection, if it speaks QMP.
     pub qmp_fd: Option<i32>,
+    /// Set where `vmm` is a jailer, which leaves the real VMM behind and ends.
+    #[serde(default)]
+    pub jailed: Option<Jailed>,
+    /// Who may read what the shim writes, where that is not the shim's own user.
+    #[serde(default)]
+    pub reader: Option<u32>,
+}
+
+/// A VMM that a jailer starts: Firecracker's docs/jailer.md. It says nothing of what its guest did
+/// last, and stays when the guest powers off, so both are taken from what the guest's kernel says on
+/// the console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jailed {
+    /// Plain name of the file in the run folder that the jailer writes the VMM's process id to.
+    pub pid_file: String,
+    /// Plain name of the socket in the run folder that tells that the VMM is ready.
+    pub ready_socket: String,
+    /// How long both may take together, in milliseconds.
+    pub ready_timeout_ms: u64,
 }
 
 /// A program that the VMM needs while it runs.
@@ -65,8 +85,9 @@ pub struct Child {
     pub run_as: Option<u32>,
     /// Files that it gets as descriptors.
     pub files: Vec<PassedFile>,
-    /// What it sees of the file system beside its own program and the system's libraries.
-    pub view: View,
+    /// What it sees of the file system beside its own program and the system's libraries; nothing
+    /// where it confines itself, since who is under landlock cannot mount.
+    pub view: Option<View>,
 }
 
 /// Paths that a child may open, absolute or relative to the run folder; those that are not there
@@ -186,6 +207,8 @@ pub enum ExitCause {
     VmmExited,
     /// The companion ended first.
     CompanionDied,
+    /// The guest powered off and its VMM stayed, so it was ended.
+    PoweredOff,
     /// The shim was asked to end (SIGTERM).
     Asked,
     /// Not everything could be started, or what was could not be watched.

@@ -1,11 +1,14 @@
 //! A child from before its start to its end.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
 use banger_shim::{Outcome, Proc};
+use banger_sys::proc::ProcId;
 use banger_sys::spawn::Spawned;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
 /// What there is of a child.
 pub enum Life {
@@ -13,8 +16,44 @@ pub enum Life {
     NotStarted,
     /// It runs, or has ended and was not looked at yet.
     Running(Spawned),
+    /// The same, of a child that somebody else started and left behind.
+    Adopted(Adopted),
     /// It was reaped.
     Ended(Outcome),
+}
+
+/// A child that its own parent left to the shim, its subreaper.
+pub struct Adopted {
+    pidfd: OwnedFd,
+    id: ProcId,
+}
+
+impl Adopted {
+    /// The child with this process id.
+    pub fn find(pid: u32) -> io::Result<Self> {
+        let gone = || io::Error::other(format!("process {pid} is gone"));
+        let id = ProcId::of(pid).ok_or_else(gone)?;
+        let pidfd = id.open()?.ok_or_else(gone)?;
+        // The number comes from a file, and only a child's cannot become another process's.
+        let parent =
+            banger_sys::proc::parent(pid).and_then(|parent| Pid::from_raw(parent.cast_signed()));
+        if parent != Some(getpid()) {
+            return Err(io::Error::other(format!("process {pid} is no child of the shim")));
+        }
+        Ok(Self { pidfd, id })
+    }
+
+    /// Waits for its end: waitid(2).
+    fn reap(&self) -> Outcome {
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Outcome::Exited { code },
+                (None, signal) => Outcome::Signaled { signal: signal.unwrap_or_default() },
+            },
+            // Somebody else reaped it, which nobody here does; it is gone in any case.
+            Ok(None) | Err(_) => Outcome::Exited { code: -1 },
+        }
+    }
 }
 
 impl Life {
@@ -22,6 +61,7 @@ impl Life {
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Running(spawned) => Some(spawned.pidfd.as_fd()),
+            Self::Adopted(adopted) => Some(adopted.pidfd.as_fd()),
             Self::NotStarted | Self::Ended(_) => None,
         }
     }
@@ -30,6 +70,7 @@ impl Life {
     pub fn proc(&self) -> Option<Proc> {
         match self {
             Self::Running(spawned) => Some(spawned.id.into()),
+            Self::Adopted(adopted) => Some(adopted.id.into()),
             Self::NotStarted | Self::Ended(_) => None,
         }
     }
@@ -38,22 +79,26 @@ impl Life {
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Ended(outcome) => Some(*outcome),
-            Self::NotStarted | Self::Running(_) => None,
+            Self::NotStarted | Self::Running(_) | Self::Adopted(_) => None,
         }
     }
 
     /// Kills it, if it runs.
     pub fn kill(&mut self) {
-        if let Self::Running(spawned) = self {
-            // One that has ended already cannot be killed, and need not be.
-            let _ = spawned.child.kill();
+        // One that has ended already cannot be killed, and need not be.
+        match self {
+            Self::Running(spawned) => drop(spawned.child.kill()),
+            Self::Adopted(adopted) => drop(pidfd_send_signal(&adopted.pidfd, Signal::KILL)),
+            Self::NotStarted | Self::Ended(_) => {}
         }
     }
 
     /// Waits for its end, if it runs.
     pub fn reap(&mut self) {
-        if let Self::Running(spawned) = self {
-            *self = Self::Ended(wait(&mut spawned.child));
+        match self {
+            Self::Running(spawned) => *self = Self::Ended(wait(&mut spawned.child)),
+            Self::Adopted(adopted) => *self = Self::Ended(adopted.reap()),
+            Self::NotStarted | Self::Ended(_) => {}
         }
     }
 }

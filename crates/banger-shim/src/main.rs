@@ -5,6 +5,8 @@
 
 mod adopted;
 mod capped_log;
+mod jailed;
+mod last_words;
 mod life;
 mod output;
 mod qmp;

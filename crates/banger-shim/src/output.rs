@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use banger_shim::CappedLog;
 
 use crate::capped_log::Log;
+use crate::last_words::LastWords;
 
 /// Most bytes that are passed on in one go, so that who floods its log cannot keep the shim from
 /// everything else. More than a pipe holds (pipe(7)).
@@ -16,15 +17,17 @@ const GO: usize = 256 * 1024;
 pub struct Output {
     pipe: Option<File>,
     log: Log,
+    /// Looked for in what is passed on, if at all.
+    pub last_words: Option<LastWords>,
 }
 
 impl Output {
     /// Makes the pipe and opens the log. The other end is for the child.
-    pub fn new(config: &CappedLog) -> io::Result<(Self, OwnedFd)> {
-        let log = Log::open(config)?;
+    pub fn new(config: &CappedLog, reader: Option<u32>) -> io::Result<(Self, OwnedFd)> {
+        let log = Log::open(config, reader)?;
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok((Self { pipe: Some(File::from(ours)), log }, theirs))
+        Ok((Self { pipe: Some(File::from(ours)), log, last_words: None }, theirs))
     }
 
     /// Becomes readable when there is something to pass on; nothing once all ends are closed.
@@ -42,6 +45,9 @@ impl Output {
                 Ok(0) => break,
                 Ok(count) => {
                     self.log.write(&piece[..count]);
+                    if let Some(last_words) = &mut self.last_words {
+                        last_words.hear(&piece[..count]);
+                    }
                     passed += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -10,6 +10,7 @@ use banger_sys::signals::SignalFd;
 use rustix::process::Signal;
 
 use crate::adopted;
+use crate::last_words::LastWords;
 use crate::life::Life;
 use crate::output::Output;
 use crate::qmp::Qmp;
@@ -36,6 +37,8 @@ pub struct Shim {
     pub log: Output,
     /// What QMP said.
     pub qmp: Option<Qmp>,
+    /// Set once the end is decided on.
+    pub ending: bool,
 }
 
 /// The children's ends of the output pipes. As long as they are held, the pipes do not end.
@@ -54,12 +57,14 @@ impl Shim {
             .map_err(|error| failed("signals", error))?;
         become_subreaper().map_err(|error| failed("subreaper", error))?;
         let at = |path: &str, error: io::Error| failed("logs", format!("`{path}`: {error}"));
-        let (console, console_end) =
-            Output::new(&config.console).map_err(|error| at(&config.console.path, error))?;
-        let (log, log_end) =
-            Output::new(&config.vmm_log).map_err(|error| at(&config.vmm_log.path, error))?;
+        let open = |log: &banger_shim::CappedLog| {
+            Output::new(log, config.reader).map_err(|error| at(&log.path, error))
+        };
+        let (mut console, console_end) = open(&config.console)?;
+        let (log, log_end) = open(&config.vmm_log)?;
+        console.last_words = config.jailed.as_ref().map(|_| LastWords::default());
         let (companion, vmm) = (Life::NotStarted, Life::NotStarted);
-        let shim = Self { config, signals, companion, vmm, console, log, qmp: None };
+        let shim = Self { config, signals, companion, vmm, console, log, qmp: None, ending: false };
         Ok((shim, Ends { console: console_end, log: log_end }))
     }
 
@@ -70,6 +75,7 @@ impl Shim {
                 Ok(Event::VmmEnded) => return ExitCause::VmmExited,
                 Ok(Event::CompanionEnded) => return self.after_companion(),
                 Ok(Event::Asked) => return ExitCause::Asked,
+                Ok(Event::PoweredOff) => return ExitCause::PoweredOff,
                 Ok(Event::FolderChanged | Event::TimedOut) => {}
                 // What cannot be watched must not run.
                 Err(error) => return failed("watch", error),
@@ -83,7 +89,9 @@ impl Shim {
             match self.next(None, Some(deadline)) {
                 Ok(Event::VmmEnded) => return ExitCause::VmmExited,
                 Ok(Event::TimedOut) | Err(_) => return ExitCause::CompanionDied,
-                Ok(Event::Asked | Event::CompanionEnded | Event::FolderChanged) => {}
+                Ok(
+                    Event::Asked | Event::CompanionEnded | Event::FolderChanged | Event::PoweredOff,
+                ) => {}
             }
         }
     }
@@ -91,6 +99,7 @@ impl Shim {
     /// Ends what runs still, waits until it is gone, takes in what was said last, and tells how it
     /// went.
     pub fn finish(mut self, cause: ExitCause) -> ExitStory {
+        self.ending = true;
         self.vmm.kill();
         self.companion.kill();
         while self.vmm.pidfd().is_some() || self.companion.pidfd().is_some() {
@@ -103,10 +112,11 @@ impl Shim {
         adopted::end_all();
         self.console.pass_on();
         self.log.pass_on();
-        let guest = self.qmp.as_mut().and_then(|qmp| {
+        let said = self.qmp.as_mut().and_then(|qmp| {
             qmp.read();
             qmp.guest
         });
+        let guest = said.or_else(|| self.console.last_words.as_ref().and_then(|last| last.guest));
         ExitStory {
             vmm: self.vmm.outcome(),
             companion: self.companion.outcome(),

@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use banger_shim::{Access, Child, Companion, ExitCause, Outcome, ShimEvent, ShimState};
+use banger_shim::{Access, Child, Companion, ExitCause, Outcome, ShimEvent, ShimState, View};
 use banger_sys::fs::{open_folder, remove};
 use banger_sys::landlock::{Rights, Ruleset};
 use banger_sys::spawn::{Credentials, Spawn, Spawned};
@@ -32,7 +32,8 @@ pub fn failed(step: &str, error: impl ToString) -> ExitCause {
     ExitCause::LaunchFailed { step: step.into(), message: error.to_string() }
 }
 
-fn about(step: &str, child: &Child, error: impl std::fmt::Display) -> ExitCause {
+/// The same, about a program.
+pub fn about(step: &str, child: &Child, error: impl std::fmt::Display) -> ExitCause {
     failed(step, format!("`{}`: {error}", child.program))
 }
 
@@ -43,7 +44,10 @@ impl Shim {
         if let Some(companion) = self.config.companion.clone() {
             self.start_companion(&companion, &ends)?;
         }
-        self.start_vmm(&ends)?;
+        match self.config.jailed.clone() {
+            Some(jailed) => self.start_jailed(&jailed, &ends)?,
+            None => self.start_vmm(&ends)?,
+        }
         drop(ends);
         let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "it is gone")) };
         let running = ShimState { companion: self.companion.proc(), vmm };
@@ -55,41 +59,46 @@ impl Shim {
     fn start_companion(&mut self, companion: &Companion, ends: &Ends) -> Result<(), ExitCause> {
         let at = |error: io::Error| about("companion", &companion.child, error);
         let name = &companion.ready_socket;
-        // Left by an earlier run it would tell of a companion that is long gone.
-        open_folder(Path::new(".")).and_then(|run| remove(run, name)).map_err(at)?;
-        // Watched from before the start, so that it cannot appear unseen.
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let watch = inotify::init(flags).map_err(|error| at(error.into()))?;
-        let seen = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&watch, ".", seen).map_err(|error| at(error.into()))?;
-        let deadline = Instant::now() + Duration::from_millis(companion.ready_timeout_ms);
+        let watch = Watch::of_socket(name, companion.ready_timeout_ms).map_err(at)?;
         let spawned = spawn(&companion.child, ends.log.as_fd(), ends.log.as_fd(), None);
         let spawned = spawned.map_err(|text| about("companion", &companion.child, text))?;
         self.companion = Life::Running(spawned);
-        // bind(2) makes the file and listen(2) follows at once, while the VMM that will connect has
-        // not even been started: there is no need to ask whether it listens.
+        self.wait_socket(&watch, name, "companion", &companion.child)
+    }
+
+    /// Waits until a program has made its socket.
+    pub fn wait_socket(
+        &mut self,
+        watch: &Watch,
+        name: &str,
+        step: &str,
+        child: &Child,
+    ) -> Result<(), ExitCause> {
+        // bind(2) makes the file and listen(2) follows at once, before anybody who will connect was
+        // told of it: there is no need to ask whether it listens.
         while !is_socket(name) {
-            match self.next(Some(watch.as_fd()), Some(deadline)).map_err(at)? {
-                Event::FolderChanged => forget_events(watch.as_fd()),
-                Event::CompanionEnded => {
-                    let how = self.companion.outcome().map(describe).unwrap_or_default();
-                    let text = format!("it ended before `{name}` was there: {how}");
-                    return Err(about("companion", &companion.child, text));
-                }
+            let event = self.next(Some(watch.events.as_fd()), Some(watch.deadline));
+            let ended = |life: &Life| {
+                let how = life.outcome().map(describe).unwrap_or_default();
+                about(step, child, format!("it ended before `{name}` was there: {how}"))
+            };
+            match event.map_err(|error| about(step, child, error))? {
+                Event::FolderChanged => watch.forget_events(),
+                Event::CompanionEnded => return Err(ended(&self.companion)),
+                Event::VmmEnded => return Err(ended(&self.vmm)),
                 Event::TimedOut => {
-                    let limit = companion.ready_timeout_ms;
-                    let text = format!("`{name}` was not there after {limit} ms");
-                    return Err(about("companion", &companion.child, text));
+                    let text = format!("`{name}` was not there after {} ms", watch.timeout_ms);
+                    return Err(about(step, child, text));
                 }
                 Event::Asked => return Err(ExitCause::Asked),
-                // There is none yet.
-                Event::VmmEnded => {}
+                Event::PoweredOff => return Err(ExitCause::PoweredOff),
             }
         }
         Ok(())
     }
 
-    fn start_vmm(&mut self, ends: &Ends) -> Result<(), ExitCause> {
+    /// Starts the VMM, or the jailer that will start it.
+    pub fn start_vmm(&mut self, ends: &Ends) -> Result<(), ExitCause> {
         let at = |error: io::Error| about("vmm", &self.config.vmm, error);
         let mut theirs = None;
         if let Some(number) = self.config.qmp_fd {
@@ -105,7 +114,36 @@ impl Shim {
     }
 }
 
-fn describe(outcome: Outcome) -> String {
+/// Watches the run folder for a socket that is about to be made.
+pub struct Watch {
+    events: OwnedFd,
+    /// When to give up.
+    pub deadline: Instant,
+    timeout_ms: u64,
+}
+
+impl Watch {
+    /// Begins watching, before whoever makes the socket is started, so that it cannot appear
+    /// unseen. One of an earlier run would tell of a program that is long gone, and is removed.
+    pub fn of_socket(name: &str, timeout_ms: u64) -> io::Result<Self> {
+        open_folder(Path::new(".")).and_then(|run| remove(run, name))?;
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let events = inotify::init(flags)?;
+        let seen = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&events, ".", seen)?;
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        Ok(Self { events, deadline, timeout_ms })
+    }
+
+    /// Empties the descriptor: the folder is looked at, whatever happened in it.
+    fn forget_events(&self) {
+        let mut events = [0; 4096];
+        while rustix::io::read(&self.events, &mut events).is_ok_and(|count| count > 0) {}
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(outcome: Outcome) -> String {
     match outcome {
         Outcome::Exited { code } => format!("exit code {code}"),
         Outcome::Signaled { signal } => format!("signal {signal}"),
@@ -114,12 +152,6 @@ fn describe(outcome: Outcome) -> String {
 
 fn is_socket(name: &str) -> bool {
     std::fs::symlink_metadata(name).is_ok_and(|meta| meta.file_type().is_socket())
-}
-
-/// Empties an inotify descriptor: the folder is looked at, whatever happened in it.
-fn forget_events(watch: BorrowedFd<'_>) {
-    let mut events = [0; 4096];
-    while rustix::io::read(watch, &mut events).is_ok_and(|count| count > 0) {}
 }
 
 /// Starts a program, confined, with its files at their numbers.
@@ -141,7 +173,8 @@ fn spawn(
     let mut descriptors: Vec<(BorrowedFd<'_>, RawFd)> =
         files.iter().map(|(file, number)| (file.as_fd(), *number)).collect();
     descriptors.extend(extra);
-    let ruleset = view(child).map_err(|error| format!("cannot make its view: {error}"))?;
+    let ruleset = child.view.as_ref().map(|paths| view(child, paths)).transpose();
+    let ruleset = ruleset.map_err(|error| format!("cannot make its view: {error}"))?;
     let spawn = Spawn {
         program: Path::new(&child.program),
         args: &child.args,
@@ -150,7 +183,7 @@ fn spawn(
         stdout,
         stderr,
         descriptors: &descriptors,
-        ruleset: Some(ruleset),
+        ruleset,
     };
     spawn.start().map_err(|error| match error.source() {
         Some(source) => format!("{error}: {source}"),
@@ -159,12 +192,12 @@ fn spawn(
 }
 
 /// What a child may open.
-fn view(child: &Child) -> io::Result<Ruleset> {
+fn view(child: &Child, paths: &View) -> io::Result<Ruleset> {
     let system = SYSTEM.iter().map(|path| (*path, Rights::ReadExecute));
     let devices = DEVICES.iter().map(|path| (*path, Rights::Device));
     let program = [(child.program.as_str(), Rights::ReadExecute)];
-    let read = child.view.read.iter().map(|path| (path.as_str(), Rights::Read));
-    let write = child.view.write.iter().map(|path| (path.as_str(), Rights::ReadWrite));
+    let read = paths.read.iter().map(|path| (path.as_str(), Rights::Read));
+    let write = paths.write.iter().map(|path| (path.as_str(), Rights::ReadWrite));
     system
         .chain(devices)
         .chain(program)

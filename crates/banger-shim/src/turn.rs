@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use banger_shim::Proc;
+use banger_shim::{GuestLast, Proc};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -21,6 +21,8 @@ pub enum Event {
     VmmEnded,
     /// The companion has ended and was reaped.
     CompanionEnded,
+    /// The guest has powered off and its VMM does not end by that.
+    PoweredOff,
     /// SIGTERM.
     Asked,
     /// The watched folder has changed.
@@ -67,6 +69,11 @@ impl Shim {
             if ready.contains(&Source::Companion) {
                 self.companion.reap();
                 return Ok(Event::CompanionEnded);
+            }
+            let last_words = self.console.last_words.as_ref().and_then(|last| last.guest);
+            if last_words == Some(GuestLast::Shutdown) && self.vmm.pidfd().is_some() && !self.ending
+            {
+                return Ok(Event::PoweredOff);
             }
             if asked == Asked::Yes {
                 return Ok(Event::Asked);

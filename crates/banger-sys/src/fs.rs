@@ -118,12 +118,22 @@ pub fn write_atomically(
     }
 }
 
-/// Opens a log to be added to: a regular file of our own with one name. Anything else that stands
-/// there is removed and a new file of mode 0600 made in its place.
+/// Opens a log to be added to: a regular file of our own, or of its `reader`, with one name. Anything
+/// else that stands there is removed and a new file of mode 0600 made in its place. It is given to
+/// the reader, if there is one; then the folder must be one that the reader cannot write to.
 ///
 /// # Errors
-/// openat(2), fstat(2), unlinkat(2); somebody puts things there faster than they are removed.
-pub fn open_log(folder: impl AsFd, name: &str) -> io::Result<File> {
+/// openat(2), fstat(2), unlinkat(2), fchown(2); somebody puts things there faster than they are
+/// removed.
+pub fn open_log(folder: impl AsFd, name: &str, reader: Option<u32>) -> io::Result<File> {
+    let file = open_own(folder, name, reader)?;
+    if let Some(uid) = reader {
+        std::os::unix::fs::fchown(&file, Some(uid), None)?;
+    }
+    Ok(file)
+}
+
+fn open_own(folder: impl AsFd, name: &str, reader: Option<u32>) -> io::Result<File> {
     let name = plain(name)?;
     let base = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..TRIES {
@@ -134,7 +144,7 @@ pub fn open_log(folder: impl AsFd, name: &str) -> io::Result<File> {
         }
         // Opening a FIFO without a reader would otherwise wait for one.
         match openat(&folder, name, base | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(there) if is_own_file(&there)? => {
+            Ok(there) if is_own_file(&there, reader)? => {
                 rustix::fs::fcntl_setfl(&there, OFlags::APPEND)?;
                 return Ok(File::from(there));
             }
@@ -149,10 +159,11 @@ pub fn open_log(folder: impl AsFd, name: &str) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-fn is_own_file(file: impl AsFd) -> io::Result<bool> {
+fn is_own_file(file: impl AsFd, reader: Option<u32>) -> io::Result<bool> {
     let stat = fstat(file)?;
+    let owners = [Some(rustix::process::geteuid().as_raw()), reader];
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        && stat.st_uid == rustix::process::geteuid().as_raw()
+        && owners.contains(&Some(stat.st_uid))
         && stat.st_nlink == 1)
 }
 
@@ -227,9 +238,9 @@ mod tests {
             symlink(&victim, folder.path().join(name)).unwrap();
         }
         write_atomically(&fd, "a", b"x", Durability::Cached).unwrap();
-        open_log(&fd, "log").unwrap().write_all(b"x").unwrap();
+        open_log(&fd, "log", None).unwrap().write_all(b"x").unwrap();
         fs::hard_link(&victim, folder.path().join("second")).unwrap();
-        open_log(&fd, "second").unwrap().write_all(b"x").unwrap();
+        open_log(&fd, "second", None).unwrap().write_all(b"x").unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "safe");
         for name in ["a", "log", "second"] {
             assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "x", "{name}");
@@ -240,11 +251,11 @@ mod tests {
     fn a_log_is_gone_on_with_and_a_fifo_is_not_waited_for() {
         let (folder, fd) = folder();
         for _ in 0..2 {
-            open_log(&fd, "log").unwrap().write_all(b"x").unwrap();
+            open_log(&fd, "log", None).unwrap().write_all(b"x").unwrap();
         }
         assert_eq!(fs::read(folder.path().join("log")).unwrap(), b"xx");
         rustix::fs::mknodat(&fd, "fifo", FileType::Fifo, OWN, 0).unwrap();
-        open_log(&fd, "fifo").unwrap().write_all(b"x").unwrap();
+        open_log(&fd, "fifo", None).unwrap().write_all(b"x").unwrap();
         assert_eq!(fs::read(folder.path().join("fifo")).unwrap(), b"x");
     }
 

@@ -33,6 +33,13 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The parent of the process that has this id now; `None` if there is none.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
+}
+
 impl ProcId {
     /// The process that has this id now.
     pub fn of(pid: u32) -> Option<Self> {
@@ -121,6 +128,13 @@ pub fn wait(pidfd: &OwnedFd, timeout: Duration) -> io::Result<Waited> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everybody_has_a_parent() {
+        let ours = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        assert_eq!(parent(std::process::id()), ours);
+        assert_eq!(parent(u32::MAX), None);
+    }
     use std::process::{Command, Stdio};
 
     #[test]

@@ -175,7 +175,7 @@ pub fn config(
         run_as,
         files: Vec::new(),
         // It makes its sockets in the run folder.
-        view: View { read: Vec::new(), write: vec![".".into()] },
+        view: Some(View { read: Vec::new(), write: vec![".".into()] }),
     };
     let log = |path| CappedLog { path: shown(path), cap_bytes: LOG_CAP };
     Ok(ShimConfig {
@@ -193,17 +193,19 @@ pub fn config(
             files: passed,
             // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The
             // resolver's files are for its user network.
-            view: View {
+            view: Some(View {
                 read: [shown(&files.kernel), shown(&files.initramfs)]
                     .into_iter()
                     .chain(RESOLVER.map(str::to_owned))
                     .collect(),
                 write: vec![".".into()],
-            },
+            }),
         },
         console: log(&layout.console_log(&vm.id)),
         vmm_log: log(&layout.vmm_log(&vm.id)),
         qmp_fd: Some(fd::MONITOR),
+        jailed: None,
+        reader: None,
     })
 }
 

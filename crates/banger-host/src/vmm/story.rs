@@ -30,6 +30,7 @@ fn tell(story: &ShimStory) -> ExitStory {
             let companion = outcome("the companion", story.companion.as_ref());
             format!("{companion}, so the VMM was ended")
         }
+        ExitCause::PoweredOff => "the guest powered off".into(),
         ExitCause::Asked => "the VMM was ended as asked".into(),
         ExitCause::LaunchFailed { step, message } => format!("{step} failed: {message}"),
     };

@@ -119,7 +119,7 @@ fn it_sees_its_view_and_nothing_else() {
         "cat {kernel}; echo; cat {secret}; echo x >> {kernel}; ls {state}; \
          echo own > own && cat own; ln -s /etc/passwd link; mkdir folder; exit 0"
     ));
-    config.vmm.view.read = vec![kernel, text(&vm.path("absent"))];
+    config.vmm.view.as_mut().unwrap().read = vec![kernel, text(&vm.path("absent"))];
     let story = vm.run_to_end(&config);
     assert_eq!(story.console_tail, "kernel\nown\n");
     assert_eq!(story.vmm_log_tail.matches("ermission denied").count(), 5, "{story:#?}");

@@ -5,4 +5,5 @@
 mod endings;
 mod gate;
 mod hostile;
+mod jailed;
 mod support;

@@ -74,6 +74,8 @@ impl Vm {
             console: log(self.console()),
             vmm_log: log(self.logs.join("vmm.log")),
             qmp_fd: None,
+            jailed: None,
+            reader: None,
         }
     }
 
@@ -158,7 +160,7 @@ pub fn script(text: &str) -> ChildConfig {
         args: vec!["-c".into(), text.into()],
         run_as: None,
         files: Vec::new(),
-        view: View { read: Vec::new(), write: vec![".".into()] },
+        view: Some(View { read: Vec::new(), write: vec![".".into()] }),
     }
 }
 

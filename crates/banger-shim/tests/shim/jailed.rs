@@ -1,0 +1,104 @@
+//! A VMM that a jailer leaves behind: a script that starts another and ends.
+
+use banger_shim::{ExitCause, GuestLast, Jailed, Outcome, ShimConfig};
+use banger_sys::proc::ProcId;
+use rustix::process::Signal;
+
+use crate::support::{SOCKET, Vm, gone, signal_pid};
+
+/// A jailer whose VMM does this once its socket is there.
+fn jailed(vm: &Vm, vmm: &str) -> ShimConfig {
+    let script = format!("setsid sh -c 'echo > vmm-up; {vmm}' & echo $! > vmm.pid");
+    ShimConfig {
+        jailed: Some(Jailed {
+            pid_file: "vmm.pid".into(),
+            ready_socket: SOCKET.into(),
+            ready_timeout_ms: 20_000,
+        }),
+        ..vm.alone(&script)
+    }
+}
+
+/// Opens the gate and plays the part of the VMM that makes the socket.
+fn started(vm: &Vm, config: &ShimConfig) -> (crate::support::Shim, banger_shim::ShimState) {
+    let mut shim = vm.open(config);
+    vm.vmm_is_up();
+    let _listener = banger_sys::unix_path::bind(&vm.run.join(SOCKET)).unwrap();
+    match shim.event() {
+        Some(banger_shim::ShimEvent::Started(state)) => (shim, state),
+        other => panic!("not started: {other:?}"),
+    }
+}
+
+#[test]
+fn what_a_jailer_leaves_behind_is_owned() {
+    let vm = Vm::new();
+    let (mut shim, state) = started(&vm, &jailed(&vm, "exec sleep 600"));
+    let written = std::fs::read_to_string(vm.run.join("vmm.pid")).unwrap();
+    assert_eq!(written.trim(), state.vmm.pid.to_string());
+    assert_eq!(banger_sys::proc::parent(state.vmm.pid), Some(shim.child.id()));
+    signal_pid(state.vmm.pid, Signal::SEGV);
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!(story.cause, ExitCause::VmmExited);
+    assert_eq!(story.vmm, Some(Outcome::Signaled { signal: 11 }));
+}
+
+#[test]
+fn it_is_ended_when_asked() {
+    let vm = Vm::new();
+    let (mut shim, state) = started(&vm, &jailed(&vm, "exec sleep 600"));
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    gone(state.vmm);
+    assert_eq!(vm.story().cause, ExitCause::Asked);
+    assert_eq!(vm.story().vmm, Some(Outcome::Signaled { signal: 9 }));
+}
+
+#[test]
+fn a_guest_that_powers_off_ends_its_vmm() {
+    let vm = Vm::new();
+    let says = "while [ ! -e ready.sock ]; do sleep 0.01; done; sleep 0.2; \
+                echo \"[   12.5] reboot: Power down\"; exec sleep 600";
+    let (mut shim, state) = started(&vm, &jailed(&vm, says));
+    assert!(shim.wait().success());
+    gone(state.vmm);
+    let story = vm.story();
+    assert_eq!((story.cause, story.guest), (ExitCause::PoweredOff, Some(GuestLast::Shutdown)));
+}
+
+#[test]
+fn a_guest_that_reboots_is_told_apart() {
+    let vm = Vm::new();
+    let says = "while [ ! -e ready.sock ]; do sleep 0.01; done; sleep 0.2; \
+                echo \"[   12.5] reboot: Restarting system\"";
+    let (mut shim, _) = started(&vm, &jailed(&vm, says));
+    assert!(shim.wait().success());
+    let story = vm.story();
+    assert_eq!((story.cause, story.guest), (ExitCause::VmmExited, Some(GuestLast::Reset)));
+    assert_eq!(story.vmm, Some(Outcome::Exited { code: 0 }));
+}
+
+#[test]
+fn a_jailer_that_fails_is_told_with_what_it_said() {
+    let vm = Vm::new();
+    let mut config = jailed(&vm, "");
+    config.vmm = crate::support::script("echo cannot chroot >&2; exit 2");
+    let mut shim = vm.open(&config);
+    let (step, message) = shim.failure();
+    assert_eq!(step, "jail");
+    assert!(message.contains("exit code 2"), "{message}");
+    shim.wait();
+    assert!(vm.story().vmm_log_tail.contains("cannot chroot"));
+}
+
+#[test]
+fn a_number_that_is_no_child_is_not_taken() {
+    let vm = Vm::new();
+    let mut config = jailed(&vm, "");
+    config.vmm = crate::support::script("echo 1 > vmm.pid");
+    let (step, message) = vm.open(&config).failure();
+    assert_eq!(step, "jail");
+    assert!(message.contains("process 1 is no child"), "{message}");
+    assert!(ProcId::of(1).is_some());
+}
