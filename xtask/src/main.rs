@@ -2,9 +2,11 @@
 
 mod agent;
 mod bench;
+mod lab;
 mod tidy;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
@@ -12,18 +14,21 @@ const USAGE: &str = "usage: cargo xtask <task>
   tidy                 check borders, style and documents
   agent                build the static guest agent and put it beside the other programs
   bench [--json] [--pairs N]
-                       create-to-ready against the same VM started by hand, and our own cost";
+                       create-to-ready against the same VM started by hand, and our own cost
+  lab …                a Firecracker host inside QEMU: `cargo xtask lab` tells more";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let root = root()?;
     match words.as_slice() {
-        ["tidy"] => tidy::run(&root),
-        ["agent"] => agent::run(&root).map(|_| ()),
-        ["bench", options @ ..] => bench::run(&root, options),
+        ["tidy"] => tidy::run(&root)?,
+        ["agent"] => drop(agent::run(&root)?),
+        ["bench", options @ ..] => bench::run(&root, options)?,
+        ["lab", words @ ..] => return lab::run(&root, words),
         _ => bail!("{USAGE}"),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The project's folder.

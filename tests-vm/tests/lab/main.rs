@@ -1,0 +1,6 @@
+//! Tests that run inside the lab: real Firecracker on a real host. `cargo xtask lab test` runs them;
+//! `cargo nextest run` leaves them out.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod smoke;

@@ -1,0 +1,85 @@
+//! Kernels and images for guests inside the lab: what the tests of this host have fetched, on a disk
+//! of its own that is made again only when they change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::payload::make;
+use super::{Build, Lab, digest, lock, must, remove};
+
+/// Room for what tests add, in MiB; nothing is kept of it.
+const SPARE_MIB: u64 = 4096;
+/// Tells one state of the folder from another: names, sizes, times and targets of links.
+const LISTING: &str = "find data cache -name staging -prune -o -printf '%p %y %s %T@ %l\\n' | sort";
+
+/// The disk, with the label `cache`: `data`, `cache` and the mark `fetched` of the test cache; none
+/// where nothing was fetched and nothing is built that could fetch.
+///
+/// # Errors
+/// Kernel or image cannot be fetched; no room.
+pub fn ready(lab: &Lab, build: Build) -> anyhow::Result<Option<PathBuf>> {
+    let tests = match std::env::var_os("BANGER_TEST_CACHE") {
+        Some(folder) => PathBuf::from(folder),
+        None => lab.root.join(".cache/tests"),
+    };
+    fs::create_dir_all(&tests)?;
+    // The lock of the tests themselves, which fetch what is missing as we do.
+    let _tests = lock(&tests)?;
+    for name in ["data", "cache"] {
+        fs::create_dir_all(tests.join(name))?;
+    }
+    if !tests.join("fetched").exists() {
+        if build == Build::AsTheyAre {
+            return Ok(None);
+        }
+        fetch(lab, &tests)?;
+    }
+    let _lab = lock(&lab.folder)?;
+    let name = format!("cache-{}.ext4", digest(LISTING, &tests)?);
+    let disk = lab.folder.join(&name);
+    if !disk.exists() {
+        let staging = lab.folder.join("cache-staging");
+        remove(&staging)?;
+        let tree = staging.join("tree");
+        fs::create_dir_all(&tree)?;
+        for part in ["data", "cache", "fetched"] {
+            let mut copy = Command::new("cp");
+            // Links, not copies: the files are only read.
+            must(copy.arg("-al").arg(tests.join(part)).arg(&tree), "the test cache")?;
+        }
+        let staged = staging.join(&name);
+        make(&tree, "cache", SPARE_MIB, &staged)?;
+        for entry in fs::read_dir(&lab.folder)?.flatten() {
+            let old = entry.file_name();
+            if old.to_string_lossy().starts_with("cache-") && entry.path().is_file() {
+                remove(&entry.path())?;
+            }
+        }
+        fs::rename(&staged, &disk)?;
+        remove(&staging)?;
+    }
+    Ok(Some(disk))
+}
+
+/// What the first test that boots a VM would do.
+fn fetch(lab: &Lab, tests: &Path) -> anyhow::Result<()> {
+    eprintln!("lab: fetching kernel and image for guests");
+    let home = lab.folder.join("fetch-home");
+    remove(&home)?;
+    fs::create_dir_all(&home)?;
+    for name in ["data", "cache"] {
+        std::os::unix::fs::symlink(tests.join(name), home.join(name))?;
+    }
+    let banger = |words: &[&str]| {
+        let mut command = Command::new(lab.root.join("target/debug/banger"));
+        command.args(words).env("BANGER_HOME", &home).env_remove("BANGER_STATE_DIR");
+        must(&mut command, &format!("`banger {}` for the lab", words.join(" ")))
+    };
+    let fetched = banger(&["kernel", "pull"]).and_then(|()| banger(&["image", "pull", "debian"]));
+    let stopped = banger(&["daemon", "stop"]);
+    fetched?;
+    stopped?;
+    fs::write(tests.join("fetched"), "")?;
+    remove(&home)
+}

@@ -1,0 +1,271 @@
+//! One run of the lab: QEMU, its disks, and what comes out of it.
+//!
+//! Nothing of a run is left but its logs: disks are written to through throw-away layers, QEMU is
+//! killed by the kernel when we die, and the run's folder goes as soon as QEMU has opened it.
+
+use std::fmt;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use super::image::Image;
+use super::{must, remove};
+
+/// Runs whose logs are kept.
+const KEPT_LOGS: usize = 10;
+/// Memory of the lab: guests of 512 MiB, ten of them at once.
+const MEMORY: &str = "6G";
+/// As many as the machines have on which this is tested.
+const CPUS: &str = "2";
+/// Bytes of the end of the output that are kept to find the tests' result in.
+const TAIL_BYTES: usize = 64 * 1024;
+
+/// What a run is made of.
+pub struct Job {
+    /// Root file system, kernel and initramfs.
+    pub image: Image,
+    /// This run's programs and command.
+    pub payload: PathBuf,
+    /// Kernels and images for guests.
+    pub cache: Option<PathBuf>,
+    /// The lab is ended after this long.
+    pub timeout: Duration,
+    /// Present where somebody sits in front of it.
+    pub terminal: Option<Terminal>,
+}
+
+/// How a run ended.
+pub struct Ended {
+    /// Exit code of what ran in the lab.
+    pub code: u8,
+    /// The end of what it said.
+    pub said: String,
+}
+
+/// Our terminal; it is as it was before when this is dropped.
+pub struct Terminal {
+    size: String,
+    kind: String,
+    settings: String,
+}
+
+impl Terminal {
+    /// Of standard input, if that is one.
+    pub fn of_ours() -> Option<Self> {
+        let stty = |word: &str| {
+            let output = Command::new("stty").arg(word).stdin(Stdio::inherit()).output().ok()?;
+            let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+            output.status.success().then_some(text)
+        };
+        let kind = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
+        Some(Self { size: stty("size")?, kind, settings: stty("-g")? })
+    }
+}
+
+/// `ROWS COLUMNS TERM`.
+impl fmt::Display for Terminal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.size, self.kind)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // QEMU restores it as well, unless it was killed.
+        let _ = Command::new("stty").arg(&self.settings).status();
+    }
+}
+
+/// Folders of one run.
+pub struct RunFolder {
+    /// Disks; removed when QEMU has opened them, and when this is dropped.
+    pub path: PathBuf,
+    /// Logs, and in `out` what the lab left in `$LAB_OUT`.
+    logs: PathBuf,
+    /// Held as long as the run: tells a run from what a killed one left.
+    _lock: fs::File,
+}
+
+impl RunFolder {
+    /// Makes them, and removes what runs left that were killed.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or removed.
+    pub fn new(lab: &Path) -> anyhow::Result<Self> {
+        let _lab = super::lock(lab)?;
+        let (runs, all_logs) = (lab.join("runs"), lab.join("logs"));
+        fs::create_dir_all(&runs)?;
+        fs::create_dir_all(&all_logs)?;
+        for entry in fs::read_dir(&runs)?.flatten() {
+            let abandoned = fs::File::open(entry.path().join("lock"))
+                .map_or(true, |lock| lock.try_lock().is_ok());
+            if abandoned {
+                remove(&entry.path())?;
+            }
+        }
+        let output = Command::new("date").arg("+%Y%m%d-%H%M%S").output()?;
+        let time = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let name = format!("{time}-{}", std::process::id());
+        let (path, logs) = (runs.join(&name), all_logs.join(&name));
+        fs::create_dir(&path)?;
+        fs::create_dir(&logs)?;
+        let lock = fs::File::create(path.join("lock"))?;
+        lock.lock()?;
+        let latest = all_logs.join("latest");
+        remove(&latest)?;
+        std::os::unix::fs::symlink(&name, &latest)?;
+        let out = lab.join("out");
+        remove(&out)?;
+        std::os::unix::fs::symlink(Path::new("logs").join(&name).join("out"), &out)?;
+        keep_newest(&all_logs)?;
+        Ok(Self { path, logs, _lock: lock })
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // What is left now is removed by the next run.
+        let _ = remove(&self.path);
+    }
+}
+
+fn keep_newest(logs: &Path) -> anyhow::Result<()> {
+    let mut all: Vec<PathBuf> = fs::read_dir(logs)?.flatten().map(|entry| entry.path()).collect();
+    all.retain(|path| !path.ends_with("latest"));
+    all.sort();
+    for old in all.iter().rev().skip(KEPT_LOGS) {
+        remove(old)?;
+    }
+    Ok(())
+}
+
+/// QEMU, killed when dropped.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Boots the lab, shows what it says, and waits for its end.
+///
+/// # Errors
+/// QEMU cannot be started, the time is over, the lab ended without a verdict.
+pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
+    eprintln!("lab: booting (logs: {})", run.logs.display());
+    let mut command = qemu(run, job);
+    if job.terminal.is_none() {
+        // At an end of file on its side QEMU would tell the lab that nobody listens: a pipe has none.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    }
+    command.stderr(fs::File::create(run.logs.join("qemu.log"))?);
+    let child = command.spawn().context("cannot run `setpriv`: install `util-linux`")?;
+    let mut qemu = Qemu(child);
+    let output = fs::File::create(run.logs.join("output.log"))?;
+    let shown = qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output)));
+    let waited = wait(&mut qemu, run, job.timeout);
+    drop(qemu);
+    let said = match shown.map(thread::JoinHandle::join) {
+        None => String::new(),
+        Some(Ok(said)) => said?,
+        Some(Err(_)) => bail!("the thread that shows the output panicked"),
+    };
+    waited?;
+    Ok(Ended { code: verdict(run)?, said })
+}
+
+fn wait(qemu: &mut Qemu, run: &RunFolder, timeout: Duration) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let parent = std::os::unix::process::parent_id();
+    let mut opened = false;
+    while qemu.0.try_wait()?.is_none() {
+        if began.elapsed() > timeout {
+            bail!("the lab did not end within {} minutes", timeout.as_secs() / 60);
+        }
+        if std::os::unix::process::parent_id() != parent {
+            bail!("whoever started the lab is gone");
+        }
+        // The kernel's first words come when QEMU has opened its disks.
+        if !opened && fs::metadata(run.logs.join("boot.log")).is_ok_and(|log| log.len() > 0) {
+            opened = true;
+            remove(&run.path)?;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Copies output to ours and to the log as it comes; returns the end of it.
+fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<String> {
+    let mut tail: Vec<u8> = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(String::from_utf8_lossy(&tail).into_owned());
+        }
+        let bytes = &buffer[..count];
+        let mut ours = std::io::stdout().lock();
+        ours.write_all(bytes)?;
+        ours.flush()?;
+        log.write_all(bytes)?;
+        tail.extend_from_slice(bytes);
+        let surplus = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..surplus);
+    }
+}
+
+/// Unpacks what the lab sent at its end; the exit code is in it.
+fn verdict(run: &RunFolder) -> anyhow::Result<u8> {
+    let archive = run.logs.join("result.tar");
+    let sent = fs::metadata(&archive).is_ok_and(|archive| archive.len() > 0);
+    ensure!(sent, "the lab ended without a verdict; see {}", run.logs.display());
+    let mut unpack = Command::new("tar");
+    unpack.args(["--no-same-owner", "--no-same-permissions", "-xf"]).arg(&archive);
+    must(unpack.arg("-C").arg(&run.logs), "what the lab sent is cut off")?;
+    remove(&archive)?;
+    let code = fs::read_to_string(run.logs.join("exit-code")).context("no exit code came")?;
+    code.trim().parse().with_context(|| format!("`{}` is no exit code", code.trim()))
+}
+
+fn qemu(run: &RunFolder, job: &Job) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-name", "lab"]);
+    // Layers that are thrown away lie here, without a name.
+    command.env("TMPDIR", run.path.parent().unwrap_or(&run.path));
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm"]);
+    command.args(["-smp", CPUS, "-m", MEMORY, "-nic", "user,model=virtio-net-pci,ipv6=off"]);
+    command.args(["-object", "rng-random,id=random,filename=/dev/urandom"]);
+    command.args(["-device", "virtio-rng-pci,rng=random", "-device", "virtio-serial-pci"]);
+    command.arg("-kernel").arg(&job.image.kernel).arg("-initrd").arg(&job.image.initrd);
+    command.args(["-append", "root=LABEL=lab rw console=ttyS0 net.ifnames=0 panic=1"]);
+    let mut disks = vec![("lab", &job.image.disk), ("payload", &job.payload)];
+    disks.extend(job.cache.as_ref().map(|cache| ("cache", cache)));
+    for (name, file) in disks {
+        let file = file.display();
+        command.arg("-drive").arg(format!(
+            "if=none,id={name},file={file},format=raw,snapshot=on,cache=unsafe,discard=unmap"
+        ));
+        command.arg("-device").arg(format!("virtio-blk-pci,drive={name},serial={name}"));
+    }
+    let log = |name: &str| run.logs.join(name).display().to_string();
+    command.arg("-chardev").arg(format!("file,id=boot,path={}", log("boot.log")));
+    command.args(["-serial", "chardev:boot"]);
+    command.arg("-chardev").arg(format!("file,id=result,path={}", log("result.tar")));
+    command.args(["-device", "virtserialport,chardev=result,name=lab.result"]);
+    command.args(["-chardev", "stdio,id=io,signal=off"]);
+    // For a program a clean channel, for a person a terminal.
+    command.args(match job.terminal {
+        None => ["-device", "virtserialport,chardev=io,name=lab.io"],
+        Some(_) => ["-device", "virtconsole,chardev=io"],
+    });
+    command
+}

@@ -1,0 +1,234 @@
+//! The lab: a Debian host with systemd and a working `/dev/kvm`, inside QEMU under emulation, where
+//! tests run with the real Firecracker. See docs/lab.md.
+
+mod cache;
+mod fixture;
+mod image;
+mod machine;
+mod payload;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use machine::{Job, Terminal};
+
+const USAGE: &str = "usage: cargo xtask lab <command>
+  build                    make the lab's disk and fetch Firecracker, if that was not done yet
+  test [OPTIONS] [FILTER…] run the tests of tests-vm/tests/lab in the lab
+  verify [OPTIONS]         the tests whose names have `verify` in them
+  run [OPTIONS] -- CMD…    run a command in the lab, as root
+  shell [OPTIONS]          a root shell in the lab
+
+options:
+  --timeout-min N          end the lab after that many minutes (60)
+  --with FILE              put another file into the lab's folder of programs (repeatable)
+  --no-build               take the programs as the last build left them";
+/// How long a lab may run.
+const TIMEOUT_MIN: u64 = 60;
+
+/// Where the lab's files are.
+pub struct Lab {
+    /// The project.
+    root: PathBuf,
+    /// Everything of the lab that is made.
+    folder: PathBuf,
+}
+
+/// What the command line asks for beside the command.
+struct Options<'a> {
+    timeout: Duration,
+    build: Build,
+    more: Vec<&'a str>,
+    rest: Vec<&'a str>,
+}
+
+/// Whether this tree's programs are built first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Build {
+    First,
+    AsTheyAre,
+}
+
+/// Runs one command of the lab; the exit code is that of what ran in it.
+///
+/// # Errors
+/// The lab could not be made or started, or gave no verdict.
+pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
+    let lab = Lab { root: root.to_owned(), folder: root.join(".cache/lab") };
+    fs::create_dir_all(&lab.folder)?;
+    let Some((verb, words)) = words.split_first() else { bail!("{USAGE}") };
+    let options = options(words)?;
+    let rest = options.rest.as_slice();
+    match (*verb, rest) {
+        ("build", []) => {
+            image::ready(&lab)?;
+            fixture::ready(&lab)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ("test", filters) => lab.test(&options, filters),
+        ("verify", []) => lab.test(&options, &["verify"]),
+        ("run", [_, ..]) => lab.command(&options, rest, None),
+        ("shell", []) => {
+            let terminal = Terminal::of_ours().context("`lab shell` needs a terminal")?;
+            lab.command(&options, &["bash", "--login"], Some(terminal))
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+/// Options stand before `--` or the first word that is none.
+fn options<'a>(words: &[&'a str]) -> anyhow::Result<Options<'a>> {
+    let mut options = Options {
+        timeout: minutes(TIMEOUT_MIN),
+        build: Build::First,
+        more: Vec::new(),
+        rest: Vec::new(),
+    };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--no-build" => options.build = Build::AsTheyAre,
+            "--with" => options.more.push(words.next().context("`--with` needs a file")?),
+            "--timeout-min" => {
+                let count = words.next().context("`--timeout-min` needs a number")?;
+                let count = count.parse().with_context(|| format!("`{count}` is no number"))?;
+                ensure!((1..=1440).contains(&count), "`--timeout-min` is from 1 to 1440");
+                options.timeout = minutes(count);
+            }
+            "--" => {
+                options.rest.extend(words);
+                break;
+            }
+            option if option.starts_with('-') => bail!("unknown option `{option}`\n{USAGE}"),
+            word => {
+                options.rest.push(word);
+                options.rest.extend(words);
+                break;
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+impl Lab {
+    fn test(&self, options: &Options, filters: &[&str]) -> anyhow::Result<ExitCode> {
+        let command = [&["lab", "--test-threads=1", "--nocapture"], filters].concat();
+        let ended = self.start(options, &command, None)?;
+        let counts = report::counts(&ended.said)
+            .context("the tests did not come to their end; see `.cache/lab/logs/latest`")?;
+        ensure!(counts.passed + counts.failed > 0, "no test has a name with {filters:?} in it");
+        println!("{counts}");
+        Ok(ended.code.into())
+    }
+
+    fn command(
+        &self,
+        options: &Options,
+        command: &[&str],
+        terminal: Option<Terminal>,
+    ) -> anyhow::Result<ExitCode> {
+        Ok(self.start(options, command, terminal)?.code.into())
+    }
+
+    fn start(
+        &self,
+        options: &Options,
+        command: &[&str],
+        terminal: Option<Terminal>,
+    ) -> anyhow::Result<machine::Ended> {
+        let image = image::ready(self)?;
+        let fixture = fixture::ready(self)?;
+        let programs = payload::programs(&self.root, options.build)?;
+        let cache = cache::ready(self, options.build)?;
+        let run = machine::RunFolder::new(&self.folder)?;
+        let load = payload::Load {
+            programs: &programs,
+            fixture: &fixture,
+            more: &options.more,
+            command,
+            terminal: terminal.as_ref(),
+        };
+        let payload = payload::disk(self, &run, &load)?;
+        machine::run(&run, &Job { image, payload, cache, timeout: options.timeout, terminal })
+    }
+}
+
+/// Runs a program that must succeed; what it says is shown only if it does not.
+fn must(command: &mut Command, hint: &str) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run `{name}`: {hint}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let told = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "`{name}` failed: {hint}\n{told}{said}");
+    Ok(())
+}
+
+/// SHA-256 of a file, in hexadecimal digits.
+fn sha256(path: &Path) -> anyhow::Result<String> {
+    let output = Command::new("sha256sum").arg(path).output().context("cannot run `sha256sum`")?;
+    ensure!(output.status.success(), "cannot read {}", path.display());
+    let text = String::from_utf8_lossy(&output.stdout);
+    // A backslash stands before the digits where the name has odd characters.
+    let digits = text.trim_start_matches('\\').split_whitespace().next().unwrap_or_default();
+    Ok(digits.to_owned())
+}
+
+/// Sixteen digits of what a shell command prints that runs in a folder.
+fn digest(script: &str, folder: &Path) -> anyhow::Result<String> {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("set -o pipefail; ({script}) | sha256sum")]).current_dir(folder);
+    let output = shell.output().context("cannot run bash")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cannot look through {}: {said}", folder.display());
+    Ok(String::from_utf8_lossy(&output.stdout).chars().take(16).collect())
+}
+
+/// Holds the lab's lock while something that runs share is made.
+fn lock(folder: &Path) -> anyhow::Result<fs::File> {
+    let path = folder.join("lock");
+    let lock = fs::File::create(&path).with_context(|| format!("{}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(lock)
+}
+
+/// Removes a file or folder; that it is not there is fine.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let removed = if path.is_dir() && !path.is_symlink() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_end_where_the_command_begins() {
+        let words = ["--timeout-min", "5", "--", "ls", "--no-build"];
+        let found = options(&words).unwrap();
+        assert_eq!(found.timeout, Duration::from_secs(300));
+        assert_eq!((found.build, found.rest), (Build::First, vec!["ls", "--no-build"]));
+        let found = options(&["--no-build", "jail", "dm"]).unwrap();
+        assert_eq!((found.build, found.rest), (Build::AsTheyAre, vec!["jail", "dm"]));
+        assert!(options(&["--timeout-min"]).is_err());
+        assert!(options(&["--timeout-min", "0"]).is_err());
+        assert!(options(&["--other"]).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! What is new at every run, on a disk of its own: this tree's programs and the command.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::machine::{RunFolder, Terminal};
+use super::{Build, Lab, must};
+
+/// Packages whose programs go into the lab.
+const PACKAGES: [&str; 6] =
+    ["banger", "bangerd", "banger-shim", "banger-root", "banger-testkit", "tests-vm"];
+/// Room that is left on the disk, in MiB.
+const SPARE_MIB: u64 = 128;
+
+/// Programs to copy: name in the lab, file on this host.
+pub struct Programs(Vec<(String, PathBuf)>);
+
+/// What is put on the disk.
+pub struct Load<'a> {
+    /// This tree's programs.
+    pub programs: &'a Programs,
+    /// Folder with Firecracker.
+    pub fixture: &'a Path,
+    /// More files for the folder of programs.
+    pub more: &'a [&'a str],
+    /// What runs in the lab.
+    pub command: &'a [&'a str],
+    /// Where it has a terminal.
+    pub terminal: Option<&'a Terminal>,
+}
+
+/// Builds the programs, or takes them as they are.
+///
+/// # Errors
+/// Something does not build, or was never built.
+pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
+    let debug = root.join("target/debug");
+    let list = debug.join("lab-programs.json");
+    if build == Build::First {
+        let mut built = cargo_build(root)?;
+        super::super::agent::run(root)?;
+        built.push(("guest/banger-agent".to_owned(), debug.join("guest/banger-agent")));
+        let text: Vec<Value> =
+            built.iter().map(|(name, path)| serde_json::json!([name, path])).collect();
+        fs::write(&list, Value::from(text).to_string())?;
+    }
+    // Without a build there may be none; a command may not need them.
+    let text = fs::read(&list).unwrap_or_else(|_| b"[]".to_vec());
+    let built: Vec<Value> = serde_json::from_slice(&text)?;
+    let entry =
+        |entry: &Value| Some((entry[0].as_str()?.to_owned(), PathBuf::from(entry[1].as_str()?)));
+    Ok(Programs(built.iter().filter_map(entry).collect()))
+}
+
+/// All in one call, so that features are those of one build; the test binary's name has a hash in
+/// it, which only cargo knows.
+fn cargo_build(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    eprintln!("lab: building");
+    let mut packages = Vec::new();
+    for package in PACKAGES {
+        packages.extend(["--package", package]);
+    }
+    let output = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(["build", "--quiet", "--bins", "--test", "lab", "--message-format=json"])
+        .args(packages)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let messages: Vec<Value> =
+        said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    if !output.status.success() {
+        for message in &messages {
+            eprint!("{}", message["message"]["rendered"].as_str().unwrap_or_default());
+        }
+        anyhow::bail!("the lab's programs did not build");
+    }
+    let program = |message: &Value| {
+        let path = PathBuf::from(message["executable"].as_str()?);
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, path))
+    };
+    let built: Vec<_> = messages.iter().filter_map(program).collect();
+    ensure!(built.iter().any(|(name, _)| name == "lab"), "no test binary `lab` was built");
+    Ok(built)
+}
+
+/// Makes the disk.
+///
+/// # Errors
+/// A program that is gone, no room, no mke2fs.
+pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> {
+    let tree = run.path.join("payload");
+    let bin = tree.join("bin");
+    fs::create_dir_all(bin.join("guest"))?;
+    fs::create_dir_all(tree.join("lab"))?;
+    for (name, path) in &load.programs.0 {
+        bring(path, &bin.join(name))?;
+    }
+    for name in ["firecracker", "jailer"] {
+        bring(&load.fixture.join(name), &bin.join(name))?;
+    }
+    for path in load.more {
+        let path = Path::new(path);
+        let name = path.file_name().with_context(|| format!("`{}`", path.display()))?;
+        bring(path, &bin.join(name))?;
+    }
+    bring(&lab.root.join("scripts/lab/start"), &tree.join("lab/start"))?;
+    let mut words = Vec::new();
+    for word in load.command {
+        words.extend_from_slice(word.as_bytes());
+        words.push(0);
+    }
+    fs::write(tree.join("lab/command"), words)?;
+    if let Some(terminal) = load.terminal {
+        fs::write(tree.join("lab/terminal"), format!("{terminal}\n"))?;
+    }
+    let disk = run.path.join("payload.ext4");
+    make(&tree, "payload", SPARE_MIB, &disk)?;
+    fs::remove_dir_all(&tree)?;
+    Ok(disk)
+}
+
+/// A link where that is possible: the files are only read.
+fn bring(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let from = fs::canonicalize(from).with_context(|| format!("cannot find {}", from.display()))?;
+    if fs::hard_link(&from, to).is_err() {
+        fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// An ext4 file system of what is in a folder, with room to spare.
+pub fn make(tree: &Path, label: &str, spare_mib: u64, disk: &Path) -> anyhow::Result<()> {
+    let output = Command::new("du").args(["-s", "-B", "1M"]).arg(tree).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let used: u64 = text.split_whitespace().next().unwrap_or_default().parse().context("du")?;
+    let mut make = Command::new("mke2fs");
+    make.env("PATH", path_with_sbin());
+    make.args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "assume_storage_prezeroed=1"]);
+    make.args(["-L", label, "-d"]).arg(tree).arg(disk);
+    // A tenth more for what the file system itself takes.
+    make.arg(format!("{}M", used + used / 10 + spare_mib));
+    must(&mut make, "install `e2fsprogs`")
+}
+
+fn path_with_sbin() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
