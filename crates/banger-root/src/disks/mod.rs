@@ -11,7 +11,7 @@
 //! ```
 
 pub mod kernel;
-mod loops;
+pub mod loops;
 mod mapper;
 mod patience;
 pub mod snapshot;
