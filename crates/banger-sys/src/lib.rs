@@ -15,5 +15,6 @@ pub mod scm;
 pub mod signals;
 pub mod sparse;
 pub mod spawn;
+pub mod tap;
 pub mod tsc;
 pub mod unix_path;

@@ -1,0 +1,182 @@
+//! The bridge: made with the first VM, gone with the last.
+
+use std::net::Ipv4Addr;
+
+use super::link::{Link, Links, Means, Route};
+use super::subnet::Subnet;
+use super::sysctl;
+use crate::error::{Kind, RootError};
+use crate::places::Places;
+use crate::words::Did;
+
+/// Prefixes up to this length are ways to say "everything": two halves, as VPNs do.
+const EVERYTHING: u8 = 1;
+/// Longest name of an interface (IFNAMSIZ, netdevice(7)).
+const MAX_NAME: usize = 15;
+
+/// Its MAC address: its own, so that it does not change with its ports, and what tells a bridge of
+/// ours from another of the same name. Locally administered, unicast.
+fn mac(name: &str) -> [u8; 6] {
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    [2, 0xfc, a, b, c, d]
+}
+
+/// Its name, which becomes part of rules.
+///
+/// # Errors
+/// `BadRequest`: it is not a plain name, or one that TAPs have.
+pub fn name(places: &Places) -> Result<&str, RootError> {
+    let name = places.bridge.as_str();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let dots = name.bytes().all(|byte| byte == b'.');
+    let taken = name.starts_with("fc-") || name.starts_with("fcp-") || name == "lo";
+    if name.len() <= MAX_NAME && name.bytes().all(plain) && !dots && !taken {
+        return Ok(name);
+    }
+    let message = format!("`{}` cannot be the name of the bridge", name.escape_debug());
+    Err(RootError::new(Kind::BadRequest, message).with_hint("set `[network] bridge`"))
+}
+
+fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(std::io::Error) -> RootError + 'a {
+    move |error| RootError::system(format_args!("{doing} the bridge `{name}`"), &error)
+}
+
+/// The bridge, if it is there.
+///
+/// # Errors
+/// `HostNotReady`: an interface of that name is not ours. The kernel's.
+pub fn find(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
+    let name = name(places)?;
+    let Some(link) = links.get(name).map_err(failed("look for", name))? else { return Ok(None) };
+    if link.kind == "bridge" && link.mac == Some(mac(name)) {
+        return Ok(Some(link));
+    }
+    let message = format!("there is an interface `{name}` that is not banger's");
+    let hint = "remove it, or set `[network] bridge` to another name";
+    Err(RootError::new(Kind::HostNotReady, message).with_hint(hint))
+}
+
+/// The route that has addresses of the network, if one has. `own` is the bridge.
+pub fn overlap(subnet: Subnet, own: Option<u32>, routes: &[Route]) -> Option<&Route> {
+    routes.iter().find(|route| {
+        route.prefix > EVERYTHING
+            && Some(route.link) != own
+            && matches!(route.means, Means::Unicast | Means::Local)
+            && subnet.overlaps(route.to, route.prefix)
+    })
+}
+
+/// Refuses a network whose addresses are somewhere already.
+///
+/// # Errors
+/// `HostNotReady`, naming the route; the kernel's.
+pub fn refuse_overlap(subnet: Subnet, own: Option<u32>, links: &Links) -> Result<(), RootError> {
+    let failed = |error| RootError::system("list routes", &error);
+    let routes = links.routes().map_err(failed)?;
+    let Some(route) = overlap(subnet, own, &routes) else { return Ok(()) };
+    let all = links.all().map_err(failed)?;
+    let name = all.iter().find(|link| link.index == route.link).map_or("none", |l| &l.name);
+    let message = format!(
+        "the network of VMs `{subnet}` overlaps with `{}/{}` of the interface `{name}`",
+        route.to, route.prefix
+    );
+    Err(RootError::new(Kind::HostNotReady, message)
+        .with_hint("set `[network] subnet` to a network that is free"))
+}
+
+/// Makes it, or what is missing of it.
+///
+/// # Errors
+/// As [`find`] and [`refuse_overlap`].
+pub fn ensure(places: &Places, subnet: Subnet, links: &Links) -> Result<(Link, Did), RootError> {
+    let name = name(places)?;
+    let there = find(places, links)?;
+    // To take it up is the last step.
+    if let Some(link) = there.as_ref().filter(|link| link.up) {
+        return Ok((link.clone(), Did::WasThere));
+    }
+    if there.is_none() {
+        refuse_overlap(subnet, None, links)?;
+        links.make_bridge(name, mac(name)).map_err(failed("make", name))?;
+    }
+    let vanished = || RootError::new(Kind::Internal, format!("the bridge `{name}` vanished"));
+    let link = find(places, links)?.ok_or_else(vanished)?;
+    finish(&link, subnet, links)?;
+    Ok((link, Did::Made))
+}
+
+/// Gives it what a bridge that was just made does not have.
+///
+/// # Errors
+/// As [`refuse_overlap`].
+pub fn finish(link: &Link, subnet: Subnet, links: &Links) -> Result<(), RootError> {
+    let name = link.name.as_str();
+    refuse_overlap(subnet, Some(link.index), links)?;
+    sysctl::no_ipv6(name)?;
+    links
+        .address(link.index, subnet.gateway(), subnet.prefix())
+        .map_err(failed("give an address to", name))?;
+    links.up(link.index).map_err(failed("take up", name))
+}
+
+/// Whether the host has its address there.
+pub fn has_address(link: &Link, subnet: Subnet, routes: &[Route]) -> bool {
+    let own = |address: Ipv4Addr| address == subnet.gateway();
+    routes.iter().any(|r| r.link == link.index && r.means == Means::Local && own(r.to))
+}
+
+/// Removes it.
+///
+/// # Errors
+/// As [`find`]; the kernel's.
+pub fn remove(places: &Places, links: &Links) -> Result<Did, RootError> {
+    match find(places, links)? {
+        Some(link) => links.delete(link.index).map_err(failed("remove", &link.name)),
+        None => Ok(Did::WasAbsent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_a_bridge_may_have() {
+        let named = |bridge: &str| Places { bridge: bridge.into(), ..Places::default() };
+        assert!(name(&named("br-fc")).is_ok());
+        for bad in ["", "..", "a b", "a\"", "fc-1", "fcp-1", "a/b", "lo", "sixteen-letters-"] {
+            assert!(name(&named(bad)).is_err(), "{bad}");
+        }
+        assert_ne!(mac("br-fc"), mac("br-fd"));
+        assert_eq!(mac("br-fc")[0] & 3, 2, "locally administered, unicast");
+    }
+
+    #[test]
+    fn routes_that_are_in_the_way() {
+        let subnet = Subnet::of(&Places::default()).unwrap();
+        let route = |to: &str, prefix, means, link| Route {
+            to: to.parse().unwrap(),
+            prefix,
+            means,
+            link,
+            routed: false,
+        };
+        let free = [
+            route("0.0.0.0", 0, Means::Unicast, 2),
+            route("128.0.0.0", 1, Means::Unicast, 3),
+            route("172.17.0.0", 16, Means::Unicast, 4),
+            route("172.16.0.255", 32, Means::Other, 4),
+            route("172.16.0.0", 24, Means::Unicast, 9),
+        ];
+        assert_eq!(overlap(subnet, Some(9), &free), None);
+        assert!(overlap(subnet, None, &free).is_some());
+        for taken in
+            [route("172.16.0.0", 12, Means::Unicast, 3), route("172.16.0.9", 32, Means::Local, 3)]
+        {
+            assert_eq!(overlap(subnet, Some(9), &[taken]), Some(&taken));
+        }
+    }
+}

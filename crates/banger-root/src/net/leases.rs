@@ -1,0 +1,235 @@
+//! Who has which address: a file for each, named by the address. The other truth about the bridge,
+//! its rules and TAPs, is made from these.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use banger_sys::fs::Durability;
+use serde::{Deserialize, Serialize};
+
+use super::subnet::Subnet;
+use crate::error::{Kind, RootError};
+use crate::id::Id;
+use crate::words::{Did, Nat};
+
+/// A lease's file is not longer.
+const MAX_BYTES: u64 = 4096;
+
+/// A lease, as its file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Uid of the user whose VM it is.
+    pub owner: u32,
+    /// The VM.
+    pub vm: Id,
+    /// Whether it reaches the outside.
+    pub nat: Nat,
+}
+
+/// All leases.
+#[derive(Debug)]
+pub struct Leases {
+    folder: PathBuf,
+    held: BTreeMap<Ipv4Addr, Held>,
+}
+
+impl Leases {
+    /// Reads them, leaving out what is no lease: half-written, or of another network.
+    ///
+    /// # Errors
+    /// opendir(3), read(2).
+    pub fn read(folder: PathBuf, subnet: Subnet) -> Result<Self, RootError> {
+        let mut held = BTreeMap::new();
+        each(&folder, |path, name| {
+            if let Some((address, lease)) = parse(path, name, subnet)? {
+                held.insert(address, lease);
+            }
+            Ok(())
+        })
+        .map_err(|error| RootError::on_path("read leases in", &folder, &error))?;
+        Ok(Self { folder, held })
+    }
+
+    /// The same by the only one who writes them at the moment: what is no lease is removed, and so
+    /// is a second one of the same VM.
+    ///
+    /// # Errors
+    /// As [`Leases::read`]; unlink(2).
+    pub fn tidied(folder: PathBuf, subnet: Subnet) -> Result<Self, RootError> {
+        let mut held: BTreeMap<Ipv4Addr, Held> = BTreeMap::new();
+        each(&folder, |path, name| match parse(path, name, subnet)? {
+            Some((address, lease)) if !held.values().any(|other| other.vm == lease.vm) => {
+                held.insert(address, lease);
+                Ok(())
+            }
+            _ => fs::remove_file(path),
+        })
+        .map_err(|error| RootError::on_path("read leases in", &folder, &error))?;
+        Ok(Self { folder, held })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// All, by address.
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Held)> {
+        self.held.iter().map(|(address, held)| (*address, held))
+    }
+
+    /// Whether some VM reaches the outside.
+    pub fn any_nat(&self) -> bool {
+        self.held.values().any(|held| held.nat == Nat::On)
+    }
+
+    /// That of a VM.
+    pub fn of(&self, vm: &Id) -> Option<(Ipv4Addr, &Held)> {
+        self.iter().find(|(_, held)| held.vm == *vm)
+    }
+
+    /// Gives a VM a lease, the one that it has if it has one.
+    ///
+    /// # Errors
+    /// `Refused`: the VM is another user's. `HostNotReady`: no address is free. Those of writing.
+    pub fn take(&mut self, wanted: Held, subnet: Subnet) -> Result<(Ipv4Addr, Did), RootError> {
+        let address = match self.of(&wanted.vm) {
+            Some((_, held)) if held.owner != wanted.owner => {
+                let message = format!("VM `{}` is another user's", wanted.vm);
+                return Err(RootError::new(Kind::Refused, message));
+            }
+            Some((address, held)) if *held == wanted => return Ok((address, Did::WasThere)),
+            Some((address, _)) => address,
+            None => subnet
+                .choices(&wanted.vm)
+                .find(|address| !self.held.contains_key(address))
+                .ok_or_else(|| {
+                    let message = format!("all addresses of `{subnet}` are taken");
+                    RootError::new(Kind::HostNotReady, message)
+                        .with_hint("stop a VM, or set a larger `[network] subnet`")
+                })?,
+        };
+        let failed = |error| RootError::on_path("write a lease in", &self.folder, &error);
+        let text = serde_json::to_vec(&wanted).map_err(|error| failed(error.into()))?;
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        let folder = banger_sys::fs::open_folder(&self.folder).map_err(failed)?;
+        banger_sys::fs::write_atomically(folder, &address.to_string(), &text, Durability::Cached)
+            .map_err(failed)?;
+        self.held.insert(address, wanted);
+        Ok((address, Did::Made))
+    }
+
+    /// Ends a VM's lease.
+    ///
+    /// # Errors
+    /// unlink(2), but for it being gone.
+    pub fn end(&mut self, vm: &Id) -> Result<Did, RootError> {
+        let Some((address, _)) = self.of(vm) else { return Ok(Did::WasAbsent) };
+        let path = self.folder.join(address.to_string());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RootError::on_path("remove the lease", &path, &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.held.remove(&address);
+        Ok(Did::Removed)
+    }
+}
+
+/// Each file of a folder that need not be there.
+fn each(folder: &Path, mut with: impl FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    // The order decides which of two stays.
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        with(&path, &name)?;
+    }
+    Ok(())
+}
+
+/// `None`: it is no lease, or gone by now.
+fn parse(path: &Path, name: &str, subnet: Subnet) -> io::Result<Option<(Ipv4Addr, Held)>> {
+    let address = name.parse().ok().filter(|address| subnet.has_guest(*address));
+    let Some(address) = address else { return Ok(None) };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text).ok().map(|held| (address, held)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::Places;
+
+    fn held(vm: &str, owner: u32, nat: Nat) -> Held {
+        Held { owner, vm: vm.parse().unwrap(), nat }
+    }
+
+    #[test]
+    fn an_address_is_kept_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let subnet = Subnet::of(&Places::default()).unwrap();
+        let read = || Leases::tidied(folder.path().join("leases"), subnet).unwrap();
+        let vm = "0123456789ab";
+        let (address, did) = read().take(held(vm, 7, Nat::On), subnet).unwrap();
+        assert_eq!(did, Did::Made);
+        assert_eq!(read().take(held(vm, 7, Nat::On), subnet).unwrap(), (address, Did::WasThere));
+        assert_eq!(read().take(held(vm, 7, Nat::Off), subnet).unwrap(), (address, Did::Made));
+        assert_eq!(read().of(&vm.parse().unwrap()).unwrap().1.nat, Nat::Off);
+        assert_eq!(read().take(held(vm, 8, Nat::On), subnet).unwrap_err().kind, Kind::Refused);
+        assert_eq!(read().end(&vm.parse().unwrap()).unwrap(), Did::Removed);
+        assert_eq!(read().end(&vm.parse().unwrap()).unwrap(), Did::WasAbsent);
+        assert!(read().is_empty());
+    }
+
+    #[test]
+    fn a_full_network_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { prefix: 29, ..Places::default() };
+        let subnet = Subnet::of(&places).unwrap();
+        let mut leases = Leases::tidied(folder.path().to_owned(), subnet).unwrap();
+        for n in 0..5 {
+            leases.take(held(&format!("00000000000{n}"), 7, Nat::On), subnet).unwrap();
+        }
+        let full = leases.take(held("aaaaaaaaaaaa", 7, Nat::On), subnet).unwrap_err();
+        assert_eq!(full.kind, Kind::HostNotReady);
+        assert_eq!(full.message, "all addresses of `172.16.0.0/29` are taken");
+        assert!(full.hint.unwrap().contains("[network] subnet"));
+    }
+
+    #[test]
+    fn what_is_no_lease_is_removed_by_the_writer_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let subnet = Subnet::of(&Places::default()).unwrap();
+        let path = folder.path();
+        let mut leases = Leases::read(path.to_owned(), subnet).unwrap();
+        let (address, _) = leases.take(held("0123456789ab", 7, Nat::On), subnet).unwrap();
+        let good = fs::read(path.join(address.to_string())).unwrap();
+        let other = if address == Ipv4Addr::new(172, 16, 0, 9) { 8 } else { 9 };
+        fs::write(path.join(format!("172.16.0.{other}")), &good).unwrap();
+        fs::write(path.join("172.16.0.77"), &good[..10]).unwrap();
+        for name in [".172.16.0.5.new", "10.0.0.1", "172.16.0.1", "x"] {
+            fs::write(path.join(name), &good).unwrap();
+        }
+        assert_eq!(Leases::read(path.to_owned(), subnet).unwrap().iter().count(), 2);
+        assert_eq!(fs::read_dir(path).unwrap().count(), 7);
+        assert_eq!(Leases::tidied(path.to_owned(), subnet).unwrap().iter().count(), 1);
+        assert_eq!(fs::read_dir(path).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,171 @@
+//! TAPs: one for each VM, and some idle ones that become one by a new name.
+
+use std::io;
+
+use banger_sys::tap::Tap;
+
+use super::link::{Link, Links};
+use super::sysctl;
+use crate::error::{Kind, RootError};
+use crate::id::Id;
+use crate::words::Did;
+
+/// More idle TAPs than this serve nobody.
+pub const MAX_POOL: u32 = 64;
+/// Who owns idle TAPs: root. One without an owner could be opened by everybody.
+const NOBODY: u32 = 0;
+
+/// Name of an idle TAP.
+pub fn pool_name(n: u32) -> String {
+    format!("fcp-{n}")
+}
+
+/// Whether it is the name of an idle TAP.
+pub fn is_pool_name(name: &str) -> bool {
+    name.strip_prefix("fcp-").is_some_and(|n| n.parse::<u32>().is_ok())
+}
+
+fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(io::Error) -> RootError + 'a {
+    move |error| RootError::system(format_args!("{doing} the TAP `{name}`"), &error)
+}
+
+/// Makes a TAP that is a port of the bridge, down.
+fn make(links: &Links, name: &str, owner: u32, bridge: &Link) -> Result<Link, RootError> {
+    Tap::open(name).and_then(|tap| tap.keep_for(owner)).map_err(|error| {
+        let failure = failed("make", name)(io::Error::from(error.kind()));
+        let hint = "see that `/dev/net/tun` is there: modprobe tun";
+        RootError { causes: vec![error.to_string()], ..failure.with_hint(hint) }
+    })?;
+    sysctl::no_ipv6(name)?;
+    let vanished = || RootError::new(Kind::Internal, format!("the TAP `{name}` vanished"));
+    let link = links.get(name).map_err(failed("look for", name))?.ok_or_else(vanished)?;
+    links.make_port(link.index, bridge.index).map_err(failed("attach", name))?;
+    Ok(link)
+}
+
+/// Makes an idle TAP into one of this name and owner.
+fn from_pool(links: &Links, name: &str, owner: u32, (bridge, pool): (&Link, u32)) -> Option<Link> {
+    let idle = |n| links.get(&pool_name(n)).ok().flatten();
+    let ready = |link: &Link| {
+        link.kind == "tun" && link.isolated && link.master == Some(bridge.index) && !link.up
+    };
+    let link = (0..pool.min(MAX_POOL)).filter_map(idle).find(ready)?;
+    // Where any of it fails, a TAP is made from nothing.
+    Tap::open(&link.name).and_then(|tap| tap.keep_for(owner)).ok()?;
+    links.rename(link.index, name).ok()?;
+    Some(link)
+}
+
+/// Makes the VM's TAP, or what is missing of it. It is down if it was not there.
+///
+/// # Errors
+/// `HostNotReady`: an interface of that name is no TAP. `Busy`: it is open and another user's. The
+/// kernel's.
+pub fn ensure(links: &Links, vm: &Id, bridge: &Link, pool: u32) -> Result<(Link, Did), RootError> {
+    let name = vm.tap();
+    let (link, did) = match links.get(&name).map_err(failed("look for", &name))? {
+        Some(link) if link.kind != "tun" => {
+            let message = format!("there is an interface `{name}` that is no TAP");
+            return Err(RootError::new(Kind::HostNotReady, message)
+                .with_hint(format!("remove it: ip link delete {name}")));
+        }
+        Some(link) => {
+            let mended = mend(links, &link, vm, bridge)?;
+            (link, mended)
+        }
+        None => match from_pool(links, &name, vm.uid(), (bridge, pool)) {
+            Some(link) => (link, Did::Made),
+            None => (make(links, &name, vm.uid(), bridge)?, Did::Made),
+        },
+    };
+    links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &name))?;
+    Ok((link, did))
+}
+
+/// Gives a TAP of before what it lacks, without a pause for a VM that uses it.
+pub fn mend(links: &Links, link: &Link, vm: &Id, bridge: &Link) -> Result<Did, RootError> {
+    let mut did = Did::WasThere;
+    if link.owner != Some(vm.uid()) {
+        Tap::open(&link.name)
+            .and_then(|tap| tap.keep_for(vm.uid()))
+            .map_err(failed("change the owner of", &link.name))?;
+        did = Did::Made;
+    }
+    if link.master != Some(bridge.index) || !link.isolated {
+        sysctl::no_ipv6(&link.name)?;
+        links.make_port(link.index, bridge.index).map_err(failed("attach", &link.name))?;
+        links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &link.name))?;
+        did = Did::Made;
+    }
+    Ok(did)
+}
+
+/// Takes a TAP up.
+///
+/// # Errors
+/// The kernel's.
+pub fn up(links: &Links, link: &Link) -> Result<(), RootError> {
+    links.up(link.index).map_err(failed("take up", &link.name))
+}
+
+/// Removes the VM's TAP.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove(links: &Links, vm: &Id) -> Result<Did, RootError> {
+    let name = vm.tap();
+    match links.get(&name).map_err(failed("look for", &name))? {
+        Some(link) if link.kind == "tun" => {
+            links.delete(link.index).map_err(failed("remove", &name))
+        }
+        _ => Ok(Did::WasAbsent),
+    }
+}
+
+/// Removes all TAPs that are ports of the bridge, idle or forgotten; and idle ones that are not.
+///
+/// # Errors
+/// The kernel's, joined.
+pub fn remove_all(links: &Links, bridge: Option<u32>) -> Result<Did, RootError> {
+    let all = links.all().map_err(|error| RootError::system("list interfaces", &error))?;
+    let ours = |link: &&Link| {
+        let vms = link.name.starts_with("fc-") && bridge.is_some() && link.master == bridge;
+        link.kind == "tun" && (vms || is_pool_name(&link.name))
+    };
+    let mut did = Did::WasAbsent;
+    let mut failure: Option<RootError> = None;
+    for link in all.iter().filter(ours) {
+        match links.delete(link.index).map_err(failed("remove", &link.name)) {
+            Ok(Did::Removed) => did = Did::Removed,
+            Ok(_) => {}
+            Err(error) => failure = Some(join(failure, error)),
+        }
+    }
+    failure.map_or(Ok(did), Err)
+}
+
+/// Both failures in one.
+pub fn join(first: Option<RootError>, error: RootError) -> RootError {
+    match first {
+        Some(first) => first.and(error),
+        None => error,
+    }
+}
+
+/// Makes idle TAP number `n`, if there is none.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_idle(links: &Links, n: u32, bridge: &Link) -> Result<Did, RootError> {
+    let name = pool_name(n);
+    match links.get(&name).map_err(failed("look for", &name))? {
+        Some(link) if link.kind != "tun" => Ok(Did::WasAbsent),
+        Some(link) if link.isolated && link.master == Some(bridge.index) => Ok(Did::WasThere),
+        Some(link) => {
+            sysctl::no_ipv6(&name)?;
+            links.make_port(link.index, bridge.index).map_err(failed("attach", &name))?;
+            Ok(Did::Made)
+        }
+        None => make(links, &name, NOBODY, bridge).map(|_| Did::Made),
+    }
+}

@@ -1,0 +1,150 @@
+//! Names of VMs on this host: systemd-resolved asks our server for them, resolvectl(1).
+
+use std::fs;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+
+use super::bridge;
+use super::link::Link;
+use super::lock::Lock;
+use super::run::{find, run};
+use crate::error::{Kind, RootError};
+use crate::places::Places;
+use crate::words::Did;
+
+/// Resolved's own folder: there while it runs.
+const RESOLVED: &str = "/run/systemd/resolve";
+
+/// What it was told, for which interface.
+fn record(places: &Places) -> PathBuf {
+    places.run.join("dns")
+}
+
+/// Whether systemd-resolved runs here.
+pub fn runs() -> bool {
+    Path::new(RESOLVED).is_dir()
+}
+
+/// The three orders, in this order: without the domain, and off as the default, the server would be
+/// asked for everything.
+pub fn orders(bridge: &str, server: SocketAddrV4) -> [Vec<String>; 3] {
+    let order = |words: [&str; 3]| words.map(str::to_owned).to_vec();
+    [
+        order(["default-route", bridge, "false"]),
+        order(["domain", bridge, "~vm"]),
+        order(["dns", bridge, &server.to_string()]),
+    ]
+}
+
+fn resolvectl(args: &[&str], doing: &str) -> Result<String, RootError> {
+    let program = find("resolvectl").ok_or_else(|| {
+        RootError::new(Kind::HostNotReady, "there is no program `resolvectl`")
+            .with_hint("install systemd-resolved: apt-get install systemd-resolved")
+    })?;
+    let output = run(&program, args, "", None)?.good(doing)?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+/// Whether resolved asks this server for names of VMs, as far as it says.
+///
+/// # Errors
+/// Those of running resolvectl.
+pub fn is_routed(bridge: &str, server: &str) -> Result<bool, RootError> {
+    let doing = "ask systemd-resolved";
+    Ok(resolvectl(&["dns", bridge], doing)?.contains(server)
+        && resolvectl(&["domain", bridge], doing)?.contains("~vm"))
+}
+
+/// The server that was routed to last, and for which bridge.
+pub fn routed(places: &Places) -> Option<(String, String)> {
+    let text = fs::read_to_string(record(places)).ok()?;
+    let (index, server) = text.split_once(' ')?;
+    Some((index.to_owned(), server.to_owned()))
+}
+
+fn find_bridge(places: &Places) -> Result<Option<Link>, RootError> {
+    bridge::find(places, &super::links()?)
+}
+
+/// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,
+/// or there is no bridge, nothing happens.
+///
+/// # Errors
+/// resolvectl's complaint.
+pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError> {
+    if !runs() {
+        return Ok(Did::WasAbsent);
+    }
+    let _lock = Lock::take(&places.run)?;
+    let Some(link) = find_bridge(places)? else { return Ok(Did::WasAbsent) };
+    let said = (link.index.to_string(), server.to_string());
+    if routed(places).as_ref() == Some(&said) && is_routed(&link.name, &said.1)? {
+        return Ok(Did::WasThere);
+    }
+    for order in orders(&link.name, server) {
+        let args: Vec<&str> = order.iter().map(String::as_str).collect();
+        resolvectl(&args, "have names of VMs asked of banger by systemd-resolved")?;
+    }
+    let record = record(places);
+    fs::write(&record, format!("{} {}", said.0, said.1))
+        .map_err(|error| RootError::on_path("write", &record, &error))?;
+    Ok(Did::Made)
+}
+
+/// Takes that back.
+///
+/// # Errors
+/// resolvectl's complaint.
+pub fn unroute_dns(places: &Places) -> Result<Did, RootError> {
+    if routed(places).is_none() && !record(places).exists() {
+        return Ok(Did::WasAbsent);
+    }
+    let _lock = Lock::take(&places.run)?;
+    // With its interface resolved forgets what it was told for it.
+    if let (true, Some(link)) = (runs(), find_bridge(places)?) {
+        resolvectl(&["revert", &link.name], "take back what systemd-resolved was told")?;
+    }
+    forget(places)?;
+    Ok(Did::Removed)
+}
+
+/// Forgets what was told: the bridge is gone.
+///
+/// # Errors
+/// unlink(2).
+pub fn forget(places: &Places) -> Result<(), RootError> {
+    let record = record(places);
+    match fs::remove_file(&record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RootError::on_path("remove", &record, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_vms_are_asked_of_us() {
+        let orders = orders("br-fc", "127.0.0.1:42069".parse().unwrap());
+        let lines = orders.map(|order| order.join(" "));
+        assert_eq!(
+            lines,
+            ["default-route br-fc false", "domain br-fc ~vm", "dns br-fc 127.0.0.1:42069"]
+        );
+    }
+
+    #[test]
+    fn without_resolved_nothing_happens() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { run: folder.path().to_owned(), ..Places::default() };
+        assert_eq!(unroute_dns(&places).unwrap(), Did::WasAbsent);
+        if !runs() {
+            let server = "127.0.0.1:42069".parse().unwrap();
+            assert_eq!(route_dns(&places, server).unwrap(), Did::WasAbsent);
+        }
+    }
+}

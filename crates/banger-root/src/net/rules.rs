@@ -1,0 +1,144 @@
+//! The text of our nftables rules, made from the leases alone: nft(8). Each load replaces both of
+//! our tables as one transaction.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use super::leases::Leases;
+use crate::words::Nat;
+
+/// What a guest may send: from which TAP, MAC and address.
+struct Guest {
+    tap: String,
+    mac: String,
+    address: Ipv4Addr,
+}
+
+/// Both tables are gone after this, whether they were there or not.
+pub const NONE: &str = "table bridge banger
+delete table bridge banger
+table inet banger
+delete table inet banger
+";
+
+/// A MAC as everybody writes it.
+pub fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The `elements` of a set, which may not be empty.
+fn elements(lines: impl IntoIterator<Item = String>) -> String {
+    let mut lines = lines.into_iter();
+    let Some(first) = lines.next() else { return String::new() };
+    let rest = lines.fold(first, |text, line| text + ",\n\t\t\t" + &line);
+    format!("\n\t\telements = {{\n\t\t\t{rest}\n\t\t}}")
+}
+
+/// The tables. `bridge` is an interface's name and nothing else.
+///
+/// - `bridge banger` sees frames as they leave a TAP. What is not IPv4 or ARP from the guest's own
+///   MAC and address is dropped, so IPv6 and VLAN tags are too.
+/// - `inet banger`, `early`: what comes from a TAP itself went round the bridge (frames to reserved
+///   link-local addresses do, IEEE 802.1Q table 8-1). What a guest begins to say to an address of
+///   the host is dropped here, since other tables may turn it into another address afterwards.
+/// - `forward`: no guest reaches another through the host. Networks of one link stay on it (RFC
+///   3927): behind 169.254.169.254 are the secrets of a cloud's host; some clouds have their
+///   resolver there.
+pub fn tables(bridge: &str, leases: &Leases) -> String {
+    let guests = leases.iter().map(|(address, held)| Guest {
+        tap: held.vm.tap(),
+        mac: mac(held.vm.mac()),
+        address,
+    });
+    let guests = elements(guests.map(|g| format!("\"{}\" . {} . {}", g.tap, g.mac, g.address)));
+    let nat = leases.iter().filter(|(_, held)| held.nat == Nat::On);
+    let nat = elements(nat.map(|(address, _)| address.to_string()));
+    let mut text = NONE.to_owned();
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        r#"table bridge banger {{
+	set guests {{
+		type ifname . ether_addr . ipv4_addr{guests}
+	}}
+	chain prerouting {{
+		type filter hook prerouting priority -300; policy accept;
+		iifname != "fc-*" accept comment "banger: not from a guest"
+		ether type ip iifname . ether saddr . ip saddr @guests \
+			accept comment "banger: its own address"
+		ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 \
+			iifname . ether saddr . arp saddr ip @guests \
+			iifname . arp saddr ether . arp saddr ip @guests \
+			accept comment "banger: its own address"
+		drop comment "banger: forged, or neither IPv4 nor ARP"
+	}}
+}}
+table inet banger {{
+	set nat {{
+		type ipv4_addr{nat}
+	}}
+	chain early {{
+		type filter hook prerouting priority mangle; policy accept;
+		iifname "fc-*" drop comment "banger: went round the bridge"
+		iifname "{bridge}" fib daddr type local ct state != {{ established, related }} \
+			drop comment "banger: guests do not reach the host"
+	}}
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname "{bridge}" ct state {{ established, related }} \
+			accept comment "banger: answers to the host"
+		iifname "{bridge}" drop comment "banger: guests do not reach the host"
+	}}
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		iifname "{bridge}" oifname "{bridge}" \
+			drop comment "banger: guests do not reach each other"
+		iifname "{bridge}" ip saddr @nat ip daddr 169.254.0.0/16 \
+			meta l4proto {{ tcp, udp }} th dport 53 accept comment "banger: a resolver"
+		iifname "{bridge}" ip saddr @nat ip daddr != 169.254.0.0/16 \
+			accept comment "banger: to the outside"
+		iifname "{bridge}" drop comment "banger: not to the outside"
+		oifname "{bridge}" ct state {{ established, related }} \
+			accept comment "banger: answers to guests"
+		oifname "{bridge}" drop comment "banger: nobody outside reaches a guest"
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr @nat oifname != "{bridge}" masquerade comment "banger: to the outside"
+	}}
+}}
+"#
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::leases::Held;
+    use super::super::subnet::Subnet;
+    use super::*;
+    use crate::places::Places;
+
+    fn text(vms: &[(&str, Nat)]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let subnet = Subnet::of(&Places::default()).unwrap();
+        let mut leases = Leases::tidied(folder.path().to_owned(), subnet).unwrap();
+        for (vm, nat) in vms {
+            let held = Held { owner: 7, vm: vm.parse().unwrap(), nat: *nat };
+            leases.take(held, subnet).unwrap();
+        }
+        tables("br-fc", &leases)
+    }
+
+    #[test]
+    fn the_rules_of_two_guests_one_with_the_outside() {
+        let text = text(&[("0123456789ab", Nat::On), ("ba9876543210", Nat::Off)]);
+        assert_eq!(text, include_str!("golden/two.nft"));
+    }
+
+    #[test]
+    fn sets_without_elements_say_nothing_of_elements() {
+        assert!(!text(&[]).contains("elements"));
+        assert_eq!(text(&[("0123456789ab", Nat::Off)]).matches("elements").count(), 1);
+    }
+}

@@ -1,0 +1,221 @@
+//! The shared rules: whether they are what the leases say, and making them so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Leases;
+use super::docker;
+use super::link::{Link, Links};
+use super::lock::Lock;
+use super::nft::{self, Nft, Of};
+use super::rules::{self, NONE};
+use crate::error::RootError;
+use crate::places::Places;
+use crate::words::Did;
+
+/// Our tables, as nft names them.
+const TABLES: &[&str] = &["table bridge banger", "table inet banger"];
+
+/// What was loaded last. It only saves work: without it everything is loaded again.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The number that the kernel gave to all rules then; another means that somebody, maybe
+    /// somebody else, changed something since. `None`: somebody did at the same moment.
+    generation: Option<u32>,
+    /// The text of our tables.
+    text: String,
+    /// The uplinks in our rules in Docker's chain, if there are any.
+    docker: Option<BTreeSet<String>>,
+    /// How nft shows our tables, once that was looked at.
+    seen: Option<Value>,
+}
+
+fn path(places: &Places) -> PathBuf {
+    places.run.join("rules.json")
+}
+
+impl Record {
+    /// That of the last load; empty if there is none to be read.
+    pub fn read(places: &Places) -> Self {
+        let text = fs::read(path(places)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn write(&self, places: &Places) -> Result<(), RootError> {
+        let failed = |error: io::Error| RootError::on_path("write", &path(places), &error);
+        let text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        let folder = banger_sys::fs::open_folder(&places.run).map_err(failed)?;
+        let cached = banger_sys::fs::Durability::Cached;
+        banger_sys::fs::write_atomically(folder, "rules.json", &text, cached).map_err(failed)
+    }
+}
+
+/// How closely it is looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// If anybody changed any rule since, ours are loaded again.
+    Quickly,
+    /// Then it is looked at ours first.
+    Closely,
+}
+
+/// What it takes to change rules.
+#[derive(Debug)]
+pub struct Rules<'a> {
+    /// Where.
+    pub places: &'a Places,
+    /// Held while they are changed.
+    pub lock: &'a Lock,
+    /// Interfaces and routes.
+    pub links: &'a Links,
+    /// The kernel's side.
+    pub nft: &'a Nft,
+}
+
+fn our_tables() -> Result<Option<Value>, RootError> {
+    Ok(nft::list(TABLES)?.map(nft::same_form))
+}
+
+fn tables_exist(nft: &Nft) -> Result<bool, RootError> {
+    Ok(nft.has_table(Of::Bridge, "banger")? && nft.has_table(Of::Inet, "banger")?)
+}
+
+/// Whether our rules in Docker's chain are all there.
+fn docker_is_so(wanted: &Option<BTreeSet<String>>) -> Result<bool, RootError> {
+    match wanted {
+        Some(uplinks) => Ok(docker::count()? == uplinks.len() + 1),
+        None => Ok(true),
+    }
+}
+
+/// Whether the rules are what was loaded last, without changing anything; `None`: it cannot be
+/// told.
+///
+/// # Errors
+/// nft's.
+pub fn right(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError> {
+    let record = Record::read(places);
+    if !tables_exist(nft)? {
+        return Ok(Some(false));
+    }
+    if record.generation == Some(nft.generation()?) {
+        return Ok(Some(true));
+    }
+    if record.seen.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(our_tables()? == record.seen && docker_is_so(&record.docker)?))
+}
+
+impl Rules<'_> {
+    /// Whether Docker's chain is there.
+    pub fn docker_exists(&self) -> Result<bool, RootError> {
+        self.nft.has_chain(Of::Ip, "filter", "DOCKER-USER")
+    }
+
+    /// The uplinks that Docker has to let guests through to; `None`: it has nothing to do with them.
+    fn wanted_of_docker(
+        &self,
+        leases: &Leases,
+        bridge: &Link,
+    ) -> Result<Option<BTreeSet<String>>, RootError> {
+        if !leases.any_nat() || !self.docker_exists()? {
+            return Ok(None);
+        }
+        let failed = |error| RootError::system("list interfaces and routes", &error);
+        let links = self.links.all().map_err(failed)?;
+        let routes = self.links.routes().map_err(failed)?;
+        Ok(Some(docker::uplinks(bridge.index, &links, &routes)))
+    }
+
+    /// Makes the rules what the leases say.
+    ///
+    /// # Errors
+    /// nft's; after that the rules are as they were.
+    pub fn settle(&self, leases: &Leases, bridge: &Link, look: Look) -> Result<Did, RootError> {
+        // Docker may take its chain away while we look: then once more.
+        let once = || self.settle_once(leases, bridge, look);
+        once().or_else(|_| once())
+    }
+
+    fn settle_once(&self, leases: &Leases, bridge: &Link, look: Look) -> Result<Did, RootError> {
+        let record = Record::read(self.places);
+        let before = self.nft.generation()?;
+        let text = rules::tables(&bridge.name, leases);
+        let docker = self.wanted_of_docker(leases, bridge)?;
+        let unchanged = record.generation == Some(before);
+        let same = record.text == text && record.docker == docker && tables_exist(self.nft)?;
+        if same && unchanged {
+            return Ok(Did::WasThere);
+        }
+        if same && look == Look::Closely && record.seen.is_some() && docker_is_so(&docker)? {
+            let seen = our_tables()?;
+            if seen == record.seen {
+                Record { generation: Some(before), ..record }.write(self.places)?;
+                return Ok(Did::WasThere);
+            }
+        }
+        let mut all = text.clone();
+        if !unchanged || record.docker != docker {
+            match &docker {
+                Some(uplinks) => all += &docker::rules(&bridge.name, uplinks)?,
+                None if self.docker_exists()? => all += &docker::without()?,
+                None => {}
+            }
+        }
+        nft::load(&all, self.lock.as_fd())?;
+        let after = self.nft.generation()?;
+        // Else somebody else changed something at the same moment.
+        let generation = (after == before.wrapping_add(1)).then_some(after);
+        Record { generation, text, docker, seen: None }.write(self.places)?;
+        Ok(Did::Made)
+    }
+
+    /// Looks at how nft shows the rules that were just loaded, so that later changes can be told
+    /// from those of others.
+    ///
+    /// # Errors
+    /// nft's.
+    pub fn look(&self) -> Result<(), RootError> {
+        let record = Record::read(self.places);
+        if record.seen.is_some() || record.generation != Some(self.nft.generation()?) {
+            return Ok(());
+        }
+        let seen = our_tables()?;
+        // Only what nobody touched between is what we loaded.
+        if record.generation == Some(self.nft.generation()?) {
+            Record { seen, ..record }.write(self.places)?;
+        }
+        Ok(())
+    }
+
+    /// Removes our tables and our rules in Docker's chain.
+    ///
+    /// # Errors
+    /// nft's.
+    pub fn remove(&self) -> Result<Did, RootError> {
+        let record = path(self.places);
+        let tables =
+            self.nft.has_table(Of::Bridge, "banger")? || self.nft.has_table(Of::Inet, "banger")?;
+        if !tables && !record.exists() {
+            return Ok(Did::WasAbsent);
+        }
+        let mut text = NONE.to_owned();
+        if self.docker_exists()? {
+            text += &docker::without()?;
+        }
+        nft::load(&text, self.lock.as_fd())?;
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(RootError::on_path("remove", &record, &error))
+            }
+            Ok(()) | Err(_) => Ok(Did::Removed),
+        }
+    }
+}

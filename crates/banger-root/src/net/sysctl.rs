@@ -1,0 +1,49 @@
+//! Switches of the kernel in the network namespace of the calling thread: proc(5), `/proc/sys`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::RootError;
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}
+
+/// Its value.
+///
+/// # Errors
+/// read(2).
+pub fn get(name: &str) -> Result<String, RootError> {
+    let path = path(name);
+    let text = fs::read_to_string(&path);
+    text.map(|text| text.trim().to_owned())
+        .map_err(|error| RootError::on_path("read", &path, &error))
+}
+
+/// Sets it.
+///
+/// # Errors
+/// open(2), write(2).
+pub fn set(name: &str, value: &str) -> Result<(), RootError> {
+    let path = path(name);
+    write(&path, value).map_err(|error| RootError::on_path("write", &path, &error))
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// Turns IPv6 off on an interface; a kernel without IPv6 has no such switch.
+///
+/// # Errors
+/// open(2), write(2).
+pub fn no_ipv6(interface: &str) -> Result<(), RootError> {
+    let path = path("net/ipv6/conf").join(interface).join("disable_ipv6");
+    match write(&path, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RootError::on_path("write", &path, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
