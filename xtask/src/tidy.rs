@@ -22,11 +22,19 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-sys", &[]),
     ("banger-agent", &["banger-agent-proto"]),
     ("banger-shim", &["banger-sys"]),
+    ("banger-root", &["banger-shim", "banger-sys"]),
     ("banger-engine", &["banger-api"]),
     ("banger-store", &["banger-engine", "banger-api"]),
     (
         "banger-host",
-        &["banger-agent-proto", "banger-api", "banger-engine", "banger-shim", "banger-sys"],
+        &[
+            "banger-agent-proto",
+            "banger-api",
+            "banger-engine",
+            "banger-root",
+            "banger-shim",
+            "banger-sys",
+        ],
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-sys"]),
     ("banger", &["banger-client", "banger-api"]),
@@ -42,7 +50,17 @@ const BORDERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("banger-testkit", &["banger-agent-proto", "banger-api", "banger-client", "banger-sys"]),
-    ("tests-vm", &["banger-api", "banger-testkit", "banger-sys"]),
+    (
+        "tests-vm",
+        &[
+            "banger-api",
+            "banger-engine",
+            "banger-host",
+            "banger-root",
+            "banger-sys",
+            "banger-testkit",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
