@@ -44,15 +44,25 @@ fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(std::io::Error) -> RootE
     move |error| RootError::system(format_args!("{doing} the bridge `{name}`"), &error)
 }
 
-/// The bridge, if it is there.
+/// The bridge, if it is there and ours.
+///
+/// # Errors
+/// The kernel's.
+pub fn ours(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
+    let name = name(places)?;
+    let link = links.get(name).map_err(failed("look for", name))?;
+    Ok(link.filter(|link| link.kind == "bridge" && link.mac == Some(mac(name))))
+}
+
+/// The same where another interface of that name is in the way.
 ///
 /// # Errors
 /// `HostNotReady`: an interface of that name is not ours. The kernel's.
 pub fn find(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
     let name = name(places)?;
-    let Some(link) = links.get(name).map_err(failed("look for", name))? else { return Ok(None) };
-    if link.kind == "bridge" && link.mac == Some(mac(name)) {
-        return Ok(Some(link));
+    let found = ours(places, links)?;
+    if found.is_some() || links.get(name).map_err(failed("look for", name))?.is_none() {
+        return Ok(found);
     }
     let message = format!("there is an interface `{name}` that is not banger's");
     let hint = "remove it, or set `[network] bridge` to another name";
@@ -128,12 +138,12 @@ pub fn has_address(link: &Link, subnet: Subnet, routes: &[Route]) -> bool {
     routes.iter().any(|r| r.link == link.index && r.means == Means::Local && own(r.to))
 }
 
-/// Removes it.
+/// Removes it; one that is not ours stays.
 ///
 /// # Errors
-/// As [`find`]; the kernel's.
+/// The kernel's.
 pub fn remove(places: &Places, links: &Links) -> Result<Did, RootError> {
-    match find(places, links)? {
+    match ours(places, links)? {
         Some(link) => links.delete(link.index).map_err(failed("remove", &link.name)),
         None => Ok(Did::WasAbsent),
     }

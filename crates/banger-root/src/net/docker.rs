@@ -11,6 +11,8 @@ use crate::error::RootError;
 
 /// The chain, as nft names it.
 const CHAIN: &str = "chain ip filter DOCKER-USER";
+/// A rule of it.
+const RULE: &str = "rule ip filter DOCKER-USER";
 /// The comment that tells our rules there from others.
 const COMMENT: &str = "banger: guests";
 
@@ -38,13 +40,11 @@ pub fn uplinks(bridge: u32, links: &[Link], routes: &[Route]) -> BTreeSet<String
 pub fn rules(bridge: &str, uplinks: &BTreeSet<String>) -> Result<String, RootError> {
     let mut text = without()?;
     for uplink in uplinks.iter().filter(|name| is_plain(name)) {
-        text += &format!(
-            "insert rule ip filter DOCKER-USER iifname \"{bridge}\" oifname \"{uplink}\" accept comment \"{COMMENT} to the outside\"\n"
-        );
+        let both = format!("iifname \"{bridge}\" oifname \"{uplink}\"");
+        text += &format!("insert {RULE} {both} accept comment \"{COMMENT} to the outside\"\n");
     }
-    text += &format!(
-        "insert rule ip filter DOCKER-USER oifname \"{bridge}\" accept comment \"{COMMENT} get answers\"\n"
-    );
+    let back = format!("oifname \"{bridge}\"");
+    text += &format!("insert {RULE} {back} accept comment \"{COMMENT} get answers\"\n");
     Ok(text)
 }
 
@@ -53,10 +53,8 @@ pub fn rules(bridge: &str, uplinks: &BTreeSet<String>) -> Result<String, RootErr
 /// # Errors
 /// Those of listing.
 pub fn without() -> Result<String, RootError> {
-    let listed = nft::list(&[CHAIN])?.unwrap_or_default();
-    Ok(ours(&listed)
-        .map(|handle| format!("delete rule ip filter DOCKER-USER handle {handle}\n"))
-        .collect())
+    let listed = nft::list(CHAIN)?.unwrap_or_default();
+    Ok(ours(&listed).map(|handle| format!("delete {RULE} handle {handle}\n")).collect())
 }
 
 /// How many rules of ours are in the chain.
@@ -64,7 +62,7 @@ pub fn without() -> Result<String, RootError> {
 /// # Errors
 /// Those of listing.
 pub fn count() -> Result<usize, RootError> {
-    Ok(ours(&nft::list(&[CHAIN])?.unwrap_or_default()).count())
+    Ok(ours(&nft::list(CHAIN)?.unwrap_or_default()).count())
 }
 
 /// Handles of our rules in a list.

@@ -92,6 +92,7 @@ pub fn findings(places: &Places) -> Vec<Finding> {
     if let Ok(nft) = &nft {
         found.push(rules_right(&facts, nft));
         found.extend(docker_right(&facts, nft));
+        found.extend(firewall(&facts, nft));
     }
     found.extend(names_routed(&facts));
     found
@@ -269,6 +270,23 @@ fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
             ),
         )
     })
+}
+
+/// Other programs that drop what is forwarded. Whether they let VMs through is written in their own
+/// ways, so that is only said.
+fn firewall(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
+    let bridge = &facts.places.bridge;
+    let there = |of, table: &str, chain: &str| nft.has_chain(of, table, chain).unwrap_or(false);
+    let (name, hint) = if there(Of::Inet, "firewalld", "filter_FORWARD") {
+        let zone = "firewall-cmd --permanent --zone=trusted --add-interface";
+        ("firewalld", format!("if VMs reach nothing: {zone}={bridge}; firewall-cmd --reload"))
+    } else if there(Of::Ip, "filter", "ufw-user-forward") {
+        ("ufw", format!("if VMs reach nothing: ufw route allow in on {bridge}"))
+    } else {
+        return None;
+    };
+    let seen = format!("`{name}` is in use and has its own say in what is forwarded");
+    Some(Finding { hint: Some(hint), ..Finding::good("network_firewall", seen) })
 }
 
 /// Nothing where there is no bridge to route names on.

@@ -79,6 +79,15 @@ impl<'a> Net<'a> {
         Ok(either(forwarding, rules))
     }
 
+    /// The same for one who leaves: that the bridge is gone, or the rules were mended, is not what
+    /// was asked.
+    fn settle_if_there(&self) -> Result<Did, RootError> {
+        if let Some(bridge) = bridge::ours(self.places, &self.links)? {
+            self.settle(&bridge, Look::Quickly)?;
+        }
+        Ok(Did::WasAbsent)
+    }
+
     fn settle_forwarding(&self) -> Result<Did, RootError> {
         let docker = match self.rules().docker_exists() {
             Ok(true) => Docker::There,
@@ -93,7 +102,7 @@ impl<'a> Net<'a> {
 
     /// Removes all that is shared, and goes on past what fails.
     fn remove_shared(&self) -> Result<Did, RootError> {
-        let bridge = bridge::find(self.places, &self.links);
+        let bridge = bridge::ours(self.places, &self.links);
         let index = bridge.as_ref().ok().and_then(Option::as_ref).map(|link| link.index);
         // The bridge stays as long as a TAP does, to be found with it.
         all([
@@ -184,14 +193,7 @@ pub fn detach(places: &Places, vm: &Id) -> Result<Did, RootError> {
         Ok(_) => net.leases.end(vm),
         Err(_) => Ok(Did::WasThere),
     };
-    let shared = if net.leases.is_empty() {
-        net.remove_shared()
-    } else {
-        bridge::ensure(places, net.subnet, &net.links)
-            .and_then(|(bridge, _)| net.settle(&bridge, Look::Quickly))
-            // That the rules of others were mended is not what was asked.
-            .map(|_| Did::WasAbsent)
-    };
+    let shared = if net.leases.is_empty() { net.remove_shared() } else { net.settle_if_there() };
     all([tap, lease, shared])
 }
 
@@ -206,7 +208,7 @@ pub fn lease(places: &Places, vm: &Id) -> Result<Option<Lease>, RootError> {
     Ok(Some(answer(&links()?, subnet, (vm, address, held.nat))))
 }
 
-/// Puts back what somebody flushed, changed or removed: rules, forwarding, the bridge and its ports.
+/// Puts back what somebody flushed, changed or removed: rules, forwarding, the bridge, its ports.
 /// Cheap when nothing is wrong. `Made`: something was.
 ///
 /// # Errors
@@ -227,7 +229,8 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
     let links = net.links.all().map_err(failed)?;
     for (_, held) in net.leases.iter() {
         let tap = held.vm.tap();
-        let Some(link) = links.iter().find(|l| l.name == tap && l.kind == "tun") else { continue };
+        let found = links.iter().find(|link| link.name == tap && link.kind == "tun");
+        let Some(link) = found else { continue };
         did = either(port::mend(&net.links, link, &held.vm, &bridge)?, did);
         if !link.up {
             port::up(&net.links, link)?;
@@ -246,7 +249,7 @@ pub fn refill(places: &Places) -> Result<Did, RootError> {
     for n in 0..places.tap_pool.min(port::MAX_POOL) {
         // Let go between two, so that nobody waits for more than one.
         let net = Net::lock(places)?;
-        let bridge = bridge::find(places, &net.links)?;
+        let bridge = bridge::ours(places, &net.links)?;
         let Some(bridge) = bridge.filter(|_| !net.leases.is_empty()) else {
             return Ok(Did::WasAbsent);
         };

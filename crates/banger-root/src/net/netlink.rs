@@ -1,5 +1,5 @@
-//! Netlink messages as bytes: netlink(7), rtnetlink(7). No request of ours has more than a handful of
-//! attributes.
+//! Netlink messages as bytes: netlink(7), rtnetlink(7). No request of ours has more than a handful
+//! of attributes.
 
 use std::io;
 use std::os::fd::OwnedFd;

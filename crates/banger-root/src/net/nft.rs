@@ -117,31 +117,25 @@ pub fn load(text: &str, kept: BorrowedFd<'_>) -> Result<(), RootError> {
     nft(&["-f", TEXT_PATH], text, Some(kept))?.good("load nftables rules").map(|_| ())
 }
 
-/// Lists things (`table inet banger`, `chain …`), one a line, as nft shows them, without what
-/// changes by itself; `None` if one of them is not there.
+/// Lists one thing (`table inet banger`, `chain …`) as nft shows it; `None` if it is not there.
+/// Several at once are not understood by all versions of nft.
 ///
 /// # Errors
 /// nft does not run, or says what is not JSON.
-pub fn list(what: &[&str]) -> Result<Option<Value>, RootError> {
-    let mut text = String::new();
-    for what in what {
-        text += &format!("list {what}\n");
-    }
-    let ended = nft(&["-j", "-f", TEXT_PATH], &text, None)?;
+pub fn list(what: &str) -> Result<Option<Value>, RootError> {
+    let args: Vec<&str> = ["-j", "list"].into_iter().chain(what.split(' ')).collect();
+    let ended = nft(&args, "", None)?;
     if !ended.well && ended.complaint.contains("No such file or directory") {
         return Ok(None);
     }
     let output = ended.good("list nftables rules")?;
-    let mut listed = Vec::new();
-    for one in serde_json::Deserializer::from_slice(&output).into_iter::<Value>() {
-        let mut one = one
-            .map_err(|error| RootError::system("read what `nft` lists", &io::Error::from(error)))?;
-        if let Some(Value::Array(things)) = one.get_mut("nftables") {
-            listed.append(things);
-        }
+    let mut listed: Value = serde_json::from_slice(&output)
+        .map_err(|error| RootError::system("read what `nft` lists", &error.into()))?;
+    let mut things = listed.get_mut("nftables").map(Value::take).unwrap_or_default();
+    if let Value::Array(things) = &mut things {
+        things.retain(|thing| thing.get("metainfo").is_none());
     }
-    listed.retain(|thing| thing.get("metainfo").is_none());
-    Ok(Some(Value::Array(listed)))
+    Ok(Some(things))
 }
 
 /// Without the numbers that the kernel gives to what is loaded, and with sets in one order.

@@ -64,7 +64,7 @@ pub fn routed(places: &Places) -> Option<(String, String)> {
 }
 
 fn find_bridge(places: &Places) -> Result<Option<Link>, RootError> {
-    bridge::find(places, &super::links()?)
+    bridge::ours(places, &super::links()?)
 }
 
 /// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,

@@ -1,18 +1,13 @@
-//! The text of our nftables rules, made from the leases alone: nft(8). Each load replaces both of
-//! our tables as one transaction.
+//! The text of our nftables rules, made from the leases alone: nft(8). A load replaces both of our
+//! tables as one transaction, or adds to their sets as one.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
 
 use super::leases::Leases;
 use crate::words::Nat;
-
-/// What a guest may send: from which TAP, MAC and address.
-struct Guest {
-    tap: String,
-    mac: String,
-    address: Ipv4Addr,
-}
 
 /// Both tables are gone after this, whether they were there or not.
 pub const NONE: &str = "table bridge banger
@@ -27,11 +22,54 @@ pub fn mac(bytes: [u8; 6]) -> String {
 }
 
 /// The `elements` of a set, which may not be empty.
-fn elements(lines: impl IntoIterator<Item = String>) -> String {
-    let mut lines = lines.into_iter();
-    let Some(first) = lines.next() else { return String::new() };
-    let rest = lines.fold(first, |text, line| text + ",\n\t\t\t" + &line);
-    format!("\n\t\telements = {{\n\t\t\t{rest}\n\t\t}}")
+fn elements(lines: &BTreeSet<String>) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    format!("\n\t\telements = {{\n\t\t\t{}\n\t\t}}", lines.join(",\n\t\t\t"))
+}
+
+/// What is in the sets of our rules.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sets {
+    /// What a guest may send: from which TAP, MAC and address.
+    guests: BTreeSet<String>,
+    /// The addresses that reach the outside.
+    nat: BTreeSet<String>,
+}
+
+impl Sets {
+    /// Those that the leases ask for.
+    pub fn of(leases: &Leases) -> Self {
+        let guest = |(address, held): (_, &super::leases::Held)| {
+            format!("\"{}\" . {} . {address}", held.vm.tap(), mac(held.vm.mac()))
+        };
+        let nat = leases.iter().filter(|(_, held)| held.nat == Nat::On);
+        Self {
+            guests: leases.iter().map(guest).collect(),
+            nat: nat.map(|(address, _)| address.to_string()).collect(),
+        }
+    }
+
+    /// The text that makes these of those before, if that is only to add some: then the kernel need
+    /// not wait until nobody looks at what is taken away, which takes most of the time of a load.
+    pub fn additions(&self, before: &Self) -> Option<String> {
+        if !self.guests.is_superset(&before.guests) || !self.nat.is_superset(&before.nat) {
+            return None;
+        }
+        let added = |set: &str, now: &BTreeSet<String>, before: &BTreeSet<String>| {
+            let new: Vec<&str> = now.difference(before).map(String::as_str).collect();
+            if new.is_empty() {
+                return String::new();
+            }
+            format!("add element {set} {{ {} }}\n", new.join(", "))
+        };
+        Some(
+            added("bridge banger guests", &self.guests, &before.guests)
+                + &added("inet banger nat", &self.nat, &before.nat),
+        )
+    }
 }
 
 /// The tables. `bridge` is an interface's name and nothing else.
@@ -44,15 +82,8 @@ fn elements(lines: impl IntoIterator<Item = String>) -> String {
 /// - `forward`: no guest reaches another through the host. Networks of one link stay on it (RFC
 ///   3927): behind 169.254.169.254 are the secrets of a cloud's host; some clouds have their
 ///   resolver there.
-pub fn tables(bridge: &str, leases: &Leases) -> String {
-    let guests = leases.iter().map(|(address, held)| Guest {
-        tap: held.vm.tap(),
-        mac: mac(held.vm.mac()),
-        address,
-    });
-    let guests = elements(guests.map(|g| format!("\"{}\" . {} . {}", g.tap, g.mac, g.address)));
-    let nat = leases.iter().filter(|(_, held)| held.nat == Nat::On);
-    let nat = elements(nat.map(|(address, _)| address.to_string()));
+pub fn tables(bridge: &str, sets: &Sets) -> String {
+    let (guests, nat) = (elements(&sets.guests), elements(&sets.nat));
     let mut text = NONE.to_owned();
     // Writing to a string does not fail.
     let _ = write!(
@@ -119,7 +150,7 @@ mod tests {
     use super::*;
     use crate::places::Places;
 
-    fn text(vms: &[(&str, Nat)]) -> String {
+    fn sets(vms: &[(&str, Nat)]) -> Sets {
         let folder = tempfile::tempdir().unwrap();
         let subnet = Subnet::of(&Places::default()).unwrap();
         let mut leases = Leases::tidied(folder.path().to_owned(), subnet).unwrap();
@@ -127,18 +158,32 @@ mod tests {
             let held = Held { owner: 7, vm: vm.parse().unwrap(), nat: *nat };
             leases.take(held, subnet).unwrap();
         }
-        tables("br-fc", &leases)
+        Sets::of(&leases)
     }
 
     #[test]
     fn the_rules_of_two_guests_one_with_the_outside() {
-        let text = text(&[("0123456789ab", Nat::On), ("ba9876543210", Nat::Off)]);
-        assert_eq!(text, include_str!("golden/two.nft"));
+        let sets = sets(&[("0123456789ab", Nat::On), ("ba9876543210", Nat::Off)]);
+        assert_eq!(tables("br-fc", &sets), include_str!("golden/two.nft"));
     }
 
     #[test]
     fn sets_without_elements_say_nothing_of_elements() {
-        assert!(!text(&[]).contains("elements"));
-        assert_eq!(text(&[("0123456789ab", Nat::Off)]).matches("elements").count(), 1);
+        assert!(!tables("br-fc", &sets(&[])).contains("elements"));
+        let text = tables("br-fc", &sets(&[("0123456789ab", Nat::Off)]));
+        assert_eq!(text.matches("elements").count(), 1);
+    }
+
+    #[test]
+    fn what_only_comes_is_added() {
+        let (one, two) = (("0123456789ab", Nat::On), ("ba9876543210", Nat::Off));
+        let added = sets(&[one, two]).additions(&sets(&[one])).unwrap();
+        let guest = "{ \"fc-ba9876543210\" . 02:98:76:54:32:10 . 172.16.0.46 }";
+        assert_eq!(added, format!("add element bridge banger guests {guest}\n"));
+        let on = sets(&[one]).additions(&sets(&[("0123456789ab", Nat::Off)])).unwrap();
+        assert_eq!(on, "add element inet banger nat { 172.16.0.254 }\n");
+        assert_eq!(sets(&[one]).additions(&sets(&[one])).unwrap(), "");
+        assert_eq!(sets(&[one]).additions(&sets(&[two])), None);
+        assert_eq!(sets(&[("0123456789ab", Nat::Off)]).additions(&sets(&[one])), None);
     }
 }

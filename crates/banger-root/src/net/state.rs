@@ -14,13 +14,10 @@ use super::docker;
 use super::link::{Link, Links};
 use super::lock::Lock;
 use super::nft::{self, Nft, Of};
-use super::rules::{self, NONE};
+use super::rules::{NONE, Sets, tables};
 use crate::error::RootError;
 use crate::places::Places;
 use crate::words::Did;
-
-/// Our tables, as nft names them.
-const TABLES: &[&str] = &["table bridge banger", "table inet banger"];
 
 /// What was loaded last. It only saves work: without it everything is loaded again.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,8 +25,10 @@ pub struct Record {
     /// The number that the kernel gave to all rules then; another means that somebody, maybe
     /// somebody else, changed something since. `None`: somebody did at the same moment.
     generation: Option<u32>,
-    /// The text of our tables.
-    text: String,
+    /// The text of our tables without what is in their sets.
+    frame: String,
+    /// What was in them.
+    sets: Sets,
     /// The uplinks in our rules in Docker's chain, if there are any.
     docker: Option<BTreeSet<String>>,
     /// How nft shows our tables, once that was looked at.
@@ -65,6 +64,13 @@ pub enum Look {
     Closely,
 }
 
+/// What the rules are to become.
+struct Now<'a> {
+    leases: &'a Leases,
+    bridge: &'a Link,
+    look: Look,
+}
+
 /// What it takes to change rules.
 #[derive(Debug)]
 pub struct Rules<'a> {
@@ -78,8 +84,10 @@ pub struct Rules<'a> {
     pub nft: &'a Nft,
 }
 
+/// As nft shows them; `None` if one is not there.
 fn our_tables() -> Result<Option<Value>, RootError> {
-    Ok(nft::list(TABLES)?.map(nft::same_form))
+    let tables = nft::list("table bridge banger")?.zip(nft::list("table inet banger")?);
+    Ok(tables.map(|(bridge, inet)| nft::same_form(Value::Array(vec![bridge, inet]))))
 }
 
 fn tables_exist(nft: &Nft) -> Result<bool, RootError> {
@@ -119,7 +127,8 @@ impl Rules<'_> {
         self.nft.has_chain(Of::Ip, "filter", "DOCKER-USER")
     }
 
-    /// The uplinks that Docker has to let guests through to; `None`: it has nothing to do with them.
+    /// The uplinks that Docker has to let guests through to; `None`: it has nothing to do with
+    /// them.
     fn wanted_of_docker(
         &self,
         leases: &Leases,
@@ -139,42 +148,60 @@ impl Rules<'_> {
     /// # Errors
     /// nft's; after that the rules are as they were.
     pub fn settle(&self, leases: &Leases, bridge: &Link, look: Look) -> Result<Did, RootError> {
-        // Docker may take its chain away while we look: then once more.
-        let once = || self.settle_once(leases, bridge, look);
-        once().or_else(|_| once())
+        // Docker may take its chain away while we look: then once more, from nothing.
+        let now = Now { leases, bridge, look };
+        self.settle_from(Record::read(self.places), &now)
+            .or_else(|_| self.settle_from(Record::default(), &now))
     }
 
-    fn settle_once(&self, leases: &Leases, bridge: &Link, look: Look) -> Result<Did, RootError> {
-        let record = Record::read(self.places);
+    fn settle_from(&self, record: Record, now: &Now<'_>) -> Result<Did, RootError> {
+        let Now { leases, bridge, look } = *now;
         let before = self.nft.generation()?;
-        let text = rules::tables(&bridge.name, leases);
+        let (frame, sets) = (tables(&bridge.name, &Sets::default()), Sets::of(leases));
         let docker = self.wanted_of_docker(leases, bridge)?;
-        let unchanged = record.generation == Some(before);
-        let same = record.text == text && record.docker == docker && tables_exist(self.nft)?;
-        if same && unchanged {
-            return Ok(Did::WasThere);
-        }
-        if same && look == Look::Closely && record.seen.is_some() && docker_is_so(&docker)? {
-            let seen = our_tables()?;
-            if seen == record.seen {
-                Record { generation: Some(before), ..record }.write(self.places)?;
+        let untouched = record.generation == Some(before);
+        let framed = record.frame == frame && record.docker == docker && tables_exist(self.nft)?;
+        if framed && record.sets == sets {
+            if untouched {
                 return Ok(Did::WasThere);
             }
-        }
-        let mut all = text.clone();
-        if !unchanged || record.docker != docker {
-            match &docker {
-                Some(uplinks) => all += &docker::rules(&bridge.name, uplinks)?,
-                None if self.docker_exists()? => all += &docker::without()?,
-                None => {}
+            if look == Look::Closely && record.seen.is_some() && docker_is_so(&docker)? {
+                let seen = our_tables()?;
+                if seen == record.seen {
+                    Record { generation: Some(before), ..record }.write(self.places)?;
+                    return Ok(Did::WasThere);
+                }
             }
         }
-        nft::load(&all, self.lock.as_fd())?;
+        let added = sets.additions(&record.sets).filter(|_| framed && untouched);
+        let text = match added {
+            Some(added) => added,
+            None => {
+                let mut all = tables(&bridge.name, &sets);
+                if !untouched || record.docker != docker {
+                    all += &self.docker_text(&bridge.name, docker.as_ref())?;
+                }
+                all
+            }
+        };
+        nft::load(&text, self.lock.as_fd())?;
         let after = self.nft.generation()?;
         // Else somebody else changed something at the same moment.
         let generation = (after == before.wrapping_add(1)).then_some(after);
-        Record { generation, text, docker, seen: None }.write(self.places)?;
+        Record { generation, frame, sets, docker, seen: None }.write(self.places)?;
         Ok(Did::Made)
+    }
+
+    fn docker_text(
+        &self,
+        bridge: &str,
+        uplinks: Option<&BTreeSet<String>>,
+    ) -> Result<String, RootError> {
+        match uplinks {
+            Some(uplinks) => docker::rules(bridge, uplinks),
+            None if self.docker_exists()? => docker::without(),
+            None => Ok(String::new()),
+        }
     }
 
     /// Looks at how nft shows the rules that were just loaded, so that later changes can be told

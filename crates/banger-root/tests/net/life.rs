@@ -1,0 +1,249 @@
+//! How what is shared comes, stays and goes: repeated, at once, killed.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use banger_root::words::Nat;
+use banger_root::{Did, Id, Kind, Places, net};
+use banger_sys::tap::Tap;
+
+use crate::lab::{Lab, USER, in_namespace, sh};
+
+const A: &str = "aaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbb";
+/// `RUN VM`: the process attaches and detaches this VM until it is killed.
+const CHILD: &str = "BANGER_NET_CHILD";
+
+fn id(n: usize) -> Id {
+    format!("{:012x}", n * 7919 + 1).parse().unwrap()
+}
+
+#[test]
+fn the_last_one_leaves_everything_as_it_was() {
+    in_namespace("life::the_last_one_leaves_everything_as_it_was", |lab| {
+        let before = lab.picture();
+        let vm: Id = A.parse().unwrap();
+        assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent, "never attached");
+        assert_eq!(net::ensure(&lab.places).unwrap(), Did::WasAbsent);
+        assert_eq!(net::refill(&lab.places).unwrap(), Did::WasAbsent);
+        assert_eq!(lab.picture(), before);
+
+        let (did, lease) = net::attach(&lab.places, USER, &vm, Nat::On).unwrap();
+        assert_eq!(did, Did::Made);
+        assert_eq!(
+            net::attach(&lab.places, USER, &vm, Nat::On).unwrap(),
+            (Did::WasThere, lease.clone())
+        );
+        assert_eq!(net::lease(&lab.places, &vm).unwrap(), Some(lease.clone()));
+        let other = net::attach(&lab.places, USER + 1, &vm, Nat::On).unwrap_err();
+        assert_eq!(other.kind, Kind::Refused);
+        assert_eq!(net::refill(&lab.places).unwrap(), Did::Made);
+        assert_eq!(net::refill(&lab.places).unwrap(), Did::WasThere);
+        assert_eq!(sh("ip -o link show | grep -c ' fcp-'").trim(), "4");
+        // The next takes one of those.
+        lab.attach(B, Nat::Off);
+        assert_eq!(sh("ip -o link show | grep -c ' fcp-'").trim(), "3");
+        assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+        assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::Removed);
+        assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent);
+        assert_eq!(net::lease(&lab.places, &vm).unwrap(), None);
+        assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "0", "nobody needs it");
+        lab.detach(B);
+        assert_eq!(lab.picture(), before);
+        // The same address again.
+        assert_eq!(lab.attach(A, Nat::On).1, lease);
+        lab.detach(A);
+        // Forwarding that was on before stays on.
+        sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
+        let before = lab.picture();
+        lab.attach(A, Nat::On);
+        lab.detach(A);
+        assert_eq!(lab.picture(), before);
+    });
+}
+
+#[test]
+fn a_network_that_is_taken_is_refused_before_anything_is_made() {
+    in_namespace("life::a_network_that_is_taken_is_refused_before_anything_is_made", |lab| {
+        let vm: Id = A.parse().unwrap();
+        for (there, gone, route) in [
+            ("ip addr add 172.16.0.7/28 dev up0", "ip addr del 172.16.0.7/28 dev up0", "172.16.0."),
+            (
+                "ip route add 172.16.0.0/12 via 198.51.100.2",
+                "ip route del 172.16.0.0/12",
+                "172.16.0.0/12",
+            ),
+        ] {
+            sh(there);
+            let before = lab.picture();
+            let error = net::attach(&lab.places, USER, &vm, Nat::On).unwrap_err();
+            assert_eq!(error.kind, Kind::HostNotReady);
+            assert!(error.message.contains(route) && error.message.contains("`up0`"), "{error}");
+            assert!(error.hint.unwrap().contains("[network] subnet"));
+            assert!(net::findings(&lab.places).iter().any(|f| f.code == "network_subnet" && !f.ok));
+            assert_eq!(lab.picture(), before);
+            sh(gone);
+        }
+        // A bridge of somebody else's is neither used nor removed.
+        sh("ip link add br-fc type bridge");
+        let before = lab.picture();
+        let error = net::attach(&lab.places, USER, &vm, Nat::On).unwrap_err();
+        assert!(error.message.contains("not banger's"), "{error}");
+        assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent);
+        assert_eq!(lab.picture(), before);
+    });
+}
+
+#[test]
+fn only_the_vms_own_user_opens_its_tap() {
+    in_namespace("life::only_the_vms_own_user_opens_its_tap", |lab| {
+        let (a, lease) = lab.attach(A, Nat::On);
+        net::refill(&lab.places).unwrap();
+        let (b, other) = lab.attach(B, Nat::On);
+        let open = |uid: u32, name: &str| {
+            let device =
+                std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+            std::thread::scope(|scope| {
+                let opened = scope.spawn(|| {
+                    let uid = rustix::process::Uid::from_raw(uid);
+                    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+                    Tap::open_with(device, name).map(drop).map_err(|error| error.raw_os_error())
+                });
+                opened.join().unwrap()
+            })
+        };
+        let refused = Err(Some(1));
+        assert_eq!(open(a.uid(), &lease.tap), Ok(()));
+        assert_eq!(open(b.uid(), &other.tap), Ok(()), "one from the stock");
+        assert_eq!(open(a.uid(), &other.tap), refused);
+        assert_eq!(open(b.uid(), &lease.tap), refused);
+        assert_eq!(open(a.uid(), "fcp-1"), refused, "an idle one");
+        assert_eq!(open(a.uid(), "fcp-new"), refused, "one that is not there");
+    });
+}
+
+#[test]
+fn many_at_once() {
+    in_namespace("life::many_at_once", |lab| {
+        let before = lab.picture();
+        let began = Instant::now();
+        let leases: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..10)
+                .map(|n| {
+                    scope.spawn(move || net::attach(&lab.places, USER, &id(n), Nat::On).unwrap().1)
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        println!("10 at once: {:?}", began.elapsed());
+        let mut addresses: Vec<_> = leases.iter().map(|lease| lease.address).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 10);
+        let set = sh("nft list set bridge banger guests");
+        for lease in &leases {
+            assert!(
+                set.contains(&format!("{} ", lease.address))
+                    || set.contains(&format!("{},", lease.address)),
+                "{set}"
+            );
+            sh(&format!("ip link show {} | grep -q 'UP.*master br-fc'", lease.tap));
+        }
+        std::thread::scope(|scope| {
+            for n in 0..10 {
+                scope.spawn(move || net::detach(&lab.places, &id(n)).unwrap());
+            }
+        });
+        assert_eq!(lab.picture(), before);
+    });
+}
+
+#[test]
+fn a_start_waits_little_for_its_network() {
+    in_namespace("life::a_start_waits_little_for_its_network", |lab| {
+        let mut first = Vec::new();
+        let mut next = Vec::new();
+        for _ in 0..5 {
+            let began = Instant::now();
+            lab.attach(A, Nat::On);
+            first.push(began.elapsed());
+            for n in 0..4 {
+                net::refill(&lab.places).unwrap();
+                let began = Instant::now();
+                net::attach(&lab.places, USER, &id(n), Nat::On).unwrap();
+                next.push(began.elapsed());
+            }
+            for n in 0..4 {
+                net::detach(&lab.places, &id(n)).unwrap();
+            }
+            lab.detach(A);
+        }
+        first.sort();
+        next.sort();
+        let ensured = {
+            lab.attach(A, Nat::On);
+            net::ensure(&lab.places).unwrap();
+            let began = Instant::now();
+            net::ensure(&lab.places).unwrap();
+            began.elapsed()
+        };
+        println!("attach: first {first:?}, next {next:?}; ensure with nothing to do: {ensured:?}");
+        // Four times what it takes on a quiet machine.
+        assert!(next[next.len() / 2] < Duration::from_millis(100), "{next:?}");
+    });
+}
+
+#[test]
+fn child_of_another_test() {
+    let Ok(orders) = std::env::var(CHILD) else { return };
+    let (run, vm) = orders.split_once(' ').unwrap();
+    let places = Places { run: run.into(), tap_pool: 2, ..Places::default() };
+    let vm: Id = vm.parse().unwrap();
+    for round in 0.. {
+        let nat = if round % 2 == 0 { Nat::On } else { Nat::Off };
+        net::attach(&places, USER, &vm, nat).unwrap();
+        net::refill(&places).unwrap();
+        net::detach(&places, &vm).unwrap();
+    }
+}
+
+fn killed_after(lab: &Lab, vms: &[&str], pause: Duration) {
+    let mut children: Vec<_> = vms
+        .iter()
+        .map(|vm| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "life::child_of_another_test", "--nocapture"])
+                .env(CHILD, format!("{} {vm}", lab.places.run.display()))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    std::thread::sleep(pause);
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn killed_anywhere_the_next_one_finishes() {
+    in_namespace("life::killed_anywhere_the_next_one_finishes", |lab| {
+        let before = lab.picture();
+        for round in 0..40 {
+            killed_after(lab, &[A, B], Duration::from_millis(20 + round * 7));
+            match round % 3 {
+                0 => {}
+                1 => drop(net::ensure(&lab.places).unwrap()),
+                _ => {
+                    let (c, lease) = lab.attach("cccccccccccc", Nat::Off);
+                    assert!(sh("nft list ruleset").contains(&lease.address.to_string()));
+                    net::detach(&lab.places, &c).unwrap();
+                }
+            }
+            lab.detach(A);
+            lab.detach(B);
+            assert_eq!(lab.picture(), before, "round {round}");
+        }
+    });
+}
