@@ -27,4 +27,17 @@ pub struct DaemonStatus {
     pub simulated: bool,
     /// What a VM gets where nothing is asked for.
     pub defaults: VmDefaults,
+    /// Where names of VMs are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsStatus>,
+}
+
+/// Where `NAME.vm` is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DnsStatus {
+    /// Address and port, of UDP and TCP.
+    pub listen: String,
+    /// Why nobody answers there, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }

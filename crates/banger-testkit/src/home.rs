@@ -14,6 +14,8 @@ use crate::programs::program;
 
 /// How long a command of a test may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// Tests run side by side, and with a daemon of their developer.
+const ANY_PORT: &str = "0";
 
 /// How a home is set up.
 #[derive(Debug, Clone, Default)]
@@ -123,6 +125,7 @@ impl Home {
             .args(args)
             .env("BANGER_HOME", &self.path)
             .env_remove("BANGER_STATE_DIR")
+            .env("BANGER_DNS_PORT", ANY_PORT)
             .env("NO_COLOR", "1")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -227,6 +230,7 @@ impl Home {
             Command::new(program("bangerd"))
                 .env("BANGER_HOME", &self.path)
                 .env_remove("BANGER_STATE_DIR")
+                .env("BANGER_DNS_PORT", ANY_PORT)
                 .env("BANGER_ABORT_AT", point)
                 .envs(self.env.iter().map(|(name, value)| (name, value)))
                 .stdin(Stdio::null())

@@ -4,6 +4,7 @@
 
 mod api;
 mod bad_input;
+mod dns;
 mod kill;
 mod kill_sessions;
 mod openapi;

@@ -57,7 +57,8 @@ impl Home {
                 command.env_remove(name);
             }
         }
-        command.env("BANGER_HOME", &self.path).arg("--sim");
+        // Tests run side by side, and with a daemon of their developer.
+        command.env("BANGER_HOME", &self.path).env("BANGER_DNS_PORT", "0").arg("--sim");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

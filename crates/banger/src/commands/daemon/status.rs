@@ -1,6 +1,6 @@
 //! `banger daemon status`.
 
-use banger_api::daemon::DaemonStatus;
+use banger_api::daemon::{DaemonStatus, DnsStatus};
 use banger_api::{ApiError, ErrorCode, exit};
 use banger_client::Presence;
 
@@ -43,9 +43,16 @@ pub fn show(context: &Context, status: &DaemonStatus) -> Result<u8, Failure> {
 fn text(status: &DaemonStatus) -> String {
     let uptime = span(i64::try_from(status.uptime_s).unwrap_or(i64::MAX));
     let host = if status.simulated { "simulated\n" } else { "this one\n" };
+    let dns = match &status.dns {
+        Some(DnsStatus { listen, problem: None }) => format!("dns         {listen}\n"),
+        Some(DnsStatus { listen, problem: Some(problem) }) => {
+            format!("dns         not on {listen}: {problem}\n")
+        }
+        None => String::new(),
+    };
     format!(
         "pid         {}\nversion     {} (build {})\nup          {uptime}\nhost        {host}\
-         socket      {}\nlog         {}\nvms         {}\noperations  {}\n",
+         socket      {}\nlog         {}\n{dns}vms         {}\noperations  {}\n",
         status.pid,
         status.version,
         status.build_id,

@@ -1,0 +1,232 @@
+//! What is answered to a query: pure, from bytes to bytes.
+//!
+//! | asked | answered |
+//! | --- | --- |
+//! | `NAME.vm` A, of a VM that runs | its address |
+//! | `NAME.vm`, another type | nothing, with the SOA |
+//! | `vm` SOA or NS | these |
+//! | another name below `vm` | NXDOMAIN, with the SOA |
+//! | another zone, another class, a transfer | REFUSED |
+//! | another operation | NOTIMP |
+//! | an unknown version of EDNS | BADVERS |
+//! | what cannot be understood | FORMERR |
+//! | an answer, or less than a header | silence |
+
+use std::net::Ipv4Addr;
+
+use simple_dns::rdata::{A, NS, OPT, RData, SOA};
+use simple_dns::{
+    CLASS, Label, Name, Packet, QTYPE, Question, ResourceRecord, SimpleDnsError, TYPE,
+};
+
+use super::Zone;
+use super::query::{Edns, HEADER, Header, Query};
+
+/// The zone, as it is written in records.
+const ZONE: &str = "vm";
+/// How long an address may be kept, in seconds: VMs come and go.
+const TTL_S: u32 = 5;
+/// How long it may be kept that there is none, in seconds: somebody may be waiting for a start.
+const NEGATIVE_TTL_S: u32 = 1;
+/// Largest UDP message that is sent and taken, in bytes: no link on the way splits it.
+pub const UDP_BYTES: u16 = 1232;
+/// Largest UDP answer to a client that does not speak EDNS (RFC 1035 section 4.2.1).
+const PLAIN_UDP_BYTES: u16 = 512;
+
+const RESPONSE: u16 = 0x8000;
+const OPCODE: u16 = 0x7800;
+const AUTHORITATIVE: u16 = 0x0400;
+const TRUNCATED: u16 = 0x0200;
+const RECURSION_DESIRED: u16 = 0x0100;
+const CHECKING_DISABLED: u16 = 0x0010;
+
+/// How an answer travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// In one datagram.
+    Udp {
+        /// Largest one that is sent, in bytes.
+        max: u16,
+    },
+    /// In a stream.
+    Tcp,
+}
+
+/// Codes of answers, with the IANA's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    NoError = 0,
+    FormErr = 1,
+    NxDomain = 3,
+    NotImp = 4,
+    Refused = 5,
+    BadVers = 16,
+}
+
+/// What is said, before it is bytes.
+struct Said {
+    code: Code,
+    authoritative: u16,
+    answers: Vec<RData<'static>>,
+    soa: bool,
+}
+
+impl Said {
+    fn error(code: Code) -> Self {
+        Self { code, authoritative: 0, answers: Vec::new(), soa: false }
+    }
+
+    fn records(answers: Vec<RData<'static>>) -> Self {
+        let soa = answers.is_empty();
+        Self { code: Code::NoError, authoritative: AUTHORITATIVE, answers, soa }
+    }
+
+    fn no_such_name() -> Self {
+        Self { code: Code::NxDomain, ..Self::records(Vec::new()) }
+    }
+}
+
+/// Answers a message; `None` = by saying nothing.
+pub fn answer(message: &[u8], zone: &dyn Zone, transport: Transport) -> Option<Vec<u8>> {
+    let header = Header::read(message)?;
+    if header.is_response() {
+        return None;
+    }
+    let query = Query::read(message, header);
+    let edns = query.as_ref().and_then(|query| query.edns);
+    let said = match &query {
+        // What it means is another thing there, but it is written the same way.
+        _ if header.opcode() != 0 => Said::error(Code::NotImp),
+        Some(query) => decide(query, zone),
+        None => Said::error(Code::FormErr),
+    };
+    write(header, query.as_ref(), &said, room(edns, transport))
+}
+
+/// Bytes that an answer may have.
+fn room(edns: Option<Edns>, transport: Transport) -> usize {
+    match transport {
+        Transport::Tcp => usize::from(u16::MAX),
+        Transport::Udp { max } => {
+            let taken = edns.map_or(PLAIN_UDP_BYTES, |edns| edns.size.max(PLAIN_UDP_BYTES));
+            usize::from(taken.min(max))
+        }
+    }
+}
+
+fn decide(query: &Query<'_>, zone: &dyn Zone) -> Said {
+    let question = &query.question;
+    if query.edns.is_some_and(|edns| edns.version != 0) {
+        return Said::error(Code::BadVers);
+    }
+    let kind = QTYPE::try_from(question.kind).ok();
+    let transfer = matches!(kind, Some(QTYPE::AXFR | QTYPE::IXFR));
+    if question.class != u16::from(CLASS::IN) || transfer {
+        return Said::error(Code::Refused);
+    }
+    let Some((last, labels)) = question.labels.split_last() else {
+        return Said::error(Code::Refused);
+    };
+    if !last.eq_ignore_ascii_case(ZONE.as_bytes()) {
+        return Said::error(Code::Refused);
+    }
+    let wants = |wanted: TYPE| kind == Some(wanted.into()) || kind == Some(QTYPE::ANY);
+    match labels {
+        [] => {
+            let mut answers = Vec::new();
+            answers.extend(wants(TYPE::SOA).then(|| RData::SOA(soa())));
+            answers.extend(wants(TYPE::NS).then(|| RData::NS(NS(Name::new_unchecked(ZONE)))));
+            Said::records(answers)
+        }
+        [label] => match address(label, zone) {
+            None => Said::no_such_name(),
+            Some(address) if wants(TYPE::A) => Said::records(vec![RData::A(A::from(address))]),
+            Some(_) => Said::records(Vec::new()),
+        },
+        _ => Said::no_such_name(),
+    }
+}
+
+fn address(label: &[u8], zone: &dyn Zone) -> Option<Ipv4Addr> {
+    zone.address(&std::str::from_utf8(label).ok()?.to_ascii_lowercase())
+}
+
+/// The values are those of RFC 6303 for a zone that one host answers by itself. The last is what
+/// limits how long a failure is kept (RFC 2308 section 5).
+fn soa() -> SOA<'static> {
+    SOA {
+        mname: Name::new_unchecked(ZONE),
+        rname: Name::new_unchecked("nobody.invalid"),
+        serial: 1,
+        refresh: 3600,
+        retry: 1200,
+        expire: 604_800,
+        minimum: NEGATIVE_TTL_S,
+    }
+}
+
+/// Writes an answer; one that needs more than `room` bytes says only that it was cut.
+fn write(header: Header, query: Option<&Query<'_>>, said: &Said, room: usize) -> Option<Vec<u8>> {
+    let kept = header.flags & (OPCODE | RECURSION_DESIRED | CHECKING_DISABLED);
+    let flags = RESPONSE | kept | said.authoritative | (said.code as u16 & 0xf);
+    let written = match message(header.id, flags, query, said) {
+        Ok(whole) if whole.len() <= room => Ok(whole),
+        Ok(_) => {
+            let nothing = Said { answers: Vec::new(), soa: false, ..*said };
+            message(header.id, flags | TRUNCATED, query, &nothing)
+        }
+        Err(error) => Err(error),
+    };
+    // Only a writer that fails would be a reason, and this one is memory.
+    written.ok()
+}
+
+fn message(
+    id: u16,
+    flags: u16,
+    query: Option<&Query<'_>>,
+    said: &Said,
+) -> Result<Vec<u8>, SimpleDnsError> {
+    let mut packet = Packet::new_reply(id);
+    if let Some(Query { question, edns }) = query {
+        let labels = question.labels.iter().map(|label| Label::new(*label));
+        let name = Name::new_with_labels(&labels.collect::<Result<Vec<_>, _>>()?);
+        let record = |data: &RData<'static>| {
+            ResourceRecord::new(name.clone(), CLASS::IN, TTL_S, data.clone())
+        };
+        packet.answers = said.answers.iter().map(record).collect();
+        // Type and class are written below.
+        let (kind, class) = (QTYPE::ANY, CLASS::IN.into());
+        packet.questions.push(Question::new(name.clone(), kind, class, false));
+        packet.additional_records.extend(edns.map(|edns| opt(edns, said.code)));
+    }
+    if said.soa {
+        let name = Name::new_unchecked(ZONE);
+        let data = RData::SOA(soa());
+        packet.name_servers.push(ResourceRecord::new(name, CLASS::IN, NEGATIVE_TTL_S, data));
+    }
+    let mut bytes = packet.build_bytes_vec_compressed()?;
+    // simple-dns cannot write every operation, and not every type and class.
+    put(&mut bytes, 2, &flags.to_be_bytes());
+    if let Some(query) = query {
+        put(&mut bytes, HEADER, query.question.bytes);
+    }
+    Ok(bytes)
+}
+
+fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + what.len()) {
+        place.copy_from_slice(what);
+    }
+}
+
+/// Our OPT. Written as an ordinary record, since simple-dns puts the extended code where the flags
+/// are (RFC 6891 section 6.1.3).
+fn opt(asked: Edns, code: Code) -> ResourceRecord<'static> {
+    let ttl = (code as u32 >> 4) << 24 | asked.dnssec_ok;
+    let data = OPT { opt_codes: Vec::new(), udp_packet_size: UDP_BYTES, version: 0 };
+    ResourceRecord::new(Name::new_with_labels(&[]), CLASS::IN, ttl, RData::OPT(data))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! The server around the answers: UDP and TCP on the loopback address, with limits.
+//!
+//! A port that is taken is no reason not to start: it is said in the log, by `doctor` and by
+//! `daemon status`, and tried again until it is free. It may be another daemon's, or the port of
+//! an outgoing connection of any program, since the default lies among those.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_api::daemon::DnsStatus;
+use banger_api::doctor::{Check, Verdict};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::answer::UDP_BYTES;
+use super::{Transport, Zone, answer};
+use crate::stopping::Stopping;
+
+/// TCP connections at the same time; more wait in the socket's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// Longest time for the next query of a connection to arrive, and for an answer to leave.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Queries on one connection.
+const MAX_QUERIES: u32 = 256;
+/// Largest query in bytes; real ones have a few dozen.
+const MAX_QUERY: u16 = 4096;
+/// How often a port that is taken is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Pause after a socket failed, which is most often for want of memory or descriptors.
+const FAILED: Duration = Duration::from_millis(100);
+/// How often a free port is looked for that is free for both protocols.
+const PORTS: u32 = 16;
+
+/// Whether names are answered, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listening {
+    /// Here.
+    At(SocketAddr),
+    /// Not here.
+    Not {
+        /// Where it was wanted.
+        wanted: SocketAddr,
+        /// The system's words.
+        problem: String,
+    },
+}
+
+impl Listening {
+    /// As `daemon status` shows it.
+    pub fn status(&self) -> DnsStatus {
+        match self {
+            Self::At(address) => DnsStatus { listen: address.to_string(), problem: None },
+            Self::Not { wanted, problem } => {
+                DnsStatus { listen: wanted.to_string(), problem: Some(problem.clone()) }
+            }
+        }
+    }
+
+    /// The port; 0 where nothing is answered.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::At(address) => address.port(),
+            Self::Not { .. } => 0,
+        }
+    }
+
+    /// As `doctor` shows it.
+    pub fn check(&self) -> Check {
+        let (verdict, seen, hint) = match self {
+            Self::At(address) => {
+                (Verdict::Ok, format!("names below `vm` are answered at `{address}`"), None)
+            }
+            Self::Not { wanted, problem } => {
+                let port = wanted.port();
+                let hint = format!(
+                    "`ss -lntup sport = :{port}` shows who has port {port}, perhaps the daemon \
+                     of another user: end it, or set `dns_port` in config.toml to another"
+                );
+                (Verdict::Missing, format!("cannot listen on `{wanted}`: {problem}"), Some(hint))
+            }
+        };
+        Check { code: "dns.listen".into(), verdict, seen, hint, needed_for: vec!["dns".into()] }
+    }
+}
+
+/// A server at work.
+pub struct Dns {
+    listening: watch::Receiver<Listening>,
+    task: JoinHandle<()>,
+}
+
+impl Dns {
+    /// Begins to answer on this port, 0 = a free one. Returns after the first attempt, which may
+    /// have failed.
+    pub async fn start(port: u16, zone: Arc<dyn Zone>, stopping: Stopping) -> Self {
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let sockets = bind(wanted).await;
+        let (sender, listening) = watch::channel(seen(wanted, &sockets));
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = stopping.asked() => {}
+                () = run(wanted, sockets, zone, sender) => {}
+            }
+        });
+        Self { listening, task }
+    }
+
+    /// How it is now, and how it changes.
+    pub fn listening(&self) -> watch::Receiver<Listening> {
+        self.listening.clone()
+    }
+
+    /// Resolves when its sockets are closed, once the daemon was asked to stop.
+    pub async fn ended(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!(error = %error, "dns");
+        }
+    }
+}
+
+struct Sockets {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    address: SocketAddr,
+}
+
+/// Both sockets on the same port.
+async fn bind(wanted: SocketAddr) -> io::Result<Sockets> {
+    let mut attempts = PORTS;
+    loop {
+        let tcp = TcpListener::bind(wanted).await?;
+        let address = tcp.local_addr()?;
+        match UdpSocket::bind(address).await {
+            Ok(udp) => return Ok(Sockets { udp, tcp, address }),
+            Err(error) if wanted.port() != 0 || attempts == 0 => return Err(error),
+            Err(_) => attempts -= 1,
+        }
+    }
+}
+
+fn seen(wanted: SocketAddr, sockets: &io::Result<Sockets>) -> Listening {
+    match sockets {
+        Ok(sockets) => {
+            tracing::info!(address = %sockets.address, "dns");
+            Listening::At(sockets.address)
+        }
+        Err(error) => {
+            tracing::warn!(address = %wanted, error = %error, "names of VMs are not answered");
+            Listening::Not { wanted, problem: error.to_string() }
+        }
+    }
+}
+
+async fn run(
+    wanted: SocketAddr,
+    mut sockets: io::Result<Sockets>,
+    zone: Arc<dyn Zone>,
+    listening: watch::Sender<Listening>,
+) {
+    loop {
+        match sockets {
+            Ok(Sockets { udp, tcp, .. }) => {
+                tokio::join!(datagrams(&udp, &*zone), connections(&tcp, &zone));
+            }
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+        sockets = bind(wanted).await;
+        // The same failure again is no news.
+        if sockets.is_ok() {
+            listening.send_replace(seen(wanted, &sockets));
+        }
+    }
+}
+
+async fn datagrams(socket: &UdpSocket, zone: &dyn Zone) {
+    let mut buffer = [0; MAX_QUERY as usize];
+    loop {
+        let served = async {
+            let (length, client) = socket.recv_from(&mut buffer).await?;
+            let message = buffer.get(..length).unwrap_or_default();
+            match answer(message, zone, Transport::Udp { max: UDP_BYTES }) {
+                Some(answer) => socket.send_to(&answer, client).await,
+                None => Ok(0),
+            }
+        };
+        if let Err(error) = served.await {
+            tracing::debug!(error = %error, "dns over UDP");
+            tokio::time::sleep(FAILED).await;
+        }
+    }
+}
+
+async fn connections(listener: &TcpListener, zone: &Arc<dyn Zone>) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Dropped with this future, which ends all of them.
+    let mut open = JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let permit = room.clone().acquire_owned().await.ok();
+        while open.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let zone = zone.clone();
+                open.spawn(async move {
+                    if let Err(error) = connection(stream, &*zone).await {
+                        tracing::debug!(error = %error, "dns over TCP");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "dns over TCP");
+                tokio::time::sleep(FAILED).await;
+            }
+        }
+    }
+}
+
+/// Answers on one connection (RFC 7766): each message has its length in front.
+async fn connection(mut stream: TcpStream, zone: &dyn Zone) -> io::Result<()> {
+    for _ in 0..MAX_QUERIES {
+        let query = async {
+            let length = match stream.read_u16().await {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                length => length?,
+            };
+            if length > MAX_QUERY {
+                return Err(io::Error::other("a query that is too large"));
+            }
+            let mut query = vec![0; usize::from(length)];
+            stream.read_exact(&mut query).await?;
+            Ok(Some(query))
+        };
+        let Some(query) = tokio::time::timeout(TCP_TIMEOUT, query).await?? else {
+            return Ok(());
+        };
+        let Some(answer) = answer(&query, zone, Transport::Tcp) else {
+            return Ok(());
+        };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        let framed = [&length.to_be_bytes()[..], &answer].concat();
+        tokio::time::timeout(TCP_TIMEOUT, stream.write_all(&framed)).await??;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
