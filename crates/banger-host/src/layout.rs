@@ -36,6 +36,11 @@ impl Layout {
         self.vm(id).join("root.ext4")
     }
 
+    /// What it changed of its root disk, where that is a snapshot of the image.
+    pub fn root_cow(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("root.cow")
+    }
+
     /// Its work disk.
     pub fn work_disk(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("work.ext4")

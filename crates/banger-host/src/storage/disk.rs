@@ -6,9 +6,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use banger_api::ApiError;
+use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Undone};
+use banger_sys::sparse::{self, Cloned};
 
+use super::reflink;
 use crate::failure::on_path;
 
 /// Makes a folder that only its owner may look into.
@@ -49,21 +51,62 @@ fn partial(path: &Path) -> std::path::PathBuf {
 
 /// Makes a sparse copy of `source`, `size` bytes long.
 pub fn copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
+    from(source, target, |from, to| {
+        sparse::copy(from, to)?;
+        to.set_len(size)
+    })
+}
+
+/// Makes a clone of `source` that shares its blocks, `size` bytes long.
+pub fn clone_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
+    let mut cloned = Cloned::Shared;
+    let made = from(source, target, |from, to| {
+        cloned = sparse::clone(from, to)?;
+        match cloned {
+            Cloned::Shared => sparse::extend(to, size),
+            Cloned::CannotShare => Err(io::ErrorKind::Unsupported.into()),
+        }
+    });
+    made.map_err(|error| match cloned {
+        Cloned::Shared => error,
+        Cloned::CannotShare => {
+            let folder = |path: &Path| path.parent().unwrap_or(path).to_owned();
+            let why = reflink::why_not(&folder(source), &folder(target));
+            ApiError::new(ErrorCode::HostNotReady, format!("cannot clone the image: {why}"))
+                .with_hint("`storage = \"auto\"` in config.toml takes a driver that can")
+        }
+    })
+}
+
+fn from(
+    source: &Path,
+    target: &Path,
+    fill: impl FnOnce(&File, &File) -> io::Result<()>,
+) -> Result<Applied, ApiError> {
+    if target.exists() {
+        return Ok(Applied::AlreadyThere);
+    }
+    let from = File::open(source).map_err(|error| on_path("open", source, &error))?;
+    make(target, |to| fill(&from, to))
+}
+
+/// Makes a file that appears when it is filled.
+pub fn make(
+    target: &Path,
+    fill: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<Applied, ApiError> {
     if target.exists() {
         return Ok(Applied::AlreadyThere);
     }
     let staged = partial(target);
-    let from = File::open(source).map_err(|error| on_path("open", source, &error))?;
-    let to = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&staged)
         .map_err(|error| on_path("create", &staged, &error))?;
-    let made = banger_sys::sparse::copy(&from, &to).and_then(|_| to.set_len(size));
-    let made = made.and_then(|()| fs::rename(&staged, target));
-    match made {
+    match fill(&file).and_then(|()| fs::rename(&staged, target)) {
         Ok(()) => Ok(Applied::Created),
         Err(error) => {
             // The half-made file takes room that somebody needs; the first error is what counts.
@@ -76,4 +119,14 @@ pub fn copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiEr
 /// Bytes a file really takes.
 pub fn allocated(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.blocks() * 512)
+}
+
+/// Bytes that a file takes which no other file shares.
+pub fn own(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    match banger_sys::reflink::share(&file) {
+        Ok(share) => Ok(share.own),
+        // The file system does not tell: then it does not share either.
+        Err(_) => sparse::allocated_bytes(&file),
+    }
 }

@@ -1,17 +1,26 @@
-//! Storage drivers that need no privilege.
+//! Storage drivers. They differ in how the root disk comes from the image:
 //!
 //! - `overlay`: the image is read-only and shared; the root disk is a private ext4 layer that the
 //!   agent joins over it. Nothing is copied.
 //! - `copy`: the root disk is a sparse copy of the image, grown to its virtual size; the guest
 //!   grows the file system.
 //!
-//! In both the work disk is a blank ext4 of its final size.
+//! - `reflink`: the same with a clone that shares its blocks with the image, on file systems that
+//!   can.
+//! - `dm-snapshot`: the root disk is a device that root makes, of the image and a sparse file of
+//!   what the VM changed.
+//!
+//! In all of them the work disk is a blank ext4 of its final size.
 
 mod blank;
 mod disk;
+mod reflink;
+mod snapshot;
 
 pub use blank::{Blanks, Profile};
 pub use disk::{make_folder, remove_folder};
+pub use reflink::reflinks;
+pub use snapshot::SnapshotRoot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,12 +36,16 @@ use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
 
 /// How the root disk comes from the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum RootFrom {
     /// A private layer over the shared image.
     Layer,
     /// A sparse copy.
     Copy,
+    /// A clone that shares its blocks.
+    Clone,
+    /// A device over the image and a file of changes, made by this.
+    Snapshot(Arc<dyn SnapshotRoot>),
 }
 
 /// Finds the root file system of an image.
@@ -50,6 +63,14 @@ impl FileStorage {
     /// A driver of this kind.
     pub fn new(layout: Layout, from: RootFrom, image_root: ImageRoot, blanks: Blanks) -> Self {
         Self { layout, from, image_root, blanks }
+    }
+
+    /// What there is of a VM's root disk that is its own.
+    fn root_file(&self, vm: &VmPlan) -> PathBuf {
+        match self.from {
+            RootFrom::Snapshot(_) => self.layout.root_cow(&vm.id),
+            RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => self.layout.root_disk(&vm.id),
+        }
     }
 }
 
@@ -74,33 +95,24 @@ impl Storage for FileStorage {
     }
 
     async fn create_root(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        let target = self.layout.root_disk(&vm.id);
+        let target = self.root_file(vm);
         let size = vm.root_bytes;
-        match self.from {
-            RootFrom::Layer => {
-                let blanks = self.blanks.clone();
-                blocking(move || disk::copy_of(&blanks.get(size, Profile::Layer)?, &target, size))
-                    .await
-            }
-            RootFrom::Copy => {
-                let (need, has) = (vm.boot.image_bytes, size);
-                if need > has {
-                    let text = format!(
-                        "a root disk of {} is too small for image `{}`",
-                        human_size(has),
-                        vm.boot.image_name
-                    );
-                    return Err(ApiError::new(ErrorCode::BadRequest, text)
-                        .with_hint(format!("it needs at least {}", human_size(need))));
-                }
-                let image = (self.image_root)(vm);
-                blocking(move || disk::copy_of(&image, &target, size)).await
-            }
+        let image = (self.image_root)(vm);
+        if !matches!(self.from, RootFrom::Layer) {
+            fits(vm)?;
         }
+        let (from, blanks) = (self.from.clone(), self.blanks.clone());
+        blocking(move || match from {
+            RootFrom::Layer => disk::copy_of(&blanks.get(size, Profile::Layer)?, &target, size),
+            RootFrom::Copy => disk::copy_of(&image, &target, size),
+            RootFrom::Clone => disk::clone_of(&image, &target, size),
+            RootFrom::Snapshot(_) => snapshot::make_cow(&target, size),
+        })
+        .await
     }
 
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        let target = self.layout.root_disk(&vm.id);
+        let target = self.root_file(vm);
         blocking(move || disk::remove(&target)).await
     }
 
@@ -117,29 +129,57 @@ impl Storage for FileStorage {
 
     async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
         let image = (self.image_root)(vm);
-        let disks = [self.layout.root_disk(&vm.id), self.layout.work_disk(&vm.id), image];
+        let disks = [self.root_file(vm), self.layout.work_disk(&vm.id), image.clone()];
         blocking(move || {
             // Ordinary files need no attaching; that they are there is said better here than by
-            // QEMU.
+            // a VMM.
             for path in &disks {
                 std::fs::metadata(path).map_err(|error| on_path("find the disk", path, &error))?;
             }
-            Ok(Applied::AlreadyThere)
+            Ok(())
         })
-        .await
+        .await?;
+        let RootFrom::Snapshot(root) = &self.from else { return Ok(Applied::AlreadyThere) };
+        let cow = self.root_file(vm);
+        let (image, cow) = blocking(move || snapshot::open(&image, &cow)).await?;
+        root.attach(&vm.id, image, cow, vm.root_bytes).await
     }
 
-    async fn detach(&self, _vm: &VmPlan) -> Result<Undone, ApiError> {
-        Ok(Undone::WasAbsent)
+    async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        match &self.from {
+            RootFrom::Snapshot(root) => root.detach(&vm.id).await,
+            _ => Ok(Undone::WasAbsent),
+        }
     }
 
     async fn usage(&self, vm: &VmPlan) -> DiskView {
-        let used = |path: PathBuf| disk::allocated(&path).unwrap_or_default();
+        let (root, work) = (self.root_file(vm), self.layout.work_disk(&vm.id));
+        let measure = match self.from {
+            // Where blocks are shared, those of the image are not the VM's.
+            RootFrom::Clone => disk::own,
+            _ => disk::allocated,
+        };
+        let used = blocking(move || {
+            Ok((measure(&root).unwrap_or_default(), measure(&work).unwrap_or_default()))
+        });
+        let (root_used_bytes, work_used_bytes) = used.await.unwrap_or_default();
         DiskView {
             root_bytes: vm.root_bytes,
-            root_used_bytes: used(self.layout.root_disk(&vm.id)),
+            root_used_bytes,
             work_bytes: vm.work_bytes,
-            work_used_bytes: used(self.layout.work_disk(&vm.id)),
+            work_used_bytes,
         }
     }
+}
+
+/// Whether the image fits into the root disk.
+fn fits(vm: &VmPlan) -> Result<(), ApiError> {
+    let (need, has) = (vm.boot.image_bytes, vm.root_bytes);
+    if need <= has {
+        return Ok(());
+    }
+    let name = &vm.boot.image_name;
+    let text = format!("a root disk of {} is too small for image `{name}`", human_size(has));
+    Err(ApiError::new(ErrorCode::BadRequest, text)
+        .with_hint(format!("it needs at least {}", human_size(need))))
 }

@@ -1,0 +1,130 @@
+//! Root disks that are a device-mapper snapshot of the image: what the VM changes goes into a
+//! sparse file of its own.
+//!
+//! Devices are root's business and come through [`SnapshotRoot`]; files are made and opened here,
+//! and handed over as descriptors.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use async_trait::async_trait;
+use banger_api::{ApiError, VmId};
+use banger_engine::drivers::{Applied, Undone};
+use banger_root::disks::snapshot;
+
+use super::disk;
+use crate::failure::on_path;
+
+/// Makes and removes the devices of a root disk.
+#[async_trait]
+pub trait SnapshotRoot: Send + Sync {
+    /// Makes the device of a VM's root disk: an image opened for reading, the file of changes for
+    /// reading and writing, bytes of the disk. Safe to repeat.
+    async fn attach(
+        &self,
+        vm: &VmId,
+        image: OwnedFd,
+        cow: OwnedFd,
+        root_bytes: u64,
+    ) -> Result<Applied, ApiError>;
+    /// Removes it; safe when there is none.
+    async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError>;
+}
+
+/// Makes the file of changes: zeros, which take no room.
+pub(super) fn make_cow(target: &Path, root_bytes: u64) -> Result<Applied, ApiError> {
+    disk::make(target, |file| file.set_len(snapshot::cow_bytes(root_bytes)))
+}
+
+/// Image and changes, opened for the devices.
+pub(super) fn open(image: &Path, cow: &Path) -> Result<(OwnedFd, OwnedFd), ApiError> {
+    let from = File::open(image).map_err(|error| on_path("open the image", image, &error))?;
+    let changes = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(cow);
+    let changes = changes.map_err(|error| on_path("open the disk", cow, &error))?;
+    let healed = revive(&changes).map_err(|error| on_path("read the disk", cow, &error))?;
+    if healed == Revived::Revived {
+        tracing::warn!(
+            path = %cow.display(),
+            "the host could not store a change of this disk, perhaps for want of room; it is used \
+             again as it was before that"
+        );
+    }
+    Ok((from.into(), changes.into()))
+}
+
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+/// Whether a file of changes had been given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Revived {
+    /// It had, and is used again.
+    Revived,
+    /// It had not.
+    WasWell,
+}
+
+/// First chunk of a persistent snapshot (`struct disk_header`, drivers/md/dm-snap-persistent.c):
+/// little-endian words.
+const MAGIC: u32 = 0x7041_6e53;
+const VALID_AT: u64 = 4;
+
+/// Takes back the kernel's verdict that a snapshot is not valid.
+///
+/// It is passed when a chunk cannot be stored, most often because the host's disk is full, and
+/// would cost the VM its whole disk for ever. The tables in the file only name chunks that were
+/// stored before, and are not touched after the verdict; so what the file holds is what a power cut
+/// at that moment would have left, which file systems of guests are made for.
+fn revive(cow: &File) -> io::Result<Revived> {
+    let mut header = [0; 8];
+    match cow.read_exact_at(&mut header, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Revived::WasWell),
+        other => other?,
+    }
+    let [a, b, c, d, valid @ ..] = header;
+    if u32::from_le_bytes([a, b, c, d]) != MAGIC || u32::from_le_bytes(valid) != 0 {
+        return Ok(Revived::WasWell);
+    }
+    cow.write_all_at(&1_u32.to_le_bytes(), VALID_AT)?;
+    cow.sync_data()?;
+    Ok(Revived::Revived)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_was_given_up_is_used_again_and_others_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, cow) = (folder.path().join("image"), folder.path().join("root.cow"));
+        std::fs::write(&image, [0; 512]).unwrap();
+        assert_eq!(make_cow(&cow, 1 << 30).unwrap(), Applied::Created);
+        assert_eq!(make_cow(&cow, 1 << 30).unwrap(), Applied::AlreadyThere);
+        assert_eq!(disk::allocated(&cow).unwrap(), 0);
+        open(&image, &cow).unwrap();
+        assert_eq!(disk::allocated(&cow).unwrap(), 0, "a blank one stays blank");
+        let file = OpenOptions::new().read(true).write(true).open(&cow).unwrap();
+        let header = |valid: u32| [MAGIC, valid, 1, 8].map(u32::to_le_bytes).concat();
+        file.write_all_at(&header(1), 0).unwrap();
+        assert_eq!(revive(&file).unwrap(), Revived::WasWell);
+        file.write_all_at(&header(0), 0).unwrap();
+        assert_eq!(revive(&file).unwrap(), Revived::Revived);
+        let mut read = vec![0; 16];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(read, header(1));
+        file.set_len(3).unwrap();
+        assert_eq!(revive(&file).unwrap(), Revived::WasWell);
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        std::fs::write(&image, [0; 512]).unwrap();
+        std::os::unix::fs::symlink(&image, folder.path().join("root.cow")).unwrap();
+        assert!(open(&image, &folder.path().join("root.cow")).is_err());
+    }
+}
