@@ -1,10 +1,84 @@
 //! The lab itself: what a host must have, and Firecracker started by hand.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// What a guest is told that has a root disk (0), a work disk (1) and modules (2), but no network.
+const CONFIG: &str = r#"{"protocol":1,"hostname":"floor",
+"machine_id":"0123456789abcdef0123456789abcdef","root":{"disk":{"index":0},"layer":null},
+"work":{"index":1},"modules":{"index":2},"network":null,"files":[],"env":{},
+"clock_unix_ms":0,"entropy":"","entrypoint":[]}"#;
+/// Longest time from the first process to ready, in milliseconds: five seconds are usual.
+const MAX_READY_MS: u64 = 60_000;
+
+fn shell(script: &str) -> String {
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{script}\n{said}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The only folder of this kind that the test cache has.
+fn object(kind: &str, file: &str) -> PathBuf {
+    let cache = PathBuf::from(std::env::var_os("BANGER_TEST_CACHE").unwrap());
+    let folder = cache.join("data").join(kind);
+    let found = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    found.map(|path| path.join(file)).find(|path| path.exists()).unwrap()
+}
+
+/// Names, loop devices, mappings, links and VMMs that a test may not leave behind.
+fn host() -> String {
+    shell("dmsetup ls; losetup -a; ip -br link; nft list ruleset; pgrep firecracker || true")
+}
 
 #[test]
 fn smoke_the_lab_is_a_host_with_kvm_and_systemd() {
-    assert!(std::path::Path::new("/dev/kvm").exists());
-    let state = Command::new("systemctl").args(["is-system-running", "--wait"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&state.stdout).trim(), "running");
+    assert!(Path::new("/dev/kvm").exists());
+    shell("systemctl is-system-running --wait");
+    assert_eq!(shell("resolvectl query localhost | head -n1 | cut -d: -f1"), "localhost");
+    assert_eq!(shell("runuser -u dev -- sudo -n id -u"), "0");
+    assert!(shell("firecracker --version").contains("v1.12.1"));
+    assert!(shell("jailer --version").contains("v1.12.1"));
+    shell("nft list ruleset && dmsetup version");
+}
+
+#[test]
+fn smoke_firecracker_by_hand_boots_to_ready() {
+    let before = host();
+    // It goes with the lab.
+    let path = PathBuf::from(shell("mktemp -d"));
+    let program = banger_testkit::program("guest/banger-agent");
+    let modules = object("kernels", "boot-modules");
+    let tree = path.join("tree");
+    // The boot initramfs: what banger makes of the same parts.
+    shell(&format!(
+        "mkdir -p {tree}/{{proc,sys,dev,newroot,image,layer,run,modules}}
+         mknod {tree}/dev/console c 5 1
+         cp {program} {tree}/init; cp {modules}/* {tree}/modules/
+         cd {tree}; find . | cpio -o -H newc --quiet >../initramfs
+         truncate -s 1G ../work.ext4; mke2fs -q -t ext4 ../work.ext4",
+        tree = tree.display(),
+        program = program.display(),
+        modules = modules.display(),
+    ));
+    // One line, as the agent reads it.
+    fs::write(path.join("config.json"), CONFIG.replace('\n', "") + "\n").unwrap();
+    let append = "console=ttyS0 quiet reboot=k panic=-1 rdinit=/init net.ifnames=0 \
+                  cloud-init=disabled cryptomgr.notests=1 random.trust_cpu=on i8042.noaux \
+                  i8042.nomux i8042.dumbkbd";
+    let output = Command::new(banger_testkit::program("floor-firecracker.sh"))
+        .arg(path.join("config.json"))
+        .args([object("kernels", "vmlinux"), path.join("initramfs")])
+        .args([object("kernels", "modules.ext4"), object("images", "root.ext4")])
+        .arg(path.join("work.ext4"))
+        .args([append, "512"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let took = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    println!("ready after {took} ms");
+    assert!(took.parse::<u64>().unwrap() < MAX_READY_MS);
+    assert_eq!(host(), before, "something is left");
 }

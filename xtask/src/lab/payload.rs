@@ -41,19 +41,21 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
     let debug = root.join("target/debug");
     let list = debug.join("lab-programs.json");
     if build == Build::First {
-        let mut built = cargo_build(root)?;
+        let built = cargo_build(root)?;
         super::super::agent::run(root)?;
-        built.push(("guest/banger-agent".to_owned(), debug.join("guest/banger-agent")));
         let text: Vec<Value> =
             built.iter().map(|(name, path)| serde_json::json!([name, path])).collect();
         fs::write(&list, Value::from(text).to_string())?;
     }
-    // Without a build there may be none; a command may not need them.
+    // Where nothing was built there may be none; a command may not need them.
     let text = fs::read(&list).unwrap_or_else(|_| b"[]".to_vec());
     let built: Vec<Value> = serde_json::from_slice(&text)?;
     let entry =
         |entry: &Value| Some((entry[0].as_str()?.to_owned(), PathBuf::from(entry[1].as_str()?)));
-    Ok(Programs(built.iter().filter_map(entry).collect()))
+    let mut programs: Vec<_> = built.iter().filter_map(entry).collect();
+    programs.push(("guest/banger-agent".to_owned(), debug.join("guest/banger-agent")));
+    programs.retain(|(_, path)| build == Build::First || path.exists());
+    Ok(Programs(programs))
 }
 
 /// All in one call, so that features are those of one build; the test binary's name has a hash in
@@ -111,6 +113,7 @@ pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> 
         bring(path, &bin.join(name))?;
     }
     bring(&lab.root.join("scripts/lab/start"), &tree.join("lab/start"))?;
+    bring(&lab.root.join("bench/floor-firecracker.sh"), &bin.join("floor-firecracker.sh"))?;
     let mut words = Vec::new();
     for word in load.command {
         words.extend_from_slice(word.as_bytes());
