@@ -1,8 +1,8 @@
 //! The DNS server of the zone `vm`: `NAME.vm` is the address of the VM of that name while it runs.
 //!
 //! Three parts: [`query`] reads what was sent, [`answer()`] decides and writes, both without I/O,
-//! and [`server`] moves bytes. No record is kept anywhere: the zone is asked for each query, so names
-//! follow the VMs and are right after a restart.
+//! and [`server`] moves bytes. No record is kept anywhere: the zone is asked for each query, so
+//! names follow the VMs and are right after a restart.
 
 pub mod answer;
 pub mod query;
