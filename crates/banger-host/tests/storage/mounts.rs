@@ -9,7 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use banger_root::disks::{Access, loop_attach, loop_detach};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-const BYTES: u64 = 512 << 20;
+/// Length of a file system: small, since it is filled, but what its kind asks for at least.
+fn bytes(kind: &str) -> u64 {
+    match kind {
+        "ext4" => 128 << 20,
+        _ => 320 << 20,
+    }
+}
 
 /// A mounted file system; gone when dropped.
 pub struct Mounted {
@@ -27,7 +33,7 @@ impl Mounted {
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("disk");
-        File::create_new(&file).unwrap().set_len(BYTES).unwrap();
+        File::create_new(&file).unwrap().set_len(bytes(kind)).unwrap();
         let mut make = Command::new(format!("mkfs.{kind}"));
         match make.env("PATH", path).arg("-q").arg(&file).output() {
             Err(error) => {

@@ -84,17 +84,20 @@ impl Disks<'_> {
             // Of a process that was killed on its way, or over devices that are others now.
             self.unmap(name, patience)?;
         }
-        self.make(wanted).map_err(|error| match self.unmap(name, patience) {
+        self.make(wanted, patience).map_err(|error| match self.unmap(name, patience) {
             Ok(_) => error,
             Err(too) => error.and(too),
         })
     }
 
-    fn make(&self, wanted: &Wanted) -> Result<(Did, dm::Numbers), RootError> {
+    fn make(
+        &self,
+        wanted: &Wanted,
+        patience: &Patience<'_>,
+    ) -> Result<(Did, dm::Numbers), RootError> {
         let name = &wanted.name;
         self.kernel.dm_create(name).map_err(|error| failed("make", name, &error))?;
-        let loaded = self.kernel.dm_load(name, &wanted.table, wanted.access);
-        loaded.map_err(|error| failed("load the table of", name, &error))?;
+        self.load(wanted, patience).map_err(|error| failed("load the table of", name, &error))?;
         self.kernel.dm_resume(name).map_err(|error| failed("start", name, &error))?;
         match self.mapped(name)? {
             Some(status) => Ok((Did::Made, status.numbers)),
@@ -102,6 +105,25 @@ impl Disks<'_> {
                 let text = format!("`{name}` was removed by somebody else while it was made");
                 Err(RootError::new(Kind::Internal, text))
             }
+        }
+    }
+
+    /// Linux 6.1 fails with ENOMEM when a snapshot is taken apart at the same moment: their caches
+    /// of buffers have one name in /sys/kernel/slab, and the old one leaves it a little later.
+    fn load(&self, wanted: &Wanted, patience: &Patience<'_>) -> io::Result<()> {
+        let mut last = None;
+        let loaded = patience.until(|| {
+            match self.kernel.dm_load(&wanted.name, &wanted.table, wanted.access) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    last = Some(error);
+                    Ok(None)
+                }
+                other => other.map(Some),
+            }
+        })?;
+        match (loaded, last) {
+            (None, Some(error)) => Err(error),
+            _ => Ok(()),
         }
     }
 

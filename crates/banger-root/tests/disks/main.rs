@@ -222,6 +222,18 @@ fn who_never_lets_go_is_named_within_bounds() {
 }
 
 #[test]
+fn a_table_that_is_not_taken_at_once_is_tried_again() {
+    let (world, files) = (World::default(), files());
+    world.scarce.set(3);
+    assert_eq!(attach(&world, &files).unwrap(), Did::Made);
+    assert_eq!(detach(&world).unwrap(), Did::Removed);
+    world.scarce.set(u32::MAX);
+    let error = attach(&world, &files).unwrap_err();
+    assert!(error.causes.join("").contains("memory"), "{error:?}");
+    assert!(world.is_empty());
+}
+
+#[test]
 fn a_host_without_device_mapper() {
     let (world, files) = (World::default(), files());
     world.without_mapper.set(true);

@@ -56,6 +56,8 @@ pub struct World {
     /// From this call on every one fails: the process is dead.
     pub dead_from: Cell<Option<u32>>,
     pub without_mapper: Cell<bool>,
+    /// So many tables are not taken for want of memory.
+    pub scarce: Cell<u32>,
     clock: Cell<Duration>,
     linux: Linux,
 }
@@ -256,6 +258,10 @@ impl Kernel for World {
 
     fn dm_load(&self, name: &str, table: &[dm::Target], _access: dm::Access) -> io::Result<()> {
         self.step("dm_load", |state| {
+            if let Some(left) = self.scarce.get().checked_sub(1) {
+                self.scarce.set(left);
+                return Err(Errno::NOMEM.into());
+            }
             state.check(table)?;
             state.mapped.get_mut(name).ok_or(Errno::NXIO)?.loaded = Some(table.to_vec());
             Ok(())
