@@ -22,7 +22,10 @@ if [ "$need" != build ]; then
   wanted+=(qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs mmdebstrap:mmdebstrap
     dpkg-deb:dpkg xz:xz-utils depmod:kmod)
 fi
-if [ "$need" = test ]; then wanted+=(debugfs:e2fsprogs jq:jq socat:socat python3:python3); fi
+if [ "$need" = test ]; then
+  wanted+=(debugfs:e2fsprogs dig:bind9-dnsutils jq:jq socat:socat python3:python3 pip:python3-pip
+    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs nft:nftables iptables-nft:iptables)
+fi
 
 export PATH=$PATH:/usr/sbin:/sbin
 packages=()

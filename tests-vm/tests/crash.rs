@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use banger_testkit::{Home, Options, fake_guest};
 
-const CREATE: [&str; 4] = ["vm_folder", "root_disk", "work_disk", "identity"];
+const CREATE: [&str; 5] = ["vm_folder", "root_disk", "work_disk", "vmm_home", "identity"];
 const START: [&str; 8] =
     ["attach_disks", "network", "run_folder", "shim", "launch", "boot", "agent", "ready"];
 

@@ -16,7 +16,7 @@ use banger_api::{ApiError, ErrorCode};
 use serde::{Deserialize, Serialize};
 
 use crate::interrupt::Interrupt;
-use crate::plan::{BootSet, Chosen, DriverPlan, ProcRef, RunPlan, VmPlan};
+use crate::plan::{BootSet, Chosen, DriverPlan, Lease, ProcRef, RunPlan, VmPlan};
 
 /// What an apply did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,15 +91,27 @@ pub trait Storage: Send + Sync {
     async fn usage(&self, vm: &VmPlan) -> DiskView;
 }
 
+/// A VM on its network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// What it took.
+    pub applied: Applied,
+    /// What the guest was given, where others can reach it.
+    pub lease: Option<Lease>,
+}
+
 /// Network of a VM.
 #[async_trait]
 pub trait Network: Send + Sync {
     /// Makes what the VMM will connect to.
-    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError>;
     /// Removes it.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// The guest's address as others reach it, where it has one.
-    fn address(&self, vm: &VmPlan) -> Option<String>;
+    /// Puts right what all VMs on it share, where somebody else changed it. Called now and then
+    /// while one of them runs.
+    async fn keep(&self) {}
+    /// Lets go of what is the daemon's and not the VMs', before the daemon ends.
+    async fn release(&self) {}
 }
 
 /// What a new daemon finds of a run.
@@ -119,6 +131,10 @@ pub enum RunFacts {
 /// A virtual machine monitor, its companion and the shim that owns both.
 #[async_trait]
 pub trait Vmm: Send + Sync {
+    /// Makes what it keeps of a VM between runs.
+    async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Removes it.
+    async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Checks what a start needs, changing nothing.
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError>;
     /// Makes the run folder and listens for the guest's hello in it.
@@ -167,7 +183,12 @@ pub trait Guest: Send + Sync {
     /// Removes it.
     async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Waits for the first hello, sends the configuration, stops listening. Returns the boot id.
-    async fn boot(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<String, ApiError>;
+    async fn boot(
+        &self,
+        vm: &VmPlan,
+        lease: Option<&Lease>,
+        interrupt: &Interrupt,
+    ) -> Result<String, ApiError>;
     /// Waits for the agent's first answer and checks that it comes from this boot.
     async fn agent(&self, vm: &VmPlan, boot_id: &str, i: &Interrupt) -> Result<(), ApiError>;
     /// Waits for ready.

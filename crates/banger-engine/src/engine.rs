@@ -181,6 +181,19 @@ impl Engine {
         list
     }
 
+    /// Address of a VM by its name, while it runs.
+    pub fn address_of(&self, name: &str) -> Option<core::net::Ipv4Addr> {
+        let runs = |vm: &VmHandle| {
+            let published = vm.published.borrow();
+            let record = &published.record;
+            let found = record.plan.name.as_str() == name
+                && matches!(record.state, VmState::Running | VmState::Paused);
+            found.then(|| record.clone())
+        };
+        let record = self.registry().vms.values().find_map(runs)?;
+        record.run.as_ref()?.lease.as_ref().map(|lease| lease.address)
+    }
+
     /// Finds a VM by name, id or unique prefix.
     ///
     /// # Errors
@@ -285,6 +298,17 @@ impl Engine {
     pub async fn operations(&self, limit: u32) -> Result<Vec<OperationView>, ApiError> {
         let records = self.shared.store.operations(limit).await?;
         Ok(records.into_iter().map(op_view).collect())
+    }
+
+    /// Whether a VM has an address that others reach it at.
+    pub fn any_leased(&self) -> bool {
+        let leased = |vm: &Published| vm.record.run.as_ref().is_some_and(|run| run.lease.is_some());
+        self.all().iter().any(leased)
+    }
+
+    /// Number of operations that have not ended.
+    pub fn live_operations(&self) -> usize {
+        self.shared.ops.live()
     }
 
     /// Resolves when no operation is under way and none is about to begin.

@@ -11,7 +11,7 @@ use banger_api::ApiError;
 use banger_api::ErrorCode;
 use banger_api::operation::stage;
 
-use crate::drivers::{Applied, Drivers, GuestReady, Undone};
+use crate::drivers::{Applied, Attached, Drivers, GuestReady, Undone};
 use crate::interrupt::Interrupt;
 use crate::oplog::StepName;
 use crate::plan::{ProcRef, RunPlan, VmPlan};
@@ -41,6 +41,8 @@ impl StepContext {
 pub enum Fact {
     /// Nothing.
     None(Applied),
+    /// What the guest was given on its network.
+    Network(Attached),
     /// The shim's identity.
     Shim(ProcRef),
     /// The VMM's process id.
@@ -89,6 +91,9 @@ pub const CREATE: &[Step] = &[
     step!(WorkDisk, PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.create_work(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_work(&c.vm).await),
+    step!(VmmHome, PREPARE_DISKS,
+        apply: |c| c.drivers.vmm(&c.vm)?.create(&c.vm).await.map(Fact::None),
+        undo: |c| c.drivers.vmm(&c.vm)?.remove(&c.vm).await),
     step!(Identity, PREPARE_DISKS,
         apply: |c| c.drivers.guest.create_identity(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.guest.remove_identity(&c.vm).await),
@@ -100,7 +105,7 @@ pub const START: &[Step] = &[
         apply: |c| c.drivers.storage(&c.vm)?.attach(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.detach(&c.vm).await),
     step!(Network, ATTACH_NETWORK,
-        apply: |c| c.drivers.network(&c.vm)?.attach(&c.vm).await.map(Fact::None),
+        apply: |c| c.drivers.network(&c.vm)?.attach(&c.vm).await.map(Fact::Network),
         undo: |c| c.drivers.network(&c.vm)?.detach(&c.vm).await),
     step!(RunFolder, LAUNCH_VMM,
         apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm).await.map(Fact::None),
@@ -118,7 +123,10 @@ pub const START: &[Step] = &[
         apply: |c| c.drivers.vmm(&c.vm)?.launch(&c.vm).await.map(Fact::Vmm),
         undo: |_c| Ok(Undone::WasAbsent)),
     step!(Boot, BOOT,
-        apply: |c| c.drivers.guest.boot(&c.vm, &c.interrupt).await.map(Fact::BootId),
+        apply: |c| {
+            let lease = c.run()?.lease.as_ref();
+            c.drivers.guest.boot(&c.vm, lease, &c.interrupt).await.map(Fact::BootId)
+        },
         undo: |c| { c.drivers.guest.forget(&c.vm).await; Ok(Undone::WasAbsent) }),
     step!(Agent, WAIT_VSOCK_AGENT,
         apply: |c| {

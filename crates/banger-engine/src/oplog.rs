@@ -16,6 +16,8 @@ pub enum StepName {
     RootDisk,
     /// create: its work disk.
     WorkDisk,
+    /// create: what the VMM keeps of a VM between runs.
+    VmmHome,
     /// create: ssh host key and machine-id.
     Identity,
     /// start: disks made usable for a VMM.
@@ -43,6 +45,7 @@ impl StepName {
             Self::VmFolder => "vm_folder",
             Self::RootDisk => "root_disk",
             Self::WorkDisk => "work_disk",
+            Self::VmmHome => "vmm_home",
             Self::Identity => "identity",
             Self::AttachDisks => "attach_disks",
             Self::Network => "network",

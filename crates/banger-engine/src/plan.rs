@@ -3,6 +3,8 @@
 //! Names of host objects derive from the VM's id, so undoing needs nothing but the plan, and an
 //! orphan on the host can be traced to its VM.
 
+use core::net::Ipv4Addr;
+
 use banger_api::vm::Lifetime;
 use banger_api::{ImageId, KernelId, OpId, VmId, VmName};
 use serde::{Deserialize, Serialize};
@@ -95,12 +97,28 @@ pub struct RunPlan {
     pub operation: OpId,
     /// Boot id of the host: if it is another one now, nothing of this run can be alive.
     pub host_boot_id: String,
+    /// What the guest was given on its network, once it is known.
+    #[serde(default)]
+    pub lease: Option<Lease>,
     /// The shim, once it is known.
     pub shim: Option<ProcRef>,
     /// The VMM's process id, once it is known.
     pub vmm_pid: Option<u32>,
     /// The guest's boot id, once it said hello.
     pub boot_id: Option<String>,
+}
+
+/// What a guest was given on a network where others can reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// Its way out.
+    pub gateway: Ipv4Addr,
+    /// Resolvers it can reach.
+    pub dns: Vec<Ipv4Addr>,
 }
 
 /// A process that cannot be mistaken for another: its id and when it started.

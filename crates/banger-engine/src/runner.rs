@@ -273,8 +273,12 @@ impl Worker {
                 detail = format!("{applied:?}");
                 changed = false;
             }
+            (Fact::Network(attached), Some(run)) => {
+                detail = format!("{:?}", attached.applied);
+                run.lease = attached.lease.clone();
+            }
             (Fact::Ready(_), _) => changed = false,
-            (Fact::Shim(_) | Fact::Vmm(_) | Fact::BootId(_), None) => {
+            (Fact::Network(_) | Fact::Shim(_) | Fact::Vmm(_) | Fact::BootId(_), None) => {
                 return Err(ApiError::new(ErrorCode::Internal, "a fact about no run"));
             }
         }

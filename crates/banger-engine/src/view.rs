@@ -21,10 +21,8 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
         Err(_) => banger_api::vm::DiskView::default(),
     };
     let running = matches!(record.state, VmState::Running | VmState::Paused);
-    let ip = match drivers.network(plan) {
-        Ok(network) if running => network.address(plan),
-        _ => None,
-    };
+    let lease = record.run.as_ref().and_then(|run| run.lease.as_ref());
+    let ip = lease.filter(|_| running).map(|lease| lease.address.to_string());
     VmSummary {
         id: plan.id.clone(),
         name: plan.name.clone(),

@@ -90,6 +90,7 @@ impl Worker {
         let run = RunPlan {
             operation: self.op.id.clone(),
             host_boot_id: self.shared.drivers.host.boot_id(),
+            lease: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,

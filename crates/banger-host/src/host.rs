@@ -1,6 +1,6 @@
 //! The host itself: clock, entropy, capacity, the choice of drivers, and `doctor`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -9,9 +9,13 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::choose::{Candidate, choose};
 use banger_engine::drivers::{Capacity, Host};
 use banger_engine::plan::{Chosen, DriverPlan};
+use banger_root::words::Request;
 
 use crate::HostConfig;
 use crate::probe::{self, Kvm};
+
+/// Where device-mapper is told what to do.
+const MAPPER: &str = "/dev/mapper/control";
 
 /// This host.
 pub struct LinuxHost {
@@ -39,11 +43,14 @@ impl LinuxHost {
         self.config.programs()
     }
 
-    fn vmm_candidates(&self) -> Vec<Candidate> {
+    async fn vmm_candidates(&self) -> Vec<Candidate> {
         let programs = self.programs();
-        let firecracker = match probe::kvm() {
+        let firecracker = match self.config.kvm() {
             Kvm::Unusable(why) => Err(format!("KVM does not work here: {why}")),
-            Kvm::Usable => Err("this version of banger does not drive Firecracker yet".into()),
+            Kvm::Usable => match self.config.root.ask(Request::Ready, Vec::new()).await {
+                Ok(_) => Ok("KVM works, and Firecracker and its jailer are installed".into()),
+                Err(error) => Err(error.message),
+            },
         };
         let qemu = match (&programs.qemu, &programs.vhost_device_vsock) {
             (Some(_), Some(_)) => Ok("QEMU's microvm machine works without KVM".into()),
@@ -56,23 +63,42 @@ impl LinuxHost {
         ]
     }
 
-    fn decide(&self) -> Result<DriverPlan, ApiError> {
-        let none = |error: banger_engine::choose::NoDriver| {
-            ApiError::new(ErrorCode::HostNotReady, error.to_string())
-                .with_hint("`banger doctor` says what is missing and how to get it")
+    fn storage_candidates(&self, vmm: &Chosen) -> Vec<Candidate> {
+        let mapper = match vmm.name.as_str() {
+            "firecracker" if Path::new(MAPPER).exists() => {
+                Ok("device-mapper shares the image and copies nothing".into())
+            }
+            "firecracker" => Err(format!("this kernel has no device-mapper: no {MAPPER}")),
+            _ => Err("only Firecracker's jail takes devices".into()),
         };
-        let vmm =
-            choose("VMM", self.config.vmm.as_deref(), &self.vmm_candidates()).map_err(none)?;
-        let storage = [
+        let layout = &self.config.layout;
+        let reflink = crate::storage::reflinks(&layout.images(), &layout.vms())
+            .map(|()| "the file system shares the image's blocks".into());
+        vec![
+            Candidate { name: "dm-snapshot", verdict: mapper },
+            Candidate { name: "reflink", verdict: reflink },
             Candidate {
                 name: "overlay",
                 verdict: Ok("needs no privilege and copies nothing".into()),
             },
             Candidate { name: "copy", verdict: Ok("works everywhere".into()) },
-        ];
-        let storage = choose("storage", self.config.storage.as_deref(), &storage).map_err(none)?;
-        let why = String::from("QEMU's own network needs no privilege");
-        Ok(DriverPlan { vmm, storage, network: Chosen { name: "user".into(), why } })
+        ]
+    }
+
+    async fn decide(&self) -> Result<DriverPlan, ApiError> {
+        let none = |error: banger_engine::choose::NoDriver| {
+            ApiError::new(ErrorCode::HostNotReady, error.to_string())
+                .with_hint("`banger doctor` says what is missing and how to get it")
+        };
+        let candidates = self.vmm_candidates().await;
+        let vmm = choose("VMM", self.config.vmm.as_deref(), &candidates).map_err(none)?;
+        let wanted = self.config.storage.as_deref();
+        let storage = choose("storage", wanted, &self.storage_candidates(&vmm)).map_err(none)?;
+        let (name, why) = match vmm.name.as_str() {
+            "firecracker" => ("bridge", "each VM has an address of its own"),
+            _ => ("user", "QEMU's own network needs no privilege"),
+        };
+        Ok(DriverPlan { vmm, storage, network: Chosen { name: name.into(), why: why.into() } })
     }
 
     fn program_check(
@@ -146,7 +172,7 @@ impl Host for LinuxHost {
     }
 
     async fn choose(&self) -> Result<DriverPlan, ApiError> {
-        self.decide()
+        self.decide().await
     }
 
     async fn doctor(&self) -> Vec<Check> {

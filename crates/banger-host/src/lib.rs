@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod layout;
 pub mod network;
 pub mod probe;
+pub mod root;
 pub mod storage;
 pub mod supply;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod vmm;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use banger_api::ApiError;
@@ -55,6 +57,12 @@ pub struct HostConfig {
     pub boot_timeout: Duration,
     /// Whether the daemon is root, so that each VM gets a uid of its own.
     pub privilege: Privilege,
+    /// The way to root.
+    pub root: root::Root,
+    /// Where root keeps things.
+    pub places: banger_root::Places,
+    /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
+    pub dns_port: Arc<AtomicU16>,
 }
 
 /// What the daemon may do.
@@ -83,6 +91,11 @@ impl HostConfig {
                 .find(self.vhost_device_vsock_bin.as_ref(), "vhost-device-vsock"),
             mke2fs: self.find(None, "mke2fs"),
         }
+    }
+
+    /// Whether KVM works, and if not why.
+    pub fn kvm(&self) -> probe::Kvm {
+        probe::kvm()
     }
 
     /// The uid that a VM's processes run as, where it is not the daemon's.
@@ -115,21 +128,49 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         let storage = storage::FileStorage::new(layout.clone(), from, image_root, blanks);
         Arc::new(storage) as Arc<dyn Storage>
     };
-    let guest = guest::VsockGuest::new(layout.clone(), listeners.clone(), config.boot_timeout);
-    let qemu = Arc::new(vmm::Qemu::new(config.clone(), listeners, boot_files));
-    Ok(Drivers {
-        host: Arc::new(host::LinuxHost::new(config)),
-        images,
-        storage: BTreeMap::from([
-            ("overlay".into(), file_storage(storage::RootFrom::Layer)),
-            ("copy".into(), file_storage(storage::RootFrom::Copy)),
-        ]),
-        network: BTreeMap::from([(
-            "user".into(),
-            Arc::new(network::UserNetwork) as Arc<dyn Network>,
-        )]),
-        vmm: BTreeMap::from([("qemu".into(), qemu as Arc<dyn Vmm>)]),
-        guest: Arc::new(guest),
-        crash,
-    })
+    let storage = BTreeMap::from([
+        ("overlay".into(), file_storage(storage::RootFrom::Layer)),
+        ("copy".into(), file_storage(storage::RootFrom::Copy)),
+        ("reflink".into(), file_storage(storage::RootFrom::Clone)),
+        ("dm-snapshot".into(), {
+            let root: Arc<dyn storage::SnapshotRoot> = Arc::new(config.root.clone());
+            file_storage(storage::RootFrom::Snapshot(root))
+        }),
+    ]);
+    let bridge = network::Bridge::new(config.root.clone(), config.dns_port.clone());
+    let network: BTreeMap<String, Arc<dyn Network>> = BTreeMap::from([
+        ("bridge".into(), Arc::new(bridge) as Arc<dyn Network>),
+        ("user".into(), Arc::new(network::UserNetwork)),
+    ]);
+    let (vmm, doors) = vmms(&config, &listeners, &boot_files);
+    let timeout = config.boot_timeout;
+    let guest = guest::VsockGuest::new(layout, listeners, timeout, doors);
+    let host = Arc::new(host::LinuxHost::new(config));
+    Ok(Drivers { host, images, storage, network, vmm, guest: Arc::new(guest), crash })
+}
+
+type Vmms = BTreeMap<String, Arc<dyn Vmm>>;
+
+fn vmms(
+    config: &HostConfig,
+    listeners: &guest::Listeners,
+    boot_files: &vmm::FindBootFiles,
+) -> (Vmms, guest::AllDoors) {
+    let qemu = Arc::new(vmm::Qemu::new(config.clone(), listeners.clone(), boot_files.clone()));
+    let firecracker = Arc::new(vmm::firecracker::Firecracker::new(
+        config.clone(),
+        config.root.clone(),
+        config.places.clone(),
+        listeners.clone(),
+        boot_files.clone(),
+    ));
+    let vmm = BTreeMap::from([
+        ("qemu".into(), qemu.clone() as Arc<dyn Vmm>),
+        ("firecracker".into(), firecracker.clone() as Arc<dyn Vmm>),
+    ]);
+    let doors = BTreeMap::from([
+        ("qemu".into(), qemu as Arc<dyn guest::Doors>),
+        ("firecracker".into(), firecracker as Arc<dyn guest::Doors>),
+    ]);
+    (vmm, doors)
 }

@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(id.tap(), "fc-0123456789ab");
         assert_eq!(id.mac(), [2, 0x23, 0x45, 0x67, 0x89, 0xab]);
         assert_eq!(id.object("root"), "banger-0123456789ab-root");
-        for bad in ["", "0123456789a", "0123456789abc", "0123456789aB", "../../../../x", "é23456789ab"]
+        for bad in
+            ["", "0123456789a", "0123456789abc", "0123456789aB", "../../../../x", "é23456789ab"]
         {
             assert!(bad.parse::<Id>().is_err(), "{bad}");
         }

@@ -8,11 +8,18 @@
 pub mod disks;
 pub mod error;
 pub mod id;
+pub mod jail;
 pub mod net;
+pub mod owner;
 pub mod places;
+pub mod programs;
+pub mod run;
+pub mod server;
+pub mod wire;
 pub mod words;
 
 pub use error::{Kind, RootError};
 pub use id::Id;
 pub use places::Places;
+pub use programs::Programs;
 pub use words::Did;

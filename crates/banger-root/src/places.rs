@@ -20,7 +20,12 @@ pub struct Places {
     pub prefix: u8,
     /// Idle TAPs that are kept ready.
     pub tap_pool: u32,
+    /// Where cgroup2 is mounted.
+    pub cgroups: PathBuf,
 }
+
+/// Our part of the cgroup tree.
+pub const CGROUP: &str = "banger";
 
 impl Default for Places {
     fn default() -> Self {
@@ -31,6 +36,7 @@ impl Default for Places {
             subnet: Ipv4Addr::new(172, 16, 0, 0),
             prefix: 24,
             tap_pool: 4,
+            cgroups: "/sys/fs/cgroup".into(),
         }
     }
 }
@@ -49,5 +55,50 @@ impl Places {
     /// Leases of addresses, one file for each.
     pub fn leases(&self) -> PathBuf {
         self.run.join("leases")
+    }
+
+    /// Who a VM belongs to.
+    pub fn owner(&self, id: &Id) -> PathBuf {
+        self.vm(id).join("owner")
+    }
+
+    /// Its logs; the files in it are its owner's to read.
+    pub fn logs(&self, id: &Id) -> PathBuf {
+        self.vm(id).join("logs")
+    }
+
+    /// What the guest said.
+    pub fn console_log(&self, id: &Id) -> PathBuf {
+        self.logs(id).join("console.log")
+    }
+
+    /// What the VMM said.
+    pub fn vmm_log(&self, id: &Id) -> PathBuf {
+        self.logs(id).join("vmm.log")
+    }
+
+    /// What its shim leaves: root's alone.
+    pub fn shim(&self, id: &Id) -> PathBuf {
+        self.vm(id).join("shim")
+    }
+
+    /// Where the jailer makes jails.
+    pub fn jails(&self) -> PathBuf {
+        self.state.join("jail")
+    }
+
+    /// The root folder of a VM's jail, `vmm` being the name of the VMM's program.
+    pub fn jail(&self, vmm: &str, id: &Id) -> PathBuf {
+        self.jails().join(vmm).join(id.as_str()).join("root")
+    }
+
+    /// Kernels and initramfs archives, on the same file system as the jails.
+    pub fn boot(&self) -> PathBuf {
+        self.state.join("boot")
+    }
+
+    /// The VMM's cgroup.
+    pub fn cgroup(&self, id: &Id) -> PathBuf {
+        self.cgroups.join(CGROUP).join(id.as_str())
     }
 }

@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use banger_shim::{ExitStory, Proc, ShimState};
 use serde::{Deserialize, Serialize};
+
+use crate::id::Id;
 
 /// What a request did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,4 +44,231 @@ pub struct Lease {
     pub dns: Vec<Ipv4Addr>,
     /// The TAP interface.
     pub tap: String,
+}
+
+/// What is asked. Every VM is named by its id; the asking user must be its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Who is there.
+    Hello,
+    /// Makes root's folder of a VM; from now on the VM belongs to the asking user.
+    Make {
+        /// The VM.
+        vm: Id,
+    },
+    /// Removes it.
+    Remove {
+        /// The VM.
+        vm: Id,
+    },
+    /// Puts a VM on the bridge.
+    NetAttach {
+        /// The VM.
+        vm: Id,
+        /// Whether it reaches the outside.
+        nat: Nat,
+    },
+    /// Takes it off.
+    NetDetach {
+        /// The VM.
+        vm: Id,
+    },
+    /// Puts back rules that somebody else removed, and fills the pool of TAPs.
+    NetEnsure,
+    /// Has systemd-resolved ask a resolver on the host's loopback for names of VMs.
+    RouteDns {
+        /// UDP and TCP port.
+        port: u16,
+    },
+    /// Takes that back.
+    UnrouteDns,
+    /// Makes a copy-on-write device. Descriptors: the image for reading, the layer for writing.
+    SnapshotAttach {
+        /// The VM.
+        vm: Id,
+        /// Size of the device in bytes.
+        root_bytes: u64,
+    },
+    /// Removes it.
+    SnapshotDetach {
+        /// The VM.
+        vm: Id,
+    },
+    /// Makes a jail. Descriptors: kernel and initramfs for reading, then one for each drive that
+    /// comes as a file. Answers with a listener for the guest's hello.
+    JailMake {
+        /// The VM.
+        vm: Id,
+        /// Its drives in order.
+        drives: Vec<Drive>,
+    },
+    /// Removes it with its loop devices and its cgroup.
+    JailClear {
+        /// The VM.
+        vm: Id,
+    },
+    /// Starts a shim, which waits at its gate; a [`Launch`] on the same connection opens it.
+    Spawn {
+        /// The VM.
+        vm: Id,
+    },
+    /// Ends shim and VMM, and waits until they are gone.
+    End {
+        /// The VM.
+        vm: Id,
+    },
+    /// What is there of a run.
+    Facts {
+        /// The VM.
+        vm: Id,
+    },
+    /// Connects to a socket of the VMM. Answers with the connection.
+    Connect {
+        /// The VM.
+        vm: Id,
+        /// Which.
+        door: Door,
+    },
+    /// Removes the socket for the guest's hello, so that nobody in the guest can dial any more.
+    CloseHello {
+        /// The VM.
+        vm: Id,
+    },
+    /// Whether VMs can be started: programs and their versions.
+    Ready,
+    /// What the host has and lacks.
+    Findings,
+}
+
+/// A block device of a VM, in the order in which the guest sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// Which.
+    pub role: Role,
+    /// Where its bytes are.
+    pub from: DriveFrom,
+}
+
+/// What a drive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Root disk, or its private layer.
+    Root,
+    /// Work disk.
+    Work,
+    /// The shared image, read-only.
+    Image,
+    /// The kernel's modules, read-only.
+    Modules,
+}
+
+impl Role {
+    /// Its word in names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Work => "work",
+            Self::Image => "image",
+            Self::Modules => "modules",
+        }
+    }
+
+    /// Name of its device node in the jail.
+    pub fn node(self) -> String {
+        format!("drive-{}", self.as_str())
+    }
+
+    /// Whether the guest may write to it.
+    pub fn writable(self) -> bool {
+        matches!(self, Self::Root | Self::Work)
+    }
+}
+
+/// Where a drive's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriveFrom {
+    /// In a file, whose descriptor goes along.
+    File,
+    /// On the VM's copy-on-write device.
+    Snapshot,
+}
+
+/// A socket of the VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// Firecracker's API.
+    Api,
+    /// The guest's vsock.
+    Vsock,
+}
+
+/// Opens the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// vCPUs, for the limit of threads.
+    pub vcpus: u32,
+    /// Memory of the guest in MiB, for the limit of memory.
+    pub memory_mib: u64,
+}
+
+/// What is there of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// Who runs, as the shim wrote it.
+    pub state: Option<ShimState>,
+    /// Whether the shim is alive.
+    pub shim: Alive,
+    /// How it ended, as the shim wrote it.
+    pub story: Option<ExitStory>,
+}
+
+/// Whether a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alive {
+    /// It runs.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// Something worth knowing about the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable name.
+    pub code: String,
+    /// Whether all is well.
+    pub ok: bool,
+    /// What was seen.
+    pub seen: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What is answered; descriptors go along where the request says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "is", rename_all = "snake_case")]
+pub enum Answer {
+    /// Build id of the helper.
+    Hello(String),
+    /// It is done.
+    Did(Did),
+    /// On the bridge.
+    Leased(Did, Lease),
+    /// A shim waits at its gate.
+    Spawned(Proc),
+    /// The VMM runs.
+    Launched(Proc),
+    /// Of a run.
+    Facts(Box<RunFacts>),
+    /// Of the host.
+    Findings(Vec<Finding>),
+    /// A descriptor goes along.
+    Descriptor,
 }

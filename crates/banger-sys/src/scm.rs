@@ -9,16 +9,26 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+/// Most descriptors that go with one message.
+pub const MAX_FDS: usize = 8;
+
 /// Sends bytes, and one descriptor with the first of them.
 ///
 /// # Errors
 /// sendmsg(2); also when not all bytes were taken at once.
 pub fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    send_with_fds(socket, bytes, &[fd])
+}
+
+/// Sends bytes, and up to [`MAX_FDS`] descriptors with the first of them.
+///
+/// # Errors
+/// sendmsg(2); also when not all bytes were taken at once, or there are too many descriptors.
+pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(io::Error::other("no room for a descriptor"));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::other("no room for descriptors"));
     }
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
@@ -31,7 +41,21 @@ pub fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::
 /// # Errors
 /// recvmsg(2); more than one descriptor, or control data that was cut.
 pub fn recv_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let (count, mut fds) = recv_with_fds(socket, buffer)?;
+    if fds.len() > 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected descriptors"));
+    }
+    Ok((count, fds.pop()))
+}
+
+/// Receives bytes, and the descriptors that came with them, close-on-exec.
+///
+/// Returns the number of bytes, 0 at the end.
+///
+/// # Errors
+/// recvmsg(2); more than [`MAX_FDS`] descriptors.
+pub fn recv_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(buffer)];
     let received = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -41,10 +65,10 @@ pub fn recv_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, 
             fds.extend(rights);
         }
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > 1 {
+    if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected descriptors"));
     }
-    Ok((received.bytes, fds.pop()))
+    Ok((received.bytes, fds))
 }
 
 #[cfg(test)]
@@ -67,6 +91,18 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "x");
+    }
+
+    #[test]
+    fn as_many_as_fit_and_no_more() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let fds = [ours.as_fd(); MAX_FDS];
+        send_with_fds(&ours, b"x", &fds).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(recv_with_fds(&theirs, &mut buffer).unwrap().1.len(), MAX_FDS);
+        send_with_fds(&ours, b"x", &fds).unwrap();
+        assert!(recv_with_fd(&theirs, &mut buffer).is_err());
+        assert!(send_with_fds(&ours, b"x", &[ours.as_fd(); MAX_FDS + 1]).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 
 use banger_api::paths::Paths;
@@ -18,7 +19,9 @@ use banger_engine::store::Store;
 use crate::api::{self, Api, Host};
 use crate::config::{self, Config};
 use crate::crash;
+use crate::dns::Dns;
 use crate::folders;
+use crate::keeper::{self, Names};
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
 use crate::real;
@@ -96,17 +99,24 @@ fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {
     Ok(Arc::new(banger_store::Store::open(&paths.state.join(banger_store::FILE_NAME))?))
 }
 
-fn drivers(setup: &Setup, host: Host) -> Result<Drivers, ApiError> {
+fn drivers(
+    setup: &Setup,
+    host: Host,
+    dns_port: &Arc<AtomicU16>,
+) -> Result<Drivers, ApiError> {
     match host {
         Host::Simulated => sim::open(&setup.paths.state, setup.crash.clone()),
-        Host::Real => real::open(&setup.paths, &setup.config, setup.crash.clone()),
+        Host::Real => {
+            real::open(&setup.paths, &setup.config, dns_port.clone(), setup.crash.clone())
+        }
     }
 }
 
 async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
     tracing::info!(version = VERSION, build_id = BUILD_ID, ?host, "begin");
     let mut signals = Signals::take()?;
-    let drivers = drivers(&setup, host)?;
+    let dns_port = Arc::new(AtomicU16::new(0));
+    let drivers = drivers(&setup, host, &dns_port)?;
     let capacity = drivers.host.capacity();
     let defaults = setup.config.vm_defaults(capacity.cpus, capacity.memory_bytes);
     let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;
@@ -114,12 +124,16 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
     let stopping = Stopping::default();
     let api_socket = Socket::bind(&paths.socket())?;
     let session_socket = Socket::bind(&paths.session_socket())?;
+    let dns = Dns::start(config.dns_port, engine.clone(), stopping.clone()).await;
+    let names = Names { listening: dns.listening(), port: dns_port };
+    let keeper = tokio::spawn(keeper::keep(engine.clone(), names, stopping.clone()));
     let router = api::router(Arc::new(Api {
         engine: engine.clone(),
         config,
         socket: paths.socket(),
         log: paths.daemon_log(),
         host,
+        dns: dns.listening(),
         since: Instant::now(),
         stopping: stopping.clone(),
     }));
@@ -152,6 +166,9 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
         // Each returns at once, and removes its socket.
         open.extend(accepting.await);
     }
+    dns.ended().await;
+    // It ends by itself when asked, and lets go of what must not outlast the daemon.
+    let _ = keeper.await;
     stopping::drain(&engine, &mut signals).await;
     let answered = async {
         for open in &open {

@@ -9,6 +9,7 @@ use crate::config::{Origin, Setting, Used};
 /// All checks. Nothing is changed.
 pub async fn checks(api: &Api) -> Vec<Check> {
     let mut checks = api.engine.drivers().host.doctor().await;
+    checks.push(api.dns.borrow().check());
     checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
     checks.extend(api.config.settings.iter().map(setting));
     checks

@@ -1,13 +1,19 @@
 //! The real host: what `banger-host` needs to know, from configuration and installation.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use banger_api::paths::Paths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
 use banger_host::layout::Layout;
+use banger_host::root::{Root, SOCKET};
 use banger_host::{HostConfig, Privilege};
+use banger_root::programs::Versions;
+use banger_root::server::Server;
+use banger_root::{Places, Programs};
 
 use crate::config::Config;
 
@@ -18,7 +24,12 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 ///
 /// # Errors
 /// A part of the installation is missing, or a folder cannot be made.
-pub fn open(paths: &Paths, config: &Config, crash: CrashPoints) -> Result<Drivers, ApiError> {
+pub fn open(
+    paths: &Paths,
+    config: &Config,
+    dns_port: Arc<AtomicU16>,
+    crash: CrashPoints,
+) -> Result<Drivers, ApiError> {
     let program = std::env::current_exe().map_err(|error| {
         ApiError::new(ErrorCode::Internal, "cannot tell where bangerd is").caused_by(&error)
     })?;
@@ -28,6 +39,30 @@ pub fn open(paths: &Paths, config: &Config, crash: CrashPoints) -> Result<Driver
         false => Privilege::User,
     };
     let path = std::env::var("PATH").unwrap_or_default();
+    let search_path = format!("{path}:{SYSTEM_PATH}");
+    let places = places(config);
+    let shim = part(&beside, "banger-shim", "banger-shim")?;
+    let root = match privilege {
+        Privilege::Root => {
+            let find = |configured: Option<&PathBuf>, name: &str| {
+                let name = configured.map_or(Path::new(name), PathBuf::as_path);
+                banger_host::probe::find_program(name, &search_path)
+            };
+            let programs = Programs {
+                firecracker: find(config.firecracker_bin.as_ref(), "firecracker"),
+                jailer: find(config.jailer_bin.as_ref(), "jailer"),
+                shim: shim.clone(),
+            };
+            let build_id = crate::daemon::BUILD_ID.into();
+            let versions = Versions::default();
+            let places = places.clone();
+            Root::InProcess(Arc::new(Server { places, programs, build_id, versions }))
+        }
+        Privilege::User => {
+            let socket = std::env::var_os("BANGER_ROOT_SOCKET");
+            Root::Helper(socket.map_or_else(|| SOCKET.into(), PathBuf::from))
+        }
+    };
     banger_host::open(
         HostConfig {
             layout: Layout {
@@ -35,19 +70,41 @@ pub fn open(paths: &Paths, config: &Config, crash: CrashPoints) -> Result<Driver
                 data: paths.data.clone(),
                 cache: paths.cache.clone(),
             },
-            shim: part(&beside, "banger-shim", "banger-shim")?,
+            shim,
             agent: part(&beside, "guest/banger-agent", "banger-agent")?,
             qemu_bin: config.qemu_bin.clone(),
             vhost_device_vsock_bin: config.vhost_device_vsock_bin.clone(),
             beside,
-            search_path: format!("{path}:{SYSTEM_PATH}"),
+            search_path,
             vmm: config.vmm.clone(),
             storage: config.storage.clone(),
             boot_timeout: Duration::from_secs(config.boot_timeout_s.into()),
             privilege,
+            root,
+            places,
+            dns_port,
         },
         crash,
     )
+}
+
+/// Root's folders and names. The helper has its own; these count where the daemon is root.
+fn places(config: &Config) -> Places {
+    let defaults = Places::default();
+    let own = std::env::var_os("BANGER_ROOT_DIR").map(PathBuf::from);
+    let (state, run) = match own {
+        Some(folder) => (folder.join("state"), folder.join("run")),
+        None => (defaults.state.clone(), defaults.run.clone()),
+    };
+    Places {
+        state,
+        run,
+        bridge: config.bridge.clone().unwrap_or(defaults.bridge),
+        subnet: config.subnet.map_or(defaults.subnet, |(address, _)| address),
+        prefix: config.subnet.map_or(defaults.prefix, |(_, prefix)| prefix),
+        tap_pool: config.tap_pool_size.unwrap_or(defaults.tap_pool),
+        ..Places::default()
+    }
 }
 
 /// A part of the installation: beside this program as built, or in `../lib/banger` as installed.

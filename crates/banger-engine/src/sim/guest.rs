@@ -9,7 +9,7 @@ use banger_api::{ApiError, ErrorCode};
 use super::{Mood, Sim};
 use crate::drivers::{Applied, Guest, GuestEnd, GuestHealth, GuestReady, Undone};
 use crate::interrupt::Interrupt;
-use crate::plan::VmPlan;
+use crate::plan::{Lease, VmPlan};
 
 impl Sim {
     fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
@@ -32,7 +32,12 @@ impl Guest for Sim {
         self.unmake("identity", vm)
     }
 
-    async fn boot(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<String, ApiError> {
+    async fn boot(
+        &self,
+        vm: &VmPlan,
+        _lease: Option<&Lease>,
+        interrupt: &Interrupt,
+    ) -> Result<String, ApiError> {
         self.make("hello", vm)?;
         if self.mood(vm) == Mood::Silent {
             interrupt.raised().await;

@@ -9,6 +9,7 @@ mod images;
 mod vmm;
 pub mod world;
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,10 @@ use banger_api::ApiError;
 use banger_api::vm::DiskView;
 use tokio::sync::watch;
 
-use crate::drivers::{Applied, CrashPoints, Drivers, ExitStory, Network, Storage, Undone};
-use crate::plan::VmPlan;
+use crate::drivers::{
+    Applied, Attached, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
+};
+use crate::plan::{Lease, VmPlan};
 use world::{Fault, World};
 
 /// Called with the world after each change.
@@ -189,15 +192,15 @@ impl Storage for Sim {
 
 #[async_trait]
 impl Network for Sim {
-    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.make("network", vm)
+    async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError> {
+        let applied = self.make("network", vm)?;
+        let host = 2 + (vm.id.bits() % 250) as u8;
+        let (address, gateway) = (Ipv4Addr::new(172, 16, 0, host), Ipv4Addr::new(172, 16, 0, 1));
+        let lease = Lease { address, prefix: 24, gateway, dns: Vec::new() };
+        Ok(Attached { applied, lease: Some(lease) })
     }
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.unmake("network", vm)
-    }
-
-    fn address(&self, vm: &VmPlan) -> Option<String> {
-        Some(format!("172.16.0.{}", 2 + vm.id.bits() % 250))
     }
 }

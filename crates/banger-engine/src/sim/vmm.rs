@@ -35,6 +35,14 @@ impl Sim {
 
 #[async_trait]
 impl Vmm for Sim {
+    async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("vmm_home", vm)
+    }
+
+    async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("vmm_home", vm)
+    }
+
     async fn preflight(&self, _vm: &VmPlan) -> Result<(), ApiError> {
         Ok(())
     }

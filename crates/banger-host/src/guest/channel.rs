@@ -4,7 +4,6 @@
 //! <port>\n`, answered by `OK <number>\n`; nothing may be sent before the answer.
 
 use std::io;
-use std::path::Path;
 
 use banger_agent_proto::http::ErrorBody;
 use banger_agent_proto::{AGENT_PORT, MAX_JSON_BODY};
@@ -18,8 +17,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-
-use crate::layout::VSOCK;
 
 /// Longest answer to `CONNECT`: `OK ` and a 32-bit number.
 const MAX_HANDSHAKE: usize = 16;
@@ -64,15 +61,11 @@ impl Failure {
     }
 }
 
-/// Opens a connection to the agent, handshake done.
+/// Gets through to the agent on a connection to the VMM's vsock socket.
 ///
 /// # Errors
-/// No socket, nobody listening in the guest, or an answer that is not one.
-pub async fn dial(run: &Path) -> Result<UnixStream, Failure> {
-    let socket = run.join(VSOCK);
-    let stream = banger_sys::unix_path::connect(&socket).map_err(Failure::Io)?;
-    stream.set_nonblocking(true).map_err(Failure::Io)?;
-    let mut stream = UnixStream::from_std(stream).map_err(Failure::Io)?;
+/// Nobody listening in the guest, or an answer that is not one.
+pub async fn dial(mut stream: UnixStream) -> Result<UnixStream, Failure> {
     let connect = format!("CONNECT {AGENT_PORT}\n");
     stream.write_all(connect.as_bytes()).await.map_err(Failure::Io)?;
     let mut answer = Vec::with_capacity(MAX_HANDSHAKE);
@@ -102,8 +95,8 @@ pub async fn dial(run: &Path) -> Result<UnixStream, Failure> {
     Ok(stream)
 }
 
-async fn exchange(run: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
-    let stream = dial(run).await?;
+async fn exchange(stream: UnixStream, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
+    let stream = dial(stream).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
     let connection = tokio::spawn(connection);
@@ -141,8 +134,8 @@ fn request(method: &str, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes
 ///
 /// # Errors
 /// The way there, or a document that is not what was expected.
-pub async fn get<T: DeserializeOwned>(run: &Path, path: &str) -> Result<T, Failure> {
-    let body = exchange(run, request("GET", path, Vec::new())?).await?;
+pub async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<T, Failure> {
+    let body = exchange(stream, request("GET", path, Vec::new())?).await?;
     serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
 }
 
@@ -150,7 +143,11 @@ pub async fn get<T: DeserializeOwned>(run: &Path, path: &str) -> Result<T, Failu
 ///
 /// # Errors
 /// The way there, or the agent's refusal.
-pub async fn post(run: &Path, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+pub async fn post(
+    stream: UnixStream,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<(), Failure> {
     let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
-    exchange(run, request("POST", path, body)?).await.map(|_| ())
+    exchange(stream, request("POST", path, body)?).await.map(|_| ())
 }

@@ -9,7 +9,8 @@ use banger_agent_proto::boot::{
 };
 use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
 use banger_api::ApiError;
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{Lease, VmPlan};
+use banger_root::words::Role;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -17,14 +18,7 @@ use super::boot::Failure;
 use super::identity;
 use crate::failure::of;
 use crate::layout::Layout;
-use crate::network;
-
-/// How the VMM lets its guest tell disks apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disks {
-    /// By the serial numbers `image`, `root`, `work`, `modules`.
-    BySerial,
-}
+use crate::vmm::firecracker::config as firecracker;
 
 /// A configuration as it goes over the wire, and the boot it is for.
 pub struct ReadyConfig {
@@ -44,8 +38,8 @@ const ENTROPY: usize = 256;
 pub fn build(
     layout: &Layout,
     vm: &VmPlan,
+    lease: Option<&Lease>,
     hello: &Hello,
-    disks: Disks,
 ) -> Result<ReadyConfig, ApiError> {
     let theirs = (hello.protocol_min, hello.protocol_max);
     let protocol = negotiate((PROTOCOL_MIN, PROTOCOL_MAX), theirs)
@@ -58,20 +52,19 @@ pub fn build(
         of("cannot get random numbers for a guest", &std::io::Error::other(error.to_string()))
     })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let Disks::BySerial = disks;
-    let by_serial = |serial: &str| DiskRef::Serial(serial.into());
+    let disk = |role| disk(vm, role);
     let root = match vm.drivers.storage.name.as_str() {
-        "overlay" => RootConfig { disk: by_serial("image"), layer: Some(by_serial("root")) },
-        _ => RootConfig { disk: by_serial("root"), layer: None },
+        "overlay" => RootConfig { disk: disk(Role::Image), layer: Some(disk(Role::Root)) },
+        _ => RootConfig { disk: disk(Role::Root), layer: None },
     };
     let config = GuestConfig {
         protocol,
         hostname: vm.name.to_string(),
         machine_id: vm.machine_id.clone(),
         root,
-        work: Some(by_serial("work")),
-        modules: Some(by_serial("modules")),
-        network: Some(user_network(vm)),
+        work: Some(disk(Role::Work)),
+        modules: Some(disk(Role::Modules)),
+        network: network(vm, lease),
         files: files(layout, vm)?,
         env: BTreeMap::new(),
         clock_unix_ms: now.as_millis() as u64,
@@ -84,7 +77,32 @@ pub fn build(
     Ok(ReadyConfig { line, boot_id: hello.boot_id.clone() })
 }
 
+/// How a guest tells its disks apart: by the serial numbers that QEMU gives them, by their order
+/// under Firecracker.
+fn disk(vm: &VmPlan, role: Role) -> DiskRef {
+    match vm.drivers.vmm.name.as_str() {
+        "firecracker" => DiskRef::Index(firecracker::index(vm, role).unwrap_or_default()),
+        _ => DiskRef::Serial(role.as_str().into()),
+    }
+}
+
+fn network(vm: &VmPlan, lease: Option<&Lease>) -> Option<NetworkConfig> {
+    match (vm.drivers.network.name.as_str(), lease) {
+        ("user", _) => Some(user_network(vm)),
+        (_, Some(lease)) => Some(NetworkConfig {
+            mac: vm.mac(),
+            addresses: vec![format!("{}/{}", lease.address, lease.prefix)],
+            gateway: Some(lease.gateway.to_string()),
+            dns: lease.dns.iter().map(ToString::to_string).collect(),
+            search: Vec::new(),
+            mtu: None,
+        }),
+        (_, None) => None,
+    }
+}
+
 fn user_network(vm: &VmPlan) -> NetworkConfig {
+    use crate::network;
     NetworkConfig {
         mac: vm.mac(),
         addresses: vec![network::GUEST_ADDRESS.into()],

@@ -8,7 +8,7 @@ mod channel;
 mod config;
 mod identity;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,8 +21,8 @@ use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, Guest, GuestHealth, GuestReady, Undone};
 use banger_engine::interrupt::Interrupt;
-use banger_engine::plan::VmPlan;
-use tokio::net::UnixListener;
+use banger_engine::plan::{Lease, VmPlan};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
 use crate::failure::blocking;
@@ -53,25 +53,53 @@ impl Listeners {
     }
 }
 
+/// A VMM's sockets between host and guest.
+#[async_trait]
+pub trait Doors: Send + Sync {
+    /// Connects to its vsock socket.
+    async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError>;
+    /// Removes the socket that the guest says hello on, so that nobody in it can dial the host.
+    async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError>;
+}
+
+/// A connected socket for the runtime.
+///
+/// # Errors
+/// fcntl(2).
+pub fn stream(socket: OwnedFd, vm: &VmPlan) -> Result<UnixStream, ApiError> {
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+    stream.map_err(|error| channel::Failure::Io(error).about(vm))
+}
+
+/// Doors by the name of the VMM driver.
+pub type AllDoors = BTreeMap<String, Arc<dyn Doors>>;
+
 /// Agents reached through the VMM's vsock socket.
 pub struct VsockGuest {
     layout: Layout,
     listeners: Listeners,
     booting: Mutex<HashMap<VmId, Booting>>,
     boot_timeout: Duration,
-    disks: config::Disks,
+    doors: AllDoors,
 }
 
 impl VsockGuest {
     /// Guests whose hello comes through `listeners` and within `boot_timeout`.
-    pub fn new(layout: Layout, listeners: Listeners, boot_timeout: Duration) -> Self {
-        Self {
-            layout,
-            listeners,
-            booting: Mutex::default(),
-            boot_timeout,
-            disks: config::Disks::BySerial,
-        }
+    pub fn new(
+        layout: Layout,
+        listeners: Listeners,
+        boot_timeout: Duration,
+        doors: AllDoors,
+    ) -> Self {
+        Self { layout, listeners, booting: Mutex::default(), boot_timeout, doors }
+    }
+
+    fn doors(&self, vm: &VmPlan) -> Result<&dyn Doors, ApiError> {
+        let vmm = &vm.drivers.vmm.name;
+        self.doors.get(vmm).map(AsRef::as_ref).ok_or_else(|| {
+            ApiError::new(ErrorCode::Internal, format!("no guest is reached through `{vmm}`"))
+        })
     }
 
     fn booting(&self) -> MutexGuard<'_, HashMap<VmId, Booting>> {
@@ -86,8 +114,8 @@ impl VsockGuest {
 
     async fn ask_health(&self, vm: &VmPlan) -> Result<(Health, Duration), ApiError> {
         let began = Instant::now();
-        let run = self.layout.run(&vm.id);
-        let health: Health = channel::get(&run, "/healthz").await.map_err(|e| e.about(vm))?;
+        let stream = self.doors(vm)?.connect(vm).await?;
+        let health: Health = channel::get(stream, "/healthz").await.map_err(|e| e.about(vm))?;
         if health.boot_id.len() > 64 {
             return Err(channel::Failure::Malformed.about(vm));
         }
@@ -108,7 +136,12 @@ impl Guest for VsockGuest {
         blocking(move || identity::remove(&path)).await
     }
 
-    async fn boot(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<String, ApiError> {
+    async fn boot(
+        &self,
+        vm: &VmPlan,
+        lease: Option<&Lease>,
+        interrupt: &Interrupt,
+    ) -> Result<String, ApiError> {
         let listener = self.listeners.take(&vm.id).ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("nobody listens for `{}`", vm.name))
         })?;
@@ -116,10 +149,10 @@ impl Guest for VsockGuest {
         let hello = boot::bounded(vm, "hello", deadline, interrupt, boot::accept(listener));
         let (mut booting, hello) = hello.await?;
         // The first hello is the only one: from here on nobody in the guest can dial us.
-        let run = self.layout.run(&vm.id);
-        blocking(move || crate::vmm::remove_hello_socket(&run)).await?;
-        let (layout, plan, disks) = (self.layout.clone(), vm.clone(), self.disks);
-        let config = blocking(move || config::build(&layout, &plan, &hello, disks)).await?;
+        self.doors(vm)?.close_hello(vm).await?;
+        let (layout, plan, lease) = (self.layout.clone(), vm.clone(), lease.cloned());
+        let build = move || config::build(&layout, &plan, lease.as_ref(), &hello);
+        let config = blocking(build).await?;
         let boot_id = config.boot_id.clone();
         let sent = boot::bounded(vm, "configuration", deadline, interrupt, booting.send(&config));
         sent.await?;
@@ -130,13 +163,15 @@ impl Guest for VsockGuest {
     async fn agent(&self, vm: &VmPlan, boot_id: &str, i: &Interrupt) -> Result<(), ApiError> {
         let mut booting = self.take_booting(vm)?;
         let deadline = Instant::now() + self.boot_timeout;
-        let run = self.layout.run(&vm.id);
+        let doors = self.doors(vm)?;
         let answered = boot::bounded(vm, "answer of the agent", deadline, i, async {
+            let ask = async {
+                let stream = doors.connect(vm).await?;
+                channel::get::<Health>(stream, "/healthz").await.map_err(|error| error.about(vm))
+            };
             // A guest that cannot boot says so instead of answering, so both are listened for.
             tokio::select! {
-                health = channel::get::<Health>(&run, "/healthz") => {
-                    health.map_err(|error| error.about(vm))
-                }
+                health = ask => health,
                 failure = booting.wait_failure() => Err(failure.about(vm)),
             }
         });
@@ -186,19 +221,22 @@ impl Guest for VsockGuest {
     }
 
     async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
-        let run = self.layout.run(&vm.id);
         let body = Shutdown { mode: PowerMode::Poweroff };
-        let asked = channel::post(&run, "/shutdown", &body);
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
-        answer.map_err(|_| channel::Failure::Slow.about(vm))?.map_err(|error| error.about(vm))
+        let ask = async {
+            let stream = self.doors(vm)?.connect(vm).await?;
+            channel::post(stream, "/shutdown", &body).await.map_err(|error| error.about(vm))
+        };
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await;
+        answer.map_err(|_| channel::Failure::Slow.about(vm))?
     }
 
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
-        let run = self.layout.run(&vm.id);
-        let dialled = tokio::time::timeout(ANSWER_TIMEOUT, channel::dial(&run)).await;
-        let stream = dialled
-            .map_err(|_| channel::Failure::Slow.about(vm))?
-            .map_err(|error| error.about(vm))?;
+        let dial = async {
+            let stream = self.doors(vm)?.connect(vm).await?;
+            channel::dial(stream).await.map_err(|error| error.about(vm))
+        };
+        let dialled = tokio::time::timeout(ANSWER_TIMEOUT, dial).await;
+        let stream = dialled.map_err(|_| channel::Failure::Slow.about(vm))??;
         let stream = stream.into_std().map_err(|error| channel::Failure::Io(error).about(vm))?;
         Ok(OwnedFd::from(stream))
     }

@@ -1,12 +1,16 @@
-//! Network drivers that need no privilege.
+//! Network drivers: `bridge`, made by root, and `user`, which needs no privilege.
 //!
 //! `user`: QEMU's own user-mode network. The guest has an address that only QEMU knows and reaches
 //! the outside through the host's sockets; nothing on the host has to be made or removed. With NAT
 //! off it is cut off (`restrict=on`).
 
+mod bridge;
+
+pub use bridge::Bridge;
+
 use async_trait::async_trait;
 use banger_api::ApiError;
-use banger_engine::drivers::{Applied, Network, Undone};
+use banger_engine::drivers::{Applied, Attached, Network, Undone};
 use banger_engine::plan::VmPlan;
 
 /// Address and prefix length of the guest, as QEMU's user network expects it.
@@ -21,15 +25,11 @@ pub struct UserNetwork;
 
 #[async_trait]
 impl Network for UserNetwork {
-    async fn attach(&self, _vm: &VmPlan) -> Result<Applied, ApiError> {
-        Ok(Applied::AlreadyThere)
+    async fn attach(&self, _vm: &VmPlan) -> Result<Attached, ApiError> {
+        Ok(Attached { applied: Applied::AlreadyThere, lease: None })
     }
 
     async fn detach(&self, _vm: &VmPlan) -> Result<Undone, ApiError> {
         Ok(Undone::WasAbsent)
-    }
-
-    fn address(&self, _vm: &VmPlan) -> Option<String> {
-        None
     }
 }

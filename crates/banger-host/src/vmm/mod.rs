@@ -1,5 +1,7 @@
-//! The QEMU driver: microvm machine, vhost-device-vsock as its companion, both owned by a shim.
+//! VMM drivers: here QEMU with its companion vhost-device-vsock, both owned by a shim; Firecracker
+//! in its jail in a module of its own.
 
+pub mod firecracker;
 pub mod qemu;
 mod shim;
 mod story;
@@ -14,11 +16,11 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 use crate::HostConfig;
 use crate::failure::{blocking, on_path};
-use crate::guest::Listeners;
+use crate::guest::{self, Doors, Listeners};
 use crate::layout::{VSOCK, shown};
 use crate::probe;
 use qemu::Accelerator;
@@ -59,7 +61,7 @@ fn hello_socket(run: &Path) -> std::path::PathBuf {
 ///
 /// # Errors
 /// It is there and cannot be removed.
-pub fn remove_hello_socket(run: &Path) -> Result<(), ApiError> {
+fn remove_hello_socket(run: &Path) -> Result<(), ApiError> {
     let socket = hello_socket(run);
     match std::fs::remove_file(&socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -109,8 +111,44 @@ fn make_run(
     Ok((applied, listener))
 }
 
+/// Refuses a start on a full disk.
+fn check_room(config: &HostConfig) -> Result<(), ApiError> {
+    let state = &config.layout.state;
+    let free = probe::free_bytes(state).unwrap_or(u64::MAX);
+    if free >= LEAST_FREE {
+        return Ok(());
+    }
+    let text = format!("the disk of `{}` is full", shown(state));
+    Err(ApiError::new(ErrorCode::NoSpace, text)
+        .with_hint("free some space: a VM needs at least 64 MiB to start"))
+}
+
+#[async_trait]
+impl Doors for Qemu {
+    async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
+        let socket = self.config.layout.run(&vm.id).join(VSOCK);
+        let stream = banger_sys::unix_path::connect(&socket);
+        let stream = stream.map_err(|error| on_path("connect to", &socket, &error))?;
+        guest::stream(stream.into(), vm)
+    }
+
+    async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let run = self.config.layout.run(&vm.id);
+        blocking(move || remove_hello_socket(&run)).await
+    }
+}
+
 #[async_trait]
 impl Vmm for Qemu {
+    async fn create(&self, _vm: &VmPlan) -> Result<Applied, ApiError> {
+        // Its logs and its shim's files are in the VM's own folder.
+        Ok(Applied::AlreadyThere)
+    }
+
+    async fn remove(&self, _vm: &VmPlan) -> Result<Undone, ApiError> {
+        Ok(Undone::WasAbsent)
+    }
+
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let programs = self.config.programs();
         for (name, found, hint) in [
@@ -126,13 +164,7 @@ impl Vmm for Qemu {
                 return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(hint));
             }
         }
-        let state = &self.config.layout.state;
-        let free = probe::free_bytes(state).unwrap_or(u64::MAX);
-        if free < LEAST_FREE {
-            let text = format!("the disk of `{}` is full", shown(state));
-            return Err(ApiError::new(ErrorCode::NoSpace, text)
-                .with_hint("free some space: a VM needs at least 64 MiB to start"));
-        }
+        check_room(&self.config)?;
         let (find, vm) = (self.boot_files.clone(), vm.clone());
         blocking(move || find(&vm).map(|_| ())).await
     }

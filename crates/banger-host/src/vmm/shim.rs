@@ -216,6 +216,11 @@ fn read_state(state: &Path) -> Option<ShimState> {
     serde_json::from_slice(&text).ok()
 }
 
+/// Whether a process lives.
+pub fn is_alive(proc: ProcRef) -> bool {
+    proc_id(proc).is_alive()
+}
+
 /// Waits until a process is gone.
 pub async fn wait_gone(proc: ProcRef) {
     let ended = match proc_id(proc).open() {

@@ -22,7 +22,8 @@ pub fn read(state: &Path) -> Option<ExitStory> {
     Some(tell(&story))
 }
 
-fn tell(story: &ShimStory) -> ExitStory {
+/// A story in our words.
+pub fn tell(story: &ShimStory) -> ExitStory {
     let vmm = outcome("the VMM", story.vmm.as_ref());
     let summary = match &story.cause {
         ExitCause::VmmExited => vmm,

@@ -32,9 +32,10 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
         log: api.log.display().to_string(),
         uptime_s: api.since.elapsed().as_secs(),
         vms: api.engine.count() as u64,
-        operations: api.engine.live_operations().len() as u64,
+        operations: api.engine.live_operations() as u64,
         simulated: api.host == Host::Simulated,
         defaults: api.engine.defaults(),
+        dns: Some(api.dns.borrow().status()),
     })
 }
 

@@ -21,9 +21,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use banger_api::{ApiError, ErrorCode, routes};
 use banger_engine::Engine;
+use tokio::sync::watch;
 use utoipa::OpenApi;
 
 use crate::config::Config;
+use crate::dns::Listening;
 use crate::stopping::Stopping;
 
 /// Whether VMs are real.
@@ -47,6 +49,8 @@ pub struct Api {
     pub log: PathBuf,
     /// Whether VMs are real.
     pub host: Host,
+    /// Where names of VMs are answered.
+    pub dns: watch::Receiver<Listening>,
     /// When the daemon began.
     pub since: Instant,
     /// The way out.

@@ -22,6 +22,7 @@ pub struct FileConfig {
     pub(super) default_image: Option<ImageName>,
     pub(super) tap_pool_size: Option<Number<0, 256>>,
     pub(super) web_listen: Option<WebListen>,
+    pub(super) dns_port: Option<Number<0, 65_535>>,
     pub(super) boot_timeout_s: Option<Number<1, 86_400>>,
     pub(super) network: Network,
     pub(super) vm_defaults: VmDefaults,

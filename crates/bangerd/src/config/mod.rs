@@ -15,6 +15,7 @@ use banger_api::images::DEFAULT_IMAGE;
 use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
 
+use crate::dns;
 use file::{FileConfig, FileSync};
 use values::{AbsolutePath, DiskSize, ImageName, Level, Number, OnOff, Storage, Vcpus, Vmm};
 
@@ -60,6 +61,16 @@ pub struct Config {
     pub vmm: Option<String>,
     /// Storage to use; absent = the best one.
     pub storage: Option<String>,
+    /// Firecracker's program; absent = looked for.
+    pub firecracker_bin: Option<PathBuf>,
+    /// Its jailer; absent = looked for.
+    pub jailer_bin: Option<PathBuf>,
+    /// Idle TAPs kept ready, where set.
+    pub tap_pool_size: Option<u32>,
+    /// Bridge of VMs, where set.
+    pub bridge: Option<String>,
+    /// First address and prefix length of its network, where set.
+    pub subnet: Option<(std::net::Ipv4Addr, u8)>,
     /// QEMU's program; absent = looked for.
     pub qemu_bin: Option<PathBuf>,
     /// QEMU's vsock companion; absent = looked for beside the daemon.
@@ -68,6 +79,8 @@ pub struct Config {
     pub default_image: String,
     /// How long a guest may take to become ready, in seconds.
     pub boot_timeout_s: u32,
+    /// Port of the DNS server; 0 = a free one.
+    pub dns_port: u16,
     /// Whether guests reach the outside where the request says nothing.
     pub nat: bool,
     /// vCPUs of a VM, where set.
@@ -82,6 +95,8 @@ pub struct Config {
     pub settings: Vec<Setting>,
 }
 
+/// Where DNS is answered if nobody says otherwise.
+const DEFAULT_DNS_PORT: Number<0, 65_535> = Number(dns::DEFAULT_PORT as u32);
 /// Longest configuration file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -127,6 +142,11 @@ pub fn resolve(
         log_level: meet.pick("log_level", file.log_level, Level::default())?,
         vmm: meet.pick("vmm", file.vmm, Vmm::default())?.wanted(),
         storage: meet.pick("storage", file.storage, Storage::default())?.wanted(),
+        firecracker_bin: meet.maybe("firecracker_bin", file.firecracker_bin)?.map(program),
+        jailer_bin: meet.maybe("jailer_bin", file.jailer_bin)?.map(program),
+        tap_pool_size: meet.maybe("tap_pool_size", file.tap_pool_size)?.map(|size| size.0),
+        bridge: meet.maybe("network.bridge", network.bridge)?.map(|name| name.0),
+        subnet: meet.maybe("network.subnet", network.subnet)?.map(|subnet| subnet.parts()),
         qemu_bin: meet.maybe("qemu_bin", file.qemu_bin)?.map(program),
         vhost_device_vsock_bin: meet
             .maybe("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
@@ -135,6 +155,7 @@ pub fn resolve(
             .pick("default_image", file.default_image, ImageName(DEFAULT_IMAGE.into()))?
             .0,
         boot_timeout_s: meet.pick("boot_timeout_s", file.boot_timeout_s, Number(120))?.0,
+        dns_port: meet.pick("dns_port", file.dns_port, DEFAULT_DNS_PORT)?.port(),
         nat: meet.pick("network.nat", network.nat, OnOff(true))?.0,
         vcpus: meet.maybe("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
         memory_mib: meet.maybe("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
@@ -143,13 +164,8 @@ pub fn resolve(
         settings: Vec::new(),
     };
     // Checked like the others, so that a file written for a later version is not half wrong.
-    meet.later("firecracker_bin", file.firecracker_bin)?;
-    meet.later("jailer_bin", file.jailer_bin)?;
     meet.later("ssh_key_path", file.ssh_key_path)?;
-    meet.later("tap_pool_size", file.tap_pool_size)?;
     meet.later("web_listen", file.web_listen)?;
-    meet.later("network.bridge", network.bridge)?;
-    meet.later("network.subnet", network.subnet)?;
     meet.files(&file.file_sync);
     config.settings = meet.settings;
     Ok(config)
@@ -262,6 +278,7 @@ mod tests {
         let config = load(Path::new("/nonexistent/config.toml"), |_| None).unwrap();
         assert_eq!(config.default_image, "debian");
         assert_eq!((config.boot_timeout_s, config.nat, config.vmm.clone()), (120, true, None));
+        assert_eq!(config.dns_port, 42069);
         assert_eq!(config.vm_defaults(8, 16 << 30), VmDefaults::for_host(8, 16 << 30));
         assert!(config.settings.iter().all(|setting| setting.origin == Origin::Default));
     }
@@ -290,19 +307,20 @@ mod tests {
         let file = "log_level = \"info\"\nvmm = \"auto\"\nstorage = \"overlay\"\n\
             firecracker_bin = \"/f\"\njailer_bin = \"/j\"\nqemu_bin = \"/q\"\n\
             vhost_device_vsock_bin = \"/v\"\nssh_key_path = \"/k\"\ndefault_image = \"alpine\"\n\
-            tap_pool_size = 4\nweb_listen = \"127.0.0.1:8080\"\n\
+            tap_pool_size = 4\nweb_listen = \"127.0.0.1:8080\"\ndns_port = 5353\n\
             [network]\nbridge = \"br0\"\nsubnet = \"10.1.0.0/16\"\nnat = false\n\
             [vm_defaults]\nwork_size = \"1G\"\n\
             [[file_sync]]\nhost = \"~/.gitconfig\"\nguest = \"/root/.gitconfig\"\n";
         let config = with(file, &[]).unwrap();
         assert!(!config.nat);
+        assert_eq!(config.dns_port, 5353);
         let later = |key| {
             let setting = origin(&config, key);
             assert_eq!((setting.origin, setting.used), (Origin::File, Used::NotYet), "{key}");
             setting.value.unwrap()
         };
-        assert_eq!(later("tap_pool_size"), "4");
-        assert_eq!(later("network.bridge"), "br0");
+        assert_eq!((config.tap_pool_size, config.bridge.as_deref()), (Some(4), Some("br0")));
+        assert_eq!(config.subnet, Some(([10, 1, 0, 0].into(), 16)));
         assert_eq!(later("file_sync"), "~/.gitconfig to /root/.gitconfig");
         assert_eq!(config.storage.as_deref(), Some("overlay"));
     }
@@ -318,6 +336,7 @@ mod tests {
         assert!(problem("vmm = \"xen\"").contains("`xen` is not one of auto, firecracker, qemu"));
         assert!(problem("boot_timeout_s = 0").starts_with("line 1, column 18: `0` is not a whole"));
         assert!(problem("boot_timeout_s = -1").starts_with("line 1, column 18: "));
+        assert!(problem("dns_port = 65536").contains("from 0 to 65535"));
         assert!(problem("qemu_bin = \"qemu\"").contains("`qemu` is not an absolute path"));
         assert!(problem("[vm_defaults]\nvcpus = 99").contains("99 vCPUs: a VM has 1 to 32"));
         assert!(problem("[vm_defaults]\nmemory = \"1M\"").contains("1 MiB of memory"));

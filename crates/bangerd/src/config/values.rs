@@ -1,7 +1,7 @@
 //! Values of the configuration, each parsed from the same text in the file and in a variable.
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -234,6 +234,16 @@ checked_text!(
     },
     |subnet| subnet
 );
+impl Subnet {
+    /// First address and length of the prefix.
+    pub fn parts(&self) -> (Ipv4Addr, u8) {
+        let parts = self.0.split_once('/').and_then(|(address, bits)| {
+            Some((address.parse().ok()?, bits.parse().ok()?))
+        });
+        // Checked when it was made.
+        parts.unwrap_or((Ipv4Addr::UNSPECIFIED, 0))
+    }
+}
 checked_text!(
     /// Memory of a VM in bytes, a whole number of MiB.
     MemorySize(u64),
@@ -294,6 +304,14 @@ impl<const LEAST: u32, const MOST: u32> FromStr for Number<LEAST, MOST> {
 impl<const LEAST: u32, const MOST: u32> Display for Number<LEAST, MOST> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Number<0, 65_535> {
+    /// As a port.
+    pub fn port(self) -> u16 {
+        // Its limits are those of a port.
+        u16::try_from(self.0).unwrap_or(u16::MAX)
     }
 }
 

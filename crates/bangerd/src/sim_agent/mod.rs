@@ -66,6 +66,7 @@ impl Machine {
         let run = RunPlan {
             operation: OpId::from_entropy(0),
             host_boot_id: String::new(),
+            lease: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,

@@ -18,7 +18,7 @@ use crate::support::{Daemon, Home};
 /// SIGABRT.
 const ABORTED: i32 = 6;
 /// What a whole VM has on the simulated host.
-const LASTING: [&str; 4] = ["folder", "identity", "root", "work"];
+const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work"];
 /// What a running one has besides.
 const RUNNING: [&str; 8] = ["agent", "attach", "hello", "network", "ready", "run", "shim", "vmm"];
 /// Longest wait for a crash point.

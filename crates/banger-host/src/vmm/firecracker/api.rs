@@ -1,0 +1,251 @@
+//! Firecracker's API: HTTP/1.1 over its Unix socket, one connection for a conversation.
+//!
+//! Paths are those of its API description, src/firecracker/swagger/firecracker.yaml; a test holds
+//! [`PATHS`] against the list of them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::words;
+
+/// Largest answer in bytes.
+const MAX_ANSWER: usize = 256 * 1024;
+/// How long an answer may take: a snapshot of a large guest is the longest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every path that is used, with its methods.
+pub const PATHS: &[(&str, &str)] = &[
+    ("GET", "/"),
+    ("PUT", "/actions"),
+    ("PUT", "/balloon"),
+    ("PATCH", "/balloon"),
+    ("PUT", "/boot-source"),
+    ("PUT", "/drives/{drive_id}"),
+    ("PUT", "/entropy"),
+    ("PUT", "/logger"),
+    ("PUT", "/machine-config"),
+    ("PUT", "/metrics"),
+    ("PUT", "/network-interfaces/{iface_id}"),
+    ("PUT", "/serial"),
+    ("PUT", "/snapshot/create"),
+    ("PUT", "/snapshot/load"),
+    ("GET", "/version"),
+    ("PATCH", "/vm"),
+    ("PUT", "/vsock"),
+];
+
+/// What goes wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The socket.
+    #[error("Firecracker's socket failed")]
+    Io(#[source] io::Error),
+    /// HTTP.
+    #[error("Firecracker's answer was not understood")]
+    Http(#[source] hyper::Error),
+    /// Not the document that was expected.
+    #[error("Firecracker's answer was not understood")]
+    Malformed,
+    /// It said no.
+    #[error("{method} {path}: {fault}")]
+    Fault {
+        /// Method.
+        method: &'static str,
+        /// Path.
+        path: String,
+        /// Its words.
+        fault: String,
+    },
+    /// Too slow.
+    #[error("Firecracker did not answer in time")]
+    Slow,
+}
+
+/// `GET /`
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Instance {
+    /// The id that the jailer was given.
+    pub id: String,
+    /// `Not started`, `Running` or `Paused`.
+    pub state: String,
+    /// Version.
+    pub vmm_version: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Fault {
+    fault_message: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    firecracker_version: String,
+}
+
+/// A conversation.
+pub struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Client {
+    /// On a connected socket.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn on(socket: OwnedFd) -> Result<Self, Failure> {
+        let stream = StdStream::from(socket);
+        stream.set_nonblocking(true).map_err(Failure::Io)?;
+        let stream = UnixStream::from_std(stream).map_err(Failure::Io)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
+        let connection = tokio::spawn(async move {
+            // Whoever waits for an answer hears of it.
+            let _ = connection.await;
+        });
+        Ok(Self { sender, connection })
+    }
+
+    async fn exchange(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("accept", "application/json")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|_| Failure::Malformed)?;
+        let talk = async {
+            let response = self.sender.send_request(request).await.map_err(Failure::Http)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|_| Failure::Malformed)?.to_bytes();
+            if status.is_success() {
+                return Ok(body);
+            }
+            let fault = serde_json::from_slice::<Fault>(&body)
+                .map_or_else(|_| status.to_string(), |fault| fault.fault_message);
+            let fault = crate::guest::clean(&fault);
+            Err(Failure::Fault { method, path: path.to_owned(), fault })
+        };
+        tokio::time::timeout(PATIENCE, talk).await.map_err(|_| Failure::Slow)?
+    }
+
+    async fn tell(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
+        self.exchange(method, path, body).await.map(|_| ())
+    }
+
+    async fn ask<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        let body = self.exchange("GET", path, Vec::new()).await?;
+        serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
+    }
+
+    /// Who it is and how it does.
+    ///
+    /// # Errors
+    /// Those of every request here: the socket's, a refusal, an answer that is none.
+    pub async fn instance(&mut self) -> Result<Instance, Failure> {
+        self.ask("/").await
+    }
+
+    /// Its version.
+    ///
+    /// # Errors
+    /// See [`Self::instance`].
+    pub async fn version(&mut self) -> Result<String, Failure> {
+        self.ask::<Version>("/version").await.map(|version| version.firecracker_version)
+    }
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($method:literal, $path:literal, $body:ty);)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// See [`Self::instance`].
+                pub async fn $name(&mut self, body: &$body) -> Result<(), Failure> {
+                    self.tell($method, $path, body).await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// vCPUs and memory.
+    machine_config("PUT", "/machine-config", words::MachineConfig);
+    /// Kernel, initramfs, command line.
+    boot_source("PUT", "/boot-source", words::BootSource);
+    /// The vsock device.
+    vsock("PUT", "/vsock", words::Vsock);
+    /// The entropy device.
+    entropy("PUT", "/entropy", words::Entropy);
+    /// The balloon.
+    balloon("PUT", "/balloon", words::Balloon);
+    /// Its size, while the guest runs.
+    resize_balloon("PATCH", "/balloon", words::BalloonUpdate);
+    /// Where it writes its log.
+    logger("PUT", "/logger", words::Logger);
+    /// Where it writes its metrics.
+    metrics("PUT", "/metrics", words::Metrics);
+    /// Where the guest's serial line goes, since 1.13.
+    serial("PUT", "/serial", words::Serial);
+    /// Starts the guest, presses keys, flushes metrics.
+    action("PUT", "/actions", words::Action);
+    /// Pauses and resumes.
+    vm_state("PATCH", "/vm", words::VmState);
+    /// Writes a snapshot of a paused guest.
+    create_snapshot("PUT", "/snapshot/create", words::SnapshotCreate);
+    /// Loads one into a VMM that has no guest yet.
+    load_snapshot("PUT", "/snapshot/load", words::SnapshotLoad);
+}
+
+impl Client {
+    /// A drive; the guest sees them in the order of these calls.
+    ///
+    /// # Errors
+    /// See [`Self::instance`].
+    pub async fn drive(&mut self, drive: &words::Drive) -> Result<(), Failure> {
+        self.tell("PUT", &format!("/drives/{}", drive.drive_id), drive).await
+    }
+
+    /// A network interface.
+    ///
+    /// # Errors
+    /// See [`Self::instance`].
+    pub async fn network_interface(
+        &mut self,
+        interface: &words::NetworkInterface,
+    ) -> Result<(), Failure> {
+        self.tell("PUT", &format!("/network-interfaces/{}", interface.iface_id), interface).await
+    }
+}

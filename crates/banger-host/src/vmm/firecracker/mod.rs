@@ -1,0 +1,243 @@
+//! The Firecracker driver: in its jail, made by root, with everything as a device of the jail.
+
+pub mod api;
+pub mod config;
+pub mod words;
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use banger_agent_proto::HELLO_PORT;
+use banger_api::vm::VmPaths;
+use banger_api::{ApiError, ErrorCode, VmId};
+use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_root::words::{Alive, Answer, Door, DriveFrom, Launch, Request, Role};
+use banger_root::Places;
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{FindBootFiles, check_room, shim, story};
+use crate::HostConfig;
+use crate::failure::{blocking, of, on_path};
+use crate::guest::{Doors, Listeners};
+use crate::layout::{Layout, shown};
+use crate::root::{self, Root, Waiting};
+use api::Client;
+
+// A guest that dials the host arrives at a socket whose name ends with the port.
+const _: () = assert!(HELLO_PORT == 10_789);
+
+/// Firecracker.
+pub struct Firecracker {
+    config: HostConfig,
+    root: Root,
+    places: Places,
+    listeners: Listeners,
+    boot_files: FindBootFiles,
+    gates: Mutex<HashMap<VmId, Waiting>>,
+}
+
+/// Everything that a jail is made of, opened as this user.
+fn open_parts(
+    layout: &Layout,
+    find: &FindBootFiles,
+    vm: &VmPlan,
+) -> Result<Vec<OwnedFd>, ApiError> {
+    let files = find(vm)?;
+    let open = |path: PathBuf, write: bool| {
+        let opened = OpenOptions::new().read(true).write(write).open(&path);
+        opened.map(OwnedFd::from).map_err(|error| on_path("open", &path, &error))
+    };
+    let mut parts = vec![open(files.kernel, false)?, open(files.initramfs, false)?];
+    for drive in config::drives(vm) {
+        if drive.from == DriveFrom::Snapshot {
+            continue;
+        }
+        let path = match drive.role {
+            Role::Root => layout.root_disk(&vm.id),
+            Role::Work => layout.work_disk(&vm.id),
+            Role::Image => files.image.clone(),
+            Role::Modules => files.modules.clone(),
+        };
+        parts.push(open(path, drive.role.writable())?);
+    }
+    Ok(parts)
+}
+
+fn fault(vm: &VmPlan, error: &api::Failure) -> ApiError {
+    let text = format!("Firecracker refused the configuration of `{}`", vm.name);
+    ApiError::new(ErrorCode::VmmDied, text).caused_by(error)
+}
+
+impl Firecracker {
+    /// The driver; `places` are root's.
+    pub fn new(
+        config: HostConfig,
+        root: Root,
+        places: Places,
+        listeners: Listeners,
+        boot_files: FindBootFiles,
+    ) -> Self {
+        Self { config, root, places, listeners, boot_files, gates: Mutex::default() }
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<VmId, Waiting>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect_to(&self, vm: &VmPlan, door: Door) -> Result<OwnedFd, ApiError> {
+        let request = Request::Connect { vm: root::id(&vm.id)?, door };
+        self.root.descriptor(request, Vec::new()).await
+    }
+
+    /// Tells a VMM that has no guest yet what it is, and starts it.
+    async fn configure(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let tap = match vm.drivers.network.name.as_str() {
+            "bridge" => Some(root::id(&vm.id)?.tap()),
+            _ => None,
+        };
+        let told = config::machine(vm, tap);
+        let socket = self.connect_to(vm, Door::Api).await?;
+        let talk = async {
+            let mut api = Client::on(socket).await?;
+            api.machine_config(&told.machine).await?;
+            api.boot_source(&told.boot).await?;
+            for drive in &told.drives {
+                api.drive(drive).await?;
+            }
+            if let Some(network) = &told.network {
+                api.network_interface(network).await?;
+            }
+            api.vsock(&told.vsock).await?;
+            api.entropy(&told.entropy).await?;
+            api.action(&words::Action::InstanceStart).await
+        };
+        talk.await.map_err(|error: api::Failure| fault(vm, &error))
+    }
+
+    async fn root_facts(&self, vm: &VmPlan) -> Option<banger_root::words::RunFacts> {
+        let request = Request::Facts { vm: root::id(&vm.id).ok()? };
+        match self.root.ask(request, Vec::new()).await {
+            Ok((Answer::Facts(facts), _)) => Some(*facts),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(vm = %vm.id, error = %error, causes = ?error.causes, "root");
+                None
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Vmm for Firecracker {
+    async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.root.make(Request::Make { vm: root::id(&vm.id)? }, Vec::new()).await
+    }
+
+    async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.root.remove(Request::Remove { vm: root::id(&vm.id)? }).await
+    }
+
+    async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        if let crate::probe::Kvm::Unusable(why) = self.config.kvm() {
+            let text = format!("`{}` needs KVM, which does not work here: {why}", vm.name);
+            return Err(ApiError::new(ErrorCode::HostNotReady, text)
+                .with_hint("`banger doctor` says what is missing and how to get it"));
+        }
+        check_room(&self.config)?;
+        self.root.ask(Request::Ready, Vec::new()).await?;
+        let (find, vm) = (self.boot_files.clone(), vm.clone());
+        blocking(move || find(&vm).map(|_| ())).await
+    }
+
+    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        let (layout, find) = (self.config.layout.clone(), self.boot_files.clone());
+        let plan = vm.clone();
+        let parts = blocking(move || open_parts(&layout, &find, &plan)).await?;
+        let request = Request::JailMake { vm: root::id(&vm.id)?, drives: config::drives(vm) };
+        let listener = StdListener::from(self.root.descriptor(request, parts).await?);
+        let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+        let listener = listener.map_err(|error| of("cannot listen for a guest", &error))?;
+        self.listeners.put(&vm.id, listener);
+        Ok(Applied::Created)
+    }
+
+    async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.listeners.take(&vm.id);
+        self.root.remove(Request::JailClear { vm: root::id(&vm.id)? }).await
+    }
+
+    async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
+        let (shim, gate) = self.root.spawn(&vm.id).await?;
+        self.gates().insert(vm.id.clone(), gate);
+        Ok(ProcRef { pid: shim.pid, start_time: shim.start_time })
+    }
+
+    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
+        let gate = self.gates().remove(&vm.id);
+        let gate = gate.ok_or_else(|| {
+            ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
+        })?;
+        let launch = Launch { vcpus: vm.vcpus, memory_mib: vm.memory_mib };
+        let vmm = gate.launch(&vm.id, launch).await?;
+        self.configure(vm).await?;
+        Ok(vmm.pid)
+    }
+
+    async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
+        self.gates().remove(&vm.id);
+        self.root.remove(Request::End { vm: root::id(&vm.id)? }).await
+    }
+
+    async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory {
+        if let Some(shim) = run.shim {
+            shim::wait_gone(shim).await;
+        }
+        let facts = self.root_facts(vm).await;
+        let story = facts.and_then(|facts| facts.story).map(|told| story::tell(&told));
+        story.unwrap_or_else(|| ExitStory::unknown(story::NO_STORY))
+    }
+
+    async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
+        let Some(facts) = self.root_facts(vm).await else {
+            // Not to be asked is not to be gone: as long as its shim lives, so does the VMM.
+            let vmm_pid = run.vmm_pid.filter(|_| run.shim.is_some_and(shim::is_alive));
+            return vmm_pid.map_or(RunFacts::Nothing, |vmm_pid| RunFacts::Alive { vmm_pid });
+        };
+        if let Some(story) = &facts.story {
+            return RunFacts::Ended(story::tell(story));
+        }
+        match (facts.shim, facts.state, run.shim) {
+            (Alive::Yes, Some(state), Some(_)) => RunFacts::Alive { vmm_pid: state.vmm.pid },
+            _ => RunFacts::Nothing,
+        }
+    }
+
+    fn paths(&self, vm: &VmPlan) -> VmPaths {
+        let path = |of: fn(&Places, &banger_root::Id) -> PathBuf| {
+            root::id(&vm.id).map(|id| shown(&of(&self.places, &id))).unwrap_or_default()
+        };
+        VmPaths {
+            console_log: path(Places::console_log),
+            vmm_log: path(Places::vmm_log),
+        }
+    }
+}
+
+#[async_trait]
+impl Doors for Firecracker {
+    async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
+        let socket = self.connect_to(vm, Door::Vsock).await?;
+        crate::guest::stream(socket, vm)
+    }
+
+    async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let request = Request::CloseHello { vm: root::id(&vm.id)? };
+        self.root.remove(request).await.map(|_| ())
+    }
+}

@@ -1,0 +1,215 @@
+//! Puts the helper where only root can change it, and lets systemd start it when it is asked for.
+//! Everything it makes is listed here, and `uninstall` removes exactly that.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use banger_root::{Kind, RootError};
+
+/// Where the programs go.
+const FOLDER: &str = "/usr/local/lib/banger";
+/// Programs that belong to it.
+const PROGRAMS: [&str; 2] = ["banger-root", "banger-shim"];
+/// Where the units go.
+const UNITS: &str = "/etc/systemd/system";
+/// Opens the socket.
+const SOCKET_UNIT: &str = "banger-root.socket";
+/// Starts the program.
+const SERVICE_UNIT: &str = "banger-root.service";
+
+fn socket_unit() -> String {
+    "[Unit]\nDescription=Socket of banger's root helper\n\n\
+     [Socket]\nListenStream=/run/banger-root.sock\n\
+     # Who may ask is decided by the helper, by the peer's uid.\nSocketMode=0666\n\n\
+     [Install]\nWantedBy=sockets.target\n"
+        .into()
+}
+
+fn service_unit(owners: &[u32]) -> String {
+    let owners: Vec<String> = owners.iter().map(|uid| format!(" --owner {uid}")).collect();
+    format!(
+        "[Unit]\nDescription=banger's root helper: bridge, TAP, block devices, jails\n\
+         Requires={SOCKET_UNIT}\nAfter={SOCKET_UNIT}\n\n\
+         [Service]\nExecStart={FOLDER}/banger-root serve{}\n\
+         # Shims and VMMs outlive it.\nKillMode=process\n\
+         Restart=no\nTasksMax=infinity\nDelegate=no\n",
+        owners.concat()
+    )
+}
+
+/// Installs program and units for these users, names or uids; by default whoever called sudo.
+///
+/// # Errors
+/// Not root, no systemd, a user that does not exist, or a file that cannot be written.
+pub fn install(owners: &[String]) -> Result<(), RootError> {
+    must_be_root("install")?;
+    let owners = uids(owners)?;
+    if !Path::new("/run/systemd/system").is_dir() {
+        let text = "this system does not run systemd, which would start the helper";
+        return Err(RootError::new(Kind::HostNotReady, text).with_hint(
+            "start `banger-root serve --owner UID --socket /run/banger-root.sock` as root",
+        ));
+    }
+    let own = std::env::current_exe()
+        .map_err(|error| RootError::system("tell where this program is", &error))?;
+    let from = own.parent().unwrap_or(Path::new("/"));
+    make_folder(Path::new(FOLDER))?;
+    for name in PROGRAMS {
+        copy(&from.join(name), &Path::new(FOLDER).join(name))?;
+    }
+    write(&unit(SOCKET_UNIT), &socket_unit())?;
+    write(&unit(SERVICE_UNIT), &service_unit(&owners))?;
+    systemctl(&["daemon-reload"])?;
+    // One that runs is of the version before; VMs and shims are not touched by its end.
+    systemctl(&["stop", SERVICE_UNIT])?;
+    systemctl(&["enable", "--now", SOCKET_UNIT])?;
+    let list: Vec<String> = owners.iter().map(u32::to_string).collect();
+    println!("banger-root is installed for uid {}", list.join(", "));
+    Ok(())
+}
+
+/// Removes what install made, and what the helper keeps of VMs that are gone.
+///
+/// # Errors
+/// Not root, VMs are left, or a file that cannot be removed.
+pub fn uninstall() -> Result<(), RootError> {
+    must_be_root("uninstall")?;
+    let places = banger_root::Places::default();
+    if fs::read_dir(places.vms()).is_ok_and(|mut vms| vms.next().is_some()) {
+        let text = format!("there are VMs in `{}`", places.vms().display());
+        return Err(
+            RootError::new(Kind::Busy, text).with_hint("delete them first: `banger vm list`")
+        );
+    }
+    if Path::new("/run/systemd/system").is_dir() {
+        // Absent units are no failure: what is wanted is that they are not there.
+        let _ = systemctl(&["disable", "--now", SOCKET_UNIT]);
+        let _ = systemctl(&["stop", SERVICE_UNIT]);
+    }
+    let files = [unit(SOCKET_UNIT), unit(SERVICE_UNIT), "/run/banger-root.sock".into()];
+    let programs = PROGRAMS.map(|name| Path::new(FOLDER).join(name));
+    for path in files.iter().chain(&programs) {
+        tolerate_absent(path, fs::remove_file(path))?;
+    }
+    // Others may keep programs there.
+    let _ = fs::remove_dir(FOLDER);
+    for folder in [&places.state, &places.run] {
+        tolerate_absent(folder, fs::remove_dir_all(folder))?;
+    }
+    if Path::new("/run/systemd/system").is_dir() {
+        systemctl(&["daemon-reload"])?;
+    }
+    println!("banger-root is removed");
+    Ok(())
+}
+
+fn must_be_root(verb: &str) -> Result<(), RootError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let own = std::env::current_exe().unwrap_or_else(|_| "banger-root".into());
+    Err(RootError::new(Kind::Refused, format!("{verb} needs root"))
+        .with_hint(format!("sudo {} {verb}", own.display())))
+}
+
+fn unit(name: &str) -> PathBuf {
+    Path::new(UNITS).join(name)
+}
+
+/// Uids of users given by name or number.
+fn uids(owners: &[String]) -> Result<Vec<u32>, RootError> {
+    if owners.is_empty() {
+        let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
+        let missing = || {
+            RootError::new(Kind::BadRequest, "it is not known for which user this is")
+                .with_hint("banger-root install --owner USER")
+        };
+        return sudo.filter(|uid| *uid != 0).map(|uid| vec![uid]).ok_or_else(missing);
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let uid = |owner: &String| {
+        let by_name = passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(owner)).then(|| fields.nth(1)).flatten()
+        });
+        let text = by_name.unwrap_or(owner);
+        text.parse::<u32>()
+            .map_err(|_| RootError::new(Kind::BadRequest, format!("there is no user `{owner}`")))
+    };
+    owners.iter().map(uid).collect()
+}
+
+fn make_folder(path: &Path) -> Result<(), RootError> {
+    let at = |error: io::Error| RootError::on_path("make the folder", path, &error);
+    fs::create_dir_all(path).map_err(at)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(at)
+}
+
+/// Copies a program under another name and renames it, so that one that runs is not written into.
+fn copy(from: &Path, to: &Path) -> Result<(), RootError> {
+    let same = |a: &Path, b: &Path| {
+        let (a, b) = (fs::metadata(a).ok()?, fs::metadata(b).ok()?);
+        Some((a.dev(), a.ino()) == (b.dev(), b.ino()))
+    };
+    if same(from, to) == Some(true) {
+        return Ok(());
+    }
+    let staged = to.with_extension("new");
+    fs::copy(from, &staged)
+        .and_then(|_| fs::set_permissions(&staged, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::rename(&staged, to))
+        .map_err(|error| RootError::on_path("install", from, &error))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), RootError> {
+    let staged = path.with_extension("new");
+    fs::write(&staged, text)
+        .and_then(|()| fs::set_permissions(&staged, fs::Permissions::from_mode(0o644)))
+        .and_then(|()| fs::rename(&staged, path))
+        .map_err(|error| RootError::on_path("write", path, &error))
+}
+
+fn tolerate_absent(path: &Path, result: io::Result<()>) -> Result<(), RootError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RootError::on_path("remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn systemctl(args: &[&str]) -> Result<(), RootError> {
+    let output = Command::new("systemctl")
+        .args(args)
+        .output()
+        .map_err(|error| RootError::system("run systemctl", &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let mut error =
+        RootError::new(Kind::HostNotReady, format!("`systemctl {}` failed", args.join(" ")));
+    error.causes.extend(String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned));
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_name_program_socket_and_owners() {
+        let unit = service_unit(&[1000, 1001]);
+        assert!(unit.contains("/banger-root serve --owner 1000 --owner 1001\n"), "{unit}");
+        assert!(unit.contains("KillMode=process"));
+        assert!(socket_unit().contains("ListenStream=/run/banger-root.sock"));
+    }
+
+    #[test]
+    fn users_by_name_and_number() {
+        assert_eq!(uids(&["root".into(), "1234".into()]).unwrap(), [0, 1234]);
+        assert!(uids(&["no-such-user".into()]).is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! Kernels and initramfs archives for jails.
+//!
+//! A jail's files must be readable for the VM's uid, and a user's are not. So each is copied once
+//! to a folder of root's on the same file system and linked into jails from there. A copy is known
+//! by everything that tells one version of the user's file from another, and each user has copies
+//! of its own, so that nobody can lay down a kernel for somebody else.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Kind, RootError};
+use crate::owner::make_folder;
+use crate::places::Places;
+
+/// Largest file that is kept.
+const MAX_BYTES: u64 = 1 << 30;
+/// Files kept for each user beside those that jails use.
+const KEPT: usize = 16;
+
+/// The copy of a file, made if there is none.
+///
+/// # Errors
+/// It is no ordinary file, too large, or cannot be copied.
+pub fn keep(places: &Places, owner: u32, file: &OwnedFd) -> Result<PathBuf, RootError> {
+    let source = file.as_fd().try_clone_to_owned().map(File::from);
+    let looked = source.and_then(|file| Ok((file.metadata()?, file)));
+    let (meta, source) = looked.map_err(|error| RootError::system("read a boot file", &error))?;
+    if !meta.is_file() || meta.len() > MAX_BYTES {
+        return Err(RootError::new(
+            Kind::BadRequest,
+            "a boot file must be a file of at most 1 GiB",
+        ));
+    }
+    let folder = places.boot().join(owner.to_string());
+    make_folder(&folder)?;
+    let name = format!(
+        "{:x}-{:x}-{:x}-{:x}.{:09}-{:x}.{:09}",
+        meta.dev(),
+        meta.ino(),
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    );
+    let path = folder.join(name);
+    if !path.exists() {
+        copy(&source, &path).map_err(|error| RootError::on_path("write", &path, &error))?;
+        prune(&folder, &path);
+    }
+    Ok(path)
+}
+
+fn copy(source: &File, path: &Path) -> io::Result<()> {
+    // Two that copy the same at once each have a file of their own; the last rename wins, and both
+    // have the same contents.
+    let staged = path.with_extension(format!("new-{:?}", std::thread::current().id()));
+    let copied = File::create(&staged).and_then(|target| {
+        banger_sys::sparse::copy(source, &target)?;
+        // For the VM's uid to read in its jail; the folder lets nobody else come here.
+        target.set_permissions(fs::Permissions::from_mode(0o444))?;
+        fs::rename(&staged, path)
+    });
+    if copied.is_err() {
+        // The first error is the one that tells.
+        let _ = fs::remove_file(&staged);
+    }
+    copied
+}
+
+/// Forgets the oldest copies that no jail uses. What cannot be removed now is another time.
+fn prune(folder: &Path, newest: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut idle: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?, entry.path())))
+        .filter(|(meta, path)| meta.nlink() == 1 && path != newest)
+        .collect();
+    idle.sort_by_key(|(meta, _)| (meta.ctime(), meta.ctime_nsec()));
+    let surplus = idle.len().saturating_sub(KEPT);
+    for (_, path) in idle.iter().take(surplus) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_copied_once_and_again_when_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { state: folder.path().join("s"), ..Places::default() };
+        let source = folder.path().join("vmlinux");
+        fs::write(&source, "one").unwrap();
+        let open = || OwnedFd::from(File::open(&source).unwrap());
+        let first = keep(&places, 1000, &open()).unwrap();
+        assert_eq!(fs::read_to_string(&first).unwrap(), "one");
+        assert_eq!(keep(&places, 1000, &open()).unwrap(), first);
+        assert_ne!(keep(&places, 1001, &open()).unwrap(), first);
+        fs::write(&source, "two!").unwrap();
+        let second = keep(&places, 1000, &open()).unwrap();
+        assert_eq!(fs::read_to_string(second).unwrap(), "two!");
+        for n in 0..40 {
+            fs::write(&source, "x".repeat(n)).unwrap();
+            keep(&places, 1000, &open()).unwrap();
+        }
+        assert!(fs::read_dir(first.parent().unwrap()).unwrap().count() <= KEPT + 1);
+        let pipe = rustix::pipe::pipe().unwrap().0;
+        assert_eq!(keep(&places, 1000, &pipe).unwrap_err().kind, Kind::BadRequest);
+    }
+}

@@ -1,0 +1,87 @@
+//! Sockets in a jail, whose folder its VMM can write to: a socket is opened without following a
+//! link, looked at, and only then connected to through its descriptor.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::{API, HELLO, VSOCK};
+use crate::error::{Kind, RootError};
+use crate::id::Id;
+use crate::places::Places;
+use crate::words::{Did, Door};
+
+fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(rustix::fs::CWD, root, flags, Mode::empty())
+}
+
+/// Connects to a socket of the VMM.
+///
+/// # Errors
+/// It is not there, is no socket of this VM's, or nobody listens.
+pub fn connect(places: &Places, vmm: &str, vm: &Id, door: Door) -> Result<OwnedFd, RootError> {
+    let name = match door {
+        Door::Api => API,
+        Door::Vsock => VSOCK,
+    };
+    let root = places.jail(vmm, vm);
+    let path = root.join(name);
+    let at = |error: Errno| RootError::on_path("connect to", &path, &error.into());
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = openat(open_jail(&root).map_err(at)?, name, flags, Mode::empty()).map_err(at)?;
+    let stat = fstat(&socket).map_err(at)?;
+    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    if !is_socket || stat.st_uid != vm.uid() {
+        let text = format!("`{}` is not a socket of this VM", path.display());
+        return Err(RootError::new(Kind::Refused, text));
+    }
+    // unix(7) resolves this to the very inode that was looked at.
+    UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()))
+        .map(OwnedFd::from)
+        .map_err(|error| RootError::on_path("connect to", &path, &error))
+}
+
+/// Removes the socket for the guest's hello.
+///
+/// # Errors
+/// unlinkat(2).
+pub fn close_hello(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
+    let root = places.jail(vmm, vm);
+    let removed = open_jail(&root).and_then(|root| unlinkat(root, HELLO, AtFlags::empty()));
+    match removed {
+        Ok(()) => Ok(Did::Removed),
+        Err(Errno::NOENT) => Ok(Did::WasAbsent),
+        Err(error) => Err(RootError::on_path("remove", &root.join(HELLO), &error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{lchown, symlink};
+
+    #[test]
+    fn links_and_strangers_sockets_are_not_connected_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { state: folder.path().into(), ..Places::default() };
+        let vm: Id = "0123456789ab".parse().unwrap();
+        let root = places.jail("firecracker", &vm);
+        std::fs::create_dir_all(&root).unwrap();
+        let connect = || connect(&places, "firecracker", &vm, Door::Vsock);
+        assert_eq!(connect().unwrap_err().kind, Kind::Internal);
+        let elsewhere = folder.path().join("s");
+        let _listener = banger_sys::unix_path::bind(&elsewhere).unwrap();
+        symlink(&elsewhere, root.join(VSOCK)).unwrap();
+        assert_eq!(connect().unwrap_err().kind, Kind::Refused);
+        std::fs::remove_file(root.join(VSOCK)).unwrap();
+        let _own = banger_sys::unix_path::bind(&root.join(VSOCK)).unwrap();
+        assert_eq!(connect().unwrap_err().kind, Kind::Refused);
+        lchown(root.join(VSOCK), Some(vm.uid()), None).unwrap();
+        connect().unwrap();
+        assert_eq!(close_hello(&places, "firecracker", &vm).unwrap(), Did::WasAbsent);
+    }
+}

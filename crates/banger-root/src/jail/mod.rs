@@ -1,0 +1,150 @@
+//! A VM's jail: the folder that is all its VMM sees of the host, with kernel, devices and sockets.
+//!
+//! The folder belongs to the VM's uid while the VMM runs, so nothing in it is trusted afterwards:
+//! what is opened there is opened without following links, and what is made is made in a new one.
+
+mod boot_files;
+mod cgroup;
+mod door;
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::lchown;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
+pub use cgroup::{end as end_cgroup, remove as remove_cgroup};
+pub use door::{close_hello, connect};
+
+use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};
+use crate::error::{Kind, RootError};
+use crate::id::Id;
+use crate::owner::make_folder;
+use crate::places::Places;
+use crate::words::{Did, Drive, DriveFrom, Role};
+
+/// Name of the kernel in a jail.
+pub const KERNEL: &str = "vmlinux";
+/// Name of the boot initramfs in a jail.
+pub const INITRAMFS: &str = "initramfs";
+/// Firecracker's API socket.
+pub const API: &str = "api.sock";
+/// Socket of its vsock device.
+pub const VSOCK: &str = "v.sock";
+/// Where a guest that dials the host arrives: Firecracker appends the port (docs/vsock.md).
+pub const HELLO: &str = "v.sock_10789";
+/// All roles a drive can have.
+const ROLES: [Role; 4] = [Role::Root, Role::Work, Role::Image, Role::Modules];
+
+/// What a jail is made of.
+pub struct Wanted {
+    /// Kernel, open for reading.
+    pub kernel: OwnedFd,
+    /// Boot initramfs, open for reading.
+    pub initramfs: OwnedFd,
+    /// Drives in order; a descriptor for each that comes as a file.
+    pub drives: Vec<(Drive, Option<OwnedFd>)>,
+}
+
+/// Makes a jail, and listens for the guest's hello in it. A jail that is there is made anew.
+///
+/// # Errors
+/// Those of the system calls; everything made is undone by [`clear`].
+pub fn make(
+    places: &Places,
+    (owner, vmm): (u32, &str),
+    vm: &Id,
+    wanted: &Wanted,
+) -> Result<UnixListener, RootError> {
+    let root = places.jail(vmm, vm);
+    remove_folder(places, vmm, vm)?;
+    make_folder(&root)?;
+    give(&root, vm)?;
+    for (file, name) in [(&wanted.kernel, KERNEL), (&wanted.initramfs, INITRAMFS)] {
+        let kept = boot_files::keep(places, owner, file)?;
+        let target = root.join(name);
+        fs::hard_link(&kept, &target)
+            .map_err(|error| RootError::on_path("link", &target, &error))?;
+    }
+    for (drive, file) in &wanted.drives {
+        let device = device(vm, drive, file.as_ref())?;
+        make_node(&root.join(drive.role.node()), vm, &device)?;
+    }
+    let socket = root.join(HELLO);
+    let listener = banger_sys::unix_path::bind(&socket)
+        .map_err(|error| RootError::on_path("listen on", &socket, &error))?;
+    give(&socket, vm)?;
+    Ok(listener)
+}
+
+/// The device that a drive is.
+fn device(vm: &Id, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, RootError> {
+    let access = if drive.role.writable() { Access::ReadWrite } else { Access::Read };
+    match (drive.from, file) {
+        (DriveFrom::File, Some(file)) => {
+            Ok(loop_attach(&tag(vm, drive.role), file.as_fd(), access)?.1)
+        }
+        (DriveFrom::File, None) => {
+            let text = format!("no descriptor came for the {} drive", drive.role.as_str());
+            Err(RootError::new(Kind::BadRequest, text))
+        }
+        (DriveFrom::Snapshot, _) => snapshot::find(vm)?.ok_or_else(|| {
+            RootError::new(Kind::NotFound, format!("the VM {vm} has no copy-on-write device"))
+        }),
+    }
+}
+
+/// The loop device of a drive. Not the tag of a snapshot's own loop devices.
+fn tag(vm: &Id, role: Role) -> String {
+    vm.object(&format!("drive-{}", role.as_str()))
+}
+
+fn give(path: &Path, vm: &Id) -> Result<(), RootError> {
+    lchown(path, Some(vm.uid()), Some(vm.uid()))
+        .map_err(|error| RootError::on_path("give away", path, &error))
+}
+
+fn make_node(path: &Path, vm: &Id, device: &Device) -> Result<(), RootError> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let number = makedev(device.major, device.minor);
+    mknodat(CWD, path, FileType::BlockDevice, mode, number)
+        .map_err(|error| RootError::on_path("make the device node", path, &error.into()))?;
+    give(path, vm)
+}
+
+fn remove_folder(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
+    let root = places.jail(vmm, vm);
+    let folder = root.parent().unwrap_or(&root);
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(Did::Removed),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Did::WasAbsent),
+        Err(error) => Err(RootError::on_path("remove the jail", folder, &error)),
+    }
+}
+
+/// Removes a jail with its loop devices and its cgroup, past every error. Its VMM must be gone.
+///
+/// # Errors
+/// All that went wrong.
+pub fn clear(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
+    let mut did = Did::WasAbsent;
+    let mut failed: Option<RootError> = None;
+    let mut note = |result: Result<Did, RootError>| match result {
+        Ok(Did::Removed) => did = Did::Removed,
+        Ok(_) => {}
+        Err(error) => {
+            failed = Some(match failed.take() {
+                Some(first) => first.and(error),
+                None => error,
+            });
+        }
+    };
+    note(remove_folder(places, vmm, vm));
+    for role in ROLES {
+        note(loop_detach(&tag(vm, role)));
+    }
+    note(remove_cgroup(places, vm));
+    failed.map_or(Ok(did), Err)
+}

@@ -1,0 +1,287 @@
+//! Carries out requests: who asks, whether the VM is theirs, and the one function that does it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::disks::snapshot;
+use crate::error::{Kind, RootError};
+use crate::id::Id;
+use crate::jail::{self, Wanted};
+use crate::places::Places;
+use crate::programs::{Programs, Versions};
+use crate::run::{self, Gate};
+use crate::words::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
+use crate::{net, owner, wire};
+
+/// Connections served at the same time.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take to ask, and to open a gate.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Drives of a VM.
+const MAX_DRIVES: usize = 4;
+
+/// What it works with.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Folders and names.
+    pub places: Places,
+    /// Programs.
+    pub programs: Programs,
+    /// Which build this is.
+    pub build_id: String,
+    /// Which versions the programs are of.
+    pub versions: Versions,
+}
+
+/// What became of a request.
+pub enum Outcome {
+    /// An answer, with a descriptor where it has one.
+    Answered(Answer, Option<OwnedFd>),
+    /// A shim waits at its gate.
+    AtGate(Gate),
+}
+
+impl From<Did> for Outcome {
+    fn from(did: Did) -> Self {
+        Self::Answered(Answer::Did(did), None)
+    }
+}
+
+impl Server {
+    /// Carries out a request of a user.
+    ///
+    /// # Errors
+    /// It is not theirs to ask, or it failed.
+    pub fn carry_out(
+        &self,
+        uid: u32,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Outcome, RootError> {
+        let places = &self.places;
+        let own = |vm: &Id| owner::check(places, uid, vm);
+        let undo = |vm: &Id| owner::check_undo(places, uid, vm);
+        let answered = |answer| Ok(Outcome::Answered(answer, None));
+        match request {
+            Request::Hello => answered(Answer::Hello(self.build_id.clone())),
+            Request::Make { vm } => owner::make(places, uid, &vm).map(Outcome::from),
+            Request::Remove { vm } => owner::remove(places, uid, &vm).map(Outcome::from),
+            Request::NetAttach { vm, nat } => {
+                own(&vm)?;
+                let (did, lease) = net::attach(places, uid, &vm, nat)?;
+                answered(Answer::Leased(did, lease))
+            }
+            Request::NetDetach { vm } => {
+                undo(&vm)?;
+                net::detach(places, &vm).map(Outcome::from)
+            }
+            Request::NetEnsure => {
+                net::refill(places)?;
+                net::ensure(places).map(Outcome::from)
+            }
+            Request::RouteDns { port } => {
+                let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+                net::route_dns(places, server).map(Outcome::from)
+            }
+            Request::UnrouteDns => net::unroute_dns(places).map(Outcome::from),
+            Request::SnapshotAttach { vm, root_bytes } => {
+                own(&vm)?;
+                let [image, layer] = take(fds)?;
+                let (did, _) = snapshot::attach(&vm, image.as_fd(), layer.as_fd(), root_bytes)?;
+                Ok(did.into())
+            }
+            Request::SnapshotDetach { vm } => {
+                undo(&vm)?;
+                snapshot::detach(&vm).map(Outcome::from)
+            }
+            Request::JailMake { vm, drives } => {
+                own(&vm)?;
+                self.make_jail(uid, &vm, drives, fds)
+            }
+            Request::JailClear { vm } => {
+                undo(&vm)?;
+                self.clear_jail(&vm).map(Outcome::from)
+            }
+            Request::Spawn { vm } => {
+                own(&vm)?;
+                run::spawn(places, &self.programs, &vm).map(Outcome::AtGate)
+            }
+            Request::End { vm } => {
+                undo(&vm)?;
+                run::end(places, &vm).map(Outcome::from)
+            }
+            Request::Facts { vm } => {
+                own(&vm)?;
+                answered(Answer::Facts(Box::new(run::facts(places, &vm))))
+            }
+            Request::Connect { vm, door } => {
+                own(&vm)?;
+                let socket = jail::connect(places, &self.programs.vmm_name()?, &vm, door)?;
+                Ok(Outcome::Answered(Answer::Descriptor, Some(socket)))
+            }
+            Request::CloseHello { vm } => {
+                own(&vm)?;
+                jail::close_hello(places, &self.programs.vmm_name()?, &vm).map(Outcome::from)
+            }
+            Request::Ready => {
+                self.versions.check(&self.programs)?;
+                Ok(Did::WasThere.into())
+            }
+            Request::Findings => answered(Answer::Findings(self.findings())),
+        }
+    }
+
+    fn make_jail(
+        &self,
+        uid: u32,
+        vm: &Id,
+        drives: Vec<Drive>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Outcome, RootError> {
+        let files = drives.iter().filter(|drive| drive.from == DriveFrom::File).count();
+        if drives.len() > MAX_DRIVES || fds.len() != files + 2 {
+            let text = format!("{} descriptors for {} drives", fds.len(), drives.len());
+            return Err(RootError::new(Kind::BadRequest, text));
+        }
+        let mut fds = fds.into_iter();
+        let [kernel, initramfs] = take(fds.by_ref().take(2).collect())?;
+        let with_file = |drive: Drive| {
+            let file = (drive.from == DriveFrom::File).then(|| fds.next()).flatten();
+            (drive, file)
+        };
+        let wanted =
+            Wanted { kernel, initramfs, drives: drives.into_iter().map(with_file).collect() };
+        run::forget(&self.places, vm)?;
+        let vmm = self.programs.vmm_name()?;
+        let listener = jail::make(&self.places, (uid, &vmm), vm, &wanted)?;
+        Ok(Outcome::Answered(Answer::Descriptor, Some(listener.into())))
+    }
+
+    fn clear_jail(&self, vm: &Id) -> Result<Did, RootError> {
+        run::forget(&self.places, vm)?;
+        // Without its program there is no jail either; devices may be left all the same.
+        let vmm = self.programs.vmm_name().unwrap_or_else(|_| "firecracker".into());
+        jail::clear(&self.places, &vmm, vm)
+    }
+
+    /// Opens a gate.
+    ///
+    /// # Errors
+    /// What jailer or VMM failed at.
+    pub fn launch(
+        &self,
+        uid: u32,
+        vm: &Id,
+        gate: Gate,
+        launch: Launch,
+    ) -> Result<Answer, RootError> {
+        let config = run::config(&self.places, &self.programs, (uid, vm), launch)?;
+        gate.open(&config).map(Answer::Launched)
+    }
+
+    /// What the host has and lacks.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = net::findings(&self.places)
+            .into_iter()
+            .map(|net::Finding { code, ok, seen, hint }| Finding { code, ok, seen, hint })
+            .collect();
+        findings.push(match self.versions.check(&self.programs) {
+            Ok(version) => Finding {
+                code: "program.firecracker".into(),
+                ok: true,
+                seen: format!("Firecracker {version} and its jailer"),
+                hint: None,
+            },
+            Err(error) => Finding {
+                code: "program.firecracker".into(),
+                ok: false,
+                seen: error.message,
+                hint: error.hint,
+            },
+        });
+        let controllers = self.places.cgroups.join("cgroup.controllers");
+        let has = std::fs::read_to_string(&controllers).unwrap_or_default();
+        let ok = ["memory", "pids"].iter().all(|name| has.split_whitespace().any(|c| c == *name));
+        findings.push(Finding {
+            code: "cgroup2".into(),
+            ok,
+            seen: format!("controllers: {}", has.trim()),
+            hint: (!ok).then(|| "boot with systemd.unified_cgroup_hierarchy=1".into()),
+        });
+        findings
+    }
+
+    /// Serves one connection: one request, and for a gate what opens it.
+    fn serve(&self, stream: &UnixStream, uid: u32) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let Some((request, fds)) = wire::receive::<Request>(stream)? else { return Ok(()) };
+        let of = match &request {
+            Request::Spawn { vm } => Some(vm.clone()),
+            _ => None,
+        };
+        match (self.carry_out(uid, request, fds), of) {
+            (Ok(Outcome::Answered(answer, fd)), _) => {
+                let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+                wire::send(stream, &Ok::<_, RootError>(answer), &fds)
+            }
+            (Ok(Outcome::AtGate(gate)), Some(vm)) => {
+                let spawned = Answer::Spawned(gate.shim());
+                wire::send(stream, &Ok::<_, RootError>(spawned), &[])?;
+                // A client that left has not written the shim down: the gate stays shut.
+                let Some((launch, _)) = wire::receive::<Launch>(stream)? else { return Ok(()) };
+                wire::send(stream, &self.launch(uid, &vm, gate, launch), &[])
+            }
+            (Ok(Outcome::AtGate(_)), None) => Ok(()),
+            (Err(error), _) => wire::send(stream, &Err::<Answer, _>(error), &[]),
+        }
+    }
+}
+
+fn take<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], RootError> {
+    fds.try_into().map_err(|fds: Vec<OwnedFd>| {
+        RootError::new(Kind::BadRequest, format!("{} descriptors came, not {N}", fds.len()))
+    })
+}
+
+/// Serves connections of these users, and of root, for ever.
+///
+/// # Errors
+/// accept(2).
+pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::io::Result<()> {
+    let server = Arc::new(server);
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let (stream, _) = listener.accept()?;
+        let Ok(peer) = banger_sys::peer::peer(&stream) else { continue };
+        let welcome = peer.uid == 0 || owners.contains(&peer.uid);
+        let refused = if !welcome {
+            Some("banger-root serves another user")
+        } else if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+            Some("banger-root has too many connections")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            let hint = "`sudo banger-root install --owner USER` lets a user in";
+            let error = RootError::new(Kind::Refused, why).with_hint(hint);
+            // Who is refused need not listen.
+            let _ = wire::send(&stream, &Err::<Answer, _>(error), &[]);
+            continue;
+        }
+        open.fetch_add(1, Ordering::Relaxed);
+        let (server, open) = (server.clone(), open.clone());
+        std::thread::spawn(move || {
+            if let Err(error) = server.serve(&stream, peer.uid) {
+                eprintln!("banger-root: a connection of uid {}: {error}", peer.uid);
+                let refusal = RootError::new(Kind::BadRequest, error.to_string());
+                let _ = wire::send(&stream, &Err::<Answer, _>(refusal), &[]);
+            }
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,45 @@
+//! Looks after what all VMs share on the host while one of them runs: somebody may flush the
+//! firewall, or restart the resolver.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use banger_engine::Engine;
+use tokio::sync::watch;
+
+use crate::dns::Listening;
+use crate::stopping::Stopping;
+
+/// How often it looks. What a start needs is put right by the start itself.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The daemon's resolver, and where network drivers read its port.
+pub struct Names {
+    /// How it is.
+    pub listening: watch::Receiver<Listening>,
+    /// Its port, 0 while there is none.
+    pub port: Arc<AtomicU16>,
+}
+
+/// Looks until the daemon is on its way out; then lets go of what is the daemon's.
+pub async fn keep(engine: Arc<Engine>, names: Names, stopping: Stopping) {
+    let networks = || engine.drivers().network.values();
+    loop {
+        names.port.store(names.listening.borrow().port(), Ordering::Relaxed);
+        if engine.any_leased() {
+            for network in networks() {
+                network.keep().await;
+            }
+        }
+        tokio::select! {
+            () = stopping.asked() => break,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+    if engine.any_leased() {
+        for network in networks() {
+            network.release().await;
+        }
+    }
+}
