@@ -35,8 +35,12 @@ pub struct Record {
     seen: Option<Value>,
 }
 
+const RECORD: &str = "rules.json";
+/// What it is called while it is written.
+const STAGED: &str = ".rules.json.new";
+
 fn path(places: &Places) -> PathBuf {
-    places.run.join("rules.json")
+    places.run.join(RECORD)
 }
 
 impl Record {
@@ -51,8 +55,21 @@ impl Record {
         let text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let folder = banger_sys::fs::open_folder(&places.run).map_err(failed)?;
         let cached = banger_sys::fs::Durability::Cached;
-        banger_sys::fs::write_atomically(folder, "rules.json", &text, cached).map_err(failed)
+        banger_sys::fs::write_atomically(folder, RECORD, &text, cached).map_err(failed)
     }
+}
+
+/// Removes the record, and what one that was killed while it wrote left of it.
+fn forget(places: &Places) -> Result<(), RootError> {
+    for path in [path(places), places.run.join(STAGED)] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RootError::on_path("remove", &path, &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// How closely it is looked.
@@ -227,22 +244,16 @@ impl Rules<'_> {
     /// # Errors
     /// nft's.
     pub fn remove(&self) -> Result<Did, RootError> {
-        let record = path(self.places);
         let tables =
             self.nft.has_table(Of::Bridge, "banger")? || self.nft.has_table(Of::Inet, "banger")?;
-        if !tables && !record.exists() {
-            return Ok(Did::WasAbsent);
+        if !tables && !path(self.places).exists() {
+            return forget(self.places).map(|()| Did::WasAbsent);
         }
         let mut text = NONE.to_owned();
         if self.docker_exists()? {
             text += &docker::without()?;
         }
         nft::load(&text, self.lock.as_fd())?;
-        match fs::remove_file(&record) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(RootError::on_path("remove", &record, &error))
-            }
-            Ok(()) | Err(_) => Ok(Did::Removed),
-        }
+        forget(self.places).map(|()| Did::Removed)
     }
 }

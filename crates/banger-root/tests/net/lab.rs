@@ -94,7 +94,8 @@ impl Lab {
             in_outside link set lo up
             in_outside addr add {OUTSIDE}/24 dev out0
             in_outside link set out0 up
-            ip route add default via {OUTSIDE}"
+            ip route add default via {OUTSIDE}
+            until ip link show up0 | grep -q 'state UP'; do sleep 0.01; done"
         ));
         Self { places, outside, _folder: folder }
     }
