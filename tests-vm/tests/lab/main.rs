@@ -1,4 +1,4 @@
-//! Tests that run inside the lab: real Firecracker on a real host. `cargo xtask lab test` runs them;
+//! Tests that run inside the lab, real Firecracker on a real host: `cargo xtask lab test`.
 //! `cargo nextest run` leaves them out.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]

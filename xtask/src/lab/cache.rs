@@ -1,5 +1,5 @@
-//! Kernels and images for guests inside the lab: what the tests of this host have fetched, on a disk
-//! of its own that is made again only when they change.
+//! Kernels and images for guests inside the lab: what the tests of this host have fetched, on a
+//! disk of its own that is made again only when they change.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -162,7 +162,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     eprintln!("lab: booting (logs: {})", run.logs.display());
     let mut command = qemu(run, job);
     if job.terminal.is_none() {
-        // At an end of file on its side QEMU would tell the lab that nobody listens: a pipe has none.
+        // At an end of file QEMU would tell the lab that nobody listens: an open pipe has none.
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
     command.stderr(fs::File::create(run.logs.join("qemu.log"))?);
