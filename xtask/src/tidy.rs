@@ -45,6 +45,7 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-api",
             "banger-engine",
             "banger-host",
+            "banger-root",
             "banger-store",
             "banger-sys",
         ],
