@@ -187,7 +187,7 @@ fn disks_that_a_killed_process_left_are_finished_or_removed() {
         dm::create(name).unwrap();
         let zero =
             dm::Target { start: 0, length: 8, kind: "zero".into(), arguments: String::new() };
-        dm::load(name, &[zero.clone()], dm::Access::ReadWrite).unwrap();
+        dm::load(name, std::slice::from_ref(&zero), dm::Access::ReadWrite).unwrap();
         assert_eq!(disk.detach(), Did::Removed);
         disk.nothing_is_left();
         dm::create(name).unwrap();
