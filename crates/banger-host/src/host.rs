@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use banger_api::doctor::{Check, Verdict};
+use banger_api::doctor::Check;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::choose::{Candidate, choose};
 use banger_engine::drivers::{Capacity, Host};
@@ -15,7 +15,7 @@ use crate::HostConfig;
 use crate::probe::{self, Kvm};
 
 /// Where device-mapper is told what to do.
-const MAPPER: &str = "/dev/mapper/control";
+pub const MAPPER: &str = "/dev/mapper/control";
 
 /// This host.
 pub struct LinuxHost {
@@ -38,13 +38,8 @@ impl LinuxHost {
         Self { config }
     }
 
-    /// Looks for the programs again; a hint that was followed takes effect at once.
-    pub fn programs(&self) -> Programs {
-        self.config.programs()
-    }
-
     async fn vmm_candidates(&self) -> Vec<Candidate> {
-        let programs = self.programs();
+        let programs = self.config.programs();
         let firecracker = match self.config.kvm() {
             Kvm::Unusable(why) => Err(format!("KVM does not work here: {why}")),
             Kvm::Usable => match self.config.root.ask(Request::Ready, Vec::new()).await {
@@ -100,52 +95,6 @@ impl LinuxHost {
         };
         Ok(DriverPlan { vmm, storage, network: Chosen { name: name.into(), why: why.into() } })
     }
-
-    fn program_check(
-        code: &str,
-        name: &str,
-        found: Option<PathBuf>,
-        hint: &str,
-        needed_for: &[&str],
-    ) -> Check {
-        let (verdict, seen, hint) = match found {
-            Some(path) => (Verdict::Ok, path.display().to_string(), None),
-            None => (Verdict::Missing, format!("{name} was not found"), Some(hint.to_owned())),
-        };
-        let needed_for = needed_for.iter().map(|need| (*need).to_owned()).collect();
-        Check { code: code.into(), verdict, seen, hint, needed_for }
-    }
-
-    fn tool(&self, name: &str, package: &str, needed_for: &[&str]) -> Check {
-        let found = probe::find_program(name.as_ref(), &self.config.search_path);
-        let code = format!("program.{name}");
-        Self::program_check(&code, name, found, &format!("apt install {package}"), needed_for)
-    }
-
-    fn kvm_check() -> Check {
-        let (verdict, seen, hint) = match probe::kvm() {
-            Kvm::Usable => (Verdict::Ok, "KVM works".into(), None),
-            Kvm::Unusable(why) => (
-                Verdict::Warning,
-                why,
-                Some("VMs run under software emulation, which is slower".into()),
-            ),
-        };
-        Check { code: "kvm".into(), verdict, seen, hint, needed_for: vec!["speed".into()] }
-    }
-
-    fn disk_check(&self) -> Check {
-        const ENOUGH: u64 = 1 << 30;
-        let free = probe::free_bytes(&self.config.layout.state).unwrap_or_default();
-        let shown = banger_api::size::human_size(free);
-        let (verdict, hint) = if free >= ENOUGH {
-            (Verdict::Ok, None)
-        } else {
-            (Verdict::Warning, Some("free some space: VMs grow as they are written to".into()))
-        };
-        let seen = format!("{shown} free for {}", self.config.layout.state.display());
-        Check { code: "disk.free".into(), verdict, seen, hint, needed_for: vec!["start".into()] }
-    }
 }
 
 #[async_trait]
@@ -176,39 +125,6 @@ impl Host for LinuxHost {
     }
 
     async fn doctor(&self) -> Vec<Check> {
-        let programs = self.programs();
-        let companion = "`cargo install vhost-device-vsock --version 0.3.0`, or put the program \
-                         beside bangerd";
-        vec![
-            Self::kvm_check(),
-            Self::program_check(
-                "program.qemu",
-                "qemu-system-x86_64",
-                programs.qemu,
-                "apt install qemu-system-x86",
-                &["start"],
-            ),
-            Self::program_check(
-                "program.vhost-device-vsock",
-                "vhost-device-vsock",
-                programs.vhost_device_vsock,
-                companion,
-                &["start"],
-            ),
-            self.tool("mke2fs", "e2fsprogs", &["create"]),
-            self.tool("mmdebstrap", "mmdebstrap", &["image pull"]),
-            self.tool("apt-get", "apt", &["kernel pull"]),
-            self.tool("dpkg-deb", "dpkg", &["kernel pull"]),
-            self.disk_check(),
-            Check {
-                code: "network.user".into(),
-                verdict: Verdict::Warning,
-                seen: "QEMU's user network lets a guest reach services on this host's loopback \
-                       address as 10.0.2.2"
-                    .into(),
-                hint: Some("use `--nat off` for guests you do not trust".into()),
-                needed_for: vec!["isolation".into()],
-            },
-        ]
+        crate::doctor::checks(&self.config).await
     }
 }

@@ -1,6 +1,7 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
 mod advice;
+mod doctor;
 pub mod ext4;
 mod failure;
 pub mod guest;
@@ -93,9 +94,9 @@ impl HostConfig {
         }
     }
 
-    /// Whether KVM works, and if not why.
+    /// Whether KVM works for a VMM that root puts into its jail, and if not why.
     pub fn kvm(&self) -> probe::Kvm {
-        probe::kvm()
+        probe::kvm_for_root()
     }
 
     /// The uid that a VM's processes run as, where it is not the daemon's.

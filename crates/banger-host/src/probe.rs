@@ -33,6 +33,13 @@ pub fn kvm() -> Kvm {
     judge_kvm(opened.map(|_| ()).map_err(|error| error.to_string()), &cpuinfo)
 }
 
+/// The same for root, who gives each VMM a `/dev/kvm` of its own: only that there is one counts.
+pub fn kvm_for_root() -> Kvm {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let found = fs::metadata("/dev/kvm");
+    judge_kvm(found.map(|_| ()).map_err(|error| error.to_string()), &cpuinfo)
+}
+
 fn judge_kvm(opened: Result<(), String>, cpuinfo: &str) -> Kvm {
     if let Err(error) = opened {
         return Kvm::Unusable(format!("/dev/kvm cannot be opened: {error}"));

@@ -195,9 +195,7 @@ impl Root {
         blocking(move || match root {
             Self::InProcess(server) => {
                 match server.carry_out(0, request, Vec::new()).map_err(error)? {
-                    Outcome::AtGate(gate) => {
-                        Ok((gate.shim(), Waiting::InProcess(server, gate)))
-                    }
+                    Outcome::AtGate(gate) => Ok((gate.shim(), Waiting::InProcess(server, gate))),
                     Outcome::Answered(..) => Err(unexpected()),
                 }
             }

@@ -72,8 +72,8 @@ impl Server {
             Request::Remove { vm } => owner::remove(places, uid, &vm).map(Outcome::from),
             Request::NetAttach { vm, nat } => {
                 own(&vm)?;
-                let (did, lease) = net::attach(places, uid, &vm, nat)?;
-                answered(Answer::Leased(did, lease))
+                net::attach(places, uid, &vm, nat)
+                    .and_then(|(did, lease)| answered(Answer::Leased(did, lease)))
             }
             Request::NetDetach { vm } => {
                 undo(&vm)?;
@@ -127,10 +127,7 @@ impl Server {
                 own(&vm)?;
                 jail::close_hello(places, &self.programs.vmm_name()?, &vm).map(Outcome::from)
             }
-            Request::Ready => {
-                self.versions.check(&self.programs)?;
-                Ok(Did::WasThere.into())
-            }
+            Request::Ready => self.versions.check(&self.programs).map(|_| Did::WasThere.into()),
             Request::Findings => answered(Answer::Findings(self.findings())),
         }
     }

@@ -105,18 +105,24 @@ pub struct Booting {
     early: Option<BootMessage>,
 }
 
-/// Takes the first connection, and its hello.
+/// Takes the first connection on which something is said, and its hello.
+///
+/// A guest on a busy host may give up dialling a moment before it is through, and dials again:
+/// what closes without a word was no hello.
 ///
 /// # Errors
 /// What the guest did instead.
 pub async fn accept(listener: UnixListener) -> Result<(Booting, Hello), Failure> {
-    let (stream, _) = listener.accept().await.map_err(Failure::Io)?;
-    drop(listener);
-    let mut booting = Booting { stream, buffer: Vec::new(), early: None };
-    match booting.next().await? {
-        BootMessage::Hello(hello) => Ok((booting, hello)),
-        BootMessage::Failed(failure) => Err(Failure::Reported(failure)),
-        BootMessage::Ready(_) => Err(Failure::Malformed),
+    loop {
+        let (stream, _) = listener.accept().await.map_err(Failure::Io)?;
+        let mut booting = Booting { stream, buffer: Vec::new(), early: None };
+        return match booting.next().await {
+            Err(Failure::Closed | Failure::Io(_)) if booting.buffer.is_empty() => continue,
+            Err(failure) => Err(failure),
+            Ok(BootMessage::Hello(hello)) => Ok((booting, hello)),
+            Ok(BootMessage::Failed(failure)) => Err(Failure::Reported(failure)),
+            Ok(BootMessage::Ready(_)) => Err(Failure::Malformed),
+        };
     }
 }
 
@@ -200,6 +206,20 @@ mod tests {
         assert!(matches!(booting.next().await, Err(Failure::TooLong)));
         drop(booting);
         writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_word_is_not_the_hello() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.sock_1");
+        let accepting = tokio::spawn(accept(UnixListener::bind(&path).unwrap()));
+        drop(UnixStream::connect(&path).await.unwrap());
+        let mut guest = UnixStream::connect(&path).await.unwrap();
+        let hello = "{\"type\":\"hello\",\"protocol_min\":1,\"protocol_max\":1,\"build\":\"b\",\
+                     \"boot_id\":\"x\",\"kernel_release\":\"6\",\"uptime_ms\":1}\n";
+        guest.write_all(hello.as_bytes()).await.unwrap();
+        let (_booting, hello) = accepting.await.unwrap().unwrap();
+        assert_eq!(hello.boot_id, "x");
     }
 
     #[tokio::test]

@@ -143,11 +143,7 @@ pub async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<
 ///
 /// # Errors
 /// The way there, or the agent's refusal.
-pub async fn post(
-    stream: UnixStream,
-    path: &str,
-    body: &impl Serialize,
-) -> Result<(), Failure> {
+pub async fn post(stream: UnixStream, path: &str, body: &impl Serialize) -> Result<(), Failure> {
     let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
     exchange(stream, request("POST", path, body)?).await.map(|_| ())
 }

@@ -4,9 +4,7 @@ use banger_engine::plan::VmPlan;
 use banger_root::jail::{INITRAMFS, KERNEL, VSOCK};
 use banger_root::words::{self as root, DriveFrom, Role};
 
-use super::words::{
-    BootSource, CacheType, Drive, Entropy, MachineConfig, NetworkInterface, Vsock,
-};
+use super::words::{BootSource, CacheType, Drive, Entropy, MachineConfig, NetworkInterface, Vsock};
 
 /// Context id of the guest; each VMM has a vsock of its own, so it can be the same everywhere.
 const GUEST_CID: u32 = 3;

@@ -17,8 +17,8 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
-use banger_root::words::{Alive, Answer, Door, DriveFrom, Launch, Request, Role};
 use banger_root::Places;
+use banger_root::words::{Alive, Answer, Door, DriveFrom, Launch, Request, Role};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{FindBootFiles, check_room, shim, story};
@@ -161,7 +161,8 @@ impl Vmm for Firecracker {
         let parts = blocking(move || open_parts(&layout, &find, &plan)).await?;
         let request = Request::JailMake { vm: root::id(&vm.id)?, drives: config::drives(vm) };
         let listener = StdListener::from(self.root.descriptor(request, parts).await?);
-        let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+        let listener =
+            listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
         let listener = listener.map_err(|error| of("cannot listen for a guest", &error))?;
         self.listeners.put(&vm.id, listener);
         Ok(Applied::Created)
@@ -222,10 +223,7 @@ impl Vmm for Firecracker {
         let path = |of: fn(&Places, &banger_root::Id) -> PathBuf| {
             root::id(&vm.id).map(|id| shown(&of(&self.places, &id))).unwrap_or_default()
         };
-        VmPaths {
-            console_log: path(Places::console_log),
-            vmm_log: path(Places::vmm_log),
-        }
+        VmPaths { console_log: path(Places::console_log), vmm_log: path(Places::vmm_log) }
     }
 }
 
