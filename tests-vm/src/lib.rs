@@ -1,1 +1,3 @@
 //! Tests that boot real VMs, or drive the real daemon and shim with guests that behave badly.
+
+pub mod crash;

@@ -1,131 +1,20 @@
-//! The daemon aborts before and after every recorded step of create, start, stop and delete. The
-//! next one brings host and store together again, and the VM works.
-
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-use std::fs;
-use std::os::unix::process::ExitStatusExt;
+//! The daemon aborts at every recorded step, with guests that answer at once and with real ones.
 
 use banger_testkit::{Home, Options, fake_guest};
-
-const CREATE: [&str; 5] = ["vm_folder", "root_disk", "work_disk", "vmm_home", "identity"];
-const START: [&str; 8] =
-    ["attach_disks", "network", "run_folder", "shim", "launch", "boot", "agent", "ready"];
-
-/// What is true when the daemon has aborted there and another has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    Gone,
-    Stopped,
-    Running,
-}
-
-fn points(list: &str, steps: &[&str], whens: &[&str]) -> Vec<String> {
-    let mut all = Vec::new();
-    for step in steps {
-        all.extend(whens.iter().map(|when| format!("{list}.{step}.{when}")));
-    }
-    all
-}
-
-/// Crash points of a forward list, with what each leads to.
-fn forward() -> Vec<(String, After)> {
-    let mut all: Vec<(String, After)> = points("create", &CREATE, &["before", "applied"])
-        .into_iter()
-        .map(|point| (point, After::Gone))
-        .collect();
-    all.push(("create.commit.before".into(), After::Gone));
-    all.push(("create.commit.after".into(), After::Stopped));
-    let start = points("start", &START, &["before", "applied"]);
-    all.extend(start.into_iter().map(|point| (point, After::Stopped)));
-    all.push(("start.commit.before".into(), After::Stopped));
-    all.push(("start.commit.after".into(), After::Running));
-    all
-}
-
-fn stop_points() -> Vec<String> {
-    let mut all = points("start", &START, &["undo_before", "undone"]);
-    all.extend(["start.undo_commit.before".into(), "start.undo_commit.after".into()]);
-    all
-}
-
-fn delete_points() -> Vec<String> {
-    let mut all = vec!["create.delete_commit.before".into(), "create.delete_commit.after".into()];
-    all.extend(points("create", &CREATE, &["undo_before", "undone"]));
-    all.extend(["create.removed_commit.before".into(), "create.removed_commit.after".into()]);
-    all
-}
-
-fn no_vm_processes(home: &Home, point: &str) {
-    let others: Vec<String> =
-        home.processes().into_iter().filter(|line| !line.contains("bangerd")).collect();
-    assert!(others.is_empty(), "{point}: {others:#?}");
-}
-
-/// Runs a command against a daemon that aborts at `point`, and sees that it did.
-fn crash(home: &Home, point: &str, args: &[&str]) {
-    home.run(&["daemon", "stop"]);
-    let mut daemon = home.start_daemon_that_aborts_at(point);
-    home.run(args);
-    let signal = daemon.wait().unwrap().signal();
-    assert_eq!(signal, Some(6), "{point} was not reached by {args:?}");
-}
-
-fn through_all_points(home: &Home) {
-    for (point, after) in forward() {
-        crash(home, &point, &["vm", "create", "--name", "web"]);
-        let expected = match after {
-            After::Gone => "gone",
-            After::Stopped => "stopped",
-            After::Running => "running",
-        };
-        home.wait(&format!("{point}: {expected}"), || home.state("web") == expected);
-        if after != After::Running {
-            no_vm_processes(home, &point);
-        }
-        if after != After::Gone {
-            home.ok(&["vm", "start", "web"]);
-            home.ok(&["vm", "delete", "-f", "web"]);
-        }
-        assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
-    }
-    home.ok(&["vm", "create", "--name", "web", "--no-start"]);
-    for point in stop_points() {
-        home.ok(&["vm", "start", "web"]);
-        crash(home, &point, &["vm", "kill", "web"]);
-        home.wait(&format!("{point}: stopped"), || home.state("web") == "stopped");
-        no_vm_processes(home, &point);
-        let run = home.path().join("state/vms");
-        let vm = fs::read_dir(run).unwrap().next().unwrap().unwrap().path();
-        assert!(!vm.join("run").exists(), "{point}: the run folder is left");
-    }
-    home.ok(&["vm", "delete", "web"]);
-    for point in delete_points() {
-        home.ok(&["vm", "create", "--name", "web", "--no-start"]);
-        crash(home, &point, &["vm", "delete", "web"]);
-        // Before the commit nothing has happened, unless the CLI lost its request with the daemon
-        // and asked the next one; after it the delete is finished.
-        if point == "create.delete_commit.before" && home.state("web") != "gone" {
-            assert_eq!(home.state("web"), "stopped");
-            home.ok(&["vm", "delete", "web"]);
-        }
-        home.wait(&format!("{point}: gone"), || home.state("web") == "gone");
-        assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
-    }
-}
+use tests_vm::crash::through_all_points;
 
 #[test]
 fn with_a_guest_that_answers_at_once() {
     let program = fake_guest("good").display().to_string();
     let config = format!("qemu_bin = \"{program}\"\nvhost_device_vsock_bin = \"{program}\"\n");
     let home = Home::with(Options { config, ..Options::default() });
-    through_all_points(&home);
+    through_all_points(&home, |_, _| ());
     home.finish();
 }
 
 #[test]
 fn with_real_vms() {
     let home = Home::new();
-    through_all_points(&home);
+    through_all_points(&home, |_, _| ());
     home.finish();
 }

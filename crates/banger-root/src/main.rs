@@ -8,8 +8,8 @@ mod install;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
-use banger_root::server::{Server, listen};
 use banger_root::programs::Versions;
+use banger_root::server::{Server, listen};
 use banger_root::{Kind, Places, Programs, RootError};
 
 const USAGE: &str = "\
@@ -97,6 +97,7 @@ fn serve(owners: &[String], socket: Option<&str>) -> Result<(), RootError> {
         programs: Programs::installed()?,
         build_id: env!("BANGER_BUILD_ID").into(),
         versions: Versions::default(),
+        abort_once: std::env::var_os("BANGER_ROOT_ABORT_ONCE").map(Into::into),
     };
     listen(server, &listener, &uids).map_err(|error| RootError::system("serve", &error))
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Server {
     pub build_id: String,
     /// Which versions the programs are of.
     pub versions: Versions,
+    /// For tests: a file with the name of the point at which to abort, once.
+    pub abort_once: Option<PathBuf>,
 }
 
 /// What became of a request.
@@ -212,16 +215,31 @@ impl Server {
         findings
     }
 
+    /// Reaches a point at which a test may want this process to die.
+    fn reach(&self, request: &str, when: &str) {
+        let Some(file) = &self.abort_once else { return };
+        let point = format!("{request}.{when}");
+        if std::fs::read_to_string(file).is_ok_and(|wanted| wanted.trim() == point)
+            && std::fs::remove_file(file).is_ok()
+        {
+            std::process::abort();
+        }
+    }
+
     /// Serves one connection: one request, and for a gate what opens it.
     fn serve(&self, stream: &UnixStream, uid: u32) -> std::io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let Some((request, fds)) = wire::receive::<Request>(stream)? else { return Ok(()) };
+        let name = request.name();
         let of = match &request {
             Request::Spawn { vm } => Some(vm.clone()),
             _ => None,
         };
-        match (self.carry_out(uid, request, fds), of) {
+        self.reach(&name, "before");
+        let done = self.carry_out(uid, request, fds);
+        self.reach(&name, "after");
+        match (done, of) {
             (Ok(Outcome::Answered(answer, fd)), _) => {
                 let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
                 wire::send(stream, &Ok::<_, RootError>(answer), &fds)
@@ -231,7 +249,10 @@ impl Server {
                 wire::send(stream, &Ok::<_, RootError>(spawned), &[])?;
                 // A client that left has not written the shim down: the gate stays shut.
                 let Some((launch, _)) = wire::receive::<Launch>(stream)? else { return Ok(()) };
-                wire::send(stream, &self.launch(uid, &vm, gate, launch), &[])
+                self.reach("launch", "before");
+                let launched = self.launch(uid, &vm, gate, launch);
+                self.reach("launch", "after");
+                wire::send(stream, &launched, &[])
             }
             (Ok(Outcome::AtGate(_)), None) => Ok(()),
             (Err(error), _) => wire::send(stream, &Err::<Answer, _>(error), &[]),

@@ -141,6 +141,14 @@ pub enum Request {
     Findings,
 }
 
+impl Request {
+    /// Its word on the wire.
+    pub fn name(&self) -> String {
+        let tagged = serde_json::to_value(self).unwrap_or_default();
+        tagged["request"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
 /// A block device of a VM, in the order in which the guest sees them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -26,6 +26,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Appended to the path of the home.
     pub deep: Option<String>,
+    /// User that the commands run as, where it is not the test's own.
+    pub run_as: Option<String>,
 }
 
 /// A world of its own: configuration, state and sockets in a temporary folder; kernels and images
@@ -34,6 +36,7 @@ pub struct Home {
     folder: Option<TempDir>,
     path: PathBuf,
     env: Vec<(String, String)>,
+    run_as: Option<String>,
 }
 
 /// What a command did.
@@ -88,7 +91,10 @@ impl Home {
         };
         must("home", fs::create_dir_all(path.join("config")));
         must("configuration", fs::write(path.join("config/config.toml"), &options.config));
-        Self { folder: Some(folder), path, env: options.env }
+        if let Some(user) = &options.run_as {
+            must("chown", Command::new("chown").args(["-R", user]).arg(folder.path()).status());
+        }
+        Self { folder: Some(folder), path, env: options.env, run_as: options.run_as }
     }
 
     /// Its path: the value of `BANGER_HOME`.
@@ -120,7 +126,14 @@ impl Home {
 
     /// The CLI, ready to be started in this home.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program("banger"));
+        let mut command = match &self.run_as {
+            Some(user) => {
+                let mut command = Command::new("runuser");
+                command.args(["-u", user, "--"]).arg(program("banger"));
+                command
+            }
+            None => Command::new(program("banger")),
+        };
         command
             .args(args)
             .env("BANGER_HOME", &self.path)
@@ -201,14 +214,23 @@ impl Home {
     /// Waits until systemd in a guest has finished booting.
     pub fn wait_booted(&self, vm: &str) {
         let state = || self.run(&["exec", vm, "--", "systemctl", "is-system-running"]).out;
-        self.wait(&format!("`{vm}` to have booted"), || {
+        self.wait_long(&format!("`{vm}` to have booted"), || {
             matches!(state().trim(), "running" | "degraded")
         });
     }
 
     /// Waits until something holds, at most a minute.
-    pub fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+    pub fn wait(&self, what: &str, holds: impl FnMut() -> bool) {
+        self.wait_within(Duration::from_secs(60), what, holds);
+    }
+
+    /// The same with more patience: for guests that are emulated twice.
+    pub fn wait_long(&self, what: &str, holds: impl FnMut() -> bool) {
+        self.wait_within(Duration::from_secs(240), what, holds);
+    }
+
+    fn wait_within(&self, limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + limit;
         while !holds() {
             assert!(Instant::now() < deadline, "waited in vain for {what}");
             std::thread::sleep(Duration::from_millis(50));

@@ -56,7 +56,13 @@ pub fn open(
             let build_id = crate::daemon::BUILD_ID.into();
             let versions = Versions::default();
             let places = places.clone();
-            Root::InProcess(Arc::new(Server { places, programs, build_id, versions }))
+            Root::InProcess(Arc::new(Server {
+                places,
+                programs,
+                build_id,
+                versions,
+                abort_once: None,
+            }))
         }
         Privilege::User => {
             let socket = std::env::var_os("BANGER_ROOT_SOCKET");

@@ -3,5 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bench;
 mod disks;
+mod jail;
+mod kill;
+mod life;
+mod network;
 mod smoke;
+mod support;
+mod users;
+mod verify;

@@ -1,0 +1,112 @@
+//! Daemon and helper die at every point; then host and store agree exactly.
+
+use std::fs;
+use std::path::Path;
+
+use banger_testkit::Home;
+use tests_vm::crash::{After, through_all_points};
+
+use crate::support::{finish, has_all_parts, home, host, id, inside, is_stopped, shell, show};
+use crate::users::User;
+
+#[test]
+fn kill_the_daemon_at_every_point() {
+    let before = host();
+    let home = home("");
+    through_all_points(&home, |point, after| match after {
+        After::Gone => assert_eq!(host(), before, "{point}"),
+        After::Stopped => is_stopped(&id(&home, "web")),
+        After::Running => has_all_parts(&id(&home, "web")),
+    });
+    finish(home, &before);
+}
+
+/// Has the helper that systemd starts abort at a point, once.
+fn doom(point: &str) {
+    fs::write(User::ABORT, point).unwrap();
+}
+
+fn was_reached() -> bool {
+    !Path::new(User::ABORT).exists()
+}
+
+/// Whatever became of the request: the host has exactly what the store says.
+fn agree(home: &Home, before: &str, point: &str) {
+    match home.state("web").as_str() {
+        "gone" => assert_eq!(host(), before, "{point}"),
+        "stopped" => is_stopped(&id(home, "web")),
+        "running" => {
+            has_all_parts(&id(home, "web"));
+            assert_eq!(inside(home, "web", "echo here"), "here", "{point}");
+        }
+        other => panic!("{point}: {other}"),
+    }
+}
+
+#[test]
+fn kill_the_helper_at_every_request() {
+    let user = User::new();
+    let before = host();
+    let home = user.home();
+    let up = [
+        "make",
+        "snapshot_attach",
+        "net_attach",
+        "jail_make",
+        "spawn",
+        "launch",
+        "connect",
+        "close_hello",
+    ];
+    let points = |names: &[&str]| -> Vec<String> {
+        names
+            .iter()
+            .flat_map(|name| ["before", "after"].map(|when| format!("{name}.{when}")))
+            .collect()
+    };
+    for point in points(&up) {
+        doom(&point);
+        home.run(&["vm", "create", "--name", "web"]);
+        assert!(was_reached(), "{point}");
+        agree(&home, &before, &point);
+        if home.state("web") != "gone" {
+            home.ok(&["vm", "delete", "-f", "web"]);
+        }
+        assert_eq!(host(), before, "{point}");
+    }
+    home.ok(&["vm", "create", "--name", "web", "--no-start"]);
+    home.ok(&["vm", "create", "--name", "other"]);
+    let other = show(&home, "other")["boot_id"].clone();
+    for point in points(&["end", "jail_clear", "net_detach", "snapshot_detach"]) {
+        home.ok(&["vm", "start", "web"]);
+        doom(&point);
+        home.run(&["vm", "kill", "web"]);
+        assert!(was_reached(), "{point}");
+        if home.state("web") == "broken" {
+            home.ok(&["vm", "repair", "web"]);
+        }
+        assert_eq!(home.state("web"), "stopped", "{point}");
+        is_stopped(&id(&home, "web"));
+        // What runs beside it is not touched.
+        assert_eq!(show(&home, "other")["boot_id"], other, "{point}");
+        assert_eq!(inside(&home, "other", "echo here"), "here", "{point}");
+    }
+    for point in points(&["remove"]) {
+        doom(&point);
+        home.run(&["vm", "delete", "-f", "web"]);
+        assert!(was_reached(), "{point}");
+        if home.state("web") != "gone" {
+            home.ok(&["vm", "delete", "-f", "web"]);
+        }
+        home.ok(&["vm", "create", "--name", "web", "--no-start"]);
+    }
+    // Killed by the hand of somebody while nothing is asked of it, and restarted as a service.
+    shell(
+        "systemctl kill -s KILL banger-root.service || true; systemctl restart banger-root.socket",
+    );
+    assert_eq!(inside(&home, "other", "echo here"), "here");
+    assert_eq!(show(&home, "other")["boot_id"], other);
+    home.ok(&["vm", "delete", "-f", "web", "other"]);
+    finish(home, &before);
+    drop(user);
+}

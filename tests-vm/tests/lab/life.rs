@@ -1,0 +1,171 @@
+//! A VM's life under Firecracker, as root: every way up and down, and what is left.
+
+use std::time::{Duration, Instant};
+
+use banger_testkit::kill;
+
+use crate::support::{
+    Outside, finish, has_all_parts, home, host, id, inside, is_stopped, pid, shell, show,
+};
+
+#[test]
+fn life_one_command_in_a_new_vm() {
+    let before = host();
+    let home = home("");
+    let _outside = Outside::new();
+    let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/; findmnt -no FSTYPE /; exit 7";
+    let run = home.run(&["run", "--rm", "--", "sh", "-c", script]);
+    assert_eq!(run.code, 7, "{}\n{}", run.out, run.err);
+    let lines: Vec<&str> = run.out.lines().collect();
+    assert_eq!(lines[0], "0");
+    assert!(run.out.contains("172.16.0."), "{}", run.out);
+    assert!(!run.out.contains(" ip="), "{}", run.out);
+    assert!(run.out.contains("outside"), "{}", run.out);
+    // A root disk of its own, not a layer.
+    assert_eq!(*lines.last().unwrap(), "ext4");
+    drop(_outside);
+    finish(home, &before);
+}
+
+#[test]
+fn life_the_same_with_every_storage() {
+    let before = host();
+    shell(
+        "truncate -s 3G /var/tmp/xfs.img; mkfs.xfs -q -m reflink=1 /var/tmp/xfs.img
+         mkdir -p /mnt/xfs; mount -o loop /var/tmp/xfs.img /mnt/xfs
+         mkdir -p /mnt/xfs/state; chmod 700 /mnt/xfs/state
+         cp -a --sparse=always /cache/data /mnt/xfs/data",
+    );
+    for storage in ["reflink", "overlay", "copy"] {
+        let home = home(&format!("storage = \"{storage}\"\n"));
+        let (data, state) = (home.path().join("data"), home.path().join("state"));
+        if storage == "reflink" {
+            std::fs::remove_file(&data).unwrap();
+            std::os::unix::fs::symlink("/mnt/xfs/data", &data).unwrap();
+            std::os::unix::fs::symlink("/mnt/xfs/state", &state).unwrap();
+        }
+        home.ok(&["vm", "create", "--name", "web"]);
+        let drivers = show(&home, "web")["drivers"].clone();
+        assert_eq!(drivers["storage"], storage);
+        assert_eq!(drivers["vmm"], "firecracker");
+        let root = inside(&home, "web", "findmnt -no FSTYPE /; touch /etc/x /root/y; id -u");
+        let expected = if storage == "overlay" { "overlay\n0" } else { "ext4\n0" };
+        assert_eq!(root, expected, "{storage}");
+        home.ok(&["vm", "delete", "-f", "web"]);
+        home.finish();
+    }
+    shell("umount /mnt/xfs; rm /var/tmp/xfs.img");
+    assert_eq!(host(), before);
+}
+
+#[test]
+fn life_what_was_written_is_there_after_every_way_down() {
+    let before = host();
+    let home = home("");
+    home.ok(&["vm", "create", "--name", "web"]);
+    let drivers = show(&home, "web")["drivers"].clone();
+    assert_eq!(drivers["vmm"], "firecracker");
+    assert_eq!(drivers["storage"], "dm-snapshot");
+    assert_eq!(drivers["network"], "bridge");
+    let vm = id(&home, "web");
+    has_all_parts(&vm);
+    inside(&home, "web", "echo work >/root/kept; echo root >/etc/kept");
+    home.wait_booted("web");
+    home.ok(&["vm", "stop", "--timeout", "120", "web"]);
+    let because = show(&home, "web")["stopped_because"].clone();
+    assert_eq!(because["how"], "graceful", "{because}");
+    is_stopped(&vm);
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(inside(&home, "web", "cat /root/kept /etc/kept"), "work\nroot");
+
+    home.wait_booted("web");
+    inside(&home, "web", "echo more >>/root/kept; systemctl poweroff");
+    home.wait_long("web to be stopped", || home.state("web") == "stopped");
+    let because = show(&home, "web")["stopped_because"].clone();
+    assert_eq!(because["reason"], "guest_powered_off", "{because}");
+    is_stopped(&vm);
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(inside(&home, "web", "cat /root/kept"), "work\nmore");
+
+    let boot = show(&home, "web")["boot_id"].clone();
+    home.wait_booted("web");
+    inside(&home, "web", "echo again >>/root/kept; systemctl reboot");
+    home.wait_long("another boot", || {
+        let now = show(&home, "web");
+        now["state"] == "running" && now["boot_id"] != boot
+    });
+    assert_eq!(inside(&home, "web", "cat /root/kept"), "work\nmore\nagain");
+    home.ok(&["vm", "delete", "-f", "web"]);
+    finish(home, &before);
+}
+
+#[test]
+fn life_a_vm_whose_vmm_or_shim_is_killed_is_stopped_with_its_story() {
+    let before = host();
+    let home = home("");
+    home.ok(&["vm", "create", "--name", "web"]);
+    let vm = id(&home, "web");
+    let shim = || {
+        shell(&format!(
+            "cut -d: -f2 /var/lib/banger-root/vms/{vm}/shim/spawned.json | tr -dc 0-9,| cut -d, -f1"
+        ))
+    };
+    for (victim, word) in [("vmm", "killed by signal 9"), ("shim", "shim")] {
+        let victim_pid = match victim {
+            "vmm" => pid(&home, "web"),
+            _ => shim().parse().unwrap(),
+        };
+        kill(victim_pid, "KILL");
+        home.wait_long("web to be stopped", || home.state("web") == "stopped");
+        let because = show(&home, "web")["stopped_because"].clone();
+        assert_eq!(because["reason"], "vmm_died", "{because:#}");
+        assert!(because["story"].as_str().unwrap().contains(word), "{victim}: {because:#}");
+        is_stopped(&vm);
+        home.ok(&["vm", "start", "web"]);
+    }
+    // The same while nobody looks.
+    let vmm = pid(&home, "web");
+    home.kill_daemon();
+    kill(vmm, "KILL");
+    home.wait_long("web to be stopped", || home.state("web") == "stopped");
+    let because = show(&home, "web")["stopped_because"].clone();
+    assert!(because["story"].as_str().unwrap().contains("signal 9"), "{because:#}");
+    home.ok(&["vm", "delete", "web"]);
+    finish(home, &before);
+}
+
+#[test]
+fn life_a_guest_that_ignores_everything_is_stopped_in_time() {
+    let before = host();
+    let home = home("");
+    home.ok(&["vm", "create", "--name", "web"]);
+    let vm = id(&home, "web");
+    // Neither VMM nor guest do anything any more.
+    kill(pid(&home, "web"), "STOP");
+    let began = Instant::now();
+    let run = home.run(&["vm", "stop", "--timeout", "3", "web"]);
+    let took = began.elapsed();
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.contains("did not shut down"), "{}", run.err);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    is_stopped(&vm);
+
+    // Somebody holds its disk for three seconds.
+    home.ok(&["vm", "start", "web"]);
+    let number = shell(&format!("dmsetup info -c --noheadings -o minor banger-{vm}-root"));
+    let mut holder = std::process::Command::new("bash")
+        .args(["-c", &format!("exec 3<$(readlink -f /dev/dm-{number}); echo held; exec sleep 3")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut word = String::new();
+    let stdout = holder.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut word).unwrap();
+    assert_eq!(word, "held\n");
+    home.ok(&["vm", "kill", "web"]);
+    assert_eq!(home.state("web"), "stopped");
+    is_stopped(&vm);
+    holder.wait().unwrap();
+    home.ok(&["vm", "delete", "web"]);
+    finish(home, &before);
+}

@@ -1,0 +1,108 @@
+//! Addresses, names, ways out and ways that must not be, with real guests.
+
+use crate::support::{Outside, finish, home, host, inside, shell, show};
+
+/// Tries to get a line from somewhere, from inside a guest.
+fn reaches(home: &banger_testkit::Home, vm: &str, address: &str, port: u16) -> bool {
+    let script = format!(
+        "timeout 8 bash -c 'exec 3<>/dev/tcp/{address}/{port} && head -c1 <&3 >/dev/null' \
+         2>/dev/null && echo yes || echo no"
+    );
+    inside(home, vm, &script) == "yes"
+}
+
+#[test]
+fn network_what_a_guest_reaches_and_what_never() {
+    let before = host();
+    let home = home("");
+    let _outside = Outside::new();
+    home.ok(&["vm", "create", "--name", "one"]);
+    home.ok(&["vm", "create", "--name", "two", "--nat", "off"]);
+    home.wait_booted("one");
+    home.wait_booted("two");
+    let address = |vm: &str| show(&home, vm)["ip"].as_str().unwrap().to_owned();
+    let (one, two) = (address("one"), address("two"));
+
+    // Names and the way from the host to a guest.
+    assert!(shell("resolvectl query one.vm").contains(&one));
+    assert!(shell("resolvectl query two.vm").contains(&two));
+    assert!(shell("resolvectl query none.vm 2>&1 || true").contains("not found"));
+    let serve = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom one\\n' >/tmp/a; \
+                 nohup perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>5,LocalPort=>8000,ReuseAddr=>1);while($c=$s->accept){open F,\"/tmp/a\";print $c <F>;close $c}' >/dev/null 2>&1 &";
+    inside(&home, "one", serve);
+    home.wait("the guest's server", || {
+        shell("curl -s --max-time 5 http://one.vm:8000/ || true") == "from one"
+    });
+
+    // The outside, with NAT and without.
+    assert!(reaches(&home, "one", "198.51.100.1", 80));
+    assert!(!reaches(&home, "two", "198.51.100.1", 80));
+
+    // Each other.
+    assert!(!reaches(&home, "one", &two, 22));
+    assert!(!reaches(&home, "two", &one, 22));
+
+    // The host: sshd listens on every address of it, the daemon's resolver on its loopback.
+    assert_eq!(shell("ss -Hltn sport = :22 | wc -l | awk '{print ($1>0)}'"), "1");
+    let uplink = shell("ip -4 -br addr show eth0 | awk '{print $3}' | cut -d/ -f1");
+    for host in ["172.16.0.1", "198.51.100.2", &uplink, "127.0.0.1"] {
+        if host != "127.0.0.1" {
+            assert!(!reaches(&home, "one", host, 22), "{host}");
+        }
+        assert!(!reaches(&home, "one", host, 42069), "{host}");
+    }
+    let local = shell("ip -6 -br addr show br-fc | grep -o 'fe80[^/]*' || true");
+    assert_eq!(local, "", "the bridge has an IPv6 address");
+    // Nor does a process in it talk to the agent or dial the host over vsock.
+    let vsock = "perl -e 'use Socket; socket(S,40,1,0)||exit 9; \
+                 $a=pack(\"SSLLx4\",40,0,$ARGV[1],$ARGV[0]); exit(connect(S,$a)?0:1)'";
+    for (cid, port) in [(2, 10_789), (2, 1), (3, 10_788)] {
+        let script =
+            format!("runuser -u nobody -- timeout 5 {vsock} {cid} {port} && echo yes || echo no");
+        assert_eq!(inside(&home, "one", &script), "no", "{cid} {port}");
+    }
+
+    // Rules that somebody flushed come back while VMs run.
+    shell("nft flush ruleset");
+    home.wait("the rules", || shell("nft list tables").contains("inet banger"));
+    assert!(!reaches(&home, "one", "172.16.0.1", 22));
+    home.wait("the way out", || reaches(&home, "one", "198.51.100.1", 80));
+
+    // A daemon that ends takes the names along, not the VMs; the next one brings them back.
+    home.ok(&["daemon", "stop"]);
+    assert!(shell("resolvectl query one.vm 2>&1 || true").contains("not found"));
+    assert!(!shell("resolvectl domain br-fc").contains("~vm"));
+    assert_eq!(home.state("one"), "running");
+    home.wait("the name", || shell("resolvectl query one.vm 2>&1 || true").contains(&one));
+
+    home.ok(&["vm", "delete", "-f", "one", "two"]);
+    drop(_outside);
+    finish(home, &before);
+}
+
+#[test]
+fn network_ten_at_once() {
+    let before = host();
+    let home = home("");
+    let names: Vec<String> = (0..10).map(|n| format!("n{n}")).collect();
+    let children: Vec<_> =
+        names.iter().map(|name| home.spawn(&["vm", "create", "--name", name])).collect();
+    for (name, child) in names.iter().zip(children) {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{name}: {said}");
+    }
+    let list = home.json(&["vm", "list"]);
+    let mut addresses = std::collections::BTreeSet::new();
+    for vm in list.as_array().unwrap() {
+        assert_eq!(vm["state"], "running", "{vm}");
+        let (name, ip) = (vm["name"].as_str().unwrap(), vm["ip"].as_str().unwrap());
+        addresses.insert(ip.to_owned());
+        assert!(shell(&format!("resolvectl query {name}.vm")).contains(ip));
+    }
+    assert_eq!(addresses.len(), 10);
+    let mut args = vec!["vm", "delete", "-f"];
+    args.extend(names.iter().map(String::as_str));
+    home.ok(&args);
+    finish(home, &before);
+}

@@ -1,0 +1,45 @@
+//! The live smoke: create, agent, names, NAT, stop and start, delete, nothing left; with evidence.
+
+use serde_json::{Value, json};
+
+use crate::jail::check_jail;
+use crate::support::{Outside, finish, home, host, id, inside, out, shell, show};
+
+fn json_of(script: &str) -> Value {
+    let text = shell(script);
+    serde_json::from_str(&text).unwrap_or(json!(text))
+}
+
+#[test]
+fn verify_from_create_to_nothing_left() {
+    let before = host();
+    let home = home("");
+    let outside = Outside::new();
+    home.ok(&["vm", "create", "--name", "web"]);
+    let health = home.json(&["vm", "health", "web"]);
+    assert_eq!(health["agent"], "ok", "{health}");
+    let ip = show(&home, "web")["ip"].as_str().unwrap().to_owned();
+    let resolved = shell("resolvectl query web.vm");
+    assert!(resolved.contains(&ip), "{resolved}");
+    assert_eq!(inside(&home, "web", "curl -s http://198.51.100.1/"), "outside");
+    inside(&home, "web", "echo kept >/root/kept");
+    home.wait_booted("web");
+    home.ok(&["vm", "stop", "--timeout", "120", "web"]);
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(inside(&home, "web", "cat /root/kept"), "kept");
+    let (_, proc) = check_jail(&home, "web");
+    let vm = id(&home, "web");
+    let evidence = json!({
+        "vm": show(&home, "web"),
+        "proc": proc,
+        "dmsetup": shell(&format!("dmsetup table banger-{vm}-root; dmsetup status banger-{vm}-root")),
+        "losetup": json_of("losetup -J"),
+        "nft": json_of("nft -j list ruleset"),
+        "resolvectl": {"query": resolved, "dns": shell("resolvectl dns br-fc"), "domain": shell("resolvectl domain br-fc")},
+        "links": json_of("ip -j -d link"),
+    });
+    std::fs::write(out("evidence.json"), format!("{evidence:#}\n")).unwrap();
+    home.ok(&["vm", "delete", "-f", "web"]);
+    drop(outside);
+    finish(home, &before);
+}
