@@ -1,5 +1,5 @@
 # Thin: each verb calls a script or cargo.
-.PHONY: quickstart build test bench
+.PHONY: quickstart build test verify bench
 
 # Installs what is missing, builds, and boots a first VM.
 quickstart:
@@ -9,11 +9,16 @@ quickstart:
 
 build:
 	scripts/setup.sh build
-	cargo build --release --package banger --package bangerd --package banger-shim
+	cargo build --release --package banger --package bangerd --package banger-shim --package banger-root
 	cargo xtask agent
 
 test:
 	scripts/test.sh
+
+# A live smoke with Firecracker in the lab: from create to nothing left.
+verify:
+	scripts/setup.sh test
+	cargo xtask lab verify
 
 bench:
 	scripts/setup.sh run

@@ -9,8 +9,18 @@ use std::os::unix::process::ExitStatusExt;
 use banger_testkit::Home;
 
 const CREATE: [&str; 5] = ["vm_folder", "root_disk", "work_disk", "vmm_home", "identity"];
-const START: [&str; 8] =
-    ["attach_disks", "network", "run_folder", "shim", "launch", "boot", "agent", "ready"];
+const START: [&str; 10] = [
+    "attach_disks",
+    "network",
+    "forwarder",
+    "forwards",
+    "run_folder",
+    "shim",
+    "launch",
+    "boot",
+    "agent",
+    "ready",
+];
 
 /// What is true when the daemon has aborted there and another has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

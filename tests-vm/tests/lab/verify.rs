@@ -10,23 +10,32 @@ fn json_of(script: &str) -> Value {
     serde_json::from_str(&text).unwrap_or(json!(text))
 }
 
+fn done(stage: &str) {
+    println!("[verify] {stage}");
+}
+
 #[test]
 fn verify_from_create_to_nothing_left() {
     let before = host();
     let home = home("");
     let outside = Outside::new();
     home.ok(&["vm", "create", "--name", "web"]);
+    done("create");
     let health = home.json(&["vm", "health", "web"]);
     assert_eq!(health["agent"], "ok", "{health}");
+    done("agent");
     let ip = show(&home, "web")["ip"].as_str().unwrap().to_owned();
     let resolved = shell("resolvectl query web.vm");
     assert!(resolved.contains(&ip), "{resolved}");
+    done("names");
     assert_eq!(inside(&home, "web", "curl -s http://198.51.100.1/"), "outside");
+    done("nat");
     inside(&home, "web", "echo kept >/root/kept");
     home.wait_booted("web");
     home.ok(&["vm", "stop", "--timeout", "120", "web"]);
     home.ok(&["vm", "start", "web"]);
     assert_eq!(inside(&home, "web", "cat /root/kept"), "kept");
+    done("stop and start");
     let (_, proc) = check_jail(&home, "web");
     let vm = id(&home, "web");
     let evidence = json!({
@@ -39,7 +48,9 @@ fn verify_from_create_to_nothing_left() {
         "links": json_of("ip -j -d link"),
     });
     std::fs::write(out("evidence.json"), format!("{evidence:#}\n")).unwrap();
+    done("evidence");
     home.ok(&["vm", "delete", "-f", "web"]);
     drop(outside);
     finish(home, &before);
+    done("delete, nothing left");
 }

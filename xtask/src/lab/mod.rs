@@ -71,7 +71,7 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ("test", filters) => lab.test(&options, filters),
-        ("verify", []) => lab.test(&options, &["verify"]),
+        ("verify", []) => lab.verify(&options),
         ("run", [_, ..]) => lab.command(&options, rest, None),
         ("shell", []) => {
             let terminal = Terminal::of_ours().context("`lab shell` needs a terminal")?;
@@ -128,6 +128,23 @@ impl Lab {
         ensure!(counts.passed + counts.failed > 0, "no test has a name with {filters:?} in it");
         println!("{counts}");
         Ok(ended.code.into())
+    }
+
+    /// The live smoke, whose stages the test itself tells.
+    fn verify(&self, options: &Options) -> anyhow::Result<ExitCode> {
+        let code = self.test(options, &["verify"])?;
+        if code == ExitCode::SUCCESS {
+            let evidence = self.folder.join("out/evidence.json");
+            ensure!(evidence.is_file(), "`{}` was not written", evidence.display());
+            println!("evidence: {}\n[verify] ok", evidence.display());
+        } else {
+            let logs = self.folder.join("logs/latest");
+            println!(
+                "logs: {}\n[verify] failed in the stage after the last one above",
+                logs.display()
+            );
+        }
+        Ok(code)
     }
 
     fn command(
