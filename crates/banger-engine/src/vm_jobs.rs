@@ -91,6 +91,7 @@ impl Worker {
             operation: self.op.id.clone(),
             host_boot_id: self.shared.drivers.host.boot_id(),
             lease: None,
+            forwarder: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,
