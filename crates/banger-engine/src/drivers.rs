@@ -155,6 +155,10 @@ pub trait Vmm: Send + Sync {
     async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError>;
     /// Ends shim, companion and VMM, whatever of them there is, and waits until they are gone.
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
+    /// Asks the guest's kernel to shut down where its agent does not answer, if there is a way.
+    async fn press_power(&self, _vm: &VmPlan) -> Result<(), ApiError> {
+        Ok(())
+    }
     /// Resolves when the VMM has ended, with its story.
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
     /// What is there of a run that another daemon started.

@@ -58,6 +58,11 @@ pub struct ShimConfig {
 pub struct Jailed {
     /// Plain name of the file in the run folder that the jailer writes the VMM's process id to.
     pub pid_file: String,
+    /// Plain name of a FIFO in the run folder that the VMM writes its log to; it goes where its
+    /// standard error goes.
+    pub log_fifo: Option<String>,
+    /// The same for its metrics, and where they go.
+    pub metrics_fifo: Option<(String, CappedLog)>,
     /// Plain name of the socket in the run folder that tells that the VMM is ready.
     pub ready_socket: String,
     /// How long both may take together, in milliseconds.
