@@ -104,6 +104,7 @@ fn crash(home: &Home, point: &str, args: &[&str]) {
 /// Host and store do not agree.
 pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)) {
     for (point, after) in forward() {
+        println!("{point}: {after:?}");
         crash(home, &point, &["vm", "create", "--name", "web"]);
         let expected = match after {
             After::Gone => "gone",
@@ -125,6 +126,7 @@ pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)
     }
     home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     for point in stop_points() {
+        println!("{point}");
         home.ok(&["vm", "start", "web"]);
         crash(home, &point, &["vm", "kill", "web"]);
         home.wait(&format!("{point}: stopped"), || home.state("web") == "stopped");

@@ -45,7 +45,10 @@ pub struct Machine {
     )]
     pub work_size: Option<u64>,
     /// Whether it reaches the outside [default: on]
-    #[arg(long, value_name = "on|off", hide_possible_values = true, help_heading = "Machine")]
+    #[arg(
+        long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on",
+        hide_possible_values = true, help_heading = "Machine"
+    )]
     pub nat: Option<Switch>,
     /// Have a port of this host lead to one of the machine, such as 8080:80; repeatable
     ///
