@@ -33,13 +33,20 @@ pub enum After {
     Running,
 }
 
-/// After which crashes the VM is started once more, to see that it works.
+/// How much is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
-    /// After each.
-    Always,
-    /// After those of the last step: where a boot is slow.
-    AtTheEnd,
+pub enum Depth {
+    /// Before and after each step, and each time the VM is started once more to see that it works.
+    Whole,
+    /// After each step, and the VM is started again at the end: where a boot is slow.
+    AfterEachStep,
+}
+
+impl Depth {
+    fn tries(self, point: &str) -> bool {
+        let before = [".before", ".undo_before"].iter().any(|end| point.ends_with(end));
+        self == Self::Whole || !before || point.contains("commit")
+    }
 }
 
 fn points(list: &str, steps: &[&str], whens: &[&str]) -> Vec<String> {
@@ -102,8 +109,11 @@ fn crash(home: &Home, point: &str, args: &[&str]) {
 ///
 /// # Panics
 /// Host and store do not agree.
-pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)) {
+pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)) {
     for (point, after) in forward() {
+        if !depth.tries(&point) {
+            continue;
+        }
         println!("{point}: {after:?}");
         crash(home, &point, &["vm", "create", "--name", "web"]);
         let expected = match after {
@@ -117,7 +127,7 @@ pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)
         }
         check(&point, after);
         if after != After::Gone {
-            if again == Again::Always || point.starts_with("start.ready") {
+            if depth == Depth::Whole || point.starts_with("start.ready") {
                 home.ok(&["vm", "start", "web"]);
             }
             home.ok(&["vm", "delete", "-f", "web"]);
@@ -126,6 +136,9 @@ pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)
     }
     home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     for point in stop_points() {
+        if !depth.tries(&point) {
+            continue;
+        }
         println!("{point}");
         home.ok(&["vm", "start", "web"]);
         crash(home, &point, &["vm", "kill", "web"]);
@@ -137,7 +150,7 @@ pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)
         check(&point, After::Stopped);
     }
     home.ok(&["vm", "delete", "web"]);
-    for point in delete_points() {
+    for point in delete_points().into_iter().filter(|point| depth.tries(point)) {
         home.ok(&["vm", "create", "--name", "web", "--no-start"]);
         crash(home, &point, &["vm", "delete", "web"]);
         // Before the commit nothing has happened, unless the CLI lost its request with the daemon

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use banger_testkit::Home;
-use tests_vm::crash::{After, Again, through_all_points};
+use tests_vm::crash::{After, Depth, through_all_points};
 
 use crate::support::{finish, has_all_parts, home, host, id, inside, is_stopped, shell, show};
 use crate::users::User;
@@ -13,7 +13,7 @@ use crate::users::User;
 fn kill_the_daemon_at_every_point() {
     let before = host();
     let home = home("");
-    through_all_points(&home, Again::AtTheEnd, |point, after| match after {
+    through_all_points(&home, Depth::AfterEachStep, |point, after| match after {
         After::Gone => assert_eq!(host(), before, "{point}"),
         After::Stopped => is_stopped(&id(&home, "web")),
         After::Running => has_all_parts(&id(&home, "web")),
@@ -64,7 +64,11 @@ fn kill_the_helper_at_every_request() {
             .flat_map(|name| ["before", "after"].map(|when| format!("{name}.{when}")))
             .collect()
     };
-    for point in points(&up) {
+    // What is killed before it begins differs only where something waits for it.
+    let before_too = ["spawn.before", "launch.before"];
+    let tried = |point: &String| point.ends_with(".after") || before_too.contains(&point.as_str());
+    for point in points(&up).into_iter().filter(tried) {
+        println!("{point}");
         doom(&point);
         home.run(&["vm", "create", "--name", "web"]);
         assert!(was_reached(), "{point}");
@@ -77,7 +81,9 @@ fn kill_the_helper_at_every_request() {
     home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     home.ok(&["vm", "create", "--name", "other"]);
     let other = show(&home, "other")["boot_id"].clone();
-    for point in points(&["end", "jail_clear", "net_detach", "snapshot_detach"]) {
+    let down = points(&["end", "jail_clear", "net_detach", "snapshot_detach"]);
+    for point in down.into_iter().filter(tried) {
+        println!("{point}");
         home.ok(&["vm", "start", "web"]);
         doom(&point);
         home.run(&["vm", "kill", "web"]);
@@ -102,7 +108,7 @@ fn kill_the_helper_at_every_request() {
     }
     // Killed by the hand of somebody while nothing is asked of it, and restarted as a service.
     shell(
-        "systemctl kill -s KILL banger-root.service || true; systemctl restart banger-root.socket",
+        "systemctl kill --kill-who=main -s KILL banger-root.service || true; systemctl restart banger-root.socket",
     );
     assert_eq!(inside(&home, "other", "echo here"), "here");
     assert_eq!(show(&home, "other")["boot_id"], other);
