@@ -21,8 +21,8 @@ use crate::storage::SnapshotRoot;
 
 /// The helper's socket, as `banger-root install` has systemd open it.
 pub const SOCKET: &str = "/run/banger-root.sock";
-/// How long root may take for one request: a jailer with everything after it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long root may take for one request: it waits for its turn at the network for two minutes.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Carries out what needs root.
 #[derive(Debug, Clone)]

@@ -18,13 +18,15 @@ pub struct Bridge {
     root: Root,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     dns_port: Arc<AtomicU16>,
+    /// Held while the shared parts are looked after beside a start.
+    keeping: Arc<tokio::sync::Mutex<()>>,
     ports: Arc<Forwarding>,
 }
 
 impl Bridge {
     /// Through this way to root; ports are published by `ports`.
     pub fn new(root: Root, dns_port: Arc<AtomicU16>, ports: Forwarding) -> Self {
-        Self { root, dns_port, ports: Arc::new(ports) }
+        Self { root, dns_port, keeping: Arc::default(), ports: Arc::new(ports) }
     }
 }
 
@@ -45,7 +47,12 @@ impl Network for Bridge {
         let applied = if did == Did::Made { Applied::Created } else { Applied::AlreadyThere };
         // Beside the way to ready: the pool is filled again and names are routed.
         let bridge = self.clone();
-        tokio::spawn(async move { bridge.keep().await });
+        tokio::spawn(async move {
+            // One is enough for all that start at the same time; what it misses is seen to soon.
+            if let Ok(_turn) = bridge.keeping.clone().try_lock() {
+                bridge.keep().await;
+            }
+        });
         Ok(Attached { applied, lease: Some(lease(given)) })
     }
 

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use crate::error::{Kind, RootError};
 
-/// A change takes milliseconds; many may wait for theirs.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A change takes milliseconds; many may wait for theirs, on a host that is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -26,7 +26,7 @@ impl Lock {
     /// Takes the lock in the folder, which is made if it is not there.
     ///
     /// # Errors
-    /// mkdir(2), open(2), flock(2); `Busy` after half a minute.
+    /// mkdir(2), open(2), flock(2); `Busy` after two minutes.
     pub fn take(folder: &Path) -> Result<Self, RootError> {
         let path = folder.join("net.lock");
         let failed = |error: &io::Error| RootError::on_path("lock", &path, error);
