@@ -33,6 +33,15 @@ pub enum After {
     Running,
 }
 
+/// After which crashes the VM is started once more, to see that it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// After each.
+    Always,
+    /// After those of the last step: where a boot is slow.
+    AtTheEnd,
+}
+
 fn points(list: &str, steps: &[&str], whens: &[&str]) -> Vec<String> {
     let mut all = Vec::new();
     for step in steps {
@@ -93,8 +102,9 @@ fn crash(home: &Home, point: &str, args: &[&str]) {
 ///
 /// # Panics
 /// Host and store do not agree.
-pub fn through_all_points(home: &Home, check: impl Fn(&str, After)) {
+pub fn through_all_points(home: &Home, again: Again, check: impl Fn(&str, After)) {
     for (point, after) in forward() {
+        println!("{point}: {after:?}");
         crash(home, &point, &["vm", "create", "--name", "web"]);
         let expected = match after {
             After::Gone => "gone",
@@ -107,13 +117,16 @@ pub fn through_all_points(home: &Home, check: impl Fn(&str, After)) {
         }
         check(&point, after);
         if after != After::Gone {
-            home.ok(&["vm", "start", "web"]);
+            if again == Again::Always || point.starts_with("start.ready") {
+                home.ok(&["vm", "start", "web"]);
+            }
             home.ok(&["vm", "delete", "-f", "web"]);
         }
         assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
     }
     home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     for point in stop_points() {
+        println!("{point}");
         home.ok(&["vm", "start", "web"]);
         crash(home, &point, &["vm", "kill", "web"]);
         home.wait(&format!("{point}: stopped"), || home.state("web") == "stopped");

@@ -1,7 +1,9 @@
 //! Commands in a real guest: streams, exit codes, signals, terminals, much data.
 
 use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::Duration;
 
 use banger_testkit::{Home, kill};
 
@@ -67,6 +69,49 @@ fn a_running_vm_takes_commands() {
     kill(child.id(), "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
     home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+/// A port of the loopback address that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What the guest's sshd says first, through a published port.
+fn greeting(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut said = [0; 8];
+    stream.read_exact(&mut said).unwrap();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn published_ports_lead_to_the_guest() {
+    let home = Home::new();
+    let (open, cut) = (free_port(), free_port());
+    let publish = |port: u16| format!("{port}:22");
+    home.ok(&["vm", "create", "--name", "web", "-p", &publish(open)]);
+    // Of a guest that reaches nothing the ports are reached all the same.
+    home.ok(&["vm", "create", "--name", "cut", "--nat", "off", "-p", &publish(cut)]);
+    for (vm, port) in [("web", open), ("cut", cut)] {
+        home.wait_booted(vm);
+        assert_eq!(greeting(port), "SSH-2.0-", "{vm}");
+        let show = home.json(&["vm", "show", vm]);
+        assert_eq!(show["publish"][0]["host_port"], port, "{show:#}");
+    }
+    home.kill_daemon();
+    assert_eq!(greeting(open), "SSH-2.0-", "without the daemon");
+
+    let run = home.run(&["vm", "create", "--name", "late", "-p", &publish(open)]);
+    assert_eq!(run.code, 4, "{}", run.err);
+    let text = format!("port `127.0.0.1:{open}` of this host is taken");
+    assert!(run.err.contains(&text) && run.err.contains("hint: "), "{}", run.err);
+    assert_eq!(home.json(&["vm", "show", "late"])["state"], "stopped");
+
+    home.ok(&["vm", "stop", "web"]);
+    assert!(TcpStream::connect(("127.0.0.1", open)).is_err(), "a stopped VM publishes nothing");
+    home.ok(&["vm", "delete", "-f", "web", "cut", "late"]);
     home.finish();
 }
 

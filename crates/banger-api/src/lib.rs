@@ -13,6 +13,7 @@ pub mod limits;
 pub mod names;
 pub mod operation;
 pub mod paths;
+pub mod publish;
 pub mod reference;
 pub mod routes;
 pub mod session;

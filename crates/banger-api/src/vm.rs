@@ -6,6 +6,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::ids::{ImageId, KernelId, OpId, VmId};
 use crate::limits;
 use crate::names::VmName;
+use crate::publish::{self, PortForward};
 
 /// State of a VM as everybody sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -124,6 +125,9 @@ pub struct CreateVm {
     /// Whether the guest reaches the outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<bool>,
+    /// Ports of the host that lead to the guest; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<PortForward>,
     /// Whether it outlives its maker.
     #[serde(default)]
     pub lifetime: Lifetime,
@@ -156,6 +160,7 @@ impl CreateVm {
         if let Some(bytes) = self.work_bytes {
             limits::check_disk("work disk", bytes).map_err(|e| bad(&e))?;
         }
+        publish::check(&self.publish).map_err(|e| bad(&e))?;
         if self.no_start && self.lifetime != Lifetime::Keep {
             return Err(ApiError::new(
                 ErrorCode::BadRequest,
@@ -278,6 +283,9 @@ pub struct VmDetails {
     pub image_id: ImageId,
     /// Kernel it boots.
     pub kernel_id: KernelId,
+    /// Ports of the host that lead to the guest while it runs.
+    #[serde(default)]
+    pub publish: Vec<PortForward>,
     /// Whether it outlives its maker.
     pub lifetime: Lifetime,
     /// What could not be undone, where it is broken.

@@ -159,6 +159,7 @@ impl Engine {
             root_bytes,
             work_bytes: request.work_bytes.unwrap_or(self.defaults.work_bytes),
             nat: request.nat.unwrap_or(true),
+            publish: request.publish,
             drivers: chosen,
             lifetime: request.lifetime,
             machine_id: format!("{high:016x}{low:016x}"),

@@ -107,6 +107,14 @@ pub trait Network: Send + Sync {
     async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError>;
     /// Removes it.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Starts what forwards the published ports, where that takes a process; it waits at its gate.
+    async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError>;
+    /// Opens the gate: from here on the published ports are listened on, all or none of them.
+    async fn publish(&self, vm: &VmPlan, lease: Option<&Lease>) -> Result<Applied, ApiError>;
+    /// Ends forwarding, and waits until the process is gone.
+    async fn unpublish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
+    /// Whether the published ports of a run that another daemon began are still forwarded.
+    async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool;
     /// Puts right what all VMs on it share, where somebody else changed it. Called now and then
     /// while one of them runs.
     async fn keep(&self) {}
@@ -147,6 +155,10 @@ pub trait Vmm: Send + Sync {
     async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError>;
     /// Ends shim, companion and VMM, whatever of them there is, and waits until they are gone.
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
+    /// Asks the guest's kernel to shut down where its agent does not answer, if there is a way.
+    async fn press_power(&self, _vm: &VmPlan) -> Result<(), ApiError> {
+        Ok(())
+    }
     /// Resolves when the VMM has ended, with its story.
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
     /// What is there of a run that another daemon started.

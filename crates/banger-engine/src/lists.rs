@@ -43,6 +43,8 @@ pub enum Fact {
     None(Applied),
     /// What the guest was given on its network.
     Network(Attached),
+    /// What will forward the published ports, where that is a process.
+    Forwarder(Option<ProcRef>),
     /// The shim's identity.
     Shim(ProcRef),
     /// The VMM's process id.
@@ -107,6 +109,19 @@ pub const START: &[Step] = &[
     step!(Network, ATTACH_NETWORK,
         apply: |c| c.drivers.network(&c.vm)?.attach(&c.vm).await.map(Fact::Network),
         undo: |c| c.drivers.network(&c.vm)?.detach(&c.vm).await),
+    step!(Forwarder, ATTACH_NETWORK,
+    apply: |c| c.drivers.network(&c.vm)?.forwarder(&c.vm).await.map(Fact::Forwarder),
+    undo: |c| match &c.run {
+        Some(run) => c.drivers.network(&c.vm)?.unpublish(&c.vm, run).await,
+        None => Ok(Undone::WasAbsent),
+    }),
+    // As with the shim below, the gate opens when the process is on record, and what it listens on
+    // ends with it. It is early: a port that is taken should not cost a boot.
+    step!(Forwards, ATTACH_NETWORK,
+        apply: |c| {
+            c.drivers.network(&c.vm)?.publish(&c.vm, c.run()?.lease.as_ref()).await.map(Fact::None)
+        },
+        undo: |_c| Ok(Undone::WasAbsent)),
     step!(RunFolder, LAUNCH_VMM,
         apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.clear(&c.vm).await),

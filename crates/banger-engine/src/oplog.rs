@@ -24,6 +24,10 @@ pub enum StepName {
     AttachDisks,
     /// start: its network.
     Network,
+    /// start: what forwards its published ports, waiting at its gate.
+    Forwarder,
+    /// start: its published ports, listened on.
+    Forwards,
     /// start: run folder, with the socket that the guest will say hello on.
     RunFolder,
     /// start: the shim, waiting at its gate.
@@ -49,6 +53,8 @@ impl StepName {
             Self::Identity => "identity",
             Self::AttachDisks => "attach_disks",
             Self::Network => "network",
+            Self::Forwarder => "forwarder",
+            Self::Forwards => "forwards",
             Self::RunFolder => "run_folder",
             Self::Shim => "shim",
             Self::Launch => "launch",

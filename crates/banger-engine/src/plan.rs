@@ -5,6 +5,7 @@
 
 use core::net::Ipv4Addr;
 
+use banger_api::publish::PortForward;
 use banger_api::vm::Lifetime;
 use banger_api::{ImageId, KernelId, OpId, VmId, VmName};
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,9 @@ pub struct VmPlan {
     pub work_bytes: u64,
     /// Whether the guest reaches the outside.
     pub nat: bool,
+    /// Ports of the host that lead to the guest.
+    #[serde(default)]
+    pub publish: Vec<PortForward>,
     /// Drivers.
     pub drivers: DriverPlan,
     /// Whether it outlives its maker.
@@ -100,6 +104,9 @@ pub struct RunPlan {
     /// What the guest was given on its network, once it is known.
     #[serde(default)]
     pub lease: Option<Lease>,
+    /// What forwards its published ports, once it is known and where there is such a process.
+    #[serde(default)]
+    pub forwarder: Option<ProcRef>,
     /// The shim, once it is known.
     pub shim: Option<ProcRef>,
     /// The VMM's process id, once it is known.
@@ -150,6 +157,7 @@ pub(crate) mod tests {
             root_bytes: 8 << 30,
             work_bytes: 8 << 30,
             nat: true,
+            publish: Vec::new(),
             drivers: DriverPlan {
                 vmm: chosen("sim"),
                 storage: chosen("sim"),

@@ -3,9 +3,10 @@
 use banger_api::ApiError;
 use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause};
 
-use crate::record::Fate;
+use crate::record::{Fate, VmRecord};
 use crate::recovery::Action;
 use crate::runner::Worker;
+use crate::store::Durability;
 
 impl Worker {
     /// Carries out a recovery action.
@@ -34,6 +35,7 @@ impl Worker {
                 }
                 self.watch_exit();
                 self.check_boot_id().await;
+                self.publish_again().await;
                 Ok(Fate::Lives)
             }
             Action::EndRun(ending) => self.run_over(ending).await,
@@ -42,6 +44,37 @@ impl Worker {
                 self.stop(DEFAULT_GRACE_MS).await
             }
             Action::FinishDelete => self.delete().await,
+        }
+    }
+
+    /// Forwards the published ports again where what did so is gone. A VM without them is better
+    /// than no VM, so a failure is only told.
+    async fn publish_again(&mut self) {
+        let vm = self.record.plan.clone();
+        let Some(run) = self.record.run.clone() else { return };
+        let Ok(network) = self.shared.drivers.network(&vm) else { return };
+        if network.publishes(&vm, &run).await {
+            return;
+        }
+        let again = async {
+            network.unpublish(&vm, &run).await?;
+            let forwarder = network.forwarder(&vm).await?;
+            // On record before its gate opens, as in a start.
+            let known = |record: &mut VmRecord| {
+                if let Some(run) = &mut record.run {
+                    run.forwarder = forwarder;
+                }
+                Ok(())
+            };
+            self.decide(Durability::Process, known).await?;
+            network.publish(&vm, run.lease.as_ref()).await
+        };
+        match again.await {
+            Ok(_) => tracing::info!(vm = %vm.id, "its ports are published again"),
+            Err(error) => {
+                let causes = &error.causes;
+                tracing::error!(vm = %vm.id, error = %error, ?causes, "its ports are lost");
+            }
         }
     }
 

@@ -263,9 +263,9 @@ impl Worker {
 
     /// Notes the success of a step and keeps what it found out.
     fn remember(&mut self, step: StepName, fact: Fact) -> Result<(), ApiError> {
-        let mut detail = String::new();
-        let mut changed = true;
+        let (mut detail, mut changed) = (String::new(), true);
         match (&fact, &mut self.record.run) {
+            (Fact::Forwarder(forwarder), Some(run)) => run.forwarder = *forwarder,
             (Fact::Shim(shim), Some(run)) => run.shim = Some(*shim),
             (Fact::Vmm(pid), Some(run)) => run.vmm_pid = Some(*pid),
             (Fact::BootId(boot_id), Some(run)) => run.boot_id = Some(boot_id.clone()),
@@ -278,7 +278,7 @@ impl Worker {
                 run.lease = attached.lease.clone();
             }
             (Fact::Ready(_), _) => changed = false,
-            (Fact::Network(_) | Fact::Shim(_) | Fact::Vmm(_) | Fact::BootId(_), None) => {
+            (_, None) => {
                 return Err(ApiError::new(ErrorCode::Internal, "a fact about no run"));
             }
         }
@@ -369,11 +369,9 @@ impl Worker {
                     self.log_undo(step.name, StepEventKind::Undone, format!("{undone:?}"));
                 }
                 Err(error) => {
-                    let mut text = format!("{}: {}", step.name.as_str(), error.message);
-                    for cause in &error.causes {
-                        text.push_str(": ");
-                        text.push_str(cause);
-                    }
+                    let mut words = vec![step.name.as_str().to_owned(), error.message];
+                    words.extend(error.causes);
+                    let text = words.join(": ");
                     tracing::error!(op = %self.op.id, vm = %self.record.plan.id, "undo: {text}");
                     self.log_undo(step.name, StepEventKind::UndoFailed, text.clone());
                     problems.push(text);

@@ -65,6 +65,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         paths,
         image_id: plan.boot.image.clone(),
         kernel_id: plan.boot.kernel.clone(),
+        publish: plan.publish.clone(),
         lifetime: plan.lifetime,
         problems: record.problems.clone(),
         generation: record.generation,

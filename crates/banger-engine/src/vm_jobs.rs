@@ -91,6 +91,7 @@ impl Worker {
             operation: self.op.id.clone(),
             host_boot_id: self.shared.drivers.host.boot_id(),
             lease: None,
+            forwarder: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,
@@ -188,11 +189,17 @@ impl Worker {
         self.stages.enter(stage::SHUTDOWN);
         let guest = self.shared.drivers.guest.clone();
         let vm = self.record.plan.clone();
+        let vmm = self.shared.drivers.vmm(&vm);
         let mut exit = self.exit.clone();
         let mut hurry = self.hurry.clone();
         let ask = async {
             while let Err(error) = guest.power_off(&vm).await {
                 tracing::warn!(vm = %vm.id, error = %error, "not reached, asking again");
+                if let Ok(vmm) = &vmm
+                    && let Err(error) = vmm.press_power(&vm).await
+                {
+                    tracing::warn!(vm = %vm.id, error = %error, "the VMM did not ask it either");
+                }
                 tokio::time::sleep(ASK_AGAIN).await;
             }
             std::future::pending::<()>().await;

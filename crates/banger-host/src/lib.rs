@@ -4,6 +4,7 @@ mod advice;
 mod doctor;
 pub mod ext4;
 mod failure;
+mod gate;
 pub mod guest;
 pub mod host;
 pub mod images;
@@ -40,6 +41,8 @@ pub struct HostConfig {
     pub layout: Layout,
     /// The shim.
     pub shim: PathBuf,
+    /// What forwards published ports.
+    pub forward: PathBuf,
     /// The static guest agent.
     pub agent: PathBuf,
     /// QEMU, where it is configured; otherwise it is looked for.
@@ -152,7 +155,8 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
             file_storage(storage::RootFrom::Snapshot(root))
         }),
     ]);
-    let bridge = network::Bridge::new(config.root.clone(), config.dns_port.clone());
+    let ports = network::Forwarding::new(config.forward.clone(), layout.clone());
+    let bridge = network::Bridge::new(config.root.clone(), config.dns_port.clone(), ports);
     let network: BTreeMap<String, Arc<dyn Network>> = BTreeMap::from([
         ("bridge".into(), Arc::new(bridge) as Arc<dyn Network>),
         ("user".into(), Arc::new(network::UserNetwork)),

@@ -19,6 +19,7 @@ pub fn plan(id: &str, name: &str) -> VmPlan {
         root_bytes: 64 << 20,
         work_bytes: 64 << 20,
         nat: true,
+        publish: Vec::new(),
         drivers: DriverPlan {
             vmm: chosen("qemu"),
             storage: chosen("overlay"),

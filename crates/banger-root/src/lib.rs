@@ -1,9 +1,9 @@
 //! What only root can do, as a closed list of requests.
 //!
 //! The same code runs in the small program `banger-root`, which an ordinary user's daemon asks over
-//! a socket, and within a daemon that is root itself. Every request names a VM by its id and nothing
+//! a socket, and within a daemon that is root itself. A request names a VM by its id and nothing
 //! else of the host: paths, interfaces, devices and uids derive from the id here. No shell is run,
-//! no configuration of a user is read, no link is followed.
+//! no configuration of a user is read, no link is followed. docs/threat-model.md lists them all.
 
 pub mod disks;
 pub mod error;

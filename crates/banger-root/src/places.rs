@@ -77,6 +77,11 @@ impl Places {
         self.logs(id).join("vmm.log")
     }
 
+    /// What the VMM counted, one JSON document a line.
+    pub fn metrics_log(&self, id: &Id) -> PathBuf {
+        self.logs(id).join("metrics.json")
+    }
+
     /// What its shim leaves: root's alone.
     pub fn shim(&self, id: &Id) -> PathBuf {
         self.vm(id).join("shim")

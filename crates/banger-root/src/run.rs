@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Kind, RootError};
 use crate::id::Id;
-use crate::jail::{self, API};
+use crate::jail::{self, API, LOG, METRICS};
 use crate::places::{CGROUP, Places};
 use crate::programs::Programs;
 use crate::words::{Alive, Did, Launch, RunFacts};
@@ -219,6 +219,8 @@ pub fn config(
         qmp_fd: None,
         jailed: Some(Jailed {
             pid_file: format!("{}.pid", programs.vmm_name()?),
+            log_fifo: Some(LOG.into()),
+            metrics_fifo: Some((METRICS.into(), log(places.metrics_log(vm)))),
             ready_socket: API.into(),
             ready_timeout_ms: READY_TIMEOUT_MS,
         }),

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use banger_shim::{ExitStory, Proc, ShimState};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::Id;
 
@@ -51,6 +51,7 @@ pub struct Lease {
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Who is there.
+    #[serde(deserialize_with = "nothing_else")]
     Hello,
     /// Makes root's folder of a VM; from now on the VM belongs to the asking user.
     Make {
@@ -75,6 +76,7 @@ pub enum Request {
         vm: Id,
     },
     /// Puts back rules that somebody else removed, and fills the pool of TAPs.
+    #[serde(deserialize_with = "nothing_else")]
     NetEnsure,
     /// Has systemd-resolved ask a resolver on the host's loopback for names of VMs.
     RouteDns {
@@ -82,6 +84,7 @@ pub enum Request {
         port: u16,
     },
     /// Takes that back.
+    #[serde(deserialize_with = "nothing_else")]
     UnrouteDns,
     /// Makes a copy-on-write device. Descriptors: the image for reading, the layer for writing.
     SnapshotAttach {
@@ -136,8 +139,10 @@ pub enum Request {
         vm: Id,
     },
     /// Whether VMs can be started: programs and their versions.
+    #[serde(deserialize_with = "nothing_else")]
     Ready,
     /// What the host has and lacks.
+    #[serde(deserialize_with = "nothing_else")]
     Findings,
 }
 
@@ -147,6 +152,14 @@ impl Request {
         let tagged = serde_json::to_value(self).unwrap_or_default();
         tagged["request"].as_str().unwrap_or_default().to_owned()
     }
+}
+
+/// What stands beside the word of a request without fields: serde would take anything there.
+fn nothing_else<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    Nothing::deserialize(deserializer).map(|Nothing {}| ())
 }
 
 /// A block device of a VM, in the order in which the guest sees them.

@@ -1,4 +1,4 @@
-//! What daemon and shim say to each other.
+//! What the daemon and its two small programs say to each other: the shim, and `banger-forward`.
 //!
 //! The daemon starts `banger-shim` in a VM's run folder, standard input being the gate and
 //! standard output the status pipe. The shim starts nothing until one line of JSON, a
@@ -9,6 +9,10 @@
 //!
 //! The run folder may belong to the children's uid, so the shim keeps nothing of its own there: its
 //! two files are in a folder that they cannot write to, and so should the logs be.
+
+mod forward;
+
+pub use forward::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS, MAX_FORWARD_CONFIG};
 
 use banger_sys::proc::ProcId;
 use serde::{Deserialize, Serialize};
@@ -47,13 +51,18 @@ pub struct ShimConfig {
 }
 
 /// A VMM that a jailer starts: Firecracker's docs/jailer.md. It says nothing of what its guest did
-/// last, and stays when the guest powers off, so both are taken from what the guest's kernel says on
-/// the console.
+/// last, and stays when the guest powers off, so both are taken from what the guest's kernel says
+/// on the console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jailed {
     /// Plain name of the file in the run folder that the jailer writes the VMM's process id to.
     pub pid_file: String,
+    /// Plain name of a FIFO in the run folder that the VMM writes its log to; it goes where its
+    /// standard error goes.
+    pub log_fifo: Option<String>,
+    /// The same for its metrics, and where they go.
+    pub metrics_fifo: Option<(String, CappedLog)>,
     /// Plain name of the socket in the run folder that tells that the VMM is ready.
     pub ready_socket: String,
     /// How long both may take together, in milliseconds.

@@ -35,6 +35,8 @@ pub struct Shim {
     pub console: Output,
     /// The VMM's standard error, and all the companion says.
     pub log: Output,
+    /// The VMM's metrics, where it writes any.
+    pub metrics: Option<Output>,
     /// What QMP said.
     pub qmp: Option<Qmp>,
     /// Set once the end is decided on.
@@ -61,10 +63,31 @@ impl Shim {
             Output::new(log, config.reader).map_err(|error| at(&log.path, error))
         };
         let (mut console, console_end) = open(&config.console)?;
-        let (log, log_end) = open(&config.vmm_log)?;
+        let (mut log, log_end) = open(&config.vmm_log)?;
+        let mut metrics = None;
+        if let Some(jailed) = &config.jailed {
+            let fifo = |name: &str, error: io::Error| failed("logs", format!("`{name}`: {error}"));
+            if let Some(name) = &jailed.log_fifo {
+                log.hear_fifo(name).map_err(|error| fifo(name, error))?;
+            }
+            if let Some((name, file)) = &jailed.metrics_fifo {
+                let heard = Output::of_fifo(name, file, config.reader);
+                metrics = Some(heard.map_err(|error| fifo(name, error))?);
+            }
+        }
         console.last_words = config.jailed.as_ref().map(|_| LastWords::default());
         let (companion, vmm) = (Life::NotStarted, Life::NotStarted);
-        let shim = Self { config, signals, companion, vmm, console, log, qmp: None, ending: false };
+        let shim = Self {
+            config,
+            signals,
+            companion,
+            vmm,
+            console,
+            log,
+            metrics,
+            qmp: None,
+            ending: false,
+        };
         Ok((shim, Ends { console: console_end, log: log_end }))
     }
 
@@ -112,6 +135,7 @@ impl Shim {
         adopted::end_all();
         self.console.pass_on();
         self.log.pass_on();
+        self.metrics.iter_mut().for_each(Output::pass_on);
         let said = self.qmp.as_mut().and_then(|qmp| {
             qmp.read();
             qmp.guest

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::adopted;
+use crate::output::Output;
 use crate::qmp::Qmp;
 use crate::shim::Shim;
 
@@ -38,6 +39,7 @@ enum Source {
     Signals,
     Console,
     Log,
+    Metrics,
     Qmp,
     Folder,
 }
@@ -57,6 +59,7 @@ impl Shim {
                 match source {
                     Source::Console => self.console.pass_on(),
                     Source::Log => self.log.pass_on(),
+                    Source::Metrics => self.metrics.iter_mut().for_each(Output::pass_on),
                     Source::Qmp => self.qmp.iter_mut().for_each(Qmp::read),
                     Source::Signals => asked = self.read_signals()?,
                     Source::Vmm | Source::Companion | Source::Folder => {}
@@ -93,18 +96,21 @@ impl Shim {
         folder: Option<BorrowedFd<'_>>,
         deadline: Option<Instant>,
     ) -> io::Result<Vec<Source>> {
+        let metrics = self.metrics.iter().flat_map(Output::sources);
         let sources = [
             (Source::Vmm, self.vmm.pidfd()),
             (Source::Companion, self.companion.pidfd()),
             (Source::Signals, Some(self.signals.as_fd())),
-            (Source::Console, self.console.source()),
-            (Source::Log, self.log.source()),
             (Source::Qmp, self.qmp.as_ref().and_then(Qmp::source)),
             (Source::Folder, folder),
         ];
         let (names, mut fds): (Vec<Source>, Vec<PollFd<'_>>) = sources
             .into_iter()
-            .filter_map(|(name, fd)| Some((name, PollFd::from_borrowed_fd(fd?, PollFlags::IN))))
+            .filter_map(|(name, fd)| Some((name, fd?)))
+            .chain(self.console.sources().map(|fd| (Source::Console, fd)))
+            .chain(self.log.sources().map(|fd| (Source::Log, fd)))
+            .chain(metrics.map(|fd| (Source::Metrics, fd)))
+            .map(|(name, fd)| (name, PollFd::from_borrowed_fd(fd, PollFlags::IN)))
             .unzip();
         let left = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -3,6 +3,7 @@
 use banger_api::VmName;
 use banger_api::images::is_ref_name;
 use banger_api::limits::{self, VmDefaults};
+use banger_api::publish::{BadPublish, PortForward};
 use banger_api::size::{MIB, human_size, parse_size};
 use banger_api::vm::{CreateVm, MAX_GRACE_MS};
 use clap::{Args, ValueEnum};
@@ -44,8 +45,20 @@ pub struct Machine {
     )]
     pub work_size: Option<u64>,
     /// Whether it reaches the outside [default: on]
-    #[arg(long, value_name = "on|off", hide_possible_values = true, help_heading = "Machine")]
+    #[arg(
+        long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on",
+        hide_possible_values = true, help_heading = "Machine"
+    )]
     pub nat: Option<Switch>,
+    /// Have a port of this host lead to one of the machine, such as 8080:80; repeatable
+    ///
+    /// Only this host reaches it, unless an address of this host is given to listen on: 0.0.0.0
+    /// for all of them, IPv6 in brackets.
+    #[arg(
+        short, long, value_name = "[ADDR:]HOST:GUEST", value_parser = published,
+        allow_hyphen_values = true, help_heading = "Machine"
+    )]
+    pub publish: Vec<PortForward>,
 }
 
 /// On or off.
@@ -69,6 +82,7 @@ impl Machine {
             root_bytes: self.disk_size,
             work_bytes: self.work_size,
             nat: self.nat.map(|switch| switch == Switch::On),
+            publish: self.publish.clone(),
             ..CreateVm::default()
         }
     }
@@ -85,6 +99,14 @@ pub fn reference(text: &str) -> Result<String, String> {
     }
     Err("a name has a-z, 0-9, dots, underscores and hyphens, and begins with a letter or digit"
         .to_owned())
+}
+
+fn published(text: &str) -> Result<PortForward, String> {
+    text.parse().map_err(|bad: BadPublish| match bad {
+        // clap shows what was written itself.
+        BadPublish::Text { problem, .. } => problem.to_owned(),
+        bad => bad.to_string(),
+    })
 }
 
 fn vcpus(text: &str) -> Result<u32, String> {

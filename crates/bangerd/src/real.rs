@@ -77,6 +77,7 @@ pub fn open(
                 cache: paths.cache.clone(),
             },
             shim,
+            forward: part(&beside, "banger-forward", "banger-forward")?,
             agent: part(&beside, "guest/banger-agent", "banger-agent")?,
             qemu_bin: config.qemu_bin.clone(),
             vhost_device_vsock_bin: config.vhost_device_vsock_bin.clone(),

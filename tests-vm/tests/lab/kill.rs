@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use banger_testkit::Home;
-use tests_vm::crash::{After, through_all_points};
+use tests_vm::crash::{After, Again, through_all_points};
 
 use crate::support::{finish, has_all_parts, home, host, id, inside, is_stopped, shell, show};
 use crate::users::User;
@@ -13,7 +13,7 @@ use crate::users::User;
 fn kill_the_daemon_at_every_point() {
     let before = host();
     let home = home("");
-    through_all_points(&home, |point, after| match after {
+    through_all_points(&home, Again::AtTheEnd, |point, after| match after {
         After::Gone => assert_eq!(host(), before, "{point}"),
         After::Stopped => is_stopped(&id(&home, "web")),
         After::Running => has_all_parts(&id(&home, "web")),

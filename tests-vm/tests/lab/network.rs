@@ -18,8 +18,6 @@ fn network_what_a_guest_reaches_and_what_never() {
     let _outside = Outside::new();
     home.ok(&["vm", "create", "--name", "one"]);
     home.ok(&["vm", "create", "--name", "two", "--nat", "off"]);
-    home.wait_booted("one");
-    home.wait_booted("two");
     let address = |vm: &str| show(&home, vm)["ip"].as_str().unwrap().to_owned();
     let (one, two) = (address("one"), address("two"));
 

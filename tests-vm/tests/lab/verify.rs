@@ -22,7 +22,7 @@ fn verify_from_create_to_nothing_left() {
     home.ok(&["vm", "create", "--name", "web"]);
     done("create");
     let health = home.json(&["vm", "health", "web"]);
-    assert_eq!(health["agent"], "ok", "{health}");
+    assert_eq!(health[0]["agent"], "ok", "{health}");
     done("agent");
     let ip = show(&home, "web")["ip"].as_str().unwrap().to_owned();
     let resolved = shell("resolvectl query web.vm");

@@ -21,12 +21,14 @@ const USAGE: &str = "usage: cargo xtask lab <command>
   build                    make the lab's disk and fetch Firecracker, if that was not done yet
   test [OPTIONS] [FILTER…] run the tests of tests-vm/tests/lab in the lab
   verify [OPTIONS]         the tests whose names have `verify` in them
+  bench [OPTIONS]          create-to-ready against Firecracker by hand, with release programs
   run [OPTIONS] -- CMD…    run a command in the lab, as root
   shell [OPTIONS]          a root shell in the lab
 
 options:
   --timeout-min N          end the lab after that many minutes (60)
   --with FILE              put another file into the lab's folder of programs (repeatable)
+  --release                build the programs as users get them
   --no-build               take the programs as the last build left them";
 /// How long a lab may run.
 const TIMEOUT_MIN: u64 = 60;
@@ -51,6 +53,8 @@ struct Options<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Build {
     First,
+    /// As users get them.
+    Optimised,
     AsTheyAre,
 }
 
@@ -71,6 +75,10 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ("test", filters) => lab.test(&options, filters),
+        ("bench", []) => {
+            let build = if options.build == Build::First { Build::Optimised } else { options.build };
+            lab.test(&Options { build, ..options }, &["bench"])
+        }
         ("verify", []) => lab.verify(&options),
         ("run", [_, ..]) => lab.command(&options, rest, None),
         ("shell", []) => {
@@ -93,6 +101,7 @@ fn options<'a>(words: &[&'a str]) -> anyhow::Result<Options<'a>> {
     while let Some(word) = words.next() {
         match *word {
             "--no-build" => options.build = Build::AsTheyAre,
+            "--release" => options.build = Build::Optimised,
             "--with" => options.more.push(words.next().context("`--with` needs a file")?),
             "--timeout-min" => {
                 let count = words.next().context("`--timeout-min` needs a number")?;

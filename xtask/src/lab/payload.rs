@@ -40,8 +40,8 @@ pub struct Load<'a> {
 pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
     let debug = root.join("target/debug");
     let list = debug.join("lab-programs.json");
-    if build == Build::First {
-        let built = cargo_build(root)?;
+    if build != Build::AsTheyAre {
+        let built = cargo_build(root, build)?;
         super::super::agent::run(root)?;
         let text: Vec<Value> =
             built.iter().map(|(name, path)| serde_json::json!([name, path])).collect();
@@ -54,13 +54,13 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
         |entry: &Value| Some((entry[0].as_str()?.to_owned(), PathBuf::from(entry[1].as_str()?)));
     let mut programs: Vec<_> = built.iter().filter_map(entry).collect();
     programs.push(("guest/banger-agent".to_owned(), debug.join("guest/banger-agent")));
-    programs.retain(|(_, path)| build == Build::First || path.exists());
+    programs.retain(|(_, path)| build != Build::AsTheyAre || path.exists());
     Ok(Programs(programs))
 }
 
 /// All in one call, so that features are those of one build; the test binary's name has a hash in
 /// it, which only cargo knows.
-fn cargo_build(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf)>> {
     eprintln!("lab: building");
     let mut packages = Vec::new();
     for package in PACKAGES {
@@ -70,6 +70,7 @@ fn cargo_build(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
         .current_dir(root)
         .args(["build", "--quiet", "--bins", "--test", "lab", "--message-format=json"])
         .args(packages)
+        .args((build == Build::Optimised).then_some("--release"))
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::drivers::{
     Applied, Attached, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
 };
-use crate::plan::{Lease, VmPlan};
+use crate::plan::{Lease, ProcRef, RunPlan, VmPlan};
 use world::{Fault, World};
 
 /// Called with the world after each change.
@@ -202,5 +202,39 @@ impl Network for Sim {
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.unmake("network", vm)
+    }
+
+    async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
+        let start_time = {
+            let mut inner = self.inner();
+            inner.world.spawned += 1;
+            inner.world.spawned
+        };
+        self.make_with("forwarder", vm, start_time.to_string())?;
+        Ok(Some(ProcRef { pid: vmm::FIRST_PID, start_time }))
+    }
+
+    async fn publish(&self, vm: &VmPlan, _lease: Option<&Lease>) -> Result<Applied, ApiError> {
+        if self.world().get("forwarder", &vm.id).is_none() {
+            let text = "the simulated forwarder is gone";
+            return Err(ApiError::new(banger_api::ErrorCode::Internal, text));
+        }
+        self.make("forwards", vm)
+    }
+
+    async fn unpublish(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
+        let forwarder = self.unmake("forwarder", vm)?;
+        // What listens ends with the process.
+        let mut inner = self.inner();
+        inner.world.remove("forwards", &vm.id);
+        (self.sink)(&inner.world);
+        Ok(forwarder)
+    }
+
+    async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool {
+        let world = self.world();
+        let known = run.forwarder.map(|forwarder| forwarder.start_time.to_string());
+        world.get("forwards", &vm.id).is_some()
+            && world.get("forwarder", &vm.id) == known.as_deref()
     }
 }

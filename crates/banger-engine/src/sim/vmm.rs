@@ -10,7 +10,7 @@ use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Undone, Vmm};
 use crate::plan::{ProcRef, RunPlan, VmPlan};
 
 /// First process id of simulated processes.
-const FIRST_PID: u32 = 100_000;
+pub(super) const FIRST_PID: u32 = 100_000;
 
 impl Sim {
     fn exit_channel(&self, vm: &VmPlan) -> watch::Sender<Option<ExitStory>> {

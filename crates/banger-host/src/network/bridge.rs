@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::{Lease, VmPlan};
+use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan};
 use banger_root::words::{self, Answer, Did, Nat, Request};
 
+use crate::network::Forwarding;
 use crate::root::{self, Root};
 
 /// The bridge network.
@@ -17,12 +18,13 @@ pub struct Bridge {
     root: Root,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     dns_port: Arc<AtomicU16>,
+    ports: Arc<Forwarding>,
 }
 
 impl Bridge {
-    /// Through this way to root.
-    pub fn new(root: Root, dns_port: Arc<AtomicU16>) -> Self {
-        Self { root, dns_port }
+    /// Through this way to root; ports are published by `ports`.
+    pub fn new(root: Root, dns_port: Arc<AtomicU16>, ports: Forwarding) -> Self {
+        Self { root, dns_port, ports: Arc::new(ports) }
     }
 }
 
@@ -49,6 +51,22 @@ impl Network for Bridge {
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.root.remove(Request::NetDetach { vm: root::id(&vm.id)? }).await
+    }
+
+    async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
+        self.ports.spawn(vm).await
+    }
+
+    async fn publish(&self, vm: &VmPlan, lease: Option<&Lease>) -> Result<Applied, ApiError> {
+        self.ports.open(vm, lease).await
+    }
+
+    async fn unpublish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {
+        self.ports.end(vm, run).await
+    }
+
+    async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool {
+        self.ports.are_alive(vm, run)
     }
 
     async fn keep(&self) {

@@ -5,13 +5,18 @@
 //! off it is cut off (`restrict=on`).
 
 mod bridge;
+mod forward;
+mod listen;
 
 pub use bridge::Bridge;
+pub use forward::Forwarding;
 
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan};
+
+use crate::failure::blocking;
 
 /// Address and prefix length of the guest, as QEMU's user network expects it.
 pub const GUEST_ADDRESS: &str = "10.0.2.15/24";
@@ -20,7 +25,7 @@ pub const GATEWAY: &str = "10.0.2.2";
 /// The resolver QEMU plays; it asks the host's.
 pub const RESOLVER: &str = "10.0.2.3";
 
-/// QEMU's user network.
+/// QEMU's user network. It forwards published ports itself, as its command line says.
 pub struct UserNetwork;
 
 #[async_trait]
@@ -31,5 +36,24 @@ impl Network for UserNetwork {
 
     async fn detach(&self, _vm: &VmPlan) -> Result<Undone, ApiError> {
         Ok(Undone::WasAbsent)
+    }
+
+    async fn forwarder(&self, _vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
+        Ok(None)
+    }
+
+    async fn publish(&self, vm: &VmPlan, _lease: Option<&Lease>) -> Result<Applied, ApiError> {
+        // QEMU would only say that it could not set up a rule.
+        let vm = vm.clone();
+        blocking(move || listen::check_for_qemu(&vm)).await?;
+        Ok(Applied::AlreadyThere)
+    }
+
+    async fn unpublish(&self, _vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
+        Ok(Undone::WasAbsent)
+    }
+
+    async fn publishes(&self, _vm: &VmPlan, _run: &RunPlan) -> bool {
+        true
     }
 }

@@ -20,11 +20,11 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::HostConfig;
 use crate::failure::{blocking, on_path};
+use crate::gate::Gate;
 use crate::guest::{self, Doors, Listeners};
 use crate::layout::{VSOCK, shown};
 use crate::probe;
 use qemu::Accelerator;
-use shim::Gate;
 
 /// Free bytes without which a start is refused: what a boot writes at the least.
 const LEAST_FREE: u64 = 64 << 20;
@@ -216,7 +216,7 @@ impl Vmm for Qemu {
             shim::config(&config, &plan, &files, accelerator)
         })
         .await?;
-        gate.open(vm, &wanted).await
+        shim::open(gate, vm, &wanted).await
     }
 
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {

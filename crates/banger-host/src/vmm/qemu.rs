@@ -112,10 +112,9 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
         disk("image", &[fd::IMAGE], true);
     }
     disk("modules", &[fd::MODULES], true);
-    let restrict = if vm.nat { "off" } else { "on" };
     args.extend([
         "-netdev".to_owned(),
-        format!("user,id=net,restrict={restrict},ipv6=off"),
+        network(vm),
         "-device".to_owned(),
         format!("virtio-net-device,netdev=net,mac={}", vm.mac()),
     ]);
@@ -127,6 +126,16 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned(),
     ]);
     args
+}
+
+/// The user network. What is forwarded is reached also where the guest is cut off.
+fn network(vm: &VmPlan) -> String {
+    let restrict = if vm.nat { "off" } else { "on" };
+    let mut text = format!("user,id=net,restrict={restrict},ipv6=off");
+    for port in &vm.publish {
+        text.push_str(&format!(",hostfwd=tcp:{}-:{}", port.listens_on(), port.guest_port));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -164,6 +173,14 @@ mod tests {
         assert!(joined(&vm, Root::Whole).contains("restrict=off"));
         vm.nat = false;
         assert!(joined(&vm, Root::Whole).contains("restrict=on"));
+    }
+
+    #[test]
+    fn published_ports_are_forwarded_by_qemu() {
+        let mut vm = plan("0123456789ab", "web");
+        vm.publish = ["8080:80", "0.0.0.0:2222:22"].map(|text| text.parse().unwrap()).into();
+        let forwards = "ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:2222-:22 ";
+        assert!(joined(&vm, Root::Whole).contains(forwards));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The daemon's side of the shim: start it, open its gate, end it, find it again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,19 +9,18 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{RunFacts, Undone};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
 use banger_shim::{
-    Access, CappedLog, Child, Companion, EXIT_FILE, PassedFile, Proc, STATE_FILE, ShimConfig,
-    ShimEvent, ShimState, View,
+    Access, CappedLog, Child, Companion, EXIT_FILE, PassedFile, STATE_FILE, ShimConfig, ShimEvent,
+    ShimState, View,
 };
-use banger_sys::proc::ProcId;
-use rustix::process::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use super::qemu::{self, Accelerator, Root, fd};
 use super::{BootFiles, story};
 use crate::HostConfig;
 use crate::failure::{of, on_path};
+use crate::gate::{self, Gate, MAX_STATUS};
 use crate::layout::{VHOST, VSOCK, shown};
+
+pub use crate::gate::{is_alive, wait_gone};
 
 /// Bytes of console and VMM log before they are rotated.
 const LOG_CAP: u64 = 4 << 20;
@@ -32,24 +30,9 @@ const COMPANION_TIMEOUT_MS: u64 = 10_000;
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the shim may take to end both when asked, before it is killed with them.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a killed process may take to be gone.
-const GONE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest status line.
-const MAX_STATUS: u64 = 64 * 1024;
 
 /// Where QEMU's user network learns the host's resolvers.
 const RESOLVER: [&str; 3] = ["/etc/resolv.conf", "/run/systemd/resolve", "/etc/hosts"];
-
-/// A shim that waits for its configuration. Dropping it makes the shim exit.
-pub struct Gate {
-    proc: ProcRef,
-    gate: ChildStdin,
-    status: ChildStdout,
-}
-
-fn proc_id(proc: ProcRef) -> ProcId {
-    ProcId { pid: proc.pid, start_time: proc.start_time }
-}
 
 /// Forgets the state and the story of an earlier run.
 pub fn clear_state(state: &Path) -> Result<(), ApiError> {
@@ -65,68 +48,23 @@ pub fn clear_state(state: &Path) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Starts a shim; it does nothing until [`Gate::open`]. Call within a tokio runtime.
+/// Starts a shim; it does nothing until [`open`]. Call within a tokio runtime.
 pub fn spawn(config: &HostConfig, vm: &VmPlan) -> Result<Gate, ApiError> {
-    let log = config.layout.shim_log(&vm.id);
-    let stderr = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&log)
-        .map_err(|error| on_path("open", &log, &error))?;
-    let mut child = Command::new(&config.shim)
-        .current_dir(config.layout.run(&vm.id))
-        .env_clear()
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(stderr)
-        .spawn()
-        .map_err(|error| on_path("start", &config.shim, &error))?;
-    let pipes = child.stdin.take().zip(child.stdout.take());
-    let named = child.id().and_then(ProcId::of);
-    // The runtime reaps it in the background while this daemon lives, init does afterwards.
-    drop(child);
-    match (pipes, named) {
-        (Some((gate, status)), Some(id)) => {
-            let proc = ProcRef { pid: id.pid, start_time: id.start_time };
-            Ok(Gate { proc, gate, status })
-        }
-        _ => Err(ApiError::new(ErrorCode::Internal, format!("the shim of `{}` is gone", vm.name))),
-    }
+    let layout = &config.layout;
+    gate::spawn(&config.shim, &layout.run(&vm.id), &layout.shim_log(&vm.id))
 }
 
-impl Gate {
-    /// Who waits there.
-    pub fn proc_ref(&self) -> ProcRef {
-        self.proc
-    }
-
-    /// Lets the shim start companion and VMM; returns the VMM's process id.
-    pub async fn open(mut self, vm: &VmPlan, config: &ShimConfig) -> Result<u32, ApiError> {
-        let gone = |error: &io::Error| of(format!("the shim of `{}` failed", vm.name), error);
-        let mut line = serde_json::to_vec(config).map_err(|error| gone(&error.into()))?;
-        line.push(b'\n');
-        let talk = async {
-            self.gate.write_all(&line).await?;
-            drop(self.gate);
-            let mut answer = Vec::new();
-            BufReader::new(self.status.take(MAX_STATUS)).read_until(b'\n', &mut answer).await?;
-            Ok::<_, io::Error>(answer)
-        };
-        let answer = tokio::time::timeout(LAUNCH_TIMEOUT, talk)
-            .await
-            .map_err(|_| gone(&io::ErrorKind::TimedOut.into()))?
-            .map_err(|error| gone(&error))?;
-        match serde_json::from_slice(&answer) {
-            Ok(ShimEvent::Started(state)) => Ok(state.vmm.pid),
-            Ok(ShimEvent::Failed { step, message }) => {
-                let text = format!("the VMM of `{}` could not be started", vm.name);
-                let mut error = ApiError::new(ErrorCode::VmmDied, text);
-                error.causes.push(format!("{step}: {message}"));
-                Err(error)
-            }
-            Err(_) => Err(gone(&io::ErrorKind::UnexpectedEof.into())),
+/// Lets the shim start companion and VMM; returns the VMM's process id.
+pub async fn open(gate: Gate, vm: &VmPlan, config: &ShimConfig) -> Result<u32, ApiError> {
+    match gate.open(config, LAUNCH_TIMEOUT).await {
+        Ok(ShimEvent::Started(state)) => Ok(state.vmm.pid),
+        Ok(ShimEvent::Failed { step, message }) => {
+            let text = format!("the VMM of `{}` could not be started", vm.name);
+            let mut error = ApiError::new(ErrorCode::VmmDied, text);
+            error.causes.push(format!("{step}: {message}"));
+            Err(error)
         }
+        Err(error) => Err(of(format!("the shim of `{}` failed", vm.name), &error)),
     }
 }
 
@@ -216,71 +154,24 @@ fn read_state(state: &Path) -> Option<ShimState> {
     serde_json::from_slice(&text).ok()
 }
 
-/// Whether a process lives.
-pub fn is_alive(proc: ProcRef) -> bool {
-    proc_id(proc).is_alive()
-}
-
-/// Waits until a process is gone.
-pub async fn wait_gone(proc: ProcRef) {
-    let ended = match proc_id(proc).open() {
-        Ok(Some(pidfd)) => banger_sys::ended::ended(pidfd).await,
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        tracing::error!(pid = proc.pid, %error, "cannot wait for a process");
-    }
-}
-
-async fn gone_within(proc: ProcRef, limit: Duration) -> bool {
-    tokio::time::timeout(limit, wait_gone(proc)).await.is_ok()
-}
-
 /// Ends the shim and with it VMM and companion, and waits until all are gone.
 pub async fn end(state: &Path, run: &RunPlan) -> Result<Undone, ApiError> {
-    let mut undone = Undone::WasAbsent;
-    if let Some(shim) = run.shim
-        && proc_id(shim).is_alive()
-    {
-        undone = Undone::Removed;
-        let refused = |error: &io::Error| of(format!("cannot end process {}", shim.pid), error);
-        proc_id(shim).signal(Signal::TERM).map_err(|error| refused(&error))?;
-        if !gone_within(shim, END_TIMEOUT).await {
-            tracing::warn!(pid = shim.pid, "the shim did not end when asked and is killed");
-            proc_id(shim).signal(Signal::KILL).map_err(|error| refused(&error))?;
-            if !gone_within(shim, GONE_TIMEOUT).await {
-                let text = format!("process {} does not end", shim.pid);
-                return Err(ApiError::new(ErrorCode::Busy, text));
-            }
-        }
-    }
+    let undone = match run.shim {
+        Some(shim) => gate::end(shim, END_TIMEOUT).await?,
+        None => Undone::WasAbsent,
+    };
     // The kernel ends both with their shim, but not at the same moment; their disks are free only
     // when they are gone.
     let Some(children) = read_state(state) else { return Ok(undone) };
     for child in [Some(children.vmm), children.companion].into_iter().flatten() {
-        end_orphan(child).await?;
+        gate::kill(ProcRef { pid: child.pid, start_time: child.start_time }).await?;
     }
     Ok(undone)
 }
 
-async fn end_orphan(child: Proc) -> Result<(), ApiError> {
-    let proc = ProcRef { pid: child.pid, start_time: child.start_time };
-    if !proc_id(proc).is_alive() {
-        return Ok(());
-    }
-    proc_id(proc)
-        .signal(Signal::KILL)
-        .map_err(|error| of(format!("cannot end process {}", proc.pid), &error))?;
-    if gone_within(proc, GONE_TIMEOUT).await {
-        return Ok(());
-    }
-    Err(ApiError::new(ErrorCode::Busy, format!("process {} does not end", proc.pid)))
-}
-
 /// What is there of a run that another daemon began.
 pub fn facts(state: &Path, run: &RunPlan) -> RunFacts {
-    let shim_alive = run.shim.is_some_and(|shim| proc_id(shim).is_alive());
+    let shim_alive = run.shim.is_some_and(is_alive);
     if let Some(story) = story::read(state) {
         return RunFacts::Ended(story);
     }

@@ -99,6 +99,7 @@ pub fn plan(id: &str) -> VmPlan {
         root_bytes: DISK,
         work_bytes: DISK,
         nat: true,
+        publish: Vec::new(),
         drivers: DriverPlan {
             vmm: chosen("qemu"),
             storage: chosen("any"),

@@ -35,6 +35,10 @@ pub const API: &str = "api.sock";
 pub const VSOCK: &str = "v.sock";
 /// Where a guest that dials the host arrives: Firecracker appends the port (docs/vsock.md).
 pub const HELLO: &str = "v.sock_10789";
+/// FIFO that Firecracker writes its log to.
+pub const LOG: &str = "log.fifo";
+/// FIFO that Firecracker writes its metrics to.
+pub const METRICS: &str = "metrics.fifo";
 /// All roles a drive can have.
 const ROLES: [Role; 4] = [Role::Root, Role::Work, Role::Image, Role::Modules];
 
@@ -71,6 +75,12 @@ pub fn make(
     for (drive, file) in &wanted.drives {
         let device = device(vm, drive, file.as_ref())?;
         make_node(&root.join(drive.role.node()), vm, &device)?;
+    }
+    for name in [LOG, METRICS] {
+        let fifo = root.join(name);
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .map_err(|error| RootError::on_path("make", &fifo, &error.into()))?;
+        give(&fifo, vm)?;
     }
     let socket = root.join(HELLO);
     let listener = banger_sys::unix_path::bind(&socket)

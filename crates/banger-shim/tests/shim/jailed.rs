@@ -12,6 +12,8 @@ fn jailed(vm: &Vm, vmm: &str) -> ShimConfig {
     ShimConfig {
         jailed: Some(Jailed {
             pid_file: "vmm.pid".into(),
+            log_fifo: None,
+            metrics_fifo: None,
             ready_socket: SOCKET.into(),
             ready_timeout_ms: 20_000,
         }),
@@ -42,6 +44,34 @@ fn what_a_jailer_leaves_behind_is_owned() {
     let story = vm.story();
     assert_eq!(story.cause, ExitCause::VmmExited);
     assert_eq!(story.vmm, Some(Outcome::Signaled { signal: 11 }));
+}
+
+#[test]
+fn what_it_writes_by_itself_is_kept() {
+    let vm = Vm::new();
+    let fifo = |name: &str| {
+        let mode = rustix::fs::Mode::from_bits_truncate(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, vm.run.join(name), kind, mode, 0).unwrap();
+    };
+    fifo("log.fifo");
+    fifo("metrics.fifo");
+    let says = "echo one >log.fifo; echo two >metrics.fifo; echo three >log.fifo; exec sleep 600";
+    let mut config = jailed(&vm, says);
+    let path = vm.logs.join("metrics.json");
+    let file = banger_shim::CappedLog { path: path.display().to_string(), cap_bytes: 1 << 20 };
+    if let Some(jailed) = &mut config.jailed {
+        jailed.log_fifo = Some("log.fifo".into());
+        jailed.metrics_fifo = Some(("metrics.fifo".into(), file));
+    }
+    let (mut shim, _) = started(&vm, &config);
+    let read = |name: &str| std::fs::read_to_string(vm.logs.join(name)).unwrap();
+    while read("vmm.log") != "one\nthree\n" || read("metrics.json") != "two\n" {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    assert_eq!(vm.story().vmm_log_tail, "one\nthree\n");
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
         root_bytes: 8 << 30,
         work_bytes: 8 << 30,
         nat: true,
+        publish: Vec::new(),
         drivers: DriverPlan { vmm: chosen("v"), storage: chosen("s"), network: chosen("n") },
         lifetime: Lifetime::Keep,
         machine_id: "0".repeat(32),

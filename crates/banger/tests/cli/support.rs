@@ -10,9 +10,9 @@ pub fn home() -> Home {
 /// The same with this in its path.
 pub fn home_with(deep: &str) -> Home {
     Home::bare(Options {
-        config: String::new(),
         env: vec![("BANGER_SIM".into(), "1".into())],
         deep: (!deep.is_empty()).then(|| deep.to_owned()),
+        ..Options::default()
     })
 }
 

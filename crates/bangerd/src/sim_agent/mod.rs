@@ -67,6 +67,7 @@ impl Machine {
             operation: OpId::from_entropy(0),
             host_boot_id: String::new(),
             lease: None,
+            forwarder: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,

@@ -221,9 +221,9 @@ fn a_client_that_goes_away_leaves_nothing_half_done() {
     assert!(stored.open_ops.is_empty());
     for vm in &stored.vms {
         assert_eq!(vm.state, banger_api::vm::VmState::Running, "{}", vm.plan.name);
-        assert_eq!(home.world().of(&vm.plan.id).len(), 13, "{}", vm.plan.name);
+        assert_eq!(home.world().of(&vm.plan.id).len(), 15, "{}", vm.plan.name);
     }
-    assert_eq!(home.world().objects.len(), 13 * stored.vms.len());
+    assert_eq!(home.world().objects.len(), 15 * stored.vms.len());
 }
 
 #[test]

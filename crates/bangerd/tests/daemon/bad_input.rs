@@ -10,6 +10,8 @@ fn creates() {
     let daemon = home.start();
     daemon.make("taken");
     let long = "x".repeat(64);
+    let port = |host: u32, guest: u32| json!({ "host_port": host, "guest_port": guest });
+    let many: Vec<_> = (1..=65).map(|host| port(host, 80)).collect();
     let cases = [
         // Names.
         (json!({ "name": "" }), "bad_request", "`` is not a VM name: it is empty"),
@@ -36,6 +38,12 @@ fn creates() {
         (json!({ "root_bytes": 0 }), "bad_request", "a root disk of 0 B"),
         (json!({ "root_bytes": u64::MAX }), "bad_request", "a root disk of"),
         (json!({ "work_bytes": 1 }), "bad_request", "a work disk of 1 B"),
+        // Ports.
+        (json!({ "publish": [port(0, 80)] }), "bad_request", "port 0 cannot be published"),
+        (json!({ "publish": [port(1, 80), port(1, 81)] }), "bad_request", "published twice"),
+        (json!({ "publish": many }), "bad_request", "a VM has at most 64"),
+        (json!({ "publish": [port(65_536, 80)] }), "bad_request", "is not as it should be"),
+        (json!({ "publish": ["80:80"] }), "bad_request", "is not as it should be"),
         // References.
         (json!({ "image": "nope" }), "not_found", "there is no image `nope`"),
         (json!({ "kernel": "nope" }), "not_found", "there is no kernel `nope`"),

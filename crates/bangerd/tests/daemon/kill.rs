@@ -20,7 +20,8 @@ const ABORTED: i32 = 6;
 /// What a whole VM has on the simulated host.
 const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work"];
 /// What a running one has besides.
-const RUNNING: [&str; 8] = ["agent", "attach", "hello", "network", "ready", "run", "shim", "vmm"];
+const RUNNING: [&str; 10] =
+    ["agent", "attach", "forwarder", "forwards", "hello", "network", "ready", "run", "shim", "vmm"];
 /// Longest wait for a crash point.
 const REACHED: Duration = Duration::from_secs(20);
 /// Daemons at the same time.

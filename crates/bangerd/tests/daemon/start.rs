@@ -310,3 +310,34 @@ fn a_large_log_is_put_aside_and_standard_error_goes_along() {
     assert_eq!((&line["level"], &line["message"]), (&json!("INFO"), &json!("begin")));
     daemon.stop();
 }
+
+#[test]
+fn what_forwards_ports_is_started_again_where_it_is_gone() {
+    let home = Home::new();
+    let daemon = home.start();
+    let publish = json!([{ "host_port": 8080, "guest_port": 80 }]);
+    daemon.post("/v1/vms", &json!({ "name": "web", "publish": publish }).to_string()).ok();
+    daemon.wait_for("web", "running");
+    let shown = json!([{ "listen": "127.0.0.1", "host_port": 8080, "guest_port": 80 }]);
+    assert_eq!(daemon.get("/v1/vms/web").ok()["publish"], shown);
+    daemon.stop();
+    let before = home.world();
+    let forwarder = |home: &Home| home.stored().vms[0].run.as_ref().unwrap().forwarder.unwrap();
+    let first = forwarder(&home);
+
+    // As it was it is left alone.
+    home.start().stop();
+    assert_eq!((home.world(), forwarder(&home)), (before.clone(), first));
+
+    let mut without = before.clone();
+    without.objects.retain(|name, _| !name.starts_with("forward"));
+    assert_eq!(without.objects.len() + 2, before.objects.len());
+    let file = home.file("state/sim-world.json");
+    std::fs::write(file, serde_json::to_vec(&without).unwrap()).unwrap();
+    let daemon = home.start();
+    daemon.wait_for("web", "running");
+    daemon.stop();
+    let after = home.world();
+    assert!(after.objects.keys().eq(before.objects.keys()), "{after:?}");
+    assert_ne!(forwarder(&home), first, "it is another process, and on record");
+}

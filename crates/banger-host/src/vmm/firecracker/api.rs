@@ -45,30 +45,39 @@ pub const PATHS: &[(&str, &str)] = &[
     ("PUT", "/vsock"),
 ];
 
-/// What goes wrong with a request.
+/// What goes wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The socket.
-    #[error("Firecracker's socket failed")]
-    Io(#[source] io::Error),
-    /// HTTP.
-    #[error("Firecracker's answer was not understood")]
-    Http(#[source] hyper::Error),
-    /// Not the document that was expected.
-    #[error("Firecracker's answer was not understood")]
-    Malformed,
-    /// It said no.
-    #[error("{method} {path}: {fault}")]
-    Fault {
+    /// Before there was a conversation.
+    #[error("the connection to Firecracker failed")]
+    Connection(#[source] io::Error),
+    /// With a request.
+    #[error("Firecracker's `{method} {path}` failed")]
+    Request {
         /// Method.
         method: &'static str,
         /// Path.
         path: String,
-        /// Its words.
-        fault: String,
+        /// Why.
+        #[source]
+        why: Why,
     },
-    /// Too slow.
-    #[error("Firecracker did not answer in time")]
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    /// Firecracker's own words, made harmless.
+    #[error("{0}")]
+    Fault(String),
+    /// The connection ended, or what came is no HTTP.
+    #[error("its answer was not understood or did not come")]
+    Http(#[source] hyper::Error),
+    /// Not the document that was expected, or too long a one.
+    #[error("its answer was not understood")]
+    Malformed,
+    /// It took too long.
+    #[error("it took more than {} s", PATIENCE.as_secs())]
     Slow,
 }
 
@@ -93,6 +102,11 @@ struct Version {
     firecracker_version: String,
 }
 
+fn failed(method: &'static str, path: &str) -> impl FnOnce(Why) -> Failure {
+    let path = path.to_owned();
+    move |why| Failure::Request { method, path, why }
+}
+
 /// A conversation.
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
@@ -112,9 +126,11 @@ impl Client {
     /// The socket's.
     pub async fn on(socket: OwnedFd) -> Result<Self, Failure> {
         let stream = StdStream::from(socket);
-        stream.set_nonblocking(true).map_err(Failure::Io)?;
-        let stream = UnixStream::from_std(stream).map_err(Failure::Io)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
+        stream.set_nonblocking(true).map_err(Failure::Connection)?;
+        let stream = UnixStream::from_std(stream).map_err(Failure::Connection)?;
+        let shaken = handshake(TokioIo::new(stream)).await;
+        let (sender, connection) =
+            shaken.map_err(|error| Failure::Connection(io::Error::other(error)))?;
         let connection = tokio::spawn(async move {
             // Whoever waits for an answer hears of it.
             let _ = connection.await;
@@ -128,6 +144,16 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Bytes, Failure> {
+        let talk = tokio::time::timeout(PATIENCE, self.talk(method, path, body)).await;
+        talk.unwrap_or(Err(Why::Slow)).map_err(failed(method, path))
+    }
+
+    async fn talk(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Why> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -135,21 +161,17 @@ impl Client {
             .header("accept", "application/json")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
-            .map_err(|_| Failure::Malformed)?;
-        let talk = async {
-            let response = self.sender.send_request(request).await.map_err(Failure::Http)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|_| Failure::Malformed)?.to_bytes();
-            if status.is_success() {
-                return Ok(body);
-            }
-            let fault = serde_json::from_slice::<Fault>(&body)
-                .map_or_else(|_| status.to_string(), |fault| fault.fault_message);
-            let fault = crate::guest::clean(&fault);
-            Err(Failure::Fault { method, path: path.to_owned(), fault })
-        };
-        tokio::time::timeout(PATIENCE, talk).await.map_err(|_| Failure::Slow)?
+            .map_err(|_| Why::Malformed)?;
+        let response = self.sender.send_request(request).await.map_err(Why::Http)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|_| Why::Malformed)?.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let fault = serde_json::from_slice::<Fault>(&body)
+            .map_or_else(|_| status.to_string(), |fault| fault.fault_message);
+        Err(Why::Fault(crate::guest::clean(&fault)))
     }
 
     async fn tell(
@@ -158,13 +180,13 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<(), Failure> {
-        let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
+        let body = serde_json::to_vec(body).map_err(|_| failed(method, path)(Why::Malformed))?;
         self.exchange(method, path, body).await.map(|_| ())
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
         let body = self.exchange("GET", path, Vec::new()).await?;
-        serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
+        serde_json::from_slice(&body).map_err(|_| failed("GET", path)(Why::Malformed))
     }
 
     /// Who it is and how it does.
@@ -217,7 +239,7 @@ calls! {
     logger("PUT", "/logger", words::Logger);
     /// Where it writes its metrics.
     metrics("PUT", "/metrics", words::Metrics);
-    /// Where the guest's serial line goes, since 1.13.
+    /// Where the guest's serial line goes, since 1.14.
     serial("PUT", "/serial", words::Serial);
     /// Starts the guest, presses keys, flushes metrics.
     action("PUT", "/actions", words::Action);

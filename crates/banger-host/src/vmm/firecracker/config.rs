@@ -1,10 +1,12 @@
 //! What Firecracker is told about a VM, as a pure function of it. Paths are those in the jail.
 
 use banger_engine::plan::VmPlan;
-use banger_root::jail::{INITRAMFS, KERNEL, VSOCK};
+use banger_root::jail::{INITRAMFS, KERNEL, LOG, METRICS, VSOCK};
 use banger_root::words::{self as root, DriveFrom, Role};
 
-use super::words::{BootSource, CacheType, Drive, Entropy, MachineConfig, NetworkInterface, Vsock};
+use super::words::{
+    BootSource, CacheType, Drive, Entropy, Logger, MachineConfig, Metrics, NetworkInterface, Vsock,
+};
 
 /// Context id of the guest; each VMM has a vsock of its own, so it can be the same everywhere.
 const GUEST_CID: u32 = 3;
@@ -12,6 +14,10 @@ const GUEST_CID: u32 = 3;
 /// Everything before the guest is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// Where its log goes.
+    pub logger: Logger,
+    /// Where its metrics go.
+    pub metrics: Metrics,
     /// vCPUs and memory.
     pub machine: MachineConfig,
     /// What it boots.
@@ -70,6 +76,8 @@ pub fn machine(vm: &VmPlan, tap: Option<String>) -> Machine {
         rate_limiter: None,
     };
     Machine {
+        logger: Logger { log_path: format!("/{LOG}"), level: "Warning".into(), show_level: true },
+        metrics: Metrics { metrics_path: format!("/{METRICS}") },
         machine: MachineConfig { vcpu_count: vm.vcpus, mem_size_mib: vm.memory_mib },
         boot: BootSource {
             kernel_image_path: format!("/{KERNEL}"),

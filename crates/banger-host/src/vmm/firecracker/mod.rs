@@ -105,6 +105,8 @@ impl Firecracker {
         let socket = self.connect_to(vm, Door::Api).await?;
         let talk = async {
             let mut api = Client::on(socket).await?;
+            api.logger(&told.logger).await?;
+            api.metrics(&told.metrics).await?;
             api.machine_config(&told.machine).await?;
             api.boot_source(&told.boot).await?;
             for drive in &told.drives {
@@ -193,6 +195,18 @@ impl Vmm for Firecracker {
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
         self.gates().remove(&vm.id);
         self.root.remove(Request::End { vm: root::id(&vm.id)? }).await
+    }
+
+    async fn press_power(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let socket = self.connect_to(vm, Door::Api).await?;
+        let press = async {
+            let mut api = Client::on(socket).await?;
+            api.action(&words::Action::SendCtrlAltDel).await
+        };
+        press.await.map_err(|error: api::Failure| {
+            let text = format!("Firecracker does not press keys in `{}`", vm.name);
+            ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
+        })
     }
 
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory {

@@ -141,7 +141,7 @@ pub struct Metrics {
     pub metrics_path: String,
 }
 
-/// `PUT /serial`, since 1.13.
+/// `PUT /serial`, since 1.14.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Serial {
     /// File, in the jail.

@@ -1,0 +1,91 @@
+//! What keeps a published port from being listened on, in words.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::plan::VmPlan;
+use rustix::io::Errno;
+
+/// First port that needs no privilege: ip(7), `ip_unprivileged_port_start`.
+const FIRST_FREE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/// Why `listen` cannot be listened on for a VM.
+pub fn refused(vm: &VmPlan, listen: SocketAddr, error: &io::Error) -> ApiError {
+    let name = &vm.name;
+    let (code, text, hint) = match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) => (
+            ErrorCode::InUse,
+            format!("port `{listen}` of this host is taken, and `{name}` is to publish it"),
+            "`ss -ltnp` shows what listens there: end it, or publish another port",
+        ),
+        Some(Errno::ACCESS) => (
+            ErrorCode::HostNotReady,
+            format!("port `{listen}` cannot be published by `{name}`: it is a privileged port"),
+            "publish a port from 1024 on",
+        ),
+        Some(Errno::ADDRNOTAVAIL) => (
+            ErrorCode::HostNotReady,
+            format!("port `{listen}` cannot be published by `{name}`: no such address here"),
+            "`ip address` shows the addresses of this host",
+        ),
+        _ => {
+            let text = format!("port `{listen}` cannot be published by `{name}`");
+            return ApiError::new(ErrorCode::Internal, text).caused_by(error);
+        }
+    };
+    ApiError::new(code, text).with_hint(hint)
+}
+
+/// Whether QEMU will be able to forward, which tells no reasons itself: it runs without privilege,
+/// and forwards only IPv4 (net/slirp.c).
+///
+/// # Errors
+/// The first port that it will not, and why.
+pub fn check_for_qemu(vm: &VmPlan) -> Result<(), ApiError> {
+    let first_free: u16 = std::fs::read_to_string(FIRST_FREE)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
+    for port in &vm.publish {
+        let listen = port.listens_on();
+        if listen.is_ipv6() {
+            let text =
+                format!("port `{listen}` cannot be published by `{}`: QEMU has only IPv4", vm.name);
+            return Err(ApiError::new(ErrorCode::HostNotReady, text)
+                .with_hint("publish it on an IPv4 address, or use the `bridge` network"));
+        }
+        if listen.port() < first_free {
+            return Err(refused(vm, listen, &Errno::ACCESS.into()));
+        }
+        TcpListener::bind(listen).map_err(|error| refused(vm, listen, &error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::plan;
+
+    #[test]
+    fn what_qemu_cannot_forward_is_said_in_words() {
+        let mut vm = plan("0123456789ab", "web");
+        assert_eq!(check_for_qemu(&vm), Ok(()));
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = taken.local_addr().unwrap();
+        let mut asked = |listen: &str| {
+            vm.publish = vec![format!("{listen}:80").parse().unwrap()];
+            check_for_qemu(&vm).unwrap_err()
+        };
+        let error = asked(&listen.to_string());
+        assert_eq!(error.code, ErrorCode::InUse);
+        let text = format!("port `{listen}` of this host is taken, and `web` is to publish it");
+        assert_eq!(error.message, text);
+        assert!(asked("[::1]:8080").message.ends_with("QEMU has only IPv4"));
+        assert!(asked("192.0.2.1:8080").message.ends_with("no such address here"));
+        assert!(error.hint.unwrap().contains("ss -ltnp"));
+        drop(taken);
+        assert_eq!(check_for_qemu(&plan("0123456789ab", "web")), Ok(()));
+    }
+}
