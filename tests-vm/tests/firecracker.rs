@@ -17,7 +17,7 @@ use banger_root::disks::{loop_detach, snapshot};
 use banger_testkit::{Home, Options, fake_firecracker, kill, wait_gone};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests_vm::crash::{After, through_all_points};
+use tests_vm::crash::{After, Again, through_all_points};
 
 const WITHIN: &str = "BANGER_FIRECRACKER_TEST";
 /// What a test would share with its host over Unix sockets, namespace or not, is hidden:
@@ -206,7 +206,7 @@ fn a_life() {
         let pid = show["pid"].as_u64().unwrap();
         let uid = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
         assert_eq!(uid, id.parse::<banger_root::Id>().unwrap().uid());
-        let fault = start_again(&world.jail(&id).join("root/api.sock")).to_string();
+        let fault = format!("{:?}", start_again(&world.jail(&id).join("root/api.sock")));
         assert!(fault.contains("not supported after starting"), "{fault}");
         home.ok(&["vm", "health", "web"]);
 
@@ -264,7 +264,7 @@ fn the_daemon_aborts_at_every_step() {
     in_namespace("the_daemon_aborts_at_every_step", || {
         let world = World::new("good");
         let ids = RefCell::new(Vec::new());
-        through_all_points(&world.home, |point, after| {
+        through_all_points(&world.home, Again::Always, |point, after| {
             let list = world.home.json(&["vm", "list"]);
             ids.borrow_mut().extend(list.as_array().unwrap().iter().map(id));
             if after == After::Running {

@@ -1,9 +1,9 @@
 //! Firecracker: confined to its jail and with the VM's uid it answers its API, each request in the
 //! order that the real one wants, opens what it is told to open, and stays when its guest is off.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -11,6 +11,7 @@ use std::thread;
 use banger_agent_proto::HELLO_PORT;
 use banger_sys::tap::Tap;
 use banger_testkit::guest::{self, Asked};
+use rustix::fs::OFlags;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ struct Machine {
     boot_source: bool,
     drives: Vec<String>,
     tap: Option<Tap>,
+    metrics: Option<File>,
     vsock: Option<(String, UnixListener)>,
     started: bool,
 }
@@ -113,7 +115,7 @@ impl Machine {
                 })));
             }
             ("GET", "/version") => return Ok(Some(json!({"firecracker_version": VERSION}))),
-            ("PUT", _) if self.started => return Err(STARTED.into()),
+            ("PUT", path) if self.started && path != "/actions" => return Err(STARTED.into()),
             _ => {}
         }
         let body: Value = serde_json::from_slice(&asked.body).map_err(|error| {
@@ -124,7 +126,7 @@ impl Machine {
             ("PUT", "/boot-source") => {
                 for file in ["kernel_image_path", "initrd_path"] {
                     let path = text(&body, file)?;
-                    fs::File::open(path)
+                    File::open(path)
                         .map_err(|error| format!("The kernel file cannot be opened: {error}"))?;
                 }
                 self.boot_source = true;
@@ -139,10 +141,12 @@ impl Machine {
                 Ok(())
             }
             ("PUT", "/entropy") => Ok(()),
-            ("PUT", "/actions") => match text(&body, "action_type")? {
-                "InstanceStart" => self.start(),
-                other => Err(format!("{other} is not supported before starting the microVM.")),
-            },
+            ("PUT", "/logger") => text(&body, "log_path").and_then(open_pipe).map(drop),
+            ("PUT", "/metrics") => {
+                self.metrics = Some(open_pipe(text(&body, "metrics_path")?)?);
+                Ok(())
+            }
+            ("PUT", "/actions") => self.act(text(&body, "action_type")?),
             ("PUT", _) => match path.rsplit_once('/') {
                 Some(("/drives", id)) => self.drive(id, &body),
                 Some(("/network-interfaces", id)) => self.network(id, &body),
@@ -151,6 +155,25 @@ impl Machine {
             _ => Err(format!("Invalid request method and/or path: {method} {path}.")),
         }
         .map(|()| None)
+    }
+
+    fn act(&mut self, action: &str) -> Result<(), String> {
+        match (action, self.started) {
+            ("InstanceStart", false) => self.start(),
+            ("InstanceStart", true) => Err(STARTED.into()),
+            (_, false) => Err("The requested operation is not supported before starting the \
+                               microVM."
+                .into()),
+            ("SendCtrlAltDel", true) if self.mood == "stuck" => Ok(()),
+            ("SendCtrlAltDel", true) => power_off().map_err(|error| error.to_string()),
+            ("FlushMetrics", true) => self.flush().map_err(|error| error.to_string()),
+            _ => Err(format!("unknown variant `{action}`")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        metrics.write_all(b"{\"fake\":{\"flushed\":1}}\n")
     }
 
     fn drive(&mut self, id: &str, body: &Value) -> Result<(), String> {
@@ -209,6 +232,13 @@ impl Machine {
         });
         Ok(())
     }
+}
+
+/// As the real one opens a file or pipe for its log and metrics: without waiting for a reader.
+fn open_pipe(path: &str) -> Result<File, String> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options.open(path).map_err(|error| format!("Failed to open target file: {error}"))
 }
 
 fn machine_config(body: &Value) -> Result<(), String> {
