@@ -1,5 +1,7 @@
 //! Commands in a real guest: streams, exit codes, signals, terminals, much data.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use banger_api::operation::{Accepted, OpState, OperationView, VmTag};
+use banger_api::operation::{Accepted, OperationView};
 use banger_api::reference;
 use banger_api::vm::{
     ActionOptions, AgentHealth, DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction, VmDetails, VmHealth,
@@ -283,9 +283,9 @@ impl Engine {
     /// Not found, or the store cannot be read.
     pub async fn operation(&self, id: &OpId) -> Result<OperationView, ApiError> {
         match self.shared.store.operation(id).await? {
-            Some(record) => Ok(op_view(record)),
+            Some(record) => Ok(view::operation(record)),
             None => match self.shared.ops.get(id) {
-                Some(op) => Ok(live_view(&op, self.shared.drivers.host.now_unix_ms())),
+                Some(op) => Ok(view::live_operation(&op, self.shared.drivers.host.now_unix_ms())),
                 None => Err(no_operation(id)),
             },
         }
@@ -297,7 +297,7 @@ impl Engine {
     /// The store cannot be read.
     pub async fn operations(&self, limit: u32) -> Result<Vec<OperationView>, ApiError> {
         let records = self.shared.store.operations(limit).await?;
-        Ok(records.into_iter().map(op_view).collect())
+        Ok(records.into_iter().map(view::operation).collect())
     }
 
     /// Whether a VM has an address that others reach it at.
@@ -366,39 +366,4 @@ impl Engine {
 
 fn no_operation(id: &OpId) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no operation `{id}`"))
-}
-
-fn op_view(record: OpRecord) -> OperationView {
-    OperationView {
-        id: record.id,
-        kind: record.kind,
-        vm: Some(VmTag { id: record.vm, name: record.vm_name }),
-        state: record.state,
-        started_at: view::rfc3339(record.started_unix_ms),
-        error: record.error,
-    }
-}
-
-fn live_view(op: &Op, now_unix_ms: u64) -> OperationView {
-    use banger_api::operation::OpEventKind;
-    let mut view = OperationView {
-        id: op.id.clone(),
-        kind: op.kind.clone(),
-        vm: None,
-        state: OpState::Running,
-        started_at: view::rfc3339(now_unix_ms.saturating_sub(op.elapsed_ms())),
-        error: None,
-    };
-    for event in op.events_after(0) {
-        match event.what {
-            OpEventKind::Vm { vm } => view.vm = Some(vm),
-            OpEventKind::Succeeded { .. } => view.state = OpState::Succeeded,
-            OpEventKind::Failed { error } => {
-                view.state = OpState::Failed;
-                view.error = Some(error);
-            }
-            _ => {}
-        }
-    }
-    view
 }

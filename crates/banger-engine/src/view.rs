@@ -1,9 +1,12 @@
 //! Records as the API shows them.
 
+use banger_api::operation::{OpState, OperationView, VmTag};
 use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
 
 use crate::drivers::Drivers as DriverSet;
+use crate::ops::Op;
 use crate::shared::Published;
+use crate::store::OpRecord;
 
 /// RFC 3339 in UTC with whole seconds, from milliseconds since 1970.
 pub fn rfc3339(unix_ms: u64) -> String {
@@ -70,6 +73,43 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         problems: record.problems.clone(),
         generation: record.generation,
     }
+}
+
+/// An operation on record.
+pub fn operation(record: OpRecord) -> OperationView {
+    OperationView {
+        id: record.id,
+        kind: record.kind,
+        vm: Some(VmTag { id: record.vm, name: record.vm_name }),
+        state: record.state,
+        started_at: rfc3339(record.started_unix_ms),
+        error: record.error,
+    }
+}
+
+/// An operation that is not on record yet.
+pub fn live_operation(op: &Op, now_unix_ms: u64) -> OperationView {
+    use banger_api::operation::OpEventKind;
+    let mut view = OperationView {
+        id: op.id.clone(),
+        kind: op.kind.clone(),
+        vm: None,
+        state: OpState::Running,
+        started_at: rfc3339(now_unix_ms.saturating_sub(op.elapsed_ms())),
+        error: None,
+    };
+    for event in op.events_after(0) {
+        match event.what {
+            OpEventKind::Vm { vm } => view.vm = Some(vm),
+            OpEventKind::Succeeded { .. } => view.state = OpState::Succeeded,
+            OpEventKind::Failed { error } => {
+                view.state = OpState::Failed;
+                view.error = Some(error);
+            }
+            _ => {}
+        }
+    }
+    view
 }
 
 #[cfg(test)]

@@ -118,9 +118,10 @@ pub fn write_atomically(
     }
 }
 
-/// Opens a log to be added to: a regular file of our own, or of its `reader`, with one name. Anything
-/// else that stands there is removed and a new file of mode 0600 made in its place. It is given to
-/// the reader, if there is one; then the folder must be one that the reader cannot write to.
+/// Opens a log to be added to: a regular file of our own, or of its `reader`, with one name.
+/// Anything else that stands there is removed and a new file of mode 0600 made in its place. It is
+/// given to the reader, if there is one; then the folder must be one that the reader cannot write
+/// to.
 ///
 /// # Errors
 /// openat(2), fstat(2), unlinkat(2), fchown(2); somebody puts things there faster than they are

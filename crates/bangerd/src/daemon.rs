@@ -99,11 +99,7 @@ fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {
     Ok(Arc::new(banger_store::Store::open(&paths.state.join(banger_store::FILE_NAME))?))
 }
 
-fn drivers(
-    setup: &Setup,
-    host: Host,
-    dns_port: &Arc<AtomicU16>,
-) -> Result<Drivers, ApiError> {
+fn drivers(setup: &Setup, host: Host, dns_port: &Arc<AtomicU16>) -> Result<Drivers, ApiError> {
     match host {
         Host::Simulated => sim::open(&setup.paths.state, setup.crash.clone()),
         Host::Real => {

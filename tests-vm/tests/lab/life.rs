@@ -13,7 +13,8 @@ fn life_one_command_in_a_new_vm() {
     let before = host();
     let home = home("");
     let _outside = Outside::new();
-    let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/; findmnt -no FSTYPE /; exit 7";
+    let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/; \
+                  findmnt -no FSTYPE /; exit 7";
     let run = home.run(&["run", "--rm", "--nat", "--", "sh", "-c", script]);
     assert_eq!(run.code, 7, "{}\n{}", run.out, run.err);
     let lines: Vec<&str> = run.out.lines().collect();

@@ -26,7 +26,10 @@ fn network_what_a_guest_reaches_and_what_never() {
     assert!(shell("resolvectl query two.vm").contains(&two));
     assert!(shell("resolvectl query none.vm 2>&1 || true").contains("not found"));
     let serve = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom one\\n' >/tmp/a; \
-                 nohup perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>5,LocalPort=>8000,ReuseAddr=>1);while($c=$s->accept){open F,\"/tmp/a\";print $c <F>;close $c}' >/dev/null 2>&1 &";
+                 nohup perl -MIO::Socket::INET -e \
+                   '$s=IO::Socket::INET->new(Listen=>5,LocalPort=>8000,ReuseAddr=>1); \
+                    while($c=$s->accept){open F,\"/tmp/a\";print $c <F>;close $c}' \
+                   >/dev/null 2>&1 &";
     inside(&home, "one", serve);
     home.wait("the guest's server", || {
         shell("curl -s --max-time 5 http://one.vm:8000/ || true") == "from one"

@@ -38,13 +38,18 @@ fn verify_from_create_to_nothing_left() {
     done("stop and start");
     let (_, proc) = check_jail(&home, "web");
     let vm = id(&home, "web");
+    let root = format!("banger-{vm}-root");
     let evidence = json!({
         "vm": show(&home, "web"),
         "proc": proc,
-        "dmsetup": shell(&format!("dmsetup table banger-{vm}-root; dmsetup status banger-{vm}-root")),
+        "dmsetup": shell(&format!("dmsetup table {root}; dmsetup status {root}")),
         "losetup": json_of("losetup -J"),
         "nft": json_of("nft -j list ruleset"),
-        "resolvectl": {"query": resolved, "dns": shell("resolvectl dns br-fc"), "domain": shell("resolvectl domain br-fc")},
+        "resolvectl": {
+            "query": resolved,
+            "dns": shell("resolvectl dns br-fc"),
+            "domain": shell("resolvectl domain br-fc"),
+        },
         "links": json_of("ip -j -d link"),
     });
     std::fs::write(out("evidence.json"), format!("{evidence:#}\n")).unwrap();

@@ -76,7 +76,10 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
         }
         ("test", filters) => lab.test(&options, filters),
         ("bench", []) => {
-            let build = if options.build == Build::First { Build::Optimised } else { options.build };
+            let build = match options.build {
+                Build::First => Build::Optimised,
+                other => other,
+            };
             lab.test(&Options { build, ..options }, &["bench"])
         }
         ("verify", []) => lab.verify(&options),

@@ -107,8 +107,8 @@ pub fn unpack(
     Ok(unpacked)
 }
 
-/// Writes a file of the package where it belongs, if it is a part we want; says whether the file was
-/// whole.
+/// Writes a file of the package where it belongs, if it is a part we want; says whether the file
+/// was whole.
 fn take(
     entry: &Entry,
     length: u64,

@@ -237,9 +237,10 @@ checked_text!(
 impl Subnet {
     /// First address and length of the prefix.
     pub fn parts(&self) -> (Ipv4Addr, u8) {
-        let parts = self.0.split_once('/').and_then(|(address, bits)| {
-            Some((address.parse().ok()?, bits.parse().ok()?))
-        });
+        let parts = self
+            .0
+            .split_once('/')
+            .and_then(|(address, bits)| Some((address.parse().ok()?, bits.parse().ok()?)));
         // Checked when it was made.
         parts.unwrap_or((Ipv4Addr::UNSPECIFIED, 0))
     }
