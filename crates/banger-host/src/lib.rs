@@ -67,6 +67,17 @@ pub struct HostConfig {
     pub places: banger_root::Places,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     pub dns_port: Arc<AtomicU16>,
+    /// Whether KVM is looked for.
+    pub kvm_look: KvmLook,
+}
+
+/// Whether KVM is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvmLook {
+    /// As it should be.
+    Probe,
+    /// For tests, whose Firecracker is a fake: it is taken to work.
+    Assume,
 }
 
 /// What the daemon may do.
@@ -99,7 +110,10 @@ impl HostConfig {
 
     /// Whether KVM works for a VMM that root puts into its jail, and if not why.
     pub fn kvm(&self) -> probe::Kvm {
-        probe::kvm_for_root()
+        match self.kvm_look {
+            KvmLook::Probe => probe::kvm_for_root(),
+            KvmLook::Assume => probe::Kvm::Usable,
+        }
     }
 
     /// The uid that a VM's processes run as, where it is not the daemon's.

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest file of a shim's that is read.
 const MAX_FILE: u64 = 1 << 20;
+/// Most characters of what a program said last.
+const MAX_SAID: usize = 500;
 /// Longest status line.
 const MAX_STATUS: u64 = 64 * 1024;
 /// Most vCPUs that Firecracker gives a guest.
@@ -57,6 +59,7 @@ pub struct Gate {
     shim: Proc,
     gate: ChildStdin,
     status: ChildStdout,
+    folder: PathBuf,
 }
 
 fn alive(proc: Proc) -> bool {
@@ -116,7 +119,13 @@ pub fn spawn(places: &Places, programs: &Programs, vm: &Id) -> Result<Gate, Root
     });
     // A shim that nobody knows of must not come to life: the gate is dropped then.
     noted.map_err(|error| RootError::on_path("write to", &folder, &error))?;
-    Ok(Gate { shim, gate, status })
+    Ok(Gate { shim, gate, status, folder })
+}
+
+/// The last that a program said, made harmless; jailer and VMM say there why they end.
+fn last_line(log: &str) -> Option<String> {
+    let line = log.lines().rfind(|line| !line.trim().is_empty())?;
+    Some(line.chars().take(MAX_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect())
 }
 
 impl Gate {
@@ -149,6 +158,9 @@ impl Gate {
             Ok(ShimEvent::Failed { step, message }) => {
                 let mut error = RootError::new(Kind::Died, "the VMM could not be started");
                 error.causes.push(format!("{step}: {message}"));
+                // The shim tells its story first.
+                let story = self::read::<ExitStory>(&self.folder, EXIT_FILE);
+                error.causes.extend(story.and_then(|story| last_line(&story.vmm_log_tail)));
                 Err(error)
             }
             Err(_) => Err(failed(&io::ErrorKind::UnexpectedEof.into())),

@@ -37,3 +37,18 @@ pub fn fake_guest(mood: &str) -> PathBuf {
         _ => named,
     }
 }
+
+/// The fake Firecracker, or its jailer, in this folder and under the name that tells it how to
+/// behave. A copy: what root runs is known by its real name, and must be root's alone.
+///
+/// # Panics
+/// It cannot be copied there.
+pub fn fake_firecracker(folder: &Path, mood: &str) -> PathBuf {
+    let named = folder.join(format!("fake-firecracker-{mood}"));
+    let copied = fs::create_dir_all(folder)
+        .and_then(|()| fs::copy(program("fake-firecracker"), &named).map(|_| ()));
+    if let Err(error) = copied {
+        panic!("cannot copy the fake Firecracker to {}: {error}", named.display());
+    }
+    named
+}

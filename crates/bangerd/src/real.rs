@@ -10,7 +10,7 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
 use banger_host::layout::Layout;
 use banger_host::root::{Root, SOCKET};
-use banger_host::{HostConfig, Privilege};
+use banger_host::{HostConfig, KvmLook, Privilege};
 use banger_root::programs::Versions;
 use banger_root::server::Server;
 use banger_root::{Places, Programs};
@@ -90,9 +90,18 @@ pub fn open(
             root,
             places,
             dns_port,
+            kvm_look: kvm_look(),
         },
         crash,
     )
+}
+
+/// For tests with a fake Firecracker: `BANGER_ASSUME_KVM=1` is taken for KVM that works.
+fn kvm_look() -> KvmLook {
+    match std::env::var_os("BANGER_ASSUME_KVM") {
+        Some(value) if value == "1" => KvmLook::Assume,
+        _ => KvmLook::Probe,
+    }
 }
 
 /// Root's folders and names. The helper has its own; these count where the daemon is root.

@@ -1,0 +1,57 @@
+//! Plays Firecracker and its jailer where there is no KVM: everything that the host does for a VM
+//! happens, and the guest is one of [`banger_testkit::guest`].
+//!
+//! With `--exec-file` among its arguments it is the jailer, else Firecracker. Its mood is the last
+//! part of its own file name: a Firecracker that is `broken` ends at once, a jailer that `refuses`
+//! fails; the others are the guest's.
+
+mod jailer;
+mod vmm;
+
+use std::process::ExitCode;
+
+use banger_testkit::guest;
+
+/// Words of a command line.
+pub struct Args(Vec<String>);
+
+impl Args {
+    /// All values of an option, before a `--`.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let end = self.0.iter().position(|arg| arg == "--").unwrap_or(self.0.len());
+        let words = self.0.get(..end).unwrap_or_default();
+        words.windows(2).filter(move |pair| pair[0] == name).map(|pair| pair[1].as_str())
+    }
+
+    /// The value of an option that has to be there.
+    pub fn value(&self, name: &str) -> std::io::Result<&str> {
+        let missing = || std::io::Error::other(format!("Argument '{name}' required"));
+        self.all(name).next().ok_or_else(missing)
+    }
+
+    /// What follows a `--`.
+    pub fn extra(&self) -> &[String] {
+        let end = self.0.iter().position(|arg| arg == "--").unwrap_or(self.0.len());
+        self.0.get(end + 1..).unwrap_or_default()
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args(std::env::args().collect());
+    let mood = guest::mood(args.0.first().map(String::as_str).unwrap_or_default());
+    let played = if args.0.iter().any(|arg| arg == "--version") {
+        println!("Firecracker v1.12.1\n");
+        Ok(())
+    } else if args.value("--exec-file").is_ok() {
+        jailer::run(&args, &mood)
+    } else {
+        vmm::run(&args, &mood)
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fake-firecracker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

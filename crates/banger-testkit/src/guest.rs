@@ -1,0 +1,149 @@
+//! The guest that the fake VMMs play: it boots at once and answers as the agent, or behaves badly.
+//!
+//! What it does wrong is its mood, the last part of the file name of the program that plays it:
+//! `silent` never says hello, `garbage` sends nonsense, `flood` a line without end, `old` speaks no
+//! protocol of ours, `dies` ends after hello, `mute` has an agent that never answers, `stuck`
+//! ignores a shutdown.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use banger_agent_proto::boot::{BootMessage, Hello, Ready};
+use banger_agent_proto::http::Health;
+
+const BOOT_ID: &str = "fa4e0000-0000-4000-8000-000000000000";
+/// Longest line of a request, and longest body, in bytes.
+const MAX_REQUEST: u64 = 1 << 20;
+
+/// The mood in a program's path.
+pub fn mood(program: &str) -> String {
+    program.rsplit('-').next().unwrap_or_default().to_owned()
+}
+
+/// A request of HTTP.
+#[derive(Debug)]
+pub struct Asked {
+    /// Method.
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// The next request of a connection; none at its end.
+///
+/// # Errors
+/// read(2).
+pub fn asked(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
+    let mut head = reader.take(MAX_REQUEST);
+    let mut first = String::new();
+    if head.read_line(&mut first)? == 0 {
+        return Ok(None);
+    }
+    let mut length = 0u64;
+    loop {
+        let mut header = String::new();
+        if head.read_line(&mut header)? == 0 || header.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = Vec::new();
+    reader.take(length.min(MAX_REQUEST)).read_to_end(&mut body)?;
+    let mut words = first.split_whitespace().map(str::to_owned);
+    let mut word = || words.next().unwrap_or_default();
+    Ok(Some(Asked { method: word(), path: word(), body }))
+}
+
+fn hello(protocol: u32) -> String {
+    line(&BootMessage::Hello(Hello {
+        protocol_min: protocol,
+        protocol_max: protocol,
+        build: "fake".into(),
+        boot_id: BOOT_ID.into(),
+        kernel_release: "fake".into(),
+        uptime_ms: 1,
+    }))
+}
+
+fn line(message: &BootMessage) -> String {
+    let mut text = serde_json::to_string(message).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Boots on the connection that the guest has dialled.
+///
+/// # Errors
+/// The connection's; the VMM is to end with it, as one does whose mood is `dies`.
+pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
+    match mood {
+        "garbage" => return stream.write_all(b"\x00\xff\x80 not json\n"),
+        "flood" => {
+            // A gigabyte; the host hangs up long before.
+            let piece = vec![b'x'; 1 << 20];
+            for _ in 0..1024 {
+                if stream.write_all(&piece).is_err() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        "old" => return stream.write_all(hello(0).as_bytes()),
+        "dies" => {
+            stream.write_all(hello(1).as_bytes())?;
+            return Err(io::Error::other("died as told"));
+        }
+        _ => stream.write_all(hello(1).as_bytes())?,
+    }
+    let mut config = String::new();
+    BufReader::new(stream.try_clone()?).read_line(&mut config)?;
+    let ready = Ready { timeline: Vec::new(), init: "fake".into(), warnings: Vec::new() };
+    stream.write_all(line(&BootMessage::Ready(ready)).as_bytes())
+}
+
+/// Serves a connection to the vsock socket as the agent; `power_off` is what a shutdown does.
+///
+/// # Errors
+/// The connection's.
+pub fn serve(
+    mut stream: UnixStream,
+    mood: &str,
+    power_off: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut connect = String::new();
+    reader.read_line(&mut connect)?;
+    stream.write_all(b"OK 1024\n")?;
+    let Some(asked) = asked(&mut reader)? else { return Ok(()) };
+    if mood == "mute" {
+        thread::sleep(Duration::from_secs(3600));
+    }
+    let body = match (asked.method.as_str(), asked.path.as_str()) {
+        ("GET", "/healthz") => serde_json::to_string(&health()).unwrap_or_default(),
+        ("POST", "/shutdown") if mood != "stuck" => {
+            power_off()?;
+            "{}".into()
+        }
+        _ => "{}".into(),
+    };
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+    write!(stream, "{head} {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}
+
+fn health() -> Health {
+    Health {
+        status: "ok".into(),
+        boot_id: BOOT_ID.into(),
+        build: "fake".into(),
+        protocol_min: 1,
+        protocol_max: 1,
+        uptime_ms: 1,
+        root_used_bytes: None,
+    }
+}
