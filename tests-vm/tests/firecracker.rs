@@ -17,13 +17,14 @@ use banger_root::disks::{loop_detach, snapshot};
 use banger_testkit::{Home, Options, fake_firecracker, kill, wait_gone};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests_vm::crash::{After, Again, through_all_points};
+use tests_vm::crash::{After, Depth, through_all_points};
 
 const WITHIN: &str = "BANGER_FIRECRACKER_TEST";
 /// What a test would share with its host over Unix sockets, namespace or not, is hidden:
 /// systemd-resolved.
-const ENTER: &str = "ip link set lo up; test ! -d /run/systemd || mount -t tmpfs tmpfs /run/systemd; \
-                     exec \"$@\"";
+const ENTER: &str = "ip link set lo up
+test ! -d /run/systemd || mount -t tmpfs tmpfs /run/systemd
+exec \"$@\"";
 const SMALL: &str = "[vm_defaults]\nvcpus = 1\nmemory = \"128M\"\n";
 
 /// Runs the test again as a process in namespaces of its own, where it runs `body`.
@@ -264,7 +265,7 @@ fn the_daemon_aborts_at_every_step() {
     in_namespace("the_daemon_aborts_at_every_step", || {
         let world = World::new("good");
         let ids = RefCell::new(Vec::new());
-        through_all_points(&world.home, Again::Always, |point, after| {
+        through_all_points(&world.home, Depth::Whole, |point, after| {
             let list = world.home.json(&["vm", "list"]);
             ids.borrow_mut().extend(list.as_array().unwrap().iter().map(id));
             if after == After::Running {

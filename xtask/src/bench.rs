@@ -7,6 +7,7 @@
 //!   kernel, initramfs and disks; the ratio is the median of the ratios of pairs;
 //! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets,
 //!   shim and database: everything but the guest;
+//! - `host_cost_ms`: `banger vm start` under a Firecracker that is played, as [`host_cost`] says;
 //! - `exec_ms`: `banger exec VM -- true` on a running VM.
 
 use std::fs;
@@ -17,27 +18,35 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::host_cost;
+
 /// Fewest pairs that say something.
 const MIN_PAIRS: usize = 15;
 
-struct Bench {
+/// Where a bench runs.
+#[derive(Debug, Clone)]
+pub struct Bench {
     root: PathBuf,
-    programs: PathBuf,
-    home: PathBuf,
+    /// The programs that are measured.
+    pub programs: PathBuf,
+    /// Kernel, image and caches.
+    pub home: PathBuf,
+    env: Vec<(String, String)>,
 }
 
-/// Runs all three and prints them.
+/// Runs all and prints them.
 ///
 /// # Errors
 /// Something could not be started; nothing is printed then.
 pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     let mut pairs = MIN_PAIRS;
-    let mut as_json = false;
+    let (mut as_json, mut within) = (false, false);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--json" => as_json = true,
-            "--pairs" => {
+            host_cost::WITHIN | "--pairs" => {
+                within = *option == host_cost::WITHIN;
                 let count = options.next().context("--pairs needs a number")?;
                 pairs = count.parse().with_context(|| format!("`{count}` is not a number"))?;
             }
@@ -47,7 +56,11 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     ensure!(pairs >= MIN_PAIRS, "at least {MIN_PAIRS} pairs are needed to say anything");
     let programs = root.join("target/release");
     ensure!(programs.join("banger").exists(), "build first: `make build`");
-    let bench = Bench { root: root.to_owned(), programs, home: root.join(".cache/bench") };
+    let home = root.join(".cache/bench");
+    let bench = Bench { root: root.to_owned(), programs, home, env: Vec::new() };
+    if within {
+        return host_cost::within(&bench, pairs);
+    }
     let result = bench.measure(pairs);
     // The daemon of the bench goes whatever happened.
     let _ = bench.banger(&bench.home, &["daemon", "stop"]);
@@ -60,7 +73,8 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The middle of them.
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -70,16 +84,25 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn rounded(value: f64, places: i32) -> f64 {
+/// To so many places.
+pub fn rounded(value: f64, places: i32) -> f64 {
     let scale = 10f64.powi(places);
     (value * scale).round() / scale
 }
 
 impl Bench {
-    fn banger(&self, home: &Path, args: &[&str]) -> anyhow::Result<String> {
+    /// With this in the environment of every command.
+    pub fn with_env(mut self, env: &[(&str, &str)]) -> Self {
+        self.env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        self
+    }
+
+    /// Runs a command and expects success; returns its output.
+    pub fn banger(&self, home: &Path, args: &[&str]) -> anyhow::Result<String> {
         let output = Command::new(self.programs.join("banger"))
             .args(args)
             .env("BANGER_HOME", home)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()
             .context("cannot run banger")?;
@@ -88,7 +111,8 @@ impl Bench {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn timed(&self, home: &Path, args: &[&str]) -> anyhow::Result<f64> {
+    /// Runs a command; returns the milliseconds it took.
+    pub fn timed(&self, home: &Path, args: &[&str]) -> anyhow::Result<f64> {
         let began = Instant::now();
         self.banger(home, args)?;
         Ok(began.elapsed().as_secs_f64() * 1000.0)
@@ -108,6 +132,7 @@ impl Bench {
         let (ours, floor, ratio) = self.create_ready(pairs)?;
         let exec = self.exec(pairs)?;
         let own = self.own_cost(pairs)?;
+        let host = host_cost::outside(pairs)?;
         Ok(json!({
             "create_ready": {
                 "ratio": rounded(ratio, 3),
@@ -116,6 +141,7 @@ impl Bench {
                 "floor_ms": rounded(floor, 1),
             },
             "own_cost_ms": {"median": rounded(own, 1), "n": pairs},
+            "host_cost_ms": host,
             "exec_ms": {"median": rounded(exec, 1), "n": pairs},
         }))
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod host_cost;
 mod lab;
 mod tidy;
 

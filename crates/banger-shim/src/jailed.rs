@@ -16,7 +16,7 @@ const MAX_PID: u64 = 16;
 
 impl Shim {
     /// Starts the jailer, takes over what it leaves behind, and waits for its socket.
-    pub fn start_jailed(&mut self, jailed: &Jailed, ends: &Ends) -> Result<(), ExitCause> {
+    pub fn start_jailed(&mut self, jailed: &Jailed, ends: &Ends) -> Result<Watch, ExitCause> {
         let child = self.config.vmm.clone();
         let at = |error: io::Error| about("jail", &child, error);
         let watch = Watch::of_socket(&jailed.ready_socket, jailed.ready_timeout_ms).map_err(at)?;
@@ -41,7 +41,8 @@ impl Shim {
         let pid = read_pid(&jailed.pid_file).map_err(at)?;
         // A VMM that ended at once may have been reaped already: then its log tells why.
         self.vmm = Life::Adopted(Adopted::find(pid).map_err(at)?);
-        self.wait_socket(&watch, &jailed.ready_socket, "vmm", &child)
+        self.wait_socket(&watch, &jailed.ready_socket, "vmm", &child)?;
+        Ok(watch)
     }
 }
 

@@ -41,29 +41,33 @@ impl Shim {
     /// Starts both, and says so. What was started when it fails, or when the shim is asked to end
     /// meanwhile, is left to [`Shim::finish`].
     pub fn start(&mut self, ends: Ends, state: &State) -> Result<(), ExitCause> {
-        if let Some(companion) = self.config.companion.clone() {
-            self.start_companion(&companion, &ends)?;
-        }
-        match self.config.jailed.clone() {
-            Some(jailed) => self.start_jailed(&jailed, &ends)?,
-            None => self.start_vmm(&ends)?,
-        }
+        let companion = match self.config.companion.clone() {
+            Some(companion) => Some(self.start_companion(&companion, &ends)?),
+            None => None,
+        };
+        let jailed = match self.config.jailed.clone() {
+            Some(jailed) => Some(self.start_jailed(&jailed, &ends)?),
+            None => self.start_vmm(&ends).map(|()| None)?,
+        };
         drop(ends);
         let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "it is gone")) };
         let running = ShimState { companion: self.companion.proc(), vmm };
         state.write_state(&running).map_err(|error| failed("state", error))?;
         crate::tell(&ShimEvent::Started(running));
+        // The kernel takes 15 ms to end a watch, which nobody need wait for.
+        drop((companion, jailed));
         Ok(())
     }
 
-    fn start_companion(&mut self, companion: &Companion, ends: &Ends) -> Result<(), ExitCause> {
+    fn start_companion(&mut self, companion: &Companion, ends: &Ends) -> Result<Watch, ExitCause> {
         let at = |error: io::Error| about("companion", &companion.child, error);
         let name = &companion.ready_socket;
         let watch = Watch::of_socket(name, companion.ready_timeout_ms).map_err(at)?;
         let spawned = spawn(&companion.child, ends.log.as_fd(), ends.log.as_fd(), None);
         let spawned = spawned.map_err(|text| about("companion", &companion.child, text))?;
         self.companion = Life::Running(spawned);
-        self.wait_socket(&watch, name, "companion", &companion.child)
+        self.wait_socket(&watch, name, "companion", &companion.child)?;
+        Ok(watch)
     }
 
     /// Waits until a program has made its socket.

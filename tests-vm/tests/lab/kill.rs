@@ -108,7 +108,8 @@ fn kill_the_helper_at_every_request() {
     }
     // Killed by the hand of somebody while nothing is asked of it, and restarted as a service.
     shell(
-        "systemctl kill --kill-who=main -s KILL banger-root.service || true; systemctl restart banger-root.socket",
+        "systemctl kill --kill-who=main -s KILL banger-root.service || true
+         systemctl restart banger-root.socket",
     );
     assert_eq!(inside(&home, "other", "echo here"), "here");
     assert_eq!(show(&home, "other")["boot_id"], other);

@@ -1,9 +1,11 @@
 //! Sockets in a jail, whose folder its VMM can write to: a socket is opened without following a
 //! link, looked at, and only then connected to through its descriptor.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
@@ -13,6 +15,11 @@ use crate::error::{Kind, RootError};
 use crate::id::Id;
 use crate::places::Places;
 use crate::words::{Did, Door};
+
+/// How long a socket may be there before its VMM listens: bind(2) and listen(2) are two calls,
+/// and a busy host may let others run between them.
+const LISTENS_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -40,9 +47,22 @@ pub fn connect(places: &Places, vmm: &str, vm: &Id, door: Door) -> Result<OwnedF
         return Err(RootError::new(Kind::Refused, text));
     }
     // unix(7) resolves this to the very inode that was looked at.
-    UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()))
-        .map(OwnedFd::from)
-        .map_err(|error| RootError::on_path("connect to", &path, &error))
+    let inode = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    let deadline = Instant::now() + LISTENS_WITHIN;
+    loop {
+        match UnixStream::connect(&inode) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            connected => {
+                let connected = connected.map(OwnedFd::from);
+                return connected.map_err(|error| RootError::on_path("connect to", &path, &error));
+            }
+        }
+    }
 }
 
 /// Removes the socket for the guest's hello.
@@ -62,6 +82,7 @@ pub fn close_hello(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
     use std::os::unix::fs::{lchown, symlink};
 
     #[test]
@@ -82,6 +103,17 @@ mod tests {
         assert_eq!(connect().unwrap_err().kind, Kind::Refused);
         lchown(root.join(VSOCK), Some(vm.uid()), None).unwrap();
         connect().unwrap();
+        std::fs::remove_file(root.join(VSOCK)).unwrap();
+        // Bound, and not listening yet.
+        let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(&bound, &SocketAddrUnix::new(root.join(VSOCK)).unwrap()).unwrap();
+        lchown(root.join(VSOCK), Some(vm.uid()), None).unwrap();
+        std::thread::scope(|scope| {
+            let early = scope.spawn(connect);
+            std::thread::sleep(Duration::from_millis(20));
+            listen(&bound, 1).unwrap();
+            early.join().unwrap().unwrap();
+        });
         assert_eq!(close_hello(&places, "firecracker", &vm).unwrap(), Did::WasAbsent);
     }
 }

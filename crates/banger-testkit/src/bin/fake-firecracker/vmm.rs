@@ -95,7 +95,8 @@ fn converse(mut stream: UnixStream, machine: &Mutex<Machine>) -> io::Result<()> 
 fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, String> {
     let missing = || {
         format!(
-            "An error occurred when deserializing the json body of a request: missing field `{name}`."
+            "An error occurred when deserializing the json body of a request: \
+             missing field `{name}`."
         )
     };
     body[name].as_str().ok_or_else(missing)
