@@ -1,20 +1,9 @@
 //! What the host has: programs, KVM, memory, folders. Facts only; [`crate::host`] decides.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Finds a program in the folders of `path` (a `PATH` value), or by its own path.
-pub fn find_program(name: &Path, path: &str) -> Option<PathBuf> {
-    let is_program = |candidate: &Path| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::metadata(candidate)
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    if name.components().count() > 1 {
-        return is_program(name).then(|| name.to_owned());
-    }
-    std::env::split_paths(path).map(|folder| folder.join(name)).find(|found| is_program(found))
-}
+pub use banger_sys::programs::find_program;
 
 /// Whether KVM can run guests here.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Who a VM belongs to: the user that made it here first.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use banger_sys::fs::{Durability, open_folder, write_atomically};
@@ -11,23 +11,38 @@ use crate::id::Id;
 use crate::places::Places;
 use crate::words::Did;
 
+/// Mode of a folder that others may pass through.
+const PASSABLE: u32 = 0o711;
 /// Longest uid.
 const MAX_UID: usize = 16;
 
-/// Makes a folder, and those above it, that others may pass through but not look into.
+/// Makes a folder, and those above it, that others may pass through but not look into: also where
+/// this process's umask would forbid it, as a daemon's that is root does.
 ///
 /// # Errors
-/// mkdir(2).
+/// mkdir(2), chmod(2).
 pub fn make_folder(path: &Path) -> Result<Did, RootError> {
-    if path.is_dir() {
-        return Ok(Did::WasThere);
-    }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .map_err(|error| RootError::on_path("make the folder", path, &error))?;
-    Ok(Did::Made)
+    let at = |error: std::io::Error| RootError::on_path("make the folder", path, &error);
+    let opened = |mode: u32| mode & PASSABLE == PASSABLE;
+    let did = match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() && opened(meta.permissions().mode()) => {
+            return Ok(Did::WasThere);
+        }
+        Ok(meta) if meta.is_dir() => Did::WasThere,
+        _ => {
+            if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+                make_folder(parent)?;
+            }
+            match fs::create_dir(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(at(error));
+                }
+                _ => Did::Made,
+            }
+        }
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(PASSABLE)).map_err(at)?;
+    Ok(did)
 }
 
 /// The owner of a VM; nothing where there is no such VM.
@@ -127,6 +142,24 @@ fn refuse_shared_uid(places: &Places, vm: &Id) -> Result<(), RootError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_pass_through_our_folders_and_no_other_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(folder.path(), 0o700);
+        let (above, below) = (folder.path().join("a"), folder.path().join("a/b"));
+        assert_eq!(make_folder(&below).unwrap(), Did::Made);
+        assert_eq!((mode(&above), mode(&below)), (0o711, 0o711));
+        // As whoever was killed between the two calls left it.
+        set(&below, 0o700);
+        assert_eq!(make_folder(&below).unwrap(), Did::WasThere);
+        assert_eq!(mode(&below), 0o711);
+        assert_eq!(mode(folder.path()), 0o700);
+    }
 
     #[test]
     fn a_vm_is_the_first_users() {

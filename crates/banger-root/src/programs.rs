@@ -6,19 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use banger_sys::programs::find_program;
+
 use crate::error::{Kind, RootError};
 
 /// Folders in which the helper looks for Firecracker and its jailer, beside its own.
-const FOLDERS: [&str; 4] =
-    ["/usr/local/lib/banger", "/usr/lib/banger", "/usr/local/bin", "/usr/bin"];
+const FOLDERS: &str = "/usr/local/lib/banger:/usr/lib/banger:/usr/local/bin:/usr/bin";
 
-/// Where the programs are.
+/// Which programs; where they are is looked up each time, since a user may install them meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
-    /// The VMM.
-    pub firecracker: Option<PathBuf>,
-    /// What puts it into its jail.
-    pub jailer: Option<PathBuf>,
+    /// The VMM: a name, or a path.
+    pub firecracker: PathBuf,
+    /// What puts it into its jail: a name, or a path.
+    pub jailer: PathBuf,
+    /// Where names are looked up, written as in `PATH`.
+    pub search_path: String,
     /// What owns both.
     pub shim: PathBuf,
 }
@@ -32,13 +35,10 @@ impl Programs {
         let own = std::env::current_exe()
             .map_err(|error| RootError::system("tell where this program is", &error))?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
-        let find = |name: &str| {
-            let folders = std::iter::once(beside.clone()).chain(FOLDERS.map(PathBuf::from));
-            folders.map(|folder| folder.join(name)).find(|path| path.is_file())
-        };
         Ok(Self {
-            firecracker: find("firecracker"),
-            jailer: find("jailer"),
+            firecracker: "firecracker".into(),
+            jailer: "jailer".into(),
+            search_path: format!("{}:{FOLDERS}", beside.display()),
             shim: beside.join("banger-shim"),
         })
     }
@@ -48,15 +48,15 @@ impl Programs {
     /// # Errors
     /// One of them is missing, or a user could replace it.
     pub fn jailed(&self) -> Result<(PathBuf, PathBuf), RootError> {
-        let get = |found: &Option<PathBuf>, name: &str| {
-            let path = found.as_ref().ok_or_else(|| {
-                RootError::new(Kind::HostNotReady, format!("the program `{name}` was not found"))
-                    .with_hint(format!(
-                        "put `{name}` of a release of Firecracker into /usr/local/bin"
-                    ))
+        let get = |wanted: &Path, name: &str| {
+            let path = find_program(wanted, &self.search_path).ok_or_else(|| {
+                let text = format!("the program `{}` was not found", wanted.display());
+                RootError::new(Kind::HostNotReady, text).with_hint(format!(
+                    "put `{name}` of a release of Firecracker into /usr/local/bin"
+                ))
             })?;
-            let real =
-                fs::canonicalize(path).map_err(|error| RootError::on_path("find", path, &error))?;
+            let real = fs::canonicalize(&path)
+                .map_err(|error| RootError::on_path("find", &path, &error))?;
             trusted(&real)?;
             Ok::<_, RootError>(real)
         };
@@ -166,6 +166,26 @@ mod tests {
         for bad in ["", "Firecracker v1.7.9", "Firecracker v2.0.0", "Firecracker vx", "bash 5"] {
             assert_eq!(supported(bad).unwrap_err().kind, Kind::HostNotReady, "{bad}");
         }
+    }
+
+    #[test]
+    fn programs_are_looked_up_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = Programs {
+            firecracker: "env".into(),
+            jailer: "true".into(),
+            search_path: folder.path().display().to_string(),
+            shim: PathBuf::new(),
+        };
+        let error = programs.jailed().unwrap_err();
+        assert!(error.message.contains("`env`"), "{error:?}");
+        // Links are followed before it is asked who could change them.
+        for name in ["env", "true"] {
+            std::os::unix::fs::symlink(format!("/usr/bin/{name}"), folder.path().join(name))
+                .unwrap();
+        }
+        let (firecracker, _) = programs.jailed().unwrap();
+        assert!(firecracker.starts_with("/usr/bin"), "{firecracker:?}");
     }
 
     #[test]

@@ -217,7 +217,12 @@ fn server() -> (Server, tempfile::TempDir) {
         cgroups: folder.path().join("cgroups"),
         ..Places::default()
     };
-    let programs = Programs { firecracker: None, jailer: None, shim: "/nonexistent".into() };
+    let programs = Programs {
+        firecracker: "firecracker".into(),
+        jailer: "jailer".into(),
+        search_path: folder.path().display().to_string(),
+        shim: "/nonexistent".into(),
+    };
     let server = Server {
         places,
         programs,

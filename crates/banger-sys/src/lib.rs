@@ -10,6 +10,7 @@ pub mod lock;
 pub mod loopdev;
 pub mod peer;
 pub mod proc;
+pub mod programs;
 pub mod reflink;
 pub mod scm;
 pub mod signals;

@@ -27,7 +27,9 @@ pub fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::
 pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    // One more may fit where the space happens to be aligned.
+    let fits = fds.len() <= MAX_FDS;
+    if !fds.is_empty() && !(fits && control.push(SendAncillaryMessage::ScmRights(fds))) {
         return Err(io::Error::other("no room for descriptors"));
     }
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;

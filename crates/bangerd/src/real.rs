@@ -44,13 +44,13 @@ pub fn open(
     let shim = part(&beside, "banger-shim", "banger-shim")?;
     let root = match privilege {
         Privilege::Root => {
-            let find = |configured: Option<&PathBuf>, name: &str| {
-                let name = configured.map_or(Path::new(name), PathBuf::as_path);
-                banger_host::probe::find_program(name, &search_path)
+            let wanted = |configured: Option<&PathBuf>, name: &str| {
+                configured.cloned().unwrap_or_else(|| name.into())
             };
             let programs = Programs {
-                firecracker: find(config.firecracker_bin.as_ref(), "firecracker"),
-                jailer: find(config.jailer_bin.as_ref(), "jailer"),
+                firecracker: wanted(config.firecracker_bin.as_ref(), "firecracker"),
+                jailer: wanted(config.jailer_bin.as_ref(), "jailer"),
+                search_path: search_path.clone(),
                 shim: shim.clone(),
             };
             let build_id = crate::daemon::BUILD_ID.into();

@@ -16,7 +16,7 @@ fn network_what_a_guest_reaches_and_what_never() {
     let before = host();
     let home = home("");
     let _outside = Outside::new();
-    home.ok(&["vm", "create", "--name", "one"]);
+    home.ok(&["vm", "create", "--name", "one", "-p", "18000:8000"]);
     home.ok(&["vm", "create", "--name", "two", "--nat", "off"]);
     let address = |vm: &str| show(&home, vm)["ip"].as_str().unwrap().to_owned();
     let (one, two) = (address("one"), address("two"));
@@ -31,9 +31,12 @@ fn network_what_a_guest_reaches_and_what_never() {
                     while($c=$s->accept){open F,\"/tmp/a\";print $c <F>;close $c}' \
                    >/dev/null 2>&1 </dev/null";
     inside(&home, "one", serve);
-    home.wait_long("the guest's server", || {
-        shell("curl -s --max-time 5 http://one.vm:8000/ || true") == "from one"
-    });
+    let get = |url: &str| shell(&format!("curl -s --max-time 5 http://{url}/ || true"));
+    home.wait_long("the guest's server", || get("one.vm:8000") == "from one");
+    // A published port is the host's own, and nobody else's.
+    assert_eq!(get("127.0.0.1:18000"), "from one");
+    assert_eq!(get(&format!("{}:18000", address("one"))), "");
+    assert_eq!(get("198.51.100.2:18000"), "");
 
     // The outside, with NAT and without.
     assert!(reaches(&home, "one", "198.51.100.1", 80));
@@ -73,10 +76,12 @@ fn network_what_a_guest_reaches_and_what_never() {
     home.ok(&["daemon", "stop"]);
     assert!(shell("resolvectl query one.vm 2>&1 || true").contains("not found"));
     assert!(!shell("resolvectl domain br-fc").contains("~vm"));
+    assert_eq!(get("127.0.0.1:18000"), "from one", "while there is no daemon");
     assert_eq!(home.state("one"), "running");
     home.wait("the name", || shell("resolvectl query one.vm 2>&1 || true").contains(&one));
 
     home.ok(&["vm", "delete", "-f", "one", "two"]);
+    assert_eq!(get("127.0.0.1:18000"), "");
     drop(_outside);
     finish(home, &before);
 }
