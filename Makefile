@@ -23,4 +23,5 @@ verify:
 bench:
 	scripts/setup.sh run
 	$(MAKE) --no-print-directory build
+	cargo build --release --package banger-testkit
 	cargo xtask bench --json

@@ -1,6 +1,6 @@
 //! Create-to-ready against the same VM started by hand, and what is our own of it.
 //!
-//! Three figures, each the median of alternating runs, since one run says nothing on a noisy
+//! Four figures, each the median of alternating runs, since one run says nothing on a noisy
 //! machine:
 //!
 //! - `create_ready`: `banger vm create` as a whole, against `bench/floor.sh` with the same VMM,

@@ -295,6 +295,27 @@ impl Home {
     }
 }
 
+impl Home {
+    /// What daemon, guests and VMMs said last, for who reads why a test failed.
+    fn show_logs(&self) {
+        let mut logs = vec![self.path.join("state/log/bangerd.log")];
+        for folder in [self.path.join("state/vms"), "/var/lib/banger-root/vms".into()] {
+            for vm in fs::read_dir(folder).into_iter().flatten().flatten() {
+                logs.extend(
+                    ["console.log", "vmm.log"].map(|name| vm.path().join("logs").join(name)),
+                );
+            }
+        }
+        for log in logs {
+            let Ok(bytes) = fs::read(&log) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.len().saturating_sub(60);
+            eprintln!("--- end of {}\n{}", log.display(), lines[last..].join("\n"));
+        }
+    }
+}
+
 impl Default for Home {
     fn default() -> Self {
         Self::new()
@@ -308,11 +329,7 @@ impl Drop for Home {
             return;
         }
         if std::thread::panicking() {
-            let log = self.path.join("state/log/bangerd.log");
-            let text = fs::read_to_string(log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let last = lines.len().saturating_sub(60);
-            eprintln!("--- end of the daemon's log\n{}", lines[last..].join("\n"));
+            self.show_logs();
         }
         for _ in 0..20 {
             let left = processes(&self.path);
