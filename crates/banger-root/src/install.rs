@@ -28,25 +28,42 @@ fn socket_unit() -> String {
         .into()
 }
 
-fn service_unit(owners: &[u32]) -> String {
+fn service_unit(owners: &[u32], subnet: Option<&str>) -> String {
     let owners: Vec<String> = owners.iter().map(|uid| format!(" --owner {uid}")).collect();
+    let subnet = subnet.map(|subnet| format!(" --subnet {subnet}")).unwrap_or_default();
     format!(
         "[Unit]\nDescription=banger's root helper: bridge, TAP, block devices, jails\n\
-         Requires={SOCKET_UNIT}\nAfter={SOCKET_UNIT}\n\n\
-         [Service]\nExecStart={FOLDER}/banger-root serve{}\n\
+         Requires={SOCKET_UNIT}\nAfter={SOCKET_UNIT}\n\
+         # However often it dies, the next request is answered.\nStartLimitIntervalSec=0\n\n\
+         [Service]\nExecStart={FOLDER}/banger-root serve{}{subnet}\n\
          # Shims and VMMs outlive it.\nKillMode=process\n\
          Restart=no\nTasksMax=infinity\nDelegate=no\n",
         owners.concat()
     )
 }
 
-/// Installs program and units for these users, names or uids; by default whoever called sudo.
+/// What follows an option, each time it is there, in the unit of an earlier installation.
+fn installed(unit: &str, option: &str) -> Vec<String> {
+    let command = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap_or_default();
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let values = words.windows(2).filter(|pair| pair[0] == option);
+    values.map(|pair| pair[1].to_owned()).collect()
+}
+
+/// Installs program and units for these users, names or uids, beside those it is installed for
+/// already; by default whoever called sudo.
 ///
 /// # Errors
 /// Not root, no systemd, a user that does not exist, or a file that cannot be written.
-pub fn install(owners: &[String]) -> Result<(), RootError> {
+pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError> {
     must_be_root("install")?;
-    let owners = uids(owners)?;
+    let before = fs::read_to_string(unit(SERVICE_UNIT)).unwrap_or_default();
+    let mut owners = uids(owners)?;
+    owners.extend(installed(&before, "--owner").iter().filter_map(|uid| uid.parse::<u32>().ok()));
+    owners.sort_unstable();
+    owners.dedup();
+    let kept = installed(&before, "--subnet").pop();
+    let subnet = subnet.map(str::to_owned).or(kept);
     if !Path::new("/run/systemd/system").is_dir() {
         let text = "this system does not run systemd, which would start the helper";
         return Err(RootError::new(Kind::HostNotReady, text).with_hint(
@@ -61,7 +78,7 @@ pub fn install(owners: &[String]) -> Result<(), RootError> {
         copy(&from.join(name), &Path::new(FOLDER).join(name))?;
     }
     write(&unit(SOCKET_UNIT), &socket_unit())?;
-    write(&unit(SERVICE_UNIT), &service_unit(&owners))?;
+    write(&unit(SERVICE_UNIT), &service_unit(&owners, subnet.as_deref()))?;
     systemctl(&["daemon-reload"])?;
     // One that runs is of the version before; VMs and shims are not touched by its end.
     systemctl(&["stop", SERVICE_UNIT])?;
@@ -201,8 +218,15 @@ mod tests {
 
     #[test]
     fn units_name_program_socket_and_owners() {
-        let unit = service_unit(&[1000, 1001]);
-        assert!(unit.contains("/banger-root serve --owner 1000 --owner 1001\n"), "{unit}");
+        let unit = service_unit(&[1000, 1001], Some("10.1.0.0/20"));
+        assert!(
+            unit.contains("/banger-root serve --owner 1000 --owner 1001 --subnet 10.1.0.0/20\n"),
+            "{unit}"
+        );
+        // An installation after that keeps both.
+        assert_eq!(installed(&unit, "--owner"), ["1000", "1001"]);
+        assert_eq!(installed(&unit, "--subnet"), ["10.1.0.0/20"]);
+        assert_eq!(installed("", "--owner"), Vec::<String>::new());
         assert!(unit.contains("KillMode=process"));
         assert!(socket_unit().contains("ListenStream=/run/banger-root.sock"));
     }

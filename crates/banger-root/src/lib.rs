@@ -15,6 +15,7 @@ pub mod places;
 pub mod programs;
 pub mod run;
 pub mod server;
+mod turns;
 pub mod wire;
 pub mod words;
 

@@ -16,9 +16,11 @@ const USAGE: &str = "\
 Does for an ordinary user's banger what only root can do: bridge, TAP and NAT,
 copy-on-write devices, and Firecracker in its jail.
 
-  sudo banger-root install [--owner USER]…   once; USER is who called sudo
+  sudo banger-root install [--owner USER]… [--subnet NETWORK]
+                                             once; USER is who called sudo, and is added to
+                                             those it serves; NETWORK is 172.16.0.0/24
   sudo banger-root uninstall                 takes away all that install did
-  banger-root serve --owner UID… [--socket PATH]
+  banger-root serve --owner UID… [--subnet NETWORK] [--socket PATH]
                                              what systemd starts on demand
   banger-root --version";
 
@@ -34,9 +36,12 @@ fn main() -> ExitCode {
             println!("{USAGE}");
             Ok(())
         }
-        ["install", rest @ ..] => owners(rest).and_then(|(owners, _)| install::install(&owners)),
+        ["install", rest @ ..] => Options::of(rest).and_then(|options| {
+            options.places()?;
+            install::install(&options.owners, options.subnet)
+        }),
         ["uninstall"] => install::uninstall(),
-        ["serve", rest @ ..] => owners(rest).and_then(|(owners, socket)| serve(&owners, socket)),
+        ["serve", rest @ ..] => Options::of(rest).and_then(|options| serve(&options)),
         _ => Err(RootError::new(Kind::BadRequest, "these are not arguments of banger-root")
             .with_hint(USAGE)),
     };
@@ -55,35 +60,60 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--owner` as often as wanted, and `--socket`.
-fn owners<'a>(words: &[&'a str]) -> Result<(Vec<String>, Option<&'a str>), RootError> {
-    let mut owners = Vec::new();
-    let mut socket = None;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = words
-            .next()
-            .ok_or_else(|| RootError::new(Kind::BadRequest, format!("`{word}` needs a value")))?;
-        match *word {
-            "--owner" => owners.push((*value).to_owned()),
-            "--socket" => socket = Some(*value),
-            other => {
-                let text = format!("`{other}` is not an option");
-                return Err(RootError::new(Kind::BadRequest, text).with_hint(USAGE));
-            }
-        }
-    }
-    Ok((owners, socket))
+/// What stands behind `install` and `serve`.
+#[derive(Default)]
+struct Options<'a> {
+    owners: Vec<String>,
+    subnet: Option<&'a str>,
+    socket: Option<&'a str>,
 }
 
-fn serve(owners: &[String], socket: Option<&str>) -> Result<(), RootError> {
+impl<'a> Options<'a> {
+    fn of(words: &[&'a str]) -> Result<Self, RootError> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let missing = || RootError::new(Kind::BadRequest, format!("`{word}` needs a value"));
+            let value = words.next().ok_or_else(missing)?;
+            match *word {
+                "--owner" => options.owners.push((*value).to_owned()),
+                "--subnet" => options.subnet = Some(value),
+                "--socket" => options.socket = Some(value),
+                other => {
+                    let text = format!("`{other}` is not an option");
+                    return Err(RootError::new(Kind::BadRequest, text).with_hint(USAGE));
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    /// Folders and names, with the network that is wanted.
+    fn places(&self) -> Result<Places, RootError> {
+        let mut places = Places::default();
+        if let Some(text) = self.subnet {
+            let parts = text.split_once('/');
+            let parsed =
+                parts.and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
+            (places.subnet, places.prefix) = parsed.ok_or_else(|| {
+                RootError::new(Kind::BadRequest, format!("`{text}` is not a network"))
+                    .with_hint("write it like 10.20.30.0/24")
+            })?;
+        }
+        banger_root::net::check(&places)?;
+        Ok(places)
+    }
+}
+
+fn serve(options: &Options<'_>) -> Result<(), RootError> {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o022));
     if !rustix::process::geteuid().is_root() {
         return Err(RootError::new(Kind::Refused, "banger-root must be started by root"));
     }
-    let uids: Result<Vec<u32>, _> = owners.iter().map(|owner| owner.parse::<u32>()).collect();
+    let uids: Result<Vec<u32>, _> =
+        options.owners.iter().map(|owner| owner.parse::<u32>()).collect();
     let uids = uids.map_err(|_| RootError::new(Kind::BadRequest, "an owner is a uid"))?;
-    let listener = match socket {
+    let listener = match options.socket {
         Some(path) => {
             let path = std::path::Path::new(path);
             let at = |error: std::io::Error| RootError::on_path("listen on", path, &error);
@@ -93,7 +123,7 @@ fn serve(owners: &[String], socket: Option<&str>) -> Result<(), RootError> {
         None => activated()?,
     };
     let server = Server {
-        places: Places::default(),
+        places: options.places()?,
         programs: Programs::installed()?,
         build_id: env!("BANGER_BUILD_ID").into(),
         versions: Versions::default(),

@@ -8,6 +8,7 @@ use banger_sys::fs::{Durability, open_folder, write_atomically};
 
 use crate::error::{Kind, RootError};
 use crate::id::Id;
+use crate::jail;
 use crate::places::Places;
 use crate::words::Did;
 
@@ -117,6 +118,10 @@ pub fn make(places: &Places, uid: u32, vm: &Id) -> Result<Did, RootError> {
 /// It is another user's, or cannot be removed.
 pub fn remove(places: &Places, uid: u32, vm: &Id) -> Result<Did, RootError> {
     check_undo(places, uid, vm)?;
+    // Its uid would be another's.
+    if jail::populated(places, vm)? {
+        return Err(RootError::new(Kind::Busy, format!("the VMM of {vm} still runs")));
+    }
     let folder = places.vm(vm);
     match fs::remove_dir_all(&folder) {
         Ok(()) => Ok(Did::Removed),

@@ -94,7 +94,7 @@ pub fn forget(places: &Places, vm: &Id) -> Result<(), RootError> {
 /// # Errors
 /// There is no jail, or the shim cannot be started.
 pub fn spawn(places: &Places, programs: &Programs, vm: &Id) -> Result<Gate, RootError> {
-    let root = places.jail(&programs.vmm_name()?, vm);
+    let root = jail::find(places, vm)?;
     let log = places.logs(vm).join("shim.log");
     let stderr = OpenOptions::new().append(true).create(true).mode(0o600).open(&log);
     let stderr = stderr.map_err(|error| RootError::on_path("open", &log, &error))?;

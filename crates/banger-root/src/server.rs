@@ -1,11 +1,11 @@
 //! Carries out requests: who asks, whether the VM is theirs, and the one function that does it.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::disks::snapshot;
@@ -15,13 +15,18 @@ use crate::jail::{self, Wanted};
 use crate::places::Places;
 use crate::programs::{Programs, Versions};
 use crate::run::{self, Gate};
+use crate::turns::{Turns, hung_up};
 use crate::words::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::{net, owner, wire};
 
-/// Connections served at the same time.
+/// Connections served at the same time; more wait.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to ask, and to open a gate.
+/// How long a client may take to ask.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to open a gate, and to read an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause after a connection that could not be taken: out of descriptors, say.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Drives of a VM.
 const MAX_DRIVES: usize = 4;
 
@@ -123,12 +128,12 @@ impl Server {
             }
             Request::Connect { vm, door } => {
                 own(&vm)?;
-                let socket = jail::connect(places, &self.programs.vmm_name()?, &vm, door)?;
+                let socket = jail::connect(places, &vm, door)?;
                 Ok(Outcome::Answered(Answer::Descriptor, Some(socket)))
             }
             Request::CloseHello { vm } => {
                 own(&vm)?;
-                jail::close_hello(places, &self.programs.vmm_name()?, &vm).map(Outcome::from)
+                jail::close_hello(places, &vm).map(Outcome::from)
             }
             Request::Ready => self.versions.check(&self.programs).map(|_| Did::WasThere.into()),
             Request::Findings => answered(Answer::Findings(self.findings())),
@@ -163,9 +168,7 @@ impl Server {
 
     fn clear_jail(&self, vm: &Id) -> Result<Did, RootError> {
         run::forget(&self.places, vm)?;
-        // Without its program there is no jail either; devices may be left all the same.
-        let vmm = self.programs.vmm_name().unwrap_or_else(|_| "firecracker".into());
-        jail::clear(&self.places, &vmm, vm)
+        jail::clear(&self.places, vm)
     }
 
     /// Opens a gate.
@@ -227,10 +230,16 @@ impl Server {
     }
 
     /// Serves one connection: one request, and for a gate what opens it.
-    fn serve(&self, stream: &UnixStream, uid: u32) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
+    fn serve(&self, stream: &UnixStream, uid: u32, turns: &Turns) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(ASKS_WITHIN))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let Some((request, fds)) = wire::receive::<Request>(stream)? else { return Ok(()) };
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let turn = request.changes().map(|vm| turns.take(vm));
+        // Whoever asked was killed meanwhile; who comes after it decides anew.
+        if hung_up(stream) {
+            return Ok(());
+        }
         let name = request.name();
         let of = match &request {
             Request::Spawn { vm } => Some(vm.clone()),
@@ -239,6 +248,8 @@ impl Server {
         self.reach(&name, "before");
         let done = self.carry_out(uid, request, fds);
         self.reach(&name, "after");
+        // An end must not wait for what it ends: a gate is waited at without.
+        drop(turn);
         match (done, of) {
             (Ok(Outcome::Answered(answer, fd)), _) => {
                 let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
@@ -272,34 +283,36 @@ fn take<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], RootError> {
 /// accept(2).
 pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::io::Result<()> {
     let server = Arc::new(server);
-    let open = Arc::new(AtomicUsize::new(0));
+    let turns = Turns::default();
     loop {
-        let (stream, _) = listener.accept()?;
-        let Ok(peer) = banger_sys::peer::peer(&stream) else { continue };
-        let welcome = peer.uid == 0 || owners.contains(&peer.uid);
-        let refused = if !welcome {
-            Some("banger-root serves another user")
-        } else if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-            Some("banger-root has too many connections")
-        } else {
-            None
+        let slot = turns.slot(MAX_CONNECTIONS);
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // Nothing that waiting would mend: the listener itself is wrong.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
+            Err(error) => {
+                eprintln!("banger-root: a connection was not taken: {error}");
+                std::thread::sleep(PAUSE);
+                continue;
+            }
         };
-        if let Some(why) = refused {
+        let Ok(peer) = banger_sys::peer::peer(&stream) else { continue };
+        if peer.uid != 0 && !owners.contains(&peer.uid) {
             let hint = "`sudo banger-root install --owner USER` lets a user in";
-            let error = RootError::new(Kind::Refused, why).with_hint(hint);
+            let error =
+                RootError::new(Kind::Refused, "banger-root serves other users").with_hint(hint);
             // Who is refused need not listen.
             let _ = wire::send(&stream, &Err::<Answer, _>(error), &[]);
             continue;
         }
-        open.fetch_add(1, Ordering::Relaxed);
-        let (server, open) = (server.clone(), open.clone());
+        let (server, turns) = (server.clone(), turns.clone());
         std::thread::spawn(move || {
-            if let Err(error) = server.serve(&stream, peer.uid) {
+            let _slot = slot;
+            if let Err(error) = server.serve(&stream, peer.uid, &turns) {
                 eprintln!("banger-root: a connection of uid {}: {error}", peer.uid);
                 let refusal = RootError::new(Kind::BadRequest, error.to_string());
                 let _ = wire::send(&stream, &Err::<Answer, _>(refusal), &[]);
             }
-            open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }

@@ -152,6 +152,31 @@ impl Request {
         let tagged = serde_json::to_value(self).unwrap_or_default();
         tagged["request"].as_str().unwrap_or_default().to_owned()
     }
+
+    /// The VM that it changes something of.
+    pub fn changes(&self) -> Option<&Id> {
+        match self {
+            Self::Make { vm }
+            | Self::Remove { vm }
+            | Self::NetAttach { vm, .. }
+            | Self::NetDetach { vm }
+            | Self::SnapshotAttach { vm, .. }
+            | Self::SnapshotDetach { vm }
+            | Self::JailMake { vm, .. }
+            | Self::JailClear { vm }
+            | Self::Spawn { vm }
+            | Self::End { vm }
+            | Self::CloseHello { vm } => Some(vm),
+            Self::Hello
+            | Self::NetEnsure
+            | Self::RouteDns { .. }
+            | Self::UnrouteDns
+            | Self::Facts { .. }
+            | Self::Connect { .. }
+            | Self::Ready
+            | Self::Findings => None,
+        }
+    }
 }
 
 /// What stands beside the word of a request without fields: serde would take anything there.

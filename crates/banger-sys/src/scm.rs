@@ -28,8 +28,9 @@ pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) ->
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     // One more may fit where the space happens to be aligned.
-    let fits = fds.len() <= MAX_FDS;
-    if !fds.is_empty() && !(fits && control.push(SendAncillaryMessage::ScmRights(fds))) {
+    let fits = fds.is_empty()
+        || fds.len() <= MAX_FDS && control.push(SendAncillaryMessage::ScmRights(fds));
+    if !fits {
         return Err(io::Error::other("no room for descriptors"));
     }
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;

@@ -38,6 +38,8 @@ pub const BUILD_ID: &str = env!("BANGER_BUILD_ID");
 
 /// For clients to take their last answer, and for threads in the middle of a system call.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// How long the shared network may take to be let go of.
+const KEEPER_WAIT: Duration = Duration::from_secs(10);
 
 /// Locks of a daemon: one daemon a state folder, one a run folder.
 type Locks = [Lock; 2];
@@ -163,8 +165,9 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
         open.extend(accepting.await);
     }
     dns.ended().await;
-    // It ends by itself when asked, and lets go of what must not outlast the daemon.
-    let _ = keeper.await;
+    // It ends by itself when asked, and lets go of what must not outlast the daemon. Root may be
+    // waiting for somebody else; what is not let go of then the next daemon puts right.
+    let _ = tokio::time::timeout(KEEPER_WAIT, keeper).await;
     stopping::drain(&engine, &mut signals).await;
     let answered = async {
         for open in &open {

@@ -93,7 +93,7 @@ fn users_need_sudo_once() {
          echo '{\"request\":\"hello\"}' |
            runuser -u eve -- socat -t5 - UNIX-CONNECT:/run/banger-root.sock",
     );
-    assert!(refused.contains("another user"), "{refused}");
+    assert!(refused.contains("other users"), "{refused}");
     let logs = format!("/var/lib/banger-root/vms/{vm}/logs/console.log");
     assert_eq!(std::fs::metadata(&logs).unwrap().permissions().mode() & 0o777, 0o600);
     shell(&format!("! runuser -u eve -- cat {logs} 2>/dev/null"));

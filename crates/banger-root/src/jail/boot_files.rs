@@ -47,7 +47,8 @@ pub fn keep(places: &Places, owner: u32, file: &OwnedFd) -> Result<PathBuf, Root
         meta.ctime_nsec()
     );
     let path = folder.join(name);
-    if !path.exists() {
+    // A shorter one was not wholly on the disk when the power went.
+    if fs::metadata(&path).map(|kept| kept.len()).ok() != Some(meta.len()) {
         copy(&source, &path).map_err(|error| RootError::on_path("write", &path, &error))?;
         prune(&folder, &path);
     }
@@ -62,7 +63,10 @@ fn copy(source: &File, path: &Path) -> io::Result<()> {
         banger_sys::sparse::copy(source, &target)?;
         // For the VM's uid to read in its jail; the folder lets nobody else come here.
         target.set_permissions(fs::Permissions::from_mode(0o444))?;
-        fs::rename(&staged, path)
+        // The name says what is in it, also after the power went.
+        target.sync_all()?;
+        fs::rename(&staged, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     });
     if copied.is_err() {
         // The first error is the one that tells.
@@ -101,6 +105,10 @@ mod tests {
         assert_eq!(fs::read_to_string(&first).unwrap(), "one");
         assert_eq!(keep(&places, 1000, &open()).unwrap(), first);
         assert_ne!(keep(&places, 1001, &open()).unwrap(), first);
+        // Cut short by a power cut.
+        fs::remove_file(&first).unwrap();
+        fs::write(&first, "o").unwrap();
+        assert_eq!(fs::read_to_string(keep(&places, 1000, &open()).unwrap()).unwrap(), "one");
         fs::write(&source, "two!").unwrap();
         let second = keep(&places, 1000, &open()).unwrap();
         assert_eq!(fs::read_to_string(second).unwrap(), "two!");

@@ -2,8 +2,12 @@
 //! Documentation/admin-guide/cgroup-v2.rst. The jailer leaves it behind.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Kind, RootError};
 use crate::id::Id;
@@ -15,23 +19,59 @@ const GONE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Whether there are processes in a VM's cgroup.
+///
+/// # Errors
+/// read(2), but for the cgroup not being there.
+pub fn populated(places: &Places, vm: &Id) -> Result<bool, RootError> {
+    let path = places.cgroup(vm).join("cgroup.events");
+    match fs::read_to_string(&path) {
+        Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+        // Of a cgroup that is removed meanwhile nothing can be read either.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
+        Err(error) => Err(RootError::on_path("read", &path, &error)),
+    }
+}
+
+/// Kills at once, or, on a kernel before 5.14, one by one.
+fn kill_all(cgroup: &Path) -> Result<(), RootError> {
+    let kill = cgroup.join("cgroup.kill");
+    match fs::OpenOptions::new().write(true).open(&kill).and_then(|mut kill| kill.write_all(b"1")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => kill_each(cgroup),
+        other => other.map_err(|error| RootError::on_path("write to", &kill, &error)),
+    }
+}
+
+/// A VMM may start no process, so that nobody is missed.
+fn kill_each(cgroup: &Path) -> Result<(), RootError> {
+    let path = cgroup.join("cgroup.procs");
+    let procs =
+        fs::read_to_string(&path).map_err(|error| RootError::on_path("read", &path, &error))?;
+    for pid in procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+        match kill_process(pid, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => {
+                let doing = format!("end process {}", pid.as_raw_nonzero());
+                return Err(RootError::system(doing, &error.into()));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Kills whatever is in a VM's cgroup and waits until it is empty.
 ///
 /// # Errors
 /// It does not get empty.
 pub fn end(places: &Places, vm: &Id) -> Result<Did, RootError> {
     let cgroup = places.cgroup(vm);
-    let populated = || {
-        let events = fs::read_to_string(cgroup.join("cgroup.events")).unwrap_or_default();
-        events.lines().any(|line| line == "populated 1")
-    };
-    if !populated() {
+    if !populated(places, vm)? {
         return Ok(Did::WasAbsent);
     }
-    let kill = cgroup.join("cgroup.kill");
-    fs::write(&kill, "1").map_err(|error| RootError::on_path("write to", &kill, &error))?;
     let deadline = Instant::now() + GONE;
-    while populated() {
+    kill_all(&cgroup)?;
+    while populated(places, vm)? {
         if Instant::now() >= deadline {
             let text = format!("processes in `{}` do not end", cgroup.display());
             return Err(RootError::new(Kind::Busy, text));
@@ -61,5 +101,23 @@ pub fn remove(places: &Places, vm: &Id) -> Result<Did, RootError> {
             }
             Err(error) => return Err(RootError::on_path("remove", &cgroup, &error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn each_is_killed_where_the_kernel_does_not_kill_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        // A pid that cannot be there is one that is gone.
+        let procs = format!("{}\n{}\n", child.id(), i32::MAX);
+        fs::write(folder.path().join("cgroup.procs"), procs).unwrap();
+        kill_all(folder.path()).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     }
 }

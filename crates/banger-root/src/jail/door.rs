@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::{API, HELLO, VSOCK};
+use super::{API, HELLO, VSOCK, folder};
 use crate::error::{Kind, RootError};
 use crate::id::Id;
 use crate::places::Places;
@@ -30,12 +30,12 @@ fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// It is not there, is no socket of this VM's, or nobody listens.
-pub fn connect(places: &Places, vmm: &str, vm: &Id, door: Door) -> Result<OwnedFd, RootError> {
+pub fn connect(places: &Places, vm: &Id, door: Door) -> Result<OwnedFd, RootError> {
     let name = match door {
         Door::Api => API,
         Door::Vsock => VSOCK,
     };
-    let root = places.jail(vmm, vm);
+    let root = folder::find(places, vm)?;
     let path = root.join(name);
     let at = |error: Errno| RootError::on_path("connect to", &path, &error.into());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -69,8 +69,11 @@ pub fn connect(places: &Places, vmm: &str, vm: &Id, door: Door) -> Result<OwnedF
 ///
 /// # Errors
 /// unlinkat(2).
-pub fn close_hello(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
-    let root = places.jail(vmm, vm);
+pub fn close_hello(places: &Places, vm: &Id) -> Result<Did, RootError> {
+    let root = match folder::find(places, vm) {
+        Err(error) if error.kind == Kind::NotFound => return Ok(Did::WasAbsent),
+        found => found?,
+    };
     let removed = open_jail(&root).and_then(|root| unlinkat(root, HELLO, AtFlags::empty()));
     match removed {
         Ok(()) => Ok(Did::Removed),
@@ -92,7 +95,7 @@ mod tests {
         let vm: Id = "0123456789ab".parse().unwrap();
         let root = places.jail("firecracker", &vm);
         std::fs::create_dir_all(&root).unwrap();
-        let connect = || connect(&places, "firecracker", &vm, Door::Vsock);
+        let connect = || connect(&places, &vm, Door::Vsock);
         assert_eq!(connect().unwrap_err().kind, Kind::Internal);
         let elsewhere = folder.path().join("s");
         let _listener = banger_sys::unix_path::bind(&elsewhere).unwrap();
@@ -114,6 +117,6 @@ mod tests {
             listen(&bound, 1).unwrap();
             early.join().unwrap().unwrap();
         });
-        assert_eq!(close_hello(&places, "firecracker", &vm).unwrap(), Did::WasAbsent);
+        assert_eq!(close_hello(&places, &vm).unwrap(), Did::WasAbsent);
     }
 }

@@ -6,6 +6,7 @@
 mod boot_files;
 mod cgroup;
 mod door;
+mod folder;
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,8 +16,9 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-pub use cgroup::{end as end_cgroup, remove as remove_cgroup};
+pub use cgroup::{end as end_cgroup, populated, remove as remove_cgroup};
 pub use door::{close_hello, connect};
+pub use folder::find;
 
 use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};
 use crate::error::{Kind, RootError};
@@ -63,7 +65,7 @@ pub fn make(
     wanted: &Wanted,
 ) -> Result<UnixListener, RootError> {
     let root = places.jail(vmm, vm);
-    remove_folder(places, vmm, vm)?;
+    folder::remove(places, vm)?;
     make_folder(&root)?;
     give(&root, vm)?;
     for (file, name) in [(&wanted.kernel, KERNEL), (&wanted.initramfs, INITRAMFS)] {
@@ -124,21 +126,11 @@ fn make_node(path: &Path, vm: &Id, device: &Device) -> Result<(), RootError> {
     give(path, vm)
 }
 
-fn remove_folder(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
-    let root = places.jail(vmm, vm);
-    let folder = root.parent().unwrap_or(&root);
-    match fs::remove_dir_all(folder) {
-        Ok(()) => Ok(Did::Removed),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Did::WasAbsent),
-        Err(error) => Err(RootError::on_path("remove the jail", folder, &error)),
-    }
-}
-
 /// Removes a jail with its loop devices and its cgroup, past every error. Its VMM must be gone.
 ///
 /// # Errors
 /// All that went wrong.
-pub fn clear(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
+pub fn clear(places: &Places, vm: &Id) -> Result<Did, RootError> {
     let mut did = Did::WasAbsent;
     let mut failed: Option<RootError> = None;
     let mut note = |result: Result<Did, RootError>| match result {
@@ -151,7 +143,7 @@ pub fn clear(places: &Places, vmm: &str, vm: &Id) -> Result<Did, RootError> {
             });
         }
     };
-    note(remove_folder(places, vmm, vm));
+    note(folder::remove(places, vm));
     for role in ROLES {
         note(loop_detach(&tag(vm, role)));
     }

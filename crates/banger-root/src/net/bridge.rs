@@ -93,8 +93,7 @@ pub fn refuse_overlap(subnet: Subnet, own: Option<u32>, links: &Links) -> Result
         "the network of VMs `{subnet}` overlaps with `{}/{}` of the interface `{name}`",
         route.to, route.prefix
     );
-    Err(RootError::new(Kind::HostNotReady, message)
-        .with_hint("set `[network] subnet` to a network that is free"))
+    Err(RootError::new(Kind::HostNotReady, message).with_hint(super::subnet::HINT))
 }
 
 /// Makes it, or what is missing of it.

@@ -74,6 +74,7 @@ impl<'a> Facts<'a> {
 
 /// Looks at everything. What cannot be looked at is a finding too.
 pub fn findings(places: &Places) -> Vec<Finding> {
+    let places = &super::in_use::places(places);
     let facts = match Facts::gather(places) {
         Ok(facts) => facts,
         Err(error) => return vec![Finding::failed("network_subnet", &error)],
@@ -132,7 +133,7 @@ fn subnet_free(facts: &Facts<'_>) -> Finding {
     Finding::bad(
         CODE,
         format!("`{}` overlaps with `{}/{}` of `{name}`", facts.subnet, route.to, route.prefix),
-        "set `[network] subnet` to a network that is free",
+        super::subnet::HINT,
     )
 }
 
@@ -161,7 +162,7 @@ fn forwards(facts: &Facts<'_>) -> Finding {
         Ok(false) if facts.leases.any_nat() => Finding::bad(
             CODE,
             "`net.ipv4.ip_forward` was set to 0 while VMs need it",
-            "banger sets it again with the next VM; look for who sets it in `/etc/sysctl.d`",
+            "banger sets it again in a moment; look for who sets it in `/etc/sysctl.d`",
         ),
         Ok(false) => Finding::good(CODE, "`net.ipv4.ip_forward` is 0, set when a VM needs it"),
     }
@@ -185,7 +186,7 @@ fn resolvers_there(facts: &Facts<'_>) -> Finding {
 fn bridge_right(facts: &Facts<'_>) -> Finding {
     const CODE: &str = "network_bridge";
     let name = &facts.places.bridge;
-    let again = "banger mends it with the next VM; look for who changes it, often NetworkManager";
+    let again = "banger mends it in a moment; look for who changes it, often NetworkManager";
     match &facts.bridge {
         Err(error) => Finding::failed(CODE, error),
         Ok(None) if facts.leases.is_empty() => {
@@ -225,7 +226,7 @@ fn rules_right(facts: &Facts<'_>, nft: &Nft) -> Finding {
         Ok(Some(false)) => Finding::bad(
             CODE,
             "somebody flushed or changed banger's nftables rules",
-            "banger puts them back with the next VM; keep `flush ruleset` out of what runs later",
+            "banger puts them back in a moment; keep `flush ruleset` out of what runs later",
         ),
         Ok(None) => Finding::good(CODE, "there; other rules changed since they were loaded"),
     }
@@ -245,7 +246,7 @@ fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
                 Ok(0) => Finding::bad(
                     CODE,
                     "Docker drops what VMs send: banger's rules in `DOCKER-USER` are gone",
-                    "banger puts them back with the next VM",
+                    "banger puts them back in a moment",
                 ),
                 Ok(_) => Finding::good(CODE, "rules in `DOCKER-USER` let VMs through"),
             });
@@ -295,7 +296,8 @@ fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
     let bridge = facts.bridge.as_ref().ok()?.as_ref()?;
     if !resolved::runs() {
         let seen = "systemd-resolved does not run: names of VMs are not asked of banger";
-        let hint = "have your resolver ask 127.0.0.1 port 42069 for the domain `vm`";
+        let hint = "have your resolver ask the address that `banger daemon status` shows for the \
+                    domain `vm`; docs/network.md says how for dnsmasq and NetworkManager";
         return Some(Finding::bad(CODE, seen, hint));
     }
     let told =
@@ -310,7 +312,7 @@ fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
         Ok(false) => Finding::bad(
             CODE,
             "systemd-resolved forgot what it was told of names of VMs",
-            "banger tells it again with the next VM",
+            "banger tells it again within seconds while it runs",
         ),
     })
 }

@@ -109,7 +109,7 @@ impl Leases {
                 .ok_or_else(|| {
                     let message = format!("all addresses of `{subnet}` are taken");
                     RootError::new(Kind::HostNotReady, message)
-                        .with_hint("stop a VM, or set a larger `[network] subnet`")
+                        .with_hint(format!("stop a VM, or {}", super::subnet::HINT))
                 })?,
         };
         let failed = |error| RootError::on_path("write a lease in", &self.folder, &error);

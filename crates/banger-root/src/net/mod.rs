@@ -15,6 +15,7 @@ mod bridge;
 mod docker;
 mod findings;
 mod forwarding;
+mod in_use;
 mod leases;
 mod link;
 mod lock;
@@ -46,8 +47,9 @@ use state::{Look, Rules};
 use subnet::Subnet;
 
 /// Everything at hand, the lock held.
-struct Net<'a> {
-    places: &'a Places,
+struct Net {
+    /// With the network that is in use.
+    places: Places,
     subnet: Subnet,
     lock: Lock,
     links: Links,
@@ -59,17 +61,35 @@ fn links() -> Result<Links, RootError> {
     Links::open().map_err(|error| RootError::system("talk to the kernel's routing", &error))
 }
 
-impl<'a> Net<'a> {
-    fn lock(places: &'a Places) -> Result<Self, RootError> {
-        let subnet = Subnet::of(places)?;
-        bridge::name(places)?;
-        let lock = Lock::take(&places.run)?;
+impl Net {
+    fn lock(wanted: &Places) -> Result<Self, RootError> {
+        let lock = Lock::take(&wanted.run)?;
+        Self::under(lock, in_use::places(wanted))
+    }
+
+    fn under(lock: Lock, places: Places) -> Result<Self, RootError> {
+        let subnet = Subnet::of(&places)?;
+        bridge::name(&places)?;
         let leases = Leases::tidied(places.leases(), subnet)?;
         Ok(Self { places, subnet, lock, links: links()?, nft: Nft::open()?, leases })
     }
 
+    /// With the wanted network, which no other is in the way of.
+    fn lock_wanted(wanted: &Places) -> Result<Self, RootError> {
+        let mut net = Self::lock(wanted)?;
+        if !in_use::same(&net.places, wanted) {
+            if !net.leases.is_empty() {
+                return Err(in_use::refusal(&net.places, wanted));
+            }
+            // What was left behind of the one before.
+            net.remove_shared()?;
+            net = Self::under(net.lock, wanted.clone())?;
+        }
+        Ok(net)
+    }
+
     fn rules(&self) -> Rules<'_> {
-        Rules { places: self.places, lock: &self.lock, links: &self.links, nft: &self.nft }
+        Rules { places: &self.places, lock: &self.lock, links: &self.links, nft: &self.nft }
     }
 
     /// Brings what is shared to what the leases say.
@@ -82,7 +102,7 @@ impl<'a> Net<'a> {
     /// The same for one who leaves: that the bridge is gone, or the rules were mended, is not what
     /// was asked.
     fn settle_if_there(&self) -> Result<Did, RootError> {
-        if let Some(bridge) = bridge::ours(self.places, &self.links)? {
+        if let Some(bridge) = bridge::ours(&self.places, &self.links)? {
             self.settle(&bridge, Look::Quickly)?;
         }
         Ok(Did::WasAbsent)
@@ -94,24 +114,27 @@ impl<'a> Net<'a> {
             Ok(false) | Err(_) => Docker::Absent,
         };
         if self.leases.any_nat() {
-            forwarding::on(self.places, docker)
+            forwarding::on(&self.places, docker)
         } else {
-            forwarding::back(self.places, docker)
+            forwarding::back(&self.places, docker)
         }
     }
 
     /// Removes all that is shared, and goes on past what fails.
     fn remove_shared(&self) -> Result<Did, RootError> {
-        let bridge = bridge::ours(self.places, &self.links);
+        let bridge = bridge::ours(&self.places, &self.links);
         let index = bridge.as_ref().ok().and_then(Option::as_ref).map(|link| link.index);
         // The bridge stays as long as a TAP does, to be found with it.
-        all([
+        let removed = all([
             port::remove_all(&self.links, index)
-                .and_then(|ports| Ok(either(ports, bridge::remove(self.places, &self.links)?))),
+                .and_then(|ports| Ok(either(ports, bridge::remove(&self.places, &self.links)?))),
             self.rules().remove(),
             self.settle_forwarding(),
-            resolved::forget(self.places).map(|()| Did::WasAbsent),
-        ])
+            resolved::forget(&self.places).map(|()| Did::WasAbsent),
+        ])?;
+        // Last: who comes back for what could not be removed has to know its name.
+        in_use::forget(&self.places)?;
+        Ok(removed)
     }
 
     fn answer(&self, vm: &Id, address: Ipv4Addr, nat: Nat) -> Lease {
@@ -164,10 +187,11 @@ fn answer(links: &Links, subnet: Subnet, (vm, address, nat): (&Id, Ipv4Addr, Nat
 /// `HostNotReady`: the network overlaps with another, is full, or the host lacks nftables or TAPs;
 /// `Refused`: the VM is another user's; the kernel's.
 pub fn attach(places: &Places, owner: u32, vm: &Id, nat: Nat) -> Result<(Did, Lease), RootError> {
-    let mut net = Net::lock(places)?;
+    let mut net = Net::lock_wanted(places)?;
     if bridge::find(places, &net.links)?.is_none() {
         bridge::refuse_overlap(net.subnet, None, &net.links)?;
     }
+    in_use::note(&net.places)?;
     let held = Held { owner, vm: vm.clone(), nat };
     let (address, leased) = net.leases.take(held, net.subnet)?;
     let (bridge, bridged) = bridge::ensure(places, net.subnet, &net.links)?;
@@ -197,12 +221,21 @@ pub fn detach(places: &Places, vm: &Id) -> Result<Did, RootError> {
     all([tap, lease, shared])
 }
 
+/// Whether VMs can be given this network at all.
+///
+/// # Errors
+/// `BadRequest`: why not.
+pub fn check(places: &Places) -> Result<(), RootError> {
+    Subnet::of(places)?;
+    bridge::name(places).map(|_| ())
+}
+
 /// What a VM has.
 ///
 /// # Errors
 /// Those of reading.
 pub fn lease(places: &Places, vm: &Id) -> Result<Option<Lease>, RootError> {
-    let subnet = Subnet::of(places)?;
+    let subnet = Subnet::of(&in_use::places(places))?;
     let leases = Leases::read(places.leases(), subnet)?;
     let Some((address, held)) = leases.of(vm) else { return Ok(None) };
     Ok(Some(answer(&links()?, subnet, (vm, address, held.nat))))
@@ -218,7 +251,7 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
     if net.leases.is_empty() {
         return net.remove_shared();
     }
-    let (bridge, mut did) = bridge::ensure(places, net.subnet, &net.links)?;
+    let (bridge, mut did) = bridge::ensure(&net.places, net.subnet, &net.links)?;
     let failed = |error| RootError::system("list interfaces and routes", &error);
     if !bridge::has_address(&bridge, net.subnet, &net.links.routes().map_err(failed)?) {
         bridge::finish(&bridge, net.subnet, &net.links)?;
@@ -249,7 +282,7 @@ pub fn refill(places: &Places) -> Result<Did, RootError> {
     for n in 0..places.tap_pool.min(port::MAX_POOL) {
         // Let go between two, so that nobody waits for more than one.
         let net = Net::lock(places)?;
-        let bridge = bridge::ours(places, &net.links)?;
+        let bridge = bridge::ours(&net.places, &net.links)?;
         let Some(bridge) = bridge.filter(|_| !net.leases.is_empty()) else {
             return Ok(Did::WasAbsent);
         };

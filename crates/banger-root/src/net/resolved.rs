@@ -64,7 +64,7 @@ pub fn routed(places: &Places) -> Option<(String, String)> {
 }
 
 fn find_bridge(places: &Places) -> Result<Option<Link>, RootError> {
-    bridge::ours(places, &super::links()?)
+    bridge::ours(&super::in_use::places(places), &super::links()?)
 }
 
 /// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,
@@ -82,13 +82,14 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     if routed(places).as_ref() == Some(&said) && is_routed(&link.name, &said.1)? {
         return Ok(Did::WasThere);
     }
+    // First, so that it is taken back whatever is said before somebody is killed.
+    let record = record(places);
+    fs::write(&record, format!("{} {}", said.0, said.1))
+        .map_err(|error| RootError::on_path("write", &record, &error))?;
     for order in orders(&link.name, server) {
         let args: Vec<&str> = order.iter().map(String::as_str).collect();
         resolvectl(&args, "have names of VMs asked of banger by systemd-resolved")?;
     }
-    let record = record(places);
-    fs::write(&record, format!("{} {}", said.0, said.1))
-        .map_err(|error| RootError::on_path("write", &record, &error))?;
     Ok(Did::Made)
 }
 
@@ -97,10 +98,10 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
 /// # Errors
 /// resolvectl's complaint.
 pub fn unroute_dns(places: &Places) -> Result<Did, RootError> {
-    if routed(places).is_none() && !record(places).exists() {
+    let _lock = Lock::take(&places.run)?;
+    if !record(places).exists() {
         return Ok(Did::WasAbsent);
     }
-    let _lock = Lock::take(&places.run)?;
     // With its interface resolved forgets what it was told for it.
     if let (true, Some(link)) = (runs(), find_bridge(places)?) {
         resolvectl(&["revert", &link.name], "take back what systemd-resolved was told")?;

@@ -9,6 +9,10 @@ use crate::places::Places;
 /// Shortest and longest prefix: 65 533 guests at most, two at least.
 const PREFIXES: std::ops::RangeInclusive<u8> = 16..=29;
 
+/// How to have another one, where the daemon is root and where it is not.
+pub const HINT: &str = "set `[network] subnet` to one that is free, or, where bangerd is not root, \
+                        `sudo banger-root install --subnet NETWORK`";
+
 /// An IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subnet {
@@ -25,7 +29,7 @@ impl Subnet {
         let (address, prefix) = (places.subnet, places.prefix);
         let bad = |why: &str| {
             let message = format!("`{address}/{prefix}` cannot be the network of VMs: {why}");
-            RootError::new(Kind::BadRequest, message).with_hint("set `[network] subnet`")
+            RootError::new(Kind::BadRequest, message).with_hint(HINT)
         };
         if !PREFIXES.contains(&prefix) {
             return Err(bad("its prefix is not within 16 to 29"));

@@ -95,6 +95,34 @@ fn a_network_that_is_taken_is_refused_before_anything_is_made() {
 }
 
 #[test]
+fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
+    in_namespace("life::the_network_that_vms_have_stays_until_the_last_of_them_ends", |lab| {
+        let before = lab.picture();
+        let (_, lease) = lab.attach(A, Nat::On);
+        let running = lab.picture();
+        // Somebody changed the configuration, or wants another one beside it.
+        let subnet = "10.77.0.0".parse().unwrap();
+        let other = Places { subnet, bridge: "br-other".into(), ..lab.places.clone() };
+        assert_eq!(net::ensure(&other).unwrap(), Did::WasThere);
+        let b: Id = B.parse().unwrap();
+        let error = net::attach(&other, USER, &b, Nat::On).unwrap_err();
+        assert_eq!(error.kind, Kind::Refused);
+        assert!(error.message.contains("172.16.0.0/24"), "{error}");
+        assert_eq!(net::detach(&other, &b).unwrap(), Did::WasAbsent);
+        assert_eq!(net::lease(&other, &A.parse().unwrap()).unwrap(), Some(lease));
+        assert_eq!(lab.picture(), running);
+        assert!(net::findings(&other).iter().all(|finding| !finding.seen.contains("br-other")));
+        // Whoever comes after the last has what they want.
+        assert_eq!(net::detach(&other, &A.parse().unwrap()).unwrap(), Did::Removed);
+        assert_eq!(lab.picture(), before);
+        let (_, lease) = net::attach(&other, USER, &b, Nat::On).unwrap();
+        assert_eq!(lease.gateway, "10.77.0.1".parse::<std::net::Ipv4Addr>().unwrap());
+        assert_eq!(net::detach(&lab.places, &b).unwrap(), Did::Removed);
+        assert_eq!(lab.picture(), before);
+    });
+}
+
+#[test]
 fn only_the_vms_own_user_opens_its_tap() {
     in_namespace("life::only_the_vms_own_user_opens_its_tap", |lab| {
         let (a, lease) = lab.attach(A, Nat::On);

@@ -1,0 +1,72 @@
+//! Where a VM's jail is. The jailer puts it under the name of the VMM's program, which may be
+//! another one by now: a link that leads to a newer version. So it is looked for.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::{Kind, RootError};
+use crate::id::Id;
+use crate::places::Places;
+use crate::words::Did;
+
+/// The jails of a VM, one for each name that a VMM's program had; mostly there is one.
+fn all(places: &Places, vm: &Id) -> Result<Vec<PathBuf>, RootError> {
+    let jails = places.jails();
+    let entries = match fs::read_dir(&jails) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RootError::on_path("list", &jails, &error)),
+    };
+    let folders = entries.flatten().map(|entry| entry.path().join(vm.as_str()));
+    Ok(folders.filter(|folder| folder.is_dir()).collect())
+}
+
+/// The root folder of a VM's jail.
+///
+/// # Errors
+/// `NotFound`: it has none.
+pub fn find(places: &Places, vm: &Id) -> Result<PathBuf, RootError> {
+    let missing = || RootError::new(Kind::NotFound, format!("the VM {vm} has no jail"));
+    let folder = all(places, vm)?.into_iter().next().ok_or_else(missing)?;
+    Ok(folder.join("root"))
+}
+
+/// Removes the folder of a jail.
+///
+/// # Errors
+/// rmdir(2), unlink(2).
+pub fn remove(places: &Places, vm: &Id) -> Result<Did, RootError> {
+    let mut did = Did::WasAbsent;
+    for folder in all(places, vm)? {
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RootError::on_path("remove the jail", &folder, &error));
+            }
+            _ => did = Did::Removed,
+        }
+    }
+    Ok(did)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jail_is_found_under_the_name_that_the_program_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { state: folder.path().into(), ..Places::default() };
+        let vm: Id = "0123456789ab".parse().unwrap();
+        let other: Id = "0123456789ac".parse().unwrap();
+        assert_eq!(find(&places, &vm).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(remove(&places, &vm).unwrap(), Did::WasAbsent);
+        let old = places.jail("firecracker-v1.12.1", &vm);
+        fs::create_dir_all(&old).unwrap();
+        fs::create_dir_all(places.jail("firecracker-v1.13.0", &other)).unwrap();
+        assert_eq!(find(&places, &vm).unwrap(), old);
+        assert_eq!(remove(&places, &vm).unwrap(), Did::Removed);
+        assert_eq!(find(&places, &vm).unwrap_err().kind, Kind::NotFound);
+        find(&places, &other).unwrap();
+    }
+}
