@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use banger_testkit::kill;
 
+use crate::jail::check_jail;
 use crate::support::{
     Outside, finish, has_all_parts, home, host, id, inside, is_stopped, pid, shell, show,
 };
@@ -52,6 +53,8 @@ fn life_the_same_with_every_storage() {
         let root = inside(&home, "web", "findmnt -no FSTYPE /; touch /etc/x /root/y; id -u");
         let expected = if storage == "overlay" { "overlay\n0" } else { "ext4\n0" };
         assert_eq!(root, expected, "{storage}");
+        assert!(!inside(&home, "web", "cat /proc/cmdline").contains(" ip="), "{storage}");
+        check_jail(&home, "web");
         home.ok(&["vm", "delete", "-f", "web"]);
         home.finish();
     }

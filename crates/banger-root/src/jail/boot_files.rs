@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::error::{Kind, RootError};
 use crate::owner::make_folder;
 use crate::places::Places;
@@ -20,11 +22,16 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Files kept for each user beside those that jails use.
 const KEPT: usize = 16;
 
-/// The copy of a file, made if there is none.
+/// Links the copy of a file to where a jail has it; the copy is made if there is none.
 ///
 /// # Errors
-/// It is no ordinary file, too large, or cannot be copied.
-pub fn keep(places: &Places, owner: u32, file: &OwnedFd) -> Result<PathBuf, RootError> {
+/// It is no ordinary file, too large, or cannot be copied or linked.
+pub fn link(
+    places: &Places,
+    owner: u32,
+    file: &OwnedFd,
+    target: &Path,
+) -> Result<PathBuf, RootError> {
     let source = file.as_fd().try_clone_to_owned().map(File::from);
     let looked = source.and_then(|file| Ok((file.metadata()?, file)));
     let (meta, source) = looked.map_err(|error| RootError::system("read a boot file", &error))?;
@@ -36,6 +43,12 @@ pub fn keep(places: &Places, owner: u32, file: &OwnedFd) -> Result<PathBuf, Root
     }
     let folder = places.boot().join(owner.to_string());
     make_folder(&folder)?;
+    // Of those who want the same at once one copies; and none forgets what another is to link.
+    let locked = File::open(&folder).and_then(|folder| {
+        flock(&folder, FlockOperation::LockExclusive)?;
+        Ok(folder)
+    });
+    let _lock = locked.map_err(|error| RootError::on_path("lock", &folder, &error))?;
     let name = format!(
         "{:x}-{:x}-{:x}-{:x}.{:09}-{:x}.{:09}",
         meta.dev(),
@@ -52,13 +65,12 @@ pub fn keep(places: &Places, owner: u32, file: &OwnedFd) -> Result<PathBuf, Root
         copy(&source, &path).map_err(|error| RootError::on_path("write", &path, &error))?;
         prune(&folder, &path);
     }
+    fs::hard_link(&path, target).map_err(|error| RootError::on_path("link", target, &error))?;
     Ok(path)
 }
 
 fn copy(source: &File, path: &Path) -> io::Result<()> {
-    // Two that copy the same at once each have a file of their own; the last rename wins, and both
-    // have the same contents.
-    let staged = path.with_extension(format!("new-{:?}", std::thread::current().id()));
+    let staged = path.with_extension("new");
     let copied = File::create(&staged).and_then(|target| {
         banger_sys::sparse::copy(source, &target)?;
         // For the VM's uid to read in its jail; the folder lets nobody else come here.
@@ -101,6 +113,11 @@ mod tests {
         let source = folder.path().join("vmlinux");
         fs::write(&source, "one").unwrap();
         let open = || OwnedFd::from(File::open(&source).unwrap());
+        let target = folder.path().join("jail");
+        let keep = |places: &Places, owner, file: &OwnedFd| {
+            let _ = fs::remove_file(&target);
+            link(places, owner, file, &target)
+        };
         let first = keep(&places, 1000, &open()).unwrap();
         assert_eq!(fs::read_to_string(&first).unwrap(), "one");
         assert_eq!(keep(&places, 1000, &open()).unwrap(), first);
@@ -119,5 +136,27 @@ mod tests {
         assert!(fs::read_dir(first.parent().unwrap()).unwrap().count() <= KEPT + 1);
         let pipe = rustix::pipe::pipe().unwrap().0;
         assert_eq!(keep(&places, 1000, &pipe).unwrap_err().kind, Kind::BadRequest);
+    }
+
+    #[test]
+    fn many_at_once_each_have_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { state: folder.path().join("s"), ..Places::default() };
+        // More different ones than are kept.
+        let source = |n: usize| folder.path().join(format!("vmlinux{}", n % (KEPT + 8)));
+        for n in 0..KEPT + 8 {
+            fs::write(source(n), vec![7; 1 << 20]).unwrap();
+        }
+        std::thread::scope(|scope| {
+            for n in 0..3 * KEPT {
+                let (places, source) = (&places, source(n));
+                let target = folder.path().join(format!("jail{n}"));
+                scope.spawn(move || {
+                    let file = OwnedFd::from(File::open(source).unwrap());
+                    link(places, 1000, &file, &target).unwrap();
+                    assert_eq!(fs::metadata(&target).unwrap().len(), 1 << 20);
+                });
+            }
+        });
     }
 }

@@ -8,7 +8,6 @@ mod cgroup;
 mod door;
 mod folder;
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::lchown;
 use std::os::unix::net::UnixListener;
@@ -69,10 +68,7 @@ pub fn make(
     make_folder(&root)?;
     give(&root, vm)?;
     for (file, name) in [(&wanted.kernel, KERNEL), (&wanted.initramfs, INITRAMFS)] {
-        let kept = boot_files::keep(places, owner, file)?;
-        let target = root.join(name);
-        fs::hard_link(&kept, &target)
-            .map_err(|error| RootError::on_path("link", &target, &error))?;
+        boot_files::link(places, owner, file, &root.join(name))?;
     }
     for (drive, file) in &wanted.drives {
         let device = device(vm, drive, file.as_ref())?;
