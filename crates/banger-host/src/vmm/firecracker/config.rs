@@ -76,7 +76,8 @@ pub fn machine(vm: &VmPlan, tap: Option<String>) -> Machine {
         rate_limiter: None,
     };
     Machine {
-        logger: Logger { log_path: format!("/{LOG}"), level: "Warning".into(), show_level: true },
+        // A guest whose CPU gives up is told of at this level only; a start has a dozen lines.
+        logger: Logger { log_path: format!("/{LOG}"), level: "Info".into(), show_level: true },
         metrics: Metrics { metrics_path: format!("/{METRICS}") },
         machine: MachineConfig { vcpu_count: vm.vcpus, mem_size_mib: vm.memory_mib },
         boot: BootSource {
