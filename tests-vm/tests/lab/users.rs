@@ -90,8 +90,7 @@ fn users_need_sudo_once() {
     // Another user gets nothing, neither of the helper nor of the VM.
     let refused = shell(
         "useradd -m eve 2>/dev/null || true
-         echo '{\"request\":\"hello\"}' |
-           runuser -u eve -- socat -t5 - UNIX-CONNECT:/run/banger-root.sock",
+         runuser -u eve -- socat -u -T5 UNIX-CONNECT:/run/banger-root.sock -",
     );
     assert!(refused.contains("other users"), "{refused}");
     let logs = format!("/var/lib/banger-root/vms/{vm}/logs/console.log");
