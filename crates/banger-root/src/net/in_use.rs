@@ -76,13 +76,7 @@ pub fn note(used: &Places) -> Result<(), RootError> {
 /// # Errors
 /// unlink(2), but for it being gone.
 pub fn forget(used: &Places) -> Result<(), RootError> {
-    let path = path(used);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(RootError::on_path("remove", &path, &error))
-        }
-        _ => Ok(()),
-    }
+    super::forget(&path(used))
 }
 
 #[cfg(test)]

@@ -30,7 +30,10 @@ mod state;
 mod subnet;
 mod sysctl;
 
+use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use crate::error::RootError;
 use crate::id::Id;
@@ -139,6 +142,16 @@ impl Net {
 
     fn answer(&self, vm: &Id, address: Ipv4Addr, nat: Nat) -> Lease {
         answer(&self.links, self.subnet, (vm, address, nat))
+    }
+}
+
+/// Removes a record; one that is gone is as good as removed.
+fn forget(record: &Path) -> Result<(), RootError> {
+    match fs::remove_file(record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RootError::on_path("remove", record, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

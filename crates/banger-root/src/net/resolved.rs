@@ -1,7 +1,6 @@
 //! Names of VMs on this host: systemd-resolved asks our server for them, resolvectl(1).
 
 use std::fs;
-use std::io;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
@@ -115,13 +114,7 @@ pub fn unroute_dns(places: &Places) -> Result<Did, RootError> {
 /// # Errors
 /// unlink(2).
 pub fn forget(places: &Places) -> Result<(), RootError> {
-    let record = record(places);
-    match fs::remove_file(&record) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RootError::on_path("remove", &record, &error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    super::forget(&record(places))
 }
 
 #[cfg(test)]
