@@ -285,6 +285,7 @@ fn what_fails_is_named_and_leaves_nothing() {
         for (vmm, jailer, words) in [
             ("silent", "good", "no hello came"),
             ("broken", "good", "broken as told"),
+            ("collapses", "good", "collapsed as told"),
             ("dies", "good", "died as told"),
             ("good", "refuses", "Failed to make the jail, as told"),
         ] {

@@ -1,11 +1,12 @@
-//! Create-to-ready against Firecracker started by hand with the same kernel, initramfs and drive.
+//! Create-to-ready against Firecracker started by hand with the same kernel, initramfs and drive,
+//! and a network device.
 
 use std::time::Instant;
 
 use crate::support::{finish, home, host, out, shell};
 
 /// Pairs, alternating.
-const PAIRS: usize = 5;
+const PAIRS: usize = 15;
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -48,5 +49,6 @@ fn bench_create_to_ready_against_firecracker_by_hand() {
     });
     println!("bench: {figures}");
     std::fs::write(out("bench.json"), format!("{figures:#}\n")).unwrap();
+    crate::smoke::remove_tap();
     finish(home, &before);
 }

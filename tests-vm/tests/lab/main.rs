@@ -5,6 +5,7 @@
 
 mod bench;
 mod disks;
+mod guests;
 mod jail;
 mod kill;
 mod life;

@@ -15,7 +15,8 @@ fn reaches(home: &banger_testkit::Home, vm: &str, address: &str, port: u16) -> b
 fn network_what_a_guest_reaches_and_what_never() {
     let before = host();
     let home = home("");
-    let _outside = Outside::new();
+    let outside = Outside::new();
+    outside.answer_names();
     home.ok(&["vm", "create", "--name", "one", "-p", "18000:8000"]);
     home.ok(&["vm", "create", "--name", "two", "--nat", "off"]);
     let address = |vm: &str| show(&home, vm)["ip"].as_str().unwrap().to_owned();
@@ -40,8 +41,11 @@ fn network_what_a_guest_reaches_and_what_never() {
     assert_eq!(get(&format!("{}:18000", address("one"))), "");
     assert_eq!(get("198.51.100.2:18000"), "");
 
-    // The outside, with NAT and without.
+    // The outside, with NAT and without; names are asked of the host's resolver beyond.
     assert!(reaches(&home, "one", "198.51.100.1", 80));
+    let ask = "getent ahostsv4 outside.example | cut -d' ' -f1 | head -n1";
+    assert_eq!(inside(&home, "one", ask), "203.0.113.7");
+    assert_eq!(inside(&home, "two", ask), "");
     assert!(!reaches(&home, "two", "198.51.100.1", 80));
 
     // Each other.
@@ -84,7 +88,7 @@ fn network_what_a_guest_reaches_and_what_never() {
 
     home.ok(&["vm", "delete", "-f", "one", "two"]);
     assert_eq!(get("127.0.0.1:18000"), "");
-    drop(_outside);
+    drop(outside);
     finish(home, &before);
 }
 

@@ -4,11 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a guest is told that has a root disk (0), a work disk (1) and modules (2), but no network.
+/// The floor's TAP, made beforehand.
+const TAP: &str = "floor0";
+/// What a guest is told that has a root disk (0), a work disk (1), modules (2) and a network.
 const CONFIG: &str = r#"{"protocol":1,"hostname":"floor",
 "machine_id":"0123456789abcdef0123456789abcdef","root":{"disk":{"index":0},"layer":null},
-"work":{"index":1},"modules":{"index":2},"network":null,"files":[],"env":{},
-"clock_unix_ms":0,"entropy":"","entrypoint":[]}"#;
+"work":{"index":1},"modules":{"index":2},"network":{"mac":"02:00:00:00:00:01",
+"addresses":["10.9.0.2/24"],"gateway":"10.9.0.1","dns":["10.9.0.1"],"search":[],"mtu":null},
+"files":[],"env":{},"clock_unix_ms":0,"entropy":"","entrypoint":[]}"#;
 /// Longest time from the first process to ready, in milliseconds: five seconds are usual.
 const MAX_READY_MS: u64 = 60_000;
 
@@ -43,7 +46,8 @@ fn smoke_the_lab_is_a_host_with_kvm_and_systemd() {
     shell("nft list ruleset && dmsetup version");
 }
 
-/// The command that starts Firecracker by hand with parts like ours, which it makes first.
+/// The command that starts Firecracker by hand with parts like ours, which it makes first; the TAP
+/// is to be removed in the end: [`remove_tap`].
 pub fn floor_command() -> String {
     // It goes with the lab.
     let path = PathBuf::from(shell("mktemp -d"));
@@ -52,7 +56,8 @@ pub fn floor_command() -> String {
     let tree = path.join("tree");
     // The boot initramfs: what banger makes of the same parts.
     shell(&format!(
-        "mkdir -p {tree}/{{proc,sys,dev,newroot,image,layer,run,modules}}
+        "ip tuntap add {TAP} mode tap; ip link set {TAP} up
+         mkdir -p {tree}/{{proc,sys,dev,newroot,image,layer,run,modules}}
          mknod {tree}/dev/console c 5 1
          cp {program} {tree}/init; cp {modules}/* {tree}/modules/
          cd {tree}; find . | cpio -o -H newc --quiet >../initramfs
@@ -77,7 +82,12 @@ pub fn floor_command() -> String {
         path.join("work.ext4"),
     ];
     let parts: Vec<String> = parts.iter().map(|part| part.display().to_string()).collect();
-    format!("{} '{append}' 256", parts.join(" "))
+    format!("TAP={TAP} MAC=02:00:00:00:00:01 {} '{append}' 256", parts.join(" "))
+}
+
+/// Removes what [`floor_command`] made outside of its folder.
+pub fn remove_tap() {
+    shell(&format!("ip link delete {TAP}"));
 }
 
 #[test]
@@ -85,6 +95,7 @@ fn smoke_firecracker_by_hand_boots_to_ready() {
     let before = host();
     let took = shell(&floor_command());
     println!("ready after {took} ms");
+    remove_tap();
     assert!(took.parse::<u64>().unwrap() < MAX_READY_MS);
     assert_eq!(host(), before, "something is left");
 }

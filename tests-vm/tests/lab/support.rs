@@ -1,6 +1,8 @@
 //! Homes in the lab, and what of the host a test may not leave behind.
 
 use std::fs;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -116,12 +118,52 @@ impl Outside {
         );
         Self
     }
+
+    /// Makes it the host's resolver too: it knows `outside.example` as 203.0.113.7.
+    pub fn answer_names(&self) {
+        let (sender, ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let space = fs::File::open("/run/netns/outside").unwrap();
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(space.as_fd(), Some(kind)).unwrap();
+            let socket = UdpSocket::bind("198.51.100.1:53").unwrap();
+            sender.send(()).unwrap();
+            let mut query = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut query) {
+                let _ = socket.send_to(&dns_answer(&query[..length]), from);
+            }
+        });
+        ready.recv().unwrap();
+        shell(
+            "resolvectl domain out-here '~.'; resolvectl dns out-here 198.51.100.1
+             resolvectl dns eth0 ''",
+        );
+    }
+}
+
+/// RFC 1035: the question again, and for `outside.example` A (1) its address; no such name otherwise.
+fn dns_answer(query: &[u8]) -> Vec<u8> {
+    let name = b"\x07outside\x07example\0";
+    let known = query.get(12..).is_some_and(|rest| rest.starts_with(name));
+    let end = 12 + name.len() + 4;
+    let a = query.get(end - 4..end) == Some(&[0, 1, 0, 1]);
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, if known { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(known && a)]);
+    answer.extend([0; 4]);
+    // What comes after the question (EDNS) is left out.
+    let question = query[12..].iter().position(|byte| *byte == 0).map_or(12, |at| 12 + at + 5);
+    answer.extend(&query[12..question.min(query.len())]);
+    if known && a {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 7]);
+    }
+    answer
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
         let script = "ip netns pids outside | xargs -r kill -9; ip netns delete outside; \
-                      ip link delete out-here 2>/dev/null || true";
+                      ip link delete out-here 2>/dev/null || true
+                      resolvectl revert eth0 || true";
         let _ = Command::new("bash").args(["-c", script]).status();
         let _ = fs::remove_file("/tmp/outside");
     }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -22,8 +23,13 @@ const KEPT_LOGS: usize = 10;
 const MEMORY: &str = "6G";
 /// As many as the machines have on which this is tested.
 const CPUS: &str = "2";
-/// Bytes of the end of the output that are kept to find the tests' result in.
-const TAIL_BYTES: usize = 64 * 1024;
+/// A lab that gives no sign of life for this long has frozen. It gives one every five seconds.
+const FROZEN: Duration = Duration::from_secs(180);
+
+/// More than what all tests say together.
+const MAX_SAID: usize = 64 << 20;
+/// QEMU's own console, a socket beside the logs.
+const MONITOR: &str = "monitor";
 
 /// What a run is made of.
 pub struct Job {
@@ -41,10 +47,19 @@ pub struct Job {
 
 /// How a run ended.
 pub struct Ended {
-    /// Exit code of what ran in the lab.
-    pub code: u8,
-    /// The end of what it said.
+    /// How.
+    pub how: How,
+    /// All that it said.
     pub said: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// With the exit code of what ran in the lab.
+    Exited(u8),
+    /// It stood still: no process of the lab ran any more, not one of its kernel.
+    Frozen,
 }
 
 /// Our terminal; it is as it was before when this is dropped.
@@ -170,24 +185,59 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     let mut qemu = Qemu(child);
     let output = fs::File::create(run.logs.join("output.log"))?;
     let shown = qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output)));
-    let waited = wait(&mut qemu, run, job.timeout);
+    let waited = wait(&mut qemu, run, job);
     drop(qemu);
     let said = match shown.map(thread::JoinHandle::join) {
         None => String::new(),
         Some(Ok(said)) => said?,
         Some(Err(_)) => bail!("the thread that shows the output panicked"),
     };
-    waited?;
-    Ok(Ended { code: verdict(run)?, said })
+    let how = match waited? {
+        Waited::Ended => How::Exited(verdict(run)?),
+        Waited::Frozen => How::Frozen,
+    };
+    Ok(Ended { how, said })
 }
 
-fn wait(qemu: &mut Qemu, run: &RunFolder, timeout: Duration) -> anyhow::Result<()> {
+enum Waited {
+    Ended,
+    Frozen,
+}
+
+/// Looks for signs of life in a file that grows with each.
+struct Pulse {
+    file: PathBuf,
+    seen: u64,
+    at: Instant,
+}
+
+impl Pulse {
+    fn new(file: PathBuf) -> Self {
+        Self { file, seen: 0, at: Instant::now() }
+    }
+
+    /// Whether there was one and none has come for too long.
+    fn has_stopped(&mut self) -> bool {
+        let length = fs::metadata(&self.file).map_or(0, |file| file.len());
+        if length != self.seen {
+            (self.seen, self.at) = (length, Instant::now());
+        }
+        self.seen > 0 && self.at.elapsed() > FROZEN
+    }
+}
+
+fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<Waited> {
     let began = Instant::now();
     let parent = std::os::unix::process::parent_id();
     let mut opened = false;
+    let mut pulse = Pulse::new(run.logs.join("alive"));
     while qemu.0.try_wait()?.is_none() {
-        if began.elapsed() > timeout {
-            bail!("the lab did not end within {} minutes", timeout.as_secs() / 60);
+        if began.elapsed() > job.timeout {
+            bail!("the lab did not end within {} minutes", job.timeout.as_secs() / 60);
+        }
+        if pulse.has_stopped() {
+            note_processors(run);
+            return Ok(Waited::Frozen);
         }
         if std::os::unix::process::parent_id() != parent {
             bail!("whoever started the lab is gone");
@@ -199,26 +249,40 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, timeout: Duration) -> anyhow::Result<(
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
+    Ok(Waited::Ended)
 }
 
-/// Copies output to ours and to the log as it comes; returns the end of it.
+/// Has QEMU write down what its processors are at, as far as it can: to find out why it froze.
+fn note_processors(run: &RunFolder) {
+    let ask = || -> std::io::Result<Vec<u8>> {
+        let mut monitor = UnixStream::connect(run.logs.join(MONITOR))?;
+        monitor.set_read_timeout(Some(Duration::from_secs(2)))?;
+        monitor.write_all(b"info status\ninfo cpus\ninfo registers -a\n")?;
+        let mut said = Vec::new();
+        // It ends with the time out.
+        let _ = monitor.read_to_end(&mut said);
+        Ok(said)
+    };
+    let said = ask().unwrap_or_else(|error| format!("no answer: {error}\n").into_bytes());
+    let _ = fs::write(run.logs.join("frozen.log"), said);
+}
+
+/// Copies output to ours and to the log as it comes; returns it.
 fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<String> {
-    let mut tail: Vec<u8> = Vec::new();
+    let mut said: Vec<u8> = Vec::new();
     let mut buffer = [0; 8192];
     loop {
         let count = from.read(&mut buffer)?;
         if count == 0 {
-            return Ok(String::from_utf8_lossy(&tail).into_owned());
+            return Ok(String::from_utf8_lossy(&said).into_owned());
         }
         let bytes = &buffer[..count];
         let mut ours = std::io::stdout().lock();
         ours.write_all(bytes)?;
         ours.flush()?;
         log.write_all(bytes)?;
-        tail.extend_from_slice(bytes);
-        let surplus = tail.len().saturating_sub(TAIL_BYTES);
-        tail.drain(..surplus);
+        let room = MAX_SAID.saturating_sub(said.len()).min(count);
+        said.extend_from_slice(&bytes[..room]);
     }
 }
 
@@ -261,6 +325,12 @@ fn qemu(run: &RunFolder, job: &Job) -> Command {
     command.args(["-serial", "chardev:boot"]);
     command.arg("-chardev").arg(format!("file,id=result,path={}", log("result.tar")));
     command.args(["-device", "virtserialport,chardev=result,name=lab.result"]);
+    command.arg("-chardev").arg(format!("file,id=alive,path={}", log("alive")));
+    command.args(["-device", "virtserialport,chardev=alive,name=lab.alive"]);
+    command.args(["-mon", "chardev=monitor,mode=readline"]).arg("-chardev");
+    // A socket's path is short: it is beside the logs, and so is QEMU.
+    command.arg(format!("socket,id=monitor,path={MONITOR},server=on,wait=off"));
+    command.current_dir(&run.logs);
     command.args(["-chardev", "stdio,id=io,signal=off"]);
     // For a program a clean channel, for a person a terminal.
     command.args(match job.terminal {

@@ -18,15 +18,29 @@ pub struct Bridge {
     root: Root,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     dns_port: Arc<AtomicU16>,
-    /// Held while the shared parts are looked after beside a start.
-    keeping: Arc<tokio::sync::Mutex<()>>,
+    /// Held while names are routed beside a start.
+    routing: Arc<tokio::sync::Mutex<()>>,
     ports: Arc<Forwarding>,
 }
 
 impl Bridge {
     /// Through this way to root; ports are published by `ports`.
     pub fn new(root: Root, dns_port: Arc<AtomicU16>, ports: Forwarding) -> Self {
-        Self { root, dns_port, keeping: Arc::default(), ports: Arc::new(ports) }
+        Self { root, dns_port, routing: Arc::default(), ports: Arc::new(ports) }
+    }
+
+    /// Has names of VMs asked of the daemon's resolver, if it listens.
+    async fn route_names(&self) {
+        let port = self.dns_port.load(Ordering::Relaxed);
+        if port != 0 {
+            self.look_after(Request::RouteDns { port }).await;
+        }
+    }
+
+    async fn look_after(&self, request: Request) {
+        if let Err(error) = self.root.ask(request, Vec::new()).await {
+            tracing::warn!(error = %error, causes = ?error.causes, "the network of VMs");
+        }
     }
 }
 
@@ -45,12 +59,13 @@ impl Network for Bridge {
             return Err(ApiError::new(ErrorCode::Internal, "banger-root gave no lease"));
         };
         let applied = if did == Did::Made { Applied::Created } else { Applied::AlreadyThere };
-        // Beside the way to ready: the pool is filled again and names are routed.
+        // Beside the way to ready. The pool is filled and the rules are looked at later, when the
+        // guest does not need the host's processors.
         let bridge = self.clone();
         tokio::spawn(async move {
             // One is enough for all that start at the same time; what it misses is seen to soon.
-            if let Ok(_turn) = bridge.keeping.clone().try_lock() {
-                bridge.keep().await;
+            if let Ok(_turn) = bridge.routing.clone().try_lock() {
+                bridge.route_names().await;
             }
         });
         Ok(Attached { applied, lease: Some(lease(given)) })
@@ -77,14 +92,8 @@ impl Network for Bridge {
     }
 
     async fn keep(&self) {
-        let port = self.dns_port.load(Ordering::Relaxed);
-        let mut requests = vec![Request::NetEnsure];
-        requests.extend((port != 0).then_some(Request::RouteDns { port }));
-        for request in requests {
-            if let Err(error) = self.root.ask(request, Vec::new()).await {
-                tracing::warn!(error = %error, causes = ?error.causes, "the network of VMs");
-            }
-        }
+        self.look_after(Request::NetEnsure).await;
+        self.route_names().await;
     }
 
     async fn release(&self) {

@@ -25,15 +25,12 @@ pub fn runs() -> bool {
     Path::new(RESOLVED).is_dir()
 }
 
-/// The three orders, in this order: without the domain, and off as the default, the server would be
-/// asked for everything.
-pub fn orders(bridge: &str, server: SocketAddrV4) -> [Vec<String>; 3] {
+/// The two orders, in this order: without the domain the server would be asked for everything. An
+/// interface whose only domains are for routing (`~`) is asked for nothing else: `DNSDefaultRoute=`
+/// in systemd.network(5).
+pub fn orders(bridge: &str, server: SocketAddrV4) -> [Vec<String>; 2] {
     let order = |words: [&str; 3]| words.map(str::to_owned).to_vec();
-    [
-        order(["default-route", bridge, "false"]),
-        order(["domain", bridge, "~vm"]),
-        order(["dns", bridge, &server.to_string()]),
-    ]
+    [order(["domain", bridge, "~vm"]), order(["dns", bridge, &server.to_string()])]
 }
 
 fn resolvectl(args: &[&str], doing: &str) -> Result<String, RootError> {
@@ -50,9 +47,19 @@ fn resolvectl(args: &[&str], doing: &str) -> Result<String, RootError> {
 /// # Errors
 /// Those of running resolvectl.
 pub fn is_routed(bridge: &str, server: &str) -> Result<bool, RootError> {
-    let doing = "ask systemd-resolved";
-    Ok(resolvectl(&["dns", bridge], doing)?.contains(server)
-        && resolvectl(&["domain", bridge], doing)?.contains("~vm"))
+    // One program instead of two: this is asked every few seconds.
+    let status = resolvectl(&["status", bridge], "ask systemd-resolved")?;
+    Ok(shows(&status, server))
+}
+
+/// Whether what `resolvectl status` shows of an interface has this server and our domain.
+fn shows(status: &str, server: &str) -> bool {
+    let has = |label: &str, word: &str| {
+        let lines = status.lines().filter_map(|line| line.split_once(": "));
+        let mut of_label = lines.filter(|(name, _)| name.trim() == label);
+        of_label.any(|(_, words)| words.split_whitespace().any(|other| other == word))
+    };
+    has("DNS Servers", server) && has("DNS Domain", "~vm")
 }
 
 /// The server that was routed to last, and for which bridge.
@@ -125,10 +132,18 @@ mod tests {
     fn only_names_of_vms_are_asked_of_us() {
         let orders = orders("br-fc", "127.0.0.1:42069".parse().unwrap());
         let lines = orders.map(|order| order.join(" "));
-        assert_eq!(
-            lines,
-            ["default-route br-fc false", "domain br-fc ~vm", "dns br-fc 127.0.0.1:42069"]
-        );
+        assert_eq!(lines, ["domain br-fc ~vm", "dns br-fc 127.0.0.1:42069"]);
+    }
+
+    #[test]
+    fn the_status_of_an_interface() {
+        let status = "Link 3 (br-fc)\n    Current Scopes: DNS\n         Protocols: -DefaultRoute\n\
+                      Current DNS Server: 127.0.0.1:42069\n       DNS Servers: 127.0.0.1:42069\n\
+                             DNS Domain: ~vm\n";
+        assert!(shows(status, "127.0.0.1:42069"));
+        assert!(!shows(status, "127.0.0.1:4206"));
+        assert!(!shows(&status.replace("~vm", "vm"), "127.0.0.1:42069"));
+        assert!(!shows("Link 3 (br-fc)\n    Current Scopes: none\n", "127.0.0.1:42069"));
     }
 
     #[test]

@@ -64,6 +64,13 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Whether it is Firecracker's own answer; else it may have ended.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Request { why: Why::Fault(_), .. })
+    }
+}
+
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Why {

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
@@ -39,8 +40,11 @@ pub struct Firecracker {
     places: Places,
     listeners: Listeners,
     boot_files: FindBootFiles,
-    gates: Mutex<HashMap<VmId, Waiting>>,
+    gates: Mutex<HashMap<VmId, (Waiting, ProcRef)>>,
 }
+
+/// How long a shim may take to tell how its VMM ended.
+const STORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a jail is made of, opened as this user.
 fn open_parts(
@@ -70,7 +74,8 @@ fn open_parts(
 }
 
 fn fault(vm: &VmPlan, error: &api::Failure) -> ApiError {
-    let text = format!("Firecracker refused the configuration of `{}`", vm.name);
+    let did = if error.is_refusal() { "refused" } else { "did not take" };
+    let text = format!("Firecracker {did} the configuration of `{}`", vm.name);
     ApiError::new(ErrorCode::VmmDied, text).caused_by(error)
 }
 
@@ -86,7 +91,7 @@ impl Firecracker {
         Self { config, root, places, listeners, boot_files, gates: Mutex::default() }
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<VmId, Waiting>> {
+    fn gates(&self) -> MutexGuard<'_, HashMap<VmId, (Waiting, ProcRef)>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,7 +101,7 @@ impl Firecracker {
     }
 
     /// Tells a VMM that has no guest yet what it is, and starts it.
-    async fn configure(&self, vm: &VmPlan) -> Result<(), ApiError> {
+    async fn configure(&self, vm: &VmPlan, shim: ProcRef) -> Result<(), ApiError> {
         let tap = match vm.drivers.network.name.as_str() {
             "bridge" => Some(root::id(&vm.id)?.tap()),
             _ => None,
@@ -119,7 +124,20 @@ impl Firecracker {
             api.entropy(&told.entropy).await?;
             api.action(&words::Action::InstanceStart).await
         };
-        talk.await.map_err(|error: api::Failure| fault(vm, &error))
+        let Err(error): Result<(), api::Failure> = talk.await else { return Ok(()) };
+        let mut told = fault(vm, &error);
+        if !error.is_refusal()
+            && let Some(ExitStory { summary, tail, .. }) = self.ended(vm, shim).await
+        {
+            told.causes.push(format!("{summary}: {tail}"));
+        }
+        Err(told)
+    }
+
+    /// How the VMM ended, if it has: its shim tells soon.
+    async fn ended(&self, vm: &VmPlan, shim: ProcRef) -> Option<ExitStory> {
+        tokio::time::timeout(STORY_TIMEOUT, shim::wait_gone(shim)).await.ok()?;
+        self.root_facts(vm).await?.story.map(|told| story::tell(&told))
     }
 
     async fn root_facts(&self, vm: &VmPlan) -> Option<banger_root::words::RunFacts> {
@@ -177,18 +195,19 @@ impl Vmm for Firecracker {
 
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
         let (shim, gate) = self.root.spawn(&vm.id).await?;
-        self.gates().insert(vm.id.clone(), gate);
-        Ok(ProcRef { pid: shim.pid, start_time: shim.start_time })
+        let shim = ProcRef { pid: shim.pid, start_time: shim.start_time };
+        self.gates().insert(vm.id.clone(), (gate, shim));
+        Ok(shim)
     }
 
     async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
         let gate = self.gates().remove(&vm.id);
-        let gate = gate.ok_or_else(|| {
+        let (gate, shim) = gate.ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
         })?;
         let launch = Launch { vcpus: vm.vcpus, memory_mib: vm.memory_mib };
         let vmm = gate.launch(&vm.id, launch).await?;
-        self.configure(vm).await?;
+        self.configure(vm, shim).await?;
         Ok(vmm.pid)
     }
 

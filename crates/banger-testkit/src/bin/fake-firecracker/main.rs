@@ -2,8 +2,8 @@
 //! happens, and the guest is one of [`banger_testkit::guest`].
 //!
 //! With `--exec-file` among its arguments it is the jailer, else Firecracker. Its mood is the last
-//! part of its own file name: a Firecracker that is `broken` ends at once, a jailer that `refuses`
-//! fails; the others are the guest's.
+//! part of its own file name: a Firecracker that is `broken` ends at once, one that
+//! `collapses` while it is configured, a jailer that `refuses` fails; the others are the guest's.
 
 mod jailer;
 mod vmm;

@@ -141,6 +141,10 @@ impl Machine {
                 self.vsock = Some((path.to_owned(), listener));
                 Ok(())
             }
+            ("PUT", "/entropy") if self.mood == "collapses" => {
+                eprintln!("collapsed as told");
+                std::process::exit(101)
+            }
             ("PUT", "/entropy") => Ok(()),
             ("PUT", "/logger") => text(&body, "log_path").and_then(open_pipe).map(drop),
             ("PUT", "/metrics") => {
