@@ -59,6 +59,10 @@ impl From<Did> for Outcome {
     }
 }
 
+fn local(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+}
+
 impl Server {
     /// Carries out a request of a user.
     ///
@@ -91,11 +95,10 @@ impl Server {
                 net::refill(places)?;
                 net::ensure(places).map(Outcome::from)
             }
-            Request::RouteDns { port } => {
-                let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-                net::route_dns(places, server).map(Outcome::from)
+            Request::RouteDns { port } => net::route_dns(places, local(port)).map(Outcome::from),
+            Request::UnrouteDns { port } => {
+                net::unroute_dns(places, local(port)).map(Outcome::from)
             }
-            Request::UnrouteDns => net::unroute_dns(places).map(Outcome::from),
             Request::SnapshotAttach { vm, root_bytes } => {
                 own(&vm)?;
                 let [image, layer] = take(fds)?;

@@ -83,9 +83,11 @@ pub enum Request {
         /// UDP and TCP port.
         port: u16,
     },
-    /// Takes that back.
-    #[serde(deserialize_with = "nothing_else")]
-    UnrouteDns,
+    /// Takes that back, unless another resolver is asked by now.
+    UnrouteDns {
+        /// UDP and TCP port.
+        port: u16,
+    },
     /// Makes a copy-on-write device. Descriptors: the image for reading, the layer for writing.
     SnapshotAttach {
         /// The VM.
@@ -170,7 +172,7 @@ impl Request {
             Self::Hello
             | Self::NetEnsure
             | Self::RouteDns { .. }
-            | Self::UnrouteDns
+            | Self::UnrouteDns { .. }
             | Self::Facts { .. }
             | Self::Connect { .. }
             | Self::Ready

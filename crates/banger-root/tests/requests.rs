@@ -34,7 +34,7 @@ fn samples() -> Vec<Request> {
         Request::NetDetach { vm: vm() },
         Request::NetEnsure,
         Request::RouteDns { port: 42069 },
-        Request::UnrouteDns,
+        Request::UnrouteDns { port: 42069 },
         Request::SnapshotAttach { vm: vm(), root_bytes: 1 << 30 },
         Request::SnapshotDetach { vm: vm() },
         Request::JailMake {

@@ -118,3 +118,32 @@ fn network_ten_at_once() {
     home.ok(&args);
     finish(home, &before);
 }
+
+#[test]
+fn network_two_homes_do_not_meet() {
+    let before = host();
+    let (first, second) = (home(""), home(""));
+    first.ok(&["vm", "create", "--name", "web"]);
+    second.ok(&["vm", "create", "--name", "web"]);
+    second.ok(&["vm", "create", "--name", "other"]);
+    let address = |home: &banger_testkit::Home, vm: &str| show(home, vm)["ip"].clone();
+    let (one, two) = (address(&first, "web"), address(&second, "web"));
+    assert_ne!(one, two);
+    // Whoever came first has the names, and keeps them.
+    let asked = || shell("resolvectl query web.vm 2>&1 || true");
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    assert!(asked().contains(one.as_str().unwrap()), "{}", asked());
+    assert!(shell("resolvectl query other.vm 2>&1 || true").contains("not found"));
+    // One that ends takes only its own along.
+    second.ok(&["daemon", "stop"]);
+    assert!(asked().contains(one.as_str().unwrap()), "{}", asked());
+    assert_eq!(second.state("web"), "running");
+    first.ok(&["daemon", "stop"]);
+    second.wait("the names of the second", || asked().contains(two.as_str().unwrap()));
+    second.ok(&["vm", "delete", "-f", "web", "other"]);
+    assert_eq!(first.state("web"), "running");
+    assert_eq!(inside(&first, "web", "echo here"), "here");
+    first.ok(&["vm", "delete", "-f", "web"]);
+    second.finish();
+    finish(first, &before);
+}

@@ -261,7 +261,7 @@ fn note_processors(run: &RunFolder) {
         let mut said = Vec::new();
         // It ends with the time out.
         let _ = monitor.read_to_end(&mut said);
-        Ok(said)
+        if said.is_empty() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok(said) }
     };
     let said = ask().unwrap_or_else(|error| format!("no answer: {error}\n").into_bytes());
     let _ = fs::write(run.logs.join("frozen.log"), said);

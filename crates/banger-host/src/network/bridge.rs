@@ -97,10 +97,11 @@ impl Network for Bridge {
     }
 
     async fn release(&self) {
-        if self.dns_port.load(Ordering::Relaxed) == 0 {
+        let port = self.dns_port.load(Ordering::Relaxed);
+        if port == 0 {
             return;
         }
-        if let Err(error) = self.root.ask(Request::UnrouteDns, Vec::new()).await {
+        if let Err(error) = self.root.ask(Request::UnrouteDns { port }, Vec::new()).await {
             tracing::warn!(error = %error, causes = ?error.causes, "names stay routed");
         }
     }

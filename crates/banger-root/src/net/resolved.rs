@@ -1,7 +1,8 @@
 //! Names of VMs on this host: systemd-resolved asks our server for them, resolvectl(1).
 
 use std::fs;
-use std::net::SocketAddrV4;
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use super::bridge;
@@ -73,8 +74,18 @@ fn find_bridge(places: &Places) -> Result<Option<Link>, RootError> {
     bridge::ours(&super::in_use::places(places), &super::links()?)
 }
 
+/// Whether somebody listens there, bind(2).
+fn listens(server: &str) -> bool {
+    let address = server.parse::<SocketAddrV4>();
+    address.is_ok_and(|address| match UdpSocket::bind(address) {
+        Err(error) => error.kind() == io::ErrorKind::AddrInUse,
+        Ok(_) => false,
+    })
+}
+
 /// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,
-/// or there is no bridge, nothing happens.
+/// there is no bridge, or the server of another daemon is asked that still listens, nothing happens:
+/// else two daemons would take the names from each other again and again.
 ///
 /// # Errors
 /// resolvectl's complaint.
@@ -85,8 +96,13 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     let _lock = Lock::take(&places.run)?;
     let Some(link) = find_bridge(places)? else { return Ok(Did::WasAbsent) };
     let said = (link.index.to_string(), server.to_string());
-    if routed(places).as_ref() == Some(&said) && is_routed(&link.name, &said.1)? {
-        return Ok(Did::WasThere);
+    let before = routed(places).filter(|(index, _)| *index == said.0);
+    match &before {
+        Some((_, other)) if *other != said.1 && listens(other) => return Ok(Did::WasAbsent),
+        Some(_) if before.as_ref() == Some(&said) && is_routed(&link.name, &said.1)? => {
+            return Ok(Did::WasThere);
+        }
+        _ => {}
     }
     // First, so that it is taken back whatever is said before somebody is killed.
     let record = record(places);
@@ -99,13 +115,13 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     Ok(Did::Made)
 }
 
-/// Takes that back.
+/// Takes that back, if it is this server that is asked.
 ///
 /// # Errors
 /// resolvectl's complaint.
-pub fn unroute_dns(places: &Places) -> Result<Did, RootError> {
+pub fn unroute_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError> {
     let _lock = Lock::take(&places.run)?;
-    if !record(places).exists() {
+    if routed(places).is_none_or(|(_, other)| other != server.to_string()) {
         return Ok(Did::WasAbsent);
     }
     // With its interface resolved forgets what it was told for it.
@@ -147,12 +163,35 @@ mod tests {
     }
 
     #[test]
+    fn who_still_listens_is_seen() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap().to_string();
+        assert!(listens(&server));
+        drop(socket);
+        assert!(!listens(&server));
+        assert!(!listens("nonsense"));
+    }
+
+    #[test]
+    fn what_another_daemon_had_routed_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { run: folder.path().to_owned(), ..Places::default() };
+        fs::write(record(&places), "3 127.0.0.1:42069").unwrap();
+        let (other, own) = ("127.0.0.1:4206".parse().unwrap(), "127.0.0.1:42069".parse().unwrap());
+        assert_eq!(unroute_dns(&places, other).unwrap(), Did::WasAbsent);
+        if !runs() {
+            assert_eq!(unroute_dns(&places, own).unwrap(), Did::Removed);
+            assert_eq!(unroute_dns(&places, own).unwrap(), Did::WasAbsent);
+        }
+    }
+
+    #[test]
     fn without_resolved_nothing_happens() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { run: folder.path().to_owned(), ..Places::default() };
-        assert_eq!(unroute_dns(&places).unwrap(), Did::WasAbsent);
+        let server = "127.0.0.1:42069".parse().unwrap();
+        assert_eq!(unroute_dns(&places, server).unwrap(), Did::WasAbsent);
         if !runs() {
-            let server = "127.0.0.1:42069".parse().unwrap();
             assert_eq!(route_dns(&places, server).unwrap(), Did::WasAbsent);
         }
     }
