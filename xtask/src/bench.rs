@@ -236,8 +236,10 @@ impl Bench {
 
     fn exec(&self, runs: usize) -> anyhow::Result<f64> {
         self.banger(&self.home, &["vm", "create", "-q", "--name", "exec", "--vcpus", "1"])?;
-        // Until the guest's init has settled, its start-up is what would be measured.
-        let settle = "systemctl is-system-running --wait >/dev/null 2>&1; true";
+        // Until the guest's init has settled, its start-up is what would be measured. `--wait` does
+        // not wait for the bus, which is not there at first.
+        let settle = "for n in $(seq 300); do case $(systemctl is-system-running 2>&1) in \
+                      running|degraded) exit 0;; esac; sleep 0.2; done; exit 1";
         self.banger(&self.home, &["exec", "exec", "--", "sh", "-c", settle])?;
         let times: anyhow::Result<Vec<f64>> =
             (0..runs).map(|_| self.timed(&self.home, &["exec", "exec", "--", "true"])).collect();

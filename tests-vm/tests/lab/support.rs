@@ -141,7 +141,7 @@ impl Outside {
     }
 }
 
-/// RFC 1035: the question again, and for `outside.example` A (1) its address; no such name otherwise.
+/// RFC 1035: the question again, and for `outside.example` A (1) its address; else no such name.
 fn dns_answer(query: &[u8]) -> Vec<u8> {
     let name = b"\x07outside\x07example\0";
     let known = query.get(12..).is_some_and(|rest| rest.starts_with(name));

@@ -83,9 +83,9 @@ fn listens(server: &str) -> bool {
     })
 }
 
-/// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,
-/// there is no bridge, or the server of another daemon is asked that still listens, nothing happens:
-/// else two daemons would take the names from each other again and again.
+/// Has names that end in `.vm` asked of this server, and nothing else. Nothing happens where
+/// resolved does not run, there is no bridge, or the server of another daemon is asked that still
+/// listens: else two daemons would take the names from each other again and again.
 ///
 /// # Errors
 /// resolvectl's complaint.
