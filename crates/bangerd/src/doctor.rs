@@ -11,8 +11,31 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     let mut checks = api.engine.drivers().host.doctor().await;
     checks.push(api.dns.borrow().check());
     checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
-    checks.extend(api.config.settings.iter().map(setting));
+    let asker = if rustix::process::geteuid().is_root() { Asker::Root } else { Asker::User };
+    checks.extend(api.config.settings.iter().map(|one| setting(one, asker)));
     checks
+}
+
+/// Who the daemon runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Root,
+    /// The helper does for it what is root's, and reads no configuration of a user.
+    User,
+}
+
+/// What to do with a setting of what is root's; none for one that is the daemon's own.
+fn of_root(key: &str) -> Option<&'static str> {
+    match key {
+        "network.subnet" => {
+            Some("the helper has its own: sudo banger-root install --subnet NETWORK")
+        }
+        "firecracker_bin" | "jailer_bin" => {
+            Some("the helper takes what root put into /usr/local/bin")
+        }
+        "network.bridge" | "tap_pool_size" => Some("it counts only where the daemon runs as root"),
+        _ => None,
+    }
 }
 
 fn unreadable(id: &str, why: &str) -> Check {
@@ -25,7 +48,7 @@ fn unreadable(id: &str, why: &str) -> Check {
     }
 }
 
-fn setting(setting: &Setting) -> Check {
+fn setting(setting: &Setting, asker: Asker) -> Check {
     let value = match &setting.value {
         Some(value) => format!("`{value}`"),
         None => "not set".into(),
@@ -42,9 +65,14 @@ fn setting(setting: &Setting) -> Check {
         hint: None,
         needed_for: vec!["config".into()],
     };
-    if setting.used == Used::NotYet && setting.origin != Origin::Default {
+    let without_effect = match (setting.used, asker) {
+        (Used::NotYet, _) => Some("this version does nothing with it yet"),
+        (Used::Yes, Asker::User) => of_root(setting.key),
+        (Used::Yes, Asker::Root) => None,
+    };
+    if let Some(hint) = without_effect.filter(|_| setting.origin != Origin::Default) {
         check.verdict = Verdict::Warning;
-        check.hint = Some("this version does nothing with it yet".into());
+        check.hint = Some(hint.into());
     }
     check
 }
@@ -57,7 +85,7 @@ mod tests {
     fn a_setting_says_where_it_came_from() {
         let seen = |value: Option<&str>, origin| {
             let value = value.map(str::to_owned);
-            setting(&Setting { key: "vmm", value, origin, used: Used::Yes }).seen
+            setting(&Setting { key: "vmm", value, origin, used: Used::Yes }, Asker::User).seen
         };
         assert_eq!(seen(Some("qemu"), Origin::File), "`qemu`, from the configuration file");
         assert_eq!(
@@ -73,8 +101,27 @@ mod tests {
         {
             let value = Some("4".into());
             let used = Used::NotYet;
-            let check = setting(&Setting { key: "tap_pool_size", value, origin, used });
+            let check = setting(&Setting { key: "file_sync", value, origin, used }, Asker::Root);
             assert_eq!(check.verdict, verdict);
+        }
+    }
+
+    #[test]
+    fn what_is_roots_is_not_taken_from_a_user_in_silence() {
+        let seen = |key, origin, asker| {
+            let value = Some("10.1.0.0/16".into());
+            let check = setting(&Setting { key, value, origin, used: Used::Yes }, asker);
+            (check.verdict, check.hint)
+        };
+        let (verdict, hint) = seen("network.subnet", Origin::File, Asker::User);
+        assert_eq!(verdict, Verdict::Warning);
+        assert!(hint.unwrap().contains("banger-root install --subnet"));
+        for (key, origin, asker) in [
+            ("network.subnet", Origin::File, Asker::Root),
+            ("network.subnet", Origin::Default, Asker::User),
+            ("network.nat", Origin::File, Asker::User),
+        ] {
+            assert_eq!(seen(key, origin, asker), (Verdict::Ok, None), "{key}");
         }
     }
 }
