@@ -37,7 +37,7 @@ mkfifo ready && exec 3<>ready
 socat UNIX-LISTEN:v.sock_10789,fork \
   SYSTEM:"read hello && cat $config && read ready && echo \"\$ready\" >ready" 3>&- &
 "$firecracker" --no-api --config-file vm.json >console.log 2>vmm.log 3>&- & vmm=$!
-(tail --pid "$vmm" -f /dev/null; echo ended >&3) &
+(tail --pid "$vmm" -f /dev/null >/dev/null 2>&1 3>&-; echo ended >&3) &
 # Asleep meanwhile: a guest needs the processors.
 read -r ready <&3
 end=$(date +%s%N)

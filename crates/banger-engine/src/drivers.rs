@@ -115,10 +115,11 @@ pub trait Network: Send + Sync {
     async fn unpublish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
     /// Whether the published ports of a run that another daemon began are still forwarded.
     async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool;
-    /// Puts right what all VMs on it share, where somebody else changed it. Called now and then
-    /// while one of them runs.
+    /// Puts right what all VMs on it share, where somebody else changed it, and makes in stock what
+    /// the next start needs. Called now and then while one of them runs.
     async fn keep(&self) {}
-    /// Lets go of what is the daemon's and not the VMs', before the daemon ends.
+    /// Lets go of what is the daemon's and not the VMs'. Called now and then while none runs, so it
+    /// costs nothing the second time, and before the daemon ends.
     async fn release(&self) {}
 }
 

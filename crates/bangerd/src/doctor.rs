@@ -9,11 +9,26 @@ use crate::config::{Origin, Setting, Used};
 /// All checks. Nothing is changed.
 pub async fn checks(api: &Api) -> Vec<Check> {
     let mut checks = api.engine.drivers().host.doctor().await;
+    let port = api.dns.borrow().port();
+    checks.iter_mut().for_each(|check| whose_names(check, port));
     checks.push(api.dns.borrow().check());
     checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
     let asker = if rustix::process::geteuid().is_root() { Asker::Root } else { Asker::User };
     checks.extend(api.config.settings.iter().map(|one| setting(one, asker)));
     checks
+}
+
+/// What is asked for names is well for the host, but may be the daemon of somebody else.
+fn whose_names(check: &mut Check, port: u16) {
+    let own = format!("`127.0.0.1:{port}`");
+    let routed = check.code == "network_dns" && check.verdict == Verdict::Ok;
+    if routed && !check.seen.contains(&own) {
+        check.verdict = Verdict::Warning;
+        check.seen = format!("{}; that asks another daemon than this one", check.seen);
+        let hint = "names of this one's VMs are known when the other has no VM any more; use their \
+                    addresses: banger vm list";
+        check.hint = Some(hint.into());
+    }
 }
 
 /// Who the daemon runs as.
@@ -103,6 +118,23 @@ mod tests {
             let used = Used::NotYet;
             let check = setting(&Setting { key: "file_sync", value, origin, used }, Asker::Root);
             assert_eq!(check.verdict, verdict);
+        }
+    }
+
+    #[test]
+    fn names_that_another_daemon_answers_are_worth_a_warning() {
+        for (port, verdict) in
+            [(42069, Verdict::Ok), (4206, Verdict::Warning), (0, Verdict::Warning)]
+        {
+            let mut check = Check {
+                code: "network_dns".into(),
+                verdict: Verdict::Ok,
+                seen: "systemd-resolved asks `127.0.0.1:42069` for `vm`".into(),
+                hint: None,
+                needed_for: Vec::new(),
+            };
+            whose_names(&mut check, port);
+            assert_eq!(check.verdict, verdict, "{port}");
         }
     }
 

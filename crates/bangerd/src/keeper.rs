@@ -22,24 +22,22 @@ pub struct Names {
     pub port: Arc<AtomicU16>,
 }
 
-/// Looks until the daemon is on its way out; then lets go of what is the daemon's.
+/// Looks until the daemon is on its way out. Where no VM is on a network, and in the end, it lets
+/// go of what is the daemon's: others may want it.
 pub async fn keep(engine: Arc<Engine>, names: Names, stopping: Stopping) {
     let networks = || engine.drivers().network.values();
     loop {
         names.port.store(names.listening.borrow().port(), Ordering::Relaxed);
-        if engine.any_leased() {
-            for network in networks() {
-                network.keep().await;
-            }
+        let leased = engine.any_leased();
+        for network in networks() {
+            if leased { network.keep().await } else { network.release().await }
         }
         tokio::select! {
             () = stopping.asked() => break,
             () = tokio::time::sleep(EVERY) => {}
         }
     }
-    if engine.any_leased() {
-        for network in networks() {
-            network.release().await;
-        }
+    for network in networks() {
+        network.release().await;
     }
 }

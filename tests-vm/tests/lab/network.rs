@@ -134,14 +134,19 @@ fn network_two_homes_do_not_meet() {
     std::thread::sleep(std::time::Duration::from_secs(11));
     assert!(asked().contains(one.as_str().unwrap()), "{}", asked());
     assert!(shell("resolvectl query other.vm 2>&1 || true").contains("not found"));
+    let doctor = |home: &banger_testkit::Home| home.run(&["doctor"]).out;
+    assert!(doctor(&second).contains("asks another daemon"), "{}", doctor(&second));
+    assert!(!doctor(&first).contains("asks another daemon"), "{}", doctor(&first));
     // One that ends takes only its own along.
     second.ok(&["daemon", "stop"]);
     assert!(asked().contains(one.as_str().unwrap()), "{}", asked());
     assert_eq!(second.state("web"), "running");
     first.ok(&["daemon", "stop"]);
     second.wait("the names of the second", || asked().contains(two.as_str().unwrap()));
-    second.ok(&["vm", "delete", "-f", "web", "other"]);
+    // So does one whose last VM is gone, while it runs.
     assert_eq!(first.state("web"), "running");
+    second.ok(&["vm", "delete", "-f", "web", "other"]);
+    first.wait("the names of the first again", || asked().contains(one.as_str().unwrap()));
     assert_eq!(inside(&first, "web", "echo here"), "here");
     first.ok(&["vm", "delete", "-f", "web"]);
     second.finish();

@@ -47,7 +47,7 @@ fn smoke_the_lab_is_a_host_with_kvm_and_systemd() {
 }
 
 /// The command that starts Firecracker by hand with parts like ours, which it makes first; the TAP
-/// is to be removed in the end: [`remove_tap`].
+/// is to be removed in the end: [`remove_tap`]. One that a failed test left is made anew.
 pub fn floor_command() -> String {
     // It goes with the lab.
     let path = PathBuf::from(shell("mktemp -d"));
@@ -56,7 +56,8 @@ pub fn floor_command() -> String {
     let tree = path.join("tree");
     // The boot initramfs: what banger makes of the same parts.
     shell(&format!(
-        "ip tuntap add {TAP} mode tap; ip link set {TAP} up
+        "ip link delete {TAP} 2>/dev/null || true
+         ip tuntap add {TAP} mode tap; ip link set {TAP} up
          mkdir -p {tree}/{{proc,sys,dev,newroot,image,layer,run,modules}}
          mknod {tree}/dev/console c 5 1
          cp {program} {tree}/init; cp {modules}/* {tree}/modules/

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,7 +59,7 @@ pub struct Ended {
 pub enum How {
     /// With the exit code of what ran in the lab.
     Exited(u8),
-    /// It stood still: no process of the lab ran any more, not one of its kernel.
+    /// It stood still: no sign of life came any more.
     Frozen,
 }
 
@@ -187,6 +188,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     let shown = qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output)));
     let waited = wait(&mut qemu, run, job);
     drop(qemu);
+    remove(&run.logs.join(MONITOR))?;
     let said = match shown.map(thread::JoinHandle::join) {
         None => String::new(),
         Some(Ok(said)) => said?,
@@ -255,7 +257,10 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<Waited> {
 /// Has QEMU write down what its processors are at, as far as it can: to find out why it froze.
 fn note_processors(run: &RunFolder) {
     let ask = || -> std::io::Result<Vec<u8>> {
-        let mut monitor = UnixStream::connect(run.logs.join(MONITOR))?;
+        // Through the folder's descriptor, since the path of a socket is short.
+        let folder = fs::File::open(&run.logs)?;
+        let path = format!("/proc/self/fd/{}/{MONITOR}", folder.as_raw_fd());
+        let mut monitor = UnixStream::connect(path)?;
         monitor.set_read_timeout(Some(Duration::from_secs(2)))?;
         monitor.write_all(b"info status\ninfo cpus\ninfo registers -a\n")?;
         let mut said = Vec::new();

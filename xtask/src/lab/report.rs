@@ -11,6 +11,8 @@ pub struct Counts {
     pub failed: u64,
     /// Left out by their own wish.
     pub skipped: u64,
+    /// Whether the lab froze and began again with what was left.
+    pub again: bool,
 }
 
 impl fmt::Display for Counts {
@@ -18,6 +20,9 @@ impl fmt::Display for Counts {
         write!(out, "lab: {} passed, {} failed", self.passed, self.failed)?;
         if self.skipped > 0 {
             write!(out, ", {} skipped", self.skipped)?;
+        }
+        if self.again {
+            write!(out, ", begun again once: the lab froze")?;
         }
         Ok(())
     }
@@ -38,29 +43,42 @@ impl Counts {
         let passed = before.iter().filter(|test| test.passed).count() as u64;
         self.passed += passed;
         self.failed += before.len() as u64 - passed;
+        self.again = true;
         self
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.passed + self.failed + self.skipped
     }
 }
 
+/// How many tests a run began with: its line `running N tests`.
+pub fn announced(said: &str) -> Option<u64> {
+    let count = |line: &str| line.strip_prefix("running ")?.split(' ').next()?.parse().ok();
+    said.lines().find_map(count)
+}
+
 /// The tests that came to their end in a run that was cut off: `test NAME ... ok`, where what the
-/// test itself says stands between name and verdict.
+/// test itself says stands between name and verdict. A test may say `ok` too, so the last one
+/// before the next test begins counts; whether the last test of all had ended is not known.
 pub fn finished(said: &str) -> Vec<Finished> {
-    let (mut found, mut running) = (Vec::new(), None);
+    let (mut found, mut running): (Vec<Finished>, Option<(String, Option<bool>)>) =
+        (Vec::new(), None);
     for line in said.lines().map(str::trim_end) {
         let begun = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
         let verdict = match begun {
             Some((name, rest)) => {
-                running = Some(name.to_owned());
+                if let Some((name, Some(passed))) = running.replace((name.to_owned(), None)) {
+                    found.push(Finished { name, passed });
+                }
                 rest
             }
             None => line,
         };
-        let passed = match verdict {
-            "ok" => true,
-            "FAILED" => false,
-            _ => continue,
-        };
-        found.extend(running.take().map(|name| Finished { name, passed }));
+        if let (Some((_, passed)), "ok" | "FAILED") = (&mut running, verdict) {
+            *passed = Some(verdict == "ok");
+        }
     }
     found
 }
@@ -71,7 +89,12 @@ pub fn counts(said: &str) -> Option<Counts> {
     let count = |word: &str| {
         line.split([';', '.']).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
     };
-    Some(Counts { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+    Some(Counts {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+        again: false,
+    })
 }
 
 #[cfg(test)]
@@ -84,20 +107,23 @@ mod tests {
                     test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; \
                     finished in 0.00s\n\n";
         let counts = counts(said).unwrap();
-        assert_eq!(counts, Counts { passed: 5, failed: 0, skipped: 1 });
+        assert_eq!(counts, Counts { passed: 5, failed: 0, skipped: 1, again: false });
         assert_eq!(counts.to_string(), "lab: 5 passed, 0 failed, 1 skipped");
     }
 
     #[test]
     fn what_a_run_that_was_cut_off_had_finished() {
-        let said = "\nrunning 4 tests\ntest a::one ... said\nmore\nok\ntest a::two ... ok\n\
-                    test a::three ... thread panicked\nFAILED\ntest a::four ... pair 1: 3 ms\n";
+        let said = "\nrunning 5 tests\ntest a::one ... said\nmore\nok\ntest a::two ... ok\n\
+                    test a::three ... ok\nthread panicked\nFAILED\ntest a::four ... ok\n";
         let finished = finished(said);
         let seen: Vec<(&str, bool)> =
             finished.iter().map(|test| (test.name.as_str(), test.passed)).collect();
         assert_eq!(seen, [("a::one", true), ("a::two", true), ("a::three", false)]);
-        let counts = Counts { passed: 1, failed: 0, skipped: 0 }.with(&finished);
-        assert_eq!(counts, Counts { passed: 3, failed: 1, skipped: 0 });
+        assert_eq!(announced(said), Some(5));
+        let counts = Counts { passed: 2, failed: 0, skipped: 0, again: false }.with(&finished);
+        assert_eq!(counts, Counts { passed: 4, failed: 1, skipped: 0, again: true });
+        assert_eq!(counts.total(), 5);
+        assert_eq!(counts.to_string(), "lab: 4 passed, 1 failed, begun again once: the lab froze");
     }
 
     #[test]

@@ -12,34 +12,51 @@ use banger_root::words::{self, Answer, Did, Nat, Request};
 use crate::network::Forwarding;
 use crate::root::{self, Root};
 
+/// Whose resolver names of VMs are asked of, as far as this daemon knows.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// A daemon before this one may have left them routed to the same port.
+    #[default]
+    Unknown,
+    /// This daemon's.
+    Ours,
+    /// Another daemon's, or it cannot be changed.
+    Elsewhere,
+    /// Not this daemon's.
+    Nobodys,
+}
+
 /// The bridge network.
 #[derive(Clone)]
 pub struct Bridge {
     root: Root,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     dns_port: Arc<AtomicU16>,
-    /// Held while names are routed beside a start.
-    routing: Arc<tokio::sync::Mutex<()>>,
+    /// Whether names are routed to this daemon. Held while that changes.
+    names: Arc<tokio::sync::Mutex<Names>>,
     ports: Arc<Forwarding>,
 }
 
 impl Bridge {
     /// Through this way to root; ports are published by `ports`.
     pub fn new(root: Root, dns_port: Arc<AtomicU16>, ports: Forwarding) -> Self {
-        Self { root, dns_port, routing: Arc::default(), ports: Arc::new(ports) }
+        Self { root, dns_port, names: Arc::default(), ports: Arc::new(ports) }
     }
 
     /// Has names of VMs asked of the daemon's resolver, if it listens.
-    async fn route_names(&self) {
+    async fn route_names(&self, names: &mut Names) {
         let port = self.dns_port.load(Ordering::Relaxed);
-        if port != 0 {
-            self.look_after(Request::RouteDns { port }).await;
+        if port == 0 {
+            return;
         }
-    }
-
-    async fn look_after(&self, request: Request) {
-        if let Err(error) = self.root.ask(request, Vec::new()).await {
-            tracing::warn!(error = %error, causes = ?error.causes, "the network of VMs");
+        match self.root.ask(Request::RouteDns { port }, Vec::new()).await {
+            Ok(_) => *names = Names::Ours,
+            // It stays so for long where another daemon has them.
+            Err(_) if *names == Names::Elsewhere => {}
+            Err(error) => {
+                tracing::warn!(error = %error, causes = ?error.causes, "names of VMs");
+                *names = Names::Elsewhere;
+            }
         }
     }
 }
@@ -64,8 +81,8 @@ impl Network for Bridge {
         let bridge = self.clone();
         tokio::spawn(async move {
             // One is enough for all that start at the same time; what it misses is seen to soon.
-            if let Ok(_turn) = bridge.routing.clone().try_lock() {
-                bridge.route_names().await;
+            if let Ok(mut names) = bridge.names.try_lock() {
+                bridge.route_names(&mut names).await;
             }
         });
         Ok(Attached { applied, lease: Some(lease(given)) })
@@ -92,17 +109,24 @@ impl Network for Bridge {
     }
 
     async fn keep(&self) {
-        self.look_after(Request::NetEnsure).await;
-        self.route_names().await;
+        if let Err(error) = self.root.ask(Request::NetEnsure, Vec::new()).await {
+            tracing::warn!(error = %error, causes = ?error.causes, "the network of VMs");
+        }
+        self.route_names(&mut *self.names.lock().await).await;
     }
 
     async fn release(&self) {
         let port = self.dns_port.load(Ordering::Relaxed);
-        if port == 0 {
+        let mut names = self.names.lock().await;
+        if port == 0 || *names == Names::Nobodys {
             return;
         }
-        if let Err(error) = self.root.ask(Request::UnrouteDns { port }, Vec::new()).await {
-            tracing::warn!(error = %error, causes = ?error.causes, "names stay routed");
+        match self.root.ask(Request::UnrouteDns { port }, Vec::new()).await {
+            Err(error) if *names == Names::Ours => {
+                tracing::warn!(error = %error, causes = ?error.causes, "names stay routed");
+            }
+            // Where there is no helper there was nothing to take back.
+            Ok(_) | Err(_) => *names = Names::Nobodys,
         }
     }
 }

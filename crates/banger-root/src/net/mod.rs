@@ -286,7 +286,7 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
     Ok(did)
 }
 
-/// Fills the stock of idle TAPs again. For after [`attach`], when nobody waits.
+/// Fills the stock of idle TAPs again. For when nobody waits.
 ///
 /// # Errors
 /// The kernel's.

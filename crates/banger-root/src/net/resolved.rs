@@ -1,8 +1,7 @@
 //! Names of VMs on this host: systemd-resolved asks our server for them, resolvectl(1).
 
 use std::fs;
-use std::io;
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 use super::bridge;
@@ -74,21 +73,21 @@ fn find_bridge(places: &Places) -> Result<Option<Link>, RootError> {
     bridge::ours(&super::in_use::places(places), &super::links()?)
 }
 
-/// Whether somebody listens there, bind(2).
+/// Whether a socket has this very address, proc_net(5): a list of them tells without taking part.
 fn listens(server: &str) -> bool {
-    let address = server.parse::<SocketAddrV4>();
-    address.is_ok_and(|address| match UdpSocket::bind(address) {
-        Err(error) => error.kind() == io::ErrorKind::AddrInUse,
-        Ok(_) => false,
-    })
+    let Ok(address) = server.parse::<SocketAddrV4>() else { return false };
+    let wanted =
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+    let sockets = fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    sockets.lines().any(|line| line.split_whitespace().nth(1) == Some(wanted.as_str()))
 }
 
-/// Has names that end in `.vm` asked of this server, and nothing else. Nothing happens where
-/// resolved does not run, there is no bridge, or the server of another daemon is asked that still
-/// listens: else two daemons would take the names from each other again and again.
+/// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,
+/// or there is no bridge, nothing happens.
 ///
 /// # Errors
-/// resolvectl's complaint.
+/// `Busy`: the server of another daemon is asked that still listens; two would take the names from
+/// each other again and again. resolvectl's complaint.
 pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError> {
     if !runs() {
         return Ok(Did::WasAbsent);
@@ -98,7 +97,11 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     let said = (link.index.to_string(), server.to_string());
     let before = routed(places).filter(|(index, _)| *index == said.0);
     match &before {
-        Some((_, other)) if *other != said.1 && listens(other) => return Ok(Did::WasAbsent),
+        Some((_, other)) if *other != said.1 && listens(other) => {
+            let text = format!("names of VMs are asked of another daemon, at `{other}`");
+            return Err(RootError::new(Kind::Busy, text)
+                .with_hint("they are asked of this one when that ends or has no VM any more"));
+        }
         Some(_) if before.as_ref() == Some(&said) && is_routed(&link.name, &said.1)? => {
             return Ok(Did::WasThere);
         }
@@ -120,8 +123,13 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
 /// # Errors
 /// resolvectl's complaint.
 pub fn unroute_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError> {
+    let others = || routed(places).is_none_or(|(_, other)| other != server.to_string());
+    // Before the lock, which makes a folder where nothing was done yet.
+    if others() {
+        return Ok(Did::WasAbsent);
+    }
     let _lock = Lock::take(&places.run)?;
-    if routed(places).is_none_or(|(_, other)| other != server.to_string()) {
+    if others() {
         return Ok(Did::WasAbsent);
     }
     // With its interface resolved forgets what it was told for it.
@@ -142,6 +150,8 @@ pub fn forget(places: &Places) -> Result<(), RootError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]

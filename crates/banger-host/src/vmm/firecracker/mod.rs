@@ -107,7 +107,10 @@ impl Firecracker {
             _ => None,
         };
         let told = config::machine(vm, tap);
-        let socket = self.connect_to(vm, Door::Api).await?;
+        let socket = match self.connect_to(vm, Door::Api).await {
+            Ok(socket) => socket,
+            Err(error) => return Err(self.with_end(error, vm, shim).await),
+        };
         let talk = async {
             let mut api = Client::on(socket).await?;
             api.logger(&told.logger).await?;
@@ -125,13 +128,18 @@ impl Firecracker {
             api.action(&words::Action::InstanceStart).await
         };
         let Err(error): Result<(), api::Failure> = talk.await else { return Ok(()) };
-        let mut told = fault(vm, &error);
-        if !error.is_refusal()
-            && let Some(ExitStory { summary, tail, .. }) = self.ended(vm, shim).await
-        {
-            told.causes.push(format!("{summary}: {tail}"));
+        let told = fault(vm, &error);
+        // One that answers has not ended.
+        Err(if error.is_refusal() { told } else { self.with_end(told, vm, shim).await })
+    }
+
+    /// The same failure, and how the VMM ended, if it has.
+    async fn with_end(&self, mut error: ApiError, vm: &VmPlan, shim: ProcRef) -> ApiError {
+        if let Some(ExitStory { summary, tail, .. }) = self.ended(vm, shim).await {
+            error.causes.push(summary);
+            error.causes.extend((!tail.is_empty()).then_some(tail));
         }
-        Err(told)
+        error
     }
 
     /// How the VMM ended, if it has: its shim tells soon.
