@@ -29,8 +29,14 @@ pub async fn keep(engine: Arc<Engine>, names: Names, stopping: Stopping) {
     loop {
         names.port.store(names.listening.borrow().port(), Ordering::Relaxed);
         let leased = engine.any_leased();
+        // A start that is under way may have been given its place, which is not on record yet.
+        let idle = !leased && engine.live_operations() == 0;
         for network in networks() {
-            if leased { network.keep().await } else { network.release().await }
+            if leased {
+                network.keep().await;
+            } else if idle {
+                network.release().await;
+            }
         }
         tokio::select! {
             () = stopping.asked() => break,
