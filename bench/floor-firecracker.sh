@@ -32,8 +32,8 @@ cat >vm.json <<END
  "machine-config": {"vcpu_count": 1, "mem_size_mib": $memory},
  "vsock": {"guest_cid": 3, "uds_path": "v.sock"}, "entropy": {}}
 END
-# A slow guest may give up its first connection without a word and dial again.
 mkfifo ready && exec 3<>ready
+# A slow guest may give up its first connection without a word and dial again.
 socat UNIX-LISTEN:v.sock_10789,fork \
   SYSTEM:"read hello && cat $config && read ready && echo \"\$ready\" >ready" 3>&- &
 "$firecracker" --no-api --config-file vm.json >console.log 2>vmm.log 3>&- & vmm=$!

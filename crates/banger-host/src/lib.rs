@@ -89,6 +89,13 @@ pub enum Privilege {
     User,
 }
 
+impl Privilege {
+    /// That of this process, geteuid(2).
+    pub fn ours() -> Self {
+        if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
+    }
+}
+
 impl HostConfig {
     fn find(&self, configured: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
         match configured {

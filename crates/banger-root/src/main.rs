@@ -73,16 +73,16 @@ impl<'a> Options<'a> {
         let mut options = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            if !["--owner", "--subnet", "--socket"].contains(word) {
-                let text = format!("`{word}` is not an option");
-                return Err(RootError::new(Kind::BadRequest, text).with_hint(USAGE));
-            }
             let missing = || RootError::new(Kind::BadRequest, format!("`{word}` needs a value"));
-            let value = words.next().ok_or_else(missing)?;
+            let mut value = || words.next().copied().ok_or_else(missing);
             match *word {
-                "--owner" => options.owners.push((*value).to_owned()),
-                "--subnet" => options.subnet = Some(value),
-                _ => options.socket = Some(value),
+                "--owner" => options.owners.push(value()?.to_owned()),
+                "--subnet" => options.subnet = Some(value()?),
+                "--socket" => options.socket = Some(value()?),
+                other => {
+                    let text = format!("`{other}` is not an option");
+                    return Err(RootError::new(Kind::BadRequest, text).with_hint(USAGE));
+                }
             }
         }
         Ok(options)

@@ -2,6 +2,7 @@
 //! of the configuration came from.
 
 use banger_api::doctor::{Check, Verdict};
+use banger_host::Privilege;
 
 use crate::api::Api;
 use crate::config::{Origin, Setting, Used};
@@ -13,8 +14,8 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     checks.iter_mut().for_each(|check| whose_names(check, port));
     checks.push(api.dns.borrow().check());
     checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
-    let asker = if rustix::process::geteuid().is_root() { Asker::Root } else { Asker::User };
-    checks.extend(api.config.settings.iter().map(|one| setting(one, asker)));
+    let privilege = Privilege::ours();
+    checks.extend(api.config.settings.iter().map(|one| setting(one, privilege)));
     checks
 }
 
@@ -31,15 +32,8 @@ fn whose_names(check: &mut Check, port: u16) {
     }
 }
 
-/// Who the daemon runs as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asker {
-    Root,
-    /// The helper does for it what is root's, and reads no configuration of a user.
-    User,
-}
-
-/// What to do with a setting of what is root's; none for one that is the daemon's own.
+/// What to do with a setting of what is root's, where an ordinary user's daemon leaves that to the
+/// helper, which reads no configuration of a user; none for one that is the daemon's own.
 fn of_root(key: &str) -> Option<&'static str> {
     match key {
         "network.subnet" => {
@@ -63,7 +57,7 @@ fn unreadable(id: &str, why: &str) -> Check {
     }
 }
 
-fn setting(setting: &Setting, asker: Asker) -> Check {
+fn setting(setting: &Setting, privilege: Privilege) -> Check {
     let value = match &setting.value {
         Some(value) => format!("`{value}`"),
         None => "not set".into(),
@@ -80,10 +74,10 @@ fn setting(setting: &Setting, asker: Asker) -> Check {
         hint: None,
         needed_for: vec!["config".into()],
     };
-    let without_effect = match (setting.used, asker) {
+    let without_effect = match (setting.used, privilege) {
         (Used::NotYet, _) => Some("this version does nothing with it yet"),
-        (Used::Yes, Asker::User) => of_root(setting.key),
-        (Used::Yes, Asker::Root) => None,
+        (Used::Yes, Privilege::User) => of_root(setting.key),
+        (Used::Yes, Privilege::Root) => None,
     };
     if let Some(hint) = without_effect.filter(|_| setting.origin != Origin::Default) {
         check.verdict = Verdict::Warning;
@@ -100,7 +94,7 @@ mod tests {
     fn a_setting_says_where_it_came_from() {
         let seen = |value: Option<&str>, origin| {
             let value = value.map(str::to_owned);
-            setting(&Setting { key: "vmm", value, origin, used: Used::Yes }, Asker::User).seen
+            setting(&Setting { key: "vmm", value, origin, used: Used::Yes }, Privilege::User).seen
         };
         assert_eq!(seen(Some("qemu"), Origin::File), "`qemu`, from the configuration file");
         assert_eq!(
@@ -116,7 +110,8 @@ mod tests {
         {
             let value = Some("4".into());
             let used = Used::NotYet;
-            let check = setting(&Setting { key: "file_sync", value, origin, used }, Asker::Root);
+            let check =
+                setting(&Setting { key: "file_sync", value, origin, used }, Privilege::Root);
             assert_eq!(check.verdict, verdict);
         }
     }
@@ -140,20 +135,20 @@ mod tests {
 
     #[test]
     fn what_is_roots_is_not_taken_from_a_user_in_silence() {
-        let seen = |key, origin, asker| {
+        let seen = |key, origin, privilege| {
             let value = Some("10.1.0.0/16".into());
-            let check = setting(&Setting { key, value, origin, used: Used::Yes }, asker);
+            let check = setting(&Setting { key, value, origin, used: Used::Yes }, privilege);
             (check.verdict, check.hint)
         };
-        let (verdict, hint) = seen("network.subnet", Origin::File, Asker::User);
+        let (verdict, hint) = seen("network.subnet", Origin::File, Privilege::User);
         assert_eq!(verdict, Verdict::Warning);
         assert!(hint.unwrap().contains("banger-root install --subnet"));
-        for (key, origin, asker) in [
-            ("network.subnet", Origin::File, Asker::Root),
-            ("network.subnet", Origin::Default, Asker::User),
-            ("network.nat", Origin::File, Asker::User),
+        for (key, origin, privilege) in [
+            ("network.subnet", Origin::File, Privilege::Root),
+            ("network.subnet", Origin::Default, Privilege::User),
+            ("network.nat", Origin::File, Privilege::User),
         ] {
-            assert_eq!(seen(key, origin, asker), (Verdict::Ok, None), "{key}");
+            assert_eq!(seen(key, origin, privilege), (Verdict::Ok, None), "{key}");
         }
     }
 }

@@ -34,10 +34,7 @@ pub fn open(
         ApiError::new(ErrorCode::Internal, "cannot tell where bangerd is").caused_by(&error)
     })?;
     let beside = program.parent().unwrap_or(Path::new("/")).to_owned();
-    let privilege = match rustix::process::geteuid().is_root() {
-        true => Privilege::Root,
-        false => Privilege::User,
-    };
+    let privilege = Privilege::ours();
     let path = std::env::var("PATH").unwrap_or_default();
     let search_path = format!("{path}:{SYSTEM_PATH}");
     let places = places(config);

@@ -194,16 +194,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
         Some(Ok(said)) => said?,
         Some(Err(_)) => bail!("the thread that shows the output panicked"),
     };
-    let how = match waited? {
-        Waited::Ended => How::Exited(verdict(run)?),
-        Waited::Frozen => How::Frozen,
-    };
-    Ok(Ended { how, said })
-}
-
-enum Waited {
-    Ended,
-    Frozen,
+    Ok(Ended { how: waited?, said })
 }
 
 /// Looks for signs of life in a file that grows with each.
@@ -228,7 +219,7 @@ impl Pulse {
     }
 }
 
-fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<Waited> {
+fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
     let began = Instant::now();
     let parent = std::os::unix::process::parent_id();
     let mut opened = false;
@@ -239,7 +230,7 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<Waited> {
         }
         if pulse.has_stopped() {
             note_processors(run);
-            return Ok(Waited::Frozen);
+            return Ok(How::Frozen);
         }
         if std::os::unix::process::parent_id() != parent {
             bail!("whoever started the lab is gone");
@@ -251,7 +242,7 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<Waited> {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(Waited::Ended)
+    Ok(How::Exited(verdict(run)?))
 }
 
 /// Has QEMU write down what its processors are at, as far as it can: to find out why it froze.

@@ -95,14 +95,13 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     let _lock = Lock::take(&places.run)?;
     let Some(link) = find_bridge(places)? else { return Ok(Did::WasAbsent) };
     let said = (link.index.to_string(), server.to_string());
-    let before = routed(places).filter(|(index, _)| *index == said.0);
-    match &before {
-        Some((_, other)) if *other != said.1 && listens(other) => {
+    match routed(places).filter(|(index, _)| *index == said.0) {
+        Some((_, other)) if other != said.1 && listens(&other) => {
             let text = format!("names of VMs are asked of another daemon, at `{other}`");
             return Err(RootError::new(Kind::Busy, text)
                 .with_hint("they are asked of this one when that ends or has no VM any more"));
         }
-        Some(_) if before.as_ref() == Some(&said) && is_routed(&link.name, &said.1)? => {
+        Some((_, told)) if told == said.1 && is_routed(&link.name, &told)? => {
             return Ok(Did::WasThere);
         }
         _ => {}
