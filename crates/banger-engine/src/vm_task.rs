@@ -1,7 +1,7 @@
 //! The one owner of a VM: a task that hears requests while at most one operation works on the VM.
 //!
 //! Requests come through a bounded mailbox; kills and forced deletes have a channel of their own
-//! that outranks it. The record leaves through one door, a watch channel, with a generation number.
+//! that outranks it. The record is published through one watch channel, with a generation number.
 
 use std::sync::Arc;
 

@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 
+use banger_host::fetch::{Progress, Tools};
 use banger_host::images::ImageStore;
 use banger_host::initramfs::Initramfs;
 use banger_host::kernels::KernelStore;
-use banger_host::supply::{Progress, Tools};
 
 struct Print;
 

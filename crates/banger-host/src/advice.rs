@@ -4,42 +4,42 @@ use banger_api::{ApiError, ErrorCode};
 
 use crate::ext4::Ext4Error;
 use crate::failure::code_of;
+use crate::fetch::FetchError;
 use crate::images::ImageError;
 use crate::kernels::KernelError;
-use crate::supply::SupplyError;
 
-fn supply_code(error: &SupplyError) -> ErrorCode {
+fn fetch_error_code(error: &FetchError) -> ErrorCode {
     match error {
-        SupplyError::MissingTool { .. } => ErrorCode::HostNotReady,
-        SupplyError::ToolFailed { .. } => ErrorCode::Internal,
-        SupplyError::Cancelled => ErrorCode::Cancelled,
-        SupplyError::Io { source, .. } => code_of(source),
-        SupplyError::NoSpace { .. } => ErrorCode::NoSpace,
-        SupplyError::NotFound { .. } => ErrorCode::NotFound,
-        SupplyError::Ambiguous { .. } => ErrorCode::Ambiguous,
-        SupplyError::BadName { .. } => ErrorCode::BadRequest,
-        SupplyError::InUse { .. } => ErrorCode::InUse,
-        SupplyError::Damaged { .. } => ErrorCode::Corrupt,
+        FetchError::MissingTool { .. } => ErrorCode::HostNotReady,
+        FetchError::ToolFailed { .. } => ErrorCode::Internal,
+        FetchError::Cancelled => ErrorCode::Cancelled,
+        FetchError::Io { source, .. } => code_of(source),
+        FetchError::NoSpace { .. } => ErrorCode::NoSpace,
+        FetchError::NotFound { .. } => ErrorCode::NotFound,
+        FetchError::Ambiguous { .. } => ErrorCode::Ambiguous,
+        FetchError::BadName { .. } => ErrorCode::BadRequest,
+        FetchError::InUse { .. } => ErrorCode::InUse,
+        FetchError::Damaged { .. } => ErrorCode::Corrupt,
     }
 }
 
-fn supply_hint(error: &SupplyError) -> Option<String> {
+fn fetch_error_hint(error: &FetchError) -> Option<String> {
     Some(match error {
-        SupplyError::MissingTool { package, .. } => format!("apt install {package}"),
-        SupplyError::ToolFailed { .. } => {
+        FetchError::MissingTool { package, .. } => format!("apt install {package}"),
+        FetchError::ToolFailed { .. } => {
             "`banger daemon logs` has all it said; check the network and the package sources".into()
         }
-        SupplyError::NoSpace { .. } => {
+        FetchError::NoSpace { .. } => {
             "free some disk space; `banger image list` and `banger vm list` show what takes it"
                 .into()
         }
-        SupplyError::NotFound { kind, .. } => format!("`banger {kind} list` shows what there is"),
-        SupplyError::Ambiguous { .. } => "use more digits of the id".into(),
-        SupplyError::InUse { .. } => "delete these VMs first".into(),
-        SupplyError::Damaged { kind, id, .. } => {
+        FetchError::NotFound { kind, .. } => format!("`banger {kind} list` shows what there is"),
+        FetchError::Ambiguous { .. } => "use more digits of the id".into(),
+        FetchError::InUse { .. } => "delete these VMs first".into(),
+        FetchError::Damaged { kind, id, .. } => {
             format!("`banger {kind} delete {id}`, then fetch it again")
         }
-        SupplyError::Cancelled | SupplyError::Io { .. } | SupplyError::BadName { .. } => {
+        FetchError::Cancelled | FetchError::Io { .. } | FetchError::BadName { .. } => {
             return None;
         }
     })
@@ -57,13 +57,13 @@ fn told(code: ErrorCode, hint: Option<String>, error: &dyn std::error::Error) ->
 }
 
 /// A failure that kernels and images share.
-pub fn supply(error: &SupplyError) -> ApiError {
-    told(supply_code(error), supply_hint(error), error)
+pub fn fetch(error: &FetchError) -> ApiError {
+    told(fetch_error_code(error), fetch_error_hint(error), error)
 }
 
 fn ext4_code(error: &Ext4Error) -> ErrorCode {
     match error {
-        Ext4Error::Supply(error) => supply_code(error),
+        Ext4Error::Fetch(error) => fetch_error_code(error),
         Ext4Error::Tree(_) | Ext4Error::Tar(_) | Ext4Error::NotUtf8(_) => ErrorCode::Corrupt,
         Ext4Error::Build(_) => ErrorCode::Internal,
     }
@@ -72,7 +72,7 @@ fn ext4_code(error: &Ext4Error) -> ErrorCode {
 /// A failure of a kernel.
 pub fn kernel(error: &KernelError) -> ApiError {
     let (code, hint) = match error {
-        KernelError::Supply(error) => return supply(error),
+        KernelError::Fetch(error) => return fetch(error),
         KernelError::UnknownRecipe { .. } => (
             ErrorCode::NotFound,
             Some(format!("`banger kernel pull` fetches `{}`", banger_api::images::DEFAULT_KERNEL)),
@@ -93,7 +93,7 @@ pub fn kernel(error: &KernelError) -> ApiError {
 /// A failure of an image.
 pub fn image(error: &ImageError) -> ApiError {
     let (code, hint) = match error {
-        ImageError::Supply(error) => return supply(error),
+        ImageError::Fetch(error) => return fetch(error),
         ImageError::UnknownRecipe { .. } => (
             ErrorCode::NotFound,
             Some(format!(

@@ -13,10 +13,10 @@ use banger_engine::plan::{BootSet, VmPlan};
 use crate::HostConfig;
 use crate::advice;
 use crate::failure::{blocking, on_path};
+use crate::fetch::{self, FetchError, Tools};
 use crate::images::{Image, ImageStore};
 use crate::initramfs::Initramfs;
 use crate::kernels::{Kernel, KernelStore};
-use crate::supply::{self, SupplyError, Tools};
 use crate::vmm::BootFiles;
 
 /// The stores of this host.
@@ -33,7 +33,7 @@ struct Relay {
     progress: Arc<dyn Progress>,
 }
 
-impl supply::Progress for Relay {
+impl fetch::Progress for Relay {
     fn stage(&self, name: &str) {
         self.progress.note(name);
     }
@@ -43,7 +43,7 @@ impl supply::Progress for Relay {
     }
 
     fn log(&self, line: &str) {
-        tracing::debug!(line, "supply");
+        tracing::debug!(line, "fetch");
     }
 
     fn cancelled(&self) -> bool {
@@ -67,8 +67,8 @@ impl LocalImages {
         let layout = &config.layout;
         let kernels = KernelStore::new(layout.kernels(), tools.clone());
         let images = ImageStore::new(layout.images(), tools);
-        kernels.clean_staging().map_err(|error| advice::supply(&error))?;
-        images.clean_staging().map_err(|error| advice::supply(&error))?;
+        kernels.clean_staging().map_err(|error| advice::fetch(&error))?;
+        images.clean_staging().map_err(|error| advice::fetch(&error))?;
         Ok(Self {
             kernels: Arc::new(kernels),
             images: Arc::new(images),
@@ -83,16 +83,16 @@ impl LocalImages {
     /// # Errors
     /// One of them is gone or damaged.
     pub fn boot_files(&self, vm: &VmPlan) -> Result<BootFiles, ApiError> {
-        let whole = || -> Result<(Kernel, Image), SupplyError> {
+        let whole = || -> Result<(Kernel, Image), FetchError> {
             let kernel = self.kernels.resolve(vm.boot.kernel.as_str())?;
             kernel.check()?;
             let image = self.images.resolve(vm.boot.image.as_str())?;
             image.check()?;
             Ok((kernel, image))
         };
-        let (kernel, image) = whole().map_err(|error| advice::supply(&error))?;
+        let (kernel, image) = whole().map_err(|error| advice::fetch(&error))?;
         let initramfs =
-            self.initramfs.get(&kernel, &self.agent).map_err(|error| advice::supply(&error))?;
+            self.initramfs.get(&kernel, &self.agent).map_err(|error| advice::fetch(&error))?;
         open_to_vmm(&kernel.vmlinux())?;
         open_to_vmm(&initramfs)?;
         Ok(BootFiles {
@@ -148,11 +148,11 @@ fn open_to_vmm(path: &Path) -> Result<(), ApiError> {
 }
 
 /// Whether something is here, could be fetched, or neither.
-fn known<T>(found: Result<T, SupplyError>, name: &str, recipe: &str) -> Result<(), ApiError> {
+fn known<T>(found: Result<T, FetchError>, name: &str, recipe: &str) -> Result<(), ApiError> {
     match found {
         Ok(_) => Ok(()),
-        Err(SupplyError::NotFound { .. }) if name == recipe => Ok(()),
-        Err(error) => Err(advice::supply(&error)),
+        Err(FetchError::NotFound { .. }) if name == recipe => Ok(()),
+        Err(error) => Err(advice::fetch(&error)),
     }
 }
 
@@ -171,15 +171,13 @@ impl Images for LocalImages {
     ) -> Result<BootSet, ApiError> {
         let kernel = match self.kernels.resolve(kernel) {
             Ok(kernel) => kernel,
-            Err(SupplyError::NotFound { .. }) => {
-                self.fetch_kernel(kernel, progress.clone()).await?
-            }
-            Err(error) => return Err(advice::supply(&error)),
+            Err(FetchError::NotFound { .. }) => self.fetch_kernel(kernel, progress.clone()).await?,
+            Err(error) => return Err(advice::fetch(&error)),
         };
         let found = match self.images.resolve(image) {
             Ok(found) => found,
-            Err(SupplyError::NotFound { .. }) => self.fetch_image(image, progress).await?,
-            Err(error) => return Err(advice::supply(&error)),
+            Err(FetchError::NotFound { .. }) => self.fetch_image(image, progress).await?,
+            Err(error) => return Err(advice::fetch(&error)),
         };
         Ok(BootSet {
             image: id(&found.record.id)?,
@@ -223,7 +221,7 @@ impl Images for LocalImages {
                 names,
                 source: record.source.clone(),
                 virtual_bytes: record.virtual_bytes,
-                used_bytes: supply::used_bytes(&self.image_folder.join(&record.id)),
+                used_bytes: fetch::used_bytes(&self.image_folder.join(&record.id)),
                 init: record.init.as_ref().map(|init| init.as_str().to_owned()),
                 created_at: record.created_at.clone(),
                 fingerprint: record.fingerprint.clone(),
@@ -257,14 +255,14 @@ impl Images for LocalImages {
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError> {
         let (store, wanted) = (self.images.clone(), image.id.to_string());
         let deleted =
-            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::supply(&error)));
+            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::fetch(&error)));
         deleted.await.map(|deleted| Deleted { id: deleted.id, freed_bytes: deleted.freed_bytes })
     }
 
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
         let (store, wanted) = (self.kernels.clone(), kernel.id.to_string());
         let deleted =
-            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::supply(&error)));
+            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::fetch(&error)));
         deleted.await.map(|deleted| Deleted { id: deleted.id, freed_bytes: deleted.freed_bytes })
     }
 }

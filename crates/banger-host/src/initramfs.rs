@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::fetch::{self, FetchError, Place, Staging};
 use crate::kernels::Kernel;
-use crate::supply::{self, Place, Staging, SupplyError};
 
 /// Change it when archives made before must not be used any more.
 const RECIPE: u32 = 1;
@@ -101,7 +101,7 @@ impl Initramfs {
     ///
     /// # Errors
     /// An agent or a module that cannot be read; those of writing.
-    pub fn get(&self, kernel: &Kernel, agent: &Path) -> Result<PathBuf, SupplyError> {
+    pub fn get(&self, kernel: &Kernel, agent: &Path) -> Result<PathBuf, FetchError> {
         let sha256 = self.digest(agent)?;
         let name = format!("{}-{}-{RECIPE}.cpio", kernel.record.id, &sha256[..16]);
         let path = self.cache.join(name);
@@ -118,14 +118,14 @@ impl Initramfs {
         // The file may have been replaced while it was read: the name must tell what is inside.
         if self.digest(agent)? != sha256 {
             let error = io::Error::other("it changed while it was read");
-            return Err(SupplyError::io("read", agent, error));
+            return Err(FetchError::io("read", agent, error));
         }
         fs::rename(&staged, &path).at("write", &path)?;
         Ok(path)
     }
 
     /// The agent's digest; its file is read only if it has changed.
-    fn digest(&self, agent: &Path) -> Result<String, SupplyError> {
+    fn digest(&self, agent: &Path) -> Result<String, FetchError> {
         let file = File::open(agent).at("open", agent)?;
         let meta = file.metadata().at("look at", agent)?;
         let mut seen = Seen {
@@ -142,7 +142,7 @@ impl Initramfs {
                 return Ok(seen.sha256);
             }
         }
-        seen.sha256 = supply::digest_of_file(file).at("read", agent)?;
+        seen.sha256 = fetch::digest_of_file(file).at("read", agent)?;
         let sha256 = seen.sha256.clone();
         *memo = Some(seen);
         Ok(sha256)
@@ -153,15 +153,15 @@ impl Initramfs {
     ///
     /// # Errors
     /// Those of removing.
-    pub fn prune(&self, kernels: &[String]) -> Result<u64, SupplyError> {
-        let mut freed = supply::clean(&self.cache.join("staging"), &|_| Ok(()))?;
+    pub fn prune(&self, kernels: &[String]) -> Result<u64, FetchError> {
+        let mut freed = fetch::clean(&self.cache.join("staging"), &|_| Ok(()))?;
         let Ok(entries) = fs::read_dir(&self.cache) else { return Ok(freed) };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some((id, rest)) = name.split_once('-') else { continue };
             let current = rest.ends_with(&format!("-{RECIPE}.cpio"));
             if name.ends_with(".cpio") && !(current && kernels.iter().any(|kernel| kernel == id)) {
-                freed += supply::used_bytes(&path);
+                freed += fetch::used_bytes(&path);
                 fs::remove_file(&path).at("remove", &path)?;
             }
         }
@@ -169,7 +169,7 @@ impl Initramfs {
     }
 }
 
-fn write(kernel: &Kernel, agent: &Path, target: &Path) -> Result<(), SupplyError> {
+fn write(kernel: &Kernel, agent: &Path, target: &Path) -> Result<(), FetchError> {
     let file = File::create_new(target).at("create", target)?;
     let mut cpio = Cpio::new(io::BufWriter::with_capacity(1 << 20, file));
     let order = kernel.boot_order()?;

@@ -4,6 +4,7 @@ mod advice;
 mod doctor;
 pub mod ext4;
 mod failure;
+pub mod fetch;
 mod gate;
 pub mod guest;
 pub mod host;
@@ -16,7 +17,6 @@ pub mod network;
 pub mod probe;
 pub mod root;
 pub mod storage;
-pub mod supply;
 #[cfg(test)]
 mod testing;
 mod tsc;
@@ -168,9 +168,9 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         ("bridge".into(), Arc::new(bridge) as Arc<dyn Network>),
         ("user".into(), Arc::new(network::UserNetwork)),
     ]);
-    let (vmm, doors) = vmms(&config, &listeners, &boot_files);
+    let (vmm, sockets) = vmms(&config, &listeners, &boot_files);
     let timeout = config.boot_timeout;
-    let guest = guest::VsockGuest::new(layout, listeners, timeout, doors);
+    let guest = guest::VsockGuest::new(layout, listeners, timeout, sockets);
     let host = Arc::new(host::LinuxHost::new(config));
     Ok(Drivers { host, images, storage, network, vmm, guest: Arc::new(guest), crash })
 }
@@ -181,7 +181,7 @@ fn vmms(
     config: &HostConfig,
     listeners: &guest::Listeners,
     boot_files: &vmm::FindBootFiles,
-) -> (Vmms, guest::AllDoors) {
+) -> (Vmms, guest::SocketsByDriver) {
     let qemu = Arc::new(vmm::Qemu::new(config.clone(), listeners.clone(), boot_files.clone()));
     let firecracker = Arc::new(vmm::firecracker::Firecracker::new(
         config.clone(),
@@ -194,9 +194,9 @@ fn vmms(
         ("qemu".into(), qemu.clone() as Arc<dyn Vmm>),
         ("firecracker".into(), firecracker.clone() as Arc<dyn Vmm>),
     ]);
-    let doors = BTreeMap::from([
-        ("qemu".into(), qemu as Arc<dyn guest::Doors>),
-        ("firecracker".into(), firecracker as Arc<dyn guest::Doors>),
+    let sockets = BTreeMap::from([
+        ("qemu".into(), qemu as Arc<dyn guest::VmmSockets>),
+        ("firecracker".into(), firecracker as Arc<dyn guest::VmmSockets>),
     ]);
-    (vmm, doors)
+    (vmm, sockets)
 }

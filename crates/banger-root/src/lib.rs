@@ -5,6 +5,7 @@
 //! else of the host: paths, interfaces, devices and uids derive from the id here. No shell is run,
 //! no configuration of a user is read, no link is followed. docs/threat-model.md lists them all.
 
+mod admission;
 pub mod disks;
 pub mod error;
 pub mod id;
@@ -15,7 +16,6 @@ pub mod places;
 pub mod programs;
 pub mod run;
 pub mod server;
-mod turns;
 pub mod wire;
 pub mod words;
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::{Admission, hung_up};
 use crate::disks::snapshot;
 use crate::error::{Kind, RootError};
 use crate::id::Id;
@@ -15,7 +16,6 @@ use crate::jail::{self, Wanted};
 use crate::places::Places;
 use crate::programs::{Programs, Versions};
 use crate::run::{self, Gate};
-use crate::turns::{Turns, hung_up};
 use crate::words::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::{net, owner, wire};
 
@@ -129,9 +129,9 @@ impl Server {
                 own(&vm)?;
                 answered(Answer::Facts(Box::new(run::facts(places, &vm))))
             }
-            Request::Connect { vm, door } => {
+            Request::Connect { vm, socket } => {
                 own(&vm)?;
-                let socket = jail::connect(places, &vm, door)?;
+                let socket = jail::connect(places, &vm, socket)?;
                 Ok(Outcome::Answered(Answer::Descriptor, Some(socket)))
             }
             Request::CloseHello { vm } => {
@@ -233,12 +233,12 @@ impl Server {
     }
 
     /// Serves one connection: one request, and for a gate what opens it.
-    fn serve(&self, stream: &UnixStream, uid: u32, turns: &Turns) -> std::io::Result<()> {
+    fn serve(&self, stream: &UnixStream, uid: u32, admission: &Admission) -> std::io::Result<()> {
         stream.set_read_timeout(Some(ASKS_WITHIN))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let Some((request, fds)) = wire::receive::<Request>(stream)? else { return Ok(()) };
         stream.set_read_timeout(Some(PATIENCE))?;
-        let turn = request.changes().map(|vm| turns.take(vm));
+        let guard = request.changes().map(|vm| admission.take(vm));
         // Whoever asked was killed meanwhile; who comes after it decides anew.
         if hung_up(stream) {
             return Ok(());
@@ -252,7 +252,7 @@ impl Server {
         let done = self.carry_out(uid, request, fds);
         self.reach(&name, "after");
         // An end must not wait for what it ends: a gate is waited at without.
-        drop(turn);
+        drop(guard);
         match (done, of) {
             (Ok(Outcome::Answered(answer, fd)), _) => {
                 let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
@@ -286,9 +286,9 @@ fn take<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], RootError> {
 /// accept(2).
 pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::io::Result<()> {
     let server = Arc::new(server);
-    let turns = Turns::default();
+    let admission = Admission::default();
     loop {
-        let slot = turns.slot(MAX_CONNECTIONS);
+        let slot = admission.slot(MAX_CONNECTIONS);
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             // Nothing that waiting would mend: the listener itself is wrong.
@@ -308,10 +308,10 @@ pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::i
             let _ = wire::send(&stream, &Err::<Answer, _>(error), &[]);
             continue;
         }
-        let (server, turns) = (server.clone(), turns.clone());
+        let (server, admission) = (server.clone(), admission.clone());
         std::thread::spawn(move || {
             let _slot = slot;
-            if let Err(error) = server.serve(&stream, peer.uid, &turns) {
+            if let Err(error) = server.serve(&stream, peer.uid, &admission) {
                 eprintln!("banger-root: a connection of uid {}: {error}", peer.uid);
                 let refusal = RootError::new(Kind::BadRequest, error.to_string());
                 let _ = wire::send(&stream, &Err::<Answer, _>(refusal), &[]);

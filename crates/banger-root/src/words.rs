@@ -133,7 +133,7 @@ pub enum Request {
         /// The VM.
         vm: Id,
         /// Which.
-        door: Door,
+        socket: VmmSocket,
     },
     /// Removes the socket for the guest's hello, so that nobody in the guest can dial any more.
     CloseHello {
@@ -248,7 +248,7 @@ pub enum DriveFrom {
 /// A socket of the VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Door {
+pub enum VmmSocket {
     /// Firecracker's API.
     Api,
     /// The guest's vsock.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use banger_root::programs::{Programs, Versions};
 use banger_root::server::{Outcome, Server};
-use banger_root::words::{Did, Door, Drive, DriveFrom, Launch, Nat, Request, Role};
+use banger_root::words::{Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
 use banger_root::{Id, Kind, Places, owner, run, wire};
 use proptest::prelude::*;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -48,7 +48,7 @@ fn samples() -> Vec<Request> {
         Request::Spawn { vm: vm() },
         Request::End { vm: vm() },
         Request::Facts { vm: vm() },
-        Request::Connect { vm: vm(), door: Door::Vsock },
+        Request::Connect { vm: vm(), socket: VmmSocket::Vsock },
         Request::CloseHello { vm: vm() },
         Request::Ready,
         Request::Findings,

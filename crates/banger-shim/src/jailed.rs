@@ -6,10 +6,10 @@ use std::io::{self, Read};
 
 use banger_shim::{ExitCause, Jailed, Outcome};
 
+use crate::event_loop::Event;
 use crate::life::{Adopted, Life};
 use crate::shim::{Ends, Shim};
 use crate::start::{Watch, about, describe};
-use crate::turn::Event;
 
 /// Longest process id with its newline.
 const MAX_PID: u64 = 16;

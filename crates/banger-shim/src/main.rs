@@ -5,6 +5,7 @@
 
 mod adopted;
 mod capped_log;
+mod event_loop;
 mod jailed;
 mod last_words;
 mod life;
@@ -13,7 +14,6 @@ mod qmp;
 mod shim;
 mod start;
 mod state;
-mod turn;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::ExitCode;

@@ -10,12 +10,12 @@ use banger_sys::signals::SignalFd;
 use rustix::process::Signal;
 
 use crate::adopted;
+use crate::event_loop::Event;
 use crate::last_words::LastWords;
 use crate::life::Life;
 use crate::output::Output;
 use crate::qmp::Qmp;
 use crate::start::failed;
-use crate::turn::Event;
 
 /// How long the VMM may take to end by itself once the companion has: a companion that goes because
 /// its VMM is going is not the cause of the end.

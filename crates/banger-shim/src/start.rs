@@ -15,11 +15,11 @@ use banger_sys::landlock::{Rights, Ruleset};
 use banger_sys::spawn::{Credentials, Spawn, Spawned};
 use rustix::fs::inotify;
 
+use crate::event_loop::Event;
 use crate::life::Life;
 use crate::qmp::Qmp;
 use crate::shim::{Ends, Shim};
 use crate::state::State;
-use crate::turn::Event;
 
 /// What every program needs to start: libraries and their configuration, facts about the system.
 const SYSTEM: [&str; 8] =

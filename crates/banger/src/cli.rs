@@ -76,7 +76,7 @@ pub enum Command {
 
 /// Whose exit code a command gives back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Faces {
+pub enum ExitCodeOf {
     /// Its own.
     Banger,
     /// That of a command in the guest, so that a failure of banger's needs a code of its own.
@@ -85,13 +85,13 @@ pub enum Faces {
 
 impl Command {
     /// Whose exit code it gives back.
-    pub fn faces(&self) -> Faces {
+    pub fn exit_code_of(&self) -> ExitCodeOf {
         match self {
-            Self::Run(_) | Self::Exec(_) => Faces::Guest,
+            Self::Run(_) | Self::Exec(_) => ExitCodeOf::Guest,
             Self::Vm(vm::Command::Run(_) | vm::Command::Exec(_) | vm::Command::Shell(_)) => {
-                Faces::Guest
+                ExitCodeOf::Guest
             }
-            _ => Faces::Banger,
+            _ => ExitCodeOf::Banger,
         }
     }
 }
@@ -105,23 +105,23 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
     parsed.map_err(|error| {
         // A closed stdout is no reason to complain about it.
         let _ = error.print();
-        match (error.use_stderr(), guess_faces(arguments)) {
+        match (error.use_stderr(), guess_exit_code_of(arguments)) {
             (false, _) => exit::OK,
-            (true, Faces::Guest) => exit::RUN_FAILED,
-            (true, Faces::Banger) => exit::USAGE,
+            (true, ExitCodeOf::Guest) => exit::RUN_FAILED,
+            (true, ExitCodeOf::Banger) => exit::USAGE,
         }
     })
 }
 
 /// Which command a command line that cannot be read meant.
-fn guess_faces(arguments: &[OsString]) -> Faces {
+fn guess_exit_code_of(arguments: &[OsString]) -> ExitCodeOf {
     let words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
     let mut words = words.filter(|word| !word.starts_with('-'));
     let first = words.next();
     let verb = if first.as_deref() == Some("vm") { words.next() } else { first.clone() };
     match (first.as_deref(), verb.as_deref()) {
-        (_, Some("run" | "exec")) | (Some("vm"), Some("shell")) => Faces::Guest,
-        _ => Faces::Banger,
+        (_, Some("run" | "exec")) | (Some("vm"), Some("shell")) => ExitCodeOf::Guest,
+        _ => ExitCodeOf::Banger,
     }
 }
 
@@ -136,19 +136,19 @@ mod tests {
 
     #[test]
     fn a_bad_command_line_is_known_by_its_verb() {
-        for (line, faces) in [
-            ("banger run --vcpus 0", Faces::Guest),
-            ("banger -q exec", Faces::Guest),
-            ("banger vm exec x", Faces::Guest),
-            ("banger vm shell", Faces::Guest),
-            ("banger vm run --x", Faces::Guest),
-            ("banger shell", Faces::Banger),
-            ("banger vm stop", Faces::Banger),
-            ("banger vm", Faces::Banger),
-            ("banger", Faces::Banger),
+        for (line, exit_code_of) in [
+            ("banger run --vcpus 0", ExitCodeOf::Guest),
+            ("banger -q exec", ExitCodeOf::Guest),
+            ("banger vm exec x", ExitCodeOf::Guest),
+            ("banger vm shell", ExitCodeOf::Guest),
+            ("banger vm run --x", ExitCodeOf::Guest),
+            ("banger shell", ExitCodeOf::Banger),
+            ("banger vm stop", ExitCodeOf::Banger),
+            ("banger vm", ExitCodeOf::Banger),
+            ("banger", ExitCodeOf::Banger),
         ] {
             let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
-            assert_eq!(guess_faces(&words), faces, "{line}");
+            assert_eq!(guess_exit_code_of(&words), exit_code_of, "{line}");
         }
     }
 

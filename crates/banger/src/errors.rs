@@ -4,7 +4,7 @@ use std::io;
 
 use banger_api::{ApiError, ErrorCode, exit};
 
-use crate::cli::Faces;
+use crate::cli::ExitCodeOf;
 use crate::context::{Context, Format};
 use crate::render;
 
@@ -47,20 +47,20 @@ pub fn usage(text: impl Into<String>) -> ApiError {
 }
 
 /// Shows a failure and gives its exit code.
-pub fn report(context: &Context, failure: Failure, faces: Faces) -> u8 {
+pub fn report(context: &Context, failure: Failure, exit_code_of: ExitCodeOf) -> u8 {
     match failure {
         Failure::Api(error) => {
             show(context, &error);
-            match faces {
-                Faces::Banger => error.code.exit_code(),
-                Faces::Guest => exit::RUN_FAILED,
+            match exit_code_of {
+                ExitCodeOf::Banger => error.code.exit_code(),
+                ExitCodeOf::Guest => exit::RUN_FAILED,
             }
         }
         Failure::Cancelled(error) => {
             show(context, &error);
-            match faces {
-                Faces::Banger => error.code.exit_code(),
-                Faces::Guest => INTERRUPTED,
+            match exit_code_of {
+                ExitCodeOf::Banger => error.code.exit_code(),
+                ExitCodeOf::Guest => INTERRUPTED,
             }
         }
         Failure::Left => INTERRUPTED,

@@ -32,10 +32,10 @@ fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         let context = Context::new(&parsed.global);
-        let faces = parsed.command.faces();
+        let exit_code_of = parsed.command.exit_code_of();
         match commands::dispatch(&context, parsed.command).await {
             Ok(code) => code,
-            Err(failure) => errors::report(&context, failure, faces),
+            Err(failure) => errors::report(&context, failure, exit_code_of),
         }
     });
     // A thread may still be reading a terminal; it ends with us.

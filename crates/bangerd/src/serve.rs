@@ -1,4 +1,4 @@
-//! Connections to the API: HTTP/1.1 with limits on their number, on heads, and on patience.
+//! Connections to the API: HTTP/1.1 with limits on their number, on heads, and on waited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ mod tests {
     use tokio::time::Instant;
 
     /// Sends what a slow client gets out and tells how long it is waited for.
-    async fn patience(sent: &[u8]) -> Duration {
+    async fn waited(sent: &[u8]) -> Duration {
         let (mut client, server) = UnixStream::pair().unwrap();
         tokio::spawn(http(server, Router::new(), Stopping::default()));
         client.write_all(sent).await.unwrap();
@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_clients_are_hung_up_on() {
         for sent in [&b""[..], b"GET /v1/vms HTTP/1.1\r\nhost: "] {
-            let waited = patience(sent).await;
+            let waited = waited(sent).await;
             assert!(waited >= HEAD_TIMEOUT && waited < 2 * HEAD_TIMEOUT, "{waited:?}");
         }
     }

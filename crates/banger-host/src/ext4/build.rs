@@ -10,7 +10,7 @@ use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Options, RegionSink, Sp
 
 use super::tree::{Content, Kind, Meta, NodeId, ROOT, Tree};
 use super::{Contents, Ext4Error};
-use crate::supply::Place;
+use crate::fetch::Place;
 
 /// Block size in bytes.
 const BLOCK: u64 = 4096;
@@ -121,7 +121,7 @@ pub fn build(
     file.set_len(layout.image_len()).at("write", path)?;
     write(tree, contents, &layout, &handles, &file).map_err(|error| match error {
         Ext4Error::Build(mkext4::Error::Io(source)) => {
-            crate::supply::SupplyError::io("write", path, source).into()
+            crate::fetch::FetchError::io("write", path, source).into()
         }
         other => other,
     })?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::{Content, Kind, Meta, Tree};
 use super::{Contents, Ext4Error, Fill};
-use crate::supply::Place;
+use crate::fetch::Place;
 
 /// What the tree takes over of the host's owners, modes and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ pub mod tree;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use crate::supply::SupplyError;
+use crate::fetch::FetchError;
 
 pub use build::{Plan, Use, build};
 pub use tree::{Content, Kind, Meta, Node, NodeId, ROOT, Tree, TreeError};
@@ -22,7 +22,7 @@ pub use tree::{Content, Kind, Meta, Node, NodeId, ROOT, Tree, TreeError};
 pub enum Ext4Error {
     /// What everything stored can suffer from.
     #[error(transparent)]
-    Supply(#[from] SupplyError),
+    Fetch(#[from] FetchError),
     /// Names that a tree cannot take.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -40,10 +40,8 @@ pub enum Ext4Error {
 impl From<mkext4::Error> for Ext4Error {
     fn from(error: mkext4::Error) -> Self {
         match error {
-            mkext4::Error::Io(source)
-                if source.get_ref().is_some_and(|e| e.is::<SupplyError>()) =>
-            {
-                Self::Supply(SupplyError::io("write", &PathBuf::new(), source))
+            mkext4::Error::Io(source) if source.get_ref().is_some_and(|e| e.is::<FetchError>()) => {
+                Self::Fetch(FetchError::io("write", &PathBuf::new(), source))
             }
             other => Self::Build(other),
         }
@@ -67,7 +65,7 @@ pub struct TarContents<F> {
     open: F,
 }
 
-impl<R: Read, F: FnMut() -> Result<R, SupplyError>> TarContents<F> {
+impl<R: Read, F: FnMut() -> Result<R, FetchError>> TarContents<F> {
     /// `open` gives the uncompressed archive from its beginning.
     pub fn new(open: F) -> Self {
         Self { open }
@@ -98,7 +96,7 @@ impl<R: Read, F: FnMut() -> Result<R, SupplyError>> TarContents<F> {
 /// What may follow an archive's end mark in bytes.
 const PADDING_BYTES: u64 = 1 << 26;
 
-impl<R: Read, F: FnMut() -> Result<R, SupplyError>> Contents for TarContents<F> {
+impl<R: Read, F: FnMut() -> Result<R, FetchError>> Contents for TarContents<F> {
     fn each(&mut self, fill: &mut Fill<'_>) -> Result<(), Ext4Error> {
         let mut reader = tar::Reader::new((self.open)()?);
         while let Some(entry) = reader.next_entry()? {

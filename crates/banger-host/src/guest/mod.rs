@@ -55,7 +55,7 @@ impl Listeners {
 
 /// A VMM's sockets between host and guest.
 #[async_trait]
-pub trait Doors: Send + Sync {
+pub trait VmmSockets: Send + Sync {
     /// Connects to its vsock socket.
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError>;
     /// Removes the socket that the guest says hello on, so that nobody in it can dial the host.
@@ -72,8 +72,8 @@ pub fn stream(socket: OwnedFd, vm: &VmPlan) -> Result<UnixStream, ApiError> {
     stream.map_err(|error| channel::Failure::Io(error).about(vm))
 }
 
-/// Doors by the name of the VMM driver.
-pub type AllDoors = BTreeMap<String, Arc<dyn Doors>>;
+/// VmmSockets by the name of the VMM driver.
+pub type SocketsByDriver = BTreeMap<String, Arc<dyn VmmSockets>>;
 
 /// Agents reached through the VMM's vsock socket.
 pub struct VsockGuest {
@@ -81,7 +81,7 @@ pub struct VsockGuest {
     listeners: Listeners,
     booting: Mutex<HashMap<VmId, Booting>>,
     boot_timeout: Duration,
-    doors: AllDoors,
+    sockets: SocketsByDriver,
 }
 
 impl VsockGuest {
@@ -90,14 +90,14 @@ impl VsockGuest {
         layout: Layout,
         listeners: Listeners,
         boot_timeout: Duration,
-        doors: AllDoors,
+        sockets: SocketsByDriver,
     ) -> Self {
-        Self { layout, listeners, booting: Mutex::default(), boot_timeout, doors }
+        Self { layout, listeners, booting: Mutex::default(), boot_timeout, sockets }
     }
 
-    fn doors(&self, vm: &VmPlan) -> Result<&dyn Doors, ApiError> {
+    fn sockets(&self, vm: &VmPlan) -> Result<&dyn VmmSockets, ApiError> {
         let vmm = &vm.drivers.vmm.name;
-        self.doors.get(vmm).map(AsRef::as_ref).ok_or_else(|| {
+        self.sockets.get(vmm).map(AsRef::as_ref).ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("no guest is reached through `{vmm}`"))
         })
     }
@@ -114,7 +114,7 @@ impl VsockGuest {
 
     async fn ask_health(&self, vm: &VmPlan) -> Result<(Health, Duration), ApiError> {
         let began = Instant::now();
-        let stream = self.doors(vm)?.connect(vm).await?;
+        let stream = self.sockets(vm)?.connect(vm).await?;
         let health: Health = channel::get(stream, "/healthz").await.map_err(|e| e.about(vm))?;
         if health.boot_id.len() > 64 {
             return Err(channel::Failure::Malformed.about(vm));
@@ -149,7 +149,7 @@ impl Guest for VsockGuest {
         let hello = boot::bounded(vm, "hello", deadline, interrupt, boot::accept(listener));
         let (mut booting, hello) = hello.await?;
         // The first hello is the only one: from here on nobody in the guest can dial us.
-        self.doors(vm)?.close_hello(vm).await?;
+        self.sockets(vm)?.close_hello(vm).await?;
         let (layout, plan, lease) = (self.layout.clone(), vm.clone(), lease.cloned());
         let build = move || config::build(&layout, &plan, lease.as_ref(), &hello);
         let config = blocking(build).await?;
@@ -163,10 +163,10 @@ impl Guest for VsockGuest {
     async fn agent(&self, vm: &VmPlan, boot_id: &str, i: &Interrupt) -> Result<(), ApiError> {
         let mut booting = self.take_booting(vm)?;
         let deadline = Instant::now() + self.boot_timeout;
-        let doors = self.doors(vm)?;
+        let sockets = self.sockets(vm)?;
         let answered = boot::bounded(vm, "answer of the agent", deadline, i, async {
             let ask = async {
-                let stream = doors.connect(vm).await?;
+                let stream = sockets.connect(vm).await?;
                 channel::get::<Health>(stream, "/healthz").await.map_err(|error| error.about(vm))
             };
             // A guest that cannot boot says so instead of answering, so both are listened for.
@@ -223,7 +223,7 @@ impl Guest for VsockGuest {
     async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let body = Shutdown { mode: PowerMode::Poweroff };
         let ask = async {
-            let stream = self.doors(vm)?.connect(vm).await?;
+            let stream = self.sockets(vm)?.connect(vm).await?;
             channel::post(stream, "/shutdown", &body).await.map_err(|error| error.about(vm))
         };
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await;
@@ -232,7 +232,7 @@ impl Guest for VsockGuest {
 
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
         let dial = async {
-            let stream = self.doors(vm)?.connect(vm).await?;
+            let stream = self.sockets(vm)?.connect(vm).await?;
             channel::dial(stream).await.map_err(|error| error.about(vm))
         };
         let dialled = tokio::time::timeout(ANSWER_TIMEOUT, dial).await;

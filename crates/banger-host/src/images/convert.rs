@@ -9,7 +9,7 @@ use super::rootfs::{self, FACT_BYTES, Facts, Init};
 use super::{ImageError, ROOT_DISK};
 use crate::ext4::tar::{TarError, What};
 use crate::ext4::{Content, Ext4Error, Kind, Plan, TarContents, Tree, Use, build};
-use crate::supply::{self, Progress, Source, SupplyError, Tools};
+use crate::fetch::{self, FetchError, Progress, Source, Tools};
 
 /// Change it when the same archive gives another image than before.
 const RECIPE: u32 = 1;
@@ -43,9 +43,9 @@ pub fn convert(
 ) -> Result<Converted, ImageError> {
     let failed = |error: Ext4Error| failed(error, source, progress);
     progress.stage("check the archive");
-    let raw = supply::Counted::new(source.raw()?, Some(source.bytes()), progress);
-    let source_sha256 = supply::digest_of_file(raw)
-        .map_err(|error| SupplyError::io("read", source.path(), error))?;
+    let raw = fetch::Counted::new(source.raw()?, Some(source.bytes()), progress);
+    let source_sha256 =
+        fetch::digest_of_file(raw).map_err(|error| FetchError::io("read", source.path(), error))?;
     progress.stage("read the archive");
     let mut contents = TarContents::new(|| source.unpacked(tools, progress));
     let (mut tree, facts) = read(&mut contents, object).map_err(failed)?;
@@ -58,7 +58,7 @@ pub fn convert(
     amend(&mut tree).map_err(failed)?;
     // Blocks, and a little for what describes them.
     let content_bytes = tree.content_bytes();
-    supply::need_space(object, content_bytes + content_bytes / 16 + (32 << 20))?;
+    fetch::need_space(object, content_bytes + content_bytes / 16 + (32 << 20))?;
     progress.stage("write the root disk");
     let plan =
         Plan { what_for: Use::Root, label: "banger-root".into(), uuid: uuid(&source_sha256) };
@@ -72,12 +72,12 @@ pub fn convert(
 
 /// Reads the names of an archive, and what some of its files tell; stops before it has read of more
 /// than the disk has room for.
-fn read<R: Read, F: FnMut() -> Result<R, SupplyError>>(
+fn read<R: Read, F: FnMut() -> Result<R, FetchError>>(
     contents: &mut TarContents<F>,
     object: &Path,
 ) -> Result<(Tree, Facts), Ext4Error> {
-    let free_bytes = supply::free_bytes(object)
-        .map_err(|error| SupplyError::io("look at the free space of", object, error))?;
+    let free_bytes = fetch::free_bytes(object)
+        .map_err(|error| FetchError::io("look at the free space of", object, error))?;
     let (mut facts, mut total) = (Facts::default(), 0_u64);
     let tree = contents.tree(&mut |entry, content| {
         let What::Node(Kind::File(Content::Source { bytes, .. })) = entry.what else {
@@ -86,7 +86,7 @@ fn read<R: Read, F: FnMut() -> Result<R, SupplyError>>(
         total = total.saturating_add(bytes);
         if total > free_bytes {
             let path = object.to_owned();
-            return Err(SupplyError::NoSpace { path, need_bytes: total, free_bytes }.into());
+            return Err(FetchError::NoSpace { path, need_bytes: total, free_bytes }.into());
         }
         if Facts::wants(&entry.path) && bytes <= FACT_BYTES {
             let mut text = Vec::new();
@@ -111,19 +111,19 @@ fn uuid(source_sha256: &str) -> [u8; 16] {
 
 fn failed(error: Ext4Error, source: &Source, progress: &dyn Progress) -> ImageError {
     if progress.cancelled() {
-        return SupplyError::Cancelled.into();
+        return FetchError::Cancelled.into();
     }
     let path = source.path().to_owned();
     match error {
-        Ext4Error::Supply(error) => error.into(),
-        Ext4Error::Tar(TarError::Read(reason)) => match SupplyError::io("read", &path, reason) {
+        Ext4Error::Fetch(error) => error.into(),
+        Ext4Error::Tar(TarError::Read(reason)) => match FetchError::io("read", &path, reason) {
             // A decompressor's complaint is about the archive, anything else about the machine.
-            SupplyError::Io { source, .. } if source.raw_os_error().is_none() => {
+            FetchError::Io { source, .. } if source.raw_os_error().is_none() => {
                 let source = Ext4Error::Tar(TarError::Read(source));
                 ImageError::BadArchive { path, source }
             }
-            SupplyError::ToolFailed { tool, status, said } => {
-                let source = SupplyError::ToolFailed { tool, status, said }.into_io();
+            FetchError::ToolFailed { tool, status, said } => {
+                let source = FetchError::ToolFailed { tool, status, said }.into_io();
                 ImageError::BadArchive { path, source: Ext4Error::Tar(TarError::Read(source)) }
             }
             other => other.into(),

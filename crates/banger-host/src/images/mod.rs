@@ -6,9 +6,9 @@
 //! ```
 
 mod convert;
-mod enclosure;
 mod recipe;
 mod rootfs;
+mod sandbox;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
 
 use crate::ext4::Ext4Error;
-use crate::supply::{
-    self, Deleted, FileDigest, Flight, InUse, Kind, Listing, Place, Progress, Record, Shelf,
-    Source, SupplyError, Tools, Turn,
+use crate::fetch::{
+    self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, Place,
+    Progress, Record, SingleFlight, Source, Tools,
 };
 use convert::Amend;
 
@@ -35,7 +35,7 @@ const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 56, [0x53, 0xef]);
 pub enum ImageError {
     /// What everything stored can suffer from.
     #[error(transparent)]
-    Supply(#[from] SupplyError),
+    Fetch(#[from] FetchError),
     /// No recipe has this name.
     #[error("there is no recipe for an image `{name}`, only `{}`", recipe::DEBIAN)]
     UnknownRecipe {
@@ -108,7 +108,7 @@ impl Record for ImageRecord {
     }
 }
 
-/// An image on the shelf.
+/// An image on the store.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Its record.
@@ -125,17 +125,17 @@ impl Image {
         self.folder.join(ROOT_DISK)
     }
 
-    fn damaged(&self, why: String) -> SupplyError {
+    fn damaged(&self, why: String) -> FetchError {
         let (kind, id) = (Kind::Image, self.record.id.clone());
-        SupplyError::Damaged { kind, id, path: self.root_disk(), why }
+        FetchError::Damaged { kind, id, path: self.root_disk(), why }
     }
 
     /// Looks whether its disk is there, of the right length, and ext4: cheap enough for every
     /// start.
     ///
     /// # Errors
-    /// [`SupplyError::Damaged`].
-    pub fn check(&self) -> Result<(), SupplyError> {
+    /// [`FetchError::Damaged`].
+    pub fn check(&self) -> Result<(), FetchError> {
         use std::os::unix::fs::FileExt;
         let (offset, magic) = EXT4_MAGIC;
         let mut found = [0; 2];
@@ -158,8 +158,8 @@ impl Image {
     /// Reads all of it and compares fingerprints.
     ///
     /// # Errors
-    /// [`SupplyError::Damaged`].
-    pub fn verify(&self) -> Result<(), SupplyError> {
+    /// [`FetchError::Damaged`].
+    pub fn verify(&self) -> Result<(), FetchError> {
         self.check()?;
         if self.record.files != [digest(&self.folder)?] {
             return Err(self.damaged("was altered".into()));
@@ -168,11 +168,11 @@ impl Image {
     }
 }
 
-fn digest(folder: &Path) -> Result<FileDigest, SupplyError> {
+fn digest(folder: &Path) -> Result<FileDigest, FetchError> {
     let path = folder.join(ROOT_DISK);
     let file = File::open(&path).at("open", &path)?;
     let bytes = file.metadata().at("look at", &path)?.len();
-    let sha256 = supply::digest_of_blocks(&file).at("read", &path)?;
+    let sha256 = fetch::digest_of_blocks(&file).at("read", &path)?;
     Ok(FileDigest { name: ROOT_DISK.into(), bytes, sha256 })
 }
 
@@ -185,29 +185,29 @@ enum Origin<'a> {
 /// All images of a data folder.
 #[derive(Debug)]
 pub struct ImageStore {
-    shelf: Shelf<ImageRecord>,
+    store: ObjectStore<ImageRecord>,
     tools: Tools,
-    flight: Flight,
+    flight: SingleFlight,
 }
 
 impl ImageStore {
     /// The store in this folder.
     pub fn new(root: PathBuf, tools: Tools) -> Self {
-        Self { shelf: Shelf::new(root), tools, flight: Flight::default() }
+        Self { store: ObjectStore::new(root), tools, flight: SingleFlight::default() }
     }
 
     /// All images.
     pub fn list(&self) -> Listing<ImageRecord> {
-        self.shelf.list()
+        self.store.list()
     }
 
     /// The image of a name, an id or a unique prefix of one.
     ///
     /// # Errors
     /// Not found, ambiguous, damaged.
-    pub fn resolve(&self, wanted: &str) -> Result<Image, SupplyError> {
-        let (record, names) = self.shelf.resolve(wanted)?;
-        let folder = self.shelf.folder(&record.id);
+    pub fn resolve(&self, wanted: &str) -> Result<Image, FetchError> {
+        let (record, names) = self.store.resolve(wanted)?;
+        let folder = self.store.folder(&record.id);
         Ok(Image { record, names, folder })
     }
 
@@ -220,9 +220,9 @@ impl ImageStore {
         if name != recipe::DEBIAN {
             return Err(ImageError::UnknownRecipe { name: name.chars().take(140).collect() });
         }
-        match self.flight.turn(name, progress)? {
-            Turn::Done(id) => Ok(self.resolve(&id)?),
-            Turn::Mine(mine) => {
+        match self.flight.join(name, progress)? {
+            Flight::Done(id) => Ok(self.resolve(&id)?),
+            Flight::Leader(mine) => {
                 let id = self.make(name, &Origin::Recipe, progress)?;
                 mine.done(&id);
                 Ok(self.resolve(&id)?)
@@ -240,10 +240,10 @@ impl ImageStore {
         name: &str,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        self.shelf.check_name(name)?;
+        self.store.check_name(name)?;
         loop {
             // Another archive under the same name waits for its turn, then takes the name.
-            if let Turn::Mine(_mine) = self.flight.turn(name, progress)? {
+            if let Flight::Leader(_mine) = self.flight.join(name, progress)? {
                 let id = self.make(name, &Origin::File(path), progress)?;
                 return Ok(self.resolve(&id)?);
             }
@@ -256,7 +256,7 @@ impl ImageStore {
         origin: &Origin<'_>,
         progress: &dyn Progress,
     ) -> Result<String, ImageError> {
-        let staging = self.shelf.stage()?;
+        let staging = self.store.stage()?;
         let object = staging.join("object");
         fs::create_dir(&object).at("make the folder", &object)?;
         let archive = staging.join("rootfs.tar");
@@ -271,7 +271,7 @@ impl ImageStore {
         let converted = convert::convert(&source, &object, amend, &self.tools, progress)?;
         progress.stage("compute the fingerprint");
         let files = vec![digest(&object)?];
-        let (fingerprint, id) = supply::id_of(&files);
+        let (fingerprint, id) = fetch::id_of(&files);
         let (source, provenance) = match origin {
             Origin::Recipe => ("recipe debian".to_owned(), recipe::provenance()),
             Origin::File(path) => (
@@ -287,17 +287,17 @@ impl ImageStore {
             virtual_bytes: converted.virtual_bytes,
             init: converted.init,
             packages: converted.facts.packages,
-            created_at: supply::now(),
+            created_at: fetch::now(),
             fingerprint,
             files,
         };
         progress.go_on()?;
         let whole = |known: ImageRecord| {
-            let folder = self.shelf.folder(&known.id);
+            let folder = self.store.folder(&known.id);
             Image { record: known, names: Vec::new(), folder }.check().is_ok()
         };
-        self.shelf.publish(&object, &record, whole)?;
-        self.shelf.name(name, &record.id)?;
+        self.store.publish(&object, &record, whole)?;
+        self.store.name(name, &record.id)?;
         Ok(record.id)
     }
 
@@ -305,8 +305,8 @@ impl ImageStore {
     ///
     /// # Errors
     /// Not found, in use.
-    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, SupplyError> {
-        self.shelf.delete(wanted, in_use)
+    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, FetchError> {
+        self.store.delete(wanted, in_use)
     }
 
     /// Deletes what has no name and no VM, and what a crash left half-made; returns the former, and
@@ -314,9 +314,9 @@ impl ImageStore {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
+    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), FetchError> {
         let half_made_bytes = self.clean_staging()?;
-        let deleted = self.shelf.prune(in_use)?;
+        let deleted = self.store.prune(in_use)?;
         let bytes = deleted.iter().map(|deleted| deleted.freed_bytes).sum::<u64>();
         Ok((deleted, bytes + half_made_bytes))
     }
@@ -325,7 +325,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn clean_staging(&self) -> Result<u64, SupplyError> {
-        self.shelf.clean_staging(&|folder| enclosure::clean(folder, &self.tools))
+    pub fn clean_staging(&self) -> Result<u64, FetchError> {
+        self.store.clean_staging(&|folder| sandbox::clean(folder, &self.tools))
     }
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use super::ImageError;
-use super::enclosure::{self, Who, WorkFolder};
 use super::rootfs::put_file;
+use super::sandbox::{self, Who, WorkFolder};
 use crate::ext4::{Ext4Error, Kind, Meta, Tree};
-use crate::supply::{self, Place, Progress, Tools};
+use crate::fetch::{self, Place, Progress, Tools};
 
 /// The name of the recipe, and of the image it makes.
 pub const DEBIAN: &str = banger_api::images::DEFAULT_IMAGE;
@@ -63,7 +63,7 @@ pub fn provenance() -> String {
 pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(), ImageError> {
     progress.stage("prepare");
     let who = Who::am_i();
-    let mut tool = enclosure::mmdebstrap(who, tools, progress)?;
+    let mut tool = sandbox::mmdebstrap(who, tools, progress)?;
     let mode = match who {
         Who::Root => "--mode=root",
         Who::User => {
@@ -72,7 +72,7 @@ pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(
         }
     };
     let work = WorkFolder::new(target.parent().unwrap_or(target), who, tools)?;
-    supply::need_space(work.path(), TEMPORARY_BYTES)?;
+    fetch::need_space(work.path(), TEMPORARY_BYTES)?;
     tool.command.env("TMPDIR", work.path()).current_dir("/").arg(mode);
     tool.command.args(["--variant=minbase", "--format=tar"]);
     tool.command.arg(format!("--include={}", PACKAGES.join(",")));

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
-use crate::supply::{Place, Progress, SupplyError, Tool, Tools};
+use crate::fetch::{FetchError, Place, Progress, Tool, Tools};
 
 /// The package whose only dependency is the kernel of the day.
 pub const META_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -45,7 +45,7 @@ impl<'a> Apt<'a> {
         Self { tools, folder, lists: Lists::Hosts }
     }
 
-    fn tool(&self, name: &'static str) -> Result<Tool, SupplyError> {
+    fn tool(&self, name: &'static str) -> Result<Tool, FetchError> {
         let mut tool = self.tools.command(name, "apt")?;
         tool.command.current_dir(self.folder);
         // Signed or not at all, whatever the host's configuration would let pass.
@@ -68,7 +68,7 @@ impl<'a> Apt<'a> {
     }
 
     /// Fetches package lists of our own.
-    fn refresh(&mut self, progress: &dyn Progress) -> Result<(), SupplyError> {
+    fn refresh(&mut self, progress: &dyn Progress) -> Result<(), FetchError> {
         progress.stage("refresh package lists");
         self.lists = Lists::Own;
         for name in ["lists/partial", "cache/archives/partial"] {
@@ -79,13 +79,13 @@ impl<'a> Apt<'a> {
     }
 
     /// The kernel package of the day.
-    fn find(&self, progress: &dyn Progress) -> Result<Option<Package>, SupplyError> {
+    fn find(&self, progress: &dyn Progress) -> Result<Option<Package>, FetchError> {
         let tool = self.tool("apt-cache")?;
         let shown = tool.args(["show", "--no-all-versions", META_PACKAGE]);
         match shown.output(ANSWER_BYTES, progress) {
             Ok(text) => Ok(kernel_package(&String::from_utf8_lossy(&text))),
             // "No packages found" is a failure to apt.
-            Err(SupplyError::ToolFailed { .. }) => Ok(None),
+            Err(FetchError::ToolFailed { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Apt<'a> {
         progress: &dyn Progress,
     ) -> Result<(Package, PathBuf), KernelError> {
         match self.download_once(&package, progress) {
-            Err(SupplyError::ToolFailed { .. }) if self.lists == Lists::Hosts => {}
+            Err(FetchError::ToolFailed { .. }) if self.lists == Lists::Hosts => {}
             result => return Ok((package, result?)),
         }
         self.refresh(progress)?;
@@ -129,7 +129,7 @@ impl<'a> Apt<'a> {
         &self,
         package: &Package,
         progress: &dyn Progress,
-    ) -> Result<PathBuf, SupplyError> {
+    ) -> Result<PathBuf, FetchError> {
         progress.stage("download");
         let wanted = format!("{}={}", package.name, package.version);
         self.tool("apt-get")?.args(["download", &wanted]).run(progress)?;
@@ -138,7 +138,7 @@ impl<'a> Apt<'a> {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.starts_with(&package.name) && name.ends_with(".deb")
         });
-        downloaded.ok_or_else(|| SupplyError::ToolFailed {
+        downloaded.ok_or_else(|| FetchError::ToolFailed {
             tool: "apt-get",
             status: "exit code 0".into(),
             said: vec![format!("nothing was downloaded for {wanted}")],

@@ -9,7 +9,7 @@ use super::KernelError;
 use super::bzimage::BZIMAGE_BYTES_MAX;
 use crate::ext4::tar::{Entry, Reader, What};
 use crate::ext4::{Content, Kind};
-use crate::supply::{Counted, Place, Progress, SupplyError, Tools};
+use crate::fetch::{Counted, FetchError, Place, Progress, Tools};
 
 /// Most files, and bytes of all of them, that are taken from a package.
 const FILES_MAX: u64 = 50_000;
@@ -115,7 +115,7 @@ fn take(
     content: &mut dyn Read,
     folder: &Path,
     kernel: &mut Option<(String, i64)>,
-) -> Result<bool, SupplyError> {
+) -> Result<bool, FetchError> {
     let target = match part(&entry.path) {
         None => return Ok(true),
         Some(Part::Kernel { release: found }) if length <= BZIMAGE_BYTES_MAX => {

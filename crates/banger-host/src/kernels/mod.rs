@@ -23,9 +23,9 @@ pub use bzimage::KernelFormatError;
 pub use modules::ModulesError;
 
 use crate::ext4::Ext4Error;
-use crate::supply::{
-    self, Deleted, FileDigest, Flight, InUse, Kind, Listing, Place, Progress, Record, Shelf,
-    SupplyError, Tools, Turn,
+use crate::fetch::{
+    self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, Place,
+    Progress, Record, SingleFlight, Tools,
 };
 
 /// Files of an object.
@@ -42,7 +42,7 @@ const PULL_BYTES: u64 = 700 << 20;
 pub enum KernelError {
     /// What everything stored can suffer from.
     #[error(transparent)]
-    Supply(#[from] SupplyError),
+    Fetch(#[from] FetchError),
     /// No recipe has this name.
     #[error("there is no recipe for a kernel `{name}`, only `{DEBIAN}`")]
     UnknownRecipe {
@@ -92,7 +92,7 @@ pub enum KernelError {
 impl From<Ext4Error> for KernelError {
     fn from(error: Ext4Error) -> Self {
         match error {
-            Ext4Error::Supply(error) => Self::Supply(error),
+            Ext4Error::Fetch(error) => Self::Fetch(error),
             other => Self::Disk(other),
         }
     }
@@ -129,7 +129,7 @@ impl Record for KernelRecord {
     }
 }
 
-/// A kernel on the shelf.
+/// A kernel on the store.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// Its record.
@@ -159,8 +159,8 @@ impl Kernel {
     /// File names of the boot modules, in the order of loading.
     ///
     /// # Errors
-    /// [`SupplyError::Damaged`].
-    pub fn boot_order(&self) -> Result<Vec<String>, SupplyError> {
+    /// [`FetchError::Damaged`].
+    pub fn boot_order(&self) -> Result<Vec<String>, FetchError> {
         let path = self.boot_modules().join(ORDER);
         let text = fs::read_to_string(&path).at("read", &path)?;
         let names: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -172,19 +172,19 @@ impl Kernel {
 
     /// Bytes it takes on the disk.
     pub fn used_bytes(&self) -> u64 {
-        supply::used_bytes(&self.folder)
+        fetch::used_bytes(&self.folder)
     }
 
-    fn damaged(&self, path: PathBuf, why: String) -> SupplyError {
-        SupplyError::Damaged { kind: Kind::Kernel, id: self.record.id.clone(), path, why }
+    fn damaged(&self, path: PathBuf, why: String) -> FetchError {
+        FetchError::Damaged { kind: Kind::Kernel, id: self.record.id.clone(), path, why }
     }
 
     /// Looks whether its files are all there, of the right size, and the kernel an ELF file: cheap
     /// enough for every start.
     ///
     /// # Errors
-    /// [`SupplyError::Damaged`].
-    pub fn check(&self) -> Result<(), SupplyError> {
+    /// [`FetchError::Damaged`].
+    pub fn check(&self) -> Result<(), FetchError> {
         for file in &self.record.files {
             let path = self.folder.join(&file.name);
             let length = fs::metadata(&path).map_or(0, |meta| meta.len());
@@ -201,8 +201,8 @@ impl Kernel {
     /// Reads all of it and compares fingerprints.
     ///
     /// # Errors
-    /// [`SupplyError::Damaged`]; cancellation.
-    pub fn verify(&self, progress: &dyn Progress) -> Result<(), SupplyError> {
+    /// [`FetchError::Damaged`]; cancellation.
+    pub fn verify(&self, progress: &dyn Progress) -> Result<(), FetchError> {
         self.check()?;
         for file in &self.record.files {
             progress.go_on()?;
@@ -215,44 +215,41 @@ impl Kernel {
     }
 }
 
-fn digest(folder: &Path, name: &str) -> Result<FileDigest, SupplyError> {
+fn digest(folder: &Path, name: &str) -> Result<FileDigest, FetchError> {
     let path = folder.join(name);
     let file = File::open(&path).at("open", &path)?;
     let bytes = file.metadata().at("look at", &path)?.len();
-    let sha256 = if name == MODULES {
-        supply::digest_of_blocks(&file)
-    } else {
-        supply::digest_of_file(&file)
-    };
+    let sha256 =
+        if name == MODULES { fetch::digest_of_blocks(&file) } else { fetch::digest_of_file(&file) };
     Ok(FileDigest { name: name.to_owned(), bytes, sha256: sha256.at("read", &path)? })
 }
 
 /// All kernels of a data folder.
 #[derive(Debug)]
 pub struct KernelStore {
-    shelf: Shelf<KernelRecord>,
+    store: ObjectStore<KernelRecord>,
     tools: Tools,
-    flight: Flight,
+    flight: SingleFlight,
 }
 
 impl KernelStore {
     /// The store in this folder.
     pub fn new(root: PathBuf, tools: Tools) -> Self {
-        Self { shelf: Shelf::new(root), tools, flight: Flight::default() }
+        Self { store: ObjectStore::new(root), tools, flight: SingleFlight::default() }
     }
 
     /// All kernels.
     pub fn list(&self) -> Listing<KernelRecord> {
-        self.shelf.list()
+        self.store.list()
     }
 
     /// The kernel of a name, an id or a unique prefix of one.
     ///
     /// # Errors
     /// Not found, ambiguous, damaged.
-    pub fn resolve(&self, wanted: &str) -> Result<Kernel, SupplyError> {
-        let (record, names) = self.shelf.resolve(wanted)?;
-        let folder = self.shelf.folder(&record.id);
+    pub fn resolve(&self, wanted: &str) -> Result<Kernel, FetchError> {
+        let (record, names) = self.store.resolve(wanted)?;
+        let folder = self.store.folder(&record.id);
         Ok(Kernel { record, names, folder })
     }
 
@@ -265,9 +262,9 @@ impl KernelStore {
         if name != DEBIAN {
             return Err(KernelError::UnknownRecipe { name: name.chars().take(140).collect() });
         }
-        match self.flight.turn(name, progress)? {
-            Turn::Done(id) => Ok(self.resolve(&id)?),
-            Turn::Mine(mine) => {
+        match self.flight.join(name, progress)? {
+            Flight::Done(id) => Ok(self.resolve(&id)?),
+            Flight::Leader(mine) => {
                 let id = self.fetch(name, progress)?;
                 mine.done(&id);
                 Ok(self.resolve(&id)?)
@@ -276,8 +273,8 @@ impl KernelStore {
     }
 
     fn fetch(&self, name: &str, progress: &dyn Progress) -> Result<String, KernelError> {
-        let staging = self.shelf.stage()?;
-        supply::need_space(staging.path(), PULL_BYTES)?;
+        let staging = self.store.stage()?;
+        fetch::need_space(staging.path(), PULL_BYTES)?;
         let mut apt = apt::Apt::new(&self.tools, staging.path());
         let package = apt.kernel(progress)?;
         if let Some(id) = self.has(name, &package) {
@@ -288,11 +285,11 @@ impl KernelStore {
         let record = self.make(&deb, &package, staging.path(), progress)?;
         progress.go_on()?;
         let whole = |known: KernelRecord| {
-            let folder = self.shelf.folder(&known.id);
+            let folder = self.store.folder(&known.id);
             Kernel { record: known, names: Vec::new(), folder }.check().is_ok()
         };
-        self.shelf.publish(&staging.join("object"), &record, whole)?;
-        self.shelf.name(name, &record.id)?;
+        self.store.publish(&staging.join("object"), &record, whole)?;
+        self.store.name(name, &record.id)?;
         Ok(record.id)
     }
 
@@ -331,13 +328,13 @@ impl KernelStore {
         names.sort();
         let files: Result<Vec<_>, _> = names.iter().map(|name| digest(&object, name)).collect();
         let files = files?;
-        let (fingerprint, id) = supply::id_of(&files);
+        let (fingerprint, id) = fetch::id_of(&files);
         Ok(KernelRecord {
             id,
             release: unpacked.release,
             source: source(package),
             package_version: package.version.clone(),
-            created_at: supply::now(),
+            created_at: fetch::now(),
             fingerprint,
             files,
         })
@@ -347,8 +344,8 @@ impl KernelStore {
     ///
     /// # Errors
     /// Not found, in use.
-    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, SupplyError> {
-        self.shelf.delete(wanted, in_use)
+    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, FetchError> {
+        self.store.delete(wanted, in_use)
     }
 
     /// Deletes what has no name and no VM, and what a crash left half-made; returns the former, and
@@ -356,9 +353,9 @@ impl KernelStore {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), SupplyError> {
+    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), FetchError> {
         let half_made_bytes = self.clean_staging()?;
-        let deleted = self.shelf.prune(in_use)?;
+        let deleted = self.store.prune(in_use)?;
         let bytes = deleted.iter().map(|deleted| deleted.freed_bytes).sum::<u64>();
         Ok((deleted, bytes + half_made_bytes))
     }
@@ -367,8 +364,8 @@ impl KernelStore {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn clean_staging(&self) -> Result<u64, SupplyError> {
-        self.shelf.clean_staging(&|_| Ok(()))
+    pub fn clean_staging(&self) -> Result<u64, FetchError> {
+        self.store.clean_staging(&|_| Ok(()))
     }
 }
 

@@ -10,7 +10,7 @@ use super::deb::Unpacked;
 use super::{BOOT_MODULES, KernelError, MODULES, ORDER, VMLINUX, modules};
 use crate::ext4::folder::{self, Metadata};
 use crate::ext4::{Plan, Use, build};
-use crate::supply::{Compression, Place, Progress, SupplyError, Tools};
+use crate::fetch::{Compression, FetchError, Place, Progress, Tools};
 
 /// Most bytes of one module, unpacked.
 const MODULE_BYTES_MAX: u64 = 256 << 20;
@@ -100,7 +100,7 @@ pub fn unpack_modules(
 }
 
 /// Writes what `unpacked` gives as the file without its last extension, and removes the file.
-fn replace(path: &Path, unpacked: impl Read) -> Result<(), SupplyError> {
+fn replace(path: &Path, unpacked: impl Read) -> Result<(), FetchError> {
     let target = path.with_extension("");
     let mut file = File::create_new(&target).at("create", &target)?;
     io::copy(&mut unpacked.take(MODULE_BYTES_MAX), &mut file).at("unpack", path)?;
@@ -108,7 +108,7 @@ fn replace(path: &Path, unpacked: impl Read) -> Result<(), SupplyError> {
 }
 
 /// All regular files below a folder, in order of their paths.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, SupplyError> {
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FetchError> {
     let (mut files, mut todo) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = todo.pop() {
         for entry in fs::read_dir(&folder).at("read the folder", &folder)? {
@@ -188,7 +188,7 @@ pub fn modules_disk(
     uuid.iter_mut().zip(release.take(64)).for_each(|(a, b)| *a = a.rotate_left(3) ^ b);
     let plan = Plan { what_for: Use::ReadOnly, label: "banger-modules".into(), uuid };
     build(&tree, &mut contents, &plan, &object.join(MODULES)).map_err(|error| {
-        if progress.cancelled() { SupplyError::Cancelled.into() } else { KernelError::from(error) }
+        if progress.cancelled() { FetchError::Cancelled.into() } else { KernelError::from(error) }
     })?;
     Ok(())
 }

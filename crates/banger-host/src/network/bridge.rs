@@ -23,7 +23,7 @@ enum Names {
     /// Another daemon's, or it cannot be changed.
     Elsewhere,
     /// Not this daemon's.
-    Nobodys,
+    Unclaimed,
 }
 
 /// The bridge network.
@@ -118,7 +118,7 @@ impl Network for Bridge {
     async fn release(&self) {
         let port = self.dns_port.load(Ordering::Relaxed);
         let mut names = self.names.lock().await;
-        if port == 0 || *names == Names::Nobodys {
+        if port == 0 || *names == Names::Unclaimed {
             return;
         }
         match self.root.ask(Request::UnrouteDns { port }, Vec::new()).await {
@@ -126,7 +126,7 @@ impl Network for Bridge {
                 tracing::warn!(error = %error, causes = ?error.causes, "names stay routed");
             }
             // Where there is no helper there was nothing to take back.
-            Ok(_) | Err(_) => *names = Names::Nobodys,
+            Ok(_) | Err(_) => *names = Names::Unclaimed,
         }
     }
 }

@@ -12,7 +12,7 @@ use banger_api::{ApiError, ErrorCode};
 
 use crate::advice;
 use crate::failure::on_path;
-use crate::supply::Staging;
+use crate::fetch::Staging;
 
 /// What a blank disk is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,7 +72,7 @@ impl Blanks {
     fn make(&self, path: &Path, size: u64, profile: Profile) -> Result<(), ApiError> {
         // Daemons of two state folders may share a cache, so nobody works under a common name.
         let folder = Staging::new(&self.cache.join("staging"));
-        let folder = folder.map_err(|error| advice::supply(&error))?;
+        let folder = folder.map_err(|error| advice::fetch(&error))?;
         let staged = folder.join(profile.name());
         let write = |error: io::Error| on_path("make the blank disk", path, &error);
         let file = std::fs::File::create(&staged).map_err(write)?;

@@ -21,7 +21,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::HostConfig;
 use crate::failure::{blocking, on_path};
 use crate::gate::Gate;
-use crate::guest::{self, Doors, Listeners};
+use crate::guest::{self, Listeners, VmmSockets};
 use crate::layout::{VSOCK, shown};
 use crate::probe;
 use qemu::Accelerator;
@@ -124,7 +124,7 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
 }
 
 #[async_trait]
-impl Doors for Qemu {
+impl VmmSockets for Qemu {
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
         let socket = self.config.layout.run(&vm.id).join(VSOCK);
         let stream = banger_sys::unix_path::connect(&socket);

@@ -58,7 +58,7 @@ struct World {
     drives: Vec<String>,
 }
 
-type Said = Result<Value, String>;
+type Reply = Result<Value, String>;
 
 impl World {
     fn new() -> Self {
@@ -72,7 +72,7 @@ impl World {
         Err(format!("not supported while the microVM is {:?}", self.state))
     }
 
-    fn answer(&mut self, asked: &Asked) -> Said {
+    fn answer(&mut self, asked: &Asked) -> Reply {
         let place = description::find(&asked.method, &asked.path);
         let (template, body) = place.ok_or("Invalid request method and/or path")?;
         check_fields(&asked.body, &body)?;
@@ -121,7 +121,7 @@ impl World {
         Ok(Value::Null)
     }
 
-    fn act(&mut self, action: Option<&str>) -> Said {
+    fn act(&mut self, action: Option<&str>) -> Reply {
         match action {
             Some("InstanceStart") => {
                 self.must_be(&[State::NotStarted])?;
@@ -196,7 +196,7 @@ fn with_body(status: &str, body: &str) -> String {
     )
 }
 
-fn answer(said: &Said) -> String {
+fn answer(said: &Reply) -> String {
     match said {
         Ok(Value::Null) => {
             "HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n".into()

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use banger_host::fetch::{FetchError, Silent};
 use banger_host::images::{ImageError, ImageStore, Init};
-use banger_host::supply::{Silent, SupplyError};
 use tar::{Builder, EntryType, Header};
 
 use crate::support::{Watch, ask, content, fsck, half_made, listing, run, tools, tools_without};
@@ -212,7 +212,7 @@ fn what_is_no_archive_at_all_and_bad_names() {
     let path = compressed(&system(), "plain", temp.path());
     for name in ["", "Big", "a/b", "../x", "0123456789abcdef"] {
         let error = store.import(&path, name, &Silent).unwrap_err();
-        let refused = matches!(error, ImageError::Supply(SupplyError::BadName { .. }));
+        let refused = matches!(error, ImageError::Fetch(FetchError::BadName { .. }));
         assert!(refused, "{name}: {error}");
     }
 }
@@ -225,7 +225,7 @@ fn a_missing_xz_is_named_with_its_package() {
     let store = ImageStore::new(root, without);
     let error = store.import(&path, "x", &Silent).unwrap_err();
     let missing =
-        matches!(error, ImageError::Supply(SupplyError::MissingTool { package: "xz-utils", .. }));
+        matches!(error, ImageError::Fetch(FetchError::MissingTool { package: "xz-utils", .. }));
     assert!(missing, "{error}");
 }
 
@@ -236,7 +236,7 @@ fn a_cancelled_import_leaves_nothing() {
         let path = compressed(&system(), kind, temp.path());
         for stage in ["check", "read", "write", "compute"] {
             let error = store.import(&path, "x", &Watch::cancelling_at(stage)).unwrap_err();
-            let cancelled = matches!(error, ImageError::Supply(SupplyError::Cancelled));
+            let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
             assert!(cancelled, "{kind} at `{stage}`: {}", told(&error));
             assert!(half_made(&root).is_empty(), "{kind} at `{stage}`");
         }

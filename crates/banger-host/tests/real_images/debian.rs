@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use banger_host::fetch::{FetchError, Silent};
 use banger_host::images::{ImageError, ImageStore, Init, debian_provenance};
-use banger_host::supply::{Silent, SupplyError};
 
 use crate::support::{Watch, ask, cache, content, fsck, half_made, listing, tools, tools_without};
 
@@ -57,7 +57,7 @@ fn a_cancelled_pull_ends_everything_it_started() {
         let watch = Watch::cancelling_at(stage);
         let begun = Instant::now();
         let error = store.pull("debian", &watch).unwrap_err();
-        let cancelled = matches!(error, ImageError::Supply(SupplyError::Cancelled));
+        let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
         assert!(cancelled, "at `{stage}`: {error:?}");
         assert!(begun.elapsed() < Duration::from_secs(120), "at `{stage}`");
         assert!(half_made(&root).is_empty(), "at `{stage}`");

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use banger_host::fetch::{FetchError, Silent};
 use banger_host::initramfs::Initramfs;
 use banger_host::kernels::{KernelError, KernelStore, META_PACKAGE};
-use banger_host::supply::{Silent, SupplyError};
 
 use crate::support::{Watch, ask, cache, fsck, half_made, tools};
 
@@ -73,7 +73,7 @@ fn damaged_and_repaired(store: &KernelStore, kernel: &banger_host::kernels::Kern
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(whole / 2).unwrap();
     let error = kernel.check().unwrap_err();
-    assert!(matches!(error, SupplyError::Damaged { .. }));
+    assert!(matches!(error, FetchError::Damaged { .. }));
     assert!(error.to_string().contains("vmlinux"), "{error}");
     store.pull("debian-cloud", &Silent).unwrap().verify(&Silent).unwrap();
 
@@ -82,7 +82,7 @@ fn damaged_and_repaired(store: &KernelStore, kernel: &banger_host::kernels::Kern
     let file = fs::OpenOptions::new().write(true).open(kernel.modules_disk()).unwrap();
     file.write_all_at(b"changed", 8 << 20).unwrap();
     kernel.check().unwrap();
-    assert!(matches!(kernel.verify(&Silent), Err(SupplyError::Damaged { .. })));
+    assert!(matches!(kernel.verify(&Silent), Err(FetchError::Damaged { .. })));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn what_cannot_be_pulled_says_why_and_leaves_nothing() {
     assert!(matches!(error, KernelError::UnknownRecipe { .. }), "{error}");
     for stage in ["find", "download", "unpack the kernel", "write"] {
         let error = store.pull("debian-cloud", &Watch::cancelling_at(stage)).unwrap_err();
-        let cancelled = matches!(error, KernelError::Supply(SupplyError::Cancelled));
+        let cancelled = matches!(error, KernelError::Fetch(FetchError::Cancelled));
         assert!(cancelled, "cancelled at `{stage}`: {error:?}");
         assert!(half_made(&root).is_empty(), "cancelled at `{stage}`");
     }
@@ -146,7 +146,7 @@ fn a_damaged_package_is_refused_by_name() {
     );
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let root = temp.path().join("kernels");
-    let store = KernelStore::new(root.clone(), banger_host::supply::Tools::new(&path));
+    let store = KernelStore::new(root.clone(), banger_host::fetch::Tools::new(&path));
     let error = store.pull("debian-cloud", &Silent).unwrap_err();
     assert!(error.to_string().contains("dpkg-deb"), "{error}");
     assert!(half_made(&root).is_empty());
@@ -160,7 +160,7 @@ fn lists_that_lack_the_package_are_refreshed_beside_the_hosts() {
     shim(&bin, "apt-cache", "case \"$*\" in *Dir::State::lists*) ;; *) exit 100; esac");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let store =
-        KernelStore::new(temp.path().join("kernels"), banger_host::supply::Tools::new(&path));
+        KernelStore::new(temp.path().join("kernels"), banger_host::fetch::Tools::new(&path));
     let before = hosts_lists();
     let watch = Watch::default();
     let kernel = store.pull("debian-cloud", &watch).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use banger_sys::loopdev::{self, Access};
 
 use super::kernel::{FileFacts, Linux};
-use super::patience::Patience;
+use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
 use crate::words::Did;
@@ -93,9 +93,9 @@ impl Disks<'_> {
     ) -> Result<(Did, Device), RootError> {
         let file = self.usable(tag, backing, access)?;
         // One that is about to go is not one to use.
-        let patience = Patience::new(self.kernel);
+        let retry = Retry::new(self.kernel);
         let mut leaving = None;
-        let found = patience.until(|| {
+        let found = retry.until(|| {
             Ok(match self.bound(tag)? {
                 Some(bound) if bound.status.leaving => {
                     leaving = Some(bound.number);
@@ -173,16 +173,16 @@ impl Disks<'_> {
     /// # Errors
     /// It is still in use after the time that is waited.
     pub fn loop_detach(&self, tag: &str) -> Result<Did, RootError> {
-        self.loop_detach_within(tag, &Patience::new(self.kernel))
+        self.loop_detach_within(tag, &Retry::new(self.kernel))
     }
 
     pub(super) fn loop_detach_within(
         &self,
         tag: &str,
-        patience: &Patience<'_>,
+        retry: &Retry<'_>,
     ) -> Result<Did, RootError> {
         let Some(first) = self.seek(tag)? else { return Ok(Did::WasAbsent) };
-        let gone = patience.until(|| {
+        let gone = retry.until(|| {
             let Some(bound) = self.bound(tag)? else { return Ok(Some(())) };
             match self.kernel.loop_clear(bound.number) {
                 Err(error) if error.kind() != std::io::ErrorKind::ResourceBusy => Err(error),

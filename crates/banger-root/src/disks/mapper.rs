@@ -1,10 +1,10 @@
-//! Device-mapper devices: made whole or not at all, removed with patience.
+//! Device-mapper devices: made whole or not at all, removed with retry.
 
 use std::io;
 
 use banger_sys::dm;
 
-use super::patience::Patience;
+use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
 use crate::words::Did;
@@ -69,7 +69,7 @@ impl Disks<'_> {
     pub(super) fn map(
         &self,
         wanted: &Wanted,
-        patience: &Patience<'_>,
+        retry: &Retry<'_>,
     ) -> Result<(Did, dm::Numbers), RootError> {
         let name = &wanted.name;
         let found = self.mapped(name)?;
@@ -82,22 +82,18 @@ impl Disks<'_> {
         }
         if found.is_some() {
             // Of a process that was killed on its way, or over devices that are others now.
-            self.unmap(name, patience)?;
+            self.unmap(name, retry)?;
         }
-        self.make(wanted, patience).map_err(|error| match self.unmap(name, patience) {
+        self.make(wanted, retry).map_err(|error| match self.unmap(name, retry) {
             Ok(_) => error,
             Err(too) => error.and(too),
         })
     }
 
-    fn make(
-        &self,
-        wanted: &Wanted,
-        patience: &Patience<'_>,
-    ) -> Result<(Did, dm::Numbers), RootError> {
+    fn make(&self, wanted: &Wanted, retry: &Retry<'_>) -> Result<(Did, dm::Numbers), RootError> {
         let name = &wanted.name;
         self.kernel.dm_create(name).map_err(|error| failed("make", name, &error))?;
-        self.load(wanted, patience).map_err(|error| failed("load the table of", name, &error))?;
+        self.load(wanted, retry).map_err(|error| failed("load the table of", name, &error))?;
         self.kernel.dm_resume(name).map_err(|error| failed("start", name, &error))?;
         match self.mapped(name)? {
             Some(status) => Ok((Did::Made, status.numbers)),
@@ -110,9 +106,9 @@ impl Disks<'_> {
 
     /// Linux 6.1 fails with ENOMEM when a snapshot is taken apart at the same moment: their caches
     /// of buffers have one name in /sys/kernel/slab, and the old one leaves it a little later.
-    fn load(&self, wanted: &Wanted, patience: &Patience<'_>) -> io::Result<()> {
+    fn load(&self, wanted: &Wanted, retry: &Retry<'_>) -> io::Result<()> {
         let mut last = None;
-        let loaded = patience.until(|| {
+        let loaded = retry.until(|| {
             match self.kernel.dm_load(&wanted.name, &wanted.table, wanted.access) {
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                     last = Some(error);
@@ -128,11 +124,11 @@ impl Disks<'_> {
     }
 
     /// Removes a device, waiting for those who have it open.
-    pub(super) fn unmap(&self, name: &str, patience: &Patience<'_>) -> Result<Did, RootError> {
+    pub(super) fn unmap(&self, name: &str, retry: &Retry<'_>) -> Result<Did, RootError> {
         if self.mapped(name)?.is_none() {
             return Ok(Did::WasAbsent);
         }
-        let gone = patience.until(|| match self.kernel.dm_remove(name) {
+        let gone = retry.until(|| match self.kernel.dm_remove(name) {
             Ok(()) => Ok(Some(())),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(None),
             Err(error) => Err(error),

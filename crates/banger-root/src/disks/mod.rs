@@ -13,7 +13,7 @@
 pub mod kernel;
 pub mod loops;
 mod mapper;
-mod patience;
+mod retry;
 pub mod snapshot;
 
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use banger_sys::loopdev::Access;
 
 use super::kernel::Linux;
 use super::mapper::{Wanted, device};
-use super::patience::Patience;
+use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
 use crate::id::Id;
@@ -116,10 +116,10 @@ impl Disks<'_> {
         root_bytes: u64,
     ) -> Result<(Did, Device), RootError> {
         let sizes = self.sizes(image, root_bytes)?;
-        let patience = Patience::new(self.kernel);
+        let retry = Retry::new(self.kernel);
         let mut made = Vec::new();
-        self.build(&Names::of(vm), (image, cow), sizes, (&patience, &mut made)).map_err(|error| {
-            made.into_iter().rev().fold(error, |error, piece| match self.undo(&piece, &patience) {
+        self.build(&Names::of(vm), (image, cow), sizes, (&retry, &mut made)).map_err(|error| {
+            made.into_iter().rev().fold(error, |error, piece| match self.undo(&piece, &retry) {
                 Ok(_) => error,
                 Err(too) => error.and(too),
             })
@@ -147,7 +147,7 @@ impl Disks<'_> {
         names: &Names,
         (image, cow): (BorrowedFd<'_>, BorrowedFd<'_>),
         sizes: Sizes,
-        (patience, made): (&Patience<'_>, &mut Vec<Piece>),
+        (retry, made): (&Retry<'_>, &mut Vec<Piece>),
     ) -> Result<(Did, Device), RootError> {
         let mut note = |did: Did, piece: Piece| {
             if did == Did::Made {
@@ -163,21 +163,21 @@ impl Disks<'_> {
             table: base_table(&image, sizes),
             access: dm::Access::Read,
         };
-        let (did, base) = self.map(&base, patience)?;
+        let (did, base) = self.map(&base, retry)?;
         note(did, Piece::Mapped(names.base.clone()));
         let root = Wanted {
             name: names.root.clone(),
             table: vec![snapshot_of(&device(base), &cow, sizes.root)],
             access: dm::Access::ReadWrite,
         };
-        let (did, root) = self.map(&root, patience)?;
+        let (did, root) = self.map(&root, retry)?;
         Ok((did, device(root)))
     }
 
-    fn undo(&self, piece: &Piece, patience: &Patience<'_>) -> Result<Did, RootError> {
+    fn undo(&self, piece: &Piece, retry: &Retry<'_>) -> Result<Did, RootError> {
         match piece {
-            Piece::Loop(tag) => self.loop_detach_within(tag, patience),
-            Piece::Mapped(name) => self.unmap(name, patience),
+            Piece::Loop(tag) => self.loop_detach_within(tag, retry),
+            Piece::Mapped(name) => self.unmap(name, retry),
         }
     }
 
@@ -197,18 +197,18 @@ impl Disks<'_> {
     /// All that failed, in one; whatever can be removed is removed.
     pub fn detach(&self, vm: &Id) -> Result<Did, RootError> {
         let names = Names::of(vm);
-        let patience = Patience::new(self.kernel);
+        let retry = Retry::new(self.kernel);
         let mut result = Ok(Did::WasAbsent);
         // A loop device under a mapped one would only be marked to go some day, so it stays until
         // the mapped one is gone.
         let under = |name: &str| matches!(self.mapped(name), Ok(Some(_)));
-        result = both(result, self.unmap(&names.root, &patience));
-        result = both(result, self.unmap(&names.base, &patience));
+        result = both(result, self.unmap(&names.root, &retry));
+        result = both(result, self.unmap(&names.base, &retry));
         if !under(&names.root) {
-            result = both(result, self.loop_detach_within(&names.cow, &patience));
+            result = both(result, self.loop_detach_within(&names.cow, &retry));
         }
         if !under(&names.base) {
-            result = both(result, self.loop_detach_within(&names.image, &patience));
+            result = both(result, self.loop_detach_within(&names.image, &retry));
         }
         result
     }

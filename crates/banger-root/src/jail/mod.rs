@@ -5,8 +5,8 @@
 
 mod boot_files;
 mod cgroup;
-mod door;
 mod folder;
+mod sockets;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::lchown;
@@ -16,8 +16,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 pub use cgroup::{end as end_cgroup, populated, remove as remove_cgroup};
-pub use door::{close_hello, connect};
 pub use folder::find;
+pub use sockets::{close_hello, connect};
 
 use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};
 use crate::error::{Kind, RootError};

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::link::{Link, Means, Route};
-use super::nft::{Nft, Of};
+use super::nft::{Nft, TableFamily};
 use super::state::right;
 use super::{Leases, Subnet, bridge, docker, forwarding, resolved, resolvers, run};
 use crate::error::RootError;
@@ -235,7 +235,7 @@ fn rules_right(facts: &Facts<'_>, nft: &Nft) -> Finding {
 /// Nothing where Docker is not.
 fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     const CODE: &str = "network_docker";
-    match nft.has_chain(Of::Ip, "filter", "DOCKER-USER") {
+    match nft.has_chain(TableFamily::Ip, "filter", "DOCKER-USER") {
         Err(error) => return Some(Finding::failed(CODE, &error)),
         Ok(true) if !facts.leases.any_nat() => {
             return Some(Finding::good(CODE, "two rules go to `DOCKER-USER` with the first VM"));
@@ -278,10 +278,10 @@ fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
 fn firewall(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     let bridge = &facts.places.bridge;
     let there = |of, table: &str, chain: &str| nft.has_chain(of, table, chain).unwrap_or(false);
-    let (name, hint) = if there(Of::Inet, "firewalld", "filter_FORWARD") {
+    let (name, hint) = if there(TableFamily::Inet, "firewalld", "filter_FORWARD") {
         let zone = "firewall-cmd --permanent --zone=trusted --add-interface";
         ("firewalld", format!("if VMs reach nothing: {zone}={bridge}; firewall-cmd --reload"))
-    } else if there(Of::Ip, "filter", "ufw-user-forward") {
+    } else if there(TableFamily::Ip, "filter", "ufw-user-forward") {
         ("ufw", format!("if VMs reach nothing: ufw route allow in on {bridge}"))
     } else {
         return None;

@@ -26,7 +26,7 @@ const GENERIC: usize = 4;
 
 /// Families of tables, `NFPROTO_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
+pub enum TableFamily {
     /// IPv4 and IPv6.
     Inet = 1,
     /// IPv4.
@@ -74,7 +74,7 @@ impl Nft {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn has_table(&self, of: Of, name: &str) -> Result<bool, RootError> {
+    pub fn has_table(&self, of: TableFamily, name: &str) -> Result<bool, RootError> {
         let request = Request::new(NFTABLES | NFT_MSG_GETTABLE, 0, &generic(of as u8));
         self.has(request.with_text(NFTA_TABLE_NAME, name))
     }
@@ -83,7 +83,7 @@ impl Nft {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn has_chain(&self, of: Of, table: &str, name: &str) -> Result<bool, RootError> {
+    pub fn has_chain(&self, of: TableFamily, table: &str, name: &str) -> Result<bool, RootError> {
         let request = Request::new(NFTABLES | NFT_MSG_GETCHAIN, 0, &generic(of as u8));
         self.has(request.with_text(NFTA_CHAIN_TABLE, table).with_text(NFTA_CHAIN_NAME, name))
     }

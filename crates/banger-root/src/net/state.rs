@@ -13,7 +13,7 @@ use super::Leases;
 use super::docker;
 use super::link::{Link, Links};
 use super::lock::Lock;
-use super::nft::{self, Nft, Of};
+use super::nft::{self, Nft, TableFamily};
 use super::rules::{NONE, Sets, tables};
 use crate::error::RootError;
 use crate::places::Places;
@@ -108,7 +108,8 @@ fn our_tables() -> Result<Option<Value>, RootError> {
 }
 
 fn tables_exist(nft: &Nft) -> Result<bool, RootError> {
-    Ok(nft.has_table(Of::Bridge, "banger")? && nft.has_table(Of::Inet, "banger")?)
+    Ok(nft.has_table(TableFamily::Bridge, "banger")?
+        && nft.has_table(TableFamily::Inet, "banger")?)
 }
 
 /// Whether our rules in Docker's chain are all there.
@@ -141,7 +142,7 @@ pub fn right(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError> {
 impl Rules<'_> {
     /// Whether Docker's chain is there.
     pub fn docker_exists(&self) -> Result<bool, RootError> {
-        self.nft.has_chain(Of::Ip, "filter", "DOCKER-USER")
+        self.nft.has_chain(TableFamily::Ip, "filter", "DOCKER-USER")
     }
 
     /// The uplinks that Docker has to let guests through to; `None`: it has nothing to do with
@@ -244,8 +245,8 @@ impl Rules<'_> {
     /// # Errors
     /// nft's.
     pub fn remove(&self) -> Result<Did, RootError> {
-        let tables =
-            self.nft.has_table(Of::Bridge, "banger")? || self.nft.has_table(Of::Inet, "banger")?;
+        let tables = self.nft.has_table(TableFamily::Bridge, "banger")?
+            || self.nft.has_table(TableFamily::Inet, "banger")?;
         if !tables && !path(self.places).exists() {
             return forget(self.places).map(|()| Did::WasAbsent);
         }

@@ -34,7 +34,7 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Turns IPv6 off on an interface; a kernel without IPv6 has no such switch.
+/// Admission IPv6 off on an interface; a kernel without IPv6 has no such switch.
 ///
 /// # Errors
 /// open(2), write(2).

@@ -7,7 +7,7 @@ use banger_api::images::{Deleted, ImageView, ImportRequest, KernelView, PullRequ
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, routes};
 
-use super::body::{Json as Body, Segments};
+use super::body::{Json as Body, PathParams};
 use super::vms::accepted;
 use super::{Answer, Shared, detached};
 
@@ -30,7 +30,7 @@ pub async fn list(State(api): Shared) -> Answer<Json<Vec<ImageView>>> {
     ))]
 pub async fn show(
     State(api): Shared,
-    Segments(image): Segments<String>,
+    PathParams(image): PathParams<String>,
 ) -> Answer<Json<ImageView>> {
     Ok(Json(api.engine.image(&image).await?))
 }
@@ -44,7 +44,7 @@ pub async fn show(
     ))]
 pub async fn delete(
     State(api): Shared,
-    Segments(image): Segments<String>,
+    PathParams(image): PathParams<String>,
 ) -> Answer<Json<Deleted>> {
     Ok(Json(detached(async move { api.engine.delete_image(&image).await }).await?))
 }
@@ -96,7 +96,7 @@ pub async fn kernels(State(api): Shared) -> Answer<Json<Vec<KernelView>>> {
     ))]
 pub async fn delete_kernel(
     State(api): Shared,
-    Segments(kernel): Segments<String>,
+    PathParams(kernel): PathParams<String>,
 ) -> Answer<Json<Deleted>> {
     Ok(Json(detached(async move { api.engine.delete_kernel(&kernel).await }).await?))
 }

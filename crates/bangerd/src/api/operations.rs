@@ -14,7 +14,7 @@ use banger_engine::ops::Op;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 
-use super::body::{Asked, Segments, id};
+use super::body::{PathParams, QueryParams, id};
 use super::{Answer, Shared, detached};
 use crate::api::daemon::Empty;
 
@@ -43,7 +43,7 @@ pub struct Limit {
     ))]
 pub async fn list(
     State(api): Shared,
-    Asked(asked): Asked<Limit>,
+    QueryParams(asked): QueryParams<Limit>,
 ) -> Answer<Json<Vec<OperationView>>> {
     let limit = asked.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
@@ -62,7 +62,7 @@ pub async fn list(
     ))]
 pub async fn show(
     State(api): Shared,
-    Segments(operation): Segments<String>,
+    PathParams(operation): PathParams<String>,
 ) -> Answer<Json<OperationView>> {
     Ok(Json(api.engine.operation(&id(&operation)?).await?))
 }
@@ -77,7 +77,7 @@ pub async fn show(
     ))]
 pub async fn cancel(
     State(api): Shared,
-    Segments(operation): Segments<String>,
+    PathParams(operation): PathParams<String>,
 ) -> Answer<(StatusCode, Json<Empty>)> {
     let operation: OpId = id(&operation)?;
     detached(async move {
@@ -107,7 +107,7 @@ pub async fn cancel(
     ))]
 pub async fn events(
     State(api): Shared,
-    Segments(operation): Segments<String>,
+    PathParams(operation): PathParams<String>,
     headers: HeaderMap,
 ) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     let operation: OpId = id(&operation)?;

@@ -8,7 +8,7 @@ use banger_api::operation::Accepted;
 use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
 
-use super::body::{Json as Body, JsonOrNothing, Segments};
+use super::body::{Json as Body, JsonOrNothing, PathParams};
 use super::{Answer, Shared, detached};
 
 /// All VMs, by name.
@@ -49,7 +49,10 @@ pub async fn create(
         (status = 200, description = "As it is now", body = VmDetails),
         (status = "default", description = "Why not", body = ApiError)
     ))]
-pub async fn show(State(api): Shared, Segments(vm): Segments<String>) -> Answer<Json<VmDetails>> {
+pub async fn show(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+) -> Answer<Json<VmDetails>> {
     Ok(Json(api.engine.show(&vm).await?))
 }
 
@@ -67,7 +70,7 @@ pub async fn show(State(api): Shared, Segments(vm): Segments<String>) -> Answer<
     ))]
 pub async fn action(
     State(api): Shared,
-    Segments((vm, action)): Segments<(String, String)>,
+    PathParams((vm, action)): PathParams<(String, String)>,
     JsonOrNothing(options): JsonOrNothing<ActionOptions>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let action = parse_action(&action)?;
@@ -82,7 +85,10 @@ pub async fn action(
         (status = 200, description = "As it is now", body = VmHealth),
         (status = "default", description = "Why not", body = ApiError)
     ))]
-pub async fn health(State(api): Shared, Segments(vm): Segments<String>) -> Answer<Json<VmHealth>> {
+pub async fn health(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+) -> Answer<Json<VmHealth>> {
     Ok(Json(api.engine.health(&vm).await?))
 }
 

@@ -134,7 +134,7 @@ pub fn resolve(
     file: FileConfig,
     env: impl Fn(&str) -> Option<std::ffi::OsString>,
 ) -> Result<Config, ApiError> {
-    let mut meet = Meet { env, settings: Vec::new() };
+    let mut meet = Resolver { env, settings: Vec::new() };
     let network = file.network;
     let vm = file.vm_defaults;
     let program = |path: AbsolutePath| path.0;
@@ -189,12 +189,12 @@ pub fn variable(key: &str) -> String {
     format!("BANGER_{}", key.replace('.', "_").to_uppercase())
 }
 
-struct Meet<E> {
+struct Resolver<E> {
     env: E,
     settings: Vec<Setting>,
 }
 
-impl<E: Fn(&str) -> Option<std::ffi::OsString>> Meet<E> {
+impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
     fn maybe<T: FromStr<Err = String> + Display>(
         &mut self,
         key: &'static str,

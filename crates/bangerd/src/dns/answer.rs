@@ -64,14 +64,14 @@ enum Code {
 }
 
 /// What is said, before it is bytes.
-struct Said {
+struct Answer {
     code: Code,
     authoritative: u16,
     answers: Vec<RData<'static>>,
     soa: bool,
 }
 
-impl Said {
+impl Answer {
     fn error(code: Code) -> Self {
         Self { code, authoritative: 0, answers: Vec::new(), soa: false }
     }
@@ -96,9 +96,9 @@ pub fn answer(message: &[u8], zone: &dyn Zone, transport: Transport) -> Option<V
     let edns = query.as_ref().and_then(|query| query.edns);
     let said = match &query {
         // What it means is another thing there, but it is written the same way.
-        _ if header.opcode() != 0 => Said::error(Code::NotImp),
+        _ if header.opcode() != 0 => Answer::error(Code::NotImp),
         Some(query) => decide(query, zone),
-        None => Said::error(Code::FormErr),
+        None => Answer::error(Code::FormErr),
     };
     write(header, query.as_ref(), &said, room(edns, transport))
 }
@@ -114,21 +114,21 @@ fn room(edns: Option<Edns>, transport: Transport) -> usize {
     }
 }
 
-fn decide(query: &Query<'_>, zone: &dyn Zone) -> Said {
+fn decide(query: &Query<'_>, zone: &dyn Zone) -> Answer {
     let question = &query.question;
     if query.edns.is_some_and(|edns| edns.version != 0) {
-        return Said::error(Code::BadVers);
+        return Answer::error(Code::BadVers);
     }
     let kind = QTYPE::try_from(question.kind).ok();
     let transfer = matches!(kind, Some(QTYPE::AXFR | QTYPE::IXFR));
     if question.class != u16::from(CLASS::IN) || transfer {
-        return Said::error(Code::Refused);
+        return Answer::error(Code::Refused);
     }
     let Some((last, labels)) = question.labels.split_last() else {
-        return Said::error(Code::Refused);
+        return Answer::error(Code::Refused);
     };
     if !last.eq_ignore_ascii_case(ZONE.as_bytes()) {
-        return Said::error(Code::Refused);
+        return Answer::error(Code::Refused);
     }
     let wants = |wanted: TYPE| kind == Some(wanted.into()) || kind == Some(QTYPE::ANY);
     match labels {
@@ -136,14 +136,14 @@ fn decide(query: &Query<'_>, zone: &dyn Zone) -> Said {
             let mut answers = Vec::new();
             answers.extend(wants(TYPE::SOA).then(|| RData::SOA(soa())));
             answers.extend(wants(TYPE::NS).then(|| RData::NS(NS(Name::new_unchecked(ZONE)))));
-            Said::records(answers)
+            Answer::records(answers)
         }
         [label] => match address(label, zone) {
-            None => Said::no_such_name(),
-            Some(address) if wants(TYPE::A) => Said::records(vec![RData::A(A::from(address))]),
-            Some(_) => Said::records(Vec::new()),
+            None => Answer::no_such_name(),
+            Some(address) if wants(TYPE::A) => Answer::records(vec![RData::A(A::from(address))]),
+            Some(_) => Answer::records(Vec::new()),
         },
-        _ => Said::no_such_name(),
+        _ => Answer::no_such_name(),
     }
 }
 
@@ -166,13 +166,13 @@ fn soa() -> SOA<'static> {
 }
 
 /// Writes an answer; one that needs more than `room` bytes says only that it was cut.
-fn write(header: Header, query: Option<&Query<'_>>, said: &Said, room: usize) -> Option<Vec<u8>> {
+fn write(header: Header, query: Option<&Query<'_>>, said: &Answer, room: usize) -> Option<Vec<u8>> {
     let kept = header.flags & (OPCODE | RECURSION_DESIRED | CHECKING_DISABLED);
     let flags = RESPONSE | kept | said.authoritative | (said.code as u16 & 0xf);
     let written = match message(header.id, flags, query, said) {
         Ok(whole) if whole.len() <= room => Ok(whole),
         Ok(_) => {
-            let nothing = Said { answers: Vec::new(), soa: false, ..*said };
+            let nothing = Answer { answers: Vec::new(), soa: false, ..*said };
             message(header.id, flags | TRUNCATED, query, &nothing)
         }
         Err(error) => Err(error),
@@ -185,7 +185,7 @@ fn message(
     id: u16,
     flags: u16,
     query: Option<&Query<'_>>,
-    said: &Said,
+    said: &Answer,
 ) -> Result<Vec<u8>, SimpleDnsError> {
     let mut packet = Packet::new_reply(id);
     if let Some(Query { question, edns }) = query {

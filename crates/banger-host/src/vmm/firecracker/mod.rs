@@ -19,13 +19,13 @@ use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
 use banger_root::Places;
-use banger_root::words::{Alive, Answer, Door, DriveFrom, Launch, Request, Role};
+use banger_root::words::{Alive, Answer, DriveFrom, Launch, Request, Role, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{FindBootFiles, check_room, shim, story};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
-use crate::guest::{Doors, Listeners};
+use crate::guest::{Listeners, VmmSockets};
 use crate::layout::{Layout, shown};
 use crate::root::{self, Root, Waiting};
 use api::Client;
@@ -95,8 +95,8 @@ impl Firecracker {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect_to(&self, vm: &VmPlan, door: Door) -> Result<OwnedFd, ApiError> {
-        let request = Request::Connect { vm: root::id(&vm.id)?, door };
+    async fn connect_to(&self, vm: &VmPlan, socket: VmmSocket) -> Result<OwnedFd, ApiError> {
+        let request = Request::Connect { vm: root::id(&vm.id)?, socket };
         self.root.descriptor(request, Vec::new()).await
     }
 
@@ -107,7 +107,7 @@ impl Firecracker {
             _ => None,
         };
         let told = config::machine(vm, tap);
-        let socket = match self.connect_to(vm, Door::Api).await {
+        let socket = match self.connect_to(vm, VmmSocket::Api).await {
             Ok(socket) => socket,
             Err(error) => return Err(self.with_end(error, vm, shim).await),
         };
@@ -225,7 +225,7 @@ impl Vmm for Firecracker {
     }
 
     async fn press_power(&self, vm: &VmPlan) -> Result<(), ApiError> {
-        let socket = self.connect_to(vm, Door::Api).await?;
+        let socket = self.connect_to(vm, VmmSocket::Api).await?;
         let press = async {
             let mut api = Client::on(socket).await?;
             api.action(&words::Action::SendCtrlAltDel).await
@@ -269,9 +269,9 @@ impl Vmm for Firecracker {
 }
 
 #[async_trait]
-impl Doors for Firecracker {
+impl VmmSockets for Firecracker {
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
-        let socket = self.connect_to(vm, Door::Vsock).await?;
+        let socket = self.connect_to(vm, VmmSocket::Vsock).await?;
         crate::guest::stream(socket, vm)
     }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::supply::{Place, Progress, Silent, SupplyError, Tool, Tools};
+use crate::fetch::{FetchError, Place, Progress, Silent, Tool, Tools};
 
 /// File of the staging folder that says where the temporary folder is.
 const NOTE: &str = "work-folder";
@@ -48,7 +48,7 @@ impl<'a> WorkFolder<'a> {
     ///
     /// # Errors
     /// A folder that cannot be made.
-    pub fn new(staging: &Path, who: Who, tools: &'a Tools) -> Result<Self, SupplyError> {
+    pub fn new(staging: &Path, who: Who, tools: &'a Tools) -> Result<Self, FetchError> {
         let (path, mode) = match who {
             Who::Root => (staging.join("work"), 0o700),
             Who::User => {
@@ -84,7 +84,7 @@ impl Drop for WorkFolder<'_> {
 ///
 /// # Errors
 /// One that cannot be removed.
-pub fn clean(staging: &Path, tools: &Tools) -> Result<(), SupplyError> {
+pub fn clean(staging: &Path, tools: &Tools) -> Result<(), FetchError> {
     let note = staging.join(NOTE);
     let length = fs::symlink_metadata(&note).map_or(0, |meta| meta.len());
     if length == 0 || length > NOTE_BYTES {
@@ -100,12 +100,12 @@ pub fn clean(staging: &Path, tools: &Tools) -> Result<(), SupplyError> {
     }
 }
 
-fn remove(path: &Path, tools: &Tools) -> Result<(), SupplyError> {
+fn remove(path: &Path, tools: &Tools) -> Result<(), FetchError> {
     match fs::remove_dir_all(path) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        Err(error) => return Err(SupplyError::io("remove", path, error)),
+        Err(error) => return Err(FetchError::io("remove", path, error)),
     }
     // Files of the namespace's ids can only be removed from within such a namespace; the folders at
     // the top, empty then, only from without.
@@ -122,7 +122,7 @@ fn remove(path: &Path, tools: &Tools) -> Result<(), SupplyError> {
 ///
 /// # Errors
 /// No mmdebstrap or util-linux; cancellation.
-pub fn mmdebstrap(who: Who, tools: &Tools, progress: &dyn Progress) -> Result<Tool, SupplyError> {
+pub fn mmdebstrap(who: Who, tools: &Tools, progress: &dyn Progress) -> Result<Tool, FetchError> {
     let plain = tools.command("mmdebstrap", "mmdebstrap")?;
     let program = plain.command.get_program().to_owned();
     let setpriv = tools.command("setpriv", "util-linux")?;
@@ -141,12 +141,12 @@ pub fn mmdebstrap(who: Who, tools: &Tools, progress: &dyn Progress) -> Result<To
 const NAMESPACES: [&str; 6] = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
 
 /// unshare(1), if we may use it.
-fn namespaces(tools: &Tools, progress: &dyn Progress) -> Result<Option<OsString>, SupplyError> {
+fn namespaces(tools: &Tools, progress: &dyn Progress) -> Result<Option<OsString>, FetchError> {
     let unshare = tools.command("unshare", "util-linux")?;
     let program = unshare.command.get_program().to_owned();
     match unshare.args(NAMESPACES).args(["true"]).run(progress) {
         Ok(()) => Ok(Some(program)),
-        Err(SupplyError::ToolFailed { .. }) => Ok(None),
+        Err(FetchError::ToolFailed { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

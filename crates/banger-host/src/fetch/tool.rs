@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::{Place, Progress, SupplyError};
+use super::{FetchError, Place, Progress};
 
 /// Lines kept of what a program says.
 const TAIL_LINES: usize = 20;
@@ -61,9 +61,9 @@ impl Tools {
     /// A command for a program that Debian has in `package`.
     ///
     /// # Errors
-    /// [`SupplyError::MissingTool`].
-    pub fn command(&self, tool: &'static str, package: &'static str) -> Result<Tool, SupplyError> {
-        let path = self.find(tool).ok_or(SupplyError::MissingTool { tool, package })?;
+    /// [`FetchError::MissingTool`].
+    pub fn command(&self, tool: &'static str, package: &'static str) -> Result<Tool, FetchError> {
+        let path = self.find(tool).ok_or(FetchError::MissingTool { tool, package })?;
         let mut command = Command::new(path);
         command.env("PATH", &self.search_path).env("LC_ALL", "C").env_remove("LANGUAGE");
         command.stdin(Stdio::null());
@@ -100,7 +100,7 @@ impl Tool {
     ///
     /// # Errors
     /// A program that cannot be started.
-    pub fn start<'a>(self, progress: &'a dyn Progress) -> Result<Running<'a>, SupplyError> {
+    pub fn start<'a>(self, progress: &'a dyn Progress) -> Result<Running<'a>, FetchError> {
         self.start_with(progress, None)
     }
 
@@ -112,19 +112,19 @@ impl Tool {
         mut self,
         progress: &'a dyn Progress,
         on_line: Option<OnLine<'a>>,
-    ) -> Result<Running<'a>, SupplyError> {
+    ) -> Result<Running<'a>, FetchError> {
         progress.go_on()?;
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let program = PathBuf::from(self.command.get_program());
         let child = self.command.spawn().at("start", &program)?;
-        Ok(Running { name: self.name, child, said: Said::default(), progress, on_line })
+        Ok(Running { name: self.name, child, said: OutputTail::default(), progress, on_line })
     }
 
     /// Runs it to its end and returns its standard output.
     ///
     /// # Errors
     /// A failure of the program, more output than `limit_bytes`, cancellation.
-    pub fn output(self, limit_bytes: u64, progress: &dyn Progress) -> Result<Vec<u8>, SupplyError> {
+    pub fn output(self, limit_bytes: u64, progress: &dyn Progress) -> Result<Vec<u8>, FetchError> {
         let mut running = self.start(progress)?;
         let mut output = Vec::new();
         let program = PathBuf::from(running.name);
@@ -137,7 +137,7 @@ impl Tool {
     ///
     /// # Errors
     /// A failure of the program, cancellation.
-    pub fn run(self, progress: &dyn Progress) -> Result<(), SupplyError> {
+    pub fn run(self, progress: &dyn Progress) -> Result<(), FetchError> {
         self.start(progress)?.finish()
     }
 }
@@ -146,7 +146,7 @@ impl Tool {
 pub struct Running<'a> {
     name: &'static str,
     child: Child,
-    said: Said,
+    said: OutputTail,
     progress: &'a dyn Progress,
     on_line: Option<OnLine<'a>>,
 }
@@ -156,7 +156,7 @@ impl Read for Running<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.progress.cancelled() {
-                return Err(SupplyError::Cancelled.into_io());
+                return Err(FetchError::Cancelled.into_io());
             }
             let Some(out) = &mut self.child.stdout else { return Ok(0) };
             let (out_ready, err_ready) = ready(out, self.child.stderr.as_ref())?;
@@ -219,8 +219,8 @@ impl Running<'_> {
     /// Reads to the end of both pipes, waits for the program and looks how it ended.
     ///
     /// # Errors
-    /// [`SupplyError::ToolFailed`] with what it said last; cancellation.
-    pub fn finish(mut self) -> Result<(), SupplyError> {
+    /// [`FetchError::ToolFailed`] with what it said last; cancellation.
+    pub fn finish(mut self) -> Result<(), FetchError> {
         let program = PathBuf::from(self.name);
         io::copy(&mut self, &mut io::sink()).at("read from", &program)?;
         self.child.stdout = None;
@@ -239,7 +239,7 @@ impl Running<'_> {
         if status.success() {
             return Ok(());
         }
-        Err(SupplyError::ToolFailed {
+        Err(FetchError::ToolFailed {
             tool: self.name,
             status: told(status),
             said: std::mem::take(&mut self.said.lines).into(),
@@ -254,7 +254,7 @@ impl Running<'_> {
                 return Ok(status);
             }
             if self.progress.cancelled() {
-                return Err(SupplyError::Cancelled.into_io());
+                return Err(FetchError::Cancelled.into_io());
             }
             wait(&mut [PollFd::new(&pidfd, PollFlags::IN)])?;
         }
@@ -299,14 +299,14 @@ fn told(status: ExitStatus) -> String {
     }
 }
 
-/// The last lines a program said.
+/// The last lines of output of a program.
 #[derive(Debug, Default)]
-struct Said {
+struct OutputTail {
     lines: VecDeque<String>,
     partial: Vec<u8>,
 }
 
-impl Said {
+impl OutputTail {
     /// Takes more of the text; returns the lines that it completes. No bytes: the end.
     fn hear(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut complete = Vec::new();
@@ -341,7 +341,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supply::Silent;
+    use crate::fetch::Silent;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
@@ -366,7 +366,7 @@ mod tests {
         let error = shell("kill -9 $$").run(&Silent).unwrap_err();
         assert_eq!(error.to_string(), "`sh` failed (signal 9)");
         let missing = Tools::new("/nowhere").command("no-such-program-xyz", "xyz").err().unwrap();
-        assert!(matches!(missing, SupplyError::MissingTool { package: "xyz", .. }));
+        assert!(matches!(missing, FetchError::MissingTool { package: "xyz", .. }));
     }
 
     #[test]
@@ -399,7 +399,7 @@ mod tests {
         let script = format!("sleep 1000 & echo $! > {}; echo ready >&2; wait", path.display());
         let (flag, begun) = (Flag(AtomicBool::new(false)), Instant::now());
         let error = shell(&script).run(&flag).unwrap_err();
-        assert!(matches!(error, SupplyError::Cancelled), "{error}");
+        assert!(matches!(error, FetchError::Cancelled), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(5));
         let pid = std::fs::read_to_string(&path).unwrap().trim().parse().ok();
         // Gone already, or its death is an event on the descriptor.

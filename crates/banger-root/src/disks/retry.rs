@@ -16,12 +16,12 @@ const FIRST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// What is left of the time of one request.
-pub struct Patience<'k> {
+pub struct Retry<'k> {
     kernel: &'k dyn Kernel,
     until: Duration,
 }
 
-impl<'k> Patience<'k> {
+impl<'k> Retry<'k> {
     /// Begins now.
     pub fn new(kernel: &'k dyn Kernel) -> Self {
         Self { kernel, until: kernel.now() + BOUND }

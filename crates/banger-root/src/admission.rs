@@ -1,5 +1,5 @@
-//! Whose turn it is: one request at a time changes a VM, and so many connections are served at
-//! once.
+//! Admission of requests: one request at a time changes a VM, and the number of connections served at
+//! the same time is bounded.
 //!
 //! A daemon that was killed leaves requests behind, some under way, some not begun. The next
 //! daemon's wait for those under way, and the others are not begun any more.
@@ -18,19 +18,19 @@ struct State {
     connections: usize,
 }
 
-/// What is taken at the moment.
+/// The VMs being changed and the connections being served.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Arc<(Mutex<State>, Condvar)>);
+pub struct Admission(Arc<(Mutex<State>, Condvar)>);
 
-/// A VM's turn, over when dropped.
+/// The exclusive right to change one VM; dropping it releases the right.
 #[derive(Debug)]
-pub struct Turn(Turns, Id);
+pub struct VmGuard(Admission, Id);
 
-/// One of the connections, over when dropped: also when its thread panics.
+/// One of the bounded connection slots; dropping it, also in a panic, frees the slot.
 #[derive(Debug)]
-pub struct Slot(Turns);
+pub struct ConnectionSlot(Admission);
 
-impl Turns {
+impl Admission {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,19 +46,19 @@ impl Turns {
     }
 
     /// Waits until nobody else changes this VM.
-    pub fn take(&self, vm: &Id) -> Turn {
+    pub fn take(&self, vm: &Id) -> VmGuard {
         self.wait_until(|state| !state.vms.contains(vm)).vms.insert(vm.clone());
-        Turn(self.clone(), vm.clone())
+        VmGuard(self.clone(), vm.clone())
     }
 
     /// Waits until fewer than so many connections are open.
-    pub fn slot(&self, most: usize) -> Slot {
+    pub fn slot(&self, most: usize) -> ConnectionSlot {
         self.wait_until(|state| state.connections < most).connections += 1;
-        Slot(self.clone())
+        ConnectionSlot(self.clone())
     }
 }
 
-impl Drop for Turn {
+impl Drop for VmGuard {
     fn drop(&mut self) {
         self.0.over(|state| {
             state.vms.remove(&self.1);
@@ -66,7 +66,7 @@ impl Drop for Turn {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.over(|state| state.connections -= 1);
     }
@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn one_at_a_time_for_each_vm() {
-        let turns = Turns::default();
+        let admission = Admission::default();
         let (one, other): (Id, Id) =
             ("0123456789ab".parse().unwrap(), "0123456789ac".parse().unwrap());
-        let _other = turns.take(&other);
+        let _other = admission.take(&other);
         let inside = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let _turn = turns.take(&one);
+                        let _turn = admission.take(&one);
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -109,11 +109,11 @@ mod tests {
 
     #[test]
     fn a_slot_is_waited_for_and_given_back_by_a_panic() {
-        let turns = Turns::default();
-        let _first = turns.slot(2);
-        let second = turns.slot(2);
+        let admission = Admission::default();
+        let _first = admission.slot(2);
+        let second = admission.slot(2);
         std::thread::scope(|scope| {
-            let third = scope.spawn(|| drop(turns.slot(2)));
+            let third = scope.spawn(|| drop(admission.slot(2)));
             let panics = scope.spawn(move || {
                 let _second = second;
                 panic!("meant");

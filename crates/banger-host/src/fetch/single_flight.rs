@@ -1,17 +1,17 @@
-//! One at a time for each key: whoever comes second waits for the first and takes its result.
+//! Single flight: concurrent callers with the same key share one execution and its result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Progress, SupplyError};
+use super::{FetchError, Progress};
 
 /// How often a waiting caller looks whether it is still wanted: the trait has no event for that.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Work in progress, by key.
 #[derive(Debug, Default)]
-pub struct Flight {
+pub struct SingleFlight {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -27,27 +27,27 @@ struct State {
     result: Option<String>,
 }
 
-/// What a caller is to do.
-pub enum Turn<'a> {
-    /// It does the work, and says how it ended; dropped without that, the next one tries.
-    Mine(Mine<'a>),
-    /// Somebody else has just done it, with this result.
+/// The part a caller has in a flight.
+pub enum Flight<'a> {
+    /// The caller does the work and reports the result; if it is dropped before, the next caller leads.
+    Leader(Leader<'a>),
+    /// Another caller has just finished the work, with this result.
     Done(String),
 }
 
-/// The right to do the work.
-pub struct Mine<'a> {
-    flight: &'a Flight,
+/// The right to do the work of one flight.
+pub struct Leader<'a> {
+    flight: &'a SingleFlight,
     key: String,
     slot: Arc<Slot>,
 }
 
-impl Flight {
-    /// Waits for its turn.
+impl SingleFlight {
+    /// Joins the flight of `key`: leads it, or waits for its leader and takes the result.
     ///
     /// # Errors
-    /// [`SupplyError::Cancelled`] while waiting.
-    pub fn turn(&self, key: &str, progress: &dyn Progress) -> Result<Turn<'_>, SupplyError> {
+    /// [`FetchError::Cancelled`] while waiting.
+    pub fn join(&self, key: &str, progress: &dyn Progress) -> Result<Flight<'_>, FetchError> {
         loop {
             let slot = {
                 let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ impl Flight {
                 } else {
                     let slot = Arc::new(Slot::default());
                     slots.insert(key.to_owned(), slot.clone());
-                    return Ok(Turn::Mine(Mine { flight: self, key: key.to_owned(), slot }));
+                    return Ok(Flight::Leader(Leader { flight: self, key: key.to_owned(), slot }));
                 }
             };
             progress.stage("wait for the same work in progress");
@@ -67,14 +67,14 @@ impl Flight {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if let Some(result) = &state.result {
-                return Ok(Turn::Done(result.clone()));
+                return Ok(Flight::Done(result.clone()));
             }
             // The other one failed, or was cancelled by whoever asked for it: our own try.
         }
     }
 }
 
-impl Mine<'_> {
+impl Leader<'_> {
     /// The work succeeded with this result.
     pub fn done(self, result: &str) {
         let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ impl Mine<'_> {
     }
 }
 
-impl Drop for Mine<'_> {
+impl Drop for Leader<'_> {
     fn drop(&mut self) {
         // The slot goes first, so that nobody who wakes up finds it again.
         self.flight.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
@@ -94,24 +94,24 @@ impl Drop for Mine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supply::Silent;
+    use crate::fetch::Silent;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn many_ask_one_works_all_have_the_result() {
-        let (flight, worked) = (Flight::default(), AtomicUsize::new(0));
+        let (flight, worked) = (SingleFlight::default(), AtomicUsize::new(0));
         let begun = std::sync::Barrier::new(8);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     begun.wait();
-                    match flight.turn("x", &Silent).unwrap() {
-                        Turn::Mine(mine) => {
+                    match flight.join("x", &Silent).unwrap() {
+                        Flight::Leader(mine) => {
                             worked.fetch_add(1, Ordering::SeqCst);
                             std::thread::sleep(Duration::from_millis(200));
                             mine.done("id");
                         }
-                        Turn::Done(result) => assert_eq!(result, "id"),
+                        Flight::Done(result) => assert_eq!(result, "id"),
                     }
                 });
             }
@@ -131,11 +131,11 @@ mod tests {
                 true
             }
         }
-        let flight = Flight::default();
-        let Turn::Mine(first) = flight.turn("x", &Silent).unwrap() else { panic!("not mine") };
-        assert!(matches!(flight.turn("x", &Stop), Err(SupplyError::Cancelled)));
+        let flight = SingleFlight::default();
+        let Flight::Leader(first) = flight.join("x", &Silent).unwrap() else { panic!("not mine") };
+        assert!(matches!(flight.join("x", &Stop), Err(FetchError::Cancelled)));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| matches!(flight.turn("x", &Silent), Ok(Turn::Mine(_))));
+            let second = scope.spawn(|| matches!(flight.join("x", &Silent), Ok(Flight::Leader(_))));
             drop(first);
             assert!(second.join().unwrap());
         });

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::staging::{Before, make_folders};
-use super::{Kind, Place, Staging, SupplyError};
+use super::{FetchError, Kind, Place, Staging};
 
 /// What is written down about an object.
 pub trait Record: Serialize + DeserializeOwned {
@@ -35,12 +35,12 @@ const RECORD_BYTES: u64 = 4 << 20;
 
 /// A store of objects of one kind.
 #[derive(Debug)]
-pub struct Shelf<R> {
+pub struct ObjectStore<R> {
     root: PathBuf,
     records: PhantomData<fn() -> R>,
 }
 
-/// Everything on a shelf.
+/// Everything on a store.
 #[derive(Debug)]
 pub struct Listing<R> {
     /// Records with the names that point to them, in order of first name, the nameless last.
@@ -57,7 +57,7 @@ pub struct Broken {
     /// Names that point to it.
     pub names: Vec<String>,
     /// What is wrong.
-    pub error: SupplyError,
+    pub error: FetchError,
 }
 
 /// A VM that needs an object.
@@ -80,8 +80,8 @@ pub struct Deleted {
     pub freed_bytes: u64,
 }
 
-impl<R: Record> Shelf<R> {
-    /// A shelf in this folder, which is made when first needed.
+impl<R: Record> ObjectStore<R> {
+    /// A store in this folder, which is made when first needed.
     pub fn new(root: PathBuf) -> Self {
         Self { root, records: PhantomData }
     }
@@ -108,7 +108,7 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// Those of making it.
-    pub fn stage(&self) -> Result<Staging, SupplyError> {
+    pub fn stage(&self) -> Result<Staging, FetchError> {
         Staging::new(&self.staging_folder())
     }
 
@@ -117,7 +117,7 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn clean_staging(&self, before: Before<'_>) -> Result<u64, SupplyError> {
+    pub fn clean_staging(&self, before: Before<'_>) -> Result<u64, FetchError> {
         super::staging::clean(&self.staging_folder(), before)
     }
 
@@ -132,10 +132,10 @@ impl<R: Record> Shelf<R> {
         made: &Path,
         record: &R,
         whole: impl FnOnce(R) -> bool,
-    ) -> Result<(), SupplyError> {
+    ) -> Result<(), FetchError> {
         let target = self.folder(record.id());
         let text = serde_json::to_vec_pretty(record)
-            .map_err(|error| SupplyError::io("write", &made.join(R::FILE), error.into()))?;
+            .map_err(|error| FetchError::io("write", &made.join(R::FILE), error.into()))?;
         write_durably(&made.join(R::FILE), &text)?;
         sync_all(made)?;
         let staging = self.stage()?;
@@ -157,7 +157,7 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// A bad name; those of writing.
-    pub fn name(&self, name: &str, id: &str) -> Result<(), SupplyError> {
+    pub fn name(&self, name: &str, id: &str) -> Result<(), FetchError> {
         check_name::<R>(name)?;
         let folder = self.names_folder();
         make_folders(&folder)?;
@@ -172,8 +172,8 @@ impl<R: Record> Shelf<R> {
     /// Whether an object can have this name.
     ///
     /// # Errors
-    /// [`SupplyError::BadName`].
-    pub fn check_name(&self, name: &str) -> Result<(), SupplyError> {
+    /// [`FetchError::BadName`].
+    pub fn check_name(&self, name: &str) -> Result<(), FetchError> {
         check_name::<R>(name)
     }
 
@@ -201,9 +201,9 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// One that is not there or cannot be read.
-    pub fn record(&self, id: &str) -> Result<R, SupplyError> {
+    pub fn record(&self, id: &str) -> Result<R, FetchError> {
         let path = self.folder(id).join(R::FILE);
-        let damaged = |why: String| SupplyError::Damaged {
+        let damaged = |why: String| FetchError::Damaged {
             kind: R::KIND,
             id: id.to_owned(),
             path: path.clone(),
@@ -227,9 +227,9 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// Nothing fits, or more than one does.
-    pub fn find(&self, wanted: &str) -> Result<String, SupplyError> {
+    pub fn find(&self, wanted: &str) -> Result<String, FetchError> {
         let not_found =
-            || SupplyError::NotFound { kind: R::KIND, wanted: wanted.chars().take(80).collect() };
+            || FetchError::NotFound { kind: R::KIND, wanted: wanted.chars().take(80).collect() };
         if let Some(id) = self.id_of_name(wanted) {
             return if self.folder(&id).exists() { Ok(id) } else { Err(not_found()) };
         }
@@ -242,7 +242,7 @@ impl<R: Record> Shelf<R> {
         match fitting.len() {
             0 => Err(not_found()),
             1 => Ok(fitting.remove(0)),
-            _ => Err(SupplyError::Ambiguous {
+            _ => Err(FetchError::Ambiguous {
                 kind: R::KIND,
                 wanted: wanted.to_owned(),
                 candidates: fitting,
@@ -254,7 +254,7 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// Those of finding and reading.
-    pub fn resolve(&self, wanted: &str) -> Result<(R, Vec<String>), SupplyError> {
+    pub fn resolve(&self, wanted: &str) -> Result<(R, Vec<String>), FetchError> {
         let id = self.find(wanted)?;
         Ok((self.record(&id)?, self.names_of(&id)))
     }
@@ -281,7 +281,7 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// Not found; in use by VMs, which are named; those of removing.
-    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, SupplyError> {
+    pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, FetchError> {
         let id = self.find(wanted)?;
         let names = self.names_of(&id);
         if names.len() > 1 && names.iter().any(|name| name == wanted) {
@@ -291,7 +291,7 @@ impl<R: Record> Shelf<R> {
         let vms: Vec<String> =
             in_use.iter().filter(|user| user.id == id).map(|user| user.vm.clone()).collect();
         if !vms.is_empty() {
-            return Err(SupplyError::InUse { kind: R::KIND, wanted: wanted.to_owned(), vms });
+            return Err(FetchError::InUse { kind: R::KIND, wanted: wanted.to_owned(), vms });
         }
         for name in &names {
             self.remove_name(name)?;
@@ -304,7 +304,7 @@ impl<R: Record> Shelf<R> {
     ///
     /// # Errors
     /// The first object that could not be removed, after all others were.
-    pub fn prune(&self, in_use: &[InUse]) -> Result<Vec<Deleted>, SupplyError> {
+    pub fn prune(&self, in_use: &[InUse]) -> Result<Vec<Deleted>, FetchError> {
         let (mut deleted, mut failed) = (Vec::new(), None);
         for id in self.ids() {
             if in_use.iter().any(|user| user.id == id) || !self.names_of(&id).is_empty() {
@@ -320,13 +320,13 @@ impl<R: Record> Shelf<R> {
         failed.map_or(Ok(deleted), Err)
     }
 
-    fn remove_name(&self, name: &str) -> Result<(), SupplyError> {
+    fn remove_name(&self, name: &str) -> Result<(), FetchError> {
         let path = self.names_folder().join(name);
         fs::remove_file(&path).at("remove", &path)
     }
 
     /// Moves the object out of sight by one rename, then removes it at leisure.
-    fn remove_object(&self, id: &str) -> Result<u64, SupplyError> {
+    fn remove_object(&self, id: &str) -> Result<u64, FetchError> {
         let folder = self.folder(id);
         let used = super::used_bytes(&folder);
         let staging = self.stage()?;
@@ -336,12 +336,12 @@ impl<R: Record> Shelf<R> {
     }
 }
 
-fn check_name<R: Record>(name: &str) -> Result<(), SupplyError> {
+fn check_name<R: Record>(name: &str) -> Result<(), FetchError> {
     // A name that looks like an id would hide that id.
     if banger_api::images::is_ref_name(name) && !is_id(name) {
         return Ok(());
     }
-    Err(SupplyError::BadName { kind: R::KIND, name: name.chars().take(140).collect() })
+    Err(FetchError::BadName { kind: R::KIND, name: name.chars().take(140).collect() })
 }
 
 fn is_id(text: &str) -> bool {
@@ -353,7 +353,7 @@ fn list_folder(path: &Path) -> Vec<String> {
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), SupplyError> {
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs::OpenOptions::new();
@@ -364,7 +364,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), SupplyError> {
 }
 
 /// Brings a folder with everything in it to the disk: a name must never point to less than that.
-fn sync_all(path: &Path) -> Result<(), SupplyError> {
+fn sync_all(path: &Path) -> Result<(), FetchError> {
     if path.is_dir() {
         for name in list_folder(path) {
             sync_all(&path.join(name))?;
@@ -373,7 +373,7 @@ fn sync_all(path: &Path) -> Result<(), SupplyError> {
     sync(path)
 }
 
-fn sync(folder: &Path) -> Result<(), SupplyError> {
+fn sync(folder: &Path) -> Result<(), FetchError> {
     fs::File::open(folder).and_then(|folder| folder.sync_all()).at("write", folder)
 }
 
@@ -399,114 +399,114 @@ mod tests {
     const A: &str = "aaaa000000000001";
     const B: &str = "aaaa000000000002";
 
-    fn add(shelf: &Shelf<Note>, id: &str, names: &[&str]) {
-        let staging = shelf.stage().unwrap();
+    fn add(store: &ObjectStore<Note>, id: &str, names: &[&str]) {
+        let staging = store.stage().unwrap();
         let made = staging.join("object");
         fs::create_dir(&made).unwrap();
         fs::write(made.join("file"), vec![1; 100_000]).unwrap();
         let note = Note { id: id.into(), text: "x".into() };
-        shelf.publish(&made, &note, |_| true).unwrap();
+        store.publish(&made, &note, |_| true).unwrap();
         for name in names {
-            shelf.name(name, id).unwrap();
+            store.name(name, id).unwrap();
         }
     }
 
-    fn shelf() -> (tempfile::TempDir, Shelf<Note>) {
+    fn store() -> (tempfile::TempDir, ObjectStore<Note>) {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(folder.path().join("deep/shelf"));
-        (folder, shelf)
+        let store = ObjectStore::new(folder.path().join("deep/store"));
+        (folder, store)
     }
 
-    fn staged(shelf: &Shelf<Note>) -> usize {
-        list_folder(&shelf.staging_folder()).len()
+    fn staged(store: &ObjectStore<Note>) -> usize {
+        list_folder(&store.staging_folder()).len()
     }
 
     #[test]
     fn names_ids_and_prefixes_find_and_a_name_wins() {
-        let (_folder, shelf) = shelf();
-        assert!(shelf.list().objects.is_empty());
-        add(&shelf, A, &["debian", "aaaa"]);
-        add(&shelf, B, &[]);
+        let (_folder, store) = store();
+        assert!(store.list().objects.is_empty());
+        add(&store, A, &["debian", "aaaa"]);
+        add(&store, B, &[]);
         for wanted in ["debian", A, "aaaa000000000001", "aaaa"] {
-            assert_eq!(shelf.find(wanted).unwrap(), A, "{wanted}");
+            assert_eq!(store.find(wanted).unwrap(), A, "{wanted}");
         }
-        let error = shelf.find("aaaa00").unwrap_err().to_string();
+        let error = store.find("aaaa00").unwrap_err().to_string();
         assert_eq!(error, format!("image `aaaa00` is ambiguous: {A}, {B}"));
         for missing in ["", "aaa", "bbbb", "../names", "debian2", "staging", "names"] {
-            let error = shelf.find(missing).unwrap_err();
-            assert!(matches!(error, SupplyError::NotFound { .. }), "{missing}: {error}");
+            let error = store.find(missing).unwrap_err();
+            assert!(matches!(error, FetchError::NotFound { .. }), "{missing}: {error}");
         }
-        let (note, names) = shelf.resolve("debian").unwrap();
+        let (note, names) = store.resolve("debian").unwrap();
         assert_eq!((note.id.as_str(), names), (A, vec!["aaaa".to_owned(), "debian".to_owned()]));
     }
 
     #[test]
     fn bad_names_are_refused() {
-        let (_folder, shelf) = shelf();
+        let (_folder, store) = store();
         for name in ["", "-x", "X", "a/b", "..", ".", "a b", A, &"x".repeat(129)] {
-            let error = shelf.name(name, A).unwrap_err();
-            assert!(matches!(error, SupplyError::BadName { .. }), "{name}");
+            let error = store.name(name, A).unwrap_err();
+            assert!(matches!(error, FetchError::BadName { .. }), "{name}");
         }
     }
 
     #[test]
     fn deleting_takes_a_name_or_the_object_and_never_what_a_vm_needs() {
-        let (_folder, shelf) = shelf();
-        add(&shelf, A, &["one", "two"]);
+        let (_folder, store) = store();
+        add(&store, A, &["one", "two"]);
         let users = [InUse { id: A.into(), vm: "otter".into() }];
-        let only_name = shelf.delete("one", &users).unwrap();
+        let only_name = store.delete("one", &users).unwrap();
         assert_eq!((only_name.freed_bytes, only_name.names), (0, vec!["one".to_owned()]));
-        let error = shelf.delete("two", &users).unwrap_err();
+        let error = store.delete("two", &users).unwrap_err();
         assert_eq!(error.to_string(), "image `two` is used by otter");
-        assert!(shelf.delete(A, &users).is_err());
-        let deleted = shelf.delete("two", &[]).unwrap();
+        assert!(store.delete(A, &users).is_err());
+        let deleted = store.delete("two", &[]).unwrap();
         assert!(deleted.freed_bytes >= 100_000);
-        assert!(matches!(shelf.find("two"), Err(SupplyError::NotFound { .. })));
-        assert_eq!((shelf.ids().len(), staged(&shelf)), (0, 0));
+        assert!(matches!(store.find("two"), Err(FetchError::NotFound { .. })));
+        assert_eq!((store.ids().len(), staged(&store)), (0, 0));
     }
 
     #[test]
     fn pruning_spares_names_and_vms() {
-        let (_folder, shelf) = shelf();
+        let (_folder, store) = store();
         let c = "cccc000000000003";
-        add(&shelf, A, &["kept"]);
-        add(&shelf, B, &[]);
-        add(&shelf, c, &[]);
-        let deleted = shelf.prune(&[InUse { id: B.into(), vm: "v".into() }]).unwrap();
+        add(&store, A, &["kept"]);
+        add(&store, B, &[]);
+        add(&store, c, &[]);
+        let deleted = store.prune(&[InUse { id: B.into(), vm: "v".into() }]).unwrap();
         assert_eq!(deleted.iter().map(|deleted| deleted.id.as_str()).collect::<Vec<_>>(), [c]);
-        let left: Vec<String> = shelf.list().objects.into_iter().map(|(note, _)| note.id).collect();
+        let left: Vec<String> = store.list().objects.into_iter().map(|(note, _)| note.id).collect();
         assert_eq!(left, [A, B]);
     }
 
     #[test]
     fn a_damaged_object_is_listed_as_such_and_replaced_when_made_again() {
-        let (_folder, shelf) = shelf();
+        let (_folder, store) = store();
         for damage in ["", "{", "{\"id\":\"bbbb000000000000\",\"text\":\"\"}"] {
-            add(&shelf, A, &["x"]);
-            fs::write(shelf.folder(A).join(Note::FILE), damage).unwrap();
-            let listing = shelf.list();
+            add(&store, A, &["x"]);
+            fs::write(store.folder(A).join(Note::FILE), damage).unwrap();
+            let listing = store.list();
             assert!(listing.objects.is_empty());
             assert_eq!((listing.broken[0].id.as_str(), listing.broken[0].names.len()), (A, 1));
-            assert!(matches!(shelf.resolve("x"), Err(SupplyError::Damaged { .. })));
+            assert!(matches!(store.resolve("x"), Err(FetchError::Damaged { .. })));
         }
-        add(&shelf, A, &[]);
-        assert_eq!(shelf.resolve("x").unwrap().0.text, "x");
-        fs::remove_file(shelf.folder(A).join("file")).unwrap();
-        let staging = shelf.stage().unwrap();
+        add(&store, A, &[]);
+        assert_eq!(store.resolve("x").unwrap().0.text, "x");
+        fs::remove_file(store.folder(A).join("file")).unwrap();
+        let staging = store.stage().unwrap();
         let made = staging.join("object");
         fs::create_dir(&made).unwrap();
         fs::write(made.join("file"), "whole").unwrap();
         let note = Note { id: A.into(), text: "x".into() };
-        shelf.publish(&made, &note, |_| false).unwrap();
-        assert_eq!(fs::read(shelf.folder(A).join("file")).unwrap(), b"whole");
+        store.publish(&made, &note, |_| false).unwrap();
+        assert_eq!(fs::read(store.folder(A).join("file")).unwrap(), b"whole");
     }
 
     #[test]
     fn a_name_to_nothing_is_not_found() {
-        let (_folder, shelf) = shelf();
-        shelf.name("ghost", A).unwrap();
-        assert!(matches!(shelf.find("ghost"), Err(SupplyError::NotFound { .. })));
-        fs::write(shelf.names_folder().join("odd"), "../../etc").unwrap();
-        assert!(matches!(shelf.find("odd"), Err(SupplyError::NotFound { .. })));
+        let (_folder, store) = store();
+        store.name("ghost", A).unwrap();
+        assert!(matches!(store.find("ghost"), Err(FetchError::NotFound { .. })));
+        fs::write(store.names_folder().join("odd"), "../../etc").unwrap();
+        assert!(matches!(store.find("odd"), Err(FetchError::NotFound { .. })));
     }
 }

@@ -6,19 +6,19 @@
 
 mod digest;
 mod error;
-mod flight;
+mod object_store;
 mod progress;
-mod shelf;
+mod single_flight;
 mod space;
 mod staging;
 mod tool;
 mod unpack;
 
 pub use digest::{FileDigest, digest_of_blocks, digest_of_file, id_of};
-pub use error::{Kind, Place, SupplyError};
-pub use flight::{Flight, Turn};
+pub use error::{FetchError, Kind, Place};
+pub use object_store::{Broken, Deleted, InUse, Listing, ObjectStore, Record};
 pub use progress::{Counted, Progress, Silent};
-pub use shelf::{Broken, Deleted, InUse, Listing, Record, Shelf};
+pub use single_flight::{Flight, SingleFlight};
 pub use space::{free_bytes, need_space, used_bytes};
 pub use staging::{Staging, clean};
 pub use tool::{Running, Tool, Tools};

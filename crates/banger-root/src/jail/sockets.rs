@@ -14,7 +14,7 @@ use super::{API, HELLO, VSOCK, folder};
 use crate::error::{Kind, RootError};
 use crate::id::Id;
 use crate::places::Places;
-use crate::words::{Did, Door};
+use crate::words::{Did, VmmSocket};
 
 /// How long a socket may be there before its VMM listens: bind(2) and listen(2) are two calls,
 /// and a busy host may let others run between them.
@@ -30,10 +30,10 @@ fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// It is not there, is no socket of this VM's, or nobody listens.
-pub fn connect(places: &Places, vm: &Id, door: Door) -> Result<OwnedFd, RootError> {
-    let name = match door {
-        Door::Api => API,
-        Door::Vsock => VSOCK,
+pub fn connect(places: &Places, vm: &Id, socket: VmmSocket) -> Result<OwnedFd, RootError> {
+    let name = match socket {
+        VmmSocket::Api => API,
+        VmmSocket::Vsock => VSOCK,
     };
     let root = folder::find(places, vm)?;
     let path = root.join(name);
@@ -95,7 +95,7 @@ mod tests {
         let vm: Id = "0123456789ab".parse().unwrap();
         let root = places.jail("firecracker", &vm);
         std::fs::create_dir_all(&root).unwrap();
-        let connect = || connect(&places, &vm, Door::Vsock);
+        let connect = || connect(&places, &vm, VmmSocket::Vsock);
         assert_eq!(connect().unwrap_err().kind, Kind::Internal);
         let elsewhere = folder.path().join("s");
         let _listener = banger_sys::unix_path::bind(&elsewhere).unwrap();

@@ -23,7 +23,7 @@ impl std::fmt::Display for Kind {
 
 /// Failures that kernels and images share.
 #[derive(Debug, thiserror::Error)]
-pub enum SupplyError {
+pub enum FetchError {
     /// A program is not installed.
     #[error("the program `{tool}` was not found")]
     MissingTool {
@@ -123,7 +123,7 @@ fn said_last(said: &[String]) -> String {
     said.last().map(|line| format!(": {line}")).unwrap_or_default()
 }
 
-impl SupplyError {
+impl FetchError {
     /// This error as one that a reader can return; [`Place::at`] turns it back.
     pub fn into_io(self) -> io::Error {
         io::Error::other(self)
@@ -153,18 +153,18 @@ pub trait Place<T> {
     ///
     /// # Errors
     /// The same one, placed.
-    fn at(self, what: &'static str, path: &Path) -> Result<T, SupplyError>;
+    fn at(self, what: &'static str, path: &Path) -> Result<T, FetchError>;
 }
 
 impl<T> Place<T> for io::Result<T> {
-    fn at(self, what: &'static str, path: &Path) -> Result<T, SupplyError> {
-        self.map_err(|source| SupplyError::io(what, path, source))
+    fn at(self, what: &'static str, path: &Path) -> Result<T, FetchError> {
+        self.map_err(|source| FetchError::io(what, path, source))
     }
 }
 
 impl<T> Place<T> for rustix::io::Result<T> {
-    fn at(self, what: &'static str, path: &Path) -> Result<T, SupplyError> {
-        self.map_err(|source| SupplyError::io(what, path, source.into()))
+    fn at(self, what: &'static str, path: &Path) -> Result<T, FetchError> {
+        self.map_err(|source| FetchError::io(what, path, source.into()))
     }
 }
 
@@ -174,23 +174,20 @@ mod tests {
 
     #[test]
     fn an_error_of_ours_comes_back_out_of_a_reader() {
-        let through = SupplyError::Cancelled.into_io();
-        assert!(matches!(
-            SupplyError::io("read", Path::new("/x"), through),
-            SupplyError::Cancelled
-        ));
+        let through = FetchError::Cancelled.into_io();
+        assert!(matches!(FetchError::io("read", Path::new("/x"), through), FetchError::Cancelled));
     }
 
     #[test]
     fn a_full_disk_is_told_as_such() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let error = SupplyError::io("write", Path::new("/tmp/x"), full);
+        let error = FetchError::io("write", Path::new("/tmp/x"), full);
         assert!(error.to_string().starts_with("not enough space for `/tmp/x`: "), "{error}");
     }
 
     #[test]
     fn a_failed_program_is_quoted_once() {
-        let error = SupplyError::ToolFailed {
+        let error = FetchError::ToolFailed {
             tool: "tar",
             status: "exit code 2".into(),
             said: vec!["a".into(), "no such file".into()],

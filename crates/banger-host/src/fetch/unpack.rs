@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::{Place, Progress, Running, SupplyError, Tools};
+use super::{FetchError, Place, Progress, Running, Tools};
 
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +46,12 @@ impl Source {
     ///
     /// # Errors
     /// One that cannot be opened, or is no regular file.
-    pub fn open(path: &Path) -> Result<Self, SupplyError> {
+    pub fn open(path: &Path) -> Result<Self, FetchError> {
         let file = File::open(path).at("open", path)?;
         let meta = file.metadata().at("look at", path)?;
         if !meta.is_file() {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(SupplyError::io("read", path, error));
+            return Err(FetchError::io("read", path, error));
         }
         let seen = seen(&meta);
         Ok(Self { file, path: path.to_owned(), seen })
@@ -76,7 +76,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of seeking.
-    pub fn raw(&self) -> Result<File, SupplyError> {
+    pub fn raw(&self) -> Result<File, FetchError> {
         let mut file = self.file.try_clone().at("open", &self.path)?;
         file.seek(SeekFrom::Start(0)).at("read", &self.path)?;
         Ok(file)
@@ -90,7 +90,7 @@ impl Source {
         &self,
         tools: &Tools,
         progress: &'a dyn Progress,
-    ) -> Result<Unpacked<'a>, SupplyError> {
+    ) -> Result<Unpacked<'a>, FetchError> {
         let mut start = [0; 6];
         let count = read_start(&mut self.raw()?, &mut start).at("read", &self.path)?;
         let raw = self.raw()?;
@@ -156,7 +156,7 @@ impl Read for Unpacked<'_> {
                     && !buffer.is_empty()
                     && let Some(running) = running.take()
                 {
-                    running.finish().map_err(SupplyError::into_io)?;
+                    running.finish().map_err(FetchError::into_io)?;
                 }
                 Ok(count)
             }
@@ -167,7 +167,7 @@ impl Read for Unpacked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supply::Silent;
+    use crate::fetch::Silent;
     use std::io::Write;
 
     fn packed(compression: Compression, content: &[u8]) -> Vec<u8> {

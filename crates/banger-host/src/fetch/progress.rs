@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::SupplyError;
+use super::FetchError;
 
 /// Somebody who watches a piece of work.
 pub trait Progress: Send + Sync {
@@ -18,9 +18,9 @@ pub trait Progress: Send + Sync {
     /// Ends the work if that is wanted.
     ///
     /// # Errors
-    /// [`SupplyError::Cancelled`].
-    fn go_on(&self) -> Result<(), SupplyError> {
-        if self.cancelled() { Err(SupplyError::Cancelled) } else { Ok(()) }
+    /// [`FetchError::Cancelled`].
+    fn go_on(&self) -> Result<(), FetchError> {
+        if self.cancelled() { Err(FetchError::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -64,7 +64,7 @@ impl<R: Read> Read for Counted<'_, R> {
             self.reported = self.done;
             self.progress.bytes(self.done, self.total);
             if self.progress.cancelled() {
-                return Err(SupplyError::Cancelled.into_io());
+                return Err(FetchError::Cancelled.into_io());
             }
         }
         Ok(count)

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Place, SupplyError};
+use super::{FetchError, Place};
 
 /// Bytes an unprivileged user may still write where `path` is: statvfs(3).
 ///
@@ -19,11 +19,11 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 /// Refuses work that would not fit.
 ///
 /// # Errors
-/// [`SupplyError::NoSpace`].
-pub fn need_space(path: &Path, need_bytes: u64) -> Result<(), SupplyError> {
+/// [`FetchError::NoSpace`].
+pub fn need_space(path: &Path, need_bytes: u64) -> Result<(), FetchError> {
     let free_bytes = free_bytes(path).at("look at the free space of", path)?;
     if free_bytes < need_bytes {
-        return Err(SupplyError::NoSpace { path: path.to_owned(), need_bytes, free_bytes });
+        return Err(FetchError::NoSpace { path: path.to_owned(), need_bytes, free_bytes });
     }
     Ok(())
 }
@@ -50,7 +50,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         need_space(folder.path(), 1).unwrap();
         let error = need_space(folder.path(), u64::MAX).unwrap_err();
-        assert!(matches!(error, SupplyError::NoSpace { need_bytes: u64::MAX, .. }), "{error}");
+        assert!(matches!(error, FetchError::NoSpace { need_bytes: u64::MAX, .. }), "{error}");
     }
 
     #[test]

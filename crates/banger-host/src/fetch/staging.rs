@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Place, SupplyError};
+use super::{FetchError, Place};
 
 /// A staging folder; removed with everything in it when dropped.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ impl Staging {
     ///
     /// # Errors
     /// A folder that cannot be made.
-    pub fn new(parent: &Path) -> Result<Self, SupplyError> {
+    pub fn new(parent: &Path) -> Result<Self, FetchError> {
         make_folders(parent)?;
         loop {
             let path = parent.join(format!("{:016x}", random()));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(SupplyError::io("make the folder", &path, error)),
+                Err(error) => return Err(FetchError::io("make the folder", &path, error)),
             }
             let lock = File::open(&path).at("open", &path)?;
             // A clean-up may have come between the two calls; then the folder is gone: try again.
@@ -66,23 +66,23 @@ fn random() -> u64 {
 }
 
 /// Makes a folder and its parents, mode 0700.
-pub(super) fn make_folders(path: &Path) -> Result<(), SupplyError> {
+pub(super) fn make_folders(path: &Path) -> Result<(), FetchError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).at("make the folder", path)
 }
 
 /// Takes care of what a staging folder has elsewhere.
-pub type Before<'a> = &'a dyn Fn(&Path) -> Result<(), SupplyError>;
+pub type Before<'a> = &'a dyn Fn(&Path) -> Result<(), FetchError>;
 
 /// Removes the staging folders whose makers are gone, each after `before` has removed what it has
 /// elsewhere; returns the bytes freed.
 ///
 /// # Errors
 /// The first that cannot be removed, after all others were.
-pub fn clean(parent: &Path, before: Before<'_>) -> Result<u64, SupplyError> {
+pub fn clean(parent: &Path, before: Before<'_>) -> Result<u64, FetchError> {
     let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(SupplyError::io("read the folder", parent, error)),
+        Err(error) => return Err(FetchError::io("read the folder", parent, error)),
     };
     let mut freed = 0;
     let mut failed = None;
