@@ -1,5 +1,5 @@
-//! Admission of requests: one request at a time changes a VM, and the number of connections served at
-//! the same time is bounded.
+//! Admission of requests: one request at a time changes a VM, and the number of connections
+//! served at the same time is bounded.
 //!
 //! A daemon that was killed leaves requests behind, some under way, some not begun. The next
 //! daemon's wait for those under way, and the others are not begun any more.

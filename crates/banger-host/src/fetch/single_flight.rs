@@ -29,7 +29,8 @@ struct State {
 
 /// The part a caller has in a flight.
 pub enum Flight<'a> {
-    /// The caller does the work and reports the result; if it is dropped before, the next caller leads.
+    /// The caller does the work and reports the result. If it is dropped before that, the next
+    /// caller leads.
     Leader(Leader<'a>),
     /// Another caller has just finished the work, with this result.
     Done(String),
