@@ -18,17 +18,23 @@ check cargo clippy --quiet --workspace --all-targets -- -D warnings
 check cargo xtask tidy
 step cargo build --quiet --workspace --exclude banger-agent
 step cargo xtask agent
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+log=$(mktemp) times=$(mktemp)
+trap 'rm -f "$log" "$times"' EXIT
 step cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+# A line for each test: seconds, name.
+sed 's/\x1b\[[0-9;]*m//g' "$log" |
+  sed -nE 's/^ *(PASS|FAIL|TIMEOUT) \[ *([0-9.]+)s\] (\([^)]*\) )?(.*)/\2 \4/p' >"$times"
 summary=$(grep -E 'Summary \[' "$log" | tail -n1 | sed 's/\x1b\[[0-9;]*m//g; s/^ *//')
 count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$summary"; }
 passed=$(count passed) failed=$(count failed) skipped=$(count skipped)
 # Firecracker, device-mapper and systemd, in a host within this one.
 step cargo xtask lab test 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+sed -nE 's/^lab: ([0-9.]+) s (.*)/\1 lab \2/p' "$log" >>"$times"
 lab=$(grep -E '^lab: [0-9]+ passed' "$log" | tail -n1) || status=1
 lab_passed=$(sed -nE 's/^lab: ([0-9]+) passed.*/\1/p' <<<"$lab")
 lab_failed=$(sed -nE 's/.* ([0-9]+) failed.*/\1/p' <<<"$lab")
+printf '\nthe twenty slowest tests, in seconds:\n'
+sort -rn "$times" | awk '!seen[$0]++ && count < 20 { count++; print }'
 # The last lines of a run are its counts.
 printf '\n%s\n%s\ntests: %s passed, %s failed, %s skipped\n' "$summary" "${lab:-lab: no verdict}" \
   "$((${passed:-0} + ${lab_passed:-0}))" "$((${failed:-0} + ${lab_failed:-0}))" "${skipped:-0}"

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use super::durations::Durations;
 use super::image::Image;
 use super::{must, remove};
 
@@ -50,8 +51,10 @@ pub struct Job {
 pub struct Ended {
     /// How.
     pub how: How,
-    /// All that it said.
+    /// All its output.
     pub said: String,
+    /// How long each test in it took.
+    pub durations: Durations,
 }
 
 /// How a run ended.
@@ -189,12 +192,12 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     let waited = wait(&mut qemu, run, job);
     drop(qemu);
     remove(&run.logs.join(MONITOR))?;
-    let said = match shown.map(thread::JoinHandle::join) {
-        None => String::new(),
-        Some(Ok(said)) => said?,
+    let (said, durations) = match shown.map(thread::JoinHandle::join) {
+        None => (String::new(), Durations::default()),
+        Some(Ok(shown)) => shown?,
         Some(Err(_)) => bail!("the thread that shows the output panicked"),
     };
-    Ok(Ended { how: waited?, said })
+    Ok(Ended { how: waited?, said, durations })
 }
 
 /// Looks for signs of life in a file that grows with each.
@@ -263,16 +266,18 @@ fn note_processors(run: &RunFolder) {
     let _ = fs::write(run.logs.join("frozen.log"), said);
 }
 
-/// Copies output to ours and to the log as it comes; returns it.
-fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<String> {
+/// Copies output to ours and to the log as it comes; returns it, and how long each test took.
+fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<(String, Durations)> {
     let mut said: Vec<u8> = Vec::new();
+    let mut durations = Durations::default();
     let mut buffer = [0; 8192];
     loop {
         let count = from.read(&mut buffer)?;
         if count == 0 {
-            return Ok(String::from_utf8_lossy(&said).into_owned());
+            return Ok((String::from_utf8_lossy(&said).into_owned(), durations));
         }
         let bytes = &buffer[..count];
+        durations.observe(bytes, Instant::now());
         let mut ours = std::io::stdout().lock();
         ours.write_all(bytes)?;
         ours.flush()?;

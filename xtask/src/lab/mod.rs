@@ -2,6 +2,7 @@
 //! tests run with the real Firecracker. See docs/lab.md.
 
 mod cache;
+mod durations;
 mod fixture;
 mod image;
 mod machine;
@@ -140,6 +141,7 @@ impl Lab {
         let bench: &[&str] = if filters.is_empty() { &["--skip", "bench"] } else { &[] };
         let mut command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
         let first = self.start(options, &command, None)?;
+        print_durations(&first);
         let counts = match first.how {
             How::Exited(_) => counts(&first)?,
             How::Frozen => {
@@ -147,7 +149,9 @@ impl Lab {
                 let done = report::finished(&first.said);
                 command.extend(done.iter().flat_map(|test| ["--skip", test.name.as_str()]));
                 let left = Options { build: Build::AsTheyAre, ..options.clone() };
-                let counts = counts(&self.start(&left, &command, None)?)?.with(&done);
+                let second = self.start(&left, &command, None)?;
+                print_durations(&second);
+                let counts = counts(&second)?.with(&done);
                 // `--skip` takes parts of names: none may be lost by that.
                 let all = report::announced(&first.said);
                 ensure!(all == Some(counts.total()), "of {all:?} tests {counts}");
@@ -218,6 +222,13 @@ fn counts(ended: &machine::Ended) -> anyhow::Result<report::Counts> {
         .context("the tests did not come to their end; see `.cache/lab/logs/latest`")?;
     ensure!((code == 0) == (counts.failed == 0), "exit code {code}, but {counts}");
     Ok(counts)
+}
+
+/// Prints a line for each test that ended: `lab: SECONDS s NAME`, which `scripts/test.sh` sorts.
+fn print_durations(ended: &machine::Ended) {
+    for (name, duration) in ended.durations.ended() {
+        println!("lab: {:.1} s {name}", duration.as_secs_f64());
+    }
 }
 
 /// Runs a program that must succeed; what it says is shown only if it does not.
