@@ -266,6 +266,8 @@ fn mount_work(root: &Folder, wanted: &DiskRef, log: &mut BootLog) -> Result<(), 
         seed::once(&home, &sources, Some(Mode::RWXU))
             .context(|| "cannot fill the new `/root`".to_owned()),
     );
+    // An empty folder only: e2fsck makes it again when it has to keep recovered files.
+    let _ = rustix::fs::unlinkat(&home, "lost+found", AtFlags::REMOVEDIR);
     attach(WORK, &target).context(|| "cannot mount the work disk at `/root`".to_owned())
 }
 

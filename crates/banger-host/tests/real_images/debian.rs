@@ -24,9 +24,24 @@ fn debian_is_a_system_to_work_in_without_an_identity() {
 
     let disk = image.root_disk();
     let listing = listing(&disk);
-    for program in
-        ["git", "curl", "sudo", "ps", "less", "vim.tiny", "ip", "ssh", "modprobe", "ping"]
-    {
+    for program in [
+        "git",
+        "curl",
+        "sudo",
+        "ps",
+        "less",
+        "ip",
+        "ssh",
+        "modprobe",
+        "ping",
+        "nano",
+        "man",
+        "rsync",
+        "python3",
+        "vim.basic",
+        "apparmor_parser",
+        "xz",
+    ] {
         let found = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
             .into_iter()
             .any(|folder| listing.contains_key(&format!("{folder}/{program}")));
@@ -44,6 +59,13 @@ fn debian_is_a_system_to_work_in_without_an_identity() {
     for path in ["/etc/hostname", "/etc/resolv.conf", "/etc/dpkg/dpkg.cfg.d/99mmdebstrap"] {
         assert!(!listing.contains_key(path), "{path} is there");
     }
+    for unit in ["sysinit.target.wants/apparmor.service", "timers.target.wants/man-db.timer"] {
+        assert!(!listing.contains_key(&format!("/etc/systemd/system/{unit}")), "{unit} starts");
+    }
+    assert!(content(&disk, "/etc/sysctl.d/50-banger.conf").contains("max_user_watches = 1048576"));
+    assert!(content(&disk, "/root/.bashrc").contains("--color=auto"));
+    assert!(listing.contains_key("/usr/share/man/man1/ls.1.gz"), "no manual pages");
+    assert!(!listing.contains_key("/usr/share/man/de"), "translated manual pages");
     let lists = listing.keys().filter(|path| path.starts_with("/var/lib/apt/lists/")).count();
     assert!(lists <= 2, "package lists are there");
 }
