@@ -1,18 +1,18 @@
-//! Builds the static guest agent. It has flags of its own, so it has a target folder of its own.
+//! Builds the static guest agent. Its compiler flags differ, so it has its own target folder.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// Largest size of the agent in bytes: it is copied into every boot initramfs.
+/// Largest size of the agent in bytes: every boot initramfs contains it.
 const MAX_BYTES: u64 = 2 * 1024 * 1024;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the agent and copies it to `guest/banger-agent` beside debug and release programs.
 ///
 /// # Errors
-/// The build fails, or the program has become too large.
+/// The build fails, or the program is too large.
 pub fn run(root: &Path) -> anyhow::Result<PathBuf> {
     let folder = root.join("target/agent");
     let status = Command::new(env!("CARGO"))
@@ -36,7 +36,7 @@ pub fn run(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(built)
 }
 
-/// Copies only what changed: the boot initramfs is cached by the agent's contents and age.
+/// Copies the file only if it changed: the cache key of the boot initramfs is its content and time.
 fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
     let new = std::fs::read(from)?;
     if std::fs::read(to).is_ok_and(|old| old == new) {

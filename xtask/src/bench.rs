@@ -1,13 +1,13 @@
-//! Create-to-ready against the same VM started by hand, and what is our own of it.
+//! Benchmarks: create-to-ready against the same VM started by hand, and the parts of it.
 //!
-//! Four figures, each the median of alternating runs, since one run says nothing on a noisy
+//! Each figure is the median of alternating runs, because a single run means nothing on a noisy
 //! machine:
 //!
 //! - `create_ready`: `banger vm create` as a whole, against `bench/floor.sh` with the same VMM,
 //!   kernel, initramfs and disks; the ratio is the median of the ratios of pairs;
 //! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets,
 //!   shim and database: everything but the guest;
-//! - `host_cost_ms`: `banger vm start` under a Firecracker that is played, as [`host_cost`] says;
+//! - `host_cost_ms`: `banger vm start` with a fake Firecracker, see [`host_cost`];
 //! - `exec_ms`: `banger exec VM -- true` on a running VM.
 
 use std::fs;
@@ -20,24 +20,24 @@ use serde_json::{Value, json};
 
 use crate::host_cost;
 
-/// Fewest pairs that say something.
+/// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
 
-/// Where a bench runs.
+/// The environment of a benchmark.
 #[derive(Debug, Clone)]
 pub struct Bench {
     root: PathBuf,
-    /// The programs that are measured.
+    /// Folder of the measured programs.
     pub programs: PathBuf,
     /// Kernel, image and caches.
     pub home: PathBuf,
     env: Vec<(String, String)>,
 }
 
-/// Runs all and prints them.
+/// Runs all benchmarks and prints the figures.
 ///
 /// # Errors
-/// Something could not be started; nothing is printed then.
+/// A program cannot be started; nothing is printed then.
 pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     let mut pairs = MIN_PAIRS;
     let (mut as_json, mut within) = (false, false);
@@ -73,7 +73,7 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The middle of them.
+/// The median.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -84,14 +84,14 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// To so many places.
+/// Rounds to this number of decimal places.
 pub fn rounded(value: f64, places: i32) -> f64 {
     let scale = 10f64.powi(places);
     (value * scale).round() / scale
 }
 
 impl Bench {
-    /// With this in the environment of every command.
+    /// Adds a variable to the environment of every command.
     pub fn with_env(mut self, env: &[(&str, &str)]) -> Self {
         self.env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self
@@ -111,7 +111,7 @@ impl Bench {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a command; returns the milliseconds it took.
+    /// Runs a command; returns its duration in milliseconds.
     pub fn timed(&self, home: &Path, args: &[&str]) -> anyhow::Result<f64> {
         let began = Instant::now();
         self.banger(home, args)?;
@@ -190,7 +190,7 @@ impl Bench {
         text.trim().parse().with_context(|| format!("bench/floor.sh said `{text}`"))
     }
 
-    /// The parts of a VM of ours, as arguments of `bench/floor.sh`: read off its running QEMU.
+    /// The parts of a VM of ours, as arguments of `bench/floor.sh`: taken from its running QEMU.
     fn floor_arguments(&self) -> anyhow::Result<Vec<String>> {
         let show = self.json(&["vm", "show", "parts"])?;
         let pid = show["pid"].as_u64().context("no pid")?;
@@ -247,8 +247,8 @@ impl Bench {
         Ok(median(&times?))
     }
 
-    /// Everything but the guest: QEMU and its companion are played by a program that answers at
-    /// once.
+    /// Everything but the guest: a fake program that answers at once stands in for QEMU and its
+    /// companion.
     fn own_cost(&self, runs: usize) -> anyhow::Result<f64> {
         let status = Command::new(env!("CARGO"))
             .current_dir(&self.root)
@@ -278,7 +278,7 @@ impl Bench {
     }
 }
 
-/// What the floor's guest is told: the same as ours is.
+/// Configuration of the floor's guest, equal to ours.
 fn floor_config() -> Value {
     json!({
         "protocol": 1,

@@ -1,6 +1,6 @@
 //! What the host does for a start under Firecracker, timed without KVM: jailer, Firecracker and
-//! guest are played by a program that answers at once; jail, loop devices, TAP, bridge, filter,
-//! lease, shim and database are real. In namespaces of its own, as root.
+//! guest are fakes that answer at once; jail, loop devices, TAP, bridge, filter,
+//! lease, shim and database are real. Runs as root in its own namespaces.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, median, rounded};
 
-/// The option with which the bench runs itself again, in the namespaces.
+/// The option with which the benchmark re-executes itself inside the namespaces.
 pub const WITHIN: &str = "--host-cost-within";
-/// systemd-resolved, which a namespace would share, is hidden.
+/// Hides systemd-resolved, which a network namespace would share with the host.
 const ENTER: &str = "ip link set lo up
 test ! -d /run/systemd || mount -t tmpfs tmpfs /run/systemd
 exec \"$@\"";
 
-/// The figures; null where this is not root, or there is no TUN driver or no loop driver.
+/// The figures; null without root, the TUN driver or the loop driver.
 pub fn outside(runs: usize) -> anyhow::Result<Value> {
     let root = fs::metadata("/proc/self")?.uid() == 0;
     let devices = ["/dev/net/tun", "/dev/loop-control"];
@@ -77,7 +77,7 @@ pub fn within(bench: &Bench, runs: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Alone, every start makes the bridge and its rules too; beside another VM they are there.
+/// A single VM also pays for the bridge and its rules; beside another VM they exist already.
 fn both(bench: &Bench, home: &Path, runs: usize) -> anyhow::Result<Value> {
     bench.banger(home, &["vm", "create", "-q", "--name", "host", "--no-start"])?;
     let alone = starts(bench, home, runs)?;

@@ -1,7 +1,7 @@
 //! The rules of STYLE.md and ARCHITECTURE.md that a program can check.
 //!
-//! Exceptions stand in `xtask/exceptions.toml`, each with its reason, and may only shrink: one that
-//! is larger than needed, or not needed at all, is an error too.
+//! `xtask/exceptions.toml` lists the exceptions, each with its reason. The list may only shrink: an
+//! exception that is larger than needed, or unused, is an error too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +14,8 @@ const MAX_FILE_LINES: usize = 400;
 /// Columns of a line.
 const MAX_COLUMNS: usize = 100;
 
-/// Who may depend on whom. `banger-testkit` is for tests only, so it may be a dev-dependency of
-/// all.
+/// Allowed dependencies of each crate. `banger-testkit` is for tests only: every crate may have it
+/// as a dev-dependency.
 const BORDERS: &[(&str, &[&str])] = &[
     ("banger-api", &[]),
     ("banger-agent-proto", &[]),
@@ -67,10 +67,10 @@ const BORDERS: &[(&str, &[&str])] = &[
 
 /// Crates that decide and must not touch the machine.
 const PURE: &[&str] = &["banger-api", "banger-agent-proto", "banger-engine"];
-/// What they must not name.
+/// Paths that they must not use.
 const MACHINE: &[&str] = &["std::fs", "std::process", "std::net", "std::env", "tokio::fs"];
 
-/// Checks everything.
+/// Runs all checks.
 ///
 /// # Errors
 /// All findings, one a line.
@@ -116,7 +116,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     bail!("tidy found {}:\n{}", findings.len(), findings.join("\n"))
 }
 
-/// Files that may be longer, with their number of lines.
+/// Files with an exception, and the number of lines allowed.
 fn exceptions(root: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
     let path = root.join("xtask/exceptions.toml");
     let text = fs::read_to_string(&path).unwrap_or_default();
@@ -190,7 +190,7 @@ fn rust_files(package: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lines before the unit tests; files that are nothing but tests count as none.
+/// Lines before the unit tests; a file of tests only counts as zero.
 fn lines_without_tests(name: &str, text: &str) -> usize {
     if name.contains("/tests/") || name.ends_with("/tests.rs") {
         return 0;

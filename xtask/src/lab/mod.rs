@@ -31,20 +31,20 @@ options:
   --with FILE              put another file into the lab's folder of programs (repeatable)
   --release                build the programs as users get them
   --no-build               take the programs as the last build left them";
-/// Seen once in some hundreds of guests, with a whole lab that stood still in a guest's boot.
+/// Seen once in some hundreds of guests: the whole lab stopped during a guest's boot.
 const FROZE: &str = "the lab froze: QEMU, which emulates it, let none of its processors go on";
-/// How long a lab may run.
+/// Default timeout of a lab, in minutes.
 const TIMEOUT_MIN: u64 = 60;
 
-/// Where the lab's files are.
+/// Folders of the lab.
 pub struct Lab {
-    /// The project.
+    /// Root of the project.
     root: PathBuf,
-    /// Everything of the lab that is made.
+    /// Folder of all generated files.
     folder: PathBuf,
 }
 
-/// What the command line asks for beside the command.
+/// Options of the command line.
 #[derive(Clone)]
 struct Options<'a> {
     timeout: Duration,
@@ -53,19 +53,19 @@ struct Options<'a> {
     rest: Vec<&'a str>,
 }
 
-/// Whether this tree's programs are built first.
+/// Whether to build the programs first, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Build {
     First,
-    /// As users get them.
+    /// Release builds.
     Optimised,
     AsTheyAre,
 }
 
-/// Runs one command of the lab; the exit code is that of what ran in it.
+/// Runs one command of the lab; returns the exit code of the program that ran in the lab.
 ///
 /// # Errors
-/// The lab could not be made or started, or gave no verdict.
+/// The lab cannot be built or started, or gave no verdict.
 pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
     let lab = Lab { root: root.to_owned(), folder: root.join(".cache/lab") };
     fs::create_dir_all(&lab.folder)?;
@@ -163,7 +163,7 @@ impl Lab {
         Ok(if counts.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// The live smoke, whose stages the test itself tells.
+    /// The smoke test, which prints its stages.
     fn verify(&self, options: &Options) -> anyhow::Result<ExitCode> {
         let code = self.test(options, &["verify"])?;
         if code == ExitCode::SUCCESS {
@@ -215,7 +215,7 @@ impl Lab {
     }
 }
 
-/// What the tests of a run that came to its end did.
+/// Test counts of a complete run.
 fn counts(ended: &machine::Ended) -> anyhow::Result<report::Counts> {
     let How::Exited(code) = ended.how else { bail!("{FROZE}, twice") };
     let counts = report::counts(&ended.said)
@@ -231,7 +231,7 @@ fn print_durations(ended: &machine::Ended) {
     }
 }
 
-/// Runs a program that must succeed; what it says is shown only if it does not.
+/// Runs a program that must succeed; its output is shown only on failure.
 fn must(command: &mut Command, hint: &str) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot run `{name}`: {hint}"))?;
@@ -251,7 +251,7 @@ fn sha256(path: &Path) -> anyhow::Result<String> {
     Ok(digits.to_owned())
 }
 
-/// Sixteen digits of what a shell command prints that runs in a folder.
+/// Hash, 16 hexadecimal digits, of the output of a shell command run in a folder.
 fn digest(script: &str, folder: &Path) -> anyhow::Result<String> {
     let mut shell = Command::new("bash");
     shell.args(["-c", &format!("set -o pipefail; ({script}) | sha256sum")]).current_dir(folder);
@@ -261,7 +261,7 @@ fn digest(script: &str, folder: &Path) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).chars().take(16).collect())
 }
 
-/// Holds the lab's lock while something that runs share is made.
+/// Locks the lab's folder while files shared between runs are built.
 fn lock(folder: &Path) -> anyhow::Result<fs::File> {
     let path = folder.join("lock");
     let lock = fs::File::create(&path).with_context(|| format!("{}", path.display()))?;
@@ -269,7 +269,7 @@ fn lock(folder: &Path) -> anyhow::Result<fs::File> {
     Ok(lock)
 }
 
-/// Removes a file or folder; that it is not there is fine.
+/// Removes a file or folder, if it exists.
 fn remove(path: &Path) -> anyhow::Result<()> {
     let removed = if path.is_dir() && !path.is_symlink() {
         fs::remove_dir_all(path)

@@ -1,4 +1,4 @@
-//! What is new at every run, on a disk of its own: this tree's programs and the command.
+//! The payload disk of a run: this tree's programs and the command.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,30 +13,30 @@ use super::{Build, Lab, must};
 /// Packages whose programs go into the lab.
 const PACKAGES: [&str; 6] =
     ["banger", "bangerd", "banger-shim", "banger-root", "banger-testkit", "tests-vm"];
-/// Room that is left on the disk, in MiB.
+/// Free space on the disk, in MiB.
 const SPARE_MIB: u64 = 128;
 
 /// Programs to copy: name in the lab, file on this host.
 pub struct Programs(Vec<(String, PathBuf)>);
 
-/// What is put on the disk.
+/// Content of the disk.
 pub struct Load<'a> {
     /// This tree's programs.
     pub programs: &'a Programs,
     /// Folder with Firecracker.
     pub fixture: &'a Path,
-    /// More files for the folder of programs.
+    /// Additional files for the folder of programs.
     pub more: &'a [&'a str],
-    /// What runs in the lab.
+    /// Command to run in the lab.
     pub command: &'a [&'a str],
-    /// Where it has a terminal.
+    /// Terminal of an interactive run.
     pub terminal: Option<&'a Terminal>,
 }
 
-/// Builds the programs, or takes them as they are.
+/// Builds the programs, or finds the existing ones.
 ///
 /// # Errors
-/// Something does not build, or was never built.
+/// A build fails, or a program was never built.
 pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
     let debug = root.join("target/debug");
     let list = debug.join("lab-programs.json");
@@ -58,8 +58,8 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
     Ok(Programs(programs))
 }
 
-/// All in one call, so that features are those of one build; the test binary's name has a hash in
-/// it, which only cargo knows.
+/// One call for all packages, so that features are unified as in the main build. Only cargo knows
+/// the hash in the test binary's name.
 fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf)>> {
     eprintln!("lab: building");
     let mut packages = Vec::new();
@@ -96,7 +96,7 @@ fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf
 /// Makes the disk.
 ///
 /// # Errors
-/// A program that is gone, no room, no mke2fs.
+/// A program is missing, the disk is full, or mke2fs is missing.
 pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> {
     let tree = run.path.join("payload");
     let bin = tree.join("bin");
@@ -130,7 +130,7 @@ pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> 
     Ok(disk)
 }
 
-/// A link where that is possible: the files are only read.
+/// Hard-links the file where possible, since the copy is read-only.
 fn bring(from: &Path, to: &Path) -> anyhow::Result<()> {
     let from = fs::canonicalize(from).with_context(|| format!("cannot find {}", from.display()))?;
     if fs::hard_link(&from, to).is_err() {
@@ -139,7 +139,7 @@ fn bring(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An ext4 file system of what is in a folder, with room to spare.
+/// Builds an ext4 file system from a folder, with free space.
 pub fn make(tree: &Path, label: &str, spare_mib: u64, disk: &Path) -> anyhow::Result<()> {
     let output = Command::new("du").args(["-s", "-B", "1M"]).arg(tree).output()?;
     let text = String::from_utf8_lossy(&output.stdout);

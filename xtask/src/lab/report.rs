@@ -1,17 +1,17 @@
-//! What the tests of the lab say at their end, in libtest's own words.
+//! Parses the output of libtest in the lab.
 
 use std::fmt;
 
-/// How many tests did what.
+/// Test counts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Passed.
     pub passed: u64,
     /// Failed.
     pub failed: u64,
-    /// Left out by their own wish.
+    /// Ignored.
     pub skipped: u64,
-    /// Whether the lab froze and began again with what was left.
+    /// Whether the lab froze once and was restarted with the remaining tests.
     pub again: bool,
 }
 
@@ -28,17 +28,17 @@ impl fmt::Display for Counts {
     }
 }
 
-/// A test that came to its end.
+/// A finished test.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Its whole name.
+    /// Full name.
     pub name: String,
     /// Whether it passed.
     pub passed: bool,
 }
 
 impl Counts {
-    /// With those of a run before, which was cut off.
+    /// Adds the tests that finished in an earlier, interrupted run.
     pub fn with(mut self, before: &[Finished]) -> Self {
         let passed = before.iter().filter(|test| test.passed).count() as u64;
         self.passed += passed;
@@ -47,21 +47,21 @@ impl Counts {
         self
     }
 
-    /// All of them.
+    /// Number of all tests.
     pub fn total(&self) -> u64 {
         self.passed + self.failed + self.skipped
     }
 }
 
-/// How many tests a run began with: its line `running N tests`.
+/// Number of tests in the line `running N tests`.
 pub fn announced(said: &str) -> Option<u64> {
     let count = |line: &str| line.strip_prefix("running ")?.split(' ').next()?.parse().ok();
     said.lines().find_map(count)
 }
 
-/// The tests that came to their end in a run that was cut off: `test NAME ... ok`, where what the
-/// test itself says stands between name and verdict. A test may say `ok` too, so the last one
-/// before the next test begins counts; whether the last test of all had ended is not known.
+/// The finished tests of an interrupted run: lines `test NAME ... ok`, with the test's own output
+/// between name and verdict. A test may print `ok` itself, so the last one before the next test
+/// counts. It is unknown whether the very last test finished.
 pub fn finished(said: &str) -> Vec<Finished> {
     let (mut found, mut running): (Vec<Finished>, Option<(String, Option<bool>)>) =
         (Vec::new(), None);

@@ -1,8 +1,8 @@
-//! Plays both QEMU and its companion, with a guest of [`banger_testkit::guest`].
+//! A fake of QEMU and of its companion, with a guest of [`banger_testkit::guest`].
 //!
 //! With `--uds-path` among its arguments it is the companion: it listens on the vsock socket and
-//! plays the agent. Otherwise it is the VMM: it says hello and ready. Its mood is the last part of
-//! its own file name: `fake-guest-silent`.
+//! answers as the agent. Otherwise it is the VMM: it sends hello and ready. Its mood is the last
+//! part of its own file name: `fake-guest-silent`.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use std::thread;
 use banger_agent_proto::HELLO_PORT;
 use banger_testkit::guest;
 
-/// The VMM ends when somebody connects here.
+/// A connection to this socket ends the VMM.
 const POWER: &str = "fake-power.sock";
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
 //! The jailer, after Firecracker's docs/jailer.md: the program is copied into the jail, which gets
-//! its devices and its owner; the VMM is started, its process id is written down, and that is all.
+//! its devices and its owner; the VMM is started, and its process id is written to a file.
 //!
 //! A process namespace is not made (`--new-pid-ns`): this VMM has no children.
 
@@ -25,7 +25,7 @@ fn number(text: &str) -> io::Result<u32> {
     text.parse().map_err(|_| io::Error::other(format!("`{text}` is not a number")))
 }
 
-/// Makes the jail and leaves a VMM behind in it.
+/// Makes the jail and starts a VMM in it.
 pub fn run(args: &Args, mood: &str) -> io::Result<()> {
     if mood == "refuses" {
         return Err(io::Error::other("Failed to make the jail, as told"));
@@ -68,8 +68,8 @@ pub fn run(args: &Args, mood: &str) -> io::Result<()> {
     write!(OpenOptions::new().write(true).create_new(true).open(file)?, "{}", child.id())
 }
 
-/// Makes the VM's cgroup and joins it, so that the VMM is born there. Where cgroup2 cannot be
-/// written to, nothing is done.
+/// Makes the VM's cgroup and joins it, so that the VMM starts there. Does nothing where
+/// cgroup2 is not writable.
 fn join_cgroup(args: &Args, id: &str) -> io::Result<()> {
     let Ok(parent) = args.value("--parent-cgroup") else { return Ok(()) };
     let root = Path::new(CGROUPS);

@@ -1,5 +1,5 @@
-//! Plays Firecracker and its jailer where there is no KVM: everything that the host does for a VM
-//! happens, and the guest is one of [`banger_testkit::guest`].
+//! A fake of Firecracker and its jailer for hosts without KVM: the host does all its work for a VM,
+//! and the guest is one of [`banger_testkit::guest`].
 //!
 //! With `--exec-file` among its arguments it is the jailer, else Firecracker. Its mood is the last
 //! part of its own file name: a Firecracker that is `broken` ends at once, one that

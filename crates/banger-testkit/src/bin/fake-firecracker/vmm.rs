@@ -1,5 +1,5 @@
-//! Firecracker: confined to its jail and with the VM's uid it answers its API, each request in the
-//! order that the real one wants, opens what it is told to open, and stays when its guest is off.
+//! Fake Firecracker: confined to its jail and with the VM's uid, it serves the API, enforces the
+//! real order of requests, opens the configured files, and stays alive after the guest powers off.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
@@ -21,7 +21,7 @@ use crate::Args;
 const VERSION: &str = "1.12.1";
 const STARTED: &str = "The requested operation is not supported after starting the microVM.";
 
-/// What it was told so far.
+/// The configuration so far.
 #[derive(Default)]
 struct Machine {
     id: String,
@@ -55,8 +55,8 @@ pub fn run(args: &Args, mood: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Goes where the jailer leaves Firecracker: the jail is the owner's, and becomes all there is.
-/// Before there is a second thread, since these calls are for one.
+/// Enters the jail as the real jailer does: changes root and drops to the owner's uid. It runs
+/// before a second thread exists, because these calls affect one thread.
 fn confine() -> io::Result<()> {
     let meta = fs::metadata(".")?;
     let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
@@ -195,7 +195,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The real one opens the TAP here too, not when the guest starts.
+    /// Firecracker opens the TAP here too, not when the guest starts.
     fn network(&mut self, id: &str, body: &Value) -> Result<(), String> {
         if text(body, "iface_id")? != id {
             return Err("The id from the path does not match the id from the body!".into());
@@ -239,7 +239,7 @@ impl Machine {
     }
 }
 
-/// As the real one opens a file or pipe for its log and metrics: without waiting for a reader.
+/// Opens a file or pipe for log and metrics as Firecracker does: without waiting for a reader.
 fn open_pipe(path: &str) -> Result<File, String> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
@@ -254,7 +254,7 @@ fn machine_config(body: &Value) -> Result<(), String> {
     }
 }
 
-/// What the guest's kernel says last. The VMM does not end with it.
+/// The last console lines of the guest's kernel. The VMM does not end with them.
 fn power_off() -> io::Result<()> {
     let mut console = io::stdout().lock();
     console.write_all(b"[    1.000000] reboot: Power down\n")?;
