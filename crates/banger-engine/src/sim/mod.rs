@@ -10,7 +10,7 @@ mod vmm;
 pub mod world;
 
 use core::net::Ipv4Addr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +40,7 @@ pub struct Sim {
 struct Inner {
     world: World,
     faults: Vec<Fault>,
+    tried: BTreeSet<String>,
     moods: BTreeMap<String, Mood>,
     exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
     random: u64,
@@ -62,6 +63,7 @@ impl Sim {
         let inner = Inner {
             world,
             faults: Vec::new(),
+            tried: BTreeSet::new(),
             moods: BTreeMap::new(),
             exits: BTreeMap::new(),
             random,
@@ -106,6 +108,11 @@ impl Sim {
         self.inner().faults.push(fault);
     }
 
+    /// Every effect that was tried so far, under the name that a [`Fault`] gives it.
+    pub fn tried(&self) -> BTreeSet<String> {
+        self.inner().tried.clone()
+    }
+
     /// Takes all faults back.
     pub fn heal(&self) {
         self.inner().faults.clear();
@@ -127,6 +134,7 @@ impl Sim {
 
     fn make_with(&self, kind: &str, vm: &VmPlan, value: String) -> Result<Applied, ApiError> {
         let mut inner = self.inner();
+        inner.tried.insert(kind.into());
         world::take_fault(&mut inner.faults, kind, world::When::Before)?;
         let made = inner.world.insert(kind, &vm.id, value);
         (self.sink)(&inner.world);
@@ -138,6 +146,7 @@ impl Sim {
     fn unmake(&self, kind: &str, vm: &VmPlan) -> Result<Undone, ApiError> {
         let mut inner = self.inner();
         let undo = format!("undo {kind}");
+        inner.tried.insert(undo.clone());
         world::take_fault(&mut inner.faults, &undo, world::When::Before)?;
         let removed = inner.world.remove(kind, &vm.id);
         (self.sink)(&inner.world);

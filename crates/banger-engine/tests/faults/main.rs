@@ -1,0 +1,265 @@
+//! Fault loops over every step of every list, on the simulated host: each effect fails before and
+//! after it happened, each step is applied and undone twice, each commit fails, and the daemon is
+//! killed at each event. Afterwards host and store agree: nothing is left, or exactly what a
+//! stopped or running VM has, or the VM is broken and says what failed first and what could not be
+//! undone.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod machine;
+mod steps;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use banger_api::operation::OpState;
+use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmState};
+use banger_engine::Engine;
+use banger_engine::drivers::GuestEnd;
+use banger_engine::record::Existence;
+use banger_engine::sim::Sim;
+use banger_engine::sim::world::{Fault, When};
+
+use machine::{Doom, Ended, Machine};
+
+/// What there is when a scenario begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Stopped,
+    Running,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Create,
+    Act(VmAction),
+    /// The guest ends by itself.
+    GuestEnds(GuestEnd),
+}
+
+/// Every way through the lists.
+const SCENARIOS: [(Before, Asked); 10] = [
+    (Before::Nothing, Asked::Create),
+    (Before::Stopped, Asked::Act(VmAction::Start)),
+    (Before::Running, Asked::Act(VmAction::Stop)),
+    (Before::Running, Asked::Act(VmAction::Kill)),
+    (Before::Running, Asked::Act(VmAction::Restart)),
+    (Before::Stopped, Asked::Act(VmAction::Delete)),
+    (Before::Running, Asked::Act(VmAction::Delete)),
+    (Before::Running, Asked::GuestEnds(GuestEnd::Poweroff)),
+    (Before::Running, Asked::GuestEnds(GuestEnd::Reboot)),
+    (Before::Running, Asked::GuestEnds(GuestEnd::Panic)),
+];
+
+fn request() -> CreateVm {
+    let publish = vec!["8080:80".parse().unwrap()];
+    CreateVm { name: Some("web".into()), publish, ..CreateVm::default() }
+}
+
+async fn act(engine: &Engine, action: VmAction) {
+    let options = ActionOptions { force: true, ..ActionOptions::default() };
+    // Refused is an answer, too: the state afterwards is what is looked at.
+    let Ok(accepted) = engine.request("web", action, &options).await else { return };
+    let Some(op) = accepted.operation.and_then(|id| engine.follow(&id)) else { return };
+    // How it ends is looked at in the store.
+    let _ = op.wait().await;
+}
+
+async fn carry_out(asked: Asked, engine: &Engine, sim: &Sim) {
+    match asked {
+        Asked::Create => {
+            let accepted = engine.create(request()).unwrap();
+            let op = accepted.operation.and_then(|id| engine.follow(&id)).unwrap();
+            let _ = op.wait().await;
+        }
+        Asked::Act(action) => act(engine, action).await,
+        Asked::GuestEnds(guest) => {
+            let Ok(plan) = engine.running_plan("web") else { return };
+            // Where this very change kills the daemon, the unwinding ends here.
+            let end = || sim.end_vmm(&plan, guest, "the simulated guest ended");
+            let _ = catch_unwind(AssertUnwindSafe(end));
+            // The owner of the VM hears of it in a task of its own.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+fn prepared(before: Before) -> Machine {
+    let machine = Machine::default();
+    if before == Before::Nothing {
+        return machine;
+    }
+    let report = machine.daemon(Doom::None, &[], async |engine, _| {
+        let no_start = before == Before::Stopped;
+        let accepted = engine.create(CreateVm { no_start, ..request() }).unwrap();
+        engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();
+    });
+    assert_eq!(report.ended, Ended::Quiet);
+    machine
+}
+
+/// Kinds of objects of the only VM.
+fn kinds(machine: &Machine) -> Vec<String> {
+    let world = machine.world();
+    let kinds = world.objects.keys().filter_map(|key| key.split(':').next());
+    kinds.map(str::to_owned).collect()
+}
+
+/// Objects of a whole VM that does not run, and of one that runs.
+struct Expected {
+    stopped: Vec<String>,
+    running: Vec<String>,
+}
+
+impl Expected {
+    fn new() -> Self {
+        let (stopped, running) = (prepared(Before::Stopped), prepared(Before::Running));
+        Self { stopped: kinds(&stopped), running: kinds(&running) }
+    }
+
+    /// Host and store agree.
+    fn check(&self, machine: &Machine, case: &str) {
+        let Some(vm) = machine.vm() else {
+            assert_eq!(kinds(machine), [""; 0], "{case}: the VM is gone");
+            return;
+        };
+        match vm.state {
+            VmState::Stopped => {
+                assert_eq!(vm.existence, Existence::Whole, "{case}");
+                assert_eq!(vm.run, None, "{case}");
+                assert_eq!(kinds(machine), self.stopped, "{case}: the VM is stopped");
+            }
+            VmState::Running => {
+                let run = vm.run.as_ref().unwrap();
+                let shim = run.shim.map(|shim| shim.start_time.to_string());
+                assert_eq!(machine.world().get("shim", &vm.plan.id), shim.as_deref(), "{case}");
+                assert_eq!(kinds(machine), self.running, "{case}: the VM runs");
+            }
+            state => panic!("{case}: {state:?} is no state to be left in"),
+        }
+        let open = machine.disk().ops.iter().filter(|op| op.state == OpState::Running).count();
+        assert_eq!(open, 0, "{case}: operations that have not ended");
+    }
+
+    /// A later daemon without faults brings host and store together, and the VM can be deleted.
+    fn recovers(&self, machine: &Machine, case: &str) {
+        machine.daemon(Doom::None, &[], async |_, _| ());
+        if machine.vm().is_some_and(|vm| vm.state == VmState::Broken) {
+            let repair = async |engine: &Engine, _: &Sim| act(engine, VmAction::Repair).await;
+            machine.daemon(Doom::None, &[], repair);
+        }
+        self.check(machine, case);
+        let before = (machine.world(), machine.vm());
+        machine.daemon(Doom::None, &[], async |_, _| ());
+        assert_eq!((machine.world(), machine.vm()), before, "{case}: one more daemon changed it");
+        machine.daemon(Doom::None, &[], async |engine, _| act(engine, VmAction::Delete).await);
+        assert_eq!(machine.vm(), None, "{case}: not deleted");
+        assert_eq!(kinds(machine), [""; 0], "{case}: left after a delete");
+    }
+}
+
+fn fault(effect: &str, when: When, times: u32) -> Fault {
+    Fault { effect: effect.into(), when, times }
+}
+
+#[test]
+fn killed_at_every_event() {
+    let expected = Expected::new();
+    for (before, asked) in SCENARIOS {
+        let start = prepared(before);
+        let work = async |engine: &Engine, sim: &Sim| carry_out(asked, engine, sim).await;
+        let whole = start.copy().daemon(Doom::None, &[], work).events;
+        assert!(whole > 5, "{asked:?} has only {whole} events");
+        for event in 0..whole {
+            let case = format!("{asked:?} of {before:?}, killed at event {event} of {whole}");
+            let machine = start.copy();
+            let report = machine.daemon(Doom::KillAt(event), &[], work);
+            assert_eq!(report.ended, Ended::Killed, "{case}");
+            // The daemon that cleans up is killed once, too.
+            machine.daemon(Doom::KillAt(event % 7), &[], async |_, _| ());
+            expected.recovers(&machine, &case);
+        }
+    }
+}
+
+#[test]
+fn every_effect_fails_before_and_after() {
+    let expected = Expected::new();
+    for (before, asked) in SCENARIOS {
+        let start = prepared(before);
+        let work = async |engine: &Engine, sim: &Sim| carry_out(asked, engine, sim).await;
+        for effect in start.copy().daemon(Doom::None, &[], work).tried {
+            for (when, times) in [(When::Before, 1), (When::After, 1), (When::After, u32::MAX)] {
+                let case = format!("{asked:?} of {before:?}, `{effect}` fails {when:?} {times}x");
+                let machine = start.copy();
+                machine.daemon(Doom::None, &[fault(&effect, when, times)], work);
+                match machine.vm() {
+                    Some(vm) if vm.state == VmState::Broken => {
+                        let told = vm.problems.join("\n");
+                        assert!(effect.starts_with("undo "), "{case}: {told}");
+                        assert!(told.contains(&format!("`{effect}`")), "{case}: {told}");
+                    }
+                    _ => expected.check(&machine, &case),
+                }
+                expected.recovers(&machine, &case);
+            }
+        }
+    }
+}
+
+/// What fails first, and what then cannot be undone, are both on record and in the error.
+#[test]
+fn a_failed_undo_after_a_failed_step_tells_both() {
+    let expected = Expected::new();
+    for (before, asked) in
+        [(Before::Nothing, Asked::Create), (Before::Stopped, Asked::Act(VmAction::Start))]
+    {
+        let start = prepared(before);
+        let work = async |engine: &Engine, sim: &Sim| carry_out(asked, engine, sim).await;
+        let tried = start.copy().daemon(Doom::None, &[], work).tried;
+        let mut broken = 0;
+        for effect in &tried {
+            let first = fault(effect, When::After, 1);
+            let undos = start.copy().daemon(Doom::None, std::slice::from_ref(&first), work).tried;
+            for undo in undos.iter().filter(|effect| effect.starts_with("undo ")) {
+                let case = format!("{asked:?}: `{effect}` fails, then `{undo}`");
+                let machine = start.copy();
+                let faults = [first.clone(), fault(undo, When::Before, u32::MAX)];
+                machine.daemon(Doom::None, &faults, work);
+                let vm = machine.vm().unwrap();
+                assert_eq!(vm.state, VmState::Broken, "{case}");
+                let told = vm.problems.join("\n");
+                let error = machine.disk().ops.last().unwrap().error.clone().unwrap();
+                let shown = [vec![error.message], error.causes].concat().join("\n");
+                for text in [&told, &shown] {
+                    assert!(text.contains(&format!("after `{effect}`")), "{case}: {text}");
+                    assert!(text.contains(&format!("before `{undo}`")), "{case}: {text}");
+                }
+                broken += 1;
+                expected.recovers(&machine, &case);
+            }
+        }
+        assert!(broken > tried.len(), "only {broken} pairs");
+    }
+}
+
+#[test]
+fn every_commit_fails() {
+    let expected = Expected::new();
+    for (before, asked) in SCENARIOS {
+        let start = prepared(before);
+        let work = async |engine: &Engine, sim: &Sim| carry_out(asked, engine, sim).await;
+        let commits = start.copy().daemon(Doom::None, &[], work).commits;
+        assert!(commits > 2, "{asked:?} has only {commits} commits");
+        for commit in 0..commits {
+            for doom in [Doom::FailCommit(commit), Doom::FailCommitsFrom(commit)] {
+                let machine = start.copy();
+                assert_eq!(machine.daemon(doom, &[], work).ended, Ended::Quiet);
+                expected.recovers(&machine, &format!("{asked:?} of {before:?}, {doom:?}"));
+            }
+        }
+    }
+}

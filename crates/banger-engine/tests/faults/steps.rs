@@ -1,0 +1,84 @@
+//! Each step by itself: applied twice, undone twice, undone where nothing was ever done.
+
+use std::sync::Arc;
+
+use banger_api::vm::CreateVm;
+use banger_engine::interrupt::Interrupt;
+use banger_engine::lists::{CREATE, START, Step, StepContext};
+use banger_engine::plan::VmPlan;
+use banger_engine::record::VmRecord;
+use banger_engine::sim::Sim;
+
+use crate::machine::{Doom, Machine};
+
+/// A VM as it is stored while it runs.
+fn record() -> VmRecord {
+    let machine = Machine::default();
+    machine.daemon(Doom::None, &[], async |engine, _| {
+        let request = CreateVm { name: Some("web".into()), ..CreateVm::default() };
+        let accepted = engine.create(request).unwrap();
+        engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();
+    });
+    machine.vm().unwrap()
+}
+
+fn context(sim: &Arc<Sim>, record: &VmRecord) -> StepContext {
+    StepContext {
+        drivers: Arc::new(sim.drivers(Arc::new(|_| ()))),
+        vm: record.plan.clone(),
+        run: record.run.clone(),
+        interrupt: Interrupt::never(),
+    }
+}
+
+/// Kinds of objects on the host, without the values that count process starts.
+fn kinds(sim: &Sim, vm: &VmPlan) -> Vec<String> {
+    sim.world().of(&vm.id).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn apply_and_undo_are_safe_to_repeat() {
+    let record = record();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(twice(&record));
+}
+
+async fn twice(record: &VmRecord) {
+    let steps: Vec<&Step> = CREATE.iter().chain(START).collect();
+    let sim = Sim::empty();
+    let mut context = context(&sim, record);
+    for step in steps.iter().rev() {
+        (step.undo)(&context).await.unwrap();
+        assert_eq!(kinds(&sim, &record.plan), [""; 0], "{}", step.name.as_str());
+    }
+    let mut history = vec![kinds(&sim, &record.plan)];
+    for step in &steps {
+        let fact = (step.apply)(&context).await.unwrap();
+        remember(&mut context, fact);
+        let once = kinds(&sim, &record.plan);
+        let fact = (step.apply)(&context).await.unwrap();
+        remember(&mut context, fact);
+        assert_eq!(kinds(&sim, &record.plan), once, "{} applied twice", step.name.as_str());
+        history.push(once);
+    }
+    for step in steps.iter().rev() {
+        history.pop();
+        (step.undo)(&context).await.unwrap();
+        let once = kinds(&sim, &record.plan);
+        (step.undo)(&context).await.unwrap();
+        assert_eq!(kinds(&sim, &record.plan), once, "{} undone twice", step.name.as_str());
+    }
+    assert_eq!(kinds(&sim, &record.plan), [""; 0]);
+}
+
+/// A repeated spawn or boot yields another process or boot id, which later steps look at.
+fn remember(context: &mut StepContext, fact: banger_engine::lists::Fact) {
+    use banger_engine::lists::Fact;
+    let run = context.run.as_mut().unwrap();
+    match fact {
+        Fact::BootId(boot_id) => run.boot_id = Some(boot_id),
+        Fact::Shim(shim) => run.shim = Some(shim),
+        Fact::Forwarder(forwarder) => run.forwarder = forwarder,
+        _ => {}
+    }
+}
