@@ -1,38 +1,67 @@
-//! `POST /exec`: what to run, and how it ended.
+//! `POST /exec` and `POST /detach`: what to run, and how it ended.
 //!
-//! The request carries [`ExecRequest`] as a sized JSON body and `Upgrade: banger-exec/1`; the
-//! answer is `101`, after which both sides speak [`crate::frame`]. A command that cannot be started
-//! is still a `101`, ended by an exit frame with [`ExitStatus::NotStarted`], so that a client has
-//! one path. `400` means the request itself was wrong (unknown user, missing folder).
+//! Both requests carry [`ExecRequest`] as a sized JSON body of at most
+//! [`crate::MAX_EXEC_BODY`] bytes. `400` means that the request itself is wrong (unknown user,
+//! missing folder).
+//!
+//! - `POST /exec` needs `Upgrade: banger-exec/1`; the answer is `101`, after which both sides speak
+//!   [`crate::frame`]. A command that cannot be started is still a `101`, ended by an exit frame
+//!   with [`ExitStatus::NotStarted`], so that a client has one path.
+//! - `POST /detach` starts a command that needs no client: without input and terminal, its output
+//!   in a file of the guest. The answer is [`Detached`].
 
 use serde::{Deserialize, Serialize};
+
+use crate::bytes::ByteString;
 
 /// Value of the `Upgrade` header.
 pub const UPGRADE: &str = "banger-exec/1";
 
 /// A command to run in the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Program and arguments; empty = the user's login shell.
-    pub argv: Vec<String>,
+    pub argv: Vec<ByteString>,
     /// Added to the agent's and the user's environment; later entries win.
     #[serde(default)]
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(ByteString, ByteString)>,
     /// Working folder; absent = the user's home.
     #[serde(default)]
-    pub cwd: Option<String>,
-    /// User name or numeric uid; absent = root.
+    pub cwd: Option<ByteString>,
+    /// `USER` or `USER:GROUP`, each a name or a number; absent = root. With a group the command has
+    /// that group only, without one all groups of the user.
     #[serde(default)]
     pub user: Option<String>,
     /// Run on a pseudo terminal of this size instead of pipes.
     #[serde(default)]
     pub tty: Option<WindowSize>,
-    /// Value of `TERM` when `tty` is set.
+    /// The client's `TERM`; a type that the guest does not know is replaced by one that it knows.
     #[serde(default)]
     pub term: Option<String>,
     /// Whether stdin frames will come; otherwise stdin is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+}
+
+/// Answer to `POST /detach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Detached {
+    /// The command runs.
+    Running {
+        /// Its process id in the guest; also its process group and session.
+        pid: u32,
+        /// File of the guest that takes its output; absent where none could be made, and the
+        /// output is discarded.
+        log: Option<String>,
+    },
+    /// It could not be started; fields as in [`ExitStatus::NotStarted`].
+    NotStarted {
+        /// 126 = found but not executable, 127 = not found.
+        code: u8,
+        /// Why, naming the program.
+        message: String,
+    },
 }
 
 /// Terminal size in character cells.

@@ -5,7 +5,8 @@
 //! | `GET /healthz` | [`Health`] |
 //! | `GET /ports` | [`Ports`] |
 //! | `GET /events` | [`crate::events`] |
-//! | `POST /exec` | [`crate::exec`] |
+//! | `POST /exec` | [`crate::exec`]: a command with a client |
+//! | `POST /detach` | [`crate::exec`]: a command without a client |
 //! | `PUT /files?path=P` | unpack the tar body (sized or chunked) beneath folder `P` |
 //! | `GET /files?path=P` | the file or folder `P` as a chunked tar stream |
 //! | `POST /shutdown` | [`Shutdown`]; `202`, then the guest goes down |

@@ -10,6 +10,7 @@
 //! Everything that arrives is hostile until parsed: each reader has a limit, named here.
 
 pub mod boot;
+pub mod bytes;
 pub mod events;
 pub mod exec;
 pub mod frame;
@@ -39,6 +40,10 @@ pub const MAX_CONFIG_LINE: usize = 16 * 1024 * 1024;
 
 /// Largest JSON body either side accepts in an HTTP message, in bytes.
 pub const MAX_JSON_BODY: usize = 1024 * 1024;
+
+/// Largest body of `POST /exec` and `POST /detach`, in bytes: arguments and environment of one
+/// program are at most 6 MiB together (execve(2)), which JSON at most doubles.
+pub const MAX_EXEC_BODY: usize = 16 * 1024 * 1024;
 
 /// Largest HTTP head (request or status line and headers) either side accepts, in bytes.
 pub const MAX_HTTP_HEAD: usize = 16 * 1024;

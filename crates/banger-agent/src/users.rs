@@ -22,14 +22,38 @@ pub struct User {
 /// The largest id that is not the "no change" value of setuid(2).
 const MAX_ID: u32 = u32::MAX - 1;
 
-/// Finds `wanted` (a name, or a number) in the text of the two files.
+/// Finds `wanted` in the text of the two files: `USER` or `USER:GROUP`, each a name or a number.
 ///
 /// uid 0 exists even without /etc/passwd, and a number without an entry runs with the same
-/// number as group, so that an image with nothing in /etc can be used.
+/// number as group, so that an image with nothing in /etc can be used. With a group the user has
+/// that group only, as in Docker.
 ///
 /// # Errors
 /// An unknown name.
 pub fn find(wanted: &str, passwd: &str, group: &str) -> Result<User, Fault> {
+    let Some((name, wanted_group)) = wanted.split_once(':') else {
+        return find_user(wanted, passwd, group);
+    };
+    let mut user = find_user(name, passwd, group)?;
+    user.gid = find_group(wanted_group, group)?;
+    user.groups = vec![user.gid];
+    Ok(user)
+}
+
+/// Id of a group, by name or number; a name wins over a number.
+fn find_group(wanted: &str, group: &str) -> Result<u32, Fault> {
+    let named = group.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_wanted = !wanted.is_empty() && fields.next() == Some(wanted);
+        is_wanted.then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    named
+        .or_else(|| wanted.parse().ok())
+        .filter(|gid| *gid <= MAX_ID)
+        .ok_or_else(|| Fault::new(format!("the guest has no group `{wanted}`")))
+}
+
+fn find_user(wanted: &str, passwd: &str, group: &str) -> Result<User, Fault> {
     let number = wanted.parse::<u32>().ok().filter(|id| *id <= MAX_ID);
     // A name wins over a number that happens to be one: as chown(1) does.
     let entry =
@@ -131,6 +155,23 @@ mod tests {
         assert_eq!(find("1234", PASSWD, GROUP).unwrap().uid, 50, "a name wins over a number");
         let stranger = find("4242", PASSWD, GROUP).unwrap();
         assert_eq!((stranger.uid, stranger.gid, stranger.home.as_str()), (4242, 4242, "/"));
+    }
+
+    #[test]
+    fn with_a_group_the_user_has_no_other() {
+        for (wanted, uid, gid) in [
+            ("dev:sudo", 1000, 27),
+            ("dev:27", 1000, 27),
+            ("1000:4242", 1000, 4242),
+            ("4242:games", 4242, 60),
+            ("root:root", 0, 0),
+        ] {
+            let user = find(wanted, PASSWD, GROUP).unwrap();
+            assert_eq!((user.uid, user.gid, user.groups), (uid, gid, vec![gid]), "{wanted}");
+        }
+        for wanted in ["dev:", ":sudo", "dev:nobody", "dev:-1", "dev:4294967295", "dev:bad", ":"] {
+            assert!(find(wanted, PASSWD, GROUP).is_err(), "{wanted}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! The guest is not trusted: heads, bodies and messages are read within limits.
 
+use banger_agent_proto::exec::{Detached, ExecRequest};
 use banger_agent_proto::http::{ErrorBody, Health, Ports};
-use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
+use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::{ApiError, ErrorCode};
 use hyper::Response;
 use hyper::body::Incoming;
@@ -31,8 +32,37 @@ pub async fn ports(stream: UnixStream) -> Result<Ports, ApiError> {
     get(stream, "/ports").await
 }
 
+/// Starts a command that goes on without a client (`POST /detach`).
+///
+/// # Errors
+/// The agent refuses the request (unknown user, missing folder), does not answer, or is of a
+/// version that cannot do this.
+pub async fn detach(stream: UnixStream, request: &ExecRequest) -> Result<Detached, ApiError> {
+    let call = command_call("/detach", request)?;
+    answered(stream, call).await
+}
+
+/// A request to run a command.
+pub(crate) fn command_call(path: &str, request: &ExecRequest) -> Result<Call, ApiError> {
+    let call = Call::post(path, request)?;
+    if call.body.len() > MAX_EXEC_BODY {
+        let text = format!(
+            "arguments and environment are {} MiB, more than a program can be given",
+            call.body.len() / (1024 * 1024)
+        );
+        return Err(ApiError::new(ErrorCode::BadRequest, text)
+            .with_hint("pass large data on standard input (`-i`) or in a file"));
+    }
+    Ok(call)
+}
+
 async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<T, ApiError> {
-    let answer = ask(stream, Call::get(path)).await?;
+    answered(stream, Call::get(path)).await
+}
+
+async fn answered<T: DeserializeOwned>(stream: UnixStream, call: Call) -> Result<T, ApiError> {
+    let path = call.path.clone();
+    let answer = ask(stream, call).await?;
     let bytes = http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let text = format!("the agent's answer to `{path}` cannot be understood");

@@ -15,7 +15,6 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 
 use crate::agent;
-use crate::http::Call;
 
 /// Pieces of input that may wait for the guest.
 const WAITING_INPUT: usize = 4;
@@ -94,7 +93,7 @@ impl Exec {
     /// # Errors
     /// The agent refuses the request (unknown user, missing folder) or does not answer.
     pub async fn start(stream: UnixStream, request: &ExecRequest) -> Result<Self, ApiError> {
-        let call = Call::post("/exec", request)?
+        let call = agent::command_call("/exec", request)?
             .with_header("connection", "upgrade")
             .with_header("upgrade", UPGRADE);
         let answer = agent::ask(stream, call).await?;
@@ -247,15 +246,7 @@ mod tests {
     }
 
     fn request(stdin: bool) -> ExecRequest {
-        ExecRequest {
-            argv: vec!["cat".into()],
-            env: Vec::new(),
-            cwd: None,
-            user: None,
-            tty: None,
-            term: None,
-            stdin,
-        }
+        ExecRequest { argv: vec!["cat".into()], stdin, ..ExecRequest::default() }
     }
 
     /// Reads frames until the connection or the input ends; gives credit for each piece of input.

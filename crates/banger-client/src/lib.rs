@@ -19,7 +19,8 @@ mod sys;
 mod unix;
 pub mod watch;
 
-pub use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
+pub use banger_agent_proto::bytes::ByteString;
+pub use banger_agent_proto::exec::{Detached, ExecRequest, ExitStatus, WindowSize};
 pub use client::Client;
 pub use daemon::Presence;
 pub use events::Follow;

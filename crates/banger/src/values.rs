@@ -1,11 +1,16 @@
 //! Values on the command line, read by the same rules as in the daemon, and this host's defaults.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+
 use banger_api::VmName;
 use banger_api::images::is_ref_name;
 use banger_api::limits::{self, VmDefaults};
 use banger_api::publish::{BadPublish, PortForward};
 use banger_api::size::{MIB, human_size, parse_size};
 use banger_api::vm::{CreateVm, MAX_GRACE_MS};
+use banger_client::ByteString;
+use clap::builder::TypedValueParser as _;
 use clap::{Args, ValueEnum};
 
 /// What a VM is to be; shared by `run` and `vm create`.
@@ -155,10 +160,26 @@ pub fn grace_ms(text: &str) -> Result<u64, String> {
     Ok(ms)
 }
 
-/// An environment variable for the guest.
-pub fn variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+/// An environment variable for the guest: `NAME=VALUE`, of any bytes.
+pub type Variable = (OsString, OsString);
+
+/// Reads an environment variable for the guest.
+pub fn variable() -> impl clap::builder::TypedValueParser<Value = Variable> {
+    clap::builder::OsStringValueParser::new().try_map(parse_variable)
+}
+
+/// The variables as a request carries them.
+pub fn environment(variables: Vec<Variable>) -> Vec<(ByteString, ByteString)> {
+    variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn parse_variable(text: OsString) -> Result<Variable, String> {
+    let bytes = text.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) if at > 0 => {
+            let part = |bytes: Option<&[u8]>| OsStr::from_bytes(bytes.unwrap_or_default()).into();
+            Ok((part(bytes.get(..at)), part(bytes.get(at + 1..))))
+        }
         _ => Err("write NAME=VALUE".to_owned()),
     }
 }
@@ -222,8 +243,10 @@ mod tests {
         for text in ["86401", "-1", "1.5", "", "18446744073709551615"] {
             assert!(grace_ms(text).is_err(), "{text}");
         }
-        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
-        assert_eq!(variable("A="), Ok(("A".into(), String::new())));
-        assert!(variable("=b").is_err() && variable("A").is_err());
+        let parse = |bytes: &[u8]| parse_variable(OsStr::from_bytes(bytes).into());
+        assert_eq!(parse(b"A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(parse(b"A="), Ok(("A".into(), OsString::new())));
+        assert_eq!(parse(b"A=\xff").unwrap().1.as_bytes(), b"\xff");
+        assert!(parse(b"=b").is_err() && parse(b"A").is_err());
     }
 }

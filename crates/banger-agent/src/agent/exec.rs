@@ -1,13 +1,14 @@
 //! Starting a command for `POST /exec`: who runs it, where, with what environment, on what.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
+use banger_agent_proto::bytes::ByteString;
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -61,30 +62,49 @@ pub enum Started {
     Failed(ExitStatus),
 }
 
-/// Starts the command.
+/// A command that is ready to be started but for its streams.
+pub struct Prepared {
+    /// Program, arguments and environment.
+    pub command: Command,
+    /// Who runs it, and where.
+    pub setup: ChildSetup,
+    user: User,
+}
+
+/// Resolves who runs the command, where, and with what environment.
 ///
 /// # Errors
 /// A request that is wrong in itself: unknown user, missing folder, zero bytes.
-pub fn start(request: &ExecRequest, env: &BTreeMap<String, String>) -> Result<Started, Refusal> {
+pub fn prepare(request: &ExecRequest, env: &BTreeMap<String, String>) -> Result<Prepared, Refusal> {
     let wanted = request.user.as_deref().unwrap_or("root");
     let user = users::find(wanted, &read_users("/etc/passwd"), &read_users("/etc/group"))
         .map_err(|fault| Refusal::bad(fault.chain()))?;
-    let folder = folder_for(request, &user)?;
+    let cwd = folder_for(request, &user)?;
     refuse_zero_bytes(request)?;
     let mut command = command_for(request, &user);
     command.env_clear().envs(environment(request, &user, env));
+    let setup = ChildSetup {
+        uid: Uid::from_raw(user.uid),
+        gid: Gid::from_raw(user.gid),
+        groups: user.groups.iter().copied().map(Gid::from_raw).collect(),
+        cwd,
+        terminal: Terminal::None,
+    };
+    Ok(Prepared { command, setup, user })
+}
+
+/// Starts the command.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn start(request: &ExecRequest, env: &BTreeMap<String, String>) -> Result<Started, Refusal> {
+    let Prepared { mut command, mut setup, user } = prepare(request, env)?;
     let (streams, terminal) = match request.tty {
         Some(size) => terminal(&mut command, size, &user),
         None => pipes(&mut command, request.stdin),
     }
     .map_err(|error| Refusal::new(500, format!("cannot set up the command's streams: {error}")))?;
-    let setup = ChildSetup {
-        uid: Uid::from_raw(user.uid),
-        gid: Gid::from_raw(user.gid),
-        groups: user.groups.iter().copied().map(Gid::from_raw).collect(),
-        cwd: folder,
-        terminal,
-    };
+    setup.terminal = terminal;
     let program = command.get_program().to_string_lossy().into_owned();
     match spawn(command, setup) {
         Ok(child) => running(&child, streams)
@@ -113,28 +133,29 @@ fn read_users(path: &str) -> String {
 
 /// A folder asked for must be there; a home that is not is replaced by `/`, as login(1) does.
 fn folder_for(request: &ExecRequest, user: &User) -> Result<CString, Refusal> {
-    let is_folder = |path: &str| std::fs::metadata(path).is_ok_and(|found| found.is_dir());
-    let path = match request.cwd.as_deref() {
-        Some(path) if !path.starts_with('/') => {
+    let is_folder = |path: &OsStr| std::fs::metadata(path).is_ok_and(|found| found.is_dir());
+    let path = match &request.cwd {
+        Some(path) if !path.as_bytes().starts_with(b"/") => {
             return Err(Refusal::bad(format!("working folder `{path}` is not absolute")));
         }
-        Some(path) if !is_folder(path) => {
+        Some(path) if !is_folder(path.as_os_str()) => {
             return Err(Refusal::bad(format!("the guest has no folder `{path}`")));
         }
-        Some(path) => path,
-        None if is_folder(&user.home) => &user.home,
-        None => "/",
+        Some(path) => path.as_bytes(),
+        None if is_folder(OsStr::new(&user.home)) => user.home.as_bytes(),
+        None => b"/",
     };
     CString::new(path).map_err(|_| Refusal::bad("the working folder contains a zero byte"))
 }
 
 fn refuse_zero_bytes(request: &ExecRequest) -> Result<(), Refusal> {
-    let zero = |text: &String| text.contains('\0');
+    let zero = |text: &ByteString| text.as_bytes().contains(&0);
     if request.argv.iter().any(zero) {
         return Err(Refusal::bad("an argument contains a zero byte"));
     }
     for (name, value) in &request.env {
-        if name.is_empty() || name.contains(['=', '\0']) || zero(value) {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes.contains(&b'=') || zero(name) || zero(value) {
             return Err(Refusal::bad(format!("`{name}` cannot be an environment variable")));
         }
     }
@@ -144,8 +165,8 @@ fn refuse_zero_bytes(request: &ExecRequest) -> Result<(), Refusal> {
 /// The program and its arguments; without any, the user's shell as login(1) starts it.
 fn command_for(request: &ExecRequest, user: &User) -> Command {
     if let [program, arguments @ ..] = request.argv.as_slice() {
-        let mut command = Command::new(program);
-        command.args(arguments);
+        let mut command = Command::new(program.as_os_str());
+        command.args(arguments.iter().map(ByteString::as_os_str));
         return command;
     }
     let shell = match std::fs::metadata(&user.shell) {
@@ -161,9 +182,9 @@ fn environment(
     request: &ExecRequest,
     user: &User,
     configured: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+) -> BTreeMap<OsString, OsString> {
     let mut env = BTreeMap::new();
-    let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
+    let mut set = |name: &str, value: &str| env.insert(name.into(), value.into());
     set("PATH", DEFAULT_PATH);
     set("HOME", &user.home);
     set("USER", &user.name);
@@ -172,8 +193,11 @@ fn environment(
     if request.tty.is_some() {
         set("TERM", request.term.as_deref().unwrap_or("xterm-256color"));
     }
-    for (name, value) in configured.iter().chain(request.env.iter().map(|(n, v)| (n, v))) {
+    for (name, value) in configured {
         set(name, value);
+    }
+    for (name, value) in &request.env {
+        env.insert(name.as_os_str().into(), value.as_os_str().into());
     }
     env
 }
@@ -227,7 +251,7 @@ pub fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// What a shell would say: 127 for a program that is not there, 126 for one that cannot run.
-fn not_started(
+pub fn not_started(
     stage: SpawnStage,
     error: &io::Error,
     program: &str,
@@ -252,13 +276,8 @@ mod tests {
 
     fn request(argv: &[&str]) -> ExecRequest {
         ExecRequest {
-            argv: argv.iter().map(ToString::to_string).collect(),
-            env: Vec::new(),
-            cwd: None,
-            user: None,
-            tty: None,
-            term: None,
-            stdin: false,
+            argv: argv.iter().map(|word| (*word).into()).collect(),
+            ..ExecRequest::default()
         }
     }
 
@@ -282,12 +301,13 @@ mod tests {
         let mut asked = request(&["x"]);
         asked.env = vec![("A".into(), "first".into()), ("A".into(), "last".into())];
         let env = environment(&asked, &user(), &configured);
-        assert_eq!((env["PATH"].as_str(), env["A"].as_str()), ("/configured", "last"));
-        assert_eq!((env["HOME"].as_str(), env["LOGNAME"].as_str()), ("/nowhere/home", "dev"));
-        assert!(!env.contains_key("TERM"));
+        let value = |name: &str| env[OsStr::new(name)].to_str().unwrap();
+        assert_eq!((value("PATH"), value("A")), ("/configured", "last"));
+        assert_eq!((value("HOME"), value("LOGNAME")), ("/nowhere/home", "dev"));
+        assert!(!env.contains_key(OsStr::new("TERM")));
         asked.tty = Some(WindowSize { rows: 24, cols: 80 });
         asked.term = Some("vt100".into());
-        assert_eq!(environment(&asked, &user(), &configured)["TERM"], "vt100");
+        assert_eq!(environment(&asked, &user(), &configured)[OsStr::new("TERM")], "vt100");
     }
 
     #[test]

@@ -228,16 +228,28 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         request: &Request,
     ) -> io::Result<Result<T, Refusal>> {
+        self.json_within(request, MAX_JSON_BODY)
+    }
+
+    /// Reads a JSON body of at most `max` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::json`].
+    pub fn json_within<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        max: usize,
+    ) -> io::Result<Result<T, Refusal>> {
         let mut bytes = Vec::new();
-        let read = self.body(request)?.take(MAX_JSON_BODY as u64 + 1).read_to_end(&mut bytes);
+        let read = self.body(request)?.take(max as u64 + 1).read_to_end(&mut bytes);
         if let Err(error) = read {
             return match error.kind() {
                 io::ErrorKind::InvalidData => Ok(Err(Refusal::bad(error.to_string()))),
                 _ => Err(error),
             };
         }
-        if bytes.len() > MAX_JSON_BODY {
-            return Ok(Err(Refusal::new(413, format!("the body is over {MAX_JSON_BODY} bytes"))));
+        if bytes.len() > max {
+            return Ok(Err(Refusal::new(413, format!("the body is over {max} bytes"))));
         }
         Ok(serde_json::from_slice(&bytes)
             .map_err(|error| Refusal::bad(format!("cannot understand the body: {error}"))))

@@ -3,6 +3,7 @@
 //! One thread per connection, a bounded number of them, blocking sockets. Only the host (CID 2)
 //! is served: other programs of the guest can reach the same port through the loopback transport.
 
+mod detached;
 pub mod events;
 pub mod exec;
 mod files_in;
@@ -57,6 +58,7 @@ pub struct Agent {
     context: Context,
     boot_id: String,
     events: Events,
+    detached: detached::Commands,
 }
 
 /// Serves until init ends the guest with SIGTERM.
@@ -65,7 +67,12 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
     // Before any thread: all of them must leave SIGTERM to this one.
     let terminate = SignalSet::block(&[libc::SIGTERM]);
     let boot_id = crate::boot::boot_id();
-    let agent = Arc::new(Agent { context, boot_id, events: Events::default() });
+    let agent = Arc::new(Agent {
+        context,
+        boot_id,
+        events: Events::default(),
+        detached: detached::Commands::default(),
+    });
     let serving = Arc::clone(&agent);
     let accepting = thread::Builder::new().spawn(move || accept_all(&listener, &serving));
     match (accepting, terminate) {
@@ -110,7 +117,7 @@ fn accept_all(listener: &OwnedFd, agent: &Arc<Agent>) {
         if peer.is_none_or(|peer| peer.cid != HOST_CID) {
             continue;
         }
-        let slot = Slot::take(&open);
+        let slot = Slot::take(&open, MAX_CONNECTIONS);
         let agent = Arc::clone(agent);
         if let Some(slot) = slot {
             let serve = move || {
@@ -123,13 +130,13 @@ fn accept_all(listener: &OwnedFd, agent: &Arc<Agent>) {
     }
 }
 
-/// One of the [`MAX_CONNECTIONS`], given back when dropped.
+/// One of a bounded number, given back when dropped.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+    fn take(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         let taken = open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-            (open < MAX_CONNECTIONS).then_some(open + 1)
+            (open < max).then_some(open + 1)
         });
         taken.ok().map(|_| Self(Arc::clone(open)))
     }
@@ -148,9 +155,9 @@ mod tests {
     #[test]
     fn slots_are_bounded_and_come_back() {
         let open = Arc::new(AtomicUsize::new(0));
-        let mut slots: Vec<_> = std::iter::from_fn(|| Slot::take(&open)).collect();
-        assert_eq!(slots.len(), MAX_CONNECTIONS);
+        let mut slots: Vec<_> = std::iter::from_fn(|| Slot::take(&open, 5)).collect();
+        assert_eq!(slots.len(), 5);
         slots.pop();
-        assert!(Slot::take(&open).is_some());
+        assert!(Slot::take(&open, 5).is_some());
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::exec::{ExecRequest, UPGRADE};
 use banger_agent_proto::http::{Clock, Health, Reseed, Shutdown};
-use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN};
+use banger_agent_proto::{MAX_EXEC_BODY, PROTOCOL_MAX, PROTOCOL_MIN};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
@@ -79,6 +79,16 @@ fn answer(
         }
         ("PUT", "/files") => return put_files(client, request),
         ("GET", "/files") => return get_files(client, request),
+        ("POST", "/detach") => {
+            let started = client
+                .json_within::<ExecRequest>(request, MAX_EXEC_BODY)?
+                .and_then(|wanted| agent.detached.start(&wanted, &agent.context.env));
+            match started {
+                Ok(started) => client.answer(200, &started)?,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+            return Ok(Ok(Next::KeepAlive));
+        }
         ("POST", "/shutdown") => return shut_down(client, request, agent),
         ("POST", "/clock") => {
             let outcome = client.json::<Clock>(request)?.and_then(|clock| {
@@ -102,6 +112,7 @@ fn answer(
                 "/clock",
                 "/reseed",
                 "/exec",
+                "/detach",
             ];
             let refusal = if known.contains(&path) {
                 Refusal::new(405, format!("`{path}` does not take {method}"))
@@ -171,7 +182,7 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
         return client.refuse(&Refusal::bad(message));
     }
     let started = client
-        .json::<ExecRequest>(request)?
+        .json_within::<ExecRequest>(request, MAX_EXEC_BODY)?
         .and_then(|wanted| exec::start(&wanted, &agent.context.env));
     match started {
         Err(refusal) => client.refuse(&refusal),

@@ -37,7 +37,7 @@ use rustix::system::RebootCommand;
 use crate::fault::{Context, Fault};
 use crate::sys::vsock;
 pub use hello::boot_id;
-pub use identity::{mix_entropy, step_clock};
+pub use identity::{mix_entropy, step_clock, wall_clock_ms};
 pub use log::uptime_ms;
 pub use seed::names;
 

@@ -1,11 +1,14 @@
 //! `banger exec`, `banger vm exec`.
 
+use std::ffi::OsString;
+
 use banger_client::ExecRequest;
 
 use crate::attach::{self, Captured, Ended, Sink};
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
-use crate::{terminal, values};
+use crate::terminal;
+use crate::values::{self, Variable};
 
 /// Run a command in a running VM; its exit code is ours.
 ///
@@ -28,28 +31,27 @@ pub struct Args {
     pub tty: bool,
     /// Folder to run in [default: the user's home]
     #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
+    pub workdir: Option<OsString>,
     /// Set an environment variable; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable)]
-    pub env: Vec<(String, String)>,
-    /// User to run as, by name or number [default: root]
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable())]
+    pub env: Vec<Variable>,
+    /// User to run as, each a name or a number [default: root]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// The command
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let request = ExecRequest {
-        argv: args.command,
-        env: args.env,
-        cwd: args.workdir,
+        argv: args.command.into_iter().map(Into::into).collect(),
+        env: values::environment(args.env),
+        cwd: args.workdir.map(Into::into),
         user: args.user,
-        tty: None,
-        term: None,
         stdin: args.interactive,
+        ..ExecRequest::default()
     };
     let request = with_terminal(context, request, args.tty)?;
     let client = context.client().await?;

@@ -1,5 +1,7 @@
 //! `banger run`, `banger vm run`: a machine, and a shell or a command in it.
 
+use std::ffi::OsString;
+
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{ActionOptions, Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode};
@@ -44,7 +46,7 @@ pub struct Args {
     pub path: Option<String>,
     /// The command [default: a shell]
     #[arg(value_name = "CMD", last = true, conflicts_with = "detach")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Runs the command.
@@ -116,13 +118,9 @@ fn what_to_run(context: &Context, args: &Args) -> Result<Option<ExecRequest>, Fa
     // A bare `run` is a shell on this terminal.
     let tty = args.tty || (shell && !args.interactive);
     let request = ExecRequest {
-        argv: args.command.clone(),
-        env: Vec::new(),
-        cwd: None,
-        user: None,
-        tty: None,
-        term: None,
+        argv: args.command.iter().cloned().map(Into::into).collect(),
         stdin: args.interactive,
+        ..ExecRequest::default()
     };
     exec::with_terminal(context, request, tty).map(Some)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use banger_agent_proto::bytes::ByteString;
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
 use banger_agent_proto::frame::{Decoder, Frame, STDIN_WINDOW};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -105,9 +106,13 @@ pub async fn run(
         size: listen.terminal.as_ref().map(|(_, size)| size.subscribe()),
     };
     let command = async move {
-        let mut shell = Shell::new(machine, request.env, request.cwd, streams);
+        let text = |bytes: &ByteString| bytes.to_string_lossy().into_owned();
+        let env = request.env.iter().map(|(name, value)| (text(name), text(value))).collect();
+        let cwd = request.cwd.as_ref().map(text);
+        let argv: Vec<String> = request.argv.iter().map(text).collect();
+        let mut shell = Shell::new(machine, env, cwd, streams);
         let status = tokio::select! {
-            status = shell::run(&mut shell, &request.argv) => status,
+            status = shell::run(&mut shell, &argv) => status,
             Some(signal) = raised.recv() => ExitStatus::Signaled { signal },
         };
         let _ = output.send(Frame::Exit(status)).await;

@@ -12,9 +12,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
-use banger_agent_proto::exec::{ExecRequest, UPGRADE};
+use banger_agent_proto::exec::{Detached, ExecRequest, UPGRADE};
 use banger_agent_proto::http::{ErrorBody, Health, ListeningPort, Ports};
-use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY, PROTOCOL_MAX, PROTOCOL_MIN};
+use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, PROTOCOL_MAX, PROTOCOL_MIN};
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::drivers::{Guest, Vmm};
 use banger_engine::plan::{RunPlan, VmPlan};
@@ -28,6 +28,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::UnixStream;
+
+/// Process id of every detached command of a simulated guest.
+const DETACHED_PID: u32 = 2;
 
 /// A guest: the host it is on, and what it is.
 struct Machine {
@@ -104,6 +107,10 @@ async fn answer(
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(&machine).await,
         (&Method::GET, "/ports") => json(StatusCode::OK, &ports()),
+        (&Method::POST, "/detach") => match detach(machine, request).await {
+            Ok(answer) => answer,
+            Err(problem) => refused(StatusCode::BAD_REQUEST, problem),
+        },
         (&Method::POST, "/exec") => match start(machine, sessions, request).await {
             Ok(switching) => switching,
             Err(problem) => refused(StatusCode::BAD_REQUEST, problem),
@@ -163,17 +170,7 @@ async fn start(
         return Err(format!("the request must upgrade to `{UPGRADE}`"));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let body = Limited::new(request.into_body(), MAX_JSON_BODY).collect().await;
-    let body = body.map_err(|error| format!("the body is not whole: {error}"))?.to_bytes();
-    let command: ExecRequest =
-        serde_json::from_slice(&body).map_err(|error| format!("the body is wrong: {error}"))?;
-    if let Some(user) = command.user.as_ref().filter(|user| !["root", "0"].contains(&user.as_str()))
-    {
-        return Err(format!("there is no user `{user}`"));
-    }
-    if let Some(cwd) = command.cwd.as_ref().filter(|cwd| !cwd.starts_with('/')) {
-        return Err(format!("there is no folder `{cwd}`"));
-    }
+    let command = read_command(request).await?;
     sessions.begin(async move {
         match upgrade.await {
             Ok(stream) => exec::run(machine, command, TokioIo::new(stream)).await,
@@ -186,4 +183,40 @@ async fn start(
         .header(UPGRADE_HEADER, UPGRADE)
         .body(Full::default())
         .map_err(|error| error.to_string())
+}
+
+async fn read_command(request: Request<Incoming>) -> Result<ExecRequest, String> {
+    let body = Limited::new(request.into_body(), MAX_EXEC_BODY).collect().await;
+    let body = body.map_err(|error| format!("the body is not whole: {error}"))?.to_bytes();
+    let command: ExecRequest =
+        serde_json::from_slice(&body).map_err(|error| format!("the body is wrong: {error}"))?;
+    let known = ["root", "0", "root:root", "0:0"];
+    if let Some(user) = command.user.as_ref().filter(|user| !known.contains(&user.as_str())) {
+        return Err(format!("there is no user `{user}`"));
+    }
+    if let Some(cwd) = command.cwd.as_ref().filter(|cwd| !cwd.as_bytes().starts_with(b"/")) {
+        return Err(format!("there is no folder `{cwd}`"));
+    }
+    Ok(command)
+}
+
+/// Starts a command whose output is discarded; it ends with its machine.
+async fn detach(
+    machine: Arc<Machine>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, String> {
+    let command = read_command(request).await?;
+    if command.tty.is_some() || command.stdin {
+        return Err("a detached command has neither a terminal nor input".into());
+    }
+    let (mut client, agent) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move {
+        let end = machine.clone();
+        tokio::select! {
+            () = exec::run(machine, command, agent) => {}
+            () = end.off() => {}
+        }
+    });
+    tokio::spawn(async move { tokio::io::copy(&mut client, &mut tokio::io::sink()).await });
+    Ok(json(StatusCode::OK, &Detached::Running { pid: DETACHED_PID, log: None }))
 }

@@ -55,15 +55,7 @@ fn head(stream: &mut UnixStream) -> String {
 }
 
 fn request(argv: &[&str]) -> ExecRequest {
-    ExecRequest {
-        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-        env: Vec::new(),
-        cwd: None,
-        user: None,
-        tty: None,
-        term: None,
-        stdin: false,
-    }
+    ExecRequest { argv: argv.iter().map(|word| (*word).into()).collect(), ..ExecRequest::default() }
 }
 
 /// A command in a guest.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 
@@ -18,13 +19,11 @@ struct Client {
 
 fn request(script: &str) -> ExecRequest {
     ExecRequest {
-        argv: ["/bin/sh", "-c", script].map(String::from).to_vec(),
-        env: Vec::new(),
+        argv: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
         cwd: Some("/".into()),
         user: Some(rustix::process::geteuid().as_raw().to_string()),
-        tty: None,
-        term: None,
         stdin: true,
+        ..ExecRequest::default()
     }
 }
 
@@ -172,7 +171,7 @@ fn a_command_does_not_inherit_what_the_agent_blocks() {
     // This thread's mask only, and every test has a thread of its own.
     crate::sys::signal::SignalSet::block(&[libc::SIGTERM]).unwrap();
     let mut asked = request("");
-    asked.argv = ["sleep", "20"].map(String::from).to_vec();
+    asked.argv = ["sleep", "20"].map(Into::into).to_vec();
     let mut client = Client::start(&asked);
     client.send(&Frame::Signal(libc::SIGTERM as u8));
     assert_eq!(client.finish().2, ExitStatus::Signaled { signal: 15 });
@@ -278,4 +277,36 @@ fn commands_that_cannot_run() {
         (&ours).read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, Frame::Exit(status).to_bytes());
     }
+}
+
+#[test]
+fn arguments_and_environment_may_be_any_bytes() {
+    let mut asked = request("printf '%s|%s' \"$1\" \"$V\"; cd \"$2\" && pwd");
+    let folder = tempfile::tempdir().unwrap();
+    let odd = [folder.path().as_os_str().as_encoded_bytes(), b"/caf\xe9"].concat();
+    std::fs::create_dir(std::path::Path::new(std::ffi::OsStr::from_bytes(&odd))).unwrap();
+    asked.argv.extend([b"sh".to_vec(), b"a\xff\x01".to_vec(), odd.clone()].map(Into::into));
+    asked.env.push((b"V".to_vec().into(), b"v\xfe".to_vec().into()));
+    asked.cwd = Some(odd.clone().into());
+    let mut client = Client::start(&asked);
+    let mut out = Vec::new();
+    while let Frame::Stdout(data) = client.next() {
+        out.extend(data);
+    }
+    assert_eq!(out, [b"a\xff\x01|v\xfe", odd.as_slice(), b"\n"].concat());
+}
+
+#[test]
+fn what_execve_takes_arrives() {
+    let mut asked = request("echo $#");
+    asked.argv.push("sh".into());
+    asked.argv.extend(std::iter::repeat_n("a".repeat(120_000).into(), 10));
+    assert_eq!(Client::start(&asked).finish().0, "10\n");
+    // One argument over MAX_ARG_STRLEN of execve(2).
+    asked.argv.push("a".repeat(131_072).into());
+    let Started::Failed(status) = exec::start(&asked, &BTreeMap::new()).unwrap() else {
+        panic!("execve took too long an argument");
+    };
+    assert_eq!(status.shell_code(), 126);
+    assert!(format!("{status:?}").contains("too long"), "{status:?}");
 }

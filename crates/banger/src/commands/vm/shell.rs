@@ -1,5 +1,7 @@
 //! `banger vm shell`.
 
+use std::ffi::OsString;
+
 use banger_api::operation::VmTag;
 use banger_api::vm::{AgentHealth, VmState};
 use banger_client::{Client, ExecRequest};
@@ -7,7 +9,7 @@ use banger_client::{Client, ExecRequest};
 use crate::commands::exec;
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
-use crate::values;
+use crate::values::{self, Variable};
 
 /// Open a shell in a running VM; its exit code is ours.
 ///
@@ -20,12 +22,12 @@ pub struct Args {
     pub vm: String,
     /// Folder to begin in [default: the user's home]
     #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
+    pub workdir: Option<OsString>,
     /// Set an environment variable; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable)]
-    pub env: Vec<(String, String)>,
-    /// User to be, by name or number [default: root]
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable())]
+    pub env: Vec<Variable>,
+    /// User to be, each a name or a number [default: root]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
 }
 
@@ -35,13 +37,11 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         return Err(usage("a shell cannot be shown as JSON").into());
     }
     let request = ExecRequest {
-        argv: Vec::new(),
-        env: args.env,
-        cwd: args.workdir,
+        env: values::environment(args.env),
+        cwd: args.workdir.map(Into::into),
         user: args.user,
-        tty: None,
-        term: None,
         stdin: true,
+        ..ExecRequest::default()
     };
     let request = exec::with_terminal(context, request, true)?;
     let client = context.client().await?;
