@@ -71,7 +71,12 @@ impl Launcher {
 
     /// Starts the daemon and waits until it serves.
     pub(crate) async fn start(&self, paths: &Paths) -> Result<Started, ApiError> {
-        let log = open_log(paths)?;
+        let log = match open_log(paths) {
+            Ok(log) => Stdio::from(log),
+            // What runs is to be stopped and deleted on a full disk too.
+            Err(error) if error.code == ErrorCode::NoSpace => Stdio::null(),
+            Err(error) => return Err(error),
+        };
         let mut command = Command::new(&self.program);
         if self.host == Host::Simulated {
             command.arg("--sim");

@@ -34,6 +34,11 @@ impl Place {
         self.error(code).caused_by(&std::io::Error::from(error))
     }
 
+    /// An error of the standard library.
+    pub fn error_of(&self, error: &std::io::Error) -> ApiError {
+        self.error(ErrorCode::Internal).caused_by(error)
+    }
+
     fn error(&self, code: ErrorCode) -> ApiError {
         let path = &self.0;
         let (what, hint) = match code {

@@ -6,6 +6,7 @@
 mod error;
 mod open;
 mod read;
+mod reserve;
 mod schema;
 mod sys;
 mod thread;

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use banger_api::ApiError;
+use banger_api::{ApiError, ErrorCode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::Place;
+use crate::reserve::{CHUNK_BYTES, Reserve};
 use crate::schema::{self, Found, SCHEMA_VERSION};
 use crate::sys;
 use crate::thread::Memory;
@@ -33,17 +34,39 @@ pub fn file(path: &Path) -> Result<Memory, ApiError> {
     let folder = folder_of(path).map_err(|error| place.explain_os(error))?;
     let name = path.file_name().unwrap_or(OsStr::new(schema::FILE_NAME));
     make_private(&folder, name).map_err(|error| place.explain_os(error))?;
+    let again = folder.try_clone().map_err(|error| place.error_of(&error))?;
+    let mut reserve = Reserve::new(again, name);
+    let first = connect(path, &place, &folder, name);
+    let db = match first {
+        // SQLite extends `-shm` when it opens the database.
+        Err(error) if error.code == ErrorCode::NoSpace && reserve.release() => {
+            connect(path, &place, &folder, name)?
+        }
+        other => other?,
+    };
+    reserve.fill();
+    Ok(Memory::new(db, place, Some((folder, reserve))))
+}
+
+fn connect(
+    path: &Path,
+    place: &Place,
+    folder: &OwnedFd,
+    name: &OsStr,
+) -> Result<Connection, ApiError> {
     // Threads share nothing here: the connection never leaves its thread again.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let (db, held) = if path.as_os_str().len() <= LONGEST_PLAIN_PATH {
-        (Connection::open_with_flags(path, flags), None)
+    let db = if path.as_os_str().len() <= LONGEST_PLAIN_PATH {
+        Connection::open_with_flags(path, flags)
     } else {
         let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
         let vfs = sys::literal_paths().map_err(|error| place.explain(&error))?;
-        (Connection::open_with_flags_and_vfs(short, flags, vfs), Some(folder))
+        Connection::open_with_flags_and_vfs(short, flags, vfs)
     };
-    let db = db.map_err(|error| place.explain(&error))?;
-    prepare(db, place, held)
+    let mut db = db.map_err(|error| place.explain(&error))?;
+    sys::grow_by(&db, CHUNK_BYTES).map_err(|error| place.explain(&error))?;
+    prepare(&mut db, place)?;
+    Ok(db)
 }
 
 /// Opens a database without a file.
@@ -52,8 +75,9 @@ pub fn file(path: &Path) -> Result<Memory, ApiError> {
 /// SQLite's.
 pub fn in_memory() -> Result<Memory, ApiError> {
     let place = Place(":memory:".into());
-    let db = Connection::open_in_memory().map_err(|error| place.explain(&error))?;
-    prepare(db, place, None)
+    let mut db = Connection::open_in_memory().map_err(|error| place.explain(&error))?;
+    prepare(&mut db, &place)?;
+    Ok(Memory::new(db, place, None))
 }
 
 fn folder_of(path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -72,16 +96,14 @@ fn make_private(folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     if others.is_empty() { Ok(()) } else { rustix::fs::fchmod(&file, ours) }
 }
 
-fn prepare(mut db: Connection, place: Place, folder: Option<OwnedFd>) -> Result<Memory, ApiError> {
-    let found = configure(&db).and_then(|()| schema::examine(&db));
+fn prepare(db: &mut Connection, place: &Place) -> Result<(), ApiError> {
+    let found = configure(db).and_then(|()| schema::examine(db));
     match found.map_err(|error| place.explain(&error))? {
         Found::Usable => {}
         Found::Newer(version) => return Err(place.newer(version, SCHEMA_VERSION)),
         Found::Foreign => return Err(place.foreign()),
     }
-    let ready = begin(&mut db);
-    ready.map_err(|error| place.explain(&error))?;
-    Ok(Memory::new(db, place, folder))
+    begin(db).map_err(|error| place.explain(&error))
 }
 
 /// What concerns this connection only; nothing is written.

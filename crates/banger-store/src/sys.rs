@@ -1,4 +1,5 @@
-//! A way for SQLite to open a database through a folder's descriptor: paths taken as they are.
+//! Two things that SQLite offers to C only: a file control for how the database grows, and a way to
+//! open a database through a folder's descriptor.
 //!
 //! SQLite allows 512 bytes for a path, links followed, so `/proc/self/fd/N/banger.db` becomes the
 //! long path again before it is opened. The VFS made here is the standard one
@@ -9,9 +10,25 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
-use rusqlite::ffi;
+use rusqlite::{Connection, ffi};
 
 const NAME: &CStr = c"banger-literal-paths";
+
+/// Makes the database grow by `chunk_bytes` at a time (`SQLITE_FCNTL_CHUNK_SIZE`,
+/// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>).
+///
+/// # Errors
+/// SQLite's.
+pub fn grow_by(db: &Connection, mut chunk_bytes: c_int) -> rusqlite::Result<()> {
+    let chunk = (&raw mut chunk_bytes).cast();
+    let control = ffi::SQLITE_FCNTL_CHUNK_SIZE;
+    // SAFETY: the connection is open for as long as it is borrowed, and the control reads one `int`.
+    let code = unsafe { ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), control, chunk) };
+    match code {
+        ffi::SQLITE_OK => Ok(()),
+        code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+    }
+}
 
 /// Name of the VFS, registered on first use.
 ///

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::KEPT_OPERATIONS;
 use crate::error::Place;
+use crate::reserve::Reserve;
 
 type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
@@ -47,18 +48,21 @@ pub struct Memory {
     pub(crate) untouchable: BTreeSet<String>,
     /// Operations added since old ones were last forgotten.
     pub(crate) added: u32,
-    /// Keeps the descriptor open that the path of `db` goes through, where it does.
+    /// Space set aside beside the file; none for a database in memory.
+    pub(crate) reserve: Option<Reserve>,
+    /// Keeps the descriptor open that the path of `db` may go through.
     _folder: Option<OwnedFd>,
 }
 
 impl Memory {
     /// Over a connection whose tables are up to date and that syncs at every commit.
-    pub fn new(db: Connection, place: Place, folder: Option<OwnedFd>) -> Self {
+    pub fn new(db: Connection, place: Place, file: Option<(OwnedFd, Reserve)>) -> Self {
         let synchronous = Synchronous::Full;
         let untouchable = BTreeSet::new();
         // As if there were many: whatever an earlier daemon left is looked at.
         let added = KEPT_OPERATIONS;
-        Self { db, place, synchronous, untouchable, added, _folder: folder }
+        let (_folder, reserve) = file.unzip();
+        Self { db, place, synchronous, untouchable, added, reserve, _folder }
     }
 
     /// Serves until nobody can ask any more.

@@ -9,6 +9,7 @@ use rusqlite::{Transaction, TransactionBehavior, params};
 use crate::KEPT_OPERATIONS;
 use crate::error::{Place, is_duplicate};
 use crate::read::{op_state_text, word};
+use crate::reserve::Reserve;
 use crate::thread::{Memory, Synchronous};
 
 const PUT_VM: &str = "INSERT INTO vms (id, name, state, generation, record) \
@@ -25,8 +26,26 @@ const FORGET_OLD: &str = "DELETE FROM operations WHERE state <> 'running' AND nu
     (SELECT number FROM operations ORDER BY number DESC LIMIT 1 OFFSET ?1)";
 
 impl Memory {
-    /// Makes all changes, or none.
+    /// Makes all changes, or none. On a full disk the reserve is released and used.
     pub fn commit(&mut self, writes: &[Write], durability: Durability) -> Result<(), ApiError> {
+        let full = |error: &ApiError| error.code == ErrorCode::NoSpace;
+        let done = match self.try_commit(writes, durability) {
+            Err(error) if full(&error) && self.reserve.as_mut().is_some_and(Reserve::release) => {
+                self.try_commit(writes, durability)
+            }
+            other => other,
+        };
+        if let (Ok(()), Some(reserve)) = (&done, &mut self.reserve) {
+            reserve.fill();
+        }
+        done
+    }
+
+    fn try_commit(
+        &mut self,
+        writes: &[Write],
+        durability: Durability,
+    ) -> Result<(), ApiError> {
         if writes.is_empty() {
             return Ok(());
         }

@@ -43,7 +43,7 @@ async fn paths_of_any_length_and_kind_work() {
         std::fs::create_dir_all(&folder).unwrap();
         remember_one(&folder.join(FILE_NAME)).await;
         let left = std::fs::read_dir(&folder).unwrap().count();
-        assert_eq!(left, 1, "closed, a database is one file (folder of {length} characters)");
+        assert_eq!(left, 2, "closed, a database is one file and its reserve ({length} characters)");
     }
     let top = tempfile::tempdir().unwrap();
     let odd = top.path().join("it's 100% ? #odd;\n");

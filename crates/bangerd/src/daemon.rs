@@ -29,6 +29,7 @@ use crate::serve;
 use crate::session;
 use crate::sim;
 use crate::socket::Socket;
+use crate::stdio;
 use crate::stopping::{self, Signals, Stopping};
 
 /// Version of the daemon.
@@ -118,7 +119,7 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
     let capacity = drivers.host.capacity();
     let defaults = setup.config.vm_defaults(capacity.cpus, capacity.memory_bytes);
     let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;
-    let Setup { paths, config, mut locks, .. } = setup;
+    let Setup { paths, config, locks, .. } = setup;
     let stopping = Stopping::default();
     let api_socket = Socket::bind(&paths.socket())?;
     let session_socket = Socket::bind(&paths.session_socket())?;
@@ -154,8 +155,8 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
         () = stopping.asked() => {}
     }
     tracing::info!("stopping");
-    for lock in &mut locks {
-        if let Err(error) = lock.say_stopping() {
+    for lock in &locks {
+        if let Err(error) = lock.mark_stopping() {
             tracing::warn!(error = %error, "the next daemon will not wait for this one");
         }
     }
@@ -183,13 +184,14 @@ async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
 fn report(error: &ApiError) {
     tracing::error!(error = %error, causes = ?error.causes, "the daemon did not start");
     let json = serde_json::to_string(error).unwrap_or_default();
-    eprintln!("error: {}", error.message);
+    let mut text = format!("error: {}\n", error.message);
     for cause in &error.causes {
-        eprintln!("  because: {cause}");
+        text.push_str(&format!("  because: {cause}\n"));
     }
     if let Some(hint) = &error.hint {
-        eprintln!("hint: {hint}");
+        text.push_str(&format!("hint: {hint}\n"));
     }
+    stdio::error(&text);
     say(&format!("error {json}"));
 }
 

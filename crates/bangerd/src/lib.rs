@@ -3,6 +3,8 @@
 //! It decides nothing about VMs: that is the engine's. Read [`daemon`] first: it is the way from an
 //! empty process to one that serves, and back.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api;
 pub mod config;
 pub mod crash;
@@ -20,4 +22,5 @@ pub mod session;
 pub mod sim;
 pub mod sim_agent;
 pub mod socket;
+pub mod stdio;
 pub mod stopping;

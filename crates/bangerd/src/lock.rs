@@ -1,11 +1,11 @@
-//! One daemon per state folder: a lock on a file that says who holds it.
+//! One daemon per state folder: a lock (flock(2)) on a file that holds the daemon's process id.
 //!
-//! The kernel lets go of the lock (flock(2)) when its holder ends, however it ends, so a lock is
-//! never stale. The run folder has one of its own: two state folders must not share sockets.
+//! The kernel releases the lock when the process ends, so a lock is never stale. The run folder has
+//! a lock of its own: two state folders must not share sockets. The text is only for messages: a
+//! disk without room for it does not keep the daemon from starting.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::failure::io_failure;
 
 /// Name of the lock file in its folder.
 pub const FILE: &str = "bangerd.lock";
-/// How long a daemon that is on its way out is waited for: a little more than it may take.
+/// How long to wait for a daemon that is about to end: a little more than that may take.
 const STOPPING_GRACE: Duration = Duration::from_secs(40);
-/// Longest text that is read from a lock file.
-const MAX_TEXT: u64 = 64;
-/// Behind the pid in the file of a daemon that is on its way out.
+/// Length of the text in a lock file, in bytes, padded with spaces.
+const TEXT_BYTES: usize = 64;
+/// Follows the process id in the file of a daemon that is about to end.
 const STOPPING: &str = "stopping";
 
-/// A held lock; let go when dropped.
+/// A held lock; released when dropped.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -40,7 +40,7 @@ impl Lock {
     /// written.
     pub fn take(folder: &Path) -> Result<Self, ApiError> {
         let path = folder.join(FILE);
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -50,7 +50,7 @@ impl Lock {
             .map_err(|error| io_failure("open the lock file", &path, &error))?;
         let mut taken = try_lock(&file);
         if taken == Err(Errno::WOULDBLOCK) {
-            let holder = read_holder(&mut file);
+            let holder = read_holder(&file);
             if !holder.ends_with(STOPPING) {
                 return Err(held(folder, &holder));
             }
@@ -58,28 +58,29 @@ impl Lock {
         }
         match taken {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(held(folder, &read_holder(&mut file))),
+            Err(Errno::WOULDBLOCK) => return Err(held(folder, &read_holder(&file))),
             Err(error) => return Err(io_failure("lock", &path, &error.into())),
         }
-        let mut lock = Self { file, path };
-        lock.say(&std::process::id().to_string())?;
+        let lock = Self { file, path };
+        if let Err(error) = lock.write(&std::process::id().to_string()) {
+            tracing::warn!(error = %error, "the lock file does not name this process");
+        }
         Ok(lock)
     }
 
-    /// Lets those who want the lock know that waiting is worth it.
+    /// Records that this daemon is about to end, so that the next one waits for the lock.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn say_stopping(&mut self) -> Result<(), ApiError> {
-        self.say(&format!("{} {STOPPING}", std::process::id()))
+    pub fn mark_stopping(&self) -> Result<(), ApiError> {
+        self.write(&format!("{} {STOPPING}", std::process::id()))
     }
 
-    fn say(&mut self, text: &str) -> Result<(), ApiError> {
-        let file = &mut self.file;
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| file.write_all(text.as_bytes()));
+    /// Overwrites the text in place, always with the same length: the file keeps its one block,
+    /// which a file truncated first might not get back on a full disk.
+    fn write(&self, text: &str) -> Result<(), ApiError> {
+        let line = format!("{text:<width$}\n", width = TEXT_BYTES - 1);
+        let written = self.file.write_all_at(line.as_bytes(), 0);
         written.map_err(|error| io_failure("write", &self.path, &error))
     }
 }
@@ -88,26 +89,27 @@ fn try_lock(file: &File) -> Result<(), Errno> {
     flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
-/// Waits, bounded, for a daemon that said it was stopping.
+/// Waits at most [`STOPPING_GRACE`] for a daemon that is about to end.
 fn wait_for(file: &File, path: &Path) -> Result<Result<(), Errno>, ApiError> {
     let waiting = file.try_clone().map_err(|error| io_failure("lock", path, &error))?;
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        // Both descriptors share one lock, so what this thread gets is ours. Nobody may listen.
+        // Both descriptors share one lock. The receiver may have given up.
         let _ = sender.send(flock(&waiting, FlockOperation::LockExclusive));
     });
     Ok(receiver.recv_timeout(STOPPING_GRACE).unwrap_or(Err(Errno::WOULDBLOCK)))
 }
 
-fn read_holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let read = file.seek(SeekFrom::Start(0)).and_then(|_| {
-        // A lock file that cannot be read only makes the message poorer.
-        file.take(MAX_TEXT).read_to_string(&mut text)
-    });
-    match read {
-        Ok(_) if text.starts_with(|first: char| first.is_ascii_digit()) => text,
-        _ => String::from("unknown"),
+/// Process id of the holder, and [`STOPPING`] behind it; `unknown` where the file has no text.
+fn read_holder(file: &File) -> String {
+    let mut bytes = [0; TEXT_BYTES];
+    let length = file.read_at(&mut bytes, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+    let text = text.trim();
+    if text.starts_with(|first: char| first.is_ascii_digit()) {
+        text.to_owned()
+    } else {
+        "unknown".into()
     }
 }
 
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_hears_who_was_first_and_the_third_gets_it() {
+    fn a_held_lock_names_its_process_and_a_released_one_is_free() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(folder.path()).unwrap();
         let refused = Lock::take(folder.path()).unwrap_err();
@@ -135,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_stopping_is_waited_for() {
+    fn a_stopping_daemon_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let mut first = Lock::take(folder.path()).unwrap();
-        first.say_stopping().unwrap();
+        let first = Lock::take(folder.path()).unwrap();
+        first.mark_stopping().unwrap();
         let path = folder.path().to_owned();
         let second = std::thread::spawn(move || Lock::take(&path));
         drop(first);

@@ -1,7 +1,7 @@
 //! The daemon's log: JSON lines in a file that is rotated by size, at the start and while running.
 //!
-//! Whoever starts the daemon redirects its standard error into the same file, so that a panic is
-//! not lost; a rotation takes standard error along.
+//! The client that starts the daemon redirects its standard error into the same file, so that a
+//! panic is not lost; a rotation redirects it again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -20,27 +20,37 @@ pub const MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// Old logs that are kept: `bangerd.log.1` is the newest.
 pub const KEEP: u32 = 3;
 
-/// A log file that puts itself aside when it has grown.
+/// A log file that is rotated when it has grown.
 #[derive(Debug)]
 pub struct Rotating {
     path: PathBuf,
     limit: u64,
-    file: File,
+    /// None while the file cannot be made: the disk is full.
+    file: Option<File>,
     size: u64,
+    /// The last line was cut off: the disk was full.
+    cut: bool,
 }
 
 impl Rotating {
-    /// Opens the log for appending, after a rotation where it is too large already.
+    /// Opens the log for appending, after a rotation where it is too large already. A disk that is
+    /// full costs lines, not the daemon.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// It cannot be opened for another reason than a full disk.
     pub fn open(path: &Path, limit: u64) -> Result<Self, ApiError> {
-        let failed = |error: io::Error| io_failure("open the log", path, &error);
-        let file = append(path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        let mut log = Self { path: path.into(), limit, file, size };
+        let mut log = Self { path: path.into(), limit, file: None, size: 0, cut: false };
+        match append(path) {
+            Ok(file) => {
+                log.size = file.metadata().map_or(0, |file| file.len());
+                log.file = Some(file);
+            }
+            Err(error) if is_full(&error) => {}
+            Err(error) => return Err(io_failure("open the log", path, &error)),
+        }
         if log.size >= limit {
-            log.rotate().map_err(failed)?;
+            // A log that cannot be rotated grows on: that is better than no log.
+            let _ = log.rotate();
         }
         Ok(log)
     }
@@ -51,12 +61,34 @@ impl Rotating {
         }
         rename_if_there(&self.path, &self.aside(1))?;
         let new = append(&self.path)?;
-        if is_stderr(&self.file) {
+        if self.file.as_ref().is_some_and(is_stderr) {
             rustix::stdio::dup2_stderr(&new)?;
         }
-        self.file = new;
+        self.file = Some(new);
         self.size = 0;
+        self.cut = false;
         Ok(())
+    }
+
+    /// Appends one line with one write(2), so that lines of panics do not end up inside; a line
+    /// that finds no room is lost.
+    fn append_line(&mut self, line: &[u8]) {
+        if self.size >= self.limit {
+            let _ = self.rotate();
+        }
+        if self.file.is_none() {
+            self.file = append(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return };
+        let whole = if self.cut { [b"\n", line].concat() } else { line.to_vec() };
+        match file.write(&whole) {
+            Ok(written) => {
+                self.size += written as u64;
+                // Nothing was written: the file ends as it did before.
+                self.cut = if written == 0 { self.cut } else { written < whole.len() };
+            }
+            Err(_) => {}
+        }
     }
 
     fn aside(&self, number: u32) -> PathBuf {
@@ -64,6 +96,10 @@ impl Rotating {
         name.push(format!(".{number}"));
         PathBuf::from(name)
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -86,30 +122,15 @@ fn is_stderr(file: &File) -> bool {
     (stderr.st_dev, stderr.st_ino) == (file.dev(), file.ino())
 }
 
-impl Write for Rotating {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.size >= self.limit {
-            // A log that cannot be put aside grows on: that is better than no log.
-            let _ = self.rotate();
-        }
-        // One write(2) a line with O_APPEND, so that lines of panics do not end up inside.
-        self.file.write_all(line)?;
-        self.size += line.len() as u64;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Hands the log to whoever has a line.
+/// The log, shared by all threads.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Rotating>>);
 
+/// Never fails: whoever logs cannot do anything about it.
 impl Write for Shared {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).append_line(line);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -135,6 +156,8 @@ pub fn install(log: Rotating, level: LevelFilter) {
         .with_span_list(false)
         .with_max_level(level)
         .with_writer(writer)
+        // It would print them with `eprintln!`, to the same disk.
+        .log_internal_errors(false)
         .finish();
     // Only a second call in one process fails, and then the first log goes on.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -150,13 +173,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_costs_lines_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bangerd.log");
+        let mut log = Rotating::open(&path, 1000).unwrap();
+        // full(4): every write fails with ENOSPC.
+        log.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        log.append_line(b"lost\n");
+        log.file = None;
+        log.cut = true;
+        log.append_line(b"kept\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "\nkept\n", "after a line cut off");
+        assert!(!log.cut);
+    }
+
+    #[test]
     fn a_log_is_put_aside_and_old_ones_go() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bangerd.log");
         for start in 0..3 {
             let mut log = Rotating::open(&path, 20).unwrap();
             for line in 0..4 {
-                log.write_all(format!("{start}.{line} 0123456\n").as_bytes()).unwrap();
+                log.append_line(format!("{start}.{line} 0123456\n").as_bytes());
             }
         }
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();

@@ -1,9 +1,12 @@
 //! `bangerd`: parses its arguments and runs the daemon.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use bangerd::api::Host;
 use bangerd::daemon::{self, BUILD_ID, VERSION};
+use bangerd::stdio;
 
 const HELP: &str = "\
 The daemon of banger: keeps microVMs on this host. The CLI starts it by itself.
@@ -25,16 +28,17 @@ fn main() -> ExitCode {
         match argument.to_str() {
             Some("--sim") => host = Host::Simulated,
             Some("--version" | "-V") => {
-                println!("bangerd {VERSION} ({BUILD_ID})");
+                stdio::output(&format!("bangerd {VERSION} ({BUILD_ID})\n"));
                 return ExitCode::SUCCESS;
             }
             Some("--help" | "-h") => {
-                print!("{HELP}");
+                stdio::output(HELP);
                 return ExitCode::SUCCESS;
             }
             _ => {
-                eprintln!("error: unknown argument `{}`", argument.display());
-                eprintln!("hint: `bangerd --help` shows the ones there are");
+                let argument = argument.display();
+                stdio::error(&format!("error: unknown argument `{argument}`\n"));
+                stdio::error("hint: `bangerd --help` lists the arguments\n");
                 return ExitCode::from(banger_api::exit::USAGE);
             }
         }
