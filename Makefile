@@ -23,5 +23,5 @@ verify:
 bench:
 	scripts/setup.sh run
 	$(MAKE) --no-print-directory build
-	cargo build --release --package banger-testkit
+	cargo build --release --package banger-testkit --package bangerd-sim
 	cargo xtask bench --json

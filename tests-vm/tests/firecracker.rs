@@ -14,7 +14,7 @@ use std::process::Command;
 use banger_host::vmm::firecracker::api::{Client, Failure};
 use banger_host::vmm::firecracker::words::Action;
 use banger_root::disks::{loop_detach, snapshot};
-use banger_testkit::{Home, Options, fake_firecracker, kill, wait_gone};
+use banger_testkit::{Home, Options, fake_firecracker, kill, program, wait_gone};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests_vm::crash::{After, Depth, through_all_points};
@@ -104,6 +104,7 @@ impl World {
             jailer.display()
         );
         let env = [
+            ("BANGERD", program("bangerd-test").display().to_string()),
             ("BANGER_ASSUME_KVM", "1".to_owned()),
             ("BANGER_ROOT_DIR", root.path().display().to_string()),
         ];

@@ -67,7 +67,10 @@ pub fn within(bench: &Bench, runs: usize) -> anyhow::Result<()> {
     );
     fs::write(home.join("config/config.toml"), config)?;
     let root = folder.0.join("root").display().to_string();
-    let bench = bench.clone().with_env(&[("BANGER_ASSUME_KVM", "1"), ("BANGER_ROOT_DIR", &root)]);
+    let daemon = bench.programs.join("bangerd-test").display().to_string();
+    let env =
+        [("BANGERD", daemon.as_str()), ("BANGER_ASSUME_KVM", "1"), ("BANGER_ROOT_DIR", &root)];
+    let bench = bench.clone().with_env(&env);
     let figures = both(&bench, &home, runs);
     for vm in ["host", "other"] {
         let _ = bench.banger(&home, &["vm", "delete", "-f", vm]);

@@ -50,6 +50,10 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-sys",
         ],
     ),
+    (
+        "bangerd-sim",
+        &["banger-agent-proto", "banger-api", "banger-engine", "banger-host", "bangerd"],
+    ),
     ("banger-testkit", &["banger-agent-proto", "banger-api", "banger-client", "banger-sys"]),
     (
         "tests-vm",

@@ -89,7 +89,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
 
-    use crate::launch::{Host, Launcher};
+    use crate::launch::Launcher;
 
     /// The next holder that comes to a socket.
     async fn holder(listener: &UnixListener, answer: &str) -> BufReader<UnixStream> {
@@ -117,8 +117,7 @@ mod tests {
         let paths = Paths::resolve(env, 1).unwrap();
         std::fs::create_dir_all(&paths.run).unwrap();
         let socket = paths.session_socket();
-        let launcher =
-            Launcher { program: "/nonexistent".into(), build_id: "x".into(), host: Host::Real };
+        let launcher = Launcher { program: "/nonexistent".into(), build_id: "x".into() };
         let client = Client::new(paths, launcher);
         let vm: VmId = "aaaa00000001".parse().unwrap();
         let held = "{\"answer\":\"held\"}";

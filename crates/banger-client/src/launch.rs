@@ -20,15 +20,6 @@ use tokio::process::{Child, Command};
 /// Longest wait for a daemon to say that it is ready: it looks after all its VMs first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Which host a daemon that is started works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Host {
-    /// This one.
-    Real,
-    /// One that is simulated within the daemon.
-    Simulated,
-}
-
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub struct Launcher {
@@ -36,8 +27,6 @@ pub struct Launcher {
     pub program: PathBuf,
     /// Build that our side belongs to.
     pub build_id: String,
-    /// Host to work on.
-    pub host: Host,
 }
 
 /// What came of a start.
@@ -49,8 +38,7 @@ pub(crate) enum Started {
 }
 
 impl Launcher {
-    /// The daemon beside this program, or the one that `BANGERD` names; on the simulated host where
-    /// `BANGER_SIM` is `1`.
+    /// The daemon beside this program, or the one that `BANGERD` names.
     ///
     /// # Errors
     /// This program's own path is unknown.
@@ -64,9 +52,7 @@ impl Launcher {
                 })?
                 .with_file_name("bangerd"),
         };
-        let simulated = std::env::var_os("BANGER_SIM").is_some_and(|value| value == "1");
-        let host = if simulated { Host::Simulated } else { Host::Real };
-        Ok(Self { program, build_id: build_id.to_owned(), host })
+        Ok(Self { program, build_id: build_id.to_owned() })
     }
 
     /// Starts the daemon and waits until it serves.
@@ -78,9 +64,6 @@ impl Launcher {
             Err(error) => return Err(error),
         };
         let mut command = Command::new(&self.program);
-        if self.host == Host::Simulated {
-            command.arg("--sim");
-        }
         // The working folder must not keep a file system of the user's busy.
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         crate::sys::in_new_session(&mut command);

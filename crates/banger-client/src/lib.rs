@@ -26,4 +26,4 @@ pub use daemon::Presence;
 pub use events::Follow;
 pub use exec::{Control, Exec, ExecInput, ExecOutput, Output};
 pub use hold::Hold;
-pub use launch::{Host, Launcher};
+pub use launch::Launcher;

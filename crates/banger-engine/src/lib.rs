@@ -3,7 +3,7 @@
 //! The engine knows what a VM is and what may happen to it. What it wants done to the host it asks
 //! of the drivers (traits in [`drivers`]); what it must remember it gives to the [`store::Store`].
 //! [`sim`] implements the drivers in memory, so that everything above the host is tested, and run
-//! (`bangerd --sim`), without one.
+//! (`bangerd-sim`), without one.
 //!
 //! Read in this order: [`state`] (the diagram), [`queue`] (what may be asked when), [`lists`] (what
 //! a create and a start consist of), [`runner`] (how a list is carried out and undone),

@@ -71,7 +71,12 @@ impl Reserve {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let wal = openat(&self.folder, &self.wal, flags, Mode::empty())?;
         let keep = |bytes| supported(fallocate(&wal, FallocateFlags::KEEP_SIZE, 0, bytes));
-        keep(WAL_BYTES).inspect_err(|_| drop(keep(LEAST_WAL_BYTES)))
+        let all = keep(WAL_BYTES);
+        if all.is_err() {
+            // As much as there is; the failure is tried again all the same.
+            let _ = keep(LEAST_WAL_BYTES);
+        }
+        all
     }
 
     fn make_file(&self) -> Result<(), Errno> {
@@ -106,7 +111,8 @@ mod tests {
     #[test]
     fn space_is_set_aside_released_and_set_aside_again() {
         let folder = tempfile::tempdir().unwrap();
-        let (wal, file) = (folder.path().join("banger.db-wal"), folder.path().join("banger.reserve"));
+        let (wal, file) =
+            (folder.path().join("banger.db-wal"), folder.path().join("banger.reserve"));
         std::fs::write(&wal, "x").unwrap();
         let mut reserve = reserve(folder.path());
         reserve.fill();

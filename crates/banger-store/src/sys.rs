@@ -22,7 +22,7 @@ const NAME: &CStr = c"banger-literal-paths";
 pub fn grow_by(db: &Connection, mut chunk_bytes: c_int) -> rusqlite::Result<()> {
     let chunk = (&raw mut chunk_bytes).cast();
     let control = ffi::SQLITE_FCNTL_CHUNK_SIZE;
-    // SAFETY: the connection is open for as long as it is borrowed, and the control reads one `int`.
+    // SAFETY: the connection is open while it is borrowed, and the control reads one `int`.
     let code = unsafe { ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), control, chunk) };
     match code {
         ffi::SQLITE_OK => Ok(()),

@@ -41,11 +41,7 @@ impl Memory {
         done
     }
 
-    fn try_commit(
-        &mut self,
-        writes: &[Write],
-        durability: Durability,
-    ) -> Result<(), ApiError> {
+    fn try_commit(&mut self, writes: &[Write], durability: Durability) -> Result<(), ApiError> {
         if writes.is_empty() {
             return Ok(());
         }

@@ -248,8 +248,8 @@ impl Home {
     /// The CLI starts the next daemon without the crash point, so recovery follows the abort.
     pub fn start_daemon_that_aborts_at(&self, point: &str) -> Child {
         let mut child = must(
-            "bangerd",
-            Command::new(program("bangerd"))
+            "bangerd-test",
+            Command::new(program("bangerd-test"))
                 .env("BANGER_HOME", &self.path)
                 .env_remove("BANGER_STATE_DIR")
                 .env("BANGER_DNS_PORT", ANY_PORT)

@@ -13,21 +13,18 @@ use std::time::{Duration, Instant};
 use banger_api::paths::Paths;
 use banger_api::{ApiError, ErrorCode, exit};
 use banger_engine::Engine;
-use banger_engine::drivers::{CrashPoints, Drivers};
+use banger_engine::drivers::Drivers;
 use banger_engine::store::Store;
 
-use crate::api::{self, Api, Host};
+use crate::api::{self, Api};
 use crate::config::{self, Config};
-use crate::crash;
 use crate::dns::Dns;
 use crate::folders;
 use crate::keeper::{self, Names};
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
-use crate::real;
 use crate::serve;
 use crate::session;
-use crate::sim;
 use crate::socket::Socket;
 use crate::stdio;
 use crate::stopping::{self, Signals, Stopping};
@@ -42,6 +39,23 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// How long the shared network may take to be let go of.
 const KEEPER_WAIT: Duration = Duration::from_secs(10);
 
+/// Which host a daemon works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// This host.
+    Real,
+    /// A host in memory.
+    Simulated,
+}
+
+/// A program that is a daemon.
+pub struct Program {
+    /// Shown by `banger daemon status`.
+    pub host: Host,
+    /// Opens the drivers of the host; the number is the port of the daemon's resolver.
+    pub open: fn(&Paths, &Config, Arc<AtomicU16>) -> Result<Drivers, ApiError>,
+}
+
 /// Locks of a daemon: one daemon a state folder, one a run folder.
 type Locks = [Lock; 2];
 
@@ -49,18 +63,17 @@ type Locks = [Lock; 2];
 struct Setup {
     paths: Paths,
     config: Config,
-    crash: CrashPoints,
     locks: Locks,
 }
 
 /// Runs the daemon to its end.
-pub fn main(host: Host) -> ExitCode {
+pub fn main(program: &Program) -> ExitCode {
     let ended = prepare().and_then(|setup| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| {
             ApiError::new(ErrorCode::Internal, "cannot start threads").caused_by(&error)
         })?;
-        let ended = runtime.block_on(run(setup, host));
+        let ended = runtime.block_on(run(setup, program));
         // What still runs was waited for long enough; the next daemon finishes it.
         runtime.shutdown_timeout(LAST_WAIT);
         ended
@@ -79,13 +92,12 @@ fn prepare() -> Result<Setup, ApiError> {
     let uid = rustix::process::geteuid().as_raw();
     let paths = Paths::resolve(|name| std::env::var_os(name), uid)?;
     let config = config::load(&paths.config_file(), |name| std::env::var_os(name))?;
-    let crash = crash::points(std::env::var(crash::VARIABLE).ok().as_deref())?;
     folders::make(&paths)?;
     let locks = [Lock::take(&paths.state)?, Lock::take(&paths.run)?];
     let log = Rotating::open(&paths.daemon_log(), log::MAX_BYTES)?;
     log::install(log, config.log_level.filter());
     raise_descriptor_limit();
-    Ok(Setup { paths, config, crash, locks })
+    Ok(Setup { paths, config, locks })
 }
 
 /// Each session and each VM takes descriptors; the usual soft limit of 1024 is for select(2).
@@ -102,20 +114,12 @@ fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {
     Ok(Arc::new(banger_store::Store::open(&paths.state.join(banger_store::FILE_NAME))?))
 }
 
-fn drivers(setup: &Setup, host: Host, dns_port: &Arc<AtomicU16>) -> Result<Drivers, ApiError> {
-    match host {
-        Host::Simulated => sim::open(&setup.paths.state, setup.crash.clone()),
-        Host::Real => {
-            real::open(&setup.paths, &setup.config, dns_port.clone(), setup.crash.clone())
-        }
-    }
-}
-
-async fn run(setup: Setup, host: Host) -> Result<(), ApiError> {
+async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
+    let host = program.host;
     tracing::info!(version = VERSION, build_id = BUILD_ID, ?host, "begin");
     let mut signals = Signals::take()?;
     let dns_port = Arc::new(AtomicU16::new(0));
-    let drivers = drivers(&setup, host, &dns_port)?;
+    let drivers = (program.open)(&setup.paths, &setup.config, dns_port.clone())?;
     let capacity = drivers.host.capacity();
     let defaults = setup.config.vm_defaults(capacity.cpus, capacity.memory_bytes);
     let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;

@@ -7,7 +7,6 @@
 
 pub mod api;
 pub mod config;
-pub mod crash;
 pub mod daemon;
 pub mod dns;
 pub mod doctor;
@@ -19,8 +18,6 @@ pub mod log;
 pub mod real;
 pub mod serve;
 pub mod session;
-pub mod sim;
-pub mod sim_agent;
 pub mod socket;
 pub mod stdio;
 pub mod stopping;

@@ -81,13 +81,10 @@ impl Rotating {
         }
         let Some(file) = &mut self.file else { return };
         let whole = if self.cut { [b"\n", line].concat() } else { line.to_vec() };
-        match file.write(&whole) {
-            Ok(written) => {
-                self.size += written as u64;
-                // Nothing was written: the file ends as it did before.
-                self.cut = if written == 0 { self.cut } else { written < whole.len() };
-            }
-            Err(_) => {}
+        if let Ok(written) = file.write(&whole) {
+            self.size += written as u64;
+            // Nothing was written: the file ends as it did before.
+            self.cut = if written == 0 { self.cut } else { written < whole.len() };
         }
     }
 

@@ -20,6 +20,22 @@ use crate::config::Config;
 /// Folders of the system's own programs, which an ordinary user's `PATH` may lack.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What tests change about this host; a shipped program takes the defaults.
+pub struct Options {
+    /// Called before and after every recorded step.
+    pub crash: CrashPoints,
+    /// How to find out whether KVM works.
+    pub kvm_look: KvmLook,
+    /// Holds root's folders `state` and `run`, where the daemon is root; the system's otherwise.
+    pub root_folder: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { crash: Arc::new(|_| ()), kvm_look: KvmLook::Probe, root_folder: None }
+    }
+}
+
 /// The drivers of this host.
 ///
 /// # Errors
@@ -28,7 +44,7 @@ pub fn open(
     paths: &Paths,
     config: &Config,
     dns_port: Arc<AtomicU16>,
-    crash: CrashPoints,
+    options: Options,
 ) -> Result<Drivers, ApiError> {
     let program = std::env::current_exe().map_err(|error| {
         ApiError::new(ErrorCode::Internal, "cannot tell where bangerd is").caused_by(&error)
@@ -37,7 +53,7 @@ pub fn open(
     let privilege = Privilege::ours();
     let path = std::env::var("PATH").unwrap_or_default();
     let search_path = format!("{path}:{SYSTEM_PATH}");
-    let places = places(config);
+    let places = places(config, options.root_folder);
     let shim = part(&beside, "banger-shim", "banger-shim")?;
     let root = match privilege {
         Privilege::Root => {
@@ -87,25 +103,16 @@ pub fn open(
             root,
             places,
             dns_port,
-            kvm_look: kvm_look(),
+            kvm_look: options.kvm_look,
         },
-        crash,
+        options.crash,
     )
 }
 
-/// For tests with a fake Firecracker: `BANGER_ASSUME_KVM=1` is taken for KVM that works.
-fn kvm_look() -> KvmLook {
-    match std::env::var_os("BANGER_ASSUME_KVM") {
-        Some(value) if value == "1" => KvmLook::Assume,
-        _ => KvmLook::Probe,
-    }
-}
-
 /// Root's folders and names. The helper has its own; these count where the daemon is root.
-fn places(config: &Config) -> Places {
+fn places(config: &Config, own_folder: Option<PathBuf>) -> Places {
     let defaults = Places::default();
-    let own = std::env::var_os("BANGER_ROOT_DIR").map(PathBuf::from);
-    let (state, run) = match own {
+    let (state, run) = match own_folder {
         Some(folder) => (folder.join("state"), folder.join("run")),
         None => (defaults.state.clone(), defaults.run.clone()),
     };

@@ -1,7 +1,7 @@
 //! Standard output and standard error, written without a panic.
 //!
-//! `println!` and `eprintln!` panic when the write fails, and standard error is a log file on a disk
-//! that may be full.
+//! `println!` and `eprintln!` panic when the write fails, and standard error is a log file on a
+//! disk that may be full.
 
 use std::io::Write;
 

@@ -11,8 +11,15 @@ use super::machine::{RunFolder, Terminal};
 use super::{Build, Lab, must};
 
 /// Packages whose programs go into the lab.
-const PACKAGES: [&str; 6] =
-    ["banger", "bangerd", "banger-shim", "banger-root", "banger-testkit", "tests-vm"];
+const PACKAGES: [&str; 7] = [
+    "banger",
+    "bangerd",
+    "bangerd-sim",
+    "banger-shim",
+    "banger-root",
+    "banger-testkit",
+    "tests-vm",
+];
 /// Free space on the disk, in MiB.
 const SPARE_MIB: u64 = 128;
 

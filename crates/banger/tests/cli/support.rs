@@ -1,6 +1,6 @@
 //! A home with a simulated host, and text compared without what differs from run to run.
 
-use banger_testkit::{Home, Options, Run};
+use banger_testkit::{Home, Options, Run, program};
 
 /// A home whose daemon works on a simulated host.
 pub fn home() -> Home {
@@ -10,7 +10,7 @@ pub fn home() -> Home {
 /// The same with this in its path.
 pub fn home_with(deep: &str) -> Home {
     Home::bare(Options {
-        env: vec![("BANGER_SIM".into(), "1".into())],
+        env: vec![("BANGERD".into(), program("bangerd-sim").display().to_string())],
         deep: (!deep.is_empty()).then(|| deep.to_owned()),
         ..Options::default()
     })

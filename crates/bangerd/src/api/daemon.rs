@@ -9,8 +9,8 @@ use banger_api::{ApiError, routes};
 use utoipa::OpenApi;
 
 use super::body::JsonOrNothing;
-use super::{Answer, Description, Host, Shared};
-use crate::daemon::{BUILD_ID, VERSION};
+use super::{Answer, Description, Shared};
+use crate::daemon::{BUILD_ID, Host, VERSION};
 
 /// An empty object.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]

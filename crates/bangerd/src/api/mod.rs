@@ -25,17 +25,9 @@ use tokio::sync::watch;
 use utoipa::OpenApi;
 
 use crate::config::Config;
+use crate::daemon::Host;
 use crate::dns::Listening;
 use crate::stopping::Stopping;
-
-/// Whether VMs are real.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Host {
-    /// This host.
-    Real,
-    /// One in memory.
-    Simulated,
-}
 
 /// What handlers work with.
 pub struct Api {

@@ -51,14 +51,14 @@ impl Home {
 
     /// The program, with this home and nothing else of ours in its environment.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bangerd"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bangerd-sim"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BANGER") {
                 command.env_remove(name);
             }
         }
         // Tests run side by side, and with a daemon of their developer.
-        command.env("BANGER_HOME", &self.path).env("BANGER_DNS_PORT", "0").arg("--sim");
+        command.env("BANGER_HOME", &self.path).env("BANGER_DNS_PORT", "0");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -1,5 +1,6 @@
-//! The simulated host of `bangerd --sim`: the engine's own, kept in a file so that it outlives the
-//! daemon as a real host would.
+//! The simulated host of `bangerd-sim`: the engine's own, kept in a file so that it outlives the
+//! daemon as a real host would: `sim-world.json` in the state folder, or the file that
+//! `BANGER_SIM_WORLD` names.
 //!
 //! Tests of clients can have it behave badly: `BANGER_SIM_MOODS=web=stubborn,db=silent` for
 //! guests, by the name of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for
@@ -11,15 +12,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::{CrashPoints, Drivers};
+use banger_engine::drivers::Drivers;
 use banger_engine::sim::world::{Fault, When, World};
 use banger_engine::sim::{Mood, Sim};
 
-use crate::failure::io_failure;
-use crate::sim_agent;
+use bangerd::failure::io_failure;
+
+use crate::{agent, crash};
 
 /// File of the world in the state folder.
 pub const FILE: &str = "sim-world.json";
+/// Variable with the path of the world's file.
+pub const WORLD: &str = "BANGER_SIM_WORLD";
 /// Variable with the moods of guests.
 pub const MOODS: &str = "BANGER_SIM_MOODS";
 /// Variable with the effects that fail.
@@ -29,8 +33,9 @@ pub const FAULTS: &str = "BANGER_SIM_FAULTS";
 ///
 /// # Errors
 /// The file cannot be read, is damaged, or cannot be written.
-pub fn open(state: &Path, crash: CrashPoints) -> Result<Drivers, ApiError> {
-    let path = state.join(FILE);
+pub fn open(state: &Path) -> Result<Drivers, ApiError> {
+    let crash = crash::from_environment()?;
+    let path = std::env::var_os(WORLD).map_or_else(|| state.join(FILE), PathBuf::from);
     let world = load(&path)?;
     save(&path, &world).map_err(|error| io_failure("write", &path, &error))?;
     let entropy = getrandom::u64().map_err(|error| {
@@ -53,7 +58,7 @@ pub fn open(state: &Path, crash: CrashPoints) -> Result<Drivers, ApiError> {
                 .get()
                 .and_then(Weak::upgrade)
                 .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the simulated host is gone"))?;
-            sim_agent::connect(sim, vm)
+            agent::connect(sim, vm)
         })
     };
     let sim = Sim::new(world, entropy, sink, connect);

@@ -5,9 +5,9 @@
 mod api;
 mod bad_input;
 mod dns;
+mod full_disk;
 mod kill;
 mod kill_sessions;
-mod openapi;
 mod session;
 mod start;
 mod support;

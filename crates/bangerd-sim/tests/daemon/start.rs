@@ -225,19 +225,6 @@ fn damaged_files_are_named() {
 }
 
 #[test]
-fn arguments_and_version() {
-    let run = |argument: &str| {
-        Command::new(env!("CARGO_BIN_EXE_bangerd")).arg(argument).output().unwrap()
-    };
-    let version = String::from_utf8(run("--version").stdout).unwrap();
-    let build_id = version.trim_end().rsplit_once('(').unwrap().1.trim_end_matches(')');
-    assert!(build_id.len() == 16, "{version}");
-    assert!(version.starts_with(&format!("bangerd {} (", env!("CARGO_PKG_VERSION"))));
-    assert!(run("--help").stdout.starts_with(b"The daemon of banger"));
-    assert_eq!(run("--wat").status.code(), Some(2));
-}
-
-#[test]
 fn nobody_waits_for_a_slow_client() {
     let home = Home::new();
     let daemon = home.start();

@@ -1,4 +1,4 @@
-//! Crash points: a test has the daemon abort at a named place, to see what its successor finds.
+//! Crash points: a test makes the daemon abort at a named step, to see what the next daemon does.
 //!
 //! `BANGER_ABORT_AT=start.shim.before` aborts when that point is first reached,
 //! `BANGER_ABORT_AT=start.shim.before@3` when it is reached for the third time. Without it the
@@ -13,6 +13,14 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Name of the variable.
 pub const VARIABLE: &str = "BANGER_ABORT_AT";
+
+/// The crash points that the environment asks for.
+///
+/// # Errors
+/// Those of [`points`].
+pub fn from_environment() -> Result<CrashPoints, ApiError> {
+    points(std::env::var(VARIABLE).ok().as_deref())
+}
 
 /// The crash points for a value of [`VARIABLE`].
 ///
