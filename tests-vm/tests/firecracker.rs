@@ -207,7 +207,7 @@ fn a_life() {
         world.has_all_parts(&id);
         let pid = show["pid"].as_u64().unwrap();
         let uid = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
-        assert_eq!(uid, id.parse::<banger_root::Id>().unwrap().uid());
+        assert_eq!(uid, id.parse::<banger_api::VmId>().unwrap().uid());
         let fault = format!("{:?}", start_again(&world.jail(&id).join("root/api.sock")));
         assert!(fault.contains("not supported after starting"), "{fault}");
         home.ok(&["vm", "health", "web"]);

@@ -17,19 +17,21 @@ const MAX_COLUMNS: usize = 100;
 /// Allowed dependencies of each crate. `banger-testkit` is for tests only: every crate may have it
 /// as a dev-dependency.
 const BORDERS: &[(&str, &[&str])] = &[
-    ("banger-api", &[]),
+    ("banger-base", &[]),
+    ("banger-api", &["banger-base"]),
     ("banger-agent-proto", &[]),
-    ("banger-sys", &[]),
+    ("banger-sys", &["banger-base"]),
     ("banger-agent", &["banger-agent-proto"]),
-    ("banger-shim", &["banger-sys"]),
-    ("banger-root", &["banger-shim", "banger-sys"]),
-    ("banger-engine", &["banger-api"]),
+    ("banger-shim", &["banger-base", "banger-sys"]),
+    ("banger-root", &["banger-base", "banger-shim", "banger-sys"]),
+    ("banger-engine", &["banger-api", "banger-base"]),
     ("banger-store", &["banger-engine", "banger-api"]),
     (
         "banger-host",
         &[
             "banger-agent-proto",
             "banger-api",
+            "banger-base",
             "banger-engine",
             "banger-root",
             "banger-shim",
@@ -70,7 +72,7 @@ const BORDERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and must not touch the machine.
-const PURE: &[&str] = &["banger-api", "banger-agent-proto", "banger-engine"];
+const PURE: &[&str] = &["banger-base", "banger-api", "banger-agent-proto", "banger-engine"];
 /// Paths that they must not use.
 const MACHINE: &[&str] = &["std::fs", "std::process", "std::net", "std::env", "tokio::fs"];
 

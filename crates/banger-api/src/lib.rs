@@ -20,6 +20,7 @@ pub mod session;
 pub mod size;
 pub mod vm;
 
+pub use banger_base::VmId;
 pub use error::{ApiError, ErrorCode};
-pub use ids::{ImageId, KernelId, OpId, VmId};
+pub use ids::{ImageId, KernelId, OpId};
 pub use names::VmName;

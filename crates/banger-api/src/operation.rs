@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::VmId;
 use crate::error::ApiError;
-use crate::ids::{OpId, VmId};
+use crate::ids::OpId;
 use crate::names::VmName;
 
 /// Answer to a request that takes time, or that turned out to be done already.

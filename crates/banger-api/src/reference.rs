@@ -1,7 +1,7 @@
 //! Finding the VM that somebody meant: by name, by id, or by any unique prefix of the id.
 
+use crate::VmId;
 use crate::error::{ApiError, ErrorCode};
-use crate::ids::VmId;
 use crate::names::VmName;
 
 /// One line of a listing to resolve against.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::VmId;
 use crate::error::{ApiError, ErrorCode};
-use crate::ids::{ImageId, KernelId, OpId, VmId};
+use crate::ids::{ImageId, KernelId, OpId};
 use crate::limits;
 use crate::names::VmName;
 use crate::publish::{self, PortForward};

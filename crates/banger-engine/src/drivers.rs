@@ -13,7 +13,7 @@ use banger_api::doctor::Check;
 use banger_api::images::{Deleted, ImageView, KernelView};
 use banger_api::vm::{DiskView, Timing, VmPaths};
 use banger_api::{ApiError, ErrorCode};
-use serde::{Deserialize, Serialize};
+pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
 use crate::interrupt::Interrupt;
 use crate::plan::{BootSet, Chosen, DriverPlan, Lease, ProcRef, RunPlan, VmPlan};
@@ -34,38 +34,6 @@ pub enum Undone {
     Removed,
     /// There was nothing.
     WasAbsent,
-}
-
-/// How a VMM ended, as its shim tells.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExitStory {
-    /// What the guest did last, where the VMM said so.
-    pub guest: GuestEnd,
-    /// Exit code or signal and what brought it about, in one line.
-    pub summary: String,
-    /// Last lines of the console and of the VMM's log.
-    pub tail: String,
-}
-
-impl ExitStory {
-    /// A story of which only this line is known.
-    pub fn unknown(summary: &str) -> Self {
-        Self { guest: GuestEnd::Unknown, summary: summary.into(), tail: String::new() }
-    }
-}
-
-/// What a guest did last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GuestEnd {
-    /// It powered off.
-    Poweroff,
-    /// It asked for a reset.
-    Reboot,
-    /// Its kernel panicked.
-    Panic,
-    /// Not known: the VMM died, or was killed.
-    Unknown,
 }
 
 /// Disks.
@@ -121,20 +89,6 @@ pub trait Network: Send + Sync {
     /// Lets go of what is the daemon's and not the VMs'. Called now and then while none runs, so it
     /// costs nothing the second time, and before the daemon ends.
     async fn release(&self) {}
-}
-
-/// What a new daemon finds of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunFacts {
-    /// Shim and VMM are alive.
-    Alive {
-        /// The VMM's process id.
-        vmm_pid: u32,
-    },
-    /// The shim started them and they are gone.
-    Ended(ExitStory),
-    /// There never was a VMM, or nobody knows of one.
-    Nothing,
 }
 
 /// A virtual machine monitor, its companion and the shim that owns both.

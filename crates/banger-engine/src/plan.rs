@@ -3,11 +3,10 @@
 //! Names of host objects derive from the VM's id, so undoing needs nothing but the plan, and an
 //! orphan on the host can be traced to its VM.
 
-use core::net::Ipv4Addr;
-
 use banger_api::publish::PortForward;
 use banger_api::vm::Lifetime;
 use banger_api::{ImageId, KernelId, OpId, VmId, VmName};
+pub use banger_base::{Lease, ProcRef};
 use serde::{Deserialize, Serialize};
 
 /// A driver and the reason it was chosen.
@@ -75,25 +74,6 @@ pub struct VmPlan {
     pub created_unix_ms: u64,
 }
 
-/// First uid of the range that VMMs run as when the daemon is root: between what systemd gives to
-/// containers and the largest uid that all tools understand (systemd's `UIDS-GIDS` page).
-const FIRST_UID: u32 = 1_879_048_192;
-/// Size of that range.
-const UIDS: u64 = 1 << 27;
-
-impl VmPlan {
-    /// The uid and gid of this VM's VMM and companion where the daemon is root.
-    pub fn uid(&self) -> u32 {
-        FIRST_UID + (self.id.bits() % UIDS) as u32
-    }
-
-    /// The guest's MAC address: locally administered, unicast, from the VM's id.
-    pub fn mac(&self) -> String {
-        let [_, _, _, b, c, d, e, f] = self.id.bits().to_be_bytes();
-        format!("02:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-    }
-}
-
 /// What lasts one run: from the moment a start is accepted until everything it did is undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
@@ -113,28 +93,6 @@ pub struct RunPlan {
     pub vmm_pid: Option<u32>,
     /// The guest's boot id, once it said hello.
     pub boot_id: Option<String>,
-}
-
-/// What a guest was given on a network where others can reach it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix.
-    pub prefix: u8,
-    /// Its way out.
-    pub gateway: Ipv4Addr,
-    /// Resolvers it can reach.
-    pub dns: Vec<Ipv4Addr>,
-}
-
-/// A process that cannot be mistaken for another: its id and when it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcRef {
-    /// Process id.
-    pub pid: u32,
-    /// Start time in clock ticks since the host's boot, field 22 of `/proc/PID/stat`.
-    pub start_time: u64,
 }
 
 #[cfg(test)]
@@ -167,12 +125,5 @@ pub(crate) mod tests {
             machine_id: "0".repeat(32),
             created_unix_ms: 0,
         }
-    }
-
-    #[test]
-    fn derived_names_are_well_formed() {
-        let plan = plan("ffffffffffff", "web");
-        assert_eq!(plan.mac(), "02:ff:ff:ff:ff:ff");
-        assert!(plan.uid() >= FIRST_UID && plan.uid() < 2_147_352_576);
     }
 }

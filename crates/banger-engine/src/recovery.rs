@@ -99,20 +99,22 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
 /// What the end of a VMM that was not asked for means.
 pub fn ending(story: &ExitStory) -> Ending {
     match story.guest {
-        GuestEnd::Poweroff => Ending::Stay(StoppedBecause::GuestPoweredOff),
-        GuestEnd::Reboot => Ending::Reboot,
-        GuestEnd::Panic | GuestEnd::Unknown => Ending::Stay(died(story)),
+        Some(GuestEnd::Poweroff) => Ending::Stay(StoppedBecause::GuestPoweredOff),
+        Some(GuestEnd::Reboot) => Ending::Reboot,
+        Some(GuestEnd::Panic) | None => Ending::Stay(died(story)),
     }
 }
 
 fn died(story: &ExitStory) -> StoppedBecause {
+    let summary = story.summary();
     let mut text = match story.guest {
-        GuestEnd::Panic => format!("the guest's kernel panicked; {}", story.summary),
-        GuestEnd::Poweroff | GuestEnd::Reboot | GuestEnd::Unknown => story.summary.clone(),
+        Some(GuestEnd::Panic) => format!("the guest's kernel panicked; {summary}"),
+        Some(GuestEnd::Poweroff | GuestEnd::Reboot) | None => summary,
     };
-    if !story.tail.is_empty() {
+    let tail = story.tail();
+    if !tail.is_empty() {
         text.push('\n');
-        text.push_str(&story.tail);
+        text.push_str(&tail);
     }
     StoppedBecause::VmmDied { story: text }
 }
@@ -148,7 +150,7 @@ mod tests {
         Facts { run, host, log: Ok(()) }
     }
 
-    fn ended(guest: GuestEnd) -> RunFacts {
+    fn ended(guest: Option<GuestEnd>) -> RunFacts {
         RunFacts::Ended(ExitStory { guest, ..ExitStory::unknown("qemu was killed by signal 9") })
     }
 
@@ -177,24 +179,18 @@ mod tests {
             (VmState::Running, Whole, alive(), Same, Action::Adopt { vmm_pid: 7 }),
             (VmState::Paused, Whole, alive(), Same, Action::Adopt { vmm_pid: 7 }),
             (VmState::Running, Whole, alive(), Restarted, restarted.clone()),
+            (VmState::Running, Whole, ended(None), Same, Action::EndRun(Ending::Stay(killed))),
             (
                 VmState::Running,
                 Whole,
-                ended(GuestEnd::Unknown),
-                Same,
-                Action::EndRun(Ending::Stay(killed)),
-            ),
-            (
-                VmState::Running,
-                Whole,
-                ended(GuestEnd::Poweroff),
+                ended(Some(GuestEnd::Poweroff)),
                 Same,
                 Action::EndRun(Ending::Stay(StoppedBecause::GuestPoweredOff)),
             ),
             (
                 VmState::Running,
                 Whole,
-                ended(GuestEnd::Reboot),
+                ended(Some(GuestEnd::Reboot)),
                 Same,
                 Action::EndRun(Ending::Reboot),
             ),

@@ -16,7 +16,7 @@ impl Worker {
     /// # Errors
     /// What could not be undone, or the failure of the start that a reboot asked for.
     pub async fn exited(&mut self, story: &ExitStory) -> Result<Fate, ApiError> {
-        tracing::warn!(vm = %self.record.plan.id, story = %story.summary, "the VMM ended");
+        tracing::warn!(vm = %self.record.plan.id, story = %story.summary(), "the VMM ended");
         self.run_over(recovery::ending(story)).await
     }
 

@@ -345,9 +345,8 @@ impl Worker {
                     ErrorCode::VmmDied,
                     format!("the VMM of `{name}` ended before the guest was ready"),
                 );
-                error.causes.push(story.summary.clone());
-                let lines = story.tail.lines().map(|line| format!("  {line}"));
-                error.causes.extend(lines);
+                error.causes.push(story.summary());
+                error.causes.extend(story.tail().lines().map(|line| format!("  {line}")));
                 error
             }
         }

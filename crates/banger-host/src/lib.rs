@@ -126,7 +126,7 @@ impl HostConfig {
     /// The uid that a VM's processes run as, where it is not the daemon's.
     pub fn runs_as(&self, vm: &VmPlan) -> Option<u32> {
         match self.privilege {
-            Privilege::Root => Some(vm.uid()),
+            Privilege::Root => Some(vm.id.uid()),
             Privilege::User => None,
         }
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, Undone};
-use banger_root::run::Gate;
 use banger_root::server::{Outcome, Server};
 use banger_root::words::{Answer, Did, Finding, Launch, Request};
-use banger_root::{Id, Kind, RootError, wire};
-use banger_shim::Proc;
+use banger_root::{Kind, RootError, wire};
+use banger_shim::ProcRef;
+use banger_shim::gate::Gate;
 
 use crate::failure::blocking;
 use crate::storage::SnapshotRoot;
@@ -39,14 +39,6 @@ pub enum Waiting {
     InProcess(Arc<Server>, Gate),
     /// At the other end of a connection, whose end shuts the gate for good.
     Helper(UnixStream),
-}
-
-/// The id as root takes it.
-///
-/// # Errors
-/// Never, since both have the same form.
-pub fn id(vm: &VmId) -> Result<Id, ApiError> {
-    vm.as_str().parse().map_err(error)
 }
 
 /// Root's failure, ready to be shown.
@@ -190,12 +182,12 @@ impl Root {
     ///
     /// # Errors
     /// No helper, no jail, or no shim.
-    pub async fn spawn(&self, vm: &VmId) -> Result<(Proc, Waiting), ApiError> {
-        let (root, request) = (self.clone(), Request::Spawn { vm: id(vm)? });
+    pub async fn spawn(&self, vm: &VmId) -> Result<(ProcRef, Waiting), ApiError> {
+        let (root, request) = (self.clone(), Request::Spawn { vm: vm.clone() });
         blocking(move || match root {
             Self::InProcess(server) => {
                 match server.carry_out(0, request, Vec::new()).map_err(error)? {
-                    Outcome::AtGate(gate) => Ok((gate.shim(), Waiting::InProcess(server, gate))),
+                    Outcome::AtGate(gate) => Ok((gate.process(), Waiting::InProcess(server, gate))),
                     Outcome::Answered(..) => Err(unexpected()),
                 }
             }
@@ -221,12 +213,12 @@ impl SnapshotRoot for Root {
         cow: OwnedFd,
         root_bytes: u64,
     ) -> Result<Applied, ApiError> {
-        let request = Request::SnapshotAttach { vm: id(vm)?, root_bytes };
+        let request = Request::SnapshotAttach { vm: vm.clone(), root_bytes };
         self.make(request, vec![image, cow]).await
     }
 
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError> {
-        self.remove(Request::SnapshotDetach { vm: id(vm)? }).await
+        self.remove(Request::SnapshotDetach { vm: vm.clone() }).await
     }
 }
 
@@ -235,8 +227,8 @@ impl Waiting {
     ///
     /// # Errors
     /// What jailer or VMM failed at.
-    pub async fn launch(self, vm: &VmId, launch: Launch) -> Result<Proc, ApiError> {
-        let vm = id(vm)?;
+    pub async fn launch(self, vm: &VmId, launch: Launch) -> Result<ProcRef, ApiError> {
+        let vm = vm.clone();
         blocking(move || {
             let answer = match self {
                 Self::InProcess(server, gate) => server.launch(0, &vm, gate, launch),

@@ -8,13 +8,12 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use banger_base::VmId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use crate::id::Id;
 
 #[derive(Debug, Default)]
 struct State {
-    vms: BTreeSet<Id>,
+    vms: BTreeSet<VmId>,
     connections: usize,
 }
 
@@ -24,7 +23,7 @@ pub struct Admission(Arc<(Mutex<State>, Condvar)>);
 
 /// The exclusive right to change one VM; dropping it releases the right.
 #[derive(Debug)]
-pub struct VmGuard(Admission, Id);
+pub struct VmGuard(Admission, VmId);
 
 /// One of the bounded connection slots; dropping it, also in a panic, frees the slot.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl Admission {
     }
 
     /// Waits until nobody else changes this VM.
-    pub fn take(&self, vm: &Id) -> VmGuard {
+    pub fn take(&self, vm: &VmId) -> VmGuard {
         self.wait_until(|state| !state.vms.contains(vm)).vms.insert(vm.clone());
         VmGuard(self.clone(), vm.clone())
     }
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn one_at_a_time_for_each_vm() {
         let admission = Admission::default();
-        let (one, other): (Id, Id) =
+        let (one, other): (VmId, VmId) =
             ("0123456789ab".parse().unwrap(), "0123456789ac".parse().unwrap());
         let _other = admission.take(&other);
         let inside = AtomicUsize::new(0);

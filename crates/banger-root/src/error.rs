@@ -50,6 +50,12 @@ impl fmt::Display for RootError {
 
 impl std::error::Error for RootError {}
 
+impl From<banger_base::BadId> for RootError {
+    fn from(error: banger_base::BadId) -> Self {
+        Self::new(Kind::BadRequest, error.to_string())
+    }
+}
+
 impl RootError {
     /// A failure without a cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {

@@ -8,7 +8,6 @@
 mod admission;
 pub mod disks;
 pub mod error;
-pub mod id;
 pub mod jail;
 pub mod net;
 pub mod owner;
@@ -20,7 +19,6 @@ pub mod wire;
 pub mod words;
 
 pub use error::{Kind, RootError};
-pub use id::Id;
 pub use places::Places;
 pub use programs::Programs;
 pub use words::Did;

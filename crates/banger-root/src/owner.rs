@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use banger_base::VmId;
 use banger_sys::fs::{Durability, open_folder, write_atomically};
 
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::jail;
 use crate::places::Places;
 use crate::words::Did;
@@ -50,7 +50,7 @@ pub fn make_folder(path: &Path) -> Result<Did, RootError> {
 ///
 /// # Errors
 /// read(2), or a file that holds no uid.
-pub fn of(places: &Places, vm: &Id) -> Result<Option<u32>, RootError> {
+pub fn of(places: &Places, vm: &VmId) -> Result<Option<u32>, RootError> {
     let path = places.owner(vm);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -66,7 +66,7 @@ pub fn of(places: &Places, vm: &Id) -> Result<Option<u32>, RootError> {
 ///
 /// # Errors
 /// It does not, or there is none.
-pub fn check(places: &Places, uid: u32, vm: &Id) -> Result<(), RootError> {
+pub fn check(places: &Places, uid: u32, vm: &VmId) -> Result<(), RootError> {
     match of(places, vm)? {
         Some(owner) if owner == uid => Ok(()),
         Some(_) => {
@@ -81,7 +81,7 @@ pub fn check(places: &Places, uid: u32, vm: &Id) -> Result<(), RootError> {
 ///
 /// # Errors
 /// It belongs to another user.
-pub fn check_undo(places: &Places, uid: u32, vm: &Id) -> Result<(), RootError> {
+pub fn check_undo(places: &Places, uid: u32, vm: &VmId) -> Result<(), RootError> {
     match check(places, uid, vm) {
         Err(error) if error.kind == Kind::NotFound => Ok(()),
         other => other,
@@ -92,7 +92,7 @@ pub fn check_undo(places: &Places, uid: u32, vm: &Id) -> Result<(), RootError> {
 ///
 /// # Errors
 /// It is another user's, or another VM's processes run as the uid that this one would have.
-pub fn make(places: &Places, uid: u32, vm: &Id) -> Result<Did, RootError> {
+pub fn make(places: &Places, uid: u32, vm: &VmId) -> Result<Did, RootError> {
     match of(places, vm)? {
         Some(owner) if owner == uid => return Ok(Did::WasThere),
         Some(_) => return check(places, uid, vm).map(|()| Did::WasThere),
@@ -116,7 +116,7 @@ pub fn make(places: &Places, uid: u32, vm: &Id) -> Result<Did, RootError> {
 ///
 /// # Errors
 /// It is another user's, or cannot be removed.
-pub fn remove(places: &Places, uid: u32, vm: &Id) -> Result<Did, RootError> {
+pub fn remove(places: &Places, uid: u32, vm: &VmId) -> Result<Did, RootError> {
     check_undo(places, uid, vm)?;
     // Its uid would be another's.
     if jail::populated(places, vm)? {
@@ -130,12 +130,12 @@ pub fn remove(places: &Places, uid: u32, vm: &Id) -> Result<Did, RootError> {
     }
 }
 
-fn refuse_shared_uid(places: &Places, vm: &Id) -> Result<(), RootError> {
+fn refuse_shared_uid(places: &Places, vm: &VmId) -> Result<(), RootError> {
     let folder = places.vms();
     let entries =
         fs::read_dir(&folder).map_err(|error| RootError::on_path("list", &folder, &error))?;
     for entry in entries.flatten() {
-        let other = entry.file_name().to_str().and_then(|name| name.parse::<Id>().ok());
+        let other = entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok());
         if other.is_some_and(|other| other != *vm && other.uid() == vm.uid()) {
             let text = format!("another VM runs as the uid {} that {vm} would have", vm.uid());
             return Err(RootError::new(Kind::Refused, text).with_hint("create the VM again"));
@@ -170,7 +170,7 @@ mod tests {
     fn a_vm_is_the_first_users() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().join("s"), ..Places::default() };
-        let vm: Id = "0123456789ab".parse().unwrap();
+        let vm: VmId = "0123456789ab".parse().unwrap();
         assert_eq!(check(&places, 1000, &vm).unwrap_err().kind, Kind::NotFound);
         assert_eq!(make(&places, 1000, &vm).unwrap(), Did::Made);
         assert_eq!(make(&places, 1000, &vm).unwrap(), Did::WasThere);
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(remove(&places, 1001, &vm).unwrap_err().kind, Kind::Refused);
         check(&places, 1000, &vm).unwrap();
         // Differs only above the bits that the uid is made of.
-        let twin: Id = "f123456789ab".parse().unwrap();
+        let twin: VmId = "f123456789ab".parse().unwrap();
         assert_eq!(twin.uid(), vm.uid());
         assert_eq!(make(&places, 1000, &twin).unwrap_err().kind, Kind::Refused);
         assert_eq!(remove(&places, 1000, &vm).unwrap(), Did::Removed);

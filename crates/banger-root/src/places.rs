@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::id::Id;
+use banger_base::VmId;
 
 /// Folders and names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Places {
     }
 
     /// Folder of a VM, root's.
-    pub fn vm(&self, id: &Id) -> PathBuf {
+    pub fn vm(&self, id: &VmId) -> PathBuf {
         self.vms().join(id.as_str())
     }
 
@@ -58,32 +58,32 @@ impl Places {
     }
 
     /// Who a VM belongs to.
-    pub fn owner(&self, id: &Id) -> PathBuf {
+    pub fn owner(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("owner")
     }
 
     /// Its logs; the files in it are its owner's to read.
-    pub fn logs(&self, id: &Id) -> PathBuf {
+    pub fn logs(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("logs")
     }
 
     /// What the guest said.
-    pub fn console_log(&self, id: &Id) -> PathBuf {
+    pub fn console_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("console.log")
     }
 
     /// What the VMM said.
-    pub fn vmm_log(&self, id: &Id) -> PathBuf {
+    pub fn vmm_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("vmm.log")
     }
 
     /// What the VMM counted, one JSON document a line.
-    pub fn metrics_log(&self, id: &Id) -> PathBuf {
+    pub fn metrics_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("metrics.json")
     }
 
     /// What its shim leaves: root's alone.
-    pub fn shim(&self, id: &Id) -> PathBuf {
+    pub fn shim(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("shim")
     }
 
@@ -93,7 +93,7 @@ impl Places {
     }
 
     /// The root folder of a VM's jail, `vmm` being the name of the VMM's program.
-    pub fn jail(&self, vmm: &str, id: &Id) -> PathBuf {
+    pub fn jail(&self, vmm: &str, id: &VmId) -> PathBuf {
         self.jails().join(vmm).join(id.as_str()).join("root")
     }
 
@@ -103,7 +103,7 @@ impl Places {
     }
 
     /// The VMM's cgroup.
-    pub fn cgroup(&self, id: &Id) -> PathBuf {
+    pub fn cgroup(&self, id: &VmId) -> PathBuf {
         self.cgroups.join(CGROUP).join(id.as_str())
     }
 }

@@ -8,14 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_base::VmId;
+use banger_shim::gate::Gate;
+
 use crate::admission::{Admission, hung_up};
 use crate::disks::snapshot;
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::jail::{self, Wanted};
 use crate::places::Places;
 use crate::programs::{Programs, Versions};
-use crate::run::{self, Gate};
+use crate::run;
 use crate::words::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::{net, owner, wire};
 
@@ -75,8 +77,8 @@ impl Server {
         fds: Vec<OwnedFd>,
     ) -> Result<Outcome, RootError> {
         let places = &self.places;
-        let own = |vm: &Id| owner::check(places, uid, vm);
-        let undo = |vm: &Id| owner::check_undo(places, uid, vm);
+        let own = |vm: &VmId| owner::check(places, uid, vm);
+        let undo = |vm: &VmId| owner::check_undo(places, uid, vm);
         let answered = |answer| Ok(Outcome::Answered(answer, None));
         match request {
             Request::Hello => answered(Answer::Hello(self.build_id.clone())),
@@ -146,7 +148,7 @@ impl Server {
     fn make_jail(
         &self,
         uid: u32,
-        vm: &Id,
+        vm: &VmId,
         drives: Vec<Drive>,
         fds: Vec<OwnedFd>,
     ) -> Result<Outcome, RootError> {
@@ -169,7 +171,7 @@ impl Server {
         Ok(Outcome::Answered(Answer::Descriptor, Some(listener.into())))
     }
 
-    fn clear_jail(&self, vm: &Id) -> Result<Did, RootError> {
+    fn clear_jail(&self, vm: &VmId) -> Result<Did, RootError> {
         run::forget(&self.places, vm)?;
         jail::clear(&self.places, vm)
     }
@@ -181,12 +183,12 @@ impl Server {
     pub fn launch(
         &self,
         uid: u32,
-        vm: &Id,
+        vm: &VmId,
         gate: Gate,
         launch: Launch,
     ) -> Result<Answer, RootError> {
         let config = run::config(&self.places, &self.programs, (uid, vm), launch)?;
-        gate.open(&config).map(Answer::Launched)
+        run::open(&self.places, vm, gate, &config).map(Answer::Launched)
     }
 
     /// What the host has and lacks.
@@ -259,7 +261,7 @@ impl Server {
                 wire::send(stream, &Ok::<_, RootError>(answer), &fds)
             }
             (Ok(Outcome::AtGate(gate)), Some(vm)) => {
-                let spawned = Answer::Spawned(gate.shim());
+                let spawned = Answer::Spawned(gate.process());
                 wire::send(stream, &Ok::<_, RootError>(spawned), &[])?;
                 // A client that left has not written the shim down: the gate stays shut.
                 let Some((launch, _)) = wire::receive::<Launch>(stream)? else { return Ok(()) };

@@ -1,11 +1,7 @@
 //! What is asked and answered: one JSON object each way, descriptors beside it.
 
-use std::net::Ipv4Addr;
-
-use banger_shim::{ExitStory, Proc, ShimState};
+use banger_base::{Lease, ProcRef, RunFacts, VmId};
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::id::Id;
 
 /// What a request did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,21 +27,6 @@ pub enum Nat {
     Off,
 }
 
-/// What a VM was given on the bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// The guest's address.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix.
-    pub prefix: u8,
-    /// The host on the bridge.
-    pub gateway: Ipv4Addr,
-    /// Resolvers that the guest can reach.
-    pub dns: Vec<Ipv4Addr>,
-    /// The TAP interface.
-    pub tap: String,
-}
-
 /// What is asked. Every VM is named by its id; the asking user must be its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
@@ -56,24 +37,24 @@ pub enum Request {
     /// Makes root's folder of a VM; from now on the VM belongs to the asking user.
     Make {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Removes it.
     Remove {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Puts a VM on the bridge.
     NetAttach {
         /// The VM.
-        vm: Id,
+        vm: VmId,
         /// Whether it reaches the outside.
         nat: Nat,
     },
     /// Takes it off.
     NetDetach {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Puts back rules that somebody else removed, and fills the pool of TAPs.
     #[serde(deserialize_with = "nothing_else")]
@@ -91,54 +72,54 @@ pub enum Request {
     /// Makes a copy-on-write device. Descriptors: the image for reading, the layer for writing.
     SnapshotAttach {
         /// The VM.
-        vm: Id,
+        vm: VmId,
         /// Size of the device in bytes.
         root_bytes: u64,
     },
     /// Removes it.
     SnapshotDetach {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Makes a jail. Descriptors: kernel and initramfs for reading, then one for each drive that
     /// comes as a file. Answers with a listener for the guest's hello.
     JailMake {
         /// The VM.
-        vm: Id,
+        vm: VmId,
         /// Its drives in order.
         drives: Vec<Drive>,
     },
     /// Removes it with its loop devices and its cgroup.
     JailClear {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Starts a shim, which waits at its gate; a [`Launch`] on the same connection opens it.
     Spawn {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Ends shim and VMM, and waits until they are gone.
     End {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// What is there of a run.
     Facts {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Connects to a socket of the VMM. Answers with the connection.
     Connect {
         /// The VM.
-        vm: Id,
+        vm: VmId,
         /// Which.
         socket: VmmSocket,
     },
     /// Removes the socket for the guest's hello, so that nobody in the guest can dial any more.
     CloseHello {
         /// The VM.
-        vm: Id,
+        vm: VmId,
     },
     /// Whether VMs can be started: programs and their versions.
     #[serde(deserialize_with = "nothing_else")]
@@ -156,7 +137,7 @@ impl Request {
     }
 
     /// The VM that it changes something of.
-    pub fn changes(&self) -> Option<&Id> {
+    pub fn changes(&self) -> Option<&VmId> {
         match self {
             Self::Make { vm }
             | Self::Remove { vm }
@@ -265,27 +246,6 @@ pub struct Launch {
     pub memory_mib: u64,
 }
 
-/// What is there of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunFacts {
-    /// Who runs, as the shim wrote it.
-    pub state: Option<ShimState>,
-    /// Whether the shim is alive.
-    pub shim: Alive,
-    /// How it ended, as the shim wrote it.
-    pub story: Option<ExitStory>,
-}
-
-/// Whether a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Alive {
-    /// It runs.
-    Yes,
-    /// It does not.
-    No,
-}
-
 /// Something worth knowing about the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -310,9 +270,9 @@ pub enum Answer {
     /// On the bridge.
     Leased(Did, Lease),
     /// A shim waits at its gate.
-    Spawned(Proc),
+    Spawned(ProcRef),
     /// The VMM runs.
-    Launched(Proc),
+    Launched(ProcRef),
     /// Of a run.
     Facts(Box<RunFacts>),
     /// Of the host.

@@ -9,17 +9,18 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use banger_base::VmId;
 use banger_root::programs::{Programs, Versions};
 use banger_root::server::{Outcome, Server};
 use banger_root::words::{Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
-use banger_root::{Id, Kind, Places, owner, run, wire};
+use banger_root::{Kind, Places, owner, run, wire};
 use proptest::prelude::*;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 const VM: &str = "0123456789ab";
 
-fn vm() -> Id {
+fn vm() -> VmId {
     VM.parse().unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use banger_shim::{GuestLast, Proc};
+use banger_shim::{GuestEnd, ProcRef};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -74,7 +74,7 @@ impl Shim {
                 return Ok(Event::CompanionEnded);
             }
             let last_words = self.console.last_words.as_ref().and_then(|last| last.guest);
-            if last_words == Some(GuestLast::Shutdown) && self.vmm.pidfd().is_some() && !self.ending
+            if last_words == Some(GuestEnd::Poweroff) && self.vmm.pidfd().is_some() && !self.ending
             {
                 return Ok(Event::PoweredOff);
             }
@@ -132,7 +132,8 @@ impl Shim {
                 asked = Asked::Yes;
             } else {
                 let own = [self.vmm.proc(), self.companion.proc()];
-                let own: Vec<u32> = own.into_iter().flatten().map(|Proc { pid, .. }| pid).collect();
+                let own: Vec<u32> =
+                    own.into_iter().flatten().map(|ProcRef { pid, .. }| pid).collect();
                 adopted::reap(&own);
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! A guest can say so without doing it. It harms only itself: it could as well have done it.
 
-use banger_shim::GuestLast;
+use banger_shim::GuestEnd;
 
 /// Longest part of a line that is kept.
 const MAX_LINE: usize = 256;
@@ -13,7 +13,7 @@ const MAX_LINE: usize = 256;
 pub struct LastWords {
     line: Vec<u8>,
     /// What the guest did last.
-    pub guest: Option<GuestLast>,
+    pub guest: Option<GuestEnd>,
 }
 
 impl LastWords {
@@ -36,11 +36,11 @@ impl LastWords {
             _ => line.trim(),
         };
         if text.starts_with("Kernel panic - not syncing") {
-            self.guest = Some(GuestLast::Panic);
+            self.guest = Some(GuestEnd::Panic);
         }
         let last = match text {
-            "reboot: Power down" | "reboot: System halted" => GuestLast::Shutdown,
-            "reboot: Restarting system" => GuestLast::Reset,
+            "reboot: Power down" | "reboot: System halted" => GuestEnd::Poweroff,
+            "reboot: Restarting system" => GuestEnd::Reboot,
             _ => return,
         };
         // A kernel that panics restarts afterwards: what was heard first is what counts.
@@ -52,7 +52,7 @@ impl LastWords {
 mod tests {
     use super::*;
 
-    fn heard(text: &str) -> Option<GuestLast> {
+    fn heard(text: &str) -> Option<GuestEnd> {
         let mut words = LastWords::default();
         for byte in text.as_bytes() {
             words.hear(&[*byte]);
@@ -63,13 +63,13 @@ mod tests {
     #[test]
     fn what_the_guest_did_last() {
         let off = "[    7.123456] reboot: Power down\r\n";
-        assert_eq!(heard(off), Some(GuestLast::Shutdown));
-        assert_eq!(heard("reboot: System halted\n"), Some(GuestLast::Shutdown));
-        assert_eq!(heard("x\n[   99.000001] reboot: Restarting system\n"), Some(GuestLast::Reset));
+        assert_eq!(heard(off), Some(GuestEnd::Poweroff));
+        assert_eq!(heard("reboot: System halted\n"), Some(GuestEnd::Poweroff));
+        assert_eq!(heard("x\n[   99.000001] reboot: Restarting system\n"), Some(GuestEnd::Reboot));
         let panic = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n";
         assert_eq!(
             heard(&format!("{panic}[ 2.0] reboot: Restarting system\n")),
-            Some(GuestLast::Panic)
+            Some(GuestEnd::Panic)
         );
         for other in
             ["", "reboot: Power down", "echo reboot: Power down\n", "[1] reboot: Power downs\n"]
@@ -84,6 +84,6 @@ mod tests {
         words.hear(&[b'x'; 100_000]);
         assert!(words.line.len() <= MAX_LINE);
         words.hear(b"\nreboot: Power down\n");
-        assert_eq!(words.guest, Some(GuestLast::Shutdown));
+        assert_eq!(words.guest, Some(GuestEnd::Poweroff));
     }
 }

@@ -1,26 +1,23 @@
-//! What the daemon and its two small programs say to each other: the shim, and `banger-forward`.
+//! The protocols between the daemon and the two processes that it starts for a VM and that outlive
+//! it: `banger-shim` and `banger-forward`.
 //!
-//! The daemon starts `banger-shim` in a VM's run folder, standard input being the gate and
-//! standard output the status pipe. The shim starts nothing until one line of JSON, a
-//! [`ShimConfig`], has come through the gate; end of file before that means exit. When both
-//! children run it writes [`STATE_FILE`], then one line of JSON, a [`ShimEvent`], to the status
-//! pipe. When they have ended it leaves [`EXIT_FILE`]. SIGTERM ends both; SIGKILL too, but then
-//! nobody leaves the story.
+//! The daemon starts `banger-shim` in a VM's run folder, behind a [`gate`], and sends it a
+//! [`ShimConfig`]. When all children run the shim writes [`STATE_FILE`] and answers a
+//! [`ShimEvent`]. When they have ended it writes [`EXIT_FILE`]. SIGTERM ends the children; SIGKILL
+//! too, but then nothing is recorded.
 //!
-//! The run folder may belong to the children's uid, so the shim keeps nothing of its own there: its
-//! two files are in a folder that they cannot write to, and so should the logs be.
+//! The run folder may belong to the uid of the children, so the shim keeps no file of its own
+//! there: its two files are in a folder that the children cannot write to, as the logs should be.
 
 mod forward;
+pub mod gate;
+pub mod record;
 
+pub use banger_base::{ExitCause, ExitStory, GuestEnd, Outcome, ProcRef};
 pub use forward::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS, MAX_FORWARD_CONFIG};
-
-use banger_sys::proc::ProcId;
+pub use record::{EXIT_FILE, STATE_FILE};
 use serde::{Deserialize, Serialize};
 
-/// In the state folder: a [`ShimState`].
-pub const STATE_FILE: &str = "shim.json";
-/// In the state folder: an [`ExitStory`].
-pub const EXIT_FILE: &str = "exit.json";
 /// Longest configuration line in bytes.
 pub const MAX_CONFIG: u64 = 1 << 20;
 
@@ -28,8 +25,6 @@ pub const MAX_CONFIG: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShimConfig {
-    /// Id of the VM, for the story.
-    pub vm: String,
     /// Folder for [`STATE_FILE`] and [`EXIT_FILE`], absolute; children must not write there.
     pub state_dir: String,
     /// Started first.
@@ -142,27 +137,6 @@ pub struct CappedLog {
     pub cap_bytes: u64,
 }
 
-/// A process by id and start time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proc {
-    /// Process id.
-    pub pid: u32,
-    /// Start time in clock ticks since the host's boot.
-    pub start_time: u64,
-}
-
-impl From<ProcId> for Proc {
-    fn from(id: ProcId) -> Self {
-        Self { pid: id.pid, start_time: id.start_time }
-    }
-}
-
-impl From<Proc> for ProcId {
-    fn from(proc: Proc) -> Self {
-        Self { pid: proc.pid, start_time: proc.start_time }
-    }
-}
-
 /// One line on the status pipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -178,81 +152,11 @@ pub enum ShimEvent {
     },
 }
 
-/// Who runs.
+/// The processes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShimState {
     /// The companion.
-    pub companion: Option<Proc>,
+    pub companion: Option<ProcRef>,
     /// The VMM.
-    pub vmm: Proc,
-}
-
-/// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExitStory {
-    /// Id of the VM.
-    pub vm: String,
-    /// What brought the end about.
-    pub cause: ExitCause,
-    /// How the VMM ended, if it was started.
-    pub vmm: Option<Outcome>,
-    /// How the companion ended, if it was started.
-    pub companion: Option<Outcome>,
-    /// What the guest did last, where QMP said so.
-    pub guest: Option<GuestLast>,
-    /// Milliseconds since 1970.
-    pub at_unix_ms: u64,
-    /// Last bytes of the console.
-    pub console_tail: String,
-    /// Last bytes of the VMM's log.
-    pub vmm_log_tail: String,
-}
-
-/// What brought the end about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "cause", rename_all = "snake_case")]
-pub enum ExitCause {
-    /// The VMM ended by itself, or was killed by somebody else than the shim.
-    VmmExited,
-    /// The companion ended first.
-    CompanionDied,
-    /// The guest powered off and its VMM stayed, so it was ended.
-    PoweredOff,
-    /// The shim was asked to end (SIGTERM).
-    Asked,
-    /// Not everything could be started, or what was could not be watched.
-    LaunchFailed {
-        /// What.
-        step: String,
-        /// Why.
-        message: String,
-    },
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "how", rename_all = "snake_case")]
-pub enum Outcome {
-    /// It returned.
-    Exited {
-        /// Its code.
-        code: i32,
-    },
-    /// A signal ended it.
-    Signaled {
-        /// Its number.
-        signal: i32,
-    },
-}
-
-/// What a guest did last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GuestLast {
-    /// It powered off.
-    Shutdown,
-    /// It asked for a reset.
-    Reset,
-    /// Its kernel panicked.
-    Panic,
+    pub vmm: ProcRef,
 }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
-use banger_shim::{Outcome, Proc};
-use banger_sys::proc::ProcId;
+use banger_shim::{Outcome, ProcRef};
+use banger_sys::proc;
 use banger_sys::spawn::Spawned;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
@@ -25,22 +25,21 @@ pub enum Life {
 /// A child that its own parent left to the shim, its subreaper.
 pub struct Adopted {
     pidfd: OwnedFd,
-    id: ProcId,
+    process: ProcRef,
 }
 
 impl Adopted {
     /// The child with this process id.
     pub fn find(pid: u32) -> io::Result<Self> {
         let gone = || io::Error::other(format!("process {pid} is gone"));
-        let id = ProcId::of(pid).ok_or_else(gone)?;
-        let pidfd = id.open()?.ok_or_else(gone)?;
+        let process = proc::reference(pid).ok_or_else(gone)?;
+        let pidfd = proc::open(process)?.ok_or_else(gone)?;
         // The number comes from a file, and only a child's cannot become another process's.
-        let parent =
-            banger_sys::proc::parent(pid).and_then(|parent| Pid::from_raw(parent.cast_signed()));
+        let parent = proc::parent(pid).and_then(|parent| Pid::from_raw(parent.cast_signed()));
         if parent != Some(getpid()) {
             return Err(io::Error::other(format!("process {pid} is no child of the shim")));
         }
-        Ok(Self { pidfd, id })
+        Ok(Self { pidfd, process })
     }
 
     /// Waits for its end: waitid(2).
@@ -67,10 +66,10 @@ impl Life {
     }
 
     /// Who it is, while it runs.
-    pub fn proc(&self) -> Option<Proc> {
+    pub fn proc(&self) -> Option<ProcRef> {
         match self {
-            Self::Running(spawned) => Some(spawned.id.into()),
-            Self::Adopted(adopted) => Some(adopted.id.into()),
+            Self::Running(spawned) => Some(spawned.process),
+            Self::Adopted(adopted) => Some(adopted.process),
             Self::NotStarted | Self::Ended(_) => None,
         }
     }

@@ -15,10 +15,9 @@ mod shim;
 mod start;
 mod state;
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
 
-use banger_shim::{ExitCause, ExitStory, MAX_CONFIG, ShimConfig, ShimEvent};
+use banger_shim::{ExitCause, ExitStory, MAX_CONFIG, ShimConfig, ShimEvent, gate};
 use banger_sys::{harden, signals};
 use rustix::process::Signal;
 
@@ -48,7 +47,9 @@ fn run() -> Result<(), String> {
         tell_failed("gate", &message);
         format!("gate: {message}")
     };
-    let Some(config) = wait_at_gate().map_err(refused)? else { return Ok(()) };
+    let Some(config) = gate::wait::<ShimConfig>(MAX_CONFIG).map_err(refused)? else {
+        return Ok(());
+    };
     let state = State::open(&config.state_dir).map_err(refused)?;
     let (cause, story) = live(config, &state);
     let left = state.write_story(&story);
@@ -62,10 +63,9 @@ fn run() -> Result<(), String> {
 
 /// From the open gate to the end of both. The first part is why they never ran, if they did not.
 fn live(config: ShimConfig, state: &State) -> (Option<ExitCause>, ExitStory) {
-    let vm = config.vm.clone();
     let (mut shim, ends) = match Shim::prepare(config) {
         Ok(prepared) => prepared,
-        Err(cause) => return (Some(cause.clone()), shim::story_of_nothing(vm, cause)),
+        Err(cause) => return (Some(cause.clone()), shim::story_of_nothing(cause)),
     };
     match shim.start(ends, state) {
         Ok(()) => {
@@ -80,29 +80,6 @@ fn live(config: ShimConfig, state: &State) -> (Option<ExitCause>, ExitStory) {
     }
 }
 
-/// The configuration, or nothing if the daemon ended before it opened the gate.
-fn wait_at_gate() -> Result<Option<ShimConfig>, String> {
-    let mut line = Vec::new();
-    let mut gate = BufReader::new(std::io::stdin().lock().take(MAX_CONFIG));
-    gate.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-    if line.pop_if(|last| *last == b'\n').is_some() {
-        return serde_json::from_slice(&line).map(Some).map_err(|error| error.to_string());
-    }
-    if line.len() as u64 == MAX_CONFIG {
-        return Err(format!("the configuration is longer than {MAX_CONFIG} bytes"));
-    }
-    Ok(None)
-}
-
 fn tell_failed(step: &str, message: &str) {
-    tell(&ShimEvent::Failed { step: step.into(), message: message.into() });
-}
-
-/// One line for the daemon. It may be gone; the state folder tells the next one.
-fn tell(event: &ShimEvent) {
-    if let Ok(mut line) = serde_json::to_vec(event) {
-        line.push(b'\n');
-        let mut status = std::io::stdout().lock();
-        let _ = status.write_all(&line).and_then(|()| status.flush());
-    }
+    gate::answer(&ShimEvent::Failed { step: step.into(), message: message.into() });
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use banger_shim::GuestLast;
+use banger_shim::GuestEnd;
 
 /// Longest line that is kept; longer ones are of no interest and skipped to their end.
 const MAX_LINE: usize = 64 * 1024;
@@ -19,7 +19,7 @@ pub struct Qmp {
     line: Vec<u8>,
     rest: Rest,
     /// What the guest did last.
-    pub guest: Option<GuestLast>,
+    pub guest: Option<GuestEnd>,
 }
 
 /// What becomes of the rest of a line.
@@ -86,13 +86,13 @@ impl Qmp {
         let reason = message.pointer("/data/reason").and_then(serde_json::Value::as_str);
         match (message.get("event").and_then(serde_json::Value::as_str), reason) {
             // RESET is not among them: the guest goes on after it, so it says nothing of the end.
-            (Some("SHUTDOWN"), Some("guest-shutdown")) => self.guest = Some(GuestLast::Shutdown),
+            (Some("SHUTDOWN"), Some("guest-shutdown")) => self.guest = Some(GuestEnd::Poweroff),
             // A panic with `panic=-1` ends in a reset too: what was heard first is what counts.
             (Some("SHUTDOWN"), Some("guest-reset")) => {
-                self.guest.get_or_insert(GuestLast::Reset);
+                self.guest.get_or_insert(GuestEnd::Reboot);
             }
             (Some("GUEST_PANICKED"), _) | (Some("SHUTDOWN"), Some("guest-panic")) => {
-                self.guest = Some(GuestLast::Panic)
+                self.guest = Some(GuestEnd::Panic)
             }
             _ => {}
         }
@@ -103,7 +103,7 @@ impl Qmp {
 mod tests {
     use super::*;
 
-    fn heard(lines: &[&str]) -> (Option<GuestLast>, String) {
+    fn heard(lines: &[&str]) -> (Option<GuestEnd>, String) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut qmp = Qmp::new(ours).unwrap();
         for line in lines {
@@ -133,9 +133,9 @@ mod tests {
         let goes_on = r#"{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#;
         let panic = r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#;
         let killed = r#"{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-signal"}}"#;
-        assert_eq!(heard(&[GREETING, r#"{"return": {}}"#, OFF]).0, Some(GuestLast::Shutdown));
-        assert_eq!(heard(&[GREETING, reset]).0, Some(GuestLast::Reset));
-        assert_eq!(heard(&[GREETING, panic, reset]).0, Some(GuestLast::Panic));
+        assert_eq!(heard(&[GREETING, r#"{"return": {}}"#, OFF]).0, Some(GuestEnd::Poweroff));
+        assert_eq!(heard(&[GREETING, reset]).0, Some(GuestEnd::Reboot));
+        assert_eq!(heard(&[GREETING, panic, reset]).0, Some(GuestEnd::Panic));
         assert_eq!(heard(&[GREETING, killed, goes_on, "garbage", "{", "[1]", "7"]).0, None);
         assert_eq!(heard(&[GREETING]).1, "{\"execute\":\"qmp_capabilities\"}\n");
         assert_eq!(heard(&[]).1, "");
@@ -145,7 +145,7 @@ mod tests {
     fn a_line_without_end_is_skipped_to_its_end() {
         let long = format!("{}{OFF}", " ".repeat(2 * MAX_LINE));
         assert_eq!(heard(&[GREETING, &long]).0, None);
-        assert_eq!(heard(&[GREETING, &long, OFF]).0, Some(GuestLast::Shutdown));
+        assert_eq!(heard(&[GREETING, &long, OFF]).0, Some(GuestEnd::Poweroff));
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut qmp = Qmp::new(ours).unwrap();
         for _ in 0..1000 {

@@ -147,16 +147,15 @@ impl Shim {
             guest,
             console_tail: self.console.tail(),
             vmm_log_tail: self.log.tail(),
-            ..story_of_nothing(self.config.vm, cause)
+            ..story_of_nothing(cause)
         }
     }
 }
 
 /// The story of a VM of which nothing was started.
-pub fn story_of_nothing(vm: String, cause: ExitCause) -> ExitStory {
+pub fn story_of_nothing(cause: ExitCause) -> ExitStory {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ExitStory {
-        vm,
         cause,
         vmm: None,
         companion: None,

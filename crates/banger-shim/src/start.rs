@@ -53,7 +53,7 @@ impl Shim {
         let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "it is gone")) };
         let running = ShimState { companion: self.companion.proc(), vmm };
         state.write_state(&running).map_err(|error| failed("state", error))?;
-        crate::tell(&ShimEvent::Started(running));
+        banger_shim::gate::answer(&ShimEvent::Started(running));
         // The kernel takes 15 ms to end a watch, which nobody need wait for.
         drop((companion, jailed));
         Ok(())

@@ -19,14 +19,14 @@ pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::proc::ProcId;
+    use crate::proc;
 
     #[test]
     fn the_end_of_a_process_is_heard() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let pidfd = ProcId::of(child.id()).unwrap().open().unwrap().unwrap();
+        let pidfd = proc::open(proc::reference(child.id()).unwrap()).unwrap().unwrap();
         drop(child.stdin.take());
         runtime.block_on(super::ended(pidfd)).unwrap();
         assert!(child.wait().unwrap().success());

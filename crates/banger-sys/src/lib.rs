@@ -11,6 +11,7 @@ pub mod loopdev;
 pub mod peer;
 pub mod proc;
 pub mod programs;
+pub mod readiness;
 pub mod reflink;
 pub mod scm;
 pub mod signals;

@@ -1,25 +1,17 @@
-//! Processes that cannot be mistaken for one another.
+//! Processes by reference.
 //!
-//! A process id is used again; together with the start time (field 22 of `/proc/PID/stat`, proc(5))
-//! it names one process. A pidfd (pidfd_open(2)) opened and then checked against the start time is
-//! that process and stays it.
+//! The kernel reuses process ids; an id together with the start time (field 22 of `/proc/PID/stat`,
+//! proc(5)) identifies one process. A pidfd (pidfd_open(2)) that is checked against the start time
+//! after it was opened refers to that process for good.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use banger_base::ProcRef;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-/// Names one process for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ProcId {
-    /// Process id.
-    pub pid: u32,
-    /// Start time in clock ticks since the host's boot.
-    pub start_time: u64,
-}
 
 /// Start time of the process that has this id now; `None` if there is none.
 pub fn start_time(pid: u32) -> Option<u64> {
@@ -40,47 +32,45 @@ pub fn parent(pid: u32) -> Option<u32> {
     fields.split_whitespace().nth(1)?.parse().ok()
 }
 
-impl ProcId {
-    /// The process that has this id now.
-    pub fn of(pid: u32) -> Option<Self> {
-        start_time(pid).map(|start_time| Self { pid, start_time })
-    }
+/// A reference to the process that has this id now; `None` if there is none.
+pub fn reference(pid: u32) -> Option<ProcRef> {
+    start_time(pid).map(|start_time| ProcRef { pid, start_time })
+}
 
-    /// A descriptor of this process that becomes readable when it ends; `None` if it is gone.
-    ///
-    /// # Errors
-    /// pidfd_open(2), but for "no such process".
-    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
-            return Ok(None);
-        };
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        // Checked after opening: if the times agree now, the descriptor is of this process.
-        Ok((start_time(self.pid) == Some(self.start_time)).then_some(pidfd))
-    }
+/// A pidfd of a process, readable once it has ended; `None` if the process is gone.
+///
+/// # Errors
+/// pidfd_open(2), except ESRCH.
+pub fn open(process: ProcRef) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // Checked after opening: if the times agree now, the pidfd refers to this process.
+    Ok((start_time(process.pid) == Some(process.start_time)).then_some(pidfd))
+}
 
-    /// Whether it runs; one that has ended and waits to be reaped does not.
-    pub fn is_alive(&self) -> bool {
-        match self.open() {
-            Ok(Some(pidfd)) => matches!(wait(&pidfd, Duration::ZERO), Ok(Waited::Alive)),
-            Ok(None) | Err(_) => false,
-        }
+/// Whether a process runs; a zombie does not.
+pub fn is_alive(process: ProcRef) -> bool {
+    match open(process) {
+        Ok(Some(pidfd)) => matches!(wait(&pidfd, Duration::ZERO), Ok(Waited::Alive)),
+        Ok(None) | Err(_) => false,
     }
+}
 
-    /// Sends a signal; a process that is gone needs none.
-    ///
-    /// # Errors
-    /// pidfd_send_signal(2).
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let Some(pidfd) = self.open()? else { return Ok(()) };
-        match pidfd_send_signal(&pidfd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+/// Sends a signal; success if the process is gone.
+///
+/// # Errors
+/// pidfd_send_signal(2), except ESRCH.
+pub fn send_signal(process: ProcRef, signal: Signal) -> io::Result<()> {
+    let Some(pidfd) = open(process)? else { return Ok(()) };
+    match pidfd_send_signal(&pidfd, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -129,13 +119,14 @@ pub fn wait(pidfd: &OwnedFd, timeout: Duration) -> io::Result<Waited> {
 mod tests {
     use super::*;
 
+    use std::process::{Command, Stdio};
+
     #[test]
-    fn everybody_has_a_parent() {
+    fn every_process_has_a_parent() {
         let ours = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
         assert_eq!(parent(std::process::id()), ours);
         assert_eq!(parent(u32::MAX), None);
     }
-    use std::process::{Command, Stdio};
 
     #[test]
     fn fields_are_counted_behind_a_name_with_parentheses() {
@@ -153,17 +144,17 @@ mod tests {
     #[test]
     fn a_process_is_alive_until_it_ends() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let id = ProcId::of(child.id()).unwrap();
-        assert!(id.is_alive());
-        let other = ProcId { start_time: id.start_time + 1, ..id };
-        assert!(!other.is_alive(), "the same pid with another start time is another process");
-        other.signal(Signal::KILL).unwrap();
-        assert!(id.is_alive(), "and gets no signal meant for this one");
-        let pidfd = id.open().unwrap().unwrap();
-        id.signal(Signal::KILL).unwrap();
+        let process = reference(child.id()).unwrap();
+        assert!(is_alive(process));
+        let other = ProcRef { start_time: process.start_time + 1, ..process };
+        assert!(!is_alive(other), "the same pid with another start time is another process");
+        send_signal(other, Signal::KILL).unwrap();
+        assert!(is_alive(process), "a signal to another start time is not delivered");
+        let pidfd = open(process).unwrap().unwrap();
+        send_signal(process, Signal::KILL).unwrap();
         assert_eq!(wait(&pidfd, Duration::from_secs(10)).unwrap(), Waited::Ended);
-        assert!(!id.is_alive(), "not yet reaped, but ended");
+        assert!(!is_alive(process), "ended, not yet reaped");
         child.wait().unwrap();
-        assert_eq!(ProcId::of(id.pid), None);
+        assert_eq!(reference(process.pid), None);
     }
 }

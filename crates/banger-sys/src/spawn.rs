@@ -13,10 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use banger_base::ProcRef;
 use rustix::process::{Resource, Rlimit, Signal};
 
 use crate::landlock::Ruleset;
-use crate::proc::ProcId;
+use crate::proc;
 
 /// Who a child runs as. Its supplementary groups are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +57,8 @@ pub struct Spawned {
     pub child: Child,
     /// Becomes readable when it ends: pidfd_open(2).
     pub pidfd: OwnedFd,
-    /// Its name for others.
-    pub id: ProcId,
+    /// Reference to it.
+    pub process: ProcRef,
 }
 
 /// What a start failed at.
@@ -195,13 +196,13 @@ fn failed_step(told: OwnedFd) -> Step {
 
 fn record(mut child: Child) -> io::Result<Spawned> {
     // Not reaped before `child` is, so nobody else can have its process id.
-    let id = ProcId::of(child.id()).ok_or_else(|| io::Error::other("not in /proc"));
-    let opened = id.and_then(|id| {
-        let pidfd = id.open()?.ok_or_else(|| io::Error::other("not the child"))?;
-        Ok((id, pidfd))
+    let process = proc::reference(child.id()).ok_or_else(|| io::Error::other("not in /proc"));
+    let opened = process.and_then(|process| {
+        let pidfd = proc::open(process)?.ok_or_else(|| io::Error::other("not the child"))?;
+        Ok((process, pidfd))
     });
     match opened {
-        Ok((id, pidfd)) => Ok(Spawned { child, pidfd, id }),
+        Ok((process, pidfd)) => Ok(Spawned { child, pidfd, process }),
         Err(error) => {
             // Gone already if it cannot be killed.
             let _ = child.kill();

@@ -20,7 +20,7 @@ use banger_engine::plan::VmPlan;
 use banger_host::layout::Layout;
 use banger_host::storage::{Blanks, FileStorage, RootFrom, SnapshotRoot};
 use banger_root::disks::snapshot;
-use banger_root::{Did, Id, Kind};
+use banger_root::{Did, Kind};
 use banger_sys::dm;
 
 use conformance::{Root, RootDisk, Subject};
@@ -33,7 +33,7 @@ const ROOT: u64 = 64 * MIB;
 struct InDevice;
 
 fn device(id: &str) -> PathBuf {
-    let id: Id = id.parse().unwrap();
+    let id: VmId = id.parse().unwrap();
     snapshot::find(&id).unwrap().unwrap().path
 }
 
@@ -71,7 +71,7 @@ impl SnapshotRoot for Here {
         cow: OwnedFd,
         root_bytes: u64,
     ) -> Result<Applied, ApiError> {
-        let id: Id = vm.as_str().parse().unwrap();
+        let id: VmId = vm.as_str().parse().unwrap();
         match snapshot::attach(&id, image.as_fd(), cow.as_fd(), root_bytes).unwrap().0 {
             Did::Made => Ok(Applied::Created),
             _ => Ok(Applied::AlreadyThere),
@@ -79,7 +79,7 @@ impl SnapshotRoot for Here {
     }
 
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError> {
-        let id: Id = vm.as_str().parse().unwrap();
+        let id: VmId = vm.as_str().parse().unwrap();
         match snapshot::detach(&id).unwrap() {
             Did::Removed => Ok(Undone::Removed),
             _ => Ok(Undone::WasAbsent),
@@ -88,7 +88,7 @@ impl SnapshotRoot for Here {
 }
 
 struct Disk {
-    id: Id,
+    id: VmId,
     image: File,
     cow: File,
     _folder: tempfile::TempDir,
@@ -181,7 +181,7 @@ fn disks_that_are_held_are_waited_for() {
 #[test]
 fn disks_that_a_killed_process_left_are_finished_or_removed() {
     let disk = Disk::new("00000000a003");
-    let names = ["base", "root"].map(|what| disk.id.object(what));
+    let names = ["base", "root"].map(|what| disk.id.object_name(what));
     for name in &names {
         // Without a table, and with one that was never put to work.
         dm::create(name).unwrap();

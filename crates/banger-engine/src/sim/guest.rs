@@ -73,7 +73,7 @@ impl Guest for Sim {
 
     async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
         if self.mood(vm) != Mood::Stubborn {
-            self.end_vmm(vm, GuestEnd::Poweroff, "the simulated guest powered off");
+            self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
         }
         Ok(())
     }

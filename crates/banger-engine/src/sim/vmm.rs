@@ -19,8 +19,8 @@ impl Sim {
     }
 
     /// Ends the VMM of a VM from outside or inside.
-    pub fn end_vmm(&self, vm: &VmPlan, guest: GuestEnd, summary: &str) {
-        let story = ExitStory { guest, summary: summary.into(), tail: String::new() };
+    pub fn end_vmm(&self, vm: &VmPlan, guest: Option<GuestEnd>, summary: &str) {
+        let story = ExitStory { guest, ..ExitStory::unknown(summary) };
         let channel = self.exit_channel(vm);
         let mut inner = self.inner();
         let had_vmm = inner.world.remove("vmm", &vm.id);
@@ -76,7 +76,7 @@ impl Vmm for Sim {
 
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
         let shim = self.unmake("shim", vm)?;
-        self.end_vmm(vm, GuestEnd::Unknown, "the simulated VMM was killed");
+        self.end_vmm(vm, None, "the simulated VMM was killed");
         Ok(shim)
     }
 

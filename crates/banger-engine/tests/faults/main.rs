@@ -77,7 +77,7 @@ async fn carry_out(asked: Asked, engine: &Engine, sim: &Sim) {
         Asked::GuestEnds(guest) => {
             let Ok(plan) = engine.running_plan("web") else { return };
             // Where this very change kills the daemon, the unwinding ends here.
-            let end = || sim.end_vmm(&plan, guest, "the simulated guest ended");
+            let end = || sim.end_vmm(&plan, Some(guest), "the simulated guest ended");
             let _ = catch_unwind(AssertUnwindSafe(end));
             // The owner of the VM hears of it in a task of its own.
             for _ in 0..20 {

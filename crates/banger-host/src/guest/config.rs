@@ -90,7 +90,7 @@ fn network(vm: &VmPlan, lease: Option<&Lease>) -> Option<NetworkConfig> {
     match (vm.drivers.network.name.as_str(), lease) {
         ("user", _) => Some(user_network(vm)),
         (_, Some(lease)) => Some(NetworkConfig {
-            mac: vm.mac(),
+            mac: vm.id.mac().to_string(),
             addresses: vec![format!("{}/{}", lease.address, lease.prefix)],
             gateway: Some(lease.gateway.to_string()),
             dns: lease.dns.iter().map(ToString::to_string).collect(),
@@ -104,7 +104,7 @@ fn network(vm: &VmPlan, lease: Option<&Lease>) -> Option<NetworkConfig> {
 fn user_network(vm: &VmPlan) -> NetworkConfig {
     use crate::network;
     NetworkConfig {
-        mac: vm.mac(),
+        mac: vm.id.mac().to_string(),
         addresses: vec![network::GUEST_ADDRESS.into()],
         gateway: Some(network::GATEWAY.into()),
         dns: vec![network::RESOLVER.into()],

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
 use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan};
-use banger_root::words::{self, Answer, Did, Nat, Request};
+use banger_root::words::{Answer, Did, Nat, Request};
 
 use crate::network::Forwarding;
-use crate::root::{self, Root};
+use crate::root::Root;
 
 /// Whose resolver names of VMs are asked of, as far as this daemon knows.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -61,16 +61,11 @@ impl Bridge {
     }
 }
 
-fn lease(lease: words::Lease) -> Lease {
-    let words::Lease { address, prefix, gateway, dns, tap: _ } = lease;
-    Lease { address, prefix, gateway, dns }
-}
-
 #[async_trait]
 impl Network for Bridge {
     async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError> {
         let nat = if vm.nat { Nat::On } else { Nat::Off };
-        let request = Request::NetAttach { vm: root::id(&vm.id)?, nat };
+        let request = Request::NetAttach { vm: vm.id.clone(), nat };
         let (answer, _) = self.root.ask(request, Vec::new()).await?;
         let Answer::Leased(did, given) = answer else {
             return Err(ApiError::new(ErrorCode::Internal, "banger-root gave no lease"));
@@ -85,11 +80,11 @@ impl Network for Bridge {
                 bridge.route_names(&mut names).await;
             }
         });
-        Ok(Attached { applied, lease: Some(lease(given)) })
+        Ok(Attached { applied, lease: Some(given) })
     }
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.root.remove(Request::NetDetach { vm: root::id(&vm.id)? }).await
+        self.root.remove(Request::NetDetach { vm: vm.id.clone() }).await
     }
 
     async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {

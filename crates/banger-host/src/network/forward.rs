@@ -51,9 +51,9 @@ impl Forwarding {
         let (program, log) = (self.program.clone(), self.layout.shim_log(&vm.id));
         // In no folder of the VM, which is removed without asking this process.
         let gate = blocking(move || gate::spawn(&program, Path::new("/"), &log)).await?;
-        let proc = gate.proc_ref();
+        let process = gate.process();
         self.gates().insert(vm.id.clone(), gate);
-        Ok(Some(proc))
+        Ok(Some(process))
     }
 
     /// Opens the gate and waits until all ports are listened on.
@@ -74,7 +74,7 @@ impl Forwarding {
         });
         let config = ForwardConfig { forwards: forwards.collect() };
         let failed = || format!("what forwards the ports of `{}` failed", vm.name);
-        match gate.open(&config, LISTEN_TIMEOUT).await {
+        match gate::open(gate, &config, LISTEN_TIMEOUT).await {
             Ok(ForwardEvent::Listening) => Ok(Applied::Created),
             Ok(ForwardEvent::Failed { listen, os_error }) => {
                 let other = || io::ErrorKind::Other.into();

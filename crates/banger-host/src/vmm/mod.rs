@@ -4,7 +4,6 @@
 pub mod firecracker;
 pub mod qemu;
 mod shim;
-mod story;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,6 +15,7 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_shim::record;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::HostConfig;
@@ -26,6 +26,8 @@ use crate::layout::{VSOCK, shown};
 use crate::probe;
 use qemu::Accelerator;
 
+/// Story of a run whose shim left none.
+const NO_STORY: &str = "the VMM ended with its shim, which was killed before it could say how";
 /// Free bytes without which a start is refused: what a boot writes at the least.
 const LEAST_FREE: u64 = 64 << 20;
 
@@ -199,9 +201,9 @@ impl Vmm for Qemu {
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
         let (config, plan) = (self.config.clone(), vm.clone());
         let gate = blocking(move || shim::spawn(&config, &plan)).await?;
-        let proc = gate.proc_ref();
+        let process = gate.process();
         self.gates().insert(vm.id.clone(), gate);
-        Ok(proc)
+        Ok(process)
     }
 
     async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
@@ -229,11 +231,11 @@ impl Vmm for Qemu {
         if let Some(shim) = run.shim {
             shim::wait_gone(shim).await;
         }
-        story::read(&state).unwrap_or_else(|| ExitStory::unknown(story::NO_STORY))
+        record::story(&state).unwrap_or_else(|| ExitStory::unknown(NO_STORY))
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
-        shim::facts(&self.config.layout.shim_state(&vm.id), run)
+        record::facts(&self.config.layout.shim_state(&vm.id), run.shim)
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {

@@ -116,7 +116,7 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
         "-netdev".to_owned(),
         network(vm),
         "-device".to_owned(),
-        format!("virtio-net-device,netdev=net,mac={}", vm.mac()),
+        format!("virtio-net-device,netdev=net,mac={}", vm.id.mac()),
     ]);
     for flag in ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"] {
         args.push(flag.to_owned());

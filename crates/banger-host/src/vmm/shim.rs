@@ -1,23 +1,20 @@
 //! The daemon's side of the shim: start it, open its gate, end it, find it again.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::{RunFacts, Undone};
-use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_engine::drivers::Undone;
+use banger_engine::plan::{RunPlan, VmPlan};
 use banger_shim::{
-    Access, CappedLog, Child, Companion, EXIT_FILE, PassedFile, STATE_FILE, ShimConfig, ShimEvent,
-    ShimState, View,
+    Access, CappedLog, Child, Companion, PassedFile, ShimConfig, ShimEvent, View, record,
 };
 
+use super::BootFiles;
 use super::qemu::{self, Accelerator, Root, fd};
-use super::{BootFiles, story};
 use crate::HostConfig;
 use crate::failure::{of, on_path};
-use crate::gate::{self, Gate, MAX_STATUS};
+use crate::gate::{self, Gate};
 use crate::layout::{VHOST, VSOCK, shown};
 
 pub use crate::gate::{is_alive, wait_gone};
@@ -34,18 +31,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where QEMU's user network learns the host's resolvers.
 const RESOLVER: [&str; 3] = ["/etc/resolv.conf", "/run/systemd/resolve", "/etc/hosts"];
 
-/// Forgets the state and the story of an earlier run.
+/// Removes the records of an earlier run.
 pub fn clear_state(state: &Path) -> Result<(), ApiError> {
-    for name in [STATE_FILE, EXIT_FILE] {
-        let path = state.join(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(on_path("remove", &path, &error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    record::clear(state).map_err(|(path, error)| on_path("remove", &path, &error))
 }
 
 /// Starts a shim; it does nothing until [`open`]. Call within a tokio runtime.
@@ -56,7 +44,7 @@ pub fn spawn(config: &HostConfig, vm: &VmPlan) -> Result<Gate, ApiError> {
 
 /// Lets the shim start companion and VMM; returns the VMM's process id.
 pub async fn open(gate: Gate, vm: &VmPlan, config: &ShimConfig) -> Result<u32, ApiError> {
-    match gate.open(config, LAUNCH_TIMEOUT).await {
+    match gate::open(gate, config, LAUNCH_TIMEOUT).await {
         Ok(ShimEvent::Started(state)) => Ok(state.vmm.pid),
         Ok(ShimEvent::Failed { step, message }) => {
             let text = format!("the VMM of `{}` could not be started", vm.name);
@@ -117,7 +105,6 @@ pub fn config(
     };
     let log = |path| CappedLog { path: shown(path), cap_bytes: LOG_CAP };
     Ok(ShimConfig {
-        vm: vm.id.to_string(),
         state_dir: shown(&layout.shim_state(&vm.id)),
         companion: Some(Companion {
             child: companion,
@@ -147,13 +134,6 @@ pub fn config(
     })
 }
 
-fn read_state(state: &Path) -> Option<ShimState> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    File::open(state.join(STATE_FILE)).ok()?.take(MAX_STATUS).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
 /// Ends the shim and with it VMM and companion, and waits until all are gone.
 pub async fn end(state: &Path, run: &RunPlan) -> Result<Undone, ApiError> {
     let undone = match run.shim {
@@ -162,21 +142,9 @@ pub async fn end(state: &Path, run: &RunPlan) -> Result<Undone, ApiError> {
     };
     // The kernel ends both with their shim, but not at the same moment; their disks are free only
     // when they are gone.
-    let Some(children) = read_state(state) else { return Ok(undone) };
+    let Some(children) = record::state(state) else { return Ok(undone) };
     for child in [Some(children.vmm), children.companion].into_iter().flatten() {
-        gate::kill(ProcRef { pid: child.pid, start_time: child.start_time }).await?;
+        gate::kill(child).await?;
     }
     Ok(undone)
-}
-
-/// What is there of a run that another daemon began.
-pub fn facts(state: &Path, run: &RunPlan) -> RunFacts {
-    let shim_alive = run.shim.is_some_and(is_alive);
-    if let Some(story) = story::read(state) {
-        return RunFacts::Ended(story);
-    }
-    match read_state(state) {
-        Some(children) if shim_alive => RunFacts::Alive { vmm_pid: children.vmm.pid },
-        _ => RunFacts::Nothing,
-    }
 }

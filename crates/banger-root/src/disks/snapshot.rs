@@ -6,6 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use banger_base::VmId;
 use banger_sys::dm::{self, SECTOR, Target};
 use banger_sys::loopdev::Access;
 
@@ -14,7 +15,6 @@ use super::mapper::{Wanted, device};
 use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::words::Did;
 
 /// Bytes of a chunk.
@@ -35,7 +35,7 @@ pub fn cow_bytes(root_bytes: u64) -> u64 {
 /// # Errors
 /// As there.
 pub fn attach(
-    vm: &Id,
+    vm: &VmId,
     image: BorrowedFd<'_>,
     cow: BorrowedFd<'_>,
     root_bytes: u64,
@@ -47,7 +47,7 @@ pub fn attach(
 ///
 /// # Errors
 /// The kernel does not say.
-pub fn find(vm: &Id) -> Result<Option<Device>, RootError> {
+pub fn find(vm: &VmId) -> Result<Option<Device>, RootError> {
     Disks::new(&Linux::default()).find(vm)
 }
 
@@ -55,7 +55,7 @@ pub fn find(vm: &Id) -> Result<Option<Device>, RootError> {
 ///
 /// # Errors
 /// As there.
-pub fn detach(vm: &Id) -> Result<Did, RootError> {
+pub fn detach(vm: &VmId) -> Result<Did, RootError> {
     Disks::new(&Linux::default()).detach(vm)
 }
 
@@ -63,7 +63,7 @@ pub fn detach(vm: &Id) -> Result<Did, RootError> {
 ///
 /// # Errors
 /// The kernel does not say.
-pub fn all_of(vm: &Id) -> Result<Vec<String>, RootError> {
+pub fn all_of(vm: &VmId) -> Result<Vec<String>, RootError> {
     Disks::new(&Linux::default()).all_of(vm)
 }
 
@@ -84,12 +84,12 @@ struct Names {
 }
 
 impl Names {
-    fn of(vm: &Id) -> Self {
+    fn of(vm: &VmId) -> Self {
         Self {
-            image: vm.object("image"),
-            cow: vm.object("cow"),
-            base: vm.object("base"),
-            root: vm.object("root"),
+            image: vm.object_name("image"),
+            cow: vm.object_name("cow"),
+            base: vm.object_name("base"),
+            root: vm.object_name("root"),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Disks<'_> {
     /// Files or a size that do not fit; a piece that cannot be made, with what could not be undone.
     pub fn attach(
         &self,
-        vm: &Id,
+        vm: &VmId,
         image: BorrowedFd<'_>,
         cow: BorrowedFd<'_>,
         root_bytes: u64,
@@ -185,7 +185,7 @@ impl Disks<'_> {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn find(&self, vm: &Id) -> Result<Option<Device>, RootError> {
+    pub fn find(&self, vm: &VmId) -> Result<Option<Device>, RootError> {
         let found = self.mapped(&Names::of(vm).root)?;
         Ok(found.filter(|status| status.live).map(|status| device(status.numbers)))
     }
@@ -195,7 +195,7 @@ impl Disks<'_> {
     ///
     /// # Errors
     /// All that failed, in one; whatever can be removed is removed.
-    pub fn detach(&self, vm: &Id) -> Result<Did, RootError> {
+    pub fn detach(&self, vm: &VmId) -> Result<Did, RootError> {
         let names = Names::of(vm);
         let retry = Retry::new(self.kernel);
         let mut result = Ok(Did::WasAbsent);
@@ -217,9 +217,9 @@ impl Disks<'_> {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn all_of(&self, vm: &Id) -> Result<Vec<String>, RootError> {
+    pub fn all_of(&self, vm: &VmId) -> Result<Vec<String>, RootError> {
         let mut names = self.list()?;
-        let prefix = vm.object("");
+        let prefix = vm.object_name("");
         names.retain(|name| name.starts_with(&prefix));
         Ok(names)
     }
@@ -245,7 +245,7 @@ enum Piece {
 
 fn of_a_vm(name: &str) -> bool {
     let id = name.strip_prefix("banger-").and_then(|rest| rest.split_once('-'));
-    id.is_some_and(|(id, what)| !what.is_empty() && id.parse::<Id>().is_ok())
+    id.is_some_and(|(id, what)| !what.is_empty() && id.parse::<VmId>().is_ok())
 }
 
 fn both(one: Result<Did, RootError>, other: Result<Did, RootError>) -> Result<Did, RootError> {

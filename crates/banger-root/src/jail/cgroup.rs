@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use banger_base::VmId;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::places::Places;
 use crate::words::Did;
 
@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// read(2), but for the cgroup not being there.
-pub fn populated(places: &Places, vm: &Id) -> Result<bool, RootError> {
+pub fn populated(places: &Places, vm: &VmId) -> Result<bool, RootError> {
     let path = places.cgroup(vm).join("cgroup.events");
     match fs::read_to_string(&path) {
         Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
@@ -64,7 +64,7 @@ fn kill_each(cgroup: &Path) -> Result<(), RootError> {
 ///
 /// # Errors
 /// It does not get empty.
-pub fn end(places: &Places, vm: &Id) -> Result<Did, RootError> {
+pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let cgroup = places.cgroup(vm);
     if !populated(places, vm)? {
         return Ok(Did::WasAbsent);
@@ -85,7 +85,7 @@ pub fn end(places: &Places, vm: &Id) -> Result<Did, RootError> {
 ///
 /// # Errors
 /// There is still something in it.
-pub fn remove(places: &Places, vm: &Id) -> Result<Did, RootError> {
+pub fn remove(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let cgroup = places.cgroup(vm);
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {

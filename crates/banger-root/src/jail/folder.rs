@@ -5,13 +5,14 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use banger_base::VmId;
+
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::places::Places;
 use crate::words::Did;
 
 /// The jails of a VM, one for each name that a VMM's program had; mostly there is one.
-fn all(places: &Places, vm: &Id) -> Result<Vec<PathBuf>, RootError> {
+fn all(places: &Places, vm: &VmId) -> Result<Vec<PathBuf>, RootError> {
     let jails = places.jails();
     let entries = match fs::read_dir(&jails) {
         Ok(entries) => entries,
@@ -26,7 +27,7 @@ fn all(places: &Places, vm: &Id) -> Result<Vec<PathBuf>, RootError> {
 ///
 /// # Errors
 /// `NotFound`: it has none.
-pub fn find(places: &Places, vm: &Id) -> Result<PathBuf, RootError> {
+pub fn find(places: &Places, vm: &VmId) -> Result<PathBuf, RootError> {
     let missing = || RootError::new(Kind::NotFound, format!("the VM {vm} has no jail"));
     let folder = all(places, vm)?.into_iter().next().ok_or_else(missing)?;
     Ok(folder.join("root"))
@@ -36,7 +37,7 @@ pub fn find(places: &Places, vm: &Id) -> Result<PathBuf, RootError> {
 ///
 /// # Errors
 /// rmdir(2), unlink(2).
-pub fn remove(places: &Places, vm: &Id) -> Result<Did, RootError> {
+pub fn remove(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let mut did = Did::WasAbsent;
     for folder in all(places, vm)? {
         match fs::remove_dir_all(&folder) {
@@ -57,8 +58,8 @@ mod tests {
     fn a_jail_is_found_under_the_name_that_the_program_had() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().into(), ..Places::default() };
-        let vm: Id = "0123456789ab".parse().unwrap();
-        let other: Id = "0123456789ac".parse().unwrap();
+        let vm: VmId = "0123456789ab".parse().unwrap();
+        let other: VmId = "0123456789ac".parse().unwrap();
         assert_eq!(find(&places, &vm).unwrap_err().kind, Kind::NotFound);
         assert_eq!(remove(&places, &vm).unwrap(), Did::WasAbsent);
         let old = places.jail("firecracker-v1.12.1", &vm);

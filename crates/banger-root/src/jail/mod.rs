@@ -13,6 +13,7 @@ use std::os::unix::fs::lchown;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use banger_base::VmId;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 pub use cgroup::{end as end_cgroup, populated, remove as remove_cgroup};
@@ -21,7 +22,6 @@ pub use sockets::{close_hello, connect};
 
 use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::owner::make_folder;
 use crate::places::Places;
 use crate::words::{Did, Drive, DriveFrom, Role};
@@ -60,7 +60,7 @@ pub struct Wanted {
 pub fn make(
     places: &Places,
     (owner, vmm): (u32, &str),
-    vm: &Id,
+    vm: &VmId,
     wanted: &Wanted,
 ) -> Result<UnixListener, RootError> {
     let root = places.jail(vmm, vm);
@@ -88,7 +88,7 @@ pub fn make(
 }
 
 /// The device that a drive is.
-fn device(vm: &Id, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, RootError> {
+fn device(vm: &VmId, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, RootError> {
     let access = if drive.role.writable() { Access::ReadWrite } else { Access::Read };
     match (drive.from, file) {
         (DriveFrom::File, Some(file)) => {
@@ -105,16 +105,16 @@ fn device(vm: &Id, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, Root
 }
 
 /// The loop device of a drive. Not the tag of a snapshot's own loop devices.
-fn tag(vm: &Id, role: Role) -> String {
-    vm.object(&format!("drive-{}", role.as_str()))
+fn tag(vm: &VmId, role: Role) -> String {
+    vm.object_name(&format!("drive-{}", role.as_str()))
 }
 
-fn give(path: &Path, vm: &Id) -> Result<(), RootError> {
+fn give(path: &Path, vm: &VmId) -> Result<(), RootError> {
     lchown(path, Some(vm.uid()), Some(vm.uid()))
         .map_err(|error| RootError::on_path("give away", path, &error))
 }
 
-fn make_node(path: &Path, vm: &Id, device: &Device) -> Result<(), RootError> {
+fn make_node(path: &Path, vm: &VmId, device: &Device) -> Result<(), RootError> {
     let mode = Mode::RUSR | Mode::WUSR;
     let number = makedev(device.major, device.minor);
     mknodat(CWD, path, FileType::BlockDevice, mode, number)
@@ -126,7 +126,7 @@ fn make_node(path: &Path, vm: &Id, device: &Device) -> Result<(), RootError> {
 ///
 /// # Errors
 /// All that went wrong.
-pub fn clear(places: &Places, vm: &Id) -> Result<Did, RootError> {
+pub fn clear(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let mut did = Did::WasAbsent;
     let mut failed: Option<RootError> = None;
     let mut note = |result: Result<Did, RootError>| match result {

@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use banger_base::VmId;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::{API, HELLO, VSOCK, folder};
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::places::Places;
 use crate::words::{Did, VmmSocket};
 
@@ -30,7 +30,7 @@ fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// It is not there, is no socket of this VM's, or nobody listens.
-pub fn connect(places: &Places, vm: &Id, socket: VmmSocket) -> Result<OwnedFd, RootError> {
+pub fn connect(places: &Places, vm: &VmId, socket: VmmSocket) -> Result<OwnedFd, RootError> {
     let name = match socket {
         VmmSocket::Api => API,
         VmmSocket::Vsock => VSOCK,
@@ -69,7 +69,7 @@ pub fn connect(places: &Places, vm: &Id, socket: VmmSocket) -> Result<OwnedFd, R
 ///
 /// # Errors
 /// unlinkat(2).
-pub fn close_hello(places: &Places, vm: &Id) -> Result<Did, RootError> {
+pub fn close_hello(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let root = match folder::find(places, vm) {
         Err(error) if error.kind == Kind::NotFound => return Ok(Did::WasAbsent),
         found => found?,
@@ -92,7 +92,7 @@ mod tests {
     fn links_and_strangers_sockets_are_not_connected_to() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().into(), ..Places::default() };
-        let vm: Id = "0123456789ab".parse().unwrap();
+        let vm: VmId = "0123456789ab".parse().unwrap();
         let root = places.jail("firecracker", &vm);
         std::fs::create_dir_all(&root).unwrap();
         let connect = || connect(&places, &vm, VmmSocket::Vsock);

@@ -203,7 +203,7 @@ fn bridge_right(facts: &Facts<'_>) -> Finding {
 }
 
 fn taps(facts: &Facts<'_>) -> Finding {
-    let leased = |name: &str| facts.leases.iter().any(|(_, held)| held.vm.tap() == name);
+    let leased = |name: &str| facts.leases.iter().any(|(_, held)| held.vm.tap_name() == name);
     let forgotten =
         |link: &&Link| link.kind == "tun" && link.name.starts_with("fc-") && !leased(&link.name);
     let names: Vec<_> = facts.links.iter().filter(forgotten).map(|link| &*link.name).collect();

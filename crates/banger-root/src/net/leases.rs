@@ -7,12 +7,12 @@ use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use banger_base::VmId;
 use banger_sys::fs::Durability;
 use serde::{Deserialize, Serialize};
 
 use super::subnet::Subnet;
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::words::{Did, Nat};
 
 /// A lease's file is not longer.
@@ -24,7 +24,7 @@ pub struct Held {
     /// Uid of the user whose VM it is.
     pub owner: u32,
     /// The VM.
-    pub vm: Id,
+    pub vm: VmId,
     /// Whether it reaches the outside.
     pub nat: Nat,
 }
@@ -87,7 +87,7 @@ impl Leases {
     }
 
     /// That of a VM.
-    pub fn of(&self, vm: &Id) -> Option<(Ipv4Addr, &Held)> {
+    pub fn of(&self, vm: &VmId) -> Option<(Ipv4Addr, &Held)> {
         self.iter().find(|(_, held)| held.vm == *vm)
     }
 
@@ -126,7 +126,7 @@ impl Leases {
     ///
     /// # Errors
     /// unlink(2), but for it being gone.
-    pub fn end(&mut self, vm: &Id) -> Result<Did, RootError> {
+    pub fn end(&mut self, vm: &VmId) -> Result<Did, RootError> {
         let Some((address, _)) = self.of(vm) else { return Ok(Did::WasAbsent) };
         let path = self.folder.join(address.to_string());
         match fs::remove_file(&path) {

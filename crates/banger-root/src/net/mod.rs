@@ -35,10 +35,11 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use banger_base::{Lease, VmId};
+
 use crate::error::RootError;
-use crate::id::Id;
 use crate::places::Places;
-use crate::words::{Did, Lease, Nat};
+use crate::words::{Did, Nat};
 pub use findings::{Finding, findings};
 use forwarding::Docker;
 use leases::{Held, Leases};
@@ -140,8 +141,8 @@ impl Net {
         Ok(removed)
     }
 
-    fn answer(&self, vm: &Id, address: Ipv4Addr, nat: Nat) -> Lease {
-        answer(&self.links, self.subnet, (vm, address, nat))
+    fn answer(&self, address: Ipv4Addr, nat: Nat) -> Lease {
+        answer(&self.links, self.subnet, address, nat)
     }
 }
 
@@ -175,7 +176,7 @@ fn all(results: impl IntoIterator<Item = Result<Did, RootError>>) -> Result<Did,
     failure.map_or(Ok(did), Err)
 }
 
-fn answer(links: &Links, subnet: Subnet, (vm, address, nat): (&Id, Ipv4Addr, Nat)) -> Lease {
+fn answer(links: &Links, subnet: Subnet, address: Ipv4Addr, nat: Nat) -> Lease {
     let routes = links.routes().unwrap_or_default();
     let local =
         |server| routes.iter().any(|r| r.means == Means::Local && r.prefix == 32 && r.to == server);
@@ -188,7 +189,6 @@ fn answer(links: &Links, subnet: Subnet, (vm, address, nat): (&Id, Ipv4Addr, Nat
             // It reaches none.
             Nat::Off => Vec::new(),
         },
-        tap: vm.tap(),
     }
 }
 
@@ -199,7 +199,7 @@ fn answer(links: &Links, subnet: Subnet, (vm, address, nat): (&Id, Ipv4Addr, Nat
 /// # Errors
 /// `HostNotReady`: the network overlaps with another, is full, or the host lacks nftables or TAPs;
 /// `Refused`: the VM is another user's; the kernel's.
-pub fn attach(places: &Places, owner: u32, vm: &Id, nat: Nat) -> Result<(Did, Lease), RootError> {
+pub fn attach(places: &Places, owner: u32, vm: &VmId, nat: Nat) -> Result<(Did, Lease), RootError> {
     let mut net = Net::lock_wanted(places)?;
     if bridge::find(places, &net.links)?.is_none() {
         bridge::refuse_overlap(net.subnet, None, &net.links)?;
@@ -214,7 +214,7 @@ pub fn attach(places: &Places, owner: u32, vm: &Id, nat: Nat) -> Result<(Did, Le
         port::up(&net.links, &tap)?;
     }
     let did = [bridged, tapped].into_iter().fold(leased, either);
-    Ok((did, net.answer(vm, address, nat)))
+    Ok((did, net.answer(address, nat)))
 }
 
 /// Takes it from the bridge again; the last one takes the bridge, the rules, the idle TAPs and the
@@ -222,7 +222,7 @@ pub fn attach(places: &Places, owner: u32, vm: &Id, nat: Nat) -> Result<(Did, Le
 ///
 /// # Errors
 /// All that failed; the rest is done.
-pub fn detach(places: &Places, vm: &Id) -> Result<Did, RootError> {
+pub fn detach(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let mut net = Net::lock(places)?;
     let tap = port::remove(&net.links, vm);
     // Without its lease nobody would come back for a TAP that could not be removed.
@@ -247,11 +247,11 @@ pub fn check(places: &Places) -> Result<(), RootError> {
 ///
 /// # Errors
 /// Those of reading.
-pub fn lease(places: &Places, vm: &Id) -> Result<Option<Lease>, RootError> {
+pub fn lease(places: &Places, vm: &VmId) -> Result<Option<Lease>, RootError> {
     let subnet = Subnet::of(&in_use::places(places))?;
     let leases = Leases::read(places.leases(), subnet)?;
     let Some((address, held)) = leases.of(vm) else { return Ok(None) };
-    Ok(Some(answer(&links()?, subnet, (vm, address, held.nat))))
+    Ok(Some(answer(&links()?, subnet, address, held.nat)))
 }
 
 /// Puts back what somebody flushed, changed or removed: rules, forwarding, the bridge, its ports.
@@ -274,7 +274,7 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
     net.rules().look()?;
     let links = net.links.all().map_err(failed)?;
     for (_, held) in net.leases.iter() {
-        let tap = held.vm.tap();
+        let tap = held.vm.tap_name();
         let found = links.iter().find(|link| link.name == tap && link.kind == "tun");
         let Some(link) = found else { continue };
         did = either(port::mend(&net.links, link, &held.vm, &bridge)?, did);

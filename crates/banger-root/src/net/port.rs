@@ -2,12 +2,12 @@
 
 use std::io;
 
+use banger_base::VmId;
 use banger_sys::tap::Tap;
 
 use super::link::{Link, Links};
 use super::sysctl;
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::words::Did;
 
 /// More idle TAPs than this serve nobody.
@@ -61,8 +61,13 @@ fn from_pool(links: &Links, name: &str, owner: u32, (bridge, pool): (&Link, u32)
 /// # Errors
 /// `HostNotReady`: an interface of that name is no TAP. `Busy`: it is open and another user's. The
 /// kernel's.
-pub fn ensure(links: &Links, vm: &Id, bridge: &Link, pool: u32) -> Result<(Link, Did), RootError> {
-    let name = vm.tap();
+pub fn ensure(
+    links: &Links,
+    vm: &VmId,
+    bridge: &Link,
+    pool: u32,
+) -> Result<(Link, Did), RootError> {
+    let name = vm.tap_name();
     let (link, did) = match links.get(&name).map_err(failed("look for", &name))? {
         Some(link) if link.kind != "tun" => {
             let message = format!("there is an interface `{name}` that is no TAP");
@@ -78,12 +83,12 @@ pub fn ensure(links: &Links, vm: &Id, bridge: &Link, pool: u32) -> Result<(Link,
             None => (make(links, &name, vm.uid(), bridge)?, Did::Made),
         },
     };
-    links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &name))?;
+    links.known(link.index, vm.mac().0).map_err(failed("tell the bridge of", &name))?;
     Ok((link, did))
 }
 
 /// Gives a TAP of before what it lacks, without a pause for a VM that uses it.
-pub fn mend(links: &Links, link: &Link, vm: &Id, bridge: &Link) -> Result<Did, RootError> {
+pub fn mend(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Did, RootError> {
     let mut did = Did::WasThere;
     if link.owner != Some(vm.uid()) {
         Tap::open(&link.name)
@@ -94,7 +99,7 @@ pub fn mend(links: &Links, link: &Link, vm: &Id, bridge: &Link) -> Result<Did, R
     if link.master != Some(bridge.index) || !link.isolated {
         sysctl::no_ipv6(&link.name)?;
         links.make_port(link.index, bridge.index).map_err(failed("attach", &link.name))?;
-        links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &link.name))?;
+        links.known(link.index, vm.mac().0).map_err(failed("tell the bridge of", &link.name))?;
         did = Did::Made;
     }
     Ok(did)
@@ -112,8 +117,8 @@ pub fn up(links: &Links, link: &Link) -> Result<(), RootError> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn remove(links: &Links, vm: &Id) -> Result<Did, RootError> {
-    let name = vm.tap();
+pub fn remove(links: &Links, vm: &VmId) -> Result<Did, RootError> {
+    let name = vm.tap_name();
     match links.get(&name).map_err(failed("look for", &name))? {
         Some(link) if link.kind == "tun" => {
             links.delete(link.index).map_err(failed("remove", &name))

@@ -16,11 +16,6 @@ table inet banger
 delete table inet banger
 ";
 
-/// A MAC as everybody writes it.
-pub fn mac(bytes: [u8; 6]) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 /// The `elements` of a set, which may not be empty.
 fn elements(lines: &BTreeSet<String>) -> String {
     if lines.is_empty() {
@@ -43,7 +38,7 @@ impl Sets {
     /// Those that the leases ask for.
     pub fn of(leases: &Leases) -> Self {
         let guest = |(address, held): (_, &super::leases::Held)| {
-            format!("\"{}\" . {} . {address}", held.vm.tap(), mac(held.vm.mac()))
+            format!("\"{}\" . {} . {address}", held.vm.tap_name(), held.vm.mac())
         };
         let nat = leases.iter().filter(|(_, held)| held.nat == Nat::On);
         Self {

@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use banger_base::VmId;
+
 use crate::error::{Kind, RootError};
-use crate::id::Id;
 use crate::places::Places;
 
 /// Shortest and longest prefix: 65 533 guests at most, two at least.
@@ -71,7 +72,7 @@ impl Subnet {
 
     /// The addresses that a VM may get, in the order in which it tries them: its own first, so that
     /// it mostly gets the same again.
-    pub fn choices(self, vm: &Id) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn choices(self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> {
         // FNV-1a: ids of one moment differ in few bits.
         let hash = vm.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -9,8 +9,9 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use banger_base::VmId;
 use banger_root::disks::{Access, Disks};
-use banger_root::{Did, Id, Kind, RootError};
+use banger_root::{Did, Kind, RootError};
 
 use world::{Fault, When, World};
 
@@ -29,7 +30,7 @@ fn files() -> Files {
     Files { image, cow }
 }
 
-fn id() -> Id {
+fn id() -> VmId {
     "0123456789ab".parse().unwrap()
 }
 
@@ -53,9 +54,9 @@ fn made_once_taken_apart_once() {
     assert_eq!(attach(&world, &files).unwrap(), Did::Made);
     assert_eq!(attach(&world, &files).unwrap(), Did::WasThere);
     let disks = Disks::new(&world);
-    let names = ["base", "cow", "image", "root"].map(|what| id().object(what));
+    let names = ["base", "cow", "image", "root"].map(|what| id().object_name(what));
     assert_eq!(disks.all_of(&id()).unwrap(), names);
-    let other: Id = "00000000000f".parse().unwrap();
+    let other: VmId = "00000000000f".parse().unwrap();
     assert!(disks.all_of(&other).unwrap().is_empty());
     let found = disks.find(&id()).unwrap().unwrap();
     assert_eq!((found.major, found.minor), (253, 1));

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use banger_root::Id;
-use banger_root::words::Lease;
+use banger_base::Lease;
+use banger_base::VmId;
 use banger_sys::tap::Tap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -40,9 +40,9 @@ pub struct Udp {
 }
 
 impl Guest {
-    pub fn new(vm: &Id, lease: &Lease) -> Self {
-        let tap = Tap::open(&lease.tap).unwrap().into_file();
-        let guest = Self { tap, mac: vm.mac(), address: lease.address, gateway: lease.gateway };
+    pub fn new(vm: &VmId, lease: &Lease) -> Self {
+        let tap = Tap::open(&vm.tap_name()).unwrap().into_file();
+        let guest = Self { tap, mac: vm.mac().0, address: lease.address, gateway: lease.gateway };
         // The port forwards as soon as there is a carrier, which takes the kernel a moment.
         assert!((0..20).any(|_| guest.arp(guest.gateway).is_some()), "the gateway does not answer");
         guest

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use banger_root::words::{Lease, Nat};
-use banger_root::{Did, Id, Places, net};
+use banger_base::Lease;
+use banger_base::VmId;
+use banger_root::words::Nat;
+use banger_root::{Did, Places, net};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::guest::{Guest, NEVER, SOON};
@@ -118,8 +120,8 @@ impl Lab {
         self.outside(|| Service::bind(&format!("0.0.0.0:{PORT}")))
     }
 
-    pub fn attach(&self, vm: &str, nat: Nat) -> (Id, Lease) {
-        let vm: Id = vm.parse().unwrap();
+    pub fn attach(&self, vm: &str, nat: Nat) -> (VmId, Lease) {
+        let vm: VmId = vm.parse().unwrap();
         let (_, lease) = net::attach(&self.places, USER, &vm, nat).unwrap();
         (vm, lease)
     }

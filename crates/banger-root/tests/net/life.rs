@@ -3,8 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use banger_base::VmId;
 use banger_root::words::Nat;
-use banger_root::{Did, Id, Kind, Places, net};
+use banger_root::{Did, Kind, Places, net};
 use banger_sys::tap::Tap;
 
 use crate::lab::{Lab, USER, in_namespace, sh};
@@ -14,7 +15,7 @@ const B: &str = "bbbbbbbbbbbb";
 /// `RUN VM`: the process attaches and detaches this VM until it is killed.
 const CHILD: &str = "BANGER_NET_CHILD";
 
-fn id(n: usize) -> Id {
+fn id(n: usize) -> VmId {
     format!("{:012x}", n * 7919 + 1).parse().unwrap()
 }
 
@@ -22,7 +23,7 @@ fn id(n: usize) -> Id {
 fn the_last_one_leaves_everything_as_it_was() {
     in_namespace("life::the_last_one_leaves_everything_as_it_was", |lab| {
         let before = lab.picture();
-        let vm: Id = A.parse().unwrap();
+        let vm: VmId = A.parse().unwrap();
         assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent, "never attached");
         assert_eq!(net::ensure(&lab.places).unwrap(), Did::WasAbsent);
         assert_eq!(net::refill(&lab.places).unwrap(), Did::WasAbsent);
@@ -65,7 +66,7 @@ fn the_last_one_leaves_everything_as_it_was() {
 #[test]
 fn a_network_that_is_taken_is_refused_before_anything_is_made() {
     in_namespace("life::a_network_that_is_taken_is_refused_before_anything_is_made", |lab| {
-        let vm: Id = A.parse().unwrap();
+        let vm: VmId = A.parse().unwrap();
         for (there, gone, route) in [
             ("ip addr add 172.16.0.7/28 dev up0", "ip addr del 172.16.0.7/28 dev up0", "172.16.0."),
             (
@@ -104,7 +105,7 @@ fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
         let subnet = "10.77.0.0".parse().unwrap();
         let other = Places { subnet, bridge: "br-other".into(), ..lab.places.clone() };
         assert_eq!(net::ensure(&other).unwrap(), Did::WasThere);
-        let b: Id = B.parse().unwrap();
+        let b: VmId = B.parse().unwrap();
         let error = net::attach(&other, USER, &b, Nat::On).unwrap_err();
         assert_eq!(error.kind, Kind::Refused);
         assert!(error.message.contains("172.16.0.0/24"), "{error}");
@@ -125,9 +126,9 @@ fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
 #[test]
 fn only_the_vms_own_user_opens_its_tap() {
     in_namespace("life::only_the_vms_own_user_opens_its_tap", |lab| {
-        let (a, lease) = lab.attach(A, Nat::On);
+        let (a, _) = lab.attach(A, Nat::On);
         net::refill(&lab.places).unwrap();
-        let (b, other) = lab.attach(B, Nat::On);
+        let (b, _) = lab.attach(B, Nat::On);
         let open = |uid: u32, name: &str| {
             let device =
                 std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
@@ -141,10 +142,10 @@ fn only_the_vms_own_user_opens_its_tap() {
             })
         };
         let refused = Err(Some(1));
-        assert_eq!(open(a.uid(), &lease.tap), Ok(()));
-        assert_eq!(open(b.uid(), &other.tap), Ok(()), "one from the stock");
-        assert_eq!(open(a.uid(), &other.tap), refused);
-        assert_eq!(open(b.uid(), &lease.tap), refused);
+        assert_eq!(open(a.uid(), &a.tap_name()), Ok(()));
+        assert_eq!(open(b.uid(), &b.tap_name()), Ok(()), "one from the stock");
+        assert_eq!(open(a.uid(), &b.tap_name()), refused);
+        assert_eq!(open(b.uid(), &a.tap_name()), refused);
         assert_eq!(open(a.uid(), "fcp-1"), refused, "an idle one");
         assert_eq!(open(a.uid(), "fcp-new"), refused, "one that is not there");
     });
@@ -169,13 +170,13 @@ fn many_at_once() {
         addresses.dedup();
         assert_eq!(addresses.len(), 10);
         let set = sh("nft list set bridge banger guests");
-        for lease in &leases {
+        for (n, lease) in leases.iter().enumerate() {
             assert!(
                 set.contains(&format!("{} ", lease.address))
                     || set.contains(&format!("{},", lease.address)),
                 "{set}"
             );
-            sh(&format!("ip link show {} | grep -q 'UP.*master br-fc'", lease.tap));
+            sh(&format!("ip link show {} | grep -q 'UP.*master br-fc'", id(n).tap_name()));
         }
         std::thread::scope(|scope| {
             for n in 0..10 {
@@ -226,7 +227,7 @@ fn child_of_another_test() {
     let Ok(orders) = std::env::var(CHILD) else { return };
     let (run, vm) = orders.split_once(' ').unwrap();
     let places = Places { run: run.into(), tap_pool: 2, ..Places::default() };
-    let vm: Id = vm.parse().unwrap();
+    let vm: VmId = vm.parse().unwrap();
     for round in 0.. {
         let nat = if round % 2 == 0 { Nat::On } else { Nat::Off };
         net::attach(&places, USER, &vm, nat).unwrap();

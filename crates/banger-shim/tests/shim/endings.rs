@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use banger_shim::{Access, ExitCause, GuestLast, Outcome, PassedFile};
-use banger_sys::proc::ProcId;
+use banger_shim::{Access, ExitCause, GuestEnd, Outcome, PassedFile};
+use banger_sys::proc;
 use rustix::process::Signal;
 
 use crate::support::{STAY, Vm, gone, is_alive, signal_pid, text};
@@ -105,7 +105,7 @@ fn nobody_stays_behind() {
     let left: Vec<u32> = story.console_tail.lines().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(left.len(), 3);
     for pid in left {
-        assert_eq!(ProcId::of(pid), None, "process {pid} is there still");
+        assert_eq!(proc::reference(pid), None, "process {pid} is there still");
     }
 }
 
@@ -171,9 +171,9 @@ fn what_the_guest_did_last_is_known() {
     };
     let panic = r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#;
     for (lines, guest) in [
-        (vec![shutdown("shutdown")], Some(GuestLast::Shutdown)),
-        (vec![shutdown("reset")], Some(GuestLast::Reset)),
-        (vec![panic.to_owned(), shutdown("reset")], Some(GuestLast::Panic)),
+        (vec![shutdown("shutdown")], Some(GuestEnd::Poweroff)),
+        (vec![shutdown("reset")], Some(GuestEnd::Reboot)),
+        (vec![panic.to_owned(), shutdown("reset")], Some(GuestEnd::Panic)),
         (vec!["no JSON {".to_owned()], None),
         (vec![], None),
     ] {

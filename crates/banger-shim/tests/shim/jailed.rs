@@ -1,7 +1,7 @@
 //! A VMM that a jailer leaves behind: a script that starts another and ends.
 
-use banger_shim::{ExitCause, GuestLast, Jailed, Outcome, ShimConfig};
-use banger_sys::proc::ProcId;
+use banger_shim::{ExitCause, GuestEnd, Jailed, Outcome, ShimConfig};
+use banger_sys::proc;
 use rustix::process::Signal;
 
 use crate::support::{SOCKET, Vm, gone, signal_pid};
@@ -94,7 +94,7 @@ fn a_guest_that_powers_off_ends_its_vmm() {
     assert!(shim.wait().success());
     gone(state.vmm);
     let story = vm.story();
-    assert_eq!((story.cause, story.guest), (ExitCause::PoweredOff, Some(GuestLast::Shutdown)));
+    assert_eq!((story.cause, story.guest), (ExitCause::PoweredOff, Some(GuestEnd::Poweroff)));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_guest_that_reboots_is_told_apart() {
     let (mut shim, _) = started(&vm, &jailed(&vm, says));
     assert!(shim.wait().success());
     let story = vm.story();
-    assert_eq!((story.cause, story.guest), (ExitCause::VmmExited, Some(GuestLast::Reset)));
+    assert_eq!((story.cause, story.guest), (ExitCause::VmmExited, Some(GuestEnd::Reboot)));
     assert_eq!(story.vmm, Some(Outcome::Exited { code: 0 }));
 }
 
@@ -130,5 +130,5 @@ fn a_number_that_is_no_child_is_not_taken() {
     let (step, message) = vm.open(&config).failure();
     assert_eq!(step, "jail");
     assert!(message.contains("process 1 is no child"), "{message}");
-    assert!(ProcId::of(1).is_some());
+    assert!(proc::reference(1).is_some());
 }

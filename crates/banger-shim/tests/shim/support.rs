@@ -9,10 +9,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use banger_shim::{
-    CappedLog, Child as ChildConfig, Companion, EXIT_FILE, ExitStory, Proc, STATE_FILE, ShimConfig,
-    ShimEvent, ShimState, View,
+    CappedLog, Child as ChildConfig, Companion, EXIT_FILE, ExitStory, ProcRef, STATE_FILE,
+    ShimConfig, ShimEvent, ShimState, View,
 };
-use banger_sys::proc::{ProcId, Waited, wait};
+use banger_sys::proc::{self, Waited, wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
@@ -67,7 +67,6 @@ impl Vm {
     pub fn alone(&self, vmm: &str) -> ShimConfig {
         let log = |path: PathBuf| CappedLog { path: text(&path), cap_bytes: 1 << 20 };
         ShimConfig {
-            vm: "0123456789ab".into(),
             state_dir: text(&self.state),
             companion: None,
             vmm: script(vmm),
@@ -225,13 +224,13 @@ pub fn signal_pid(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
-pub fn is_alive(proc: Proc) -> bool {
-    ProcId::from(proc).is_alive()
+pub fn is_alive(process: ProcRef) -> bool {
+    proc::is_alive(process)
 }
 
 /// Waits until a process has ended.
-pub fn gone(proc: Proc) {
-    if let Some(pidfd) = ProcId::from(proc).open().unwrap() {
+pub fn gone(process: ProcRef) {
+    if let Some(pidfd) = proc::open(process).unwrap() {
         assert_eq!(wait(&pidfd, Duration::from_secs(20)).unwrap(), Waited::Ended);
     }
 }

@@ -228,7 +228,7 @@ fn kill(arguments: &[&str]) -> Outcome {
 
 async fn power(shell: &mut Shell, end: GuestEnd) -> Outcome {
     let machine = &shell.machine;
-    machine.sim.end_vmm(&machine.vm, end, "the simulated guest went down by itself");
+    machine.sim.end_vmm(&machine.vm, Some(end), "the simulated guest went down by itself");
     // What ends the guest ends this command.
     std::future::pending().await
 }

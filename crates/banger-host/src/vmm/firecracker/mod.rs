@@ -19,15 +19,15 @@ use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
 use banger_root::Places;
-use banger_root::words::{Alive, Answer, DriveFrom, Launch, Request, Role, VmmSocket};
+use banger_root::words::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{FindBootFiles, check_room, shim, story};
+use super::{FindBootFiles, NO_STORY, check_room, shim};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
 use crate::guest::{Listeners, VmmSockets};
 use crate::layout::{Layout, shown};
-use crate::root::{self, Root, Waiting};
+use crate::root::{Root, Waiting};
 use api::Client;
 
 // A guest that dials the host arrives at a socket whose name ends with the port.
@@ -96,14 +96,14 @@ impl Firecracker {
     }
 
     async fn connect_to(&self, vm: &VmPlan, socket: VmmSocket) -> Result<OwnedFd, ApiError> {
-        let request = Request::Connect { vm: root::id(&vm.id)?, socket };
+        let request = Request::Connect { vm: vm.id.clone(), socket };
         self.root.descriptor(request, Vec::new()).await
     }
 
     /// Tells a VMM that has no guest yet what it is, and starts it.
     async fn configure(&self, vm: &VmPlan, shim: ProcRef) -> Result<(), ApiError> {
         let tap = match vm.drivers.network.name.as_str() {
-            "bridge" => Some(root::id(&vm.id)?.tap()),
+            "bridge" => Some(vm.id.tap_name()),
             _ => None,
         };
         let told = config::machine(vm, tap);
@@ -135,9 +135,9 @@ impl Firecracker {
 
     /// The same failure, and how the VMM ended, if it has.
     async fn with_end(&self, mut error: ApiError, vm: &VmPlan, shim: ProcRef) -> ApiError {
-        if let Some(ExitStory { summary, tail, .. }) = self.ended(vm, shim).await {
-            error.causes.push(summary);
-            error.causes.extend((!tail.is_empty()).then_some(tail));
+        if let Some(story) = self.ended(vm, shim).await {
+            error.causes.push(story.summary());
+            error.causes.extend(Some(story.tail()).filter(|tail| !tail.is_empty()));
         }
         error
     }
@@ -145,11 +145,14 @@ impl Firecracker {
     /// How the VMM ended, if it has: its shim tells soon.
     async fn ended(&self, vm: &VmPlan, shim: ProcRef) -> Option<ExitStory> {
         tokio::time::timeout(STORY_TIMEOUT, shim::wait_gone(shim)).await.ok()?;
-        self.root_facts(vm).await?.story.map(|told| story::tell(&told))
+        match self.root_facts(vm).await? {
+            RunFacts::Ended(story) => Some(story),
+            RunFacts::Alive { .. } | RunFacts::Nothing => None,
+        }
     }
 
-    async fn root_facts(&self, vm: &VmPlan) -> Option<banger_root::words::RunFacts> {
-        let request = Request::Facts { vm: root::id(&vm.id).ok()? };
+    async fn root_facts(&self, vm: &VmPlan) -> Option<RunFacts> {
+        let request = Request::Facts { vm: vm.id.clone() };
         match self.root.ask(request, Vec::new()).await {
             Ok((Answer::Facts(facts), _)) => Some(*facts),
             Ok(_) => None,
@@ -164,11 +167,11 @@ impl Firecracker {
 #[async_trait]
 impl Vmm for Firecracker {
     async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.root.make(Request::Make { vm: root::id(&vm.id)? }, Vec::new()).await
+        self.root.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await
     }
 
     async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.root.remove(Request::Remove { vm: root::id(&vm.id)? }).await
+        self.root.remove(Request::Remove { vm: vm.id.clone() }).await
     }
 
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
@@ -187,7 +190,7 @@ impl Vmm for Firecracker {
         let (layout, find) = (self.config.layout.clone(), self.boot_files.clone());
         let plan = vm.clone();
         let parts = blocking(move || open_parts(&layout, &find, &plan)).await?;
-        let request = Request::JailMake { vm: root::id(&vm.id)?, drives: config::drives(vm) };
+        let request = Request::JailMake { vm: vm.id.clone(), drives: config::drives(vm) };
         let listener = StdListener::from(self.root.descriptor(request, parts).await?);
         let listener =
             listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
@@ -198,12 +201,11 @@ impl Vmm for Firecracker {
 
     async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.listeners.take(&vm.id);
-        self.root.remove(Request::JailClear { vm: root::id(&vm.id)? }).await
+        self.root.remove(Request::JailClear { vm: vm.id.clone() }).await
     }
 
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
         let (shim, gate) = self.root.spawn(&vm.id).await?;
-        let shim = ProcRef { pid: shim.pid, start_time: shim.start_time };
         self.gates().insert(vm.id.clone(), (gate, shim));
         Ok(shim)
     }
@@ -221,7 +223,7 @@ impl Vmm for Firecracker {
 
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
         self.gates().remove(&vm.id);
-        self.root.remove(Request::End { vm: root::id(&vm.id)? }).await
+        self.root.remove(Request::End { vm: vm.id.clone() }).await
     }
 
     async fn press_power(&self, vm: &VmPlan) -> Result<(), ApiError> {
@@ -240,9 +242,10 @@ impl Vmm for Firecracker {
         if let Some(shim) = run.shim {
             shim::wait_gone(shim).await;
         }
-        let facts = self.root_facts(vm).await;
-        let story = facts.and_then(|facts| facts.story).map(|told| story::tell(&told));
-        story.unwrap_or_else(|| ExitStory::unknown(story::NO_STORY))
+        match self.root_facts(vm).await {
+            Some(RunFacts::Ended(story)) => story,
+            Some(RunFacts::Alive { .. } | RunFacts::Nothing) | None => ExitStory::unknown(NO_STORY),
+        }
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
@@ -251,19 +254,15 @@ impl Vmm for Firecracker {
             let vmm_pid = run.vmm_pid.filter(|_| run.shim.is_some_and(shim::is_alive));
             return vmm_pid.map_or(RunFacts::Nothing, |vmm_pid| RunFacts::Alive { vmm_pid });
         };
-        if let Some(story) = &facts.story {
-            return RunFacts::Ended(story::tell(story));
-        }
-        match (facts.shim, facts.state, run.shim) {
-            (Alive::Yes, Some(state), Some(_)) => RunFacts::Alive { vmm_pid: state.vmm.pid },
-            _ => RunFacts::Nothing,
+        match facts {
+            // A shim that is not on record here is not of this run.
+            RunFacts::Alive { .. } if run.shim.is_none() => RunFacts::Nothing,
+            facts => facts,
         }
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
-        let path = |of: fn(&Places, &banger_root::Id) -> PathBuf| {
-            root::id(&vm.id).map(|id| shown(&of(&self.places, &id))).unwrap_or_default()
-        };
+        let path = |of: fn(&Places, &VmId) -> PathBuf| shown(&of(&self.places, &vm.id));
         VmPaths { console_log: path(Places::console_log), vmm_log: path(Places::vmm_log) }
     }
 }
@@ -276,7 +275,7 @@ impl VmmSockets for Firecracker {
     }
 
     async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError> {
-        let request = Request::CloseHello { vm: root::id(&vm.id)? };
+        let request = Request::CloseHello { vm: vm.id.clone() };
         self.root.remove(request).await.map(|_| ())
     }
 }

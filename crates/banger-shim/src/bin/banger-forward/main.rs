@@ -7,11 +7,11 @@
 mod connection;
 mod relay;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
-use banger_shim::{ForwardConfig, ForwardEvent, MAX_FORWARD_CONFIG};
+use banger_shim::{ForwardConfig, ForwardEvent, MAX_FORWARD_CONFIG, gate};
 use banger_sys::landlock::Ruleset;
 use banger_sys::{harden, signals};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -40,50 +40,27 @@ fn run() -> Result<(), String> {
     // What ends a terminal's programs is not meant for a VM. (SIGPIPE is ignored by Rust itself.)
     signals::ignore(&[Signal::HUP, Signal::INT, Signal::QUIT])
         .map_err(|error| format!("signals: {error}"))?;
-    let config = wait_at_gate().inspect_err(|message| {
-        tell(&ForwardEvent::Refused { message: message.clone() });
+    let config = gate::wait::<ForwardConfig>(MAX_FORWARD_CONFIG).inspect_err(|message| {
+        gate::answer(&ForwardEvent::Refused { message: message.clone() });
     })?;
     let Some(config) = config else { return Ok(()) };
     let mut listeners = Vec::new();
     for forward in &config.forwards {
         let listener = listen(forward.listen).map_err(|error| {
             let (listen, os_error) = (forward.listen, error.raw_os_error());
-            tell(&ForwardEvent::Failed { listen, os_error });
+            gate::answer(&ForwardEvent::Failed { listen, os_error });
             format!("cannot listen on `{listen}`: {error}")
         })?;
         listeners.push((listener, forward.to));
     }
     raise_descriptor_limit();
     let relay = Relay::new(listeners).map_err(|error| format!("epoll: {error}"))?;
-    tell(&ForwardEvent::Listening);
+    gate::answer(&ForwardEvent::Listening);
     leave_pipes().map_err(|error| format!("`/dev/null`: {error}"))?;
     Ruleset::new()
         .and_then(Ruleset::restrict_self)
         .map_err(|error| format!("landlock: {error}"))?;
     relay.run().map_err(|error| format!("epoll: {error}"))
-}
-
-/// The configuration, or nothing if the daemon ended before it opened the gate.
-fn wait_at_gate() -> Result<Option<ForwardConfig>, String> {
-    let mut line = Vec::new();
-    let mut gate = BufReader::new(io::stdin().lock().take(MAX_FORWARD_CONFIG));
-    gate.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-    if line.pop_if(|last| *last == b'\n').is_some() {
-        return serde_json::from_slice(&line).map(Some).map_err(|error| error.to_string());
-    }
-    if line.len() as u64 == MAX_FORWARD_CONFIG {
-        return Err(format!("the configuration is longer than {MAX_FORWARD_CONFIG} bytes"));
-    }
-    Ok(None)
-}
-
-/// One line for the daemon. It may be gone; the next one finds us by our process id.
-fn tell(event: &ForwardEvent) {
-    if let Ok(mut line) = serde_json::to_vec(event) {
-        line.push(b'\n');
-        let mut status = io::stdout().lock();
-        let _ = status.write_all(&line).and_then(|()| status.flush());
-    }
 }
 
 /// Listens on an address; on an IPv6 one for IPv6 alone (ipv6(7)), so that `::` and `0.0.0.0` are

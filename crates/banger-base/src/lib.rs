@@ -1,0 +1,17 @@
+//! The vocabulary that the daemon, the privileged helper and the shim share: VM ids and the names
+//! derived from them, process references, leases, ends of runs, and the framing of messages.
+//!
+//! No I/O, no async runtime, no policy: each program that runs with privileges can depend on it.
+
+mod exit;
+mod lease;
+pub mod line;
+mod process;
+mod text;
+mod vm_id;
+
+pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
+pub use lease::Lease;
+pub use process::ProcRef;
+pub use text::printable;
+pub use vm_id::{BadId, MacAddress, POOL_TAP_PREFIX, TAP_PREFIX, VmId};
