@@ -135,7 +135,11 @@ impl Folder {
         Ok(here)
     }
 
-    fn step_into(&self, name: &[u8], owner: Owner, mode: u32) -> io::Result<Self> {
+    /// Opens the folder `name`, directly in this one, making it if it is missing.
+    ///
+    /// # Errors
+    /// `name` is a symlink or not a folder; a full or read-only disk.
+    pub fn step_into(&self, name: &[u8], owner: Owner, mode: u32) -> io::Result<Self> {
         match self.folder(name, Links::Refuse) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,

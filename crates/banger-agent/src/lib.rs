@@ -8,6 +8,7 @@ pub mod agent;
 pub mod beneath;
 pub mod boot;
 pub mod fault;
+mod inside;
 pub mod sys;
 pub mod users;
 

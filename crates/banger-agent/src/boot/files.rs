@@ -25,7 +25,7 @@ fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
         .decode(&file.content)
         .map_err(|_| Fault::new(format!("the content for `{}` is not base64", file.path)))?;
     let owner = Owner { uid: file.uid, gid: file.gid };
-    let folder = root.make_folders(parent, owner, folder_mode(file.mode))?;
+    let folder = root.make_inside(parent, owner, folder_mode(file.mode))?;
     if file.when == WriteWhen::Absent && folder.kind_of(name).is_some() {
         return Ok(());
     }
@@ -86,11 +86,14 @@ mod tests {
     fn one_bad_file_does_not_stop_the_others() {
         let (dir, root) = root();
         let outside = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("home")).unwrap();
+        let leaving = format!("../../../../../..{}", outside.path().display());
+        std::os::unix::fs::symlink(leaving, dir.path().join("home")).unwrap();
+        std::os::unix::fs::symlink("turn", dir.path().join("turn")).unwrap();
         let mut log = BootLog::start();
         let broken = GuestFile { content: "%".into(), ..file("/b", "", WriteWhen::Always) };
         let files = [
             file("/home/x", "1", WriteWhen::Always),
+            file("/turn/x", "1", WriteWhen::Always),
             file("relative", "2", WriteWhen::Always),
             file("/a/../b", "3", WriteWhen::Always),
             broken,

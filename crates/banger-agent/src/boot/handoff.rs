@@ -103,7 +103,8 @@ pub struct Handoff<'a> {
 /// Moves the root and splits into init and agent; returns only when the image's init could not be
 /// executed, after the host has been told.
 pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
-    let split = move_root(&handoff.prepared.root.folder).and_then(|initramfs| {
+    let moved = move_root(&handoff.prepared.root.folder, &mut handoff.log);
+    let split = moved.and_then(|initramfs| {
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).context(|| "cannot make a pipe".to_owned())?;
         let side = fork().context(|| "cannot start the agent".to_owned())?;
@@ -143,10 +144,10 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
 }
 
 /// Makes the new root `/`; returns the initramfs, which has no name any more.
-fn move_root(root: &Folder) -> Result<Folder, Fault> {
+fn move_root(root: &Folder, log: &mut BootLog) -> Result<Folder, Fault> {
     let what = || "cannot move the root".to_owned();
     let initramfs = Folder::open("/")?;
-    root::move_kernel_file_systems(root)?;
+    root::move_kernel_file_systems(root, log)?;
     rustix::process::chdir(NEW_ROOT).context(what)?;
     mount_move(".", "/").context(what)?;
     rustix::process::chroot(".").context(what)?;

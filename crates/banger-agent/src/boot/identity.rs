@@ -4,15 +4,16 @@ use banger_agent_proto::boot::{GuestConfig, NetworkConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use super::log::BootLog;
-use crate::beneath::{Folder, Links, Owner};
+use crate::beneath::{Folder, Links, Owner, split_last};
 use crate::fault::{Context, Fault};
 use crate::sys::entropy;
 
-/// Largest file of /etc that is read to be changed.
-const ETC_FILE_MAX: u64 = 1024 * 1024;
+/// Largest file of /etc that is read to be changed, in bytes; block lists make `hosts` large.
+const ETC_FILE_MAX: u64 = 64 * 1024 * 1024;
 
 /// How far the clock may be off before it is set, in milliseconds: above what the configuration
 /// needs to travel, so that a good clock is not made worse.
@@ -72,55 +73,100 @@ pub fn write(root: &Folder, config: &GuestConfig, log: &mut BootLog) {
         rustix::system::sethostname(config.hostname.as_bytes())
             .context(|| format!("cannot set the host name `{}`", config.hostname)),
     );
-    let etc = match root.make_folders(b"etc", Owner::ROOT, 0o755) {
-        Ok(etc) => etc,
-        Err(fault) => return log.warn(fault.chain()),
-    };
-    log.note(put(&etc, "hostname", &format!("{}\n", config.hostname), 0o644));
-    let hosts = etc.read(b"hosts", ETC_FILE_MAX).unwrap_or_default();
-    let hosts = hosts_with(&String::from_utf8_lossy(&hosts), &config.hostname);
-    log.note(put(&etc, "hosts", &hosts, 0o644));
-    log.note(put(&etc, "machine-id", &format!("{}\n", config.machine_id), 0o444));
-    log.note(dbus_machine_id(root, &config.machine_id));
+    if let Err(fault) = root.make_inside(b"etc", Owner::ROOT, 0o755) {
+        return log.warn(fault.chain());
+    }
+    let machine_id = format!("{}\n", config.machine_id);
+    log.note(put(root, "etc/hostname", format!("{}\n", config.hostname).as_bytes(), 0o644));
+    log.note(add_to_hosts(root, &config.hostname));
+    log.note(put(root, "etc/machine-id", machine_id.as_bytes(), 0o444));
+    log.note(dbus_machine_id(root, &machine_id));
     if let Some(resolv) = config.network.as_ref().and_then(resolv_conf) {
-        log.note(put(&etc, "resolv.conf", &resolv, 0o644));
+        log.note(replace_resolv_conf(root, &resolv));
     }
 }
 
-/// Writes a file of /etc if it does not say the same already: an unchanged file costs the private
-/// layer nothing.
-fn put(etc: &Folder, name: &str, content: &str, mode: u32) -> Result<(), Fault> {
-    let is_file = etc.kind_of(name.as_bytes()) == Some(FileType::RegularFile);
-    if is_file && etc.read(name.as_bytes(), ETC_FILE_MAX).is_ok_and(|is| is == content.as_bytes()) {
+/// Writes a file of the image if it does not say the same already: an unchanged file costs the
+/// private layer nothing. A symlink is followed inside the image; one that leads nowhere is
+/// replaced.
+fn put(root: &Folder, path: &str, content: &[u8], mode: u32) -> Result<(), Fault> {
+    let what = || format!("cannot write `/{path}`");
+    let place = root.real_place(path.as_bytes()).or_else(|fault| {
+        let (parent, name) = split_last(path.as_bytes()).ok_or(fault)?;
+        Ok::<_, Fault>((root.make_inside(parent, Owner::ROOT, 0o755)?, name.to_vec()))
+    });
+    let (folder, name) = place?;
+    put_at(&folder, &name, content, mode).context(what)
+}
+
+fn put_at(folder: &Folder, name: &[u8], content: &[u8], mode: u32) -> std::io::Result<()> {
+    let is_file = folder.kind_of(name) == Some(FileType::RegularFile);
+    if is_file && folder.read(name, ETC_FILE_MAX).is_ok_and(|is| is == content) {
         return Ok(());
     }
-    etc.put(name.as_bytes(), content.as_bytes(), Owner::ROOT, mode)
-        .context(|| format!("cannot write `/etc/{name}`"))
+    folder.put(name, content, Owner::ROOT, mode)
+}
+
+fn add_to_hosts(root: &Folder, hostname: &str) -> Result<(), Fault> {
+    let what = || "cannot add the host name to `/etc/hosts`".to_owned();
+    let hosts = match root.read(b"etc/hosts", ETC_FILE_MAX) {
+        Ok(hosts) => hosts,
+        // Missing, or a link that dangles or turns in circles.
+        Err(error) if is_nowhere(&error) => Vec::new(),
+        // Replacing what cannot be read would lose it.
+        Err(error) => return Err(error).context(what),
+    };
+    put(root, "etc/hosts", &hosts_with(&hosts, hostname), 0o644)
+}
+
+fn is_nowhere(error: &std::io::Error) -> bool {
+    let loops = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+    error.kind() == std::io::ErrorKind::NotFound || loops
+}
+
+/// The link that most images have here leads to a resolver of their own, which does not know this
+/// network: the link itself is replaced.
+fn replace_resolv_conf(root: &Folder, content: &str) -> Result<(), Fault> {
+    let etc = root.make_inside(b"etc", Owner::ROOT, 0o755)?;
+    put_at(&etc, b"resolv.conf", content.as_bytes(), 0o644)
+        .context(|| "cannot write `/etc/resolv.conf`".to_owned())
 }
 
 /// D-Bus of older systems has a copy of its own; where it is a link to /etc all is well.
 fn dbus_machine_id(root: &Folder, machine_id: &str) -> Result<(), Fault> {
-    let Ok(dbus) = root.folder(b"var/lib/dbus", Links::Refuse) else { return Ok(()) };
+    let Ok(dbus) = root.folder(b"var/lib/dbus", Links::Inside) else { return Ok(()) };
     if dbus.kind_of(b"machine-id") != Some(FileType::RegularFile) {
         return Ok(());
     }
-    put(&dbus, "machine-id", &format!("{machine_id}\n"), 0o444)
+    put_at(&dbus, b"machine-id", machine_id.as_bytes(), 0o444)
+        .context(|| "cannot write `/var/lib/dbus/machine-id`".to_owned())
 }
 
 /// hosts(5) with our name at 127.0.1.1 (Debian's place for it) and a `localhost`; all other lines
-/// stay.
-fn hosts_with(hosts: &str, hostname: &str) -> String {
-    let address = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let mut lines: Vec<String> =
-        hosts.lines().filter(|line| address(line) != "127.0.1.1").map(str::to_owned).collect();
-    if !lines.iter().any(|line| address(line) == "::1") {
-        lines.insert(0, "::1\tlocalhost ip6-localhost ip6-loopback".to_owned());
+/// stay byte by byte, whatever their encoding and line ends.
+fn hosts_with(hosts: &[u8], hostname: &str) -> Vec<u8> {
+    fn address(line: &[u8]) -> &[u8] {
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.next().unwrap_or_default()
     }
-    if !lines.iter().any(|line| address(line) == "127.0.0.1") {
-        lines.insert(0, "127.0.0.1\tlocalhost".to_owned());
+    let lines: Vec<&[u8]> = hosts
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| address(line) != b"127.0.1.1")
+        .collect();
+    let has = |wanted: &[u8]| lines.iter().any(|line| address(line) == wanted);
+    let mut new = Vec::with_capacity(hosts.len() + 128);
+    if !has(b"127.0.0.1") {
+        new.extend_from_slice(b"127.0.0.1\tlocalhost\n");
     }
-    lines.push(format!("127.0.1.1\t{hostname}"));
-    lines.join("\n") + "\n"
+    if !has(b"::1") {
+        new.extend_from_slice(b"::1\tlocalhost ip6-localhost ip6-loopback\n");
+    }
+    new.extend(lines.concat());
+    if new.last().is_some_and(|last| *last != b'\n') {
+        new.push(b'\n');
+    }
+    new.extend_from_slice(format!("127.0.1.1\t{hostname}\n").as_bytes());
+    new
 }
 
 /// resolv.conf(5), or `None` where the host names no resolver.
@@ -153,18 +199,49 @@ mod tests {
 
     #[test]
     fn hosts_keep_what_was_there() {
-        let old = "127.0.0.1 localhost\n# mine\n10.0.0.1 db\n127.0.1.1 old.example old\n";
+        let old = b"127.0.0.1 localhost\r\n# caf\xe9\n10.0.0.1 db\n127.0.1.1 old.example old\n\tx";
         let new = hosts_with(old, "vm");
-        assert!(new.contains("127.0.0.1 localhost\n# mine\n10.0.0.1 db\n"));
-        assert!(new.ends_with("127.0.1.1\tvm\n"));
-        assert!(!new.contains("old"));
+        let kept = b"127.0.0.1 localhost\r\n# caf\xe9\n10.0.0.1 db\n\tx\n127.0.1.1\tvm\n";
+        assert!(new.ends_with(kept), "{}", String::from_utf8_lossy(&new));
         assert_eq!(hosts_with(&new, "vm"), new, "a second boot changes nothing");
     }
 
     #[test]
     fn hosts_from_nothing() {
-        let hosts = hosts_with("", "vm");
-        assert!(hosts.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost"), "{hosts}");
+        let hosts = hosts_with(b"", "vm");
+        assert!(hosts.starts_with(b"127.0.0.1\tlocalhost\n::1\tlocalhost"));
+    }
+
+    #[test]
+    fn large_hosts_are_kept_and_unreadable_ones_left() {
+        let (dir, root) = etc();
+        let path = dir.path().join("etc/hosts");
+        let large = "0.0.0.0 ad.example\n".repeat(100_000);
+        std::fs::write(&path, &large).unwrap();
+        assert!(large.len() > 1 << 20);
+        add_to_hosts(&root, "vm").unwrap();
+        let new = std::fs::read_to_string(&path).unwrap();
+        assert!(new.contains(&large) && new.ends_with("127.0.1.1\tvm\n"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(add_to_hosts(&root, "vm").is_err());
+    }
+
+    #[test]
+    fn links_are_kept_and_their_targets_written() {
+        use std::os::unix::fs::symlink;
+        let (dir, root) = etc();
+        let at = |path: &str| dir.path().join(path);
+        symlink("/static/hosts", at("etc/hosts")).unwrap();
+        symlink("hostname", at("etc/hostname")).unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", at("etc/resolv.conf")).unwrap();
+        add_to_hosts(&root, "vm").unwrap();
+        put(&root, "etc/hostname", b"vm\n", 0o644).unwrap();
+        replace_resolv_conf(&root, "nameserver 10.0.2.3\n").unwrap();
+        assert!(std::fs::read_to_string(at("static/hosts")).unwrap().contains("vm"));
+        assert!(at("etc/hosts").is_symlink());
+        assert!(!at("etc/hostname").is_symlink(), "a loop is replaced");
+        assert!(!at("etc/resolv.conf").is_symlink());
     }
 
     #[test]
@@ -183,15 +260,21 @@ mod tests {
         assert!(mix_entropy("").is_ok());
     }
 
+    fn etc() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let root = Folder::open(dir.path().to_str().unwrap()).unwrap();
+        (dir, root)
+    }
+
     #[test]
     fn an_unchanged_file_is_not_written_again() {
         use std::os::unix::fs::MetadataExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let etc = Folder::open(dir.path().to_str().unwrap()).unwrap();
-        let path = dir.path().join("hostname");
+        let (dir, root) = etc();
+        let path = dir.path().join("etc/hostname");
         std::fs::write(&path, "vm\n").unwrap();
         let before = path.metadata().unwrap().ino();
-        put(&etc, "hostname", "vm\n", 0o644).unwrap();
+        put(&root, "etc/hostname", b"vm\n", 0o644).unwrap();
         assert_eq!(path.metadata().unwrap().ino(), before);
     }
 }

@@ -4,7 +4,8 @@
 //! early     /proc /sys /dev, console, kernel modules
 //! hello     listen for the host, dial it, say hello, receive the configuration
 //! root      disk, or image + private layer; kernel file systems; modules and work disks
-//! files     name, resolver, machine id, files of the host, units kept off the interface
+//! files     name, resolver, machine id, files of the host, units kept off the interface,
+//!           fstab entries for devices that the machine does not have
 //! network   lo and the one interface
 //! handoff   move the root, fork the agent, execute the image's init or stay as init
 //! ```
@@ -13,9 +14,11 @@
 //! gets `Failed` with the stage and the reason. Either way the guest then goes down by reboot,
 //! which ends every VMM (a Firecracker survives its guest's poweroff).
 
+mod devices;
 mod disks;
 mod early;
 mod files;
+mod fstab;
 mod grow;
 mod handoff;
 mod hello;
@@ -105,6 +108,7 @@ fn prepare(log: &mut BootLog, config: &GuestConfig) -> Result<Prepared, (&'stati
     identity::write(&root.folder, config, log);
     network_managers::write(&root.folder, config, &init, log);
     files::write(&root.folder, &config.files, log);
+    fstab::apply(&root.folder, root.layered, log);
     log.mark("files");
     network::configure(config.network.as_ref(), log);
     log.mark("network");

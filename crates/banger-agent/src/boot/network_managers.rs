@@ -128,7 +128,7 @@ fn make(root: &Folder, note: &Note) -> Result<(), Fault> {
     };
     let what = || format!("cannot write `/{path}`");
     let (parent, name) = split_last(path.as_bytes()).unwrap_or((b"", path.as_bytes()));
-    let folder = root.make_folders(parent, Owner::ROOT, 0o755)?;
+    let folder = root.make_inside(parent, Owner::ROOT, 0o755)?;
     match note {
         Note::File { content, .. } => {
             folder.put(name, content.as_bytes(), Owner::ROOT, 0o644).context(what)

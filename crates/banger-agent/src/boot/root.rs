@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Container engines keep overlays of their own, and an overlay cannot be the upper layer of an
-//! overlay: so their folders lie on the layer's plain ext4.
+//! overlay: so their folders lie on the layer's plain ext4. They are filled from the image's own
+//! disk, since an overlay hides what overlays of the engines consist of (whiteouts, attributes).
 
 use std::fmt::Write as _;
 use std::io;
@@ -47,6 +48,8 @@ pub struct Root {
     /// Root folder of the ext4 that is written to when the guest writes: the layer's, or the
     /// plain disk's. Kept open because the layer has no name after the root has moved.
     pub private: Folder,
+    /// Whether it is an overlay of image and private layer.
+    pub layered: bool,
 }
 
 /// A file system of the kernel that every init expects to find.
@@ -100,11 +103,17 @@ pub fn assemble(config: &GuestConfig, log: &mut BootLog) -> Result<Root, Fault> 
     };
     let folder = Folder::open(NEW_ROOT)?;
     mount_kernel_file_systems(log);
-    mount_run(&folder)?;
-    if config.root.layer.is_some() {
-        for engine in ENGINES {
-            log.note(bind_engine(&folder, &private, engine));
-        }
+    let run = mount_run(&folder, log);
+    log.note(run);
+    let below = match config.root.layer {
+        Some(_) => Some(Folder::open(IMAGE)?),
+        None => None,
+    };
+    for engine in ENGINES {
+        log.note(match &below {
+            Some(image) => bind_engine(&folder, &private, image, engine),
+            None => bind_itself(&folder, engine),
+        });
     }
     if let Some(disk) = &config.modules {
         log.note(mount_modules(&folder, disk));
@@ -112,7 +121,11 @@ pub fn assemble(config: &GuestConfig, log: &mut BootLog) -> Result<Root, Fault> 
     if let Some(disk) = &config.work {
         mount_work(&folder, disk, log)?;
     }
-    Ok(Root { folder, private })
+    // Programs of a first command keep their files there, and not every image has it.
+    if folder.folder(b"tmp", Links::Inside).is_err() {
+        log.note(folder.make_inside(b"tmp", Owner::ROOT, 0o1777));
+    }
+    Ok(Root { folder, private, layered: config.root.layer.is_some() })
 }
 
 fn mount_ext4(disk: &Disk, target: &str, flags: MountFlags) -> Result<(), Fault> {
@@ -145,11 +158,33 @@ fn join_layer(image: &Disk, layer: &Disk, log: &mut BootLog) -> Result<Folder, F
     for name in ["upper", "work"] {
         private.make_folders(name.as_bytes(), Owner::ROOT, 0o755)?;
     }
-    // redirect_dir: renaming a folder of the image must work as on any disk (dpkg does it).
-    let data = c"lowerdir=/image,upperdir=/layer/upper,workdir=/layer/work,redirect_dir=on";
-    mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), data)
-        .context(|| "cannot join image and private layer with overlayfs".to_owned())?;
+    mount_overlay(log)?;
     Ok(private)
+}
+
+/// Mounts the overlay itself.
+///
+/// `redirect_dir`: renaming a folder of the image must work as on any disk (dpkg does it). `index`:
+/// the names of a hard-linked file stay one file when it is written to (the kernel's
+/// Documentation/filesystems/overlayfs.rst); without it, they come apart.
+fn mount_overlay(log: &mut BootLog) -> Result<(), Fault> {
+    let join = |data| mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), data);
+    let with_index =
+        c"lowerdir=/image,upperdir=/layer/upper,workdir=/layer/work,redirect_dir=on,index=on";
+    if let Err(errno) = join(with_index) {
+        log.warn(format!(
+            "hard links of the image come apart when written to: no overlay with index ({errno})"
+        ));
+        let plain = c"lowerdir=/image,upperdir=/layer/upper,workdir=/layer/work,redirect_dir=on";
+        return join(plain)
+            .context(|| "cannot join image and private layer with overlayfs".to_owned());
+    }
+    // The kernel falls back by itself where a disk has no UUID or no file handles.
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if !mounts.lines().any(|line| line.contains(NEW_ROOT) && line.contains("index=on")) {
+        log.warn("hard links of the image come apart when written to: the kernel has no index");
+    }
+    Ok(())
 }
 
 /// The kernel's file systems that are not there yet. A kernel without cgroups or pseudo terminals
@@ -177,9 +212,9 @@ fn mount_kernel_file_systems(log: &mut BootLog) {
 
 /// /run of the new root: what the boot leaves there for the image's services must not be covered
 /// by a tmpfs that comes later.
-fn mount_run(root: &Folder) -> Result<(), Fault> {
+fn mount_run(root: &Folder, log: &mut BootLog) -> Result<(), Fault> {
     let what = || "cannot mount `/run`".to_owned();
-    let target = root.make_folders(b"run", Owner::ROOT, 0o755)?;
+    let target = mount_point(root, "run", 0o755, log)?;
     make_folder(MOUNTING)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", MOUNTING, "tmpfs", flags, c"mode=755,size=20%").context(what)?;
@@ -187,13 +222,28 @@ fn mount_run(root: &Folder) -> Result<(), Fault> {
     attach(MOUNTING, &target).context(what)
 }
 
+/// A folder at the top of the image to mount on; a link there is followed inside the image. What
+/// leads nowhere (a loop) or is no folder is renamed and replaced, since a machine cannot do
+/// without the mount.
+fn mount_point(root: &Folder, name: &str, mode: u32, log: &mut BootLog) -> Result<Folder, Fault> {
+    let fault = match root.make_inside(name.as_bytes(), Owner::ROOT, mode) {
+        Ok(folder) => return Ok(folder),
+        Err(fault) => fault,
+    };
+    let aside = format!("{name}.before-banger");
+    rustix::fs::renameat(root, name, root, &aside)
+        .context(|| format!("cannot rename `/{name}` to `/{aside}`: {}", fault.chain()))?;
+    log.warn(format!("`/{name}` of the image was renamed to `/{aside}`: {}", fault.chain()));
+    root.make_inside(name.as_bytes(), Owner::ROOT, mode)
+}
+
 /// Takes /proc, /sys and /dev into the new root; from now on they are not at their own place.
 ///
 /// # Errors
-/// An image that has them as symlinks or files, or a read-only one without them.
-pub fn move_kernel_file_systems(root: &Folder) -> Result<(), Fault> {
+/// A read-only image without them.
+pub fn move_kernel_file_systems(root: &Folder, log: &mut BootLog) -> Result<(), Fault> {
     for name in ["sys", "dev", "proc"] {
-        let target = root.make_folders(name.as_bytes(), Owner::ROOT, 0o755)?;
+        let target = mount_point(root, name, 0o755, log)?;
         attach(&format!("/{name}"), &target).context(|| format!("cannot move `/{name}`"))?;
     }
     Ok(())
@@ -215,15 +265,25 @@ fn bind(source: &Folder, target: &Folder) -> io::Result<()> {
     Ok(move_mount(&tree, "", target, "", flags)?)
 }
 
-/// Lays a folder of the layer's plain ext4 over `/var/lib/<engine>`. What the image has there is
-/// copied once.
-fn bind_engine(root: &Folder, private: &Folder, engine: &str) -> Result<(), Fault> {
+/// Lays a folder of the layer's plain ext4 over `/var/lib/<engine>`. What `image`, the disk beneath
+/// the overlay, has there is copied once.
+fn bind_engine(root: &Folder, private: &Folder, image: &Folder, engine: &str) -> Result<(), Fault> {
     let what = || format!("cannot put `/var/lib/{engine}` on plain ext4");
     let path = format!("var/lib/{engine}");
-    let target = root.make_folders(path.as_bytes(), Owner::ROOT, 0o711)?;
+    let target = root.make_inside(path.as_bytes(), Owner::ROOT, 0o711)?;
     let source = private.make_folders(format!("plain/{engine}").as_bytes(), Owner::ROOT, 0o711)?;
-    seed::once(&source, &[&target], seed::LIKE_THE_SOURCE).context(what)?;
+    let original = image.folder(path.as_bytes(), Links::Inside).ok();
+    let original = original.as_ref().unwrap_or(&target);
+    seed::once(&source, &[original], seed::LIKE_THE_SOURCE).context(what)?;
     bind(&source, &target).context(what)
+}
+
+/// On a plain disk the folder of a container engine is a mount of its own as well, so that a
+/// machine looks the same whatever its storage.
+fn bind_itself(root: &Folder, engine: &str) -> Result<(), Fault> {
+    let path = format!("var/lib/{engine}");
+    let folder = root.make_inside(path.as_bytes(), Owner::ROOT, 0o711)?;
+    bind(&folder, &folder).context(|| format!("cannot make `/{path}` a mount"))
 }
 
 /// Lays the modules disk's one top folder over `/lib/modules/<release>`.
@@ -245,12 +305,9 @@ fn place_modules(root: &Folder) -> Result<(), Fault> {
     let source = Folder::open(MODULE_DISK)?
         .folder(release.as_bytes(), Links::Refuse)
         .context(|| format!("the modules disk has no modules for kernel `{release}`"))?;
-    // `/lib` is `usr/lib` almost everywhere now; an image with neither gets `/lib`.
-    let lib = match root.folder(b"lib", Links::Inside) {
-        Ok(lib) => lib,
-        Err(_) => root.make_folders(b"lib", Owner::ROOT, 0o755)?,
-    };
-    let target = lib.make_folders(format!("modules/{release}").as_bytes(), Owner::ROOT, 0o755)?;
+    // `/lib` is a link to `usr/lib` almost everywhere now; an image with neither gets `/lib`.
+    let path = format!("lib/modules/{release}");
+    let target = root.make_inside(path.as_bytes(), Owner::ROOT, 0o755)?;
     bind(&source, &target).context(what)
 }
 
@@ -258,7 +315,7 @@ fn place_modules(root: &Folder) -> Result<(), Fault> {
 fn mount_work(root: &Folder, wanted: &DiskRef, log: &mut BootLog) -> Result<(), Fault> {
     let disk = disks::find(wanted)?;
     mount_grown(&disk, WORK, log)?;
-    let target = root.make_folders(b"root", Owner::ROOT, 0o700)?;
+    let target = mount_point(root, "root", 0o700, log)?;
     let home = Folder::open_readable(WORK)?;
     let skeleton = root.folder(b"etc/skel", Links::Inside).ok();
     let sources: Vec<&Folder> = std::iter::once(&target).chain(skeleton.as_ref()).collect();
