@@ -24,7 +24,7 @@ impl Folder {
     pub fn make_inside(&self, path: &[u8], owner: Owner, mode: u32) -> Result<Self, Fault> {
         let what = || format!("cannot make folder `/{}`", shown(path));
         let parts = components(path)?;
-        Walk::new(self).and_then(|walk| walk.to_folder(&parts, owner, mode)).context(what)
+        Walk::new(self).and_then(|walk| walk.reach_folder(&parts, owner, mode)).context(what)
     }
 
     /// The folder in which the file `path` really is, or would be made, and its name there: a
@@ -39,7 +39,7 @@ impl Folder {
             split_last(path).ok_or_else(|| Fault::new("the root folder is not a file"))?;
         let mut parts = components(parent)?;
         parts.push(name);
-        Walk::new(self).and_then(|walk| walk.to_file(&parts)).context(what)
+        Walk::new(self).and_then(|walk| walk.reach_file(&parts)).context(what)
     }
 }
 
@@ -64,7 +64,7 @@ impl Walk {
         Ok(Self { trail, image_owner, links_left: MAX_LINKS })
     }
 
-    fn to_folder(mut self, parts: &[&[u8]], owner: Owner, mode: u32) -> io::Result<Folder> {
+    fn reach_folder(mut self, parts: &[&[u8]], owner: Owner, mode: u32) -> io::Result<Folder> {
         let mut todo = reversed(parts.iter().copied());
         while let Some(part) = todo.pop() {
             if !self.follow(&part, &mut todo)? {
@@ -74,7 +74,7 @@ impl Walk {
         self.here()?.folder(b".", Links::Refuse)
     }
 
-    fn to_file(mut self, parts: &[&[u8]]) -> io::Result<(Folder, Vec<u8>)> {
+    fn reach_file(mut self, parts: &[&[u8]]) -> io::Result<(Folder, Vec<u8>)> {
         let mut todo = reversed(parts.iter().copied());
         while let Some(part) = todo.pop() {
             if self.follow(&part, &mut todo)? {

@@ -147,7 +147,7 @@ impl Engine {
             let text = format!("create of `{name}` was cancelled");
             return Err(ApiError::new(ErrorCode::Cancelled, text));
         }
-        let chosen = drivers.host.choose().await?;
+        let chosen = drivers.host.choose(&boot).await?;
         let (high, low) = (drivers.host.entropy(), drivers.host.entropy());
         let now = drivers.host.now_unix_ms();
         let root_bytes = request.root_bytes.unwrap_or(self.defaults.root_bytes);

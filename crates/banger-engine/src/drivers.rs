@@ -237,8 +237,8 @@ pub trait Host: Send + Sync {
     fn boot_id(&self) -> String;
     /// What it has.
     fn capacity(&self) -> Capacity;
-    /// Drivers for a new VM, each with its reason.
-    async fn choose(&self) -> Result<DriverPlan, ApiError>;
+    /// Drivers for a new VM of this image, each with its reason.
+    async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError>;
     /// What it has and lacks.
     async fn doctor(&self) -> Vec<Check>;
 }

@@ -8,10 +8,12 @@ use banger_api::doctor::Check;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::choose::{Candidate, choose};
 use banger_engine::drivers::{Capacity, Host};
-use banger_engine::plan::{Chosen, DriverPlan};
+use banger_engine::plan::{BootSet, Chosen, DriverPlan};
 use banger_root::words::Request;
 
 use crate::HostConfig;
+use crate::fetch::Tools;
+use crate::images::ImageStore;
 use crate::probe::{self, Kvm};
 
 /// Where device-mapper is told what to do.
@@ -58,7 +60,7 @@ impl LinuxHost {
         ]
     }
 
-    fn storage_candidates(&self, vmm: &Chosen) -> Vec<Candidate> {
+    fn storage_candidates(&self, vmm: &Chosen, boot: &BootSet) -> Vec<Candidate> {
         let mapper = match vmm.name.as_str() {
             "firecracker" if Path::new(MAPPER).exists() => {
                 Ok("device-mapper shares the image and copies nothing".into())
@@ -72,15 +74,24 @@ impl LinuxHost {
         vec![
             Candidate { name: "dm-snapshot", verdict: mapper },
             Candidate { name: "reflink", verdict: reflink },
-            Candidate {
-                name: "overlay",
-                verdict: Ok("needs no privilege and copies nothing".into()),
-            },
+            Candidate { name: "overlay", verdict: self.overlay(boot) },
             Candidate { name: "copy", verdict: Ok("works everywhere".into()) },
         ]
     }
 
-    async fn decide(&self) -> Result<DriverPlan, ApiError> {
+    /// Whether an overlay shows this image as it is.
+    fn overlay(&self, boot: &BootSet) -> Result<String, String> {
+        let images =
+            ImageStore::new(self.config.layout.images(), Tools::new(&self.config.search_path));
+        // An image that cannot be read is reported by the step that needs it.
+        let record = images.resolve(boot.image.as_str()).map(|image| image.record);
+        match record.ok().and_then(|record| record.hidden_by_overlay) {
+            Some(hidden) => Err(format!("an overlay does not show {hidden} of the image")),
+            None => Ok("needs no privilege and copies nothing".into()),
+        }
+    }
+
+    async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
         let none = |error: banger_engine::choose::NoDriver| {
             ApiError::new(ErrorCode::HostNotReady, error.to_string())
                 .with_hint("`banger doctor` says what is missing and how to get it")
@@ -88,7 +99,8 @@ impl LinuxHost {
         let candidates = self.vmm_candidates().await;
         let vmm = choose("VMM", self.config.vmm.as_deref(), &candidates).map_err(none)?;
         let wanted = self.config.storage.as_deref();
-        let storage = choose("storage", wanted, &self.storage_candidates(&vmm)).map_err(none)?;
+        let storage =
+            choose("storage", wanted, &self.storage_candidates(&vmm, boot)).map_err(none)?;
         let (name, why) = match vmm.name.as_str() {
             "firecracker" => ("bridge", "each VM has an address of its own"),
             _ => ("user", "QEMU's own network needs no privilege"),
@@ -120,8 +132,8 @@ impl Host for LinuxHost {
         }
     }
 
-    async fn choose(&self) -> Result<DriverPlan, ApiError> {
-        self.decide().await
+    async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
+        self.decide(boot).await
     }
 
     async fn doctor(&self) -> Vec<Check> {

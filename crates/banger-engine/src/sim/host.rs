@@ -6,7 +6,7 @@ use banger_api::doctor::{Check, Verdict};
 
 use super::Sim;
 use crate::drivers::{Capacity, Host};
-use crate::plan::{Chosen, DriverPlan};
+use crate::plan::{BootSet, Chosen, DriverPlan};
 
 /// Every simulated moment: 2026-01-01, so that output can be compared.
 const NOW_UNIX_MS: u64 = 1_767_225_600_000;
@@ -35,7 +35,7 @@ impl Host for Sim {
         Capacity { cpus: 8, memory_bytes: 16 << 30, disk_free_bytes: 100 << 30 }
     }
 
-    async fn choose(&self) -> Result<DriverPlan, ApiError> {
+    async fn choose(&self, _boot: &BootSet) -> Result<DriverPlan, ApiError> {
         let sim = || Chosen { name: "sim".into(), why: "the host is simulated".into() };
         Ok(DriverPlan { vmm: sim(), storage: sim(), network: sim() })
     }

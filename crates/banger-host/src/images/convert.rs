@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::overlay;
 use super::rootfs::{self, FACT_BYTES, Facts, Init};
 use super::{ImageError, ROOT_DISK};
 use crate::ext4::tar::{TarError, What};
@@ -23,6 +24,8 @@ pub struct Converted {
     pub init: Option<Init>,
     /// What its files tell.
     pub facts: Facts,
+    /// What an overlay would not show as it is.
+    pub hidden_by_overlay: Option<String>,
     /// SHA-256 of the archive's file.
     pub source_sha256: String,
 }
@@ -67,7 +70,13 @@ pub fn convert(
     if !source.unchanged() {
         return Err(ImageError::SourceChanged { path: source.path().to_owned() });
     }
-    Ok(Converted { virtual_bytes, init: rootfs::init(&tree), facts, source_sha256 })
+    Ok(Converted {
+        virtual_bytes,
+        init: rootfs::init(&tree),
+        facts,
+        hidden_by_overlay: overlay::hidden(&tree),
+        source_sha256,
+    })
 }
 
 /// Reads the names of an archive, and what some of its files tell; stops before it has read of more

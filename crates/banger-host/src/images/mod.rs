@@ -6,6 +6,7 @@
 //! ```
 
 mod convert;
+mod overlay;
 mod recipe;
 mod rootfs;
 mod sandbox;
@@ -92,6 +93,9 @@ pub struct ImageRecord {
     pub init: Option<Init>,
     /// Packages installed, where that is known.
     pub packages: Option<u64>,
+    /// What an overlay would not show as it is; the image is then not used beneath one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_by_overlay: Option<String>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 over all files' digests.
@@ -287,6 +291,7 @@ impl ImageStore {
             virtual_bytes: converted.virtual_bytes,
             init: converted.init,
             packages: converted.facts.packages,
+            hidden_by_overlay: converted.hidden_by_overlay,
             created_at: fetch::now(),
             fingerprint,
             files,
