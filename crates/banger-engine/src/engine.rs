@@ -166,6 +166,11 @@ impl Engine {
         self.registry().vms.values().map(|handle| handle.published.borrow().clone()).collect()
     }
 
+    /// Ids of all VMs.
+    pub fn ids(&self) -> Vec<VmId> {
+        self.registry().vms.keys().cloned().collect()
+    }
+
     /// Number of VMs, without looking at any of them.
     pub fn count(&self) -> usize {
         self.registry().vms.len()

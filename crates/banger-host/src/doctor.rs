@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use banger_api::doctor::{Check, Verdict};
 use banger_root::words::Finding;
 
-use crate::HostConfig;
 use crate::host::MAPPER;
 use crate::probe::{self, Kvm};
+use crate::{HostConfig, Privilege};
 
 /// Free space below which it is worth a word.
 const ENOUGH: u64 = 1 << 30;
@@ -29,6 +29,10 @@ pub async fn checks(config: &HostConfig) -> Vec<Check> {
     }
     checks.push(tool(config, "mke2fs", "e2fsprogs", &["create"]));
     checks.push(tool(config, "mmdebstrap", "mmdebstrap", &["image pull"]));
+    if config.privilege == Privilege::User {
+        checks.push(tool(config, "newuidmap", "uidmap", &["image pull"]));
+        checks.push(subordinate_ids());
+    }
     checks.push(tool(config, "apt-get", "apt", &["kernel pull"]));
     checks.push(tool(config, "dpkg-deb", "dpkg", &["kernel pull"]));
     checks.push(disk_check(config));
@@ -139,6 +143,43 @@ fn tool(config: &HostConfig, name: &str, package: &str, needed_for: &[&str]) -> 
     check
 }
 
+/// mmdebstrap unpacks as an ordinary user in a user namespace (`--mode=unshare`), whose ids come
+/// from subuid(5) and subgid(5).
+fn subordinate_ids() -> Check {
+    let uid = rustix::process::getuid().as_raw();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let passwd = read("/etc/passwd");
+    let files = ["/etc/subuid", "/etc/subgid"];
+    let lacking: Vec<&str> =
+        files.into_iter().filter(|file| !has_ids(&read(file), &passwd, uid)).collect();
+    let needed = &["image pull"];
+    if lacking.is_empty() {
+        return check("subordinate_ids", Verdict::Ok, files.join(", "), needed);
+    }
+    let seen = format!("{} has no range of ids for uid {uid}", lacking.join(" and "));
+    let hint = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\", \
+                with a range that no other user has";
+    with_hint(check("subordinate_ids", Verdict::Missing, seen, needed), hint)
+}
+
+/// Whether a file in the format of subuid(5) has at least 65536 ids for a user, by name or number.
+fn has_ids(file: &str, passwd: &str, uid: u32) -> bool {
+    let number = uid.to_string();
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next().unwrap_or_default().to_owned();
+        (fields.nth(1) == Some(number.as_str())).then_some(name)
+    };
+    let mut names: Vec<String> = passwd.lines().filter_map(named).collect();
+    names.push(number.clone());
+    file.lines().any(|line| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next().unwrap_or_default();
+        let count = fields.nth(1).and_then(|count| count.parse::<u64>().ok());
+        names.iter().any(|name| name == owner) && count.is_some_and(|count| count >= 65_536)
+    })
+}
+
 fn disk_check(config: &HostConfig) -> Check {
     let free = probe::free_bytes(&config.layout.state).unwrap_or_default();
     let shown = banger_api::size::human_size(free);
@@ -148,4 +189,24 @@ fn disk_check(config: &HostConfig) -> Check {
     }
     let few = check("disk.free", Verdict::Warning, seen, &["start"]);
     with_hint(few, "free some space: VMs grow as they are written to")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subordinate_ids_belong_to_a_name_or_a_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        for (file, has) in [
+            ("ann:100000:65536\n", true),
+            ("bob:1:65536\n1000:100000:65536\n", true),
+            ("bob:100000:65536\n", false),
+            ("ann:100000:1000\n", false),
+            ("ann:100000\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_ids(file, passwd, 1000), has, "{file:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod images_driver;
 pub mod initramfs;
 pub mod kernels;
 pub mod layout;
+pub mod leftovers;
 pub mod network;
 pub mod probe;
 pub mod root;

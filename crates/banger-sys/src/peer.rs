@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket: SO_PEERCRED, unix(7).
+//! The other end of a Unix socket: its process (SO_PEERCRED, unix(7)), and what it has not read.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -27,6 +27,20 @@ pub fn peer(stream: impl AsFd) -> io::Result<Peer> {
     })
 }
 
+/// Memory held by bytes that the peer has not read yet; 0 when it has read all (SIOCOUTQ of
+/// unix(7), `unix_outq_len` of the kernel).
+///
+/// # Errors
+/// ioctl(2).
+#[expect(unsafe_code, reason = "rustix has no safe call for this ioctl")]
+pub fn unread_bytes(stream: impl AsFd) -> io::Result<usize> {
+    use rustix::ioctl::{Getter, Opcode, ioctl};
+    const TIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
+    // SAFETY: TIOCOUTQ writes one `int`, which is what the getter has room for.
+    let count: libc::c_int = unsafe { ioctl(stream, Getter::<TIOCOUTQ, libc::c_int>::new()) }?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +53,16 @@ mod tests {
         assert_eq!(peer.pid, std::process::id());
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+    }
+
+    #[test]
+    fn bytes_count_until_they_are_read() {
+        use std::io::{Read, Write};
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread_bytes(&ours).unwrap(), 0);
+        ours.write_all(b"four").unwrap();
+        assert!(unread_bytes(&ours).unwrap() >= 4);
+        theirs.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(unread_bytes(&ours).unwrap(), 0);
     }
 }

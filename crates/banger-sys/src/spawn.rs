@@ -230,7 +230,9 @@ impl Numbers {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "bad descriptor numbers"));
         }
         let above = numbers.last().map_or(3, |last| last.saturating_add(1));
-        let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, above);
+        let high = |fd: BorrowedFd<'_>| {
+            rustix::io::fcntl_dupfd_cloexec(fd, above).map_err(|errno| limit_of(errno, above))
+        };
         let mut moves = Vec::new();
         for (fd, number) in wanted {
             moves.push((high(*fd)?, *number));
@@ -238,13 +240,28 @@ impl Numbers {
         let tell = high(tell.as_fd())?;
         let mut occupied = Vec::new();
         for number in numbers {
-            let held = rustix::io::fcntl_dupfd_cloexec(&tell, number)?;
+            let held = rustix::io::fcntl_dupfd_cloexec(&tell, number)
+                .map_err(|errno| limit_of(errno, above))?;
             // Another number means that this one is in use, which is as good.
             if held.as_raw_fd() == number {
                 occupied.push(held);
             }
         }
         Ok(Self { moves, tell, _occupied: occupied })
+    }
+}
+
+/// fcntl(2) says `EINVAL` for a number beyond RLIMIT_NOFILE, and `EMFILE` where all are taken.
+fn limit_of(errno: rustix::io::Errno, highest: RawFd) -> io::Error {
+    use rustix::io::Errno;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    match (errno, limit) {
+        (Errno::INVAL | Errno::MFILE, Some(limit)) => io::Error::other(format!(
+            "the limit of open files (RLIMIT_NOFILE) is {limit}, too low for {} descriptors: \
+             raise the hard limit, `ulimit -Hn` or `LimitNOFILE=`",
+            highest.saturating_add(1)
+        )),
+        _ => errno.into(),
     }
 }
 

@@ -16,15 +16,20 @@ use banger_engine::Engine;
 use banger_engine::drivers::Drivers;
 use banger_engine::store::Store;
 
+use tokio::task::JoinHandle;
+
 use crate::api::{self, Api};
 use crate::config::{self, Config};
 use crate::dns::Dns;
 use crate::folders;
 use crate::keeper::{self, Names};
+use crate::leftovers;
+use crate::limits;
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
 use crate::serve;
 use crate::session;
+use crate::slots::{Slots, WhenFull};
 use crate::socket::Socket;
 use crate::stdio;
 use crate::stopping::{self, Signals, Stopping};
@@ -96,18 +101,8 @@ fn prepare() -> Result<Setup, ApiError> {
     let locks = [Lock::take(&paths.state)?, Lock::take(&paths.run)?];
     let log = Rotating::open(&paths.daemon_log(), log::MAX_BYTES)?;
     log::install(log, config.log_level.filter());
-    raise_descriptor_limit();
+    limits::raise();
     Ok(Setup { paths, config, locks })
-}
-
-/// Each session and each VM takes descriptors; the usual soft limit of 1024 is for select(2).
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(error = %error, "the limit of open files stays as it is");
-    }
 }
 
 fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {
@@ -124,6 +119,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let defaults = setup.config.vm_defaults(capacity.cpus, capacity.memory_bytes);
     let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;
     let Setup { paths, config, locks, .. } = setup;
+    leftovers::log(&paths.state, &engine);
     let stopping = Stopping::default();
     let api_socket = Socket::bind(&paths.socket())?;
     let session_socket = Socket::bind(&paths.session_socket())?;
@@ -135,24 +131,13 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
         config,
         socket: paths.socket(),
         log: paths.daemon_log(),
+        state: paths.state.clone(),
         host,
         dns: dns.listening(),
         since: Instant::now(),
         stopping: stopping.clone(),
     }));
-    let http = {
-        let stopping = stopping.clone();
-        serve::accept(api_socket, stopping.clone(), serve::MAX_CONNECTIONS, move |stream| {
-            serve::http(stream, router.clone(), stopping.clone())
-        })
-    };
-    let sessions = {
-        let (stopping, engine) = (stopping.clone(), engine.clone());
-        serve::accept(session_socket, stopping.clone(), session::MAX_CONNECTIONS, move |stream| {
-            session::serve(stream, engine.clone(), stopping.clone())
-        })
-    };
-    let serving = [tokio::spawn(http), tokio::spawn(sessions)];
+    let serving = serve_all(api_socket, session_socket, router, &engine, &stopping);
     say("ready");
     tokio::select! {
         () = signals.next() => stopping.ask(),
@@ -176,13 +161,46 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     stopping::drain(&engine, &mut signals).await;
     let answered = async {
         for open in &open {
-            open.ended().await;
+            open.all_free().await;
         }
     };
     // Followers hear how the operations ended; one that does not listen is not waited for.
     let _ = tokio::time::timeout(LAST_WAIT, answered).await;
     tracing::info!("end");
     Ok(())
+}
+
+/// Serves both sockets, each in a task that returns the open connections when the daemon is about
+/// to end.
+fn serve_all(
+    api: Socket,
+    session: Socket,
+    router: axum::Router,
+    engine: &Arc<Engine>,
+    stopping: &Stopping,
+) -> [JoinHandle<Arc<Slots>>; 2] {
+    let http = {
+        let stop = stopping.clone();
+        let most = limits::connections(serve::MAX_CONNECTIONS);
+        let slots = Slots::new(most, WhenFull::CloseIdlest);
+        serve::accept(api, stopping.clone(), slots, move |stream, slot| {
+            serve::http(stream, slot, router.clone(), stop.clone())
+        })
+    };
+    let sessions = {
+        let (stop, engine) = (stopping.clone(), engine.clone());
+        // Each may hold a VM alive: none is closed for another.
+        let most = limits::connections(session::MAX_CONNECTIONS);
+        let slots = Slots::new(most, WhenFull::Wait);
+        serve::accept(session, stopping.clone(), slots, move |stream, slot| {
+            let (engine, stop) = (engine.clone(), stop.clone());
+            async move {
+                session::serve(stream, engine, stop).await;
+                drop(slot);
+            }
+        })
+    };
+    [tokio::spawn(http), tokio::spawn(sessions)]
 }
 
 fn report(error: &ApiError) {

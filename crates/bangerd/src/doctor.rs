@@ -6,6 +6,7 @@ use banger_host::Privilege;
 
 use crate::api::Api;
 use crate::config::{Origin, Setting, Used};
+use crate::{leftovers, limits};
 
 /// All checks. Nothing is changed.
 pub async fn checks(api: &Api) -> Vec<Check> {
@@ -13,6 +14,8 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     let port = api.dns.borrow().port();
     checks.iter_mut().for_each(|check| whose_names(check, port));
     checks.push(api.dns.borrow().check());
+    checks.push(limits::check());
+    checks.extend(leftovers::checks(&api.state, &api.engine));
     checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
     let privilege = Privilege::ours();
     checks.extend(api.config.settings.iter().map(|one| setting(one, privilege)));

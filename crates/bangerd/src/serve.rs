@@ -1,4 +1,4 @@
-//! Connections to the API: HTTP/1.1 with limits on their number, on heads, and on waited.
+//! Connections to the API: HTTP/1.1 with limits on their number, on heads, and on every wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,83 +7,79 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 
+use crate::limits;
+use crate::slots::{Slot, Slots};
 use crate::socket::Socket;
 use crate::stopping::Stopping;
 
-/// Connections served at the same time; more wait in the socket's queue.
+/// Most connections to the API at the same time.
 pub const MAX_CONNECTIONS: u32 = 512;
 /// Longest time for a request's head to arrive, and for an idle connection to stay.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
-/// Pause after an accept failed, which is most often for want of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Pause after accept(2) failed, and between two log lines about that.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const LOG_PAUSE: Duration = Duration::from_secs(10);
 
-/// Connections that were accepted and are still served.
-pub struct Open {
-    room: Arc<Semaphore>,
-    most: u32,
-}
-
-impl Open {
-    /// Resolves when all of them have ended.
-    pub async fn ended(&self) {
-        // The semaphore is never closed.
-        let _ = self.room.acquire_many(self.most).await;
-    }
-}
-
-/// Accepts connections until the daemon is on its way out and hands each to `serve`; returns those
-/// that are open then.
+/// Accepts connections until the daemon is about to end, and hands each to `serve`; returns the
+/// slots of those that are open then.
 pub async fn accept<F>(
     socket: Socket,
     stopping: Stopping,
-    most: u32,
-    serve: impl Fn(UnixStream) -> F,
-) -> Open
+    slots: Arc<Slots>,
+    serve: impl Fn(UnixStream, Slot) -> F,
+) -> Arc<Slots>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(most as usize));
+    let mut logged: Option<tokio::time::Instant> = None;
     loop {
         let next = async {
-            // The semaphore is never closed.
-            let permit = room.clone().acquire_owned().await.ok();
-            (permit, socket.accept().await)
+            slots.wait().await;
+            let accepted = socket.accept().await?;
+            Ok((accepted, slots.take().await))
         };
-        let (permit, accepted) = tokio::select! {
-            () = stopping.asked() => return Open { room, most },
+        let next: std::io::Result<_> = tokio::select! {
+            () = stopping.asked() => return slots,
             next = next => next,
         };
-        match accepted {
-            Ok(stream) => {
-                let work = serve(stream);
-                tokio::spawn(async move {
-                    work.await;
-                    drop(permit);
-                });
+        match next {
+            Ok((stream, slot)) => {
+                tokio::spawn(serve(stream, slot));
             }
             Err(error) => {
-                tracing::error!(error = %error, "accept");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                if logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
+                    logged = Some(tokio::time::Instant::now());
+                    let limit = limits::descriptors();
+                    tracing::error!(error = %error, descriptor_limit = limit, "accept");
+                }
+                let full = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+                if full.contains(&error.raw_os_error()) {
+                    slots.close_idlest();
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Speaks HTTP on one connection. On the way out, the request under way is still answered.
-pub async fn http(stream: UnixStream, router: Router, stopping: Stopping) {
+/// Speaks HTTP on one connection. When the daemon is about to end, the request under way is still
+/// answered. Changes run in tasks of their own, so a connection may be closed at any time.
+pub async fn http(stream: UnixStream, slot: Slot, router: Router, stopping: Stopping) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(slot.watch(stream)), TowerToHyperService::new(router))
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = slot.closed() => return,
         () = stopping.asked() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -97,13 +93,15 @@ pub async fn http(stream: UnixStream, router: Router, stopping: Stopping) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slots::WhenFull;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
-    /// Sends what a slow client gets out and tells how long it is waited for.
+    /// Sends a part of a request; returns how long the server waited for the rest.
     async fn waited(sent: &[u8]) -> Duration {
         let (mut client, server) = UnixStream::pair().unwrap();
-        tokio::spawn(http(server, Router::new(), Stopping::default()));
+        let slot = Slots::new(1, WhenFull::Wait).take().await;
+        tokio::spawn(http(server, slot, Router::new(), Stopping::default()));
         client.write_all(sent).await.unwrap();
         let begun = Instant::now();
         let mut answer = Vec::new();
@@ -112,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_clients_are_hung_up_on() {
+    async fn slow_clients_are_disconnected() {
         for sent in [&b""[..], b"GET /v1/vms HTTP/1.1\r\nhost: "] {
             let waited = waited(sent).await;
             assert!(waited >= HEAD_TIMEOUT && waited < 2 * HEAD_TIMEOUT, "{waited:?}");
@@ -126,13 +124,16 @@ mod tests {
         let socket = Socket::bind(&path).unwrap();
         let stopping = Stopping::default();
         let (sender, mut served) = tokio::sync::mpsc::unbounded_channel();
-        let accepting = tokio::spawn(accept(socket, stopping.clone(), 1, move |mut stream| {
+        let slots = Slots::new(1, WhenFull::Wait);
+        let serve = move |mut stream: UnixStream, slot| {
             let sender = sender.clone();
             async move {
                 sender.send(()).unwrap();
                 let _ = stream.read_u8().await;
+                drop(slot);
             }
-        }));
+        };
+        let accepting = tokio::spawn(accept(socket, stopping.clone(), slots, serve));
         let first = UnixStream::connect(&path).await.unwrap();
         let second = UnixStream::connect(&path).await.unwrap();
         served.recv().await.unwrap();
@@ -142,7 +143,7 @@ mod tests {
         stopping.ask();
         let open = accepting.await.unwrap();
         assert!(!path.exists());
-        let mut ended = std::pin::pin!(open.ended());
+        let mut ended = std::pin::pin!(open.all_free());
         let early = tokio::time::timeout(Duration::from_millis(20), ended.as_mut()).await;
         assert!(early.is_err(), "the second is still served");
         drop(second);

@@ -3,7 +3,7 @@
 use banger_api::doctor::{Check, Verdict};
 use banger_api::exit;
 
-use crate::context::{Context, Format};
+use crate::context::{Context, Format, Volume};
 use crate::errors::Failure;
 use crate::render::plain;
 
@@ -12,7 +12,8 @@ use crate::render::plain;
 ///   banger doctor
 ///   banger doctor --json
 ///
-/// It changes nothing. The exit code is 5 where something is missing.
+/// It shows what is wrong first; with -v also every check that passed and the settings. It changes
+/// nothing. The exit code is 5 where something is missing.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
@@ -22,7 +23,7 @@ pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
     let checks = checks(context).await;
     match context.format {
         Format::Json => context.json(&checks)?,
-        Format::Text => context.print(&checks.iter().map(text).collect::<String>())?,
+        Format::Text => context.print(&report(&checks, context.volume))?,
     }
     let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
     Ok(if missing { exit::HOST_NOT_READY } else { exit::OK })
@@ -44,6 +45,23 @@ async fn checks(context: &Context) -> Vec<Check> {
             needed_for: vec!["everything".into()],
         }]
     })
+}
+
+/// What is missing, then warnings, then the rest or the number of it.
+fn report(checks: &[Check], volume: Volume) -> String {
+    let of = |verdict| checks.iter().filter(move |check| check.verdict == verdict);
+    let mut report: String = of(Verdict::Missing).chain(of(Verdict::Warning)).map(text).collect();
+    if volume >= Volume::Verbose {
+        let setting = |check: &&Check| check.code.starts_with("config.");
+        let (settings, passed): (Vec<_>, Vec<_>) = of(Verdict::Ok).partition(setting);
+        report.extend(passed.into_iter().chain(settings).map(text));
+    } else {
+        let passed = of(Verdict::Ok).filter(|check| !check.code.starts_with("config.")).count();
+        report.push_str(&format!(
+            "ok       {passed} checks passed; -v shows them and the settings\n"
+        ));
+    }
+    report
 }
 
 fn text(check: &Check) -> String {

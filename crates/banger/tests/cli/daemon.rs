@@ -96,10 +96,7 @@ fn what_keeps_a_daemon_from_starting_is_said() {
 #[test]
 fn a_daemon_of_another_build_is_replaced_once_its_file_is() {
     let home = home();
-    let version = std::process::Command::new(program("bangerd")).arg("--version").output();
-    let version = String::from_utf8(version.unwrap().stdout).unwrap();
-    let build = version.split(['(', ')']).nth(1).unwrap();
-    let current = std::fs::read(program("bangerd")).unwrap();
+    let current = std::fs::read(program("bangerd-sim")).unwrap();
     let other = "0123456789abcdef";
     let path = home.path().join("bangerd");
     let install = |bytes: &[u8]| {
@@ -114,6 +111,10 @@ fn a_daemon_of_another_build_is_replaced_once_its_file_is() {
         let run: Run = command.env("BANGERD", &path).output().unwrap().into();
         serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}\n{}", run.err))
     };
+    install(&current);
+    let status_now = status("start");
+    let build = status_now["build_id"].as_str().unwrap();
+    run(&home, "daemon stop");
     install(&replaced(&current, build.as_bytes(), other.as_bytes()));
     let old = status("start");
     assert_eq!(old["build_id"], other);

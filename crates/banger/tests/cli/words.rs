@@ -205,7 +205,7 @@ fn version_and_daemon() {
     let doctor = run(&home, "doctor --json");
     let checks: serde_json::Value = serde_json::from_str(&doctor.out).unwrap();
     assert!(checks.as_array().unwrap().iter().all(|check| check["code"].is_string()));
-    assert!(run(&home, "doctor").out.contains("host.simulated: "));
+    assert!(run(&home, "doctor -v").out.contains("host.simulated: "));
     home.finish();
 }
 

@@ -8,6 +8,7 @@ mod dns;
 mod full_disk;
 mod kill;
 mod kill_sessions;
+mod limits;
 mod session;
 mod start;
 mod support;

@@ -39,6 +39,8 @@ pub struct Api {
     pub socket: PathBuf,
     /// The daemon's log.
     pub log: PathBuf,
+    /// The state folder.
+    pub state: PathBuf,
     /// Whether VMs are real.
     pub host: Host,
     /// Where names of VMs are answered.

@@ -80,7 +80,7 @@ impl Listening {
                     "`ss -lntup sport = :{port}` shows who has port {port}, perhaps the daemon \
                      of another user: end it, or set `dns_port` in config.toml to another"
                 );
-                (Verdict::Missing, format!("cannot listen on `{wanted}`: {problem}"), Some(hint))
+                (Verdict::Warning, format!("cannot listen on `{wanted}`: {problem}"), Some(hint))
             }
         };
         Check { code: "dns.listen".into(), verdict, seen, hint, needed_for: vec!["dns".into()] }

@@ -1,0 +1,74 @@
+//! Folders of VMs that the store does not know: after `banger.db` was removed, emptied or replaced
+//! by an older copy.
+//!
+//! They are reported and never removed: the disks in them may be all that is left of a VM.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use banger_api::VmId;
+use banger_api::doctor::{Check, Verdict};
+use banger_engine::Engine;
+use banger_host::leftovers::{self, Leftover};
+
+fn find(state: &Path, engine: &Engine) -> Vec<Leftover> {
+    let mut known: BTreeSet<String> =
+        engine.ids().iter().map(|id: &VmId| id.as_str().to_owned()).collect();
+    known.extend(engine.unreadable.iter().map(|(id, _)| id.clone()));
+    leftovers::find(state, &known)
+}
+
+/// Logs them when the daemon starts.
+pub fn log(state: &Path, engine: &Engine) {
+    for Leftover { folder, running, .. } in find(state, engine) {
+        let folder = folder.display();
+        tracing::warn!(%folder, ?running, "this VM folder is not in the database");
+    }
+}
+
+/// As `doctor` shows them.
+pub fn checks(state: &Path, engine: &Engine) -> Vec<Check> {
+    find(state, engine).into_iter().map(check).collect()
+}
+
+fn check(leftover: Leftover) -> Check {
+    let Leftover { id, folder, running } = leftover;
+    let shown = PathBuf::from(&folder);
+    let mut seen = format!("`{}` belongs to no VM in the database", shown.display());
+    let stop = match running.as_slice() {
+        [] => String::new(),
+        running => {
+            let list: Vec<String> = running.iter().map(u32::to_string).collect();
+            seen.push_str(&format!("; its VM runs as process {}", list.join(", ")));
+            format!("`kill {}` ends its VM; ", list.join(" "))
+        }
+    };
+    Check {
+        code: "leftover.vm".into(),
+        verdict: Verdict::Warning,
+        seen,
+        hint: Some(format!(
+            "put back the banger.db that has VM `{id}`, or give it up: {stop}`rm -r {}` removes \
+             its disks",
+            shown.display()
+        )),
+        needed_for: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leftover_is_named_with_its_processes() {
+        let leftover =
+            |running| Leftover { id: "0123456789ab".into(), folder: "/s/x".into(), running };
+        let idle = check(leftover(vec![]));
+        assert_eq!(idle.seen, "`/s/x` belongs to no VM in the database");
+        assert!(!idle.hint.unwrap().contains("kill"));
+        let busy = check(leftover(vec![7, 8]));
+        assert!(busy.seen.ends_with("; its VM runs as process 7, 8"), "{}", busy.seen);
+        assert!(busy.hint.unwrap().contains("`kill 7 8`"));
+    }
+}
