@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode, VmId};
@@ -15,14 +15,17 @@ use banger_root::words::{Answer, Did, Finding, Launch, Request};
 use banger_root::{Kind, RootError, wire};
 use banger_shim::ProcRef;
 use banger_shim::gate::Gate;
+use banger_sys::unix_path::{NotListening, connect_until};
 
 use crate::failure::blocking;
 use crate::storage::SnapshotRoot;
 
 /// The helper's socket, as `banger-root install` has systemd open it.
 pub const SOCKET: &str = "/run/banger-root.sock";
-/// How long root may take for one request: it waits for its turn at the network for two minutes.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// How long the helper may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one request may take: the helper waits for the lock of the network for two minutes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Carries out what needs root.
 #[derive(Debug, Clone)]
@@ -68,16 +71,13 @@ fn lost(error: &std::io::Error) -> ApiError {
 
 impl Root {
     fn connect(socket: &std::path::Path) -> Result<UnixStream, ApiError> {
-        let stream = UnixStream::connect(socket).map_err(|error| {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        connect_until(socket, deadline, NotListening::Fail).map_err(|error| {
             let text = "the helper banger-root is not installed or does not answer";
             ApiError::new(ErrorCode::HostNotReady, text).caused_by(&error).with_hint(
                 "`sudo banger-root install`, once; the program is beside banger and bangerd",
             )
-        })?;
-        let set = stream.set_read_timeout(Some(PATIENCE));
-        set.and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-            .map_err(|error| lost(&error))?;
-        Ok(stream)
+        })
     }
 
     fn exchange(
@@ -86,8 +86,9 @@ impl Root {
         fds: &[OwnedFd],
     ) -> std::io::Result<(Result<Answer, RootError>, Vec<OwnedFd>)> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        wire::send(stream, request, &fds)?;
-        wire::receive(stream)?.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        wire::send(stream, request, &fds, deadline)?;
+        wire::receive(stream, deadline)?.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Asks, and waits for the answer; blocks.
@@ -233,8 +234,10 @@ impl Waiting {
             let answer = match self {
                 Self::InProcess(server, gate) => server.launch(0, &vm, gate, launch),
                 Self::Helper(stream) => {
-                    let talk = wire::send(&stream, &launch, &[])
-                        .and_then(|()| wire::receive::<Result<Answer, RootError>>(&stream));
+                    let deadline = Instant::now() + REQUEST_TIMEOUT;
+                    let talk = wire::send(&stream, &launch, &[], deadline).and_then(|()| {
+                        wire::receive::<Result<Answer, RootError>>(&stream, deadline)
+                    });
                     let answered = talk.map_err(|error| lost(&error))?;
                     answered.ok_or_else(unexpected)?.0
                 }

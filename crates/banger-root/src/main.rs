@@ -5,12 +5,19 @@
 
 mod install;
 
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use banger_root::programs::Versions;
 use banger_root::server::{Server, listen};
 use banger_root::{Kind, Places, Programs, RootError};
+use banger_sys::unix_path::{self, NotListening};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const USAGE: &str = "\
 Does for an ordinary user's banger what only root can do: bridge, TAP and NAT,
@@ -106,7 +113,6 @@ impl<'a> Options<'a> {
 }
 
 fn serve(options: &Options<'_>) -> Result<(), RootError> {
-    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o022));
     if !rustix::process::geteuid().is_root() {
         return Err(RootError::new(Kind::Refused, "banger-root must be started by root"));
     }
@@ -114,14 +120,11 @@ fn serve(options: &Options<'_>) -> Result<(), RootError> {
         options.owners.iter().map(|owner| owner.parse::<u32>()).collect();
     let uids = uids.map_err(|_| RootError::new(Kind::BadRequest, "an owner is a uid"))?;
     let listener = match options.socket {
-        Some(path) => {
-            let path = std::path::Path::new(path);
-            let at = |error: std::io::Error| RootError::on_path("listen on", path, &error);
-            banger_sys::unix_path::remove(path).map_err(at)?;
-            banger_sys::unix_path::bind(path).map_err(at)?
-        }
+        Some(path) => bind(Path::new(path))?,
         None => activated()?,
     };
+    rustix::process::umask(Mode::from_bits_truncate(0o022));
+    raise_descriptor_limit();
     let server = Server {
         places: options.places()?,
         programs: Programs::installed()?,
@@ -130,6 +133,38 @@ fn serve(options: &Options<'_>) -> Result<(), RootError> {
         abort_once: std::env::var_os("BANGER_ROOT_ABORT_ONCE").map(Into::into),
     };
     listen(server, &listener, &uids).map_err(|error| RootError::system("serve", &error))
+}
+
+/// Each connection takes a descriptor, and one for each file of its request; systemd starts
+/// services with a soft limit of 1024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // With the lower limit connections wait until descriptors are free.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// A socket that every user may connect to, as the one that systemd opens: the uid of the peer
+/// decides who is served. A socket that an earlier helper left is replaced.
+fn bind(path: &Path) -> Result<UnixListener, RootError> {
+    let failed = |error: std::io::Error| RootError::on_path("listen on", path, &error);
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            let text = format!("`{}` is not a socket, so it is not replaced", path.display());
+            return Err(RootError::new(Kind::BadRequest, text));
+        }
+        Ok(_) => {
+            if unix_path::connect_until(path, Instant::now(), NotListening::Fail).is_ok() {
+                let text = format!("another process listens on `{}`", path.display());
+                return Err(RootError::new(Kind::Busy, text));
+            }
+            unix_path::remove(path).map_err(failed)?;
+        }
+    }
+    // Nothing else runs in this process yet.
+    rustix::process::umask(Mode::empty());
+    unix_path::bind_with_mode(path, Mode::from_bits_truncate(0o666)).map_err(failed)
 }
 
 /// The socket that systemd opened: sd_listen_fds(3).

@@ -4,14 +4,15 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_base::VmId;
 use banger_shim::gate::Gate;
 
-use crate::admission::{Admission, hung_up};
+use crate::admission::{Admitted, Limits, Slot, Slots, VmLocks, hung_up};
 use crate::disks::snapshot;
 use crate::error::{Kind, RootError};
 use crate::jail::{self, Wanted};
@@ -21,14 +22,16 @@ use crate::run;
 use crate::words::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::{net, owner, wire};
 
-/// Connections served at the same time; more wait.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to ask.
-const ASKS_WITHIN: Duration = Duration::from_secs(10);
-/// How long it may take to open a gate, and to read an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause after a connection that could not be taken: out of descriptors, say.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Connections of each user.
+const LIMITS: Limits = Limits { served: 64, waiting: 256 };
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to record a shim and open its gate.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to read its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after a failed accept(2), for example without free descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Drives of a VM.
 const MAX_DRIVES: usize = 4;
 
@@ -234,46 +237,67 @@ impl Server {
         }
     }
 
-    /// Serves one connection: one request, and for a gate what opens it.
-    fn serve(&self, stream: &UnixStream, uid: u32, admission: &Admission) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(ASKS_WITHIN))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let Some((request, fds)) = wire::receive::<Request>(stream)? else { return Ok(()) };
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let guard = request.changes().map(|vm| admission.take(vm));
-        // Whoever asked was killed meanwhile; who comes after it decides anew.
+    /// Serves one connection: one request, and for a gate the configuration that opens it.
+    fn serve(&self, stream: &UnixStream, uid: u32, locks: &VmLocks) -> std::io::Result<()> {
+        let asked = wire::receive::<Request>(stream, Instant::now() + REQUEST_TIMEOUT)?;
+        let Some((request, fds)) = asked else { return Ok(()) };
+        let guard = request.changes().map(|vm| locks.take(vm));
+        // The client was killed meanwhile; the next daemon decides anew.
         if hung_up(stream) {
             return Ok(());
         }
         let name = request.name();
-        let of = match &request {
+        let spawned = match &request {
             Request::Spawn { vm } => Some(vm.clone()),
             _ => None,
         };
         self.reach(&name, "before");
         let done = self.carry_out(uid, request, fds);
         self.reach(&name, "after");
-        // An end must not wait for what it ends: a gate is waited at without.
+        // Not held at a gate: `end` must not wait for the shim that it ends.
         drop(guard);
-        match (done, of) {
-            (Ok(Outcome::Answered(answer, fd)), _) => {
-                let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
-                wire::send(stream, &Ok::<_, RootError>(answer), &fds)
-            }
+        match (done, spawned) {
+            (Ok(Outcome::Answered(answer, fd)), _) => answer_with(stream, &Ok(answer), fd),
             (Ok(Outcome::AtGate(gate)), Some(vm)) => {
-                let spawned = Answer::Spawned(gate.process());
-                wire::send(stream, &Ok::<_, RootError>(spawned), &[])?;
-                // A client that left has not written the shim down: the gate stays shut.
-                let Some((launch, _)) = wire::receive::<Launch>(stream)? else { return Ok(()) };
+                answer_with(stream, &Ok(Answer::Spawned(gate.process())), None)?;
+                // A client that left has not recorded the shim: the gate stays shut.
+                let launch = wire::receive::<Launch>(stream, Instant::now() + LAUNCH_TIMEOUT)?;
+                let Some((launch, _)) = launch else { return Ok(()) };
                 self.reach("launch", "before");
                 let launched = self.launch(uid, &vm, gate, launch);
                 self.reach("launch", "after");
-                wire::send(stream, &launched, &[])
+                answer_with(stream, &launched, None)
             }
             (Ok(Outcome::AtGate(_)), None) => Ok(()),
-            (Err(error), _) => wire::send(stream, &Err::<Answer, _>(error), &[]),
+            (Err(error), _) => answer_with(stream, &Err(error), None),
         }
     }
+
+    /// Serves a connection, and then those of the same user that wait for its slot.
+    fn serve_slot(&self, slot: Slot, stream: UnixStream, locks: &VmLocks) {
+        let uid = slot.uid();
+        let mut next = Some((slot, stream));
+        while let Some((slot, stream)) = next {
+            // A request that panics ends its own connection only.
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(&stream, uid, locks)));
+            if let Ok(Err(error)) = served {
+                eprintln!("banger-root: connection of uid {uid}: {error}");
+                let refusal = RootError::new(Kind::BadRequest, error.to_string());
+                let _ = wire::send(&stream, &Err::<Answer, _>(refusal), &[], Instant::now());
+            }
+            drop(stream);
+            next = slot.next();
+        }
+    }
+}
+
+fn answer_with(
+    stream: &UnixStream,
+    answer: &Result<Answer, RootError>,
+    fd: Option<OwnedFd>,
+) -> std::io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+    wire::send(stream, answer, &fds, Instant::now() + ANSWER_TIMEOUT)
 }
 
 fn take<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], RootError> {
@@ -282,42 +306,54 @@ fn take<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], RootError> {
     })
 }
 
-/// Serves connections of these users, and of root, for ever.
+/// Serves connections of these users, and of root, for ever. Never waits for a client.
 ///
 /// # Errors
 /// accept(2).
 pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::io::Result<()> {
     let server = Arc::new(server);
-    let admission = Admission::default();
+    let (locks, slots) = (VmLocks::default(), Slots::new(LIMITS));
     loop {
-        let slot = admission.slot(MAX_CONNECTIONS);
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
-            // Nothing that waiting would mend: the listener itself is wrong.
+            // The listener itself is unusable.
             Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
             Err(error) => {
-                eprintln!("banger-root: a connection was not taken: {error}");
-                std::thread::sleep(PAUSE);
+                eprintln!("banger-root: cannot accept a connection: {error}");
+                std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             }
         };
         let Ok(peer) = banger_sys::peer::peer(&stream) else { continue };
-        if peer.uid != 0 && !owners.contains(&peer.uid) {
-            let hint = "`sudo banger-root install --owner USER` lets a user in";
-            let error =
-                RootError::new(Kind::Refused, "banger-root serves other users").with_hint(hint);
-            // Who is refused need not listen.
-            let _ = wire::send(&stream, &Err::<Answer, _>(error), &[]);
+        let uid = peer.uid;
+        if uid != 0 && !owners.contains(&uid) {
+            let text = format!("banger-root does not serve the user with uid {uid}");
+            let hint = "`sudo banger-root install --owner USER` adds a user";
+            refuse(&stream, RootError::new(Kind::Refused, text).with_hint(hint));
             continue;
         }
-        let (server, admission) = (server.clone(), admission.clone());
-        std::thread::spawn(move || {
-            let _slot = slot;
-            if let Err(error) = server.serve(&stream, peer.uid, &admission) {
-                eprintln!("banger-root: a connection of uid {}: {error}", peer.uid);
-                let refusal = RootError::new(Kind::BadRequest, error.to_string());
-                let _ = wire::send(&stream, &Err::<Answer, _>(refusal), &[]);
+        match slots.admit(uid, stream) {
+            Admitted::Serve(slot, stream) => {
+                let (server, locks) = (server.clone(), locks.clone());
+                let started = std::thread::Builder::new()
+                    .spawn(move || server.serve_slot(slot, stream, &locks));
+                if let Err(error) = started {
+                    eprintln!("banger-root: cannot start a thread: {error}");
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
             }
-        });
+            Admitted::Waits => {}
+            Admitted::Refused(stream) => {
+                let text = format!("too many requests of the user with uid {uid} wait already");
+                refuse(&stream, RootError::new(Kind::Busy, text));
+            }
+        }
     }
+}
+
+/// Answers a connection that is not served. The answer fits into an empty socket buffer, so this
+/// does not wait.
+fn refuse(stream: &UnixStream, error: RootError) {
+    // The client may have left already.
+    let _ = wire::send(stream, &Err::<Answer, _>(error), &[], Instant::now());
 }

@@ -5,12 +5,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, listen, socket_with};
 
@@ -19,6 +20,8 @@ const BACKLOG: i32 = 4096;
 
 /// Longest file name that still fits behind `/proc/self/fd/N/`.
 const MAX_NAME: usize = 80;
+/// Pause between attempts to connect.
+const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
 fn open_parent(path: &Path) -> rustix::io::Result<OwnedFd> {
     let folder = match path.parent() {
@@ -47,9 +50,18 @@ fn through_folder(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
 /// # Errors
 /// fchmod(2), bind(2), listen(2); `AddrInUse` when there is a file of this name.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    bind_with_mode(path, Mode::RUSR | Mode::WUSR)
+}
+
+/// As [`bind`], for a socket with these permissions less the umask. To connect takes write
+/// permission.
+///
+/// # Errors
+/// Those of [`bind`].
+pub fn bind_with_mode(path: &Path, mode: Mode) -> io::Result<UnixListener> {
     let (_folder, short) = through_folder(path)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    fchmod(&socket, mode)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(&short)?)?;
     listen(&socket, BACKLOG)?;
     Ok(UnixListener::from(socket))
@@ -79,6 +91,80 @@ pub fn remove(path: &Path) -> io::Result<()> {
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let (_folder, short) = through_folder(path)?;
     UnixStream::connect(short)
+}
+
+/// How a connection attempt treats a socket that is bound and does not listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotListening {
+    /// It fails at once: the process that bound the socket is gone.
+    Fail,
+    /// It is repeated until the deadline: bind(2) and listen(2) are two calls.
+    Retry,
+}
+
+/// Connects to a socket that an untrusted process owns: never blocks past the deadline, and does
+/// not follow a link in place of the socket. The stream is in blocking mode.
+///
+/// # Errors
+/// `WouldBlock` if the accept queue was full until the deadline; `InvalidInput` if the file is not
+/// a socket; openat(2), connect(2).
+pub fn connect_until(
+    path: &Path,
+    deadline: Instant,
+    not_listening: NotListening,
+) -> io::Result<UnixStream> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    connect_inode(&open_socket(open_parent(path)?, name)?, deadline, not_listening)
+}
+
+/// Opens a socket file (`O_PATH`) of a folder without following a link.
+///
+/// # Errors
+/// `InvalidInput` if the file is not a socket; openat(2).
+pub fn open_socket(folder: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = openat(folder, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
+    }
+    Ok(socket)
+}
+
+/// As [`connect_until`], for a socket file that is open already.
+///
+/// # Errors
+/// `WouldBlock` if the accept queue was full until the deadline; connect(2).
+pub fn connect_inode(
+    socket: impl AsFd,
+    deadline: Instant,
+    not_listening: NotListening,
+) -> io::Result<UnixStream> {
+    // unix(7) resolves this to the very inode that is open.
+    let inode = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
+    let address = SocketAddrUnix::new(inode.as_str())?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    loop {
+        // A non-blocking connect(2) of a Unix socket succeeds at once, or not at all.
+        let error = match rustix::net::connect(&stream, &address) {
+            Ok(()) => {
+                let stream = UnixStream::from(stream);
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(Errno::INTR) => continue,
+            Err(error) => error,
+        };
+        let transient = match error {
+            Errno::AGAIN => true,
+            Errno::CONNREFUSED => not_listening == NotListening::Retry,
+            _ => false,
+        };
+        if !transient || Instant::now() >= deadline {
+            return Err(error.into());
+        }
+        std::thread::sleep(RETRY_PAUSE);
+    }
 }
 
 #[cfg(test)]
@@ -127,5 +213,41 @@ mod tests {
         remove(&path.join("of/nothing")).unwrap();
         assert!(!path.exists());
         assert!(remove(&deep).is_err(), "a folder is not a socket");
+    }
+
+    #[test]
+    fn a_full_accept_queue_is_an_error_and_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let listener = bind(&path).unwrap();
+        // The queue of one that does not accept: listen(2) again makes it shorter.
+        listen(&listener, 1).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            match connect_until(&path, soon(), NotListening::Retry) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(waiting.len(), 2);
+        // It waits for a place until the deadline.
+        let later = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| connect_until(&path, later, NotListening::Fail));
+            listener.accept().unwrap();
+            patient.join().unwrap().unwrap();
+        });
+        let link = folder.path().join("l");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        fs::write(folder.path().join("f"), "").unwrap();
+        for other in [link, folder.path().join("f")] {
+            let error = connect_until(&other, later, NotListening::Retry).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{}", other.display());
+        }
+        drop(listener);
+        let error = connect_until(&path, later, NotListening::Fail).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -1,14 +1,14 @@
 //! Sockets in a jail, whose folder its VMM can write to: a socket is opened without following a
-//! link, looked at, and only then connected to through its descriptor.
+//! link, checked, and then connected to through its descriptor, for a bounded time.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use banger_base::VmId;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, unlinkat};
+use banger_sys::unix_path::{NotListening, connect_inode, open_socket};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::{API, HELLO, VSOCK, folder};
@@ -16,10 +16,9 @@ use crate::error::{Kind, RootError};
 use crate::places::Places;
 use crate::words::{Did, VmmSocket};
 
-/// How long a socket may be there before its VMM listens: bind(2) and listen(2) are two calls,
-/// and a busy host may let others run between them.
-const LISTENS_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// How long a VMM may take from bind(2) to listen(2), and its accept queue may stay full: on a busy
+/// host other processes run in between.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -29,7 +28,8 @@ fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
 /// Connects to a socket of the VMM.
 ///
 /// # Errors
-/// It is not there, is no socket of this VM's, or nobody listens.
+/// `Refused` if the file is not a socket of this VM; `Busy` if its accept queue is full, which
+/// means that the VMM or the guest agent does not accept connections; the VMM does not listen.
 pub fn connect(places: &Places, vm: &VmId, socket: VmmSocket) -> Result<OwnedFd, RootError> {
     let name = match socket {
         VmmSocket::Api => API,
@@ -37,31 +37,29 @@ pub fn connect(places: &Places, vm: &VmId, socket: VmmSocket) -> Result<OwnedFd,
     };
     let root = folder::find(places, vm)?;
     let path = root.join(name);
-    let at = |error: Errno| RootError::on_path("connect to", &path, &error.into());
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let socket = openat(open_jail(&root).map_err(at)?, name, flags, Mode::empty()).map_err(at)?;
-    let stat = fstat(&socket).map_err(at)?;
-    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
-    if !is_socket || stat.st_uid != vm.uid() {
+    let foreign = || {
         let text = format!("`{}` is not a socket of this VM", path.display());
-        return Err(RootError::new(Kind::Refused, text));
+        RootError::new(Kind::Refused, text)
+    };
+    let failed = |error: io::Error| RootError::on_path("connect to", &path, &error);
+    let folder = open_jail(&root).map_err(|error| failed(error.into()))?;
+    let socket = open_socket(folder, name).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => foreign(),
+        _ => failed(error),
+    })?;
+    if fstat(&socket).map_err(|error| failed(error.into()))?.st_uid != vm.uid() {
+        return Err(foreign());
     }
-    // unix(7) resolves this to the very inode that was looked at.
-    let inode = format!("/proc/self/fd/{}", socket.as_raw_fd());
-    let deadline = Instant::now() + LISTENS_WITHIN;
-    loop {
-        match UnixStream::connect(&inode) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ConnectionRefused
-                    && Instant::now() < deadline =>
-            {
-                std::thread::sleep(LOOK_AGAIN);
-            }
-            connected => {
-                let connected = connected.map(OwnedFd::from);
-                return connected.map_err(|error| RootError::on_path("connect to", &path, &error));
-            }
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    match connect_inode(&socket, deadline, NotListening::Retry) {
+        Ok(stream) => Ok(stream.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let text = format!("the accept queue of `{}` is full", path.display());
+            Err(RootError::new(Kind::Busy, text).with_hint(
+                "the VMM or its guest agent does not accept connections: restart the VM",
+            ))
         }
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -113,10 +111,14 @@ mod tests {
         lchown(root.join(VSOCK), Some(vm.uid()), None).unwrap();
         std::thread::scope(|scope| {
             let early = scope.spawn(connect);
-            std::thread::sleep(Duration::from_millis(20));
             listen(&bound, 1).unwrap();
             early.join().unwrap().unwrap();
         });
+        // A VMM that does not accept: the queue holds one more than its length.
+        connect().unwrap();
+        let full = connect().unwrap_err();
+        assert_eq!(full.kind, Kind::Busy);
+        assert!(full.message.ends_with("v.sock` is full"), "{full}");
         assert_eq!(close_hello(&places, &vm).unwrap(), Did::WasAbsent);
     }
 }
