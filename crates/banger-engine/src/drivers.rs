@@ -178,6 +178,8 @@ pub trait Progress: Send + Sync {
     fn bytes(&self, done: u64, total: Option<u64>);
     /// A line worth showing.
     fn note(&self, text: &str);
+    /// Something that did not end the work.
+    fn warning(&self, text: &str);
     /// Whether somebody asked for the end.
     fn cancelled(&self) -> bool;
 }

@@ -218,6 +218,10 @@ impl Progress for OpProgress {
         self.op.emit(OpEventKind::Note { text: text.into() });
     }
 
+    fn warning(&self, text: &str) {
+        self.op.emit(OpEventKind::Warning { text: text.into() });
+    }
+
     fn cancelled(&self) -> bool {
         *self.op.cancelled.borrow()
     }

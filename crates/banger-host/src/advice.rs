@@ -3,6 +3,7 @@
 use banger_api::{ApiError, ErrorCode};
 
 use crate::ext4::Ext4Error;
+use crate::ext4::tar::TarError;
 use crate::failure::code_of;
 use crate::fetch::FetchError;
 use crate::images::ImageError;
@@ -64,7 +65,7 @@ pub fn fetch(error: &FetchError) -> ApiError {
 fn ext4_code(error: &Ext4Error) -> ErrorCode {
     match error {
         Ext4Error::Fetch(error) => fetch_error_code(error),
-        Ext4Error::Tree(_) | Ext4Error::Tar(_) | Ext4Error::NotUtf8(_) => ErrorCode::Corrupt,
+        Ext4Error::Tree(_) | Ext4Error::Tar(_) => ErrorCode::Corrupt,
         Ext4Error::Build(_) => ErrorCode::Internal,
     }
 }
@@ -90,6 +91,18 @@ pub fn kernel(error: &KernelError) -> ApiError {
     told(code, hint, error)
 }
 
+fn archive_hint(error: &Ext4Error) -> Option<String> {
+    let Ext4Error::Tar(error) = error else { return None };
+    let hint = match error {
+        TarError::Truncated => {
+            "copy it again; of a multi-volume archive, unpack all volumes and pack them as one"
+        }
+        TarError::MultiVolume { .. } => "unpack all volumes by tar -M and pack them as one archive",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
 /// A failure of an image.
 pub fn image(error: &ImageError) -> ApiError {
     let (code, hint) = match error {
@@ -101,7 +114,8 @@ pub fn image(error: &ImageError) -> ApiError {
                 banger_api::images::DEFAULT_IMAGE
             )),
         ),
-        ImageError::BadArchive { source, .. } => (ext4_code(source), None),
+        ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
+        ImageError::Foreign { found, .. } => (ErrorCode::BadRequest, Some(found.hint.clone())),
         ImageError::NotARootFs { .. } => (
             ErrorCode::BadRequest,
             Some("give the archive of a whole root file system, such as mmdebstrap makes".into()),

@@ -28,7 +28,7 @@ pub struct LocalImages {
     image_folder: PathBuf,
 }
 
-/// A driver's progress, spoken to by the stores: their stages become notes within ours.
+/// Passes the progress of the stores on to the operation: their stages become notes within ours.
 struct Relay {
     progress: Arc<dyn Progress>,
 }
@@ -44,6 +44,11 @@ impl fetch::Progress for Relay {
 
     fn log(&self, line: &str) {
         tracing::debug!(line, "fetch");
+    }
+
+    fn warning(&self, line: &str) {
+        tracing::warn!(line, "fetch");
+        self.progress.warning(line);
     }
 
     fn cancelled(&self) -> bool {

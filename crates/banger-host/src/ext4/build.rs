@@ -6,9 +6,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Options, RegionSink, SpecialKind};
+use mkext4::{
+    FsBuilder, InodeCount, InodeHandle, Layout, Options, RegionSink, SparseSeg, SpecialKind,
+};
 
-use super::tree::{Content, Kind, Meta, NodeId, ROOT, Tree};
+use super::raw_names::RawNames;
+use super::tree::{Content, Extent, Kind, Meta, NodeId, ROOT, Tree};
 use super::{Contents, Ext4Error};
 use crate::fetch::Place;
 
@@ -53,7 +56,7 @@ fn needed(tree: &Tree) -> (u64, u64) {
     for node in tree.live() {
         inodes += 1;
         blocks += match &node.kind {
-            Kind::File(content) => content.bytes().div_ceil(BLOCK),
+            Kind::File(content) => content.stored_bytes().div_ceil(BLOCK),
             // 8 bytes and the name for each, half-full blocks where the index splits them.
             Kind::Folder(names) => {
                 let bytes: usize = names.keys().map(|name| name.len() + 12).sum();
@@ -103,9 +106,9 @@ pub fn build(
     path: &Path,
 ) -> Result<u64, Ext4Error> {
     let mut attempt = 0;
-    let (layout, handles) = loop {
+    let (layout, handles, raw_names) = loop {
         let declared = declare(tree, plan, size(tree, plan.what_for, attempt));
-        match declared.and_then(|(builder, handles)| Ok((builder.seal()?, handles))) {
+        match declared.and_then(|all| Ok((all.builder.seal()?, all.handles, all.raw_names))) {
             Ok(sealed) => break sealed,
             // It says "out of space" in words only; anything else fails again just the same.
             Err(mkext4::Error::Invalid(_) | mkext4::Error::Unsupported(_))
@@ -117,9 +120,12 @@ pub fn build(
         }
     };
     let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let file = options.open(path).at("create", path)?;
     file.set_len(layout.image_len()).at("write", path)?;
-    write(tree, contents, &layout, &handles, &file).map_err(|error| match error {
+    let written = write(tree, contents, &layout, &handles, &file);
+    let written = written.and_then(|()| Ok(raw_names.restore(&file)?));
+    written.map_err(|error| match error {
         Ext4Error::Build(mkext4::Error::Io(source)) => {
             crate::fetch::FetchError::io("write", path, source).into()
         }
@@ -145,6 +151,9 @@ fn write(
             Kind::File(Content::Source { index, bytes: 1.. }) => {
                 by_entry.insert(*index, *handle);
             }
+            Kind::File(Content::Sparse { index, data, .. }) if !data.is_empty() => {
+                by_entry.insert(*index, *handle);
+            }
             _ => {}
         }
     }
@@ -167,7 +176,12 @@ impl io::Read for Reading<'_> {
     }
 }
 
-type Declared = (FsBuilder, HashMap<NodeId, InodeHandle>);
+/// A tree as the writer knows it.
+struct Declared {
+    builder: FsBuilder,
+    handles: HashMap<NodeId, InodeHandle>,
+    raw_names: RawNames,
+}
 
 fn declare(tree: &Tree, plan: &Plan, size: Size) -> mkext4::Result<Declared> {
     let newest = tree.live().map(|node| node.meta.mtime_s).max().unwrap_or_default();
@@ -178,34 +192,43 @@ fn declare(tree: &Tree, plan: &Plan, size: Size) -> mkext4::Result<Declared> {
     options.reserved_percent = 0;
     options.journal_blocks = Some(size.journal_blocks);
     let mut builder = FsBuilder::new(options)?;
-    let mut handles = HashMap::from([(ROOT, mkext4::ROOT)]);
+    let (mut handles, mut raw_names) = (HashMap::from([(ROOT, mkext4::ROOT)]), RawNames::default());
     builder.set_meta(mkext4::ROOT, meta(&tree.node(ROOT).meta))?;
     attributes(&mut builder, tree, ROOT, mkext4::ROOT)?;
-    let mut todo = vec![ROOT];
-    while let Some(folder) = todo.pop() {
+    let mut todo = vec![(ROOT, Vec::new())];
+    while let Some((folder, path)) = todo.pop() {
         let (Kind::Folder(names), Some(parent)) =
             (&tree.node(folder).kind, handles.get(&folder).copied())
         else {
             continue;
         };
+        let texts = raw_names.texts(&path, names);
         for (name, id) in names {
             // Every ext4 has its own.
-            if folder == ROOT && name == "lost+found" {
+            if folder == ROOT && **name == *b"lost+found" {
                 continue;
             }
+            let text = texts.of(name)?;
             if let Some(known) = handles.get(id) {
-                builder.hardlink(parent, name, *known)?;
+                builder.hardlink(parent, text, *known)?;
                 continue;
             }
-            let handle = declare_one(&mut builder, tree, *id, parent, name)?;
+            let path = [&path, b"/".as_slice(), text.as_bytes()].concat();
+            let handle = match &tree.node(*id).kind {
+                Kind::Symlink(target) => {
+                    let target = raw_names.target(&path, target);
+                    builder.symlink(parent, text, &target, meta(&tree.node(*id).meta))?
+                }
+                _ => declare_one(&mut builder, tree, *id, parent, text)?,
+            };
             attributes(&mut builder, tree, *id, handle)?;
             handles.insert(*id, handle);
             if matches!(tree.node(*id).kind, Kind::Folder(_)) {
-                todo.push(*id);
+                todo.push((*id, path));
             }
         }
     }
-    Ok((builder, handles))
+    Ok(Declared { builder, handles, raw_names })
 }
 
 fn declare_one(
@@ -217,20 +240,34 @@ fn declare_one(
 ) -> mkext4::Result<InodeHandle> {
     let node = tree.node(id);
     let meta = meta(&node.meta);
-    match &node.kind {
-        Kind::Folder(_) => builder.mkdir(parent, name, meta),
-        Kind::File(content) => builder.file(parent, name, meta, content.bytes()),
-        Kind::Symlink(target) => builder.symlink(parent, name, target, meta),
-        Kind::Char { major, minor } => {
-            let kind = SpecialKind::Char { major: *major, minor: *minor };
-            builder.mknod(parent, name, meta, kind)
+    let special = match &node.kind {
+        Kind::Folder(_) => return builder.mkdir(parent, name, meta),
+        Kind::File(Content::Sparse { bytes, data, .. }) => {
+            return builder.file_sparse(parent, name, meta, &segments(*bytes, data));
         }
-        Kind::Block { major, minor } => {
-            let kind = SpecialKind::Block { major: *major, minor: *minor };
-            builder.mknod(parent, name, meta, kind)
+        Kind::File(content) => return builder.file(parent, name, meta, content.bytes()),
+        Kind::Symlink(_) => return Err(mkext4::Error::Invalid("a link without a text".into())),
+        Kind::Char { major, minor } => SpecialKind::Char { major: *major, minor: *minor },
+        Kind::Block { major, minor } => SpecialKind::Block { major: *major, minor: *minor },
+        Kind::Fifo => SpecialKind::Fifo,
+    };
+    builder.mknod(parent, name, meta, special)
+}
+
+/// The parts of a sparse file: data and holes in turn.
+fn segments(bytes: u64, data: &[Extent]) -> Vec<SparseSeg> {
+    let (mut segments, mut at) = (Vec::new(), 0);
+    for extent in data {
+        if extent.offset > at {
+            segments.push(SparseSeg::Hole(extent.offset - at));
         }
-        Kind::Fifo => builder.mknod(parent, name, meta, SpecialKind::Fifo),
+        segments.push(SparseSeg::Data(extent.bytes));
+        at = extent.offset + extent.bytes;
     }
+    if bytes > at {
+        segments.push(SparseSeg::Hole(bytes - at));
+    }
+    segments
 }
 
 fn attributes(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, FileType};
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,13 +11,13 @@ use super::tree::{Content, Kind, Meta, Tree};
 use super::{Contents, Ext4Error, Fill};
 use crate::fetch::Place;
 
-/// What the tree takes over of the host's owners, modes and times.
+/// How much of the host's owners, modes and times the tree gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metadata {
     /// All of it.
     Kept,
-    /// Nothing: all is root's, 0755 or 0644, and of this time in seconds since 1970. Who reads the
-    /// same folder at another time then makes the same image.
+    /// Nothing: everything is owned by root, 0755 or 0644, and has this time in seconds since 1970,
+    /// so that the same folder always makes the same image.
     Uniform(i64),
 }
 
@@ -31,7 +32,7 @@ pub struct FolderContents {
 /// Files must be readable. Sockets are left out: they mean nothing without the process behind them.
 ///
 /// # Errors
-/// What cannot be read; names that are not UTF-8.
+/// Files and folders that cannot be read; a tree that is too large.
 pub fn read(
     folder: &Path,
     prefix: &str,
@@ -39,8 +40,8 @@ pub fn read(
 ) -> Result<(Tree, FolderContents), Ext4Error> {
     let mut tree = Tree::new();
     let mut files = Vec::new();
-    let mut seen: HashMap<(u64, u64), String> = HashMap::new();
-    let mut todo = vec![(folder.to_owned(), prefix.to_owned())];
+    let mut seen: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+    let mut todo = vec![(folder.to_owned(), prefix.as_bytes().to_vec())];
     while let Some((path, name)) = todo.pop() {
         let meta = fs::symlink_metadata(&path).at("look at", &path)?;
         let kind = meta.file_type();
@@ -58,20 +59,16 @@ pub fn read(
         if kind.is_file() {
             files.push(path.clone());
         }
-        tree.put(&name, node, of(&meta, metadata))?;
+        tree.put(&name, node, attributes(&meta, metadata))?;
         if kind.is_dir() {
             for entry in fs::read_dir(&path).at("read the folder", &path)? {
                 let entry = entry.at("read the folder", &path)?;
-                let part = utf8(&entry.path(), entry.file_name().into_string().ok())?;
-                todo.push((entry.path(), format!("{name}/{part}")));
+                let below = [&name, b"/".as_slice(), entry.file_name().as_bytes()].concat();
+                todo.push((entry.path(), below));
             }
         }
     }
     Ok((tree, FolderContents { files }))
-}
-
-fn utf8(path: &Path, text: Option<String>) -> Result<String, Ext4Error> {
-    text.ok_or_else(|| Ext4Error::NotUtf8(path.to_owned()))
 }
 
 fn node(path: &Path, meta: &fs::Metadata, kind: FileType, index: u64) -> Result<Kind, Ext4Error> {
@@ -80,7 +77,7 @@ fn node(path: &Path, meta: &fs::Metadata, kind: FileType, index: u64) -> Result<
         Kind::Folder(BTreeMap::new())
     } else if kind.is_symlink() {
         let target = fs::read_link(path).at("read the link", path)?;
-        Kind::Symlink(utf8(path, target.into_os_string().into_string().ok())?)
+        Kind::Symlink(target.into_os_string().into_vec())
     } else if kind.is_char_device() {
         Kind::Char { major, minor }
     } else if kind.is_block_device() {
@@ -92,7 +89,7 @@ fn node(path: &Path, meta: &fs::Metadata, kind: FileType, index: u64) -> Result<
     })
 }
 
-fn of(meta: &fs::Metadata, metadata: Metadata) -> Meta {
+fn attributes(meta: &fs::Metadata, metadata: Metadata) -> Meta {
     if let Metadata::Uniform(mtime_s) = metadata {
         let mode = if meta.is_file() { 0o644 } else { 0o755 };
         return Meta { mtime_s, ..Meta::of_root(mode) };
@@ -101,7 +98,7 @@ fn of(meta: &fs::Metadata, metadata: Metadata) -> Meta {
         mode: (meta.mode() & 0o7777) as u16,
         uid: meta.uid(),
         gid: meta.gid(),
-        mtime_s: meta.mtime().max(0),
+        mtime_s: meta.mtime(),
         mtime_ns: u32::try_from(meta.mtime_nsec()).unwrap_or_default(),
     }
 }

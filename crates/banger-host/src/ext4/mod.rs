@@ -6,6 +6,7 @@
 pub mod build;
 pub mod folder;
 mod node;
+mod raw_names;
 pub mod tar;
 pub mod tree;
 
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use crate::fetch::FetchError;
 
 pub use build::{Plan, Use, build};
-pub use tree::{Content, Kind, Meta, Node, NodeId, ROOT, Tree, TreeError};
+pub use tree::{Content, Extent, Kind, Meta, Name, Node, NodeId, ROOT, Tree, TreeError};
 
 /// Why an image cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +33,6 @@ pub enum Ext4Error {
     /// ext4 cannot hold it.
     #[error("cannot make a file system of it")]
     Build(#[source] mkext4::Error),
-    /// A name on the host.
-    #[error("the name `{}` is not UTF-8", .0.display())]
-    NotUtf8(PathBuf),
 }
 
 impl From<mkext4::Error> for Ext4Error {
@@ -78,22 +76,42 @@ impl<R: Read, F: FnMut() -> Result<R, FetchError>> TarContents<F> {
     pub fn tree(
         &mut self,
         look: &mut dyn FnMut(&tar::Entry, &mut dyn Read) -> Result<(), Ext4Error>,
-    ) -> Result<Tree, Ext4Error> {
+    ) -> Result<(Tree, tar::Remarks), Ext4Error> {
         let mut stream = (self.open)()?;
         let mut reader = tar::Reader::new(&mut stream);
-        let mut tree = Tree::new();
+        let (mut tree, mut pending) = (Tree::new(), tar::Pending::default());
         while let Some(entry) = reader.next_entry()? {
             look(&entry, &mut reader.content())?;
-            tar::add(&mut tree, entry)?;
+            tar::add(&mut tree, entry, &mut pending)?;
         }
+        pending.finish(&mut tree)?;
+        let mut remarks = reader.remarks().clone();
         // Padding, and the checksum that a compressed stream has at its end.
-        let rest = io::copy(&mut stream.take(PADDING_BYTES), &mut io::sink());
-        rest.map_err(tar::TarError::Read)?;
-        Ok(tree)
+        let mut rest = Zeros(true);
+        let copied = io::copy(&mut stream.take(PADDING_BYTES), &mut rest);
+        copied.map_err(tar::TarError::Read)?;
+        if !rest.0 {
+            remarks.add(tar::Remark::Trailing, b"");
+        }
+        Ok((tree, remarks))
     }
 }
 
-/// What may follow an archive's end mark in bytes.
+/// Whether everything written to it was zero.
+struct Zeros(bool);
+
+impl io::Write for Zeros {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 &= bytes.iter().all(|byte| *byte == 0);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes after an archive's end mark that are read.
 const PADDING_BYTES: u64 = 1 << 26;
 
 impl<R: Read, F: FnMut() -> Result<R, FetchError>> Contents for TarContents<F> {

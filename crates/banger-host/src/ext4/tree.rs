@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-pub use super::node::{Content, Kind, Meta, Node};
+pub use super::node::{Content, Extent, Kind, Meta, Name, Node};
 
 /// A place in the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,19 +67,28 @@ impl Default for Tree {
     }
 }
 
-/// The parts of a path relative to the root; `.` and empty parts are left out.
-fn parts(path: &str) -> Result<Vec<&str>, TreeError> {
-    let shown = || path.chars().take(100).collect();
+/// A path for a message: at most 100 characters.
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).chars().take(100).collect()
+}
+
+/// The parts of a path; empty ones and `.` are left out.
+fn plain_parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
+}
+
+/// The parts of a path relative to the root.
+fn parts(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
     if path.len() > PATH_BYTES {
-        return Err(TreeError::TooLong(shown()));
+        return Err(TreeError::TooLong(shown(path)));
     }
     let mut parts = Vec::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." || part.contains('\0') {
-            return Err(TreeError::Escapes(shown()));
+    for part in plain_parts(path) {
+        if part == b".." || part.contains(&0) {
+            return Err(TreeError::Escapes(shown(path)));
         }
         if part.len() > NAME_BYTES {
-            return Err(TreeError::TooLong(shown()));
+            return Err(TreeError::TooLong(shown(path)));
         }
         parts.push(part);
     }
@@ -105,14 +114,14 @@ impl Tree {
         &mut self.nodes[id.0 as usize]
     }
 
-    fn names(&self, id: NodeId) -> Option<&BTreeMap<String, NodeId>> {
+    fn names(&self, id: NodeId) -> Option<&BTreeMap<Name, NodeId>> {
         match &self.node(id).kind {
             Kind::Folder(names) => Some(names),
             _ => None,
         }
     }
 
-    fn names_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<String, NodeId>> {
+    fn names_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<Name, NodeId>> {
         match &mut self.node_mut(id).kind {
             Kind::Folder(names) => Some(names),
             _ => None,
@@ -120,44 +129,43 @@ impl Tree {
     }
 
     /// The node of a path; symbolic links before its last part are followed, the last is not.
-    pub fn get(&self, path: &str) -> Option<NodeId> {
-        let parts = parts(path).ok()?;
+    pub fn get(&self, path: impl AsRef<[u8]>) -> Option<NodeId> {
+        let parts = parts(path.as_ref()).ok()?;
         let Some((last, before)) = parts.split_last() else { return Some(ROOT) };
         let folder = self.follow(ROOT, before, &mut 0)?;
         self.names(folder)?.get(*last).copied()
     }
 
     /// The node of a path with all symbolic links followed, within the tree.
-    pub fn resolve(&self, path: &str) -> Option<NodeId> {
-        self.follow(ROOT, &parts(path).ok()?, &mut 0)
+    pub fn resolve(&self, path: impl AsRef<[u8]>) -> Option<NodeId> {
+        self.follow(ROOT, &parts(path.as_ref()).ok()?, &mut 0)
     }
 
     /// Walks from `folder`, following links; `..` in a link's target stops at the root.
-    fn follow(&self, folder: NodeId, parts: &[&str], followed: &mut u32) -> Option<NodeId> {
+    fn follow(&self, folder: NodeId, parts: &[&[u8]], followed: &mut u32) -> Option<NodeId> {
         let mut trail = vec![ROOT];
         if folder != ROOT {
             trail.push(folder);
         }
-        let mut todo: Vec<String> = parts.iter().rev().map(|part| (*part).to_owned()).collect();
+        let mut todo: Vec<&[u8]> = parts.iter().rev().copied().collect();
         while let Some(part) = todo.pop() {
-            if part == ".." {
+            if part == b".." {
                 if trail.len() > 1 {
                     trail.pop();
                 }
                 continue;
             }
             let here = *trail.last()?;
-            let next = *self.names(here)?.get(&part)?;
+            let next = *self.names(here)?.get(part)?;
             if let Kind::Symlink(target) = &self.node(next).kind {
                 *followed += 1;
                 if *followed > LINKS_FOLLOWED || todo.len() > PATH_BYTES {
                     return None;
                 }
-                if target.starts_with('/') {
+                if target.starts_with(b"/") {
                     trail.truncate(1);
                 }
-                let more = target.split('/').filter(|part| !part.is_empty() && *part != ".");
-                todo.extend(more.rev().map(str::to_owned));
+                todo.extend(plain_parts(target).rev());
             } else {
                 trail.push(next);
             }
@@ -167,7 +175,7 @@ impl Tree {
 
     /// The folder that holds the last part of a path, and that part. Missing folders are made, as
     /// tar does it; `None` for the root itself.
-    fn place(&mut self, path: &str) -> Result<Option<(NodeId, String)>, TreeError> {
+    fn place(&mut self, path: &[u8]) -> Result<Option<(NodeId, Name)>, TreeError> {
         let parts = parts(path)?;
         let Some((last, before)) = parts.split_last() else { return Ok(None) };
         let mut folder = ROOT;
@@ -182,16 +190,16 @@ impl Tree {
                 Some(_) => self
                     .follow(ROOT, &before[..=depth], &mut 0)
                     .filter(|id| self.names(*id).is_some())
-                    .ok_or_else(|| TreeError::NoFolder(path.to_owned()))?,
+                    .ok_or_else(|| TreeError::NoFolder(shown(path)))?,
             };
         }
-        Ok(Some((folder, (*last).to_owned())))
+        Ok(Some((folder, (*last).into())))
     }
 
     fn add(
         &mut self,
         folder: NodeId,
-        name: &str,
+        name: &[u8],
         kind: Kind,
         meta: Meta,
     ) -> Result<NodeId, TreeError> {
@@ -203,12 +211,16 @@ impl Tree {
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node { kind, meta, xattrs: BTreeMap::new(), links: 1 });
         if let Some(names) = self.names_mut(folder) {
-            names.insert(name.to_owned(), id);
+            names.insert(name.into(), id);
         }
         Ok(id)
     }
 
-    fn hold(&mut self, bytes: usize) -> Result<(), TreeError> {
+    /// Counts bytes that are held in memory because of the tree.
+    ///
+    /// # Errors
+    /// More than the limit.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), TreeError> {
         self.held_bytes += bytes;
         if self.held_bytes > HELD_BYTES { Err(TreeError::TooMany("long names")) } else { Ok(()) }
     }
@@ -237,7 +249,13 @@ impl Tree {
     ///
     /// # Errors
     /// A bad path; a folder that is not empty in the way of something else.
-    pub fn put(&mut self, path: &str, kind: Kind, meta: Meta) -> Result<NodeId, TreeError> {
+    pub fn put(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        kind: Kind,
+        meta: Meta,
+    ) -> Result<NodeId, TreeError> {
+        let path = path.as_ref();
         let is_folder = matches!(kind, Kind::Folder(_));
         let Some((folder, name)) = self.place(path)? else {
             if !is_folder {
@@ -254,7 +272,7 @@ impl Tree {
                     return Ok(id);
                 }
                 Some(names) if !names.is_empty() => {
-                    return Err(TreeError::FolderInTheWay(path.to_owned()));
+                    return Err(TreeError::FolderInTheWay(shown(path)));
                 }
                 _ => self.node_mut(id).links -= 1,
             }
@@ -266,8 +284,13 @@ impl Tree {
     ///
     /// # Errors
     /// A bad path; no file at `target`.
-    pub fn link(&mut self, path: &str, target: &str) -> Result<(), TreeError> {
-        let bad = || TreeError::BadLink { name: path.to_owned(), target: target.to_owned() };
+    pub fn link(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        target: impl AsRef<[u8]>,
+    ) -> Result<(), TreeError> {
+        let (path, target) = (path.as_ref(), target.as_ref());
+        let bad = || TreeError::BadLink { name: shown(path), target: shown(target) };
         parts(target)?;
         let id = self.get(target).filter(|id| self.names(*id).is_none()).ok_or_else(bad)?;
         let (folder, name) = self.place(path)?.ok_or_else(bad)?;
@@ -275,7 +298,7 @@ impl Tree {
         match known {
             Some(known) if known == id => return Ok(()),
             Some(known) if self.names(known).is_some() => {
-                return Err(TreeError::FolderInTheWay(path.to_owned()));
+                return Err(TreeError::FolderInTheWay(shown(path)));
             }
             Some(known) => self.node_mut(known).links -= 1,
             None => {}
@@ -292,8 +315,8 @@ impl Tree {
     }
 
     /// Removes what is at a path, a folder with everything in it; says whether something was there.
-    pub fn remove(&mut self, path: &str) -> bool {
-        let Ok(parts) = parts(path) else { return false };
+    pub fn remove(&mut self, path: impl AsRef<[u8]>) -> bool {
+        let Ok(parts) = parts(path.as_ref()) else { return false };
         let Some((last, before)) = parts.split_last() else { return false };
         let Some(folder) = self.follow(ROOT, before, &mut 0) else { return false };
         let Some(id) = self.names_mut(folder).and_then(|names| names.remove(*last)) else {
@@ -310,12 +333,12 @@ impl Tree {
         true
     }
 
-    /// Names in the folder at a path; none if there is no such folder.
-    pub fn list(&self, path: &str) -> Vec<String> {
-        self.resolve(path)
-            .and_then(|id| self.names(id))
-            .map(|names| names.keys().cloned().collect())
-            .unwrap_or_default()
+    /// Names in the folder at a path, without those that are not UTF-8; none if there is no such
+    /// folder.
+    pub fn list(&self, path: impl AsRef<[u8]>) -> Vec<String> {
+        let names = self.resolve(path).and_then(|id| self.names(id));
+        let names = names.into_iter().flat_map(BTreeMap::keys);
+        names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
     }
 
     /// All nodes with at least one name, without their names.
@@ -323,11 +346,11 @@ impl Tree {
         self.nodes.iter().filter(|node| node.links > 0)
     }
 
-    /// Bytes in all files together, each counted once.
+    /// Bytes in all files together without their holes, each counted once.
     pub fn content_bytes(&self) -> u64 {
         self.live()
             .map(|node| match &node.kind {
-                Kind::File(content) => content.bytes(),
+                Kind::File(content) => content.stored_bytes(),
                 _ => 0,
             })
             .sum()
@@ -374,7 +397,7 @@ mod tests {
         }
         for path in ["bin", "absolute", "out", "chain", "a/b/up", "/./bin/"] {
             assert_eq!(tree.resolve(path), Some(bin), "{path}");
-            assert_eq!(tree.get(&format!("{path}/sh")), Some(sh), "{path}");
+            assert_eq!(tree.get(format!("{path}/sh")), Some(sh), "{path}");
         }
         for path in ["loop", "nowhere", "to-file/x", "loop/x"] {
             assert_eq!(tree.resolve(path), None, "{path}");

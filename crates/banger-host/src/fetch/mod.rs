@@ -6,6 +6,7 @@
 
 mod digest;
 mod error;
+mod members;
 mod object_store;
 mod progress;
 mod single_flight;

@@ -1,17 +1,21 @@
-//! How long work tells what it does, and hears that it is no longer wanted.
+//! Progress and cancellation of long work.
 
 use std::io::{self, Read};
 
 use super::FetchError;
 
-/// Somebody who watches a piece of work.
+/// Receives the progress of a piece of work and can cancel it.
 pub trait Progress: Send + Sync {
     /// A new stage begins.
     fn stage(&self, name: &str);
     /// Bytes of this stage done so far, and how many there will be, where that is known.
     fn bytes(&self, done: u64, total: Option<u64>);
-    /// A line worth keeping: what a program said, what was left out.
+    /// A line for the log: a program's output, a file that was left out.
     fn log(&self, line: &str);
+    /// A line for the user about something that did not end the work.
+    fn warning(&self, line: &str) {
+        self.log(line);
+    }
     /// Whether the work is to end; asked at least five times a second.
     fn cancelled(&self) -> bool;
 
@@ -24,7 +28,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Nobody watches, nobody cancels.
+/// Ignores the progress and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use super::members::{Members, PutBack};
 use super::{FetchError, Place, Progress, Running, Tools};
 
 /// How a file is compressed.
@@ -19,6 +20,18 @@ pub enum Compression {
     Zstd,
     /// The .xz file format.
     Xz,
+    /// The .lzma file format, which came before .xz.
+    Lzma,
+    /// The .bz2 file format.
+    Bzip2,
+    /// The LZ4 frame format.
+    Lz4,
+    /// The .lz file format.
+    Lzip,
+    /// The .lzo file format.
+    Lzop,
+    /// The .Z file format of compress(1).
+    Compress,
 }
 
 impl Compression {
@@ -26,11 +39,50 @@ impl Compression {
     pub fn of(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x1f, 0x9d, ..] => Self::Compress,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [0x5d, 0, 0, ..] => Self::Lzma,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            // Frames, and the older format of the kernel.
+            [0x04, 0x22, 0x4d, 0x18, ..] | [0x02, 0x21, 0x4c, 0x18, ..] => Self::Lz4,
+            [b'L', b'Z', b'I', b'P', ..] => Self::Lzip,
+            [0x89, b'L', b'Z', b'O', ..] => Self::Lzop,
             _ => Self::Plain,
         }
     }
+
+    /// The program that unpacks it, its Debian package, and its arguments; `None` where we do.
+    fn program(self) -> Option<(&'static str, &'static str, &'static [&'static str])> {
+        Some(match self {
+            Self::Plain | Self::Gzip | Self::Zstd => return None,
+            Self::Xz | Self::Lzma => ("xz", "xz-utils", &["-dc", "--memlimit-decompress=1GiB"]),
+            Self::Bzip2 => ("bzip2", "bzip2", &["-dc"]),
+            Self::Lz4 => ("lz4", "lz4", &["-dc"]),
+            Self::Lzip => ("lzip", "lzip", &["-dc"]),
+            Self::Lzop => ("lzop", "lzop", &["-dc"]),
+            Self::Compress => ("gzip", "gzip", &["-dc"]),
+        })
+    }
+}
+
+/// Most frames without data before the first one with data.
+const SKIPPED_FRAMES: usize = 1000;
+
+/// Sees how a file is compressed. A tar header comes first, since names can look like anything.
+fn look(file: &mut File) -> io::Result<Compression> {
+    for _ in 0..SKIPPED_FRAMES {
+        let mut start = [0; 512];
+        let count = read_start(file, &mut start)?;
+        if !super::members::is_skippable(&start) {
+            let is_tar = crate::ext4::tar::is_header(&start[..count]);
+            return Ok(if is_tar { Compression::Plain } else { Compression::of(&start[..count]) });
+        }
+        let length = u32::from_le_bytes([start[4], start[5], start[6], start[7]]);
+        let rest = i64::from(length) + 8 - i64::try_from(count).unwrap_or_default();
+        file.seek(SeekFrom::Current(rest))?;
+    }
+    Ok(Compression::Plain)
 }
 
 /// A file that is read several times and must not change meanwhile.
@@ -85,32 +137,35 @@ impl Source {
     /// Its contents without compression, from the beginning. One reader at a time.
     ///
     /// # Errors
-    /// Those of reading; no `xz` where one is needed.
+    /// Those of reading; a missing program where one is needed.
     pub fn unpacked<'a>(
         &self,
         tools: &Tools,
         progress: &'a dyn Progress,
     ) -> Result<Unpacked<'a>, FetchError> {
-        let mut start = [0; 6];
-        let count = read_start(&mut self.raw()?, &mut start).at("read", &self.path)?;
-        let raw = self.raw()?;
-        let packed = super::Counted::new(raw, Some(self.bytes()), progress);
-        let stream = match Compression::of(&start[..count]) {
-            Compression::Plain => Stream::Plain(packed),
-            Compression::Gzip => Stream::Gzip(Box::new(flate2::read::MultiGzDecoder::new(packed))),
+        let compression = look(&mut self.raw()?).at("read", &self.path)?;
+        if let Some((program, package, args)) = compression.program() {
+            let mut tool = tools.command(program, package)?.args(args);
+            tool.command.stdin(Stdio::from(self.raw()?));
+            return Ok(Unpacked { stream: Stream::Program(Some(tool.start(progress)?)) });
+        }
+        let packed = super::Counted::new(self.raw()?, Some(self.bytes()), progress);
+        let buffered = |packed| io::BufReader::with_capacity(BUFFER_BYTES, packed);
+        let stream = match compression {
+            Compression::Gzip => {
+                Stream::Gzip(Box::new(Members::new(buffered(packed)).at("read", &self.path)?))
+            }
             Compression::Zstd => {
-                Stream::Zstd(Box::new(zstd::Decoder::new(packed).at("read", &self.path)?))
+                Stream::Zstd(Box::new(Members::new(buffered(packed)).at("read", &self.path)?))
             }
-            Compression::Xz => {
-                let mut tool = tools.command("xz", "xz-utils")?;
-                tool.command.args(["-dc", "--memlimit-decompress=1GiB"]);
-                tool.command.stdin(Stdio::from(self.raw()?));
-                Stream::Xz(Some(tool.start(progress)?))
-            }
+            _ => Stream::Plain(packed),
         };
         Ok(Unpacked { stream })
     }
 }
+
+/// Bytes of a compressed file that are read at once.
+const BUFFER_BYTES: usize = 1 << 17;
 
 fn seen(meta: &std::fs::Metadata) -> (u64, i64, i64, u64) {
     use std::os::unix::fs::MetadataExt;
@@ -134,21 +189,22 @@ pub struct Unpacked<'a> {
 }
 
 type Packed<'a> = super::Counted<'a, File>;
+type Buffered<'a> = PutBack<io::BufReader<Packed<'a>>>;
 
 enum Stream<'a> {
     Plain(Packed<'a>),
-    Gzip(Box<flate2::read::MultiGzDecoder<Packed<'a>>>),
-    Zstd(Box<zstd::Decoder<'static, io::BufReader<Packed<'a>>>>),
-    Xz(Option<Running<'a>>),
+    Gzip(Box<Members<flate2::bufread::GzDecoder<Buffered<'a>>>>),
+    Zstd(Box<Members<zstd::Decoder<'static, Buffered<'a>>>>),
+    Program(Option<Running<'a>>),
 }
 
 impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.stream {
             Stream::Plain(reader) => reader.read(buffer),
-            Stream::Gzip(reader) => reader.read(buffer),
-            Stream::Zstd(reader) => reader.read(buffer),
-            Stream::Xz(running) => {
+            Stream::Gzip(members) => members.read(buffer),
+            Stream::Zstd(members) => members.read(buffer),
+            Stream::Program(running) => {
                 let Some(reader) = running else { return Ok(0) };
                 let count = reader.read(buffer)?;
                 // Only the exit code tells a whole file from a broken one.
@@ -180,13 +236,19 @@ mod tests {
                 out.finish().unwrap()
             }
             Compression::Zstd => zstd::encode_all(content, 1).unwrap(),
-            Compression::Xz => {
+            _ => {
+                let (program, args, end) = match compression {
+                    Compression::Xz => ("xz", &["-0"][..], "xz"),
+                    Compression::Lzma => ("xz", &["-0", "--format=lzma"][..], "lzma"),
+                    Compression::Bzip2 => ("bzip2", &["-1"][..], "bz2"),
+                    _ => ("lz4", &["-1", "-m"][..], "lz4"),
+                };
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("x");
                 std::fs::write(&path, content).unwrap();
-                let tool = Tools::new("").command("xz", "xz-utils").unwrap();
-                tool.args(["-0", path.to_str().unwrap()]).run(&Silent).unwrap();
-                std::fs::read(path.with_extension("xz")).unwrap()
+                let tool = Tools::new("").command(program, program).unwrap();
+                tool.args(args).args([path.to_str().unwrap()]).run(&Silent).unwrap();
+                std::fs::read(path.with_extension(end)).unwrap()
             }
         }
     }
@@ -209,8 +271,8 @@ mod tests {
     fn every_compression_reads_the_same_twice_and_truncation_is_seen() {
         let content: Vec<u8> =
             (0..200_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
-        use Compression::{Gzip, Plain, Xz, Zstd};
-        for compression in [Plain, Gzip, Zstd, Xz] {
+        use Compression::{Bzip2, Gzip, Lz4, Lzma, Plain, Xz, Zstd};
+        for compression in [Plain, Gzip, Zstd, Xz, Lzma, Bzip2, Lz4] {
             let bytes = packed(compression, &content);
             assert_eq!(Compression::of(&bytes), compression);
             assert!(read(&bytes).unwrap() == content, "{compression:?}");

@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::overlay;
 use super::rootfs::{self, FACT_BYTES, Facts, Init};
-use super::{ImageError, ROOT_DISK};
-use crate::ext4::tar::{TarError, What};
+use super::{ImageError, ROOT_DISK, foreign};
+use crate::ext4::tar::{Remarks, TarError, What};
 use crate::ext4::{Content, Ext4Error, Kind, Plan, TarContents, Tree, Use, build};
 use crate::fetch::{self, FetchError, Progress, Source, Tools};
 
 /// Change it when the same archive gives another image than before.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// What an archive became.
 #[derive(Debug)]
@@ -49,9 +49,18 @@ pub fn convert(
     let raw = fetch::Counted::new(source.raw()?, Some(source.bytes()), progress);
     let source_sha256 =
         fetch::digest_of_file(raw).map_err(|error| FetchError::io("read", source.path(), error))?;
+    if let Some(found) = foreign::in_file(source, tools, progress)? {
+        return Err(ImageError::Foreign { path: source.path().to_owned(), found });
+    }
     progress.stage("read the archive");
     let mut contents = TarContents::new(|| source.unpacked(tools, progress));
-    let (mut tree, facts) = read(&mut contents, object).map_err(failed)?;
+    let (mut tree, facts, remarks) = read(&mut contents, object).map_err(failed)?;
+    for line in remarks.lines() {
+        progress.warning(&line);
+    }
+    if let Some(found) = foreign::in_tree(&tree) {
+        return Err(ImageError::Foreign { path: source.path().to_owned(), found });
+    }
     if !rootfs::is_bootable(&tree) {
         return Err(ImageError::NotARootFs { path: source.path().to_owned() });
     }
@@ -84,27 +93,26 @@ pub fn convert(
 fn read<R: Read, F: FnMut() -> Result<R, FetchError>>(
     contents: &mut TarContents<F>,
     object: &Path,
-) -> Result<(Tree, Facts), Ext4Error> {
+) -> Result<(Tree, Facts, Remarks), Ext4Error> {
     let free_bytes = fetch::free_bytes(object)
         .map_err(|error| FetchError::io("look at the free space of", object, error))?;
     let (mut facts, mut total) = (Facts::default(), 0_u64);
-    let tree = contents.tree(&mut |entry, content| {
-        let What::Node(Kind::File(Content::Source { bytes, .. })) = entry.what else {
-            return Ok(());
-        };
-        total = total.saturating_add(bytes);
+    let (tree, remarks) = contents.tree(&mut |entry, content| {
+        let What::Node(Kind::File(file)) = &entry.what else { return Ok(()) };
+        total = total.saturating_add(file.stored_bytes());
         if total > free_bytes {
             let path = object.to_owned();
             return Err(FetchError::NoSpace { path, need_bytes: total, free_bytes }.into());
         }
-        if Facts::wants(&entry.path) && bytes <= FACT_BYTES {
+        let is_whole = matches!(file, Content::Source { .. });
+        if is_whole && Facts::wants(&entry.text_path()) && file.bytes() <= FACT_BYTES {
             let mut text = Vec::new();
             content.read_to_end(&mut text).map_err(TarError::Read)?;
-            facts.take(&entry.path, &text);
+            facts.take(&entry.text_path(), &text);
         }
         Ok(())
     })?;
-    Ok((tree, facts))
+    Ok((tree, facts, remarks))
 }
 
 /// The same archive always becomes the same disk, another never has the same UUID.

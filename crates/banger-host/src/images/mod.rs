@@ -6,6 +6,7 @@
 //! ```
 
 mod convert;
+mod foreign;
 mod overlay;
 mod recipe;
 mod rootfs;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use foreign::Foreign;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
 
@@ -59,7 +61,15 @@ pub enum ImageError {
         /// The file.
         path: PathBuf,
     },
-    /// A file that somebody wrote to.
+    /// A file of another kind than a root file system's archive.
+    #[error("`{}` is {}", path.display(), found.what)]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its kind.
+        found: Foreign,
+    },
+    /// A file that changed while it was read.
     #[error("`{}` changed while it was read", path.display())]
     SourceChanged {
         /// The file.

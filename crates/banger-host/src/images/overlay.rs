@@ -28,7 +28,7 @@ pub fn hidden(tree: &Tree) -> Option<String> {
                 continue;
             }
             let node = tree.node(*child);
-            let path = format!("{path}/{name}");
+            let path = format!("{path}/{}", String::from_utf8_lossy(name));
             if is_hidden(node) {
                 count += 1;
                 first.get_or_insert_with(|| path.clone());

@@ -196,10 +196,10 @@ pub fn amend(tree: &mut Tree) -> Result<(), Ext4Error> {
     tree.remove("etc/resolv.conf");
     tree.remove("etc/hostname");
     for timer in TIMERS {
-        tree.remove(&format!("etc/systemd/system/timers.target.wants/{timer}"));
+        tree.remove(format!("etc/systemd/system/timers.target.wants/{timer}"));
     }
     for unit in DISABLED {
-        tree.remove(&format!("etc/systemd/system/{unit}"));
+        tree.remove(format!("etc/systemd/system/{unit}"));
     }
     // Without it, dpkg's trigger does not index all manual pages after every installation.
     tree.remove("var/lib/man-db/auto-update");

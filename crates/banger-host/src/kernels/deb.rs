@@ -94,7 +94,7 @@ pub fn unpack(
         }
         if !take(&entry, length, &mut reader.content(), folder, &mut kernel)? {
             stream.finish()?;
-            return Err(bad(format!("it ends within `{}`", entry.path)));
+            return Err(bad(format!("it ends within `{}`", entry.text_path())));
         }
     }
     stream.finish()?;
@@ -116,7 +116,7 @@ fn take(
     folder: &Path,
     kernel: &mut Option<(String, i64)>,
 ) -> Result<bool, FetchError> {
-    let target = match part(&entry.path) {
+    let target = match part(&entry.text_path()) {
         None => return Ok(true),
         Some(Part::Kernel { release: found }) if length <= BZIMAGE_BYTES_MAX => {
             *kernel = Some((found.to_owned(), entry.meta.mtime_s));

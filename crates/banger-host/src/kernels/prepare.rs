@@ -87,7 +87,7 @@ pub fn unpack_modules(
             Compression::Zstd => {
                 replace(&path, zstd::Decoder::new(file).at("read", &path)?)?;
             }
-            Compression::Plain => {
+            _ => {
                 let why = format!("`{name}` is not compressed as its name says");
                 return Err(KernelError::BadPackage { path, why });
             }

@@ -9,6 +9,7 @@
 
 mod archives;
 mod debian;
+mod gnu_tar;
 mod kernel;
 mod reference;
 mod support;

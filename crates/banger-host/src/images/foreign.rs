@@ -1,0 +1,268 @@
+//! Names what a file is that cannot be imported, and what to do with it.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use super::rootfs;
+use crate::ext4::{Kind, Name, NodeId, ROOT, Tree, tar};
+use crate::fetch::{FetchError, Place, Progress, Source, Tools};
+
+/// A kind of file that is no archive of a root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// The kind, as it follows "is".
+    pub what: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Bytes of a file that are looked at.
+const LOOK_BYTES: u64 = 72 << 10;
+
+/// A kind that is known by bytes at an offset.
+struct Magic(usize, &'static [u8], &'static str, Advice);
+
+#[derive(Clone, Copy)]
+enum Advice {
+    Mount,
+    Qemu,
+    Squashfs,
+    Cpio,
+    Unpack,
+    Package,
+    Text,
+    System,
+}
+
+impl Advice {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Mount => {
+                "mount it and pack its files: `mount -o loop,ro FILE /mnt` and \
+                 `tar -C /mnt --xattrs -cf rootfs.tar .`"
+            }
+            Self::Qemu => {
+                "make it a raw image by `qemu-img convert -O raw`, mount its root partition and \
+                 pack the files: `tar -C /mnt --xattrs -cf rootfs.tar .`"
+            }
+            Self::Squashfs => {
+                "make it an archive: `sqfs2tar FILE >rootfs.tar`, or `unsquashfs FILE` and \
+                 `tar -C squashfs-root -cf rootfs.tar .`"
+            }
+            Self::Cpio => {
+                "unpack it by cpio(1) and pack its files: `tar -C FOLDER -cf rootfs.tar .`"
+            }
+            Self::Unpack => "unpack it; if a root file system is in it, import its tar archive",
+            Self::Package => "install it in a VM: `banger run`, then the package manager",
+            Self::Text => "the download failed, or the address leads to a page: fetch it again",
+            Self::System => "give the tar archive of a whole root file system",
+        }
+    }
+}
+
+/// What is known by its first bytes.
+const MAGICS: [Magic; 33] = [
+    Magic(0, b"QFI\xfb", "a qcow2 disk image", Advice::Qemu),
+    Magic(0, b"KDMV", "a VMware disk image", Advice::Qemu),
+    Magic(0, b"# Disk DescriptorFile", "a VMware disk description", Advice::Qemu),
+    Magic(0, b"vhdxfile", "a VHDX disk image", Advice::Qemu),
+    Magic(0, b"conectix", "a VHD disk image", Advice::Qemu),
+    Magic(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox disk image", Advice::Qemu),
+    Magic(0, b"LUKS\xba\xbe", "an encrypted disk image", Advice::Mount),
+    Magic(0, b"hsqs", "a squashfs image", Advice::Squashfs),
+    Magic(0, b"\x3a\xff\x26\xed", "an Android sparse image", Advice::Mount),
+    Magic(0, b"XFSB", "an XFS image", Advice::Mount),
+    Magic(0, b"PK\x03\x04", "a zip archive", Advice::Unpack),
+    Magic(0, b"PK\x05\x06", "an empty zip archive", Advice::Unpack),
+    Magic(0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", Advice::Unpack),
+    Magic(0, b"Rar!\x1a\x07", "a RAR archive", Advice::Unpack),
+    Magic(0, b"MSWIM\0\0\0", "a Windows image", Advice::System),
+    Magic(0, b"070701", "a cpio archive", Advice::Cpio),
+    Magic(0, b"070702", "a cpio archive", Advice::Cpio),
+    Magic(0, b"070707", "a cpio archive", Advice::Cpio),
+    Magic(0, b"\xc7\x71", "a cpio archive", Advice::Cpio),
+    Magic(0, b"!<arch>\ndebian-binary", "a Debian package", Advice::Package),
+    Magic(0, b"!<arch>\n", "an ar archive", Advice::Unpack),
+    Magic(0, b"\xed\xab\xee\xdb", "an RPM package", Advice::Package),
+    Magic(0, b"\x7fELF", "a program", Advice::System),
+    Magic(0, b"<!DOCTYPE", "an HTML page", Advice::Text),
+    Magic(0, b"<!doctype", "an HTML page", Advice::Text),
+    Magic(0, b"<html", "an HTML page", Advice::Text),
+    Magic(0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", Advice::Text),
+    Magic(1024, b"\xe2\xe1\xf5\xe0", "an EROFS image", Advice::Mount),
+    Magic(1080, b"\x53\xef", "an ext2, ext3 or ext4 image", Advice::Mount),
+    Magic(0x8001, b"CD001", "an ISO image", Advice::Mount),
+    Magic(0x10040, b"_BHRfS_M", "a btrfs image", Advice::Mount),
+    Magic(512, b"EFI PART", "a disk image with partitions", Advice::Qemu),
+    Magic(510, b"\x55\xaa", "a disk image with partitions, or a boot sector", Advice::Qemu),
+];
+
+fn by_magic(start: &[u8]) -> Option<Foreign> {
+    let tar = start.get(..512).is_some_and(tar::is_header);
+    let fits = |Magic(offset, bytes, ..): &&Magic| {
+        start.get(*offset..*offset + bytes.len()) == Some(*bytes)
+    };
+    let Magic(_, _, what, advice) = MAGICS.iter().find(fits).filter(|_| !tar)?;
+    Some(Foreign { what: (*what).to_owned(), hint: advice.text().to_owned() })
+}
+
+/// Looks at the first bytes of a file, unpacked if it is compressed.
+///
+/// # Errors
+/// Those of reading; a missing decompressor.
+pub fn in_file(
+    source: &Source,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<Option<Foreign>, FetchError> {
+    let mut start = Vec::new();
+    let raw = source.raw()?.take(LOOK_BYTES).read_to_end(&mut start);
+    raw.at("read", source.path())?;
+    if let Some(found) = by_magic(&start) {
+        return Ok(Some(found));
+    }
+    start.clear();
+    // A damaged stream is reported with its place when it is read as a whole.
+    let _ = source.unpacked(tools, progress)?.take(LOOK_BYTES).read_to_end(&mut start);
+    progress.go_on()?;
+    let found = by_magic(&start);
+    Ok(found.map(|found| Foreign { what: format!("{}, compressed", found.what), ..found }))
+}
+
+/// Folders that nearly every root file system has.
+const STANDARD: [&[u8]; 13] = [
+    b"bin", b"boot", b"dev", b"etc", b"home", b"lib", b"proc", b"root", b"run", b"sbin", b"tmp",
+    b"usr", b"var",
+];
+/// How many of them make a root file system.
+const ENOUGH: usize = 4;
+/// How deep a root file system is looked for, in folders.
+const DEPTH: usize = 4;
+
+/// Looks at the names of an archive: an image of a container engine, or a root file system below a
+/// folder.
+pub fn in_tree(tree: &Tree) -> Option<Foreign> {
+    let names = names(tree, ROOT)?;
+    if standard(names) > 1 {
+        return None;
+    }
+    let has = |name: &str| names.contains_key(name.as_bytes());
+    if has("oci-layout") && has("index.json") && !has("manifest.json") {
+        return Some(Foreign {
+            what: "an OCI image layout, not a root file system".into(),
+            hint:
+                "unpack it: `skopeo copy oci-archive:FILE docker-daemon:x:y` and `docker export`, \
+                   or `umoci unpack`"
+                    .into(),
+        });
+    }
+    if has("manifest.json") && (has("repositories") || has("oci-layout") || has("blobs"))
+        || has("repositories") && names.len() > 1 && !rootfs::is_bootable(tree)
+    {
+        return Some(Foreign {
+            what: "an archive of `docker save`, with the layers of images".into(),
+            hint: "export a container's root file system instead: \
+                   `docker export $(docker create IMAGE) >rootfs.tar`"
+                .into(),
+        });
+    }
+    let path = below(tree)?;
+    Some(Foreign {
+        what: format!("no root file system itself: that is in its folder `{path}`"),
+        hint: format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`"),
+    })
+}
+
+fn names(tree: &Tree, id: NodeId) -> Option<&BTreeMap<Name, NodeId>> {
+    match &tree.node(id).kind {
+        Kind::Folder(names) => Some(names),
+        _ => None,
+    }
+}
+
+fn standard(names: &BTreeMap<Name, NodeId>) -> usize {
+    STANDARD.iter().filter(|name| names.contains_key(**name)).count()
+}
+
+/// The path of the first folder below the root that looks like a root file system.
+fn below(tree: &Tree) -> Option<String> {
+    let mut level = vec![(ROOT, String::new())];
+    for _ in 0..DEPTH {
+        let mut next = Vec::new();
+        for (id, path) in &level {
+            for (name, child) in names(tree, *id).into_iter().flatten() {
+                let Some(inside) = names(tree, *child) else { continue };
+                let path = format!("{path}{}", String::from_utf8_lossy(name));
+                if standard(inside) >= ENOUGH {
+                    return Some(path.chars().filter(|c| !c.is_control()).take(200).collect());
+                }
+                next.push((*child, path + "/"));
+            }
+        }
+        level = next;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ext4::Meta;
+    use crate::images::rootfs::put_file;
+
+    fn tree(paths: &[&str]) -> Tree {
+        let mut tree = Tree::new();
+        for path in paths {
+            match path.strip_suffix('/') {
+                Some(folder) => {
+                    let kind = Kind::Folder(BTreeMap::new());
+                    tree.put(folder, kind, Meta::of_root(0o755)).unwrap();
+                }
+                None => put_file(&mut tree, path, "", 0o755).unwrap(),
+            }
+        }
+        tree
+    }
+
+    #[test]
+    fn files_are_known_by_their_bytes() {
+        for Magic(offset, bytes, what, _) in MAGICS {
+            let mut file = vec![b' '; 70 << 10];
+            file[offset..offset + bytes.len()].copy_from_slice(bytes);
+            assert_eq!(by_magic(&file).unwrap().what, what);
+        }
+        assert_eq!(by_magic(&[0; 1 << 10]), None);
+        assert_eq!(by_magic(b""), None);
+        assert_eq!(by_magic(b"QF"), None);
+    }
+
+    #[test]
+    fn trees_are_known_by_their_names() {
+        for (paths, wanted) in [
+            (&["manifest.json", "repositories", "abc/layer.tar"][..], Some("docker save")),
+            (&["manifest.json", "oci-layout", "index.json", "blobs/x"], Some("docker save")),
+            (&["oci-layout", "index.json", "blobs/x"], Some("OCI image layout")),
+            (&["rootfs/bin/sh", "rootfs/etc/", "rootfs/dev/", "rootfs/usr/"], Some("`rootfs`")),
+            (
+                &[
+                    "README",
+                    "home/me/x/bin/sh",
+                    "home/me/x/etc/",
+                    "home/me/x/dev/",
+                    "home/me/x/usr/",
+                ],
+                Some("`home/me/x`"),
+            ),
+            (&["bin/sh", "etc/", "srv/jail/bin/", "srv/jail/etc/", "srv/jail/dev/"], None),
+            (&["app/bin/app", "app/etc/x"], None),
+            (&["manifest.json", "bin/sh", "etc/x"], None),
+        ] {
+            let found = in_tree(&tree(paths)).map(|found| found.what);
+            let fits = match (&found, wanted) {
+                (Some(what), Some(wanted)) => what.contains(wanted),
+                (found, wanted) => found.is_none() && wanted.is_none(),
+            };
+            assert!(fits, "{paths:?}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What GNU tar unpacks is what an import makes of the same archive.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use banger_host::fetch::Silent;
+use banger_host::images::ImageStore;
+use mkext4::reader::Fs;
+use mkext4::spec::inode::FileType;
+
+use crate::support::{fsck, tools};
+
+/// A file or folder, as far as an archive can tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    kind: &'static str,
+    mode: u32,
+    owner: (u32, u32),
+    mtime_s: i64,
+    /// Content, target or device number.
+    content: Vec<u8>,
+    /// Which of several names of one file this is: the first of them.
+    same_as: Option<Vec<u8>>,
+}
+
+type Listing = BTreeMap<Vec<u8>, Seen>;
+
+/// Gives all names of one file the first of them.
+fn link_names(listing: &mut Listing, inodes: &HashMap<Vec<u8>, u64>) {
+    let mut first = HashMap::new();
+    for (path, seen) in listing.iter_mut().filter(|(_, seen)| seen.kind != "folder") {
+        let known = first.entry(inodes[path]).or_insert_with(|| path.clone());
+        seen.same_as = (known != path).then(|| known.clone());
+    }
+}
+
+fn on_host(folder: &Path) -> Listing {
+    let (mut listing, mut inodes) = (Listing::new(), HashMap::new());
+    let mut todo = vec![(folder.to_owned(), Vec::new())];
+    while let Some((path, name)) = todo.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let kind = meta.file_type();
+        let device = || meta.rdev().to_le_bytes().to_vec();
+        let (kind, content) = if kind.is_dir() {
+            for entry in fs::read_dir(&path).unwrap().map(Result::unwrap) {
+                let below = [&name[..], b"/", entry.file_name().as_bytes()].concat();
+                todo.push((entry.path(), below));
+            }
+            ("folder", Vec::new())
+        } else if kind.is_symlink() {
+            ("link", fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec())
+        } else if kind.is_char_device() {
+            ("char", device())
+        } else if kind.is_block_device() {
+            ("block", device())
+        } else if kind.is_fifo() {
+            ("fifo", Vec::new())
+        } else {
+            ("file", fs::read(&path).unwrap())
+        };
+        let seen = Seen {
+            kind,
+            mode: meta.mode() & 0o7777,
+            owner: (meta.uid(), meta.gid()),
+            mtime_s: meta.mtime(),
+            content,
+            same_as: None,
+        };
+        inodes.insert(name.clone(), meta.ino());
+        listing.insert(name, seen);
+    }
+    link_names(&mut listing, &inodes);
+    listing
+}
+
+fn in_image(disk: &Path) -> Listing {
+    let file = fs::File::open(disk).unwrap();
+    let fs = Fs::open(&file).unwrap();
+    let (mut listing, mut inodes) = (Listing::new(), HashMap::new());
+    let mut todo = vec![(mkext4::spec::ROOT_INO, Vec::new())];
+    while let Some((ino, name)) = todo.pop() {
+        let inode = fs.inode(ino).unwrap();
+        let device = || {
+            let (major, minor) = inode.dev_numbers().unwrap();
+            rustix::fs::makedev(major, minor).to_le_bytes().to_vec()
+        };
+        let (kind, content) = match inode.file_type() {
+            FileType::Dir => {
+                for entry in fs.read_dir(ino).unwrap() {
+                    let own = name.is_empty() && entry.name == b"lost+found";
+                    if entry.name != b"." && entry.name != b".." && !own {
+                        todo.push((entry.inode, [&name[..], b"/", &entry.name].concat()));
+                    }
+                }
+                ("folder", Vec::new())
+            }
+            FileType::Symlink => ("link", fs.symlink_target(ino).unwrap()),
+            FileType::CharDev => ("char", device()),
+            FileType::BlockDev => ("block", device()),
+            FileType::Fifo => ("fifo", Vec::new()),
+            _ => ("file", fs.read_file(ino).unwrap()),
+        };
+        let (mtime_s, _) = mkext4::spec::Inode::timestamp(inode.mtime, inode.mtime_extra);
+        let seen = Seen {
+            kind,
+            mode: u32::from(inode.mode) & 0o7777,
+            owner: (inode.uid, inode.gid),
+            mtime_s,
+            content,
+            same_as: None,
+        };
+        inodes.insert(name.clone(), u64::from(ino));
+        listing.insert(name, seen);
+    }
+    link_names(&mut listing, &inodes);
+    listing
+}
+
+/// What cannot be compared: an ordinary user's tar gives everything to that user and makes no
+/// devices; the modes of links are the host's; the machine-id is emptied.
+fn comparable(mut listing: Listing) -> Listing {
+    let root = rustix::process::geteuid().is_root();
+    listing.retain(|_, seen| root || !["char", "block"].contains(&seen.kind));
+    for seen in listing.values_mut() {
+        if !root {
+            seen.owner = (0, 0);
+        }
+        if seen.kind == "link" {
+            seen.mode = 0o777;
+        }
+    }
+    listing
+}
+
+fn tar(folder: &Path, args: &[&OsStr]) -> bool {
+    let mut command = Command::new("tar");
+    command.current_dir(folder).env("LC_ALL", "C").args(args);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // A newer GNU tar asks for an option before it packs in the old format.
+    assert!(output.status.success() || said.contains("exit delayed"), "{args:?}: {said}");
+    output.status.success()
+}
+
+fn pack(folder: &Path, archive: &Path, options: &str) -> bool {
+    let options: Vec<&OsStr> = options.split_whitespace().map(OsStr::new).collect();
+    let rest = [OsStr::new("-cf"), archive.as_os_str(), OsStr::new("--numeric-owner")];
+    tar(folder, &[&rest[..], &options, &[OsStr::new(".")]].concat())
+}
+
+/// Unpacks by GNU tar, imports, and compares.
+fn compare(archive: &Path, what: &str) {
+    let temp = tempfile::tempdir().unwrap();
+    let (there, root) = (temp.path().join("there"), temp.path().join("images"));
+    fs::create_dir(&there).unwrap();
+    let args = ["-xpf", archive.to_str().unwrap(), "--numeric-owner"].map(OsStr::new);
+    assert!(tar(&there, &args), "{what}: GNU tar");
+    let store = ImageStore::new(root, tools());
+    let image =
+        store.import(archive, "x", &Silent).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    fsck(&image.root_disk());
+    let (mut theirs, mut ours) =
+        (comparable(on_host(&there)), comparable(in_image(&image.root_disk())));
+    // Folders that the archive does not name: tar gives them the time of unpacking.
+    for (path, seen) in &mut theirs {
+        if seen.kind == "folder" && ours.get(path).is_some_and(|seen| seen.mtime_s == 0) {
+            seen.mtime_s = 0;
+            seen.mode = ours[path].mode;
+            seen.owner = ours[path].owner;
+        }
+    }
+    for path in [&b"/"[..], b""] {
+        theirs.remove(path);
+        ours.remove(path);
+    }
+    let names = |listing: &Listing| listing.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&theirs), names(&ours), "{what}");
+    for (path, theirs) in &theirs {
+        let (shown, ours) = (String::from_utf8_lossy(path), &ours[path]);
+        assert!(theirs.content == ours.content, "{what}: content of {shown}");
+        let plain = |seen: &Seen| Seen { content: Vec::new(), ..seen.clone() };
+        assert_eq!(plain(theirs), plain(ours), "{what}: {shown}");
+    }
+}
+
+/// Something that can be run, and names, times and contents of every kind.
+fn fill(folder: &Path, long_names: bool) {
+    let write = |name: &[u8], text: &[u8], mode| {
+        let path = folder.join(OsStr::from_bytes(name));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    write(b"bin/sh", b"#!", 0o4755);
+    write(b"etc/empty", b"", 0o600);
+    write(b"caf\xe9/\xff\xfe", b"latin", 0o644);
+    write("umläut\n".as_bytes(), b"line", 0o644);
+    for number in 0..400_u16 {
+        let name =
+            [b"many/\xe9 file with a longer name ".as_slice(), &number.to_le_bytes()].concat();
+        if !name.contains(&0) && name.iter().filter(|byte| **byte == b'/').count() == 1 {
+            write(&name, &number.to_le_bytes(), 0o644);
+        }
+    }
+    fs::hard_link(folder.join("bin/sh"), folder.join("etc/second")).unwrap();
+    symlink(OsStr::from_bytes(b"nowhere/\xe9"), folder.join("link")).unwrap();
+    symlink("/absolute", folder.join("bin/link")).unwrap();
+    let early = write(b"early", b"1960", 0o644);
+    let before = std::time::UNIX_EPOCH - std::time::Duration::from_secs(31_536_000);
+    fs::File::options().write(true).open(early).unwrap().set_modified(before).unwrap();
+    let mut holes = fs::File::create(folder.join("holes")).unwrap();
+    holes.set_len(3_000_001).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&holes, b"middle", 1_500_000).unwrap();
+    holes.write_all(b"start").unwrap();
+    fs::File::create(folder.join("only-holes")).unwrap().set_len(1 << 20).unwrap();
+    let many = fs::File::create(folder.join("many-holes")).unwrap();
+    for number in 0..60 {
+        std::os::unix::fs::FileExt::write_all_at(&many, b"x", number * 65_536).unwrap();
+    }
+    if rustix::process::geteuid().is_root() {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        let mode = Mode::from_raw_mode(0o620);
+        mknodat(CWD, folder.join("null"), FileType::CharacterDevice, mode, makedev(1, 3)).unwrap();
+        let path = folder.join("etc/empty");
+        std::os::unix::fs::lchown(path, Some(3_000_000), Some(70_000)).unwrap();
+    }
+    if long_names {
+        let long = format!("{}/{}", "folder-".repeat(30), "file-".repeat(40));
+        write(long.as_bytes(), b"long", 0o644);
+        symlink(format!("{}/x", "target-".repeat(50)), folder.join("long-link")).unwrap();
+        fs::hard_link(folder.join(&long), folder.join("long-hard")).unwrap();
+        let raw = [&b"\xe9"[..], &[b'r'; 150]].concat();
+        symlink(OsStr::from_bytes(&raw), folder.join("long-raw-link")).unwrap();
+    }
+}
+
+#[test]
+fn every_format_of_gnu_tar_is_read_as_it_reads_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let (short, long) = (temp.path().join("short"), temp.path().join("long"));
+    fill(&short, false);
+    fill(&long, true);
+    // A format that cannot tell owners of six digits or times before 1970.
+    let old = temp.path().join("old");
+    fill(&old, false);
+    fs::remove_file(old.join("early")).unwrap();
+    let _ = fs::remove_file(old.join("null"));
+    std::os::unix::fs::lchown(old.join("etc/empty"), Some(7), Some(8)).ok();
+    let list = temp.path().join("list");
+    for (folder, options) in [
+        (&old, "--format=v7"),
+        (&old, "--format=ustar"),
+        (&long, "--format=oldgnu"),
+        (&long, "--format=gnu"),
+        (&long, "--format=posix"),
+        (&long, "--format=oldgnu --sparse"),
+        (&long, "--format=gnu --sparse --label=volume"),
+        (&long, "--format=posix --sparse --sparse-version=0.0"),
+        (&long, "--format=posix --sparse --sparse-version=0.1"),
+        (&long, "--format=posix --sparse --sparse-version=1.0 --label=volume"),
+        (&long, "--format=gnu --gzip --blocking-factor=1"),
+        (&long, "--format=posix --pax-option=globexthdr.mtime:=5"),
+        (&long, "--format=gnu --listed-incremental"),
+    ] {
+        let archive = temp.path().join("x.tar");
+        let _ = fs::remove_file(&list);
+        let options = match options.strip_suffix("--listed-incremental") {
+            Some(rest) => format!("{rest} --listed-incremental={}", list.display()),
+            None => options.to_owned(),
+        };
+        pack(folder, &archive, &options);
+        compare(&archive, &options);
+    }
+}
+
+/// Archives that are odd at their end or in their wrapping, but not to GNU tar.
+#[test]
+fn odd_ends_and_wrappings_are_read_as_gnu_tar_reads_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("folder");
+    fill(&folder, false);
+    let archive = temp.path().join("x.tar");
+    pack(&folder, &archive, "--format=gnu");
+    fs::write(folder.join("last"), "ends in no zeros").unwrap();
+    tar(&folder, &[OsStr::new("-rf"), archive.as_os_str(), OsStr::new("last")]);
+    let whole = fs::read(&archive).unwrap();
+    let end = whole.len() - whole.iter().rev().take_while(|byte| **byte == 0).count();
+    let end = end.next_multiple_of(512);
+    let gzip = |bytes: &[u8]| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    let skippable = b"\x50\x2a\x4d\x18\x08\0\0\0nothing!";
+    let (one, two) = whole.split_at(end / 2);
+    let cases: [(&str, Vec<u8>); 9] = [
+        ("no end mark", whole[..end].to_vec()),
+        ("one block of zeros", whole[..end + 512].to_vec()),
+        ("zeros after the end", [&whole[..], &[0; 100_000]].concat()),
+        ("garbage after the end", [&whole[..], b"garbage".repeat(3000).as_slice()].concat()),
+        ("another archive after the end", [&whole[..], &whole].concat()),
+        ("members of gzip", [gzip(one), gzip(two)].concat()),
+        ("gzip and zeros", [gzip(&whole), vec![0; 5000]].concat()),
+        ("frames of zstd", [zstd(one), zstd(two)].concat()),
+        ("a skippable frame", [&skippable[..], &zstd(&whole)].concat()),
+    ];
+    for (what, bytes) in cases {
+        // GNU tar sees a compression by the first bytes, or by the name.
+        let name =
+            if what.contains("zstd") || what.contains("skippable") { "x.tar.zst" } else { "y" };
+        let path = temp.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        if what.contains("skippable") {
+            // `tar -xf` takes it for no archive; `tar --zstd` reads it.
+            let plain = temp.path().join("plain");
+            fs::write(&plain, &whole).unwrap();
+            compare(&plain, what);
+            let store = ImageStore::new(temp.path().join("images"), tools());
+            store.import(&path, "x", &Silent).unwrap();
+            continue;
+        }
+        compare(&path, what);
+    }
+}
+
+#[test]
+fn absolute_names_are_made_relative_as_gnu_tar_does() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder: PathBuf = temp.path().join("folder");
+    fill(&folder, true);
+    let archive = temp.path().join("x.tar");
+    let mut args = vec![OsStr::new("-cPf"), archive.as_os_str(), OsStr::new("--numeric-owner")];
+    args.push(OsStr::new("--transform=s,^\\./,/,h"));
+    args.push(OsStr::new("--transform=s,^\\./,/,r"));
+    args.push(OsStr::new("."));
+    tar(&folder, &args);
+    compare(&archive, "absolute names");
+}
