@@ -42,7 +42,7 @@ struct Found {
 
 /// Opens a connection to the API.
 pub(crate) async fn connect(paths: &Paths) -> Result<Connection, Lost> {
-    let stream = unix::connect(&paths.socket()).map_err(Lost::Unsent)?;
+    let stream = unix::connect(&paths.socket()).await.map_err(Lost::Unsent)?;
     Connection::open(stream, MAX_HEAD).await
 }
 

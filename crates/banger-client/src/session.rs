@@ -64,7 +64,7 @@ impl Client {
         request: &SessionRequest,
     ) -> Result<(UnixStream, Option<OwnedFd>), Ended> {
         let exchange = async {
-            let mut stream = unix::connect(&self.paths().session_socket())?;
+            let mut stream = unix::connect(&self.paths().session_socket()).await?;
             let mut line = serde_json::to_vec(request)?;
             line.push(b'\n');
             stream.write_all(&line).await?;

@@ -3,20 +3,36 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use banger_sys::{scm, unix_path};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
-/// Connects to the socket at `path`, however long that is.
+/// How long the daemon's queue of connections may be full.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connects to the daemon's socket at `path`, however long that is.
 ///
 /// # Errors
-/// Those of open(2) and connect(2).
-pub fn connect(path: &Path) -> io::Result<UnixStream> {
-    // Waits only while the listener's queue is full, which no other work of ours can change.
-    let stream = unix_path::connect(path)?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+/// Those of open(2) and connect(2); `WouldBlock` where the queue stays full.
+pub async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + QUEUE_TIMEOUT;
+    loop {
+        match unix_path::connect(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(unix_path::RETRY_PAUSE).await;
+            }
+            connected => {
+                let stream = connected?;
+                stream.set_nonblocking(true)?;
+                return UnixStream::from_std(stream);
+            }
+        }
+    }
 }
 
 /// Reads bytes and at most one descriptor that came with them; 0 bytes is the end.

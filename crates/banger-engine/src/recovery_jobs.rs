@@ -34,7 +34,7 @@ impl Worker {
                     run.vmm_pid = Some(vmm_pid);
                 }
                 self.watch_exit();
-                self.check_boot_id().await;
+                self.check_boot_id();
                 self.publish_again().await;
                 Ok(Fate::Lives)
             }
@@ -78,21 +78,25 @@ impl Worker {
         }
     }
 
-    /// Says so in the log when the guest that answers is not the one that was left.
-    async fn check_boot_id(&self) {
-        let vm = &self.record.plan;
-        let known = self.record.run.as_ref().and_then(|run| run.boot_id.as_deref());
-        match self.shared.drivers.guest.health(vm).await {
-            Ok(health) if Some(health.boot_id.as_str()) == known => {
-                tracing::info!(vm = %vm.id, boot_id = health.boot_id, "adopted");
+    /// Logs whether the guest that answers is the one that was left. Recovery does not wait for a
+    /// guest, which may never answer.
+    fn check_boot_id(&self) {
+        let vm = self.record.plan.clone();
+        let known = self.record.run.as_ref().and_then(|run| run.boot_id.clone());
+        let guest = self.shared.drivers.guest.clone();
+        tokio::spawn(async move {
+            match guest.health(&vm).await {
+                Ok(health) if Some(&health.boot_id) == known.as_ref() => {
+                    tracing::info!(vm = %vm.id, boot_id = health.boot_id, "adopted");
+                }
+                Ok(health) => {
+                    let boot_id = health.boot_id;
+                    tracing::warn!(vm = %vm.id, boot_id, ?known, "another boot answers");
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %vm.id, error = %error, "adopted, but the agent is lost");
+                }
             }
-            Ok(health) => {
-                let boot_id = health.boot_id;
-                tracing::warn!(vm = %vm.id, boot_id, ?known, "another boot answers");
-            }
-            Err(error) => {
-                tracing::warn!(vm = %vm.id, error = %error, "adopted, but the agent is lost");
-            }
-        }
+        });
     }
 }

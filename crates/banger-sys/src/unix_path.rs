@@ -21,7 +21,7 @@ const BACKLOG: i32 = 4096;
 /// Longest file name that still fits behind `/proc/self/fd/N/`.
 const MAX_NAME: usize = 80;
 /// Pause between attempts to connect.
-const RETRY_PAUSE: Duration = Duration::from_millis(1);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
 fn open_parent(path: &Path) -> rustix::io::Result<OwnedFd> {
     let folder = match path.parent() {
@@ -84,13 +84,32 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Connects to a listening socket.
+/// Connects to a listening socket without waiting. The stream is in blocking mode.
 ///
 /// # Errors
-/// connect(2).
+/// Those of [`connect_until`]; `WouldBlock` at once if the accept queue is full.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
-    let (_folder, short) = through_folder(path)?;
-    UnixStream::connect(short)
+    connect_until(path, Instant::now(), NotListening::Fail)
+}
+
+/// As [`connect`]; the socket must belong to `owner`, a uid.
+///
+/// # Errors
+/// Those of [`connect`]; `PermissionDenied` if the file is not a socket of this owner.
+pub fn connect_owned(path: &Path, owner: u32) -> io::Result<UnixStream> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let denied = || {
+        let text = format!("it is not a socket of uid {owner}");
+        io::Error::new(io::ErrorKind::PermissionDenied, text)
+    };
+    let socket = open_socket(open_parent(path)?, name).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => denied(),
+        _ => error,
+    })?;
+    if fstat(&socket)?.st_uid != owner {
+        return Err(denied());
+    }
+    connect_inode(&socket, Instant::now(), NotListening::Fail)
 }
 
 /// How a connection attempt treats a socket that is bound and does not listen.
@@ -186,6 +205,25 @@ mod tests {
         listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"x");
         assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn links_and_sockets_of_others_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _listener = bind(&path).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        connect_owned(&path, uid).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (path, owner) in [(&link, uid), (&file, uid), (&path, uid + 1)] {
+            let error = connect_owned(path, owner).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{}", path.display());
+        }
+        let absent = connect_owned(&folder.path().join("absent"), uid).unwrap_err();
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

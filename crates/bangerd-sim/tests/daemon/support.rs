@@ -10,10 +10,15 @@ use std::time::{Duration, Instant};
 
 use banger_engine::sim::world::World;
 use banger_engine::store::{Loaded, Store};
+use banger_sys::unix_path::{NotListening, connect_until};
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    connect_until(socket, Instant::now() + PATIENCE, NotListening::Fail)
+}
 
 /// A folder for a daemon; removed at the end.
 pub struct Home {
@@ -201,14 +206,14 @@ impl Daemon {
     }
 
     pub fn connect(&self) -> UnixStream {
-        let stream = banger_sys::unix_path::connect(&self.socket()).unwrap();
+        let stream = connect(&self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
     pub fn connect_session(&self) -> UnixStream {
         let path = self.home.join("run/session.sock");
-        let stream = banger_sys::unix_path::connect(&path).unwrap();
+        let stream = connect(&path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
@@ -219,7 +224,7 @@ impl Daemon {
     }
 
     fn try_raw(&self, request: &[u8]) -> std::io::Result<Reply> {
-        let mut stream = banger_sys::unix_path::connect(&self.socket())?;
+        let mut stream = connect(&self.socket())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // A daemon that has heard enough may answer and close before all is sent.
         let _ = stream.write_all(request);
