@@ -292,6 +292,10 @@ pub struct VmDetails {
     /// What could not be undone, where it is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// What a user should know while it runs: why its guest is held, or that the disk of the host
+    /// is nearly full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// Counts every change of this VM.
     pub generation: u64,
 }
@@ -358,6 +362,9 @@ pub struct VmHealth {
     pub state: VmState,
     /// Whether the agent answered.
     pub agent: AgentHealth,
+    /// Why it did not, where it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Time the answer took, in microseconds.
     pub round_trip_us: Option<u64>,
     /// Milliseconds since the guest's kernel started.

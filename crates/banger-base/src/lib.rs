@@ -7,11 +7,13 @@ mod exit;
 mod lease;
 pub mod line;
 mod process;
+mod status;
 mod text;
 mod vm_id;
 
 pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
 pub use lease::Lease;
 pub use process::ProcRef;
+pub use status::{DiskTrouble, ShimStatus};
 pub use text::printable;
 pub use vm_id::{BadId, MacAddress, POOL_TAP_PREFIX, TAP_PREFIX, VmId};

@@ -118,6 +118,11 @@ pub trait Vmm: Send + Sync {
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
     /// What is there of a run that another daemon started.
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts;
+    /// What a user should know of a run: why its guest is held, or that its disks are about to find
+    /// no room. Each a sentence without a full stop.
+    async fn notices(&self, _vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
+        Vec::new()
+    }
     /// Files for people to look at.
     fn paths(&self, vm: &VmPlan) -> VmPaths;
 }

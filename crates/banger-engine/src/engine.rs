@@ -332,6 +332,7 @@ impl Engine {
             name: record.plan.name.clone(),
             state: record.state,
             agent: AgentHealth::NotRunning,
+            reason: None,
             round_trip_us: None,
             uptime_ms: None,
             boot_id: None,
@@ -347,6 +348,7 @@ impl Engine {
                 Err(error) => {
                     tracing::warn!(vm = %record.plan.id, error = %error, "agent lost");
                     health.agent = AgentHealth::Lost;
+                    health.reason = Some(error.causes.last().unwrap_or(&error.message).clone());
                 }
             }
         }

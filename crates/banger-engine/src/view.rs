@@ -45,7 +45,12 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     let record = &published.record;
     let plan = &record.plan;
     let run = record.run.as_ref();
-    let paths = match drivers.vmm(plan) {
+    let vmm = drivers.vmm(plan);
+    let notices = match (&vmm, run) {
+        (Ok(vmm), Some(run)) => vmm.notices(plan, run).await,
+        _ => Vec::new(),
+    };
+    let paths = match vmm {
         Ok(vmm) => vmm.paths(plan),
         Err(_) => banger_api::vm::VmPaths { console_log: String::new(), vmm_log: String::new() },
     };
@@ -71,6 +76,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         publish: plan.publish.clone(),
         lifetime: plan.lifetime,
         problems: record.problems.clone(),
+        notices,
         generation: record.generation,
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use banger_base::{ProcRef, RunFacts, VmId, printable};
+use banger_base::{ProcRef, RunFacts, ShimStatus, VmId, printable};
 use banger_shim::gate::{self, Gate};
 use banger_shim::{CappedLog, Child, Jailed, ShimConfig, ShimEvent, record};
 use banger_sys::fs::{Durability, open_folder, write_atomically};
@@ -231,7 +231,7 @@ pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
 }
 
 /// The state of a run.
-pub fn facts(places: &Places, vm: &VmId) -> RunFacts {
+pub fn facts(places: &Places, vm: &VmId) -> (RunFacts, ShimStatus) {
     let folder = places.shim(vm);
-    record::facts(&folder, shim(&folder))
+    (record::facts(&folder, shim(&folder)), record::status(&folder))
 }

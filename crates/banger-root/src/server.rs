@@ -132,7 +132,8 @@ impl Server {
             }
             Request::Facts { vm } => {
                 own(&vm)?;
-                answered(Answer::Facts(Box::new(run::facts(places, &vm))))
+                let (run, status) = run::facts(places, &vm);
+                answered(Answer::Facts { run: Box::new(run), status })
             }
             Request::Connect { vm, socket } => {
                 own(&vm)?;

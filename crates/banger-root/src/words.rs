@@ -1,6 +1,6 @@
 //! What is asked and answered: one JSON object each way, descriptors beside it.
 
-use banger_base::{Lease, ProcRef, RunFacts, VmId};
+use banger_base::{Lease, ProcRef, RunFacts, ShimStatus, VmId};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a request did.
@@ -274,7 +274,12 @@ pub enum Answer {
     /// The VMM runs.
     Launched(ProcRef),
     /// Of a run.
-    Facts(Box<RunFacts>),
+    Facts {
+        /// Its state.
+        run: Box<RunFacts>,
+        /// What the shim tells of it while it runs.
+        status: ShimStatus,
+    },
     /// Of the host.
     Findings(Vec<Finding>),
     /// A descriptor goes along.

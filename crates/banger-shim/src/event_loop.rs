@@ -65,6 +65,7 @@ impl Shim {
                     Source::Vmm | Source::Companion | Source::Folder => {}
                 }
             }
+            self.look_after_disks();
             if ready.contains(&Source::Vmm) {
                 self.vmm.reap();
                 return Ok(Event::VmmEnded);
@@ -73,9 +74,7 @@ impl Shim {
                 self.companion.reap();
                 return Ok(Event::CompanionEnded);
             }
-            let last_words = self.console.last_words.as_ref().and_then(|last| last.guest);
-            if last_words == Some(GuestEnd::Poweroff) && self.vmm.pidfd().is_some() && !self.ending
-            {
+            if self.stays_powered_off() {
                 return Ok(Event::PoweredOff);
             }
             if asked == Asked::Yes {
@@ -90,7 +89,17 @@ impl Shim {
         }
     }
 
-    /// poll(2) on everything; empty at the deadline and when a signal came between.
+    /// Whether the guest has powered off under a VMM that does not end by that.
+    fn stays_powered_off(&self) -> bool {
+        let last_words = self.console.last_words.as_ref().and_then(|last| last.guest);
+        self.config.jailed.is_some()
+            && last_words == Some(GuestEnd::Poweroff)
+            && self.vmm.pidfd().is_some()
+            && !self.ending
+    }
+
+    /// poll(2) on everything; empty at the deadline, when a held guest is to be looked after, and
+    /// when a signal came between.
     fn wait(
         &self,
         folder: Option<BorrowedFd<'_>>,
@@ -112,7 +121,8 @@ impl Shim {
             .chain(metrics.map(|fd| (Source::Metrics, fd)))
             .map(|(name, fd)| (name, PollFd::from_borrowed_fd(fd, PollFlags::IN)))
             .unzip();
-        let left = deadline.map(|deadline| {
+        let due = self.qmp.as_ref().and_then(|qmp| qmp.held.due());
+        let left = deadline.into_iter().chain(due).min().map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             let tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
             Timespec { tv_sec, tv_nsec: left.subsec_nanos().into() }

@@ -1,17 +1,16 @@
 //! What a guest did last, from what its kernel says on the console: `kernel/reboot.c` and
 //! `kernel/panic.c` of Linux, at a level that is shown whatever the console's own level is.
 //!
-//! A guest can say so without doing it. It harms only itself: it could as well have done it.
+//! A guest can print these lines without doing what they say. It harms only itself.
 
 use banger_shim::GuestEnd;
 
-/// Longest part of a line that is kept.
-const MAX_LINE: usize = 256;
+use crate::lines::Lines;
 
 /// Looks for last words in a stream of bytes.
 #[derive(Debug, Default)]
 pub struct LastWords {
-    line: Vec<u8>,
+    lines: Lines,
     /// What the guest did last.
     pub guest: Option<GuestEnd>,
 }
@@ -19,32 +18,25 @@ pub struct LastWords {
 impl LastWords {
     /// Takes in what came next.
     pub fn hear(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if *byte == b'\n' {
-                let line = std::mem::take(&mut self.line);
-                self.line_ended(&String::from_utf8_lossy(&line));
-            } else if self.line.len() < MAX_LINE {
-                self.line.push(*byte);
-            }
-        }
+        let Self { lines, guest } = self;
+        // The last such line counts: a kernel that panicked prints none of the others, since it
+        // resets the machine by emergency_restart().
+        lines.hear(bytes, |line| *guest = said(line).or(*guest));
     }
+}
 
-    fn line_ended(&mut self, line: &str) {
-        // `[   12.345678] reboot: Power down`; without times it begins the line.
-        let text = match line.trim().split_once("] ") {
-            Some((time, text)) if time.starts_with('[') => text.trim(),
-            _ => line.trim(),
-        };
-        if text.starts_with("Kernel panic - not syncing") {
-            self.guest = Some(GuestEnd::Panic);
-        }
-        let last = match text {
-            "reboot: Power down" | "reboot: System halted" => GuestEnd::Poweroff,
-            "reboot: Restarting system" => GuestEnd::Reboot,
-            _ => return,
-        };
-        // A kernel that panics restarts afterwards: what was heard first is what counts.
-        self.guest.get_or_insert(last);
+fn said(line: &str) -> Option<GuestEnd> {
+    // `[   12.345678] reboot: Power down`; without times it begins the line.
+    let text = match line.trim().split_once("] ") {
+        Some((time, text)) if time.starts_with('[') => text.trim(),
+        _ => line.trim(),
+    };
+    match text {
+        "reboot: Power down" | "reboot: System halted" => Some(GuestEnd::Poweroff),
+        "reboot: Restarting system" => Some(GuestEnd::Reboot),
+        _ if text.starts_with("reboot: Restarting system with command") => Some(GuestEnd::Reboot),
+        _ if text.starts_with("Kernel panic - not syncing") => Some(GuestEnd::Panic),
+        _ => None,
     }
 }
 
@@ -65,12 +57,15 @@ mod tests {
         let off = "[    7.123456] reboot: Power down\r\n";
         assert_eq!(heard(off), Some(GuestEnd::Poweroff));
         assert_eq!(heard("reboot: System halted\n"), Some(GuestEnd::Poweroff));
-        assert_eq!(heard("x\n[   99.000001] reboot: Restarting system\n"), Some(GuestEnd::Reboot));
-        let panic = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n";
+        let restart = "x\n[   99.000001] reboot: Restarting system\n";
+        assert_eq!(heard(restart), Some(GuestEnd::Reboot));
         assert_eq!(
-            heard(&format!("{panic}[ 2.0] reboot: Restarting system\n")),
-            Some(GuestEnd::Panic)
+            heard("[ 1.0] reboot: Restarting system with command 'x'\n"),
+            Some(GuestEnd::Reboot)
         );
+        let panic = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n";
+        let trace = "[ 1.1] CPU: 0 PID: 1 Comm: init\n[ 1.2] Call Trace:\n";
+        assert_eq!(heard(&format!("{panic}{trace}")), Some(GuestEnd::Panic));
         for other in
             ["", "reboot: Power down", "echo reboot: Power down\n", "[1] reboot: Power downs\n"]
         {
@@ -79,11 +74,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_takes_no_room() {
-        let mut words = LastWords::default();
-        words.hear(&[b'x'; 100_000]);
-        assert!(words.line.len() <= MAX_LINE);
-        words.hear(b"\nreboot: Power down\n");
-        assert_eq!(words.guest, Some(GuestEnd::Poweroff));
+    fn a_panic_that_somebody_printed_does_not_hide_a_later_reboot() {
+        let printed = "Kernel panic - not syncing: an old log\n";
+        assert_eq!(
+            heard(&format!("{printed}[ 2.0] reboot: Restarting system\n")),
+            Some(GuestEnd::Reboot)
+        );
+        assert_eq!(heard(&format!("{printed}reboot: Power down\n")), Some(GuestEnd::Poweroff));
     }
 }

@@ -2,20 +2,20 @@
 //! it: `banger-shim` and `banger-forward`.
 //!
 //! The daemon starts `banger-shim` in a VM's run folder, behind a [`gate`], and sends it a
-//! [`ShimConfig`]. When all children run the shim writes [`STATE_FILE`] and answers a
-//! [`ShimEvent`]. When they have ended it writes [`EXIT_FILE`]. SIGTERM ends the children; SIGKILL
-//! too, but then nothing is recorded.
+//! [`ShimConfig`]. When all children run the shim writes [`STATE_FILE`] and [`STATUS_FILE`], and
+//! answers a [`ShimEvent`]. When they have ended it writes [`EXIT_FILE`]. SIGTERM ends the children;
+//! SIGKILL too, but then nothing is recorded.
 //!
 //! The run folder may belong to the uid of the children, so the shim keeps no file of its own
-//! there: its two files are in a folder that the children cannot write to, as the logs should be.
+//! there: its files are in a folder that the children cannot write to, as the logs should be.
 
 mod forward;
 pub mod gate;
 pub mod record;
 
-pub use banger_base::{ExitCause, ExitStory, GuestEnd, Outcome, ProcRef};
+pub use banger_base::{DiskTrouble, ExitCause, ExitStory, GuestEnd, Outcome, ProcRef, ShimStatus};
 pub use forward::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS, MAX_FORWARD_CONFIG};
-pub use record::{EXIT_FILE, STATE_FILE};
+pub use record::{EXIT_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE};
 use serde::{Deserialize, Serialize};
 
 /// Longest configuration line in bytes.
@@ -45,8 +45,8 @@ pub struct ShimConfig {
     pub reader: Option<u32>,
 }
 
-/// A VMM that a jailer starts: Firecracker's docs/jailer.md. It says nothing of what its guest did
-/// last, and stays when the guest powers off, so both are taken from what the guest's kernel says
+/// A VMM that a jailer starts: Firecracker's docs/jailer.md. It does not report what its guest did
+/// last, and stays when the guest powers off, so both are taken from what the guest's kernel prints
 /// on the console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,10 +5,13 @@
 
 mod adopted;
 mod capped_log;
+mod disk_errors;
 mod event_loop;
+mod held;
 mod jailed;
 mod last_words;
 mod life;
+mod lines;
 mod output;
 mod qmp;
 mod shim;

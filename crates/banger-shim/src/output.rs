@@ -8,6 +8,7 @@ use banger_shim::CappedLog;
 use rustix::fs::OFlags;
 
 use crate::capped_log::Log;
+use crate::disk_errors::DiskErrors;
 use crate::last_words::LastWords;
 
 /// Most bytes that are passed on in one go, so that who floods its log cannot keep the shim from
@@ -23,6 +24,8 @@ pub struct Output {
     log: Log,
     /// Looked for in what is passed on, if at all.
     pub last_words: Option<LastWords>,
+    /// Looked for in what comes by the FIFO, if at all.
+    pub disk_errors: Option<DiskErrors>,
 }
 
 impl Output {
@@ -32,7 +35,8 @@ impl Output {
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let pipe = Some(File::from(ours));
-        Ok((Self { pipe, fifo: None, log, last_words: None }, theirs))
+        let output = Self { pipe, fifo: None, log, last_words: None, disk_errors: None };
+        Ok((output, theirs))
     }
 
     /// Nothing but a FIFO, and the log behind it.
@@ -75,6 +79,9 @@ impl Output {
             match fifo.read(&mut piece) {
                 Ok(count) if count > 0 => {
                     self.log.write(&piece[..count]);
+                    if let Some(disk_errors) = &mut self.disk_errors {
+                        disk_errors.hear(&piece[..count]);
+                    }
                     passed += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,10 +1,15 @@
-//! Just enough of QMP (QEMU's docs/interop/qmp-spec) to hear what the guest did last.
+//! The part of QMP (QEMU's docs/interop/qmp-spec) that tells what the guest did last, and holds and
+//! resumes a guest whose disk writes fail.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use banger_shim::GuestEnd;
+use serde_json::Value;
+
+use crate::held::Held;
 
 /// Longest line that is kept; longer ones are of no interest and skipped to their end.
 const MAX_LINE: usize = 64 * 1024;
@@ -20,6 +25,8 @@ pub struct Qmp {
     rest: Rest,
     /// What the guest did last.
     pub guest: Option<GuestEnd>,
+    /// Whether QEMU stopped the guest for a failed disk write.
+    pub held: Held,
 }
 
 /// What becomes of the rest of a line.
@@ -33,7 +40,26 @@ impl Qmp {
     /// Listens on a stream.
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: Some(stream), line: Vec::new(), rest: Rest::Kept, guest: None })
+        Ok(Self {
+            stream: Some(stream),
+            line: Vec::new(),
+            rest: Rest::Kept,
+            guest: None,
+            held: Held::default(),
+        })
+    }
+
+    /// Tells QEMU to continue the guest; `RESUME` follows where it does.
+    pub fn resume(&mut self) {
+        self.execute("cont");
+    }
+
+    fn execute(&mut self, command: &str) {
+        // A VMM that ended meanwhile is noticed elsewhere; one that reads nothing only loses its
+        // own commands, which are repeated or needed by itself.
+        if let Some(stream) = &mut self.stream {
+            let _ = stream.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes());
+        }
     }
 
     /// The descriptor to poll; nothing once the other end is closed.
@@ -74,17 +100,23 @@ impl Qmp {
     }
 
     fn hear(&mut self, line: &[u8]) {
-        let Ok(message) = serde_json::from_slice::<serde_json::Value>(line) else { return };
+        let Ok(message) = serde_json::from_slice::<Value>(line) else { return };
         if message.get("QMP").is_some() {
-            // Without this no event is ever sent. A VMM that ended meanwhile is noticed elsewhere;
-            // one that does not read it only loses its own events.
-            if let Some(stream) = &mut self.stream {
-                let _ = stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
-            }
+            // Without this no event is ever sent.
+            self.execute("qmp_capabilities");
             return;
         }
-        let reason = message.pointer("/data/reason").and_then(serde_json::Value::as_str);
-        match (message.get("event").and_then(serde_json::Value::as_str), reason) {
+        let text = |pointer| message.pointer(pointer).and_then(Value::as_str);
+        let reason = text("/data/reason");
+        match (text("/event"), reason) {
+            (Some("BLOCK_IO_ERROR"), _) => {
+                let no_space = message.pointer("/data/nospace").and_then(Value::as_bool);
+                let action = text("/data/action").unwrap_or_default();
+                let reason = reason.unwrap_or_default();
+                self.held.write_failed(action, no_space == Some(true), reason);
+            }
+            (Some("STOP"), _) => self.held.stopped(Instant::now()),
+            (Some("RESUME"), _) => self.held.resumed(Instant::now()),
             // RESET is not among them: the guest goes on after it, so it says nothing of the end.
             (Some("SHUTDOWN"), Some("guest-shutdown")) => self.guest = Some(GuestEnd::Poweroff),
             // A panic with `panic=-1` ends in a reset too: what was heard first is what counts.
@@ -139,6 +171,32 @@ mod tests {
         assert_eq!(heard(&[GREETING, killed, goes_on, "garbage", "{", "[1]", "7"]).0, None);
         assert_eq!(heard(&[GREETING]).1, "{\"execute\":\"qmp_capabilities\"}\n");
         assert_eq!(heard(&[]).1, "");
+    }
+
+    #[test]
+    fn a_guest_held_for_a_full_disk_is_known_and_resumed() {
+        use banger_shim::DiskTrouble;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut qmp = Qmp::new(ours).unwrap();
+        let mut hear = |qmp: &mut Qmp, line: &str| {
+            theirs.write_all(format!("{line}\n").as_bytes()).unwrap();
+            qmp.read();
+        };
+        hear(&mut qmp, GREETING);
+        let error = r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "root", "operation": "write",
+            "action": "stop", "nospace": true, "reason": "No space left on device"}}"#;
+        hear(&mut qmp, &error.replace('\n', ""));
+        hear(&mut qmp, r#"{"event": "STOP"}"#);
+        assert_eq!(qmp.held.trouble(), Some(DiskTrouble::HeldNoSpace));
+        qmp.resume();
+        hear(&mut qmp, r#"{"event": "RESUME"}"#);
+        assert_eq!(qmp.held.trouble(), None);
+        hear(&mut qmp, r#"{"event": "STOP"}"#);
+        assert_eq!(qmp.held.trouble(), None, "a stop without an error is somebody's wish");
+        drop(qmp);
+        let mut said = String::new();
+        theirs.read_to_string(&mut said).unwrap();
+        assert_eq!(said.lines().last(), Some(r#"{"execute":"cont"}"#));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use banger_base::{ExitStory, ProcRef, RunFacts};
+use banger_base::{ExitStory, ProcRef, RunFacts, ShimStatus};
 use serde::de::DeserializeOwned;
 
 use crate::ShimState;
@@ -13,6 +13,11 @@ use crate::ShimState;
 pub const STATE_FILE: &str = "shim.json";
 /// An [`ExitStory`], written once all children have ended.
 pub const EXIT_FILE: &str = "exit.json";
+/// A [`ShimStatus`], padded with spaces to [`STATUS_BYTES`]: it is overwritten in place, which
+/// works on a full disk too.
+pub const STATUS_FILE: &str = "status.json";
+/// Length of [`STATUS_FILE`] in bytes.
+pub const STATUS_BYTES: usize = 512;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -33,6 +38,11 @@ pub fn story(folder: &Path) -> Option<ExitStory> {
     read(folder, EXIT_FILE)
 }
 
+/// What the shim tells of a run that has not ended.
+pub fn status(folder: &Path) -> ShimStatus {
+    read(folder, STATUS_FILE).unwrap_or_default()
+}
+
 /// The state of a run; `shim` is its shim, if it is known.
 pub fn facts(folder: &Path, shim: Option<ProcRef>) -> RunFacts {
     let shim_is_alive = shim.is_some_and(banger_sys::proc::is_alive);
@@ -51,7 +61,7 @@ pub fn facts(folder: &Path, shim: Option<ProcRef>) -> RunFacts {
 /// # Errors
 /// unlink(2), with the path.
 pub fn clear(folder: &Path) -> Result<(), (PathBuf, io::Error)> {
-    for name in [STATE_FILE, EXIT_FILE] {
+    for name in [STATE_FILE, STATUS_FILE, EXIT_FILE] {
         let path = folder.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((path, error)),

@@ -4,18 +4,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use banger_shim::{ExitCause, ExitStory, ShimConfig};
+use banger_shim::{Access, DiskTrouble, ExitCause, ExitStory, GuestEnd, ShimConfig, ShimStatus};
 use banger_sys::harden::become_subreaper;
 use banger_sys::signals::SignalFd;
 use rustix::process::Signal;
 
 use crate::adopted;
+use crate::disk_errors::DiskErrors;
 use crate::event_loop::Event;
 use crate::last_words::LastWords;
 use crate::life::Life;
 use crate::output::Output;
 use crate::qmp::Qmp;
 use crate::start::failed;
+use crate::state::StatusFile;
 
 /// How long the VMM may take to end by itself once the companion has: a companion that goes because
 /// its VMM is going is not the cause of the end.
@@ -39,6 +41,8 @@ pub struct Shim {
     pub metrics: Option<Output>,
     /// What QMP said.
     pub qmp: Option<Qmp>,
+    /// What a user should know while it runs, once both have started.
+    pub status: Option<StatusFile>,
     /// Set once the end is decided on.
     pub ending: bool,
 }
@@ -75,7 +79,8 @@ impl Shim {
                 metrics = Some(heard.map_err(|error| fifo(name, error))?);
             }
         }
-        console.last_words = config.jailed.as_ref().map(|_| LastWords::default());
+        console.last_words = Some(LastWords::default());
+        log.disk_errors = config.jailed.as_ref().map(|_| DiskErrors::default());
         let (companion, vmm) = (Life::NotStarted, Life::NotStarted);
         let shim = Self {
             config,
@@ -86,9 +91,48 @@ impl Shim {
             log,
             metrics,
             qmp: None,
+            status: None,
             ending: false,
         };
         Ok((shim, Ends { console: console_end, log: log_end }))
+    }
+
+    /// Resumes a guest that is held for a full disk when there is room again, and keeps the status
+    /// file up to date.
+    pub fn look_after_disks(&mut self) {
+        let now = Instant::now();
+        if let Some(qmp) = &mut self.qmp
+            && qmp.held.due().is_some_and(|due| due <= now)
+        {
+            let disks = self.config.vmm.files.iter();
+            let disks = disks.filter(|file| file.access == Access::ReadWrite);
+            let free = disks.filter_map(|disk| {
+                let stat = rustix::fs::statvfs(&disk.path).ok()?;
+                Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+            });
+            if qmp.held.try_again(now, free.min()) {
+                qmp.resume();
+            }
+        }
+        let held = self.qmp.as_ref().and_then(|qmp| qmp.held.trouble());
+        let errors = self.log.disk_errors.as_ref().is_some_and(|errors| errors.seen);
+        let disk = held.or(errors.then_some(DiskTrouble::GuestGotErrors));
+        if let Some(file) = &mut self.status
+            && let Err(error) = file.update(ShimStatus { disk })
+        {
+            eprintln!("banger-shim: status: {error}");
+        }
+    }
+
+    /// What the guest did last. A kernel that panics resets the machine, and QMP tells only that.
+    fn guest_last(&mut self) -> Option<GuestEnd> {
+        let console = self.console.last_words.as_ref().and_then(|last| last.guest);
+        let Some(qmp) = &mut self.qmp else { return console };
+        qmp.read();
+        match (qmp.guest, console) {
+            (Some(GuestEnd::Reboot), Some(GuestEnd::Panic)) => console,
+            (guest, _) => guest,
+        }
     }
 
     /// Waits for the end of either child or for a request to end both.
@@ -136,11 +180,7 @@ impl Shim {
         self.console.pass_on();
         self.log.pass_on();
         self.metrics.iter_mut().for_each(Output::pass_on);
-        let said = self.qmp.as_mut().and_then(|qmp| {
-            qmp.read();
-            qmp.guest
-        });
-        let guest = said.or_else(|| self.console.last_words.as_ref().and_then(|last| last.guest));
+        let guest = self.guest_last();
         ExitStory {
             vmm: self.vmm.outcome(),
             companion: self.companion.outcome(),

@@ -52,7 +52,8 @@ impl Shim {
         drop(ends);
         let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "it is gone")) };
         let running = ShimState { companion: self.companion.proc(), vmm };
-        state.write_state(&running).map_err(|error| failed("state", error))?;
+        let written = state.write_state(&running).and_then(|()| state.make_status());
+        self.status = Some(written.map_err(|error| failed("state", error))?);
         banger_shim::gate::answer(&ShimEvent::Started(running));
         // The kernel takes 15 ms to end a watch, which nobody need wait for.
         drop((companion, jailed));

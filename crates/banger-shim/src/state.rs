@@ -1,11 +1,16 @@
 //! The shim's own files, in a folder that its children cannot write to.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use banger_shim::{EXIT_FILE, ExitStory, STATE_FILE, ShimState};
+use banger_shim::{
+    EXIT_FILE, ExitStory, STATE_FILE, STATUS_BYTES, STATUS_FILE, ShimState, ShimStatus,
+};
 use banger_sys::fs::{Durability, open_folder, write_atomically};
+use rustix::fs::{Mode, OFlags, openat};
 
 /// The state folder.
 pub struct State(OwnedFd);
@@ -26,8 +31,41 @@ impl State {
         self.write(EXIT_FILE, &serde_json::to_vec(story)?)
     }
 
+    /// Makes the status file, at its full length.
+    pub fn make_status(&self) -> io::Result<StatusFile> {
+        let status = ShimStatus::default();
+        self.write(STATUS_FILE, &padded(&status)?)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.0, STATUS_FILE, flags, Mode::empty())?);
+        Ok(StatusFile { file, status })
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         // After a power cut there is another boot, for which neither file means anything.
         write_atomically(&self.0, name, bytes, Durability::Cached)
     }
+}
+
+/// The status file, open.
+pub struct StatusFile {
+    file: File,
+    status: ShimStatus,
+}
+
+impl StatusFile {
+    /// Overwrites it in place where the status has changed: that takes no new block of the disk on
+    /// file systems that do not copy on write.
+    pub fn update(&mut self, status: ShimStatus) -> io::Result<()> {
+        if status != self.status {
+            self.file.write_all_at(&padded(&status)?, 0)?;
+            self.status = status;
+        }
+        Ok(())
+    }
+}
+
+fn padded(status: &ShimStatus) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(status)?;
+    bytes.resize(STATUS_BYTES, b' ');
+    Ok(bytes)
 }

@@ -27,9 +27,12 @@ pub enum Failure {
     /// The socket cannot be reached, or ended.
     #[error("its vsock connection failed")]
     Io(#[source] io::Error),
-    /// The VMM or the guest closed the connection: nobody listens.
-    #[error("nobody listens in the guest")]
+    /// The VMM or the guest closed the connection: no agent listens.
+    #[error("no agent listens in the guest")]
     Refused,
+    /// The VMM, or its companion, accepts no connections.
+    #[error("its VMM accepts no connections: its queue is full")]
+    QueueFull,
     /// Not a valid answer.
     #[error("its answer was not understood")]
     Malformed,
@@ -54,8 +57,8 @@ impl Failure {
     pub fn about(&self, vm: &VmPlan) -> ApiError {
         let text = format!("the agent of `{}` could not be used", vm.name);
         ApiError::new(ErrorCode::GuestFailed, text).caused_by(self).with_hint(format!(
-            "`banger vm logs {0} --console` shows what the guest said; `banger vm restart {0}` \
-             brings it back",
+            "`banger vm logs {0} --console` shows what the guest printed, `--vmm` what its VMM \
+             and companion did; `banger vm restart {0}` brings it back",
             vm.name
         ))
     }

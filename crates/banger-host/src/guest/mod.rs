@@ -29,6 +29,7 @@ use crate::failure::blocking;
 use crate::layout::Layout;
 use boot::Booting;
 pub use boot::clean;
+pub use channel::Failure;
 
 /// How long an agent may take to answer a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

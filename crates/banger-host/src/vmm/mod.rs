@@ -2,6 +2,7 @@
 //! in its jail in a module of its own.
 
 pub mod firecracker;
+pub mod notices;
 pub mod qemu;
 mod shim;
 
@@ -15,7 +16,7 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
-use banger_shim::record;
+use banger_shim::{DiskTrouble, record};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::HostConfig;
@@ -24,6 +25,7 @@ use crate::gate::Gate;
 use crate::guest::{self, Listeners, VmmSockets};
 use crate::layout::{VSOCK, shown};
 use crate::probe;
+use notices::WhenFull;
 use qemu::Accelerator;
 
 /// Story of a run whose shim left none.
@@ -125,13 +127,30 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
         .with_hint("free some space: a VM needs at least 64 MiB to start"))
 }
 
+/// The error of a request to a guest that is held.
+fn held(vm: &VmPlan, config: &HostConfig, trouble: DiskTrouble) -> ApiError {
+    let why = notices::disk_trouble(&config.layout.vm(&vm.id), trouble);
+    ApiError::new(ErrorCode::GuestFailed, format!("`{}` does not answer: {why}", vm.name))
+        .with_hint("`df` shows which disk is full; `banger vm list` what each VM takes")
+}
+
 #[async_trait]
 impl VmmSockets for Qemu {
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
+        if let Some(trouble) = record::status(&self.config.layout.shim_state(&vm.id)).disk {
+            return Err(held(vm, &self.config, trouble));
+        }
         let socket = self.config.layout.run(&vm.id).join(VSOCK);
-        let stream = banger_sys::unix_path::connect(&socket);
-        let stream = stream.map_err(|error| on_path("connect to", &socket, &error))?;
-        guest::stream(stream.into(), vm)
+        // The run folder is the VM's own where its processes are.
+        let owner = rustix::process::geteuid().as_raw();
+        let owner = self.config.runs_as(vm).unwrap_or(owner);
+        match banger_sys::unix_path::connect_owned(&socket, owner) {
+            Ok(stream) => guest::stream(stream.into(), vm),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(guest::Failure::QueueFull.about(vm))
+            }
+            Err(error) => Err(on_path("connect to", &socket, &error)),
+        }
     }
 
     async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError> {
@@ -236,6 +255,11 @@ impl Vmm for Qemu {
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
         record::facts(&self.config.layout.shim_state(&vm.id), run.shim)
+    }
+
+    async fn notices(&self, vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
+        let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
+        notices::of(&self.config.layout.vm(&vm.id), trouble, WhenFull::HoldsGuest)
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {

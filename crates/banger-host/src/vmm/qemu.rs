@@ -53,13 +53,22 @@ pub enum Root {
 /// Sources: Documentation/admin-guide/kernel-parameters.rst. `tsc_early_khz` spares the calibration
 /// that hangs now and then under emulation; `cryptomgr.notests` and `random.trust_cpu` save half a
 /// second; `reboot=t` and `panic=-1` turn a reset and a panic into an exit of the VMM.
+///
+/// `tsc=reliable` keeps the guest from comparing the counter with its other clocks: on a busy host
+/// a vCPU is preempted between the two reads, the guest takes the difference for a fault, and goes
+/// over to jiffies, which lose time with every tick that comes late. Under emulation the counter is
+/// the host's, the same for all vCPUs. Under KVM the parameter is not needed: `kvm-clock` is there,
+/// which the host keeps right, and is what the guest falls back to.
 pub fn kernel_command_line(accelerator: Accelerator) -> String {
     let mut line = String::from(
         "console=ttyS0 quiet reboot=t panic=-1 rdinit=/init net.ifnames=0 cloud-init=disabled \
          cryptomgr.notests=1 random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd",
     );
-    if let Accelerator::Tcg { tsc_khz: Some(khz) } = accelerator {
-        line.push_str(&format!(" tsc_early_khz={khz}"));
+    if let Accelerator::Tcg { tsc_khz } = accelerator {
+        line.push_str(" tsc=reliable");
+        if let Some(khz) = tsc_khz {
+            line.push_str(&format!(" tsc_early_khz={khz}"));
+        }
     }
     line
 }
@@ -103,7 +112,8 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
                  discard=unmap,cache=writeback,aio=threads"
             ),
             "-device".to_owned(),
-            format!("virtio-blk-device,drive={serial},serial={serial}"),
+            // The shim hears of it by QMP and resumes the guest when there is room.
+            format!("virtio-blk-device,drive={serial},serial={serial},werror=stop,rerror=report"),
         ]);
     };
     disk("root", &[fd::ROOT, fd::ROOT + 1], false);
@@ -184,9 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn only_emulation_is_told_the_frequency() {
+    fn only_emulation_is_told_of_the_time_stamp_counter() {
         let told = kernel_command_line(Accelerator::Tcg { tsc_khz: Some(5) });
-        assert!(told.ends_with("tsc_early_khz=5"));
+        assert!(told.ends_with(" tsc=reliable tsc_early_khz=5"));
+        assert!(kernel_command_line(Accelerator::Tcg { tsc_khz: None }).ends_with(" tsc=reliable"));
         assert!(!kernel_command_line(Accelerator::Kvm).contains("tsc"));
+    }
+
+    #[test]
+    fn a_disk_write_that_fails_on_the_host_holds_the_guest() {
+        let text = joined(&plan("0123456789ab", "web"), Root::Layered);
+        for disk in ["root", "work", "image", "modules"] {
+            let device =
+                format!("virtio-blk-device,drive={disk},serial={disk},werror=stop,rerror=report ");
+            assert!(text.contains(&device), "{text}");
+        }
     }
 }

@@ -29,6 +29,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     for problem in &vm.problems {
         text.add("problem", problem);
     }
+    for notice in &vm.notices {
+        text.add("notice", notice);
+    }
     text.add("created", &format!("{} ({})", ago(&summary.created_at), summary.created_at));
     text.add("image", &format!("{} ({})", summary.image, vm.image_id));
     text.add("kernel", vm.kernel_id.as_str());

@@ -16,16 +16,18 @@ use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, VmId};
+use banger_base::ShimStatus;
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
 use banger_root::Places;
 use banger_root::words::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::notices::{self, WhenFull};
 use super::{FindBootFiles, NO_STORY, check_room, shim};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
-use crate::guest::{Listeners, VmmSockets};
+use crate::guest::{Failure, Listeners, VmmSockets};
 use crate::layout::{Layout, shown};
 use crate::root::{Root, Waiting};
 use api::Client;
@@ -145,16 +147,16 @@ impl Firecracker {
     /// How the VMM ended, if it has: its shim tells soon.
     async fn ended(&self, vm: &VmPlan, shim: ProcRef) -> Option<ExitStory> {
         tokio::time::timeout(STORY_TIMEOUT, shim::wait_gone(shim)).await.ok()?;
-        match self.root_facts(vm).await? {
+        match self.root_facts(vm).await?.0 {
             RunFacts::Ended(story) => Some(story),
             RunFacts::Alive { .. } | RunFacts::Nothing => None,
         }
     }
 
-    async fn root_facts(&self, vm: &VmPlan) -> Option<RunFacts> {
+    async fn root_facts(&self, vm: &VmPlan) -> Option<(RunFacts, ShimStatus)> {
         let request = Request::Facts { vm: vm.id.clone() };
         match self.root.ask(request, Vec::new()).await {
-            Ok((Answer::Facts(facts), _)) => Some(*facts),
+            Ok((Answer::Facts { run, status }, _)) => Some((*run, status)),
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(vm = %vm.id, error = %error, causes = ?error.causes, "root");
@@ -243,13 +245,13 @@ impl Vmm for Firecracker {
             shim::wait_gone(shim).await;
         }
         match self.root_facts(vm).await {
-            Some(RunFacts::Ended(story)) => story,
-            Some(RunFacts::Alive { .. } | RunFacts::Nothing) | None => ExitStory::unknown(NO_STORY),
+            Some((RunFacts::Ended(story), _)) => story,
+            _ => ExitStory::unknown(NO_STORY),
         }
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
-        let Some(facts) = self.root_facts(vm).await else {
+        let Some((facts, _)) = self.root_facts(vm).await else {
             // Not to be asked is not to be gone: as long as its shim lives, so does the VMM.
             let vmm_pid = run.vmm_pid.filter(|_| run.shim.is_some_and(shim::is_alive));
             return vmm_pid.map_or(RunFacts::Nothing, |vmm_pid| RunFacts::Alive { vmm_pid });
@@ -261,6 +263,11 @@ impl Vmm for Firecracker {
         }
     }
 
+    async fn notices(&self, vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
+        let trouble = self.root_facts(vm).await.and_then(|(_, status)| status.disk);
+        notices::of(&self.config.layout.vm(&vm.id), trouble, WhenFull::FailsWrites)
+    }
+
     fn paths(&self, vm: &VmPlan) -> VmPaths {
         let path = |of: fn(&Places, &VmId) -> PathBuf| shown(&of(&self.places, &vm.id));
         VmPaths { console_log: path(Places::console_log), vmm_log: path(Places::vmm_log) }
@@ -270,8 +277,11 @@ impl Vmm for Firecracker {
 #[async_trait]
 impl VmmSockets for Firecracker {
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
-        let socket = self.connect_to(vm, VmmSocket::Vsock).await?;
-        crate::guest::stream(socket, vm)
+        match self.connect_to(vm, VmmSocket::Vsock).await {
+            Ok(socket) => crate::guest::stream(socket, vm),
+            Err(error) if error.code == ErrorCode::Busy => Err(Failure::QueueFull.about(vm)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError> {

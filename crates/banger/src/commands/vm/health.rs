@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::batch;
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure};
+use crate::render::plain;
 use crate::render::time::span;
 
 /// Most VMs asked at once.
@@ -96,7 +97,11 @@ fn text(health: &VmHealth) -> String {
             let round_trip = health.round_trip_us.unwrap_or_default() as f64 / 1000.0;
             format!("{name}: ok, up {uptime}, answered in {round_trip:.1} ms\n")
         }
-        AgentHealth::Lost => format!("{name}: runs, but its agent does not answer\n"),
+        AgentHealth::Lost => {
+            let why = health.reason.as_deref().map(plain::line).unwrap_or_default();
+            let colon = if why.is_empty() { "" } else { ": " };
+            format!("{name}: runs, but its agent does not answer{colon}{why}\n")
+        }
         AgentHealth::NotRunning => format!("{name}: {}\n", health.state.as_str()),
     }
 }

@@ -1,0 +1,152 @@
+//! A guest that its VMM stopped because a disk write failed on the host: why, and when to resume it.
+//!
+//! QEMU is started with `werror=stop`: it keeps the failed request, emits `BLOCK_IO_ERROR`, stops
+//! the vCPUs (`STOP`), and repeats the request when it is told to continue (QEMU's
+//! docs/interop/qmp, events BLOCK_IO_ERROR, STOP, RESUME). Pure: time and free space are arguments.
+
+use std::time::{Duration, Instant};
+
+use banger_shim::DiskTrouble;
+
+/// Free bytes at which the guest is resumed.
+const ENOUGH: u64 = 16 << 20;
+/// Pause before the first look at the disk, doubled for each resume that failed soon.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Most doublings: 16 s.
+const MAX_DOUBLINGS: u32 = 4;
+/// A guest that ran as long as this after a resume begins with the first pause again.
+const LASTED: Duration = Duration::from_secs(60);
+
+/// Whether the VMM holds the guest, and since when.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The write error that the next `STOP` belongs to.
+    error: Option<DiskTrouble>,
+    held: Option<(DiskTrouble, Instant)>,
+    resumed: Option<Instant>,
+    /// Resumes that did not last.
+    failed: u32,
+}
+
+impl Held {
+    /// A disk request failed. `action` is what QEMU does about it.
+    pub fn write_failed(&mut self, action: &str, no_space: bool, reason: &str) {
+        if action == "stop" && self.held.is_none() {
+            // A quota and a limit of file sizes pass too, and QEMU counts neither as lack of space.
+            let room =
+                no_space || ["space", "quota", "too large"].iter().any(|w| reason.contains(w));
+            let kind = if room { DiskTrouble::HeldNoSpace } else { DiskTrouble::HeldWriteError };
+            self.error = Some(kind);
+        }
+    }
+
+    /// The vCPUs were stopped.
+    pub fn stopped(&mut self, now: Instant) {
+        let Some(kind) = self.error.take() else { return };
+        let soon = self.resumed.take().is_some_and(|at| now.duration_since(at) < LASTED);
+        self.failed = if soon { self.failed.saturating_add(1) } else { 0 };
+        self.held = Some((kind, now + self.pause()));
+    }
+
+    /// The vCPUs run again.
+    pub fn resumed(&mut self, now: Instant) {
+        if self.held.take().is_some() {
+            self.resumed = Some(now);
+        }
+        self.error = None;
+    }
+
+    fn pause(&self) -> Duration {
+        FIRST_PAUSE * 2u32.pow(self.failed.min(MAX_DOUBLINGS))
+    }
+
+    /// Why the guest is held.
+    pub fn trouble(&self) -> Option<DiskTrouble> {
+        self.held.map(|(kind, _)| kind)
+    }
+
+    /// When to look at the disk again.
+    pub fn due(&self) -> Option<Instant> {
+        self.held.map(|(_, due)| due)
+    }
+
+    /// Whether to resume the guest now, with this many free bytes where its disks are.
+    pub fn try_again(&mut self, now: Instant, free: Option<u64>) -> bool {
+        let pause = self.pause();
+        let Some((kind, due)) = &mut self.held else { return false };
+        if now < *due {
+            return false;
+        }
+        *due = now + pause;
+        // Where the free space is unknown or not what was lacking, only the attempt tells.
+        *kind == DiskTrouble::HeldWriteError || free.is_none_or(|free| free >= ENOUGH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn held(no_space: bool, reason: &str) -> (Held, Instant) {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.write_failed("stop", no_space, reason);
+        assert_eq!((held.trouble(), held.due()), (None, None), "it runs until STOP");
+        held.stopped(now);
+        (held, now)
+    }
+
+    #[test]
+    fn a_guest_held_for_space_goes_on_when_there_is_room() {
+        let (mut held, now) = held(true, "No space left on device");
+        assert_eq!(held.trouble(), Some(DiskTrouble::HeldNoSpace));
+        assert_eq!(held.due(), Some(now + SECOND));
+        assert!(!held.try_again(now, Some(1 << 30)), "before its time");
+        assert!(!held.try_again(now + SECOND, Some(0)));
+        assert_eq!(held.due(), Some(now + 2 * SECOND), "looked at again, not more seldom");
+        assert!(held.try_again(now + 2 * SECOND, Some(ENOUGH)));
+        held.resumed(now + 2 * SECOND);
+        assert_eq!((held.trouble(), held.due()), (None, None));
+    }
+
+    #[test]
+    fn other_errors_are_tried_again_more_and_more_seldom() {
+        let (mut held, mut now) = held(false, "Input/output error");
+        assert_eq!(held.trouble(), Some(DiskTrouble::HeldWriteError));
+        for pause in [1, 2, 4, 8, 16, 16] {
+            assert_eq!(held.due(), Some(now + pause * SECOND));
+            now += pause * SECOND;
+            assert!(held.try_again(now, Some(1 << 40)));
+            held.resumed(now);
+            held.write_failed("stop", false, "Input/output error");
+            held.stopped(now);
+        }
+        assert!(held.try_again(now + 16 * SECOND, None));
+        held.resumed(now);
+        held.write_failed("stop", false, "Input/output error");
+        held.stopped(now + LASTED);
+        assert_eq!(held.due(), Some(now + LASTED + SECOND), "it had run for long");
+    }
+
+    #[test]
+    fn quotas_and_file_limits_are_a_lack_of_space() {
+        for reason in ["Disk quota exceeded", "File too large", "No space left on device"] {
+            assert_eq!(held(false, reason).0.trouble(), Some(DiskTrouble::HeldNoSpace), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_stop_for_another_reason_is_not_undone() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.write_failed("report", true, "No space left on device");
+        held.stopped(now);
+        assert_eq!(held.trouble(), None);
+        // An error of before a resume does not belong to a later stop.
+        held.write_failed("stop", true, "No space left on device");
+        held.resumed(now);
+        held.stopped(now);
+        assert_eq!(held.trouble(), None);
+        assert!(!held.try_again(now + 60 * SECOND, None));
+    }
+}
