@@ -20,7 +20,7 @@ as_root() {
 wanted=(cc:gcc make:make)
 if [ "$need" != build ]; then
   wanted+=(qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs mmdebstrap:mmdebstrap
-    dpkg-deb:dpkg xz:xz-utils depmod:kmod)
+    dpkg-deb:dpkg xz:xz-utils depmod:kmod patch:patch)
 fi
 if [ "$need" = test ]; then
   wanted+=(debugfs:e2fsprogs dig:bind9-dnsutils jq:jq socat:socat python3:python3 pip:python3-pip
@@ -63,13 +63,30 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 cargo_is_new || { say "cargo 1.95 or newer is needed and was not found"; exit 1; }
 
-# QEMU's companion for vsock, from the Rust registry, kept by version.
+# QEMU's companion for vsock: its source from the Rust registry with a patch of ours, kept by
+# version. Cargo downloads and checks it as a dependency of an empty package.
+build_companion() {
+  local work
+  work=$(mktemp -d)
+  mkdir "$work/fetch"
+  printf '%s\n' '[package]' 'name = "fetch"' 'version = "0.0.0"' 'edition = "2021"' '[lib]' \
+    'path = "lib.rs"' '[dependencies]' "vhost-device-vsock = \"=$1\"" >"$work/fetch/Cargo.toml"
+  : >"$work/fetch/lib.rs"
+  cargo vendor --quiet --versioned-dirs --manifest-path "$work/fetch/Cargo.toml" "$work/vendor" \
+    >/dev/null
+  patch --quiet --strip 1 --directory "$work/vendor/vhost-device-vsock-$1" \
+    <scripts/vhost-device-vsock.patch
+  CARGO_TARGET_DIR=$work/target cargo install --quiet --locked --root "$2" \
+    --path "$work/vendor/vhost-device-vsock-$1"
+  rm -rf "$work"
+}
+
 if [ "$need" != build ]; then
   version=0.3.0
-  kept=$tools/vhost-device-vsock-$version
+  kept=$tools/vhost-device-vsock-$version+banger.1
   if [ ! -x "$kept/bin/vhost-device-vsock" ]; then
     say "building vhost-device-vsock $version"
-    cargo install --quiet --locked --root "$kept" --version "$version" vhost-device-vsock
+    build_companion "$version" "$kept"
   fi
   for profile in debug release; do
     mkdir -p "target/$profile"

@@ -1,6 +1,9 @@
 //! Questions to a guest's agent, over a connection that the daemon handed out.
 //!
-//! The guest is not trusted: heads, bodies and messages are read within limits.
+//! The guest is not trusted: heads, bodies and messages are read within limits of size, and each
+//! question is answered within [`ANSWER_TIMEOUT`] or not at all, however the guest spends it.
+
+use std::time::Duration;
 
 use banger_agent_proto::exec::{Detached, ExecRequest};
 use banger_agent_proto::http::{ErrorBody, Health, Ports};
@@ -13,6 +16,8 @@ use tokio::net::UnixStream;
 
 use crate::http::{self, Call, Connection, Lost};
 
+/// Longest time for a question and its whole answer, or for a command to start.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most characters of a guest's message that are passed on.
 const MAX_MESSAGE: usize = 1024;
 
@@ -62,15 +67,33 @@ async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<T, A
 
 async fn answered<T: DeserializeOwned>(stream: UnixStream, call: Call) -> Result<T, ApiError> {
     let path = call.path.clone();
-    let answer = ask(stream, call).await?;
-    let bytes = http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await?;
+    let answer = within(ANSWER_TIMEOUT, async {
+        let answer = ask(stream, call).await?;
+        http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await
+    });
+    let bytes = answer.await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let text = format!("the agent's answer to `{path}` cannot be understood");
         ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
     })
 }
 
-/// Sends a request; an answer of 400 and above is an error.
+/// Bounds a conversation with an agent.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    talk: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {
+        let seconds = limit.as_secs_f32();
+        let text = format!("the agent in the guest does not answer within {seconds} s");
+        Err(ApiError::new(ErrorCode::GuestFailed, text).with_hint(
+            "`banger vm health VM` asks it again; `banger vm logs VM --console` shows what the \
+             guest printed",
+        ))
+    })
+}
+
+/// Sends a request; an answer of 400 and above is an error. Not bounded in time.
 pub(crate) async fn ask(stream: UnixStream, call: Call) -> Result<Response<Incoming>, ApiError> {
     let mut connection =
         Connection::open(stream, MAX_HTTP_HEAD).await.map_err(|e| no_answer(&e))?;

@@ -91,8 +91,13 @@ impl Exec {
     /// Starts a command over a connection to the agent.
     ///
     /// # Errors
-    /// The agent refuses the request (unknown user, missing folder) or does not answer.
+    /// The agent refuses the request (unknown user, missing folder), or does not answer within
+    /// [`agent::ANSWER_TIMEOUT`].
     pub async fn start(stream: UnixStream, request: &ExecRequest) -> Result<Self, ApiError> {
+        agent::within(agent::ANSWER_TIMEOUT, Self::start_unbounded(stream, request)).await
+    }
+
+    async fn start_unbounded(stream: UnixStream, request: &ExecRequest) -> Result<Self, ApiError> {
         let call = agent::command_call("/exec", request)?
             .with_header("connection", "upgrade")
             .with_header("upgrade", UPGRADE);
@@ -225,6 +230,8 @@ async fn next_input(inputs: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes>
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// An agent that answers the request's head with `101` and then does as told.
@@ -337,6 +344,86 @@ mod tests {
         assert!(input.send(large).await);
         control.signal(15);
         assert!(guest.await.unwrap() <= STDIN_WINDOW as usize);
+    }
+
+    /// What a hostile agent does with a connection before a command has started.
+    async fn rude(mut stream: UnixStream, manner: &str) {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                    upgrade: banger-exec/1\r\n\r\n";
+        match manner {
+            "silent" => std::future::pending().await,
+            "drips" => {
+                for byte in head.bytes().cycle() {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(40)).await;
+                }
+            }
+            "continues" => {
+                while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_ok() {}
+            }
+            "stops in its head" => {
+                stream.write_all(&head.as_bytes()[..40]).await.unwrap();
+                std::future::pending().await
+            }
+            "refuses without end" => {
+                let refusal = "HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(refusal.as_bytes()).await.unwrap();
+                while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            other => panic!("no such manner: {other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_starts_within_its_bound_or_not_at_all() {
+        for manner in ["silent", "drips", "continues", "stops in its head", "refuses without end"] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let guest = tokio::spawn(rude(theirs, manner));
+            let request = request(true);
+            let start = Exec::start_unbounded(ours, &request);
+            let Err(error) = agent::within(Duration::from_millis(300), start).await else {
+                panic!("{manner}: started");
+            };
+            assert_eq!(error.code, ErrorCode::GuestFailed, "{manner}");
+            assert!(error.message.contains("does not answer within 0.3 s"), "{manner}: {error}");
+            guest.abort();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_agent_is_given_up() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let error = Exec::start(ours, &request(false)).await.map(|_| ()).unwrap_err();
+        assert!(error.message.ends_with("does not answer within 30 s"), "{error}");
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let error = agent::health(ours).await.unwrap_err();
+        assert!(error.message.ends_with("does not answer within 30 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_a_frame_may_be_dropped_and_begun_again() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let frame = Frame::Stdout(b"whole".to_vec()).to_bytes();
+        let (half, rest) = frame.split_at(7);
+        let (half, rest) = (half.to_vec(), rest.to_vec());
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let guest = tokio::spawn(async move {
+            let mut stream = agent(theirs).await;
+            stream.write_all(&half).await.unwrap();
+            gone.await.unwrap();
+            stream.write_all(&rest).await.unwrap();
+        });
+        let mut exec = Exec::start(ours, &request(false)).await.unwrap();
+        // Half a frame: whoever waits for the rest hears other things meanwhile.
+        let waited = tokio::time::timeout(Duration::from_millis(100), exec.output.next()).await;
+        assert!(waited.is_err());
+        go.send(()).unwrap();
+        assert_eq!(exec.output.next().await.unwrap(), Output::Stdout(b"whole".to_vec()));
+        guest.await.unwrap();
     }
 
     #[tokio::test]

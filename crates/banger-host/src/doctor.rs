@@ -15,6 +15,10 @@ use crate::{HostConfig, Privilege};
 /// Free space below which it is worth a word.
 const ENOUGH: u64 = 1 << 30;
 
+/// How to get the companion.
+pub const COMPANION: &str =
+    "`scripts/setup.sh run` in banger's source folder builds it; or put the program beside bangerd";
+
 /// All checks of the host.
 pub async fn checks(config: &HostConfig) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -25,7 +29,7 @@ pub async fn checks(config: &HostConfig) -> Vec<Check> {
             checks.extend(root_checks(config).await);
             checks.push(mapper_check());
         }
-        Kvm::Unusable(_) => checks.extend(qemu_checks(config)),
+        Kvm::Unusable(_) => checks.extend(qemu_checks(config).await),
     }
     checks.push(tool(config, "mke2fs", "e2fsprogs", &["create"]));
     checks.push(tool(config, "mmdebstrap", "mmdebstrap", &["image pull"]));
@@ -102,10 +106,8 @@ fn mapper_check() -> Check {
     )
 }
 
-fn qemu_checks(config: &HostConfig) -> Vec<Check> {
+async fn qemu_checks(config: &HostConfig) -> Vec<Check> {
     let programs = config.programs();
-    let companion = "`cargo install vhost-device-vsock --version 0.3.0`, or put the program \
-                     beside bangerd";
     let user = check(
         "network.user",
         Verdict::Warning,
@@ -115,14 +117,35 @@ fn qemu_checks(config: &HostConfig) -> Vec<Check> {
     );
     vec![
         program("qemu-system-x86_64", "program.qemu", programs.qemu, "apt install qemu-system-x86"),
-        program(
-            "vhost-device-vsock",
-            "program.vhost-device-vsock",
-            programs.vhost_device_vsock,
-            companion,
-        ),
+        companion_check(programs.vhost_device_vsock).await,
         with_hint(user, "use `--nat off` for guests you do not trust"),
     ]
+}
+
+/// The companion, which is ours with a patch: the original stops serving its guest when a client
+/// goes away at the wrong moment.
+async fn companion_check(found: Option<PathBuf>) -> Check {
+    let version = match &found {
+        Some(path) => probe::version(path).await,
+        None => None,
+    };
+    let check = program("vhost-device-vsock", "program.vhost-device-vsock", found, COMPANION);
+    judge_companion(check, version.as_deref())
+}
+
+fn judge_companion(mut found: Check, version: Option<&str>) -> Check {
+    let patched = version.is_some_and(|version| version.contains("+banger."));
+    if found.verdict != Verdict::Ok || patched {
+        return found;
+    }
+    found.verdict = Verdict::Warning;
+    let seen = format!(
+        "{}: not built with banger's patch: a guest may become unreachable after a \
+                        time-out",
+        found.seen
+    );
+    found.seen = seen;
+    with_hint(found, COMPANION)
 }
 
 fn program(name: &str, code: &str, found: Option<PathBuf>, hint: &str) -> Check {
@@ -208,5 +231,21 @@ mod tests {
         ] {
             assert_eq!(has_ids(file, passwd, 1000), has, "{file:?}");
         }
+    }
+
+    #[test]
+    fn a_companion_without_the_patch_is_warned_of() {
+        let found = |path: Option<&str>| {
+            program("vhost-device-vsock", "program.vhost-device-vsock", path.map(Into::into), "h")
+        };
+        let judge = |version| judge_companion(found(Some("/usr/bin/v")), version);
+        let patched = judge(Some("vhost-device-vsock 0.3.0+banger.1"));
+        assert_eq!((patched.verdict, patched.hint), (Verdict::Ok, None));
+        for version in [Some("vhost-device-vsock 0.3.0"), None] {
+            let check = judge(version);
+            assert_eq!(check.verdict, Verdict::Warning, "{version:?}");
+            assert_eq!(check.hint.as_deref(), Some(COMPANION));
+        }
+        assert_eq!(judge_companion(found(None), None).verdict, Verdict::Missing);
     }
 }

@@ -5,6 +5,9 @@ use std::path::Path;
 
 pub use banger_sys::programs::find_program;
 
+/// How long a program may take to tell its version.
+const VERSION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Whether KVM can run guests here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kvm {
@@ -61,6 +64,15 @@ pub fn cpus() -> u32 {
 /// Boot id of this host: `/proc/sys/kernel/random/boot_id`.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// What a program says to `--version`, its first line; `None` where it says nothing in time.
+pub async fn version(program: &Path) -> Option<String> {
+    let mut command = tokio::process::Command::new(program);
+    command.arg("--version").stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(VERSION_TIMEOUT, command.output()).await.ok()?.ok()?;
+    let line = output.stdout.split(|byte| *byte == b'\n').next()?;
+    Some(String::from_utf8_lossy(line).trim().to_owned())
 }
 
 /// Free bytes for this user where `folder` is; statvfs(3).

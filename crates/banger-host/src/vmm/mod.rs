@@ -174,11 +174,7 @@ impl Vmm for Qemu {
         let programs = self.config.programs();
         for (name, found, hint) in [
             ("qemu-system-x86_64", programs.qemu, "apt install qemu-system-x86"),
-            (
-                "vhost-device-vsock",
-                programs.vhost_device_vsock,
-                "cargo install vhost-device-vsock --version 0.3.0",
-            ),
+            ("vhost-device-vsock", programs.vhost_device_vsock, crate::doctor::COMPANION),
         ] {
             if found.is_none() {
                 let text = format!("`{}` needs the program {name}, which was not found", vm.name);

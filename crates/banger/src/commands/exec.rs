@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 
+use banger_api::{ApiError, ErrorCode};
 use banger_client::ExecRequest;
 
-use crate::attach::{self, Captured, Ended, Sink};
+use crate::attach::{self, Captured, Ended, Guest, Sink};
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
 use crate::terminal;
@@ -56,7 +57,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let request = with_terminal(context, request, args.tty)?;
     let client = context.client().await?;
     let stream = context.interrupts.or_leave(client.agent_connection(&args.vm)).await??;
-    attached(context, stream, &request).await
+    attached(context, stream, &request, &Guest { client: &client, vm: &args.vm }).await
 }
 
 /// The same request on a terminal, where one was asked for and there is one.
@@ -84,21 +85,28 @@ pub async fn attached(
     context: &Context,
     stream: tokio::net::UnixStream,
     request: &ExecRequest,
+    guest: &Guest<'_>,
 ) -> Result<u8, Failure> {
     let mut sink = match context.format {
         Format::Text => Sink::Streams,
         Format::Json => Sink::Memory(Captured::default()),
     };
-    let ended = attach::run(stream, request, &mut sink).await?;
+    let ended = attach::run(stream, request, &mut sink, guest).await?;
     let code = match &ended {
         Ended::Exited(status) => {
             if let banger_client::ExitStatus::NotStarted { message, .. } = status {
-                let error = banger_api::ApiError::new(banger_api::ErrorCode::NotFound, message);
+                let error = ApiError::new(ErrorCode::NotFound, message);
                 crate::errors::show(context, &error);
             }
             status.shell_code()
         }
         Ended::Left(code) => *code,
+        Ended::GaveUp(code, reason) => {
+            let error = ApiError::new(ErrorCode::GuestFailed, format!("{reason}; it was left"))
+                .with_hint(format!("`banger vm health {}` asks the guest again", guest.vm));
+            crate::errors::show(context, &error);
+            *code
+        }
     };
     if let Sink::Memory(kept) = sink {
         context.json(&serde_json::json!({

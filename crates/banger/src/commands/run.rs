@@ -7,6 +7,7 @@ use banger_api::vm::{ActionOptions, Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode};
 use banger_client::{Client, ExecRequest, Hold};
 
+use crate::attach::Guest;
 use crate::commands::{exec, vm};
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure, usage};
@@ -140,7 +141,8 @@ async fn session(
 ) -> Result<u8, Failure> {
     let connection = client.agent_connection(vm.id.as_str());
     let stream = context.interrupts.or_leave(connection).await??;
-    exec::attached(context, stream, inside).await
+    let guest = Guest { client, vm: vm.name.as_str() };
+    exec::attached(context, stream, inside, &guest).await
 }
 
 async fn detached(context: &Context, client: &Client, vm: &VmTag) -> Result<u8, Failure> {

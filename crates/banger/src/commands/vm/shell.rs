@@ -6,6 +6,7 @@ use banger_api::operation::VmTag;
 use banger_api::vm::{AgentHealth, VmState};
 use banger_client::{Client, ExecRequest};
 
+use crate::attach::Guest;
 use crate::commands::exec;
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
@@ -49,7 +50,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let vm = VmTag { id: details.summary.id, name: details.summary.name };
     let connection = client.agent_connection(vm.id.as_str());
     let stream = context.interrupts.or_leave(connection).await??;
-    let ended = exec::attached(context, stream, &request).await;
+    let guest = Guest { client: &client, vm: vm.name.as_str() };
+    let ended = exec::attached(context, stream, &request, &guest).await;
     say_still_running(context, &client, &vm).await;
     ended
 }
