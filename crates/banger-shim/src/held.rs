@@ -1,4 +1,4 @@
-//! A guest that its VMM stopped because a disk write failed on the host: why, and when to resume it.
+//! A guest that QEMU stopped because a disk write failed on the host, and when to resume it.
 //!
 //! QEMU is started with `werror=stop`: it keeps the failed request, emits `BLOCK_IO_ERROR`, stops
 //! the vCPUs (`STOP`), and repeats the request when it is told to continue (QEMU's

@@ -3,8 +3,8 @@
 //!
 //! The daemon starts `banger-shim` in a VM's run folder, behind a [`gate`], and sends it a
 //! [`ShimConfig`]. When all children run the shim writes [`STATE_FILE`] and [`STATUS_FILE`], and
-//! answers a [`ShimEvent`]. When they have ended it writes [`EXIT_FILE`]. SIGTERM ends the children;
-//! SIGKILL too, but then nothing is recorded.
+//! answers a [`ShimEvent`]. When they have ended it writes [`EXIT_FILE`]. SIGTERM ends the
+//! children; SIGKILL too, but then nothing is recorded.
 //!
 //! The run folder may belong to the uid of the children, so the shim keeps no file of its own
 //! there: its files are in a folder that the children cannot write to, as the logs should be.
