@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod host_cost;
 mod lab;
+mod threat_model;
 mod tidy;
 
 use std::path::{Path, PathBuf};

@@ -3,11 +3,13 @@
 //! `xtask/exceptions.toml` lists the exceptions, each with its reason. The list may only shrink: an
 //! exception that is larger than needed, or unused, is an error too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+
+use crate::threat_model;
 
 /// Lines of a file without its tests.
 const MAX_FILE_LINES: usize = 400;
@@ -84,18 +86,21 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     let exceptions = exceptions(root)?;
     let mut findings = Vec::new();
     let mut long_files: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tests = BTreeSet::new();
     for package in packages(root)? {
         check_borders(&package, &mut findings)?;
         for file in rust_files(&package) {
             let text = fs::read_to_string(&file)?;
             let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
             check_file(&name, &text, &mut findings);
+            tests.extend(threat_model::tests(&text).map(str::to_owned));
             let lines = lines_without_tests(&name, &text);
             if lines > MAX_FILE_LINES {
                 long_files.insert(name, lines);
             }
         }
     }
+    threat_model::check(root, &tests, &mut findings)?;
     for (name, lines) in &long_files {
         match exceptions.get(name) {
             Some(allowed) if lines <= allowed => {}

@@ -2,6 +2,17 @@
 //!
 //! `{vm}` is a name, an id or a unique prefix of an id.
 
+/// Declares the routes, and the list of all of them.
+macro_rules! routes {
+    ($($(#[$doc:meta])* pub const $name:ident: &str = $path:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $path;)*
+
+        /// All routes.
+        pub const ALL: &[&str] = &[$($name),*];
+    };
+}
+
+routes! {
 /// `GET`: [`crate::daemon::DaemonStatus`].
 pub const DAEMON: &str = "/v1/daemon";
 /// `POST`: end the daemon; VMs keep running.
@@ -40,6 +51,7 @@ pub const KERNEL: &str = "/v1/kernels/{kernel}";
 pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
 /// `GET`: the OpenAPI document.
 pub const OPENAPI: &str = "/v1/openapi.json";
+}
 
 /// Fills one `{placeholder}` of a route, percent-encoding what a path segment may not hold.
 pub fn fill(route: &str, placeholder: &str, value: &str) -> String {

@@ -252,9 +252,9 @@ impl Server {
             Request::Spawn { vm } => Some(vm.clone()),
             _ => None,
         };
-        self.reach(&name, "before");
+        self.reach(name, "before");
         let done = self.carry_out(uid, request, fds);
-        self.reach(&name, "after");
+        self.reach(name, "after");
         // Not held at a gate: `end` must not wait for the shim that it ends.
         drop(guard);
         match (done, spawned) {

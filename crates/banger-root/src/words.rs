@@ -129,13 +129,46 @@ pub enum Request {
     Findings,
 }
 
-impl Request {
-    /// Its word on the wire.
-    pub fn name(&self) -> String {
-        let tagged = serde_json::to_value(self).unwrap_or_default();
-        tagged["request"].as_str().unwrap_or_default().to_owned()
-    }
+/// Declares the name of each request once, for [`Request::name`] and [`Request::NAMES`].
+macro_rules! names {
+    ($($request:ident => $name:literal,)*) => {
+        impl Request {
+            /// The names of all requests on the wire.
+            pub const NAMES: &[&str] = &[$($name),*];
 
+            /// The name on the wire.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$request { .. } => $name,)*
+                }
+            }
+        }
+    };
+}
+
+names! {
+    Hello => "hello",
+    Make => "make",
+    Remove => "remove",
+    NetAttach => "net_attach",
+    NetDetach => "net_detach",
+    NetEnsure => "net_ensure",
+    RouteDns => "route_dns",
+    UnrouteDns => "unroute_dns",
+    SnapshotAttach => "snapshot_attach",
+    SnapshotDetach => "snapshot_detach",
+    JailMake => "jail_make",
+    JailClear => "jail_clear",
+    Spawn => "spawn",
+    End => "end",
+    Facts => "facts",
+    Connect => "connect",
+    CloseHello => "close_hello",
+    Ready => "ready",
+    Findings => "findings",
+}
+
+impl Request {
     /// The VM that it changes something of.
     pub fn changes(&self) -> Option<&VmId> {
         match self {

@@ -3,7 +3,11 @@
 //! `BANGER_ABORT_AT=start.shim.before` aborts when that point is first reached,
 //! `BANGER_ABORT_AT=start.shim.before@3` when it is reached for the third time. Without it the
 //! points do nothing.
+//!
+//! `BANGER_POINTS_LOG=FILE` appends the name of each point that is reached to a file, one a line.
 
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,12 +18,27 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 /// Name of the variable.
 pub const VARIABLE: &str = "BANGER_ABORT_AT";
 
+/// Name of the variable with the log of reached points.
+pub const LOG_VARIABLE: &str = "BANGER_POINTS_LOG";
+
 /// The crash points that the environment asks for.
 ///
 /// # Errors
-/// Those of [`points`].
+/// Those of [`points`]; the log cannot be opened.
 pub fn from_environment() -> Result<CrashPoints, ApiError> {
-    points(std::env::var(VARIABLE).ok().as_deref())
+    let abort = points(std::env::var(VARIABLE).ok().as_deref())?;
+    let Some(path) = std::env::var_os(LOG_VARIABLE) else { return Ok(abort) };
+    let log = File::options().append(true).create(true).open(&path).map_err(|error| {
+        let text = format!("cannot open `{}` of `{LOG_VARIABLE}`", path.display());
+        ApiError::new(ErrorCode::BadRequest, text).caused_by(&error)
+    })?;
+    Ok(Arc::new(move |point| {
+        // One write(2) for each line, so that lines of several threads do not mix.
+        if let Err(error) = (&log).write_all(format!("{point}\n").as_bytes()) {
+            tracing::error!(%error, "cannot log a crash point");
+        }
+        abort(point);
+    }))
 }
 
 /// The crash points for a value of [`VARIABLE`].

@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::{ApiError, VmId};
@@ -157,13 +158,15 @@ fn disks_that_are_held_are_waited_for() {
     let disk = Disk::new("00000000a002");
     let (_, path) = disk.attach();
     let held = File::open(&path).unwrap();
+    let released = Arc::new(AtomicBool::new(false));
+    let release = released.clone();
     let holder = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_millis(500));
+        release.store(true, Ordering::SeqCst);
         drop(held);
     });
-    let begin = Instant::now();
     assert_eq!(disk.detach(), Did::Removed);
-    assert!(begin.elapsed() >= Duration::from_millis(2900));
+    assert!(released.load(Ordering::SeqCst), "the device was detached while it was open");
     holder.join().unwrap();
     disk.nothing_is_left();
 

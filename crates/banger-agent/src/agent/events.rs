@@ -148,8 +148,8 @@ mod tests {
     fn a_stream_that_hangs_does_not_hold_up_the_end() {
         let events = Events::default();
         let _stuck = Open::new(&events);
-        let before = Instant::now();
+        // It returns while the stream is still open.
         events.end(PowerMode::Unknown, Duration::from_millis(20));
-        assert!(before.elapsed() < Duration::from_secs(5));
+        assert_eq!(events.lock().streams, 1);
     }
 }

@@ -343,7 +343,6 @@ mod tests {
     use super::*;
     use crate::fetch::Silent;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant;
 
     fn shell(script: &str) -> Tool {
         Tools::new("").command("sh", "dash").unwrap().args(["-c", script])
@@ -397,10 +396,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; echo ready >&2; wait", path.display());
-        let (flag, begun) = (Flag(AtomicBool::new(false)), Instant::now());
+        let flag = Flag(AtomicBool::new(false));
         let error = shell(&script).run(&flag).unwrap_err();
         assert!(matches!(error, FetchError::Cancelled), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(5));
         let pid = std::fs::read_to_string(&path).unwrap().trim().parse().ok();
         // Gone already, or its death is an event on the descriptor.
         if let Ok(pidfd) = pidfd_open(pid.and_then(Pid::from_raw).unwrap(), PidfdFlags::empty()) {

@@ -258,9 +258,9 @@ async fn answers_that_are_none_are_failures_of_their_request() {
     }
 }
 
-/// The clock is paused: it goes on to the end of the client's patience when nothing else happens.
+/// The clock is paused: tokio advances it to the client's timeout when no task can run.
 #[tokio::test(start_paused = true)]
-async fn who_does_not_answer_is_not_waited_for() {
+async fn a_firecracker_that_does_not_answer_times_out() {
     let (socket, heard) = firecracker(Mood::Silent);
     let mut api = Client::on(socket).await.unwrap();
     let begin = tokio::time::Instant::now();

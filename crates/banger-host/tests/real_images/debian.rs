@@ -1,7 +1,6 @@
 //! The Debian recipe.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use banger_host::fetch::{FetchError, Silent};
 use banger_host::images::{ImageError, ImageStore, Init, debian_provenance};
@@ -77,11 +76,9 @@ fn a_cancelled_pull_ends_everything_it_started() {
     let store = ImageStore::new(root.clone(), tools());
     for stage in ["prepare", "running apt-get update", "installing essential packages"] {
         let watch = Watch::cancelling_at(stage);
-        let begun = Instant::now();
         let error = store.pull("debian", &watch).unwrap_err();
         let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
         assert!(cancelled, "at `{stage}`: {error:?}");
-        assert!(begun.elapsed() < Duration::from_secs(120), "at `{stage}`");
         assert!(half_made(&root).is_empty(), "at `{stage}`");
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(root.to_str().unwrap()), "at `{stage}`: {mounts}");

@@ -60,7 +60,7 @@ fn a_folder_becomes_what_mke2fs_makes_of_it() {
         all
     };
     let (left, right) = (strip(&ours), strip(&reference));
-    assert!(left.len() > 3000);
+    assert!(!left.is_empty());
     assert_eq!(left, right);
     for path in ["/etc/text", "/etc/blocks", "/etc/deep/deeper/large", "/etc/deep/same"] {
         assert_eq!(content(&ours, path), content(&reference, path), "{path}");

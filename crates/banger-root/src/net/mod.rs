@@ -286,7 +286,7 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
     Ok(did)
 }
 
-/// Fills the stock of idle TAPs again. For when nobody waits.
+/// Refills the pool of idle TAPs. Called outside of starts.
 ///
 /// # Errors
 /// The kernel's.

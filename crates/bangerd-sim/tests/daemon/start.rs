@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode};
 use rustix::process::Signal;
@@ -120,12 +120,11 @@ fn operations_are_finished_before_the_end_and_a_successor_waits() {
 fn a_second_signal_is_not_kept_waiting() {
     let home = Home::new();
     let (mut daemon, _) = with_slow_stop(&home, 60_000);
-    let begun = Instant::now();
     daemon.signal(Signal::TERM);
     assert!(daemon.ended_within(Duration::from_millis(300)).is_none(), "it waits");
     daemon.signal(Signal::TERM);
+    // The stop itself would take a minute, longer than this waits.
     assert_eq!(daemon.ended().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     // What it did not get to, the next one does.
     let daemon = home.start();
     daemon.wait_for("web", "stopped");
@@ -231,9 +230,8 @@ fn nobody_waits_for_a_slow_client() {
     // Connections that say nothing do not keep the daemon from ending.
     let idle: Vec<_> = (0..20).map(|_| (daemon.connect(), daemon.connect_session())).collect();
     assert_eq!(daemon.get("/v1/vms").status, 200);
-    let begun = Instant::now();
     daemon.stop();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Only now: the daemon has ended while they were open.
     drop(idle);
 }
 

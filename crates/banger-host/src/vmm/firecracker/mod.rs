@@ -252,7 +252,7 @@ impl Vmm for Firecracker {
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
         let Some((facts, _)) = self.root_facts(vm).await else {
-            // Not to be asked is not to be gone: as long as its shim lives, so does the VMM.
+            // The helper does not answer: the VMM counts as alive while its shim is alive.
             let vmm_pid = run.vmm_pid.filter(|_| run.shim.is_some_and(shim::is_alive));
             return vmm_pid.map_or(RunFacts::Nothing, |vmm_pid| RunFacts::Alive { vmm_pid });
         };

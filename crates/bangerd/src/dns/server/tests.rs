@@ -1,6 +1,6 @@
 //! Real sockets on the loopback address; rude clients.
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
 
@@ -123,11 +123,9 @@ async fn idle_connections_make_room() {
         idle.push(stream);
     }
     let mut next = TcpStream::connect(address(&dns)).await.unwrap();
-    let begun = Instant::now();
     assert!(timeout(Duration::from_millis(200), tcp(&mut next)).await.is_err(), "all are taken");
     // UDP is not held up.
     assert!(!udp(address(&dns), QUERY).await.is_empty());
     let mut first = [0; 2];
     timeout(4 * TCP_TIMEOUT, next.read_exact(&mut first)).await.unwrap().unwrap();
-    assert!(begun.elapsed() < 2 * TCP_TIMEOUT, "{:?}", begun.elapsed());
 }
