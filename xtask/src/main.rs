@@ -7,6 +7,7 @@ mod lab;
 mod threat_model;
 mod tidy;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,8 +20,20 @@ const USAGE: &str = "usage: cargo xtask <task>
                        create-to-ready against the same VM started by hand, and our own cost
   lab …                a Firecracker host inside QEMU: `cargo xtask lab` tells more";
 
-fn main() -> anyhow::Result<ExitCode> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    let args: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
+    run(&args).unwrap_or_else(|error| {
+        // Not `Debug`, which shows a backtrace where RUST_BACKTRACE is set.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+        for cause in error.chain().skip(1) {
+            let _ = writeln!(std::io::stderr(), "  because {cause}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let root = root()?;
     match words.as_slice() {

@@ -208,7 +208,7 @@ impl VmAction {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActionOptions {
-    /// Stop and restart: grace period in milliseconds.
+    /// Stop and restart: grace period in milliseconds; 90000 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
     /// Delete: also when it runs (it is killed) or is broken.
@@ -216,8 +216,9 @@ pub struct ActionOptions {
     pub force: bool,
 }
 
-/// Grace period of a stop where none was given, in milliseconds.
-pub const DEFAULT_GRACE_MS: u64 = 10_000;
+/// Grace period of a stop where none was given, in milliseconds: systemd's own for a service
+/// (`DefaultTimeoutStopSec`), so that guests with containers end in order.
+pub const DEFAULT_GRACE_MS: u64 = 90_000;
 /// Longest grace period, in milliseconds.
 pub const MAX_GRACE_MS: u64 = 24 * 3600 * 1000;
 

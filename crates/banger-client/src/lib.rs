@@ -5,11 +5,13 @@
 //! they come from the daemon or from the way to it, so that a caller shows them all alike.
 
 pub mod agent;
+pub mod batch;
 mod call;
 mod client;
 mod daemon;
 mod events;
 mod exec;
+pub mod follow;
 mod hold;
 mod http;
 mod launch;

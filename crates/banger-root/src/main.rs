@@ -5,7 +5,7 @@
 
 mod install;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -32,15 +32,18 @@ copy-on-write devices, and Firecracker in its jail.
   banger-root --version";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = std::env::args_os().skip(1);
+    let args: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["--version" | "-V"] => {
-            println!("banger-root {} ({})", env!("CARGO_PKG_VERSION"), env!("BANGER_BUILD_ID"));
+            let (version, build) = (env!("CARGO_PKG_VERSION"), env!("BANGER_BUILD_ID"));
+            // A reader that left is no failure.
+            let _ = writeln!(io::stdout(), "banger-root {version} ({build})");
             Ok(())
         }
         ["--help" | "-h"] => {
-            println!("{USAGE}");
+            let _ = writeln!(io::stdout(), "{USAGE}");
             Ok(())
         }
         ["install", rest @ ..] => Options::of(rest).and_then(|options| {

@@ -5,16 +5,17 @@ use std::ffi::OsString;
 use banger_api::exit;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::short::{self, Short};
 use crate::commands::{daemon, doctor, exec, image, kernel, run, version, vm};
-use crate::values;
+use crate::{usage, values};
 
 /// banger gives you a real Linux machine in one command.
 ///
-///   banger run                       a machine and a shell in it
-///   banger run --rm -- uname -a      one command in a fresh machine that is gone afterwards
-///   banger vm list                   the machines there are
+///   banger run                    a machine and a shell in it
+///   banger run --rm uname -a      one command in a machine that is gone afterwards
+///   banger vm list                the machines there are
 #[derive(Debug, Parser)]
-#[command(name = "banger", version, verbatim_doc_comment, disable_help_subcommand = true)]
+#[command(name = "banger", version, verbatim_doc_comment, after_help = short::HELP)]
 pub struct Cli {
     /// Flags that every command has.
     #[command(flatten)]
@@ -72,6 +73,8 @@ pub enum Command {
     Daemon(daemon::Command),
     Doctor(doctor::Args),
     Version(version::Args),
+    #[command(flatten)]
+    Short(Short),
 }
 
 /// Whose exit code a command gives back.
@@ -88,9 +91,8 @@ impl Command {
     pub fn exit_code_of(&self) -> ExitCodeOf {
         match self {
             Self::Run(_) | Self::Exec(_) => ExitCodeOf::Guest,
-            Self::Vm(vm::Command::Run(_) | vm::Command::Exec(_) | vm::Command::Shell(_)) => {
-                ExitCodeOf::Guest
-            }
+            Self::Vm(vm::Command::Run(_) | vm::Command::Exec(_) | vm::Command::Shell(_))
+            | Self::Short(Short::Shell(_)) => ExitCodeOf::Guest,
             _ => ExitCodeOf::Banger,
         }
     }
@@ -103,12 +105,15 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
         .try_get_matches_from(arguments)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| {
-        // A closed stdout is no reason to complain about it.
-        let _ = error.print();
-        match (error.use_stderr(), guess_exit_code_of(arguments)) {
-            (false, _) => exit::OK,
-            (true, ExitCodeOf::Guest) => exit::RUN_FAILED,
-            (true, ExitCodeOf::Banger) => exit::USAGE,
+        if !error.use_stderr() {
+            // A closed stdout is no reason to complain about it.
+            let _ = error.print();
+            return exit::OK;
+        }
+        usage::show(&error, arguments);
+        match guess_exit_code_of(arguments) {
+            ExitCodeOf::Guest => exit::RUN_FAILED,
+            ExitCodeOf::Banger => exit::USAGE,
         }
     })
 }
@@ -120,7 +125,7 @@ fn guess_exit_code_of(arguments: &[OsString]) -> ExitCodeOf {
     let first = words.next();
     let verb = if first.as_deref() == Some("vm") { words.next() } else { first.clone() };
     match (first.as_deref(), verb.as_deref()) {
-        (_, Some("run" | "exec")) | (Some("vm"), Some("shell")) => ExitCodeOf::Guest,
+        (_, Some("run" | "exec" | "shell" | "sh")) => ExitCodeOf::Guest,
         _ => ExitCodeOf::Banger,
     }
 }
@@ -142,7 +147,8 @@ mod tests {
             ("banger vm exec x", ExitCodeOf::Guest),
             ("banger vm shell", ExitCodeOf::Guest),
             ("banger vm run --x", ExitCodeOf::Guest),
-            ("banger shell", ExitCodeOf::Banger),
+            ("banger shell", ExitCodeOf::Guest),
+            ("banger stop", ExitCodeOf::Banger),
             ("banger vm stop", ExitCodeOf::Banger),
             ("banger vm", ExitCodeOf::Banger),
             ("banger", ExitCodeOf::Banger),
@@ -162,6 +168,8 @@ mod tests {
             assert!(lines.next().is_some_and(|line| line.ends_with('.')), "{path}");
             let shown = lines.filter(|line| line.starts_with("  banger ")).count();
             assert!((1..=4).contains(&shown), "{path} shows {shown} commands");
+            let wide = long.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None, "{path}: wider than a terminal");
         }
         check(&Cli::command(), "");
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::errors::Failure;
 use crate::interrupt::Interrupts;
-use crate::render;
+use crate::render::{self, plain};
 
 /// Build of this program and of the daemon that belongs to it.
 pub const BUILD_ID: &str = env!("BANGER_BUILD_ID");
@@ -74,9 +74,8 @@ impl Context {
 
     /// Prints a result as one JSON document.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let mut text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-        text.push('\n');
-        self.print(&text)
+        let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+        self.print(&(plain::json(&text) + "\n"))
     }
 
     /// Prints a result.
@@ -89,13 +88,6 @@ impl Context {
     /// Says something that a person wants to know.
     pub fn say(&self, text: &str) {
         if self.volume >= Volume::Normal {
-            render::to_stderr(text);
-        }
-    }
-
-    /// Says something worth knowing when something is wrong.
-    pub fn detail(&self, text: &str) {
-        if self.volume >= Volume::Verbose {
             render::to_stderr(text);
         }
     }

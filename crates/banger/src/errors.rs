@@ -3,6 +3,7 @@
 use std::io;
 
 use banger_api::{ApiError, ErrorCode, exit};
+use banger_client::follow::NotDone;
 
 use crate::cli::ExitCodeOf;
 use crate::context::{Context, Format};
@@ -20,7 +21,7 @@ pub enum Failure {
     Api(Box<ApiError>),
     /// Ctrl-C, and everything was undone.
     Cancelled(Box<ApiError>),
-    /// The second Ctrl-C: what is being undone goes on without us.
+    /// Ctrl-C ended the wait; the operation goes on in the daemon.
     Left,
     /// Nobody reads what we print.
     Pipe,
@@ -29,6 +30,16 @@ pub enum Failure {
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         Self::Api(Box::new(error))
+    }
+}
+
+impl From<NotDone> for Failure {
+    fn from(not_done: NotDone) -> Self {
+        match not_done {
+            NotDone::Failed(error) => Self::Api(error),
+            NotDone::Cancelled(error) => Self::Cancelled(error),
+            NotDone::Left(_) => Self::Left,
+        }
     }
 }
 
@@ -74,4 +85,12 @@ pub fn show(context: &Context, error: &ApiError) {
         Format::Text => render::error(error),
         Format::Json => render::error_as_json(error),
     }
+}
+
+/// Shows a panic, which is a bug of ours, as an error; never as a backtrace.
+pub fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let text = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let error = ApiError::new(ErrorCode::Internal, format!("banger failed at {place}: {text}"));
+    render::error(&error.with_hint("this is a bug of banger: please report it"));
 }

@@ -1,29 +1,29 @@
-//! Ctrl-C, counted: the first cancels what is under way, the second leaves at once.
+//! Ctrl-C, counted: the first one interrupts what is under way, the second one leaves at once.
 
 use std::cell::OnceCell;
 
+use banger_client::follow::Interrupts as Counted;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::errors::Failure;
 
-/// How often Ctrl-C was pressed. Until somebody listens, it ends the program as usual.
+/// How often Ctrl-C was pressed. Until the first call of `listen`, it ends the program as usual.
 #[derive(Default)]
 pub struct Interrupts(OnceCell<watch::Receiver<u32>>);
 
 impl Interrupts {
-    /// Listens from now on.
-    pub fn listen(&self) -> watch::Receiver<u32> {
-        self.0.get_or_init(count).clone()
+    /// Those from now on.
+    pub fn listen(&self) -> Counted {
+        Counted::new(self.0.get_or_init(count).clone())
     }
 
     /// Waits for `work`, or leaves at the first Ctrl-C: for waits that leave nothing half-made.
     pub async fn or_leave<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let mut pressed = self.listen();
-        pressed.mark_unchanged();
+        let mut interrupts = self.listen();
         tokio::select! {
             done = work => Ok(done),
-            Ok(()) = pressed.changed() => Err(Failure::Left),
+            () = interrupts.next() => Err(Failure::Left),
         }
     }
 }

@@ -7,16 +7,20 @@ mod commands;
 mod context;
 mod errors;
 mod follow;
+mod inside;
 mod interrupt;
 mod render;
 mod terminal;
+mod usage;
 mod values;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::context::Context;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(errors::report_panic));
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let parsed = match cli::parse(&arguments) {
         Ok(parsed) => parsed,
@@ -26,7 +30,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             // Nothing of ours works without it; nothing can be done about it either.
-            eprintln!("error: no event loop: {error}");
+            let _ = writeln!(std::io::stderr(), "error: no event loop: {error}");
             return ExitCode::from(banger_api::exit::FAILED);
         }
     };

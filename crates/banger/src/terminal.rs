@@ -69,16 +69,32 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
+/// What needs a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The flag `-t`.
+    Flag,
+    /// A shell.
+    Shell,
+}
+
 /// Checks that a guest's terminal can be shown.
 ///
 /// # Errors
-/// Input or output is no terminal.
-pub fn require() -> Result<(), ApiError> {
+/// Input or output is not a terminal.
+pub fn require(wanted: Wanted) -> Result<(), ApiError> {
     let missing = match (io::stdin().is_terminal(), io::stdout().is_terminal()) {
         (true, true) => return Ok(()),
         (false, _) => "standard input",
         (true, false) => "standard output",
     };
-    Err(usage(format!("`-t` needs a terminal, and {missing} is none"))
-        .with_hint("leave `-t` away; `-i` alone passes standard input on"))
+    Err(match wanted {
+        Wanted::Flag => usage(format!("`-t` needs a terminal, and {missing} is not one"))
+            .with_hint("leave out `-t`; `-i` alone passes standard input on"),
+        Wanted::Shell => usage(format!("a shell needs a terminal, and {missing} is not one"))
+            .with_hint(
+                "`banger exec VM -- CMD` runs one command, `banger exec -i VM -- sh` passes \
+                 standard input to a shell",
+            ),
+    })
 }

@@ -1,17 +1,14 @@
 //! Values on the command line, read by the same rules as in the daemon, and this host's defaults.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
-
 use banger_api::VmName;
 use banger_api::images::is_ref_name;
 use banger_api::limits::{self, VmDefaults};
 use banger_api::publish::{BadPublish, PortForward};
 use banger_api::size::{MIB, human_size, parse_size};
 use banger_api::vm::{CreateVm, MAX_GRACE_MS};
-use banger_client::ByteString;
-use clap::builder::TypedValueParser as _;
 use clap::{Args, ValueEnum};
+
+use crate::commands::vm::action;
 
 /// What a VM is to be; shared by `run` and `vm create`.
 #[derive(Debug, Clone, Args)]
@@ -160,30 +157,6 @@ pub fn grace_ms(text: &str) -> Result<u64, String> {
     Ok(ms)
 }
 
-/// An environment variable for the guest: `NAME=VALUE`, of any bytes.
-pub type Variable = (OsString, OsString);
-
-/// Reads an environment variable for the guest.
-pub fn variable() -> impl clap::builder::TypedValueParser<Value = Variable> {
-    clap::builder::OsStringValueParser::new().try_map(parse_variable)
-}
-
-/// The variables as a request carries them.
-pub fn environment(variables: Vec<Variable>) -> Vec<(ByteString, ByteString)> {
-    variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
-}
-
-fn parse_variable(text: OsString) -> Result<Variable, String> {
-    let bytes = text.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) if at > 0 => {
-            let part = |bytes: Option<&[u8]>| OsStr::from_bytes(bytes.unwrap_or_default()).into();
-            Ok((part(bytes.get(..at)), part(bytes.get(at + 1..))))
-        }
-        _ => Err("write NAME=VALUE".to_owned()),
-    }
-}
-
 /// Puts the defaults of this host into the help of the commands that make VMs.
 pub fn with_host_defaults(command: clap::Command) -> clap::Command {
     let defaults = host_defaults();
@@ -201,9 +174,15 @@ pub fn with_host_defaults(command: clap::Command) -> clap::Command {
             .mut_arg("disk_size", |a| add(a, human_size(defaults.root_bytes)))
             .mut_arg("work_size", |a| add(a, human_size(defaults.work_bytes)))
     };
-    command
-        .mut_subcommand("run", show)
-        .mut_subcommand("vm", |vm| vm.mut_subcommand("run", show).mut_subcommand("create", show))
+    let grace = |command: clap::Command| command.mut_arg("timeout", action::grace_help);
+    let all = |command: clap::Command| {
+        command
+            .mut_subcommand("run", show)
+            .mut_subcommand("create", show)
+            .mut_subcommand("stop", grace)
+            .mut_subcommand("restart", grace)
+    };
+    all(command).mut_subcommand("vm", all)
 }
 
 fn host_defaults() -> VmDefaults {
@@ -237,16 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn grace_and_variables() {
+    fn a_grace_period_is_whole_seconds() {
         assert_eq!(grace_ms("0"), Ok(0));
         assert_eq!(grace_ms("86400"), Ok(MAX_GRACE_MS));
         for text in ["86401", "-1", "1.5", "", "18446744073709551615"] {
             assert!(grace_ms(text).is_err(), "{text}");
         }
-        let parse = |bytes: &[u8]| parse_variable(OsStr::from_bytes(bytes).into());
-        assert_eq!(parse(b"A=b=c"), Ok(("A".into(), "b=c".into())));
-        assert_eq!(parse(b"A="), Ok(("A".into(), OsString::new())));
-        assert_eq!(parse(b"A=\xff").unwrap().1.as_bytes(), b"\xff");
-        assert!(parse(b"=b").is_err() && parse(b"A").is_err());
     }
 }

@@ -6,6 +6,7 @@ pub mod exec;
 pub mod image;
 pub mod kernel;
 pub mod run;
+pub mod short;
 pub mod version;
 pub mod vm;
 
@@ -25,5 +26,6 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Version(args) => version::run(context, args),
+        Command::Short(short) => Box::pin(dispatch(context, short.into())).await,
     }
 }

@@ -1,29 +1,35 @@
 //! `banger run`, `banger vm run`: a machine, and a shell or a command in it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{ActionOptions, Lifetime, VmAction};
-use banger_api::{ApiError, ErrorCode};
-use banger_client::{Client, ExecRequest, Hold};
+use banger_api::{ApiError, ErrorCode, VmName};
+use banger_client::follow::OnInterrupt;
+use banger_client::{Client, Detached, ExecRequest, Hold};
 
 use crate::attach::Guest;
 use crate::commands::{exec, vm};
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure, usage};
-use crate::follow::{self, OnInterrupt};
-use crate::render::progress::{Keep, Progress, Track};
+use crate::follow;
+use crate::inside;
+use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
-use crate::terminal;
+use crate::terminal::{self, Wanted};
 use crate::values::Machine;
 
-/// Make a machine and open a shell in it, or run one command; its exit code is ours.
+/// Make a machine and open a shell or run a command in it, whose exit code is ours.
 ///
-///   banger run                       a machine and a shell in it
-///   banger run --rm -- uname -a      one command; the machine is gone afterwards
-///   banger run -d --name web         a machine that runs in the background
+///   banger run                    a machine and a shell in it
+///   banger run --rm uname -a      one command; the machine is gone afterwards
+///   banger run -d --name web      a machine that runs in the background
+///   banger run -d --rm CMD        one with a command, deleted when it is stopped
 ///
-/// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete` removes it.
+/// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`
+/// removes it. Flags of banger stand before the command.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -39,19 +45,20 @@ pub struct Args {
     /// Give the command a terminal, input included
     #[arg(short, long)]
     pub tty: bool,
-    /// What the machine is to be.
+    /// Flags about the command.
+    #[command(flatten)]
+    pub inside: inside::Inside,
+    /// Flags about the machine.
     #[command(flatten)]
     pub machine: Machine,
-    /// A repository to work on in the machine: refused with a hint until it can be done
-    #[arg(value_name = "PATH", hide = true)]
-    pub path: Option<String>,
-    /// The command [default: a shell]
-    #[arg(value_name = "CMD", last = true, conflicts_with = "detach")]
+    /// The command with its arguments [default: a shell]
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    refuse_folder(&args.command, &std::env::args_os().collect::<Vec<_>>())?;
     let mut request = args.machine.request();
     request.lifetime = match (args.rm, args.detach) {
         (false, _) => Lifetime::Keep,
@@ -63,23 +70,33 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let accepted = client.create(&request).await?;
     let vm = accepted.vm.clone().ok_or_else(no_vm)?;
-    // At once: the daemon waits only a while for somebody to hold on to it.
+    // At once: the daemon waits only a while for a holder of the VM.
     let hold = match request.lifetime {
         Lifetime::Session => Some(client.hold(&vm.id).await?),
         Lifetime::Keep | Lifetime::UntilStopped => None,
     };
-    let track = progress(context, inside.as_ref()).track(vm.name.as_str());
+    let track = progress(context, &inside).track(vm.name.as_str());
     if let Err(failure) =
         follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel).await
     {
-        return not_reached(context, &client, &vm, hold, failure).await;
+        not_reached(context, &client, &vm, request.lifetime, &failure).await?;
+        if let Some(hold) = hold {
+            hold.release().await;
+        }
+        return Err(failure);
     }
-    let Some(inside) = inside else { return detached(context, &client, &vm).await };
-    let ended = session(context, &client, &vm, &inside).await;
+    let ended = match &inside {
+        Inside::Nothing => return vm::create::show_made(context, &client, &vm).await,
+        Inside::Background(request) => {
+            start_in_background(context, &client, &vm, request).await?;
+            return vm::create::show_made(context, &client, &vm).await;
+        }
+        Inside::Session(request) => session(context, &client, &vm, request).await,
+    };
     match hold {
         Some(hold) => {
             let removed = remove(context, &client, &vm, hold).await;
-            // What the command had to say outranks what became of its machine.
+            // The result of the command outranks that of the removal.
             let code = ended?;
             removed.map(|()| code)
         }
@@ -95,20 +112,44 @@ pub fn no_vm() -> ApiError {
     ApiError::new(ErrorCode::DaemonUnavailable, "the daemon did not say which VM it makes")
 }
 
-/// What is to run inside; none for a machine in the background.
-fn what_to_run(context: &Context, args: &Args) -> Result<Option<ExecRequest>, Failure> {
-    if let Some(path) = &args.path {
-        let text = format!("`{path}`: working on a repository is not part of this version");
-        return Err(usage(text)
-            .with_hint(format!("to run `{path}` as a command: `banger run -- {path}`"))
-            .into());
+/// Refuses a folder of this host in place of a command, unless it stands behind `--`.
+fn refuse_folder(command: &[OsString], arguments: &[OsString]) -> Result<(), ApiError> {
+    let Some(path) = command.first() else { return Ok(()) };
+    // The command reaches to the end of the command line, so what stands before it is known.
+    let before = arguments.len().checked_sub(command.len() + 1);
+    let escaped = before.and_then(|place| arguments.get(place)).map(OsString::as_os_str);
+    let is_path = matches!(path.as_bytes().first(), Some(b'.' | b'/'));
+    if !is_path || escaped == Some(OsStr::new("--")) || !Path::new(path).is_dir() {
+        return Ok(());
+    }
+    let path = path.display();
+    let text = format!("`{path}` is a folder: this version does not put repositories in machines");
+    Err(usage(text).with_hint(format!(
+        "`tar c -C {path} . | banger exec -i -w /root VM tar x` copies it into a machine; to run \
+         `{path}` as a command: `banger run -- {path}`"
+    )))
+}
+
+/// What runs in the machine.
+enum Inside {
+    /// Nothing of ours.
+    Nothing,
+    /// A command without a client.
+    Background(ExecRequest),
+    /// A command or shell on our streams.
+    Session(ExecRequest),
+}
+
+fn what_to_run(context: &Context, args: &Args) -> Result<Inside, Failure> {
+    let shell = args.command.is_empty();
+    if args.detach && shell {
+        return Ok(Inside::Nothing);
     }
     if args.detach {
-        return Ok(None);
+        return Ok(Inside::Background(args.inside.request(args.command.clone())));
     }
-    let shell = args.command.is_empty();
     if shell && context.format == Format::Json {
-        let text = "a shell cannot be shown as JSON: add `-d`, or a command behind `--`";
+        let text = "a shell cannot be shown as JSON: add `-d`, or a command";
         return Err(usage(text).into());
     }
     if shell && !args.interactive && !args.tty && !terminal::is_interactive() {
@@ -116,21 +157,22 @@ fn what_to_run(context: &Context, args: &Args) -> Result<Option<ExecRequest>, Fa
             .with_hint("`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD")
             .into());
     }
+    let mut request = args.inside.request(args.command.clone());
+    request.stdin = args.interactive;
     // A bare `run` is a shell on this terminal.
-    let tty = args.tty || (shell && !args.interactive);
-    let request = ExecRequest {
-        argv: args.command.iter().cloned().map(Into::into).collect(),
-        stdin: args.interactive,
-        ..ExecRequest::default()
+    let wanted = match (args.tty, shell && !args.interactive) {
+        (true, _) => Wanted::Flag,
+        (false, true) => Wanted::Shell,
+        (false, false) => return Ok(Inside::Session(request)),
     };
-    exec::with_terminal(context, request, tty).map(Some)
+    inside::with_terminal(context, request, wanted).map(Inside::Session)
 }
 
-/// Where somebody watches, every stage is worth a line; into a file that is to hold what the
-/// command says on stderr, only what takes long.
-fn progress(context: &Context, inside: Option<&ExecRequest>) -> Progress {
-    let command = inside.is_some_and(|request| !request.argv.is_empty());
-    Progress::new(context, if command && !stderr_is_live() { Keep::Fetches } else { Keep::All })
+/// On a terminal the time until the machine was ready has a line; in a file that takes the standard
+/// error of the command only what takes long.
+fn progress(context: &Context, inside: &Inside) -> Progress {
+    let command = matches!(inside, Inside::Session(request) if !request.argv.is_empty());
+    Progress::new(context, if command && !stderr_is_live() { Lines::Fetches } else { Lines::Ready })
 }
 
 async fn session(
@@ -145,51 +187,88 @@ async fn session(
     exec::attached(context, stream, inside, &guest).await
 }
 
-async fn detached(context: &Context, client: &Client, vm: &VmTag) -> Result<u8, Failure> {
-    vm::create::show_made(context, client, vm).await
+/// Starts a command that goes on without us, and says where its output is.
+async fn start_in_background(
+    context: &Context,
+    client: &Client,
+    vm: &VmTag,
+    request: &ExecRequest,
+) -> Result<(), Failure> {
+    let name = &vm.name;
+    let start = async {
+        let stream = client.agent_connection(vm.id.as_str()).await?;
+        banger_client::agent::detach(stream, request).await
+    };
+    let said = match context.interrupts.or_leave(start).await? {
+        Ok(Detached::Running { pid, log: Some(log) }) => {
+            format!("the command runs as process {pid}, its output is in `{log}` of `{name}`")
+        }
+        Ok(Detached::Running { pid, log: None }) => {
+            format!("the command runs as process {pid}, its output is discarded")
+        }
+        Ok(Detached::NotStarted { message, .. }) => {
+            let error = ApiError::new(ErrorCode::NotFound, message);
+            return Err(error.with_hint(still_running(name)).into());
+        }
+        Err(error) if error.hint.is_none() => {
+            return Err(error.with_hint(still_running(name)).into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    context.say(&said);
+    Ok(())
 }
 
-/// The machine did not come up: what was cancelled is removed, what failed is kept to be looked at.
+fn still_running(vm: &VmName) -> String {
+    format!("`{vm}` runs without the command; `banger vm delete -f {vm}` removes it")
+}
+
+/// The machine did not come up. One that was cancelled or is not to stay is removed, any other is
+/// kept for a look.
 async fn not_reached(
     context: &Context,
     client: &Client,
     vm: &VmTag,
-    hold: Option<Hold>,
-    failure: Failure,
-) -> Result<u8, Failure> {
-    match &failure {
-        Failure::Cancelled(_) => vm::create::remove_cancelled(context, client, vm).await?,
-        Failure::Api(_) => vm::create::say_kept(context, client, vm).await,
-        Failure::Left => vm::create::abandon(client, vm).await,
-        Failure::Pipe => {}
+    lifetime: Lifetime,
+    failure: &Failure,
+) -> Result<(), Failure> {
+    match failure {
+        Failure::Cancelled(_) => delete(context, client, vm).await,
+        Failure::Api(_) if lifetime == Lifetime::Keep => {
+            vm::create::say_kept(context, client, vm).await;
+            Ok(())
+        }
+        Failure::Api(_) => {
+            // The reason of the failed start is what the user needs to know.
+            if let Err(Failure::Api(error)) = delete(context, client, vm).await {
+                errors::show(context, &error);
+            }
+            Ok(())
+        }
+        Failure::Left => {
+            vm::create::abandon(client, vm).await;
+            Ok(())
+        }
+        Failure::Pipe => Ok(()),
     }
-    if let Some(hold) = hold {
-        hold.release().await;
-    }
-    Err(failure)
 }
 
 /// Deletes the machine and waits until it is gone, so that nothing is left when we return.
 async fn remove(context: &Context, client: &Client, vm: &VmTag, hold: Hold) -> Result<(), Failure> {
-    let removed = delete(context, client, vm, Keep::None).await;
+    let removed = delete(context, client, vm).await;
     hold.release().await;
     removed
 }
 
 /// Deletes a VM in whatever state; one that is gone already is as good.
-pub async fn delete(
-    context: &Context,
-    client: &Client,
-    vm: &VmTag,
-    keep: Keep,
-) -> Result<(), Failure> {
+pub async fn delete(context: &Context, client: &Client, vm: &VmTag) -> Result<(), Failure> {
     let options = ActionOptions { force: true, ..ActionOptions::default() };
     let accepted: Accepted = match client.act(vm.id.as_str(), VmAction::Delete, &options).await {
         Ok(accepted) => accepted,
         Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let track: Track = Progress::new(context, keep).track(vm.name.as_str());
+    let track = Progress::new(context, Lines::None).track(vm.name.as_str());
     match follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await {
         Ok(_) => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::NotFound => Ok(()),
@@ -216,6 +295,30 @@ async fn gone_or(
             return Err(again.into());
         }
     };
-    let track = Progress::new(context, Keep::None).track(vm.name.as_str());
+    let track = Progress::new(context, Lines::None).track(vm.name.as_str());
     follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_no_command_unless_it_is_escaped() {
+        let refused = |line: &str, words: usize| {
+            let all: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            refuse_folder(&all[all.len() - words..], &all).is_err()
+        };
+        assert!(refused("banger run .", 1));
+        assert!(refused("banger run . -- true", 3));
+        assert!(refused("banger run --rm /usr", 1));
+        assert!(refused("banger run ../", 1));
+        assert!(!refused("banger run -- .", 1));
+        assert!(!refused("banger run -- /usr x", 2));
+        assert!(!refused("banger run uname .", 2));
+        assert!(!refused("banger run /bin/sh", 1));
+        assert!(!refused("banger run ./not-there", 1));
+        assert!(!refused("banger run src", 1));
+        assert!(!refused("banger run", 0));
+    }
 }

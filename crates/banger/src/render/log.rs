@@ -9,7 +9,8 @@ use banger_api::{ApiError, ErrorCode, exit};
 use banger_client::watch::FolderWatch;
 
 use crate::errors::Failure;
-use crate::render::plain::ConsoleFilter;
+use crate::render::console::ConsoleFilter;
+use crate::render::plain;
 
 /// Whether to go on after the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +132,8 @@ impl Shape {
             Self::Objects(line) if !line.is_empty() => {
                 Ok(write_object(&mut io::stdout().lock(), line)?)
             }
-            _ => Ok(()),
+            Self::Filtered(filter) => Ok(io::stdout().lock().write_all(&filter.end())?),
+            Self::Objects(_) | Self::Raw => Ok(()),
         }
     }
 }
@@ -140,5 +142,5 @@ fn write_object(out: &mut impl Write, line: &mut Vec<u8>) -> io::Result<()> {
     let text = String::from_utf8_lossy(line);
     let object = serde_json::json!({ "line": text.trim_end_matches('\r') });
     line.clear();
-    writeln!(out, "{object}")
+    writeln!(out, "{}", plain::json(&object.to_string()))
 }

@@ -1,5 +1,6 @@
 //! How things look: errors, tables, progress, sizes and times.
 
+pub mod console;
 pub mod details;
 pub mod log;
 pub mod plain;
@@ -56,7 +57,7 @@ fn error_text(error: &ApiError) -> String {
 /// Shows an error as one line of JSON on stderr.
 pub fn error_as_json(error: &ApiError) {
     let json = serde_json::json!({ "error": error });
-    let _ = writeln!(io::stderr().lock(), "{json}");
+    let _ = writeln!(io::stderr().lock(), "{}", plain::json(&json.to_string()));
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub fn block(text: &str, indent: &str) -> String {
 fn escape(text: &str, allowed: &[char]) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && !allowed.contains(&character) {
+        if steers(character) && !allowed.contains(&character) {
             plain.extend(character.escape_debug());
         } else {
             plain.push(character);
@@ -22,72 +22,29 @@ fn escape(text: &str, allowed: &[char]) -> String {
     plain
 }
 
-/// Lets text and colours of a console log through, and nothing else that a terminal would obey.
-#[derive(Debug, Default)]
-pub struct ConsoleFilter {
-    state: State,
-    sequence: Vec<u8>,
+/// Whether a character changes how a terminal shows others: control characters, and those that turn
+/// the direction of text around (Unicode annex 9), which can make a name look like another one.
+pub fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Text,
-    /// Behind an escape character.
-    Escape,
-    /// Within `ESC [ …`, until its final byte (ECMA-48, 5.4).
-    Control,
-    /// Within a string such as a window title, until BEL or `ESC \`.
-    Hidden,
-    /// Behind the first byte of U+0080 to U+00BF: the lower half are control characters.
-    Lead,
-}
-
-/// Longest colour sequence that is let through.
-const MAX_SEQUENCE: usize = 32;
-
-impl ConsoleFilter {
-    /// Takes the next bytes of the log and gives what may be shown of them.
-    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut shown = Vec::with_capacity(bytes.len());
-        for byte in bytes {
-            self.byte(*byte, &mut shown);
-        }
-        shown
-    }
-
-    fn byte(&mut self, byte: u8, shown: &mut Vec<u8>) {
-        match (&self.state, byte) {
-            (_, 0x1b) => {
-                self.state = State::Escape;
-                self.sequence.clear();
-            }
-            (State::Text, 0xc2) => self.state = State::Lead,
-            (State::Text, b'\n' | b'\t' | 0x20..=0x7e | 0x80..=0xff) => shown.push(byte),
-            // Carriage returns end lines on a serial console; alone they would overwrite.
-            (State::Text, _) => {}
-            (State::Escape, b'[') => self.state = State::Control,
-            (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => self.state = State::Hidden,
-            // `ESC (` and its kin have one more byte, which is a letter and does no harm.
-            (State::Escape, _) => self.state = State::Text,
-            (State::Control, 0x20..=0x3f) => self.sequence.push(byte),
-            (State::Control, b'm') if self.sequence.len() <= MAX_SEQUENCE => {
-                shown.extend_from_slice(b"\x1b[");
-                shown.append(&mut self.sequence);
-                shown.push(b'm');
-                self.state = State::Text;
-            }
-            (State::Control, _) => self.state = State::Text,
-            (State::Lead, 0x80..=0x9f) => self.state = State::Text,
-            (State::Lead, _) => {
-                shown.push(0xc2);
-                self.state = State::Text;
-                self.byte(byte, shown);
-            }
-            (State::Hidden, 0x07) => self.state = State::Text,
-            (State::Hidden, _) => {}
+/// A JSON document without characters that steer a terminal: they are escaped (RFC 8259, 7), which
+/// changes nothing for a reader of JSON. Line breaks between values stay.
+pub fn json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if steers(character) && character != '\n' {
+            // All of them are in the basic plane.
+            plain.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            plain.push(character);
         }
     }
+    plain
 }
 
 #[cfg(test)]
@@ -98,17 +55,16 @@ mod tests {
     fn nothing_is_obeyed() {
         assert_eq!(line("a\tb\nc\u{9b}2J\r"), "a\tb\\nc\\u{9b}2J\\r");
         assert_eq!(block("a\nb\x07\n", "  "), "a\n  b\\u{7}");
+        assert_eq!(line("web\u{202e}bew"), "web\\u{202e}bew");
     }
 
     #[test]
-    fn a_console_keeps_its_colours_only() {
-        let said = b"\x1b[2J\x1b[1;1H\x1b[0;32m OK \x1b[0m\r\n\x1b]0;title\x07x\x1bcy\
-            \xc2\x9b\xc2\xb0\x1bP1$q\x1b\\z\x08";
-        let clean = b"\x1b[0;32m OK \x1b[0m\nxy\xc2\xb0z";
-        for cut in 1..said.len() {
-            let mut filter = ConsoleFilter::default();
-            let shown: Vec<u8> = said.chunks(cut).flat_map(|piece| filter.pass(piece)).collect();
-            assert_eq!(shown, clean, "cut {cut}");
+    fn json_means_the_same_and_is_harmless() {
+        let value = serde_json::json!({ "a": "x\u{9b}2J\u{7f}\u{202e}\u{1b}[8m\n" });
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let harmless = json(&text);
+            assert!(harmless.chars().all(|c| c == '\n' || !steers(c)), "{harmless}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&harmless).unwrap(), value);
         }
     }
 }

@@ -1,14 +1,17 @@
-//! Stages of operations on stderr: redrawn lines on a terminal, plain lines elsewhere.
+//! The course of operations on stderr: one redrawn line for each on a terminal, which ends as one
+//! line with the total; the last one alone elsewhere.
 
 use std::time::Duration;
 
-use banger_api::operation::{OpEvent, OpEventKind};
+use banger_api::operation::{OpEvent, OpEventKind, stage};
 use banger_api::size::human_size;
+use banger_api::vm::{ActionOptions, DEFAULT_GRACE_MS};
+use banger_client::follow::{Left, Notice, Observer};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::context::{Context, Volume};
 use crate::render::rate::Rate;
-use crate::render::time::duration;
+use crate::render::time::{duration, duration_whole};
 use crate::render::{plain, stderr_is_live, to_stderr, warning};
 
 /// How often a running stage is redrawn.
@@ -16,12 +19,14 @@ const TICK: Duration = Duration::from_millis(100);
 /// Pause between plain lines about one transfer, in milliseconds.
 const PLAIN_PAUSE_MS: u64 = 10_000;
 
-/// Which stages are worth a line of their own once they are done.
+/// Which lines stay. A verbose command keeps one for every stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// All.
-    All,
-    /// Those that fetch something: the rest is over soon.
+pub enum Lines {
+    /// Stages that fetch something, and the time until the machine was ready.
+    Ready,
+    /// The total.
+    Total,
+    /// Stages that fetch something: the rest is over soon.
     Fetches,
     /// None.
     None,
@@ -30,17 +35,23 @@ pub enum Keep {
 /// Shows one or several operations at once.
 pub struct Progress {
     live: Option<MultiProgress>,
-    keep: Keep,
-    quiet: bool,
+    lines: Lines,
+    volume: Volume,
+    grace_ms: u64,
 }
 
 impl Progress {
-    /// For a command; a verbose one keeps every stage.
-    pub fn new(context: &Context, keep: Keep) -> Self {
-        let quiet = context.volume == Volume::Quiet;
-        let keep = if context.volume == Volume::Verbose { Keep::All } else { keep };
-        let live = (!quiet && stderr_is_live()).then(MultiProgress::new);
-        Self { live, keep, quiet }
+    /// For a command.
+    pub fn new(context: &Context, lines: Lines) -> Self {
+        let volume = context.volume;
+        let live = (volume > Volume::Quiet && stderr_is_live()).then(MultiProgress::new);
+        Self { live, lines, volume, grace_ms: DEFAULT_GRACE_MS }
+    }
+
+    /// The same, with the grace period of a stop known.
+    pub fn with_grace(mut self, options: &ActionOptions) -> Self {
+        self.grace_ms = options.grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+        self
     }
 
     /// Shows one more operation under a name.
@@ -56,8 +67,8 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        let screen = Screen { all: self.live.clone(), bar, quiet: self.quiet, keep: self.keep };
-        Track { label, screen, rate: Rate::default(), said_ms: 0, stage: String::new() }
+        let screen = Screen { all: self.live.clone(), bar, volume: self.volume, lines: self.lines };
+        Track { label, screen, rate: Rate::default(), said_ms: 0, grace_ms: self.grace_ms }
     }
 }
 
@@ -65,16 +76,16 @@ impl Progress {
 pub struct Track {
     label: String,
     screen: Screen,
-    stage: String,
     rate: Rate,
     said_ms: u64,
+    grace_ms: u64,
 }
 
 struct Screen {
     all: Option<MultiProgress>,
     bar: Option<ProgressBar>,
-    quiet: bool,
-    keep: Keep,
+    volume: Volume,
+    lines: Lines,
 }
 
 impl Screen {
@@ -85,19 +96,35 @@ impl Screen {
         }
     }
 
+    /// Whether the end of a stage has a line.
     fn keeps(&self, stage: &str) -> bool {
-        match self.keep {
-            _ if self.quiet => false,
-            Keep::All => true,
-            Keep::Fetches => stage.starts_with("pull_"),
-            Keep::None => false,
+        match self.volume {
+            Volume::Quiet => false,
+            Volume::Verbose => true,
+            Volume::Normal => {
+                matches!(self.lines, Lines::Ready | Lines::Fetches) && stage.starts_with("pull_")
+            }
+        }
+    }
+
+    /// Whether a stage that takes long is mentioned now and then where no line can be redrawn.
+    fn reminds(&self, name: &str) -> bool {
+        let fetches = self.lines == Lines::Total || name == stage::SHUTDOWN;
+        self.bar.is_none() && (self.keeps(name) || (fetches && self.volume > Volume::Quiet))
+    }
+
+    fn total(&self) -> Option<&'static str> {
+        match self.lines {
+            _ if self.volume == Volume::Quiet => None,
+            Lines::Ready => Some("ready in"),
+            Lines::Total => Some("done in"),
+            Lines::Fetches | Lines::None => None,
         }
     }
 }
 
-impl Track {
-    /// Shows an event.
-    pub fn event(&mut self, event: &OpEvent) {
+impl Observer for Track {
+    fn event(&mut self, event: &OpEvent) {
         match &event.what {
             OpEventKind::StageStarted { stage } => self.begin(stage),
             OpEventKind::StageDone { stage, ms } => {
@@ -110,13 +137,38 @@ impl Track {
             }
             OpEventKind::Note { text } => self.note(text),
             OpEventKind::Warning { text } => self.warn(text),
-            OpEventKind::Vm { .. } | OpEventKind::Succeeded { .. } | OpEventKind::Failed { .. } => {
-            }
+            OpEventKind::Succeeded { .. } => self.succeeded(event.at_ms),
+            OpEventKind::Failed { .. } => self.end(),
+            OpEventKind::Vm { .. } => {}
         }
     }
 
+    fn notice(&mut self, notice: Notice<'_>) {
+        match notice {
+            Notice::Operation(operation) if self.screen.volume == Volume::Verbose => {
+                self.line(&format!("{}: operation {operation}", self.label));
+            }
+            Notice::Operation(_) => {}
+            Notice::Warning(text) => self.warn(text),
+            Notice::Cancelling => self.note("cancelling; Ctrl-C again leaves at once"),
+            Notice::NotCancelled => self.note("almost done; Ctrl-C again leaves at once"),
+            Notice::StillIn(stage, elapsed) => {
+                if self.screen.reminds(stage) {
+                    let elapsed = duration(elapsed.as_secs().saturating_mul(1000));
+                    let text = self.stage_text(stage);
+                    self.line(&format!("{}: {text}, {elapsed} so far", self.label));
+                }
+            }
+            Notice::Left(left) => {
+                self.end();
+                self.note(&left_text(left, &self.label));
+            }
+        }
+    }
+}
+
+impl Track {
     fn begin(&mut self, stage: &str) {
-        self.stage = stage.to_owned();
         self.rate = Rate::default();
         self.said_ms = 0;
         if let Some(bar) = &self.screen.bar {
@@ -125,8 +177,17 @@ impl Track {
                 bar.set_style(style);
             }
             bar.reset_elapsed();
-            bar.set_message(plain::line(stage));
+            bar.set_message(self.stage_text(stage));
         }
+    }
+
+    /// A stage as it is shown while it goes on.
+    fn stage_text(&self, name: &str) -> String {
+        if name == stage::SHUTDOWN {
+            let grace = duration_whole(self.grace_ms);
+            return format!("waits for the guest to shut down, killed after {grace}");
+        }
+        plain::line(name)
     }
 
     fn transfer(&mut self, at_ms: u64, stage: &str, done: u64, total: Option<u64>) {
@@ -134,7 +195,7 @@ impl Track {
         let text = transfer_text(stage, done, total, rate);
         match &self.screen.bar {
             Some(bar) => bar.set_message(text),
-            None if at_ms >= self.said_ms + PLAIN_PAUSE_MS && self.screen.keeps(stage) => {
+            None if at_ms >= self.said_ms + PLAIN_PAUSE_MS && self.screen.reminds(stage) => {
                 self.said_ms = at_ms;
                 self.line(&format!("{}: {text}", self.label));
             }
@@ -142,15 +203,22 @@ impl Track {
         }
     }
 
-    /// Says something in passing.
-    pub fn note(&self, text: &str) {
-        if !self.screen.quiet {
+    fn succeeded(&self, ms: u64) {
+        self.end();
+        if let Some(words) = self.screen.total()
+            && ms > 0
+        {
+            self.line(&format!("{}: {words} {}", self.label, duration(ms)));
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if self.screen.volume > Volume::Quiet {
             self.line(&format!("{}: {text}", self.label));
         }
     }
 
-    /// Warns in passing.
-    pub fn warn(&self, text: &str) {
+    fn warn(&self, text: &str) {
         self.screen.above(|| warning(&format!("{}: {text}", self.label)));
     }
 
@@ -159,22 +227,29 @@ impl Track {
     }
 
     /// Clears the line of a running stage.
-    pub fn end(&self) {
+    fn end(&self) {
         if let Some(bar) = &self.screen.bar {
             bar.finish_and_clear();
         }
-    }
-
-    /// Clears the line and says why it is not followed any further.
-    pub fn leave(&self, text: &str) {
-        self.end();
-        self.note(text);
     }
 }
 
 impl Drop for Track {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+fn left_text(left: Left, vm: &str) -> String {
+    match left {
+        Left::Cancelling => "not waiting any longer; the daemon finishes the undo".to_owned(),
+        Left::Unanswered => "not waiting any longer; the daemon does not answer".to_owned(),
+        Left::Ending => "not waiting any longer; the daemon finishes it".to_owned(),
+        Left::NotBegun => "not begun".to_owned(),
+        Left::Stopping => format!(
+            "not waiting any longer, but it is still being stopped; `banger vm kill {vm}` ends it \
+             at once"
+        ),
     }
 }
 

@@ -31,6 +31,11 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
+/// A duration that was chosen: `90 s`, `1500 ms`.
+pub fn duration_whole(ms: u64) -> String {
+    if ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +55,8 @@ mod tests {
         assert_eq!(duration(420), "0.42 s");
         assert_eq!(duration(12_340), "12.3 s");
         assert_eq!(duration(65_000), "1 min 5 s");
+        assert_eq!(duration_whole(90_000), "90 s");
+        assert_eq!(duration_whole(1500), "1500 ms");
         assert_eq!(ago("nonsense"), "nonsense");
         assert!(ago("2000-01-01T00:00:00Z").ends_with(" days ago"));
     }

@@ -1,6 +1,6 @@
 //! What is refused, with which code and which words, before anything is asked of the daemon.
 
-use crate::support::{home, run};
+use crate::support::{expect, home, run};
 
 /// Command line, exit code, words that stand in the message.
 const REFUSED: &[(&str, i32, &str)] = &[
@@ -35,29 +35,30 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("vm create --image ../x", 2, "begins with a letter or digit"),
     ("vm create --image Debian", 2, "a name has a-z, 0-9"),
     ("vm create --kernel /boot/x", 2, "begins with a letter or digit"),
-    ("vm create extra", 2, "unexpected argument 'extra'"),
+    ("vm create extra", 2, "unexpected argument `extra`"),
     ("vm stop", 2, "required arguments were not provided"),
     ("vm stop --timeout -1 web", 2, "it is not a whole number of seconds"),
     ("vm stop --timeout 1.5 web", 2, "it is not a whole number of seconds"),
     ("vm stop --timeout 86401 web", 2, "at most 86400 seconds are waited for"),
     ("vm logs web --console --vmm", 2, "cannot be used with"),
     ("vm list -q -v", 2, "cannot be used with"),
-    ("vm frobnicate", 2, "unrecognized subcommand 'frobnicate'"),
+    ("vm frobnicate", 2, "unrecognized subcommand `frobnicate`"),
     ("image pull ../etc", 2, "begins with a letter or digit"),
     ("image import --name A file.tar", 2, "a name has a-z, 0-9"),
     ("kernel pull UPPER", 2, "a name has a-z, 0-9"),
     ("kernel delete", 2, "required arguments were not provided"),
-    ("frobnicate", 2, "unrecognized subcommand 'frobnicate'"),
+    ("frobnicate", 2, "unrecognized subcommand `frobnicate`"),
     ("run --vcpus 0 -- true", 125, "0 vCPUs: a VM has 1 to 32"),
     ("run --memory 0G -- true", 125, "it must be more than zero"),
     ("run -p 80 -- true", 125, "write HOST:GUEST, such as 8080:80"),
     ("run -p 1:2 -p 0.0.0.0:1:3 -- true", 125, "`0.0.0.0:1` is published twice"),
-    ("run --nope", 125, "unexpected argument '--nope'"),
-    ("vm run --nope", 125, "unexpected argument '--nope'"),
-    ("run . -- true", 125, "working on a repository is not part of this version"),
+    ("run --nope", 125, "unexpected argument `--nope`"),
+    ("vm run --nope", 125, "unexpected argument `--nope`"),
+    ("run . -- true", 125, "`.` is a folder: this version does not put repositories in machines"),
+    ("run --rm /usr", 125, "`/usr` is a folder"),
+    ("run ..", 125, "to run `..` as a command: `banger run -- ..`"),
     ("run -d -t", 125, "cannot be used with"),
     ("run -d -i", 125, "cannot be used with"),
-    ("run -d -- true", 125, "cannot be used with"),
     ("run", 125, "a shell needs a terminal or input, and this is neither"),
     ("run --rm", 125, "a shell needs a terminal or input, and this is neither"),
     ("run -t -- true", 125, "`-t` needs a terminal"),
@@ -65,12 +66,36 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("run -t --json -- true", 125, "a terminal cannot be shown as JSON"),
     ("exec", 125, "required arguments were not provided"),
     ("exec web", 125, "required arguments were not provided"),
-    ("exec web -e X -- env", 125, "write NAME=VALUE"),
     ("exec web -e =x -- env", 125, "write NAME=VALUE"),
+    ("run -e = -- env", 125, "write NAME=VALUE"),
     ("exec web -t -- true", 125, "`-t` needs a terminal"),
     ("vm exec web -t -- true", 125, "`-t` needs a terminal"),
     ("vm shell", 125, "required arguments were not provided"),
-    ("vm shell web", 125, "`-t` needs a terminal"),
+    ("vm shell web", 125, "a shell needs a terminal, and standard input is not one"),
+    ("shell web", 125, "a shell needs a terminal, and standard input is not one"),
+    ("shell", 125, "usage: `banger shell <VM>`; `banger shell --help` tells more"),
+    ("vm create web", 2, "hint: use `--name web` to name the machine"),
+    ("create web", 2, "hint: use `--name web` to name the machine"),
+    ("vm create --nmae web", 2, "a similar argument exists: `--name`"),
+    ("vm crate", 2, "a similar subcommand exists: `create`"),
+    ("vm lsit", 2, "some similar subcommands exist: `ls`, `list`"),
+    ("satrt web", 2, "a similar subcommand exists: `start`"),
+    ("imgae list", 2, "a similar subcommand exists: `image`"),
+    ("ssh web", 2, "hint: `banger shell VM` opens a shell in a machine"),
+    ("vm ssh web", 2, "hint: `banger shell VM` opens a shell in a machine"),
+    ("up", 2, "hint: `banger run` makes a machine with a shell in it"),
+    ("vm stop --force web", 2, "usage: `banger vm stop [OPTIONS] <VM>...`"),
+    ("stop", 2, "usage: `banger stop <VM>...`; `banger stop --help` tells more"),
+    ("rm", 2, "required arguments were not provided: <VM>..."),
+    ("logs", 2, "required arguments were not provided: <VM>"),
+    ("help frobnicate", 2, "unrecognized subcommand `frobnicate`"),
+    ("vm create extra --json", 2, "\"hint\":\"use `--name extra` to name the machine\""),
+    ("--json frobnicate", 2, "unrecognized subcommand `frobnicate`"),
+    ("vm stop --json", 2, "required arguments were not provided"),
+    ("vm --json", 2, "a command is missing"),
+    ("--json", 2, "a command is missing"),
+    ("run --json --vcpus 0 true", 125, "0 vCPUs: a VM has 1 to 32"),
+    ("exec --json web -X", 125, "unexpected argument `-X`"),
 ];
 
 #[test]
@@ -84,6 +109,24 @@ fn bad_input_is_refused_before_a_daemon_is_started() {
         assert!(refused.err.contains(words), "{line}\n{}", refused.err);
     }
     assert!(!home.path().join("run/bangerd.sock").exists(), "a daemon was started");
+}
+
+#[test]
+fn usage_errors_are_errors_like_any_other() {
+    let home = home();
+    let text = "error: unexpected argument `web` found\n\
+        hint: use `--name web` to name the machine\n";
+    expect(&run(&home, "vm create web"), 2, "", text);
+    let refused = run(&home, "--json vm create web");
+    let json: serde_json::Value = serde_json::from_str(&refused.err).unwrap();
+    let expected = serde_json::json!({ "error": {
+        "code": "bad_request", "message": "unexpected argument `web` found",
+        "hint": "use `--name web` to name the machine",
+    }});
+    assert_eq!((refused.code, json), (2, expected));
+    let odd = home.run(&["vm", "sh\u{1b}[8m\u{7}\u{9b}8mow"]);
+    assert!(odd.err.starts_with("error: unrecognized subcommand `"), "{}", odd.err);
+    assert!(!odd.err.contains(|c: char| c.is_control() && c != '\n'), "{:?}", odd.err);
 }
 
 #[test]

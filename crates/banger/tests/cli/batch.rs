@@ -11,10 +11,10 @@ fn valid_ones_go_on_in_the_order_given() {
     expect(
         &run(&home, "vm start mail nope web mail db"),
         1,
-        "mail started\nweb started\ndb started\n",
+        "mail started in N s\nweb started in N s\ndb started in N s\n",
         "error: there is no VM `nope`\nhint: `banger vm list` shows the VMs there are\n",
     );
-    expect(&run(&home, "vm stop web web"), 0, "web stopped\n", "");
+    expect(&run(&home, "vm stop web web"), 0, "web stopped in N s\n", "");
     let id = home.json(&["vm", "show", "db"])["id"].as_str().unwrap().to_owned();
     expect(&run(&home, &format!("vm kill {id} db {}", &id[..6])), 0, "db killed\n", "");
     let json = home.run(&["vm", "start", "web", "nope", "mail", "--json"]);

@@ -73,7 +73,7 @@ fn the_second_ctrl_c_leaves_at_once() {
     kill(child.id(), "INT");
     let run: Run = child.wait_with_output().unwrap().into();
     let said = "web: cancelling; Ctrl-C again leaves at once\n\
-        web: left; the daemon finishes it\n";
+        web: not waiting any longer; the daemon finishes the undo\n";
     expect(&run, 130, "", said);
     // What was half made is to be removed, which the daemon does without us.
     wait(&heard, "delete");
@@ -97,7 +97,7 @@ fn a_daemon_that_is_stuck_can_be_left_too() {
     }
     let run: Run = child.wait_with_output().unwrap().into();
     let said = "debian-cloud: cancelling; Ctrl-C again leaves at once\n\
-        debian-cloud: left; the daemon does not answer\n";
+        debian-cloud: not waiting any longer; the daemon does not answer\n";
     expect(&run, 130, "", said);
 }
 
@@ -117,8 +117,9 @@ fn a_cut_stream_is_resumed_behind_the_last_event() {
             }
         }
     });
-    let run = daemon.run("image pull debian");
+    let run = daemon.run("image pull -v debian");
     let lines: String = (1..=5).map(|n| format!("debian: s{n} N s\n")).collect();
+    let lines = format!("debian: operation OP\n{lines}");
     expect(&run, 0, "x1\n", &lines);
 }
 
@@ -206,7 +207,7 @@ fn transfers_and_warnings_are_shown_in_plain_lines() {
         debian: pull_image 21 MiB of 100 MiB, 1 MiB/s\n\
         debian: unpacking\\u{1b}[2J\n\
         warning: debian: odd\n\
-        debian: pull_image N s\n";
+        debian: done in N s\n";
     expect(&daemon.run("image pull debian"), 0, "x1\n", said);
     let quiet = "warning: debian: large\nwarning: debian: odd\n";
     expect(&daemon.run("image pull -q debian"), 0, "x1\n", quiet);

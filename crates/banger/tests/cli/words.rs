@@ -3,6 +3,8 @@
 use crate::support::{expect, home, plain, run};
 
 const STAGES: &str = "\
+web: operation OP
+web: prepare_disks N s
 web: preflight N s
 web: prepare_disks N s
 web: attach_network N s
@@ -11,13 +13,15 @@ web: boot N s
 web: wait_vsock_agent N s
 web: wait_guest_ready N s
 web: ready N s
+web: ready in N s
 ";
 
 #[test]
 fn the_life_of_a_vm() {
     let home = home();
-    let stages = format!("web: prepare_disks N s\n{STAGES}");
-    expect(&run(&home, "vm create --name web"), 0, "web\n", &stages);
+    expect(&run(&home, "vm create --name web"), 0, "web\n", "web: ready in N s\n");
+    run(&home, "vm delete -f web");
+    expect(&run(&home, "vm create -v --name web"), 0, "web\n", STAGES);
     let list = run(&home, "vm list");
     assert!(
         list.out.starts_with("NAME  ID            STATE    IMAGE   VCPUS  MEMORY   DISK  IP"),
@@ -28,9 +32,9 @@ fn the_life_of_a_vm() {
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!((cells[0], cells[2], cells[3]), ("web", "running", "debian"));
     expect(&run(&home, "vm start web"), 0, "web runs already\n", "");
-    expect(&run(&home, "vm stop web"), 0, "web stopped\n", "");
+    expect(&run(&home, "vm stop web"), 0, "web stopped in N s\n", "");
     expect(&run(&home, "vm stop web"), 0, "web was stopped already\n", "");
-    expect(&run(&home, "vm start web"), 0, "web started\n", STAGES);
+    expect(&run(&home, "vm start web"), 0, "web started in N s\n", "");
     expect(&run(&home, "vm restart -q web"), 0, "", "");
     expect(&run(&home, "vm kill web"), 0, "web killed\n", "");
     expect(&run(&home, "vm repair web"), 0, "web is not broken\n", "");

@@ -6,7 +6,7 @@ use banger_api::size::human_size;
 
 use crate::context::{Context, Format, Volume};
 use crate::errors::Failure;
-use crate::render::table::{Align, table};
+use crate::render::table::{Column, table};
 use crate::render::time::ago;
 
 /// Show all images.
@@ -32,14 +32,13 @@ pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
 }
 
 fn text(images: &[ImageView]) -> String {
-    use Align::{Left, Right};
-    let head = [
-        ("NAME", Left),
-        ("ID", Left),
-        ("SIZE", Right),
-        ("USED BY", Right),
-        ("SOURCE", Left),
-        ("CREATED", Left),
+    let columns = [
+        Column::long_text("NAME", 0, 12),
+        Column::text("ID", 1),
+        Column::number("SIZE", 3),
+        Column::number("USED BY", 4),
+        Column::long_text("SOURCE", 5, 12),
+        Column::text("CREATED", 2),
     ];
     let row = |image: &ImageView| {
         vec![
@@ -51,7 +50,7 @@ fn text(images: &[ImageView]) -> String {
             ago(&image.created_at),
         ]
     };
-    table(&head, &images.iter().map(row).collect::<Vec<_>>())
+    table(&columns, &images.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Names in one cell.

@@ -16,10 +16,11 @@ use crate::errors::Failure;
 pub enum Command {
     #[command(visible_alias = "ls")]
     List(list::Args),
+    #[command(visible_alias = "inspect", alias = "info")]
     Show(show::Args),
     Pull(pull::Args),
     Import(import::Args),
-    #[command(visible_alias = "rm")]
+    #[command(visible_alias = "rm", alias = "remove")]
     Delete(delete::Args),
 }
 

@@ -4,11 +4,12 @@ use banger_api::exit;
 use banger_api::images::PullRequest;
 use banger_api::operation::Accepted;
 use banger_client::Client;
+use banger_client::follow::OnInterrupt;
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::follow::{self, OnInterrupt};
-use crate::render::progress::{Keep, Progress};
+use crate::follow;
+use crate::render::progress::{Lines, Progress};
 use crate::values;
 
 /// Fetch an image by a built-in recipe.
@@ -45,8 +46,9 @@ pub async fn fetch(
     name: &str,
     accepted: &Accepted,
 ) -> Result<Option<String>, Failure> {
-    let track = Progress::new(context, Keep::All).track(name);
-    follow::accepted(context, client, accepted, track, OnInterrupt::Cancel).await
+    let track = Progress::new(context, Lines::Total).track(name);
+    let done = follow::accepted(context, client, accepted, track, OnInterrupt::Cancel).await?;
+    Ok(done.made)
 }
 
 /// Prints the id of what was made, or the name where it was there already.

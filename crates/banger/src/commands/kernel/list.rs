@@ -7,7 +7,7 @@ use banger_api::size::human_size;
 use crate::commands::image::list::or_dash;
 use crate::context::{Context, Format, Volume};
 use crate::errors::Failure;
-use crate::render::table::{Align, table};
+use crate::render::table::{Column, table};
 use crate::render::time::ago;
 
 /// Show all kernels.
@@ -33,15 +33,14 @@ pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
 }
 
 fn text(kernels: &[KernelView]) -> String {
-    use Align::{Left, Right};
-    let head = [
-        ("NAME", Left),
-        ("ID", Left),
-        ("RELEASE", Left),
-        ("SIZE", Right),
-        ("USED BY", Right),
-        ("SOURCE", Left),
-        ("CREATED", Left),
+    let columns = [
+        Column::long_text("NAME", 0, 12),
+        Column::text("ID", 1),
+        Column::long_text("RELEASE", 2, 12),
+        Column::number("SIZE", 4),
+        Column::number("USED BY", 5),
+        Column::long_text("SOURCE", 6, 12),
+        Column::text("CREATED", 3),
     ];
     let row = |kernel: &KernelView| {
         vec![
@@ -54,5 +53,5 @@ fn text(kernels: &[KernelView]) -> String {
             ago(&kernel.created_at),
         ]
     };
-    table(&head, &kernels.iter().map(row).collect::<Vec<_>>())
+    table(&columns, &kernels.iter().map(row).collect::<Vec<_>>())
 }

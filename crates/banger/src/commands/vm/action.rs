@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
-use banger_api::vm::{ActionOptions, VmAction};
+use banger_api::vm::{ActionOptions, DEFAULT_GRACE_MS, VmAction};
+use banger_client::batch::{Target, Work, resolve};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::batch::{self, Target, Words, Work};
+use crate::batch::{self, Time, Words};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::render::progress::Keep;
 use crate::values;
 
 /// Start VMs that are stopped.
@@ -23,17 +23,20 @@ pub struct StartArgs {
     pub vms: Vec<String>,
 }
 
-/// Stop VMs: the guest is asked to shut down, and killed after a grace period.
+/// Stop VMs: ask the guest to shut down, and kill it after a grace period.
 ///
 ///   banger vm stop web
-///   banger vm stop --timeout 60 web db
+///   banger vm stop --timeout 300 web db
+///   banger vm kill web              ends it at once
+///
+/// Ctrl-C ends the wait, not the stop, which goes on in the daemon.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct StopArgs {
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "VM")]
     pub vms: Vec<String>,
-    /// Seconds to wait before it is killed [default: 10]
+    /// Seconds that the guest has to shut down before it is killed
     #[arg(
         short, long, value_name = "SECONDS", value_parser = values::grace_ms,
         allow_hyphen_values = true
@@ -44,14 +47,14 @@ pub struct StopArgs {
 /// Stop VMs and start them again; those that are stopped are started.
 ///
 ///   banger vm restart web
-///   banger vm restart --timeout 60 web
+///   banger vm restart --timeout 300 web
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct RestartArgs {
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "VM")]
     pub vms: Vec<String>,
-    /// Seconds to wait before it is killed [default: 10]
+    /// Seconds that the guest has to shut down before it is killed
     #[arg(
         short, long, value_name = "SECONDS", value_parser = values::grace_ms,
         allow_hyphen_values = true
@@ -59,10 +62,12 @@ pub struct RestartArgs {
     pub timeout: Option<u64>,
 }
 
-/// Stop VMs at once, as if their power was cut. What the guest has not written is lost.
+/// Stop VMs at once, as if their power was cut.
 ///
 ///   banger vm kill web
 ///   banger vm kill web db
+///
+/// What the guest has not written to its disks is lost.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct KillArgs {
@@ -100,60 +105,66 @@ pub struct RepairArgs {
     pub vms: Vec<String>,
 }
 
-fn work(action: VmAction, done: &'static str, already: &'static str, keep: Keep) -> Work {
-    let words = Words { done, already };
-    Work { action, options: ActionOptions::default(), words, keep }
+/// Help for the grace period, with its default.
+pub fn grace_help(argument: clap::Arg) -> clap::Arg {
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    argument.help(format!("{help} [default: {}]", DEFAULT_GRACE_MS / 1000))
 }
 
-async fn act(context: &Context, vms: &[String], work: Work) -> Result<u8, Failure> {
+async fn act(
+    context: &Context,
+    vms: &[String],
+    (action, grace_ms): (VmAction, Option<u64>),
+    (done, already, time): (&'static str, &'static str, Time),
+) -> Result<u8, Failure> {
     let client = context.client().await?;
-    let targets = batch::resolve(&client.vms().await?, vms);
-    batch::run(context, &client, targets, &work).await
+    let targets = resolve(&client.vms().await?, vms);
+    let work = Work { action, options: ActionOptions { grace_ms, force: false } };
+    batch::run(context, &client, targets, &work, &Words { done, already, time }).await
 }
 
 /// Runs `vm start`.
 pub async fn start(context: &Context, args: StartArgs) -> Result<u8, Failure> {
-    let work = work(VmAction::Start, "started", "runs already", Keep::All);
-    act(context, &args.vms, work).await
+    let words = ("started", "runs already", Time::Show);
+    act(context, &args.vms, (VmAction::Start, None), words).await
 }
 
 /// Runs `vm stop`.
 pub async fn stop(context: &Context, args: StopArgs) -> Result<u8, Failure> {
-    let mut work = work(VmAction::Stop, "stopped", "was stopped already", Keep::None);
-    work.options.grace_ms = args.timeout;
-    act(context, &args.vms, work).await
+    let words = ("stopped", "was stopped already", Time::Show);
+    act(context, &args.vms, (VmAction::Stop, args.timeout), words).await
 }
 
 /// Runs `vm restart`.
 pub async fn restart(context: &Context, args: RestartArgs) -> Result<u8, Failure> {
-    let mut work = work(VmAction::Restart, "restarted", "runs already", Keep::All);
-    work.options.grace_ms = args.timeout;
-    act(context, &args.vms, work).await
+    let words = ("restarted", "runs already", Time::Show);
+    act(context, &args.vms, (VmAction::Restart, args.timeout), words).await
 }
 
 /// Runs `vm kill`.
 pub async fn kill(context: &Context, args: KillArgs) -> Result<u8, Failure> {
-    let work = work(VmAction::Kill, "killed", "was stopped already", Keep::None);
-    act(context, &args.vms, work).await
+    let words = ("killed", "was stopped already", Time::Hide);
+    act(context, &args.vms, (VmAction::Kill, None), words).await
 }
 
 /// Runs `vm repair`.
 pub async fn repair(context: &Context, args: RepairArgs) -> Result<u8, Failure> {
-    let work = work(VmAction::Repair, "repaired", "is not broken", Keep::None);
-    act(context, &args.vms, work).await
+    let words = ("repaired", "is not broken", Time::Hide);
+    act(context, &args.vms, (VmAction::Repair, None), words).await
 }
 
 /// Runs `vm delete`.
 pub async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Failure> {
-    let mut work = work(VmAction::Delete, "deleted", "is being deleted already", Keep::None);
-    work.options.force = args.force;
+    let options = ActionOptions { force: args.force, ..ActionOptions::default() };
+    let work = Work { action: VmAction::Delete, options };
+    let words = Words { done: "deleted", already: "is being deleted already", time: Time::Hide };
     let client = context.client().await?;
-    let targets = batch::resolve(&client.vms().await?, &args.vms);
+    let targets = resolve(&client.vms().await?, &args.vms);
     if !args.force && context.format == Format::Text && !agreed(context, &targets).await? {
         context.say("nothing was deleted");
         return Ok(banger_api::exit::FAILED);
     }
-    batch::run(context, &client, targets, &work).await
+    batch::run(context, &client, targets, &work, &words).await
 }
 
 /// Asks, where somebody can answer and there is something to ask about.

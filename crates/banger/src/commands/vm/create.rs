@@ -6,12 +6,13 @@ use banger_api::exit;
 use banger_api::operation::VmTag;
 use banger_api::vm::{ActionOptions, VmAction};
 use banger_client::Client;
+use banger_client::follow::OnInterrupt;
 
 use crate::commands::run;
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::follow::{self, OnInterrupt};
-use crate::render::progress::{Keep, Progress};
+use crate::follow;
+use crate::render::progress::{Lines, Progress};
 use crate::values::Machine;
 
 /// Longest wait for the daemon's word on the way out.
@@ -43,7 +44,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let accepted = client.create(&request).await?;
     let vm = accepted.vm.clone().ok_or_else(run::no_vm)?;
-    let track = Progress::new(context, Keep::All).track(vm.name.as_str());
+    let track = Progress::new(context, Lines::Ready).track(vm.name.as_str());
     match follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel).await {
         Ok(_) => show_made(context, &client, &vm).await,
         Err(failure) => {
@@ -73,7 +74,7 @@ pub async fn remove_cancelled(
     client: &Client,
     vm: &VmTag,
 ) -> Result<(), Failure> {
-    run::delete(context, client, vm, Keep::None).await
+    run::delete(context, client, vm).await
 }
 
 /// Leaves the removal of what a cancelled create made to the daemon.

@@ -2,19 +2,16 @@
 
 use banger_api::vm::{AgentHealth, VmHealth};
 use banger_api::{ApiError, ErrorCode, exit};
+use banger_client::batch::{AT_ONCE, resolve};
 use futures_util::StreamExt;
 use serde::Serialize;
 
-use crate::batch;
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure};
 use crate::render::plain;
 use crate::render::time::span;
 
-/// Most VMs asked at once.
-const AT_ONCE: usize = 64;
-
-/// Ask the agents of VMs how they are.
+/// Check whether the guest agent of each VM responds.
 ///
 ///   banger vm health web
 ///   banger vm health web db --json
@@ -41,7 +38,7 @@ struct Element {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
-    let targets = batch::resolve(&client.vms().await?, &args.vms);
+    let targets = resolve(&client.vms().await?, &args.vms);
     let batch = targets.len() > 1;
     let asked = futures_util::stream::iter(targets).map(|target| async {
         let answer = match target.found {

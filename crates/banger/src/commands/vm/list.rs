@@ -6,7 +6,7 @@ use banger_api::vm::{VmState, VmSummary};
 
 use crate::context::{Context, Format, Volume};
 use crate::errors::Failure;
-use crate::render::table::{Align, table};
+use crate::render::table::{Column, table};
 use crate::render::time::ago;
 
 /// Show all VMs.
@@ -52,17 +52,16 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 }
 
 fn text(vms: &[VmSummary]) -> String {
-    use Align::{Left, Right};
-    let head = [
-        ("NAME", Left),
-        ("ID", Left),
-        ("STATE", Left),
-        ("IMAGE", Left),
-        ("VCPUS", Right),
-        ("MEMORY", Right),
-        ("DISK", Right),
-        ("IP", Left),
-        ("CREATED", Left),
+    let columns = [
+        Column::long_text("NAME", 0, 12),
+        Column::text("ID", 4),
+        Column::text("STATE", 1),
+        Column::long_text("IMAGE", 5, 8),
+        Column::number("VCPUS", 8),
+        Column::number("MEMORY", 7),
+        Column::number("DISK", 6),
+        Column::text("IP", 2),
+        Column::text("CREATED", 9),
     ];
     let row = |vm: &VmSummary| {
         vec![
@@ -77,5 +76,5 @@ fn text(vms: &[VmSummary]) -> String {
             ago(&vm.created_at),
         ]
     };
-    table(&head, &vms.iter().map(row).collect::<Vec<_>>())
+    table(&columns, &vms.iter().map(row).collect::<Vec<_>>())
 }

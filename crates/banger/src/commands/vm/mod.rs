@@ -18,16 +18,19 @@ use crate::errors::Failure;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Args),
+    #[command(alias = "launch")]
     Create(create::Args),
     Start(action::StartArgs),
     Stop(action::StopArgs),
+    #[command(alias = "reboot")]
     Restart(action::RestartArgs),
     Kill(action::KillArgs),
-    #[command(visible_alias = "rm")]
+    #[command(visible_alias = "rm", aliases = ["remove", "destroy"])]
     Delete(action::DeleteArgs),
     Repair(action::RepairArgs),
-    #[command(visible_alias = "ls")]
+    #[command(visible_alias = "ls", alias = "ps")]
     List(list::Args),
+    #[command(visible_alias = "inspect", alias = "info")]
     Show(show::Args),
     Exec(exec::Args),
     Shell(shell::Args),

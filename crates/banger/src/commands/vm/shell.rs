@@ -1,16 +1,15 @@
 //! `banger vm shell`.
 
-use std::ffi::OsString;
-
 use banger_api::operation::VmTag;
 use banger_api::vm::{AgentHealth, VmState};
-use banger_client::{Client, ExecRequest};
+use banger_client::Client;
 
 use crate::attach::Guest;
 use crate::commands::exec;
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
-use crate::values::{self, Variable};
+use crate::inside::{self, Inside};
+use crate::terminal::Wanted;
 
 /// Open a shell in a running VM; its exit code is ours.
 ///
@@ -21,15 +20,9 @@ use crate::values::{self, Variable};
 pub struct Args {
     /// Name, id or prefix of the id
     pub vm: String,
-    /// Folder to begin in [default: the user's home]
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<OsString>,
-    /// Set an environment variable; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::variable())]
-    pub env: Vec<Variable>,
-    /// User to be, each a name or a number [default: root]
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
+    /// Flags about the shell.
+    #[command(flatten)]
+    pub inside: Inside,
 }
 
 /// Runs the command.
@@ -37,14 +30,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if context.format == Format::Json {
         return Err(usage("a shell cannot be shown as JSON").into());
     }
-    let request = ExecRequest {
-        env: values::environment(args.env),
-        cwd: args.workdir.map(Into::into),
-        user: args.user,
-        stdin: true,
-        ..ExecRequest::default()
-    };
-    let request = exec::with_terminal(context, request, true)?;
+    let request = args.inside.request(Vec::new());
+    let request = inside::with_terminal(context, request, Wanted::Shell)?;
     let client = context.client().await?;
     let details = client.vm(&args.vm).await?;
     let vm = VmTag { id: details.summary.id, name: details.summary.name };

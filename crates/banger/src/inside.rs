@@ -1,0 +1,140 @@
+//! Flags about a command in a guest, shared by `run`, `exec` and `vm shell`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+
+use banger_client::{ByteString, ExecRequest};
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::context::{Context, Format};
+use crate::errors::{Failure, usage};
+use crate::render;
+use crate::terminal::{self, Wanted};
+
+/// Tells programs the number of colours of a terminal, which TERM does not.
+const COLORTERM: &str = "COLORTERM";
+
+/// Where, as whom and with which environment a command runs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Inside {
+    /// Folder to run in [default: the user's home]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<OsString>,
+    /// Set an environment variable; repeatable
+    ///
+    /// NAME alone passes on the variable as it is set here.
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable())]
+    pub env: Vec<Variable>,
+    /// User to run as, each a name or a number [default: root]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+}
+
+/// A variable for the guest, of any bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    name: OsString,
+    /// Absent where the one of this process is meant.
+    value: Option<OsString>,
+}
+
+fn variable() -> impl TypedValueParser<Value = Variable> {
+    OsStringValueParser::new().try_map(parse_variable)
+}
+
+fn parse_variable(text: OsString) -> Result<Variable, String> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (bytes.get(..at), bytes.get(at + 1..)),
+        None => (Some(bytes), None),
+    };
+    let owned = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    match name.map(owned) {
+        Some(name) if !name.is_empty() => Ok(Variable { name, value: value.map(owned) }),
+        _ => Err("write NAME=VALUE, or NAME for a variable that is set here".to_owned()),
+    }
+}
+
+impl Inside {
+    /// A request without terminal and input.
+    pub fn request(&self, argv: Vec<OsString>) -> ExecRequest {
+        ExecRequest {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: self.variables(|name| std::env::var_os(name)),
+            cwd: self.workdir.clone().map(Into::into),
+            user: self.user.clone(),
+            ..ExecRequest::default()
+        }
+    }
+
+    fn variables(
+        &self,
+        here: impl Fn(&OsStr) -> Option<OsString>,
+    ) -> Vec<(ByteString, ByteString)> {
+        let mut env = Vec::new();
+        for Variable { name, value } in &self.env {
+            match value.clone().or_else(|| here(name)) {
+                Some(value) => env.push((name.clone().into(), value.into())),
+                // As Docker does: a script may pass on what is set only sometimes.
+                None => {
+                    let name = name.display();
+                    render::warning(&format!("`{name}` is not set here, so it is not passed on"));
+                }
+            }
+        }
+        env
+    }
+}
+
+/// Gives the request a terminal of the size and type of ours.
+///
+/// # Errors
+/// Ours is not one, or the output is to be JSON.
+pub fn with_terminal(
+    context: &Context,
+    mut request: ExecRequest,
+    wanted: Wanted,
+) -> Result<ExecRequest, Failure> {
+    if context.format == Format::Json {
+        let text = "a terminal cannot be shown as JSON: leave out `-t` or `--json`";
+        return Err(usage(text).into());
+    }
+    terminal::require(wanted)?;
+    // A terminal that cannot be typed at is of no use.
+    request.stdin = true;
+    request.tty = Some(terminal::size());
+    request.term = std::env::var("TERM").ok().filter(|term| !term.is_empty());
+    let name = ByteString::from(COLORTERM);
+    let given = request.env.iter().any(|(given, _)| *given == name);
+    if let (false, Some(value)) = (given, std::env::var_os(COLORTERM)) {
+        request.env.push((name, value.into()));
+    }
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_given_or_taken_from_here() {
+        let parse = |bytes: &[u8]| parse_variable(OsStr::from_bytes(bytes).into());
+        let given = |name: &str, value: Option<&str>| {
+            Ok(Variable { name: name.into(), value: value.map(Into::into) })
+        };
+        assert_eq!(parse(b"A=b=c"), given("A", Some("b=c")));
+        assert_eq!(parse(b"A="), given("A", Some("")));
+        assert_eq!(parse(b"A"), given("A", None));
+        assert_eq!(parse(b"A=\xff").unwrap().value.unwrap().as_bytes(), b"\xff");
+        for wrong in ["", "=", "=b"] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let env = ["A=1", "HERE", "GONE", "A=2"].map(|text| parse(text.as_bytes()).unwrap());
+        let inside = Inside { env: env.into(), ..Inside::default() };
+        let here = |name: &OsStr| (name == "HERE").then(|| OsString::from("x y"));
+        let expected = [("A", "1"), ("HERE", "x y"), ("A", "2")];
+        let expected = expected.map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(inside.variables(here), expected);
+    }
+}
