@@ -79,7 +79,7 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("vm create --nmae web", 2, "a similar argument exists: `--name`"),
     ("vm crate", 2, "a similar subcommand exists: `create`"),
     ("vm lsit", 2, "some similar subcommands exist: `ls`, `list`"),
-    ("satrt web", 2, "a similar subcommand exists: `start`"),
+    ("satrt web", 2, "some similar subcommands exist: `restart`, `start`"),
     ("imgae list", 2, "a similar subcommand exists: `image`"),
     ("ssh web", 2, "hint: `banger shell VM` opens a shell in a machine"),
     ("vm ssh web", 2, "hint: `banger shell VM` opens a shell in a machine"),

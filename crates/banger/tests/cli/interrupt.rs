@@ -236,6 +236,64 @@ fn a_machine_that_did_not_come_up_is_kept_and_named() {
     expect(&daemon.run("run -- true"), 125, "", kept);
 }
 
+#[test]
+fn a_machine_that_is_not_to_stay_is_removed_when_it_does_not_come_up() {
+    let (told, heard) = mpsc::channel();
+    let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+        "POST /v1/vms" => reply(stream, 202, &accepted()),
+        "GET /v1/operations/op-abc123/events" => {
+            begin_events(stream);
+            let error = json!({"code": "host_not_ready", "message": "port 80 is taken"});
+            event(stream, 1, 5, json!({"event": "failed", "error": error}));
+        }
+        "POST /v1/vms/aaaa00000001/actions/delete" => {
+            told.send("delete").unwrap();
+            reply(stream, 404, &missing());
+        }
+        other => panic!("{other}"),
+    });
+    expect(&daemon.run("run -d --rm"), 125, "", "error: port 80 is taken\n(OP)\n");
+    wait(&heard, "delete");
+}
+
+/// A stop that goes on until the test ends.
+fn endless_stop() -> (FakeDaemon, mpsc::Receiver<&'static str>) {
+    let (told, heard) = mpsc::channel();
+    let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+        "GET /v1/vms" => reply(stream, 200, &json!([details()])),
+        "GET /v1/operations/op-abc123/events" => {
+            begin_events(stream);
+            event(stream, 1, 0, json!({"event": "stage_started", "stage": "shutdown"}));
+            told.send("following").unwrap();
+            std::thread::park();
+        }
+        line if line.contains("/actions/") => reply(stream, 202, &accepted()),
+        other => panic!("{other}"),
+    });
+    (daemon, heard)
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_a_stop_and_not_the_stop() {
+    for line in ["vm stop web", "vm restart web", "stop web"] {
+        let (daemon, heard) = endless_stop();
+        let child = daemon.spawn(line);
+        wait(&heard, "following");
+        kill(child.id(), "INT");
+        let run: Run = child.wait_with_output().unwrap().into();
+        let said = "web: not waiting any longer, but it is still being stopped; \
+            `banger vm kill web` ends it at once\n";
+        expect(&run, 130, "", said);
+    }
+    let (daemon, heard) = endless_stop();
+    let child = daemon.spawn("vm stop web --json");
+    wait(&heard, "following");
+    kill(child.id(), "INT");
+    let run: Run = child.wait_with_output().unwrap().into();
+    let json: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!((run.code, json[0]["result"].as_str()), (130, Some("left")));
+}
+
 /// Everything about a VM that did not start.
 fn details() -> serde_json::Value {
     let three = json!({"vmm": "qemu", "storage": "overlay", "network": "user"});

@@ -85,6 +85,66 @@ fn exit_codes_are_the_guests() {
 }
 
 #[test]
+fn a_command_needs_no_dashes_before_it() {
+    let home = home();
+    expect(&run(&home, "run --rm -q uname"), 0, "Linux\n", "");
+    run(&home, "vm create --name web");
+    for line in ["exec web uname", "exec web -- uname", "vm exec web uname"] {
+        expect(&run(&home, line), 0, "Linux\n", "");
+    }
+    // What stands behind the command is the command's.
+    expect(&run(&home, "exec web echo --json -q --help"), 0, "--json -q --help\n", "");
+    expect(&run(&home, "exec web echo a -- b"), 0, "a -- b\n", "");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn environment_and_folder_are_those_asked_for() {
+    let home = home();
+    let env = |before: &[&str]| -> Run {
+        let args = [before, &["--", "env"]].concat();
+        let mut command = home.command(&args);
+        command.env("HERE", "x y").env_remove("GONE").env("COLORTERM", "truecolor");
+        command.output().unwrap().into()
+    };
+    run(&home, "vm create --name web");
+    let said = "warning: `GONE` is not set here, so it is not passed on\n";
+    for before in [vec!["run", "--rm", "-q"], vec!["exec", "web"]] {
+        let flags = ["-e", "A=b=c", "-e", "HERE", "-e", "GONE", "-e", "E="];
+        let words: Vec<&str> = match before[0] {
+            "run" => before.iter().copied().chain(flags).collect(),
+            _ => before[..1].iter().copied().chain(flags).chain(["web"]).collect(),
+        };
+        let shown = env(&words);
+        assert_eq!((shown.code, shown.err.as_str()), (0, said), "{}", shown.out);
+        for line in ["A=b=c", "HERE=x y", "E="] {
+            assert!(shown.out.lines().any(|shown| shown == line), "{line}\n{}", shown.out);
+        }
+        // Only a terminal has colours.
+        assert!(!shown.out.contains("GONE") && !shown.out.contains("COLORTERM"), "{}", shown.out);
+    }
+    expect(&run(&home, "run --rm -q -w /srv pwd"), 0, "/srv\n", "");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn a_command_in_the_background() {
+    let home = home();
+    let started = run(&home, "run -d --name web -- sleep 1000");
+    assert_eq!((started.code, started.out.as_str()), (0, "web\n"), "{}", started.err);
+    assert!(started.err.contains("the command runs as process "), "{}", started.err);
+    assert_eq!(home.state("web"), "running");
+    let missing = run(&home, "run -d --name other nosuch");
+    assert_eq!((missing.code, missing.out.as_str()), (125, ""), "{}", missing.err);
+    let said = "hint: `other` runs without the command; `banger vm delete -f other` removes it\n";
+    assert!(missing.err.ends_with(said), "{}", missing.err);
+    run(&home, "vm delete -f web other");
+    home.finish();
+}
+
+#[test]
 fn a_command_as_a_document() {
     let home = home();
     run(&home, "vm create --name web");
