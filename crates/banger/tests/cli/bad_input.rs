@@ -80,7 +80,7 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("vm crate", 2, "a similar subcommand exists: `create`"),
     ("vm lsit", 2, "some similar subcommands exist: `ls`, `list`"),
     ("satrt web", 2, "some similar subcommands exist: `restart`, `start`"),
-    ("imgae list", 2, "a similar subcommand exists: `image`"),
+    ("imgae list", 2, "`image`"),
     ("ssh web", 2, "hint: `banger shell VM` opens a shell in a machine"),
     ("vm ssh web", 2, "hint: `banger shell VM` opens a shell in a machine"),
     ("up", 2, "hint: `banger run` makes a machine with a shell in it"),
