@@ -56,6 +56,10 @@ impl Paragraphs {
         for paragraph in paragraphs {
             for line in paragraph.lines().map(str::trim) {
                 if let Some(tip) = line.strip_prefix("tip: ") {
+                    // No value of ours begins with a hyphen.
+                    if tip.starts_with("to pass ") {
+                        continue;
+                    }
                     tips.push(tip.replace('\'', "`"));
                 } else if let Some(shown) = line.strip_prefix("Usage: ") {
                     usage = Some(shown.to_owned());
