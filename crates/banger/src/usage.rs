@@ -24,12 +24,13 @@ pub fn show(error: &clap::Error, arguments: &[OsString]) {
 
 /// The error as all others are.
 fn api_error(error: &clap::Error) -> ApiError {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    let missing =
+        [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
+    let found = Paragraphs::of(&error.render().to_string());
+    if missing.contains(&error.kind()) {
         return ApiError::new(ErrorCode::BadRequest, "a command is missing")
-            .with_hint("`banger --help` shows all commands");
+            .with_hint(format!("`{} --help` shows all commands", found.command()));
     }
-    let text = error.render().to_string();
-    let found = Paragraphs::of(&text);
     let hint = special_hint(error, &found).unwrap_or_else(|| found.hint());
     ApiError::new(ErrorCode::BadRequest, found.message.replace('\'', "`")).with_hint(hint)
 }
