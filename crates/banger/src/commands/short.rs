@@ -43,11 +43,11 @@ pub enum Short {
     Rmi(image::delete::Args),
 }
 
-/// The line of help about them.
+/// The lines of help about them.
 pub const HELP: &str = "\
 Short forms:
-  ls, create, start, stop, restart, kill, rm, show, shell, logs, health: `banger vm …`
-  images, pull, import, rmi: `banger image list|pull|import|delete`";
+  ls create start stop restart kill rm show shell logs health   as in `banger vm`
+  images pull import rmi                                        as in `banger image`";
 
 impl From<Short> for Command {
     fn from(short: Short) -> Self {

@@ -1,7 +1,7 @@
 //! Showing a log file, and what is added to it.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -11,6 +11,9 @@ use banger_client::watch::FolderWatch;
 use crate::errors::Failure;
 use crate::render::console::ConsoleFilter;
 use crate::render::plain;
+
+/// Most bytes read at once.
+const PIECE: usize = 64 * 1024;
 
 /// Whether to go on after the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +33,13 @@ pub enum Lines {
     Objects,
 }
 
-/// Shows a log file.
-pub async fn show(path: &Path, follow: Follow, lines: Lines) -> Result<u8, Failure> {
+/// Shows a log file, from its beginning or the last `tail` lines of it.
+pub async fn show(
+    path: &Path,
+    follow: Follow,
+    lines: Lines,
+    tail: Option<usize>,
+) -> Result<u8, Failure> {
     let unreadable = |error: io::Error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
         let code = if missing { ErrorCode::NotFound } else { ErrorCode::Internal };
@@ -46,6 +54,10 @@ pub async fn show(path: &Path, follow: Follow, lines: Lines) -> Result<u8, Failu
         Follow::No => None,
     };
     let mut log = Log { file: File::open(path).map_err(unreadable)?, position: 0 };
+    if let Some(count) = tail {
+        log.position = start_of_tail(&mut log.file, count).map_err(unreadable)?;
+        log.file.seek(SeekFrom::Start(log.position)).map_err(unreadable)?;
+    }
     let mut shape = Shape::new(lines);
     loop {
         log.copy(&mut shape)?;
@@ -64,7 +76,7 @@ struct Log {
 
 impl Log {
     fn copy(&mut self, shape: &mut Shape) -> Result<(), Failure> {
-        let mut piece = vec![0; 64 * 1024];
+        let mut piece = vec![0; PIECE];
         loop {
             let length = self.file.read(&mut piece)?;
             if length == 0 {
@@ -86,6 +98,32 @@ impl Log {
         self.position = 0;
         Ok(())
     }
+}
+
+/// Where the last `count` lines begin; a line without an end counts. Reads backwards in pieces, so
+/// that a long log costs no more than its tail.
+fn start_of_tail(file: &mut (impl Read + Seek), count: usize) -> io::Result<u64> {
+    let end = file.seek(SeekFrom::End(0))?;
+    let (mut begin, mut left) = (end, count);
+    let mut piece = vec![0; PIECE];
+    while begin > 0 {
+        let length = begin.min(PIECE as u64);
+        begin -= length;
+        file.seek(SeekFrom::Start(begin))?;
+        let bytes = piece.get_mut(..usize::try_from(length).unwrap_or(PIECE)).unwrap_or_default();
+        file.read_exact(bytes)?;
+        for (place, byte) in bytes.iter().enumerate().rev() {
+            let behind = begin + place as u64 + 1;
+            // The end of the last line begins no further one.
+            if *byte == b'\n' && behind < end {
+                if left <= 1 {
+                    return Ok(if left == 0 { end } else { behind });
+                }
+                left -= 1;
+            }
+        }
+    }
+    Ok(if count == 0 { end } else { 0 })
 }
 
 /// What the log looks like on stdout.
@@ -143,4 +181,38 @@ fn write_object(out: &mut impl Write, line: &mut Vec<u8>) -> io::Result<()> {
     let object = serde_json::json!({ "line": text.trim_end_matches('\r') });
     line.clear();
     writeln!(out, "{}", plain::json(&object.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail(text: &[u8], count: usize) -> &[u8] {
+        let start = start_of_tail(&mut io::Cursor::new(text), count).unwrap();
+        &text[usize::try_from(start).unwrap()..]
+    }
+
+    #[test]
+    fn a_tail_is_whole_lines() {
+        for (text, count, rest) in [
+            ("a\nb\nc\n", 0, ""),
+            ("a\nb\nc\n", 1, "c\n"),
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc\n", 3, "a\nb\nc\n"),
+            ("a\nb\nc\n", 9, "a\nb\nc\n"),
+            ("a\nb", 1, "b"),
+            ("a\n\n", 1, "\n"),
+            ("\n", 1, "\n"),
+            ("", 3, ""),
+            ("x", 0, ""),
+        ] {
+            let shown = String::from_utf8_lossy(tail(text.as_bytes(), count)).into_owned();
+            assert_eq!(shown, rest, "{text:?} {count}");
+        }
+        let long: String = (0..50_000).map(|n| format!("{n}\n")).collect();
+        assert_eq!(tail(long.as_bytes(), 2), b"49998\n49999\n");
+        assert!(tail(long.as_bytes(), 40_000).starts_with(b"10000\n"));
+        let line = [b'x'; 3 * PIECE];
+        assert_eq!(tail(&line, 1), line);
+    }
 }

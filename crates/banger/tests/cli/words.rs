@@ -56,6 +56,8 @@ fn lists_know_what_runs() {
     assert_eq!(names("vm list --json"), ["busy", "idle"]);
     assert_eq!(names("vm list --running --json"), ["busy"]);
     assert_eq!(names("ps --json"), ["busy"]);
+    assert_eq!(names("ps -a --json"), ["busy", "idle"]);
+    assert_eq!(names("ls --json"), ["busy", "idle"]);
     expect(&run(&home, "ps -q"), 0, "ID\n", "");
     run(&home, "vm delete -f busy idle");
     home.finish();
@@ -254,4 +256,59 @@ fn help_shows_the_defaults_of_this_host() {
         }
     }
     assert!(!home.path().join("run/bangerd.sock").exists(), "help started a daemon");
+}
+
+#[test]
+fn a_failure_shows_no_backtrace() {
+    let home = home();
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let daemon = banger_testkit::program("bangerd");
+    for value in ["1", "full"] {
+        let mut failing = Vec::new();
+        for line in ["vm show nope", "run --vcpus 0", "frobnicate", "daemon status", "doctor -x"] {
+            failing.push(home.command(&line.split(' ').collect::<Vec<_>>()));
+        }
+        let mut unwritable = home.command(&["vm", "list"]);
+        unwritable.env("BANGER_HOME", &file);
+        let mut refused = std::process::Command::new(&daemon);
+        refused.arg("--frobnicate");
+        let mut homeless = std::process::Command::new(&daemon);
+        homeless.env("BANGER_HOME", &file);
+        failing.extend([unwritable, refused, homeless]);
+        for mut command in failing {
+            let shown = format!("{command:?}");
+            let output = command.env("RUST_BACKTRACE", value).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && !text.is_empty(), "{shown}\n{text}");
+            assert!(!text.contains("backtrace") && !text.contains("panicked"), "{shown}\n{text}");
+        }
+    }
+    home.ok(&["daemon", "stop"]);
+    home.finish();
+}
+
+#[test]
+fn short_forms_are_the_long_ones() {
+    let home = home();
+    expect(&run(&home, "create --name web"), 0, "web\n", "web: ready in N s\n");
+    expect(&run(&home, "stop web"), 0, "web stopped in N s\n", "");
+    expect(&run(&home, "start web"), 0, "web started in N s\n", "");
+    expect(&run(&home, "reboot web"), 0, "web restarted in N s\n", "");
+    for (short, long) in [
+        ("ls", "vm list"),
+        ("list", "vm list"),
+        ("vm ps", "vm list"),
+        ("show web --json", "vm show web --json"),
+        ("inspect web --json", "vm show web --json"),
+        ("images", "image list"),
+        ("help vm create", "vm create --help"),
+        ("help", "--help"),
+    ] {
+        let (short, long) = (run(&home, short), run(&home, long));
+        assert_eq!((short.code, &short.out), (long.code, &long.out), "{}", short.err);
+    }
+    expect(&run(&home, "kill web"), 0, "web killed\n", "");
+    expect(&run(&home, "rm web"), 0, "web deleted\n", "");
+    home.finish();
 }

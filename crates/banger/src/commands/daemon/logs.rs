@@ -22,5 +22,5 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let path = context.paths()?.daemon_log();
     let follow = if args.follow { Follow::Yes } else { Follow::No };
     // It is written as JSON, so `--json` has nothing to change.
-    log::show(&path, follow, Lines::AsTheyAre).await
+    log::show(&path, follow, Lines::AsTheyAre, None).await
 }

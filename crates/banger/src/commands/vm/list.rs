@@ -25,14 +25,19 @@ pub struct Args {
 /// Show the VMs that run: short for `banger vm list --running`.
 ///
 ///   banger ps
+///   banger ps -a                    those that do not run too
 ///   banger ps -q                    ids only
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub struct PsArgs {}
+pub struct PsArgs {
+    /// Also those that do not run
+    #[arg(short, long)]
+    pub all: bool,
+}
 
 /// Runs `ps`.
-pub async fn ps(context: &Context, _args: PsArgs) -> Result<u8, Failure> {
-    run(context, Args { running: true }).await
+pub async fn ps(context: &Context, args: PsArgs) -> Result<u8, Failure> {
+    run(context, Args { running: !args.all }).await
 }
 
 /// Runs the command.

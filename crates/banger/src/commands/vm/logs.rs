@@ -6,10 +6,11 @@ use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::log::{self, Follow, Lines};
 
-/// Show what a guest said on its console, or what its VMM said.
+/// Show the guest console log, or the log of the VMM.
 ///
 ///   banger vm logs web
 ///   banger vm logs web -f           and go on as more comes
+///   banger vm logs web --tail 20    the last 20 lines
 ///   banger vm logs web --vmm
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -19,12 +20,15 @@ pub struct Args {
     /// The guest's serial console (the default)
     #[arg(long, conflicts_with = "vmm")]
     pub console: bool,
-    /// What the VMM and its companion said
+    /// The log of the VMM and its companion
     #[arg(long)]
     pub vmm: bool,
     /// Go on as more comes
     #[arg(short, long)]
     pub follow: bool,
+    /// Begin with the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<usize>,
 }
 
 /// Runs the command.
@@ -36,5 +40,5 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Format::Text => Lines::AsTheyAre,
         Format::Json => Lines::Objects,
     };
-    log::show(Path::new(path), follow, lines).await
+    log::show(Path::new(path), follow, lines, args.tail).await
 }
