@@ -12,8 +12,8 @@ use crate::render::plain;
 ///   banger doctor
 ///   banger doctor --json
 ///
-/// It shows what is wrong first; with -v also every check that passed and the settings. It changes
-/// nothing. The exit code is 5 where something is missing.
+/// It shows what is wrong first; with -v also every check that passed and the
+/// settings. It changes nothing. The exit code is 5 where something is missing.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
