@@ -1,7 +1,5 @@
 //! What a user of `cargo xtask` sees when a task fails.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
-
 use std::process::Command;
 
 #[test]

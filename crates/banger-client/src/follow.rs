@@ -187,7 +187,7 @@ impl Client {
             stage: Stage { name: String::new(), since: Instant::now() },
             cancelled: false,
         };
-        watch.to_end().await
+        watch.run().await
     }
 }
 
@@ -207,7 +207,7 @@ struct Watch<'a, O> {
 }
 
 impl<O: Observer> Watch<'_, O> {
-    async fn to_end(mut self) -> Result<Done, NotDone> {
+    async fn run(mut self) -> Result<Done, NotDone> {
         let mut events = self.client.follow(self.operation);
         let mut reminder = Instant::now() + REMINDER;
         loop {
