@@ -33,7 +33,7 @@ pub fn duration(ms: u64) -> String {
 
 /// A duration that was chosen: `90 s`, `1500 ms`.
 pub fn duration_whole(ms: u64) -> String {
-    if ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
 }
 
 #[cfg(test)]
