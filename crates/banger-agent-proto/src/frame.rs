@@ -20,6 +20,10 @@ pub const HEADER: usize = 5;
 /// Bytes of stdin a client may send before the first `Credit`.
 pub const STDIN_WINDOW: u32 = 256 * 1024;
 
+/// Most bytes of stdin that are ever under way; an agent grants the difference at once, to clients
+/// that know of it.
+pub const STDIN_WINDOW_MAX: u32 = 1024 * 1024;
+
 /// One message of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -39,6 +43,24 @@ pub enum Frame {
     Credit(u32),
     /// The command ended; nothing follows.
     Exit(ExitStatus),
+}
+
+/// Where output of a command comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputStream {
+    /// Its stdout.
+    Stdout,
+    /// Its stderr.
+    Stderr,
+}
+
+/// A frame as it lies in a [`Decoder`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// The data of a [`Frame::Stdin`], not copied.
+    Stdin(&'a [u8]),
+    /// Any other frame.
+    Frame(Frame),
 }
 
 /// A frame that breaks the rules.
@@ -86,6 +108,15 @@ impl Frame {
                 let json = serde_json::to_vec(&shortened(status)).unwrap_or_default();
                 put(out, EXIT, &json);
             }
+        }
+    }
+
+    /// Appends output of the command as [`Self::Stdout`] or [`Self::Stderr`], without a copy in
+    /// between.
+    pub fn encode_output(from: OutputStream, data: &[u8], out: &mut Vec<u8>) {
+        match from {
+            OutputStream::Stdout => put_data(out, STDOUT, data),
+            OutputStream::Stderr => put_data(out, STDERR, data),
         }
     }
 
@@ -159,7 +190,8 @@ pub struct Decoder {
 impl Decoder {
     /// Adds what was read from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 {
+        // Moving what is left costs as much as the little that most often is left.
+        if self.start == self.buffer.len() || self.start > 2 * MAX_PAYLOAD {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
@@ -171,6 +203,26 @@ impl Decoder {
     /// # Errors
     /// A broken frame; the session is then of no more use.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        match self.next_payload()? {
+            Some((kind, payload)) => Frame::decode(kind, payload).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next whole frame, its data not copied where it is input.
+    ///
+    /// # Errors
+    /// As [`Self::next_frame`].
+    pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, FrameError> {
+        match self.next_payload()? {
+            Some((STDIN, payload)) => Ok(Some(Piece::Stdin(payload))),
+            Some((kind, payload)) => Frame::decode(kind, payload).map(Piece::Frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Type and payload of the next whole frame, which is taken out.
+    fn next_payload(&mut self) -> Result<Option<(u8, &[u8])>, FrameError> {
         let pending = self.buffer.get(self.start..).unwrap_or_default();
         let Some((head, rest)) = pending.split_first_chunk::<HEADER>() else {
             return Ok(None);
@@ -180,12 +232,12 @@ impl Decoder {
         if length > MAX_PAYLOAD {
             return Err(FrameError::TooLong(length));
         }
-        let Some(payload) = rest.get(..length) else {
+        if rest.len() < length {
             return Ok(None);
-        };
-        let frame = Frame::decode(kind, payload)?;
-        self.start += HEADER + length;
-        Ok(Some(frame))
+        }
+        let from = self.start + HEADER;
+        self.start = from + length;
+        Ok(self.buffer.get(from..self.start).map(|payload| (kind, payload)))
     }
 }
 
@@ -239,6 +291,20 @@ mod tests {
             decoder.push(&bytes);
             while let Ok(Some(_)) = decoder.next_frame() {}
         }
+    }
+
+    #[test]
+    fn input_is_handed_out_in_place() {
+        let mut decoder = Decoder::default();
+        let mut bytes = Frame::Stdin(b"in".to_vec()).to_bytes();
+        Frame::encode_output(OutputStream::Stderr, b"out", &mut bytes);
+        Frame::Signal(2).encode(&mut bytes);
+        decoder.push(&bytes);
+        assert_eq!(decoder.next_piece(), Ok(Some(Piece::Stdin(b"in"))));
+        let error = Frame::Stderr(b"out".to_vec());
+        assert_eq!(decoder.next_piece(), Ok(Some(Piece::Frame(error))));
+        assert_eq!(decoder.next_piece(), Ok(Some(Piece::Frame(Frame::Signal(2)))));
+        assert_eq!(decoder.next_piece(), Ok(None));
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! | `PUT /files?path=P` | unpack the tar body (sized or chunked) beneath folder `P` |
 //! | `GET /files?path=P` | the file or folder `P` as a chunked tar stream |
 //! | `POST /shutdown` | [`Shutdown`]; `202`, then the guest goes down |
+//! | `GET /clock` | [`ClockReading`] |
 //! | `POST /clock` | [`Clock`]: set the wall clock |
+//! | `POST /clock/offset` | [`ClockOffset`]: correct the wall clock by what the host measured |
 //! | `POST /reseed` | [`Reseed`]: mix entropy in, after a snapshot was restored |
 //!
 //! Errors are a status of 400 and above with [`ErrorBody`].
@@ -42,6 +44,9 @@ pub struct Health {
     /// Bytes used on the root disk's private part, as statfs(2) tells.
     #[serde(default)]
     pub root_used_bytes: Option<u64>,
+    /// How many agents ended before the guest did, and were started again.
+    #[serde(default)]
+    pub agent_restarts: u32,
 }
 
 /// Listening sockets of the guest.
@@ -71,6 +76,10 @@ pub struct ListeningPort {
 pub struct Shutdown {
     /// Power off or reboot; `Unknown` is refused.
     pub mode: crate::events::PowerMode,
+    /// When the host ends the VMM, in milliseconds from now. Shortly before that the agent ends the
+    /// guest without waiting for its init any longer; absent = it waits for ever.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
 }
 
 /// Set the clock.
@@ -78,6 +87,21 @@ pub struct Shutdown {
 pub struct Clock {
     /// Milliseconds since 1970.
     pub unix_ms: u64,
+}
+
+/// The guest's wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// Microseconds since 1970.
+    pub unix_us: i64,
+}
+
+/// Correct the clock. The agent slews or steps it, or leaves it alone where a program of the guest
+/// keeps it synchronised and the difference is small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// The host's time less the guest's, in microseconds.
+    pub offset_us: i64,
 }
 
 /// Mix entropy in.

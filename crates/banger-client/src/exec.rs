@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, UPGRADE, WindowSize};
-use banger_agent_proto::frame::{Decoder, Frame, MAX_PAYLOAD, STDIN_WINDOW};
+use banger_agent_proto::frame::{Decoder, Frame, MAX_PAYLOAD, STDIN_WINDOW, STDIN_WINDOW_MAX};
 use banger_api::{ApiError, ErrorCode};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -82,7 +82,7 @@ impl Credit {
     /// The guest cannot give more than it was sent, whatever it says.
     fn give(&self, more: u32) {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        *bytes = bytes.saturating_add(more).min(STDIN_WINDOW);
+        *bytes = bytes.saturating_add(more).min(STDIN_WINDOW_MAX);
         self.more.notify_one();
     }
 }

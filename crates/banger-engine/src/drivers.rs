@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::doctor::Check;
@@ -148,6 +149,15 @@ pub struct GuestHealth {
 }
 
 /// The agent in the guest.
+/// What a comparison of clocks came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestClock {
+    /// The guest's clock showed the host's time.
+    Right,
+    /// It did not, and the agent corrects it.
+    Corrected,
+}
+
 #[async_trait]
 pub trait Guest: Send + Sync {
     /// Makes what the guest is told apart by: ssh host key.
@@ -169,8 +179,11 @@ pub trait Guest: Send + Sync {
     async fn forget(&self, vm: &VmPlan);
     /// Asks the agent once.
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError>;
-    /// Asks the guest to power off; returns when it has understood.
-    async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError>;
+    /// Asks the guest to power off, which has `grace` for it until the VMM is ended; returns when
+    /// it has understood.
+    async fn power_off(&self, vm: &VmPlan, grace: Duration) -> Result<(), ApiError>;
+    /// Compares the guest's wall clock with the host's, and has the agent correct it.
+    async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError>;
     /// A connected stream socket to the agent's HTTP, handshake done.
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError>;
 }

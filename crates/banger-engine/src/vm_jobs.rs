@@ -192,8 +192,10 @@ impl Worker {
         let vmm = self.shared.drivers.vmm(&vm);
         let mut exit = self.exit.clone();
         let mut hurry = self.hurry.clone();
+        let end = tokio::time::Instant::now() + Duration::from_millis(grace_ms);
         let ask = async {
-            while let Err(error) = guest.power_off(&vm).await {
+            let left = || end.saturating_duration_since(tokio::time::Instant::now());
+            while let Err(error) = guest.power_off(&vm, left()).await {
                 tracing::warn!(vm = %vm.id, error = %error, "not reached, asking again");
                 if let Ok(vmm) = &vmm
                     && let Err(error) = vmm.press_power(&vm).await

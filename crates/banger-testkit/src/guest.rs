@@ -145,5 +145,6 @@ fn health() -> Health {
         protocol_max: 1,
         uptime_ms: 1,
         root_used_bytes: None,
+        agent_restarts: 0,
     }
 }

@@ -19,6 +19,7 @@ use banger_engine::store::Store;
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Api};
+use crate::clocks;
 use crate::config::{self, Config};
 use crate::dns::Dns;
 use crate::folders;
@@ -126,6 +127,8 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let dns = Dns::start(config.dns_port, engine.clone(), stopping.clone()).await;
     let names = Names { listening: dns.listening(), port: dns_port };
     let keeper = tokio::spawn(keeper::keep(engine.clone(), names, stopping.clone()));
+    // Nothing waits for it: a comparison that is cut short changes nothing.
+    tokio::spawn(clocks::follow(engine.clone(), stopping.clone()));
     let router = api::router(Arc::new(Api {
         engine: engine.clone(),
         config,

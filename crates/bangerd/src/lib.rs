@@ -6,6 +6,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod api;
+mod clocks;
 pub mod config;
 pub mod daemon;
 pub mod dns;

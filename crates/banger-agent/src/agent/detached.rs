@@ -3,23 +3,23 @@
 //! The file is the command's own stdout and stderr, so the command needs nothing of the agent once
 //! it runs, and output is not lost when the agent ends.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use banger_agent_proto::exec::{Detached, ExecRequest, ExitStatus};
+use rustix::process::{WaitOptions, waitpid};
 
 use super::Slot;
-use super::exec::{self, Prepared};
+use super::exec::{self, Defaults, Prepared};
 use super::http::Refusal;
 use crate::boot::wall_clock_ms;
-use crate::sys::process::{ChildSetup, spawn};
+use crate::sys::process::{ChildSetup, Launch, spawn};
 
 /// Folder of the output files.
 const LOG_FOLDER: &str = "/var/log/banger";
@@ -42,11 +42,7 @@ impl Commands {
     ///
     /// # Errors
     /// A request that is wrong in itself, or too many commands.
-    pub fn start(
-        &self,
-        request: &ExecRequest,
-        env: &BTreeMap<String, String>,
-    ) -> Result<Detached, Refusal> {
+    pub fn start(&self, request: &ExecRequest, defaults: &Defaults) -> Result<Detached, Refusal> {
         if request.tty.is_some() || request.stdin {
             return Err(Refusal::bad("a detached command has neither a terminal nor input"));
         }
@@ -54,38 +50,32 @@ impl Commands {
             let text = format!("{MAX_COMMANDS} detached commands run already");
             return Err(Refusal::new(409, text));
         };
-        let Prepared { mut command, setup, .. } = exec::prepare(request, env)?;
-        let failed = |error: io::Error| {
-            Refusal::new(500, format!("cannot set up the command's output: {error}"))
-        };
+        let Prepared { program, setup, group, .. } = exec::prepare(request, defaults)?;
         // A guest whose disk is full or read-only still runs commands.
         let log = make_log(Path::new(LOG_FOLDER), &setup).ok();
-        let output = || match &log {
-            Some((_, file)) => file.try_clone().map(Stdio::from),
-            None => Ok(Stdio::null()),
-        };
-        command.stdin(Stdio::null());
-        command.stdout(output().map_err(failed)?).stderr(output().map_err(failed)?);
-        let program = command.get_program().to_string_lossy().into_owned();
-        match spawn(command, setup) {
-            Ok(mut child) => {
-                let pid = child.id();
+        let stdio = stdio(log.as_ref().map(|(_, file)| file)).map_err(|error| {
+            Refusal::new(500, format!("cannot set up the command's output: {error}"))
+        })?;
+        let log = log.map(|(path, _)| path);
+        let cgroup = group.as_ref().map(AsFd::as_fd);
+        match spawn(Launch { program, stdio, setup, cgroup }) {
+            Ok(process) => {
+                let pid = process.pid.as_raw_pid().unsigned_abs();
                 let wait = move || {
                     // Nobody asks how it ended; waiting keeps it from staying a zombie.
-                    let _ = child.wait();
-                    drop(slot);
+                    let _ = waitpid(Some(process.pid), WaitOptions::empty());
+                    drop((group, slot));
                 };
                 // Without a thread the command still runs, and stays a zombie at its end.
                 let _ = thread::Builder::new().stack_size(STACK).spawn(wait);
-                let log = log.map(|(path, _)| path.display().to_string());
-                Ok(Detached::Running { pid, log })
+                Ok(Detached::Running { pid, log: log.map(|path| path.display().to_string()) })
             }
             Err((stage, error)) => {
-                if let Some((path, _)) = log {
+                if let Some(path) = log {
                     // Empty and of no use; if it stays that does no harm.
                     let _ = fs::remove_file(path);
                 }
-                match exec::not_started(stage, &error, &program, request) {
+                match exec::not_started(stage, &error, request) {
                     ExitStatus::NotStarted { code, message } => {
                         Ok(Detached::NotStarted { code, message })
                     }
@@ -94,6 +84,13 @@ impl Commands {
             }
         }
     }
+}
+
+/// No input; output into the file, or nowhere.
+fn stdio(log: Option<&File>) -> io::Result<[OwnedFd; 3]> {
+    let null = || File::options().read(true).write(true).open("/dev/null");
+    let output = || log.map_or_else(null, File::try_clone).map(OwnedFd::from);
+    Ok([null()?.into(), output()?, output()?])
 }
 
 /// Makes the output file, which belongs to the command's user: programs reopen `/dev/stdout`.
@@ -118,6 +115,11 @@ fn make_log(folder: &Path, setup: &ChildSetup) -> io::Result<(PathBuf, File)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::cgroup;
+
+    fn defaults() -> Defaults {
+        Defaults { env: std::collections::BTreeMap::new(), groups: cgroup::Sessions::new(None) }
+    }
 
     fn request(script: &str) -> ExecRequest {
         ExecRequest {
@@ -131,7 +133,7 @@ mod tests {
     fn output_files_have_names_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("var/log");
-        let setup = exec::prepare(&request("true"), &BTreeMap::new()).unwrap().setup;
+        let setup = exec::prepare(&request("true"), &defaults()).unwrap().setup;
         let made: std::collections::BTreeSet<_> =
             (0..20).map(|_| make_log(&log, &setup).unwrap().0).collect();
         assert_eq!(made.len(), 20);
@@ -149,7 +151,7 @@ mod tests {
                 ..request("true")
             },
         ] {
-            assert_eq!(commands.start(&wrong, &BTreeMap::new()).unwrap_err().status, 400);
+            assert_eq!(commands.start(&wrong, &defaults()).unwrap_err().status, 400);
         }
     }
 
@@ -160,7 +162,7 @@ mod tests {
         let script =
             format!("until [ -e {} ]; do sleep 0.01; done; : >{}", go.display(), done.display());
         let commands = Commands::default();
-        let started = commands.start(&request(&script), &BTreeMap::new()).unwrap();
+        let started = commands.start(&request(&script), &defaults()).unwrap();
         let Detached::Running { log, .. } = started else { panic!("{started:?}") };
         assert_eq!(commands.0.load(std::sync::atomic::Ordering::Acquire), 1);
         std::fs::write(go, "").unwrap();
@@ -177,7 +179,7 @@ mod tests {
     fn a_missing_program_leaves_no_file() {
         let mut wrong = request("");
         wrong.argv = vec!["no-such-program".into()];
-        let started = Commands::default().start(&wrong, &BTreeMap::new()).unwrap();
+        let started = Commands::default().start(&wrong, &defaults()).unwrap();
         let Detached::NotStarted { code, message } = started else { panic!("{started:?}") };
         assert_eq!(code, 127, "{message}");
     }

@@ -4,24 +4,27 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 use banger_agent_proto::bytes::ByteString;
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::http::Refusal;
-use crate::sys::process::{ChildSetup, SpawnStage, Terminal, spawn};
+use super::{cgroup, environment, lookup};
+use crate::sys::process::{ChildSetup, Launch, Program, SpawnStage, Spawned, Terminal, spawn};
 use crate::users::{self, User};
 
-/// Search path of commands, unless the configuration or the request sets one.
-pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The shell where a user's own cannot be used.
+const FALLBACK_SHELL: &str = "/bin/sh";
+
+/// Size of the pipes of stdin and stdout, in bytes.
+const PIPE_SIZE: usize = 256 * 1024;
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const USER_FILE_MAX: u64 = 4 * 1024 * 1024;
@@ -47,11 +50,11 @@ pub enum Streams {
 /// A command that runs.
 pub struct Running {
     /// Leader of the command's session and process group.
-    pub pid: Pid,
-    /// Becomes readable when it has ended.
-    pub pidfd: OwnedFd,
+    pub process: Spawned,
     /// Its input and output.
     pub streams: Streams,
+    /// Its control group, removed with the session.
+    pub group: Option<cgroup::Group>,
 }
 
 /// How starting went.
@@ -62,12 +65,22 @@ pub enum Started {
     Failed(ExitStatus),
 }
 
+/// What every command is started with.
+pub struct Defaults {
+    /// Environment from the host's configuration.
+    pub env: BTreeMap<String, String>,
+    /// Control groups.
+    pub groups: Arc<cgroup::Sessions>,
+}
+
 /// A command that is ready to be started but for its streams.
 pub struct Prepared {
     /// Program, arguments and environment.
-    pub command: Command,
+    pub program: Program,
     /// Who runs it, and where.
     pub setup: ChildSetup,
+    /// Its control group, where there is one.
+    pub group: Option<cgroup::Group>,
     user: User,
 }
 
@@ -75,14 +88,17 @@ pub struct Prepared {
 ///
 /// # Errors
 /// A request that is wrong in itself: unknown user, missing folder, zero bytes.
-pub fn prepare(request: &ExecRequest, env: &BTreeMap<String, String>) -> Result<Prepared, Refusal> {
+pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, Refusal> {
+    refuse_zero_bytes(request)?;
     let wanted = request.user.as_deref().unwrap_or("root");
     let user = users::find(wanted, &read_users("/etc/passwd"), &read_users("/etc/group"))
         .map_err(|fault| Refusal::bad(fault.chain()))?;
     let cwd = folder_for(request, &user)?;
-    refuse_zero_bytes(request)?;
-    let mut command = command_for(request, &user);
-    command.env_clear().envs(environment(request, &user, env));
+    let mut program = program_for(request, &user, &defaults.env);
+    if !lookup::is_found(&program.paths) {
+        lookup::wait_for_system();
+        program = program_for(request, &user, &defaults.env);
+    }
     let setup = ChildSetup {
         uid: Uid::from_raw(user.uid),
         gid: Gid::from_raw(user.gid),
@@ -90,34 +106,28 @@ pub fn prepare(request: &ExecRequest, env: &BTreeMap<String, String>) -> Result<
         cwd,
         terminal: Terminal::None,
     };
-    Ok(Prepared { command, setup, user })
+    Ok(Prepared { program, setup, group: defaults.groups.group(), user })
 }
 
 /// Starts the command.
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn start(request: &ExecRequest, env: &BTreeMap<String, String>) -> Result<Started, Refusal> {
-    let Prepared { mut command, mut setup, user } = prepare(request, env)?;
-    let (streams, terminal) = match request.tty {
-        Some(size) => terminal(&mut command, size, &user),
-        None => pipes(&mut command, request.stdin),
-    }
-    .map_err(|error| Refusal::new(500, format!("cannot set up the command's streams: {error}")))?;
+pub fn start(request: &ExecRequest, defaults: &Defaults) -> Result<Started, Refusal> {
+    let Prepared { program, mut setup, group, user } = prepare(request, defaults)?;
+    let wired = match request.tty {
+        Some(size) => terminal(size, &user),
+        None => pipes(request.stdin),
+    };
+    let Wired { stdio, streams, terminal } = wired.map_err(|error| {
+        Refusal::new(500, format!("cannot set up the command's streams: {error}"))
+    })?;
     setup.terminal = terminal;
-    let program = command.get_program().to_string_lossy().into_owned();
-    match spawn(command, setup) {
-        Ok(child) => running(&child, streams)
-            .map(Started::Running)
-            .map_err(|error| Refusal::new(500, format!("cannot watch the command: {error}"))),
-        Err((stage, error)) => Ok(Started::Failed(not_started(stage, &error, &program, request))),
+    let cgroup = group.as_ref().map(AsFd::as_fd);
+    match spawn(Launch { program, stdio, setup, cgroup }) {
+        Ok(process) => Ok(Started::Running(Running { process, streams, group })),
+        Err((stage, error)) => Ok(Started::Failed(not_started(stage, &error, request))),
     }
-}
-
-fn running(child: &Child, streams: Streams) -> io::Result<Running> {
-    let pid = Pid::from_child(child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(Running { pid, pidfd, streams })
 }
 
 /// An image may have no users at all.
@@ -162,68 +172,78 @@ fn refuse_zero_bytes(request: &ExecRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The program and its arguments; without any, the user's shell as login(1) starts it.
-fn command_for(request: &ExecRequest, user: &User) -> Command {
-    if let [program, arguments @ ..] = request.argv.as_slice() {
-        let mut command = Command::new(program.as_os_str());
-        command.args(arguments.iter().map(ByteString::as_os_str));
-        return command;
-    }
-    let shell = match std::fs::metadata(&user.shell) {
-        Ok(_) => user.shell.as_str(),
-        Err(_) => "/bin/sh",
-    };
-    let mut command = Command::new(shell);
-    command.arg0(format!("-{}", shell.rsplit('/').next().unwrap_or(shell)));
-    command
-}
-
-fn environment(
+/// The program with its arguments and environment; without any, the user's shell as login(1)
+/// starts it.
+fn program_for(
     request: &ExecRequest,
     user: &User,
     configured: &BTreeMap<String, String>,
-) -> BTreeMap<OsString, OsString> {
-    let mut env = BTreeMap::new();
-    let mut set = |name: &str, value: &str| env.insert(name.into(), value.into());
-    set("PATH", DEFAULT_PATH);
-    set("HOME", &user.home);
-    set("USER", &user.name);
-    set("LOGNAME", &user.name);
-    set("SHELL", &user.shell);
-    if request.tty.is_some() {
-        set("TERM", request.term.as_deref().unwrap_or("xterm-256color"));
-    }
-    for (name, value) in configured {
-        set(name, value);
-    }
-    for (name, value) in &request.env {
-        env.insert(name.as_os_str().into(), value.as_os_str().into());
-    }
-    env
-}
-
-fn pipes(command: &mut Command, wants_stdin: bool) -> io::Result<(Streams, Terminal)> {
-    let stdin = if wants_stdin {
-        let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-        command.stdin(Stdio::from(theirs));
-        Some(nonblocking(ours)?)
-    } else {
-        command.stdin(Stdio::null());
-        None
+) -> Program {
+    let shell = login_shell(&user.shell);
+    let variables = environment::of(request, user, shell, configured);
+    let argv: Vec<ByteString> = match request.argv.as_slice() {
+        [] => vec![format!("-{}", base_name(shell)).into()],
+        argv => argv.to_vec(),
     };
-    let (stdout, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    command.stdout(Stdio::from(theirs));
-    let (stderr, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    command.stderr(Stdio::from(theirs));
-    let (stdout, stderr) = (nonblocking(stdout)?, nonblocking(stderr)?);
-    Ok((Streams::Pipes { stdin, stdout, stderr }, Terminal::None))
+    let name = request.argv.first().map_or(OsStr::new(shell), ByteString::as_os_str);
+    let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str).unwrap_or_default();
+    let paths = lookup::candidates(name, path);
+    // Zero bytes were refused.
+    let env = variables.iter().filter_map(|(name, value)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    });
+    let argv = argv.iter().filter_map(|word| CString::new(word.as_bytes()).ok());
+    Program { paths, argv: argv.collect(), env: env.collect() }
 }
 
-fn terminal(
-    command: &mut Command,
-    size: WindowSize,
-    user: &User,
-) -> io::Result<(Streams, Terminal)> {
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Programs that users have as a shell who are not to log in over the network. The host's owner may
+/// work as them all the same, as with su(1) `-s`.
+const NO_SHELLS: [&str; 5] = ["nologin", "false", "true", "sync", "halt"];
+
+/// The user's shell, or the system's where that is none or not there.
+fn login_shell(shell: &str) -> &str {
+    let is_none = NO_SHELLS.contains(&base_name(shell));
+    if !is_none && std::fs::metadata(shell).is_ok() {
+        return shell;
+    }
+    if is_none || std::fs::metadata(FALLBACK_SHELL).is_ok() { FALLBACK_SHELL } else { shell }
+}
+
+/// What a command talks to, and what its session keeps of it.
+struct Wired {
+    stdio: [OwnedFd; 3],
+    streams: Streams,
+    terminal: Terminal,
+}
+
+fn pipes(wants_stdin: bool) -> io::Result<Wired> {
+    let (stdin, ours) = if wants_stdin {
+        let (theirs, ours) = wide_pipe()?;
+        (theirs, Some(nonblocking(ours)?))
+    } else {
+        (OwnedFd::from(File::open("/dev/null")?), None)
+    };
+    let (stdout, their_stdout) = wide_pipe()?;
+    let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let streams =
+        Streams::Pipes { stdin: ours, stdout: nonblocking(stdout)?, stderr: nonblocking(stderr)? };
+    let stdio = [stdin, their_stdout, their_stderr];
+    Ok(Wired { stdio, streams, terminal: Terminal::None })
+}
+
+/// A pipe that holds [`PIPE_SIZE`] bytes, so that command and agent take turns less often. A user's
+/// limit on pipe memory (pipe(7)) leaves it smaller.
+fn wide_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let _ = fcntl_setpipe_size(&writer, PIPE_SIZE);
+    Ok((reader, writer))
+}
+
+fn terminal(size: WindowSize, user: &User) -> io::Result<Wired> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -232,10 +252,9 @@ fn terminal(
     // The terminal is its user's: programs reopen /dev/tty and check its owner.
     rustix::fs::fchown(&slave, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(TTY_GROUP)))?;
     rustix::fs::fchmod(&slave, Mode::from_raw_mode(0o620))?;
-    command.stdin(Stdio::from(slave.try_clone()?));
-    command.stdout(Stdio::from(slave.try_clone()?));
-    command.stderr(Stdio::from(slave));
-    Ok((Streams::Terminal(nonblocking(master)?), Terminal::Controlling))
+    let stdio = [slave.try_clone()?, slave.try_clone()?, slave];
+    let streams = Streams::Terminal(nonblocking(master)?);
+    Ok(Wired { stdio, streams, terminal: Terminal::Controlling })
 }
 
 /// A window size as the terminal takes it.
@@ -251,22 +270,24 @@ pub fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// What a shell would say: 127 for a program that is not there, 126 for one that cannot run.
-pub fn not_started(
-    stage: SpawnStage,
-    error: &io::Error,
-    program: &str,
-    request: &ExecRequest,
-) -> ExitStatus {
-    let message = match stage {
-        SpawnStage::Session => format!("cannot make a session for `{program}`: {error}"),
+pub fn not_started(stage: SpawnStage, error: &io::Error, request: &ExecRequest) -> ExitStatus {
+    let program = match request.argv.first() {
+        Some(program) => format!("`{program}`"),
+        None => "the user's shell".to_owned(),
+    };
+    let mut message = match stage {
+        SpawnStage::Session => format!("cannot make a session for {program}: {error}"),
         SpawnStage::User => {
             let user = request.user.as_deref().unwrap_or("root");
             format!("cannot become user `{user}`: {error}")
         }
         SpawnStage::Folder => format!("cannot enter the working folder: {error}"),
-        SpawnStage::Exec => format!("cannot run `{program}`: {error}"),
+        SpawnStage::Exec => format!("cannot run {program}: {error}"),
     };
     let is_missing = stage == SpawnStage::Exec && error.kind() == io::ErrorKind::NotFound;
+    if is_missing && request.argv.is_empty() {
+        message.push_str(" (an image without a shell runs only programs of its own)");
+    }
     ExitStatus::NotStarted { code: if is_missing { 127 } else { 126 }, message }
 }
 
@@ -285,29 +306,33 @@ mod tests {
         users::find("dev", "dev:x:1000:1000::/nowhere/home:/bin/sh\n", "").unwrap()
     }
 
-    #[test]
-    fn a_login_shell_has_a_dash() {
-        let command = command_for(&request(&[]), &user());
-        assert_eq!(command.get_program(), "/bin/sh");
-        assert!(format!("{command:?}").contains("-sh"), "{command:?}");
+    fn program(argv: &[&str]) -> Program {
+        program_for(&request(argv), &user(), &BTreeMap::new())
     }
 
     #[test]
-    fn later_environment_wins() {
-        let configured = BTreeMap::from([
-            ("PATH".to_owned(), "/configured".to_owned()),
-            ("A".to_owned(), "configured".to_owned()),
-        ]);
-        let mut asked = request(&["x"]);
-        asked.env = vec![("A".into(), "first".into()), ("A".into(), "last".into())];
-        let env = environment(&asked, &user(), &configured);
-        let value = |name: &str| env[OsStr::new(name)].to_str().unwrap();
-        assert_eq!((value("PATH"), value("A")), ("/configured", "last"));
-        assert_eq!((value("HOME"), value("LOGNAME")), ("/nowhere/home", "dev"));
-        assert!(!env.contains_key(OsStr::new("TERM")));
-        asked.tty = Some(WindowSize { rows: 24, cols: 80 });
-        asked.term = Some("vt100".into());
-        assert_eq!(environment(&asked, &user(), &configured)[OsStr::new("TERM")], "vt100");
+    fn a_login_shell_has_a_dash() {
+        let shell = program(&[]);
+        assert_eq!(
+            (shell.argv, shell.paths),
+            (vec![c"-sh".to_owned()], vec![c"/bin/sh".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_command_has_a_path_and_an_environment() {
+        let ls = program(&["ls", "-l"]);
+        assert_eq!(ls.argv, [c"ls".to_owned(), c"-l".to_owned()]);
+        assert_eq!(ls.paths[0].as_c_str(), c"/usr/local/sbin/ls");
+        assert!(ls.env.contains(&c"USER=dev".to_owned()), "{:?}", ls.env);
+    }
+
+    #[test]
+    fn users_who_must_not_log_in_have_a_shell_here() {
+        for shell in ["/usr/sbin/nologin", "/bin/false", "/nowhere/zsh"] {
+            assert_eq!(login_shell(shell), "/bin/sh", "{shell}");
+        }
+        assert_eq!(login_shell("/bin/sh"), "/bin/sh");
     }
 
     #[test]
@@ -335,7 +360,7 @@ mod tests {
     #[test]
     fn shell_codes_of_failures() {
         let code = |stage, kind: io::ErrorKind| {
-            not_started(stage, &kind.into(), "x", &request(&["x"])).shell_code()
+            not_started(stage, &kind.into(), &request(&["x"])).shell_code()
         };
         assert_eq!(code(SpawnStage::Exec, io::ErrorKind::NotFound), 127);
         assert_eq!(code(SpawnStage::Exec, io::ErrorKind::PermissionDenied), 126);

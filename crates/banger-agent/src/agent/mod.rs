@@ -3,21 +3,29 @@
 //! One thread per connection, a bounded number of them, blocking sockets. Only the host (CID 2)
 //! is served: other programs of the guest can reach the same port through the loopback transport.
 
+pub mod cgroup;
+mod clock;
 mod detached;
+mod environment;
 pub mod events;
 pub mod exec;
 mod files_in;
 mod files_out;
 mod http;
+pub mod lookup;
 mod ports;
 pub mod power;
 mod routes;
 mod session;
+pub mod supervisor;
+mod terminfo;
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -51,36 +59,59 @@ pub struct Context {
     pub env: BTreeMap<String, String>,
     /// Root folder of the ext4 that takes the guest's writes.
     pub private: Folder,
+    /// Control groups; none where the kernel or the mount is missing.
+    pub groups: Option<cgroup::Groups>,
+    /// How many agents ended before the guest did.
+    pub restarts: u32,
 }
 
 /// What all connections share.
 pub struct Agent {
-    context: Context,
+    private: Folder,
+    restarts: u32,
+    commands: exec::Defaults,
     boot_id: String,
+    clock: clock::WallClock,
     events: Events,
     detached: detached::Commands,
+    power: Sender<power::Request>,
 }
 
-/// Serves until init ends the guest with SIGTERM.
+/// Serves until the guest ends, which SIGTERM tells.
 pub fn run(listener: OwnedFd, context: Context) -> ! {
-    settle();
+    settle(c"banger-agent");
     // Before any thread: all of them must leave SIGTERM to this one.
     let terminate = SignalSet::block(&[libc::SIGTERM]);
-    let boot_id = crate::boot::boot_id();
+    let (power, requests) = mpsc::channel();
+    let Context { env, private, groups, restarts } = context;
     let agent = Arc::new(Agent {
-        context,
-        boot_id,
+        private,
+        restarts,
+        commands: exec::Defaults { env, groups: cgroup::Sessions::new(groups) },
+        boot_id: crate::boot::boot_id(),
+        clock: clock::WallClock::new(),
         events: Events::default(),
         detached: detached::Commands::default(),
+        power,
     });
-    let serving = Arc::clone(&agent);
-    let accepting = thread::Builder::new().spawn(move || accept_all(&listener, &serving));
-    match (accepting, terminate) {
-        (Ok(_), Ok(terminate)) => {
+    let (serving, watching) = (Arc::clone(&agent), Arc::clone(&agent));
+    // Without it the host still corrects the clock.
+    let _ = thread::Builder::new().stack_size(STACK).spawn(move || watching.clock.watch());
+    let started = thread::Builder::new()
+        .spawn(move || power::serve(&requests))
+        .and_then(|_| thread::Builder::new().spawn(move || accept_all(&listener, &serving)));
+    match (started, terminate) {
+        (Ok(_), Ok(terminate)) => loop {
             terminate.wait();
-            agent.events.end(power::coming(agent.events.requested()), ENDING_LINGER);
-            std::process::exit(0)
-        }
+            let requested = agent.events.requested();
+            if !power::is_ending(requested) {
+                continue;
+            }
+            agent.events.end(power::coming(requested), ENDING_LINGER);
+            if !power::is_forcing() {
+                std::process::exit(0)
+            }
+        },
         (Err(error), _) | (_, Err(error)) => {
             eprintln!("banger: the agent cannot serve: {error}");
             std::process::exit(1)
@@ -90,9 +121,9 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
 
 /// Makes this process a daemon that outlives everything but the guest. None of it can be missing
 /// so badly that the agent should not serve.
-fn settle() {
+fn settle(name: &CStr) {
     let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"banger-agent");
+    let _ = rustix::thread::set_name(name);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let limit = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES_OF_COMMANDS) };

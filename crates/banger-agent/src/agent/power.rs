@@ -1,11 +1,23 @@
-//! Going down: how to ask this image's init for it, and what an init that goes down is up to.
+//! Ending the guest: how to ask this image's init for it, and what an init that ends is up to.
+//!
+//! An init that has only just been executed, or still boots, may not take a request: it is asked
+//! again until the guest ends. An init that cannot be asked, or does not end the guest in the time
+//! that the host gives, is not waited for: the agent ends all processes and then the machine.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use banger_agent_proto::events::PowerMode;
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::system::RebootCommand;
 
+use super::lookup;
+use crate::boot::{INIT_PATHS, end_machine, uptime_ms};
 use crate::fault::{Context, Fault};
 use crate::sys::signal::{self, Target, realtime};
 
@@ -19,48 +31,126 @@ pub fn reboot_signal() -> i32 {
     realtime(5)
 }
 
-/// Where the programs `poweroff` and `reboot` are looked for.
-const FOLDERS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
+/// Programs that ask an init, with their arguments for power off and reboot; the first that the
+/// image has is used.
+const PROGRAMS: [(&str, &[&str], &[&str]); 9] = [
+    ("poweroff", &[], &[]),
+    ("reboot", &[], &[]),
+    ("openrc-shutdown", &["-p", "now"], &["-r", "now"]),
+    ("runit-init", &["0"], &["6"]),
+    ("s6-linux-init-hpr", &["-p"], &["-r"]),
+    ("dinitctl", &["shutdown", "poweroff"], &["shutdown", "reboot"]),
+    ("shutdown", &["-h", "now"], &["-r", "now"]),
+    ("halt", &["-p"], &["--reboot"]),
+    ("busybox", &["poweroff"], &["reboot"]),
+];
+
+/// Time that such a program may take.
+const PROGRAM_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before an init that took the request is asked again: a request that came while it booted
+/// may be lost, and one more does no harm.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Pause before an init that does not listen yet is asked again.
+const EARLY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A script as init may still execute a real one this long after the kernel's start.
+const SCRIPT_BOOT_MS: u64 = 20_000;
+
+/// Time before the host's deadline at which the agent stops waiting for init; half the grace where
+/// that is shorter.
+const FORCE_MARGIN: Duration = Duration::from_secs(8);
+
+/// Longest time that processes have to end after SIGTERM, when init is not waited for.
+const TERM_GRACE: Duration = Duration::from_secs(4);
+
+/// Set once the agent ends the machine itself: it must then not end before.
+static IS_FORCING: AtomicBool = AtomicBool::new(false);
+
+/// A request of the host.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Power off or reboot.
+    pub mode: PowerMode,
+    /// When the agent ends the machine itself, if init has not; none = never.
+    pub deadline: Option<Instant>,
+}
+
+impl Request {
+    /// A request after which the host ends the VMM in `grace`.
+    pub fn new(mode: PowerMode, grace: Option<Duration>) -> Self {
+        let wait = grace.map(|grace| grace.saturating_sub(FORCE_MARGIN.min(grace / 2)));
+        Self { mode, deadline: wait.and_then(|wait| Instant::now().checked_add(wait)) }
+    }
+}
+
+/// Asks init to end the guest, each time anew, for every request; the last one counts.
+pub fn serve(requests: &Receiver<Request>) {
+    let Ok(mut request) = requests.recv() else { return };
+    // Whatever init does, and even if the host loses patience, what was written is on disk.
+    rustix::fs::sync();
+    loop {
+        let pause = match ask(request.mode) {
+            Ok(Answer::Asked) => ASK_AGAIN,
+            Ok(Answer::NotYet) => EARLY_PAUSE,
+            Ok(Answer::Nobody) => force(request.mode),
+            Err(fault) => {
+                eprintln!("banger: {}", fault.chain());
+                ASK_AGAIN
+            }
+        };
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        if request.deadline.is_some_and(|deadline| left(deadline).is_zero()) {
+            eprintln!("banger: the image's init has not ended the machine in time");
+            force(request.mode);
+        }
+        let pause = request.deadline.map_or(pause, |deadline| pause.min(left(deadline)));
+        match requests.recv_timeout(pause) {
+            Ok(later) => request = later,
+            Err(RecvTimeoutError::Timeout) => {}
+            // Only if the agent itself is being taken down.
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(pause),
+        }
+    }
+}
+
+/// What came of asking init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It took the request.
+    Asked,
+    /// It does not take requests yet.
+    NotYet,
+    /// There is no way to ask it.
+    Nobody,
+}
 
 /// How init is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// It takes the real-time signals.
-    Signal,
+    /// It is this program, which holds the signals back from before the agent was started.
+    Own,
+    /// It is systemd, which takes the real-time signals once it reads them.
+    Systemd,
     /// It brings programs that know how to talk to it.
     Program,
+    /// It is a script, which takes no requests.
+    Script,
 }
 
-/// Asks init to end the guest. Returns when it has been asked.
-///
-/// # Errors
-/// No way to ask.
-pub fn go_down(mode: PowerMode) -> Result<(), Fault> {
-    let (number, name) = match mode {
-        PowerMode::Poweroff => (poweroff_signal(), "poweroff"),
-        PowerMode::Reboot => (reboot_signal(), "reboot"),
-        PowerMode::Unknown => return Err(Fault::new("power off or reboot must be chosen")),
+fn ask(mode: PowerMode) -> Result<Answer, Fault> {
+    let number = match mode {
+        PowerMode::Reboot => reboot_signal(),
+        PowerMode::Poweroff | PowerMode::Unknown => poweroff_signal(),
     };
-    // Whatever init does, and even if the host loses patience, what was written is on disk.
-    rustix::fs::sync();
-    // An init that has only just been executed neither handles signals nor answers its programs
-    // yet.
-    let mut asked = ask(number, name);
-    for _ in 0..EARLY_TRIES {
-        if asked.is_ok() {
-            break;
-        }
-        std::thread::sleep(EARLY_PAUSE);
-        asked = ask(number, name);
-    }
-    asked
-}
-
-fn ask(number: i32, name: &str) -> Result<(), Fault> {
-    match way(&read("/proc/1/comm"), &init_program()) {
-        Way::Signal if hears(&read("/proc/1/status"), number) => signal_init(number),
-        Way::Signal => Err(Fault::new("init does not take signals yet")),
-        Way::Program => run_program(name),
+    match way(&init_program(), &read("/proc/1/cmdline"), is_ours()) {
+        Way::Own => signal_init(number),
+        Way::Systemd if is_waited_for(&read("/proc/1/status"), number) => signal_init(number),
+        Way::Systemd => Ok(Answer::NotYet),
+        Way::Program => run_program(mode),
+        Way::Script if uptime_ms() < SCRIPT_BOOT_MS => Ok(Answer::NotYet),
+        Way::Script => Ok(Answer::Nobody),
     }
 }
 
@@ -70,35 +160,32 @@ fn init_program() -> String {
     fs::read_link("/proc/1/exe").map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn signal_init(number: i32) -> Result<(), Fault> {
-    signal::send(Target::Process(Pid::INIT), number).context(|| "cannot signal init".to_owned())
+fn signal_init(number: i32) -> Result<Answer, Fault> {
+    signal::send(Target::Process(Pid::INIT), number)
+        .map(|()| Answer::Asked)
+        .context(|| "cannot signal init".to_owned())
 }
 
-/// How often, and how long between, an init that does not listen yet is asked again: a minute in
-/// all.
-const EARLY_TRIES: u32 = 600;
-const EARLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// Whether a process catches this signal, or holds it back to read it from a descriptor
-/// (signalfd(2)): `SigBlk` and `SigCgt` of proc(5), hexadecimal masks, signal 1 in the lowest bit.
-fn hears(status: &str, number: i32) -> bool {
+/// Whether systemd reads this signal: it holds it back (`SigBlk` of proc(5), a hexadecimal mask,
+/// signal 1 in the lowest bit) and reads it from a descriptor (signalfd(2)). This does not hold for
+/// processes that wait in sigtimedwait(2): the kernel takes what they wait for out of the mask.
+fn is_waited_for(status: &str, number: i32) -> bool {
     let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
-    ["SigBlk:", "SigCgt:"].iter().any(|name| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(name));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
-    })
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
 }
 
-fn way(comm: &str, program: &str) -> Way {
+fn way(program: &str, cmdline: &str, is_ours: bool) -> Way {
+    if is_ours {
+        return Way::Own;
+    }
     if program.ends_with("/systemd") {
-        return Way::Signal;
+        return Way::Systemd;
     }
-    match comm.trim() {
-        // Our own init keeps the name of the file it was started from: /init.
-        "init" if is_ours() => Way::Signal,
-        _ => Way::Program,
-    }
+    // The kernel executes a script as its interpreter, an option at most, and the script's path.
+    let mut words = cmdline.split('\0').skip(1).take(2);
+    if words.any(|word| INIT_PATHS.contains(&word)) { Way::Script } else { Way::Program }
 }
 
 /// Whether process 1 is this very program.
@@ -109,25 +196,93 @@ fn is_ours() -> bool {
     ours.is_some() && identity("/proc/1/exe") == ours
 }
 
-fn run_program(name: &str) -> Result<(), Fault> {
-    let path = FOLDERS
-        .iter()
-        .map(|folder| format!("{folder}/{name}"))
-        .find(|path| fs::exists(path).unwrap_or(false));
-    let mut command = match path {
-        Some(path) => Command::new(path),
-        None => {
-            let mut busybox = Command::new("busybox");
-            busybox.arg(name);
-            busybox
+/// Runs the first program of [`PROGRAMS`] that the image has.
+fn run_program(mode: PowerMode) -> Result<Answer, Fault> {
+    let path = lookup::default_path();
+    for (name, poweroff, reboot) in PROGRAMS {
+        // `reboot` stands at the top for a reboot only.
+        let (is_poweroff, arguments) = match mode {
+            PowerMode::Reboot => (false, reboot),
+            PowerMode::Poweroff | PowerMode::Unknown => (true, poweroff),
+        };
+        let other = if is_poweroff { "reboot" } else { "poweroff" };
+        let candidates = lookup::candidates(OsStr::new(name), OsStr::new(&path));
+        if name == other || !lookup::is_found(&candidates) {
+            continue;
         }
-    };
-    let status = command
-        .env("PATH", super::exec::DEFAULT_PATH)
-        .stdin(Stdio::null())
-        .status()
-        .context(|| format!("cannot run the guest's `{name}`"))?;
-    if status.success() { Ok(()) } else { Err(Fault::new(format!("`{name}` failed: {status}"))) }
+        let what = || format!("cannot run the guest's `{name}`");
+        let mut command = Command::new(name);
+        command.args(arguments).env("PATH", &path).stdin(Stdio::null());
+        return match run_bounded(command).context(what)? {
+            Some(status) if status.success() => Ok(Answer::Asked),
+            // An init that still boots may not answer its own program.
+            Some(_) | None => Ok(Answer::NotYet),
+        };
+    }
+    Ok(Answer::Nobody)
+}
+
+/// Runs a program for at most [`PROGRAM_MAX`]; `None` when it was killed.
+fn run_bounded(mut command: Command) -> std::io::Result<Option<ExitStatus>> {
+    let mut child = command.spawn()?;
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let timeout = Timespec { tv_sec: PROGRAM_MAX.as_secs() as i64, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))?;
+    if ready == 0 {
+        child.kill()?;
+        child.wait()?;
+        return Ok(None);
+    }
+    child.wait().map(Some)
+}
+
+/// Ends all processes, and then the machine.
+fn force(mode: PowerMode) -> ! {
+    IS_FORCING.store(true, Ordering::Release);
+    eprintln!("banger: the agent ends the machine");
+    for (number, grace) in [(libc::SIGTERM, TERM_GRACE), (libc::SIGKILL, Duration::ZERO)] {
+        // Init as well: a script may have set a trap. ESRCH: nothing is left.
+        let _ = signal::send(Target::Process(Pid::INIT), libc::SIGTERM);
+        let _ = signal::send(Target::Everyone, number);
+        let deadline = Instant::now() + grace;
+        while others_run() && Instant::now() < deadline {
+            std::thread::sleep(EARLY_PAUSE / 2);
+        }
+    }
+    end_machine(match mode {
+        PowerMode::Reboot => RebootCommand::Restart,
+        PowerMode::Poweroff | PowerMode::Unknown => RebootCommand::PowerOff,
+    })
+}
+
+/// Whether there are processes but init, the kernel's threads, this one and its parent.
+fn others_run() -> bool {
+    let ours = [Some(Pid::INIT), Some(rustix::process::getpid()), rustix::process::getppid()];
+    let Ok(entries) = fs::read_dir("/proc") else { return false };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).any(|pid: i32| {
+        // A kernel thread and a zombie have no command line.
+        !ours.contains(&Pid::from_raw(pid)) && !read(&format!("/proc/{pid}/cmdline")).is_empty()
+    })
+}
+
+/// Whether the agent is ending the machine itself.
+pub fn is_forcing() -> bool {
+    IS_FORCING.load(Ordering::Acquire)
+}
+
+/// Whether SIGTERM means that the guest ends, or was only sent by somebody in the guest. Inits
+/// other than systemd and our own do not show it: there the signal is believed.
+pub fn is_ending(requested: Option<PowerMode>) -> bool {
+    let comm = read("/proc/1/comm");
+    requested.is_some() || shows_end(&init_program(), &comm, is_ours())
+}
+
+fn shows_end(program: &str, comm: &str, is_ours: bool) -> bool {
+    if is_ours {
+        return ["poweroff", "reboot"].contains(&comm.trim());
+    }
+    // systemd executes systemd-shutdown, which sends the signal.
+    !program.ends_with("/systemd")
 }
 
 /// What the guest is up to, now that init has told the agent to end.
@@ -188,10 +343,10 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_heard_when_it_is_caught_or_held_back() {
-        let status = "Name:\tsystemd\nSigBlk:\t0000000000000001\nSigCgt:\t0000002000000000\n";
-        assert!(hears(status, 1) && hears(status, 38));
-        assert!(!hears(status, 2) && !hears("", 1) && !hears(status, 0));
+    fn systemd_reads_a_signal_once_it_holds_it_back() {
+        let status = "Name:\tsystemd\nSigBlk:\t0000002000000001\nSigCgt:\t0000000000000002\n";
+        assert!(is_waited_for(status, 1) && is_waited_for(status, 38));
+        assert!(!is_waited_for(status, 2) && !is_waited_for("", 1) && !is_waited_for(status, 0));
     }
 
     #[test]
@@ -202,10 +357,47 @@ mod tests {
     }
 
     #[test]
-    fn only_known_inits_are_signalled() {
-        assert_eq!(way("init\n", "/usr/lib/systemd/systemd"), Way::Signal);
-        assert_eq!(way("runit\n", "/sbin/runit"), Way::Program);
-        assert_eq!(way("busybox", "/bin/busybox"), Way::Program);
-        assert!(go_down(PowerMode::Unknown).is_err());
+    fn each_init_has_its_way() {
+        let table = [
+            ("/usr/lib/systemd/systemd", "/sbin/init\0", Way::Systemd),
+            ("/sbin/runit", "runit\0", Way::Program),
+            ("/bin/busybox", "/sbin/init\0", Way::Program),
+            ("/sbin/init", "init [2]\0", Way::Program),
+            ("/bin/busybox", "/bin/sh\0/sbin/init\0", Way::Script),
+            ("/bin/bash", "/bin/bash\0-e\0/sbin/init\0", Way::Script),
+            ("/bin/sh", "/bin/sh\0/opt/run\0", Way::Program),
+        ];
+        for (program, cmdline, expected) in table {
+            assert_eq!(way(program, cmdline, false), expected, "{program} {cmdline}");
+            assert_eq!(way(program, cmdline, true), Way::Own);
+        }
+    }
+
+    #[test]
+    fn a_signal_alone_ends_no_agent_under_systemd_or_our_own_init() {
+        assert!(!shows_end("/usr/lib/systemd/systemd", "systemd\n", false));
+        assert!(shows_end("/usr/lib/systemd/systemd-shutdown", "systemd-shutdow\n", false));
+        assert!(!shows_end("/init", "init\n", true));
+        assert!(shows_end("/init", "poweroff\n", true));
+        assert!(shows_end("/bin/busybox", "init\n", false));
+    }
+
+    #[test]
+    fn the_agent_acts_before_the_host_does() {
+        let left = |grace: u64| {
+            let request = Request::new(PowerMode::Poweroff, Some(Duration::from_secs(grace)));
+            let left = request.deadline.unwrap().saturating_duration_since(Instant::now());
+            left.as_millis().div_ceil(1000)
+        };
+        assert_eq!((left(90), left(10), left(0)), (82, 5, 0));
+        assert!(Request::new(PowerMode::Reboot, None).deadline.is_none());
+        assert!(Request::new(PowerMode::Reboot, Some(Duration::MAX)).deadline.is_none());
+    }
+
+    #[test]
+    fn a_program_that_ends_is_waited_for() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exit 3"]);
+        assert_eq!(run_bounded(command).unwrap().unwrap().code(), Some(3));
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::exec::{ExecRequest, UPGRADE};
-use banger_agent_proto::http::{Clock, Health, Reseed, Shutdown};
+use banger_agent_proto::http::{Clock, ClockOffset, ClockReading, Health, Reseed, Shutdown};
 use banger_agent_proto::{MAX_EXEC_BODY, PROTOCOL_MAX, PROTOCOL_MIN};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
 use super::http::{Connection, Refusal, Request};
-use super::{Agent, files_in, files_out, ports, power, session};
+use super::{Agent, clock, files_in, files_out, ports, power, session};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
@@ -82,7 +82,7 @@ fn answer(
         ("POST", "/detach") => {
             let started = client
                 .json_within::<ExecRequest>(request, MAX_EXEC_BODY)?
-                .and_then(|wanted| agent.detached.start(&wanted, &agent.context.env));
+                .and_then(|wanted| agent.detached.start(&wanted, &agent.commands));
             match started {
                 Ok(started) => client.answer(200, &started)?,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -93,6 +93,14 @@ fn answer(
         ("POST", "/clock") => {
             let outcome = client.json::<Clock>(request)?.and_then(|clock| {
                 step_clock(clock.unix_ms).map_err(|fault| Refusal::bad(fault.chain()))
+            });
+            return done(client, outcome);
+        }
+        ("GET", "/clock") => client.answer(200, &ClockReading { unix_us: clock::now_us() })?,
+        ("POST", "/clock/offset") => {
+            let outcome = client.json::<ClockOffset>(request)?.and_then(|offset| {
+                let corrected = agent.clock.correct(offset.offset_us);
+                corrected.map_err(|fault| Refusal::bad(fault.chain()))
             });
             return done(client, outcome);
         }
@@ -110,6 +118,7 @@ fn answer(
                 "/files",
                 "/shutdown",
                 "/clock",
+                "/clock/offset",
                 "/reseed",
                 "/exec",
                 "/detach",
@@ -142,7 +151,7 @@ fn done(client: &mut Client, outcome: Result<(), Refusal>) -> io::Result<Result<
 }
 
 fn health(agent: &Agent) -> Health {
-    let used = rustix::fs::fstatvfs(&agent.context.private)
+    let used = rustix::fs::fstatvfs(&agent.private)
         .map(|stat| stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize));
     Health {
         status: "ok".into(),
@@ -152,6 +161,7 @@ fn health(agent: &Agent) -> Health {
         protocol_max: PROTOCOL_MAX,
         uptime_ms: uptime_ms(),
         root_used_bytes: used.ok(),
+        agent_restarts: agent.restarts,
     }
 }
 
@@ -160,19 +170,18 @@ fn shut_down(
     request: &Request,
     agent: &Agent,
 ) -> io::Result<Result<Next, Refusal>> {
-    let mode = match client.json::<Shutdown>(request)? {
-        Ok(Shutdown { mode: PowerMode::Unknown }) => {
+    let (mode, grace) = match client.json::<Shutdown>(request)? {
+        Ok(Shutdown { mode: PowerMode::Unknown, .. }) => {
             return Ok(Err(Refusal::bad("power off or reboot must be chosen")));
         }
-        Ok(Shutdown { mode }) => mode,
+        Ok(Shutdown { mode, grace_ms }) => (mode, grace_ms.map(Duration::from_millis)),
         Err(refusal) => return Ok(Err(refusal)),
     };
     agent.events.request(mode);
     // Answered first: once init has been asked there may be no time for it.
     client.answer_empty(202)?;
-    if let Err(fault) = power::go_down(mode) {
-        eprintln!("banger: {}", fault.chain());
-    }
+    // The receiver lives as long as the agent.
+    let _ = agent.power.send(power::Request::new(mode, grace));
     Ok(Ok(Next::Close))
 }
 
@@ -183,7 +192,7 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
     }
     let started = client
         .json_within::<ExecRequest>(request, MAX_EXEC_BODY)?
-        .and_then(|wanted| exec::start(&wanted, &agent.context.env));
+        .and_then(|wanted| exec::start(&wanted, &agent.commands));
     match started {
         Err(refusal) => client.refuse(&refusal),
         Ok(Started::Failed(status)) => {

@@ -10,18 +10,24 @@
 //!   command still runs after [`HANGUP_GRACE`], SIGKILL. No other process is ever touched: the
 //!   group is named by a leader that has not been waited for.
 
+mod queue;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use banger_agent_proto::exec::ExitStatus;
-use banger_agent_proto::frame::{Decoder, Frame, MAX_PAYLOAD, STDIN_WINDOW};
+use banger_agent_proto::frame::{
+    Decoder, Frame, MAX_PAYLOAD, OutputStream, Piece, STDIN_WINDOW, STDIN_WINDOW_MAX,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, read};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::cgroup::Group;
 use super::exec::{Running, Streams, winsize};
 use crate::sys::signal::{self, Target};
+use queue::Queue;
 
 /// Silence after the command's end that ends the session.
 const QUIET: Duration = Duration::from_millis(300);
@@ -35,8 +41,12 @@ const HANGUP_GRACE: Duration = Duration::from_secs(10);
 /// Output held for a slow client, in bytes.
 const OUTPUT_MAX: usize = 4 * MAX_PAYLOAD;
 
-/// Credit is given back in portions, so that it costs few frames.
+/// Credit is given back in portions, so that it costs few frames. A client that does not know of
+/// the larger window has four portions in its own.
 const CREDIT_PORTION: u32 = STDIN_WINDOW / 4;
+
+/// Bytes read from the client at once: a few frames.
+const PIECE: usize = 2 * MAX_PAYLOAD;
 
 /// End of file as a terminal's line discipline understands it (`VEOF`, Ctrl-D).
 const END_OF_TRANSMISSION: u8 = 4;
@@ -47,8 +57,12 @@ const END_OF_TRANSMISSION: u8 = 4;
 /// Only if waiting itself fails; a client that is gone is a normal end.
 pub fn run(client: OwnedFd, early: &[u8], running: Running) -> io::Result<()> {
     let mut session = Session::new(client, running);
+    if session.stdin.is_some() {
+        session.push(&Frame::Credit(STDIN_WINDOW_MAX - STDIN_WINDOW));
+    }
     session.decoder.push(early);
     session.take_frames();
+    session.send();
     while !session.is_over() {
         session.turn()?;
     }
@@ -64,60 +78,12 @@ pub fn not_started(client: OwnedFd, status: ExitStatus) -> io::Result<()> {
     std::fs::File::from(client).write_all(&Frame::Exit(status).to_bytes())
 }
 
-/// Bytes waiting to be written.
-#[derive(Default)]
-struct Queue {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Queue {
-    fn len(&self) -> usize {
-        self.bytes.len() - self.start
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
-    }
-
-    /// Writes what fits; the number of bytes written.
-    fn write_to(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
-        let written = write(fd, self.bytes.get(self.start..).unwrap_or_default())?;
-        self.start += written;
-        if self.is_empty() {
-            self.clear();
-        }
-        Ok(written)
-    }
-
-    /// Room at the end, without moving what little is left more often than needed.
-    fn tail(&mut self) -> &mut Vec<u8> {
-        if self.start > OUTPUT_MAX {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
-        &mut self.bytes
-    }
-}
-
-/// Which of the command's outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Output {
-    Stdout,
-    Stderr,
-}
-
 /// What a poll entry stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Client,
     Stdin,
-    Output(Output),
+    Output(OutputStream),
     End,
 }
 
@@ -126,8 +92,12 @@ struct Session {
     client: Option<OwnedFd>,
     decoder: Decoder,
     outgoing: Queue,
+    /// Where every read goes first.
+    piece: Box<[u8]>,
     pid: Pid,
     pidfd: OwnedFd,
+    /// Removed with the session.
+    _group: Option<Group>,
     stdin: Option<OwnedFd>,
     incoming: Queue,
     stdin_ended: bool,
@@ -155,8 +125,10 @@ impl Session {
             client: Some(client),
             decoder: Decoder::default(),
             outgoing: Queue::default(),
-            pid: running.pid,
-            pidfd: running.pidfd,
+            piece: vec![0; PIECE].into_boxed_slice(),
+            pid: running.process.pid,
+            pidfd: running.process.pidfd,
+            _group: running.group,
             stdin,
             incoming: Queue::default(),
             stdin_ended: false,
@@ -190,6 +162,7 @@ impl Session {
             }
         }
         self.check_deadlines();
+        self.send();
         Ok(())
     }
 
@@ -229,7 +202,8 @@ impl Session {
             }
         }
         if self.outgoing.len() < OUTPUT_MAX {
-            let outputs = [(Output::Stdout, &self.stdout), (Output::Stderr, &self.stderr)];
+            let outputs =
+                [(OutputStream::Stdout, &self.stdout), (OutputStream::Stderr, &self.stderr)];
             for (output, fd) in outputs {
                 if let Some(fd) = fd {
                     watched.push((Source::Output(output), fd, PollFlags::IN));
@@ -251,17 +225,13 @@ impl Session {
     }
 
     fn client_ready(&mut self, events: PollFlags) {
-        if events.contains(PollFlags::OUT) {
-            self.send();
-        }
         if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return;
         }
-        let mut piece = vec![0; MAX_PAYLOAD];
         let Some(client) = &self.client else { return };
-        match read(client, &mut piece) {
+        match read(client, &mut *self.piece) {
             Ok(length) if length > 0 => {
-                self.decoder.push(piece.get(..length).unwrap_or_default());
+                self.decoder.push(self.piece.get(..length).unwrap_or_default());
                 self.take_frames();
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -269,8 +239,12 @@ impl Session {
         }
     }
 
+    /// Hands the client what it takes now.
     fn send(&mut self) {
         let Some(client) = &self.client else { return };
+        if self.outgoing.is_empty() {
+            return;
+        }
         match self.outgoing.write_to(client) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.hang_up(),
@@ -278,44 +252,50 @@ impl Session {
     }
 
     fn take_frames(&mut self) {
-        loop {
-            match self.decoder.next_frame() {
-                Ok(Some(frame)) => self.obey(frame),
-                Ok(None) => return,
+        let mut decoder = std::mem::take(&mut self.decoder);
+        while self.client.is_some() {
+            match decoder.next_piece() {
+                Ok(Some(Piece::Stdin(data))) => self.take_input(data),
+                Ok(Some(Piece::Frame(frame))) => self.obey(&frame),
+                Ok(None) => break,
                 // Out of step: nothing that follows can be trusted.
-                Err(_) => return self.hang_up(),
-            }
-            if self.client.is_none() {
-                return;
+                Err(_) => self.hang_up(),
             }
         }
+        self.decoder = decoder;
+        // Once for all that came.
+        self.feed();
     }
 
-    fn obey(&mut self, frame: Frame) {
+    fn take_input(&mut self, data: &[u8]) {
+        if self.stdin_ended {
+            return;
+        }
+        if self.incoming.len() + data.len() > STDIN_WINDOW_MAX as usize {
+            return self.hang_up();
+        }
+        if let Some(last) = data.last() {
+            self.ends_in_line = *last != b'\n';
+        }
+        self.incoming.tail().extend_from_slice(data);
+    }
+
+    fn obey(&mut self, frame: &Frame) {
         match frame {
-            Frame::Stdin(data) if self.stdin_ended => drop(data),
-            Frame::Stdin(data) => {
-                if self.incoming.len() + data.len() > STDIN_WINDOW as usize {
-                    return self.hang_up();
-                }
-                if let Some(last) = data.last() {
-                    self.ends_in_line = *last != b'\n';
-                }
-                self.incoming.tail().extend_from_slice(&data);
-                self.feed();
-            }
             Frame::StdinEnd => self.end_input(),
             Frame::Resize(size) => {
                 if let (true, Some(master)) = (self.is_terminal, &self.stdout) {
                     // A terminal that has gone away needs no size.
-                    let _ = rustix::termios::tcsetwinsize(master, winsize(size));
+                    let _ = rustix::termios::tcsetwinsize(master, winsize(*size));
                 }
             }
-            Frame::Signal(number) => self.signal(number),
-            // Frames of the other direction.
-            Frame::Stdout(_) | Frame::Stderr(_) | Frame::Credit(_) | Frame::Exit(_) => {
-                self.hang_up();
-            }
+            Frame::Signal(number) => self.signal(*number),
+            // Frames of the other direction; input comes as a piece.
+            Frame::Stdin(_)
+            | Frame::Stdout(_)
+            | Frame::Stderr(_)
+            | Frame::Credit(_)
+            | Frame::Exit(_) => self.hang_up(),
         }
     }
 
@@ -388,36 +368,45 @@ impl Session {
         }
     }
 
+    /// Queues a frame for the end of the turn.
     fn push(&mut self, frame: &Frame) {
         if self.client.is_some() {
             frame.encode(self.outgoing.tail());
-            self.send();
         }
     }
 
-    /// Takes some output; true while there may be more.
-    fn collect(&mut self, output: Output) -> bool {
-        let fd = match output {
-            Output::Stdout => &mut self.stdout,
-            Output::Stderr => &mut self.stderr,
-        };
-        let Some(open) = fd else { return false };
-        let mut piece = vec![0; MAX_PAYLOAD];
-        match read(&*open, &mut piece) {
-            Ok(length) if length > 0 => {
-                piece.truncate(length);
-                self.quiet_at = Instant::now() + QUIET;
-                self.push(&match output {
-                    Output::Stdout => Frame::Stdout(piece),
-                    Output::Stderr => Frame::Stderr(piece),
-                });
-                true
+    /// Takes output while there is much of it and room for it; true while there may be more.
+    fn collect(&mut self, output: OutputStream) -> bool {
+        loop {
+            match self.collect_piece(output) {
+                Some(length) if length == MAX_PAYLOAD && self.outgoing.len() < OUTPUT_MAX => {}
+                taken => return taken.is_some(),
             }
-            Err(Errno::AGAIN | Errno::INTR) => false,
+        }
+    }
+
+    /// Takes one piece of output; its length, or `None` when there is none now.
+    fn collect_piece(&mut self, output: OutputStream) -> Option<usize> {
+        let fd = match output {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        };
+        let open = fd.as_ref()?;
+        let piece = self.piece.get_mut(..MAX_PAYLOAD).unwrap_or_default();
+        match read(open, &mut *piece) {
+            Ok(length) if length > 0 => {
+                self.quiet_at = Instant::now() + QUIET;
+                if self.client.is_some() {
+                    let data = piece.get(..length).unwrap_or_default();
+                    Frame::encode_output(output, data, self.outgoing.tail());
+                }
+                Some(length)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => None,
             // End of file; or, on a terminal, EIO when its last user has closed it.
             _ => {
                 *fd = None;
-                false
+                None
             }
         }
     }
@@ -457,7 +446,7 @@ impl Session {
 
     /// Takes what the streams hold at this moment, whatever the client's pace, and ends.
     fn say_exit(&mut self) {
-        for output in [Output::Stdout, Output::Stderr] {
+        for output in [OutputStream::Stdout, OutputStream::Stderr] {
             // A pipe holds at most 1 MiB (fs.pipe-max-size) and may be filled meanwhile.
             for _ in 0..1024 * 1024 / MAX_PAYLOAD {
                 if !self.collect(output) {

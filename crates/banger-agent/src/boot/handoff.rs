@@ -1,7 +1,7 @@
 //! The moment the machine becomes the image's: the root moves, the agent splits off, init runs.
 //!
 //! ```text
-//! init (pid 1)                       agent (child, forked after the move: its root is the new one)
+//! init (pid 1)                       supervisor (child, forked after the move of the root)
 //!   exec /sbin/init ──── pipe closes by itself ────► Ready to the host, serve
 //!        └─ fails ────── reason on the pipe ───────► Failed to the host, exit; pid 1 goes down
 //! ```
@@ -23,12 +23,14 @@ use super::log::BootLog;
 use super::root::{self, NEW_ROOT};
 use super::{Prepared, stay};
 use crate::agent;
+use crate::agent::cgroup::Groups;
 use crate::beneath::{Folder, Links};
 use crate::fault::{Context, Fault};
 use crate::sys::process::{Forked, fork};
+use crate::sys::signal::clear_mask;
 
 /// Where an image may keep its init; the kernel's own order, and systemd's real place.
-const CANDIDATES: [&str; 7] = [
+pub const INIT_PATHS: [&str; 7] = [
     "/sbin/init",
     "/usr/sbin/init",
     "/usr/lib/systemd/systemd",
@@ -68,7 +70,7 @@ impl Init {
 
 /// Looks for the image's init.
 pub fn choose_init(root: &Folder) -> Init {
-    let found = CANDIDATES.iter().find_map(|path| {
+    let found = INIT_PATHS.iter().find_map(|path| {
         let file = root.open_beneath(path.as_bytes(), OFlags::PATH, Links::Inside).ok()?;
         let stat = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).ok()?;
         let is_program = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()
@@ -100,17 +102,20 @@ pub struct Handoff<'a> {
     pub prepared: Prepared,
 }
 
-/// Moves the root and splits into init and agent; returns only when the image's init could not be
-/// executed, after the host has been told.
+/// Moves the root and splits into init and supervisor; returns only when the image's init could not
+/// be executed, after the host has been told.
 pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
     let moved = move_root(&handoff.prepared.root.folder, &mut handoff.log);
     let split = moved.and_then(|initramfs| {
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).context(|| "cannot make a pipe".to_owned())?;
+        let groups = handoff.log.keep(Groups::make());
+        // Before the fork: the agent may ask this init to end at once.
+        let requests = (handoff.prepared.init == Init::Agent).then(stay::Requests::hold_back);
         let side = fork().context(|| "cannot start the agent".to_owned())?;
-        Ok((initramfs, reader, writer, side))
+        Ok((initramfs, (reader, writer), groups, requests, side))
     });
-    let (initramfs, reader, writer, side) = match split {
+    let (initramfs, (reader, writer), groups, requests, side) = match split {
         Ok(split) => split,
         Err(fault) => {
             let failure = BootFailure { stage: "handoff".into(), message: fault.chain() };
@@ -121,22 +126,27 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
     match side {
         Forked::Child => {
             drop(writer);
+            clear_mask();
             handoff.log.mark("handoff");
-            run_agent(handoff, initramfs, File::from(reader))
+            run_agent(handoff, initramfs, groups, File::from(reader))
         }
         Forked::Parent(child) => {
+            // Here and not in the child: once init runs it moves what is in its own group.
+            if let Some(Err(fault)) = groups.map(|groups| groups.adopt(child)) {
+                eprintln!("banger: {}", fault.chain());
+            }
             drop((reader, initramfs, handoff.listener, handoff.host));
-            match handoff.prepared.init {
-                Init::Agent => {
-                    drop((writer, handoff.prepared.root));
-                    stay::run(handoff.config)
-                }
-                Init::Image { path, .. } => {
+            match (handoff.prepared.init, requests) {
+                (Init::Image { path, .. }, _) => {
                     let fault = execute(path);
                     // A closed pipe means that the agent is gone, and with it the host's ear.
                     let _ = File::from(writer).write_all(fault.chain().as_bytes());
                     let _ = waitpid(Some(child), WaitOptions::empty());
                     fault
+                }
+                (Init::Agent, requests) => {
+                    drop((writer, handoff.prepared.root));
+                    stay::run(handoff.config, requests.unwrap_or_else(stay::Requests::hold_back))
                 }
             }
         }
@@ -166,7 +176,12 @@ fn execute(path: &'static str) -> Fault {
     }
 }
 
-fn run_agent(handoff: Handoff<'_>, initramfs: Folder, mut init_failed: File) -> ! {
+fn run_agent(
+    handoff: Handoff<'_>,
+    initramfs: Folder,
+    groups: Option<Groups>,
+    mut init_failed: File,
+) -> ! {
     let Handoff { log, listener, host, config, prepared } = handoff;
     let mut reason = String::new();
     // The end comes when init has been executed, or has given its reason and waits.
@@ -185,8 +200,13 @@ fn run_agent(handoff: Handoff<'_>, initramfs: Folder, mut init_failed: File) -> 
     }
     root::empty_initramfs(&initramfs);
     drop((initramfs, prepared.root.folder, init_failed));
-    let context = agent::Context { env: config.env.clone(), private: prepared.root.private };
-    agent::run(listener, context)
+    let context = agent::Context {
+        env: config.env.clone(),
+        private: prepared.root.private,
+        groups,
+        restarts: 0,
+    };
+    agent::supervisor::run(listener, context)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use banger_agent_proto::boot::{GuestConfig, NetworkConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
+use super::etc_files;
 use super::log::BootLog;
 use crate::beneath::{Folder, Links, Owner, split_last};
 use crate::fault::{Context, Fault};
@@ -77,12 +78,16 @@ pub fn write(root: &Folder, config: &GuestConfig, log: &mut BootLog) {
         return log.warn(fault.chain());
     }
     let machine_id = format!("{}\n", config.machine_id);
-    log.note(put(root, "etc/hostname", format!("{}\n", config.hostname).as_bytes(), 0o644));
-    log.note(add_to_hosts(root, &config.hostname));
+    let name = config.hostname.as_bytes();
+    let before = root.read(b"etc/hostname", ETC_FILE_MAX).unwrap_or_default();
+    log.note(rewrite(root, "etc/hostname", |old| etc_files::hostname(old, name)));
+    log.note(rewrite(root, "etc/hosts", |old| {
+        etc_files::hosts(old, name, etc_files::name_in(&before))
+    }));
     log.note(put(root, "etc/machine-id", machine_id.as_bytes(), 0o444));
     log.note(dbus_machine_id(root, &machine_id));
-    if let Some(resolv) = config.network.as_ref().and_then(resolv_conf) {
-        log.note(replace_resolv_conf(root, &resolv));
+    if let Some(network) = config.network.as_ref().filter(|network| !network.dns.is_empty()) {
+        log.note(replace_resolv_conf(root, network));
     }
 }
 
@@ -104,19 +109,31 @@ fn put_at(folder: &Folder, name: &[u8], content: &[u8], mode: u32) -> std::io::R
     if is_file && folder.read(name, ETC_FILE_MAX).is_ok_and(|is| is == content) {
         return Ok(());
     }
-    folder.put(name, content, Owner::ROOT, mode)
+    // Owner and permissions of a file that is there stay.
+    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    let (owner, mode) = match stat {
+        Ok(stat) if is_file => {
+            (Owner { uid: stat.st_uid, gid: stat.st_gid }, stat.st_mode & 0o7777)
+        }
+        _ => (Owner::ROOT, mode),
+    };
+    folder.put(name, content, owner, mode)
 }
 
-fn add_to_hosts(root: &Folder, hostname: &str) -> Result<(), Fault> {
-    let what = || "cannot add the host name to `/etc/hosts`".to_owned();
-    let hosts = match root.read(b"etc/hosts", ETC_FILE_MAX) {
-        Ok(hosts) => hosts,
+/// Changes a file of the image.
+fn rewrite(root: &Folder, path: &str, change: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<(), Fault> {
+    let old = read_or_empty(root, path)?;
+    put(root, path, &change(&old), 0o644)
+}
+
+/// What is missing is empty; a fault where replacing what cannot be read would lose it.
+fn read_or_empty(root: &Folder, path: &str) -> Result<Vec<u8>, Fault> {
+    match root.read(path.as_bytes(), ETC_FILE_MAX) {
+        Ok(content) => Ok(content),
         // Missing, or a link that dangles or turns in circles.
-        Err(error) if is_nowhere(&error) => Vec::new(),
-        // Replacing what cannot be read would lose it.
-        Err(error) => return Err(error).context(what),
-    };
-    put(root, "etc/hosts", &hosts_with(&hosts, hostname), 0o644)
+        Err(error) if is_nowhere(&error) => Ok(Vec::new()),
+        Err(error) => Err(error).context(|| format!("cannot read `/{path}`, which stays as it is")),
+    }
 }
 
 fn is_nowhere(error: &std::io::Error) -> bool {
@@ -126,9 +143,11 @@ fn is_nowhere(error: &std::io::Error) -> bool {
 
 /// The link that most images have here leads to a resolver of their own, which does not know this
 /// network: the link itself is replaced.
-fn replace_resolv_conf(root: &Folder, content: &str) -> Result<(), Fault> {
+fn replace_resolv_conf(root: &Folder, network: &NetworkConfig) -> Result<(), Fault> {
+    let old = read_or_empty(root, "etc/resolv.conf")?;
+    let new = etc_files::resolv_conf(&old, &network.dns, &network.search);
     let etc = root.make_inside(b"etc", Owner::ROOT, 0o755)?;
-    put_at(&etc, b"resolv.conf", content.as_bytes(), 0o644)
+    put_at(&etc, b"resolv.conf", &new, 0o644)
         .context(|| "cannot write `/etc/resolv.conf`".to_owned())
 }
 
@@ -140,46 +159,6 @@ fn dbus_machine_id(root: &Folder, machine_id: &str) -> Result<(), Fault> {
     }
     put_at(&dbus, b"machine-id", machine_id.as_bytes(), 0o444)
         .context(|| "cannot write `/var/lib/dbus/machine-id`".to_owned())
-}
-
-/// hosts(5) with our name at 127.0.1.1 (Debian's place for it) and a `localhost`; all other lines
-/// stay byte by byte, whatever their encoding and line ends.
-fn hosts_with(hosts: &[u8], hostname: &str) -> Vec<u8> {
-    fn address(line: &[u8]) -> &[u8] {
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        words.next().unwrap_or_default()
-    }
-    let lines: Vec<&[u8]> = hosts
-        .split_inclusive(|byte| *byte == b'\n')
-        .filter(|line| address(line) != b"127.0.1.1")
-        .collect();
-    let has = |wanted: &[u8]| lines.iter().any(|line| address(line) == wanted);
-    let mut new = Vec::with_capacity(hosts.len() + 128);
-    if !has(b"127.0.0.1") {
-        new.extend_from_slice(b"127.0.0.1\tlocalhost\n");
-    }
-    if !has(b"::1") {
-        new.extend_from_slice(b"::1\tlocalhost ip6-localhost ip6-loopback\n");
-    }
-    new.extend(lines.concat());
-    if new.last().is_some_and(|last| *last != b'\n') {
-        new.push(b'\n');
-    }
-    new.extend_from_slice(format!("127.0.1.1\t{hostname}\n").as_bytes());
-    new
-}
-
-/// resolv.conf(5), or `None` where the host names no resolver.
-fn resolv_conf(network: &NetworkConfig) -> Option<String> {
-    if network.dns.is_empty() {
-        return None;
-    }
-    let mut lines = Vec::new();
-    if !network.search.is_empty() {
-        lines.push(format!("search {}", network.search.join(" ")));
-    }
-    lines.extend(network.dns.iter().map(|server| format!("nameserver {server}")));
-    Some(lines.join("\n") + "\n")
 }
 
 #[cfg(test)]
@@ -198,33 +177,18 @@ mod tests {
     }
 
     #[test]
-    fn hosts_keep_what_was_there() {
-        let old = b"127.0.0.1 localhost\r\n# caf\xe9\n10.0.0.1 db\n127.0.1.1 old.example old\n\tx";
-        let new = hosts_with(old, "vm");
-        let kept = b"127.0.0.1 localhost\r\n# caf\xe9\n10.0.0.1 db\n\tx\n127.0.1.1\tvm\n";
-        assert!(new.ends_with(kept), "{}", String::from_utf8_lossy(&new));
-        assert_eq!(hosts_with(&new, "vm"), new, "a second boot changes nothing");
-    }
-
-    #[test]
-    fn hosts_from_nothing() {
-        let hosts = hosts_with(b"", "vm");
-        assert!(hosts.starts_with(b"127.0.0.1\tlocalhost\n::1\tlocalhost"));
-    }
-
-    #[test]
     fn large_hosts_are_kept_and_unreadable_ones_left() {
         let (dir, root) = etc();
         let path = dir.path().join("etc/hosts");
         let large = "0.0.0.0 ad.example\n".repeat(100_000);
         std::fs::write(&path, &large).unwrap();
         assert!(large.len() > 1 << 20);
-        add_to_hosts(&root, "vm").unwrap();
+        rewrite(&root, "etc/hosts", |old| etc_files::hosts(old, b"vm", None)).unwrap();
         let new = std::fs::read_to_string(&path).unwrap();
         assert!(new.contains(&large) && new.ends_with("127.0.1.1\tvm\n"));
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(add_to_hosts(&root, "vm").is_err());
+        assert!(rewrite(&root, "etc/hosts", |old| etc_files::hosts(old, b"vm", None)).is_err());
     }
 
     #[test]
@@ -235,22 +199,13 @@ mod tests {
         symlink("/static/hosts", at("etc/hosts")).unwrap();
         symlink("hostname", at("etc/hostname")).unwrap();
         symlink("../run/systemd/resolve/stub-resolv.conf", at("etc/resolv.conf")).unwrap();
-        add_to_hosts(&root, "vm").unwrap();
+        rewrite(&root, "etc/hosts", |old| etc_files::hosts(old, b"vm", None)).unwrap();
         put(&root, "etc/hostname", b"vm\n", 0o644).unwrap();
-        replace_resolv_conf(&root, "nameserver 10.0.2.3\n").unwrap();
+        replace_resolv_conf(&root, &network(&["10.0.2.3"], &[])).unwrap();
         assert!(std::fs::read_to_string(at("static/hosts")).unwrap().contains("vm"));
         assert!(at("etc/hosts").is_symlink());
         assert!(!at("etc/hostname").is_symlink(), "a loop is replaced");
         assert!(!at("etc/resolv.conf").is_symlink());
-    }
-
-    #[test]
-    fn resolver() {
-        assert_eq!(resolv_conf(&network(&[], &["a"])), None);
-        assert_eq!(
-            resolv_conf(&network(&["10.0.2.3", "1.1.1.1"], &["vm", "lan"])).unwrap(),
-            "search vm lan\nnameserver 10.0.2.3\nnameserver 1.1.1.1\n"
-        );
     }
 
     #[test]
@@ -276,5 +231,17 @@ mod tests {
         let before = path.metadata().unwrap().ino();
         put(&root, "etc/hostname", b"vm\n", 0o644).unwrap();
         assert_eq!(path.metadata().unwrap().ino(), before);
+    }
+
+    #[test]
+    fn owner_and_permissions_of_a_file_stay() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let (dir, root) = etc();
+        let path = dir.path().join("etc/hosts");
+        std::fs::write(&path, "x").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).unwrap();
+        rewrite(&root, "etc/hosts", |old| [old, b"y"].concat()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"xy");
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o664);
     }
 }

@@ -52,6 +52,17 @@ impl BootLog {
         }
     }
 
+    /// The outcome of something the boot goes on without; its fault is noted.
+    pub fn keep<T>(&mut self, outcome: Result<T, crate::fault::Fault>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.warn(fault.chain());
+                None
+            }
+        }
+    }
+
     /// Timeline and warnings.
     pub fn finish(self) -> (Vec<TimelineEntry>, Vec<String>) {
         (self.timeline, self.warnings)

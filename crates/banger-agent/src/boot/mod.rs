@@ -17,6 +17,7 @@
 mod devices;
 mod disks;
 mod early;
+mod etc_files;
 mod files;
 mod fstab;
 mod grow;
@@ -39,10 +40,12 @@ use rustix::system::RebootCommand;
 
 use crate::fault::{Context, Fault};
 use crate::sys::vsock;
+pub use handoff::INIT_PATHS;
 pub use hello::boot_id;
 pub use identity::{mix_entropy, step_clock, wall_clock_ms};
 pub use log::uptime_ms;
 pub use seed::names;
+pub use stay::end_machine;
 
 use hello::HostLine;
 use log::BootLog;

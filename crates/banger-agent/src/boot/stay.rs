@@ -1,7 +1,9 @@
 //! Process 1 of an image without an init: runs the entry point, reaps, and ends the machine when
 //! asked, with the signals systemd takes (SIGRTMIN+4 poweroff, SIGRTMIN+5 reboot).
 
-use std::process::Command;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use banger_agent_proto::boot::GuestConfig;
@@ -11,9 +13,8 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::agent::exec::DEFAULT_PATH;
-use crate::agent::power;
-use crate::sys::process::{ChildSetup, Terminal, spawn};
+use crate::agent::{lookup, power};
+use crate::sys::process::{ChildSetup, Launch, Program, Terminal, spawn};
 use crate::sys::signal::{self, SignalSet, Target};
 
 /// How long processes have to end after SIGTERM.
@@ -22,24 +23,34 @@ const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long after SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// The signals that this init waits for.
+pub struct Requests(io::Result<SignalSet>);
+
+impl Requests {
+    /// Holds the signals back, so that none is lost that comes before [`run`] waits for them. They
+    /// stay so in processes made from here on.
+    pub fn hold_back() -> Self {
+        Self(SignalSet::block(&[
+            libc::SIGCHLD,
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGPWR,
+            power::poweroff_signal(),
+            power::reboot_signal(),
+        ]))
+    }
+}
+
 /// Is init until the machine ends.
 ///
 /// When the entry point ends the machine stays up: whoever started it can still look around.
-pub fn run(config: &GuestConfig) -> ! {
-    let (poweroff, restart) = (power::poweroff_signal(), power::reboot_signal());
-    let asked = SignalSet::block(&[
-        libc::SIGCHLD,
-        libc::SIGTERM,
-        libc::SIGINT,
-        libc::SIGPWR,
-        poweroff,
-        restart,
-    ]);
-    let signals = match asked {
+pub fn run(config: &GuestConfig, requests: Requests) -> ! {
+    let restart = power::reboot_signal();
+    let signals = match requests.0 {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("banger: cannot wait for signals: {error}");
-            end(RebootCommand::Restart)
+            end_machine(RebootCommand::Restart)
         }
     };
     start_entry_point(config);
@@ -56,10 +67,25 @@ pub fn run(config: &GuestConfig) -> ! {
 }
 
 fn start_entry_point(config: &GuestConfig) {
-    let [program, arguments @ ..] = config.entrypoint.as_slice() else { return };
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("PATH", DEFAULT_PATH).env("HOME", "/root");
-    command.envs(&config.env);
+    let [program, ..] = config.entrypoint.as_slice() else { return };
+    if let Err(error) = entry_point(config) {
+        eprintln!("banger: cannot start the entry point `{program}`: {error}");
+    }
+}
+
+fn entry_point(config: &GuestConfig) -> io::Result<()> {
+    let mut env = config.env.clone();
+    env.entry("HOME".to_owned()).or_insert_with(|| "/root".to_owned());
+    let path = env.entry("PATH".to_owned()).or_insert_with(lookup::default_path).clone();
+    let words = |words: Vec<String>| -> io::Result<Vec<CString>> {
+        Ok(words.into_iter().map(CString::new).collect::<Result<_, _>>()?)
+    };
+    let name = config.entrypoint.first().map(String::as_str).unwrap_or_default();
+    let program = Program {
+        paths: lookup::candidates(OsStr::new(name), OsStr::new(&path)),
+        argv: words(config.entrypoint.clone())?,
+        env: words(env.iter().map(|(name, value)| format!("{name}={value}")).collect())?,
+    };
     let setup = ChildSetup {
         uid: Uid::ROOT,
         gid: Gid::ROOT,
@@ -67,9 +93,12 @@ fn start_entry_point(config: &GuestConfig) {
         cwd: c"/".to_owned(),
         terminal: Terminal::None,
     };
-    if let Err((_, error)) = spawn(command, setup) {
-        eprintln!("banger: cannot start the entry point `{program}`: {error}");
-    }
+    let stdio = [
+        io::stdin().as_fd().try_clone_to_owned()?,
+        io::stdout().as_fd().try_clone_to_owned()?,
+        io::stderr().as_fd().try_clone_to_owned()?,
+    ];
+    spawn(Launch { program, stdio, setup, cgroup: None }).map(drop).map_err(|(_, error)| error)
 }
 
 /// Takes note of every process that has ended; nobody else can for orphans.
@@ -87,7 +116,7 @@ fn end_everything(signals: &SignalSet, command: RebootCommand) -> ! {
             break;
         }
     }
-    end(command)
+    end_machine(command)
 }
 
 /// Reaps until no child is left; false when `grace` is over first.
@@ -108,7 +137,8 @@ fn all_gone(signals: &SignalSet, grace: Duration) -> bool {
     }
 }
 
-fn end(command: RebootCommand) -> ! {
+/// Writes what is to be written and ends the machine.
+pub fn end_machine(command: RebootCommand) -> ! {
     sync();
     // The work disk closes cleanly; the root is in use by this very program, so read-only.
     let _ = unmount("/root", UnmountFlags::empty());

@@ -1,5 +1,6 @@
 //! The only place with `unsafe`: what neither std nor rustix wraps safely.
 
+pub mod clock;
 pub mod entropy;
 pub mod ext4;
 pub mod process;

@@ -1,14 +1,14 @@
 //! Making processes: the fork that splits init from agent, and commands for a user.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
+use rustix::process::{Gid, Pid, PidfdFlags, Resource, Rlimit, Uid, pidfd_open};
 
 /// Which side of a fork this is.
 pub enum Forked {
@@ -61,6 +61,37 @@ pub struct ChildSetup {
     pub terminal: Terminal,
 }
 
+/// A program with everything execve(2) takes.
+pub struct Program {
+    /// Paths to try in turn, as execvp(3) does with the folders of `PATH`; at least one.
+    pub paths: Vec<CString>,
+    /// Arguments, the program's name first.
+    pub argv: Vec<CString>,
+    /// Environment, `NAME=VALUE`.
+    pub env: Vec<CString>,
+}
+
+/// A program to start, and where.
+pub struct Launch<'a> {
+    /// The program.
+    pub program: Program,
+    /// Its stdin, stdout and stderr.
+    pub stdio: [OwnedFd; 3],
+    /// What it becomes before it is executed.
+    pub setup: ChildSetup,
+    /// Folder of the cgroup v2 that the process begins in; none = this process' own.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// A started process.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Leader of a session and process group of its own. The parent must wait for it.
+    pub pid: Pid,
+    /// Becomes readable when it has ended.
+    pub pidfd: OwnedFd,
+}
+
 /// What failed between fork and exec; tells a bad folder from a missing program, which have the
 /// same error number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,41 +106,237 @@ pub enum SpawnStage {
     Exec = 4,
 }
 
-/// Starts `command` as leader of its own session (so its process group is its pid), as the user
-/// and in the folder of `setup`, with the agent's oom protection given back.
+/// Bytes in which a child reports its failure: the stage, then the error number.
+const REPORT: usize = 1 + size_of::<i32>();
+
+/// Starts a program as leader of its own session (so its process group is its pid), as the user
+/// and in the folder of the setup, with the agent's OOM protection given back.
 ///
 /// # Errors
 /// What failed, and the system's answer.
-#[expect(unsafe_code, reason = "what happens between fork and exec can only be given by pre_exec")]
-pub fn spawn(mut command: Command, setup: ChildSetup) -> Result<Child, (SpawnStage, io::Error)> {
+pub fn spawn(launch: Launch<'_>) -> Result<Spawned, (SpawnStage, io::Error)> {
     let exec = |error: io::Error| (SpawnStage::Exec, error);
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| exec(errno.into()))?;
-    let prepare = move || match become_child(&setup) {
-        Ok(()) => Ok(()),
-        Err((stage, errno)) => {
-            // If the pipe is broken the stage is unknown, the error is still reported.
-            let _ = rustix::io::write(&writer, &[stage as u8]);
-            Err(io::Error::from_raw_os_error(errno.raw_os_error()))
+    let writer = above_stdio(writer).map_err(exec)?;
+    let Launch { program, stdio, setup, cgroup } = launch;
+    let [stdin, stdout, stderr] = stdio;
+    let stdio = [
+        above_stdio(stdin).map_err(exec)?,
+        above_stdio(stdout).map_err(exec)?,
+        above_stdio(stderr).map_err(exec)?,
+    ];
+    // Everything that needs memory is made before the fork.
+    let mut image = Image::new(&program);
+    match clone_process(cgroup).map_err(exec)? {
+        Cloned::Child => {
+            let (stage, errno) = become_program(&stdio, &setup, &mut image);
+            let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();
+            // A parent that is gone needs no report.
+            let _ = rustix::io::write(&writer, &[stage as u8, a, b, c, d]);
+            exit_now(127)
         }
-    };
-    // SAFETY: the closure only makes raw system calls on memory prepared before the fork; it
-    // neither allocates nor takes locks.
-    unsafe { command.pre_exec(prepare) };
-    let spawned = command.spawn();
-    // The command owns the pipe's writing end.
-    drop(command);
-    spawned.map_err(|error| (failed_stage(&reader), error))
+        Cloned::Parent(spawned) => {
+            drop(writer);
+            match report(&reader) {
+                None => Ok(spawned),
+                Some(failure) => {
+                    let options = rustix::process::WaitOptions::empty();
+                    // It has ended or is about to: nothing else waits for it.
+                    let _ = rustix::process::waitpid(Some(spawned.pid), options);
+                    Err(failure)
+                }
+            }
+        }
+    }
 }
 
-fn failed_stage(reader: &OwnedFd) -> SpawnStage {
-    let mut byte = [0];
-    match rustix::io::read(reader, &mut byte) {
-        Ok(1) if byte[0] == SpawnStage::Session as u8 => SpawnStage::Session,
-        Ok(1) if byte[0] == SpawnStage::User as u8 => SpawnStage::User,
-        Ok(1) if byte[0] == SpawnStage::Folder as u8 => SpawnStage::Folder,
-        _ => SpawnStage::Exec,
+/// What a child reports, or `None` when its program runs: execve(2) closes the pipe.
+fn report(reader: &OwnedFd) -> Option<(SpawnStage, io::Error)> {
+    let mut bytes = [0; REPORT];
+    let length = loop {
+        match rustix::io::read(reader, &mut bytes) {
+            Err(Errno::INTR) => {}
+            other => break other.unwrap_or(0),
+        }
+    };
+    let [stage, a, b, c, d] = bytes;
+    if length < REPORT {
+        return None;
     }
+    let stage = match stage {
+        1 => SpawnStage::Session,
+        2 => SpawnStage::User,
+        3 => SpawnStage::Folder,
+        _ => SpawnStage::Exec,
+    };
+    Some((stage, io::Error::from_raw_os_error(i32::from_ne_bytes([a, b, c, d]))))
+}
+
+/// The same descriptor, or a duplicate that the child's stdin, stdout and stderr do not replace.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
+}
+
+enum Cloned {
+    Child,
+    Parent(Spawned),
+}
+
+/// `CLONE_INTO_CGROUP` and `CLONE_PIDFD` of clone3(2).
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+const PIDFD: u64 = 0x1000;
+
+/// `struct clone_args` of `linux/sched.h`, as of Linux 5.7.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Forks, into a cgroup where one is given: moving a running process there costs an RCU grace
+/// period, a new one begins there for nothing. Where the kernel cannot do that, or the cgroup is
+/// gone, the child begins in its parent's.
+///
+/// The child may only make raw system calls: other threads may hold locks.
+fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    if let Some(cgroup) = cgroup
+        && let Ok(cloned) = clone_into(cgroup)
+    {
+        return Ok(cloned);
+    }
+    match fork()? {
+        Forked::Child => Ok(Cloned::Child),
+        Forked::Parent(pid) => {
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            Ok(Cloned::Parent(Spawned { pid, pidfd }))
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "no wrapper of clone3 exists")]
+fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    let args = CloneArgs {
+        flags: INTO_CGROUP | PIDFD,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: u64::try_from(cgroup.as_raw_fd()).unwrap_or(u64::MAX),
+        ..CloneArgs::default()
+    };
+    // SAFETY: without `CLONE_VM` and a stack of its own the child is a copy as after fork(2); the
+    // structure and the place for the descriptor outlive the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        None => Ok(Cloned::Child),
+        Some(pid) => {
+            // SAFETY: the kernel has just opened this descriptor for us alone.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent(Spawned { pid, pidfd }))
+        }
+    }
+}
+
+/// A program as execve(2) wants it: arrays of pointers into [`Program`], ended by null.
+struct Image<'a> {
+    paths: &'a [CString],
+    /// One free place before the program's name, for the shell of a script without a `#!` line.
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+}
+
+/// Executes what the kernel does not recognise, as execvp(3) has it.
+const SCRIPT_SHELL: &CStr = c"/bin/sh";
+
+impl<'a> Image<'a> {
+    fn new(program: &'a Program) -> Self {
+        let pointers = |strings: &'a [CString]| strings.iter().map(|string| string.as_ptr());
+        let end = std::iter::once(ptr::null());
+        let first = std::iter::once(SCRIPT_SHELL.as_ptr());
+        Self {
+            paths: &program.paths,
+            argv: first.chain(pointers(&program.argv)).chain(end.clone()).collect(),
+            env: pointers(&program.env).chain(end).collect(),
+        }
+    }
+
+    /// Tries the paths in turn; returns why none could be executed.
+    fn execute(&mut self) -> Errno {
+        let mut last = Errno::NOENT;
+        let paths = self.paths;
+        for path in paths {
+            let errno = self.execute_one(path);
+            match errno {
+                // A later folder of `PATH` may have it.
+                Errno::NOENT | Errno::NOTDIR => {}
+                Errno::ACCESS => last = Errno::ACCESS,
+                _ => return errno,
+            }
+        }
+        last
+    }
+
+    #[expect(unsafe_code, reason = "rustix has no execve for ordinary programs")]
+    fn execute_one(&mut self, path: &CStr) -> Errno {
+        let execve = |path: &CStr, argv: &[*const libc::c_char]| {
+            // SAFETY: path and strings end in zero, both arrays in null; all outlive the call,
+            // which returns only if it failed.
+            unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), self.env.as_ptr()) };
+            Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+        };
+        let errno = execve(path, self.argv.get(1..).unwrap_or_default());
+        if errno != Errno::NOEXEC {
+            return errno;
+        }
+        let mut argv = std::mem::take(&mut self.argv);
+        if let Some(name) = argv.get_mut(1) {
+            *name = path.as_ptr();
+        }
+        execve(SCRIPT_SHELL, &argv);
+        errno
+    }
+}
+
+/// The child's way from fork to exec: raw system calls only. Returns only if it failed.
+fn become_program(
+    stdio: &[OwnedFd; 3],
+    setup: &ChildSetup,
+    image: &mut Image<'_>,
+) -> (SpawnStage, Errno) {
+    let [stdin, stdout, stderr] = stdio;
+    let streams = rustix::stdio::dup2_stdin(stdin)
+        .and_then(|()| rustix::stdio::dup2_stdout(stdout))
+        .and_then(|()| rustix::stdio::dup2_stderr(stderr));
+    if let Err(errno) = streams {
+        return (SpawnStage::Session, errno);
+    }
+    match become_child(setup) {
+        Err(failure) => failure,
+        Ok(()) => (SpawnStage::Exec, image.execute()),
+    }
+}
+
+/// Ends this process without the handlers that its parent has registered.
+#[expect(unsafe_code, reason = "std runs exit handlers, which are the parent's")]
+fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes a number and does not return.
+    unsafe { libc::_exit(code) }
 }
 
 /// Descriptors a command may open unless it asks for more, as login shells have it everywhere.
@@ -118,11 +345,10 @@ const OPEN_FILES_SOFT: u64 = 1024;
 fn become_child(setup: &ChildSetup) -> Result<(), (SpawnStage, Errno)> {
     let session = |errno| (SpawnStage::Session, errno);
     let user = |errno| (SpawnStage::User, errno);
-    // The agent holds SIGTERM back to wait for it; the mask would be the command's too (execve(2)).
+    // The agent holds SIGTERM back to wait for it, and Rust ignores SIGPIPE; both would be the
+    // command's too (execve(2)).
     super::signal::clear_mask();
-    // std leaves the mask as it is, and the agent's threads have SIGTERM blocked.
-    crate::sys::signal::unblock_all()
-        .map_err(|error| session(Errno::from_io_error(&error).unwrap_or(Errno::INVAL)))?;
+    super::signal::default_pipe();
     rustix::process::setsid().map_err(session)?;
     if setup.terminal == Terminal::Controlling {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;

@@ -71,21 +71,12 @@ pub fn clear_mask() {
     }
 }
 
-/// Takes every block off this thread; commands must not inherit the agent's.
-///
-/// Makes one system call and touches no memory of others: fit for the time between fork and exec.
-///
-/// # Errors
-/// As sigprocmask(2).
-#[expect(unsafe_code, reason = "signal masks have no safe wrapper")]
-pub fn unblock_all() -> io::Result<()> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: `sigemptyset` initialises the set before it is read.
-    let result = unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut())
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+/// Gives SIGPIPE its default effect back, which Rust programs ignore. One system call, so it may
+/// stand between fork and exec.
+#[expect(unsafe_code, reason = "signal dispositions have no safe wrapper")]
+pub fn default_pipe() {
+    // SAFETY: no handler is installed, only the default restored.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// The `n`th real-time signal as C programs count them (`SIGRTMIN+n`): systemd's and our init's

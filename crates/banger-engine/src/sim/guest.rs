@@ -1,13 +1,14 @@
 //! Simulated guests.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode};
 
 use super::{Mood, Sim};
-use crate::drivers::{Applied, Guest, GuestEnd, GuestHealth, GuestReady, Undone};
+use crate::drivers::{Applied, Guest, GuestClock, GuestEnd, GuestHealth, GuestReady, Undone};
 use crate::interrupt::Interrupt;
 use crate::plan::{Lease, VmPlan};
 
@@ -71,7 +72,12 @@ impl Guest for Sim {
         Ok(GuestHealth { boot_id: self.boot_id(vm)?, uptime_ms: 1, round_trip_us: 1 })
     }
 
-    async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
+    async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError> {
+        // A simulated guest has the host's clock.
+        self.boot_id(vm).map(|_| GuestClock::Right)
+    }
+
+    async fn power_off(&self, vm: &VmPlan, _grace: Duration) -> Result<(), ApiError> {
         if self.mood(vm) != Mood::Stubborn {
             self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
         }

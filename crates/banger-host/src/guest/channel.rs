@@ -4,6 +4,7 @@
 //! <port>\n`, answered by `OK <number>\n`; nothing may be sent before the answer.
 
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use banger_agent_proto::http::ErrorBody;
 use banger_agent_proto::{AGENT_PORT, MAX_JSON_BODY};
@@ -98,18 +99,37 @@ pub async fn dial(mut stream: UnixStream) -> Result<UnixStream, Failure> {
     Ok(stream)
 }
 
-async fn exchange(stream: UnixStream, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
+/// When a request left and when its answer began, in microseconds since 1970 by the host's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The request left.
+    pub sent_us: i64,
+    /// The answer began.
+    pub received_us: i64,
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
+async fn exchange(
+    stream: UnixStream,
+    request: Request<Full<Bytes>>,
+) -> Result<(Bytes, Times), Failure> {
     let stream = dial(stream).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
     let connection = tokio::spawn(connection);
     let result = async {
+        let sent_us = now_us();
         let response = sender.send_request(request).await.map_err(Failure::Http)?;
+        let times = Times { sent_us, received_us: now_us() };
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_JSON_BODY).collect().await;
         let body = body.map_err(|_| Failure::Malformed)?.to_bytes();
         if status.is_success() {
-            return Ok(body);
+            return Ok((body, times));
         }
         let message = serde_json::from_slice::<ErrorBody>(&body)
             .map(|body| super::boot::clean(&body.error))
@@ -138,8 +158,20 @@ fn request(method: &str, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes
 /// # Errors
 /// The way there, or a document that is not what was expected.
 pub async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<T, Failure> {
-    let body = exchange(stream, request("GET", path, Vec::new())?).await?;
-    serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
+    get_timed(stream, path).await.map(|(document, _)| document)
+}
+
+/// `GET`s a JSON document, and tells how long that took without the way to the agent.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_timed<T: DeserializeOwned>(
+    stream: UnixStream,
+    path: &str,
+) -> Result<(T, Times), Failure> {
+    let (body, times) = exchange(stream, request("GET", path, Vec::new())?).await?;
+    let document = serde_json::from_slice(&body).map_err(|_| Failure::Malformed)?;
+    Ok((document, times))
 }
 
 /// `POST`s a JSON document.

@@ -5,6 +5,7 @@
 
 mod boot;
 mod channel;
+mod clock;
 mod config;
 mod identity;
 
@@ -16,10 +17,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_agent_proto::boot::BootMessage;
 use banger_agent_proto::events::PowerMode;
-use banger_agent_proto::http::{Health, Shutdown};
+use banger_agent_proto::http::{ClockOffset, ClockReading, Health, Shutdown};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
-use banger_engine::drivers::{Applied, Guest, GuestHealth, GuestReady, Undone};
+use banger_engine::drivers::{Applied, Guest, GuestClock, GuestHealth, GuestReady, Undone};
 use banger_engine::interrupt::Interrupt;
 use banger_engine::plan::{Lease, VmPlan};
 use tokio::net::{UnixListener, UnixStream};
@@ -221,8 +222,26 @@ impl Guest for VsockGuest {
         })
     }
 
-    async fn power_off(&self, vm: &VmPlan) -> Result<(), ApiError> {
-        let body = Shutdown { mode: PowerMode::Poweroff };
+    async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError> {
+        let compare = async {
+            let stream = self.sockets(vm)?.connect(vm).await?;
+            let (reading, times) = channel::get_timed::<ClockReading>(stream, "/clock")
+                .await
+                .map_err(|e| e.about(vm))?;
+            let Some(offset_us) = clock::offset_us(&times, reading.unix_us) else {
+                return Ok(GuestClock::Right);
+            };
+            let stream = self.sockets(vm)?.connect(vm).await?;
+            let sent = channel::post(stream, "/clock/offset", &ClockOffset { offset_us }).await;
+            sent.map(|()| GuestClock::Corrected).map_err(|error| error.about(vm))
+        };
+        let compared = tokio::time::timeout(ANSWER_TIMEOUT, compare).await;
+        compared.map_err(|_| channel::Failure::Slow.about(vm))?
+    }
+
+    async fn power_off(&self, vm: &VmPlan, grace: Duration) -> Result<(), ApiError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let body = Shutdown { mode: PowerMode::Poweroff, grace_ms: Some(grace_ms) };
         let ask = async {
             let stream = self.sockets(vm)?.connect(vm).await?;
             channel::post(stream, "/shutdown", &body).await.map_err(|error| error.about(vm))

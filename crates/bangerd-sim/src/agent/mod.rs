@@ -141,6 +141,7 @@ async fn health(machine: &Machine) -> Response<Full<Bytes>> {
                 protocol_max: PROTOCOL_MAX,
                 uptime_ms: health.uptime_ms,
                 root_used_bytes: None,
+                agent_restarts: 0,
             };
             json(StatusCode::OK, &health)
         }

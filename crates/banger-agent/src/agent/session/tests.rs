@@ -1,6 +1,5 @@
 //! Sessions with real commands over a socket pair, as this machine's own user.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
@@ -17,6 +16,13 @@ struct Client {
     session: JoinHandle<io::Result<()>>,
 }
 
+fn defaults() -> exec::Defaults {
+    exec::Defaults {
+        env: std::collections::BTreeMap::new(),
+        groups: crate::agent::cgroup::Sessions::new(None),
+    }
+}
+
 fn request(script: &str) -> ExecRequest {
     ExecRequest {
         argv: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
@@ -31,7 +37,7 @@ impl Client {
     /// Starting a command changes its groups, which only the superuser may.
     fn start(request: &ExecRequest) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
-        let Started::Running(running) = exec::start(request, &BTreeMap::new()).unwrap() else {
+        let Started::Running(running) = exec::start(request, &defaults()).unwrap() else {
             panic!("{request:?} did not start");
         };
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -54,6 +60,15 @@ impl Client {
             let length = self.stream.read(&mut piece).expect("nothing came");
             assert!(length > 0, "the session ended without an exit frame");
             self.decoder.push(&piece[..length]);
+        }
+    }
+
+    fn next_but_credit(&mut self) -> Frame {
+        loop {
+            match self.next() {
+                Frame::Credit(_) => {}
+                other => return other,
+            }
         }
     }
 
@@ -150,7 +165,7 @@ fn much_input_flows_within_its_credit() {
 #[test]
 fn a_client_that_overdraws_is_hung_up_on() {
     let mut client = Client::start(&request("sleep 1000"));
-    for _ in 0..8 {
+    for _ in 0..32 {
         // The agent may close in the middle.
         let _ = client.stream.write_all(&Frame::Stdin(vec![0; MAX_PAYLOAD]).to_bytes());
     }
@@ -206,7 +221,7 @@ fn output_shortly_after_the_end_still_comes() {
 #[test]
 fn a_gone_client_ends_its_command_only() {
     let mut client = Client::start(&request("sleep 1000 & echo $$; wait"));
-    let pid = match client.next() {
+    let pid = match client.next_but_credit() {
         Frame::Stdout(data) => String::from_utf8(data).unwrap().trim().to_owned(),
         other => panic!("{other:?}"),
     };
@@ -268,7 +283,7 @@ fn commands_that_cannot_run() {
     for (program, code) in [("no-such-program", 127), ("/etc/passwd", 126), ("/", 126)] {
         let mut asked = request("");
         asked.argv = vec![program.into()];
-        let Started::Failed(status) = exec::start(&asked, &BTreeMap::new()).unwrap() else {
+        let Started::Failed(status) = exec::start(&asked, &defaults()).unwrap() else {
             panic!("{program} started");
         };
         assert_eq!(status.shell_code(), code, "{status:?}");
@@ -291,7 +306,7 @@ fn arguments_and_environment_may_be_any_bytes() {
     asked.cwd = Some(odd.clone().into());
     let mut client = Client::start(&asked);
     let mut out = Vec::new();
-    while let Frame::Stdout(data) = client.next() {
+    while let Frame::Stdout(data) = client.next_but_credit() {
         out.extend(data);
     }
     assert_eq!(out, [b"a\xff\x01|v\xfe", odd.as_slice(), b"\n"].concat());
@@ -305,9 +320,17 @@ fn what_execve_takes_arrives() {
     assert_eq!(Client::start(&asked).finish().0, "10\n");
     // One argument over MAX_ARG_STRLEN of execve(2).
     asked.argv.push("a".repeat(131_072).into());
-    let Started::Failed(status) = exec::start(&asked, &BTreeMap::new()).unwrap() else {
+    let Started::Failed(status) = exec::start(&asked, &defaults()).unwrap() else {
         panic!("execve took too long an argument");
     };
     assert_eq!(status.shell_code(), 126);
     assert!(format!("{status:?}").contains("too long"), "{status:?}");
+}
+
+#[test]
+fn clients_that_know_of_it_get_the_larger_window() {
+    let mut client = Client::start(&request("cat >/dev/null"));
+    assert_eq!(client.next(), Frame::Credit(STDIN_WINDOW_MAX - STDIN_WINDOW));
+    client.send(&Frame::StdinEnd);
+    assert_eq!(client.finish().2, exited(0));
 }
