@@ -14,10 +14,8 @@ use std::process::ExitCode;
 use banger_shim::{ForwardConfig, ForwardEvent, MAX_FORWARD_CONFIG, gate};
 use banger_sys::landlock::Ruleset;
 use banger_sys::{harden, signals};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, Signal};
-
-use crate::relay::Relay;
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait to be accepted, for each address.
 const BACKLOG: i32 = 512;
@@ -54,32 +52,29 @@ fn run() -> Result<(), String> {
         listeners.push((listener, forward.to));
     }
     raise_descriptor_limit();
-    let relay = Relay::new(listeners).map_err(|error| format!("epoll: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| format!("tokio: {error}"))?;
     gate::answer(&ForwardEvent::Listening);
     leave_pipes().map_err(|error| format!("`/dev/null`: {error}"))?;
     Ruleset::new()
         .and_then(Ruleset::restrict_self)
         .map_err(|error| format!("landlock: {error}"))?;
-    relay.run().map_err(|error| format!("epoll: {error}"))
+    runtime.block_on(relay::run(listeners)).map_err(|error| format!("relay: {error}"))
 }
 
 /// Listens on an address; on an IPv6 one for IPv6 alone (ipv6(7)), so that `::` and `0.0.0.0` are
 /// two addresses on every host.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // Connections of a run before this one may still be on their way out (TIME_WAIT).
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an earlier run may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        socket.set_only_v6(true)?;
     }
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Each connection takes two descriptors, and many systems begin with a limit of 1024.
@@ -90,7 +85,7 @@ fn raise_descriptor_limit() {
     let _ = rustix::process::setrlimit(Resource::Nofile, all);
 }
 
-/// Lets go of the daemon's pipes.
+/// Closes the daemon's pipes.
 fn leave_pipes() -> io::Result<()> {
     let nothing = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing)?;
