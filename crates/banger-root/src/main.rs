@@ -102,12 +102,9 @@ impl<'a> Options<'a> {
     fn places(&self) -> Result<Places, RootError> {
         let mut places = Places::default();
         if let Some(text) = self.subnet {
-            let parts = text.split_once('/');
-            let parsed =
-                parts.and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
-            (places.subnet, places.prefix) = parsed.ok_or_else(|| {
+            places.network = text.parse().map_err(|_| {
                 RootError::new(Kind::BadRequest, format!("`{text}` is not a network"))
-                    .with_hint("write it like 10.20.30.0/24")
+                    .with_hint("write it as 10.20.30.0/24")
             })?;
         }
         banger_root::net::check(&places)?;

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use banger_base::VmId;
+use ipnet::Ipv4Net;
 
 /// Folders and names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +15,8 @@ pub struct Places {
     pub run: PathBuf,
     /// The bridge.
     pub bridge: String,
-    /// First address of its network.
-    pub subnet: Ipv4Addr,
-    /// Length of the network's prefix.
-    pub prefix: u8,
+    /// Its network.
+    pub network: Ipv4Net,
     /// Idle TAPs that are kept ready.
     pub tap_pool: u32,
     /// Where cgroup2 is mounted.
@@ -33,8 +32,7 @@ impl Default for Places {
             state: "/var/lib/banger-root".into(),
             run: "/run/banger-root".into(),
             bridge: "br-fc".into(),
-            subnet: Ipv4Addr::new(172, 16, 0, 0),
-            prefix: 24,
+            network: Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 24),
             tap_pool: 4,
             cgroups: "/sys/fs/cgroup".into(),
         }

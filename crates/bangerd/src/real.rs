@@ -120,8 +120,7 @@ fn places(config: &Config, own_folder: Option<PathBuf>) -> Places {
         state,
         run,
         bridge: config.bridge.clone().unwrap_or(defaults.bridge),
-        subnet: config.subnet.map_or(defaults.subnet, |(address, _)| address),
-        prefix: config.subnet.map_or(defaults.prefix, |(_, prefix)| prefix),
+        network: config.subnet.unwrap_or(defaults.network),
         tap_pool: config.tap_pool_size.unwrap_or(defaults.tap_pool),
         ..Places::default()
     }

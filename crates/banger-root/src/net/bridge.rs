@@ -1,9 +1,10 @@
 //! The bridge: made with the first VM, gone with the last.
 
-use std::net::Ipv4Addr;
+use banger_base::{MacAddress, POOL_TAP_PREFIX, TAP_PREFIX};
+use ipnet::Ipv4Net;
 
 use super::link::{Link, Links, Means, Route};
-use super::subnet::Subnet;
+use super::subnet::GuestNetwork;
 use super::sysctl;
 use crate::error::{Kind, RootError};
 use crate::places::Places;
@@ -16,12 +17,12 @@ const MAX_NAME: usize = 15;
 
 /// Its MAC address: its own, so that it does not change with its ports, and what tells a bridge of
 /// ours from another of the same name. Locally administered, unicast.
-fn mac(name: &str) -> [u8; 6] {
+fn mac(name: &str) -> MacAddress {
     let hash = name
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let [a, b, c, d] = hash.to_be_bytes();
-    [2, 0xfc, a, b, c, d]
+    MacAddress([2, 0xfc, a, b, c, d])
 }
 
 /// Its name, which becomes part of rules.
@@ -32,7 +33,7 @@ pub fn name(places: &Places) -> Result<&str, RootError> {
     let name = places.bridge.as_str();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let dots = name.bytes().all(|byte| byte == b'.');
-    let taken = name.starts_with("fc-") || name.starts_with("fcp-") || name == "lo";
+    let taken = name.starts_with(TAP_PREFIX) || name.starts_with(POOL_TAP_PREFIX) || name == "lo";
     if name.len() <= MAX_NAME && name.bytes().all(plain) && !dots && !taken {
         return Ok(name);
     }
@@ -70,12 +71,12 @@ pub fn find(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
 }
 
 /// The route that has addresses of the network, if one has. `own` is the bridge.
-pub fn overlap(subnet: Subnet, own: Option<u32>, routes: &[Route]) -> Option<&Route> {
+pub fn overlap(subnet: Ipv4Net, own: Option<u32>, routes: &[Route]) -> Option<&Route> {
     routes.iter().find(|route| {
-        route.prefix > EVERYTHING
+        route.to.prefix_len() > EVERYTHING
             && Some(route.link) != own
             && matches!(route.means, Means::Unicast | Means::Local)
-            && subnet.overlaps(route.to, route.prefix)
+            && subnet.overlaps(&route.to)
     })
 }
 
@@ -83,15 +84,15 @@ pub fn overlap(subnet: Subnet, own: Option<u32>, routes: &[Route]) -> Option<&Ro
 ///
 /// # Errors
 /// `HostNotReady`, naming the route; the kernel's.
-pub fn refuse_overlap(subnet: Subnet, own: Option<u32>, links: &Links) -> Result<(), RootError> {
+pub fn refuse_overlap(subnet: Ipv4Net, own: Option<u32>, links: &Links) -> Result<(), RootError> {
     let failed = |error| RootError::system("list routes", &error);
     let routes = links.routes().map_err(failed)?;
     let Some(route) = overlap(subnet, own, &routes) else { return Ok(()) };
     let all = links.all().map_err(failed)?;
     let name = all.iter().find(|link| link.index == route.link).map_or("none", |l| &l.name);
     let message = format!(
-        "the network of VMs `{subnet}` overlaps with `{}/{}` of the interface `{name}`",
-        route.to, route.prefix
+        "the network of VMs `{subnet}` overlaps with `{}` of the interface `{name}`",
+        route.to
     );
     Err(RootError::new(Kind::HostNotReady, message).with_hint(super::subnet::HINT))
 }
@@ -100,7 +101,7 @@ pub fn refuse_overlap(subnet: Subnet, own: Option<u32>, links: &Links) -> Result
 ///
 /// # Errors
 /// As [`find`] and [`refuse_overlap`].
-pub fn ensure(places: &Places, subnet: Subnet, links: &Links) -> Result<(Link, Did), RootError> {
+pub fn ensure(places: &Places, subnet: Ipv4Net, links: &Links) -> Result<(Link, Did), RootError> {
     let name = name(places)?;
     let there = find(places, links)?;
     // To take it up is the last step.
@@ -121,20 +122,19 @@ pub fn ensure(places: &Places, subnet: Subnet, links: &Links) -> Result<(Link, D
 ///
 /// # Errors
 /// As [`refuse_overlap`].
-pub fn finish(link: &Link, subnet: Subnet, links: &Links) -> Result<(), RootError> {
+pub fn finish(link: &Link, subnet: Ipv4Net, links: &Links) -> Result<(), RootError> {
     let name = link.name.as_str();
     refuse_overlap(subnet, Some(link.index), links)?;
     sysctl::no_ipv6(name)?;
     links
-        .address(link.index, subnet.gateway(), subnet.prefix())
+        .address(link.index, subnet.gateway(), subnet.prefix_len())
         .map_err(failed("give an address to", name))?;
     links.up(link.index).map_err(failed("take up", name))
 }
 
 /// Whether the host has its address there.
-pub fn has_address(link: &Link, subnet: Subnet, routes: &[Route]) -> bool {
-    let own = |address: Ipv4Addr| address == subnet.gateway();
-    routes.iter().any(|r| r.link == link.index && r.means == Means::Local && own(r.to))
+pub fn has_address(link: &Link, subnet: Ipv4Net, routes: &[Route]) -> bool {
+    routes.iter().any(|route| route.link == link.index && route.is_own_address(subnet.gateway()))
 }
 
 /// Removes it; one that is not ours stays.
@@ -160,15 +160,14 @@ mod tests {
             assert!(name(&named(bad)).is_err(), "{bad}");
         }
         assert_ne!(mac("br-fc"), mac("br-fd"));
-        assert_eq!(mac("br-fc")[0] & 3, 2, "locally administered, unicast");
+        assert_eq!(mac("br-fc").0[0] & 3, 2, "locally administered, unicast");
     }
 
     #[test]
     fn routes_that_are_in_the_way() {
-        let subnet = Subnet::of(&Places::default()).unwrap();
+        let subnet = super::super::subnet::checked(&Places::default()).unwrap();
         let route = |to: &str, prefix, means, link| Route {
-            to: to.parse().unwrap(),
-            prefix,
+            to: Ipv4Net::new(to.parse().unwrap(), prefix).unwrap(),
             means,
             link,
             routed: false,

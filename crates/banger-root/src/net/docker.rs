@@ -25,7 +25,7 @@ pub fn uplinks(bridge: u32, links: &[Link], routes: &[Route]) -> BTreeSet<String
             && routes.iter().any(|route| {
                 route.means == Means::Unicast
                     && route.link == link.index
-                    && (route.routed || route.prefix == 0 || link.kind != "bridge")
+                    && (route.routed || route.to.prefix_len() == 0 || link.kind != "bridge")
             })
     };
     links.iter().filter(leads_out).map(|link| link.name.clone()).collect()
@@ -99,7 +99,8 @@ mod tests {
     }
 
     fn route(prefix: u8, link: u32, routed: bool) -> Route {
-        Route { to: Ipv4Addr::UNSPECIFIED, prefix, means: Means::Unicast, link, routed }
+        let to = ipnet::Ipv4Net::new(Ipv4Addr::UNSPECIFIED, prefix).unwrap();
+        Route { to, means: Means::Unicast, link, routed }
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::link::{Link, Means, Route};
+use ipnet::Ipv4Net;
+
+use super::link::{Link, Route};
 use super::nft::{Nft, TableFamily};
 use super::state::right;
-use super::{Leases, Subnet, bridge, docker, forwarding, resolved, resolvers, run};
+use super::subnet::{self, GuestNetwork};
+use super::{Leases, bridge, docker, forwarding, resolved, resolvers, run};
 use crate::error::RootError;
 use crate::places::Places;
 
@@ -45,7 +48,7 @@ impl Finding {
 /// What there is, read once.
 struct Facts<'a> {
     places: &'a Places,
-    subnet: Subnet,
+    subnet: Ipv4Net,
     leases: Leases,
     links: Vec<Link>,
     routes: Vec<Route>,
@@ -54,7 +57,7 @@ struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     fn gather(places: &'a Places) -> Result<Self, RootError> {
-        let subnet = Subnet::of(places)?;
+        let subnet = subnet::checked(places)?;
         let links = super::links()?;
         let failed = |error| RootError::system("list interfaces and routes", &error);
         Ok(Self {
@@ -132,7 +135,7 @@ fn subnet_free(facts: &Facts<'_>) -> Finding {
     let name = name.map_or("none", |link| &link.name);
     Finding::bad(
         CODE,
-        format!("`{}` overlaps with `{}/{}` of `{name}`", facts.subnet, route.to, route.prefix),
+        format!("`{}` overlaps with `{}` of `{name}`", facts.subnet, route.to),
         super::subnet::HINT,
     )
 }
@@ -141,7 +144,10 @@ fn uplink(facts: &Facts<'_>) -> Finding {
     let index = facts.bridge_index().unwrap_or_default();
     let defaults = |link: &&Link| {
         link.index != index
-            && facts.routes.iter().any(|route| route.prefix == 0 && route.link == link.index)
+            && facts
+                .routes
+                .iter()
+                .any(|route| route.to.prefix_len() == 0 && route.link == link.index)
     };
     let names: Vec<_> = facts.links.iter().filter(defaults).map(|link| &*link.name).collect();
     if names.is_empty() {
@@ -170,10 +176,7 @@ fn forwards(facts: &Facts<'_>) -> Finding {
 
 fn resolvers_there(facts: &Facts<'_>) -> Finding {
     const CODE: &str = "network_resolvers";
-    let local = |server| {
-        let mut own = facts.routes.iter().filter(|r| r.means == Means::Local && r.prefix == 32);
-        own.any(|route| route.to == server)
-    };
+    let local = |server| facts.routes.iter().any(|route| route.is_own_address(server));
     let servers: Vec<_> = resolvers::upstream(local).iter().map(ToString::to_string).collect();
     if servers.is_empty() {
         let seen = "the host names no server of names that VMs can reach";
@@ -235,7 +238,7 @@ fn rules_right(facts: &Facts<'_>, nft: &Nft) -> Finding {
 /// Nothing where Docker is not.
 fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     const CODE: &str = "network_docker";
-    match nft.has_chain(TableFamily::Ip, "filter", "DOCKER-USER") {
+    match nft.has_chain(TableFamily::IPv4, "filter", "DOCKER-USER") {
         Err(error) => return Some(Finding::failed(CODE, &error)),
         Ok(true) if !facts.leases.any_nat() => {
             return Some(Finding::good(CODE, "two rules go to `DOCKER-USER` with the first VM"));
@@ -281,7 +284,7 @@ fn firewall(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     let (name, hint) = if there(TableFamily::Inet, "firewalld", "filter_FORWARD") {
         let zone = "firewall-cmd --permanent --zone=trusted --add-interface";
         ("firewalld", format!("if VMs reach nothing: {zone}={bridge}; firewall-cmd --reload"))
-    } else if there(TableFamily::Ip, "filter", "ufw-user-forward") {
+    } else if there(TableFamily::IPv4, "filter", "ufw-user-forward") {
         ("ufw", format!("if VMs reach nothing: ufw route allow in on {bridge}"))
     } else {
         return None;

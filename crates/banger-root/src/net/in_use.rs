@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use banger_sys::fs::{Durability, open_folder, write_atomically};
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Kind, RootError};
@@ -23,8 +24,8 @@ struct Network {
 }
 
 fn of(places: &Places) -> Network {
-    let Places { bridge, subnet, prefix, .. } = places.clone();
-    Network { bridge, subnet, prefix }
+    let Places { bridge, network, .. } = places.clone();
+    Network { bridge, subnet: network.addr(), prefix: network.prefix_len() }
 }
 
 fn path(places: &Places) -> PathBuf {
@@ -34,12 +35,11 @@ fn path(places: &Places) -> PathBuf {
 /// The places with the network that is in use; as they are where none is.
 pub fn places(wanted: &Places) -> Places {
     let noted = fs::read(path(wanted)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    match noted {
-        Some(Network { bridge, subnet, prefix }) => {
-            Places { bridge, subnet, prefix, ..wanted.clone() }
-        }
-        None => wanted.clone(),
-    }
+    let used = noted.and_then(|Network { bridge, subnet, prefix }| {
+        let network = Ipv4Net::new(subnet, prefix).ok()?;
+        Some(Places { bridge, network, ..wanted.clone() })
+    });
+    used.unwrap_or_else(|| wanted.clone())
 }
 
 /// Whether both mean the same network.
@@ -49,8 +49,7 @@ pub fn same(one: &Places, other: &Places) -> bool {
 
 /// What to say to who wants another one.
 pub fn refusal(used: &Places, wanted: &Places) -> RootError {
-    let show =
-        |places: &Places| format!("`{}/{}` on `{}`", places.subnet, places.prefix, places.bridge);
+    let show = |places: &Places| format!("`{}` on `{}`", places.network, places.bridge);
     let message = format!("VMs run in the network {}, not in {}", show(used), show(wanted));
     RootError::new(Kind::Refused, message)
         .with_hint("stop every VM of this host first, or use the network that they have")
@@ -87,7 +86,7 @@ mod tests {
     fn what_is_in_use_wins_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let one = Places { run: folder.path().into(), ..Places::default() };
-        let other = Places { subnet: Ipv4Addr::new(10, 9, 0, 0), prefix: 20, ..one.clone() };
+        let other = Places { network: "10.9.0.0/20".parse().unwrap(), ..one.clone() };
         assert_eq!(places(&other), other);
         note(&one).unwrap();
         note(&one).unwrap();

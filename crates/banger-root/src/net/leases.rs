@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use banger_base::VmId;
 use banger_sys::fs::Durability;
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::subnet::Subnet;
+use super::subnet::GuestNetwork;
 use crate::error::{Kind, RootError};
 use crate::words::{Did, Nat};
 
@@ -41,7 +42,7 @@ impl Leases {
     ///
     /// # Errors
     /// opendir(3), read(2).
-    pub fn read(folder: PathBuf, subnet: Subnet) -> Result<Self, RootError> {
+    pub fn read(folder: PathBuf, subnet: Ipv4Net) -> Result<Self, RootError> {
         let mut held = BTreeMap::new();
         each(&folder, |path, name| {
             if let Some((address, lease)) = parse(path, name, subnet)? {
@@ -58,7 +59,7 @@ impl Leases {
     ///
     /// # Errors
     /// As [`Leases::read`]; unlink(2).
-    pub fn tidied(folder: PathBuf, subnet: Subnet) -> Result<Self, RootError> {
+    pub fn tidied(folder: PathBuf, subnet: Ipv4Net) -> Result<Self, RootError> {
         let mut held: BTreeMap<Ipv4Addr, Held> = BTreeMap::new();
         each(&folder, |path, name| match parse(path, name, subnet)? {
             Some((address, lease)) if !held.values().any(|other| other.vm == lease.vm) => {
@@ -95,7 +96,7 @@ impl Leases {
     ///
     /// # Errors
     /// `Refused`: the VM is another user's. `HostNotReady`: no address is free. Those of writing.
-    pub fn take(&mut self, wanted: Held, subnet: Subnet) -> Result<(Ipv4Addr, Did), RootError> {
+    pub fn take(&mut self, wanted: Held, subnet: Ipv4Net) -> Result<(Ipv4Addr, Did), RootError> {
         let address = match self.of(&wanted.vm) {
             Some((_, held)) if held.owner != wanted.owner => {
                 let message = format!("VM `{}` is another user's", wanted.vm);
@@ -159,7 +160,7 @@ fn each(folder: &Path, mut with: impl FnMut(&Path, &str) -> io::Result<()>) -> i
 }
 
 /// `None`: it is no lease, or gone by now.
-fn parse(path: &Path, name: &str, subnet: Subnet) -> io::Result<Option<(Ipv4Addr, Held)>> {
+fn parse(path: &Path, name: &str, subnet: Ipv4Net) -> io::Result<Option<(Ipv4Addr, Held)>> {
     let address = name.parse().ok().filter(|address| subnet.has_guest(*address));
     let Some(address) = address else { return Ok(None) };
     let file = match File::open(path) {
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn an_address_is_kept_and_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let subnet = Subnet::of(&Places::default()).unwrap();
+        let subnet = super::super::subnet::checked(&Places::default()).unwrap();
         let read = || Leases::tidied(folder.path().join("leases"), subnet).unwrap();
         let vm = "0123456789ab";
         let (address, did) = read().take(held(vm, 7, Nat::On), subnet).unwrap();
@@ -201,8 +202,8 @@ mod tests {
     #[test]
     fn a_full_network_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let places = Places { prefix: 29, ..Places::default() };
-        let subnet = Subnet::of(&places).unwrap();
+        let places = Places { network: "172.16.0.0/29".parse().unwrap(), ..Places::default() };
+        let subnet = super::super::subnet::checked(&places).unwrap();
         let mut leases = Leases::tidied(folder.path().to_owned(), subnet).unwrap();
         for n in 0..5 {
             leases.take(held(&format!("00000000000{n}"), 7, Nat::On), subnet).unwrap();
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_no_lease_is_removed_by_the_writer_only() {
         let folder = tempfile::tempdir().unwrap();
-        let subnet = Subnet::of(&Places::default()).unwrap();
+        let subnet = super::super::subnet::checked(&Places::default()).unwrap();
         let path = folder.path();
         let mut leases = Leases::read(path.to_owned(), subnet).unwrap();
         let (address, _) = leases.take(held("0123456789ab", 7, Nat::On), subnet).unwrap();

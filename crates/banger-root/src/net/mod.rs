@@ -36,6 +36,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use banger_base::{Lease, VmId};
+use ipnet::Ipv4Net;
 
 use crate::error::RootError;
 use crate::places::Places;
@@ -43,18 +44,18 @@ use crate::words::{Did, Nat};
 pub use findings::{Finding, findings};
 use forwarding::Docker;
 use leases::{Held, Leases};
-use link::{Link, Links, Means};
+use link::{Link, Links};
 use lock::Lock;
 use nft::Nft;
 pub use resolved::{route_dns, unroute_dns};
 use state::{Look, Rules};
-use subnet::Subnet;
+use subnet::GuestNetwork;
 
 /// Everything at hand, the lock held.
 struct Net {
     /// With the network that is in use.
     places: Places,
-    subnet: Subnet,
+    subnet: Ipv4Net,
     lock: Lock,
     links: Links,
     nft: Nft,
@@ -72,7 +73,7 @@ impl Net {
     }
 
     fn under(lock: Lock, places: Places) -> Result<Self, RootError> {
-        let subnet = Subnet::of(&places)?;
+        let subnet = subnet::checked(&places)?;
         bridge::name(&places)?;
         let leases = Leases::tidied(places.leases(), subnet)?;
         Ok(Self { places, subnet, lock, links: links()?, nft: Nft::open()?, leases })
@@ -176,13 +177,12 @@ fn all(results: impl IntoIterator<Item = Result<Did, RootError>>) -> Result<Did,
     failure.map_or(Ok(did), Err)
 }
 
-fn answer(links: &Links, subnet: Subnet, address: Ipv4Addr, nat: Nat) -> Lease {
+fn answer(links: &Links, subnet: Ipv4Net, address: Ipv4Addr, nat: Nat) -> Lease {
     let routes = links.routes().unwrap_or_default();
-    let local =
-        |server| routes.iter().any(|r| r.means == Means::Local && r.prefix == 32 && r.to == server);
+    let local = |server| routes.iter().any(|route| route.is_own_address(server));
     Lease {
         address,
-        prefix: subnet.prefix(),
+        prefix: subnet.prefix_len(),
         gateway: subnet.gateway(),
         dns: match nat {
             Nat::On => resolvers::upstream(local),
@@ -239,7 +239,7 @@ pub fn detach(places: &Places, vm: &VmId) -> Result<Did, RootError> {
 /// # Errors
 /// `BadRequest`: why not.
 pub fn check(places: &Places) -> Result<(), RootError> {
-    Subnet::of(places)?;
+    subnet::checked(places)?;
     bridge::name(places).map(|_| ())
 }
 
@@ -248,7 +248,7 @@ pub fn check(places: &Places) -> Result<(), RootError> {
 /// # Errors
 /// Those of reading.
 pub fn lease(places: &Places, vm: &VmId) -> Result<Option<Lease>, RootError> {
-    let subnet = Subnet::of(&in_use::places(places))?;
+    let subnet = subnet::checked(&in_use::places(places))?;
     let leases = Leases::read(places.leases(), subnet)?;
     let Some((address, held)) = leases.of(vm) else { return Ok(None) };
     Ok(Some(answer(&links()?, subnet, address, held.nat)))

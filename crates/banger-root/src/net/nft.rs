@@ -1,96 +1,92 @@
-//! Talks to nftables: changes through nft(8), as transactions; looks at what costs nothing over
-//! netlink.
+//! nftables: changes through nft(8), as transactions; cheap queries over netlink.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, TableAttribute,
+    TableMessage,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 use serde_json::Value;
 
 use super::link::is;
-use super::netlink::{Family, Netlink, Request, attribute};
+use super::netlink::Netlink;
 use super::run::{TEXT_PATH, find, run};
 use crate::error::{Kind, RootError};
 
-/// `NFNL_SUBSYS_NFTABLES`, the high byte of a message's type.
-const NFTABLES: u16 = 10 << 8;
-const NFT_MSG_GETTABLE: u16 = 1;
-const NFT_MSG_GETCHAIN: u16 = 4;
-const NFT_MSG_GETGEN: u16 = 16;
-const NFTA_TABLE_NAME: u16 = 1;
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_GEN_ID: u16 = 1;
-/// Bytes of `struct nfgenmsg`.
-const GENERIC: usize = 4;
-
-/// Families of tables, `NFPROTO_…`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableFamily {
-    /// IPv4 and IPv6.
-    Inet = 1,
-    /// IPv4.
-    Ip = 2,
-    /// Frames in a bridge.
-    Bridge = 7,
-}
+/// Family of a table.
+pub use netlink_packet_netfilter::NetfilterProtoFamily as TableFamily;
 
 /// nftables of the calling thread's network namespace.
 #[derive(Debug)]
 pub struct Nft(Netlink);
 
-fn generic(of: u8) -> [u8; GENERIC] {
-    [of, 0, 0, 0]
+fn message(family: TableFamily, inner: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 
 impl Nft {
-    /// Opens it.
+    /// Opens a socket to nftables.
     ///
     /// # Errors
     /// socket(2).
     pub fn open() -> Result<Self, RootError> {
-        Netlink::open(Family::Netfilter)
+        Netlink::open(NETLINK_NETFILTER)
             .map(Self)
-            .map_err(|error| RootError::system("talk to nftables", &error))
+            .map_err(|error| RootError::system("open a socket to nftables", &error))
     }
 
-    /// A number that every change of any rule counts up.
+    /// The generation of the rules: the kernel increments it with each change of any rule.
     ///
     /// # Errors
-    /// The kernel's: it has no nftables.
+    /// The kernel has no nftables.
     pub fn generation(&self) -> Result<u32, RootError> {
-        let answer = self.0.get(Request::new(NFTABLES | NFT_MSG_GETGEN, 0, &generic(0)));
         let failed = |error| {
             RootError::system("ask nftables of the kernel", &error)
                 .with_hint("the kernel needs nf_tables: modprobe nf_tables")
         };
-        let answer = answer.map_err(failed)?;
-        let id = answer.get(GENERIC..).and_then(|rest| attribute(rest, NFTA_GEN_ID));
-        let id = id.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+        let request = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        let answer = self.0.get(message(TableFamily::Unspec, request)).map_err(failed)?;
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(answer)) = answer.inner else {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        };
+        let id = answer.attributes.iter().find_map(|attribute| match attribute {
+            GenAttribute::Id(id) => Some(*id),
+            _ => None,
+        });
         id.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
     }
 
-    /// Whether there is such a table.
+    /// Whether a table exists.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn has_table(&self, of: TableFamily, name: &str) -> Result<bool, RootError> {
-        let request = Request::new(NFTABLES | NFT_MSG_GETTABLE, 0, &generic(of as u8));
-        self.has(request.with_text(NFTA_TABLE_NAME, name))
+    pub fn has_table(&self, family: TableFamily, name: &str) -> Result<bool, RootError> {
+        let attributes = vec![TableAttribute::Name(name.into())];
+        self.has(message(family, NfTablesMessage::GetTable(TableMessage { attributes })))
     }
 
-    /// Whether there is such a chain.
+    /// Whether a chain exists.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn has_chain(&self, of: TableFamily, table: &str, name: &str) -> Result<bool, RootError> {
-        let request = Request::new(NFTABLES | NFT_MSG_GETCHAIN, 0, &generic(of as u8));
-        self.has(request.with_text(NFTA_CHAIN_TABLE, table).with_text(NFTA_CHAIN_NAME, name))
+    pub fn has_chain(
+        &self,
+        family: TableFamily,
+        table: &str,
+        name: &str,
+    ) -> Result<bool, RootError> {
+        let attributes =
+            vec![ChainAttribute::Table(table.into()), ChainAttribute::Name(name.into())];
+        self.has(message(family, NfTablesMessage::GetChain(ChainMessage { attributes })))
     }
 
-    fn has(&self, request: Request) -> Result<bool, RootError> {
-        match self.0.get(request) {
-            Ok(_) => Ok(true),
+    fn has(&self, request: NetfilterMessage) -> Result<bool, RootError> {
+        match self.0.exists(request) {
+            Ok(()) => Ok(true),
             Err(error) if is(&error, Errno::NOENT) => Ok(false),
             Err(error) => Err(RootError::system("ask nftables of the kernel", &error)),
         }

@@ -83,7 +83,7 @@ pub fn ensure(
             None => (make(links, &name, vm.uid(), bridge)?, Did::Made),
         },
     };
-    links.known(link.index, vm.mac().0).map_err(failed("tell the bridge of", &name))?;
+    links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &name))?;
     Ok((link, did))
 }
 
@@ -99,7 +99,7 @@ pub fn mend(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Did,
     if link.master != Some(bridge.index) || !link.isolated {
         sysctl::no_ipv6(&link.name)?;
         links.make_port(link.index, bridge.index).map_err(failed("attach", &link.name))?;
-        links.known(link.index, vm.mac().0).map_err(failed("tell the bridge of", &link.name))?;
+        links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &link.name))?;
         did = Did::Made;
     }
     Ok(did)

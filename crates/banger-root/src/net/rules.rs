@@ -141,13 +141,13 @@ table inet banger {{
 #[cfg(test)]
 mod tests {
     use super::super::leases::Held;
-    use super::super::subnet::Subnet;
+    use super::super::subnet;
     use super::*;
     use crate::places::Places;
 
     fn sets(vms: &[(&str, Nat)]) -> Sets {
         let folder = tempfile::tempdir().unwrap();
-        let subnet = Subnet::of(&Places::default()).unwrap();
+        let subnet = subnet::checked(&Places::default()).unwrap();
         let mut leases = Leases::tidied(folder.path().to_owned(), subnet).unwrap();
         for (vm, nat) in vms {
             let held = Held { owner: 7, vm: vm.parse().unwrap(), nat: *nat };

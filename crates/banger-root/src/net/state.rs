@@ -142,7 +142,7 @@ pub fn right(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError> {
 impl Rules<'_> {
     /// Whether Docker's chain is there.
     pub fn docker_exists(&self) -> Result<bool, RootError> {
-        self.nft.has_chain(TableFamily::Ip, "filter", "DOCKER-USER")
+        self.nft.has_chain(TableFamily::IPv4, "filter", "DOCKER-USER")
     }
 
     /// The uplinks that Docker has to let guests through to; `None`: it has nothing to do with

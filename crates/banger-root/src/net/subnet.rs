@@ -1,8 +1,9 @@
-//! The network of the bridge: which addresses there are and who gets which.
+//! The network of the bridge: its addresses, and which of them a VM gets.
 
 use std::net::Ipv4Addr;
 
 use banger_base::VmId;
+use ipnet::Ipv4Net;
 
 use crate::error::{Kind, RootError};
 use crate::places::Places;
@@ -14,85 +15,67 @@ const PREFIXES: std::ops::RangeInclusive<u8> = 16..=29;
 pub const HINT: &str = "set `[network] subnet` to one that is free, or, where bangerd is not root, \
                         `sudo banger-root install --subnet NETWORK`";
 
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subnet {
-    first: u32,
-    prefix: u8,
+/// The network of the bridge, if it can be one.
+///
+/// # Errors
+/// `BadRequest`: its size or its addresses do not suit guests.
+pub fn checked(places: &Places) -> Result<Ipv4Net, RootError> {
+    let network = places.network;
+    let bad = |why: &str| {
+        let message = format!("`{network}` cannot be the network of VMs: {why}");
+        RootError::new(Kind::BadRequest, message).with_hint(HINT)
+    };
+    if !PREFIXES.contains(&network.prefix_len()) {
+        return Err(bad("its prefix is not within 16 to 29"));
+    }
+    let first = network.network();
+    if network.addr() != first {
+        return Err(bad("it does not begin there"));
+    }
+    if first.is_loopback() || first.is_multicast() || first.octets()[0] == 0 {
+        return Err(bad("such addresses are reserved"));
+    }
+    Ok(network)
 }
 
-impl Subnet {
-    /// That of the configuration.
-    ///
-    /// # Errors
-    /// `BadRequest`: it is no network of a sensible size, or not one that guests may have.
-    pub fn of(places: &Places) -> Result<Self, RootError> {
-        let (address, prefix) = (places.subnet, places.prefix);
-        let bad = |why: &str| {
-            let message = format!("`{address}/{prefix}` cannot be the network of VMs: {why}");
-            RootError::new(Kind::BadRequest, message).with_hint(HINT)
-        };
-        if !PREFIXES.contains(&prefix) {
-            return Err(bad("its prefix is not within 16 to 29"));
-        }
-        let subnet = Self { first: address.into(), prefix };
-        if subnet.first & !subnet.mask() != 0 {
-            return Err(bad("it does not begin there"));
-        }
-        if address.is_loopback() || address.is_multicast() || address.octets()[0] == 0 {
-            return Err(bad("such addresses mean something else"));
-        }
-        Ok(subnet)
+/// The roles of addresses in the network of the bridge.
+pub trait GuestNetwork {
+    /// The address of the host: the first one.
+    fn gateway(&self) -> Ipv4Addr;
+    /// Whether a guest may have this address: all but the network's, the host's and the broadcast
+    /// address.
+    fn has_guest(&self, address: Ipv4Addr) -> bool;
+    /// The addresses that a VM may get, in the order in which they are tried. The order derives
+    /// from the id, so that a VM mostly gets the same address again.
+    fn choices(&self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> + use<Self>;
+    /// Whether the networks have addresses in common.
+    fn overlaps(&self, other: &Ipv4Net) -> bool;
+}
+
+impl GuestNetwork for Ipv4Net {
+    fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network()) + 1)
     }
 
-    fn mask(self) -> u32 {
-        u32::MAX << (32 - self.prefix)
+    fn has_guest(&self, address: Ipv4Addr) -> bool {
+        self.contains(&address)
+            && ![self.network(), self.gateway(), self.broadcast()].contains(&address)
     }
 
-    /// Length of its prefix.
-    pub fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    /// The host: the first address.
-    pub fn gateway(self) -> Ipv4Addr {
-        Ipv4Addr::from(self.first + 1)
-    }
-
-    /// How many guests fit: not the network, the host, the broadcast address.
-    fn guests(self) -> u32 {
-        !self.mask() - 2
-    }
-
-    /// Whether a guest may have this address.
-    pub fn has_guest(self, address: Ipv4Addr) -> bool {
-        let number = u32::from(address);
-        number & self.mask() == self.first && (2..!self.mask()).contains(&(number - self.first))
-    }
-
-    /// The addresses that a VM may get, in the order in which it tries them: its own first, so that
-    /// it mostly gets the same again.
-    pub fn choices(self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> {
+    fn choices(&self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> + use<> {
         // FNV-1a: ids of one moment differ in few bits.
         let hash = vm.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        let (first, guests) = (self.first, self.guests());
+        let first = u32::from(self.gateway()) + 1;
+        let guests = u32::from(self.broadcast()) - first;
         let start = ((hash ^ (hash >> 32)) % u64::from(guests)) as u32;
-        (0..guests).map(move |n| Ipv4Addr::from(first + 2 + (start + n) % guests))
+        (0..guests).map(move |n| Ipv4Addr::from(first + (start + n) % guests))
     }
 
-    /// Whether a network has addresses in common with it.
-    pub fn overlaps(self, to: Ipv4Addr, prefix: u8) -> bool {
-        let shorter = prefix.min(self.prefix);
-        let mask = u32::MAX.checked_shl(u32::from(32 - shorter)).unwrap_or(0);
-        u32::from(to) & mask == self.first & mask
-    }
-}
-
-impl std::fmt::Display for Subnet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.first), self.prefix)
+    fn overlaps(&self, other: &Ipv4Net) -> bool {
+        // Of two prefixes that have an address in common one contains the other.
+        self.contains(&other.network()) || other.contains(&self.network())
     }
 }
 
@@ -100,8 +83,9 @@ impl std::fmt::Display for Subnet {
 mod tests {
     use super::*;
 
-    fn subnet(text: &str, prefix: u8) -> Result<Subnet, RootError> {
-        Subnet::of(&Places { subnet: text.parse().unwrap(), prefix, ..Places::default() })
+    fn subnet(text: &str, prefix: u8) -> Result<Ipv4Net, RootError> {
+        let network = Ipv4Net::new(text.parse().unwrap(), prefix).unwrap();
+        checked(&Places { network, ..Places::default() })
     }
 
     #[test]
@@ -146,7 +130,8 @@ mod tests {
             ("128.0.0.0", 1, true),
             ("172.16.3.255", 32, false),
         ] {
-            assert_eq!(subnet.overlaps(to.parse().unwrap(), prefix), expected, "{to}/{prefix}");
+            let other = Ipv4Net::new(to.parse().unwrap(), prefix).unwrap();
+            assert_eq!(subnet.overlaps(&other), expected, "{other}");
         }
     }
 }

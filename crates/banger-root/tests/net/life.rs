@@ -102,8 +102,8 @@ fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
         let (_, lease) = lab.attach(A, Nat::On);
         let running = lab.picture();
         // Somebody changed the configuration, or wants another one beside it.
-        let subnet = "10.77.0.0".parse().unwrap();
-        let other = Places { subnet, bridge: "br-other".into(), ..lab.places.clone() };
+        let network = "10.77.0.0/24".parse().unwrap();
+        let other = Places { network, bridge: "br-other".into(), ..lab.places.clone() };
         assert_eq!(net::ensure(&other).unwrap(), Did::WasThere);
         let b: VmId = B.parse().unwrap();
         let error = net::attach(&other, USER, &b, Nat::On).unwrap_err();

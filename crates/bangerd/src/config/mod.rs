@@ -70,7 +70,7 @@ pub struct Config {
     /// Bridge of VMs, where set.
     pub bridge: Option<String>,
     /// First address and prefix length of its network, where set.
-    pub subnet: Option<(std::net::Ipv4Addr, u8)>,
+    pub subnet: Option<ipnet::Ipv4Net>,
     /// QEMU's program; absent = looked for.
     pub qemu_bin: Option<PathBuf>,
     /// QEMU's vsock companion; absent = looked for beside the daemon.
@@ -146,7 +146,7 @@ pub fn resolve(
         jailer_bin: meet.maybe("jailer_bin", file.jailer_bin)?.map(program),
         tap_pool_size: meet.maybe("tap_pool_size", file.tap_pool_size)?.map(|size| size.0),
         bridge: meet.maybe("network.bridge", network.bridge)?.map(|name| name.0),
-        subnet: meet.maybe("network.subnet", network.subnet)?.map(|subnet| subnet.parts()),
+        subnet: meet.maybe("network.subnet", network.subnet)?.map(|subnet| subnet.network()),
         qemu_bin: meet.maybe("qemu_bin", file.qemu_bin)?.map(program),
         vhost_device_vsock_bin: meet
             .maybe("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
@@ -320,7 +320,7 @@ mod tests {
             setting.value.unwrap()
         };
         assert_eq!((config.tap_pool_size, config.bridge.as_deref()), (Some(4), Some("br0")));
-        assert_eq!(config.subnet, Some(([10, 1, 0, 0].into(), 16)));
+        assert_eq!(config.subnet, Some("10.1.0.0/16".parse().unwrap()));
         assert_eq!(later("file_sync"), "~/.gitconfig to /root/.gitconfig");
         assert_eq!(config.storage.as_deref(), Some("overlay"));
     }

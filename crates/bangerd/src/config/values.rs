@@ -1,13 +1,14 @@
 //! Values of the configuration, each parsed from the same text in the file and in a variable.
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use banger_api::images::is_ref_name;
 use banger_api::limits;
 use banger_api::size::{MIB, parse_size};
+use ipnet::Ipv4Net;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -223,26 +224,18 @@ checked_text!(
 );
 checked_text!(
     /// An IPv4 network with room for a bridge and a VM.
-    Subnet(String),
+    Subnet(Ipv4Net),
     |text| {
-        let parts = text.split_once('/').and_then(|(address, bits)| {
-            let address = address.parse::<IpAddr>().ok()?.is_ipv4();
-            let bits = bits.parse::<u8>().ok()?;
-            (address && (8..=29).contains(&bits)).then(|| text.to_owned())
-        });
-        parts.ok_or_else(|| format!("`{}` is not a subnet such as 172.16.0.0/16", shown(text)))
+        let network = text.parse::<Ipv4Net>().ok();
+        let network = network.filter(|network| (8..=29).contains(&network.prefix_len()));
+        network.ok_or_else(|| format!("`{}` is not a subnet such as 172.16.0.0/16", shown(text)))
     },
-    |subnet| subnet
+    |network| network.to_string()
 );
 impl Subnet {
-    /// First address and length of the prefix.
-    pub fn parts(&self) -> (Ipv4Addr, u8) {
-        let parts = self
-            .0
-            .split_once('/')
-            .and_then(|(address, bits)| Some((address.parse().ok()?, bits.parse().ok()?)));
-        // Checked when it was made.
-        parts.unwrap_or((Ipv4Addr::UNSPECIFIED, 0))
+    /// The network.
+    pub fn network(&self) -> Ipv4Net {
+        self.0
     }
 }
 checked_text!(
