@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{ApiError, ErrorCode};
 use crate::ids::{ImageId, KernelId};
 
 /// An image.
@@ -27,6 +28,19 @@ pub struct ImageView {
     pub used_by: Vec<String>,
 }
 
+impl ImageView {
+    /// The refusal to take one of its names away.
+    pub fn name_taken(&self, name: &str) -> ApiError {
+        let users = match self.used_by.as_slice() {
+            [] => String::new(),
+            users => format!(", which is used by {}", users.join(", ")),
+        };
+        let text = format!("the name `{name}` belongs to the image {}{users}", self.id);
+        ApiError::new(ErrorCode::NameTaken, text)
+            .with_hint("choose another name, or give `--replace` to move this one")
+    }
+}
+
 /// A kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KernelView {
@@ -46,11 +60,22 @@ pub struct KernelView {
     pub used_by: Vec<String>,
 }
 
-/// Fetch by a built-in recipe.
+/// Make an image by a built-in recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePullRequest {
+    /// Recipe: `debian`.
+    pub name: String,
+    /// Make the image anew even if there is one of the same recipe: with today's packages.
+    #[serde(default)]
+    pub refresh: bool,
+}
+
+/// Fetch a kernel by a built-in recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PullRequest {
-    /// Recipe: `debian` for images, `debian-cloud` for kernels.
+    /// Recipe: `debian-cloud`.
     pub name: String,
 }
 
@@ -62,6 +87,31 @@ pub struct ImportRequest {
     pub path: String,
     /// Name to give it.
     pub name: String,
+    /// Take the name away from the image that has it.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Make an image of the body of the request: query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ImageUpload {
+    /// Name to give it.
+    pub name: String,
+    /// Take the name away from the image that has it.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Give an image one more name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TagRequest {
+    /// The name.
+    pub name: String,
+    /// Take the name away from the image that has it.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// What a deletion freed.
@@ -71,6 +121,9 @@ pub struct Deleted {
     pub id: String,
     /// Bytes freed.
     pub freed_bytes: u64,
+    /// Names that the object still has: only a name was removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 /// The image that is used where none is named.

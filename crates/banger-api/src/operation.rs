@@ -91,14 +91,17 @@ pub enum OpEventKind {
         /// Its duration in milliseconds.
         ms: u64,
     },
-    /// Bytes moved within a stage.
+    /// How far a stage is.
     Progress {
         /// The stage.
         stage: String,
-        /// Bytes so far.
+        /// Units so far.
         done: u64,
-        /// Bytes in all, where known.
+        /// Units in all, where known.
         total: Option<u64>,
+        /// What is counted, such as `packages unpacked`; absent for bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unit: Option<String>,
     },
     /// A line worth showing.
     Note {

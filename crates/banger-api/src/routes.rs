@@ -39,10 +39,16 @@ pub const OPERATION_CANCEL: &str = "/v1/operations/{operation}/cancel";
 pub const IMAGES: &str = "/v1/images";
 /// `GET`: [`crate::images::ImageView`]; `DELETE`: [`crate::images::Deleted`].
 pub const IMAGE: &str = "/v1/images/{image}";
-/// `POST` [`crate::images::PullRequest`].
+/// `POST` [`crate::images::ImagePullRequest`].
 pub const IMAGE_PULL: &str = "/v1/image-pulls";
 /// `POST` [`crate::images::ImportRequest`].
 pub const IMAGE_IMPORT: &str = "/v1/image-imports";
+/// `POST` an archive, with [`crate::images::ImageUpload`] as query.
+pub const IMAGE_UPLOAD: &str = "/v1/image-uploads";
+/// `POST` [`crate::images::TagRequest`].
+pub const IMAGE_TAGS: &str = "/v1/images/{image}/tags";
+/// `DELETE`: one name of an image.
+pub const IMAGE_TAG: &str = "/v1/image-tags/{name}";
 /// `GET`: array of [`crate::images::KernelView`].
 pub const KERNELS: &str = "/v1/kernels";
 /// `DELETE`: [`crate::images::Deleted`].

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::Check;
-use banger_api::images::{Deleted, ImageView, ImportRequest, KernelView, PullRequest};
+use banger_api::images::{
+    Deleted, ImagePullRequest, ImageView, ImportRequest, KernelView, PullRequest, TagRequest,
+};
 use banger_api::operation::{Accepted, OperationView};
 use banger_api::paths::Paths;
 use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
@@ -189,11 +191,11 @@ impl Client {
         self.ask(Call::delete(fill(routes::IMAGE, "image", image)?), Repeat::Unsafe).await
     }
 
-    /// Fetches an image by a built-in recipe.
+    /// Makes an image by a built-in recipe.
     ///
     /// # Errors
     /// An unknown recipe, or the daemon's.
-    pub async fn pull_image(&self, request: &PullRequest) -> Result<Accepted> {
+    pub async fn pull_image(&self, request: &ImagePullRequest) -> Result<Accepted> {
         self.ask(Call::post(routes::IMAGE_PULL, request)?, Repeat::Safe).await
     }
 
@@ -203,6 +205,23 @@ impl Client {
     /// A bad name or path, or the daemon's.
     pub async fn import_image(&self, request: &ImportRequest) -> Result<Accepted> {
         self.ask(Call::post(routes::IMAGE_IMPORT, request)?, Repeat::Unsafe).await
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// Not found, a name that another image has, or the daemon's.
+    pub async fn tag_image(&self, image: &str, request: &TagRequest) -> Result<ImageView> {
+        let route = fill(routes::IMAGE_TAGS, "image", image)?;
+        self.ask(Call::post(route, request)?, Repeat::Safe).await
+    }
+
+    /// Removes a name of an image that has others.
+    ///
+    /// # Errors
+    /// Not found, the last name, or the daemon's.
+    pub async fn untag_image(&self, name: &str) -> Result<ImageView> {
+        self.ask(Call::delete(fill(routes::IMAGE_TAG, "name", name)?), Repeat::Unsafe).await
     }
 
     /// All kernels.

@@ -19,6 +19,7 @@ mod session;
 mod sse;
 mod sys;
 mod unix;
+mod upload;
 pub mod watch;
 
 pub use banger_agent_proto::bytes::ByteString;

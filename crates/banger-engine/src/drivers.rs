@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,12 +195,49 @@ pub trait Progress: Send + Sync {
     fn stage(&self, name: &str);
     /// Bytes moved.
     fn bytes(&self, done: u64, total: Option<u64>);
+    /// Things done that are not bytes; `unit` says what they are: `packages unpacked`.
+    fn items(&self, unit: &str, done: u64, total: Option<u64>);
     /// A line worth showing.
     fn note(&self, text: &str);
     /// Something that did not end the work.
     fn warning(&self, text: &str);
     /// Whether somebody asked for the end.
     fn cancelled(&self) -> bool;
+}
+
+/// Whether an image of the same recipe is made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuild {
+    /// Only if there is none, or the recipe has changed.
+    IfOutdated,
+    /// Always.
+    Always,
+}
+
+/// What happens when another image has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenName {
+    /// The work is refused.
+    Refuse,
+    /// The name moves.
+    Replace,
+}
+
+impl TakenName {
+    /// As a request says it.
+    pub fn replacing(replace: bool) -> Self {
+        if replace { Self::Replace } else { Self::Refuse }
+    }
+}
+
+/// An archive to make an image of.
+pub struct Archive {
+    /// The file.
+    pub path: PathBuf,
+    /// Where it came from, in words: the path, or `standard input`.
+    pub origin: String,
+    /// Removes the file when dropped, where it is temporary.
+    pub temporary: Option<Box<dyn Send + Sync>>,
 }
 
 /// Images and kernels.
@@ -214,22 +252,34 @@ pub trait Images: Send + Sync {
         kernel: &str,
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError>;
-    /// Fetches an image by a built-in recipe; returns its id.
-    async fn pull_image(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
-    /// Makes an image of a file; returns its id.
-    async fn import_image(
+    /// Makes an image by a built-in recipe; returns its id.
+    async fn pull_image(
         &self,
-        path: &str,
         name: &str,
+        rebuild: Rebuild,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError>;
+    /// Makes an image of an archive; returns its id.
+    async fn import_image(
+        &self,
+        archive: &Archive,
+        name: &str,
+        taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
+    /// A new file for an archive that comes in pieces.
+    fn upload(&self) -> Result<Archive, ApiError>;
+    /// Points a name to an image, away from the one that had it.
+    async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError>;
+    /// Removes a name of an image that has others.
+    async fn untag_image(&self, name: &str) -> Result<(), ApiError>;
     /// Fetches a kernel; returns its id.
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
     /// All images; `used_by` is left empty.
     async fn images(&self) -> Result<Vec<ImageView>, ApiError>;
     /// All kernels; `used_by` is left empty.
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError>;
-    /// Removes an image that no VM uses.
+    /// Removes an image that no VM uses, with all its names.
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError>;
     /// Removes a kernel that no VM uses.
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError>;

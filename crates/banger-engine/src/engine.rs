@@ -48,7 +48,7 @@ pub struct Engine {
     pub(crate) images_in_use: tokio::sync::RwLock<()>,
     /// Rows that could not be understood.
     pub unreadable: Vec<(String, String)>,
-    me: Weak<Engine>,
+    pub(crate) me: Weak<Engine>,
 }
 
 impl Engine {

@@ -1,30 +1,41 @@
-//! Images and kernels: operations of their own, and deletions that no VM may stand against.
+//! Images and kernels: fetching, names, and deletion, refused while a VM uses the object.
 
 use std::sync::Arc;
 
 use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
 use banger_api::operation::{Accepted, stage};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, ids::ImageId};
 
+use crate::drivers::{Archive, Progress, Rebuild, TakenName};
 use crate::engine::Engine;
 use crate::ops::OpProgress;
 use crate::plan::BootSet;
 
 /// Something fetched or made in an operation without a VM.
 enum Fetch {
-    Image(String),
+    Image(String, Rebuild),
     Kernel(String),
-    Import { path: String, name: String },
+    Import { archive: Archive, name: String, taken: TakenName },
+}
+
+impl Fetch {
+    /// The name that an image gets by it.
+    fn image_name(&self) -> Option<String> {
+        match self {
+            Self::Image(name, _) | Self::Import { name, .. } => Some(name.clone()),
+            Self::Kernel(_) => None,
+        }
+    }
 }
 
 impl Engine {
-    /// Fetches an image by a built-in recipe.
+    /// Makes an image by a built-in recipe.
     ///
     /// # Errors
     /// A name that is not one.
-    pub fn pull_image(&self, name: &str) -> Result<Accepted, ApiError> {
+    pub fn pull_image(&self, name: &str, rebuild: Rebuild) -> Result<Accepted, ApiError> {
         check_name(name)?;
-        self.fetch("pull_image", stage::PULL_IMAGE, Fetch::Image(name.into()))
+        Ok(self.fetch("pull_image", stage::PULL_IMAGE, Fetch::Image(name.into(), rebuild)))
     }
 
     /// Fetches a kernel.
@@ -33,41 +44,168 @@ impl Engine {
     /// A name that is not one.
     pub fn pull_kernel(&self, name: &str) -> Result<Accepted, ApiError> {
         check_name(name)?;
-        self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into()))
+        Ok(self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into())))
     }
 
     /// Makes an image of a file.
     ///
     /// # Errors
-    /// A name that is not one, a path that is not absolute.
-    pub fn import_image(&self, path: &str, name: &str) -> Result<Accepted, ApiError> {
-        check_name(name)?;
+    /// A name that is not one, or that another image has; a path that is not absolute.
+    pub async fn import_image(
+        &self,
+        path: &str,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<Accepted, ApiError> {
         if !path.starts_with('/') {
             let text = format!("`{path}` is not an absolute path");
             return Err(ApiError::new(ErrorCode::BadRequest, text));
         }
-        let fetch = Fetch::Import { path: path.into(), name: name.into() };
-        self.fetch("import_image", "import_image", fetch)
+        let origin = format!("file {path}");
+        let archive = Archive { path: path.into(), origin, temporary: None };
+        self.import_archive(archive, name, taken).await
     }
 
-    fn fetch(&self, kind: &str, stage: &str, what: Fetch) -> Result<Accepted, ApiError> {
+    /// Makes an image of an archive.
+    ///
+    /// # Errors
+    /// A name that is not one, or that another image has.
+    pub async fn import_archive(
+        &self,
+        archive: Archive,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<Accepted, ApiError> {
+        self.name_is_free(name, taken).await?;
+        let fetch = Fetch::Import { archive, name: name.into(), taken };
+        Ok(self.fetch("import_image", "import_image", fetch))
+    }
+
+    /// A new file for an archive that is imported once it is whole.
+    ///
+    /// # Errors
+    /// A name that is not one, or that another image has; a file that cannot be made.
+    pub async fn upload(&self, name: &str, taken: TakenName) -> Result<Archive, ApiError> {
+        self.name_is_free(name, taken).await?;
+        self.shared.drivers.images.upload()
+    }
+
+    /// Refuses to take a name away from an image, unless that is wanted.
+    async fn name_is_free(&self, name: &str, taken: TakenName) -> Result<(), ApiError> {
+        check_name(name)?;
+        match self.with_name(name).await? {
+            Some(owner) if taken == TakenName::Refuse => Err(owner.name_taken(name)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn with_name(&self, name: &str) -> Result<Option<ImageView>, ApiError> {
+        let images = self.images().await?;
+        Ok(images.into_iter().find(|image| image.names.iter().any(|known| known == name)))
+    }
+
+    fn fetch(&self, kind: &str, stage: &str, what: Fetch) -> Accepted {
         let op = self.shared.new_op(kind);
         self.shared.ops.add(op.clone());
         let operation = Some(op.id.clone());
         let progress = Arc::new(OpProgress::new(op.clone(), stage));
-        let images = self.shared.drivers.images.clone();
+        let (images, engine) = (self.shared.drivers.images.clone(), self.me.upgrade());
         tokio::spawn(async move {
+            let before = match (&engine, what.image_name()) {
+                (Some(engine), Some(name)) => {
+                    engine.with_name(&name).await.ok().flatten().map(|image| (image.id, name))
+                }
+                _ => None,
+            };
             let result = match what {
-                Fetch::Image(name) => images.pull_image(&name, progress).await,
-                Fetch::Kernel(name) => images.pull_kernel(&name, progress).await,
-                Fetch::Import { path, name } => images.import_image(&path, &name, progress).await,
+                Fetch::Image(name, rebuild) => {
+                    images.pull_image(&name, rebuild, progress.clone()).await
+                }
+                Fetch::Kernel(name) => images.pull_kernel(&name, progress.clone()).await,
+                Fetch::Import { archive, name, taken } => {
+                    images.import_image(&archive, &name, taken, progress.clone()).await
+                }
             };
             if let Err(error) = &result {
                 tracing::warn!(op = %op.id, error = %error, causes = ?error.causes, "fetch failed");
             }
+            if let (Some(engine), Some((old, name)), Ok(_)) = (engine, before, &result) {
+                engine.settle_replaced(&old, &name, progress.as_ref()).await;
+            }
             op.end(result.map(Some));
         });
-        Ok(Accepted { operation, vm: None, warnings: Vec::new() })
+        Accepted { operation, vm: None, warnings: Vec::new() }
+    }
+
+    /// Deletes an image whose last name has moved to another one, or gives it a name of its own
+    /// where VMs use it.
+    async fn settle_replaced(&self, old: &ImageId, name: &str, progress: &dyn Progress) {
+        let _alone = self.images_in_use.write().await;
+        let Ok(images) = self.images().await else { return };
+        let nameless = |image: &ImageView| image.id == *old && image.names.is_empty();
+        let Some(image) = images.into_iter().find(nameless) else { return };
+        let drivers = &self.shared.drivers.images;
+        let settled = if image.used_by.is_empty() {
+            drivers.delete_image(&image).await.map(|_| format!("deleted the image {old} before it"))
+        } else {
+            let own = format!("{name}-{}", &old.as_str()[..8]);
+            let users = image.used_by.join(", ");
+            let text = format!("the image before it, used by {users}, is `{own}` now");
+            drivers.tag_image(&image, &own).await.map(|()| text)
+        };
+        match settled {
+            Ok(text) => progress.note(&text),
+            Err(error) => progress.warning(&format!("the image {old} has no name left: {error}")),
+        }
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// Not found; a name that is not one, or that another image has.
+    pub async fn tag_image(
+        &self,
+        reference: &str,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<ImageView, ApiError> {
+        check_name(name)?;
+        let owner = {
+            let _alone = self.images_in_use.write().await;
+            let image = self.image(reference).await?;
+            let owner = self.with_name(name).await?.filter(|owner| owner.id != image.id);
+            if let Some(owner) = owner.as_ref().filter(|_| taken == TakenName::Refuse) {
+                return Err(owner.name_taken(name));
+            }
+            self.shared.drivers.images.tag_image(&image, name).await?;
+            owner
+        };
+        if let Some(owner) = owner {
+            self.settle_replaced(&owner.id, name, &Unheard).await;
+        }
+        self.image(name).await
+    }
+
+    /// Removes a name of an image that has others; returns the image.
+    ///
+    /// # Errors
+    /// No such name; the last name of an image.
+    pub async fn untag_image(&self, name: &str) -> Result<ImageView, ApiError> {
+        let _alone = self.images_in_use.write().await;
+        let Some(image) = self.with_name(name).await? else {
+            let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+            return Err(ApiError::new(ErrorCode::NotFound, format!("no image is named `{shown}`"))
+                .with_hint("`banger image list` shows the names"));
+        };
+        if image.names.len() == 1 {
+            let text = format!("`{name}` is the only name of the image {}", image.id);
+            return Err(ApiError::new(ErrorCode::WrongState, text).with_hint(format!(
+                "`banger image delete {name}` deletes the image; \
+                 `banger image tag {name} OTHER` gives it another name"
+            )));
+        }
+        self.shared.drivers.images.untag_image(name).await?;
+        self.image(image.id.as_str()).await
     }
 
     /// Names of the VMs whose boot set has what is looked for.
@@ -115,13 +253,18 @@ impl Engine {
         pick("image", images, reference, |image| (image.id.as_str(), &image.names))
     }
 
-    /// Deletes an image.
+    /// Deletes an image. Of several names, only the one that is given is removed.
     ///
     /// # Errors
     /// Not found, or used by a VM.
     pub async fn delete_image(&self, reference: &str) -> Result<Deleted, ApiError> {
         let _alone = self.images_in_use.write().await;
         let image = self.image(reference).await?;
+        if image.names.len() > 1 && image.names.iter().any(|name| name == reference) {
+            self.shared.drivers.images.untag_image(reference).await?;
+            let names = image.names.into_iter().filter(|name| name != reference).collect();
+            return Ok(Deleted { id: image.id.to_string(), freed_bytes: 0, names });
+        }
         unused("image", reference, &image.used_by)?;
         self.shared.drivers.images.delete_image(&image).await
     }
@@ -148,6 +291,20 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     let text = format!("`{shown}` is not a name for an image or kernel");
     Err(ApiError::new(ErrorCode::BadRequest, text)
         .with_hint("use a-z, 0-9, dots, underscores and hyphens, beginning with a letter or digit"))
+}
+
+/// Progress of work that nobody follows.
+struct Unheard;
+
+impl Progress for Unheard {
+    fn stage(&self, _name: &str) {}
+    fn bytes(&self, _done: u64, _total: Option<u64>) {}
+    fn items(&self, _unit: &str, _done: u64, _total: Option<u64>) {}
+    fn note(&self, _text: &str) {}
+    fn warning(&self, _text: &str) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
 }
 
 fn unused(what: &str, reference: &str, users: &[String]) -> Result<(), ApiError> {

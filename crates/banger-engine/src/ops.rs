@@ -211,7 +211,12 @@ impl Progress for OpProgress {
             return;
         }
         stage.1 = done;
-        self.op.emit(OpEventKind::Progress { stage: stage.0.clone(), done, total });
+        self.op.emit(OpEventKind::Progress { stage: stage.0.clone(), done, total, unit: None });
+    }
+
+    fn items(&self, unit: &str, done: u64, total: Option<u64>) {
+        let (stage, unit) = (locked(&self.stage).0.clone(), Some(unit.to_owned()));
+        self.op.emit(OpEventKind::Progress { stage, done, total, unit });
     }
 
     fn note(&self, text: &str) {

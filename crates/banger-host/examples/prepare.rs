@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     images.clean_staging()?;
     let image = match images.resolve("debian") {
         Ok(image) => image,
-        Err(_) => images.pull("debian", &Print)?,
+        Err(_) => images.pull("debian", banger_host::images::Rebuild::IfOutdated, &Print)?,
     };
     println!("root disk  {}", image.root_disk().display());
     Ok(())

@@ -115,6 +115,11 @@ pub fn image(error: &ImageError) -> ApiError {
             )),
         ),
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
+        ImageError::NameTaken { .. } => (
+            ErrorCode::NameTaken,
+            Some("choose another name, or give `--replace` to move this one".into()),
+        ),
+        ImageError::Worker(error) => return (**error).clone(),
         ImageError::Foreign { found, .. } => (ErrorCode::BadRequest, Some(found.hint.clone())),
         ImageError::NotARootFs { .. } => (
             ErrorCode::BadRequest,

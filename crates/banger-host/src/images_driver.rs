@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::{Images, Progress};
+use banger_engine::drivers::{Archive, Images, Progress, Rebuild, TakenName};
 use banger_engine::plan::{BootSet, VmPlan};
 
 use crate::HostConfig;
@@ -42,6 +42,10 @@ impl fetch::Progress for Relay {
         self.progress.bytes(done, total);
     }
 
+    fn items(&self, unit: &str, done: u64, total: Option<u64>) {
+        self.progress.items(unit, done, total);
+    }
+
     fn log(&self, line: &str) {
         tracing::debug!(line, "fetch");
     }
@@ -71,7 +75,7 @@ impl LocalImages {
         let tools = Tools::new(&config.search_path);
         let layout = &config.layout;
         let kernels = KernelStore::new(layout.kernels(), tools.clone());
-        let images = ImageStore::new(layout.images(), tools);
+        let images = ImageStore::new(layout.images(), tools).converting(config.conversion);
         kernels.clean_staging().map_err(|error| advice::fetch(&error))?;
         images.clean_staging().map_err(|error| advice::fetch(&error))?;
         Ok(Self {
@@ -129,12 +133,13 @@ impl LocalImages {
     async fn fetch_image(
         &self,
         name: &str,
+        rebuild: Rebuild,
         progress: Arc<dyn Progress>,
     ) -> Result<Image, ApiError> {
         progress.stage(stage::PULL_IMAGE);
         let (store, name) = (self.images.clone(), name.to_owned());
         blocking(move || {
-            store.pull(&name, &Relay { progress }).map_err(|error| advice::image(&error))
+            store.pull(&name, rebuild, &Relay { progress }).map_err(|error| advice::image(&error))
         })
         .await
     }
@@ -181,7 +186,9 @@ impl Images for LocalImages {
         };
         let found = match self.images.resolve(image) {
             Ok(found) => found,
-            Err(FetchError::NotFound { .. }) => self.fetch_image(image, progress).await?,
+            Err(FetchError::NotFound { .. }) => {
+                self.fetch_image(image, Rebuild::IfOutdated, progress).await?
+            }
             Err(error) => return Err(advice::fetch(&error)),
         };
         Ok(BootSet {
@@ -192,23 +199,49 @@ impl Images for LocalImages {
         })
     }
 
-    async fn pull_image(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
-        self.fetch_image(name, p).await.map(|image| image.record.id)
+    async fn pull_image(
+        &self,
+        name: &str,
+        rebuild: Rebuild,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        self.fetch_image(name, rebuild, progress).await.map(|image| image.record.id)
     }
 
     async fn import_image(
         &self,
-        path: &str,
+        archive: &Archive,
         name: &str,
+        taken: TakenName,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
-        let (store, path, name) = (self.images.clone(), PathBuf::from(path), name.to_owned());
+        let (store, name) = (self.images.clone(), name.to_owned());
+        let (path, origin) = (archive.path.clone(), archive.origin.clone());
         progress.stage("import_image");
         blocking(move || {
-            let imported = store.import(&path, &name, &Relay { progress });
+            let imported = store.import(&path, &origin, &name, taken, &Relay { progress });
             imported.map(|image| image.record.id).map_err(|error| advice::image(&error))
         })
         .await
+    }
+
+    fn upload(&self) -> Result<Archive, ApiError> {
+        let staging = self.images.stage().map_err(|error| advice::fetch(&error))?;
+        let path = staging.join("archive");
+        let made = std::fs::File::create_new(&path);
+        made.map_err(|error| on_path("create", &path, &error))?;
+        let origin = "standard input".to_owned();
+        Ok(Archive { path, origin, temporary: Some(Box::new(staging)) })
+    }
+
+    async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError> {
+        let (store, id, name) = (self.images.clone(), image.id.to_string(), name.to_owned());
+        blocking(move || store.tag(&id, &name).map_err(|error| advice::fetch(&error))).await
+    }
+
+    async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
+        let (store, name) = (self.images.clone(), name.to_owned());
+        blocking(move || store.untag(&name).map_err(|error| advice::fetch(&error))).await
     }
 
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
@@ -261,13 +294,21 @@ impl Images for LocalImages {
         let (store, wanted) = (self.images.clone(), image.id.to_string());
         let deleted =
             blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::fetch(&error)));
-        deleted.await.map(|deleted| Deleted { id: deleted.id, freed_bytes: deleted.freed_bytes })
+        deleted.await.map(|deleted| Deleted {
+            id: deleted.id,
+            freed_bytes: deleted.freed_bytes,
+            names: Vec::new(),
+        })
     }
 
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
         let (store, wanted) = (self.kernels.clone(), kernel.id.to_string());
         let deleted =
             blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::fetch(&error)));
-        deleted.await.map(|deleted| Deleted { id: deleted.id, freed_bytes: deleted.freed_bytes })
+        deleted.await.map(|deleted| Deleted {
+            id: deleted.id,
+            freed_bytes: deleted.freed_bytes,
+            names: Vec::new(),
+        })
     }
 }

@@ -70,6 +70,8 @@ pub struct HostConfig {
     pub dns_port: Arc<AtomicU16>,
     /// Whether KVM is looked for.
     pub kvm_look: KvmLook,
+    /// Where archives become images.
+    pub conversion: images::worker::Conversion,
 }
 
 /// Whether KVM is looked for.

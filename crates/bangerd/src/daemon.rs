@@ -15,6 +15,7 @@ use banger_api::{ApiError, ErrorCode, exit};
 use banger_engine::Engine;
 use banger_engine::drivers::Drivers;
 use banger_engine::store::Store;
+use banger_host::images::worker;
 
 use tokio::task::JoinHandle;
 
@@ -74,6 +75,10 @@ struct Setup {
 
 /// Runs the daemon to its end.
 pub fn main(program: &Program) -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == worker::ARGUMENT) {
+        return worker::main(&arguments.collect::<Vec<_>>());
+    }
     let ended = prepare().and_then(|setup| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| {

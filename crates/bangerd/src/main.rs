@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use banger_host::images::worker;
 use bangerd::daemon::{self, BUILD_ID, Host, Program, VERSION};
 use bangerd::real::{self, Options};
 use bangerd::stdio;
@@ -22,7 +23,9 @@ Its folders, sockets and log follow from BANGER_HOME, BANGER_STATE_DIR and the X
 ";
 
 fn main() -> ExitCode {
-    let Some(argument) = std::env::args_os().nth(1) else {
+    let argument = std::env::args_os().nth(1);
+    let argument = argument.filter(|first| first != worker::ARGUMENT);
+    let Some(argument) = argument else {
         return daemon::main(&Program {
             host: Host::Real,
             open: |paths, config, dns| real::open(paths, config, dns, Options::default()),

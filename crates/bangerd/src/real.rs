@@ -103,6 +103,7 @@ pub fn open(
             root,
             places,
             dns_port,
+            conversion: banger_host::images::worker::Conversion::Worker,
             kvm_look: options.kvm_look,
         },
         options.crash,

@@ -8,7 +8,7 @@ use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
 
 use super::Sim;
-use crate::drivers::{Images, Progress};
+use crate::drivers::{Archive, Images, Progress, Rebuild, TakenName};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;
@@ -19,6 +19,11 @@ fn id_of(name: &str) -> String {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("{hash:016x}")
+}
+
+/// The key of an image without a name.
+fn nameless(id: &str) -> String {
+    format!("image:@{id}")
 }
 
 impl Sim {
@@ -72,8 +77,9 @@ impl Sim {
         for name in names {
             inner.world.fetched.remove(&format!("{what}:{name}"));
         }
+        inner.world.fetched.remove(&format!("{what}:@{id}"));
         (self.sink)(&inner.world);
-        Deleted { id: id.into(), freed_bytes: 64 * MIB }
+        Deleted { id: id.into(), freed_bytes: 64 * MIB, names: Vec::new() }
     }
 }
 
@@ -91,7 +97,7 @@ impl Images for Sim {
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError> {
         let kernel_id = self.pull_kernel(kernel, progress.clone()).await?;
-        let image_id = self.pull_image(image, progress).await?;
+        let image_id = self.pull_image(image, Rebuild::IfOutdated, progress).await?;
         let bad = |error: banger_api::ids::BadId| {
             ApiError::new(ErrorCode::Internal, "a simulated id").caused_by(&error)
         };
@@ -103,18 +109,58 @@ impl Images for Sim {
         })
     }
 
-    async fn pull_image(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
+    async fn pull_image(
+        &self,
+        name: &str,
+        _rebuild: Rebuild,
+        p: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
         self.known("image", name, DEFAULT_IMAGE)?;
         self.fetch(&format!("image:{name}"), name, stage::PULL_IMAGE, p.as_ref())
     }
 
     async fn import_image(
         &self,
-        _path: &str,
+        archive: &Archive,
         name: &str,
+        _taken: TakenName,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
-        self.fetch(&format!("image:{name}"), name, "import_image", progress.as_ref())
+        // Another archive is another image.
+        let id = id_of(&archive.path.to_string_lossy());
+        let key = format!("image:{name}");
+        let mut inner = self.inner();
+        let fetched = &mut inner.world.fetched;
+        if let Some(old) = fetched.get(&key).cloned().filter(|old| *old != id) {
+            fetched.remove(&key);
+            if !fetched.values().any(|other| *other == old) {
+                fetched.insert(nameless(&old), old);
+            }
+        }
+        drop(inner);
+        let origin = archive.path.to_string_lossy();
+        self.fetch(&key, &origin, "import_image", progress.as_ref())
+    }
+
+    /// What arrives is forgotten.
+    fn upload(&self) -> Result<Archive, ApiError> {
+        let (path, origin) = ("/dev/null".into(), "standard input".into());
+        Ok(Archive { path, origin, temporary: None })
+    }
+
+    async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError> {
+        let mut inner = self.inner();
+        inner.world.fetched.remove(&nameless(image.id.as_str()));
+        inner.world.fetched.insert(format!("image:{name}"), image.id.to_string());
+        (self.sink)(&inner.world);
+        Ok(())
+    }
+
+    async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
+        let mut inner = self.inner();
+        inner.world.fetched.remove(&format!("image:{name}"));
+        (self.sink)(&inner.world);
+        Ok(())
     }
 
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
@@ -123,20 +169,28 @@ impl Images for Sim {
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, ApiError> {
-        let views = self.named("image").into_iter().filter_map(|(name, id)| {
-            Some(ImageView {
-                id: id.parse().ok()?,
+        let mut views: Vec<ImageView> = Vec::new();
+        for (name, id) in self.named("image") {
+            let names: Vec<String> =
+                if name.starts_with('@') { Vec::new() } else { vec![name.clone()] };
+            if let Some(known) = views.iter_mut().find(|view| view.id.as_str() == id) {
+                known.names.extend(names);
+                continue;
+            }
+            let Ok(parsed) = id.parse() else { continue };
+            views.push(ImageView {
+                id: parsed,
                 source: format!("simulated {name}"),
-                names: vec![name],
+                names,
                 virtual_bytes: 512 * MIB,
                 used_bytes: 64 * MIB,
                 init: Some("/sbin/init".into()),
                 created_at: "2026-01-01T00:00:00Z".into(),
                 fingerprint: id,
                 used_by: Vec::new(),
-            })
-        });
-        Ok(views.collect())
+            });
+        }
+        Ok(views)
     }
 
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError> {

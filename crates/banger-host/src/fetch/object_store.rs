@@ -320,7 +320,12 @@ impl<R: Record> ObjectStore<R> {
         failed.map_or(Ok(deleted), Err)
     }
 
-    fn remove_name(&self, name: &str) -> Result<(), FetchError> {
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// A bad name; those of removing.
+    pub fn remove_name(&self, name: &str) -> Result<(), FetchError> {
+        check_name::<R>(name)?;
         let path = self.names_folder().join(name);
         fs::remove_file(&path).at("remove", &path)
     }

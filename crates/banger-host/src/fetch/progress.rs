@@ -10,6 +10,8 @@ pub trait Progress: Send + Sync {
     fn stage(&self, name: &str);
     /// Bytes of this stage done so far, and how many there will be, where that is known.
     fn bytes(&self, done: u64, total: Option<u64>);
+    /// How many things of this stage are done that are not bytes; `unit` says what they are.
+    fn items(&self, _unit: &str, _done: u64, _total: Option<u64>) {}
     /// A line for the log: a program's output, a file that was left out.
     fn log(&self, line: &str);
     /// A line for the user about something that did not end the work.

@@ -58,6 +58,11 @@ impl Tools {
         })
     }
 
+    /// The folders, as in `PATH`.
+    pub fn search_path(&self) -> &str {
+        &self.search_path
+    }
+
     /// A command for a program that Debian has in `package`.
     ///
     /// # Errors
@@ -82,6 +87,12 @@ pub struct Tool {
 pub type OnLine<'a> = &'a dyn Fn(&str);
 
 impl Tool {
+    /// A program of ours; `name` is for errors.
+    pub fn of(name: &'static str, mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self { name, command }
+    }
+
     /// Adds arguments.
     #[must_use]
     pub fn args<I: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = I>) -> Self {

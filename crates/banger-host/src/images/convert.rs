@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::overlay;
@@ -16,7 +17,7 @@ use crate::fetch::{self, FetchError, Progress, Source, Tools};
 const RECIPE: u32 = 2;
 
 /// What an archive became.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Converted {
     /// Length of the root disk.
     pub virtual_bytes: u64,

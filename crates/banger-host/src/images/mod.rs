@@ -6,84 +6,36 @@
 //! ```
 
 mod convert;
+mod error;
 mod foreign;
 mod overlay;
 mod recipe;
+mod recipe_progress;
 mod rootfs;
 mod sandbox;
+pub mod worker;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use banger_engine::drivers::{Rebuild, TakenName};
+pub use error::ImageError;
 pub use foreign::Foreign;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
 
-use crate::ext4::Ext4Error;
 use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, Place,
-    Progress, Record, SingleFlight, Source, Tools,
+    Progress, Record, SingleFlight, Staging, Tools,
 };
-use convert::Amend;
+use worker::{Amendments, Conversion};
 
 /// The root disk within an object's folder.
 pub const ROOT_DISK: &str = "root.ext4";
 /// Where the magic number of ext4 is, and the number: `s_magic`, little-endian.
 const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 56, [0x53, 0xef]);
-
-/// Why an image cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// What everything stored can suffer from.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// No recipe has this name.
-    #[error("there is no recipe for an image `{name}`, only `{}`", recipe::DEBIAN)]
-    UnknownRecipe {
-        /// The name.
-        name: String,
-    },
-    /// An archive that cannot be used.
-    #[error("`{}` cannot be made an image", path.display())]
-    BadArchive {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: Ext4Error,
-    },
-    /// An archive of something else.
-    #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",
-        path.display())]
-    NotARootFs {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file of another kind than a root file system's archive.
-    #[error("`{}` is {}", path.display(), found.what)]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// Its kind.
-        found: Foreign,
-    },
-    /// A file that changed while it was read.
-    #[error("`{}` changed while it was read", path.display())]
-    SourceChanged {
-        /// The file.
-        path: PathBuf,
-    },
-    /// An ordinary user without ids for a user namespace.
-    #[error("`{}` has no ids for the user `{user}`, which mmdebstrap needs", file.display())]
-    NoSubordinateIds {
-        /// /etc/subuid or /etc/subgid.
-        file: PathBuf,
-        /// Name or number.
-        user: String,
-    },
-}
 
 /// What is written down about an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +145,7 @@ fn digest(folder: &Path) -> Result<FileDigest, FetchError> {
 /// Where an image comes from.
 enum Origin<'a> {
     Recipe,
-    File(&'a Path),
+    File { path: &'a Path, origin: &'a str, taken: TakenName },
 }
 
 /// All images of a data folder.
@@ -201,13 +153,21 @@ enum Origin<'a> {
 pub struct ImageStore {
     store: ObjectStore<ImageRecord>,
     tools: Tools,
+    conversion: Conversion,
     flight: SingleFlight,
 }
 
 impl ImageStore {
     /// The store in this folder.
     pub fn new(root: PathBuf, tools: Tools) -> Self {
-        Self { store: ObjectStore::new(root), tools, flight: SingleFlight::default() }
+        let (store, flight) = (ObjectStore::new(root), SingleFlight::default());
+        Self { store, tools, conversion: Conversion::InProcess, flight }
+    }
+
+    /// The same store, with conversions run as `conversion` says.
+    #[must_use]
+    pub fn converting(self, conversion: Conversion) -> Self {
+        Self { conversion, ..self }
     }
 
     /// All images.
@@ -225,40 +185,58 @@ impl ImageStore {
         Ok(Image { record, names, folder })
     }
 
-    /// Makes the image of a built-in recipe, anew even if there is one. Callers at the same time
-    /// share the work.
+    /// Makes the image of a built-in recipe. One of the same recipe that is whole stays, unless
+    /// `rebuild` says otherwise. Callers at the same time share the work.
     ///
     /// # Errors
     /// What mmdebstrap needs and does not find; its failures; cancellation.
-    pub fn pull(&self, name: &str, progress: &dyn Progress) -> Result<Image, ImageError> {
+    pub fn pull(
+        &self,
+        name: &str,
+        rebuild: Rebuild,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
         if name != recipe::DEBIAN {
             return Err(ImageError::UnknownRecipe { name: name.chars().take(140).collect() });
         }
         match self.flight.join(name, progress)? {
             Flight::Done(id) => Ok(self.resolve(&id)?),
             Flight::Leader(mine) => {
-                let id = self.make(name, &Origin::Recipe, progress)?;
+                let known = self.resolve(name).ok().filter(|known| {
+                    known.record.provenance == recipe::provenance() && known.check().is_ok()
+                });
+                let id = match known {
+                    Some(known) if rebuild == Rebuild::IfOutdated => {
+                        let made = &known.record.created_at;
+                        progress.stage(&format!("up to date: made {made} by the same recipe"));
+                        known.record.id
+                    }
+                    _ => self.make(name, &Origin::Recipe, progress)?,
+                };
                 mine.done(&id);
                 Ok(self.resolve(&id)?)
             }
         }
     }
 
-    /// Makes an image of a rootfs tar: plain, gzip, zstd or xz. A name that exists is moved to it.
+    /// Makes an image of a rootfs tar, plain or compressed; `origin` says in words where it came
+    /// from. A name that another image has moves to it or not, as `taken` says.
     ///
     /// # Errors
-    /// A bad name; an archive that cannot be used; no space; cancellation.
+    /// A bad or a taken name; an archive that cannot be used; no space; cancellation.
     pub fn import(
         &self,
         path: &Path,
+        origin: &str,
         name: &str,
+        taken: TakenName,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
         self.store.check_name(name)?;
         loop {
             // Another archive under the same name waits for its turn, then takes the name.
             if let Flight::Leader(_mine) = self.flight.join(name, progress)? {
-                let id = self.make(name, &Origin::File(path), progress)?;
+                let id = self.make(name, &Origin::File { path, origin, taken }, progress)?;
                 return Ok(self.resolve(&id)?);
             }
         }
@@ -274,24 +252,23 @@ impl ImageStore {
         let object = staging.join("object");
         fs::create_dir(&object).at("make the folder", &object)?;
         let archive = staging.join("rootfs.tar");
-        let (path, amend): (_, Amend<'_>) = match origin {
+        let (path, amendments) = match origin {
             Origin::Recipe => {
                 recipe::debian(&archive, &self.tools, progress)?;
-                (archive.as_path(), &recipe::amend)
+                (archive.as_path(), Amendments::Debian)
             }
-            Origin::File(path) => (*path, &|_| Ok(())),
+            Origin::File { path, .. } => (*path, Amendments::Plain),
         };
-        let source = Source::open(path)?;
-        let converted = convert::convert(&source, &object, amend, &self.tools, progress)?;
+        let converted =
+            worker::run(self.conversion, path, &object, amendments, &self.tools, progress)?;
         progress.stage("compute the fingerprint");
         let files = vec![digest(&object)?];
         let (fingerprint, id) = fetch::id_of(&files);
         let (source, provenance) = match origin {
             Origin::Recipe => ("recipe debian".to_owned(), recipe::provenance()),
-            Origin::File(path) => (
-                format!("file {}", path.display()),
-                format!("archive with SHA-256 {}", converted.source_sha256),
-            ),
+            Origin::File { origin, .. } => {
+                ((*origin).to_owned(), format!("archive with SHA-256 {}", converted.source_sha256))
+            }
         };
         let record = ImageRecord {
             id,
@@ -307,6 +284,12 @@ impl ImageStore {
             files,
         };
         progress.go_on()?;
+        if let Origin::File { taken: TakenName::Refuse, .. } = origin
+            && let Ok(owner) = self.store.find(name)
+            && owner != record.id
+        {
+            return Err(ImageError::NameTaken { name: name.to_owned(), owner });
+        }
         let whole = |known: ImageRecord| {
             let folder = self.store.folder(&known.id);
             Image { record: known, names: Vec::new(), folder }.check().is_ok()
@@ -314,6 +297,30 @@ impl ImageStore {
         self.store.publish(&object, &record, whole)?;
         self.store.name(name, &record.id)?;
         Ok(record.id)
+    }
+
+    /// A staging folder for an archive that comes in pieces.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn stage(&self) -> Result<Staging, FetchError> {
+        self.store.stage()
+    }
+
+    /// Points a name to an image.
+    ///
+    /// # Errors
+    /// A bad name; those of writing.
+    pub fn tag(&self, id: &str, name: &str) -> Result<(), FetchError> {
+        self.store.name(name, id)
+    }
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// Those of removing.
+    pub fn untag(&self, name: &str) -> Result<(), FetchError> {
+        self.store.remove_name(name)
     }
 
     /// Deletes by name, id or prefix; refused while VMs need it.

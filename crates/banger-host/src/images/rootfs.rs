@@ -124,7 +124,7 @@ pub fn put_file(tree: &mut Tree, path: &str, text: &str, mode: u16) -> Result<()
 }
 
 /// Facts read from files of the image while its archive is read.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// `PRETTY_NAME` of os-release.
     pub system: Option<String>,

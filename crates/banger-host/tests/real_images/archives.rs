@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use banger_host::fetch::{FetchError, Silent};
-use banger_host::images::{ImageError, ImageStore, Init};
+use banger_host::images::{ImageError, ImageStore, Init, TakenName};
 use tar::{Builder, EntryType, Header};
 
 use crate::support::{Watch, ask, content, fsck, half_made, listing, run, tools, tools_without};
@@ -94,7 +94,7 @@ fn every_compression_gives_the_same_system() {
     for kind in ["plain", "gz", "zst", "xz"] {
         let path = compressed(&bytes, kind, temp.path());
         let watch = Watch::default();
-        let image = store.import(&path, "test", &watch).unwrap();
+        let image = store.import(&path, "a file", "test", TakenName::Replace, &watch).unwrap();
         assert_eq!(image.names, ["test"], "the name moves to the newest");
         fsck(&image.root_disk());
         image.check().unwrap();
@@ -117,7 +117,7 @@ fn every_compression_gives_the_same_system() {
 fn an_image_has_what_the_archive_had() {
     let (temp, _root, store) = store();
     let path = compressed(&system(), "plain", temp.path());
-    let image = store.import(&path, "test", &Silent).unwrap();
+    let image = store.import(&path, "a file", "test", TakenName::Replace, &Silent).unwrap();
     let disk = image.root_disk();
     let listing = listing(&disk);
     let busybox = &listing["/usr/bin/busybox"];
@@ -138,7 +138,7 @@ fn an_image_has_what_the_archive_had() {
     let used = fs::metadata(&disk).unwrap().blocks() * 512;
     assert!(used < 4 << 20, "zeros take no room: {used} bytes");
     // The same archive is the same image.
-    let again = store.import(&path, "other", &Silent).unwrap();
+    let again = store.import(&path, "a file", "other", TakenName::Replace, &Silent).unwrap();
     assert_eq!(again.record.id, image.record.id);
     assert_eq!(again.names, ["other", "test"]);
 }
@@ -191,7 +191,7 @@ fn bad_archives_are_refused_by_name_and_leave_nothing() {
     for (name, bytes, why) in cases {
         let path = temp.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let error = store.import(&path, "bad", &Silent).unwrap_err();
+        let error = store.import(&path, "a file", "bad", TakenName::Replace, &Silent).unwrap_err();
         let text = told(&error);
         assert!(text.contains(why), "{name}: {text}");
         let names_the_place = text.contains(path.to_str().unwrap()) || why == "not enough space";
@@ -206,12 +206,12 @@ fn bad_archives_are_refused_by_name_and_leave_nothing() {
 fn what_is_no_archive_at_all_and_bad_names() {
     let (temp, _root, store) = store();
     for path in [Path::new("/nowhere/x.tar"), temp.path()] {
-        let error = store.import(path, "x", &Silent).unwrap_err();
+        let error = store.import(path, "a file", "x", TakenName::Replace, &Silent).unwrap_err();
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
     let path = compressed(&system(), "plain", temp.path());
     for name in ["", "Big", "a/b", "../x", "0123456789abcdef"] {
-        let error = store.import(&path, name, &Silent).unwrap_err();
+        let error = store.import(&path, "a file", name, TakenName::Replace, &Silent).unwrap_err();
         let refused = matches!(error, ImageError::Fetch(FetchError::BadName { .. }));
         assert!(refused, "{name}: {error}");
     }
@@ -223,7 +223,7 @@ fn a_missing_xz_is_named_with_its_package() {
     let path = compressed(&system(), "xz", temp.path());
     let without = tools_without("xz", &temp.path().join("bin"));
     let store = ImageStore::new(root, without);
-    let error = store.import(&path, "x", &Silent).unwrap_err();
+    let error = store.import(&path, "a file", "x", TakenName::Replace, &Silent).unwrap_err();
     let missing =
         matches!(error, ImageError::Fetch(FetchError::MissingTool { package: "xz-utils", .. }));
     assert!(missing, "{error}");
@@ -235,7 +235,9 @@ fn a_cancelled_import_leaves_nothing() {
     for kind in ["plain", "xz"] {
         let path = compressed(&system(), kind, temp.path());
         for stage in ["check", "read", "write", "compute"] {
-            let error = store.import(&path, "x", &Watch::cancelling_at(stage)).unwrap_err();
+            let error = store
+                .import(&path, "a file", "x", TakenName::Replace, &Watch::cancelling_at(stage))
+                .unwrap_err();
             let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
             assert!(cancelled, "{kind} at `{stage}`: {}", told(&error));
             assert!(half_made(&root).is_empty(), "{kind} at `{stage}`");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use banger_host::fetch::{FetchError, Silent};
-use banger_host::images::{ImageError, ImageStore, Init, debian_provenance};
+use banger_host::images::{ImageError, ImageStore, Init, Rebuild, debian_provenance};
 
 use crate::support::{Watch, ask, cache, content, fsck, half_made, listing, tools, tools_without};
 
@@ -13,7 +13,7 @@ fn debian_is_a_system_to_work_in_without_an_identity() {
     let store = ImageStore::new(folder.join("data/images"), tools());
     let kept = store.resolve("debian").ok();
     let kept = kept.filter(|image| image.record.provenance == debian_provenance());
-    let image = kept.unwrap_or_else(|| store.pull("debian", &Silent).unwrap());
+    let image = kept.unwrap_or_else(|| store.pull("debian", Rebuild::IfOutdated, &Silent).unwrap());
     image.check().unwrap();
     image.verify().unwrap();
     fsck(&image.root_disk());
@@ -76,7 +76,7 @@ fn a_cancelled_pull_ends_everything_it_started() {
     let store = ImageStore::new(root.clone(), tools());
     for stage in ["prepare", "running apt-get update", "installing essential packages"] {
         let watch = Watch::cancelling_at(stage);
-        let error = store.pull("debian", &watch).unwrap_err();
+        let error = store.pull("debian", Rebuild::IfOutdated, &watch).unwrap_err();
         let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
         assert!(cancelled, "at `{stage}`: {error:?}");
         assert!(half_made(&root).is_empty(), "at `{stage}`");
@@ -108,8 +108,8 @@ fn what_is_missing_is_named() {
     let temp = tempfile::tempdir().unwrap();
     let without = tools_without("mmdebstrap", &temp.path().join("bin"));
     let store = ImageStore::new(temp.path().join("images"), without);
-    let error = store.pull("debian", &Silent).unwrap_err();
+    let error = store.pull("debian", Rebuild::IfOutdated, &Silent).unwrap_err();
     assert_eq!(error.to_string(), "the program `mmdebstrap` was not found");
-    let error = store.pull("gentoo", &Silent).unwrap_err();
+    let error = store.pull("gentoo", Rebuild::IfOutdated, &Silent).unwrap_err();
     assert_eq!(error.to_string(), "there is no recipe for an image `gentoo`, only `debian`");
 }

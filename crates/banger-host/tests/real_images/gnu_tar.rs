@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_host::fetch::Silent;
-use banger_host::images::ImageStore;
+use banger_host::images::{ImageStore, TakenName};
 use mkext4::reader::Fs;
 use mkext4::spec::inode::FileType;
 
@@ -162,8 +162,9 @@ fn compare(archive: &Path, what: &str) {
     let args = ["-xpf", archive.to_str().unwrap(), "--numeric-owner"].map(OsStr::new);
     assert!(tar(&there, &args), "{what}: GNU tar");
     let store = ImageStore::new(root, tools());
-    let image =
-        store.import(archive, "x", &Silent).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    let image = store
+        .import(archive, "a file", "x", TakenName::Replace, &Silent)
+        .unwrap_or_else(|error| panic!("{what}: {error:?}"));
     fsck(&image.root_disk());
     let (mut theirs, mut ours) =
         (comparable(on_host(&there)), comparable(in_image(&image.root_disk())));
@@ -324,7 +325,7 @@ fn odd_ends_and_wrappings_are_read_as_gnu_tar_reads_them() {
             fs::write(&plain, &whole).unwrap();
             compare(&plain, what);
             let store = ImageStore::new(temp.path().join("images"), tools());
-            store.import(&path, "x", &Silent).unwrap();
+            store.import(&path, "a file", "x", TakenName::Replace, &Silent).unwrap();
             continue;
         }
         compare(&path, what);

@@ -132,8 +132,11 @@ impl Observer for Track {
                     self.line(&format!("{}: {stage} {}", self.label, duration(*ms)));
                 }
             }
-            OpEventKind::Progress { stage, done, total } => {
+            OpEventKind::Progress { stage, done, total, unit: None } => {
                 self.transfer(event.at_ms, stage, *done, *total);
+            }
+            OpEventKind::Progress { stage, done, total, unit: Some(unit) } => {
+                self.count(event.at_ms, stage, (*done, *total), unit);
             }
             OpEventKind::Note { text } => self.note(text),
             OpEventKind::Warning { text } => self.warn(text),
@@ -190,9 +193,19 @@ impl Track {
         plain::line(name)
     }
 
-    fn transfer(&mut self, at_ms: u64, stage: &str, done: u64, total: Option<u64>) {
+    fn count(&mut self, at_ms: u64, stage: &str, (done, total): (u64, Option<u64>), unit: &str) {
+        let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+        self.advance(at_ms, stage, plain::line(&format!("{stage} {done}{of} {unit}")));
+    }
+
+    /// Shows bytes that have moved within a stage.
+    pub fn transfer(&mut self, at_ms: u64, stage: &str, done: u64, total: Option<u64>) {
         let rate = self.rate.at(at_ms, done);
-        let text = transfer_text(stage, done, total, rate);
+        self.advance(at_ms, stage, transfer_text(stage, done, total, rate));
+    }
+
+    /// Shows how far a stage is: in the live line, or now and then as a line of its own.
+    fn advance(&mut self, at_ms: u64, stage: &str, text: String) {
         match &self.screen.bar {
             Some(bar) => bar.set_message(text),
             None if at_ms >= self.said_ms + PLAIN_PAUSE_MS && self.screen.reminds(stage) => {

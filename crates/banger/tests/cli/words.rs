@@ -162,6 +162,99 @@ fn images_and_kernels() {
 }
 
 #[test]
+fn names_of_images_are_not_taken_without_a_word() {
+    let home = home();
+    let id = run(&home, "image pull debian").out;
+    let again = run(&home, "image pull debian");
+    assert_eq!((again.code, &again.out), (0, &id));
+    run(&home, "vm create --name web --no-start");
+    let tar = home.path().join("debian.tar");
+    std::fs::write(&tar, b"x").unwrap();
+    let tar = tar.to_str().unwrap();
+    let refused = home.run(&["image", "import", tar]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    let told = format!(
+        "error: the name `debian` belongs to the image {}, which is used by web\n\
+         hint: choose another name, or give `--replace` to move this one\n",
+        id.trim()
+    );
+    assert_eq!(refused.err, told);
+    assert_eq!(home.json(&["image", "show", "debian"])["id"], id.trim());
+    let replaced = home.run(&["image", "import", "--replace", tar]);
+    assert_eq!(replaced.code, 0, "{}", replaced.err);
+    let own = format!("debian-{}", &id[..8]);
+    let told = format!("the image before it, used by web, is `{own}` now");
+    assert!(replaced.err.contains(&told), "{}", replaced.err);
+    assert_eq!(home.json(&["image", "show", &own])["id"], id.trim());
+    assert_ne!(home.json(&["image", "show", "debian"])["id"], id.trim());
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn one_of_several_names_is_removed_alone() {
+    let home = home();
+    let id = run(&home, "image pull debian").out;
+    let id = id.trim();
+    let tagged = run(&home, "image tag debian base");
+    assert_eq!(tagged.out, format!("base is a name of the image {id}\n"), "{}", tagged.err);
+    assert_eq!(home.json(&["image", "tag", "base", "third"])["names"][2], "third");
+    let text = "third removed; the image is still base, debian\n";
+    expect(&run(&home, "image untag third"), 0, text, "");
+    run(&home, "vm create --name web --no-start");
+    let text = "debian removed; the image is still base\n";
+    expect(&run(&home, "image delete debian"), 0, text, "");
+    assert_eq!(home.json(&["image", "show", "base"])["id"], id);
+    let last = run(&home, "image untag base");
+    assert_eq!(last.code, 4, "{}", last.err);
+    assert!(last.err.contains("`base` is the only name of the image"), "{}", last.err);
+    assert_eq!(run(&home, "image untag nope").code, 3);
+    assert_eq!(run(&home, "image delete base").code, 4);
+    run(&home, "image pull debian");
+    // The simulated recipe gives the same image again.
+    assert_eq!(run(&home, "image tag nope x").code, 3);
+    let home_json = home.json(&["image", "show", "base"]);
+    assert_eq!(home_json["names"].as_array().unwrap().len(), 2);
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn an_archive_comes_from_standard_input() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let home = home();
+    let nameless = run(&home, "image import -");
+    assert_eq!(nameless.code, 2);
+    assert!(nameless.err.contains("standard input has no name"), "{}", nameless.err);
+    let mut command = home.command(&["image", "import", "--name", "piped", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&vec![7; 3 << 20]).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let image = home.json(&["image", "show", "piped"]);
+    assert_eq!(image["names"][0], "piped");
+    // A name that is taken is told before the archive is read to its end.
+    let mut command = home.command(&["image", "import", "--name", "piped", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let piece = vec![7; 1 << 20];
+    let mut pieces = 0;
+    while input.write_all(&piece).is_ok() && pieces < 100_000 {
+        pieces += 1;
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("the name `piped` belongs to the image"), "{said}");
+    home.finish();
+}
+
+#[test]
 fn an_image_is_imported_from_a_file_that_is_there() {
     let home = home();
     let tar = home.path().join("Tiny.tar");

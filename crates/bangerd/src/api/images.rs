@@ -1,13 +1,19 @@
 //! Images and kernels.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use banger_api::images::{Deleted, ImageView, ImportRequest, KernelView, PullRequest};
+use banger_api::images::{
+    Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelView, PullRequest,
+    TagRequest,
+};
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, routes};
 
-use super::body::{Json as Body, PathParams};
+use banger_engine::drivers::{Rebuild, TakenName};
+
+use super::body::{Json as Body, PathParams, QueryParams};
+use super::upload;
 use super::vms::accepted;
 use super::{Answer, Shared, detached};
 
@@ -49,18 +55,51 @@ pub async fn delete(
     Ok(Json(detached(async move { api.engine.delete_image(&image).await }).await?))
 }
 
-/// Fetch an image by a built-in recipe.
+/// Give an image one more name.
+#[utoipa::path(post, path = routes::IMAGE_TAGS, tag = "images", operation_id = "image_tag",
+    params(("image" = String, Path, description = "name, id or unique prefix of an id")),
+    request_body = TagRequest,
+    responses(
+        (status = 200, description = "As it is now", body = ImageView),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn tag(
+    State(api): Shared,
+    PathParams(image): PathParams<String>,
+    Body(tag): Body<TagRequest>,
+) -> Answer<Json<ImageView>> {
+    let taken = TakenName::replacing(tag.replace);
+    let tagged = async move { api.engine.tag_image(&image, &tag.name, taken).await };
+    Ok(Json(detached(tagged).await?))
+}
+
+/// Remove a name of an image that has others.
+#[utoipa::path(delete, path = routes::IMAGE_TAG, tag = "images", operation_id = "image_untag",
+    params(("name" = String, Path, description = "the name")),
+    responses(
+        (status = 200, description = "As it is now", body = ImageView),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn untag(
+    State(api): Shared,
+    PathParams(name): PathParams<String>,
+) -> Answer<Json<ImageView>> {
+    Ok(Json(detached(async move { api.engine.untag_image(&name).await }).await?))
+}
+
+/// Make an image by a built-in recipe.
 #[utoipa::path(post, path = routes::IMAGE_PULL, tag = "images", operation_id = "image_pull",
-    request_body = PullRequest,
+    request_body = ImagePullRequest,
     responses(
         (status = 202, description = "Accepted: follow the operation", body = Accepted),
         (status = "default", description = "Why not", body = ApiError)
     ))]
 pub async fn pull(
     State(api): Shared,
-    Body(pull): Body<PullRequest>,
+    Body(pull): Body<ImagePullRequest>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
-    Ok(accepted(api.engine.pull_image(&pull.name)?))
+    let rebuild = if pull.refresh { Rebuild::Always } else { Rebuild::IfOutdated };
+    Ok(accepted(api.engine.pull_image(&pull.name, rebuild)?))
 }
 
 /// Make an image of a file of the host.
@@ -74,7 +113,29 @@ pub async fn import(
     State(api): Shared,
     Body(import): Body<ImportRequest>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
-    Ok(accepted(api.engine.import_image(&import.path, &import.name)?))
+    let taken = TakenName::replacing(import.replace);
+    Ok(accepted(api.engine.import_image(&import.path, &import.name, taken).await?))
+}
+
+/// Make an image of the body: a rootfs tar, plain or compressed.
+///
+/// The operation begins when the body is whole; a client that goes away before leaves nothing.
+#[utoipa::path(post, path = routes::IMAGE_UPLOAD, tag = "images", operation_id = "image_upload",
+    params(ImageUpload),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 202, description = "Accepted: follow the operation", body = Accepted),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn upload(
+    State(api): Shared,
+    QueryParams(upload): QueryParams<ImageUpload>,
+    request: Request,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let taken = TakenName::replacing(upload.replace);
+    let archive = api.engine.upload(&upload.name, taken).await?;
+    upload::receive(request.into_body(), &archive.path).await?;
+    Ok(accepted(api.engine.import_archive(archive, &upload.name, taken).await?))
 }
 
 /// All kernels.

@@ -7,6 +7,7 @@ mod body;
 mod daemon;
 mod images;
 mod operations;
+mod upload;
 mod vms;
 
 use std::path::PathBuf;
@@ -93,6 +94,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::IMAGE, get(images::show).delete(images::delete))
         .route(routes::IMAGE_PULL, post(images::pull))
         .route(routes::IMAGE_IMPORT, post(images::import))
+        .route(routes::IMAGE_UPLOAD, post(images::upload))
+        .route(routes::IMAGE_TAGS, post(images::tag))
+        .route(routes::IMAGE_TAG, delete(images::untag))
         .route(routes::KERNELS, get(images::kernels))
         .route(routes::KERNEL, delete(images::delete_kernel))
         .route(routes::KERNEL_PULL, post(images::pull_kernel))
@@ -170,6 +174,9 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::delete,
         images::pull,
         images::import,
+        images::upload,
+        images::tag,
+        images::untag,
         images::kernels,
         images::delete_kernel,
         images::pull_kernel,

@@ -12,6 +12,8 @@ use crate::errors::{self, Failure};
 ///
 ///   banger image delete debian
 ///   banger image list
+///
+/// Of several names of an image, only the given one is removed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -57,7 +59,12 @@ pub async fn all(
         match &answer {
             Ok(deleted) if context.format == Format::Text && context.volume > Volume::Quiet => {
                 let freed = human_size(deleted.freed_bytes);
-                context.print(&format!("{reference} deleted, {freed} freed\n"))?;
+                context.print(&match deleted.names.as_slice() {
+                    [] => format!("{reference} deleted, {freed} freed\n"),
+                    left => {
+                        format!("{reference} removed; the image is still {}\n", left.join(", "))
+                    }
+                })?;
             }
             Ok(_) => {}
             Err(error) => {

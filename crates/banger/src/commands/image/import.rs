@@ -1,45 +1,97 @@
 //! `banger image import`.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use banger_api::images::{ImportRequest, is_ref_name};
+use banger_api::images::{ImageUpload, ImportRequest, is_ref_name};
+use banger_api::operation::Accepted;
 use banger_api::{ApiError, ErrorCode, exit};
+use banger_client::Client;
 
 use crate::commands::image::pull::{fetch, print_made};
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
+use crate::render::progress::{Lines, Progress};
 use crate::values;
 
 /// Make an image of a root file system in a tar file.
 ///
 ///   banger image import rootfs.tar.zst
-///   banger image import --name mine rootfs.tar
+///   docker export CONTAINER | banger image import --name mine -
 ///   banger run --image mine
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Tar file, plain or compressed
+    /// Tar file, plain or compressed; `-` for standard input
     pub file: PathBuf,
     /// Name to give it [default: the file's name up to its first dot]
     #[arg(long, value_parser = values::reference)]
     pub name: Option<String>,
+    /// Take the name away from the image that has it
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let from_input = args.file == Path::new("-");
     let name = match args.name {
         Some(name) => name,
+        None if from_input => {
+            return Err(usage("standard input has no name".to_owned())
+                .with_hint("give the image one: `banger image import --name NAME -`")
+                .into());
+        }
         None => name_from(&args.file)?,
     };
-    let request = ImportRequest { path: absolute(&args.file)?, name: name.clone() };
-    let client = context.client().await?;
-    let accepted = client.import_image(&request).await?;
+    let replace = args.replace;
+    let (client, accepted) = if from_input {
+        let upload = ImageUpload { name: name.clone(), replace };
+        let client = context.client().await?;
+        let accepted = upload_input(context, &client, &upload).await?;
+        (client, accepted)
+    } else {
+        let path = absolute(&args.file)?;
+        let client = context.client().await?;
+        let request = ImportRequest { path, name: name.clone(), replace };
+        let accepted = client.import_image(&request).await?;
+        (client, accepted)
+    };
     let made = fetch(context, &client, &name, &accepted).await?;
     match context.format {
         Format::Json => context.json(&client.image(&name).await?)?,
         Format::Text => print_made(context, &name, made)?,
     }
     Ok(exit::OK)
+}
+
+/// Sends standard input to the daemon; Ctrl-C breaks it off, and the daemon removes what it has.
+async fn upload_input(
+    context: &Context,
+    client: &Client,
+    upload: &ImageUpload,
+) -> Result<Accepted, Failure> {
+    if std::io::stdin().is_terminal() {
+        return Err(usage("standard input is a terminal, not an archive".to_owned())
+            .with_hint("redirect a file or the output of a program to it")
+            .into());
+    }
+    let mut pressed = context.interrupts.listen();
+    let mut track = Progress::new(context, Lines::Total).track(&upload.name);
+    let begun = std::time::Instant::now();
+    let sent = |done| {
+        let at_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        track.transfer(at_ms, "upload", done, None);
+    };
+    let uploading = client.upload_image(upload, tokio::io::stdin(), sent);
+    let answer = tokio::select! {
+        answer = uploading => answer,
+        () = pressed.next() => {
+            let error = ApiError::new(ErrorCode::Cancelled, "the upload was cancelled");
+            return Err(Failure::Cancelled(Box::new(error)));
+        }
+    };
+    Ok(answer?)
 }
 
 fn name_from(file: &Path) -> Result<String, ApiError> {

@@ -5,6 +5,8 @@ pub mod import;
 pub mod list;
 pub mod pull;
 pub mod show;
+pub mod tag;
+pub mod untag;
 
 use clap::Subcommand;
 
@@ -20,6 +22,8 @@ pub enum Command {
     Show(show::Args),
     Pull(pull::Args),
     Import(import::Args),
+    Tag(tag::Args),
+    Untag(untag::Args),
     #[command(visible_alias = "rm", alias = "remove")]
     Delete(delete::Args),
 }
@@ -31,6 +35,8 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Show(args) => show::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
         Command::Import(args) => import::run(context, args).await,
+        Command::Tag(args) => tag::run(context, args).await,
+        Command::Untag(args) => untag::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
     }
 }

@@ -1,7 +1,7 @@
 //! `banger image pull`, and fetching in general.
 
 use banger_api::exit;
-use banger_api::images::PullRequest;
+use banger_api::images::ImagePullRequest;
 use banger_api::operation::Accepted;
 use banger_client::Client;
 use banger_client::follow::OnInterrupt;
@@ -12,24 +12,31 @@ use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::values;
 
-/// Fetch an image by a built-in recipe.
+/// Make an image by a built-in recipe.
 ///
 ///   banger image pull debian
-///   banger image list
+///   banger image pull --refresh debian     again, with today's packages
 ///
-/// `debian` is a Debian 12 to work in. `banger run` fetches it by itself.
+/// `debian` is a Debian 12 to work in. `banger run` makes it by itself. An image of the same recipe
+/// stays as it is unless `--refresh` is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Recipe
     #[arg(value_parser = values::reference)]
     pub name: String,
+    /// Make it anew even if there is one of the same recipe
+    #[arg(long)]
+    pub refresh: bool,
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
-    let accepted = client.pull_image(&PullRequest { name: args.name.clone() }).await?;
+    let accepted = {
+        let request = ImagePullRequest { name: args.name.clone(), refresh: args.refresh };
+        client.pull_image(&request).await?
+    };
     let made = fetch(context, &client, &args.name, &accepted).await?;
     match (context.format, made) {
         (Format::Json, Some(id)) => context.json(&client.image(&id).await?)?,

@@ -1,0 +1,118 @@
+//! Sends an archive to the daemon while it is read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use banger_api::images::ImageUpload;
+use banger_api::operation::Accepted;
+use banger_api::{ApiError, ErrorCode, routes};
+use bytes::{Bytes, BytesMut};
+use hyper::Request;
+use hyper::body::{Body, Frame};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+
+use crate::client::Client;
+use crate::http::{self, Lost};
+use crate::{daemon, unix};
+
+/// Bytes read at once.
+const PIECE_BYTES: usize = 1 << 18;
+/// Pieces that wait to be sent.
+const PIECES: usize = 4;
+
+/// A body that comes from a channel; an error in it breaks the request off.
+struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+impl Client {
+    /// Makes an image of what `reader` gives; `sent` hears how many bytes have been read so far.
+    ///
+    /// Dropped before it is ready, it leaves nothing at the daemon.
+    ///
+    /// # Errors
+    /// Those of reading; a bad or a taken name, a full disk, or the daemon's own.
+    pub async fn upload_image(
+        &self,
+        upload: &ImageUpload,
+        reader: impl AsyncRead + Unpin,
+        sent: impl FnMut(u64),
+    ) -> Result<Accepted, ApiError> {
+        self.ensure_daemon().await?;
+        // Refused before anything is sent: an answer may get lost once the daemon stops to read.
+        if !upload.replace
+            && let Ok(owner) = self.image(&upload.name).await
+            && owner.names.contains(&upload.name)
+        {
+            return Err(owner.name_taken(&upload.name));
+        }
+        let lost = |lost: Lost| daemon::unreachable(self.paths(), &lost);
+        let stream =
+            unix::connect(&self.paths().socket()).await.map_err(Lost::Unsent).map_err(lost)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(Lost::Unanswered).map_err(lost)?;
+        tokio::spawn(connection);
+        // Both are plain in a query: names have no special characters.
+        let query = format!("name={}&replace={}", upload.name, upload.replace);
+        let (pieces, receiver) = mpsc::channel(PIECES);
+        let request = Request::post(format!("{}?{query}", routes::IMAGE_UPLOAD))
+            .header("host", "localhost")
+            .header("content-type", "application/octet-stream")
+            .body(Pieces(receiver))
+            .map_err(|error| lost(Lost::Unsent(std::io::Error::other(error))))?;
+        let answer = async { sender.send_request(request).await.map_err(Lost::Unanswered) };
+        tokio::pin!(answer);
+        let mut feeding = std::pin::pin!(feed(reader, pieces, sent));
+        let mut read = None;
+        // An early answer is a refusal; then the rest is not read.
+        let answer = loop {
+            tokio::select! {
+                answer = &mut answer => break answer,
+                fed = &mut feeding, if read.is_none() => read = Some(fed),
+            }
+        };
+        if let Some(Err(error)) = read {
+            let text = "the archive cannot be read from standard input";
+            return Err(ApiError::new(ErrorCode::BadRequest, text).caused_by(&error));
+        }
+        http::decode(answer.map_err(lost)?).await
+    }
+}
+
+async fn feed(
+    mut reader: impl AsyncRead + Unpin,
+    pieces: mpsc::Sender<std::io::Result<Bytes>>,
+    mut sent: impl FnMut(u64),
+) -> std::io::Result<()> {
+    let mut total = 0;
+    loop {
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        match reader.read_buf(&mut piece).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => total += count as u64,
+            Err(error) => {
+                let broken = std::io::Error::from(error.kind());
+                let _ = pieces.send(Err(broken)).await;
+                return Err(error);
+            }
+        }
+        if pieces.send(Ok(piece.freeze())).await.is_err() {
+            // The connection has ended; its answer says why.
+            return Ok(());
+        }
+        sent(total);
+    }
+}
