@@ -6,6 +6,7 @@
 pub mod daemon;
 pub mod doctor;
 pub mod error;
+pub mod events;
 pub mod exit;
 pub mod ids;
 pub mod images;

@@ -17,6 +17,8 @@ routes! {
 pub const DAEMON: &str = "/v1/daemon";
 /// `POST`: end the daemon; VMs keep running.
 pub const DAEMON_STOP: &str = "/v1/daemon/stop";
+/// `GET`: the daemon's log, one JSON object a line.
+pub const DAEMON_LOGS: &str = "/v1/daemon/logs";
 /// `GET`: array of [`crate::doctor::Check`].
 pub const DOCTOR: &str = "/v1/doctor";
 /// `GET`: array of [`crate::vm::VmSummary`]; `POST` [`crate::vm::CreateVm`].
@@ -27,6 +29,13 @@ pub const VM: &str = "/v1/vms/{vm}";
 pub const VM_ACTION: &str = "/v1/vms/{vm}/actions/{action}";
 /// `GET`: [`crate::vm::VmHealth`].
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
+/// `GET`: what the guest wrote to its console, or its VMM to its log, as bytes.
+pub const VM_LOGS: &str = "/v1/vms/{vm}/logs";
+/// `POST`: a command in the guest. The body and, after `101`, the stream are those of the agent's
+/// `/exec`.
+pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
+/// `GET`: server-sent events of [`crate::events::VmEvent`], resumed with `Last-Event-ID`.
+pub const EVENTS: &str = "/v1/events";
 /// `GET`: array of [`crate::operation::OperationView`], newest first.
 pub const OPERATIONS: &str = "/v1/operations";
 /// `GET`: [`crate::operation::OperationView`].
@@ -58,6 +67,14 @@ pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
 /// `GET`: the OpenAPI document.
 pub const OPENAPI: &str = "/v1/openapi.json";
 }
+
+/// Header of every answer: the build of the daemon.
+pub const BUILD_HEADER: &str = "banger-build";
+/// Header of a request that only a daemon of this build is to carry out: another one answers with
+/// [`BUILD_MISMATCH`] and does nothing.
+pub const EXPECT_BUILD_HEADER: &str = "banger-expect-build";
+/// HTTP status of a request that expected another build: 421 Misdirected Request (RFC 9110).
+pub const BUILD_MISMATCH: u16 = 421;
 
 /// Fills one `{placeholder}` of a route, percent-encoding what a path segment may not hold.
 pub fn fill(route: &str, placeholder: &str, value: &str) -> String {

@@ -1,13 +1,13 @@
 //! One request to the daemon: sent again where that is safe, after the daemon was brought back.
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, routes};
 use hyper::Response;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::daemon;
-use crate::http::{self, Call, Lost};
+use crate::http::{self, Call, Connection, Lost};
 
 /// Whether a request that may have been heard can be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,20 @@ impl Client {
         http::accept(self.answer(call, Repeat::Safe).await?).await
     }
 
-    /// Sends a request; a daemon that went away meanwhile is started again, once.
+    /// Sends a request. Where no daemon answers, or one of another build, it is started or replaced
+    /// first, once.
     pub(crate) async fn answer(
         &self,
         call: Call,
         repeat: Repeat,
     ) -> Result<Response<Incoming>, ApiError> {
-        match self.once(call.clone()).await {
-            Ok(answer) => return Ok(answer),
+        let first = self.expecting_our_build(call.clone());
+        match self.once(first).await {
+            Ok(answer) if answer.status().as_u16() == routes::BUILD_MISMATCH => {}
+            Ok(answer) => {
+                self.build_is_checked();
+                return Ok(answer);
+            }
             Err(Lost::Unsent(_)) => {}
             Err(Lost::Unanswered(_)) if repeat == Repeat::Safe => {}
             Err(Lost::Unanswered(error)) => {
@@ -52,11 +58,13 @@ impl Client {
             Err(lost @ Lost::Silent) => return Err(daemon::unreachable(self.paths(), &lost)),
         }
         self.ensure_daemon().await?;
+        self.build_is_checked();
         self.once(call).await.map_err(|lost| daemon::unreachable(self.paths(), &lost))
     }
 
     /// Sends a request to the daemon that is there.
     pub(crate) async fn once(&self, call: Call) -> Result<Response<Incoming>, Lost> {
-        daemon::connect(self.paths()).await?.send(call).await
+        let stream = self.transport().connect().await.map_err(Lost::Unsent)?;
+        Connection::open(stream, daemon::MAX_HEAD).await?.send(call).await
     }
 }

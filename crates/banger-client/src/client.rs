@@ -1,6 +1,7 @@
 //! Typed calls for every route of [`banger_api::routes`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::Check;
@@ -17,6 +18,7 @@ use crate::daemon::{self, Presence};
 use crate::events::Follow;
 use crate::http::Call;
 use crate::launch::Launcher;
+use crate::transport::{LocalSocket, Transport};
 
 /// The daemon of one installation. Cheap to clone; each call has a connection of its own.
 #[derive(Clone)]
@@ -25,24 +27,36 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     paths: Paths,
     launcher: Launcher,
+    transport: Box<dyn Transport>,
+    /// Whether the daemon is known to be the installed one, or one that is not to be replaced.
+    build_checked: AtomicBool,
 }
 
 type Result<T> = std::result::Result<T, ApiError>;
 
 impl Client {
-    /// A client that has not looked for a daemon yet.
+    /// A client of the daemon on this host. The first call starts the daemon where none answers,
+    /// and replaces one of an earlier build of this installation; there is no call before it.
     pub fn new(paths: Paths, launcher: Launcher) -> Self {
-        Self(Arc::new(Inner { paths, launcher }))
+        let transport = Box::new(LocalSocket(paths.socket()));
+        let build_checked = AtomicBool::new(false);
+        Self(Arc::new(Inner { paths, launcher, transport, build_checked }))
     }
 
-    /// A client whose daemon answers: it is started or replaced where need be.
-    ///
-    /// # Errors
-    /// The daemon's own reason not to start, or that it does not answer.
-    pub async fn connect(paths: Paths, launcher: Launcher) -> Result<Self> {
-        let client = Self::new(paths, launcher);
-        client.ensure_daemon().await?;
-        Ok(client)
+    pub(crate) fn transport(&self) -> &dyn Transport {
+        &*self.0.transport
+    }
+
+    /// The first call asks for a daemon of our build: another one refuses it and does nothing.
+    pub(crate) fn expecting_our_build(&self, call: Call) -> Call {
+        if self.0.build_checked.load(Ordering::Relaxed) {
+            return call;
+        }
+        call.with_header(routes::EXPECT_BUILD_HEADER, &self.0.launcher.build_id)
+    }
+
+    pub(crate) fn build_is_checked(&self) {
+        self.0.build_checked.store(true, Ordering::Relaxed);
     }
 
     /// Folders and sockets.
@@ -250,7 +264,7 @@ impl Client {
 }
 
 /// Fills a route with what somebody typed.
-fn fill(route: &str, placeholder: &str, reference: &str) -> Result<String> {
+pub(crate) fn fill(route: &str, placeholder: &str, reference: &str) -> Result<String> {
     // An empty segment would name the collection, and a path with one or two dots another one.
     if matches!(reference, "" | "." | "..") {
         let what = if placeholder == "vm" { "VM" } else { placeholder };

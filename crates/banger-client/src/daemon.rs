@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Pause between starts: the daemon that holds the lock may be on its way out.
 const START_AGAIN: Duration = Duration::from_millis(500);
 /// Most of an answer's head.
-const MAX_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
 /// Whether a daemon answers.
 pub enum Presence {

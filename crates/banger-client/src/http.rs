@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Largest answer of the daemon, in bytes: some 100 000 VMs.
 pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -97,7 +97,10 @@ pub struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
     /// Begins to speak HTTP on a stream whose answers have a head of at most `max_head` bytes.
-    pub async fn open(stream: UnixStream, max_head: usize) -> Result<Self, Lost> {
+    pub async fn open<S>(stream: S, max_head: usize) -> Result<Self, Lost>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(max_head)
             .handshake(TokioIo::new(stream))

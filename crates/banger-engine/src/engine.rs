@@ -63,7 +63,8 @@ impl Engine {
     ) -> Result<Arc<Self>, ApiError> {
         let loaded = store.load().await?;
         let drivers = Arc::new(drivers);
-        let shared = Arc::new(Shared { store, drivers, ops: Ops::default() });
+        let changes = tokio::sync::watch::Sender::default();
+        let shared = Arc::new(Shared { store, drivers, ops: Ops::default(), changes });
         let Loaded { vms, open_ops, unreadable } = loaded;
         let engine = Arc::new_cyclic(|me| Self {
             shared,
@@ -132,6 +133,7 @@ impl Engine {
         let gone = Box::new(move || {
             if let Some(engine) = me.upgrade() {
                 engine.registry().vms.remove(&gone_id);
+                engine.shared.changed();
             }
         });
         let mut registry = self.registry();
@@ -139,6 +141,7 @@ impl Engine {
         registry.preparing.remove(&id);
         registry.vms.insert(id.clone(), handle);
         drop(registry);
+        self.shared.changed();
         if session {
             self.expect_holder(id);
         }
@@ -164,6 +167,16 @@ impl Engine {
 
     pub(crate) fn all(&self) -> Vec<Published> {
         self.registry().vms.values().map(|handle| handle.published.borrow().clone()).collect()
+    }
+
+    /// Counts changes of VMs: look at [`Self::states`] again when it does.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// All VMs as the feed of changes shows them, by id.
+    pub fn states(&self) -> Vec<banger_api::events::VmNow> {
+        self.all().into_iter().map(view::now).collect()
     }
 
     /// Ids of all VMs.

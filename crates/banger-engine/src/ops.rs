@@ -66,6 +66,11 @@ impl Op {
 
     /// Ends the operation well or badly.
     pub fn end(&self, result: Result<Option<String>, ApiError>) {
+        let (op, kind, ms) = (&self.id, &self.kind, self.elapsed_ms());
+        match &result {
+            Ok(_) => tracing::info!(%op, kind, ms, "operation succeeded"),
+            Err(_) => tracing::info!(%op, kind, ms, "operation failed"),
+        }
         match result {
             Ok(made) => self.emit(OpEventKind::Succeeded { made }),
             Err(error) => self.emit(OpEventKind::Failed { error: error.in_operation(&self.id) }),
@@ -74,6 +79,8 @@ impl Op {
 
     /// Says which VM it is about.
     pub fn about(&self, vm: VmTag) {
+        let (op, kind) = (&self.id, &self.kind);
+        tracing::info!(%op, kind, vm = %vm.id, vm_name = %vm.name, "operation");
         self.emit(OpEventKind::Vm { vm });
     }
 

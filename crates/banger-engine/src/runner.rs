@@ -153,6 +153,7 @@ impl Worker {
     fn publish(&self) {
         let record = Arc::new(self.record.clone());
         self.publisher.send_modify(|published| published.record = record);
+        self.shared.changed();
     }
 
     /// Adds a change to the next commit.

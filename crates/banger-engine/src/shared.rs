@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use banger_api::OpId;
+use tokio::sync::watch;
 
 use crate::drivers::Drivers;
 use crate::ops::{Op, Ops};
@@ -17,9 +18,16 @@ pub struct Shared {
     pub drivers: Arc<Drivers>,
     /// Operations.
     pub ops: Ops,
+    /// Counts changes of any VM, for those who look at all of them.
+    pub changes: watch::Sender<u64>,
 }
 
 impl Shared {
+    /// Records that a VM was added, changed or removed.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     /// A new operation, under an id that no operation of late has.
     pub fn new_op(&self, kind: &str) -> Arc<Op> {
         loop {

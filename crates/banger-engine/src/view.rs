@@ -8,6 +8,18 @@ use crate::ops::Op;
 use crate::shared::Published;
 use crate::store::OpRecord;
 
+/// A VM as the feed of changes shows it.
+pub fn now(published: Published) -> banger_api::events::VmNow {
+    let Published { record, operation } = published;
+    banger_api::events::VmNow {
+        id: record.plan.id.clone(),
+        name: record.plan.name.clone(),
+        state: record.state,
+        generation: record.generation,
+        operation,
+    }
+}
+
 /// RFC 3339 in UTC with whole seconds, from milliseconds since 1970.
 pub fn rfc3339(unix_ms: u64) -> String {
     let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);

@@ -206,6 +206,7 @@ impl VmTask {
     fn spawn(&mut self, op: Arc<Op>, work: Work, unsaved: Vec<Write>) {
         self.hurry.send_replace(false);
         self.publisher.send_modify(|published| published.operation = Some(op.id.clone()));
+        self.shared.changed();
         let signals = Signals { hurry: self.hurry.subscribe(), exit: self.exit.clone() };
         let mut worker = Worker::new(
             self.shared.clone(),
@@ -238,6 +239,7 @@ impl VmTask {
             published.operation = None;
             published.record = Arc::new(self.record.clone());
         });
+        self.shared.changed();
         // Whoever hears the end of the operation may use the name again.
         if let Some(forget) = self.gone.take_if(|_| gone) {
             forget();

@@ -67,9 +67,9 @@ impl Context {
         Ok(Client::new(self.paths()?, Launcher::from_env(BUILD_ID)?))
     }
 
-    /// A client whose daemon answers.
+    /// A client whose first call starts the daemon where none answers.
     pub async fn client(&self) -> Result<Client, ApiError> {
-        Client::connect(self.paths()?, Launcher::from_env(BUILD_ID)?).await
+        self.client_as_is()
     }
 
     /// Prints a result as one JSON document.

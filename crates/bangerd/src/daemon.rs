@@ -23,6 +23,7 @@ use crate::api::{self, Api};
 use crate::clocks;
 use crate::config::{self, Config};
 use crate::dns::Dns;
+use crate::feed::Feed;
 use crate::folders;
 use crate::keeper::{self, Names};
 use crate::leftovers;
@@ -134,6 +135,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let keeper = tokio::spawn(keeper::keep(engine.clone(), names, stopping.clone()));
     // Nothing waits for it: a comparison that is cut short changes nothing.
     tokio::spawn(clocks::follow(engine.clone(), stopping.clone()));
+    let feed = Feed::start(&engine, &stopping);
     let router = api::router(Arc::new(Api {
         engine: engine.clone(),
         config,
@@ -143,6 +145,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
         host,
         dns: dns.listening(),
         since: Instant::now(),
+        feed: feed.clone(),
         stopping: stopping.clone(),
     }));
     let serving = serve_all(api_socket, session_socket, router, &engine, &stopping);

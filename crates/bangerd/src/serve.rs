@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -70,11 +70,14 @@ where
 /// Speaks HTTP on one connection. When the daemon is about to end, the request under way is still
 /// answered. Changes run in tasks of their own, so a connection may be closed at any time.
 pub async fn http(stream: UnixStream, slot: Slot, router: Router, stopping: Stopping) {
+    let slot = Arc::new(slot);
+    let stream = TokioIo::new(slot.watch(stream));
+    let router = router.layer(Extension(slot.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(slot.watch(stream)), TowerToHyperService::new(router))
+        .serve_connection(stream, TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

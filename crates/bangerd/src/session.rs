@@ -43,7 +43,11 @@ pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stoppi
     }
 }
 
-async fn connect(engine: &Engine, vm: &str) -> Result<OwnedFd, ApiError> {
+/// A connection to the agent of a VM, its handshake done.
+///
+/// # Errors
+/// Not found, not running, or an agent that takes no connection in time.
+pub async fn connect(engine: &Engine, vm: &str) -> Result<OwnedFd, ApiError> {
     let plan = engine.running_plan(vm)?;
     let connecting = engine.drivers().guest.connect(&plan);
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub struct Slot {
     number: u64,
     progress: Arc<Mutex<Instant>>,
     close: Arc<Notify>,
+    kept: Arc<AtomicBool>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -83,7 +85,8 @@ impl Slots {
         let number = open.0;
         open.1.insert(number, Entry { progress: progress.clone(), close: close.clone() });
         drop(open);
-        Slot { slots: self.clone(), number, progress, close, _permit: permit }
+        let kept = Arc::default();
+        Slot { slots: self.clone(), number, progress, close, kept, _permit: permit }
     }
 
     /// Closes the connection that made no progress for the longest time.
@@ -94,8 +97,7 @@ impl Slots {
         let open = self.open();
         let idlest = open.1.values().min_by_key(|entry| *lock(&entry.progress));
         if let Some(entry) = idlest {
-            let idle_ms = lock(&entry.progress).elapsed().as_millis();
-            tracing::warn!(idle_ms, most = self.most, "closed a connection: all slots are taken");
+            tracing::warn!(most = self.most, "closed a connection: all slots are taken");
             entry.close.notify_one();
         }
     }
@@ -116,6 +118,15 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Slot {
+    /// Keeps the connection although its client may read nothing for long, as in a session that
+    /// waits for its terminal; others give up their slots first.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+        // Later than any progress.
+        let far = Duration::from_secs(u64::from(u32::MAX));
+        *lock(&self.progress) = Instant::now() + far;
+    }
+
     /// Resolves when another connection needs the slot.
     pub async fn closed(&self) {
         self.close.notified().await;
@@ -126,6 +137,7 @@ impl Slot {
         Watched {
             stream,
             progress: self.progress.clone(),
+            kept: self.kept.clone(),
             unread: None,
             deadline: Box::pin(tokio::time::sleep(UNREAD_TIMEOUT)),
         }
@@ -149,14 +161,21 @@ struct Unread {
 pub struct Watched {
     stream: UnixStream,
     progress: Arc<Mutex<Instant>>,
+    kept: Arc<AtomicBool>,
     unread: Option<Unread>,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl Watched {
     fn made_progress(&mut self) {
-        *lock(&self.progress) = Instant::now();
+        self.record_progress();
         self.unread = None;
+    }
+
+    fn record_progress(&self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            *lock(&self.progress) = Instant::now();
+        }
     }
 
     /// Called before a write: finds out whether the client has read what was sent so far.
@@ -167,9 +186,13 @@ impl Watched {
             self.made_progress();
         }
         match self.unread {
-            Some(unread) if unread.since.elapsed() >= UNREAD_TIMEOUT => Err(not_reading()),
+            Some(unread) if self.timed_out(unread.since) => Err(not_reading()),
             _ => Ok(()),
         }
+    }
+
+    fn timed_out(&self, since: Instant) -> bool {
+        !self.kept.load(Ordering::Relaxed) && since.elapsed() >= UNREAD_TIMEOUT
     }
 
     fn sent(&mut self, bytes: usize) {
@@ -191,7 +214,7 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
         if buffer.filled().len() > before {
-            *lock(&self.progress) = Instant::now();
+            self.record_progress();
         }
         Poll::Ready(read)
     }
@@ -212,6 +235,9 @@ impl AsyncWrite for Watched {
                 Poll::Ready(written)
             }
             Poll::Pending => {
+                if self.kept.load(Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
                 // Its buffer is full; the time runs from when it was last seen to read.
                 self.sent(0);
                 let since = self.unread.map_or_else(Instant::now, |unread| unread.since);

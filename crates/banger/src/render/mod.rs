@@ -1,6 +1,7 @@
 //! How things look: errors, tables, progress, sizes and times.
 
 pub mod console;
+pub mod daemon_log;
 pub mod details;
 pub mod log;
 pub mod plain;

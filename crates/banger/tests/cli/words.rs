@@ -299,7 +299,7 @@ fn version_and_daemon() {
     }
     assert_eq!(started["pid"], status["pid"]);
     assert_eq!(status["socket"], socket.to_str().unwrap());
-    let logs = run(&home, "daemon logs").out;
+    let logs = run(&home, "daemon logs --json").out;
     assert!(logs.lines().all(|line| line.starts_with('{')) && !logs.is_empty(), "{logs}");
     let doctor = run(&home, "doctor --json");
     let checks: serde_json::Value = serde_json::from_str(&doctor.out).unwrap();

@@ -5,6 +5,7 @@
 mod api;
 mod bad_input;
 mod dns;
+mod doors;
 mod full_disk;
 mod kill;
 mod kill_sessions;

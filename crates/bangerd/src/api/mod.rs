@@ -5,7 +5,10 @@
 
 mod body;
 mod daemon;
+mod events;
+mod exec;
 mod images;
+mod logs;
 mod operations;
 mod upload;
 mod vms;
@@ -16,7 +19,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -26,8 +29,9 @@ use tokio::sync::watch;
 use utoipa::OpenApi;
 
 use crate::config::Config;
-use crate::daemon::Host;
+use crate::daemon::{BUILD_ID, Host};
 use crate::dns::Listening;
+use crate::feed::Feed;
 use crate::stopping::Stopping;
 
 /// What handlers work with.
@@ -48,7 +52,9 @@ pub struct Api {
     pub dns: watch::Receiver<Listening>,
     /// When the daemon began.
     pub since: Instant,
-    /// The way out.
+    /// Changes of VMs.
+    pub feed: Arc<Feed>,
+    /// Whether the daemon is about to end.
     pub stopping: Stopping,
 }
 
@@ -80,11 +86,15 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route(routes::DAEMON, get(daemon::status))
         .route(routes::DAEMON_STOP, post(daemon::stop))
+        .route(routes::DAEMON_LOGS, get(logs::daemon))
+        .route(routes::EVENTS, get(events::events))
         .route(routes::DOCTOR, get(daemon::doctor))
         .route(routes::OPENAPI, get(daemon::openapi))
         .route(routes::VMS, get(vms::list).post(vms::create))
         .route(routes::VM, get(vms::show))
         .route(routes::VM_ACTION, post(vms::action))
+        .route(routes::VM_LOGS, get(logs::vm))
+        .route(routes::VM_EXEC, post(exec::exec))
         .route(routes::VM_HEALTH, get(vms::health))
         .route(routes::OPERATIONS, get(operations::list))
         .route(routes::OPERATION, get(operations::show))
@@ -106,14 +116,25 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Takes no new work on the way out.
+/// Refuses new work when the daemon is about to end, and what another build is to do; names the
+/// build in every answer.
 async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    if changes && api.stopping.is_asked() {
+    let expected = request.headers().get(routes::EXPECT_BUILD_HEADER);
+    let mut answer = if expected.is_some_and(|build| build != BUILD_ID) {
+        let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is of another build");
+        let status =
+            StatusCode::from_u16(routes::BUILD_MISMATCH).unwrap_or(StatusCode::BAD_REQUEST);
+        (status, axum::Json(error)).into_response()
+    } else if changes && api.stopping.is_asked() {
         let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down");
-        return Failure(error.with_hint("run the command again")).into_response();
-    }
-    next.run(request).await
+        Failure(error.with_hint("run the command again")).into_response()
+    } else {
+        next.run(request).await
+    };
+    let build = HeaderValue::from_static(BUILD_ID);
+    answer.headers_mut().insert(routes::BUILD_HEADER, build);
+    answer
 }
 
 async fn unknown_route(request: Request) -> Failure {
@@ -159,12 +180,16 @@ pub(crate) async fn detached<T: Send + 'static>(
         daemon::status,
         daemon::stop,
         daemon::doctor,
+        logs::daemon,
+        events::events,
         daemon::openapi,
         vms::list,
         vms::create,
         vms::show,
         vms::action,
         vms::health,
+        logs::vm,
+        exec::exec,
         operations::list,
         operations::show,
         operations::events,
@@ -181,6 +206,6 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::delete_kernel,
         images::pull_kernel,
     ),
-    components(schemas(banger_api::operation::OpEvent))
+    components(schemas(banger_api::operation::OpEvent, banger_api::events::VmEvent))
 )]
 pub struct Description;

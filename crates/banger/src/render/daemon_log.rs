@@ -1,0 +1,98 @@
+//! Lines of the daemon's log for people: time, VM, verb, what happened, how long it took.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value};
+
+use super::plain;
+
+/// Fields with a place of their own; `target` and the ids repeat what others say.
+const PLACED: [&str; 11] = [
+    "timestamp",
+    "level",
+    "target",
+    "message",
+    "vm",
+    "vm_name",
+    "kind",
+    "op",
+    "stage",
+    "ms",
+    "causes",
+];
+
+/// One line of the log as text, with its newline; what is no JSON object stays as it is.
+pub fn text(line: &str, zone: &TimeZone) -> String {
+    match serde_json::from_str(line) {
+        Ok(Value::Object(object)) => object_text(&object, zone) + "\n",
+        _ => plain::line(line) + "\n",
+    }
+}
+
+fn object_text(object: &Map<String, Value>, zone: &TimeZone) -> String {
+    let field = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    let time = match field("timestamp").parse::<Timestamp>() {
+        Ok(time) => time.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => " ".repeat(19),
+    };
+    let vm = if field("vm_name").is_empty() { field("vm") } else { field("vm_name") };
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let mut text = format!("{time}  {:<12}  {:<7}  ", or_dash(vm), or_dash(field("kind")));
+    let level = field("level").to_lowercase();
+    if ["warn", "error"].contains(&level.as_str()) {
+        text.push_str(&format!("{level}: "));
+    }
+    text.push_str(match field("stage") {
+        "" => field("message"),
+        stage => stage,
+    });
+    if let Some(ms) = object.get("ms").and_then(Value::as_u64) {
+        text.push_str(&format!("  {}.{:02} s", ms / 1000, ms % 1000 / 10));
+    }
+    for (key, value) in object.iter().filter(|(key, _)| !PLACED.contains(&key.as_str())) {
+        match value {
+            Value::String(value) if key == "error" => text.push_str(&format!(": {value}")),
+            Value::String(value) => text.push_str(&format!("  {key}={value}")),
+            value => text.push_str(&format!("  {key}={value}")),
+        }
+    }
+    let causes = object.get("causes").map(|causes| match causes {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    if let Some(causes) = causes.filter(|causes| causes != "[]") {
+        text.push_str(&format!("  because {causes}"));
+    }
+    if !field("op").is_empty() {
+        text.push_str(&format!("  ({})", field("op")));
+    }
+    plain::line(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> String {
+        text(line, &TimeZone::UTC)
+    }
+
+    #[test]
+    fn a_stage_shows_vm_verb_and_duration() {
+        let line = r#"{"timestamp":"2026-11-28T10:10:12.548859Z","level":"INFO",
+            "message":"stage done","op":"op-2gtqg8","stage":"boot","ms":1239,
+            "target":"banger_engine::ops","kind":"start","vm":"0123456789ab","vm_name":"web"}"#;
+        let expected = "2026-11-28 10:10:12  web           start    boot  1.23 s  (op-2gtqg8)\n";
+        assert_eq!(shown(&line.replace('\n', "")), expected);
+    }
+
+    #[test]
+    fn warnings_and_errors_say_so_and_keep_their_fields() {
+        let line = r#"{"timestamp":"2026-11-28T10:10:12Z","level":"ERROR","message":"store",
+            "error":"disk full","causes":"[\"no room\"]","path":"/s"}"#;
+        let text = shown(&line.replace('\n', ""));
+        assert!(text.contains("-             -        error: store: disk full  path=/s"), "{text}");
+        assert!(text.ends_with("because [\"no room\"]\n"), "{text}");
+        assert_eq!(shown("thread panicked \u{1b}[31m"), "thread panicked \\u{1b}[31m\n");
+    }
+}

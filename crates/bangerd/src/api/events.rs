@@ -1,0 +1,46 @@
+//! The feed of VM changes.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use banger_api::events::VmEvent;
+use banger_api::{ApiError, routes};
+use futures_util::stream::{self, Stream, StreamExt};
+
+use super::Shared;
+
+/// A comment on an idle stream, so that a connection that died is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Follow all VMs: one [`VmEvent`] an event; ends when the daemon does.
+#[utoipa::path(get, path = routes::EVENTS, tag = "vms", operation_id = "events",
+    params(("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event seen")),
+    responses(
+        (status = 200, description = "server-sent events, the data of each a `VmEvent`",
+            body = String, content_type = "text/event-stream"),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn events(
+    State(api): Shared,
+    headers: HeaderMap,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let place = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let place = place.map(str::to_owned);
+    let events = stream::unfold((api, place), |(api, place)| async move {
+        let events = tokio::select! {
+            events = api.feed.after(place.as_deref()) => events,
+            () = api.stopping.asked() => return None,
+        };
+        let place = Some(events.last()?.id.clone());
+        Some((stream::iter(events), (api, place)))
+    });
+    let events = events.flatten().map(|event| Ok(as_sse(&event)));
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+fn as_sse(event: &VmEvent) -> Event {
+    Event::default().id(&event.id).data(serde_json::to_string(event).unwrap_or_default())
+}

@@ -1,0 +1,130 @@
+//! A command in a guest over the API, for clients that cannot be handed a descriptor: the
+//! connection is upgraded and relayed to the guest's agent.
+//!
+//! A client on this host uses the session socket instead, whose sessions outlive the daemon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, HOST, UPGRADE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use banger_agent_proto::exec::UPGRADE as PROTOCOL;
+use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD};
+use banger_api::{ApiError, ErrorCode, routes};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::body::PathParams;
+use super::{Answer, Shared};
+use crate::session;
+use crate::slots::Slot;
+
+/// Longest time for the request's body, and for the agent to start the command.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest message of an agent that is passed on, in bytes.
+const MAX_REFUSAL: usize = 64 * 1024;
+
+/// Run a command in a guest: the agent's `exec`, with `Upgrade: banger-exec/1`.
+#[utoipa::path(post, path = routes::VM_EXEC, tag = "vms", operation_id = "vm_exec",
+    params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
+    request_body(content = String, content_type = "application/json",
+        description = "`ExecRequest` of the agent's protocol"),
+    responses(
+        (status = 101, description = "Frames of the agent's protocol follow, both ways"),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn exec(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+    slot: Option<Extension<Arc<Slot>>>,
+    mut request: Request,
+) -> Answer<Response> {
+    let asked = request.headers().get(UPGRADE).is_some_and(|value| value == PROTOCOL);
+    let client = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
+    let Some(client) = client else {
+        let text =
+            format!("a command needs the headers `Connection: upgrade`, `Upgrade: {PROTOCOL}`");
+        return Err(ApiError::new(ErrorCode::BadRequest, text).into());
+    };
+    let body = Limited::new(request.into_body(), MAX_EXEC_BODY).collect();
+    let body = tokio::time::timeout(START_TIMEOUT, body).await.map_err(|_| late())?;
+    let body = body.map_err(|error| {
+        ApiError::new(ErrorCode::BadRequest, "the request's body is not whole or too large")
+            .caused_by(&*error)
+    })?;
+    let agent = session::connect(&api.engine, &vm).await?;
+    let started = start(agent.into(), body.to_bytes());
+    let agent = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
+    tokio::spawn(relay(client, agent, slot.map(|Extension(slot)| slot)));
+    let headers = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+fn late() -> ApiError {
+    let seconds = START_TIMEOUT.as_secs();
+    ApiError::new(ErrorCode::Timeout, format!("the command did not start within {seconds} s"))
+}
+
+/// Asks the agent; returns the upgraded connection.
+async fn start(agent: std::os::unix::net::UnixStream, body: Bytes) -> Result<OnUpgrade, ApiError> {
+    let failed = |error: &dyn std::error::Error| {
+        ApiError::new(ErrorCode::GuestFailed, "the agent in the guest does not answer")
+            .caused_by(error)
+    };
+    agent.set_nonblocking(true).map_err(|error| failed(&error))?;
+    let agent = UnixStream::from_std(agent).map_err(|error| failed(&error))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HTTP_HEAD)
+        .handshake(TokioIo::new(agent))
+        .await
+        .map_err(|error| failed(&error))?;
+    // Its errors arrive at the request too.
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::post("/exec")
+        .header(HOST, HeaderValue::from_static("guest"))
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, PROTOCOL)
+        .header("content-type", "application/json")
+        .body(Full::new(body))
+        .map_err(|error| failed(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(hyper::upgrade::on(answer));
+    }
+    let refused = answer.status().is_client_error();
+    let text = Limited::new(Body::new(answer.into_body()), MAX_REFUSAL).collect().await;
+    let text = text.map(|text| text.to_bytes()).unwrap_or_default();
+    let message = serde_json::from_slice::<banger_agent_proto::http::ErrorBody>(&text)
+        .map_or_else(|_| "the agent refused".into(), |body| body.error);
+    let message: String = message.chars().take(1024).flat_map(char::escape_debug).collect();
+    let code = if refused { ErrorCode::BadRequest } else { ErrorCode::GuestFailed };
+    Err(ApiError::new(code, message))
+}
+
+/// Copies both ways until both are done. The session keeps the connection's slot.
+async fn relay(client: OnUpgrade, agent: OnUpgrade, slot: Option<Arc<Slot>>) {
+    let (Ok(client), Ok(agent)) = (client.await, agent.await) else { return };
+    if let Some(slot) = &slot {
+        slot.keep();
+    }
+    let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
+    let copied = tokio::io::copy_bidirectional(&mut client, &mut agent);
+    let ended = match &slot {
+        Some(slot) => tokio::select! {
+            ended = copied => ended,
+            () = slot.closed() => return,
+        },
+        None => copied.await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a relayed session ended");
+    }
+}

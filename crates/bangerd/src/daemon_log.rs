@@ -1,0 +1,149 @@
+//! The daemon's log as clients read it: lines of one VM or operation, each with the VM and the verb
+//! of its operation.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Map, Value};
+
+/// Most operations whose VM and verb are kept.
+const MOST_OPERATIONS: usize = 10_000;
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Name or id of a VM.
+    pub vm: Option<String>,
+    /// Id of an operation.
+    pub operation: Option<String>,
+}
+
+/// Reads lines and adds what earlier lines said of their operation.
+#[derive(Default)]
+pub struct Reader {
+    wanted: Wanted,
+    line: Vec<u8>,
+    /// For each operation: verb, id and name of its VM.
+    operations: BTreeMap<String, Map<String, Value>>,
+    order: VecDeque<String>,
+}
+
+/// Longest line that is understood, in bytes; what is longer is dropped.
+const MAX_LINE: usize = 256 * 1024;
+
+impl Reader {
+    /// A reader that has seen nothing.
+    pub fn new(wanted: Wanted) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
+    /// Takes the next bytes of the log; gives the lines that they complete and that are wanted,
+    /// each ending with a newline.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (head, tail) = rest.split_at(end);
+            self.add(head);
+            rest = tail.get(1..).unwrap_or_default();
+            let line = std::mem::take(&mut self.line);
+            lines.extend(self.read(&line));
+        }
+        self.add(rest);
+        lines
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        if self.line.len() + bytes.len() <= MAX_LINE {
+            self.line.extend_from_slice(bytes);
+        }
+    }
+
+    fn read(&mut self, line: &[u8]) -> Option<String> {
+        if line.is_empty() {
+            return None;
+        }
+        let mut object = match serde_json::from_slice(line) {
+            Ok(Value::Object(object)) => object,
+            // Standard error goes to the same file: a panic, say.
+            _ => Map::from_iter([("message".into(), String::from_utf8_lossy(line).into())]),
+        };
+        if let Some(op) = object.get("op").and_then(Value::as_str).map(str::to_owned) {
+            if object.get("vm_name").is_some() {
+                self.remember(op, &object);
+            } else if let Some(known) = self.operations.get(&op) {
+                for (key, value) in known {
+                    object.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
+        self.wants(&object).then(|| Value::Object(object).to_string() + "\n")
+    }
+
+    fn remember(&mut self, op: String, object: &Map<String, Value>) {
+        let about = ["kind", "vm", "vm_name"];
+        let about = about.iter().filter_map(|key| Some(((*key).into(), object.get(*key)?.clone())));
+        self.operations.insert(op.clone(), about.collect());
+        self.order.push_back(op);
+        if self.order.len() > MOST_OPERATIONS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.operations.remove(&oldest);
+        }
+    }
+
+    fn wants(&self, object: &Map<String, Value>) -> bool {
+        let is = |key: &str, wanted: &str| object.get(key).and_then(Value::as_str) == Some(wanted);
+        let vm = self.wanted.vm.as_deref().is_none_or(|vm| is("vm", vm) || is("vm_name", vm));
+        let operation = self.wanted.operation.as_deref().is_none_or(|op| is("op", op));
+        vm && operation
+    }
+}
+
+/// The last lines of a log.
+pub fn last(lines: Vec<String>, tail: Option<u32>) -> Vec<String> {
+    let surplus = tail.map_or(0, |tail| lines.len().saturating_sub(tail as usize));
+    lines.into_iter().skip(surplus).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = r#"{"message":"begin"}
+{"op":"op-aaaaaa","kind":"start","vm":"0123456789ab","vm_name":"web","message":"operation"}
+{"op":"op-aaaaaa","stage":"boot","ms":5,"message":"stage done"}
+thread panicked
+{"op":"op-bbbbbb","message":"other"}
+{"vm":"0123456789ab","message":"adopted"}
+"#;
+
+    fn read(wanted: Wanted, cut: usize) -> Vec<String> {
+        let mut reader = Reader::new(wanted);
+        LOG.as_bytes().chunks(cut).flat_map(|piece| reader.push(piece)).collect()
+    }
+
+    #[test]
+    fn lines_learn_their_vm_and_are_filtered_by_it() {
+        for cut in [1, 7, 4096] {
+            assert_eq!(read(Wanted::default(), cut).len(), 6, "{cut}");
+            let of_web = |vm: &str| read(Wanted { vm: Some(vm.into()), operation: None }, cut);
+            assert_eq!(of_web("0123456789ab").len(), 3);
+            let named = of_web("web");
+            let stage: Value = serde_json::from_str(&named[1]).unwrap();
+            assert_eq!((&stage["kind"], &stage["vm_name"]), (&"start".into(), &"web".into()));
+            let operation = Some("op-bbbbbb".into());
+            assert_eq!(read(Wanted { vm: None, operation }, cut).len(), 1);
+        }
+        assert!(read(Wanted::default(), 9)[3].contains("thread panicked"));
+        assert_eq!(last(vec!["a".into(), "b".into()], Some(1)), ["b"]);
+    }
+
+    #[test]
+    fn an_endless_line_costs_no_memory() {
+        let mut reader = Reader::default();
+        for _ in 0..100 {
+            assert!(reader.push(&[b'x'; 64 * 1024]).is_empty());
+        }
+        assert!(reader.line.len() <= MAX_LINE);
+    }
+}

@@ -1,0 +1,180 @@
+//! The feed of VM changes, resumable: see [`banger_api::events`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use banger_api::VmId;
+use banger_api::events::{VmEvent, VmEventKind, VmNow};
+use banger_engine::Engine;
+use tokio::sync::watch;
+
+use crate::stopping::Stopping;
+
+/// Events that can be resumed behind.
+const KEPT: usize = 4096;
+/// Changes within this time are looked at together.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// All events of late, and everybody's way to wait for more.
+pub struct Feed {
+    /// Tells this daemon's numbers from those of another one.
+    instance: String,
+    state: Mutex<State>,
+    last: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Number of the last event.
+    last: u64,
+    known: BTreeMap<VmId, VmNow>,
+    log: VecDeque<(u64, VmEventKind)>,
+}
+
+impl Feed {
+    /// An empty feed; `instance` is another one for each daemon.
+    pub fn new(instance: String) -> Arc<Self> {
+        Arc::new(Self { instance, state: Mutex::default(), last: watch::Sender::new(0) })
+    }
+
+    /// A feed that follows the engine until the daemon is about to end.
+    pub fn start(engine: &Arc<Engine>, stopping: &Stopping) -> Arc<Self> {
+        // Another number than that of the daemon before, whose places mean nothing here.
+        let instance = getrandom::u32().unwrap_or_else(|_| std::process::id());
+        let feed = Self::new(format!("{instance:08x}"));
+        tokio::spawn(feed.clone().run(engine.clone(), stopping.clone()));
+        feed
+    }
+
+    async fn run(self: Arc<Self>, engine: Arc<Engine>, stopping: Stopping) {
+        let mut changes = engine.changes();
+        loop {
+            changes.mark_unchanged();
+            self.update(engine.states());
+            tokio::select! {
+                () = stopping.asked() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn update(&self, now: Vec<VmNow>) {
+        let mut state = self.state();
+        let mut gone = std::mem::take(&mut state.known);
+        for vm in now {
+            let before = gone.remove(&vm.id);
+            if before.as_ref() != Some(&vm) {
+                state.push(VmEventKind::Changed { vm: vm.clone() });
+            }
+            state.known.insert(vm.id.clone(), vm);
+        }
+        for vm in gone.into_keys() {
+            state.push(VmEventKind::Gone { vm });
+        }
+        let last = state.last;
+        drop(state);
+        self.last.send_if_modified(|seen| std::mem::replace(seen, last) != last);
+    }
+
+    /// Waits for events behind this one; a place that is not known begins with all VMs.
+    pub async fn after(&self, place: Option<&str>) -> Vec<VmEvent> {
+        let mut news = self.last.subscribe();
+        loop {
+            let seen = place.and_then(|place| self.number(place));
+            let events = self.since(seen);
+            if !events.is_empty() || news.changed().await.is_err() {
+                return events;
+            }
+        }
+    }
+
+    /// The number in an event's id, if it is this daemon's.
+    fn number(&self, id: &str) -> Option<u64> {
+        id.strip_prefix(self.instance.as_str())?.strip_prefix('-')?.parse().ok()
+    }
+
+    fn since(&self, seen: Option<u64>) -> Vec<VmEvent> {
+        let state = self.state();
+        let oldest = state.last - state.log.len() as u64;
+        match seen.filter(|seen| (oldest..=state.last).contains(seen)) {
+            Some(seen) => {
+                let skip = usize::try_from(seen - oldest).unwrap_or(usize::MAX);
+                let news = state.log.iter().skip(skip);
+                news.map(|(number, what)| self.event(*number, what.clone())).collect()
+            }
+            None => {
+                let vms = state.known.values().cloned().collect();
+                vec![self.event(state.last, VmEventKind::All { vms })]
+            }
+        }
+    }
+
+    fn event(&self, number: u64, what: VmEventKind) -> VmEvent {
+        VmEvent { id: format!("{}-{number}", self.instance), what }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, what: VmEventKind) {
+        self.last += 1;
+        self.log.push_back((self.last, what));
+        if self.log.len() > KEPT {
+            self.log.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::vm::VmState;
+
+    fn vm(number: u64, generation: u64) -> VmNow {
+        let id = VmId::from_entropy(number);
+        let name = format!("vm-{number}").parse().unwrap();
+        VmNow { id, name, state: VmState::Running, generation, operation: None }
+    }
+
+    fn kinds(events: &[VmEvent]) -> Vec<VmEventKind> {
+        events.iter().map(|event| event.what.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_feed_is_resumed_where_it_was_left() {
+        let feed = Feed::new("a".into());
+        let (one, two) = (vm(1, 1), vm(2, 1));
+        feed.update(vec![one.clone(), two.clone()]);
+        let all = feed.after(None).await;
+        assert_eq!(kinds(&all), [VmEventKind::All { vms: vec![one.clone(), two.clone()] }]);
+        let changed = vm(1, 2);
+        feed.update(vec![changed.clone(), two.clone()]);
+        feed.update(vec![changed.clone()]);
+        let news = feed.after(Some(&all[0].id)).await;
+        let expected = [
+            VmEventKind::Changed { vm: changed.clone() },
+            VmEventKind::Gone { vm: two.id.clone() },
+        ];
+        assert_eq!(kinds(&news), expected);
+        assert_eq!(kinds(&feed.after(Some(&news[0].id)).await), expected[1..]);
+        // Another daemon's place, one of the future, and one too long ago begin anew.
+        for place in ["b-1", "a-99", "a-x", ""] {
+            let anew = feed.after(Some(place)).await;
+            assert_eq!(kinds(&anew), [VmEventKind::All { vms: vec![changed.clone()] }], "{place}");
+        }
+        for generation in 0..KEPT as u64 + 1 {
+            feed.update(vec![vm(1, generation + 3)]);
+        }
+        let anew = feed.after(Some(&all[0].id)).await;
+        assert!(matches!(kinds(&anew)[..], [VmEventKind::All { .. }]));
+        // Nothing new is waited for.
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(10), feed.after(Some(&anew[0].id)));
+        assert!(waiting.await.is_err());
+    }
+}

@@ -1,0 +1,275 @@
+//! Log files as streams: from their last lines on, and on as more comes.
+//!
+//! The files are rotated by other processes: `NAME` becomes `NAME.1` and a new `NAME` begins.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use banger_api::{ApiError, ErrorCode};
+
+use crate::failure::io_failure;
+
+/// Most lines that can be asked for from the end of a log.
+pub const MAX_TAIL: u32 = 100_000;
+/// Bytes read at a time.
+const PIECE: usize = 64 * 1024;
+/// How often a log is looked at for more.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Whether to go on after the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Wait for more.
+    Yes,
+    /// Stop at the end.
+    No,
+}
+
+/// A log being read.
+pub struct LogFile {
+    path: PathBuf,
+    follow: Follow,
+    /// The rotated file, as long as some of it is wanted.
+    before: Option<(File, u64)>,
+    file: Option<File>,
+    position: u64,
+}
+
+impl LogFile {
+    /// Opens a log; with `tail`, from so many lines before its end on. A log that is not there yet
+    /// is empty.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(path: &Path, tail: Option<u32>, follow: Follow) -> Result<Self, ApiError> {
+        let failed = |error: io::Error| io_failure("read the log", path, &error);
+        let file = open(path).map_err(failed)?;
+        let mut rotated = path.as_os_str().to_owned();
+        rotated.push(".1");
+        let mut log = Self { path: path.into(), follow, before: None, file, position: 0 };
+        let before = open(Path::new(&rotated)).map_err(failed)?;
+        let Some(tail) = tail else {
+            log.before = before.map(|file| (file, 0));
+            return Ok(log);
+        };
+        let mut missing = tail;
+        if let Some(file) = &log.file {
+            (log.position, missing) = tail_of(file, tail).map_err(failed)?;
+        }
+        if let Some(file) = before.filter(|_| missing > 0) {
+            let (start, _) = tail_of(&file, missing).map_err(failed)?;
+            log.before = Some((file, start));
+        }
+        Ok(log)
+    }
+
+    /// Opens a log at its present end.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn at_end(path: &Path, follow: Follow) -> Result<Self, ApiError> {
+        let failed = |error: io::Error| io_failure("read the log", path, &error);
+        let file = open(path).map_err(failed)?;
+        let position = match &file {
+            Some(file) => file.metadata().map_err(failed)?.len(),
+            None => 0,
+        };
+        Ok(Self { path: path.into(), follow, before: None, file, position })
+    }
+
+    /// Offset of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next bytes; none at the end of a log that is not followed. May be dropped.
+    ///
+    /// # Errors
+    /// read(2).
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            // Regular files: reading them does not wait for anybody.
+            if let Some(piece) = self.read()? {
+                return Ok(Some(piece));
+            }
+            if self.follow == Follow::No {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some((file, position)) = &mut self.before {
+            if let Some(piece) = piece(file, position)? {
+                return Ok(Some(piece));
+            }
+            self.before = None;
+        }
+        if let Some(file) = &self.file {
+            if let Some(piece) = piece(file, &mut self.position)? {
+                return Ok(Some(piece));
+            }
+            if !replaced(&self.path, file, self.position) {
+                return Ok(None);
+            }
+        }
+        self.file = open(&self.path)?;
+        self.position = 0;
+        match &self.file {
+            Some(file) => piece(file, &mut self.position),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A regular file, never a link: the folder may be one that a VMM's user writes to.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn piece(file: &File, position: &mut u64) -> io::Result<Option<Bytes>> {
+    let mut bytes = vec![0; PIECE];
+    let length = file.read_at(&mut bytes, *position)?;
+    bytes.truncate(length);
+    *position += length as u64;
+    Ok((length > 0).then(|| bytes.into()))
+}
+
+/// Whether the path leads to another file by now, or to less than was read.
+fn replaced(path: &Path, file: &File, position: u64) -> bool {
+    let (Ok(there), Ok(here)) = (std::fs::symlink_metadata(path), file.metadata()) else {
+        return false;
+    };
+    (there.dev(), there.ino()) != (here.dev(), here.ino()) || there.len() < position
+}
+
+/// Where the last `lines` lines begin, and how many are missing in this file.
+fn tail_of(file: &File, lines: u32) -> io::Result<(u64, u32)> {
+    let mut end = file.metadata()?.len();
+    let mut found: u32 = 0;
+    let mut last_byte = true;
+    let mut bytes = vec![0; PIECE];
+    while end > 0 {
+        let start = end.saturating_sub(PIECE as u64);
+        let piece = bytes.get_mut(..usize::try_from(end - start).unwrap_or(0)).unwrap_or_default();
+        file.read_exact_at(piece, start)?;
+        for (at, byte) in piece.iter().enumerate().rev() {
+            // The newline that ends the file begins no line.
+            if *byte == b'\n' && !std::mem::take(&mut last_byte) {
+                found += 1;
+                if found == lines {
+                    return Ok((start + at as u64 + 1, 0));
+                }
+            }
+            last_byte = false;
+        }
+        end = start;
+    }
+    let empty = file.metadata()?.len() == 0;
+    Ok((0, lines.saturating_sub(found + u32::from(!empty))))
+}
+
+/// A log, the rotated file first, at most `limit` bytes, and of the newer file those before `end`.
+///
+/// # Errors
+/// It cannot be read.
+pub fn whole(path: &Path, limit: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut rotated = path.as_os_str().to_owned();
+    rotated.push(".1");
+    let mut all = Vec::new();
+    if let Some(file) = open(Path::new(&rotated))? {
+        file.take(limit / 2).read_to_end(&mut all)?;
+    }
+    if let Some(file) = open(path)? {
+        file.take(end.min(limit / 2)).read_to_end(&mut all)?;
+    }
+    Ok(all)
+}
+
+/// Checks a number of lines.
+///
+/// # Errors
+/// More than [`MAX_TAIL`], or none.
+pub fn check_tail(tail: Option<u32>) -> Result<(), ApiError> {
+    match tail {
+        Some(tail) if !(1..=MAX_TAIL).contains(&tail) => {
+            let text = format!("`tail` is {tail}: it must be 1 to {MAX_TAIL}");
+            Err(ApiError::new(ErrorCode::BadRequest, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn all(path: &Path, tail: Option<u32>) -> String {
+        let mut log = LogFile::open(path, tail, Follow::No).unwrap();
+        let mut text = Vec::new();
+        while let Some(piece) = log.next().await.unwrap() {
+            text.extend_from_slice(&piece);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_come_from_both_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        assert_eq!(all(&path, Some(3)).await, "", "nothing was written yet");
+        std::fs::write(folder.path().join("console.log.1"), "1\n2\n3\n").unwrap();
+        std::fs::write(&path, "4\n5").unwrap();
+        for (tail, expected) in [
+            (Some(1), "5"),
+            (Some(2), "4\n5"),
+            (Some(3), "3\n4\n5"),
+            (Some(9), "1\n2\n3\n4\n5"),
+            (None, "1\n2\n3\n4\n5"),
+        ] {
+            assert_eq!(all(&path, tail).await, expected, "{tail:?}");
+        }
+        let long = "x".repeat(PIECE) + "\n" + &"y".repeat(PIECE) + "\n";
+        std::fs::write(&path, &long).unwrap();
+        assert_eq!(all(&path, Some(1)).await.len(), PIECE + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_followed_log_goes_on_behind_a_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("l");
+        std::fs::write(&path, "a").unwrap();
+        let mut log = LogFile::open(&path, None, Follow::Yes).unwrap();
+        assert_eq!(log.next().await.unwrap().unwrap(), "a");
+        std::fs::rename(&path, folder.path().join("l.1")).unwrap();
+        std::fs::write(&path, "b").unwrap();
+        assert_eq!(log.next().await.unwrap().unwrap(), "b");
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(&path, "").unwrap();
+        let waiting = tokio::time::timeout(Duration::from_secs(1), log.next()).await;
+        assert!(waiting.is_err(), "nothing new");
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/etc/hostname", &link).unwrap();
+        assert!(LogFile::open(&link, None, Follow::No).is_err());
+        let error = LogFile::open(folder.path(), None, Follow::No).err().unwrap();
+        assert!(error.message.contains("read the log"), "{}", error.message);
+        assert!(check_tail(Some(0)).is_err() && check_tail(Some(MAX_TAIL + 1)).is_err());
+    }
+}
