@@ -1,5 +1,6 @@
 //! What a VM may be made of. Checked by the CLI before it asks and by the daemon before it stores.
 
+use crate::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::size::{GIB, MIB, human_size};
 
 /// Most vCPUs: Firecracker's own limit.
@@ -65,11 +66,17 @@ pub fn check_disk(what: &'static str, bytes: u64) -> Result<(), OutOfLimits> {
     }
 }
 
-/// What a VM gets where nothing was asked for.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+/// Values of a new VM that the request leaves out.
+///
+/// Fields that an older daemon does not send are empty, so that its status can be read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct VmDefaults {
+    /// Image.
+    #[serde(default)]
+    pub image: String,
+    /// Kernel.
+    #[serde(default)]
+    pub kernel: String,
     /// vCPUs.
     pub vcpus: u32,
     /// Memory in MiB.
@@ -78,6 +85,9 @@ pub struct VmDefaults {
     pub root_bytes: u64,
     /// Virtual size of the work disk in bytes.
     pub work_bytes: u64,
+    /// Whether the guest reaches networks beyond the host.
+    #[serde(default)]
+    pub nat: bool,
 }
 
 impl VmDefaults {
@@ -85,10 +95,13 @@ impl VmDefaults {
     /// disks 8 GiB each (sparse).
     pub fn for_host(cpus: u32, memory_bytes: u64) -> Self {
         Self {
+            image: DEFAULT_IMAGE.into(),
+            kernel: DEFAULT_KERNEL.into(),
             vcpus: (cpus / 4).clamp(1, 4),
             memory_mib: (memory_bytes / 8 / MIB).clamp(512, 8192),
             root_bytes: 8 * GIB,
             work_bytes: 8 * GIB,
+            nat: true,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use banger_api::operation::{Accepted, OpState, stage};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction};
@@ -12,8 +11,9 @@ use banger_api::{ApiError, ErrorCode, VmId, VmName};
 use crate::drivers::Capacity;
 use crate::engine::{Engine, Preparing};
 use crate::holds::Remaining;
+use crate::lists::{self, ListName};
 use crate::ops::{Op, OpProgress};
-use crate::plan::VmPlan;
+use crate::plan::{VmPlan, VmSpec};
 use crate::queue::Force;
 use crate::record::{Inspect, VmRecord};
 use crate::store::{Durability, OpRecord, Write};
@@ -34,8 +34,7 @@ impl Engine {
     pub fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
         request.check()?;
         let host = self.shared.drivers.host.clone();
-        let image = request.image.as_deref().unwrap_or(DEFAULT_IMAGE);
-        let kernel = request.kernel.as_deref().unwrap_or(DEFAULT_KERNEL);
+        let (image, kernel) = self.boot_names(&request);
         self.shared.drivers.images.check(image, kernel)?;
         let warnings = self.beyond_the_host(&request, host.capacity());
         let op = self.shared.new_op("create");
@@ -63,7 +62,13 @@ impl Engine {
         Ok(Accepted { operation, vm: Some(vm), warnings })
     }
 
-    /// What is allowed and still worth a word.
+    /// Names of image and kernel.
+    fn boot_names<'a>(&'a self, request: &'a CreateVm) -> (&'a str, &'a str) {
+        let image = request.image.as_deref().unwrap_or(&self.defaults.image);
+        (image, request.kernel.as_deref().unwrap_or(&self.defaults.kernel))
+    }
+
+    /// Warnings about values that are allowed but exceed the host.
     fn beyond_the_host(&self, request: &CreateVm, host: Capacity) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(vcpus) = request.vcpus.filter(|vcpus| *vcpus > host.cpus) {
@@ -135,8 +140,7 @@ impl Engine {
         request: CreateVm,
     ) -> Result<(), ApiError> {
         let drivers = &self.shared.drivers;
-        let image = request.image.as_deref().unwrap_or(DEFAULT_IMAGE);
-        let kernel = request.kernel.as_deref().unwrap_or(DEFAULT_KERNEL);
+        let (image, kernel) = self.boot_names(&request);
         let progress = Arc::new(OpProgress::new(op.clone(), stage::PULL_IMAGE));
         drivers.images.boot_set(image, kernel, progress.clone()).await?;
         // Fetching can take minutes, so what was fetched is looked at once more now that nobody can
@@ -150,24 +154,18 @@ impl Engine {
         let chosen = drivers.host.choose(&boot).await?;
         let (high, low) = (drivers.host.entropy(), drivers.host.entropy());
         let now = drivers.host.now_unix_ms();
-        let root_bytes = request.root_bytes.unwrap_or(self.defaults.root_bytes);
         let plan = VmPlan {
             id,
             name,
-            vcpus: request.vcpus.unwrap_or(self.defaults.vcpus),
-            memory_mib: request.memory_mib.unwrap_or(self.defaults.memory_mib),
-            root_bytes,
-            work_bytes: request.work_bytes.unwrap_or(self.defaults.work_bytes),
-            nat: request.nat.unwrap_or(true),
-            publish: request.publish,
             drivers: chosen,
             lifetime: request.lifetime,
             machine_id: format!("{high:016x}{low:016x}"),
             created_unix_ms: now,
             boot,
         };
+        let spec = VmSpec::of(&request, &self.defaults);
         let then = if request.no_start { ThenStart::No } else { ThenStart::Yes };
-        let record = VmRecord::new(plan);
+        let record = VmRecord::new(plan, spec, lists::ids(ListName::Create));
         let add = Write::AddOp(OpRecord {
             id: op.id.clone(),
             kind: op.kind.clone(),

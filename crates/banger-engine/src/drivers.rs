@@ -18,7 +18,7 @@ use banger_api::{ApiError, ErrorCode};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
 use crate::interrupt::Interrupt;
-use crate::plan::{BootSet, Chosen, DriverPlan, Lease, ProcRef, RunPlan, VmPlan};
+use crate::plan::{BootSet, Chosen, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// What an apply did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,19 +46,19 @@ pub trait Storage: Send + Sync {
     /// Removes the VM's folder and what else is in it.
     async fn remove_folder(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Makes the root disk, or its private layer.
-    async fn create_root(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Removes it.
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Makes the work disk.
-    async fn create_work(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    async fn create_work(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Removes it.
     async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Makes the disks usable for a VMM.
-    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Gives up what attach made.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Bytes asked for and bytes really used.
-    async fn usage(&self, vm: &VmPlan) -> DiskView;
+    async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView;
 }
 
 /// A VM on its network.
@@ -74,13 +74,13 @@ pub struct Attached {
 #[async_trait]
 pub trait Network: Send + Sync {
     /// Makes what the VMM will connect to.
-    async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError>;
+    async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Attached, ApiError>;
     /// Removes it.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Starts what forwards the published ports, where that takes a process; it waits at its gate.
-    async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError>;
+    async fn forwarder(&self, vm: &VmPlan, run: &RunPlan) -> Result<Option<ProcRef>, ApiError>;
     /// Opens the gate: from here on the published ports are listened on, all or none of them.
-    async fn publish(&self, vm: &VmPlan, lease: Option<&Lease>) -> Result<Applied, ApiError>;
+    async fn publish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError>;
     /// Ends forwarding, and waits until the process is gone.
     async fn unpublish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
     /// Whether the published ports of a run that another daemon began are still forwarded.
@@ -109,7 +109,7 @@ pub trait Vmm: Send + Sync {
     /// Starts the shim; it waits at its gate.
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError>;
     /// Opens the gate; returns the VMM's process id once shim, companion and VMM are up.
-    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError>;
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec) -> Result<u32, ApiError>;
     /// Ends shim, companion and VMM, whatever of them there is, and waits until they are gone.
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
     /// Asks the guest's kernel to shut down where its agent does not answer, if there is a way.

@@ -160,9 +160,9 @@ impl Engine {
         &self.shared.drivers
     }
 
-    /// What a VM gets where nothing was asked for.
-    pub fn defaults(&self) -> banger_api::limits::VmDefaults {
-        self.defaults
+    /// Defaults of a new VM.
+    pub fn defaults(&self) -> &banger_api::limits::VmDefaults {
+        &self.defaults
     }
 
     pub(crate) fn all(&self) -> Vec<Published> {

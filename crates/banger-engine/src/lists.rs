@@ -13,8 +13,27 @@ use banger_api::operation::stage;
 
 use crate::drivers::{Applied, Attached, Drivers, GuestReady, Undone};
 use crate::interrupt::Interrupt;
-use crate::oplog::StepName;
-use crate::plan::{ProcRef, RunPlan, VmPlan};
+use crate::oplog::StepId;
+use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
+
+/// Which list a step or a crash point belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListName {
+    /// [`CREATE`].
+    Create,
+    /// [`START`].
+    Start,
+}
+
+impl ListName {
+    /// The word used in crash points.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Start => "start",
+        }
+    }
+}
 
 /// What a step is given.
 pub struct StepContext {
@@ -22,6 +41,8 @@ pub struct StepContext {
     pub drivers: Arc<Drivers>,
     /// The VM.
     pub vm: VmPlan,
+    /// The specification that counts: in a run, the one that it began with.
+    pub spec: VmSpec,
     /// Its run so far.
     pub run: Option<RunPlan>,
     /// Ends waits early.
@@ -43,8 +64,8 @@ pub enum Fact {
     None(Applied),
     /// What the guest was given on its network.
     Network(Attached),
-    /// What will forward the published ports, where that is a process.
-    Forwarder(Option<ProcRef>),
+    /// What the step's undo or a later daemon needs.
+    Found(Applied, serde_json::Value),
     /// The shim's identity.
     Shim(ProcRef),
     /// The VMM's process id.
@@ -61,8 +82,8 @@ type Undo = for<'a> fn(&'a StepContext) -> BoxFuture<'a, Result<Undone, ApiError
 
 /// A reversible change to the host.
 pub struct Step {
-    /// Its name in logs.
-    pub name: StepName,
+    /// Its id in logs, plans and crash points.
+    pub id: StepId,
     /// The stage it is shown under.
     pub stage: &'static str,
     /// Makes the change; safe to repeat.
@@ -71,10 +92,19 @@ pub struct Step {
     pub undo: Undo,
 }
 
+/// The fact that a step made this, where there was something to make.
+fn found(made: Option<impl serde::Serialize>) -> Result<Fact, ApiError> {
+    let Some(made) = made else { return Ok(Fact::None(Applied::AlreadyThere)) };
+    let value = serde_json::to_value(made).map_err(|error| {
+        ApiError::new(ErrorCode::Internal, "a fact cannot be written down").caused_by(&error)
+    })?;
+    Ok(Fact::Found(Applied::Created, value))
+}
+
 macro_rules! step {
-    ($name:ident, $stage:ident, apply: |$a:ident| $apply:expr, undo: |$u:ident| $undo:expr) => {
+    ($id:literal, $stage:ident, apply: |$a:ident| $apply:expr, undo: |$u:ident| $undo:expr) => {
         Step {
-            name: StepName::$name,
+            id: StepId::new($id),
             stage: stage::$stage,
             apply: |$a| Box::pin(async move { $apply }),
             undo: |$u| Box::pin(async move { $undo }),
@@ -84,48 +114,51 @@ macro_rules! step {
 
 /// What lasts as long as the VM.
 pub const CREATE: &[Step] = &[
-    step!(VmFolder, PREPARE_DISKS,
+    step!("vm_folder", PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.create_folder(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_folder(&c.vm).await),
-    step!(RootDisk, PREPARE_DISKS,
-        apply: |c| c.drivers.storage(&c.vm)?.create_root(&c.vm).await.map(Fact::None),
+    step!("root_disk", PREPARE_DISKS,
+        apply: |c| c.drivers.storage(&c.vm)?.create_root(&c.vm, &c.spec).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_root(&c.vm).await),
-    step!(WorkDisk, PREPARE_DISKS,
-        apply: |c| c.drivers.storage(&c.vm)?.create_work(&c.vm).await.map(Fact::None),
+    step!("work_disk", PREPARE_DISKS,
+        apply: |c| c.drivers.storage(&c.vm)?.create_work(&c.vm, &c.spec).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_work(&c.vm).await),
-    step!(VmmHome, PREPARE_DISKS,
+    step!("vmm_home", PREPARE_DISKS,
         apply: |c| c.drivers.vmm(&c.vm)?.create(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.remove(&c.vm).await),
-    step!(Identity, PREPARE_DISKS,
+    step!("identity", PREPARE_DISKS,
         apply: |c| c.drivers.guest.create_identity(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.guest.remove_identity(&c.vm).await),
 ];
 
 /// What lasts one run.
 pub const START: &[Step] = &[
-    step!(AttachDisks, PREPARE_DISKS,
-        apply: |c| c.drivers.storage(&c.vm)?.attach(&c.vm).await.map(Fact::None),
+    step!("attach_disks", PREPARE_DISKS,
+        apply: |c| c.drivers.storage(&c.vm)?.attach(&c.vm, &c.spec).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.detach(&c.vm).await),
-    step!(Network, ATTACH_NETWORK,
-        apply: |c| c.drivers.network(&c.vm)?.attach(&c.vm).await.map(Fact::Network),
+    step!("network", ATTACH_NETWORK,
+        apply: |c| c.drivers.network(&c.vm)?.attach(&c.vm, &c.spec).await.map(Fact::Network),
         undo: |c| c.drivers.network(&c.vm)?.detach(&c.vm).await),
-    step!(Forwarder, ATTACH_NETWORK,
-    apply: |c| c.drivers.network(&c.vm)?.forwarder(&c.vm).await.map(Fact::Forwarder),
+    step!("forwarder", ATTACH_NETWORK,
+    apply: |c| {
+        let process = c.drivers.network(&c.vm)?.forwarder(&c.vm, c.run()?).await?;
+        found(process)
+    },
     undo: |c| match &c.run {
         Some(run) => c.drivers.network(&c.vm)?.unpublish(&c.vm, run).await,
         None => Ok(Undone::WasAbsent),
     }),
     // As with the shim below, the gate opens when the process is on record, and what it listens on
     // ends with it. It is early: a port that is taken should not cost a boot.
-    step!(Forwards, ATTACH_NETWORK,
+    step!("forwards", ATTACH_NETWORK,
         apply: |c| {
-            c.drivers.network(&c.vm)?.publish(&c.vm, c.run()?.lease.as_ref()).await.map(Fact::None)
+            c.drivers.network(&c.vm)?.publish(&c.vm, c.run()?).await.map(Fact::None)
         },
         undo: |_c| Ok(Undone::WasAbsent)),
-    step!(RunFolder, LAUNCH_VMM,
+    step!("run_folder", LAUNCH_VMM,
         apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.clear(&c.vm).await),
-    step!(Shim, LAUNCH_VMM,
+    step!("shim", LAUNCH_VMM,
     apply: |c| c.drivers.vmm(&c.vm)?.spawn(&c.vm).await.map(Fact::Shim),
     undo: |c| match &c.run {
         Some(run) => c.drivers.vmm(&c.vm)?.end(&c.vm, run).await,
@@ -134,23 +167,41 @@ pub const START: &[Step] = &[
     }),
     // The gate opens only here, when the shim's identity is on record. What the shim starts ends
     // with the shim, so this and the waits below have nothing of their own to undo.
-    step!(Launch, LAUNCH_VMM,
-        apply: |c| c.drivers.vmm(&c.vm)?.launch(&c.vm).await.map(Fact::Vmm),
+    step!("launch", LAUNCH_VMM,
+        apply: |c| c.drivers.vmm(&c.vm)?.launch(&c.vm, &c.spec).await.map(Fact::Vmm),
         undo: |_c| Ok(Undone::WasAbsent)),
-    step!(Boot, BOOT,
+    step!("boot", BOOT,
         apply: |c| {
             let lease = c.run()?.lease.as_ref();
             c.drivers.guest.boot(&c.vm, lease, &c.interrupt).await.map(Fact::BootId)
         },
         undo: |c| { c.drivers.guest.forget(&c.vm).await; Ok(Undone::WasAbsent) }),
-    step!(Agent, WAIT_VSOCK_AGENT,
+    step!("agent", WAIT_VSOCK_AGENT,
         apply: |c| {
             let boot_id = c.run()?.boot_id.clone().unwrap_or_default();
             let answered = c.drivers.guest.agent(&c.vm, &boot_id, &c.interrupt).await;
             answered.map(|()| Fact::None(Applied::Created))
         },
         undo: |_c| Ok(Undone::WasAbsent)),
-    step!(Ready, WAIT_GUEST_READY,
+    step!("ready", WAIT_GUEST_READY,
         apply: |c| c.drivers.guest.ready(&c.vm, &c.interrupt).await.map(Fact::Ready),
         undo: |_c| Ok(Undone::WasAbsent)),
 ];
+
+/// The steps of a list.
+pub fn steps(list: ListName) -> &'static [Step] {
+    match list {
+        ListName::Create => CREATE,
+        ListName::Start => START,
+    }
+}
+
+/// Ids of all steps of a list, in order.
+pub fn ids(list: ListName) -> Vec<StepId> {
+    steps(list).iter().map(|step| step.id.clone()).collect()
+}
+
+/// The step of a list with this id, unless it belongs to another build.
+pub fn find(list: ListName, id: &StepId) -> Option<&'static Step> {
+    steps(list).iter().find(|step| &step.id == id)
+}

@@ -4,64 +4,27 @@
 //! legal orders; it is applied when an event is written and again when a log is loaded, so a log
 //! that could not have been written by this program is noticed instead of being acted on.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-/// Every recorded step of every list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepName {
-    /// create: the VM's folder.
-    VmFolder,
-    /// create: its root disk.
-    RootDisk,
-    /// create: its work disk.
-    WorkDisk,
-    /// create: what the VMM keeps of a VM between runs.
-    VmmHome,
-    /// create: ssh host key and machine-id.
-    Identity,
-    /// start: disks made usable for a VMM.
-    AttachDisks,
-    /// start: its network.
-    Network,
-    /// start: what forwards its published ports, waiting at its gate.
-    Forwarder,
-    /// start: its published ports, listened on.
-    Forwards,
-    /// start: run folder, with the socket that the guest will say hello on.
-    RunFolder,
-    /// start: the shim, waiting at its gate.
-    Shim,
-    /// start: companion and VMM, started by the shim.
-    Launch,
-    /// start: the guest said hello and has its configuration.
-    Boot,
-    /// start: the agent answered.
-    Agent,
-    /// start: the guest reported ready.
-    Ready,
-}
+/// Id of a recorded step, such as `root_disk`.
+///
+/// It is text and not an enum, so that logs and plans that were written by a build with other steps
+/// can still be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepId(Cow<'static, str>);
 
-impl StepName {
+impl StepId {
+    /// The id of a step of this build: letters, digits and underscores.
+    pub const fn new(id: &'static str) -> Self {
+        Self(Cow::Borrowed(id))
+    }
+
     /// The word used in logs and crash points.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::VmFolder => "vm_folder",
-            Self::RootDisk => "root_disk",
-            Self::WorkDisk => "work_disk",
-            Self::VmmHome => "vmm_home",
-            Self::Identity => "identity",
-            Self::AttachDisks => "attach_disks",
-            Self::Network => "network",
-            Self::Forwarder => "forwarder",
-            Self::Forwards => "forwards",
-            Self::RunFolder => "run_folder",
-            Self::Shim => "shim",
-            Self::Launch => "launch",
-            Self::Boot => "boot",
-            Self::Agent => "agent",
-            Self::Ready => "ready",
-        }
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -87,7 +50,7 @@ pub enum StepEventKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepEvent {
     /// Which step.
-    pub step: StepName,
+    pub step: StepId,
     /// What happened.
     pub kind: StepEventKind,
     /// What was created or removed, or the error.
@@ -100,7 +63,7 @@ pub struct StepEvent {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("step `{}` cannot be {new:?} after {last:?}", .step.as_str())]
 pub struct IllegalOrder {
-    step: StepName,
+    step: StepId,
     last: Option<StepEventKind>,
     new: StepEventKind,
 }
@@ -134,9 +97,9 @@ fn may_follow(last: Option<StepEventKind>, new: StepEventKind) -> bool {
 ///
 /// # Errors
 /// The order that is not legal.
-pub fn check(log: &[StepEvent], step: StepName, new: StepEventKind) -> Result<(), IllegalOrder> {
-    let last = log.iter().rev().find(|event| event.step == step).map(|event| event.kind);
-    if may_follow(last, new) { Ok(()) } else { Err(IllegalOrder { step, last, new }) }
+pub fn check(log: &[StepEvent], step: &StepId, new: StepEventKind) -> Result<(), IllegalOrder> {
+    let last = log.iter().rev().find(|event| &event.step == step).map(|event| event.kind);
+    if may_follow(last, new) { Ok(()) } else { Err(IllegalOrder { step: step.clone(), last, new }) }
 }
 
 /// Checks a whole log, as loaded.
@@ -145,7 +108,7 @@ pub fn check(log: &[StepEvent], step: StepName, new: StepEventKind) -> Result<()
 /// The first order that is not legal.
 pub fn check_all(log: &[StepEvent]) -> Result<(), IllegalOrder> {
     for (place, event) in log.iter().enumerate() {
-        check(&log[..place], event.step, event.kind)?;
+        check(&log[..place], &event.step, event.kind)?;
     }
     Ok(())
 }
@@ -159,7 +122,7 @@ mod tests {
         kinds
             .iter()
             .map(|kind| StepEvent {
-                step: StepName::RootDisk,
+                step: StepId::new("root_disk"),
                 kind: *kind,
                 detail: String::new(),
                 at_unix_ms: 0,
@@ -198,8 +161,8 @@ mod tests {
     #[test]
     fn steps_do_not_disturb_each_other() {
         let mut mixed = log(&[K::Started]);
-        mixed.push(StepEvent { step: StepName::WorkDisk, ..mixed[0].clone() });
+        mixed.push(StepEvent { step: StepId::new("work_disk"), ..mixed[0].clone() });
         assert_eq!(check_all(&mixed), Ok(()));
-        assert!(check(&mixed, StepName::Identity, K::Undone).is_err());
+        assert!(check(&mixed, &StepId::new("identity"), K::Undone).is_err());
     }
 }

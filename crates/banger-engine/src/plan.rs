@@ -1,13 +1,22 @@
 //! Plans: every choice about a VM and about one of its runs, made before the first effect.
 //!
+//! What is wished and what was made are apart: [`VmSpec`] is what a user may change, [`VmPlan`]
+//! what stays for the life of the VM, and a [`RunPlan`] keeps the specification that it began with.
+//!
 //! Names of host objects derive from the VM's id, so undoing needs nothing but the plan, and an
 //! orphan on the host can be traced to its VM.
 
+use std::collections::BTreeMap;
+
+use banger_api::limits::VmDefaults;
 use banger_api::publish::PortForward;
-use banger_api::vm::Lifetime;
+use banger_api::vm::{CreateVm, Lifetime};
 use banger_api::{ImageId, KernelId, OpId, VmId, VmName};
 pub use banger_base::{Lease, ProcRef};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::oplog::StepId;
 
 /// A driver and the reason it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,15 +51,10 @@ pub struct BootSet {
     pub kernel: KernelId,
 }
 
-/// What lasts as long as the VM.
+/// What a user may change about a VM. A change counts from the next run on: the run in progress
+/// keeps the specification that it began with ([`RunPlan::spec`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VmPlan {
-    /// Id; names everything on the host.
-    pub id: VmId,
-    /// Name; also the guest's host name.
-    pub name: VmName,
-    /// Image and kernel.
-    pub boot: BootSet,
+pub struct VmSpec {
     /// vCPUs.
     pub vcpus: u32,
     /// Memory in MiB.
@@ -59,11 +63,35 @@ pub struct VmPlan {
     pub root_bytes: u64,
     /// Virtual size of the work disk in bytes.
     pub work_bytes: u64,
-    /// Whether the guest reaches the outside.
+    /// Whether the guest reaches networks beyond the host.
     pub nat: bool,
     /// Ports of the host that lead to the guest.
-    #[serde(default)]
     pub publish: Vec<PortForward>,
+}
+
+impl VmSpec {
+    /// What a request asks for, completed by the defaults.
+    pub fn of(request: &CreateVm, defaults: &VmDefaults) -> Self {
+        Self {
+            vcpus: request.vcpus.unwrap_or(defaults.vcpus),
+            memory_mib: request.memory_mib.unwrap_or(defaults.memory_mib),
+            root_bytes: request.root_bytes.unwrap_or(defaults.root_bytes),
+            work_bytes: request.work_bytes.unwrap_or(defaults.work_bytes),
+            nat: request.nat.unwrap_or(defaults.nat),
+            publish: request.publish.clone(),
+        }
+    }
+}
+
+/// Identity of a VM and what lasts as long as it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmPlan {
+    /// Id; names everything on the host.
+    pub id: VmId,
+    /// Name; also the guest's host name.
+    pub name: VmName,
+    /// Image and kernel.
+    pub boot: BootSet,
     /// Drivers.
     pub drivers: DriverPlan,
     /// Whether it outlives its maker.
@@ -74,25 +102,51 @@ pub struct VmPlan {
     pub created_unix_ms: u64,
 }
 
-/// What lasts one run: from the moment a start is accepted until everything it did is undone.
+/// One run: from the moment a start is accepted until everything it did is undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
     /// The operation that started it.
     pub operation: OpId,
     /// Boot id of the host: if it is another one now, nothing of this run can be alive.
     pub host_boot_id: String,
-    /// What the guest was given on its network, once it is known.
+    /// The specification that the run began with. Undoing and adopting use this one.
+    pub spec: VmSpec,
+    /// Its steps in order. Undoing goes through these, whatever steps a later build has.
+    pub steps: Vec<StepId>,
+    /// What steps found out that their undo or a later daemon needs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<StepId, serde_json::Value>,
+    /// Address that the guest was given, where it has one of its own.
     #[serde(default)]
     pub lease: Option<Lease>,
-    /// What forwards its published ports, once it is known and where there is such a process.
-    #[serde(default)]
-    pub forwarder: Option<ProcRef>,
     /// The shim, once it is known.
     pub shim: Option<ProcRef>,
     /// The VMM's process id, once it is known.
     pub vmm_pid: Option<u32>,
     /// The guest's boot id, once it said hello.
     pub boot_id: Option<String>,
+}
+
+impl RunPlan {
+    /// A run of which nothing has been done yet.
+    pub fn new(operation: OpId, host_boot_id: String, spec: VmSpec, steps: Vec<StepId>) -> Self {
+        Self {
+            operation,
+            host_boot_id,
+            spec,
+            steps,
+            found: BTreeMap::new(),
+            lease: None,
+            shim: None,
+            vmm_pid: None,
+            boot_id: None,
+        }
+    }
+
+    /// What a step found out, where it did.
+    pub fn found<T: DeserializeOwned>(&self, step: &StepId) -> Option<T> {
+        self.found.get(step).and_then(|value| serde_json::from_value(value.clone()).ok())
+    }
 }
 
 #[cfg(test)]
@@ -110,12 +164,6 @@ pub(crate) mod tests {
                 image_bytes: 1 << 30,
                 kernel: "fedcba9876543210".parse().unwrap(),
             },
-            vcpus: 1,
-            memory_mib: 512,
-            root_bytes: 8 << 30,
-            work_bytes: 8 << 30,
-            nat: true,
-            publish: Vec::new(),
             drivers: DriverPlan {
                 vmm: chosen("sim"),
                 storage: chosen("sim"),
@@ -124,6 +172,17 @@ pub(crate) mod tests {
             lifetime: Lifetime::Keep,
             machine_id: "0".repeat(32),
             created_unix_ms: 0,
+        }
+    }
+
+    pub(crate) fn spec() -> VmSpec {
+        VmSpec {
+            vcpus: 1,
+            memory_mib: 512,
+            root_bytes: 8 << 30,
+            work_bytes: 8 << 30,
+            nat: true,
+            publish: Vec::new(),
         }
     }
 }

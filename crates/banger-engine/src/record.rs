@@ -3,7 +3,8 @@
 use banger_api::vm::{StartReport, StoppedBecause, VmState};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{RunPlan, VmPlan};
+use crate::oplog::StepId;
+use crate::plan::{RunPlan, VmPlan, VmSpec};
 use crate::state::{Next, VmEvent, next};
 
 /// Whether the VM is whole.
@@ -31,8 +32,12 @@ pub enum Inspect {
 /// A VM as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
-    /// What lasts as long as the VM.
+    /// Identity and what lasts as long as the VM.
     pub plan: VmPlan,
+    /// What the user asks for at present; the next run begins with it.
+    pub spec: VmSpec,
+    /// Steps of its create in order: what a delete undoes.
+    pub made: Vec<StepId>,
     /// State.
     pub state: VmState,
     /// Why it is stopped, or would be if all could have been undone.
@@ -55,9 +60,11 @@ pub struct VmRecord {
 
 impl VmRecord {
     /// A VM whose create was just accepted.
-    pub fn new(plan: VmPlan) -> Self {
+    pub fn new(plan: VmPlan, spec: VmSpec, made: Vec<StepId>) -> Self {
         Self {
             plan,
+            spec,
+            made,
             state: VmState::Stopped,
             because: Some(StoppedBecause::NeverStarted),
             existence: Existence::Making,
@@ -68,6 +75,11 @@ impl VmRecord {
             reboots: Vec::new(),
             inspect: Inspect::No,
         }
+    }
+
+    /// The specification that counts now: that of the run in progress, or else what is asked for.
+    pub fn spec_in_force(&self) -> &VmSpec {
+        self.run.as_ref().map_or(&self.spec, |run| &run.spec)
     }
 
     /// Applies an event.

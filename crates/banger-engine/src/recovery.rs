@@ -144,7 +144,7 @@ pub fn interrupted(op: &OpId) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::tests::plan;
+    use crate::plan::tests::{plan, spec};
 
     fn facts(run: RunFacts, host: HostSince) -> Facts {
         Facts { run, host, log: Ok(()) }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn action(state: VmState, existence: Existence, facts: &Facts) -> Action {
-        let mut record = VmRecord::new(plan("0123456789ab", "web"));
+        let mut record = VmRecord::new(plan("0123456789ab", "web"), spec(), Vec::new());
         record.state = state;
         record.existence = existence;
         decide(&record, facts)

@@ -3,6 +3,7 @@
 use banger_api::ApiError;
 use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause};
 
+use crate::oplog::StepId;
 use crate::record::{Fate, VmRecord};
 use crate::recovery::Action;
 use crate::runner::Worker;
@@ -58,16 +59,17 @@ impl Worker {
         }
         let again = async {
             network.unpublish(&vm, &run).await?;
-            let forwarder = network.forwarder(&vm).await?;
+            let forwarder = network.forwarder(&vm, &run).await?;
             // On record before its gate opens, as in a start.
             let known = |record: &mut VmRecord| {
                 if let Some(run) = &mut record.run {
-                    run.forwarder = forwarder;
+                    let found = serde_json::to_value(forwarder).unwrap_or_default();
+                    run.found.insert(StepId::new("forwarder"), found);
                 }
                 Ok(())
             };
             self.decide(Durability::Process, known).await?;
-            network.publish(&vm, run.lease.as_ref()).await
+            network.publish(&vm, &run).await
         };
         match again.await {
             Ok(_) => tracing::info!(vm = %vm.id, "its ports are published again"),

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use crate::drivers::ExitStory;
 use crate::interrupt::{Interrupt, Reason};
-use crate::lists::{Fact, Step, StepContext};
-use crate::oplog::{self, StepEvent, StepEventKind, StepName};
+use crate::lists::{self, Fact, ListName, StepContext};
+use crate::oplog::{self, StepEvent, StepEventKind, StepId};
 use crate::ops::{Op, Stages};
 use crate::record::VmRecord;
 use crate::shared::{Published, Shared};
@@ -25,24 +25,6 @@ use crate::store::{Durability, Write};
 
 /// How long the news of a VMM's end may lag behind the silence of its guest.
 const NEWS: Duration = Duration::from_millis(300);
-
-/// Which list a crash point belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListName {
-    /// [`crate::lists::CREATE`].
-    Create,
-    /// [`crate::lists::START`].
-    Start,
-}
-
-impl ListName {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Start => "start",
-        }
-    }
-}
 
 /// Does the work of one operation on one VM. Owns the record while it does.
 pub struct Worker {
@@ -174,18 +156,13 @@ impl Worker {
         Ok(())
     }
 
-    fn note(
-        &mut self,
-        step: StepName,
-        kind: StepEventKind,
-        detail: String,
-    ) -> Result<(), ApiError> {
+    fn note(&mut self, step: &StepId, kind: StepEventKind, detail: String) -> Result<(), ApiError> {
         oplog::check(&self.log, step, kind).map_err(|illegal| {
             ApiError::new(ErrorCode::Internal, "an operation's log would become illegal")
                 .caused_by(&illegal)
         })?;
         let at_unix_ms = self.shared.drivers.host.now_unix_ms();
-        let event = StepEvent { step, kind, detail, at_unix_ms };
+        let event = StepEvent { step: step.clone(), kind, detail, at_unix_ms };
         self.log.push(event.clone());
         self.pending.push(Write::Log(self.op.id.clone(), event));
         Ok(())
@@ -195,6 +172,7 @@ impl Worker {
         StepContext {
             drivers: self.shared.drivers.clone(),
             vm: self.record.plan.clone(),
+            spec: self.record.spec_in_force().clone(),
             run: self.record.run.clone(),
             interrupt: Interrupt::new(self.op.cancelled(), self.exit.clone()),
         }
@@ -209,27 +187,23 @@ impl Worker {
     ///
     /// # Errors
     /// What went wrong, and the number of steps from the beginning that may have left something.
-    pub async fn apply_list(
-        &mut self,
-        list: &[Step],
-        name: ListName,
-    ) -> Result<(), (ApiError, usize)> {
-        for (place, step) in list.iter().enumerate() {
+    pub async fn apply_list(&mut self, name: ListName) -> Result<(), (ApiError, usize)> {
+        for (place, step) in lists::steps(name).iter().enumerate() {
             self.go_on().map_err(|error| (error, place))?;
             self.stages.enter(step.stage);
             // Where this fails nothing of the step was begun, but what is before it must go.
-            self.intend(step.name).await.map_err(|error| (error, place))?;
-            self.crash(name, step.name.as_str(), "before");
+            self.intend(&step.id).await.map_err(|error| (error, place))?;
+            self.crash(name, step.id.as_str(), "before");
             let context = self.context();
             match (step.apply)(&context).await {
                 Ok(fact) => {
-                    self.crash(name, step.name.as_str(), "applied");
-                    self.remember(step.name, fact).map_err(|error| (error, place + 1))?;
+                    self.crash(name, step.id.as_str(), "applied");
+                    self.remember(&step.id, fact).map_err(|error| (error, place + 1))?;
                 }
                 Err(error) => {
                     let error = self.explained(&context.interrupt, error).await;
                     let detail = error.message.clone();
-                    if let Err(unwritten) = self.note(step.name, StepEventKind::Failed, detail) {
+                    if let Err(unwritten) = self.note(&step.id, StepEventKind::Failed, detail) {
                         tracing::error!(op = %self.op.id, error = %unwritten, "log");
                     }
                     return Err((error, place + 1));
@@ -252,7 +226,7 @@ impl Worker {
     }
 
     /// Commits that a step is about to be applied.
-    async fn intend(&mut self, step: StepName) -> Result<(), ApiError> {
+    async fn intend(&mut self, step: &StepId) -> Result<(), ApiError> {
         self.note(step, StepEventKind::Started, String::new())?;
         let begun = self.flush(Durability::Process).await;
         if begun.is_err() {
@@ -263,10 +237,14 @@ impl Worker {
     }
 
     /// Notes the success of a step and keeps what it found out.
-    fn remember(&mut self, step: StepName, fact: Fact) -> Result<(), ApiError> {
+    fn remember(&mut self, step: &StepId, fact: Fact) -> Result<(), ApiError> {
         let (mut detail, mut changed) = (String::new(), true);
+        let launched = matches!(fact, Fact::Vmm(_));
         match (&fact, &mut self.record.run) {
-            (Fact::Forwarder(forwarder), Some(run)) => run.forwarder = *forwarder,
+            (Fact::Found(applied, found), Some(run)) => {
+                detail = format!("{applied:?}");
+                run.found.insert(step.clone(), found.clone());
+            }
             (Fact::Shim(shim), Some(run)) => run.shim = Some(*shim),
             (Fact::Vmm(pid), Some(run)) => run.vmm_pid = Some(*pid),
             (Fact::BootId(boot_id), Some(run)) => run.boot_id = Some(boot_id.clone()),
@@ -280,7 +258,10 @@ impl Worker {
             }
             (Fact::Ready(_), _) => changed = false,
             (_, None) => {
-                return Err(ApiError::new(ErrorCode::Internal, "a fact about no run"));
+                return Err(ApiError::new(
+                    ErrorCode::Internal,
+                    "step result without an active run",
+                ));
             }
         }
         if let Fact::Ready(ready) = fact {
@@ -294,7 +275,7 @@ impl Worker {
             self.record.generation += 1;
             self.pending.push(Write::PutVm(Box::new(self.record.clone())));
             self.publish();
-            if step == StepName::Launch {
+            if launched {
                 self.watch_exit();
             }
         }
@@ -353,27 +334,34 @@ impl Worker {
         }
     }
 
-    /// Undoes the first `count` steps of a list in reverse, past every error.
+    /// Undoes these steps in reverse, past every error.
     ///
     /// Returns what could not be undone, in the order of the attempts.
-    pub async fn undo_list(&mut self, list: &[Step], count: usize, name: ListName) -> Vec<String> {
+    pub async fn undo_steps(&mut self, name: ListName, steps: &[StepId]) -> Vec<String> {
         let mut problems = Vec::new();
-        for step in list.iter().take(count).rev() {
-            self.log_undo(step.name, StepEventKind::UndoStarted, String::new());
+        for id in steps.iter().rev() {
+            self.log_undo(id, StepEventKind::UndoStarted, String::new());
             self.flush_undo().await;
-            self.crash(name, step.name.as_str(), "undo_before");
+            self.crash(name, id.as_str(), "undo_before");
             let context = self.context();
-            match (step.undo)(&context).await {
+            let undone = match lists::find(name, id) {
+                Some(step) => (step.undo)(&context).await,
+                None => Err(ApiError::new(
+                    ErrorCode::HostNotReady,
+                    "this build of banger does not have the step: use the build that made it",
+                )),
+            };
+            match undone {
                 Ok(undone) => {
-                    self.crash(name, step.name.as_str(), "undone");
-                    self.log_undo(step.name, StepEventKind::Undone, format!("{undone:?}"));
+                    self.crash(name, id.as_str(), "undone");
+                    self.log_undo(id, StepEventKind::Undone, format!("{undone:?}"));
                 }
                 Err(error) => {
-                    let mut words = vec![step.name.as_str().to_owned(), error.message];
+                    let mut words = vec![id.as_str().to_owned(), error.message];
                     words.extend(error.causes);
                     let text = words.join(": ");
                     tracing::error!(op = %self.op.id, vm = %self.record.plan.id, "undo: {text}");
-                    self.log_undo(step.name, StepEventKind::UndoFailed, text.clone());
+                    self.log_undo(id, StepEventKind::UndoFailed, text.clone());
                     problems.push(text);
                 }
             }
@@ -381,7 +369,7 @@ impl Worker {
         problems
     }
 
-    fn log_undo(&mut self, step: StepName, kind: StepEventKind, detail: String) {
+    fn log_undo(&mut self, step: &StepId, kind: StepEventKind, detail: String) {
         if let Err(error) = self.note(step, kind, detail) {
             tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
         }

@@ -30,9 +30,9 @@ pub fn rfc3339(unix_ms: u64) -> String {
 /// One line of the list.
 pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
     let record = &published.record;
-    let plan = &record.plan;
+    let (plan, spec) = (&record.plan, record.spec_in_force());
     let disk = match drivers.storage(plan) {
-        Ok(storage) => storage.usage(plan).await,
+        Ok(storage) => storage.usage(plan, spec).await,
         Err(_) => banger_api::vm::DiskView::default(),
     };
     let running = matches!(record.state, VmState::Running | VmState::Paused);
@@ -43,8 +43,8 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
         name: plan.name.clone(),
         state: record.state,
         image: plan.boot.image_name.clone(),
-        vcpus: plan.vcpus,
-        memory_mib: plan.memory_mib,
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
         ip,
         created_at: rfc3339(plan.created_unix_ms),
         disk,
@@ -85,7 +85,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         paths,
         image_id: plan.boot.image.clone(),
         kernel_id: plan.boot.kernel.clone(),
-        publish: plan.publish.clone(),
+        publish: record.spec_in_force().publish.clone(),
         lifetime: plan.lifetime,
         problems: record.problems.clone(),
         notices,

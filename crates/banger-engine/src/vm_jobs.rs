@@ -9,10 +9,11 @@ use banger_api::operation::{OpEventKind, stage};
 use banger_api::vm::{StartReport, StopKind, StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 
-use crate::lists::{CREATE, START};
+use crate::lists::{self, ListName};
+use crate::oplog::StepId;
 use crate::plan::RunPlan;
 use crate::record::{Existence, Fate, Inspect, VmRecord};
-use crate::runner::{ListName, Worker};
+use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::{Durability, Write};
 
@@ -31,7 +32,8 @@ pub enum ThenStart {
 fn event(record: &mut VmRecord, event: VmEvent) -> Result<Fate, ApiError> {
     let name = record.plan.name.clone();
     record.apply(event).map_err(|illegal| {
-        ApiError::new(ErrorCode::Internal, format!("`{name}` cannot do that")).caused_by(&illegal)
+        ApiError::new(ErrorCode::Internal, format!("`{name}` cannot go on from its state"))
+            .caused_by(&illegal)
     })
 }
 
@@ -41,7 +43,7 @@ impl Worker {
     /// # Errors
     /// The step's, with what could not be undone.
     pub async fn create(&mut self, then: ThenStart) -> Result<Fate, ApiError> {
-        if let Err((error, count)) = self.apply_list(CREATE, ListName::Create).await {
+        if let Err((error, count)) = self.apply_list(ListName::Create).await {
             return Err(self.unmake(count, error).await);
         }
         self.crash(ListName::Create, "commit", "before");
@@ -50,7 +52,7 @@ impl Worker {
             Ok(())
         };
         if let Err(error) = self.decide(Durability::Power, whole).await {
-            return Err(self.unmake(CREATE.len(), error).await);
+            return Err(self.unmake(self.record.made.len(), error).await);
         }
         self.crash(ListName::Create, "commit", "after");
         match then {
@@ -62,7 +64,8 @@ impl Worker {
     /// Undoes a create that did not get through.
     async fn unmake(&mut self, count: usize, error: ApiError) -> ApiError {
         self.stages.abandon();
-        let problems = self.undo_list(CREATE, count, ListName::Create).await;
+        let steps: Vec<StepId> = self.record.made.iter().take(count).cloned().collect();
+        let problems = self.undo_steps(ListName::Create, &steps).await;
         if !problems.is_empty() {
             return self.broken(problems, Some(error)).await;
         }
@@ -87,15 +90,9 @@ impl Worker {
             self.stages.abandon();
             return Err(self.start_refused(error).await);
         }
-        let run = RunPlan {
-            operation: self.op.id.clone(),
-            host_boot_id: self.shared.drivers.host.boot_id(),
-            lease: None,
-            forwarder: None,
-            shim: None,
-            vmm_pid: None,
-            boot_id: None,
-        };
+        let host_boot_id = self.shared.drivers.host.boot_id();
+        let (spec, steps) = (self.record.spec.clone(), lists::ids(ListName::Start));
+        let run = RunPlan::new(self.op.id.clone(), host_boot_id, spec, steps);
         self.crash(ListName::Start, "accept_commit", "before");
         let accepted = |record: &mut VmRecord| {
             event(record, VmEvent::StartAccepted)?;
@@ -105,12 +102,12 @@ impl Worker {
         };
         self.decide(Durability::Process, accepted).await?;
         self.crash(ListName::Start, "accept_commit", "after");
-        if let Err((error, count)) = self.apply_list(START, ListName::Start).await {
+        if let Err((error, count)) = self.apply_list(ListName::Start).await {
             return Err(self.start_failed(error, count).await);
         }
         self.crash(ListName::Start, "commit", "before");
         if let Err(error) = self.booted().await {
-            return Err(self.start_failed(error, START.len()).await);
+            return Err(self.start_failed(error, usize::MAX).await);
         }
         self.crash(ListName::Start, "commit", "after");
         Ok(Fate::Lives)
@@ -228,16 +225,27 @@ impl Worker {
     /// What could not be undone; the VM is broken then.
     pub async fn tear_down(&mut self, because: StoppedBecause) -> Result<(), ApiError> {
         self.stages.enter(stage::TEARDOWN);
-        self.undo_run(START.len(), because, None).await
+        self.undo_run(usize::MAX, because, None).await
     }
 
+    /// Steps of the run that may have been begun. A VM that is broken is undone wholly, also when
+    /// it broke without having run.
+    fn run_steps(&self) -> Vec<StepId> {
+        match &self.record.run {
+            Some(run) => run.steps.clone(),
+            None => lists::ids(ListName::Start),
+        }
+    }
+
+    /// Undoes the first `count` steps of the run.
     async fn undo_run(
         &mut self,
         count: usize,
         because: StoppedBecause,
         first: Option<ApiError>,
     ) -> Result<(), ApiError> {
-        let problems = self.undo_list(START, count, ListName::Start).await;
+        let steps: Vec<StepId> = self.run_steps().into_iter().take(count).collect();
+        let problems = self.undo_steps(ListName::Start, &steps).await;
         self.record.because = Some(because);
         if !problems.is_empty() {
             return Err(self.broken(problems, first).await);
@@ -303,7 +311,8 @@ impl Worker {
                 self.tear_down(StoppedBecause::Asked { how: StopKind::Killed }).await?;
             }
             VmState::Broken => {
-                let problems = self.undo_list(START, START.len(), ListName::Start).await;
+                let steps = self.run_steps();
+                let problems = self.undo_steps(ListName::Start, &steps).await;
                 if !problems.is_empty() {
                     return Err(self.broken(problems, None).await);
                 }
@@ -332,7 +341,8 @@ impl Worker {
     /// # Errors
     /// What could not be undone; the VM is broken then.
     pub async fn undo_create(&mut self) -> Result<Fate, ApiError> {
-        let problems = self.undo_list(CREATE, CREATE.len(), ListName::Create).await;
+        let steps = self.record.made.clone();
+        let problems = self.undo_steps(ListName::Create, &steps).await;
         if !problems.is_empty() {
             return Err(self.broken(problems, None).await);
         }

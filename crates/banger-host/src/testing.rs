@@ -1,6 +1,6 @@
 //! A VM for unit tests.
 
-use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan};
+use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
 
 /// A plan with this id and name.
 pub fn plan(id: &str, name: &str) -> VmPlan {
@@ -14,12 +14,6 @@ pub fn plan(id: &str, name: &str) -> VmPlan {
             image_bytes: 1 << 20,
             kernel: "fedcba9876543210".parse().unwrap(),
         },
-        vcpus: 1,
-        memory_mib: 512,
-        root_bytes: 64 << 20,
-        work_bytes: 64 << 20,
-        nat: true,
-        publish: Vec::new(),
         drivers: DriverPlan {
             vmm: chosen("qemu"),
             storage: chosen("overlay"),
@@ -28,5 +22,17 @@ pub fn plan(id: &str, name: &str) -> VmPlan {
         lifetime: banger_api::vm::Lifetime::Keep,
         machine_id: "0".repeat(32),
         created_unix_ms: 0,
+    }
+}
+
+/// What that VM is made of.
+pub fn spec() -> VmSpec {
+    VmSpec {
+        vcpus: 1,
+        memory_mib: 512,
+        root_bytes: 64 << 20,
+        work_bytes: 64 << 20,
+        nat: true,
+        publish: Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use banger_api::operation::OpState;
 use banger_api::{OpId, VmId};
-use banger_engine::oplog::{StepEvent, StepEventKind, StepName};
+use banger_engine::oplog::{StepEvent, StepEventKind, StepId};
 use banger_engine::store::{Durability, OpRecord, Store as _, Write};
 use banger_store::Store;
 
@@ -42,8 +42,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     started_unix_ms: n,
                 }));
             }
-            writes.push(line(StepName::Network, StepEventKind::Succeeded));
-            writes.push(line(StepName::RunFolder, StepEventKind::Started));
+            writes.push(line(StepId::new("network"), StepEventKind::Succeeded));
+            writes.push(line(StepId::new("run_folder"), StepEventKind::Started));
             let began = Instant::now();
             runtime.block_on(store.commit(writes, durability))?;
             costs.push(began.elapsed());

@@ -10,7 +10,7 @@ pub const APPLICATION_ID: i32 = 0x626e_6772;
 
 /// One entry for each version, applied in order; `user_version` counts those applied. An entry is
 /// never changed once it was released.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// The version that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -48,6 +48,33 @@ CREATE TABLE op_events (
     PRIMARY KEY (op, seq)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// What a user may change leaves the plan and becomes `spec`; the steps that were always taken are
+/// named; a run keeps the specification that it began with. A record that is not JSON is left as
+/// it is. `->` gives a value as JSON (<https://sqlite.org/json1.html>), so that numbers, booleans
+/// and lists stay what they are.
+const V2: &str = r#"
+UPDATE vms SET record = json_set(
+    json_remove(record, '$.plan.vcpus', '$.plan.memory_mib', '$.plan.root_bytes',
+        '$.plan.work_bytes', '$.plan.nat', '$.plan.publish'),
+    '$.spec', json_object(
+        'vcpus', json(record -> '$.plan.vcpus'),
+        'memory_mib', json(record -> '$.plan.memory_mib'),
+        'root_bytes', json(record -> '$.plan.root_bytes'),
+        'work_bytes', json(record -> '$.plan.work_bytes'),
+        'nat', json(record -> '$.plan.nat'),
+        'publish', json(coalesce(record -> '$.plan.publish', '[]'))),
+    '$.made', json('["vm_folder", "root_disk", "work_disk", "vmm_home", "identity"]'))
+WHERE json_valid(record) AND json_type(record, '$.plan') = 'object';
+
+UPDATE vms SET record = json_set(json_remove(record, '$.run.forwarder'),
+    '$.run.spec', json(record -> '$.spec'),
+    '$.run.steps', json('["attach_disks", "network", "forwarder", "forwards", "run_folder", "shim",
+        "launch", "boot", "agent", "ready"]'),
+    '$.run.found', json(iif(json_type(record, '$.run.forwarder') = 'object',
+        json_object('forwarder', json(record -> '$.run.forwarder')), '{}')))
+WHERE json_valid(record) AND json_type(record, '$.run') = 'object';
+"#;
 
 /// What a database is before anything was done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use banger_engine::oplog::{StepEventKind as Kind, StepName};
+use banger_engine::oplog::{StepEventKind as Kind, StepId};
 use banger_engine::store::{Durability, Store as _, Write};
 use banger_store::Store;
 use common::{event, op, op_id, put, vm};
@@ -27,7 +27,7 @@ async fn write_for_ever(path: &Path) {
         web.generation += 1;
         let n = web.generation;
         web.problems = vec![format!("{n} ").repeat(n as usize % 500)];
-        let log = |kind| Write::Log(op_id(n), event(StepName::Shim, kind, n));
+        let log = |kind| Write::Log(op_id(n), event(StepId::new("shim"), kind, n));
         let (started, succeeded) = (log(Kind::Started), log(Kind::Succeeded));
         let end = Write::EndOp { op: op_id(n), error: None };
         let durability = if n % 7 == 0 { Durability::Power } else { Durability::Process };

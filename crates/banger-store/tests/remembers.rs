@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use banger_api::operation::OpState;
 use banger_api::vm::{StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::oplog::{StepEvent, StepEventKind as Kind, StepName};
+use banger_engine::oplog::{StepEvent, StepEventKind as Kind, StepId};
 use banger_engine::record::VmRecord;
 use banger_engine::store::{Durability, OpRecord, Store as _, Write};
 use banger_store::{KEPT_OPERATIONS, Store};
@@ -32,9 +32,9 @@ async fn what_was_committed_is_there_after_reopening() {
     let mut web = vm(1, "web");
     let start = op(7, &web);
     let log = [
-        event(StepName::Network, Kind::Started, 5),
-        event(StepName::Network, Kind::Failed, u64::MAX),
-        event(StepName::Network, Kind::UndoStarted, 7),
+        event(StepId::new("network"), Kind::Started, 5),
+        event(StepId::new("network"), Kind::Failed, u64::MAX),
+        event(StepId::new("network"), Kind::UndoStarted, 7),
     ];
     {
         let store = Store::open(&path).unwrap();
@@ -94,7 +94,7 @@ async fn colliding_and_unknown_operations_are_errors() {
     assert_eq!(error.code, ErrorCode::InUse);
     assert_eq!(error.message, format!("there is an operation `{}` already", op_id(1)));
     for write in [
-        Write::Log(op_id(2), event(StepName::Shim, Kind::Started, 1)),
+        Write::Log(op_id(2), event(StepId::new("shim"), Kind::Started, 1)),
         Write::EndOp { op: op_id(2), error: None },
     ] {
         let error = commit(&store, vec![write]).await.unwrap_err();
@@ -112,7 +112,7 @@ async fn the_newest_operations_come_first_and_old_ended_ones_are_forgotten() {
         let mut writes = vec![Write::AddOp(op(0, &web))];
         for n in 1..=many {
             writes.push(Write::AddOp(op(n, &web)));
-            writes.push(Write::Log(op_id(n), event(StepName::Shim, Kind::Started, n)));
+            writes.push(Write::Log(op_id(n), event(StepId::new("shim"), Kind::Started, n)));
             writes.push(Write::EndOp { op: op_id(n), error: None });
         }
         commit(&store, writes).await.unwrap();
@@ -138,8 +138,8 @@ async fn rows_that_cannot_be_understood_are_reported_and_kept() {
         let store = Store::open(&path).unwrap();
         let mut writes: Vec<Write> = vms.iter().map(put).collect();
         writes.extend([Write::AddOp(op(3, &vms[3])), Write::AddOp(op(4, &vms[4]))]);
-        writes.push(Write::Log(op_id(3), event(StepName::Shim, Kind::Started, 1)));
-        writes.push(Write::Log(op_id(4), event(StepName::Shim, Kind::Started, 1)));
+        writes.push(Write::Log(op_id(3), event(StepId::new("shim"), Kind::Started, 1)));
+        writes.push(Write::Log(op_id(4), event(StepId::new("shim"), Kind::Started, 1)));
         commit(&store, writes).await.unwrap();
     }
     let spoil = rusqlite::Connection::open(&path).unwrap();
@@ -147,7 +147,7 @@ async fn rows_that_cannot_be_understood_are_reported_and_kept() {
         .execute_batch(
             "UPDATE vms SET record = '{\"plan\":1}' WHERE name = 'vm-0';
              UPDATE vms SET state = 'running' WHERE name = 'vm-1';
-             UPDATE op_events SET step = 'teleport' WHERE op = 1;",
+             UPDATE op_events SET kind = 'teleport' WHERE op = 1;",
         )
         .unwrap();
     drop(spoil);
@@ -221,7 +221,7 @@ impl Model {
                 (Write::AddOp(record), possible)
             }
             Change::Log(n, at) => {
-                let line = event(StepName::Boot, Kind::Started, *at);
+                let line = event(StepId::new("boot"), Kind::Started, *at);
                 let known = self.ops.get_mut(n);
                 let possible = known.map(|(_, log)| log.push(line.clone())).is_some();
                 (Write::Log(op_id(*n), line), possible)

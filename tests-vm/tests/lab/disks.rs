@@ -263,9 +263,9 @@ async fn disks_survive_a_full_host() {
     let storage = driver(&layout, &image);
     let vm = conformance::plan("00000000a005");
     storage.create_folder(&vm).await.unwrap();
-    storage.create_root(&vm).await.unwrap();
-    storage.create_work(&vm).await.unwrap();
-    storage.attach(&vm).await.unwrap();
+    storage.create_root(&vm, &conformance::spec()).await.unwrap();
+    storage.create_work(&vm, &conformance::spec()).await.unwrap();
+    storage.attach(&vm, &conformance::spec()).await.unwrap();
     let path = device(vm.id.as_str());
     write(&path, 4 * MIB, b"before").unwrap();
     let filler = mounted.fill();
@@ -274,13 +274,13 @@ async fn disks_survive_a_full_host() {
     assert!(failed.is_some(), "a full disk took 256 MiB");
     storage.detach(&vm).await.unwrap();
     std::fs::remove_file(filler).unwrap();
-    storage.attach(&vm).await.unwrap();
+    storage.attach(&vm, &conformance::spec()).await.unwrap();
     let path = device(vm.id.as_str());
     assert_eq!(read(&path, 4 * MIB, 6), b"before");
     assert_eq!(read(&path, 0, 64), conformance::noise(0, 64));
     write(&path, 5 * MIB, b"after").unwrap();
     storage.detach(&vm).await.unwrap();
-    storage.attach(&vm).await.unwrap();
+    storage.attach(&vm, &conformance::spec()).await.unwrap();
     assert_eq!(read(&device(vm.id.as_str()), 5 * MIB, 5), b"after");
     storage.detach(&vm).await.unwrap();
 }

@@ -22,7 +22,8 @@ use tokio::sync::watch;
 use crate::drivers::{
     Applied, Attached, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
 };
-use crate::plan::{Lease, ProcRef, RunPlan, VmPlan};
+use crate::oplog::StepId;
+use crate::plan::{Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 use world::{Fault, World};
 
 /// Called with the world after each change.
@@ -165,7 +166,7 @@ impl Storage for Sim {
         self.unmake("folder", vm)
     }
 
-    async fn create_root(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn create_root(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
         self.make("root", vm)
     }
 
@@ -173,7 +174,7 @@ impl Storage for Sim {
         self.unmake("root", vm)
     }
 
-    async fn create_work(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn create_work(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
         self.make("work", vm)
     }
 
@@ -181,7 +182,7 @@ impl Storage for Sim {
         self.unmake("work", vm)
     }
 
-    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn attach(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
         self.make("attach", vm)
     }
 
@@ -189,11 +190,11 @@ impl Storage for Sim {
         self.unmake("attach", vm)
     }
 
-    async fn usage(&self, vm: &VmPlan) -> DiskView {
+    async fn usage(&self, _vm: &VmPlan, spec: &VmSpec) -> DiskView {
         DiskView {
-            root_bytes: vm.root_bytes,
+            root_bytes: spec.root_bytes,
             root_used_bytes: 4 << 20,
-            work_bytes: vm.work_bytes,
+            work_bytes: spec.work_bytes,
             work_used_bytes: 4 << 20,
         }
     }
@@ -201,7 +202,7 @@ impl Storage for Sim {
 
 #[async_trait]
 impl Network for Sim {
-    async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError> {
+    async fn attach(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Attached, ApiError> {
         let applied = self.make("network", vm)?;
         let host = 2 + (vm.id.bits() % 250) as u8;
         let (address, gateway) = (Ipv4Addr::new(172, 16, 0, host), Ipv4Addr::new(172, 16, 0, 1));
@@ -213,7 +214,7 @@ impl Network for Sim {
         self.unmake("network", vm)
     }
 
-    async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
+    async fn forwarder(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
         let start_time = {
             let mut inner = self.inner();
             inner.world.spawned += 1;
@@ -223,7 +224,7 @@ impl Network for Sim {
         Ok(Some(ProcRef { pid: vmm::FIRST_PID, start_time }))
     }
 
-    async fn publish(&self, vm: &VmPlan, _lease: Option<&Lease>) -> Result<Applied, ApiError> {
+    async fn publish(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Applied, ApiError> {
         if self.world().get("forwarder", &vm.id).is_none() {
             let text = "the simulated forwarder is gone";
             return Err(ApiError::new(banger_api::ErrorCode::Internal, text));
@@ -242,7 +243,8 @@ impl Network for Sim {
 
     async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool {
         let world = self.world();
-        let known = run.forwarder.map(|forwarder| forwarder.start_time.to_string());
+        let known: Option<ProcRef> = run.found(&StepId::new("forwarder"));
+        let known = known.map(|forwarder| forwarder.start_time.to_string());
         world.get("forwards", &vm.id).is_some()
             && world.get("forwarder", &vm.id) == known.as_deref()
     }

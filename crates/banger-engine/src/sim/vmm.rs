@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Sim;
 use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Undone, Vmm};
-use crate::plan::{ProcRef, RunPlan, VmPlan};
+use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// First process id of simulated processes.
 pub(super) const FIRST_PID: u32 = 100_000;
@@ -16,6 +16,16 @@ impl Sim {
     fn exit_channel(&self, vm: &VmPlan) -> watch::Sender<Option<ExitStory>> {
         let mut inner = self.inner();
         inner.exits.entry(vm.id.to_string()).or_insert_with(|| watch::channel(None).0).clone()
+    }
+
+    /// Resolves when the VMM of a VM has ended.
+    pub async fn ended(&self, vm: &VmPlan) -> ExitStory {
+        let mut exit = self.exit_channel(vm).subscribe();
+        let story = match exit.wait_for(Option::is_some).await {
+            Ok(story) => story.clone(),
+            Err(_) => None,
+        };
+        story.unwrap_or_else(|| ExitStory::unknown("the simulated VMM is gone"))
     }
 
     /// Ends the VMM of a VM from outside or inside.
@@ -66,7 +76,7 @@ impl Vmm for Sim {
         Ok(ProcRef { pid: FIRST_PID, start_time })
     }
 
-    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
+    async fn launch(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<u32, ApiError> {
         if self.world().get("shim", &vm.id).is_none() {
             return Err(ApiError::new(ErrorCode::VmmDied, "the simulated shim is gone"));
         }
@@ -81,12 +91,7 @@ impl Vmm for Sim {
     }
 
     async fn exited(&self, vm: &VmPlan, _run: &RunPlan) -> ExitStory {
-        let mut exit = self.exit_channel(vm).subscribe();
-        let story = match exit.wait_for(Option::is_some).await {
-            Ok(story) => story.clone(),
-            Err(_) => None,
-        };
-        story.unwrap_or_else(|| ExitStory::unknown("the simulated VMM is gone"))
+        self.ended(vm).await
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {

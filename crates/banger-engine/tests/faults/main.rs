@@ -15,6 +15,7 @@ use banger_api::operation::OpState;
 use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmState};
 use banger_engine::Engine;
 use banger_engine::drivers::GuestEnd;
+use banger_engine::oplog::StepId;
 use banger_engine::record::Existence;
 use banger_engine::sim::Sim;
 use banger_engine::sim::world::{Fault, When};
@@ -262,4 +263,41 @@ fn every_commit_fails() {
             }
         }
     }
+}
+
+/// A run that another build began has a step that this build does not have: everything else is
+/// undone, and the VM is broken until that build undoes the rest.
+#[test]
+fn a_step_of_another_build_is_not_forgotten() {
+    let machine = prepared(Before::Running);
+    let foreign: StepId = serde_json::from_str("\"teleport\"").unwrap();
+    for vm in machine.disk().vms.values_mut() {
+        vm.run.as_mut().unwrap().steps.insert(2, foreign.clone());
+    }
+    machine.daemon(Doom::None, &[], async |engine, _| act(engine, VmAction::Kill).await);
+    let vm = machine.vm().unwrap();
+    assert_eq!(vm.state, VmState::Broken);
+    let [problem] = vm.problems.as_slice() else { panic!("{:?}", vm.problems) };
+    assert!(problem.starts_with("teleport: this build of banger does not have"), "{problem}");
+    assert_eq!(kinds(&machine), Expected::new().stopped);
+    for vm in machine.disk().vms.values_mut() {
+        vm.run.as_mut().unwrap().steps.retain(|step| step != &foreign);
+    }
+    Expected::new().recovers(&machine, "after the other build");
+}
+
+/// What is asked for in the middle of a run counts from the next run on.
+#[test]
+fn a_run_keeps_the_specification_that_it_began_with() {
+    let machine = prepared(Before::Running);
+    let began_with = machine.vm().unwrap().spec;
+    machine.disk().vms.values_mut().for_each(|vm| vm.spec.vcpus = 7);
+    machine.daemon(Doom::None, &[], async |engine, _| {
+        assert_eq!(engine.show("web").await.unwrap().summary.vcpus, began_with.vcpus);
+    });
+    let adopted = machine.vm().unwrap();
+    assert_eq!(adopted.run.as_ref().unwrap().spec, began_with);
+    let restart = VmAction::Restart;
+    machine.daemon(Doom::None, &[], async |engine, _| act(engine, restart).await);
+    assert_eq!(machine.vm().unwrap().run.unwrap().spec.vcpus, 7);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use banger_api::vm::CreateVm;
 use banger_engine::interrupt::Interrupt;
-use banger_engine::lists::{CREATE, START, Step, StepContext};
+use banger_engine::lists::{CREATE, Fact, START, Step, StepContext};
 use banger_engine::plan::VmPlan;
 use banger_engine::record::VmRecord;
 use banger_engine::sim::Sim;
@@ -26,6 +26,7 @@ fn context(sim: &Arc<Sim>, record: &VmRecord) -> StepContext {
     StepContext {
         drivers: Arc::new(sim.drivers(Arc::new(|_| ()))),
         vm: record.plan.clone(),
+        spec: record.spec.clone(),
         run: record.run.clone(),
         interrupt: Interrupt::never(),
     }
@@ -49,16 +50,16 @@ async fn twice(record: &VmRecord) {
     let mut context = context(&sim, record);
     for step in steps.iter().rev() {
         (step.undo)(&context).await.unwrap();
-        assert_eq!(kinds(&sim, &record.plan), [""; 0], "{}", step.name.as_str());
+        assert_eq!(kinds(&sim, &record.plan), [""; 0], "{}", step.id.as_str());
     }
     let mut history = vec![kinds(&sim, &record.plan)];
     for step in &steps {
         let fact = (step.apply)(&context).await.unwrap();
-        remember(&mut context, fact);
+        remember(&mut context, step, fact);
         let once = kinds(&sim, &record.plan);
         let fact = (step.apply)(&context).await.unwrap();
-        remember(&mut context, fact);
-        assert_eq!(kinds(&sim, &record.plan), once, "{} applied twice", step.name.as_str());
+        remember(&mut context, step, fact);
+        assert_eq!(kinds(&sim, &record.plan), once, "{} applied twice", step.id.as_str());
         history.push(once);
     }
     for step in steps.iter().rev() {
@@ -66,19 +67,18 @@ async fn twice(record: &VmRecord) {
         (step.undo)(&context).await.unwrap();
         let once = kinds(&sim, &record.plan);
         (step.undo)(&context).await.unwrap();
-        assert_eq!(kinds(&sim, &record.plan), once, "{} undone twice", step.name.as_str());
+        assert_eq!(kinds(&sim, &record.plan), once, "{} undone twice", step.id.as_str());
     }
     assert_eq!(kinds(&sim, &record.plan), [""; 0]);
 }
 
 /// A repeated spawn or boot yields another process or boot id, which later steps look at.
-fn remember(context: &mut StepContext, fact: banger_engine::lists::Fact) {
-    use banger_engine::lists::Fact;
+fn remember(context: &mut StepContext, step: &Step, fact: Fact) {
     let run = context.run.as_mut().unwrap();
     match fact {
         Fact::BootId(boot_id) => run.boot_id = Some(boot_id),
         Fact::Shim(shim) => run.shim = Some(shim),
-        Fact::Forwarder(forwarder) => run.forwarder = forwarder,
+        Fact::Found(_, found) => drop(run.found.insert(step.id.clone(), found)),
         _ => {}
     }
 }

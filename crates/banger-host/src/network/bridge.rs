@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan};
+use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::words::{Answer, Did, Nat, Request};
 
 use crate::network::Forwarding;
@@ -63,8 +63,8 @@ impl Bridge {
 
 #[async_trait]
 impl Network for Bridge {
-    async fn attach(&self, vm: &VmPlan) -> Result<Attached, ApiError> {
-        let nat = if vm.nat { Nat::On } else { Nat::Off };
+    async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Attached, ApiError> {
+        let nat = if spec.nat { Nat::On } else { Nat::Off };
         let request = Request::NetAttach { vm: vm.id.clone(), nat };
         let (answer, _) = self.root.ask(request, Vec::new()).await?;
         let Answer::Leased(did, given) = answer else {
@@ -87,20 +87,20 @@ impl Network for Bridge {
         self.root.remove(Request::NetDetach { vm: vm.id.clone() }).await
     }
 
-    async fn forwarder(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
-        self.ports.spawn(vm).await
+    async fn forwarder(&self, vm: &VmPlan, run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
+        self.ports.spawn(vm, run).await
     }
 
-    async fn publish(&self, vm: &VmPlan, lease: Option<&Lease>) -> Result<Applied, ApiError> {
-        self.ports.open(vm, lease).await
+    async fn publish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError> {
+        self.ports.open(vm, run).await
     }
 
     async fn unpublish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {
         self.ports.end(vm, run).await
     }
 
-    async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool {
-        self.ports.are_alive(vm, run)
+    async fn publishes(&self, _vm: &VmPlan, run: &RunPlan) -> bool {
+        self.ports.are_alive(run)
     }
 
     async fn keep(&self) {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, Undone};
-use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan};
+use banger_engine::oplog::StepId;
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
 use banger_shim::{Forward, ForwardConfig, ForwardEvent};
 
 use super::listen::refused;
@@ -30,6 +31,11 @@ pub struct Forwarding {
     gates: Mutex<HashMap<VmId, Gate>>,
 }
 
+/// The process on record.
+fn forwarder(run: &RunPlan) -> Option<ProcRef> {
+    run.found(&StepId::new("forwarder"))
+}
+
 impl Forwarding {
     /// With this program.
     pub fn new(program: PathBuf, layout: Layout) -> Self {
@@ -44,8 +50,8 @@ impl Forwarding {
     ///
     /// # Errors
     /// It cannot be started.
-    pub async fn spawn(&self, vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
-        if vm.publish.is_empty() {
+    pub async fn spawn(&self, vm: &VmPlan, run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
+        if run.spec.publish.is_empty() {
             return Ok(None);
         }
         let (program, log) = (self.program.clone(), self.layout.shim_log(&vm.id));
@@ -60,15 +66,15 @@ impl Forwarding {
     ///
     /// # Errors
     /// A port that is taken or not allowed, a VM without an address, a process that is gone.
-    pub async fn open(&self, vm: &VmPlan, lease: Option<&Lease>) -> Result<Applied, ApiError> {
-        if vm.publish.is_empty() {
+    pub async fn open(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError> {
+        if run.spec.publish.is_empty() {
             return Ok(Applied::AlreadyThere);
         }
         let internal = |text| ApiError::new(ErrorCode::Internal, format!("`{}` {text}", vm.name));
-        let lease = lease.ok_or_else(|| internal("has no address to forward to"))?;
+        let lease = run.lease.as_ref().ok_or_else(|| internal("has no address to forward to"))?;
         let gate = self.gates().remove(&vm.id);
         let gate = gate.ok_or_else(|| internal("has nothing that forwards its ports"))?;
-        let forwards = vm.publish.iter().map(|port| Forward {
+        let forwards = run.spec.publish.iter().map(|port| Forward {
             listen: port.listens_on(),
             to: SocketAddr::new(lease.address.into(), port.guest_port),
         });
@@ -96,14 +102,14 @@ impl Forwarding {
     /// It does not end.
     pub async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {
         self.gates().remove(&vm.id);
-        match run.forwarder {
+        match forwarder(run) {
             Some(forwarder) => gate::end(forwarder, END_TIMEOUT).await,
             None => Ok(Undone::WasAbsent),
         }
     }
 
     /// Whether the process of a run lives, where there is to be one.
-    pub fn are_alive(&self, vm: &VmPlan, run: &RunPlan) -> bool {
-        vm.publish.is_empty() || run.forwarder.is_some_and(gate::is_alive)
+    pub fn are_alive(&self, run: &RunPlan) -> bool {
+        run.spec.publish.is_empty() || forwarder(run).is_some_and(gate::is_alive)
     }
 }

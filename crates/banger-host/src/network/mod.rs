@@ -14,7 +14,7 @@ pub use forward::Forwarding;
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
 use crate::failure::blocking;
 
@@ -30,7 +30,7 @@ pub struct UserNetwork;
 
 #[async_trait]
 impl Network for UserNetwork {
-    async fn attach(&self, _vm: &VmPlan) -> Result<Attached, ApiError> {
+    async fn attach(&self, _vm: &VmPlan, _spec: &VmSpec) -> Result<Attached, ApiError> {
         Ok(Attached { applied: Applied::AlreadyThere, lease: None })
     }
 
@@ -38,14 +38,14 @@ impl Network for UserNetwork {
         Ok(Undone::WasAbsent)
     }
 
-    async fn forwarder(&self, _vm: &VmPlan) -> Result<Option<ProcRef>, ApiError> {
+    async fn forwarder(&self, _vm: &VmPlan, _run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
         Ok(None)
     }
 
-    async fn publish(&self, vm: &VmPlan, _lease: Option<&Lease>) -> Result<Applied, ApiError> {
+    async fn publish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError> {
         // QEMU would only say that it could not set up a rule.
-        let vm = vm.clone();
-        blocking(move || listen::check_for_qemu(&vm)).await?;
+        let (vm, ports) = (vm.clone(), run.spec.publish.clone());
+        blocking(move || listen::check_for_qemu(&vm, &ports)).await?;
         Ok(Applied::AlreadyThere)
     }
 

@@ -30,7 +30,7 @@ use banger_api::size::human_size;
 use banger_api::vm::DiskView;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Storage, Undone};
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{VmPlan, VmSpec};
 
 use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
@@ -94,12 +94,12 @@ impl Storage for FileStorage {
         blocking(move || disk::remove_folder(&folder)).await
     }
 
-    async fn create_root(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
         let target = self.root_file(vm);
-        let size = vm.root_bytes;
+        let size = spec.root_bytes;
         let image = (self.image_root)(vm);
         if !matches!(self.from, RootFrom::Layer) {
-            fits(vm)?;
+            fits(vm, spec)?;
         }
         let (from, blanks) = (self.from.clone(), self.blanks.clone());
         blocking(move || match from {
@@ -116,9 +116,9 @@ impl Storage for FileStorage {
         blocking(move || disk::remove(&target)).await
     }
 
-    async fn create_work(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn create_work(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
         let target = self.layout.work_disk(&vm.id);
-        let (blanks, size) = (self.blanks.clone(), vm.work_bytes);
+        let (blanks, size) = (self.blanks.clone(), spec.work_bytes);
         blocking(move || disk::copy_of(&blanks.get(size, Profile::Work)?, &target, size)).await
     }
 
@@ -127,7 +127,7 @@ impl Storage for FileStorage {
         blocking(move || disk::remove(&target)).await
     }
 
-    async fn attach(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
         let image = (self.image_root)(vm);
         let disks = [self.root_file(vm), self.layout.work_disk(&vm.id), image.clone()];
         blocking(move || {
@@ -142,7 +142,7 @@ impl Storage for FileStorage {
         let RootFrom::Snapshot(root) = &self.from else { return Ok(Applied::AlreadyThere) };
         let cow = self.root_file(vm);
         let (image, cow) = blocking(move || snapshot::open(&image, &cow)).await?;
-        root.attach(&vm.id, image, cow, vm.root_bytes).await
+        root.attach(&vm.id, image, cow, spec.root_bytes).await
     }
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
@@ -152,7 +152,7 @@ impl Storage for FileStorage {
         }
     }
 
-    async fn usage(&self, vm: &VmPlan) -> DiskView {
+    async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView {
         let (root, work) = (self.root_file(vm), self.layout.work_disk(&vm.id));
         let measure = match self.from {
             // Where blocks are shared, those of the image are not the VM's.
@@ -164,17 +164,17 @@ impl Storage for FileStorage {
         });
         let (root_used_bytes, work_used_bytes) = used.await.unwrap_or_default();
         DiskView {
-            root_bytes: vm.root_bytes,
+            root_bytes: spec.root_bytes,
             root_used_bytes,
-            work_bytes: vm.work_bytes,
+            work_bytes: spec.work_bytes,
             work_used_bytes,
         }
     }
 }
 
 /// Whether the image fits into the root disk.
-fn fits(vm: &VmPlan) -> Result<(), ApiError> {
-    let (need, has) = (vm.boot.image_bytes, vm.root_bytes);
+fn fits(vm: &VmPlan, spec: &VmSpec) -> Result<(), ApiError> {
+    let (need, has) = (vm.boot.image_bytes, spec.root_bytes);
     if need <= has {
         return Ok(());
     }

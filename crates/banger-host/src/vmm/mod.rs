@@ -15,7 +15,7 @@ use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
-use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_shim::{DiskTrouble, record};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -221,16 +221,17 @@ impl Vmm for Qemu {
         Ok(process)
     }
 
-    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec) -> Result<u32, ApiError> {
         let gate = self.gates().remove(&vm.id);
         let gate = gate.ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
         })?;
         let accelerator = self.accelerator();
-        let (config, plan, find) = (self.config.clone(), vm.clone(), self.boot_files.clone());
+        let (config, find) = (self.config.clone(), self.boot_files.clone());
+        let (plan, spec) = (vm.clone(), spec.clone());
         let wanted = blocking(move || {
             let files = find(&plan)?;
-            shim::config(&config, &plan, &files, accelerator)
+            shim::config(&config, (&plan, &spec), &files, accelerator)
         })
         .await?;
         shim::open(gate, vm, &wanted).await

@@ -5,7 +5,7 @@
 //! through `/proc/self/fd/N`. A fd set of a writable disk holds it read-write and read-only,
 //! because QEMU opens it once each way (block/file-posix.c).
 
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{VmPlan, VmSpec};
 
 use crate::layout::VHOST;
 
@@ -74,7 +74,7 @@ pub fn kernel_command_line(accelerator: Accelerator) -> String {
 }
 
 /// Arguments of QEMU.
-pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<String> {
+pub fn arguments(vm: &VmPlan, spec: &VmSpec, accelerator: Accelerator, root: Root) -> Vec<String> {
     let (accel, cpu) = match accelerator {
         // One thread for all vCPUs or one for each is QEMU's own choice.
         Accelerator::Tcg { .. } => ("tcg", "max"),
@@ -87,10 +87,10 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
         format!("microvm,accel={accel},memory-backend=mem,x-option-roms=off,pit=off,pic=off"),
     );
     add("-cpu", cpu.into());
-    add("-smp", vm.vcpus.to_string());
-    add("-m", format!("{}M", vm.memory_mib));
+    add("-smp", spec.vcpus.to_string());
+    add("-m", format!("{}M", spec.memory_mib));
     // The companion maps the guest's memory, so it is a shared memfd.
-    add("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", vm.memory_mib));
+    add("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", spec.memory_mib));
     add("-kernel", format!("/proc/self/fd/{}", fd::KERNEL));
     add("-initrd", format!("/proc/self/fd/{}", fd::INITRAMFS));
     add("-append", kernel_command_line(accelerator));
@@ -124,7 +124,7 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
     disk("modules", &[fd::MODULES], true);
     args.extend([
         "-netdev".to_owned(),
-        network(vm),
+        network(spec),
         "-device".to_owned(),
         format!("virtio-net-device,netdev=net,mac={}", vm.id.mac()),
     ]);
@@ -139,10 +139,10 @@ pub fn arguments(vm: &VmPlan, accelerator: Accelerator, root: Root) -> Vec<Strin
 }
 
 /// The user network. What is forwarded is reached also where the guest is cut off.
-fn network(vm: &VmPlan) -> String {
-    let restrict = if vm.nat { "off" } else { "on" };
+fn network(spec: &VmSpec) -> String {
+    let restrict = if spec.nat { "off" } else { "on" };
     let mut text = format!("user,id=net,restrict={restrict},ipv6=off");
-    for port in &vm.publish {
+    for port in &spec.publish {
         text.push_str(&format!(",hostfwd=tcp:{}-:{}", port.listens_on(), port.guest_port));
     }
     text
@@ -151,16 +151,17 @@ fn network(vm: &VmPlan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::plan;
+    use crate::testing::{plan, spec};
 
-    fn joined(vm: &VmPlan, root: Root) -> String {
-        arguments(vm, Accelerator::Tcg { tsc_khz: Some(2_000_000) }, root).join(" ")
+    fn joined(spec: &VmSpec, root: Root) -> String {
+        let vm = plan("0123456789ab", "web");
+        arguments(&vm, spec, Accelerator::Tcg { tsc_khz: Some(2_000_000) }, root).join(" ")
     }
 
     #[test]
     fn a_layered_root_adds_the_image_and_nothing_else() {
-        let vm = plan("0123456789ab", "web");
-        let (layered, whole) = (joined(&vm, Root::Layered), joined(&vm, Root::Whole));
+        let spec = spec();
+        let (layered, whole) = (joined(&spec, Root::Layered), joined(&spec, Root::Whole));
         assert!(layered.contains("-add-fd fd=103,set=103"));
         assert!(!whole.contains("image"));
         assert!(whole.contains("-add-fd fd=104,set=104 -add-fd fd=105,set=104"));
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn nothing_is_opened_by_a_path_of_the_host() {
-        let text = joined(&plan("0123456789ab", "web"), Root::Layered);
+        let text = joined(&spec(), Root::Layered);
         for word in text.split([' ', ',', '=']) {
             let allowed = word.starts_with("/proc/self/fd/")
                 || word.starts_with("/dev/fdset/")
@@ -179,18 +180,18 @@ mod tests {
 
     #[test]
     fn nat_off_cuts_the_guest_off() {
-        let mut vm = plan("0123456789ab", "web");
-        assert!(joined(&vm, Root::Whole).contains("restrict=off"));
-        vm.nat = false;
-        assert!(joined(&vm, Root::Whole).contains("restrict=on"));
+        let mut spec = spec();
+        assert!(joined(&spec, Root::Whole).contains("restrict=off"));
+        spec.nat = false;
+        assert!(joined(&spec, Root::Whole).contains("restrict=on"));
     }
 
     #[test]
     fn published_ports_are_forwarded_by_qemu() {
-        let mut vm = plan("0123456789ab", "web");
-        vm.publish = ["8080:80", "0.0.0.0:2222:22"].map(|text| text.parse().unwrap()).into();
+        let mut spec = spec();
+        spec.publish = ["8080:80", "0.0.0.0:2222:22"].map(|text| text.parse().unwrap()).into();
         let forwards = "ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:2222-:22 ";
-        assert!(joined(&vm, Root::Whole).contains(forwards));
+        assert!(joined(&spec, Root::Whole).contains(forwards));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::Undone;
-use banger_engine::plan::{RunPlan, VmPlan};
+use banger_engine::plan::{RunPlan, VmPlan, VmSpec};
 use banger_shim::{
     Access, CappedLog, Child, Companion, PassedFile, ShimConfig, ShimEvent, View, record,
 };
@@ -63,7 +63,7 @@ fn file(fd: i32, path: &Path, access: Access) -> PassedFile {
 /// Everything the shim needs to know.
 pub fn config(
     host: &HostConfig,
-    vm: &VmPlan,
+    (vm, spec): (&VmPlan, &VmSpec),
     files: &BootFiles,
     accelerator: Accelerator,
 ) -> Result<ShimConfig, ApiError> {
@@ -113,7 +113,7 @@ pub fn config(
         }),
         vmm: Child {
             program: shown(&qemu),
-            args: qemu::arguments(vm, accelerator, root),
+            args: qemu::arguments(vm, spec, accelerator, root),
             run_as,
             files: passed,
             // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The

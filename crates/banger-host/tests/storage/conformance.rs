@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use banger_api::ErrorCode;
 use banger_api::vm::Lifetime;
 use banger_engine::drivers::{Applied, Storage, Undone};
-use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan};
+use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
 use banger_host::layout::Layout;
 
 const MIB: u64 = 1 << 20;
@@ -82,6 +82,18 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// What that VM is made of.
+pub fn spec() -> VmSpec {
+    VmSpec {
+        vcpus: 1,
+        memory_mib: 512,
+        root_bytes: DISK,
+        work_bytes: DISK,
+        nat: true,
+        publish: Vec::new(),
+    }
+}
+
 /// A VM with this id.
 pub fn plan(id: &str) -> VmPlan {
     let chosen = |name: &str| Chosen { name: name.into(), why: "a test".into() };
@@ -94,12 +106,6 @@ pub fn plan(id: &str) -> VmPlan {
             image_bytes: IMAGE,
             kernel: "fedcba9876543210".parse().unwrap(),
         },
-        vcpus: 1,
-        memory_mib: 512,
-        root_bytes: DISK,
-        work_bytes: DISK,
-        nat: true,
-        publish: Vec::new(),
         drivers: DriverPlan {
             vmm: chosen("qemu"),
             storage: chosen("any"),
@@ -135,8 +141,8 @@ async fn created_once(subject: &Subject<'_>, vm: &VmPlan) {
     let storage = subject.storage;
     for expected in [Applied::Created, Applied::AlreadyThere] {
         assert_eq!(storage.create_folder(vm).await.unwrap(), expected);
-        assert_eq!(storage.create_root(vm).await.unwrap(), expected);
-        assert_eq!(storage.create_work(vm).await.unwrap(), expected);
+        assert_eq!(storage.create_root(vm, &spec()).await.unwrap(), expected);
+        assert_eq!(storage.create_work(vm, &spec()).await.unwrap(), expected);
     }
     let folder = subject.layout.vm(&vm.id);
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
@@ -144,7 +150,7 @@ async fn created_once(subject: &Subject<'_>, vm: &VmPlan) {
         let meta = entry.unwrap().metadata().unwrap();
         assert!(meta.is_dir() || meta.mode() & 0o777 == 0o600, "{:o}", meta.mode());
     }
-    let usage = storage.usage(vm).await;
+    let usage = storage.usage(vm, &spec()).await;
     assert_eq!((usage.root_bytes, usage.work_bytes), (DISK, DISK));
     assert!(usage.root_used_bytes <= BLANK, "the root disk is sparse: {usage:?}");
     assert!(usage.work_used_bytes <= BLANK, "the work disk is sparse: {usage:?}");
@@ -153,8 +159,8 @@ async fn created_once(subject: &Subject<'_>, vm: &VmPlan) {
 
 async fn attached_written_and_attached_again(subject: &Subject<'_>, vm: &VmPlan) {
     let (storage, disk) = (subject.storage, subject.disk);
-    storage.attach(vm).await.unwrap();
-    assert_eq!(storage.attach(vm).await.unwrap(), Applied::AlreadyThere);
+    storage.attach(vm, &spec()).await.unwrap();
+    assert_eq!(storage.attach(vm, &spec()).await.unwrap(), Applied::AlreadyThere);
     if subject.root == Root::Whole {
         for at in DATA {
             let read = disk.read(vm, at, MIB as usize);
@@ -164,7 +170,7 @@ async fn attached_written_and_attached_again(subject: &Subject<'_>, vm: &VmPlan)
             assert!(disk.read(vm, at, MIB as usize) == vec![0; MIB as usize], "zeros at {at}");
         }
     }
-    let before = storage.usage(vm).await.root_used_bytes;
+    let before = storage.usage(vm, &spec()).await.root_used_bytes;
     // Over data of the image, over a hole of it, where it ends, at the very end.
     let places = [4096, 4 * MIB, IMAGE - MIB / 2, DISK - MIB];
     for at in places {
@@ -179,9 +185,9 @@ async fn attached_written_and_attached_again(subject: &Subject<'_>, vm: &VmPlan)
     check();
     storage.detach(vm).await.unwrap();
     assert_eq!(storage.detach(vm).await.unwrap(), Undone::WasAbsent);
-    storage.attach(vm).await.unwrap();
+    storage.attach(vm, &spec()).await.unwrap();
     check();
-    let after = storage.usage(vm).await.root_used_bytes;
+    let after = storage.usage(vm, &spec()).await.root_used_bytes;
     assert!(after > before, "{before} → {after}");
     assert!(after <= before + 12 * MIB, "only what was written takes room: {before} → {after}");
     storage.detach(vm).await.unwrap();
@@ -201,7 +207,7 @@ async fn removed_once(subject: &Subject<'_>, vm: &VmPlan) {
         assert_eq!(storage.remove_folder(vm).await.unwrap(), expected);
     }
     assert!(!folder.exists());
-    let usage = storage.usage(vm).await;
+    let usage = storage.usage(vm, &spec()).await;
     assert_eq!((usage.root_used_bytes, usage.work_used_bytes), (0, 0));
 }
 
@@ -211,32 +217,32 @@ async fn too_small(subject: &Subject<'_>, vm: &VmPlan) {
         return;
     }
     let storage = subject.storage;
-    let small = VmPlan { root_bytes: IMAGE - 4096, ..vm.clone() };
-    storage.create_folder(&small).await.unwrap();
-    let error = storage.create_root(&small).await.unwrap_err();
+    let small = VmSpec { root_bytes: IMAGE - 4096, ..spec() };
+    storage.create_folder(vm).await.unwrap();
+    let error = storage.create_root(vm, &small).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::BadRequest);
     assert!(error.message.contains("`debian`"), "{error}");
     assert!(error.hint.is_some());
-    assert_eq!(storage.remove_root(&small).await.unwrap(), Undone::WasAbsent);
-    let fits = VmPlan { root_bytes: IMAGE, ..vm.clone() };
-    assert_eq!(storage.create_root(&fits).await.unwrap(), Applied::Created);
-    storage.create_work(&fits).await.unwrap();
-    storage.attach(&fits).await.unwrap();
-    assert!(subject.disk.read(&fits, 0, MIB as usize) == noise(0, MIB as usize));
-    storage.detach(&fits).await.unwrap();
-    storage.remove_folder(&fits).await.unwrap();
+    assert_eq!(storage.remove_root(vm).await.unwrap(), Undone::WasAbsent);
+    let fits = VmSpec { root_bytes: IMAGE, ..spec() };
+    assert_eq!(storage.create_root(vm, &fits).await.unwrap(), Applied::Created);
+    storage.create_work(vm, &fits).await.unwrap();
+    storage.attach(vm, &fits).await.unwrap();
+    assert!(subject.disk.read(vm, 0, MIB as usize) == noise(0, MIB as usize));
+    storage.detach(vm).await.unwrap();
+    storage.remove_folder(vm).await.unwrap();
 }
 
 async fn a_disk_is_missing(subject: &Subject<'_>, vm: &VmPlan) {
     let storage = subject.storage;
     storage.create_folder(vm).await.unwrap();
-    storage.create_root(vm).await.unwrap();
-    let error = storage.attach(vm).await.unwrap_err();
+    storage.create_root(vm, &spec()).await.unwrap();
+    let error = storage.attach(vm, &spec()).await.unwrap_err();
     assert!(error.message.contains("work.ext4"), "{error}");
     storage.detach(vm).await.unwrap();
-    storage.create_work(vm).await.unwrap();
+    storage.create_work(vm, &spec()).await.unwrap();
     storage.remove_root(vm).await.unwrap();
-    let error = storage.attach(vm).await.unwrap_err();
+    let error = storage.attach(vm, &spec()).await.unwrap_err();
     assert!(error.message.contains("root."), "{error}");
     assert_eq!(storage.detach(vm).await.unwrap(), Undone::WasAbsent);
     storage.remove_folder(vm).await.unwrap();
@@ -248,7 +254,7 @@ pub async fn full(subject: &Subject<'_>, vm: &VmPlan, fill: impl AsyncFn() -> Pa
     let storage = subject.storage;
     storage.create_folder(vm).await.unwrap();
     let filler = fill().await;
-    let error = storage.create_work(vm).await.unwrap_err();
+    let error = storage.create_work(vm, &spec()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NoSpace, "{error}: {:?}", error.causes);
     assert!(error.hint.is_some());
     let folder = subject.layout.vm(&vm.id);
@@ -256,7 +262,7 @@ pub async fn full(subject: &Subject<'_>, vm: &VmPlan, fill: impl AsyncFn() -> Pa
     let files: Vec<_> = files.filter(|entry| entry.path().is_file()).collect();
     assert!(files.is_empty(), "{files:?}");
     fs::remove_file(filler).unwrap();
-    assert_eq!(storage.create_work(vm).await.unwrap(), Applied::Created);
+    assert_eq!(storage.create_work(vm, &spec()).await.unwrap(), Applied::Created);
     storage.remove_work(vm).await.unwrap();
     storage.remove_folder(vm).await.unwrap();
 }

@@ -104,22 +104,26 @@ async fn blocks_are_shared_on(kind: &str) {
     let storage = driver(&layout, RootFrom::Clone, &image);
     let vm = conformance::plan(VM);
     storage.create_folder(&vm).await.unwrap();
-    storage.create_root(&vm).await.unwrap();
+    storage.create_root(&vm, &conformance::spec()).await.unwrap();
     let file = File::open(layout.root_disk(&vm.id)).unwrap();
     file.sync_all().unwrap();
     let share = banger_sys::reflink::share(&file).unwrap();
     assert_eq!((share.own, share.shared), (0, 2 << 20));
-    assert_eq!(storage.usage(&vm).await.root_used_bytes, 0, "the image's blocks are the image's");
+    assert_eq!(
+        storage.usage(&vm, &conformance::spec()).await.root_used_bytes,
+        0,
+        "the image's blocks are the image's"
+    );
     let disk = InFile(layout.clone());
     disk.write(&vm, 1 << 30 >> 1, &[7; 65536]);
     disk.write(&vm, 0, &[7; 65536]);
-    let used = storage.usage(&vm).await.root_used_bytes;
+    let used = storage.usage(&vm, &conformance::spec()).await.root_used_bytes;
     assert!((131_072..=4 << 20).contains(&used), "{used}");
     storage.remove_root(&vm).await.unwrap();
     // What the copying driver makes there is sparse too.
     let copying = driver(&layout, RootFrom::Copy, &image);
-    copying.create_root(&vm).await.unwrap();
-    assert!(copying.usage(&vm).await.root_used_bytes <= 4 << 20);
+    copying.create_root(&vm, &conformance::spec()).await.unwrap();
+    assert!(copying.usage(&vm, &conformance::spec()).await.root_used_bytes <= 4 << 20);
 }
 
 #[tokio::test]
@@ -147,7 +151,7 @@ async fn reflink_is_refused_clearly() {
         let image: PathBuf = conformance::image(image_folder);
         let storage = driver(&layout, RootFrom::Clone, &image);
         storage.create_folder(&vm).await.unwrap();
-        let error = storage.create_root(&vm).await.unwrap_err();
+        let error = storage.create_root(&vm, &conformance::spec()).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::HostNotReady);
         assert!(error.message.contains(word), "{error}");
         assert!(error.hint.is_some());

@@ -4,8 +4,8 @@
 use banger_api::operation::OpState;
 use banger_api::vm::Lifetime;
 use banger_api::{OpId, VmId};
-use banger_engine::oplog::{StepEvent, StepEventKind, StepName};
-use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan};
+use banger_engine::oplog::{StepEvent, StepEventKind, StepId};
+use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
 use banger_engine::record::VmRecord;
 use banger_engine::store::{OpRecord, Write};
 
@@ -19,7 +19,7 @@ pub fn op_id(n: u64) -> OpId {
 
 pub fn vm(n: u64, name: &str) -> VmRecord {
     let chosen = |name: &str| Chosen { name: name.into(), why: "a test".into() };
-    VmRecord::new(VmPlan {
+    let plan = VmPlan {
         id: vm_id(n),
         name: name.parse().unwrap(),
         boot: BootSet {
@@ -28,17 +28,20 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
             image_bytes: 1 << 30,
             kernel: "fedcba9876543210".parse().unwrap(),
         },
+        drivers: DriverPlan { vmm: chosen("v"), storage: chosen("s"), network: chosen("n") },
+        lifetime: Lifetime::Keep,
+        machine_id: "0".repeat(32),
+        created_unix_ms: 1_767_225_600_000,
+    };
+    let spec = VmSpec {
         vcpus: 1,
         memory_mib: 512,
         root_bytes: 8 << 30,
         work_bytes: 8 << 30,
         nat: true,
-        publish: Vec::new(),
-        drivers: DriverPlan { vmm: chosen("v"), storage: chosen("s"), network: chosen("n") },
-        lifetime: Lifetime::Keep,
-        machine_id: "0".repeat(32),
-        created_unix_ms: 1_767_225_600_000,
-    })
+        publish: vec!["8080:80".parse().unwrap()],
+    };
+    VmRecord::new(plan, spec, vec![StepId::new("root_disk")])
 }
 
 pub fn put(vm: &VmRecord) -> Write {
@@ -57,6 +60,7 @@ pub fn op(n: u64, vm: &VmRecord) -> OpRecord {
     }
 }
 
-pub fn event(step: StepName, kind: StepEventKind, at_unix_ms: u64) -> StepEvent {
-    StepEvent { step, kind, detail: format!("{kind:?} `{}`\n", step.as_str()), at_unix_ms }
+pub fn event(step: StepId, kind: StepEventKind, at_unix_ms: u64) -> StepEvent {
+    let detail = format!("{kind:?} `{}`\n", step.as_str());
+    StepEvent { step, kind, detail, at_unix_ms }
 }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use banger_agent_proto::exec::{Detached, ExecRequest, UPGRADE};
 use banger_agent_proto::http::{ErrorBody, Health, ListeningPort, Ports};
 use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, PROTOCOL_MAX, PROTOCOL_MIN};
-use banger_api::{ApiError, ErrorCode, OpId};
-use banger_engine::drivers::{Guest, Vmm};
-use banger_engine::plan::{RunPlan, VmPlan};
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::drivers::Guest;
+use banger_engine::plan::VmPlan;
 use banger_engine::sim::Sim;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -65,17 +65,7 @@ pub fn connect(sim: Arc<Sim>, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
 impl Machine {
     /// Resolves when the VMM has ended.
     async fn off(&self) {
-        // The simulated VMM is found by the VM alone.
-        let run = RunPlan {
-            operation: OpId::from_entropy(0),
-            host_boot_id: String::new(),
-            lease: None,
-            forwarder: None,
-            shim: None,
-            vmm_pid: None,
-            boot_id: None,
-        };
-        self.sim.exited(&self.vm, &run).await;
+        self.sim.ended(&self.vm).await;
     }
 }
 

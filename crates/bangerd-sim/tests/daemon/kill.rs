@@ -37,7 +37,7 @@ pub enum End {
 
 /// Points `list.step.when` of a whole list.
 pub fn steps(list: &str, steps: &[Step], when: &[&str]) -> Vec<String> {
-    let each = steps.iter().map(|step| step.name.as_str());
+    let each = steps.iter().map(|step| step.id.as_str());
     each.flat_map(|step| when.iter().map(move |when| format!("{list}.{step}.{when}"))).collect()
 }
 

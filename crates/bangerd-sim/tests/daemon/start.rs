@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode};
+use banger_engine::oplog::StepId;
+use banger_engine::plan::ProcRef;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -307,7 +309,10 @@ fn what_forwards_ports_is_started_again_where_it_is_gone() {
     assert_eq!(daemon.get("/v1/vms/web").ok()["publish"], shown);
     daemon.stop();
     let before = home.world();
-    let forwarder = |home: &Home| home.stored().vms[0].run.as_ref().unwrap().forwarder.unwrap();
+    let forwarder = |home: &Home| -> ProcRef {
+        let stored = home.stored();
+        stored.vms[0].run.as_ref().unwrap().found(&StepId::new("forwarder")).unwrap()
+    };
     let first = forwarder(&home);
 
     // As it was it is left alone.

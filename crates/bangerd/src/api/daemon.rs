@@ -34,7 +34,7 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
         vms: api.engine.count() as u64,
         operations: api.engine.live_operations() as u64,
         simulated: api.host == Host::Simulated,
-        defaults: api.engine.defaults(),
+        defaults: api.engine.defaults().clone(),
         dns: Some(api.dns.borrow().status()),
     })
 }

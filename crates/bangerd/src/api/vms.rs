@@ -30,15 +30,13 @@ pub async fn list(State(api): Shared) -> Json<Vec<VmSummary>> {
     ))]
 pub async fn create(
     State(api): Shared,
-    Body(mut vm): Body<CreateVm>,
+    Body(vm): Body<CreateVm>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     for (what, name) in [("image", &vm.image), ("kernel", &vm.kernel)] {
         if let Some(name) = name {
             is_reference(what, name)?;
         }
     }
-    vm.image.get_or_insert_with(|| api.config.default_image.clone());
-    vm.nat.get_or_insert(api.config.nat);
     Ok(accepted(detached(async move { api.engine.create(vm) }).await?))
 }
 

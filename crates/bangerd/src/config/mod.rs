@@ -172,14 +172,17 @@ pub fn resolve(
 }
 
 impl Config {
-    /// What a VM gets on this host where nothing was asked for.
+    /// Defaults of a new VM on a host with these resources.
     pub fn vm_defaults(&self, cpus: u32, memory_bytes: u64) -> VmDefaults {
         let host = VmDefaults::for_host(cpus, memory_bytes);
         VmDefaults {
+            image: self.default_image.clone(),
+            nat: self.nat,
             vcpus: self.vcpus.unwrap_or(host.vcpus),
             memory_mib: self.memory_mib.unwrap_or(host.memory_mib),
             root_bytes: self.root_bytes.unwrap_or(host.root_bytes),
             work_bytes: self.work_bytes.unwrap_or(host.work_bytes),
+            ..host
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What Firecracker is told about a VM, as a pure function of it. Paths are those in the jail.
 
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{VmPlan, VmSpec};
 use banger_root::jail::{INITRAMFS, KERNEL, LOG, METRICS, VSOCK};
 use banger_root::words::{self as root, DriveFrom, Role};
 
@@ -66,7 +66,7 @@ pub fn index(vm: &VmPlan, role: Role) -> Option<u8> {
 }
 
 /// What Firecracker is told about a VM.
-pub fn machine(vm: &VmPlan, tap: Option<String>) -> Machine {
+pub fn machine(vm: &VmPlan, spec: &VmSpec, tap: Option<String>) -> Machine {
     let drive = |drive: &root::Drive| Drive {
         drive_id: drive.role.as_str().into(),
         is_root_device: false,
@@ -79,7 +79,7 @@ pub fn machine(vm: &VmPlan, tap: Option<String>) -> Machine {
         // A guest whose CPU gives up is told of at this level only; a start has a dozen lines.
         logger: Logger { log_path: format!("/{LOG}"), level: "Info".into(), show_level: true },
         metrics: Metrics { metrics_path: format!("/{METRICS}") },
-        machine: MachineConfig { vcpu_count: vm.vcpus, mem_size_mib: vm.memory_mib },
+        machine: MachineConfig { vcpu_count: spec.vcpus, mem_size_mib: spec.memory_mib },
         boot: BootSource {
             kernel_image_path: format!("/{KERNEL}"),
             initrd_path: format!("/{INITRAMFS}"),
@@ -101,7 +101,7 @@ pub fn machine(vm: &VmPlan, tap: Option<String>) -> Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::plan;
+    use crate::testing::{plan, spec};
 
     fn with_storage(name: &str) -> VmPlan {
         let mut vm = plan("0123456789ab", "web");
@@ -112,8 +112,11 @@ mod tests {
     #[test]
     fn drives_and_their_order() {
         let layered = with_storage("overlay");
-        let names: Vec<String> =
-            machine(&layered, None).drives.into_iter().map(|drive| drive.path_on_host).collect();
+        let names: Vec<String> = machine(&layered, &spec(), None)
+            .drives
+            .into_iter()
+            .map(|drive| drive.path_on_host)
+            .collect();
         assert_eq!(names, ["/drive-root", "/drive-work", "/drive-image", "/drive-modules"]);
         assert_eq!(index(&layered, Role::Modules), Some(3));
         let whole = with_storage("dm-snapshot");
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_what_firecracker_expects() {
-        let told = machine(&with_storage("copy"), Some("fc-0123456789ab".into()));
+        let told = machine(&with_storage("copy"), &spec(), Some("fc-0123456789ab".into()));
         let drive = serde_json::to_value(&told.drives[2]).unwrap();
         assert_eq!(drive["cache_type"], "Writeback");
         assert_eq!(drive["is_read_only"], true);

@@ -18,7 +18,7 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_base::ShimStatus;
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
-use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::Places;
 use banger_root::words::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
@@ -103,12 +103,12 @@ impl Firecracker {
     }
 
     /// Tells a VMM that has no guest yet what it is, and starts it.
-    async fn configure(&self, vm: &VmPlan, shim: ProcRef) -> Result<(), ApiError> {
+    async fn configure(&self, vm: &VmPlan, spec: &VmSpec, shim: ProcRef) -> Result<(), ApiError> {
         let tap = match vm.drivers.network.name.as_str() {
             "bridge" => Some(vm.id.tap_name()),
             _ => None,
         };
-        let told = config::machine(vm, tap);
+        let told = config::machine(vm, spec, tap);
         let socket = match self.connect_to(vm, VmmSocket::Api).await {
             Ok(socket) => socket,
             Err(error) => return Err(self.with_end(error, vm, shim).await),
@@ -212,14 +212,14 @@ impl Vmm for Firecracker {
         Ok(shim)
     }
 
-    async fn launch(&self, vm: &VmPlan) -> Result<u32, ApiError> {
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec) -> Result<u32, ApiError> {
         let gate = self.gates().remove(&vm.id);
         let (gate, shim) = gate.ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
         })?;
-        let launch = Launch { vcpus: vm.vcpus, memory_mib: vm.memory_mib };
+        let launch = Launch { vcpus: spec.vcpus, memory_mib: spec.memory_mib };
         let vmm = gate.launch(&vm.id, launch).await?;
-        self.configure(vm, shim).await?;
+        self.configure(vm, spec, shim).await?;
         Ok(vmm.pid)
     }
 
