@@ -3,6 +3,7 @@
 //! Everything that the daemon, the CLI and other clients say to each other is here, and is parsed
 //! here, so that both sides refuse the same bad input with the same words.
 
+pub mod action;
 pub mod daemon;
 pub mod doctor;
 pub mod error;

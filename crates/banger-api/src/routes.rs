@@ -25,8 +25,8 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const VMS: &str = "/v1/vms";
 /// `GET`: [`crate::vm::VmDetails`].
 pub const VM: &str = "/v1/vms/{vm}";
-/// `POST` [`crate::vm::ActionOptions`]: one of [`crate::vm::VmAction`].
-pub const VM_ACTION: &str = "/v1/vms/{vm}/actions/{action}";
+/// `POST` [`crate::vm::VmAction`]: asks for an action.
+pub const VM_ACTION: &str = "/v1/vms/{vm}/actions";
 /// `GET`: [`crate::vm::VmHealth`].
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
 /// `GET`: what the guest wrote to its console, or its VMM to its log, as bytes.

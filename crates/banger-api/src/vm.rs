@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::VmId;
+pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{ImageId, KernelId, OpId};
 use crate::limits;
@@ -171,56 +172,6 @@ impl CreateVm {
         Ok(())
     }
 }
-
-/// What may be asked of an existing VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VmAction {
-    /// Boot it.
-    Start,
-    /// Shut it down; kill it after the grace period.
-    Stop,
-    /// Stop it if it runs, then start it.
-    Restart,
-    /// Stop it without grace.
-    Kill,
-    /// Remove it with its disks.
-    Delete,
-    /// Finish the undoing that left it broken.
-    Repair,
-}
-
-impl VmAction {
-    /// The word used in messages and routes.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Restart => "restart",
-            Self::Kill => "kill",
-            Self::Delete => "delete",
-            Self::Repair => "repair",
-        }
-    }
-}
-
-/// Details of an action.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ActionOptions {
-    /// Stop and restart: grace period in milliseconds; 90000 where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grace_ms: Option<u64>,
-    /// Delete: also when it runs (it is killed) or is broken.
-    #[serde(default)]
-    pub force: bool,
-}
-
-/// Grace period of a stop where none was given, in milliseconds: systemd's own for a service
-/// (`DefaultTimeoutStopSec`), so that guests with containers end in order.
-pub const DEFAULT_GRACE_MS: u64 = 90_000;
-/// Longest grace period, in milliseconds.
-pub const MAX_GRACE_MS: u64 = 24 * 3600 * 1000;
 
 /// Disk accounting of one VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -1,7 +1,7 @@
 //! One action on many VMs: all found in one listing, worked on in parallel, reported in order.
 
 use banger_api::operation::VmTag;
-use banger_api::vm::{ActionOptions, VmAction, VmSummary};
+use banger_api::vm::{VmAction, VmSummary};
 use banger_api::{ApiError, ErrorCode, reference};
 use futures_util::{Stream, StreamExt};
 
@@ -62,20 +62,11 @@ pub struct Outcome {
     pub result: Result<Acted, NotDone>,
 }
 
-/// An action and its options.
-#[derive(Debug, Clone)]
-pub struct Work {
-    /// Action.
-    pub action: VmAction,
-    /// Options.
-    pub options: ActionOptions,
-}
-
 /// Works on all targets at once; the outcomes come in the order of the targets.
 pub fn act<O: Observer>(
     client: &Client,
     targets: Vec<Target>,
-    work: &Work,
+    action: VmAction,
     interrupts: &Interrupts,
     observe: impl Fn(&VmTag) -> O,
 ) -> impl Stream<Item = Outcome> {
@@ -86,7 +77,7 @@ pub fn act<O: Observer>(
             async move {
                 let (vm, result) = match found {
                     Ok((observer, vm)) => {
-                        let result = one(client, &vm, work, interrupts, observer).await;
+                        let result = one(client, &vm, action, interrupts, observer).await;
                         (Some(vm), result)
                     }
                     Err(error) => (None, Err(error.into())),
@@ -100,7 +91,7 @@ pub fn act<O: Observer>(
 async fn one(
     client: &Client,
     vm: &VmTag,
-    work: &Work,
+    action: VmAction,
     interrupts: Interrupts,
     mut observer: impl Observer,
 ) -> Result<Acted, NotDone> {
@@ -108,8 +99,8 @@ async fn one(
         observer.notice(Notice::Left(Left::NotBegun));
         return Err(NotDone::Left(Left::NotBegun));
     }
-    let accepted = client.act(vm.id.as_str(), work.action, &work.options).await?;
-    let on_interrupt = OnInterrupt::of(work.action);
+    let accepted = client.act(vm.id.as_str(), action).await?;
+    let on_interrupt = OnInterrupt::of(action);
     let done = client.follow_to_end(&accepted, interrupts, on_interrupt, &mut observer).await?;
     Ok(if accepted.operation.is_some() { Acted::Done(done.ms) } else { Acted::Already })
 }

@@ -10,7 +10,7 @@ use banger_api::images::{
 };
 use banger_api::operation::{Accepted, OperationView};
 use banger_api::paths::Paths;
-use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
+use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
 
 use crate::call::Repeat;
@@ -132,14 +132,8 @@ impl Client {
     ///
     /// # Errors
     /// Not found, ambiguous, refused, or the daemon's.
-    pub async fn act(
-        &self,
-        vm: &str,
-        action: VmAction,
-        options: &ActionOptions,
-    ) -> Result<Accepted> {
-        let path = routes::fill(&fill(routes::VM_ACTION, "vm", vm)?, "action", action.as_str());
-        self.ask(Call::post(path, options)?, Repeat::Safe).await
+    pub async fn act(&self, vm: &str, action: VmAction) -> Result<Accepted> {
+        self.ask(Call::post(fill(routes::VM_ACTION, "vm", vm)?, &action)?, Repeat::Safe).await
     }
 
     /// What the agent of a VM says of itself.

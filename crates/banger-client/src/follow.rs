@@ -68,10 +68,10 @@ impl OnInterrupt {
     /// What an interrupt does to an action on a VM.
     pub fn of(action: VmAction) -> Self {
         match action {
-            VmAction::Start => Self::Cancel,
-            VmAction::Stop => Self::Leave,
-            VmAction::Restart => Self::LeaveStopCancelStart,
-            VmAction::Kill | VmAction::Delete | VmAction::Repair => Self::GoOn,
+            VmAction::Start {} => Self::Cancel,
+            VmAction::Stop { .. } => Self::Leave,
+            VmAction::Restart { .. } => Self::LeaveStopCancelStart,
+            VmAction::Kill {} | VmAction::Delete { .. } | VmAction::Repair {} => Self::GoOn,
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_does_what_fits_the_action_and_its_stage() {
-        let restart = OnInterrupt::of(VmAction::Restart);
+        let restart = OnInterrupt::of(VmAction::Restart { grace_ms: 0 });
         for (name, expected) in [
             ("", OnInterrupt::Leave),
             (stage::SHUTDOWN, OnInterrupt::Leave),
@@ -310,8 +310,11 @@ mod tests {
         ] {
             assert_eq!(restart.in_stage(name), expected, "{name}");
         }
-        assert_eq!(OnInterrupt::of(VmAction::Stop).in_stage(stage::BOOT), OnInterrupt::Leave);
-        assert_eq!(OnInterrupt::of(VmAction::Start).in_stage(""), OnInterrupt::Cancel);
-        assert_eq!(OnInterrupt::of(VmAction::Delete).in_stage(""), OnInterrupt::GoOn);
+        assert_eq!(OnInterrupt::of(VmAction::STOP).in_stage(stage::BOOT), OnInterrupt::Leave);
+        assert_eq!(OnInterrupt::of(VmAction::Start {}).in_stage(""), OnInterrupt::Cancel);
+        assert_eq!(
+            OnInterrupt::of(VmAction::Delete { force: false }).in_stage(""),
+            OnInterrupt::GoOn
+        );
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use banger_api::limits::VmDefaults;
 use banger_api::paths::Paths;
 use banger_api::session::MAX_LINE;
 use banger_api::{ApiError, ErrorCode};
@@ -19,6 +20,9 @@ use tokio::process::{Child, Command};
 
 /// Longest wait for a daemon to say that it is ready: it looks after all its VMs first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait for the program to print its defaults.
+const DEFAULTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start a daemon.
 #[derive(Debug, Clone)]
@@ -53,6 +57,23 @@ impl Launcher {
                 .with_file_name("bangerd"),
         };
         Ok(Self { program, build_id: build_id.to_owned() })
+    }
+
+    /// Values that a new VM gets where its request leaves them out, as the daemon would decide them
+    /// from its configuration, the environment and the host.
+    ///
+    /// # Errors
+    /// The program cannot be run, or refuses its configuration.
+    pub async fn defaults(&self) -> Result<VmDefaults, ApiError> {
+        let mut command = Command::new(&self.program);
+        command.arg("--defaults").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let ran = tokio::time::timeout(DEFAULTS_TIMEOUT, command.output()).await;
+        let slow = || io::Error::from(io::ErrorKind::TimedOut);
+        let output = ran.unwrap_or_else(|_| Err(slow())).map_err(|e| self.not_spawned(&e))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            let text = format!("`{} --defaults` failed", self.program.display());
+            ApiError::new(ErrorCode::HostNotReady, text).caused_by(&error)
+        })
     }
 
     /// Starts the daemon and waits until it serves.

@@ -14,7 +14,6 @@ use crate::holds::Remaining;
 use crate::lists::{self, ListName};
 use crate::ops::{Op, OpProgress};
 use crate::plan::{VmPlan, VmSpec};
-use crate::queue::Force;
 use crate::record::{Inspect, VmRecord};
 use crate::store::{Durability, OpRecord, Write};
 use crate::vm_jobs::ThenStart;
@@ -233,7 +232,7 @@ impl Engine {
         if keep {
             return;
         }
-        if let Err(error) = self.ask(&handle, VmAction::Delete, Force::Yes, 0).await {
+        if let Err(error) = self.ask(&handle, VmAction::Delete { force: true }).await {
             tracing::warn!(vm = %id, error = %error, "the VM of an ended session stays");
         }
     }

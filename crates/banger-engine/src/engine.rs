@@ -5,10 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use banger_api::operation::{Accepted, OperationView};
 use banger_api::reference;
-use banger_api::vm::{
-    ActionOptions, AgentHealth, DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction, VmDetails, VmHealth,
-    VmState, VmSummary,
-};
+use banger_api::vm::{AgentHealth, VmAction, VmDetails, VmHealth, VmState, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, VmId, VmName};
 use tokio::sync::oneshot;
 
@@ -17,7 +14,6 @@ use crate::holds::Holds;
 use crate::oplog;
 use crate::ops::{Op, Ops};
 use crate::plan::VmPlan;
-use crate::queue::Force;
 use crate::record::VmRecord;
 use crate::recovery::{self, Action, Facts, HostSince};
 use crate::shared::{Published, Shared};
@@ -242,34 +238,20 @@ impl Engine {
     ///
     /// # Errors
     /// Not found, refused, or not to be remembered.
-    pub async fn request(
-        &self,
-        reference: &str,
-        action: VmAction,
-        options: &ActionOptions,
-    ) -> Result<Accepted, ApiError> {
-        let grace_ms = options.grace_ms.unwrap_or(DEFAULT_GRACE_MS);
-        if grace_ms > MAX_GRACE_MS {
-            let text = format!("a grace period of {grace_ms} ms: at most {MAX_GRACE_MS} ms");
-            return Err(ApiError::new(ErrorCode::BadRequest, text));
-        }
-        let force = if options.force { Force::Yes } else { Force::No };
-        let handle = self.handle(reference)?;
-        self.ask(&handle, action, force, grace_ms).await
+    pub async fn request(&self, reference: &str, action: VmAction) -> Result<Accepted, ApiError> {
+        action.check()?;
+        self.ask(&self.handle(reference)?, action).await
     }
 
     pub(crate) async fn ask(
         &self,
         handle: &VmHandle,
         action: VmAction,
-        force: Force,
-        grace_ms: u64,
     ) -> Result<Accepted, ApiError> {
-        let urgent =
-            action == VmAction::Kill || (action == VmAction::Delete && force == Force::Yes);
+        let urgent = matches!(action, VmAction::Kill {} | VmAction::Delete { force: true });
         let channel = if urgent { &handle.urgent } else { &handle.mailbox };
         let (reply, answer) = oneshot::channel();
-        let message = Message::Request { action, force, grace_ms, reply };
+        let message = Message::Request { action, reply };
         let gone = || ApiError::new(ErrorCode::NotFound, "the VM was deleted meanwhile");
         channel.send(message).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?

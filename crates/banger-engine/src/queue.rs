@@ -12,15 +12,6 @@ use banger_api::vm::{VmAction, VmState};
 /// Most requests that wait for one VM; more than this is a client gone wild.
 pub const MAX_QUEUED: usize = 16;
 
-/// Whether a delete may take down a VM that is not stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Force {
-    /// Only a stopped VM.
-    No,
-    /// In any state.
-    Yes,
-}
-
 /// What to do with the operation that runs at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meanwhile {
@@ -59,10 +50,6 @@ pub struct Queued {
     pub op: OpId,
     /// What it does.
     pub action: VmAction,
-    /// Whether a delete is forced.
-    pub force: Force,
-    /// Grace of a stop or restart, in milliseconds.
-    pub grace_ms: u64,
 }
 
 /// Requests of one VM: the one that runs and those that wait.
@@ -75,7 +62,7 @@ pub struct RequestQueue {
 /// The state a VM will be in when `action` has succeeded in `state`; `None` = gone.
 pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
     match action {
-        VmAction::Start | VmAction::Restart => match state {
+        VmAction::Start {} | VmAction::Restart { .. } => match state {
             VmState::Broken | VmState::Deleting => Some(state),
             VmState::Stopped
             | VmState::Starting
@@ -83,7 +70,7 @@ pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
             | VmState::Paused
             | VmState::Stopping => Some(VmState::Running),
         },
-        VmAction::Stop | VmAction::Kill => match state {
+        VmAction::Stop { .. } | VmAction::Kill {} => match state {
             VmState::Broken | VmState::Deleting => Some(state),
             VmState::Stopped
             | VmState::Starting
@@ -91,52 +78,54 @@ pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
             | VmState::Paused
             | VmState::Stopping => Some(VmState::Stopped),
         },
-        VmAction::Repair => match state {
+        VmAction::Repair {} => match state {
             VmState::Broken => Some(VmState::Stopped),
             other => Some(other),
         },
-        VmAction::Delete => None,
+        VmAction::Delete { .. } => None,
     }
 }
 
 /// The answer for a VM that is in `state`, with nothing under way.
-pub fn settle(state: VmState, action: VmAction, force: Force) -> Answer {
-    decide(Some(state), action, force)
+pub fn settle(state: VmState, action: VmAction) -> Answer {
+    decide(Some(state), action)
 }
 
 /// The answer for a VM that will be in `state` (`None` = gone) when all accepted work is done.
-fn decide(state: Option<VmState>, action: VmAction, force: Force) -> Answer {
+fn decide(state: Option<VmState>, action: VmAction) -> Answer {
+    use VmAction as A;
     use VmState as S;
     let Some(state) = state else {
         return match action {
-            VmAction::Delete => Answer::AlreadySo(None),
+            A::Delete { .. } => Answer::AlreadySo(None),
             _ => Answer::Refused(Refusal::State(S::Deleting)),
         };
     };
     match (action, state) {
-        (VmAction::Start, S::Stopped) => Answer::Do(Meanwhile::Wait),
-        (VmAction::Start, S::Starting | S::Running) => Answer::AlreadySo(None),
-        (VmAction::Restart, S::Stopped | S::Starting | S::Running | S::Paused) => {
+        (A::Start {}, S::Stopped) => Answer::Do(Meanwhile::Wait),
+        (A::Start {}, S::Starting | S::Running) => Answer::AlreadySo(None),
+        (A::Restart { .. }, S::Stopped | S::Starting | S::Running | S::Paused) => {
             Answer::Do(Meanwhile::Wait)
         }
-        (VmAction::Stop | VmAction::Kill, S::Stopped | S::Stopping) => Answer::AlreadySo(None),
-        (VmAction::Stop | VmAction::Kill, S::Starting) => Answer::Do(Meanwhile::Interrupt),
-        (VmAction::Stop, S::Running | S::Paused) => Answer::Do(Meanwhile::Wait),
-        (VmAction::Kill, S::Running | S::Paused) => Answer::Do(Meanwhile::Interrupt),
-        (VmAction::Start | VmAction::Restart, S::Stopping) => Answer::Do(Meanwhile::Wait),
-        (VmAction::Repair, S::Broken) => Answer::Do(Meanwhile::Wait),
-        (VmAction::Repair, S::Stopped) => Answer::AlreadySo(None),
-        (VmAction::Delete, S::Stopped) => Answer::Do(Meanwhile::Wait),
-        (VmAction::Delete, S::Deleting) => Answer::AlreadySo(None),
-        (VmAction::Delete, S::Starting | S::Running | S::Paused | S::Stopping | S::Broken) => {
-            match force {
-                Force::Yes => Answer::Do(Meanwhile::Interrupt),
-                Force::No => Answer::Refused(Refusal::NeedsForce(state)),
+        (A::Stop { .. } | A::Kill {}, S::Stopped | S::Stopping) => Answer::AlreadySo(None),
+        (A::Stop { .. } | A::Kill {}, S::Starting) => Answer::Do(Meanwhile::Interrupt),
+        (A::Stop { .. }, S::Running | S::Paused) => Answer::Do(Meanwhile::Wait),
+        (A::Kill {}, S::Running | S::Paused) => Answer::Do(Meanwhile::Interrupt),
+        (A::Start {} | A::Restart { .. }, S::Stopping) => Answer::Do(Meanwhile::Wait),
+        (A::Repair {}, S::Broken) => Answer::Do(Meanwhile::Wait),
+        (A::Repair {}, S::Stopped) => Answer::AlreadySo(None),
+        (A::Delete { .. }, S::Stopped) => Answer::Do(Meanwhile::Wait),
+        (A::Delete { .. }, S::Deleting) => Answer::AlreadySo(None),
+        (A::Delete { force }, S::Starting | S::Running | S::Paused | S::Stopping | S::Broken) => {
+            if force {
+                Answer::Do(Meanwhile::Interrupt)
+            } else {
+                Answer::Refused(Refusal::NeedsForce(state))
             }
         }
-        (VmAction::Start, S::Paused | S::Broken | S::Deleting)
-        | (VmAction::Restart | VmAction::Stop | VmAction::Kill, S::Broken | S::Deleting)
-        | (VmAction::Repair, S::Starting | S::Running | S::Paused | S::Stopping | S::Deleting) => {
+        (A::Start {}, S::Paused | S::Broken | S::Deleting)
+        | (A::Restart { .. } | A::Stop { .. } | A::Kill {}, S::Broken | S::Deleting)
+        | (A::Repair {}, S::Starting | S::Running | S::Paused | S::Stopping | S::Deleting) => {
             Answer::Refused(Refusal::State(state))
         }
     }
@@ -144,7 +133,7 @@ fn decide(state: Option<VmState>, action: VmAction, force: Force) -> Answer {
 
 impl RequestQueue {
     /// What would be answered to `action` on a VM that is in `state` now. Changes nothing.
-    pub fn answer(&self, state: VmState, action: VmAction, force: Force) -> Answer {
+    pub fn answer(&self, state: VmState, action: VmAction) -> Answer {
         // What the running operation will lead to counts, not the state it is passing through.
         let settled = match &self.running {
             Some(running) => after(settled_before(state, running.action), running.action),
@@ -154,28 +143,28 @@ impl RequestQueue {
             .waiting
             .iter()
             .fold(settled, |state, queued| state.and_then(|s| after(s, queued.action)));
-        match decide(projected, action, force) {
+        match decide(projected, action) {
             Answer::Do(_) if self.waiting.len() >= MAX_QUEUED => {
                 Answer::Refused(Refusal::QueueFull)
             }
             // A kill, stop or forced delete makes a start under way pointless.
-            Answer::Do(_) if self.interrupts(action, force) => Answer::Do(Meanwhile::Interrupt),
+            Answer::Do(_) if self.interrupts(action) => Answer::Do(Meanwhile::Interrupt),
             Answer::Do(_) => Answer::Do(Meanwhile::Wait),
             Answer::AlreadySo(_) => self.already_so(action),
             refused @ Answer::Refused(_) => refused,
         }
     }
 
-    fn interrupts(&self, action: VmAction, force: Force) -> bool {
+    fn interrupts(&self, action: VmAction) -> bool {
         let Some(running) = &self.running else { return false };
-        let pointless = matches!(running.action, VmAction::Start | VmAction::Restart);
+        let pointless = matches!(running.action, VmAction::Start {} | VmAction::Restart { .. });
         match action {
-            VmAction::Stop => pointless,
-            VmAction::Kill => pointless || running.action == VmAction::Stop,
-            VmAction::Delete => {
-                force == Force::Yes && (pointless || running.action == VmAction::Stop)
+            VmAction::Stop { .. } => pointless,
+            VmAction::Kill {} => pointless || matches!(running.action, VmAction::Stop { .. }),
+            VmAction::Delete { force } => {
+                force && (pointless || matches!(running.action, VmAction::Stop { .. }))
             }
-            VmAction::Start | VmAction::Restart | VmAction::Repair => false,
+            VmAction::Start {} | VmAction::Restart { .. } | VmAction::Repair {} => false,
         }
     }
 
@@ -183,7 +172,7 @@ impl RequestQueue {
     fn already_so(&self, action: VmAction) -> Answer {
         let last = self.waiting.back().or(self.running.as_ref());
         match (action, last) {
-            (VmAction::Kill, Some(last)) if last.action == VmAction::Stop => {
+            (VmAction::Kill {}, Some(last)) if matches!(last.action, VmAction::Stop { .. }) => {
                 Answer::Do(Meanwhile::Interrupt)
             }
             (_, last) => Answer::AlreadySo(last.map(|queued| queued.op.clone())),
@@ -254,17 +243,18 @@ mod tests {
         OpId::from_entropy(n)
     }
 
-    fn queued(n: u64, action: VmAction, force: Force) -> Queued {
-        Queued { op: op(n), action, force, grace_ms: 0 }
+    fn queued(n: u64, action: VmAction) -> Queued {
+        Queued { op: op(n), action }
     }
 
-    const ACTIONS: [VmAction; 6] = [
-        VmAction::Start,
-        VmAction::Stop,
-        VmAction::Restart,
-        VmAction::Kill,
-        VmAction::Delete,
-        VmAction::Repair,
+    const ACTIONS: [VmAction; 7] = [
+        VmAction::Start {},
+        VmAction::STOP,
+        VmAction::Restart { grace_ms: 0 },
+        VmAction::Kill {},
+        VmAction::Delete { force: false },
+        VmAction::Delete { force: true },
+        VmAction::Repair {},
     ];
 
     /// The naive model: simply carries out everything that was accepted, in order, and looks.
@@ -272,36 +262,35 @@ mod tests {
         let mut state = Some(initial);
         for action in accepted {
             state = match (state, action) {
-                (None, _) | (_, VmAction::Delete) => None,
-                (Some(VmState::Broken), VmAction::Repair) => Some(VmState::Stopped),
+                (None, _) | (_, VmAction::Delete { .. }) => None,
+                (Some(VmState::Broken), VmAction::Repair {}) => Some(VmState::Stopped),
                 (Some(VmState::Broken), _) => Some(VmState::Broken),
-                (Some(_), VmAction::Start | VmAction::Restart) => Some(VmState::Running),
-                (Some(_), VmAction::Stop | VmAction::Kill) => Some(VmState::Stopped),
-                (Some(other), VmAction::Repair) => Some(other),
+                (Some(_), VmAction::Start {} | VmAction::Restart { .. }) => Some(VmState::Running),
+                (Some(_), VmAction::Stop { .. } | VmAction::Kill {}) => Some(VmState::Stopped),
+                (Some(other), VmAction::Repair {}) => Some(other),
             };
         }
         state
     }
 
-    fn check_against_model(initial: VmState, steps: &[(usize, bool, bool)]) {
+    fn check_against_model(initial: VmState, steps: &[(usize, bool)]) {
         let mut queue = RequestQueue::default();
         let mut present = initial;
         let mut unfinished: Vec<VmAction> = Vec::new();
-        for (n, (which, forced, finish)) in steps.iter().enumerate() {
+        for (n, (which, finish)) in steps.iter().enumerate() {
             let action = ACTIONS[which % ACTIONS.len()];
-            let force = if *forced { Force::Yes } else { Force::No };
             let expected = model_state(present, &unfinished);
-            match queue.answer(present, action, force) {
+            match queue.answer(present, action) {
                 Answer::Do(_) => {
                     let wanted = model_state(present, &[&unfinished[..], &[action]].concat());
-                    let hurries = action == VmAction::Kill;
-                    let restarts = action == VmAction::Restart;
+                    let hurries = action == VmAction::Kill {};
+                    let restarts = matches!(action, VmAction::Restart { .. });
                     assert!(
                         wanted != expected || hurries || restarts,
                         "{action:?} changes nothing"
                     );
                     assert!(expected.is_some(), "{action:?} accepted on a VM that will be gone");
-                    queue.push(queued(n as u64, action, force));
+                    queue.push(queued(n as u64, action));
                     unfinished.push(action);
                 }
                 Answer::AlreadySo(_) => {
@@ -310,12 +299,12 @@ mod tests {
                 }
                 Answer::Refused(Refusal::QueueFull) => assert!(unfinished.len() >= MAX_QUEUED),
                 Answer::Refused(Refusal::NeedsForce(state)) => {
-                    assert_eq!((action, force), (VmAction::Delete, Force::No));
+                    assert_eq!(action, VmAction::Delete { force: false });
                     assert_ne!(state, VmState::Stopped);
                 }
                 Answer::Refused(Refusal::State(state)) => {
                     let stuck = expected.is_none() || expected == Some(VmState::Broken);
-                    let live_repair = action == VmAction::Repair && state == VmState::Running;
+                    let live_repair = action == VmAction::Repair {} && state == VmState::Running;
                     assert!(stuck || live_repair, "{action:?} refused in {expected:?}");
                 }
             }
@@ -335,7 +324,7 @@ mod tests {
         fn agrees_with_the_model(
             initial in prop_oneof![
                 Just(VmState::Stopped), Just(VmState::Running), Just(VmState::Broken)],
-            steps in proptest::collection::vec((0usize..6, any::<bool>(), any::<bool>()), 0..60),
+            steps in proptest::collection::vec((0usize..7, any::<bool>()), 0..60),
         ) {
             check_against_model(initial, &steps);
         }
@@ -344,21 +333,21 @@ mod tests {
     #[test]
     fn a_stop_interrupts_a_start_under_way() {
         let mut queue = RequestQueue::default();
-        queue.push(queued(1, VmAction::Start, Force::No));
+        queue.push(queued(1, VmAction::Start {}));
         queue.take_next();
-        let answer = queue.answer(VmState::Starting, VmAction::Stop, Force::No);
+        let answer = queue.answer(VmState::Starting, VmAction::STOP);
         assert_eq!(answer, Answer::Do(Meanwhile::Interrupt));
-        let again = queue.answer(VmState::Starting, VmAction::Start, Force::No);
+        let again = queue.answer(VmState::Starting, VmAction::Start {});
         assert_eq!(again, Answer::AlreadySo(Some(op(1))), "joins the start under way");
     }
 
     #[test]
     fn nothing_follows_a_delete() {
         let mut queue = RequestQueue::default();
-        queue.push(queued(1, VmAction::Delete, Force::No));
+        queue.push(queued(1, VmAction::Delete { force: false }));
         for action in ACTIONS {
-            match queue.answer(VmState::Stopped, action, Force::Yes) {
-                Answer::AlreadySo(_) => assert_eq!(action, VmAction::Delete),
+            match queue.answer(VmState::Stopped, action) {
+                Answer::AlreadySo(_) => assert!(matches!(action, VmAction::Delete { .. })),
                 Answer::Refused(Refusal::State(VmState::Deleting)) => {}
                 other => panic!("{action:?}: {other:?}"),
             }
@@ -368,27 +357,24 @@ mod tests {
     #[test]
     fn a_kill_hurries_a_stop() {
         let mut queue = RequestQueue::default();
-        queue.push(queued(1, VmAction::Stop, Force::No));
+        queue.push(queued(1, VmAction::STOP));
         queue.take_next();
         assert_eq!(
-            queue.answer(VmState::Stopping, VmAction::Kill, Force::No),
+            queue.answer(VmState::Stopping, VmAction::Kill {}),
             Answer::Do(Meanwhile::Interrupt)
         );
-        assert_eq!(
-            queue.answer(VmState::Stopping, VmAction::Stop, Force::No),
-            Answer::AlreadySo(Some(op(1)))
-        );
+        assert_eq!(queue.answer(VmState::Stopping, VmAction::STOP), Answer::AlreadySo(Some(op(1))));
     }
 
     #[test]
     fn a_running_vm_is_deleted_only_by_force() {
         let queue = RequestQueue::default();
         assert_eq!(
-            queue.answer(VmState::Running, VmAction::Delete, Force::No),
+            queue.answer(VmState::Running, VmAction::Delete { force: false }),
             Answer::Refused(Refusal::NeedsForce(VmState::Running))
         );
         assert_eq!(
-            queue.answer(VmState::Running, VmAction::Delete, Force::Yes),
+            queue.answer(VmState::Running, VmAction::Delete { force: true }),
             Answer::Do(Meanwhile::Wait)
         );
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::drivers::ExitStory;
 use crate::op_book::{InternalOp, OpBook};
 use crate::ops::{Beginning, Op};
-use crate::queue::{self, Answer, Force, Meanwhile, Queued, RequestQueue};
+use crate::queue::{self, Answer, Meanwhile, Queued, RequestQueue};
 use crate::record::{Existence, Fate, Inspect, VmRecord};
 use crate::recovery::Action;
 use crate::refusals;
@@ -33,10 +33,6 @@ pub enum Message {
     Request {
         /// What.
         action: VmAction,
-        /// Whether a delete is forced.
-        force: Force,
-        /// Grace of a stop or restart, in milliseconds.
-        grace_ms: u64,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Accepted, ApiError>>,
     },
@@ -173,8 +169,7 @@ impl VmTask {
     /// What the work leads to counts for what may be asked meanwhile.
     fn begin_unqueued(&mut self, op: Arc<Op>, work: Work, unsaved: Vec<Write>) {
         if let Some(action) = work.leads_to() {
-            let force = Force::Yes;
-            self.queue.begin(Queued { op: op.id.clone(), action, force, grace_ms: 0 });
+            self.queue.begin(Queued { op: op.id.clone(), action });
         }
         self.spawn(op, work, unsaved);
     }
@@ -188,7 +183,7 @@ impl VmTask {
                 continue;
             };
             // The state may not be the one that was expected when this was accepted.
-            let settled = match queue::settle(self.record.state, next.action, next.force) {
+            let settled = match queue::settle(self.record.state, next.action) {
                 Answer::Do(_) => {
                     self.spawn(op, Work::Queued(next), Vec::new());
                     return;
@@ -280,10 +275,10 @@ impl VmTask {
             && self.queue.is_idle();
         if stopped && over && !self.delete_tried {
             self.delete_tried = true;
-            let (action, force) = (VmAction::Delete, Force::Yes);
+            let action = VmAction::Delete { force: true };
             match self.book.open(action.as_str(), Durability::Process).await {
                 Ok(op) => {
-                    self.queue.push(Queued { op: op.id.clone(), action, force, grace_ms: 0 });
+                    self.queue.push(Queued { op: op.id.clone(), action });
                 }
                 // The next daemon finds it stopped, too.
                 Err(error) => tracing::error!(vm = %self.record.plan.id, error = %error, "store"),
@@ -293,8 +288,8 @@ impl VmTask {
 
     async fn hear(&mut self, message: Message) {
         match message {
-            Message::Request { action, force, grace_ms, reply } => {
-                let answer = self.request(action, force, grace_ms).await;
+            Message::Request { action, reply } => {
+                let answer = self.request(action).await;
                 // A client that left does not take back what it asked for.
                 let _ = reply.send(answer);
             }
@@ -309,22 +304,17 @@ impl VmTask {
         }
     }
 
-    async fn request(
-        &mut self,
-        action: VmAction,
-        force: Force,
-        grace_ms: u64,
-    ) -> Result<Accepted, ApiError> {
+    async fn request(&mut self, action: VmAction) -> Result<Accepted, ApiError> {
         let state = self.publisher.borrow().record.state;
         let vm = Some(self.book.vm.clone());
-        match self.queue.answer(state, action, force) {
+        match self.queue.answer(state, action) {
             Answer::AlreadySo(operation) => Ok(Accepted { operation, vm, warnings: Vec::new() }),
             Answer::Refused(refusal) => {
                 Err(refusals::explain(&self.record.plan.name, action, &refusal))
             }
             Answer::Do(meanwhile) => {
                 let op = self.book.open(action.as_str(), Durability::Power).await?;
-                self.queue.push(Queued { op: op.id.clone(), action, force, grace_ms });
+                self.queue.push(Queued { op: op.id.clone(), action });
                 if meanwhile == Meanwhile::Interrupt {
                     self.interrupt();
                 }
@@ -352,7 +342,7 @@ impl VmTask {
         for queued in waiting {
             let Some(op) = self.shared.ops.get(&queued.op) else { continue };
             let result = match queued.action {
-                VmAction::Delete => Ok(None),
+                VmAction::Delete { .. } => Ok(None),
                 _ => Err(gone()),
             };
             self.book.end(&op, result).await;

@@ -27,19 +27,21 @@ impl Work {
     /// The request that would lead to the same; none where nothing changes.
     pub fn leads_to(&self) -> Option<VmAction> {
         let of_end = |ending: &Ending| match ending {
-            Ending::Stay(_) => VmAction::Stop,
-            Ending::Reboot => VmAction::Restart,
+            Ending::Stay(_) => VmAction::STOP,
+            Ending::Reboot => VmAction::Restart { grace_ms: 0 },
         };
         match self {
-            Self::Create(ThenStart::Yes) => Some(VmAction::Start),
-            Self::Create(ThenStart::No) => Some(VmAction::Stop),
+            Self::Create(ThenStart::Yes) => Some(VmAction::Start {}),
+            Self::Create(ThenStart::No) => Some(VmAction::STOP),
             Self::Queued(queued) => Some(queued.action),
             Self::Exited(story) => Some(of_end(&recovery::ending(story))),
             Self::Recover(action) => match action {
                 Action::Nothing | Action::MarkBroken(_) | Action::Adopt { .. } => None,
-                Action::UnwindStart | Action::ResumeStop => Some(VmAction::Stop),
+                Action::UnwindStart | Action::ResumeStop => Some(VmAction::STOP),
                 Action::EndRun(ending) => Some(of_end(ending)),
-                Action::UnwindCreate | Action::FinishDelete => Some(VmAction::Delete),
+                Action::UnwindCreate | Action::FinishDelete => {
+                    Some(VmAction::Delete { force: true })
+                }
             },
         }
     }
@@ -65,12 +67,12 @@ impl Worker {
             Work::Exited(story) => self.exited(&story).await,
             Work::Recover(action) => self.recover(action).await,
             Work::Queued(queued) => match queued.action {
-                VmAction::Start => self.start().await,
-                VmAction::Stop => self.stop(queued.grace_ms).await,
-                VmAction::Kill => self.stop(0).await,
-                VmAction::Restart => self.restart(queued.grace_ms).await,
-                VmAction::Delete => self.delete().await,
-                VmAction::Repair => self.repair().await,
+                VmAction::Start {} => self.start().await,
+                VmAction::Stop { grace_ms } => self.stop(grace_ms).await,
+                VmAction::Kill {} => self.stop(0).await,
+                VmAction::Restart { grace_ms } => self.restart(grace_ms).await,
+                VmAction::Delete { .. } => self.delete().await,
+                VmAction::Repair {} => self.repair().await,
             },
         }
     }

@@ -1,7 +1,5 @@
 //! A database of version 1 is read by this version: records as they were written then.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
-
 use banger_api::vm::VmState;
 use banger_engine::oplog::StepId;
 use banger_engine::plan::{ProcRef, VmSpec};

@@ -3,9 +3,10 @@
 use std::pin::pin;
 
 use banger_api::operation::VmTag;
+use banger_api::vm::VmAction;
 use banger_api::{ApiError, exit};
 use banger_client::Client;
-use banger_client::batch::{self, Acted, Outcome, Target, Work};
+use banger_client::batch::{self, Acted, Outcome, Target};
 use banger_client::follow::NotDone;
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -67,14 +68,14 @@ pub async fn run(
     context: &Context,
     client: &Client,
     targets: Vec<Target>,
-    work: &Work,
+    action: VmAction,
     words: &Words,
 ) -> Result<u8, Failure> {
     let batch = targets.len() > 1;
     let progress = Progress::new(context, Lines::None).with_grace(&work.options);
     let interrupts = context.interrupts.listen();
     let observe = |vm: &VmTag| progress.track(vm.name.as_str());
-    let mut outcomes = pin!(batch::act(client, targets, work, &interrupts, observe));
+    let mut outcomes = pin!(batch::act(client, targets, action, &interrupts, observe));
     let mut elements = Vec::new();
     let mut failures = Vec::new();
     while let Some(outcome) = outcomes.next().await {

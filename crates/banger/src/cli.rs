@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use banger_api::exit;
+use banger_api::limits::VmDefaults;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::short::{self, Short};
@@ -98,9 +99,16 @@ impl Command {
     }
 }
 
+/// Whether a command line asks for help: then the defaults of a new VM are worth finding out.
+pub fn asks_for_help(arguments: &[OsString]) -> bool {
+    let ends = |word: &&OsString| *word == "--";
+    let words = arguments.iter().skip(1).take_while(|word| !ends(word));
+    words.into_iter().any(|word| word == "--help" || word == "-h" || word == "help")
+}
+
 /// Reads the command line; prints help and usage errors itself and gives their exit code.
-pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
-    let command = values::with_host_defaults(Cli::command());
+pub fn parse(arguments: &[OsString], defaults: Option<&VmDefaults>) -> Result<Cli, u8> {
+    let command = values::with_defaults(Cli::command(), defaults);
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use banger_api::ApiError;
+use banger_api::limits::VmDefaults;
 use banger_api::paths::Paths;
 use banger_client::{Client, Launcher};
 use serde::Serialize;
@@ -96,4 +97,9 @@ impl Context {
     pub fn can_ask(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
+}
+
+/// Values of a new VM as the installed daemon would decide them, where there is one.
+pub async fn defaults() -> Option<VmDefaults> {
+    Launcher::from_env(BUILD_ID).ok()?.defaults().await.ok()
 }

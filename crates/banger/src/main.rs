@@ -22,10 +22,6 @@ use crate::context::Context;
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(errors::report_panic));
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let parsed = match cli::parse(&arguments) {
-        Ok(parsed) => parsed,
-        Err(code) => return ExitCode::from(code),
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -33,6 +29,15 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: no event loop: {error}");
             return ExitCode::from(banger_api::exit::FAILED);
         }
+    };
+    // Help shows what the daemon would use; without a daemon beside us it says nothing of that.
+    let defaults = match cli::asks_for_help(&arguments) {
+        true => runtime.block_on(context::defaults()),
+        false => None,
+    };
+    let parsed = match cli::parse(&arguments, defaults.as_ref()) {
+        Ok(parsed) => parsed,
+        Err(code) => return ExitCode::from(code),
     };
     let code = runtime.block_on(async {
         let context = Context::new(&parsed.global);

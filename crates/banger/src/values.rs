@@ -1,4 +1,4 @@
-//! Values on the command line, read by the same rules as in the daemon, and this host's defaults.
+//! Values on the command line, read by the same rules as in the daemon.
 
 use banger_api::VmName;
 use banger_api::images::is_ref_name;
@@ -46,7 +46,7 @@ pub struct Machine {
         help_heading = "Machine"
     )]
     pub work_size: Option<u64>,
-    /// Whether it reaches the outside [default: on]
+    /// Whether it reaches the outside
     #[arg(
         long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on",
         hide_possible_values = true, help_heading = "Machine"
@@ -157,22 +157,23 @@ pub fn grace_ms(text: &str) -> Result<u64, String> {
     Ok(ms)
 }
 
-/// Puts the defaults of this host into the help of the commands that make VMs.
-pub fn with_host_defaults(command: clap::Command) -> clap::Command {
-    let defaults = host_defaults();
+/// Adds the defaults of a new VM, where they are known, and of a stop to the help.
+pub fn with_defaults(command: clap::Command, defaults: Option<&VmDefaults>) -> clap::Command {
     let show = |command: clap::Command| {
+        let Some(defaults) = defaults else { return command };
         let add = |argument: clap::Arg, value: String| {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             argument.help(format!("{help} [default: {value}]"))
         };
         let memory = human_size(defaults.memory_mib.saturating_mul(MIB));
         command
-            .mut_arg("image", |a| add(a, banger_api::images::DEFAULT_IMAGE.into()))
-            .mut_arg("kernel", |a| add(a, banger_api::images::DEFAULT_KERNEL.into()))
+            .mut_arg("image", |a| add(a, defaults.image.clone()))
+            .mut_arg("kernel", |a| add(a, defaults.kernel.clone()))
             .mut_arg("vcpus", |a| add(a, defaults.vcpus.to_string()))
             .mut_arg("memory", |a| add(a, memory))
             .mut_arg("disk_size", |a| add(a, human_size(defaults.root_bytes)))
             .mut_arg("work_size", |a| add(a, human_size(defaults.work_bytes)))
+            .mut_arg("nat", |a| add(a, if defaults.nat { "on" } else { "off" }.into()))
     };
     let grace = |command: clap::Command| command.mut_arg("timeout", action::grace_help);
     let all = |command: clap::Command| {
@@ -183,13 +184,6 @@ pub fn with_host_defaults(command: clap::Command) -> clap::Command {
             .mut_subcommand("restart", grace)
     };
     all(command).mut_subcommand("vm", all)
-}
-
-fn host_defaults() -> VmDefaults {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let info = rustix::system::sysinfo();
-    let memory = (info.totalram as u64).saturating_mul(info.mem_unit.into());
-    VmDefaults::for_host(u32::try_from(cpus).unwrap_or(u32::MAX), memory)
 }
 
 #[cfg(test)]

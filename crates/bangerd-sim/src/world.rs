@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::Drivers;
+use banger_engine::drivers::{Drivers, Host as _};
 use banger_engine::sim::world::{Fault, When, World};
 use banger_engine::sim::{Mood, Sim};
 
@@ -71,6 +71,12 @@ pub fn open(state: &Path) -> Result<Drivers, ApiError> {
         sim.fail(fault);
     }
     Ok(sim.drivers(crash))
+}
+
+/// CPUs and bytes of memory of the simulated host.
+pub fn capacity() -> (u32, u64) {
+    let capacity = Sim::empty().capacity();
+    (capacity.cpus, capacity.memory_bytes)
 }
 
 /// Reads a variable that is a list.

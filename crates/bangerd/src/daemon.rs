@@ -62,6 +62,8 @@ pub struct Program {
     pub host: Host,
     /// Opens the drivers of the host; the number is the port of the daemon's resolver.
     pub open: fn(&Paths, &Config, Arc<AtomicU16>) -> Result<Drivers, ApiError>,
+    /// CPUs and bytes of memory of the host.
+    pub capacity: fn() -> (u32, u64),
 }
 
 /// Locks of a daemon: one daemon a state folder, one a run folder.
@@ -74,11 +76,15 @@ struct Setup {
     locks: Locks,
 }
 
-/// Runs the daemon to its end.
+/// Runs the daemon to its end; with `--defaults` as its argument, prints what it would use.
 pub fn main(program: &Program) -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == worker::ARGUMENT) {
-        return worker::main(&arguments.collect::<Vec<_>>());
+    match arguments.next() {
+        Some(first) if first == worker::ARGUMENT => {
+            return worker::main(&arguments.collect::<Vec<_>>());
+        }
+        Some(first) if first == "--defaults" => return print_defaults(program),
+        Some(_) | None => {}
     }
     let ended = prepare().and_then(|setup| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -92,6 +98,30 @@ pub fn main(program: &Program) -> ExitCode {
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+/// Prints the values that a new VM gets where its request leaves them out, as one line of JSON.
+/// [`config`] alone decides them; the command line shows them in its help.
+fn print_defaults(program: &Program) -> ExitCode {
+    let decided = || {
+        let uid = rustix::process::geteuid().as_raw();
+        let paths = Paths::resolve(|name| std::env::var_os(name), uid)?;
+        let config = config::load(&paths.config_file(), |name| std::env::var_os(name))?;
+        let (cpus, memory_bytes) = (program.capacity)();
+        serde_json::to_string(&config.vm_defaults(cpus, memory_bytes)).map_err(|error| {
+            ApiError::new(ErrorCode::Internal, "cannot write JSON").caused_by(&error)
+        })
+    };
+    match decided() {
+        Ok(line) => {
+            stdio::output(&format!("{line}\n"));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             report(&error);
             ExitCode::from(exit::FAILED)

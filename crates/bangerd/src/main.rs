@@ -12,9 +12,10 @@ use bangerd::stdio;
 const HELP: &str = "\
 The daemon of banger: keeps microVMs on this host. The CLI starts it by itself.
 
-Usage: bangerd
+Usage: bangerd [--defaults]
 
 Options:
+  --defaults Print the values of a new VM as JSON: configuration, environment and this host
   --version  Print version and build
   --help     Print this help
 
@@ -25,16 +26,20 @@ Its folders, sockets and log follow from BANGER_HOME, BANGER_STATE_DIR and the X
 fn main() -> ExitCode {
     let argument = std::env::args_os().nth(1);
     let argument = argument.filter(|first| first != worker::ARGUMENT);
-    let Some(argument) = argument else {
-        return daemon::main(&Program {
-            host: Host::Real,
-            open: |paths, config, dns| real::open(paths, config, dns, Options::default()),
-        });
-    };
-    match argument.to_str() {
-        Some("--version" | "-V") => stdio::output(&format!("bangerd {VERSION} ({BUILD_ID})\n")),
-        Some("--help" | "-h") => stdio::output(HELP),
-        _ => {
+    match argument.as_ref().map(|argument| argument.to_str()) {
+        None | Some(Some("--defaults")) => {
+            return daemon::main(&Program {
+                host: Host::Real,
+                open: |paths, config, dns| real::open(paths, config, dns, Options::default()),
+                capacity: real::capacity,
+            });
+        }
+        Some(Some("--version" | "-V")) => {
+            stdio::output(&format!("bangerd {VERSION} ({BUILD_ID})\n"));
+        }
+        Some(Some("--help" | "-h")) => stdio::output(HELP),
+        Some(_) => {
+            let argument = argument.unwrap_or_default();
             let argument = argument.display();
             stdio::error(&format!("error: unknown argument `{argument}`\n"));
             stdio::error("hint: `bangerd --help` lists the arguments\n");

@@ -138,3 +138,8 @@ fn part(beside: &Path, built: &str, installed: &str) -> Result<PathBuf, ApiError
     Err(ApiError::new(ErrorCode::HostNotReady, text)
         .with_hint(format!("install it again; it was looked for at {}", looked.join(" and "))))
 }
+
+/// CPUs and bytes of memory of this host.
+pub fn capacity() -> (u32, u64) {
+    (banger_host::probe::cpus(), banger_host::probe::memory_bytes())
+}

@@ -12,7 +12,7 @@ mod steps;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use banger_api::operation::OpState;
-use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmState};
+use banger_api::vm::{CreateVm, VmAction, VmState};
 use banger_engine::Engine;
 use banger_engine::drivers::GuestEnd;
 use banger_engine::oplog::StepId;
@@ -42,12 +42,12 @@ enum Asked {
 /// Every way through the lists.
 const SCENARIOS: [(Before, Asked); 10] = [
     (Before::Nothing, Asked::Create),
-    (Before::Stopped, Asked::Act(VmAction::Start)),
-    (Before::Running, Asked::Act(VmAction::Stop)),
-    (Before::Running, Asked::Act(VmAction::Kill)),
-    (Before::Running, Asked::Act(VmAction::Restart)),
-    (Before::Stopped, Asked::Act(VmAction::Delete)),
-    (Before::Running, Asked::Act(VmAction::Delete)),
+    (Before::Stopped, Asked::Act(VmAction::Start {})),
+    (Before::Running, Asked::Act(VmAction::STOP)),
+    (Before::Running, Asked::Act(VmAction::Kill {})),
+    (Before::Running, Asked::Act(VmAction::Restart { grace_ms: 5000 })),
+    (Before::Stopped, Asked::Act(VmAction::Delete { force: true })),
+    (Before::Running, Asked::Act(VmAction::Delete { force: true })),
     (Before::Running, Asked::GuestEnds(GuestEnd::Poweroff)),
     (Before::Running, Asked::GuestEnds(GuestEnd::Reboot)),
     (Before::Running, Asked::GuestEnds(GuestEnd::Panic)),
@@ -59,9 +59,8 @@ fn request() -> CreateVm {
 }
 
 async fn act(engine: &Engine, action: VmAction) {
-    let options = ActionOptions { force: true, ..ActionOptions::default() };
     // Refused is an answer, too: the state afterwards is what is looked at.
-    let Ok(accepted) = engine.request("web", action, &options).await else { return };
+    let Ok(accepted) = engine.request("web", action).await else { return };
     let Some(op) = accepted.operation.and_then(|id| engine.follow(&id)) else { return };
     // How it ends is looked at in the store.
     let _ = op.wait().await;
@@ -149,14 +148,16 @@ impl Expected {
     fn recovers(&self, machine: &Machine, case: &str) {
         machine.daemon(Doom::None, &[], async |_, _| ());
         if machine.vm().is_some_and(|vm| vm.state == VmState::Broken) {
-            let repair = async |engine: &Engine, _: &Sim| act(engine, VmAction::Repair).await;
+            let repair = async |engine: &Engine, _: &Sim| act(engine, VmAction::Repair {}).await;
             machine.daemon(Doom::None, &[], repair);
         }
         self.check(machine, case);
         let before = (machine.world(), machine.vm());
         machine.daemon(Doom::None, &[], async |_, _| ());
         assert_eq!((machine.world(), machine.vm()), before, "{case}: one more daemon changed it");
-        machine.daemon(Doom::None, &[], async |engine, _| act(engine, VmAction::Delete).await);
+        machine.daemon(Doom::None, &[], async |engine, _| {
+            act(engine, VmAction::Delete { force: true }).await
+        });
         assert_eq!(machine.vm(), None, "{case}: not deleted");
         assert_eq!(kinds(machine), [""; 0], "{case}: left after a delete");
     }
@@ -216,7 +217,7 @@ fn every_effect_fails_before_and_after() {
 fn a_failed_undo_after_a_failed_step_tells_both() {
     let expected = Expected::new();
     for (before, asked) in
-        [(Before::Nothing, Asked::Create), (Before::Stopped, Asked::Act(VmAction::Start))]
+        [(Before::Nothing, Asked::Create), (Before::Stopped, Asked::Act(VmAction::Start {}))]
     {
         let start = prepared(before);
         let work = async |engine: &Engine, sim: &Sim| carry_out(asked, engine, sim).await;
@@ -274,7 +275,7 @@ fn a_step_of_another_build_is_not_forgotten() {
     for vm in machine.disk().vms.values_mut() {
         vm.run.as_mut().unwrap().steps.insert(2, foreign.clone());
     }
-    machine.daemon(Doom::None, &[], async |engine, _| act(engine, VmAction::Kill).await);
+    machine.daemon(Doom::None, &[], async |engine, _| act(engine, VmAction::Kill {}).await);
     let vm = machine.vm().unwrap();
     assert_eq!(vm.state, VmState::Broken);
     let [problem] = vm.problems.as_slice() else { panic!("{:?}", vm.problems) };
@@ -297,7 +298,7 @@ fn a_run_keeps_the_specification_that_it_began_with() {
     });
     let adopted = machine.vm().unwrap();
     assert_eq!(adopted.run.as_ref().unwrap().spec, began_with);
-    let restart = VmAction::Restart;
+    let restart = VmAction::Restart { grace_ms: 5000 };
     machine.daemon(Doom::None, &[], async |engine, _| act(engine, restart).await);
     assert_eq!(machine.vm().unwrap().run.unwrap().spec.vcpus, 7);
 }

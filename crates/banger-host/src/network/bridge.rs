@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::{Lease, ProcRef, RunPlan, VmPlan, VmSpec};
+use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::words::{Answer, Did, Nat, Request};
 
 use crate::network::Forwarding;

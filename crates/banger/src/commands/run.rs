@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use banger_api::operation::{Accepted, VmTag};
-use banger_api::vm::{ActionOptions, Lifetime, VmAction};
+use banger_api::vm::{Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode, VmName};
 use banger_client::follow::OnInterrupt;
 use banger_client::{Client, Detached, ExecRequest, Hold};
@@ -262,12 +262,12 @@ async fn remove(context: &Context, client: &Client, vm: &VmTag, hold: Hold) -> R
 
 /// Deletes a VM in whatever state; one that is gone already is as good.
 pub async fn delete(context: &Context, client: &Client, vm: &VmTag) -> Result<(), Failure> {
-    let options = ActionOptions { force: true, ..ActionOptions::default() };
-    let accepted: Accepted = match client.act(vm.id.as_str(), VmAction::Delete, &options).await {
-        Ok(accepted) => accepted,
-        Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let accepted: Accepted =
+        match client.act(vm.id.as_str(), VmAction::Delete { force: true }).await {
+            Ok(accepted) => accepted,
+            Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
     let track = Progress::new(context, Lines::None).track(vm.name.as_str());
     match follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await {
         Ok(_) => Ok(()),
@@ -286,8 +286,7 @@ async fn gone_or(
     vm: &VmTag,
     error: ApiError,
 ) -> Result<(), Failure> {
-    let options = ActionOptions { force: true, ..ActionOptions::default() };
-    let accepted = match client.act(vm.id.as_str(), VmAction::Delete, &options).await {
+    let accepted = match client.act(vm.id.as_str(), VmAction::Delete { force: true }).await {
         Ok(accepted) => accepted,
         Err(again) if again.code == ErrorCode::NotFound => return Ok(()),
         Err(again) => {

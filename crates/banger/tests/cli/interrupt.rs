@@ -35,7 +35,7 @@ fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
             *cancelled.0.lock().unwrap() = true;
             cancelled.1.notify_all();
         }
-        "POST /v1/vms/aaaa00000001/actions/delete" => {
+        "POST /v1/vms/aaaa00000001/actions" => {
             told.send("delete").unwrap();
             reply(stream, 404, &missing());
         }

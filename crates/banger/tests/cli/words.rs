@@ -405,3 +405,31 @@ fn short_forms_are_the_long_ones() {
     expect(&run(&home, "rm web"), 0, "web deleted\n", "");
     home.finish();
 }
+
+#[test]
+fn help_shows_the_configured_defaults() {
+    let home = home();
+    let config = home.path().join("config");
+    std::fs::create_dir_all(&config).unwrap();
+    let text = "default_image = \"mine\"\n[network]\nnat = false\n\
+        [vm_defaults]\nvcpus = 3\nmemory = \"768M\"\nwork_size = \"3G\"\n";
+    std::fs::write(config.join("config.toml"), text).unwrap();
+    let help = run(&home, "vm create --help").out;
+    let help = &help[help.find("Machine:").unwrap_or_default()..];
+    for (argument, default) in [
+        ("vcpus", "3"),
+        ("memory", "768 MiB"),
+        ("disk-size", "8 GiB"),
+        ("work-size", "3 GiB"),
+        ("image", "mine"),
+        ("nat", "off"),
+    ] {
+        let at = help.find(&format!("--{argument} ")).unwrap();
+        let next = help[at..].split("\n\n").next().unwrap_or_default();
+        assert!(next.contains(&format!("[default: {default}]")), "{argument}: {next}");
+    }
+    // A configuration that is refused must not keep anybody from reading the help.
+    std::fs::write(config.join("config.toml"), "[vm_defaults]\nvcpus = 0\n").unwrap();
+    let help = run(&home, "vm create --help");
+    assert!(help.code == 0 && !help.out.contains("[default: 3]"), "{}", help.out);
+}

@@ -6,5 +6,9 @@ use bangerd_sim::daemon::{self, Host, Program};
 use bangerd_sim::world;
 
 fn main() -> ExitCode {
-    daemon::main(&Program { host: Host::Simulated, open: |paths, _, _| world::open(&paths.state) })
+    daemon::main(&Program {
+        host: Host::Simulated,
+        open: |paths, _, _| world::open(&paths.state),
+        capacity: world::capacity,
+    })
 }

@@ -6,5 +6,5 @@ use bangerd_sim::daemon::{self, Host, Program};
 use bangerd_sim::real;
 
 fn main() -> ExitCode {
-    daemon::main(&Program { host: Host::Real, open: real::open })
+    daemon::main(&Program { host: Host::Real, open: real::open, capacity: bangerd::real::capacity })
 }

@@ -24,16 +24,16 @@ fn a_life() {
     let health = daemon.get("/v1/vms/web/health").ok();
     assert_eq!((&health["agent"], &health["boot_id"]), (&json!("ok"), &shown["boot_id"]));
 
-    let again = daemon.post("/v1/vms/web/actions/start", "");
+    let again = daemon.post("/v1/vms/web/actions", r#"{"start": {}}"#);
     assert_eq!((again.status, again.ok()["operation"].clone()), (200, Value::Null));
-    daemon.done("/v1/vms/web/actions/restart", "{}");
+    daemon.done("/v1/vms/web/actions", r#"{"restart": {}}"#);
     assert_ne!(daemon.get("/v1/vms/web").ok()["boot_id"], shown["boot_id"]);
-    daemon.done("/v1/vms/web/actions/stop", r#"{"grace_ms": 5000}"#);
+    daemon.done("/v1/vms/web/actions", r#"{"stop": {"grace_ms": 5000}}"#);
     let stopped = daemon.get("/v1/vms/web").ok();
     assert_eq!(stopped["stopped_because"], json!({ "reason": "asked", "how": "graceful" }));
     assert_eq!(daemon.get("/v1/vms/web/health").ok()["agent"], "not_running");
 
-    daemon.done("/v1/vms/web/actions/delete", "{}");
+    daemon.done("/v1/vms/web/actions", r#"{"delete": {}}"#);
     assert_eq!(daemon.get("/v1/vms").ok(), json!([]));
     assert!(home.world().objects.is_empty());
     let operations = daemon.get("/v1/operations?limit=3").ok();
@@ -95,8 +95,8 @@ fn events_come_while_they_happen() {
     let home = Home::new();
     let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
     daemon.run("web");
-    let body = r#"{"grace_ms": 300}"#;
-    let operation = daemon.post("/v1/vms/web/actions/stop", body).ok()["operation"].clone();
+    let body = r#"{"stop": {"grace_ms": 300}}"#;
+    let operation = daemon.post("/v1/vms/web/actions", body).ok()["operation"].clone();
     let head = format!(
         "GET /v1/operations/{}/events HTTP/1.1\r\nhost: x\r\n\r\n",
         operation.as_str().unwrap()
@@ -156,16 +156,16 @@ fn what_hangs_can_be_cancelled_and_killed() {
     assert_eq!(daemon.state("hung"), "stopped", "made, and its start undone");
 
     daemon.run("stuck");
-    let stop = daemon.post("/v1/vms/stuck/actions/stop", r#"{"grace_ms": 60000}"#).ok();
+    let stop = daemon.post("/v1/vms/stuck/actions", r#"{"stop": {"grace_ms": 60000}}"#).ok();
     daemon.wait_for("stuck", "stopping");
-    daemon.done("/v1/vms/stuck/actions/kill", "{}");
+    daemon.done("/v1/vms/stuck/actions", r#"{"kill": {}}"#);
     let events = daemon.events(stop["operation"].as_str().unwrap(), 0);
     assert_eq!(events.last().unwrap()["event"], "succeeded");
     let shown = daemon.get("/v1/vms/stuck").ok();
     assert_eq!(shown["stopped_because"], json!({ "reason": "asked", "how": "killed" }));
 
-    daemon.done("/v1/vms/stuck/actions/start", "{}");
-    let stop = daemon.done("/v1/vms/stuck/actions/stop", r#"{"grace_ms": 20}"#);
+    daemon.done("/v1/vms/stuck/actions", r#"{"start": {}}"#);
+    let stop = daemon.done("/v1/vms/stuck/actions", r#"{"stop": {"grace_ms": 20}}"#);
     let events = daemon.events(stop["operation"].as_str().unwrap(), 0);
     assert!(events.iter().any(|event| event["event"] == "warning"), "{events:?}");
     daemon.stop();
@@ -182,13 +182,13 @@ fn what_cannot_be_undone_is_shown_and_repaired() {
     assert_eq!(shown["state"], "broken");
     let problems = shown["problems"].to_string();
     assert!(problems.contains("simulated failure before `undo network`"), "{problems}");
-    let refused = daemon.post("/v1/vms/web/actions/start", "{}");
+    let refused = daemon.post("/v1/vms/web/actions", r#"{"start": {}}"#);
     assert_eq!((refused.status, refused.error().0.as_str()), (409, "wrong_state"));
     daemon.kill();
     let daemon = home.start();
     assert_eq!(daemon.state("web"), "broken", "a new daemon touches nothing");
-    daemon.done("/v1/vms/web/actions/repair", "{}");
-    daemon.done("/v1/vms/web/actions/start", "{}");
+    daemon.done("/v1/vms/web/actions", r#"{"repair": {}}"#);
+    daemon.done("/v1/vms/web/actions", r#"{"start": {}}"#);
     daemon.stop();
 }
 

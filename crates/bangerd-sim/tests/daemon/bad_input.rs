@@ -95,8 +95,10 @@ fn references_and_actions() {
         let reply = daemon.get(path);
         assert_eq!((reply.status, reply.error().0.as_str()), (404, "not_found"), "{path}");
     }
-    for path in ["/v1/vms/nope/actions/start", "/v1/operations/op-000000/cancel"] {
-        assert_eq!(daemon.post(path, "{}").error().0, "not_found", "{path}");
+    for (path, body) in
+        [("/v1/vms/nope/actions", r#"{"start": {}}"#), ("/v1/operations/op-000000/cancel", "{}")]
+    {
+        assert_eq!(daemon.post(path, body).error().0, "not_found", "{path}");
     }
     for path in [
         "/v1/vms/%ff",
@@ -107,7 +109,7 @@ fn references_and_actions() {
         "/v1/operations?limit=-1",
         "/v1/operations?limit=99999999999",
         "/v1/operations?color=red",
-        "/v1/vms/vm-1/actions/start",
+        "/v1/vms/vm-1/actions",
         "/v2/vms",
         "/",
         "/v1/vms/",
@@ -117,11 +119,11 @@ fn references_and_actions() {
         assert_eq!((reply.status, reply.error().0.as_str()), (400, "bad_request"), "{path}");
     }
     for (path, body, words) in [
-        ("/v1/vms/vm-1/actions/explode", "{}", "`explode` is not one of start, stop"),
-        ("/v1/vms/vm-1/actions/stop", r#"{"grace": 1}"#, "`grace`"),
-        ("/v1/vms/vm-1/actions/stop", r#"{"grace_ms": -1}"#, "`grace_ms`"),
-        ("/v1/vms/vm-1/actions/stop", r#"{"grace_ms": 86400001}"#, "a grace period of"),
-        ("/v1/vms/vm-1/actions/stop", r#"{"force": 1}"#, "`force`"),
+        ("/v1/vms/vm-1/actions", r#"{"explode": {}}"#, "unknown variant `explode`"),
+        ("/v1/vms/vm-1/actions", r#"{"stop": {"grace": 1}}"#, "`grace`"),
+        ("/v1/vms/vm-1/actions", r#"{"stop": {"grace_ms": -1}}"#, "`stop.grace_ms`"),
+        ("/v1/vms/vm-1/actions", r#"{"stop": {"grace_ms": 86400001}}"#, "a grace period of"),
+        ("/v1/vms/vm-1/actions", r#"{"stop": {"force": 1}}"#, "`force`"),
         ("/v1/image-pulls", "{}", "missing field `name`"),
         ("/v1/image-pulls", r#"{"name": "../x"}"#, "`../x` is not a name"),
         ("/v1/image-imports", r#"{"name": "x", "path": "y"}"#, "`y` is not an absolute path"),
@@ -133,7 +135,7 @@ fn references_and_actions() {
         assert!(message.contains(words), "{path} {body}: {message}");
     }
     daemon.run("busy");
-    let refused = daemon.post("/v1/vms/busy/actions/delete", "{}");
+    let refused = daemon.post("/v1/vms/busy/actions", r#"{"delete": {}}"#);
     assert_eq!((refused.status, refused.error().0.as_str()), (409, "wrong_state"));
     daemon.stop();
 }

@@ -40,7 +40,7 @@ fn names_follow_the_vms() {
     daemon.make("web");
     let absent = ("NXDOMAIN".to_owned(), vec![SOA.to_owned()]);
     assert_eq!(dig(&daemon, &["web.vm"]), absent, "not started yet");
-    daemon.done("/v1/vms/web/actions/start", "");
+    daemon.done("/v1/vms/web/actions", r#"{"start": {}}"#);
     let ip = daemon.get("/v1/vms/web").ok()["ip"].as_str().unwrap().to_owned();
     let there = ("NOERROR".to_owned(), vec![format!("web.vm. 5 IN A {ip}")]);
     let resolves = |daemon: &Daemon| {
@@ -62,11 +62,11 @@ fn names_follow_the_vms() {
     daemon.stop();
     daemon = home.start();
     resolves(&daemon);
-    daemon.done("/v1/vms/web/actions/stop", "");
+    daemon.done("/v1/vms/web/actions", r#"{"stop": {}}"#);
     assert_eq!(dig(&daemon, &["web.vm"]), absent);
-    daemon.done("/v1/vms/web/actions/start", "");
+    daemon.done("/v1/vms/web/actions", r#"{"start": {}}"#);
     resolves(&daemon);
-    daemon.done("/v1/vms/web/actions/kill", "");
+    daemon.done("/v1/vms/web/actions", r#"{"kill": {}}"#);
     assert_eq!(dig(&daemon, &["web.vm", "+tcp"]), absent);
     daemon.stop();
 }

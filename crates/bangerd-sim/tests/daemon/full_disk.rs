@@ -98,24 +98,24 @@ fn vms_are_adopted_stopped_and_deleted_on_a_full_disk() {
         daemon.run(vm);
     }
     disk.fill();
-    daemon.done("/v1/vms/a/actions/stop", "{}");
-    daemon.done("/v1/vms/a/actions/delete", "{}");
+    daemon.done("/v1/vms/a/actions", r#"{"stop": {}}"#);
+    daemon.done("/v1/vms/a/actions", r#"{"delete": {}}"#);
     // A daemon that was killed, and one that ended in order, both have a successor.
     daemon.kill();
     disk.fill();
     let daemon = disk.start();
     disk.fill();
     assert_eq!((daemon.state("a"), daemon.state("b")), ("gone".into(), "running".into()));
-    daemon.done("/v1/vms/b/actions/stop", "{}");
-    daemon.done("/v1/vms/b/actions/delete", "{}");
+    daemon.done("/v1/vms/b/actions", r#"{"stop": {}}"#);
+    daemon.done("/v1/vms/b/actions", r#"{"delete": {}}"#);
     daemon.stop();
     disk.fill();
     let daemon = disk.start();
     disk.fill();
     assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 2);
-    daemon.done("/v1/vms/c/actions/delete", r#"{"force": true}"#);
-    daemon.done("/v1/vms/d/actions/kill", "{}");
-    daemon.done("/v1/vms/d/actions/delete", "{}");
+    daemon.done("/v1/vms/c/actions", r#"{"delete": {"force": true}}"#);
+    daemon.done("/v1/vms/d/actions", r#"{"kill": {}}"#);
+    daemon.done("/v1/vms/d/actions", r#"{"delete": {}}"#);
     assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 0);
     // With room again, the reserve is made again, by the first commit after a while at the latest
     // when the next daemon opens the store.

@@ -213,7 +213,7 @@ fn create() {
 
 #[test]
 fn start() {
-    let request = Request { path: "/v1/vms/web/actions/start", body: "{}" };
+    let request = Request { path: "/v1/vms/web/actions", body: r#"{"start": {}}"# };
     let home = template(|daemon| {
         daemon.make("web");
     });
@@ -228,8 +228,8 @@ fn stop_and_kill() {
     let home = template(|daemon| {
         daemon.run("web");
     });
-    for path in ["/v1/vms/web/actions/stop", "/v1/vms/web/actions/kill"] {
-        let request = Request { path, body: "{}" };
+    for body in [r#"{"stop": {}}"#, r#"{"kill": {}}"#] {
+        let request = Request { path: "/v1/vms/web/actions", body };
         kill_loop(home.path().into(), &request, &stopping(), |point| match point {
             "start.end_commit.before" => End::Running,
             _ => End::Stopped,
@@ -239,7 +239,7 @@ fn stop_and_kill() {
 
 #[test]
 fn restart() {
-    let request = Request { path: "/v1/vms/web/actions/restart", body: "{}" };
+    let request = Request { path: "/v1/vms/web/actions", body: r#"{"restart": {}}"# };
     let home = template(|daemon| {
         daemon.run("web");
     });
@@ -253,7 +253,7 @@ fn restart() {
 
 #[test]
 fn delete() {
-    let request = Request { path: "/v1/vms/web/actions/delete", body: "{}" };
+    let request = Request { path: "/v1/vms/web/actions", body: r#"{"delete": {}}"# };
     let home = template(|daemon| {
         daemon.make("web");
     });
@@ -265,7 +265,7 @@ fn delete() {
 
 #[test]
 fn delete_of_a_running_vm() {
-    let request = Request { path: "/v1/vms/web/actions/delete", body: r#"{"force": true}"# };
+    let request = Request { path: "/v1/vms/web/actions", body: r#"{"delete": {"force": true}}"# };
     let home = template(|daemon| {
         daemon.run("web");
     });
@@ -329,20 +329,20 @@ fn while_it_is_repaired_or_deleted_broken() {
     daemon.post("/v1/vms", r#"{"name": "web"}"#).ok();
     daemon.wait_for("web", "broken");
     daemon.stop();
-    let path = "/v1/vms/web/actions/repair";
+    let path = "/v1/vms/web/actions";
+    let body = r#"{"repair": {}}"#;
     for_each(&tearing_down(), WORKERS, |point| {
         let home = Home::like(home.path());
         let daemon = home.start_doomed(point);
-        daemon.post_to_doomed(path, "{}");
+        daemon.post_to_doomed(path, body);
         aborted(daemon, point);
         // A broken VM is touched only when asked, so it is asked again.
         let daemon = home.start();
-        daemon.done(path, "{}");
+        daemon.done(path, body);
         daemon.stop();
         compare(&home, End::Stopped, point);
     });
-    let path = "/v1/vms/web/actions/delete";
-    let body = r#"{"force": true}"#;
+    let body = r#"{"delete": {"force": true}}"#;
     let points = [steps("start", START, &["undo_before", "undone"]), deleting()].concat();
     for_each(&points, WORKERS, |point| {
         let home = Home::like(home.path());

@@ -68,7 +68,7 @@ fn a_detached_one_is_killed_while_it_ends() {
     for_each(&points, WORKERS, |point| {
         let home = Home::like(template.path());
         let daemon = home.start_doomed(point);
-        daemon.post_to_doomed("/v1/vms/web/actions/stop", "{}");
+        daemon.post_to_doomed("/v1/vms/web/actions", r#"{"stop": {}}"#);
         aborted(daemon, point);
         let end = match point.as_str() {
             "start.end_commit.before" => End::Running,

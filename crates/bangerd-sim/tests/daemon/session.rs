@@ -261,7 +261,7 @@ fn a_session_bound_vm_goes_with_its_last_holder() {
     // One that stops goes although it is held.
     daemon.done("/v1/vms", r#"{"name": "web", "lifetime": "session"}"#);
     let held = hold(&daemon, "web");
-    daemon.done("/v1/vms/web/actions/stop", "{}");
+    daemon.done("/v1/vms/web/actions", r#"{"stop": {}}"#);
     daemon.wait_for("web", "gone");
     drop(held);
 

@@ -93,8 +93,8 @@ fn of_many_at_once_one_lives() {
 fn with_slow_stop(home: &Home, grace_ms: u64) -> (Daemon, String) {
     let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
     daemon.run("web");
-    let body = json!({ "grace_ms": grace_ms }).to_string();
-    let accepted = daemon.post("/v1/vms/web/actions/stop", &body).ok();
+    let body = json!({ "stop": { "grace_ms": grace_ms } }).to_string();
+    let accepted = daemon.post("/v1/vms/web/actions", &body).ok();
     daemon.wait_for("web", "stopping");
     (daemon, accepted["operation"].as_str().unwrap().to_owned())
 }
@@ -162,7 +162,7 @@ fn a_home_may_have_a_long_path() {
     daemon.run("web");
     let held = crate::session::hold(&daemon, "web");
     drop(held);
-    daemon.done("/v1/vms/web/actions/delete", r#"{"force": true}"#);
+    daemon.done("/v1/vms/web/actions", r#"{"delete": {"force": true}}"#);
     daemon.stop();
 }
 

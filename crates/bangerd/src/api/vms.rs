@@ -5,10 +5,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use banger_api::images::is_ref_name;
 use banger_api::operation::Accepted;
-use banger_api::vm::{ActionOptions, CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
+use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
 
-use super::body::{Json as Body, JsonOrNothing, PathParams};
+use super::body::{Json as Body, PathParams};
 use super::{Answer, Shared, detached};
 
 /// All VMs, by name.
@@ -56,11 +56,8 @@ pub async fn show(
 
 /// Ask something of a VM.
 #[utoipa::path(post, path = routes::VM_ACTION, tag = "vms", operation_id = "vm_action",
-    params(
-        ("vm" = String, Path, description = "name, id or unique prefix of an id"),
-        ("action" = VmAction, Path, description = "what to do"),
-    ),
-    request_body = Option<ActionOptions>,
+    params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
+    request_body = VmAction,
     responses(
         (status = 202, description = "Accepted: follow the operation", body = Accepted),
         (status = 200, description = "It is so already", body = Accepted),
@@ -68,12 +65,10 @@ pub async fn show(
     ))]
 pub async fn action(
     State(api): Shared,
-    PathParams((vm, action)): PathParams<(String, String)>,
-    JsonOrNothing(options): JsonOrNothing<ActionOptions>,
+    PathParams(vm): PathParams<String>,
+    Body(action): Body<VmAction>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
-    let action = parse_action(&action)?;
-    let work = async move { api.engine.request(&vm, action, &options).await };
-    Ok(accepted(detached(work).await?))
+    Ok(accepted(detached(async move { api.engine.request(&vm, action).await }).await?))
 }
 
 /// Ask the agent of a VM.
@@ -98,23 +93,6 @@ fn is_reference(what: &str, name: &str) -> Result<(), ApiError> {
     let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     let text = format!("`{what}` is `{shown}`, which is neither a name nor an id");
     Err(ApiError::new(ErrorCode::BadRequest, text))
-}
-
-fn parse_action(text: &str) -> Result<VmAction, ApiError> {
-    let known = [
-        VmAction::Start,
-        VmAction::Stop,
-        VmAction::Restart,
-        VmAction::Kill,
-        VmAction::Delete,
-        VmAction::Repair,
-    ];
-    known.into_iter().find(|action| action.as_str() == text).ok_or_else(|| {
-        let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-        let words: Vec<&str> = known.iter().map(|action| action.as_str()).collect();
-        let text = format!("`{shown}` is not one of {}", words.join(", "));
-        ApiError::new(ErrorCode::BadRequest, text)
-    })
 }
 
 /// `202` with the operation to follow, `200` where there is nothing to do.

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use banger_api::vm::{ActionOptions, DEFAULT_GRACE_MS, VmAction};
-use banger_client::batch::{Target, Work, resolve};
+use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
+use banger_client::batch::{Target, resolve};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::batch::{self, Time, Words};
@@ -114,49 +114,49 @@ pub fn grace_help(argument: clap::Arg) -> clap::Arg {
 async fn act(
     context: &Context,
     vms: &[String],
-    (action, grace_ms): (VmAction, Option<u64>),
+    action: VmAction,
     (done, already, time): (&'static str, &'static str, Time),
 ) -> Result<u8, Failure> {
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, vms);
-    let work = Work { action, options: ActionOptions { grace_ms, force: false } };
-    batch::run(context, &client, targets, &work, &Words { done, already, time }).await
+    batch::run(context, &client, targets, action, &Words { done, already, time }).await
 }
 
 /// Runs `vm start`.
 pub async fn start(context: &Context, args: StartArgs) -> Result<u8, Failure> {
     let words = ("started", "runs already", Time::Show);
-    act(context, &args.vms, (VmAction::Start, None), words).await
+    act(context, &args.vms, VmAction::Start {}, words).await
 }
 
 /// Runs `vm stop`.
 pub async fn stop(context: &Context, args: StopArgs) -> Result<u8, Failure> {
     let words = ("stopped", "was stopped already", Time::Show);
-    act(context, &args.vms, (VmAction::Stop, args.timeout), words).await
+    let grace_ms = args.timeout.unwrap_or(DEFAULT_GRACE_MS);
+    act(context, &args.vms, VmAction::Stop { grace_ms }, words).await
 }
 
 /// Runs `vm restart`.
 pub async fn restart(context: &Context, args: RestartArgs) -> Result<u8, Failure> {
     let words = ("restarted", "runs already", Time::Show);
-    act(context, &args.vms, (VmAction::Restart, args.timeout), words).await
+    let grace_ms = args.timeout.unwrap_or(DEFAULT_GRACE_MS);
+    act(context, &args.vms, VmAction::Restart { grace_ms }, words).await
 }
 
 /// Runs `vm kill`.
 pub async fn kill(context: &Context, args: KillArgs) -> Result<u8, Failure> {
     let words = ("killed", "was stopped already", Time::Hide);
-    act(context, &args.vms, (VmAction::Kill, None), words).await
+    act(context, &args.vms, VmAction::Kill {}, words).await
 }
 
 /// Runs `vm repair`.
 pub async fn repair(context: &Context, args: RepairArgs) -> Result<u8, Failure> {
     let words = ("repaired", "is not broken", Time::Hide);
-    act(context, &args.vms, (VmAction::Repair, None), words).await
+    act(context, &args.vms, VmAction::Repair {}, words).await
 }
 
 /// Runs `vm delete`.
 pub async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Failure> {
-    let options = ActionOptions { force: args.force, ..ActionOptions::default() };
-    let work = Work { action: VmAction::Delete, options };
+    let action = VmAction::Delete { force: args.force };
     let words = Words { done: "deleted", already: "is being deleted already", time: Time::Hide };
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, &args.vms);
@@ -164,7 +164,7 @@ pub async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Failure> 
         context.say("nothing was deleted");
         return Ok(banger_api::exit::FAILED);
     }
-    batch::run(context, &client, targets, &work, &words).await
+    batch::run(context, &client, targets, action, &words).await
 }
 
 /// Asks, where somebody can answer and there is something to ask about.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use banger_api::exit;
 use banger_api::operation::VmTag;
-use banger_api::vm::{ActionOptions, VmAction};
+use banger_api::vm::VmAction;
 use banger_client::Client;
 use banger_client::follow::OnInterrupt;
 
@@ -79,8 +79,7 @@ pub async fn remove_cancelled(
 
 /// Leaves the removal of what a cancelled create made to the daemon.
 pub async fn abandon(client: &Client, vm: &VmTag) {
-    let options = ActionOptions { force: true, ..ActionOptions::default() };
-    let asked = client.act(vm.id.as_str(), VmAction::Delete, &options);
+    let asked = client.act(vm.id.as_str(), VmAction::Delete { force: true });
     // Who leaves does not want to hear how it went, nor to wait for a daemon that is stuck.
     let _ = tokio::time::timeout(LEAVING, asked).await;
 }
