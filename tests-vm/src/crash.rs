@@ -6,21 +6,11 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
+use banger_engine::lists::{self, ListName};
 use banger_testkit::Home;
 
-const CREATE: [&str; 5] = ["vm_folder", "root_disk", "work_disk", "vmm_home", "identity"];
-const START: [&str; 10] = [
-    "attach_disks",
-    "network",
-    "forwarder",
-    "forwards",
-    "run_folder",
-    "shim",
-    "launch",
-    "boot",
-    "agent",
-    "ready",
-];
+/// Makes the VM: with everything that takes part in its lists.
+const CREATE: [&str; 6] = ["vm", "create", "--name", "web", "-p", "28480:80"];
 
 /// What is true when the daemon has aborted there and another has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,23 +39,24 @@ impl Depth {
     }
 }
 
-fn points(list: &str, steps: &[&str], whens: &[&str]) -> Vec<String> {
+fn points(list: ListName, whens: &[&str]) -> Vec<String> {
     let mut all = Vec::new();
-    for step in steps {
-        all.extend(whens.iter().map(|when| format!("{list}.{step}.{when}")));
+    for step in lists::all(list) {
+        let step = format!("{}.{}", list.as_str(), step.id.as_str());
+        all.extend(whens.iter().map(|when| format!("{step}.{when}")));
     }
     all
 }
 
 /// Crash points of a forward list, with what each leads to.
 fn forward() -> Vec<(String, After)> {
-    let mut all: Vec<(String, After)> = points("create", &CREATE, &["before", "applied"])
+    let mut all: Vec<(String, After)> = points(ListName::Create, &["before", "applied"])
         .into_iter()
         .map(|point| (point, After::Gone))
         .collect();
     all.push(("create.commit.before".into(), After::Gone));
     all.push(("create.commit.after".into(), After::Stopped));
-    let start = points("start", &START, &["before", "applied"]);
+    let start = points(ListName::Start, &["before", "applied"]);
     all.extend(start.into_iter().map(|point| (point, After::Stopped)));
     all.push(("start.commit.before".into(), After::Stopped));
     all.push(("start.commit.after".into(), After::Running));
@@ -73,14 +64,14 @@ fn forward() -> Vec<(String, After)> {
 }
 
 fn stop_points() -> Vec<String> {
-    let mut all = points("start", &START, &["undo_before", "undone"]);
+    let mut all = points(ListName::Start, &["undo_before", "undone"]);
     all.extend(["start.undo_commit.before".into(), "start.undo_commit.after".into()]);
     all
 }
 
 fn delete_points() -> Vec<String> {
     let mut all = vec!["create.delete_commit.before".into(), "create.delete_commit.after".into()];
-    all.extend(points("create", &CREATE, &["undo_before", "undone"]));
+    all.extend(points(ListName::Create, &["undo_before", "undone"]));
     all.extend(["create.removed_commit.before".into(), "create.removed_commit.after".into()]);
     all
 }
@@ -115,7 +106,7 @@ pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)
             continue;
         }
         println!("{point}: {after:?}");
-        crash(home, &point, &["vm", "create", "--name", "web"]);
+        crash(home, &point, &CREATE);
         let expected = match after {
             After::Gone => "gone",
             After::Stopped => "stopped",
@@ -134,7 +125,7 @@ pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)
         }
         assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
     }
-    home.ok(&["vm", "create", "--name", "web", "--no-start"]);
+    home.ok(&[&CREATE[..], &["--no-start"]].concat());
     for point in stop_points() {
         if !depth.tries(&point) {
             continue;
@@ -151,7 +142,7 @@ pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)
     }
     home.ok(&["vm", "delete", "web"]);
     for point in delete_points().into_iter().filter(|point| depth.tries(point)) {
-        home.ok(&["vm", "create", "--name", "web", "--no-start"]);
+        home.ok(&[&CREATE[..], &["--no-start"]].concat());
         crash(home, &point, &["vm", "delete", "web"]);
         // Before the commit nothing has happened, unless the CLI lost its request with the daemon
         // and asked the next one; after it the delete is finished.

@@ -164,7 +164,8 @@ impl Engine {
         };
         let spec = VmSpec::of(&request, &self.defaults);
         let then = if request.no_start { ThenStart::No } else { ThenStart::Yes };
-        let record = VmRecord::new(plan, spec, lists::ids(ListName::Create));
+        let made = lists::planned(ListName::Create, &plan, &spec);
+        let record = VmRecord::new(plan, spec, made);
         let add = Write::AddOp(OpRecord {
             id: op.id.clone(),
             kind: op.kind.clone(),

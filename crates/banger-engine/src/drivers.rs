@@ -17,7 +17,9 @@ use banger_api::vm::{DiskView, Timing, VmPaths};
 use banger_api::{ApiError, ErrorCode};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
+use crate::capability::{Effect, Effects, Upkeep};
 use crate::interrupt::Interrupt;
+use crate::oplog::StepId;
 use crate::plan::{BootSet, Chosen, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// What an apply did.
@@ -49,10 +51,6 @@ pub trait Storage: Send + Sync {
     async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Removes it.
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// Makes the work disk.
-    async fn create_work(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
-    /// Removes it.
-    async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Makes the disks usable for a VMM.
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Gives up what attach made.
@@ -77,20 +75,10 @@ pub trait Network: Send + Sync {
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Attached, ApiError>;
     /// Removes it.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// Starts what forwards the published ports, where that takes a process; it waits at its gate.
-    async fn forwarder(&self, vm: &VmPlan, run: &RunPlan) -> Result<Option<ProcRef>, ApiError>;
-    /// Opens the gate: from here on the published ports are listened on, all or none of them.
-    async fn publish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError>;
-    /// Ends forwarding, and waits until the process is gone.
-    async fn unpublish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
-    /// Whether the published ports of a run that another daemon began are still forwarded.
-    async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool;
-    /// Puts right what all VMs on it share, where somebody else changed it, and makes in stock what
-    /// the next start needs. Called now and then while one of them runs.
-    async fn keep(&self) {}
-    /// Lets go of what is the daemon's and not the VMs'. Called now and then while none runs, so it
-    /// costs nothing the second time, and before the daemon ends.
-    async fn release(&self) {}
+    /// Looks after what all VMs on it share, where there is such a thing.
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
+    }
 }
 
 /// A virtual machine monitor, its companion and the shim that owns both.
@@ -161,10 +149,6 @@ pub enum GuestClock {
 
 #[async_trait]
 pub trait Guest: Send + Sync {
-    /// Makes what the guest is told apart by: ssh host key.
-    async fn create_identity(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
-    /// Removes it.
-    async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Waits for the first hello, sends the configuration, stops listening. Returns the boot id.
     async fn boot(
         &self,
@@ -331,6 +315,8 @@ pub struct Drivers {
     pub vmm: BTreeMap<String, Arc<dyn Vmm>>,
     /// The agent.
     pub guest: Arc<dyn Guest>,
+    /// What the host does for capabilities.
+    pub effects: Vec<Effects>,
     /// Crash points.
     pub crash: CrashPoints,
 }
@@ -356,6 +342,24 @@ impl Drivers {
     /// This daemon does not have it.
     pub fn storage(&self, vm: &VmPlan) -> Result<Arc<dyn Storage>, ApiError> {
         named("storage", &self.storage, &vm.drivers.storage)
+    }
+
+    /// The effect of a capability's step.
+    ///
+    /// # Errors
+    /// This daemon does not have it.
+    pub fn effect(&self, step: &StepId) -> Result<&Arc<dyn Effect>, ApiError> {
+        let mut all = self.effects.iter().flat_map(|effects| &effects.steps);
+        all.find(|(id, _)| id == step).map(|(_, effect)| effect).ok_or_else(|| {
+            let text = format!("this host has nothing for the step `{}`", step.as_str());
+            ApiError::new(ErrorCode::Internal, text)
+        })
+    }
+
+    /// Everything that looks after what VMs share.
+    pub fn upkeep(&self) -> impl Iterator<Item = &dyn Upkeep> {
+        let networks = self.network.values().filter_map(|network| network.upkeep());
+        networks.chain(self.effects.iter().filter_map(|effects| effects.upkeep.as_deref()))
     }
 
     /// The network driver of a VM.

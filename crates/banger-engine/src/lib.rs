@@ -6,10 +6,12 @@
 //! (`bangerd-sim`), without one.
 //!
 //! Read in this order: [`state`] (the diagram), [`queue`] (what may be asked when), [`lists`] (what
-//! a create and a start consist of), [`runner`] (how a list is carried out and undone),
+//! a create and a start consist of), [`capability`] (features that take part in them), [`runner`] (how a list is carried out and undone),
 //! [`recovery`] (what a new daemon does with what it finds), [`vm_task`] (the one owner of each
 //! VM), [`engine`].
 
+pub mod capabilities;
+pub mod capability;
 pub mod choose;
 pub mod create;
 pub mod drivers;
@@ -35,6 +37,7 @@ pub mod state;
 pub mod store;
 pub mod view;
 pub mod vm_jobs;
+pub mod vm_removal;
 pub mod vm_task;
 pub mod work;
 

@@ -3,6 +3,9 @@
 //! Two lists with two lifetimes: what [`CREATE`] makes lasts as long as the VM, what [`START`]
 //! makes lasts one run. No step of `START` makes or removes a disk, so no unwinding of a run can
 //! lose data.
+//!
+//! What every VM has is written here. Between those lines are the slots for the steps of
+//! capabilities ([`crate::capability`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +14,8 @@ use banger_api::ApiError;
 use banger_api::ErrorCode;
 use banger_api::operation::stage;
 
+use crate::capabilities::ALL;
+use crate::capability::{Capability, Slot, SlotStep, VmContext};
 use crate::drivers::{Applied, Attached, Drivers, GuestReady, Undone};
 use crate::interrupt::Interrupt;
 use crate::oplog::StepId;
@@ -37,6 +42,8 @@ impl ListName {
 
 /// What a step is given.
 pub struct StepContext {
+    /// The step.
+    pub step: StepId,
     /// Drivers.
     pub drivers: Arc<Drivers>,
     /// The VM.
@@ -50,6 +57,10 @@ pub struct StepContext {
 }
 
 impl StepContext {
+    fn as_seen_by_effects(&self) -> VmContext<'_> {
+        VmContext { vm: &self.vm, spec: &self.spec, run: self.run.as_ref() }
+    }
+
     fn run(&self) -> Result<&RunPlan, ApiError> {
         self.run
             .as_ref()
@@ -80,7 +91,16 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type Apply = for<'a> fn(&'a StepContext) -> BoxFuture<'a, Result<Fact, ApiError>>;
 type Undo = for<'a> fn(&'a StepContext) -> BoxFuture<'a, Result<Undone, ApiError>>;
 
+/// A line of a list.
+pub enum Line {
+    /// A step that every VM has.
+    Step(Step),
+    /// The place where steps of capabilities go.
+    Slot(Slot),
+}
+
 /// A reversible change to the host.
+#[derive(Clone)]
 pub struct Step {
     /// Its id in logs, plans and crash points.
     pub id: StepId,
@@ -92,69 +112,41 @@ pub struct Step {
     pub undo: Undo,
 }
 
-/// The fact that a step made this, where there was something to make.
-fn found(made: Option<impl serde::Serialize>) -> Result<Fact, ApiError> {
-    let Some(made) = made else { return Ok(Fact::None(Applied::AlreadyThere)) };
-    let value = serde_json::to_value(made).map_err(|error| {
-        ApiError::new(ErrorCode::Internal, "a fact cannot be written down").caused_by(&error)
-    })?;
-    Ok(Fact::Found(Applied::Created, value))
-}
-
 macro_rules! step {
     ($id:literal, $stage:ident, apply: |$a:ident| $apply:expr, undo: |$u:ident| $undo:expr) => {
-        Step {
+        Line::Step(Step {
             id: StepId::new($id),
             stage: stage::$stage,
             apply: |$a| Box::pin(async move { $apply }),
             undo: |$u| Box::pin(async move { $undo }),
-        }
+        })
     };
 }
 
 /// What lasts as long as the VM.
-pub const CREATE: &[Step] = &[
+pub const CREATE: &[Line] = &[
     step!("vm_folder", PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.create_folder(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_folder(&c.vm).await),
     step!("root_disk", PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.create_root(&c.vm, &c.spec).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_root(&c.vm).await),
-    step!("work_disk", PREPARE_DISKS,
-        apply: |c| c.drivers.storage(&c.vm)?.create_work(&c.vm, &c.spec).await.map(Fact::None),
-        undo: |c| c.drivers.storage(&c.vm)?.remove_work(&c.vm).await),
     step!("vmm_home", PREPARE_DISKS,
         apply: |c| c.drivers.vmm(&c.vm)?.create(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.remove(&c.vm).await),
-    step!("identity", PREPARE_DISKS,
-        apply: |c| c.drivers.guest.create_identity(&c.vm).await.map(Fact::None),
-        undo: |c| c.drivers.guest.remove_identity(&c.vm).await),
+    Line::Slot(Slot::Lasting),
 ];
 
 /// What lasts one run.
-pub const START: &[Step] = &[
+pub const START: &[Line] = &[
     step!("attach_disks", PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.attach(&c.vm, &c.spec).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.detach(&c.vm).await),
+    Line::Slot(Slot::AfterDisks),
     step!("network", ATTACH_NETWORK,
         apply: |c| c.drivers.network(&c.vm)?.attach(&c.vm, &c.spec).await.map(Fact::Network),
         undo: |c| c.drivers.network(&c.vm)?.detach(&c.vm).await),
-    step!("forwarder", ATTACH_NETWORK,
-    apply: |c| {
-        let process = c.drivers.network(&c.vm)?.forwarder(&c.vm, c.run()?).await?;
-        found(process)
-    },
-    undo: |c| match &c.run {
-        Some(run) => c.drivers.network(&c.vm)?.unpublish(&c.vm, run).await,
-        None => Ok(Undone::WasAbsent),
-    }),
-    // As with the shim below, the gate opens when the process is on record, and what it listens on
-    // ends with it. It is early: a port that is taken should not cost a boot.
-    step!("forwards", ATTACH_NETWORK,
-        apply: |c| {
-            c.drivers.network(&c.vm)?.publish(&c.vm, c.run()?).await.map(Fact::None)
-        },
-        undo: |_c| Ok(Undone::WasAbsent)),
+    Line::Slot(Slot::AfterNetwork),
     step!("run_folder", LAUNCH_VMM,
         apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.clear(&c.vm).await),
@@ -186,22 +178,57 @@ pub const START: &[Step] = &[
     step!("ready", WAIT_GUEST_READY,
         apply: |c| c.drivers.guest.ready(&c.vm, &c.interrupt).await.map(Fact::Ready),
         undo: |_c| Ok(Undone::WasAbsent)),
+    Line::Slot(Slot::AfterReady),
 ];
 
-/// The steps of a list.
-pub fn steps(list: ListName) -> &'static [Step] {
-    match list {
-        ListName::Create => CREATE,
-        ListName::Start => START,
+/// A step of a capability: what it does is the host's effect with the same id.
+fn step_of(step: &SlotStep) -> Step {
+    Step {
+        id: step.id.clone(),
+        stage: step.stage,
+        apply: |c| {
+            Box::pin(async move {
+                let made = c.drivers.effect(&c.step)?.apply(c.as_seen_by_effects()).await?;
+                Ok(match made.found {
+                    Some(found) => Fact::Found(made.applied, found),
+                    None => Fact::None(made.applied),
+                })
+            })
+        },
+        undo: |c| {
+            Box::pin(async move { c.drivers.effect(&c.step)?.undo(c.as_seen_by_effects()).await })
+        },
     }
 }
 
-/// Ids of all steps of a list, in order.
-pub fn ids(list: ListName) -> Vec<StepId> {
-    steps(list).iter().map(|step| step.id.clone()).collect()
+/// The steps of a list with those of the capabilities that are `used` in their slots.
+fn expand(list: ListName, used: impl Fn(&Capability) -> bool) -> Vec<Step> {
+    let lines = match list {
+        ListName::Create => CREATE,
+        ListName::Start => START,
+    };
+    let capabilities: Vec<&Capability> = ALL.iter().filter(|one| used(one)).collect();
+    let steps = lines.iter().flat_map(|line| match line {
+        Line::Step(step) => vec![step.clone()],
+        Line::Slot(slot) => {
+            let all = capabilities.iter().flat_map(|capability| capability.steps);
+            all.filter(|step| step.slot == *slot).map(step_of).collect()
+        }
+    });
+    steps.collect()
+}
+
+/// All steps of a list, those of all capabilities included.
+pub fn all(list: ListName) -> Vec<Step> {
+    expand(list, |_| true)
+}
+
+/// Ids of the steps that a VM of this specification takes, in order.
+pub fn planned(list: ListName, vm: &VmPlan, spec: &VmSpec) -> Vec<StepId> {
+    expand(list, |capability| capability.is_used(vm, spec)).into_iter().map(|s| s.id).collect()
 }
 
 /// The step of a list with this id, unless it belongs to another build.
-pub fn find(list: ListName, id: &StepId) -> Option<&'static Step> {
-    steps(list).iter().find(|step| &step.id == id)
+pub fn find(list: ListName, id: &StepId) -> Option<Step> {
+    all(list).into_iter().find(|step| &step.id == id)
 }

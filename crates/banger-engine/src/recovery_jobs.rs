@@ -1,13 +1,15 @@
 //! Carries out what [`crate::recovery`] decided for one VM.
 
-use banger_api::ApiError;
+use banger_api::operation::OpEventKind;
 use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause};
+use banger_api::{ApiError, ErrorCode};
 
+use crate::capability::VmContext;
+use crate::lists::ListName;
 use crate::oplog::StepId;
-use crate::record::{Fate, VmRecord};
+use crate::record::Fate;
 use crate::recovery::Action;
 use crate::runner::Worker;
-use crate::store::Durability;
 
 impl Worker {
     /// Carries out a recovery action.
@@ -36,7 +38,7 @@ impl Worker {
                 }
                 self.watch_exit();
                 self.check_boot_id();
-                self.publish_again().await;
+                self.adopt_capabilities().await;
                 Ok(Fate::Lives)
             }
             Action::EndRun(ending) => self.run_over(ending).await,
@@ -48,36 +50,49 @@ impl Worker {
         }
     }
 
-    /// Forwards the published ports again where what did so is gone. A VM without them is better
-    /// than no VM, so a failure is only told.
-    async fn publish_again(&mut self) {
-        let vm = self.record.plan.clone();
-        let Some(run) = self.record.run.clone() else { return };
-        let Ok(network) = self.shared.drivers.network(&vm) else { return };
-        if network.publishes(&vm, &run).await {
-            return;
-        }
-        let again = async {
-            network.unpublish(&vm, &run).await?;
-            let forwarder = network.forwarder(&vm, &run).await?;
-            // On record before its gate opens, as in a start.
-            let known = |record: &mut VmRecord| {
-                if let Some(run) = &mut record.run {
-                    let found = serde_json::to_value(forwarder).unwrap_or_default();
-                    run.found.insert(StepId::new("forwarder"), found);
-                }
-                Ok(())
+    /// Takes over what capabilities made for this run, and makes it again where it is gone. A VM
+    /// without it is better than no VM, so a failure is only reported.
+    async fn adopt_capabilities(&mut self) {
+        let drivers = self.shared.drivers.clone();
+        for effects in &drivers.effects {
+            let Some(run) = self.record.run.clone() else { return };
+            let ours = |id: &&StepId| effects.steps.iter().any(|(step, _)| step == *id);
+            let steps: Vec<StepId> = run.steps.iter().filter(ours).cloned().collect();
+            let Some(adopt) = effects.adopt.as_ref().filter(|_| !steps.is_empty()) else {
+                continue;
             };
-            self.decide(Durability::Process, known).await?;
-            network.publish(&vm, &run).await
-        };
-        match again.await {
-            Ok(_) => tracing::info!(vm = %vm.id, "its ports are published again"),
-            Err(error) => {
-                let causes = &error.causes;
-                tracing::error!(vm = %vm.id, error = %error, ?causes, "its ports are lost");
+            let vm = &self.record.plan;
+            let context = VmContext { vm, spec: &run.spec, run: Some(&run) };
+            if adopt.holds(context).await {
+                continue;
+            }
+            let (vm, capability) = (vm.id.clone(), effects.name);
+            match self.apply_again(&steps).await {
+                Ok(()) => tracing::info!(%vm, capability, "made again for the running VM"),
+                Err(error) => {
+                    let causes = &error.causes;
+                    tracing::error!(%vm, capability, error = %error, ?causes, "lost");
+                    let text = format!("`{capability}` could not be restored: {}", error.message);
+                    self.op.emit(OpEventKind::Warning { text });
+                }
             }
         }
+    }
+
+    /// Undoes steps of the run and applies them again.
+    async fn apply_again(&mut self, steps: &[StepId]) -> Result<(), ApiError> {
+        let problems = self.undo_steps(ListName::Start, steps).await;
+        if !problems.is_empty() {
+            let mut error = ApiError::new(ErrorCode::Internal, "not all of it could be undone");
+            error.causes = problems;
+            return Err(error);
+        }
+        if let Err((error, count)) = self.apply_steps(ListName::Start, steps).await {
+            let begun: Vec<StepId> = steps.iter().take(count).cloned().collect();
+            self.undo_steps(ListName::Start, &begun).await;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Logs whether the guest that answers is the one that was left. Recovery does not wait for a

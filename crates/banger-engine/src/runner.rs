@@ -168,14 +168,19 @@ impl Worker {
         Ok(())
     }
 
-    fn context(&self) -> StepContext {
+    fn context(&self, step: &StepId) -> StepContext {
         StepContext {
+            step: step.clone(),
             drivers: self.shared.drivers.clone(),
             vm: self.record.plan.clone(),
             spec: self.record.spec_in_force().clone(),
             run: self.record.run.clone(),
-            interrupt: Interrupt::new(self.op.cancelled(), self.exit.clone()),
+            interrupt: self.interrupt(),
         }
+    }
+
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::new(self.op.cancelled(), self.exit.clone())
     }
 
     /// Reaches a crash point.
@@ -183,18 +188,23 @@ impl Worker {
         (self.shared.drivers.crash)(&format!("{}.{place}.{when}", list.as_str()));
     }
 
-    /// Applies all steps in order. The outcome of the last one waits for the next commit.
+    /// Applies these steps in order. The outcome of the last one waits for the next commit.
     ///
     /// # Errors
     /// What went wrong, and the number of steps from the beginning that may have left something.
-    pub async fn apply_list(&mut self, name: ListName) -> Result<(), (ApiError, usize)> {
-        for (place, step) in lists::steps(name).iter().enumerate() {
+    pub async fn apply_steps(
+        &mut self,
+        name: ListName,
+        steps: &[StepId],
+    ) -> Result<(), (ApiError, usize)> {
+        for (place, id) in steps.iter().enumerate() {
+            let step = lists::find(name, id).ok_or_else(|| (foreign(), place))?;
             self.go_on().map_err(|error| (error, place))?;
             self.stages.enter(step.stage);
             // Where this fails nothing of the step was begun, but what is before it must go.
             self.intend(&step.id).await.map_err(|error| (error, place))?;
             self.crash(name, step.id.as_str(), "before");
-            let context = self.context();
+            let context = self.context(&step.id);
             match (step.apply)(&context).await {
                 Ok(fact) => {
                     self.crash(name, step.id.as_str(), "applied");
@@ -309,7 +319,7 @@ impl Worker {
     /// # Errors
     /// Cancelled, or the VMM is gone.
     pub fn go_on(&self) -> Result<(), ApiError> {
-        match self.context().interrupt.now() {
+        match self.interrupt().now() {
             Some(reason) => Err(self.interrupted(&reason)),
             None => Ok(()),
         }
@@ -343,13 +353,10 @@ impl Worker {
             self.log_undo(id, StepEventKind::UndoStarted, String::new());
             self.flush_undo().await;
             self.crash(name, id.as_str(), "undo_before");
-            let context = self.context();
+            let context = self.context(id);
             let undone = match lists::find(name, id) {
                 Some(step) => (step.undo)(&context).await,
-                None => Err(ApiError::new(
-                    ErrorCode::HostNotReady,
-                    "this build of banger does not have the step: use the build that made it",
-                )),
+                None => Err(foreign()),
             };
             match undone {
                 Ok(undone) => {
@@ -385,4 +392,10 @@ impl Worker {
     pub fn state(&self) -> VmState {
         self.record.state
     }
+}
+
+/// The failure of a step that is in no list of this build.
+fn foreign() -> ApiError {
+    let text = "this build of banger does not have the step: use the build that made it";
+    ApiError::new(ErrorCode::HostNotReady, text)
 }

@@ -9,13 +9,15 @@ use banger_api::operation::{OpEventKind, stage};
 use banger_api::vm::{StartReport, StopKind, StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 
+use crate::capabilities;
+use crate::capability::VmContext;
 use crate::lists::{self, ListName};
 use crate::oplog::StepId;
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, VmPlan};
 use crate::record::{Existence, Fate, Inspect, VmRecord};
 use crate::runner::Worker;
 use crate::state::VmEvent;
-use crate::store::{Durability, Write};
+use crate::store::Durability;
 
 /// How often a guest that did not understand a shutdown is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -29,7 +31,7 @@ pub enum ThenStart {
     No,
 }
 
-fn event(record: &mut VmRecord, event: VmEvent) -> Result<Fate, ApiError> {
+pub(crate) fn event(record: &mut VmRecord, event: VmEvent) -> Result<Fate, ApiError> {
     let name = record.plan.name.clone();
     record.apply(event).map_err(|illegal| {
         ApiError::new(ErrorCode::Internal, format!("`{name}` cannot go on from its state"))
@@ -43,7 +45,8 @@ impl Worker {
     /// # Errors
     /// The step's, with what could not be undone.
     pub async fn create(&mut self, then: ThenStart) -> Result<Fate, ApiError> {
-        if let Err((error, count)) = self.apply_list(ListName::Create).await {
+        let steps = self.record.made.clone();
+        if let Err((error, count)) = self.apply_steps(ListName::Create, &steps).await {
             return Err(self.unmake(count, error).await);
         }
         self.crash(ListName::Create, "commit", "before");
@@ -85,14 +88,14 @@ impl Worker {
         self.go_on()?;
         self.stages.enter(stage::PREFLIGHT);
         let vm = self.record.plan.clone();
-        let vmm = self.shared.drivers.vmm(&vm)?;
-        if let Err(error) = vmm.preflight(&vm).await {
+        if let Err(error) = self.preflight(&vm).await {
             self.stages.abandon();
             return Err(self.start_refused(error).await);
         }
         let host_boot_id = self.shared.drivers.host.boot_id();
-        let (spec, steps) = (self.record.spec.clone(), lists::ids(ListName::Start));
-        let run = RunPlan::new(self.op.id.clone(), host_boot_id, spec, steps);
+        let spec = self.record.spec.clone();
+        let steps = lists::planned(ListName::Start, &vm, &spec);
+        let run = RunPlan::new(self.op.id.clone(), host_boot_id, spec, steps.clone());
         self.crash(ListName::Start, "accept_commit", "before");
         let accepted = |record: &mut VmRecord| {
             event(record, VmEvent::StartAccepted)?;
@@ -102,7 +105,7 @@ impl Worker {
         };
         self.decide(Durability::Process, accepted).await?;
         self.crash(ListName::Start, "accept_commit", "after");
-        if let Err((error, count)) = self.apply_list(ListName::Start).await {
+        if let Err((error, count)) = self.apply_steps(ListName::Start, &steps).await {
             return Err(self.start_failed(error, count).await);
         }
         self.crash(ListName::Start, "commit", "before");
@@ -111,6 +114,21 @@ impl Worker {
         }
         self.crash(ListName::Start, "commit", "after");
         Ok(Fate::Lives)
+    }
+
+    /// Checks what a start needs, changing nothing.
+    async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let drivers = &self.shared.drivers;
+        drivers.vmm(vm)?.preflight(vm).await?;
+        let spec = &self.record.spec;
+        let used = capabilities::ALL.iter().filter(|one| one.is_used(vm, spec));
+        for capability in used {
+            let effects = drivers.effects.iter().find(|effects| effects.name == capability.name);
+            if let Some(preflight) = effects.and_then(|effects| effects.preflight.as_ref()) {
+                preflight.check(VmContext { vm, spec, run: None }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The commit point of a start.
@@ -230,10 +248,10 @@ impl Worker {
 
     /// Steps of the run that may have been begun. A VM that is broken is undone wholly, also when
     /// it broke without having run.
-    fn run_steps(&self) -> Vec<StepId> {
+    pub(crate) fn run_steps(&self) -> Vec<StepId> {
         match &self.record.run {
             Some(run) => run.steps.clone(),
-            None => lists::ids(ListName::Start),
+            None => lists::all(ListName::Start).into_iter().map(|step| step.id).collect(),
         }
     }
 
@@ -263,7 +281,11 @@ impl Worker {
 
     /// Something could not be undone. Keeps that and, where undoing was not what was asked for,
     /// what went wrong first; returns both as one error.
-    async fn broken(&mut self, undo_problems: Vec<String>, first: Option<ApiError>) -> ApiError {
+    pub(crate) async fn broken(
+        &mut self,
+        undo_problems: Vec<String>,
+        first: Option<ApiError>,
+    ) -> ApiError {
         self.stages.abandon();
         let name = self.record.plan.name.clone();
         let text = format!("`{name}` is broken: not all could be undone");
@@ -298,93 +320,5 @@ impl Worker {
     pub async fn restart(&mut self, grace_ms: u64) -> Result<Fate, ApiError> {
         self.stop(grace_ms).await?;
         self.start().await
-    }
-
-    /// Removes the VM with its disks, ending it first if it runs.
-    ///
-    /// # Errors
-    /// What could not be removed; the VM is broken then.
-    pub async fn delete(&mut self) -> Result<Fate, ApiError> {
-        match self.state() {
-            VmState::Running | VmState::Paused => {
-                self.end_accepted(VmEvent::StopAccepted).await?;
-                self.tear_down(StoppedBecause::Asked { how: StopKind::Killed }).await?;
-            }
-            VmState::Broken => {
-                let steps = self.run_steps();
-                let problems = self.undo_steps(ListName::Start, &steps).await;
-                if !problems.is_empty() {
-                    return Err(self.broken(problems, None).await);
-                }
-            }
-            VmState::Stopped | VmState::Starting | VmState::Stopping | VmState::Deleting => {}
-        }
-        self.crash(ListName::Create, "delete_commit", "before");
-        // From here on disks go: that this was asked for must survive a power cut, so nothing of it
-        // happens where it cannot be written down.
-        let accepted = |record: &mut VmRecord| {
-            if record.state != VmState::Deleting {
-                event(record, VmEvent::DeleteAccepted)?;
-            }
-            record.existence = Existence::Removing;
-            record.run = None;
-            Ok(())
-        };
-        self.decide(Durability::Power, accepted).await?;
-        self.crash(ListName::Create, "delete_commit", "after");
-        self.stages.enter(stage::REMOVE_DISKS);
-        self.undo_create().await
-    }
-
-    /// Undoes everything that a create did, and the VM with it.
-    ///
-    /// # Errors
-    /// What could not be undone; the VM is broken then.
-    pub async fn undo_create(&mut self) -> Result<Fate, ApiError> {
-        let steps = self.record.made.clone();
-        let problems = self.undo_steps(ListName::Create, &steps).await;
-        if !problems.is_empty() {
-            return Err(self.broken(problems, None).await);
-        }
-        self.removed().await
-    }
-
-    async fn removed(&mut self) -> Result<Fate, ApiError> {
-        event(&mut self.record, VmEvent::Removed)?;
-        self.write(Write::RemoveVm(self.record.plan.id.clone()));
-        self.crash(ListName::Create, "removed_commit", "before");
-        // The next daemon finds a VM to be removed of which nothing is left, and removes it.
-        if let Err(error) = self.flush(Durability::Process).await {
-            tracing::error!(op = %self.op.id, error = %error, "store");
-        }
-        self.crash(ListName::Create, "removed_commit", "after");
-        self.stages.finish();
-        Ok(Fate::Gone)
-    }
-
-    /// Tries again to undo what left the VM broken.
-    ///
-    /// # Errors
-    /// What still cannot be undone.
-    pub async fn repair(&mut self) -> Result<Fate, ApiError> {
-        if self.state() != VmState::Broken {
-            return Ok(Fate::Lives);
-        }
-        match self.record.existence {
-            Existence::Whole => {
-                let because = self.record.because.clone().unwrap_or(StoppedBecause::VmmDied {
-                    story: "it was broken and has been repaired".into(),
-                });
-                self.tear_down(because).await?;
-                Ok(Fate::Lives)
-            }
-            // What is half made or half removed cannot be made whole; what was asked for last was
-            // that it should not exist.
-            Existence::Making | Existence::Removing => {
-                let text = "its create or delete had not got through: it is removed now".into();
-                self.op.emit(OpEventKind::Note { text });
-                self.delete().await
-            }
-        }
     }
 }

@@ -31,7 +31,6 @@ pub async fn checks(config: &HostConfig) -> Vec<Check> {
         }
         Kvm::Unusable(_) => checks.extend(qemu_checks(config).await),
     }
-    checks.push(tool(config, "mke2fs", "e2fsprogs", &["create"]));
     checks.push(tool(config, "mmdebstrap", "mmdebstrap", &["image pull"]));
     if config.privilege == Privilege::User {
         checks.push(tool(config, "newuidmap", "uidmap", &["image pull"]));
@@ -160,6 +159,11 @@ fn program(name: &str, code: &str, found: Option<PathBuf>, hint: &str) -> Check 
 
 fn tool(config: &HostConfig, name: &str, package: &str, needed_for: &[&str]) -> Check {
     let found = probe::find_program(name.as_ref(), &config.search_path);
+    packaged(name, found, package, needed_for)
+}
+
+/// The check for a program of a package of the host.
+pub fn packaged(name: &str, found: Option<PathBuf>, package: &str, needed_for: &[&str]) -> Check {
     let hint = format!("apt install {package}");
     let mut check = program(name, &format!("program.{name}"), found, &hint);
     check.needed_for = needed_for.iter().map(|need| (*need).to_owned()).collect();

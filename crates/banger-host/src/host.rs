@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use banger_api::doctor::Check;
 use banger_api::{ApiError, ErrorCode};
+use banger_engine::capability::Effects;
 use banger_engine::choose::{Candidate, choose};
 use banger_engine::drivers::{Capacity, Host};
 use banger_engine::plan::{BootSet, Chosen, DriverPlan};
@@ -22,6 +23,7 @@ pub const MAPPER: &str = "/dev/mapper/control";
 /// This host.
 pub struct LinuxHost {
     config: HostConfig,
+    effects: Vec<Effects>,
 }
 
 /// Programs that QEMU VMs need: how each is found, and which Debian package has it.
@@ -36,8 +38,8 @@ pub struct Programs {
 
 impl LinuxHost {
     /// The host as this configuration sees it.
-    pub fn new(config: HostConfig) -> Self {
-        Self { config }
+    pub fn new(config: HostConfig, effects: Vec<Effects>) -> Self {
+        Self { config, effects }
     }
 
     async fn vmm_candidates(&self) -> Vec<Candidate> {
@@ -137,6 +139,10 @@ impl Host for LinuxHost {
     }
 
     async fn doctor(&self) -> Vec<Check> {
-        crate::doctor::checks(&self.config).await
+        let mut checks = crate::doctor::checks(&self.config).await;
+        for doctor in self.effects.iter().filter_map(|effects| effects.doctor.as_ref()) {
+            checks.extend(doctor.checks().await);
+        }
+        checks
     }
 }

@@ -1,6 +1,7 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
 mod advice;
+pub mod capabilities;
 mod doctor;
 pub mod ext4;
 mod failure;
@@ -30,6 +31,7 @@ use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use banger_api::ApiError;
+use banger_engine::capability::Effects;
 use banger_engine::drivers::{CrashPoints, Drivers, Network, Storage, Vmm};
 use banger_engine::plan::VmPlan;
 
@@ -165,17 +167,26 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
             file_storage(storage::RootFrom::Snapshot(root))
         }),
     ]);
-    let ports = network::Forwarding::new(config.forward.clone(), layout.clone());
-    let bridge = network::Bridge::new(config.root.clone(), config.dns_port.clone(), ports);
+    let bridge = network::Bridge::new(config.root.clone());
     let network: BTreeMap<String, Arc<dyn Network>> = BTreeMap::from([
         ("bridge".into(), Arc::new(bridge) as Arc<dyn Network>),
         ("user".into(), Arc::new(network::UserNetwork)),
     ]);
     let (vmm, sockets) = vmms(&config, &listeners, &boot_files);
     let timeout = config.boot_timeout;
-    let guest = guest::VsockGuest::new(layout, listeners, timeout, sockets);
-    let host = Arc::new(host::LinuxHost::new(config));
-    Ok(Drivers { host, images, storage, network, vmm, guest: Arc::new(guest), crash })
+    let capabilities = capabilities::registry(&capabilities::Parts {
+        layout,
+        blanks,
+        mke2fs: config.programs().mke2fs,
+        root: config.root.clone(),
+        dns_port: config.dns_port.clone(),
+        forward: config.forward.clone(),
+    });
+    let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
+    let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));
+    let effects: Vec<Effects> = capabilities.into_iter().map(|one| one.effects).collect();
+    let host = Arc::new(host::LinuxHost::new(config, effects.clone()));
+    Ok(Drivers { host, images, storage, network, vmm, guest, effects, crash })
 }
 
 type Vmms = BTreeMap<String, Arc<dyn Vmm>>;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use banger_engine::Engine;
+use banger_engine::capability::Need;
 use tokio::sync::watch;
 
 use crate::dns::Listening;
@@ -25,25 +26,29 @@ pub struct Names {
 /// Looks until the daemon is on its way out. Where no VM is on a network, and in the end, it lets
 /// go of what is the daemon's: others may want it.
 pub async fn keep(engine: Arc<Engine>, names: Names, stopping: Stopping) {
-    let networks = || engine.drivers().network.values();
     loop {
         names.port.store(names.listening.borrow().port(), Ordering::Relaxed);
         let leased = engine.any_leased();
         // A start that is under way may have been given its place, which is not on record yet.
         let idle = !leased && engine.live_operations() == 0;
-        for network in networks() {
-            if leased {
-                network.keep().await;
-            } else if idle {
-                network.release().await;
-            }
+        let need = match (leased, idle) {
+            (true, _) => Some(Need::InUse),
+            (false, true) => Some(Need::Idle),
+            (false, false) => None,
+        };
+        if let Some(need) = need {
+            tend(&engine, need).await;
         }
         tokio::select! {
             () = stopping.asked() => break,
             () = tokio::time::sleep(EVERY) => {}
         }
     }
-    for network in networks() {
-        network.release().await;
+    tend(&engine, Need::Idle).await;
+}
+
+async fn tend(engine: &Engine, need: Need) {
+    for upkeep in engine.drivers().upkeep() {
+        upkeep.tend(need).await;
     }
 }

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::{ApiError, VmId};
+use banger_engine::capability::{Effect as _, VmContext};
 use banger_engine::drivers::{Applied, Storage, Undone};
 use banger_engine::plan::VmPlan;
+use banger_host::capabilities::WorkDisk;
 use banger_host::layout::Layout;
 use banger_host::storage::{Blanks, FileStorage, RootFrom, SnapshotRoot};
 use banger_root::disks::snapshot;
@@ -230,11 +232,14 @@ fn disks_attach_and_detach_many_at_once() {
     });
 }
 
-fn driver(layout: &Layout, image: &Path) -> FileStorage {
-    let image = image.to_owned();
+fn blanks(layout: &Layout) -> Blanks {
     let path = "/usr/sbin:/sbin:/usr/bin:/bin";
     let mke2fs = banger_host::probe::find_program("mke2fs".as_ref(), path);
-    let blanks = Blanks::new(layout.blank_disks(), mke2fs);
+    Blanks::new(layout.blank_disks(), mke2fs)
+}
+
+fn driver(layout: &Layout, image: &Path) -> FileStorage {
+    let (image, blanks) = (image.to_owned(), blanks(layout));
     let from = RootFrom::Snapshot(Arc::new(Here));
     FileStorage::new(layout.clone(), from, Arc::new(move |_| image.clone()), blanks)
 }
@@ -246,7 +251,8 @@ async fn disks_conform() {
     let layout = conformance::layout(&mounted.path(), cache.path());
     let image = conformance::image(&layout.data);
     let storage = driver(&layout, &image);
-    let subject = Subject { storage: &storage, disk: &InDevice, root: Root::Whole, layout, image };
+    let (disk, work) = (&InDevice, &WorkDisk::new(layout.clone(), blanks(&layout)));
+    let subject = Subject { storage: &storage, disk, work, root: Root::Whole, layout, image };
     let vm = conformance::plan("00000000a004");
     conformance::all(&subject, &vm).await;
     conformance::full(&subject, &vm, async || mounted.fill()).await;
@@ -264,7 +270,8 @@ async fn disks_survive_a_full_host() {
     let vm = conformance::plan("00000000a005");
     storage.create_folder(&vm).await.unwrap();
     storage.create_root(&vm, &conformance::spec()).await.unwrap();
-    storage.create_work(&vm, &conformance::spec()).await.unwrap();
+    let context = VmContext { vm: &vm, spec: &conformance::spec(), run: None };
+    WorkDisk::new(layout.clone(), blanks(&layout)).apply(context).await.unwrap();
     storage.attach(&vm, &conformance::spec()).await.unwrap();
     let path = device(vm.id.as_str());
     write(&path, 4 * MIB, b"before").unwrap();

@@ -8,7 +8,7 @@ use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode};
 
 use super::{Mood, Sim};
-use crate::drivers::{Applied, Guest, GuestClock, GuestEnd, GuestHealth, GuestReady, Undone};
+use crate::drivers::{Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
 use crate::plan::{Lease, VmPlan};
 
@@ -25,14 +25,6 @@ impl Sim {
 
 #[async_trait]
 impl Guest for Sim {
-    async fn create_identity(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.make("identity", vm)
-    }
-
-    async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.unmake("identity", vm)
-    }
-
     async fn boot(
         &self,
         vm: &VmPlan,

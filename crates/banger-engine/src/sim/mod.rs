@@ -3,6 +3,7 @@
 //! Every effect adds or removes one object of the [`world::World`], may be told to fail before or
 //! after it happened, and is handed to a sink, so that a simulated host can outlive its daemon.
 
+mod effects;
 mod guest;
 mod host;
 mod images;
@@ -22,8 +23,7 @@ use tokio::sync::watch;
 use crate::drivers::{
     Applied, Attached, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
 };
-use crate::oplog::StepId;
-use crate::plan::{Lease, ProcRef, RunPlan, VmPlan, VmSpec};
+use crate::plan::{Lease, VmPlan, VmSpec};
 use world::{Fault, World};
 
 /// Called with the world after each change.
@@ -91,6 +91,7 @@ impl Sim {
             network: BTreeMap::from([(name(), self.clone() as Arc<dyn Network>)]),
             vmm: BTreeMap::from([(name(), self.clone() as Arc<dyn crate::drivers::Vmm>)]),
             guest: self.clone(),
+            effects: effects::all(self),
             crash,
         }
     }
@@ -174,14 +175,6 @@ impl Storage for Sim {
         self.unmake("root", vm)
     }
 
-    async fn create_work(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
-        self.make("work", vm)
-    }
-
-    async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.unmake("work", vm)
-    }
-
     async fn attach(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
         self.make("attach", vm)
     }
@@ -212,40 +205,5 @@ impl Network for Sim {
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.unmake("network", vm)
-    }
-
-    async fn forwarder(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
-        let start_time = {
-            let mut inner = self.inner();
-            inner.world.spawned += 1;
-            inner.world.spawned
-        };
-        self.make_with("forwarder", vm, start_time.to_string())?;
-        Ok(Some(ProcRef { pid: vmm::FIRST_PID, start_time }))
-    }
-
-    async fn publish(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Applied, ApiError> {
-        if self.world().get("forwarder", &vm.id).is_none() {
-            let text = "the simulated forwarder is gone";
-            return Err(ApiError::new(banger_api::ErrorCode::Internal, text));
-        }
-        self.make("forwards", vm)
-    }
-
-    async fn unpublish(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
-        let forwarder = self.unmake("forwarder", vm)?;
-        // What listens ends with the process.
-        let mut inner = self.inner();
-        inner.world.remove("forwards", &vm.id);
-        (self.sink)(&inner.world);
-        Ok(forwarder)
-    }
-
-    async fn publishes(&self, vm: &VmPlan, run: &RunPlan) -> bool {
-        let world = self.world();
-        let known: Option<ProcRef> = run.found(&StepId::new("forwarder"));
-        let known = known.map(|forwarder| forwarder.start_time.to_string());
-        world.get("forwards", &vm.id).is_some()
-            && world.get("forwarder", &vm.id) == known.as_deref()
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use banger_api::vm::CreateVm;
 use banger_engine::interrupt::Interrupt;
-use banger_engine::lists::{CREATE, Fact, START, Step, StepContext};
+use banger_engine::lists::{self, Fact, ListName, Step, StepContext};
+use banger_engine::oplog::StepId;
 use banger_engine::plan::VmPlan;
 use banger_engine::record::VmRecord;
 use banger_engine::sim::Sim;
@@ -24,6 +25,7 @@ fn record() -> VmRecord {
 
 fn context(sim: &Arc<Sim>, record: &VmRecord) -> StepContext {
     StepContext {
+        step: StepId::new("none yet"),
         drivers: Arc::new(sim.drivers(Arc::new(|_| ()))),
         vm: record.plan.clone(),
         spec: record.spec.clone(),
@@ -45,15 +47,17 @@ fn apply_and_undo_are_safe_to_repeat() {
 }
 
 async fn twice(record: &VmRecord) {
-    let steps: Vec<&Step> = CREATE.iter().chain(START).collect();
+    let steps: Vec<Step> = [ListName::Create, ListName::Start].map(lists::all).concat();
     let sim = Sim::empty();
     let mut context = context(&sim, record);
     for step in steps.iter().rev() {
+        context.step = step.id.clone();
         (step.undo)(&context).await.unwrap();
         assert_eq!(kinds(&sim, &record.plan), [""; 0], "{}", step.id.as_str());
     }
     let mut history = vec![kinds(&sim, &record.plan)];
     for step in &steps {
+        context.step = step.id.clone();
         let fact = (step.apply)(&context).await.unwrap();
         remember(&mut context, step, fact);
         let once = kinds(&sim, &record.plan);
@@ -64,6 +68,7 @@ async fn twice(record: &VmRecord) {
     }
     for step in steps.iter().rev() {
         history.pop();
+        context.step = step.id.clone();
         (step.undo)(&context).await.unwrap();
         let once = kinds(&sim, &record.plan);
         (step.undo)(&context).await.unwrap();

@@ -1,12 +1,9 @@
 //! Builds the configuration that a booting guest receives.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use banger_agent_proto::boot::{
-    DiskRef, GuestConfig, GuestFile, Hello, NetworkConfig, RootConfig, WriteWhen,
-};
+use banger_agent_proto::boot::{DiskRef, GuestConfig, Hello, NetworkConfig, RootConfig};
 use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
 use banger_api::ApiError;
 use banger_engine::plan::{Lease, VmPlan};
@@ -15,9 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::boot::Failure;
-use super::identity;
+use crate::capabilities::GuestPart;
 use crate::failure::of;
-use crate::layout::Layout;
 use crate::vmm::firecracker::config as firecracker;
 
 /// A configuration as it goes over the wire, and the boot it is for.
@@ -36,10 +32,10 @@ const ENTROPY: usize = 256;
 /// # Errors
 /// No common protocol, or a file of ours that cannot be read.
 pub fn build(
-    layout: &Layout,
     vm: &VmPlan,
     lease: Option<&Lease>,
     hello: &Hello,
+    parts: &[GuestPart],
 ) -> Result<ReadyConfig, ApiError> {
     let theirs = (hello.protocol_min, hello.protocol_max);
     let protocol = negotiate((PROTOCOL_MIN, PROTOCOL_MAX), theirs)
@@ -57,20 +53,23 @@ pub fn build(
         "overlay" => RootConfig { disk: disk(Role::Image), layer: Some(disk(Role::Root)) },
         _ => RootConfig { disk: disk(Role::Root), layer: None },
     };
-    let config = GuestConfig {
+    let mut config = GuestConfig {
         protocol,
         hostname: vm.name.to_string(),
         machine_id: vm.machine_id.clone(),
         root,
-        work: Some(disk(Role::Work)),
+        work: None,
         modules: Some(disk(Role::Modules)),
         network: network(vm, lease),
-        files: files(layout, vm)?,
+        files: Vec::new(),
         env: BTreeMap::new(),
         clock_unix_ms: now.as_millis() as u64,
         entropy: BASE64.encode(entropy),
         entrypoint: Vec::new(),
     };
+    for part in parts {
+        part(vm, &mut config)?;
+    }
     let mut line = serde_json::to_vec(&config)
         .map_err(|error| of("cannot write a guest's configuration", &error.into()))?;
     line.push(b'\n');
@@ -79,7 +78,7 @@ pub fn build(
 
 /// How a guest tells its disks apart: by the serial numbers that QEMU gives them, by their order
 /// under Firecracker.
-fn disk(vm: &VmPlan, role: Role) -> DiskRef {
+pub fn disk(vm: &VmPlan, role: Role) -> DiskRef {
     match vm.drivers.vmm.name.as_str() {
         "firecracker" => DiskRef::Index(firecracker::index(vm, role).unwrap_or_default()),
         _ => DiskRef::Serial(role.as_str().into()),
@@ -111,24 +110,4 @@ fn user_network(vm: &VmPlan) -> NetworkConfig {
         search: Vec::new(),
         mtu: None,
     }
-}
-
-/// Files that every guest gets: its own ssh host key.
-fn files(layout: &Layout, vm: &VmPlan) -> Result<Vec<GuestFile>, ApiError> {
-    let path = layout.host_key(&vm.id);
-    let private = fs::read_to_string(&path)
-        .map_err(|error| crate::failure::on_path("read", &path, &error))?;
-    let public = identity::public_line(&private, &path)?;
-    let file = |path: &str, mode: u32, content: &str| GuestFile {
-        path: path.into(),
-        mode,
-        uid: 0,
-        gid: 0,
-        content: BASE64.encode(content),
-        when: WriteWhen::Absent,
-    };
-    Ok(vec![
-        file("/etc/ssh/ssh_host_ed25519_key", 0o600, &private),
-        file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public),
-    ])
 }

@@ -7,7 +7,6 @@ mod boot;
 mod channel;
 mod clock;
 mod config;
-mod identity;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -20,17 +19,18 @@ use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::http::{ClockOffset, ClockReading, Health, Shutdown};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
-use banger_engine::drivers::{Applied, Guest, GuestClock, GuestHealth, GuestReady, Undone};
+use banger_engine::drivers::{Guest, GuestClock, GuestHealth, GuestReady};
 use banger_engine::interrupt::Interrupt;
 use banger_engine::plan::{Lease, VmPlan};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
+use crate::capabilities::GuestPart;
 use crate::failure::blocking;
-use crate::layout::Layout;
 use boot::Booting;
 pub use boot::clean;
 pub use channel::Failure;
+pub use config::disk as disk_ref;
 
 /// How long an agent may take to answer a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,22 +79,23 @@ pub type SocketsByDriver = BTreeMap<String, Arc<dyn VmmSockets>>;
 
 /// Agents reached through the VMM's vsock socket.
 pub struct VsockGuest {
-    layout: Layout,
     listeners: Listeners,
     booting: Mutex<HashMap<VmId, Booting>>,
     boot_timeout: Duration,
     sockets: SocketsByDriver,
+    parts: Vec<GuestPart>,
 }
 
 impl VsockGuest {
-    /// Guests whose hello comes through `listeners` and within `boot_timeout`.
+    /// Guests whose hello comes through `listeners` and within `boot_timeout`, and whose
+    /// configuration is completed by `parts`.
     pub fn new(
-        layout: Layout,
         listeners: Listeners,
         boot_timeout: Duration,
         sockets: SocketsByDriver,
+        parts: Vec<GuestPart>,
     ) -> Self {
-        Self { layout, listeners, booting: Mutex::default(), boot_timeout, sockets }
+        Self { listeners, booting: Mutex::default(), boot_timeout, sockets, parts }
     }
 
     fn sockets(&self, vm: &VmPlan) -> Result<&dyn VmmSockets, ApiError> {
@@ -127,17 +128,6 @@ impl VsockGuest {
 
 #[async_trait]
 impl Guest for VsockGuest {
-    async fn create_identity(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        let path = self.layout.host_key(&vm.id);
-        let comment = vm.name.to_string();
-        blocking(move || identity::create(&path, &comment)).await
-    }
-
-    async fn remove_identity(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        let path = self.layout.host_key(&vm.id);
-        blocking(move || identity::remove(&path)).await
-    }
-
     async fn boot(
         &self,
         vm: &VmPlan,
@@ -152,8 +142,8 @@ impl Guest for VsockGuest {
         let (mut booting, hello) = hello.await?;
         // The first hello is the only one: from here on nobody in the guest can dial us.
         self.sockets(vm)?.close_hello(vm).await?;
-        let (layout, plan, lease) = (self.layout.clone(), vm.clone(), lease.cloned());
-        let build = move || config::build(&layout, &plan, lease.as_ref(), &hello);
+        let (parts, plan, lease) = (self.parts.clone(), vm.clone(), lease.cloned());
+        let build = move || config::build(&plan, lease.as_ref(), &hello, &parts);
         let config = blocking(build).await?;
         let boot_id = config.boot_id.clone();
         let sent = boot::bounded(vm, "configuration", deadline, interrupt, booting.send(&config));

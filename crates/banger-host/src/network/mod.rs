@@ -5,18 +5,13 @@
 //! off it is cut off (`restrict=on`).
 
 mod bridge;
-mod forward;
-mod listen;
 
 pub use bridge::Bridge;
-pub use forward::Forwarding;
 
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
-
-use crate::failure::blocking;
+use banger_engine::plan::{VmPlan, VmSpec};
 
 /// Address and prefix length of the guest, as QEMU's user network expects it.
 pub const GUEST_ADDRESS: &str = "10.0.2.15/24";
@@ -36,24 +31,5 @@ impl Network for UserNetwork {
 
     async fn detach(&self, _vm: &VmPlan) -> Result<Undone, ApiError> {
         Ok(Undone::WasAbsent)
-    }
-
-    async fn forwarder(&self, _vm: &VmPlan, _run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
-        Ok(None)
-    }
-
-    async fn publish(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError> {
-        // QEMU would only say that it could not set up a rule.
-        let (vm, ports) = (vm.clone(), run.spec.publish.clone());
-        blocking(move || listen::check_for_qemu(&vm, &ports)).await?;
-        Ok(Applied::AlreadyThere)
-    }
-
-    async fn unpublish(&self, _vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
-        Ok(Undone::WasAbsent)
-    }
-
-    async fn publishes(&self, _vm: &VmPlan, _run: &RunPlan) -> bool {
-        true
     }
 }

@@ -10,7 +10,7 @@
 //! - `dm-snapshot`: the root disk is a device that root makes, of the image and a sparse file of
 //!   what the VM changed.
 //!
-//! In all of them the work disk is a blank ext4 of its final size.
+//! The work disk is a capability of its own.
 
 mod blank;
 mod disk;
@@ -18,7 +18,7 @@ mod reflink;
 mod snapshot;
 
 pub use blank::{Blanks, Profile};
-pub use disk::{make_folder, remove_folder};
+pub use disk::{copy_of, make_folder, remove as remove_disk, remove_folder};
 pub use reflink::reflinks;
 pub use snapshot::SnapshotRoot;
 
@@ -113,17 +113,6 @@ impl Storage for FileStorage {
 
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         let target = self.root_file(vm);
-        blocking(move || disk::remove(&target)).await
-    }
-
-    async fn create_work(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
-        let target = self.layout.work_disk(&vm.id);
-        let (blanks, size) = (self.blanks.clone(), spec.work_bytes);
-        blocking(move || disk::copy_of(&blanks.get(size, Profile::Work)?, &target, size)).await
-    }
-
-    async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        let target = self.layout.work_disk(&vm.id);
         blocking(move || disk::remove(&target)).await
     }
 

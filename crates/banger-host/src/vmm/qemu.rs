@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_disk_write_that_fails_on_the_host_holds_the_guest() {
-        let text = joined(&plan("0123456789ab", "web"), Root::Layered);
+        let text = joined(&spec(), Root::Layered);
         for disk in ["root", "work", "image", "modules"] {
             let device =
                 format!("virtio-blk-device,drive={disk},serial={disk},werror=stop,rerror=report ");

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use banger_api::ErrorCode;
 use banger_api::vm::Lifetime;
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::capability::{Effect, VmContext};
 use banger_engine::drivers::{Applied, Storage, Undone};
 use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
 use banger_host::layout::Layout;
@@ -39,9 +40,21 @@ pub enum Root {
 pub struct Subject<'a> {
     pub storage: &'a dyn Storage,
     pub disk: &'a dyn RootDisk,
+    pub work: &'a dyn Effect,
     pub root: Root,
     pub layout: Layout,
     pub image: PathBuf,
+}
+
+impl Subject<'_> {
+    async fn create_work(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
+        let made = self.work.apply(VmContext { vm, spec, run: None }).await;
+        made.map(|made| made.applied)
+    }
+
+    async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.work.undo(VmContext { vm, spec: &spec(), run: None }).await
+    }
 }
 
 /// Where everything of a test is, beneath one folder.
@@ -132,7 +145,7 @@ pub async fn all(subject: &Subject<'_>, vm: &VmPlan) {
 async fn nothing_is_undone(subject: &Subject<'_>, vm: &VmPlan) {
     let storage = subject.storage;
     assert_eq!(storage.detach(vm).await.unwrap(), Undone::WasAbsent);
-    assert_eq!(storage.remove_work(vm).await.unwrap(), Undone::WasAbsent);
+    assert_eq!(subject.remove_work(vm).await.unwrap(), Undone::WasAbsent);
     assert_eq!(storage.remove_root(vm).await.unwrap(), Undone::WasAbsent);
     assert_eq!(storage.remove_folder(vm).await.unwrap(), Undone::WasAbsent);
 }
@@ -142,7 +155,7 @@ async fn created_once(subject: &Subject<'_>, vm: &VmPlan) {
     for expected in [Applied::Created, Applied::AlreadyThere] {
         assert_eq!(storage.create_folder(vm).await.unwrap(), expected);
         assert_eq!(storage.create_root(vm, &spec()).await.unwrap(), expected);
-        assert_eq!(storage.create_work(vm, &spec()).await.unwrap(), expected);
+        assert_eq!(subject.create_work(vm, &spec()).await.unwrap(), expected);
     }
     let folder = subject.layout.vm(&vm.id);
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
@@ -196,7 +209,7 @@ async fn attached_written_and_attached_again(subject: &Subject<'_>, vm: &VmPlan)
 async fn removed_once(subject: &Subject<'_>, vm: &VmPlan) {
     let storage = subject.storage;
     for expected in [Undone::Removed, Undone::WasAbsent] {
-        assert_eq!(storage.remove_work(vm).await.unwrap(), expected);
+        assert_eq!(subject.remove_work(vm).await.unwrap(), expected);
         assert_eq!(storage.remove_root(vm).await.unwrap(), expected);
     }
     let folder = subject.layout.vm(&vm.id);
@@ -226,7 +239,7 @@ async fn too_small(subject: &Subject<'_>, vm: &VmPlan) {
     assert_eq!(storage.remove_root(vm).await.unwrap(), Undone::WasAbsent);
     let fits = VmSpec { root_bytes: IMAGE, ..spec() };
     assert_eq!(storage.create_root(vm, &fits).await.unwrap(), Applied::Created);
-    storage.create_work(vm, &fits).await.unwrap();
+    subject.create_work(vm, &fits).await.unwrap();
     storage.attach(vm, &fits).await.unwrap();
     assert!(subject.disk.read(vm, 0, MIB as usize) == noise(0, MIB as usize));
     storage.detach(vm).await.unwrap();
@@ -240,7 +253,7 @@ async fn a_disk_is_missing(subject: &Subject<'_>, vm: &VmPlan) {
     let error = storage.attach(vm, &spec()).await.unwrap_err();
     assert!(error.message.contains("work.ext4"), "{error}");
     storage.detach(vm).await.unwrap();
-    storage.create_work(vm, &spec()).await.unwrap();
+    subject.create_work(vm, &spec()).await.unwrap();
     storage.remove_root(vm).await.unwrap();
     let error = storage.attach(vm, &spec()).await.unwrap_err();
     assert!(error.message.contains("root."), "{error}");
@@ -254,7 +267,7 @@ pub async fn full(subject: &Subject<'_>, vm: &VmPlan, fill: impl AsyncFn() -> Pa
     let storage = subject.storage;
     storage.create_folder(vm).await.unwrap();
     let filler = fill().await;
-    let error = storage.create_work(vm, &spec()).await.unwrap_err();
+    let error = subject.create_work(vm, &spec()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NoSpace, "{error}: {:?}", error.causes);
     assert!(error.hint.is_some());
     let folder = subject.layout.vm(&vm.id);
@@ -262,7 +275,7 @@ pub async fn full(subject: &Subject<'_>, vm: &VmPlan, fill: impl AsyncFn() -> Pa
     let files: Vec<_> = files.filter(|entry| entry.path().is_file()).collect();
     assert!(files.is_empty(), "{files:?}");
     fs::remove_file(filler).unwrap();
-    assert_eq!(storage.create_work(vm, &spec()).await.unwrap(), Applied::Created);
-    storage.remove_work(vm).await.unwrap();
+    assert_eq!(subject.create_work(vm, &spec()).await.unwrap(), Applied::Created);
+    subject.remove_work(vm).await.unwrap();
     storage.remove_folder(vm).await.unwrap();
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use banger_api::ErrorCode;
 use banger_engine::drivers::Storage;
 use banger_engine::plan::VmPlan;
+use banger_host::capabilities::WorkDisk;
 use banger_host::layout::Layout;
 use banger_host::storage::{Blanks, FileStorage, RootFrom, reflinks};
 
@@ -40,11 +41,14 @@ impl RootDisk for InFile {
     }
 }
 
-fn driver(layout: &Layout, from: RootFrom, image: &Path) -> FileStorage {
-    let image = image.to_owned();
+fn blanks(layout: &Layout) -> Blanks {
     let path = "/usr/sbin:/sbin:/usr/bin:/bin";
     let mke2fs = banger_host::probe::find_program("mke2fs".as_ref(), path);
-    let blanks = Blanks::new(layout.blank_disks(), mke2fs);
+    Blanks::new(layout.blank_disks(), mke2fs)
+}
+
+fn driver(layout: &Layout, from: RootFrom, image: &Path) -> FileStorage {
+    let (image, blanks) = (image.to_owned(), blanks(layout));
     FileStorage::new(layout.clone(), from, Arc::new(move |_| image.clone()), blanks)
 }
 
@@ -56,7 +60,8 @@ async fn suite(folder: &Path, from: RootFrom, on: Option<&Mounted>) {
     let root = if matches!(from, RootFrom::Layer) { Root::Layer } else { Root::Whole };
     let disk: Box<dyn RootDisk> = Box::new(InFile(layout.clone()));
     let storage = driver(&layout, from, &image);
-    let subject = Subject { storage: &storage, disk: &*disk, root, layout, image };
+    let work = &WorkDisk::new(layout.clone(), blanks(&layout));
+    let subject = Subject { storage: &storage, disk: &*disk, work, root, layout, image };
     let vm = conformance::plan(VM);
     conformance::all(&subject, &vm).await;
     if let Some(mounted) = on {
@@ -168,7 +173,9 @@ async fn dm_snapshot_with_a_pretended_root() {
     let image = conformance::image(&layout.data);
     let root = Arc::new(pretended::Root::default());
     let storage = driver(&layout, RootFrom::Snapshot(root.clone()), &image);
-    let subject = Subject { storage: &storage, disk: &*root, root: Root::Whole, layout, image };
+    let work = &WorkDisk::new(layout.clone(), blanks(&layout));
+    let disk = &*root;
+    let subject = Subject { storage: &storage, disk, work, root: Root::Whole, layout, image };
     conformance::all(&subject, &conformance::plan(VM)).await;
     assert!(root.is_empty(), "every device was given back");
 }

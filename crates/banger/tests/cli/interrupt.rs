@@ -246,7 +246,7 @@ fn a_machine_that_is_not_to_stay_is_removed_when_it_does_not_come_up() {
             let error = json!({"code": "host_not_ready", "message": "port 80 is taken"});
             event(stream, 1, 5, json!({"event": "failed", "error": error}));
         }
-        "POST /v1/vms/aaaa00000001/actions/delete" => {
+        "POST /v1/vms/aaaa00000001/actions" => {
             told.send("delete").unwrap();
             reply(stream, 404, &missing());
         }
@@ -267,7 +267,7 @@ fn endless_stop() -> (FakeDaemon, mpsc::Receiver<&'static str>) {
             told.send("following").unwrap();
             std::thread::park();
         }
-        line if line.contains("/actions/") => reply(stream, 202, &accepted()),
+        line if line.ends_with("/actions") => reply(stream, 202, &accepted()),
         other => panic!("{other}"),
     });
     (daemon, heard)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use banger_api::vm::VmState;
-use banger_engine::lists::{CREATE, START, Step};
+use banger_engine::lists::{self, ListName};
 use banger_engine::record::{Existence, VmRecord};
 use serde_json::json;
 
@@ -18,10 +18,26 @@ use crate::support::{Daemon, Home};
 /// SIGABRT.
 const ABORTED: i32 = 6;
 /// What a whole VM has on the simulated host.
-const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work"];
+const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work_disk"];
 /// What a running one has besides.
-const RUNNING: [&str; 10] =
-    ["agent", "attach", "forwarder", "forwards", "hello", "network", "ready", "run", "shim", "vmm"];
+const RUNNING: [&str; 11] = [
+    "agent",
+    "attach",
+    "dns_names",
+    "forwarder",
+    "forwards",
+    "hello",
+    "network",
+    "ready",
+    "run",
+    "shim",
+    "vmm",
+];
+/// A VM that uses every capability.
+const WEB: &str = r#"{"name": "web", "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
+/// The same, not started.
+const STOPPED: &str = r#"{"name": "web", "publish": [{"host_port": 8080, "guest_port": 80}],
+    "no_start": true}"#;
 /// Longest wait for a crash point.
 const REACHED: Duration = Duration::from_secs(20);
 /// Daemons at the same time.
@@ -36,9 +52,12 @@ pub enum End {
 }
 
 /// Points `list.step.when` of a whole list.
-pub fn steps(list: &str, steps: &[Step], when: &[&str]) -> Vec<String> {
-    let each = steps.iter().map(|step| step.id.as_str());
-    each.flat_map(|step| when.iter().map(move |when| format!("{list}.{step}.{when}"))).collect()
+pub fn steps(list: ListName, when: &[&str]) -> Vec<String> {
+    let point = |step: &lists::Step| {
+        let step = format!("{}.{}", list.as_str(), step.id.as_str());
+        when.iter().map(|when| format!("{step}.{when}")).collect::<Vec<String>>()
+    };
+    lists::all(list).iter().flat_map(point).collect()
 }
 
 /// Both points around a commit.
@@ -48,7 +67,7 @@ pub fn commit(name: &str) -> Vec<String> {
 
 /// Points of a create that starts, in order.
 pub fn creating() -> Vec<String> {
-    let mut points = steps("create", CREATE, &["before", "applied"]);
+    let mut points = steps(ListName::Create, &["before", "applied"]);
     points.extend(commit("create.commit"));
     points.extend(starting());
     points
@@ -57,7 +76,7 @@ pub fn creating() -> Vec<String> {
 /// Points of a start.
 pub fn starting() -> Vec<String> {
     let mut points = commit("start.accept_commit");
-    points.extend(steps("start", START, &["before", "applied"]));
+    points.extend(steps(ListName::Start, &["before", "applied"]));
     points.extend(commit("start.commit"));
     points
 }
@@ -71,14 +90,14 @@ pub fn stopping() -> Vec<String> {
 
 /// Points of the one teardown.
 pub fn tearing_down() -> Vec<String> {
-    let mut points = steps("start", START, &["undo_before", "undone"]);
+    let mut points = steps(ListName::Start, &["undo_before", "undone"]);
     points.extend(commit("start.undo_commit"));
     points
 }
 
 /// Points of removing what a create made.
 pub fn removing() -> Vec<String> {
-    let mut points = steps("create", CREATE, &["undo_before", "undone"]);
+    let mut points = steps(ListName::Create, &["undo_before", "undone"]);
     points.extend(commit("create.removed_commit"));
     points
 }
@@ -201,7 +220,7 @@ fn kill_loop(
 
 #[test]
 fn create() {
-    let request = Request { path: "/v1/vms", body: r#"{"name": "web"}"# };
+    let request = Request { path: "/v1/vms", body: WEB };
     let home = template(|_| ());
     kill_loop(home.path().into(), &request, &creating(), |point| match point {
         "create.commit.after" => End::Stopped,
@@ -215,7 +234,7 @@ fn create() {
 fn start() {
     let request = Request { path: "/v1/vms/web/actions", body: r#"{"start": {}}"# };
     let home = template(|daemon| {
-        daemon.make("web");
+        daemon.done("/v1/vms", STOPPED);
     });
     kill_loop(home.path().into(), &request, &starting(), |point| match point {
         "start.commit.after" => End::Running,
@@ -226,7 +245,7 @@ fn start() {
 #[test]
 fn stop_and_kill() {
     let home = template(|daemon| {
-        daemon.run("web");
+        daemon.done("/v1/vms", WEB);
     });
     for body in [r#"{"stop": {}}"#, r#"{"kill": {}}"#] {
         let request = Request { path: "/v1/vms/web/actions", body };
@@ -241,7 +260,7 @@ fn stop_and_kill() {
 fn restart() {
     let request = Request { path: "/v1/vms/web/actions", body: r#"{"restart": {}}"# };
     let home = template(|daemon| {
-        daemon.run("web");
+        daemon.done("/v1/vms", WEB);
     });
     let mut points = stopping();
     points.extend(starting());
@@ -255,7 +274,7 @@ fn restart() {
 fn delete() {
     let request = Request { path: "/v1/vms/web/actions", body: r#"{"delete": {}}"# };
     let home = template(|daemon| {
-        daemon.make("web");
+        daemon.done("/v1/vms", STOPPED);
     });
     kill_loop(home.path().into(), &request, &deleting(), |point| match point {
         "create.delete_commit.before" => End::Stopped,
@@ -267,7 +286,7 @@ fn delete() {
 fn delete_of_a_running_vm() {
     let request = Request { path: "/v1/vms/web/actions", body: r#"{"delete": {"force": true}}"# };
     let home = template(|daemon| {
-        daemon.run("web");
+        daemon.done("/v1/vms", WEB);
     });
     let mut points = stopping();
     points.extend(deleting());
@@ -284,7 +303,7 @@ fn delete_of_a_running_vm() {
 fn kill_twice(first: &str, second: &[String], end: impl Fn(&str) -> End + Sync) {
     let home = template(|_| ());
     let daemon = home.start_doomed(first);
-    daemon.post_to_doomed("/v1/vms", &json!({ "name": "web" }).to_string());
+    daemon.post_to_doomed("/v1/vms", WEB);
     aborted(daemon, first);
     for_each(second, WORKERS, |point| {
         let home = Home::like(home.path());
@@ -315,7 +334,7 @@ fn while_a_failed_create_is_undone() {
         for_each(&points, WORKERS, |point| {
             let home = Home::like(home.path());
             let daemon = home.start_doomed_with(point, &[("BANGER_SIM_FAULTS", fault)]);
-            daemon.post_to_doomed("/v1/vms", r#"{"name": "web"}"#);
+            daemon.post_to_doomed("/v1/vms", WEB);
             aborted(daemon, point);
             recovered(&home, end, &format!("{fault}, then {point}"));
         });
@@ -326,7 +345,7 @@ fn while_a_failed_create_is_undone() {
 fn while_it_is_repaired_or_deleted_broken() {
     let home = Home::new();
     let daemon = home.start_with(&[("BANGER_SIM_FAULTS", "ready:after:1,undo run:before:1")]);
-    daemon.post("/v1/vms", r#"{"name": "web"}"#).ok();
+    daemon.post("/v1/vms", WEB).ok();
     daemon.wait_for("web", "broken");
     daemon.stop();
     let path = "/v1/vms/web/actions";
@@ -343,7 +362,7 @@ fn while_it_is_repaired_or_deleted_broken() {
         compare(&home, End::Stopped, point);
     });
     let body = r#"{"delete": {"force": true}}"#;
-    let points = [steps("start", START, &["undo_before", "undone"]), deleting()].concat();
+    let points = [steps(ListName::Start, &["undo_before", "undone"]), deleting()].concat();
     for_each(&points, WORKERS, |point| {
         let home = Home::like(home.path());
         let daemon = home.start_doomed(point);
@@ -364,9 +383,9 @@ fn the_loops_cover_the_crash_points_of_a_whole_life() {
     let log = home.file("points");
     let logged = [("BANGER_POINTS_LOG", log.to_str().unwrap())];
     let daemon = home.start_doomed_with("none", &logged);
-    daemon.done("/v1/vms", r#"{"name": "web"}"#);
+    daemon.done("/v1/vms", WEB);
     for action in ["stop", "start", "kill", "delete"] {
-        daemon.done(&format!("/v1/vms/web/actions/{action}"), "{}");
+        daemon.done("/v1/vms/web/actions", &json!({ action: {} }).to_string());
     }
     daemon.stop();
     let log = std::fs::read_to_string(log).unwrap();

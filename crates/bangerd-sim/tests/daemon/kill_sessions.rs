@@ -9,8 +9,10 @@ use crate::support::Home;
 
 /// Most of them only wait for a session that nobody takes up.
 const WORKERS: usize = 12;
-const CREATE: &str = r#"{"name": "web", "lifetime": "session"}"#;
-const DETACHED: &str = r#"{"name": "web", "lifetime": "until_stopped"}"#;
+const CREATE: &str = r#"{"name": "web", "lifetime": "session",
+    "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
+const DETACHED: &str = r#"{"name": "web", "lifetime": "until_stopped",
+    "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
 
 #[test]
 fn client_and_daemon_are_killed_during_create() {

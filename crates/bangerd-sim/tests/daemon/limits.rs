@@ -27,7 +27,7 @@ fn clients_that_never_read_do_not_keep_others_out() {
     assert_eq!(daemon.state("web"), "stopped");
     // A follower that reads nothing has its answer in the socket's buffer, and no claim to a slot.
     let more = never_reading(&daemon, 100);
-    daemon.done("/v1/vms/web/actions/start", "{}");
+    daemon.done("/v1/vms/web/actions", r#"{"start": {}}"#);
     drop((held, more));
     daemon.stop();
 }

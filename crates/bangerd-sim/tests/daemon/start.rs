@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::oplog::StepId;
-use banger_engine::plan::ProcRef;
+use banger_engine::capabilities::ports::FORWARDER;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -309,15 +308,15 @@ fn what_forwards_ports_is_started_again_where_it_is_gone() {
     assert_eq!(daemon.get("/v1/vms/web").ok()["publish"], shown);
     daemon.stop();
     let before = home.world();
-    let forwarder = |home: &Home| -> ProcRef {
+    let forwarder = |home: &Home| -> String {
         let stored = home.stored();
-        stored.vms[0].run.as_ref().unwrap().found(&StepId::new("forwarder")).unwrap()
+        stored.vms[0].run.as_ref().unwrap().found(&FORWARDER).unwrap()
     };
     let first = forwarder(&home);
 
     // As it was it is left alone.
     home.start().stop();
-    assert_eq!((home.world(), forwarder(&home)), (before.clone(), first));
+    assert_eq!((home.world(), forwarder(&home)), (before.clone(), first.clone()));
 
     let mut without = before.clone();
     without.objects.retain(|name, _| !name.starts_with("forward"));

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use banger_api::publish::PortForward;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Applied, Undone};
-use banger_engine::oplog::StepId;
-use banger_engine::plan::{ProcRef, RunPlan, VmPlan};
+use banger_engine::plan::{Lease, ProcRef, VmPlan};
 use banger_shim::{Forward, ForwardConfig, ForwardEvent};
 
 use super::listen::refused;
@@ -31,11 +31,6 @@ pub struct Forwarding {
     gates: Mutex<HashMap<VmId, Gate>>,
 }
 
-/// The process on record.
-fn forwarder(run: &RunPlan) -> Option<ProcRef> {
-    run.found(&StepId::new("forwarder"))
-}
-
 impl Forwarding {
     /// With this program.
     pub fn new(program: PathBuf, layout: Layout) -> Self {
@@ -46,35 +41,33 @@ impl Forwarding {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a process that waits at its gate, where there is something to forward.
+    /// Starts a process that waits at its gate.
     ///
     /// # Errors
     /// It cannot be started.
-    pub async fn spawn(&self, vm: &VmPlan, run: &RunPlan) -> Result<Option<ProcRef>, ApiError> {
-        if run.spec.publish.is_empty() {
-            return Ok(None);
-        }
+    pub async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
         let (program, log) = (self.program.clone(), self.layout.shim_log(&vm.id));
         // In no folder of the VM, which is removed without asking this process.
         let gate = blocking(move || gate::spawn(&program, Path::new("/"), &log)).await?;
         let process = gate.process();
         self.gates().insert(vm.id.clone(), gate);
-        Ok(Some(process))
+        Ok(process)
     }
 
     /// Opens the gate and waits until all ports are listened on.
     ///
     /// # Errors
-    /// A port that is taken or not allowed, a VM without an address, a process that is gone.
-    pub async fn open(&self, vm: &VmPlan, run: &RunPlan) -> Result<Applied, ApiError> {
-        if run.spec.publish.is_empty() {
-            return Ok(Applied::AlreadyThere);
-        }
+    /// A port that is taken or not allowed, a process that is gone.
+    pub async fn open(
+        &self,
+        vm: &VmPlan,
+        ports: &[PortForward],
+        lease: &Lease,
+    ) -> Result<Applied, ApiError> {
         let internal = |text| ApiError::new(ErrorCode::Internal, format!("`{}` {text}", vm.name));
-        let lease = run.lease.as_ref().ok_or_else(|| internal("has no address to forward to"))?;
         let gate = self.gates().remove(&vm.id);
         let gate = gate.ok_or_else(|| internal("has nothing that forwards its ports"))?;
-        let forwards = run.spec.publish.iter().map(|port| Forward {
+        let forwards = ports.iter().map(|port| Forward {
             listen: port.listens_on(),
             to: SocketAddr::new(lease.address.into(), port.guest_port),
         });
@@ -100,16 +93,11 @@ impl Forwarding {
     ///
     /// # Errors
     /// It does not end.
-    pub async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {
+    pub async fn end(&self, vm: &VmPlan, process: Option<ProcRef>) -> Result<Undone, ApiError> {
         self.gates().remove(&vm.id);
-        match forwarder(run) {
-            Some(forwarder) => gate::end(forwarder, END_TIMEOUT).await,
+        match process {
+            Some(process) => gate::end(process, END_TIMEOUT).await,
             None => Ok(Undone::WasAbsent),
         }
-    }
-
-    /// Whether the process of a run lives, where there is to be one.
-    pub fn are_alive(&self, run: &RunPlan) -> bool {
-        run.spec.publish.is_empty() || forwarder(run).is_some_and(gate::is_alive)
     }
 }

@@ -38,6 +38,18 @@ pub fn refused(vm: &VmPlan, listen: SocketAddr, error: &io::Error) -> ApiError {
     ApiError::new(code, text).with_hint(hint)
 }
 
+/// Checks that ports can be listened on now.
+///
+/// # Errors
+/// The first one that cannot, and why.
+pub fn check_free(vm: &VmPlan, ports: &[PortForward]) -> Result<(), ApiError> {
+    for port in ports {
+        let listen = port.listens_on();
+        TcpListener::bind(listen).map_err(|error| refused(vm, listen, &error))?;
+    }
+    Ok(())
+}
+
 /// Whether QEMU will be able to forward, which tells no reasons itself: it runs without privilege,
 /// and forwards only IPv4 (net/slirp.c).
 ///
@@ -79,6 +91,8 @@ mod tests {
             let ports = [format!("{listen}:80").parse().unwrap()];
             check_for_qemu(&vm, &ports).unwrap_err()
         };
+        let ports = [format!("{listen}:80").parse().unwrap()];
+        assert_eq!(check_free(&vm, &ports).unwrap_err().code, ErrorCode::InUse);
         let error = asked(&listen.to_string());
         assert_eq!(error.code, ErrorCode::InUse);
         let text = format!("port `{listen}` of this host is taken, and `web` is to publish it");

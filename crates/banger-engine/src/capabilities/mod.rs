@@ -1,0 +1,76 @@
+//! The registry of capabilities. Steps of one slot are taken in this order and undone in reverse.
+
+pub mod dns_names;
+pub mod nat;
+pub mod ports;
+pub mod ssh_identity;
+pub mod work_disk;
+
+use crate::capability::{Capability, Change};
+use crate::plan::VmSpec;
+
+/// All capabilities.
+pub const ALL: &[Capability] = &[
+    work_disk::CAPABILITY,
+    ssh_identity::CAPABILITY,
+    nat::CAPABILITY,
+    dns_names::CAPABILITY,
+    ports::CAPABILITY,
+];
+
+/// What each capability needs for a change of the specification, where it needs anything.
+pub fn changes(old: &VmSpec, new: &VmSpec) -> Vec<(&'static str, Change)> {
+    let concerned = ALL.iter().filter_map(|capability| {
+        let change = capability.change?(old, new);
+        (change != Change::None).then_some((capability.name, change))
+    });
+    concerned.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::lists::{self, ListName};
+    use crate::plan::tests::{plan, spec};
+
+    #[test]
+    fn names_and_steps_are_unique_and_every_step_is_in_a_list() {
+        let names: BTreeSet<&str> = ALL.iter().map(|capability| capability.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let all = [ListName::Create, ListName::Start].map(lists::all).concat();
+        let ids: BTreeSet<&str> = all.iter().map(|step| step.id.as_str()).collect();
+        assert_eq!(ids.len(), all.len());
+        for step in ALL.iter().flat_map(|capability| capability.steps) {
+            assert!(ids.contains(step.id.as_str()), "{step:?} has no slot in a list");
+        }
+    }
+
+    #[test]
+    fn only_what_is_used_is_in_a_list() {
+        let (vm, mut spec) = (plan("0123456789ab", "web"), spec());
+        let words = |spec: &VmSpec| -> Vec<String> {
+            let ids = lists::planned(ListName::Start, &vm, spec);
+            ids.iter().map(|id| id.as_str().to_owned()).collect()
+        };
+        assert!(!words(&spec).contains(&"forwarder".into()));
+        spec.publish = vec!["8080:80".parse().unwrap()];
+        let with = words(&spec);
+        let place = |id: &str| with.iter().position(|word| word == id).unwrap();
+        assert!(place("network") < place("forwarder") && place("forwards") < place("run_folder"));
+    }
+
+    #[test]
+    fn changes_say_what_they_need() {
+        let old = spec();
+        assert_eq!(changes(&old, &old), []);
+        let ports = VmSpec { publish: vec!["1:1".parse().unwrap()], ..spec() };
+        assert_eq!(changes(&old, &ports), [("ports", Change::NextStart)]);
+        assert_eq!(changes(&old, &VmSpec { nat: false, ..spec() }), [("nat", Change::NextStart)]);
+        let grown = VmSpec { work_bytes: old.work_bytes * 2, ..spec() };
+        assert_eq!(changes(&old, &grown), [("work_disk", Change::NextStart)]);
+        let [(_, Change::Refused(why))] = &changes(&grown, &old)[..] else { panic!() };
+        assert!(why.contains("only grows"), "{why}");
+    }
+}

@@ -1,0 +1,12 @@
+//! NAT: whether the guest reaches networks beyond the host. The network driver carries it out when
+//! it attaches the VM, so there is no step.
+
+use crate::capability::{Capability, Change};
+
+/// NAT.
+pub const CAPABILITY: Capability = Capability {
+    name: "nat",
+    plan: None,
+    change: Some(|old, new| if old.nat == new.nat { Change::None } else { Change::NextStart }),
+    steps: &[],
+};

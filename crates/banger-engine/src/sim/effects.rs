@@ -1,0 +1,69 @@
+//! Simulated effects: for every step of every capability an object of its kind, so that a new
+//! capability needs nothing here.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use banger_api::ApiError;
+
+use super::Sim;
+use crate::capabilities::ALL;
+use crate::capability::{Adopt, Effect, Effects, Made, VmContext};
+use crate::drivers::Undone;
+use crate::oplog::StepId;
+
+struct SimEffect {
+    sim: Arc<Sim>,
+    step: StepId,
+}
+
+struct SimAdopt {
+    sim: Arc<Sim>,
+    steps: Vec<StepId>,
+}
+
+/// Effects for all capabilities.
+pub(super) fn all(sim: &Arc<Sim>) -> Vec<Effects> {
+    let effects = ALL.iter().map(|capability| {
+        let steps: Vec<StepId> = capability.steps.iter().map(|step| step.id.clone()).collect();
+        let effect = |step: &StepId| {
+            let effect = SimEffect { sim: sim.clone(), step: step.clone() };
+            (step.clone(), Arc::new(effect) as Arc<dyn Effect>)
+        };
+        Effects {
+            name: capability.name,
+            steps: steps.iter().map(effect).collect(),
+            adopt: Some(Arc::new(SimAdopt { sim: sim.clone(), steps })),
+            ..Effects::default()
+        }
+    });
+    effects.collect()
+}
+
+#[async_trait]
+impl Effect for SimEffect {
+    async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError> {
+        let number = {
+            let mut inner = self.sim.inner();
+            inner.world.spawned += 1;
+            inner.world.spawned.to_string()
+        };
+        let applied = self.sim.make_with(self.step.as_str(), context.vm, number.clone())?;
+        Ok(Made { applied, found: context.run.map(|_| number.into()) })
+    }
+
+    async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError> {
+        self.sim.unmake(self.step.as_str(), context.vm)
+    }
+}
+
+#[async_trait]
+impl Adopt for SimAdopt {
+    async fn holds(&self, context: VmContext<'_>) -> bool {
+        let world = self.sim.world();
+        let known = |step: &StepId| context.run.and_then(|run| run.found::<String>(step));
+        let holds =
+            |step: &StepId| world.get(step.as_str(), &context.vm.id) == known(step).as_deref();
+        self.steps.iter().all(holds)
+    }
+}

@@ -1,0 +1,95 @@
+//! What this host does for each capability: the effects behind the steps that
+//! `banger_engine::capabilities` declares, one file for each, and this registry.
+
+mod dns_names;
+mod ports;
+mod ssh_identity;
+mod work_disk;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+
+use banger_agent_proto::boot::GuestConfig;
+use banger_api::ApiError;
+use banger_engine::capability::Effects;
+use banger_engine::plan::VmPlan;
+
+use crate::layout::Layout;
+use crate::root::Root;
+use crate::storage::Blanks;
+
+pub use work_disk::WorkDisk;
+
+/// What capabilities are made of.
+pub struct Parts {
+    /// Where everything is.
+    pub layout: Layout,
+    /// Makes blank disks.
+    pub blanks: Blanks,
+    /// mke2fs(8), where it is installed.
+    pub mke2fs: Option<PathBuf>,
+    /// The way to root.
+    pub root: Root,
+    /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
+    pub dns_port: Arc<AtomicU16>,
+    /// The program that forwards published ports.
+    pub forward: PathBuf,
+}
+
+/// Adds what a booting guest needs of a capability to its configuration.
+pub type GuestPart = Arc<dyn Fn(&VmPlan, &mut GuestConfig) -> Result<(), ApiError> + Send + Sync>;
+
+/// A capability on this host.
+#[derive(Clone, Default)]
+pub struct HostCapability {
+    /// What the engine calls.
+    pub effects: Effects,
+    /// What a booting guest is given.
+    pub guest: Option<GuestPart>,
+}
+
+/// All capabilities that have a part on the host.
+pub fn registry(parts: &Parts) -> Vec<HostCapability> {
+    vec![
+        work_disk::capability(parts),
+        ssh_identity::capability(parts),
+        dns_names::capability(parts),
+        ports::capability(parts),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use banger_engine::capabilities::ALL;
+
+    use super::*;
+
+    #[test]
+    fn every_step_of_every_capability_has_an_effect() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let layout = Layout { state: path.into(), data: path.into(), cache: path.into() };
+        let registry = registry(&Parts {
+            blanks: Blanks::new(layout.blank_disks(), None),
+            layout,
+            mke2fs: None,
+            root: Root::Helper(path.join("socket")),
+            dns_port: Arc::default(),
+            forward: PathBuf::new(),
+        });
+        let effects: BTreeSet<(&str, String)> = registry
+            .iter()
+            .flat_map(|one| one.effects.steps.iter().map(|step| (one.effects.name, &step.0)))
+            .map(|(name, id)| (name, id.as_str().to_owned()))
+            .collect();
+        let declared: BTreeSet<(&str, String)> = ALL
+            .iter()
+            .flat_map(|one| one.steps.iter().map(|step| (one.name, &step.id)))
+            .map(|(name, id)| (name, id.as_str().to_owned()))
+            .collect();
+        assert_eq!(effects, declared);
+    }
+}

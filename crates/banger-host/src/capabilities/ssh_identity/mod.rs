@@ -1,0 +1,71 @@
+//! SSH identity: an ed25519 host key in the VM's folder, which the guest gets where it has none.
+
+mod key;
+
+use std::fs;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use banger_agent_proto::boot::{GuestFile, WriteWhen};
+use banger_api::ApiError;
+use banger_engine::capabilities::ssh_identity::{CAPABILITY, IDENTITY};
+use banger_engine::capability::{Effect, Effects, Made, VmContext};
+use banger_engine::drivers::Undone;
+use banger_engine::plan::VmPlan;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::{HostCapability, Parts};
+use crate::failure::{blocking, on_path};
+use crate::layout::Layout;
+
+struct HostKeys(Layout);
+
+/// The capability on this host.
+pub fn capability(parts: &Parts) -> HostCapability {
+    let layout = parts.layout.clone();
+    HostCapability {
+        effects: Effects {
+            name: CAPABILITY.name,
+            steps: vec![(IDENTITY, Arc::new(HostKeys(layout.clone())))],
+            ..Effects::default()
+        },
+        guest: Some(Arc::new(move |vm, config| {
+            config.files.extend(files(&layout, vm)?);
+            Ok(())
+        })),
+    }
+}
+
+#[async_trait]
+impl Effect for HostKeys {
+    async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError> {
+        let path = self.0.host_key(&context.vm.id);
+        let comment = context.vm.name.to_string();
+        blocking(move || key::create(&path, &comment)).await.map(Made::from)
+    }
+
+    async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError> {
+        let path = self.0.host_key(&context.vm.id);
+        blocking(move || key::remove(&path)).await
+    }
+}
+
+/// Both halves of the key, as files of the guest.
+fn files(layout: &Layout, vm: &VmPlan) -> Result<[GuestFile; 2], ApiError> {
+    let path = layout.host_key(&vm.id);
+    let private = fs::read_to_string(&path).map_err(|error| on_path("read", &path, &error))?;
+    let public = key::public_line(&private, &path)?;
+    let file = |path: &str, mode: u32, content: &str| GuestFile {
+        path: path.into(),
+        mode,
+        uid: 0,
+        gid: 0,
+        content: BASE64.encode(content),
+        when: WriteWhen::Absent,
+    };
+    Ok([
+        file("/etc/ssh/ssh_host_ed25519_key", 0o600, &private),
+        file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public),
+    ])
+}

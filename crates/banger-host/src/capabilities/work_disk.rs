@@ -1,0 +1,74 @@
+//! Work disk: an ext4 of its final virtual size, sparse, copied from a blank one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use banger_api::ApiError;
+use banger_api::doctor::Check;
+use banger_engine::capabilities::work_disk::{CAPABILITY, WORK_DISK};
+use banger_engine::capability::{Doctor, Effect, Effects, Made, VmContext};
+use banger_engine::drivers::Undone;
+use banger_root::words::Role;
+
+use super::{HostCapability, Parts};
+use crate::failure::blocking;
+use crate::guest::disk_ref;
+use crate::layout::Layout;
+use crate::storage::{self, Blanks, Profile};
+
+/// The work disks of this host.
+#[derive(Clone)]
+pub struct WorkDisk {
+    layout: Layout,
+    blanks: Blanks,
+}
+
+struct Mke2fs(Option<PathBuf>);
+
+/// The capability on this host.
+pub fn capability(parts: &Parts) -> HostCapability {
+    let disks = WorkDisk::new(parts.layout.clone(), parts.blanks.clone());
+    HostCapability {
+        effects: Effects {
+            name: CAPABILITY.name,
+            steps: vec![(WORK_DISK, Arc::new(disks))],
+            doctor: Some(Arc::new(Mke2fs(parts.mke2fs.clone()))),
+            ..Effects::default()
+        },
+        guest: Some(Arc::new(|vm, config| {
+            config.work = Some(disk_ref(vm, Role::Work));
+            Ok(())
+        })),
+    }
+}
+
+impl WorkDisk {
+    /// Work disks beneath `layout`, copied from blank ones.
+    pub fn new(layout: Layout, blanks: Blanks) -> Self {
+        Self { layout, blanks }
+    }
+}
+
+#[async_trait]
+impl Effect for WorkDisk {
+    async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError> {
+        let target = self.layout.work_disk(&context.vm.id);
+        let (blanks, size) = (self.blanks.clone(), context.spec.work_bytes);
+        let copied =
+            blocking(move || storage::copy_of(&blanks.get(size, Profile::Work)?, &target, size));
+        copied.await.map(Made::from)
+    }
+
+    async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError> {
+        let target = self.layout.work_disk(&context.vm.id);
+        blocking(move || storage::remove_disk(&target)).await
+    }
+}
+
+#[async_trait]
+impl Doctor for Mke2fs {
+    async fn checks(&self) -> Vec<Check> {
+        vec![crate::doctor::packaged("mke2fs", self.0.clone(), "e2fsprogs", &["create"])]
+    }
+}
