@@ -72,7 +72,7 @@ pub async fn run(
     words: &Words,
 ) -> Result<u8, Failure> {
     let batch = targets.len() > 1;
-    let progress = Progress::new(context, Lines::None).with_grace(&work.options);
+    let progress = Progress::new(context, Lines::None).with_grace(action);
     let interrupts = context.interrupts.listen();
     let observe = |vm: &VmTag| progress.track(vm.name.as_str());
     let mut outcomes = pin!(batch::act(client, targets, action, &interrupts, observe));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use banger_api::operation::{OpEvent, OpEventKind, stage};
 use banger_api::size::human_size;
-use banger_api::vm::{ActionOptions, DEFAULT_GRACE_MS};
+use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
 use banger_client::follow::{Left, Notice, Observer};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -49,8 +49,10 @@ impl Progress {
     }
 
     /// The same, with the grace period of a stop known.
-    pub fn with_grace(mut self, options: &ActionOptions) -> Self {
-        self.grace_ms = options.grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+    pub fn with_grace(mut self, action: VmAction) -> Self {
+        if let VmAction::Stop { grace_ms } | VmAction::Restart { grace_ms } = action {
+            self.grace_ms = grace_ms;
+        }
         self
     }
 
