@@ -6,9 +6,9 @@
 //! (`bangerd-sim`), without one.
 //!
 //! Read in this order: [`state`] (the diagram), [`queue`] (what may be asked when), [`lists`] (what
-//! a create and a start consist of), [`capability`] (features that take part in them), [`runner`] (how a list is carried out and undone),
-//! [`recovery`] (what a new daemon does with what it finds), [`vm_task`] (the one owner of each
-//! VM), [`engine`].
+//! a create and a start consist of), [`capability`] (features that take part in them), [`runner`]
+//! (how a list is carried out and undone), [`recovery`] (what a new daemon does with what it
+//! finds), [`vm_task`] (the one owner of each VM), [`engine`].
 
 pub mod capabilities;
 pub mod capability;
