@@ -2,9 +2,8 @@
 //!
 //! For each step `Started` is committed before its apply, its outcome after; the outcome of one
 //! step and the intention of the next share a commit. When a step fails, everything that may exist
-//! is undone in reverse, the failed step included. Undoing goes on past errors, keeps them all, and
-//! also goes on when the log cannot be written: it needs neither disk nor network nor guest. What
-//! could not be written is kept and goes with the next commit, so that a log never has a hole.
+//! is undone in reverse, the failed step included. Undoing goes on past errors and where the log
+//! cannot be written. What could not be written goes with the next commit.
 
 use std::sync::Arc;
 use std::time::Duration;
