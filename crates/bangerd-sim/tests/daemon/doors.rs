@@ -108,7 +108,7 @@ fn changes_of_vms_are_followed_and_resumed() {
         }
     }
     drop(first);
-    daemon.done("/v1/vms/web/actions/delete", r#"{"force": true}"#);
+    daemon.done("/v1/vms/web/actions", r#"{"delete": {"force": true}}"#);
     // What happened meanwhile comes when the feed is taken up again.
     let mut resumed = feed(&daemon, all["id"].as_str().unwrap());
     let mut last = next_event(&mut resumed);
