@@ -52,6 +52,42 @@ pub struct Ready {
     pub warnings: Vec<String>,
 }
 
+/// State of the guest's init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootState {
+    /// It is booting.
+    Booting,
+    /// It has booted.
+    Running,
+    /// It has booted, and services failed.
+    Degraded,
+    /// It does not report, and has come to rest.
+    Unknown,
+}
+
+/// How far the image's init has come since `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootProgress {
+    /// State of the init.
+    pub state: BootState,
+    /// When it left `booting`: milliseconds since the guest's kernel started.
+    pub uptime_ms: Option<u64>,
+    /// How the agent knows, such as `systemd: running`.
+    pub source: String,
+    /// Services that failed; at most 20 names.
+    #[serde(default)]
+    pub failed: Vec<String>,
+}
+
+impl BootProgress {
+    /// A boot that is not over.
+    pub fn booting() -> Self {
+        let (uptime_ms, source, failed) = (None, String::new(), Vec::new());
+        Self { state: BootState::Booting, uptime_ms, source, failed }
+    }
+}
+
 /// A named span of the guest's boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot::BootProgress;
+
 /// Something the host wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -13,6 +15,11 @@ pub enum GuestEvent {
     },
     /// Sent every 30 s, so that a dead connection is seen.
     Heartbeat,
+    /// The image's init has booted, or is known not to report it.
+    Booted {
+        /// How it went.
+        progress: BootProgress,
+    },
     /// The guest's init told the agent to end.
     Ending {
         /// What follows, as far as the agent can tell.

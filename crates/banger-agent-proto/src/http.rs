@@ -3,6 +3,7 @@
 //! | route | does |
 //! | --- | --- |
 //! | `GET /healthz` | [`Health`] |
+//! | `GET /boot?wait_ms=N` | [`crate::boot::BootProgress`], once the boot is over or after `N` ms |
 //! | `GET /ports` | [`Ports`] |
 //! | `GET /events` | [`crate::events`] |
 //! | `POST /exec` | [`crate::exec`]: a command with a client |
@@ -18,6 +19,8 @@
 //! Errors are a status of 400 and above with [`ErrorBody`].
 
 use serde::{Deserialize, Serialize};
+
+use crate::boot::BootProgress;
 
 /// Body of every answer with a status of 400 and above.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,9 @@ pub struct Health {
     /// How many agents ended before the guest did, and were started again.
     #[serde(default)]
     pub agent_restarts: u32,
+    /// How far the image's init has come; absent from agents that do not report it.
+    #[serde(default)]
+    pub boot: Option<BootProgress>,
 }
 
 /// Listening sockets of the guest.

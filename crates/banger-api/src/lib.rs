@@ -4,6 +4,7 @@
 //! here, so that both sides refuse the same bad input with the same words.
 
 pub mod action;
+pub mod boot;
 pub mod daemon;
 pub mod doctor;
 pub mod error;

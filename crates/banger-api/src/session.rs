@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot::{BootView, Wait};
 use crate::error::ApiError;
 
 /// Longest line on the session socket, in bytes.
@@ -22,6 +23,10 @@ pub enum SessionRequest {
     Agent {
         /// Name, id or prefix.
         vm: String,
+        /// Which stage of the VM's start is waited for; a VM that does not run is refused where
+        /// this is absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait: Option<Wait>,
     },
     /// Keep a session-bound VM alive while this connection is open.
     Hold {
@@ -35,7 +40,11 @@ pub enum SessionRequest {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum SessionAnswer {
     /// A descriptor comes with this line.
-    Connected,
+    Connected {
+        /// How far the guest has booted, where a stage was waited for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<BootView>,
+    },
     /// Held until this connection closes.
     Held,
     /// Not possible.

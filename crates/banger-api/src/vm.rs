@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::VmId;
 pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
+use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{ImageId, KernelId, OpId};
 use crate::limits;
@@ -230,6 +231,9 @@ pub struct VmDetails {
     pub why: DriverReasons,
     /// Timings of the last successful start.
     pub start: Option<StartReport>,
+    /// How far the guest has booted, while it runs.
+    #[serde(default)]
+    pub boot: Option<BootView>,
     /// Files to look at.
     pub paths: VmPaths,
     /// Image it was made from.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::Check;
 use banger_api::images::{
@@ -13,12 +15,17 @@ use banger_api::paths::Paths;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
 
+use tokio::time::Instant;
+
 use crate::call::Repeat;
 use crate::daemon::{self, Presence};
 use crate::events::Follow;
 use crate::http::Call;
 use crate::launch::Launcher;
 use crate::transport::{LocalSocket, Transport};
+
+/// Longest single question about a VM's boot.
+const WAIT_PIECE: Duration = Duration::from_secs(5);
 
 /// The daemon of one installation. Cheap to clone; each call has a connection of its own.
 #[derive(Clone)]
@@ -134,6 +141,30 @@ impl Client {
     /// Not found, ambiguous, refused, or the daemon's.
     pub async fn act(&self, vm: &str, action: VmAction) -> Result<Accepted> {
         self.ask(Call::post(fill(routes::VM_ACTION, "vm", vm)?, &action)?, Repeat::Safe).await
+    }
+
+    /// Waits for a stage of a VM's start; how far its guest has booted, which is `booting` where the
+    /// time was over.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, not running and not being started, not in time, or the daemon's.
+    pub async fn wait_boot(&self, vm: &str, wait: Wait) -> Result<BootView> {
+        let path = fill(routes::VM_BOOT, "vm", vm)?;
+        let deadline = Instant::now() + Duration::from_millis(wait.timeout_ms);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // In pieces: an answer has a time limit of its own, and a daemon may be replaced.
+            let ms = left.min(WAIT_PIECE).as_millis();
+            let path = format!("{path}?wait={}&timeout_ms={ms}", wait.stage.as_str());
+            let answer = self.ask(Call::get(path), Repeat::Safe).await;
+            let goes_on = match &answer {
+                Ok::<BootView, _>(view) => wait.stage == WaitFor::Booted && !view.is_over(),
+                Err(error) => error.code == ErrorCode::Timeout,
+            };
+            if !goes_on || left <= WAIT_PIECE {
+                return answer;
+            }
+        }
     }
 
     /// What the agent of a VM says of itself.

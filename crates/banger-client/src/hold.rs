@@ -25,7 +25,7 @@ impl Client {
     /// Not found, or the daemon's.
     pub async fn hold(&self, vm: &VmId) -> Result<Hold, ApiError> {
         let request = SessionRequest::Hold { vm: vm.to_string() };
-        let (stream, _) = self.session(&request).await?;
+        let (stream, ..) = self.session(&request).await?;
         Ok(Hold(tokio::spawn(keep(self.clone(), request, stream))))
     }
 }
@@ -66,7 +66,7 @@ async fn again(client: &Client, request: &SessionRequest) -> Option<UnixStream> 
     let mut tries = 0;
     loop {
         match client.session_once(request).await {
-            Ok((stream, _)) => return Some(stream),
+            Ok((stream, ..)) => return Some(stream),
             Err(ended) if !ended.is_absent() => return None,
             Err(_) if tries > 0 => {
                 tries -= 1;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use banger_api::boot::{BootView, Wait};
 use banger_api::session::{MAX_LINE, SessionAnswer, SessionRequest};
 use banger_api::{ApiError, ErrorCode};
 use tokio::io::AsyncWriteExt;
@@ -21,8 +22,34 @@ impl Client {
     /// # Errors
     /// Not found, not running, an agent that does not answer, or the daemon's.
     pub async fn agent_connection(&self, vm: &str) -> Result<UnixStream, ApiError> {
-        let request = SessionRequest::Agent { vm: vm.to_owned() };
-        let (_, descriptor) = self.session(&request).await?;
+        self.agent_session(vm, None).await.map(|(stream, _)| stream)
+    }
+
+    /// The same, once the VM has come to a stage of its start; with how far its guest has booted,
+    /// which is `booting` where the time was over.
+    ///
+    /// # Errors
+    /// As [`Client::agent_connection`]; not started in time.
+    pub async fn agent_connection_at(
+        &self,
+        vm: &str,
+        wait: Wait,
+    ) -> Result<(UnixStream, BootView), ApiError> {
+        let (stream, boot) = self.agent_session(vm, Some(wait)).await?;
+        Ok((stream, boot.unwrap_or_else(BootView::booting)))
+    }
+
+    async fn agent_session(
+        &self,
+        vm: &str,
+        wait: Option<Wait>,
+    ) -> Result<(UnixStream, Option<BootView>), ApiError> {
+        let request = SessionRequest::Agent { vm: vm.to_owned(), wait };
+        let (_, answer, descriptor) = self.session(&request).await?;
+        let boot = match answer {
+            SessionAnswer::Connected { boot } => boot,
+            _ => None,
+        };
         let descriptor = descriptor.ok_or_else(|| {
             ApiError::new(
                 ErrorCode::DaemonUnavailable,
@@ -30,17 +57,19 @@ impl Client {
             )
         })?;
         let stream = std::os::unix::net::UnixStream::from(descriptor);
-        stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)).map_err(|error| {
+        let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+        let stream = stream.map_err(|error| {
             let text = format!("the connection to the agent of `{vm}` is of no use");
             ApiError::new(ErrorCode::Internal, text).caused_by(&error)
-        })
+        })?;
+        Ok((stream, boot))
     }
 
     /// Asks on the session socket; the daemon is brought back where it is gone.
     pub(crate) async fn session(
         &self,
         request: &SessionRequest,
-    ) -> Result<(UnixStream, Option<OwnedFd>), ApiError> {
+    ) -> Result<(UnixStream, SessionAnswer, Option<OwnedFd>), ApiError> {
         match self.session_once(request).await {
             Err(Ended::Lost(_)) => {
                 self.ensure_daemon().await?;
@@ -62,7 +91,7 @@ impl Client {
     pub(crate) async fn session_once(
         &self,
         request: &SessionRequest,
-    ) -> Result<(UnixStream, Option<OwnedFd>), Ended> {
+    ) -> Result<(UnixStream, SessionAnswer, Option<OwnedFd>), Ended> {
         let exchange = async {
             let mut stream = unix::connect(&self.paths().session_socket()).await?;
             let mut line = serde_json::to_vec(request)?;
@@ -72,14 +101,22 @@ impl Client {
             Ok((stream, answer, descriptor))
         };
         let (stream, answer, descriptor) =
-            match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+            match tokio::time::timeout(ANSWER_TIMEOUT + asked_wait(request), exchange).await {
                 Ok(result) => result.map_err(Ended::Lost)?,
                 Err(_) => return Err(Ended::Lost(std::io::ErrorKind::TimedOut.into())),
             };
         match answer {
             SessionAnswer::Refused { error } => Err(Ended::Refused(error)),
-            SessionAnswer::Connected | SessionAnswer::Held => Ok((stream, descriptor)),
+            answer => Ok((stream, answer, descriptor)),
         }
+    }
+}
+
+/// How long the daemon may wait before it answers.
+fn asked_wait(request: &SessionRequest) -> Duration {
+    match request {
+        SessionRequest::Agent { wait: Some(wait), .. } => Duration::from_millis(wait.timeout_ms),
+        _ => Duration::ZERO,
     }
 }
 

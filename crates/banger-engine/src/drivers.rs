@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use banger_api::boot::BootView;
 use banger_api::doctor::Check;
 use banger_api::images::{Deleted, ImageView, KernelView};
 use banger_api::vm::{DiskView, Timing, VmPaths};
@@ -164,6 +165,8 @@ pub trait Guest: Send + Sync {
     async fn forget(&self, vm: &VmPlan);
     /// Asks the agent once.
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError>;
+    /// How far the guest's init has booted: answers once that is over, or after `wait`.
+    async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError>;
     /// Asks the guest to power off, which has `grace` for it until the VMM is ended; returns when
     /// it has understood.
     async fn power_off(&self, vm: &VmPlan, grace: Duration) -> Result<(), ApiError>;

@@ -359,10 +359,15 @@ impl Engine {
         if record.state == VmState::Running {
             return Ok(record.plan.clone());
         }
+        Err(self.not_running(&record))
+    }
+
+    /// Why a VM that does not run cannot be talked to.
+    pub(crate) fn not_running(&self, record: &VmRecord) -> ApiError {
         let name = &record.plan.name;
         let text = format!("`{name}` is {}", record.state.as_str());
-        Err(ApiError::new(ErrorCode::WrongState, text)
-            .with_hint(format!("`banger vm start {name}` starts it")))
+        ApiError::new(ErrorCode::WrongState, text)
+            .with_hint(format!("`banger vm start {name}` starts it"))
     }
 }
 

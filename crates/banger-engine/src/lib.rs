@@ -10,6 +10,7 @@
 //! (how a list is carried out and undone), [`recovery`] (what a new daemon does with what it
 //! finds), [`vm_task`] (the one owner of each VM), [`engine`].
 
+mod boot_watch;
 pub mod capabilities;
 pub mod capability;
 pub mod choose;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use banger_api::OpId;
 use tokio::sync::watch;
 
+use crate::boot_watch::RunBoot;
 use crate::drivers::Drivers;
 use crate::ops::{Op, Ops};
 use crate::record::VmRecord;
@@ -46,4 +47,6 @@ pub struct Published {
     pub record: Arc<VmRecord>,
     /// The operation in progress.
     pub operation: Option<OpId>,
+    /// How far the guest of a run has booted.
+    pub boot: Option<RunBoot>,
 }

@@ -10,7 +10,7 @@ use crate::store::OpRecord;
 
 /// A VM as the feed of changes shows it.
 pub fn now(published: Published) -> banger_api::events::VmNow {
-    let Published { record, operation } = published;
+    let Published { record, operation, .. } = published;
     banger_api::events::VmNow {
         id: record.plan.id.clone(),
         name: record.plan.name.clone(),
@@ -82,6 +82,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
             network: plan.drivers.network.why.clone(),
         },
         start: record.start.clone(),
+        boot: published.boot().cloned(),
         paths,
         image_id: plan.boot.image.clone(),
         kernel_id: plan.boot.kernel.clone(),

@@ -11,6 +11,7 @@ use banger_api::{ApiError, ErrorCode, OpId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::boot_watch;
 use crate::drivers::ExitStory;
 use crate::op_book::{InternalOp, OpBook};
 use crate::ops::{Beginning, Op};
@@ -84,13 +85,15 @@ struct VmTask {
     /// Whether this run's end has led to a delete already.
     delete_tried: bool,
     gone: Option<Gone>,
+    /// Boot id of the guest whose boot is followed.
+    followed: Option<String>,
 }
 
 /// Starts the owner of a VM. `gone` is called when the VM does not exist any more.
 pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) -> VmHandle {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (urgent, urgent_messages) = mpsc::channel(MAILBOX);
-    let published = Published { record: Arc::new(record.clone()), operation: None };
+    let published = Published { record: Arc::new(record.clone()), operation: None, boot: None };
     let (publisher, receiver) = watch::channel(published);
     let vm = VmTag { id: record.plan.id.clone(), name: record.plan.name.clone() };
     let task = VmTask {
@@ -104,6 +107,7 @@ pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) ->
         job: None,
         delete_tried: false,
         gone: Some(gone),
+        followed: None,
     };
     // What it begins with counts from now on: a daemon that is asked to end waits for it.
     let beginning = task.shared.ops.beginning();
@@ -235,12 +239,25 @@ impl VmTask {
             published.record = Arc::new(self.record.clone());
         });
         self.shared.changed();
+        self.follow_boot();
         // Whoever hears the end of the operation may use the name again.
         if let Some(forget) = self.gone.take_if(|_| gone) {
             forget();
         }
         self.book.end(&job.op, result.map(|_| None)).await;
         if gone { Fate::Gone } else { Fate::Lives }
+    }
+
+    /// Asks the guest of a run that has begun how far it has booted.
+    fn follow_boot(&mut self) {
+        let present = boot_watch::running_boot_id(&self.record).map(str::to_owned);
+        if present == self.followed {
+            return;
+        }
+        self.followed.clone_from(&present);
+        let Some(boot_id) = present else { return };
+        let (shared, plan) = (self.shared.clone(), self.record.plan.clone());
+        tokio::spawn(boot_watch::follow(shared, self.publisher.clone(), plan, boot_id));
     }
 
     /// A create that failed and was undone leaves no VM although it ended in an error.

@@ -146,5 +146,6 @@ fn health() -> Health {
         uptime_ms: 1,
         root_used_bytes: None,
         agent_restarts: 0,
+        boot: None,
     }
 }

@@ -13,6 +13,7 @@ mod render;
 mod terminal;
 mod usage;
 mod values;
+mod waiting;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -98,6 +98,7 @@ fn read_mood(item: &str) -> Option<(String, Mood)> {
         "good" => Mood::Good,
         "stubborn" => Mood::Stubborn,
         "silent" => Mood::Silent,
+        "sluggish" => Mood::Sluggish,
         _ => return None,
     };
     Some((name.to_owned(), mood))

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::boot::{BootView, Wait};
 use banger_api::session::{MAX_LINE, SessionAnswer, SessionRequest};
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::Engine;
+use banger_engine::plan::VmPlan;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 
@@ -32,10 +34,20 @@ pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stoppi
         Err(_) => return refuse(&stream, bad("no request came within 10 s")).await,
     };
     match request {
-        SessionRequest::Agent { vm } => match connect(&engine, &vm).await {
-            Ok(agent) => answer(&stream, &SessionAnswer::Connected, Some(&agent)).await,
-            Err(error) => refuse(&stream, error).await,
-        },
+        SessionRequest::Agent { vm, wait } => {
+            let connecting = connect(&engine, &vm, wait);
+            let connected = tokio::select! {
+                connected = connecting => connected,
+                // A client that left waits for nothing.
+                () = closed(&stream) => return,
+            };
+            match connected {
+                Ok((agent, boot)) => {
+                    answer(&stream, &SessionAnswer::Connected { boot }, Some(&agent)).await;
+                }
+                Err(error) => refuse(&stream, error).await,
+            }
+        }
         SessionRequest::Hold { vm } => match engine.hold(&vm) {
             Ok(id) => hold(stream, engine, &id, stopping).await,
             Err(error) => refuse(&stream, error).await,
@@ -43,13 +55,43 @@ pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stoppi
     }
 }
 
-/// A connection to the agent of a VM, its handshake done.
+/// Resolves when the client has closed the connection.
+async fn closed(stream: &UnixStream) {
+    let mut byte = [0];
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // The request was one line: whatever comes now is the end.
+            _ => return,
+        }
+    }
+}
+
+/// A connection to the agent of a VM, its handshake done, once the VM has come to a stage of its
+/// start where that is asked for.
 ///
 /// # Errors
-/// Not found, not running, or an agent that takes no connection in time.
-pub async fn connect(engine: &Engine, vm: &str) -> Result<OwnedFd, ApiError> {
-    let plan = engine.running_plan(vm)?;
-    let connecting = engine.drivers().guest.connect(&plan);
+/// Not found, not running, not in time, or an agent that takes no connection in time.
+pub async fn connect(
+    engine: &Engine,
+    vm: &str,
+    wait: Option<Wait>,
+) -> Result<(OwnedFd, Option<BootView>), ApiError> {
+    let (plan, boot) = match wait {
+        Some(wait) => {
+            let (plan, boot) = engine.wait_boot(vm, wait).await?;
+            (plan, Some(boot))
+        }
+        None => (engine.running_plan(vm)?, None),
+    };
+    Ok((dial(engine, &plan).await?, boot))
+}
+
+async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
+    let connecting = engine.drivers().guest.connect(plan);
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();
         let text = format!("the agent of `{}` took no connection within {seconds} s", plan.name);

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use banger_agent_proto::boot::BootProgress;
 use banger_agent_proto::events::{GuestEvent, PowerMode};
 
 /// Time between heartbeats.
@@ -15,6 +16,8 @@ struct State {
     requested: Option<PowerMode>,
     /// Set once the guest goes down.
     ending: Option<PowerMode>,
+    /// How far the init has booted; none until something is known.
+    boot: Option<BootProgress>,
     /// Streams that have not said goodbye.
     streams: usize,
 }
@@ -42,6 +45,25 @@ impl Events {
         self.lock().requested
     }
 
+    /// Reports that the boot is over.
+    pub fn booted(&self, progress: BootProgress) {
+        self.lock().boot = Some(progress);
+        self.changed.notify_all();
+    }
+
+    /// How far the init has booted.
+    pub fn boot(&self) -> BootProgress {
+        self.lock().boot.clone().unwrap_or_else(BootProgress::booting)
+    }
+
+    /// The same, once the boot is over or after `timeout`.
+    pub fn wait_boot(&self, timeout: Duration) -> BootProgress {
+        let waiting = |state: &mut State| state.boot.is_none() && state.ending.is_none();
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, waiting);
+        drop(waited);
+        self.boot()
+    }
+
     /// Tells all streams that the guest ends, and waits until they have written it.
     pub fn end(&self, mode: PowerMode, linger: Duration) {
         let mut state = self.lock();
@@ -58,30 +80,47 @@ impl Events {
     pub fn stream(&self, boot_id: &str, out: &mut impl Write) -> io::Result<()> {
         let _open = Open::new(self);
         write_event(out, &GuestEvent::Attached { boot_id: boot_id.to_owned() })?;
+        let mut boot_sent = false;
         loop {
-            match self.wait(HEARTBEAT) {
-                Some(mode) => return write_event(out, &GuestEvent::Ending { mode }),
-                None => write_event(out, &GuestEvent::Heartbeat)?,
+            match self.wait(HEARTBEAT, boot_sent) {
+                News::Ending(mode) => return write_event(out, &GuestEvent::Ending { mode }),
+                News::Booted(progress) => {
+                    boot_sent = true;
+                    write_event(out, &GuestEvent::Booted { progress })?;
+                }
+                News::None => write_event(out, &GuestEvent::Heartbeat)?,
             }
         }
     }
 
-    /// The end, or `None` after `timeout`.
-    fn wait(&self, timeout: Duration) -> Option<PowerMode> {
+    /// The end, the end of the boot if `boot_sent` is false, or nothing after `timeout`.
+    fn wait(&self, timeout: Duration, boot_sent: bool) -> News {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
-        while state.ending.is_none() {
+        loop {
+            if let Some(mode) = state.ending {
+                return News::Ending(mode);
+            }
+            if let Some(progress) = state.boot.clone().filter(|_| !boot_sent) {
+                return News::Booted(progress);
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return None;
+                return News::None;
             }
             state = match self.changed.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
-        state.ending
     }
+}
+
+/// What a stream writes next.
+enum News {
+    Ending(PowerMode),
+    Booted(BootProgress),
+    None,
 }
 
 /// Counts an open stream for as long as it lives.
@@ -114,6 +153,8 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
+    use banger_agent_proto::boot::BootState;
+
     use super::*;
 
     #[test]
@@ -142,6 +183,45 @@ mod tests {
                  {\"type\":\"ending\",\"mode\":\"reboot\"}\n"
             );
         }
+    }
+
+    #[test]
+    fn the_end_of_the_boot_is_sent_once_and_remembered() {
+        let events = Arc::new(Events::default());
+        assert_eq!(events.wait_boot(Duration::from_millis(1)), BootProgress::booting());
+        let waiting = {
+            let events = Arc::clone(&events);
+            thread::spawn(move || events.wait_boot(Duration::from_secs(60)))
+        };
+        let progress = BootProgress {
+            state: BootState::Degraded,
+            uptime_ms: Some(7),
+            source: "systemd: degraded".into(),
+            failed: vec!["a.service".into()],
+        };
+        events.booted(progress.clone());
+        assert_eq!(waiting.join().unwrap(), progress);
+        assert_eq!(events.boot(), progress);
+        let stream = {
+            let events = Arc::clone(&events);
+            thread::spawn(move || {
+                let mut out = Vec::new();
+                events.stream("boot", &mut out).unwrap();
+                String::from_utf8(out).unwrap()
+            })
+        };
+        while events.lock().streams < 1 {
+            thread::yield_now();
+        }
+        events.end(PowerMode::Poweroff, Duration::from_secs(10));
+        let lines = stream.join().unwrap();
+        assert!(lines.matches("\"booted\"").count() <= 1, "{lines}");
+        let mut out = Vec::new();
+        let late = Events::default();
+        late.booted(progress);
+        late.end(PowerMode::Poweroff, Duration::ZERO);
+        late.stream("boot", &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().ends_with("\"mode\":\"poweroff\"}\n"));
     }
 
     #[test]

@@ -13,8 +13,10 @@ mod files_in;
 mod files_out;
 mod http;
 pub mod lookup;
+pub mod notify;
 mod ports;
 pub mod power;
+pub mod progress;
 mod routes;
 mod session;
 pub mod supervisor;
@@ -63,6 +65,8 @@ pub struct Context {
     pub groups: Option<cgroup::Groups>,
     /// How many agents ended before the guest did.
     pub restarts: u32,
+    /// Process 1, to learn how far it has booted.
+    pub init: progress::Init,
 }
 
 /// What all connections share.
@@ -83,7 +87,7 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
     // Before any thread: all of them must leave SIGTERM to this one.
     let terminate = SignalSet::block(&[libc::SIGTERM]);
     let (power, requests) = mpsc::channel();
-    let Context { env, private, groups, restarts } = context;
+    let Context { env, private, groups, restarts, init } = context;
     let agent = Arc::new(Agent {
         private,
         restarts,
@@ -95,6 +99,8 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
         power,
     });
     let (serving, watching) = (Arc::clone(&agent), Arc::clone(&agent));
+    let reporting = Arc::clone(&agent);
+    progress::watch(init, restarts, move |progress| reporting.events.booted(progress));
     // Without it the host still corrects the clock.
     let _ = thread::Builder::new().stack_size(STACK).spawn(move || watching.clock.watch());
     let started = thread::Builder::new()

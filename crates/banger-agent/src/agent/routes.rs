@@ -67,6 +67,10 @@ fn answer(
     // A body sent with a route that has none would be taken for the next request.
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/healthz") => client.answer(200, &health(agent))?,
+        ("GET", "/boot") => {
+            let progress = agent.events.wait_boot(boot_wait(request));
+            client.answer(200, &progress)?;
+        }
         ("GET", "/ports") => match ports::listening() {
             Ok(ports) => client.answer(200, &ports)?,
             Err(fault) => return Ok(Err(Refusal::new(500, fault.chain()))),
@@ -113,6 +117,7 @@ fn answer(
         (method, path) => {
             let known = [
                 "/healthz",
+                "/boot",
                 "/ports",
                 "/events",
                 "/files",
@@ -162,6 +167,7 @@ fn health(agent: &Agent) -> Health {
         uptime_ms: uptime_ms(),
         root_used_bytes: used.ok(),
         agent_restarts: agent.restarts,
+        boot: Some(agent.events.boot()),
     }
 }
 
@@ -206,6 +212,13 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
             session::run(exec::nonblocking(OwnedFd::from(stream))?, &early, running)
         }
     }
+}
+
+/// How long `GET /boot` waits: at most as long as a connection may be silent.
+fn boot_wait(request: &Request) -> Duration {
+    let wanted = request.parameter("wait_ms").unwrap_or_default();
+    let ms = std::str::from_utf8(&wanted).ok().and_then(|text| text.parse().ok());
+    Duration::from_millis(ms.unwrap_or(0)).min(PATIENCE)
 }
 
 fn path_of(request: &Request) -> Result<Vec<u8>, Refusal> {

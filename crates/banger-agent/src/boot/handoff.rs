@@ -22,8 +22,9 @@ use super::hello::HostLine;
 use super::log::BootLog;
 use super::root::{self, NEW_ROOT};
 use super::{Prepared, stay};
-use crate::agent;
 use crate::agent::cgroup::Groups;
+use crate::agent::notify::{self, NotifySocket};
+use crate::agent::{self, progress};
 use crate::beneath::{Folder, Links};
 use crate::fault::{Context, Fault};
 use crate::sys::process::{Forked, fork};
@@ -39,6 +40,9 @@ pub const INIT_PATHS: [&str; 7] = [
     "/bin/init",
     "/sbin/openrc-init",
 ];
+
+/// Largest inittab that is looked at, in bytes.
+const INITTAB_MAX: u64 = 64 * 1024;
 
 /// What will be process 1 when the boot is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,28 @@ impl Init {
     /// Whether it is systemd.
     pub fn is_systemd(&self) -> bool {
         matches!(self, Self::Image { resolved, .. } if resolved.ends_with("/systemd"))
+    }
+
+    /// How its progress is learned.
+    fn reports(&self, root: &Folder, socket: Option<NotifySocket>) -> progress::Init {
+        let Self::Image { resolved, .. } = self else { return progress::Init::Agent };
+        if self.is_systemd() {
+            return progress::Init::Systemd(socket);
+        }
+        let program = resolved.rsplit('/').next().unwrap_or_default();
+        let table = root.read(b"etc/inittab", INITTAB_MAX).unwrap_or_default();
+        let table = String::from_utf8_lossy(&table);
+        let starts_openrc = table
+            .lines()
+            .any(|line| !line.trim_start().starts_with('#') && line.contains("openrc"));
+        match program {
+            "openrc-init" => progress::Init::OpenRc,
+            "runit" | "runit-init" => progress::Init::Runit,
+            "busybox" | "init" | "sysvinit" if starts_openrc => progress::Init::OpenRc,
+            "busybox" => progress::Init::Inittab,
+            _ if !table.is_empty() => progress::Init::Inittab,
+            _ => progress::Init::Other,
+        }
     }
 
     fn name(&self) -> &str {
@@ -112,10 +138,11 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
         let groups = handoff.log.keep(Groups::make());
         // Before the fork: the agent may ask this init to end at once.
         let requests = (handoff.prepared.init == Init::Agent).then(stay::Requests::hold_back);
+        let notified = notify_socket(&handoff.prepared.init, &mut handoff.log);
         let side = fork().context(|| "cannot start the agent".to_owned())?;
-        Ok((initramfs, (reader, writer), groups, requests, side))
+        Ok((initramfs, (reader, writer), (groups, notified), requests, side))
     });
-    let (initramfs, (reader, writer), groups, requests, side) = match split {
+    let (initramfs, (reader, writer), (groups, notified), requests, side) = match split {
         Ok(split) => split,
         Err(fault) => {
             let failure = BootFailure { stage: "handoff".into(), message: fault.chain() };
@@ -128,7 +155,8 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
             drop(writer);
             clear_mask();
             handoff.log.mark("handoff");
-            run_agent(handoff, initramfs, groups, File::from(reader))
+            let places = Places { initramfs, groups, notified };
+            run_agent(handoff, places, File::from(reader))
         }
         Forked::Parent(child) => {
             // Here and not in the child: once init runs it moves what is in its own group.
@@ -138,7 +166,7 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
             drop((reader, initramfs, handoff.listener, handoff.host));
             match (handoff.prepared.init, requests) {
                 (Init::Image { path, .. }, _) => {
-                    let fault = execute(path);
+                    let fault = execute(path, notified.is_some());
                     // A closed pipe means that the agent is gone, and with it the host's ear.
                     let _ = File::from(writer).write_all(fault.chain().as_bytes());
                     let _ = waitpid(Some(child), WaitOptions::empty());
@@ -151,6 +179,15 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
             }
         }
     }
+}
+
+/// The socket on which systemd says that it has booted; it must be there before systemd is.
+fn notify_socket(init: &Init, log: &mut BootLog) -> Option<NotifySocket> {
+    if !init.is_systemd() {
+        return None;
+    }
+    let socket = NotifySocket::bind().context(|| "cannot listen for init's word".to_owned());
+    socket.map_err(|fault| log.warn(fault.chain())).ok()
 }
 
 /// Makes the new root `/`; returns the initramfs, which has no name any more.
@@ -167,8 +204,14 @@ fn move_root(root: &Folder, log: &mut BootLog) -> Result<Folder, Fault> {
 
 /// Becomes the image's init, with the arguments and environment the kernel gave this program;
 /// returns only if that fails.
-fn execute(path: &'static str) -> Fault {
-    let error = Command::new(path).args(std::env::args_os().skip(1)).exec();
+fn execute(path: &'static str, notifies: bool) -> Fault {
+    let mut command = Command::new(path);
+    command.args(std::env::args_os().skip(1));
+    if notifies {
+        let (name, value) = notify::VARIABLE;
+        command.env(name, value);
+    }
+    let error = command.exec();
     let failed: Result<(), _> = Err(error);
     match failed.context(|| format!("cannot execute the image's init `{path}`")) {
         Err(fault) => fault,
@@ -176,13 +219,16 @@ fn execute(path: &'static str) -> Fault {
     }
 }
 
-fn run_agent(
-    handoff: Handoff<'_>,
+/// What the agent takes over besides the handoff.
+struct Places {
     initramfs: Folder,
     groups: Option<Groups>,
-    mut init_failed: File,
-) -> ! {
+    notified: Option<NotifySocket>,
+}
+
+fn run_agent(handoff: Handoff<'_>, places: Places, mut init_failed: File) -> ! {
     let Handoff { log, listener, host, config, prepared } = handoff;
+    let Places { initramfs, groups, notified } = places;
     let mut reason = String::new();
     // The end comes when init has been executed, or has given its reason and waits.
     let _ = init_failed.read_to_string(&mut reason);
@@ -199,12 +245,14 @@ fn run_agent(
         eprintln!("banger: {}", fault.chain());
     }
     root::empty_initramfs(&initramfs);
+    let init = prepared.init.reports(&prepared.root.folder, notified);
     drop((initramfs, prepared.root.folder, init_failed));
     let context = agent::Context {
         env: config.env.clone(),
         private: prepared.root.private,
         groups,
         restarts: 0,
+        init,
     };
     agent::supervisor::run(listener, context)
 }
@@ -246,6 +294,26 @@ mod tests {
         symlink("/usr/sbin", dir.path().join("sbin")).unwrap();
         symlink("../lib/systemd/systemd", dir.path().join("usr/sbin/init")).unwrap();
         assert_eq!(choose_init(&root).name(), "/sbin/init");
+    }
+
+    #[test]
+    fn each_init_is_watched_in_its_own_way() {
+        let (dir, root) = image();
+        let name = |resolved: &str| {
+            let init = Init::Image { path: "/sbin/init", resolved: resolved.into() };
+            format!("{:?}", init.reports(&root, None))
+        };
+        assert_eq!(name("/newroot/usr/lib/systemd/systemd"), "Systemd(None)");
+        assert_eq!(name("/newroot/usr/bin/runit-init"), "Runit");
+        assert_eq!(name("/newroot/bin/busybox"), "Inittab");
+        assert_eq!(name("/newroot/nix/store/x-init"), "Other");
+        std::fs::create_dir_all(dir.path().join("etc")).unwrap();
+        let inittab = dir.path().join("etc/inittab");
+        std::fs::write(&inittab, "# openrc\nsi::sysinit:/etc/init.d/rcS\n").unwrap();
+        assert_eq!(name("/newroot/sbin/init"), "Inittab");
+        std::fs::write(&inittab, "::sysinit:/sbin/openrc sysinit\n").unwrap();
+        assert_eq!(name("/newroot/bin/busybox"), "OpenRc");
+        assert_eq!(format!("{:?}", Init::Agent.reports(&root, None)), "Agent");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use banger_api::boot::{BootState, BootView};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode};
 
@@ -62,6 +63,17 @@ impl Guest for Sim {
 
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError> {
         Ok(GuestHealth { boot_id: self.boot_id(vm)?, uptime_ms: 1, round_trip_us: 1 })
+    }
+
+    async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError> {
+        self.boot_id(vm)?;
+        if self.mood(vm) == Mood::Sluggish {
+            tokio::time::sleep(wait).await;
+            return Ok(BootView::booting());
+        }
+        let source = "the host is simulated".into();
+        let (state, failed) = (BootState::Running, Vec::new());
+        Ok(BootView { state, after_ms: Some(2), source, failed })
     }
 
     async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError> {

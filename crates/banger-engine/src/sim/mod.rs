@@ -56,6 +56,8 @@ pub enum Mood {
     Stubborn,
     /// Never says hello.
     Silent,
+    /// Its init never finishes booting.
+    Sluggish,
 }
 
 impl Sim {

@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use banger_agent_proto::boot::BootMessage;
+use banger_agent_proto::boot::{BootMessage, BootProgress, BootState as GuestState};
 use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::http::{ClockOffset, ClockReading, Health, Shutdown};
+use banger_api::boot::{BootState, BootView};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::drivers::{Guest, GuestClock, GuestHealth, GuestReady};
@@ -126,6 +127,25 @@ impl VsockGuest {
     }
 }
 
+/// Most names of failed services that are taken from a guest.
+const FAILED_MAX: usize = 20;
+
+/// What the agent reports, as the API has it: text of the guest made harmless.
+fn boot_view(progress: BootProgress) -> BootView {
+    let state = match progress.state {
+        GuestState::Booting => BootState::Booting,
+        GuestState::Running => BootState::Running,
+        GuestState::Degraded => BootState::Degraded,
+        GuestState::Unknown => BootState::Unknown,
+    };
+    BootView {
+        state,
+        after_ms: progress.uptime_ms,
+        source: boot::clean(&progress.source),
+        failed: progress.failed.iter().take(FAILED_MAX).map(|name| boot::clean(name)).collect(),
+    }
+}
+
 #[async_trait]
 impl Guest for VsockGuest {
     async fn boot(
@@ -210,6 +230,25 @@ impl Guest for VsockGuest {
             uptime_ms: health.uptime_ms,
             round_trip_us: took.as_micros() as u64,
         })
+    }
+
+    async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError> {
+        let path = format!("/boot?wait_ms={}", wait.as_millis());
+        let ask = async {
+            let stream = self.sockets(vm)?.connect(vm).await?;
+            match channel::get::<BootProgress>(stream, &path).await {
+                Ok(progress) => Ok(boot_view(progress)),
+                // An agent from before an upgrade of the daemon.
+                Err(channel::Failure::Status { status: 404, .. }) => Ok(BootView {
+                    state: BootState::Unknown,
+                    source: "the agent in the guest is of an older version".into(),
+                    ..BootView::booting()
+                }),
+                Err(failure) => Err(failure.about(vm)),
+            }
+        };
+        let answer = tokio::time::timeout(wait + ANSWER_TIMEOUT, ask).await;
+        answer.map_err(|_| channel::Failure::Slow.about(vm))?
     }
 
     async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError> {

@@ -10,6 +10,7 @@ use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::inside::{self, Inside};
 use crate::terminal::Wanted;
+use crate::waiting::{self, CommandWait};
 
 /// Run a command in a running VM; its exit code is ours.
 ///
@@ -33,6 +34,9 @@ pub struct Args {
     /// Flags about the command.
     #[command(flatten)]
     pub inside: Inside,
+    /// What to wait for.
+    #[command(flatten)]
+    pub wait: CommandWait,
     /// The command with its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
@@ -46,7 +50,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         request = inside::with_terminal(context, request, Wanted::Flag)?;
     }
     let client = context.client().await?;
-    let stream = context.interrupts.or_leave(client.agent_connection(&args.vm)).await??;
+    let stream = waiting::connection(context, &client, &args.vm, args.wait).await?;
     attached(context, stream, &request, &Guest { client: &client, vm: &args.vm }).await
 }
 

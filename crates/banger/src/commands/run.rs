@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode, VmName};
@@ -20,6 +21,7 @@ use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
 use crate::terminal::{self, Wanted};
 use crate::values::Machine;
+use crate::waiting::{self, CommandWait};
 
 /// Make a machine and open a shell or run a command in it, whose exit code is ours.
 ///
@@ -48,6 +50,10 @@ pub struct Args {
     /// Flags about the command.
     #[command(flatten)]
     pub inside: inside::Inside,
+    /// Return (with `-d`) or run the command when the guest agent answers, the guest is ready, or
+    /// its init has booted: agent, ready or booted [default: ready with -d, else booted]
+    #[arg(long, value_name = "STAGE")]
+    pub wait: Option<WaitFor>,
     /// Flags about the machine.
     #[command(flatten)]
     pub machine: Machine,
@@ -76,9 +82,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Lifetime::Keep | Lifetime::UntilStopped => None,
     };
     let track = progress(context, &inside).track(vm.name.as_str());
-    if let Err(failure) =
-        follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel).await
-    {
+    let followed = follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel);
+    if let Err(failure) = waiting::started(&client, vm.id.as_str(), args.wait, followed).await {
         not_reached(context, &client, &vm, request.lifetime, &failure).await?;
         if let Some(hold) = hold {
             hold.release().await;
@@ -86,12 +91,15 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         return Err(failure);
     }
     let ended = match &inside {
-        Inside::Nothing => return vm::create::show_made(context, &client, &vm).await,
+        Inside::Nothing => {
+            waiting::after_start(context, &client, vm.name.as_str(), args.wait).await?;
+            return vm::create::show_made(context, &client, &vm).await;
+        }
         Inside::Background(request) => {
             start_in_background(context, &client, &vm, request).await?;
             return vm::create::show_made(context, &client, &vm).await;
         }
-        Inside::Session(request) => session(context, &client, &vm, request).await,
+        Inside::Session(request) => session(context, &client, &vm, args.wait, request).await,
     };
     match hold {
         Some(hold) => {
@@ -179,10 +187,11 @@ async fn session(
     context: &Context,
     client: &Client,
     vm: &VmTag,
+    wait: Option<WaitFor>,
     inside: &ExecRequest,
 ) -> Result<u8, Failure> {
-    let connection = client.agent_connection(vm.id.as_str());
-    let stream = context.interrupts.or_leave(connection).await??;
+    let wait = CommandWait { wait };
+    let stream = waiting::connection(context, client, vm.name.as_str(), wait).await?;
     let guest = Guest { client, vm: vm.name.as_str() };
     exec::attached(context, stream, inside, &guest).await
 }

@@ -1,5 +1,6 @@
 //! Everything about one VM, as text.
 
+use banger_api::boot::BootView;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{StopKind, StoppedBecause, Timing, VmDetails};
 
@@ -62,6 +63,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     text.add("network", &with(&drivers.network, &why.network));
     text.add("console", &vm.paths.console_log);
     text.add("vmm log", &vm.paths.vmm_log);
+    if let Some(boot) = &vm.boot {
+        text.add("boot", &boot_text(boot));
+    }
     if let Some(start) = &vm.start {
         text.add("last start", &duration(start.total_ms));
         text.stages(&start.stages);
@@ -71,6 +75,21 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
         }
     }
     text.0
+}
+
+/// `running 7.21 s after the kernel's start (systemd: running)`
+fn boot_text(boot: &BootView) -> String {
+    let mut text = boot.state.as_str().to_owned();
+    if let Some(ms) = boot.after_ms {
+        text.push_str(&format!(", {} after the kernel's start", duration(ms)));
+    }
+    if !boot.source.is_empty() {
+        text.push_str(&format!(" ({})", boot.source));
+    }
+    if !boot.failed.is_empty() {
+        text.push_str(&format!("; failed: {}", boot.failed.join(", ")));
+    }
+    text
 }
 
 #[derive(Default)]

@@ -132,6 +132,7 @@ async fn health(machine: &Machine) -> Response<Full<Bytes>> {
                 uptime_ms: health.uptime_ms,
                 root_used_bytes: None,
                 agent_restarts: 0,
+                boot: None,
             };
             json(StatusCode::OK, &health)
         }

@@ -60,7 +60,7 @@ pub async fn exec(
         ApiError::new(ErrorCode::BadRequest, "the request's body is not whole or too large")
             .caused_by(&*error)
     })?;
-    let agent = session::connect(&api.engine, &vm).await?;
+    let (agent, _) = session::connect(&api.engine, &vm, None).await?;
     let started = start(agent.into(), body.to_bytes());
     let agent = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
     tokio::spawn(relay(client, agent, slot.map(|Extension(slot)| slot)));

@@ -95,6 +95,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_ACTION, post(vms::action))
         .route(routes::VM_LOGS, get(logs::vm))
         .route(routes::VM_EXEC, post(exec::exec))
+        .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
         .route(routes::OPERATIONS, get(operations::list))
         .route(routes::OPERATION, get(operations::show))
@@ -187,6 +188,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         vms::create,
         vms::show,
         vms::action,
+        vms::boot,
         vms::health,
         logs::vm,
         exec::exec,

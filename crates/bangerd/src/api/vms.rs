@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::images::is_ref_name;
 use banger_api::operation::Accepted;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
 
-use super::body::{Json as Body, PathParams};
+use super::body::{Json as Body, PathParams, QueryParams};
 use super::{Answer, Shared, detached};
 
 /// All VMs, by name.
@@ -83,6 +84,26 @@ pub async fn health(
     PathParams(vm): PathParams<String>,
 ) -> Answer<Json<VmHealth>> {
     Ok(Json(api.engine.health(&vm).await?))
+}
+
+/// Wait for a stage of a VM's start, and say how far its guest has booted.
+#[utoipa::path(get, path = routes::VM_BOOT, tag = "vms", operation_id = "vm_boot",
+    params(
+        ("vm" = String, Path, description = "name, id or unique prefix of an id"),
+        ("wait" = WaitFor, Query, description = "the stage"),
+        ("timeout_ms" = u64, Query, description = "longest wait, in milliseconds"),
+    ),
+    responses(
+        (status = 200, description = "There, or still booting when the time is over",
+            body = BootView),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn boot(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+    QueryParams(wait): QueryParams<Wait>,
+) -> Answer<Json<BootView>> {
+    Ok(Json(api.engine.wait_boot(&vm, wait).await?.1))
 }
 
 /// Names and ids have the same letters.

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use banger_api::boot::WaitFor;
+use banger_api::exit;
 use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
 use banger_client::batch::{Target, resolve};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -10,6 +12,7 @@ use crate::batch::{self, Time, Words};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::values;
+use crate::waiting::{self, StartWait};
 
 /// Start VMs that are stopped.
 ///
@@ -21,6 +24,9 @@ pub struct StartArgs {
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "VM")]
     pub vms: Vec<String>,
+    /// What to wait for.
+    #[command(flatten)]
+    pub wait: StartWait,
 }
 
 /// Stop VMs: ask the guest to shut down, and kill it after a grace period.
@@ -60,6 +66,9 @@ pub struct RestartArgs {
         allow_hyphen_values = true
     )]
     pub timeout: Option<u64>,
+    /// What to wait for.
+    #[command(flatten)]
+    pub wait: StartWait,
 }
 
 /// Stop VMs at once, as if their power was cut.
@@ -125,7 +134,25 @@ async fn act(
 /// Runs `vm start`.
 pub async fn start(context: &Context, args: StartArgs) -> Result<u8, Failure> {
     let words = ("started", "runs already", Time::Show);
-    act(context, &args.vms, VmAction::Start {}, words).await
+    let code = act(context, &args.vms, VmAction::Start {}, words).await?;
+    booted(context, &args.vms, args.wait, code).await
+}
+
+/// Waits for the boots of VMs that were started, where that was asked for.
+async fn booted(
+    context: &Context,
+    vms: &[String],
+    wait: StartWait,
+    code: u8,
+) -> Result<u8, Failure> {
+    // What failed to start has been reported, and does not boot.
+    if code == exit::OK && wait.wait == Some(WaitFor::Booted) {
+        let client = context.client().await?;
+        for vm in vms {
+            waiting::after_start(context, &client, vm, wait.wait).await?;
+        }
+    }
+    Ok(code)
 }
 
 /// Runs `vm stop`.
@@ -139,7 +166,8 @@ pub async fn stop(context: &Context, args: StopArgs) -> Result<u8, Failure> {
 pub async fn restart(context: &Context, args: RestartArgs) -> Result<u8, Failure> {
     let words = ("restarted", "runs already", Time::Show);
     let grace_ms = args.timeout.unwrap_or(DEFAULT_GRACE_MS);
-    act(context, &args.vms, VmAction::Restart { grace_ms }, words).await
+    let code = act(context, &args.vms, VmAction::Restart { grace_ms }, words).await?;
+    booted(context, &args.vms, args.wait, code).await
 }
 
 /// Runs `vm kill`.

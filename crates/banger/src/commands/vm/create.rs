@@ -14,6 +14,7 @@ use crate::errors::Failure;
 use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::values::Machine;
+use crate::waiting::{self, StartWait};
 
 /// Longest wait for the daemon's word on the way out.
 const LEAVING: Duration = Duration::from_millis(500);
@@ -29,8 +30,11 @@ const LEAVING: Duration = Duration::from_millis(500);
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Leave it stopped
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     pub no_start: bool,
+    /// What to wait for.
+    #[command(flatten)]
+    pub wait: StartWait,
     /// What it is to be.
     #[command(flatten)]
     pub machine: Machine,
@@ -45,8 +49,12 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let accepted = client.create(&request).await?;
     let vm = accepted.vm.clone().ok_or_else(run::no_vm)?;
     let track = Progress::new(context, Lines::Ready).track(vm.name.as_str());
-    match follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel).await {
-        Ok(_) => show_made(context, &client, &vm).await,
+    let followed = follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel);
+    match waiting::started(&client, vm.id.as_str(), args.wait.wait, followed).await {
+        Ok(()) => {
+            waiting::after_start(context, &client, vm.name.as_str(), args.wait.wait).await?;
+            show_made(context, &client, &vm).await
+        }
         Err(failure) => {
             match &failure {
                 Failure::Cancelled(_) => remove_cancelled(context, &client, &vm).await?,

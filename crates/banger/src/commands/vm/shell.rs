@@ -10,6 +10,7 @@ use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
 use crate::inside::{self, Inside};
 use crate::terminal::Wanted;
+use crate::waiting::{self, CommandWait};
 
 /// Open a shell in a running VM; its exit code is ours.
 ///
@@ -23,6 +24,9 @@ pub struct Args {
     /// Flags about the shell.
     #[command(flatten)]
     pub inside: Inside,
+    /// What to wait for.
+    #[command(flatten)]
+    pub wait: CommandWait,
 }
 
 /// Runs the command.
@@ -35,8 +39,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let details = client.vm(&args.vm).await?;
     let vm = VmTag { id: details.summary.id, name: details.summary.name };
-    let connection = client.agent_connection(vm.id.as_str());
-    let stream = context.interrupts.or_leave(connection).await??;
+    let stream = waiting::connection(context, &client, vm.name.as_str(), args.wait).await?;
     let guest = Guest { client: &client, vm: vm.name.as_str() };
     let ended = exec::attached(context, stream, &request, &guest).await;
     say_still_running(context, &client, &vm).await;

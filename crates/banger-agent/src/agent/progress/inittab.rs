@@ -1,0 +1,153 @@
+//! Inits that read inittab(5) report nothing: System V init and busybox. They have booted when
+//! none of the entries that init waits for runs any more and one that stays does.
+
+use std::fs;
+
+use super::processes::{self, Process};
+use super::{LOOK, Outcome};
+
+/// Largest inittab that is read, in bytes.
+const TABLE_MAX: usize = 64 * 1024;
+
+/// Looks in a row at the same process that stays before it counts: a child of init is a copy of
+/// it for a moment.
+const STEADY: u32 = 2;
+
+/// Looks in a row without any process that init waits for, where none stays: 3 s.
+const QUIET: u32 = 30;
+
+/// What busybox does without a table (init/init.c of busybox).
+const DEFAULT: &str = "::sysinit:/etc/init.d/rcS\n";
+
+pub fn wait() -> Outcome {
+    let table = fs::read("/etc/inittab").ok().filter(|table| table.len() <= TABLE_MAX);
+    let table = table.map(|table| String::from_utf8_lossy(&table).into_owned());
+    let entries = parse(table.as_deref().unwrap_or(DEFAULT));
+    let mut watch = Watch { entries, quiet: 0, steady: None };
+    loop {
+        if watch.look(&processes::of_init(), &processes::command_of(1)) {
+            return Outcome::booted("init: its boot scripts have ended", Vec::new());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What init does with a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Waits for its end before it goes on.
+    Starting,
+    /// Keeps it running.
+    Staying,
+}
+
+/// `id:runlevels:action:process`
+fn parse(table: &str) -> Vec<(Role, String)> {
+    let entry = |line: &str| {
+        let mut fields = line.trim().splitn(4, ':');
+        let id = fields.next()?;
+        let (action, process) = (fields.nth(1)?, fields.next()?);
+        let role = match action {
+            "sysinit" | "wait" | "bootwait" | "boot" => Role::Starting,
+            "respawn" | "askfirst" => Role::Staying,
+            _ => return None,
+        };
+        let process = process.trim_start_matches(['-', '+', '@']).trim().to_owned();
+        (!id.starts_with('#') && !process.is_empty()).then_some((role, process))
+    };
+    table.lines().filter_map(entry).collect()
+}
+
+struct Watch {
+    entries: Vec<(Role, String)>,
+    quiet: u32,
+    /// A process that stays, and in how many looks it was there.
+    steady: Option<(u32, u32)>,
+}
+
+impl Watch {
+    /// Takes the children of init; true once it has booted.
+    fn look(&mut self, children: &[Process], init: &str) -> bool {
+        if children.iter().any(|child| self.is(Role::Starting, child)) {
+            (self.quiet, self.steady) = (0, None);
+            return false;
+        }
+        self.quiet += 1;
+        // `askfirst`: a copy of init itself waits for a key.
+        let stays = |child: &&Process| child.command == init || self.is(Role::Staying, child);
+        let looks = match (children.iter().find(stays), self.steady) {
+            (Some(child), Some((pid, looks))) if pid == child.pid => Some((pid, looks + 1)),
+            (Some(child), _) => Some((child.pid, 1)),
+            (None, _) => None,
+        };
+        self.steady = looks;
+        looks.is_some_and(|(_, looks)| looks >= STEADY) || self.quiet >= QUIET
+    }
+
+    fn is(&self, role: Role, child: &Process) -> bool {
+        let words: Vec<&str> = child.command.split(' ').collect();
+        self.entries.iter().filter(|(is, _)| *is == role).any(|(_, process)| {
+            let mut wanted = process.split_whitespace();
+            let program = wanted.next().unwrap_or_default();
+            // A script is the argument of its interpreter.
+            let runs = words.iter().take(3).any(|word| *word == program);
+            child.command.contains(process.as_str())
+                || (runs && wanted.all(|argument| words.contains(&argument)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "# comment\n#x:2:wait:/no\nid:2:initdefault:\n\
+        si::sysinit:/etc/init.d/rcS\nl2:2:wait:/etc/init.d/rc 2\n\
+        1:2345:respawn:/sbin/getty 38400 tty1\n::askfirst:-/bin/sh\n";
+
+    fn child(pid: u32, command: &str) -> Process {
+        Process { pid, command: command.into() }
+    }
+
+    fn watch() -> Watch {
+        Watch { entries: parse(TABLE), quiet: 0, steady: None }
+    }
+
+    #[test]
+    fn entries_are_read() {
+        let entries = parse(TABLE);
+        let starting = entries.iter().filter(|(role, _)| *role == Role::Starting).count();
+        assert_eq!((entries.len(), starting), (4, 2));
+        assert_eq!(parse(DEFAULT), [(Role::Starting, "/etc/init.d/rcS".to_owned())]);
+    }
+
+    #[test]
+    fn a_login_that_stays_ends_the_boot() {
+        let mut watch = watch();
+        assert!(!watch.look(&[child(9, "/bin/sh /etc/init.d/rcS")], "init"));
+        assert!(!watch.look(&[], "init"));
+        let rc = child(10, "/bin/sh /etc/init.d/rc 2");
+        let getty = child(11, "/sbin/getty 38400 tty1");
+        assert!(!watch.look(&[rc.clone(), getty.clone()], "init"));
+        assert!(!watch.look(&[getty.clone()], "init"), "one look may be by chance");
+        assert!(watch.look(&[getty, child(12, "/usr/sbin/sshd")], "init"));
+    }
+
+    #[test]
+    fn a_copy_of_init_that_becomes_a_script_is_not_the_end() {
+        let mut watch = watch();
+        assert!(!watch.look(&[child(9, "init")], "init"));
+        assert!(!watch.look(&[child(9, "sh /etc/init.d/rcS")], "init"));
+        assert!(!watch.look(&[child(10, "init")], "init"));
+        assert!(watch.look(&[child(10, "init")], "init"), "a question for a key stays");
+    }
+
+    #[test]
+    fn silence_ends_the_boot_where_nothing_stays() {
+        let mut watch = watch();
+        let looks = (0..QUIET).map(|_| watch.look(&[child(5, "/usr/sbin/sshd")], "init"));
+        let looks: Vec<bool> = looks.collect();
+        assert_eq!(looks.iter().filter(|done| **done).count(), 1);
+        assert_eq!(looks.last(), Some(&true));
+    }
+}

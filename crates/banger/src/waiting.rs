@@ -1,0 +1,175 @@
+//! `--wait`: which part of a VM's start a command waits for.
+
+use std::time::Duration;
+
+use banger_api::boot::{BootState, BootView, Wait, WaitFor};
+use banger_api::{ApiError, ErrorCode};
+use banger_client::Client;
+use tokio::net::UnixStream;
+
+use crate::context::Context;
+use crate::errors::Failure;
+
+/// Longest wait for a boot where none was asked for: the command then runs all the same.
+const BY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Longest wait that was asked for; an error when it is over.
+const ASKED_FOR: Duration = Duration::from_secs(600);
+
+/// A wait shorter than this needs no word.
+const UNNOTICED: Duration = Duration::from_millis(700);
+
+/// For commands that start VMs.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct StartWait {
+    /// Return when the guest agent answers, the guest is ready, or its init has booted: agent,
+    /// ready or booted [default: ready]
+    #[arg(long, value_name = "STAGE")]
+    pub wait: Option<WaitFor>,
+}
+
+/// For commands that run something in a VM.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct CommandWait {
+    /// Run it when the guest agent answers, the guest is ready, or its init has booted: agent,
+    /// ready or booted [default: booted, for at most 60 s]
+    #[arg(long, value_name = "STAGE")]
+    pub wait: Option<WaitFor>,
+}
+
+fn asked(stage: WaitFor, limit: Duration) -> Wait {
+    Wait { stage, timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// A connection to the agent of a VM for a command, once the VM has come so far.
+pub async fn connection(
+    context: &Context,
+    client: &Client,
+    vm: &str,
+    wait: CommandWait,
+) -> Result<UnixStream, Failure> {
+    let (stage, limit) = match wait.wait {
+        Some(stage) => (stage, ASKED_FOR),
+        None => (WaitFor::Booted, BY_DEFAULT),
+    };
+    let connecting = client.agent_connection_at(vm, asked(stage, limit));
+    let (stream, boot) = noticed(context, vm, stage, connecting).await?;
+    if stage == WaitFor::Booted && !boot.is_over() {
+        match wait.wait {
+            Some(_) => return Err(not_booted(vm, limit).into()),
+            None => context.say(&format!(
+                "`{vm}` has not finished booting after {} s; `banger vm logs {vm} --console` \
+                 shows its progress",
+                limit.as_secs()
+            )),
+        }
+    }
+    Ok(stream)
+}
+
+/// After a start: waits for the boot where that was asked for, and reports what failed in it.
+pub async fn after_start(
+    context: &Context,
+    client: &Client,
+    vm: &str,
+    wait: Option<WaitFor>,
+) -> Result<(), Failure> {
+    if wait != Some(WaitFor::Booted) {
+        return Ok(());
+    }
+    let waiting = client.wait_boot(vm, asked(WaitFor::Booted, ASKED_FOR));
+    let boot = noticed(context, vm, WaitFor::Booted, waiting).await?;
+    if !boot.is_over() {
+        return Err(not_booted(vm, ASKED_FOR).into());
+    }
+    if let Some(text) = remark(vm, &boot) {
+        context.say(&text);
+    }
+    Ok(())
+}
+
+/// Follows a start to its end, or until the guest agent answers where that is enough.
+pub async fn started<T>(
+    client: &Client,
+    vm: &str,
+    wait: Option<WaitFor>,
+    followed: impl Future<Output = Result<T, Failure>>,
+) -> Result<(), Failure> {
+    let answers = async {
+        let answered = match wait {
+            Some(WaitFor::Agent) => {
+                client.wait_boot(vm, asked(WaitFor::Agent, ASKED_FOR)).await.is_ok()
+            }
+            _ => false,
+        };
+        // A start that fails is reported by its operation.
+        if !answered {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        followed = followed => followed.map(|_| ()),
+        () = answers => Ok(()),
+    }
+}
+
+/// What is worth a line of a boot that is over.
+fn remark(vm: &str, boot: &BootView) -> Option<String> {
+    match boot.state {
+        BootState::Degraded if boot.failed.is_empty() => {
+            Some(format!("`{vm}` has booted in a degraded state ({})", boot.source))
+        }
+        BootState::Degraded => {
+            Some(format!("`{vm}` has booted, but these failed: {}", boot.failed.join(", ")))
+        }
+        BootState::Unknown => Some(format!("`{vm}` is up: {}", boot.source)),
+        BootState::Booting | BootState::Running => None,
+    }
+}
+
+fn not_booted(vm: &str, limit: Duration) -> ApiError {
+    let text = format!("`{vm}` has not finished booting after {} s", limit.as_secs());
+    ApiError::new(ErrorCode::Timeout, text)
+        .with_hint(format!("`banger vm logs {vm} --console` shows its progress"))
+}
+
+/// Waits, says so where it takes a while, and hears Ctrl-C.
+async fn noticed<T>(
+    context: &Context,
+    vm: &str,
+    stage: WaitFor,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, Failure> {
+    let work = context.interrupts.or_leave(work);
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return Ok(done??),
+        () = tokio::time::sleep(UNNOTICED) => {}
+    }
+    if stage == WaitFor::Booted {
+        context.say(&format!("waiting until `{vm}` has booted; `--wait ready` does not wait"));
+    }
+    Ok(work.await??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_services_are_named() {
+        let boot = |state, failed: &[&str]| BootView {
+            state,
+            source: "systemd: degraded".into(),
+            failed: failed.iter().map(ToString::to_string).collect(),
+            ..BootView::booting()
+        };
+        let degraded = remark("web", &boot(BootState::Degraded, &["a.service", "b.mount"]));
+        assert_eq!(degraded.unwrap(), "`web` has booted, but these failed: a.service, b.mount");
+        let degraded = remark("web", &boot(BootState::Degraded, &[])).unwrap();
+        assert!(degraded.contains("systemd: degraded"));
+        assert_eq!(remark("web", &boot(BootState::Running, &[])), None);
+    }
+}
