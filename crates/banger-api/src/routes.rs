@@ -27,8 +27,8 @@ pub const VMS: &str = "/v1/vms";
 pub const VM: &str = "/v1/vms/{vm}";
 /// `POST` [`crate::vm::VmAction`]: asks for an action.
 pub const VM_ACTION: &str = "/v1/vms/{vm}/actions";
-/// `GET` with [`crate::boot::Wait`] in the query: [`crate::boot::BootView`], once the VM has come to
-/// that stage of its start or the time is over.
+/// `GET` with [`crate::boot::Wait`] in the query: [`crate::boot::BootView`], once the VM has come
+/// to that stage of its start or the time is over.
 pub const VM_BOOT: &str = "/v1/vms/{vm}/boot";
 /// `GET`: [`crate::vm::VmHealth`].
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";

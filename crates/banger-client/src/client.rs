@@ -143,8 +143,8 @@ impl Client {
         self.ask(Call::post(fill(routes::VM_ACTION, "vm", vm)?, &action)?, Repeat::Safe).await
     }
 
-    /// Waits for a stage of a VM's start; how far its guest has booted, which is `booting` where the
-    /// time was over.
+    /// Waits for a stage of a VM's start; how far its guest has booted, which is `booting` where
+    /// the time was over.
     ///
     /// # Errors
     /// Not found, ambiguous, not running and not being started, not in time, or the daemon's.

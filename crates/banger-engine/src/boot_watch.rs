@@ -47,8 +47,26 @@ pub fn running_boot_id(record: &VmRecord) -> Option<&str> {
     record.run.as_ref().filter(|_| runs)?.boot_id.as_deref()
 }
 
+/// Follows the boot of a run that has begun; `followed` is the boot id of the one before.
+pub fn begin(
+    shared: &Arc<Shared>,
+    publisher: &watch::Sender<Published>,
+    record: &VmRecord,
+    followed: &mut Option<String>,
+) {
+    let present = running_boot_id(record).map(str::to_owned);
+    if present == *followed {
+        return;
+    }
+    followed.clone_from(&present);
+    if let Some(boot_id) = present {
+        let (shared, plan) = (shared.clone(), record.plan.clone());
+        tokio::spawn(follow(shared, publisher.clone(), plan, boot_id));
+    }
+}
+
 /// Asks the agent until its guest has booted or the run is over, and publishes what it says.
-pub async fn follow(
+async fn follow(
     shared: Arc<Shared>,
     publisher: watch::Sender<Published>,
     plan: VmPlan,
@@ -93,7 +111,7 @@ enum Way {
     /// It is there.
     There,
     /// It may yet come there.
-    OnTheWay,
+    Later,
     /// It does not run and nothing starts it.
     Never,
 }
@@ -103,15 +121,15 @@ fn way(published: &Published, stage: WaitFor) -> Way {
     match published.record.state {
         VmState::Running if stage < WaitFor::Booted => Way::There,
         VmState::Running if published.boot().is_some_and(BootView::is_over) => Way::There,
-        VmState::Running => Way::OnTheWay,
+        VmState::Running => Way::Later,
         VmState::Starting
             if stage == WaitFor::Agent && run.is_some_and(|run| run.boot_id.is_some()) =>
         {
             Way::There
         }
-        VmState::Starting => Way::OnTheWay,
+        VmState::Starting => Way::Later,
         // Made and not started yet, or about to be started.
-        VmState::Stopped if published.operation.is_some() => Way::OnTheWay,
+        VmState::Stopped if published.operation.is_some() => Way::Later,
         VmState::Stopped
         | VmState::Paused
         | VmState::Stopping
@@ -138,7 +156,7 @@ impl Engine {
                 match way(&seen, wait.stage) {
                     Way::There => return Ok(seen),
                     Way::Never => return Err(self.not_running(&seen.record)),
-                    Way::OnTheWay => {}
+                    Way::Later => {}
                 }
                 if published.changed().await.is_err() {
                     let text = format!("`{reference}` was deleted");
@@ -168,4 +186,73 @@ fn too_late(record: &VmRecord, limit: Duration) -> ApiError {
     let text = format!("`{name}` is still {state} after {} s", limit.as_secs());
     ApiError::new(ErrorCode::Timeout, text)
         .with_hint(format!("`banger vm show {name}` shows what it is doing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_api::boot::BootState;
+
+    use super::*;
+    use crate::plan::RunPlan;
+    use crate::plan::tests::plan;
+
+    fn published(state: VmState, boot_id: Option<&str>) -> Published {
+        let mut record = VmRecord::new(plan("0123456789ab", "web"));
+        record.state = state;
+        record.run = Some(RunPlan {
+            operation: banger_api::OpId::from_entropy(1),
+            host_boot_id: "host".into(),
+            lease: None,
+            forwarder: None,
+            shim: None,
+            vmm_pid: None,
+            boot_id: boot_id.map(str::to_owned),
+        });
+        Published { record: Arc::new(record), operation: None, boot: None }
+    }
+
+    fn booted(mut published: Published, boot_id: &str, state: BootState) -> Published {
+        let view = BootView { state, ..BootView::booting() };
+        published.boot = Some(RunBoot { boot_id: boot_id.into(), view });
+        published
+    }
+
+    #[test]
+    fn each_stage_is_reached_in_its_turn() {
+        let starting = published(VmState::Starting, None);
+        assert_eq!(way(&starting, WaitFor::Agent), Way::Later);
+        let hello = published(VmState::Starting, Some("one"));
+        assert_eq!(way(&hello, WaitFor::Agent), Way::There);
+        assert_eq!(way(&hello, WaitFor::Ready), Way::Later);
+        let running = published(VmState::Running, Some("one"));
+        assert_eq!(way(&running, WaitFor::Ready), Way::There);
+        assert_eq!(way(&running, WaitFor::Booted), Way::Later);
+        for (state, wanted) in [
+            (BootState::Booting, Way::Later),
+            (BootState::Running, Way::There),
+            (BootState::Degraded, Way::There),
+            (BootState::Unknown, Way::There),
+        ] {
+            assert_eq!(way(&booted(running.clone(), "one", state), WaitFor::Booted), wanted);
+        }
+    }
+
+    #[test]
+    fn the_boot_of_an_earlier_run_does_not_count() {
+        let old = booted(published(VmState::Running, Some("two")), "one", BootState::Running);
+        assert_eq!((old.boot(), way(&old, WaitFor::Booted)), (None, Way::Later));
+        let down = booted(published(VmState::Stopping, Some("one")), "one", BootState::Running);
+        assert_eq!(down.boot(), None);
+    }
+
+    #[test]
+    fn what_does_not_run_is_waited_for_only_while_something_is_under_way() {
+        let mut stopped = published(VmState::Stopped, None);
+        assert_eq!(way(&stopped, WaitFor::Ready), Way::Never);
+        stopped.operation = Some(banger_api::OpId::from_entropy(2));
+        assert_eq!(way(&stopped, WaitFor::Ready), Way::Later);
+        for state in [VmState::Stopping, VmState::Broken, VmState::Deleting, VmState::Paused] {
+            assert_eq!(way(&published(state, Some("one")), WaitFor::Agent), Way::Never);
+        }
+    }
 }

@@ -239,25 +239,14 @@ impl VmTask {
             published.record = Arc::new(self.record.clone());
         });
         self.shared.changed();
-        self.follow_boot();
+        let followed = &mut self.followed;
+        boot_watch::begin(&self.shared, &self.publisher, &self.record, followed);
         // Whoever hears the end of the operation may use the name again.
         if let Some(forget) = self.gone.take_if(|_| gone) {
             forget();
         }
         self.book.end(&job.op, result.map(|_| None)).await;
         if gone { Fate::Gone } else { Fate::Lives }
-    }
-
-    /// Asks the guest of a run that has begun how far it has booted.
-    fn follow_boot(&mut self) {
-        let present = boot_watch::running_boot_id(&self.record).map(str::to_owned);
-        if present == self.followed {
-            return;
-        }
-        self.followed.clone_from(&present);
-        let Some(boot_id) = present else { return };
-        let (shared, plan) = (self.shared.clone(), self.record.plan.clone());
-        tokio::spawn(boot_watch::follow(shared, self.publisher.clone(), plan, boot_id));
     }
 
     /// A create that failed and was undone leaves no VM although it ended in an error.

@@ -208,6 +208,10 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::delete_kernel,
         images::pull_kernel,
     ),
-    components(schemas(banger_api::operation::OpEvent, banger_api::events::VmEvent))
+    components(schemas(
+        banger_api::boot::WaitFor,
+        banger_api::events::VmEvent,
+        banger_api::operation::OpEvent
+    ))
 )]
 pub struct Description;
