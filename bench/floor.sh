@@ -15,7 +15,8 @@ socat UNIX-LISTEN:v.sock_10789 SYSTEM:"read hello; cat $config; read ready; echo
 answer=$!
 "$companion" --guest-cid 3 --socket vhost.sock --uds-path v.sock >companion.log 2>&1 &
 while [ ! -S vhost.sock ]; do sleep 0.001; done
-"$qemu" -M microvm,accel=tcg,memory-backend=mem,x-option-roms=off,pit=off,pic=off -cpu max \
+"$qemu" -accel tcg,tb-size=64 -M microvm,memory-backend=mem,x-option-roms=off,pit=off,pic=off \
+  -cpu max \
   -smp 1 -m "${memory}M" -object memory-backend-memfd,id=mem,size="${memory}M",share=on \
   -kernel "$kernel" -initrd "$initramfs" -append "$append" -serial file:console.log \
   -chardev socket,id=vsock,path=vhost.sock -device vhost-user-vsock-device,chardev=vsock \

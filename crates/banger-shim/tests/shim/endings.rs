@@ -1,12 +1,13 @@
 //! Who ends whom, and what is told of it.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
-use banger_shim::{Access, ExitCause, GuestEnd, Outcome, PassedFile};
+use banger_shim::{Access, DiskTrouble, ExitCause, GuestEnd, Outcome, PassedFile, record};
 use banger_sys::proc;
 use rustix::process::Signal;
 
-use crate::support::{STAY, Vm, gone, is_alive, signal_pid, text};
+use crate::support::{COMPANION_UP, STAY, Vm, gone, is_alive, signal_pid, text};
 
 const KILLED: Option<Outcome> = Some(Outcome::Signaled { signal: 9 });
 
@@ -185,5 +186,52 @@ fn what_the_guest_did_last_is_known() {
         assert_eq!(story.guest, guest, "{lines:?}");
         assert_eq!(story.cause, ExitCause::VmmExited);
         assert_eq!(story.console_tail, "{\"execute\":\"qmp_capabilities\"}\n");
+    }
+}
+
+/// Waits until the status file says this of the disks.
+fn disk_becomes(vm: &Vm, wanted: Option<DiskTrouble>) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while record::status(&vm.state).disk != wanted {
+        assert!(Instant::now() < deadline, "{:?}", record::status(&vm.state));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_guest_held_for_a_full_disk_is_told_of_and_resumed() {
+    let vm = Vm::new();
+    let error = concat!(
+        r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "root", "operation": "write", "#,
+        r#""action": "stop", "nospace": true, "reason": "No space left on device"}}"#
+    );
+    let mut script = qmp_vmm(&[error, r#"{"event": "STOP"}"#]);
+    script.push_str(
+        "read -r said <&9; echo \"$said\"; echo > vmm-up; read -r go < companion-up; \
+         echo '{\"event\": \"RESUME\"}' >&9; sleep 600",
+    );
+    let mut config = vm.alone(&script);
+    config.qmp_fd = Some(9);
+    let (mut shim, _) = vm.started(&config);
+    // QEMU is told to continue: the shim knows of no disk that is full.
+    vm.vmm_is_up();
+    disk_becomes(&vm, Some(DiskTrouble::HeldNoSpace));
+    std::fs::write(vm.run.join(COMPANION_UP), "go\n").unwrap();
+    disk_becomes(&vm, None);
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    let said = vm.story().console_tail;
+    assert!(said.ends_with("{\"execute\":\"cont\"}\n"), "{said}");
+}
+
+#[test]
+fn a_panic_is_known_from_the_console() {
+    let reset = r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
+    let panic = "echo '[ 5.1] Kernel panic - not syncing: sysrq triggered crash'; ";
+    for (before, guest) in [(panic, GuestEnd::Panic), ("", GuestEnd::Reboot)] {
+        let vm = Vm::new();
+        let mut config = vm.alone(&format!("{before}{}", qmp_vmm(&[reset])));
+        config.qmp_fd = Some(9);
+        assert_eq!(vm.run_to_end(&config).guest, Some(guest));
     }
 }
