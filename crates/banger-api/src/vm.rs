@@ -211,6 +211,9 @@ pub struct VmSummary {
     /// Operation in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OpId>,
+    /// Ports of the host that lead to the guest while it runs.
+    #[serde(default)]
+    pub publish: Vec<PortForward>,
 }
 
 /// `vm show --json`: the summary and everything else.
@@ -240,9 +243,6 @@ pub struct VmDetails {
     pub image_id: ImageId,
     /// Kernel it boots.
     pub kernel_id: KernelId,
-    /// Ports of the host that lead to the guest while it runs.
-    #[serde(default)]
-    pub publish: Vec<PortForward>,
     /// Whether it outlives its maker.
     pub lifetime: Lifetime,
     /// What could not be undone, where it is broken.

@@ -122,6 +122,7 @@ mod tests {
             created_at: "2026-11-24T00:00:00Z".into(),
             disk: DiskView::default(),
             operation: None,
+            publish: Vec::new(),
         }
     }
 

@@ -292,6 +292,9 @@ pub trait Host: Send + Sync {
     fn entropy(&self) -> u64;
     /// New at each boot of the host.
     fn boot_id(&self) -> String;
+    /// Copies the ends of a VM's logs to a file that outlives the VM, named after `name`. Returns
+    /// its path; none where there is nothing to keep.
+    async fn keep_logs(&self, name: &str, logs: &VmPaths) -> Result<Option<String>, ApiError>;
     /// What it has.
     fn capacity(&self) -> Capacity;
     /// Drivers for a new VM of this image, each with its reason.

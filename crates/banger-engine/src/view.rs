@@ -49,6 +49,7 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
         created_at: rfc3339(plan.created_unix_ms),
         disk,
         operation: published.operation.clone(),
+        publish: spec.publish.clone(),
     }
 }
 
@@ -86,7 +87,6 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         paths,
         image_id: plan.boot.image.clone(),
         kernel_id: plan.boot.kernel.clone(),
-        publish: record.spec_in_force().publish.clone(),
         lifetime: plan.lifetime,
         problems: record.problems.clone(),
         notices,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use banger_api::operation::{OpEventKind, stage};
-use banger_api::vm::{StartReport, StopKind, StoppedBecause, VmState};
+use banger_api::vm::{Lifetime, StartReport, StopKind, StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 
 use crate::capabilities;
@@ -147,12 +147,45 @@ impl Worker {
 
     /// A start that was refused before it began leaves the VM as it was.
     async fn start_refused(&mut self, error: ApiError) -> ApiError {
-        self.record.inspect = Inspect::Yes;
+        self.keep_for_inspection(&error);
         self.record.because = Some(StoppedBecause::StartFailed {
             operation: self.op.id.clone(),
             error: error.message.clone(),
         });
         self.save_anyway().await;
+        error
+    }
+
+    /// A VM that is to stay is kept after a failed start, so that its user can inspect it. One that
+    /// was cancelled, or goes with its session or its run, is not.
+    fn keep_for_inspection(&mut self, error: &ApiError) {
+        let stays = self.record.plan.lifetime == Lifetime::Keep;
+        if stays && error.code != ErrorCode::Cancelled {
+            self.record.inspect = Inspect::Yes;
+        }
+    }
+
+    /// Keeps the logs of a VM that is deleted because its start failed, and says where they are.
+    async fn keep_logs(&self, mut error: ApiError) -> ApiError {
+        let plan = &self.record.plan;
+        if plan.lifetime == Lifetime::Keep || error.code == ErrorCode::Cancelled {
+            return error;
+        }
+        let Ok(vmm) = self.shared.drivers.vmm(plan) else { return error };
+        let name = format!("{}-{}", plan.name, self.op.id);
+        match self.shared.drivers.host.keep_logs(&name, &vmm.paths(plan)).await {
+            Ok(Some(path)) => {
+                let kept = format!("the logs of `{}` are kept in `{path}`", plan.name);
+                error.hint = Some(match error.hint.take() {
+                    Some(hint) => format!("{hint}; {kept}"),
+                    None => kept,
+                });
+            }
+            Ok(None) => {}
+            Err(failed) => {
+                tracing::warn!(vm = %plan.id, error = %failed, causes = ?failed.causes, "logs");
+            }
+        }
         error
     }
 
@@ -162,12 +195,9 @@ impl Worker {
             operation: self.op.id.clone(),
             error: error.message.clone(),
         };
-        // Somebody who cancelled does not want to look at it; somebody whose start failed may.
-        if error.code != ErrorCode::Cancelled {
-            self.record.inspect = Inspect::Yes;
-        }
+        self.keep_for_inspection(&error);
         match self.undo_run(count, because, Some(error.clone())).await {
-            Ok(()) => error,
+            Ok(()) => self.keep_logs(error).await,
             Err(broken) => broken,
         }
     }

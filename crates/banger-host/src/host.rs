@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use banger_api::doctor::Check;
+use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::capability::Effects;
 use banger_engine::choose::{Candidate, choose};
@@ -15,6 +16,7 @@ use banger_root::words::Request;
 use crate::HostConfig;
 use crate::fetch::Tools;
 use crate::images::ImageStore;
+use crate::kept_logs;
 use crate::probe::{self, Kvm};
 
 /// Where device-mapper is told what to do.
@@ -124,6 +126,17 @@ impl Host for LinuxHost {
 
     fn boot_id(&self) -> String {
         probe::boot_id()
+    }
+
+    async fn keep_logs(&self, name: &str, logs: &VmPaths) -> Result<Option<String>, ApiError> {
+        let folder = self.config.layout.failed_starts();
+        let (name, logs) = (name.to_owned(), logs.clone());
+        let kept = tokio::task::spawn_blocking(move || kept_logs::keep(&folder, &name, &logs));
+        let failed = |error: &dyn std::error::Error| {
+            ApiError::new(ErrorCode::Internal, "the logs of the VM cannot be kept").caused_by(error)
+        };
+        let kept = kept.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        Ok(kept.map(|path| path.display().to_string()))
     }
 
     fn capacity(&self) -> Capacity {

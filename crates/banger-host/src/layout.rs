@@ -56,6 +56,11 @@ impl Layout {
         self.vm(id).join("logs")
     }
 
+    /// Folder of the logs of VMs that did not start and were not to stay.
+    pub fn failed_starts(&self) -> PathBuf {
+        self.state.join("log/failed-starts")
+    }
+
     /// Serial console.
     pub fn console_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("console.log")

@@ -12,6 +12,7 @@ pub mod host;
 pub mod images;
 mod images_driver;
 pub mod initramfs;
+mod kept_logs;
 pub mod kernels;
 pub mod layout;
 pub mod leftovers;

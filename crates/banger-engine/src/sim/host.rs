@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::vm::VmPaths;
 
 use super::Sim;
 use crate::drivers::{Capacity, Host};
@@ -29,6 +30,10 @@ impl Host for Sim {
 
     fn boot_id(&self) -> String {
         "simulated".into()
+    }
+
+    async fn keep_logs(&self, name: &str, _logs: &VmPaths) -> Result<Option<String>, ApiError> {
+        Ok(Some(format!("/nonexistent/{name}.log")))
     }
 
     fn capacity(&self) -> Capacity {

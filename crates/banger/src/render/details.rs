@@ -44,7 +44,7 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     if let Some(ip) = &summary.ip {
         text.add("address", ip);
     }
-    for port in &vm.publish {
+    for port in &summary.publish {
         text.add("published", &format!("{} leads to {}", port.listens_on(), port.guest_port));
     }
     if let Some(pid) = vm.pid {

@@ -47,7 +47,10 @@ fn the_life_of_a_vm() {
 fn lists_know_what_runs() {
     let home = home();
     run(&home, "vm create --name idle --no-start");
-    run(&home, "vm create --name busy");
+    run(&home, "vm create --name busy -p 8080:80 -p 0.0.0.0:9:9");
+    let shown = run(&home, "ps").out;
+    assert!(shown.contains("  PORTS  ") && shown.contains("  8080->80, 0.0.0.0:9->9  "), "{shown}");
+    assert_eq!(home.json(&["ps"])[0]["publish"][0]["guest_port"], 80);
     let names = |line: &str| {
         let list: serde_json::Value = serde_json::from_str(&run(&home, line).out).unwrap();
         let names = list.as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap());

@@ -1,6 +1,9 @@
 //! `banger vm list`, `banger ps`.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use banger_api::exit;
+use banger_api::publish::PortForward;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{VmState, VmSummary};
 
@@ -66,6 +69,7 @@ fn text(vms: &[VmSummary]) -> String {
         Column::number("MEMORY", 7),
         Column::number("DISK", 6),
         Column::text("IP", 2),
+        Column::long_text("PORTS", 3, 12),
         Column::text("CREATED", 9),
     ];
     let row = |vm: &VmSummary| {
@@ -78,8 +82,43 @@ fn text(vms: &[VmSummary]) -> String {
             human_size(vm.memory_mib.saturating_mul(MIB)),
             human_size(vm.disk.root_used_bytes.saturating_add(vm.disk.work_used_bytes)),
             vm.ip.clone().unwrap_or_else(|| "-".to_owned()),
+            ports(&vm.publish),
             ago(&vm.created_at),
         ]
     };
     table(&columns, &vms.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Published ports in one cell; the address only where it is not the loopback address.
+fn ports(publish: &[PortForward]) -> String {
+    if publish.is_empty() {
+        return "-".to_owned();
+    }
+    let port = |port: &PortForward| {
+        let listens = match port.listen {
+            IpAddr::V4(Ipv4Addr::LOCALHOST) => port.host_port.to_string(),
+            _ => port.listens_on().to_string(),
+        };
+        format!("{listens}->{}", port.guest_port)
+    };
+    publish.iter().map(port).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_name_the_address_where_it_matters() {
+        let shown = |texts: &[&str]| {
+            let parsed: Vec<PortForward> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            ports(&parsed)
+        };
+        assert_eq!(shown(&[]), "-");
+        assert_eq!(shown(&["8080:80"]), "8080->80");
+        assert_eq!(
+            shown(&["8080:80", "0.0.0.0:53:5353", "[::1]:1:2"]),
+            "8080->80, 0.0.0.0:53->5353, [::1]:1->2"
+        );
+    }
 }
