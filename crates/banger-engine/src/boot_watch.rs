@@ -194,20 +194,15 @@ mod tests {
 
     use super::*;
     use crate::plan::RunPlan;
-    use crate::plan::tests::plan;
+    use crate::plan::tests::{plan, spec};
 
     fn published(state: VmState, boot_id: Option<&str>) -> Published {
-        let mut record = VmRecord::new(plan("0123456789ab", "web"));
+        let mut record = VmRecord::new(plan("0123456789ab", "web"), spec(), Vec::new());
         record.state = state;
-        record.run = Some(RunPlan {
-            operation: banger_api::OpId::from_entropy(1),
-            host_boot_id: "host".into(),
-            lease: None,
-            forwarder: None,
-            shim: None,
-            vmm_pid: None,
-            boot_id: boot_id.map(str::to_owned),
-        });
+        let operation = banger_api::OpId::from_entropy(1);
+        let mut run = RunPlan::new(operation, "host".into(), spec(), Vec::new());
+        run.boot_id = boot_id.map(str::to_owned);
+        record.run = Some(run);
         Published { record: Arc::new(record), operation: None, boot: None }
     }
 

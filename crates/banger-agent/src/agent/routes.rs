@@ -57,6 +57,28 @@ fn converse(mut client: Client, agent: &Agent) -> io::Result<()> {
     Ok(())
 }
 
+/// The refusal of a route that does not exist, or not with this method.
+fn unknown(method: &str, path: &str) -> Refusal {
+    let known = [
+        "/healthz",
+        "/boot",
+        "/ports",
+        "/events",
+        "/files",
+        "/shutdown",
+        "/clock",
+        "/clock/offset",
+        "/reseed",
+        "/exec",
+        "/detach",
+    ];
+    if known.contains(&path) {
+        Refusal::new(405, format!("`{path}` does not take {method}"))
+    } else {
+        Refusal::new(404, format!("the agent has no `{path}`"))
+    }
+}
+
 /// Answers every request that does not take the connection over. The outer error is the
 /// connection's, the inner one an answer.
 fn answer(
@@ -114,27 +136,7 @@ fn answer(
             });
             return done(client, outcome);
         }
-        (method, path) => {
-            let known = [
-                "/healthz",
-                "/boot",
-                "/ports",
-                "/events",
-                "/files",
-                "/shutdown",
-                "/clock",
-                "/clock/offset",
-                "/reseed",
-                "/exec",
-                "/detach",
-            ];
-            let refusal = if known.contains(&path) {
-                Refusal::new(405, format!("`{path}` does not take {method}"))
-            } else {
-                Refusal::new(404, format!("the agent has no `{path}`"))
-            };
-            return Ok(Err(refusal));
-        }
+        (method, path) => return Ok(Err(unknown(method, path))),
     }
     Ok(Ok(without_body(request)))
 }

@@ -129,7 +129,7 @@ mod tests {
         let rc = child(10, "/bin/sh /etc/init.d/rc 2");
         let getty = child(11, "/sbin/getty 38400 tty1");
         assert!(!watch.look(&[rc.clone(), getty.clone()], "init"));
-        assert!(!watch.look(&[getty.clone()], "init"), "one look may be by chance");
+        assert!(!watch.look(std::slice::from_ref(&getty), "init"), "one look may be by chance");
         assert!(watch.look(&[getty, child(12, "/usr/sbin/sshd")], "init"));
     }
 
