@@ -21,8 +21,8 @@ use super::words;
 
 /// Largest answer in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// How long an answer may take, on a busy host under nested emulation too.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for an answer, also on a busy host under nested emulation.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every path that is used, with its methods.
 pub const PATHS: &[(&str, &str)] = &[

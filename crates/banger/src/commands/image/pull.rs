@@ -17,8 +17,8 @@ use crate::values;
 ///   banger image pull debian
 ///   banger image pull --refresh debian     again, with today's packages
 ///
-/// `debian` is a Debian 12 to work in. `banger run` makes it by itself. An image of the same recipe
-/// stays as it is unless `--refresh` is given.
+/// `debian` is a Debian 12 to work in. `banger run` makes it by itself.
+/// An image of the same recipe stays as it is unless `--refresh` is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
