@@ -21,7 +21,7 @@ verify:
 	cargo xtask lab verify
 
 bench:
-	scripts/setup.sh run
+	scripts/setup.sh test
 	$(MAKE) --no-print-directory build
 	cargo build --release --package banger-testkit --package bangerd-sim
 	cargo xtask bench --json

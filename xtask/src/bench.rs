@@ -8,7 +8,9 @@
 //! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets,
 //!   shim and database: everything but the guest;
 //! - `host_cost_ms`: `banger vm start` with a fake Firecracker, see [`host_cost`];
-//! - `exec_ms`: `banger exec VM -- true` on a running VM.
+//! - `exec_ms`: `banger exec VM -- true` on a running VM, the same program in a loop of one
+//!   session, and the difference, which is ours;
+//! - `daemon_rss_mib`: the daemon's resident memory with simulated VMs running.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,10 @@ use crate::host_cost;
 
 /// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
+/// Simulated VMs that run while the daemon's memory is measured.
+const MEMORY_VMS: u32 = 100;
+/// Programs that the floor and the host's part need, from `scripts/setup.sh test`.
+const NEEDED: [&str; 3] = ["socat", "nft", "unshare"];
 
 /// The environment of a benchmark.
 #[derive(Debug, Clone)]
@@ -54,6 +60,12 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
         }
     }
     ensure!(pairs >= MIN_PAIRS, "at least {MIN_PAIRS} pairs are needed to say anything");
+    for name in NEEDED {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let system = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+        let found = std::env::split_paths(&folders).chain(system).any(|at| at.join(name).exists());
+        ensure!(found, "`{name}` is missing: `make bench` installs it (scripts/setup.sh test)");
+    }
     let programs = root.join("target/release");
     ensure!(programs.join("banger").exists(), "build first: `make build`");
     let home = root.join(".cache/bench");
@@ -133,6 +145,7 @@ impl Bench {
         let exec = self.exec(pairs)?;
         let own = self.own_cost(pairs)?;
         let host = host_cost::outside(pairs)?;
+        let memory = self.daemon_memory(MEMORY_VMS)?;
         Ok(json!({
             "create_ready": {
                 "ratio": rounded(ratio, 3),
@@ -142,7 +155,8 @@ impl Bench {
             },
             "own_cost_ms": {"median": rounded(own, 1), "n": pairs},
             "host_cost_ms": host,
-            "exec_ms": {"median": rounded(exec, 1), "n": pairs},
+            "exec_ms": exec,
+            "daemon_rss_mib": {"vms": MEMORY_VMS, "rss": rounded(memory, 1)},
         }))
     }
 
@@ -234,7 +248,7 @@ impl Bench {
         Ok(vec![config, kernel, initramfs, modules, image, root, work, append, memory])
     }
 
-    fn exec(&self, runs: usize) -> anyhow::Result<f64> {
+    fn exec(&self, runs: usize) -> anyhow::Result<Value> {
         self.banger(&self.home, &["vm", "create", "-q", "--name", "exec", "--vcpus", "1"])?;
         // Until the guest's init has settled, its start-up is what would be measured. `--wait` does
         // not wait for the bus, which is not there at first.
@@ -243,8 +257,44 @@ impl Bench {
         self.banger(&self.home, &["exec", "exec", "--", "sh", "-c", settle])?;
         let times: anyhow::Result<Vec<f64>> =
             (0..runs).map(|_| self.timed(&self.home, &["exec", "exec", "--", "true"])).collect();
+        // The same program in a loop of one session: what the command itself takes.
+        let loop_of_it = "begin=$(date +%s%N); for n in $(seq 100); do /bin/true; done; \
+                          echo $((($(date +%s%N) - begin) / 100000))";
+        let in_loop = ["exec", "exec", "--", "sh", "-c", loop_of_it];
+        let microseconds: anyhow::Result<Vec<f64>> = (0..runs)
+            .map(|_| Ok(self.banger(&self.home, &in_loop)?.trim().parse::<f64>()?))
+            .collect();
         self.banger(&self.home, &["vm", "delete", "-f", "exec"])?;
-        Ok(median(&times?))
+        let (whole, command) = (median(&times?), median(&microseconds?) / 1000.0);
+        Ok(json!({
+            "median": rounded(whole, 1),
+            "command_ms": rounded(command, 1),
+            "own_ms": rounded(whole - command, 1),
+            "n": runs,
+        }))
+    }
+
+    /// Resident memory of the daemon with so many simulated VMs running, in MiB.
+    fn daemon_memory(&self, vms: u32) -> anyhow::Result<f64> {
+        let home = self.home.join("memory");
+        // What a bench that was interrupted left.
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home)?;
+        let daemon = self.programs.join("bangerd-sim").display().to_string();
+        let bench = self.clone().with_env(&[("BANGERD", &daemon), ("BANGER_DNS_PORT", "0")]);
+        let measured = (|| {
+            for vm in 0..vms {
+                bench.banger(&home, &["vm", "create", "-q", "--name", &format!("vm-{vm}")])?;
+            }
+            let status: Value =
+                serde_json::from_str(&bench.banger(&home, &["daemon", "status", "--json"])?)?;
+            let status = fs::read_to_string(format!("/proc/{}/status", status["pid"]))?;
+            let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB")).context("no VmRSS")?;
+            Ok(kib.trim().parse::<f64>()? / 1024.0)
+        })();
+        let _ = bench.banger(&home, &["daemon", "stop"]);
+        measured
     }
 
     /// Everything but the guest: a fake program that answers at once stands in for QEMU and its
