@@ -123,9 +123,21 @@ fn random_kills_lose_no_synced_write() {
     let mut written = Vec::new();
     for round in 0..REAL_ROUNDS {
         let script = format!("echo {round} >>/root/log && sync /root/log");
-        assert_eq!(home.run(&["exec", "web", "--", "sh", "-c", &script]).code, 0);
+        assert_eq!(
+            home.run(&["exec", "--wait", "ready", "web", "--", "sh", "-c", &script]).code,
+            0
+        );
         written.push(round.to_string());
-        let mut client = home.spawn(&["exec", "web", "--", "sh", "-c", "cat /dev/zero | wc -c"]);
+        let mut client = home.spawn(&[
+            "exec",
+            "--wait",
+            "ready",
+            "web",
+            "--",
+            "sh",
+            "-c",
+            "cat /dev/zero | wc -c",
+        ]);
         let programs = ["bangerd", "banger-shim", "qemu-system", "vhost-device-vsock"];
         for pattern in [random.pick(&programs), random.pick(&programs)] {
             std::thread::sleep(Duration::from_millis(random.below(200)));
@@ -136,10 +148,10 @@ fn random_kills_lose_no_synced_write() {
         // The shim may not have noticed the death of its VMM or companion yet.
         home.wait(&format!("`web` to be reached in round {round}"), || {
             home.ok(&["vm", "start", "web"]);
-            home.run(&["exec", "web", "--", "true"]).code == 0
+            home.run(&["exec", "--wait", "ready", "web", "--", "true"]).code == 0
         });
         assert!(settled(&home));
-        let log = home.ok(&["exec", "web", "--", "cat", "/root/log"]);
+        let log = home.ok(&["exec", "--wait", "ready", "web", "--", "cat", "/root/log"]);
         assert_eq!(log.lines().collect::<Vec<_>>(), written, "round {round}");
     }
     home.ok(&["vm", "delete", "-f", "web"]);
