@@ -16,9 +16,9 @@ fn one_command_in_a_new_vm_and_nothing_left() {
     assert_eq!(run.code, 7, "{}", run.err);
     assert_eq!(run.out, "out\n");
     assert!(run.err.lines().any(|line| line == "err"), "{}", run.err);
-    let run = home.run_with_input(&["run", "--rm", "-i", "--", "cat"], b"hi\n");
+    let run = home.run_with_input(&["run", "--rm", "--wait", "ready", "-i", "--", "cat"], b"hi\n");
     assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
-    let run = home.run(&["run", "--rm", "--", "sh", "-c", "kill -TERM $$"]);
+    let run = home.run(&["run", "--rm", "--wait", "ready", "--", "sh", "-c", "kill -TERM $$"]);
     assert_eq!(run.code, 128 + 15);
     home.finish();
 }
@@ -52,8 +52,11 @@ fn a_running_vm_takes_commands() {
     // Much data, both ways.
     let data: Vec<u8> =
         (0..100_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    let mut child =
-        home.command(&["exec", "-i", "web", "--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = home
+        .command(&["exec", "--wait", "ready", "-i", "web", "--", "cat"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let sent = data.clone();
     let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent).unwrap());
@@ -123,7 +126,7 @@ fn the_default_guest_is_a_whole_machine() {
     home.ok(&["vm", "create", "--name", "one"]);
     home.ok(&["vm", "create", "--name", "two"]);
     let exec = |vm: &str, script: &str| {
-        let run = home.run(&["exec", vm, "--", "sh", "-c", script]);
+        let run = home.run(&["exec", "--wait", "ready", vm, "--", "sh", "-c", script]);
         assert_eq!(run.code, 0, "{script}\n{}{}", run.out, run.err);
         run.out
     };
@@ -148,7 +151,9 @@ fn the_default_guest_is_a_whole_machine() {
                  syswrite(S, \"GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n\"); \
                  exit(sysread(S, $x, 9) ? 0 : 7)"
             );
-            let run = home.run(&["exec", "-u", "nobody", "one", "--", "perl", "-e", &dial]);
+            let run = home.run(&[
+                "exec", "--wait", "ready", "-u", "nobody", "one", "--", "perl", "-e", &dial,
+            ]);
             assert_eq!(run.code, 7, "CID {cid} port {port}: {}{}", run.out, run.err);
         }
     }

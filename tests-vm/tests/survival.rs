@@ -24,8 +24,11 @@ fn the_daemon_is_killed_and_the_session_goes_on() {
     let home = Home::new();
     home.ok(&["vm", "create", "--name", "web"]);
     let before = home.json(&["vm", "show", "web"]);
-    let mut child =
-        home.command(&["exec", "-i", "web", "--", "sh"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = home
+        .command(&["exec", "--wait", "ready", "-i", "web", "--", "sh"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     writeln!(stdin, "echo one").unwrap();
@@ -80,7 +83,8 @@ fn whoever_of_the_three_is_killed_the_vm_is_stopped_with_its_story() {
 fn what_was_written_is_there_after_every_way_down() {
     let home = Home::new();
     home.ok(&["vm", "create", "--name", "web"]);
-    let exec = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
+    let exec =
+        |script: &str| home.run(&["exec", "--wait", "ready", "web", "--", "sh", "-c", script]);
     exec("echo work >/root/kept; echo root >/etc/kept");
     home.ok(&["vm", "stop", "web"]);
     home.ok(&["vm", "start", "web"]);
@@ -110,8 +114,18 @@ fn what_was_written_is_there_after_every_way_down() {
 fn a_vm_bound_to_its_session_goes_with_it() {
     let home = Home::new();
     for daemon_too in [false, true] {
-        let mut child =
-            home.spawn(&["run", "--rm", "--name", "gone", "--", "sh", "-c", "echo up; sleep 100"]);
+        let mut child = home.spawn(&[
+            "run",
+            "--rm",
+            "--wait",
+            "ready",
+            "--name",
+            "gone",
+            "--",
+            "sh",
+            "-c",
+            "echo up; sleep 100",
+        ]);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "up");
         if daemon_too {

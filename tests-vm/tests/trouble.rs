@@ -30,7 +30,8 @@ fn a_guest_is_reachable_again_after_its_vmm_was_frozen_or_its_driver_unbound() {
     home.ok(&["vm", "create", "--name", "web"]);
     let vmm = home.json(&["vm", "show", "web"])["pid"].as_u64().unwrap();
     let vmm = u32::try_from(vmm).unwrap();
-    let mut session = home.spawn(&["exec", "web", "--", "sh", "-c", "echo up; sleep 1000"]);
+    let mut session =
+        home.spawn(&["exec", "--wait", "ready", "web", "--", "sh", "-c", "echo up; sleep 1000"]);
     let mut lines = BufReader::new(session.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "up");
 
@@ -42,7 +43,7 @@ fn a_guest_is_reachable_again_after_its_vmm_was_frozen_or_its_driver_unbound() {
     kill(vmm, "CONT");
     home.wait("an answer of the agent", || health(&home) == "ok");
 
-    let unbound = home.run(&["exec", "web", "--", "sh", "-c", UNBIND]);
+    let unbound = home.run(&["exec", "--wait", "ready", "web", "--", "sh", "-c", UNBIND]);
     assert_eq!(unbound.code, 0, "{}", unbound.err);
     home.wait("the loss of the agent", || health(&home) == "lost");
     assert_eq!(home.state("web"), "running");
@@ -97,11 +98,11 @@ fn a_guest_is_held_while_the_disk_of_the_host_is_full_and_goes_on_afterwards() {
     let notices = || home.json(&["vm", "show", "web"])["notices"].to_string();
     assert!(notices().contains("when it is full, the guest is paused"), "{}", notices());
     let write = "dd if=/dev/zero of=/root/big bs=1M count=150 oflag=direct && sync && echo written";
-    let mut writing = home.spawn(&["exec", "web", "--", "sh", "-c", write]);
+    let mut writing = home.spawn(&["exec", "--wait", "ready", "web", "--", "sh", "-c", write]);
     home.wait("the guest to be held", || notices().contains("paused: the disk of the host"));
     let health = home.run(&["vm", "health", "web"]);
     assert!(health.out.contains("is full"), "{} {}", health.out, health.err);
-    let exec = home.run(&["exec", "web", "--", "true"]);
+    let exec = home.run(&["exec", "--wait", "ready", "web", "--", "true"]);
     assert!(exec.err.contains("is full"), "{}", exec.err);
     disk.grow("1G");
     let mut lines = BufReader::new(writing.stdout.take().unwrap()).lines();

@@ -9,7 +9,7 @@ fn guests_without_an_agent_are_asked_through_their_keyboard() {
     home.ok(&["vm", "create", "--name", "web"]);
     let vm = id(&home, "web");
     inside(&home, "web", "echo kept >/root/kept; sync");
-    home.run(&["exec", "web", "--", "sh", "-c", "pkill -KILL -x banger-agent"]);
+    home.run(&["exec", "--wait", "ready", "web", "--", "sh", "-c", "pkill -KILL -x banger-agent"]);
     let run = home.run(&["vm", "stop", "--timeout", "240", "web"]);
     assert_eq!(run.code, 0, "{}", run.err);
     let because = show(&home, "web")["stopped_because"].clone();
@@ -30,7 +30,7 @@ fn guests_whose_kernel_panics_are_stopped_with_their_story() {
     home.ok(&["vm", "create", "--name", "web"]);
     let vm = id(&home, "web");
     // The connection ends with the kernel.
-    home.run(&["exec", "web", "--", "sh", "-c", "echo c >/proc/sysrq-trigger"]);
+    home.run(&["exec", "--wait", "ready", "web", "--", "sh", "-c", "echo c >/proc/sysrq-trigger"]);
     home.wait_long("web to be stopped", || home.state("web") == "stopped");
     let because = show(&home, "web")["stopped_because"].clone();
     assert_eq!(because["reason"], "vmm_died", "{because:#}");

@@ -16,7 +16,7 @@ fn life_one_command_in_a_new_vm() {
     let _outside = Outside::new();
     let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/; \
                   findmnt -no FSTYPE /; exit 7";
-    let run = home.run(&["run", "--rm", "--nat", "--", "sh", "-c", script]);
+    let run = home.run(&["run", "--rm", "--wait", "ready", "--nat", "--", "sh", "-c", script]);
     assert_eq!(run.code, 7, "{}\n{}", run.out, run.err);
     let lines: Vec<&str> = run.out.lines().collect();
     assert_eq!(lines[0], "0");
@@ -83,7 +83,16 @@ fn life_what_was_written_is_there_after_every_way_down() {
 
     // At once, since an orderly end of a whole Debian takes minutes when it is emulated twice; that
     // is what `verify` does.
-    home.run(&["exec", "web", "--", "sh", "-c", "echo more >>/root/kept; sync; poweroff -f"]);
+    home.run(&[
+        "exec",
+        "--wait",
+        "ready",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo more >>/root/kept; sync; poweroff -f",
+    ]);
     home.wait_long("web to be stopped", || home.state("web") == "stopped");
     let because = show(&home, "web")["stopped_because"].clone();
     assert_eq!(because["reason"], "guest_powered_off", "{because}");
@@ -92,7 +101,16 @@ fn life_what_was_written_is_there_after_every_way_down() {
     assert_eq!(inside(&home, "web", "cat /root/kept"), "work\nmore");
 
     let boot = show(&home, "web")["boot_id"].clone();
-    home.run(&["exec", "web", "--", "sh", "-c", "echo again >>/root/kept; sync; reboot -f"]);
+    home.run(&[
+        "exec",
+        "--wait",
+        "ready",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo again >>/root/kept; sync; reboot -f",
+    ]);
     home.wait_long("another boot", || {
         let now = show(&home, "web");
         now["state"] == "running" && now["boot_id"] != boot

@@ -56,7 +56,7 @@ pub fn show(home: &Home, vm: &str) -> Value {
 
 /// Runs a script in a guest and expects success; returns its trimmed output.
 pub fn inside(home: &Home, vm: &str, script: &str) -> String {
-    home.ok(&["exec", vm, "--", "sh", "-c", script]).trim().to_owned()
+    home.ok(&["exec", "--wait", "ready", vm, "--", "sh", "-c", script]).trim().to_owned()
 }
 
 pub fn pid(home: &Home, vm: &str) -> u32 {

@@ -65,7 +65,7 @@ fn users_need_sudo_once() {
     let home = user.home();
     let _outside = Outside::new();
     let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/";
-    let run = home.run(&["run", "--rm", "--", "sh", "-c", script]);
+    let run = home.run(&["run", "--rm", "--wait", "ready", "--", "sh", "-c", script]);
     assert_eq!(run.code, 0, "{}\n{}", run.out, run.err);
     assert!(run.out.contains("172.16.0.") && run.out.contains("outside"), "{}", run.out);
     assert!(!run.out.contains(" ip="));

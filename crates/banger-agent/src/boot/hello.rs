@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long the host is tried in all, in seconds. It listens before the VMM starts, so this only
 /// covers a host under heavy load.
-const DIAL_SECONDS: i64 = 15;
+const DIAL_SECONDS: i64 = 45;
 
 /// Pause after a refusal, which comes at once: there is no event to wait for.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
