@@ -56,6 +56,9 @@ impl Listeners {
     }
 }
 
+/// Longest time of one attempt to get the agent's first answer.
+const FIRST_ANSWER_ATTEMPT: Duration = Duration::from_secs(15);
+
 /// A VMM's sockets between host and guest.
 #[async_trait]
 pub trait VmmSockets: Send + Sync {
@@ -177,9 +180,19 @@ impl Guest for VsockGuest {
         let deadline = Instant::now() + self.boot_timeout;
         let sockets = self.sockets(vm)?;
         let answered = boot::bounded(vm, "answer of the agent", deadline, i, async {
-            let ask = async {
+            let attempt = async || {
                 let stream = sockets.connect(vm).await?;
                 channel::get::<Health>(stream, "/healthz").await.map_err(|error| error.about(vm))
+            };
+            // The first answer waits for the agent's fork. An attempt that takes longer than a slow
+            // boot is repeated on a connection of its own: the companion may have lost the first.
+            let ask = async {
+                loop {
+                    match tokio::time::timeout(FIRST_ANSWER_ATTEMPT, attempt()).await {
+                        Ok(answer) => return answer,
+                        Err(_) => tracing::warn!(vm = %vm.id, "no answer of the agent yet"),
+                    }
+                }
             };
             // A guest that cannot boot says so instead of answering, so both are listened for.
             tokio::select! {
