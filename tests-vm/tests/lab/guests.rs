@@ -9,7 +9,16 @@ fn guests_without_an_agent_are_asked_through_their_keyboard() {
     home.ok(&["vm", "create", "--name", "web"]);
     let vm = id(&home, "web");
     inside(&home, "web", "echo kept >/root/kept; sync");
-    home.run(&["exec", "--wait", "ready", "web", "--", "sh", "-c", "pkill -KILL -x banger-agent"]);
+    home.run(&[
+        "exec",
+        "--wait",
+        "ready",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo 1 >/sys/fs/cgroup/banger/agent/cgroup.kill",
+    ]);
     let run = home.run(&["vm", "stop", "--timeout", "240", "web"]);
     assert_eq!(run.code, 0, "{}", run.err);
     let because = show(&home, "web")["stopped_because"].clone();
