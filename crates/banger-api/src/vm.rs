@@ -281,7 +281,7 @@ pub struct DriverReasons {
 /// What a start spent its time on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StartReport {
-    /// From the beginning of the operation until `running`, in milliseconds.
+    /// From the acceptance of the start until `running`, in milliseconds.
     pub total_ms: u64,
     /// Stages on the host, in order.
     pub stages: Vec<Timing>,

@@ -86,6 +86,10 @@ impl Worker {
         self.forget_exit();
         // What came before, the stop of a restart say, stands: only the start is cancelled.
         self.go_on()?;
+        // The report is about the start alone, not about the create or stop before it.
+        self.stages.finish();
+        self.stages.take_done();
+        let begun_ms = self.op.elapsed_ms();
         self.stages.enter(stage::PREFLIGHT);
         let vm = self.record.plan.clone();
         if let Err(error) = self.preflight(&vm).await {
@@ -109,7 +113,7 @@ impl Worker {
             return Err(self.start_failed(error, count).await);
         }
         self.crash(ListName::Start, "commit", "before");
-        if let Err(error) = self.booted().await {
+        if let Err(error) = self.booted(begun_ms).await {
             return Err(self.start_failed(error, usize::MAX).await);
         }
         self.crash(ListName::Start, "commit", "after");
@@ -132,11 +136,12 @@ impl Worker {
     }
 
     /// The commit point of a start.
-    async fn booted(&mut self) -> Result<(), ApiError> {
+    async fn booted(&mut self, begun_ms: u64) -> Result<(), ApiError> {
         self.stages.enter(stage::READY);
         self.stages.finish();
         let guest = std::mem::take(&mut self.guest_timeline);
-        let (total_ms, stages) = (self.op.elapsed_ms(), self.stages.take_done());
+        let total_ms = self.op.elapsed_ms().saturating_sub(begun_ms);
+        let stages = self.stages.take_done();
         let booted = |record: &mut VmRecord| {
             event(record, VmEvent::Booted)?;
             record.start = Some(StartReport { total_ms, stages, guest });

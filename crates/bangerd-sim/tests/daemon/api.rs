@@ -21,6 +21,11 @@ fn a_life() {
     let shown = daemon.get(&format!("/v1/vms/{}", &id[..4])).ok();
     assert_eq!((&shown["id"], &shown["state"]), (&json!(id), &json!("running")));
     assert!(shown["boot_id"].is_string() && shown["pid"].is_u64());
+    let stages = shown["start"]["stages"].as_array().unwrap();
+    let names: Vec<&str> = stages.iter().filter_map(|stage| stage["name"].as_str()).collect();
+    assert_eq!(names[..2], ["preflight", "prepare_disks"], "the start alone, not the create");
+    let once = names.iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(once.len(), names.len(), "{names:?}");
     let health = daemon.get("/v1/vms/web/health").ok();
     assert_eq!((&health["agent"], &health["boot_id"]), (&json!("ok"), &shown["boot_id"]));
 
