@@ -80,14 +80,14 @@ mod tests {
         let mut said = Vec::new();
         for line in [
             "I: running apt-get update...",
-            "Get:1 http://deb.debian.org/debian bookworm InRelease [151 kB]",
+            "Get:1 http://mirror.example/debian bookworm InRelease [151 kB]",
             "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.",
-            "Get:1 http://deb.debian.org/debian bookworm/main amd64 less amd64 590-2 [131 kB]",
-            "Get:2 http://deb.debian.org/debian bookworm/main amd64 nano amd64 7.2-1 [690 kB]",
+            "Get:1 http://mirror.example/debian bookworm/main amd64 less amd64 590-2 [131 kB]",
+            "Get:2 http://mirror.example/debian bookworm/main amd64 nano amd64 7.2-1 [690 kB]",
             "Unpacking less (590-2) ...",
             "Setting up less (590-2) ...",
             "0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.",
-            "Get:1 http://deb.debian.org/debian bookworm/main amd64 x amd64 1 [1 kB]",
+            "Get:1 http://mirror.example/debian bookworm/main amd64 x amd64 1 [1 kB]",
             "Processing triggers for libc-bin (2.36-9) ...",
         ] {
             said.extend(meter.line(line));
