@@ -92,7 +92,7 @@ fn users_need_sudo_once() {
         "useradd -m eve 2>/dev/null || true
          runuser -u eve -- socat -u -T5 UNIX-CONNECT:/run/banger-root.sock -",
     );
-    assert!(refused.contains("other users"), "{refused}");
+    assert!(refused.contains("does not serve the user with uid"), "{refused}");
     let logs = format!("/var/lib/banger-root/vms/{vm}/logs/console.log");
     assert_eq!(std::fs::metadata(&logs).unwrap().permissions().mode() & 0o777, 0o600);
     shell(&format!("! runuser -u eve -- cat {logs} 2>/dev/null"));
@@ -145,19 +145,23 @@ fn users_doctor_says_exactly_what_is_missing() {
         list.iter().map(|(code, _)| code.clone()).collect()
     };
     let first = missing();
-    assert_eq!(codes(&first), ["root", "program.mmdebstrap"]);
+    assert_eq!(codes(&first), ["root", "program.mmdebstrap", "program.newuidmap"]);
     // Each hint as it is written, by the user.
     let hint = first[0].1.clone();
     assert!(hint.starts_with("sudo "), "{hint}");
     shell(&format!("runuser -u dev -- {hint}"));
     let second = missing();
-    assert_eq!(codes(&second), ["program.firecracker", "program.mmdebstrap"]);
+    assert_eq!(
+        codes(&second),
+        ["program.firecracker", "program.mmdebstrap", "program.newuidmap"]
+    );
     assert!(second[0].1.contains("/usr/local/bin"), "{second:?}");
     shell("install -m 755 /payload/bin/firecracker /payload/bin/jailer /usr/local/bin/");
     assert_eq!(second[1].1, "apt install mmdebstrap");
+    assert_eq!(second[2].1, "apt install uidmap");
     shell(
         "apt-get -qq update
-         DEBIAN_FRONTEND=noninteractive apt-get -qq -y install mmdebstrap >/dev/null",
+         DEBIAN_FRONTEND=noninteractive apt-get -qq -y install mmdebstrap uidmap >/dev/null",
     );
     assert_eq!(missing(), []);
     home.finish();
