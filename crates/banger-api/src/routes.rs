@@ -32,7 +32,7 @@ pub const VM_ACTION: &str = "/v1/vms/{vm}/actions";
 pub const VM_BOOT: &str = "/v1/vms/{vm}/boot";
 /// `GET`: [`crate::vm::VmHealth`].
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
-/// `GET`: what the guest wrote to its console, or its VMM to its log, as bytes.
+/// `GET`: a log of a VM as bytes: of its console, its agent, its VMM or its shim.
 pub const VM_LOGS: &str = "/v1/vms/{vm}/logs";
 /// `POST`: a command in the guest. The body and, after `101`, the stream are those of the agent's
 /// `/exec`.
@@ -78,6 +78,9 @@ pub const BUILD_HEADER: &str = "banger-build";
 pub const EXPECT_BUILD_HEADER: &str = "banger-expect-build";
 /// HTTP status of a request that expected another build: 421 Misdirected Request (RFC 9110).
 pub const BUILD_MISMATCH: u16 = 421;
+
+/// Header of an answer with the log of a VM: where it begins, to take it up again later.
+pub const LOG_PLACE_HEADER: &str = "banger-log-place";
 
 /// Fills one `{placeholder}` of a route, percent-encoding what a path segment may not hold.
 pub fn fill(route: &str, placeholder: &str, value: &str) -> String {

@@ -305,6 +305,9 @@ pub struct VmPaths {
     pub console_log: String,
     /// What the VMM and its companion said.
     pub vmm_log: String,
+    /// What the process that owns the VMM said; root's alone where root's part starts it.
+    #[serde(default)]
+    pub shim_log: String,
 }
 
 /// What the agent said of itself.

@@ -1,13 +1,21 @@
 //! Logs over the API, as streams of bytes.
 
+use std::time::Duration;
+
 use banger_api::{ApiError, ErrorCode, routes};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::Response;
 use hyper::body::Incoming;
 
 use crate::call::Repeat;
 use crate::client::{Client, fill};
 use crate::http::{self, Call};
+
+/// Connections in a row that may end without a byte of a followed log.
+const MAX_IDLE: u32 = 100;
+/// Pause between looks for a daemon that is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// Which log of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +24,21 @@ pub enum VmLogSource {
     Console,
     /// What the VMM and its companion wrote.
     Vmm,
+    /// What the process that owns the VMM wrote.
+    Shim,
+    /// What banger's agent in the guest wrote.
+    Agent,
+}
+
+impl VmLogSource {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Vmm => "vmm",
+            Self::Shim => "shim",
+            Self::Agent => "agent",
+        }
+    }
 }
 
 /// Which part of a VM's log.
@@ -25,7 +48,7 @@ pub struct VmLogQuery {
     pub source: VmLogSource,
     /// Only so many lines before the end.
     pub tail: Option<u32>,
-    /// Go on as more comes.
+    /// Go on as more comes, until the VM is deleted; across restarts of the daemon.
     pub follow: bool,
 }
 
@@ -38,36 +61,95 @@ pub struct DaemonLogQuery {
     pub operation: Option<String>,
     /// Only so many lines before the end.
     pub tail: Option<u32>,
-    /// Go on as more comes.
+    /// Go on as more comes, until the daemon ends.
     pub follow: bool,
 }
 
 /// A log that arrives piece by piece.
-pub struct LogStream(Incoming);
+pub struct LogStream {
+    body: Incoming,
+    again: Option<Again>,
+}
+
+/// How a followed log is taken up again when its connection ends.
+struct Again {
+    client: Client,
+    route: String,
+    source: VmLogSource,
+    /// Where the log began: a file, and bytes in it.
+    file: String,
+    offset: u64,
+    /// Connections that brought nothing.
+    idle: u32,
+}
 
 impl LogStream {
-    /// The next bytes; none after the last ones.
+    /// The next bytes; none after the last ones. May be dropped and called again.
     ///
     /// # Errors
     /// The connection ended before the log did.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
-            match self.0.frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
+            let ended = match self.body.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        if let Some(again) = &mut self.again {
+                            again.offset += data.len() as u64;
+                            again.idle = 0;
+                        }
                         return Ok(Some(data));
                     }
-                }
-                Some(Err(error)) => {
-                    let text = "the daemon ended before the log did";
-                    return Err(ApiError::new(ErrorCode::DaemonUnavailable, text)
-                        .caused_by(&error)
-                        .with_hint("run the command again"));
-                }
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => Err(cut_off(&error)),
+                None => Ok(None),
+            };
+            let Some(again) = &mut self.again else { return ended };
+            match again.connect(ended).await? {
+                Some(body) => self.body = body,
+                None => return Ok(None),
             }
         }
     }
+}
+
+impl Again {
+    /// The log from where it ended; none where the VM is gone. A daemon that is not there is waited
+    /// for and not started: it may have been stopped on purpose.
+    async fn connect(
+        &mut self,
+        ended: Result<Option<Bytes>, ApiError>,
+    ) -> Result<Option<Incoming>, ApiError> {
+        self.idle += 1;
+        if self.idle > MAX_IDLE {
+            return ended.map(|_| None);
+        }
+        let mut path = format!("{}?source={}&follow=true", self.route, self.source.as_str());
+        path += &match self.source {
+            // Lines of the agent have no place in a file.
+            VmLogSource::Agent => "&tail=0".to_owned(),
+            _ => format!("&from={}:{}", self.file, self.offset),
+        };
+        loop {
+            match self.client.once(Call::get(path.as_str())).await {
+                Ok(answer) if answer.status().is_success() => return Ok(Some(answer.into_body())),
+                Ok(answer) => {
+                    return match http::accept(answer).await {
+                        Err(error) if error.code == ErrorCode::NotFound => Ok(None),
+                        Err(error) => Err(error),
+                        Ok(()) => Ok(None),
+                    };
+                }
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+}
+
+fn cut_off(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ErrorCode::DaemonUnavailable, "the daemon ended before the log did")
+        .caused_by(error)
+        .with_hint("run the command again")
 }
 
 impl Client {
@@ -76,13 +158,23 @@ impl Client {
     /// # Errors
     /// Not found, ambiguous, a bad number of lines, or the daemon's.
     pub async fn vm_logs(&self, vm: &str, query: VmLogQuery) -> Result<LogStream, ApiError> {
-        let source = match query.source {
-            VmLogSource::Console => "console",
-            VmLogSource::Vmm => "vmm",
-        };
-        let mut pairs = vec![("source", source.to_owned())];
-        add_range(&mut pairs, query.tail, query.follow);
-        self.log(fill(routes::VM_LOGS, "vm", vm)?, pairs).await
+        let VmLogQuery { source, tail, follow } = query;
+        let mut pairs = vec![("source", source.as_str().to_owned())];
+        add_range(&mut pairs, tail, follow);
+        let route = fill(routes::VM_LOGS, "vm", vm)?;
+        let answer = self.log(route.clone(), pairs).await?;
+        let place = answer.headers().get(routes::LOG_PLACE_HEADER);
+        let place = place.and_then(|place| place.to_str().ok()?.split_once(':'));
+        let (file, offset) = place.unwrap_or(("0", "0"));
+        let again = follow.then(|| Again {
+            client: self.clone(),
+            route,
+            source,
+            file: file.to_owned(),
+            offset: offset.parse().unwrap_or_default(),
+            idle: 0,
+        });
+        Ok(LogStream { body: answer.into_body(), again })
     }
 
     /// The daemon's log: lines, each a JSON object.
@@ -94,14 +186,15 @@ impl Client {
         pairs.extend(query.vm.map(|vm| ("vm", vm)));
         pairs.extend(query.operation.map(|operation| ("operation", operation)));
         add_range(&mut pairs, query.tail, query.follow);
-        self.log(routes::DAEMON_LOGS.to_owned(), pairs).await
+        let answer = self.log(routes::DAEMON_LOGS.to_owned(), pairs).await?;
+        Ok(LogStream { body: answer.into_body(), again: None })
     }
 
     async fn log(
         &self,
         route: String,
         pairs: Vec<(&'static str, String)>,
-    ) -> Result<LogStream, ApiError> {
+    ) -> Result<Response<Incoming>, ApiError> {
         let query: Vec<String> = pairs
             .iter()
             .map(|(name, value)| format!("{name}={}", routes::fill("{value}", "value", value)))
@@ -109,7 +202,7 @@ impl Client {
         let path = if query.is_empty() { route } else { format!("{route}?{}", query.join("&")) };
         let answer = self.answer(Call::get(path), Repeat::Safe).await?;
         if answer.status().is_success() {
-            return Ok(LogStream(answer.into_body()));
+            return Ok(answer);
         }
         http::accept(answer).await?;
         Err(ApiError::new(ErrorCode::DaemonUnavailable, "the daemon sent no log"))

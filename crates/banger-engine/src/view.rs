@@ -65,7 +65,11 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     };
     let paths = match vmm {
         Ok(vmm) => vmm.paths(plan),
-        Err(_) => banger_api::vm::VmPaths { console_log: String::new(), vmm_log: String::new() },
+        Err(_) => banger_api::vm::VmPaths {
+            console_log: String::new(),
+            vmm_log: String::new(),
+            shim_log: String::new(),
+        },
     };
     VmDetails {
         summary: summary(drivers, published).await,

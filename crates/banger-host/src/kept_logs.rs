@@ -69,7 +69,11 @@ mod tests {
     fn the_ends_of_logs_are_kept_and_the_oldest_files_go() {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).display().to_string();
-        let logs = VmPaths { console_log: path("console.log"), vmm_log: path("vmm.log") };
+        let logs = VmPaths {
+            console_log: path("console.log"),
+            vmm_log: path("vmm.log"),
+            shim_log: path("shim.log"),
+        };
         let folder = home.path().join("log/failed-starts");
         assert_eq!(keep(&folder, "web", &logs).unwrap(), None, "nothing was written");
         let mut console = vec![b'x'; usize::try_from(TAIL).unwrap()];

@@ -75,6 +75,11 @@ impl Places {
         self.logs(id).join("vmm.log")
     }
 
+    /// What the shim said, root's alone.
+    pub fn shim_log(&self, id: &VmId) -> PathBuf {
+        self.logs(id).join("shim.log")
+    }
+
     /// What the VMM counted, one JSON document a line.
     pub fn metrics_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("metrics.json")

@@ -64,7 +64,7 @@ pub fn forget(places: &Places, vm: &VmId) -> Result<(), RootError> {
 /// There is no jail, or the shim cannot be started.
 pub fn spawn(places: &Places, programs: &Programs, vm: &VmId) -> Result<Gate, RootError> {
     let root = jail::find(places, vm)?;
-    let log = places.logs(vm).join("shim.log");
+    let log = places.shim_log(vm);
     let (gate, mut child) = gate::spawn(&programs.shim, &root, &log)
         .map_err(|failed| RootError::on_path(failed.doing, &failed.path, &failed.error))?;
     // It outlives the helper; while the helper runs it must be reaped.

@@ -22,6 +22,8 @@ use crate::{agent, crash};
 
 /// File of the world in the state folder.
 pub const FILE: &str = "sim-world.json";
+/// Folder in the state folder where the logs of VMs are looked for.
+const LOGS: &str = "sim-logs";
 /// Variable with the path of the world's file.
 pub const WORLD: &str = "BANGER_SIM_WORLD";
 /// Variable with the moods of guests.
@@ -62,6 +64,7 @@ pub fn open(state: &Path) -> Result<Drivers, ApiError> {
         })
     };
     let sim = Sim::new(world, entropy, sink, connect);
+    sim.set_logs(state.join(LOGS));
     // Set once, here.
     let _ = host.set(Arc::downgrade(&sim));
     for (name, mood) in listed(MOODS, read_mood)? {

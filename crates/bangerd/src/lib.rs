@@ -5,6 +5,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod agent_log;
 pub mod api;
 mod clocks;
 pub mod config;

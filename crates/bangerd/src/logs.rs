@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -29,6 +30,36 @@ pub enum Follow {
     No,
 }
 
+/// A place in a log that stays valid when the log is rotated: a file and a number of bytes after
+/// its beginning, which may go on into the next file. On the wire `INODE:BYTES`; inode 0 is the
+/// oldest file there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    inode: u64,
+    offset: u64,
+}
+
+impl FromStr for Place {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let place = text.split_once(':').and_then(|(inode, offset)| {
+            Some(Self { inode: inode.parse().ok()?, offset: offset.parse().ok()? })
+        });
+        place.ok_or_else(|| {
+            let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+            let text = format!("`from` is `{shown}`: it must be INODE:BYTES");
+            ApiError::new(ErrorCode::BadRequest, text)
+        })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.inode, self.offset)
+    }
+}
+
 /// A log being read.
 pub struct LogFile {
     path: PathBuf,
@@ -47,11 +78,8 @@ impl LogFile {
     /// It cannot be read.
     pub fn open(path: &Path, tail: Option<u32>, follow: Follow) -> Result<Self, ApiError> {
         let failed = |error: io::Error| io_failure("read the log", path, &error);
-        let file = open(path).map_err(failed)?;
-        let mut rotated = path.as_os_str().to_owned();
-        rotated.push(".1");
+        let (before, file) = open_both(path).map_err(failed)?;
         let mut log = Self { path: path.into(), follow, before: None, file, position: 0 };
-        let before = open(Path::new(&rotated)).map_err(failed)?;
         let Some(tail) = tail else {
             log.before = before.map(|file| (file, 0));
             return Ok(log);
@@ -65,6 +93,51 @@ impl LogFile {
             log.before = Some((file, start));
         }
         Ok(log)
+    }
+
+    /// Opens a log at a place that an earlier reader has come to. A file that is gone by now is
+    /// passed over: reading goes on with the oldest file there is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open_at(path: &Path, place: Place, follow: Follow) -> Result<Self, ApiError> {
+        let failed = |error: io::Error| io_failure("read the log", path, &error);
+        let (before, file) = open_both(path).map_err(failed)?;
+        let mut log = Self { path: path.into(), follow, before: None, file, position: 0 };
+        let current = match &log.file {
+            Some(file) => Some(file.metadata().map_err(failed)?),
+            None => None,
+        };
+        if current.as_ref().is_some_and(|current| current.ino() == place.inode) {
+            log.position = place.offset;
+            return Ok(log);
+        }
+        let Some(before) = before else {
+            log.position = if place.inode == 0 { place.offset } else { 0 };
+            return Ok(log);
+        };
+        let length = before.metadata().map_err(failed)?;
+        let known = place.inode == 0 || length.ino() == place.inode;
+        let offset = if known { place.offset } else { 0 };
+        if offset < length.len() {
+            log.before = Some((before, offset));
+        } else {
+            log.position = offset - length.len();
+        }
+        Ok(log)
+    }
+
+    /// Where the next byte is.
+    ///
+    /// # Errors
+    /// fstat(2).
+    pub fn place(&self) -> io::Result<Place> {
+        let at = |file: &File, offset| Ok(Place { inode: file.metadata()?.ino(), offset });
+        match (&self.before, &self.file) {
+            (Some((file, offset)), _) => at(file, *offset),
+            (None, Some(file)) => at(file, self.position),
+            (None, None) => Ok(Place { inode: 0, offset: 0 }),
+        }
     }
 
     /// Opens a log at its present end.
@@ -86,7 +159,8 @@ impl LogFile {
         self.position
     }
 
-    /// The next bytes; none at the end of a log that is not followed. May be dropped.
+    /// The next bytes; none at the end of a log that is not followed, or whose folder is gone. May
+    /// be dropped.
     ///
     /// # Errors
     /// read(2).
@@ -96,7 +170,8 @@ impl LogFile {
             if let Some(piece) = self.read()? {
                 return Ok(Some(piece));
             }
-            if self.follow == Follow::No {
+            let gone = || self.path.parent().is_some_and(|folder| !folder.exists());
+            if self.follow == Follow::No || self.file.is_some() && gone() {
                 return Ok(None);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -125,6 +200,23 @@ impl LogFile {
             None => Ok(None),
         }
     }
+}
+
+/// The rotated file and the one that is written to.
+fn open_both(path: &Path) -> io::Result<(Option<File>, Option<File>)> {
+    let mut rotated = path.as_os_str().to_owned();
+    rotated.push(".1");
+    let mut file = open(path)?;
+    let mut before = open(Path::new(&rotated))?;
+    let inode = |file: &Option<File>| -> io::Result<Option<u64>> {
+        file.as_ref().map(|file| Ok(file.metadata()?.ino())).transpose()
+    };
+    // The log was rotated between the two: it is both.
+    while before.is_some() && inode(&file)? == inode(&before)? {
+        file = open(path)?;
+        before = open(Path::new(&rotated))?;
+    }
+    Ok((before, file))
 }
 
 /// A regular file, never a link: the folder may be one that a VMM's user writes to.
@@ -158,6 +250,9 @@ fn replaced(path: &Path, file: &File, position: u64) -> bool {
 /// Where the last `lines` lines begin, and how many are missing in this file.
 fn tail_of(file: &File, lines: u32) -> io::Result<(u64, u32)> {
     let mut end = file.metadata()?.len();
+    if lines == 0 {
+        return Ok((end, 0));
+    }
     let mut found: u32 = 0;
     let mut last_byte = true;
     let mut bytes = vec![0; PIECE];
@@ -186,13 +281,12 @@ fn tail_of(file: &File, lines: u32) -> io::Result<(u64, u32)> {
 /// # Errors
 /// It cannot be read.
 pub fn whole(path: &Path, limit: u64, end: u64) -> io::Result<Vec<u8>> {
-    let mut rotated = path.as_os_str().to_owned();
-    rotated.push(".1");
+    let (before, file) = open_both(path)?;
     let mut all = Vec::new();
-    if let Some(file) = open(Path::new(&rotated))? {
+    if let Some(file) = before {
         file.take(limit / 2).read_to_end(&mut all)?;
     }
-    if let Some(file) = open(path)? {
+    if let Some(file) = file {
         file.take(end.min(limit / 2)).read_to_end(&mut all)?;
     }
     Ok(all)
@@ -201,11 +295,11 @@ pub fn whole(path: &Path, limit: u64, end: u64) -> io::Result<Vec<u8>> {
 /// Checks a number of lines.
 ///
 /// # Errors
-/// More than [`MAX_TAIL`], or none.
+/// More than [`MAX_TAIL`].
 pub fn check_tail(tail: Option<u32>) -> Result<(), ApiError> {
     match tail {
-        Some(tail) if !(1..=MAX_TAIL).contains(&tail) => {
-            let text = format!("`tail` is {tail}: it must be 1 to {MAX_TAIL}");
+        Some(tail) if tail > MAX_TAIL => {
+            let text = format!("`tail` is {tail}: it must be 0 to {MAX_TAIL}");
             Err(ApiError::new(ErrorCode::BadRequest, text))
         }
         _ => Ok(()),
@@ -233,6 +327,7 @@ mod tests {
         std::fs::write(folder.path().join("console.log.1"), "1\n2\n3\n").unwrap();
         std::fs::write(&path, "4\n5").unwrap();
         for (tail, expected) in [
+            (Some(0), ""),
             (Some(1), "5"),
             (Some(2), "4\n5"),
             (Some(3), "3\n4\n5"),
@@ -262,6 +357,54 @@ mod tests {
         assert!(waiting.is_err(), "nothing new");
     }
 
+    #[tokio::test]
+    async fn reading_is_taken_up_where_it_ended_behind_a_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("l");
+        let rest = async |place: Place, read: u64| {
+            let place = Place { offset: place.offset + read, ..place };
+            assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
+            let mut log = LogFile::open_at(&path, place, Follow::No).unwrap();
+            let mut text = Vec::new();
+            while let Some(piece) = log.next().await.unwrap() {
+                text.extend_from_slice(&piece);
+            }
+            String::from_utf8(text).unwrap()
+        };
+        let empty = LogFile::open(&path, None, Follow::No).unwrap().place().unwrap();
+        std::fs::write(&path, "abc").unwrap();
+        assert_eq!(rest(empty, 2).await, "c", "a log that began while it was followed");
+        let begin = LogFile::open(&path, None, Follow::No).unwrap().place().unwrap();
+        assert_eq!(rest(begin, 1).await, "bc");
+        std::fs::rename(&path, folder.path().join("l.1")).unwrap();
+        assert_eq!(rest(begin, 1).await, "bc", "nothing was written since");
+        std::fs::write(&path, "def").unwrap();
+        for (read, expected) in [(0, "abcdef"), (2, "cdef"), (3, "def"), (5, "f"), (6, "")] {
+            assert_eq!(rest(begin, read).await, expected, "{read}");
+            assert_eq!(rest(empty, read).await, expected, "{read}");
+        }
+        let before = LogFile::open(&path, Some(4), Follow::No).unwrap().place().unwrap();
+        assert_eq!(before, begin, "the rotated file comes first");
+        let gone = Place { inode: u64::MAX, offset: 5 };
+        assert_eq!(rest(gone, 0).await, "abcdef", "a file that is gone");
+        for wrong in ["", "1", "x:1", "1:-1", ":"] {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn following_ends_with_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("logs");
+        std::fs::create_dir(&logs).unwrap();
+        let path = logs.join("l");
+        std::fs::write(&path, "a").unwrap();
+        let mut log = LogFile::open(&path, None, Follow::Yes).unwrap();
+        assert_eq!(log.next().await.unwrap().unwrap(), "a");
+        std::fs::remove_dir_all(&logs).unwrap();
+        assert_eq!(log.next().await.unwrap(), None);
+    }
+
     #[test]
     fn links_and_pipes_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
@@ -270,6 +413,6 @@ mod tests {
         assert!(LogFile::open(&link, None, Follow::No).is_err());
         let error = LogFile::open(folder.path(), None, Follow::No).err().unwrap();
         assert!(error.message.contains("read the log"), "{}", error.message);
-        assert!(check_tail(Some(0)).is_err() && check_tail(Some(MAX_TAIL + 1)).is_err());
+        assert!(check_tail(Some(0)).is_ok() && check_tail(Some(MAX_TAIL + 1)).is_err());
     }
 }

@@ -151,10 +151,7 @@ fn users_doctor_says_exactly_what_is_missing() {
     assert!(hint.starts_with("sudo "), "{hint}");
     shell(&format!("runuser -u dev -- {hint}"));
     let second = missing();
-    assert_eq!(
-        codes(&second),
-        ["program.firecracker", "program.mmdebstrap", "program.newuidmap"]
-    );
+    assert_eq!(codes(&second), ["program.firecracker", "program.mmdebstrap", "program.newuidmap"]);
     assert!(second[0].1.contains("/usr/local/bin"), "{second:?}");
     shell("install -m 755 /payload/bin/firecracker /payload/bin/jailer /usr/local/bin/");
     assert_eq!(second[1].1, "apt install mmdebstrap");

@@ -13,6 +13,7 @@ pub mod world;
 use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -45,6 +46,7 @@ struct Inner {
     moods: BTreeMap<String, Mood>,
     exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
     random: u64,
+    logs: PathBuf,
 }
 
 /// How a simulated guest behaves.
@@ -70,6 +72,7 @@ impl Sim {
             moods: BTreeMap::new(),
             exits: BTreeMap::new(),
             random,
+            logs: "/nonexistent".into(),
         };
         Arc::new(Self { inner: Mutex::new(inner), sink, connect })
     }
@@ -81,6 +84,11 @@ impl Sim {
             Err(ApiError::new(banger_api::ErrorCode::GuestFailed, text))
         };
         Self::new(World::default(), 1, Box::new(|_| ()), Box::new(nobody))
+    }
+
+    /// Names a folder for the logs of VMs. Nothing is written there: a test may do so.
+    pub fn set_logs(&self, folder: PathBuf) {
+        self.inner().logs = folder;
     }
 
     /// All drivers of this host.

@@ -104,9 +104,12 @@ impl Vmm for Sim {
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
+        let folder = self.inner().logs.join(vm.id.as_str());
+        let path = |name: &str| folder.join(name).display().to_string();
         VmPaths {
-            console_log: format!("/nonexistent/{}/console.log", vm.id),
-            vmm_log: format!("/nonexistent/{}/vmm.log", vm.id),
+            console_log: path("console.log"),
+            vmm_log: path("vmm.log"),
+            shim_log: path("shim.log"),
         }
     }
 }

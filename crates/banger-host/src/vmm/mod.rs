@@ -263,6 +263,7 @@ impl Vmm for Qemu {
         VmPaths {
             console_log: shown(&self.config.layout.console_log(&vm.id)),
             vmm_log: shown(&self.config.layout.vmm_log(&vm.id)),
+            shim_log: shown(&self.config.layout.shim_log(&vm.id)),
         }
     }
 }

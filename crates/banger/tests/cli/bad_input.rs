@@ -41,6 +41,8 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("vm stop --timeout 1.5 web", 2, "it is not a whole number of seconds"),
     ("vm stop --timeout 86401 web", 2, "at most 86400 seconds are waited for"),
     ("vm logs web --console --vmm", 2, "cannot be used with"),
+    ("vm logs web --agent --shim", 2, "cannot be used with"),
+    ("vm logs web --tail 100001", 2, "`100001`"),
     ("vm logs web --tail -1", 2, "`-1`"),
     ("vm logs web --tail x", 2, "invalid value `x` for `--tail <N>`"),
     ("vm list -q -v", 2, "cannot be used with"),

@@ -40,6 +40,42 @@ fn a_killed_daemon_is_brought_back() {
 }
 
 #[test]
+fn a_log_is_followed_across_daemons_to_the_end_of_its_vm() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let log = home.json(&["vm", "show", "web"])["paths"]["console_log"].clone();
+    let log = std::path::PathBuf::from(log.as_str().unwrap());
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, "one\ntwo\n").unwrap();
+    let mut follower = home.spawn(&["vm", "logs", "-f", "--tail", "1", "web"]);
+    let mut out = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        line
+    };
+    assert_eq!(next(), "two\n");
+    run(&home, "daemon stop");
+    std::fs::rename(&log, log.with_file_name("console.log.1")).unwrap();
+    std::fs::write(&log, "three\n").unwrap();
+    // A follower starts no daemon; any other command does.
+    assert!(!home.path().join("run/bangerd.sock").exists());
+    run(&home, "vm list");
+    assert_eq!(next(), "three\n");
+    home.kill_daemon();
+    let mut file = std::fs::File::options().append(true).open(&log).unwrap();
+    file.write_all(b"four\n").unwrap();
+    run(&home, "vm list");
+    assert_eq!(next(), "four\n");
+    run(&home, "vm delete -f web");
+    // As the real host does, which removes the VM's folder.
+    std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
+    assert_eq!(next(), "");
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+    home.finish();
+}
+
+#[test]
 fn a_session_whose_daemon_was_killed_still_takes_its_machine_along() {
     let home = home();
     let args = ["run", "--rm", "--name", "web", "-i", "--", "cat"];

@@ -312,14 +312,33 @@ fn version_and_daemon() {
 }
 
 #[test]
-fn logs_are_the_files_that_show_names() {
+fn each_log_of_a_vm_is_shown_through_the_daemon() {
     let home = home();
     run(&home, "vm create --name web --no-start");
-    let path = home.json(&["vm", "show", "web"])["paths"]["console_log"].clone();
-    let said = run(&home, "vm logs web");
-    assert_eq!(said.code, 3);
-    let expected = format!("error: the log `{}` cannot be read\n", path.as_str().unwrap());
-    assert!(said.err.starts_with(&expected), "{}", said.err);
+    expect(&run(&home, "vm logs web"), 0, "", "");
+    let paths = home.json(&["vm", "show", "web"])["paths"].clone();
+    let path = |name: &str| std::path::PathBuf::from(paths[name].as_str().unwrap());
+    std::fs::create_dir_all(path("console_log").parent().unwrap()).unwrap();
+    std::fs::write(path("console_log"), "one\nbanger: two\nthree\n").unwrap();
+    std::fs::write(path("vmm_log"), "vmm\n").unwrap();
+    std::fs::write(path("shim_log"), "shim\n").unwrap();
+    for (flags, expected) in [
+        ("web", "one\nbanger: two\nthree\n"),
+        ("web --console --tail 1", "three\n"),
+        ("web --tail 0", ""),
+        ("web --agent", "banger: two\n"),
+        ("web --vmm", "vmm\n"),
+        ("web --shim", "shim\n"),
+        ("web --vmm --json", "{\"line\":\"vmm\"}\n"),
+    ] {
+        expect(&run(&home, &format!("vm logs {flags}")), 0, expected, "");
+    }
+    let folder = path("vmm_log");
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    let said = run(&home, "vm logs web --vmm");
+    let expected = format!("error: cannot read the log `{}`\n", folder.display());
+    assert!(said.code == 1 && said.err.starts_with(&expected), "{}", said.err);
     run(&home, "vm delete web");
     home.finish();
 }

@@ -30,7 +30,8 @@ fn the_daemons_log_is_filtered_by_vm_and_operation() {
         (&last[0]["message"], &last[0]["op"]),
         (&json!("operation succeeded"), &json!(operation))
     );
-    for bad in ["tail=0", "tail=x", "what=1"] {
+    assert_eq!(daemon.get("/v1/daemon/logs?tail=0").body, "");
+    for bad in ["tail=100001", "tail=x", "what=1"] {
         assert_eq!(daemon.get(&format!("/v1/daemon/logs?{bad}")).status, 400, "{bad}");
     }
     daemon.stop();
@@ -47,6 +48,17 @@ fn a_vms_log_is_read_and_followed() {
     assert_eq!(daemon.get("/v1/vms/web/logs").body, "one\ntwo\n");
     assert_eq!(daemon.get("/v1/vms/web/logs?tail=1").body, "two\n");
     assert_eq!(daemon.get("/v1/vms/web/logs?source=vmm").body, "");
+    let whole = daemon.get("/v1/vms/web/logs");
+    let (file, begin) = whole.headers["banger-log-place"].split_once(':').unwrap();
+    assert_eq!(begin, "0");
+    assert_eq!(daemon.get(&format!("/v1/vms/web/logs?from={file}:4")).body, "two\n");
+    for bad in ["from=1", "from=1:0&tail=1", "from=1:0&source=agent", "tail=100001"] {
+        assert_eq!(daemon.get(&format!("/v1/vms/web/logs?{bad}")).status, 400, "{bad}");
+    }
+    std::fs::write(&path, "banger: no clock\r\none\nbanger: x\ntwo\n").unwrap();
+    let agent = daemon.get("/v1/vms/web/logs?source=agent").body;
+    assert_eq!(agent, "banger: no clock\nbanger: x\n");
+    assert_eq!(daemon.get("/v1/vms/web/logs?source=agent&tail=1").body, "banger: x\n");
     assert_eq!(daemon.get("/v1/vms/web/logs?source=x").status, 400);
     assert_eq!(daemon.get("/v1/vms/db/logs").status, 404);
     let mut stream = daemon.connect();

@@ -1,20 +1,24 @@
-//! Logs: of a guest's console, of its VMM, and of the daemon.
+//! Logs: of a guest's console and agent, of its VMM and shim, and of the daemon.
+
+use std::path::Path;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use banger_api::{ApiError, routes};
-use futures_util::stream;
+use banger_api::{ApiError, ErrorCode, routes};
+use futures_util::{Stream, stream};
 use serde::Deserialize;
 
 use super::body::{PathParams, QueryParams};
-use super::{Answer, Shared};
+use super::{Answer, Api, Failure, Shared};
+use crate::agent_log::AgentLines;
 use crate::daemon_log::{self, Reader, Wanted};
 use crate::failure::io_failure;
 use crate::logs::{self, Follow, LogFile};
 
-/// Most of the daemon's log that is searched, in bytes.
+/// Most of a log that is searched for lines, in bytes.
 const MOST_SEARCHED: u64 = 4 * crate::log::MAX_BYTES;
 
 /// Which log of a VM.
@@ -26,6 +30,10 @@ pub enum Source {
     Console,
     /// What the VMM and its companion wrote.
     Vmm,
+    /// What the process that owns the VMM wrote.
+    Shim,
+    /// What banger's agent in the guest wrote: its lines of the console.
+    Agent,
 }
 
 /// Which part of a VM's log.
@@ -33,14 +41,17 @@ pub enum Source {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct VmLog {
-    /// `console` or `vmm`; `console` where not given.
+    /// `console`, `vmm`, `shim` or `agent`; `console` where not given.
     #[serde(default)]
     source: Source,
     /// Only so many lines before the end.
     tail: Option<u32>,
-    /// Go on as more comes.
+    /// Go on as more comes, until the VM is deleted.
     #[serde(default)]
     follow: bool,
+    /// Take a log up again: the `banger-log-place` of an earlier answer, with the number of bytes
+    /// received since added to its second part. Not with `tail`, and not for `agent`.
+    from: Option<String>,
 }
 
 /// Which lines of the daemon's log.
@@ -63,12 +74,13 @@ fn wish(follow: bool) -> Follow {
     if follow { Follow::Yes } else { Follow::No }
 }
 
-/// What the guest wrote to its console, or its VMM to its log.
+/// What the guest wrote to its console, its VMM or the VMM's owner to their logs.
 #[utoipa::path(get, path = routes::VM_LOGS, tag = "vms", operation_id = "vm_logs",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id"), VmLog),
     responses(
         (status = 200, description = "The bytes of the log", body = String,
-            content_type = "application/octet-stream"),
+            content_type = "application/octet-stream",
+            headers(("banger-log-place" = String, description = "where they begin"))),
         (status = "default", description = "Why not", body = ApiError)
     ))]
 pub async fn vm(
@@ -81,8 +93,17 @@ pub async fn vm(
     let path = match asked.source {
         Source::Console => paths.console_log,
         Source::Vmm => paths.vmm_log,
+        Source::Shim => paths.shim_log,
+        Source::Agent => return agent(&api, paths.console_log.as_ref(), &asked),
     };
-    let log = LogFile::open(path.as_ref(), asked.tail, wish(asked.follow))?;
+    let path = Path::new(&path);
+    let log = match &asked.from {
+        Some(_) if asked.tail.is_some() => return Err(bad("`from` and `tail` exclude each other")),
+        Some(from) => LogFile::open_at(path, from.parse()?, wish(asked.follow))?,
+        None => LogFile::open(path, asked.tail, wish(asked.follow))?,
+    };
+    let place = log.place().map_err(|error| io_failure("read the log", path, &error))?;
+    let place = (HeaderName::from_static(routes::LOG_PLACE_HEADER), place.to_string());
     let stopping = api.stopping.clone();
     let pieces = stream::try_unfold((log, stopping), |(mut log, stopping)| async move {
         let piece = tokio::select! {
@@ -91,8 +112,72 @@ pub async fn vm(
         };
         Ok::<_, std::io::Error>(piece.map(|piece| (piece, (log, stopping))))
     });
-    let kind = [(CONTENT_TYPE, "application/octet-stream")];
+    let kind = (CONTENT_TYPE, "application/octet-stream".to_owned());
+    Ok(([kind, place], Body::from_stream(pieces)).into_response())
+}
+
+fn bad(text: &str) -> Failure {
+    Failure(ApiError::new(ErrorCode::BadRequest, text))
+}
+
+/// The lines that the agent wrote to the console of its guest.
+fn agent(api: &Api, console: &Path, asked: &VmLog) -> Answer<Response> {
+    if asked.from.is_some() {
+        return Err(bad("the lines of the agent are not taken up again: leave out `from`"));
+    }
+    let pieces = filtered(api, console, asked.tail, wish(asked.follow), AgentLines::default())?;
+    let kind = [(CONTENT_TYPE, "text/plain")];
     Ok((kind, Body::from_stream(pieces)).into_response())
+}
+
+/// Takes the bytes of a log and gives the lines that are wanted.
+trait Lines: Send + 'static {
+    fn push(&mut self, bytes: &[u8]) -> Vec<String>;
+}
+
+impl Lines for Reader {
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        Reader::push(self, bytes)
+    }
+}
+
+impl Lines for AgentLines {
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        AgentLines::push(self, bytes)
+    }
+}
+
+/// The wanted lines of a log, the last `tail` of them first, then what is added to it.
+fn filtered<L: Lines>(
+    api: &Api,
+    path: &Path,
+    tail: Option<u32>,
+    follow: Follow,
+    mut reader: L,
+) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<L>, ApiError> {
+    // What follows is read from where this ends: opened first, so that nothing is between.
+    let follower = LogFile::at_end(path, follow)?;
+    let whole = logs::whole(path, MOST_SEARCHED, follower.position())
+        .map_err(|error| io_failure("read the log", path, &error))?;
+    let first = daemon_log::last(reader.push(&whole), tail).concat();
+    drop(whole);
+    let state = (Some(first), reader, follower, api.stopping.clone());
+    Ok(stream::try_unfold(state, |(first, mut reader, mut log, stopping)| async move {
+        if let Some(first) = first.filter(|first| !first.is_empty()) {
+            return Ok(Some((Bytes::from(first), (None, reader, log, stopping))));
+        }
+        loop {
+            let piece = tokio::select! {
+                piece = log.next() => piece?,
+                () = stopping.asked() => None,
+            };
+            let Some(piece) = piece else { return Ok(None) };
+            let lines = reader.push(&piece).concat();
+            if !lines.is_empty() {
+                return Ok(Some((Bytes::from(lines), (None, reader, log, stopping))));
+            }
+        }
+    }))
 }
 
 /// The daemon's log: one JSON object a line, those of an operation with its VM and verb.
@@ -108,27 +193,8 @@ pub async fn daemon(
     QueryParams(asked): QueryParams<DaemonLog>,
 ) -> Answer<Response> {
     logs::check_tail(asked.tail)?;
-    let path = api.log.clone();
-    let mut reader = Reader::new(Wanted { vm: asked.vm, operation: asked.operation });
-    // What follows is read from where this ends: opened first, so that nothing is between.
-    let follower = LogFile::at_end(&path, wish(asked.follow))?;
-    let whole = logs::whole(&path, MOST_SEARCHED, follower.position())
-        .map_err(|error| io_failure("read the log", &path, &error))?;
-    let first = daemon_log::last(reader.push(&whole), asked.tail).concat();
-    drop(whole);
-    let state = (Some(first), reader, follower, api.stopping.clone());
-    let lines = stream::try_unfold(state, |(first, mut reader, mut log, stopping)| async move {
-        if let Some(first) = first.filter(|first| !first.is_empty()) {
-            return Ok(Some((Bytes::from(first), (None, reader, log, stopping))));
-        }
-        let piece = tokio::select! {
-            piece = log.next() => piece?,
-            () = stopping.asked() => None,
-        };
-        let Some(piece) = piece else { return Ok::<_, std::io::Error>(None) };
-        let lines = reader.push(&piece).concat();
-        Ok(Some((Bytes::from(lines), (None, reader, log, stopping))))
-    });
+    let reader = Reader::new(Wanted { vm: asked.vm, operation: asked.operation });
+    let lines = filtered(&api, &api.log, asked.tail, wish(asked.follow), reader)?;
     let kind = [(CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }

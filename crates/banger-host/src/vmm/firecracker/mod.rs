@@ -270,7 +270,11 @@ impl Vmm for Firecracker {
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
         let path = |of: fn(&Places, &VmId) -> PathBuf| shown(&of(&self.places, &vm.id));
-        VmPaths { console_log: path(Places::console_log), vmm_log: path(Places::vmm_log) }
+        VmPaths {
+            console_log: path(Places::console_log),
+            vmm_log: path(Places::vmm_log),
+            shim_log: path(Places::shim_log),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::render::daemon_log;
 /// Show the daemon's log: time, VM, verb, stage and duration.
 ///
 ///   banger daemon logs --tail 50
-///   banger daemon logs -f           and go on as more comes
+///   banger daemon logs -f           and go on as more comes, until the daemon ends
 ///   banger daemon logs --vm web     lines about one VM
 ///   banger daemon logs --op op-abc123
 ///
@@ -26,7 +26,7 @@ pub struct Args {
     pub follow: bool,
     /// Begin with the last N lines
     #[arg(short = 'n', long, value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub tail: Option<u32>,
     /// Only lines about this VM: its name or id
     #[arg(long, value_name = "VM")]

@@ -1,15 +1,15 @@
 //! `banger vm logs`.
 
-use std::path::Path;
+use banger_client::{VmLogQuery, VmLogSource};
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::render::log::{self, Follow, Lines};
+use crate::render::log::{self, Lines};
 
-/// Show the guest console log, or the log of the VMM.
+/// Show the guest console log, or what banger's agent, the VMM or its owner wrote.
 ///
 ///   banger vm logs web
-///   banger vm logs web -f           and go on as more comes
+///   banger vm logs web -f           and go on as more comes, until the VM is deleted
 ///   banger vm logs web --tail 20    the last 20 lines
 ///   banger vm logs web --vmm
 #[derive(Debug, clap::Args)]
@@ -17,28 +17,54 @@ use crate::render::log::{self, Follow, Lines};
 pub struct Args {
     /// Name, id or prefix of the id
     pub vm: String,
-    /// The guest's serial console (the default)
-    #[arg(long, conflicts_with = "vmm")]
-    pub console: bool,
-    /// The log of the VMM and its companion
-    #[arg(long)]
-    pub vmm: bool,
+    /// Which log.
+    #[command(flatten)]
+    pub source: Source,
     /// Go on as more comes
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
-    pub tail: Option<usize>,
+    #[arg(short = 'n', long, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub tail: Option<u32>,
+}
+
+/// Which log: one of these, the console where none is given.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub struct Source {
+    /// The guest's serial console (the default)
+    #[arg(long)]
+    pub console: bool,
+    /// The lines of the console that banger's agent in the guest wrote
+    #[arg(long)]
+    pub agent: bool,
+    /// The log of the VMM and its companion
+    #[arg(long)]
+    pub vmm: bool,
+    /// The log of banger-shim, the process that owns the VMM
+    #[arg(long)]
+    pub shim: bool,
+}
+
+impl Source {
+    fn wanted(&self) -> VmLogSource {
+        match self {
+            Self { agent: true, .. } => VmLogSource::Agent,
+            Self { vmm: true, .. } => VmLogSource::Vmm,
+            Self { shim: true, .. } => VmLogSource::Shim,
+            _ => VmLogSource::Console,
+        }
+    }
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let vm = context.client().await?.vm(&args.vm).await?;
-    let path = if args.vmm { &vm.paths.vmm_log } else { &vm.paths.console_log };
-    let follow = if args.follow { Follow::Yes } else { Follow::No };
+    let Args { vm, source, follow, tail } = args;
+    let query = VmLogQuery { source: source.wanted(), tail, follow };
     let lines = match context.format {
         Format::Text => Lines::AsTheyAre,
         Format::Json => Lines::Objects,
     };
-    log::show(Path::new(path), follow, lines, args.tail).await
+    log::show(context.client().await?.vm_logs(&vm, query).await?, lines).await
 }
