@@ -86,7 +86,11 @@ impl<R: Read> Reader<R> {
                 What::Node(Kind::File(self.file(header, &extension, index, &name)?))
             }
         };
-        let meta = meta(header, &extension).ok_or_else(bad)?;
+        let mut meta = meta(header, &extension).ok_or_else(bad)?;
+        if matches!(what, What::Node(Kind::Symlink(_))) {
+            // symlink(7): the mode of a link is not used and is always 0777.
+            meta.mode = 0o777;
+        }
         Ok(Entry { index, path, what, meta, xattrs: extension.xattrs })
     }
 

@@ -178,8 +178,8 @@ fn odd_entries_are_read_as_gnu_tar_reads_them() {
     assert_eq!((meta(b"absolute").uid, meta(b"absolute").mtime_s), (1234, 10));
     assert_eq!(meta(b"early").mtime_s, -2);
     assert_eq!((tree.node(ROOT).meta.uid, tree.node(ROOT).meta.mode), (7, 0o700));
-    let link = &tree.node(tree.get("self").unwrap()).kind;
-    assert_eq!(*link, Kind::Symlink(b"\xff".to_vec()));
+    let link = tree.node(tree.get("self").unwrap());
+    assert_eq!((&link.kind, link.meta.mode), (&Kind::Symlink(b"\xff".to_vec()), 0o777));
     assert!(matches!(tree.node(tree.get("dump").unwrap()).kind, Kind::Folder(_)));
     let told = [
         "removed the leading `/` from member names: `/absolute` and 1 other",
