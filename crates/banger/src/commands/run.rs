@@ -78,7 +78,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let vm = accepted.vm.clone().ok_or_else(no_vm)?;
     // At once: the daemon waits only a while for a holder of the VM.
     let hold = match request.lifetime {
-        Lifetime::Session => Some(client.hold(&vm.id).await?),
+        Lifetime::Session => hold(&client, &vm).await?,
         Lifetime::Keep | Lifetime::UntilStopped => None,
     };
     let track = progress(context, &inside).track(vm.name.as_str());
@@ -112,6 +112,15 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             vm::shell::say_still_running(context, &client, &vm).await;
             ended
         }
+    }
+}
+
+/// Holds a machine that was just accepted; none where its creation has failed and was undone
+/// already, since then the operation has the reason.
+async fn hold(client: &Client, vm: &VmTag) -> Result<Option<Hold>, ApiError> {
+    match client.hold(&vm.id).await {
+        Err(error) if error.code == ErrorCode::NotFound => Ok(None),
+        held => held.map(Some),
     }
 }
 

@@ -50,6 +50,20 @@ impl FakeDaemon {
         Self { home }
     }
 
+    /// Answers each session request from now on: the VM is not there.
+    pub fn refuse_sessions(&self) {
+        let listener = UnixListener::bind(self.home.path().join("run/session.sock")).unwrap();
+        // Ends with the process of the test.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+                let answer = json!({"answer": "refused", "error": missing()});
+                stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
+            }
+        });
+    }
+
     /// The CLI; it has no daemon to start.
     pub fn spawn(&self, line: &str) -> Child {
         let mut command = Command::new(program("banger"));
