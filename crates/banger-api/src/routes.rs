@@ -37,6 +37,9 @@ pub const VM_LOGS: &str = "/v1/vms/{vm}/logs";
 /// `POST`: a command in the guest. The body and, after `101`, the stream are those of the agent's
 /// `/exec`.
 pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
+/// `POST`: a command in the guest that goes on without a client. Body and answer are those of the
+/// agent's `/detach`.
+pub const VM_DETACH: &str = "/v1/vms/{vm}/detach";
 /// `GET`: server-sent events of [`crate::events::VmEvent`], resumed with `Last-Event-ID`.
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: array of [`crate::operation::OperationView`], newest first.

@@ -27,12 +27,27 @@ pub enum SessionRequest {
         /// this is absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait: Option<Wait>,
+        /// Only a daemon of this build is to carry it out: another one answers
+        /// [`SessionAnswer::OtherBuild`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect_build: Option<String>,
     },
     /// Keep a session-bound VM alive while this connection is open.
     Hold {
         /// Name, id or prefix.
         vm: String,
     },
+}
+
+impl SessionRequest {
+    /// Sets the build that is expected, where the request can carry one.
+    pub fn expect_build(&mut self, build: Option<String>) {
+        match self {
+            Self::Agent { expect_build, .. } => *expect_build = build,
+            // A VM is held by the client that has just made it.
+            Self::Hold { .. } => {}
+        }
+    }
 }
 
 /// What the daemon answers.
@@ -47,6 +62,8 @@ pub enum SessionAnswer {
     },
     /// Held until this connection closes.
     Held,
+    /// The daemon is of another build than was expected, and did nothing.
+    OtherBuild,
     /// Not possible.
     Refused {
         /// Why.

@@ -8,13 +8,16 @@ use std::time::Duration;
 use banger_agent_proto::exec::{Detached, ExecRequest};
 use banger_agent_proto::http::{ErrorBody, Health, Ports};
 use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, MAX_JSON_BODY};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, routes};
 use hyper::Response;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::call::Repeat;
+use crate::client::{Client, fill};
 use crate::http::{self, Call, Connection, Lost};
+use crate::session::Way;
 
 /// Longest time for a question and its whole answer, or for a command to start.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,14 +40,21 @@ pub async fn ports(stream: UnixStream) -> Result<Ports, ApiError> {
     get(stream, "/ports").await
 }
 
-/// Starts a command that goes on without a client (`POST /detach`).
-///
-/// # Errors
-/// The agent refuses the request (unknown user, missing folder), does not answer, or is of a
-/// version that cannot do this.
-pub async fn detach(stream: UnixStream, request: &ExecRequest) -> Result<Detached, ApiError> {
-    let call = command_call("/detach", request)?;
-    answered(stream, call).await
+impl Client {
+    /// Starts a command that goes on without a client, its output in a file of the guest.
+    ///
+    /// # Errors
+    /// Not found, not running; the agent refuses the request (unknown user, missing folder), does
+    /// not answer, or is of a version that cannot do this; or the daemon's.
+    pub async fn detach(&self, vm: &str, request: &ExecRequest) -> Result<Detached, ApiError> {
+        match self.agent_session(vm).await?.0 {
+            Way::Descriptor(stream) => answered(stream, command_call("/detach", request)?).await,
+            Way::Upgrade { .. } => {
+                let call = command_call(&fill(routes::VM_DETACH, "vm", vm)?, request)?;
+                self.ask(call, Repeat::Unsafe).await
+            }
+        }
+    }
 }
 
 /// A request to run a command.

@@ -55,11 +55,11 @@ impl Client {
                     .caused_by(&error)
                     .with_hint("`banger vm list` shows whether it was done"));
             }
-            Err(lost @ Lost::Silent) => return Err(daemon::unreachable(self.paths(), &lost)),
+            Err(lost @ Lost::Silent) => return Err(self.unreachable(&lost)),
         }
         self.ensure_daemon().await?;
         self.build_is_checked();
-        self.once(call).await.map_err(|lost| daemon::unreachable(self.paths(), &lost))
+        self.once(call).await.map_err(|lost| self.unreachable(&lost))
     }
 
     /// Sends a request to the daemon that is there.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::call::Repeat;
 use crate::daemon::{self, Presence};
 use crate::events::Follow;
-use crate::http::Call;
+use crate::http::{self, Call, Lost};
 use crate::launch::Launcher;
 use crate::transport::{LocalSocket, Transport};
 
@@ -45,7 +45,13 @@ impl Client {
     /// A client of the daemon on this host. The first call starts the daemon where none answers,
     /// and replaces one of an earlier build of this installation; there is no call before it.
     pub fn new(paths: Paths, launcher: Launcher) -> Self {
-        let transport = Box::new(LocalSocket(paths.socket()));
+        let transport = LocalSocket { api: paths.socket(), sessions: paths.session_socket() };
+        Self::with_transport(paths, launcher, Box::new(transport))
+    }
+
+    /// A client that reaches its daemon by `transport`. One without session socket is of another
+    /// host: no daemon is started or replaced for it.
+    pub fn with_transport(paths: Paths, launcher: Launcher, transport: Box<dyn Transport>) -> Self {
         let build_checked = AtomicBool::new(false);
         Self(Arc::new(Inner { paths, launcher, transport, build_checked }))
     }
@@ -56,10 +62,21 @@ impl Client {
 
     /// The first call asks for a daemon of our build: another one refuses it and does nothing.
     pub(crate) fn expecting_our_build(&self, call: Call) -> Call {
-        if self.0.build_checked.load(Ordering::Relaxed) {
-            return call;
+        match self.expected_build() {
+            Some(build) => call.with_header(routes::EXPECT_BUILD_HEADER, build),
+            None => call,
         }
-        call.with_header(routes::EXPECT_BUILD_HEADER, &self.0.launcher.build_id)
+    }
+
+    /// Our build, as long as the daemon has not been compared with it.
+    pub(crate) fn expected_build(&self) -> Option<&str> {
+        let checked = self.0.build_checked.load(Ordering::Relaxed);
+        (!checked && self.is_local()).then_some(self.0.launcher.build_id.as_str())
+    }
+
+    /// Whether the daemon is on this host.
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.transport.session_socket().is_some()
     }
 
     pub(crate) fn build_is_checked(&self) {
@@ -71,11 +88,23 @@ impl Client {
         &self.0.paths
     }
 
+    /// The daemon does not answer, in words.
+    pub(crate) fn unreachable(&self, lost: &Lost) -> ApiError {
+        if self.is_local() {
+            return daemon::unreachable(&self.0.paths, lost);
+        }
+        ApiError::new(ErrorCode::DaemonUnavailable, "the daemon does not answer").caused_by(lost)
+    }
+
     /// Starts the daemon where none answers, replaces an outdated one.
     ///
     /// # Errors
     /// As [`Self::connect`].
     pub async fn ensure_daemon(&self) -> Result<DaemonStatus> {
+        if !self.is_local() {
+            let answer = self.once(Call::get(routes::DAEMON)).await;
+            return http::decode(answer.map_err(|lost| self.unreachable(&lost))?).await;
+        }
         daemon::ensure(&self.0.paths, &self.0.launcher).await
     }
 

@@ -1,20 +1,23 @@
 //! A command in a guest: its streams as frames (see [`banger_agent_proto::frame`]) on a connection
-//! that is ours alone.
+//! of its own: to the agent, or through the daemon.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, UPGRADE, WindowSize};
 use banger_agent_proto::frame::{Decoder, Frame, MAX_PAYLOAD, STDIN_WINDOW, STDIN_WINDOW_MAX};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, routes};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 
 use crate::agent;
+use crate::call::Repeat;
+use crate::client::fill;
+use crate::http;
+use crate::session::{AgentSession, Way};
 
 /// Pieces of input that may wait for the guest.
 const WAITING_INPUT: usize = 4;
@@ -40,7 +43,7 @@ pub struct Control(mpsc::Sender<Frame>);
 
 /// What comes from a command.
 pub struct ExecOutput {
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Send + Unpin>,
     decoder: Decoder,
     piece: Box<[u8]>,
     credit: Arc<Credit>,
@@ -88,20 +91,39 @@ impl Credit {
 }
 
 impl Exec {
-    /// Starts a command over a connection to the agent.
+    /// Starts a command.
     ///
     /// # Errors
     /// The agent refuses the request (unknown user, missing folder), or does not answer within
     /// [`agent::ANSWER_TIMEOUT`].
-    pub async fn start(stream: UnixStream, request: &ExecRequest) -> Result<Self, ApiError> {
-        agent::within(agent::ANSWER_TIMEOUT, Self::start_unbounded(stream, request)).await
+    pub async fn start(
+        session: impl Into<AgentSession>,
+        request: &ExecRequest,
+    ) -> Result<Self, ApiError> {
+        agent::within(agent::ANSWER_TIMEOUT, Self::start_unbounded(session.into(), request)).await
     }
 
-    async fn start_unbounded(stream: UnixStream, request: &ExecRequest) -> Result<Self, ApiError> {
-        let call = agent::command_call("/exec", request)?
-            .with_header("connection", "upgrade")
-            .with_header("upgrade", UPGRADE);
-        let answer = agent::ask(stream, call).await?;
+    async fn start_unbounded(
+        session: AgentSession,
+        request: &ExecRequest,
+    ) -> Result<Self, ApiError> {
+        let upgrading = |path: &str| {
+            let call = agent::command_call(path, request)?.with_header("connection", "upgrade");
+            Ok::<_, ApiError>(call.with_header("upgrade", UPGRADE))
+        };
+        let answer = match session.0 {
+            Way::Descriptor(stream) => agent::ask(stream, upgrading("/exec")?).await?,
+            Way::Upgrade { client, vm } => {
+                let call = upgrading(&fill(routes::VM_EXEC, "vm", &vm)?)?;
+                let answer = client.answer(call, Repeat::Unsafe).await?;
+                if !answer.status().is_informational() {
+                    http::accept(answer).await?;
+                    let text = "the daemon did not start the command";
+                    return Err(ApiError::new(ErrorCode::DaemonUnavailable, text));
+                }
+                answer
+            }
+        };
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let text = format!("the agent did not start the command ({})", answer.status());
             return Err(ApiError::new(ErrorCode::GuestFailed, text));
@@ -111,20 +133,34 @@ impl Exec {
                 .caused_by(error)
         };
         let upgraded = hyper::upgrade::on(answer).await.map_err(|error| broken(&error))?;
-        let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(|_| {
-            ApiError::new(ErrorCode::Internal, "the session is not on the stream it began on")
-        })?;
-        let (read, write) = parts.io.into_inner().into_split();
         let credit = Arc::new(Credit { bytes: Mutex::new(STDIN_WINDOW), more: Notify::new() });
         let (control, controls) = mpsc::channel(WAITING_CONTROL);
         let (input, inputs) = mpsc::channel(WAITING_INPUT);
         let input = request.stdin.then_some(ExecInput(input));
         let source = Source { inputs: request.stdin.then_some(inputs), controls };
-        tokio::spawn(send(write, source, credit.clone()));
         let mut decoder = Decoder::default();
-        decoder.push(&parts.read_buf);
+        let stream: Box<dyn AsyncRead + Send + Unpin> =
+            match upgraded.downcast::<TokioIo<UnixStream>>() {
+                Ok(parts) => {
+                    decoder.push(&parts.read_buf);
+                    let (read, mut write) = parts.io.into_inner().into_split();
+                    let credit = credit.clone();
+                    tokio::spawn(async move {
+                        send(&mut write, source, credit).await;
+                        // A half-close would end the whole connection on vsock.
+                        write.forget();
+                    });
+                    Box::new(read)
+                }
+                Err(relayed) => {
+                    let (read, mut write) = tokio::io::split(TokioIo::new(relayed));
+                    let credit = credit.clone();
+                    tokio::spawn(async move { send(&mut write, source, credit).await });
+                    Box::new(read)
+                }
+            };
         let piece = vec![0; MAX_PAYLOAD].into_boxed_slice();
-        let output = ExecOutput { stream: read, decoder, piece, credit };
+        let output = ExecOutput { stream, decoder, piece, credit };
         Ok(Self { input, control: Control(control), output })
     }
 }
@@ -188,7 +224,7 @@ struct Source {
 }
 
 /// Puts frames on the connection: signals and sizes first, input as far as there is credit for it.
-async fn send(mut stream: OwnedWriteHalf, mut source: Source, credit: Arc<Credit>) {
+async fn send(stream: &mut (impl AsyncWrite + Unpin), mut source: Source, credit: Arc<Credit>) {
     let mut pending = Bytes::new();
     loop {
         let wanted = pending.len().min(MAX_PAYLOAD);
@@ -217,8 +253,6 @@ async fn send(mut stream: OwnedWriteHalf, mut source: Source, credit: Arc<Credit
             break;
         }
     }
-    // A half-close would end the whole connection on vsock.
-    stream.forget();
 }
 
 async fn next_input(inputs: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
@@ -384,7 +418,7 @@ mod tests {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let guest = tokio::spawn(rude(theirs, manner));
             let request = request(true);
-            let start = Exec::start_unbounded(ours, &request);
+            let start = Exec::start_unbounded(ours.into(), &request);
             let Err(error) = agent::within(Duration::from_millis(300), start).await else {
                 panic!("{manner}: started");
             };

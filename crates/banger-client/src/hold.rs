@@ -25,7 +25,7 @@ impl Client {
     /// Not found, or the daemon's.
     pub async fn hold(&self, vm: &VmId) -> Result<Hold, ApiError> {
         let request = SessionRequest::Hold { vm: vm.to_string() };
-        let (stream, ..) = self.session(&request).await?;
+        let (stream, ..) = self.session(request.clone()).await?;
         Ok(Hold(tokio::spawn(keep(self.clone(), request, stream))))
     }
 }

@@ -33,4 +33,5 @@ pub use exec::{Control, Exec, ExecInput, ExecOutput, Output};
 pub use hold::Hold;
 pub use launch::Launcher;
 pub use logs::{DaemonLogQuery, LogStream, VmLogQuery, VmLogSource};
+pub use session::AgentSession;
 pub use transport::{Connecting, LocalSocket, Stream, Transport};

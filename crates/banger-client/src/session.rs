@@ -1,4 +1,4 @@
-//! The session socket: connections to a guest's agent, and the wish to keep a VM alive.
+//! Ways to a guest's agent, and the session socket.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -16,36 +16,64 @@ use crate::unix;
 /// Longest wait for the daemon's line: it dials the guest meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A way to the agent of a VM, for one command.
+pub struct AgentSession(pub(crate) Way);
+
+pub(crate) enum Way {
+    /// A connection of our own, which outlives the daemon.
+    Descriptor(UnixStream),
+    /// Through the daemon, by an upgraded HTTP connection.
+    Upgrade { client: Client, vm: String },
+}
+
+impl From<UnixStream> for AgentSession {
+    fn from(stream: UnixStream) -> Self {
+        Self(Way::Descriptor(stream))
+    }
+}
+
 impl Client {
-    /// A connection to the agent of a VM. It is ours: the daemon may go without harm to it.
+    /// A way to the agent of a VM: a descriptor where the daemon is on this host, through the
+    /// daemon elsewhere.
     ///
     /// # Errors
     /// Not found, not running, an agent that does not answer, or the daemon's.
-    pub async fn agent_connection(&self, vm: &str) -> Result<UnixStream, ApiError> {
-        self.agent_session(vm, None).await.map(|(stream, _)| stream)
+    pub async fn agent_session(&self, vm: &str) -> Result<AgentSession, ApiError> {
+        if !self.is_local() {
+            return Ok(self.upgrade(vm));
+        }
+        self.descriptor(vm, None).await.map(|(stream, _)| stream.into())
     }
 
     /// The same, once the VM has come to a stage of its start; with how far its guest has booted,
     /// which is `booting` where the time was over.
     ///
     /// # Errors
-    /// As [`Client::agent_connection`]; not started in time.
-    pub async fn agent_connection_at(
+    /// As [`Client::agent_session`]; not started in time.
+    pub async fn agent_session_at(
         &self,
         vm: &str,
         wait: Wait,
-    ) -> Result<(UnixStream, BootView), ApiError> {
-        let (stream, boot) = self.agent_session(vm, Some(wait)).await?;
-        Ok((stream, boot.unwrap_or_else(BootView::booting)))
+    ) -> Result<(AgentSession, BootView), ApiError> {
+        if !self.is_local() {
+            let boot = self.wait_boot(vm, wait).await?;
+            return Ok((self.upgrade(vm), boot));
+        }
+        let (stream, boot) = self.descriptor(vm, Some(wait)).await?;
+        Ok((stream.into(), boot.unwrap_or_else(BootView::booting)))
     }
 
-    async fn agent_session(
+    fn upgrade(&self, vm: &str) -> AgentSession {
+        AgentSession(Way::Upgrade { client: self.clone(), vm: vm.to_owned() })
+    }
+
+    async fn descriptor(
         &self,
         vm: &str,
         wait: Option<Wait>,
     ) -> Result<(UnixStream, Option<BootView>), ApiError> {
-        let request = SessionRequest::Agent { vm: vm.to_owned(), wait };
-        let (_, answer, descriptor) = self.session(&request).await?;
+        let request = SessionRequest::Agent { vm: vm.to_owned(), wait, expect_build: None };
+        let (_, answer, descriptor) = self.session(request).await?;
         let boot = match answer {
             SessionAnswer::Connected { boot } => boot,
             _ => None,
@@ -65,20 +93,35 @@ impl Client {
         Ok((stream, boot))
     }
 
-    /// Asks on the session socket; the daemon is brought back where it is gone.
+    /// Asks on the session socket. Where no daemon answers, or one of another build, it is started
+    /// or replaced first, once.
     pub(crate) async fn session(
         &self,
-        request: &SessionRequest,
+        mut request: SessionRequest,
     ) -> Result<(UnixStream, SessionAnswer, Option<OwnedFd>), ApiError> {
-        match self.session_once(request).await {
-            Err(Ended::Lost(_)) => {
-                self.ensure_daemon().await?;
-                self.session_once(request).await
+        let expected = self.expected_build().map(str::to_owned);
+        request.expect_build(expected.clone());
+        match self.session_once(&request).await {
+            Err(Ended::OtherBuild | Ended::Lost(_)) => {}
+            // A daemon of a build that does not know the field.
+            Err(Ended::Refused(error))
+                if expected.is_some() && error.code == ErrorCode::BadRequest => {}
+            Err(Ended::Refused(error)) => return Err(error),
+            Ok(session) => {
+                if expected.is_some() {
+                    self.build_is_checked();
+                }
+                return Ok(session);
             }
-            other => other,
         }
-        .map_err(|ended| match ended {
+        self.ensure_daemon().await?;
+        self.build_is_checked();
+        request.expect_build(None);
+        self.session_once(&request).await.map_err(|ended| match ended {
             Ended::Refused(error) => error,
+            Ended::OtherBuild => {
+                ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is of another build")
+            }
             Ended::Lost(error) => {
                 let path = self.paths().session_socket();
                 let text = format!("the daemon does not answer at `{}`", path.display());
@@ -92,8 +135,13 @@ impl Client {
         &self,
         request: &SessionRequest,
     ) -> Result<(UnixStream, SessionAnswer, Option<OwnedFd>), Ended> {
+        let elsewhere = || {
+            let text = "the daemon is on another host, which passes no descriptors";
+            Ended::Refused(ApiError::new(ErrorCode::BadRequest, text))
+        };
+        let socket = self.transport().session_socket().ok_or_else(elsewhere)?;
         let exchange = async {
-            let mut stream = unix::connect(&self.paths().session_socket()).await?;
+            let mut stream = unix::connect(socket).await?;
             let mut line = serde_json::to_vec(request)?;
             line.push(b'\n');
             stream.write_all(&line).await?;
@@ -107,6 +155,7 @@ impl Client {
             };
         match answer {
             SessionAnswer::Refused { error } => Err(Ended::Refused(error)),
+            SessionAnswer::OtherBuild => Err(Ended::OtherBuild),
             answer => Ok((stream, answer, descriptor)),
         }
     }
@@ -124,6 +173,8 @@ fn asked_wait(request: &SessionRequest) -> Duration {
 pub(crate) enum Ended {
     /// The daemon said no.
     Refused(ApiError),
+    /// The daemon is of another build than the request expects, and did nothing.
+    OtherBuild,
     /// The daemon is not there, or went away.
     Lost(std::io::Error),
 }
@@ -132,7 +183,7 @@ impl Ended {
     /// Whether a daemon may yet come up.
     pub(crate) fn is_absent(&self) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::OtherBuild => false,
             Self::Lost(error) => {
                 use std::io::ErrorKind as Kind;
                 let cut = [Kind::UnexpectedEof, Kind::ConnectionReset, Kind::BrokenPipe];

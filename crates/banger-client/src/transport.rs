@@ -1,12 +1,12 @@
 //! How requests reach a daemon.
 //!
-//! [`Client`](crate::Client) speaks HTTP on whatever stream a transport opens. There is one
-//! transport now, the daemon's Unix socket on this host; what needs this host besides (starting the
-//! daemon, sessions on descriptors of their own) asks for its paths elsewhere.
+//! [`Client`](crate::Client) speaks HTTP on the streams that a transport opens. A transport to a
+//! daemon on this host also names the socket that passes descriptors. Without one, commands in
+//! guests run over upgraded HTTP connections, and no daemon is started or replaced.
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,14 +25,26 @@ pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>
 pub trait Transport: Send + Sync {
     /// Opens a connection on which the daemon speaks HTTP/1.1.
     fn connect(&self) -> Connecting<'_>;
+
+    /// The session socket (see [`banger_api::session`]) of a daemon on this host.
+    fn session_socket(&self) -> Option<&Path>;
 }
 
-/// A Unix socket on this host, at a path of any length.
+/// Unix sockets on this host, at paths of any length.
 #[derive(Debug, Clone)]
-pub struct LocalSocket(pub PathBuf);
+pub struct LocalSocket {
+    /// Socket of the API.
+    pub api: PathBuf,
+    /// Socket that passes descriptors.
+    pub sessions: PathBuf,
+}
 
 impl Transport for LocalSocket {
     fn connect(&self) -> Connecting<'_> {
-        Box::pin(async { Ok(Box::new(unix::connect(&self.0).await?) as Box<dyn Stream>) })
+        Box::pin(async { Ok(Box::new(unix::connect(&self.api).await?) as Box<dyn Stream>) })
+    }
+
+    fn session_socket(&self) -> Option<&Path> {
+        Some(&self.sessions)
     }
 }

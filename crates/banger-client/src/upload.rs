@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::http::{self, Lost};
-use crate::{daemon, unix};
 
 /// Bytes read at once.
 const PIECE_BYTES: usize = 1 << 18;
@@ -59,9 +58,8 @@ impl Client {
         {
             return Err(owner.name_taken(&upload.name));
         }
-        let lost = |lost: Lost| daemon::unreachable(self.paths(), &lost);
-        let stream =
-            unix::connect(&self.paths().socket()).await.map_err(Lost::Unsent).map_err(lost)?;
+        let lost = |lost: Lost| self.unreachable(&lost);
+        let stream = self.transport().connect().await.map_err(Lost::Unsent).map_err(lost)?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(Lost::Unanswered).map_err(lost)?;
         tokio::spawn(connection);

@@ -9,11 +9,10 @@ use std::time::Duration;
 use banger_api::vm::AgentHealth;
 use banger_api::{ApiError, ErrorCode};
 use banger_client::{
-    Client, Control, Exec, ExecInput, ExecOutput, ExecRequest, ExitStatus, Output,
+    AgentSession, Client, Control, Exec, ExecInput, ExecOutput, ExecRequest, ExitStatus, Output,
 };
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -91,7 +90,7 @@ pub enum Sink {
 /// # Errors
 /// The agent refuses it, or the connection ends before the command does.
 pub async fn run(
-    stream: UnixStream,
+    session: AgentSession,
     request: &ExecRequest,
     sink: &mut Sink,
     guest: &Guest<'_>,
@@ -100,7 +99,7 @@ pub async fn run(
         ApiError::new(ErrorCode::Internal, "signals cannot be listened for").caused_by(&error)
     })?;
     let exec = tokio::select! {
-        started = Exec::start(stream, request) => started?,
+        started = Exec::start(session, request) => started?,
         number = signals.ending() => return Ok(Ended::Left(128 + number.0)),
     };
     let Exec { input, control, mut output } = exec;

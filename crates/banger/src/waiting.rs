@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use banger_api::boot::{BootState, BootView, Wait, WaitFor};
 use banger_api::{ApiError, ErrorCode};
-use banger_client::Client;
-use tokio::net::UnixStream;
+use banger_client::{AgentSession, Client};
 
 use crate::context::Context;
 use crate::errors::Failure;
@@ -47,13 +46,13 @@ pub async fn connection(
     client: &Client,
     vm: &str,
     wait: CommandWait,
-) -> Result<UnixStream, Failure> {
+) -> Result<AgentSession, Failure> {
     let (stage, limit) = match wait.wait {
         Some(stage) => (stage, ASKED_FOR),
         None => (WaitFor::Booted, BY_DEFAULT),
     };
-    let connecting = client.agent_connection_at(vm, asked(stage, limit));
-    let (stream, boot) = noticed(context, vm, stage, connecting).await?;
+    let connecting = client.agent_session_at(vm, asked(stage, limit));
+    let (session, boot) = noticed(context, vm, stage, connecting).await?;
     if stage == WaitFor::Booted && !boot.is_over() {
         match wait.wait {
             Some(_) => return Err(not_booted(vm, limit).into()),
@@ -64,7 +63,7 @@ pub async fn connection(
             )),
         }
     }
-    Ok(stream)
+    Ok(session)
 }
 
 /// After a start: waits for the boot where that was asked for, and reports what failed in it.

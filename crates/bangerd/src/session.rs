@@ -15,6 +15,7 @@ use banger_engine::plan::VmPlan;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 
+use crate::daemon::BUILD_ID;
 use crate::stopping::Stopping;
 
 /// Connections served at the same time: most of them hold a VM.
@@ -34,7 +35,10 @@ pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stoppi
         Err(_) => return refuse(&stream, bad("no request came within 10 s")).await,
     };
     match request {
-        SessionRequest::Agent { vm, wait } => {
+        SessionRequest::Agent { expect_build: Some(build), .. } if build != BUILD_ID => {
+            answer(&stream, &SessionAnswer::OtherBuild, None).await;
+        }
+        SessionRequest::Agent { vm, wait, .. } => {
             let connecting = connect(&engine, &vm, wait);
             let connected = tokio::select! {
                 connected = connecting => connected,

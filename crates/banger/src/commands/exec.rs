@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use banger_api::{ApiError, ErrorCode};
-use banger_client::ExecRequest;
+use banger_client::{AgentSession, ExecRequest};
 
 use crate::attach::{self, Captured, Ended, Guest, Sink};
 use crate::context::{Context, Format};
@@ -50,14 +50,14 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         request = inside::with_terminal(context, request, Wanted::Flag)?;
     }
     let client = context.client().await?;
-    let stream = waiting::connection(context, &client, &args.vm, args.wait).await?;
-    attached(context, stream, &request, &Guest { client: &client, vm: &args.vm }).await
+    let session = waiting::connection(context, &client, &args.vm, args.wait).await?;
+    attached(context, session, &request, &Guest { client: &client, vm: &args.vm }).await
 }
 
 /// Runs it with our streams, or into a document; gives its exit code.
 pub async fn attached(
     context: &Context,
-    stream: tokio::net::UnixStream,
+    session: AgentSession,
     request: &ExecRequest,
     guest: &Guest<'_>,
 ) -> Result<u8, Failure> {
@@ -65,7 +65,7 @@ pub async fn attached(
         Format::Text => Sink::Streams,
         Format::Json => Sink::Memory(Captured::default()),
     };
-    let ended = attach::run(stream, request, &mut sink, guest).await?;
+    let ended = attach::run(session, request, &mut sink, guest).await?;
     let code = match &ended {
         Ended::Exited(status) => {
             if let banger_client::ExitStatus::NotStarted { message, .. } = status {

@@ -213,10 +213,7 @@ async fn start_in_background(
     request: &ExecRequest,
 ) -> Result<(), Failure> {
     let name = &vm.name;
-    let start = async {
-        let stream = client.agent_connection(vm.id.as_str()).await?;
-        banger_client::agent::detach(stream, request).await
-    };
+    let start = client.detach(vm.id.as_str(), request);
     let said = match context.interrupts.or_leave(start).await? {
         Ok(Detached::Running { pid, log: Some(log) }) => {
             format!("the command runs as process {pid}, its output is in `{log}` of `{name}`")

@@ -162,6 +162,17 @@ fn a_daemon_of_another_build_is_replaced_once_its_file_is() {
     assert_eq!(new["build_id"], build);
     assert_ne!(new["pid"], old["pid"]);
     assert_eq!(home.state("web"), "running");
+    // A command in a guest asks on another socket, and replaces it all the same.
+    run(&home, "daemon stop");
+    install(&replaced(&current, build.as_bytes(), other.as_bytes()));
+    assert_eq!(status("start")["build_id"], other);
+    install(&current);
+    let mut exec = home.command(&["exec", "web", "echo", "done"]);
+    let exec: Run = exec.env("BANGERD", &path).output().unwrap().into();
+    assert_eq!((exec.code, exec.out.as_str()), (0, "done\n"), "{}", exec.err);
+    let mut now = home.command(&["daemon", "status", "--json"]);
+    let now: Run = now.env("BANGERD", &path).output().unwrap().into();
+    assert!(now.out.contains(build), "{}", now.out);
     expect(&run(&home, "vm delete -f web"), 0, "web deleted\n", "");
     home.finish();
 }

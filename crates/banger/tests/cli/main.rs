@@ -7,6 +7,7 @@ mod batch;
 mod daemon;
 mod fake_daemon;
 mod interrupt;
+mod other_host;
 mod sessions;
 mod support;
 mod terminal;

@@ -136,7 +136,11 @@ fn a_command_in_the_background() {
     assert_eq!((started.code, started.out.as_str()), (0, "web\n"), "{}", started.err);
     assert!(started.err.contains("the command runs as process "), "{}", started.err);
     assert_eq!(home.state("web"), "running");
-    run(&home, "vm delete -f web");
+    let missing = run(&home, "run -d --name bad -- no-such-program");
+    let said = "error: `no-such-program` was not found\nhint: `bad` runs without the command; \
+        `banger vm delete -f bad` removes it\n";
+    assert!(missing.code == 125 && missing.err.ends_with(said), "{} {}", missing.code, missing.err);
+    run(&home, "vm delete -f web bad");
     home.finish();
 }
 

@@ -201,6 +201,12 @@ async fn detach(
     if command.tty.is_some() || command.stdin {
         return Err("a detached command has neither a terminal nor input".into());
     }
+    let program = command.argv.first().map(|program| program.to_string_lossy().into_owned());
+    if let Some(program) = program.filter(|program| !shell::has_program(program)) {
+        let code = banger_api::exit::COMMAND_NOT_FOUND;
+        let missing = Detached::NotStarted { code, message: shell::not_found(&program) };
+        return Ok(json(StatusCode::OK, &missing));
+    }
     let (mut client, agent) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move {
         let end = machine.clone();

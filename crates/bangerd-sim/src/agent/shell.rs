@@ -76,7 +76,7 @@ pub async fn run(shell: &mut Shell, argv: &[String]) -> ExitStatus {
         // A shell's own word is no program.
         Outcome::Unknown => ExitStatus::NotStarted {
             code: banger_api::exit::COMMAND_NOT_FOUND,
-            message: format!("`{program}` was not found"),
+            message: not_found(program),
         },
         Outcome::Code(code) | Outcome::Exit(code) => ExitStatus::Exited { code },
         Outcome::Signal(signal) => ExitStatus::Signaled { signal },
@@ -137,6 +137,22 @@ async fn run_script(shell: &mut Shell, script: &str) -> Outcome {
         };
     }
     Outcome::Code(code)
+}
+
+/// Programs of a simulated guest; `exit` is a word of its shell.
+const PROGRAMS: [&str; 16] = [
+    "bash", "cat", "echo", "env", "false", "hostname", "kill", "poweroff", "pwd", "reboot", "sh",
+    "sleep", "stty", "true", "uname", "whoami",
+];
+
+/// Whether there is such a program.
+pub fn has_program(path: &str) -> bool {
+    PROGRAMS.contains(&path.rsplit('/').next().unwrap_or_default())
+}
+
+/// What a program that is not there is answered with.
+pub fn not_found(program: &str) -> String {
+    format!("`{program}` was not found")
 }
 
 async fn command(shell: &mut Shell, argv: &[String], target: Target) -> Outcome {

@@ -1,5 +1,5 @@
-//! A command in a guest over the API, for clients that cannot be handed a descriptor: the
-//! connection is upgraded and relayed to the guest's agent.
+//! Commands in a guest over the API, for clients that cannot be handed a descriptor: an upgraded
+//! connection is relayed to the guest's agent, or a command is started that needs no client.
 //!
 //! A client on this host uses the session socket instead, whose sessions outlive the daemon.
 
@@ -9,11 +9,11 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, HOST, UPGRADE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use banger_agent_proto::exec::UPGRADE as PROTOCOL;
-use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD};
+use banger_agent_proto::exec::{Detached, UPGRADE as PROTOCOL};
+use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::{ApiError, ErrorCode, routes};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -54,14 +54,16 @@ pub async fn exec(
             format!("a command needs the headers `Connection: upgrade`, `Upgrade: {PROTOCOL}`");
         return Err(ApiError::new(ErrorCode::BadRequest, text).into());
     };
-    let body = Limited::new(request.into_body(), MAX_EXEC_BODY).collect();
-    let body = tokio::time::timeout(START_TIMEOUT, body).await.map_err(|_| late())?;
-    let body = body.map_err(|error| {
-        ApiError::new(ErrorCode::BadRequest, "the request's body is not whole or too large")
-            .caused_by(&*error)
-    })?;
+    let body = read_body(request).await?;
     let (agent, _) = session::connect(&api.engine, &vm, None).await?;
-    let started = start(agent.into(), body.to_bytes());
+    let started = async {
+        let upgrade = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
+        let answer = ask(agent.into(), "/exec", &upgrade, body).await?;
+        match answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Ok(hyper::upgrade::on(answer)),
+            _ => Err(refusal(answer).await),
+        }
+    };
     let agent = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
     tokio::spawn(relay(client, agent, slot.map(|Extension(slot)| slot)));
     let headers = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
@@ -73,8 +75,23 @@ fn late() -> ApiError {
     ApiError::new(ErrorCode::Timeout, format!("the command did not start within {seconds} s"))
 }
 
-/// Asks the agent; returns the upgraded connection.
-async fn start(agent: std::os::unix::net::UnixStream, body: Bytes) -> Result<OnUpgrade, ApiError> {
+async fn read_body(request: Request) -> Result<Bytes, ApiError> {
+    let body = Limited::new(request.into_body(), MAX_EXEC_BODY).collect();
+    let body = tokio::time::timeout(START_TIMEOUT, body).await.map_err(|_| late())?;
+    let body = body.map_err(|error| {
+        ApiError::new(ErrorCode::BadRequest, "the request's body is not whole or too large")
+            .caused_by(&*error)
+    })?;
+    Ok(body.to_bytes())
+}
+
+/// Asks the agent.
+async fn ask(
+    agent: std::os::unix::net::UnixStream,
+    path: &str,
+    headers: &[(HeaderName, &str)],
+    body: Bytes,
+) -> Result<hyper::Response<hyper::body::Incoming>, ApiError> {
     let failed = |error: &dyn std::error::Error| {
         ApiError::new(ErrorCode::GuestFailed, "the agent in the guest does not answer")
             .caused_by(error)
@@ -88,17 +105,18 @@ async fn start(agent: std::os::unix::net::UnixStream, body: Bytes) -> Result<OnU
         .map_err(|error| failed(&error))?;
     // Its errors arrive at the request too.
     tokio::spawn(connection.with_upgrades());
-    let request = Request::post("/exec")
+    let mut request = Request::post(path)
         .header(HOST, HeaderValue::from_static("guest"))
-        .header(CONNECTION, "upgrade")
-        .header(UPGRADE, PROTOCOL)
-        .header("content-type", "application/json")
-        .body(Full::new(body))
-        .map_err(|error| failed(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(hyper::upgrade::on(answer));
+        .header(CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(name, *value);
     }
+    let request = request.body(Full::new(body)).map_err(|error| failed(&error))?;
+    sender.send_request(request).await.map_err(|error| failed(&error))
+}
+
+/// Why the agent refused, within limits.
+async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> ApiError {
     let refused = answer.status().is_client_error();
     let text = Limited::new(Body::new(answer.into_body()), MAX_REFUSAL).collect().await;
     let text = text.map(|text| text.to_bytes()).unwrap_or_default();
@@ -106,7 +124,41 @@ async fn start(agent: std::os::unix::net::UnixStream, body: Bytes) -> Result<OnU
         .map_or_else(|_| "the agent refused".into(), |body| body.error);
     let message: String = message.chars().take(1024).flat_map(char::escape_debug).collect();
     let code = if refused { ErrorCode::BadRequest } else { ErrorCode::GuestFailed };
-    Err(ApiError::new(code, message))
+    ApiError::new(code, message)
+}
+
+/// Start a command in a guest that goes on without a client: the agent's `detach`.
+#[utoipa::path(post, path = routes::VM_DETACH, tag = "vms", operation_id = "vm_detach",
+    params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
+    request_body(content = String, content_type = "application/json",
+        description = "`ExecRequest` of the agent's protocol"),
+    responses(
+        (status = 200, description = "`Detached` of the agent's protocol", body = String,
+            content_type = "application/json"),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn detach(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+    request: Request,
+) -> Answer<axum::Json<Detached>> {
+    let body = read_body(request).await?;
+    let (agent, _) = session::connect(&api.engine, &vm, None).await?;
+    let started = async {
+        let answer = ask(agent.into(), "/detach", &[], body).await?;
+        if !answer.status().is_success() {
+            return Err(refusal(answer).await);
+        }
+        let garbage = |error: &dyn std::error::Error| {
+            let text = "the agent's answer cannot be understood";
+            ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
+        };
+        let body = Limited::new(answer.into_body(), MAX_JSON_BODY).collect().await;
+        let body = body.map_err(|error| garbage(&*error))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| garbage(&error))
+    };
+    let started = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
+    Ok(axum::Json(started))
 }
 
 /// Copies both ways until both are done. The session keeps the connection's slot.

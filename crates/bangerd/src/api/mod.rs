@@ -95,6 +95,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_ACTION, post(vms::action))
         .route(routes::VM_LOGS, get(logs::vm))
         .route(routes::VM_EXEC, post(exec::exec))
+        .route(routes::VM_DETACH, post(exec::detach))
         .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
         .route(routes::OPERATIONS, get(operations::list))
@@ -192,6 +193,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         vms::health,
         logs::vm,
         exec::exec,
+        exec::detach,
         operations::list,
         operations::show,
         operations::events,

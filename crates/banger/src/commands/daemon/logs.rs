@@ -13,7 +13,7 @@ use crate::render::daemon_log;
 /// Show the daemon's log: time, VM, verb, stage and duration.
 ///
 ///   banger daemon logs --tail 50
-///   banger daemon logs -f           and go on as more comes, until the daemon ends
+///   banger daemon logs -f           and go on until the daemon ends
 ///   banger daemon logs --vm web     lines about one VM
 ///   banger daemon logs --op op-abc123
 ///

@@ -9,7 +9,7 @@ use crate::render::log::{self, Lines};
 /// Show the guest console log, or what banger's agent, the VMM or its owner wrote.
 ///
 ///   banger vm logs web
-///   banger vm logs web -f           and go on as more comes, until the VM is deleted
+///   banger vm logs web -f           and go on until the VM is deleted
 ///   banger vm logs web --tail 20    the last 20 lines
 ///   banger vm logs web --vmm
 #[derive(Debug, clap::Args)]

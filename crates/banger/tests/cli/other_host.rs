@@ -1,0 +1,143 @@
+//! A client whose transport passes no descriptors, as to a daemon on another host: everything goes
+//! through the API.
+
+use std::path::{Path, PathBuf};
+
+use banger_api::boot::{Wait, WaitFor};
+use banger_api::paths::Paths;
+use banger_api::{ErrorCode, exit};
+use banger_client::{
+    Client, Connecting, Detached, Exec, ExecOutput, ExecRequest, ExitStatus, Launcher, Output,
+    Stream, Transport, VmLogQuery, VmLogSource, WindowSize,
+};
+use banger_testkit::Home;
+use bytes::Bytes;
+
+use crate::support::{home, run};
+
+/// A connection that only carries bytes.
+struct Elsewhere(PathBuf);
+
+impl Transport for Elsewhere {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async {
+            Ok(Box::new(tokio::net::UnixStream::connect(&self.0).await?) as Box<dyn Stream>)
+        })
+    }
+
+    fn session_socket(&self) -> Option<&Path> {
+        None
+    }
+}
+
+fn client(home: &Home) -> Client {
+    let at = home.path().to_owned();
+    let paths = Paths::resolve(|name| (name == "BANGER_HOME").then(|| at.clone()), 0);
+    let paths = paths.unwrap();
+    let launcher = Launcher { program: "/nonexistent".into(), build_id: "another".into() };
+    let transport = Elsewhere(paths.socket());
+    Client::with_transport(paths, launcher, Box::new(transport))
+}
+
+fn request(argv: &[&str]) -> ExecRequest {
+    let argv = argv.iter().map(|word| (*word).into()).collect();
+    ExecRequest { argv, ..ExecRequest::default() }
+}
+
+async fn finish(output: &mut ExecOutput) -> (String, String, ExitStatus) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    loop {
+        match output.next().await.unwrap() {
+            Output::Stdout(data) => out.extend(data),
+            Output::Stderr(data) => err.extend(data),
+            Output::Exit(status) => {
+                let text = |bytes| String::from_utf8(bytes).unwrap();
+                return (text(out), text(err), status);
+            }
+        }
+    }
+}
+
+async fn exec(client: &Client, request: &ExecRequest) -> Exec {
+    Exec::start(client.agent_session("web").await.unwrap(), request).await.unwrap()
+}
+
+#[tokio::test]
+async fn commands_run_through_the_daemon() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let client = client(&home);
+    let wait = Wait { stage: WaitFor::Ready, timeout_ms: 10_000 };
+    let (session, _) = client.agent_session_at("web", wait).await.unwrap();
+    let script = request(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let mut script = Exec::start(session, &script).await.unwrap();
+    assert!(script.input.is_none());
+    let exited = |code| ExitStatus::Exited { code };
+    let ended = finish(&mut script.output).await;
+    assert_eq!(ended, ("out\n".into(), "err\n".into(), exited(7)));
+
+    let mut much = exec(&client, &ExecRequest { stdin: true, ..request(&["cat"]) }).await;
+    let sent: String = (0..400_000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+    let (input, data) = (much.input.take().unwrap(), sent.clone());
+    let feed = tokio::spawn(async move {
+        for piece in data.as_bytes().chunks(100_001) {
+            assert!(input.send(Bytes::copy_from_slice(piece)).await);
+        }
+    });
+    let (out, err, status) = finish(&mut much.output).await;
+    assert!(out == sent, "{} bytes of {}", out.len(), sent.len());
+    assert_eq!((err.as_str(), status), ("", exited(0)));
+    feed.await.unwrap();
+
+    let mut slept = exec(&client, &request(&["sleep", "1000"])).await;
+    slept.control.signal(28);
+    slept.control.signal(15);
+    assert_eq!(finish(&mut slept.output).await.2, ExitStatus::Signaled { signal: 15 });
+
+    let tty = Some(WindowSize { rows: 24, cols: 80 });
+    let mut shell = exec(&client, &ExecRequest { stdin: true, tty, ..request(&[]) }).await;
+    shell.control.resize(WindowSize { rows: 50, cols: 132 });
+    let input = shell.input.take().unwrap();
+    assert!(input.send(Bytes::from_static(b"stty size\rexit 3\r")).await);
+    let (out, _, status) = finish(&mut shell.output).await;
+    assert!(out.contains("50 132\r\n"), "{out}");
+    assert_eq!(status, exited(3));
+
+    let missing = finish(&mut exec(&client, &request(&["nope"])).await.output).await.2;
+    assert_eq!(missing.shell_code(), exit::COMMAND_NOT_FOUND);
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_with_the_same_words() {
+    let home = home();
+    run(&home, "vm create --name web");
+    run(&home, "vm create --name off --no-start");
+    let client = client(&home);
+    for (vm, user, code, text) in [
+        ("web", Some("nobody"), ErrorCode::BadRequest, "there is no user `nobody`"),
+        ("none", None, ErrorCode::NotFound, "there is no VM `none`"),
+        ("off", None, ErrorCode::WrongState, "`off` is stopped"),
+    ] {
+        let user = user.map(str::to_owned);
+        let request = ExecRequest { user, ..request(&["true"]) };
+        let session = client.agent_session(vm).await.unwrap();
+        let error = Exec::start(session, &request).await.err().unwrap();
+        assert!(error.code == code && error.message.contains(text), "{error:?}");
+        let error = client.detach(vm, &request).await.unwrap_err();
+        assert!(error.code == code && error.message.contains(text), "{error:?}");
+    }
+    let started = client.detach("web", &request(&["sleep", "1000"])).await.unwrap();
+    assert!(matches!(started, Detached::Running { .. }), "{started:?}");
+    let missing = client.detach("web", &request(&["nope"])).await.unwrap();
+    assert!(matches!(missing, Detached::NotStarted { code: 127, .. }), "{missing:?}");
+    let query = VmLogQuery { source: VmLogSource::Vmm, tail: None, follow: false };
+    assert_eq!(client.vm_logs("web", query).await.unwrap().next().await.unwrap(), None);
+    run(&home, "vm delete -f web off");
+    // No daemon is started for another host.
+    run(&home, "daemon stop");
+    assert_eq!(client.vms().await.unwrap_err().code, ErrorCode::DaemonUnavailable);
+    assert!(!home.path().join("run/bangerd.sock").exists());
+    home.finish();
+}
