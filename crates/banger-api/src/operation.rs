@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::VmId;
 use crate::error::ApiError;
-use crate::ids::OpId;
+use crate::ids::{ImageId, KernelId, OpId};
 use crate::names::VmName;
 
 /// Answer to a request that takes time, or that turned out to be done already.
@@ -29,7 +29,91 @@ pub struct VmTag {
     pub name: VmName,
 }
 
-/// How an operation stands.
+/// The object that an operation works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Subject {
+    /// A VM.
+    Vm(VmTag),
+    /// An image.
+    Image {
+        /// Name or id that the request gave.
+        name: String,
+        /// Id, where the image existed when the operation began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<ImageId>,
+    },
+    /// A kernel.
+    Kernel {
+        /// Name or id that the request gave.
+        name: String,
+        /// Id, where the kernel existed when the operation began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<KernelId>,
+    },
+    /// The host.
+    Host,
+}
+
+impl Subject {
+    /// The VM, where the subject is one.
+    pub fn vm(&self) -> Option<&VmTag> {
+        match self {
+            Self::Vm(vm) => Some(vm),
+            Self::Image { .. } | Self::Kernel { .. } | Self::Host => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vm(vm) => write!(f, "`{}`", vm.name),
+            Self::Image { name, .. } => write!(f, "image `{name}`"),
+            Self::Kernel { name, .. } => write!(f, "kernel `{name}`"),
+            Self::Host => f.write_str("the host"),
+        }
+    }
+}
+
+/// A subject as a request names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SubjectRef {
+    /// A VM: name, id or unique prefix of an id.
+    Vm(String),
+    /// An image: name or id.
+    Image(String),
+    /// A kernel: name or id.
+    Kernel(String),
+    /// The host.
+    Host {},
+}
+
+/// What a cancel did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelEffect {
+    /// The operation was asked to undo itself; its last event tells how it ended.
+    Cancelling,
+    /// The operation had not begun, and never will.
+    NotBegun,
+    /// The operation had ended before.
+    Ended,
+}
+
+/// The answer to a cancel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CancelAnswer {
+    /// The operation.
+    pub operation: OpId,
+    /// What the cancel did.
+    pub effect: CancelEffect,
+    /// State of the operation now.
+    pub state: OpState,
+}
+
+/// State of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpState {
@@ -48,14 +132,17 @@ pub struct OperationView {
     pub id: OpId,
     /// `create`, `start`, `stop`, `pull_image`, …
     pub kind: String,
-    /// The VM it is about, if it is about one.
-    pub vm: Option<VmTag>,
-    /// How it stands.
+    /// What it works on.
+    pub subject: Subject,
+    /// State.
     pub state: OpState,
     /// RFC 3339, UTC.
     pub started_at: String,
     /// Why it failed, where it did.
     pub error: Option<ApiError>,
+    /// Id of the image or kernel that was made, where one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
 }
 
 /// One event of an operation. `seq` counts from 1 without gaps, so a stream can be resumed.
@@ -74,10 +161,10 @@ pub struct OpEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum OpEventKind {
-    /// The operation is about this VM.
-    Vm {
-        /// Which.
-        vm: VmTag,
+    /// The first event: what the operation works on.
+    Subject {
+        /// The VM, image or kernel, or the host.
+        subject: Subject,
     },
     /// A stage began.
     StageStarted {

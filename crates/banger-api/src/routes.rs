@@ -48,8 +48,11 @@ pub const OPERATIONS: &str = "/v1/operations";
 pub const OPERATION: &str = "/v1/operations/{operation}";
 /// `GET`: server-sent events of [`crate::operation::OpEvent`], resumed with `Last-Event-ID`.
 pub const OPERATION_EVENTS: &str = "/v1/operations/{operation}/events";
-/// `POST`: ask an operation to end and undo itself.
+/// `POST`: ask an operation to end and undo itself; [`crate::operation::CancelAnswer`].
 pub const OPERATION_CANCEL: &str = "/v1/operations/{operation}/cancel";
+/// `POST` [`crate::operation::SubjectRef`]: ask all operations on a subject to end and undo
+/// themselves; array of [`crate::operation::CancelAnswer`].
+pub const CANCELS: &str = "/v1/cancels";
 /// `GET`: array of [`crate::images::ImageView`].
 pub const IMAGES: &str = "/v1/images";
 /// `GET`: [`crate::images::ImageView`]; `DELETE`: [`crate::images::Deleted`].

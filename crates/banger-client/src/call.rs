@@ -28,11 +28,6 @@ impl Client {
         http::decode(self.answer(call, repeat).await?).await
     }
 
-    /// Sends a request whose answer has nothing to say.
-    pub(crate) async fn tell(&self, call: Call) -> Result<(), ApiError> {
-        http::accept(self.answer(call, Repeat::Safe).await?).await
-    }
-
     /// Sends a request. Where no daemon answers, or one of another build, it is started or replaced
     /// first, once.
     pub(crate) async fn answer(

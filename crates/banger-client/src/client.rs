@@ -10,7 +10,7 @@ use banger_api::doctor::Check;
 use banger_api::images::{
     Deleted, ImagePullRequest, ImageView, ImportRequest, KernelView, PullRequest, TagRequest,
 };
-use banger_api::operation::{Accepted, OperationView};
+use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
@@ -224,10 +224,18 @@ impl Client {
     /// Asks an operation to end and undo itself.
     ///
     /// # Errors
-    /// Not found, or the daemon's.
-    pub async fn cancel(&self, operation: &OpId) -> Result<()> {
+    /// Not found, an operation that goes on, or the daemon's.
+    pub async fn cancel(&self, operation: &OpId) -> Result<CancelAnswer> {
         let path = routes::fill(routes::OPERATION_CANCEL, "operation", operation.as_str());
-        self.tell(Call::post(path, &serde_json::json!({}))?).await
+        self.ask(Call::post(path, &serde_json::json!({}))?, Repeat::Safe).await
+    }
+
+    /// Asks all operations in progress on a subject to end and undo themselves.
+    ///
+    /// # Errors
+    /// None is in progress, those that are go on, or the daemon's.
+    pub async fn cancel_on(&self, subject: &SubjectRef) -> Result<Vec<CancelAnswer>> {
+        self.ask(Call::post(routes::CANCELS, subject)?, Repeat::Safe).await
     }
 
     /// The events of an operation, from its first on.

@@ -238,7 +238,7 @@ impl<O: Observer> Watch<'_, O> {
                 OpEventKind::Progress { .. } | OpEventKind::Note { .. } => {
                     reminder = Instant::now() + REMINDER;
                 }
-                OpEventKind::Vm { .. }
+                OpEventKind::Subject { .. }
                 | OpEventKind::StageDone { .. }
                 | OpEventKind::Warning { .. } => {}
             }
@@ -287,9 +287,15 @@ impl<O: Observer> Watch<'_, O> {
             () = self.interrupts.next() => return Err(self.leave(Left::Unanswered)),
         };
         match answer {
-            // It ended meanwhile; its last event tells how.
+            // It may have ended meanwhile; its last event tells how.
+            Ok(_) => Ok(()),
             Err(error) if error.code == ErrorCode::NotFound => Ok(()),
-            other => Ok(other?),
+            Err(error) if error.code == ErrorCode::WrongState => {
+                self.cancelled = false;
+                self.observer.notice(Notice::NotCancelled);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -1,21 +1,23 @@
 //! Making VMs: from a request to a plan on record, and sessions that keep a VM alive.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use banger_api::operation::{Accepted, OpState, stage};
+use banger_api::operation::{Accepted, VmTag, stage};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode, VmId, VmName};
 
+use crate::cancel;
 use crate::drivers::Capacity;
 use crate::engine::{Engine, Preparing};
 use crate::holds::Remaining;
 use crate::lists::{self, ListName};
+use crate::op_book::OpBook;
 use crate::ops::{Op, OpProgress};
 use crate::plan::{VmPlan, VmSpec};
 use crate::record::{Inspect, VmRecord};
-use crate::store::{Durability, OpRecord, Write};
+use crate::store::{Durability, Write};
 use crate::vm_jobs::ThenStart;
 use crate::vm_task::First;
 
@@ -25,38 +27,62 @@ pub const HOLDER_GRACE: Duration = Duration::from_secs(10);
 /// Tries at a made-up name before a number is added.
 const NAME_TRIES: u32 = 20;
 
+/// A name and an id that are taken for a VM without a row, until this is dropped.
+struct Reserved {
+    engine: Weak<Engine>,
+    vm: VmTag,
+}
+
+impl Reserved {
+    /// Names the operation that makes the VM.
+    fn is_for(&self, op: &Arc<Op>) {
+        let Some(engine) = self.engine.upgrade() else { return };
+        if let Some(preparing) = engine.registry().preparing.get_mut(&self.vm.id) {
+            preparing.op = Some(op.clone());
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine.registry().preparing.remove(&self.vm.id);
+        }
+    }
+}
+
 impl Engine {
     /// Accepts a create; the operation fetches what is missing, makes the VM and starts it.
     ///
     /// # Errors
-    /// A bad value, a name that is taken, or an image that nobody knows.
-    pub fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
+    /// A bad value, a name that is taken, an unknown image, or a store that fails.
+    pub async fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
         request.check()?;
         let host = self.shared.drivers.host.clone();
         let (image, kernel) = self.boot_names(&request);
         self.shared.drivers.images.check(image, kernel)?;
         let warnings = self.beyond_the_host(&request, host.capacity());
-        let op = self.shared.new_op("create");
-        let (id, name) = self.reserve(request.name.as_deref(), &op)?;
-        let vm = banger_api::operation::VmTag { id: id.clone(), name: name.clone() };
-        op.about(vm.clone());
-        self.shared.ops.add(op.clone());
         let engine = self.arc().ok_or_else(|| {
             ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down")
         })?;
+        let reserved = self.reserve(request.name.as_deref())?;
+        let vm = reserved.vm.clone();
+        let book = OpBook::of_vm(&self.shared, vm.clone());
+        let op = book.open("create", Durability::Process).await?;
+        reserved.is_for(&op);
         let operation = Some(op.id.clone());
         let session = request.lifetime == Lifetime::Session;
-        let reserved = id.clone();
+        let id = vm.id.clone();
         tokio::spawn(async move {
-            if let Err(error) = engine.prepare(&op, id.clone(), name, request).await {
-                engine.registry().preparing.remove(&id);
-                let causes = &error.causes;
-                tracing::warn!(op = %op.id, error = %error, ?causes, "create failed");
-                op.end(Err(error));
+            let prepared = engine.prepare(&op, reserved.vm.clone(), request).await;
+            // After a failure the name is free again, and only then the operation ends.
+            drop(reserved);
+            if let Err(error) = prepared {
+                book.end(&op, Err(error)).await;
             }
         });
         if session {
-            self.expect_holder(reserved);
+            self.expect_holder(id);
         }
         Ok(Accepted { operation, vm: Some(vm), warnings })
     }
@@ -89,7 +115,7 @@ impl Engine {
     }
 
     /// Takes a name and an id before anything else is done.
-    fn reserve(&self, wanted: Option<&str>, op: &Arc<Op>) -> Result<(VmId, VmName), ApiError> {
+    fn reserve(&self, wanted: Option<&str>) -> Result<Reserved, ApiError> {
         let host = &self.shared.drivers.host;
         let mut registry = self.registry();
         let taken = |name: &VmName| {
@@ -126,16 +152,16 @@ impl Engine {
                 break id;
             }
         };
-        registry.preparing.insert(id.clone(), Preparing { name: name.clone(), op: op.clone() });
-        Ok((id, name))
+        registry.preparing.insert(id.clone(), Preparing { name: name.clone(), op: None });
+        drop(registry);
+        Ok(Reserved { engine: self.weak(), vm: VmTag { id, name } })
     }
 
     /// Fetches what is missing, decides everything, and puts it on record.
     async fn prepare(
         &self,
         op: &Arc<Op>,
-        id: VmId,
-        name: VmName,
+        VmTag { id, name }: VmTag,
         request: CreateVm,
     ) -> Result<(), ApiError> {
         let drivers = &self.shared.drivers;
@@ -147,8 +173,7 @@ impl Engine {
         let _in_use = self.images_in_use.read().await;
         let boot = drivers.images.boot_set(image, kernel, progress).await?;
         if *op.cancelled().borrow() {
-            let text = format!("create of `{name}` was cancelled");
-            return Err(ApiError::new(ErrorCode::Cancelled, text));
+            return Err(cancel::cancelled(op));
         }
         let chosen = drivers.host.choose(&boot).await?;
         let (high, low) = (drivers.host.entropy(), drivers.host.entropy());
@@ -166,17 +191,8 @@ impl Engine {
         let then = if request.no_start { ThenStart::No } else { ThenStart::Yes };
         let made = lists::planned(ListName::Create, &plan, &spec);
         let record = VmRecord::new(plan, spec, made);
-        let add = Write::AddOp(OpRecord {
-            id: op.id.clone(),
-            kind: op.kind.clone(),
-            vm: record.plan.id.clone(),
-            vm_name: record.plan.name.clone(),
-            state: OpState::Running,
-            error: None,
-            started_unix_ms: now.saturating_sub(op.elapsed_ms()),
-        });
         let put = Write::PutVm(Box::new(record.clone()));
-        self.shared.store.commit(vec![add, put], Durability::Power).await?;
+        self.shared.store.commit(vec![put], Durability::Power).await?;
         self.adopt_task(record, First::Create(op.clone(), then));
         Ok(())
     }
@@ -221,7 +237,7 @@ impl Engine {
     async fn end_session(&self, id: &VmId) {
         let (handle, preparing) = {
             let registry = self.registry();
-            let preparing = registry.preparing.get(id).map(|vm| vm.op.clone());
+            let preparing = registry.preparing.get(id).and_then(|vm| vm.op.clone());
             (registry.vms.get(id).cloned(), preparing)
         };
         if let Some(op) = preparing {

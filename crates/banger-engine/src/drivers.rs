@@ -260,6 +260,9 @@ pub trait Images: Send + Sync {
     async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError>;
     /// Removes a name of an image that has others.
     async fn untag_image(&self, name: &str) -> Result<(), ApiError>;
+    /// Removes what daemons that were killed left unfinished, and nothing that is being made;
+    /// returns the bytes that it freed.
+    async fn clean(&self) -> Result<u64, ApiError>;
     /// Fetches a kernel; returns its id.
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
     /// All images; `used_by` is left empty.

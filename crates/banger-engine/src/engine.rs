@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use banger_api::operation::{Accepted, OperationView};
+use banger_api::operation::Accepted;
 use banger_api::reference;
 use banger_api::vm::{AgentHealth, VmAction, VmDetails, VmHealth, VmState, VmSummary};
-use banger_api::{ApiError, ErrorCode, OpId, VmId, VmName};
+use banger_api::{ApiError, ErrorCode, VmId, VmName};
 use tokio::sync::oneshot;
 
 use crate::drivers::Drivers;
@@ -24,7 +24,8 @@ use crate::vm_task::{self, First, Message, VmHandle};
 /// A VM whose image is still being fetched: it has a name and an id, but no row yet.
 pub(crate) struct Preparing {
     pub(crate) name: VmName,
-    pub(crate) op: Arc<Op>,
+    /// The operation that makes it, once it is on record.
+    pub(crate) op: Option<Arc<Op>>,
 }
 
 #[derive(Default)]
@@ -71,9 +72,11 @@ impl Engine {
             unreadable,
             me: me.clone(),
         });
+        let (open_ops, without_vm): (Vec<_>, Vec<_>) =
+            open_ops.into_iter().partition(|(op, _)| op.subject.vm().is_some());
         let ends = open_ops.iter().map(|(op, _)| Write::EndOp {
             op: op.id.clone(),
-            error: Some(recovery::interrupted(&op.id)),
+            result: Err(recovery::interrupted(&op.id)),
         });
         let mut writes: Vec<Write> = ends.collect();
         let mut decided = Vec::new();
@@ -96,6 +99,7 @@ impl Engine {
         for (record, action) in decided {
             engine.adopt_task(record, First::Recover(action));
         }
+        engine.clean_images(without_vm.into_iter().map(|(op, _)| op).collect());
         Ok(engine)
     }
 
@@ -106,9 +110,12 @@ impl Engine {
     ) -> Action {
         let drivers = &self.shared.drivers;
         let plan = &record.plan;
-        let log = open_ops.iter().filter(|(op, _)| op.vm == plan.id).try_for_each(|(op, log)| {
-            oplog::check_all(log).map_err(|illegal| format!("{}: {illegal}", op.id))
-        });
+        let log = open_ops
+            .iter()
+            .filter(|(op, _)| op.subject.vm().is_some_and(|vm| vm.id == plan.id))
+            .try_for_each(|(op, log)| {
+                oplog::check_all(log).map_err(|illegal| format!("{}: {illegal}", op.id))
+            });
         let (run, host) = match (&record.run, drivers.vmm(plan)) {
             (Some(run), Ok(vmm)) => {
                 let same = run.host_boot_id == drivers.host.boot_id();
@@ -145,6 +152,10 @@ impl Engine {
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.me.clone()
     }
 
     pub(crate) fn arc(&self) -> Option<Arc<Self>> {
@@ -257,63 +268,10 @@ impl Engine {
         answer.await.map_err(|_| gone())?
     }
 
-    /// Asks an operation to end and undo itself; one that has ended is left alone.
-    ///
-    /// # Errors
-    /// Not found.
-    pub async fn cancel(&self, id: &OpId) -> Result<(), ApiError> {
-        let op = self.shared.ops.get(id).ok_or_else(|| no_operation(id))?;
-        op.cancel();
-        let handles: Vec<VmHandle> = self.registry().vms.values().cloned().collect();
-        for handle in handles {
-            // A VM that is gone has nothing waiting.
-            let _ = handle.urgent.send(Message::Cancel(id.clone())).await;
-        }
-        Ok(())
-    }
-
-    /// A live or recently ended operation, to be followed.
-    pub fn follow(&self, id: &OpId) -> Option<Arc<Op>> {
-        self.shared.ops.get(id)
-    }
-
-    /// An operation, also long after it ended.
-    ///
-    /// # Errors
-    /// Not found, or the store cannot be read.
-    pub async fn operation(&self, id: &OpId) -> Result<OperationView, ApiError> {
-        match self.shared.store.operation(id).await? {
-            Some(record) => Ok(view::operation(record)),
-            None => match self.shared.ops.get(id) {
-                Some(op) => Ok(view::live_operation(&op, self.shared.drivers.host.now_unix_ms())),
-                None => Err(no_operation(id)),
-            },
-        }
-    }
-
-    /// The newest operations.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn operations(&self, limit: u32) -> Result<Vec<OperationView>, ApiError> {
-        let records = self.shared.store.operations(limit).await?;
-        Ok(records.into_iter().map(view::operation).collect())
-    }
-
     /// Whether a VM has an address that others reach it at.
     pub fn any_leased(&self) -> bool {
         let leased = |vm: &Published| vm.record.run.as_ref().is_some_and(|run| run.lease.is_some());
         self.all().iter().any(leased)
-    }
-
-    /// Number of operations that have not ended.
-    pub fn live_operations(&self) -> usize {
-        self.shared.ops.live()
-    }
-
-    /// Resolves when no operation is under way and none is about to begin.
-    pub async fn quiet(&self) {
-        self.shared.ops.quiet().await;
     }
 
     /// Asks the agent of a VM.
@@ -369,8 +327,4 @@ impl Engine {
         ApiError::new(ErrorCode::WrongState, text)
             .with_hint(format!("`banger vm start {name}` starts it"))
     }
-}
-
-fn no_operation(id: &OpId) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no operation `{id}`"))
 }

@@ -1,97 +1,17 @@
-//! Images and kernels: fetching, names, and deletion, refused while a VM uses the object.
-
-use std::sync::Arc;
+//! Images and kernels: names, and deletion, refused while a VM uses the object.
 
 use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
-use banger_api::operation::{Accepted, stage};
+use banger_api::operation::Subject;
 use banger_api::{ApiError, ErrorCode, ids::ImageId};
 
-use crate::drivers::{Archive, Progress, Rebuild, TakenName};
+use crate::drivers::{Progress, TakenName};
 use crate::engine::Engine;
-use crate::ops::OpProgress;
+use crate::op_book::{InternalOp, OpBook};
 use crate::plan::BootSet;
 
-/// Something fetched or made in an operation without a VM.
-enum Fetch {
-    Image(String, Rebuild),
-    Kernel(String),
-    Import { archive: Archive, name: String, taken: TakenName },
-}
-
-impl Fetch {
-    /// The name that an image gets by it.
-    fn image_name(&self) -> Option<String> {
-        match self {
-            Self::Image(name, _) | Self::Import { name, .. } => Some(name.clone()),
-            Self::Kernel(_) => None,
-        }
-    }
-}
-
 impl Engine {
-    /// Makes an image by a built-in recipe.
-    ///
-    /// # Errors
-    /// A name that is not one.
-    pub fn pull_image(&self, name: &str, rebuild: Rebuild) -> Result<Accepted, ApiError> {
-        check_name(name)?;
-        Ok(self.fetch("pull_image", stage::PULL_IMAGE, Fetch::Image(name.into(), rebuild)))
-    }
-
-    /// Fetches a kernel.
-    ///
-    /// # Errors
-    /// A name that is not one.
-    pub fn pull_kernel(&self, name: &str) -> Result<Accepted, ApiError> {
-        check_name(name)?;
-        Ok(self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into())))
-    }
-
-    /// Makes an image of a file.
-    ///
-    /// # Errors
-    /// A name that is not one, or that another image has; a path that is not absolute.
-    pub async fn import_image(
-        &self,
-        path: &str,
-        name: &str,
-        taken: TakenName,
-    ) -> Result<Accepted, ApiError> {
-        if !path.starts_with('/') {
-            let text = format!("`{path}` is not an absolute path");
-            return Err(ApiError::new(ErrorCode::BadRequest, text));
-        }
-        let origin = format!("file {path}");
-        let archive = Archive { path: path.into(), origin, temporary: None };
-        self.import_archive(archive, name, taken).await
-    }
-
-    /// Makes an image of an archive.
-    ///
-    /// # Errors
-    /// A name that is not one, or that another image has.
-    pub async fn import_archive(
-        &self,
-        archive: Archive,
-        name: &str,
-        taken: TakenName,
-    ) -> Result<Accepted, ApiError> {
-        self.name_is_free(name, taken).await?;
-        let fetch = Fetch::Import { archive, name: name.into(), taken };
-        Ok(self.fetch("import_image", "import_image", fetch))
-    }
-
-    /// A new file for an archive that is imported once it is whole.
-    ///
-    /// # Errors
-    /// A name that is not one, or that another image has; a file that cannot be made.
-    pub async fn upload(&self, name: &str, taken: TakenName) -> Result<Archive, ApiError> {
-        self.name_is_free(name, taken).await?;
-        self.shared.drivers.images.upload()
-    }
-
     /// Refuses to take a name away from an image, unless that is wanted.
-    async fn name_is_free(&self, name: &str, taken: TakenName) -> Result<(), ApiError> {
+    pub(crate) async fn name_is_free(&self, name: &str, taken: TakenName) -> Result<(), ApiError> {
         check_name(name)?;
         match self.with_name(name).await? {
             Some(owner) if taken == TakenName::Refuse => Err(owner.name_taken(name)),
@@ -99,47 +19,14 @@ impl Engine {
         }
     }
 
-    async fn with_name(&self, name: &str) -> Result<Option<ImageView>, ApiError> {
+    pub(crate) async fn with_name(&self, name: &str) -> Result<Option<ImageView>, ApiError> {
         let images = self.images().await?;
         Ok(images.into_iter().find(|image| image.names.iter().any(|known| known == name)))
     }
 
-    fn fetch(&self, kind: &str, stage: &str, what: Fetch) -> Accepted {
-        let op = self.shared.new_op(kind);
-        self.shared.ops.add(op.clone());
-        let operation = Some(op.id.clone());
-        let progress = Arc::new(OpProgress::new(op.clone(), stage));
-        let (images, engine) = (self.shared.drivers.images.clone(), self.me.upgrade());
-        tokio::spawn(async move {
-            let before = match (&engine, what.image_name()) {
-                (Some(engine), Some(name)) => {
-                    engine.with_name(&name).await.ok().flatten().map(|image| (image.id, name))
-                }
-                _ => None,
-            };
-            let result = match what {
-                Fetch::Image(name, rebuild) => {
-                    images.pull_image(&name, rebuild, progress.clone()).await
-                }
-                Fetch::Kernel(name) => images.pull_kernel(&name, progress.clone()).await,
-                Fetch::Import { archive, name, taken } => {
-                    images.import_image(&archive, &name, taken, progress.clone()).await
-                }
-            };
-            if let Err(error) = &result {
-                tracing::warn!(op = %op.id, error = %error, causes = ?error.causes, "fetch failed");
-            }
-            if let (Some(engine), Some((old, name)), Ok(_)) = (engine, before, &result) {
-                engine.settle_replaced(&old, &name, progress.as_ref()).await;
-            }
-            op.end(result.map(Some));
-        });
-        Accepted { operation, vm: None, warnings: Vec::new() }
-    }
-
     /// Deletes an image whose last name has moved to another one, or gives it a name of its own
     /// where VMs use it.
-    async fn settle_replaced(&self, old: &ImageId, name: &str, progress: &dyn Progress) {
+    pub(crate) async fn settle_replaced(&self, old: &ImageId, name: &str, progress: &dyn Progress) {
         let _alone = self.images_in_use.write().await;
         let Ok(images) = self.images().await else { return };
         let nameless = |image: &ImageView| image.id == *old && image.names.is_empty();
@@ -177,7 +64,8 @@ impl Engine {
             if let Some(owner) = owner.as_ref().filter(|_| taken == TakenName::Refuse) {
                 return Err(owner.name_taken(name));
             }
-            self.shared.drivers.images.tag_image(&image, name).await?;
+            let tag = self.shared.drivers.images.tag_image(&image, name);
+            self.recorded("tag_image", of_image(reference, &image), tag).await?;
             owner
         };
         if let Some(owner) = owner {
@@ -204,7 +92,8 @@ impl Engine {
                  `banger image tag {name} OTHER` gives it another name"
             )));
         }
-        self.shared.drivers.images.untag_image(name).await?;
+        let untag = self.shared.drivers.images.untag_image(name);
+        self.recorded("untag_image", of_image(name, &image), untag).await?;
         self.image(image.id.as_str()).await
     }
 
@@ -261,12 +150,14 @@ impl Engine {
         let _alone = self.images_in_use.write().await;
         let image = self.image(reference).await?;
         if image.names.len() > 1 && image.names.iter().any(|name| name == reference) {
-            self.shared.drivers.images.untag_image(reference).await?;
+            let untag = self.shared.drivers.images.untag_image(reference);
+            self.recorded("untag_image", of_image(reference, &image), untag).await?;
             let names = image.names.into_iter().filter(|name| name != reference).collect();
             return Ok(Deleted { id: image.id.to_string(), freed_bytes: 0, names });
         }
         unused("image", reference, &image.used_by)?;
-        self.shared.drivers.images.delete_image(&image).await
+        let delete = self.shared.drivers.images.delete_image(&image);
+        self.recorded("delete_image", of_image(reference, &image), delete).await
     }
 
     /// Deletes a kernel.
@@ -279,11 +170,34 @@ impl Engine {
         let names = |kernel: &KernelView| kernel.used_by.clone();
         let kernel = pick("kernel", kernels, reference, |k| (k.id.as_str(), &k.names))?;
         unused("kernel", reference, &names(&kernel))?;
-        self.shared.drivers.images.delete_kernel(&kernel).await
+        let subject = Subject::Kernel { name: reference.into(), id: Some(kernel.id.clone()) };
+        let delete = self.shared.drivers.images.delete_kernel(&kernel);
+        self.recorded("delete_kernel", subject, delete).await
+    }
+
+    /// Does something short as an operation on record. A store that fails does not keep it from
+    /// being done: deleting an image makes room on a full disk.
+    async fn recorded<T>(
+        &self,
+        kind: &str,
+        subject: Subject,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let book = OpBook { shared: self.shared.clone(), subject };
+        let InternalOp { op, unsaved } = book.open_anyway(kind).await;
+        self.shared.crash_point(kind, "begun");
+        let result = work.await;
+        self.shared.crash_point(kind, "done");
+        book.end_with(&op, result.as_ref().map(|_| None).map_err(Clone::clone), unsaved).await;
+        result.map_err(|error| error.in_operation(&op.id))
     }
 }
 
-fn check_name(name: &str) -> Result<(), ApiError> {
+fn of_image(reference: &str, image: &ImageView) -> Subject {
+    Subject::Image { name: reference.into(), id: Some(image.id.clone()) }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     if is_ref_name(name) {
         return Ok(());
     }

@@ -11,17 +11,20 @@
 //! finds), [`vm_task`] (the one owner of each VM), [`engine`].
 
 mod boot_watch;
+pub mod cancel;
 pub mod capabilities;
 pub mod capability;
 pub mod choose;
 pub mod create;
 pub mod drivers;
 pub mod engine;
+pub mod fetches;
 pub mod holds;
 pub mod image_ops;
 pub mod interrupt;
 pub mod lists;
 pub mod op_book;
+pub mod operations;
 pub mod oplog;
 pub mod ops;
 pub mod plan;

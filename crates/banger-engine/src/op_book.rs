@@ -1,8 +1,8 @@
-//! The operations of one VM as they are put on record and ended.
+//! Operations on one subject: recorded before they begin, and ended on record.
 
 use std::sync::Arc;
 
-use banger_api::operation::{OpState, VmTag};
+use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::{ApiError, ErrorCode};
 
 use crate::ops::Op;
@@ -12,23 +12,28 @@ use crate::store::{Durability, OpRecord, Write};
 /// Ids that are tried for a new operation: among a thousand, one in a million is taken.
 const ID_TRIES: u32 = 8;
 
-/// Puts operations of a VM on record.
+/// Records operations on one subject.
 pub struct OpBook {
     /// Shared things.
     pub shared: Arc<Shared>,
-    /// The VM.
-    pub vm: VmTag,
+    /// What they work on.
+    pub subject: Subject,
 }
 
-/// An operation that nobody asked for, and its row where the store did not take it yet.
+/// An operation that runs although the store may not have taken its row yet.
 pub struct InternalOp {
     /// The operation.
     pub op: Arc<Op>,
-    /// Goes with the first commit of its work.
+    /// Goes with the next commit of its work.
     pub unsaved: Vec<Write>,
 }
 
 impl OpBook {
+    /// Records operations on a VM.
+    pub fn of_vm(shared: &Arc<Shared>, vm: VmTag) -> Self {
+        Self { shared: shared.clone(), subject: Subject::Vm(vm) }
+    }
+
     /// A new operation, on record.
     ///
     /// # Errors
@@ -36,7 +41,7 @@ impl OpBook {
     pub async fn open(&self, kind: &str, durability: Durability) -> Result<Arc<Op>, ApiError> {
         let _beginning = self.shared.ops.beginning();
         for _ in 0..ID_TRIES {
-            let op = self.shared.new_op(kind);
+            let op = self.shared.new_op(kind, &self.subject);
             match self.shared.store.commit(vec![self.add(&op)], durability).await {
                 Ok(()) => {
                     self.announce(&op);
@@ -50,13 +55,14 @@ impl OpBook {
         Err(ApiError::new(ErrorCode::Internal, "no id is left for an operation"))
     }
 
-    /// A new operation for work that a store that fails does not keep from being done.
+    /// A new operation for work that must be done even if the store fails: it frees disk space, or
+    /// follows from what has happened.
     pub async fn open_anyway(&self, kind: &str) -> InternalOp {
         match self.open(kind, Durability::Process).await {
             Ok(op) => InternalOp { op, unsaved: Vec::new() },
             Err(error) => {
                 tracing::error!(kind, error = %error, causes = ?error.causes, "store");
-                let op = self.shared.new_op(kind);
+                let op = self.shared.new_op(kind, &self.subject);
                 self.announce(&op);
                 let unsaved = vec![self.add(&op)];
                 InternalOp { op, unsaved }
@@ -65,7 +71,13 @@ impl OpBook {
     }
 
     fn announce(&self, op: &Arc<Op>) {
-        op.about(self.vm.clone());
+        let (id, kind) = (&op.id, &op.kind);
+        match &op.subject {
+            Subject::Vm(vm) => {
+                tracing::info!(op = %id, kind, vm = %vm.id, vm_name = %vm.name, "operation");
+            }
+            subject => tracing::info!(op = %id, kind, %subject, "operation"),
+        }
         self.shared.ops.add(op.clone());
     }
 
@@ -73,24 +85,34 @@ impl OpBook {
         Write::AddOp(OpRecord {
             id: op.id.clone(),
             kind: op.kind.clone(),
-            vm: self.vm.id.clone(),
-            vm_name: self.vm.name.clone(),
+            subject: op.subject.clone(),
             state: OpState::Running,
             error: None,
+            made: None,
             started_unix_ms: self.shared.drivers.host.now_unix_ms(),
         })
     }
 
     /// Ends an operation, on record first.
     pub async fn end(&self, op: &Op, result: Result<Option<String>, ApiError>) {
+        self.end_with(op, result, Vec::new()).await;
+    }
+
+    /// Ends an operation together with what was not saved of it.
+    pub async fn end_with(
+        &self,
+        op: &Op,
+        result: Result<Option<String>, ApiError>,
+        mut writes: Vec<Write>,
+    ) {
         if let Err(error) = &result {
             tracing::warn!(
                 op = %op.id, kind = op.kind, error = %error, causes = ?error.causes, "failed"
             );
         }
-        let error = result.as_ref().err().cloned().map(|error| error.in_operation(&op.id));
-        let end = Write::EndOp { op: op.id.clone(), error };
-        if let Err(error) = self.shared.store.commit(vec![end], Durability::Process).await {
+        let result = result.map_err(|error| error.in_operation(&op.id));
+        writes.push(Write::EndOp { op: op.id.clone(), result: result.clone() });
+        if let Err(error) = self.shared.store.commit(writes, Durability::Process).await {
             tracing::error!(op = %op.id, error = %error, "store");
         }
         op.end(result);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use banger_api::operation::{OpEvent, OpEventKind, VmTag};
+use banger_api::operation::{OpEvent, OpEventKind, OpState, Subject};
 use banger_api::{ApiError, OpId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub struct Op {
     pub id: OpId,
     /// `create`, `start`, …
     pub kind: String,
+    /// What it works on.
+    pub subject: Subject,
     began: Instant,
     events: Mutex<Vec<OpEvent>>,
     count: watch::Sender<u64>,
@@ -34,18 +36,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Op {
-    /// A new operation.
-    pub fn new(id: OpId, kind: impl Into<String>) -> Arc<Self> {
+    /// A new operation; its first event names the subject.
+    pub fn new(id: OpId, kind: impl Into<String>, subject: Subject) -> Arc<Self> {
         let (canceller, cancelled) = Canceller::new();
-        Arc::new(Self {
+        let op = Arc::new(Self {
             id,
             kind: kind.into(),
+            subject: subject.clone(),
             began: Instant::now(),
             events: Mutex::default(),
             count: watch::Sender::new(0),
             canceller,
             cancelled,
-        })
+        });
+        op.emit(OpEventKind::Subject { subject });
+        op
     }
 
     /// Adds an event; nothing can follow the last one.
@@ -77,13 +82,6 @@ impl Op {
         }
     }
 
-    /// Says which VM it is about.
-    pub fn about(&self, vm: VmTag) {
-        let (op, kind) = (&self.id, &self.kind);
-        tracing::info!(%op, kind, vm = %vm.id, vm_name = %vm.name, "operation");
-        self.emit(OpEventKind::Vm { vm });
-    }
-
     /// Milliseconds since it began.
     pub fn elapsed_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
@@ -109,9 +107,23 @@ impl Op {
         }
     }
 
+    /// The newest event.
+    pub fn last_event(&self) -> Option<OpEventKind> {
+        locked(&self.events).last().map(|event| event.what.clone())
+    }
+
     /// Whether the last event has been emitted.
     pub fn has_ended(&self) -> bool {
-        locked(&self.events).last().is_some_and(|event| event.what.is_last())
+        self.state() != OpState::Running
+    }
+
+    /// State now.
+    pub fn state(&self) -> OpState {
+        match locked(&self.events).last().map(|event| &event.what) {
+            Some(OpEventKind::Succeeded { .. }) => OpState::Succeeded,
+            Some(OpEventKind::Failed { .. }) => OpState::Failed,
+            _ => OpState::Running,
+        }
     }
 
     /// Waits for the end.
@@ -331,25 +343,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_may_leave_and_come_back() {
-        let op = Op::new(OpId::from_entropy(1), "start");
+        let op = Op::new(OpId::from_entropy(1), "start", Subject::Host);
         op.emit(note("one"));
         op.emit(note("two"));
         let first = op.next_after(0).await;
-        assert_eq!(first.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(first.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
         let later = tokio::spawn({
             let op = op.clone();
-            async move { op.next_after(2).await }
+            async move { op.next_after(3).await }
         });
         op.end(Ok(None));
         assert!(later.await.unwrap()[0].what.is_last());
         op.emit(note("too late"));
-        assert_eq!(op.events_after(0).len(), 3);
-        assert!(op.next_after(3).await.is_empty());
+        assert_eq!(op.events_after(0).len(), 4);
+        assert!(op.next_after(4).await.is_empty());
     }
 
     #[test]
     fn a_flood_of_events_never_loses_the_end() {
-        let op = Op::new(OpId::from_entropy(2), "pull");
+        let op = Op::new(OpId::from_entropy(2), "pull", Subject::Host);
         (0..MAX_EVENTS + 5).for_each(|n| op.emit(note(&n.to_string())));
         op.end(Ok(None));
         let events = op.events_after(0);
@@ -368,7 +380,7 @@ mod tests {
         });
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert!(!quiet.is_finished());
-        let op = Op::new(OpId::from_entropy(3), "recover");
+        let op = Op::new(OpId::from_entropy(3), "recover", Subject::Host);
         ops.add(op.clone());
         drop(beginning);
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -380,10 +392,10 @@ mod tests {
     #[test]
     fn live_operations_are_never_forgotten() {
         let ops = Ops::default();
-        let live = Op::new(OpId::from_entropy(0), "start");
+        let live = Op::new(OpId::from_entropy(0), "start", Subject::Host);
         ops.add(live.clone());
         for n in 1..2 * MAX_ENDED as u64 {
-            let op = Op::new(OpId::from_entropy(n), "start");
+            let op = Op::new(OpId::from_entropy(n), "start", Subject::Host);
             op.end(Ok(None));
             ops.add(op);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use banger_api::OpId;
+use banger_api::operation::Subject;
 use tokio::sync::watch;
 
 use crate::boot_watch::RunBoot;
@@ -29,12 +30,17 @@ impl Shared {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Reaches a crash point of an operation on no VM.
+    pub fn crash_point(&self, kind: &str, place: &str) {
+        (self.drivers.crash)(&format!("{kind}.{place}"));
+    }
+
     /// A new operation, under an id that no operation of late has.
-    pub fn new_op(&self, kind: &str) -> Arc<Op> {
+    pub fn new_op(&self, kind: &str, subject: &Subject) -> Arc<Op> {
         loop {
             let id = OpId::from_entropy(self.drivers.host.entropy());
             if self.ops.get(&id).is_none() {
-                return Op::new(id, kind);
+                return Op::new(id, kind, subject.clone());
             }
         }
     }

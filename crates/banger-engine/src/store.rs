@@ -1,8 +1,8 @@
 //! What the engine asks of its memory. Implemented by `banger-store` with SQLite.
 
 use async_trait::async_trait;
-use banger_api::operation::OpState;
-use banger_api::{ApiError, OpId, VmId, VmName};
+use banger_api::operation::{OpState, Subject};
+use banger_api::{ApiError, OpId, VmId};
 
 use crate::oplog::StepEvent;
 use crate::record::VmRecord;
@@ -14,14 +14,14 @@ pub struct OpRecord {
     pub id: OpId,
     /// `create`, `start`, `stop`, …
     pub kind: String,
-    /// The VM it is about.
-    pub vm: VmId,
-    /// The VM's name, which outlives the VM here.
-    pub vm_name: VmName,
-    /// How it stands.
+    /// What it works on. The record outlives the VM, image or kernel.
+    pub subject: Subject,
+    /// State.
     pub state: OpState,
     /// Why it failed, where it did.
     pub error: Option<ApiError>,
+    /// Id of the image or kernel that it made, where it made one.
+    pub made: Option<String>,
     /// Milliseconds since 1970.
     pub started_unix_ms: u64,
 }
@@ -37,8 +37,8 @@ pub enum Write {
     EndOp {
         /// Which.
         op: OpId,
-        /// Why it failed, where it did.
-        error: Option<ApiError>,
+        /// The id of the image or kernel that it made, if any, or why it failed.
+        result: Result<Option<String>, ApiError>,
     },
     /// A VM as it is now, new or changed.
     PutVm(Box<VmRecord>),

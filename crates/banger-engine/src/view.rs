@@ -1,6 +1,6 @@
 //! Records as the API shows them.
 
-use banger_api::operation::{OpState, OperationView, VmTag};
+use banger_api::operation::{OpState, OperationView};
 use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
 
 use crate::drivers::Drivers as DriverSet;
@@ -98,39 +98,38 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     }
 }
 
-/// An operation on record.
-pub fn operation(record: OpRecord) -> OperationView {
-    OperationView {
-        id: record.id,
-        kind: record.kind,
-        vm: Some(VmTag { id: record.vm, name: record.vm_name }),
-        state: record.state,
-        started_at: rfc3339(record.started_unix_ms),
-        error: record.error,
+/// An operation on record. `live` tells whether this daemon works on it: one that was left open by
+/// an earlier daemon is shown as interrupted.
+pub fn operation(record: OpRecord, live: bool) -> OperationView {
+    let OpRecord { id, kind, subject, mut state, mut error, made, started_unix_ms } = record;
+    if state == OpState::Running && !live {
+        state = OpState::Failed;
+        error.get_or_insert_with(|| crate::recovery::interrupted(&id));
     }
+    let started_at = rfc3339(started_unix_ms);
+    OperationView { id, kind, subject, state, started_at, error, made }
 }
 
-/// An operation that is not on record yet.
+/// An operation that the store could not take yet.
 pub fn live_operation(op: &Op, now_unix_ms: u64) -> OperationView {
     use banger_api::operation::OpEventKind;
     let mut view = OperationView {
         id: op.id.clone(),
         kind: op.kind.clone(),
-        vm: None,
+        subject: op.subject.clone(),
         state: OpState::Running,
         started_at: rfc3339(now_unix_ms.saturating_sub(op.elapsed_ms())),
         error: None,
+        made: None,
     };
-    for event in op.events_after(0) {
-        match event.what {
-            OpEventKind::Vm { vm } => view.vm = Some(vm),
-            OpEventKind::Succeeded { .. } => view.state = OpState::Succeeded,
-            OpEventKind::Failed { error } => {
-                view.state = OpState::Failed;
-                view.error = Some(error);
-            }
-            _ => {}
+    match op.last_event() {
+        Some(OpEventKind::Succeeded { made }) => {
+            (view.state, view.made) = (OpState::Succeeded, made);
         }
+        Some(OpEventKind::Failed { error }) => {
+            (view.state, view.error) = (OpState::Failed, Some(error));
+        }
+        _ => {}
     }
     view
 }

@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use banger_api::operation::{Accepted, VmTag};
+use banger_api::operation::{Accepted, CancelEffect, VmTag};
 use banger_api::vm::{Lifetime, VmAction, VmState};
-use banger_api::{ApiError, ErrorCode, OpId};
+use banger_api::{ApiError, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::boot_watch;
+use crate::cancel;
 use crate::drivers::ExitStory;
 use crate::op_book::{InternalOp, OpBook};
 use crate::ops::{Beginning, Op};
@@ -37,8 +38,13 @@ pub enum Message {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Accepted, ApiError>>,
     },
-    /// An operation that may still be waiting should not begin.
-    Cancel(OpId),
+    /// A request to cancel an operation on this VM.
+    Cancel {
+        /// The operation.
+        op: Arc<Op>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<CancelEffect, ApiError>>,
+    },
 }
 
 /// What a task begins with.
@@ -76,6 +82,7 @@ type Gone = Box<dyn FnOnce() + Send + Sync>;
 struct VmTask {
     shared: Arc<Shared>,
     book: OpBook,
+    vm: VmTag,
     record: VmRecord,
     publisher: watch::Sender<Published>,
     queue: RequestQueue,
@@ -97,8 +104,9 @@ pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) ->
     let (publisher, receiver) = watch::channel(published);
     let vm = VmTag { id: record.plan.id.clone(), name: record.plan.name.clone() };
     let task = VmTask {
-        book: OpBook { shared: shared.clone(), vm },
+        book: OpBook::of_vm(&shared, vm.clone()),
         shared,
+        vm,
         record,
         publisher,
         queue: RequestQueue::default(),
@@ -299,20 +307,22 @@ impl VmTask {
                 // A client that left does not take back what it asked for.
                 let _ = reply.send(answer);
             }
-            Message::Cancel(op) => {
-                if self.queue.remove(&op).is_some()
-                    && let Some(op) = self.shared.ops.get(&op)
-                {
-                    let text = format!("{} of `{}` was cancelled", op.kind, self.record.plan.name);
-                    self.book.end(&op, Err(ApiError::new(ErrorCode::Cancelled, text))).await;
-                }
+            Message::Cancel { op, reply } => {
+                let waiting = self.queue.remove(&op.id).is_some();
+                let answer = if waiting {
+                    self.book.end(&op, Err(cancel::cancelled(&op))).await;
+                    Ok(CancelEffect::NotBegun)
+                } else {
+                    cancel::begun(&op)
+                };
+                let _ = reply.send(answer);
             }
         }
     }
 
     async fn request(&mut self, action: VmAction) -> Result<Accepted, ApiError> {
         let state = self.publisher.borrow().record.state;
-        let vm = Some(self.book.vm.clone());
+        let vm = Some(self.vm.clone());
         match self.queue.answer(state, action) {
             Answer::AlreadySo(operation) => Ok(Accepted { operation, vm, warnings: Vec::new() }),
             Answer::Refused(refusal) => {
@@ -365,8 +375,10 @@ impl VmTask {
 }
 
 fn refuse(message: Message, error: ApiError) {
-    if let Message::Request { reply, .. } = message {
-        let _ = reply.send(Err(error));
+    match message {
+        Message::Request { reply, .. } => drop(reply.send(Err(error))),
+        // All operations on this VM have ended.
+        Message::Cancel { reply, .. } => drop(reply.send(Ok(CancelEffect::Ended))),
     }
 }
 

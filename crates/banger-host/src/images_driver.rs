@@ -67,24 +67,19 @@ fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<
 }
 
 impl LocalImages {
-    /// Opens both stores and removes what a crash left half-made.
-    ///
-    /// # Errors
-    /// Something that cannot be removed.
-    pub fn open(config: &HostConfig) -> Result<Self, ApiError> {
+    /// Opens both stores; [`Images::clean`] removes what a crash left half-made.
+    pub fn open(config: &HostConfig) -> Self {
         let tools = Tools::new(&config.search_path);
         let layout = &config.layout;
         let kernels = KernelStore::new(layout.kernels(), tools.clone());
         let images = ImageStore::new(layout.images(), tools).converting(config.conversion);
-        kernels.clean_staging().map_err(|error| advice::fetch(&error))?;
-        images.clean_staging().map_err(|error| advice::fetch(&error))?;
-        Ok(Self {
+        Self {
             kernels: Arc::new(kernels),
             images: Arc::new(images),
             initramfs: Initramfs::new(layout.initramfs()),
             agent: config.agent.clone(),
             image_folder: layout.images(),
-        })
+        }
     }
 
     /// The files a VM boots from, checked to be whole.
@@ -242,6 +237,17 @@ impl Images for LocalImages {
     async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
         let (store, name) = (self.images.clone(), name.to_owned());
         blocking(move || store.untag(&name).map_err(|error| advice::fetch(&error))).await
+    }
+
+    async fn clean(&self) -> Result<u64, ApiError> {
+        let (kernels, images) = (self.kernels.clone(), self.images.clone());
+        blocking(move || {
+            // Both are tried, whatever happens to the first.
+            let cleaned = [kernels.clean_staging(), images.clean_staging()];
+            let freed = cleaned.into_iter().sum::<Result<u64, FetchError>>();
+            freed.map_err(|error| advice::fetch(&error))
+        })
+        .await
     }
 
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {

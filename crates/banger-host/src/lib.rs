@@ -147,7 +147,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
     for folder in [layout.vms(), layout.cache.clone(), layout.data.clone()] {
         storage::make_folder(&folder)?;
     }
-    let images = Arc::new(images_driver::LocalImages::open(&config)?);
+    let images = Arc::new(images_driver::LocalImages::open(&config));
     let listeners = guest::Listeners::default();
     let find = images.clone();
     let boot_files: vmm::FindBootFiles = Arc::new(move |vm| find.boot_files(vm));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use banger_api::operation::OpState;
+use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::{OpId, VmId};
 use banger_engine::oplog::{StepEvent, StepEventKind, StepId};
 use banger_engine::store::{Durability, OpRecord, Store as _, Write};
@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 writes.push(Write::AddOp(OpRecord {
                     id: op.clone(),
                     kind: "start".into(),
-                    vm: VmId::from_entropy(n),
-                    vm_name: "web".parse()?,
+                    subject: Subject::Vm(VmTag { id: VmId::from_entropy(n), name: "web".parse()? }),
+                    made: None,
                     state: OpState::Running,
                     error: None,
                     started_unix_ms: n,

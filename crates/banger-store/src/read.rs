@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use banger_api::operation::OpState;
+use banger_api::ids::BadId;
+use banger_api::names::BadName;
+use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
@@ -14,7 +16,8 @@ use serde::de::DeserializeOwned;
 use crate::thread::Memory;
 
 const VMS: &str = "SELECT id, name, state, generation, record FROM vms ORDER BY id";
-const OP_COLUMNS: &str = "SELECT id, kind, vm, vm_name, state, error, started FROM operations ";
+const OP_COLUMNS: &str = "SELECT id, kind, subject, subject_id, subject_name, state, error, made, \
+    started FROM operations ";
 const EVENTS: &str = "SELECT step, kind, detail, at FROM op_events \
     WHERE op = (SELECT number FROM operations WHERE id = ?1) ORDER BY seq";
 
@@ -69,27 +72,31 @@ impl VmRow {
 struct OpRow {
     id: String,
     kind: String,
-    vm: String,
-    vm_name: String,
+    subject: String,
+    subject_id: String,
+    subject_name: String,
     state: String,
     error: Option<String>,
+    made: Option<String>,
     started: i64,
 }
 
 impl OpRow {
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let (id, kind, vm) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let (vm_name, state) = (row.get(3)?, row.get(4)?);
-        Ok(Self { id, kind, vm, vm_name, state, error: row.get(5)?, started: row.get(6)? })
+        let (id, kind, subject) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (subject_id, subject_name, state) = (row.get(3)?, row.get(4)?, row.get(5)?);
+        let (error, made, started) = (row.get(6)?, row.get(7)?, row.get(8)?);
+        Ok(Self { id, kind, subject, subject_id, subject_name, state, error, made, started })
     }
 
     fn parse(self) -> Result<OpRecord, String> {
         let text = |error: &dyn std::error::Error| error.to_string();
+        let subject = subject(&self.subject, &self.subject_id, self.subject_name)?;
         Ok(OpRecord {
             id: self.id.parse().map_err(|e: banger_api::ids::BadId| text(&e))?,
             kind: self.kind,
-            vm: self.vm.parse().map_err(|e: banger_api::ids::BadId| text(&e))?,
-            vm_name: self.vm_name.parse().map_err(|e: banger_api::names::BadName| text(&e))?,
+            subject,
+            made: self.made,
             state: of_word(self.state)?,
             error: self
                 .error
@@ -99,6 +106,21 @@ impl OpRow {
             started_unix_ms: self.started.cast_unsigned(),
         })
     }
+}
+
+fn subject(word: &str, id: &str, name: String) -> Result<Subject, String> {
+    let bad_id = |error: BadId| error.to_string();
+    let some = (!id.is_empty()).then_some(id);
+    Ok(match word {
+        "vm" => Subject::Vm(VmTag {
+            id: id.parse().map_err(bad_id)?,
+            name: name.parse().map_err(|error: BadName| error.to_string())?,
+        }),
+        "image" => Subject::Image { name, id: some.map(str::parse).transpose().map_err(bad_id)? },
+        "kernel" => Subject::Kernel { name, id: some.map(str::parse).transpose().map_err(bad_id)? },
+        "host" => Subject::Host,
+        other => return Err(format!("`{other}` is not a subject of operations")),
+    })
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Result<StepEvent, String>> {
@@ -125,7 +147,9 @@ impl Memory {
         }
         // An operation of a VM that is left alone stays open: its log may be what explains the VM.
         let left: BTreeSet<String> = loaded.unreadable.iter().map(|(id, _)| id.clone()).collect();
-        loaded.open_ops.retain(|(op, _)| !left.contains(op.vm.as_str()));
+        loaded
+            .open_ops
+            .retain(|(op, _)| op.subject.vm().is_none_or(|vm| !left.contains(vm.id.as_str())));
         self.untouchable = left;
         Ok(loaded)
     }
@@ -138,7 +162,7 @@ impl Memory {
     ) -> Result<(), ApiError> {
         let open = format!("{OP_COLUMNS} WHERE state = 'running' ORDER BY number");
         for row in self.rows(&open, params![], OpRow::of)? {
-            let (id, vm) = (row.id.clone(), row.vm.clone());
+            let (id, vm) = (row.id.clone(), row.subject_id.clone());
             let log: Result<Vec<StepEvent>, String> =
                 self.rows(EVENTS, [&id], event)?.into_iter().collect();
             match row.parse().and_then(|op| log.map(|log| (op, log))) {

@@ -10,7 +10,7 @@ pub const APPLICATION_ID: i32 = 0x626e_6772;
 
 /// One entry for each version, applied in order; `user_version` counts those applied. An entry is
 /// never changed once it was released.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 /// The version that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -75,6 +75,16 @@ UPDATE vms SET record = json_set(json_remove(record, '$.run.forwarder'),
         json_object('forwarder', json(record -> '$.run.forwarder')), '{}')))
 WHERE json_valid(record) AND json_type(record, '$.run') = 'object';
 "#;
+
+/// Operations work on a VM, an image, a kernel or the host: `subject`. `subject_id` is empty where
+/// there is no id; `made` is the id of the image or kernel that was made.
+const V3: &str = "
+ALTER TABLE operations RENAME COLUMN vm TO subject_id;
+ALTER TABLE operations RENAME COLUMN vm_name TO subject_name;
+ALTER TABLE operations ADD COLUMN subject TEXT NOT NULL DEFAULT 'vm'
+    CHECK (subject IN ('vm', 'image', 'kernel', 'host'));
+ALTER TABLE operations ADD COLUMN made TEXT;
+";
 
 /// What a database is before anything was done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Changing what is remembered: one transaction a commit, all or nothing.
 
-use banger_api::{ApiError, ErrorCode, OpId, VmId};
+use banger_api::operation::{OpState, Subject};
+use banger_api::{ApiError, ErrorCode, ImageId, KernelId, OpId, VmId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
 use banger_engine::store::{Durability, OpRecord, Write};
@@ -15,9 +16,10 @@ use crate::thread::{Memory, Synchronous};
 const PUT_VM: &str = "INSERT INTO vms (id, name, state, generation, record) \
     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
     state = excluded.state, generation = excluded.generation, record = excluded.record";
-const ADD_OP: &str = "INSERT INTO operations (id, kind, vm, vm_name, state, error, started) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-const END_OP: &str = "UPDATE operations SET state = ?2, error = ?3 WHERE id = ?1";
+const ADD_OP: &str = "INSERT INTO operations \
+    (id, kind, subject, subject_id, subject_name, state, error, made, started) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const END_OP: &str = "UPDATE operations SET state = ?2, error = ?3, made = ?4 WHERE id = ?1";
 const LOG: &str = "INSERT INTO op_events (op, seq, step, kind, detail, at) \
     SELECT number, \
     (SELECT coalesce(max(seq), 0) + 1 FROM op_events WHERE op = number), ?2, ?3, ?4, ?5 \
@@ -117,11 +119,14 @@ fn one(transaction: &Transaction<'_>, place: &Place, write: &Write) -> Result<()
             delete.execute([id.as_str()]).map(drop).map_err(failed)
         }
         Write::AddOp(op) => add_op(transaction, place, op),
-        Write::EndOp { op, error } => {
-            let state = if error.is_some() { "failed" } else { "succeeded" };
-            let error = error.as_ref().map(json).transpose()?;
+        Write::EndOp { op, result } => {
+            let (state, error, made) = match result {
+                Ok(made) => (OpState::Succeeded, None, made.as_deref()),
+                Err(error) => (OpState::Failed, Some(json(error)?), None),
+            };
             let mut update = transaction.prepare_cached(END_OP).map_err(failed)?;
-            known(op, update.execute(params![op.as_str(), state, error]).map_err(failed)?)
+            let values = params![op.as_str(), op_state_text(state), error, made];
+            known(op, update.execute(values).map_err(failed)?)
         }
         Write::Log(op, event) => {
             let StepEvent { step, kind, detail, at_unix_ms } = event;
@@ -151,12 +156,21 @@ fn put_vm(transaction: &Transaction<'_>, place: &Place, vm: &VmRecord) -> Result
 }
 
 fn add_op(transaction: &Transaction<'_>, place: &Place, op: &OpRecord) -> Result<(), ApiError> {
-    let OpRecord { id, kind, vm, vm_name, state, error, started_unix_ms } = op;
+    let OpRecord { id, kind, subject, state, error, made, started_unix_ms } = op;
+    let (subject, subject_id, name) = match subject {
+        Subject::Vm(vm) => ("vm", vm.id.as_str(), vm.name.as_str()),
+        Subject::Image { name, id } => ("image", id.as_ref().map_or("", ImageId::as_str), &**name),
+        Subject::Kernel { name, id } => {
+            ("kernel", id.as_ref().map_or("", KernelId::as_str), &**name)
+        }
+        Subject::Host => ("host", "", ""),
+    };
     let error = error.as_ref().map(json).transpose()?;
     let state = op_state_text(*state);
     let started = started_unix_ms.cast_signed();
     let mut add = transaction.prepare_cached(ADD_OP).map_err(|error| place.explain(&error))?;
-    let values = params![id.as_str(), kind, vm.as_str(), vm_name.as_str(), state, error, started];
+    let id_text = id.as_str();
+    let values = params![id_text, kind, subject, subject_id, name, state, error, made, started];
     add.execute(values).map(drop).map_err(|error| {
         if is_duplicate(&error) {
             let text = format!("there is an operation `{id}` already");

@@ -29,7 +29,7 @@ async fn write_for_ever(path: &Path) {
         web.problems = vec![format!("{n} ").repeat(n as usize % 500)];
         let log = |kind| Write::Log(op_id(n), event(StepId::new("shim"), kind, n));
         let (started, succeeded) = (log(Kind::Started), log(Kind::Succeeded));
-        let end = Write::EndOp { op: op_id(n), error: None };
+        let end = Write::EndOp { op: op_id(n), result: Ok(None) };
         let durability = if n % 7 == 0 { Durability::Power } else { Durability::Process };
         let writes = vec![Write::AddOp(op(n, &web)), started, put(&web), succeeded, end];
         store.commit(writes, durability).await.unwrap();

@@ -1,6 +1,8 @@
-//! A database of version 1 is read by this version: records as they were written then.
+//! A database of an earlier version is read by this one: records as they were written then.
 
+use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::vm::VmState;
+use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::oplog::StepId;
 use banger_engine::plan::{ProcRef, VmSpec};
 use banger_engine::record::VmRecord;
@@ -98,4 +100,46 @@ async fn records_of_version_1_are_read() {
     let bad: String =
         now.query_row("SELECT record FROM vms WHERE name = 'bad'", [], |row| row.get(0)).unwrap();
     assert_eq!(bad, "{ not JSON");
+}
+
+/// Operations of version 2, all of them on VMs.
+#[tokio::test]
+async fn operations_of_version_2_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE_NAME);
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(TABLES).unwrap();
+    old.pragma_update(None, "user_version", 2).unwrap();
+    let failed = r#"{"code":"vmm_died","message":"gone","operation":"op-000002"}"#;
+    let rows = [
+        ("op-000001", "create", "succeeded", None, 5),
+        ("op-000002", "start", "failed", Some(failed), 6),
+        ("op-000003", "stop", "running", None, 7),
+    ];
+    for (id, kind, state, error, started) in rows {
+        let insert = "INSERT INTO operations (id, kind, vm, vm_name, state, error, started) \
+            VALUES (?1, ?2, '000000000001', 'web', ?3, ?4, ?5)";
+        old.execute(insert, (id, kind, state, error, started)).unwrap();
+    }
+    let log = "INSERT INTO op_events VALUES (3, 1, 'shim', 'undo_started', '', 8)";
+    old.execute(log, []).unwrap();
+    drop(old);
+
+    let store = Store::open(&path).unwrap();
+    let open = store.load().await.unwrap().open_ops;
+    let [(stop, log)] = open.as_slice() else { panic!("{open:?}") };
+    let vm =
+        Subject::Vm(VmTag { id: "000000000001".parse().unwrap(), name: "web".parse().unwrap() });
+    assert_eq!((&stop.subject, stop.state, log.len()), (&vm, OpState::Running, 1));
+    let all = store.operations(9).await.unwrap();
+    let kinds: Vec<&str> = all.iter().map(|op| op.kind.as_str()).collect();
+    assert_eq!(kinds, ["stop", "start", "create"]);
+    assert!(all.iter().all(|op| op.subject == vm && op.made.is_none()));
+    let start: OpId = "op-000002".parse().unwrap();
+    let error = ApiError::new(ErrorCode::VmmDied, "gone").in_operation(&start);
+    assert_eq!(all[1].error, Some(error));
+    drop(store);
+    let now = rusqlite::Connection::open(&path).unwrap();
+    let version: i64 = now.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, SCHEMA_VERSION);
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use banger_api::operation::OpState;
+use banger_api::operation::{OpState, Subject};
 use banger_api::vm::{StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::oplog::{StepEvent, StepEventKind as Kind, StepId};
@@ -59,7 +59,7 @@ async fn what_was_committed_is_there_after_reopening() {
 
     let error =
         ApiError::new(ErrorCode::GuestFailed, "no").with_hint("try").in_operation(&start.id);
-    let end = Write::EndOp { op: start.id.clone(), error: Some(error.clone()) };
+    let end = Write::EndOp { op: start.id.clone(), result: Err(error.clone()) };
     commit(&store, vec![end, Write::RemoveVm(web.plan.id.clone())]).await.unwrap();
     let loaded = store.load().await.unwrap();
     assert!(loaded.vms.is_empty() && loaded.open_ops.is_empty());
@@ -95,7 +95,7 @@ async fn colliding_and_unknown_operations_are_errors() {
     assert_eq!(error.message, format!("there is an operation `{}` already", op_id(1)));
     for write in [
         Write::Log(op_id(2), event(StepId::new("shim"), Kind::Started, 1)),
-        Write::EndOp { op: op_id(2), error: None },
+        Write::EndOp { op: op_id(2), result: Ok(None) },
     ] {
         let error = commit(&store, vec![write]).await.unwrap_err();
         assert_eq!(error.message, format!("no operation `{}` is on record", op_id(2)));
@@ -113,7 +113,7 @@ async fn the_newest_operations_come_first_and_old_ended_ones_are_forgotten() {
         for n in 1..=many {
             writes.push(Write::AddOp(op(n, &web)));
             writes.push(Write::Log(op_id(n), event(StepId::new("shim"), Kind::Started, n)));
-            writes.push(Write::EndOp { op: op_id(n), error: None });
+            writes.push(Write::EndOp { op: op_id(n), result: Ok(None) });
         }
         commit(&store, writes).await.unwrap();
     }
@@ -231,7 +231,8 @@ impl Model {
                 let state = if *well { OpState::Succeeded } else { OpState::Failed };
                 let known = self.ops.get_mut(n);
                 let ended = known.map(|(op, _)| (op.state, op.error) = (state, error.clone()));
-                (Write::EndOp { op: op_id(*n), error }, ended.is_some())
+                let result = error.map_or(Ok(None), Err);
+                (Write::EndOp { op: op_id(*n), result }, ended.is_some())
             }
         }
     }
@@ -277,4 +278,36 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn operations_on_every_subject_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(banger_store::FILE_NAME);
+    let store = Store::open(&path).unwrap();
+    let id = "0123456789abcdef";
+    let subjects = [
+        Subject::Image { name: "debian".into(), id: None },
+        Subject::Image { name: "debian".into(), id: Some(id.parse().unwrap()) },
+        Subject::Kernel { name: "it's".into(), id: None },
+        Subject::Kernel { name: "k".into(), id: Some(id.parse().unwrap()) },
+        Subject::Host,
+    ];
+    let record = |(n, subject): (usize, &Subject)| OpRecord {
+        subject: subject.clone(),
+        ..op(n as u64, &vm(1, "web"))
+    };
+    let records: Vec<OpRecord> = subjects.iter().enumerate().map(record).collect();
+    let add = records.iter().cloned().map(Write::AddOp).collect();
+    store.commit(add, Durability::Process).await.unwrap();
+    let open: Vec<OpRecord> =
+        store.load().await.unwrap().open_ops.into_iter().map(|(op, _)| op).collect();
+    assert_eq!(open, records);
+    let end = Write::EndOp { op: op_id(0), result: Ok(Some(id.into())) };
+    store.commit(vec![end], Durability::Process).await.unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    let pulled = store.operation(&op_id(0)).await.unwrap().unwrap();
+    assert_eq!((pulled.state, pulled.made.as_deref()), (OpState::Succeeded, Some(id)));
+    assert_eq!(store.load().await.unwrap().open_ops.len(), 4);
 }

@@ -1,17 +1,23 @@
 //! Simulated images and kernels: one of each can be fetched.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
 
-use super::Sim;
+use super::world::When;
+use super::{Mood, Sim};
 use crate::drivers::{Archive, Images, Progress, Rebuild, TakenName};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;
+/// Stage of an import.
+const IMPORT: &str = "import_image";
+/// How often a fetch that does not end by itself looks whether it was cancelled.
+const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
 fn id_of(name: &str) -> String {
     // FNV-1a: two names, two ids.
@@ -27,7 +33,7 @@ fn nameless(id: &str) -> String {
 }
 
 impl Sim {
-    fn fetch(
+    async fn fetch(
         &self,
         key: &str,
         name: &str,
@@ -35,18 +41,74 @@ impl Sim {
         progress: &dyn Progress,
     ) -> Result<String, ApiError> {
         let fetched = self.world().fetched.get(key).cloned();
-        if let Some(id) = fetched {
+        let other = |id: &String| stage == IMPORT && *id != id_of(name);
+        if let Some(id) = fetched.filter(|id| !other(id)) {
             return Ok(id);
         }
         progress.stage(stage);
+        self.try_effect("fetch", When::Before)?;
+        let file = self.begin(key);
+        let id = id_of(name);
+        let received = self.receive(key, progress).await;
+        let published = received.and_then(|()| {
+            self.try_effect("fetch", When::After)?;
+            self.publish(key, &id);
+            Ok(id)
+        });
+        self.remove_unfinished(|unfinished| *unfinished == file);
+        self.inner().making.remove(&file);
+        published
+    }
+
+    /// Gives a name to an object, away from another one.
+    fn publish(&self, key: &str, id: &str) {
+        let mut inner = self.inner();
+        let fetched = &mut inner.world.fetched;
+        if let Some(old) = fetched.get(key).cloned().filter(|old| old != id) {
+            fetched.remove(key);
+            if !fetched.values().any(|other| *other == old) {
+                fetched.insert(nameless(&old), old);
+            }
+        }
+        fetched.insert(key.into(), id.into());
+        (self.sink)(&inner.world);
+    }
+
+    /// Makes an unfinished file.
+    fn begin(&self, key: &str) -> String {
+        let mut inner = self.inner();
+        inner.world.spawned += 1;
+        let file = format!("{key}#{}", inner.world.spawned);
+        inner.making.insert(file.clone());
+        inner.world.unfinished.insert(file.clone());
+        (self.sink)(&inner.world);
+        file
+    }
+
+    async fn receive(&self, key: &str, progress: &dyn Progress) -> Result<(), ApiError> {
         for done in [0, 32, 64] {
             progress.bytes(done * MIB, Some(64 * MIB));
         }
-        let id = id_of(name);
+        let name = key.split_once(':').map_or(key, |(_, name)| name);
+        while self.mood_of(name) == Mood::Silent && !progress.cancelled() {
+            tokio::time::sleep(CANCEL_CHECK).await;
+        }
+        if progress.cancelled() {
+            return Err(ApiError::new(ErrorCode::Cancelled, "the fetch was cancelled"));
+        }
+        Ok(())
+    }
+
+    /// Removes unfinished files; returns their number.
+    fn remove_unfinished(&self, wanted: impl Fn(&String) -> bool) -> u64 {
         let mut inner = self.inner();
-        inner.world.fetched.insert(key.into(), id.clone());
-        (self.sink)(&inner.world);
-        Ok(id)
+        let before = inner.world.unfinished.len();
+        inner.world.unfinished.retain(|file| !wanted(file));
+        let removed = before - inner.world.unfinished.len();
+        if removed > 0 {
+            (self.sink)(&inner.world);
+        }
+        removed as u64
     }
 
     fn known(&self, what: &str, name: &str, recipe: &str) -> Result<(), ApiError> {
@@ -116,7 +178,7 @@ impl Images for Sim {
         p: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
         self.known("image", name, DEFAULT_IMAGE)?;
-        self.fetch(&format!("image:{name}"), name, stage::PULL_IMAGE, p.as_ref())
+        self.fetch(&format!("image:{name}"), name, stage::PULL_IMAGE, p.as_ref()).await
     }
 
     async fn import_image(
@@ -127,19 +189,8 @@ impl Images for Sim {
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
         // Another archive is another image.
-        let id = id_of(&archive.path.to_string_lossy());
-        let key = format!("image:{name}");
-        let mut inner = self.inner();
-        let fetched = &mut inner.world.fetched;
-        if let Some(old) = fetched.get(&key).cloned().filter(|old| *old != id) {
-            fetched.remove(&key);
-            if !fetched.values().any(|other| *other == old) {
-                fetched.insert(nameless(&old), old);
-            }
-        }
-        drop(inner);
-        let origin = archive.path.to_string_lossy();
-        self.fetch(&key, &origin, "import_image", progress.as_ref())
+        let (key, origin) = (format!("image:{name}"), archive.path.to_string_lossy());
+        self.fetch(&key, &origin, IMPORT, progress.as_ref()).await
     }
 
     /// What arrives is forgotten.
@@ -163,9 +214,17 @@ impl Images for Sim {
         Ok(())
     }
 
+    async fn clean(&self) -> Result<u64, ApiError> {
+        self.try_effect("clean", When::Before)?;
+        let making = self.inner().making.clone();
+        let removed = self.remove_unfinished(|file| !making.contains(file));
+        self.try_effect("clean", When::After)?;
+        Ok(removed * 64 * MIB)
+    }
+
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
         self.known("kernel", name, DEFAULT_KERNEL)?;
-        self.fetch(&format!("kernel:{name}"), name, stage::PULL_KERNEL, p.as_ref())
+        self.fetch(&format!("kernel:{name}"), name, stage::PULL_KERNEL, p.as_ref()).await
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, ApiError> {

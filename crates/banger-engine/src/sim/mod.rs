@@ -47,6 +47,8 @@ struct Inner {
     exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
     random: u64,
     logs: PathBuf,
+    /// Unfinished files that this daemon works on.
+    making: BTreeSet<String>,
 }
 
 /// How a simulated guest behaves.
@@ -56,7 +58,7 @@ pub enum Mood {
     Good,
     /// Boots, and ignores a shutdown.
     Stubborn,
-    /// Never says hello.
+    /// Never says hello. A fetch never ends by itself.
     Silent,
     /// Its init never finishes booting.
     Sluggish,
@@ -73,6 +75,7 @@ impl Sim {
             exits: BTreeMap::new(),
             random,
             logs: "/nonexistent".into(),
+            making: BTreeSet::new(),
         };
         Arc::new(Self { inner: Mutex::new(inner), sink, connect })
     }
@@ -130,13 +133,24 @@ impl Sim {
         self.inner().faults.clear();
     }
 
-    /// Sets how the guest of a VM of this name behaves.
-    pub fn set_mood(&self, vm_name: &str, mood: Mood) {
-        self.inner().moods.insert(vm_name.into(), mood);
+    /// Sets how the guest of a VM of this name behaves, or the fetch of an image or kernel.
+    pub fn set_mood(&self, name: &str, mood: Mood) {
+        self.inner().moods.insert(name.into(), mood);
     }
 
     fn mood(&self, vm: &VmPlan) -> Mood {
-        self.inner().moods.get(vm.name.as_str()).copied().unwrap_or(Mood::Good)
+        self.mood_of(vm.name.as_str())
+    }
+
+    fn mood_of(&self, name: &str) -> Mood {
+        self.inner().moods.get(name).copied().unwrap_or(Mood::Good)
+    }
+
+    /// An effect that is no object of a VM: fails if it is to fail at this time.
+    fn try_effect(&self, effect: &str, when: world::When) -> Result<(), ApiError> {
+        let mut inner = self.inner();
+        inner.tried.insert(effect.into());
+        world::take_fault(&mut inner.faults, effect, when)
     }
 
     /// Adds an object.

@@ -1,6 +1,6 @@
 //! What is on a simulated host, and what goes wrong on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use banger_api::{ApiError, ErrorCode, VmId};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ pub struct World {
     pub objects: BTreeMap<String, String>,
     /// Images and kernels: name to id.
     pub fetched: BTreeMap<String, String>,
+    /// Files of images and kernels that are not finished: `image:NAME#NUMBER`.
+    #[serde(default)]
+    pub unfinished: BTreeSet<String>,
     /// Counts starts of simulated processes, so that each has its own start time.
     pub spawned: u64,
 }

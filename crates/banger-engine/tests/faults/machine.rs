@@ -2,8 +2,8 @@
 //! host stays, everything else of the daemon is gone at once.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -45,6 +45,7 @@ struct Life {
     doom: Doom,
     events: AtomicUsize,
     commits: AtomicUsize,
+    dead: AtomicBool,
     died: Notify,
 }
 
@@ -57,8 +58,13 @@ enum Event {
 
 impl Life {
     fn event(&self) -> Event {
+        // Tasks that run until the runtime is dropped change nothing any more.
+        if self.dead.load(Ordering::Relaxed) {
+            return Event::Kills;
+        }
         let number = self.events.fetch_add(1, Ordering::Relaxed);
         if self.doom == Doom::KillAt(number) {
+            self.dead.store(true, Ordering::Relaxed);
             self.died.notify_one();
             return Event::Kills;
         }
@@ -136,12 +142,15 @@ impl Machine {
             doom,
             events: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
+            dead: AtomicBool::new(false),
             died: Notify::new(),
         });
         let sink = {
             let (life, world) = (life.clone(), self.world.clone());
             Box::new(move |now: &World| {
-                *locked(&world) = now.clone();
+                if !life.dead.load(Ordering::Relaxed) {
+                    *locked(&world) = now.clone();
+                }
                 if life.event() == Event::Kills {
                     // Ends the task that made the change at once, without a message.
                     resume_unwind(Box::new("killed"));
@@ -158,7 +167,7 @@ impl Machine {
             .start_paused(true)
             .build()
             .unwrap();
-        let ended = runtime.block_on(async {
+        let live = async {
             let lives = async {
                 let drivers = sim.drivers(Arc::new(|_| ()));
                 let defaults = VmDefaults::for_host(2, 4 << 30);
@@ -172,6 +181,11 @@ impl Machine {
                 () = life.died.notified() => Ended::Killed,
                 () = lives => Ended::Quiet,
             }
+        };
+        // A change of the host that kills the daemon may be made by this very task.
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live)));
+        let ended = ended.unwrap_or_else(|panic| {
+            if life.dead.load(Ordering::Relaxed) { Ended::Killed } else { resume_unwind(panic) }
         });
         // Every task of it is dropped where it stands.
         drop(runtime);
@@ -242,11 +256,12 @@ impl Disk {
                     assert!(self.ops.iter().any(|known| known.id == op), "a log of no operation");
                     self.logs.entry(op).or_default().push(event);
                 }
-                Write::EndOp { op, error } => {
+                Write::EndOp { op, result } => {
                     let known = self.ops.iter_mut().find(|known| known.id == op).unwrap();
-                    let failed = error.is_some();
-                    known.state = if failed { OpState::Failed } else { OpState::Succeeded };
-                    known.error = error;
+                    (known.state, known.made, known.error) = match result {
+                        Ok(made) => (OpState::Succeeded, made, None),
+                        Err(error) => (OpState::Failed, None, Some(error)),
+                    };
                 }
                 Write::PutVm(vm) => drop(self.vms.insert(vm.plan.id.clone(), *vm)),
                 Write::RemoveVm(id) => drop(self.vms.remove(&id)),

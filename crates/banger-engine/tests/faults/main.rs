@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod images;
 mod machine;
 mod steps;
 
@@ -69,7 +70,8 @@ async fn act(engine: &Engine, action: VmAction) {
 async fn carry_out(asked: Asked, engine: &Engine, sim: &Sim) {
     match asked {
         Asked::Create => {
-            let accepted = engine.create(request()).unwrap();
+            // A store that fails refuses it.
+            let Ok(accepted) = engine.create(request()).await else { return };
             let op = accepted.operation.and_then(|id| engine.follow(&id)).unwrap();
             let _ = op.wait().await;
         }
@@ -94,7 +96,7 @@ fn prepared(before: Before) -> Machine {
     }
     let report = machine.daemon(Doom::None, &[], async |engine, _| {
         let no_start = before == Before::Stopped;
-        let accepted = engine.create(CreateVm { no_start, ..request() }).unwrap();
+        let accepted = engine.create(CreateVm { no_start, ..request() }).await.unwrap();
         engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();
     });
     assert_eq!(report.ended, Ended::Quiet);

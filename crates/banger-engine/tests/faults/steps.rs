@@ -17,7 +17,7 @@ fn record() -> VmRecord {
     let machine = Machine::default();
     machine.daemon(Doom::None, &[], async |engine, _| {
         let request = CreateVm { name: Some("web".into()), ..CreateVm::default() };
-        let accepted = engine.create(request).unwrap();
+        let accepted = engine.create(request).await.unwrap();
         engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();
     });
     machine.vm().unwrap()

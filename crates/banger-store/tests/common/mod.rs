@@ -1,7 +1,7 @@
 //! Records to remember, for the tests of the store.
 #![allow(dead_code, reason = "each test program uses its own part of these")]
 
-use banger_api::operation::OpState;
+use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::vm::Lifetime;
 use banger_api::{OpId, VmId};
 use banger_engine::oplog::{StepEvent, StepEventKind, StepId};
@@ -52,10 +52,10 @@ pub fn op(n: u64, vm: &VmRecord) -> OpRecord {
     OpRecord {
         id: op_id(n),
         kind: "start".into(),
-        vm: vm.plan.id.clone(),
-        vm_name: vm.plan.name.clone(),
+        subject: Subject::Vm(VmTag { id: vm.plan.id.clone(), name: vm.plan.name.clone() }),
         state: OpState::Running,
         error: None,
+        made: None,
         started_unix_ms: 1_767_225_600_000 + n,
     }
 }

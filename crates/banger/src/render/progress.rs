@@ -144,7 +144,7 @@ impl Observer for Track {
             OpEventKind::Warning { text } => self.warn(text),
             OpEventKind::Succeeded { .. } => self.succeeded(event.at_ms),
             OpEventKind::Failed { .. } => self.end(),
-            OpEventKind::Vm { .. } => {}
+            OpEventKind::Subject { .. } => {}
         }
     }
 

@@ -31,7 +31,9 @@ fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
             event(stream, 2, 5, json!({"event": "failed", "error": error}));
         }
         "POST /v1/operations/op-abc123/cancel" => {
-            reply(stream, 202, &json!({}));
+            let answer =
+                json!({"operation": OPERATION, "effect": "cancelling", "state": "running"});
+            reply(stream, 202, &answer);
             *cancelled.0.lock().unwrap() = true;
             cancelled.1.notify_all();
         }
@@ -131,7 +133,8 @@ fn a_daemon_that_forgot_the_stream_still_knows_the_end() {
         "GET /v1/operations/op-abc123" => {
             let error = json!({"code": "interrupted", "message": "the daemon was killed"});
             let view = json!({
-                "id": OPERATION, "kind": "pull_kernel", "vm": null, "state": "failed",
+                "id": OPERATION, "kind": "pull_kernel", "state": "failed",
+                "subject": {"type": "kernel", "name": "k"},
                 "started_at": "2026-11-24T00:00:00Z", "error": error,
             });
             reply(stream, 200, &view);

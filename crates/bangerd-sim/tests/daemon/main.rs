@@ -10,6 +10,7 @@ mod full_disk;
 mod kill;
 mod kill_sessions;
 mod limits;
+mod operations;
 mod session;
 mod start;
 mod support;

@@ -99,7 +99,8 @@ pub async fn pull(
     Body(pull): Body<ImagePullRequest>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let rebuild = if pull.refresh { Rebuild::Always } else { Rebuild::IfOutdated };
-    Ok(accepted(api.engine.pull_image(&pull.name, rebuild)?))
+    let pulled = async move { api.engine.pull_image(&pull.name, rebuild).await };
+    Ok(accepted(detached(pulled).await?))
 }
 
 /// Make an image of a file of the host.
@@ -114,7 +115,8 @@ pub async fn import(
     Body(import): Body<ImportRequest>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let taken = TakenName::replacing(import.replace);
-    Ok(accepted(api.engine.import_image(&import.path, &import.name, taken).await?))
+    let imported = async move { api.engine.import_image(&import.path, &import.name, taken).await };
+    Ok(accepted(detached(imported).await?))
 }
 
 /// Make an image of the body: a rootfs tar, plain or compressed.
@@ -135,7 +137,8 @@ pub async fn upload(
     let taken = TakenName::replacing(upload.replace);
     let archive = api.engine.upload(&upload.name, taken).await?;
     upload::receive(request.into_body(), &archive.path).await?;
-    Ok(accepted(api.engine.import_archive(archive, &upload.name, taken).await?))
+    let imported = async move { api.engine.import_archive(archive, &upload.name, taken).await };
+    Ok(accepted(detached(imported).await?))
 }
 
 /// All kernels.
@@ -173,5 +176,6 @@ pub async fn pull_kernel(
     State(api): Shared,
     Body(pull): Body<PullRequest>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
-    Ok(accepted(api.engine.pull_kernel(&pull.name)?))
+    let pulled = async move { api.engine.pull_kernel(&pull.name).await };
+    Ok(accepted(detached(pulled).await?))
 }

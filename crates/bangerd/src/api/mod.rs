@@ -102,6 +102,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::OPERATION, get(operations::show))
         .route(routes::OPERATION_EVENTS, get(operations::events))
         .route(routes::OPERATION_CANCEL, post(operations::cancel))
+        .route(routes::CANCELS, post(operations::cancel_on))
         .route(routes::IMAGES, get(images::list))
         .route(routes::IMAGE, get(images::show).delete(images::delete))
         .route(routes::IMAGE_PULL, post(images::pull))
@@ -198,6 +199,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         operations::show,
         operations::events,
         operations::cancel,
+        operations::cancel_on,
         images::list,
         images::show,
         images::delete,

@@ -8,15 +8,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use banger_api::operation::{OpEvent, OpEventKind, OpState, OperationView};
+use banger_api::operation::{
+    CancelAnswer, CancelEffect, OpEvent, OpEventKind, OpState, OperationView, SubjectRef,
+};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
 use banger_engine::ops::Op;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 
-use super::body::{PathParams, QueryParams, id};
+use super::body::{Json as Body, PathParams, QueryParams, id};
 use super::{Answer, Shared, detached};
-use crate::api::daemon::Empty;
 
 /// Operations listed where no limit was given.
 const DEFAULT_LIMIT: u32 = 100;
@@ -67,30 +68,43 @@ pub async fn show(
     Ok(Json(api.engine.operation(&id(&operation)?).await?))
 }
 
-/// Ask an operation to end and undo itself; one that has ended is left alone.
+/// Ask an operation to end and undo itself. A stop, a removal and what follows from an event go on
+/// and are refused.
 #[utoipa::path(post, path = routes::OPERATION_CANCEL, tag = "operations",
     operation_id = "operation_cancel",
     params(("operation" = String, Path, description = "op-xxxxxx")),
     responses(
-        (status = 202, description = "Accepted", body = Empty),
+        (status = 202, description = "It undoes itself, or never begins", body = CancelAnswer),
+        (status = 200, description = "It had ended before", body = CancelAnswer),
         (status = "default", description = "Why not", body = ApiError)
     ))]
 pub async fn cancel(
     State(api): Shared,
     PathParams(operation): PathParams<String>,
-) -> Answer<(StatusCode, Json<Empty>)> {
+) -> Answer<(StatusCode, Json<CancelAnswer>)> {
     let operation: OpId = id(&operation)?;
-    detached(async move {
-        match api.engine.cancel(&operation).await {
-            // Not in memory any more, so it has ended, if there ever was one.
-            Err(error) if error.code == ErrorCode::NotFound => {
-                api.engine.operation(&operation).await.map(|_| ())
-            }
-            other => other,
-        }
-    })
-    .await?;
-    Ok((StatusCode::ACCEPTED, Json(Empty {})))
+    let answer = detached(async move { api.engine.cancel(&operation).await }).await?;
+    let status = match answer.effect {
+        CancelEffect::Ended => StatusCode::OK,
+        CancelEffect::Cancelling | CancelEffect::NotBegun => StatusCode::ACCEPTED,
+    };
+    Ok((status, Json(answer)))
+}
+
+/// Ask all operations in progress on a VM, an image or a kernel to end and undo themselves.
+#[utoipa::path(post, path = routes::CANCELS, tag = "operations",
+    operation_id = "subject_cancel",
+    request_body = SubjectRef,
+    responses(
+        (status = 202, description = "Those that were cancelled", body = [CancelAnswer]),
+        (status = "default", description = "Why not", body = ApiError)
+    ))]
+pub async fn cancel_on(
+    State(api): Shared,
+    Body(subject): Body<SubjectRef>,
+) -> Answer<(StatusCode, Json<Vec<CancelAnswer>>)> {
+    let answers = detached(async move { api.engine.cancel_on(&subject).await }).await?;
+    Ok((StatusCode::ACCEPTED, Json(answers)))
 }
 
 /// Follow an operation: one [`OpEvent`] an event, whose id is its `seq`; ends after the last one.
@@ -143,7 +157,7 @@ fn live(op: Arc<Op>, seen: u64) -> impl Stream<Item = OpEvent> + Send {
 /// The end of an operation of which only the record is left.
 fn remembered(view: OperationView, seen: u64) -> OpEvent {
     let what = match (view.state, view.error) {
-        (OpState::Succeeded, _) => OpEventKind::Succeeded { made: None },
+        (OpState::Succeeded, _) => OpEventKind::Succeeded { made: view.made },
         (OpState::Failed | OpState::Running, Some(error)) => OpEventKind::Failed { error },
         (OpState::Failed | OpState::Running, None) => {
             OpEventKind::Failed { error: banger_engine::recovery::interrupted(&view.id) }

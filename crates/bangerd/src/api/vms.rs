@@ -38,7 +38,7 @@ pub async fn create(
             is_reference(what, name)?;
         }
     }
-    Ok(accepted(detached(async move { api.engine.create(vm) }).await?))
+    Ok(accepted(detached(async move { api.engine.create(vm).await }).await?))
 }
 
 /// Everything about one VM.

@@ -1,0 +1,233 @@
+//! Cancelling operations: by id, or all on one subject.
+//!
+//! A request to cancel gets one of three answers: it is done (the operation undoes itself, or never
+//! begins), it is so already (the operation has ended), or it is refused: the undo of a stop or of
+//! a removal helps nobody, and an operation that follows from an event must go on.
+
+use banger_api::operation::{CancelAnswer, CancelEffect, OpState, Subject, SubjectRef};
+use banger_api::{ApiError, ErrorCode, OpId};
+use tokio::sync::oneshot;
+
+use crate::engine::Engine;
+use crate::ops::Op;
+use crate::vm_task::Message;
+
+/// The error of an operation that was cancelled.
+pub fn cancelled(op: &Op) -> ApiError {
+    ApiError::new(ErrorCode::Cancelled, format!("{} was cancelled", described(op)))
+}
+
+/// `start of VM web`, `pull of image debian` and the like, in the words of errors.
+fn described(op: &Op) -> String {
+    let kind = op.kind.as_str();
+    let verb = kind.strip_suffix("_image").or(kind.strip_suffix("_kernel")).unwrap_or(kind);
+    format!("{verb} of {}", op.subject)
+}
+
+/// What a cancel does to an operation that has begun.
+enum Begun {
+    /// It undoes itself at its next step.
+    UndoesItself,
+    /// It goes on to its end.
+    GoesOn,
+}
+
+fn of_kind(kind: &str) -> Begun {
+    match kind {
+        "create" | "start" | "restart" | "pull_image" | "pull_kernel" | "import_image" => {
+            Begun::UndoesItself
+        }
+        // The guest rebooted: the start that follows can be cancelled.
+        "exited" => Begun::UndoesItself,
+        _ => Begun::GoesOn,
+    }
+}
+
+/// Cancels an operation that does not wait in a queue any more.
+///
+/// # Errors
+/// It goes on.
+pub fn begun(op: &Op) -> Result<CancelEffect, ApiError> {
+    if op.has_ended() {
+        return Ok(CancelEffect::Ended);
+    }
+    match of_kind(&op.kind) {
+        Begun::UndoesItself => {
+            op.cancel();
+            Ok(CancelEffect::Cancelling)
+        }
+        Begun::GoesOn => Err(refused(op)),
+    }
+}
+
+fn refused(op: &Op) -> ApiError {
+    let text = format!("{} cannot be cancelled: it goes on", described(op));
+    let error = ApiError::new(ErrorCode::WrongState, text);
+    match (op.kind.as_str(), &op.subject) {
+        ("stop", Subject::Vm(vm)) => {
+            let name = &vm.name;
+            error.with_hint(format!(
+                "`banger vm kill {name}` ends the VM at once; `banger vm start {name}` starts it \
+                 when it has stopped"
+            ))
+        }
+        _ => error.with_hint("wait for its end"),
+    }
+    .in_operation(&op.id)
+}
+
+/// Whether a request that names `wanted` means the subject of an operation. `vm` is the id that a
+/// VM's reference resolved to.
+fn is_meant(subject: &Subject, wanted: &SubjectRef, vm: Option<&banger_api::VmId>) -> bool {
+    match (subject, wanted) {
+        (Subject::Vm(tag), SubjectRef::Vm(name)) => {
+            vm == Some(&tag.id) || (vm.is_none() && tag.name.as_str() == name)
+        }
+        (Subject::Image { name, id }, SubjectRef::Image(wanted)) => {
+            name == wanted || id.as_ref().is_some_and(|id| id.as_str() == wanted)
+        }
+        (Subject::Kernel { name, id }, SubjectRef::Kernel(wanted)) => {
+            name == wanted || id.as_ref().is_some_and(|id| id.as_str() == wanted)
+        }
+        (Subject::Host, SubjectRef::Host {}) => true,
+        (
+            Subject::Vm(_) | Subject::Image { .. } | Subject::Kernel { .. } | Subject::Host,
+            SubjectRef::Vm(_) | SubjectRef::Image(_) | SubjectRef::Kernel(_) | SubjectRef::Host {},
+        ) => false,
+    }
+}
+
+fn words(wanted: &SubjectRef) -> String {
+    let (what, name) = match wanted {
+        SubjectRef::Vm(name) => ("VM", name),
+        SubjectRef::Image(name) => ("image", name),
+        SubjectRef::Kernel(name) => ("kernel", name),
+        SubjectRef::Host {} => return "the host".into(),
+    };
+    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    format!("{what} `{shown}`")
+}
+
+impl Engine {
+    /// Cancels one operation.
+    ///
+    /// # Errors
+    /// Not found; an operation of a kind that goes on.
+    pub async fn cancel(&self, id: &OpId) -> Result<CancelAnswer, ApiError> {
+        match self.follow(id) {
+            Some(op) => {
+                let effect = self.cancel_live(&op).await?;
+                Ok(CancelAnswer { operation: id.clone(), effect, state: op.state() })
+            }
+            // Not in memory any more, so it has ended, if there ever was one.
+            None => {
+                let state = self.operation(id).await?.state;
+                let effect = CancelEffect::Ended;
+                Ok(CancelAnswer { operation: id.clone(), effect, state })
+            }
+        }
+    }
+
+    /// Cancels all operations in progress on a subject, those that wait included.
+    ///
+    /// # Errors
+    /// There is none in progress, or not one of them can be cancelled; an ambiguous VM.
+    pub async fn cancel_on(&self, wanted: &SubjectRef) -> Result<Vec<CancelAnswer>, ApiError> {
+        let vm = match wanted {
+            SubjectRef::Vm(reference) => match self.resolve(reference) {
+                Err(error) if error.code == ErrorCode::NotFound => None,
+                resolved => Some(resolved?),
+            },
+            SubjectRef::Image(_) | SubjectRef::Kernel(_) | SubjectRef::Host {} => None,
+        };
+        let meant = |op: &std::sync::Arc<Op>| is_meant(&op.subject, wanted, vm.as_ref());
+        let mut answers = Vec::new();
+        let mut refusal = None;
+        // The newest first: what waits must not begin because what it waits for was cancelled.
+        for op in self.shared.ops.live_ops().into_iter().rev().filter(meant) {
+            match self.cancel_live(&op).await {
+                Ok(CancelEffect::Ended) => {}
+                Ok(effect) => answers.push(CancelAnswer {
+                    operation: op.id.clone(),
+                    effect,
+                    state: op.state(),
+                }),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        if answers.is_empty() {
+            return Err(refusal.unwrap_or_else(|| {
+                let text = format!("no operation is in progress on {}", words(wanted));
+                ApiError::new(ErrorCode::NotFound, text)
+            }));
+        }
+        Ok(answers)
+    }
+
+    async fn cancel_live(&self, op: &std::sync::Arc<Op>) -> Result<CancelEffect, ApiError> {
+        if op.state() != OpState::Running {
+            return Ok(CancelEffect::Ended);
+        }
+        // Only the owner of a VM knows what waits for it.
+        let owner = op.subject.vm().and_then(|vm| self.registry().vms.get(&vm.id).cloned());
+        let Some(owner) = owner else { return begun(op) };
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Cancel { op: op.clone(), reply };
+        if owner.urgent.send(message).await.is_err() {
+            // The VM was deleted: its operations have ended or are about to.
+            return Ok(CancelEffect::Ended);
+        }
+        answer.await.unwrap_or(Ok(CancelEffect::Ended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_api::operation::VmTag;
+    use banger_api::{OpId, VmId};
+
+    use super::*;
+
+    fn image(name: &str, id: Option<&str>) -> Subject {
+        Subject::Image { name: name.into(), id: id.map(|id| id.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_reference_means_one_subject() {
+        let (web, db) = (VmId::from_entropy(1), VmId::from_entropy(2));
+        let vm = Subject::Vm(VmTag { id: web.clone(), name: "web".parse().unwrap() });
+        let wanted = SubjectRef::Vm("web".into());
+        assert!(is_meant(&vm, &wanted, Some(&web)), "an existing VM, by what it resolved to");
+        assert!(!is_meant(&vm, &wanted, Some(&db)));
+        assert!(is_meant(&vm, &wanted, None), "a VM that is being made, by name");
+        assert!(!is_meant(&vm, &SubjectRef::Vm("we".into()), None));
+        let same_word = image("web", None);
+        assert!(!is_meant(&same_word, &wanted, None));
+        assert!(is_meant(&same_word, &SubjectRef::Image("web".into()), None));
+        assert!(!is_meant(&same_word, &SubjectRef::Kernel("web".into()), None));
+        let known = image("debian", Some("0123456789abcdef"));
+        assert!(is_meant(&known, &SubjectRef::Image("0123456789abcdef".into()), None));
+        assert!(is_meant(&Subject::Host, &SubjectRef::Host {}, None));
+        assert!(!is_meant(&Subject::Host, &wanted, None));
+    }
+
+    #[test]
+    fn what_a_cancel_does_depends_on_the_kind_and_on_the_end() {
+        let vm = VmTag { id: VmId::from_entropy(1), name: "web".parse().unwrap() };
+        let op = |kind: &str| Op::new(OpId::from_entropy(1), kind, Subject::Vm(vm.clone()));
+        let start = op("start");
+        assert_eq!(begun(&start), Ok(CancelEffect::Cancelling));
+        assert!(*start.cancelled().borrow());
+        start.end(Ok(None));
+        assert_eq!(begun(&start), Ok(CancelEffect::Ended));
+        let stop = op("stop");
+        let error = begun(&stop).unwrap_err();
+        assert_eq!(error.code, ErrorCode::WrongState);
+        assert!(error.message.contains("stop of `web`"), "{}", error.message);
+        assert!(error.hint.unwrap().contains("banger vm kill web"));
+        assert!(!*stop.cancelled().borrow());
+        for kind in ["kill", "delete", "repair", "recover", "delete_image"] {
+            assert_eq!(begun(&op(kind)).unwrap_err().code, ErrorCode::WrongState, "{kind}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Operations that fetch or make an image or a kernel.
+
+use std::sync::Arc;
+
+use banger_api::operation::{Accepted, Subject, stage};
+use banger_api::{ApiError, ErrorCode};
+
+use crate::cancel;
+use crate::drivers::{Archive, Rebuild, TakenName};
+use crate::engine::Engine;
+use crate::image_ops::check_name;
+use crate::op_book::OpBook;
+use crate::ops::OpProgress;
+use crate::store::Durability;
+
+/// The error of work that panicked.
+pub(crate) fn failed(panic: &tokio::task::JoinError) -> ApiError {
+    ApiError::new(ErrorCode::Internal, "the daemon failed during this operation").caused_by(panic)
+}
+
+/// What an operation fetches or makes.
+enum Fetch {
+    Image(String, Rebuild),
+    Kernel(String),
+    Import { archive: Archive, name: String, taken: TakenName },
+}
+
+impl Fetch {
+    /// The name that an image gets by it.
+    fn image_name(&self) -> Option<String> {
+        match self {
+            Self::Image(name, _) | Self::Import { name, .. } => Some(name.clone()),
+            Self::Kernel(_) => None,
+        }
+    }
+
+    fn subject(&self) -> Subject {
+        match self {
+            Self::Image(name, _) | Self::Import { name, .. } => {
+                Subject::Image { name: name.clone(), id: None }
+            }
+            Self::Kernel(name) => Subject::Kernel { name: name.clone(), id: None },
+        }
+    }
+}
+
+impl Engine {
+    /// Makes an image by a built-in recipe.
+    ///
+    /// # Errors
+    /// A name that is not one, or a store that fails.
+    pub async fn pull_image(&self, name: &str, rebuild: Rebuild) -> Result<Accepted, ApiError> {
+        check_name(name)?;
+        self.fetch("pull_image", stage::PULL_IMAGE, Fetch::Image(name.into(), rebuild)).await
+    }
+
+    /// Fetches a kernel.
+    ///
+    /// # Errors
+    /// A name that is not one, or a store that fails.
+    pub async fn pull_kernel(&self, name: &str) -> Result<Accepted, ApiError> {
+        check_name(name)?;
+        self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into())).await
+    }
+
+    /// Makes an image of a file.
+    ///
+    /// # Errors
+    /// A name that is not one, or that another image has; a path that is not absolute.
+    pub async fn import_image(
+        &self,
+        path: &str,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<Accepted, ApiError> {
+        if !path.starts_with('/') {
+            let text = format!("`{path}` is not an absolute path");
+            return Err(ApiError::new(ErrorCode::BadRequest, text));
+        }
+        let origin = format!("file {path}");
+        let archive = Archive { path: path.into(), origin, temporary: None };
+        self.import_archive(archive, name, taken).await
+    }
+
+    /// Makes an image of an archive.
+    ///
+    /// # Errors
+    /// A name that is not one, or that another image has.
+    pub async fn import_archive(
+        &self,
+        archive: Archive,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<Accepted, ApiError> {
+        self.name_is_free(name, taken).await?;
+        let fetch = Fetch::Import { archive, name: name.into(), taken };
+        self.fetch("import_image", "import_image", fetch).await
+    }
+
+    /// A new file for an archive that is imported once it is whole.
+    ///
+    /// # Errors
+    /// A name that is not one, or that another image has; a file that cannot be made.
+    pub async fn upload(&self, name: &str, taken: TakenName) -> Result<Archive, ApiError> {
+        self.name_is_free(name, taken).await?;
+        self.shared.drivers.images.upload()
+    }
+
+    async fn fetch(&self, kind: &str, stage: &str, what: Fetch) -> Result<Accepted, ApiError> {
+        let engine = self.arc().ok_or_else(|| {
+            ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down")
+        })?;
+        let book = OpBook { shared: self.shared.clone(), subject: what.subject() };
+        let op = book.open(kind, Durability::Power).await?;
+        let operation = Some(op.id.clone());
+        let progress = Arc::new(OpProgress::new(op.clone(), stage));
+        tokio::spawn(async move {
+            book.shared.crash_point(&op.kind, "begun");
+            // In a task of its own, so that the operation ends even if the work panics.
+            let work = tokio::spawn(async move { engine.carry_out(what, &progress).await });
+            let result = work.await.unwrap_or_else(|panic| Err(failed(&panic)));
+            let result = match result {
+                Err(error) if error.code == ErrorCode::Cancelled => Err(cancel::cancelled(&op)),
+                other => other,
+            };
+            book.shared.crash_point(&op.kind, "done");
+            book.end(&op, result.map(Some)).await;
+        });
+        Ok(Accepted { operation, vm: None, warnings: Vec::new() })
+    }
+
+    /// Fetches or makes it; gives its id.
+    async fn carry_out(&self, what: Fetch, progress: &Arc<OpProgress>) -> Result<String, ApiError> {
+        let images = &self.shared.drivers.images;
+        let before = match what.image_name() {
+            Some(name) => self.with_name(&name).await.ok().flatten().map(|image| (image.id, name)),
+            None => None,
+        };
+        let made = match what {
+            Fetch::Image(name, rebuild) => {
+                images.pull_image(&name, rebuild, progress.clone()).await
+            }
+            Fetch::Kernel(name) => images.pull_kernel(&name, progress.clone()).await,
+            Fetch::Import { archive, name, taken } => {
+                images.import_image(&archive, &name, taken, progress.clone()).await
+            }
+        }?;
+        if let Some((old, name)) = before {
+            self.settle_replaced(&old, &name, progress.as_ref()).await;
+        }
+        Ok(made)
+    }
+}

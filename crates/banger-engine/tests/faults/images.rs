@@ -1,0 +1,146 @@
+//! Operations on images and kernels: the daemon is killed at each event, each effect fails, each
+//! commit fails. Afterwards every operation has ended on record, nothing unfinished is left, and
+//! what was published is whole.
+
+use banger_api::operation::{OpState, Subject};
+use banger_api::{ApiError, ErrorCode, OpId};
+use banger_engine::Engine;
+use banger_engine::drivers::{Rebuild, TakenName};
+use banger_engine::sim::world::{Fault, When};
+
+use crate::machine::{Doom, Ended, Machine};
+
+/// Operations with the word of their kind.
+const SCENARIOS: [&str; 6] =
+    ["pull_image", "pull_kernel", "import_image", "tag_image", "untag_image", "delete_image"];
+
+async fn follow(engine: &Engine, operation: Option<OpId>) -> Result<(), ApiError> {
+    match operation.and_then(|id| engine.follow(&id)) {
+        Some(op) => op.wait().await.map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
+    let taken = TakenName::Refuse;
+    let accepted = match kind {
+        "pull_image" => engine.pull_image("debian", Rebuild::IfOutdated).await?,
+        "pull_kernel" => engine.pull_kernel("debian-cloud").await?,
+        "import_image" => engine.import_image("/x.tar", "mine", taken).await?,
+        "tag_image" => return engine.tag_image("old", "new", taken).await.map(|_| ()),
+        "untag_image" => return engine.untag_image("second").await.map(|_| ()),
+        "delete_image" => return engine.delete_image("old").await.map(|_| ()),
+        other => panic!("{other}"),
+    };
+    follow(engine, accepted.operation).await
+}
+
+/// A machine with an image of two names and one of one name.
+fn prepared() -> Machine {
+    let machine = Machine::default();
+    let report = machine.daemon(Doom::None, &[], async |engine, _| {
+        for (path, name) in [("/old.tar", "old"), ("/first.tar", "first")] {
+            let accepted = engine.import_image(path, name, TakenName::Refuse).await.unwrap();
+            follow(engine, accepted.operation).await.unwrap();
+        }
+        engine.tag_image("first", "second", TakenName::Refuse).await.unwrap();
+    });
+    assert_eq!(report.ended, Ended::Quiet);
+    machine
+}
+
+/// Nothing is unfinished, and each operation has ended with what is true of the host.
+fn check(machine: &Machine, kind: &str, case: &str) {
+    let world = machine.world();
+    assert!(world.unfinished.is_empty(), "{case}: {:?}", world.unfinished);
+    let disk = machine.disk();
+    for op in &disk.ops {
+        assert_ne!(op.state, OpState::Running, "{case}: {op:?}");
+        assert!(!matches!(op.subject, Subject::Vm(_) | Subject::Host), "{case}: {op:?}");
+    }
+    let pulled = disk.ops.iter().find(|op| op.kind == kind && op.made.is_some());
+    if let Some(made) = pulled.and_then(|op| op.made.as_ref()) {
+        assert!(world.fetched.values().any(|id| id == made), "{case}: {made} is not there");
+    }
+}
+
+#[test]
+fn killed_at_every_event() {
+    for kind in SCENARIOS {
+        let start = prepared();
+        let before = start.disk().ops.len();
+        let work = async |engine: &Engine, _: &_| drop(carry_out(kind, engine).await);
+        let whole = start.copy().daemon(Doom::None, &[], work).events;
+        assert!(whole >= 4, "{kind} has only {whole} events");
+        let mut interrupted = 0;
+        for event in 0..whole {
+            let case = format!("{kind}, killed at event {event} of {whole}");
+            let machine = start.copy();
+            assert_eq!(machine.daemon(Doom::KillAt(event), &[], work).ended, Ended::Killed);
+            // The daemon that cleans up is killed once, too.
+            machine.daemon(Doom::KillAt(event % 3), &[], async |_, _| ());
+            machine.daemon(Doom::None, &[], async |_, _| ());
+            check(&machine, kind, &case);
+            let op = machine.disk().ops.get(before).cloned();
+            if let Some(error) = op.and_then(|op| op.error) {
+                assert_eq!(error.code, ErrorCode::Interrupted, "{case}");
+                interrupted += 1;
+            }
+            // What was asked for can be asked for again, and now it works or is so already.
+            machine.daemon(Doom::None, &[], work);
+            check(&machine, kind, &case);
+        }
+        assert!(interrupted > 0, "{kind} was never interrupted");
+    }
+}
+
+#[test]
+fn every_effect_and_every_commit_fails() {
+    for kind in SCENARIOS {
+        let start = prepared();
+        let work = async |engine: &Engine, _: &_| drop(carry_out(kind, engine).await);
+        let whole = start.copy().daemon(Doom::None, &[], work);
+        let faults = whole.tried.iter().flat_map(|effect| {
+            [When::Before, When::After]
+                .map(|when| vec![Fault { effect: effect.clone(), when, times: 1 }])
+        });
+        let dooms = (0..whole.commits)
+            .flat_map(|n| [Doom::FailCommit(n), Doom::FailCommitsFrom(n)])
+            .map(|doom| (doom, Vec::new()));
+        for (doom, faults) in faults.map(|faults| (Doom::None, faults)).chain(dooms) {
+            let case = format!("{kind}, {doom:?}, {faults:?}");
+            let machine = start.copy();
+            assert_eq!(machine.daemon(doom, &faults, work).ended, Ended::Quiet, "{case}");
+            machine.daemon(Doom::None, &[], async |_, _| ());
+            check(&machine, kind, &case);
+        }
+    }
+}
+
+/// Files that cannot be removed are named in the operation, and the next daemon removes them.
+#[test]
+fn unfinished_files_that_stay_are_named() {
+    let machine = Machine::default();
+    let work = async |engine: &Engine, _: &_| drop(carry_out("pull_image", engine).await);
+    let events = machine.copy().daemon(Doom::None, &[], work).events;
+    // The last event but two: the file is there, and is neither published nor removed.
+    machine.daemon(Doom::KillAt(events - 4), &[], work);
+    assert_eq!(machine.world().unfinished.len(), 1);
+    let fault = Fault { effect: "clean".into(), when: When::Before, times: 1 };
+    machine.daemon(Doom::None, &[fault], async |_, _| ());
+    let error = machine.disk().ops[0].error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::Interrupted);
+    assert!(error.causes[0].contains("unfinished files are left"), "{error:?}");
+    machine.daemon(Doom::None, &[], async |_, _| ());
+    check(&machine, "pull_image", "after the next daemon");
+}
+
+/// A deletion makes room on a full disk, where the store cannot be written.
+#[test]
+fn an_image_is_deleted_while_no_commit_succeeds() {
+    let machine = prepared();
+    machine.daemon(Doom::FailCommitsFrom(0), &[], async |engine, _| {
+        engine.delete_image("old").await.unwrap();
+    });
+    assert!(!machine.world().fetched.contains_key("image:old"));
+}

@@ -1,0 +1,191 @@
+//! Operations on VMs, images and kernels: what is on record, also after the daemon was killed, and
+//! what a cancel reaches.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Home, PATIENCE};
+
+/// Begins something; gives its operation.
+fn begin(daemon: &Daemon, path: &str, body: &Value) -> String {
+    let accepted = daemon.post(path, &body.to_string()).ok();
+    accepted["operation"].as_str().unwrap().to_owned()
+}
+
+fn shown(daemon: &Daemon, operation: &str) -> Value {
+    daemon.get(&format!("/v1/operations/{operation}")).ok()
+}
+
+fn cancel(daemon: &Daemon, operation: &str) -> (u16, Value) {
+    let reply = daemon.post(&format!("/v1/operations/{operation}/cancel"), "");
+    (reply.status, reply.json())
+}
+
+/// The end of an operation: its error code, or none.
+fn end(daemon: &Daemon, operation: &str) -> Option<String> {
+    let last = daemon.events(operation, 0).pop().unwrap();
+    last["error"]["code"].as_str().map(str::to_owned)
+}
+
+fn wait_until(what: &str, true_now: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !true_now() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_interrupted_fetch_is_on_record_and_cleaned_up() {
+    let home = Home::new();
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "debian=silent,debian-cloud=silent")]);
+    let image = begin(&daemon, "/v1/image-pulls", &json!({ "name": "debian" }));
+    let kernel = begin(&daemon, "/v1/kernel-pulls", &json!({ "name": "debian-cloud" }));
+    // A VM whose kernel is still being fetched.
+    let vm = begin(&daemon, "/v1/vms", &json!({ "name": "web" }));
+    wait_until("three unfinished files", || home.world().unfinished.len() == 3);
+    daemon.kill();
+
+    let daemon = home.start();
+    for (operation, kind, subject) in [
+        (&image, "pull_image", json!({ "type": "image", "name": "debian" })),
+        (&kernel, "pull_kernel", json!({ "type": "kernel", "name": "debian-cloud" })),
+    ] {
+        let view = shown(&daemon, operation);
+        assert_eq!((&view["kind"], &view["state"]), (&json!(kind), &json!("failed")));
+        assert_eq!(view["subject"], subject);
+        assert_eq!(view["error"]["code"], "interrupted");
+        assert!(view["error"]["message"].as_str().unwrap().contains("the daemon ended"));
+        assert_eq!(end(&daemon, operation).as_deref(), Some("interrupted"));
+    }
+    assert_eq!(shown(&daemon, &vm)["subject"]["name"], "web");
+    assert_eq!(end(&daemon, &vm).as_deref(), Some("interrupted"));
+    assert_eq!(daemon.state("web"), "gone");
+    let list = daemon.get("/v1/operations").ok();
+    let failed = list.as_array().unwrap().iter().filter(|op| op["state"] == "failed").count();
+    assert_eq!(failed, 3, "{list}");
+    daemon.stop();
+    assert!(home.world().unfinished.is_empty(), "{:?}", home.world().unfinished);
+    assert!(home.stored().open_ops.is_empty());
+}
+
+#[test]
+fn what_was_made_is_remembered() {
+    let home = Home::new();
+    let daemon = home.start();
+    let image = begin(&daemon, "/v1/image-pulls", &json!({ "name": "debian" }));
+    let made = daemon.events(&image, 0).pop().unwrap()["made"].clone();
+    assert_eq!(daemon.get("/v1/images/debian").ok()["id"], made);
+    daemon.delete("/v1/images/debian").ok();
+    daemon.kill();
+    let daemon = home.start();
+    let last = daemon.events(&image, 1).pop().unwrap();
+    assert_eq!((&last["event"], &last["made"]), (&json!("succeeded"), &made));
+    let newest = daemon.get("/v1/operations?limit=1").ok()[0].clone();
+    assert_eq!(newest["kind"], "delete_image");
+    assert_eq!(newest["subject"], json!({ "type": "image", "name": "debian", "id": made }));
+    daemon.stop();
+}
+
+#[test]
+fn a_cancel_reaches_the_right_operation() {
+    let home = Home::new();
+    let moods = "debian=silent,debian-cloud=silent,hung=silent,other=silent";
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", moods)]);
+    let image = begin(&daemon, "/v1/image-pulls", &json!({ "name": "debian" }));
+    let kernel = begin(&daemon, "/v1/kernel-pulls", &json!({ "name": "debian-cloud" }));
+    // Waits for its kernel, so there is no VM yet.
+    let vm = begin(&daemon, "/v1/vms", &json!({ "name": "debian" }));
+
+    // The same word names a VM and an image.
+    let answers = daemon.post("/v1/cancels", r#"{"vm": "debian"}"#);
+    assert_eq!(answers.status, 202);
+    let cancelling = |operation: &str| {
+        let (effect, state) = ("cancelling", "running");
+        json!([{ "operation": operation, "effect": effect, "state": state }])
+    };
+    assert_eq!(answers.ok(), cancelling(&vm));
+    assert_eq!(end(&daemon, &vm).as_deref(), Some("cancelled"));
+    for operation in [&image, &kernel] {
+        assert_eq!(shown(&daemon, operation)["state"], "running");
+    }
+    assert_eq!(daemon.post("/v1/cancels", r#"{"image": "debian"}"#).ok(), cancelling(&image));
+    let last = daemon.events(&image, 0).pop().unwrap();
+    assert_eq!(last["error"]["message"], "pull of image `debian` was cancelled");
+    assert_eq!(shown(&daemon, &kernel)["state"], "running");
+    let (status, answer) = cancel(&daemon, &kernel);
+    assert_eq!((status, &answer["effect"]), (202, &json!("cancelling")));
+    assert_eq!(end(&daemon, &kernel).as_deref(), Some("cancelled"));
+
+    let none = daemon.post("/v1/cancels", r#"{"image": "debian"}"#);
+    assert_eq!(none.status, 404);
+    assert_eq!(none.error().1, "no operation is in progress on image `debian`");
+    assert_eq!(daemon.post("/v1/cancels", r#"{"host": {}}"#).status, 404);
+    assert_eq!(daemon.post("/v1/cancels", r#"{"disk": "x"}"#).status, 400);
+    assert!(home.world().unfinished.is_empty());
+    daemon.stop();
+}
+
+#[test]
+fn two_starts_are_cancelled_one_by_one() {
+    let home = Home::new();
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "one=silent,two=silent")]);
+    let [one, two] = ["one", "two"].map(|name| {
+        let operation = begin(&daemon, "/v1/vms", &json!({ "name": name }));
+        daemon.wait_for(name, "starting");
+        operation
+    });
+    assert_eq!(cancel(&daemon, &two).0, 202);
+    assert_eq!(end(&daemon, &two).as_deref(), Some("cancelled"));
+    assert_eq!((daemon.state("one"), daemon.state("two")), ("starting".into(), "stopped".into()));
+    daemon.post("/v1/cancels", r#"{"vm": "one"}"#).ok();
+    assert_eq!(end(&daemon, &one).as_deref(), Some("cancelled"));
+    daemon.stop();
+}
+
+#[test]
+fn a_cancel_of_what_ended_says_so() {
+    let home = Home::new();
+    let daemon = home.start();
+    let operation = daemon.run("web")["operation"].as_str().unwrap().to_owned();
+    let ended = json!({ "operation": operation, "effect": "ended", "state": "succeeded" });
+    assert_eq!(cancel(&daemon, &operation), (200, ended.clone()));
+    assert_eq!(daemon.state("web"), "running");
+    daemon.stop();
+    let daemon = home.start();
+    assert_eq!(cancel(&daemon, &operation), (200, ended), "also long after");
+    assert_eq!(daemon.post("/v1/operations/op-000000/cancel", "").status, 404);
+    daemon.stop();
+}
+
+#[test]
+fn a_stop_goes_on_and_what_waits_for_it_never_begins() {
+    let home = Home::new();
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
+    daemon.run("web");
+    let actions = "/v1/vms/web/actions";
+    let stop = begin(&daemon, actions, &json!({ "stop": { "grace_ms": 60_000 } }));
+    daemon.wait_for("web", "stopping");
+    let (status, refused) = cancel(&daemon, &stop);
+    assert_eq!((status, &refused["code"]), (409, &json!("wrong_state")));
+    assert_eq!(refused["message"], "stop of `web` cannot be cancelled: it goes on");
+    assert!(refused["hint"].as_str().unwrap().contains("banger vm kill web"));
+
+    let start = begin(&daemon, actions, &json!({ "start": {} }));
+    let (status, answer) = cancel(&daemon, &start);
+    assert_eq!((status, &answer["effect"]), (202, &json!("not_begun")));
+    assert_eq!(answer["state"], "failed");
+    assert_eq!(end(&daemon, &start).as_deref(), Some("cancelled"));
+
+    // By subject, what waits is cancelled although what runs goes on.
+    let start = begin(&daemon, actions, &json!({ "start": {} }));
+    let answers = daemon.post("/v1/cancels", r#"{"vm": "web"}"#).ok();
+    assert_eq!(answers[0]["operation"], json!(start));
+    assert_eq!(answers.as_array().unwrap().len(), 1, "{answers}");
+    assert_eq!(daemon.post("/v1/cancels", r#"{"vm": "web"}"#).status, 409, "only the stop is left");
+    daemon.done(actions, r#"{"kill": {}}"#);
+    assert_eq!(end(&daemon, &stop), None);
+    assert_eq!(daemon.state("web"), "stopped");
+    daemon.stop();
+}
