@@ -3,7 +3,7 @@
 #![no_main]
 
 use banger_root::wire::decode;
-use banger_root::words::{Launch, Request};
+use banger_root::protocol::{Launch, Request};
 use libfuzzer_sys::fuzz_target;
 
 fn is_id(text: &str) -> bool {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use banger_api::doctor::{Check, Verdict};
-use banger_root::words::Finding;
+use banger_root::protocol::Finding;
 
 use crate::host::MAPPER;
 use crate::probe::{self, Kvm};

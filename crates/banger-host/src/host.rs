@@ -11,7 +11,7 @@ use banger_engine::capability::Effects;
 use banger_engine::choose::{Candidate, choose};
 use banger_engine::drivers::{Capacity, Host};
 use banger_engine::plan::{BootSet, Chosen, DriverPlan};
-use banger_root::words::Request;
+use banger_root::protocol::Request;
 
 use crate::HostConfig;
 use crate::fetch::Tools;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use banger_base::VmId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The VMs that are being changed.
+/// VMs with a request in progress.
 #[derive(Debug, Clone, Default)]
 pub struct VmLocks(Arc<(Mutex<BTreeSet<VmId>>, Condvar)>);
 
@@ -65,7 +65,7 @@ pub struct Slots {
     limits: Limits,
 }
 
-/// What becomes of a new connection.
+/// Result of [`Slots::admit`].
 #[derive(Debug)]
 pub enum Admitted {
     /// The caller serves it.
@@ -85,7 +85,7 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// Without connections.
+    /// A table without connections.
     pub fn new(limits: Limits) -> Self {
         Self { users: Arc::default(), limits }
     }
@@ -129,13 +129,13 @@ impl Drop for Slot {
         let Entry::Occupied(mut user) = users.entry(self.uid) else { return };
         user.get_mut().served -= 1;
         if user.get().served == 0 {
-            // What still waits would be served by nobody; its client asks again.
+            // Nothing would serve the waiting connections; their clients retry.
             user.remove();
         }
     }
 }
 
-/// Whether the other end of a connection is closed entirely, not only for writing.
+/// Whether the peer has closed the connection in both directions.
 pub fn hung_up(stream: impl AsFd) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -149,7 +149,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn one_request_at_a_time_for_each_vm() {
+    fn requests_of_a_vm_are_serialised() {
         let locks = VmLocks::default();
         let (one, other): (VmId, VmId) =
             ("0123456789ab".parse().unwrap(), "0123456789ac".parse().unwrap());
@@ -188,7 +188,7 @@ mod tests {
         assert!(matches!(slots.admit(1000, stream()), Admitted::Waits));
         assert!(matches!(slots.admit(1000, stream()), Admitted::Refused(_)));
         let _other = served(slots.admit(1001, stream()));
-        // The one that waits gets the slot, and then the slot is free again.
+        // The waiting connection gets the slot; afterwards the slot is free.
         let (first, _stream) = first.next().unwrap();
         assert!(matches!(slots.admit(1000, stream()), Admitted::Waits));
         let (first, _stream) = first.next().unwrap();
@@ -207,12 +207,12 @@ mod tests {
             panic!("meant");
         });
         assert!(panics.join().is_err());
-        assert!(hung_up(&theirs), "the connection that waited is closed, not forgotten");
+        assert!(hung_up(&theirs), "the waiting connection is closed");
         let _again = served(slots.admit(1000, stream()));
     }
 
     #[test]
-    fn an_end_that_only_stops_writing_is_not_hung_up() {
+    fn a_peer_that_only_stops_writing_has_not_hung_up() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         assert!(!hung_up(&ours));
         theirs.shutdown(Shutdown::Write).unwrap();

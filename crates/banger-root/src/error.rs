@@ -1,43 +1,43 @@
-//! Why a request was not carried out, in words for the person who asked.
+//! Errors of requests, worded for the user.
 
 use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure.
+/// Kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Not a request, or one with a value that is out of bounds.
+    /// Invalid request, or a value out of bounds.
     BadRequest,
-    /// It concerns what belongs to somebody else.
+    /// The object belongs to another user.
     Refused,
-    /// There is no such VM here.
+    /// There is no such VM.
     NotFound,
-    /// It is in use and stayed so for as long as was waited.
+    /// The object is in use, and stayed so until the time limit.
     Busy,
-    /// The host lacks something.
+    /// The host lacks a program, a driver or a setting.
     HostNotReady,
-    /// No room on a disk.
+    /// A disk is full.
     NoSpace,
-    /// A program that was started did not come up, or ended.
+    /// A started program failed or ended.
     Died,
-    /// A system call failed that should not have.
+    /// An unexpected error of a system call.
     Internal,
 }
 
-/// A failure: our words, then causes, then what to do.
+/// An error: message, causes, advice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootError {
-    /// What kind.
+    /// Kind of error.
     pub kind: Kind,
-    /// What failed, naming the thing.
+    /// The failed operation, naming the object.
     pub message: String,
-    /// Why, the nearest cause first.
+    /// Causes, the nearest first.
     #[serde(default)]
     pub causes: Vec<String>,
-    /// What to do about it.
+    /// Advice.
     #[serde(default)]
     pub hint: Option<String>,
 }
@@ -57,12 +57,12 @@ impl From<banger_base::BadId> for RootError {
 }
 
 impl RootError {
-    /// A failure without a cause.
+    /// An error without a cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), causes: Vec::new(), hint: None }
     }
 
-    /// A system call failed at doing something; a full disk is told apart.
+    /// An error of a system call in an operation; ENOSPC becomes [`Kind::Full`].
     pub fn system(doing: impl fmt::Display, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::StorageFull => Kind::NoSpace,
@@ -74,19 +74,19 @@ impl RootError {
         failure
     }
 
-    /// A system call failed on a path.
+    /// An error of a system call on a path.
     pub fn on_path(doing: &str, path: &Path, error: &std::io::Error) -> Self {
         Self::system(format_args!("{doing} `{}`", path.display()), error)
     }
 
-    /// With advice.
+    /// Sets the advice.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// With a further failure that came of undoing the first: both are kept.
+    /// Adds an error of undoing the operation; both are reported.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.causes.push(other.message);

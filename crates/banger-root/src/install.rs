@@ -1,5 +1,5 @@
-//! Puts the helper where only root can change it, and lets systemd start it when it is asked for.
-//! Everything it makes is listed here, and `uninstall` removes exactly that.
+//! Installs the helper where only root can change it, with systemd socket activation. This module
+//! lists every installed file, and `uninstall` removes exactly those.
 
 use std::fs;
 use std::io;
@@ -9,15 +9,15 @@ use std::process::Command;
 
 use banger_root::{Kind, RootError};
 
-/// Where the programs go.
+/// Folder of the programs.
 const FOLDER: &str = "/usr/local/lib/banger";
-/// Programs that belong to it.
+/// Installed programs.
 const PROGRAMS: [&str; 2] = ["banger-root", "banger-shim"];
-/// Where the units go.
+/// Folder of the units.
 const UNITS: &str = "/etc/systemd/system";
-/// Opens the socket.
+/// The socket unit.
 const SOCKET_UNIT: &str = "banger-root.socket";
-/// Starts the program.
+/// The service unit.
 const SERVICE_UNIT: &str = "banger-root.service";
 
 fn socket_unit() -> String {
@@ -42,7 +42,7 @@ fn service_unit(owners: &[u32], subnet: Option<&str>) -> String {
     )
 }
 
-/// What follows an option, each time it is there, in the unit of an earlier installation.
+/// All values of an option in the unit of an earlier installation.
 fn installed(unit: &str, option: &str) -> Vec<String> {
     let command = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap_or_default();
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -50,8 +50,8 @@ fn installed(unit: &str, option: &str) -> Vec<String> {
     values.map(|pair| pair[1].to_owned()).collect()
 }
 
-/// Installs program and units for these users, names or uids, beside those it is installed for
-/// already; by default whoever called sudo.
+/// Installs programs and units for these users (names or uids), in addition to those of an earlier
+/// installation. The default is the user who called sudo.
 ///
 /// # Errors
 /// Not root, no systemd, a user that does not exist, or a file that cannot be written.
@@ -65,13 +65,13 @@ pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError>
     let kept = installed(&before, "--subnet").pop();
     let subnet = subnet.map(str::to_owned).or(kept);
     if !Path::new("/run/systemd/system").is_dir() {
-        let text = "this system does not run systemd, which would start the helper";
+        let text = "systemd is not running, so the helper cannot be installed as a service";
         return Err(RootError::new(Kind::HostNotReady, text).with_hint(
             "start `banger-root serve --owner UID --socket /run/banger-root.sock` as root",
         ));
     }
     let own = std::env::current_exe()
-        .map_err(|error| RootError::system("tell where this program is", &error))?;
+        .map_err(|error| RootError::system("find the path of this program", &error))?;
     let from = own.parent().unwrap_or(Path::new("/"));
     make_folder(Path::new(FOLDER))?;
     for name in PROGRAMS {
@@ -80,7 +80,7 @@ pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError>
     write(&unit(SOCKET_UNIT), &socket_unit())?;
     write(&unit(SERVICE_UNIT), &service_unit(&owners, subnet.as_deref()))?;
     systemctl(&["daemon-reload"])?;
-    // One that runs is of the version before; VMs and shims are not touched by its end.
+    // Stops a helper of an earlier version; running VMs and shims are not affected.
     systemctl(&["stop", SERVICE_UNIT])?;
     systemctl(&["enable", "--now", SOCKET_UNIT])?;
     let list: Vec<String> = owners.iter().map(u32::to_string).collect();
@@ -88,10 +88,10 @@ pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError>
     Ok(())
 }
 
-/// Removes what install made, and what the helper keeps of VMs that are gone.
+/// Removes the installed files, and the helper's files of deleted VMs.
 ///
 /// # Errors
-/// Not root, VMs are left, or a file that cannot be removed.
+/// Not root; VMs exist; a file cannot be removed.
 pub fn uninstall() -> Result<(), RootError> {
     must_be_root("uninstall")?;
     let places = banger_root::Places::default();
@@ -102,7 +102,7 @@ pub fn uninstall() -> Result<(), RootError> {
         );
     }
     if Path::new("/run/systemd/system").is_dir() {
-        // Absent units are no failure: what is wanted is that they are not there.
+        // Units that do not exist are ignored.
         let _ = systemctl(&["disable", "--now", SOCKET_UNIT]);
         let _ = systemctl(&["stop", SERVICE_UNIT]);
     }
@@ -111,7 +111,7 @@ pub fn uninstall() -> Result<(), RootError> {
     for path in files.iter().chain(&programs) {
         tolerate_absent(path, fs::remove_file(path))?;
     }
-    // Others may keep programs there.
+    // The folder may contain other programs.
     let _ = fs::remove_dir(FOLDER);
     for folder in [&places.state, &places.run] {
         tolerate_absent(folder, fs::remove_dir_all(folder))?;
@@ -136,12 +136,12 @@ fn unit(name: &str) -> PathBuf {
     Path::new(UNITS).join(name)
 }
 
-/// Uids of users given by name or number.
+/// Resolves users given by name or number to uids.
 fn uids(owners: &[String]) -> Result<Vec<u32>, RootError> {
     if owners.is_empty() {
         let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
         let missing = || {
-            RootError::new(Kind::BadRequest, "it is not known for which user this is")
+            RootError::new(Kind::BadRequest, "no user is named")
                 .with_hint("banger-root install --owner USER")
         };
         return sudo.filter(|uid| *uid != 0).map(|uid| vec![uid]).ok_or_else(missing);
@@ -165,7 +165,7 @@ fn make_folder(path: &Path) -> Result<(), RootError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(at)
 }
 
-/// Copies a program under another name and renames it, so that one that runs is not written into.
+/// Copies a program atomically (temporary file and rename), so that a running one is not modified.
 fn copy(from: &Path, to: &Path) -> Result<(), RootError> {
     let same = |a: &Path, b: &Path| {
         let (a, b) = (fs::metadata(a).ok()?, fs::metadata(b).ok()?);

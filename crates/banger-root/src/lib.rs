@@ -1,9 +1,10 @@
-//! What only root can do, as a closed list of requests.
+//! Operations that require root, as a closed list of requests.
 //!
-//! The same code runs in the small program `banger-root`, which an ordinary user's daemon asks over
-//! a socket, and within a daemon that is root itself. A request names a VM by its id and nothing
-//! else of the host: paths, interfaces, devices and uids derive from the id here. No shell is run,
-//! no configuration of a user is read, no link is followed. docs/threat-model.md lists them all.
+//! The same code runs in the program `banger-root`, which an ordinary user's daemon calls over a
+//! socket, and within a daemon that runs as root. A request identifies a VM by its id and names no
+//! other object of the host: paths, interfaces, devices and uids derive from the id. No shell is
+//! run, no user's configuration is read, no link is followed. docs/threat-model.md lists all
+//! requests.
 
 mod admission;
 pub mod disks;
@@ -13,12 +14,12 @@ pub mod net;
 pub mod owner;
 pub mod places;
 pub mod programs;
+pub mod protocol;
 pub mod run;
 pub mod server;
 pub mod wire;
-pub mod words;
 
 pub use error::{Kind, RootError};
 pub use places::Places;
 pub use programs::Programs;
-pub use words::Did;
+pub use protocol::Did;

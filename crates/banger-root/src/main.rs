@@ -1,7 +1,7 @@
-//! `banger-root`: does for an ordinary user's daemon what only root can do, and nothing else.
+//! `banger-root`: carries out requests that require root for an ordinary user's daemon.
 //!
-//! `serve` answers on a socket, most often one that systemd opened for it (sd_listen_fds(3));
-//! `install` and `uninstall` put the program and its two units in place and take them away.
+//! `serve` answers on a socket, usually one opened by systemd (sd_listen_fds(3)); `install` and
+//! `uninstall` add and remove the program and its two units.
 
 mod install;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["--version" | "-V"] => {
             let (version, build) = (env!("CARGO_PKG_VERSION"), env!("BANGER_BUILD_ID"));
-            // A reader that left is no failure.
+            // Ignored: a closed pipe is not an error.
             let _ = writeln!(io::stdout(), "banger-root {version} ({build})");
             Ok(())
         }
@@ -52,8 +52,7 @@ fn main() -> ExitCode {
         }),
         ["uninstall"] => install::uninstall(),
         ["serve", rest @ ..] => Options::of(rest).and_then(|options| serve(&options)),
-        _ => Err(RootError::new(Kind::BadRequest, "these are not arguments of banger-root")
-            .with_hint(USAGE)),
+        _ => Err(RootError::new(Kind::BadRequest, "invalid arguments").with_hint(USAGE)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,7 +69,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What stands behind `install` and `serve`.
+/// Options of `install` and `serve`.
 #[derive(Default)]
 struct Options<'a> {
     owners: Vec<String>,
@@ -90,7 +89,7 @@ impl<'a> Options<'a> {
                 "--subnet" => options.subnet = Some(value()?),
                 "--socket" => options.socket = Some(value()?),
                 other => {
-                    let text = format!("`{other}` is not an option");
+                    let text = format!("`{other}` is not an option of banger-root");
                     return Err(RootError::new(Kind::BadRequest, text).with_hint(USAGE));
                 }
             }
@@ -98,7 +97,7 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// Folders and names, with the network that is wanted.
+    /// Folders and names, with the configured subnet.
     fn places(&self) -> Result<Places, RootError> {
         let mut places = Places::default();
         if let Some(text) = self.subnet {
@@ -118,7 +117,7 @@ fn serve(options: &Options<'_>) -> Result<(), RootError> {
     }
     let uids: Result<Vec<u32>, _> =
         options.owners.iter().map(|owner| owner.parse::<u32>()).collect();
-    let uids = uids.map_err(|_| RootError::new(Kind::BadRequest, "an owner is a uid"))?;
+    let uids = uids.map_err(|_| RootError::new(Kind::BadRequest, "`--owner` needs a uid"))?;
     let listener = match options.socket {
         Some(path) => bind(Path::new(path))?,
         None => activated()?,
@@ -135,16 +134,16 @@ fn serve(options: &Options<'_>) -> Result<(), RootError> {
     listen(server, &listener, &uids).map_err(|error| RootError::system("serve", &error))
 }
 
-/// Each connection takes a descriptor, and one for each file of its request; systemd starts
+/// Each connection needs a descriptor, and one for each file of its request; systemd starts
 /// services with a soft limit of 1024.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // With the lower limit connections wait until descriptors are free.
+    // With a lower limit, connections wait for free descriptors.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// A socket that every user may connect to, as the one that systemd opens: the uid of the peer
-/// decides who is served. A socket that an earlier helper left is replaced.
+/// Binds a socket that every user may connect to, like the socket unit of systemd: the uid of the
+/// peer decides whether it is served. Replaces the socket of an earlier helper.
 fn bind(path: &Path) -> Result<UnixListener, RootError> {
     let failed = |error: std::io::Error| RootError::on_path("listen on", path, &error);
     match std::fs::symlink_metadata(path) {
@@ -162,17 +161,17 @@ fn bind(path: &Path) -> Result<UnixListener, RootError> {
             unix_path::remove(path).map_err(failed)?;
         }
     }
-    // Nothing else runs in this process yet.
+    // No other thread exists yet, so changing the umask is safe.
     rustix::process::umask(Mode::empty());
     unix_path::bind_with_mode(path, Mode::from_bits_truncate(0o666)).map_err(failed)
 }
 
-/// The socket that systemd opened: sd_listen_fds(3).
+/// The socket opened by systemd: sd_listen_fds(3).
 fn activated() -> Result<UnixListener, RootError> {
     let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let one = std::env::var("LISTEN_FDS").is_ok_and(|count| count == "1");
     if !for_us || !one {
-        let text = "no socket came from systemd";
+        let text = "systemd passed no socket";
         return Err(RootError::new(Kind::BadRequest, text)
             .with_hint("`sudo banger-root install` lets systemd start it"));
     }

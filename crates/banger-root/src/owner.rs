@@ -1,4 +1,4 @@
-//! Who a VM belongs to: the user that made it here first.
+//! Ownership of VMs: the first user to create a VM's folder owns it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,15 +10,15 @@ use banger_sys::fs::{Durability, open_folder, write_atomically};
 use crate::error::{Kind, RootError};
 use crate::jail;
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// Mode of a folder that others may pass through.
+/// Mode of a folder that other users may traverse.
 const PASSABLE: u32 = 0o711;
-/// Longest uid.
+/// Maximum length of a uid in bytes.
 const MAX_UID: usize = 16;
 
-/// Makes a folder, and those above it, that others may pass through but not look into: also where
-/// this process's umask would forbid it, as a daemon's that is root does.
+/// Creates a folder and its parents with a mode that lets other users traverse but not list them,
+/// independent of the process's umask.
 ///
 /// # Errors
 /// mkdir(2), chmod(2).
@@ -46,10 +46,10 @@ pub fn make_folder(path: &Path) -> Result<Did, RootError> {
     Ok(did)
 }
 
-/// The owner of a VM; nothing where there is no such VM.
+/// The uid of a VM's owner; `None` if there is no such VM.
 ///
 /// # Errors
-/// read(2), or a file that holds no uid.
+/// read(2); a file without a valid uid.
 pub fn of(places: &Places, vm: &VmId) -> Result<Option<u32>, RootError> {
     let path = places.owner(vm);
     let text = match fs::read_to_string(&path) {
@@ -65,7 +65,7 @@ pub fn of(places: &Places, vm: &VmId) -> Result<Option<u32>, RootError> {
 /// Checks that a VM belongs to this user.
 ///
 /// # Errors
-/// It does not, or there is none.
+/// `Refused` if it belongs to another user; `NotFound`.
 pub fn check(places: &Places, uid: u32, vm: &VmId) -> Result<(), RootError> {
     match of(places, vm)? {
         Some(owner) if owner == uid => Ok(()),
@@ -76,11 +76,10 @@ pub fn check(places: &Places, uid: u32, vm: &VmId) -> Result<(), RootError> {
     }
 }
 
-/// Checks that this user may take something back that belongs to a VM: its own, or one that is not
-/// there any more.
+/// Checks that this user may undo an operation on a VM: it owns the VM, or the VM no longer exists.
 ///
 /// # Errors
-/// It belongs to another user.
+/// `Refused` if the VM belongs to another user.
 pub fn check_undo(places: &Places, uid: u32, vm: &VmId) -> Result<(), RootError> {
     match check(places, uid, vm) {
         Err(error) if error.kind == Kind::NotFound => Ok(()),
@@ -88,10 +87,10 @@ pub fn check_undo(places: &Places, uid: u32, vm: &VmId) -> Result<(), RootError>
     }
 }
 
-/// Gives a VM to a user.
+/// Records a user as the owner of a VM.
 ///
 /// # Errors
-/// It is another user's, or another VM's processes run as the uid that this one would have.
+/// `Refused`: another user owns it, or another VM has the same uid; write(2).
 pub fn make(places: &Places, uid: u32, vm: &VmId) -> Result<Did, RootError> {
     match of(places, vm)? {
         Some(owner) if owner == uid => return Ok(Did::WasThere),
@@ -106,19 +105,19 @@ pub fn make(places: &Places, uid: u32, vm: &VmId) -> Result<Did, RootError> {
     make_folder(&places.shim(vm))?;
     let at = |error: std::io::Error| RootError::on_path("write the owner of", &folder, &error);
     let opened = open_folder(&folder).map_err(at)?;
-    // Last: a folder without it is one whose making was interrupted.
+    // Written last: a folder without it is incomplete.
     let text = format!("{uid}\n");
     write_atomically(opened, "owner", text.as_bytes(), Durability::Synced).map_err(at)?;
     Ok(Did::Made)
 }
 
-/// Forgets a VM.
+/// Removes a VM's folder.
 ///
 /// # Errors
-/// It is another user's, or cannot be removed.
+/// `Refused`: another user owns the VM; `Busy`: its VMM is running; unlink(2).
 pub fn remove(places: &Places, uid: u32, vm: &VmId) -> Result<Did, RootError> {
     check_undo(places, uid, vm)?;
-    // Its uid would be another's.
+    // The uid of a running VMM must not become another VM's.
     if jail::populated(places, vm)? {
         return Err(RootError::new(Kind::Busy, format!("the VMM of {vm} still runs")));
     }
@@ -137,7 +136,7 @@ fn refuse_shared_uid(places: &Places, vm: &VmId) -> Result<(), RootError> {
     for entry in entries.flatten() {
         let other = entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok());
         if other.is_some_and(|other| other != *vm && other.uid() == vm.uid()) {
-            let text = format!("another VM runs as the uid {} that {vm} would have", vm.uid());
+            let text = format!("another VM already has the uid {} of {vm}", vm.uid());
             return Err(RootError::new(Kind::Refused, text).with_hint("create the VM again"));
         }
     }
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_pass_through_our_folders_and_no_other_changes() {
+    fn make_folder_sets_the_mode_of_its_own_folders_only() {
         let folder = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let set = |path: &Path, mode| {
@@ -159,7 +158,7 @@ mod tests {
         let (above, below) = (folder.path().join("a"), folder.path().join("a/b"));
         assert_eq!(make_folder(&below).unwrap(), Did::Made);
         assert_eq!((mode(&above), mode(&below)), (0o711, 0o711));
-        // As whoever was killed between the two calls left it.
+        // State left by a process killed between the two calls.
         set(&below, 0o700);
         assert_eq!(make_folder(&below).unwrap(), Did::WasThere);
         assert_eq!(mode(&below), 0o711);
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_is_the_first_users() {
+    fn a_vm_belongs_to_its_first_user() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().join("s"), ..Places::default() };
         let vm: VmId = "0123456789ab".parse().unwrap();
@@ -178,7 +177,7 @@ mod tests {
         assert_eq!(check(&places, 1001, &vm).unwrap_err().kind, Kind::Refused);
         assert_eq!(remove(&places, 1001, &vm).unwrap_err().kind, Kind::Refused);
         check(&places, 1000, &vm).unwrap();
-        // Differs only above the bits that the uid is made of.
+        // This id differs only in bits that the uid does not contain.
         let twin: VmId = "f123456789ab".parse().unwrap();
         assert_eq!(twin.uid(), vm.uid());
         assert_eq!(make(&places, 1000, &twin).unwrap_err().kind, Kind::Refused);

@@ -1,4 +1,4 @@
-//! Where everything of ours is that belongs to root.
+//! Paths and names of everything that the helper owns on the host.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use ipnet::Ipv4Net;
 /// Folders and names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
-    /// What must survive a reboot: a folder for each VM, kernels to boot.
+    /// Folder of files that survive a reboot: a folder for each VM, boot files.
     pub state: PathBuf,
-    /// What must not: leases, sockets.
+    /// Folder of files that do not: leases, sockets.
     pub run: PathBuf,
-    /// The bridge.
+    /// Name of the bridge.
     pub bridge: String,
-    /// Its network.
+    /// Subnet of the bridge.
     pub network: Ipv4Net,
-    /// Idle TAPs that are kept ready.
+    /// Number of idle TAPs in the pool.
     pub tap_pool: u32,
-    /// Where cgroup2 is mounted.
+    /// Mount point of cgroup2.
     pub cgroups: PathBuf,
 }
 
-/// Our part of the cgroup tree.
+/// banger's part of the cgroup tree.
 pub const CGROUP: &str = "banger";
 
 impl Default for Places {
@@ -45,67 +45,67 @@ impl Places {
         self.state.join("vms")
     }
 
-    /// Folder of a VM, root's.
+    /// Folder of a VM, owned by root.
     pub fn vm(&self, id: &VmId) -> PathBuf {
         self.vms().join(id.as_str())
     }
 
-    /// Leases of addresses, one file for each.
+    /// Folder of leases, one file each.
     pub fn leases(&self) -> PathBuf {
         self.run.join("leases")
     }
 
-    /// Who a VM belongs to.
+    /// File with the uid of a VM's owner.
     pub fn owner(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("owner")
     }
 
-    /// Its logs; the files in it are its owner's to read.
+    /// Log folder of a VM; its owner can read the files.
     pub fn logs(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("logs")
     }
 
-    /// What the guest said.
+    /// Console output of the guest.
     pub fn console_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("console.log")
     }
 
-    /// What the VMM said.
+    /// Output of the VMM.
     pub fn vmm_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("vmm.log")
     }
 
-    /// What the shim said, root's alone.
+    /// Output of the shim, accessible to root only.
     pub fn shim_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("shim.log")
     }
 
-    /// What the VMM counted, one JSON document a line.
+    /// Metrics of the VMM, one JSON document per line.
     pub fn metrics_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("metrics.json")
     }
 
-    /// What its shim leaves: root's alone.
+    /// Folder of the VM's shim, accessible to root only.
     pub fn shim(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("shim")
     }
 
-    /// Where the jailer makes jails.
+    /// Folder in which the jailer creates jails.
     pub fn jails(&self) -> PathBuf {
         self.state.join("jail")
     }
 
-    /// The root folder of a VM's jail, `vmm` being the name of the VMM's program.
+    /// Root folder of a VM's jail; `vmm` is the file name of the VMM's program.
     pub fn jail(&self, vmm: &str, id: &VmId) -> PathBuf {
         self.jails().join(vmm).join(id.as_str()).join("root")
     }
 
-    /// Kernels and initramfs archives, on the same file system as the jails.
+    /// Folder of kernels and initramfs archives, on the same file system as the jails.
     pub fn boot(&self) -> PathBuf {
         self.state.join("boot")
     }
 
-    /// The VMM's cgroup.
+    /// Cgroup of a VMM.
     pub fn cgroup(&self, id: &VmId) -> PathBuf {
         self.cgroups.join(CGROUP).join(id.as_str())
     }

@@ -1,4 +1,4 @@
-//! Programs that run as root on behalf of a user: only such as no user can replace.
+//! Programs that the helper runs as root: only programs that no other user can replace.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,30 +10,31 @@ use banger_sys::programs::find_program;
 
 use crate::error::{Kind, RootError};
 
-/// Folders in which the helper looks for Firecracker and its jailer, beside its own.
+/// Folders searched for Firecracker and its jailer, after the helper's own.
 const FOLDERS: &str = "/usr/local/lib/banger:/usr/lib/banger:/usr/local/bin:/usr/bin";
 
-/// Which programs; where they are is looked up each time, since a user may install them meanwhile.
+/// The programs of a VM. Their paths are resolved on every use, because they may be installed
+/// later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
-    /// The VMM: a name, or a path.
+    /// Firecracker: a name or a path.
     pub firecracker: PathBuf,
-    /// What puts it into its jail: a name, or a path.
+    /// The jailer: a name or a path.
     pub jailer: PathBuf,
-    /// Where names are looked up, written as in `PATH`.
+    /// Folders in which names are looked up, in the syntax of `PATH`.
     pub search_path: String,
-    /// What owns both.
+    /// Cache of checked versions.
     pub shim: PathBuf,
 }
 
 impl Programs {
-    /// As the helper finds them: beside itself and in the system's folders.
+    /// The programs in the folder of the helper and in the system's folders.
     ///
     /// # Errors
-    /// The helper cannot tell where it is itself.
+    /// The path of the helper's own program is unknown.
     pub fn installed() -> Result<Self, RootError> {
         let own = std::env::current_exe()
-            .map_err(|error| RootError::system("tell where this program is", &error))?;
+            .map_err(|error| RootError::system("find the path of this program", &error))?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self {
             firecracker: "firecracker".into(),
@@ -43,10 +44,10 @@ impl Programs {
         })
     }
 
-    /// The VMM with every link followed, and the jailer.
+    /// Paths of the VMM, with every link resolved, and of the jailer.
     ///
     /// # Errors
-    /// One of them is missing, or a user could replace it.
+    /// A program is missing, or another user can replace it.
     pub fn jailed(&self) -> Result<(PathBuf, PathBuf), RootError> {
         let get = |wanted: &Path, name: &str| {
             let path = find_program(wanted, &self.search_path).ok_or_else(|| {
@@ -63,7 +64,7 @@ impl Programs {
         Ok((get(&self.firecracker, "firecracker")?, get(&self.jailer, "jailer")?))
     }
 
-    /// Name of the VMM's program: it is part of the jail's path.
+    /// File name of the VMM's program, which is part of the jail's path.
     ///
     /// # Errors
     /// Those of [`Self::jailed`].
@@ -74,15 +75,15 @@ impl Programs {
     }
 }
 
-/// Oldest version that finds its devices through ACPI, as our kernels do.
+/// Oldest supported version: the first that describes devices through ACPI.
 const OLDEST: (u32, u32) = (1, 8);
-/// First version that nobody has looked at.
+/// First unsupported version.
 const TOO_NEW: u32 = 2;
 
-/// A program as it was when its version was asked for: path, inode, seconds of its change.
+/// Identity of a program whose version is known: path, inode, ctime in seconds.
 type Seen = (PathBuf, u64, i64);
 
-/// Versions of programs, asked for once for each program.
+/// Cache of the version of one program.
 #[derive(Debug, Clone, Default)]
 pub struct Versions(Arc<Mutex<Option<(Seen, String)>>>);
 
@@ -90,7 +91,7 @@ impl Versions {
     /// The version of Firecracker.
     ///
     /// # Errors
-    /// A program is missing, is not to be trusted, or is of a version that is not known to work.
+    /// A program is missing, can be replaced by another user, or has an unsupported version.
     pub fn check(&self, programs: &Programs) -> Result<String, RootError> {
         let (firecracker, _) = programs.jailed()?;
         let meta = fs::metadata(&firecracker)
@@ -113,37 +114,37 @@ impl Versions {
     }
 }
 
-/// The version in `Firecracker v1.12.1`, if it is one that works.
-fn supported(said: &str) -> Result<String, RootError> {
-    let word = said.lines().next().and_then(|line| line.strip_prefix("Firecracker v"));
+/// Parses `Firecracker v1.12.1` and checks that the version is supported.
+fn supported(output: &str) -> Result<String, RootError> {
+    let word = output.lines().next().and_then(|line| line.strip_prefix("Firecracker v"));
     let version = word.map(str::trim).unwrap_or_default();
     let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
     let (major, minor) = (numbers.next().flatten(), numbers.next().flatten());
     let (Some(major), Some(minor)) = (major, minor) else {
-        return Err(RootError::new(Kind::HostNotReady, "Firecracker did not tell its version"));
+        return Err(RootError::new(Kind::HostNotReady, "Firecracker did not print its version"));
     };
     if (major, minor) < OLDEST || major >= TOO_NEW {
-        let text = format!("Firecracker {version} is not one that banger works with");
+        let text = format!("Firecracker {version} is not supported");
         return Err(RootError::new(Kind::HostNotReady, text)
             .with_hint("install a release from 1.8 on, before 2.0"));
     }
     Ok(version.to_owned())
 }
 
-/// Refuses a program that others than root could change: it, or a folder on the way to it.
+/// Refuses a program if users other than root can change it or a folder on its path.
 ///
 /// # Errors
-/// Which of them, and what to do.
+/// `Refused`, naming that file or folder.
 pub fn trusted(program: &Path) -> Result<(), RootError> {
     const OTHERS_WRITE: u32 = 0o022;
     const STICKY: u32 = 0o1000;
     for (level, path) in program.ancestors().enumerate() {
         let meta = fs::metadata(path).map_err(|error| RootError::on_path("find", path, &error))?;
-        // In a sticky folder nobody else can replace what is root's.
+        // In a sticky folder, other users cannot replace root's files.
         let sticky = level > 0 && meta.mode() & STICKY != 0;
         if meta.uid() != 0 || (meta.mode() & OTHERS_WRITE != 0 && !sticky) {
             let text = format!(
-                "`{}` is not run as root: others than root can change `{}`",
+                "`{}` is not run as root: users other than root can change `{}`",
                 program.display(),
                 path.display()
             );
@@ -160,7 +161,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn versions_that_work() {
+    fn supported_versions() {
         assert_eq!(supported("Firecracker v1.12.1\n\nx").unwrap(), "1.12.1");
         assert_eq!(supported("Firecracker v1.14.0-dev\n").unwrap(), "1.14.0-dev");
         for bad in ["", "Firecracker v1.7.9", "Firecracker v2.0.0", "Firecracker vx", "bash 5"] {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_looked_up_each_time() {
+    fn programs_are_resolved_on_every_use() {
         let folder = tempfile::tempdir().unwrap();
         let programs = Programs {
             firecracker: "env".into(),
@@ -179,7 +180,7 @@ mod tests {
         };
         let error = programs.jailed().unwrap_err();
         assert!(error.message.contains("`env`"), "{error:?}");
-        // Links are followed before it is asked who could change them.
+        // Links are resolved before ownership is checked.
         for name in ["env", "true"] {
             std::os::unix::fs::symlink(format!("/usr/bin/{name}"), folder.path().join(name))
                 .unwrap();
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_else_can_change_is_run() {
+    fn programs_that_other_users_can_change_are_refused() {
         trusted(Path::new("/usr/bin/env")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("firecracker");

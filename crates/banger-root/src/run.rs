@@ -16,33 +16,34 @@ use crate::error::{Kind, RootError};
 use crate::jail::{self, API, LOG, METRICS};
 use crate::places::{CGROUP, Places};
 use crate::programs::Programs;
-use crate::words::{Did, Launch};
+use crate::protocol::{Did, Launch};
 
-/// In the shim's folder: the shim itself, as it was started.
+/// File in the shim's folder with the reference to the shim's process.
 const SPAWNED: &str = "spawned.json";
-/// Bytes of console and VMM log before they are rotated.
+/// Size limit of console and VMM log in bytes before rotation.
 const LOG_CAP: u64 = 4 << 20;
-/// How long jailer and VMM may take until the VMM's API is there.
+/// Time limit for jailer and VMM until the API socket exists.
 const READY_TIMEOUT_MS: u64 = 20_000;
-/// How long the shim may take to say so.
+/// Time limit for the shim's answer.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long the shim may take to end its VMM when asked, before both are killed.
+/// Time limit for the shim to end its VMM on request; then both are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a killed process may take to be gone.
+/// Time limit for a killed process to end.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most characters of what a program said last.
+/// Maximum length of the quoted last line of a log, in characters.
 const MAX_SAID: usize = 500;
-/// Most vCPUs that Firecracker gives a guest.
+/// Maximum number of vCPUs of Firecracker.
 const MAX_VCPUS: u32 = 32;
-/// Most memory that a guest may have, in MiB.
+/// Maximum memory of a guest in MiB.
 const MAX_MEMORY_MIB: u64 = 16 << 20;
-/// Threads and processes of a VMM beside one for each vCPU.
+/// Threads and processes of a VMM in addition to one per vCPU.
 const OTHER_THREADS: u32 = 16;
-/// Memory of a VMM beside its guest's, in MiB, and the part of the guest's that page tables take.
+/// Memory of a VMM in addition to the guest's, in MiB, and the share of the guest's memory for page
+/// tables.
 const OTHER_MEMORY_MIB: u64 = 96;
 const PAGE_TABLES: u64 = 64;
 
-/// Forgets the records of an earlier run.
+/// Removes the records of an earlier run.
 ///
 /// # Errors
 /// unlink(2).
@@ -67,20 +68,19 @@ pub fn spawn(places: &Places, programs: &Programs, vm: &VmId) -> Result<Gate, Ro
     let log = places.shim_log(vm);
     let (gate, mut child) = gate::spawn(&programs.shim, &root, &log)
         .map_err(|failed| RootError::on_path(failed.doing, &failed.path, &failed.error))?;
-    // It outlives the helper; while the helper runs it must be reaped.
+    // The shim outlives the helper; while the helper runs, it must reap the shim.
     std::thread::spawn(move || child.wait());
     let folder = places.shim(vm);
     let noted = open_folder(&folder).and_then(|folder| {
         let text = serde_json::to_vec(&gate.process())?;
         write_atomically(folder, SPAWNED, &text, Durability::Cached)
     });
-    // The gate of a shim that is not recorded is dropped, which ends the shim.
+    // An unrecorded shim's gate is dropped, which ends the shim.
     noted.map_err(|error| RootError::on_path("write to", &folder, &error))?;
     Ok(gate)
 }
 
-/// The last line of a log that is not blank, made safe to show; jailer and VMM print their errors
-/// there.
+/// The last non-blank line of a log, sanitised; jailer and VMM print their errors there.
 fn last_line(log: &str) -> Option<String> {
     let line = log.lines().rfind(|line| !line.trim().is_empty())?;
     Some(printable(line, MAX_SAID))
@@ -89,7 +89,7 @@ fn last_line(log: &str) -> Option<String> {
 /// Lets a shim start its VMM in the jail; returns the VMM once its API socket exists.
 ///
 /// # Errors
-/// The error of the jailer or the VMM; no answer in time.
+/// The error of the jailer or the VMM; `Died` at the time limit.
 pub fn open(
     places: &Places,
     vm: &VmId,
@@ -101,7 +101,7 @@ pub fn open(
         Ok(ShimEvent::Failed { step, message }) => {
             let mut error = RootError::new(Kind::Died, "the VMM could not be started");
             error.causes.push(format!("{step}: {message}"));
-            // The shim writes its story before it answers.
+            // The shim writes its exit status before it answers.
             let story = record::story(&places.shim(vm));
             error.causes.extend(story.and_then(|story| last_line(&story.vmm_log_tail)));
             Err(error)
@@ -110,11 +110,10 @@ pub fn open(
     }
 }
 
-/// Everything the shim needs to know: the jailer's arguments are those of Firecracker's
-/// docs/jailer.md.
+/// The configuration of the shim, with the jailer's arguments (docs/jailer.md of Firecracker).
 ///
 /// # Errors
-/// Limits that are out of bounds, or programs that are missing.
+/// Limits out of bounds, or missing programs.
 pub fn config(
     places: &Places,
     programs: &Programs,
@@ -207,7 +206,7 @@ fn shim(folder: &Path) -> Option<ProcRef> {
 /// Ends shim and VMM, and waits until both are gone.
 ///
 /// # Errors
-/// One of them does not end.
+/// A process does not end.
 pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let folder = places.shim(vm);
     let mut did = Did::WasAbsent;
@@ -218,12 +217,12 @@ pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
             kill(shim)?;
         }
     }
-    // A VMM in a process namespace of its own does not end with its shim when that is killed.
+    // A VMM in its own process namespace survives the kill of its shim.
     if let Some(state) = record::state(&folder).filter(|state| proc::is_alive(state.vmm)) {
         did = Did::Removed;
         kill(state.vmm)?;
     }
-    // A VMM that the shim had no time to record is in its cgroup.
+    // A VMM that the shim did not record in time is found in its cgroup.
     match jail::end_cgroup(places, vm)? {
         Did::Removed => Ok(Did::Removed),
         _ => Ok(did),

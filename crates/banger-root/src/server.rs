@@ -1,4 +1,4 @@
-//! Carries out requests: who asks, whether the VM is theirs, and the one function that does it.
+//! Serves requests: checks that the client owns the VM, and calls the function of the request.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,43 +18,43 @@ use crate::error::{Kind, RootError};
 use crate::jail::{self, Wanted};
 use crate::places::Places;
 use crate::programs::{Programs, Versions};
+use crate::protocol::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::run;
-use crate::words::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::{net, owner, wire};
 
-/// Connections of each user.
+/// Connection limits of each user.
 const LIMITS: Limits = Limits { served: 64, waiting: 256 };
-/// How long a client may take to send its request.
+/// Time limit for a client to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to record a shim and open its gate.
+/// Time limit for a client to record a shim and open its gate.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client may take to read its answer.
+/// Time limit for a client to read the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pause after a failed accept(2), for example without free descriptors.
+/// Pause after a failed accept(2), for example if no descriptors are free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Drives of a VM.
+/// Maximum number of drives of a VM.
 const MAX_DRIVES: usize = 4;
 
-/// What it works with.
+/// The server's environment.
 #[derive(Debug, Clone)]
 pub struct Server {
     /// Folders and names.
     pub places: Places,
     /// Programs.
     pub programs: Programs,
-    /// Which build this is.
+    /// Build id.
     pub build_id: String,
-    /// Which versions the programs are of.
+    /// Cache of program versions.
     pub versions: Versions,
-    /// For tests: a file with the name of the point at which to abort, once.
+    /// For tests: a file with the name of the point at which the process aborts, once.
     pub abort_once: Option<PathBuf>,
 }
 
-/// What became of a request.
+/// Result of a request.
 pub enum Outcome {
-    /// An answer, with a descriptor where it has one.
+    /// An answer, with a descriptor if the request returns one.
     Answered(Answer, Option<OwnedFd>),
-    /// A shim waits at its gate.
+    /// A shim that waits at its gate.
     AtGate(Gate),
 }
 
@@ -72,7 +72,7 @@ impl Server {
     /// Carries out a request of a user.
     ///
     /// # Errors
-    /// It is not theirs to ask, or it failed.
+    /// `Refused` if the user does not own the VM; otherwise the errors of the operation.
     pub fn carry_out(
         &self,
         uid: u32,
@@ -183,7 +183,7 @@ impl Server {
     /// Opens a gate.
     ///
     /// # Errors
-    /// What jailer or VMM failed at.
+    /// Errors of jailer and VMM.
     pub fn launch(
         &self,
         uid: u32,
@@ -195,7 +195,7 @@ impl Server {
         run::open(&self.places, vm, gate, &config).map(Answer::Launched)
     }
 
-    /// What the host has and lacks.
+    /// Checks of the host for `banger doctor`.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = net::findings(&self.places)
             .into_iter()
@@ -227,7 +227,7 @@ impl Server {
         findings
     }
 
-    /// Reaches a point at which a test may want this process to die.
+    /// Aborts the process if a test selected this point.
     fn reach(&self, request: &str, when: &str) {
         let Some(file) = &self.abort_once else { return };
         let point = format!("{request}.{when}");
@@ -261,7 +261,7 @@ impl Server {
             (Ok(Outcome::Answered(answer, fd)), _) => answer_with(stream, &Ok(answer), fd),
             (Ok(Outcome::AtGate(gate)), Some(vm)) => {
                 answer_with(stream, &Ok(Answer::Spawned(gate.process())), None)?;
-                // A client that left has not recorded the shim: the gate stays shut.
+                // A client that disconnected has not recorded the shim: the gate stays closed.
                 let launch = wire::receive::<Launch>(stream, Instant::now() + LAUNCH_TIMEOUT)?;
                 let Some((launch, _)) = launch else { return Ok(()) };
                 self.reach("launch", "before");
@@ -274,12 +274,12 @@ impl Server {
         }
     }
 
-    /// Serves a connection, and then those of the same user that wait for its slot.
+    /// Serves a connection, then the queued connections of the same user.
     fn serve_slot(&self, slot: Slot, stream: UnixStream, locks: &VmLocks) {
         let uid = slot.uid();
         let mut next = Some((slot, stream));
         while let Some((slot, stream)) = next {
-            // A request that panics ends its own connection only.
+            // A panic ends one connection only.
             let served = catch_unwind(AssertUnwindSafe(|| self.serve(&stream, uid, locks)));
             if let Ok(Err(error)) = served {
                 eprintln!("banger-root: connection of uid {uid}: {error}");
@@ -303,11 +303,14 @@ fn answer_with(
 
 fn take<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], RootError> {
     fds.try_into().map_err(|fds: Vec<OwnedFd>| {
-        RootError::new(Kind::BadRequest, format!("{} descriptors came, not {N}", fds.len()))
+        RootError::new(
+            Kind::BadRequest,
+            format!("{} descriptors received, {N} expected", fds.len()),
+        )
     })
 }
 
-/// Serves connections of these users, and of root, for ever. Never waits for a client.
+/// Accepts connections of these users and of root in a loop. Never waits for a client.
 ///
 /// # Errors
 /// accept(2).

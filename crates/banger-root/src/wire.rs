@@ -1,5 +1,5 @@
-//! Messages between daemon and helper: one line of JSON each way, descriptors beside its first
-//! byte, and one deadline for the whole message, however slowly the other end sends or reads.
+//! Messages between daemon and helper: one line of JSON in each direction, with descriptors
+//! attached to its first byte, and one deadline for the whole message.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest line in bytes: the story of a VM with the tails of two logs is the longest message.
+/// Maximum length of a line in bytes. The longest message is the status of a VM with two log tails.
 pub const MAX_LINE: usize = 256 * 1024;
 
 /// Calls an operation of a non-blocking stream again until it does not return `WouldBlock`.
@@ -48,7 +48,8 @@ pub fn send(
     let line = line::encode(message)?;
     stream.set_nonblocking(true)?;
     let (first, mut rest) = line.split_at(1);
-    // Descriptors go with one byte, so that they arrive once, however the rest is cut.
+    // Descriptors are attached to a single byte, so that they are sent once even if the rest is
+    // sent in parts.
     retry(stream, PollFlags::OUT, deadline, || send_with_fds(stream, first, fds))?;
     while !rest.is_empty() {
         let sent = retry(stream, PollFlags::OUT, deadline, || {
@@ -59,11 +60,11 @@ pub fn send(
     Ok(())
 }
 
-/// Receives a message; `None` if the other end closed instead. The stream becomes non-blocking.
+/// Receives a message; `None` if the peer closed the connection. The stream becomes non-blocking.
 ///
 /// # Errors
-/// `TimedOut` at the deadline; a line that is too long, cut, followed by more, or not of the
-/// expected form; recvmsg(2).
+/// `TimedOut` at the deadline; a line that is too long, truncated, followed by more bytes, or not
+/// of the expected form; recvmsg(2).
 pub fn receive<T: DeserializeOwned>(
     stream: &UnixStream,
     deadline: Instant,
@@ -96,10 +97,10 @@ pub fn receive<T: DeserializeOwned>(
     }
 }
 
-/// The message of a line.
+/// Parses a line.
 ///
 /// # Errors
-/// It is not of the expected form.
+/// `InvalidData` if it is not of the expected form.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> io::Result<T> {
     line::decode(line)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
@@ -116,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_trickles_in_ends_at_the_deadline() {
+    fn receiving_a_slow_message_times_out() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        // Each byte arrives well within any limit for a single read.
+        // Each byte arrives within the limit of a single read.
         let sender = std::thread::spawn(move || {
             while theirs.write_all(b" ").is_ok() {
                 std::thread::sleep(Duration::from_millis(1));
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_trickles_ends_at_the_deadline() {
+    fn sending_to_a_slow_reader_times_out() {
         use std::io::Read;
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let much = "x".repeat(8 << 20);
@@ -142,7 +143,7 @@ mod tests {
         });
         let error = send(&ours, &much, &[], soon()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // What is in the socket would be read for long.
+        // The bytes in the socket buffer would last long.
         rustix::net::shutdown(&ours, rustix::net::Shutdown::Both).unwrap();
         drop(ours);
         drop(reader);

@@ -1,5 +1,5 @@
-//! What strangers may send to the helper: bytes, lines, descriptors, and other users' VMs. Nothing
-//! here gets as far as doing anything to the host.
+//! Hostile input to the helper: bytes, lines, descriptors, other users' VMs. No test here changes
+//! the host.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use banger_base::VmId;
 use banger_root::programs::{Programs, Versions};
+use banger_root::protocol::{Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
 use banger_root::server::{Outcome, Server};
-use banger_root::words::{Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
 use banger_root::{Kind, Places, owner, run, wire};
 use proptest::prelude::*;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -24,7 +24,7 @@ fn vm() -> VmId {
     VM.parse().unwrap()
 }
 
-/// A deadline that a working helper does not reach.
+/// A deadline that a correct helper does not reach.
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
@@ -69,7 +69,7 @@ fn is_id(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Whatever was taken for a request says the same again, and names a VM or nothing.
+/// A decoded request serialises to the same value, and any VM in it has a valid id.
 fn check(request: &Request) {
     let value = serde_json::to_value(request).unwrap();
     assert_eq!(&decoded(&value).unwrap(), request);
@@ -84,7 +84,7 @@ fn there_is_a_sample_of_each_request() {
 }
 
 #[test]
-fn each_request_is_read_as_it_was_written_and_takes_nothing_more() {
+fn requests_round_trip_and_unknown_fields_are_refused() {
     for request in samples() {
         check(&request);
         let value = serde_json::to_value(&request).unwrap();
@@ -145,7 +145,7 @@ fn numbers_out_of_their_range_are_refused() {
 }
 
 #[test]
-fn nested_without_end_is_refused() {
+fn deep_nesting_is_refused() {
     for (open, inner) in [("[", ""), (r#"{"a":"#, ""), (r#"{"request":"#, "[")] {
         let text = format!(r#"{{"request":"make","vm":{}{inner}"#, open.repeat(40_000));
         assert!(wire::decode::<Request>(text.as_bytes()).is_err());
@@ -153,11 +153,11 @@ fn nested_without_end_is_refused() {
     }
 }
 
-/// Sends bytes from a thread of its own, and receives.
+/// Sends bytes from another thread, and receives a message.
 fn received(bytes: Vec<u8>) -> std::io::Result<Option<(Request, usize)>> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let sender = std::thread::spawn(move || {
-        // A receiver that has heard enough hangs up.
+        // The receiver may close the connection early.
         let _ = theirs.write_all(&bytes);
     });
     let received = wire::receive::<Request>(&ours, soon());
@@ -167,17 +167,17 @@ fn received(bytes: Vec<u8>) -> std::io::Result<Option<(Request, usize)>> {
 }
 
 #[test]
-fn lines_have_an_end() {
+fn lines_are_limited_in_length() {
     assert_eq!(received(Vec::new()).unwrap(), None);
     let hello = br#"{"request":"hello"}"#;
     assert_eq!(received(hello.to_vec()).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     let whole = [hello.as_slice(), b"\n"].concat();
     assert_eq!(received(whole).unwrap(), Some((Request::Hello, 0)));
     let two = [hello.as_slice(), b"\n", hello, b"\n"].concat();
-    assert!(received(two).is_err(), "what follows a request is no part of it");
+    assert!(received(two).is_err(), "bytes after a request are refused");
     let endless = received(vec![b' '; 4 * wire::MAX_LINE]).unwrap_err();
     assert_eq!(endless.to_string(), "the message is longer than 262144 bytes");
-    // One that is long and whole is read, and refused for what it says.
+    // A long but complete line is parsed, and refused for its content.
     let drives = vec![json!({"role": "work", "from": "snapshot"}); 5000];
     let many = json!({"request": "jail_make", "vm": VM, "drives": drives}).to_string() + "\n";
     assert!(many.len() < wire::MAX_LINE);
@@ -188,7 +188,7 @@ fn lines_have_an_end() {
 }
 
 #[test]
-fn a_line_may_come_in_any_pieces() {
+fn a_line_can_arrive_in_pieces() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let sender = std::thread::spawn(move || {
         for byte in br#"{"request":"ready"}"# {
@@ -213,13 +213,13 @@ fn more_descriptors_than_allowed_are_refused() {
         sendmsg(&theirs, &[IoSlice::new(line)], &mut control, SendFlags::empty()).unwrap();
         match wire::receive::<Request>(&ours, soon()) {
             Ok(Some((_, fds))) => assert!(fits && fds.len() == count, "{count}"),
-            Ok(None) => panic!("nothing came"),
+            Ok(None) => panic!("no message"),
             Err(error) => assert!(!fits, "{count}: {error}"),
         }
     }
 }
 
-/// A helper whose folders are the test's, and which has no programs.
+/// A helper with temporary folders and no programs.
 fn server() -> (Server, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let places = Places {
@@ -249,12 +249,12 @@ fn refusal(server: &Server, uid: u32, request: Request) -> Kind {
     match server.carry_out(uid, request, Vec::new()) {
         Err(error) => error.kind,
         Ok(Outcome::AtGate(_)) => panic!("a shim was started"),
-        Ok(Outcome::Answered(answer, _)) => panic!("it was done: {answer:?}"),
+        Ok(Outcome::Answered(answer, _)) => panic!("it was carried out: {answer:?}"),
     }
 }
 
 #[test]
-fn no_request_reaches_another_users_vm() {
+fn requests_for_another_users_vm_are_refused() {
     let (server, _folder) = server();
     assert_eq!(owner::make(&server.places, 1000, &vm()).unwrap(), Did::Made);
     let mut without_vm = Vec::new();
@@ -264,7 +264,7 @@ fn no_request_reaches_another_users_vm() {
             without_vm.push(name);
             continue;
         }
-        // Root is no exception: what it may do it does without the helper.
+        // Root is no exception: it does not need the helper.
         for uid in [1001, 0] {
             assert_eq!(refusal(&server, uid, request.clone()), Kind::Refused, "{name}");
         }
@@ -275,7 +275,7 @@ fn no_request_reaches_another_users_vm() {
 }
 
 #[test]
-fn what_makes_something_needs_a_vm_that_is_there() {
+fn requests_that_create_objects_need_an_existing_vm() {
     let (server, _folder) = server();
     for name in
         ["net_attach", "snapshot_attach", "jail_make", "spawn", "facts", "connect", "close_hello"]
@@ -286,7 +286,7 @@ fn what_makes_something_needs_a_vm_that_is_there() {
 }
 
 #[test]
-fn limits_of_a_launch_are_within_bounds() {
+fn launch_limits_are_checked() {
     let (server, _folder) = server();
     let config = |vcpus, memory_mib| {
         let launch = Launch { vcpus, memory_mib };
@@ -297,11 +297,11 @@ fn limits_of_a_launch_are_within_bounds() {
     {
         assert_eq!(config(vcpus, memory_mib), Kind::BadRequest, "{vcpus} {memory_mib}");
     }
-    // Only the programs are missing here.
+    // Within bounds, the next error is the missing programs.
     assert_eq!(config(32, 16 << 20), Kind::HostNotReady);
 }
 
-/// A byte of a line replaced, removed or put in.
+/// Replaces, removes or inserts a byte of a line.
 fn spoil(line: &mut Vec<u8>, (at, byte, how): (usize, u8, u8)) {
     let at = at % line.len().max(1);
     match how % 3 {
@@ -337,7 +337,7 @@ proptest! {
     }
 
     #[test]
-    fn an_id_is_twelve_hex_digits_or_none(text in "[0-9a-fA-Fx./ \\\\\0-]{0,16}|[0-9a-f]{10,14}") {
+    fn only_twelve_hex_digits_are_an_id(text in "[0-9a-fA-Fx./ \\\\\0-]{0,16}|[0-9a-f]{10,14}") {
         let request = decoded(&json!({"request": "end", "vm": text}));
         prop_assert_eq!(request.is_ok(), is_id(&text));
     }

@@ -1,5 +1,5 @@
-//! The helper as a program, with connections of several users: run as root, each user a thread with
-//! the credentials of that uid.
+//! The helper as a program with several users: the tests run as root, and each user is a thread
+//! with the credentials of that uid.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use banger_root::words::{Answer, Request};
+use banger_root::protocol::{Answer, Request};
 use banger_root::{Kind, RootError, wire};
 use rustix::fs::Mode;
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_res_uid};
@@ -19,7 +19,7 @@ const FIRST: u32 = 61_001;
 const SECOND: u32 = 61_002;
 const STRANGER: u32 = 61_003;
 
-/// A helper that listens on a socket of its own, ended with the value.
+/// A running helper with its own socket; killed when dropped.
 struct Helper {
     folder: tempfile::TempDir,
     child: Child,
@@ -41,7 +41,7 @@ fn folder() -> tempfile::TempDir {
 impl Helper {
     fn start() -> Self {
         let folder = folder();
-        // A strict umask, as an administrator's shell may have it, is not the socket's.
+        // The mode of the socket must not depend on an administrator's umask.
         let before = rustix::process::umask(Mode::from_bits_truncate(0o077));
         let child = serve(&folder.path().join("s")).spawn().unwrap();
         rustix::process::umask(before);
@@ -66,8 +66,8 @@ impl Drop for Helper {
     }
 }
 
-/// Runs something with the credentials of a user, in a thread of its own: credentials(7) are a
-/// thread's for the kernel.
+/// Runs a function with the credentials of a user, in its own thread: the kernel keeps
+/// credentials(7) per thread.
 fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
@@ -84,7 +84,7 @@ fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
 fn hello(socket: &Path) -> Result<Answer, RootError> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let stream = UnixStream::connect(socket).unwrap();
-    // A user that is not served may be answered before the request arrives.
+    // A user that is not served may get the answer before the request is sent.
     let _ = wire::send(&stream, &Request::Hello, &[], deadline);
     wire::receive::<Result<Answer, RootError>>(&stream, deadline).unwrap().unwrap().0
 }
@@ -125,7 +125,7 @@ fn slow_connections_of_one_user_do_not_keep_others_out() {
     }
     let helper = Helper::start();
     let socket = helper.socket();
-    // Half of a request each; more of them than any user has slots.
+    // Half of a request each, on more connections than a user has slots.
     let slow: Vec<UnixStream> = as_user(FIRST, || {
         let connect = |_| {
             let mut stream = UnixStream::connect(&socket).unwrap();
@@ -138,7 +138,7 @@ fn slow_connections_of_one_user_do_not_keep_others_out() {
     assert!(matches!(hello(&socket), Ok(Answer::Hello(_))), "root");
     assert!(slow.iter().all(is_open), "the others were served before the slow ones ended");
     drop(slow);
-    // The user itself is served as soon as its connections end.
+    // The user is served as soon as its slow connections end.
     assert!(matches!(as_user(FIRST, || hello(&socket)), Ok(Answer::Hello(_))));
 }
 
@@ -154,7 +154,7 @@ fn connections_of_one_user_without_end_are_refused_at_a_limit() {
         for _ in 0..400 {
             all.push(UnixStream::connect(&socket).unwrap());
         }
-        // The last one is over the limit, so its answer comes without a request.
+        // The last connection exceeds the limit, so it is answered without a request.
         let mut line = String::new();
         BufReader::new(all.last().unwrap()).read_line(&mut line).unwrap();
         (line, all)
@@ -175,8 +175,8 @@ fn a_socket_in_use_and_other_files_are_not_replaced() {
         return;
     }
     let helper = Helper::start();
-    let told = failure(&mut serve(&helper.socket()));
-    assert!(told.contains("another process listens on"), "{told}");
+    let stderr = failure(&mut serve(&helper.socket()));
+    assert!(stderr.contains("another process listens on"), "{stderr}");
     assert!(matches!(hello(&helper.socket()), Ok(Answer::Hello(_))));
     let folder = folder();
     let file = folder.path().join("file");
@@ -184,11 +184,11 @@ fn a_socket_in_use_and_other_files_are_not_replaced() {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(helper.socket(), &link).unwrap();
     for path in [&file, &link] {
-        let told = failure(&mut serve(path));
-        assert!(told.contains("is not a socket"), "{told}");
+        let stderr = failure(&mut serve(path));
+        assert!(stderr.contains("is not a socket"), "{stderr}");
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
-    // One that a killed helper left is replaced.
+    // The socket of a killed helper is replaced.
     let left = folder.path().join("left");
     drop(UnixListener::bind(&left).unwrap());
     let mut child = serve(&left).spawn().unwrap();

@@ -1,13 +1,13 @@
-//! Compares the requests that docs/threat-model.md lists with the requests there are. That the
-//! tests which the page names exist is checked by `cargo xtask tidy`.
+//! Compares the requests listed in docs/threat-model.md with [`Request::NAMES`]. `cargo xtask tidy`
+//! checks that the tests named on the page exist.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use banger_root::words::Request;
+use banger_root::protocol::Request;
 
 const PAGE: &str = include_str!("../../../docs/threat-model.md");
 
-/// The first word in backticks of each line of the section on requests that begins so.
+/// The first word in backticks of each line of the section on requests that starts with `begin`.
 fn first_words(begin: &str) -> Vec<&str> {
     let section = PAGE.split("### Requests").nth(1).unwrap().split("\n## ").next().unwrap();
     let lines = section.lines().filter_map(|line| line.strip_prefix(begin));
@@ -15,7 +15,7 @@ fn first_words(begin: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_page_lists_each_request_once_in_order() {
+fn the_threat_model_lists_every_request_in_order() {
     assert_eq!(first_words("| `"), Request::NAMES, "the table");
     assert_eq!(first_words("- `"), Request::NAMES, "the list of tests");
 }

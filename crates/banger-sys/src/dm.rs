@@ -1,20 +1,20 @@
 //! Device-mapper: its ioctls (linux/dm-ioctl.h, Documentation/admin-guide/device-mapper).
 //!
-//! Devices are addressed by name. udev is not waited for and no node is needed: tables name
-//! devices by their numbers, and callers make nodes where they want them.
+//! Devices are addressed by name. The functions neither wait for udev nor need a device node:
+//! tables refer to devices by number, and callers create nodes where they need them.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// The control device. Opening it loads the module.
+/// The control device. Opening it loads the kernel module.
 const CONTROL: &str = "/dev/mapper/control";
-/// Longest name in bytes: `DM_NAME_LEN` less the final zero.
+/// Maximum length of a name in bytes: `DM_NAME_LEN` minus the final zero.
 pub const MAX_NAME: usize = 127;
-/// Bytes of a sector, in which all lengths are counted.
+/// Bytes of a sector, the unit of all lengths.
 pub const SECTOR: u64 = 512;
 
-/// `sizeof(struct dm_ioctl)`; the places of its fields follow.
+/// `sizeof(struct dm_ioctl)`, followed by the offsets of its fields.
 const HEADER: usize = 312;
 const DATA_SIZE: usize = 12;
 const DATA_START: usize = 16;
@@ -24,7 +24,7 @@ const FLAGS: usize = 28;
 const DEV: usize = 40;
 const NAME: usize = 48;
 
-/// `sizeof(struct dm_target_spec)`; the places of its fields follow.
+/// `sizeof(struct dm_target_spec)`, followed by the offsets of its fields.
 const SPEC: usize = 40;
 const SPEC_LENGTH: usize = 8;
 const SPEC_NEXT: usize = 20;
@@ -35,11 +35,11 @@ const STATUS_TABLE: u32 = 1 << 4;
 const ACTIVE_PRESENT: u32 = 1 << 5;
 const BUFFER_FULL: u32 = 1 << 8;
 
-/// Room for an answer at first, and at most.
+/// Initial and maximum size of the answer buffer in bytes.
 const ANSWER: usize = 16 << 10;
 const MAX_ANSWER: usize = 16 << 20;
 
-/// Requests, by number.
+/// Request number.
 #[derive(Clone, Copy)]
 enum Request {
     Version = 0,
@@ -52,29 +52,29 @@ enum Request {
     TableStatus = 12,
 }
 
-/// A device's numbers.
+/// The device number of a block device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Numbers {
+pub struct DeviceNumber {
     /// Major number.
     pub major: u32,
     /// Minor number.
     pub minor: u32,
 }
 
-/// A part of a table.
+/// A target of a table: one range of sectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// First sector.
     pub start: u64,
-    /// Sectors.
+    /// Number of sectors.
     pub length: u64,
-    /// Kind, at most 15 bytes: `linear`, `zero`, `snapshot`.
+    /// Target type, at most 15 bytes: `linear`, `zero`, `snapshot`.
     pub kind: String,
-    /// What the kind is told.
+    /// Parameters of the target type.
     pub arguments: String,
 }
 
-/// What may be done with a device.
+/// Access mode of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reads only.
@@ -83,14 +83,14 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A device.
+/// Status of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// Its numbers.
-    pub numbers: Numbers,
-    /// Whether it has a table that works.
+    /// The device number.
+    pub number: DeviceNumber,
+    /// Whether the device has an active table.
     pub live: bool,
-    /// How many have it open.
+    /// Number of open references.
     pub open_count: u32,
 }
 
@@ -99,68 +99,68 @@ pub struct Status {
 /// # Errors
 /// open(2) of the control device, ioctl(2).
 pub fn version() -> io::Result<[u32; 3]> {
-    let answer = ask(Request::Version, &message(None, 0, &[])?)?;
+    let answer = request_ioctl(Request::Version, &message(None, 0, &[])?)?;
     Ok([u32_at(&answer, 0), u32_at(&answer, 4), u32_at(&answer, 8)])
 }
 
-/// Makes a device without a table: DM_DEV_CREATE.
+/// Creates a device without a table: DM_DEV_CREATE.
 ///
 /// # Errors
-/// open(2), ioctl(2): `EBUSY` if there is one of this name.
-pub fn create(name: &str) -> io::Result<Numbers> {
-    Ok(status_of(&ask(Request::DevCreate, &message(Some(name), 0, &[])?)?).numbers)
+/// open(2), ioctl(2): `EBUSY` if the name is in use.
+pub fn create(name: &str) -> io::Result<DeviceNumber> {
+    Ok(status_of(&request_ioctl(Request::DevCreate, &message(Some(name), 0, &[])?)?).number)
 }
 
-/// Gives a device a table, which is used from the next [`resume`] on: DM_TABLE_LOAD.
+/// Loads a table, which becomes active at the next [`resume`]: DM_TABLE_LOAD.
 ///
 /// # Errors
-/// open(2), ioctl(2): `EINVAL` if the kernel does not have a kind of target or it refuses its
-/// arguments, `ENXIO` if there is no such device.
+/// open(2), ioctl(2): `EINVAL` if the kernel does not support a target type or rejects its
+/// parameters, `ENXIO` if there is no such device.
 pub fn load(name: &str, table: &[Target], access: Access) -> io::Result<()> {
     let flags = if access == Access::Read { READONLY } else { 0 };
     let mut request = message(Some(name), flags, &specs(table)?)?;
     let count = u32::try_from(table.len()).unwrap_or(u32::MAX);
     request[TARGET_COUNT..][..4].copy_from_slice(&count.to_ne_bytes());
-    ask(Request::TableLoad, &request)?;
+    request_ioctl(Request::TableLoad, &request)?;
     Ok(())
 }
 
-/// Puts the loaded table to work: DM_DEV_SUSPEND without its flag.
+/// Activates the loaded table: DM_DEV_SUSPEND without DM_SUSPEND_FLAG.
 ///
 /// # Errors
 /// open(2), ioctl(2).
 pub fn resume(name: &str) -> io::Result<()> {
-    ask(Request::DevSuspend, &message(Some(name), 0, &[])?)?;
+    request_ioctl(Request::DevSuspend, &message(Some(name), 0, &[])?)?;
     Ok(())
 }
 
-/// The device of this name, `None` if there is none: DM_DEV_STATUS.
+/// The status of a device; `None` if there is none: DM_DEV_STATUS.
 ///
 /// # Errors
 /// open(2), ioctl(2).
 pub fn status(name: &str) -> io::Result<Option<Status>> {
-    match ask(Request::DevStatus, &message(Some(name), 0, &[])?) {
+    match request_ioctl(Request::DevStatus, &message(Some(name), 0, &[])?) {
         Ok(answer) => Ok(Some(status_of(&answer))),
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The table that works, empty if there is none: DM_TABLE_STATUS.
+/// The active table; empty if there is none: DM_TABLE_STATUS.
 ///
 /// # Errors
 /// open(2), ioctl(2).
 pub fn table(name: &str) -> io::Result<Vec<Target>> {
-    let answer = ask(Request::TableStatus, &message(Some(name), STATUS_TABLE, &[])?)?;
+    let answer = request_ioctl(Request::TableStatus, &message(Some(name), STATUS_TABLE, &[])?)?;
     parse_specs(&answer)
 }
 
-/// Removes a device: DM_DEV_REMOVE.
+/// Removes a device: DM_DEV_REMOVE. Succeeds if there is no such device.
 ///
 /// # Errors
-/// open(2), ioctl(2): `EBUSY` while somebody has it open. One that is not there is none.
+/// open(2), ioctl(2): `EBUSY` while the device is open.
 pub fn remove(name: &str) -> io::Result<()> {
-    match ask(Request::DevRemove, &message(Some(name), 0, &[])?) {
+    match request_ioctl(Request::DevRemove, &message(Some(name), 0, &[])?) {
         Err(error) if error.raw_os_error() != Some(libc::ENXIO) => Err(error),
         _ => Ok(()),
     }
@@ -171,7 +171,7 @@ pub fn remove(name: &str) -> io::Result<()> {
 /// # Errors
 /// open(2), ioctl(2).
 pub fn list() -> io::Result<Vec<String>> {
-    parse_names(&ask(Request::ListDevices, &message(None, 0, &[])?)?)
+    parse_names(&request_ioctl(Request::ListDevices, &message(None, 0, &[])?)?)
 }
 
 fn message(name: Option<&str>, flags: u32, data: &[u8]) -> io::Result<Vec<u8>> {
@@ -180,7 +180,7 @@ fn message(name: Option<&str>, flags: u32, data: &[u8]) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a device-mapper name"));
     }
     let mut bytes = vec![0; HEADER];
-    // Version 4.0.0 is what these requests came with.
+    // Version 4.0.0 introduced these requests.
     bytes[..4].copy_from_slice(&4_u32.to_ne_bytes());
     bytes[DATA_START..][..4].copy_from_slice(&(HEADER as u32).to_ne_bytes());
     bytes[FLAGS..][..4].copy_from_slice(&flags.to_ne_bytes());
@@ -189,9 +189,9 @@ fn message(name: Option<&str>, flags: u32, data: &[u8]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Asks, with more and more room for the answer.
+/// Sends a request, with a larger answer buffer each time the answer does not fit.
 #[expect(unsafe_code, reason = "an ioctl of the driver")]
-fn ask(request: Request, message: &[u8]) -> io::Result<Vec<u8>> {
+fn request_ioctl(request: Request, message: &[u8]) -> io::Result<Vec<u8>> {
     let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
     let mut size = ANSWER.max(message.len());
     loop {
@@ -203,7 +203,7 @@ fn ask(request: Request, message: &[u8]) -> io::Result<Vec<u8>> {
         let code = (3 << 30) | ((HEADER as libc::c_ulong) << 16) | (0xfd << 8);
         let code = code | request as libc::c_ulong;
         // SAFETY: the driver reads and writes at most `data_size` bytes at the pointer, which is
-        // the length of `bytes`, and keeps no pointer to it.
+        // the length of `bytes`, and does not keep the pointer.
         let done = unsafe { libc::ioctl(control.as_raw_fd(), code as _, bytes.as_mut_ptr()) };
         if done == -1 {
             return Err(io::Error::last_os_error());
@@ -212,7 +212,7 @@ fn ask(request: Request, message: &[u8]) -> io::Result<Vec<u8>> {
             return Ok(bytes);
         }
         if size >= MAX_ANSWER {
-            return Err(io::Error::other("device-mapper's answer is too long"));
+            return Err(io::Error::other("the answer of device-mapper is too long"));
         }
         size *= 4;
     }
@@ -228,7 +228,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     eight.map_or(0, |eight| u64::from_ne_bytes(*eight))
 }
 
-/// The text at this place up to its final zero.
+/// The zero-terminated text at this offset.
 fn text_at(bytes: &[u8], at: usize) -> String {
     let text = bytes.get(at..).unwrap_or_default().split(|byte| *byte == 0).next();
     String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
@@ -237,19 +237,19 @@ fn text_at(bytes: &[u8], at: usize) -> String {
 fn status_of(answer: &[u8]) -> Status {
     let device = u64_at(answer, DEV);
     Status {
-        numbers: Numbers { major: rustix::fs::major(device), minor: rustix::fs::minor(device) },
+        number: DeviceNumber { major: rustix::fs::major(device), minor: rustix::fs::minor(device) },
         live: u32_at(answer, FLAGS) & ACTIVE_PRESENT != 0,
         open_count: u32_at(answer, OPEN_COUNT),
     }
 }
 
-/// A table as DM_TABLE_LOAD reads it: each target's `next` counts from its own beginning.
+/// Encodes a table for DM_TABLE_LOAD: `next` of each target is relative to that target.
 fn specs(table: &[Target]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for target in table {
         let kind = target.kind.as_bytes();
         if kind.len() > 15 || kind.contains(&0) || target.arguments.contains('\0') {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a kind of target"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a target type"));
         }
         let length = (SPEC + target.arguments.len() + 1).next_multiple_of(8);
         let mut spec = vec![0; length];
@@ -264,13 +264,13 @@ fn specs(table: &[Target]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A table as DM_TABLE_STATUS writes it: `next` counts from the beginning of the data.
+/// Decodes a table of DM_TABLE_STATUS: `next` is relative to the start of the data.
 fn parse_specs(answer: &[u8]) -> io::Result<Vec<Target>> {
     let data = data(answer)?;
     let mut targets = Vec::new();
     let mut at = 0;
     for _ in 0..u32_at(answer, TARGET_COUNT) {
-        let spec = data.get(at..).filter(|spec| spec.len() > SPEC).ok_or_else(odd)?;
+        let spec = data.get(at..).filter(|spec| spec.len() > SPEC).ok_or_else(malformed)?;
         targets.push(Target {
             start: u64_at(spec, 0),
             length: u64_at(spec, SPEC_LENGTH),
@@ -282,8 +282,8 @@ fn parse_specs(answer: &[u8]) -> io::Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// `struct dm_name_list`: `next` counts from the beginning of the entry, zero ends the list, and
-/// a first entry of device zero says that there is none.
+/// `struct dm_name_list`: `next` is relative to the entry, zero ends the list, and device zero in
+/// the first entry means an empty list.
 fn parse_names(answer: &[u8]) -> io::Result<Vec<String>> {
     const ENTRY_NEXT: usize = 8;
     const ENTRY_NAME: usize = 12;
@@ -293,19 +293,19 @@ fn parse_names(answer: &[u8]) -> io::Result<Vec<String>> {
         names.push(text_at(rest, ENTRY_NAME));
         match u32_at(rest, ENTRY_NEXT) as usize {
             0 => break,
-            next => rest = rest.get(next..).ok_or_else(odd)?,
+            next => rest = rest.get(next..).ok_or_else(malformed)?,
         }
     }
     Ok(names)
 }
 
 fn data(answer: &[u8]) -> io::Result<&[u8]> {
-    let answer = Some(answer).filter(|answer| answer.len() >= HEADER).ok_or_else(odd)?;
-    answer.get(u32_at(answer, DATA_START) as usize..).ok_or_else(odd)
+    let answer = Some(answer).filter(|answer| answer.len() >= HEADER).ok_or_else(malformed)?;
+    answer.get(u32_at(answer, DATA_START) as usize..).ok_or_else(malformed)
 }
 
-fn odd() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "device-mapper's answer makes no sense")
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the answer of device-mapper is malformed")
 }
 
 #[cfg(test)]
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_laid_out_as_the_driver_reads_it() {
+    fn a_table_is_encoded_for_dm_table_load() {
         let table = [target(0, 2048, "linear", "7:3 0"), target(2048, 100, "zero", "")];
         let bytes = specs(&table).unwrap();
         assert_eq!(bytes.len(), 48 + 48);
@@ -328,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_read_back_from_the_answer() {
+    fn a_table_is_decoded_and_a_malformed_one_refused() {
         let table = [target(0, 2048, "linear", "7:3 0"), target(2048, 100, "zero", "")];
         let mut answer = message(Some("x"), 0, &specs(&table).unwrap()).unwrap();
         answer[TARGET_COUNT..][..4].copy_from_slice(&2_u32.to_ne_bytes());
         assert_eq!(parse_specs(&answer).unwrap(), table);
-        // One that points out of the answer, one that is cut.
+        // One target points out of the answer, one is truncated.
         let mut bad = answer.clone();
         bad[HEADER + SPEC_NEXT..][..4].copy_from_slice(&9000_u32.to_ne_bytes());
         assert!(parse_specs(&bad).is_err());
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_whatever_the_answer() {
+    fn names_are_decoded_and_a_malformed_list_refused() {
         let mut data = vec![0; 48];
         data[..8].copy_from_slice(&0xfd00_u64.to_ne_bytes());
         data[8..12].copy_from_slice(&24_u32.to_ne_bytes());

@@ -8,7 +8,7 @@ use tokio::io::unix::AsyncFd;
 /// Resolves when the process of this pidfd (pidfd_open(2)) has ended. Call within a runtime.
 ///
 /// # Errors
-/// epoll(7) does not take the descriptor.
+/// epoll(7) rejects the descriptor.
 #[expect(unsafe_code, reason = "tokio cannot know that this descriptor stays what it is")]
 pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
     // SAFETY: an `OwnedFd` is open, always returns the same number, and is neither closed nor
@@ -22,7 +22,7 @@ mod tests {
     use crate::proc;
 
     #[test]
-    fn the_end_of_a_process_is_heard() {
+    fn resolves_when_the_process_ends() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();

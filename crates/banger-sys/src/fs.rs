@@ -1,7 +1,7 @@
-//! Files in folders that somebody hostile may write to as well.
+//! File operations in folders that an untrusted process can also write to.
 //!
-//! Everything is done relative to a folder's descriptor, and never through a link that was laid
-//! there: openat(2) with O_NOFOLLOW and O_EXCL, openat2(2) with RESOLVE_BENEATH.
+//! All operations are relative to a folder descriptor and never follow a planted link: openat(2)
+//! with O_NOFOLLOW and O_EXCL, openat2(2) with RESOLVE_BENEATH.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,24 +14,24 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// How often a race with somebody who changes the folder is tried again.
+/// Number of attempts when another process keeps changing the folder.
 const TRIES: usize = 8;
-/// Mode of what is made here.
+/// Mode of created files.
 const OWN: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Whether a file survives a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It may be lost, whole, when the host goes down.
+    /// The file may be lost as a whole if the host loses power.
     Cached,
-    /// It is on disk when the call returns: fsync(2) on file and folder.
+    /// The file is on disk when the call returns: fsync(2) on file and folder.
     Synced,
 }
 
-/// Whether symbolic links on the way are followed; they never lead out of the folder.
+/// Whether symbolic links within a path are followed; they never lead out of the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// As far as they stay beneath it.
+    /// Links are followed if they stay beneath the folder.
     FollowBeneath,
     /// Any link is an error.
     Refuse,
@@ -41,7 +41,7 @@ fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// A name without folders in it.
+/// A file name without a path separator.
 fn plain(name: &str) -> io::Result<&str> {
     let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {
@@ -50,7 +50,7 @@ fn plain(name: &str) -> io::Result<&str> {
     }
 }
 
-/// Opens a folder to work in.
+/// Opens a folder.
 ///
 /// # Errors
 /// openat(2).
@@ -66,19 +66,18 @@ fn remove_if_there(folder: impl AsFd, name: &str) -> io::Result<()> {
     }
 }
 
-/// Removes a file or socket of a folder, whatever it links to; one that is not there is removed.
+/// Removes a file, socket or link of a folder. Succeeds if it does not exist.
 ///
 /// # Errors
-/// unlinkat(2); a name that is not plain.
+/// unlinkat(2); a name with a path separator.
 pub fn remove(folder: impl AsFd, name: &str) -> io::Result<()> {
     remove_if_there(folder, plain(name)?)
 }
 
-/// Writes a file of mode 0600 that is either whole or as it was before: a new file beside it,
-/// renameat(2).
+/// Replaces a file of mode 0600 atomically: writes a new file beside it, then renameat(2).
 ///
 /// # Errors
-/// Those of the calls; a name that is not plain.
+/// openat(2), write(2), fsync(2), renameat(2); a name with a path separator.
 pub fn write_atomically(
     folder: impl AsFd,
     name: &str,
@@ -89,7 +88,7 @@ pub fn write_atomically(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = None;
     for _ in 0..TRIES {
-        // What an earlier attempt left, or what somebody laid there.
+        // Left by an interrupted attempt, or planted.
         remove_if_there(&folder, &staged)?;
         match openat(&folder, &staged, flags, OWN) {
             Ok(opened) => {
@@ -108,7 +107,7 @@ pub fn write_atomically(
     let placed =
         written.and_then(|()| renameat(&folder, &staged, &folder, name).map_err(Into::into));
     if let Err(error) = placed {
-        // The first error is the one that tells.
+        // Report the first error, not that of the cleanup.
         let _ = remove_if_there(&folder, &staged);
         return Err(error);
     }
@@ -118,14 +117,13 @@ pub fn write_atomically(
     }
 }
 
-/// Opens a log to be added to: a regular file of our own, or of its `reader`, with one name.
-/// Anything else that stands there is removed and a new file of mode 0600 made in its place. It is
-/// given to the reader, if there is one; then the folder must be one that the reader cannot write
-/// to.
+/// Opens a log for appending: a regular file with one link, owned by this process's user or by
+/// `reader`. Anything else at that name is removed and replaced by a new file of mode 0600, which
+/// is given to `reader` if there is one; the reader must then not have write access to the folder.
 ///
 /// # Errors
-/// openat(2), fstat(2), unlinkat(2), fchown(2); somebody puts things there faster than they are
-/// removed.
+/// openat(2), fstat(2), unlinkat(2), fchown(2); another process re-creates the obstacle faster than
+/// it is removed.
 pub fn open_log(folder: impl AsFd, name: &str, reader: Option<u32>) -> io::Result<File> {
     let file = open_own(folder, name, reader)?;
     if let Some(uid) = reader {
@@ -143,13 +141,14 @@ fn open_own(folder: impl AsFd, name: &str, reader: Option<u32>) -> io::Result<Fi
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        // Opening a FIFO without a reader would otherwise wait for one.
+        // O_NONBLOCK: opening a FIFO must not wait for a reader.
         match openat(&folder, name, base | OFlags::NONBLOCK, Mode::empty()) {
             Ok(there) if is_own_file(&there, reader)? => {
                 rustix::fs::fcntl_setfl(&there, OFlags::APPEND)?;
                 return Ok(File::from(there));
             }
-            // Not ours, a link, a FIFO without a reader, a socket, gone again, or not to be opened.
+            // Another user's file, a link, a FIFO without a reader, a socket, removed, or
+            // unreadable.
             Ok(_)
             | Err(Errno::LOOP | Errno::NXIO | Errno::NOENT | Errno::ACCESS | Errno::NODEV) => {
                 remove_if_there(&folder, name)?;
@@ -168,11 +167,11 @@ fn is_own_file(file: impl AsFd, reader: Option<u32>) -> io::Result<bool> {
         && stat.st_nlink == 1)
 }
 
-/// Opens what a relative path names beneath a folder: openat2(2) with RESOLVE_BENEATH, so neither
-/// `..` nor a link leads out, and never a link of /proc. Close-on-exec.
+/// Opens a relative path beneath a folder: openat2(2) with RESOLVE_BENEATH, so neither `..` nor a
+/// link leads out of it, and without following links of /proc. Close-on-exec.
 ///
 /// # Errors
-/// openat2(2): `EXDEV` for a path that leads out, `ELOOP` for a link that is refused.
+/// openat2(2): `EXDEV` for a path that leads out, `ELOOP` for a refused link.
 pub fn open_beneath(
     folder: impl AsFd,
     path: &Path,
@@ -187,7 +186,7 @@ pub fn open_beneath(
     for _ in 0..TRIES {
         match openat2(&folder, path, flags | OFlags::CLOEXEC, mode, resolve) {
             Ok(file) => return Ok(File::from(file)),
-            // Something on the way was renamed while the kernel looked.
+            // A component was renamed during the lookup.
             Err(Errno::AGAIN) => {}
             Err(error) => return Err(error.into()),
         }
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_as_a_whole() {
+    fn write_atomically_replaces_the_file() {
         let (folder, fd) = folder();
         for (text, durability) in [("one", Durability::Cached), ("two", Durability::Synced)] {
             write_atomically(&fd, "a", text.as_bytes(), durability).unwrap();
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_old_one() {
+    fn a_failed_write_keeps_the_old_file() {
         let (folder, fd) = folder();
         fs::create_dir(folder.path().join("a")).unwrap();
         assert!(write_atomically(&fd, "a", b"x", Durability::Cached).is_err());
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_gone_on_with_and_a_fifo_is_not_waited_for() {
+    fn open_log_appends_and_does_not_block_on_a_fifo() {
         let (folder, fd) = folder();
         for _ in 0..2 {
             open_log(&fd, "log", None).unwrap().write_all(b"x").unwrap();
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_out_of_a_folder() {
+    fn open_beneath_does_not_leave_the_folder() {
         let (outside, _) = folder();
         let (folder, fd) = folder();
         fs::write(outside.path().join("secret"), "x").unwrap();

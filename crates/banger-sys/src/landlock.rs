@@ -1,8 +1,7 @@
-//! What a process may still touch after it has confined itself: landlock(7), through the `landlock`
-//! crate.
+//! Confines a process's access to files: landlock(7), through the `landlock` crate.
 //!
-//! Best effort: a kernel without Landlock confines nothing, an older one a little less. Rights are
-//! granted to open descriptors, so that no name can be exchanged between look and grant.
+//! Best effort: a kernel without Landlock confines nothing, an older kernel fewer operations.
+//! Rights are granted on open descriptors, so a path cannot be replaced between check and grant.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,18 +14,18 @@ use landlock::{
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// The newest rights that this module knows; what the kernel lacks of them is left out.
+/// Newest ABI that this module uses; the crate drops the rights that the kernel does not support.
 const NEWEST: ABI = ABI::V6;
 
-/// What may be done with a file, or with everything in a folder.
+/// Rights on a file, or on everything in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
     /// Reading.
     Read,
     /// Reading and executing.
     ReadExecute,
-    /// Reading and writing; in a folder also making and removing files and sockets, but neither
-    /// links nor folders nor devices.
+    /// Reading and writing; in a folder also creating and removing files and sockets, but not
+    /// links, folders or devices.
     ReadWrite,
     /// Reading, writing and ioctl(2): for device nodes.
     Device,
@@ -59,7 +58,7 @@ enum Kind {
     Folder,
 }
 
-/// A list of grants; what it does not name is denied once [`Ruleset::restrict_self`] was called.
+/// A list of grants; everything else is denied after [`Ruleset::restrict_self`].
 #[derive(Debug)]
 pub struct Ruleset(RulesetCreated);
 
@@ -68,11 +67,11 @@ fn refused(error: landlock::RulesetError) -> io::Error {
 }
 
 impl Ruleset {
-    /// An empty list: no file may be opened, made or removed; signals and abstract sockets reach
-    /// only the processes confined with it. Descriptors that are open already stay usable.
+    /// An empty ruleset: no file may be opened, created or removed; signals and abstract sockets
+    /// reach only processes in the same domain. Open descriptors stay usable.
     ///
     /// # Errors
-    /// landlock_create_ruleset(2), but for a kernel without it.
+    /// landlock_create_ruleset(2), except that the kernel does not support it.
     pub fn new() -> io::Result<Self> {
         landlock::Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -97,11 +96,11 @@ impl Ruleset {
         self.0.add_rule(rule).map(Self).map_err(refused)
     }
 
-    /// Grants rights on what is at a path, links followed. What is not there, or cannot be reached
-    /// by the caller, is left out.
+    /// Grants rights on the file at a path, following links. A path that does not exist or that the
+    /// caller cannot reach is skipped.
     ///
     /// # Errors
-    /// Others of open(2); [`Ruleset::grant`].
+    /// Other errors of open(2); those of [`Ruleset::grant`].
     pub fn grant_path(self, path: &Path, rights: Rights) -> io::Result<Self> {
         match open_place(path) {
             Ok(file) => self.grant(file, rights),
@@ -110,22 +109,22 @@ impl Ruleset {
         }
     }
 
-    /// Confines the calling thread, and what it starts, for ever; also sets no_new_privs
-    /// (prctl(2)), without which landlock_restrict_self(2) is refused. Neither allocates nor locks.
+    /// Confines the calling thread and its future children irreversibly; also sets no_new_privs
+    /// (prctl(2)), which landlock_restrict_self(2) requires. Neither allocates nor locks.
     ///
     /// # Errors
-    /// Those of the calls.
+    /// prctl(2), landlock_restrict_self(2).
     pub fn restrict_self(self) -> io::Result<()> {
         match self.0.restrict_self() {
             Ok(_) => Ok(()),
-            // The error would be allocated if it were kept as it is.
+            // Keeping the original error would allocate.
             Err(_) => Err(io::Error::last_os_error()),
         }
     }
 }
 
-/// Whether the kernel confines at all: landlock_create_ruleset(2) with
-/// LANDLOCK_CREATE_RULESET_VERSION. It came with Linux 5.13, and can be switched off at boot.
+/// Whether the kernel enforces Landlock: landlock_create_ruleset(2) with
+/// LANDLOCK_CREATE_RULESET_VERSION. It needs Linux 5.13 and can be disabled at boot.
 #[expect(unsafe_code, reason = "a system call without a wrapper")]
 pub fn is_enforced() -> bool {
     const VERSION: u32 = 1;
@@ -148,7 +147,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn only_what_was_granted_is_left() {
+    fn only_granted_access_is_allowed() {
         if !is_enforced() {
             eprintln!("SKIPPED: this kernel has no Landlock");
             return;
@@ -161,7 +160,7 @@ mod tests {
         }
         fs::write(at("single"), "x").unwrap();
         let open_before = fs::File::open(at("others/file")).unwrap();
-        // Only the thread that asks is confined.
+        // Only the calling thread is confined.
         let confined = std::thread::spawn({
             let at = |name: &str| folder.path().join(name);
             let (own, others, read) = (at("own"), at("others"), at("read"));
@@ -181,14 +180,14 @@ mod tests {
                 assert!(symlink("/etc/passwd", own.join("link")).is_err(), "no links");
                 assert!(fs::create_dir(own.join("folder")).is_err(), "no folders");
                 assert_eq!(fs::read(read.join("file")).unwrap(), b"x");
-                assert!(fs::write(read.join("file"), "y").is_err(), "not to be written");
+                assert!(fs::write(read.join("file"), "y").is_err(), "not writable");
                 assert_eq!(fs::read(&single).unwrap(), b"x");
                 assert!(fs::write(&single, "y").is_err());
                 let denied = fs::read(others.join("file")).unwrap_err();
                 assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
                 let mut text = String::new();
                 io::Read::read_to_string(&mut &open_before, &mut text).unwrap();
-                assert_eq!(text, "x", "what was open stays usable");
+                assert_eq!(text, "x", "open descriptors stay usable");
             }
         });
         confined.join().unwrap();

@@ -1,4 +1,5 @@
-//! The one home of `unsafe` on the host: safe wrappers around system calls, each naming its page.
+//! Safe wrappers around system calls: the only crate of the host with `unsafe` code. Each function
+//! names its manual page.
 
 pub mod dm;
 #[cfg(feature = "tokio")]
@@ -6,7 +7,6 @@ pub mod ended;
 pub mod fs;
 pub mod harden;
 pub mod landlock;
-pub mod lock;
 pub mod loopdev;
 pub mod peer;
 pub mod proc;

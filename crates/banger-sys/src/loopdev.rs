@@ -1,18 +1,18 @@
 //! Loop devices: loop(4).
 //!
-//! A device is told apart by the tag in its `lo_file_name`, which is set in the same call that
-//! binds it to its file: LOOP_CONFIGURE. So a process that is killed leaves either nothing or a
-//! device that can be found again.
+//! A device is identified by the tag in its `lo_file_name`. LOOP_CONFIGURE sets the tag and the
+//! backing file in one call, so a killed process leaves either nothing or a device that can be
+//! found again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Makes and lists devices.
+/// The control device, which allocates device numbers.
 const CONTROL: &str = "/dev/loop-control";
 /// Major number of loop devices (Documentation/admin-guide/devices.txt).
 pub const MAJOR: u32 = 7;
-/// Longest tag in bytes: `LO_NAME_SIZE` less the final zero.
+/// Maximum length of a tag in bytes: `LO_NAME_SIZE` minus the final zero.
 pub const MAX_TAG: usize = LO_NAME_SIZE - 1;
 
 const LO_NAME_SIZE: usize = 64;
@@ -70,28 +70,28 @@ const BLANK: Info = Info {
 
 const _: () = assert!(size_of::<Info>() == 232 && size_of::<Config>() == 304);
 
-/// What may be done with a device.
+/// Access mode of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reads only; through the page cache of the file, which all that read it share.
+    /// Read-only, through the page cache of the backing file, which all readers share.
     Read,
-    /// Reads and writes; past that page cache where the file system can, since a user of the
-    /// device caches already.
+    /// Read and write, with direct I/O where the file system supports it, since users of the device
+    /// have a cache of their own.
     ReadWrite,
 }
 
 /// A bound device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// The tag, or the name of a file where another program made the device.
+    /// The tag; the file name if another program bound the device.
     pub tag: String,
-    /// `st_dev` of the file behind it.
+    /// `st_dev` of the backing file.
     pub file_device: u64,
     /// `st_ino` of that file.
     pub file_inode: u64,
-    /// What may be done with it.
+    /// Access mode.
     pub access: Access,
-    /// It goes when the last who has it open lets go.
+    /// Whether the kernel unbinds the device when its last user closes it (LO_FLAGS_AUTOCLEAR).
     pub leaving: bool,
 }
 
@@ -104,8 +104,8 @@ fn open(number: u32, access: Access) -> io::Result<File> {
     OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path(number))
 }
 
-/// Number of a device that is not bound, made if there is none: LOOP_CTL_GET_FREE. Another
-/// process may bind it first.
+/// Number of an unbound device, created if there is none: LOOP_CTL_GET_FREE. Another process may
+/// bind it first.
 ///
 /// # Errors
 /// open(2) of the control device; ioctl(2).
@@ -117,10 +117,10 @@ pub fn free() -> io::Result<u32> {
     u32::try_from(number).map_err(|_| io::Error::last_os_error())
 }
 
-/// Binds the device to a file under a tag: LOOP_CONFIGURE.
+/// Binds the device to a backing file and a tag: LOOP_CONFIGURE.
 ///
 /// # Errors
-/// `InvalidInput` for a tag that is empty or too long; ioctl(2): `EBUSY` if it is bound already.
+/// `InvalidInput` for an empty or too long tag; ioctl(2): `EBUSY` if the device is bound.
 #[expect(unsafe_code, reason = "an ioctl of the driver")]
 pub fn configure(number: u32, file: BorrowedFd<'_>, tag: &str, access: Access) -> io::Result<()> {
     if tag.is_empty() || tag.len() > MAX_TAG || tag.contains('\0') {
@@ -131,19 +131,18 @@ pub fn configure(number: u32, file: BorrowedFd<'_>, tag: &str, access: Access) -
     info.file_name[..tag.len()].copy_from_slice(tag.as_bytes());
     info.flags = match access {
         Access::Read => LO_FLAGS_READ_ONLY,
-        // Dropped by the kernel where the file system cannot.
+        // The kernel ignores the flag if the file system does not support direct I/O.
         Access::ReadWrite => LO_FLAGS_DIRECT_IO,
     };
     let fd = u32::try_from(file.as_raw_fd()).unwrap_or_default();
     let config = Config { fd, block_size: 0, info, reserved: [0; 8] };
-    // SAFETY: LOOP_CONFIGURE reads one loop_config, which `config` is, and takes its own
-    // reference of the file.
+    // SAFETY: LOOP_CONFIGURE reads one loop_config, and `config` is one; it takes its own reference
+    // to the file.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &raw const config) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What the device is bound to, `None` if to nothing or if there is no such device:
-/// LOOP_GET_STATUS64.
+/// The status of a bound device; `None` if it is unbound or does not exist: LOOP_GET_STATUS64.
 ///
 /// # Errors
 /// open(2), ioctl(2).
@@ -154,7 +153,7 @@ pub fn status(number: u32) -> io::Result<Option<Status>> {
         other => other?,
     };
     let mut info = BLANK;
-    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64, which `info` is.
+    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64, and `info` is one.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) };
     if done == -1 {
         let error = io::Error::last_os_error();
@@ -176,10 +175,11 @@ fn gone(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| absent.contains(&code))
 }
 
-/// Unbinds the device: LOOP_CLR_FD. Where somebody has it open, it goes when they let go.
+/// Unbinds the device: LOOP_CLR_FD. If it is open, the kernel unbinds it at the last close.
+/// Succeeds if the device is not bound.
 ///
 /// # Errors
-/// open(2), ioctl(2). A device that is not bound is none.
+/// open(2), ioctl(2).
 #[expect(unsafe_code, reason = "an ioctl of the driver")]
 pub fn clear(number: u32) -> io::Result<()> {
     let device = match open(number, Access::Read) {
@@ -194,14 +194,14 @@ pub fn clear(number: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Numbers of all bound devices, as sysfs(5) has them.
+/// Numbers of all bound devices, from sysfs(5).
 ///
 /// # Errors
 /// readdir(3).
 pub fn bound() -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     let entries = match std::fs::read_dir("/sys/block") {
-        // No block device at all.
+        // The host has no block device.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(numbers),
         other => other?,
     };
@@ -210,7 +210,7 @@ pub fn bound() -> io::Result<Vec<u32>> {
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("loop"));
         let Some(number) = number.and_then(|number| number.parse().ok()) else { continue };
-        // The folder is there for as long as the device is bound.
+        // The folder exists while the device is bound.
         if entry.path().join("loop").exists() {
             numbers.push(number);
         }

@@ -1,14 +1,14 @@
-//! The other end of a Unix socket: its process (SO_PEERCRED, unix(7)), and what it has not read.
+//! The peer of a Unix socket: its credentials (SO_PEERCRED, unix(7)) and its unread bytes.
 
 use std::io;
 use std::os::fd::AsFd;
 
-/// The process that connected, as it was then.
+/// The process that connected, at the time of connect(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Process id; the process may be gone, and its id be another's, by now.
+    /// Process id; the process may have ended and its id been reused.
     pub pid: u32,
-    /// Effective user id; the kernel vouches for it.
+    /// Effective user id, checked by the kernel.
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
@@ -27,8 +27,8 @@ pub fn peer(stream: impl AsFd) -> io::Result<Peer> {
     })
 }
 
-/// Memory held by bytes that the peer has not read yet; 0 when it has read all (SIOCOUTQ of
-/// unix(7), `unix_outq_len` of the kernel).
+/// Memory of the bytes that the peer has not read yet; 0 if it has read all (SIOCOUTQ of unix(7),
+/// `unix_outq_len` of the kernel).
 ///
 /// # Errors
 /// ioctl(2).
@@ -36,7 +36,7 @@ pub fn peer(stream: impl AsFd) -> io::Result<Peer> {
 pub fn unread_bytes(stream: impl AsFd) -> io::Result<usize> {
     use rustix::ioctl::{Getter, Opcode, ioctl};
     const TIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
-    // SAFETY: TIOCOUTQ writes one `int`, which is what the getter has room for.
+    // SAFETY: TIOCOUTQ writes one `int`, and the getter provides space for one.
     let count: libc::c_int = unsafe { ioctl(stream, Getter::<TIOCOUTQ, libc::c_int>::new()) }?;
     Ok(usize::try_from(count).unwrap_or_default())
 }
@@ -47,7 +47,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_pair_was_made_by_ourselves() {
+    fn the_peer_of_a_socketpair_is_this_process() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let peer = peer(&ours).unwrap();
         assert_eq!(peer.pid, std::process::id());

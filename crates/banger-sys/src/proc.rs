@@ -1,8 +1,8 @@
-//! Processes by reference.
+//! Processes: references that survive reuse of process ids, signals, waiting.
 //!
 //! The kernel reuses process ids; an id together with the start time (field 22 of `/proc/PID/stat`,
-//! proc(5)) identifies one process. A pidfd (pidfd_open(2)) that is checked against the start time
-//! after it was opened refers to that process for good.
+//! proc(5)) identifies one process. A pidfd (pidfd_open(2)) whose start time was checked after
+//! opening refers to that process for its whole life.
 
 use std::fs;
 use std::io;
@@ -13,31 +13,32 @@ use banger_base::ProcRef;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// Start time of the process that has this id now; `None` if there is none.
+/// Start time, in clock ticks after boot, of the process with this id; `None` if there is none.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     parse_start_time(&stat)
 }
 
-/// The process name may hold spaces and parentheses, so fields are counted from the last one.
+/// Fields are counted from the last parenthesis: the process name may contain spaces and
+/// parentheses.
 fn parse_start_time(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// The parent of the process that has this id now; `None` if there is none.
+/// Parent of the process with this id; `None` if there is no such process.
 pub fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// A reference to the process that has this id now; `None` if there is none.
+/// A reference to the process with this id; `None` if there is none.
 pub fn reference(pid: u32) -> Option<ProcRef> {
     start_time(pid).map(|start_time| ProcRef { pid, start_time })
 }
 
-/// A pidfd of a process, readable once it has ended; `None` if the process is gone.
+/// A pidfd of a process, readable once the process has ended; `None` if the process is gone.
 ///
 /// # Errors
 /// pidfd_open(2), except ESRCH.
@@ -54,7 +55,7 @@ pub fn open(process: ProcRef) -> io::Result<Option<OwnedFd>> {
     Ok((start_time(process.pid) == Some(process.start_time)).then_some(pidfd))
 }
 
-/// Whether a process runs; a zombie does not.
+/// Whether a process is running; false for a zombie.
 pub fn is_alive(process: ProcRef) -> bool {
     match open(process) {
         Ok(Some(pidfd)) => matches!(wait(&pidfd, Duration::ZERO), Ok(Waited::Alive)),
@@ -74,7 +75,7 @@ pub fn send_signal(process: ProcRef, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Names this boot of the host; another one means that every process of before is gone: random(4),
+/// The id of this boot of the host. If it changed, every earlier process is gone: random(4),
 /// `/proc/sys/kernel/random/boot_id`.
 ///
 /// # Errors
@@ -84,12 +85,12 @@ pub fn boot_id() -> io::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// What a wait came to.
+/// Result of [`wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waited {
-    /// It has ended.
+    /// The process has ended.
     Ended,
-    /// It runs still.
+    /// The process is still running at the timeout.
     Alive,
 }
 
@@ -122,21 +123,21 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn every_process_has_a_parent() {
+    fn parent_is_the_process_that_spawned() {
         let ours = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
         assert_eq!(parent(std::process::id()), ours);
         assert_eq!(parent(u32::MAX), None);
     }
 
     #[test]
-    fn fields_are_counted_behind_a_name_with_parentheses() {
+    fn start_time_is_parsed_behind_a_name_with_parentheses() {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         assert_eq!(parse_start_time(stat), Some(987_654));
         assert_eq!(parse_start_time("7 (x"), None);
     }
 
     #[test]
-    fn a_boot_has_one_name() {
+    fn boot_id_is_stable() {
         let id = boot_id().unwrap();
         assert_eq!((id.len(), boot_id().unwrap()), (36, id));
     }

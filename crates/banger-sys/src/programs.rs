@@ -1,4 +1,4 @@
-//! Where programs are.
+//! Looks up programs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Waits until the descriptor has one of these events, an error or a hang-up.
+/// Waits until the descriptor has one of these events, or an error, or a hang-up.
 ///
 /// # Errors
 /// `TimedOut` at the deadline; poll(2).
@@ -34,7 +34,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn data_and_hang_up_end_the_wait_and_the_deadline_does() {
+    fn data_hang_up_or_the_deadline_ends_the_wait() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let passed = wait_until(&ours, PollFlags::IN, Instant::now());
         assert_eq!(passed.unwrap_err().kind(), io::ErrorKind::TimedOut);

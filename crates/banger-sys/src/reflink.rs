@@ -1,18 +1,18 @@
-//! What a file shares with others after a clone ([`crate::sparse::clone`]): the FIEMAP ioctl
-//! (Documentation/filesystems/fiemap.rst).
+//! Blocks that a file shares with other files after a clone ([`crate::sparse::clone`]): the FIEMAP
+//! ioctl (Documentation/filesystems/fiemap.rst).
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// `sizeof(struct fiemap)`; the places of its fields follow.
+/// `sizeof(struct fiemap)`, followed by the offsets of its fields.
 const HEADER: usize = 32;
 const START: usize = 0;
 const LENGTH: usize = 8;
 const MAPPED: usize = 20;
 const COUNT: usize = 24;
 
-/// `sizeof(struct fiemap_extent)`; the places of its fields follow.
+/// `sizeof(struct fiemap_extent)`, followed by the offsets of its fields.
 const EXTENT: usize = 56;
 const EXTENT_LENGTH: usize = 16;
 const EXTENT_FLAGS: usize = 40;
@@ -20,26 +20,25 @@ const EXTENT_FLAGS: usize = 40;
 const LAST: u32 = 1;
 const SHARED: u32 = 0x2000;
 
-/// Extents asked for at once.
+/// Extents per ioctl.
 const BATCH: usize = 512;
 /// _IOWR('f', 11, struct fiemap)
 const FS_IOC_FIEMAP: libc::c_ulong =
     (3 << 30) | ((HEADER as libc::c_ulong) << 16) | (0x66 << 8) | 11;
 
-/// Bytes of a file by whose they are.
+/// Allocated bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Share {
-    /// On blocks of its own.
+    /// Bytes in blocks that no other file uses.
     pub own: u64,
-    /// On blocks that other files use too.
+    /// Bytes in blocks that other files also use.
     pub shared: u64,
 }
 
-/// How many bytes of a file are on blocks of its own, and how many it shares. Holes count as
-/// neither.
+/// Counts the bytes of a file in exclusive and in shared blocks. Holes count as neither.
 ///
 /// # Errors
-/// ioctl(2): `EOPNOTSUPP` where the file system does not tell.
+/// ioctl(2): `EOPNOTSUPP` if the file system does not support FIEMAP.
 pub fn share(file: &File) -> io::Result<Share> {
     let mut sum = Share::default();
     let mut start = 0;
@@ -67,8 +66,8 @@ fn extents(file: &File, start: u64) -> io::Result<Vec<u8>> {
     bytes[START..][..8].copy_from_slice(&start.to_ne_bytes());
     bytes[LENGTH..][..8].copy_from_slice(&(u64::MAX - start).to_ne_bytes());
     bytes[COUNT..][..4].copy_from_slice(&(BATCH as u32).to_ne_bytes());
-    // SAFETY: the call writes the header and at most as many extents as its count says, for which
-    // `bytes` has room, and keeps no pointer to it.
+    // SAFETY: the call writes the header and at most as many extents as its count says, which fit
+    // into `bytes`, and does not keep the pointer.
     let done = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, bytes.as_mut_ptr()) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(bytes) }
 }
@@ -89,7 +88,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn a_hole_counts_as_nothing_and_many_extents_are_all_counted() {
+    fn holes_are_not_counted_and_all_extents_are() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let file = File::create_new(folder.path().join("file")).unwrap();
         file.set_len(1 << 30).unwrap();

@@ -9,40 +9,40 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Most descriptors that go with one message.
+/// Maximum number of descriptors in one message.
 pub const MAX_FDS: usize = 8;
 
-/// Sends bytes, and one descriptor with the first of them.
+/// Sends bytes, with one descriptor attached to the first byte.
 ///
 /// # Errors
-/// sendmsg(2); also when not all bytes were taken at once.
+/// sendmsg(2); a partial write.
 pub fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
     send_with_fds(socket, bytes, &[fd])
 }
 
-/// Sends bytes, and up to [`MAX_FDS`] descriptors with the first of them.
+/// Sends bytes, with up to [`MAX_FDS`] descriptors attached to the first byte.
 ///
 /// # Errors
-/// sendmsg(2); also when not all bytes were taken at once, or there are too many descriptors.
+/// sendmsg(2); a partial write; too many descriptors.
 pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    // One more may fit where the space happens to be aligned.
+    // Alignment may leave space for one more.
     let fits = fds.is_empty()
         || fds.len() <= MAX_FDS && control.push(SendAncillaryMessage::ScmRights(fds));
     if !fits {
-        return Err(io::Error::other("no room for descriptors"));
+        return Err(io::Error::other("too many descriptors"));
     }
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Receives bytes, and the descriptor that came with them, close-on-exec.
+/// Receives bytes and the descriptor attached to them, close-on-exec.
 ///
 /// Returns the number of bytes, 0 at the end.
 ///
 /// # Errors
-/// recvmsg(2); more than one descriptor, or control data that was cut.
+/// recvmsg(2); more than one descriptor, or truncated control data.
 pub fn recv_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let (count, mut fds) = recv_with_fds(socket, buffer)?;
     if fds.len() > 1 {
@@ -51,7 +51,7 @@ pub fn recv_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, 
     Ok((count, fds.pop()))
 }
 
-/// Receives bytes, and the descriptors that came with them, close-on-exec.
+/// Receives bytes and the descriptors attached to them, close-on-exec.
 ///
 /// Returns the number of bytes, 0 at the end.
 ///
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_fit_and_no_more() {
+    fn more_than_max_fds_is_an_error() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let fds = [ours.as_fd(); MAX_FDS];
         send_with_fds(&ours, b"x", &fds).unwrap();

@@ -1,4 +1,4 @@
-//! Signals as something to read, and what a program does about the rest.
+//! Signals read from a descriptor (signalfd(2)), ignored, or reset to their defaults.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -16,8 +16,8 @@ const END: i32 = 65;
 pub struct SignalFd(OwnedFd);
 
 impl SignalFd {
-    /// Blocks the signals for the calling thread and those it will start, and opens a non-blocking
-    /// descriptor that they are read from. To be called while there is one thread only.
+    /// Blocks the signals for the calling thread and the threads it will start, and opens a
+    /// non-blocking descriptor to read them from. Call it while the process has one thread only.
     ///
     /// # Errors
     /// sigprocmask(2), signalfd(2).
@@ -45,7 +45,7 @@ impl SignalFd {
         }
     }
 
-    /// The number of the next signal; `None` if there is none now.
+    /// The number of the next pending signal; `None` if no signal is pending.
     ///
     /// # Errors
     /// read(2).
@@ -72,11 +72,11 @@ impl AsFd for SignalFd {
 /// Ignores signals: signal(2), SIG_IGN.
 ///
 /// # Errors
-/// A signal that cannot be ignored.
+/// A signal that cannot be ignored, such as SIGKILL.
 #[expect(unsafe_code, reason = "signal(2) is a C function")]
 pub fn ignore(signals: &[Signal]) -> io::Result<()> {
     for signal in signals {
-        // SAFETY: installs no handler, so no code of ours is run by a signal.
+        // SAFETY: installs no handler, so no signal runs code of this process.
         if unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) } == libc::SIG_ERR {
             return Err(io::Error::last_os_error());
         }
@@ -84,13 +84,13 @@ pub fn ignore(signals: &[Signal]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default disposition (signal(2), SIG_DFL) and blocks none
+/// Sets every signal to its default disposition (signal(2), SIG_DFL) and unblocks all
 /// (sigprocmask(2)). For a child between fork(2) and exec; async-signal-safe. SIGKILL, SIGSTOP and
-/// the two of the C library cannot be changed.
+/// the two signals of the C library cannot be changed.
 #[expect(unsafe_code, reason = "signal(2) is a C function")]
 pub(crate) fn reset() {
     for number in 1..END {
-        // SAFETY: installs no handler, so no code of ours is run by a signal.
+        // SAFETY: installs no handler, so no signal runs code of this process.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_ignored_is_said() {
+    fn ignoring_sigkill_is_an_error() {
         ignore(&[Signal::HUP]).unwrap();
         assert!(ignore(&[Signal::KILL]).is_err());
     }

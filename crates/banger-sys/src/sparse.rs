@@ -1,4 +1,4 @@
-//! Sparse copies: only what is data is copied, holes stay holes.
+//! Sparse files: copies that keep holes, clones, allocated size.
 
 use std::fs::File;
 use std::io;
@@ -8,19 +8,19 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// Whether two files came to share their blocks.
+/// Result of [`clone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloned {
-    /// They share them; a change in one is not seen in the other.
+    /// The files share their blocks; a change in one is not visible in the other.
     Shared,
-    /// Their file systems cannot; nothing was done.
+    /// The file systems do not support clones; nothing was done.
     CannotShare,
 }
 
 /// Makes the empty file `to` a clone of `from` that shares its blocks: ioctl_ficlone(2).
 ///
 /// # Errors
-/// Those of the call that do not mean that the file systems cannot.
+/// ioctl_ficlone(2), except the errors that mean missing support.
 pub fn clone(from: &File, to: &File) -> io::Result<Cloned> {
     match ioctl_ficlone(to, from) {
         Ok(()) => Ok(Cloned::Shared),
@@ -31,7 +31,7 @@ pub fn clone(from: &File, to: &File) -> io::Result<Cloned> {
     }
 }
 
-/// Bytes that a file takes on disk: `st_blocks` of 512 bytes each (stat(3type)).
+/// Bytes that a file occupies on disk: `st_blocks` of 512 bytes each (stat(3type)).
 ///
 /// # Errors
 /// fstat(2).
@@ -40,34 +40,34 @@ pub fn allocated_bytes(file: &File) -> io::Result<u64> {
     Ok(blocks.saturating_mul(512))
 }
 
-/// Gives a range of bytes back to the file system; they read as zeros then, and the length stays:
+/// Deallocates a range of bytes, which then reads as zeros; the length of the file does not change:
 /// fallocate(2), FALLOC_FL_PUNCH_HOLE.
 ///
 /// # Errors
-/// fallocate(2); `EOPNOTSUPP` where the file system cannot.
+/// fallocate(2): `EOPNOTSUPP` if the file system does not support it.
 pub fn punch(file: &File, start: u64, length: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     fallocate(file, flags, start, length).map_err(Into::into)
 }
 
-/// Makes a file longer, with a hole at its end: ftruncate(2).
+/// Extends a file with a hole: ftruncate(2).
 ///
 /// # Errors
-/// ftruncate(2); `InvalidInput` if it is longer already, since nothing may be cut off a disk.
+/// ftruncate(2); `InvalidInput` if the file is already longer.
 pub fn extend(file: &File, length: u64) -> io::Result<()> {
     if u64::try_from(fstat(file)?.st_size).unwrap_or_default() > length {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "longer than that already"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is already longer"));
     }
     ftruncate(file, length).map_err(Into::into)
 }
 
-/// Copies the data of `from` into the empty file `to` and gives it the same length.
+/// Copies the data of `from` into the empty file `to` and sets the same length.
 ///
 /// Uses lseek(2) with SEEK_DATA and SEEK_HOLE, and copy_file_range(2), which shares blocks where
 /// the file system can. Returns the bytes of data copied.
 ///
 /// # Errors
-/// Those of the calls; `to` is then incomplete.
+/// lseek(2), copy_file_range(2), ftruncate(2), read(2), write(2); `to` is then incomplete.
 pub fn copy(from: &File, to: &File) -> io::Result<u64> {
     let length = u64::try_from(fstat(from)?.st_size).unwrap_or_default();
     ftruncate(to, length)?;
@@ -76,7 +76,7 @@ pub fn copy(from: &File, to: &File) -> io::Result<u64> {
     while at < length {
         let data = match seek(from, SeekFrom::Data(at)) {
             Ok(data) => data,
-            // No data behind this place.
+            // No data after this offset.
             Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
@@ -94,8 +94,8 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<u64> {
         match copy_file_range(from, Some(&mut source), to, Some(&mut target), length) {
             Ok(count) if count > 0 => {}
             Err(Errno::INTR) => {}
-            // Not between these two file systems, some of which say so with nothing copied: by
-            // hand, which finds out if the file has really become shorter.
+            // copy_file_range(2) does not work between these two file systems; some report that by
+            // copying 0 bytes. The fallback detects whether the file became shorter.
             Ok(_) | Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
                 return copy_by_hand(from, to, source, end).map(|_| end - start);
             }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_punched_and_a_file_made_longer() {
+    fn punch_deallocates_and_extend_adds_a_hole() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
         let before = allocated_bytes(&file).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_is_the_same_or_nothing_was_done() {
+    fn a_clone_is_equal_or_unsupported() {
         let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         from.write_all_at(&[7; 8192], 0).unwrap();
         let length = match clone(&from, &to).unwrap() {

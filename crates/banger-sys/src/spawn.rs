@@ -1,8 +1,8 @@
-//! Starts a program with exactly what it is given: descriptors at agreed numbers, another uid, a
-//! view of the file system; and ends it with its parent.
+//! Starts a program with an exact set of descriptors, credentials and file access, and kills it
+//! when its parent ends.
 //!
-//! On top of [`std::process::Command`], which forks, executes and hands back an errno; the steps
-//! between fork(2) and execve(2) are here. Which of them failed comes back through a pipe that
+//! Uses [`std::process::Command`], which forks, executes and returns an errno; this module adds the
+//! steps between fork(2) and execve(2). The child reports the failed step through a pipe that
 //! execve closes.
 
 use std::fmt;
@@ -19,7 +19,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use crate::landlock::Ruleset;
 use crate::proc;
 
-/// Who a child runs as. Its supplementary groups are dropped.
+/// User and group of a child. Its supplementary groups are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
     /// Real, effective and saved user id.
@@ -28,50 +28,50 @@ pub struct Credentials {
     pub gid: u32,
 }
 
-/// What to start, and with what. The child stays in the caller's working directory, its standard
-/// input is `/dev/null`, and it has no other environment and no other descriptors than these.
+/// A program and its resources. The child keeps the caller's working directory, its standard input
+/// is `/dev/null`, and it has no other environment and no other descriptors than these.
 #[derive(Debug)]
 pub struct Spawn<'a> {
-    /// Path of the program; not searched for.
+    /// Path of the program; `PATH` is not searched.
     pub program: &'a Path,
     /// Its arguments.
     pub args: &'a [String],
-    /// Its whole environment.
+    /// The whole environment.
     pub env: &'a [(String, String)],
-    /// Who it runs as, if not as its parent; for that the parent must be root.
+    /// Credentials, if not those of the parent; requires root.
     pub run_as: Option<Credentials>,
-    /// Its standard output.
+    /// Standard output.
     pub stdout: BorrowedFd<'a>,
-    /// Its standard error.
+    /// Standard error.
     pub stderr: BorrowedFd<'a>,
-    /// Descriptors, and the numbers from 3 on at which it finds them.
+    /// Descriptors, each with its number (3 or higher) in the child.
     pub descriptors: &'a [(BorrowedFd<'a>, RawFd)],
-    /// What it may open, if not everything that its uid may.
+    /// Landlock rules, if the child is confined.
     pub ruleset: Option<Ruleset>,
 }
 
 /// A started program.
 #[derive(Debug)]
 pub struct Spawned {
-    /// To reap it with.
+    /// Handle for reaping the process.
     pub child: Child,
-    /// Becomes readable when it ends: pidfd_open(2).
+    /// Becomes readable when the process ends: pidfd_open(2).
     pub pidfd: OwnedFd,
-    /// Reference to it.
+    /// Reference to the process.
     pub process: ProcRef,
 }
 
-/// What a start failed at.
+/// The step of a start that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
     /// Before the fork: fork(2) itself, pipes, descriptors.
     Fork = 0,
-    /// Putting descriptors at their numbers: dup2(2).
+    /// Moving descriptors to their numbers: dup2(2).
     Descriptors,
     /// Leaving the parent's session: setsid(2).
     Session,
-    /// Core dumps off: setrlimit(2).
+    /// Disabling core dumps: setrlimit(2).
     Limits,
     /// Groups, gid, uid: setgroups(2), setresgid(2), setresuid(2).
     Credentials,
@@ -79,7 +79,7 @@ pub enum Step {
     Privileges,
     /// landlock_restrict_self(2).
     Landlock,
-    /// prctl(2), PR_SET_PDEATHSIG; or the parent had ended before it took effect.
+    /// prctl(2), PR_SET_PDEATHSIG; or the parent ended before it took effect.
     ParentDeath,
     /// execve(2).
     Exec,
@@ -106,25 +106,25 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fork => "prepare the child",
-            Self::Descriptors => "pass descriptors",
-            Self::Session => "begin a session",
+            Self::Descriptors => "set up descriptors",
+            Self::Session => "create a session",
             Self::Limits => "set limits",
             Self::Credentials => "change uid and gid",
-            Self::Privileges => "give up new privileges",
-            Self::Landlock => "restrict the view of files",
-            Self::ParentDeath => "follow the parent",
+            Self::Privileges => "set no_new_privs",
+            Self::Landlock => "restrict file access",
+            Self::ParentDeath => "set the parent-death signal",
             Self::Exec => "execute",
-            Self::Record => "look at the child",
+            Self::Record => "open the child's pidfd",
         })
     }
 }
 
-/// A program could not be started; nothing of it is left.
+/// A failed start; no process is left.
 #[derive(Debug)]
 pub struct SpawnError {
-    /// What failed.
+    /// The failed step.
     pub step: Step,
-    /// How.
+    /// The error of that step.
     pub source: io::Error,
 }
 
@@ -145,25 +145,25 @@ fn at(step: Step) -> impl Fn(io::Error) -> SpawnError {
 }
 
 impl Spawn<'_> {
-    /// Starts the program. In the child, in this order: all but the given descriptors are closed on
-    /// exec; no signal is ignored or blocked; a session of its own; umask 077; no core dumps;
-    /// groups, gid and uid; no_new_privs; landlock; and, since a change of credentials would clear
-    /// it, SIGKILL at the end of the thread that called this (PR_SET_PDEATHSIG).
+    /// Starts the program. In the child, in this order: all other descriptors become close-on-exec;
+    /// signal dispositions and mask are reset; a new session; umask 077; no core dumps; groups, gid
+    /// and uid; no_new_privs; landlock; and last, because a change of credentials would clear it,
+    /// SIGKILL when the thread that called this ends (PR_SET_PDEATHSIG).
     ///
     /// # Errors
-    /// The first step that failed. A descriptor's number below 3 or given twice is `InvalidInput`.
+    /// The first step that failed. `InvalidInput` for a descriptor number below 3 or given twice.
     pub fn start(self) -> Result<Spawned, SpawnError> {
-        let (told, tell) = pipe().map_err(at(Step::Fork))?;
-        let numbers = Numbers::take(self.descriptors, &tell).map_err(at(Step::Fork))?;
-        drop(tell);
+        let (errors, report) = pipe().map_err(at(Step::Fork))?;
+        let numbers = Numbers::take(self.descriptors, &report).map_err(at(Step::Fork))?;
+        drop(report);
         let mut command = self.command().map_err(at(Step::Fork))?;
         prepare(&mut command, &numbers, self.run_as, self.ruleset);
         let started = command.spawn();
-        // The other ends of `told` are here; the child's are closed by its exec or its end.
+        // Closes the parent's copies of the write end; the child's are closed by exec or exit.
         drop((command, numbers));
         match started {
             Ok(child) => record(child).map_err(at(Step::Record)),
-            Err(source) => Err(SpawnError { step: failed_step(told), source }),
+            Err(source) => Err(SpawnError { step: failed_step(errors), source }),
         }
     }
 
@@ -184,10 +184,10 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Into::into)
 }
 
-/// The step whose number the child left, execve(2) if it left none.
-fn failed_step(told: OwnedFd) -> Step {
+/// The step whose number the child wrote; execve(2) if it wrote none.
+fn failed_step(errors: OwnedFd) -> Step {
     let mut byte = [0];
-    match File::from(told).read(&mut byte) {
+    match File::from(errors).read(&mut byte) {
         Ok(1) => Step::from_byte(byte[0]).unwrap_or(Step::Fork),
         Ok(_) => Step::Exec,
         Err(_) => Step::Fork,
@@ -195,7 +195,7 @@ fn failed_step(told: OwnedFd) -> Step {
 }
 
 fn record(mut child: Child) -> io::Result<Spawned> {
-    // Not reaped before `child` is, so nobody else can have its process id.
+    // `child` has not been reaped, so its process id cannot be reused yet.
     let process = proc::reference(child.id()).ok_or_else(|| io::Error::other("not in /proc"));
     let opened = process.and_then(|process| {
         let pidfd = proc::open(process)?.ok_or_else(|| io::Error::other("not the child"))?;
@@ -204,7 +204,7 @@ fn record(mut child: Child) -> io::Result<Spawned> {
     match opened {
         Ok((process, pidfd)) => Ok(Spawned { child, pidfd, process }),
         Err(error) => {
-            // Gone already if it cannot be killed.
+            // The child may have ended already.
             let _ = child.kill();
             child.wait()?;
             Err(error)
@@ -212,17 +212,17 @@ fn record(mut child: Child) -> io::Result<Spawned> {
     }
 }
 
-/// Descriptors above all promised numbers, to be put at these in the child; and the promised
-/// numbers occupied in the parent, so that neither `Command` nor anybody else opens something there
+/// Copies of the descriptors, numbered above all target numbers; and placeholders at the target
+/// numbers in the parent, so that neither `Command` nor another thread opens a descriptor there
 /// that the child would overwrite.
 struct Numbers {
     moves: Vec<(OwnedFd, RawFd)>,
-    tell: OwnedFd,
+    report: OwnedFd,
     _occupied: Vec<OwnedFd>,
 }
 
 impl Numbers {
-    fn take(wanted: &[(BorrowedFd<'_>, RawFd)], tell: &OwnedFd) -> io::Result<Self> {
+    fn take(wanted: &[(BorrowedFd<'_>, RawFd)], report: &OwnedFd) -> io::Result<Self> {
         let mut numbers: Vec<RawFd> = wanted.iter().map(|(_, number)| *number).collect();
         numbers.sort_unstable();
         let twice = numbers.windows(2).any(|pair| pair[0] == pair[1]);
@@ -237,21 +237,21 @@ impl Numbers {
         for (fd, number) in wanted {
             moves.push((high(*fd)?, *number));
         }
-        let tell = high(tell.as_fd())?;
+        let report = high(report.as_fd())?;
         let mut occupied = Vec::new();
         for number in numbers {
-            let held = rustix::io::fcntl_dupfd_cloexec(&tell, number)
+            let held = rustix::io::fcntl_dupfd_cloexec(&report, number)
                 .map_err(|errno| limit_of(errno, above))?;
-            // Another number means that this one is in use, which is as good.
+            // Another number: the wanted one is in use, so no placeholder is needed.
             if held.as_raw_fd() == number {
                 occupied.push(held);
             }
         }
-        Ok(Self { moves, tell, _occupied: occupied })
+        Ok(Self { moves, report, _occupied: occupied })
     }
 }
 
-/// fcntl(2) says `EINVAL` for a number beyond RLIMIT_NOFILE, and `EMFILE` where all are taken.
+/// fcntl(2) returns `EINVAL` for a number above RLIMIT_NOFILE, and `EMFILE` if all are in use.
 fn limit_of(errno: rustix::io::Errno, highest: RawFd) -> io::Error {
     use rustix::io::Errno;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -275,19 +275,19 @@ fn prepare(
     let parent = rustix::process::getpid();
     let moves: Vec<(RawFd, RawFd)> =
         numbers.moves.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
-    let tell = numbers.tell.as_raw_fd();
+    let report = numbers.report.as_raw_fd();
     let closure = move || {
         let done = in_child(parent, &moves, run_as, &mut ruleset);
         done.map_err(|(step, error)| {
             let byte = [step as u8];
             // SAFETY: writes one byte from a live buffer to a descriptor that stays open until
-            // execve. Without it the errno alone is reported.
-            let _ = unsafe { libc::write(tell, byte.as_ptr().cast(), 1) };
+            // execve. If the write fails, only the errno is reported.
+            let _ = unsafe { libc::write(report, byte.as_ptr().cast(), 1) };
             error
         })
     };
-    // SAFETY: as fork(2) demands of a threaded parent, `in_child` neither allocates nor takes
-    // locks: it makes system calls and walks memory that was allocated before the fork.
+    // SAFETY: fork(2) of a multi-threaded process requires that `in_child` neither allocates nor
+    // locks: it makes system calls and reads memory allocated before the fork.
     unsafe { command.pre_exec(closure) };
 }
 
@@ -318,7 +318,7 @@ fn in_child(
     }
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(failed(Step::ParentDeath))?;
-    // It may have ended before the line above took effect; then nobody would end this child.
+    // The parent may have ended before the call above took effect; then no signal would be sent.
     if rustix::process::getppid() != Some(parent) {
         return Err((Step::ParentDeath, io::Error::from_raw_os_error(libc::ESRCH)));
     }
@@ -328,8 +328,8 @@ fn in_child(
 /// dup2(2): `to` is then not close-on-exec.
 #[expect(unsafe_code, reason = "descriptors are known by number here")]
 fn put(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: in the child between fork and exec, where nothing owns a descriptor any more that is
-    // used again: what `to` was is not needed by the program that is about to run.
+    // SAFETY: runs in the child between fork and exec, where no owner of a descriptor is used
+    // again; the new program does not need the descriptor previously at `to`.
     match unsafe { libc::dup2(from, to) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -1,7 +1,7 @@
-//! The frequency of the time stamp counter.
+//! The frequency of the CPU's time stamp counter.
 
-/// kHz, measured over 50 ms against CLOCK_MONOTONIC_RAW (clock_gettime(2)); `None` where there is
-/// no such counter.
+/// Frequency in kHz, measured over 50 ms against CLOCK_MONOTONIC_RAW (clock_gettime(2)); `None` on
+/// CPUs without the counter.
 #[cfg(target_arch = "x86_64")]
 pub fn frequency_khz() -> Option<u64> {
     use rustix::time::{ClockId, clock_gettime};
@@ -18,7 +18,7 @@ pub fn frequency_khz() -> Option<u64> {
     u64::try_from(khz).ok().filter(|khz| *khz > 0)
 }
 
-/// None on this architecture.
+/// This architecture has no time stamp counter.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn frequency_khz() -> Option<u64> {
     None
@@ -28,7 +28,7 @@ pub fn frequency_khz() -> Option<u64> {
 #[expect(unsafe_code, reason = "reading the counter is an intrinsic")]
 fn counter() -> u64 {
     // SAFETY: RDTSC has no memory operands, and user programs may execute it (the kernel sets
-    // CR4.TSD only for processes that asked for it with prctl).
+    // CR4.TSD only for processes that requested it with prctl).
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 

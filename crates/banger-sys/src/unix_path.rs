@@ -1,7 +1,7 @@
 //! Unix sockets at paths of any length.
 //!
-//! `sun_path` holds 107 bytes (unix(7)). A socket is therefore named through a descriptor of its
-//! folder: `/proc/self/fd/N/name` is short whatever the folder's own path is (proc(5)).
+//! `sun_path` holds 107 bytes (unix(7)). Sockets are therefore addressed through a descriptor of
+//! their folder: `/proc/self/fd/N/name` is short for any folder path (proc(5)).
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,10 +15,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, openat, un
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, listen, socket_with};
 
-/// Connections that may wait to be accepted; the kernel lowers it to its own limit (listen(2)).
+/// Length of the accept queue; the kernel lowers it to its own limit (listen(2)).
 const BACKLOG: i32 = 4096;
 
-/// Longest file name that still fits behind `/proc/self/fd/N/`.
+/// Maximum length of a file name behind `/proc/self/fd/N/`.
 const MAX_NAME: usize = 80;
 /// Pause between attempts to connect.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
@@ -42,19 +42,19 @@ fn through_folder(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
     Ok((folder, short))
 }
 
-/// Binds a listening socket that from its birth only its owner may connect to.
+/// Binds a listening socket that only its owner can connect to, from the moment it exists.
 ///
-/// A socket file gets the mode of the socket's own inode less the umask (`unix_bind_bsd` of the
-/// kernel), so that inode's mode is set first, and the umask of the process is left alone.
+/// A socket file gets the mode of the socket's own inode minus the umask (`unix_bind_bsd` of the
+/// kernel). The function sets the mode of that inode before bind(2) and does not change the umask
+/// of the process.
 ///
 /// # Errors
-/// fchmod(2), bind(2), listen(2); `AddrInUse` when there is a file of this name.
+/// fchmod(2), bind(2), listen(2); `AddrInUse` if a file with this name exists.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     bind_with_mode(path, Mode::RUSR | Mode::WUSR)
 }
 
-/// As [`bind`], for a socket with these permissions less the umask. To connect takes write
-/// permission.
+/// As [`bind`], with these permissions minus the umask. Connecting requires write permission.
 ///
 /// # Errors
 /// Those of [`bind`].
@@ -67,7 +67,7 @@ pub fn bind_with_mode(path: &Path, mode: Mode) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// Removes the socket of a path of any length: unlinkat(2). One that is not there is removed.
+/// Removes the socket at a path of any length: unlinkat(2). Succeeds if it does not exist.
 ///
 /// # Errors
 /// unlinkat(2).
@@ -158,13 +158,13 @@ pub fn connect_inode(
     deadline: Instant,
     not_listening: NotListening,
 ) -> io::Result<UnixStream> {
-    // unix(7) resolves this to the very inode that is open.
+    // unix(7) resolves this path to the open inode.
     let inode = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
     let address = SocketAddrUnix::new(inode.as_str())?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     loop {
-        // A non-blocking connect(2) of a Unix socket succeeds at once, or not at all.
+        // A non-blocking connect(2) of a Unix socket completes or fails immediately.
         let error = match rustix::net::connect(&stream, &address) {
             Ok(()) => {
                 let stream = UnixStream::from(stream);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_sockets_of_others_are_refused() {
+    fn connect_owned_refuses_links_and_sockets_of_other_users() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let _listener = bind(&path).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_kept_out_whatever_the_umask() {
+    fn the_mode_of_a_socket_does_not_depend_on_the_umask() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_removed_once_and_again() {
+    fn remove_is_idempotent() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("d".repeat(200)).join("e".repeat(200));
         fs::create_dir_all(&deep).unwrap();
@@ -259,7 +259,7 @@ mod tests {
         let path = folder.path().join("s");
         let soon = || Instant::now() + Duration::from_millis(20);
         let listener = bind(&path).unwrap();
-        // The queue of one that does not accept: listen(2) again makes it shorter.
+        // listen(2) again shortens the queue of a socket that accepts nothing.
         listen(&listener, 1).unwrap();
         let mut waiting = Vec::new();
         let full = loop {
@@ -270,7 +270,7 @@ mod tests {
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(waiting.len(), 2);
-        // It waits for a place until the deadline.
+        // Waits for space in the queue until the deadline.
         let later = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
             let patient = scope.spawn(|| connect_until(&path, later, NotListening::Fail));

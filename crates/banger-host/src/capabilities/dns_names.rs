@@ -8,7 +8,7 @@ use banger_api::ApiError;
 use banger_engine::capabilities::dns_names::{CAPABILITY, DNS_NAMES};
 use banger_engine::capability::{Effect, Effects, Made, Need, Upkeep, VmContext};
 use banger_engine::drivers::{Applied, Undone};
-use banger_root::words::Request;
+use banger_root::protocol::Request;
 
 use super::{HostCapability, Parts};
 use crate::root::Root;

@@ -9,7 +9,7 @@ use banger_api::doctor::Check;
 use banger_engine::capabilities::work_disk::{CAPABILITY, WORK_DISK};
 use banger_engine::capability::{Doctor, Effect, Effects, Made, VmContext};
 use banger_engine::drivers::Undone;
-use banger_root::words::Role;
+use banger_root::protocol::Role;
 
 use super::{HostCapability, Parts};
 use crate::failure::blocking;

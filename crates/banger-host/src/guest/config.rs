@@ -7,7 +7,7 @@ use banger_agent_proto::boot::{DiskRef, GuestConfig, Hello, NetworkConfig, RootC
 use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
 use banger_api::ApiError;
 use banger_engine::plan::{Lease, VmPlan};
-use banger_root::words::Role;
+use banger_root::protocol::Role;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 

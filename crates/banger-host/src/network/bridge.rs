@@ -5,7 +5,7 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::capability::{Need, Upkeep};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
 use banger_engine::plan::{VmPlan, VmSpec};
-use banger_root::words::{Answer, Did, Nat, Request};
+use banger_root::protocol::{Answer, Did, Nat, Request};
 
 use crate::root::Root;
 

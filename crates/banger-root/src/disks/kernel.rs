@@ -1,4 +1,4 @@
-//! The kernel as this folder uses it: real ioctls, or a world of a test.
+//! The kernel interface of this module: real ioctls, or a fake in tests.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use banger_sys::{dm, loopdev};
 
-/// What the file behind a device is.
+/// Attributes of a backing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileFacts {
     /// `st_dev`.
@@ -15,11 +15,11 @@ pub struct FileFacts {
     pub inode: u64,
     /// Its length.
     pub bytes: u64,
-    /// What its descriptor was opened for; `None` if it is no ordinary file.
+    /// Access mode of the descriptor; `None` if it is not a regular file.
     pub access: Option<loopdev::Access>,
 }
 
-/// Every call of this folder that touches the kernel, so that a test can make each of them fail.
+/// Every system call of this module, so that tests can make each of them fail.
 pub trait Kernel {
     /// fstat(2) and fcntl(2).
     fn file(&self, file: BorrowedFd<'_>) -> io::Result<FileFacts>;
@@ -53,13 +53,13 @@ pub trait Kernel {
     fn dm_resume(&self, name: &str) -> io::Result<()>;
     /// [`dm::remove`].
     fn dm_remove(&self, name: &str) -> io::Result<()>;
-    /// A clock that only goes forward.
+    /// A monotonic clock.
     fn now(&self) -> Duration;
     /// Waits.
     fn sleep(&self, time: Duration);
 }
 
-/// The real one.
+/// The Linux kernel.
 #[derive(Debug)]
 pub struct Linux {
     since: Instant,

@@ -1,4 +1,4 @@
-//! Loop devices that are found again by their tag.
+//! Loop devices, identified by their tag.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,12 +8,12 @@ use super::kernel::{FileFacts, Linux};
 use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// Binds a loop device to a file under a tag, as [`Disks::loop_attach`] says.
+/// As [`Disks::loop_attach`].
 ///
 /// # Errors
-/// As there.
+/// Those of [`Disks::loop_attach`].
 pub fn loop_attach(
     tag: &str,
     backing: BorrowedFd<'_>,
@@ -30,15 +30,15 @@ pub fn loop_find(tag: &str) -> Result<Option<Device>, RootError> {
     Disks::new(&Linux::default()).loop_find(tag)
 }
 
-/// Unbinds the loop device with this tag and waits, within bounds, until it is gone.
+/// Unbinds the loop device with this tag and waits, for a bounded time, until it is gone.
 ///
 /// # Errors
-/// It is still in use after the time that is waited.
+/// `Busy`: the device is still in use after that time.
 pub fn loop_detach(tag: &str) -> Result<Did, RootError> {
     Disks::new(&Linux::default()).loop_detach(tag)
 }
 
-/// How often a device that was free may be taken by others before it is bound.
+/// Number of attempts to bind a device that another process took first.
 const TRIES: u32 = 64;
 
 /// A bound device and its number.
@@ -69,22 +69,24 @@ impl Disks<'_> {
     }
 
     fn seek(&self, tag: &str) -> Result<Option<Bound>, RootError> {
-        let doing = format_args!("look for the loop device `{tag}`");
+        let doing = format_args!("find the loop device `{tag}`");
         self.bound(tag).map_err(|error| RootError::system(doing, &error))
     }
 
     /// The loop device with this tag.
     ///
     /// # Errors
-    /// Devices that cannot be listed.
+    /// sysfs(5), ioctl(2).
     pub fn loop_find(&self, tag: &str) -> Result<Option<Device>, RootError> {
         Ok(self.seek(tag)?.map(|bound| device(bound.number)))
     }
 
-    /// Binds a loop device to a file under a tag; one that is bound so already is taken.
+    /// Binds a loop device to a file and a tag; returns the device if it is bound to that file
+    /// already.
     ///
     /// # Errors
-    /// No ordinary file, or not opened for that; the tag is in use for another file; no device.
+    /// Not a regular file, or not open for that access; the tag is used for another file; no free
+    /// device.
     pub fn loop_attach(
         &self,
         tag: &str,
@@ -92,7 +94,7 @@ impl Disks<'_> {
         access: Access,
     ) -> Result<(Did, Device), RootError> {
         let file = self.usable(tag, backing, access)?;
-        // One that is about to go is not one to use.
+        // A device marked for removal cannot be used.
         let retry = Retry::new(self.kernel);
         let mut leaving = None;
         let found = retry.until(|| {
@@ -104,7 +106,7 @@ impl Disks<'_> {
                 other => Some(other),
             })
         });
-        let doing = format_args!("look for the loop device `{tag}`");
+        let doing = format_args!("find the loop device `{tag}`");
         match found.map_err(|error| RootError::system(doing, &error))? {
             None => Err(busy(leaving.unwrap_or_default(), tag)),
             Some(Some(bound)) => {
@@ -129,10 +131,10 @@ impl Disks<'_> {
         access: Access,
     ) -> Result<FileFacts, RootError> {
         let facts = self.kernel.file(backing);
-        let doing = format_args!("look at the file for `{tag}`");
+        let doing = format_args!("check the file for `{tag}`");
         let facts = facts.map_err(|error| RootError::system(doing, &error))?;
         let why = match (facts.access, access) {
-            (None, _) => "is no ordinary file that can be read",
+            (None, _) => "is not a readable regular file",
             (Some(Access::Read), Access::ReadWrite) => "was not opened for writing",
             _ if facts.bytes < banger_sys::dm::SECTOR => "is empty",
             _ => return Ok(facts),
@@ -154,7 +156,7 @@ impl Disks<'_> {
             tries += 1;
             match self.kernel.loop_configure(number, backing, tag, access) {
                 Ok(()) => return Ok((Did::Made, device(number))),
-                // Somebody else was faster.
+                // Another process bound the device first.
                 Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && tries < TRIES => {
                 }
                 Err(error) => {
@@ -168,10 +170,10 @@ impl Disks<'_> {
         }
     }
 
-    /// Unbinds the loop device with this tag and waits, within bounds, until it is gone.
+    /// Unbinds the loop device with this tag and waits, for a bounded time, until it is gone.
     ///
     /// # Errors
-    /// It is still in use after the time that is waited.
+    /// `Busy`: the device is still in use after that time.
     pub fn loop_detach(&self, tag: &str) -> Result<Did, RootError> {
         self.loop_detach_within(tag, &Retry::new(self.kernel))
     }
@@ -186,7 +188,7 @@ impl Disks<'_> {
             let Some(bound) = self.bound(tag)? else { return Ok(Some(())) };
             match self.kernel.loop_clear(bound.number) {
                 Err(error) if error.kind() != std::io::ErrorKind::ResourceBusy => Err(error),
-                // The kernel takes it while somebody has the device open: gone is what counts.
+                // LOOP_CLR_FD succeeds while the device is open; wait until it is unbound.
                 _ => Ok(self.bound(tag)?.is_none().then_some(())),
             }
         });
@@ -213,5 +215,5 @@ fn no_loops(mut error: RootError) -> RootError {
     if error.kind == Kind::Internal {
         error.kind = Kind::HostNotReady;
     }
-    error.with_hint("`modprobe loop` gives the host loop devices")
+    error.with_hint("load the loop driver: `modprobe loop`")
 }

@@ -1,4 +1,4 @@
-//! Device-mapper devices: made whole or not at all, removed with retry.
+//! Device-mapper devices: created atomically, removed with retries.
 
 use std::io;
 
@@ -7,29 +7,29 @@ use banger_sys::dm;
 use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// What a mapped device is to be.
+/// A device to create.
 pub(super) struct Wanted {
     /// Its name.
     pub name: String,
     /// Its table.
     pub table: Vec<dm::Target>,
-    /// What may be done with it.
+    /// Access mode.
     pub access: dm::Access,
 }
 
-/// How a device is known to the kernel's device file system.
-pub(super) fn device(numbers: dm::Numbers) -> Device {
-    let path = format!("/dev/dm-{}", numbers.minor).into();
-    Device { path, major: numbers.major, minor: numbers.minor }
+/// The device in devtmpfs.
+pub(super) fn device(number: dm::DeviceNumber) -> Device {
+    let path = format!("/dev/dm-{}", number.minor).into();
+    Device { path, major: number.major, minor: number.minor }
 }
 
 fn failed(doing: &str, name: &str, error: &io::Error) -> RootError {
     let mut failure = RootError::system(format_args!("{doing} `{name}`"), error);
     if no_driver(error) {
         failure.kind = Kind::HostNotReady;
-        return failure.with_hint("`modprobe dm_mod` gives the host its device-mapper");
+        return failure.with_hint("load device-mapper: `modprobe dm_mod`");
     }
     if error.kind() == io::ErrorKind::InvalidInput {
         let hint = "`modprobe dm_snapshot` may help; the kernel's log (`dmesg`) says why";
@@ -38,7 +38,7 @@ fn failed(doing: &str, name: &str, error: &io::Error) -> RootError {
     failure
 }
 
-/// A host without device-mapper: no node, or one without a driver.
+/// The host has no device-mapper: no node, or a node without a driver.
 fn no_driver(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
@@ -48,7 +48,7 @@ fn same(one: &[dm::Target], other: &[dm::Target]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|(one, other)| {
             let extent = (one.start, one.length, &one.kind);
-            // A kernel may tell more about a target than it was told.
+            // A kernel may append parameters to those it was given.
             let (told, tells) = (one.arguments.split(' '), other.arguments.split(' '));
             extent == (other.start, other.length, &other.kind)
                 && (one.arguments.is_empty()
@@ -57,31 +57,31 @@ fn same(one: &[dm::Target], other: &[dm::Target]) -> bool {
 }
 
 impl Disks<'_> {
-    /// The device of this name; none on a host without device-mapper.
+    /// The status of a device; `None` also without device-mapper.
     pub(super) fn mapped(&self, name: &str) -> Result<Option<dm::Status>, RootError> {
         match self.kernel.dm_status(name) {
             Err(error) if no_driver(&error) => Ok(None),
-            other => other.map_err(|error| failed("look for", name, &error)),
+            other => other.map_err(|error| failed("find", name, &error)),
         }
     }
 
-    /// Makes a device; one that is there with the same table is taken.
+    /// Creates a device; returns an existing one with the same table.
     pub(super) fn map(
         &self,
         wanted: &Wanted,
         retry: &Retry<'_>,
-    ) -> Result<(Did, dm::Numbers), RootError> {
+    ) -> Result<(Did, dm::DeviceNumber), RootError> {
         let name = &wanted.name;
         let found = self.mapped(name)?;
         if let Some(status) = found.filter(|status| status.live) {
             let table = self.kernel.dm_table(name);
             let table = table.map_err(|error| failed("read the table of", name, &error))?;
             if same(&wanted.table, &table) {
-                return Ok((Did::WasThere, status.numbers));
+                return Ok((Did::WasThere, status.number));
             }
         }
         if found.is_some() {
-            // Of a process that was killed on its way, or over devices that are others now.
+            // Left by a killed process, or its table names devices that have been reused.
             self.unmap(name, retry)?;
         }
         self.make(wanted, retry).map_err(|error| match self.unmap(name, retry) {
@@ -90,22 +90,26 @@ impl Disks<'_> {
         })
     }
 
-    fn make(&self, wanted: &Wanted, retry: &Retry<'_>) -> Result<(Did, dm::Numbers), RootError> {
+    fn make(
+        &self,
+        wanted: &Wanted,
+        retry: &Retry<'_>,
+    ) -> Result<(Did, dm::DeviceNumber), RootError> {
         let name = &wanted.name;
         self.kernel.dm_create(name).map_err(|error| failed("make", name, &error))?;
         self.load(wanted, retry).map_err(|error| failed("load the table of", name, &error))?;
         self.kernel.dm_resume(name).map_err(|error| failed("start", name, &error))?;
         match self.mapped(name)? {
-            Some(status) => Ok((Did::Made, status.numbers)),
+            Some(status) => Ok((Did::Made, status.number)),
             None => {
-                let text = format!("`{name}` was removed by somebody else while it was made");
+                let text = format!("`{name}` was removed by another process during its creation");
                 Err(RootError::new(Kind::Internal, text))
             }
         }
     }
 
-    /// Linux 6.1 fails with ENOMEM when a snapshot is taken apart at the same moment: their caches
-    /// of buffers have one name in /sys/kernel/slab, and the old one leaves it a little later.
+    /// Linux 6.1 fails with ENOMEM while another snapshot is being removed: the kernel registers
+    /// the buffer cache of every snapshot under one name in /sys/kernel/slab, and releases it late.
     fn load(&self, wanted: &Wanted, retry: &Retry<'_>) -> io::Result<()> {
         let mut last = None;
         let loaded = retry.until(|| {
@@ -123,7 +127,7 @@ impl Disks<'_> {
         }
     }
 
-    /// Removes a device, waiting for those who have it open.
+    /// Removes a device; retries while it is open.
     pub(super) fn unmap(&self, name: &str, retry: &Retry<'_>) -> Result<Did, RootError> {
         if self.mapped(name)?.is_none() {
             return Ok(Did::WasAbsent);

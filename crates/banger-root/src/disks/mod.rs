@@ -1,8 +1,8 @@
 //! Block devices of VMs: loop devices and device-mapper snapshots.
 //!
-//! Every object has a name that derives from the VM's id and that the kernel keeps, so what a
-//! killed process left is found by its name. Nothing waits for udev, and no node under /dev is
-//! needed: devices are told by their numbers.
+//! Every object has a name that derives from the VM's id and is stored in the kernel, so objects of
+//! a killed process are found by name. The module neither waits for udev nor needs nodes under
+//! /dev: devices are addressed by number.
 //!
 //! ```text
 //!   image, read-only ── loop banger-ID-image ── dm banger-ID-base ─┐
@@ -25,21 +25,21 @@ pub use loops::{loop_attach, loop_detach, loop_find};
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Where the kernel's own device file system has it.
+    /// Path of the node in devtmpfs.
     pub path: PathBuf,
-    /// Major number, for a node elsewhere.
+    /// Major number.
     pub major: u32,
     /// Minor number.
     pub minor: u32,
 }
 
-/// Block devices, made with this kernel.
+/// Creates and removes block devices.
 pub struct Disks<'k> {
     kernel: &'k dyn Kernel,
 }
 
 impl<'k> Disks<'k> {
-    /// With this kernel.
+    /// Uses this kernel interface.
     pub fn new(kernel: &'k dyn Kernel) -> Self {
         Self { kernel }
     }

@@ -1,33 +1,33 @@
-//! How long is waited for others to let go of a device.
+//! Retries while another process has a device open.
 //!
-//! udev looks into each new device for a moment, and a VMM that was killed keeps its devices until
-//! the kernel has cleaned up after it.
+//! udev opens each new device briefly, and the kernel closes the devices of a killed VMM
+//! asynchronously.
 
 use std::io;
 use std::time::Duration;
 
 use super::kernel::Kernel;
 
-/// In all, for one request.
+/// Time limit for one request.
 const BOUND: Duration = Duration::from_secs(8);
-/// Before the second try.
+/// Delay before the second attempt.
 const FIRST: Duration = Duration::from_millis(5);
-/// Longest time between tries.
+/// Maximum delay between attempts.
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// What is left of the time of one request.
+/// The deadline of one request.
 pub struct Retry<'k> {
     kernel: &'k dyn Kernel,
     until: Duration,
 }
 
 impl<'k> Retry<'k> {
-    /// Begins now.
+    /// Starts the time limit.
     pub fn new(kernel: &'k dyn Kernel) -> Self {
         Self { kernel, until: kernel.now() + BOUND }
     }
 
-    /// Tries at least once, and again for as long as the answer is "not yet".
+    /// Calls a function at least once, and again until it returns a result or the deadline passes.
     pub fn until<T>(
         &self,
         mut attempt: impl FnMut() -> io::Result<Option<T>>,

@@ -1,8 +1,8 @@
-//! Root disks that are a snapshot of an image: made whole or not at all, taken apart in reverse.
+//! Root disks that are snapshots of an image: created atomically, removed in reverse order.
 //!
-//! The snapshot is persistent (Documentation/admin-guide/device-mapper/snapshot.rst): its first
-//! chunk says so, and a file of zeros is a blank one. Its chunks are 4 KiB, the block size of the
-//! file systems on it, so that a change never copies more than itself.
+//! The snapshots are persistent (Documentation/admin-guide/device-mapper/snapshot.rst): the first
+//! chunk is a header, and a file of zeros is an empty snapshot. A chunk is 4 KiB, the block size of
+//! the file systems, so that a write copies one block only.
 
 use std::os::fd::BorrowedFd;
 
@@ -15,25 +15,26 @@ use super::mapper::{Wanted, device};
 use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// Bytes of a chunk.
+/// Size of a chunk in bytes.
 pub const CHUNK: u64 = 4096;
-/// Bytes of an entry in the table of changed chunks, of which a chunk is filled at a time.
+/// Size in bytes of an entry in the exception table, which is one chunk long.
 const EXCEPTION: u64 = 16;
 
-/// Bytes that the file of changes must have so that every chunk of the root disk may change.
+/// Minimum size in bytes of the copy-on-write file, so that every chunk of the root disk can
+/// change.
 pub fn cow_bytes(root_bytes: u64) -> u64 {
     let chunks = root_bytes.div_ceil(CHUNK);
     let tables = chunks / (CHUNK / EXCEPTION) + 1;
-    // The header, and a table that is begun when the last is full.
+    // The header, and one table more than are full.
     (chunks + tables + 2) * CHUNK
 }
 
-/// Makes the root disk of a VM, as [`Disks::attach`] says.
+/// As [`Disks::attach`].
 ///
 /// # Errors
-/// As there.
+/// Those of [`Disks::attach`].
 pub fn attach(
     vm: &VmId,
     image: BorrowedFd<'_>,
@@ -46,36 +47,36 @@ pub fn attach(
 /// The root disk of a VM.
 ///
 /// # Errors
-/// The kernel does not say.
+/// ioctl(2).
 pub fn find(vm: &VmId) -> Result<Option<Device>, RootError> {
     Disks::new(&Linux::default()).find(vm)
 }
 
-/// Takes the root disk of a VM apart, as [`Disks::detach`] says.
+/// As [`Disks::detach`].
 ///
 /// # Errors
-/// As there.
+/// Those of [`Disks::detach`].
 pub fn detach(vm: &VmId) -> Result<Did, RootError> {
     Disks::new(&Linux::default()).detach(vm)
 }
 
-/// Names of all devices of a VM, in order: of device-mapper, and tags of loop devices.
+/// Names of all devices of a VM, sorted: device-mapper names and loop device tags.
 ///
 /// # Errors
-/// The kernel does not say.
+/// ioctl(2), sysfs(5).
 pub fn all_of(vm: &VmId) -> Result<Vec<String>, RootError> {
     Disks::new(&Linux::default()).all_of(vm)
 }
 
-/// Names of all devices of all VMs, in order.
+/// Names of all devices of all VMs, sorted.
 ///
 /// # Errors
-/// The kernel does not say.
+/// ioctl(2), sysfs(5).
 pub fn list() -> Result<Vec<String>, RootError> {
     Disks::new(&Linux::default()).list()
 }
 
-/// The parts of a root disk.
+/// Names of the devices of a root disk.
 struct Names {
     image: String,
     cow: String,
@@ -94,7 +95,7 @@ impl Names {
     }
 }
 
-/// Sectors of image and root disk.
+/// Sizes of image and root disk in sectors.
 #[derive(Clone, Copy)]
 struct Sizes {
     image: u64,
@@ -102,12 +103,12 @@ struct Sizes {
 }
 
 impl Disks<'_> {
-    /// Makes the root disk of a VM, `root_bytes` long: the image, then zeros, and over both what
-    /// `cow` holds of changes. What is there already is taken; what this call made is undone if it
-    /// fails.
+    /// Creates the root disk of a VM, `root_bytes` long: the image, followed by zeros, and `cow`
+    /// with the changed chunks. Reuses existing devices; if the call fails, it removes the devices
+    /// that it created.
     ///
     /// # Errors
-    /// Files or a size that do not fit; a piece that cannot be made, with what could not be undone.
+    /// Unsuitable files or sizes; a device cannot be created, with the errors of the undo.
     pub fn attach(
         &self,
         vm: &VmId,
@@ -128,7 +129,7 @@ impl Disks<'_> {
 
     fn sizes(&self, image: BorrowedFd<'_>, root_bytes: u64) -> Result<Sizes, RootError> {
         let facts = self.kernel.file(image);
-        let facts = facts.map_err(|error| RootError::system("look at the image", &error))?;
+        let facts = facts.map_err(|error| RootError::system("stat the image", &error))?;
         let sizes = Sizes { image: facts.bytes / SECTOR, root: root_bytes / SECTOR };
         let why = if !(facts.bytes.is_multiple_of(SECTOR) && root_bytes.is_multiple_of(SECTOR)) {
             format!("image and root disk must be multiples of {SECTOR} bytes")
@@ -184,23 +185,23 @@ impl Disks<'_> {
     /// The root disk of a VM.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// ioctl(2).
     pub fn find(&self, vm: &VmId) -> Result<Option<Device>, RootError> {
         let found = self.mapped(&Names::of(vm).root)?;
-        Ok(found.filter(|status| status.live).map(|status| device(status.numbers)))
+        Ok(found.filter(|status| status.live).map(|status| device(status.number)))
     }
 
-    /// Takes the root disk of a VM apart, in reverse and past errors. Devices that somebody has
-    /// open are waited for, all of them together for a bounded time.
+    /// Removes the devices of a VM's root disk in reverse order, and continues after errors. Waits
+    /// for devices that are open, for a bounded time in all.
     ///
     /// # Errors
-    /// All that failed, in one; whatever can be removed is removed.
+    /// All errors, joined; every other device is removed.
     pub fn detach(&self, vm: &VmId) -> Result<Did, RootError> {
         let names = Names::of(vm);
         let retry = Retry::new(self.kernel);
         let mut result = Ok(Did::WasAbsent);
-        // A loop device under a mapped one would only be marked to go some day, so it stays until
-        // the mapped one is gone.
+        // A loop device below a mapped device would only be marked for removal, so it stays until
+        // the mapped device is gone.
         let under = |name: &str| matches!(self.mapped(name), Ok(Some(_)));
         result = both(result, self.unmap(&names.root, &retry));
         result = both(result, self.unmap(&names.base, &retry));
@@ -216,7 +217,7 @@ impl Disks<'_> {
     /// Names of all devices of a VM, in order.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// ioctl(2), sysfs(5).
     pub fn all_of(&self, vm: &VmId) -> Result<Vec<String>, RootError> {
         let mut names = self.list()?;
         let prefix = vm.object_name("");
@@ -227,7 +228,7 @@ impl Disks<'_> {
     /// Names of all devices of all VMs, in order.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// ioctl(2), sysfs(5).
     pub fn list(&self) -> Result<Vec<String>, RootError> {
         let mut names = self.mapped_names()?;
         names.extend(self.loop_tags()?);
@@ -237,7 +238,7 @@ impl Disks<'_> {
     }
 }
 
-/// Something that an attach made.
+/// A device that an attach created.
 enum Piece {
     Loop(String),
     Mapped(String),
@@ -271,7 +272,7 @@ fn base_table(image: &Device, sizes: Sizes) -> Vec<Target> {
 }
 
 fn snapshot_of(base: &Device, cow: &Device, sectors: u64) -> Target {
-    let numbers = |device: &Device| format!("{}:{}", device.major, device.minor);
-    let (base, cow) = (numbers(base), numbers(cow));
+    let number = |device: &Device| format!("{}:{}", device.major, device.minor);
+    let (base, cow) = (number(base), number(cow));
     target(0, sectors, "snapshot", format!("{base} {cow} P {}", CHUNK / SECTOR))
 }

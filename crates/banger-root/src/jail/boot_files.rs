@@ -1,9 +1,9 @@
 //! Kernels and initramfs archives for jails.
 //!
-//! A jail's files must be readable for the VM's uid, and a user's are not. So each is copied once
-//! to a folder of root's on the same file system and linked into jails from there. A copy is known
-//! by everything that tells one version of the user's file from another, and each user has copies
-//! of its own, so that nobody can lay down a kernel for somebody else.
+//! Files in a jail must be readable for the VM's uid, and a user's files may not be. So each file
+//! is copied once to a folder of root on the same file system, and hard-linked into jails from
+//! there. The name of a copy contains every attribute that distinguishes versions of the source.
+//! Each user has separate copies, so no user can plant a kernel for another.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,15 +17,15 @@ use crate::error::{Kind, RootError};
 use crate::owner::make_folder;
 use crate::places::Places;
 
-/// Largest file that is kept.
+/// Maximum size of a boot file in bytes.
 const MAX_BYTES: u64 = 1 << 30;
-/// Files kept for each user beside those that jails use.
+/// Number of unused copies kept for each user.
 const KEPT: usize = 16;
 
-/// Links the copy of a file to where a jail has it; the copy is made if there is none.
+/// Hard-links the copy of a file to `target`; creates the copy if there is none.
 ///
 /// # Errors
-/// It is no ordinary file, too large, or cannot be copied or linked.
+/// Not a regular file, too large, or an error of copying or linking.
 pub fn link(
     places: &Places,
     owner: u32,
@@ -38,12 +38,13 @@ pub fn link(
     if !meta.is_file() || meta.len() > MAX_BYTES {
         return Err(RootError::new(
             Kind::BadRequest,
-            "a boot file must be a file of at most 1 GiB",
+            "a boot file must be a regular file of at most 1 GiB",
         ));
     }
     let folder = places.boot().join(owner.to_string());
     make_folder(&folder)?;
-    // Of those who want the same at once one copies; and none forgets what another is to link.
+    // The lock makes one of several concurrent callers copy, and no caller prune a copy that
+    // another is about to link.
     let locked = File::open(&folder).and_then(|folder| {
         flock(&folder, FlockOperation::LockExclusive)?;
         Ok(folder)
@@ -60,7 +61,7 @@ pub fn link(
         meta.ctime_nsec()
     );
     let path = folder.join(name);
-    // A shorter one was not wholly on the disk when the power went.
+    // A shorter copy was not completely on disk before a power loss.
     if fs::metadata(&path).map(|kept| kept.len()).ok() != Some(meta.len()) {
         copy(&source, &path).map_err(|error| RootError::on_path("write", &path, &error))?;
         prune(&folder, &path);
@@ -73,21 +74,21 @@ fn copy(source: &File, path: &Path) -> io::Result<()> {
     let staged = path.with_extension("new");
     let copied = File::create(&staged).and_then(|target| {
         banger_sys::sparse::copy(source, &target)?;
-        // For the VM's uid to read in its jail; the folder lets nobody else come here.
+        // The VM's uid reads it in its jail; the mode of the folder excludes other users.
         target.set_permissions(fs::Permissions::from_mode(0o444))?;
-        // The name says what is in it, also after the power went.
+        // The name promises the content, also after a power loss.
         target.sync_all()?;
         fs::rename(&staged, path)?;
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     });
     if copied.is_err() {
-        // The first error is the one that tells.
+        // Report the first error, not that of the cleanup.
         let _ = fs::remove_file(&staged);
     }
     copied
 }
 
-/// Forgets the oldest copies that no jail uses. What cannot be removed now is another time.
+/// Removes the oldest copies that no jail uses. Ignores errors; the next call retries.
 fn prune(folder: &Path, newest: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let mut idle: Vec<_> = entries
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_copied_once_and_again_when_it_changed() {
+    fn a_changed_file_is_copied_again() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().join("s"), ..Places::default() };
         let source = folder.path().join("vmlinux");
@@ -122,7 +123,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&first).unwrap(), "one");
         assert_eq!(keep(&places, 1000, &open()).unwrap(), first);
         assert_ne!(keep(&places, 1001, &open()).unwrap(), first);
-        // Cut short by a power cut.
+        // Truncated by a power loss.
         fs::remove_file(&first).unwrap();
         fs::write(&first, "o").unwrap();
         assert_eq!(fs::read_to_string(keep(&places, 1000, &open()).unwrap()).unwrap(), "one");
@@ -139,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_each_have_theirs() {
+    fn concurrent_links_get_the_right_copies() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().join("s"), ..Places::default() };
-        // More different ones than are kept.
+        // More different files than copies are kept.
         let source = |n: usize| folder.path().join(format!("vmlinux{}", n % (KEPT + 8)));
         for n in 0..KEPT + 8 {
             fs::write(source(n), vec![7; 1 << 20]).unwrap();

@@ -1,5 +1,5 @@
-//! The cgroup that the jailer puts a VMM into: cgroup v2, the kernel's
-//! Documentation/admin-guide/cgroup-v2.rst. The jailer leaves it behind.
+//! The cgroup of a VMM: cgroup v2, the kernel's Documentation/admin-guide/cgroup-v2.rst. The jailer
+//! creates it and does not remove it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,29 +12,29 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Kind, RootError};
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// How long killed processes may take to be gone.
+/// Time limit for killed processes to end.
 const GONE: Duration = Duration::from_secs(10);
-/// How often that is looked at.
+/// Interval between checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Whether there are processes in a VM's cgroup.
+/// Whether a VM's cgroup contains processes.
 ///
 /// # Errors
-/// read(2), but for the cgroup not being there.
+/// read(2), except that there is no cgroup.
 pub fn populated(places: &Places, vm: &VmId) -> Result<bool, RootError> {
     let path = places.cgroup(vm).join("cgroup.events");
     match fs::read_to_string(&path) {
         Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
-        // Of a cgroup that is removed meanwhile nothing can be read either.
+        // The cgroup was removed during the read.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
         Err(error) => Err(RootError::on_path("read", &path, &error)),
     }
 }
 
-/// Kills at once, or, on a kernel before 5.14, one by one.
+/// Kills all processes of a cgroup: `cgroup.kill`, or one by one before Linux 5.14.
 fn kill_all(cgroup: &Path) -> Result<(), RootError> {
     let kill = cgroup.join("cgroup.kill");
     match fs::OpenOptions::new().write(true).open(&kill).and_then(|mut kill| kill.write_all(b"1")) {
@@ -43,7 +43,7 @@ fn kill_all(cgroup: &Path) -> Result<(), RootError> {
     }
 }
 
-/// A VMM may start no process, so that nobody is missed.
+/// A VMM cannot start processes, so none is missed.
 fn kill_each(cgroup: &Path) -> Result<(), RootError> {
     let path = cgroup.join("cgroup.procs");
     let procs =
@@ -60,10 +60,10 @@ fn kill_each(cgroup: &Path) -> Result<(), RootError> {
     Ok(())
 }
 
-/// Kills whatever is in a VM's cgroup and waits until it is empty.
+/// Kills all processes of a VM's cgroup and waits until it is empty.
 ///
 /// # Errors
-/// It does not get empty.
+/// `Busy`: the cgroup is not empty within the time limit.
 pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let cgroup = places.cgroup(vm);
     if !populated(places, vm)? {
@@ -84,7 +84,7 @@ pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
 /// Removes a VM's cgroup.
 ///
 /// # Errors
-/// There is still something in it.
+/// The cgroup is not empty.
 pub fn remove(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let cgroup = places.cgroup(vm);
     let deadline = Instant::now() + Duration::from_secs(1);
@@ -92,7 +92,7 @@ pub fn remove(places: &Places, vm: &VmId) -> Result<Did, RootError> {
         match fs::remove_dir(&cgroup) {
             Ok(()) => return Ok(Did::Removed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Did::WasAbsent),
-            // A process that was reaped a moment ago may still be counted.
+            // A process that was just reaped may still be counted.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() >= deadline {
                     return Err(RootError::on_path("remove", &cgroup, &error));
@@ -110,10 +110,10 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn each_is_killed_where_the_kernel_does_not_kill_all() {
+    fn processes_are_killed_one_by_one_without_cgroup_kill() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        // A pid that cannot be there is one that is gone.
+        // This pid cannot exist, so its process counts as gone.
         let procs = format!("{}\n{}\n", child.id(), i32::MAX);
         fs::write(folder.path().join("cgroup.procs"), procs).unwrap();
         kill_all(folder.path()).unwrap();

@@ -1,5 +1,5 @@
-//! Where a VM's jail is. The jailer puts it under the name of the VMM's program, which may be
-//! another one by now: a link that leads to a newer version. So it is looked for.
+//! Finds a VM's jail. The jailer names a parent folder after the VMM's program, and that name may
+//! have changed since: a link to a newer version. So every such folder is searched.
 
 use std::fs;
 use std::io;
@@ -9,9 +9,9 @@ use banger_base::VmId;
 
 use crate::error::{Kind, RootError};
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// The jails of a VM, one for each name that a VMM's program had; mostly there is one.
+/// The jails of a VM, one for each program name; usually one.
 fn all(places: &Places, vm: &VmId) -> Result<Vec<PathBuf>, RootError> {
     let jails = places.jails();
     let entries = match fs::read_dir(&jails) {
@@ -26,14 +26,14 @@ fn all(places: &Places, vm: &VmId) -> Result<Vec<PathBuf>, RootError> {
 /// The root folder of a VM's jail.
 ///
 /// # Errors
-/// `NotFound`: it has none.
+/// `NotFound`: the VM has no jail.
 pub fn find(places: &Places, vm: &VmId) -> Result<PathBuf, RootError> {
     let missing = || RootError::new(Kind::NotFound, format!("the VM {vm} has no jail"));
     let folder = all(places, vm)?.into_iter().next().ok_or_else(missing)?;
     Ok(folder.join("root"))
 }
 
-/// Removes the folder of a jail.
+/// Removes the folders of a VM's jails.
 ///
 /// # Errors
 /// rmdir(2), unlink(2).
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jail_is_found_under_the_name_that_the_program_had() {
+    fn a_jail_is_found_under_an_earlier_program_name() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().into(), ..Places::default() };
         let vm: VmId = "0123456789ab".parse().unwrap();

@@ -1,7 +1,7 @@
-//! A VM's jail: the folder that is all its VMM sees of the host, with kernel, devices and sockets.
+//! A VM's jail: the folder that is the VMM's root directory, with kernel, devices and sockets.
 //!
-//! The folder belongs to the VM's uid while the VMM runs, so nothing in it is trusted afterwards:
-//! what is opened there is opened without following links, and what is made is made in a new one.
+//! The folder belongs to the VM's uid while the VMM runs, so its content is untrusted afterwards:
+//! existing files are opened without following links, and a new jail is a new folder.
 
 mod boot_files;
 mod cgroup;
@@ -24,7 +24,7 @@ use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};
 use crate::error::{Kind, RootError};
 use crate::owner::make_folder;
 use crate::places::Places;
-use crate::words::{Did, Drive, DriveFrom, Role};
+use crate::protocol::{Did, Drive, DriveFrom, Role};
 
 /// Name of the kernel in a jail.
 pub const KERNEL: &str = "vmlinux";
@@ -34,7 +34,7 @@ pub const INITRAMFS: &str = "initramfs";
 pub const API: &str = "api.sock";
 /// Socket of its vsock device.
 pub const VSOCK: &str = "v.sock";
-/// Where a guest that dials the host arrives: Firecracker appends the port (docs/vsock.md).
+/// Socket for connections of the guest to the host: Firecracker appends the port (docs/vsock.md).
 pub const HELLO: &str = "v.sock_10789";
 /// FIFO that Firecracker writes its log to.
 pub const LOG: &str = "log.fifo";
@@ -43,20 +43,20 @@ pub const METRICS: &str = "metrics.fifo";
 /// All roles a drive can have.
 const ROLES: [Role; 4] = [Role::Root, Role::Work, Role::Image, Role::Modules];
 
-/// What a jail is made of.
+/// Content of a jail.
 pub struct Wanted {
     /// Kernel, open for reading.
     pub kernel: OwnedFd,
     /// Boot initramfs, open for reading.
     pub initramfs: OwnedFd,
-    /// Drives in order; a descriptor for each that comes as a file.
+    /// Drives in order; a descriptor for each that is backed by a file.
     pub drives: Vec<(Drive, Option<OwnedFd>)>,
 }
 
-/// Makes a jail, and listens for the guest's hello in it. A jail that is there is made anew.
+/// Creates a jail, replacing an existing one, and listens for the guest's hello in it.
 ///
 /// # Errors
-/// Those of the system calls; everything made is undone by [`clear`].
+/// Those of the system calls; [`clear`] removes a partly created jail.
 pub fn make(
     places: &Places,
     (owner, vmm): (u32, &str),
@@ -87,7 +87,7 @@ pub fn make(
     Ok(listener)
 }
 
-/// The device that a drive is.
+/// The block device of a drive.
 fn device(vm: &VmId, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, RootError> {
     let access = if drive.role.writable() { Access::ReadWrite } else { Access::Read };
     match (drive.from, file) {
@@ -95,7 +95,8 @@ fn device(vm: &VmId, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, Ro
             Ok(loop_attach(&tag(vm, drive.role), file.as_fd(), access)?.1)
         }
         (DriveFrom::File, None) => {
-            let text = format!("no descriptor came for the {} drive", drive.role.as_str());
+            let text =
+                format!("the request has no descriptor for the {} drive", drive.role.as_str());
             Err(RootError::new(Kind::BadRequest, text))
         }
         (DriveFrom::Snapshot, _) => snapshot::find(vm)?.ok_or_else(|| {
@@ -104,28 +105,29 @@ fn device(vm: &VmId, drive: &Drive, file: Option<&OwnedFd>) -> Result<Device, Ro
     }
 }
 
-/// The loop device of a drive. Not the tag of a snapshot's own loop devices.
+/// The tag of a drive's loop device; different from the tags of a snapshot's loop devices.
 fn tag(vm: &VmId, role: Role) -> String {
     vm.object_name(&format!("drive-{}", role.as_str()))
 }
 
 fn give(path: &Path, vm: &VmId) -> Result<(), RootError> {
     lchown(path, Some(vm.uid()), Some(vm.uid()))
-        .map_err(|error| RootError::on_path("give away", path, &error))
+        .map_err(|error| RootError::on_path("change the owner of", path, &error))
 }
 
 fn make_node(path: &Path, vm: &VmId, device: &Device) -> Result<(), RootError> {
     let mode = Mode::RUSR | Mode::WUSR;
     let number = makedev(device.major, device.minor);
     mknodat(CWD, path, FileType::BlockDevice, mode, number)
-        .map_err(|error| RootError::on_path("make the device node", path, &error.into()))?;
+        .map_err(|error| RootError::on_path("create the device node", path, &error.into()))?;
     give(path, vm)
 }
 
-/// Removes a jail with its loop devices and its cgroup, past every error. Its VMM must be gone.
+/// Removes a jail with its loop devices and cgroup; continues after errors. The VMM must have
+/// ended.
 ///
 /// # Errors
-/// All that went wrong.
+/// All errors, joined.
 pub fn clear(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let mut did = Did::WasAbsent;
     let mut failed: Option<RootError> = None;

@@ -1,5 +1,5 @@
-//! Sockets in a jail, whose folder its VMM can write to: a socket is opened without following a
-//! link, checked, and then connected to through its descriptor, for a bounded time.
+//! Sockets in a jail, whose folder is writable for its VMM: a socket is opened without following
+//! links, checked, and connected to through its descriptor, in bounded time.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use super::{API, HELLO, VSOCK, folder};
 use crate::error::{Kind, RootError};
 use crate::places::Places;
-use crate::words::{Did, VmmSocket};
+use crate::protocol::{Did, VmmSocket};
 
-/// How long a VMM may take from bind(2) to listen(2), and its accept queue may stay full: on a busy
-/// host other processes run in between.
+/// Time limit for a VMM to go from bind(2) to listen(2), and for a full accept queue to drain on a
+/// busy host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn open_jail(root: &Path) -> Result<OwnedFd, Errno> {
@@ -87,7 +87,7 @@ mod tests {
     use std::os::unix::fs::{lchown, symlink};
 
     #[test]
-    fn links_and_strangers_sockets_are_not_connected_to() {
+    fn links_and_foreign_sockets_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { state: folder.path().into(), ..Places::default() };
         let vm: VmId = "0123456789ab".parse().unwrap();
@@ -105,7 +105,7 @@ mod tests {
         lchown(root.join(VSOCK), Some(vm.uid()), None).unwrap();
         connect().unwrap();
         std::fs::remove_file(root.join(VSOCK)).unwrap();
-        // Bound, and not listening yet.
+        // Bound, not yet listening.
         let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         bind(&bound, &SocketAddrUnix::new(root.join(VSOCK)).unwrap()).unwrap();
         lchown(root.join(VSOCK), Some(vm.uid()), None).unwrap();
@@ -114,7 +114,7 @@ mod tests {
             listen(&bound, 1).unwrap();
             early.join().unwrap().unwrap();
         });
-        // A VMM that does not accept: the queue holds one more than its length.
+        // The VMM does not accept: the queue holds one more than its length.
         connect().unwrap();
         let full = connect().unwrap_err();
         assert_eq!(full.kind, Kind::Busy);

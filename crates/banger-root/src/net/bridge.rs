@@ -1,4 +1,4 @@
-//! The bridge: made with the first VM, gone with the last.
+//! The bridge: created with the first VM, removed with the last.
 
 use banger_base::{MacAddress, POOL_TAP_PREFIX, TAP_PREFIX};
 use ipnet::Ipv4Net;
@@ -8,15 +8,15 @@ use super::subnet::GuestNetwork;
 use super::sysctl;
 use crate::error::{Kind, RootError};
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// Prefixes up to this length are ways to say "everything": two halves, as VPNs do.
+/// Prefixes up to this length are default routes: VPNs use two halves of the address space.
 const EVERYTHING: u8 = 1;
-/// Longest name of an interface (IFNAMSIZ, netdevice(7)).
+/// Maximum length of an interface name (IFNAMSIZ, netdevice(7)).
 const MAX_NAME: usize = 15;
 
-/// Its MAC address: its own, so that it does not change with its ports, and what tells a bridge of
-/// ours from another of the same name. Locally administered, unicast.
+/// MAC address of the bridge: fixed, so that it does not change with the ports, and identifies the
+/// bridge as banger's. Locally administered, unicast.
 fn mac(name: &str) -> MacAddress {
     let hash = name
         .bytes()
@@ -25,10 +25,10 @@ fn mac(name: &str) -> MacAddress {
     MacAddress([2, 0xfc, a, b, c, d])
 }
 
-/// Its name, which becomes part of rules.
+/// The name of the bridge, checked because it becomes part of rules.
 ///
 /// # Errors
-/// `BadRequest`: it is not a plain name, or one that TAPs have.
+/// `BadRequest`: not a plain name, or a name reserved for TAPs.
 pub fn name(places: &Places) -> Result<&str, RootError> {
     let name = places.bridge.as_str();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -45,32 +45,32 @@ fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(std::io::Error) -> RootE
     move |error| RootError::system(format_args!("{doing} the bridge `{name}`"), &error)
 }
 
-/// The bridge, if it is there and ours.
+/// The bridge, if it exists and is banger's.
 ///
 /// # Errors
-/// The kernel's.
+/// Netlink errors.
 pub fn ours(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
     let name = name(places)?;
-    let link = links.get(name).map_err(failed("look for", name))?;
+    let link = links.get(name).map_err(failed("find", name))?;
     Ok(link.filter(|link| link.kind == "bridge" && link.mac == Some(mac(name))))
 }
 
-/// The same where another interface of that name is in the way.
+/// As [`ours`], but another interface with that name is an error.
 ///
 /// # Errors
-/// `HostNotReady`: an interface of that name is not ours. The kernel's.
+/// `HostNotReady`: the interface with that name is not banger's. Netlink errors.
 pub fn find(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
     let name = name(places)?;
     let found = ours(places, links)?;
-    if found.is_some() || links.get(name).map_err(failed("look for", name))?.is_none() {
+    if found.is_some() || links.get(name).map_err(failed("find", name))?.is_none() {
         return Ok(found);
     }
-    let message = format!("there is an interface `{name}` that is not banger's");
+    let message = format!("there is an interface `{name}` that does not belong to banger");
     let hint = "remove it, or set `[network] bridge` to another name";
     Err(RootError::new(Kind::HostNotReady, message).with_hint(hint))
 }
 
-/// The route that has addresses of the network, if one has. `own` is the bridge.
+/// The first route that overlaps with the subnet. `own` is the index of the bridge.
 pub fn overlap(subnet: Ipv4Net, own: Option<u32>, routes: &[Route]) -> Option<&Route> {
     routes.iter().find(|route| {
         route.to.prefix_len() > EVERYTHING
@@ -80,10 +80,10 @@ pub fn overlap(subnet: Ipv4Net, own: Option<u32>, routes: &[Route]) -> Option<&R
     })
 }
 
-/// Refuses a network whose addresses are somewhere already.
+/// Refuses a subnet that overlaps with an existing route.
 ///
 /// # Errors
-/// `HostNotReady`, naming the route; the kernel's.
+/// `HostNotReady`, naming the route; netlink errors.
 pub fn refuse_overlap(subnet: Ipv4Net, own: Option<u32>, links: &Links) -> Result<(), RootError> {
     let failed = |error| RootError::system("list routes", &error);
     let routes = links.routes().map_err(failed)?;
@@ -91,20 +91,20 @@ pub fn refuse_overlap(subnet: Ipv4Net, own: Option<u32>, links: &Links) -> Resul
     let all = links.all().map_err(failed)?;
     let name = all.iter().find(|link| link.index == route.link).map_or("none", |l| &l.name);
     let message = format!(
-        "the network of VMs `{subnet}` overlaps with `{}` of the interface `{name}`",
+        "the subnet of VMs `{subnet}` overlaps with `{}` of the interface `{name}`",
         route.to
     );
     Err(RootError::new(Kind::HostNotReady, message).with_hint(super::subnet::HINT))
 }
 
-/// Makes it, or what is missing of it.
+/// Creates the bridge, or repairs it.
 ///
 /// # Errors
-/// As [`find`] and [`refuse_overlap`].
+/// Those of [`find`] and [`refuse_overlap`].
 pub fn ensure(places: &Places, subnet: Ipv4Net, links: &Links) -> Result<(Link, Did), RootError> {
     let name = name(places)?;
     let there = find(places, links)?;
-    // To take it up is the last step.
+    // Setting it up is the last step.
     if let Some(link) = there.as_ref().filter(|link| link.up) {
         return Ok((link.clone(), Did::WasThere));
     }
@@ -118,10 +118,10 @@ pub fn ensure(places: &Places, subnet: Ipv4Net, links: &Links) -> Result<(Link, 
     Ok((link, Did::Made))
 }
 
-/// Gives it what a bridge that was just made does not have.
+/// Sets the address of a new bridge and takes it up.
 ///
 /// # Errors
-/// As [`refuse_overlap`].
+/// Those of [`refuse_overlap`].
 pub fn finish(link: &Link, subnet: Ipv4Net, links: &Links) -> Result<(), RootError> {
     let name = link.name.as_str();
     refuse_overlap(subnet, Some(link.index), links)?;
@@ -132,15 +132,15 @@ pub fn finish(link: &Link, subnet: Ipv4Net, links: &Links) -> Result<(), RootErr
     links.up(link.index).map_err(failed("take up", name))
 }
 
-/// Whether the host has its address there.
+/// Whether the host has the gateway address on the bridge.
 pub fn has_address(link: &Link, subnet: Ipv4Net, routes: &[Route]) -> bool {
     routes.iter().any(|route| route.link == link.index && route.is_own_address(subnet.gateway()))
 }
 
-/// Removes it; one that is not ours stays.
+/// Removes the bridge; leaves an interface that is not banger's.
 ///
 /// # Errors
-/// The kernel's.
+/// Netlink errors.
 pub fn remove(places: &Places, links: &Links) -> Result<Did, RootError> {
     match ours(places, links)? {
         Some(link) => links.delete(link.index).map_err(failed("remove", &link.name)),
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_a_bridge_may_have() {
+    fn bridge_names_are_checked() {
         let named = |bridge: &str| Places { bridge: bridge.into(), ..Places::default() };
         assert!(name(&named("br-fc")).is_ok());
         for bad in ["", "..", "a b", "a\"", "fc-1", "fcp-1", "a/b", "lo", "sixteen-letters-"] {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_are_in_the_way() {
+    fn overlapping_routes_are_found() {
         let subnet = super::super::subnet::checked(&Places::default()).unwrap();
         let route = |to: &str, prefix, means, link| Route {
             to: Ipv4Net::new(to.parse().unwrap(), prefix).unwrap(),

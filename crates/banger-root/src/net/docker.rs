@@ -1,5 +1,5 @@
-//! Docker drops what is forwarded and not its own, and a drop wins over every accept elsewhere. It
-//! leaves the chain `DOCKER-USER` for rules that come before its own.
+//! Rules in Docker's chain `DOCKER-USER`. Docker drops forwarded packets other than its own, and a
+//! drop takes precedence over an accept in another table; rules in this chain run before Docker's.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use super::link::{Link, Means, Route};
 use super::nft;
 use crate::error::RootError;
 
-/// The chain, as nft names it.
+/// The chain, in nft syntax.
 const CHAIN: &str = "chain ip filter DOCKER-USER";
-/// A rule of it.
+/// A rule of the chain, in nft syntax.
 const RULE: &str = "rule ip filter DOCKER-USER";
-/// The comment that tells our rules there from others.
+/// Prefix of the comments of banger's rules.
 const COMMENT: &str = "banger: guests";
 
-/// Interfaces that lead to the outside: those with a route through a router, and those with any
-/// route that are no bridge. The bridges of containers are neither, and stay out of reach.
+/// Uplinks: interfaces with a route through a router, and interfaces other than bridges with any
+/// route. Bridges of containers are neither, so guests cannot reach them.
 pub fn uplinks(bridge: u32, links: &[Link], routes: &[Route]) -> BTreeSet<String> {
     let leads_out = |link: &&Link| {
         link.index != bridge
@@ -31,14 +31,14 @@ pub fn uplinks(bridge: u32, links: &[Link], routes: &[Route]) -> BTreeSet<String
     links.iter().filter(leads_out).map(|link| link.name.clone()).collect()
 }
 
-/// The text that puts our rules first, after removing those of before. Nothing but names of
-/// interfaces is compared: `iptables` gives up on a whole table where it meets what it cannot show.
-/// That only answers come back is seen to by our own table.
+/// The nft text that removes earlier rules of banger and inserts the current ones. The rules match
+/// interface names only: `iptables` fails on a whole table if it contains an expression that it
+/// cannot display. banger's own table checks the connection state.
 ///
 /// # Errors
-/// Those of listing.
+/// Errors of `nft list`.
 pub fn rules(bridge: &str, uplinks: &BTreeSet<String>) -> Result<String, RootError> {
-    let mut text = without()?;
+    let mut text = removal()?;
     for uplink in uplinks.iter().filter(|name| is_plain(name)) {
         let both = format!("iifname \"{bridge}\" oifname \"{uplink}\"");
         text += &format!("insert {RULE} {both} accept comment \"{COMMENT} to the outside\"\n");
@@ -48,24 +48,24 @@ pub fn rules(bridge: &str, uplinks: &BTreeSet<String>) -> Result<String, RootErr
     Ok(text)
 }
 
-/// The text that removes our rules.
+/// The nft text that removes banger's rules.
 ///
 /// # Errors
-/// Those of listing.
-pub fn without() -> Result<String, RootError> {
+/// Errors of `nft list`.
+pub fn removal() -> Result<String, RootError> {
     let listed = nft::list(CHAIN)?.unwrap_or_default();
     Ok(ours(&listed).map(|handle| format!("delete {RULE} handle {handle}\n")).collect())
 }
 
-/// How many rules of ours are in the chain.
+/// Number of banger's rules in the chain.
 ///
 /// # Errors
-/// Those of listing.
+/// Errors of `nft list`.
 pub fn count() -> Result<usize, RootError> {
     Ok(ours(&nft::list(CHAIN)?.unwrap_or_default()).count())
 }
 
-/// Handles of our rules in a list.
+/// Handles of banger's rules in a listing.
 fn ours(listed: &Value) -> impl Iterator<Item = u64> {
     listed.as_array().into_iter().flatten().filter_map(|thing| {
         let rule = thing.get("rule")?;
@@ -74,7 +74,8 @@ fn ours(listed: &Value) -> impl Iterator<Item = u64> {
     })
 }
 
-/// A name that means itself within quotation marks; interfaces may be called almost anything.
+/// Whether a name needs no escaping within quotation marks: interface names may contain almost any
+/// byte.
 fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte))
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_out() {
+    fn uplinks_have_routes_and_are_no_bridges() {
         let links = [
             link(1, "lo", ""),
             link(2, "eth0", ""),

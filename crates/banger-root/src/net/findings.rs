@@ -1,5 +1,5 @@
-//! What `doctor` says of the network: each finding with what was seen and what to do. Changes
-//! nothing, and takes no lock.
+//! The network findings of `banger doctor`, each with observation and advice. Changes nothing and
+//! takes no lock.
 
 use std::fs;
 use std::path::Path;
@@ -10,22 +10,22 @@ use ipnet::Ipv4Net;
 
 use super::link::{Link, Route};
 use super::nft::{Nft, TableFamily};
-use super::state::right;
+use super::state::is_current;
 use super::subnet::{self, GuestNetwork};
 use super::{Leases, bridge, docker, forwarding, resolved, resolvers, run};
 use crate::error::RootError;
 use crate::places::Places;
 
-/// One thing that was looked at.
+/// One check of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A name that stays: `network_nft`, `network_subnet`…
+    /// Stable name: `network_nft`, `network_subnet`…
     pub code: String,
-    /// Whether it is as it should be.
+    /// Whether the check passed.
     pub ok: bool,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What to do, where something is.
+    /// Advice, if the check failed.
     pub hint: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Finding {
     }
 }
 
-/// What there is, read once.
+/// State of the host, read once.
 struct Facts<'a> {
     places: &'a Places,
     subnet: Ipv4Net,
@@ -75,7 +75,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Looks at everything. What cannot be looked at is a finding too.
+/// Runs all checks. A check that cannot run is a failed finding.
 pub fn findings(places: &Places) -> Vec<Finding> {
     let places = &super::in_use::places(places);
     let facts = match Facts::gather(places) {
@@ -84,25 +84,25 @@ pub fn findings(places: &Places) -> Vec<Finding> {
     };
     let nft = Nft::open();
     let mut found = vec![
-        nft_there(nft.as_ref()),
-        tun_there(),
+        nft_installed(nft.as_ref()),
+        tun_exists(),
         subnet_free(&facts),
         uplink(&facts),
-        forwards(&facts),
-        resolvers_there(&facts),
-        bridge_right(&facts),
+        forwarding_state(&facts),
+        resolvers_exist(&facts),
+        bridge_state(&facts),
         taps(&facts),
     ];
     if let Ok(nft) = &nft {
-        found.push(rules_right(&facts, nft));
-        found.extend(docker_right(&facts, nft));
+        found.push(rules_state(&facts, nft));
+        found.extend(docker_rules(&facts, nft));
         found.extend(firewall(&facts, nft));
     }
     found.extend(names_routed(&facts));
     found
 }
 
-fn nft_there(nft: Result<&Nft, &RootError>) -> Finding {
+fn nft_installed(nft: Result<&Nft, &RootError>) -> Finding {
     const CODE: &str = "network_nft";
     match nft.map(Nft::generation) {
         Err(error) => return Finding::failed(CODE, error),
@@ -118,7 +118,7 @@ fn nft_there(nft: Result<&Nft, &RootError>) -> Finding {
     }
 }
 
-fn tun_there() -> Finding {
+fn tun_exists() -> Finding {
     if Path::new("/dev/net/tun").exists() {
         Finding::good("network_tun", "`/dev/net/tun`")
     } else {
@@ -157,7 +157,7 @@ fn uplink(facts: &Facts<'_>) -> Finding {
     Finding::good("network_uplink", format!("`{}`", names.join("`, `")))
 }
 
-fn forwards(facts: &Facts<'_>) -> Finding {
+fn forwarding_state(facts: &Facts<'_>) -> Finding {
     const CODE: &str = "network_forwarding";
     match forwarding::is_on() {
         Err(error) => Finding::failed(CODE, &error),
@@ -168,34 +168,35 @@ fn forwards(facts: &Facts<'_>) -> Finding {
         Ok(false) if facts.leases.any_nat() => Finding::bad(
             CODE,
             "`net.ipv4.ip_forward` was set to 0 while VMs need it",
-            "banger sets it again in a moment; look for who sets it in `/etc/sysctl.d`",
+            "banger sets it again in a moment; find the program that sets it in `/etc/sysctl.d`",
         ),
         Ok(false) => Finding::good(CODE, "`net.ipv4.ip_forward` is 0, set when a VM needs it"),
     }
 }
 
-fn resolvers_there(facts: &Facts<'_>) -> Finding {
+fn resolvers_exist(facts: &Facts<'_>) -> Finding {
     const CODE: &str = "network_resolvers";
     let local = |server| facts.routes.iter().any(|route| route.is_own_address(server));
     let servers: Vec<_> = resolvers::upstream(local).iter().map(ToString::to_string).collect();
     if servers.is_empty() {
-        let seen = "the host names no server of names that VMs can reach";
+        let seen = "the host has no DNS server that VMs can reach";
         let hint = "add an IPv4 `nameserver` that is not the host itself to `/etc/resolv.conf`";
         return Finding::bad(CODE, seen, hint);
     }
     Finding::good(CODE, format!("`{}`", servers.join("`, `")))
 }
 
-fn bridge_right(facts: &Facts<'_>) -> Finding {
+fn bridge_state(facts: &Facts<'_>) -> Finding {
     const CODE: &str = "network_bridge";
     let name = &facts.places.bridge;
-    let again = "banger mends it in a moment; look for who changes it, often NetworkManager";
+    let again =
+        "banger restores it in a moment; find the program that changes it, often NetworkManager";
     match &facts.bridge {
         Err(error) => Finding::failed(CODE, error),
         Ok(None) if facts.leases.is_empty() => {
-            Finding::good(CODE, format!("`{name}` is made with the first VM"))
+            Finding::good(CODE, format!("`{name}` is created with the first VM"))
         }
-        Ok(None) => Finding::bad(CODE, format!("`{name}` is gone while VMs use it"), again),
+        Ok(None) => Finding::bad(CODE, format!("`{name}` is missing while VMs use it"), again),
         Ok(Some(link)) if !link.up => Finding::bad(CODE, format!("`{name}` is down"), again),
         Ok(Some(link)) if !bridge::has_address(link, facts.subnet, &facts.routes) => {
             let gateway = facts.subnet.gateway();
@@ -215,48 +216,51 @@ fn taps(facts: &Facts<'_>) -> Finding {
         return Finding::good("network_taps", format!("{vms} in use"));
     }
     let seen = format!("`{}` belong to no VM", names.join("`, `"));
-    Finding::bad("network_taps", seen, "remove each: ip link delete NAME")
+    Finding::bad("network_taps", seen, "delete each: ip link delete NAME")
 }
 
-fn rules_right(facts: &Facts<'_>, nft: &Nft) -> Finding {
+fn rules_state(facts: &Facts<'_>, nft: &Nft) -> Finding {
     const CODE: &str = "network_rules";
     if facts.leases.is_empty() {
         return Finding::good(CODE, "loaded with the first VM");
     }
-    match right(facts.places, nft) {
+    match is_current(facts.places, nft) {
         Err(error) => Finding::failed(CODE, &error),
-        Ok(Some(true)) => Finding::good(CODE, "as loaded"),
+        Ok(Some(true)) => Finding::good(CODE, "unchanged"),
         Ok(Some(false)) => Finding::bad(
             CODE,
-            "somebody flushed or changed banger's nftables rules",
-            "banger puts them back in a moment; keep `flush ruleset` out of what runs later",
+            "another program flushed or changed banger's nftables rules",
+            "banger restores them in a moment; remove `flush ruleset` from scripts and services of the host",
         ),
-        Ok(None) => Finding::good(CODE, "there; other rules changed since they were loaded"),
+        Ok(None) => Finding::good(CODE, "present; other rules changed since they were loaded"),
     }
 }
 
-/// Nothing where Docker is not.
-fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
+/// `None` if Docker is not installed.
+fn docker_rules(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     const CODE: &str = "network_docker";
     match nft.has_chain(TableFamily::IPv4, "filter", "DOCKER-USER") {
         Err(error) => return Some(Finding::failed(CODE, &error)),
         Ok(true) if !facts.leases.any_nat() => {
-            return Some(Finding::good(CODE, "two rules go to `DOCKER-USER` with the first VM"));
+            return Some(Finding::good(
+                CODE,
+                "two rules are added to `DOCKER-USER` with the first VM",
+            ));
         }
         Ok(true) => {
             return Some(match docker::count() {
                 Err(error) => Finding::failed(CODE, &error),
                 Ok(0) => Finding::bad(
                     CODE,
-                    "Docker drops what VMs send: banger's rules in `DOCKER-USER` are gone",
-                    "banger puts them back in a moment",
+                    "Docker drops the packets of VMs: banger's rules in `DOCKER-USER` are missing",
+                    "banger restores them in a moment",
                 ),
                 Ok(_) => Finding::good(CODE, "rules in `DOCKER-USER` let VMs through"),
             });
         }
         Ok(false) => {}
     }
-    // Tables of the older tool are none of nftables', and neither can be changed with nft.
+    // nft can neither list nor change tables of iptables-legacy.
     let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
     let docker = facts.links.iter().any(|link| link.name == "docker0");
     (docker && legacy.lines().any(|table| table == "filter")).then(|| {
@@ -266,7 +270,7 @@ fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
         let bridge = &facts.places.bridge;
         Finding::bad(
             CODE,
-            "Docker uses iptables-legacy and may drop what VMs send",
+            "Docker uses iptables-legacy and may drop the packets of VMs",
             format!(
                 "iptables-legacy -I DOCKER-USER -i {bridge} -o {uplink} -j ACCEPT; \
                  iptables-legacy -I DOCKER-USER -o {bridge} -j ACCEPT; or have Docker use \
@@ -276,8 +280,8 @@ fn docker_right(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     })
 }
 
-/// Other programs that drop what is forwarded. Whether they let VMs through is written in their own
-/// ways, so that is only said.
+/// Other firewalls that drop forwarded packets. Whether they allow those of VMs depends on their
+/// own configuration, so the finding only mentions them.
 fn firewall(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     let bridge = &facts.places.bridge;
     let there = |of, table: &str, chain: &str| nft.has_chain(of, table, chain).unwrap_or(false);
@@ -289,33 +293,36 @@ fn firewall(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     } else {
         return None;
     };
-    let seen = format!("`{name}` is in use and has its own say in what is forwarded");
+    let seen = format!("`{name}` is active and may block forwarded packets");
     Some(Finding { hint: Some(hint), ..Finding::good("network_firewall", seen) })
 }
 
-/// Nothing where there is no bridge to route names on.
+/// `None` if there is no bridge.
 fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
     const CODE: &str = "network_dns";
     let bridge = facts.bridge.as_ref().ok()?.as_ref()?;
     if !resolved::runs() {
-        let seen = "systemd-resolved does not run: names of VMs are not asked of banger";
-        let hint = "have your resolver ask the address that `banger daemon status` shows for the \
-                    domain `vm`; docs/network.md says how for dnsmasq and NetworkManager";
+        let seen =
+            "systemd-resolved does not run: banger does not resolve names of VMs for the host";
+        let hint = "make your resolver forward to the address that `banger daemon status` shows for the \
+                    domain `vm`; see docs/network.md for dnsmasq and NetworkManager";
         return Some(Finding::bad(CODE, seen, hint));
     }
     let told =
         resolved::routed(facts.places).filter(|(index, _)| *index == bridge.index.to_string());
     let Some((_, server)) = told else {
-        let seen = "systemd-resolved was not told of names of VMs";
+        let seen = "systemd-resolved is not configured for names of VMs";
         return Some(Finding::bad(CODE, seen, "see the daemon's log: banger daemon logs"));
     };
     Some(match resolved::is_routed(&bridge.name, &server) {
         Err(error) => Finding::failed(CODE, &error),
-        Ok(true) => Finding::good(CODE, format!("systemd-resolved asks `{server}` for `vm`")),
+        Ok(true) => {
+            Finding::good(CODE, format!("systemd-resolved forwarding_state `vm` to `{server}`"))
+        }
         Ok(false) => Finding::bad(
             CODE,
-            "systemd-resolved forgot what it was told of names of VMs",
-            "banger tells it again within seconds while it runs",
+            "systemd-resolved lost its configuration for names of VMs",
+            "banger configures it again within seconds while it runs",
         ),
     })
 }

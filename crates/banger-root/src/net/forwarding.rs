@@ -1,4 +1,4 @@
-//! Whether the host passes packets on: `net.ipv4.ip_forward`, ip(7).
+//! IP forwarding of the host: `net.ipv4.ip_forward`, ip(7).
 
 use std::fs;
 use std::io;
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 use super::sysctl;
 use crate::error::RootError;
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
 const SWITCH: &str = "net/ipv4/ip_forward";
 
-/// Whether Docker is there: it relies on forwarding, and only sets it where it is not set.
+/// Whether Docker is present: it relies on forwarding, and enables it only if it is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Docker {
-    /// It is.
-    There,
-    /// It is not.
+    /// Docker's chains exist.
+    Present,
+    /// They do not.
     Absent,
 }
 
-/// Says that it was off until we came, and whether Docker was there then.
+/// Record that forwarding was off before banger, and whether Docker was present then.
 fn record(places: &Places) -> PathBuf {
     places.run.join("forwarding")
 }
 
-/// Whether it is on.
+/// Whether forwarding is on.
 ///
 /// # Errors
 /// read(2).
@@ -33,12 +33,12 @@ pub fn is_on() -> Result<bool, RootError> {
     sysctl::get(SWITCH).map(|value| value == "1")
 }
 
-/// Whether it was us who set it.
+/// Whether banger enabled forwarding.
 pub fn is_ours(places: &Places) -> bool {
     record(places).exists()
 }
 
-/// Sets it, remembering first that it was not.
+/// Enables forwarding; first records that it was off.
 ///
 /// # Errors
 /// open(2), write(2).
@@ -47,7 +47,7 @@ pub fn on(places: &Places, docker: Docker) -> Result<Did, RootError> {
         return Ok(Did::WasThere);
     }
     let record = record(places);
-    let text = if docker == Docker::There { "docker" } else { "alone" };
+    let text = if docker == Docker::Present { "docker" } else { "alone" };
     if !record.exists() {
         fs::write(&record, text).map_err(|error| RootError::on_path("write", &record, &error))?;
     }
@@ -55,11 +55,11 @@ pub fn on(places: &Places, docker: Docker) -> Result<Did, RootError> {
     Ok(Did::Made)
 }
 
-/// Puts it back as it was, unless Docker came meanwhile and found it set.
+/// Restores the previous value, unless Docker started meanwhile and relies on it.
 ///
 /// # Errors
 /// open(2), write(2), unlink(2).
-pub fn back(places: &Places, docker: Docker) -> Result<Did, RootError> {
+pub fn restore(places: &Places, docker: Docker) -> Result<Did, RootError> {
     let record = record(places);
     let was = match fs::read_to_string(&record) {
         Ok(was) => was,

@@ -1,6 +1,6 @@
-//! Which network VMs have at the moment. It is not the wanted one where somebody changed that while
-//! they run, or where root's own VMs and a user's want different ones: then theirs stays until the
-//! last of them ends.
+//! The network (bridge and subnet) that VMs use now. It differs from the configured one if the
+//! configuration changed while VMs ran, or if root's daemon and a user's are configured
+//! differently; it stays until the last VM ends.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Kind, RootError};
 use crate::places::Places;
 
-/// In the folder of what does not survive a reboot, as the network does not.
+/// In the folder that is cleared at boot, as the network is.
 const FILE: &str = "network.json";
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ fn path(places: &Places) -> PathBuf {
     places.run.join(FILE)
 }
 
-/// The places with the network that is in use; as they are where none is.
+/// The places with the network in use; `wanted` if none is in use.
 pub fn places(wanted: &Places) -> Places {
     let noted = fs::read(path(wanted)).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let used = noted.and_then(|Network { bridge, subnet, prefix }| {
@@ -42,24 +42,24 @@ pub fn places(wanted: &Places) -> Places {
     used.unwrap_or_else(|| wanted.clone())
 }
 
-/// Whether both mean the same network.
+/// Whether both have the same network.
 pub fn same(one: &Places, other: &Places) -> bool {
     of(one) == of(other)
 }
 
-/// What to say to who wants another one.
+/// The error for a request for another network than the one in use.
 pub fn refusal(used: &Places, wanted: &Places) -> RootError {
     let show = |places: &Places| format!("`{}` on `{}`", places.network, places.bridge);
     let message = format!("VMs run in the network {}, not in {}", show(used), show(wanted));
     RootError::new(Kind::Refused, message)
-        .with_hint("stop every VM of this host first, or use the network that they have")
+        .with_hint("stop every VM of this host first, or configure the network in use")
 }
 
-/// Writes down that this network is in use now.
+/// Records that this network is in use.
 ///
 /// # Errors
-/// Those of writing.
-pub fn note(used: &Places) -> Result<(), RootError> {
+/// mkdir(2), open(2), write(2), renameat(2).
+pub fn record(used: &Places) -> Result<(), RootError> {
     let path = path(used);
     let failed = |error| RootError::on_path("write", &path, &error);
     let text = serde_json::to_vec(&of(used)).map_err(|error| failed(error.into()))?;
@@ -70,10 +70,10 @@ pub fn note(used: &Places) -> Result<(), RootError> {
     write_atomically(folder, FILE, &text, Durability::Cached).map_err(failed)
 }
 
-/// Nothing is in use any more.
+/// Records that no network is in use.
 ///
 /// # Errors
-/// unlink(2), but for it being gone.
+/// unlink(2), except ENOENT.
 pub fn forget(used: &Places) -> Result<(), RootError> {
     super::forget(&path(used))
 }
@@ -83,13 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_use_wins_until_it_is_forgotten() {
+    fn the_network_in_use_replaces_the_wanted_one_until_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let one = Places { run: folder.path().into(), ..Places::default() };
         let other = Places { network: "10.9.0.0/20".parse().unwrap(), ..one.clone() };
         assert_eq!(places(&other), other);
-        note(&one).unwrap();
-        note(&one).unwrap();
+        record(&one).unwrap();
+        record(&one).unwrap();
         assert_eq!(places(&other), one);
         assert!(!same(&one, &other));
         let refusal = refusal(&one, &other);

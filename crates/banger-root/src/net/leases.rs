@@ -1,5 +1,5 @@
-//! Who has which address: a file for each, named by the address. The other truth about the bridge,
-//! its rules and TAPs, is made from these.
+//! Leases: the address of each VM, one file per lease, named by the address. Bridge, rules and TAPs
+//! derive from them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,19 +14,19 @@ use serde::{Deserialize, Serialize};
 
 use super::subnet::GuestNetwork;
 use crate::error::{Kind, RootError};
-use crate::words::{Did, Nat};
+use crate::protocol::{Did, Nat};
 
-/// A lease's file is not longer.
+/// Maximum size of a lease file in bytes.
 const MAX_BYTES: u64 = 4096;
 
-/// A lease, as its file has it.
+/// The content of a lease file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// Uid of the user whose VM it is.
+pub struct LeaseFile {
+    /// Uid of the VM's owner.
     pub owner: u32,
     /// The VM.
     pub vm: VmId,
-    /// Whether it reaches the outside.
+    /// Whether the VM has NAT.
     pub nat: Nat,
 }
 
@@ -34,11 +34,11 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Leases {
     folder: PathBuf,
-    held: BTreeMap<Ipv4Addr, Held>,
+    held: BTreeMap<Ipv4Addr, LeaseFile>,
 }
 
 impl Leases {
-    /// Reads them, leaving out what is no lease: half-written, or of another network.
+    /// Reads all leases; skips incomplete files and addresses outside the subnet.
     ///
     /// # Errors
     /// opendir(3), read(2).
@@ -54,13 +54,13 @@ impl Leases {
         Ok(Self { folder, held })
     }
 
-    /// The same by the only one who writes them at the moment: what is no lease is removed, and so
-    /// is a second one of the same VM.
+    /// As [`Leases::read`], and removes invalid files and second leases of a VM. Only for the
+    /// holder of the network lock.
     ///
     /// # Errors
-    /// As [`Leases::read`]; unlink(2).
+    /// Those of [`Leases::read`]; unlink(2).
     pub fn tidied(folder: PathBuf, subnet: Ipv4Net) -> Result<Self, RootError> {
-        let mut held: BTreeMap<Ipv4Addr, Held> = BTreeMap::new();
+        let mut held: BTreeMap<Ipv4Addr, LeaseFile> = BTreeMap::new();
         each(&folder, |path, name| match parse(path, name, subnet)? {
             Some((address, lease)) if !held.values().any(|other| other.vm == lease.vm) => {
                 held.insert(address, lease);
@@ -72,40 +72,45 @@ impl Leases {
         Ok(Self { folder, held })
     }
 
-    /// Whether there is none.
+    /// Whether there are no leases.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// All, by address.
-    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Held)> {
+    /// All leases, by address.
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &LeaseFile)> {
         self.held.iter().map(|(address, held)| (*address, held))
     }
 
-    /// Whether some VM reaches the outside.
+    /// Whether any VM has NAT.
     pub fn any_nat(&self) -> bool {
         self.held.values().any(|held| held.nat == Nat::On)
     }
 
-    /// That of a VM.
-    pub fn of(&self, vm: &VmId) -> Option<(Ipv4Addr, &Held)> {
+    /// The lease of a VM.
+    pub fn of(&self, vm: &VmId) -> Option<(Ipv4Addr, &LeaseFile)> {
         self.iter().find(|(_, held)| held.vm == *vm)
     }
 
-    /// Gives a VM a lease, the one that it has if it has one.
+    /// Gives a VM a lease; returns the existing one if there is one.
     ///
     /// # Errors
-    /// `Refused`: the VM is another user's. `HostNotReady`: no address is free. Those of writing.
-    pub fn take(&mut self, wanted: Held, subnet: Ipv4Net) -> Result<(Ipv4Addr, Did), RootError> {
+    /// `Refused`: the VM belongs to another user. `HostNotReady`: no address is free. open(2),
+    /// write(2).
+    pub fn take(
+        &mut self,
+        wanted: LeaseFile,
+        subnet: Ipv4Net,
+    ) -> Result<(Ipv4Addr, Did), RootError> {
         let address = match self.of(&wanted.vm) {
             Some((_, held)) if held.owner != wanted.owner => {
-                let message = format!("VM `{}` is another user's", wanted.vm);
+                let message = format!("VM `{}` belongs to another user", wanted.vm);
                 return Err(RootError::new(Kind::Refused, message));
             }
             Some((address, held)) if *held == wanted => return Ok((address, Did::WasThere)),
             Some((address, _)) => address,
             None => subnet
-                .choices(&wanted.vm)
+                .candidates(&wanted.vm)
                 .find(|address| !self.held.contains_key(address))
                 .ok_or_else(|| {
                     let message = format!("all addresses of `{subnet}` are taken");
@@ -123,10 +128,10 @@ impl Leases {
         Ok((address, Did::Made))
     }
 
-    /// Ends a VM's lease.
+    /// Removes a VM's lease.
     ///
     /// # Errors
-    /// unlink(2), but for it being gone.
+    /// unlink(2), except ENOENT.
     pub fn end(&mut self, vm: &VmId) -> Result<Did, RootError> {
         let Some((address, _)) = self.of(vm) else { return Ok(Did::WasAbsent) };
         let path = self.folder.join(address.to_string());
@@ -141,7 +146,7 @@ impl Leases {
     }
 }
 
-/// Each file of a folder that need not be there.
+/// Calls a function for each file of a folder; an absent folder has none.
 fn each(folder: &Path, mut with: impl FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -150,7 +155,7 @@ fn each(folder: &Path, mut with: impl FnMut(&Path, &str) -> io::Result<()>) -> i
     };
     let mut paths =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    // The order decides which of two stays.
+    // Sorted, so that it is deterministic which of two leases stays.
     paths.sort();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -159,8 +164,8 @@ fn each(folder: &Path, mut with: impl FnMut(&Path, &str) -> io::Result<()>) -> i
     Ok(())
 }
 
-/// `None`: it is no lease, or gone by now.
-fn parse(path: &Path, name: &str, subnet: Ipv4Net) -> io::Result<Option<(Ipv4Addr, Held)>> {
+/// `None`: not a valid lease, or removed meanwhile.
+fn parse(path: &Path, name: &str, subnet: Ipv4Net) -> io::Result<Option<(Ipv4Addr, LeaseFile)>> {
     let address = name.parse().ok().filter(|address| subnet.has_guest(*address));
     let Some(address) = address else { return Ok(None) };
     let file = match File::open(path) {
@@ -178,12 +183,12 @@ mod tests {
     use super::*;
     use crate::places::Places;
 
-    fn held(vm: &str, owner: u32, nat: Nat) -> Held {
-        Held { owner, vm: vm.parse().unwrap(), nat }
+    fn held(vm: &str, owner: u32, nat: Nat) -> LeaseFile {
+        LeaseFile { owner, vm: vm.parse().unwrap(), nat }
     }
 
     #[test]
-    fn an_address_is_kept_and_ends() {
+    fn a_lease_is_kept_until_it_ends() {
         let folder = tempfile::tempdir().unwrap();
         let subnet = super::super::subnet::checked(&Places::default()).unwrap();
         let read = || Leases::tidied(folder.path().join("leases"), subnet).unwrap();
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_network_says_so() {
+    fn a_full_subnet_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { network: "172.16.0.0/29".parse().unwrap(), ..Places::default() };
         let subnet = super::super::subnet::checked(&places).unwrap();
@@ -215,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_lease_is_removed_by_the_writer_only() {
+    fn invalid_leases_are_removed_by_tidied_only() {
         let folder = tempfile::tempdir().unwrap();
         let subnet = super::super::subnet::checked(&Places::default()).unwrap();
         let path = folder.path();

@@ -1,5 +1,5 @@
-//! Interfaces, addresses and routes, over rtnetlink(7). Errors are plain: the callers add the
-//! object and the purpose.
+//! Interfaces, addresses and routes, over rtnetlink(7). Errors are plain I/O errors: callers add
+//! the object and the purpose.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,7 +21,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
 use super::netlink::Netlink;
-use crate::words::Did;
+use crate::protocol::Did;
 
 /// `IFLA_TUN_OWNER` of linux/if_link.h, which `netlink-packet-route` does not name.
 const IFLA_TUN_OWNER: u16 = 1;
@@ -172,7 +172,7 @@ impl Links {
     /// The interface of that name.
     ///
     /// # Errors
-    /// The kernel's, except ENODEV.
+    /// Netlink errors, except ENODEV.
     pub fn get(&self, name: &str) -> io::Result<Option<Link>> {
         let mut message = about(0);
         message.attributes.push(LinkAttribute::IfName(name.into()));
@@ -187,7 +187,7 @@ impl Links {
     /// All interfaces. One that cannot be decoded is another program's and is left out.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn all(&self) -> io::Result<Vec<Link>> {
         let listed = self.0.list(&RouteNetlinkMessage::GetLink(about(0)), |_| Ok(()))?;
         let links = listed.iter().filter_map(|message| match message {
@@ -200,7 +200,8 @@ impl Links {
     /// All IPv4 routes of all tables, the host's own addresses among them.
     ///
     /// # Errors
-    /// The kernel's; a route that cannot be decoded, since it might overlap with the VMs' network.
+    /// Netlink errors; a route that cannot be decoded, since it might overlap with the subnet of
+    /// VMs.
     pub fn routes(&self) -> io::Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
@@ -219,7 +220,7 @@ impl Links {
     /// Makes a bridge without forwarding delay and multicast snooping.
     ///
     /// # Errors
-    /// The kernel's; `EEXIST`.
+    /// Netlink errors; `EEXIST`.
     pub fn make_bridge(&self, name: &str, mac: MacAddress) -> io::Result<()> {
         let mut message = about(0);
         message.attributes = vec![
@@ -237,10 +238,10 @@ impl Links {
         self.set(message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Gives an interface an address.
+    /// Adds an address to an interface.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
@@ -253,10 +254,10 @@ impl Links {
         self.0.change(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Takes an interface up.
+    /// Sets an interface up.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn up(&self, index: u32) -> io::Result<()> {
         let mut message = about(index);
         (message.header.flags, message.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
@@ -268,7 +269,7 @@ impl Links {
     /// in ARP.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn make_port(&self, index: u32, bridge: u32) -> io::Result<()> {
         let mut message = about(index);
         (message.header.flags, message.header.change_mask) = (LinkFlags::Noarp, LinkFlags::Noarp);
@@ -289,7 +290,7 @@ impl Links {
     /// Adds a static entry for a port to the bridge's forwarding database.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn known(&self, port: u32, mac: MacAddress) -> io::Result<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
@@ -301,10 +302,10 @@ impl Links {
         self.0.change(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Gives an interface that is down another name.
+    /// Renames an interface that is down.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn rename(&self, index: u32, name: &str) -> io::Result<()> {
         let mut message = about(index);
         message.attributes.push(LinkAttribute::IfName(name.into()));
@@ -314,7 +315,7 @@ impl Links {
     /// Removes an interface.
     ///
     /// # Errors
-    /// The kernel's, except ENODEV.
+    /// Netlink errors, except ENODEV.
     pub fn delete(&self, index: u32) -> io::Result<Did> {
         match self.0.change(RouteNetlinkMessage::DelLink(about(index)), 0) {
             Ok(()) => Ok(Did::Removed),
@@ -324,7 +325,7 @@ impl Links {
     }
 }
 
-/// Whether an error is this one.
+/// Whether an I/O error has this errno.
 pub fn is(error: &io::Error, errno: Errno) -> bool {
     Errno::from_io_error(error) == Some(errno)
 }

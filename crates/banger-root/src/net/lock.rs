@@ -1,4 +1,4 @@
-//! One at a time changes what all VMs share: the bridge, the leases, the rules.
+//! The lock that serialises changes of the shared network: bridge, leases, rules.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,18 +12,18 @@ use rustix::io::Errno;
 
 use crate::error::{Kind, RootError};
 
-/// A change takes milliseconds; many may wait for theirs, on a host that is slow.
+/// Timeout. A change takes milliseconds, but many may queue on a slow host.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A held lock: flock(2), so it ends with the last process that has it open. The programs that are
-/// run to change something inherit it: one that outlives us is waited for by the next.
+/// A held lock (flock(2)), released when the last process that has it open ends. The programs that
+/// make a change inherit it, so the next holder waits for a program that outlives this process.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Lock {
-    /// Takes the lock in the folder, which is made if it is not there.
+    /// Takes the lock in the folder, and creates the folder if necessary.
     ///
     /// # Errors
     /// mkdir(2), open(2), flock(2); `Busy` after two minutes.
@@ -47,9 +47,11 @@ impl Lock {
                     std::thread::sleep(PAUSE);
                 }
                 Err(Errno::WOULDBLOCK) => {
-                    let message = "another change of the network takes too long";
-                    return Err(RootError::new(Kind::Busy, message)
-                        .with_hint(format!("see who holds `{}`: fuser(1)", path.display())));
+                    let message = "another change of the network is still in progress";
+                    return Err(RootError::new(Kind::Busy, message).with_hint(format!(
+                        "find the process that holds `{}`: fuser(1)",
+                        path.display()
+                    )));
                 }
                 Err(error) => return Err(failed(&error.into())),
             }

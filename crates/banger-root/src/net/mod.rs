@@ -1,4 +1,4 @@
-//! The network of VMs: a bridge, a TAP and a lease for each, a filter.
+//! The network of VMs: a bridge, and for each VM a TAP, a lease and filter rules.
 //!
 //! ```text
 //! attach   lock → lease (file) → bridge → TAP (down) → forwarding → rules → TAP up
@@ -6,10 +6,10 @@
 //!          rules, forwarding, idle TAPs and bridge gone
 //! ```
 //!
-//! The leases are the truth, everything else is made from them, and each call brings all that is
-//! shared to what they say: so whatever a killed one left half done, the next one finishes. A port
-//! carries nothing before its rules are there: the TAP is taken up last, and what is not in the
-//! filter's sets is dropped.
+//! The lease files are the source of truth. Every call brings the shared objects into the state
+//! that the leases require, so the next call completes what a killed process began. A port forwards
+//! nothing before its rules are loaded: the TAP is taken up last, and the filter drops packets that
+//! no set element allows.
 
 mod bridge;
 mod docker;
@@ -40,20 +40,20 @@ use ipnet::Ipv4Net;
 
 use crate::error::RootError;
 use crate::places::Places;
-use crate::words::{Did, Nat};
+use crate::protocol::{Did, Nat};
 pub use findings::{Finding, findings};
 use forwarding::Docker;
-use leases::{Held, Leases};
+use leases::{LeaseFile, Leases};
 use link::{Link, Links};
 use lock::Lock;
 use nft::Nft;
 pub use resolved::{route_dns, unroute_dns};
-use state::{Look, Rules};
+use state::{Check, Rules};
 use subnet::GuestNetwork;
 
-/// Everything at hand, the lock held.
+/// The state of the network, with the lock held.
 struct Net {
-    /// With the network that is in use.
+    /// Folders and names, with the network in use.
     places: Places,
     subnet: Ipv4Net,
     lock: Lock,
@@ -79,14 +79,14 @@ impl Net {
         Ok(Self { places, subnet, lock, links: links()?, nft: Nft::open()?, leases })
     }
 
-    /// With the wanted network, which no other is in the way of.
+    /// With the wanted network; refused while VMs use another.
     fn lock_wanted(wanted: &Places) -> Result<Self, RootError> {
         let mut net = Self::lock(wanted)?;
         if !in_use::same(&net.places, wanted) {
             if !net.leases.is_empty() {
                 return Err(in_use::refusal(&net.places, wanted));
             }
-            // What was left behind of the one before.
+            // Left by VMs of the previous network.
             net.remove_shared()?;
             net = Self::under(net.lock, wanted.clone())?;
         }
@@ -97,39 +97,38 @@ impl Net {
         Rules { places: &self.places, lock: &self.lock, links: &self.links, nft: &self.nft }
     }
 
-    /// Brings what is shared to what the leases say.
-    fn settle(&self, bridge: &Link, look: Look) -> Result<Did, RootError> {
+    /// Brings the shared objects into the state that the leases require.
+    fn settle(&self, bridge: &Link, look: Check) -> Result<Did, RootError> {
         let forwarding = self.settle_forwarding()?;
         let rules = self.rules().settle(&self.leases, bridge, look)?;
         Ok(either(forwarding, rules))
     }
 
-    /// The same for one who leaves: that the bridge is gone, or the rules were mended, is not what
-    /// was asked.
+    /// As `settle`, for a detach: its result does not report changes of shared objects.
     fn settle_if_there(&self) -> Result<Did, RootError> {
         if let Some(bridge) = bridge::ours(&self.places, &self.links)? {
-            self.settle(&bridge, Look::Quickly)?;
+            self.settle(&bridge, Check::Generation)?;
         }
         Ok(Did::WasAbsent)
     }
 
     fn settle_forwarding(&self) -> Result<Did, RootError> {
         let docker = match self.rules().docker_exists() {
-            Ok(true) => Docker::There,
+            Ok(true) => Docker::Present,
             Ok(false) | Err(_) => Docker::Absent,
         };
         if self.leases.any_nat() {
             forwarding::on(&self.places, docker)
         } else {
-            forwarding::back(&self.places, docker)
+            forwarding::restore(&self.places, docker)
         }
     }
 
-    /// Removes all that is shared, and goes on past what fails.
+    /// Removes the shared objects; continues after errors.
     fn remove_shared(&self) -> Result<Did, RootError> {
         let bridge = bridge::ours(&self.places, &self.links);
         let index = bridge.as_ref().ok().and_then(Option::as_ref).map(|link| link.index);
-        // The bridge stays as long as a TAP does, to be found with it.
+        // The bridge stays while it has a TAP, which is found through it.
         let removed = all([
             port::remove_all(&self.links, index)
                 .and_then(|ports| Ok(either(ports, bridge::remove(&self.places, &self.links)?))),
@@ -137,7 +136,7 @@ impl Net {
             self.settle_forwarding(),
             resolved::forget(&self.places).map(|()| Did::WasAbsent),
         ])?;
-        // Last: who comes back for what could not be removed has to know its name.
+        // Last: a retry needs the name of the bridge.
         in_use::forget(&self.places)?;
         Ok(removed)
     }
@@ -147,7 +146,7 @@ impl Net {
     }
 }
 
-/// Removes a record; one that is gone is as good as removed.
+/// Removes a record. Succeeds if it does not exist.
 fn forget(record: &Path) -> Result<(), RootError> {
     match fs::remove_file(record) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -157,7 +156,7 @@ fn forget(record: &Path) -> Result<(), RootError> {
     }
 }
 
-/// What changed, if either did.
+/// The change, if either step made one.
 fn either(one: Did, other: Did) -> Did {
     match one {
         Did::Made | Did::Removed => one,
@@ -165,7 +164,7 @@ fn either(one: Did, other: Did) -> Did {
     }
 }
 
-/// All results in one: what changed if something did, and every failure.
+/// Combines results: the change, if a step made one, and all errors.
 fn all(results: impl IntoIterator<Item = Result<Did, RootError>>) -> Result<Did, RootError> {
     let (mut did, mut failure) = (Did::WasAbsent, None);
     for result in results {
@@ -186,30 +185,30 @@ fn answer(links: &Links, subnet: Ipv4Net, address: Ipv4Addr, nat: Nat) -> Lease 
         gateway: subnet.gateway(),
         dns: match nat {
             Nat::On => resolvers::upstream(local),
-            // It reaches none.
+            // No resolvers for a VM that cannot reach any.
             Nat::Off => Vec::new(),
         },
     }
 }
 
-/// Gives a VM its place on the bridge: an address and a TAP that its VMM's uid may open. The first
-/// makes the bridge and the rules. Repeated it changes nothing but what is asked anew (`nat`) or
-/// lacks. After a failure [`detach`] removes what was begun.
+/// Attaches a VM to the bridge: a lease and a TAP that the VMM's uid may open. The first VM creates
+/// bridge and rules. Idempotent, except that it updates `nat` and repairs missing objects. After a
+/// failure [`detach`] removes the objects created so far.
 ///
 /// # Errors
-/// `HostNotReady`: the network overlaps with another, is full, or the host lacks nftables or TAPs;
-/// `Refused`: the VM is another user's; the kernel's.
+/// `HostNotReady`: the subnet overlaps with another or is full, or the host lacks nftables or TAPs;
+/// `Refused`: the VM belongs to another user; netlink errors.
 pub fn attach(places: &Places, owner: u32, vm: &VmId, nat: Nat) -> Result<(Did, Lease), RootError> {
     let mut net = Net::lock_wanted(places)?;
     if bridge::find(places, &net.links)?.is_none() {
         bridge::refuse_overlap(net.subnet, None, &net.links)?;
     }
-    in_use::note(&net.places)?;
-    let held = Held { owner, vm: vm.clone(), nat };
+    in_use::record(&net.places)?;
+    let held = LeaseFile { owner, vm: vm.clone(), nat };
     let (address, leased) = net.leases.take(held, net.subnet)?;
     let (bridge, bridged) = bridge::ensure(places, net.subnet, &net.links)?;
     let (tap, tapped) = port::ensure(&net.links, vm, &bridge, places.tap_pool)?;
-    net.settle(&bridge, Look::Quickly)?;
+    net.settle(&bridge, Check::Generation)?;
     if tapped == Did::Made || !tap.up {
         port::up(&net.links, &tap)?;
     }
@@ -217,15 +216,16 @@ pub fn attach(places: &Places, owner: u32, vm: &VmId, nat: Nat) -> Result<(Did, 
     Ok((did, net.answer(address, nat)))
 }
 
-/// Takes it from the bridge again; the last one takes the bridge, the rules, the idle TAPs and the
-/// host's forwarding, if it was set here, along.
+/// Detaches a VM from the bridge. The last VM's detach also removes bridge, rules and idle TAPs,
+/// and restores IP forwarding if banger had enabled it.
 ///
 /// # Errors
-/// All that failed; the rest is done.
+/// All errors; every other step was done.
 pub fn detach(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let mut net = Net::lock(places)?;
     let tap = port::remove(&net.links, vm);
-    // Without its lease nobody would come back for a TAP that could not be removed.
+    // The lease is removed after the TAP: without a lease nothing would retry the removal of the
+    // TAP.
     let lease = match &tap {
         Ok(_) => net.leases.end(vm),
         Err(_) => Ok(Did::WasThere),
@@ -234,19 +234,19 @@ pub fn detach(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     all([tap, lease, shared])
 }
 
-/// Whether VMs can be given this network at all.
+/// Checks whether the configured network is usable for VMs.
 ///
 /// # Errors
-/// `BadRequest`: why not.
+/// `BadRequest` with the reason.
 pub fn check(places: &Places) -> Result<(), RootError> {
     subnet::checked(places)?;
     bridge::name(places).map(|_| ())
 }
 
-/// What a VM has.
+/// The lease of a VM.
 ///
 /// # Errors
-/// Those of reading.
+/// Errors of reading the leases.
 pub fn lease(places: &Places, vm: &VmId) -> Result<Option<Lease>, RootError> {
     let subnet = subnet::checked(&in_use::places(places))?;
     let leases = Leases::read(places.leases(), subnet)?;
@@ -254,8 +254,8 @@ pub fn lease(places: &Places, vm: &VmId) -> Result<Option<Lease>, RootError> {
     Ok(Some(answer(&links()?, subnet, address, held.nat)))
 }
 
-/// Puts back what somebody flushed, changed or removed: rules, forwarding, the bridge, its ports.
-/// Cheap when nothing is wrong. `Made`: something was.
+/// Restores shared objects that another program changed or removed: rules, forwarding, bridge,
+/// ports. Cheap if nothing changed. Returns `Made` if it restored something.
 ///
 /// # Errors
 /// Those of [`attach`].
@@ -270,14 +270,14 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
         bridge::finish(&bridge, net.subnet, &net.links)?;
         did = Did::Made;
     }
-    did = either(net.settle(&bridge, Look::Closely)?, did);
+    did = either(net.settle(&bridge, Check::Contents)?, did);
     net.rules().look()?;
     let links = net.links.all().map_err(failed)?;
     for (_, held) in net.leases.iter() {
         let tap = held.vm.tap_name();
         let found = links.iter().find(|link| link.name == tap && link.kind == "tun");
         let Some(link) = found else { continue };
-        did = either(port::mend(&net.links, link, &held.vm, &bridge)?, did);
+        did = either(port::repair(&net.links, link, &held.vm, &bridge)?, did);
         if !link.up {
             port::up(&net.links, link)?;
             did = Did::Made;
@@ -289,11 +289,11 @@ pub fn ensure(places: &Places) -> Result<Did, RootError> {
 /// Refills the pool of idle TAPs. Called outside of starts.
 ///
 /// # Errors
-/// The kernel's.
+/// Netlink errors.
 pub fn refill(places: &Places) -> Result<Did, RootError> {
     let mut did = Did::WasThere;
     for n in 0..places.tap_pool.min(port::MAX_POOL) {
-        // Let go between two, so that nobody waits for more than one.
+        // The lock is released between two TAPs, so that a start waits for one at most.
         let net = Net::lock(places)?;
         let bridge = bridge::ours(&net.places, &net.links)?;
         let Some(bridge) = bridge.filter(|_| !net.leases.is_empty()) else {

@@ -13,7 +13,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// The kernel answers at once; no answer within this time is an error.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a list that changed while it was read is read again.
+/// Number of attempts to read a list that changes while it is read.
 const TRIES: u32 = 16;
 
 /// A message of one netlink protocol.
@@ -73,7 +73,7 @@ impl Netlink {
         }
     }
 
-    /// Changes something; `flags` are `NLM_F_CREATE` and its like.
+    /// Sends a request that changes an object; `flags` are `NLM_F_CREATE` and similar.
     ///
     /// # Errors
     /// The error of the kernel.

@@ -45,7 +45,7 @@ impl Nft {
     /// The kernel has no nftables.
     pub fn generation(&self) -> Result<u32, RootError> {
         let failed = |error| {
-            RootError::system("ask nftables of the kernel", &error)
+            RootError::system("query nftables", &error)
                 .with_hint("the kernel needs nf_tables: modprobe nf_tables")
         };
         let request = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
@@ -63,7 +63,7 @@ impl Nft {
     /// Whether a table exists.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn has_table(&self, family: TableFamily, name: &str) -> Result<bool, RootError> {
         let attributes = vec![TableAttribute::Name(name.into())];
         self.has(message(family, NfTablesMessage::GetTable(TableMessage { attributes })))
@@ -72,7 +72,7 @@ impl Nft {
     /// Whether a chain exists.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Netlink errors.
     pub fn has_chain(
         &self,
         family: TableFamily,
@@ -88,7 +88,7 @@ impl Nft {
         match self.0.exists(request) {
             Ok(()) => Ok(true),
             Err(error) if is(&error, Errno::NOENT) => Ok(false),
-            Err(error) => Err(RootError::system("ask nftables of the kernel", &error)),
+            Err(error) => Err(RootError::system("query nftables", &error)),
         }
     }
 }
@@ -105,28 +105,28 @@ fn nft(
     run(&program, args, text, kept)
 }
 
-/// Loads a text, all of it or nothing. `kept` is held open until it has happened.
+/// Loads rules as one transaction. nft holds `kept` open until it ends.
 ///
 /// # Errors
-/// What nft complains of.
+/// `Internal` with the error output of nft.
 pub fn load(text: &str, kept: BorrowedFd<'_>) -> Result<(), RootError> {
-    nft(&["-f", TEXT_PATH], text, Some(kept))?.good("load nftables rules").map(|_| ())
+    nft(&["-f", TEXT_PATH], text, Some(kept))?.into_output("load nftables rules").map(|_| ())
 }
 
-/// Lists one thing (`table inet banger`, `chain …`) as nft shows it; `None` if it is not there.
-/// Several at once are not understood by all versions of nft.
+/// Lists one object (`table inet banger`, `chain …`) as JSON of nft; `None` if it does not exist.
+/// Older versions of nft cannot list several at once.
 ///
 /// # Errors
-/// nft does not run, or says what is not JSON.
-pub fn list(what: &str) -> Result<Option<Value>, RootError> {
-    let args: Vec<&str> = ["-j", "list"].into_iter().chain(what.split(' ')).collect();
+/// nft cannot be run, or its output is not JSON.
+pub fn list(object: &str) -> Result<Option<Value>, RootError> {
+    let args: Vec<&str> = ["-j", "list"].into_iter().chain(object.split(' ')).collect();
     let ended = nft(&args, "", None)?;
-    if !ended.well && ended.complaint.contains("No such file or directory") {
+    if !ended.success && ended.stderr.contains("No such file or directory") {
         return Ok(None);
     }
-    let output = ended.good("list nftables rules")?;
+    let output = ended.into_output("list nftables rules")?;
     let mut listed: Value = serde_json::from_slice(&output)
-        .map_err(|error| RootError::system("read what `nft` lists", &error.into()))?;
+        .map_err(|error| RootError::system("parse the output of `nft`", &error.into()))?;
     let mut things = listed.get_mut("nftables").map(Value::take).unwrap_or_default();
     if let Value::Array(things) = &mut things {
         things.retain(|thing| thing.get("metainfo").is_none());
@@ -134,8 +134,8 @@ pub fn list(what: &str) -> Result<Option<Value>, RootError> {
     Ok(Some(things))
 }
 
-/// Without the numbers that the kernel gives to what is loaded, and with sets in one order.
-pub fn same_form(mut listed: Value) -> Value {
+/// Removes handles and sorts sets, so that listings can be compared.
+pub fn normalized(mut listed: Value) -> Value {
     fn walk(value: &mut Value) {
         match value {
             Value::Object(map) => {
@@ -158,9 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_alike_but_for_handles_and_order() {
+    fn normalized_lists_ignore_handles_and_order() {
         let list = |handle: u32, elements: [&str; 2]| {
-            same_form(serde_json::json!([{ "set": { "handle": handle, "elem": elements } }]))
+            normalized(serde_json::json!([{ "set": { "handle": handle, "elem": elements } }]))
         };
         assert_eq!(list(1, ["a", "b"]), list(2, ["b", "a"]));
         assert_ne!(list(1, ["a", "b"]), list(1, ["a", "c"]));

@@ -1,4 +1,4 @@
-//! TAPs: one for each VM, and some idle ones that become one by a new name.
+//! TAPs: one for each VM, and a pool of idle ones that are renamed for a VM.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use banger_sys::tap::Tap;
 use super::link::{Link, Links};
 use super::sysctl;
 use crate::error::{Kind, RootError};
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// More idle TAPs than this serve nobody.
+/// Maximum size of the pool.
 pub const MAX_POOL: u32 = 64;
-/// Who owns idle TAPs: root. One without an owner could be opened by everybody.
+/// Owner of idle TAPs: root. A TAP without an owner can be opened by every user.
 const NOBODY: u32 = 0;
 
 /// Name of an idle TAP.
@@ -20,7 +20,7 @@ pub fn pool_name(n: u32) -> String {
     format!("fcp-{n}")
 }
 
-/// Whether it is the name of an idle TAP.
+/// Whether this is the name of an idle TAP.
 pub fn is_pool_name(name: &str) -> bool {
     name.strip_prefix("fcp-").is_some_and(|n| n.parse::<u32>().is_ok())
 }
@@ -29,38 +29,43 @@ fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(io::Error) -> RootError 
     move |error| RootError::system(format_args!("{doing} the TAP `{name}`"), &error)
 }
 
-/// Makes a TAP that is a port of the bridge, down.
+/// Creates a TAP as a port of the bridge, in state down.
 fn make(links: &Links, name: &str, owner: u32, bridge: &Link) -> Result<Link, RootError> {
     Tap::open(name).and_then(|tap| tap.keep_for(owner)).map_err(|error| {
         let failure = failed("make", name)(io::Error::from(error.kind()));
-        let hint = "see that `/dev/net/tun` is there: modprobe tun";
+        let hint = "check that `/dev/net/tun` exists: modprobe tun";
         RootError { causes: vec![error.to_string()], ..failure.with_hint(hint) }
     })?;
     sysctl::no_ipv6(name)?;
     let vanished = || RootError::new(Kind::Internal, format!("the TAP `{name}` vanished"));
-    let link = links.get(name).map_err(failed("look for", name))?.ok_or_else(vanished)?;
+    let link = links.get(name).map_err(failed("find", name))?.ok_or_else(vanished)?;
     links.make_port(link.index, bridge.index).map_err(failed("attach", name))?;
     Ok(link)
 }
 
-/// Makes an idle TAP into one of this name and owner.
-fn from_pool(links: &Links, name: &str, owner: u32, (bridge, pool): (&Link, u32)) -> Option<Link> {
+/// Renames an idle TAP and gives it this owner.
+fn rename_idle(
+    links: &Links,
+    name: &str,
+    owner: u32,
+    (bridge, pool): (&Link, u32),
+) -> Option<Link> {
     let idle = |n| links.get(&pool_name(n)).ok().flatten();
     let ready = |link: &Link| {
         link.kind == "tun" && link.isolated && link.master == Some(bridge.index) && !link.up
     };
     let link = (0..pool.min(MAX_POOL)).filter_map(idle).find(ready)?;
-    // Where any of it fails, a TAP is made from nothing.
+    // If any step fails, the caller creates a new TAP.
     Tap::open(&link.name).and_then(|tap| tap.keep_for(owner)).ok()?;
     links.rename(link.index, name).ok()?;
     Some(link)
 }
 
-/// Makes the VM's TAP, or what is missing of it. It is down if it was not there.
+/// Creates the VM's TAP, or repairs it. A new TAP is in state down.
 ///
 /// # Errors
-/// `HostNotReady`: an interface of that name is no TAP. `Busy`: it is open and another user's. The
-/// kernel's.
+/// `HostNotReady`: another kind of interface has that name. `Busy`: the TAP is open and belongs to
+/// another user. Netlink errors.
 pub fn ensure(
     links: &Links,
     vm: &VmId,
@@ -68,27 +73,27 @@ pub fn ensure(
     pool: u32,
 ) -> Result<(Link, Did), RootError> {
     let name = vm.tap_name();
-    let (link, did) = match links.get(&name).map_err(failed("look for", &name))? {
+    let (link, did) = match links.get(&name).map_err(failed("find", &name))? {
         Some(link) if link.kind != "tun" => {
-            let message = format!("there is an interface `{name}` that is no TAP");
+            let message = format!("there is an interface `{name}` that is not a TAP");
             return Err(RootError::new(Kind::HostNotReady, message)
                 .with_hint(format!("remove it: ip link delete {name}")));
         }
         Some(link) => {
-            let mended = mend(links, &link, vm, bridge)?;
+            let mended = repair(links, &link, vm, bridge)?;
             (link, mended)
         }
-        None => match from_pool(links, &name, vm.uid(), (bridge, pool)) {
+        None => match rename_idle(links, &name, vm.uid(), (bridge, pool)) {
             Some(link) => (link, Did::Made),
             None => (make(links, &name, vm.uid(), bridge)?, Did::Made),
         },
     };
-    links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &name))?;
+    links.known(link.index, vm.mac()).map_err(failed("add the bridge entry of", &name))?;
     Ok((link, did))
 }
 
-/// Gives a TAP of before what it lacks, without a pause for a VM that uses it.
-pub fn mend(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Did, RootError> {
+/// Repairs an existing TAP without interrupting a VM that uses it.
+pub fn repair(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Did, RootError> {
     let mut did = Did::WasThere;
     if link.owner != Some(vm.uid()) {
         Tap::open(&link.name)
@@ -99,16 +104,16 @@ pub fn mend(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Did,
     if link.master != Some(bridge.index) || !link.isolated {
         sysctl::no_ipv6(&link.name)?;
         links.make_port(link.index, bridge.index).map_err(failed("attach", &link.name))?;
-        links.known(link.index, vm.mac()).map_err(failed("tell the bridge of", &link.name))?;
+        links.known(link.index, vm.mac()).map_err(failed("add the bridge entry of", &link.name))?;
         did = Did::Made;
     }
     Ok(did)
 }
 
-/// Takes a TAP up.
+/// Sets a TAP to state up.
 ///
 /// # Errors
-/// The kernel's.
+/// Netlink errors.
 pub fn up(links: &Links, link: &Link) -> Result<(), RootError> {
     links.up(link.index).map_err(failed("take up", &link.name))
 }
@@ -116,10 +121,10 @@ pub fn up(links: &Links, link: &Link) -> Result<(), RootError> {
 /// Removes the VM's TAP.
 ///
 /// # Errors
-/// The kernel's.
+/// Netlink errors.
 pub fn remove(links: &Links, vm: &VmId) -> Result<Did, RootError> {
     let name = vm.tap_name();
-    match links.get(&name).map_err(failed("look for", &name))? {
+    match links.get(&name).map_err(failed("find", &name))? {
         Some(link) if link.kind == "tun" => {
             links.delete(link.index).map_err(failed("remove", &name))
         }
@@ -127,10 +132,10 @@ pub fn remove(links: &Links, vm: &VmId) -> Result<Did, RootError> {
     }
 }
 
-/// Removes all TAPs that are ports of the bridge, idle or forgotten; and idle ones that are not.
+/// Removes all TAPs that are ports of the bridge, and idle TAPs that are not.
 ///
 /// # Errors
-/// The kernel's, joined.
+/// Netlink errors, joined.
 pub fn remove_all(links: &Links, bridge: Option<u32>) -> Result<Did, RootError> {
     let all = links.all().map_err(|error| RootError::system("list interfaces", &error))?;
     let ours = |link: &&Link| {
@@ -149,7 +154,7 @@ pub fn remove_all(links: &Links, bridge: Option<u32>) -> Result<Did, RootError> 
     failure.map_or(Ok(did), Err)
 }
 
-/// Both failures in one.
+/// Joins two errors.
 pub fn join(first: Option<RootError>, error: RootError) -> RootError {
     match first {
         Some(first) => first.and(error),
@@ -157,13 +162,13 @@ pub fn join(first: Option<RootError>, error: RootError) -> RootError {
     }
 }
 
-/// Makes idle TAP number `n`, if there is none.
+/// Creates idle TAP number `n` if it does not exist.
 ///
 /// # Errors
-/// The kernel's.
+/// Netlink errors.
 pub fn make_idle(links: &Links, n: u32, bridge: &Link) -> Result<Did, RootError> {
     let name = pool_name(n);
-    match links.get(&name).map_err(failed("look for", &name))? {
+    match links.get(&name).map_err(failed("find", &name))? {
         Some(link) if link.kind != "tun" => Ok(Did::WasAbsent),
         Some(link) if link.isolated && link.master == Some(bridge.index) => Ok(Did::WasThere),
         Some(link) => {

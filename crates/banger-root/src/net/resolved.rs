@@ -1,4 +1,5 @@
-//! Names of VMs on this host: systemd-resolved asks our server for them, resolvectl(1).
+//! Names of VMs on this host: configures systemd-resolved to forward `.vm` to banger's DNS server,
+//! through resolvectl(1).
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -10,25 +11,25 @@ use super::lock::Lock;
 use super::run::{find, run};
 use crate::error::{Kind, RootError};
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// Resolved's own folder: there while it runs.
+/// systemd-resolved's folder, which exists while it runs.
 const RESOLVED: &str = "/run/systemd/resolve";
 
-/// What it was told, for which interface.
+/// Record of the configured server and interface.
 fn record(places: &Places) -> PathBuf {
     places.run.join("dns")
 }
 
-/// Whether systemd-resolved runs here.
+/// Whether systemd-resolved is running.
 pub fn runs() -> bool {
     Path::new(RESOLVED).is_dir()
 }
 
-/// The two orders, in this order: without the domain the server would be asked for everything. An
-/// interface whose only domains are for routing (`~`) is asked for nothing else: `DNSDefaultRoute=`
-/// in systemd.network(5).
-pub fn orders(bridge: &str, server: SocketAddrV4) -> [Vec<String>; 2] {
+/// The two resolvectl commands, in order: the domain first, because a server without a domain would
+/// receive all queries. An interface whose only domains are routing domains (`~`) receives no other
+/// queries: `DNSDefaultRoute=` in systemd.network(5).
+pub fn commands(bridge: &str, server: SocketAddrV4) -> [Vec<String>; 2] {
     let order = |words: [&str; 3]| words.map(str::to_owned).to_vec();
     [order(["domain", bridge, "~vm"]), order(["dns", bridge, &server.to_string()])]
 }
@@ -38,21 +39,21 @@ fn resolvectl(args: &[&str], doing: &str) -> Result<String, RootError> {
         RootError::new(Kind::HostNotReady, "there is no program `resolvectl`")
             .with_hint("install systemd-resolved: apt-get install systemd-resolved")
     })?;
-    let output = run(&program, args, "", None)?.good(doing)?;
+    let output = run(&program, args, "", None)?.into_output(doing)?;
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
-/// Whether resolved asks this server for names of VMs, as far as it says.
+/// Whether systemd-resolved reports this server for names of VMs.
 ///
 /// # Errors
-/// Those of running resolvectl.
+/// Errors of resolvectl.
 pub fn is_routed(bridge: &str, server: &str) -> Result<bool, RootError> {
-    // One program instead of two: this is asked every few seconds.
+    // One program instead of two: this runs every few seconds.
     let status = resolvectl(&["status", bridge], "ask systemd-resolved")?;
     Ok(shows(&status, server))
 }
 
-/// Whether what `resolvectl status` shows of an interface has this server and our domain.
+/// Whether the output of `resolvectl status` for an interface has this server and the domain.
 fn shows(status: &str, server: &str) -> bool {
     let has = |label: &str, word: &str| {
         let lines = status.lines().filter_map(|line| line.split_once(": "));
@@ -62,7 +63,7 @@ fn shows(status: &str, server: &str) -> bool {
     has("DNS Servers", server) && has("DNS Domain", "~vm")
 }
 
-/// The server that was routed to last, and for which bridge.
+/// The bridge and server that were configured last.
 pub fn routed(places: &Places) -> Option<(String, String)> {
     let text = fs::read_to_string(record(places)).ok()?;
     let (index, server) = text.split_once(' ')?;
@@ -73,7 +74,7 @@ fn find_bridge(places: &Places) -> Result<Option<Link>, RootError> {
     bridge::ours(&super::in_use::places(places), &super::links()?)
 }
 
-/// Whether a socket has this very address, proc_net(5): a list of them tells without taking part.
+/// Whether a process listens on this UDP address, from proc_net(5).
 fn listens(server: &str) -> bool {
     let Ok(address) = server.parse::<SocketAddrV4>() else { return false };
     let wanted =
@@ -82,12 +83,12 @@ fn listens(server: &str) -> bool {
     sockets.lines().any(|line| line.split_whitespace().nth(1) == Some(wanted.as_str()))
 }
 
-/// Has names that end in `.vm` asked of this server, and nothing else. Where resolved does not run,
-/// or there is no bridge, nothing happens.
+/// Makes systemd-resolved forward `.vm`, and nothing else, to this server. Does nothing if
+/// systemd-resolved is not running or there is no bridge.
 ///
 /// # Errors
-/// `Busy`: the server of another daemon is asked that still listens; two would take the names from
-/// each other again and again. resolvectl's complaint.
+/// `Busy`: the server of another daemon is configured and still listens; two daemons would
+/// overwrite each other's configuration repeatedly. Errors of resolvectl.
 pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError> {
     if !runs() {
         return Ok(Did::WasAbsent);
@@ -97,33 +98,34 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     let said = (link.index.to_string(), server.to_string());
     match routed(places).filter(|(index, _)| *index == said.0) {
         Some((_, other)) if other != said.1 && listens(&other) => {
-            let text = format!("names of VMs are asked of another daemon, at `{other}`");
-            return Err(RootError::new(Kind::Busy, text)
-                .with_hint("they are asked of this one when that ends or has no VM any more"));
+            let text = format!("another daemon serves the names of VMs, at `{other}`");
+            return Err(RootError::new(Kind::Busy, text).with_hint(
+                "this daemon takes over when the other ends or its last VM is deleted",
+            ));
         }
         Some((_, told)) if told == said.1 && is_routed(&link.name, &told)? => {
             return Ok(Did::WasThere);
         }
         _ => {}
     }
-    // First, so that it is taken back whatever is said before somebody is killed.
+    // Recorded first, so that the configuration is reverted even if this process is killed.
     let record = record(places);
     fs::write(&record, format!("{} {}", said.0, said.1))
         .map_err(|error| RootError::on_path("write", &record, &error))?;
-    for order in orders(&link.name, server) {
+    for order in commands(&link.name, server) {
         let args: Vec<&str> = order.iter().map(String::as_str).collect();
-        resolvectl(&args, "have names of VMs asked of banger by systemd-resolved")?;
+        resolvectl(&args, "configure systemd-resolved for names of VMs")?;
     }
     Ok(Did::Made)
 }
 
-/// Takes that back, if it is this server that is asked.
+/// Reverts the configuration, if it names this server.
 ///
 /// # Errors
-/// resolvectl's complaint.
+/// Errors of resolvectl.
 pub fn unroute_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError> {
     let others = || routed(places).is_none_or(|(_, other)| other != server.to_string());
-    // Before the lock, which makes a folder where nothing was done yet.
+    // Checked before taking the lock, which creates a folder.
     if others() {
         return Ok(Did::WasAbsent);
     }
@@ -131,15 +133,15 @@ pub fn unroute_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootErr
     if others() {
         return Ok(Did::WasAbsent);
     }
-    // With its interface resolved forgets what it was told for it.
+    // Without the interface, systemd-resolved has already dropped its configuration.
     if let (true, Some(link)) = (runs(), find_bridge(places)?) {
-        resolvectl(&["revert", &link.name], "take back what systemd-resolved was told")?;
+        resolvectl(&["revert", &link.name], "revert the configuration of systemd-resolved")?;
     }
     forget(places)?;
     Ok(Did::Removed)
 }
 
-/// Forgets what was told: the bridge is gone.
+/// Removes the record: the bridge is gone.
 ///
 /// # Errors
 /// unlink(2).
@@ -154,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_vms_are_asked_of_us() {
-        let orders = orders("br-fc", "127.0.0.1:42069".parse().unwrap());
-        let lines = orders.map(|order| order.join(" "));
+    fn only_the_domain_of_vms_is_routed() {
+        let commands = commands("br-fc", "127.0.0.1:42069".parse().unwrap());
+        let lines = commands.map(|order| order.join(" "));
         assert_eq!(lines, ["domain br-fc ~vm", "dns br-fc 127.0.0.1:42069"]);
     }
 
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn who_still_listens_is_seen() {
+    fn a_listening_server_is_detected() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = socket.local_addr().unwrap().to_string();
         assert!(listens(&server));
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_daemon_had_routed_is_left() {
+    fn the_route_of_another_daemon_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { run: folder.path().to_owned(), ..Places::default() };
         fs::write(record(&places), "3 127.0.0.1:42069").unwrap();
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn without_resolved_nothing_happens() {
+    fn without_resolved_routing_does_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { run: folder.path().to_owned(), ..Places::default() };
         let server = "127.0.0.1:42069".parse().unwrap();

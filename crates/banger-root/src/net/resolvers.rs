@@ -1,23 +1,24 @@
-//! The servers that the host itself asks for names: resolv.conf(5).
+//! The DNS servers of the host: resolv.conf(5).
 
 use std::fs::File;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-/// Where resolved writes the real servers; `/etc/resolv.conf` then has only its own address.
+/// File of systemd-resolved with the real servers; `/etc/resolv.conf` then contains its stub
+/// address.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 const PLAIN: &str = "/etc/resolv.conf";
-/// A file is not read further.
+/// Maximum size of the file in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
-/// Resolvers ask no more than this many, MAXNS of resolv.conf(5).
+/// Maximum number of servers: MAXNS of resolv.conf(5).
 const MAX_SERVERS: usize = 3;
 
-/// Those that a guest can reach too. `is_local` knows the host's own addresses.
+/// The servers that guests can reach. `is_local` tells the host's own addresses.
 pub fn upstream(is_local: impl Fn(Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
     let file = File::open(RESOLVED).or_else(|_| File::open(Path::new(PLAIN)));
     let mut text = Vec::new();
-    // A host without the file asks nobody.
+    // A host without the file has no servers.
     let _ = file.map(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     parse(&String::from_utf8_lossy(&text), is_local)
 }
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_that_a_guest_can_reach() {
+    fn local_servers_are_left_out() {
         let text = "# x\nnameserver 127.0.0.53\nnameserver\t10.0.0.1 # a\n\
             nameserver fe80::1%eth0\nnameserver 10.0.0.1\n nameserver 192.168.1.7\n\
             options edns0\nnameserver 0.0.0.0\nnameserverx 1.1.1.1\nnameserver 9.9.9.9\n\

@@ -1,5 +1,5 @@
-//! The text of our nftables rules, made from the leases alone: nft(8). A load replaces both of our
-//! tables as one transaction, or adds to their sets as one.
+//! The text of banger's nftables rules, derived from the leases only: nft(8). A load replaces both
+//! tables, or adds elements to their sets, in one transaction.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -7,16 +7,16 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::leases::Leases;
-use crate::words::Nat;
+use crate::protocol::Nat;
 
-/// Both tables are gone after this, whether they were there or not.
+/// Removes both tables, whether they exist or not.
 pub const NONE: &str = "table bridge banger
 delete table bridge banger
 table inet banger
 delete table inet banger
 ";
 
-/// The `elements` of a set, which may not be empty.
+/// The `elements` of a set; nft does not accept an empty list.
 fn elements(lines: &BTreeSet<String>) -> String {
     if lines.is_empty() {
         return String::new();
@@ -25,19 +25,19 @@ fn elements(lines: &BTreeSet<String>) -> String {
     format!("\n\t\telements = {{\n\t\t\t{}\n\t\t}}", lines.join(",\n\t\t\t"))
 }
 
-/// What is in the sets of our rules.
+/// The elements of the sets.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sets {
-    /// What a guest may send: from which TAP, MAC and address.
+    /// Allowed senders: TAP, MAC and IPv4 address.
     guests: BTreeSet<String>,
-    /// The addresses that reach the outside.
+    /// The addresses of guests with NAT.
     nat: BTreeSet<String>,
 }
 
 impl Sets {
-    /// Those that the leases ask for.
+    /// The elements for these leases.
     pub fn of(leases: &Leases) -> Self {
-        let guest = |(address, held): (_, &super::leases::Held)| {
+        let guest = |(address, held): (_, &super::leases::LeaseFile)| {
             format!("\"{}\" . {} . {address}", held.vm.tap_name(), held.vm.mac())
         };
         let nat = leases.iter().filter(|(_, held)| held.nat == Nat::On);
@@ -47,8 +47,8 @@ impl Sets {
         }
     }
 
-    /// The text that makes these of those before, if that is only to add some: then the kernel need
-    /// not wait until nobody looks at what is taken away, which takes most of the time of a load.
+    /// The text that turns `before` into these sets, if elements are only added. That is much
+    /// faster than a full load, in which the kernel waits for all readers of the removed rules.
     pub fn additions(&self, before: &Self) -> Option<String> {
         if !self.guests.is_superset(&before.guests) || !self.nat.is_superset(&before.nat) {
             return None;
@@ -67,20 +67,21 @@ impl Sets {
     }
 }
 
-/// The tables. `bridge` is an interface's name and nothing else.
+/// The text of both tables. `bridge` must be a plain interface name.
 ///
-/// - `bridge banger` sees frames as they leave a TAP. What is not IPv4 or ARP from the guest's own
-///   MAC and address is dropped, so IPv6 and VLAN tags are too.
-/// - `inet banger`, `early`: what comes from a TAP itself went round the bridge (frames to reserved
-///   link-local addresses do, IEEE 802.1Q table 8-1). What a guest begins to say to an address of
-///   the host is dropped here, since other tables may turn it into another address afterwards.
-/// - `forward`: no guest reaches another through the host. Networks of one link stay on it (RFC
-///   3927): behind 169.254.169.254 are the secrets of a cloud's host; some clouds have their
-///   resolver there.
+/// - `bridge banger` checks frames that enter from a TAP. Only IPv4 and ARP with the guest's own
+///   MAC and address pass, so IPv6 and VLAN tags are dropped.
+/// - `inet banger`, chain `early`: packets whose input interface is a TAP have bypassed the bridge
+///   (frames to reserved link-local addresses do, IEEE 802.1Q table 8-1). New connections of a
+///   guest to an address of the host are dropped here, because other tables may rewrite the address
+///   later.
+/// - `forward`: no guest reaches another through the host. Link-local networks are not forwarded
+///   (RFC 3927), because 169.254.169.254 serves the credentials of a cloud host; only DNS is,
+///   because some clouds have their resolver there.
 pub fn tables(bridge: &str, sets: &Sets) -> String {
     let (guests, nat) = (elements(&sets.guests), elements(&sets.nat));
     let mut text = NONE.to_owned();
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = write!(
         text,
         r#"table bridge banger {{
@@ -140,7 +141,7 @@ table inet banger {{
 
 #[cfg(test)]
 mod tests {
-    use super::super::leases::Held;
+    use super::super::leases::LeaseFile;
     use super::super::subnet;
     use super::*;
     use crate::places::Places;
@@ -150,27 +151,27 @@ mod tests {
         let subnet = subnet::checked(&Places::default()).unwrap();
         let mut leases = Leases::tidied(folder.path().to_owned(), subnet).unwrap();
         for (vm, nat) in vms {
-            let held = Held { owner: 7, vm: vm.parse().unwrap(), nat: *nat };
+            let held = LeaseFile { owner: 7, vm: vm.parse().unwrap(), nat: *nat };
             leases.take(held, subnet).unwrap();
         }
         Sets::of(&leases)
     }
 
     #[test]
-    fn the_rules_of_two_guests_one_with_the_outside() {
+    fn rules_of_two_guests_one_with_nat() {
         let sets = sets(&[("0123456789ab", Nat::On), ("ba9876543210", Nat::Off)]);
         assert_eq!(tables("br-fc", &sets), include_str!("golden/two.nft"));
     }
 
     #[test]
-    fn sets_without_elements_say_nothing_of_elements() {
+    fn an_empty_set_has_no_elements_clause() {
         assert!(!tables("br-fc", &sets(&[])).contains("elements"));
         let text = tables("br-fc", &sets(&[("0123456789ab", Nat::Off)]));
         assert_eq!(text.matches("elements").count(), 1);
     }
 
     #[test]
-    fn what_only_comes_is_added() {
+    fn new_elements_are_added_without_a_full_load() {
         let (one, two) = (("0123456789ab", Nat::On), ("ba9876543210", Nat::Off));
         let added = sets(&[one, two]).additions(&sets(&[one])).unwrap();
         let guest = "{ \"fc-ba9876543210\" . 02:98:76:54:32:10 . 172.16.0.46 }";

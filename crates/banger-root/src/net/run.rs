@@ -1,4 +1,4 @@
-//! Runs one of the host's programs to its end: a text in, a text out, no shell, a limit in time.
+//! Runs a program of the host to its end: a text in, a text out, no shell, bounded time.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -12,54 +12,54 @@ use rustix::fs::MemfdFlags;
 
 use crate::error::{Kind, RootError};
 
-/// Where root's programs are; nobody's `PATH` is asked.
+/// Folders of system programs. `PATH` is ignored.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin"];
-/// No run of ours takes longer.
+/// Timeout of a program.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// More than the largest list of rules.
+/// Maximum output in bytes; larger than any list of rules.
 const MAX_OUTPUT: u64 = 16 << 20;
-/// What is shown of a program's complaint, in bytes.
-const MAX_COMPLAINT: u64 = 2000;
-/// The descriptor at which a program finds its text: `/proc/self/fd/3`.
+/// Maximum length of a program's error output in bytes.
+const MAX_STDERR: u64 = 2000;
+/// Descriptor number of the input text in the program: `/proc/self/fd/3`.
 const TEXT: i32 = 3;
-/// The path of it.
+/// Path of the input text in the program.
 pub const TEXT_PATH: &str = "/proc/self/fd/3";
 
-/// The program of this name, if the host has it.
+/// The path of a program, if it is installed.
 pub fn find(name: &str) -> Option<PathBuf> {
     FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
-/// How a program ended.
+/// Result of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Whether with 0.
-    pub well: bool,
-    /// Its standard output.
+    /// Whether the exit code was 0.
+    pub success: bool,
+    /// Standard output.
     pub output: Vec<u8>,
-    /// The beginning of what it complained of.
-    pub complaint: String,
+    /// Start of standard error.
+    pub stderr: String,
 }
 
 impl Ended {
-    /// Its output, or its complaint as a failure to do something.
+    /// The output; an error with the program's standard error as cause if it failed.
     ///
     /// # Errors
-    /// `Internal`: it did not end well.
-    pub fn good(self, doing: &str) -> Result<Vec<u8>, RootError> {
-        if self.well {
+    /// `Internal`: the exit code was not 0.
+    pub fn into_output(self, doing: &str) -> Result<Vec<u8>, RootError> {
+        if self.success {
             return Ok(self.output);
         }
         let mut failure = RootError::new(Kind::Internal, format!("cannot {doing}"));
-        failure.causes.extend((!self.complaint.is_empty()).then_some(self.complaint));
+        failure.causes.extend((!self.stderr.is_empty()).then_some(self.stderr));
         Err(failure)
     }
 }
 
-/// Runs it. `text` is at [`TEXT_PATH`] for it; `kept` is inherited and held open by it.
+/// Runs a program. The program reads `text` at [`TEXT_PATH`]; it inherits `kept` and holds it open.
 ///
 /// # Errors
-/// memfd_create(2), fork(2), execve(2), wait(2); `Busy`: it took too long and was killed.
+/// memfd_create(2), fork(2), execve(2), wait(2); `Busy`: the program was killed at the timeout.
 pub fn run(
     program: &Path,
     args: &[&str],
@@ -72,8 +72,8 @@ pub fn run(
     };
     let mut input = memory("input").map_err(failed)?;
     input.write_all(text.as_bytes()).map_err(failed)?;
-    let (mut output, mut complaint) =
-        (memory("output").map_err(failed)?, memory("complaint").map_err(failed)?);
+    let (mut output, mut stderr) =
+        (memory("output").map_err(failed)?, memory("stderr").map_err(failed)?);
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     let mut descriptors = vec![(input.as_fd(), TEXT)];
     descriptors.extend(kept.map(|fd| (fd, TEXT + 1)));
@@ -83,7 +83,7 @@ pub fn run(
         env: &[("LC_ALL".to_owned(), "C".to_owned())],
         run_as: None,
         stdout: output.as_fd(),
-        stderr: complaint.as_fd(),
+        stderr: stderr.as_fd(),
         descriptors: &descriptors,
         ruleset: None,
     };
@@ -100,13 +100,11 @@ pub fn run(
         return Err(RootError::new(Kind::Busy, message));
     }
     Ok(Ended {
-        well: status.success(),
+        success: status.success(),
         output: written(&mut output, MAX_OUTPUT).map_err(failed)?,
-        complaint: String::from_utf8_lossy(
-            &written(&mut complaint, MAX_COMPLAINT).map_err(failed)?,
-        )
-        .trim()
-        .to_owned(),
+        stderr: String::from_utf8_lossy(&written(&mut stderr, MAX_STDERR).map_err(failed)?)
+            .trim()
+            .to_owned(),
     })
 }
 
@@ -122,12 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_goes_in_and_one_comes_out() {
+    fn run_passes_text_and_returns_output() {
         let cat = find("cat").unwrap();
         let ended = run(&cat, &[TEXT_PATH], "hello", None).unwrap();
-        assert_eq!(ended.good("copy").unwrap(), b"hello");
+        assert_eq!(ended.into_output("copy").unwrap(), b"hello");
         let ended = run(&cat, &["/nowhere"], "", None).unwrap();
-        let failure = ended.good("copy").unwrap_err();
+        let failure = ended.into_output("copy").unwrap_err();
         assert_eq!(failure.message, "cannot copy");
         assert!(failure.causes[0].contains("No such file"), "{failure:?}");
         assert!(run(Path::new("/nowhere/cat"), &[], "", None).is_err());

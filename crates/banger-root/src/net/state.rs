@@ -1,4 +1,4 @@
-//! The shared rules: whether they are what the leases say, and making them so.
+//! The shared nftables rules: compares them with the leases and loads them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,26 +17,26 @@ use super::nft::{self, Nft, TableFamily};
 use super::rules::{NONE, Sets, tables};
 use crate::error::RootError;
 use crate::places::Places;
-use crate::words::Did;
+use crate::protocol::Did;
 
-/// What was loaded last. It only saves work: without it everything is loaded again.
+/// The last load. It only avoids work: without it, all rules are loaded again.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The number that the kernel gave to all rules then; another means that somebody, maybe
-    /// somebody else, changed something since. `None`: somebody did at the same moment.
+    /// The ruleset generation after that load; another number means that some program changed rules
+    /// since. `None`: another program changed rules during the load.
     generation: Option<u32>,
-    /// The text of our tables without what is in their sets.
+    /// The text of banger's tables, with empty sets.
     frame: String,
-    /// What was in them.
+    /// The elements of the sets.
     sets: Sets,
-    /// The uplinks in our rules in Docker's chain, if there are any.
+    /// The uplinks in banger's rules in Docker's chain, if there are any.
     docker: Option<BTreeSet<String>>,
-    /// How nft shows our tables, once that was looked at.
+    /// The tables as nft lists them, once they were read back.
     seen: Option<Value>,
 }
 
 const RECORD: &str = "rules.json";
-/// What it is called while it is written.
+/// Temporary name while the file is written.
 const STAGED: &str = ".rules.json.new";
 
 fn path(places: &Places) -> PathBuf {
@@ -44,7 +44,7 @@ fn path(places: &Places) -> PathBuf {
 }
 
 impl Record {
-    /// That of the last load; empty if there is none to be read.
+    /// The record of the last load; empty if it cannot be read.
     pub fn read(places: &Places) -> Self {
         let text = fs::read(path(places)).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -59,7 +59,7 @@ impl Record {
     }
 }
 
-/// Removes the record, and what one that was killed while it wrote left of it.
+/// Removes the record, and a partly written one that a killed process left.
 fn forget(places: &Places) -> Result<(), RootError> {
     for path in [path(places), places.run.join(STAGED)] {
         match fs::remove_file(&path) {
@@ -72,39 +72,39 @@ fn forget(places: &Places) -> Result<(), RootError> {
     Ok(())
 }
 
-/// How closely it is looked.
+/// Whether to compare the rules before loading them again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// If anybody changed any rule since, ours are loaded again.
-    Quickly,
-    /// Then it is looked at ours first.
-    Closely,
+pub enum Check {
+    /// Load the rules again if the ruleset generation changed.
+    Generation,
+    /// If the generation changed, list banger's rules and load them only if they differ.
+    Contents,
 }
 
-/// What the rules are to become.
+/// The wanted state of the rules.
 struct Now<'a> {
     leases: &'a Leases,
     bridge: &'a Link,
-    look: Look,
+    look: Check,
 }
 
-/// What it takes to change rules.
+/// Access to the rules.
 #[derive(Debug)]
 pub struct Rules<'a> {
-    /// Where.
+    /// Folders and names.
     pub places: &'a Places,
-    /// Held while they are changed.
+    /// The lock, held during a change.
     pub lock: &'a Lock,
     /// Interfaces and routes.
     pub links: &'a Links,
-    /// The kernel's side.
+    /// Queries to nftables.
     pub nft: &'a Nft,
 }
 
-/// As nft shows them; `None` if one is not there.
+/// banger's tables as nft lists them; `None` if one does not exist.
 fn our_tables() -> Result<Option<Value>, RootError> {
     let tables = nft::list("table bridge banger")?.zip(nft::list("table inet banger")?);
-    Ok(tables.map(|(bridge, inet)| nft::same_form(Value::Array(vec![bridge, inet]))))
+    Ok(tables.map(|(bridge, inet)| nft::normalized(Value::Array(vec![bridge, inet]))))
 }
 
 fn tables_exist(nft: &Nft) -> Result<bool, RootError> {
@@ -112,20 +112,20 @@ fn tables_exist(nft: &Nft) -> Result<bool, RootError> {
         && nft.has_table(TableFamily::Inet, "banger")?)
 }
 
-/// Whether our rules in Docker's chain are all there.
-fn docker_is_so(wanted: &Option<BTreeSet<String>>) -> Result<bool, RootError> {
+/// Whether Docker's chain contains all of banger's rules.
+fn docker_is_complete(wanted: &Option<BTreeSet<String>>) -> Result<bool, RootError> {
     match wanted {
         Some(uplinks) => Ok(docker::count()? == uplinks.len() + 1),
         None => Ok(true),
     }
 }
 
-/// Whether the rules are what was loaded last, without changing anything; `None`: it cannot be
-/// told.
+/// Whether the rules are those of the last load; changes nothing. `None`: there is no listing to
+/// compare with.
 ///
 /// # Errors
-/// nft's.
-pub fn right(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError> {
+/// Errors of nft.
+pub fn is_current(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError> {
     let record = Record::read(places);
     if !tables_exist(nft)? {
         return Ok(Some(false));
@@ -136,18 +136,18 @@ pub fn right(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError> {
     if record.seen.is_none() {
         return Ok(None);
     }
-    Ok(Some(our_tables()? == record.seen && docker_is_so(&record.docker)?))
+    Ok(Some(our_tables()? == record.seen && docker_is_complete(&record.docker)?))
 }
 
 impl Rules<'_> {
-    /// Whether Docker's chain is there.
+    /// Whether Docker's chain exists.
     pub fn docker_exists(&self) -> Result<bool, RootError> {
         self.nft.has_chain(TableFamily::IPv4, "filter", "DOCKER-USER")
     }
 
-    /// The uplinks that Docker has to let guests through to; `None`: it has nothing to do with
-    /// them.
-    fn wanted_of_docker(
+    /// The uplinks to which Docker's chain must let guests through; `None`: Docker is absent or no
+    /// VM has NAT.
+    fn docker_uplinks(
         &self,
         leases: &Leases,
         bridge: &Link,
@@ -161,12 +161,12 @@ impl Rules<'_> {
         Ok(Some(docker::uplinks(bridge.index, &links, &routes)))
     }
 
-    /// Makes the rules what the leases say.
+    /// Makes the rules match the leases.
     ///
     /// # Errors
-    /// nft's; after that the rules are as they were.
-    pub fn settle(&self, leases: &Leases, bridge: &Link, look: Look) -> Result<Did, RootError> {
-        // Docker may take its chain away while we look: then once more, from nothing.
+    /// Errors of nft; the rules are then unchanged.
+    pub fn settle(&self, leases: &Leases, bridge: &Link, look: Check) -> Result<Did, RootError> {
+        // Docker may remove its chain in between: retry once without the record.
         let now = Now { leases, bridge, look };
         self.settle_from(Record::read(self.places), &now)
             .or_else(|_| self.settle_from(Record::default(), &now))
@@ -176,14 +176,14 @@ impl Rules<'_> {
         let Now { leases, bridge, look } = *now;
         let before = self.nft.generation()?;
         let (frame, sets) = (tables(&bridge.name, &Sets::default()), Sets::of(leases));
-        let docker = self.wanted_of_docker(leases, bridge)?;
+        let docker = self.docker_uplinks(leases, bridge)?;
         let untouched = record.generation == Some(before);
         let framed = record.frame == frame && record.docker == docker && tables_exist(self.nft)?;
         if framed && record.sets == sets {
             if untouched {
                 return Ok(Did::WasThere);
             }
-            if look == Look::Closely && record.seen.is_some() && docker_is_so(&docker)? {
+            if look == Check::Contents && record.seen.is_some() && docker_is_complete(&docker)? {
                 let seen = our_tables()?;
                 if seen == record.seen {
                     Record { generation: Some(before), ..record }.write(self.places)?;
@@ -204,7 +204,7 @@ impl Rules<'_> {
         };
         nft::load(&text, self.lock.as_fd())?;
         let after = self.nft.generation()?;
-        // Else somebody else changed something at the same moment.
+        // Another number: another program changed rules at the same time.
         let generation = (after == before.wrapping_add(1)).then_some(after);
         Record { generation, frame, sets, docker, seen: None }.write(self.places)?;
         Ok(Did::Made)
@@ -217,33 +217,33 @@ impl Rules<'_> {
     ) -> Result<String, RootError> {
         match uplinks {
             Some(uplinks) => docker::rules(bridge, uplinks),
-            None if self.docker_exists()? => docker::without(),
+            None if self.docker_exists()? => docker::removal(),
             None => Ok(String::new()),
         }
     }
 
-    /// Looks at how nft shows the rules that were just loaded, so that later changes can be told
-    /// from those of others.
+    /// Records how nft lists the rules that were just loaded, so that later changes by other
+    /// programs can be detected.
     ///
     /// # Errors
-    /// nft's.
+    /// Errors of nft.
     pub fn look(&self) -> Result<(), RootError> {
         let record = Record::read(self.places);
         if record.seen.is_some() || record.generation != Some(self.nft.generation()?) {
             return Ok(());
         }
         let seen = our_tables()?;
-        // Only what nobody touched between is what we loaded.
+        // Record the listing only if no rule changed in between.
         if record.generation == Some(self.nft.generation()?) {
             Record { seen, ..record }.write(self.places)?;
         }
         Ok(())
     }
 
-    /// Removes our tables and our rules in Docker's chain.
+    /// Removes banger's tables and its rules in Docker's chain.
     ///
     /// # Errors
-    /// nft's.
+    /// Errors of nft.
     pub fn remove(&self) -> Result<Did, RootError> {
         let tables = self.nft.has_table(TableFamily::Bridge, "banger")?
             || self.nft.has_table(TableFamily::Inet, "banger")?;
@@ -252,7 +252,7 @@ impl Rules<'_> {
         }
         let mut text = NONE.to_owned();
         if self.docker_exists()? {
-            text += &docker::without()?;
+            text += &docker::removal()?;
         }
         nft::load(&text, self.lock.as_fd())?;
         forget(self.places).map(|()| Did::Removed)

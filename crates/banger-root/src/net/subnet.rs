@@ -1,4 +1,4 @@
-//! The network of the bridge: its addresses, and which of them a VM gets.
+//! The subnet of the bridge and its addresses.
 
 use std::net::Ipv4Addr;
 
@@ -8,47 +8,46 @@ use ipnet::Ipv4Net;
 use crate::error::{Kind, RootError};
 use crate::places::Places;
 
-/// Shortest and longest prefix: 65 533 guests at most, two at least.
+/// Shortest and longest prefix: for at most 65 533 guests, at least two.
 const PREFIXES: std::ops::RangeInclusive<u8> = 16..=29;
 
-/// How to have another one, where the daemon is root and where it is not.
-pub const HINT: &str = "set `[network] subnet` to one that is free, or, where bangerd is not root, \
+/// How to configure another subnet, with bangerd as root and otherwise.
+pub const HINT: &str = "set `[network] subnet` to a free one, or, if bangerd is not root, \
                         `sudo banger-root install --subnet NETWORK`";
 
-/// The network of the bridge, if it can be one.
+/// The subnet of the bridge, checked.
 ///
 /// # Errors
-/// `BadRequest`: its size or its addresses do not suit guests.
+/// `BadRequest`: the prefix length or the addresses are not usable.
 pub fn checked(places: &Places) -> Result<Ipv4Net, RootError> {
     let network = places.network;
     let bad = |why: &str| {
-        let message = format!("`{network}` cannot be the network of VMs: {why}");
+        let message = format!("`{network}` cannot be the subnet of VMs: {why}");
         RootError::new(Kind::BadRequest, message).with_hint(HINT)
     };
     if !PREFIXES.contains(&network.prefix_len()) {
-        return Err(bad("its prefix is not within 16 to 29"));
+        return Err(bad("its prefix length is not between 16 and 29"));
     }
     let first = network.network();
     if network.addr() != first {
-        return Err(bad("it does not begin there"));
+        return Err(bad("it has host bits set"));
     }
     if first.is_loopback() || first.is_multicast() || first.octets()[0] == 0 {
-        return Err(bad("such addresses are reserved"));
+        return Err(bad("these addresses are reserved"));
     }
     Ok(network)
 }
 
-/// The roles of addresses in the network of the bridge.
+/// Roles of addresses in the subnet of the bridge.
 pub trait GuestNetwork {
-    /// The address of the host: the first one.
+    /// The host's address: the first one.
     fn gateway(&self) -> Ipv4Addr;
-    /// Whether a guest may have this address: all but the network's, the host's and the broadcast
-    /// address.
+    /// Whether a guest may have this address: neither the network, gateway nor broadcast address.
     fn has_guest(&self, address: Ipv4Addr) -> bool;
-    /// The addresses that a VM may get, in the order in which they are tried. The order derives
-    /// from the id, so that a VM mostly gets the same address again.
-    fn choices(&self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> + use<Self>;
-    /// Whether the networks have addresses in common.
+    /// The addresses for a VM in order of preference. The order derives from the id, so that a VM
+    /// usually gets the same address again.
+    fn candidates(&self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> + use<Self>;
+    /// Whether two networks have addresses in common.
     fn overlaps(&self, other: &Ipv4Net) -> bool;
 }
 
@@ -62,8 +61,8 @@ impl GuestNetwork for Ipv4Net {
             && ![self.network(), self.gateway(), self.broadcast()].contains(&address)
     }
 
-    fn choices(&self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> + use<> {
-        // FNV-1a: ids of one moment differ in few bits.
+    fn candidates(&self, vm: &VmId) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        // FNV-1a: ids created at the same time differ in few bits.
         let hash = vm.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -74,7 +73,7 @@ impl GuestNetwork for Ipv4Net {
     }
 
     fn overlaps(&self, other: &Ipv4Net) -> bool {
-        // Of two prefixes that have an address in common one contains the other.
+        // Two prefixes with a common address: one contains the other.
         self.contains(&other.network()) || other.contains(&self.network())
     }
 }
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_what_is_none() {
+    fn subnets_are_checked() {
         assert_eq!(subnet("172.16.0.0", 24).unwrap().to_string(), "172.16.0.0/24");
         for (bad, prefix) in [
             ("172.16.0.1", 24),
@@ -104,10 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_a_guest_is_a_choice_once() {
+    fn every_guest_address_is_a_candidate_once() {
         let subnet = subnet("10.9.8.248", 29).unwrap();
         for vm in ["000000000000", "0123456789ab", "ffffffffffff"] {
-            let mut all: Vec<_> = subnet.choices(&vm.parse().unwrap()).collect();
+            let mut all: Vec<_> = subnet.candidates(&vm.parse().unwrap()).collect();
             all.sort();
             let last: Vec<u8> = all.iter().map(|address| address.octets()[3]).collect();
             assert_eq!(last, [250, 251, 252, 253, 254]);
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn overlaps() {
+    fn overlapping_subnets() {
         let subnet = subnet("172.16.4.0", 24).unwrap();
         for (to, prefix, expected) in [
             ("172.16.0.0", 16, true),

@@ -1,4 +1,4 @@
-//! Switches of the kernel in the network namespace of the calling thread: proc(5), `/proc/sys`.
+//! Kernel parameters of the calling thread's network namespace: proc(5), `/proc/sys`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ fn path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name)
 }
 
-/// Its value.
+/// Reads a parameter.
 ///
 /// # Errors
 /// read(2).
@@ -21,7 +21,7 @@ pub fn get(name: &str) -> Result<String, RootError> {
         .map_err(|error| RootError::on_path("read", &path, &error))
 }
 
-/// Sets it.
+/// Sets a parameter.
 ///
 /// # Errors
 /// open(2), write(2).
@@ -34,7 +34,7 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Admission IPv6 off on an interface; a kernel without IPv6 has no such switch.
+/// Disables IPv6 on an interface. Does nothing on a kernel without IPv6.
 ///
 /// # Errors
 /// open(2), write(2).

@@ -1,5 +1,5 @@
-//! Block devices: every failure and every death on the way, in a world of the test; loop devices
-//! for real.
+//! Block devices: failure and death at every call against a fake kernel; loop devices on the real
+//! one.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod real;
@@ -48,7 +48,7 @@ fn fault(call: &'static str, nth: u32, when: When) -> Fault {
 }
 
 #[test]
-fn made_once_taken_apart_once() {
+fn attach_and_detach_are_idempotent() {
     let (world, files) = (World::default(), files());
     assert_eq!(detach(&world).unwrap(), Did::WasAbsent);
     assert_eq!(attach(&world, &files).unwrap(), Did::Made);
@@ -67,7 +67,7 @@ fn made_once_taken_apart_once() {
 }
 
 #[test]
-fn an_attach_that_fails_anywhere_leaves_nothing_and_works_the_next_time() {
+fn a_failed_attach_leaves_nothing_and_can_be_repeated() {
     let files = files();
     let count = {
         let world = World::default();
@@ -98,7 +98,7 @@ fn an_attach_that_fails_anywhere_leaves_nothing_and_works_the_next_time() {
             tried += 1;
         }
     }
-    assert!(tried >= count, "calls that no failure was tried on: {count} made, {tried} tried");
+    assert!(tried >= count, "calls without an injected failure: {count} made, {tried} tried");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_failed_undo_keeps_both_errors() {
 }
 
 #[test]
-fn a_detach_goes_on_past_failures_and_the_next_one_finishes_it() {
+fn a_detach_continues_after_errors_and_can_be_repeated() {
     let files = files();
     let calls = [("dm_remove", 2), ("loop_clear", 2), ("dm_status", 2), ("loops", 2)];
     for (call, times) in calls {
@@ -130,7 +130,7 @@ fn a_detach_goes_on_past_failures_and_the_next_one_finishes_it() {
             let error = detach(&world).unwrap_err();
             assert!(format!("{error:?}").contains("injected"), "{error:?}");
             let left = Disks::new(&world).all_of(&id()).unwrap();
-            // Nothing can go from beneath the root device while that is there.
+            // The devices below the root device cannot be removed while it exists.
             let topmost = call.starts_with("dm_") && nth == 0;
             assert!(topmost || left.len() < 4, "{call} {nth} {when:?} stopped all: {left:?}");
             world.heal();
@@ -145,11 +145,11 @@ fn a_detach_goes_on_past_failures_and_the_next_one_finishes_it() {
     world.faults.borrow_mut().push(fault("loop_clear", 1, When::Before));
     let error = detach(&world).unwrap_err();
     let text = format!("{} {}", error.message, error.causes.join(" "));
-    assert!(text.contains("-cow") && text.contains("-image"), "both are told: {text}");
+    assert!(text.contains("-cow") && text.contains("-image"), "both are named: {text}");
 }
 
 #[test]
-fn killed_at_any_call_what_is_left_is_found_again() {
+fn a_process_killed_at_any_call_leaves_findable_devices() {
     let files = files();
     for kill_in_detach in [false, true] {
         for at in 0.. {
@@ -164,7 +164,7 @@ fn killed_at_any_call_what_is_left_is_found_again() {
                 true => detach(&world).is_ok(),
             };
             world.heal();
-            // A new process goes on from there, whichever way.
+            // A new process continues with either operation.
             attach(&world, &files).unwrap();
             assert_eq!(Disks::new(&world).all_of(&id()).unwrap().len(), 4, "{at}");
             world.heal();
@@ -179,7 +179,7 @@ fn killed_at_any_call_what_is_left_is_found_again() {
 }
 
 #[test]
-fn killed_in_an_attach_a_detach_is_enough() {
+fn detach_cleans_up_after_a_killed_attach() {
     let files = files();
     for at in 0..40 {
         let world = World::default();
@@ -192,7 +192,7 @@ fn killed_in_an_attach_a_detach_is_enough() {
 }
 
 #[test]
-fn who_lets_go_after_three_seconds_is_waited_for() {
+fn a_device_closed_within_the_limit_is_waited_for() {
     let files = files();
     for device in ["253:1", "253:0", "7:0", "7:1"] {
         let world = World::default();
@@ -204,7 +204,7 @@ fn who_lets_go_after_three_seconds_is_waited_for() {
 }
 
 #[test]
-fn who_never_lets_go_is_named_within_bounds() {
+fn a_device_that_stays_open_is_an_error_at_the_limit() {
     use banger_root::disks::Kernel;
     let files = files();
     for (device, name) in [("253:1", "-root"), ("253:0", "-base"), ("7:1", "-cow")] {
@@ -223,7 +223,7 @@ fn who_never_lets_go_is_named_within_bounds() {
 }
 
 #[test]
-fn a_table_that_is_not_taken_at_once_is_tried_again() {
+fn loading_a_table_is_retried() {
     let (world, files) = (World::default(), files());
     world.scarce.set(3);
     assert_eq!(attach(&world, &files).unwrap(), Did::Made);
@@ -235,7 +235,7 @@ fn a_table_that_is_not_taken_at_once_is_tried_again() {
 }
 
 #[test]
-fn a_host_without_device_mapper() {
+fn without_device_mapper_the_hint_is_modprobe() {
     let (world, files) = (World::default(), files());
     world.without_mapper.set(true);
     assert_eq!(detach(&world).unwrap(), Did::WasAbsent);
@@ -247,7 +247,7 @@ fn a_host_without_device_mapper() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_anything_is_made() {
+fn unsuitable_files_and_sizes_are_refused_before_any_change() {
     let (world, files) = (World::default(), files());
     let disks = Disks::new(&world);
     let (image, cow) = (files.image.as_fd(), files.cow.as_fd());
@@ -265,7 +265,7 @@ fn what_does_not_fit_is_refused_before_anything_is_made() {
     let error = disks.loop_attach("banger-x", pipe.0.as_fd(), Access::Read).unwrap_err();
     assert_eq!(error.kind, Kind::BadRequest);
     assert!(world.is_empty());
-    // Another file under the same name is another disk.
+    // Another file with the same tag is another disk.
     disks.attach(&id(), image, cow, ROOT).unwrap();
     let other = self::files();
     let error = attach(&world, &other).unwrap_err();
@@ -273,7 +273,7 @@ fn what_does_not_fit_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn every_chunk_and_its_table_have_room() {
+fn cow_bytes_covers_every_chunk_and_table() {
     use banger_root::disks::snapshot::cow_bytes;
     // One chunk of header; of every 257 that follow, one is a table.
     for chunks in [1_u64, 255, 256, 257, 512, 1 << 18, (1 << 18) + 1] {

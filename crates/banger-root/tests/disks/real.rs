@@ -1,4 +1,4 @@
-//! Loop devices of the kernel that the tests run on.
+//! Loop devices of the real kernel.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
@@ -10,22 +10,22 @@ use std::time::Duration;
 use banger_root::disks::{Access, loop_attach, loop_detach, loop_find};
 use banger_root::{Did, Kind};
 
-/// A tag that no other test has.
+/// A tag that is unique to a test.
 fn tag(what: &str) -> String {
     format!("banger-test-{}-{what}", std::process::id())
 }
 
-fn can() -> bool {
-    let can = rustix::process::geteuid().is_root()
+fn loop_devices_usable() -> bool {
+    let loop_devices_usable = rustix::process::geteuid().is_root()
         && OpenOptions::new().read(true).write(true).open("/dev/loop-control").is_ok();
-    if !can {
+    if !loop_devices_usable {
         eprintln!("SKIPPED: loop devices need root and /dev/loop-control");
     }
-    can
+    loop_devices_usable
 }
 
 fn file() -> File {
-    // Beside the sources, on a disk: where direct I/O may work.
+    // Beside the sources, on a disk that may support direct I/O.
     let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     file.set_len(8 << 20).unwrap();
     file.write_all_at(b"image", 4096).unwrap();
@@ -33,8 +33,8 @@ fn file() -> File {
 }
 
 #[test]
-fn a_loop_device_is_bound_once_found_and_let_go() {
-    if !can() {
+fn a_loop_device_is_bound_found_and_unbound() {
+    if !loop_devices_usable() {
         return;
     }
     let (tag, file) = (tag("once"), file());
@@ -65,7 +65,7 @@ fn a_loop_device_is_bound_once_found_and_let_go() {
 
 #[test]
 fn a_read_only_device_cannot_be_written() {
-    if !can() {
+    if !loop_devices_usable() {
         return;
     }
     let (tag, file) = (tag("read"), file());
@@ -80,8 +80,8 @@ fn a_read_only_device_cannot_be_written() {
 }
 
 #[test]
-fn a_device_that_is_held_is_waited_for() {
-    if !can() {
+fn detach_waits_for_an_open_device() {
+    if !loop_devices_usable() {
         return;
     }
     let (tag, file) = (tag("held"), file());
@@ -101,8 +101,8 @@ fn a_device_that_is_held_is_waited_for() {
 }
 
 #[test]
-fn one_that_is_never_let_go_is_busy_and_goes_with_its_holder() {
-    if !can() {
+fn a_device_that_stays_open_is_busy_and_ends_with_its_holder() {
+    if !loop_devices_usable() {
         return;
     }
     let (tag, file) = (tag("busy"), file());
@@ -115,8 +115,8 @@ fn one_that_is_never_let_go_is_busy_and_goes_with_its_holder() {
 }
 
 #[test]
-fn many_at_once_each_get_their_own() {
-    if !can() {
+fn concurrent_attaches_get_different_devices() {
+    if !loop_devices_usable() {
         return;
     }
     let tags: Vec<String> = (0..12).map(|n| tag(&format!("many-{n}"))).collect();

@@ -1,4 +1,4 @@
-//! A small world with loop devices and device-mapper, in which any call can be made to fail.
+//! A fake kernel with loop devices and device-mapper, in which any call can fail.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use banger_root::disks::kernel::{FileFacts, Kernel, Linux};
 use banger_sys::{dm, loopdev};
 use rustix::io::Errno;
 
-/// Whether a failing call does its work first.
+/// Whether a failing call has its effect first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     Before,
@@ -42,7 +42,7 @@ struct Mapped {
 struct State {
     loops: BTreeMap<u32, Loop>,
     mapped: BTreeMap<String, Mapped>,
-    /// Who is open until when, by "major:minor".
+    /// Devices in use ("major:minor"), and until when.
     open: BTreeMap<String, Duration>,
     next_minor: u32,
 }
@@ -53,10 +53,10 @@ pub struct World {
     pub faults: RefCell<Vec<Fault>>,
     counts: RefCell<BTreeMap<&'static str, u32>>,
     pub calls: Cell<u32>,
-    /// From this call on every one fails: the process is dead.
+    /// From this call on, every call fails: the process is dead.
     pub dead_from: Cell<Option<u32>>,
     pub without_mapper: Cell<bool>,
-    /// So many tables are not taken for want of memory.
+    /// Number of table loads that fail with ENOMEM.
     pub scarce: Cell<u32>,
     clock: Cell<Duration>,
     linux: Linux,
@@ -116,7 +116,7 @@ impl State {
 }
 
 impl World {
-    /// Somebody has the device open for this long.
+    /// Keeps the device open for this time.
     pub fn hold(&self, device: &str, time: Duration) {
         self.state.borrow_mut().open.insert(device.into(), self.clock.get() + time);
     }
@@ -127,7 +127,7 @@ impl World {
         state.loops.is_empty() && state.mapped.is_empty()
     }
 
-    /// A process that failed or was killed is followed by one to which nothing happens.
+    /// Ends fault injection, as a new process would not have it.
     pub fn heal(&self) {
         self.faults.borrow_mut().clear();
         self.counts.borrow_mut().clear();
@@ -230,7 +230,7 @@ impl Kernel for World {
     fn dm_status(&self, name: &str) -> io::Result<Option<dm::Status>> {
         self.step("dm_status", |state| {
             Ok(state.mapped.get(name).map(|one| dm::Status {
-                numbers: dm::Numbers { major: 253, minor: one.minor },
+                number: dm::DeviceNumber { major: 253, minor: one.minor },
                 live: one.live.is_some(),
                 open_count: 0,
             }))

@@ -1,4 +1,4 @@
-//! A guest that is a test: it has a TAP open and writes and reads frames.
+//! A fake guest: opens the TAP of a VM and sends and receives frames.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,18 +10,18 @@ use banger_base::VmId;
 use banger_sys::tap::Tap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Longest wait for what should come.
+/// Maximum wait for an expected packet.
 pub const SOON: Duration = Duration::from_secs(3);
-/// Wait for what should not.
+/// Wait before an unexpected packet counts as absent.
 pub const NEVER: Duration = Duration::from_millis(150);
-/// Bytes of `virtio_net_hdr` before each frame.
+/// Length of `virtio_net_hdr` before each frame, in bytes.
 const VNET: usize = 10;
 
 pub type Mac = [u8; 6];
 pub const BROADCAST: Mac = [0xff; 6];
-/// LLDP's: a bridge hands it to the host as if it came from the port itself.
+/// LLDP's address: a bridge delivers such frames to the host as input of the port.
 pub const LLDP: Mac = [1, 0x80, 0xc2, 0, 0, 0x0e];
-/// A pause frame's neighbour: handed to the host after one hook of the bridge.
+/// A reserved address (IEEE 802.1Q): delivered to the host after one hook of the bridge.
 pub const RESERVED: Mac = [1, 0x80, 0xc2, 0, 0, 0x03];
 
 pub struct Guest {
@@ -31,7 +31,7 @@ pub struct Guest {
     pub gateway: Ipv4Addr,
 }
 
-/// A UDP packet and its two ends.
+/// A UDP packet with both addresses and ports.
 #[derive(Clone, Copy, Debug)]
 pub struct Udp {
     pub from: (Mac, Ipv4Addr),
@@ -43,7 +43,7 @@ impl Guest {
     pub fn new(vm: &VmId, lease: &Lease) -> Self {
         let tap = Tap::open(&vm.tap_name()).unwrap().into_file();
         let guest = Self { tap, mac: vm.mac().0, address: lease.address, gateway: lease.gateway };
-        // The port forwards as soon as there is a carrier, which takes the kernel a moment.
+        // The port forwards once it has a carrier, which takes the kernel a moment.
         assert!((0..20).any(|_| guest.arp(guest.gateway).is_some()), "the gateway does not answer");
         guest
     }
@@ -54,7 +54,7 @@ impl Guest {
         (&self.tap).write_all(&bytes).unwrap();
     }
 
-    /// The first frame that `wanted` takes; ARP is answered meanwhile.
+    /// Returns the first frame that `wanted` accepts; answers ARP requests meanwhile.
     pub fn receive<T>(&self, within: Duration, wanted: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + within;
         loop {
@@ -88,12 +88,12 @@ impl Guest {
         }
     }
 
-    /// Asks who has an address.
+    /// Sends an ARP request; returns the answer.
     pub fn arp(&self, address: Ipv4Addr) -> Option<Mac> {
         self.arp_as((self.mac, self.address), self.mac, address)
     }
 
-    /// The same with another sender, in the packet and of the frame.
+    /// As [`Self::arp`], with other senders in packet and frame.
     pub fn arp_as(&self, from: (Mac, Ipv4Addr), by: Mac, address: Ipv4Addr) -> Option<Mac> {
         let mut frame = arp(1, from, ([0; 6], address), BROADCAST);
         frame[6..12].copy_from_slice(&by);
@@ -108,18 +108,18 @@ impl Guest {
         })
     }
 
-    /// Sends a UDP packet through the gateway, as itself.
+    /// Sends a UDP packet through the gateway, from the guest's own addresses.
     pub fn udp(&self, to: Ipv4Addr, port: u16, text: &str) {
         let mac = self.arp(self.gateway).unwrap();
         self.send(&udp(self.to((mac, to), port), text));
     }
 
-    /// Its packet to somebody.
+    /// A packet from this guest to another address.
     pub fn to(&self, to: (Mac, Ipv4Addr), port: u16) -> Udp {
         Udp { from: (self.mac, self.address), to, port }
     }
 
-    /// Waits for a UDP packet with this text: the address it came from and its two ports.
+    /// Waits for a UDP packet with this text; returns its source address and both ports.
     pub fn hears(&self, within: Duration, text: &str) -> Option<(Ipv4Addr, u16, u16)> {
         self.receive(within, |frame| {
             let udp = frame.len() > 42
@@ -167,7 +167,7 @@ fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// A frame with IPv4 and UDP in it; UDP over IPv4 needs no checksum.
+/// An Ethernet frame with IPv4 and UDP; the UDP checksum is optional over IPv4.
 pub fn udp(packet: Udp, text: &str) -> Vec<u8> {
     let mut frame = ethernet(packet.to.0, packet.from.0, 0x0800);
     let length = 28 + text.len() as u16;
@@ -187,14 +187,14 @@ pub fn udp(packet: Udp, text: &str) -> Vec<u8> {
     frame
 }
 
-/// The same with a tag of IEEE 802.1Q: number 0, which hosts take as none.
+/// As [`udp`], with an 802.1Q tag of VLAN 0, which receivers ignore.
 pub fn tagged(packet: Udp, text: &str) -> Vec<u8> {
     let mut frame = udp(packet, text);
     frame.splice(12..12, [0x81, 0, 0, 0]);
     frame
 }
 
-/// A frame with IPv6 and UDP in it.
+/// An Ethernet frame with IPv6 and UDP.
 pub fn udp6(macs: (Mac, Mac), to: Ipv6Addr, port: u16, text: &str) -> Vec<u8> {
     let from = link_local(macs.0);
     let mut frame = ethernet(macs.1, macs.0, 0x86dd);
@@ -219,7 +219,7 @@ pub fn udp6(macs: (Mac, Mac), to: Ipv6Addr, port: u16, text: &str) -> Vec<u8> {
     frame
 }
 
-/// The address that an interface with this MAC gives itself: RFC 4291, appendix A.
+/// The link-local address that an interface derives from this MAC: RFC 4291, appendix A.
 pub fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
     let mut octets = [0; 16];

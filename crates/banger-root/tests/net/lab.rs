@@ -1,4 +1,4 @@
-//! A host of the test's own: a network namespace with an uplink, and an outside behind it.
+//! A fake host: a network namespace with an uplink, and a second namespace as the outside.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use banger_base::Lease;
 use banger_base::VmId;
-use banger_root::words::Nat;
+use banger_root::protocol::Nat;
 use banger_root::{Did, Places, net};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::guest::{Guest, NEVER, SOON};
 
 const WITHIN: &str = "BANGER_NET_TEST";
-/// Uid of the user whose VMs these are.
+/// Uid of the VMs' owner.
 pub const USER: u32 = 1000;
-/// The host on its uplink, and somebody there.
+/// The host's address on the uplink, and that of the other end.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 pub const PORT: u16 = 7777;
 
-/// Runs the test again as a process in a network namespace of its own, where it runs `body`.
+/// Re-runs the current test in a process with its own network namespace, where it calls `body`.
 pub fn in_namespace(name: &str, body: impl FnOnce(&Lab)) {
     if std::env::var_os(WITHIN).is_some() {
         return body(&Lab::new());
@@ -60,7 +60,7 @@ pub struct Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Its namespace, with its end of the uplink, goes with it.
+        // Ends the namespace, and with it the uplink.
         let _ = self.outside.kill();
         let _ = self.outside.wait();
     }
@@ -74,7 +74,7 @@ impl Lab {
             run: folder.path().join("run"),
             ..Places::default()
         };
-        // `cat` ends with our end of its pipe, whatever becomes of us.
+        // `cat` ends when this process's end of the pipe closes.
         let outside = Command::new("unshare")
             .args(["--net", "cat"])
             .stdin(Stdio::piped())
@@ -102,7 +102,7 @@ impl Lab {
         Self { places, outside, _folder: folder }
     }
 
-    /// Runs something as a process of the outside would.
+    /// Runs a function in the outside namespace.
     pub fn outside<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/proc/{}/ns/net", self.outside.id())).unwrap();
         std::thread::scope(|scope| {
@@ -115,7 +115,7 @@ impl Lab {
         })
     }
 
-    /// A service outside.
+    /// A service in the outside namespace.
     pub fn service(&self) -> Service {
         self.outside(|| Service::bind(&format!("0.0.0.0:{PORT}")))
     }
@@ -135,7 +135,7 @@ impl Lab {
         net::detach(&self.places, &vm.parse().unwrap()).unwrap()
     }
 
-    /// Everything that the network half of this program may change on a host.
+    /// All settings of a host that the network module may change.
     pub fn picture(&self) -> String {
         let leases = self.places.leases();
         sh(&format!(
@@ -148,7 +148,7 @@ impl Lab {
     }
 }
 
-/// A UDP service that answers what it hears.
+/// A UDP service that echoes packets.
 pub struct Service(UdpSocket);
 
 impl Service {
@@ -168,7 +168,7 @@ impl Service {
         }
     }
 
-    /// Waits for a packet with this text, and answers it with the same.
+    /// Waits for a packet with this text and echoes it.
     pub fn must_hear(&self, text: &str) -> std::net::SocketAddr {
         self.hears(text, SOON).unwrap_or_else(|| panic!("`{text}` did not come"))
     }

@@ -1,10 +1,10 @@
-//! How what is shared comes, stays and goes: repeated, at once, killed.
+//! Life cycle of the shared network: repeated, concurrent and interrupted calls.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_base::VmId;
-use banger_root::words::Nat;
+use banger_root::protocol::Nat;
 use banger_root::{Did, Kind, Places, net};
 use banger_sys::tap::Tap;
 
@@ -20,8 +20,8 @@ fn id(n: usize) -> VmId {
 }
 
 #[test]
-fn the_last_one_leaves_everything_as_it_was() {
-    in_namespace("life::the_last_one_leaves_everything_as_it_was", |lab| {
+fn the_last_detach_restores_the_host() {
+    in_namespace("life::the_last_detach_restores_the_host", |lab| {
         let before = lab.picture();
         let vm: VmId = A.parse().unwrap();
         assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent, "never attached");
@@ -41,17 +41,17 @@ fn the_last_one_leaves_everything_as_it_was() {
         assert_eq!(net::refill(&lab.places).unwrap(), Did::Made);
         assert_eq!(net::refill(&lab.places).unwrap(), Did::WasThere);
         assert_eq!(sh("ip -o link show | grep -c ' fcp-'").trim(), "4");
-        // The next takes one of those.
+        // The next attach takes one of these.
         lab.attach(B, Nat::Off);
         assert_eq!(sh("ip -o link show | grep -c ' fcp-'").trim(), "3");
         assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
         assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::Removed);
         assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent);
         assert_eq!(net::lease(&lab.places, &vm).unwrap(), None);
-        assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "0", "nobody needs it");
+        assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "0", "no VM needs it");
         lab.detach(B);
         assert_eq!(lab.picture(), before);
-        // The same address again.
+        // The same address as before.
         assert_eq!(lab.attach(A, Nat::On).1, lease);
         lab.detach(A);
         // Forwarding that was on before stays on.
@@ -64,8 +64,8 @@ fn the_last_one_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_network_that_is_taken_is_refused_before_anything_is_made() {
-    in_namespace("life::a_network_that_is_taken_is_refused_before_anything_is_made", |lab| {
+fn an_overlapping_subnet_is_refused_before_any_change() {
+    in_namespace("life::an_overlapping_subnet_is_refused_before_any_change", |lab| {
         let vm: VmId = A.parse().unwrap();
         for (there, gone, route) in [
             ("ip addr add 172.16.0.7/28 dev up0", "ip addr del 172.16.0.7/28 dev up0", "172.16.0."),
@@ -85,23 +85,23 @@ fn a_network_that_is_taken_is_refused_before_anything_is_made() {
             assert_eq!(lab.picture(), before);
             sh(gone);
         }
-        // A bridge of somebody else's is neither used nor removed.
+        // A foreign bridge is neither used nor removed.
         sh("ip link add br-fc type bridge");
         let before = lab.picture();
         let error = net::attach(&lab.places, USER, &vm, Nat::On).unwrap_err();
-        assert!(error.message.contains("not banger's"), "{error}");
+        assert!(error.message.contains("does not belong to banger"), "{error}");
         assert_eq!(net::detach(&lab.places, &vm).unwrap(), Did::WasAbsent);
         assert_eq!(lab.picture(), before);
     });
 }
 
 #[test]
-fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
-    in_namespace("life::the_network_that_vms_have_stays_until_the_last_of_them_ends", |lab| {
+fn the_network_in_use_stays_until_the_last_vm_ends() {
+    in_namespace("life::the_network_in_use_stays_until_the_last_vm_ends", |lab| {
         let before = lab.picture();
         let (_, lease) = lab.attach(A, Nat::On);
         let running = lab.picture();
-        // Somebody changed the configuration, or wants another one beside it.
+        // The configuration changed, or another daemon has a different one.
         let network = "10.77.0.0/24".parse().unwrap();
         let other = Places { network, bridge: "br-other".into(), ..lab.places.clone() };
         assert_eq!(net::ensure(&other).unwrap(), Did::WasThere);
@@ -113,7 +113,7 @@ fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
         assert_eq!(net::lease(&other, &A.parse().unwrap()).unwrap(), Some(lease));
         assert_eq!(lab.picture(), running);
         assert!(net::findings(&other).iter().all(|finding| !finding.seen.contains("br-other")));
-        // Whoever comes after the last has what they want.
+        // After the last detach, the wanted network is used.
         assert_eq!(net::detach(&other, &A.parse().unwrap()).unwrap(), Did::Removed);
         assert_eq!(lab.picture(), before);
         let (_, lease) = net::attach(&other, USER, &b, Nat::On).unwrap();
@@ -124,8 +124,8 @@ fn the_network_that_vms_have_stays_until_the_last_of_them_ends() {
 }
 
 #[test]
-fn only_the_vms_own_user_opens_its_tap() {
-    in_namespace("life::only_the_vms_own_user_opens_its_tap", |lab| {
+fn a_tap_can_only_be_opened_by_the_uid_of_its_vm() {
+    in_namespace("life::a_tap_can_only_be_opened_by_the_uid_of_its_vm", |lab| {
         let (a, _) = lab.attach(A, Nat::On);
         net::refill(&lab.places).unwrap();
         let (b, _) = lab.attach(B, Nat::On);
@@ -143,7 +143,7 @@ fn only_the_vms_own_user_opens_its_tap() {
         };
         let refused = Err(Some(1));
         assert_eq!(open(a.uid(), &a.tap_name()), Ok(()));
-        assert_eq!(open(b.uid(), &b.tap_name()), Ok(()), "one from the stock");
+        assert_eq!(open(b.uid(), &b.tap_name()), Ok(()), "one from the pool");
         assert_eq!(open(a.uid(), &b.tap_name()), refused);
         assert_eq!(open(b.uid(), &a.tap_name()), refused);
         assert_eq!(open(a.uid(), "fcp-1"), refused, "an idle one");
@@ -152,7 +152,7 @@ fn only_the_vms_own_user_opens_its_tap() {
 }
 
 #[test]
-fn many_at_once() {
+fn concurrent_attaches() {
     in_namespace("life::many_at_once", |lab| {
         let before = lab.picture();
         let began = Instant::now();
@@ -188,8 +188,8 @@ fn many_at_once() {
 }
 
 #[test]
-fn a_start_waits_little_for_its_network() {
-    in_namespace("life::a_start_waits_little_for_its_network", |lab| {
+fn attach_and_ensure_are_fast() {
+    in_namespace("life::attach_and_ensure_are_fast", |lab| {
         let mut first = Vec::new();
         let mut next = Vec::new();
         for _ in 0..5 {
@@ -217,13 +217,13 @@ fn a_start_waits_little_for_its_network() {
             began.elapsed()
         };
         println!("attach: first {first:?}, next {next:?}; ensure with nothing to do: {ensured:?}");
-        // Four times what it takes on a quiet machine.
+        // Four times the duration on an idle machine.
         assert!(next[next.len() / 2] < Duration::from_millis(100), "{next:?}");
     });
 }
 
 #[test]
-fn child_of_another_test() {
+fn attach_loop_child() {
     let Ok(orders) = std::env::var(CHILD) else { return };
     let (run, vm) = orders.split_once(' ').unwrap();
     let places = Places { run: run.into(), tap_pool: 2, ..Places::default() };
@@ -241,7 +241,7 @@ fn killed_after(lab: &Lab, vms: &[&str], pause: Duration) {
         .iter()
         .map(|vm| {
             Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "life::child_of_another_test", "--nocapture"])
+                .args(["--exact", "life::attach_loop_child", "--nocapture"])
                 .env(CHILD, format!("{} {vm}", lab.places.run.display()))
                 .stdout(Stdio::null())
                 .spawn()
@@ -256,8 +256,8 @@ fn killed_after(lab: &Lab, vms: &[&str], pause: Duration) {
 }
 
 #[test]
-fn killed_anywhere_the_next_one_finishes() {
-    in_namespace("life::killed_anywhere_the_next_one_finishes", |lab| {
+fn the_next_call_completes_a_killed_one() {
+    in_namespace("life::the_next_call_completes_a_killed_one", |lab| {
         let before = lab.picture();
         for round in 0..40 {
             killed_after(lab, &[A, B], Duration::from_millis(20 + round * 7));

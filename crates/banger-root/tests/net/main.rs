@@ -1,5 +1,5 @@
-//! The network of VMs on a host made for it: real bridge, TAPs and rules in a network namespace of
-//! each test's own, guests that are the test.
+//! Network tests with a real bridge, TAPs and rules in a network namespace per test, and fake
+//! guests.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod guest;

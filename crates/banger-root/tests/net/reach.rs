@@ -1,8 +1,8 @@
-//! What guests reach, and what they do not.
+//! Which addresses guests can and cannot reach.
 
 use std::net::Ipv4Addr;
 
-use banger_root::words::Nat;
+use banger_root::protocol::Nat;
 use banger_root::{Did, net};
 
 use crate::guest::{Guest, LLDP, NEVER, RESERVED, SOON, Udp, arp, link_local, tagged, udp, udp6};
@@ -12,7 +12,7 @@ const A: &str = "aaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbb";
 const C: &str = "cccccccccccc";
 
-/// A guest reaches a service outside, and hears its answer.
+/// The guest reaches an outside service and receives its answer.
 fn must_reach(guest: &Guest, service: &Service, text: &str) {
     guest.udp(OUTSIDE, PORT, text);
     let from = service.must_hear(text);
@@ -27,19 +27,19 @@ fn must_not_reach(guest: &Guest, service: &Service, text: &str) {
 }
 
 #[test]
-fn the_outside_with_nat_and_only_then() {
-    in_namespace("reach::the_outside_with_nat_and_only_then", |lab| {
+fn guests_reach_the_outside_with_nat_only() {
+    in_namespace("reach::guests_reach_the_outside_with_nat_only", |lab| {
         let service = lab.service();
         let on = lab.guest(A, Nat::On);
         let off = lab.guest(B, Nat::Off);
         must_reach(&on, &service, "from on");
         must_not_reach(&off, &service, "from off");
-        // Changed while it runs.
+        // Changed while the guest runs.
         lab.attach(B, Nat::On);
         must_reach(&off, &service, "now on");
         lab.attach(A, Nat::Off);
         must_not_reach(&on, &service, "now off");
-        // A network of one link is not reached through a router.
+        // Link-local networks are not forwarded.
         sh(&format!("ip route add 169.254.0.0/16 via {OUTSIDE}"));
         lab.outside(|| sh("ip addr add 169.254.169.254/32 dev out0"));
         off.udp(Ipv4Addr::new(169, 254, 169, 254), PORT, "metadata");
@@ -51,8 +51,8 @@ fn the_outside_with_nat_and_only_then() {
 }
 
 #[test]
-fn nobody_outside_reaches_a_guest() {
-    in_namespace("reach::nobody_outside_reaches_a_guest", |lab| {
+fn the_outside_does_not_reach_a_guest() {
+    in_namespace("reach::the_outside_does_not_reach_a_guest", |lab| {
         let guest = lab.guest(A, Nat::On);
         let service = lab.service();
         let address = guest.address;
@@ -73,7 +73,7 @@ fn the_host_reaches_guests() {
         host.say((guest.address, 22), "hello");
         let (from, port, _) = guest.hears(SOON, "hello").unwrap();
         assert_eq!((from, port), (guest.gateway, 7000));
-        // The answer goes back the same way: from the port that was spoken to.
+        // The answer returns to the port that sent the packet.
         let mac = guest.arp(guest.gateway).unwrap();
         let mut answer = udp(guest.to((mac, guest.gateway), 7000), "yes");
         answer[34..36].copy_from_slice(&22u16.to_be_bytes());
@@ -82,7 +82,7 @@ fn the_host_reaches_guests() {
     });
 }
 
-/// Ways to a service of the host; each is one that works without our rules.
+/// Packets to a service of the host by different routes; each arrives if our rules are absent.
 fn ways_to_the_host(guest: &Guest, mac: [u8; 6]) -> Vec<(&'static str, Vec<u8>)> {
     let to = |address| guest.to((mac, address), PORT);
     let round = |by| Udp { to: (by, HOST), ..to(HOST) };
@@ -118,18 +118,18 @@ fn ways_that_work(guest: &Guest, service: &Service, mac: [u8; 6]) -> Vec<&'stati
 }
 
 #[test]
-fn no_service_of_the_host() {
-    in_namespace("reach::no_service_of_the_host", |lab| {
-        // IPv4 and IPv6, all addresses.
+fn guests_do_not_reach_services_of_the_host() {
+    in_namespace("reach::guests_do_not_reach_services_of_the_host", |lab| {
+        // Services on IPv4 and IPv6, on all addresses.
         let service = Service::bind(&format!("[::]:{PORT}"));
         let guest = lab.guest(A, Nat::On);
         let mac = guest.arp(guest.gateway).unwrap();
-        // As careless as a host can be.
+        // The most permissive settings of a host.
         sh("cd /proc/sys/net/ipv4/conf
             for i in all br-fc; do echo 1 > $i/route_localnet; done
             for i in all br-fc fc-aaaaaaaaaaaa; do echo 0 > $i/rp_filter; done");
         assert_eq!(ways_that_work(&guest, &service, mac), Vec::<&str>::new());
-        // What Docker publishes is a way round the input hook.
+        // A port published by Docker bypasses the input hook.
         sh(&format!(
             "nft 'table ip docker {{ chain pre {{ type nat hook prerouting priority dstnat;
             fib daddr type local udp dport 8080 dnat to {OUTSIDE}:{PORT}; }}; }}'"
@@ -141,7 +141,7 @@ fn no_service_of_the_host() {
         sh("nft delete chain inet banger early");
         guest.send(&udp(published, "published without"));
         outside.must_hear("published without");
-        // Each way but IPv6's works without rules; those two without the switches.
+        // Each route except IPv6's works without rules; the two IPv6 routes without the sysctls.
         sh("nft flush ruleset");
         let ipv4 = [
             "the bridge's address",
@@ -154,7 +154,7 @@ fn no_service_of_the_host() {
         assert_eq!(ways_that_work(&guest, &service, mac), ipv4);
         assert_eq!(sh("ip -6 addr show dev br-fc; ip -6 addr show dev fc-aaaaaaaaaaaa"), "");
         sh("cd /proc/sys/net/ipv6/conf/br-fc; echo 0 > accept_dad; echo 0 > disable_ipv6");
-        // The address takes the kernel a moment.
+        // The kernel takes a moment to add the address.
         let over_ipv6 = || ways_that_work(&guest, &service, mac).contains(&"IPv6");
         assert!((0..10).any(|_| over_ipv6()));
         assert_eq!(net::ensure(&lab.places).unwrap(), Did::Made);
@@ -162,10 +162,10 @@ fn no_service_of_the_host() {
     });
 }
 
-/// Docker has the kernel show what goes over bridges to the rules of IPv4 as well.
+/// Docker enables br_netfilter: IPv4 rules also see bridged frames.
 #[test]
-fn the_same_with_bridged_frames_in_all_tables() {
-    in_namespace("reach::the_same_with_bridged_frames_in_all_tables", |lab| {
+fn reachability_is_the_same_with_br_netfilter() {
+    in_namespace("reach::reachability_is_the_same_with_br_netfilter", |lab| {
         let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
         if !std::path::Path::new(switch).exists() {
             eprintln!("SKIPPED: the kernel has no br_netfilter loaded");
@@ -187,8 +187,8 @@ fn the_same_with_bridged_frames_in_all_tables() {
 }
 
 #[test]
-fn never_another_guest() {
-    in_namespace("reach::never_another_guest", |lab| {
+fn guests_do_not_reach_each_other() {
+    in_namespace("reach::guests_do_not_reach_each_other", |lab| {
         let (a, b) = (lab.guest(A, Nat::On), lab.guest(B, Nat::On));
         let gateway = a.arp(a.gateway).unwrap();
         let ways = [
@@ -205,7 +205,7 @@ fn never_another_guest() {
             assert_eq!(a.arp(b.address), None, "{rules}");
         };
         tried("with rules");
-        // Ports are isolated, rules or not; only the way through the host needs them.
+        // Ports are isolated even without rules; only the route through the host needs rules.
         sh("nft flush ruleset");
         a.send(&udp(a.to((b.mac, b.address), PORT), "directly"));
         assert_eq!(b.hears(NEVER, "directly"), None);
@@ -218,8 +218,8 @@ fn never_another_guest() {
 }
 
 #[test]
-fn nothing_forged() {
-    in_namespace("reach::nothing_forged", |lab| {
+fn forged_packets_are_dropped() {
+    in_namespace("reach::forged_packets_are_dropped", |lab| {
         let service = lab.service();
         let (a, b) = (lab.guest(A, Nat::On), lab.guest(B, Nat::On));
         let gateway = a.arp(a.gateway).unwrap();
@@ -246,9 +246,9 @@ fn nothing_forged() {
         assert_eq!(asks((a.mac, b.address), a.mac), None, "another's address");
         assert_eq!(asks((b.mac, a.address), a.mac), None, "another's MAC in the packet");
         assert_eq!(asks((a.mac, a.address), b.mac), None, "another's MAC on the frame");
-        // An answer that nobody asked for.
+        // A gratuitous ARP answer.
         a.send(&arp(2, (a.mac, b.address), (gateway, a.gateway), gateway));
-        // A bridge learns from what is for itself before any rule is asked.
+        // The bridge learns from frames for itself before any rule runs.
         let mut lldp = udp(Udp { from: (b.mac, b.address), to: (LLDP, HOST), port: PORT }, "x");
         a.send(&lldp);
         lldp[5] = 3;
@@ -260,7 +260,7 @@ fn nothing_forged() {
     });
 }
 
-/// Docker's policy, its chain for others, and a rule of somebody's in it.
+/// Docker's drop policy, its chain DOCKER-USER, and a user's rule in that chain.
 fn docker() {
     sh("nft 'table ip filter { chain DOCKER-USER { return comment \"mine\"; }
         chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }'");
@@ -272,19 +272,19 @@ fn only_docker_lets_through(lab: &Lab) {
     let before = lab.picture();
     let a = lab.guest(A, Nat::On);
     must_reach(&a, &service, "beside Docker");
-    // Another VM neither doubles the rules nor loses them.
+    // Another VM neither duplicates nor removes the rules.
     lab.attach(B, Nat::On);
     lab.detach(B);
     let ours = || sh("nft list chain ip filter DOCKER-USER").matches("banger").count();
     assert_eq!(ours(), 2);
     must_reach(&a, &service, "still");
-    // No container's bridge: only what leads outside.
+    // Only uplinks are allowed, not the bridges of containers.
     sh("ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0;
         ip link set docker0 up");
     net::ensure(&lab.places).unwrap();
     assert!(!sh("nft list chain ip filter DOCKER-USER").contains("docker0"));
     sh("ip link delete docker0");
-    // Docker starts again.
+    // Docker restarts.
     sh("nft flush ruleset");
     docker();
     must_not_reach(&a, &service, "Docker started again");
@@ -295,7 +295,7 @@ fn only_docker_lets_through(lab: &Lab) {
     must_not_reach(&a, &service, "a rule was taken");
     assert_eq!(net::ensure(&lab.places).unwrap(), Did::Made);
     must_reach(&a, &service, "mended again");
-    // Without a guest that needs them there are none.
+    // No rules without a guest that needs them.
     lab.attach(A, Nat::Off);
     assert_eq!(ours(), 0);
     lab.attach(A, Nat::On);
@@ -307,13 +307,13 @@ fn only_docker_lets_through(lab: &Lab) {
 }
 
 #[test]
-fn the_outside_beside_docker() {
-    in_namespace("reach::the_outside_beside_docker", only_docker_lets_through);
+fn guests_reach_the_outside_beside_docker() {
+    in_namespace("reach::guests_reach_the_outside_beside_docker", only_docker_lets_through);
 }
 
 #[test]
-fn iptables_can_show_what_we_put_there() {
-    in_namespace("reach::iptables_can_show_what_we_put_there", |lab| {
+fn iptables_can_list_our_rules() {
+    in_namespace("reach::iptables_can_list_our_rules", |lab| {
         if !std::path::Path::new("/usr/sbin/iptables-nft").exists() {
             eprintln!("SKIPPED: there is no iptables-nft (scripts/setup.sh test)");
             return;
@@ -330,8 +330,8 @@ fn iptables_can_show_what_we_put_there() {
 }
 
 #[test]
-fn rules_come_back() {
-    in_namespace("reach::rules_come_back", |lab| {
+fn removed_rules_are_restored() {
+    in_namespace("reach::removed_rules_are_restored", |lab| {
         let service = lab.service();
         let a = lab.guest(A, Nat::On);
         lab.attach(B, Nat::Off);
@@ -351,11 +351,11 @@ fn rules_come_back() {
             assert_eq!(net::ensure(&lab.places).unwrap(), Did::WasThere, "{damage}");
             must_reach(&a, &service, damage);
         }
-        // Others change theirs: ours stay as they are.
+        // Rules of other programs do not affect ours.
         sh("nft add table inet other");
         assert_eq!(net::ensure(&lab.places).unwrap(), Did::WasThere);
         sh("nft delete table inet other");
-        // Another VM comes after damage.
+        // Another VM is attached after damage.
         sh("nft flush ruleset");
         lab.attach(C, Nat::On);
         must_reach(&a, &service, "after the next came");

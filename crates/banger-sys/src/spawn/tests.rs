@@ -1,11 +1,11 @@
-//! Starts real programs and looks at what they were given.
+//! Starts real programs and checks their environment.
 
 use super::*;
 use std::os::unix::net::UnixStream;
 
 use crate::landlock::Rights;
 
-/// What a test gives a child beside the usual.
+/// Resources that a test adds to a child.
 #[derive(Default)]
 struct Given {
     env: Vec<(String, String)>,
@@ -19,7 +19,7 @@ fn start(
     args: &[String],
     given: Given,
 ) -> (UnixStream, Result<Spawned, SpawnError>) {
-    let (said, tell) = UnixStream::pair().unwrap();
+    let (output, child_end) = UnixStream::pair().unwrap();
     let descriptors: Vec<_> =
         given.descriptors.iter().map(|(file, number)| (file.as_fd(), *number)).collect();
     let spawn = Spawn {
@@ -27,25 +27,25 @@ fn start(
         args,
         env: &given.env,
         run_as: given.run_as,
-        stdout: tell.as_fd(),
-        stderr: tell.as_fd(),
+        stdout: child_end.as_fd(),
+        stderr: child_end.as_fd(),
         descriptors: &descriptors,
         ruleset: given.ruleset,
     };
-    (said, spawn.start())
+    (output, spawn.start())
 }
 
-/// Runs `sh -c script`; returns what it said, and its exit code.
+/// Runs `sh -c script`; returns its output and exit code.
 fn shell(script: &str, given: Given) -> (String, i32) {
-    let (mut said, spawned) = start("/bin/sh", &["-c".to_owned(), script.to_owned()], given);
+    let (mut output, spawned) = start("/bin/sh", &["-c".to_owned(), script.to_owned()], given);
     let mut spawned = spawned.unwrap();
     let mut text = String::new();
-    said.read_to_string(&mut text).unwrap();
+    output.read_to_string(&mut text).unwrap();
     (text, spawned.child.wait().unwrap().code().unwrap())
 }
 
 fn failure(program: &str, given: Given) -> SpawnError {
-    let (_said, spawned) = start(program, &[], given);
+    let (_output, spawned) = start(program, &[], given);
     spawned.map(|mut spawned| spawned.child.wait()).unwrap_err()
 }
 
@@ -63,15 +63,15 @@ fn the_exit_code_and_both_outputs_arrive() {
 }
 
 #[test]
-fn descriptors_arrive_at_their_numbers_and_no_others_do() {
+fn the_child_has_exactly_the_given_descriptors() {
     let file = tempfile::tempfile().unwrap();
-    // One that is open in the parent and would survive exec.
+    // A descriptor without close-on-exec in the parent.
     let leak = rustix::io::dup(&file).unwrap();
     rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
-    // Numbers that the machinery of the start itself would otherwise use.
+    // Numbers that `start` would otherwise use itself.
     let numbers = [3, 4, 5, 6, 7, 8, 9, 120];
     let descriptors = numbers.map(|number| (file.try_clone().unwrap(), number)).into();
-    // Asked one by one: listing the folder would open one more.
+    // Test each number: listing the folder would open another descriptor.
     let list = "i=0; while [ $i -lt 256 ]; do [ -e /proc/$$/fd/$i ] && echo $i; i=$((i+1)); done";
     let (text, _) = shell(list, Given { descriptors, ..Given::default() });
     let mut seen: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
@@ -80,7 +80,7 @@ fn descriptors_arrive_at_their_numbers_and_no_others_do() {
 }
 
 #[test]
-fn two_descriptors_may_change_places() {
+fn descriptors_can_be_swapped() {
     let open = |text: &str| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
@@ -95,12 +95,12 @@ fn two_descriptors_may_change_places() {
 }
 
 #[test]
-fn nothing_of_the_parent_is_passed_on() {
+fn environment_signals_and_limits_of_the_parent_are_not_inherited() {
     crate::signals::ignore(&[Signal::HUP, Signal::INT]).unwrap();
     let _blocked = crate::signals::SignalFd::new(&[Signal::TERM, Signal::CHILD]).unwrap();
     for name in ["SigIgn", "SigBlk"] {
         let mask = u64::from_str_radix(&status(name, Given::default()), 16).unwrap();
-        // 32 and 33 belong to the C library, which lets nobody change them.
+        // The C library reserves 32 and 33, which cannot be changed.
         assert_eq!(mask & !(3 << 31), 0, "{name}");
     }
     assert_eq!(status("NoNewPrivs", Given::default()), "1");
@@ -109,7 +109,7 @@ fn nothing_of_the_parent_is_passed_on() {
     let script = "echo $HOME-$A; ulimit -c; read -r x; echo $?";
     let (text, _) = shell(script, Given { env, ..Given::default() });
     assert_eq!(text, "-b\n0\n1\n", "environment, core dumps, end of standard input");
-    // Its session, field 6 of stat, is its own.
+    // The child leads its own session (field 6 of stat).
     let script = "read -r s < /proc/$$/stat; set -- $s; echo $1 $6";
     let (text, _) = shell(script, Given::default());
     let (pid, session) = text.trim().split_once(' ').unwrap();
@@ -117,11 +117,11 @@ fn nothing_of_the_parent_is_passed_on() {
 }
 
 #[test]
-fn it_is_somebody_else() {
+fn the_child_runs_with_the_given_credentials() {
     let somebody =
         || Given { run_as: Some(Credentials { uid: 65_534, gid: 65_533 }), ..Given::default() };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED in part: only root can become somebody else");
+        eprintln!("SKIPPED in part: changing credentials requires root");
         assert_eq!(failure("/bin/true", somebody()).step, Step::Credentials);
         return;
     }
@@ -132,7 +132,7 @@ fn it_is_somebody_else() {
 }
 
 #[test]
-fn it_sees_what_it_was_granted() {
+fn landlock_rules_apply_to_the_child() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["seen", "hidden"] {
         std::fs::write(folder.path().join(name), name).unwrap();
@@ -151,8 +151,8 @@ fn it_sees_what_it_was_granted() {
         eprintln!("SKIPPED in part: this kernel has no Landlock");
         return;
     }
-    let (said, code) = cat("hidden");
-    assert!(said.contains("Permission denied") && code == 1, "{said}");
+    let (output, code) = cat("hidden");
+    assert!(output.contains("Permission denied") && code == 1, "{output}");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn the_step_that_failed_is_named() {
         assert_eq!((error.step, error.source.kind()), (step, kind), "{program}");
     }
     assert_eq!(failure("/etc", Given::default()).to_string(), "cannot execute");
-    // The last is beyond every limit of open descriptors.
+    // The last number is above every limit of open descriptors.
     for numbers in [vec![2], vec![5, 5], vec![i32::MAX - 1]] {
         let file = tempfile::tempfile().unwrap();
         let descriptors =

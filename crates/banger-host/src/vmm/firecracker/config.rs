@@ -2,7 +2,7 @@
 
 use banger_engine::plan::{VmPlan, VmSpec};
 use banger_root::jail::{INITRAMFS, KERNEL, LOG, METRICS, VSOCK};
-use banger_root::words::{self as root, DriveFrom, Role};
+use banger_root::protocol::{self as root, DriveFrom, Role};
 
 use super::words::{
     BootSource, CacheType, Drive, Entropy, Logger, MachineConfig, Metrics, NetworkInterface, Vsock,

@@ -20,7 +20,7 @@ use banger_base::ShimStatus;
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::Places;
-use banger_root::words::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
+use banger_root::protocol::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::notices::{self, WhenFull};

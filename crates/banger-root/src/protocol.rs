@@ -1,95 +1,95 @@
-//! What is asked and answered: one JSON object each way, descriptors beside it.
+//! Requests and answers of the helper: one JSON object in each direction, descriptors beside it.
 
 use banger_base::{Lease, ProcRef, RunFacts, ShimStatus, VmId};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What a request did.
+/// The change that a request made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Did {
-    /// It made the thing.
+    /// It created the object.
     Made,
-    /// The thing was there.
+    /// The object existed already.
     WasThere,
-    /// It removed the thing.
+    /// It removed the object.
     Removed,
-    /// There was nothing.
+    /// The object did not exist.
     WasAbsent,
 }
 
-/// Whether a guest reaches the outside.
+/// Whether a guest can reach networks outside of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Nat {
-    /// It does.
+    /// It can.
     On,
-    /// It does not.
+    /// It cannot.
     Off,
 }
 
-/// What is asked. Every VM is named by its id; the asking user must be its owner.
+/// A request. It identifies a VM by its id, and the requesting user must own the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Who is there.
+    /// Returns the build id of the helper.
     #[serde(deserialize_with = "nothing_else")]
     Hello,
-    /// Makes root's folder of a VM; from now on the VM belongs to the asking user.
+    /// Creates root's folder of a VM; from then on the requesting user owns the VM.
     Make {
         /// The VM.
         vm: VmId,
     },
-    /// Removes it.
+    /// Removes that folder.
     Remove {
         /// The VM.
         vm: VmId,
     },
-    /// Puts a VM on the bridge.
+    /// Attaches a VM to the bridge.
     NetAttach {
         /// The VM.
         vm: VmId,
-        /// Whether it reaches the outside.
+        /// Whether the guest can reach networks outside of the host.
         nat: Nat,
     },
-    /// Takes it off.
+    /// Detaches a VM from the bridge.
     NetDetach {
         /// The VM.
         vm: VmId,
     },
-    /// Puts back rules that somebody else removed, and fills the pool of TAPs.
+    /// Restores rules that another program removed, and refills the pool of TAPs.
     #[serde(deserialize_with = "nothing_else")]
     NetEnsure,
-    /// Has systemd-resolved ask a resolver on the host's loopback for names of VMs.
+    /// Makes systemd-resolved forward names of VMs to a DNS server on the host's loopback.
     RouteDns {
         /// UDP and TCP port.
         port: u16,
     },
-    /// Takes that back, unless another resolver is asked by now.
+    /// Reverts that, unless another server is configured by now.
     UnrouteDns {
         /// UDP and TCP port.
         port: u16,
     },
-    /// Makes a copy-on-write device. Descriptors: the image for reading, the layer for writing.
+    /// Creates a copy-on-write device. Descriptors: the image, readable, and the layer, writable.
     SnapshotAttach {
         /// The VM.
         vm: VmId,
         /// Size of the device in bytes.
         root_bytes: u64,
     },
-    /// Removes it.
+    /// Removes the copy-on-write device.
     SnapshotDetach {
         /// The VM.
         vm: VmId,
     },
-    /// Makes a jail. Descriptors: kernel and initramfs for reading, then one for each drive that
-    /// comes as a file. Answers with a listener for the guest's hello.
+    /// Creates a jail. Descriptors: kernel and initramfs, readable, then one for each drive backed
+    /// by a file. Returns a listener for the guest's hello.
     JailMake {
         /// The VM.
         vm: VmId,
         /// Its drives in order.
         drives: Vec<Drive>,
     },
-    /// Removes it with its loop devices and its cgroup.
+    /// Removes a jail with its loop devices and cgroup.
     JailClear {
         /// The VM.
         vm: VmId,
@@ -104,27 +104,27 @@ pub enum Request {
         /// The VM.
         vm: VmId,
     },
-    /// What is there of a run.
+    /// The state of a run.
     Facts {
         /// The VM.
         vm: VmId,
     },
-    /// Connects to a socket of the VMM. Answers with the connection.
+    /// Connects to a socket of the VMM. Returns the connection.
     Connect {
         /// The VM.
         vm: VmId,
-        /// Which.
+        /// The socket.
         socket: VmmSocket,
     },
-    /// Removes the socket for the guest's hello, so that nobody in the guest can dial any more.
+    /// Removes the socket for the guest's hello, so that the guest can open no further connections.
     CloseHello {
         /// The VM.
         vm: VmId,
     },
-    /// Whether VMs can be started: programs and their versions.
+    /// Whether VMs can be started: checks programs and their versions.
     #[serde(deserialize_with = "nothing_else")]
     Ready,
-    /// What the host has and lacks.
+    /// Checks of the host for `banger doctor`.
     #[serde(deserialize_with = "nothing_else")]
     Findings,
 }
@@ -169,7 +169,7 @@ names! {
 }
 
 impl Request {
-    /// The VM that it changes something of.
+    /// The VM that the request changes, if any.
     pub fn changes(&self) -> Option<&VmId> {
         match self {
             Self::Make { vm }
@@ -195,7 +195,7 @@ impl Request {
     }
 }
 
-/// What stands beside the word of a request without fields: serde would take anything there.
+/// Rejects fields of a request that has none: serde would ignore them.
 fn nothing_else<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -207,13 +207,13 @@ fn nothing_else<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Err
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drive {
-    /// Which.
+    /// Role.
     pub role: Role,
-    /// Where its bytes are.
+    /// Backing store.
     pub from: DriveFrom,
 }
 
-/// What a drive is for.
+/// Role of a drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -228,7 +228,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Its word in names.
+    /// Name of the role, used in names of devices.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Root => "root",
@@ -249,13 +249,13 @@ impl Role {
     }
 }
 
-/// Where a drive's bytes are.
+/// Backing store of a drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriveFrom {
-    /// In a file, whose descriptor goes along.
+    /// A file, whose descriptor is sent with the request.
     File,
-    /// On the VM's copy-on-write device.
+    /// The VM's copy-on-write device.
     Snapshot,
 }
 
@@ -265,56 +265,56 @@ pub enum DriveFrom {
 pub enum VmmSocket {
     /// Firecracker's API.
     Api,
-    /// The guest's vsock.
+    /// The vsock device.
     Vsock,
 }
 
-/// Opens the gate.
+/// Configuration that opens the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Launch {
-    /// vCPUs, for the limit of threads.
+    /// Number of vCPUs, for the limit of threads.
     pub vcpus: u32,
-    /// Memory of the guest in MiB, for the limit of memory.
+    /// Guest memory in MiB, for the memory limit.
     pub memory_mib: u64,
 }
 
-/// Something worth knowing about the host.
+/// Result of a check of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Stable name.
     pub code: String,
-    /// Whether all is well.
+    /// Whether the check passed.
     pub ok: bool,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What to do about it.
+    /// Advice.
     pub hint: Option<String>,
 }
 
-/// What is answered; descriptors go along where the request says so.
+/// An answer; some requests also return a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "is", rename_all = "snake_case")]
 pub enum Answer {
     /// Build id of the helper.
     Hello(String),
-    /// It is done.
+    /// The request was carried out.
     Did(Did),
-    /// On the bridge.
+    /// Lease of an attached VM.
     Leased(Did, Lease),
-    /// A shim waits at its gate.
+    /// A shim that waits at its gate.
     Spawned(ProcRef),
-    /// The VMM runs.
+    /// The VMM is running.
     Launched(ProcRef),
-    /// Of a run.
+    /// State of a run.
     Facts {
         /// Its state.
         run: Box<RunFacts>,
-        /// What the shim tells of it while it runs.
+        /// Status that the shim reports while it runs.
         status: ShimStatus,
     },
-    /// Of the host.
+    /// Checks of the host.
     Findings(Vec<Finding>),
-    /// A descriptor goes along.
+    /// The descriptor is attached.
     Descriptor,
 }
