@@ -1,41 +1,40 @@
 //! Actions on VMs, declared once.
 //!
-//! [`VmAction`] is the body of `POST /v1/vms/{vm}/actions`, what waits in the queue of a VM, and
-//! what the client sends.
+//! [`VmAction`] is the body of `POST /v1/vms/{vm}/actions` and the entry in the queue of a VM.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
 
-/// An action on an existing VM, with its values, such as `{"stop": {"grace_ms": 5000}}`.
+/// An action on an existing VM with its parameters, such as `{"stop": {"grace_ms": 5000}}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum VmAction {
-    /// Boot it.
+    /// Start the VM.
     Start {},
-    /// Shut it down; kill it after the grace period.
+    /// Shut the VM down; kill it after the grace period.
     Stop {
-        /// Grace period in milliseconds, at most a day.
+        /// Grace period in milliseconds, at most 24 hours.
         #[serde(default = "default_grace_ms")]
         #[schema(maximum = 86_400_000)]
         grace_ms: u64,
     },
-    /// Stop it if it runs, then start it.
+    /// Stop the VM if it is running, then start it.
     Restart {
-        /// Grace period in milliseconds, at most a day.
+        /// Grace period in milliseconds, at most 24 hours.
         #[serde(default = "default_grace_ms")]
         #[schema(maximum = 86_400_000)]
         grace_ms: u64,
     },
-    /// Stop it without grace.
+    /// Kill the VM.
     Kill {},
-    /// Remove it with its disks.
+    /// Delete the VM with its disks.
     Delete {
-        /// Also when it runs (it is killed) or is broken.
+        /// Delete it even if it is running (it is killed) or broken.
         #[serde(default)]
         force: bool,
     },
-    /// Finish the undoing that left it broken.
+    /// Retry the cleanup that left the VM broken.
     Repair {},
 }
 
@@ -44,10 +43,10 @@ fn default_grace_ms() -> u64 {
 }
 
 impl VmAction {
-    /// A stop with the usual grace period.
+    /// A stop with the default grace period.
     pub const STOP: Self = Self::Stop { grace_ms: DEFAULT_GRACE_MS };
 
-    /// The word used in messages, and for the operation.
+    /// Name of the action in messages, and of its operation.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start {} => "start",
@@ -59,10 +58,10 @@ impl VmAction {
         }
     }
 
-    /// Checks its values.
+    /// Checks the parameters.
     ///
     /// # Errors
-    /// [`ErrorCode::BadRequest`] naming the value.
+    /// [`ErrorCode::BadRequest`] naming the parameter.
     pub fn check(self) -> Result<(), ApiError> {
         match self {
             Self::Stop { grace_ms } | Self::Restart { grace_ms } if grace_ms > MAX_GRACE_MS => {
@@ -74,8 +73,8 @@ impl VmAction {
     }
 }
 
-/// Grace period of a stop where none was given, in milliseconds: systemd's own for a service
-/// (`DefaultTimeoutStopSec`), so that guests with containers end in order.
+/// Default grace period of a stop, in milliseconds: that of systemd for a service
+/// (`DefaultTimeoutStopSec`), so that guests with containers shut down cleanly.
 pub const DEFAULT_GRACE_MS: u64 = 90_000;
-/// Longest grace period, in milliseconds.
+/// Maximum grace period in milliseconds.
 pub const MAX_GRACE_MS: u64 = 24 * 3600 * 1000;

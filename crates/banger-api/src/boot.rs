@@ -1,11 +1,11 @@
-//! How far a guest's own boot has come, and which part of a start a command waits for.
+//! Progress of the guest's boot, and the stage of a start that a command waits for.
 
 use serde::{Deserialize, Serialize};
 
-/// Longest wait that can be asked for, in milliseconds.
+/// Maximum wait in milliseconds.
 pub const MAX_WAIT_MS: u64 = 3600 * 1000;
 
-/// Which part of a start is waited for. Each includes those before it.
+/// A stage of a start that a command can wait for. Each stage includes the earlier ones.
 #[derive(
     Debug,
     Clone,
@@ -30,10 +30,10 @@ pub enum WaitFor {
 }
 
 impl WaitFor {
-    /// All of them, in order.
+    /// All stages, in order.
     pub const ALL: [Self; 3] = [Self::Agent, Self::Ready, Self::Booted];
 
-    /// The word used on the command line and in JSON.
+    /// Name of the stage on the command line and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -51,27 +51,27 @@ impl std::str::FromStr for WaitFor {
     }
 }
 
-/// Not a stage that can be waited for.
+/// Not a stage of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not one of agent, ready, booted")]
 pub struct UnknownStage;
 
-/// State of a guest's init.
+/// State of the guest's init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BootState {
-    /// It is booting.
+    /// The init is booting.
     Booting,
-    /// It has booted.
+    /// The init has finished booting.
     Running,
-    /// It has booted, and services failed.
+    /// The init has finished booting, and some services failed.
     Degraded,
-    /// It does not report, and has come to rest.
+    /// The init does not report its state, and the system has become idle.
     Unknown,
 }
 
 impl BootState {
-    /// The word used in tables and JSON.
+    /// Name of the state in tables and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Booting => "booting",
@@ -82,43 +82,43 @@ impl BootState {
     }
 }
 
-/// A guest's boot, as its agent reports it.
+/// State of a guest's boot, as reported by its agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BootView {
     /// State of the init.
     pub state: BootState,
-    /// When it left `booting`: milliseconds since the guest's kernel started.
+    /// When the state left `booting`: milliseconds since the guest's kernel started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_ms: Option<u64>,
-    /// How the agent knows, such as `systemd: running`.
+    /// Source of the state, such as `systemd: running`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
-    /// Services that failed.
+    /// Failed services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<String>,
 }
 
 impl BootView {
-    /// A boot of which nothing is known yet.
+    /// A boot without a report yet.
     pub fn booting() -> Self {
         let (after_ms, source, failed) = (None, String::new(), Vec::new());
         Self { state: BootState::Booting, after_ms, source, failed }
     }
 
-    /// Whether nothing more will be reported.
+    /// Whether the state is final.
     pub fn is_over(&self) -> bool {
         self.state != BootState::Booting
     }
 }
 
-/// A wait, as a client asks for it.
+/// Parameters of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
-    /// For what.
+    /// The stage.
     #[serde(rename = "wait")]
     pub stage: WaitFor,
-    /// How long, in milliseconds; at most [`MAX_WAIT_MS`].
+    /// Timeout in milliseconds; at most [`MAX_WAIT_MS`].
     pub timeout_ms: u64,
 }
 

@@ -1,43 +1,43 @@
-//! The daemon about itself.
+//! Status of the daemon.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::VmDefaults;
 
-/// `daemon status --json`: a contract with scripts.
+/// `daemon status --json`: a stable format for scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DaemonStatus {
     /// Process id.
     pub pid: u32,
     /// Version.
     pub version: String,
-    /// Identifies the build, so that the CLI can tell when it was replaced.
+    /// Build id, with which clients detect a replaced program.
     pub build_id: String,
-    /// The socket it serves on.
+    /// Path of the API socket.
     pub socket: String,
-    /// Its log file.
+    /// Path of the log file.
     pub log: String,
-    /// Seconds since it started.
+    /// Seconds since the daemon started.
     pub uptime_s: u64,
     /// Number of VMs.
     pub vms: u64,
     /// Number of operations in progress.
     pub operations: u64,
-    /// Whether it runs on the simulated host.
+    /// Whether the daemon runs on the simulated host.
     pub simulated: bool,
-    /// What a VM gets where nothing is asked for.
+    /// Defaults of a new VM.
     pub defaults: VmDefaults,
-    /// Where names of VMs are answered.
+    /// The DNS server for names of VMs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsStatus>,
 }
 
-/// Where `NAME.vm` is answered.
+/// The DNS server for `NAME.vm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DnsStatus {
     /// Address and port, of UDP and TCP.
     pub listen: String,
-    /// Why nobody answers there, where that is so.
+    /// Why the server is not running, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What the host has and lacks: one set of checks for `doctor` and for the commands.
+//! Checks of the host, for `doctor` and for other commands.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ pub struct Check {
     pub code: String,
     /// Verdict.
     pub verdict: Verdict,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What to do, where something is to be done.
+    /// Advice, if something must be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// What needs it: `start`, `image`, `nat`, …
+    /// Features that depend on it: `start`, `image`, `nat`, …
     pub needed_for: Vec<String>,
 }
 
@@ -22,9 +22,9 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Good.
+    /// Passed.
     Ok,
-    /// Works, but worth knowing.
+    /// Works, with a restriction.
     Warning,
     /// Something will not work.
     Missing,

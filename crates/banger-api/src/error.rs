@@ -1,54 +1,54 @@
-//! Errors as they travel: a code that scripts may rely on, words, a hint, the operation.
+//! Errors of the API: a stable code, a message, causes, a hint and the operation.
 
 use serde::{Deserialize, Serialize};
 
 use crate::exit;
 use crate::ids::OpId;
 
-/// What kind of failure it is. Stable; each has an exit code and an HTTP status.
+/// Kind of an error. Stable; each has an exit code and an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The request is not well-formed or a value is out of its limits.
+    /// The request is malformed, or a value is out of bounds.
     BadRequest,
-    /// No VM, image, kernel or operation of that name.
+    /// There is no VM, image, kernel or operation with that name.
     NotFound,
-    /// A prefix that more than one thing has.
+    /// A prefix matches more than one object.
     Ambiguous,
-    /// The name is taken.
+    /// The name is in use.
     NameTaken,
     /// Not possible in the present state.
     WrongState,
-    /// Used by something else.
+    /// In use by another object.
     InUse,
-    /// Another operation is in the way.
+    /// Another operation is in progress.
     Busy,
-    /// A program or device that the host must have is missing.
+    /// The host lacks a required program or device.
     HostNotReady,
-    /// Not enough disk.
+    /// The disk is full.
     NoSpace,
     /// The state folder cannot be written.
     ReadOnly,
-    /// A file of ours is damaged.
+    /// A file of banger is damaged.
     Corrupt,
-    /// The guest did not come up, or did not answer.
+    /// The guest did not start, or did not answer.
     GuestFailed,
     /// The VMM ended unexpectedly.
     VmmDied,
-    /// Took longer than allowed.
+    /// A time limit was exceeded.
     Timeout,
     /// Cancelled by request.
     Cancelled,
-    /// The daemon was restarted or killed meanwhile.
+    /// The daemon was restarted or killed during the operation.
     Interrupted,
-    /// The daemon cannot be reached, started or understood.
+    /// The daemon cannot be reached or started, or has an incompatible version.
     DaemonUnavailable,
-    /// Anything else.
+    /// An internal error.
     Internal,
 }
 
 impl ErrorCode {
-    /// The CLI's exit code for this kind of failure.
+    /// The CLI's exit code for this kind.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::BadRequest => exit::USAGE,
@@ -66,7 +66,7 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status of an answer with this code.
+    /// The HTTP status of an answer with this kind.
     pub fn http_status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
@@ -84,7 +84,7 @@ impl ErrorCode {
     }
 }
 
-/// A failure, ready to be shown.
+/// An error of the API.
 #[derive(
     Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, thiserror::Error,
 )]
@@ -92,15 +92,15 @@ impl ErrorCode {
 pub struct ApiError {
     /// Kind.
     pub code: ErrorCode,
-    /// What failed, naming the thing; one line, no full stop.
+    /// The failed operation, naming the object; one line, no full stop.
     pub message: String,
-    /// Why, outermost cause first, each one line.
+    /// Causes, outermost first, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
-    /// What to do about it.
+    /// Advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The operation it happened in; finds it in the daemon's log.
+    /// The failed operation's id, for finding it in the daemon's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OpId>,
 }
@@ -111,14 +111,14 @@ impl ApiError {
         Self { code, message: message.into(), causes: Vec::new(), hint: None, operation: None }
     }
 
-    /// The same error with advice.
+    /// Sets the advice.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same error with the chain of sources of `error` as causes, `error` itself first.
+    /// Sets `error` and the chain of its sources as causes.
     #[must_use]
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
         self.causes.push(error.to_string());
@@ -130,7 +130,7 @@ impl ApiError {
         self
     }
 
-    /// The same error within an operation.
+    /// Sets the operation.
     #[must_use]
     pub fn in_operation(mut self, operation: &OpId) -> Self {
         self.operation.get_or_insert_with(|| operation.clone());

@@ -1,8 +1,8 @@
 //! The feed of VM changes: `GET /v1/events`, server-sent events with one [`VmEvent`] each.
 //!
-//! The feed is resumed with `Last-Event-ID`: where the daemon still has what followed that event,
-//! it goes on there; otherwise it begins with [`VmEventKind::All`]. Changes in quick succession are
-//! one event: it shows the VM as it is, and `generation` tells how often its record changed.
+//! The feed is resumed with `Last-Event-ID`: if the daemon still has the events after that one, it
+//! continues there; otherwise it starts with [`VmEventKind::All`]. Changes in quick succession are
+//! merged into one event with the current state; `generation` counts the changes.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::ids::OpId;
 use crate::names::VmName;
 use crate::vm::VmState;
 
-/// A VM at one moment.
+/// A VM at the time of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmNow {
     /// Id.
@@ -20,7 +20,7 @@ pub struct VmNow {
     pub name: VmName,
     /// State.
     pub state: VmState,
-    /// Grows with each change of the VM's record.
+    /// Generation: incremented with each change of the VM.
     pub generation: u64,
     /// The operation in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,30 +30,30 @@ pub struct VmNow {
 /// One event of the feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmEvent {
-    /// Place in the feed of this daemon: the event's id, as `Last-Event-ID` takes it.
+    /// Position in the feed of this daemon: the event's id, for `Last-Event-ID`.
     pub id: String,
     /// The event.
     #[serde(flatten)]
     pub what: VmEventKind,
 }
 
-/// What happened.
+/// Kind of event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum VmEventKind {
-    /// All VMs there are; what was known before is void.
+    /// All VMs; replaces earlier knowledge.
     All {
         /// The VMs, by id.
         vms: Vec<VmNow>,
     },
-    /// A VM is new or has changed.
+    /// A VM was created or changed.
     Changed {
         /// The VM.
         vm: VmNow,
     },
     /// A VM was deleted.
     Gone {
-        /// Id that it had.
+        /// Its id.
         vm: VmId,
     },
 }

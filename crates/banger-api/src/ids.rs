@@ -77,7 +77,7 @@ text_id!(
     KernelId, "a kernel id (16 hex digits)", |text| text.len() == 16 && is_lower_hex(text)
 );
 
-/// Letters and digits that are not taken for one another when read aloud (Crockford's base 32).
+/// Letters and digits that cannot be confused with each other (Crockford's base 32).
 pub const OP_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl OpId {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_ids_parse() {
+    fn generated_ids_parse() {
         for bits in [0, 1, u64::MAX, 0x1234_5678_9abc] {
             let op = OpId::from_entropy(bits);
             assert_eq!(op.as_str().parse::<OpId>(), Ok(op));

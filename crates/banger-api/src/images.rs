@@ -1,4 +1,4 @@
-//! Images and kernels as they are asked for and shown.
+//! Requests about images and kernels, and their views.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,32 +12,32 @@ pub struct ImageView {
     pub id: ImageId,
     /// Names that point to it.
     pub names: Vec<String>,
-    /// Where it came from.
+    /// Source of the image.
     pub source: String,
-    /// Virtual size of its root file system in bytes.
+    /// Virtual size of the root file system in bytes.
     pub virtual_bytes: u64,
-    /// Bytes it really takes.
+    /// Allocated size in bytes.
     pub used_bytes: u64,
     /// Init program found in it, if any.
     pub init: Option<String>,
-    /// RFC 3339, UTC.
+    /// Time of creation: RFC 3339, UTC.
     pub created_at: String,
-    /// SHA-256 of its contents.
+    /// SHA-256 of the content.
     pub fingerprint: String,
-    /// Names of the VMs that were made from it.
+    /// Names of the VMs that use the image.
     pub used_by: Vec<String>,
 }
 
 impl ImageView {
-    /// The refusal to take one of its names away.
+    /// The error for a request that would move one of its names to another image.
     pub fn name_taken(&self, name: &str) -> ApiError {
         let users = match self.used_by.as_slice() {
             [] => String::new(),
             users => format!(", which is used by {}", users.join(", ")),
         };
-        let text = format!("the name `{name}` belongs to the image {}{users}", self.id);
+        let text = format!("the name `{name}` refers to the image {}{users}", self.id);
         ApiError::new(ErrorCode::NameTaken, text)
-            .with_hint("choose another name, or give `--replace` to move this one")
+            .with_hint("choose another name, or move this one with `--replace`")
     }
 }
 
@@ -50,28 +50,28 @@ pub struct KernelView {
     pub names: Vec<String>,
     /// `uname -r`.
     pub release: String,
-    /// Where it came from.
+    /// Source of the kernel.
     pub source: String,
-    /// Bytes it really takes, modules included.
+    /// Allocated size in bytes, including modules.
     pub used_bytes: u64,
-    /// RFC 3339, UTC.
+    /// Time of creation: RFC 3339, UTC.
     pub created_at: String,
-    /// Names of the VMs that boot it.
+    /// Names of the VMs that use the kernel.
     pub used_by: Vec<String>,
 }
 
-/// Make an image by a built-in recipe.
+/// Builds an image from a built-in recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePullRequest {
     /// Recipe: `debian`.
     pub name: String,
-    /// Make the image anew even if there is one of the same recipe: with today's packages.
+    /// Build the image again, with current packages, even if one of the same recipe exists.
     #[serde(default)]
     pub refresh: bool,
 }
 
-/// Fetch a kernel by a built-in recipe.
+/// Fetches a kernel by a built-in recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PullRequest {
@@ -79,59 +79,59 @@ pub struct PullRequest {
     pub name: String,
 }
 
-/// Make an image from a file of the host.
+/// Imports an image from a file of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
-    /// Absolute path of a rootfs tar, plain or compressed.
+    /// Absolute path of a tar archive of a root file system, optionally compressed.
     pub path: String,
-    /// Name to give it.
+    /// Name of the image.
     pub name: String,
-    /// Take the name away from the image that has it.
+    /// Move the name from another image.
     #[serde(default)]
     pub replace: bool,
 }
 
-/// Make an image of the body of the request: query parameters.
+/// Query parameters of an import whose archive is the body of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct ImageUpload {
-    /// Name to give it.
+    /// Name of the image.
     pub name: String,
-    /// Take the name away from the image that has it.
+    /// Move the name from another image.
     #[serde(default)]
     pub replace: bool,
 }
 
-/// Give an image one more name.
+/// Adds a name to an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TagRequest {
     /// The name.
     pub name: String,
-    /// Take the name away from the image that has it.
+    /// Move the name from another image.
     #[serde(default)]
     pub replace: bool,
 }
 
-/// What a deletion freed.
+/// Result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Deleted {
-    /// Id of what was deleted.
+    /// Id of the object.
     pub id: String,
-    /// Bytes freed.
+    /// Freed bytes.
     pub freed_bytes: u64,
-    /// Names that the object still has: only a name was removed.
+    /// Remaining names, if only a name was removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
 }
 
-/// The image that is used where none is named.
+/// The default image.
 pub const DEFAULT_IMAGE: &str = "debian";
-/// The kernel that is used where none is named.
+/// The default kernel.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
 
-/// Checks the name of an image or kernel: 1–128 of a–z, 0–9, `.`, `_`, `-`, beginning with a letter
+/// Checks the name of an image or kernel: 1–128 of a–z, 0–9, `.`, `_`, `-`, starting with a letter
 /// or digit.
 pub fn is_ref_name(name: &str) -> bool {
     let first_ok =

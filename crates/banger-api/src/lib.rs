@@ -1,7 +1,8 @@
-//! The words of banger: types, ids, names, sizes, events, errors, exit codes and routes. No I/O.
+//! The vocabulary of banger's API: types, ids, names, sizes, events, errors, exit codes and routes.
+//! No I/O.
 //!
-//! Everything that the daemon, the CLI and other clients say to each other is here, and is parsed
-//! here, so that both sides refuse the same bad input with the same words.
+//! The daemon, the CLI and other clients share these types and their parsers, so that both sides
+//! reject the same input with the same message.
 
 pub mod action;
 pub mod boot;

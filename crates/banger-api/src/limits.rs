@@ -1,20 +1,20 @@
-//! What a VM may be made of. Checked by the CLI before it asks and by the daemon before it stores.
+//! Limits and defaults of a VM's resources, checked by the CLI before a request and by the daemon.
 
 use crate::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::size::{GIB, MIB, human_size};
 
-/// Most vCPUs: Firecracker's own limit.
+/// Maximum number of vCPUs: Firecracker's limit.
 pub const MAX_VCPUS: u32 = 32;
-/// Least memory that boots the default image, in MiB.
+/// Minimum memory in MiB, with which the default image boots.
 pub const MIN_MEMORY_MIB: u64 = 128;
-/// Most memory, in MiB.
+/// Maximum memory in MiB.
 pub const MAX_MEMORY_MIB: u64 = 16 * 1024 * 1024;
-/// Smallest disk, in bytes.
+/// Minimum size of a disk in bytes.
 pub const MIN_DISK_BYTES: u64 = 64 * MIB;
-/// Largest disk, in bytes: ext4 with 4 KiB blocks.
+/// Maximum size of a disk in bytes: ext4 with 4 KiB blocks.
 pub const MAX_DISK_BYTES: u64 = 16 * 1024 * GIB;
 
-/// A value outside its limits.
+/// A value out of bounds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfLimits {
     /// vCPUs.
@@ -29,7 +29,7 @@ pub enum OutOfLimits {
     Disk {
         /// `root disk` or `work disk`.
         what: &'static str,
-        /// What was asked for.
+        /// The requested size in bytes.
         bytes: u64,
     },
 }
@@ -66,9 +66,9 @@ pub fn check_disk(what: &'static str, bytes: u64) -> Result<(), OutOfLimits> {
     }
 }
 
-/// Values of a new VM that the request leaves out.
+/// Defaults of a new VM.
 ///
-/// Fields that an older daemon does not send are empty, so that its status can be read.
+/// Fields that an older daemon does not send are empty, so that its status can be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct VmDefaults {
     /// Image.
@@ -85,7 +85,7 @@ pub struct VmDefaults {
     pub root_bytes: u64,
     /// Virtual size of the work disk in bytes.
     pub work_bytes: u64,
-    /// Whether the guest reaches networks beyond the host.
+    /// Whether the guest can reach networks outside of the host.
     #[serde(default)]
     pub nat: bool,
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_hold_at_their_edges() {
+    fn limits_are_inclusive() {
         assert!(check_vcpus(0).is_err() && check_vcpus(33).is_err());
         assert!(check_vcpus(1).is_ok() && check_vcpus(32).is_ok());
         assert!(check_memory_mib(127).is_err() && check_memory_mib(128).is_ok());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_follow_the_host() {
+    fn defaults_depend_on_the_host() {
         let small = VmDefaults::for_host(2, GIB);
         assert_eq!((small.vcpus, small.memory_mib), (1, 512));
         let large = VmDefaults::for_host(64, 512 * GIB);

@@ -1,11 +1,11 @@
-//! VM names: DNS labels, and the friendly two-word names that are made up where none was given.
+//! VM names: DNS labels, and generated two-word names.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name: a DNS label (RFC 1035 section 2.3.4).
+/// Maximum length: that of a DNS label (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 63;
 
 /// A VM's name: 1–63 of a–z, 0–9 and inner hyphens.
@@ -16,7 +16,7 @@ pub const MAX_NAME: usize = 63;
 #[schema(value_type = String)]
 pub struct VmName(String);
 
-/// Why a text is not a name.
+/// Reason why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is not a VM name: {problem}")]
 pub struct BadName {
@@ -30,8 +30,8 @@ impl VmName {
         &self.0
     }
 
-    /// A friendly name made from any number, `brisk-otter`; `round` > 0 adds a number, for the case
-    /// that the plain ones are taken.
+    /// Generates a name from a number, such as `brisk-otter`; `round` > 0 appends a number, for use
+    /// if the plain name is taken.
     pub fn friendly(seed: u64, round: u32) -> Self {
         let adjective = ADJECTIVES[(seed % ADJECTIVES.len() as u64) as usize];
         let animal = ANIMALS[(seed / ADJECTIVES.len() as u64 % ANIMALS.len() as u64) as usize];
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_say_why() {
+    fn bad_names_name_the_problem() {
         let say = |name: &str| name.parse::<VmName>().unwrap_err().to_string();
         assert_eq!(say(""), "`` is not a VM name: it is empty");
         assert_eq!(say("Web"), "`Web` is not a VM name: only a-z, 0-9 and hyphens are allowed");

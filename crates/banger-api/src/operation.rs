@@ -1,4 +1,4 @@
-//! Operations: accepted at once, followed as a stream of events that a client may leave and rejoin.
+//! Operations: accepted immediately and followed as a stream of events that can be resumed.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,20 @@ use crate::error::ApiError;
 use crate::ids::{ImageId, KernelId, OpId};
 use crate::names::VmName;
 
-/// Answer to a request that takes time, or that turned out to be done already.
+/// Answer to a request that starts an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Accepted {
-    /// The operation to follow; absent when things already were as asked.
+    /// The operation to follow; absent if the requested state already holds.
     pub operation: Option<OpId>,
-    /// The VM it is about.
+    /// The VM of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmTag>,
-    /// Things worth saying although the request was accepted.
+    /// Warnings about the accepted request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// Which VM.
+/// Id and name of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmTag {
     /// Id.
@@ -37,17 +37,17 @@ pub enum Subject {
     Vm(VmTag),
     /// An image.
     Image {
-        /// Name or id that the request gave.
+        /// Name or id in the request.
         name: String,
-        /// Id, where the image existed when the operation began.
+        /// Id, if the image existed when the operation started.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<ImageId>,
     },
     /// A kernel.
     Kernel {
-        /// Name or id that the request gave.
+        /// Name or id in the request.
         name: String,
-        /// Id, where the kernel existed when the operation began.
+        /// Id, if the kernel existed when the operation started.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<KernelId>,
     },
@@ -56,7 +56,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The VM, where the subject is one.
+    /// The VM, if the subject is one.
     pub fn vm(&self) -> Option<&VmTag> {
         match self {
             Self::Vm(vm) => Some(vm),
@@ -90,15 +90,15 @@ pub enum SubjectRef {
     Host {},
 }
 
-/// What a cancel did.
+/// Effect of a cancel request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelEffect {
-    /// The operation was asked to undo itself; its last event tells how it ended.
+    /// The operation is undoing itself; its last event reports the result.
     Cancelling,
-    /// The operation had not begun, and never will.
+    /// The operation had not started and never will.
     NotBegun,
-    /// The operation had ended before.
+    /// The operation had ended already.
     Ended,
 }
 
@@ -107,7 +107,7 @@ pub enum CancelEffect {
 pub struct CancelAnswer {
     /// The operation.
     pub operation: OpId,
-    /// What the cancel did.
+    /// Effect.
     pub effect: CancelEffect,
     /// State of the operation now.
     pub state: OpState,
@@ -117,30 +117,30 @@ pub struct CancelAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpState {
-    /// Waiting or under way.
+    /// Queued or in progress.
     Running,
-    /// Done.
+    /// Succeeded.
     Succeeded,
-    /// Failed, and undone.
+    /// Failed and undone.
     Failed,
 }
 
-/// An operation as it is shown.
+/// View of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OperationView {
     /// Id.
     pub id: OpId,
     /// `create`, `start`, `stop`, `pull_image`, …
     pub kind: String,
-    /// What it works on.
+    /// Its subject.
     pub subject: Subject,
     /// State.
     pub state: OpState,
-    /// RFC 3339, UTC.
+    /// Time of acceptance: RFC 3339, UTC.
     pub started_at: String,
-    /// Why it failed, where it did.
+    /// The error, if it failed.
     pub error: Option<ApiError>,
-    /// Id of the image or kernel that was made, where one was.
+    /// Id of the new image or kernel, if the operation made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
 }
@@ -150,101 +150,101 @@ pub struct OperationView {
 pub struct OpEvent {
     /// Position in the stream.
     pub seq: u64,
-    /// Milliseconds since the operation began.
+    /// Milliseconds since the operation started.
     pub at_ms: u64,
-    /// What happened.
+    /// Kind of event.
     #[serde(flatten)]
     pub what: OpEventKind,
 }
 
-/// What happened.
+/// Kind of event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum OpEventKind {
-    /// The first event: what the operation works on.
+    /// The first event: the subject of the operation.
     Subject {
         /// The VM, image or kernel, or the host.
         subject: Subject,
     },
-    /// A stage began.
+    /// A stage started.
     StageStarted {
-        /// Its name.
+        /// Name of the stage.
         stage: String,
     },
-    /// A stage ended well.
+    /// A stage succeeded.
     StageDone {
-        /// Its name.
+        /// Name of the stage.
         stage: String,
         /// Its duration in milliseconds.
         ms: u64,
     },
-    /// How far a stage is.
+    /// Progress of a stage.
     Progress {
-        /// The stage.
+        /// Name of the stage.
         stage: String,
-        /// Units so far.
+        /// Units completed.
         done: u64,
-        /// Units in all, where known.
+        /// Total number of units, if known.
         total: Option<u64>,
-        /// What is counted, such as `packages unpacked`; absent for bytes.
+        /// The unit, such as `packages unpacked`; absent for bytes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unit: Option<String>,
     },
-    /// A line worth showing.
+    /// An informational line.
     Note {
         /// The line.
         text: String,
     },
-    /// Something went wrong without ending the operation.
+    /// A warning; the operation continues.
     Warning {
         /// The line.
         text: String,
     },
-    /// The end, good.
+    /// The operation succeeded.
     Succeeded {
-        /// Id of the image or kernel that was made, where one was.
+        /// Id of the new image or kernel, if the operation made one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         made: Option<String>,
     },
-    /// The end, bad; everything was undone unless the error says otherwise.
+    /// The operation failed; everything was undone unless the error says otherwise.
     Failed {
-        /// Why.
+        /// The error.
         error: ApiError,
     },
 }
 
 impl OpEventKind {
-    /// Whether nothing follows.
+    /// Whether this is the last event.
     pub fn is_last(&self) -> bool {
         matches!(self, Self::Succeeded { .. } | Self::Failed { .. })
     }
 }
 
-/// Stages of a create, start, stop and delete as people and scripts see them.
+/// Names of the stages of create, start, stop and delete, stable for scripts.
 pub mod stage {
-    /// Fetching a kernel that is not here yet.
+    /// Fetching a kernel that is not cached.
     pub const PULL_KERNEL: &str = "pull_kernel";
-    /// Fetching an image that is not here yet.
+    /// Fetching an image that is not cached.
     pub const PULL_IMAGE: &str = "pull_image";
-    /// Checks before anything is changed.
+    /// Checks before any change.
     pub const PREFLIGHT: &str = "preflight";
-    /// Making the disks (create) or attaching them (start).
+    /// Creating the disks (create) or attaching them (start).
     pub const PREPARE_DISKS: &str = "prepare_disks";
-    /// Network of the VM.
+    /// Setting up the network of the VM.
     pub const ATTACH_NETWORK: &str = "attach_network";
     /// Starting the VMM.
     pub const LAUNCH_VMM: &str = "launch_vmm";
-    /// From the VMM's start until the guest said hello.
+    /// From the start of the VMM until the guest's hello.
     pub const BOOT: &str = "boot";
-    /// Until the agent answered.
+    /// Until the agent answers.
     pub const WAIT_VSOCK_AGENT: &str = "wait_vsock_agent";
-    /// Until network, work disk and files are in place and the image's init runs.
+    /// Until network, work disk and files are in place and the image's init is running.
     pub const WAIT_GUEST_READY: &str = "wait_guest_ready";
-    /// Running.
+    /// The VM is running.
     pub const READY: &str = "ready";
     /// Waiting for the guest to shut down.
     pub const SHUTDOWN: &str = "shutdown";
-    /// Undoing what the start did.
+    /// Undoing the start.
     pub const TEARDOWN: &str = "teardown";
     /// Removing the disks.
     pub const REMOVE_DISKS: &str = "remove_disks";

@@ -1,8 +1,8 @@
-//! Where banger keeps things: a pure function of the environment, the same for every program.
+//! The folders of an installation: a pure function of the environment, shared by all programs.
 //!
-//! `BANGER_HOME=DIR` puts all folders under `DIR`; `BANGER_STATE_DIR` moves the state; otherwise
-//! the XDG base directory specification is followed. The run folder goes with the state wherever
-//! the state is not the user's usual one, so that two daemons never meet on one socket.
+//! `BANGER_HOME=DIR` places all folders under `DIR`; `BANGER_STATE_DIR` moves the state folder;
+//! otherwise the XDG Base Directory Specification applies. If the state folder is not the user's
+//! default one, the run folder is inside it, so that two daemons never use the same socket.
 
 use std::path::{Path, PathBuf};
 
@@ -13,22 +13,22 @@ use crate::error::{ApiError, ErrorCode};
 pub struct Paths {
     /// Configuration.
     pub config: PathBuf,
-    /// What was asked for, operation logs, logs, VMs.
+    /// Database, logs, VMs.
     pub state: PathBuf,
     /// Images and kernels.
     pub data: PathBuf,
-    /// What can be fetched or made again.
+    /// Files that can be fetched or built again.
     pub cache: PathBuf,
     /// Sockets of the daemon.
     pub run: PathBuf,
 }
 
 impl Paths {
-    /// The folders for an environment, read through `env`, and a user id.
+    /// Resolves the folders from environment variables, read through `env`, and a user id.
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`] for a relative `BANGER_HOME` or `BANGER_STATE_DIR`,
-    /// [`ErrorCode::HostNotReady`] where not even `HOME` tells where to keep things.
+    /// [`ErrorCode::HostNotReady`] if neither `BANGER_HOME` nor `HOME` is set.
     pub fn resolve<T: Into<PathBuf>>(
         env: impl Fn(&str) -> Option<T>,
         uid: u32,
@@ -66,7 +66,7 @@ impl Paths {
     }
 
     fn xdg(folder: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Result<Self, ApiError> {
-        // The specification has relative values ignored.
+        // The specification requires that relative values are ignored.
         let absolute = |name: &str| folder(name).filter(|path| path.is_absolute());
         let home = absolute("HOME").or_else(|| (uid == 0).then(|| PathBuf::from("/root")));
         let base = |name: &str, below: &str| {
@@ -99,7 +99,7 @@ impl Paths {
         self.run.join("session.sock")
     }
 
-    /// Folder of the logs.
+    /// Log folder.
     pub fn log_folder(&self) -> PathBuf {
         self.state.join("log")
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_of_its_own_holds_everything() {
+    fn banger_home_contains_all_folders() {
         let paths = resolve(&[("BANGER_HOME", "/b"), ("HOME", "/h")], 1000).unwrap();
         assert_eq!(paths, Paths::under(Path::new("/b")));
         assert_eq!(paths.socket(), Path::new("/b/run/bangerd.sock"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_folder_of_its_own_takes_the_sockets_along() {
+    fn banger_state_dir_moves_the_sockets() {
         for home in [("BANGER_HOME", "/b"), ("HOME", "/h")] {
             let paths = resolve(&[home, ("BANGER_STATE_DIR", "/s")], 1000).unwrap();
             assert_eq!(paths.state, Path::new("/s"));
@@ -153,7 +153,8 @@ mod tests {
         let moved = resolve(&env, 7).unwrap();
         assert_eq!(moved.run, Path::new("/run/user/7/banger"));
         assert_eq!(moved.data, Path::new("/d/banger"));
-        // A root shell often inherits the user's run folder, which vanishes when they log out.
+        // A root shell often inherits the user's run folder, which is removed when the user logs
+        // out.
         assert_eq!(resolve(&env, 0).unwrap().run, Path::new("/h/.local/state/banger/run"));
         let relative = resolve(&[("HOME", "/h"), ("XDG_STATE_HOME", "x")], 7).unwrap();
         assert_eq!(relative.state, plain.state);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused() {
+    fn relative_and_missing_homes_are_errors() {
         let relative = resolve(&[("BANGER_HOME", "b"), ("HOME", "/h")], 1).unwrap_err();
         assert_eq!(relative.message, "`BANGER_HOME` is `b`, which is not absolute");
         assert_eq!(resolve(&[], 1).unwrap_err().code, ErrorCode::HostNotReady);

@@ -1,4 +1,4 @@
-//! Published ports: TCP ports of the host that lead to ports of a guest.
+//! Published ports: TCP ports of the host that forward to ports of a guest.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,16 +6,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Most ports that a VM publishes.
+/// Maximum number of published ports of a VM.
 pub const MAX_PUBLISHED: usize = 64;
 
-/// A TCP port of the host that leads to one of the guest.
+/// A TCP port of the host that forwards to a port of the guest.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
 )]
 #[serde(deny_unknown_fields)]
 pub struct PortForward {
-    /// Address of the host to listen on; the loopback address where absent.
+    /// Address of the host to listen on; the loopback address if absent.
     #[serde(default = "loopback")]
     #[schema(value_type = String)]
     pub listen: IpAddr,
@@ -31,35 +31,35 @@ fn loopback() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
 }
 
-/// What cannot be published.
+/// Reason why a port cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPublish {
-    /// Not a port and not an address.
-    #[error("`{text}` publishes no port: {problem}")]
+    /// Invalid syntax.
+    #[error("`{text}` is not a port to publish: {problem}")]
     Text {
-        /// What was written.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The error.
         problem: &'static str,
     },
     /// Port 0.
     #[error("port 0 cannot be published: ports are 1 to 65535")]
     Zero,
-    /// The same port of the host twice.
+    /// Two entries with the same port of the host.
     #[error("`{0}` is published twice")]
     Twice(SocketAddr),
-    /// Too many.
+    /// Too many published ports.
     #[error("{0} published ports: a VM has at most {MAX_PUBLISHED}")]
     TooMany(usize),
 }
 
 impl PortForward {
-    /// Where the host listens.
+    /// The address and port that the host listens on.
     pub fn listens_on(&self) -> SocketAddr {
         SocketAddr::new(self.listen, self.host_port)
     }
 
-    /// Whether both would take the same port: on one address, or where one listens on all.
+    /// Whether both need the same port: on one address, or one of them on all addresses.
     fn collides(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.listen, other.listen);
         self.host_port == other.host_port
@@ -69,10 +69,10 @@ impl PortForward {
     }
 }
 
-/// Checks what one VM is to publish.
+/// Checks the published ports of one VM.
 ///
 /// # Errors
-/// Too many, port 0, or a port of the host that is taken twice.
+/// Too many ports, port 0, or the same port of the host twice.
 pub fn check(ports: &[PortForward]) -> Result<(), BadPublish> {
     if ports.len() > MAX_PUBLISHED {
         return Err(BadPublish::TooMany(ports.len()));
@@ -94,10 +94,10 @@ impl fmt::Display for PortForward {
     }
 }
 
-/// Longest text that is shown again.
+/// Maximum length of a quoted text in characters.
 const SHOWN: usize = 80;
 
-/// `[ADDR:]HOST:GUEST[/tcp]`; an IPv6 address stands in brackets.
+/// `[ADDR:]HOST:GUEST[/tcp]`; an IPv6 address is written in brackets.
 impl FromStr for PortForward {
     type Err = BadPublish;
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_written() {
+    fn published_ports_are_parsed() {
         for (text, shown) in [
             ("8080:80", "127.0.0.1:8080:80"),
             ("8080:80/tcp", "127.0.0.1:8080:80"),
@@ -158,12 +158,12 @@ mod tests {
             ("[::]:8080:80/tcp", "[::]:8080:80"),
         ] {
             assert_eq!(parsed(text).to_string(), shown, "{text}");
-            assert_eq!(parsed(shown), parsed(text), "what is shown can be written");
+            assert_eq!(parsed(shown), parsed(text), "the displayed form can be parsed");
         }
     }
 
     #[test]
-    fn what_cannot_be_written_says_why() {
+    fn invalid_ports_name_the_problem() {
         let number = "a port is a number from 1 to 65535";
         let address = "the address is neither IPv4 nor IPv6 in brackets, such as [::1]";
         let form = "write HOST:GUEST, such as 8080:80";
@@ -186,14 +186,14 @@ mod tests {
             ("1.2.3.4.5:8080:80", address),
         ] {
             let error = text.parse::<PortForward>().unwrap_err();
-            assert_eq!(error.to_string(), format!("`{text}` publishes no port: {problem}"));
+            assert_eq!(error.to_string(), format!("`{text}` is not a port to publish: {problem}"));
         }
         let long = "x".repeat(5000);
         assert!(long.parse::<PortForward>().unwrap_err().to_string().len() < 200);
     }
 
     #[test]
-    fn one_port_of_the_host_leads_to_one_place() {
+    fn a_host_port_can_be_published_once() {
         let all = |texts: &[&str]| {
             let ports: Vec<PortForward> = texts.iter().map(|text| parsed(text)).collect();
             check(&ports).map_err(|error| error.to_string())
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loopback_address_is_meant_where_there_is_none() {
+    fn the_default_address_is_loopback() {
         let told: PortForward =
             serde_json::from_str(r#"{"host_port": 8080, "guest_port": 80}"#).unwrap();
         assert_eq!(told, parsed("8080:80"));

@@ -1,13 +1,13 @@
-//! Finding the VM that somebody meant: by name, by id, or by any unique prefix of the id.
+//! Resolves a reference to a VM: its name, its id, or a unique prefix of its id.
 
 use crate::VmId;
 use crate::error::{ApiError, ErrorCode};
 use crate::names::VmName;
 
-/// One line of a listing to resolve against.
+/// A VM to resolve against.
 pub type Listed<'a> = (&'a VmId, &'a VmName);
 
-/// Resolves `reference` against one listing. A name wins over an id prefix that looks the same.
+/// Resolves `reference`. A name takes precedence over an id prefix.
 ///
 /// # Errors
 /// [`ErrorCode::NotFound`], or [`ErrorCode::Ambiguous`] naming the candidates.
@@ -27,7 +27,7 @@ pub fn resolve<'a>(
     let shown: String = reference.chars().take(80).flat_map(char::escape_debug).collect();
     match candidates.as_slice() {
         [] => Err(ApiError::new(ErrorCode::NotFound, format!("there is no VM `{shown}`"))
-            .with_hint("`banger vm list` shows the VMs there are")),
+            .with_hint("`banger vm list` lists all VMs")),
         [(id, _)] => Ok((*id).clone()),
         several => {
             let mut names: Vec<String> =
@@ -35,7 +35,7 @@ pub fn resolve<'a>(
             names.sort();
             Err(ApiError::new(
                 ErrorCode::Ambiguous,
-                format!("`{shown}` could be any of {}", names.join(", ")),
+                format!("`{shown}` matches {}", names.join(", ")),
             )
             .with_hint("use the name or more digits of the id"))
         }
@@ -58,10 +58,7 @@ mod tests {
         assert_eq!(find("aaaa").unwrap().as_str(), "aaab00000002", "a name wins over a prefix");
         let ambiguous = find("aaa").unwrap_err();
         assert_eq!(ambiguous.code, ErrorCode::Ambiguous);
-        assert_eq!(
-            ambiguous.message,
-            "`aaa` could be any of aaaa (aaab00000002), web (aaaa00000001)"
-        );
+        assert_eq!(ambiguous.message, "`aaa` matches aaaa (aaab00000002), web (aaaa00000001)");
         assert_eq!(find("").unwrap_err().code, ErrorCode::NotFound);
         assert_eq!(find("zzz").unwrap_err().message, "there is no VM `zzz`");
     }

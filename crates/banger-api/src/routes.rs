@@ -2,7 +2,7 @@
 //!
 //! `{vm}` is a name, an id or a unique prefix of an id.
 
-/// Declares the routes, and the list of all of them.
+/// Declares the routes, and the list of all routes.
 macro_rules! routes {
     ($($(#[$doc:meta])* pub const $name:ident: &str = $path:literal;)*) => {
         $($(#[$doc])* pub const $name: &str = $path;)*
@@ -15,7 +15,7 @@ macro_rules! routes {
 routes! {
 /// `GET`: [`crate::daemon::DaemonStatus`].
 pub const DAEMON: &str = "/v1/daemon";
-/// `POST`: end the daemon; VMs keep running.
+/// `POST`: stops the daemon; VMs keep running.
 pub const DAEMON_STOP: &str = "/v1/daemon/stop";
 /// `GET`: the daemon's log, one JSON object a line.
 pub const DAEMON_LOGS: &str = "/v1/daemon/logs";
@@ -25,10 +25,10 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const VMS: &str = "/v1/vms";
 /// `GET`: [`crate::vm::VmDetails`].
 pub const VM: &str = "/v1/vms/{vm}";
-/// `POST` [`crate::vm::VmAction`]: asks for an action.
+/// `POST` [`crate::vm::VmAction`]: requests an action.
 pub const VM_ACTION: &str = "/v1/vms/{vm}/actions";
-/// `GET` with [`crate::boot::Wait`] in the query: [`crate::boot::BootView`], once the VM has come
-/// to that stage of its start or the time is over.
+/// `GET` with [`crate::boot::Wait`] in the query: returns [`crate::boot::BootView`] once the VM has
+/// reached that stage of its start or at the timeout.
 pub const VM_BOOT: &str = "/v1/vms/{vm}/boot";
 /// `GET`: [`crate::vm::VmHealth`].
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
@@ -37,8 +37,8 @@ pub const VM_LOGS: &str = "/v1/vms/{vm}/logs";
 /// `POST`: a command in the guest. The body and, after `101`, the stream are those of the agent's
 /// `/exec`.
 pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
-/// `POST`: a command in the guest that goes on without a client. Body and answer are those of the
-/// agent's `/detach`.
+/// `POST`: starts a command in the guest that continues without a client. Body and answer are those
+/// of the agent's `/detach`.
 pub const VM_DETACH: &str = "/v1/vms/{vm}/detach";
 /// `GET`: server-sent events of [`crate::events::VmEvent`], resumed with `Last-Event-ID`.
 pub const EVENTS: &str = "/v1/events";
@@ -48,10 +48,10 @@ pub const OPERATIONS: &str = "/v1/operations";
 pub const OPERATION: &str = "/v1/operations/{operation}";
 /// `GET`: server-sent events of [`crate::operation::OpEvent`], resumed with `Last-Event-ID`.
 pub const OPERATION_EVENTS: &str = "/v1/operations/{operation}/events";
-/// `POST`: ask an operation to end and undo itself; [`crate::operation::CancelAnswer`].
+/// `POST`: cancels and undoes an operation: [`crate::operation::CancelAnswer`].
 pub const OPERATION_CANCEL: &str = "/v1/operations/{operation}/cancel";
-/// `POST` [`crate::operation::SubjectRef`]: ask all operations on a subject to end and undo
-/// themselves; array of [`crate::operation::CancelAnswer`].
+/// `POST` [`crate::operation::SubjectRef`]: cancels and undoes all operations on a subject:
+/// array of [`crate::operation::CancelAnswer`].
 pub const CANCELS: &str = "/v1/cancels";
 /// `GET`: array of [`crate::images::ImageView`].
 pub const IMAGES: &str = "/v1/images";
@@ -65,7 +65,7 @@ pub const IMAGE_IMPORT: &str = "/v1/image-imports";
 pub const IMAGE_UPLOAD: &str = "/v1/image-uploads";
 /// `POST` [`crate::images::TagRequest`].
 pub const IMAGE_TAGS: &str = "/v1/images/{image}/tags";
-/// `DELETE`: one name of an image.
+/// `DELETE`: removes one name of an image.
 pub const IMAGE_TAG: &str = "/v1/image-tags/{name}";
 /// `GET`: array of [`crate::images::KernelView`].
 pub const KERNELS: &str = "/v1/kernels";
@@ -77,18 +77,19 @@ pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
 pub const OPENAPI: &str = "/v1/openapi.json";
 }
 
-/// Header of every answer: the build of the daemon.
+/// Header of every answer: the daemon's build id.
 pub const BUILD_HEADER: &str = "banger-build";
-/// Header of a request that only a daemon of this build is to carry out: another one answers with
+/// Header of a request that only a daemon of this build may carry out: another one answers with
 /// [`BUILD_MISMATCH`] and does nothing.
 pub const EXPECT_BUILD_HEADER: &str = "banger-expect-build";
-/// HTTP status of a request that expected another build: 421 Misdirected Request (RFC 9110).
+/// HTTP status of a request that expects another build: 421 Misdirected Request (RFC 9110).
 pub const BUILD_MISMATCH: u16 = 421;
 
-/// Header of an answer with the log of a VM: where it begins, to take it up again later.
+/// Header of an answer with a VM's log: the position of its start, for resuming the log later.
 pub const LOG_PLACE_HEADER: &str = "banger-log-place";
 
-/// Fills one `{placeholder}` of a route, percent-encoding what a path segment may not hold.
+/// Fills one `{placeholder}` of a route, percent-encoding characters that a path segment cannot
+/// contain.
 pub fn fill(route: &str, placeholder: &str, value: &str) -> String {
     let mut encoded = String::new();
     for byte in value.bytes() {
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_cannot_leave_their_segment() {
+    fn values_stay_within_their_segment() {
         assert_eq!(fill(VM, "vm", "web-1"), "/v1/vms/web-1");
         assert_eq!(fill(VM, "vm", "../x y?"), "/v1/vms/..%2Fx%20y%3F");
     }

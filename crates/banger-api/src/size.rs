@@ -1,11 +1,11 @@
-//! Sizes as people type them: `512M`, `2G`, `2GiB`. Units are powers of 1024.
+//! Sizes in human notation: `512M`, `2G`, `2GiB`. Units are powers of 1024.
 
 /// Bytes in a mebibyte.
 pub const MIB: u64 = 1024 * 1024;
 /// Bytes in a gibibyte.
 pub const GIB: u64 = 1024 * MIB;
 
-/// Why a text is not a size.
+/// Reason why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSize {
     /// Not a number with a unit.
@@ -19,7 +19,7 @@ pub enum BadSize {
     TooLarge(String),
 }
 
-/// Reads a size in bytes.
+/// Parses a size; returns bytes.
 ///
 /// # Errors
 /// A text without unit, with a sign or fraction, zero, or too large for 64 bits.
@@ -44,7 +44,7 @@ pub fn parse_size(text: &str) -> Result<u64, BadSize> {
     number.checked_mul(1 << shift).ok_or_else(|| BadSize::TooLarge(shown()))
 }
 
-/// A size for people: `8 GiB`, `1.5 MiB`, `0 B`.
+/// Formats a size: `8 GiB`, `1.5 MiB`, `0 B`.
 pub fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read() {
+    fn sizes_are_parsed() {
         assert_eq!(parse_size("512M"), Ok(512 * MIB));
         assert_eq!(parse_size("2G"), Ok(2 * GIB));
         assert_eq!(parse_size("2GiB"), Ok(2 * GIB));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_shown() {
+    fn sizes_are_formatted() {
         assert_eq!(human_size(0), "0 B");
         assert_eq!(human_size(1536 * 1024), "1.5 MiB");
         assert_eq!(human_size(8 * GIB), "8 GiB");

@@ -1,4 +1,4 @@
-//! VMs as they are asked for and as they are shown.
+//! Requests about VMs, and their views.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,28 +11,28 @@ use crate::limits;
 use crate::names::VmName;
 use crate::publish::{self, PortForward};
 
-/// State of a VM as everybody sees it.
+/// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
-    /// Not running.
+    /// The VM is not running.
     Stopped,
-    /// On its way up.
+    /// The VM is starting.
     Starting,
-    /// Up.
+    /// The VM is running.
     Running,
-    /// Up, with its vCPUs held.
+    /// The VM is running, with its vCPUs paused.
     Paused,
-    /// On its way down.
+    /// The VM is stopping.
     Stopping,
-    /// Something of it could not be undone.
+    /// A cleanup failed; see the VM's problems.
     Broken,
-    /// Being removed.
+    /// The VM is being deleted.
     Deleting,
 }
 
 impl VmState {
-    /// The word used in tables and JSON.
+    /// Name of the state in tables and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -50,28 +50,28 @@ impl VmState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum StoppedBecause {
-    /// It was created and not started yet.
+    /// The VM was created and has not been started yet.
     NeverStarted,
-    /// Somebody asked for it.
+    /// A user requested the stop.
     Asked {
-        /// How it went down.
+        /// How the guest went down.
         how: StopKind,
     },
     /// The guest powered itself off.
     GuestPoweredOff,
-    /// The VMM ended without being asked.
+    /// The VMM ended unexpectedly.
     VmmDied {
-        /// Its story: exit code or signal, last lines of the console.
+        /// Exit code or signal, and the last lines of the console.
         story: String,
     },
-    /// A start did not succeed.
+    /// A start failed.
     StartFailed {
         /// The operation that failed.
         operation: OpId,
-        /// Why, in one line.
+        /// The error, in one line.
         error: String,
     },
-    /// The host was restarted while it ran.
+    /// The host restarted while the VM was running.
     HostRestarted,
 }
 
@@ -79,32 +79,32 @@ pub enum StoppedBecause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopKind {
-    /// The guest shut down by itself.
+    /// The guest shut down.
     Graceful,
     /// The VMM was killed after the grace period.
     KilledAfterGrace,
-    /// The VMM was killed at once, as asked.
+    /// The VMM was killed immediately, as requested.
     Killed,
 }
 
-/// Whether a VM outlives the command that made it.
+/// When a VM is deleted automatically.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifetime {
-    /// Until it is deleted.
+    /// Never.
     #[default]
     Keep,
-    /// Until the session that made it ends, or it stops (`--rm`).
+    /// When it stops, or when the session that created it ends (`--rm`).
     Session,
-    /// Until it stops (`--rm --detach`).
+    /// When it stops (`--rm --detach`).
     UntilStopped,
 }
 
-/// A VM to make. An absent value means the default; an explicit zero is an error.
+/// A VM to create. An absent value means the default; zero is an error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
-    /// DNS label; made up where absent.
+    /// DNS label; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Name or id of an image, or a built-in recipe.
@@ -125,22 +125,22 @@ pub struct CreateVm {
     /// Virtual size of the work disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work_bytes: Option<u64>,
-    /// Whether the guest reaches the outside.
+    /// Whether the guest can reach networks outside of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<bool>,
-    /// Ports of the host that lead to the guest; at most 64.
+    /// Published TCP ports; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<PortForward>,
-    /// Whether it outlives its maker.
+    /// When the VM is deleted automatically.
     #[serde(default)]
     pub lifetime: Lifetime,
-    /// Leave it stopped.
+    /// Do not start the VM.
     #[serde(default)]
     pub no_start: bool,
 }
 
 impl CreateVm {
-    /// Checks every value that can be checked without knowing the host.
+    /// Checks every value that can be checked without querying the host.
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`] naming the value.
@@ -167,27 +167,27 @@ impl CreateVm {
         if self.no_start && self.lifetime != Lifetime::Keep {
             return Err(ApiError::new(
                 ErrorCode::BadRequest,
-                "a VM that is removed when it stops cannot be made without starting it",
+                "a VM that is deleted when it stops must be started",
             ));
         }
         Ok(())
     }
 }
 
-/// Disk accounting of one VM.
+/// Disk usage of one VM, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DiskView {
     /// Virtual size of the root disk.
     pub root_bytes: u64,
-    /// Bytes its private part really takes on the host.
+    /// Allocated size of its private part on the host.
     pub root_used_bytes: u64,
     /// Virtual size of the work disk.
     pub work_bytes: u64,
-    /// Bytes it really takes on the host.
+    /// Allocated size of the work disk on the host.
     pub work_used_bytes: u64,
 }
 
-/// One line of `vm list --json`. Its first nine fields are a contract with scripts.
+/// One entry of `vm list --json`. The first nine fields are a stable format for scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmSummary {
     /// Id.
@@ -196,63 +196,63 @@ pub struct VmSummary {
     pub name: VmName,
     /// State.
     pub state: VmState,
-    /// Name of the image it was made from.
+    /// Name of the image.
     pub image: String,
     /// vCPUs.
     pub vcpus: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
-    /// Address, where it has one of its own.
+    /// IPv4 address on the bridge, if the VM has one.
     pub ip: Option<String>,
-    /// RFC 3339, UTC.
+    /// Time of creation: RFC 3339, UTC.
     pub created_at: String,
-    /// Disk accounting.
+    /// Disk usage.
     pub disk: DiskView,
     /// Operation in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OpId>,
-    /// Ports of the host that lead to the guest while it runs.
+    /// Published ports, while the VM is running.
     #[serde(default)]
     pub publish: Vec<PortForward>,
 }
 
-/// `vm show --json`: the summary and everything else.
+/// `vm show --json`: the summary and further details.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmDetails {
-    /// What the list shows too.
+    /// The summary.
     #[serde(flatten)]
     pub summary: VmSummary,
-    /// Process id of the VMM, while there is one.
+    /// Process id of the VMM, while it is running.
     pub pid: Option<u32>,
-    /// The guest's boot id, while it runs.
+    /// Boot id of the guest, while it is running.
     pub boot_id: Option<String>,
-    /// Why it is stopped, when it is.
+    /// Why the VM is stopped, if it is.
     pub stopped_because: Option<StoppedBecause>,
     /// Drivers in use.
     pub drivers: Drivers,
-    /// Why each of them was chosen.
+    /// Why each driver was chosen.
     pub why: DriverReasons,
     /// Timings of the last successful start.
     pub start: Option<StartReport>,
-    /// How far the guest has booted, while it runs.
+    /// State of the guest's boot, while it is running.
     #[serde(default)]
     pub boot: Option<BootView>,
-    /// Files to look at.
+    /// Log files.
     pub paths: VmPaths,
-    /// Image it was made from.
+    /// The image.
     pub image_id: ImageId,
-    /// Kernel it boots.
+    /// The kernel.
     pub kernel_id: KernelId,
-    /// Whether it outlives its maker.
+    /// When the VM is deleted automatically.
     pub lifetime: Lifetime,
-    /// What could not be undone, where it is broken.
+    /// Errors of the failed cleanup, if the VM is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What a user should know while it runs: why its guest is held, or that the disk of the host
-    /// is nearly full.
+    /// Warnings about the running VM: why the guest is paused, or that the host's disk is nearly
+    /// full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
-    /// Counts every change of this VM.
+    /// Generation: incremented with each change of the VM.
     pub generation: u64,
 }
 
@@ -267,7 +267,7 @@ pub struct Drivers {
     pub network: String,
 }
 
-/// One sentence for each driver.
+/// Reasons for the choice of each driver, one sentence each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DriverReasons {
     /// Why this VMM.
@@ -278,39 +278,39 @@ pub struct DriverReasons {
     pub network: String,
 }
 
-/// What a start spent its time on.
+/// Timings of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StartReport {
-    /// From the acceptance of the start until `running`, in milliseconds.
+    /// Milliseconds from acceptance of the start until `running`.
     pub total_ms: u64,
     /// Stages on the host, in order.
     pub stages: Vec<Timing>,
-    /// Stages in the guest, in order, as it reported them.
+    /// Stages in the guest, in order, as reported by the agent.
     pub guest: Vec<Timing>,
 }
 
-/// A named duration.
+/// A stage and its duration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Timing {
-    /// Stage.
+    /// Name of the stage.
     pub name: String,
     /// Milliseconds.
     pub ms: u64,
 }
 
-/// Files of a VM for people to look at.
+/// Log files of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmPaths {
-    /// The guest's serial console.
+    /// Serial console of the guest.
     pub console_log: String,
-    /// What the VMM and its companion said.
+    /// Output of the VMM and its companion.
     pub vmm_log: String,
-    /// What the process that owns the VMM said; root's alone where root's part starts it.
+    /// Output of the shim; readable for root only if the helper started it.
     #[serde(default)]
     pub shim_log: String,
 }
 
-/// What the agent said of itself.
+/// Answer of the guest agent to a health request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmHealth {
     /// Id.
@@ -321,25 +321,25 @@ pub struct VmHealth {
     pub state: VmState,
     /// Whether the agent answered.
     pub agent: AgentHealth,
-    /// Why it did not, where it was asked.
+    /// Why it did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Time the answer took, in microseconds.
+    /// Round-trip time in microseconds.
     pub round_trip_us: Option<u64>,
     /// Milliseconds since the guest's kernel started.
     pub uptime_ms: Option<u64>,
-    /// The guest's boot id as the agent tells it.
+    /// Boot id of the guest, as reported by the agent.
     pub boot_id: Option<String>,
 }
 
-/// State of the agent as the host sees it.
+/// Health of the guest agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentHealth {
-    /// It answered.
+    /// The agent answered.
     Ok,
-    /// The VM runs but its agent does not answer.
+    /// The VM is running, but its agent does not answer.
     Lost,
-    /// The VM does not run.
+    /// The VM is not running.
     NotRunning,
 }

@@ -1,7 +1,7 @@
-//! Descendants that lost their parent and became children of the shim, their subreaper.
+//! Orphaned descendants, which became children of the shim because it is their subreaper.
 //!
-//! Neither program that the shim starts is known to leave any. One that was taken over by its guest
-//! might, to stay behind when the VM is gone.
+//! Neither program that the shim starts is known to leave orphans. A compromised one might, to
+//! survive the end of the VM.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
 
-/// How long the end of all of them may take.
+/// Time limit for all of them to end.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The shim's children but for its `own`: proc(5), `/proc/PID/task/TID/children`. None where the
-/// kernel was built without that file.
-fn strangers(own: &[u32]) -> Vec<Pid> {
+/// The shim's children except `own`: proc(5), `/proc/PID/task/TID/children`. Empty if the kernel
+/// was built without that file.
+fn orphans(own: &[u32]) -> Vec<Pid> {
     let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     list.split_ascii_whitespace()
         .filter_map(|pid| pid.parse::<u32>().ok())
@@ -25,31 +25,31 @@ fn strangers(own: &[u32]) -> Vec<Pid> {
 }
 
 fn reap_one(pid: Pid) {
-    // Nothing is lost if it runs still: it is tried again at the next SIGCHLD.
+    // If it is still running, the next SIGCHLD tries again.
     let _ = waitpid(Some(pid), WaitOptions::NOHANG);
 }
 
-/// Reaps those that have ended.
+/// Reaps the ended ones.
 pub fn reap(own: &[u32]) {
-    for pid in strangers(own) {
+    for pid in orphans(own) {
         reap_one(pid);
     }
 }
 
-/// Ends all of them, when the shim's own children are gone.
+/// Kills all of them, after the shim's own children have ended.
 pub fn end_all() {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let strangers = strangers(&[]);
-        if strangers.is_empty() {
+        let orphans = orphans(&[]);
+        if orphans.is_empty() {
             return;
         }
         if Instant::now() >= deadline {
-            eprintln!("banger-shim: processes are left that do not end: {strangers:?}");
+            eprintln!("banger-shim: these processes do not end: {orphans:?}");
             return;
         }
-        for pid in strangers {
-            // Not reaped by anybody but us, so the id cannot have become another's.
+        for pid in orphans {
+            // Only the shim reaps it, so the id cannot have been reused.
             if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                 let _ = wait(&pidfd, deadline.saturating_duration_since(Instant::now()));

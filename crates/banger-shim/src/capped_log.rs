@@ -1,4 +1,4 @@
-//! A log file that cannot fill the disk.
+//! A log file with a size limit.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use std::path::Path;
 use banger_shim::CappedLog;
 use banger_sys::fs::{open_folder, open_log};
 
-/// Bytes of the end that are kept for the story.
+/// Length in bytes of the tail kept for the exit story.
 const TAIL: usize = 4096;
 
-/// The log, open.
+/// The open log.
 pub struct Log {
     folder: OwnedFd,
     name: String,
@@ -23,8 +23,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log, going on behind what an earlier run wrote. Links and what is not the shim's
-    /// own are replaced, so that the folder may be one that somebody hostile writes to.
+    /// Opens the log for appending. Replaces links and files of other users, so the folder may be
+    /// writable for an untrusted process.
     pub fn open(config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
         let path = Path::new(&config.path);
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
@@ -37,7 +37,7 @@ impl Log {
         Ok(Self { folder, name, reader, cap, file, length, tail: Vec::new() })
     }
 
-    /// Adds output. A full disk loses output, never the VM.
+    /// Appends output. On a full disk output is lost; the VM continues.
     pub fn write(&mut self, bytes: &[u8]) {
         let kept = &bytes[bytes.len().saturating_sub(TAIL)..];
         self.tail.extend_from_slice(kept);
@@ -51,7 +51,7 @@ impl Log {
             {
                 return;
             }
-            // Longer than the whole cap: in pieces.
+            // Larger than the limit: written in parts.
             let fits = usize::try_from(self.cap).unwrap_or(usize::MAX).min(rest.len());
             let (piece, more) = rest.split_at(fits);
             self.add(piece);
@@ -72,8 +72,8 @@ impl Log {
         }
     }
 
-    /// Begins anew, keeping what there is as `<name>.1`; where that cannot be, what there is goes:
-    /// better lost than without a limit.
+    /// Starts a new file, and keeps the old one as `<path>.1`. If it cannot be renamed, it is
+    /// truncated, because the limit takes precedence.
     fn rotate(&mut self) -> io::Result<()> {
         let kept = format!("{}.1", self.name);
         let renamed = rustix::fs::renameat(&self.folder, &self.name, &self.folder, kept);
@@ -86,7 +86,7 @@ impl Log {
         Ok(())
     }
 
-    /// The end of what was written in this run; not the part of a character at its beginning.
+    /// The tail of the output in this run, starting at a character boundary.
     pub fn tail(&self) -> String {
         let partial = self.tail.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
         String::from_utf8_lossy(&self.tail[partial..]).into_owned()
@@ -108,9 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_twice_the_cap() {
+    fn the_size_stays_below_twice_the_cap() {
         let folder = tempfile::tempdir().unwrap();
-        // Opened again and again, as by one run after the other.
+        // Opened repeatedly, as in consecutive runs.
         for run in 0..10 {
             let mut log = log(&folder, 10_000);
             for n in 0..100 {
@@ -124,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn not_even_when_one_piece_is_larger_than_the_cap() {
+    fn a_write_larger_than_the_cap_stays_below_it() {
         let folder = tempfile::tempdir().unwrap();
         log(&folder, 1000).write(&[b'x'; 16 * 1024]);
         assert!(sizes(&folder).iter().all(|size| *size <= 1000), "{:?}", sizes(&folder));
     }
 
     #[test]
-    fn not_even_when_it_cannot_be_rotated() {
+    fn a_log_that_cannot_be_rotated_stays_below_the_cap() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("console.log.1/full")).unwrap();
         let mut log = log(&folder, 1000);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_begins_with_a_whole_character() {
+    fn the_tail_starts_at_a_character_boundary() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(&folder, 1 << 20);
         log.write("a".as_bytes());

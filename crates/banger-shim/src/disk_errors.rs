@@ -1,31 +1,31 @@
-//! Disk writes that found no room on the host, from the log of a VMM that passes such errors on to
-//! its guest.
+//! Detects disk writes that failed for lack of space in the log of a VMM that reports such errors
+//! to its guest.
 //!
 //! Firecracker logs `Failed to execute Out virtio block request: …` with the error of the system
-//! call in its debug form (src/vmm/src/devices/virtio/block/virtio/request.rs), which holds
+//! call in its debug form (src/vmm/src/devices/virtio/block/virtio/request.rs), which contains
 //! `code: N`, the error number.
 
 use rustix::io::Errno;
 
 use crate::lines::Lines;
 
-/// Looks for failed writes in a stream of bytes.
+/// Scans a stream of bytes for failed writes.
 #[derive(Debug, Default)]
 pub struct DiskErrors {
     lines: Lines,
-    /// Whether one was seen.
+    /// Whether one was found.
     pub seen: bool,
 }
 
 impl DiskErrors {
-    /// Takes in what came next.
-    pub fn hear(&mut self, bytes: &[u8]) {
+    /// Scans the next bytes.
+    pub fn scan(&mut self, bytes: &[u8]) {
         let Self { lines, seen } = self;
-        lines.hear(bytes, |line| *seen |= found_no_room(line));
+        lines.push(bytes, |line| *seen |= is_lack_of_space(line));
     }
 }
 
-fn found_no_room(line: &str) -> bool {
+fn is_lack_of_space(line: &str) -> bool {
     let numbers = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
     line.contains("virtio block request")
         && numbers.iter().any(|number| line.contains(&format!("code: {},", number.raw_os_error())))
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_write_that_found_no_room_counts() {
+    fn only_writes_without_space_count() {
         let line = |request: &str, code: i32| {
             format!(
                 "2026-11-28T09:00:00.123 [0123456789ab:fc_vcpu 0:ERROR] Failed to execute {request}: \
@@ -51,7 +51,7 @@ mod tests {
             (line("something else", 28), false),
         ] {
             let mut errors = DiskErrors::default();
-            errors.hear(text.as_bytes());
+            errors.scan(text.as_bytes());
             assert_eq!(errors.seen, seen, "{text}");
         }
     }

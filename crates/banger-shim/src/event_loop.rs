@@ -1,5 +1,5 @@
-//! One turn of the shim: waits until something happens, passes on what is only to be passed on, and
-//! returns the rest.
+//! One iteration of the shim's event loop: waits, copies output, and returns events that need a
+//! decision.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,20 +15,20 @@ use crate::output::Output;
 use crate::qmp::Qmp;
 use crate::shim::Shim;
 
-/// What somebody has to decide about.
+/// An event that needs a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The VMM has ended and was reaped.
     VmmEnded,
     /// The companion has ended and was reaped.
     CompanionEnded,
-    /// The guest has powered off and its VMM does not end by that.
+    /// The guest powered off, and its VMM does not exit by itself.
     PoweredOff,
     /// SIGTERM.
-    Asked,
-    /// The watched folder has changed.
+    Terminate,
+    /// The watched folder changed.
     FolderChanged,
-    /// The deadline has passed.
+    /// The deadline passed.
     TimedOut,
 }
 
@@ -45,8 +45,8 @@ enum Source {
 }
 
 impl Shim {
-    /// The next event; `folder` is an inotify(7) descriptor. When several things happened at once,
-    /// the end of the VMM counts before that of its companion, and both before a request.
+    /// The next event; `folder` is an inotify(7) descriptor. Of simultaneous events, the end of the
+    /// VMM comes first, then that of the companion, then signals.
     pub fn next(
         &mut self,
         folder: Option<BorrowedFd<'_>>,
@@ -54,14 +54,14 @@ impl Shim {
     ) -> io::Result<Event> {
         loop {
             let ready = self.wait(folder, deadline)?;
-            let mut asked = Asked::No;
+            let mut terminate = SigTerm::No;
             for source in &ready {
                 match source {
-                    Source::Console => self.console.pass_on(),
-                    Source::Log => self.log.pass_on(),
-                    Source::Metrics => self.metrics.iter_mut().for_each(Output::pass_on),
+                    Source::Console => self.console.copy_pending(),
+                    Source::Log => self.log.copy_pending(),
+                    Source::Metrics => self.metrics.iter_mut().for_each(Output::copy_pending),
                     Source::Qmp => self.qmp.iter_mut().for_each(Qmp::read),
-                    Source::Signals => asked = self.read_signals()?,
+                    Source::Signals => terminate = self.read_signals()?,
                     Source::Vmm | Source::Companion | Source::Folder => {}
                 }
             }
@@ -77,8 +77,8 @@ impl Shim {
             if self.stays_powered_off() {
                 return Ok(Event::PoweredOff);
             }
-            if asked == Asked::Yes {
-                return Ok(Event::Asked);
+            if terminate == SigTerm::Yes {
+                return Ok(Event::Terminate);
             }
             if ready.contains(&Source::Folder) {
                 return Ok(Event::FolderChanged);
@@ -89,17 +89,17 @@ impl Shim {
         }
     }
 
-    /// Whether the guest has powered off under a VMM that does not end by that.
+    /// Whether the guest powered off under a VMM that does not exit by itself.
     fn stays_powered_off(&self) -> bool {
-        let last_words = self.console.last_words.as_ref().and_then(|last| last.guest);
+        let guest_end = self.console.guest_end.as_ref().and_then(|last| last.guest);
         self.config.jailed.is_some()
-            && last_words == Some(GuestEnd::Poweroff)
+            && guest_end == Some(GuestEnd::Poweroff)
             && self.vmm.pidfd().is_some()
             && !self.ending
     }
 
-    /// poll(2) on everything; empty at the deadline, when a held guest is to be looked after, and
-    /// when a signal came between.
+    /// poll(2) on all descriptors; returns empty at the deadline, when a paused guest is due for a
+    /// check, and after a signal.
     fn wait(
         &self,
         folder: Option<BorrowedFd<'_>>,
@@ -121,7 +121,7 @@ impl Shim {
             .chain(metrics.map(|fd| (Source::Metrics, fd)))
             .map(|(name, fd)| (name, PollFd::from_borrowed_fd(fd, PollFlags::IN)))
             .unzip();
-        let due = self.qmp.as_ref().and_then(|qmp| qmp.held.due());
+        let due = self.qmp.as_ref().and_then(|qmp| qmp.disk_pause.due());
         let left = deadline.into_iter().chain(due).min().map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             let tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
@@ -135,11 +135,11 @@ impl Shim {
         Ok(ready.map(|(name, _)| name).collect())
     }
 
-    fn read_signals(&self) -> io::Result<Asked> {
-        let mut asked = Asked::No;
+    fn read_signals(&self) -> io::Result<SigTerm> {
+        let mut terminate = SigTerm::No;
         while let Some(signal) = self.signals.next()? {
             if signal == Signal::TERM.as_raw() {
-                asked = Asked::Yes;
+                terminate = SigTerm::Yes;
             } else {
                 let own = [self.vmm.proc(), self.companion.proc()];
                 let own: Vec<u32> =
@@ -147,12 +147,12 @@ impl Shim {
                 adopted::reap(&own);
             }
         }
-        Ok(asked)
+        Ok(terminate)
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum SigTerm {
     Yes,
     No,
 }

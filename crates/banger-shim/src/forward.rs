@@ -1,34 +1,34 @@
-//! What daemon and `banger-forward` say to each other.
+//! Protocol between the daemon and `banger-forward`.
 //!
 //! The daemon starts the program with the gate as standard input and the status pipe as standard
-//! output. It listens nowhere until one line of JSON, a [`ForwardConfig`], has come through the
-//! gate; end of file before that means exit. It answers one line of JSON, a [`ForwardEvent`], and
-//! from then on carries bytes until SIGTERM.
+//! output. The program listens on no address until one line of JSON, a [`ForwardConfig`], arrives
+//! through the gate; at end of file it exits instead. It answers one line of JSON, a
+//! [`ForwardEvent`], and then forwards connections until SIGTERM.
 
 use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest configuration line in bytes.
+/// Maximum length of the configuration line in bytes.
 pub const MAX_FORWARD_CONFIG: u64 = 64 * 1024;
-/// Connections that are carried at the same time; more wait to be accepted.
+/// Maximum number of connections; further ones wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 512;
 
-/// What to carry.
+/// The configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardConfig {
-    /// All of them, or none.
+    /// All addresses are listened on, or none.
     pub forwards: Vec<Forward>,
 }
 
-/// One way from a port of the host to one of a guest.
+/// A forwarded port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: SocketAddr,
-    /// What to connect to for each client.
+    /// Address of the guest to connect to for each client.
     pub to: SocketAddr,
 }
 
@@ -38,16 +38,16 @@ pub struct Forward {
 pub enum ForwardEvent {
     /// All addresses are listened on.
     Listening,
-    /// One could not be listened on, so none is.
+    /// One address cannot be listened on, so none is.
     Failed {
-        /// Which one.
+        /// The address.
         listen: SocketAddr,
-        /// errno(3), where the system said why.
+        /// errno(3), if the system reported one.
         os_error: Option<i32>,
     },
-    /// The configuration was not understood.
+    /// The configuration is invalid.
     Refused {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }

@@ -1,10 +1,11 @@
-//! The gate: how a process that outlives its parent is started so that none runs unrecorded.
+//! The gate: starts a process that outlives its parent so that the parent records it before it
+//! acts.
 //!
 //! The parent starts the program with a pipe as its standard input, the gate, and another one as
-//! its standard output, the status pipe. The program does nothing until one line of configuration
-//! has come through the gate; end of file before that means exit. The parent records the process
-//! first, then opens the gate, and reads one line of answer. Daemon and helper use the first half
-//! of this file, `banger-shim` and `banger-forward` the second.
+//! its standard output, the status pipe. The program waits for one line of configuration from the
+//! gate; at end of file it exits instead. The parent records the process, then opens the gate, and
+//! reads one line of answer. Daemon and helper use the first half of this file, `banger-shim` and
+//! `banger-forward` the second.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,7 +21,7 @@ use rustix::event::PollFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest answer in bytes.
+/// Maximum length of an answer in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// A program that waits for its configuration. Dropping the gate makes the program exit.
@@ -31,22 +32,22 @@ pub struct Gate {
     status: OwnedFd,
 }
 
-/// A program that could not be started.
+/// A failed start of a program.
 #[derive(Debug)]
 pub struct SpawnError {
     /// The operation that failed, as a verb: `open`, `start`.
     pub doing: &'static str,
-    /// The file that it failed on.
+    /// The file.
     pub path: PathBuf,
-    /// The error of the system.
+    /// The system's error.
     pub error: io::Error,
 }
 
-/// Starts a program in a folder, without environment, its standard error appended to a log. It
-/// waits at its gate. The caller must reap the child.
+/// Starts a program in a folder, with an empty environment, and standard error appended to a log.
+/// It waits at its gate. The caller must reap the child.
 ///
 /// # Errors
-/// The log or the program cannot be opened or executed.
+/// The log cannot be opened, or the program cannot be executed.
 pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Gate, Child), SpawnError> {
     let failed = |doing, path: &Path, error| SpawnError { doing, path: path.into(), error };
     let stderr = OpenOptions::new()
@@ -64,14 +65,14 @@ pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Gate, Child),
         .spawn()
         .map_err(|error| failed("start", program, error))?;
     let pipes = child.stdin.take().zip(child.stdout.take());
-    // Not reaped yet, so the process id is still the child's.
+    // Not reaped yet, so the process id is not reused.
     let process = banger_sys::proc::reference(child.id());
     match (process, pipes) {
         (Some(process), Some((gate, status))) => {
             Ok((Gate { process, gate: gate.into(), status: status.into() }, child))
         }
         _ => {
-            // Without a gate it exits; without a reference it has.
+            // Without a gate the program exits; without a reference it has exited.
             let _ = child.wait();
             Err(failed("start", program, io::ErrorKind::UnexpectedEof.into()))
         }
@@ -79,7 +80,7 @@ pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Gate, Child),
 }
 
 impl Gate {
-    /// The process that waits.
+    /// The waiting process.
     pub fn process(&self) -> ProcRef {
         self.process
     }
@@ -87,8 +88,8 @@ impl Gate {
     /// Sends the configuration and returns the answer.
     ///
     /// # Errors
-    /// `TimedOut` after `limit`; `UnexpectedEof` for no answer, or one of another form; write(2)
-    /// and read(2).
+    /// `TimedOut` after `limit`; `UnexpectedEof` for no answer or an invalid one; write(2) and
+    /// read(2).
     pub fn open<E: DeserializeOwned>(
         self,
         config: &impl Serialize,
@@ -97,7 +98,7 @@ impl Gate {
         self.send(&line::encode(config)?, limit)
     }
 
-    /// As [`Self::open`], with a configuration that is encoded already.
+    /// As [`Self::open`], with an encoded configuration.
     ///
     /// # Errors
     /// Those of [`Self::open`].
@@ -144,11 +145,11 @@ fn read_line(pipe: &OwnedFd, deadline: Instant) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Waits at the gate, in the program that was started. `None`: the parent ended before it opened
-/// the gate, so the program must exit. `max_bytes` limits the configuration.
+/// Waits at the gate, in the started program. `None`: the parent ended before it opened the gate,
+/// so the program must exit. `max_bytes` limits the configuration.
 ///
 /// # Errors
-/// A configuration that is too long or not understood, or read(2), in words for the answer.
+/// A description of the error for the answer: too long, invalid, or read(2).
 pub fn wait<T: DeserializeOwned>(max_bytes: u64) -> Result<Option<T>, String> {
     let mut line = Vec::new();
     let mut gate = BufReader::new(io::stdin().lock().take(max_bytes));
@@ -162,8 +163,7 @@ pub fn wait<T: DeserializeOwned>(max_bytes: u64) -> Result<Option<T>, String> {
     Ok(None)
 }
 
-/// Answers the parent, in the program that was started. The parent may have ended; then nobody
-/// reads the answer.
+/// Answers the parent, in the started program. Ignores errors: the parent may have ended.
 pub fn answer(event: &impl Serialize) {
     if let Ok(line) = line::encode(event) {
         let mut status = io::stdout().lock();
@@ -186,7 +186,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn an_answer_is_read_and_its_absence_is_an_error() {
+    fn answers_are_read_and_missing_ones_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let (opened, mut child) = gate("read -r line; echo \"$line\"", folder.path());
         assert_eq!(opened.process().pid, child.id());
@@ -204,10 +204,10 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_neither_reads_nor_answers_is_given_up() {
+    fn a_program_that_does_not_read_or_answer_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let (opened, mut child) = gate("exec sleep 600", folder.path());
-        // More than a pipe holds.
+        // More than the capacity of a pipe.
         let much = "x".repeat(1 << 20);
         let error = opened.open::<u32>(&much, Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_gate_is_the_end_of_the_program() {
+    fn a_dropped_gate_ends_the_program() {
         let folder = tempfile::tempdir().unwrap();
         let (dropped, mut child) = gate("read -r line || exit 5", folder.path());
         drop(dropped);

@@ -1,22 +1,22 @@
-//! Starts a VMM through its jailer, which makes the jail, leaves the VMM behind in a process
-//! namespace of its own, writes down its process id and ends: Firecracker's docs/jailer.md.
+//! Starts a VMM through its jailer, which creates the jail, starts the VMM in its own process
+//! namespace, writes its process id to a file and exits: Firecracker's docs/jailer.md.
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use banger_shim::{ExitCause, Jailed, Outcome};
 
+use crate::child::{Adopted, ChildState};
 use crate::event_loop::Event;
-use crate::life::{Adopted, Life};
-use crate::shim::{Ends, Shim};
+use crate::shim::{Shim, WriteEnds};
 use crate::start::{Watch, about, describe};
 
-/// Longest process id with its newline.
+/// Maximum length of a process id with its newline.
 const MAX_PID: u64 = 16;
 
 impl Shim {
-    /// Starts the jailer, takes over what it leaves behind, and waits for its socket.
-    pub fn start_jailed(&mut self, jailed: &Jailed, ends: &Ends) -> Result<Watch, ExitCause> {
+    /// Starts the jailer, adopts the VMM, and waits for its socket.
+    pub fn start_jailed(&mut self, jailed: &Jailed, ends: &WriteEnds) -> Result<Watch, ExitCause> {
         let child = self.config.vmm.clone();
         let at = |error: io::Error| about("jail", &child, error);
         let watch = Watch::of_socket(&jailed.ready_socket, jailed.ready_timeout_ms).map_err(at)?;
@@ -26,9 +26,13 @@ impl Shim {
                 Event::VmmEnded => break,
                 Event::TimedOut => {
                     let limit = jailed.ready_timeout_ms;
-                    return Err(about("jail", &child, format!("it still ran after {limit} ms")));
+                    return Err(about(
+                        "jail",
+                        &child,
+                        format!("it was still running after {limit} ms"),
+                    ));
                 }
-                Event::Asked => return Err(ExitCause::Asked),
+                Event::Terminate => return Err(ExitCause::Asked),
                 Event::PoweredOff => return Err(ExitCause::PoweredOff),
                 Event::CompanionEnded | Event::FolderChanged => {}
             }
@@ -39,8 +43,8 @@ impl Shim {
             return Err(about("jail", &child, format!("it ended with {how}")));
         }
         let pid = read_pid(&jailed.pid_file).map_err(at)?;
-        // A VMM that ended at once may have been reaped already: then its log tells why.
-        self.vmm = Life::Adopted(Adopted::find(pid).map_err(at)?);
+        // A VMM that ended immediately may have been reaped already; its log shows why.
+        self.vmm = ChildState::Adopted(Adopted::find(pid).map_err(at)?);
         self.wait_socket(&watch, &jailed.ready_socket, "vmm", &child)?;
         Ok(watch)
     }
@@ -49,5 +53,5 @@ impl Shim {
 fn read_pid(name: &str) -> io::Result<u32> {
     let mut text = String::new();
     File::open(name)?.take(MAX_PID).read_to_string(&mut text)?;
-    text.trim().parse().map_err(|_| io::Error::other(format!("`{name}` holds no process id")))
+    text.trim().parse().map_err(|_| io::Error::other(format!("`{name}` contains no process id")))
 }

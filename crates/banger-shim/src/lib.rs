@@ -1,13 +1,13 @@
-//! The protocols between the daemon and the two processes that it starts for a VM and that outlive
-//! it: `banger-shim` and `banger-forward`.
+//! Protocols between the daemon and the two processes that outlive it: `banger-shim` and
+//! `banger-forward`.
 //!
 //! The daemon starts `banger-shim` in a VM's run folder, behind a [`gate`], and sends it a
-//! [`ShimConfig`]. When all children run the shim writes [`STATE_FILE`] and [`STATUS_FILE`], and
-//! answers a [`ShimEvent`]. When they have ended it writes [`EXIT_FILE`]. SIGTERM ends the
-//! children; SIGKILL too, but then nothing is recorded.
+//! [`ShimConfig`]. When all children are running, the shim writes [`STATE_FILE`] and
+//! [`STATUS_FILE`], and answers a [`ShimEvent`]. When they have ended, it writes [`EXIT_FILE`].
+//! SIGTERM ends the children; so does SIGKILL, but then nothing is recorded.
 //!
-//! The run folder may belong to the uid of the children, so the shim keeps no file of its own
-//! there: its files are in a folder that the children cannot write to, as the logs should be.
+//! The run folder may belong to the uid of the children, so the shim keeps its files and logs in
+//! folders that the children cannot write to.
 
 mod forward;
 pub mod gate;
@@ -18,106 +18,106 @@ pub use forward::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS, MAX_FOR
 pub use record::{EXIT_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE};
 use serde::{Deserialize, Serialize};
 
-/// Longest configuration line in bytes.
+/// Maximum length of the configuration line in bytes.
 pub const MAX_CONFIG: u64 = 1 << 20;
 
-/// What to run.
+/// The processes to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShimConfig {
     /// Folder for [`STATE_FILE`] and [`EXIT_FILE`], absolute; children must not write there.
     pub state_dir: String,
-    /// Started first.
+    /// The companion, started first.
     pub companion: Option<Companion>,
     /// The VMM.
     pub vmm: Child,
-    /// Where the VMM's standard output goes.
+    /// Log of the VMM's standard output.
     pub console: CappedLog,
-    /// Where its standard error and the companion's output go.
+    /// Log of the VMM's standard error and the companion's output.
     pub vmm_log: CappedLog,
-    /// Number at which the VMM finds its end of a QMP connection, if it speaks QMP.
+    /// Descriptor number of a QMP connection in the VMM, if it supports QMP.
     pub qmp_fd: Option<i32>,
-    /// Set where `vmm` is a jailer, which leaves the real VMM behind and ends.
+    /// Set if `vmm` is a jailer, which starts the VMM and exits.
     #[serde(default)]
     pub jailed: Option<Jailed>,
-    /// Who may read what the shim writes, where that is not the shim's own user.
+    /// Uid that may read the logs, if not the shim's own.
     #[serde(default)]
     pub reader: Option<u32>,
 }
 
-/// A VMM that a jailer starts: Firecracker's docs/jailer.md. It does not report what its guest did
-/// last, and stays when the guest powers off, so both are taken from what the guest's kernel prints
-/// on the console.
+/// A VMM started by a jailer: Firecracker's docs/jailer.md. It does not report the guest's last
+/// action and does not exit on power-off, so the shim detects both from the kernel messages on the
+/// console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jailed {
-    /// Plain name of the file in the run folder that the jailer writes the VMM's process id to.
+    /// Name of the file in the run folder with the VMM's process id, written by the jailer.
     pub pid_file: String,
-    /// Plain name of a FIFO in the run folder that the VMM writes its log to; it goes where its
-    /// standard error goes.
+    /// Name of a FIFO in the run folder for the VMM's log, which is copied to the log of its
+    /// standard error.
     pub log_fifo: Option<String>,
-    /// The same for its metrics, and where they go.
+    /// FIFO and log of the metrics.
     pub metrics_fifo: Option<(String, CappedLog)>,
-    /// Plain name of the socket in the run folder that tells that the VMM is ready.
+    /// Name of the socket in the run folder whose creation means that the VMM is ready.
     pub ready_socket: String,
-    /// How long both may take together, in milliseconds.
+    /// Time limit for both together, in milliseconds.
     pub ready_timeout_ms: u64,
 }
 
-/// A program that the VMM needs while it runs.
+/// A program that the VMM needs while it is running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Companion {
-    /// What to start.
+    /// The program.
     pub child: Child,
-    /// Plain name of the socket in the run folder that tells that it is ready.
+    /// Name of the socket in the run folder whose creation means that the program is ready.
     pub ready_socket: String,
-    /// How long it may take, in milliseconds.
+    /// Time limit in milliseconds.
     pub ready_timeout_ms: u64,
 }
 
-/// A program to start, in the run folder and in a session of its own. Its environment is empty, its
+/// A program to start, in the run folder and in its own session. Its environment is empty, its
 /// standard input is `/dev/null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Child {
-    /// Absolute path, or one relative to the run folder that holds a `/`.
+    /// Absolute path, or a path relative to the run folder that contains a `/`.
     pub program: String,
     /// Arguments.
     pub args: Vec<String>,
-    /// Uid and gid to run as, where the shim is root. Supplementary groups are dropped.
+    /// Uid and gid, if the shim runs as root. Supplementary groups are dropped.
     pub run_as: Option<u32>,
-    /// Files that it gets as descriptors.
+    /// Files to pass as descriptors.
     pub files: Vec<PassedFile>,
-    /// What it sees of the file system beside its own program and the system's libraries; nothing
-    /// where it confines itself, since who is under landlock cannot mount.
+    /// Paths that it may open in addition to its own program and the system's libraries; `None` if
+    /// it confines itself, because Landlock forbids mount(2).
     pub view: Option<View>,
 }
 
-/// Paths that a child may open, absolute or relative to the run folder; those that are not there
-/// are left out. Enforced by landlock(7) where the kernel has it.
+/// Paths that a child may open, absolute or relative to the run folder; paths that do not exist are
+/// skipped. Enforced by landlock(7) if the kernel supports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct View {
-    /// For reading.
+    /// Read access.
     pub read: Vec<String>,
-    /// For writing too; in folders also for making and removing files and sockets.
+    /// Write access; in folders also creating and removing files and sockets.
     pub write: Vec<String>,
 }
 
-/// A file opened by the shim for a child.
+/// A file that the shim opens for a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PassedFile {
-    /// Number at which the child finds it; 3 and above, each once.
+    /// Descriptor number in the child; 3 or higher, each used once.
     pub fd: i32,
     /// Absolute path.
     pub path: String,
-    /// How it is opened.
+    /// Access mode.
     pub access: Access,
 }
 
-/// How a file is opened.
+/// Access mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
@@ -127,13 +127,13 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A log that cannot fill the disk: at the cap it becomes `<path>.1` and begins anew.
+/// A log with a size limit: at the limit it is renamed to `<path>.1` and starts empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CappedLog {
     /// Absolute path.
     pub path: String,
-    /// Bytes before it is rotated; at most twice as many are on disk.
+    /// Size limit in bytes; at most twice as much is on disk.
     pub cap_bytes: u64,
 }
 
@@ -141,13 +141,13 @@ pub struct CappedLog {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ShimEvent {
-    /// Both run.
+    /// Both processes are running.
     Started(ShimState),
-    /// Something could not be started; what was is ended.
+    /// A process could not be started; the others have been ended.
     Failed {
-        /// What.
+        /// The step.
         step: String,
-        /// Why.
+        /// The error.
         message: String,
     },
 }

@@ -1,15 +1,15 @@
-//! Lines in a stream of bytes, each up to a limit.
+//! Splits a stream of bytes into lines of limited length.
 
-/// Longest part of a line that is kept.
+/// Maximum length of the kept part of a line in bytes.
 pub const MAX_LINE: usize = 512;
 
-/// What has come of the line that is not at its end.
+/// The incomplete line.
 #[derive(Debug, Default)]
 pub struct Lines(Vec<u8>);
 
 impl Lines {
-    /// Takes in bytes, and passes on each line that ends in them without its newline.
-    pub fn hear(&mut self, bytes: &[u8], mut line_ended: impl FnMut(&str)) {
+    /// Adds bytes; calls `line_ended` for each completed line, without its newline.
+    pub fn push(&mut self, bytes: &[u8], mut line_ended: impl FnMut(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match part.strip_suffix(b"\n") {
                 Some(text) => (text, true),
@@ -30,25 +30,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_however_the_bytes_are_cut() {
+    fn lines_are_found_at_any_split() {
         let text = b"one\n\ntwo\r\nrest";
         for size in 1..text.len() {
-            let (mut lines, mut heard) = (Lines::default(), Vec::new());
+            let (mut lines, mut lines_seen) = (Lines::default(), Vec::new());
             for piece in text.chunks(size) {
-                lines.hear(piece, |line| heard.push(line.to_owned()));
+                lines.push(piece, |line| lines_seen.push(line.to_owned()));
             }
-            assert_eq!(heard, ["one", "", "two\r"]);
+            assert_eq!(lines_seen, ["one", "", "two\r"]);
         }
     }
 
     #[test]
-    fn a_line_without_end_takes_no_room() {
-        let (mut lines, mut heard) = (Lines::default(), Vec::new());
+    fn an_endless_line_is_limited() {
+        let (mut lines, mut lines_seen) = (Lines::default(), Vec::new());
         for _ in 0..100 {
-            lines.hear(&[b'x'; 1000], |line| heard.push(line.len()));
+            lines.push(&[b'x'; 1000], |line| lines_seen.push(line.len()));
         }
         assert!(lines.0.capacity() <= 2 * MAX_LINE);
-        lines.hear(b"\nok\n", |line| heard.push(line.len()));
-        assert_eq!(heard, [MAX_LINE, 2]);
+        lines.push(b"\nok\n", |line| lines_seen.push(line.len()));
+        assert_eq!(lines_seen, [MAX_LINE, 2]);
     }
 }

@@ -1,16 +1,16 @@
-//! `banger-shim`: owns one VMM and its companion, and outlives the daemon that started it.
+//! `banger-shim`: parent of one VMM and its companion; outlives the daemon that started it.
 //!
-//! It waits at the gate, starts both, passes their output into capped logs, ends the survivor when
-//! one of them ends, and leaves the story of the end. Killed itself, it takes both with it.
+//! It waits at the gate, starts both, copies their output to capped logs, ends one when the other
+//! ends, and records the exit story. If it is killed, both are killed.
 
 mod adopted;
 mod capped_log;
+mod child;
 mod disk_errors;
+mod disk_pause;
 mod event_loop;
-mod held;
+mod guest_end;
 mod jailed;
-mod last_words;
-mod life;
 mod lines;
 mod output;
 mod qmp;
@@ -28,9 +28,9 @@ use crate::shim::Shim;
 use crate::state::State;
 
 fn main() -> ExitCode {
-    // An old kernel cannot close a range; then whoever started us must have leaked nothing.
+    // Fails on old kernels; then the parent must not have leaked descriptors.
     let _ = harden::close_inherited();
-    // Already a session leader when started so: then there is nothing to leave.
+    // Fails if this process is a session leader already.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     match run() {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    // What ends a terminal's programs is not meant for a VM. (SIGPIPE is ignored by Rust itself.)
+    // Ignored: signals that a terminal sends to its programs. (Rust ignores SIGPIPE itself.)
     signals::ignore(&[Signal::HUP, Signal::INT, Signal::QUIT])
         .map_err(|error| format!("signals: {error}"))?;
     let refused = |message: String| {
@@ -56,19 +56,19 @@ fn run() -> Result<(), String> {
     let state = State::open(&config.state_dir).map_err(refused)?;
     let (cause, story) = live(config, &state);
     let left = state.write_story(&story);
-    // Only now, so that whoever reads it finds everything ended and the story told.
+    // Last, so that a reader of this event finds all processes ended and the exit story written.
     if let Some(ExitCause::LaunchFailed { step, message }) = &cause {
         eprintln!("banger-shim: {step}: {message}");
         tell_failed(step, message);
     }
-    left.map_err(|error| format!("cannot leave the story: {error}: {story:?}"))
+    left.map_err(|error| format!("cannot write the exit story: {error}: {story:?}"))
 }
 
-/// From the open gate to the end of both. The first part is why they never ran, if they did not.
+/// From the open gate until both have ended. Returns the reason if they never ran.
 fn live(config: ShimConfig, state: &State) -> (Option<ExitCause>, ExitStory) {
     let (mut shim, ends) = match Shim::prepare(config) {
         Ok(prepared) => prepared,
-        Err(cause) => return (Some(cause.clone()), shim::story_of_nothing(cause)),
+        Err(cause) => return (Some(cause.clone()), shim::story_without_start(cause)),
     };
     match shim.start(ends, state) {
         Ok(()) => {
@@ -77,7 +77,7 @@ fn live(config: ShimConfig, state: &State) -> (Option<ExitCause>, ExitStory) {
         }
         Err(ExitCause::Asked) => {
             let story = shim.finish(ExitCause::Asked);
-            (Some(start::failed("start", "it was asked to end")), story)
+            (Some(start::failed("start", "stopped before it had started")), story)
         }
         Err(cause) => (Some(cause.clone()), shim.finish(cause)),
     }

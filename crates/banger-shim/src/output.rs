@@ -1,4 +1,4 @@
-//! What a child says, from its pipe into its log.
+//! Copies a child's output from its pipe to its log.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,69 +9,69 @@ use rustix::fs::OFlags;
 
 use crate::capped_log::Log;
 use crate::disk_errors::DiskErrors;
-use crate::last_words::LastWords;
+use crate::guest_end::GuestEndScanner;
 
-/// Most bytes that are passed on in one go, so that who floods its log cannot keep the shim from
-/// everything else. More than a pipe holds (pipe(7)).
+/// Maximum number of bytes copied at once, so that a flood of output does not keep the shim from
+/// other events. More than the capacity of a pipe (pipe(7)).
 const GO: usize = 256 * 1024;
 
-/// The reading end of a pipe, and the log behind it.
+/// The read end of a pipe, with its log.
 pub struct Output {
     pipe: Option<File>,
-    /// A second way in, which its writer opens by itself. Held open both ways, so that it has no
-    /// end.
+    /// A FIFO that the child opens by itself. The shim holds both ends open, so it never reaches
+    /// end of file.
     fifo: Option<File>,
     log: Log,
-    /// Looked for in what is passed on, if at all.
-    pub last_words: Option<LastWords>,
-    /// Looked for in what comes by the FIFO, if at all.
+    /// Scanner for the copied bytes of the pipe.
+    pub guest_end: Option<GuestEndScanner>,
+    /// Scanner for the copied bytes of the FIFO.
     pub disk_errors: Option<DiskErrors>,
 }
 
 impl Output {
-    /// Makes the pipe and opens the log. The other end is for the child.
+    /// Creates the pipe and opens the log. Returns the write end, for the child.
     pub fn new(config: &CappedLog, reader: Option<u32>) -> io::Result<(Self, OwnedFd)> {
         let log = Log::open(config, reader)?;
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let pipe = Some(File::from(ours));
-        let output = Self { pipe, fifo: None, log, last_words: None, disk_errors: None };
+        let output = Self { pipe, fifo: None, log, guest_end: None, disk_errors: None };
         Ok((output, theirs))
     }
 
-    /// Nothing but a FIFO, and the log behind it.
-    pub fn of_fifo(name: &str, config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
+    /// A FIFO with a log, without a pipe.
+    pub fn from_fifo(name: &str, config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
         let (mut output, _) = Self::new(config, reader)?;
         output.pipe = None;
-        output.hear_fifo(name)?;
+        output.add_fifo(name)?;
         Ok(output)
     }
 
-    /// Listens to a FIFO in the run folder too: open(2) with O_RDWR, which does not wait for a
-    /// writer (fifo(7)).
-    pub fn hear_fifo(&mut self, name: &str) -> io::Result<()> {
+    /// Adds a FIFO of the run folder: open(2) with O_RDWR, which does not wait for a writer
+    /// (fifo(7)).
+    pub fn add_fifo(&mut self, name: &str) -> io::Result<()> {
         use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
         let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
         let fifo = File::options().read(true).write(true).custom_flags(flags).open(name)?;
         if !fifo.metadata()?.file_type().is_fifo() {
-            return Err(io::Error::other(format!("`{name}` is no FIFO")));
+            return Err(io::Error::other(format!("`{name}` is not a FIFO")));
         }
         self.fifo = Some(fifo);
         Ok(())
     }
 
-    /// Become readable when there is something to pass on; none once all ends are closed.
+    /// Descriptors that become readable when there is output; none once all write ends are closed.
     pub fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [self.pipe.as_ref(), self.fifo.as_ref()].into_iter().flatten().map(AsFd::as_fd)
     }
 
-    /// Passes on what there is, up to a limit.
-    pub fn pass_on(&mut self) {
-        self.pass_on_fifo();
-        self.pass_on_pipe();
+    /// Copies pending output, up to a limit.
+    pub fn copy_pending(&mut self) {
+        self.copy_fifo();
+        self.copy_pipe();
     }
 
-    fn pass_on_fifo(&mut self) {
+    fn copy_fifo(&mut self) {
         let Some(fifo) = &mut self.fifo else { return };
         let mut piece = [0; 16 * 1024];
         let mut passed = 0;
@@ -80,7 +80,7 @@ impl Output {
                 Ok(count) if count > 0 => {
                     self.log.write(&piece[..count]);
                     if let Some(disk_errors) = &mut self.disk_errors {
-                        disk_errors.hear(&piece[..count]);
+                        disk_errors.scan(&piece[..count]);
                     }
                     passed += count;
                 }
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    fn pass_on_pipe(&mut self) {
+    fn copy_pipe(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
         let mut piece = [0; 16 * 1024];
         let mut passed = 0;
@@ -99,8 +99,8 @@ impl Output {
                 Ok(0) => break,
                 Ok(count) => {
                     self.log.write(&piece[..count]);
-                    if let Some(last_words) = &mut self.last_words {
-                        last_words.hear(&piece[..count]);
+                    if let Some(guest_end) = &mut self.guest_end {
+                        guest_end.scan(&piece[..count]);
                     }
                     passed += count;
                 }
@@ -114,7 +114,7 @@ impl Output {
         }
     }
 
-    /// The end of what was said.
+    /// The end of the output in this run.
     pub fn tail(&self) -> String {
         self.log.tail()
     }

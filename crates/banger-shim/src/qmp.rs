@@ -1,5 +1,5 @@
-//! The part of QMP (QEMU's docs/interop/qmp-spec) that tells what the guest did last, and holds and
-//! resumes a guest whose disk writes fail.
+//! The part of QMP (QEMU's docs/interop/qmp-spec) that reports the guest's last action, and pauses
+//! and resumes a guest whose disk writes fail.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,27 +9,26 @@ use std::time::Instant;
 use banger_shim::GuestEnd;
 use serde_json::Value;
 
-use crate::held::Held;
+use crate::disk_pause::DiskPause;
 
-/// Longest line that is kept; longer ones are of no interest and skipped to their end.
+/// Maximum length of a line; longer ones are not relevant and skipped.
 const MAX_LINE: usize = 64 * 1024;
-/// Most pieces that are read in one go, so that who floods it cannot keep the shim from everything
-/// else.
+/// Maximum number of reads at once, so that a flood does not keep the shim from other events.
 const GO: usize = 64;
 
 /// The shim's end of the connection.
 pub struct Qmp {
-    /// Until the other end is closed.
+    /// `None` once the peer closed the connection.
     stream: Option<UnixStream>,
     line: Vec<u8>,
     rest: Rest,
-    /// What the guest did last.
+    /// The guest's last action.
     pub guest: Option<GuestEnd>,
-    /// Whether QEMU stopped the guest for a failed disk write.
-    pub held: Held,
+    /// Whether QEMU paused the guest for a failed disk write.
+    pub disk_pause: DiskPause,
 }
 
-/// What becomes of the rest of a line.
+/// Treatment of the rest of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rest {
     Kept,
@@ -37,7 +36,7 @@ enum Rest {
 }
 
 impl Qmp {
-    /// Listens on a stream.
+    /// Starts on a stream.
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
@@ -45,29 +44,29 @@ impl Qmp {
             line: Vec::new(),
             rest: Rest::Kept,
             guest: None,
-            held: Held::default(),
+            disk_pause: DiskPause::default(),
         })
     }
 
-    /// Tells QEMU to continue the guest; `RESUME` follows where it does.
+    /// Sends `cont`; QEMU answers with the event `RESUME`.
     pub fn resume(&mut self) {
         self.execute("cont");
     }
 
     fn execute(&mut self, command: &str) {
-        // A VMM that ended meanwhile is noticed elsewhere; one that reads nothing only loses its
-        // own commands, which are repeated or needed by itself.
+        // Errors are ignored: the end of the VMM is noticed elsewhere, and a VMM that does not read
+        // loses only its own commands, which are repeated.
         if let Some(stream) = &mut self.stream {
             let _ = stream.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes());
         }
     }
 
-    /// The descriptor to poll; nothing once the other end is closed.
+    /// The descriptor to poll; `None` once the connection is closed.
     pub fn source(&self) -> Option<BorrowedFd<'_>> {
         self.stream.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads what there is, up to a limit.
+    /// Reads pending bytes, up to a limit.
     pub fn read(&mut self) {
         let mut piece = [0; 4096];
         for _ in 0..GO {
@@ -93,16 +92,16 @@ impl Qmp {
             }
             if part.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
-                self.hear(&line);
+                self.handle_line(&line);
                 self.rest = Rest::Kept;
             }
         }
     }
 
-    fn hear(&mut self, line: &[u8]) {
+    fn handle_line(&mut self, line: &[u8]) {
         let Ok(message) = serde_json::from_slice::<Value>(line) else { return };
         if message.get("QMP").is_some() {
-            // Without this no event is ever sent.
+            // QEMU sends no events before `qmp_capabilities`.
             self.execute("qmp_capabilities");
             return;
         }
@@ -113,13 +112,13 @@ impl Qmp {
                 let no_space = message.pointer("/data/nospace").and_then(Value::as_bool);
                 let action = text("/data/action").unwrap_or_default();
                 let reason = reason.unwrap_or_default();
-                self.held.write_failed(action, no_space == Some(true), reason);
+                self.disk_pause.write_failed(action, no_space == Some(true), reason);
             }
-            (Some("STOP"), _) => self.held.stopped(Instant::now()),
-            (Some("RESUME"), _) => self.held.resumed(Instant::now()),
-            // RESET is not among them: the guest goes on after it, so it says nothing of the end.
+            (Some("STOP"), _) => self.disk_pause.stopped(Instant::now()),
+            (Some("RESUME"), _) => self.disk_pause.resumed(Instant::now()),
+            // RESET is not listed: the guest continues after it.
             (Some("SHUTDOWN"), Some("guest-shutdown")) => self.guest = Some(GuestEnd::Poweroff),
-            // A panic with `panic=-1` ends in a reset too: what was heard first is what counts.
+            // A panic with `panic=-1` also ends in a reset, so the first event counts.
             (Some("SHUTDOWN"), Some("guest-reset")) => {
                 self.guest.get_or_insert(GuestEnd::Reboot);
             }
@@ -150,7 +149,7 @@ mod tests {
         let guest = qmp.guest;
         drop(qmp);
         let mut said = String::new();
-        // Where it was not told all, this ends in a reset connection.
+        // If the shim did not read everything, the connection is reset.
         let _ = theirs.read_to_string(&mut said);
         (guest, said)
     }
@@ -160,7 +159,7 @@ mod tests {
         r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#;
 
     #[test]
-    fn what_the_guest_did_last() {
+    fn the_last_action_of_the_guest_is_known() {
         let reset = r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
         let goes_on = r#"{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#;
         let panic = r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#;
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_held_for_a_full_disk_is_known_and_resumed() {
+    fn a_guest_paused_for_a_full_disk_is_resumed() {
         use banger_shim::DiskTrouble;
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut qmp = Qmp::new(ours).unwrap();
@@ -187,12 +186,12 @@ mod tests {
             "action": "stop", "nospace": true, "reason": "No space left on device"}}"#;
         hear(&mut qmp, &error.replace('\n', ""));
         hear(&mut qmp, r#"{"event": "STOP"}"#);
-        assert_eq!(qmp.held.trouble(), Some(DiskTrouble::HeldNoSpace));
+        assert_eq!(qmp.disk_pause.trouble(), Some(DiskTrouble::HeldNoSpace));
         qmp.resume();
         hear(&mut qmp, r#"{"event": "RESUME"}"#);
-        assert_eq!(qmp.held.trouble(), None);
+        assert_eq!(qmp.disk_pause.trouble(), None);
         hear(&mut qmp, r#"{"event": "STOP"}"#);
-        assert_eq!(qmp.held.trouble(), None, "a stop without an error is somebody's wish");
+        assert_eq!(qmp.disk_pause.trouble(), None, "a stop without an error is a requested one");
         drop(qmp);
         let mut said = String::new();
         theirs.read_to_string(&mut said).unwrap();
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_skipped_to_its_end() {
+    fn an_overlong_line_is_skipped() {
         let long = format!("{}{OFF}", " ".repeat(2 * MAX_LINE));
         assert_eq!(heard(&[GREETING, &long]).0, None);
         assert_eq!(heard(&[GREETING, &long, OFF]).0, Some(GuestEnd::Poweroff));

@@ -18,10 +18,10 @@ pub const EXIT_FILE: &str = "exit.json";
 pub const STATUS_FILE: &str = "status.json";
 /// Length of [`STATUS_FILE`] in bytes.
 pub const STATUS_BYTES: usize = 512;
-/// Largest file that is read, in bytes.
+/// Maximum size of a file in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// A JSON file of a folder; `None` if it is absent or cannot be understood.
+/// Parses a JSON file of a folder; `None` if it does not exist or is invalid.
 pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
     let mut text = Vec::new();
     File::open(folder.join(name)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
@@ -38,15 +38,15 @@ pub fn story(folder: &Path) -> Option<ExitStory> {
     read(folder, EXIT_FILE)
 }
 
-/// What the shim tells of a run that has not ended.
+/// The status of a run in progress, as reported by the shim.
 pub fn status(folder: &Path) -> ShimStatus {
     read(folder, STATUS_FILE).unwrap_or_default()
 }
 
-/// The state of a run; `shim` is its shim, if it is known.
+/// The state of a run; `shim` is its shim, if known.
 pub fn facts(folder: &Path, shim: Option<ProcRef>) -> RunFacts {
     let shim_is_alive = shim.is_some_and(banger_sys::proc::is_alive);
-    // After the look at the shim: one that ends meanwhile has written its story.
+    // Read after the check of the shim: a shim that ends meanwhile has written its exit story.
     if let Some(story) = story(folder) {
         return RunFacts::Ended(story);
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_story_outranks_the_state_and_the_state_needs_a_shim() {
+    fn facts_prefer_the_exit_story_and_need_a_live_shim() {
         let folder = tempfile::tempdir().unwrap();
         let own = banger_sys::proc::reference(std::process::id());
         assert_eq!(facts(folder.path(), own), RunFacts::Nothing);

@@ -1,4 +1,4 @@
-//! Everything the shim holds, and the one way it ends.
+//! The state of the shim and its shutdown.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,55 +10,55 @@ use banger_sys::signals::SignalFd;
 use rustix::process::Signal;
 
 use crate::adopted;
+use crate::child::ChildState;
 use crate::disk_errors::DiskErrors;
 use crate::event_loop::Event;
-use crate::last_words::LastWords;
-use crate::life::Life;
+use crate::guest_end::GuestEndScanner;
 use crate::output::Output;
 use crate::qmp::Qmp;
 use crate::start::failed;
 use crate::state::StatusFile;
 
-/// How long the VMM may take to end by itself once the companion has: a companion that goes because
-/// its VMM is going is not the cause of the end.
+/// Time limit for the VMM to end after its companion: if the companion ended because the VMM is
+/// ending, it is not the cause.
 const FOLLOWING: Duration = Duration::from_millis(200);
 
-/// One VM's processes and their output.
+/// The processes of one VM and their output.
 pub struct Shim {
-    /// What is wanted.
+    /// The configuration.
     pub config: ShimConfig,
-    /// SIGTERM, which asks for the end, and SIGCHLD.
+    /// SIGTERM, which requests the end, and SIGCHLD.
     pub signals: SignalFd,
     /// The companion.
-    pub companion: Life,
+    pub companion: ChildState,
     /// The VMM.
-    pub vmm: Life,
+    pub vmm: ChildState,
     /// The VMM's standard output.
     pub console: Output,
-    /// The VMM's standard error, and all the companion says.
+    /// The VMM's standard error, and the companion's output.
     pub log: Output,
-    /// The VMM's metrics, where it writes any.
+    /// The VMM's metrics, if it writes any.
     pub metrics: Option<Output>,
-    /// What QMP said.
+    /// The QMP connection.
     pub qmp: Option<Qmp>,
-    /// What a user should know while it runs, once both have started.
+    /// The status file, once both have started.
     pub status: Option<StatusFile>,
-    /// Set once the end is decided on.
+    /// Set once the end is decided.
     pub ending: bool,
 }
 
-/// The children's ends of the output pipes. As long as they are held, the pipes do not end.
-pub struct Ends {
-    /// Of the console.
+/// The write ends of the output pipes. The pipes stay open as long as this value exists.
+pub struct WriteEnds {
+    /// Console.
     pub console: OwnedFd,
-    /// Of the log.
+    /// Log.
     pub log: OwnedFd,
 }
 
 impl Shim {
-    /// Gets everything ready that needs no child.
-    pub fn prepare(config: ShimConfig) -> Result<(Self, Ends), ExitCause> {
-        // Before this a SIGTERM ends the shim, which has started nothing.
+    /// Prepares everything that needs no child.
+    pub fn prepare(config: ShimConfig) -> Result<(Self, WriteEnds), ExitCause> {
+        // Before this, SIGTERM ends the shim, which has started nothing.
         let signals = SignalFd::new(&[Signal::TERM, Signal::CHILD])
             .map_err(|error| failed("signals", error))?;
         become_subreaper().map_err(|error| failed("subreaper", error))?;
@@ -72,16 +72,16 @@ impl Shim {
         if let Some(jailed) = &config.jailed {
             let fifo = |name: &str, error: io::Error| failed("logs", format!("`{name}`: {error}"));
             if let Some(name) = &jailed.log_fifo {
-                log.hear_fifo(name).map_err(|error| fifo(name, error))?;
+                log.add_fifo(name).map_err(|error| fifo(name, error))?;
             }
             if let Some((name, file)) = &jailed.metrics_fifo {
-                let heard = Output::of_fifo(name, file, config.reader);
-                metrics = Some(heard.map_err(|error| fifo(name, error))?);
+                let output = Output::from_fifo(name, file, config.reader);
+                metrics = Some(output.map_err(|error| fifo(name, error))?);
             }
         }
-        console.last_words = Some(LastWords::default());
+        console.guest_end = Some(GuestEndScanner::default());
         log.disk_errors = config.jailed.as_ref().map(|_| DiskErrors::default());
-        let (companion, vmm) = (Life::NotStarted, Life::NotStarted);
+        let (companion, vmm) = (ChildState::NotStarted, ChildState::NotStarted);
         let shim = Self {
             config,
             signals,
@@ -94,15 +94,15 @@ impl Shim {
             status: None,
             ending: false,
         };
-        Ok((shim, Ends { console: console_end, log: log_end }))
+        Ok((shim, WriteEnds { console: console_end, log: log_end }))
     }
 
-    /// Resumes a guest that is held for a full disk when there is room again, and keeps the status
-    /// file up to date.
+    /// Resumes a guest that is paused for a full disk once there is space, and updates the status
+    /// file.
     pub fn look_after_disks(&mut self) {
         let now = Instant::now();
         if let Some(qmp) = &mut self.qmp
-            && qmp.held.due().is_some_and(|due| due <= now)
+            && qmp.disk_pause.due().is_some_and(|due| due <= now)
         {
             let disks = self.config.vmm.files.iter();
             let disks = disks.filter(|file| file.access == Access::ReadWrite);
@@ -110,13 +110,13 @@ impl Shim {
                 let stat = rustix::fs::statvfs(&disk.path).ok()?;
                 Some(stat.f_bavail.saturating_mul(stat.f_frsize))
             });
-            if qmp.held.try_again(now, free.min()) {
+            if qmp.disk_pause.try_again(now, free.min()) {
                 qmp.resume();
             }
         }
-        let held = self.qmp.as_ref().and_then(|qmp| qmp.held.trouble());
+        let paused = self.qmp.as_ref().and_then(|qmp| qmp.disk_pause.trouble());
         let errors = self.log.disk_errors.as_ref().is_some_and(|errors| errors.seen);
-        let disk = held.or(errors.then_some(DiskTrouble::GuestGotErrors));
+        let disk = paused.or(errors.then_some(DiskTrouble::GuestGotErrors));
         if let Some(file) = &mut self.status
             && let Err(error) = file.update(ShimStatus { disk })
         {
@@ -124,9 +124,9 @@ impl Shim {
         }
     }
 
-    /// What the guest did last. A kernel that panics resets the machine, and QMP tells only that.
-    fn guest_last(&mut self) -> Option<GuestEnd> {
-        let console = self.console.last_words.as_ref().and_then(|last| last.guest);
+    /// The guest's last action. A panic resets the machine, and QMP reports only the reset.
+    fn last_guest_action(&mut self) -> Option<GuestEnd> {
+        let console = self.console.guest_end.as_ref().and_then(|last| last.guest);
         let Some(qmp) = &mut self.qmp else { return console };
         qmp.read();
         match (qmp.guest, console) {
@@ -135,16 +135,16 @@ impl Shim {
         }
     }
 
-    /// Waits for the end of either child or for a request to end both.
+    /// Waits for the end of either child, or for a request to end both.
     pub fn watch(&mut self) -> ExitCause {
         loop {
             match self.next(None, None) {
                 Ok(Event::VmmEnded) => return ExitCause::VmmExited,
                 Ok(Event::CompanionEnded) => return self.after_companion(),
-                Ok(Event::Asked) => return ExitCause::Asked,
+                Ok(Event::Terminate) => return ExitCause::Asked,
                 Ok(Event::PoweredOff) => return ExitCause::PoweredOff,
                 Ok(Event::FolderChanged | Event::TimedOut) => {}
-                // What cannot be watched must not run.
+                // Without the event loop the children must not run.
                 Err(error) => return failed("watch", error),
             }
         }
@@ -157,14 +157,17 @@ impl Shim {
                 Ok(Event::VmmEnded) => return ExitCause::VmmExited,
                 Ok(Event::TimedOut) | Err(_) => return ExitCause::CompanionDied,
                 Ok(
-                    Event::Asked | Event::CompanionEnded | Event::FolderChanged | Event::PoweredOff,
+                    Event::Terminate
+                    | Event::CompanionEnded
+                    | Event::FolderChanged
+                    | Event::PoweredOff,
                 ) => {}
             }
         }
     }
 
-    /// Ends what runs still, waits until it is gone, takes in what was said last, and tells how it
-    /// went.
+    /// WriteEnds the remaining processes, waits for them, reads the rest of their output, and returns
+    /// the exit story.
     pub fn finish(mut self, cause: ExitCause) -> ExitStory {
         self.ending = true;
         self.vmm.kill();
@@ -177,23 +180,23 @@ impl Shim {
             }
         }
         adopted::end_all();
-        self.console.pass_on();
-        self.log.pass_on();
-        self.metrics.iter_mut().for_each(Output::pass_on);
-        let guest = self.guest_last();
+        self.console.copy_pending();
+        self.log.copy_pending();
+        self.metrics.iter_mut().for_each(Output::copy_pending);
+        let guest = self.last_guest_action();
         ExitStory {
             vmm: self.vmm.outcome(),
             companion: self.companion.outcome(),
             guest,
             console_tail: self.console.tail(),
             vmm_log_tail: self.log.tail(),
-            ..story_of_nothing(cause)
+            ..story_without_start(cause)
         }
     }
 }
 
-/// The story of a VM of which nothing was started.
-pub fn story_of_nothing(cause: ExitCause) -> ExitStory {
+/// The exit story of a run in which nothing was started.
+pub fn story_without_start(cause: ExitCause) -> ExitStory {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ExitStory {
         cause,

@@ -1,4 +1,4 @@
-//! Starts the companion, waits for its socket, starts the VMM.
+//! Starts the companion, waits for its socket, and starts the VMM.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
@@ -15,32 +15,32 @@ use banger_sys::landlock::{Rights, Ruleset};
 use banger_sys::spawn::{Credentials, Spawn, Spawned};
 use rustix::fs::inotify;
 
+use crate::child::ChildState;
 use crate::event_loop::Event;
-use crate::life::Life;
 use crate::qmp::Qmp;
-use crate::shim::{Ends, Shim};
+use crate::shim::{Shim, WriteEnds};
 use crate::state::State;
 
-/// What every program needs to start: libraries and their configuration, facts about the system.
+/// Paths that every program needs: libraries and their configuration, facts about the system.
 const SYSTEM: [&str; 8] =
     ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc", "/sys", "/dev/urandom"];
-/// Devices that need no rights of their own.
+/// Devices without security relevance.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/kvm"];
 
-/// The cause of an end that came before the beginning.
+/// The cause of a failed start.
 pub fn failed(step: &str, error: impl ToString) -> ExitCause {
     ExitCause::LaunchFailed { step: step.into(), message: error.to_string() }
 }
 
-/// The same, about a program.
+/// As [`failed`], naming the program.
 pub fn about(step: &str, child: &Child, error: impl std::fmt::Display) -> ExitCause {
     failed(step, format!("`{}`: {error}", child.program))
 }
 
 impl Shim {
-    /// Starts both, and says so. What was started when it fails, or when the shim is asked to end
-    /// meanwhile, is left to [`Shim::finish`].
-    pub fn start(&mut self, ends: Ends, state: &State) -> Result<(), ExitCause> {
+    /// Starts both and answers the parent. If it fails, or SIGTERM arrives meanwhile,
+    /// [`Shim::finish`] ends the processes started so far.
+    pub fn start(&mut self, ends: WriteEnds, state: &State) -> Result<(), ExitCause> {
         let companion = match self.config.companion.clone() {
             Some(companion) => Some(self.start_companion(&companion, &ends)?),
             None => None,
@@ -50,28 +50,32 @@ impl Shim {
             None => self.start_vmm(&ends).map(|()| None)?,
         };
         drop(ends);
-        let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "it is gone")) };
+        let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "the process has ended")) };
         let running = ShimState { companion: self.companion.proc(), vmm };
         let written = state.write_state(&running).and_then(|()| state.make_status());
         self.status = Some(written.map_err(|error| failed("state", error))?);
         banger_shim::gate::answer(&ShimEvent::Started(running));
-        // The kernel takes 15 ms to end a watch, which nobody need wait for.
+        // The kernel takes 15 ms to remove an inotify watch, so that happens after the answer.
         drop((companion, jailed));
         Ok(())
     }
 
-    fn start_companion(&mut self, companion: &Companion, ends: &Ends) -> Result<Watch, ExitCause> {
+    fn start_companion(
+        &mut self,
+        companion: &Companion,
+        ends: &WriteEnds,
+    ) -> Result<Watch, ExitCause> {
         let at = |error: io::Error| about("companion", &companion.child, error);
         let name = &companion.ready_socket;
         let watch = Watch::of_socket(name, companion.ready_timeout_ms).map_err(at)?;
         let spawned = spawn(&companion.child, ends.log.as_fd(), ends.log.as_fd(), None);
         let spawned = spawned.map_err(|text| about("companion", &companion.child, text))?;
-        self.companion = Life::Running(spawned);
+        self.companion = ChildState::Running(spawned);
         self.wait_socket(&watch, name, "companion", &companion.child)?;
         Ok(watch)
     }
 
-    /// Waits until a program has made its socket.
+    /// Waits until a program has created its socket.
     pub fn wait_socket(
         &mut self,
         watch: &Watch,
@@ -79,31 +83,31 @@ impl Shim {
         step: &str,
         child: &Child,
     ) -> Result<(), ExitCause> {
-        // bind(2) makes the file and listen(2) follows at once, before anybody who will connect was
-        // told of it: there is no need to ask whether it listens.
+        // bind(2) creates the file and listen(2) follows immediately, before the name of the socket
+        // is used by any client. So it is not checked whether the socket listens.
         while !is_socket(name) {
             let event = self.next(Some(watch.events.as_fd()), Some(watch.deadline));
-            let ended = |life: &Life| {
-                let how = life.outcome().map(describe).unwrap_or_default();
-                about(step, child, format!("it ended before `{name}` was there: {how}"))
+            let ended = |state: &ChildState| {
+                let how = state.outcome().map(describe).unwrap_or_default();
+                about(step, child, format!("it ended before `{name}` existed: {how}"))
             };
             match event.map_err(|error| about(step, child, error))? {
-                Event::FolderChanged => watch.forget_events(),
+                Event::FolderChanged => watch.drain_events(),
                 Event::CompanionEnded => return Err(ended(&self.companion)),
                 Event::VmmEnded => return Err(ended(&self.vmm)),
                 Event::TimedOut => {
-                    let text = format!("`{name}` was not there after {} ms", watch.timeout_ms);
+                    let text = format!("`{name}` did not exist after {} ms", watch.timeout_ms);
                     return Err(about(step, child, text));
                 }
-                Event::Asked => return Err(ExitCause::Asked),
+                Event::Terminate => return Err(ExitCause::Asked),
                 Event::PoweredOff => return Err(ExitCause::PoweredOff),
             }
         }
         Ok(())
     }
 
-    /// Starts the VMM, or the jailer that will start it.
-    pub fn start_vmm(&mut self, ends: &Ends) -> Result<(), ExitCause> {
+    /// Starts the VMM, or the jailer that starts it.
+    pub fn start_vmm(&mut self, ends: &WriteEnds) -> Result<(), ExitCause> {
         let at = |error: io::Error| about("vmm", &self.config.vmm, error);
         let mut theirs = None;
         if let Some(number) = self.config.qmp_fd {
@@ -114,22 +118,22 @@ impl Shim {
         let qmp = theirs.as_ref().map(|(stream, number)| (stream.as_fd(), *number));
         let child = &self.config.vmm;
         let spawned = spawn(child, ends.console.as_fd(), ends.log.as_fd(), qmp);
-        self.vmm = Life::Running(spawned.map_err(|text| about("vmm", child, text))?);
+        self.vmm = ChildState::Running(spawned.map_err(|text| about("vmm", child, text))?);
         Ok(())
     }
 }
 
-/// Watches the run folder for a socket that is about to be made.
+/// Waits for the creation of a socket in the run folder: inotify(7).
 pub struct Watch {
     events: OwnedFd,
-    /// When to give up.
+    /// The deadline.
     pub deadline: Instant,
     timeout_ms: u64,
 }
 
 impl Watch {
-    /// Begins watching, before whoever makes the socket is started, so that it cannot appear
-    /// unseen. One of an earlier run would tell of a program that is long gone, and is removed.
+    /// Starts watching; call it before starting the program, so that the creation is not missed.
+    /// Removes the socket of an earlier run.
     pub fn of_socket(name: &str, timeout_ms: u64) -> io::Result<Self> {
         open_folder(Path::new(".")).and_then(|run| remove(run, name))?;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
@@ -140,14 +144,14 @@ impl Watch {
         Ok(Self { events, deadline, timeout_ms })
     }
 
-    /// Empties the descriptor: the folder is looked at, whatever happened in it.
-    fn forget_events(&self) {
+    /// Drains the descriptor: the caller checks the folder after any event.
+    fn drain_events(&self) {
         let mut events = [0; 4096];
         while rustix::io::read(&self.events, &mut events).is_ok_and(|count| count > 0) {}
     }
 }
 
-/// How a process ended, in words.
+/// Describes how a process ended.
 pub fn describe(outcome: Outcome) -> String {
     match outcome {
         Outcome::Exited { code } => format!("exit code {code}"),
@@ -159,7 +163,7 @@ fn is_socket(name: &str) -> bool {
     std::fs::symlink_metadata(name).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-/// Starts a program, confined, with its files at their numbers.
+/// Starts a program, confined, with its files at their descriptor numbers.
 fn spawn(
     child: &Child,
     stdout: BorrowedFd<'_>,
@@ -178,8 +182,8 @@ fn spawn(
     let mut descriptors: Vec<(BorrowedFd<'_>, RawFd)> =
         files.iter().map(|(file, number)| (file.as_fd(), *number)).collect();
     descriptors.extend(extra);
-    let ruleset = child.view.as_ref().map(|paths| view(child, paths)).transpose();
-    let ruleset = ruleset.map_err(|error| format!("cannot make its view: {error}"))?;
+    let ruleset = child.view.as_ref().map(|paths| ruleset_for(child, paths)).transpose();
+    let ruleset = ruleset.map_err(|error| format!("cannot build its Landlock rules: {error}"))?;
     let spawn = Spawn {
         program: Path::new(&child.program),
         args: &child.args,
@@ -196,8 +200,8 @@ fn spawn(
     })
 }
 
-/// What a child may open.
-fn view(child: &Child, paths: &View) -> io::Result<Ruleset> {
+/// The Landlock rules of a child.
+fn ruleset_for(child: &Child, paths: &View) -> io::Result<Ruleset> {
     let system = SYSTEM.iter().map(|path| (*path, Rights::ReadExecute));
     let devices = DEVICES.iter().map(|path| (*path, Rights::Device));
     let program = [(child.program.as_str(), Rights::ReadExecute)];

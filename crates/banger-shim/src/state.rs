@@ -1,4 +1,4 @@
-//! The shim's own files, in a folder that its children cannot write to.
+//! The shim's files, in a folder that its children cannot write to.
 
 use std::fs::File;
 use std::io;
@@ -16,22 +16,22 @@ use rustix::fs::{Mode, OFlags, openat};
 pub struct State(OwnedFd);
 
 impl State {
-    /// Opens it.
+    /// Opens the folder.
     pub fn open(path: &str) -> Result<Self, String> {
         open_folder(Path::new(path)).map(Self).map_err(|error| format!("`{path}`: {error}"))
     }
 
-    /// Says who runs.
+    /// Records the processes of the run.
     pub fn write_state(&self, state: &ShimState) -> io::Result<()> {
         self.write(STATE_FILE, &serde_json::to_vec(state)?)
     }
 
-    /// Says how it ended.
+    /// Records how the run ended.
     pub fn write_story(&self, story: &ExitStory) -> io::Result<()> {
         self.write(EXIT_FILE, &serde_json::to_vec(story)?)
     }
 
-    /// Makes the status file, at its full length.
+    /// Creates the status file with its full length.
     pub fn make_status(&self) -> io::Result<StatusFile> {
         let status = ShimStatus::default();
         self.write(STATUS_FILE, &padded(&status)?)?;
@@ -41,20 +41,20 @@ impl State {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // After a power cut there is another boot, for which neither file means anything.
+        // Not synced: after a power loss the host has another boot id, and both files are void.
         write_atomically(&self.0, name, bytes, Durability::Cached)
     }
 }
 
-/// The status file, open.
+/// The open status file.
 pub struct StatusFile {
     file: File,
     status: ShimStatus,
 }
 
 impl StatusFile {
-    /// Overwrites it in place where the status has changed: that takes no new block of the disk on
-    /// file systems that do not copy on write.
+    /// Overwrites the file in place if the status changed: that needs no new block on file systems
+    /// without copy-on-write.
     pub fn update(&mut self, status: ShimStatus) -> io::Result<()> {
         if status != self.status {
             self.file.write_all_at(&padded(&status)?, 0)?;

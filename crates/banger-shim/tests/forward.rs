@@ -1,4 +1,4 @@
-//! `banger-forward` as the daemon sees it, with real sockets on the loopback address.
+//! `banger-forward` from the daemon's side, with real sockets on the loopback address.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use banger_shim::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS};
 use rustix::process::{Resource, Rlimit};
 
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum wait for any event.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Program {
     child: Child,
@@ -21,7 +21,7 @@ struct Program {
 }
 
 impl Program {
-    /// Waits at its gate.
+    /// Starts the program, which waits at its gate.
     fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_banger-forward"))
             .stdin(Stdio::piped())
@@ -53,7 +53,7 @@ impl Program {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "it does not end");
+            assert!(began.elapsed() < TIMEOUT, "it does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -67,7 +67,7 @@ impl Program {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// Milliseconds of CPU it has used: `/proc/PID/stat`, fields 14 and 15, ticks of 10 ms.
+    /// CPU time in milliseconds: `/proc/PID/stat`, fields 14 and 15, ticks of 10 ms.
     fn cpu_ms(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields = stat.rsplit_once(')').unwrap().1;
@@ -82,42 +82,41 @@ impl Drop for Program {
     }
 }
 
-/// A port that nobody else uses, on a loopback address of this test alone: those of clients are on
-/// 127.0.0.1.
+/// A free port on a loopback address that only this test uses; clients are on 127.0.0.1.
 fn free() -> SocketAddr {
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let host = Ipv4Addr::new(127, 1 + high % 250, low, 7);
     TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }
 
-/// A guest, and a program that leads to it.
-struct World {
+/// A guest, and a program that forwards to it.
+struct Setup {
     guest: TcpListener,
     listen: SocketAddr,
     program: Program,
 }
 
-fn world() -> World {
+fn world() -> Setup {
     let guest = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = free();
     let mut program = Program::start();
     let answer = program.open(&[(listen, guest.local_addr().unwrap())]);
     assert_eq!(answer, ForwardEvent::Listening);
-    World { guest, listen, program }
+    Setup { guest, listen, program }
 }
 
-impl World {
+impl Setup {
     fn dial(&self) -> TcpStream {
         let client = TcpStream::connect(self.listen).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.set_write_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
+        client.set_write_timeout(Some(TIMEOUT)).unwrap();
         client
     }
 
     fn accept(&self) -> TcpStream {
         let (guest, _) = self.guest.accept().unwrap();
-        guest.set_read_timeout(Some(PATIENCE)).unwrap();
-        guest.set_write_timeout(Some(PATIENCE)).unwrap();
+        guest.set_read_timeout(Some(TIMEOUT)).unwrap();
+        guest.set_write_timeout(Some(TIMEOUT)).unwrap();
         guest
     }
 
@@ -139,22 +138,26 @@ fn rest(mut from: &TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn bytes_go_both_ways_and_each_way_ends_by_itself() {
+fn bytes_are_forwarded_both_ways_and_half_closes_too() {
     let world = world();
     let (mut client, mut guest) = world.pair();
     guest.write_all(b"SSH-2.0").unwrap();
-    assert_eq!(said(&client, 7), b"SSH-2.0", "the guest may speak first");
+    assert_eq!(said(&client, 7), b"SSH-2.0", "the guest may send first");
     client.write_all(b"question").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&guest), b"question");
     guest.write_all(b"answer").unwrap();
-    assert_eq!(said(&client, 6), b"answer", "what is half closed still carries the other way");
+    assert_eq!(
+        said(&client, 6),
+        b"answer",
+        "a half-closed connection still forwards the other way"
+    );
     drop(guest);
     assert_eq!(rest(&client), b"");
 }
 
 #[test]
-fn much_arrives_whole_through_a_reader_that_is_slow_to_begin() {
+fn a_slow_reader_gets_all_bytes() {
     const MUCH: usize = 16 << 20;
     let world = world();
     let (client, guest) = world.pair();
@@ -176,7 +179,7 @@ fn much_arrives_whole_through_a_reader_that_is_slow_to_begin() {
 }
 
 #[test]
-fn a_connection_that_breaks_does_not_look_complete() {
+fn a_broken_connection_is_reset() {
     let world = world();
     for breaks_at_guest in [true, false] {
         let (mut client, mut guest) = world.pair();
@@ -186,7 +189,7 @@ fn a_connection_that_breaks_does_not_look_complete() {
         let heard = said(&here, 1);
         assert_eq!(heard, if breaks_at_guest { b"y" } else { b"x" });
         assert_eq!(there.peek(&mut [0]).unwrap(), 1);
-        // Its own byte is unread, so closing is a reset: tcp(7).
+        // Its own byte is unread, so closing sends a reset: tcp(7).
         drop(there);
         let error = (&here).read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -194,7 +197,7 @@ fn a_connection_that_breaks_does_not_look_complete() {
 }
 
 #[test]
-fn a_guest_that_listens_not_is_a_reset_and_no_end() {
+fn a_guest_that_does_not_listen_is_a_reset() {
     let mut world = world();
     let nowhere = free();
     let listen = free();
@@ -203,7 +206,7 @@ fn a_guest_that_listens_not_is_a_reset_and_no_end() {
     let mut client = TcpStream::connect(listen).unwrap();
     let read = client.read(&mut [0]);
     assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    // It comes later.
+    // The guest listens later.
     let guest = TcpListener::bind(nowhere).unwrap();
     let mut client = TcpStream::connect(listen).unwrap();
     guest.accept().unwrap().0.write_all(b"now").unwrap();
@@ -213,7 +216,7 @@ fn a_guest_that_listens_not_is_a_reset_and_no_end() {
 }
 
 #[test]
-fn more_clients_than_places_wait_for_one() {
+fn clients_above_the_limit_wait() {
     let world = world();
     let before = world.program.descriptors();
     let limit = rustix::process::getrlimit(Resource::Nofile);
@@ -223,7 +226,7 @@ fn more_clients_than_places_wait_for_one() {
     let waiting = world.dial();
     world.guest.set_nonblocking(true).unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    assert!(world.guest.accept().is_err(), "one more than there are places");
+    assert!(world.guest.accept().is_err(), "more than the limit");
     world.guest.set_nonblocking(false).unwrap();
     for (number, (client, guest)) in pairs.iter_mut().enumerate() {
         let text = format!("{number:04}");
@@ -238,16 +241,17 @@ fn more_clients_than_places_wait_for_one() {
     drop(waiting);
     let began = Instant::now();
     while world.program.descriptors() > before {
-        assert!(began.elapsed() < PATIENCE, "descriptors are left");
+        assert!(began.elapsed() < TIMEOUT, "leaked descriptors");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn what_is_idle_or_stuck_costs_nothing() {
+fn idle_and_stuck_connections_use_no_cpu() {
     let world = world();
     let (_client, _guest) = world.pair();
-    // The client has said everything, the guest too, and reads nothing: both hang, with bytes left.
+    // Client and guest have both sent everything, and neither reads: both are stuck with bytes
+    // left.
     let (client, guest) = world.pair();
     client.set_nonblocking(true).unwrap();
     while (&client).write(&[7; 65536]).is_ok() {
@@ -258,12 +262,12 @@ fn what_is_idle_or_stuck_costs_nothing() {
     std::thread::sleep(Duration::from_millis(100));
     let before = world.program.cpu_ms();
     std::thread::sleep(Duration::from_millis(700));
-    assert!(world.program.cpu_ms() - before <= 50, "it is busy with nothing");
+    assert!(world.program.cpu_ms() - before <= 50, "busy waiting");
     assert!(!rest(&guest).is_empty());
 }
 
 #[test]
-fn all_addresses_or_none() {
+fn listens_on_all_addresses_or_none() {
     let guest = free();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (good, bad) = (free(), taken.local_addr().unwrap());
@@ -272,11 +276,11 @@ fn all_addresses_or_none() {
     let in_use = rustix::io::Errno::ADDRINUSE.raw_os_error();
     assert_eq!(answer, ForwardEvent::Failed { listen: bad, os_error: Some(in_use) });
     assert_eq!(program.ended().code(), Some(1));
-    assert!(TcpStream::connect(good).is_err(), "what was listened on is not any more");
+    assert!(TcpStream::connect(good).is_err(), "the first address is closed again");
 }
 
 #[test]
-fn all_of_ipv6_and_all_of_ipv4_are_two_addresses() {
+fn ipv4_and_ipv6_wildcards_are_two_addresses() {
     let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     let guest = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = guest.local_addr().unwrap();
@@ -284,7 +288,7 @@ fn all_of_ipv6_and_all_of_ipv4_are_two_addresses() {
     let mut program = Program::start();
     let answer = program.open(&[(every("0.0.0.0"), to), (every("::"), to)]);
     if let ForwardEvent::Failed { os_error, .. } = answer {
-        // A host without IPv6.
+        // The host has no IPv6.
         assert_eq!(os_error, Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()));
         return;
     }
@@ -297,21 +301,21 @@ fn all_of_ipv6_and_all_of_ipv4_are_two_addresses() {
 }
 
 #[test]
-fn a_gate_that_never_opens_ends_it() {
+fn a_closed_gate_ends_the_program() {
     let mut program = Program::start();
     program.gate = None;
     assert!(program.ended().success());
     let mut half = Program::start();
     half.gate.as_mut().unwrap().write_all(b"{\"forwards\": []}").unwrap();
     half.gate = None;
-    assert!(half.ended().success(), "half a line is none");
+    assert!(half.ended().success(), "an incomplete line is no configuration");
     let mut answer = String::new();
     half.status.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "");
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn an_invalid_configuration_is_refused() {
     for line in ["{}\n", "\n", "{\"forwards\": [1]}\n", &("x".repeat(65_536))] {
         let mut program = Program::start();
         let answer = program.tell(line);
@@ -321,7 +325,7 @@ fn nonsense_is_refused() {
 }
 
 #[test]
-fn only_what_is_meant_for_it_ends_it() {
+fn only_sigterm_ends_it() {
     use rustix::process::Signal;
     let mut world = world();
     let (client, _guest) = world.pair();

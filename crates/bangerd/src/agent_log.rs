@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_costs_no_memory() {
+    fn an_endless_line_is_dropped() {
         let mut lines = AgentLines::default();
         assert!(lines.push(&[b'x'; 4 * MAX_LINE]).is_empty());
         assert!(lines.line.len() <= MAX_LINE);

@@ -1,5 +1,5 @@
-//! Keeps the clocks of running guests right: compares them with the host's now and then, and all at
-//! once when the host's own clock has jumped, as it does when the host has slept.
+//! Corrects the clocks of running guests: compares them with the host's clock periodically, and all
+//! at once after the host's clock has jumped, for example after a suspend.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use tokio::task::JoinSet;
 
 use crate::stopping::Stopping;
 
-/// How often the host's own clock is looked at.
+/// Interval of the checks of the host's clock (a tick).
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Ticks in which each guest is compared once.
+/// Number of ticks in which each guest is compared once.
 const ROUND: u64 = 30;
 
-/// Ticks in which a guest is compared each time after its clock was wrong: under emulation on a
-/// busy host a guest may lose seconds in each minute.
+/// Number of ticks in which a guest is compared every time after its clock was wrong: under
+/// emulation on a busy host, a guest may lose seconds per minute.
 const WATCHED: u64 = 60;
 
-/// Guests compared at the same time.
+/// Maximum number of concurrent comparisons.
 const AT_ONCE: usize = 8;
 
-/// How far the host's wall clock may move against its monotonic one between two looks: NTP slews
-/// by 0.05 %.
+/// Maximum drift between the host's wall clock and its monotonic clock per tick: NTP slews by 0.05
+/// %.
 const JUMP_NS: i128 = 50_000_000;
 
-/// Compares until the daemon is on its way out.
+/// Runs until the daemon shuts down.
 pub async fn follow(engine: Arc<Engine>, stopping: Stopping) {
     let mut before = wall_against_monotonic();
     let mut watched = Watched::default();
     for tick in 0u64.. {
         tokio::select! {
-            () = stopping.asked() => return,
+            () = stopping.requested() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
         let now = wall_against_monotonic();
@@ -51,14 +51,14 @@ pub async fn follow(engine: Arc<Engine>, stopping: Stopping) {
     }
 }
 
-/// Guests whose clock was wrong, and the tick until which each is compared every time.
+/// Guests whose clock was wrong, with the tick until which they are compared every time.
 #[derive(Default)]
 struct Watched {
     until: HashMap<VmId, u64>,
 }
 
 impl Watched {
-    /// The guests that are looked at in this tick.
+    /// The guests to compare in this tick.
     fn due(&mut self, ids: Vec<VmId>, tick: u64, all: bool) -> Vec<VmId> {
         self.until.retain(|_, until| *until > tick);
         let places = ids.into_iter().zip(0u64..);
@@ -69,12 +69,12 @@ impl Watched {
     }
 }
 
-/// Compares these guests' clocks; the ones that were wrong.
+/// Corrects the clocks of these guests; returns the guests whose clock was wrong.
 async fn correct(engine: &Arc<Engine>, ids: Vec<VmId>) -> Vec<VmId> {
     let mut running = JoinSet::new();
     let mut wrong = Vec::new();
     for id in ids {
-        // Only a running guest has a clock; another one gets it when it boots.
+        // Only a running guest has a clock.
         let Ok(plan) = engine.running_plan(id.as_str()) else { continue };
         if running.len() >= AT_ONCE {
             wrong.extend(running.join_next().await.and_then(Result::ok).flatten());
@@ -85,7 +85,7 @@ async fn correct(engine: &Arc<Engine>, ids: Vec<VmId>) -> Vec<VmId> {
                 Ok(GuestClock::Right) => None,
                 Ok(GuestClock::Corrected) => Some(plan.id),
                 Err(error) => {
-                    tracing::debug!(vm = %plan.id, error = %error, "its clock was not compared");
+                    tracing::debug!(vm = %plan.id, error = %error, "cannot compare the guest's clock");
                     None
                 }
             }
@@ -97,8 +97,7 @@ async fn correct(engine: &Arc<Engine>, ids: Vec<VmId>) -> Vec<VmId> {
     wrong
 }
 
-/// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, which stands still while the host sleeps, in
-/// nanoseconds.
+/// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC` in nanoseconds; the latter stops during suspend.
 fn wall_against_monotonic() -> i128 {
     let nanos = |clock| {
         let time = rustix::time::clock_gettime(clock);
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_guest_comes_once_in_a_round() {
+    fn each_guest_is_compared_once_in_a_round() {
         let mut watched = Watched::default();
         let mut seen: Vec<VmId> =
             (0..ROUND).flat_map(|tick| watched.due(ids(100), tick, false)).collect();
@@ -127,12 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn after_a_jump_all_come_at_once() {
+    fn after_a_jump_all_guests_are_compared() {
         assert_eq!(Watched::default().due(ids(100), 7, true).len(), 100);
     }
 
     #[test]
-    fn a_guest_that_was_wrong_comes_each_time_for_a_while() {
+    fn a_corrected_guest_is_compared_every_tick_for_a_while() {
         let mut watched = Watched::default();
         let vm = ids(100).remove(50);
         watched.until.insert(vm.clone(), WATCHED);
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_does_not_jump() {
+    fn a_running_clock_does_not_jump() {
         let before = wall_against_monotonic();
         assert!((wall_against_monotonic() - before).abs() <= JUMP_NS);
     }

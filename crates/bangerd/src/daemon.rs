@@ -1,8 +1,8 @@
-//! From an empty process to a daemon that serves, and back.
+//! Startup and shutdown of the daemon.
 //!
-//! The order matters: lock before anything is looked at, log before anything can go wrong quietly,
-//! store and recovery before sockets, sockets before `ready`. Whoever started the daemon reads one
-//! line from its standard output: `ready`, or `error ` and an [`ApiError`] in JSON.
+//! The order matters: the locks first, then the log, then store and recovery, then the sockets,
+//! then `ready`. The process that started the daemon reads one line from its standard output:
+//! `ready`, or `error ` and an [`ApiError`] in JSON.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,7 +25,6 @@ use crate::config::{self, Config};
 use crate::dns::Dns;
 use crate::feed::Feed;
 use crate::folders;
-use crate::keeper::{self, Names};
 use crate::leftovers;
 use crate::limits;
 use crate::lock::Lock;
@@ -36,47 +35,48 @@ use crate::slots::{Slots, WhenFull};
 use crate::socket::Socket;
 use crate::stdio;
 use crate::stopping::{self, Signals, Stopping};
+use crate::upkeep::{self, DnsPort};
 
 /// Version of the daemon.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Identifies the sources it was built from.
+/// Build id: identifies the sources of this build.
 pub const BUILD_ID: &str = env!("BANGER_BUILD_ID");
 
-/// For clients to take their last answer, and for threads in the middle of a system call.
+/// Time limit for clients to read their last answer, and for threads in a system call.
 const LAST_WAIT: Duration = Duration::from_secs(1);
-/// How long the shared network may take to be let go of.
-const KEEPER_WAIT: Duration = Duration::from_secs(10);
+/// Time limit for releasing shared network state.
+const UPKEEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which host a daemon works on.
+/// The kind of host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
     /// This host.
     Real,
-    /// A host in memory.
+    /// A simulated host.
     Simulated,
 }
 
-/// A program that is a daemon.
+/// Configuration of a daemon program.
 pub struct Program {
-    /// Shown by `banger daemon status`.
+    /// Kind of host, shown by `banger daemon status`.
     pub host: Host,
-    /// Opens the drivers of the host; the number is the port of the daemon's resolver.
+    /// Opens the drivers of the host; the argument is the port of the daemon's DNS server.
     pub open: fn(&Paths, &Config, Arc<AtomicU16>) -> Result<Drivers, ApiError>,
     /// CPUs and bytes of memory of the host.
     pub capacity: fn() -> (u32, u64),
 }
 
-/// Locks of a daemon: one daemon a state folder, one a run folder.
+/// The locks of a daemon: one for the state folder, one for the run folder.
 type Locks = [Lock; 2];
 
-/// Everything that is decided before the first thread.
+/// State prepared before the first thread starts.
 struct Setup {
     paths: Paths,
     config: Config,
     locks: Locks,
 }
 
-/// Runs the daemon to its end; with `--defaults` as its argument, prints what it would use.
+/// Runs the daemon; with the argument `--defaults` prints the defaults of a new VM.
 pub fn main(program: &Program) -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
@@ -92,7 +92,7 @@ pub fn main(program: &Program) -> ExitCode {
             ApiError::new(ErrorCode::Internal, "cannot start threads").caused_by(&error)
         })?;
         let ended = runtime.block_on(run(setup, program));
-        // What still runs was waited for long enough; the next daemon finishes it.
+        // Further tasks had their time; the next daemon finishes their work.
         runtime.shutdown_timeout(LAST_WAIT);
         ended
     });
@@ -105,8 +105,8 @@ pub fn main(program: &Program) -> ExitCode {
     }
 }
 
-/// Prints the values that a new VM gets where its request leaves them out, as one line of JSON.
-/// [`config`] alone decides them; the command line shows them in its help.
+/// Prints the defaults of a new VM as one line of JSON. [`config`] alone decides them; the command
+/// line shows them in its help.
 fn print_defaults(program: &Program) -> ExitCode {
     let decided = || {
         let uid = rustix::process::geteuid().as_raw();
@@ -161,9 +161,9 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let api_socket = Socket::bind(&paths.socket())?;
     let session_socket = Socket::bind(&paths.session_socket())?;
     let dns = Dns::start(config.dns_port, engine.clone(), stopping.clone()).await;
-    let names = Names { listening: dns.listening(), port: dns_port };
-    let keeper = tokio::spawn(keeper::keep(engine.clone(), names, stopping.clone()));
-    // Nothing waits for it: a comparison that is cut short changes nothing.
+    let dns_state = DnsPort { listening: dns.listening(), port: dns_port };
+    let upkeep = tokio::spawn(upkeep::run(engine.clone(), dns_state, stopping.clone()));
+    // Not awaited: interrupting a comparison has no effect.
     tokio::spawn(clocks::follow(engine.clone(), stopping.clone()));
     let feed = Feed::start(&engine, &stopping);
     let router = api::router(Arc::new(Api {
@@ -181,38 +181,38 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let serving = serve_all(api_socket, session_socket, router, &engine, &stopping);
     say("ready");
     tokio::select! {
-        () = signals.next() => stopping.ask(),
-        () = stopping.asked() => {}
+        () = signals.next() => stopping.request(),
+        () = stopping.requested() => {}
     }
     tracing::info!("stopping");
     for lock in &locks {
         if let Err(error) = lock.mark_stopping() {
-            tracing::warn!(error = %error, "the next daemon will not wait for this one");
+            tracing::warn!(error = %error, "cannot mark the lock file as stopping");
         }
     }
     let mut open = Vec::new();
     for accepting in serving {
-        // Each returns at once, and removes its socket.
+        // Each returns immediately, and removes its socket.
         open.extend(accepting.await);
     }
     dns.ended().await;
-    // It ends by itself when asked, and lets go of what must not outlast the daemon. Root may be
-    // waiting for somebody else; what is not let go of then the next daemon puts right.
-    let _ = tokio::time::timeout(KEEPER_WAIT, keeper).await;
+    // It ends on the shutdown request and releases shared state. The helper may be waiting for
+    // another client's lock; after the time limit the next daemon releases the rest.
+    let _ = tokio::time::timeout(UPKEEP_TIMEOUT, upkeep).await;
     stopping::drain(&engine, &mut signals).await;
     let answered = async {
         for open in &open {
             open.all_free().await;
         }
     };
-    // Followers hear how the operations ended; one that does not listen is not waited for.
+    // Event streams receive the end of their operations; one that is not read is not waited for.
     let _ = tokio::time::timeout(LAST_WAIT, answered).await;
     tracing::info!("end");
     Ok(())
 }
 
-/// Serves both sockets, each in a task that returns the open connections when the daemon is about
-/// to end.
+/// Serves both sockets, each in a task that returns the open connections when the daemon shuts
+/// down.
 fn serve_all(
     api: Socket,
     session: Socket,
@@ -230,7 +230,7 @@ fn serve_all(
     };
     let sessions = {
         let (stop, engine) = (stopping.clone(), engine.clone());
-        // Each may hold a VM alive: none is closed for another.
+        // A session may hold a VM, so none is closed to admit another.
         let most = limits::connections(session::MAX_CONNECTIONS);
         let slots = Slots::new(most, WhenFull::Wait);
         serve::accept(session, stopping.clone(), slots, move |stream, slot| {
@@ -258,9 +258,9 @@ fn report(error: &ApiError) {
     say(&format!("error {json}"));
 }
 
-/// Says the one line that whoever started the daemon waits for, then closes standard output.
+/// Writes the one line that the starting process waits for, then closes standard output.
 fn say(line: &str) {
-    // Nobody may be there to hear it.
+    // The reader may be gone.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
     if let Ok(null) = null

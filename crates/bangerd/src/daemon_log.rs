@@ -1,14 +1,14 @@
-//! The daemon's log as clients read it: lines of one VM or operation, each with the VM and the verb
-//! of its operation.
+//! The daemon's log for clients: filters lines by VM or operation, and adds VM and verb of the
+//! operation to each line.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Map, Value};
 
-/// Most operations whose VM and verb are kept.
+/// Maximum number of operations whose VM and verb are remembered.
 const MOST_OPERATIONS: usize = 10_000;
 
-/// Which lines are wanted.
+/// Filter of log lines.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Name or id of a VM.
@@ -17,27 +17,27 @@ pub struct Wanted {
     pub operation: Option<String>,
 }
 
-/// Reads lines and adds what earlier lines said of their operation.
+/// Filters lines, and adds VM and verb from earlier lines of the same operation.
 #[derive(Default)]
 pub struct Reader {
     wanted: Wanted,
     line: Vec<u8>,
-    /// For each operation: verb, id and name of its VM.
+    /// Verb, id and name of the VM, by operation.
     operations: BTreeMap<String, Map<String, Value>>,
     order: VecDeque<String>,
 }
 
-/// Longest line that is understood, in bytes; what is longer is dropped.
+/// Maximum length of a line in bytes; longer lines are dropped.
 const MAX_LINE: usize = 256 * 1024;
 
 impl Reader {
-    /// A reader that has seen nothing.
+    /// A reader without earlier lines.
     pub fn new(wanted: Wanted) -> Self {
         Self { wanted, ..Self::default() }
     }
 
-    /// Takes the next bytes of the log; gives the lines that they complete and that are wanted,
-    /// each ending with a newline.
+    /// Adds the next bytes of the log; returns the completed lines that match the filter, each with
+    /// its newline.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut rest = bytes;
@@ -64,7 +64,7 @@ impl Reader {
         }
         let mut object = match serde_json::from_slice(line) {
             Ok(Value::Object(object)) => object,
-            // Standard error goes to the same file: a panic, say.
+            // Not JSON: standard error goes to the same file, such as a panic.
             _ => Map::from_iter([("message".into(), String::from_utf8_lossy(line).into())]),
         };
         if let Some(op) = object.get("op").and_then(Value::as_str).map(str::to_owned) {
@@ -123,7 +123,7 @@ thread panicked
     }
 
     #[test]
-    fn lines_learn_their_vm_and_are_filtered_by_it() {
+    fn lines_get_the_vm_of_their_operation_and_are_filtered() {
         for cut in [1, 7, 4096] {
             assert_eq!(read(Wanted::default(), cut).len(), 6, "{cut}");
             let of_web = |vm: &str| read(Wanted { vm: Some(vm.into()), operation: None }, cut);
@@ -139,7 +139,7 @@ thread panicked
     }
 
     #[test]
-    fn an_endless_line_costs_no_memory() {
+    fn an_endless_line_is_dropped() {
         let mut reader = Reader::default();
         for _ in 0..100 {
             assert!(reader.push(&[b'x'; 64 * 1024]).is_empty());

@@ -1,5 +1,5 @@
-//! What `banger doctor` shows: the host's checks, what could not be loaded, and where every value
-//! of the configuration came from.
+//! The checks of `banger doctor`: those of the host, unreadable records, and the origin of every
+//! configuration value.
 
 use banger_api::doctor::{Check, Verdict};
 use banger_host::Privilege;
@@ -8,11 +8,11 @@ use crate::api::Api;
 use crate::config::{Origin, Setting, Used};
 use crate::{leftovers, limits};
 
-/// All checks. Nothing is changed.
+/// All checks. Changes nothing.
 pub async fn checks(api: &Api) -> Vec<Check> {
     let mut checks = api.engine.drivers().host.doctor().await;
     let port = api.dns.borrow().port();
-    checks.iter_mut().for_each(|check| whose_names(check, port));
+    checks.iter_mut().for_each(|check| check_dns_owner(check, port));
     checks.push(api.dns.borrow().check());
     checks.push(limits::check());
     checks.extend(leftovers::checks(&api.state, &api.engine));
@@ -22,30 +22,28 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     checks
 }
 
-/// What is asked for names is well for the host, but may be the daemon of somebody else.
-fn whose_names(check: &mut Check, port: u16) {
+/// Marks the DNS check if systemd-resolved forwards to the DNS server of another daemon.
+fn check_dns_owner(check: &mut Check, port: u16) {
     let own = format!("`127.0.0.1:{port}`");
     let routed = check.code == "network_dns" && check.verdict == Verdict::Ok;
     if routed && !check.seen.contains(&own) {
         check.verdict = Verdict::Warning;
-        check.seen = format!("{}; that asks another daemon than this one", check.seen);
-        let hint = "names of this one's VMs are known when the other has no VM any more; use their \
+        check.seen = format!("{}, the DNS server of another daemon", check.seen);
+        let hint = "names of this daemon's VMs resolve once the other daemon has no VM; until then use their \
                     addresses: banger vm list";
         check.hint = Some(hint.into());
     }
 }
 
-/// What to do with a setting of what is root's, where an ordinary user's daemon leaves that to the
-/// helper, which reads no configuration of a user; none for one that is the daemon's own.
-fn of_root(key: &str) -> Option<&'static str> {
+/// Advice for a setting of the helper if an ordinary user's daemon has it: the helper reads no
+/// configuration of a user. `None` for settings of the daemon itself.
+fn helper_setting_hint(key: &str) -> Option<&'static str> {
     match key {
         "network.subnet" => {
-            Some("the helper has its own: sudo banger-root install --subnet NETWORK")
+            Some("set it for the helper: sudo banger-root install --subnet NETWORK")
         }
-        "firecracker_bin" | "jailer_bin" => {
-            Some("the helper takes what root put into /usr/local/bin")
-        }
-        "network.bridge" | "tap_pool_size" => Some("it counts only where the daemon runs as root"),
+        "firecracker_bin" | "jailer_bin" => Some("the helper uses the programs in /usr/local/bin"),
+        "network.bridge" | "tap_pool_size" => Some("it applies only if the daemon runs as root"),
         _ => None,
     }
 }
@@ -78,8 +76,8 @@ fn setting(setting: &Setting, privilege: Privilege) -> Check {
         needed_for: vec!["config".into()],
     };
     let without_effect = match (setting.used, privilege) {
-        (Used::NotYet, _) => Some("this version does nothing with it yet"),
-        (Used::Yes, Privilege::User) => of_root(setting.key),
+        (Used::NotYet, _) => Some("this version does not use it"),
+        (Used::Yes, Privilege::User) => helper_setting_hint(setting.key),
         (Used::Yes, Privilege::Root) => None,
     };
     if let Some(hint) = without_effect.filter(|_| setting.origin != Origin::Default) {
@@ -108,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_without_effect_is_worth_a_warning_where_somebody_made_it() {
+    fn an_explicit_setting_without_effect_is_a_warning() {
         for (origin, verdict) in [(Origin::Default, Verdict::Ok), (Origin::File, Verdict::Warning)]
         {
             let value = Some("4".into());
@@ -120,24 +118,24 @@ mod tests {
     }
 
     #[test]
-    fn names_that_another_daemon_answers_are_worth_a_warning() {
+    fn dns_of_another_daemon_is_a_warning() {
         for (port, verdict) in
             [(42069, Verdict::Ok), (4206, Verdict::Warning), (0, Verdict::Warning)]
         {
             let mut check = Check {
                 code: "network_dns".into(),
                 verdict: Verdict::Ok,
-                seen: "systemd-resolved asks `127.0.0.1:42069` for `vm`".into(),
+                seen: "systemd-resolved forwards `vm` to `127.0.0.1:42069`".into(),
                 hint: None,
                 needed_for: Vec::new(),
             };
-            whose_names(&mut check, port);
+            check_dns_owner(&mut check, port);
             assert_eq!(check.verdict, verdict, "{port}");
         }
     }
 
     #[test]
-    fn what_is_roots_is_not_taken_from_a_user_in_silence() {
+    fn a_users_setting_for_the_helper_is_a_warning() {
         let seen = |key, origin, privilege| {
             let value = Some("10.1.0.0/16".into());
             let check = setting(&Setting { key, value, origin, used: Used::Yes }, privilege);

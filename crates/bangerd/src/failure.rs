@@ -1,19 +1,19 @@
-//! Failures of the operating system as errors that can be shown.
+//! Errors of the operating system as [`ApiError`].
 
 use std::io;
 use std::path::Path;
 
 use banger_api::{ApiError, ErrorCode};
 
-/// `cannot <what> <path>`, with the system's own words as its cause.
-pub fn io_failure(what: &str, path: &Path, error: &io::Error) -> ApiError {
+/// `cannot <doing> <path>`, with the system's error as cause.
+pub fn io_failure(doing: &str, path: &Path, error: &io::Error) -> ApiError {
     let code = match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => ErrorCode::ReadOnly,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
         _ => ErrorCode::Internal,
     };
     let failure =
-        ApiError::new(code, format!("cannot {what} `{}`", path.display())).caused_by(error);
+        ApiError::new(code, format!("cannot {doing} `{}`", path.display())).caused_by(error);
     match code {
         ErrorCode::ReadOnly => failure.with_hint(
             "make it writable for your user, or choose another folder with `BANGER_HOME`",
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_follows_the_cause() {
+    fn error_codes_derive_from_errno() {
         let path = Path::new("/x/y");
         let code = |errno| io_failure("write", path, &io::Error::from_raw_os_error(errno)).code;
         assert_eq!(code(30), ErrorCode::ReadOnly, "EROFS");

@@ -11,14 +11,14 @@ use tokio::sync::watch;
 
 use crate::stopping::Stopping;
 
-/// Events that can be resumed behind.
+/// Number of events that can be resumed from.
 const KEPT: usize = 4096;
-/// Changes within this time are looked at together.
+/// Changes within this time are merged.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// All events of late, and everybody's way to wait for more.
+/// Recent events, with notification of new ones.
 pub struct Feed {
-    /// Tells this daemon's numbers from those of another one.
+    /// Distinguishes this daemon's event ids from those of another daemon.
     instance: String,
     state: Mutex<State>,
     last: watch::Sender<u64>,
@@ -33,14 +33,14 @@ struct State {
 }
 
 impl Feed {
-    /// An empty feed; `instance` is another one for each daemon.
+    /// An empty feed; `instance` must differ for each daemon.
     pub fn new(instance: String) -> Arc<Self> {
         Arc::new(Self { instance, state: Mutex::default(), last: watch::Sender::new(0) })
     }
 
-    /// A feed that follows the engine until the daemon is about to end.
+    /// A feed that follows the engine until the daemon shuts down.
     pub fn start(engine: &Arc<Engine>, stopping: &Stopping) -> Arc<Self> {
-        // Another number than that of the daemon before, whose places mean nothing here.
+        // Differs from the previous daemon's, whose event ids are not valid here.
         let instance = getrandom::u32().unwrap_or_else(|_| std::process::id());
         let feed = Self::new(format!("{instance:08x}"));
         tokio::spawn(feed.clone().run(engine.clone(), stopping.clone()));
@@ -53,7 +53,7 @@ impl Feed {
             changes.mark_unchanged();
             self.update(engine.states());
             tokio::select! {
-                () = stopping.asked() => return,
+                () = stopping.requested() => return,
                 changed = changes.changed() => if changed.is_err() { return },
             }
             tokio::time::sleep(PAUSE).await;
@@ -78,7 +78,7 @@ impl Feed {
         self.last.send_if_modified(|seen| std::mem::replace(seen, last) != last);
     }
 
-    /// Waits for events behind this one; a place that is not known begins with all VMs.
+    /// Waits for events after this id; an unknown id starts with all VMs.
     pub async fn after(&self, place: Option<&str>) -> Vec<VmEvent> {
         let mut news = self.last.subscribe();
         loop {
@@ -90,7 +90,7 @@ impl Feed {
         }
     }
 
-    /// The number in an event's id, if it is this daemon's.
+    /// The number in an event id, if this daemon issued it.
     fn number(&self, id: &str) -> Option<u64> {
         id.strip_prefix(self.instance.as_str())?.strip_prefix('-')?.parse().ok()
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_feed_is_resumed_where_it_was_left() {
+    async fn a_feed_is_resumed_after_the_last_event() {
         let feed = Feed::new("a".into());
         let (one, two) = (vm(1, 1), vm(2, 1));
         feed.update(vec![one.clone(), two.clone()]);
@@ -162,7 +162,7 @@ mod tests {
         ];
         assert_eq!(kinds(&news), expected);
         assert_eq!(kinds(&feed.after(Some(&news[0].id)).await), expected[1..]);
-        // Another daemon's place, one of the future, and one too long ago begin anew.
+        // An id of another daemon, a future id and an expired id start with all VMs.
         for place in ["b-1", "a-99", "a-x", ""] {
             let anew = feed.after(Some(place)).await;
             assert_eq!(kinds(&anew), [VmEventKind::All { vms: vec![changed.clone()] }], "{place}");
@@ -172,7 +172,7 @@ mod tests {
         }
         let anew = feed.after(Some(&all[0].id)).await;
         assert!(matches!(kinds(&anew)[..], [VmEventKind::All { .. }]));
-        // Nothing new is waited for.
+        // No event: the call waits.
         let waiting =
             tokio::time::timeout(Duration::from_millis(10), feed.after(Some(&anew[0].id)));
         assert!(waiting.await.is_err());

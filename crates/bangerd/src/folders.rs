@@ -1,4 +1,4 @@
-//! The daemon's folders: made where they are missing, readable by their owner only.
+//! The daemon's folders: created if missing, accessible to their owner only.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -9,10 +9,10 @@ use banger_api::{ApiError, ErrorCode};
 
 use crate::failure::io_failure;
 
-/// Makes all folders (mkdir(2) with mode 0700) and checks that what was there is ours.
+/// Creates all folders (mkdir(2) with mode 0700) and checks the owner of existing ones.
 ///
 /// # Errors
-/// A folder that cannot be made, is no folder, or belongs to somebody else.
+/// A folder that cannot be created, is not a folder, or belongs to another user.
 pub fn make(paths: &Paths) -> Result<(), ApiError> {
     let log = paths.log_folder();
     for folder in [&paths.state, &log, &paths.data, &paths.cache, &paths.run] {
@@ -20,7 +20,7 @@ pub fn make(paths: &Paths) -> Result<(), ApiError> {
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .map_err(|error| io_failure("make the folder", folder, &error))?;
+            .map_err(|error| io_failure("create the folder", folder, &error))?;
         check_owner(folder)?;
     }
     Ok(())
@@ -28,7 +28,7 @@ pub fn make(paths: &Paths) -> Result<(), ApiError> {
 
 fn check_owner(folder: &Path) -> Result<(), ApiError> {
     let found =
-        fs::metadata(folder).map_err(|error| io_failure("look at the folder", folder, &error))?;
+        fs::metadata(folder).map_err(|error| io_failure("stat the folder", folder, &error))?;
     let ours = rustix::process::geteuid().as_raw();
     if found.uid() == ours {
         return Ok(());

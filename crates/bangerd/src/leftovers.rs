@@ -1,7 +1,7 @@
-//! Folders of VMs that the store does not know: after `banger.db` was removed, emptied or replaced
-//! by an older copy.
+//! Detects VM folders without a record in the database: after `banger.db` was removed, emptied or
+//! replaced by an older copy.
 //!
-//! They are reported and never removed: the disks in them may be all that is left of a VM.
+//! They are reported and never removed, because they may contain the only copy of a VM's disks.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn find(state: &Path, engine: &Engine) -> Vec<Leftover> {
     leftovers::find(state, &known)
 }
 
-/// Logs them when the daemon starts.
+/// Logs the leftovers when the daemon starts.
 pub fn log(state: &Path, engine: &Engine) {
     for Leftover { folder, running, .. } in find(state, engine) {
         let folder = folder.display();
@@ -26,7 +26,7 @@ pub fn log(state: &Path, engine: &Engine) {
     }
 }
 
-/// As `doctor` shows them.
+/// The leftovers as checks of `doctor`.
 pub fn checks(state: &Path, engine: &Engine) -> Vec<Check> {
     find(state, engine).into_iter().map(check).collect()
 }
@@ -48,7 +48,7 @@ fn check(leftover: Leftover) -> Check {
         verdict: Verdict::Warning,
         seen,
         hint: Some(format!(
-            "put back the banger.db that has VM `{id}`, or give it up: {stop}`rm -r {}` removes \
+            "restore the banger.db that contains VM `{id}`, or give the VM up: {stop}`rm -r {}` removes \
              its disks",
             shown.display()
         )),

@@ -1,7 +1,6 @@
 //! The daemon: configuration, folders, log, HTTP API, session socket, signals.
 //!
-//! It decides nothing about VMs: that is the engine's. Read [`daemon`] first: it is the way from an
-//! empty process to one that serves, and back.
+//! The engine makes all decisions about VMs. [`daemon`] is the entry point: startup and shutdown.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -16,7 +15,6 @@ pub mod doctor;
 pub mod failure;
 pub mod feed;
 pub mod folders;
-pub mod keeper;
 pub mod leftovers;
 pub mod limits;
 mod lock;
@@ -29,3 +27,4 @@ pub mod slots;
 pub mod socket;
 pub mod stdio;
 pub mod stopping;
+pub mod upkeep;

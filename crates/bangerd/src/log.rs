@@ -1,4 +1,4 @@
-//! The daemon's log: JSON lines in a file that is rotated by size, at the start and while running.
+//! The daemon's log: JSON lines in a file that is rotated by size, at startup and while running.
 //!
 //! The client that starts the daemon redirects its standard error into the same file, so that a
 //! panic is not lost; a rotation redirects it again.
@@ -15,29 +15,29 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::io_failure;
 
-/// Size beyond which a log is put aside, in bytes.
+/// Size at which the log is rotated, in bytes.
 pub const MAX_BYTES: u64 = 8 * 1024 * 1024;
-/// Old logs that are kept: `bangerd.log.1` is the newest.
+/// Number of old logs; `bangerd.log.1` is the newest.
 pub const KEEP: u32 = 3;
 
-/// A log file that is rotated when it has grown.
+/// A log file with rotation.
 #[derive(Debug)]
 pub struct Rotating {
     path: PathBuf,
     limit: u64,
-    /// None while the file cannot be made: the disk is full.
+    /// `None` while the file cannot be created: the disk is full.
     file: Option<File>,
     size: u64,
-    /// The last line was cut off: the disk was full.
+    /// The last line is incomplete: the disk was full.
     cut: bool,
 }
 
 impl Rotating {
-    /// Opens the log for appending, after a rotation where it is too large already. A disk that is
-    /// full costs lines, not the daemon.
+    /// Opens the log for appending, and rotates it first if it is too large. A full disk loses
+    /// lines and is not an error.
     ///
     /// # Errors
-    /// It cannot be opened for another reason than a full disk.
+    /// The file cannot be opened, for another reason than a full disk.
     pub fn open(path: &Path, limit: u64) -> Result<Self, ApiError> {
         let mut log = Self { path: path.into(), limit, file: None, size: 0, cut: false };
         match append(path) {
@@ -49,7 +49,7 @@ impl Rotating {
             Err(error) => return Err(io_failure("open the log", path, &error)),
         }
         if log.size >= limit {
-            // A log that cannot be rotated grows on: that is better than no log.
+            // A log that cannot be rotated continues to grow.
             let _ = log.rotate();
         }
         Ok(log)
@@ -70,8 +70,8 @@ impl Rotating {
         Ok(())
     }
 
-    /// Appends one line with one write(2), so that lines of panics do not end up inside; a line
-    /// that finds no room is lost.
+    /// Appends one line with one write(2), so that it does not interleave with a panic message. The
+    /// line is lost if the disk is full.
     fn append_line(&mut self, line: &[u8]) {
         if self.size >= self.limit {
             let _ = self.rotate();
@@ -83,7 +83,7 @@ impl Rotating {
         let whole = if self.cut { [b"\n", line].concat() } else { line.to_vec() };
         if let Ok(written) = file.write(&whole) {
             self.size += written as u64;
-            // Nothing was written: the file ends as it did before.
+            // The write failed as a whole: the file ends as before.
             self.cut = if written == 0 { self.cut } else { written < whole.len() };
         }
     }
@@ -110,7 +110,7 @@ fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether standard error goes to this very file.
+/// Whether standard error refers to this file.
 fn is_stderr(file: &File) -> bool {
     let (Ok(stderr), Ok(file)) = (rustix::fs::fstat(rustix::stdio::stderr()), file.metadata())
     else {
@@ -123,7 +123,7 @@ fn is_stderr(file: &File) -> bool {
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Rotating>>);
 
-/// Never fails: whoever logs cannot do anything about it.
+/// Never fails: callers of a logger cannot handle the error.
 impl Write for Shared {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append_line(line);
@@ -153,10 +153,10 @@ pub fn install(log: Rotating, level: LevelFilter) {
         .with_span_list(false)
         .with_max_level(level)
         .with_writer(writer)
-        // It would print them with `eprintln!`, to the same disk.
+        // The default hook would use `eprintln!`, which writes to the same disk.
         .log_internal_errors(false)
         .finish();
-    // Only a second call in one process fails, and then the first log goes on.
+    // Fails only on a second call in one process; the first log stays installed.
     let _ = tracing::subscriber::set_global_default(subscriber);
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_costs_lines_only() {
+    fn a_full_disk_loses_lines_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bangerd.log");
         let mut log = Rotating::open(&path, 1000).unwrap();
@@ -180,12 +180,12 @@ mod tests {
         log.file = None;
         log.cut = true;
         log.append_line(b"kept\n");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "\nkept\n", "after a line cut off");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "\nkept\n", "after an incomplete line");
         assert!(!log.cut);
     }
 
     #[test]
-    fn a_log_is_put_aside_and_old_ones_go() {
+    fn logs_are_rotated_and_old_ones_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bangerd.log");
         for start in 0..3 {

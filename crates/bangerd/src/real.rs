@@ -1,4 +1,4 @@
-//! The real host: what `banger-host` needs to know, from configuration and installation.
+//! The real host: configures `banger-host` from configuration and installation.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,16 +17,17 @@ use banger_root::{Places, Programs};
 
 use crate::config::Config;
 
-/// Folders of the system's own programs, which an ordinary user's `PATH` may lack.
+/// Folders of system programs, which an ordinary user's `PATH` may lack.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What tests change about this host; a shipped program takes the defaults.
+/// Settings that tests change; a shipped program uses the defaults.
 pub struct Options {
     /// Called before and after every recorded step.
     pub crash: CrashPoints,
-    /// How to find out whether KVM works.
+    /// How to determine whether KVM works.
     pub kvm_look: KvmLook,
-    /// Holds root's folders `state` and `run`, where the daemon is root; the system's otherwise.
+    /// Parent of root's folders `state` and `run` if the daemon runs as root; the system's folders
+    /// by default.
     pub root_folder: Option<PathBuf>,
 }
 
@@ -39,7 +40,7 @@ impl Default for Options {
 /// The drivers of this host.
 ///
 /// # Errors
-/// A part of the installation is missing, or a folder cannot be made.
+/// A part of the installation is missing, or a folder cannot be created.
 pub fn open(
     paths: &Paths,
     config: &Config,
@@ -47,7 +48,7 @@ pub fn open(
     options: Options,
 ) -> Result<Drivers, ApiError> {
     let program = std::env::current_exe().map_err(|error| {
-        ApiError::new(ErrorCode::Internal, "cannot tell where bangerd is").caused_by(&error)
+        ApiError::new(ErrorCode::Internal, "cannot find the path of bangerd").caused_by(&error)
     })?;
     let beside = program.parent().unwrap_or(Path::new("/")).to_owned();
     let privilege = Privilege::ours();
@@ -110,7 +111,7 @@ pub fn open(
     )
 }
 
-/// Root's folders and names. The helper has its own; these count where the daemon is root.
+/// Root's folders and names, for a daemon that runs as root. The helper has its own.
 fn places(config: &Config, own_folder: Option<PathBuf>) -> Places {
     let defaults = Places::default();
     let (state, run) = match own_folder {
@@ -136,7 +137,7 @@ fn part(beside: &Path, built: &str, installed: &str) -> Result<PathBuf, ApiError
     let text = format!("`{installed}` is missing from this installation of banger");
     let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     Err(ApiError::new(ErrorCode::HostNotReady, text)
-        .with_hint(format!("install it again; it was looked for at {}", looked.join(" and "))))
+        .with_hint(format!("install banger again; searched {}", looked.join(" and "))))
 }
 
 /// CPUs and bytes of memory of this host.

@@ -15,18 +15,18 @@ use crate::slots::{Slot, Slots};
 use crate::socket::Socket;
 use crate::stopping::Stopping;
 
-/// Most connections to the API at the same time.
+/// Maximum number of API connections.
 pub const MAX_CONNECTIONS: u32 = 512;
-/// Longest time for a request's head to arrive, and for an idle connection to stay.
+/// Time limit for the head of a request to arrive, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// Largest head, in bytes.
+/// Maximum size of a head in bytes.
 const MAX_HEAD: usize = 64 * 1024;
-/// Pause after accept(2) failed, and between two log lines about that.
+/// Pause after a failed accept(2), and between log lines about it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
-/// Accepts connections until the daemon is about to end, and hands each to `serve`; returns the
-/// slots of those that are open then.
+/// Accepts connections until the daemon shuts down, and passes each to `serve`; returns the slots
+/// of the open connections.
 pub async fn accept<F>(
     socket: Socket,
     stopping: Stopping,
@@ -44,7 +44,7 @@ where
             Ok((accepted, slots.take().await))
         };
         let next: std::io::Result<_> = tokio::select! {
-            () = stopping.asked() => return slots,
+            () = stopping.requested() => return slots,
             next = next => next,
         };
         match next {
@@ -67,8 +67,8 @@ where
     }
 }
 
-/// Speaks HTTP on one connection. When the daemon is about to end, the request under way is still
-/// answered. Changes run in tasks of their own, so a connection may be closed at any time.
+/// Serves HTTP on one connection. On shutdown, the request in progress is still answered. Changes
+/// run in separate tasks, so a connection may close at any time.
 pub async fn http(stream: UnixStream, slot: Slot, router: Router, stopping: Stopping) {
     let slot = Arc::new(slot);
     let stream = TokioIo::new(slot.watch(stream));
@@ -83,7 +83,7 @@ pub async fn http(stream: UnixStream, slot: Slot, router: Router, stopping: Stop
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = slot.closed() => return,
-        () = stopping.asked() => {
+        () = stopping.requested() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -100,7 +100,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
-    /// Sends a part of a request; returns how long the server waited for the rest.
+    /// Sends part of a request; returns the time until the server closed the connection.
     async fn waited(sent: &[u8]) -> Duration {
         let (mut client, server) = UnixStream::pair().unwrap();
         let slot = Slots::new(1, WhenFull::Wait).take().await;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_counted_and_waited_for() {
+    async fn connections_are_limited_and_awaited() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let socket = Socket::bind(&path).unwrap();
@@ -143,7 +143,7 @@ mod tests {
         assert!(served.try_recv().is_err(), "the second waits in the queue");
         drop(first);
         served.recv().await.unwrap();
-        stopping.ask();
+        stopping.request();
         let open = accepting.await.unwrap();
         assert!(!path.exists());
         let mut ended = std::pin::pin!(open.all_free());

@@ -1,6 +1,6 @@
-//! The session socket: hands out connections to agents, and keeps session-bound VMs alive.
+//! The session socket: passes connections to guest agents, and keeps session-bound VMs alive.
 //!
-//! The protocol is described in [`banger_api::session`].
+//! [`banger_api::session`] specifies the protocol.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,18 +18,18 @@ use tokio::net::UnixStream;
 use crate::daemon::BUILD_ID;
 use crate::stopping::Stopping;
 
-/// Connections served at the same time: most of them hold a VM.
+/// Maximum number of connections; most of them hold a VM.
 pub const MAX_CONNECTIONS: u32 = 4096;
-/// Longest time for the request to arrive, and for the answer to be taken.
+/// Time limit for the request to arrive, and for the answer to be sent.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for a guest's agent to take a connection.
+/// Time limit for a guest agent to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves one connection.
 pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stopping) {
     let request = match tokio::time::timeout(LINE_TIMEOUT, read_request(&mut stream)).await {
         Ok(Ok(Some(request))) => request,
-        // Somebody looked whether we are here.
+        // A liveness check: the client closed without a request.
         Ok(Ok(None)) => return,
         Ok(Err(error)) => return refuse(&stream, error).await,
         Err(_) => return refuse(&stream, bad("no request came within 10 s")).await,
@@ -42,7 +42,7 @@ pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stoppi
             let connecting = connect(&engine, &vm, wait);
             let connected = tokio::select! {
                 connected = connecting => connected,
-                // A client that left waits for nothing.
+                // A client that disconnected needs no answer.
                 () = closed(&stream) => return,
             };
             match connected {
@@ -68,17 +68,18 @@ async fn closed(stream: &UnixStream) {
         }
         match stream.try_read(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // The request was one line: whatever comes now is the end.
+            // The request was one line, so any further byte or end of file ends the session.
             _ => return,
         }
     }
 }
 
-/// A connection to the agent of a VM, its handshake done, once the VM has come to a stage of its
-/// start where that is asked for.
+/// Connects to the agent of a VM, with the handshake done, after waiting for a stage of the VM's
+/// start if requested.
 ///
 /// # Errors
-/// Not found, not running, not in time, or an agent that takes no connection in time.
+/// Not found, not running, timeout of the wait, or an agent that does not accept the connection in
+/// time.
 pub async fn connect(
     engine: &Engine,
     vm: &str,
@@ -98,21 +99,22 @@ async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
     let connecting = engine.drivers().guest.connect(plan);
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();
-        let text = format!("the agent of `{}` took no connection within {seconds} s", plan.name);
+        let text =
+            format!("the agent of `{}` did not accept a connection within {seconds} s", plan.name);
         Err(ApiError::new(ErrorCode::GuestFailed, text)
-            .with_hint(format!("`banger vm health {}` asks it again", plan.name)))
+            .with_hint(format!("`banger vm health {}` checks the agent again", plan.name)))
     })
 }
 
-/// Holds the VM until the client closes the connection, however that comes about.
+/// Holds the VM until the client closes the connection.
 async fn hold(mut stream: UnixStream, engine: Arc<Engine>, vm: &VmId, stopping: Stopping) {
     answer(&stream, &SessionAnswer::Held, None).await;
     let mut byte = [0];
     tokio::select! {
-        // Nothing is to be said on it any more: whatever comes is the end.
+        // The protocol ends here: any byte or end of file ends the hold.
         _ = stream.read(&mut byte) => engine.let_go(vm).await,
-        // The end of the daemon is not the end of the session: the next one is asked to hold it.
-        () = stopping.asked() => {}
+        // The session outlives the daemon: the client asks the next daemon to hold the VM.
+        () = stopping.requested() => {}
     }
 }
 
@@ -120,7 +122,7 @@ fn bad(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, text)
 }
 
-/// The first line; `None` where there is none.
+/// The first line; `None` if the client closed without one.
 async fn read_request(stream: &mut UnixStream) -> Result<Option<SessionRequest>, ApiError> {
     let mut line = Vec::new();
     let mut piece = [0; 4096];
@@ -134,12 +136,12 @@ async fn read_request(stream: &mut UnixStream) -> Result<Option<SessionRequest>,
             let parsed = serde_json::from_slice(line.get(..end).unwrap_or_default());
             return parsed.map(Some).map_err(|error| {
                 let problem: String = error.to_string().chars().take(400).collect();
-                bad(format!("the request is not as it should be: {}", problem.escape_debug()))
+                bad(format!("the request is invalid: {}", problem.escape_debug()))
             });
         }
         match (count, line.len()) {
             (0, 0) => return Ok(None),
-            (0, _) => return Err(bad("the request has no end of line")),
+            (0, _) => return Err(bad("the request does not end with a newline")),
             (_, length) if length > MAX_LINE => {
                 return Err(bad(format!("the request is longer than {MAX_LINE} bytes")));
             }
@@ -152,13 +154,13 @@ async fn refuse(stream: &UnixStream, error: ApiError) {
     answer(stream, &SessionAnswer::Refused { error }, None).await;
 }
 
-/// Sends the line, and the descriptor with it. A client that is gone needs no answer.
+/// Sends the answer with its descriptor. Errors mean that the client has disconnected.
 async fn answer(stream: &UnixStream, answer: &SessionAnswer, agent: Option<&OwnedFd>) {
     let mut line = serde_json::to_vec(answer).unwrap_or_default();
     line.push(b'\n');
     let sent = tokio::time::timeout(LINE_TIMEOUT, send(stream, &line, agent)).await;
     if let Ok(Err(error)) = sent {
-        tracing::debug!(error = %error, "a session's answer was not taken");
+        tracing::debug!(error = %error, "cannot send a session's answer");
     }
 }
 
@@ -168,7 +170,7 @@ async fn send(stream: &UnixStream, line: &[u8], agent: Option<&OwnedFd>) -> io::
     while !rest.is_empty() {
         let sent = stream
             .async_io(Interest::WRITABLE, || match agent {
-                // A line is far smaller than a socket's buffer, so it goes in one piece.
+                // A line is far smaller than a socket's buffer, so it is sent in one piece.
                 Some(agent) => {
                     banger_sys::scm::send_with_fd(stream, rest, agent.as_fd()).map(|()| rest.len())
                 }

@@ -1,9 +1,9 @@
 //! Slots for connections, and whether a client still reads.
 //!
-//! A client that sends a request and never reads the answer must not keep a slot. Two rules hold it
-//! off: a connection whose client reads nothing for [`UNREAD_TIMEOUT`] is closed, and where all
-//! slots of the API are taken, a new connection takes the slot of the one that made no progress for
-//! the longest time. Progress is a byte from the client, or an answer that the client has read.
+//! A client that sends a request and never reads the answer must not occupy a slot. Two rules
+//! prevent that: a connection whose client reads nothing for [`UNREAD_TIMEOUT`] is closed; and if
+//! all slots of the API are in use, a new connection replaces the one without progress for the
+//! longest time. Progress is a byte from the client, or an answer that the client has read.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,18 +18,18 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Longest time that a client may leave everything unread.
+/// Time limit for a client that reads nothing.
 pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// More bytes than a socket holds unread (`net.core.wmem_default` is 208 KiB): whoever was sent so
-/// many has read some.
+/// More than a socket buffer holds (`net.core.wmem_default` is 208 KiB): a client that was sent
+/// this many bytes has read some.
 const MORE_THAN_A_BUFFER: usize = 1024 * 1024;
 
-/// What happens to a new connection when all slots are taken.
+/// Treatment of a new connection if all slots are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It waits in the socket's queue.
+    /// It waits in the accept queue.
     Wait,
-    /// It takes the slot of the connection that made no progress for the longest time.
+    /// It replaces the connection without progress for the longest time.
     CloseIdlest,
 }
 
@@ -57,14 +57,14 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// So many slots, at least one.
+    /// A table with this many slots, at least one.
     pub fn new(most: u32, when_full: WhenFull) -> Arc<Self> {
         let most = most.max(1);
         let permits = Arc::new(Semaphore::new(most as usize));
         Arc::new(Self { permits, most, when_full, open: Mutex::default() })
     }
 
-    /// Resolves when a slot may be free: at once where another connection can be closed for it.
+    /// Resolves when a slot is free, or immediately if another connection can be closed.
     pub async fn wait(&self) {
         if self.when_full == WhenFull::Wait {
             // The semaphore is never closed.
@@ -72,7 +72,8 @@ impl Slots {
         }
     }
 
-    /// Takes a slot; closes the idlest connection for it where that is the rule.
+    /// Takes a slot, closing the connection without progress for the longest time if that is the
+    /// rule.
     pub async fn take(self: &Arc<Self>) -> Slot {
         if self.when_full == WhenFull::CloseIdlest && self.permits.available_permits() == 0 {
             self.close_idlest();
@@ -89,7 +90,7 @@ impl Slots {
         Slot { slots: self.clone(), number, progress, close, kept, _permit: permit }
     }
 
-    /// Closes the connection that made no progress for the longest time.
+    /// Closes the connection without progress for the longest time.
     pub fn close_idlest(&self) {
         if self.when_full == WhenFull::Wait {
             return;
@@ -118,11 +119,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Slot {
-    /// Keeps the connection although its client may read nothing for long, as in a session that
-    /// waits for its terminal; others give up their slots first.
+    /// Exempts the connection from closing: its client may read nothing for long, as in an
+    /// interactive session. Other connections are replaced first.
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
-        // Later than any progress.
+        // Later than any real progress.
         let far = Duration::from_secs(u64::from(u32::MAX));
         *lock(&self.progress) = Instant::now() + far;
     }
@@ -150,7 +151,7 @@ impl Drop for Slot {
     }
 }
 
-/// Since when something is unread, and the bytes sent since then.
+/// Time since which bytes are unread, and the number of bytes sent since.
 #[derive(Debug, Clone, Copy)]
 struct Unread {
     since: Instant,

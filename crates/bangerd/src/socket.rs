@@ -1,4 +1,4 @@
-//! Listening sockets that belong to one daemon and are spoken to by one user.
+//! Listening sockets of one daemon, for one user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::failure::io_failure;
 
-/// A bound socket; its file is removed with it.
+/// A bound socket; dropping it removes the file.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
@@ -16,8 +16,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds the socket, in place of one that an earlier daemon left. The caller holds the lock of
-    /// the folder, so nobody listens there.
+    /// Binds the socket, replacing one of an earlier daemon. The caller holds the lock of the
+    /// folder, so no process listens there.
     ///
     /// # Errors
     /// unlink(2), bind(2).
@@ -30,8 +30,8 @@ impl Socket {
         Ok(Self { listener, path: path.into() })
     }
 
-    /// The next connection of our own user or of root (SO_PEERCRED, unix(7)); others are hung up
-    /// on.
+    /// The next connection of this user or of root (SO_PEERCRED, unix(7)); connections of other
+    /// users are closed.
     ///
     /// # Errors
     /// accept(2).
@@ -42,14 +42,14 @@ impl Socket {
             if uid == 0 || uid == rustix::process::geteuid().as_raw() {
                 return Ok(stream);
             }
-            tracing::warn!(uid, socket = %self.path.display(), "a stranger was hung up on");
+            tracing::warn!(uid, socket = %self.path.display(), "closed a connection of another user");
         }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // A socket that stays is removed by the next daemon.
+        // The next daemon removes a socket that cannot be removed now.
         let _ = remove(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! The way out: asked for once, by a signal or a request, and heard everywhere.
+//! Shutdown of the daemon: requested once, by a signal or by the API, and broadcast to all tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use banger_api::{ApiError, ErrorCode};
 
-/// Longest wait for operations that are under way; what is not done then, the next daemon undoes.
+/// Time limit for operations in progress; the next daemon undoes the unfinished ones.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks for the end, and hears of it.
+/// The shutdown request: sets it and waits for it.
 #[derive(Debug, Clone)]
 pub struct Stopping(Arc<watch::Sender<bool>>);
 
@@ -23,21 +23,21 @@ impl Default for Stopping {
 }
 
 impl Stopping {
-    /// Asks for the end.
-    pub fn ask(&self) {
+    /// Requests the shutdown.
+    pub fn request(&self) {
         self.0.send_replace(true);
     }
 
-    /// Whether somebody has asked.
-    pub fn is_asked(&self) -> bool {
+    /// Whether the shutdown was requested.
+    pub fn is_requested(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Resolves when somebody has asked.
-    pub async fn asked(&self) {
+    /// Resolves when the shutdown is requested.
+    pub async fn requested(&self) {
         let mut receiver = self.0.subscribe();
-        // The sender lives in `self`, so this cannot fail.
-        let _ = receiver.wait_for(|asked| *asked).await;
+        // `self` owns the sender, so this cannot fail.
+        let _ = receiver.wait_for(|requested| *requested).await;
     }
 }
 
@@ -48,14 +48,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over both signals.
+    /// Installs handlers for both signals.
     ///
     /// # Errors
     /// sigaction(2).
     pub fn take() -> Result<Self, ApiError> {
         let take = |kind| {
             signal(kind).map_err(|error| {
-                ApiError::new(ErrorCode::Internal, "cannot listen to signals").caused_by(&error)
+                ApiError::new(ErrorCode::Internal, "cannot install signal handlers")
+                    .caused_by(&error)
             })
         };
         Ok(Self {
@@ -64,7 +65,7 @@ impl Signals {
         })
     }
 
-    /// Resolves with the next one.
+    /// Resolves with the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -73,13 +74,13 @@ impl Signals {
     }
 }
 
-/// Waits for live operations: bounded, and cut short by a second signal.
+/// Waits for operations in progress, until the time limit or a second signal.
 pub async fn drain(engine: &Engine, signals: &mut Signals) {
     tokio::select! {
         () = engine.quiet() => {}
         () = tokio::time::sleep(PATIENCE) => {
-            tracing::warn!("operations are still under way; the next daemon finishes them");
+            tracing::warn!("operations are still in progress; the next daemon finishes them");
         }
-        () = signals.next() => tracing::warn!("a second signal: not waiting any longer"),
+        () = signals.next() => tracing::warn!("second signal: stopped waiting"),
     }
 }

@@ -18,7 +18,7 @@ fn version_and_help() {
 }
 
 #[test]
-fn what_only_tests_use_is_not_there() {
+fn test_switches_are_not_in_the_shipped_program() {
     for argument in ["--sim", "--wat"] {
         let refused = run(argument);
         assert_eq!(refused.status.code(), Some(2), "{argument}");

@@ -1,4 +1,4 @@
-//! The description of the API is committed, and complete.
+//! The committed OpenAPI document is current and complete.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -14,7 +14,7 @@ fn described() -> serde_json::Value {
 }
 
 #[test]
-fn the_committed_description_is_the_one_that_is_served() {
+fn the_committed_document_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi/banger.json");
     let text = serde_json::to_string_pretty(&described()).unwrap() + "\n";
     if std::env::var_os("BANGER_BLESS").is_some_and(|bless| bless == "1") {
@@ -22,7 +22,10 @@ fn the_committed_description_is_the_one_that_is_served() {
         std::fs::write(&path, &text).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == text, "openapi/banger.json is old: run this test with BANGER_BLESS=1");
+    assert!(
+        committed == text,
+        "openapi/banger.json is out of date: run this test with BANGER_BLESS=1"
+    );
 }
 
 #[test]
@@ -32,7 +35,7 @@ fn every_route_is_described() {
     let paths_of_document: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
     assert_eq!(paths_of_document, routes::ALL.iter().copied().collect());
     assert_eq!(described["openapi"], "3.1.0");
-    // Mandatory in 3.1, but not to the generator.
+    // OpenAPI 3.1 requires it; the generator does not.
     for (path, item) in paths {
         for (method, operation) in item.as_object().unwrap() {
             for (status, response) in operation["responses"].as_object().unwrap() {

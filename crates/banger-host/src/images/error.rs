@@ -43,7 +43,7 @@ pub enum ImageError {
         found: Foreign,
     },
     /// Another image has the name.
-    #[error("the name `{name}` belongs to the image {owner}")]
+    #[error("the name `{name}` refers to the image {owner}")]
     NameTaken {
         /// The name.
         name: String,

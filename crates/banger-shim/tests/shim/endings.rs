@@ -1,4 +1,4 @@
-//! Who ends whom, and what is told of it.
+//! Which end causes which, and the exit story of each.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn the_end_of_the_vmm_ends_the_companion() {
 }
 
 #[test]
-fn a_killed_vmm_is_told_apart() {
+fn a_killed_vmm_is_reported_as_killed() {
     let vm = Vm::new();
     let (mut shim, state) = vm.started(&vm.both(STAY, STAY));
     signal_pid(state.vmm.pid, Signal::SEGV);
@@ -57,7 +57,7 @@ fn the_end_of_the_companion_ends_the_vmm() {
 #[test]
 fn a_companion_that_follows_its_vmm_is_not_the_cause() {
     let vm = Vm::new();
-    // The VMM hangs up, the companion ends at once, and the VMM only after it.
+    // The VMM closes the connection, the companion ends immediately, and the VMM only after it.
     let vmm = "echo > vmm-up; while [ ! -e companion-went ]; do :; done; exit 5";
     let companion = "read -r x < vmm-up; : > companion-went; exit 0";
     let (mut shim, _) = vm.started(&vm.both(vmm, companion));
@@ -69,7 +69,7 @@ fn a_companion_that_follows_its_vmm_is_not_the_cause() {
 }
 
 #[test]
-fn a_killed_shim_takes_both_with_it() {
+fn killing_the_shim_kills_both() {
     let vm = Vm::new();
     let (mut shim, state) = vm.started(&vm.both(STAY, STAY));
     shim.signal(Signal::KILL);
@@ -77,14 +77,14 @@ fn a_killed_shim_takes_both_with_it() {
     gone(state.vmm);
     gone(state.companion.unwrap());
     assert!(!vm.state.join("exit.json").exists());
-    // A daemon that comes back finds who it was.
+    // A restarted daemon finds the recorded processes.
     assert_eq!(vm.recorded(), state);
 }
 
 #[test]
-fn a_killed_shim_takes_both_with_it_when_they_are_somebody_else() {
+fn killing_the_shim_kills_both_of_another_user() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can start a VMM as somebody else");
+        eprintln!("SKIPPED: only root can start a VMM as another user");
         return;
     }
     let vm = Vm::new();
@@ -98,22 +98,22 @@ fn a_killed_shim_takes_both_with_it_when_they_are_somebody_else() {
 }
 
 #[test]
-fn nobody_stays_behind() {
+fn no_descendant_survives() {
     let vm = Vm::new();
-    // Children of children, in sessions of their own and without a parent.
+    // Grandchildren in their own sessions without a parent.
     let vmm = "for i in 1 2 3; do (setsid sleep 600 > /dev/null 2>&1 & echo $!); done; exit 0";
     let story = vm.run_to_end(&vm.alone(vmm));
     let left: Vec<u32> = story.console_tail.lines().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(left.len(), 3);
     for pid in left {
-        assert_eq!(proc::reference(pid), None, "process {pid} is there still");
+        assert_eq!(proc::reference(pid), None, "process {pid} still exists");
     }
 }
 
 #[test]
 fn adopted_processes_are_reaped_while_the_vm_runs() {
     let vm = Vm::new();
-    // An orphan that has ended is there, as a zombie, until its new parent has reaped it.
+    // An orphan that has ended is a zombie until its new parent reaps it.
     let vmm = "orphan=$(sh -c 'true & echo $!'); i=0; \
                while [ -e /proc/$orphan ] && [ $i -lt 1000000 ]; do i=$((i+1)); done; \
                [ -e /proc/$orphan ] || echo reaped";
@@ -136,13 +136,13 @@ fn the_console_stays_within_its_cap() {
 }
 
 #[test]
-fn the_last_words_are_not_lost() {
+fn the_last_output_is_not_lost() {
     let vm = Vm::new();
     let mut said = String::new();
     for n in 0..500 {
         writeln!(said, "{n} {}", "x".repeat(100)).unwrap();
     }
-    // As much as fits into a pipe, and the end right behind it.
+    // As much as fits into a pipe, followed by the end of the process.
     let file = vm.path("said");
     std::fs::write(&file, &said).unwrap();
     let mut config = vm.alone("cat <&9; kill -KILL $$");
@@ -153,7 +153,7 @@ fn the_last_words_are_not_lost() {
     assert!(said.ends_with(&story.console_tail) && story.console_tail.len() == 4096);
 }
 
-/// A VMM that speaks QMP at descriptor 9, and says these lines once it is allowed to.
+/// A VMM that speaks QMP at descriptor 9, and sends these lines once the companion runs.
 fn qmp_vmm(lines: &[&str]) -> String {
     let mut script = String::from(
         "echo '{\"QMP\": {\"version\": {}, \"capabilities\": []}}' >&9; \
@@ -166,7 +166,7 @@ fn qmp_vmm(lines: &[&str]) -> String {
 }
 
 #[test]
-fn what_the_guest_did_last_is_known() {
+fn the_last_action_of_the_guest_is_recorded() {
     let shutdown = |reason: &str| {
         format!(r#"{{"event": "SHUTDOWN", "data": {{"guest": true, "reason": "guest-{reason}"}}}}"#)
     };
@@ -189,7 +189,7 @@ fn what_the_guest_did_last_is_known() {
     }
 }
 
-/// Waits until the status file says this of the disks.
+/// Waits until the status file has this disk status.
 fn disk_becomes(vm: &Vm, wanted: Option<DiskTrouble>) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while record::status(&vm.state).disk != wanted {
@@ -199,7 +199,7 @@ fn disk_becomes(vm: &Vm, wanted: Option<DiskTrouble>) {
 }
 
 #[test]
-fn a_guest_held_for_a_full_disk_is_told_of_and_resumed() {
+fn a_guest_paused_for_a_full_disk_is_reported_and_resumed() {
     let vm = Vm::new();
     let error = concat!(
         r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "root", "operation": "write", "#,
@@ -213,7 +213,7 @@ fn a_guest_held_for_a_full_disk_is_told_of_and_resumed() {
     let mut config = vm.alone(&script);
     config.qmp_fd = Some(9);
     let (mut shim, _) = vm.started(&config);
-    // QEMU is told to continue: the shim knows of no disk that is full.
+    // `cont` was sent: the shim sees free space on the disk.
     vm.vmm_is_up();
     disk_becomes(&vm, Some(DiskTrouble::HeldNoSpace));
     std::fs::write(vm.run.join(COMPANION_UP), "go\n").unwrap();
@@ -225,7 +225,7 @@ fn a_guest_held_for_a_full_disk_is_told_of_and_resumed() {
 }
 
 #[test]
-fn a_panic_is_known_from_the_console() {
+fn a_panic_is_detected_on_the_console() {
     let reset = r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
     let panic = "echo '[ 5.1] Kernel panic - not syncing: sysrq triggered crash'; ";
     for (before, guest) in [(panic, GuestEnd::Panic), ("", GuestEnd::Reboot)] {

@@ -1,4 +1,4 @@
-//! The gate, and starts that fail.
+//! The gate, and failing starts.
 
 use std::io::Write;
 
@@ -14,10 +14,10 @@ fn nothing_was_started(vm: &Vm) {
 }
 
 #[test]
-fn a_gate_that_closes_is_the_end() {
+fn a_closed_gate_ends_the_shim() {
     let vm = Vm::new();
     let whole = serde_json::to_vec(&vm.alone("exit 0")).unwrap();
-    // Without its end of line even a whole configuration is none.
+    // A complete configuration without its newline is not accepted.
     for said in [&b""[..], b"{\"vm\"", &whole] {
         let mut shim = vm.shim();
         shim.gate.take().unwrap().write_all(said).unwrap();
@@ -37,13 +37,13 @@ fn a_shim_that_waits_at_its_gate_can_be_ended() {
 }
 
 #[test]
-fn what_is_no_configuration_is_refused() {
+fn an_invalid_configuration_is_refused() {
     let vm = Vm::new();
     let mut unknown = serde_json::to_value(vm.alone("exit 0")).unwrap();
     unknown["surprise"] = 1.into();
     for said in [b"hello\n".to_vec(), format!("{unknown}\n").into(), vec![b' '; 2 << 20]] {
         let mut shim = vm.shim();
-        // It may hang up before it has heard all.
+        // The shim may close the gate before it has read everything.
         let _ = shim.gate.take().unwrap().write_all(&said);
         assert_eq!(shim.failure().0, "gate");
         assert_eq!(shim.wait().code(), Some(1));
@@ -74,7 +74,7 @@ fn the_companion_is_ready_before_the_vmm_starts() {
 }
 
 #[test]
-fn a_socket_of_an_earlier_run_is_no_sign() {
+fn a_socket_of_an_earlier_run_is_removed() {
     let vm = Vm::new();
     drop(banger_sys::unix_path::bind(&vm.run.join("ready.sock")).unwrap());
     let mut config = vm.both("exit 0", STAY);
@@ -83,7 +83,7 @@ fn a_socket_of_an_earlier_run_is_no_sign() {
     let mut shim = vm.open(&config);
     let (step, message) = shim.failure();
     assert_eq!(step, "companion");
-    assert!(message.contains("`ready.sock` was not there after 100 ms"), "{message}");
+    assert!(message.contains("`ready.sock` did not exist after 100 ms"), "{message}");
     assert!(shim.wait().success());
     let story = vm.story();
     assert_eq!(story.cause, ExitCause::LaunchFailed { step, message });
@@ -91,12 +91,12 @@ fn a_socket_of_an_earlier_run_is_no_sign() {
 }
 
 #[test]
-fn a_companion_that_ends_at_once_says_why() {
+fn a_companion_that_ends_immediately_is_reported() {
     let vm = Vm::new();
     let mut config = vm.both("exit 0", "");
     config.companion.as_mut().unwrap().child = script("echo cannot bind >&2; exit 4");
     let mut shim = vm.open(&config);
-    assert!(shim.failure().1.contains("ended before `ready.sock` was there: exit code 4"));
+    assert!(shim.failure().1.contains("ended before `ready.sock` existed: exit code 4"));
     assert!(shim.wait().success());
     let story = vm.story();
     assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Exited { code: 4 })));
@@ -104,12 +104,12 @@ fn a_companion_that_ends_at_once_says_why() {
 }
 
 #[test]
-fn a_start_can_be_broken_off() {
+fn a_start_can_be_interrupted() {
     let vm = Vm::new();
     let mut shim = vm.open(&vm.both("exit 0", STAY));
     heard(&vm.run.join(COMPANION_UP));
     shim.signal(Signal::TERM);
-    assert_eq!(shim.failure(), ("start".into(), "it was asked to end".into()));
+    assert_eq!(shim.failure(), ("start".into(), "stopped before it had started".into()));
     assert!(shim.wait().success());
     let story = vm.story();
     assert_eq!(story.cause, ExitCause::Asked);
@@ -155,7 +155,7 @@ fn a_file_that_cannot_be_opened_is_named() {
 }
 
 #[test]
-fn a_daemon_that_went_away_is_not_missed() {
+fn the_shim_survives_the_daemon() {
     let vm = Vm::new();
     let mut shim = vm.shim();
     drop(shim.status.take());
@@ -168,7 +168,7 @@ fn a_daemon_that_went_away_is_not_missed() {
 }
 
 #[test]
-fn what_ends_a_terminals_programs_does_not_end_it() {
+fn terminal_signals_are_ignored() {
     let vm = Vm::new();
     let (mut shim, state) = vm.started(&vm.alone(STAY));
     for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::PIPE] {
@@ -182,7 +182,7 @@ fn what_ends_a_terminals_programs_does_not_end_it() {
 }
 
 #[test]
-fn any_length_of_path_will_do() {
+fn paths_of_any_length_work() {
     let deep = ["d".repeat(250), "e".repeat(250), "f".repeat(250)].join("/");
     let vm = Vm::with_run(&deep);
     let (mut shim, state) = vm.started(&vm.both("[ -S ready.sock ] && echo ordered", STAY));
@@ -193,11 +193,11 @@ fn any_length_of_path_will_do() {
 }
 
 #[test]
-fn it_says_the_same_on_the_pipe_and_on_disk() {
+fn the_status_pipe_and_the_state_file_agree() {
     let vm = Vm::new();
     let mut shim = vm.open(&vm.alone("exit 0"));
-    let Some(ShimEvent::Started(told)) = shim.event() else { panic!("not started") };
-    assert_eq!(told, vm.recorded());
-    assert_eq!(told.companion, None);
+    let Some(ShimEvent::Started(started)) = shim.event() else { panic!("not started") };
+    assert_eq!(started, vm.recorded());
+    assert_eq!(started.companion, None);
     assert!(shim.wait().success());
 }

@@ -1,4 +1,4 @@
-//! A VMM that was taken over by its guest: what it cannot do.
+//! The limits of a compromised VMM.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{STAY, Vm, is_alive, text};
 
-/// A uid and gid of nobody.
+/// An unused uid and gid.
 const OTHER: u32 = 65_534;
 
 fn is_root() -> bool {
@@ -16,11 +16,11 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn links_in_the_way_of_the_shim_are_not_followed() {
+fn the_shim_does_not_follow_planted_links() {
     let vm = Vm::new();
     let victim = vm.path("victim");
     fs::write(&victim, "safe").unwrap();
-    // The worst case: logs and state in the folder that the VMM may write to.
+    // The worst case: logs and state in a folder that the VMM can write to.
     let mut config = vm.both("echo console; echo log >&2; exit 0", STAY);
     config.state_dir = text(&vm.run);
     config.console.path = text(&vm.run.join("console.log"));
@@ -51,9 +51,9 @@ fn links_in_the_way_of_the_shim_are_not_followed() {
 }
 
 #[test]
-fn a_log_of_somebody_else_is_replaced() {
+fn a_log_of_another_user_is_replaced() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can lay a file of somebody else");
+        eprintln!("SKIPPED: only root can create a file of another user");
         return;
     }
     let vm = Vm::new();
@@ -66,7 +66,7 @@ fn a_log_of_somebody_else_is_replaced() {
 }
 
 #[test]
-fn a_flood_on_every_channel_does_not_keep_it_from_ending() {
+fn a_flood_on_every_channel_does_not_block_the_end() {
     let vm = Vm::new();
     let flood = "yes >&9 & yes >&2 & yes & ";
     let mut config = vm.both(&format!("{flood} echo > vmm-up; wait"), "yes");
@@ -85,7 +85,7 @@ fn a_flood_on_every_channel_does_not_keep_it_from_ending() {
 }
 
 #[test]
-fn it_has_only_what_it_was_given() {
+fn a_child_has_only_the_given_descriptors_and_environment() {
     let vm = Vm::new();
     let disk = vm.path("disk");
     fs::write(&disk, "disk").unwrap();
@@ -98,13 +98,13 @@ fn it_has_only_what_it_was_given() {
     ];
     config.qmp_fd = Some(3);
     let said = vm.run_to_end(&config).console_tail;
-    // PWD is made by the shell itself.
+    // The shell itself sets PWD.
     let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("PWD=")).collect();
     assert_eq!(said, ["disk", "0077", "0 1 2 3 9 200 "]);
 }
 
 #[test]
-fn it_sees_its_view_and_nothing_else() {
+fn a_child_can_open_only_the_paths_of_its_view() {
     if !banger_sys::landlock::is_enforced() {
         eprintln!("SKIPPED: this kernel has no Landlock");
         return;
@@ -126,13 +126,13 @@ fn it_sees_its_view_and_nothing_else() {
 }
 
 #[test]
-fn it_is_nobody() {
+fn a_child_runs_with_its_credentials() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can start a VMM as somebody else");
+        eprintln!("SKIPPED: only root can start a VMM as another user");
         return;
     }
     let vm = Vm::new();
-    // As the daemon does it: no way to the run folder by its path, only as the working directory.
+    // As in the daemon: the run folder is reachable as the working directory only.
     chown(&vm.run, Some(OTHER), Some(OTHER)).unwrap();
     let ask = "id -u; id -g; id -G; while read -r name value; do case $name in \
                CapEff:|CapPrm:|CapBnd:|NoNewPrivs:|Groups:) echo $name $value;; esac; \

@@ -1,4 +1,4 @@
-//! A VMM that a jailer leaves behind: a script that starts another and ends.
+//! A VMM started by a jailer: a script that starts another script and exits.
 
 use banger_shim::{ExitCause, GuestEnd, Jailed, Outcome, ShimConfig};
 use banger_sys::proc;
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::support::{SOCKET, Vm, gone, signal_pid};
 
-/// A jailer whose VMM does this once its socket is there.
+/// A jailer whose VMM runs this script once its socket exists.
 fn jailed(vm: &Vm, vmm: &str) -> ShimConfig {
     let script = format!("setsid sh -c 'echo > vmm-up; {vmm}' & echo $! > vmm.pid");
     ShimConfig {
@@ -21,7 +21,7 @@ fn jailed(vm: &Vm, vmm: &str) -> ShimConfig {
     }
 }
 
-/// Opens the gate and plays the part of the VMM that makes the socket.
+/// Opens the gate and creates the socket in place of the VMM.
 fn started(vm: &Vm, config: &ShimConfig) -> (crate::support::Shim, banger_shim::ShimState) {
     let mut shim = vm.open(config);
     vm.vmm_is_up();
@@ -33,7 +33,7 @@ fn started(vm: &Vm, config: &ShimConfig) -> (crate::support::Shim, banger_shim::
 }
 
 #[test]
-fn what_a_jailer_leaves_behind_is_owned() {
+fn the_vmm_of_a_jailer_is_adopted() {
     let vm = Vm::new();
     let (mut shim, state) = started(&vm, &jailed(&vm, "exec sleep 600"));
     let written = std::fs::read_to_string(vm.run.join("vmm.pid")).unwrap();
@@ -47,7 +47,7 @@ fn what_a_jailer_leaves_behind_is_owned() {
 }
 
 #[test]
-fn what_it_writes_by_itself_is_kept() {
+fn fifo_output_is_logged() {
     let vm = Vm::new();
     let fifo = |name: &str| {
         let mode = rustix::fs::Mode::from_bits_truncate(0o600);
@@ -75,7 +75,7 @@ fn what_it_writes_by_itself_is_kept() {
 }
 
 #[test]
-fn it_is_ended_when_asked() {
+fn sigterm_ends_the_jailed_vmm() {
     let vm = Vm::new();
     let (mut shim, state) = started(&vm, &jailed(&vm, "exec sleep 600"));
     shim.signal(Signal::TERM);
@@ -98,7 +98,7 @@ fn a_guest_that_powers_off_ends_its_vmm() {
 }
 
 #[test]
-fn a_guest_that_reboots_is_told_apart() {
+fn a_reboot_of_the_guest_is_detected() {
     let vm = Vm::new();
     let says = "while [ ! -e ready.sock ]; do sleep 0.01; done; sleep 0.2; \
                 echo \"[   12.5] reboot: Restarting system\"";
@@ -110,7 +110,7 @@ fn a_guest_that_reboots_is_told_apart() {
 }
 
 #[test]
-fn a_jailer_that_fails_is_told_with_what_it_said() {
+fn a_failed_jailer_is_reported_with_its_output() {
     let vm = Vm::new();
     let mut config = jailed(&vm, "");
     config.vmm = crate::support::script("echo cannot chroot >&2; exit 2");
@@ -123,12 +123,12 @@ fn a_jailer_that_fails_is_told_with_what_it_said() {
 }
 
 #[test]
-fn a_number_that_is_no_child_is_not_taken() {
+fn a_pid_that_is_not_a_child_is_refused() {
     let vm = Vm::new();
     let mut config = jailed(&vm, "");
     config.vmm = crate::support::script("echo 1 > vmm.pid");
     let (step, message) = vm.open(&config).failure();
     assert_eq!(step, "jail");
-    assert!(message.contains("process 1 is no child"), "{message}");
+    assert!(message.contains("process 1 is not a child"), "{message}");
     assert!(proc::reference(1).is_some());
 }

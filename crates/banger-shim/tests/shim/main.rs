@@ -1,4 +1,4 @@
-//! The real shim with shell scripts as VMM and companion: every way to begin and to end.
+//! The real shim with shell scripts as VMM and companion: every way to start and to end.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! A daemon's side of the shim, with shell scripts as VMM and companion.
+//! The daemon's side of the shim, with shell scripts as VMM and companion.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,14 +19,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The companion's socket.
 pub const SOCKET: &str = "ready.sock";
-/// Written to by the companion when it runs.
+/// The running companion writes to it.
 pub const COMPANION_UP: &str = "companion-up";
-/// Written to by the VMM when it runs.
+/// The running VMM writes to it.
 pub const VMM_UP: &str = "vmm-up";
-/// A VMM or companion that stays.
+/// A VMM or companion that does not exit.
 pub const STAY: &str = "exec sleep 600";
 
-/// Folders of one VM.
+/// The folders of one VM.
 pub struct Vm {
     folder: tempfile::TempDir,
     pub run: PathBuf,
@@ -39,7 +39,7 @@ impl Vm {
         Self::with_run("run")
     }
 
-    /// With a run folder at this place beneath the others.
+    /// With this run folder, relative to the others.
     pub fn with_run(run: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -78,7 +78,7 @@ impl Vm {
         }
     }
 
-    /// A VMM, and a companion that is up once [`Vm::companion_is_up`] returns.
+    /// A VMM, and a companion that is ready once [`Vm::companion_is_up`] returns.
     pub fn both(&self, vmm: &str, companion: &str) -> ShimConfig {
         let companion = Companion {
             child: script(&format!("echo > {COMPANION_UP}; {companion}")),
@@ -88,7 +88,7 @@ impl Vm {
         ShimConfig { companion: Some(companion), ..self.alone(vmm) }
     }
 
-    /// Waits until the companion runs, and makes its socket for it.
+    /// Waits until the companion runs, and creates its socket.
     pub fn companion_is_up(&self) -> UnixListener {
         heard(&self.run.join(COMPANION_UP));
         banger_sys::unix_path::bind(&self.run.join(SOCKET)).unwrap()
@@ -118,7 +118,7 @@ impl Vm {
         shim
     }
 
-    /// Starts both and waits until they run.
+    /// Starts both and waits until they are running.
     pub fn started(&self, config: &ShimConfig) -> (Shim, ShimState) {
         let mut shim = self.open(config);
         let _listener = config.companion.is_some().then(|| self.companion_is_up());
@@ -163,13 +163,13 @@ pub fn script(text: &str) -> ChildConfig {
     }
 }
 
-/// What somebody says into a FIFO; a panic if nobody does.
+/// Reads from a FIFO; panics if nothing is written.
 pub fn heard(fifo: &Path) -> String {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(fifo, flags, Mode::empty()).unwrap();
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
     let mut fds = [PollFd::new(&opened, PollFlags::IN)];
-    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1), "nobody writes to `{}`", fifo.display());
+    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1), "nothing was written to `{}`", fifo.display());
     fcntl_setfl(&opened, OFlags::RDONLY).unwrap();
     std::io::read_to_string(fs::File::from(opened)).unwrap()
 }
@@ -188,14 +188,14 @@ impl Shim {
         self.gate.take().unwrap().write_all(&line).unwrap();
     }
 
-    /// The next line of the status pipe; nothing at its end.
+    /// The next line of the status pipe; `None` at its end.
     pub fn event(&mut self) -> Option<ShimEvent> {
         let mut line = String::new();
         self.status.as_mut().unwrap().read_line(&mut line).unwrap();
         (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
     }
 
-    /// What it failed at.
+    /// The failed step and its error.
     pub fn failure(&mut self) -> (String, String) {
         match self.event() {
             Some(ShimEvent::Failed { step, message }) => (step, message),
@@ -214,7 +214,7 @@ impl Shim {
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        // Its children end with it.
+        // Its children are killed with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

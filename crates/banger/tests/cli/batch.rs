@@ -12,7 +12,7 @@ fn valid_ones_go_on_in_the_order_given() {
         &run(&home, "vm start mail nope web mail db"),
         1,
         "mail started in N s\nweb started in N s\ndb started in N s\n",
-        "error: there is no VM `nope`\nhint: `banger vm list` shows the VMs there are\n",
+        "error: there is no VM `nope`\nhint: `banger vm list` lists all VMs\n",
     );
     expect(&run(&home, "vm stop web web"), 0, "web stopped in N s\n", "");
     let id = home.json(&["vm", "show", "db"])["id"].as_str().unwrap().to_owned();
@@ -69,7 +69,7 @@ fn an_ambiguous_prefix_names_the_candidates() {
     for line in [format!("vm start {prefix}"), format!("vm show {prefix}")] {
         let ambiguous = run(&home, &line);
         assert_eq!(ambiguous.code, 3, "{line}");
-        let start = format!("error: `{prefix}` could be any of v");
+        let start = format!("error: `{prefix}` matches v");
         assert!(ambiguous.err.starts_with(&start), "{}", ambiguous.err);
         assert!(ambiguous.err.contains(&format!("({first})")), "{}", ambiguous.err);
     }

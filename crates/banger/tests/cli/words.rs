@@ -177,7 +177,7 @@ fn names_of_images_are_not_taken_without_a_word() {
     let refused = home.run(&["image", "import", tar]);
     assert_eq!(refused.code, 4, "{}", refused.err);
     let told = format!(
-        "error: the name `debian` belongs to the image {}, which is used by web\n\
+        "error: the name `debian` refers to the image {}, which is used by web\n\
          hint: choose another name, or give `--replace` to move this one\n",
         id.trim()
     );
@@ -253,7 +253,7 @@ fn an_archive_comes_from_standard_input() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("the name `piped` belongs to the image"), "{said}");
+    assert!(said.contains("the name `piped` refers to the image"), "{said}");
     home.finish();
 }
 

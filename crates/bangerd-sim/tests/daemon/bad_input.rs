@@ -88,7 +88,7 @@ fn references_and_actions() {
         .find(|first| ids.iter().filter(|id| id.starts_with(first)).count() > 1);
     let ambiguous = daemon.get(&format!("/v1/vms/{}", twin.unwrap()));
     assert_eq!((ambiguous.status, ambiguous.error().0.as_str()), (409, "ambiguous"));
-    assert!(ambiguous.error().1.contains("could be any of vm-"));
+    assert!(ambiguous.error().1.contains("matches vm-"));
 
     for path in ["/v1/vms/nope", "/v1/vms/nope/health", "/v1/operations/op-000000", "/v1/images/x"]
     {

@@ -47,7 +47,7 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
         (status = "default", description = "Why not", body = ApiError)
     ))]
 pub async fn stop(State(api): Shared, _body: JsonOrNothing<Empty>) -> (StatusCode, Json<Empty>) {
-    api.stopping.ask();
+    api.stopping.request();
     (StatusCode::ACCEPTED, Json(Empty {}))
 }
 

@@ -32,7 +32,7 @@ pub async fn events(
     let events = stream::unfold((api, place), |(api, place)| async move {
         let events = tokio::select! {
             events = api.feed.after(place.as_deref()) => events,
-            () = api.stopping.asked() => return None,
+            () = api.stopping.requested() => return None,
         };
         let place = Some(events.last()?.id.clone());
         Some((stream::iter(events), (api, place)))

@@ -108,7 +108,7 @@ pub async fn vm(
     let pieces = stream::try_unfold((log, stopping), |(mut log, stopping)| async move {
         let piece = tokio::select! {
             piece = log.next() => piece?,
-            () = stopping.asked() => None,
+            () = stopping.requested() => None,
         };
         Ok::<_, std::io::Error>(piece.map(|piece| (piece, (log, stopping))))
     });
@@ -169,7 +169,7 @@ fn filtered<L: Lines>(
         loop {
             let piece = tokio::select! {
                 piece = log.next() => piece?,
-                () = stopping.asked() => None,
+                () = stopping.requested() => None,
             };
             let Some(piece) = piece else { return Ok(None) };
             let lines = reader.push(&piece).concat();

@@ -129,7 +129,7 @@ async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
         let status =
             StatusCode::from_u16(routes::BUILD_MISMATCH).unwrap_or(StatusCode::BAD_REQUEST);
         (status, axum::Json(error)).into_response()
-    } else if changes && api.stopping.is_asked() {
+    } else if changes && api.stopping.is_requested() {
         let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down");
         Failure(error.with_hint("run the command again")).into_response()
     } else {

@@ -1,4 +1,4 @@
-//! The configuration file as it is written: TOML, every key optional, unknown keys refused.
+//! The configuration file: TOML, every key optional, unknown keys rejected.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use super::values::{
     Number, OnOff, Storage, Subnet, Vcpus, Vmm, WebListen,
 };
 
-/// The whole file. Its fields are described at [`super::Config`].
+/// The file. [`super::Config`] describes the fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FileConfig {
@@ -48,8 +48,8 @@ pub struct VmDefaults {
     pub(super) work_size: Option<DiskSize>,
 }
 
-/// `[[file_sync]]`: a file of the host that guests get a copy of.
-/// `host` is absolute or below `~/`, `guest` absolute.
+/// `[[file_sync]]`: a file of the host that is copied to guests. `host` is absolute or below `~/`,
+/// `guest` absolute.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSync {
@@ -57,21 +57,21 @@ pub struct FileSync {
     pub(super) guest: GuestFile,
 }
 
-/// Why a file is refused, and where.
+/// A syntax or value error with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFile {
-    /// Counted from 1.
+    /// Line, from 1.
     pub line: usize,
-    /// Counted from 1, in characters.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// One line.
+    /// Description in one line.
     pub problem: String,
 }
 
-/// Reads the text of a file.
+/// Parses the text of a file.
 ///
 /// # Errors
-/// Broken TOML, an unknown key or a bad value, with its place.
+/// Invalid TOML, an unknown key or an invalid value.
 pub fn parse(text: &str) -> Result<FileConfig, BadFile> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start).min(text.len());

@@ -1,8 +1,8 @@
 //! The configuration: one TOML file and the environment, resolved in one place.
 //!
-//! Environment beats file beats defaults. Every key may also be set by a variable: `BANGER_` and
-//! the key in capitals, a dot becoming an underscore (`vm_defaults.memory` is
-//! `BANGER_VM_DEFAULTS_MEMORY`). The origin of each value is kept for `doctor`.
+//! The environment takes precedence over the file, and the file over the defaults. Every key can be
+//! set by a variable: `BANGER_` and the key in capitals, with dots as underscores
+//! (`vm_defaults.memory` is `BANGER_VM_DEFAULTS_MEMORY`). `doctor` shows the origin of each value.
 
 pub mod file;
 pub mod values;
@@ -19,88 +19,88 @@ use crate::dns;
 use file::{FileConfig, FileSync};
 use values::{AbsolutePath, DiskSize, ImageName, Level, Number, OnOff, Storage, Vcpus, Vmm};
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// The default.
     Default,
     /// The configuration file.
     File,
-    /// This environment variable.
+    /// An environment variable.
     Variable(String),
 }
 
-/// A value with its origin, for people.
+/// A value with its origin, for `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// `vm_defaults.memory`.
+    /// Key, such as `vm_defaults.memory`.
     pub key: &'static str,
-    /// As it would be written in the file; absent where there is none.
+    /// The value in the syntax of the file; absent if there is none.
     pub value: Option<String>,
-    /// Where it came from.
+    /// Origin.
     pub origin: Origin,
-    /// Whether this version does anything with it.
+    /// Whether this version uses the value.
     pub used: Used,
 }
 
-/// Whether a value has an effect.
+/// Whether this version uses a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Used {
-    /// It has.
+    /// It does.
     Yes,
-    /// It is checked, but what it is for is not part of this version.
+    /// The value is checked, but this version does not use it.
     NotYet,
 }
 
 /// The configuration of a daemon.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Least important level that is logged.
+    /// Minimum level of logged events.
     pub log_level: Level,
-    /// VMM to use; absent = the best one.
+    /// VMM; absent = the best available.
     pub vmm: Option<String>,
-    /// Storage to use; absent = the best one.
+    /// Storage driver; absent = the best available.
     pub storage: Option<String>,
-    /// Firecracker's program; absent = looked for.
+    /// Path of Firecracker; absent = found in `PATH`.
     pub firecracker_bin: Option<PathBuf>,
-    /// Its jailer; absent = looked for.
+    /// Path of the jailer; absent = found in `PATH`.
     pub jailer_bin: Option<PathBuf>,
-    /// Idle TAPs kept ready, where set.
+    /// Number of idle TAPs in the pool, if set.
     pub tap_pool_size: Option<u32>,
-    /// Bridge of VMs, where set.
+    /// Name of the bridge, if set.
     pub bridge: Option<String>,
-    /// First address and prefix length of its network, where set.
+    /// Subnet of the bridge, if set.
     pub subnet: Option<ipnet::Ipv4Net>,
-    /// QEMU's program; absent = looked for.
+    /// Path of QEMU; absent = found in `PATH`.
     pub qemu_bin: Option<PathBuf>,
-    /// QEMU's vsock companion; absent = looked for beside the daemon.
+    /// Path of QEMU's vsock companion; absent = beside the daemon.
     pub vhost_device_vsock_bin: Option<PathBuf>,
-    /// Image of a VM for which none is named.
+    /// Default image of a VM.
     pub default_image: String,
-    /// How long a guest may take to become ready, in seconds.
+    /// Time limit for a guest to become ready, in seconds.
     pub boot_timeout_s: u32,
-    /// Port of the DNS server; 0 = a free one.
+    /// Port of the DNS server; 0 = any free port.
     pub dns_port: u16,
-    /// Whether guests reach the outside where the request says nothing.
+    /// Whether guests can reach networks outside of the host by default.
     pub nat: bool,
-    /// vCPUs of a VM, where set.
+    /// Default number of vCPUs, if set.
     pub vcpus: Option<u32>,
-    /// Memory of a VM in MiB, where set.
+    /// Default memory in MiB, if set.
     pub memory_mib: Option<u64>,
-    /// Root disk of a VM in bytes, where set.
+    /// Default size of the root disk in bytes, if set.
     pub root_bytes: Option<u64>,
-    /// Work disk of a VM in bytes, where set.
+    /// Default size of the work disk in bytes, if set.
     pub work_bytes: Option<u64>,
-    /// Every value with its origin, in the order of the product page.
+    /// All values with their origins, in documentation order.
     pub settings: Vec<Setting>,
 }
 
-/// Where DNS is answered if nobody says otherwise.
+/// Default port of the DNS server.
 const DEFAULT_DNS_PORT: Number<0, 65_535> = Number(dns::DEFAULT_PORT as u32);
-/// Longest configuration file, in bytes.
+/// Maximum size of the configuration file in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads the file, if there is one, and resolves it against the environment.
+/// Reads the file, if it exists, and combines it with the environment.
 ///
 /// # Errors
 /// [`ErrorCode::BadRequest`] naming file, line and column, or the variable.
@@ -121,15 +121,15 @@ pub fn load(
     let file = file::parse(&text).map_err(|bad| {
         let place = format!("`{}` line {}, column {}", path.display(), bad.line, bad.column);
         ApiError::new(ErrorCode::BadRequest, format!("{place}: {}", bad.problem))
-            .with_hint("every key is optional: correct it or leave it out")
+            .with_hint("correct or remove the key: every key is optional")
     })?;
     resolve(file, env)
 }
 
-/// Resolves a file against the environment: the only place where values meet.
+/// Combines file, environment and defaults.
 ///
 /// # Errors
-/// A variable with a bad value.
+/// `BadRequest` for a variable with an invalid value.
 pub fn resolve(
     file: FileConfig,
     env: impl Fn(&str) -> Option<std::ffi::OsString>,
@@ -142,14 +142,14 @@ pub fn resolve(
         log_level: meet.pick("log_level", file.log_level, Level::default())?,
         vmm: meet.pick("vmm", file.vmm, Vmm::default())?.wanted(),
         storage: meet.pick("storage", file.storage, Storage::default())?.wanted(),
-        firecracker_bin: meet.maybe("firecracker_bin", file.firecracker_bin)?.map(program),
-        jailer_bin: meet.maybe("jailer_bin", file.jailer_bin)?.map(program),
-        tap_pool_size: meet.maybe("tap_pool_size", file.tap_pool_size)?.map(|size| size.0),
-        bridge: meet.maybe("network.bridge", network.bridge)?.map(|name| name.0),
-        subnet: meet.maybe("network.subnet", network.subnet)?.map(|subnet| subnet.network()),
-        qemu_bin: meet.maybe("qemu_bin", file.qemu_bin)?.map(program),
+        firecracker_bin: meet.optional("firecracker_bin", file.firecracker_bin)?.map(program),
+        jailer_bin: meet.optional("jailer_bin", file.jailer_bin)?.map(program),
+        tap_pool_size: meet.optional("tap_pool_size", file.tap_pool_size)?.map(|size| size.0),
+        bridge: meet.optional("network.bridge", network.bridge)?.map(|name| name.0),
+        subnet: meet.optional("network.subnet", network.subnet)?.map(|subnet| subnet.network()),
+        qemu_bin: meet.optional("qemu_bin", file.qemu_bin)?.map(program),
         vhost_device_vsock_bin: meet
-            .maybe("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
+            .optional("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
             .map(program),
         default_image: meet
             .pick("default_image", file.default_image, ImageName(DEFAULT_IMAGE.into()))?
@@ -157,22 +157,22 @@ pub fn resolve(
         boot_timeout_s: meet.pick("boot_timeout_s", file.boot_timeout_s, Number(120))?.0,
         dns_port: meet.pick("dns_port", file.dns_port, DEFAULT_DNS_PORT)?.port(),
         nat: meet.pick("network.nat", network.nat, OnOff(true))?.0,
-        vcpus: meet.maybe("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
-        memory_mib: meet.maybe("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
-        root_bytes: meet.maybe("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),
-        work_bytes: meet.maybe("vm_defaults.work_size", vm.work_size)?.map(|DiskSize(b)| b),
+        vcpus: meet.optional("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
+        memory_mib: meet.optional("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
+        root_bytes: meet.optional("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),
+        work_bytes: meet.optional("vm_defaults.work_size", vm.work_size)?.map(|DiskSize(b)| b),
         settings: Vec::new(),
     };
-    // Checked like the others, so that a file written for a later version is not half wrong.
-    meet.later("ssh_key_path", file.ssh_key_path)?;
-    meet.later("web_listen", file.web_listen)?;
+    // Checked like the others, so that a file for a unused version is validated as a whole.
+    meet.unused("ssh_key_path", file.ssh_key_path)?;
+    meet.unused("web_listen", file.web_listen)?;
     meet.files(&file.file_sync);
     config.settings = meet.settings;
     Ok(config)
 }
 
 impl Config {
-    /// Defaults of a new VM on a host with these resources.
+    /// Defaults of a new VM on a host with these CPUs and bytes of memory.
     pub fn vm_defaults(&self, cpus: u32, memory_bytes: u64) -> VmDefaults {
         let host = VmDefaults::for_host(cpus, memory_bytes);
         VmDefaults {
@@ -187,7 +187,7 @@ impl Config {
     }
 }
 
-/// Variable that sets a key.
+/// Name of the variable that sets a key.
 pub fn variable(key: &str) -> String {
     format!("BANGER_{}", key.replace('.', "_").to_uppercase())
 }
@@ -198,7 +198,7 @@ struct Resolver<E> {
 }
 
 impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
-    fn maybe<T: FromStr<Err = String> + Display>(
+    fn optional<T: FromStr<Err = String> + Display>(
         &mut self,
         key: &'static str,
         file: Option<T>,
@@ -221,12 +221,12 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
         Ok(value)
     }
 
-    fn later<T: FromStr<Err = String> + Display>(
+    fn unused<T: FromStr<Err = String> + Display>(
         &mut self,
         key: &'static str,
         file: Option<T>,
     ) -> Result<(), ApiError> {
-        self.maybe(key, file)?;
+        self.optional(key, file)?;
         if let Some(setting) = self.settings.last_mut() {
             setting.used = Used::NotYet;
         }
@@ -247,7 +247,7 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
         file: Option<T>,
         default: T,
     ) -> Result<T, ApiError> {
-        let value = self.maybe(key, file)?.unwrap_or(default);
+        let value = self.optional(key, file)?.unwrap_or(default);
         if let Some(setting) = self.settings.last_mut() {
             setting.value = Some(value.to_string());
         }
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_needed() {
+    fn all_keys_are_optional() {
         let config = load(Path::new("/nonexistent/config.toml"), |_| None).unwrap();
         assert_eq!(config.default_image, "debian");
         assert_eq!((config.boot_timeout_s, config.nat, config.vmm.clone()), (120, true, None));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_beats_file_beats_defaults() {
+    fn environment_overrides_file_overrides_defaults() {
         let file = "log_level = \"warn\"\nvmm = \"qemu\"\nboot_timeout_s = 9\n\
             [vm_defaults]\nvcpus = 3\nmemory = \"2G\"\ndisk_size = \"1GiB\"\n";
         let env = [("BANGER_LOG_LEVEL", "debug"), ("BANGER_VM_DEFAULTS_VCPUS", "5")];
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_of_the_product_page_are_known() {
+    fn all_documented_keys_are_known() {
         let file = "log_level = \"info\"\nvmm = \"auto\"\nstorage = \"overlay\"\n\
             firecracker_bin = \"/f\"\njailer_bin = \"/j\"\nqemu_bin = \"/q\"\n\
             vhost_device_vsock_bin = \"/v\"\nssh_key_path = \"/k\"\ndefault_image = \"alpine\"\n\
@@ -317,19 +317,19 @@ mod tests {
         let config = with(file, &[]).unwrap();
         assert!(!config.nat);
         assert_eq!(config.dns_port, 5353);
-        let later = |key| {
+        let unused = |key| {
             let setting = origin(&config, key);
             assert_eq!((setting.origin, setting.used), (Origin::File, Used::NotYet), "{key}");
             setting.value.unwrap()
         };
         assert_eq!((config.tap_pool_size, config.bridge.as_deref()), (Some(4), Some("br0")));
         assert_eq!(config.subnet, Some("10.1.0.0/16".parse().unwrap()));
-        assert_eq!(later("file_sync"), "~/.gitconfig to /root/.gitconfig");
+        assert_eq!(unused("file_sync"), "~/.gitconfig to /root/.gitconfig");
         assert_eq!(config.storage.as_deref(), Some("overlay"));
     }
 
     #[test]
-    fn bad_values_are_refused_with_their_place() {
+    fn bad_values_are_refused_with_their_position() {
         assert!(problem("\nvm = 1\n").starts_with("line 2, column 1: unknown field `vm`"));
         assert!(problem("[network]\nnot = 1").starts_with("line 2, column 1: unknown field `not`"));
         assert_eq!(

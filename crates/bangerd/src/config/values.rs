@@ -1,4 +1,4 @@
-//! Values of the configuration, each parsed from the same text in the file and in a variable.
+//! Value types of the configuration. File and environment use the same parsers.
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use tracing_subscriber::filter::LevelFilter;
 
-/// Reads a value that is text in TOML through its own parser.
+/// Deserialises a TOML string through `FromStr`.
 struct TextVisitor<T>(std::marker::PhantomData<T>);
 
 impl<T: FromStr<Err = String>> Visitor<'_> for TextVisitor<T> {
@@ -27,7 +27,7 @@ impl<T: FromStr<Err = String>> Visitor<'_> for TextVisitor<T> {
     }
 }
 
-/// Reads a value that is a whole number in TOML through its own parser.
+/// Deserialises a TOML integer through `FromStr`.
 struct NumberVisitor<T>(std::marker::PhantomData<T>);
 
 impl<T: FromStr<Err = String>> Visitor<'_> for NumberVisitor<T> {
@@ -109,7 +109,7 @@ words!(
 );
 
 impl Level {
-    /// As the log understands it.
+    /// The filter for tracing.
     pub fn filter(self) -> LevelFilter {
         match self.0 {
             "error" => LevelFilter::ERROR,
@@ -122,14 +122,14 @@ impl Level {
 }
 
 impl Vmm {
-    /// The one that is asked for; `None` = the best.
+    /// The selected driver; `None` = the best available.
     pub fn wanted(self) -> Option<String> {
         (self.0 != "auto").then(|| self.0.to_owned())
     }
 }
 
 impl Storage {
-    /// The one that is asked for; `None` = the best.
+    /// The selected driver; `None` = the best available.
     pub fn wanted(self) -> Option<String> {
         (self.0 != "auto").then(|| self.0.to_owned())
     }
@@ -201,7 +201,7 @@ checked_text!(
     |name| name
 );
 checked_text!(
-    /// Address and port of the web page.
+    /// Address and port of the web interface.
     WebListen(SocketAddr),
     |text| text
         .parse::<SocketAddr>()
@@ -223,7 +223,7 @@ checked_text!(
     |name| name
 );
 checked_text!(
-    /// An IPv4 network with room for a bridge and a VM.
+    /// An IPv4 subnet with addresses for a bridge and a VM.
     Subnet(Ipv4Net),
     |text| {
         let network = text.parse::<Ipv4Net>().ok();
@@ -233,7 +233,7 @@ checked_text!(
     |network| network.to_string()
 );
 impl Subnet {
-    /// The network.
+    /// The subnet.
     pub fn network(&self) -> Ipv4Net {
         self.0
     }
@@ -273,14 +273,14 @@ impl MemorySize {
     }
 }
 
-/// A size that reads back as the same number.
+/// A size in human notation that parses to the same number.
 fn exact_size(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fitting = units.iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift);
     fitting.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
-/// A whole number within limits.
+/// An integer within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number<const LEAST: u32, const MOST: u32>(pub u32);
 
@@ -304,7 +304,7 @@ impl<const LEAST: u32, const MOST: u32> Display for Number<LEAST, MOST> {
 impl Number<0, 65_535> {
     /// As a port.
     pub fn port(self) -> u16 {
-        // Its limits are those of a port.
+        // Within the range of a port.
         u16::try_from(self.0).unwrap_or(u16::MAX)
     }
 }
@@ -315,7 +315,7 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
     }
 }
 
-/// Yes or no: `true` and `false` in the file, also `on` and `off` in a variable.
+/// A boolean: `true` and `false` in the file, also `on` and `off` in a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct OnOff(pub bool);

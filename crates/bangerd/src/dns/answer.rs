@@ -1,16 +1,16 @@
-//! What is answered to a query: pure, from bytes to bytes.
+//! Computes the answer to a DNS message: a pure function from bytes to bytes.
 //!
-//! | asked | answered |
+//! | query | answer |
 //! | --- | --- |
-//! | `NAME.vm` A, of a VM that runs | its address |
-//! | `NAME.vm`, another type | nothing, with the SOA |
-//! | `vm` SOA or NS | these |
+//! | `NAME.vm` A, of a running VM | its address |
+//! | `NAME.vm`, another type | no records, with the SOA |
+//! | `vm` SOA or NS | the record |
 //! | another name below `vm` | NXDOMAIN, with the SOA |
 //! | another zone, another class, a transfer | REFUSED |
 //! | another operation | NOTIMP |
 //! | an unknown version of EDNS | BADVERS |
-//! | what cannot be understood | FORMERR |
-//! | an answer, or less than a header | silence |
+//! | a malformed message | FORMERR |
+//! | a response, or less than a header | none |
 
 use std::net::Ipv4Addr;
 
@@ -22,15 +22,15 @@ use simple_dns::{
 use super::Zone;
 use super::query::{Edns, HEADER, Header, Query};
 
-/// The zone, as it is written in records.
+/// The zone in records.
 const ZONE: &str = "vm";
-/// How long an address may be kept, in seconds: VMs come and go.
+/// TTL of an address in seconds: short, because VMs come and go.
 const TTL_S: u32 = 5;
-/// How long it may be kept that there is none, in seconds: somebody may be waiting for a start.
+/// TTL of a negative answer in seconds: short, because a client may wait for a start.
 const NEGATIVE_TTL_S: u32 = 1;
-/// Largest UDP message that is sent and taken, in bytes: no link on the way splits it.
+/// Maximum size of a UDP message in bytes; avoids fragmentation.
 pub const UDP_BYTES: u16 = 1232;
-/// Largest UDP answer to a client that does not speak EDNS (RFC 1035 section 4.2.1).
+/// Maximum size of a UDP answer to a client without EDNS (RFC 1035 section 4.2.1).
 const PLAIN_UDP_BYTES: u16 = 512;
 
 const RESPONSE: u16 = 0x8000;
@@ -40,19 +40,19 @@ const TRUNCATED: u16 = 0x0200;
 const RECURSION_DESIRED: u16 = 0x0100;
 const CHECKING_DISABLED: u16 = 0x0010;
 
-/// How an answer travels.
+/// Transport of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// In one datagram.
+    /// One datagram.
     Udp {
-        /// Largest one that is sent, in bytes.
+        /// Maximum size in bytes.
         max: u16,
     },
-    /// In a stream.
+    /// A TCP stream.
     Tcp,
 }
 
-/// Codes of answers, with the IANA's numbers.
+/// Response codes (IANA).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Code {
     NoError = 0,
@@ -63,7 +63,7 @@ enum Code {
     BadVers = 16,
 }
 
-/// What is said, before it is bytes.
+/// The content of an answer.
 struct Answer {
     code: Code,
     authoritative: u16,
@@ -86,7 +86,7 @@ impl Answer {
     }
 }
 
-/// Answers a message; `None` = by saying nothing.
+/// Answers a message; `None` = sends no answer.
 pub fn answer(message: &[u8], zone: &dyn Zone, transport: Transport) -> Option<Vec<u8>> {
     let header = Header::read(message)?;
     if header.is_response() {
@@ -94,17 +94,17 @@ pub fn answer(message: &[u8], zone: &dyn Zone, transport: Transport) -> Option<V
     }
     let query = Query::read(message, header);
     let edns = query.as_ref().and_then(|query| query.edns);
-    let said = match &query {
-        // What it means is another thing there, but it is written the same way.
+    let answer = match &query {
+        // Header flags differ for other operations, but the encoding is the same.
         _ if header.opcode() != 0 => Answer::error(Code::NotImp),
         Some(query) => decide(query, zone),
         None => Answer::error(Code::FormErr),
     };
-    write(header, query.as_ref(), &said, room(edns, transport))
+    write(header, query.as_ref(), &answer, size_limit(edns, transport))
 }
 
-/// Bytes that an answer may have.
-fn room(edns: Option<Edns>, transport: Transport) -> usize {
+/// Maximum size of an answer in bytes.
+fn size_limit(edns: Option<Edns>, transport: Transport) -> usize {
     match transport {
         Transport::Tcp => usize::from(u16::MAX),
         Transport::Udp { max } => {
@@ -151,8 +151,8 @@ fn address(label: &[u8], zone: &dyn Zone) -> Option<Ipv4Addr> {
     zone.address(&std::str::from_utf8(label).ok()?.to_ascii_lowercase())
 }
 
-/// The values are those of RFC 6303 for a zone that one host answers by itself. The last is what
-/// limits how long a failure is kept (RFC 2308 section 5).
+/// The values are those of RFC 6303 for a locally served zone. The last one limits the TTL of
+/// negative answers (RFC 2308 section 5).
 fn soa() -> SOA<'static> {
     SOA {
         mname: Name::new_unchecked(ZONE),
@@ -165,19 +165,24 @@ fn soa() -> SOA<'static> {
     }
 }
 
-/// Writes an answer; one that needs more than `room` bytes says only that it was cut.
-fn write(header: Header, query: Option<&Query<'_>>, said: &Answer, room: usize) -> Option<Vec<u8>> {
+/// Encodes an answer; one larger than `limit` bytes is truncated to its header, question and OPT.
+fn write(
+    header: Header,
+    query: Option<&Query<'_>>,
+    answer: &Answer,
+    size_limit: usize,
+) -> Option<Vec<u8>> {
     let kept = header.flags & (OPCODE | RECURSION_DESIRED | CHECKING_DISABLED);
-    let flags = RESPONSE | kept | said.authoritative | (said.code as u16 & 0xf);
-    let written = match message(header.id, flags, query, said) {
-        Ok(whole) if whole.len() <= room => Ok(whole),
+    let flags = RESPONSE | kept | answer.authoritative | (answer.code as u16 & 0xf);
+    let written = match message(header.id, flags, query, answer) {
+        Ok(whole) if whole.len() <= size_limit => Ok(whole),
         Ok(_) => {
-            let nothing = Answer { answers: Vec::new(), soa: false, ..*said };
+            let nothing = Answer { answers: Vec::new(), soa: false, ..*answer };
             message(header.id, flags | TRUNCATED, query, &nothing)
         }
         Err(error) => Err(error),
     };
-    // Only a writer that fails would be a reason, and this one is memory.
+    // Writing to memory cannot fail.
     written.ok()
 }
 
@@ -185,7 +190,7 @@ fn message(
     id: u16,
     flags: u16,
     query: Option<&Query<'_>>,
-    said: &Answer,
+    answer: &Answer,
 ) -> Result<Vec<u8>, SimpleDnsError> {
     let mut packet = Packet::new_reply(id);
     if let Some(Query { question, edns }) = query {
@@ -194,19 +199,19 @@ fn message(
         let record = |data: &RData<'static>| {
             ResourceRecord::new(name.clone(), CLASS::IN, TTL_S, data.clone())
         };
-        packet.answers = said.answers.iter().map(record).collect();
+        packet.answers = answer.answers.iter().map(record).collect();
         // Type and class are written below.
         let (kind, class) = (QTYPE::ANY, CLASS::IN.into());
         packet.questions.push(Question::new(name.clone(), kind, class, false));
-        packet.additional_records.extend(edns.map(|edns| opt(edns, said.code)));
+        packet.additional_records.extend(edns.map(|edns| opt(edns, answer.code)));
     }
-    if said.soa {
+    if answer.soa {
         let name = Name::new_unchecked(ZONE);
         let data = RData::SOA(soa());
         packet.name_servers.push(ResourceRecord::new(name, CLASS::IN, NEGATIVE_TTL_S, data));
     }
     let mut bytes = packet.build_bytes_vec_compressed()?;
-    // simple-dns cannot write every operation, and not every type and class.
+    // simple-dns cannot encode every operation, type and class.
     put(&mut bytes, 2, &flags.to_be_bytes());
     if let Some(query) = query {
         put(&mut bytes, HEADER, query.question.bytes);
@@ -220,10 +225,10 @@ fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
     }
 }
 
-/// Our OPT. Written as an ordinary record, since simple-dns puts the extended code where the flags
-/// are (RFC 6891 section 6.1.3).
-fn opt(asked: Edns, code: Code) -> ResourceRecord<'static> {
-    let ttl = (code as u32 >> 4) << 24 | asked.dnssec_ok;
+/// The OPT record of an answer. Encoded as an ordinary record, because simple-dns places the
+/// extended code in the flags (RFC 6891 section 6.1.3).
+fn opt(client: Edns, code: Code) -> ResourceRecord<'static> {
+    let ttl = (code as u32 >> 4) << 24 | client.dnssec_ok;
     let data = OPT { opt_codes: Vec::new(), udp_packet_size: UDP_BYTES, version: 0 };
     ResourceRecord::new(Name::new_with_labels(&[]), CLASS::IN, ttl, RData::OPT(data))
 }

@@ -1,8 +1,9 @@
-//! The DNS server of the zone `vm`: `NAME.vm` is the address of the VM of that name while it runs.
+//! The DNS server of the zone `vm`: `NAME.vm` resolves to the address of the running VM of that
+//! name.
 //!
-//! Three parts: [`query`] reads what was sent, [`answer()`] decides and writes, both without I/O,
-//! and [`server`] moves bytes. No record is kept anywhere: the zone is asked for each query, so
-//! names follow the VMs and are right after a restart.
+//! Three parts: [`query`] parses, [`answer()`] decides and encodes, both without I/O, and
+//! [`server`] sends and receives. Records are not cached: each query reads the present VMs, so
+//! names are correct immediately after changes and restarts.
 
 pub mod answer;
 pub mod query;
@@ -15,10 +16,10 @@ use banger_engine::Engine;
 pub use answer::{Transport, answer};
 pub use server::{Dns, Listening};
 
-/// Where the server listens unless configured otherwise.
+/// Default port of the server.
 pub const DEFAULT_PORT: u16 = 42069;
 
-/// What the names below `vm` stand for.
+/// The names below `vm`.
 pub trait Zone: Send + Sync {
     /// Address of `label.vm`; the label is in lower case.
     fn address(&self, label: &str) -> Option<Ipv4Addr>;

@@ -1,26 +1,26 @@
-//! Reads a query (RFC 1035 section 4, EDNS(0) of RFC 6891): only what an answer depends on, in one
-//! pass and without allocating more than the labels of one name.
+//! Parses a query (RFC 1035 section 4, EDNS(0) of RFC 6891): only the fields that an answer depends
+//! on, in one pass, allocating no more than the labels of one name.
 //!
-//! Not with simple-dns, which takes the version of EDNS from where the flags are, refuses types
-//! and classes that it does not know, and reserves memory for as many records as are announced.
+//! It does not use simple-dns, which reads the EDNS version from the wrong field, rejects types and
+//! classes that it does not know, and allocates memory for as many records as the header announces.
 
-/// Bytes of a header.
+/// Length of a header in bytes.
 pub const HEADER: usize = 12;
-/// Longest name in bytes, lengths of labels included (RFC 1035 section 2.3.4).
+/// Maximum length of a name in bytes, including label lengths (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
-/// Longest label.
+/// Maximum length of a label in bytes.
 const MAX_LABEL: usize = 63;
-/// Records besides the question; resolvers send an OPT, perhaps a signature.
+/// Maximum number of records besides the question; resolvers send an OPT and sometimes a signature.
 const MAX_RECORDS: u32 = 8;
-/// Type of the record that carries EDNS.
+/// Type of the OPT record.
 const OPT: u16 = 41;
 /// Flag "DNSSEC OK" in an OPT (RFC 3225).
 pub const DNSSEC_OK: u32 = 0x8000;
 
-/// The first twelve bytes.
+/// The header: the first twelve bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Chosen by the client.
+    /// Id chosen by the client.
     pub id: u16,
     /// All flags.
     pub flags: u16,
@@ -28,7 +28,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads it; `None` = too short to be a message.
+    /// Parses a header; `None` = the message is too short.
     pub fn read(message: &[u8]) -> Option<Self> {
         let mut reader = Reader { bytes: message, at: 0 };
         let (id, flags) = (reader.u16()?, reader.u16()?);
@@ -36,7 +36,7 @@ impl Header {
         Some(Self { id, flags, counts })
     }
 
-    /// Whether it is an answer.
+    /// Whether the message is a response.
     pub fn is_response(self) -> bool {
         self.flags & 0x8000 != 0
     }
@@ -50,38 +50,38 @@ impl Header {
 /// The question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question<'a> {
-    /// All of it, as it was sent.
+    /// The encoded question.
     pub bytes: &'a [u8],
-    /// Labels of the name, the root's left out.
+    /// Labels of the name, without the root label.
     pub labels: Vec<&'a [u8]>,
-    /// Type asked for.
+    /// Requested type.
     pub kind: u16,
-    /// Class asked for.
+    /// Requested class.
     pub class: u16,
 }
 
-/// What the client says in its OPT.
+/// Content of the client's OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edns {
-    /// Largest UDP answer it takes, in bytes.
+    /// Maximum UDP answer that the client accepts, in bytes.
     pub size: u16,
-    /// Version; only 0 exists.
+    /// EDNS version; only 0 exists.
     pub version: u8,
-    /// [`DNSSEC_OK`] or 0: an answer repeats it.
+    /// [`DNSSEC_OK`] or 0: the answer repeats it.
     pub dnssec_ok: u32,
 }
 
-/// A query that can be understood.
+/// A well-formed query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query<'a> {
     /// The question.
     pub question: Question<'a>,
-    /// EDNS, where the client speaks it.
+    /// EDNS, if the client uses it.
     pub edns: Option<Edns>,
 }
 
 impl<'a> Query<'a> {
-    /// Reads what follows the header; `None` = malformed.
+    /// Parses the message after its header; `None` = malformed.
     pub fn read(message: &'a [u8], header: Header) -> Option<Self> {
         let [questions, answers, authorities, additional] = header.counts;
         let records = [answers, authorities, additional].map(u32::from).iter().sum::<u32>();
@@ -94,7 +94,7 @@ impl<'a> Query<'a> {
         for index in 0..records {
             let found = reader.record()?;
             let Some(found) = found else { continue };
-            // One at most, and only among the additional records (RFC 6891 section 6.1.1).
+            // At most one, and only in the additional section (RFC 6891 section 6.1.1).
             if edns.is_some() || index < u32::from(answers) + u32::from(authorities) {
                 return None;
             }
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         loop {
             match usize::from(self.u8()?) {
                 0 => break,
-                // There is nothing before the first name that a pointer could mean.
+                // The first name has no earlier name to point to.
                 length if length > MAX_LABEL => return None,
                 length => labels.push(self.take(length)?),
             }
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
         Some(Question { bytes, labels, kind, class })
     }
 
-    /// Steps over a name, which may end in a pointer; true if it is the root.
+    /// Skips a name, which may end in a pointer; returns whether it is the root.
     fn skip_name(&mut self) -> Option<bool> {
         let start = self.at;
         loop {
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Steps over a record; what it says if it is an OPT.
+    /// Skips a record; returns its content if it is an OPT.
     fn record(&mut self) -> Option<Option<Edns>> {
         let root = self.skip_name()?;
         let (kind, class, ttl) = (self.u16()?, self.u16()?, self.u32()?);

@@ -1,8 +1,8 @@
-//! The server around the answers: UDP and TCP on the loopback address, with limits.
+//! DNS over UDP and TCP on the loopback address, with limits.
 //!
-//! A port that is taken is no reason not to start: it is said in the log, by `doctor` and by
-//! `daemon status`, and tried again until it is free. It may be another daemon's, or the port of
-//! an outgoing connection of any program, since the default lies among those.
+//! A port in use does not prevent the daemon from starting: the log, `doctor` and `daemon status`
+//! report it, and the server retries until the port is free. Another daemon may use it, or an
+//! outgoing connection of any program, because the default is within the ephemeral range.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,37 +20,37 @@ use super::answer::UDP_BYTES;
 use super::{Transport, Zone, answer};
 use crate::stopping::Stopping;
 
-/// TCP connections at the same time; more wait in the socket's queue.
+/// Maximum number of TCP connections; more wait in the accept queue.
 const MAX_CONNECTIONS: usize = 64;
-/// Longest time for the next query of a connection to arrive, and for an answer to leave.
+/// Time limit for the next query of a connection to arrive, and for an answer to be sent.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Queries on one connection.
+/// Maximum number of queries per connection.
 const MAX_QUERIES: u32 = 256;
-/// Largest query in bytes; real ones have a few dozen.
+/// Maximum size of a query in bytes; typical queries have a few dozen.
 const MAX_QUERY: u16 = 4096;
-/// How often a port that is taken is tried again.
+/// Interval between attempts to bind a port in use.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Pause after a socket failed, which is most often for want of memory or descriptors.
+/// Pause after a socket error, usually caused by a lack of memory or descriptors.
 const FAILED: Duration = Duration::from_millis(100);
-/// How often a free port is looked for that is free for both protocols.
+/// Number of attempts to find a port that is free for both protocols.
 const PORTS: u32 = 16;
 
-/// Whether names are answered, and where.
+/// Whether the server is listening, and on which address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listening {
-    /// Here.
+    /// Listening on this address.
     At(SocketAddr),
-    /// Not here.
+    /// Not listening.
     Not {
-        /// Where it was wanted.
+        /// The wanted address.
         wanted: SocketAddr,
-        /// The system's words.
+        /// The system's error.
         problem: String,
     },
 }
 
 impl Listening {
-    /// As `daemon status` shows it.
+    /// For `daemon status`.
     pub fn status(&self) -> DnsStatus {
         match self {
             Self::At(address) => DnsStatus { listen: address.to_string(), problem: None },
@@ -60,7 +60,7 @@ impl Listening {
         }
     }
 
-    /// The port; 0 where nothing is answered.
+    /// The port; 0 if the server is not listening.
     pub fn port(&self) -> u16 {
         match self {
             Self::At(address) => address.port(),
@@ -68,16 +68,16 @@ impl Listening {
         }
     }
 
-    /// As `doctor` shows it.
+    /// For `doctor`.
     pub fn check(&self) -> Check {
         let (verdict, seen, hint) = match self {
             Self::At(address) => {
-                (Verdict::Ok, format!("names below `vm` are answered at `{address}`"), None)
+                (Verdict::Ok, format!("names of VMs are served at `{address}`"), None)
             }
             Self::Not { wanted, problem } => {
                 let port = wanted.port();
                 let hint = format!(
-                    "`ss -lntup sport = :{port}` shows who has port {port}, perhaps the daemon \
+                    "`ss -lntup sport = :{port}` shows the process that uses port {port}, perhaps the daemon \
                      of another user: end it, or set `dns_port` in config.toml to another"
                 );
                 (Verdict::Warning, format!("cannot listen on `{wanted}`: {problem}"), Some(hint))
@@ -87,14 +87,14 @@ impl Listening {
     }
 }
 
-/// A server at work.
+/// A running server.
 pub struct Dns {
     listening: watch::Receiver<Listening>,
     task: JoinHandle<()>,
 }
 
 impl Dns {
-    /// Begins to answer on this port, 0 = a free one. Returns after the first attempt, which may
+    /// Starts a server on this port, 0 = any free port. Returns after the first attempt, which may
     /// have failed.
     pub async fn start(port: u16, zone: Arc<dyn Zone>, stopping: Stopping) -> Self {
         let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -102,19 +102,19 @@ impl Dns {
         let (sender, listening) = watch::channel(seen(wanted, &sockets));
         let task = tokio::spawn(async move {
             tokio::select! {
-                () = stopping.asked() => {}
+                () = stopping.requested() => {}
                 () = run(wanted, sockets, zone, sender) => {}
             }
         });
         Self { listening, task }
     }
 
-    /// How it is now, and how it changes.
+    /// The present state and its changes.
     pub fn listening(&self) -> watch::Receiver<Listening> {
         self.listening.clone()
     }
 
-    /// Resolves when its sockets are closed, once the daemon was asked to stop.
+    /// Resolves when the sockets are closed, after the shutdown request.
     pub async fn ended(self) {
         if let Err(error) = self.task.await {
             tracing::error!(error = %error, "dns");
@@ -128,7 +128,7 @@ struct Sockets {
     address: SocketAddr,
 }
 
-/// Both sockets on the same port.
+/// Binds UDP and TCP sockets with the same port.
 async fn bind(wanted: SocketAddr) -> io::Result<Sockets> {
     let mut attempts = PORTS;
     loop {
@@ -149,7 +149,7 @@ fn seen(wanted: SocketAddr, sockets: &io::Result<Sockets>) -> Listening {
             Listening::At(sockets.address)
         }
         Err(error) => {
-            tracing::warn!(address = %wanted, error = %error, "names of VMs are not answered");
+            tracing::warn!(address = %wanted, error = %error, "names of VMs are not served");
             Listening::Not { wanted, problem: error.to_string() }
         }
     }
@@ -169,7 +169,7 @@ async fn run(
             Err(_) => tokio::time::sleep(AGAIN).await,
         }
         sockets = bind(wanted).await;
-        // The same failure again is no news.
+        // Log a repeated error once.
         if sockets.is_ok() {
             listening.send_replace(seen(wanted, &sockets));
         }
@@ -196,7 +196,7 @@ async fn datagrams(socket: &UdpSocket, zone: &dyn Zone) {
 
 async fn connections(listener: &TcpListener, zone: &Arc<dyn Zone>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Dropped with this future, which ends all of them.
+    // Dropping this future ends all connections.
     let mut open = JoinSet::new();
     loop {
         // The semaphore is never closed.
@@ -220,7 +220,7 @@ async fn connections(listener: &TcpListener, zone: &Arc<dyn Zone>) {
     }
 }
 
-/// Answers on one connection (RFC 7766): each message has its length in front.
+/// Serves one connection (RFC 7766): each message is preceded by its length.
 async fn connection(mut stream: TcpStream, zone: &dyn Zone) -> io::Result<()> {
     for _ in 0..MAX_QUERIES {
         let query = async {
@@ -229,7 +229,7 @@ async fn connection(mut stream: TcpStream, zone: &dyn Zone) -> io::Result<()> {
                 length => length?,
             };
             if length > MAX_QUERY {
-                return Err(io::Error::other("a query that is too large"));
+                return Err(io::Error::other("query too large"));
             }
             let mut query = vec![0; usize::from(length)];
             stream.read_exact(&mut query).await?;

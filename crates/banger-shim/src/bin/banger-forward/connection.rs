@@ -1,4 +1,4 @@
-//! One client and its connection to the guest: two flows of bytes that end one by one.
+//! One client and its connection to the guest: two flows of bytes that end independently.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-/// Bytes in transit in one direction.
+/// Size of the buffer of one direction in bytes.
 const BUFFER: usize = 32 * 1024;
-/// Idle time after which the other end is probed, …
+/// Idle time before the peer is probed, …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// … the time between probes, …
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// … and the number of unanswered probes that end the connection.
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// Sends small segments at once, and notices when the other end has vanished: tcp(7).
+/// Disables Nagle's algorithm, and enables keepalive probes: tcp(7).
 ///
 /// # Errors
 /// setsockopt(2).
@@ -32,14 +32,14 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Closes a connection with a reset, so that its other end does not take it for complete:
-/// socket(7), SO_LINGER of zero.
+/// Closes a connection with a reset, so that the peer does not take it for complete: socket(7),
+/// SO_LINGER of zero.
 pub fn reset(stream: TcpStream) {
-    // If that is refused, it is closed without a reset.
+    // If that fails, it is closed without a reset.
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
-/// The state of one flow that the other flow must know.
+/// The state of one flow that the other flow needs.
 #[derive(Default)]
 struct Flow {
     /// Its source ended and everything was written.
@@ -54,10 +54,10 @@ impl Flow {
     }
 }
 
-/// Carries bytes both ways until both sources have ended.
+/// Copies bytes in both directions until both sources have ended.
 ///
 /// # Errors
-/// A source failed; or a sink did, and everything that it had sent before was carried. The caller
+/// A source failed; or a sink failed, and everything that it had sent before was copied. The caller
 /// must [`reset`] both ends.
 pub async fn carry(client: &mut TcpStream, guest: &mut TcpStream) -> io::Result<()> {
     let (from_client, to_client) = client.split();
@@ -70,7 +70,7 @@ pub async fn carry(client: &mut TcpStream, guest: &mut TcpStream) -> io::Result<
     Ok(())
 }
 
-/// Carries bytes one way, then closes the sink for writing.
+/// Copies bytes in one direction, then closes the sink for writing.
 async fn pump(
     mut source: ReadHalf<'_>,
     mut sink: WriteHalf<'_>,
@@ -89,7 +89,7 @@ async fn pump(
         }
     }
     if other.broken.load(Ordering::Relaxed) {
-        // A clean end would say that the bytes of the other flow have arrived.
+        // A clean end would mean that the bytes of the other flow have arrived.
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     sink.shutdown().await?;
@@ -97,8 +97,8 @@ async fn pump(
     Ok(())
 }
 
-/// Reads on after the sink broke: what the sink sent before is still carried the other way, and an
-/// error of the source ends both flows.
+/// Continues reading after the sink failed: bytes that the sink sent before are still copied in the
+/// other direction, and an error of the source ends both flows.
 async fn discard(mut source: ReadHalf<'_>, mut buffer: Vec<u8>, other: &Flow) -> io::Result<()> {
     if other.is_over() {
         return Err(io::ErrorKind::BrokenPipe.into());

@@ -1,8 +1,9 @@
-//! `banger-forward`: listens on the published ports of one VM and carries TCP to its guest.
+//! `banger-forward`: listens on the published ports of one VM and forwards TCP connections to its
+//! guest.
 //!
 //! It waits at the gate, listens on all addresses or on none, and outlives the daemon that started
-//! it. SIGTERM ends it with all its connections. What it carries comes from guests and strangers:
-//! it looks at no byte of it, and may open no file.
+//! it. SIGTERM ends it with all its connections. The forwarded bytes are untrusted: it interprets
+//! none of them and may open no file.
 
 mod connection;
 mod relay;
@@ -17,13 +18,13 @@ use banger_sys::{harden, signals};
 use rustix::process::{Resource, Rlimit, Signal};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted, for each address.
+/// Length of the accept queue of each address.
 const BACKLOG: i32 = 512;
 
 fn main() -> ExitCode {
-    // An old kernel cannot close a range; then whoever started us must have leaked nothing.
+    // Fails on old kernels; then the parent must not have leaked descriptors.
     let _ = harden::close_inherited();
-    // Already a session leader when started so: then there is nothing to leave.
+    // Fails if this process is a session leader already.
     let _ = rustix::process::setsid();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    // What ends a terminal's programs is not meant for a VM. (SIGPIPE is ignored by Rust itself.)
+    // Ignored: signals that a terminal sends to its programs. (Rust ignores SIGPIPE itself.)
     signals::ignore(&[Signal::HUP, Signal::INT, Signal::QUIT])
         .map_err(|error| format!("signals: {error}"))?;
     let config = gate::wait::<ForwardConfig>(MAX_FORWARD_CONFIG).inspect_err(|message| {
@@ -62,8 +63,8 @@ fn run() -> Result<(), String> {
     runtime.block_on(relay::run(listeners)).map_err(|error| format!("relay: {error}"))
 }
 
-/// Listens on an address; on an IPv6 one for IPv6 alone (ipv6(7)), so that `::` and `0.0.0.0` are
-/// two addresses on every host.
+/// Listens on an address; an IPv6 socket accepts IPv6 only (ipv6(7)), so that `::` and `0.0.0.0`
+/// are two addresses on every host.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier run may still be in TIME_WAIT.
@@ -77,11 +78,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Each connection takes two descriptors, and many systems begin with a limit of 1024.
+/// Each connection needs two descriptors, and many systems start with a limit of 1024.
 fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, ..limit };
-    // With a lower limit connections wait until descriptors are free.
+    // With a lower limit, connections wait for free descriptors.
     let _ = rustix::process::setrlimit(Resource::Nofile, all);
 }
 

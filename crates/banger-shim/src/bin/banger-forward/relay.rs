@@ -1,4 +1,4 @@
-//! Accepts clients and carries their connections, in one thread.
+//! Accepts clients and forwards their connections, in one thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use tokio::task::JoinSet;
 
 use crate::connection::{carry, prepare, reset};
 
-/// How long a guest may take to accept a connection.
+/// Time limit for a guest to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept(2) for lack of descriptors or memory.
 const SCARCITY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Carries the clients of all listeners, each to its address, until the process ends.
+/// Forwards the clients of all listeners, each to its address, until the process ends.
 ///
 /// # Errors
 /// A listener cannot be registered, or its task ended.
@@ -32,12 +32,12 @@ pub async fn run(listeners: Vec<(std::net::TcpListener, SocketAddr)>) -> io::Res
     match tasks.join_next().await {
         Some(Err(error)) => Err(io::Error::other(error)),
         Some(Ok(())) => Err(io::Error::other("a listener ended")),
-        // Nothing to forward: the process stays until it is asked to end.
+        // No ports: the process waits for SIGTERM.
         None => std::future::pending().await,
     }
 }
 
-/// Accepts clients of one listener. While all slots are taken, one client waits here and further
+/// Accepts clients of one listener. While all slots are in use, one client waits here and further
 /// ones in the accept queue.
 async fn accept(listener: TcpListener, to: SocketAddr, slots: Arc<Semaphore>) {
     loop {
@@ -47,7 +47,7 @@ async fn accept(listener: TcpListener, to: SocketAddr, slots: Arc<Semaphore>) {
                 tokio::time::sleep(SCARCITY_PAUSE).await;
                 continue;
             }
-            // The client has left already, or its network failed: accept(2).
+            // The client disconnected, or its network failed: accept(2).
             Err(_) => continue,
         };
         // The semaphore is never closed.
@@ -62,7 +62,7 @@ fn is_scarce(error: &io::Error) -> bool {
     matches!(known, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// Connects to the guest and carries one connection; frees its slot when both ends are closed.
+/// Connects to the guest and forwards one connection; frees its slot when both ends are closed.
 async fn serve(mut client: TcpStream, to: SocketAddr, slot: OwnedSemaphorePermit) {
     match tokio::time::timeout(CONNECT_TIMEOUT, connect(&client, to)).await {
         Ok(Ok(mut guest)) => {

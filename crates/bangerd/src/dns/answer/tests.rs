@@ -1,4 +1,4 @@
-//! The table, byte by byte where it matters, and random input.
+//! The table of answers, exact bytes where they matter, and random input.
 
 use proptest::prelude::*;
 use simple_dns::{RCODE, rdata};
@@ -8,7 +8,7 @@ use super::*;
 const IN: u16 = 1;
 const UDP: Transport = Transport::Udp { max: UDP_BYTES };
 
-/// `web` runs, and nothing else.
+/// A zone in which only `web` is running.
 struct Web;
 
 impl Zone for Web {
@@ -30,7 +30,7 @@ fn query(name: &str, kind: u16, class: u16) -> Vec<u8> {
     bytes
 }
 
-/// The same with an OPT.
+/// As [`query`], with an OPT.
 fn with_opt(mut query: Vec<u8>, size: u16, ttl: u32, options: &[u8]) -> Vec<u8> {
     query[11] += 1;
     query.extend([0, 0, 41]);
@@ -45,11 +45,11 @@ fn code(bytes: &[u8]) -> u8 {
     bytes[3] & 0xf
 }
 
-fn ask(name: &str, kind: u16) -> Vec<u8> {
+fn answer_to(name: &str, kind: u16) -> Vec<u8> {
     answer(&query(name, kind, IN), &Web, UDP).unwrap()
 }
 
-/// Code, answers, and whether the SOA is there.
+/// Response code, number of answers, and whether the SOA is present.
 fn shape(bytes: &[u8]) -> (RCODE, usize, bool) {
     let packet = Packet::parse(bytes).unwrap();
     let soa = packet.name_servers.iter().any(|record| {
@@ -60,19 +60,19 @@ fn shape(bytes: &[u8]) -> (RCODE, usize, bool) {
 }
 
 #[test]
-fn an_address_to_the_byte() {
+fn an_address_answer_byte_by_byte() {
     let mut expected = query("Web.vM", 1, IN);
-    // Response, authoritative, recursion desired as asked and not available; one answer.
+    // Response, authoritative, recursion desired as in the query; one answer.
     expected[2..4].copy_from_slice(&[0x85, 0x00]);
     expected[7] = 1;
     // Name as in the question, A, IN, TTL, four bytes.
     expected.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 172, 16, 0, 7]);
-    assert_eq!(ask("Web.vM", 1), expected);
+    assert_eq!(answer_to("Web.vM", 1), expected);
     assert_eq!(answer(&query("Web.vM", 1, IN), &Web, Transport::Tcp).unwrap(), expected);
 }
 
 #[test]
-fn the_table() {
+fn answers_follow_the_table() {
     use RCODE::{NameError, NoError};
     for (name, kind, expected) in [
         ("web.vm", 1, (NoError, 1, false)),
@@ -91,8 +91,8 @@ fn the_table() {
         ("x.web.vm", 1, (NameError, 0, true)),
         ("web.web.vm", 1, (NameError, 0, true)),
     ] {
-        let bytes = ask(name, kind);
-        // The parser does not know every type that may be asked for.
+        let bytes = answer_to(name, kind);
+        // The parser does not know every requested type.
         let mut known = bytes.clone();
         let end = HEADER + name.len() + 2;
         known[end..end + 2].copy_from_slice(&[0, 1]);
@@ -109,18 +109,18 @@ fn the_table() {
 }
 
 #[test]
-fn the_apex_has_what_a_zone_has() {
-    let bytes = ask("vm", 255);
+fn the_apex_has_soa_and_ns() {
+    let bytes = answer_to("vm", 255);
     let packet = Packet::parse(&bytes).unwrap();
     assert_eq!(packet.answers[0].rdata, RData::SOA(soa()));
     assert_eq!(packet.answers[1].rdata, RData::NS(rdata::NS(Name::new_unchecked("vm"))));
 }
 
 #[test]
-fn what_is_not_ours_is_refused() {
+fn other_zones_and_classes_are_refused() {
     let refused = |message: Vec<u8>| {
         let bytes = answer(&message, &Web, UDP).unwrap();
-        // Not authoritative, no records, the question as it was.
+        // Not authoritative, no records, the question repeated.
         assert_eq!(bytes[2..4], [0x81, 5]);
         assert_eq!(bytes[4..HEADER], [0, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[HEADER..], message[HEADER..]);
@@ -145,14 +145,14 @@ fn other_operations_are_not_implemented() {
         let mut expected = message.clone();
         expected[2..4].copy_from_slice(&[0x80 | opcode << 3, 4]);
         assert_eq!(answer(&message, &Web, UDP).unwrap(), expected);
-        // What cannot be read is not repeated.
+        // A question that cannot be parsed is not repeated.
         let cut = answer(&message[..20], &Web, UDP).unwrap();
         assert_eq!(cut, [0xab, 0xcd, 0x80 | opcode << 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 }
 
 #[test]
-fn answers_and_scraps_are_met_with_silence() {
+fn responses_and_fragments_are_not_answered() {
     let mut response = query("web.vm", 1, IN);
     response[2] |= 0x80;
     assert_eq!(answer(&response, &Web, UDP), None);
@@ -163,18 +163,18 @@ fn answers_and_scraps_are_met_with_silence() {
 }
 
 #[test]
-fn flags_that_mean_nothing_here_do_no_harm() {
+fn irrelevant_flags_are_ignored() {
     let mut message = query("web.vm", 1, IN);
     // Every flag but QR and the operation.
     message[2..4].copy_from_slice(&[0x07, 0xff]);
     let bytes = answer(&message, &Web, UDP).unwrap();
-    // AA is ours; RD and CD are repeated; TC, RA, Z and AD are not.
+    // AA is set; RD and CD are repeated; TC, RA, Z and AD are not.
     assert_eq!(bytes[2..4], [0x85, 0x10]);
     assert_eq!(shape(&bytes).1, 1);
 }
 
 #[test]
-fn malformed_queries_are_told_so() {
+fn malformed_queries_get_formerr() {
     let format_error = [0xab, 0xcd, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     let check = |what: &str, message: &[u8]| {
         assert_eq!(answer(message, &Web, UDP).unwrap(), format_error, "{what}");
@@ -212,10 +212,10 @@ fn malformed_queries_are_told_so() {
 }
 
 #[test]
-fn edns_is_answered_with_our_own_words() {
-    let plain = ask("web.vm", 1);
+fn edns_answers_have_our_own_opt() {
+    let plain = answer_to("web.vm", 1);
     let with = |ttl: u32| {
-        // A cookie, which we do not know, does no harm.
+        // A cookie option is ignored.
         let message = with_opt(query("web.vm", 1, IN), 4096, ttl, &[0, 10, 0, 2, 1, 2]);
         answer(&message, &Web, UDP).unwrap()
     };
@@ -231,10 +231,10 @@ fn edns_is_answered_with_our_own_words() {
     assert_eq!(bytes[2..HEADER], [0x81, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
     assert_eq!(bytes[HEADER..24], plain[HEADER..24]);
     assert_eq!(bytes[24..], [0, 0, 41, 0x04, 0xd0, 1, 0, 0x80, 0, 0, 0]);
-    // Refusals repeat it as well.
+    // Refusals contain the OPT as well.
     let refused = with_opt(query("example.com", 1, IN), 512, 0, &[]);
     assert_eq!(answer(&refused, &Web, UDP).unwrap()[8..HEADER], [0, 0, 0, 1]);
-    // Another record beside it is stepped over.
+    // Another record beside it is skipped.
     let mut signed = with_opt(query("web.vm", 1, IN), 1232, 0, &[]);
     signed[11] += 1;
     signed.extend([0xc0, 12, 0, 250, 0, 255, 0, 0, 0, 0, 0, 1, 9]);
@@ -242,7 +242,7 @@ fn edns_is_answered_with_our_own_words() {
 }
 
 #[test]
-fn what_does_not_fit_is_cut_and_says_so() {
+fn large_answers_are_truncated_with_tc() {
     let message = with_opt(query("db.vm", 1, IN), 4096, 0, &[]);
     let whole = answer(&message, &Web, UDP).unwrap();
     let max = |max: usize| Transport::Udp { max: u16::try_from(max).unwrap() };
@@ -256,20 +256,20 @@ fn what_does_not_fit_is_cut_and_says_so() {
 }
 
 #[test]
-fn clients_get_no_more_than_they_take() {
+fn answers_fit_the_size_of_the_client() {
     let edns = |size| Some(Edns { size, version: 0, dnssec_ok: 0 });
-    assert_eq!(room(None, UDP), 512);
-    assert_eq!(room(edns(100), UDP), 512, "less is read as 512 (RFC 6891 section 6.2.3)");
-    assert_eq!(room(edns(800), UDP), 800);
-    assert_eq!(room(edns(65_535), UDP), 1232);
-    assert_eq!(room(None, Transport::Tcp), 65_535);
-    // The longest name there is, with all that an answer may have.
+    assert_eq!(size_limit(None, UDP), 512);
+    assert_eq!(size_limit(edns(100), UDP), 512, "less is read as 512 (RFC 6891 section 6.2.3)");
+    assert_eq!(size_limit(edns(800), UDP), 800);
+    assert_eq!(size_limit(edns(65_535), UDP), 1232);
+    assert_eq!(size_limit(None, Transport::Tcp), 65_535);
+    // The longest name, with every record that an answer can contain.
     let label = "a".repeat(63);
     let name = format!("{label}.{label}.{label}.{}.vm", "a".repeat(58));
     assert!(answer(&query(&name, 1, IN), &Web, UDP).unwrap().len() <= 512);
 }
 
-/// What holds for every answer to anything.
+/// Properties of every answer to any message.
 fn is_sound(message: &[u8], transport: Transport) -> Result<(), TestCaseError> {
     let Some(bytes) = answer(message, &Web, transport) else {
         prop_assert!(message.len() < HEADER || message[2] & 0x80 != 0);
@@ -280,20 +280,20 @@ fn is_sound(message: &[u8], transport: Transport) -> Result<(), TestCaseError> {
     prop_assert!(bytes[2] & 0x80 != 0 && bytes[3] & 0x80 == 0);
     prop_assert!(bytes.len() <= usize::from(UDP_BYTES));
     prop_assert!(Header::read(&bytes).is_some());
-    // Our own answer is no query: two servers can never talk to each other for ever.
+    // An answer is not answered: two servers cannot loop.
     prop_assert_eq!(answer(&bytes, &Web, transport), None);
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn garbage_is_survived(message in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn garbage_is_handled(message in prop::collection::vec(any::<u8>(), 0..600)) {
         is_sound(&message, UDP)?;
         is_sound(&message, Transport::Tcp)?;
     }
 
     #[test]
-    fn spoiled_queries_are_survived(
+    fn corrupted_queries_are_handled(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         tail in prop::collection::vec(any::<u8>(), 0..40),
         cut in any::<prop::sample::Index>(),
@@ -309,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn every_name_gets_a_whole_answer(name in "[a-zA-Z0-9.-]{0,80}", kind in any::<u16>()) {
+    fn every_name_gets_a_complete_answer(name in "[a-zA-Z0-9.-]{0,80}", kind in any::<u16>()) {
         prop_assume!(name.split('.').all(|label| label.len() <= 63));
         let message = query(&name, kind, IN);
         let bytes = answer(&message, &Web, UDP).unwrap();

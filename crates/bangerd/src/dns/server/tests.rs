@@ -1,4 +1,4 @@
-//! Real sockets on the loopback address; rude clients.
+//! Real sockets on the loopback address, and misbehaving clients.
 
 use tokio::time::timeout;
 
@@ -37,7 +37,7 @@ async fn udp(address: SocketAddr, message: &[u8]) -> Vec<u8> {
 }
 
 async fn tcp(stream: &mut TcpStream) -> Vec<u8> {
-    // In one piece, or Nagle's algorithm waits for an acknowledgement.
+    // In one write, or Nagle's algorithm waits for an acknowledgement.
     let framed = [&u16::try_from(QUERY.len()).unwrap().to_be_bytes()[..], QUERY].concat();
     stream.write_all(&framed).await.unwrap();
     let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
@@ -52,7 +52,7 @@ async fn both_protocols_answer_and_end() {
     assert!(address.ip().is_loopback() && address.port() != 0);
     let answer = udp(address, QUERY).await;
     assert!(answer.ends_with(&[10, 0, 0, 1]));
-    // Nothing comes of a scrap, and what follows is answered all the same.
+    // A fragment gets no answer; the query after it does.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for message in [b"".as_slice(), b"x", &[0x80; 20], &[0; 9000]] {
         socket.send_to(message, address).await.unwrap();
@@ -62,16 +62,16 @@ async fn both_protocols_answer_and_end() {
     for _ in 0..3 {
         assert_eq!(tcp(&mut stream).await, answer);
     }
-    stopping.ask();
+    stopping.request();
     dns.ended().await;
     assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    // The port is free at once for the next daemon.
+    // The port is free immediately for the next daemon.
     let (again, _stopping) = started(address.port()).await;
     assert_eq!(self::address(&again), address);
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_said_and_tried_again() {
+async fn a_port_in_use_is_reported_and_retried() {
     let holder = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let wanted = holder.local_addr().unwrap();
     let (dns, _stopping) = started(wanted.port()).await;
@@ -94,14 +94,14 @@ async fn a_port_that_is_taken_is_said_and_tried_again() {
 }
 
 #[tokio::test]
-async fn rude_connections_are_closed() {
+async fn misbehaving_connections_are_closed() {
     let (dns, _stopping) = started(0).await;
-    // A scrap, an answer, and more than a query ever has.
+    // A fragment, a response, and an oversized query.
     for message in [b"\0\x01x".as_slice(), b"\0\x0c\0\0\x80\0\0\0\0\0\0\0\0\0", b"\xff\xff"] {
         let mut stream = TcpStream::connect(address(&dns)).await.unwrap();
         stream.write_all(message).await.unwrap();
         let mut rest = Vec::new();
-        // A reset says the same.
+        // A reset counts too.
         let _ = timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await.unwrap();
         assert!(rest.is_empty(), "{message:?}");
     }
@@ -113,18 +113,21 @@ async fn rude_connections_are_closed() {
 }
 
 #[tokio::test]
-async fn idle_connections_make_room() {
+async fn idle_connections_are_closed() {
     let (dns, _stopping) = started(0).await;
     let mut idle = Vec::new();
     for number in 0..MAX_CONNECTIONS {
         let mut stream = TcpStream::connect(address(&dns)).await.unwrap();
-        // Some say nothing, some stop in the middle.
+        // Some send nothing, some stop in the middle.
         stream.write_all(&b"\0\x1d\x12"[..number % 4]).await.unwrap();
         idle.push(stream);
     }
     let mut next = TcpStream::connect(address(&dns)).await.unwrap();
-    assert!(timeout(Duration::from_millis(200), tcp(&mut next)).await.is_err(), "all are taken");
-    // UDP is not held up.
+    assert!(
+        timeout(Duration::from_millis(200), tcp(&mut next)).await.is_err(),
+        "all slots are in use"
+    );
+    // UDP is not affected.
     assert!(!udp(address(&dns), QUERY).await.is_empty());
     let mut first = [0; 2];
     timeout(4 * TCP_TIMEOUT, next.read_exact(&mut first)).await.unwrap().unwrap();

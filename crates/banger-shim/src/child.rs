@@ -1,4 +1,4 @@
-//! A child from before its start to its end.
+//! A child process, from before its start until it is reaped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,53 +10,53 @@ use banger_sys::proc;
 use banger_sys::spawn::Spawned;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
-/// What there is of a child.
-pub enum Life {
-    /// Nothing yet.
+/// State of a child.
+pub enum ChildState {
+    /// Not started.
     NotStarted,
-    /// It runs, or has ended and was not looked at yet.
+    /// Started and not reaped.
     Running(Spawned),
-    /// The same, of a child that somebody else started and left behind.
+    /// Started by another process, adopted, and not reaped.
     Adopted(Adopted),
-    /// It was reaped.
+    /// Reaped.
     Ended(Outcome),
 }
 
-/// A child that its own parent left to the shim, its subreaper.
+/// A process that became a child of the shim, its subreaper.
 pub struct Adopted {
     pidfd: OwnedFd,
     process: ProcRef,
 }
 
 impl Adopted {
-    /// The child with this process id.
+    /// Adopts the child with this process id.
     pub fn find(pid: u32) -> io::Result<Self> {
         let gone = || io::Error::other(format!("process {pid} is gone"));
         let process = proc::reference(pid).ok_or_else(gone)?;
         let pidfd = proc::open(process)?.ok_or_else(gone)?;
-        // The number comes from a file, and only a child's cannot become another process's.
+        // The id comes from a file of the jail; only a child's id is known not to be reused.
         let parent = proc::parent(pid).and_then(|parent| Pid::from_raw(parent.cast_signed()));
         if parent != Some(getpid()) {
-            return Err(io::Error::other(format!("process {pid} is no child of the shim")));
+            return Err(io::Error::other(format!("process {pid} is not a child of the shim")));
         }
         Ok(Self { pidfd, process })
     }
 
-    /// Waits for its end: waitid(2).
+    /// Waits for the end: waitid(2).
     fn reap(&self) -> Outcome {
         match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Outcome::Exited { code },
                 (None, signal) => Outcome::Signaled { signal: signal.unwrap_or_default() },
             },
-            // Somebody else reaped it, which nobody here does; it is gone in any case.
+            // Nothing else reaps it; in any case it is gone.
             Ok(None) | Err(_) => Outcome::Exited { code: -1 },
         }
     }
 }
 
-impl Life {
-    /// Becomes readable when it ends; nothing if that has been seen.
+impl ChildState {
+    /// Becomes readable when the child ends; `None` if it was reaped or not started.
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Running(spawned) => Some(spawned.pidfd.as_fd()),
@@ -65,7 +65,7 @@ impl Life {
         }
     }
 
-    /// Who it is, while it runs.
+    /// The process, while it is not reaped.
     pub fn proc(&self) -> Option<ProcRef> {
         match self {
             Self::Running(spawned) => Some(spawned.process),
@@ -74,7 +74,7 @@ impl Life {
         }
     }
 
-    /// How it ended, if it has been started and reaped.
+    /// How the child ended, once it was reaped.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Ended(outcome) => Some(*outcome),
@@ -82,9 +82,9 @@ impl Life {
         }
     }
 
-    /// Kills it, if it runs.
+    /// Kills the child if it is running.
     pub fn kill(&mut self) {
-        // One that has ended already cannot be killed, and need not be.
+        // Fails if it has ended already.
         match self {
             Self::Running(spawned) => drop(spawned.child.kill()),
             Self::Adopted(adopted) => drop(pidfd_send_signal(&adopted.pidfd, Signal::KILL)),
@@ -92,7 +92,7 @@ impl Life {
         }
     }
 
-    /// Waits for its end, if it runs.
+    /// Waits for the end, if the child is running.
     pub fn reap(&mut self) {
         match self {
             Self::Running(spawned) => *self = Self::Ended(wait(&mut spawned.child)),
@@ -108,7 +108,7 @@ fn wait(child: &mut Child) -> Outcome {
             (Some(code), _) => Outcome::Exited { code },
             (None, signal) => Outcome::Signaled { signal: signal.unwrap_or_default() },
         },
-        // Somebody else reaped it, which nobody here does; it is gone in any case.
+        // Nothing else reaps it; in any case it is gone.
         Err(_) => Outcome::Exited { code: -1 },
     }
 }

@@ -1,4 +1,5 @@
-//! A guest that QEMU stopped because a disk write failed on the host, and when to resume it.
+//! A guest that QEMU paused because a disk write failed on the host, and the schedule for resuming
+//! it.
 //!
 //! QEMU is started with `werror=stop`: it keeps the failed request, emits `BLOCK_IO_ERROR`, stops
 //! the vCPUs (`STOP`), and repeats the request when it is told to continue (QEMU's
@@ -10,29 +11,30 @@ use banger_shim::DiskTrouble;
 
 /// Free bytes at which the guest is resumed.
 const ENOUGH: u64 = 16 << 20;
-/// Pause before the first look at the disk, doubled for each resume that failed soon.
+/// Pause before the first check of the disk; doubled for each resume that failed soon.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Most doublings: 16 s.
+/// Maximum number of doublings: 16 s.
 const MAX_DOUBLINGS: u32 = 4;
-/// A guest that ran as long as this after a resume begins with the first pause again.
+/// A guest that ran this long after a resume starts again with the first pause.
 const LASTED: Duration = Duration::from_secs(60);
 
-/// Whether the VMM holds the guest, and since when.
+/// Whether the VMM has paused the guest, and since when.
 #[derive(Debug, Default)]
-pub struct Held {
-    /// The write error that the next `STOP` belongs to.
+pub struct DiskPause {
+    /// The write error to which the next `STOP` belongs.
     error: Option<DiskTrouble>,
     held: Option<(DiskTrouble, Instant)>,
     resumed: Option<Instant>,
-    /// Resumes that did not last.
+    /// Number of consecutive resumes that failed soon.
     failed: u32,
 }
 
-impl Held {
-    /// A disk request failed. `action` is what QEMU does about it.
+impl DiskPause {
+    /// A disk request failed. `action` is QEMU's reaction.
     pub fn write_failed(&mut self, action: &str, no_space: bool, reason: &str) {
         if action == "stop" && self.held.is_none() {
-            // A quota and a limit of file sizes pass too, and QEMU counts neither as lack of space.
+            // Quotas and file size limits can also be lifted; QEMU reports neither as lack of
+            // space.
             let room =
                 no_space || ["space", "quota", "too large"].iter().any(|w| reason.contains(w));
             let kind = if room { DiskTrouble::HeldNoSpace } else { DiskTrouble::HeldWriteError };
@@ -60,17 +62,17 @@ impl Held {
         FIRST_PAUSE * 2u32.pow(self.failed.min(MAX_DOUBLINGS))
     }
 
-    /// Why the guest is held.
+    /// Why the guest is paused.
     pub fn trouble(&self) -> Option<DiskTrouble> {
         self.held.map(|(kind, _)| kind)
     }
 
-    /// When to look at the disk again.
+    /// When to check the disk again.
     pub fn due(&self) -> Option<Instant> {
         self.held.map(|(_, due)| due)
     }
 
-    /// Whether to resume the guest now, with this many free bytes where its disks are.
+    /// Whether to resume the guest now, with this many free bytes on the disks' file system.
     pub fn try_again(&mut self, now: Instant, free: Option<u64>) -> bool {
         let pause = self.pause();
         let Some((kind, due)) = &mut self.held else { return false };
@@ -78,7 +80,8 @@ impl Held {
             return false;
         }
         *due = now + pause;
-        // Where the free space is unknown or not what was lacking, only the attempt tells.
+        // If the free space is unknown or was not the problem, only an attempt shows whether a
+        // write works.
         *kind == DiskTrouble::HeldWriteError || free.is_none_or(|free| free >= ENOUGH)
     }
 }
@@ -89,29 +92,29 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn held(no_space: bool, reason: &str) -> (Held, Instant) {
-        let (mut held, now) = (Held::default(), Instant::now());
+    fn held(no_space: bool, reason: &str) -> (DiskPause, Instant) {
+        let (mut held, now) = (DiskPause::default(), Instant::now());
         held.write_failed("stop", no_space, reason);
-        assert_eq!((held.trouble(), held.due()), (None, None), "it runs until STOP");
+        assert_eq!((held.trouble(), held.due()), (None, None), "the guest runs until STOP");
         held.stopped(now);
         (held, now)
     }
 
     #[test]
-    fn a_guest_held_for_space_goes_on_when_there_is_room() {
+    fn a_guest_paused_for_space_is_resumed_when_there_is_space() {
         let (mut held, now) = held(true, "No space left on device");
         assert_eq!(held.trouble(), Some(DiskTrouble::HeldNoSpace));
         assert_eq!(held.due(), Some(now + SECOND));
-        assert!(!held.try_again(now, Some(1 << 30)), "before its time");
+        assert!(!held.try_again(now, Some(1 << 30)), "before the pause is over");
         assert!(!held.try_again(now + SECOND, Some(0)));
-        assert_eq!(held.due(), Some(now + 2 * SECOND), "looked at again, not more seldom");
+        assert_eq!(held.due(), Some(now + 2 * SECOND), "checked again after the same pause");
         assert!(held.try_again(now + 2 * SECOND, Some(ENOUGH)));
         held.resumed(now + 2 * SECOND);
         assert_eq!((held.trouble(), held.due()), (None, None));
     }
 
     #[test]
-    fn other_errors_are_tried_again_more_and_more_seldom() {
+    fn other_errors_are_retried_with_backoff() {
         let (mut held, mut now) = held(false, "Input/output error");
         assert_eq!(held.trouble(), Some(DiskTrouble::HeldWriteError));
         for pause in [1, 2, 4, 8, 16, 16] {
@@ -126,7 +129,7 @@ mod tests {
         held.resumed(now);
         held.write_failed("stop", false, "Input/output error");
         held.stopped(now + LASTED);
-        assert_eq!(held.due(), Some(now + LASTED + SECOND), "it had run for long");
+        assert_eq!(held.due(), Some(now + LASTED + SECOND), "the guest had run long enough");
     }
 
     #[test]
@@ -137,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_for_another_reason_is_not_undone() {
-        let (mut held, now) = (Held::default(), Instant::now());
+    fn a_stop_for_another_reason_is_not_resumed() {
+        let (mut held, now) = (DiskPause::default(), Instant::now());
         held.write_failed("report", true, "No space left on device");
         held.stopped(now);
         assert_eq!(held.trouble(), None);
-        // An error of before a resume does not belong to a later stop.
+        // An error before a resume does not belong to a later stop.
         held.write_failed("stop", true, "No space left on device");
         held.resumed(now);
         held.stopped(now);
