@@ -230,7 +230,7 @@ fn rules_state(facts: &Facts<'_>, nft: &Nft) -> Finding {
         Ok(Some(false)) => Finding::bad(
             CODE,
             "another program flushed or changed banger's nftables rules",
-            "banger restores them in a moment; remove `flush ruleset` from scripts and services of the host",
+            "banger restores them in a moment; remove `flush ruleset` from scripts of the host",
         ),
         Ok(None) => Finding::good(CODE, "present; other rules changed since they were loaded"),
     }
@@ -302,10 +302,9 @@ fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
     const CODE: &str = "network_dns";
     let bridge = facts.bridge.as_ref().ok()?.as_ref()?;
     if !resolved::runs() {
-        let seen =
-            "systemd-resolved does not run: banger does not resolve names of VMs for the host";
-        let hint = "make your resolver forward to the address that `banger daemon status` shows for the \
-                    domain `vm`; see docs/network.md for dnsmasq and NetworkManager";
+        let seen = "systemd-resolved does not run: this host does not resolve names of VMs";
+        let hint = "make your resolver forward the domain `vm` to the address in `banger daemon \
+                    status`; see docs/network.md for dnsmasq and NetworkManager";
         return Some(Finding::bad(CODE, seen, hint));
     }
     let told =
