@@ -166,7 +166,7 @@ impl Shim {
         }
     }
 
-    /// WriteEnds the remaining processes, waits for them, reads the rest of their output, and returns
+    /// Ends the remaining processes, waits for them, reads the rest of their output, and returns
     /// the exit story.
     pub fn finish(mut self, cause: ExitCause) -> ExitStory {
         self.ending = true;

@@ -85,7 +85,7 @@ async fn correct(engine: &Arc<Engine>, ids: Vec<VmId>) -> Vec<VmId> {
                 Ok(GuestClock::Right) => None,
                 Ok(GuestClock::Corrected) => Some(plan.id),
                 Err(error) => {
-                    tracing::debug!(vm = %plan.id, error = %error, "cannot compare the guest's clock");
+                    tracing::debug!(vm = %plan.id, error = %error, "cannot read the clock");
                     None
                 }
             }

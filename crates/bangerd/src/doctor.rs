@@ -29,8 +29,8 @@ fn check_dns_owner(check: &mut Check, port: u16) {
     if routed && !check.seen.contains(&own) {
         check.verdict = Verdict::Warning;
         check.seen = format!("{}, the DNS server of another daemon", check.seen);
-        let hint = "names of this daemon's VMs resolve once the other daemon has no VM; until then use their \
-                    addresses: banger vm list";
+        let hint = "names of this daemon's VMs resolve once the other daemon has no \
+                    VM; until then use their addresses: banger vm list";
         check.hint = Some(hint.into());
     }
 }

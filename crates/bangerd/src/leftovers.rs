@@ -48,8 +48,8 @@ fn check(leftover: Leftover) -> Check {
         verdict: Verdict::Warning,
         seen,
         hint: Some(format!(
-            "restore the banger.db that contains VM `{id}`, or give the VM up: {stop}`rm -r {}` removes \
-             its disks",
+            "restore the banger.db that contains VM `{id}`, or give the VM up: {stop}`rm -r {}` \
+             removes its disks",
             shown.display()
         )),
         needed_for: Vec::new(),

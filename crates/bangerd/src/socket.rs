@@ -42,7 +42,7 @@ impl Socket {
             if uid == 0 || uid == rustix::process::geteuid().as_raw() {
                 return Ok(stream);
             }
-            tracing::warn!(uid, socket = %self.path.display(), "closed a connection of another user");
+            tracing::warn!(uid, socket = %self.path.display(), "refused another user");
         }
     }
 }

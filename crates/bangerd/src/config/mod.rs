@@ -163,7 +163,7 @@ pub fn resolve(
         work_bytes: meet.optional("vm_defaults.work_size", vm.work_size)?.map(|DiskSize(b)| b),
         settings: Vec::new(),
     };
-    // Checked like the others, so that a file for a unused version is validated as a whole.
+    // Checked like the others, so that a file for a later version is validated as a whole.
     meet.unused("ssh_key_path", file.ssh_key_path)?;
     meet.unused("web_listen", file.web_listen)?;
     meet.files(&file.file_sync);

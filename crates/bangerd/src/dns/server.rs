@@ -77,8 +77,8 @@ impl Listening {
             Self::Not { wanted, problem } => {
                 let port = wanted.port();
                 let hint = format!(
-                    "`ss -lntup sport = :{port}` shows the process that uses port {port}, perhaps the daemon \
-                     of another user: end it, or set `dns_port` in config.toml to another"
+                    "`ss -lntup sport = :{port}` shows the process on port {port}, perhaps another \
+                     user's daemon: end it, or set `dns_port` in config.toml to another"
                 );
                 (Verdict::Warning, format!("cannot listen on `{wanted}`: {problem}"), Some(hint))
             }
