@@ -138,6 +138,11 @@ fn the_default_guest_is_a_whole_machine() {
     );
     home.wait_booted("one");
     assert_eq!(exec("one", "systemctl is-system-running").trim(), "running");
+    // What the image does not start at boot is there when it is used.
+    exec("one", "busctl status >/dev/null && loginctl list-sessions");
+    exec("one", "for n in fuse loop-control net/tun; do test -c /dev/$n || exit 1; done");
+    exec("one", "losetup -f && test -d /sys/kernel/debug/block && test -e /dev/mqueue");
+    exec("one", "journalctl -b --header | grep -q 'File path: /var/log/journal/'");
     assert_ne!(exec("one", "cat /etc/machine-id"), exec("two", "cat /etc/machine-id"));
     let key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
     assert_ne!(exec("one", key), exec("two", key));

@@ -109,6 +109,11 @@ fn notes(image: &Image, interface: Option<&Interface>) -> Vec<Note> {
             notes.push(file("run/ifstate", format!("{name}={name}\n")));
         }
     }
+    if image.systemd {
+        // The root is writable from the start, so journald can open its journal on disk at once
+        // instead of in /run first (systemd-journald.service(8)).
+        notes.push(file("run/systemd/journal/flushed", String::new()));
+    }
     if image.systemd && image.ssh {
         notes.push(file(
             "run/systemd/system/banger-ssh-host-keys.service",
@@ -163,12 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_network_only_the_host_keys_remain() {
+    fn without_a_network_only_journal_and_host_keys_remain() {
         let image = Image { systemd: true, network_manager: true, ifupdown: true, ssh: true };
-        let paths = paths(&image, None);
-        assert!(paths.iter().all(|path| path.contains("ssh")), "{paths:?}");
+        let journal = "run/systemd/journal/flushed".to_owned();
+        let paths_without = paths(&image, None);
+        let of_both = |path: &String| path.contains("ssh") || *path == journal;
+        assert!(paths_without.iter().all(of_both), "{paths_without:?}");
         let bare = Image { systemd: true, network_manager: false, ifupdown: false, ssh: false };
-        assert!(notes(&bare, None).is_empty());
+        assert_eq!(paths(&bare, None), [journal]);
     }
 
     #[test]

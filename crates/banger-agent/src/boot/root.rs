@@ -86,6 +86,19 @@ fn kernel_mounts() -> [KernelMount; 3] {
     ]
 }
 
+/// What systemd and other inits mount with a program for each, which costs more than all the rest
+/// of such a mount. Kernels that were built without one are no fault.
+fn optional_mounts() -> [KernelMount; 4] {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let mount = |kind, target, flags| KernelMount { kind, target, flags, data: c"" };
+    [
+        mount("mqueue", "/dev/mqueue", flags | MountFlags::NOEXEC),
+        mount("hugetlbfs", "/dev/hugepages", flags),
+        mount("debugfs", "/sys/kernel/debug", flags | MountFlags::NOEXEC),
+        mount("tracefs", "/sys/kernel/tracing", flags | MountFlags::NOEXEC),
+    ]
+}
+
 /// Builds the whole tree.
 ///
 /// # Errors
@@ -197,6 +210,12 @@ fn mount_kernel_file_systems(log: &mut BootLog) {
             mount(step.kind, step.target, step.kind, step.flags, step.data)
                 .context(|| format!("cannot mount `{}`", step.target))
         }));
+    }
+    for step in optional_mounts() {
+        // sysfs has folders for those that the kernel knows, devtmpfs none.
+        if !step.target.starts_with("/dev/") || make_folder(step.target).is_ok() {
+            let _ = mount(step.kind, step.target, step.kind, step.flags, step.data);
+        }
     }
     // What devtmpfs does not have and udev would make later.
     for (target, link) in [

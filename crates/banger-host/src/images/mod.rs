@@ -6,6 +6,7 @@
 //! ```
 
 mod convert;
+mod debian_boot;
 mod error;
 mod foreign;
 mod overlay;

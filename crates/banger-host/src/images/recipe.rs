@@ -5,17 +5,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::ImageError;
 use super::recipe_progress::{Meter, Step};
 use super::rootfs::put_file;
 use super::sandbox::{self, Who, WorkFolder};
+use super::{ImageError, debian_boot};
 use crate::ext4::{Ext4Error, Kind, Meta, Tree};
 use crate::fetch::{self, Place, Progress, Tools};
 
 /// The name of the recipe, and of the image it makes.
 pub const DEBIAN: &str = banger_api::images::DEFAULT_IMAGE;
 /// Change it when the recipe gives another image than before.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 /// The release it installs.
 const SUITE: &str = "bookworm";
 /// What a developer expects to find. Container engines need kmod to set up their network, and
@@ -136,28 +136,6 @@ fn check_user_namespace(tools: &Tools) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Timers for machines that run for years. In a VM for a day's work they hold the package manager's
-/// lock or the disk when the user needs it.
-const TIMERS: [&str; 5] = [
-    "apt-daily-upgrade.timer",
-    "apt-daily.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "man-db.timer",
-];
-/// Units for hardware that the VM does not have: a screen, and a serial line on which no login is
-/// possible, since root has no password.
-const MASKED: [&str; 3] =
-    ["getty-static.service", "serial-getty@ttyS0.service", "systemd-networkd-wait-online.service"];
-/// Other units that are not started at boot. AppArmor profiles cost more boot time than they
-/// protect here; container engines load their own.
-const DISABLED: [&str; 4] = [
-    "getty.target.wants/getty@tty1.service",
-    "multi-user.target.wants/e2scrub_reap.service",
-    "multi-user.target.wants/rsync.service",
-    "sysinit.target.wants/apparmor.service",
-];
-
 /// One kind of host key, which each VM gets at boot; no name look-ups that delay a login.
 const SSHD: &str = "HostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n";
 
@@ -195,18 +173,9 @@ pub fn amend(tree: &mut Tree) -> Result<(), Ext4Error> {
     // mmdebstrap copies these from the host.
     tree.remove("etc/resolv.conf");
     tree.remove("etc/hostname");
-    for timer in TIMERS {
-        tree.remove(format!("etc/systemd/system/timers.target.wants/{timer}"));
-    }
-    for unit in DISABLED {
-        tree.remove(format!("etc/systemd/system/{unit}"));
-    }
     // Without it, dpkg's trigger does not index all manual pages after every installation.
     tree.remove("var/lib/man-db/auto-update");
-    for unit in MASKED {
-        let path = format!("etc/systemd/system/{unit}");
-        tree.put(&path, Kind::Symlink("/dev/null".into()), Meta::of_root(0o777))?;
-    }
+    debian_boot::shorten(tree)?;
     let target = Kind::Symlink("/lib/systemd/system/multi-user.target".into());
     tree.put("etc/systemd/system/default.target", target, Meta::of_root(0o777))?;
     put_file(tree, "etc/ssh/sshd_config.d/banger.conf", SSHD, 0o644)?;
@@ -221,19 +190,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amended_tree_has_no_timers_and_no_trace_of_the_host() {
+    fn an_amended_tree_has_no_trace_of_the_host() {
         let mut tree = Tree::new();
-        let wants = "etc/systemd/system/timers.target.wants";
         for path in ["etc/resolv.conf", "etc/hostname", "etc/dpkg/dpkg.cfg.d/99mmdebstrap"] {
             put_file(&mut tree, path, "host", 0o644).unwrap();
         }
-        for timer in TIMERS.into_iter().chain(["fstrim.timer"]) {
-            put_file(&mut tree, &format!("{wants}/{timer}"), "", 0o644).unwrap();
-        }
         amend(&mut tree).unwrap();
-        assert_eq!(tree.list(wants), ["fstrim.timer"]);
         assert!(tree.get("etc/resolv.conf").is_none() && tree.get("etc/hostname").is_none());
-        let mask = tree.get("etc/systemd/system/serial-getty@ttyS0.service").unwrap();
-        assert_eq!(tree.node(mask).kind, Kind::Symlink("/dev/null".into()));
+        assert!(tree.list("etc/dpkg/dpkg.cfg.d").is_empty());
     }
 }
