@@ -64,19 +64,23 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 cargo_is_new || { say "cargo 1.95 or newer is needed and was not found"; exit 1; }
 
-# QEMU's companion for vsock: its source from the Rust registry with a patch of ours, kept by
-# version. Cargo downloads and checks it as a dependency of an empty package.
+# QEMU's companion for vsock: its source from the Rust registry, and that of a crate it uses, with
+# patches of ours, kept by version. Cargo downloads and checks them as dependencies of an empty
+# package.
 build_companion() {
   local work
   work=$(mktemp -d)
   mkdir "$work/fetch"
   printf '%s\n' '[package]' 'name = "fetch"' 'version = "0.0.0"' 'edition = "2021"' '[lib]' \
-    'path = "lib.rs"' '[dependencies]' "vhost-device-vsock = \"=$1\"" >"$work/fetch/Cargo.toml"
+    'path = "lib.rs"' '[dependencies]' "vhost-device-vsock = \"=$1\"" \
+    "vhost-user-backend = \"=$3\"" >"$work/fetch/Cargo.toml"
   : >"$work/fetch/lib.rs"
   cargo vendor --quiet --versioned-dirs --manifest-path "$work/fetch/Cargo.toml" "$work/vendor" \
     >/dev/null
   patch --quiet --strip 1 --directory "$work/vendor/vhost-device-vsock-$1" \
     <scripts/vhost-device-vsock.patch
+  patch --quiet --strip 1 --directory "$work/vendor/vhost-user-backend-$3" \
+    <scripts/vhost-user-backend.patch
   CARGO_TARGET_DIR=$work/target cargo install --quiet --locked --root "$2" \
     --path "$work/vendor/vhost-device-vsock-$1"
   rm -rf "$work"
@@ -84,10 +88,10 @@ build_companion() {
 
 if [ "$need" != build ]; then
   version=0.3.0
-  kept=$tools/vhost-device-vsock-$version+banger.1
+  kept=$tools/vhost-device-vsock-$version+banger.2
   if [ ! -x "$kept/bin/vhost-device-vsock" ]; then
     say "building vhost-device-vsock $version"
-    build_companion "$version" "$kept"
+    build_companion "$version" "$kept" 0.20.0
   fi
   for profile in debug release; do
     mkdir -p "target/$profile"

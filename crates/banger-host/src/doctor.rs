@@ -19,6 +19,9 @@ const ENOUGH: u64 = 1 << 30;
 pub const COMPANION: &str =
     "`scripts/setup.sh run` in banger's source folder builds it; or put the program beside bangerd";
 
+/// Version of the companion's patches that this build needs (docs/decisions/0014).
+const COMPANION_PATCHES: u32 = 2;
+
 /// All checks of the host.
 pub async fn checks(config: &HostConfig) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -133,14 +136,17 @@ async fn companion_check(found: Option<PathBuf>) -> Check {
 }
 
 fn judge_companion(mut found: Check, version: Option<&str>) -> Check {
-    let patched = version.is_some_and(|version| version.contains("+banger."));
+    // `vhost-device-vsock 0.3.0+banger.N`: the version of the patches.
+    let number = version.and_then(|version| version.rsplit_once("+banger."));
+    let number = number.and_then(|(_, number)| number.trim().parse::<u32>().ok());
+    let patched = number.is_some_and(|number| number >= COMPANION_PATCHES);
     if found.verdict != Verdict::Ok || patched {
         return found;
     }
     found.verdict = Verdict::Warning;
     let seen = format!(
-        "{}: not built with banger's patch: a guest may become unreachable after a \
-                        time-out",
+        "{}: not built with the present patches of banger: a guest may become unreachable after a \
+         time-out, or never reach the host at boot",
         found.seen
     );
     found.seen = seen;
@@ -243,9 +249,10 @@ mod tests {
             program("vhost-device-vsock", "program.vhost-device-vsock", path.map(Into::into), "h")
         };
         let judge = |version| judge_companion(found(Some("/usr/bin/v")), version);
-        let patched = judge(Some("vhost-device-vsock 0.3.0+banger.1"));
+        let patched = judge(Some("vhost-device-vsock 0.3.0+banger.2\n"));
         assert_eq!((patched.verdict, patched.hint), (Verdict::Ok, None));
-        for version in [Some("vhost-device-vsock 0.3.0"), None] {
+        let old = Some("vhost-device-vsock 0.3.0+banger.1");
+        for version in [Some("vhost-device-vsock 0.3.0"), old, None] {
             let check = judge(version);
             assert_eq!(check.verdict, Verdict::Warning, "{version:?}");
             assert_eq!(check.hint.as_deref(), Some(COMPANION));
