@@ -330,6 +330,12 @@ pub struct VmHealth {
     pub uptime_ms: Option<u64>,
     /// Boot id of the guest, as reported by the agent.
     pub boot_id: Option<String>,
+    /// How many agents of this run ended before the guest did, and were started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_restarts: Option<u32>,
+    /// What a user should know of the agent, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// Health of the guest agent.

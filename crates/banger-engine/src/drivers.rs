@@ -136,6 +136,8 @@ pub struct GuestHealth {
     pub uptime_ms: u64,
     /// Time the answer took, in microseconds.
     pub round_trip_us: u64,
+    /// How many agents of this run ended before the guest did, and were started again.
+    pub agent_restarts: u32,
 }
 
 /// The agent in the guest.

@@ -289,6 +289,8 @@ impl Engine {
             round_trip_us: None,
             uptime_ms: None,
             boot_id: None,
+            agent_restarts: None,
+            warning: None,
         };
         if record.state == VmState::Running {
             match self.shared.drivers.guest.health(&record.plan).await {
@@ -297,6 +299,8 @@ impl Engine {
                     health.round_trip_us = Some(answer.round_trip_us);
                     health.uptime_ms = Some(answer.uptime_ms);
                     health.boot_id = Some(answer.boot_id);
+                    health.agent_restarts = Some(answer.agent_restarts);
+                    health.warning = view::agent_warning(&record.plan.name, answer.agent_restarts);
                 }
                 Err(error) => {
                     tracing::warn!(vm = %record.plan.id, error = %error, "agent lost");

@@ -1,10 +1,14 @@
 //! Records as the API shows them.
 
+use std::time::Duration;
+
+use banger_api::VmName;
 use banger_api::operation::{OpState, OperationView};
 use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
 
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
+use crate::record::VmRecord;
 use crate::shared::Published;
 use crate::store::OpRecord;
 
@@ -53,16 +57,44 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
     }
 }
 
+/// How long a guest's agent is waited for where its answer only adds a notice.
+const NOTICE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// What a user should know of an agent that ended before its guest did.
+pub fn agent_warning(name: &VmName, restarts: u32) -> Option<String> {
+    let times = match restarts {
+        0 => return None,
+        1 => "once".to_owned(),
+        many => format!("{many} times"),
+    };
+    Some(format!(
+        "the guest agent ended {times} and was started again, which cut its sessions: `banger vm \
+         logs {name}` says why in lines that begin with `banger:`, `banger vm restart {name}` \
+         starts with a new one"
+    ))
+}
+
+/// The same of a VM that may run.
+async fn agent_notice(drivers: &DriverSet, record: &VmRecord) -> Option<String> {
+    if record.state != VmState::Running {
+        return None;
+    }
+    let asked = tokio::time::timeout(NOTICE_TIMEOUT, drivers.guest.health(&record.plan));
+    let health = asked.await.ok()?.ok()?;
+    agent_warning(&record.plan.name, health.agent_restarts)
+}
+
 /// Everything about one VM.
 pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     let record = &published.record;
     let plan = &record.plan;
     let run = record.run.as_ref();
     let vmm = drivers.vmm(plan);
-    let notices = match (&vmm, run) {
+    let mut notices = match (&vmm, run) {
         (Ok(vmm), Some(run)) => vmm.notices(plan, run).await,
         _ => Vec::new(),
     };
+    notices.extend(agent_notice(drivers, record).await);
     let paths = match vmm {
         Ok(vmm) => vmm.paths(plan),
         Err(_) => banger_api::vm::VmPaths {
@@ -137,6 +169,15 @@ pub fn live_operation(op: &Op, now_unix_ms: u64) -> OperationView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_was_started_again_is_warned_of() {
+        let name: VmName = "web".parse().unwrap();
+        assert_eq!(agent_warning(&name, 0), None);
+        assert!(agent_warning(&name, 1).unwrap().contains("ended once and"));
+        let often = agent_warning(&name, 3).unwrap();
+        assert!(often.contains("ended 3 times") && often.contains("`banger vm restart web`"));
+    }
 
     #[test]
     fn dates() {

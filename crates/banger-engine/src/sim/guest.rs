@@ -62,7 +62,12 @@ impl Guest for Sim {
     }
 
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError> {
-        Ok(GuestHealth { boot_id: self.boot_id(vm)?, uptime_ms: 1, round_trip_us: 1 })
+        Ok(GuestHealth {
+            boot_id: self.boot_id(vm)?,
+            uptime_ms: 1,
+            round_trip_us: 1,
+            agent_restarts: 0,
+        })
     }
 
     async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError> {

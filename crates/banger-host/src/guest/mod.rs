@@ -242,6 +242,7 @@ impl Guest for VsockGuest {
             boot_id: health.boot_id,
             uptime_ms: health.uptime_ms,
             round_trip_us: took.as_micros() as u64,
+            agent_restarts: health.agent_restarts,
         })
     }
 

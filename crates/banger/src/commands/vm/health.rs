@@ -92,7 +92,9 @@ fn text(health: &VmHealth) -> String {
             let uptime = health.uptime_ms.unwrap_or_default() / 1000;
             let uptime = span(i64::try_from(uptime).unwrap_or(i64::MAX));
             let round_trip = health.round_trip_us.unwrap_or_default() as f64 / 1000.0;
-            format!("{name}: ok, up {uptime}, answered in {round_trip:.1} ms\n")
+            let warning = health.warning.as_deref().map(plain::line);
+            let warning = warning.map(|text| format!("warning: {text}\n")).unwrap_or_default();
+            format!("{name}: ok, up {uptime}, answered in {round_trip:.1} ms\n{warning}")
         }
         AgentHealth::Lost => {
             let why = health.reason.as_deref().map(plain::line).unwrap_or_default();
