@@ -23,18 +23,18 @@ fn creates() {
         (json!({ "name": "../x" }), "bad_request", "`../x` is not a VM name"),
         (json!({ "name": long }), "bad_request", "longer than 63"),
         (json!({ "name": "taken" }), "name_taken", "there is a VM `taken` already"),
-        (json!({ "name": 7 }), "bad_request", "`name` is not as it should be"),
+        (json!({ "name": 7 }), "bad_request", "`name` is invalid"),
         // Numbers.
         (json!({ "vcpus": 0 }), "bad_request", "0 vCPUs"),
         (json!({ "vcpus": 33 }), "bad_request", "33 vCPUs"),
-        (json!({ "vcpus": -1 }), "bad_request", "`vcpus` is not as it should be"),
-        (json!({ "vcpus": 1.5 }), "bad_request", "`vcpus` is not as it should be"),
-        (json!({ "vcpus": "2" }), "bad_request", "`vcpus` is not as it should be"),
-        (json!({ "vcpus": 5_000_000_000_u64 }), "bad_request", "`vcpus` is not as it should be"),
+        (json!({ "vcpus": -1 }), "bad_request", "`vcpus` is invalid"),
+        (json!({ "vcpus": 1.5 }), "bad_request", "`vcpus` is invalid"),
+        (json!({ "vcpus": "2" }), "bad_request", "`vcpus` is invalid"),
+        (json!({ "vcpus": 5_000_000_000_u64 }), "bad_request", "`vcpus` is invalid"),
         (json!({ "memory_mib": 0 }), "bad_request", "0 MiB of memory"),
         (json!({ "memory_mib": 127 }), "bad_request", "127 MiB of memory"),
         (json!({ "memory_mib": u64::MAX }), "bad_request", "MiB of memory"),
-        (json!({ "memory_mib": -5 }), "bad_request", "`memory_mib` is not as it should be"),
+        (json!({ "memory_mib": -5 }), "bad_request", "`memory_mib` is invalid"),
         (json!({ "root_bytes": 0 }), "bad_request", "a root disk of 0 B"),
         (json!({ "root_bytes": u64::MAX }), "bad_request", "a root disk of"),
         (json!({ "work_bytes": 1 }), "bad_request", "a work disk of 1 B"),
@@ -42,16 +42,16 @@ fn creates() {
         (json!({ "publish": [port(0, 80)] }), "bad_request", "port 0 cannot be published"),
         (json!({ "publish": [port(1, 80), port(1, 81)] }), "bad_request", "published twice"),
         (json!({ "publish": many }), "bad_request", "a VM has at most 64"),
-        (json!({ "publish": [port(65_536, 80)] }), "bad_request", "is not as it should be"),
-        (json!({ "publish": ["80:80"] }), "bad_request", "is not as it should be"),
+        (json!({ "publish": [port(65_536, 80)] }), "bad_request", "is invalid"),
+        (json!({ "publish": ["80:80"] }), "bad_request", "is invalid"),
         // References.
         (json!({ "image": "nope" }), "not_found", "there is no image `nope`"),
         (json!({ "kernel": "nope" }), "not_found", "there is no kernel `nope`"),
         // Shapes.
         (json!({ "colour": "red" }), "bad_request", "`colour`"),
-        (json!({ "lifetime": "forever" }), "bad_request", "`lifetime` is not as it should be"),
-        (json!({ "no_start": true, "lifetime": "session" }), "bad_request", "without starting"),
-        (json!({ "nat": "on" }), "bad_request", "`nat` is not as it should be"),
+        (json!({ "lifetime": "forever" }), "bad_request", "`lifetime` is invalid"),
+        (json!({ "no_start": true, "lifetime": "session" }), "bad_request", "must be started"),
+        (json!({ "nat": "on" }), "bad_request", "`nat` is invalid"),
         (json!({ "image": "" }), "bad_request", "`image` is ``"),
         (json!({ "image": "../etc" }), "bad_request", "`image` is `../etc`"),
         (json!({ "kernel": "A" }), "bad_request", "`kernel` is `A`"),
@@ -150,7 +150,7 @@ fn http_that_is_none() {
         daemon.raw(&request)
     };
     let (_, text) = post("content-type: text/plain\r\ncontent-length: 2\r\n", b"{}").error();
-    assert!(text.contains("of the type `text/plain`"), "{text}");
+    assert!(text.contains("has the type `text/plain`"), "{text}");
     let (_, text) = post("content-length: 2\r\n", b"{}").error();
     assert!(text.contains("it must be `application/json`"), "{text}");
     let huge = vec![b' '; (1 << 20) + 1];

@@ -89,6 +89,6 @@ fn a_port_that_is_taken_is_seen_and_does_no_harm() {
     assert!(find("dns.listen")["hint"].as_str().unwrap().contains(&format!("port {port}")));
     assert_eq!(find("config.dns_port")["verdict"], "ok");
     let log = std::fs::read_to_string(home.file("state/log/bangerd.log")).unwrap();
-    assert!(log.contains("names of VMs are not answered"), "{log}");
+    assert!(log.contains("names of VMs are not served"), "{log}");
     daemon.stop();
 }

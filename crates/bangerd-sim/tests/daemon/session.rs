@@ -217,8 +217,8 @@ fn what_is_no_request_is_refused() {
     let long = vec![b'x'; MAX_LINE + 5000];
     for (line, code, words) in [
         (&b"{}\n"[..], "bad_request", "missing field `want`"),
-        (b"\n", "bad_request", "not as it should be"),
-        (b"\xff\xfe\n", "bad_request", "not as it should be"),
+        (b"\n", "bad_request", "the request is invalid"),
+        (b"\xff\xfe\n", "bad_request", "the request is invalid"),
         (b"{\"want\":\"fly\",\"vm\":\"x\"}\n", "bad_request", "unknown variant `fly`"),
         (b"{\"want\":\"hold\",\"vm\":\"x\",\"a\":1}\n", "bad_request", "unknown field `a`"),
         (b"{\"want\":\"agent\",\"vm\":\"x\"}\n", "not_found", "there is no VM `x`"),
@@ -239,7 +239,7 @@ fn what_is_no_request_is_refused() {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    assert!(text.contains("no end of line"), "{text}");
+    assert!(text.contains("does not end with a newline"), "{text}");
     daemon.stop();
 }
 

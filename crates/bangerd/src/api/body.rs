@@ -1,4 +1,4 @@
-//! What a client sends, read within limits, refused with words that name what is wrong.
+//! Extractors with limits for bodies, paths and queries; their errors name the invalid field.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 
 use super::{Api, Failure};
 
-/// Largest body, in bytes.
+/// Maximum size of a body in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
-/// Longest time a body may take to arrive.
+/// Time limit for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn bad(text: impl Into<String>) -> ApiError {
@@ -25,7 +25,7 @@ fn bad(text: impl Into<String>) -> ApiError {
 /// A JSON body.
 pub struct Json<T>(pub T);
 
-/// A JSON body, or none, which means all defaults.
+/// A JSON body; no body means all defaults.
 pub struct JsonOrNothing<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
@@ -34,7 +34,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
     async fn from_request(request: Request, _api: &Arc<Api>) -> Result<Self, Failure> {
         match read(request).await? {
             Some(value) => Ok(Self(value)),
-            None => Err(bad("the request has no body; it needs one of JSON").into()),
+            None => Err(bad("the request has no body: it needs a JSON object").into()),
         }
     }
 }
@@ -57,7 +57,7 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<Option<T>, ApiErr
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         let shown: String = kind.chars().take(80).flat_map(char::escape_debug).collect();
-        let text = format!("the body is of the type `{shown}`; it must be `application/json`");
+        let text = format!("the body has the type `{shown}`: it must be `application/json`");
         return Err(bad(text));
     }
     if bytes.trim_ascii() == b"null" {
@@ -73,15 +73,15 @@ async fn collect(body: Body) -> Result<axum::body::Bytes, ApiError> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(bad("the body is larger than 1 MiB"))
         }
-        Ok(Err(error)) => Err(bad("the body is not whole").caused_by(&*error)),
-        Err(_) => Err(bad(format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()))),
+        Ok(Err(error)) => Err(bad("the body is incomplete").caused_by(&*error)),
+        Err(_) => Err(bad(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))),
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // A list would be taken for the fields in order, and no field is mandatory in most bodies.
+    // serde would take an array for the fields in order, and most bodies have no mandatory field.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(bad("the body is not as it should be: it must be a JSON object"));
+        return Err(bad("the body is invalid: it must be a JSON object"));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -89,17 +89,17 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let problem: String =
             error.inner().to_string().chars().take(400).flat_map(char::escape_debug).collect();
         if path == "." {
-            bad(format!("the body is not as it should be: {problem}"))
+            bad(format!("the body is invalid: {problem}"))
         } else {
             let path: String = path.chars().take(80).flat_map(char::escape_debug).collect();
-            bad(format!("`{path}` is not as it should be: {problem}"))
+            bad(format!("`{path}` is invalid: {problem}"))
         }
     })?;
-    json.end().map_err(|error| bad(format!("the body is not as it should be: {error}")))?;
+    json.end().map_err(|error| bad(format!("the body is invalid: {error}")))?;
     Ok(value)
 }
 
-/// The parts of a route in braces.
+/// The parameters of the path.
 pub struct PathParams<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for PathParams<T> {
@@ -108,14 +108,12 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for PathParams<T> {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
         match Path::<T>::from_request_parts(parts, api).await {
             Ok(Path(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                Err(bad("the path is not as it should be").caused_by(&rejection).into())
-            }
+            Err(rejection) => Err(bad("the path is invalid").caused_by(&rejection).into()),
         }
     }
 }
 
-/// What follows the question mark.
+/// The parameters of the query.
 pub struct QueryParams<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for QueryParams<T> {
@@ -124,17 +122,15 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for QueryParams<T> {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
         match Query::<T>::from_request_parts(parts, api).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                Err(bad("the query is not as it should be").caused_by(&rejection).into())
-            }
+            Err(rejection) => Err(bad("the query is invalid").caused_by(&rejection).into()),
         }
     }
 }
 
-/// An id in a path.
+/// Parses an id of a path.
 ///
 /// # Errors
-/// It is not one.
+/// `BadRequest` if it is not an id.
 pub fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error: banger_api::ids::BadId| bad(error.to_string()))
 }
@@ -145,14 +141,14 @@ mod tests {
     use futures_util::stream;
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_comes_is_not_waited_for() {
+    async fn a_body_that_does_not_arrive_times_out() {
         let pending = stream::pending::<Result<axum::body::Bytes, std::io::Error>>();
         let error = collect(Body::from_stream(pending)).await.unwrap_err();
-        assert_eq!(error.message, "the body did not come within 30 s");
+        assert_eq!(error.message, "the body did not arrive within 30 s");
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         #[derive(Debug, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Inner {
@@ -165,7 +161,9 @@ mod tests {
             _list: Vec<Inner>,
         }
         let problem = |text: &str| parse::<Outer>(text.as_bytes()).unwrap_err().message;
-        assert!(problem(r#"{"list": [{"n": 1}, {"n": 256}]}"#).starts_with("`list[1].n` is not"));
+        assert!(
+            problem(r#"{"list": [{"n": 1}, {"n": 256}]}"#).starts_with("`list[1].n` is invalid")
+        );
         assert!(problem(r#"{"list": [{"m": 1}]}"#).contains("unknown field `m`"));
         assert!(problem(r#"{}"#).contains("missing field `list`"));
     }

@@ -1,4 +1,4 @@
-//! The daemon about itself.
+//! Routes of the daemon itself.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,11 +17,11 @@ use crate::daemon::{BUILD_ID, Host, VERSION};
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
-/// How the daemon is.
+/// Status of the daemon.
 #[utoipa::path(get, path = routes::DAEMON, tag = "daemon", operation_id = "daemon_status",
     responses(
-        (status = 200, description = "As it is now", body = DaemonStatus),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the status", body = DaemonStatus),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
     Json(DaemonStatus {
@@ -39,29 +39,29 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
     })
 }
 
-/// End the daemon; VMs keep running.
+/// Stop the daemon; VMs keep running.
 #[utoipa::path(post, path = routes::DAEMON_STOP, tag = "daemon", operation_id = "daemon_stop",
     request_body = Option<Empty>,
     responses(
         (status = 202, description = "Accepted", body = Empty),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn stop(State(api): Shared, _body: JsonOrNothing<Empty>) -> (StatusCode, Json<Empty>) {
     api.stopping.request();
     (StatusCode::ACCEPTED, Json(Empty {}))
 }
 
-/// What the host has and lacks.
+/// Check the host.
 #[utoipa::path(get, path = routes::DOCTOR, tag = "daemon", operation_id = "doctor",
     responses(
-        (status = 200, description = "As it is now", body = [Check]),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the checks", body = [Check]),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn doctor(State(api): Shared) -> Answer<Json<Vec<Check>>> {
     Ok(Json(crate::doctor::checks(&api).await))
 }
 
-/// This description.
+/// The OpenAPI document.
 #[utoipa::path(get, path = routes::OPENAPI, tag = "daemon", operation_id = "openapi",
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
 pub async fn openapi() -> Json<utoipa::openapi::OpenApi> {

@@ -12,16 +12,16 @@ use futures_util::stream::{self, Stream, StreamExt};
 
 use super::Shared;
 
-/// A comment on an idle stream, so that a connection that died is noticed.
+/// Interval of comments on an idle stream, which detect a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Follow all VMs: one [`VmEvent`] an event; ends when the daemon does.
+/// Follow all VMs: one [`VmEvent`] per event; ends when the daemon stops.
 #[utoipa::path(get, path = routes::EVENTS, tag = "vms", operation_id = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event seen")),
     responses(
         (status = 200, description = "server-sent events, the data of each a `VmEvent`",
             body = String, content_type = "text/event-stream"),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn events(
     State(api): Shared,

@@ -39,7 +39,7 @@ const MAX_REFUSAL: usize = 64 * 1024;
         description = "`ExecRequest` of the agent's protocol"),
     responses(
         (status = 101, description = "Frames of the agent's protocol follow, both ways"),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn exec(
     State(api): Shared,
@@ -135,7 +135,7 @@ async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> ApiError {
     responses(
         (status = 200, description = "`Detached` of the agent's protocol", body = String,
             content_type = "application/json"),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn detach(
     State(api): Shared,

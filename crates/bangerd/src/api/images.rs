@@ -1,4 +1,4 @@
-//! Images and kernels.
+//! Routes of images and kernels.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -20,8 +20,8 @@ use super::{Answer, Shared, detached};
 /// All images.
 #[utoipa::path(get, path = routes::IMAGES, tag = "images", operation_id = "image_list",
     responses(
-        (status = 200, description = "As it is now", body = [ImageView]),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the list", body = [ImageView]),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn list(State(api): Shared) -> Answer<Json<Vec<ImageView>>> {
     Ok(Json(api.engine.images().await?))
@@ -31,8 +31,8 @@ pub async fn list(State(api): Shared) -> Answer<Json<Vec<ImageView>>> {
 #[utoipa::path(get, path = routes::IMAGE, tag = "images", operation_id = "image_show",
     params(("image" = String, Path, description = "name, id or unique prefix of an id")),
     responses(
-        (status = 200, description = "As it is now", body = ImageView),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the present state", body = ImageView),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn show(
     State(api): Shared,
@@ -46,7 +46,7 @@ pub async fn show(
     params(("image" = String, Path, description = "name, id or unique prefix of an id")),
     responses(
         (status = 200, description = "Deleted", body = Deleted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn delete(
     State(api): Shared,
@@ -55,13 +55,13 @@ pub async fn delete(
     Ok(Json(detached(async move { api.engine.delete_image(&image).await }).await?))
 }
 
-/// Give an image one more name.
+/// Add a name to an image.
 #[utoipa::path(post, path = routes::IMAGE_TAGS, tag = "images", operation_id = "image_tag",
     params(("image" = String, Path, description = "name, id or unique prefix of an id")),
     request_body = TagRequest,
     responses(
-        (status = 200, description = "As it is now", body = ImageView),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the present state", body = ImageView),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn tag(
     State(api): Shared,
@@ -73,12 +73,12 @@ pub async fn tag(
     Ok(Json(detached(tagged).await?))
 }
 
-/// Remove a name of an image that has others.
+/// Remove a name of an image that has other names.
 #[utoipa::path(delete, path = routes::IMAGE_TAG, tag = "images", operation_id = "image_untag",
     params(("name" = String, Path, description = "the name")),
     responses(
-        (status = 200, description = "As it is now", body = ImageView),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the present state", body = ImageView),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn untag(
     State(api): Shared,
@@ -87,12 +87,12 @@ pub async fn untag(
     Ok(Json(detached(async move { api.engine.untag_image(&name).await }).await?))
 }
 
-/// Make an image by a built-in recipe.
+/// Build an image from a built-in recipe.
 #[utoipa::path(post, path = routes::IMAGE_PULL, tag = "images", operation_id = "image_pull",
     request_body = ImagePullRequest,
     responses(
-        (status = 202, description = "Accepted: follow the operation", body = Accepted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn pull(
     State(api): Shared,
@@ -103,12 +103,12 @@ pub async fn pull(
     Ok(accepted(detached(pulled).await?))
 }
 
-/// Make an image of a file of the host.
+/// Import an image from a file of the host.
 #[utoipa::path(post, path = routes::IMAGE_IMPORT, tag = "images", operation_id = "image_import",
     request_body = ImportRequest,
     responses(
-        (status = 202, description = "Accepted: follow the operation", body = Accepted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn import(
     State(api): Shared,
@@ -119,15 +119,16 @@ pub async fn import(
     Ok(accepted(detached(imported).await?))
 }
 
-/// Make an image of the body: a rootfs tar, plain or compressed.
+/// Import an image from the body: a tar archive of a root file system, optionally compressed.
 ///
-/// The operation begins when the body is whole; a client that goes away before leaves nothing.
+/// The operation starts when the body is complete; if the client disconnects before, nothing is
+/// left.
 #[utoipa::path(post, path = routes::IMAGE_UPLOAD, tag = "images", operation_id = "image_upload",
     params(ImageUpload),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
-        (status = 202, description = "Accepted: follow the operation", body = Accepted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn upload(
     State(api): Shared,
@@ -144,8 +145,8 @@ pub async fn upload(
 /// All kernels.
 #[utoipa::path(get, path = routes::KERNELS, tag = "images", operation_id = "kernel_list",
     responses(
-        (status = 200, description = "As it is now", body = [KernelView]),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the list", body = [KernelView]),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn kernels(State(api): Shared) -> Answer<Json<Vec<KernelView>>> {
     Ok(Json(api.engine.kernels().await?))
@@ -156,7 +157,7 @@ pub async fn kernels(State(api): Shared) -> Answer<Json<Vec<KernelView>>> {
     params(("kernel" = String, Path, description = "name, id or unique prefix of an id")),
     responses(
         (status = 200, description = "Deleted", body = Deleted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn delete_kernel(
     State(api): Shared,
@@ -169,8 +170,8 @@ pub async fn delete_kernel(
 #[utoipa::path(post, path = routes::KERNEL_PULL, tag = "images", operation_id = "kernel_pull",
     request_body = PullRequest,
     responses(
-        (status = 202, description = "Accepted: follow the operation", body = Accepted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn pull_kernel(
     State(api): Shared,

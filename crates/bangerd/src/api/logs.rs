@@ -81,7 +81,7 @@ fn wish(follow: bool) -> Follow {
         (status = 200, description = "The bytes of the log", body = String,
             content_type = "application/octet-stream",
             headers(("banger-log-place" = String, description = "where they begin"))),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn vm(
     State(api): Shared,
@@ -186,7 +186,7 @@ fn filtered<L: Lines>(
     responses(
         (status = 200, description = "Lines, each a JSON object", body = String,
             content_type = "application/x-ndjson"),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn daemon(
     State(api): Shared,

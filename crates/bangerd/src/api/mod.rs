@@ -1,7 +1,7 @@
-//! The HTTP API: one handler a route, all errors as [`ApiError`] in JSON.
+//! The HTTP API: one handler per route, all errors as [`ApiError`] in JSON.
 //!
-//! Handlers only translate; what changes anything runs in a task of its own, so that a client that
-//! goes away never leaves a half-done change.
+//! Handlers only translate. Changes run in separate tasks, so a client that disconnects never
+//! leaves an incomplete change.
 
 mod body;
 mod daemon;
@@ -34,33 +34,33 @@ use crate::dns::Listening;
 use crate::feed::Feed;
 use crate::stopping::Stopping;
 
-/// What handlers work with.
+/// State of the handlers.
 pub struct Api {
-    /// All VMs.
+    /// The engine with all VMs.
     pub engine: Arc<Engine>,
-    /// Configuration.
+    /// The configuration.
     pub config: Config,
-    /// The API's own socket.
+    /// Path of the API socket.
     pub socket: PathBuf,
-    /// The daemon's log.
+    /// Path of the daemon's log.
     pub log: PathBuf,
     /// The state folder.
     pub state: PathBuf,
-    /// Whether VMs are real.
+    /// Real or simulated host.
     pub host: Host,
-    /// Where names of VMs are answered.
+    /// State of the DNS server.
     pub dns: watch::Receiver<Listening>,
-    /// When the daemon began.
+    /// Time of the daemon's start.
     pub since: Instant,
-    /// Changes of VMs.
+    /// The feed of VM changes.
     pub feed: Arc<Feed>,
-    /// Whether the daemon is about to end.
+    /// The shutdown request.
     pub stopping: Stopping,
 }
 
 type Shared = State<Arc<Api>>;
 
-/// An error as an answer.
+/// An [`ApiError`] as a response.
 #[derive(Debug)]
 pub struct Failure(pub ApiError);
 
@@ -78,7 +78,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// What a handler answers with.
+/// Result of a handler.
 pub type Answer<T> = Result<T, Failure>;
 
 /// All routes.
@@ -119,8 +119,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Refuses new work when the daemon is about to end, and what another build is to do; names the
-/// build in every answer.
+/// Refuses new work during shutdown, and requests that expect another build; adds the build id to
+/// every answer.
 async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let expected = request.headers().get(routes::EXPECT_BUILD_HEADER);
@@ -159,20 +159,20 @@ async fn wrong_method(request: Request) -> Failure {
     )
 }
 
-/// Runs a change to its end although the client may go away.
+/// Runs a change to its end even if the client disconnects.
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(panic) => {
-            let text = "the daemon failed while it handled this request";
+            let text = "the daemon failed during this request";
             Err(ApiError::new(ErrorCode::Internal, text).caused_by(&panic))
         }
     }
 }
 
-/// The description of the API, OpenAPI 3.1.
+/// The OpenAPI 3.1 document.
 #[derive(OpenApi)]
 #[openapi(
     info(

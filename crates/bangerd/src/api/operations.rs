@@ -39,8 +39,8 @@ pub struct Limit {
 #[utoipa::path(get, path = routes::OPERATIONS, tag = "operations",
     operation_id = "operation_list", params(Limit),
     responses(
-        (status = 200, description = "As it is now", body = [OperationView]),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the list", body = [OperationView]),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn list(
     State(api): Shared,
@@ -58,8 +58,8 @@ pub async fn list(
 #[utoipa::path(get, path = routes::OPERATION, tag = "operations", operation_id = "operation_show",
     params(("operation" = String, Path, description = "op-xxxxxx")),
     responses(
-        (status = 200, description = "As it is now", body = OperationView),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the present state", body = OperationView),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn show(
     State(api): Shared,
@@ -76,7 +76,7 @@ pub async fn show(
     responses(
         (status = 202, description = "It undoes itself, or never begins", body = CancelAnswer),
         (status = 200, description = "It had ended before", body = CancelAnswer),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn cancel(
     State(api): Shared,
@@ -97,7 +97,7 @@ pub async fn cancel(
     request_body = SubjectRef,
     responses(
         (status = 202, description = "Those that were cancelled", body = [CancelAnswer]),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn cancel_on(
     State(api): Shared,
@@ -117,7 +117,7 @@ pub async fn cancel_on(
     responses(
         (status = 200, description = "server-sent events, the data of each an `OpEvent`",
             body = String, content_type = "text/event-stream"),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn events(
     State(api): Shared,

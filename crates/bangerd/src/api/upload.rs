@@ -1,4 +1,4 @@
-//! Bodies that are kept in a file.
+//! Stores the body of a request in a file.
 
 use std::io;
 use std::path::Path;
@@ -9,15 +9,15 @@ use banger_api::{ApiError, ErrorCode};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-/// Bytes of the disk that stay free.
+/// Bytes that stay free on the disk.
 const RESERVE_BYTES: u64 = 256 << 20;
-/// Bytes between two looks at the free space.
+/// Number of bytes between two checks of the free space.
 const LOOK_BYTES: u64 = 32 << 20;
 
 /// Writes a body to the empty file `path`.
 ///
 /// # Errors
-/// A body that is not whole; a disk that it would fill.
+/// An incomplete body; a disk without enough space.
 pub async fn receive(mut body: Body, path: &Path) -> Result<(), ApiError> {
     let failed = |error: &io::Error| {
         let full = error.kind() == io::ErrorKind::StorageFull;
@@ -26,13 +26,12 @@ pub async fn receive(mut body: Body, path: &Path) -> Result<(), ApiError> {
     };
     let open = tokio::fs::File::options().write(true).open(path).await;
     let mut file = open.map_err(|error| failed(&error))?;
-    // A simulated host keeps nothing.
+    // The simulated host does not store it.
     let kept = file.metadata().await.is_ok_and(|meta| meta.is_file());
     let (mut total, mut looked) = (0_u64, None);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            ApiError::new(ErrorCode::BadRequest, "the archive did not arrive whole")
-                .caused_by(&error)
+            ApiError::new(ErrorCode::BadRequest, "the archive is incomplete").caused_by(&error)
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if kept && looked.is_none_or(|at| total >= at + LOOK_BYTES) {
@@ -56,5 +55,5 @@ fn has_room(path: &Path, received_bytes: u64) -> Result<(), ApiError> {
         human_size(received_bytes)
     );
     Err(ApiError::new(ErrorCode::NoSpace, text)
-        .with_hint("free some disk space; `banger image list` and `banger vm list` show its users"))
+        .with_hint("free some disk space; `banger image list` and `banger vm list` show the sizes"))
 }

@@ -1,4 +1,4 @@
-//! VMs.
+//! Routes of VMs.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,22 +12,22 @@ use banger_api::{ApiError, ErrorCode, routes};
 use super::body::{Json as Body, PathParams, QueryParams};
 use super::{Answer, Shared, detached};
 
-/// All VMs, by name.
+/// All VMs, sorted by name.
 #[utoipa::path(get, path = routes::VMS, tag = "vms", operation_id = "vm_list",
     responses(
-        (status = 200, description = "As it is now", body = [VmSummary]),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the list", body = [VmSummary]),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn list(State(api): Shared) -> Json<Vec<VmSummary>> {
     Json(api.engine.list().await)
 }
 
-/// Make a VM, and start it where not asked otherwise.
+/// Create a VM and, unless requested otherwise, start it.
 #[utoipa::path(post, path = routes::VMS, tag = "vms", operation_id = "vm_create",
     request_body = CreateVm,
     responses(
-        (status = 202, description = "Accepted: follow the operation", body = Accepted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn create(
     State(api): Shared,
@@ -41,12 +41,12 @@ pub async fn create(
     Ok(accepted(detached(async move { api.engine.create(vm).await }).await?))
 }
 
-/// Everything about one VM.
+/// Details of one VM.
 #[utoipa::path(get, path = routes::VM, tag = "vms", operation_id = "vm_show",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
     responses(
-        (status = 200, description = "As it is now", body = VmDetails),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the present state", body = VmDetails),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn show(
     State(api): Shared,
@@ -55,14 +55,14 @@ pub async fn show(
     Ok(Json(api.engine.show(&vm).await?))
 }
 
-/// Ask something of a VM.
+/// Request an action on a VM.
 #[utoipa::path(post, path = routes::VM_ACTION, tag = "vms", operation_id = "vm_action",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
     request_body = VmAction,
     responses(
-        (status = 202, description = "Accepted: follow the operation", body = Accepted),
-        (status = 200, description = "It is so already", body = Accepted),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = 200, description = "nothing to do", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn action(
     State(api): Shared,
@@ -72,12 +72,12 @@ pub async fn action(
     Ok(accepted(detached(async move { api.engine.request(&vm, action).await }).await?))
 }
 
-/// Ask the agent of a VM.
+/// Check the agent of a VM.
 #[utoipa::path(get, path = routes::VM_HEALTH, tag = "vms", operation_id = "vm_health",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
     responses(
-        (status = 200, description = "As it is now", body = VmHealth),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = 200, description = "the present state", body = VmHealth),
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn health(
     State(api): Shared,
@@ -86,17 +86,17 @@ pub async fn health(
     Ok(Json(api.engine.health(&vm).await?))
 }
 
-/// Wait for a stage of a VM's start, and say how far its guest has booted.
+/// Wait for a stage of a VM's start; returns the state of the guest's boot.
 #[utoipa::path(get, path = routes::VM_BOOT, tag = "vms", operation_id = "vm_boot",
     params(
         ("vm" = String, Path, description = "name, id or unique prefix of an id"),
         ("wait" = WaitFor, Query, description = "the stage"),
-        ("timeout_ms" = u64, Query, description = "longest wait, in milliseconds"),
+        ("timeout_ms" = u64, Query, description = "timeout in milliseconds"),
     ),
     responses(
-        (status = 200, description = "There, or still booting when the time is over",
+        (status = 200, description = "the stage was reached, or the timeout passed",
             body = BootView),
-        (status = "default", description = "Why not", body = ApiError)
+        (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn boot(
     State(api): Shared,
@@ -106,13 +106,13 @@ pub async fn boot(
     Ok(Json(api.engine.wait_boot(&vm, wait).await?.1))
 }
 
-/// Names and ids have the same letters.
+/// Names and ids use the same characters.
 fn is_reference(what: &str, name: &str) -> Result<(), ApiError> {
     if is_ref_name(name) {
         return Ok(());
     }
     let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-    let text = format!("`{what}` is `{shown}`, which is neither a name nor an id");
+    let text = format!("`{what}` is `{shown}`, not a name or an id");
     Err(ApiError::new(ErrorCode::BadRequest, text))
 }
 
