@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hint::{self, Hint};
+
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Check {
@@ -12,10 +14,18 @@ pub struct Check {
     /// The observation.
     pub seen: String,
     /// Advice, if something must be changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    #[serde(default, alias = "hint", deserialize_with = "hint::read")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<Hint>,
     /// Features that depend on it: `start`, `image`, `nat`, …
     pub needed_for: Vec<String>,
+}
+
+impl Check {
+    /// Its hints in the words of the command line.
+    pub fn hint(&self) -> Option<String> {
+        hint::words(&self.hints)
+    }
 }
 
 /// Verdict of a check.

@@ -1,8 +1,9 @@
-//! Errors of the API: a stable code, a message, causes, a hint and the operation.
+//! Errors of the API: a stable code, a message, causes, hints and the operation.
 
 use serde::{Deserialize, Serialize};
 
 use crate::exit;
+use crate::hint::{self, Hint};
 use crate::ids::OpId;
 
 /// Kind of an error. Stable; each has an exit code and an HTTP status.
@@ -98,24 +99,36 @@ pub struct ApiError {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
     /// Advice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    #[serde(default, alias = "hint", deserialize_with = "hint::read")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<Hint>,
     /// The failed operation's id, for finding it in the daemon's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OpId>,
 }
 
 impl ApiError {
-    /// An error without causes or hint.
+    /// An error without causes or hints.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), hint: None, operation: None }
+        Self {
+            code,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+            operation: None,
+        }
     }
 
-    /// Sets the advice.
+    /// Adds advice.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn with_hint(mut self, hint: impl Into<Hint>) -> Self {
+        self.hints.push(hint.into());
         self
+    }
+
+    /// Its advice in the words of the command line.
+    pub fn hint(&self) -> Option<String> {
+        hint::words(&self.hints)
     }
 
     /// Sets `error` and the chain of its sources as causes.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::hint::Hint;
 use crate::ids::{ImageId, KernelId};
 
 /// An image.
@@ -37,7 +38,8 @@ impl ImageView {
         };
         let text = format!("the name `{name}` refers to the image {}{users}", self.id);
         ApiError::new(ErrorCode::NameTaken, text)
-            .with_hint("choose another name, or move this one with `--replace`")
+            .with_hint(Hint::ChooseAnotherName)
+            .with_hint(Hint::ReplaceName)
     }
 }
 

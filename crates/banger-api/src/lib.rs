@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod exit;
+pub mod hint;
 pub mod ids;
 pub mod images;
 pub mod limits;
@@ -26,5 +27,6 @@ pub mod vm;
 
 pub use banger_base::VmId;
 pub use error::{ApiError, ErrorCode};
+pub use hint::Hint;
 pub use ids::{ImageId, KernelId, OpId};
 pub use names::VmName;

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::hint::Hint;
 
 /// The folders of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Paths {
         let base = |name: &str, below: &str| {
             absolute(name).or_else(|| home.as_ref().map(|home| home.join(below))).ok_or_else(|| {
                 ApiError::new(ErrorCode::HostNotReady, "neither `HOME` nor `BANGER_HOME` is set")
-                    .with_hint("set `BANGER_HOME` to a folder for banger's files")
+                    .with_hint(Hint::UseFolder { variable: "BANGER_HOME".into() })
             })
         };
         let state = base("XDG_STATE_HOME", ".local/state")?.join("banger");

@@ -2,6 +2,7 @@
 
 use crate::VmId;
 use crate::error::{ApiError, ErrorCode};
+use crate::hint::{Hint, Kind};
 use crate::names::VmName;
 
 /// A VM to resolve against.
@@ -27,7 +28,7 @@ pub fn resolve<'a>(
     let shown: String = reference.chars().take(80).flat_map(char::escape_debug).collect();
     match candidates.as_slice() {
         [] => Err(ApiError::new(ErrorCode::NotFound, format!("there is no VM `{shown}`"))
-            .with_hint("`banger vm list` lists all VMs")),
+            .with_hint(Hint::List { what: Kind::Vm })),
         [(id, _)] => Ok((*id).clone()),
         several => {
             let mut names: Vec<String> =
@@ -37,7 +38,7 @@ pub fn resolve<'a>(
                 ErrorCode::Ambiguous,
                 format!("`{shown}` matches {}", names.join(", ")),
             )
-            .with_hint("use the name or more digits of the id"))
+            .with_hint(Hint::NarrowReference))
         }
     }
 }

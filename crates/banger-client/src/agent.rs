@@ -8,7 +8,8 @@ use std::time::Duration;
 use banger_agent_proto::exec::{Detached, ExecRequest};
 use banger_agent_proto::http::{ErrorBody, Health, Ports};
 use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, MAX_JSON_BODY};
-use banger_api::{ApiError, ErrorCode, routes};
+use banger_api::hint::VmLog;
+use banger_api::{ApiError, ErrorCode, Hint, routes};
 use hyper::Response;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -96,10 +97,9 @@ pub(crate) async fn within<T>(
     tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {
         let seconds = limit.as_secs_f32();
         let text = format!("the agent in the guest does not answer within {seconds} s");
-        Err(ApiError::new(ErrorCode::GuestFailed, text).with_hint(
-            "`banger vm health VM` asks it again; `banger vm logs VM --console` shows what the \
-             guest printed",
-        ))
+        Err(ApiError::new(ErrorCode::GuestFailed, text)
+            .with_hint(Hint::check("VM"))
+            .with_hint(Hint::log("VM", VmLog::Console)))
     })
 }
 

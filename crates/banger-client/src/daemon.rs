@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use banger_api::daemon::DaemonStatus;
 use banger_api::paths::Paths;
-use banger_api::{ApiError, ErrorCode, routes};
+use banger_api::{ApiError, ErrorCode, Hint, routes};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
@@ -73,7 +73,7 @@ pub(crate) fn unreachable(paths: &Paths, lost: &Lost) -> ApiError {
     let text = format!("the daemon at `{}` does not answer", paths.socket().display());
     ApiError::new(ErrorCode::DaemonUnavailable, text)
         .caused_by(lost)
-        .with_hint(format!("its log is `{}`", paths.daemon_log().display()))
+        .with_hint(Hint::ReadFile { path: paths.daemon_log().display().to_string() })
 }
 
 /// Asks whether a daemon answers, and starts none.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use banger_api::hint::Kind;
 use banger_api::operation::{OpEvent, OpEventKind, OpState};
-use banger_api::{ApiError, ErrorCode, OpId, routes};
+use banger_api::{ApiError, ErrorCode, Hint, OpId, routes};
 use bytes::Buf;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -95,7 +96,7 @@ impl Follow {
             let text = format!("the daemon does not tell how `{}` goes on", self.operation);
             return Err(ApiError::new(ErrorCode::DaemonUnavailable, text)
                 .in_operation(&self.operation)
-                .with_hint("`banger daemon logs` shows what it does"));
+                .with_hint(Hint::ShowDaemonLog));
         }
         if self.idle_tries > 0 {
             tokio::time::sleep(FIRST_PAUSE * 2u32.pow(self.idle_tries)).await;
@@ -129,7 +130,7 @@ impl Follow {
                     format!("the daemon was restarted and does not know `{}`", self.operation);
                 return Err(ApiError::new(ErrorCode::Interrupted, text)
                     .in_operation(&self.operation)
-                    .with_hint("`banger vm list` shows what there is"));
+                    .with_hint(Hint::List { what: Kind::Vm }));
             }
             Err(error) => return Err(error),
         };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use banger_api::limits::VmDefaults;
 use banger_api::paths::Paths;
 use banger_api::session::MAX_LINE;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
@@ -90,8 +90,8 @@ impl Launcher {
         crate::sys::in_new_session(&mut command);
         let mut child = command.spawn().map_err(|error| self.not_spawned(&error))?;
         let said = tokio::time::timeout(READY_TIMEOUT, first_line(&mut child)).await;
-        let hint = format!("its log is `{}`", paths.daemon_log().display());
-        let failed = |code, text: String| ApiError::new(code, text).with_hint(hint);
+        let log = Hint::ReadFile { path: paths.daemon_log().display().to_string() };
+        let failed = |code, text: String| ApiError::new(code, text).with_hint(log);
         let Ok(line) = said else {
             let seconds = READY_TIMEOUT.as_secs();
             let text = format!("the daemon was not ready within {seconds} s");

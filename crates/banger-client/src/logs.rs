@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorCode, routes};
+use banger_api::{ApiError, ErrorCode, Hint, routes};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Response;
@@ -149,7 +149,7 @@ impl Again {
 fn cut_off(error: &dyn std::error::Error) -> ApiError {
     ApiError::new(ErrorCode::DaemonUnavailable, "the daemon ended before the log did")
         .caused_by(error)
-        .with_hint("run the command again")
+        .with_hint(Hint::Retry)
 }
 
 impl Client {

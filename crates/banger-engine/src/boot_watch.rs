@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use banger_api::boot::{BootView, MAX_WAIT_MS, Wait, WaitFor};
 use banger_api::vm::VmState;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
@@ -184,8 +184,7 @@ impl Engine {
 fn too_late(record: &VmRecord, limit: Duration) -> ApiError {
     let (name, state) = (&record.plan.name, record.state.as_str());
     let text = format!("`{name}` is still {state} after {} s", limit.as_secs());
-    ApiError::new(ErrorCode::Timeout, text)
-        .with_hint(format!("`banger vm show {name}` shows what it is doing"))
+    ApiError::new(ErrorCode::Timeout, text).with_hint(Hint::show(name))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! a removal helps nobody, and an operation that follows from an event must go on.
 
 use banger_api::operation::{CancelAnswer, CancelEffect, OpState, Subject, SubjectRef};
-use banger_api::{ApiError, ErrorCode, OpId};
+use banger_api::vm::VmAction;
+use banger_api::{ApiError, ErrorCode, Hint, OpId};
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
@@ -66,10 +67,9 @@ fn refused(op: &Op) -> ApiError {
     match (op.kind.as_str(), &op.subject) {
         ("stop", Subject::Vm(vm)) => {
             let name = &vm.name;
-            error.with_hint(format!(
-                "`banger vm kill {name}` ends the VM at once; `banger vm start {name}` starts it \
-                 when it has stopped"
-            ))
+            error
+                .with_hint(Hint::ask(name, VmAction::Kill {}))
+                .with_hint(Hint::ask(name, VmAction::Start {}))
         }
         _ => error.with_hint("wait for its end"),
     }
@@ -224,7 +224,7 @@ mod tests {
         let error = begun(&stop).unwrap_err();
         assert_eq!(error.code, ErrorCode::WrongState);
         assert!(error.message.contains("stop of `web`"), "{}", error.message);
-        assert!(error.hint.unwrap().contains("banger vm kill web"));
+        assert!(error.hint().unwrap().contains("banger vm kill web"));
         assert!(!*stop.cancelled().borrow());
         for kind in ["kill", "delete", "repair", "recover", "delete_image"] {
             assert_eq!(begun(&op(kind)).unwrap_err().code, ErrorCode::WrongState, "{kind}");

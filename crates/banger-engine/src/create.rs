@@ -6,7 +6,7 @@ use std::time::Duration;
 use banger_api::operation::{Accepted, VmTag, stage};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction};
-use banger_api::{ApiError, ErrorCode, VmId, VmName};
+use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
 
 use crate::cancel;
 use crate::drivers::Capacity;
@@ -129,8 +129,9 @@ impl Engine {
                 })?;
                 if taken(&name) {
                     let text = format!("there is a VM `{name}` already");
-                    let hint = format!("choose another name, or `banger vm delete {name}` first");
-                    return Err(ApiError::new(ErrorCode::NameTaken, text).with_hint(hint));
+                    return Err(ApiError::new(ErrorCode::NameTaken, text)
+                        .with_hint(Hint::ChooseAnotherName)
+                        .with_hint(Hint::ask(&name, VmAction::Delete { force: false })));
                 }
                 name
             }

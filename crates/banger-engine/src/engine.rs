@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use banger_api::operation::Accepted;
 use banger_api::reference;
 use banger_api::vm::{AgentHealth, VmAction, VmDetails, VmHealth, VmState, VmSummary};
-use banger_api::{ApiError, ErrorCode, VmId, VmName};
+use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
 use tokio::sync::oneshot;
 
 use crate::drivers::Drivers;
@@ -328,7 +328,6 @@ impl Engine {
     pub(crate) fn not_running(&self, record: &VmRecord) -> ApiError {
         let name = &record.plan.name;
         let text = format!("`{name}` is {}", record.state.as_str());
-        ApiError::new(ErrorCode::WrongState, text)
-            .with_hint(format!("`banger vm start {name}` starts it"))
+        ApiError::new(ErrorCode::WrongState, text).with_hint(Hint::ask(name, VmAction::Start {}))
     }
 }

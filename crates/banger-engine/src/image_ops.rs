@@ -1,8 +1,9 @@
 //! Images and kernels: names, and deletion, refused while a VM uses the object.
 
+use banger_api::hint::Kind;
 use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
 use banger_api::operation::Subject;
-use banger_api::{ApiError, ErrorCode, ids::ImageId};
+use banger_api::{ApiError, ErrorCode, Hint, ids::ImageId};
 
 use crate::drivers::{Progress, TakenName};
 use crate::engine::Engine;
@@ -83,14 +84,13 @@ impl Engine {
         let Some(image) = self.with_name(name).await? else {
             let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
             return Err(ApiError::new(ErrorCode::NotFound, format!("no image is named `{shown}`"))
-                .with_hint("`banger image list` shows the names"));
+                .with_hint(Hint::List { what: Kind::Image }));
         };
         if image.names.len() == 1 {
             let text = format!("`{name}` is the only name of the image {}", image.id);
-            return Err(ApiError::new(ErrorCode::WrongState, text).with_hint(format!(
-                "`banger image delete {name}` deletes the image; \
-                 `banger image tag {name} OTHER` gives it another name"
-            )));
+            return Err(ApiError::new(ErrorCode::WrongState, text)
+                .with_hint(Hint::Delete { what: Kind::Image, name: name.to_owned() })
+                .with_hint(Hint::TagImage { image: name.to_owned() }));
         }
         let untag = self.shared.drivers.images.untag_image(name);
         self.recorded("untag_image", of_image(name, &image), untag).await?;
@@ -226,7 +226,7 @@ fn unused(what: &str, reference: &str, users: &[String]) -> Result<(), ApiError>
         return Ok(());
     }
     let text = format!("{what} `{reference}` is used by {}", users.join(", "));
-    Err(ApiError::new(ErrorCode::InUse, text).with_hint("delete these VMs first"))
+    Err(ApiError::new(ErrorCode::InUse, text).with_hint(Hint::DeleteUsers))
 }
 
 /// Finds one thing by name, id or unique prefix of the id.
@@ -251,12 +251,12 @@ fn pick<T>(
         (Some(thing), true) => Ok(thing),
         (Some(_), false) => {
             let text = format!("`{shown}` could be more than one {what}");
-            Err(ApiError::new(ErrorCode::Ambiguous, text).with_hint("use more digits of the id"))
+            Err(ApiError::new(ErrorCode::Ambiguous, text).with_hint(Hint::NarrowReference))
         }
         (None, _) => {
             let text = format!("there is no {what} `{shown}`");
-            let hint = format!("`banger {what} list` shows what there is");
-            Err(ApiError::new(ErrorCode::NotFound, text).with_hint(hint))
+            let what = if what == "kernel" { Kind::Kernel } else { Kind::Image };
+            Err(ApiError::new(ErrorCode::NotFound, text).with_hint(Hint::List { what }))
         }
     }
 }

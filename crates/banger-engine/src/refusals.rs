@@ -1,7 +1,7 @@
 //! Why a request is refused, in words.
 
 use banger_api::vm::{VmAction, VmState};
-use banger_api::{ApiError, ErrorCode, VmName};
+use banger_api::{ApiError, ErrorCode, Hint, VmName};
 
 use crate::queue::Refusal;
 
@@ -15,18 +15,19 @@ pub fn explain(name: &VmName, action: VmAction, refusal: &Refusal) -> ApiError {
         }
         Refusal::NeedsForce(state) => {
             let text = format!("cannot delete `{name}`: it is {}", state.as_str());
-            let hint = format!("stop it first, or use `banger vm delete -f {name}`");
-            ApiError::new(ErrorCode::WrongState, text).with_hint(hint)
+            ApiError::new(ErrorCode::WrongState, text)
+                .with_hint(Hint::ask(name, VmAction::STOP))
+                .with_hint(Hint::ask(name, VmAction::Delete { force: true }))
         }
         Refusal::State(state) => {
             let text = format!("cannot {verb} `{name}`: it is {}", state.as_str());
             let error = ApiError::new(ErrorCode::WrongState, text);
             match state {
-                VmState::Broken => error.with_hint(format!(
-                    "`banger vm repair {name}` brings it back; `banger vm show {name}` says why"
-                )),
+                VmState::Broken => error
+                    .with_hint(Hint::ask(name, VmAction::Repair {}))
+                    .with_hint(Hint::show(name)),
                 VmState::Running | VmState::Paused => {
-                    error.with_hint(format!("`banger vm stop {name}` stops it"))
+                    error.with_hint(Hint::ask(name, VmAction::STOP))
                 }
                 VmState::Stopped | VmState::Starting | VmState::Stopping | VmState::Deleting => {
                     error

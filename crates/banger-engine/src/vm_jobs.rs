@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use banger_api::operation::{OpEventKind, stage};
-use banger_api::vm::{Lifetime, StartReport, StopKind, StoppedBecause, VmState};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::vm::{Lifetime, StartReport, StopKind, StoppedBecause, VmAction, VmState};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::capabilities;
 use crate::capability::VmContext;
@@ -181,10 +181,7 @@ impl Worker {
         match self.shared.drivers.host.keep_logs(&name, &vmm.paths(plan)).await {
             Ok(Some(path)) => {
                 let kept = format!("the logs of `{}` are kept in `{path}`", plan.name);
-                error.hint = Some(match error.hint.take() {
-                    Some(hint) => format!("{hint}; {kept}"),
-                    None => kept,
-                });
+                error.hints.push(kept.into());
             }
             Ok(None) => {}
             Err(failed) => {
@@ -333,9 +330,10 @@ impl Worker {
             }
             None => ApiError::new(ErrorCode::Internal, text),
         };
-        error.hint = Some(format!(
-            "`banger vm repair {name}` tries again; `banger vm delete -f {name}` removes it"
-        ));
+        error.hints = vec![
+            Hint::ask(&name, VmAction::Repair {}),
+            Hint::ask(&name, VmAction::Delete { force: true }),
+        ];
         error.causes.extend_from_slice(&undo_problems);
         problems.extend(undo_problems);
         if let Err(illegal) = event(&mut self.record, VmEvent::UndoFailed) {

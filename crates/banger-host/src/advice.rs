@@ -1,6 +1,7 @@
 //! Failures of kernels and images as they are shown: a code for scripts, and what to do.
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::hint::Kind;
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::ext4::Ext4Error;
 use crate::ext4::tar::TarError;
@@ -24,21 +25,18 @@ fn fetch_error_code(error: &FetchError) -> ErrorCode {
     }
 }
 
-fn fetch_error_hint(error: &FetchError) -> Option<String> {
+fn fetch_error_hint(error: &FetchError) -> Option<Hint> {
     Some(match error {
-        FetchError::MissingTool { package, .. } => format!("apt install {package}"),
+        FetchError::MissingTool { package, .. } => Hint::install(package),
         FetchError::ToolFailed { .. } => {
             "`banger daemon logs` has all it said; check the network and the package sources".into()
         }
-        FetchError::NoSpace { .. } => {
-            "free some disk space; `banger image list` and `banger vm list` show what takes it"
-                .into()
-        }
-        FetchError::NotFound { kind, .. } => format!("`banger {kind} list` shows what there is"),
-        FetchError::Ambiguous { .. } => "use more digits of the id".into(),
-        FetchError::InUse { .. } => "delete these VMs first".into(),
+        FetchError::NoSpace { .. } => Hint::FreeSpace { path: None },
+        FetchError::NotFound { kind, .. } => Hint::List { what: named(*kind) },
+        FetchError::Ambiguous { .. } => Hint::NarrowReference,
+        FetchError::InUse { .. } => Hint::DeleteUsers,
         FetchError::Damaged { kind, id, .. } => {
-            format!("`banger {kind} delete {id}`, then fetch it again")
+            format!("`banger {kind} delete {id}`, then fetch it again").into()
         }
         FetchError::Cancelled | FetchError::Io { .. } | FetchError::BadName { .. } => {
             return None;
@@ -46,14 +44,25 @@ fn fetch_error_hint(error: &FetchError) -> Option<String> {
     })
 }
 
-fn told(code: ErrorCode, hint: Option<String>, error: &dyn std::error::Error) -> ApiError {
+fn named(kind: crate::fetch::Kind) -> Kind {
+    match kind {
+        crate::fetch::Kind::Image => Kind::Image,
+        crate::fetch::Kind::Kernel => Kind::Kernel,
+    }
+}
+
+fn told(
+    code: ErrorCode,
+    hints: impl IntoIterator<Item = Hint>,
+    error: &dyn std::error::Error,
+) -> ApiError {
     let mut api = ApiError::new(code, error.to_string());
     let mut next = error.source();
     while let Some(cause) = next {
         api.causes.push(cause.to_string());
         next = cause.source();
     }
-    api.hint = hint;
+    api.hints.extend(hints);
     api
 }
 
@@ -76,7 +85,10 @@ pub fn kernel(error: &KernelError) -> ApiError {
         KernelError::Fetch(error) => return fetch(error),
         KernelError::UnknownRecipe { .. } => (
             ErrorCode::NotFound,
-            Some(format!("`banger kernel pull` fetches `{}`", banger_api::images::DEFAULT_KERNEL)),
+            Some(Hint::Pull {
+                what: Kind::Kernel,
+                recipe: banger_api::images::DEFAULT_KERNEL.into(),
+            }),
         ),
         KernelError::NoPackage { .. } => (
             ErrorCode::HostNotReady,
@@ -91,7 +103,14 @@ pub fn kernel(error: &KernelError) -> ApiError {
     told(code, hint, error)
 }
 
-fn archive_hint(error: &Ext4Error) -> Option<String> {
+/// Gives a user a range of ids for user namespaces.
+fn subordinate_ids(user: &str) -> Vec<String> {
+    let range = "100000-165535";
+    let argv = ["usermod", "--add-subuids", range, "--add-subgids", range, user];
+    argv.into_iter().map(str::to_owned).collect()
+}
+
+fn archive_hint(error: &Ext4Error) -> Option<Hint> {
     let Ext4Error::Tar(error) = error else { return None };
     let hint = match error {
         TarError::Truncated => {
@@ -100,7 +119,7 @@ fn archive_hint(error: &Ext4Error) -> Option<String> {
         TarError::MultiVolume { .. } => "unpack all volumes by tar -M and pack them as one archive",
         _ => return None,
     };
-    Some(hint.to_owned())
+    Some(hint.into())
 }
 
 /// A failure of an image.
@@ -109,18 +128,23 @@ pub fn image(error: &ImageError) -> ApiError {
         ImageError::Fetch(error) => return fetch(error),
         ImageError::UnknownRecipe { .. } => (
             ErrorCode::NotFound,
-            Some(format!(
-                "`banger image pull {}` makes that one; `banger image import` takes any other",
-                banger_api::images::DEFAULT_IMAGE
-            )),
+            Some(
+                format!(
+                    "`banger image pull {}` makes that one; `banger image import` takes any other",
+                    banger_api::images::DEFAULT_IMAGE
+                )
+                .into(),
+            ),
         ),
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
-        ImageError::NameTaken { .. } => (
-            ErrorCode::NameTaken,
-            Some("choose another name, or give `--replace` to move this one".into()),
-        ),
+        ImageError::NameTaken { .. } => {
+            let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];
+            return told(ErrorCode::NameTaken, hints, error);
+        }
         ImageError::Worker(error) => return (**error).clone(),
-        ImageError::Foreign { found, .. } => (ErrorCode::BadRequest, Some(found.hint.clone())),
+        ImageError::Foreign { found, .. } => {
+            (ErrorCode::BadRequest, Some(found.hint.clone().into()))
+        }
         ImageError::NotARootFs { .. } => (
             ErrorCode::BadRequest,
             Some("give the archive of a whole root file system, such as mmdebstrap makes".into()),
@@ -130,9 +154,7 @@ pub fn image(error: &ImageError) -> ApiError {
         }
         ImageError::NoSubordinateIds { user, .. } => (
             ErrorCode::HostNotReady,
-            Some(format!(
-                "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
-            )),
+            Some(Hint::RunOnHost { argv: subordinate_ids(user), as_root: true }),
         ),
     };
     told(code, hint, error)

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
 use banger_root::protocol::Finding;
 
@@ -47,11 +48,11 @@ pub async fn checks(config: &HostConfig) -> Vec<Check> {
 
 fn check(code: &str, verdict: Verdict, seen: impl Into<String>, needed_for: &[&str]) -> Check {
     let needed_for = needed_for.iter().map(|need| (*need).to_owned()).collect();
-    Check { code: code.into(), verdict, seen: seen.into(), hint: None, needed_for }
+    Check { code: code.into(), verdict, seen: seen.into(), hints: Vec::new(), needed_for }
 }
 
-fn with_hint(mut check: Check, hint: impl Into<String>) -> Check {
-    check.hint = Some(hint.into());
+fn with_hint(mut check: Check, hint: impl Into<Hint>) -> Check {
+    check.hints.push(hint.into());
     check
 }
 
@@ -75,7 +76,8 @@ async fn root_checks(config: &HostConfig) -> Vec<Check> {
         Err(error) => {
             let missing = check("root", Verdict::Missing, error.message, &["start"]);
             let helper = config.beside.join("banger-root");
-            vec![with_hint(missing, format!("sudo {} install", helper.display()))]
+            let program = Some(helper.display().to_string());
+            vec![with_hint(missing, Hint::InstallHelper { program })]
         }
     }
 }
@@ -89,8 +91,8 @@ fn root_check(finding: Finding) -> Check {
         (false, false) => Verdict::Missing,
     };
     let needed_for = if finding.code.starts_with("network") { "network" } else { "start" };
-    let hint = finding.hint;
-    Check { hint, ..check(&finding.code, verdict, finding.seen, &[needed_for]) }
+    let hints = finding.hint.into_iter().map(Hint::from).collect();
+    Check { hints, ..check(&finding.code, verdict, finding.seen, &[needed_for]) }
 }
 
 fn mapper_check() -> Check {
@@ -104,7 +106,7 @@ fn mapper_check() -> Check {
             format!("{MAPPER} is not there, so disks are made in another way"),
             &["disks without copies"],
         ),
-        "sudo modprobe dm-snapshot",
+        Hint::RunOnHost { argv: vec!["modprobe".into(), "dm-snapshot".into()], as_root: true },
     )
 }
 
@@ -118,7 +120,12 @@ async fn qemu_checks(config: &HostConfig) -> Vec<Check> {
         &["isolation"],
     );
     vec![
-        program("qemu-system-x86_64", "program.qemu", programs.qemu, "apt install qemu-system-x86"),
+        program(
+            "qemu-system-x86_64",
+            "program.qemu",
+            programs.qemu,
+            Hint::install("qemu-system-x86"),
+        ),
         companion_check(programs.vhost_device_vsock).await,
         with_hint(user, "use `--nat off` for guests you do not trust"),
     ]
@@ -153,7 +160,7 @@ fn judge_companion(mut found: Check, version: Option<&str>) -> Check {
     with_hint(found, COMPANION)
 }
 
-fn program(name: &str, code: &str, found: Option<PathBuf>, hint: &str) -> Check {
+fn program(name: &str, code: &str, found: Option<PathBuf>, hint: impl Into<Hint>) -> Check {
     match found {
         Some(path) => check(code, Verdict::Ok, path.display().to_string(), &["start"]),
         None => {
@@ -170,8 +177,8 @@ fn tool(config: &HostConfig, name: &str, package: &str, needed_for: &[&str]) -> 
 
 /// The check for a program of a package of the host.
 pub fn packaged(name: &str, found: Option<PathBuf>, package: &str, needed_for: &[&str]) -> Check {
-    let hint = format!("apt install {package}");
-    let mut check = program(name, &format!("program.{name}"), found, &hint);
+    let hint = Hint::install(package);
+    let mut check = program(name, &format!("program.{name}"), found, hint);
     check.needed_for = needed_for.iter().map(|need| (*need).to_owned()).collect();
     check
 }
@@ -250,12 +257,12 @@ mod tests {
         };
         let judge = |version| judge_companion(found(Some("/usr/bin/v")), version);
         let patched = judge(Some("vhost-device-vsock 0.3.0+banger.2\n"));
-        assert_eq!((patched.verdict, patched.hint), (Verdict::Ok, None));
+        assert_eq!((patched.verdict, patched.hint()), (Verdict::Ok, None));
         let old = Some("vhost-device-vsock 0.3.0+banger.1");
         for version in [Some("vhost-device-vsock 0.3.0"), old, None] {
             let check = judge(version);
             assert_eq!(check.verdict, Verdict::Warning, "{version:?}");
-            assert_eq!(check.hint.as_deref(), Some(COMPANION));
+            assert_eq!(check.hint().as_deref(), Some(COMPANION));
         }
         assert_eq!(judge_companion(found(None), None).verdict, Verdict::Missing);
     }

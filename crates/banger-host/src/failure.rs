@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 /// The code of an operating-system error.
 pub fn code_of(error: &io::Error) -> ErrorCode {
@@ -19,10 +19,8 @@ pub fn on_path(what: &str, path: &Path, error: &io::Error) -> ApiError {
     let code = code_of(error);
     let api = ApiError::new(code, format!("cannot {what} `{}`", path.display())).caused_by(error);
     match code {
-        ErrorCode::NoSpace => api.with_hint(
-            "free some disk space; `banger vm list` and `banger image list` show what takes it",
-        ),
-        ErrorCode::ReadOnly => api.with_hint("make the folder writable for this user"),
+        ErrorCode::NoSpace => api.with_hint(Hint::FreeSpace { path: None }),
+        ErrorCode::ReadOnly => api.with_hint(Hint::MakeWritable { path: None }),
         _ => api,
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use banger_api::doctor::Check;
 use banger_api::vm::VmPaths;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::capability::Effects;
 use banger_engine::choose::{Candidate, choose};
 use banger_engine::drivers::{Capacity, Host};
@@ -97,8 +97,7 @@ impl LinuxHost {
 
     async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
         let none = |error: banger_engine::choose::NoDriver| {
-            ApiError::new(ErrorCode::HostNotReady, error.to_string())
-                .with_hint("`banger doctor` says what is missing and how to get it")
+            ApiError::new(ErrorCode::HostNotReady, error.to_string()).with_hint(Hint::CheckHost)
         };
         let candidates = self.vmm_candidates().await;
         let vmm = choose("VMM", self.config.vmm.as_deref(), &candidates).map_err(none)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use banger_api::{ApiError, ErrorCode, VmId};
+use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_engine::drivers::{Applied, Undone};
 use banger_root::protocol::{Answer, Did, Finding, Launch, Request};
 use banger_root::server::{Outcome, Server};
@@ -56,13 +56,14 @@ pub fn error(error: RootError) -> ApiError {
         Kind::Internal => ErrorCode::Internal,
     };
     let mut api = ApiError::new(code, error.message);
-    (api.causes, api.hint) = (error.causes, error.hint);
+    api.causes = error.causes;
+    api.hints = error.hint.into_iter().map(Hint::from).collect();
     api
 }
 
 fn unexpected() -> ApiError {
     ApiError::new(ErrorCode::Internal, "banger-root answered something else")
-        .with_hint("install the helper of this version: `sudo banger-root install`")
+        .with_hint(Hint::InstallHelper { program: None })
 }
 
 fn lost(error: &std::io::Error) -> ApiError {
@@ -74,9 +75,9 @@ impl Root {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         connect_until(socket, deadline, NotListening::Fail).map_err(|error| {
             let text = "the helper banger-root is not installed or does not answer";
-            ApiError::new(ErrorCode::HostNotReady, text).caused_by(&error).with_hint(
-                "`sudo banger-root install`, once; the program is beside banger and bangerd",
-            )
+            ApiError::new(ErrorCode::HostNotReady, text)
+                .caused_by(&error)
+                .with_hint(Hint::InstallHelper { program: None })
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use rusqlite::ffi;
 
 /// Where the database is, for messages.
@@ -41,24 +41,21 @@ impl Place {
 
     fn error(&self, code: ErrorCode) -> ApiError {
         let path = &self.0;
-        let (what, hint) = match code {
-            ErrorCode::ReadOnly => (
-                "cannot be written",
-                format!(
-                    "make `{path}` and its folder writable, or set `BANGER_STATE_DIR` to a folder \
-                     that is"
-                ),
-            ),
-            ErrorCode::NoSpace => {
-                ("cannot grow", format!("free some space on the disk that holds `{path}`"))
+        let here = || Some(path.clone());
+        let (what, hints) = match code {
+            ErrorCode::ReadOnly => {
+                let elsewhere = Hint::UseFolder { variable: "BANGER_STATE_DIR".into() };
+                ("cannot be written", vec![Hint::MakeWritable { path: here() }, elsewhere])
             }
-            ErrorCode::Corrupt => ("is damaged", damaged_hint(path)),
+            ErrorCode::NoSpace => ("cannot grow", vec![Hint::FreeSpace { path: here() }]),
+            ErrorCode::Corrupt => ("is damaged", vec![damaged_hint(path).into()]),
             ErrorCode::Busy => {
-                ("is held by another program", format!("end the program that has `{path}` open"))
+                let end = format!("end the program that has `{path}` open");
+                ("is held by another program", vec![end.into()])
             }
             _ => return ApiError::new(ErrorCode::Internal, format!("{self} failed")),
         };
-        ApiError::new(code, format!("{self} {what}")).with_hint(hint)
+        ApiError { hints, ..ApiError::new(code, format!("{self} {what}")) }
     }
 
     /// The file belongs to another program.
@@ -142,8 +139,8 @@ mod tests {
             assert_eq!(error.code, code, "{sqlite}");
             assert!(error.message.contains("/s/banger.db"), "{}", error.message);
             assert!(!error.causes.is_empty(), "{sqlite}");
-            let advised = error.hint.as_ref().is_some_and(|hint| hint.contains("/s/banger.db"));
-            assert!(advised || code == ErrorCode::Internal, "{sqlite}: {:?}", error.hint);
+            let advised = error.hint().is_some_and(|hint| hint.contains("/s/banger.db"));
+            assert!(advised || code == ErrorCode::Internal, "{sqlite}: {:?}", error.hints);
         }
     }
 }

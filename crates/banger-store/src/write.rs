@@ -1,7 +1,8 @@
 //! Changing what is remembered: one transaction a commit, all or nothing.
 
 use banger_api::operation::{OpState, Subject};
-use banger_api::{ApiError, ErrorCode, ImageId, KernelId, OpId, VmId};
+use banger_api::vm::VmAction;
+use banger_api::{ApiError, ErrorCode, Hint, ImageId, KernelId, OpId, VmId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
 use banger_engine::store::{Durability, OpRecord, Write};
@@ -147,8 +148,9 @@ fn put_vm(transaction: &Transaction<'_>, place: &Place, vm: &VmRecord) -> Result
             // The id's own constraint is resolved by the statement, so it can only be the name's.
             if is_duplicate(&error) {
                 let text = format!("there is a VM `{name}` already");
-                let hint = format!("choose another name, or `banger vm delete {name}` first");
-                return ApiError::new(ErrorCode::NameTaken, text).with_hint(hint);
+                return ApiError::new(ErrorCode::NameTaken, text)
+                    .with_hint(Hint::ChooseAnotherName)
+                    .with_hint(Hint::ask(name, VmAction::Delete { force: false }));
             }
             place.explain(&error)
         },
@@ -174,7 +176,7 @@ fn add_op(transaction: &Transaction<'_>, place: &Place, op: &OpRecord) -> Result
     add.execute(values).map(drop).map_err(|error| {
         if is_duplicate(&error) {
             let text = format!("there is an operation `{id}` already");
-            return ApiError::new(ErrorCode::InUse, text).with_hint("run the command again");
+            return ApiError::new(ErrorCode::InUse, text).with_hint(Hint::Retry);
         }
         place.explain(&error)
     })

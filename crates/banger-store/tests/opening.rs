@@ -65,7 +65,7 @@ fn a_folder_that_is_not_there_is_named() {
     let error = refused(Path::new("/nonexistent/state/banger.db"));
     assert_eq!(error.code, ErrorCode::ReadOnly);
     assert_eq!(error.message, "the database `/nonexistent/state/banger.db` cannot be written");
-    assert!(error.hint.unwrap().contains("`BANGER_STATE_DIR`"));
+    assert!(error.hint().unwrap().contains("`BANGER_STATE_DIR`"));
     assert_eq!(error.causes, ["No such file or directory (os error 2)"]);
 }
 
@@ -89,7 +89,7 @@ fn damaged_foreign_and_newer_files_are_refused_and_left_as_they_are() {
     let error = refused(&path);
     assert_eq!(error.code, ErrorCode::Corrupt);
     assert_eq!(error.message, format!("the database `{shown}` is damaged"));
-    assert!(error.hint.unwrap().contains(&format!("move `{shown}` aside")));
+    assert!(error.hint().unwrap().contains(&format!("move `{shown}` aside")));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     std::fs::remove_file(&path).unwrap();
@@ -107,7 +107,7 @@ fn damaged_foreign_and_newer_files_are_refused_and_left_as_they_are() {
     assert_eq!(error.code, ErrorCode::DaemonUnavailable);
     let schema = format!("(schema {}, this one knows {SCHEMA_VERSION})", SCHEMA_VERSION + 1);
     assert!(error.message.ends_with(&schema), "{}", error.message);
-    assert!(error.hint.unwrap().starts_with("use that version of banger"));
+    assert!(error.hint().unwrap().starts_with("use that version of banger"));
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use banger_api::boot::{BootState, BootView, Wait, WaitFor};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::hint::VmLog;
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{AgentSession, Client};
 
 use crate::context::Context;
@@ -129,8 +130,7 @@ fn remark(vm: &str, boot: &BootView) -> Option<String> {
 
 fn not_booted(vm: &str, limit: Duration) -> ApiError {
     let text = format!("`{vm}` has not finished booting after {} s", limit.as_secs());
-    ApiError::new(ErrorCode::Timeout, text)
-        .with_hint(format!("`banger vm logs {vm} --console` shows its progress"))
+    ApiError::new(ErrorCode::Timeout, text).with_hint(Hint::log(vm, VmLog::Console))
 }
 
 /// Waits, says so where it takes a while, and hears Ctrl-C.

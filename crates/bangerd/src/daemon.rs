@@ -251,7 +251,7 @@ fn report(error: &ApiError) {
     for cause in &error.causes {
         text.push_str(&format!("  because: {cause}\n"));
     }
-    if let Some(hint) = &error.hint {
+    if let Some(hint) = error.hint() {
         text.push_str(&format!("hint: {hint}\n"));
     }
     stdio::error(&text);

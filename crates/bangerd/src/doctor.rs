@@ -31,7 +31,7 @@ fn check_dns_owner(check: &mut Check, port: u16) {
         check.seen = format!("{}, the DNS server of another daemon", check.seen);
         let hint = "names of this daemon's VMs resolve once the other daemon has no \
                     VM; until then use their addresses: banger vm list";
-        check.hint = Some(hint.into());
+        check.hints = vec![hint.into()];
     }
 }
 
@@ -53,7 +53,7 @@ fn unreadable(id: &str, why: &str) -> Check {
         code: "store.vm".into(),
         verdict: Verdict::Missing,
         seen: format!("the record of VM `{id}` cannot be understood: {why}"),
-        hint: Some("use the version of banger that wrote it".into()),
+        hints: vec!["use the version of banger that wrote it".into()],
         needed_for: vec!["start".into()],
     }
 }
@@ -72,7 +72,7 @@ fn setting(setting: &Setting, privilege: Privilege) -> Check {
         code: format!("config.{}", setting.key),
         verdict: Verdict::Ok,
         seen: format!("{value}, {origin}"),
-        hint: None,
+        hints: Vec::new(),
         needed_for: vec!["config".into()],
     };
     let without_effect = match (setting.used, privilege) {
@@ -82,7 +82,7 @@ fn setting(setting: &Setting, privilege: Privilege) -> Check {
     };
     if let Some(hint) = without_effect.filter(|_| setting.origin != Origin::Default) {
         check.verdict = Verdict::Warning;
-        check.hint = Some(hint.into());
+        check.hints = vec![hint.into()];
     }
     check
 }
@@ -126,7 +126,7 @@ mod tests {
                 code: "network_dns".into(),
                 verdict: Verdict::Ok,
                 seen: "systemd-resolved forwards `vm` to `127.0.0.1:42069`".into(),
-                hint: None,
+                hints: Vec::new(),
                 needed_for: Vec::new(),
             };
             check_dns_owner(&mut check, port);
@@ -139,7 +139,7 @@ mod tests {
         let seen = |key, origin, privilege| {
             let value = Some("10.1.0.0/16".into());
             let check = setting(&Setting { key, value, origin, used: Used::Yes }, privilege);
-            (check.verdict, check.hint)
+            (check.verdict, check.hint())
         };
         let (verdict, hint) = seen("network.subnet", Origin::File, Privilege::User);
         assert_eq!(verdict, Verdict::Warning);

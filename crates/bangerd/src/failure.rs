@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 /// `cannot <doing> <path>`, with the system's error as cause.
 pub fn io_failure(doing: &str, path: &Path, error: &io::Error) -> ApiError {
@@ -15,10 +15,10 @@ pub fn io_failure(doing: &str, path: &Path, error: &io::Error) -> ApiError {
     let failure =
         ApiError::new(code, format!("cannot {doing} `{}`", path.display())).caused_by(error);
     match code {
-        ErrorCode::ReadOnly => failure.with_hint(
-            "make it writable for your user, or choose another folder with `BANGER_HOME`",
-        ),
-        ErrorCode::NoSpace => failure.with_hint("free some disk space"),
+        ErrorCode::ReadOnly => failure
+            .with_hint(Hint::MakeWritable { path: None })
+            .with_hint(Hint::UseFolder { variable: "BANGER_HOME".into() }),
+        ErrorCode::NoSpace => failure.with_hint(Hint::FreeSpace { path: None }),
         _ => failure,
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use banger_api::paths::Paths;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::failure::io_failure;
 
@@ -39,5 +39,5 @@ fn check_owner(folder: &Path) -> Result<(), ApiError> {
         found.uid()
     );
     Err(ApiError::new(ErrorCode::HostNotReady, text)
-        .with_hint("choose another folder with `BANGER_HOME`"))
+        .with_hint(Hint::UseFolder { variable: "BANGER_HOME".into() }))
 }

@@ -47,11 +47,14 @@ fn check(leftover: Leftover) -> Check {
         code: "leftover.vm".into(),
         verdict: Verdict::Warning,
         seen,
-        hint: Some(format!(
-            "restore the banger.db that contains VM `{id}`, or give the VM up: {stop}`rm -r {}` \
-             removes its disks",
-            shown.display()
-        )),
+        hints: vec![
+            format!(
+                "restore the banger.db that contains VM `{id}`, or give the VM up: {stop}`rm -r \
+                 {}` removes its disks",
+                shown.display()
+            )
+            .into(),
+        ],
         needed_for: Vec::new(),
     }
 }
@@ -66,9 +69,9 @@ mod tests {
             |running| Leftover { id: "0123456789ab".into(), folder: "/s/x".into(), running };
         let idle = check(leftover(vec![]));
         assert_eq!(idle.seen, "`/s/x` belongs to no VM in the database");
-        assert!(!idle.hint.unwrap().contains("kill"));
+        assert!(!idle.hint().unwrap().contains("kill"));
         let busy = check(leftover(vec![7, 8]));
         assert!(busy.seen.ends_with("; its VM runs as process 7, 8"), "{}", busy.seen);
-        assert!(busy.hint.unwrap().contains("`kill 7 8`"));
+        assert!(busy.hint().unwrap().contains("`kill 7 8`"));
     }
 }

@@ -39,17 +39,23 @@ fn share(limit: u64, most: u32) -> u32 {
 /// The limit as a check of `doctor`.
 pub fn check() -> Check {
     let limit = descriptors();
-    let (verdict, hint) = if limit >= LEAST {
-        (Verdict::Ok, None)
+    let (verdict, hints) = if limit >= LEAST {
+        (Verdict::Ok, Vec::new())
     } else {
         let hint = format!(
             "raise the hard limit of the shell or service that starts bangerd, to {LEAST} or \
              more: `ulimit -Hn`, `LimitNOFILE=` of systemd, /etc/security/limits.conf"
         );
-        (Verdict::Missing, Some(hint))
+        (Verdict::Missing, vec![hint.into()])
     };
     let seen = format!("bangerd may open {limit} files (RLIMIT_NOFILE)");
-    Check { code: "limit.open_files".into(), verdict, seen, hint, needed_for: vec!["start".into()] }
+    Check {
+        code: "limit.open_files".into(),
+        verdict,
+        seen,
+        hints,
+        needed_for: vec!["start".into()],
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -116,8 +116,7 @@ fn read_holder(file: &File) -> String {
 fn held(folder: &Path, holder: &str) -> ApiError {
     let text =
         format!("another daemon (process {holder}) works on the folder `{}`", folder.display());
-    ApiError::new(ErrorCode::Busy, text)
-        .with_hint("`banger daemon status` shows it; `banger daemon stop` ends it")
+    ApiError::new(ErrorCode::Busy, text).with_hint(Hint::ShowDaemon).with_hint(Hint::StopDaemon)
 }
 
 #[cfg(test)]

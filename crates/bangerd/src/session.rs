@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use banger_api::boot::{BootView, Wait};
 use banger_api::session::{MAX_LINE, SessionAnswer, SessionRequest};
-use banger_api::{ApiError, ErrorCode, VmId};
+use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_engine::Engine;
 use banger_engine::plan::VmPlan;
 use tokio::io::{AsyncReadExt, Interest};
@@ -101,8 +101,7 @@ async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
         let seconds = CONNECT_TIMEOUT.as_secs();
         let text =
             format!("the agent of `{}` did not accept a connection within {seconds} s", plan.name);
-        Err(ApiError::new(ErrorCode::GuestFailed, text)
-            .with_hint(format!("`banger vm health {}` checks the agent again", plan.name)))
+        Err(ApiError::new(ErrorCode::GuestFailed, text).with_hint(Hint::check(&plan.name)))
     })
 }
 

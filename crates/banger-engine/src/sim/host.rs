@@ -50,7 +50,7 @@ impl Host for Sim {
             code: "host.simulated".into(),
             verdict: Verdict::Warning,
             seen: "this daemon runs on a simulated host".into(),
-            hint: Some("use `bangerd` for real VMs".into()),
+            hints: vec!["use `bangerd` for real VMs".into()],
             needed_for: vec!["start".into()],
         }]
     }

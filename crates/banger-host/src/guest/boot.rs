@@ -4,7 +4,8 @@ use std::io;
 
 use banger_agent_proto::boot::{BootFailure, BootMessage, Hello};
 use banger_agent_proto::{MAX_BOOT_LINE, ProtocolMismatch};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::hint::VmLog;
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::interrupt::Interrupt;
 use banger_engine::plan::VmPlan;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,8 +46,8 @@ impl Failure {
     }
 }
 
-fn see_console(vm: &VmPlan) -> String {
-    format!("`banger vm logs {} --console` shows what the guest said", vm.name)
+fn see_console(vm: &VmPlan) -> Hint {
+    Hint::log(&vm.name, VmLog::Console)
 }
 
 /// Text of a guest made harmless: one line, no control characters, not too long.

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use banger_agent_proto::http::ErrorBody;
 use banger_agent_proto::{AGENT_PORT, MAX_JSON_BODY};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::hint::VmLog;
+use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::plan::VmPlan;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -57,11 +59,11 @@ impl Failure {
     /// As an error about a VM.
     pub fn about(&self, vm: &VmPlan) -> ApiError {
         let text = format!("the agent of `{}` could not be used", vm.name);
-        ApiError::new(ErrorCode::GuestFailed, text).caused_by(self).with_hint(format!(
-            "`banger vm logs {0} --console` shows what the guest printed, `--vmm` what its VMM \
-             and companion did; `banger vm restart {0}` brings it back",
-            vm.name
-        ))
+        ApiError::new(ErrorCode::GuestFailed, text)
+            .caused_by(self)
+            .with_hint(Hint::log(&vm.name, VmLog::Console))
+            .with_hint(Hint::log(&vm.name, VmLog::Vmm))
+            .with_hint(Hint::ask(&vm.name, VmAction::Restart { grace_ms: DEFAULT_GRACE_MS }))
     }
 }
 

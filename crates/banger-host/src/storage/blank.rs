@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::advice;
 use crate::failure::on_path;
@@ -85,7 +85,7 @@ impl Blanks {
     fn run(&self, staged: &Path, profile: Profile) -> Result<(), ApiError> {
         let missing = || {
             ApiError::new(ErrorCode::HostNotReady, "the program mke2fs was not found")
-                .with_hint("apt install e2fsprogs")
+                .with_hint(Hint::install("e2fsprogs"))
         };
         let program = self.mke2fs.as_ref().ok_or_else(missing)?;
         // A sparse file reads as zeros, so nothing need be zeroed: neither here nor by the guest
@@ -144,6 +144,6 @@ mod tests {
         let blanks = Blanks::new(folder.path().to_owned(), None);
         let error = blanks.get(64 << 20, Profile::Work).unwrap_err();
         assert_eq!(error.code, ErrorCode::HostNotReady);
-        assert_eq!(error.hint.as_deref(), Some("apt install e2fsprogs"));
+        assert_eq!(error.hints, [Hint::install("e2fsprogs")]);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::drivers::{Applied, Undone};
 use banger_sys::sparse::{self, Cloned};
 
@@ -73,7 +73,7 @@ pub fn clone_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiE
             let folder = |path: &Path| path.parent().unwrap_or(path).to_owned();
             let why = reflink::why_not(&folder(source), &folder(target));
             ApiError::new(ErrorCode::HostNotReady, format!("cannot clone the image: {why}"))
-                .with_hint("`storage = \"auto\"` in config.toml takes a driver that can")
+                .with_hint(Hint::Configure { key: "storage".into(), value: Some("auto".into()) })
         }
     })
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_shim::{DiskTrouble, record};
@@ -173,8 +173,8 @@ impl Vmm for Qemu {
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let programs = self.config.programs();
         for (name, found, hint) in [
-            ("qemu-system-x86_64", programs.qemu, "apt install qemu-system-x86"),
-            ("vhost-device-vsock", programs.vhost_device_vsock, crate::doctor::COMPANION),
+            ("qemu-system-x86_64", programs.qemu, Hint::install("qemu-system-x86")),
+            ("vhost-device-vsock", programs.vhost_device_vsock, crate::doctor::COMPANION.into()),
         ] {
             if found.is_none() {
                 let text = format!("`{}` needs the program {name}, which was not found", vm.name);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::drivers::Undone;
 use banger_engine::plan::{RunPlan, VmPlan, VmSpec};
 use banger_shim::{
@@ -70,7 +70,7 @@ pub fn config(
     let programs = host.programs();
     let missing = |name: &str| {
         ApiError::new(ErrorCode::HostNotReady, format!("{name} was not found"))
-            .with_hint("`banger doctor` says what is missing and how to get it")
+            .with_hint(Hint::CheckHost)
     };
     let qemu = programs.qemu.ok_or_else(|| missing("qemu-system-x86_64"))?;
     let vsock = programs.vhost_device_vsock.ok_or_else(|| missing("vhost-device-vsock"))?;

@@ -235,7 +235,7 @@ async fn too_small(subject: &Subject<'_>, vm: &VmPlan) {
     let error = storage.create_root(vm, &small).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::BadRequest);
     assert!(error.message.contains("`debian`"), "{error}");
-    assert!(error.hint.is_some());
+    assert!(!error.hints.is_empty());
     assert_eq!(storage.remove_root(vm).await.unwrap(), Undone::WasAbsent);
     let fits = VmSpec { root_bytes: IMAGE, ..spec() };
     assert_eq!(storage.create_root(vm, &fits).await.unwrap(), Applied::Created);
@@ -269,7 +269,7 @@ pub async fn full(subject: &Subject<'_>, vm: &VmPlan, fill: impl AsyncFn() -> Pa
     let filler = fill().await;
     let error = subject.create_work(vm, &spec()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NoSpace, "{error}: {:?}", error.causes);
-    assert!(error.hint.is_some());
+    assert!(!error.hints.is_empty());
     let folder = subject.layout.vm(&vm.id);
     let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
     let files: Vec<_> = files.filter(|entry| entry.path().is_file()).collect();

@@ -5,7 +5,7 @@ use banger_api::exit;
 
 use crate::context::{Context, Format, Volume};
 use crate::errors::Failure;
-use crate::render::plain;
+use crate::render::{self, plain};
 
 /// Look at this host and say what works and what is missing.
 ///
@@ -22,7 +22,10 @@ pub struct Args {}
 pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
     let checks = checks(context).await;
     match context.format {
-        Format::Json => context.json(&checks)?,
+        Format::Json => {
+            let checks = checks.iter().map(|check| render::with_words(check, check.hint()));
+            context.json(&checks.collect::<Vec<_>>())?;
+        }
         Format::Text => context.print(&report(&checks, context.volume))?,
     }
     let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
@@ -41,7 +44,7 @@ async fn checks(context: &Context) -> Vec<Check> {
             code: "daemon.answers".into(),
             verdict: Verdict::Missing,
             seen: seen.collect::<Vec<_>>().join(": "),
-            hint: error.hint,
+            hints: error.hints,
             needed_for: vec!["everything".into()],
         }]
     })
@@ -76,8 +79,8 @@ fn text(check: &Check) -> String {
         if !needed.is_empty() {
             text.push_str(&format!("         needed for {}\n", plain::line(&needed)));
         }
-        if let Some(hint) = &check.hint {
-            text.push_str(&format!("         hint: {}\n", plain::block(hint, "         ")));
+        if let Some(hint) = check.hint() {
+            text.push_str(&format!("         hint: {}\n", plain::block(&hint, "         ")));
         }
     }
     text

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{AgentSession, ExecRequest};
 
 use crate::attach::{self, Captured, Ended, Guest, Sink};
@@ -77,7 +77,7 @@ pub async fn attached(
         Ended::Left(code) => *code,
         Ended::GaveUp(code, reason) => {
             let error = ApiError::new(ErrorCode::GuestFailed, format!("{reason}; it was left"))
-                .with_hint(format!("`banger vm health {}` asks the guest again", guest.vm));
+                .with_hint(Hint::check(guest.vm));
             crate::errors::show(context, &error);
             *code
         }

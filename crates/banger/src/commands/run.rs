@@ -225,7 +225,7 @@ async fn start_in_background(
             let error = ApiError::new(ErrorCode::NotFound, message);
             return Err(error.with_hint(still_running(name)).into());
         }
-        Err(error) if error.hint.is_none() => {
+        Err(error) if error.hints.is_empty() => {
             return Err(error.with_hint(still_running(name)).into());
         }
         Err(error) => return Err(error.into()),

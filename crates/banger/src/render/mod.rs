@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use banger_api::ApiError;
+use serde::Serialize;
 
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
@@ -46,8 +47,8 @@ fn error_text(error: &ApiError) -> String {
     for cause in &error.causes {
         text.push_str(&format!("  because {}\n", plain::block(cause, "  ")));
     }
-    if let Some(hint) = &error.hint {
-        text.push_str(&format!("{CYAN}hint:{CYAN:#} {}\n", plain::block(hint, "  ")));
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("{CYAN}hint:{CYAN:#} {}\n", plain::block(&hint, "  ")));
     }
     if let Some(operation) = &error.operation {
         text.push_str(&format!("({operation})\n"));
@@ -57,8 +58,17 @@ fn error_text(error: &ApiError) -> String {
 
 /// Shows an error as one line of JSON on stderr.
 pub fn error_as_json(error: &ApiError) {
-    let json = serde_json::json!({ "error": error });
+    let json = serde_json::json!({ "error": with_words(error, error.hint()) });
     let _ = writeln!(io::stderr().lock(), "{}", plain::json(&json.to_string()));
+}
+
+/// The JSON of something with hints, and the hints in words beside them.
+pub fn with_words(value: &impl Serialize, hint: Option<String>) -> serde_json::Value {
+    let mut json = serde_json::json!(value);
+    if let (Some(object), Some(hint)) = (json.as_object_mut(), hint) {
+        object.insert("hint".into(), hint.into());
+    }
+    json
 }
 
 #[cfg(test)]

@@ -126,6 +126,7 @@ fn usage_errors_are_errors_like_any_other() {
     let expected = serde_json::json!({ "error": {
         "code": "bad_request", "message": "unexpected argument `web` found",
         "hint": "use `--name web` to name the machine",
+        "hints": [{"hint": "text", "text": "use `--name web` to name the machine"}],
     }});
     assert_eq!((refused.code, json), (2, expected));
     let odd = home.run(&["vm", "sh\u{1b}[8m\u{7}\u{9b}8mow"]);

@@ -178,7 +178,7 @@ fn names_of_images_are_not_taken_without_a_word() {
     assert_eq!(refused.code, 4, "{}", refused.err);
     let told = format!(
         "error: the name `debian` refers to the image {}, which is used by web\n\
-         hint: choose another name, or give `--replace` to move this one\n",
+         hint: choose another name, or move this one with `--replace`\n",
         id.trim()
     );
     assert_eq!(refused.err, told);

@@ -86,7 +86,9 @@ fn a_port_that_is_taken_is_seen_and_does_no_harm() {
         checks.as_array().unwrap().iter().find(|check| check["code"] == code).unwrap().clone()
     };
     assert_eq!(find("dns.listen")["verdict"], "warning");
-    assert!(find("dns.listen")["hint"].as_str().unwrap().contains(&format!("port {port}")));
+    assert!(
+        find("dns.listen")["hints"][0]["text"].as_str().unwrap().contains(&format!("port {port}"))
+    );
     assert_eq!(find("config.dns_port")["verdict"], "ok");
     let log = std::fs::read_to_string(home.file("state/log/bangerd.log")).unwrap();
     assert!(log.contains("names of VMs are not served"), "{log}");

@@ -206,7 +206,7 @@ fn a_read_only_state_folder_is_named() {
     let error = refused(&home, command);
     assert_eq!(error.code, ErrorCode::ReadOnly, "{error:?}");
     assert!(error.message.contains(state.to_str().unwrap()), "{}", error.message);
-    assert!(error.hint.is_some());
+    assert!(error.hint().is_some());
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! Routes of the daemon itself.
 
+use std::sync::OnceLock;
+
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::Check;
-use banger_api::{ApiError, routes};
+use banger_api::{ApiError, ErrorCode, routes};
 use utoipa::OpenApi;
 
 use super::body::JsonOrNothing;
@@ -64,6 +69,18 @@ pub async fn doctor(State(api): Shared) -> Answer<Json<Vec<Check>>> {
 /// The OpenAPI document.
 #[utoipa::path(get, path = routes::OPENAPI, tag = "daemon", operation_id = "openapi",
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
-pub async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Description::openapi())
+pub async fn openapi() -> Answer<impl IntoResponse> {
+    /// It takes milliseconds to build and never changes.
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    let document = match DOCUMENT.get() {
+        Some(document) => document.clone(),
+        None => {
+            let built = serde_json::to_vec(&Description::openapi()).map_err(|error| {
+                let text = "the description of the API cannot be written as JSON";
+                ApiError::new(ErrorCode::Internal, text).caused_by(&error)
+            })?;
+            DOCUMENT.get_or_init(|| built.into()).clone()
+        }
+    };
+    Ok(([(CONTENT_TYPE, "application/json")], document))
 }

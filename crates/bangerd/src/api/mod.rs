@@ -23,7 +23,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use banger_api::{ApiError, ErrorCode, routes};
+use banger_api::{ApiError, ErrorCode, Hint, routes};
 use banger_engine::Engine;
 use tokio::sync::watch;
 use utoipa::OpenApi;
@@ -131,7 +131,7 @@ async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
         (status, axum::Json(error)).into_response()
     } else if changes && api.stopping.is_requested() {
         let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down");
-        Failure(error.with_hint("run the command again")).into_response()
+        Failure(error.with_hint(Hint::Retry)).into_response()
     } else {
         next.run(request).await
     };

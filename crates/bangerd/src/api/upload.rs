@@ -5,7 +5,7 @@ use std::path::Path;
 
 use axum::body::Body;
 use banger_api::size::human_size;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
@@ -54,6 +54,5 @@ fn has_room(path: &Path, received_bytes: u64) -> Result<(), ApiError> {
         human_size(free_bytes),
         human_size(received_bytes)
     );
-    Err(ApiError::new(ErrorCode::NoSpace, text)
-        .with_hint("free some disk space; `banger image list` and `banger vm list` show the sizes"))
+    Err(ApiError::new(ErrorCode::NoSpace, text).with_hint(Hint::FreeSpace { path: None }))
 }

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::Hint;
 use banger_api::daemon::DnsStatus;
 use banger_api::doctor::{Check, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,20 +71,22 @@ impl Listening {
 
     /// For `doctor`.
     pub fn check(&self) -> Check {
-        let (verdict, seen, hint) = match self {
+        let (verdict, seen, hints) = match self {
             Self::At(address) => {
-                (Verdict::Ok, format!("names of VMs are served at `{address}`"), None)
+                (Verdict::Ok, format!("names of VMs are served at `{address}`"), Vec::new())
             }
             Self::Not { wanted, problem } => {
                 let port = wanted.port();
-                let hint = format!(
+                let look = format!(
                     "`ss -lntup sport = :{port}` shows the process on port {port}, perhaps another \
-                     user's daemon: end it, or set `dns_port` in config.toml to another"
+                     user's daemon: end it, or take another port"
                 );
-                (Verdict::Warning, format!("cannot listen on `{wanted}`: {problem}"), Some(hint))
+                let hints =
+                    vec![look.into(), Hint::Configure { key: "dns_port".into(), value: None }];
+                (Verdict::Warning, format!("cannot listen on `{wanted}`: {problem}"), hints)
             }
         };
-        Check { code: "dns.listen".into(), verdict, seen, hint, needed_for: vec!["dns".into()] }
+        Check { code: "dns.listen".into(), verdict, seen, hints, needed_for: vec!["dns".into()] }
     }
 }
 

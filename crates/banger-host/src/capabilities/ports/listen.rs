@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(error.message, text);
         assert!(asked("[::1]:8080").message.ends_with("QEMU has only IPv4"));
         assert!(asked("192.0.2.1:8080").message.ends_with("no such address here"));
-        assert!(error.hint.unwrap().contains("ss -ltnp"));
+        assert!(error.hint().unwrap().contains("ss -ltnp"));
         drop(taken);
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
-use banger_api::{ApiError, ErrorCode, VmId};
+use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_base::ShimStatus;
 use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
@@ -179,8 +179,7 @@ impl Vmm for Firecracker {
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
         if let crate::probe::Kvm::Unusable(why) = self.config.kvm() {
             let text = format!("`{}` needs KVM, which does not work here: {why}", vm.name);
-            return Err(ApiError::new(ErrorCode::HostNotReady, text)
-                .with_hint("`banger doctor` says what is missing and how to get it"));
+            return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(Hint::CheckHost));
         }
         check_room(&self.config)?;
         self.root.ask(Request::Ready, Vec::new()).await?;

@@ -82,7 +82,7 @@ async fn a_port_in_use_is_reported_and_retried() {
     let check = listening.borrow().check();
     assert_eq!((check.code.as_str(), check.verdict), ("dns.listen", Verdict::Warning));
     assert!(check.seen.contains(&wanted.to_string()), "{}", check.seen);
-    assert!(check.hint.unwrap().contains(&format!("port {}", wanted.port())));
+    assert!(check.hint().unwrap().contains(&format!("port {}", wanted.port())));
     drop(holder);
     tokio::time::pause();
     listening.changed().await.unwrap();
