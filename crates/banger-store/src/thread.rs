@@ -14,6 +14,9 @@ use crate::KEPT_OPERATIONS;
 use crate::error::Place;
 use crate::reserve::Reserve;
 
+/// Most commits in one transaction.
+const MOST_COMMITS: usize = 256;
+
 type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
 /// Something asked of the thread.
@@ -65,21 +68,143 @@ impl Memory {
         Self { db, place, synchronous, untouchable, added, reserve, _folder }
     }
 
-    /// Serves until nobody can ask any more.
+    /// Serves until nobody can ask any more. Commits that wait at the same time are one transaction.
     pub fn serve(mut self, requests: &mpsc::Receiver<Request>) {
         self.forget_old();
-        while let Ok(request) = requests.recv() {
+        let mut next = requests.recv().ok();
+        while let Some(request) = next.take() {
             // Whoever does not wait for the answer any more does not take back the request.
             match request {
                 Request::Load(reply) => drop(reply.send(self.load())),
                 Request::Commit(writes, durability, reply) => {
-                    drop(reply.send(self.commit(&writes, durability)));
+                    let first = Commit { writes, durability, reply };
+                    let (commits, other) = waiting(first, requests);
+                    self.commit_all(commits);
                     self.forget_old();
+                    next = other;
                 }
                 Request::Operation(id, reply) => drop(reply.send(self.operation(&id))),
                 Request::Operations(limit, reply) => drop(reply.send(self.operations(limit))),
                 Request::Log(id, reply) => drop(reply.send(self.log(&id))),
             }
+            next = next.or_else(|| requests.recv().ok());
         }
+    }
+
+    /// Makes all commits in one transaction where that is possible, which is as sure as the surest of
+    /// them has to be. Otherwise each is made by itself, so that one that fails, by a name that is
+    /// taken say, takes no other with it.
+    fn commit_all(&mut self, commits: Vec<Commit>) {
+        if commits.len() > 1 {
+            let power = commits.iter().any(|commit| commit.durability == Durability::Power);
+            let durability = if power { Durability::Power } else { Durability::Process };
+            let writes = commits.iter().flat_map(|commit| &commit.writes);
+            if self.try_commit(writes, durability).is_ok() {
+                self.refill();
+                for commit in commits {
+                    let _ = commit.reply.send(Ok(()));
+                }
+                return;
+            }
+        }
+        for Commit { writes, durability, reply } in commits {
+            let _ = reply.send(self.commit(&writes, durability));
+        }
+    }
+}
+
+/// A commit that waits for its turn.
+struct Commit {
+    writes: Vec<Write>,
+    durability: Durability,
+    reply: Reply<()>,
+}
+
+/// The commits that wait behind `first`, up to the first request that is not one.
+fn waiting(first: Commit, requests: &mpsc::Receiver<Request>) -> (Vec<Commit>, Option<Request>) {
+    let mut commits = vec![first];
+    while commits.len() < MOST_COMMITS {
+        match requests.try_recv() {
+            Ok(Request::Commit(writes, durability, reply)) => {
+                commits.push(Commit { writes, durability, reply });
+            }
+            Ok(other) => return (commits, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (commits, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_api::ErrorCode;
+
+    use super::*;
+    use crate::open;
+    use crate::write::common::{op, put, vm};
+
+    /// Asks for these commits before the thread begins, so that they all wait at the same time.
+    fn together(memory: Memory, all: Vec<(Vec<Write>, Durability)>) -> Vec<Result<(), ErrorCode>> {
+        let (requests, receiver) = mpsc::channel();
+        let ask = |(writes, durability)| {
+            let (reply, answer) = oneshot::channel();
+            requests.send(Request::Commit(writes, durability, reply)).unwrap();
+            answer
+        };
+        let answers: Vec<_> = all.into_iter().map(ask).collect();
+        let (reply, loaded) = oneshot::channel();
+        requests.send(Request::Load(reply)).unwrap();
+        drop(requests);
+        memory.serve(&receiver);
+        assert!(loaded.blocking_recv().unwrap().is_ok(), "the request behind them is answered");
+        let code = |error: ApiError| error.code;
+        answers.into_iter().map(|answer| answer.blocking_recv().unwrap().map_err(code)).collect()
+    }
+
+    #[test]
+    fn commits_that_wait_are_made_together_and_each_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("banger.db");
+        let (web, db) = (vm(1, "web"), vm(2, "db"));
+        let all = vec![
+            (vec![put(&web)], Durability::Process),
+            (vec![Write::AddOp(op(1, &web)), put(&db)], Durability::Power),
+            (vec![], Durability::Process),
+        ];
+        assert_eq!(together(open::file(&path).unwrap(), all), [Ok(()); 3]);
+        let loaded = open::file(&path).unwrap().load().unwrap();
+        assert_eq!((loaded.vms.len(), loaded.open_ops.len()), (2, 1));
+    }
+
+    #[test]
+    fn one_that_fails_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("banger.db");
+        let (web, taken, db) = (vm(1, "web"), vm(2, "web"), vm(3, "db"));
+        let all = vec![
+            (vec![put(&web)], Durability::Process),
+            (vec![Write::AddOp(op(1, &taken)), put(&taken)], Durability::Process),
+            (vec![put(&db)], Durability::Process),
+        ];
+        let answers = together(open::file(&path).unwrap(), all);
+        assert_eq!(answers, [Ok(()), Err(ErrorCode::NameTaken), Ok(())]);
+        let loaded = open::file(&path).unwrap().load().unwrap();
+        assert_eq!(loaded.vms, [web, db]);
+        assert!(loaded.open_ops.is_empty(), "all of the failed one is undone");
+    }
+
+    #[test]
+    fn a_group_is_bounded() {
+        let (requests, receiver) = mpsc::channel();
+        for _ in 0..MOST_COMMITS * 2 {
+            let (reply, _) = oneshot::channel();
+            requests.send(Request::Commit(Vec::new(), Durability::Process, reply)).unwrap();
+        }
+        let first = Commit {
+            writes: Vec::new(),
+            durability: Durability::Process,
+            reply: oneshot::channel().0,
+        };
+        assert_eq!(waiting(first, &receiver).0.len(), MOST_COMMITS);
     }
 }

@@ -1,4 +1,4 @@
-//! Changing what is remembered: one transaction a commit, all or nothing.
+//! Changing what is remembered: a commit is all or nothing.
 
 use banger_api::operation::{OpState, Subject};
 use banger_api::vm::VmAction;
@@ -38,14 +38,27 @@ impl Memory {
             }
             other => other,
         };
-        if let (Ok(()), Some(reserve)) = (&done, &mut self.reserve) {
-            reserve.fill();
+        if done.is_ok() {
+            self.refill();
         }
         done
     }
 
-    fn try_commit(&mut self, writes: &[Write], durability: Durability) -> Result<(), ApiError> {
-        if writes.is_empty() {
+    /// Sets the reserve aside again where it was used.
+    pub fn refill(&mut self) {
+        if let Some(reserve) = &mut self.reserve {
+            reserve.fill();
+        }
+    }
+
+    /// Makes all changes in one transaction, or none.
+    pub fn try_commit<'a>(
+        &mut self,
+        writes: impl IntoIterator<Item = &'a Write>,
+        durability: Durability,
+    ) -> Result<(), ApiError> {
+        let mut writes = writes.into_iter().peekable();
+        if writes.peek().is_none() {
             return Ok(());
         }
         let wanted = match durability {
@@ -197,7 +210,7 @@ fn json(value: &impl serde::Serialize) -> Result<String, ApiError> {
 
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 
 #[cfg(test)]
 mod tests {

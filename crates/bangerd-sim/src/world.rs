@@ -1,15 +1,17 @@
 //! The simulated host of `bangerd-sim`: the engine's own, kept in a file so that it outlives the
 //! daemon as a real host would: `sim-world.json` in the state folder, or the file that
-//! `BANGER_SIM_WORLD` names.
+//! `BANGER_SIM_WORLD` names. The file's first line is a whole world, each further line a change of
+//! it, all in JSON.
 //!
 //! Tests of clients can have it behave badly: `BANGER_SIM_MOODS=web=stubborn,db=silent` for
 //! guests, by the name of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for
 //! effects, with the kind of object, when it fails, and how often.
 
-use std::fs;
-use std::io;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Drivers, Host as _};
@@ -17,6 +19,7 @@ use banger_engine::sim::world::{Fault, When, World};
 use banger_engine::sim::{Mood, Sim};
 
 use bangerd::failure::io_failure;
+use serde::{Deserialize, Serialize};
 
 use crate::{agent, crash};
 
@@ -24,6 +27,8 @@ use crate::{agent, crash};
 pub const FILE: &str = "sim-world.json";
 /// Folder in the state folder where the logs of VMs are looked for.
 const LOGS: &str = "sim-logs";
+/// Bytes of changes after which the world is written whole.
+const MAX_CHANGES: usize = 4 << 20;
 /// Variable with the path of the world's file.
 pub const WORLD: &str = "BANGER_SIM_WORLD";
 /// Variable with the moods of guests.
@@ -38,15 +43,17 @@ pub const FAULTS: &str = "BANGER_SIM_FAULTS";
 pub fn open(state: &Path) -> Result<Drivers, ApiError> {
     let crash = crash::from_environment()?;
     let path = std::env::var_os(WORLD).map_or_else(|| state.join(FILE), PathBuf::from);
-    let world = load(&path)?;
-    save(&path, &world).map_err(|error| io_failure("write", &path, &error))?;
+    let world = read(&path)?;
+    let file = WorldFile::create(path.clone(), &world);
+    let file = Mutex::new(file.map_err(|error| io_failure("write", &path, &error))?);
     let entropy = getrandom::u64().map_err(|error| {
         ApiError::new(ErrorCode::HostNotReady, "no random numbers").caused_by(&error)
     })?;
     let sink = {
         let path = path.clone();
-        Box::new(move |world: &World| {
-            if let Err(error) = save(&path, world) {
+        Box::new(move |world: &World, keys: &[String]| {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = file.change(world, keys) {
                 tracing::error!(error = %error, path = %path.display(), "the simulated host");
             }
         })
@@ -119,13 +126,17 @@ fn read_fault(item: &str) -> Option<Fault> {
     parts.next().is_none().then_some(Fault { effect, when, times })
 }
 
-fn load(path: &PathBuf) -> Result<World, ApiError> {
+/// Reads the world that a simulated host left; none is an empty one.
+///
+/// # Errors
+/// The file cannot be read, or is damaged.
+pub fn read(path: &Path) -> Result<World, ApiError> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(World::default()),
         Err(error) => return Err(io_failure("read", path, &error)),
         Ok(bytes) => bytes,
     };
-    serde_json::from_slice(&bytes).map_err(|error| {
+    parse(&bytes).map_err(|error| {
         let text = format!("the simulated host in `{}` is damaged", path.display());
         ApiError::new(ErrorCode::Corrupt, text)
             .caused_by(&error)
@@ -133,16 +144,104 @@ fn load(path: &PathBuf) -> Result<World, ApiError> {
     })
 }
 
-/// Replaces the file at once. It need not survive a power cut: it is a toy.
-fn save(path: &Path, world: &World) -> io::Result<()> {
+fn parse(bytes: &[u8]) -> serde_json::Result<World> {
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let mut world: World = serde_json::from_slice(lines.next().unwrap_or_default())?;
+    // A daemon that was killed may have left half a line: that change never happened.
+    for line in lines.filter(|line| line.ends_with(b"\n")) {
+        let change: Change = serde_json::from_slice(line)?;
+        world.spawned = change.spawned;
+        for (key, value) in change.objects {
+            match value {
+                Some(value) => drop(world.objects.insert(key, value)),
+                None => drop(world.objects.remove(&key)),
+            }
+        }
+    }
+    Ok(world)
+}
+
+/// A line of the file after the first one.
+#[derive(Serialize, Deserialize)]
+struct Change {
+    spawned: u64,
+    /// Objects with their values; none where an object was removed.
+    objects: BTreeMap<String, Option<String>>,
+}
+
+/// The file of a world: written whole now and then, otherwise a line for each change. It need not
+/// survive a power cut.
+struct WorldFile {
+    path: PathBuf,
+    file: File,
+    /// Bytes of changes.
+    changes: usize,
+}
+
+impl WorldFile {
+    fn create(path: PathBuf, world: &World) -> io::Result<Self> {
+        let file = write_whole(&path, world)?;
+        Ok(Self { path, file, changes: 0 })
+    }
+
+    fn change(&mut self, world: &World, keys: &[String]) -> io::Result<()> {
+        if keys.is_empty() || self.changes > MAX_CHANGES {
+            self.file = write_whole(&self.path, world)?;
+            self.changes = 0;
+            return Ok(());
+        }
+        let value = |key: &String| (key.clone(), world.objects.get(key).cloned());
+        let objects = keys.iter().map(value).collect();
+        let mut line = serde_json::to_vec(&Change { spawned: world.spawned, objects })?;
+        line.push(b'\n');
+        self.changes += line.len();
+        self.file.write_all(&line)
+    }
+}
+
+/// Replaces the file at once; further lines go to what it returns.
+fn write_whole(path: &Path, world: &World) -> io::Result<File> {
     let new = path.with_extension("new");
-    fs::write(&new, serde_json::to_vec(world)?)?;
-    fs::rename(new, path)
+    let mut bytes = serde_json::to_vec(world)?;
+    bytes.push(b'\n');
+    fs::write(&new, bytes)?;
+    let file = File::options().append(true).open(&new)?;
+    fs::rename(new, path)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_world_is_read_as_it_was_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let (mut world, vm) = (World::default(), banger_api::VmId::from_entropy(1));
+        let mut file = WorldFile::create(path.clone(), &world).unwrap();
+        let mut change = |world: &World, keys: &[String]| {
+            file.change(world, keys).unwrap();
+            assert_eq!(read(&path).unwrap(), *world);
+        };
+        world.spawned = 7;
+        world.insert("shim", &vm, "7".into());
+        world.insert("vmm", &vm, String::new());
+        change(&world, &["shim", "vmm"].map(|kind| World::key(kind, &vm)));
+        world.remove("vmm", &vm);
+        change(&world, &[World::key("vmm", &vm)]);
+        world.fetched.insert("image:debian".into(), "1".into());
+        change(&world, &[]);
+        world.remove("shim", &vm);
+        change(&world, &[World::key("shim", &vm)]);
+        let whole = fs::read(&path).unwrap();
+        // Half of a last line is a change that never happened; half of another is damage.
+        fs::write(&path, [&whole[..], b"{\"spawned\": 8"].concat()).unwrap();
+        assert_eq!(read(&path).unwrap(), world);
+        fs::write(&path, [&whole[..], b"{\"spawned\": 8\n"].concat()).unwrap();
+        assert_eq!(read(&path).unwrap_err().code, ErrorCode::Corrupt);
+        assert_eq!(read(&folder.path().join("none")).unwrap(), World::default());
+    }
 
     #[test]
     fn moods_and_faults_are_read() {

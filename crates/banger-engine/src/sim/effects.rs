@@ -60,7 +60,8 @@ impl Effect for SimEffect {
 #[async_trait]
 impl Adopt for SimAdopt {
     async fn holds(&self, context: VmContext<'_>) -> bool {
-        let world = self.sim.world();
+        let inner = self.sim.inner();
+        let world = &inner.world;
         let known = |step: &StepId| context.run.and_then(|run| run.found::<String>(step));
         let holds =
             |step: &StepId| world.get(step.as_str(), &context.vm.id) == known(step).as_deref();

@@ -8,6 +8,7 @@ use banger_api::boot::{BootState, BootView};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode};
 
+use super::world::World;
 use super::{Mood, Sim};
 use crate::drivers::{Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
@@ -15,7 +16,7 @@ use crate::plan::{Lease, VmPlan};
 
 impl Sim {
     fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
-        let shim = self.world().get("shim", &vm.id).map(str::to_owned);
+        let shim = self.object("shim", vm);
         let shim = shim.ok_or_else(|| {
             let text = format!("the agent of `{}` does not answer", vm.name);
             ApiError::new(ErrorCode::GuestFailed, text)
@@ -55,10 +56,11 @@ impl Guest for Sim {
 
     async fn forget(&self, vm: &VmPlan) {
         let mut inner = self.inner();
-        for kind in ["hello", "agent", "ready"] {
+        let kinds = ["hello", "agent", "ready"];
+        for kind in kinds {
             inner.world.remove(kind, &vm.id);
         }
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &kinds.map(|kind| World::key(kind, &vm.id)));
     }
 
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError> {

@@ -40,7 +40,7 @@ impl Sim {
         stage: &str,
         progress: &dyn Progress,
     ) -> Result<String, ApiError> {
-        let fetched = self.world().fetched.get(key).cloned();
+        let fetched = self.inner().world.fetched.get(key).cloned();
         let other = |id: &String| stage == IMPORT && *id != id_of(name);
         if let Some(id) = fetched.filter(|id| !other(id)) {
             return Ok(id);
@@ -71,7 +71,7 @@ impl Sim {
             }
         }
         fetched.insert(key.into(), id.into());
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[]);
     }
 
     /// Makes an unfinished file.
@@ -81,7 +81,7 @@ impl Sim {
         let file = format!("{key}#{}", inner.world.spawned);
         inner.making.insert(file.clone());
         inner.world.unfinished.insert(file.clone());
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[]);
         file
     }
 
@@ -106,15 +106,16 @@ impl Sim {
         inner.world.unfinished.retain(|file| !wanted(file));
         let removed = before - inner.world.unfinished.len();
         if removed > 0 {
-            (self.sink)(&inner.world);
+            (self.sink)(&inner.world, &[]);
         }
         removed as u64
     }
 
     fn known(&self, what: &str, name: &str, recipe: &str) -> Result<(), ApiError> {
-        let world = self.world();
         let prefix = format!("{what}:");
-        let here = world
+        let here = self
+            .inner()
+            .world
             .fetched
             .iter()
             .any(|(key, id)| key.strip_prefix(&prefix) == Some(name) || id.starts_with(name));
@@ -127,8 +128,8 @@ impl Sim {
 
     fn named(&self, what: &str) -> Vec<(String, String)> {
         let prefix = format!("{what}:");
-        let world = self.world();
-        let pairs = world.fetched.iter().filter_map(|(key, id)| {
+        let fetched = self.inner().world.fetched.clone();
+        let pairs = fetched.iter().filter_map(|(key, id)| {
             key.strip_prefix(&prefix).map(|name| (name.to_owned(), id.clone()))
         });
         pairs.collect()
@@ -140,7 +141,7 @@ impl Sim {
             inner.world.fetched.remove(&format!("{what}:{name}"));
         }
         inner.world.fetched.remove(&format!("{what}:@{id}"));
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[]);
         Deleted { id: id.into(), freed_bytes: 64 * MIB, names: Vec::new() }
     }
 }
@@ -203,14 +204,14 @@ impl Images for Sim {
         let mut inner = self.inner();
         inner.world.fetched.remove(&nameless(image.id.as_str()));
         inner.world.fetched.insert(format!("image:{name}"), image.id.to_string());
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[]);
         Ok(())
     }
 
     async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
         let mut inner = self.inner();
         inner.world.fetched.remove(&format!("image:{name}"));
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[]);
         Ok(())
     }
 

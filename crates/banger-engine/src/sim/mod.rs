@@ -27,8 +27,9 @@ use crate::drivers::{
 use crate::plan::{Lease, VmPlan, VmSpec};
 use world::{Fault, World};
 
-/// Called with the world after each change.
-pub type Sink = Box<dyn Fn(&World) + Send + Sync>;
+/// Called with the world after each change, and with the keys of the objects of VMs that changed:
+/// none where images or kernels did.
+pub type Sink = Box<dyn Fn(&World, &[String]) + Send + Sync>;
 /// Makes a connection to the simulated agent of a VM.
 pub type Connect = Box<dyn Fn(&VmPlan) -> Result<OwnedFd, ApiError> + Send + Sync>;
 
@@ -86,7 +87,7 @@ impl Sim {
             let text = format!("the simulated guest of `{}` has no agent", vm.name);
             Err(ApiError::new(banger_api::ErrorCode::GuestFailed, text))
         };
-        Self::new(World::default(), 1, Box::new(|_| ()), Box::new(nobody))
+        Self::new(World::default(), 1, Box::new(|_, _| ()), Box::new(nobody))
     }
 
     /// Names a folder for the logs of VMs. Nothing is written there: a test may do so.
@@ -116,6 +117,11 @@ impl Sim {
     /// What is on the host now.
     pub fn world(&self) -> World {
         self.inner().world.clone()
+    }
+
+    /// Value of an object of a VM, without a copy of the world.
+    fn object(&self, kind: &str, vm: &VmPlan) -> Option<String> {
+        self.inner().world.get(kind, &vm.id).map(str::to_owned)
     }
 
     /// Makes an effect fail.
@@ -163,7 +169,7 @@ impl Sim {
         inner.tried.insert(kind.into());
         world::take_fault(&mut inner.faults, kind, world::When::Before)?;
         let made = inner.world.insert(kind, &vm.id, value);
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[World::key(kind, &vm.id)]);
         world::take_fault(&mut inner.faults, kind, world::When::After)?;
         Ok(if made { Applied::Created } else { Applied::AlreadyThere })
     }
@@ -175,7 +181,7 @@ impl Sim {
         inner.tried.insert(undo.clone());
         world::take_fault(&mut inner.faults, &undo, world::When::Before)?;
         let removed = inner.world.remove(kind, &vm.id);
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &[World::key(kind, &vm.id)]);
         world::take_fault(&mut inner.faults, &undo, world::When::After)?;
         Ok(if removed { Undone::Removed } else { Undone::WasAbsent })
     }

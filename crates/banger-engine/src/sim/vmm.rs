@@ -6,6 +6,7 @@ use banger_api::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
 use super::Sim;
+use super::world::World;
 use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Undone, Vmm};
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
@@ -35,7 +36,7 @@ impl Sim {
         let mut inner = self.inner();
         let had_vmm = inner.world.remove("vmm", &vm.id);
         inner.world.remove("shim", &vm.id);
-        (self.sink)(&inner.world);
+        (self.sink)(&inner.world, &["vmm", "shim"].map(|kind| World::key(kind, &vm.id)));
         drop(inner);
         if had_vmm {
             channel.send_replace(Some(story));
@@ -77,7 +78,7 @@ impl Vmm for Sim {
     }
 
     async fn launch(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<u32, ApiError> {
-        if self.world().get("shim", &vm.id).is_none() {
+        if self.object("shim", vm).is_none() {
             return Err(ApiError::new(ErrorCode::VmmDied, "the simulated shim is gone"));
         }
         self.make("vmm", vm)?;
@@ -95,9 +96,8 @@ impl Vmm for Sim {
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {
-        let world = self.world();
         let shim = run.shim.map(|shim| shim.start_time.to_string());
-        if world.get("vmm", &vm.id).is_some() && world.get("shim", &vm.id) == shim.as_deref() {
+        if self.object("vmm", vm).is_some() && self.object("shim", vm) == shim {
             return RunFacts::Alive { vmm_pid: FIRST_PID + 1 };
         }
         RunFacts::Nothing

@@ -20,19 +20,24 @@ pub struct World {
 }
 
 impl World {
+    /// The key of an object.
+    pub fn key(kind: &str, vm: &VmId) -> String {
+        format!("{kind}:{vm}")
+    }
+
     /// Adds an object; false if it was there.
     pub fn insert(&mut self, kind: &str, vm: &VmId, value: String) -> bool {
-        self.objects.insert(format!("{kind}:{vm}"), value).is_none()
+        self.objects.insert(Self::key(kind, vm), value).is_none()
     }
 
     /// Removes an object; false if it was not there.
     pub fn remove(&mut self, kind: &str, vm: &VmId) -> bool {
-        self.objects.remove(&format!("{kind}:{vm}")).is_some()
+        self.objects.remove(&Self::key(kind, vm)).is_some()
     }
 
     /// Value of an object.
     pub fn get(&self, kind: &str, vm: &VmId) -> Option<&str> {
-        self.objects.get(&format!("{kind}:{vm}")).map(String::as_str)
+        self.objects.get(&Self::key(kind, vm)).map(String::as_str)
     }
 
     /// Kinds of the objects that a VM has, in order.

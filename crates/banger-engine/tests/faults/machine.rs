@@ -147,7 +147,7 @@ impl Machine {
         });
         let sink = {
             let (life, world) = (life.clone(), self.world.clone());
-            Box::new(move |now: &World| {
+            Box::new(move |now: &World, _: &[String]| {
                 if !life.dead.load(Ordering::Relaxed) {
                     *locked(&world) = now.clone();
                 }

@@ -100,8 +100,7 @@ impl Home {
 
     /// What is on the simulated host.
     pub fn world(&self) -> World {
-        let bytes = std::fs::read(self.file("state/sim-world.json")).unwrap();
-        serde_json::from_slice(&bytes).unwrap()
+        bangerd_sim::world::read(&self.file("state/sim-world.json")).unwrap()
     }
 
     /// What is in the store; no daemon may run.
