@@ -26,6 +26,8 @@ pub enum ErrorCode {
     Busy,
     /// The host lacks a required program or device.
     HostNotReady,
+    /// Made by another build of banger, with a driver or step that this one does not have.
+    OtherBuild,
     /// The disk is full.
     NoSpace,
     /// The state folder cannot be written.
@@ -55,7 +57,9 @@ impl ErrorCode {
             Self::BadRequest => exit::USAGE,
             Self::NotFound | Self::Ambiguous => exit::NOT_FOUND,
             Self::NameTaken | Self::WrongState | Self::InUse | Self::Busy => exit::REFUSED,
-            Self::HostNotReady | Self::NoSpace | Self::ReadOnly => exit::HOST_NOT_READY,
+            Self::HostNotReady | Self::OtherBuild | Self::NoSpace | Self::ReadOnly => {
+                exit::HOST_NOT_READY
+            }
             Self::Corrupt
             | Self::GuestFailed
             | Self::VmmDied
@@ -73,7 +77,11 @@ impl ErrorCode {
             Self::BadRequest => 400,
             Self::NotFound => 404,
             Self::Ambiguous | Self::NameTaken | Self::WrongState | Self::InUse | Self::Busy => 409,
-            Self::HostNotReady | Self::NoSpace | Self::ReadOnly | Self::DaemonUnavailable => 503,
+            Self::HostNotReady
+            | Self::OtherBuild
+            | Self::NoSpace
+            | Self::ReadOnly
+            | Self::DaemonUnavailable => 503,
             Self::Timeout => 504,
             Self::Corrupt
             | Self::GuestFailed

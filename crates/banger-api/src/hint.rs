@@ -239,8 +239,9 @@ pub fn words(hints: &[Hint]) -> Option<String> {
         [AskVm { vm, action: Repair {} }, AskVm { action: Delete { force: true }, .. }] => {
             format!("`banger vm repair {vm}` tries again; `banger vm delete -f {vm}` removes it")
         }
-        [ChooseAnotherName, AskVm { vm, action: Delete { .. } }] => {
-            format!("choose another name, or `banger vm delete {vm}` first")
+        [ChooseAnotherName, AskVm { vm, action: Delete { force } }] => {
+            let force = if *force { "-f " } else { "" };
+            format!("choose another name, or `banger vm delete {force}{vm}` first")
         }
         [ChooseAnotherName, ReplaceName] => {
             "choose another name, or move this one with `--replace`".to_owned()
@@ -377,6 +378,10 @@ mod tests {
             (
                 vec![Hint::ChooseAnotherName, delete(false)],
                 Some("choose another name, or `banger vm delete web` first"),
+            ),
+            (
+                vec![Hint::ChooseAnotherName, delete(true)],
+                Some("choose another name, or `banger vm delete -f web` first"),
             ),
             (
                 vec![

@@ -214,6 +214,9 @@ pub struct VmSummary {
     /// Published ports, while the VM is running.
     #[serde(default)]
     pub publish: Vec<PortForward>,
+    /// Why its record cannot be understood, where that is so; the values above are not known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// `vm show --json`: the summary and further details.

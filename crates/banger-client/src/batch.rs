@@ -123,6 +123,7 @@ mod tests {
             disk: DiskView::default(),
             operation: None,
             publish: Vec::new(),
+            problem: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_api::boot::{BootView, MAX_WAIT_MS, Wait, WaitFor};
+use banger_api::hint::VmLog;
 use banger_api::vm::VmState;
 use banger_api::{ApiError, ErrorCode, Hint};
 use tokio::sync::watch;
@@ -116,7 +117,16 @@ enum Way {
     Never,
 }
 
-fn way(published: &Published, stage: WaitFor) -> Way {
+/// What an operation in progress does to a VM that is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// It follows from what the guest did: its end is not known yet, and may be a new start.
+    Follows,
+    /// The VM is being stopped on request, or nothing is in progress.
+    Other,
+}
+
+fn way(published: &Published, stage: WaitFor, meanwhile: Meanwhile) -> Way {
     let run = published.record.run.as_ref();
     match published.record.state {
         VmState::Running if stage < WaitFor::Booted => Way::There,
@@ -130,6 +140,8 @@ fn way(published: &Published, stage: WaitFor) -> Way {
         VmState::Starting => Way::Later,
         // Made and not started yet, or about to be started.
         VmState::Stopped if published.operation.is_some() => Way::Later,
+        // The guest ended by itself: the reason comes next.
+        VmState::Stopping if meanwhile == Meanwhile::Follows => Way::Later,
         VmState::Stopped
         | VmState::Paused
         | VmState::Stopping
@@ -151,12 +163,14 @@ impl Engine {
     ) -> Result<(VmPlan, BootView), ApiError> {
         let mut published = self.handle(reference)?.published;
         let reached = async {
+            let mut has_run = false;
             loop {
                 let seen = published.borrow_and_update().clone();
-                match way(&seen, wait.stage) {
+                match way(&seen, wait.stage, self.meanwhile(&seen)) {
                     Way::There => return Ok(seen),
+                    Way::Never if has_run => return Err(self.ended_early(&seen.record)),
                     Way::Never => return Err(self.not_running(&seen.record)),
-                    Way::Later => {}
+                    Way::Later => has_run |= seen.record.state == VmState::Running,
                 }
                 if published.changed().await.is_err() {
                     let text = format!("`{reference}` was deleted");
@@ -181,6 +195,26 @@ impl Engine {
     }
 }
 
+impl Engine {
+    fn meanwhile(&self, published: &Published) -> Meanwhile {
+        let op = published.operation.as_ref().and_then(|id| self.follow(id));
+        match op {
+            Some(op) if matches!(op.kind.as_str(), "exited" | "restart") => Meanwhile::Follows,
+            _ => Meanwhile::Other,
+        }
+    }
+
+    /// The error of a wait for a guest that ran and ended before it had booted.
+    fn ended_early(&self, record: &VmRecord) -> ApiError {
+        let name = &record.plan.name;
+        let text = format!("`{name}` ended before its guest had booted");
+        let mut error = self.not_running(record);
+        (error.code, error.message) = (ErrorCode::GuestFailed, text);
+        error.hints = vec![Hint::log(name, VmLog::Console)];
+        error
+    }
+}
+
 fn too_late(record: &VmRecord, limit: Duration) -> ApiError {
     let (name, state) = (&record.plan.name, record.state.as_str());
     let text = format!("`{name}` is still {state} after {} s", limit.as_secs());
@@ -191,6 +225,7 @@ fn too_late(record: &VmRecord, limit: Duration) -> ApiError {
 mod tests {
     use banger_api::boot::BootState;
 
+    use super::Meanwhile::{Follows, Other};
     use super::*;
     use crate::plan::RunPlan;
     use crate::plan::tests::{plan, spec};
@@ -214,27 +249,27 @@ mod tests {
     #[test]
     fn each_stage_is_reached_in_its_turn() {
         let starting = published(VmState::Starting, None);
-        assert_eq!(way(&starting, WaitFor::Agent), Way::Later);
+        assert_eq!(way(&starting, WaitFor::Agent, Other), Way::Later);
         let hello = published(VmState::Starting, Some("one"));
-        assert_eq!(way(&hello, WaitFor::Agent), Way::There);
-        assert_eq!(way(&hello, WaitFor::Ready), Way::Later);
+        assert_eq!(way(&hello, WaitFor::Agent, Other), Way::There);
+        assert_eq!(way(&hello, WaitFor::Ready, Other), Way::Later);
         let running = published(VmState::Running, Some("one"));
-        assert_eq!(way(&running, WaitFor::Ready), Way::There);
-        assert_eq!(way(&running, WaitFor::Booted), Way::Later);
+        assert_eq!(way(&running, WaitFor::Ready, Other), Way::There);
+        assert_eq!(way(&running, WaitFor::Booted, Other), Way::Later);
         for (state, wanted) in [
             (BootState::Booting, Way::Later),
             (BootState::Running, Way::There),
             (BootState::Degraded, Way::There),
             (BootState::Unknown, Way::There),
         ] {
-            assert_eq!(way(&booted(running.clone(), "one", state), WaitFor::Booted), wanted);
+            assert_eq!(way(&booted(running.clone(), "one", state), WaitFor::Booted, Other), wanted);
         }
     }
 
     #[test]
     fn the_boot_of_an_earlier_run_does_not_count() {
         let old = booted(published(VmState::Running, Some("two")), "one", BootState::Running);
-        assert_eq!((old.boot(), way(&old, WaitFor::Booted)), (None, Way::Later));
+        assert_eq!((old.boot(), way(&old, WaitFor::Booted, Other)), (None, Way::Later));
         let down = booted(published(VmState::Stopping, Some("one")), "one", BootState::Running);
         assert_eq!(down.boot(), None);
     }
@@ -242,11 +277,13 @@ mod tests {
     #[test]
     fn what_does_not_run_is_waited_for_only_while_something_is_under_way() {
         let mut stopped = published(VmState::Stopped, None);
-        assert_eq!(way(&stopped, WaitFor::Ready), Way::Never);
+        assert_eq!(way(&stopped, WaitFor::Ready, Other), Way::Never);
         stopped.operation = Some(banger_api::OpId::from_entropy(2));
-        assert_eq!(way(&stopped, WaitFor::Ready), Way::Later);
+        assert_eq!(way(&stopped, WaitFor::Ready, Other), Way::Later);
         for state in [VmState::Stopping, VmState::Broken, VmState::Deleting, VmState::Paused] {
-            assert_eq!(way(&published(state, Some("one")), WaitFor::Agent), Way::Never);
+            assert_eq!(way(&published(state, Some("one")), WaitFor::Agent, Other), Way::Never);
         }
+        let down = published(VmState::Stopping, Some("one"));
+        assert_eq!(way(&down, WaitFor::Booted, Follows), Way::Later, "why is not known yet");
     }
 }

@@ -117,9 +117,11 @@ impl Engine {
     /// Takes a name and an id before anything else is done.
     fn reserve(&self, wanted: Option<&str>) -> Result<Reserved, ApiError> {
         let host = &self.shared.drivers.host;
+        let unreadable = self.unreadable_tags();
         let mut registry = self.registry();
         let taken = |name: &VmName| {
-            registry.vms.values().any(|vm| &vm.published.borrow().record.plan.name == name)
+            unreadable.iter().any(|vm| &vm.name == name)
+                || registry.vms.values().any(|vm| &vm.published.borrow().record.plan.name == name)
                 || registry.preparing.values().any(|vm| &vm.name == name)
         };
         let name = match wanted {
@@ -129,9 +131,10 @@ impl Engine {
                 })?;
                 if taken(&name) {
                     let text = format!("there is a VM `{name}` already");
+                    let force = unreadable.iter().any(|vm| vm.name == name);
                     return Err(ApiError::new(ErrorCode::NameTaken, text)
                         .with_hint(Hint::ChooseAnotherName)
-                        .with_hint(Hint::ask(&name, VmAction::Delete { force: false })));
+                        .with_hint(Hint::ask(&name, VmAction::Delete { force })));
                 }
                 name
             }
@@ -149,7 +152,10 @@ impl Engine {
         };
         let id = loop {
             let id = VmId::from_entropy(host.entropy());
-            if !registry.vms.contains_key(&id) && !registry.preparing.contains_key(&id) {
+            // Processes of two VMs must not run as the same uid, under any VMM.
+            let mut ids = registry.vms.keys().chain(registry.preparing.keys());
+            let known = ids.any(|other| *other == id || other.uid() == id.uid());
+            if !known && !unreadable.iter().any(|vm| vm.id == id) {
                 break id;
             }
         };

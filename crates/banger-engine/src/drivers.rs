@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use banger_api::boot::BootView;
 use banger_api::doctor::Check;
 use banger_api::images::{Deleted, ImageView, KernelView};
-use banger_api::vm::{DiskView, Timing, VmPaths};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::vm::{DiskView, Timing, VmAction, VmPaths};
+use banger_api::{ApiError, ErrorCode, Hint};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
 use crate::capability::{Effect, Effects, Upkeep};
@@ -82,6 +82,15 @@ pub trait Network: Send + Sync {
     }
 }
 
+/// A VMM that lives although no run of its VM is on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stray {
+    /// Process id of the VMM or its companion.
+    pub pid: u32,
+    /// Its shim, where known.
+    pub shim: Option<ProcRef>,
+}
+
 /// A virtual machine monitor, its companion and the shim that owns both.
 #[async_trait]
 pub trait Vmm: Send + Sync {
@@ -107,6 +116,8 @@ pub trait Vmm: Send + Sync {
     }
     /// Resolves when the VMM has ended, with its story.
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
+    /// What lives of a VM that has no run on record: its disks must not be used twice.
+    async fn stray(&self, vm: &VmPlan) -> Option<Stray>;
     /// What is there of a run that another daemon started.
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts;
     /// What a user should know of a run: why its guest is held, or that its disks are about to find
@@ -114,7 +125,7 @@ pub trait Vmm: Send + Sync {
     async fn notices(&self, _vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
         Vec::new()
     }
-    /// Files for people to look at.
+    /// Logs of the VM.
     fn paths(&self, vm: &VmPlan) -> VmPaths;
 }
 
@@ -335,14 +346,14 @@ pub struct Drivers {
 fn named<T: ?Sized>(
     what: &str,
     drivers: &BTreeMap<String, Arc<T>>,
-    chosen: &Chosen,
+    (vm, chosen): (&VmPlan, &Chosen),
 ) -> Result<Arc<T>, ApiError> {
     drivers.get(&chosen.name).cloned().ok_or_else(|| {
-        ApiError::new(
-            ErrorCode::HostNotReady,
-            format!("the {what} driver `{}` is not part of this daemon", chosen.name),
-        )
-        .with_hint("use the version of banger that made this VM, or delete the VM")
+        let (name, driver) = (&vm.name, &chosen.name);
+        let text = format!("`{name}` has the {what} driver `{driver}`, which this daemon lacks");
+        ApiError::new(ErrorCode::OtherBuild, text)
+            .with_hint("use the version of banger that made it")
+            .with_hint(Hint::ask(name, VmAction::Delete { force: true }))
     })
 }
 
@@ -352,7 +363,7 @@ impl Drivers {
     /// # Errors
     /// This daemon does not have it.
     pub fn storage(&self, vm: &VmPlan) -> Result<Arc<dyn Storage>, ApiError> {
-        named("storage", &self.storage, &vm.drivers.storage)
+        named("storage", &self.storage, (vm, &vm.drivers.storage))
     }
 
     /// The effect of a capability's step.
@@ -378,7 +389,7 @@ impl Drivers {
     /// # Errors
     /// This daemon does not have it.
     pub fn network(&self, vm: &VmPlan) -> Result<Arc<dyn Network>, ApiError> {
-        named("network", &self.network, &vm.drivers.network)
+        named("network", &self.network, (vm, &vm.drivers.network))
     }
 
     /// The VMM driver of a VM.
@@ -386,6 +397,6 @@ impl Drivers {
     /// # Errors
     /// This daemon does not have it.
     pub fn vmm(&self, vm: &VmPlan) -> Result<Arc<dyn Vmm>, ApiError> {
-        named("VMM", &self.vmm, &vm.drivers.vmm)
+        named("VMM", &self.vmm, (vm, &vm.drivers.vmm))
     }
 }

@@ -16,8 +16,10 @@ use crate::ops::{Op, Ops};
 use crate::plan::VmPlan;
 use crate::record::VmRecord;
 use crate::recovery::{self, Action, Facts, HostSince};
+use crate::refusals;
 use crate::shared::{Published, Shared};
-use crate::store::{Durability, Loaded, OpRecord, Store, Write};
+use crate::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
+use crate::unreadable;
 use crate::view;
 use crate::vm_task::{self, First, Message, VmHandle};
 
@@ -44,7 +46,7 @@ pub struct Engine {
     /// while one is deleted.
     pub(crate) images_in_use: tokio::sync::RwLock<()>,
     /// Rows that could not be understood.
-    pub unreadable: Vec<(String, String)>,
+    pub(crate) unreadable: Mutex<Vec<Unreadable>>,
     pub(crate) me: Weak<Engine>,
 }
 
@@ -69,7 +71,7 @@ impl Engine {
             holds: Holds::default(),
             defaults,
             images_in_use: tokio::sync::RwLock::new(()),
-            unreadable,
+            unreadable: Mutex::new(unreadable),
             me: me.clone(),
         });
         let (open_ops, without_vm): (Vec<_>, Vec<_>) =
@@ -202,6 +204,7 @@ impl Engine {
         for published in self.all() {
             list.push(view::summary(&self.shared.drivers, &published).await);
         }
+        list.extend(self.unreadable_summaries());
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
     }
@@ -226,14 +229,18 @@ impl Engine {
     pub fn resolve(&self, reference: &str) -> Result<VmId, ApiError> {
         let all = self.all();
         let listing = all.iter().map(|vm| (&vm.record.plan.id, &vm.record.plan.name));
-        reference::resolve(listing, reference)
+        let unreadable = self.unreadable_tags();
+        let unreadable = unreadable.iter().map(|vm| (&vm.id, &vm.name));
+        reference::resolve(listing.chain(unreadable), reference)
     }
 
     pub(crate) fn handle(&self, reference: &str) -> Result<VmHandle, ApiError> {
         let id = self.resolve(reference)?;
         let handle = self.registry().vms.get(&id).cloned();
-        handle
-            .ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("`{reference}` was deleted")))
+        handle.ok_or_else(|| match self.unreadable_row(&id) {
+            Some(row) => unreadable::explain(&row),
+            None => ApiError::new(ErrorCode::NotFound, format!("`{reference}` was deleted")),
+        })
     }
 
     /// Everything about one VM.
@@ -251,6 +258,11 @@ impl Engine {
     /// Not found, refused, or not to be remembered.
     pub async fn request(&self, reference: &str, action: VmAction) -> Result<Accepted, ApiError> {
         action.check()?;
+        if action == (VmAction::Delete { force: true })
+            && let Some(row) = self.resolve(reference).ok().and_then(|id| self.unreadable_row(&id))
+        {
+            return self.set_aside(row).await;
+        }
         self.ask(&self.handle(reference)?, action).await
     }
 
@@ -328,6 +340,9 @@ impl Engine {
     pub(crate) fn not_running(&self, record: &VmRecord) -> ApiError {
         let name = &record.plan.name;
         let text = format!("`{name}` is {}", record.state.as_str());
-        ApiError::new(ErrorCode::WrongState, text).with_hint(Hint::ask(name, VmAction::Start {}))
+        let mut error = ApiError::new(ErrorCode::WrongState, text)
+            .with_hint(Hint::ask(name, VmAction::Start {}));
+        error.causes = record.because.as_ref().map(refusals::story).unwrap_or_default();
+        error
     }
 }

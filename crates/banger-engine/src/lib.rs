@@ -39,6 +39,8 @@ pub mod shared;
 pub mod sim;
 pub mod state;
 pub mod store;
+pub mod undo;
+pub mod unreadable;
 pub mod view;
 pub mod vm_jobs;
 pub mod vm_removal;

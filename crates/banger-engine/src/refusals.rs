@@ -1,6 +1,6 @@
 //! Why a request is refused, in words.
 
-use banger_api::vm::{VmAction, VmState};
+use banger_api::vm::{StoppedBecause, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, Hint, VmName};
 
 use crate::queue::Refusal;
@@ -34,5 +34,16 @@ pub fn explain(name: &VmName, action: VmAction, refusal: &Refusal) -> ApiError {
                 }
             }
         }
+    }
+}
+
+/// Why a VM is stopped, line by line, where nobody asked for it.
+pub fn story(because: &StoppedBecause) -> Vec<String> {
+    match because {
+        StoppedBecause::NeverStarted | StoppedBecause::Asked { .. } => Vec::new(),
+        StoppedBecause::GuestPoweredOff => vec!["the guest powered itself off".into()],
+        StoppedBecause::VmmDied { story } => story.lines().map(str::to_owned).collect(),
+        StoppedBecause::StartFailed { error, .. } => vec![format!("its start failed: {error}")],
+        StoppedBecause::HostRestarted => vec!["the host was restarted".into()],
     }
 }

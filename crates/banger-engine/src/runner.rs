@@ -21,6 +21,7 @@ use crate::ops::{Op, Stages};
 use crate::record::VmRecord;
 use crate::shared::{Published, Shared};
 use crate::store::{Durability, Write};
+use crate::undo::{self, Foreign};
 
 /// How long the news of a VMM's end may lag behind the silence of its guest.
 const NEWS: Duration = Duration::from_millis(300);
@@ -43,6 +44,8 @@ pub struct Worker {
     pub exit: watch::Receiver<Option<ExitStory>>,
     /// What the guest of this start reported of its own stages.
     pub guest_timeline: Vec<Timing>,
+    /// What is done about steps of another build.
+    pub foreign: Foreign,
     log: Vec<StepEvent>,
     pending: Vec<Write>,
 }
@@ -76,6 +79,7 @@ impl Worker {
             hurry,
             exit,
             guest_timeline: Vec::new(),
+            foreign: Foreign::Keep,
             log: Vec::new(),
             pending: unsaved,
         }
@@ -155,7 +159,12 @@ impl Worker {
         Ok(())
     }
 
-    fn note(&mut self, step: &StepId, kind: StepEventKind, detail: String) -> Result<(), ApiError> {
+    pub(crate) fn note(
+        &mut self,
+        step: &StepId,
+        kind: StepEventKind,
+        detail: String,
+    ) -> Result<(), ApiError> {
         oplog::check(&self.log, step, kind).map_err(|illegal| {
             ApiError::new(ErrorCode::Internal, "an operation's log would become illegal")
                 .caused_by(&illegal)
@@ -167,7 +176,7 @@ impl Worker {
         Ok(())
     }
 
-    fn context(&self, step: &StepId) -> StepContext {
+    pub(crate) fn context(&self, step: &StepId) -> StepContext {
         StepContext {
             step: step.clone(),
             drivers: self.shared.drivers.clone(),
@@ -197,7 +206,7 @@ impl Worker {
         steps: &[StepId],
     ) -> Result<(), (ApiError, usize)> {
         for (place, id) in steps.iter().enumerate() {
-            let step = lists::find(name, id).ok_or_else(|| (foreign(), place))?;
+            let step = lists::find(name, id).ok_or_else(|| (undo::foreign(), place))?;
             self.go_on().map_err(|error| (error, place))?;
             self.stages.enter(step.stage);
             // Where this fails nothing of the step was begun, but what is before it must go.
@@ -343,58 +352,8 @@ impl Worker {
         }
     }
 
-    /// Undoes these steps in reverse, past every error.
-    ///
-    /// Returns what could not be undone, in the order of the attempts.
-    pub async fn undo_steps(&mut self, name: ListName, steps: &[StepId]) -> Vec<String> {
-        let mut problems = Vec::new();
-        for id in steps.iter().rev() {
-            self.log_undo(id, StepEventKind::UndoStarted, String::new());
-            self.flush_undo().await;
-            self.crash(name, id.as_str(), "undo_before");
-            let context = self.context(id);
-            let undone = match lists::find(name, id) {
-                Some(step) => (step.undo)(&context).await,
-                None => Err(foreign()),
-            };
-            match undone {
-                Ok(undone) => {
-                    self.crash(name, id.as_str(), "undone");
-                    self.log_undo(id, StepEventKind::Undone, format!("{undone:?}"));
-                }
-                Err(error) => {
-                    let mut words = vec![id.as_str().to_owned(), error.message];
-                    words.extend(error.causes);
-                    let text = words.join(": ");
-                    tracing::error!(op = %self.op.id, vm = %self.record.plan.id, "undo: {text}");
-                    self.log_undo(id, StepEventKind::UndoFailed, text.clone());
-                    problems.push(text);
-                }
-            }
-        }
-        problems
-    }
-
-    fn log_undo(&mut self, step: &StepId, kind: StepEventKind, detail: String) {
-        if let Err(error) = self.note(step, kind, detail) {
-            tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
-        }
-    }
-
-    async fn flush_undo(&mut self) {
-        if let Err(error) = self.flush(Durability::Process).await {
-            tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
-        }
-    }
-
     /// The state shown at the moment.
     pub fn state(&self) -> VmState {
         self.record.state
     }
-}
-
-/// The failure of a step that is in no list of this build.
-fn foreign() -> ApiError {
-    let text = "this build of banger does not have the step: use the build that made it";
-    ApiError::new(ErrorCode::HostNotReady, text)
 }

@@ -44,6 +44,9 @@ pub enum Write {
     PutVm(Box<VmRecord>),
     /// A VM does not exist any more.
     RemoveVm(VmId),
+    /// The row of a VM that could not be understood is set aside, by its id as stored: its name is
+    /// free, and its open operations have failed.
+    SetAside(String),
 }
 
 /// How sure a commit must be before it returns.
@@ -55,6 +58,17 @@ pub enum Durability {
     Power,
 }
 
+/// The row of a VM that could not be understood. It is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Id, as stored.
+    pub id: String,
+    /// Name, as stored.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
+
 /// Everything a new daemon needs to know.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -62,8 +76,8 @@ pub struct Loaded {
     pub vms: Vec<VmRecord>,
     /// Operations that had not ended, with their logs.
     pub open_ops: Vec<(OpRecord, Vec<StepEvent>)>,
-    /// VMs whose row could not be understood: id as stored, and why.
-    pub unreadable: Vec<(String, String)>,
+    /// VMs whose row could not be understood.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// The memory of the engine.

@@ -54,6 +54,7 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
         disk,
         operation: published.operation.clone(),
         publish: spec.publish.clone(),
+        problem: None,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::record::{Existence, Fate, Inspect, VmRecord};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::Durability;
+use crate::undo;
 
 /// How often a guest that did not understand a shutdown is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -96,6 +97,7 @@ impl Worker {
             self.stages.abandon();
             return Err(self.start_refused(error).await);
         }
+        self.end_stray().await?;
         let host_boot_id = self.shared.drivers.host.boot_id();
         let spec = self.record.spec.clone();
         let steps = lists::planned(ListName::Start, &vm, &spec);
@@ -123,6 +125,7 @@ impl Worker {
     /// Checks what a start needs, changing nothing.
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let drivers = &self.shared.drivers;
+        undo::has_drivers(drivers, vm)?;
         drivers.vmm(vm)?.preflight(vm).await?;
         let spec = &self.record.spec;
         let used = capabilities::ALL.iter().filter(|one| one.is_used(vm, spec));

@@ -9,6 +9,7 @@ use crate::record::{Existence, Fate, VmRecord};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::{Durability, Write};
+use crate::undo::{self, Foreign};
 use crate::vm_jobs::event;
 
 impl Worker {
@@ -17,19 +18,25 @@ impl Worker {
     /// # Errors
     /// What could not be removed; the VM is broken then.
     pub async fn delete(&mut self) -> Result<Fate, ApiError> {
+        if self.foreign == Foreign::Keep && self.state() == VmState::Stopped {
+            // Refused as long as nothing was removed.
+            undo::has_drivers(&self.shared.drivers, &self.record.plan)?;
+        }
         match self.state() {
             VmState::Running | VmState::Paused => {
                 self.end_accepted(VmEvent::StopAccepted).await?;
                 self.tear_down(StoppedBecause::Asked { how: StopKind::Killed }).await?;
             }
             VmState::Broken => {
+                self.end_stray().await?;
                 let steps = self.run_steps();
                 let problems = self.undo_steps(ListName::Start, &steps).await;
                 if !problems.is_empty() {
                     return Err(self.broken(problems, None).await);
                 }
             }
-            VmState::Stopped | VmState::Starting | VmState::Stopping | VmState::Deleting => {}
+            VmState::Stopped => self.end_stray().await?,
+            VmState::Starting | VmState::Stopping | VmState::Deleting => {}
         }
         self.crash(ListName::Create, "delete_commit", "before");
         // From here on disks go: that this was asked for must survive a power cut, so nothing of it
@@ -84,6 +91,7 @@ impl Worker {
         }
         match self.record.existence {
             Existence::Whole => {
+                self.end_stray().await?;
                 let because = self.record.because.clone().unwrap_or(StoppedBecause::VmmDied {
                     story: "it was broken and has been repaired".into(),
                 });

@@ -9,6 +9,7 @@ use crate::record::Fate;
 use crate::recovery::{self, Action, Ending};
 use crate::runner::Worker;
 use crate::store::Durability;
+use crate::undo::Foreign;
 use crate::vm_jobs::ThenStart;
 
 /// What is to be done.
@@ -71,7 +72,10 @@ impl Worker {
                 VmAction::Stop { grace_ms } => self.stop(grace_ms).await,
                 VmAction::Kill {} => self.stop(0).await,
                 VmAction::Restart { grace_ms } => self.restart(grace_ms).await,
-                VmAction::Delete { .. } => self.delete().await,
+                VmAction::Delete { force } => {
+                    self.foreign = if force { Foreign::GiveUp } else { Foreign::Keep };
+                    self.delete().await
+                }
                 VmAction::Repair {} => self.repair().await,
             },
         }

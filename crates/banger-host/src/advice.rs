@@ -1,7 +1,9 @@
 //! Failures of kernels and images as they are shown: a code for scripts, and what to do.
 
 use banger_api::hint::Kind;
+use banger_api::vm::VmAction;
 use banger_api::{ApiError, ErrorCode, Hint};
+use banger_engine::plan::VmPlan;
 
 use crate::ext4::Ext4Error;
 use crate::ext4::tar::TarError;
@@ -69,6 +71,27 @@ fn told(
 /// A failure that kernels and images share.
 pub fn fetch(error: &FetchError) -> ApiError {
     told(fetch_error_code(error), fetch_error_hint(error), error)
+}
+
+/// A failure of the image or kernel that a VM was made from. Another one does not take its place,
+/// so the advice for images and kernels in general leads nowhere.
+pub fn of_vm(vm: &VmPlan, what: &str, error: &FetchError) -> ApiError {
+    let again = match what {
+        "kernel" => "`banger kernel pull` fetches it again where it is still Debian's newest",
+        _ => "importing the same archive again brings it back",
+    };
+    let (name, image) = (&vm.name, &vm.boot.image_name);
+    let id = if what == "kernel" { vm.boot.kernel.as_str() } else { vm.boot.image.as_str() };
+    let text = match what {
+        "kernel" => format!("the kernel {id} that `{name}` boots is not usable"),
+        _ => format!("the image `{image}` ({id}) that `{name}` was made from is not usable"),
+    };
+    let mut told = ApiError::new(ErrorCode::Corrupt, text).caused_by(error);
+    told.hints = vec![
+        format!("{again}; so does putting its files back; without it `{name}` cannot start").into(),
+        Hint::ask(name, VmAction::Delete { force: false }),
+    ];
+    told
 }
 
 fn ext4_code(error: &Ext4Error) -> ErrorCode {

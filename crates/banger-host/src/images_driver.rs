@@ -87,14 +87,12 @@ impl LocalImages {
     /// # Errors
     /// One of them is gone or damaged.
     pub fn boot_files(&self, vm: &VmPlan) -> Result<BootFiles, ApiError> {
-        let whole = || -> Result<(Kernel, Image), FetchError> {
-            let kernel = self.kernels.resolve(vm.boot.kernel.as_str())?;
-            kernel.check()?;
-            let image = self.images.resolve(vm.boot.image.as_str())?;
-            image.check()?;
-            Ok((kernel, image))
-        };
-        let (kernel, image) = whole().map_err(|error| advice::fetch(&error))?;
+        let kernel = self.kernels.resolve(vm.boot.kernel.as_str());
+        let kernel = kernel.and_then(|kernel| kernel.check().map(|()| kernel));
+        let kernel = kernel.map_err(|error| advice::of_vm(vm, "kernel", &error))?;
+        let image = self.images.resolve(vm.boot.image.as_str());
+        let image = image.and_then(|image| image.check().map(|()| image));
+        let image = image.map_err(|error| advice::of_vm(vm, "image", &error))?;
         let initramfs =
             self.initramfs.get(&kernel, &self.agent).map_err(|error| advice::fetch(&error))?;
         open_to_vmm(&kernel.vmlinux())?;

@@ -81,9 +81,40 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// A process that runs as this uid; proc_pid_status(5), `Uid`. One that has ended and waits for its
+/// parent does not count.
+pub fn process_of(uid: u32) -> Option<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut pids = pids.filter(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        runs_as(&status, uid)
+    });
+    pids.next()
+}
+
+fn runs_as(status: &str, uid: u32) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let real = field("Uid:").and_then(|ids| ids.split_ascii_whitespace().next()?.parse().ok());
+    let ended = field("State:").is_some_and(|state| state.trim_start().starts_with(['Z', 'X']));
+    real == Some(uid) && !ended
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_are_found_by_their_uid() {
+        let status = "Name:\tx\nState:\tS (sleeping)\nUid:\t70001\t70001\t70001\t70001\n";
+        assert!(runs_as(status, 70001));
+        assert!(!runs_as(status, 7000));
+        assert!(!runs_as(&status.replace("S (sleeping)", "Z (zombie)"), 70001));
+        assert!(!runs_as("", 0));
+        let own = rustix::process::getuid().as_raw();
+        assert!(process_of(own).is_some());
+        assert_eq!(process_of(u32::MAX - 7), None);
+    }
 
     #[test]
     fn the_cpu_flag_decides_not_the_device() {

@@ -8,7 +8,7 @@ use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
-use banger_engine::store::{Loaded, OpRecord};
+use banger_engine::store::{Loaded, OpRecord, Unreadable};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -142,11 +142,14 @@ impl Memory {
             let reason = bad.remove(&row.id);
             match (reason, row.parse()) {
                 (None, Ok(record)) => loaded.vms.push(record),
-                (Some(why), _) | (None, Err(why)) => loaded.unreadable.push((row.id, why)),
+                (Some(why), _) | (None, Err(why)) => {
+                    let VmRow { id, name, .. } = row;
+                    loaded.unreadable.push(Unreadable { id, name, why });
+                }
             }
         }
         // An operation of a VM that is left alone stays open: its log may be what explains the VM.
-        let left: BTreeSet<String> = loaded.unreadable.iter().map(|(id, _)| id.clone()).collect();
+        let left: BTreeSet<String> = loaded.unreadable.iter().map(|row| row.id.clone()).collect();
         loaded
             .open_ops
             .retain(|(op, _)| op.subject.vm().is_none_or(|vm| !left.contains(vm.id.as_str())));

@@ -10,7 +10,7 @@ pub const APPLICATION_ID: i32 = 0x626e_6772;
 
 /// One entry for each version, applied in order; `user_version` counts those applied. An entry is
 /// never changed once it was released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 /// The version that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -84,6 +84,16 @@ ALTER TABLE operations RENAME COLUMN vm_name TO subject_name;
 ALTER TABLE operations ADD COLUMN subject TEXT NOT NULL DEFAULT 'vm'
     CHECK (subject IN ('vm', 'image', 'kernel', 'host'));
 ALTER TABLE operations ADD COLUMN made TEXT;
+";
+
+/// Rows of VMs that could not be understood and were set aside by their user.
+const V4: &str = "
+CREATE TABLE set_aside (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
 ";
 
 /// What a database is before anything was done to it.

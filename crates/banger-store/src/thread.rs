@@ -68,7 +68,7 @@ impl Memory {
         Self { db, place, synchronous, untouchable, added, reserve, _folder }
     }
 
-    /// Serves until nobody can ask any more. Commits that wait at the same time are one transaction.
+    /// Serves until nobody can ask any more. Commits that wait together are one transaction.
     pub fn serve(mut self, requests: &mpsc::Receiver<Request>) {
         self.forget_old();
         let mut next = requests.recv().ok();
@@ -91,8 +91,8 @@ impl Memory {
         }
     }
 
-    /// Makes all commits in one transaction where that is possible, which is as sure as the surest of
-    /// them has to be. Otherwise each is made by itself, so that one that fails, by a name that is
+    /// Makes all commits in one transaction where that is possible, synced as the most demanding
+    /// one requires. Otherwise each is made by itself, so that one that fails, by a name that is
     /// taken say, takes no other with it.
     fn commit_all(&mut self, commits: Vec<Commit>) {
         if commits.len() > 1 {

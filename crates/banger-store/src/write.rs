@@ -25,6 +25,12 @@ const LOG: &str = "INSERT INTO op_events (op, seq, step, kind, detail, at) \
     SELECT number, \
     (SELECT coalesce(max(seq), 0) + 1 FROM op_events WHERE op = number), ?2, ?3, ?4, ?5 \
     FROM operations WHERE id = ?1";
+const SET_ASIDE: [&str; 3] = [
+    "INSERT INTO set_aside (id, name, record) SELECT id, name, record FROM vms WHERE id = ?1",
+    "DELETE FROM vms WHERE id = ?1",
+    "UPDATE operations SET state = 'failed' \
+     WHERE state = 'running' AND subject = 'vm' AND subject_id = ?1",
+];
 const FORGET_OLD: &str = "DELETE FROM operations WHERE state <> 'running' AND number <= \
     (SELECT number FROM operations ORDER BY number DESC LIMIT 1 OFFSET ?1)";
 
@@ -119,7 +125,7 @@ fn vm_of(write: &Write) -> Option<&VmId> {
     match write {
         Write::PutVm(vm) => Some(&vm.plan.id),
         Write::RemoveVm(id) => Some(id),
-        Write::AddOp(_) | Write::Log(..) | Write::EndOp { .. } => None,
+        Write::AddOp(_) | Write::Log(..) | Write::EndOp { .. } | Write::SetAside(_) => None,
     }
 }
 
@@ -131,6 +137,12 @@ fn one(transaction: &Transaction<'_>, place: &Place, write: &Write) -> Result<()
             let mut delete =
                 transaction.prepare_cached("DELETE FROM vms WHERE id = ?1").map_err(failed)?;
             delete.execute([id.as_str()]).map(drop).map_err(failed)
+        }
+        Write::SetAside(id) => {
+            for statement in SET_ASIDE {
+                transaction.execute(statement, [id]).map_err(failed)?;
+            }
+            Ok(())
         }
         Write::AddOp(op) => add_op(transaction, place, op),
         Write::EndOp { op, result } => {

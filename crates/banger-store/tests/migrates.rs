@@ -67,7 +67,7 @@ async fn records_of_version_1_are_read() {
     drop(old);
     let store = Store::open(&path).unwrap();
     let loaded = store.load().await.unwrap();
-    let unreadable: Vec<&str> = loaded.unreadable.iter().map(|(id, _)| id.as_str()).collect();
+    let unreadable: Vec<&str> = loaded.unreadable.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(unreadable, ["000000000003", "000000000004"], "{:?}", loaded.unreadable);
     let [web, db]: [VmRecord; 2] = loaded.vms.try_into().unwrap();
     let spec = VmSpec {

@@ -155,10 +155,10 @@ async fn rows_that_cannot_be_understood_are_reported_and_kept() {
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.vms, [vms[2].clone(), vms[4].clone()]);
     assert_eq!(loaded.open_ops.len(), 1, "{:?}", loaded.open_ops);
-    let ids: Vec<&str> = loaded.unreadable.iter().map(|(id, _)| id.as_str()).collect();
+    let ids: Vec<&str> = loaded.unreadable.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(ids, [0, 1, 3].map(|n| vms[n].plan.id.as_str()));
-    assert!(loaded.unreadable[1].1.contains("do not agree"), "{:?}", loaded.unreadable);
-    assert!(loaded.unreadable[2].1.contains("teleport"), "{:?}", loaded.unreadable);
+    assert!(loaded.unreadable[1].why.contains("do not agree"), "{:?}", loaded.unreadable);
+    assert!(loaded.unreadable[2].why.contains("teleport"), "{:?}", loaded.unreadable);
     let log = store.log(&op_id(3)).await.unwrap_err();
     assert_eq!((log.code, log.causes.len()), (ErrorCode::Corrupt, 2));
 
@@ -310,4 +310,36 @@ async fn operations_on_every_subject_are_remembered() {
     let pulled = store.operation(&op_id(0)).await.unwrap().unwrap();
     assert_eq!((pulled.state, pulled.made.as_deref()), (OpState::Succeeded, Some(id)));
     assert_eq!(store.load().await.unwrap().open_ops.len(), 4);
+}
+
+#[tokio::test]
+async fn an_unreadable_row_is_set_aside_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(banger_store::FILE_NAME);
+    let store = Store::open(&path).unwrap();
+    let web = vm(1, "web");
+    let add = vec![put(&web), Write::AddOp(op(1, &web))];
+    store.commit(add, Durability::Process).await.unwrap();
+    drop(store);
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute("UPDATE vms SET record = '{ not JSON'", []).unwrap();
+    drop(raw);
+
+    let store = Store::open(&path).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.unreadable[0].name.as_str(), loaded.open_ops.len()), ("web", 0));
+    let other = vm(2, "web");
+    let taken = store.commit(vec![put(&other)], Durability::Process).await.unwrap_err();
+    assert_eq!(taken.code, ErrorCode::NameTaken);
+    let aside = Write::SetAside(loaded.unreadable[0].id.clone());
+    store.commit(vec![aside, put(&other)], Durability::Power).await.unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.vms, loaded.unreadable, loaded.open_ops), (vec![other], vec![], vec![]));
+    assert_eq!(store.operation(&op_id(1)).await.unwrap().unwrap().state, OpState::Failed);
+    drop(store);
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let kept: (String, String) = raw
+        .query_row("SELECT name, record FROM set_aside", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(kept, ("web".to_owned(), "{ not JSON".to_owned()));
 }

@@ -109,6 +109,7 @@ fn read_mood(item: &str) -> Option<(String, Mood)> {
         "stubborn" => Mood::Stubborn,
         "silent" => Mood::Silent,
         "sluggish" => Mood::Sluggish,
+        "ends-early" => Mood::EndsEarly,
         _ => return None,
     };
     Some((name.to_owned(), mood))

@@ -1,7 +1,13 @@
 //! The checks of `banger doctor`: those of the host, unreadable records, and the origin of every
 //! configuration value.
 
+use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::operation::VmTag;
+use banger_api::vm::VmAction;
+use banger_engine::drivers::Stray;
+use banger_engine::store::Unreadable;
+use banger_engine::unreadable::advice;
 use banger_host::Privilege;
 
 use crate::api::Api;
@@ -16,7 +22,9 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     checks.push(api.dns.borrow().check());
     checks.push(limits::check());
     checks.extend(leftovers::checks(&api.state, &api.engine));
-    checks.extend(api.engine.unreadable.iter().map(|(id, why)| unreadable(id, why)));
+    checks.extend(api.engine.unreadable().iter().map(unreadable));
+    checks
+        .extend(api.engine.strays().await.iter().map(|(vm, stray)| running_unrecorded(vm, stray)));
     let privilege = Privilege::ours();
     checks.extend(api.config.settings.iter().map(|one| setting(one, privilege)));
     checks
@@ -48,13 +56,30 @@ fn helper_setting_hint(key: &str) -> Option<&'static str> {
     }
 }
 
-fn unreadable(id: &str, why: &str) -> Check {
+fn unreadable(row: &Unreadable) -> Check {
+    let Unreadable { id, name, why } = row;
     Check {
         code: "store.vm".into(),
         verdict: Verdict::Missing,
-        seen: format!("the record of VM `{id}` cannot be understood: {why}"),
-        hints: vec!["use the version of banger that wrote it".into()],
+        seen: format!("the record of VM `{name}` ({id}) cannot be understood: {why}"),
+        hints: advice(row),
         needed_for: vec!["start".into()],
+    }
+}
+
+/// A VM that is not on record as running, and runs.
+fn running_unrecorded(vm: &VmTag, stray: &Stray) -> Check {
+    let (name, pid) = (&vm.name, stray.pid);
+    Check {
+        code: "store.run".into(),
+        verdict: Verdict::Warning,
+        seen: format!("`{name}` is stopped on record, and its VMM runs as process {pid}"),
+        hints: vec![
+            Hint::ask(name, VmAction::Start {}),
+            Hint::ask(name, VmAction::Delete { force: false }),
+            "both end that VMM first".into(),
+        ],
+        needed_for: Vec::new(),
     }
 }
 

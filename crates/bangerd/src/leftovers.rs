@@ -14,7 +14,7 @@ use banger_host::leftovers::{self, Leftover};
 fn find(state: &Path, engine: &Engine) -> Vec<Leftover> {
     let mut known: BTreeSet<String> =
         engine.ids().iter().map(|id: &VmId| id.as_str().to_owned()).collect();
-    known.extend(engine.unreadable.iter().map(|(id, _)| id.clone()));
+    known.extend(engine.unreadable().into_iter().map(|row| row.id));
     leftovers::find(state, &known)
 }
 

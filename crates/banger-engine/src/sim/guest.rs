@@ -78,6 +78,10 @@ impl Guest for Sim {
             tokio::time::sleep(wait).await;
             return Ok(BootView::booting());
         }
+        if self.mood(vm) == Mood::EndsEarly {
+            self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
+            return Ok(BootView::booting());
+        }
         let source = "the host is simulated".into();
         let (state, failed) = (BootState::Running, Vec::new());
         Ok(BootView { state, after_ms: Some(2), source, failed })

@@ -63,6 +63,8 @@ pub enum Mood {
     Silent,
     /// Its init never finishes booting.
     Sluggish,
+    /// Powers itself off while its init boots.
+    EndsEarly,
 }
 
 impl Sim {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Sim;
 use super::world::World;
-use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Undone, Vmm};
+use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Stray, Undone, Vmm};
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// First process id of simulated processes.
@@ -93,6 +93,11 @@ impl Vmm for Sim {
 
     async fn exited(&self, vm: &VmPlan, _run: &RunPlan) -> ExitStory {
         self.ended(vm).await
+    }
+
+    async fn stray(&self, vm: &VmPlan) -> Option<Stray> {
+        self.object("vmm", vm)?;
+        Some(Stray { pid: FIRST_PID + 1, shim: None })
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {

@@ -15,7 +15,7 @@ use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
 use banger_engine::sim::Sim;
 use banger_engine::sim::world::{Fault, World};
-use banger_engine::store::{Durability, Loaded, OpRecord, Store, Write};
+use banger_engine::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
 use tokio::sync::Notify;
 
 /// What goes wrong with a daemon, counted in events: commits and changes of the host.
@@ -84,6 +84,7 @@ pub struct Disk {
     pub vms: BTreeMap<VmId, VmRecord>,
     pub ops: Vec<OpRecord>,
     pub logs: BTreeMap<OpId, Vec<StepEvent>>,
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// The machine.
@@ -120,7 +121,12 @@ impl Machine {
     /// The same store and host again.
     pub fn copy(&self) -> Self {
         let disk = self.disk();
-        let disk = Disk { vms: disk.vms.clone(), ops: disk.ops.clone(), logs: disk.logs.clone() };
+        let disk = Disk {
+            vms: disk.vms.clone(),
+            ops: disk.ops.clone(),
+            logs: disk.logs.clone(),
+            unreadable: disk.unreadable.clone(),
+        };
         Self { disk: Arc::new(Mutex::new(disk)), world: Arc::new(Mutex::new(self.world())) }
     }
 
@@ -214,7 +220,7 @@ impl Store for Memory {
         Ok(Loaded {
             vms: disk.vms.values().cloned().collect(),
             open_ops: open.map(with_log).collect(),
-            unreadable: Vec::new(),
+            unreadable: disk.unreadable.clone(),
         })
     }
 
@@ -265,6 +271,7 @@ impl Disk {
                 }
                 Write::PutVm(vm) => drop(self.vms.insert(vm.plan.id.clone(), *vm)),
                 Write::RemoveVm(id) => drop(self.vms.remove(&id)),
+                Write::SetAside(id) => self.unreadable.retain(|row| row.id != id),
             }
         }
     }

@@ -12,14 +12,17 @@ mod steps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use banger_api::ErrorCode;
 use banger_api::operation::OpState;
 use banger_api::vm::{CreateVm, VmAction, VmState};
 use banger_engine::Engine;
 use banger_engine::drivers::GuestEnd;
 use banger_engine::oplog::StepId;
+use banger_engine::plan::DriverPlan;
 use banger_engine::record::Existence;
 use banger_engine::sim::Sim;
 use banger_engine::sim::world::{Fault, When};
+use banger_engine::store::Unreadable;
 
 use machine::{Doom, Ended, Machine};
 
@@ -303,4 +306,102 @@ fn a_run_keeps_the_specification_that_it_began_with() {
     let restart = VmAction::Restart { grace_ms: 5000 };
     machine.daemon(Doom::None, &[], async |engine, _| act(engine, restart).await);
     assert_eq!(machine.vm().unwrap().run.unwrap().spec.vcpus, 7);
+}
+
+/// A database from a backup says that the VM is stopped or broken while its VMM lives.
+#[test]
+fn a_vmm_without_a_run_on_record_is_ended_before_its_disks_are_used() {
+    let expected = Expected::new();
+    for (state, action, runs) in [
+        (VmState::Stopped, VmAction::Start {}, true),
+        (VmState::Stopped, VmAction::Restart { grace_ms: 1 }, true),
+        (VmState::Stopped, VmAction::Delete { force: false }, false),
+        (VmState::Broken, VmAction::Repair {}, false),
+        (VmState::Broken, VmAction::Delete { force: true }, false),
+    ] {
+        let case = format!("{action:?} of a {state:?} VM whose VMM lives");
+        let machine = prepared(Before::Running);
+        let before = machine.world();
+        for vm in machine.disk().vms.values_mut() {
+            (vm.state, vm.run) = (state, None);
+        }
+        let id = machine.vm().unwrap().plan.id;
+        machine.daemon(Doom::None, &[], async |engine, _| {
+            let strays = engine.strays().await;
+            assert_eq!(strays.len(), 1, "{case}");
+            act(engine, action).await;
+            assert!(engine.strays().await.is_empty(), "{case}");
+        });
+        assert_ne!(machine.world().get("shim", &id), before.get("shim", &id), "{case}");
+        assert_eq!(machine.vm().is_some_and(|vm| vm.state == VmState::Running), runs, "{case}");
+        expected.check(&machine, &case);
+    }
+}
+
+/// A VM that another build made with a driver that this one lacks: nothing is changed unless by
+/// force, and then what this build can undo is undone.
+#[test]
+fn a_vm_of_an_unknown_driver_is_deleted_by_force_alone() {
+    type Change = fn(&mut DriverPlan);
+    let changes: [(&str, Change); 3] = [
+        ("VMM", |drivers| drivers.vmm.name = "xen".into()),
+        ("storage", |drivers| drivers.storage.name = "zfs".into()),
+        ("network", |drivers| drivers.network.name = "carrier-pigeon".into()),
+    ];
+    for (what, change) in changes {
+        let machine = prepared(Before::Stopped);
+        machine.disk().vms.values_mut().for_each(|vm| change(&mut vm.plan.drivers));
+        let before = machine.vm();
+        for action in [VmAction::Start {}, VmAction::Delete { force: false }] {
+            machine.daemon(Doom::None, &[], async |engine, _| {
+                let accepted = engine.request("web", action).await.unwrap();
+                let op = engine.follow(&accepted.operation.unwrap()).unwrap();
+                let error = op.wait().await.unwrap_err();
+                assert_eq!(error.code, ErrorCode::OtherBuild, "{action:?}: {error:?}");
+                assert!(error.message.contains(what), "{}", error.message);
+                let hint = error.hint().unwrap();
+                assert!(hint.contains("`banger vm delete -f web`"), "{hint}");
+            });
+            let (now, before) = (machine.vm().unwrap(), before.clone().unwrap());
+            assert_eq!((now.state, now.existence), (before.state, before.existence), "{action:?}");
+        }
+        let force = VmAction::Delete { force: true };
+        machine.daemon(Doom::None, &[], async |engine, _| act(engine, force).await);
+        assert_eq!(machine.vm(), None, "{what}");
+        let left = kinds(&machine);
+        let ours = Expected::new().stopped;
+        assert!(left.len() < ours.len() && left.iter().all(|kind| ours.contains(kind)), "{left:?}");
+        assert_eq!(left.is_empty(), what == "network", "{what}: {left:?}");
+    }
+}
+
+/// A row that cannot be understood does not take its name for good, and is not lost.
+#[test]
+fn a_vm_whose_row_cannot_be_understood_is_listed_and_set_aside() {
+    let machine = Machine::default();
+    let (id, why) = ("0123456789ab".to_owned(), "not JSON".to_owned());
+    machine.disk().unreadable.push(Unreadable { id, name: "web".into(), why });
+    machine.daemon(Doom::None, &[], async |engine, _| {
+        let list = engine.list().await;
+        assert_eq!((list[0].name.as_str(), list[0].state), ("web", VmState::Broken));
+        assert!(list[0].problem.as_ref().unwrap().ends_with("not JSON"), "{list:?}");
+        for reference in ["web", "0123"] {
+            let error = engine.show(reference).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::Corrupt);
+            assert!(error.hint().unwrap().contains("`banger vm delete -f web`"));
+            let refused = engine.request(reference, VmAction::Start {}).await.unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Corrupt);
+            let delete = VmAction::Delete { force: false };
+            assert_eq!(engine.request(reference, delete).await.unwrap_err().code, refused.code);
+        }
+        let taken = engine.create(request()).await.unwrap_err();
+        assert_eq!(taken.code, ErrorCode::NameTaken);
+        assert!(taken.hint().unwrap().contains("`banger vm delete -f web`"));
+        act(engine, VmAction::Delete { force: true }).await;
+        assert!(engine.list().await.is_empty());
+        let accepted = engine.create(request()).await.unwrap();
+        engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();
+    });
+    assert!(machine.disk().unreadable.is_empty());
+    assert_eq!(machine.vm().unwrap().state, VmState::Running);
 }

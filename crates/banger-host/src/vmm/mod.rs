@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint};
-use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
+use banger_engine::drivers::{Applied, ExitStory, RunFacts, Stray, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_shim::{DiskTrouble, record};
 use tokio::net::{UnixListener, UnixStream};
@@ -127,6 +127,15 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
         .with_hint("free some space: a VM needs at least 64 MiB to start"))
 }
 
+/// Refuses a uid that processes run as already: another VM, of another daemon say, would share
+/// files and signals with this one.
+fn refuse_used_uid(vm: &VmPlan, uid: u32) -> Result<(), ApiError> {
+    let Some(pid) = probe::process_of(uid) else { return Ok(()) };
+    let text = format!("`{}` would run as the uid {uid}, as process {pid} does", vm.name);
+    Err(ApiError::new(ErrorCode::HostNotReady, text)
+        .with_hint(format!("make the VM again under another id, or end process {pid}")))
+}
+
 /// The error of a request to a guest that is held.
 fn held(vm: &VmPlan, config: &HostConfig, trouble: DiskTrouble) -> ApiError {
     let why = notices::disk_trouble(&config.layout.vm(&vm.id), trouble);
@@ -182,8 +191,14 @@ impl Vmm for Qemu {
             }
         }
         check_room(&self.config)?;
-        let (find, vm) = (self.boot_files.clone(), vm.clone());
-        blocking(move || find(&vm).map(|_| ())).await
+        let (find, vm, uid) = (self.boot_files.clone(), vm.clone(), self.config.runs_as(vm));
+        // What is left of the VM's own processes is ended by the start.
+        let uid = uid.filter(|_| shim::stray(&self.config.layout.shim_state(&vm.id)).is_none());
+        blocking(move || {
+            uid.map_or(Ok(()), |uid| refuse_used_uid(&vm, uid))?;
+            find(&vm).map(|_| ())
+        })
+        .await
     }
 
     async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
@@ -191,7 +206,9 @@ impl Vmm for Qemu {
         let state = self.config.layout.shim_state(&vm.id);
         let owner = self.config.runs_as(vm);
         let (applied, listener) = blocking(move || {
-            // What an earlier run left would be taken for the story of this one.
+            // The folder may have been removed; what an earlier run left in it would be taken for
+            // the story of this one.
+            crate::storage::make_folder(&state)?;
             shim::clear_state(&state)?;
             make_run(&run, owner)
         })
@@ -248,6 +265,10 @@ impl Vmm for Qemu {
             shim::wait_gone(shim).await;
         }
         record::story(&state).unwrap_or_else(|| ExitStory::unknown(NO_STORY))
+    }
+
+    async fn stray(&self, vm: &VmPlan) -> Option<Stray> {
+        shim::stray(&self.config.layout.shim_state(&vm.id))
     }
 
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts {

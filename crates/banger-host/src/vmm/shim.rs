@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode, Hint};
-use banger_engine::drivers::Undone;
+use banger_engine::drivers::{Stray, Undone};
 use banger_engine::plan::{RunPlan, VmPlan, VmSpec};
 use banger_shim::{
     Access, CappedLog, Child, Companion, PassedFile, ShimConfig, ShimEvent, View, record,
@@ -132,6 +132,16 @@ pub fn config(
         jailed: None,
         reader: None,
     })
+}
+
+/// What lives of the last run that a shim recorded.
+pub fn stray(state: &Path) -> Option<Stray> {
+    let children = record::state(state)?;
+    let all = [Some(children.vmm), children.companion].into_iter().flatten();
+    let alive = all.into_iter().find(|child| is_alive(*child))?;
+    // The shim is the parent of both, and they do not outlive it.
+    let shim = banger_sys::proc::parent(alive.pid).and_then(banger_sys::proc::reference);
+    Some(Stray { pid: alive.pid, shim: shim.filter(|shim| shim.pid > 1 && is_alive(alive)) })
 }
 
 /// Ends the shim and with it VMM and companion, and waits until all are gone.

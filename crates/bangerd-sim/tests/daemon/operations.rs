@@ -170,7 +170,8 @@ fn a_stop_goes_on_and_what_waits_for_it_never_begins() {
     let (status, refused) = cancel(&daemon, &stop);
     assert_eq!((status, &refused["code"]), (409, &json!("wrong_state")));
     assert_eq!(refused["message"], "stop of `web` cannot be cancelled: it goes on");
-    assert!(refused["hint"].as_str().unwrap().contains("banger vm kill web"));
+    let kill = json!({ "hint": "ask_vm", "vm": "web", "action": { "kill": {} } });
+    assert_eq!(refused["hints"][0], kill);
 
     let start = begin(&daemon, actions, &json!({ "start": {} }));
     let (status, answer) = cancel(&daemon, &start);
@@ -187,5 +188,31 @@ fn a_stop_goes_on_and_what_waits_for_it_never_begins() {
     daemon.done(actions, r#"{"kill": {}}"#);
     assert_eq!(end(&daemon, &stop), None);
     assert_eq!(daemon.state("web"), "stopped");
+    daemon.stop();
+}
+
+/// A guest that ends by itself while somebody waits for its boot.
+#[test]
+fn a_wait_for_a_boot_ends_with_the_story_of_the_guest() {
+    let home = Home::new();
+    let moods = "early=ends-early,late=sluggish";
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", moods)]);
+    let wait = |name: &str| {
+        let reply = daemon.get(&format!("/v1/vms/{name}/boot?wait=booted&timeout_ms=20000"));
+        (reply.status, reply.json())
+    };
+    daemon.run("early");
+    let (status, error) = wait("early");
+    assert!(status >= 400, "{error}");
+    assert_eq!(error["causes"][0], "the guest powered itself off", "{error}");
+    daemon.wait_for("early", "stopped");
+    let (status, error) = wait("early");
+    assert_eq!((status, &error["code"]), (409, &json!("wrong_state")));
+    assert_eq!(error["causes"], json!(["the guest powered itself off"]), "also afterwards");
+    // One that was stopped on request is not waited for, and has no story.
+    daemon.run("late");
+    daemon.done("/v1/vms/late/actions", r#"{"stop": {"grace_ms": 1000}}"#);
+    let (status, error) = wait("late");
+    assert_eq!((status, &error["causes"]), (409, &Value::Null));
     daemon.stop();
 }

@@ -17,7 +17,7 @@ use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_base::ShimStatus;
-use banger_engine::drivers::{Applied, ExitStory, RunFacts, Undone, Vmm};
+use banger_engine::drivers::{Applied, ExitStory, RunFacts, Stray, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::Places;
 use banger_root::protocol::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
@@ -246,6 +246,14 @@ impl Vmm for Firecracker {
         match self.root_facts(vm).await {
             Some((RunFacts::Ended(story), _)) => story,
             _ => ExitStory::unknown(NO_STORY),
+        }
+    }
+
+    async fn stray(&self, vm: &VmPlan) -> Option<Stray> {
+        match self.root_facts(vm).await {
+            // Root's part knows the shim.
+            Some((RunFacts::Alive { vmm_pid }, _)) => Some(Stray { pid: vmm_pid, shim: None }),
+            _ => None,
         }
     }
 

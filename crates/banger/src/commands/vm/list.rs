@@ -56,6 +56,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         }
         (Format::Text, _) => context.print(&text(&vms))?,
     }
+    for (vm, problem) in vms.iter().filter_map(|vm| Some((vm, vm.problem.as_ref()?))) {
+        context.say(&format!("{}: {problem}; `banger doctor` tells what to do", vm.name));
+    }
     Ok(exit::OK)
 }
 

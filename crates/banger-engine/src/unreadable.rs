@@ -1,0 +1,112 @@
+//! VMs whose row could not be understood: they are listed, and can be set aside, so that their name
+//! is neither taken by nothing nor lost.
+
+use std::sync::PoisonError;
+
+use banger_api::operation::{Accepted, OpEventKind, VmTag};
+use banger_api::vm::{DiskView, VmAction, VmState, VmSummary};
+use banger_api::{ApiError, ErrorCode, Hint, VmId};
+
+use crate::drivers::Stray;
+use crate::engine::Engine;
+use crate::op_book::{InternalOp, OpBook};
+use crate::store::{Durability, Unreadable, Write};
+
+/// The error of whatever is asked of such a VM.
+pub(crate) fn explain(row: &Unreadable) -> ApiError {
+    let text = format!("the record of `{}` cannot be understood", row.name);
+    let mut error = ApiError::new(ErrorCode::Corrupt, text);
+    error.hints = advice(row);
+    error.causes.push(row.why.clone());
+    error
+}
+
+/// What can be done about it. The deletion sets the record aside and leaves the disks.
+pub fn advice(row: &Unreadable) -> Vec<Hint> {
+    let delete = Hint::ask(&row.name, VmAction::Delete { force: true });
+    vec!["use the version of banger that wrote it".into(), delete]
+}
+
+impl Engine {
+    /// VMs that are stopped on record while their VMM lives.
+    pub async fn strays(&self) -> Vec<(VmTag, Stray)> {
+        let mut strays = Vec::new();
+        for vm in self.all().into_iter().filter(|vm| vm.record.run.is_none()) {
+            let plan = &vm.record.plan;
+            let Ok(vmm) = self.shared.drivers.vmm(plan) else { continue };
+            // What is being started is about to be on record.
+            if vm.operation.is_some() {
+                continue;
+            }
+            if let Some(stray) = vmm.stray(plan).await {
+                strays.push((VmTag { id: plan.id.clone(), name: plan.name.clone() }, stray));
+            }
+        }
+        strays
+    }
+
+    /// The rows that could not be understood.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Those with an id and a name that can be asked for.
+    pub(crate) fn unreadable_tags(&self) -> Vec<VmTag> {
+        let tag = |row: Unreadable| {
+            Some(VmTag { id: row.id.parse().ok()?, name: row.name.parse().ok()? })
+        };
+        self.unreadable().into_iter().filter_map(tag).collect()
+    }
+
+    pub(crate) fn unreadable_row(&self, id: &VmId) -> Option<Unreadable> {
+        self.unreadable().into_iter().find(|row| row.id == id.as_str())
+    }
+
+    /// Their lines in the list: the state tells that something is wrong, the values are not known.
+    pub(crate) fn unreadable_summaries(&self) -> Vec<VmSummary> {
+        let summary = |vm: VmTag| {
+            let row = self.unreadable_row(&vm.id)?;
+            Some(VmSummary {
+                problem: Some(format!("{}: {}", explain(&row), row.why)),
+                id: vm.id,
+                name: vm.name,
+                state: VmState::Broken,
+                image: String::new(),
+                vcpus: 0,
+                memory_mib: 0,
+                ip: None,
+                created_at: String::new(),
+                disk: DiskView::default(),
+                operation: None,
+                publish: Vec::new(),
+            })
+        };
+        self.unreadable_tags().into_iter().filter_map(summary).collect()
+    }
+
+    /// Sets such a row aside. What the VM has on the host cannot be told from it, so it is left.
+    pub(crate) async fn set_aside(&self, row: Unreadable) -> Result<Accepted, ApiError> {
+        let vm = VmTag {
+            id: row.id.parse().map_err(|_| explain(&row))?,
+            name: row.name.parse().map_err(|_| explain(&row))?,
+        };
+        let book = OpBook::of_vm(&self.shared, vm.clone());
+        let InternalOp { op, unsaved } = book.open_anyway("delete").await;
+        let mut writes = unsaved;
+        writes.push(Write::SetAside(row.id.clone()));
+        let set_aside = self.shared.store.commit(writes, Durability::Power).await;
+        if set_aside.is_ok() {
+            let mut rows = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+            rows.retain(|other| other.id != row.id);
+        }
+        let text = format!(
+            "the record of `{}` is kept in the table `set_aside` of the database; `banger doctor` \
+             names the folder with its disks",
+            row.name
+        );
+        op.emit(OpEventKind::Warning { text });
+        book.end(&op, set_aside.map(|()| None)).await;
+        self.shared.changed();
+        Ok(Accepted { operation: Some(op.id.clone()), vm: Some(vm), warnings: Vec::new() })
+    }
+}
