@@ -3,6 +3,7 @@
 //!
 //! No I/O, no async runtime, no policy: each program that runs with privileges can depend on it.
 
+mod drive;
 mod exit;
 mod lease;
 pub mod line;
@@ -11,6 +12,7 @@ mod status;
 mod text;
 mod vm_id;
 
+pub use drive::DriveRole;
 pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
 pub use lease::Lease;
 pub use process::ProcRef;

@@ -4,24 +4,24 @@
 //! both say what they did. None of them is dropped half-way: long waits take an [`Interrupt`] and
 //! end by themselves when it is raised. Errors are [`ApiError`]s, ready to be shown.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::driver_set::{CrashPoints, Drivers};
 use async_trait::async_trait;
+use banger_api::ApiError;
 use banger_api::boot::BootView;
 use banger_api::doctor::Check;
 use banger_api::images::{Deleted, ImageView, KernelView};
-use banger_api::vm::{DiskView, Timing, VmAction, VmPaths};
-use banger_api::{ApiError, ErrorCode, Hint};
+use banger_api::vm::{DiskView, Timing, VmPaths};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
-use crate::capability::{Effect, Effects, Upkeep};
+use crate::capability::Upkeep;
+use crate::devices::{Devices, Drive, NetworkAbilities, Nic, StorageAbilities, VmmAbilities};
 use crate::interrupt::Interrupt;
-use crate::oplog::StepId;
-use crate::plan::{BootSet, Chosen, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
+use crate::plan::{BootSet, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// What an apply did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,10 @@ pub trait Storage: Send + Sync {
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Gives up what attach made.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// What it needs and yields.
+    fn abilities(&self) -> StorageAbilities;
+    /// The drives of a VM whose disks are attached, in the order in which the guest sees them.
+    fn drives(&self, vm: &VmPlan) -> Vec<Drive>;
     /// Bytes asked for and bytes really used.
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView;
 }
@@ -76,6 +80,10 @@ pub trait Network: Send + Sync {
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Attached, ApiError>;
     /// Removes it.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// What it needs and yields.
+    fn abilities(&self) -> NetworkAbilities;
+    /// The network interface of a VM that is attached; `lease` is what attach gave.
+    fn nic(&self, vm: &VmPlan, spec: &VmSpec, lease: Option<&Lease>) -> Nic;
     /// Looks after what all VMs on it share, where there is such a thing.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None
@@ -94,39 +102,51 @@ pub struct Stray {
 /// A virtual machine monitor, its companion and the shim that owns both.
 #[async_trait]
 pub trait Vmm: Send + Sync {
-    /// Makes what it keeps of a VM between runs.
-    async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
-    /// Removes it.
-    async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// What it needs and takes.
+    fn abilities(&self) -> VmmAbilities;
     /// Checks what a start needs, changing nothing.
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError>;
     /// Makes the run folder and listens for the guest's hello in it.
-    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    async fn prepare(&self, vm: &VmPlan, devices: &Devices) -> Result<Applied, ApiError>;
     /// Removes the run folder with every socket in it.
     async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Starts the shim; it waits at its gate.
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError>;
     /// Opens the gate; returns the VMM's process id once shim, companion and VMM are up.
-    async fn launch(&self, vm: &VmPlan, spec: &VmSpec) -> Result<u32, ApiError>;
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec, devices: &Devices) -> Result<u32, ApiError>;
     /// Ends shim, companion and VMM, whatever of them there is, and waits until they are gone.
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
-    /// Asks the guest's kernel to shut down where its agent does not answer, if there is a way.
-    async fn press_power(&self, _vm: &VmPlan) -> Result<(), ApiError> {
-        Ok(())
-    }
     /// Resolves when the VMM has ended, with its story.
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
     /// What lives of a VM that has no run on record: its disks must not be used twice.
     async fn stray(&self, vm: &VmPlan) -> Option<Stray>;
     /// What is there of a run that another daemon started.
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts;
-    /// What a user should know of a run: why its guest is held, or that its disks are about to find
-    /// no room. Each a sentence without a full stop.
-    async fn notices(&self, _vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
-        Vec::new()
-    }
     /// Logs of the VM.
     fn paths(&self, vm: &VmPlan) -> VmPaths;
+    /// A way to ask the guest's kernel for a shutdown, where there is one.
+    fn power_button(&self) -> Option<&dyn PowerButton> {
+        None
+    }
+    /// What it has to tell about a run, where it has anything.
+    fn notices(&self) -> Option<&dyn Notices> {
+        None
+    }
+}
+
+/// Asks the guest's kernel to shut down where its agent does not answer.
+#[async_trait]
+pub trait PowerButton: Send + Sync {
+    /// Presses it.
+    async fn press(&self, vm: &VmPlan) -> Result<(), ApiError>;
+}
+
+/// Tells what a user should know of a run.
+#[async_trait]
+pub trait Notices: Send + Sync {
+    /// Why the guest is held, or that its disks are about to find no room. Each a sentence without
+    /// a full stop. `devices` are those that the run began with.
+    async fn of(&self, vm: &VmPlan, devices: &Devices) -> Vec<String>;
 }
 
 /// The guest reported ready.
@@ -151,7 +171,6 @@ pub struct GuestHealth {
     pub agent_restarts: u32,
 }
 
-/// The agent in the guest.
 /// What a comparison of clocks came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestClock {
@@ -161,13 +180,14 @@ pub enum GuestClock {
     Corrected,
 }
 
+/// The agent in the guest.
 #[async_trait]
 pub trait Guest: Send + Sync {
     /// Waits for the first hello, sends the configuration, stops listening. Returns the boot id.
     async fn boot(
         &self,
         vm: &VmPlan,
-        lease: Option<&Lease>,
+        devices: &Devices,
         interrupt: &Interrupt,
     ) -> Result<String, ApiError>;
     /// Waits for the agent's first answer and checks that it comes from this boot.
@@ -315,88 +335,11 @@ pub trait Host: Send + Sync {
     fn capacity(&self) -> Capacity;
     /// Drivers for a new VM of this image, each with its reason.
     async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError>;
+    /// Has root make its folder of a VM: what root does for a VM it does for the user who made
+    /// that. Safe to repeat.
+    async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
+    /// Has root remove that folder; safe when there is none.
+    async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// What it has and lacks.
     async fn doctor(&self) -> Vec<Check>;
-}
-
-/// Called with a name before and after every recorded step; a test makes it abort the process.
-pub type CrashPoints = Arc<dyn Fn(&str) + Send + Sync>;
-
-/// Everything the engine does things with.
-#[derive(Clone)]
-pub struct Drivers {
-    /// The host.
-    pub host: Arc<dyn Host>,
-    /// Images and kernels.
-    pub images: Arc<dyn Images>,
-    /// Storage drivers by name.
-    pub storage: BTreeMap<String, Arc<dyn Storage>>,
-    /// Network drivers by name.
-    pub network: BTreeMap<String, Arc<dyn Network>>,
-    /// VMM drivers by name.
-    pub vmm: BTreeMap<String, Arc<dyn Vmm>>,
-    /// The agent.
-    pub guest: Arc<dyn Guest>,
-    /// What the host does for capabilities.
-    pub effects: Vec<Effects>,
-    /// Crash points.
-    pub crash: CrashPoints,
-}
-
-fn named<T: ?Sized>(
-    what: &str,
-    drivers: &BTreeMap<String, Arc<T>>,
-    (vm, chosen): (&VmPlan, &Chosen),
-) -> Result<Arc<T>, ApiError> {
-    drivers.get(&chosen.name).cloned().ok_or_else(|| {
-        let (name, driver) = (&vm.name, &chosen.name);
-        let text = format!("`{name}` has the {what} driver `{driver}`, which this daemon lacks");
-        ApiError::new(ErrorCode::OtherBuild, text)
-            .with_hint("use the version of banger that made it")
-            .with_hint(Hint::ask(name, VmAction::Delete { force: true }))
-    })
-}
-
-impl Drivers {
-    /// The storage driver of a VM.
-    ///
-    /// # Errors
-    /// This daemon does not have it.
-    pub fn storage(&self, vm: &VmPlan) -> Result<Arc<dyn Storage>, ApiError> {
-        named("storage", &self.storage, (vm, &vm.drivers.storage))
-    }
-
-    /// The effect of a capability's step.
-    ///
-    /// # Errors
-    /// This daemon does not have it.
-    pub fn effect(&self, step: &StepId) -> Result<&Arc<dyn Effect>, ApiError> {
-        let mut all = self.effects.iter().flat_map(|effects| &effects.steps);
-        all.find(|(id, _)| id == step).map(|(_, effect)| effect).ok_or_else(|| {
-            let text = format!("this host has nothing for the step `{}`", step.as_str());
-            ApiError::new(ErrorCode::Internal, text)
-        })
-    }
-
-    /// Everything that looks after what VMs share.
-    pub fn upkeep(&self) -> impl Iterator<Item = &dyn Upkeep> {
-        let networks = self.network.values().filter_map(|network| network.upkeep());
-        networks.chain(self.effects.iter().filter_map(|effects| effects.upkeep.as_deref()))
-    }
-
-    /// The network driver of a VM.
-    ///
-    /// # Errors
-    /// This daemon does not have it.
-    pub fn network(&self, vm: &VmPlan) -> Result<Arc<dyn Network>, ApiError> {
-        named("network", &self.network, (vm, &vm.drivers.network))
-    }
-
-    /// The VMM driver of a VM.
-    ///
-    /// # Errors
-    /// This daemon does not have it.
-    pub fn vmm(&self, vm: &VmPlan) -> Result<Arc<dyn Vmm>, ApiError> {
-        named("VMM", &self.vmm, (vm, &vm.drivers.vmm))
-    }
 }

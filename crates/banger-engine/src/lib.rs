@@ -16,6 +16,8 @@ pub mod capabilities;
 pub mod capability;
 pub mod choose;
 pub mod create;
+pub mod devices;
+mod driver_set;
 pub mod drivers;
 pub mod engine;
 pub mod fetches;

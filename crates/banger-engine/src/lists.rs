@@ -16,6 +16,7 @@ use banger_api::operation::stage;
 
 use crate::capabilities::ALL;
 use crate::capability::{Capability, Slot, SlotStep, VmContext};
+use crate::devices::Devices;
 use crate::drivers::{Applied, Attached, Drivers, GuestReady, Undone};
 use crate::interrupt::Interrupt;
 use crate::oplog::StepId;
@@ -59,6 +60,11 @@ pub struct StepContext {
 impl StepContext {
     fn as_seen_by_effects(&self) -> VmContext<'_> {
         VmContext { vm: &self.vm, spec: &self.spec, run: self.run.as_ref() }
+    }
+
+    /// What this run's VMM and guest are given.
+    fn devices(&self) -> Result<Devices, ApiError> {
+        self.drivers.devices(&self.vm, &self.spec, self.run()?.lease.as_ref())
     }
 
     fn run(&self) -> Result<&RunPlan, ApiError> {
@@ -132,8 +138,8 @@ pub const CREATE: &[Line] = &[
         apply: |c| c.drivers.storage(&c.vm)?.create_root(&c.vm, &c.spec).await.map(Fact::None),
         undo: |c| c.drivers.storage(&c.vm)?.remove_root(&c.vm).await),
     step!("vmm_home", PREPARE_DISKS,
-        apply: |c| c.drivers.vmm(&c.vm)?.create(&c.vm).await.map(Fact::None),
-        undo: |c| c.drivers.vmm(&c.vm)?.remove(&c.vm).await),
+        apply: |c| c.drivers.claim(&c.vm).await.map(Fact::None),
+        undo: |c| c.drivers.release(&c.vm).await),
     Line::Slot(Slot::Lasting),
 ];
 
@@ -148,7 +154,7 @@ pub const START: &[Line] = &[
         undo: |c| c.drivers.network(&c.vm)?.detach(&c.vm).await),
     Line::Slot(Slot::AfterNetwork),
     step!("run_folder", LAUNCH_VMM,
-        apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm).await.map(Fact::None),
+        apply: |c| c.drivers.vmm(&c.vm)?.prepare(&c.vm, &c.devices()?).await.map(Fact::None),
         undo: |c| c.drivers.vmm(&c.vm)?.clear(&c.vm).await),
     step!("shim", LAUNCH_VMM,
     apply: |c| c.drivers.vmm(&c.vm)?.spawn(&c.vm).await.map(Fact::Shim),
@@ -160,12 +166,15 @@ pub const START: &[Line] = &[
     // The gate opens only here, when the shim's identity is on record. What the shim starts ends
     // with the shim, so this and the waits below have nothing of their own to undo.
     step!("launch", LAUNCH_VMM,
-        apply: |c| c.drivers.vmm(&c.vm)?.launch(&c.vm, &c.spec).await.map(Fact::Vmm),
+        apply: |c| {
+            let devices = c.devices()?;
+            c.drivers.vmm(&c.vm)?.launch(&c.vm, &c.spec, &devices).await.map(Fact::Vmm)
+        },
         undo: |_c| Ok(Undone::WasAbsent)),
     step!("boot", BOOT,
         apply: |c| {
-            let lease = c.run()?.lease.as_ref();
-            c.drivers.guest.boot(&c.vm, lease, &c.interrupt).await.map(Fact::BootId)
+            let devices = c.devices()?;
+            c.drivers.guest.boot(&c.vm, &devices, &c.interrupt).await.map(Fact::BootId)
         },
         undo: |c| { c.drivers.guest.forget(&c.vm).await; Ok(Undone::WasAbsent) }),
     step!("agent", WAIT_VSOCK_AGENT,

@@ -8,6 +8,7 @@ use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
 
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
+use crate::plan::{RunPlan, VmPlan};
 use crate::record::VmRecord;
 use crate::shared::Published;
 use crate::store::OpRecord;
@@ -91,9 +92,9 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     let plan = &record.plan;
     let run = record.run.as_ref();
     let vmm = drivers.vmm(plan);
-    let mut notices = match (&vmm, run) {
-        (Ok(vmm), Some(run)) => vmm.notices(plan, run).await,
-        _ => Vec::new(),
+    let mut notices = match run {
+        Some(run) => notices(drivers, plan, run).await,
+        None => Vec::new(),
     };
     notices.extend(agent_notice(drivers, record).await);
     let paths = match vmm {
@@ -128,6 +129,16 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         problems: record.problems.clone(),
         notices,
         generation: record.generation,
+    }
+}
+
+/// What a user should know of a run.
+pub async fn notices(drivers: &DriverSet, plan: &VmPlan, run: &RunPlan) -> Vec<String> {
+    let devices = drivers.devices(plan, &run.spec, run.lease.as_ref());
+    let (Ok(vmm), Ok(devices)) = (drivers.vmm(plan), devices) else { return Vec::new() };
+    match vmm.notices() {
+        Some(notices) => notices.of(plan, &devices).await,
+        None => Vec::new(),
     }
 }
 

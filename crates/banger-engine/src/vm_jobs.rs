@@ -248,7 +248,8 @@ impl Worker {
             while let Err(error) = guest.power_off(&vm, left()).await {
                 tracing::warn!(vm = %vm.id, error = %error, "not reached, asking again");
                 if let Ok(vmm) = &vmm
-                    && let Err(error) = vmm.press_power(&vm).await
+                    && let Some(button) = vmm.power_button()
+                    && let Err(error) = button.press(&vm).await
                 {
                     tracing::warn!(vm = %vm.id, error = %error, "the VMM did not ask it either");
                 }

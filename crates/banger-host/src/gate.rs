@@ -2,6 +2,7 @@
 //! reference.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,17 +36,18 @@ pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<Gate, ApiError
     Ok(gate)
 }
 
-/// Sends a program its configuration and returns its answer.
+/// Sends a program its configuration, and descriptors with it, and returns its answer.
 ///
 /// # Errors
 /// Those of [`Gate::open`].
 pub async fn open<E: DeserializeOwned + Send + 'static>(
     gate: Gate,
     config: &impl Serialize,
+    descriptors: Vec<OwnedFd>,
     limit: Duration,
 ) -> io::Result<E> {
     let config = line::encode(config)?;
-    let answer = tokio::task::spawn_blocking(move || gate.send(&config, limit));
+    let answer = tokio::task::spawn_blocking(move || gate.send(&config, &descriptors, limit));
     answer.await.map_err(io::Error::other)?
 }
 

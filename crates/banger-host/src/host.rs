@@ -8,16 +8,18 @@ use banger_api::doctor::Check;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::capability::Effects;
-use banger_engine::choose::{Candidate, choose};
-use banger_engine::drivers::{Capacity, Host};
-use banger_engine::plan::{BootSet, Chosen, DriverPlan};
+use banger_engine::choose::{Candidate, Offers, VmmCandidate, Wanted};
+use banger_engine::devices::{NetworkAbilities, StorageAbilities};
+use banger_engine::drivers::{Applied, Capacity, Host, Undone};
+use banger_engine::plan::{BootSet, DriverPlan, VmPlan};
 use banger_root::protocol::Request;
 
 use crate::HostConfig;
 use crate::fetch::Tools;
 use crate::images::ImageStore;
-use crate::kept_logs;
 use crate::probe::{self, Kvm};
+use crate::vmm::{firecracker, qemu};
+use crate::{kept_logs, network, storage};
 
 /// Where device-mapper is told what to do.
 pub const MAPPER: &str = "/dev/mapper/control";
@@ -44,42 +46,63 @@ impl LinuxHost {
         Self { config, effects }
     }
 
-    async fn vmm_candidates(&self) -> Vec<Candidate> {
+    async fn vmm_candidates(&self) -> Vec<VmmCandidate> {
         let programs = self.config.programs();
-        let firecracker = match self.config.kvm() {
-            Kvm::Unusable(why) => Err(format!("KVM does not work here: {why}")),
-            Kvm::Usable => match self.config.root.ask(Request::Ready, Vec::new()).await {
+        let kvm = |kvm| match kvm {
+            Kvm::Usable => Ok(()),
+            Kvm::Unusable(why) => Err(why),
+        };
+        let jailed = kvm(self.config.kvm());
+        let firecracker = match &jailed {
+            Err(why) => Err(format!("KVM does not work here: {why}")),
+            Ok(()) => match self.config.root.ask(Request::Ready, Vec::new()).await {
                 Ok(_) => Ok("KVM works, and Firecracker and its jailer are installed".into()),
                 Err(error) => Err(error.message),
             },
         };
+        let own = kvm(self.config.kvm_for_qemu());
         let qemu = match (&programs.qemu, &programs.vhost_device_vsock) {
+            (Some(_), Some(_)) if own.is_ok() => Ok("QEMU's microvm machine works with KVM".into()),
             (Some(_), Some(_)) => Ok("QEMU's microvm machine works without KVM".into()),
             (None, _) => Err("qemu-system-x86_64 is not installed".into()),
             (_, None) => Err("vhost-device-vsock is not installed".into()),
         };
+        let vmm = |name, abilities, verdict, kvm| VmmCandidate {
+            driver: Candidate { name, abilities, verdict },
+            kvm,
+        };
         vec![
-            Candidate { name: "firecracker", verdict: firecracker },
-            Candidate { name: "qemu", verdict: qemu },
+            vmm("firecracker", firecracker::config::ABILITIES, firecracker, jailed),
+            vmm("qemu", qemu::ABILITIES, qemu, own),
         ]
     }
 
-    fn storage_candidates(&self, vmm: &Chosen, boot: &BootSet) -> Vec<Candidate> {
-        let mapper = match vmm.name.as_str() {
-            "firecracker" if Path::new(MAPPER).exists() => {
-                Ok("device-mapper shares the image and copies nothing".into())
-            }
-            "firecracker" => Err(format!("this kernel has no device-mapper: no {MAPPER}")),
-            _ => Err("only Firecracker's jail takes devices".into()),
+    fn storage_candidates(&self, boot: &BootSet) -> Vec<Candidate<StorageAbilities>> {
+        let mapper = match Path::new(MAPPER).exists() {
+            true => Ok("device-mapper shares the image and copies nothing".into()),
+            false => Err(format!("this kernel has no device-mapper: no {MAPPER}")),
         };
         let layout = &self.config.layout;
-        let reflink = crate::storage::reflinks(&layout.images(), &layout.vms())
+        let reflink = storage::reflinks(&layout.images(), &layout.vms())
             .map(|()| "the file system shares the image's blocks".into());
+        let storage = |name, abilities, verdict| Candidate { name, abilities, verdict };
         vec![
-            Candidate { name: "dm-snapshot", verdict: mapper },
-            Candidate { name: "reflink", verdict: reflink },
-            Candidate { name: "overlay", verdict: self.overlay(boot) },
-            Candidate { name: "copy", verdict: Ok("works everywhere".into()) },
+            storage("dm-snapshot", storage::SNAPSHOT, mapper),
+            storage("reflink", storage::FILES, reflink),
+            storage("overlay", storage::FILES, self.overlay(boot)),
+            storage("copy", storage::FILES, Ok("works everywhere".into())),
+        ]
+    }
+
+    fn network_candidates() -> Vec<Candidate<NetworkAbilities>> {
+        let network = |name, abilities, good: &str| Candidate {
+            name,
+            abilities,
+            verdict: Ok(good.to_owned()),
+        };
+        vec![
+            network("bridge", network::BRIDGE, "each VM has an address of its own"),
+            network("user", network::USER, "QEMU's own network needs no privilege"),
         ]
     }
 
@@ -96,19 +119,21 @@ impl LinuxHost {
     }
 
     async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
-        let none = |error: banger_engine::choose::NoDriver| {
-            ApiError::new(ErrorCode::HostNotReady, error.to_string()).with_hint(Hint::CheckHost)
+        let root = self.config.root.ask(Request::Hello, Vec::new()).await;
+        let offers = Offers {
+            root: root.map(|_| ()).map_err(|error| error.message),
+            vmms: self.vmm_candidates().await,
+            storage: self.storage_candidates(boot),
+            networks: Self::network_candidates(),
         };
-        let candidates = self.vmm_candidates().await;
-        let vmm = choose("VMM", self.config.vmm.as_deref(), &candidates).map_err(none)?;
-        let wanted = self.config.storage.as_deref();
-        let storage =
-            choose("storage", wanted, &self.storage_candidates(&vmm, boot)).map_err(none)?;
-        let (name, why) = match vmm.name.as_str() {
-            "firecracker" => ("bridge", "each VM has an address of its own"),
-            _ => ("user", "QEMU's own network needs no privilege"),
+        let wanted = Wanted {
+            vmm: self.config.vmm.as_deref(),
+            storage: self.config.storage.as_deref(),
+            network: self.config.network.as_deref(),
         };
-        Ok(DriverPlan { vmm, storage, network: Chosen { name: name.into(), why: why.into() } })
+        offers.choose(wanted).map_err(|none| {
+            ApiError::new(ErrorCode::HostNotReady, none.to_string()).with_hint(Hint::CheckHost)
+        })
     }
 }
 
@@ -148,6 +173,14 @@ impl Host for LinuxHost {
 
     async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
         self.decide(boot).await
+    }
+
+    async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.config.root.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await
+    }
+
+    async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.config.root.remove(Request::Remove { vm: vm.id.clone() }).await
     }
 
     async fn doctor(&self) -> Vec<Check> {

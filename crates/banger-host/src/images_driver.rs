@@ -26,6 +26,7 @@ pub struct LocalImages {
     initramfs: Initramfs,
     agent: PathBuf,
     image_folder: PathBuf,
+    kernel_folder: PathBuf,
 }
 
 /// Passes the progress of the stores on to the operation: their stages become notes within ours.
@@ -79,6 +80,7 @@ impl LocalImages {
             initramfs: Initramfs::new(layout.initramfs()),
             agent: config.agent.clone(),
             image_folder: layout.images(),
+            kernel_folder: layout.kernels(),
         }
     }
 
@@ -108,6 +110,11 @@ impl LocalImages {
     /// The root file system of a VM's image, whether or not it is there.
     pub fn image_root(&self, vm: &VmPlan) -> PathBuf {
         self.image_folder.join(vm.boot.image.as_str()).join(crate::images::ROOT_DISK)
+    }
+
+    /// The disk with the modules of a VM's kernel, whether or not it is there.
+    pub fn modules_disk(&self, vm: &VmPlan) -> PathBuf {
+        self.kernel_folder.join(vm.boot.kernel.as_str()).join(crate::kernels::MODULES)
     }
 
     async fn fetch_kernel(

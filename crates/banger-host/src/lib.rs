@@ -61,6 +61,8 @@ pub struct HostConfig {
     pub vmm: Option<String>,
     /// Storage driver that was asked for.
     pub storage: Option<String>,
+    /// Network driver that was asked for.
+    pub network: Option<String>,
     /// How long a guest may take to say hello and to be ready.
     pub boot_timeout: Duration,
     /// Whether the daemon is root, so that each VM gets a uid of its own.
@@ -129,6 +131,14 @@ impl HostConfig {
         }
     }
 
+    /// Whether KVM works for QEMU, which is a child of the daemon, and if not why.
+    pub fn kvm_for_qemu(&self) -> probe::Kvm {
+        match self.privilege {
+            Privilege::Root => probe::kvm_for_child(),
+            Privilege::User => probe::kvm(),
+        }
+    }
+
     /// The uid that a VM's processes run as, where it is not the daemon's.
     pub fn runs_as(&self, vm: &VmPlan) -> Option<u32> {
         match self.privilege {
@@ -152,11 +162,14 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
     let find = images.clone();
     let boot_files: vmm::FindBootFiles = Arc::new(move |vm| find.boot_files(vm));
     let find = images.clone();
-    let image_root: storage::ImageRoot = Arc::new(move |vm| find.image_root(vm));
+    let image: storage::FindDisk = Arc::new(move |vm| find.image_root(vm));
+    let find = images.clone();
+    let modules: storage::FindDisk = Arc::new(move |vm| find.modules_disk(vm));
+    let shared = storage::Shared { image, modules };
     let blanks = storage::Blanks::new(layout.blank_disks(), config.programs().mke2fs);
     let file_storage = |from| {
-        let (image_root, blanks) = (image_root.clone(), blanks.clone());
-        let storage = storage::FileStorage::new(layout.clone(), from, image_root, blanks);
+        let (shared, blanks) = (shared.clone(), blanks.clone());
+        let storage = storage::FileStorage::new(layout.clone(), from, shared, blanks);
         Arc::new(storage) as Arc<dyn Storage>
     };
     let storage = BTreeMap::from([

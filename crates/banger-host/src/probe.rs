@@ -1,6 +1,7 @@
 //! What the host has: programs, KVM, memory, folders. Facts only; [`crate::host`] decides.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use banger_sys::programs::find_program;
@@ -30,6 +31,50 @@ pub fn kvm_for_root() -> Kvm {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let found = fs::metadata("/dev/kvm");
     judge_kvm(found.map(|_| ()).map_err(|error| error.to_string()), &cpuinfo)
+}
+
+/// The same for a child of this process, which is root, that runs as a uid of its own and may be in
+/// one more group.
+pub fn kvm_for_child() -> Kvm {
+    match kvm() {
+        Kvm::Usable => match kvm_access() {
+            Some(KvmAccess::Nobody) => Kvm::Unusable(
+                "/dev/kvm is for root alone: give it a group and mode 0660, as udev does".into(),
+            ),
+            _ => Kvm::Usable,
+        },
+        unusable => unusable,
+    }
+}
+
+/// The group that may use KVM, where not everybody may.
+pub fn kvm_group() -> Option<u32> {
+    match kvm_access() {
+        Some(KvmAccess::Group(group)) => Some(group),
+        _ => None,
+    }
+}
+
+/// Who beside root may use KVM.
+#[derive(Debug, PartialEq, Eq)]
+enum KvmAccess {
+    Everybody,
+    Group(u32),
+    Nobody,
+}
+
+fn kvm_access() -> Option<KvmAccess> {
+    let meta = fs::metadata("/dev/kvm").ok()?;
+    Some(judge_kvm_access(meta.mode(), meta.gid()))
+}
+
+/// Root's group is given to nobody.
+fn judge_kvm_access(mode: u32, group: u32) -> KvmAccess {
+    match mode {
+        mode if mode & 0o006 == 0o006 => KvmAccess::Everybody,
+        mode if mode & 0o060 == 0o060 && group != 0 => KvmAccess::Group(group),
+        _ => KvmAccess::Nobody,
+    }
 }
 
 fn judge_kvm(opened: Result<(), String>, cpuinfo: &str) -> Kvm {
@@ -121,6 +166,15 @@ mod tests {
         assert_eq!(judge_kvm(Ok(()), "x\nflags\t\t: fpu vmx sse\n"), Kvm::Usable);
         assert!(matches!(judge_kvm(Ok(()), "flags : fpu\n"), Kvm::Unusable(_)));
         assert!(matches!(judge_kvm(Err("denied".into()), "flags : svm\n"), Kvm::Unusable(_)));
+    }
+
+    #[test]
+    fn a_group_of_its_own_may_use_kvm_and_roots_never() {
+        assert_eq!(judge_kvm_access(0o020_666, 36), KvmAccess::Everybody);
+        assert_eq!(judge_kvm_access(0o020_660, 36), KvmAccess::Group(36));
+        assert_eq!(judge_kvm_access(0o020_660, 0), KvmAccess::Nobody);
+        assert_eq!(judge_kvm_access(0o020_640, 36), KvmAccess::Nobody);
+        assert_eq!(judge_kvm_access(0o020_600, 36), KvmAccess::Nobody);
     }
 
     #[test]

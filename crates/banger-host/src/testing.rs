@@ -1,6 +1,10 @@
 //! A VM for unit tests.
 
+use banger_engine::devices::{Devices, Drive, DriveKey, DriveRole, Lease, Nic};
+use banger_engine::drivers::Network;
 use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
+
+use crate::network::UserNetwork;
 
 /// A plan with this id and name.
 pub fn plan(id: &str, name: &str) -> VmPlan {
@@ -35,4 +39,25 @@ pub fn spec() -> VmSpec {
         nat: true,
         publish: Vec::new(),
     }
+}
+
+/// A VM on QEMU's user network, with its disks in files.
+pub fn devices(vm: &VmPlan, spec: &VmSpec) -> Devices {
+    let file = |role: DriveRole| Drive::file(role, format!("/disks/{}.ext4", role.as_str()));
+    Devices {
+        drives: [DriveRole::Root, DriveRole::Work, DriveRole::Modules].map(file).into(),
+        drive_key: DriveKey::Serial,
+        nic: UserNetwork.nic(vm, spec, None),
+    }
+}
+
+/// A NIC on the bridge.
+pub fn tap(vm: &VmPlan) -> Nic {
+    let lease = Lease {
+        address: [172, 16, 0, 7].into(),
+        prefix: 24,
+        gateway: [172, 16, 0, 1].into(),
+        dns: Vec::new(),
+    };
+    Nic::Tap { name: vm.id.tap_name(), mac: vm.id.mac(), lease: Some(lease) }
 }

@@ -1,5 +1,6 @@
 //! Requests and answers of the helper: one JSON object in each direction, descriptors beside it.
 
+pub use banger_base::DriveRole as Role;
 use banger_base::{Lease, ProcRef, RunFacts, ShimStatus, VmId};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -56,6 +57,11 @@ pub enum Request {
         /// The VM.
         vm: VmId,
     },
+    /// Opens the VM's TAP. Answers with its descriptor.
+    TapOpen {
+        /// The VM.
+        vm: VmId,
+    },
     /// Restores rules that another program removed, and refills the pool of TAPs.
     #[serde(deserialize_with = "nothing_else")]
     NetEnsure,
@@ -80,6 +86,13 @@ pub enum Request {
     SnapshotDetach {
         /// The VM.
         vm: VmId,
+    },
+    /// Opens the VM's copy-on-write device. Answers with its descriptor.
+    SnapshotOpen {
+        /// The VM.
+        vm: VmId,
+        /// How it is opened.
+        access: Access,
     },
     /// Creates a jail. Descriptors: kernel and initramfs, readable, then one for each drive backed
     /// by a file. Returns a listener for the guest's hello.
@@ -152,11 +165,13 @@ names! {
     Remove => "remove",
     NetAttach => "net_attach",
     NetDetach => "net_detach",
+    TapOpen => "tap_open",
     NetEnsure => "net_ensure",
     RouteDns => "route_dns",
     UnrouteDns => "unroute_dns",
     SnapshotAttach => "snapshot_attach",
     SnapshotDetach => "snapshot_detach",
+    SnapshotOpen => "snapshot_open",
     JailMake => "jail_make",
     JailClear => "jail_clear",
     Spawn => "spawn",
@@ -187,6 +202,8 @@ impl Request {
             | Self::NetEnsure
             | Self::RouteDns { .. }
             | Self::UnrouteDns { .. }
+            | Self::TapOpen { .. }
+            | Self::SnapshotOpen { .. }
             | Self::Facts { .. }
             | Self::Connect { .. }
             | Self::Ready
@@ -213,42 +230,6 @@ pub struct Drive {
     pub from: DriveFrom,
 }
 
-/// Role of a drive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Root disk, or its private layer.
-    Root,
-    /// Work disk.
-    Work,
-    /// The shared image, read-only.
-    Image,
-    /// The kernel's modules, read-only.
-    Modules,
-}
-
-impl Role {
-    /// Name of the role, used in names of devices.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Root => "root",
-            Self::Work => "work",
-            Self::Image => "image",
-            Self::Modules => "modules",
-        }
-    }
-
-    /// Name of its device node in the jail.
-    pub fn node(self) -> String {
-        format!("drive-{}", self.as_str())
-    }
-
-    /// Whether the guest may write to it.
-    pub fn writable(self) -> bool {
-        matches!(self, Self::Root | Self::Work)
-    }
-}
-
 /// Backing store of a drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -257,6 +238,21 @@ pub enum DriveFrom {
     File,
     /// The VM's copy-on-write device.
     Snapshot,
+}
+
+/// How a device is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// For reading.
+    Read,
+    /// For reading and writing.
+    ReadWrite,
+}
+
+/// Name of a drive's device node in the jail.
+pub fn node(role: Role) -> String {
+    format!("drive-{}", role.as_str())
 }
 
 /// A socket of the VMM.

@@ -96,6 +96,11 @@ impl Server {
                 undo(&vm)?;
                 net::detach(places, &vm).map(Outcome::from)
             }
+            Request::TapOpen { vm } => {
+                own(&vm)?;
+                let tap = net::open_tap(places, &vm)?;
+                Ok(Outcome::Answered(Answer::Descriptor, Some(tap)))
+            }
             Request::NetEnsure => {
                 net::refill(places)?;
                 net::ensure(places).map(Outcome::from)
@@ -113,6 +118,11 @@ impl Server {
             Request::SnapshotDetach { vm } => {
                 undo(&vm)?;
                 snapshot::detach(&vm).map(Outcome::from)
+            }
+            Request::SnapshotOpen { vm, access } => {
+                own(&vm)?;
+                let device = snapshot::open(&vm, access)?;
+                Ok(Outcome::Answered(Answer::Descriptor, Some(device)))
             }
             Request::JailMake { vm, drives } => {
                 own(&vm)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use banger_base::VmId;
 use banger_root::programs::{Programs, Versions};
-use banger_root::protocol::{Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
+use banger_root::protocol::{Access, Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
 use banger_root::server::{Outcome, Server};
 use banger_root::{Kind, Places, owner, run, wire};
 use proptest::prelude::*;
@@ -38,11 +38,13 @@ fn samples() -> Vec<Request> {
         Request::Remove { vm: vm() },
         Request::NetAttach { vm: vm(), nat: Nat::On },
         Request::NetDetach { vm: vm() },
+        Request::TapOpen { vm: vm() },
         Request::NetEnsure,
         Request::RouteDns { port: 42069 },
         Request::UnrouteDns { port: 42069 },
         Request::SnapshotAttach { vm: vm(), root_bytes: 1 << 30 },
         Request::SnapshotDetach { vm: vm() },
+        Request::SnapshotOpen { vm: vm(), access: Access::ReadWrite },
         Request::JailMake {
             vm: vm(),
             drives: vec![
@@ -277,9 +279,17 @@ fn requests_for_another_users_vm_are_refused() {
 #[test]
 fn requests_that_create_objects_need_an_existing_vm() {
     let (server, _folder) = server();
-    for name in
-        ["net_attach", "snapshot_attach", "jail_make", "spawn", "facts", "connect", "close_hello"]
-    {
+    for name in [
+        "net_attach",
+        "tap_open",
+        "snapshot_attach",
+        "snapshot_open",
+        "jail_make",
+        "spawn",
+        "facts",
+        "connect",
+        "close_hello",
+    ] {
         let request = samples().into_iter().find(|request| request.name() == name).unwrap();
         assert_eq!(refusal(&server, 1000, request), Kind::NotFound, "{name}");
     }
@@ -324,7 +334,7 @@ proptest! {
 
     #[test]
     fn spoiled_requests_are_refused_or_still_name_a_vm(
-        which in 0..19usize,
+        which in 0..Request::NAMES.len(),
         changes in proptest::collection::vec((any::<usize>(), any::<u8>(), any::<u8>()), 1..8),
     ) {
         let mut line = serde_json::to_vec(&samples()[which]).unwrap();

@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// Maximum length of the configuration line in bytes.
-pub const MAX_FORWARD_CONFIG: u64 = 64 * 1024;
+pub const MAX_FORWARD_CONFIG: usize = 64 * 1024;
 /// Maximum number of connections; further ones wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 512;
 

@@ -1,23 +1,28 @@
 //! The gate: starts a process that outlives its parent so that the parent records it before it
 //! acts.
 //!
-//! The parent starts the program with a pipe as its standard input, the gate, and another one as
+//! The parent starts the program with a Unix socket as its standard input, the gate, and a pipe as
 //! its standard output, the status pipe. The program waits for one line of configuration from the
-//! gate; at end of file it exits instead. The parent records the process, then opens the gate, and
+//! gate, with descriptors beside its first byte where it needs any; at end of file it exits
+//! instead. The parent records the process, then opens the gate, and
 //! reads one line of answer. Daemon and helper use the first half of this file, `banger-shim` and
 //! `banger-forward` the second.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_base::{ProcRef, line};
 use banger_sys::readiness::wait_until;
+use banger_sys::scm::{recv_with_fds, send_with_fds};
 use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,7 +33,7 @@ const MAX_ANSWER: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Gate {
     process: ProcRef,
-    gate: OwnedFd,
+    gate: UnixStream,
     status: OwnedFd,
 }
 
@@ -56,23 +61,23 @@ pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Gate, Child),
         .mode(0o600)
         .open(log)
         .map_err(|error| failed("open", log, error))?;
+    let (gate, theirs) = UnixStream::pair().map_err(|error| failed("start", program, error))?;
     let mut child = Command::new(program)
         .current_dir(folder)
         .env_clear()
-        .stdin(Stdio::piped())
+        .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::piped())
         .stderr(stderr)
         .spawn()
         .map_err(|error| failed("start", program, error))?;
-    let pipes = child.stdin.take().zip(child.stdout.take());
+    let status = child.stdout.take();
     // Not reaped yet, so the process id is not reused.
     let process = banger_sys::proc::reference(child.id());
-    match (process, pipes) {
-        (Some(process), Some((gate, status))) => {
-            Ok((Gate { process, gate: gate.into(), status: status.into() }, child))
-        }
+    match (process, status) {
+        (Some(process), Some(status)) => Ok((Gate { process, gate, status: status.into() }, child)),
         _ => {
             // Without a gate the program exits; without a reference it has exited.
+            drop(gate);
             let _ = child.wait();
             Err(failed("start", program, io::ErrorKind::UnexpectedEof.into()))
         }
@@ -88,37 +93,52 @@ impl Gate {
     /// Sends the configuration and returns the answer.
     ///
     /// # Errors
-    /// `TimedOut` after `limit`; `UnexpectedEof` for no answer or an invalid one; write(2) and
+    /// `TimedOut` after `limit`; `UnexpectedEof` for no answer or an invalid one; sendmsg(2) and
     /// read(2).
     pub fn open<E: DeserializeOwned>(
         self,
         config: &impl Serialize,
         limit: Duration,
     ) -> io::Result<E> {
-        self.send(&line::encode(config)?, limit)
+        self.send(&line::encode(config)?, &[], limit)
     }
 
-    /// As [`Self::open`], with an encoded configuration.
+    /// As [`Self::open`], with an encoded configuration, and descriptors to send with it.
     ///
     /// # Errors
     /// Those of [`Self::open`].
-    pub fn send<E: DeserializeOwned>(self, config: &[u8], limit: Duration) -> io::Result<E> {
+    pub fn send<E: DeserializeOwned>(
+        self,
+        config: &[u8],
+        fds: &[OwnedFd],
+        limit: Duration,
+    ) -> io::Result<E> {
         let deadline = Instant::now() + limit;
-        write_all(&self.gate, config, deadline)?;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        send_all(&self.gate, config, &fds, deadline)?;
         drop(self.gate);
         let answer = read_line(&self.status, deadline)?;
         line::decode(&answer).map_err(|_| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
-/// Writes to a pipe whose reader may be slow.
-fn write_all(pipe: &OwnedFd, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    rustix::io::ioctl_fionbio(pipe, true)?;
-    while !bytes.is_empty() {
-        match rustix::io::write(pipe, bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(rustix::io::Errno::AGAIN) => wait_until(pipe, PollFlags::OUT, deadline)?,
-            Err(rustix::io::Errno::INTR) => {}
+/// Sends to a program that may be slow to read. Descriptors go with the first byte, so that they
+/// arrive once, however the rest is cut.
+fn send_all(
+    gate: &UnixStream,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    deadline: Instant,
+) -> io::Result<()> {
+    gate.set_nonblocking(true)?;
+    let (first, mut rest) = bytes.split_at(bytes.len().min(1));
+    // An empty socket buffer has room for one byte.
+    send_with_fds(gate, first, fds)?;
+    while !rest.is_empty() {
+        match rustix::net::send(gate, rest, SendFlags::NOSIGNAL) {
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::AGAIN) => wait_until(gate, PollFlags::OUT, deadline)?,
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -139,28 +159,57 @@ fn read_line(pipe: &OwnedFd, deadline: Instant) -> io::Result<Vec<u8>> {
                     return Ok(whole);
                 }
             }
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Waits at the gate, in the started program. `None`: the parent ended before it opened the gate,
-/// so the program must exit. `max_bytes` limits the configuration.
+/// Waits at the gate, in the program that was started. `None`: the parent ended before it opened
+/// the gate, so the program must exit. `max_bytes` limits the configuration; descriptors that came
+/// with it are returned with it.
 ///
 /// # Errors
-/// A description of the error for the answer: too long, invalid, or read(2).
-pub fn wait<T: DeserializeOwned>(max_bytes: u64) -> Result<Option<T>, String> {
-    let mut line = Vec::new();
-    let mut gate = BufReader::new(io::stdin().lock().take(max_bytes));
-    gate.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-    if line.pop_if(|last| *last == b'\n').is_some() {
-        return line::decode(&line).map(Some).map_err(|error| error.to_string());
+/// A configuration that is too long or not understood, or recvmsg(2), in words for the answer.
+pub fn wait<T: DeserializeOwned>(max_bytes: usize) -> Result<Option<(T, Vec<OwnedFd>)>, String> {
+    wait_on(io::stdin().as_fd(), max_bytes)
+}
+
+fn wait_on<T: DeserializeOwned>(
+    gate: BorrowedFd<'_>,
+    max_bytes: usize,
+) -> Result<Option<(T, Vec<OwnedFd>)>, String> {
+    let mut line = line::LineBuffer::new(max_bytes);
+    let (mut piece, mut fds) = ([0; 4096], Vec::new());
+    loop {
+        let count = match receive(gate, &mut piece, &mut fds) {
+            Ok(0) => return Ok(None),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.to_string()),
+        };
+        let pushed = line.push(&piece[..count]);
+        let pushed =
+            pushed.map_err(|_| format!("the configuration is longer than {max_bytes} bytes"))?;
+        if let Some(whole) = pushed {
+            let config = line::decode(&whole).map_err(|error| error.to_string())?;
+            return Ok(Some((config, fds)));
+        }
     }
-    if line.len() as u64 == max_bytes {
-        return Err(format!("the configuration is longer than {max_bytes} bytes"));
+}
+
+/// Receives a piece of the configuration. A pipe is a gate too, which no descriptors come through.
+fn receive(gate: BorrowedFd<'_>, piece: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    match recv_with_fds(gate, piece) {
+        Ok((count, more)) => {
+            fds.extend(more);
+            Ok(count)
+        }
+        Err(error) if error.raw_os_error() == Some(Errno::NOTSOCK.raw_os_error()) => {
+            Ok(rustix::io::read(gate, piece)?)
+        }
+        Err(error) => Err(error),
     }
-    Ok(None)
 }
 
 /// Answers the parent, in the started program. Ignores errors: the parent may have ended.
@@ -201,6 +250,30 @@ mod tests {
             assert_eq!(opened.open::<u32>(&7, LONG).unwrap_err().kind(), expected, "{script}");
             child.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn descriptors_come_with_the_configuration() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"passed").unwrap();
+        // More than one piece.
+        let config = line::encode(&"x".repeat(10_000)).unwrap();
+        let deadline = Instant::now() + LONG;
+        send_all(&ours, &config, &[file.as_fd()], deadline).unwrap();
+        let (text, fds) = wait_on::<String>(theirs.as_fd(), 20_000).unwrap().unwrap();
+        assert_eq!((text.len(), fds.len()), (10_000, 1));
+        let mut read = [0; 6];
+        rustix::io::pread(&fds[0], &mut read, 0).unwrap();
+        assert_eq!(&read, b"passed");
+        let error = {
+            send_all(&ours, &config, &[], deadline).unwrap();
+            wait_on::<String>(theirs.as_fd(), 5_000).unwrap_err()
+        };
+        assert_eq!(error, "the configuration is longer than 5000 bytes");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(ours);
+        assert!(wait_on::<String>(theirs.as_fd(), 100).unwrap().is_none());
     }
 
     #[test]

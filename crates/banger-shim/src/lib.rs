@@ -19,7 +19,7 @@ pub use record::{EXIT_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE};
 use serde::{Deserialize, Serialize};
 
 /// Maximum length of the configuration line in bytes.
-pub const MAX_CONFIG: u64 = 1 << 20;
+pub const MAX_CONFIG: usize = 1 << 20;
 
 /// The processes to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,10 @@ pub struct ShimConfig {
     pub vmm_log: CappedLog,
     /// Descriptor number of a QMP connection in the VMM, if it supports QMP.
     pub qmp_fd: Option<i32>,
+    /// Numbers at which the VMM finds the descriptors that come through the gate with this
+    /// configuration, in their order; 3 and above, each once.
+    #[serde(default)]
+    pub passed: Vec<i32>,
     /// Set if `vmm` is a jailer, which starts the VMM and exits.
     #[serde(default)]
     pub jailed: Option<Jailed>,
@@ -87,6 +91,9 @@ pub struct Child {
     pub args: Vec<String>,
     /// Uid and gid, if the shim runs as root. Supplementary groups are dropped.
     pub run_as: Option<u32>,
+    /// The one supplementary group that it has all the same, where `run_as` is given.
+    #[serde(default)]
+    pub group: Option<u32>,
     /// Files to pass as descriptors.
     pub files: Vec<PassedFile>,
     /// Paths that it may open in addition to its own program and the system's libraries; `None` if

@@ -18,6 +18,7 @@ mod shim;
 mod start;
 mod state;
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use banger_shim::{ExitCause, ExitStory, MAX_CONFIG, ShimConfig, ShimEvent, gate};
@@ -50,11 +51,16 @@ fn run() -> Result<(), String> {
         tell_failed("gate", &message);
         format!("gate: {message}")
     };
-    let Some(config) = gate::wait::<ShimConfig>(MAX_CONFIG).map_err(refused)? else {
+    let opened = gate::wait::<ShimConfig>(MAX_CONFIG).map_err(refused)?;
+    let Some((config, descriptors)) = opened else {
         return Ok(());
     };
+    if descriptors.len() != config.passed.len() {
+        let (came, named) = (descriptors.len(), config.passed.len());
+        return Err(refused(format!("{came} descriptors came for {named} numbers")));
+    }
     let state = State::open(&config.state_dir).map_err(refused)?;
-    let (cause, story) = live(config, &state);
+    let (cause, story) = live(config, descriptors, &state);
     let left = state.write_story(&story);
     // Last, so that a reader of this event finds all processes ended and the exit story written.
     if let Some(ExitCause::LaunchFailed { step, message }) = &cause {
@@ -65,8 +71,12 @@ fn run() -> Result<(), String> {
 }
 
 /// From the open gate until both have ended. Returns the reason if they never ran.
-fn live(config: ShimConfig, state: &State) -> (Option<ExitCause>, ExitStory) {
-    let (mut shim, ends) = match Shim::prepare(config) {
+fn live(
+    config: ShimConfig,
+    descriptors: Vec<OwnedFd>,
+    state: &State,
+) -> (Option<ExitCause>, ExitStory) {
+    let (mut shim, ends) = match Shim::prepare(config, descriptors) {
         Ok(prepared) => prepared,
         Err(cause) => return (Some(cause.clone()), shim::story_without_start(cause)),
     };

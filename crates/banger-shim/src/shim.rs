@@ -27,6 +27,8 @@ const FOLLOWING: Duration = Duration::from_millis(200);
 pub struct Shim {
     /// The configuration.
     pub config: ShimConfig,
+    /// Descriptors for the VMM that came through the gate, until it is started.
+    pub passed: Vec<OwnedFd>,
     /// SIGTERM, which requests the end, and SIGCHLD.
     pub signals: SignalFd,
     /// The companion.
@@ -57,7 +59,10 @@ pub struct WriteEnds {
 
 impl Shim {
     /// Prepares everything that needs no child.
-    pub fn prepare(config: ShimConfig) -> Result<(Self, WriteEnds), ExitCause> {
+    pub fn prepare(
+        config: ShimConfig,
+        passed: Vec<OwnedFd>,
+    ) -> Result<(Self, WriteEnds), ExitCause> {
         // Before this, SIGTERM ends the shim, which has started nothing.
         let signals = SignalFd::new(&[Signal::TERM, Signal::CHILD])
             .map_err(|error| failed("signals", error))?;
@@ -84,6 +89,7 @@ impl Shim {
         let (companion, vmm) = (ChildState::NotStarted, ChildState::NotStarted);
         let shim = Self {
             config,
+            passed,
             signals,
             companion,
             vmm,

@@ -68,7 +68,7 @@ impl Shim {
         let at = |error: io::Error| about("companion", &companion.child, error);
         let name = &companion.ready_socket;
         let watch = Watch::of_socket(name, companion.ready_timeout_ms).map_err(at)?;
-        let spawned = spawn(&companion.child, ends.log.as_fd(), ends.log.as_fd(), None);
+        let spawned = spawn(&companion.child, ends.log.as_fd(), ends.log.as_fd(), &[]);
         let spawned = spawned.map_err(|text| about("companion", &companion.child, text))?;
         self.companion = ChildState::Running(spawned);
         self.wait_socket(&watch, name, "companion", &companion.child)?;
@@ -115,9 +115,14 @@ impl Shim {
             self.qmp = Some(Qmp::new(ours).map_err(at)?);
             theirs = Some((other, number));
         }
+        // A VMM that holds a device is to be the only one, so that the device is free at its end.
+        let passed = std::mem::take(&mut self.passed);
+        let numbered = passed.iter().zip(&self.config.passed);
         let qmp = theirs.as_ref().map(|(stream, number)| (stream.as_fd(), *number));
+        let extra: Vec<(BorrowedFd<'_>, RawFd)> =
+            numbered.map(|(fd, number)| (fd.as_fd(), *number)).chain(qmp).collect();
         let child = &self.config.vmm;
-        let spawned = spawn(child, ends.console.as_fd(), ends.log.as_fd(), qmp);
+        let spawned = spawn(child, ends.console.as_fd(), ends.log.as_fd(), &extra);
         self.vmm = ChildState::Running(spawned.map_err(|text| about("vmm", child, text))?);
         Ok(())
     }
@@ -168,7 +173,7 @@ fn spawn(
     child: &Child,
     stdout: BorrowedFd<'_>,
     stderr: BorrowedFd<'_>,
-    extra: Option<(BorrowedFd<'_>, RawFd)>,
+    extra: &[(BorrowedFd<'_>, RawFd)],
 ) -> Result<Spawned, String> {
     let mut files: Vec<(File, RawFd)> = Vec::new();
     for file in &child.files {
@@ -188,7 +193,7 @@ fn spawn(
         program: Path::new(&child.program),
         args: &child.args,
         env: &[],
-        run_as: child.run_as.map(|id| Credentials { uid: id, gid: id }),
+        run_as: child.run_as.map(|id| Credentials { uid: id, gid: id, group: child.group }),
         stdout,
         stderr,
         descriptors: &descriptors,

@@ -19,13 +19,15 @@ use rustix::process::{Resource, Rlimit, Signal};
 use crate::landlock::Ruleset;
 use crate::proc;
 
-/// User and group of a child. Its supplementary groups are dropped.
+/// User and group of a child. Its other supplementary groups are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
     /// Real, effective and saved user id.
     pub uid: u32,
     /// Real, effective and saved group id.
     pub gid: u32,
+    /// Its only supplementary group, if it has one.
+    pub group: Option<u32>,
 }
 
 /// A program and its resources. The child keeps the caller's working directory, its standard input
@@ -340,7 +342,8 @@ fn put(from: RawFd, to: RawFd) -> io::Result<()> {
 fn change_to(credentials: Credentials) -> rustix::io::Result<()> {
     let uid = rustix::process::Uid::from_raw(credentials.uid);
     let gid = rustix::process::Gid::from_raw(credentials.gid);
-    rustix::thread::set_thread_groups(&[])?;
+    let group = credentials.group.map(rustix::process::Gid::from_raw);
+    rustix::thread::set_thread_groups(group.as_slice())?;
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }

@@ -99,6 +99,7 @@ pub fn open(
             search_path,
             vmm: config.vmm.clone(),
             storage: config.storage.clone(),
+            network: config.network.clone(),
             boot_timeout: Duration::from_secs(config.boot_timeout_s.into()),
             privilege,
             root,

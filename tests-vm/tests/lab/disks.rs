@@ -21,7 +21,7 @@ use banger_engine::drivers::{Applied, Storage, Undone};
 use banger_engine::plan::VmPlan;
 use banger_host::capabilities::WorkDisk;
 use banger_host::layout::Layout;
-use banger_host::storage::{Blanks, FileStorage, RootFrom, SnapshotRoot};
+use banger_host::storage::{Blanks, FileStorage, RootFrom, Shared, SnapshotRoot};
 use banger_root::disks::snapshot;
 use banger_root::{Did, Kind};
 use banger_sys::dm;
@@ -241,7 +241,9 @@ fn blanks(layout: &Layout) -> Blanks {
 fn driver(layout: &Layout, image: &Path) -> FileStorage {
     let (image, blanks) = (image.to_owned(), blanks(layout));
     let from = RootFrom::Snapshot(Arc::new(Here));
-    FileStorage::new(layout.clone(), from, Arc::new(move |_| image.clone()), blanks)
+    let modules = Arc::new(|_: &VmPlan| PathBuf::from("/nonexistent"));
+    let shared = Shared { image: Arc::new(move |_| image.clone()), modules };
+    FileStorage::new(layout.clone(), from, shared, blanks)
 }
 
 #[tokio::test]

@@ -32,8 +32,13 @@ impl User {
 
     /// A home of this user's, with kernel and image.
     pub fn home(&self) -> Home {
+        self.home_with("")
+    }
+
+    /// The same; `config` stands before the tables.
+    pub fn home_with(&self, config: &str) -> Home {
         let home = Home::bare(Options {
-            config: DEFAULTS.into(),
+            config: format!("{config}{DEFAULTS}"),
             run_as: Some("dev".into()),
             ..Options::default()
         });

@@ -61,6 +61,10 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
         |entry: &Value| Some((entry[0].as_str()?.to_owned(), PathBuf::from(entry[1].as_str()?)));
     let mut programs: Vec<_> = built.iter().filter_map(entry).collect();
     programs.push(("guest/banger-agent".to_owned(), debug.join("guest/banger-agent")));
+    // In a folder of its own, where only tests find it that name it: without it, VMs of all others
+    // are Firecracker's.
+    let companion = "vhost-device-vsock";
+    programs.push((format!("qemu/{companion}"), debug.join(companion)));
     programs.retain(|(_, path)| build != Build::AsTheyAre || path.exists());
     Ok(Programs(programs))
 }
@@ -108,6 +112,7 @@ pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> 
     let tree = run.path.join("payload");
     let bin = tree.join("bin");
     fs::create_dir_all(bin.join("guest"))?;
+    fs::create_dir_all(bin.join("qemu"))?;
     fs::create_dir_all(tree.join("lab"))?;
     for (name, path) in &load.programs.0 {
         bring(path, &bin.join(name))?;

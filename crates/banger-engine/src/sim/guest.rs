@@ -10,9 +10,10 @@ use banger_api::{ApiError, ErrorCode};
 
 use super::world::World;
 use super::{Mood, Sim};
+use crate::devices::Devices;
 use crate::drivers::{Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
-use crate::plan::{Lease, VmPlan};
+use crate::plan::VmPlan;
 
 impl Sim {
     fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
@@ -30,7 +31,7 @@ impl Guest for Sim {
     async fn boot(
         &self,
         vm: &VmPlan,
-        _lease: Option<&Lease>,
+        _devices: &Devices,
         interrupt: &Interrupt,
     ) -> Result<String, ApiError> {
         self.make("hello", vm)?;

@@ -6,8 +6,8 @@ use banger_api::doctor::{Check, Verdict};
 use banger_api::vm::VmPaths;
 
 use super::Sim;
-use crate::drivers::{Capacity, Host};
-use crate::plan::{BootSet, Chosen, DriverPlan};
+use crate::drivers::{Applied, Capacity, Host, Undone};
+use crate::plan::{BootSet, Chosen, DriverPlan, VmPlan};
 
 /// Every simulated moment: 2026-01-01, so that output can be compared.
 const NOW_UNIX_MS: u64 = 1_767_225_600_000;
@@ -43,6 +43,14 @@ impl Host for Sim {
     async fn choose(&self, _boot: &BootSet) -> Result<DriverPlan, ApiError> {
         let sim = || Chosen { name: "sim".into(), why: "the host is simulated".into() };
         Ok(DriverPlan { vmm: sim(), storage: sim(), network: sim() })
+    }
+
+    async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.make("vmm_home", vm)
+    }
+
+    async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("vmm_home", vm)
     }
 
     async fn doctor(&self) -> Vec<Check> {

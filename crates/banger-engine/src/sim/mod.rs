@@ -21,6 +21,9 @@ use banger_api::ApiError;
 use banger_api::vm::DiskView;
 use tokio::sync::watch;
 
+use crate::devices::{
+    Drive, DriveRole, Need, NetworkAbilities, Nic, NicKind, SourceKind, StorageAbilities,
+};
 use crate::drivers::{
     Applied, Attached, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
 };
@@ -215,6 +218,17 @@ impl Storage for Sim {
         self.unmake("attach", vm)
     }
 
+    fn abilities(&self) -> StorageAbilities {
+        StorageAbilities { root: Need::None, root_disk: SourceKind::File }
+    }
+
+    fn drives(&self, vm: &VmPlan) -> Vec<Drive> {
+        let at = |role: DriveRole| {
+            Drive::file(role, format!("/nonexistent/{}/{}", vm.id, role.as_str()))
+        };
+        [DriveRole::Root, DriveRole::Work, DriveRole::Modules].map(at).into()
+    }
+
     async fn usage(&self, _vm: &VmPlan, spec: &VmSpec) -> DiskView {
         DiskView {
             root_bytes: spec.root_bytes,
@@ -237,5 +251,13 @@ impl Network for Sim {
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.unmake("network", vm)
+    }
+
+    fn abilities(&self) -> NetworkAbilities {
+        NetworkAbilities { root: Need::Required, nic: NicKind::Tap }
+    }
+
+    fn nic(&self, vm: &VmPlan, _spec: &VmSpec, lease: Option<&Lease>) -> Nic {
+        Nic::Tap { name: vm.id.tap_name(), mac: vm.id.mac(), lease: lease.cloned() }
     }
 }

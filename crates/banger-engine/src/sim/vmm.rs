@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::Sim;
 use super::world::World;
+use crate::devices::{Devices, DriveKey, DriveRole, Need, NicKind, SourceKind, VmmAbilities};
 use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Stray, Undone, Vmm};
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
@@ -46,19 +47,21 @@ impl Sim {
 
 #[async_trait]
 impl Vmm for Sim {
-    async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.make("vmm_home", vm)
-    }
-
-    async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.unmake("vmm_home", vm)
+    fn abilities(&self) -> VmmAbilities {
+        VmmAbilities {
+            root: Need::None,
+            kvm: Need::None,
+            nics: &[NicKind::Tap],
+            sources: &[SourceKind::File],
+            drive_key: DriveKey::Order,
+        }
     }
 
     async fn preflight(&self, _vm: &VmPlan) -> Result<(), ApiError> {
         Ok(())
     }
 
-    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn prepare(&self, vm: &VmPlan, _devices: &Devices) -> Result<Applied, ApiError> {
         self.make("run", vm)
     }
 
@@ -77,9 +80,18 @@ impl Vmm for Sim {
         Ok(ProcRef { pid: FIRST_PID, start_time })
     }
 
-    async fn launch(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<u32, ApiError> {
+    async fn launch(
+        &self,
+        vm: &VmPlan,
+        _spec: &VmSpec,
+        devices: &Devices,
+    ) -> Result<u32, ApiError> {
         if self.object("shim", vm).is_none() {
             return Err(ApiError::new(ErrorCode::VmmDied, "the simulated shim is gone"));
+        }
+        // A NIC without an address is one of a run whose network step was left out.
+        if devices.place(DriveRole::Root).is_none() || devices.nic.address().is_none() {
+            return Err(ApiError::new(ErrorCode::Internal, "the simulated VMM lacks a device"));
         }
         self.make("vmm", vm)?;
         Ok(FIRST_PID + 1)

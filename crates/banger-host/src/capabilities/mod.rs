@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU16;
 use banger_agent_proto::boot::GuestConfig;
 use banger_api::ApiError;
 use banger_engine::capability::Effects;
+use banger_engine::devices::Devices;
 use banger_engine::plan::VmPlan;
 
 use crate::layout::Layout;
@@ -38,7 +39,8 @@ pub struct Parts {
 }
 
 /// Adds what a booting guest needs of a capability to its configuration.
-pub type GuestPart = Arc<dyn Fn(&VmPlan, &mut GuestConfig) -> Result<(), ApiError> + Send + Sync>;
+pub type GuestPart =
+    Arc<dyn Fn(&VmPlan, &Devices, &mut GuestConfig) -> Result<(), ApiError> + Send + Sync>;
 
 /// A capability on this host.
 #[derive(Clone, Default)]

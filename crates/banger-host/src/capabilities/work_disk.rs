@@ -8,8 +8,8 @@ use banger_api::ApiError;
 use banger_api::doctor::Check;
 use banger_engine::capabilities::work_disk::{CAPABILITY, WORK_DISK};
 use banger_engine::capability::{Doctor, Effect, Effects, Made, VmContext};
+use banger_engine::devices::DriveRole;
 use banger_engine::drivers::Undone;
-use banger_root::protocol::Role;
 
 use super::{HostCapability, Parts};
 use crate::failure::blocking;
@@ -36,8 +36,8 @@ pub fn capability(parts: &Parts) -> HostCapability {
             doctor: Some(Arc::new(Mke2fs(parts.mke2fs.clone()))),
             ..Effects::default()
         },
-        guest: Some(Arc::new(|vm, config| {
-            config.work = Some(disk_ref(vm, Role::Work));
+        guest: Some(Arc::new(|_vm, devices, config| {
+            config.work = disk_ref(devices, DriveRole::Work);
             Ok(())
         })),
     }

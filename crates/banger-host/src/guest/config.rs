@@ -5,16 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use banger_agent_proto::boot::{DiskRef, GuestConfig, Hello, NetworkConfig, RootConfig};
 use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
-use banger_api::ApiError;
-use banger_engine::plan::{Lease, VmPlan};
-use banger_root::protocol::Role;
+use banger_api::{ApiError, ErrorCode};
+use banger_engine::devices::{Devices, DriveKey, DriveRole, Nic};
+use banger_engine::plan::VmPlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::boot::Failure;
 use crate::capabilities::GuestPart;
 use crate::failure::of;
-use crate::vmm::firecracker::config as firecracker;
 
 /// A configuration as it goes over the wire, and the boot it is for.
 pub struct ReadyConfig {
@@ -33,7 +32,7 @@ const ENTROPY: usize = 256;
 /// No common protocol, or a file of ours that cannot be read.
 pub fn build(
     vm: &VmPlan,
-    lease: Option<&Lease>,
+    devices: &Devices,
     hello: &Hello,
     parts: &[GuestPart],
 ) -> Result<ReadyConfig, ApiError> {
@@ -48,10 +47,18 @@ pub fn build(
         of("cannot get random numbers for a guest", &std::io::Error::other(error.to_string()))
     })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let disk = |role| disk(vm, role);
-    let root = match vm.drivers.storage.name.as_str() {
-        "overlay" => RootConfig { disk: disk(Role::Image), layer: Some(disk(Role::Root)) },
-        _ => RootConfig { disk: disk(Role::Root), layer: None },
+    let disk = |role: DriveRole| {
+        disk(devices, role).ok_or_else(|| {
+            let text = format!("`{}` has no {} disk", vm.name, role.as_str());
+            ApiError::new(ErrorCode::Internal, text)
+        })
+    };
+    // An image among the drives is what the root disk is a layer over.
+    let root = match devices.place(DriveRole::Image) {
+        Some(_) => {
+            RootConfig { disk: disk(DriveRole::Image)?, layer: Some(disk(DriveRole::Root)?) }
+        }
+        None => RootConfig { disk: disk(DriveRole::Root)?, layer: None },
     };
     let mut config = GuestConfig {
         protocol,
@@ -59,8 +66,8 @@ pub fn build(
         machine_id: vm.machine_id.clone(),
         root,
         work: None,
-        modules: Some(disk(Role::Modules)),
-        network: network(vm, lease),
+        modules: Some(disk(DriveRole::Modules)?),
+        network: network(&devices.nic),
         files: Vec::new(),
         env: BTreeMap::new(),
         clock_unix_ms: now.as_millis() as u64,
@@ -68,7 +75,7 @@ pub fn build(
         entrypoint: Vec::new(),
     };
     for part in parts {
-        part(vm, &mut config)?;
+        part(vm, devices, &mut config)?;
     }
     let mut line = serde_json::to_vec(&config)
         .map_err(|error| of("cannot write a guest's configuration", &error.into()))?;
@@ -76,38 +83,78 @@ pub fn build(
     Ok(ReadyConfig { line, boot_id: hello.boot_id.clone() })
 }
 
-/// How a guest tells its disks apart: by the serial numbers that QEMU gives them, by their order
-/// under Firecracker.
-pub fn disk(vm: &VmPlan, role: Role) -> DiskRef {
-    match vm.drivers.vmm.name.as_str() {
-        "firecracker" => DiskRef::Index(firecracker::index(vm, role).unwrap_or_default()),
-        _ => DiskRef::Serial(role.as_str().into()),
+/// How the guest finds a disk, where it has it.
+pub fn disk(devices: &Devices, role: DriveRole) -> Option<DiskRef> {
+    let place = devices.place(role)?;
+    match devices.drive_key {
+        DriveKey::Order => u8::try_from(place).ok().map(DiskRef::Index),
+        DriveKey::Serial => Some(DiskRef::Serial(role.as_str().into())),
     }
 }
 
-fn network(vm: &VmPlan, lease: Option<&Lease>) -> Option<NetworkConfig> {
-    match (vm.drivers.network.name.as_str(), lease) {
-        ("user", _) => Some(user_network(vm)),
-        (_, Some(lease)) => Some(NetworkConfig {
-            mac: vm.id.mac().to_string(),
-            addresses: vec![format!("{}/{}", lease.address, lease.prefix)],
-            gateway: Some(lease.gateway.to_string()),
-            dns: lease.dns.iter().map(ToString::to_string).collect(),
-            search: Vec::new(),
-            mtu: None,
-        }),
-        (_, None) => None,
-    }
-}
-
-fn user_network(vm: &VmPlan) -> NetworkConfig {
-    use crate::network;
-    NetworkConfig {
-        mac: vm.id.mac().to_string(),
-        addresses: vec![network::GUEST_ADDRESS.into()],
-        gateway: Some(network::GATEWAY.into()),
-        dns: vec![network::RESOLVER.into()],
+fn network(nic: &Nic) -> Option<NetworkConfig> {
+    let lease = nic.address()?;
+    Some(NetworkConfig {
+        mac: nic.mac().to_string(),
+        addresses: vec![format!("{}/{}", lease.address, lease.prefix)],
+        gateway: Some(lease.gateway.to_string()),
+        dns: lease.dns.iter().map(ToString::to_string).collect(),
         search: Vec::new(),
         mtu: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_engine::devices::Drive;
+
+    use super::*;
+    use crate::testing::{devices, plan, spec, tap};
+
+    fn built(devices: &Devices) -> GuestConfig {
+        let hello = Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            build: "test".into(),
+            boot_id: "b".into(),
+            kernel_release: "test".into(),
+            uptime_ms: 0,
+        };
+        let vm = plan("0123456789ab", "web");
+        let ready = build(&vm, devices, &hello, &[]).unwrap();
+        serde_json::from_slice(&ready.line).unwrap()
+    }
+
+    #[test]
+    fn disks_are_found_as_the_vmm_shows_them() {
+        let vm = plan("0123456789ab", "web");
+        let mut devices = devices(&vm, &spec());
+        let config = built(&devices);
+        assert_eq!(config.root.disk, DiskRef::Serial("root".into()));
+        assert_eq!(config.root.layer, None);
+        devices.drive_key = DriveKey::Order;
+        devices.drives.insert(2, Drive::file(DriveRole::Image, "/images/root.ext4"));
+        let config = built(&devices);
+        assert_eq!(config.root.disk, DiskRef::Index(2));
+        assert_eq!(config.root.layer, Some(DiskRef::Index(0)));
+        assert_eq!(config.modules, Some(DiskRef::Index(3)));
+    }
+
+    #[test]
+    fn the_network_is_that_of_the_nic() {
+        let vm = plan("0123456789ab", "web");
+        let mut devices = devices(&vm, &spec());
+        let network = built(&devices).network.unwrap();
+        assert_eq!(network.addresses, ["10.0.2.15/24"]);
+        assert_eq!(
+            (network.gateway.as_deref(), &network.dns[0][..]),
+            (Some("10.0.2.2"), "10.0.2.3")
+        );
+        devices.nic = tap(&vm);
+        let network = built(&devices).network.unwrap();
+        assert_eq!(network.addresses, ["172.16.0.7/24"]);
+        assert_eq!(network.mac, vm.id.mac().to_string());
+        devices.nic = Nic::Tap { name: "t".into(), mac: vm.id.mac(), lease: None };
+        assert_eq!(built(&devices).network, None);
     }
 }

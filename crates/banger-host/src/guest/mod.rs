@@ -20,9 +20,10 @@ use banger_agent_proto::http::{ClockOffset, ClockReading, Health, Shutdown};
 use banger_api::boot::{BootState, BootView};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
+use banger_engine::devices::Devices;
 use banger_engine::drivers::{Guest, GuestClock, GuestHealth, GuestReady};
 use banger_engine::interrupt::Interrupt;
-use banger_engine::plan::{Lease, VmPlan};
+use banger_engine::plan::VmPlan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
@@ -154,7 +155,7 @@ impl Guest for VsockGuest {
     async fn boot(
         &self,
         vm: &VmPlan,
-        lease: Option<&Lease>,
+        devices: &Devices,
         interrupt: &Interrupt,
     ) -> Result<String, ApiError> {
         let listener = self.listeners.take(&vm.id).ok_or_else(|| {
@@ -165,8 +166,8 @@ impl Guest for VsockGuest {
         let (mut booting, hello) = hello.await?;
         // The first hello is the only one: from here on nobody in the guest can dial us.
         self.sockets(vm)?.close_hello(vm).await?;
-        let (parts, plan, lease) = (self.parts.clone(), vm.clone(), lease.cloned());
-        let build = move || config::build(&plan, lease.as_ref(), &hello, &parts);
+        let (parts, plan, devices) = (self.parts.clone(), vm.clone(), devices.clone());
+        let build = move || config::build(&plan, &devices, &hello, &parts);
         let config = blocking(build).await?;
         let boot_id = config.boot_id.clone();
         let sent = boot::bounded(vm, "configuration", deadline, interrupt, booting.send(&config));

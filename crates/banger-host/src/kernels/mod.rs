@@ -30,7 +30,8 @@ use crate::fetch::{
 
 /// Files of an object.
 const VMLINUX: &str = "vmlinux";
-const MODULES: &str = "modules.ext4";
+/// Disk with the modules, in the folder of a kernel.
+pub const MODULES: &str = "modules.ext4";
 const BOOT_MODULES: &str = "boot-modules";
 const ORDER: &str = "order";
 

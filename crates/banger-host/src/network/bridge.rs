@@ -3,11 +3,16 @@
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::capability::{Need, Upkeep};
+use banger_engine::devices::{self, NetworkAbilities, Nic, NicKind};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
-use banger_engine::plan::{VmPlan, VmSpec};
+use banger_engine::plan::{Lease, VmPlan, VmSpec};
 use banger_root::protocol::{Answer, Did, Nat, Request};
 
 use crate::root::Root;
+
+/// What the bridge network needs and yields.
+pub const BRIDGE: NetworkAbilities =
+    NetworkAbilities { root: devices::Need::Required, nic: NicKind::Tap };
 
 /// The bridge network.
 pub struct Bridge {
@@ -36,6 +41,14 @@ impl Network for Bridge {
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.root.remove(Request::NetDetach { vm: vm.id.clone() }).await
+    }
+
+    fn abilities(&self) -> NetworkAbilities {
+        BRIDGE
+    }
+
+    fn nic(&self, vm: &VmPlan, _spec: &VmSpec, lease: Option<&Lease>) -> Nic {
+        Nic::Tap { name: vm.id.tap_name(), mac: vm.id.mac(), lease: lease.cloned() }
     }
 
     fn upkeep(&self) -> Option<&dyn Upkeep> {

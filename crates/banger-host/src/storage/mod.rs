@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use banger_api::size::human_size;
 use banger_api::vm::DiskView;
 use banger_api::{ApiError, ErrorCode};
+use banger_engine::devices::{Drive, DriveRole, Need, SourceKind, StorageAbilities};
 use banger_engine::drivers::{Applied, Storage, Undone};
 use banger_engine::plan::{VmPlan, VmSpec};
 
@@ -48,21 +49,37 @@ pub enum RootFrom {
     Snapshot(Arc<dyn SnapshotRoot>),
 }
 
-/// Finds the root file system of an image.
-pub type ImageRoot = Arc<dyn Fn(&VmPlan) -> PathBuf + Send + Sync>;
+/// Finds a disk of a VM that it shares with others, whether or not it is there.
+pub type FindDisk = Arc<dyn Fn(&VmPlan) -> PathBuf + Send + Sync>;
+
+/// Read-only disks that VMs share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Root file system of the image.
+    pub image: FindDisk,
+    /// Modules of the kernel.
+    pub modules: FindDisk,
+}
+
+/// What storage needs and yields whose root disk is a file.
+pub const FILES: StorageAbilities =
+    StorageAbilities { root: Need::None, root_disk: SourceKind::File };
+/// The same for a root disk that is a device.
+pub const SNAPSHOT: StorageAbilities =
+    StorageAbilities { root: Need::Required, root_disk: SourceKind::Device };
 
 /// Storage in ordinary files.
 pub struct FileStorage {
     layout: Layout,
     from: RootFrom,
-    image_root: ImageRoot,
+    shared: Shared,
     blanks: Blanks,
 }
 
 impl FileStorage {
     /// A driver of this kind.
-    pub fn new(layout: Layout, from: RootFrom, image_root: ImageRoot, blanks: Blanks) -> Self {
-        Self { layout, from, image_root, blanks }
+    pub fn new(layout: Layout, from: RootFrom, shared: Shared, blanks: Blanks) -> Self {
+        Self { layout, from, shared, blanks }
     }
 
     /// What there is of a VM's root disk that is its own.
@@ -97,7 +114,7 @@ impl Storage for FileStorage {
     async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
         let target = self.root_file(vm);
         let size = spec.root_bytes;
-        let image = (self.image_root)(vm);
+        let image = (self.shared.image)(vm);
         if !matches!(self.from, RootFrom::Layer) {
             fits(vm, spec)?;
         }
@@ -117,7 +134,7 @@ impl Storage for FileStorage {
     }
 
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
-        let image = (self.image_root)(vm);
+        let image = (self.shared.image)(vm);
         let disks = [self.root_file(vm), self.layout.work_disk(&vm.id), image.clone()];
         blocking(move || {
             // Ordinary files need no attaching; that they are there is said better here than by
@@ -139,6 +156,28 @@ impl Storage for FileStorage {
             RootFrom::Snapshot(root) => root.detach(&vm.id).await,
             _ => Ok(Undone::WasAbsent),
         }
+    }
+
+    fn abilities(&self) -> StorageAbilities {
+        match self.from {
+            RootFrom::Snapshot(_) => SNAPSHOT,
+            RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => FILES,
+        }
+    }
+
+    fn drives(&self, vm: &VmPlan) -> Vec<Drive> {
+        let root = match self.from {
+            RootFrom::Snapshot(_) => Drive::device(DriveRole::Root),
+            RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => {
+                Drive::file(DriveRole::Root, self.root_file(vm))
+            }
+        };
+        let mut drives = vec![root, Drive::file(DriveRole::Work, self.layout.work_disk(&vm.id))];
+        if matches!(self.from, RootFrom::Layer) {
+            drives.push(Drive::file(DriveRole::Image, (self.shared.image)(vm)));
+        }
+        drives.push(Drive::file(DriveRole::Modules, (self.shared.modules)(vm)));
+        drives
     }
 
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView {

@@ -7,6 +7,7 @@ pub mod qemu;
 mod shim;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,8 +15,10 @@ use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint};
-use banger_engine::drivers::{Applied, ExitStory, RunFacts, Stray, Undone, Vmm};
+use banger_engine::devices::{Devices, DriveSource, Nic, VmmAbilities};
+use banger_engine::drivers::{Applied, ExitStory, Notices, RunFacts, Stray, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
+use banger_root::protocol::{Access, Request};
 use banger_shim::{DiskTrouble, record};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -85,8 +88,28 @@ impl Qemu {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Opens what only root can open, in the order in which the shim's configuration numbers it.
+    async fn open_devices(&self, vm: &VmPlan, devices: &Devices) -> Result<Vec<OwnedFd>, ApiError> {
+        let mut requests = Vec::new();
+        for drive in devices.drives.iter().filter(|drive| drive.source == DriveSource::Device) {
+            let open = |access| Request::SnapshotOpen { vm: vm.id.clone(), access };
+            if drive.role.writable() {
+                requests.push(open(Access::ReadWrite));
+            }
+            requests.push(open(Access::Read));
+        }
+        if matches!(devices.nic, Nic::Tap { .. }) {
+            requests.push(Request::TapOpen { vm: vm.id.clone() });
+        }
+        let mut opened = Vec::new();
+        for request in requests {
+            opened.push(self.config.root.descriptor(request, Vec::new()).await?);
+        }
+        Ok(opened)
+    }
+
     fn accelerator(&self) -> Accelerator {
-        match probe::kvm() {
+        match self.config.kvm_for_qemu() {
             probe::Kvm::Usable => Accelerator::Kvm,
             probe::Kvm::Unusable(_) => {
                 Accelerator::Tcg { tsc_khz: crate::tsc::frequency_khz(&self.config.layout.cache) }
@@ -170,13 +193,8 @@ impl VmmSockets for Qemu {
 
 #[async_trait]
 impl Vmm for Qemu {
-    async fn create(&self, _vm: &VmPlan) -> Result<Applied, ApiError> {
-        // Its logs and its shim's files are in the VM's own folder.
-        Ok(Applied::AlreadyThere)
-    }
-
-    async fn remove(&self, _vm: &VmPlan) -> Result<Undone, ApiError> {
-        Ok(Undone::WasAbsent)
+    fn abilities(&self) -> VmmAbilities {
+        qemu::ABILITIES
     }
 
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
@@ -201,7 +219,7 @@ impl Vmm for Qemu {
         .await
     }
 
-    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+    async fn prepare(&self, vm: &VmPlan, _devices: &Devices) -> Result<Applied, ApiError> {
         let run = self.config.layout.run(&vm.id);
         let state = self.config.layout.shim_state(&vm.id);
         let owner = self.config.runs_as(vm);
@@ -238,20 +256,21 @@ impl Vmm for Qemu {
         Ok(process)
     }
 
-    async fn launch(&self, vm: &VmPlan, spec: &VmSpec) -> Result<u32, ApiError> {
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec, devices: &Devices) -> Result<u32, ApiError> {
         let gate = self.gates().remove(&vm.id);
         let gate = gate.ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
         })?;
         let accelerator = self.accelerator();
         let (config, find) = (self.config.clone(), self.boot_files.clone());
-        let (plan, spec) = (vm.clone(), spec.clone());
+        let (plan, spec, given) = (vm.clone(), spec.clone(), devices.clone());
         let wanted = blocking(move || {
             let files = find(&plan)?;
-            shim::config(&config, (&plan, &spec), &files, accelerator)
+            shim::config(&config, (&plan, &spec), (&files, &given), accelerator)
         })
         .await?;
-        shim::open(gate, vm, &wanted).await
+        let descriptors = self.open_devices(vm, devices).await?;
+        shim::open(gate, vm, &wanted, descriptors).await
     }
 
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {
@@ -275,16 +294,25 @@ impl Vmm for Qemu {
         record::facts(&self.config.layout.shim_state(&vm.id), run.shim)
     }
 
-    async fn notices(&self, vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
-        let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
-        notices::of(&self.config.layout.vm(&vm.id), trouble, WhenFull::HoldsGuest)
-    }
-
     fn paths(&self, vm: &VmPlan) -> VmPaths {
         VmPaths {
             console_log: shown(&self.config.layout.console_log(&vm.id)),
             vmm_log: shown(&self.config.layout.vmm_log(&vm.id)),
             shim_log: shown(&self.config.layout.shim_log(&vm.id)),
         }
+    }
+
+    fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Notices for Qemu {
+    async fn of(&self, vm: &VmPlan, devices: &Devices) -> Vec<String> {
+        let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
+        let on_device = devices.drives.iter().any(|drive| drive.source == DriveSource::Device);
+        let when = if on_device { WhenFull::FailsWrites } else { WhenFull::HoldsGuest };
+        notices::of(&self.config.layout.vm(&vm.id), trouble, when)
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! QEMU runs as its own uid in the run folder: it opens nothing by path but what is world-readable
 //! on every host. Disks come as descriptors in fd sets (`/dev/fdset/N`), kernel and initramfs
-//! through `/proc/self/fd/N`. A fd set of a writable disk holds it read-write and read-only,
-//! because QEMU opens it once each way (block/file-posix.c).
+//! through `/proc/self/fd/N`, a TAP as the descriptor that it was opened with. A fd set of a
+//! writable disk holds it read-write and read-only, because QEMU opens it once each way
+//! (block/file-posix.c).
 
-use banger_engine::plan::{VmPlan, VmSpec};
+use banger_engine::devices::{
+    Devices, Drive, DriveKey, DriveSource, Need, Nic, NicKind, Outside, SourceKind, VmmAbilities,
+};
+use banger_engine::plan::VmSpec;
 
 use crate::layout::VHOST;
 
@@ -15,17 +19,28 @@ pub mod fd {
     pub const KERNEL: i32 = 100;
     /// Initramfs, read-only.
     pub const INITRAMFS: i32 = 101;
-    /// Read-only disk of the kernel's modules.
-    pub const MODULES: i32 = 102;
-    /// Read-only image, where the root disk is a layer over it.
-    pub const IMAGE: i32 = 103;
-    /// Root disk, read-write; and read-only at the next number.
-    pub const ROOT: i32 = 104;
-    /// Work disk, read-write; and read-only at the next number.
-    pub const WORK: i32 = 106;
     /// The shim's end of QMP.
-    pub const MONITOR: i32 = 108;
+    pub const MONITOR: i32 = 102;
+    /// The TAP, where it has one.
+    pub const TAP: i32 = 103;
+    /// First of the drives.
+    const DRIVES: i32 = 104;
+
+    /// The drive at this place: as it is used; and, where that is for writing, read-only at the
+    /// next number.
+    pub fn drive(place: usize) -> i32 {
+        DRIVES + 2 * i32::try_from(place).unwrap_or_default()
+    }
 }
+
+/// What QEMU needs and takes.
+pub const ABILITIES: VmmAbilities = VmmAbilities {
+    root: Need::None,
+    kvm: Need::None,
+    nics: &[NicKind::Tap, NicKind::User],
+    sources: &[SourceKind::File, SourceKind::Device],
+    drive_key: DriveKey::Serial,
+};
 
 /// What the emulation needs to know of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +58,6 @@ pub enum Accelerator {
 /// a Debian guest fills to hundreds of MiB in a minute of work with many programs. Measured side by
 /// side on such work: 425 MB of RSS and 80.4 s of CPU time with 64 MiB, 504 MB and 78.7 s with 128.
 const TRANSLATED_MIB: u32 = 64;
-
-/// Whether the root disk is a layer over the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Root {
-    /// It is.
-    Layered,
-    /// It is whole by itself.
-    Whole,
-}
 
 /// The guest kernel's command line.
 ///
@@ -79,7 +85,7 @@ pub fn kernel_command_line(accelerator: Accelerator) -> String {
 }
 
 /// Arguments of QEMU.
-pub fn arguments(vm: &VmPlan, spec: &VmSpec, accelerator: Accelerator, root: Root) -> Vec<String> {
+pub fn arguments(spec: &VmSpec, accelerator: Accelerator, devices: &Devices) -> Vec<String> {
     let (accel, cpu) = match accelerator {
         // One thread for all vCPUs or one for each is QEMU's own choice.
         Accelerator::Tcg { .. } => (format!("tcg,tb-size={TRANSLATED_MIB}"), "max"),
@@ -102,35 +108,11 @@ pub fn arguments(vm: &VmPlan, spec: &VmSpec, accelerator: Accelerator, root: Roo
     add("-mon", "chardev=qmp,mode=control".into());
     add("-chardev", format!("socket,id=vsock,path={VHOST}"));
     add("-device", "vhost-user-vsock-device,chardev=vsock".into());
-    let mut disk = |serial: &str, numbers: &[i32], readonly: bool| {
-        let set = numbers[0];
-        for number in numbers {
-            args.extend(["-add-fd".to_owned(), format!("fd={number},set={set}")]);
-        }
-        let mode = if readonly { "on" } else { "off" };
-        args.extend([
-            "-drive".to_owned(),
-            format!(
-                "if=none,id={serial},file=/dev/fdset/{set},format=raw,readonly={mode},\
-                 discard=unmap,cache=writeback,aio=threads"
-            ),
-            "-device".to_owned(),
-            // The shim hears of it by QMP and resumes the guest when there is room.
-            format!("virtio-blk-device,drive={serial},serial={serial},werror=stop,rerror=report"),
-        ]);
-    };
-    disk("root", &[fd::ROOT, fd::ROOT + 1], false);
-    disk("work", &[fd::WORK, fd::WORK + 1], false);
-    if root == Root::Layered {
-        disk("image", &[fd::IMAGE], true);
+    for (place, drive) in devices.drives.iter().enumerate() {
+        args.extend(disk(drive, fd::drive(place)));
     }
-    disk("modules", &[fd::MODULES], true);
-    args.extend([
-        "-netdev".to_owned(),
-        network(spec),
-        "-device".to_owned(),
-        format!("virtio-net-device,netdev=net,mac={}", vm.id.mac()),
-    ]);
+    let device = format!("virtio-net-device,netdev=net,mac={}", devices.nic.mac());
+    args.extend(["-netdev".to_owned(), network(&devices.nic), "-device".to_owned(), device]);
     for flag in ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"] {
         args.push(flag.to_owned());
     }
@@ -141,68 +123,150 @@ pub fn arguments(vm: &VmPlan, spec: &VmSpec, accelerator: Accelerator, root: Roo
     args
 }
 
-/// The user network. What is forwarded is reached also where the guest is cut off.
-fn network(spec: &VmSpec) -> String {
-    let restrict = if spec.nat { "off" } else { "on" };
-    let mut text = format!("user,id=net,restrict={restrict},ipv6=off");
-    for port in &spec.publish {
-        text.push_str(&format!(",hostfwd=tcp:{}-:{}", port.listens_on(), port.guest_port));
+/// A disk, whose descriptors are at this number and the next.
+fn disk(drive: &Drive, set: i32) -> Vec<String> {
+    let (serial, writable) = (drive.role.as_str(), drive.role.writable());
+    let mut args = Vec::new();
+    let numbers = if writable { set..=set + 1 } else { set..=set };
+    for number in numbers {
+        args.extend(["-add-fd".to_owned(), format!("fd={number},set={set}")]);
     }
-    text
+    let readonly = if writable { "off" } else { "on" };
+    let (file, werror) = match drive.source {
+        // The shim hears of a failed write by QMP and resumes the guest when there is room.
+        DriveSource::File(_) => (format!("file=/dev/fdset/{set}"), "stop"),
+        // A snapshot that found no room stays invalid for this run: waiting would not help.
+        DriveSource::Device => {
+            (format!("file.driver=host_device,file.filename=/dev/fdset/{set}"), "report")
+        }
+    };
+    args.extend([
+        "-drive".to_owned(),
+        format!(
+            "if=none,id={serial},{file},format=raw,readonly={readonly},discard=unmap,\
+             cache=writeback,aio=threads"
+        ),
+        "-device".to_owned(),
+        format!("virtio-blk-device,drive={serial},serial={serial},werror={werror},rerror=report"),
+    ]);
+    args
+}
+
+/// The host's side of the network interface.
+fn network(nic: &Nic) -> String {
+    match nic {
+        Nic::Tap { .. } => format!("tap,id=net,fd={}", fd::TAP),
+        // What is forwarded is reached also where the guest is cut off.
+        Nic::User { outside, forwards, .. } => {
+            let restrict = match outside {
+                Outside::Reached => "off",
+                Outside::CutOff => "on",
+            };
+            let mut text = format!("user,id=net,restrict={restrict},ipv6=off");
+            for port in forwards {
+                text.push_str(&format!(",hostfwd=tcp:{}-:{}", port.listens_on(), port.guest_port));
+            }
+            text
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testing::{plan, spec};
+    use banger_engine::devices::DriveRole;
 
-    fn joined(spec: &VmSpec, root: Root) -> String {
-        let vm = plan("0123456789ab", "web");
-        arguments(&vm, spec, Accelerator::Tcg { tsc_khz: Some(2_000_000) }, root).join(" ")
+    use super::*;
+    use crate::testing::{devices, plan, spec, tap};
+
+    const EMULATED: Accelerator = Accelerator::Tcg { tsc_khz: Some(2_000_000) };
+
+    fn told(devices: &Devices) -> String {
+        arguments(&spec(), EMULATED, devices).join(" ")
+    }
+
+    fn layered() -> Devices {
+        let mut devices = devices(&plan("0123456789ab", "web"), &spec());
+        devices.drives.insert(2, Drive::file(DriveRole::Image, "/images/root.ext4"));
+        devices
+    }
+
+    fn with_network(change: impl FnOnce(&mut VmSpec)) -> String {
+        let mut spec = spec();
+        change(&mut spec);
+        told(&devices(&plan("0123456789ab", "web"), &spec))
     }
 
     #[test]
-    fn a_layered_root_adds_the_image_and_nothing_else() {
-        let spec = spec();
-        let (layered, whole) = (joined(&spec, Root::Layered), joined(&spec, Root::Whole));
-        assert!(layered.contains("-add-fd fd=103,set=103"));
-        assert!(!whole.contains("image"));
-        assert!(whole.contains("-add-fd fd=104,set=104 -add-fd fd=105,set=104"));
+    fn each_drive_has_its_numbers_and_serial() {
+        let text = told(&layered());
+        for (serial, set, mode) in [
+            ("root", 104, "off"),
+            ("work", 106, "off"),
+            ("image", 108, "on"),
+            ("modules", 110, "on"),
+        ] {
+            assert!(text.contains(&format!("-add-fd fd={set},set={set}")), "{text}");
+            let second = format!("-add-fd fd={},set={set}", set + 1);
+            assert_eq!(text.contains(&second), mode == "off", "{text}");
+            let drive = format!("id={serial},file=/dev/fdset/{set},format=raw,readonly={mode},");
+            assert!(text.contains(&drive), "{text}");
+        }
+        let whole = told(&devices(&plan("0123456789ab", "web"), &spec()));
+        assert!(!whole.contains("image"), "{whole}");
     }
 
     #[test]
     fn nothing_is_opened_by_a_path_of_the_host() {
-        let text = joined(&spec(), Root::Layered);
-        for word in text.split([' ', ',', '=']) {
-            let allowed = word.starts_with("/proc/self/fd/")
-                || word.starts_with("/dev/fdset/")
-                || word == "/init";
-            assert!(!word.starts_with('/') || allowed, "{word}");
+        let mut with_devices = layered();
+        with_devices.drives[0] = Drive::device(DriveRole::Root);
+        with_devices.nic = tap(&plan("0123456789ab", "web"));
+        for text in [told(&layered()), told(&with_devices)] {
+            for word in text.split([' ', ',', '=']) {
+                let allowed = word.starts_with("/proc/self/fd/")
+                    || word.starts_with("/dev/fdset/")
+                    || word == "/init";
+                assert!(!word.starts_with('/') || allowed, "{word}");
+            }
         }
     }
 
     #[test]
+    fn a_block_device_is_opened_as_one_and_its_errors_are_the_guests() {
+        let mut devices = layered();
+        devices.drives[0] = Drive::device(DriveRole::Root);
+        let text = told(&devices);
+        assert!(text.contains("file.driver=host_device,file.filename=/dev/fdset/104,"), "{text}");
+        assert!(text.contains("drive=root,serial=root,werror=report,"), "{text}");
+        assert!(text.contains("drive=work,serial=work,werror=stop,"), "{text}");
+    }
+
+    #[test]
+    fn a_tap_comes_as_a_descriptor() {
+        let vm = plan("0123456789ab", "web");
+        let text = told(&Devices { nic: tap(&vm), ..layered() });
+        assert!(text.contains("-netdev tap,id=net,fd=103 -device virtio-net-device,netdev=net,"));
+        assert!(text.contains(&format!("mac={}", vm.id.mac())) && !text.contains("user,"));
+    }
+
+    #[test]
     fn nat_off_cuts_the_guest_off() {
-        let mut spec = spec();
-        assert!(joined(&spec, Root::Whole).contains("restrict=off"));
-        spec.nat = false;
-        assert!(joined(&spec, Root::Whole).contains("restrict=on"));
+        assert!(with_network(|_| ()).contains("restrict=off"));
+        assert!(with_network(|spec| spec.nat = false).contains("restrict=on"));
     }
 
     #[test]
     fn published_ports_are_forwarded_by_qemu() {
-        let mut spec = spec();
-        spec.publish = ["8080:80", "0.0.0.0:2222:22"].map(|text| text.parse().unwrap()).into();
+        let publish = ["8080:80", "0.0.0.0:2222:22"].map(|text| text.parse().unwrap());
+        let text = with_network(|spec| spec.publish = publish.into());
         let forwards = "ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:2222-:22 ";
-        assert!(joined(&spec, Root::Whole).contains(forwards));
+        assert!(text.contains(forwards));
     }
 
     #[test]
     fn emulation_keeps_a_bounded_amount_of_translated_code() {
-        let (vm, spec) = (plan("0123456789ab", "web"), spec());
-        let text = joined(&spec, Root::Whole);
+        let text = told(&layered());
         assert!(text.starts_with("-accel tcg,tb-size=64 -M microvm,memory-backend"), "{text}");
-        let kvm = arguments(&vm, &spec, Accelerator::Kvm, Root::Whole).join(" ");
+        let kvm = arguments(&spec(), Accelerator::Kvm, &layered()).join(" ");
         assert!(kvm.starts_with("-accel kvm -M microvm,"), "{kvm}");
     }
 
@@ -216,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_disk_write_that_fails_on_the_host_holds_the_guest() {
-        let text = joined(&spec(), Root::Layered);
+        let text = told(&layered());
         for disk in ["root", "work", "image", "modules"] {
             let device =
                 format!("virtio-blk-device,drive={disk},serial={disk},werror=stop,rerror=report ");

@@ -1,9 +1,11 @@
 //! The daemon's side of the shim: start it, open its gate, end it, find it again.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode, Hint};
+use banger_engine::devices::{Devices, DriveSource, Nic};
 use banger_engine::drivers::{Stray, Undone};
 use banger_engine::plan::{RunPlan, VmPlan, VmSpec};
 use banger_shim::{
@@ -11,11 +13,12 @@ use banger_shim::{
 };
 
 use super::BootFiles;
-use super::qemu::{self, Accelerator, Root, fd};
+use super::qemu::{self, Accelerator, fd};
 use crate::HostConfig;
 use crate::failure::{of, on_path};
 use crate::gate::{self, Gate};
 use crate::layout::{VHOST, VSOCK, shown};
+use crate::probe;
 
 pub use crate::gate::{is_alive, wait_gone};
 
@@ -43,8 +46,14 @@ pub fn spawn(config: &HostConfig, vm: &VmPlan) -> Result<Gate, ApiError> {
 }
 
 /// Lets the shim start companion and VMM; returns the VMM's process id.
-pub async fn open(gate: Gate, vm: &VmPlan, config: &ShimConfig) -> Result<u32, ApiError> {
-    match gate::open(gate, config, LAUNCH_TIMEOUT).await {
+/// `descriptors` are those that the configuration numbers as passed.
+pub async fn open(
+    gate: Gate,
+    vm: &VmPlan,
+    config: &ShimConfig,
+    descriptors: Vec<OwnedFd>,
+) -> Result<u32, ApiError> {
+    match gate::open(gate, config, descriptors, LAUNCH_TIMEOUT).await {
         Ok(ShimEvent::Started(state)) => Ok(state.vmm.pid),
         Ok(ShimEvent::Failed { step, message }) => {
             let text = format!("the VMM of `{}` could not be started", vm.name);
@@ -60,11 +69,36 @@ fn file(fd: i32, path: &Path, access: Access) -> PassedFile {
     PassedFile { fd, path: shown(path), access }
 }
 
+/// The files that QEMU gets, and the numbers at which it finds what only root can open, in the
+/// order of [`super::Qemu::open_devices`].
+fn descriptors(files: &BootFiles, devices: &Devices) -> (Vec<PassedFile>, Vec<i32>) {
+    let mut opened = vec![
+        file(fd::KERNEL, &files.kernel, Access::Read),
+        file(fd::INITRAMFS, &files.initramfs, Access::Read),
+    ];
+    let mut passed = Vec::new();
+    for (place, drive) in devices.drives.iter().enumerate() {
+        let number = fd::drive(place);
+        let both = [(number, Access::ReadWrite), (number + 1, Access::Read)];
+        let each = if drive.role.writable() { &both[..] } else { &[(number, Access::Read)] };
+        match &drive.source {
+            DriveSource::File(path) => {
+                opened.extend(each.iter().map(|(number, access)| file(*number, path, *access)));
+            }
+            DriveSource::Device => passed.extend(each.iter().map(|(number, _)| *number)),
+        }
+    }
+    if matches!(devices.nic, Nic::Tap { .. }) {
+        passed.push(fd::TAP);
+    }
+    (opened, passed)
+}
+
 /// Everything the shim needs to know.
 pub fn config(
     host: &HostConfig,
     (vm, spec): (&VmPlan, &VmSpec),
-    files: &BootFiles,
+    (files, devices): (&BootFiles, &Devices),
     accelerator: Accelerator,
 ) -> Result<ShimConfig, ApiError> {
     let programs = host.programs();
@@ -76,29 +110,19 @@ pub fn config(
     let vsock = programs.vhost_device_vsock.ok_or_else(|| missing("vhost-device-vsock"))?;
     let layout = &host.layout;
     let run_as = host.runs_as(vm);
-    let root = match vm.drivers.storage.name.as_str() {
-        "overlay" => Root::Layered,
-        _ => Root::Whole,
+    let (opened, passed) = descriptors(files, devices);
+    // Where QEMU is not this user it has to be in the group that may use KVM.
+    let group = match (accelerator, run_as) {
+        (Accelerator::Kvm, Some(_)) => probe::kvm_group(),
+        _ => None,
     };
-    let (root_disk, work_disk) = (layout.root_disk(&vm.id), layout.work_disk(&vm.id));
-    let mut passed = vec![
-        file(fd::KERNEL, &files.kernel, Access::Read),
-        file(fd::INITRAMFS, &files.initramfs, Access::Read),
-        file(fd::MODULES, &files.modules, Access::Read),
-        file(fd::ROOT, &root_disk, Access::ReadWrite),
-        file(fd::ROOT + 1, &root_disk, Access::Read),
-        file(fd::WORK, &work_disk, Access::ReadWrite),
-        file(fd::WORK + 1, &work_disk, Access::Read),
-    ];
-    if root == Root::Layered {
-        passed.push(file(fd::IMAGE, &files.image, Access::Read));
-    }
     let companion = Child {
         program: shown(&vsock),
         args: ["--guest-cid", "3", "--socket", VHOST, "--uds-path", VSOCK]
             .map(str::to_owned)
             .into(),
         run_as,
+        group: None,
         files: Vec::new(),
         // It makes its sockets in the run folder.
         view: Some(View { read: Vec::new(), write: vec![".".into()] }),
@@ -113,9 +137,10 @@ pub fn config(
         }),
         vmm: Child {
             program: shown(&qemu),
-            args: qemu::arguments(vm, spec, accelerator, root),
+            args: qemu::arguments(spec, accelerator, devices),
             run_as,
-            files: passed,
+            group,
+            files: opened,
             // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The
             // resolver's files are for its user network.
             view: Some(View {
@@ -129,6 +154,7 @@ pub fn config(
         console: log(&layout.console_log(&vm.id)),
         vmm_log: log(&layout.vmm_log(&vm.id)),
         qmp_fd: Some(fd::MONITOR),
+        passed,
         jailed: None,
         reader: None,
     })

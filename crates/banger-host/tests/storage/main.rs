@@ -16,7 +16,7 @@ use banger_engine::drivers::Storage;
 use banger_engine::plan::VmPlan;
 use banger_host::capabilities::WorkDisk;
 use banger_host::layout::Layout;
-use banger_host::storage::{Blanks, FileStorage, RootFrom, reflinks};
+use banger_host::storage::{Blanks, FileStorage, RootFrom, Shared, reflinks};
 
 use conformance::{Root, RootDisk, Subject};
 use mounts::Mounted;
@@ -49,7 +49,9 @@ fn blanks(layout: &Layout) -> Blanks {
 
 fn driver(layout: &Layout, from: RootFrom, image: &Path) -> FileStorage {
     let (image, blanks) = (image.to_owned(), blanks(layout));
-    FileStorage::new(layout.clone(), from, Arc::new(move |_| image.clone()), blanks)
+    let modules = Arc::new(|_: &VmPlan| PathBuf::from("/nonexistent"));
+    let shared = Shared { image: Arc::new(move |_| image.clone()), modules };
+    FileStorage::new(layout.clone(), from, shared, blanks)
 }
 
 /// Runs the suite in a folder; returns what the drivers of that folder are.

@@ -4,7 +4,10 @@
 //! chunk is a header, and a file of zeros is an empty snapshot. A chunk is 4 KiB, the block size of
 //! the file systems, so that a write copies one block only.
 
-use std::os::fd::BorrowedFd;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use banger_base::VmId;
 use banger_sys::dm::{self, SECTOR, Target};
@@ -15,7 +18,7 @@ use super::mapper::{Wanted, device};
 use super::retry::Retry;
 use super::{Device, Disks};
 use crate::error::{Kind, RootError};
-use crate::protocol::Did;
+use crate::protocol::{self, Did};
 
 /// Size of a chunk in bytes.
 pub const CHUNK: u64 = 4096;
@@ -51,6 +54,37 @@ pub fn attach(
 pub fn find(vm: &VmId) -> Result<Option<Device>, RootError> {
     Disks::new(&Linux::default()).find(vm)
 }
+
+/// Opens the root disk of a VM, for a VMM that gets its disks as descriptors.
+///
+/// # Errors
+/// `NotFound`: it is not attached. The kernel does not say, or open(2).
+pub fn open(vm: &VmId, access: protocol::Access) -> Result<OwnedFd, RootError> {
+    let found = find(vm)?;
+    let device = found.ok_or_else(|| {
+        RootError::new(Kind::NotFound, format!("the VM {vm} has no copy-on-write device"))
+    })?;
+    open_device(&device, access)
+}
+
+/// Opens a block device by its path, if that is the device with these numbers.
+fn open_device(device: &Device, access: protocol::Access) -> Result<OwnedFd, RootError> {
+    let at = |error: &io::Error| RootError::on_path("open", &device.path, error);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(access == protocol::Access::ReadWrite)
+        .custom_flags(NOFOLLOW)
+        .open(&device.path)
+        .map_err(|error| at(&error))?;
+    let meta = opened.metadata().map_err(|error| at(&error))?;
+    let wanted = rustix::fs::makedev(device.major, device.minor);
+    if !meta.file_type().is_block_device() || meta.rdev() != wanted {
+        return Err(at(&io::Error::other("it is another device than expected")));
+    }
+    Ok(opened.into())
+}
+
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// As [`Disks::detach`].
 ///
@@ -275,4 +309,30 @@ fn snapshot_of(base: &Device, cow: &Device, sectors: u64) -> Target {
     let number = |device: &Device| format!("{}:{}", device.major, device.minor);
     let (base, cow) = (number(base), number(cow));
     target(0, sectors, "snapshot", format!("{base} {cow} P {}", CHUNK / SECTOR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_device_with_these_numbers_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink("/dev/loop0", &link).unwrap();
+        let open = |path: &std::path::Path, minor| {
+            let device = Device { path: path.into(), major: 7, minor };
+            open_device(&device, protocol::Access::Read).map_err(|error| error.causes.join(" "))
+        };
+        assert!(open(&file, 0).unwrap_err().contains("another device"));
+        open(&link, 0).unwrap_err();
+        let real = std::path::Path::new("/dev/loop0");
+        if std::fs::File::open(real).is_err() {
+            eprintln!("SKIPPED in part: no /dev/loop0 that this user may open");
+            return;
+        }
+        open(real, 0).unwrap();
+        assert!(open(real, 1).unwrap_err().contains("another device"));
+    }
 }

@@ -24,7 +24,7 @@ use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};
 use crate::error::{Kind, RootError};
 use crate::owner::make_folder;
 use crate::places::Places;
-use crate::protocol::{Did, Drive, DriveFrom, Role};
+use crate::protocol::{Did, Drive, DriveFrom, Role, node};
 
 /// Name of the kernel in a jail.
 pub const KERNEL: &str = "vmlinux";
@@ -72,7 +72,7 @@ pub fn make(
     }
     for (drive, file) in &wanted.drives {
         let device = device(vm, drive, file.as_ref())?;
-        make_node(&root.join(drive.role.node()), vm, &device)?;
+        make_node(&root.join(node(drive.role)), vm, &device)?;
     }
     for name in [LOG, METRICS] {
         let fifo = root.join(name);

@@ -33,12 +33,13 @@ mod sysctl;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use banger_base::{Lease, VmId};
 use ipnet::Ipv4Net;
 
-use crate::error::RootError;
+use crate::error::{Kind, RootError};
 use crate::places::Places;
 use crate::protocol::{Did, Nat};
 pub use findings::{Finding, findings};
@@ -232,6 +233,19 @@ pub fn detach(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     };
     let shared = if net.leases.is_empty() { net.remove_shared() } else { net.settle_if_there() };
     all([tap, lease, shared])
+}
+
+/// Opens the TAP of a VM that is on the bridge, for a VMM that gets it as a descriptor.
+///
+/// # Errors
+/// `NotFound`: the VM is not on the bridge. `Busy`: the TAP is open already. The kernel's.
+pub fn open_tap(places: &Places, vm: &VmId) -> Result<OwnedFd, RootError> {
+    let net = Net::lock(places)?;
+    if net.leases.of(vm).is_none() {
+        return Err(RootError::new(Kind::NotFound, format!("the VM {vm} is not on the bridge")));
+    }
+    let bridge = bridge::ours(&net.places, &net.links)?;
+    port::open(&net.links, vm, bridge.map(|bridge| bridge.index))
 }
 
 /// Checks whether the configured network is usable for VMs.

@@ -1,6 +1,7 @@
 //! TAPs: one for each VM, and a pool of idle ones that are renamed for a VM.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use banger_base::VmId;
 use banger_sys::tap::Tap;
@@ -108,6 +109,27 @@ pub fn repair(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Di
         did = Did::Made;
     }
     Ok(did)
+}
+
+/// Opens the VM's TAP, which must be a port of the bridge: TUNSETIFF would make one that is not
+/// there, without a filter.
+///
+/// # Errors
+/// `NotFound`: there is none. `Busy`: it is open already. The kernel's.
+pub fn open(links: &Links, vm: &VmId, bridge: Option<u32>) -> Result<OwnedFd, RootError> {
+    let name = vm.tap_name();
+    let found = links.get(&name).map_err(failed("look for", &name))?;
+    let ours = |link: &Link| {
+        link.kind == "tun"
+            && link.owner == Some(vm.uid())
+            && bridge.is_some()
+            && link.master == bridge
+    };
+    if !found.as_ref().is_some_and(ours) {
+        let text = format!("the VM {vm} has no TAP `{name}` on the bridge");
+        return Err(RootError::new(Kind::NotFound, text));
+    }
+    Tap::open(&name).map(|tap| tap.into_file().into()).map_err(failed("open", &name))
 }
 
 /// Sets a TAP to state up.

@@ -64,6 +64,42 @@ fn the_last_detach_restores_the_host() {
 }
 
 #[test]
+fn only_a_vm_on_the_bridge_has_a_tap_to_open() {
+    in_namespace("life::only_a_vm_on_the_bridge_has_a_tap_to_open", |lab| {
+        let before = lab.picture();
+        let vm: VmId = A.parse().unwrap();
+        let refused = |expected: Kind| {
+            let error = net::open_tap(&lab.places, &vm).unwrap_err();
+            assert_eq!(error.kind, expected, "{error}");
+        };
+        // Nothing is made where there is nothing.
+        refused(Kind::NotFound);
+        assert_eq!(lab.picture(), before);
+        lab.attach(B, Nat::Off);
+        refused(Kind::NotFound);
+        lab.attach(A, Nat::On);
+        let tap = net::open_tap(&lab.places, &vm).unwrap();
+        refused(Kind::Busy);
+        drop(tap);
+        drop(net::open_tap(&lab.places, &vm).unwrap());
+        // One that somebody took from the bridge has no filter.
+        let name = vm.tap_name();
+        sh(&format!("ip link set {name} nomaster"));
+        refused(Kind::NotFound);
+        assert_eq!(net::ensure(&lab.places).unwrap(), Did::Made);
+        drop(net::open_tap(&lab.places, &vm).unwrap());
+        // One of that name that somebody made is not opened, and one that is gone not made.
+        sh(&format!("ip link delete {name}"));
+        refused(Kind::NotFound);
+        sh(&format!("ip link show {name} 2>/dev/null && exit 1 || true"));
+        lab.detach(A);
+        refused(Kind::NotFound);
+        lab.detach(B);
+        assert_eq!(lab.picture(), before);
+    });
+}
+
+#[test]
 fn an_overlapping_subnet_is_refused_before_any_change() {
     in_namespace("life::an_overlapping_subnet_is_refused_before_any_change", |lab| {
         let vm: VmId = A.parse().unwrap();

@@ -1,12 +1,15 @@
 //! The limits of a compromised VMM.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::path::Path;
+use std::time::Duration;
 
-use banger_shim::{Access, ExitCause, PassedFile};
+use banger_shim::{Access, ExitCause, PassedFile, ShimConfig, ShimEvent, gate};
 use rustix::process::Signal;
 
-use crate::support::{STAY, Vm, is_alive, text};
+use crate::support::{STAY, VMM_UP, Vm, is_alive, text};
 
 /// An unused uid and gid.
 const OTHER: u32 = 65_534;
@@ -101,6 +104,36 @@ fn a_child_has_only_the_given_descriptors_and_environment() {
     // The shell itself sets PWD.
     let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("PWD=")).collect();
     assert_eq!(said, ["disk", "0077", "0 1 2 3 9 200 "]);
+}
+
+#[test]
+fn descriptors_that_came_through_the_gate_are_the_vmms_alone() {
+    let vm = Vm::new();
+    let device = vm.path("device");
+    fs::write(&device, "device").unwrap();
+    let opened: OwnedFd = fs::File::open(&device).unwrap().into();
+    // It could not open the file itself.
+    let mut config = vm.alone(&format!("cat <&9; echo > {VMM_UP}; {STAY}"));
+    config.passed = vec![9];
+    let (program, log) = (Path::new(env!("CARGO_BIN_EXE_banger-shim")), vm.path("shim.log"));
+    let open = |config: &ShimConfig, fds: &[OwnedFd]| {
+        let (gate, child) = gate::spawn(program, &vm.run, &log).unwrap();
+        let line = banger_base::line::encode(config).unwrap();
+        (gate.send::<ShimEvent>(&line, fds, Duration::from_secs(60)).unwrap(), child)
+    };
+    let (event, mut child) = open(&config, &[]);
+    assert!(matches!(event, ShimEvent::Failed { step, .. } if step == "gate"));
+    child.wait().unwrap();
+    let (event, mut child) = open(&config, &[opened]);
+    assert!(matches!(event, ShimEvent::Started(_)), "{event:?}");
+    vm.vmm_is_up();
+    let held = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
+    let held: Vec<_> = held.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    assert!(!held.contains(&device), "the shim keeps what it passed: {held:?}");
+    let shim = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(shim, Signal::TERM).unwrap();
+    child.wait().unwrap();
+    assert_eq!(vm.story().console_tail, "device");
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl Vm {
             console: log(self.console()),
             vmm_log: log(self.logs.join("vmm.log")),
             qmp_fd: None,
+            passed: Vec::new(),
             jailed: None,
             reader: None,
         }
@@ -158,6 +159,7 @@ pub fn script(text: &str) -> ChildConfig {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), text.into()],
         run_as: None,
+        group: None,
         files: Vec::new(),
         view: Some(View { read: Vec::new(), write: vec![".".into()] }),
     }

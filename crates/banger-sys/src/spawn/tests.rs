@@ -118,8 +118,11 @@ fn environment_signals_and_limits_of_the_parent_are_not_inherited() {
 
 #[test]
 fn the_child_runs_with_the_given_credentials() {
-    let somebody =
-        || Given { run_as: Some(Credentials { uid: 65_534, gid: 65_533 }), ..Given::default() };
+    let of = |group| Given {
+        run_as: Some(Credentials { uid: 65_534, gid: 65_533, group }),
+        ..Given::default()
+    };
+    let somebody = || of(None);
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED in part: changing credentials requires root");
         assert_eq!(failure("/bin/true", somebody()).step, Step::Credentials);
@@ -128,6 +131,7 @@ fn the_child_runs_with_the_given_credentials() {
     assert_eq!(status("Uid", somebody()), ["65534"; 4].join("\t"));
     assert_eq!(status("Gid", somebody()), ["65533"; 4].join("\t"));
     assert_eq!(status("Groups", somebody()), "");
+    assert_eq!(status("Groups", of(Some(65_532))), "65532");
     assert_eq!(status("CapEff", somebody()), "0000000000000000");
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::values::{
     AbsolutePath, DiskSize, GuestFile, HostFile, ImageName, InterfaceName, Level, MemorySize,
-    Number, OnOff, Storage, Subnet, Vcpus, Vmm, WebListen,
+    NetworkDriver, Number, OnOff, Storage, Subnet, Vcpus, Vmm, WebListen,
 };
 
 /// The file. [`super::Config`] describes the fields.
@@ -33,6 +33,7 @@ pub struct FileConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
+    pub(super) driver: Option<NetworkDriver>,
     pub(super) bridge: Option<InterfaceName>,
     pub(super) subnet: Option<Subnet>,
     pub(super) nat: Option<OnOff>,

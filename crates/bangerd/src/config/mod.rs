@@ -17,7 +17,9 @@ use banger_api::{ApiError, ErrorCode};
 
 use crate::dns;
 use file::{FileConfig, FileSync};
-use values::{AbsolutePath, DiskSize, ImageName, Level, Number, OnOff, Storage, Vcpus, Vmm};
+use values::{
+    AbsolutePath, DiskSize, ImageName, Level, NetworkDriver, Number, OnOff, Storage, Vcpus, Vmm,
+};
 
 /// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct Config {
     pub vmm: Option<String>,
     /// Storage driver; absent = the best available.
     pub storage: Option<String>,
+    /// Network driver to use; absent = the best one.
+    pub network: Option<String>,
     /// Path of Firecracker; absent = found in `PATH`.
     pub firecracker_bin: Option<PathBuf>,
     /// Path of the jailer; absent = found in `PATH`.
@@ -145,6 +149,7 @@ pub fn resolve(
         firecracker_bin: meet.optional("firecracker_bin", file.firecracker_bin)?.map(program),
         jailer_bin: meet.optional("jailer_bin", file.jailer_bin)?.map(program),
         tap_pool_size: meet.optional("tap_pool_size", file.tap_pool_size)?.map(|size| size.0),
+        network: meet.pick("network.driver", network.driver, NetworkDriver::default())?.wanted(),
         bridge: meet.optional("network.bridge", network.bridge)?.map(|name| name.0),
         subnet: meet.optional("network.subnet", network.subnet)?.map(|subnet| subnet.network()),
         qemu_bin: meet.optional("qemu_bin", file.qemu_bin)?.map(program),

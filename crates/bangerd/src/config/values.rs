@@ -52,8 +52,8 @@ macro_rules! deserialize {
     )+};
 }
 
-deserialize!(TextVisitor, deserialize_str: Level, Vmm, Storage, AbsolutePath, GuestFile, HostFile,
-    ImageName, WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
+deserialize!(TextVisitor, deserialize_str: Level, Vmm, Storage, NetworkDriver, AbsolutePath,
+    GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
 deserialize!(NumberVisitor, deserialize_i64: Vcpus);
 
 fn one_of(text: &str, words: &'static [&'static str]) -> Result<&'static str, String> {
@@ -108,6 +108,11 @@ words!(
     Storage, ["auto", "reflink", "dm-snapshot", "overlay", "copy"], "auto"
 );
 
+words!(
+    /// A kind of network.
+    NetworkDriver, ["auto", "bridge", "user"], "auto"
+);
+
 impl Level {
     /// The filter for tracing.
     pub fn filter(self) -> LevelFilter {
@@ -130,6 +135,13 @@ impl Vmm {
 
 impl Storage {
     /// The selected driver; `None` = the best available.
+    pub fn wanted(self) -> Option<String> {
+        (self.0 != "auto").then(|| self.0.to_owned())
+    }
+}
+
+impl NetworkDriver {
+    /// The one that is asked for; `None` = the best.
     pub fn wanted(self) -> Option<String> {
         (self.0 != "auto").then(|| self.0.to_owned())
     }

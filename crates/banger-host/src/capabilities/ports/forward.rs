@@ -73,7 +73,7 @@ impl Forwarding {
         });
         let config = ForwardConfig { forwards: forwards.collect() };
         let failed = || format!("what forwards the ports of `{}` failed", vm.name);
-        match gate::open(gate, &config, LISTEN_TIMEOUT).await {
+        match gate::open(gate, &config, Vec::new(), LISTEN_TIMEOUT).await {
             Ok(ForwardEvent::Listening) => Ok(Applied::Created),
             Ok(ForwardEvent::Failed { listen, os_error }) => {
                 let other = || io::ErrorKind::Other.into();

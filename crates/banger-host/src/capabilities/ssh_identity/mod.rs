@@ -30,7 +30,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
             steps: vec![(IDENTITY, Arc::new(HostKeys(layout.clone())))],
             ..Effects::default()
         },
-        guest: Some(Arc::new(move |vm, config| {
+        guest: Some(Arc::new(move |vm, _devices, config| {
             config.files.extend(files(&layout, vm)?);
             Ok(())
         })),

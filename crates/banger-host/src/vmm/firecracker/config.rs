@@ -1,8 +1,11 @@
 //! What Firecracker is told about a VM, as a pure function of it. Paths are those in the jail.
 
-use banger_engine::plan::{VmPlan, VmSpec};
+use banger_engine::devices::{
+    self, Devices, DriveKey, DriveSource, Need, Nic, NicKind, SourceKind, VmmAbilities,
+};
+use banger_engine::plan::VmSpec;
 use banger_root::jail::{INITRAMFS, KERNEL, LOG, METRICS, VSOCK};
-use banger_root::protocol::{self as root, DriveFrom, Role};
+use banger_root::protocol::{self as root, DriveFrom};
 
 use super::words::{
     BootSource, CacheType, Drive, Entropy, Logger, MachineConfig, Metrics, NetworkInterface, Vsock,
@@ -44,34 +47,34 @@ pub fn kernel_command_line() -> String {
         .into()
 }
 
-/// The drives of a VM in the order in which the guest sees them.
-pub fn drives(vm: &VmPlan) -> Vec<root::Drive> {
-    let file = |role| root::Drive { role, from: DriveFrom::File };
-    let storage = vm.drivers.storage.name.as_str();
-    let first = match storage {
-        "dm-snapshot" => root::Drive { role: Role::Root, from: DriveFrom::Snapshot },
-        _ => file(Role::Root),
-    };
-    let image = (storage == "overlay").then(|| file(Role::Image));
-    [Some(first), Some(file(Role::Work)), image, Some(file(Role::Modules))]
-        .into_iter()
-        .flatten()
-        .collect()
-}
+/// What Firecracker needs and takes.
+pub const ABILITIES: VmmAbilities = VmmAbilities {
+    root: Need::Required,
+    kvm: Need::Required,
+    nics: &[NicKind::Tap],
+    sources: &[SourceKind::File, SourceKind::Device],
+    drive_key: DriveKey::Order,
+};
 
-/// Place of a drive among those that the guest sees.
-pub fn index(vm: &VmPlan, role: Role) -> Option<u8> {
-    let place = drives(vm).iter().position(|drive| drive.role == role)?;
-    u8::try_from(place).ok()
+/// The drives as they are asked of root, who makes their nodes in the jail.
+pub fn drives(devices: &Devices) -> Vec<root::Drive> {
+    let asked = |drive: &devices::Drive| {
+        let from = match drive.source {
+            DriveSource::File(_) => DriveFrom::File,
+            DriveSource::Device => DriveFrom::Snapshot,
+        };
+        root::Drive { role: drive.role, from }
+    };
+    devices.drives.iter().map(asked).collect()
 }
 
 /// What Firecracker is told about a VM.
-pub fn machine(vm: &VmPlan, spec: &VmSpec, tap: Option<String>) -> Machine {
-    let drive = |drive: &root::Drive| Drive {
+pub fn machine(spec: &VmSpec, devices: &Devices) -> Machine {
+    let drive = |drive: &devices::Drive| Drive {
         drive_id: drive.role.as_str().into(),
         is_root_device: false,
         is_read_only: !drive.role.writable(),
-        path_on_host: format!("/{}", drive.role.node()),
+        path_on_host: format!("/{}", root::node(drive.role)),
         cache_type: CacheType::Writeback,
         rate_limiter: None,
     };
@@ -85,14 +88,18 @@ pub fn machine(vm: &VmPlan, spec: &VmSpec, tap: Option<String>) -> Machine {
             initrd_path: format!("/{INITRAMFS}"),
             boot_args: kernel_command_line(),
         },
-        drives: drives(vm).iter().map(drive).collect(),
-        network: tap.map(|tap| NetworkInterface {
-            iface_id: "net".into(),
-            host_dev_name: tap,
-            guest_mac: vm.id.mac().to_string(),
-            rx_rate_limiter: None,
-            tx_rate_limiter: None,
-        }),
+        drives: devices.drives.iter().map(drive).collect(),
+        network: match &devices.nic {
+            Nic::Tap { name, mac, .. } => Some(NetworkInterface {
+                iface_id: "net".into(),
+                host_dev_name: name.clone(),
+                guest_mac: mac.to_string(),
+                rx_rate_limiter: None,
+                tx_rate_limiter: None,
+            }),
+            // Not among its abilities.
+            Nic::User { .. } => None,
+        },
         vsock: Vsock { guest_cid: GUEST_CID, uds_path: format!("/{VSOCK}") },
         entropy: Entropy::default(),
     }
@@ -100,40 +107,35 @@ pub fn machine(vm: &VmPlan, spec: &VmSpec, tap: Option<String>) -> Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testing::{plan, spec};
+    use banger_engine::devices::DriveRole;
 
-    fn with_storage(name: &str) -> VmPlan {
-        let mut vm = plan("0123456789ab", "web");
-        vm.drivers.storage.name = name.into();
-        vm
-    }
+    use super::*;
+    use crate::testing::{devices, plan, spec, tap};
 
     #[test]
     fn drives_and_their_order() {
-        let layered = with_storage("overlay");
-        let names: Vec<String> = machine(&layered, &spec(), None)
-            .drives
-            .into_iter()
-            .map(|drive| drive.path_on_host)
-            .collect();
+        let vm = plan("0123456789ab", "web");
+        let mut devices = devices(&vm, &spec());
+        devices.drives.insert(2, devices::Drive::file(DriveRole::Image, "/images/root.ext4"));
+        let told = machine(&spec(), &devices);
+        let names: Vec<&str> = told.drives.iter().map(|drive| &drive.path_on_host[..]).collect();
         assert_eq!(names, ["/drive-root", "/drive-work", "/drive-image", "/drive-modules"]);
-        assert_eq!(index(&layered, Role::Modules), Some(3));
-        let whole = with_storage("dm-snapshot");
-        assert_eq!(index(&whole, Role::Image), None);
-        assert_eq!(index(&whole, Role::Modules), Some(2));
-        assert_eq!(drives(&whole)[0].from, DriveFrom::Snapshot);
+        assert!(drives(&devices).iter().all(|drive| drive.from == DriveFrom::File));
+        devices.drives[0] = devices::Drive::device(DriveRole::Root);
+        assert_eq!(drives(&devices)[0].from, DriveFrom::Snapshot);
     }
 
     #[test]
     fn what_is_said_is_what_firecracker_expects() {
-        let told = machine(&with_storage("copy"), &spec(), Some("fc-0123456789ab".into()));
+        let vm = plan("0123456789ab", "web");
+        let told = machine(&spec(), &Devices { nic: tap(&vm), ..devices(&vm, &spec()) });
         let drive = serde_json::to_value(&told.drives[2]).unwrap();
         assert_eq!(drive["cache_type"], "Writeback");
         assert_eq!(drive["is_read_only"], true);
         assert_eq!(drive["is_root_device"], false);
         let network = serde_json::to_value(told.network.unwrap()).unwrap();
         assert_eq!(network["guest_mac"], "02:23:45:67:89:ab");
+        assert_eq!(network["host_dev_name"], "fc-0123456789ab");
         assert!(!told.boot.boot_args.contains(" ip="), "{}", told.boot.boot_args);
     }
 }

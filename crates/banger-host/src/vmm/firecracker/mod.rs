@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +17,13 @@ use banger_agent_proto::HELLO_PORT;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_base::ShimStatus;
-use banger_engine::drivers::{Applied, ExitStory, RunFacts, Stray, Undone, Vmm};
+use banger_engine::devices::{Devices, DriveSource, VmmAbilities};
+use banger_engine::drivers::{
+    Applied, ExitStory, Notices, PowerButton, RunFacts, Stray, Undone, Vmm,
+};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::Places;
-use banger_root::protocol::{Answer, DriveFrom, Launch, Request, Role, VmmSocket};
+use banger_root::protocol::{Answer, Launch, Request, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::notices::{self, WhenFull};
@@ -28,7 +31,7 @@ use super::{FindBootFiles, NO_STORY, check_room, shim};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
 use crate::guest::{Failure, Listeners, VmmSockets};
-use crate::layout::{Layout, shown};
+use crate::layout::shown;
 use crate::root::{Root, Waiting};
 use api::Client;
 
@@ -50,27 +53,21 @@ const STORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a jail is made of, opened as this user.
 fn open_parts(
-    layout: &Layout,
     find: &FindBootFiles,
     vm: &VmPlan,
+    devices: &Devices,
 ) -> Result<Vec<OwnedFd>, ApiError> {
     let files = find(vm)?;
-    let open = |path: PathBuf, write: bool| {
-        let opened = OpenOptions::new().read(true).write(write).open(&path);
-        opened.map(OwnedFd::from).map_err(|error| on_path("open", &path, &error))
+    let open = |path: &Path, write: bool| {
+        let opened = OpenOptions::new().read(true).write(write).open(path);
+        opened.map(OwnedFd::from).map_err(|error| on_path("open", path, &error))
     };
-    let mut parts = vec![open(files.kernel, false)?, open(files.initramfs, false)?];
-    for drive in config::drives(vm) {
-        if drive.from == DriveFrom::Snapshot {
-            continue;
+    let mut parts = vec![open(&files.kernel, false)?, open(&files.initramfs, false)?];
+    for drive in &devices.drives {
+        // What is a device is root's, who knows it by the VM's id.
+        if let DriveSource::File(path) = &drive.source {
+            parts.push(open(path, drive.role.writable())?);
         }
-        let path = match drive.role {
-            Role::Root => layout.root_disk(&vm.id),
-            Role::Work => layout.work_disk(&vm.id),
-            Role::Image => files.image.clone(),
-            Role::Modules => files.modules.clone(),
-        };
-        parts.push(open(path, drive.role.writable())?);
     }
     Ok(parts)
 }
@@ -103,12 +100,12 @@ impl Firecracker {
     }
 
     /// Tells a VMM that has no guest yet what it is, and starts it.
-    async fn configure(&self, vm: &VmPlan, spec: &VmSpec, shim: ProcRef) -> Result<(), ApiError> {
-        let tap = match vm.drivers.network.name.as_str() {
-            "bridge" => Some(vm.id.tap_name()),
-            _ => None,
-        };
-        let told = config::machine(vm, spec, tap);
+    async fn configure(
+        &self,
+        vm: &VmPlan,
+        told: &config::Machine,
+        shim: ProcRef,
+    ) -> Result<(), ApiError> {
         let socket = match self.connect_to(vm, VmmSocket::Api).await {
             Ok(socket) => socket,
             Err(error) => return Err(self.with_end(error, vm, shim).await),
@@ -168,12 +165,8 @@ impl Firecracker {
 
 #[async_trait]
 impl Vmm for Firecracker {
-    async fn create(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.root.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await
-    }
-
-    async fn remove(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.root.remove(Request::Remove { vm: vm.id.clone() }).await
+    fn abilities(&self) -> VmmAbilities {
+        config::ABILITIES
     }
 
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
@@ -187,11 +180,11 @@ impl Vmm for Firecracker {
         blocking(move || find(&vm).map(|_| ())).await
     }
 
-    async fn prepare(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        let (layout, find) = (self.config.layout.clone(), self.boot_files.clone());
-        let plan = vm.clone();
-        let parts = blocking(move || open_parts(&layout, &find, &plan)).await?;
-        let request = Request::JailMake { vm: vm.id.clone(), drives: config::drives(vm) };
+    async fn prepare(&self, vm: &VmPlan, devices: &Devices) -> Result<Applied, ApiError> {
+        let find = self.boot_files.clone();
+        let (plan, given) = (vm.clone(), devices.clone());
+        let parts = blocking(move || open_parts(&find, &plan, &given)).await?;
+        let request = Request::JailMake { vm: vm.id.clone(), drives: config::drives(devices) };
         let listener = StdListener::from(self.root.descriptor(request, parts).await?);
         let listener =
             listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
@@ -211,32 +204,20 @@ impl Vmm for Firecracker {
         Ok(shim)
     }
 
-    async fn launch(&self, vm: &VmPlan, spec: &VmSpec) -> Result<u32, ApiError> {
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec, devices: &Devices) -> Result<u32, ApiError> {
         let gate = self.gates().remove(&vm.id);
         let (gate, shim) = gate.ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("`{}` has no shim at its gate", vm.name))
         })?;
         let launch = Launch { vcpus: spec.vcpus, memory_mib: spec.memory_mib };
         let vmm = gate.launch(&vm.id, launch).await?;
-        self.configure(vm, spec, shim).await?;
+        self.configure(vm, &config::machine(spec, devices), shim).await?;
         Ok(vmm.pid)
     }
 
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
         self.gates().remove(&vm.id);
         self.root.remove(Request::End { vm: vm.id.clone() }).await
-    }
-
-    async fn press_power(&self, vm: &VmPlan) -> Result<(), ApiError> {
-        let socket = self.connect_to(vm, VmmSocket::Api).await?;
-        let press = async {
-            let mut api = Client::on(socket).await?;
-            api.action(&words::Action::SendCtrlAltDel).await
-        };
-        press.await.map_err(|error: api::Failure| {
-            let text = format!("Firecracker does not press keys in `{}`", vm.name);
-            ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
-        })
     }
 
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory {
@@ -270,9 +251,12 @@ impl Vmm for Firecracker {
         }
     }
 
-    async fn notices(&self, vm: &VmPlan, _run: &RunPlan) -> Vec<String> {
-        let trouble = self.root_facts(vm).await.and_then(|(_, status)| status.disk);
-        notices::of(&self.config.layout.vm(&vm.id), trouble, WhenFull::FailsWrites)
+    fn power_button(&self) -> Option<&dyn PowerButton> {
+        Some(self)
+    }
+
+    fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
@@ -282,6 +266,29 @@ impl Vmm for Firecracker {
             vmm_log: path(Places::vmm_log),
             shim_log: path(Places::shim_log),
         }
+    }
+}
+
+#[async_trait]
+impl PowerButton for Firecracker {
+    async fn press(&self, vm: &VmPlan) -> Result<(), ApiError> {
+        let socket = self.connect_to(vm, VmmSocket::Api).await?;
+        let press = async {
+            let mut api = Client::on(socket).await?;
+            api.action(&words::Action::SendCtrlAltDel).await
+        };
+        press.await.map_err(|error: api::Failure| {
+            let text = format!("Firecracker does not press keys in `{}`", vm.name);
+            ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
+        })
+    }
+}
+
+#[async_trait]
+impl Notices for Firecracker {
+    async fn of(&self, vm: &VmPlan, _devices: &Devices) -> Vec<String> {
+        let trouble = self.root_facts(vm).await.and_then(|(_, status)| status.disk);
+        notices::of(&self.config.layout.vm(&vm.id), trouble, WhenFull::FailsWrites)
     }
 }
 

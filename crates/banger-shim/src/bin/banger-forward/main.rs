@@ -42,7 +42,7 @@ fn run() -> Result<(), String> {
     let config = gate::wait::<ForwardConfig>(MAX_FORWARD_CONFIG).inspect_err(|message| {
         gate::answer(&ForwardEvent::Refused { message: message.clone() });
     })?;
-    let Some(config) = config else { return Ok(()) };
+    let Some((config, _)) = config else { return Ok(()) };
     let mut listeners = Vec::new();
     for forward in &config.forwards {
         let listener = listen(forward.listen).map_err(|error| {

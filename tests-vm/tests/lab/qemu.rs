@@ -1,0 +1,102 @@
+//! QEMU where it is the best there is: KVM works and root is at hand, but there is no Firecracker.
+
+use banger_testkit::{Home, kill};
+
+use crate::support::{Outside, finish, home, host, id, inside, is_stopped, pid, shell, show};
+use crate::users::User;
+
+/// Its companion, where only these tests look for it.
+const COMPANION: &str = "vhost_device_vsock_bin = \"/payload/bin/qemu/vhost-device-vsock\"\n";
+
+/// A VM of a home without Firecracker: what it has, and every way down.
+fn a_life(home: &Home) {
+    let _outside = Outside::new();
+    home.ok(&["vm", "create", "--name", "web", "-p", "28480:80"]);
+    let shown = show(home, "web");
+    let drivers = &shown["drivers"];
+    assert_eq!(drivers["vmm"], "qemu", "{shown:#}");
+    assert_eq!(drivers["storage"], "dm-snapshot", "{shown:#}");
+    assert_eq!(drivers["network"], "bridge", "{shown:#}");
+    let vm = id(home, "web");
+    has_all_parts(&vm);
+    let args = shell(&format!("tr '\\0' ' ' </proc/{}/cmdline", pid(home, "web")));
+    assert!(args.contains("-accel kvm ") && args.contains(" tap,id=net,fd="), "{args}");
+    assert!(args.contains("file.driver=host_device"), "{args}");
+
+    // A disk of its own, an address, and the way out through the bridge.
+    let script = "findmnt -no FSTYPE /; ip -4 -br addr show eth0; curl -s http://198.51.100.1/; \
+                  echo work >/root/kept; echo root >/etc/kept; sync";
+    let said = inside(home, "web", script);
+    assert!(said.starts_with("ext4\n") && said.contains("172.16.0."), "{said}");
+    assert!(said.ends_with("outside"), "{said}");
+    let services = "timeout 5 bash -c 'echo >/dev/tcp/172.16.0.1/22'; echo $?";
+    assert_eq!(inside(home, "web", services), "124", "the host's services are behind the filter");
+
+    // The daemon is killed: the next one finds the VM.
+    let boot = show(home, "web")["boot_id"].clone();
+    home.kill_daemon();
+    assert_eq!(home.state("web"), "running");
+    assert_eq!(show(home, "web")["boot_id"], boot);
+    assert_eq!(inside(home, "web", "echo here"), "here");
+
+    // QEMU is killed: everything of the run goes, and what was written stays.
+    kill(pid(home, "web"), "KILL");
+    home.wait_long("web to be stopped", || home.state("web") == "stopped");
+    let because = show(home, "web")["stopped_because"].clone();
+    assert!(because["story"].as_str().unwrap().contains("signal 9"), "{because:#}");
+    is_stopped(&vm);
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(inside(home, "web", "cat /root/kept /etc/kept"), "work\nroot");
+
+    // The daemon dies with what root made and no QEMU yet, or with QEMU and no guest.
+    home.ok(&["vm", "kill", "web"]);
+    is_stopped(&vm);
+    for point in ["start.network.applied", "start.shim.applied", "start.launch.applied"] {
+        home.run(&["daemon", "stop"]);
+        let mut daemon = home.start_daemon_that_aborts_at(point);
+        home.run(&["vm", "start", "web"]);
+        daemon.wait().unwrap();
+        home.wait_long(point, || home.state("web") == "stopped");
+        is_stopped(&vm);
+    }
+    home.ok(&["vm", "start", "web"]);
+    has_all_parts(&vm);
+    home.ok(&["vm", "delete", "-f", "web"]);
+}
+
+/// The parts of such a VM that are on the host while it runs.
+fn has_all_parts(id: &str) {
+    let now = host();
+    for part in [
+        format!("banger-{id}-root"),
+        format!("banger-{id}-base"),
+        format!("fc-{id}"),
+        format!("/var/lib/banger-root/vms/{id}/owner"),
+        "table inet banger".to_owned(),
+        "table bridge banger".to_owned(),
+    ] {
+        assert!(now.contains(&part), "{part} is missing in\n{now}");
+    }
+    assert!(!now.contains("/jail/"), "{now}");
+}
+
+#[test]
+fn qemu_has_a_bridge_and_a_snapshot_as_root_and_as_a_user() {
+    let clean = host();
+    let config = format!("{COMPANION}firecracker_bin = \"/nonexistent/firecracker\"\n");
+    let home = home(&config);
+    a_life(&home);
+    finish(home, &clean);
+
+    // A user whom udev's group lets use KVM, and who has the helper.
+    shell("usermod -aG kvm dev");
+    let user = User::new();
+    shell("rm /usr/local/bin/firecracker /usr/local/bin/jailer");
+    let before = host();
+    let home = user.home_with(COMPANION);
+    a_life(&home);
+    finish(home, &before);
+    drop(user);
+    shell("gpasswd -d dev kvm");
+    assert_eq!(host(), clean);
+}
