@@ -64,6 +64,12 @@ impl From<Did> for Outcome {
     }
 }
 
+impl From<OwnedFd> for Outcome {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self::Answered(Answer::Descriptor, Some(descriptor))
+    }
+}
+
 fn local(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
 }
@@ -80,27 +86,16 @@ impl Server {
         fds: Vec<OwnedFd>,
     ) -> Result<Outcome, RootError> {
         let places = &self.places;
-        let own = |vm: &VmId| owner::check(places, uid, vm);
-        let undo = |vm: &VmId| owner::check_undo(places, uid, vm);
+        self.check_owner(uid, &request)?;
         let answered = |answer| Ok(Outcome::Answered(answer, None));
         match request {
             Request::Hello => answered(Answer::Hello(self.build_id.clone())),
             Request::Make { vm } => owner::make(places, uid, &vm).map(Outcome::from),
             Request::Remove { vm } => owner::remove(places, uid, &vm).map(Outcome::from),
-            Request::NetAttach { vm, nat } => {
-                own(&vm)?;
-                net::attach(places, uid, &vm, nat)
-                    .and_then(|(did, lease)| answered(Answer::Leased(did, lease)))
-            }
-            Request::NetDetach { vm } => {
-                undo(&vm)?;
-                net::detach(places, &vm).map(Outcome::from)
-            }
-            Request::TapOpen { vm } => {
-                own(&vm)?;
-                let tap = net::open_tap(places, &vm)?;
-                Ok(Outcome::Answered(Answer::Descriptor, Some(tap)))
-            }
+            Request::NetAttach { vm, nat } => net::attach(places, uid, &vm, nat)
+                .and_then(|(did, lease)| answered(Answer::Leased(did, lease))),
+            Request::NetDetach { vm } => net::detach(places, &vm).map(Outcome::from),
+            Request::TapOpen { vm } => net::open_tap(places, &vm).map(Outcome::from),
             Request::NetEnsure => {
                 net::refill(places)?;
                 net::ensure(places).map(Outcome::from)
@@ -110,52 +105,54 @@ impl Server {
                 net::unroute_dns(places, local(port)).map(Outcome::from)
             }
             Request::SnapshotAttach { vm, root_bytes } => {
-                own(&vm)?;
                 let [image, layer] = take(fds)?;
-                let (did, _) = snapshot::attach(&vm, image.as_fd(), layer.as_fd(), root_bytes)?;
-                Ok(did.into())
+                snapshot::attach(&vm, image.as_fd(), layer.as_fd(), root_bytes)
+                    .map(|(did, _)| did.into())
             }
-            Request::SnapshotDetach { vm } => {
-                undo(&vm)?;
-                snapshot::detach(&vm).map(Outcome::from)
-            }
-            Request::SnapshotOpen { vm, access } => {
-                own(&vm)?;
-                let device = snapshot::open(&vm, access)?;
-                Ok(Outcome::Answered(Answer::Descriptor, Some(device)))
-            }
-            Request::JailMake { vm, drives } => {
-                own(&vm)?;
-                self.make_jail(uid, &vm, drives, fds)
-            }
-            Request::JailClear { vm } => {
-                undo(&vm)?;
-                self.clear_jail(&vm).map(Outcome::from)
-            }
-            Request::Spawn { vm } => {
-                own(&vm)?;
-                run::spawn(places, &self.programs, &vm).map(Outcome::AtGate)
-            }
-            Request::End { vm } => {
-                undo(&vm)?;
-                run::end(places, &vm).map(Outcome::from)
-            }
+            Request::SnapshotDetach { vm } => snapshot::detach(&vm).map(Outcome::from),
+            Request::SnapshotOpen { vm, access } => snapshot::open(&vm, access).map(Outcome::from),
+            Request::JailMake { vm, drives } => self.make_jail(uid, &vm, drives, fds),
+            Request::JailClear { vm } => self.clear_jail(&vm).map(Outcome::from),
+            Request::Spawn { vm } => run::spawn(places, &self.programs, &vm).map(Outcome::AtGate),
+            Request::End { vm } => run::end(places, &vm).map(Outcome::from),
             Request::Facts { vm } => {
-                own(&vm)?;
                 let (run, status) = run::facts(places, &vm);
                 answered(Answer::Facts { run: Box::new(run), status })
             }
             Request::Connect { vm, socket } => {
-                own(&vm)?;
-                let socket = jail::connect(places, &vm, socket)?;
-                Ok(Outcome::Answered(Answer::Descriptor, Some(socket)))
+                jail::connect(places, &vm, socket).map(Outcome::from)
             }
-            Request::CloseHello { vm } => {
-                own(&vm)?;
-                jail::close_hello(places, &vm).map(Outcome::from)
-            }
+            Request::CloseHello { vm } => jail::close_hello(places, &vm).map(Outcome::from),
             Request::Ready => self.versions.check(&self.programs).map(|_| Did::WasThere.into()),
             Request::Findings => answered(Answer::Findings(self.findings())),
+        }
+    }
+
+    /// Checks that the VM of a request is the user's; what is undone may be gone already.
+    fn check_owner(&self, uid: u32, request: &Request) -> Result<(), RootError> {
+        match request {
+            Request::NetAttach { vm, .. }
+            | Request::TapOpen { vm }
+            | Request::SnapshotAttach { vm, .. }
+            | Request::SnapshotOpen { vm, .. }
+            | Request::JailMake { vm, .. }
+            | Request::Spawn { vm }
+            | Request::Facts { vm }
+            | Request::Connect { vm, .. }
+            | Request::CloseHello { vm } => owner::check(&self.places, uid, vm),
+            Request::NetDetach { vm }
+            | Request::SnapshotDetach { vm }
+            | Request::JailClear { vm }
+            | Request::End { vm } => owner::check_undo(&self.places, uid, vm),
+            // The first two check it as they change it; the others have no VM.
+            Request::Make { .. }
+            | Request::Remove { .. }
+            | Request::Hello
+            | Request::NetEnsure
+            | Request::RouteDns { .. }
+            | Request::UnrouteDns { .. }
+            | Request::Ready
+            | Request::Findings => Ok(()),
         }
     }
 
