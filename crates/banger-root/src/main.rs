@@ -15,6 +15,7 @@ use std::time::Instant;
 use banger_root::programs::Versions;
 use banger_root::server::{Server, listen};
 use banger_root::{Kind, Places, Programs, RootError};
+use banger_sys::stdio::error_line;
 use banger_sys::unix_path::{self, NotListening};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -57,12 +58,12 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            error_line(format_args!("error: {error}"));
             for cause in &error.causes {
-                eprintln!("  because: {cause}");
+                error_line(format_args!("  because: {cause}"));
             }
             if let Some(hint) = &error.hint {
-                eprintln!("hint: {hint}");
+                error_line(format_args!("hint: {hint}"));
             }
             ExitCode::FAILURE
         }

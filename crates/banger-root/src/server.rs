@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use banger_base::VmId;
 use banger_shim::gate::Gate;
+use banger_sys::stdio::error_line;
 
 use crate::admission::{Admitted, Limits, Slot, Slots, VmLocks, hung_up};
 use crate::disks::snapshot;
@@ -289,7 +290,7 @@ impl Server {
             // A panic ends one connection only.
             let served = catch_unwind(AssertUnwindSafe(|| self.serve(&stream, uid, locks)));
             if let Ok(Err(error)) = served {
-                eprintln!("banger-root: connection of uid {uid}: {error}");
+                error_line(format_args!("banger-root: connection of uid {uid}: {error}"));
                 let refusal = RootError::new(Kind::BadRequest, error.to_string());
                 let _ = wire::send(&stream, &Err::<Answer, _>(refusal), &[], Instant::now());
             }
@@ -330,7 +331,7 @@ pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::i
             // The listener itself is unusable.
             Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
             Err(error) => {
-                eprintln!("banger-root: cannot accept a connection: {error}");
+                error_line(format_args!("banger-root: cannot accept a connection: {error}"));
                 std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             }
@@ -349,7 +350,7 @@ pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::i
                 let started = std::thread::Builder::new()
                     .spawn(move || server.serve_slot(slot, stream, &locks));
                 if let Err(error) = started {
-                    eprintln!("banger-root: cannot start a thread: {error}");
+                    error_line(format_args!("banger-root: cannot start a thread: {error}"));
                     std::thread::sleep(ACCEPT_PAUSE);
                 }
             }

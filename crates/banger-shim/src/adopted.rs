@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use banger_sys::proc::wait;
+use banger_sys::stdio::error_line;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
@@ -45,7 +46,7 @@ pub fn end_all() {
             return;
         }
         if Instant::now() >= deadline {
-            eprintln!("banger-shim: these processes do not end: {orphans:?}");
+            error_line(format_args!("banger-shim: these processes do not end: {orphans:?}"));
             return;
         }
         for pid in orphans {

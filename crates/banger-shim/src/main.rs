@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use banger_shim::{ExitCause, ExitStory, MAX_CONFIG, ShimConfig, ShimEvent, gate};
+use banger_sys::stdio::error_line;
 use banger_sys::{harden, signals};
 use rustix::process::Signal;
 
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("banger-shim: {failure}");
+            error_line(format_args!("banger-shim: {failure}"));
             ExitCode::FAILURE
         }
     }
@@ -64,7 +65,7 @@ fn run() -> Result<(), String> {
     let left = state.write_story(&story);
     // Last, so that a reader of this event finds all processes ended and the exit story written.
     if let Some(ExitCause::LaunchFailed { step, message }) = &cause {
-        eprintln!("banger-shim: {step}: {message}");
+        error_line(format_args!("banger-shim: {step}: {message}"));
         tell_failed(step, message);
     }
     left.map_err(|error| format!("cannot write the exit story: {error}: {story:?}"))

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use banger_shim::{Access, DiskTrouble, ExitCause, ExitStory, GuestEnd, ShimConfig, ShimStatus};
 use banger_sys::harden::become_subreaper;
 use banger_sys::signals::SignalFd;
+use banger_sys::stdio::error_line;
 use rustix::process::Signal;
 
 use crate::adopted;
@@ -126,7 +127,7 @@ impl Shim {
         if let Some(file) = &mut self.status
             && let Err(error) = file.update(ShimStatus { disk })
         {
-            eprintln!("banger-shim: status: {error}");
+            error_line(format_args!("banger-shim: status: {error}"));
         }
     }
 
@@ -180,7 +181,7 @@ impl Shim {
         self.companion.kill();
         while self.vmm.pidfd().is_some() || self.companion.pidfd().is_some() {
             if let Err(error) = self.next(None, None) {
-                eprintln!("banger-shim: poll: {error}");
+                error_line(format_args!("banger-shim: poll: {error}"));
                 self.vmm.reap();
                 self.companion.reap();
             }

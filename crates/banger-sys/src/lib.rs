@@ -17,6 +17,7 @@ pub mod scm;
 pub mod signals;
 pub mod sparse;
 pub mod spawn;
+pub mod stdio;
 pub mod tap;
 pub mod tsc;
 pub mod unix_path;

@@ -260,8 +260,9 @@ impl ImageStore {
             }
             Origin::File { path, .. } => (*path, Amendments::Plain),
         };
-        let converted =
-            worker::run(self.conversion, path, &object, amendments, &self.tools, progress)?;
+        let tools = &self.tools;
+        let job = worker::Job { archive: path, object: &object, amendments, tools, progress };
+        let converted = worker::run(self.conversion, job)?;
         progress.stage("compute the fingerprint");
         let files = vec![digest(&object)?];
         let (fingerprint, id) = fetch::id_of(&files);

@@ -67,31 +67,34 @@ enum Message {
     Failed(ApiError),
 }
 
-/// Converts `archive` into the folder `object`.
+/// What is converted, and how.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The archive.
+    pub archive: &'a Path,
+    /// Folder of the image that is made.
+    pub object: &'a Path,
+    /// What is changed in the tree.
+    pub amendments: Amendments,
+    /// Programs that may be run.
+    pub tools: &'a Tools,
+    /// Told of stages, bytes and remarks.
+    pub progress: &'a dyn Progress,
+}
+
+/// Converts an archive.
 ///
 /// # Errors
 /// Those of [`convert::convert`]; a worker that ended without an answer.
-pub fn run(
-    conversion: Conversion,
-    archive: &Path,
-    object: &Path,
-    amendments: Amendments,
-    tools: &Tools,
-    progress: &dyn Progress,
-) -> Result<Converted, ImageError> {
+pub fn run(conversion: Conversion, job: Job<'_>) -> Result<Converted, ImageError> {
     match conversion {
-        Conversion::InProcess => in_process(archive, object, amendments, tools, progress),
-        Conversion::Worker => in_worker(archive, object, amendments, tools, progress),
+        Conversion::InProcess => in_process(job),
+        Conversion::Worker => in_worker(job),
     }
 }
 
-fn in_process(
-    archive: &Path,
-    object: &Path,
-    amendments: Amendments,
-    tools: &Tools,
-    progress: &dyn Progress,
-) -> Result<Converted, ImageError> {
+fn in_process(job: Job<'_>) -> Result<Converted, ImageError> {
+    let Job { archive, object, amendments, tools, progress } = job;
     let source = Source::open(archive)?;
     let amend: convert::Amend<'_> = match amendments {
         Amendments::Plain => &|_| Ok(()),
@@ -100,13 +103,8 @@ fn in_process(
     convert::convert(&source, object, amend, tools, progress)
 }
 
-fn in_worker(
-    archive: &Path,
-    object: &Path,
-    amendments: Amendments,
-    tools: &Tools,
-    progress: &dyn Progress,
-) -> Result<Converted, ImageError> {
+fn in_worker(job: Job<'_>) -> Result<Converted, ImageError> {
+    let Job { archive, object, amendments, tools, progress } = job;
     // This program, even where its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("bangerd").arg(ARGUMENT).arg(archive).arg(object).arg(amendments.name());
@@ -199,7 +197,14 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     // Only a preference.
     let _ = std::fs::write("/proc/self/oom_score_adj", "800");
     let tools = Tools::only(&search_path.to_string_lossy());
-    let converted = in_process(archive.as_ref(), object.as_ref(), amendments, &tools, &Tell);
+    let job = Job {
+        archive: archive.as_ref(),
+        object: object.as_ref(),
+        amendments,
+        tools: &tools,
+        progress: &Tell,
+    };
+    let converted = in_process(job);
     Tell.say(&match converted {
         Ok(converted) => Message::Done(converted),
         Err(error) => Message::Failed(advice::image(&error)),

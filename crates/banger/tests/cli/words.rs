@@ -258,6 +258,45 @@ fn an_archive_comes_from_standard_input() {
 }
 
 #[test]
+fn ctrl_c_breaks_an_upload_off() {
+    use std::io::Write;
+    use std::process::Stdio;
+
+    let home = home();
+    run(&home, "vm list");
+    let mut command = home.command(&["image", "import", "--name", "piped", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Its input neither ends nor goes on: the program waits in a read.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&vec![7; 3 << 20]).unwrap();
+    banger_testkit::kill(child.id(), "INT");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: the upload was cancelled\n"), "{said}");
+    drop(input);
+    assert_eq!(home.json(&["image", "list"]), serde_json::json!([]));
+    let uploads = home.path().join("data");
+    let left = |folder: &std::path::Path| -> usize {
+        let mut count = 0;
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(data) if data.is_dir() => folders.push(entry.path()),
+                    Ok(data) => count += usize::from(data.len() > 1 << 20),
+                    Err(_) => {}
+                }
+            }
+        }
+        count
+    };
+    home.wait("the half-sent archive to be removed", || left(&uploads) == 0);
+    home.finish();
+}
+
+#[test]
 fn an_image_is_imported_from_a_file_that_is_there() {
     let home = home();
     let tar = home.path().join("Tiny.tar");

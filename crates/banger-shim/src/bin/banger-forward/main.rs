@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use banger_shim::{ForwardConfig, ForwardEvent, MAX_FORWARD_CONFIG, gate};
 use banger_sys::landlock::Ruleset;
+use banger_sys::stdio::error_line;
 use banger_sys::{harden, signals};
 use rustix::process::{Resource, Rlimit, Signal};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("banger-forward: {failure}");
+            error_line(format_args!("banger-forward: {failure}"));
             ExitCode::FAILURE
         }
     }
