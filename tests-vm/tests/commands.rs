@@ -26,7 +26,8 @@ fn one_command_in_a_new_vm_and_nothing_left() {
 #[test]
 fn a_running_vm_takes_commands() {
     let home = Home::new();
-    home.ok(&["vm", "create", "--name", "web"]);
+    // A little memory, for the program that takes all of it.
+    home.ok(&["vm", "create", "--name", "web", "--memory", "512M"]);
     let exec = |args: &[&str]| home.run(&[&["exec", "web", "--"], args].concat());
     assert_eq!(exec(&["true"]).code, 0);
     assert_eq!(exec(&["no-such-command"]).code, 127);
@@ -73,6 +74,30 @@ fn a_running_vm_takes_commands() {
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
     kill(child.id(), "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+
+    // A process that takes all memory dies alone.
+    let mut beside = home.spawn(&["exec", "web", "--", "sh", "-c", "echo ready; exec sleep 1000"]);
+    beside.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    assert_eq!(exec(&["tail", "/dev/zero"]).code, 137);
+    let health = &home.json(&["vm", "health", "web"])[0];
+    assert_eq!((&health["agent"], &health["agent_restarts"]), (&"ok".into(), &0.into()));
+    assert_eq!(exec(&["systemctl", "is-system-running"]).out, "running\n");
+    assert!(beside.try_wait().unwrap().is_none(), "a session beside it was ended");
+    // An agent that is killed comes back, and the user hears of it.
+    assert_eq!(exec(&["pkill", "-KILL", "-x", "banger-agent"]).code, 125);
+    let restarts = || home.json(&["vm", "health", "web"])[0]["agent_restarts"].clone();
+    home.wait("the agent to be started again", || restarts() == 1);
+    assert!(home.ok(&["vm", "health", "web"]).contains("ended once and was started again"));
+    assert!(beside.wait().unwrap().code().is_some());
+
+    // The console has the messages of the init, boot by boot.
+    home.ok(&["vm", "restart", "web"]);
+    assert_eq!(exec(&["true"]).code, 0);
+    let console = home.ok(&["vm", "logs", "web"]);
+    assert_eq!(console.matches("--- VM started ").count(), 2, "{console}");
+    assert!(console.contains("Reached target"), "{console}");
+    let stop = home.run(&["vm", "stop", "web"]);
+    assert_eq!(stop.code, 0, "{}", stop.err);
     home.ok(&["vm", "delete", "-f", "web"]);
     home.finish();
 }
@@ -131,6 +156,12 @@ fn the_default_guest_is_a_whole_machine() {
         run.out
     };
     exec("one", "modprobe nft_compat");
+    // The root is an overlay, which cannot carry swap files: the work disk can.
+    exec(
+        "one",
+        "cd /root && fallocate -l 16M s && chmod 600 s && mkswap s && swapon s && \
+        grep /root/s /proc/swaps && swapoff s && rm s",
+    );
     exec(
         "one",
         "cd /var/lib/docker && mkdir l u w m && mount -t overlay overlay \

@@ -37,6 +37,15 @@ impl Log {
         Ok(Self { folder, name, reader, cap, file, length, tail: Vec::new() })
     }
 
+    /// Marks the beginning of a run, so that the output of one boot can be told from that of
+    /// another. The line is not part of the tail.
+    pub fn begin(&mut self, now: jiff::Timestamp) {
+        let before = if self.length > 0 { "\n" } else { "" };
+        let time = now.strftime("%Y-%m-%dT%H:%M:%SZ");
+        self.write(format!("{before}--- VM started {time} ---\n").as_bytes());
+        self.tail.clear();
+    }
+
     /// Appends output. On a full disk output is lost; the VM continues.
     pub fn write(&mut self, bytes: &[u8]) {
         let kept = &bytes[bytes.len().saturating_sub(TAIL)..];
@@ -105,6 +114,21 @@ mod tests {
     fn sizes(folder: &tempfile::TempDir) -> Vec<u64> {
         let files = std::fs::read_dir(folder).unwrap();
         files.map(|file| file.unwrap().metadata().unwrap().len()).collect()
+    }
+
+    #[test]
+    fn each_run_begins_with_a_line_that_is_not_in_the_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        for run in 0..2 {
+            let mut log = log(&folder, 1000);
+            log.begin(jiff::Timestamp::from_second(1_700_000_000 + run).unwrap());
+            log.write(b"no newline");
+            assert_eq!(log.tail(), "no newline");
+        }
+        let text = std::fs::read_to_string(folder.path().join("console.log")).unwrap();
+        let expected = "--- VM started 2023-11-14T22:13:20Z ---\nno newline\n\
+            --- VM started 2023-11-14T22:13:21Z ---\nno newline";
+        assert_eq!(text, expected);
     }
 
     #[test]

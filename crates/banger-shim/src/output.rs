@@ -39,6 +39,11 @@ impl Output {
         Ok((output, theirs))
     }
 
+    /// Marks the beginning of a run in the log.
+    pub fn begin(&mut self) {
+        self.log.begin(jiff::Timestamp::now());
+    }
+
     /// A FIFO with a log, without a pipe.
     pub fn from_fifo(name: &str, config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
         let (mut output, _) = Self::new(config, reader)?;

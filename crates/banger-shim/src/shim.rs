@@ -85,6 +85,7 @@ impl Shim {
                 metrics = Some(output.map_err(|error| fifo(name, error))?);
             }
         }
+        console.begin();
         console.guest_end = Some(GuestEndScanner::default());
         log.disk_errors = config.jailed.as_ref().map(|_| DiskErrors::default());
         let (companion, vmm) = (ChildState::NotStarted, ChildState::NotStarted);

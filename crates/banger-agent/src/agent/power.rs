@@ -31,9 +31,11 @@ pub fn reboot_signal() -> i32 {
     realtime(5)
 }
 
-/// Programs that ask an init, with their arguments for power off and reboot; the first that the
-/// image has is used.
-const PROGRAMS: [(&str, &[&str], &[&str]); 9] = [
+/// A program that asks an init, with its arguments for power off and reboot.
+type Asker = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// Such programs; the first that the image has is used.
+const PROGRAMS: [Asker; 9] = [
     ("poweroff", &[], &[]),
     ("reboot", &[], &[]),
     ("openrc-shutdown", &["-p", "now"], &["-r", "now"]),
@@ -43,6 +45,17 @@ const PROGRAMS: [(&str, &[&str], &[&str]); 9] = [
     ("shutdown", &["-h", "now"], &["-r", "now"]),
     ("halt", &["-p"], &["--reboot"]),
     ("busybox", &["poweroff"], &["reboot"]),
+];
+
+/// The one of [`PROGRAMS`] that belongs to an init, by the name of the init's file: an image with
+/// several inits has a `poweroff` of one of them.
+const OWN_PROGRAMS: [(&str, &str); 6] = [
+    ("openrc-init", "openrc-shutdown"),
+    ("runit", "runit-init"),
+    ("runit-init", "runit-init"),
+    ("dinit", "dinitctl"),
+    ("s6-svscan", "s6-linux-init-hpr"),
+    ("busybox", "busybox"),
 ];
 
 /// Time that such a program may take.
@@ -196,10 +209,19 @@ fn is_ours() -> bool {
     ours.is_some() && identity("/proc/1/exe") == ours
 }
 
-/// Runs the first program of [`PROGRAMS`] that the image has.
+/// [`PROGRAMS`], the init's own first.
+fn programs(init: &str) -> impl Iterator<Item = Asker> {
+    let file = init.rsplit('/').next().unwrap_or_default();
+    let own = OWN_PROGRAMS.iter().find(|(init, _)| *init == file).map(|(_, program)| *program);
+    let is_own = move |asker: &Asker| Some(asker.0) == own;
+    let others = PROGRAMS.into_iter().filter(move |asker| !is_own(asker));
+    PROGRAMS.into_iter().filter(is_own).chain(others)
+}
+
+/// Runs the first program that the image has.
 fn run_program(mode: PowerMode) -> Result<Answer, Fault> {
     let path = lookup::default_path();
-    for (name, poweroff, reboot) in PROGRAMS {
+    for (name, poweroff, reboot) in programs(&init_program()) {
         // `reboot` stands at the top for a reboot only.
         let (is_poweroff, arguments) = match mode {
             PowerMode::Reboot => (false, reboot),
@@ -354,6 +376,21 @@ mod tests {
         assert_eq!(interpret("/sbin/init\0", "init", None), PowerMode::Unknown);
         assert_eq!(interpret("/sbin/init\0", "init", Some(PowerMode::Reboot)), PowerMode::Reboot);
         assert_eq!(interpret("", "", None), PowerMode::Unknown);
+    }
+
+    #[test]
+    fn an_init_is_asked_by_its_own_program_first() {
+        let first = |init: &str| programs(init).next().map(|(name, ..)| name);
+        for (init, program) in [
+            ("/usr/sbin/openrc-init", "openrc-shutdown"),
+            ("/usr/sbin/runit", "runit-init"),
+            ("/usr/bin/busybox", "busybox"),
+            ("/usr/sbin/init", "poweroff"),
+            ("", "poweroff"),
+        ] {
+            assert_eq!(first(init), Some(program), "{init}");
+            assert_eq!(programs(init).count(), PROGRAMS.len(), "{init}");
+        }
     }
 
     #[test]

@@ -63,7 +63,8 @@ const TRANSLATED_MIB: u32 = 64;
 ///
 /// Sources: Documentation/admin-guide/kernel-parameters.rst. `tsc_early_khz` spares the calibration
 /// that hangs now and then under emulation; `cryptomgr.notests` and `random.trust_cpu` save half a
-/// second; `reboot=t` and `panic=-1` turn a reset and a panic into an exit of the VMM.
+/// second; `systemd.show_status` puts on the console which units start, as other inits do unasked
+/// (systemd(1)); `reboot=t` and `panic=-1` turn a reset and a panic into an exit of the VMM.
 ///
 /// `tsc=reliable` keeps the guest from comparing the counter with its other clocks: on a busy host
 /// a vCPU is preempted between the two reads, the guest takes the difference for a fault, and goes
@@ -72,7 +73,8 @@ const TRANSLATED_MIB: u32 = 64;
 /// which the host keeps right, and is what the guest falls back to.
 pub fn kernel_command_line(accelerator: Accelerator) -> String {
     let mut line = String::from(
-        "console=ttyS0 quiet reboot=t panic=-1 rdinit=/init net.ifnames=0 cloud-init=disabled \
+        "console=ttyS0 quiet systemd.show_status=1 \
+         reboot=t panic=-1 rdinit=/init net.ifnames=0 cloud-init=disabled \
          cryptomgr.notests=1 random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd",
     );
     if let Accelerator::Tcg { tsc_khz } = accelerator {

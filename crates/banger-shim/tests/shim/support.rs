@@ -63,6 +63,14 @@ impl Vm {
         self.logs.join("console.log")
     }
 
+    /// What the only run wrote to the console log: all but the line that marks its beginning.
+    pub fn console_output(&self) -> String {
+        let log = std::fs::read_to_string(self.console()).unwrap();
+        let (first, output) = log.split_once('\n').unwrap();
+        assert!(first.starts_with("--- VM started "), "{first}");
+        output.to_owned()
+    }
+
     /// A VMM and no companion.
     pub fn alone(&self, vmm: &str) -> ShimConfig {
         let log = |path: PathBuf| CappedLog { path: text(&path), cap_bytes: 1 << 20 };

@@ -41,7 +41,8 @@ pub struct Machine {
 /// there is no PCI bus to look for; `i8042.*` spares waiting for a controller that has nothing
 /// else. No `ip=`: the agent sets the network.
 pub fn kernel_command_line() -> String {
-    "console=ttyS0 quiet reboot=k panic=-1 pci=off rdinit=/init net.ifnames=0 \
+    "console=ttyS0 quiet systemd.show_status=1 \
+     reboot=k panic=-1 pci=off rdinit=/init net.ifnames=0 \
      cloud-init=disabled cryptomgr.notests=1 random.trust_cpu=on i8042.noaux i8042.nomux \
      i8042.dumbkbd"
         .into()
