@@ -280,8 +280,8 @@ fn the_daemon_aborts_at_every_step() {
 }
 
 #[test]
-fn what_fails_is_named_and_leaves_nothing() {
-    in_namespace("what_fails_is_named_and_leaves_nothing", || {
+fn a_failed_start_is_named_and_leaves_nothing() {
+    in_namespace("a_failed_start_is_named_and_leaves_nothing", || {
         let timeout = "boot_timeout_s = 2\n";
         for (vmm, jailer, words) in [
             ("silent", "good", "no hello came"),

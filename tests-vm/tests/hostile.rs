@@ -65,7 +65,7 @@ fn a_guest_that_ignores_a_stop_is_killed_after_the_grace_period() {
 }
 
 #[test]
-fn a_host_without_qemu_says_what_to_install() {
+fn without_qemu_the_hint_names_the_package() {
     let config = "qemu_bin = \"/nonexistent/qemu\"\n".to_owned();
     let home = Home::with(Options { config, ..Options::default() });
     let run = home.run(&["vm", "create", "--name", "web"]);
@@ -112,7 +112,7 @@ fn object(home: &Home, noun: &str, name: &str, file: &str) -> PathBuf {
 }
 
 #[test]
-fn damaged_kernels_and_images_are_named_with_what_to_do() {
+fn damaged_kernels_and_images_have_a_hint() {
     for (noun, name, file) in
         [("kernel", "debian-cloud", "vmlinux"), ("image", "debian", "root.ext4")]
     {
@@ -132,7 +132,7 @@ fn damaged_kernels_and_images_are_named_with_what_to_do() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_nothing_is_left_on_it() {
+fn a_full_disk_is_reported_and_nothing_is_left() {
     let id = Command::new("id").arg("-u").output().unwrap().stdout;
     if id != b"0\n" {
         eprintln!("SKIPPED: a full disk needs a small file system, and mounting one needs root");

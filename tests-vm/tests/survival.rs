@@ -20,7 +20,7 @@ fn find(home: &Home, program: &str) -> u32 {
 }
 
 #[test]
-fn the_daemon_is_killed_and_the_session_goes_on() {
+fn sessions_survive_a_killed_daemon() {
     let home = Home::new();
     home.ok(&["vm", "create", "--name", "web"]);
     let before = home.json(&["vm", "show", "web"]);
@@ -47,7 +47,7 @@ fn the_daemon_is_killed_and_the_session_goes_on() {
 }
 
 #[test]
-fn whoever_of_the_three_is_killed_the_vm_is_stopped_with_its_story() {
+fn killing_any_process_of_a_vm_stops_it_with_a_story() {
     let home = Home::new();
     home.ok(&["vm", "create", "--name", "web"]);
     for (program, word) in [
@@ -80,7 +80,7 @@ fn whoever_of_the_three_is_killed_the_vm_is_stopped_with_its_story() {
 }
 
 #[test]
-fn what_was_written_is_there_after_every_way_down() {
+fn written_data_survives_every_shutdown() {
     let home = Home::new();
     home.ok(&["vm", "create", "--name", "web"]);
     let exec =

@@ -86,7 +86,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_guest_is_held_while_the_disk_of_the_host_is_full_and_goes_on_afterwards() {
+fn a_guest_is_paused_while_the_host_disk_is_full() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can mount a small file system");
         return;

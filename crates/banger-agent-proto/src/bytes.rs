@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused() {
+    fn other_json_is_no_byte_string() {
         for json in ["1", "null", "{}", "{\"base64\":\"?\"}", "{\"hex\":\"00\"}", "[1]"] {
             assert!(serde_json::from_str::<ByteString>(json).is_err(), "{json}");
         }

@@ -270,7 +270,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded_however_it_is_cut(
+        fn frames_are_decoded_at_any_split(
             frames in proptest::collection::vec(any_frame(), 0..12),
             cut in 1usize..40,
         ) {

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_is_told_once() {
+    fn an_error_does_not_repeat_its_source() {
         let denied: Result<(), _> = Err(io::Error::from(io::ErrorKind::PermissionDenied));
         let fault = denied.context(|| "cannot open `/x`".to_owned()).unwrap_err();
         assert_eq!(fault.to_string(), "cannot open `/x`");

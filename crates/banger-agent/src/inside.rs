@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dangling_link_names_is_made() {
+    fn the_target_of_a_dangling_link_is_created() {
         let (dir, root) = image();
         let at = |path: &str| dir.path().join(path);
         symlink("var/roothome", at("root")).unwrap();

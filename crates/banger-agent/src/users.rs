@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_impossible_ids_are_refused() {
+    fn foreign_users_and_invalid_ids_are_refused() {
         for wanted in ["nobody", "huge", "4294967295", "-1", ""] {
             assert!(find(wanted, PASSWD, GROUP).is_err(), "{wanted}");
         }

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_apart_by_their_files() {
+    fn a_replaced_daemon_program_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let installed = folder.path().join("sleep");
         std::fs::copy("/bin/sleep", &installed).unwrap();

@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endings_are_told_apart() {
+    async fn broken_sessions_are_distinguished() {
         for (said, expected) in [
             (Frame::Stdin(b"x".to_vec()).to_bytes(), "sent what only a client sends"),
             (vec![99, 0, 0, 0, 0], "speaks garbage"),

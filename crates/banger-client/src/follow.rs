@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interrupt_does_what_fits_the_action_and_its_stage() {
+    fn the_effect_of_an_interrupt_depends_on_action_and_stage() {
         let restart = OnInterrupt::of(VmAction::Restart { grace_ms: 0 });
         for (name, expected) in [
             ("", OnInterrupt::Leave),

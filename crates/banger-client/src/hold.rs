@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_daemon_is_held_on_to_and_let_go_of() {
+    async fn a_hold_moves_to_the_next_daemon() {
         let folder = tempfile::tempdir().unwrap();
         let env = |name: &str| (name == "BANGER_HOME").then(|| folder.path().to_owned());
         let paths = Paths::resolve(env, 1).unwrap();

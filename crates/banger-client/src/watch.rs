@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_new_file_is_heard_of() {
+    async fn a_new_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let watch = FolderWatch::new(folder.path()).unwrap();
         std::fs::write(folder.path().join("a"), "b").unwrap();

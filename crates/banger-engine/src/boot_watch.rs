@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_run_is_waited_for_only_while_something_is_under_way() {
+    fn a_stopped_vm_is_awaited_only_during_an_operation() {
         let mut stopped = published(VmState::Stopped, None);
         assert_eq!(way(&stopped, WaitFor::Ready, Other), Way::Never);
         stopped.operation = Some(banger_api::OpId::from_entropy(2));

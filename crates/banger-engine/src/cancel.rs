@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cancel_does_depends_on_the_kind_and_on_the_end() {
+    fn cancel_effects_depend_on_kind_and_state() {
         let vm = VmTag { id: VmId::from_entropy(1), name: "web".parse().unwrap() };
         let op = |kind: &str| Op::new(OpId::from_entropy(1), kind, Subject::Vm(vm.clone()));
         let start = op("start");

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_exit_is_heard_although_nobody_can_cancel_any_more() {
+    async fn an_exit_is_noticed_without_a_cancel_handle() {
         let (canceller, heard) = Canceller::new();
         let (exit, exited) = watch::channel(None);
         let interrupt = Interrupt::new(heard, exited);

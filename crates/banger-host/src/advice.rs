@@ -1,4 +1,4 @@
-//! Failures of kernels and images as they are shown: a code for scripts, and what to do.
+//! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
 
 use banger_api::hint::Kind;
 use banger_api::vm::VmAction;
@@ -68,7 +68,7 @@ fn told(
     api
 }
 
-/// A failure that kernels and images share.
+/// An error that kernels and images share.
 pub fn fetch(error: &FetchError) -> ApiError {
     told(fetch_error_code(error), fetch_error_hint(error), error)
 }
@@ -102,7 +102,7 @@ fn ext4_code(error: &Ext4Error) -> ErrorCode {
     }
 }
 
-/// A failure of a kernel.
+/// An error of a kernel.
 pub fn kernel(error: &KernelError) -> ApiError {
     let (code, hint) = match error {
         KernelError::Fetch(error) => return fetch(error),
@@ -145,7 +145,7 @@ fn archive_hint(error: &Ext4Error) -> Option<Hint> {
     Some(hint.into())
 }
 
-/// A failure of an image.
+/// An error of an image.
 pub fn image(error: &ImageError) -> ApiError {
     let (code, hint) = match error {
         ImageError::Fetch(error) => return fetch(error),

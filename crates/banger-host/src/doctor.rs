@@ -1,7 +1,7 @@
-//! What this host has and lacks for VMs. Changes nothing.
+//! Checks of the host for `banger doctor`. Changes nothing.
 //!
-//! Where KVM works, VMs are Firecracker's, and what that needs is asked of root; QEMU is only a
-//! second choice then. Elsewhere it is the other way round.
+//! If KVM works, VMs run under Firecracker, so its requirements are errors and QEMU's are warnings;
+//! without KVM it is the reverse.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::host::MAPPER;
 use crate::probe::{self, Kvm};
 use crate::{HostConfig, Privilege};
 
-/// Free space below which it is worth a word.
+/// Free space in bytes below which there is a warning.
 const ENOUGH: u64 = 1 << 30;
 
-/// How to get the companion.
+/// How to install the companion.
 pub const COMPANION: &str =
     "`scripts/setup.sh run` in banger's source folder builds it; or put the program beside bangerd";
 
@@ -66,9 +66,9 @@ fn kvm_check(kvm: &Kvm) -> Check {
     }
 }
 
-/// What root says of the host, or that nobody can be asked.
+/// The helper's checks; a warning if the helper is not available.
 async fn root_checks(config: &HostConfig) -> Vec<Check> {
-    match config.root.findings().await {
+    match config.helper.findings().await {
         Ok(findings) => {
             let answers = check("root", Verdict::Ok, "what needs root is done", &["start"]);
             std::iter::once(answers).chain(findings.into_iter().map(root_check)).collect()
@@ -83,7 +83,7 @@ async fn root_checks(config: &HostConfig) -> Vec<Check> {
 }
 
 fn root_check(finding: Finding) -> Check {
-    // Without these VMs start all the same, and lack a part.
+    // VMs start without these, with a restriction.
     let part = ["network_dns", "network_resolvers", "network_uplink", "network_firewall"];
     let verdict = match (finding.ok, part.contains(&finding.code.as_str())) {
         (true, _) => Verdict::Ok,
@@ -131,8 +131,8 @@ async fn qemu_checks(config: &HostConfig) -> Vec<Check> {
     ]
 }
 
-/// The companion, which is ours with a patch: the original stops serving its guest when a client
-/// goes away at the wrong moment.
+/// The companion must have banger's patch: the original stops serving its guest when a client
+/// disconnects at the wrong moment.
 async fn companion_check(found: Option<PathBuf>) -> Check {
     let version = match &found {
         Some(path) => probe::version(path).await,
@@ -175,7 +175,7 @@ fn tool(config: &HostConfig, name: &str, package: &str, needed_for: &[&str]) -> 
     packaged(name, found, package, needed_for)
 }
 
-/// The check for a program of a package of the host.
+/// The check for a program of a Debian package.
 pub fn packaged(name: &str, found: Option<PathBuf>, package: &str, needed_for: &[&str]) -> Check {
     let hint = Hint::install(package);
     let mut check = program(name, &format!("program.{name}"), found, hint);

@@ -1,5 +1,5 @@
-//! Processes that outlive the daemon, in its runtime: started at their gate, awaited, and ended by
-//! reference.
+//! Processes that outlive the daemon, in its async runtime: started at their gate, awaited, and
+//! ended by reference.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 
 use crate::failure::{of, on_path};
 
-/// How long a killed process may take to be gone.
+/// Time limit for a killed process to end.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts a program; it does nothing until [`open`]. Call within a tokio runtime.
+/// Starts a program, which waits until [`open`]. Call within a tokio runtime.
 pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<Gate, ApiError> {
     let (gate, mut child) = banger_shim::gate::spawn(program, folder, log)
         .map_err(|failed| on_path(failed.doing, &failed.path, &failed.error))?;
@@ -51,7 +51,7 @@ pub async fn open<E: DeserializeOwned + Send + 'static>(
     answer.await.map_err(io::Error::other)?
 }
 
-/// Waits until a process is gone.
+/// Waits until a process has ended.
 pub async fn wait_gone(process: ProcRef) {
     let ended = match pidfd(process) {
         Ok(Some(pidfd)) => banger_sys::ended::ended(pidfd).await,
@@ -67,7 +67,7 @@ async fn gone_within(process: ProcRef, limit: Duration) -> bool {
     tokio::time::timeout(limit, wait_gone(process)).await.is_ok()
 }
 
-/// Asks a process to end, kills it where it has not done so in time, and waits until it is gone.
+/// Sends SIGTERM to a process, SIGKILL after a time limit, and waits until it has ended.
 pub async fn end(process: ProcRef, limit: Duration) -> Result<Undone, ApiError> {
     if !is_alive(process) {
         return Ok(Undone::WasAbsent);
@@ -81,7 +81,7 @@ pub async fn end(process: ProcRef, limit: Duration) -> Result<Undone, ApiError> 
     kill(process).await
 }
 
-/// Kills a process and waits until it is gone.
+/// Kills a process and waits until it has ended.
 pub async fn kill(process: ProcRef) -> Result<Undone, ApiError> {
     if !is_alive(process) {
         return Ok(Undone::WasAbsent);

@@ -55,7 +55,7 @@ impl LinuxHost {
         let jailed = kvm(self.config.kvm());
         let firecracker = match &jailed {
             Err(why) => Err(format!("KVM does not work here: {why}")),
-            Ok(()) => match self.config.root.ask(Request::Ready, Vec::new()).await {
+            Ok(()) => match self.config.helper.ask(Request::Ready, Vec::new()).await {
                 Ok(_) => Ok("KVM works, and Firecracker and its jailer are installed".into()),
                 Err(error) => Err(error.message),
             },
@@ -119,7 +119,7 @@ impl LinuxHost {
     }
 
     async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
-        let root = self.config.root.ask(Request::Hello, Vec::new()).await;
+        let root = self.config.helper.ask(Request::Hello, Vec::new()).await;
         let offers = Offers {
             root: root.map(|_| ()).map_err(|error| error.message),
             vmms: self.vmm_candidates().await,
@@ -176,11 +176,11 @@ impl Host for LinuxHost {
     }
 
     async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.config.root.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await
+        self.config.helper.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await
     }
 
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.config.root.remove(Request::Remove { vm: vm.id.clone() }).await
+        self.config.helper.remove(Request::Remove { vm: vm.id.clone() }).await
     }
 
     async fn doctor(&self) -> Vec<Check> {

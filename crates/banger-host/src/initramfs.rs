@@ -1,8 +1,8 @@
-//! The boot initramfs: the agent as `/init` and the modules it loads, one archive for each pair of
-//! kernel and agent.
+//! The boot initramfs: the agent as `/init` and the modules that it loads. One archive for each
+//! pair of kernel and agent.
 //!
-//! Format: Documentation/driver-api/early-userspace/buffer-format.rst ("newc" cpio). Not
-//! compressed: unpacking takes longer than reading, the more so under emulation.
+//! Format: Documentation/driver-api/early-userspace/buffer-format.rst ("newc" cpio), uncompressed,
+//! because decompression takes longer than reading, in particular under emulation.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,12 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::fetch::{self, FetchError, Place, Staging};
+use crate::fetch::{self, FetchError, PathContext, Staging};
 use crate::kernels::Kernel;
 
-/// Change it when archives made before must not be used any more.
+/// Version of the content; a change invalidates cached archives.
 const RECIPE: u32 = 1;
-/// Folders the agent mounts things on.
+/// Mount points of the agent.
 const FOLDERS: [&str; 8] = ["proc", "sys", "dev", "newroot", "image", "layer", "run", "modules"];
 
 /// Writes a cpio archive.
@@ -36,7 +36,7 @@ impl<W: Write> Cpio<W> {
         Self { out, next_inode: 1, written: 0 }
     }
 
-    /// Adds an entry with everything of it root's and the time zero.
+    /// Adds an entry owned by root with time zero.
     fn add(&mut self, name: &str, mode: u32, device: (u32, u32), content: &[u8]) -> io::Result<()> {
         let too_large = |_| io::Error::new(io::ErrorKind::FileTooLarge, "more than 4 GiB");
         let size = u32::try_from(content.len()).map_err(too_large)?;
@@ -55,7 +55,7 @@ impl<W: Write> Cpio<W> {
         self.write(content)
     }
 
-    /// Writes, and pads to four bytes.
+    /// Writes, and pads to a multiple of four bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)?;
         self.written += bytes.len() as u64;
@@ -73,9 +73,9 @@ impl<W: Write> Cpio<W> {
     }
 }
 
-/// What an agent's file was when it was read last.
+/// Attributes of the agent's file at the last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct AgentFile {
     path: PathBuf,
     inode: u64,
     bytes: u64,
@@ -83,24 +83,24 @@ struct Seen {
     sha256: String,
 }
 
-/// Archives in a cache folder.
+/// Cached archives.
 #[derive(Debug)]
 pub struct Initramfs {
     cache: PathBuf,
-    agent: Mutex<Option<Seen>>,
+    agent: Mutex<Option<AgentFile>>,
     making: Mutex<()>,
 }
 
 impl Initramfs {
-    /// Archives kept in this folder.
+    /// Archives in this folder.
     pub fn new(cache: PathBuf) -> Self {
         Self { cache, agent: Mutex::new(None), making: Mutex::new(()) }
     }
 
-    /// Path of the archive for this kernel and agent, made if it is not there.
+    /// Path of the archive for this kernel and agent; it is created if necessary.
     ///
     /// # Errors
-    /// An agent or a module that cannot be read; those of writing.
+    /// An unreadable agent or module; errors of writing.
     pub fn get(&self, kernel: &Kernel, agent: &Path) -> Result<PathBuf, FetchError> {
         let sha256 = self.digest(agent)?;
         let name = format!("{}-{}-{RECIPE}.cpio", kernel.record.id, &sha256[..16]);
@@ -115,7 +115,7 @@ impl Initramfs {
         let staging = Staging::new(&self.cache.join("staging"))?;
         let staged = staging.join("cpio");
         write(kernel, agent, &staged)?;
-        // The file may have been replaced while it was read: the name must tell what is inside.
+        // The file may have been replaced during the read: the name must match the content.
         if self.digest(agent)? != sha256 {
             let error = io::Error::other("it changed while it was read");
             return Err(FetchError::io("read", agent, error));
@@ -128,7 +128,7 @@ impl Initramfs {
     fn digest(&self, agent: &Path) -> Result<String, FetchError> {
         let file = File::open(agent).at("open", agent)?;
         let meta = file.metadata().at("look at", agent)?;
-        let mut seen = Seen {
+        let mut seen = AgentFile {
             path: agent.to_owned(),
             inode: meta.ino(),
             bytes: meta.len(),
@@ -148,11 +148,11 @@ impl Initramfs {
         Ok(sha256)
     }
 
-    /// Removes archives of kernels that are not among `kernels` (ids), and what a crash left.
-    /// Returns the bytes freed.
+    /// Removes archives of kernels that are not in `kernels` (ids), and temporary files of a crash.
+    /// Returns the freed bytes.
     ///
     /// # Errors
-    /// Those of removing.
+    /// unlink(2).
     pub fn prune(&self, kernels: &[String]) -> Result<u64, FetchError> {
         let mut freed = fetch::clean(&self.cache.join("staging"), &|_| Ok(()))?;
         let Ok(entries) = fs::read_dir(&self.cache) else { return Ok(freed) };
@@ -181,7 +181,7 @@ fn write(kernel: &Kernel, agent: &Path, target: &Path) -> Result<(), FetchError>
     for folder in FOLDERS {
         add(folder, FOLDER, (0, 0), &[])?;
     }
-    // The kernel opens it for init before anything is mounted.
+    // The kernel opens it for init before any mount.
     add("dev/console", DEVICE, (5, 1), &[])?;
     add("init", PROGRAM, (0, 0), &program)?;
     for name in &order {
@@ -204,7 +204,7 @@ mod tests {
     /// Name, mode, device, content.
     type Entry = (String, u32, (u32, u32), Vec<u8>);
 
-    /// Reads an archive back, by the format's description.
+    /// Parses an archive according to the format's description.
     fn read(mut archive: &[u8]) -> Vec<Entry> {
         let mut entries = Vec::new();
         loop {
@@ -229,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(files in proptest::collection::vec(
+        fn written_archives_are_read_back(files in proptest::collection::vec(
             ("[a-z/.]{1,300}", proptest::collection::vec(any::<u8>(), 0..50)), 0..20)) {
             let mut cpio = Cpio::new(Vec::new());
             for (name, content) in &files {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_archive_has_what_the_agent_expects() {
+    fn the_archive_contains_the_files_of_the_agent() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = kernel(folder.path(), "0123456789abcdef");
         let agent = folder.path().join("agent");

@@ -1,4 +1,4 @@
-//! Where everything is: every file and folder of a VM, derived from its id. See docs/state-dir.md.
+//! Paths: every file and folder of a VM, derived from its id. See docs/state-dir.md.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use banger_api::VmId;
 /// Folders of one daemon.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// What must survive: VMs.
+    /// State folder: VMs.
     pub state: PathBuf,
-    /// Images and kernels.
+    /// Data folder: images and kernels.
     pub data: PathBuf,
-    /// What can be made again: initramfs, blank disks, measurements.
+    /// Cache folder: initramfs archives, blank disks, measurements.
     pub cache: PathBuf,
 }
 
@@ -31,32 +31,32 @@ impl Layout {
         self.vms().join(id.as_str())
     }
 
-    /// Its root disk, or the private layer of it.
+    /// The VM's root disk, or its private layer.
     pub fn root_disk(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("root.ext4")
     }
 
-    /// What it changed of its root disk, where that is a snapshot of the image.
+    /// The changed blocks of a root disk that is a snapshot of the image.
     pub fn root_cow(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("root.cow")
     }
 
-    /// Its work disk.
+    /// The VM's work disk.
     pub fn work_disk(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("work.ext4")
     }
 
-    /// Its ssh host key, private part, OpenSSH format.
+    /// The VM's ssh host key: private part, OpenSSH format.
     pub fn host_key(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("ssh_host_ed25519_key")
     }
 
-    /// Folder of its logs.
+    /// Folder of the VM's logs.
     pub fn logs(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("logs")
     }
 
-    /// Folder of the logs of VMs that did not start and were not to stay.
+    /// Folder of the logs of failed starts of `--rm` VMs.
     pub fn failed_starts(&self) -> PathBuf {
         self.state.join("log/failed-starts")
     }
@@ -66,23 +66,22 @@ impl Layout {
         self.logs(id).join("console.log")
     }
 
-    /// What VMM and companion said.
+    /// Output of VMM and companion.
     pub fn vmm_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("vmm.log")
     }
 
-    /// What the shim said.
+    /// Output of the shim.
     pub fn shim_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("shim.log")
     }
 
-    /// Folder in which the shim leaves its state and its exit story; only the daemon's user may
-    /// write there.
+    /// Folder of the shim's state and exit story; only the daemon's user can write to it.
     pub fn shim_state(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("shim")
     }
 
-    /// Folder of one run: sockets; it belongs to the VMM's uid.
+    /// Folder of one run, with its sockets; owned by the VMM's uid.
     pub fn run(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("run")
     }
@@ -108,7 +107,7 @@ impl Layout {
     }
 }
 
-/// A path as it is shown to people.
+/// A path for messages.
 pub fn shown(path: &Path) -> String {
     path.display().to_string()
 }

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_that_nobody_knows_are_found_with_their_processes() {
+    fn unknown_vm_folders_are_found_with_their_processes() {
         let state = tempfile::tempdir().unwrap();
         for id in ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"] {
             std::fs::create_dir_all(state.path().join("vms").join(id).join("shim")).unwrap();

@@ -8,6 +8,7 @@ mod failure;
 pub mod fetch;
 mod gate;
 pub mod guest;
+pub mod helper;
 pub mod host;
 pub mod images;
 mod images_driver;
@@ -18,7 +19,6 @@ pub mod layout;
 pub mod leftovers;
 pub mod network;
 pub mod probe;
-pub mod root;
 pub mod storage;
 #[cfg(test)]
 mod testing;
@@ -68,20 +68,20 @@ pub struct HostConfig {
     /// Whether the daemon is root, so that each VM gets a uid of its own.
     pub privilege: Privilege,
     /// The way to root.
-    pub root: root::Root,
+    pub helper: helper::Helper,
     /// Where root keeps things.
     pub places: banger_root::Places,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     pub dns_port: Arc<AtomicU16>,
     /// Whether KVM is looked for.
-    pub kvm_look: KvmLook,
+    pub kvm_check: KvmCheck,
     /// Where archives become images.
     pub conversion: images::worker::Conversion,
 }
 
 /// Whether KVM is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvmLook {
+pub enum KvmCheck {
     /// As it should be.
     Probe,
     /// For tests, whose Firecracker is a fake: it is taken to work.
@@ -125,9 +125,9 @@ impl HostConfig {
 
     /// Whether KVM works for a VMM that root puts into its jail, and if not why.
     pub fn kvm(&self) -> probe::Kvm {
-        match self.kvm_look {
-            KvmLook::Probe => probe::kvm_for_root(),
-            KvmLook::Assume => probe::Kvm::Usable,
+        match self.kvm_check {
+            KvmCheck::Probe => probe::kvm_for_root(),
+            KvmCheck::Assume => probe::Kvm::Usable,
         }
     }
 
@@ -177,11 +177,11 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         ("copy".into(), file_storage(storage::RootFrom::Copy)),
         ("reflink".into(), file_storage(storage::RootFrom::Clone)),
         ("dm-snapshot".into(), {
-            let root: Arc<dyn storage::SnapshotRoot> = Arc::new(config.root.clone());
+            let root: Arc<dyn storage::SnapshotRoot> = Arc::new(config.helper.clone());
             file_storage(storage::RootFrom::Snapshot(root))
         }),
     ]);
-    let bridge = network::Bridge::new(config.root.clone());
+    let bridge = network::Bridge::new(config.helper.clone());
     let network: BTreeMap<String, Arc<dyn Network>> = BTreeMap::from([
         ("bridge".into(), Arc::new(bridge) as Arc<dyn Network>),
         ("user".into(), Arc::new(network::UserNetwork)),
@@ -192,7 +192,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         layout,
         blanks,
         mke2fs: config.programs().mke2fs,
-        root: config.root.clone(),
+        helper: config.helper.clone(),
         dns_port: config.dns_port.clone(),
         forward: config.forward.clone(),
     });
@@ -213,7 +213,7 @@ fn vmms(
     let qemu = Arc::new(vmm::Qemu::new(config.clone(), listeners.clone(), boot_files.clone()));
     let firecracker = Arc::new(vmm::firecracker::Firecracker::new(
         config.clone(),
-        config.root.clone(),
+        config.helper.clone(),
         config.places.clone(),
         listeners.clone(),
         boot_files.clone(),

@@ -1,4 +1,4 @@
-//! What the host has: programs, KVM, memory, folders. Facts only; [`crate::host`] decides.
+//! Facts about the host: programs, KVM, memory, free space. [`crate::host`] makes decisions.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,27 +6,28 @@ use std::path::Path;
 
 pub use banger_sys::programs::find_program;
 
-/// How long a program may take to tell its version.
+/// Time limit for a program to print its version.
 const VERSION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Whether KVM can run guests here.
+/// Whether KVM can run guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kvm {
     /// It can.
     Usable,
-    /// It cannot, because.
+    /// It cannot, for this reason.
     Unusable(String),
 }
 
-/// Looks at `/dev/kvm` and at the CPU's flags: the device may open and be useless where the CPU has
-/// neither vmx nor svm (nested paravirtual hosts).
+/// Checks `/dev/kvm` and the CPU's flags: the device may open and not work if the CPU has neither
+/// vmx nor svm (nested paravirtual hosts).
 pub fn kvm() -> Kvm {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
     judge_kvm(opened.map(|_| ()).map_err(|error| error.to_string()), &cpuinfo)
 }
 
-/// The same for root, who gives each VMM a `/dev/kvm` of its own: only that there is one counts.
+/// As [`kvm`], for VMMs started by root, each of which gets its own `/dev/kvm`: the device must
+/// only exist.
 pub fn kvm_for_root() -> Kvm {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let found = fs::metadata("/dev/kvm");
@@ -111,7 +112,7 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// What a program says to `--version`, its first line; `None` where it says nothing in time.
+/// First line of a program's output for `--version`; `None` at the time limit.
 pub async fn version(program: &Path) -> Option<String> {
     let mut command = tokio::process::Command::new(program);
     command.arg("--version").stdin(std::process::Stdio::null()).kill_on_drop(true);
@@ -120,7 +121,7 @@ pub async fn version(program: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(line).trim().to_owned())
 }
 
-/// Free bytes for this user where `folder` is; statvfs(3).
+/// Free bytes for this user in the file system of `folder`: statvfs(3).
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -1,14 +1,13 @@
-//! The frequency of the host's time stamp counter, measured once a boot of the host and kept.
+//! The frequency of the host's time stamp counter, measured once per boot of the host and cached.
 
 use std::fs;
 use std::path::Path;
 
 use crate::probe;
 
-/// kHz of the time stamp counter; `None` where the CPU has none.
+/// Frequency in kHz; `None` if the CPU has no such counter.
 ///
-/// Measuring takes 50 ms, so the result is kept in the cache folder beside the boot id it is good
-/// for.
+/// A measurement takes 50 ms, so the result is cached with the boot id for which it is valid.
 pub fn frequency_khz(cache: &Path) -> Option<u64> {
     let file = cache.join("tsc-khz");
     let boot_id = probe::boot_id();
@@ -16,7 +15,7 @@ pub fn frequency_khz(cache: &Path) -> Option<u64> {
         return Some(khz);
     }
     let khz = banger_sys::tsc::frequency_khz()?;
-    // Without the cache the next daemon measures again, which is all there is to lose.
+    // Ignored: without the cache the next daemon measures again.
     if let Err(error) = fs::write(&file, format!("{boot_id} {khz}\n")) {
         tracing::warn!(path = %file.display(), %error, "cannot keep a measurement");
     }

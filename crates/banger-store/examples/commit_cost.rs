@@ -1,4 +1,5 @@
-//! What a commit costs: `cargo run --release -p banger-store --example commit_cost [folder]`.
+//! Measures the duration of a commit: `cargo run --release -p banger-store --example commit_cost
+//! [folder]`.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, durability) in [("process", Durability::Process), ("power", Durability::Power)] {
         let mut costs = Vec::new();
         for n in 0..COMMITS {
-            // What one step of a start writes: how the last one ended, and that the next begins.
+            // One step of a start writes the outcome of the last step and the start of the next.
             let op = OpId::from_entropy(
                 n / 16 + if durability == Durability::Power { 1 << 20 } else { 0 },
             );

@@ -1,11 +1,11 @@
-//! What goes wrong with a database, in our words.
+//! Errors of the database as [`ApiError`].
 
 use std::fmt;
 
 use banger_api::{ApiError, ErrorCode, Hint};
 use rusqlite::ffi;
 
-/// Where the database is, for messages.
+/// Path of the database, for messages.
 #[derive(Debug, Clone)]
 pub struct Place(pub String);
 
@@ -16,7 +16,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// An error of SQLite, with what to do about it.
+    /// An error of SQLite, with advice.
     pub fn explain(&self, error: &rusqlite::Error) -> ApiError {
         let code = match error {
             rusqlite::Error::SqliteFailure(failure, _) => code_of(failure),
@@ -25,7 +25,7 @@ impl Place {
         self.error(code).caused_by(error)
     }
 
-    /// An error of the operating system while the file was made.
+    /// An error of the operating system while creating the file.
     pub fn explain_os(&self, error: rustix::io::Errno) -> ApiError {
         let code = match error {
             rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => ErrorCode::NoSpace,
@@ -51,7 +51,7 @@ impl Place {
             ErrorCode::Corrupt => ("is damaged", vec![damaged_hint(path).into()]),
             ErrorCode::Busy => {
                 let end = format!("end the program that has `{path}` open");
-                ("is held by another program", vec![end.into()])
+                ("is locked by another program", vec![end.into()])
             }
             _ => return ApiError::new(ErrorCode::Internal, format!("{self} failed")),
         };
@@ -74,7 +74,7 @@ impl Place {
         )
     }
 
-    /// A row that cannot be understood.
+    /// A row that cannot be parsed.
     pub fn unreadable(&self, what: &str, why: &str) -> ApiError {
         let mut error = ApiError::new(ErrorCode::Corrupt, format!("{what} cannot be understood"));
         error.causes = vec![why.to_owned(), format!("it is kept as it is in {self}")];
@@ -91,7 +91,7 @@ fn damaged_hint(path: &str) -> String {
 
 fn code_of(failure: &ffi::Error) -> ErrorCode {
     match (failure.code, failure.extended_code) {
-        // The shared-memory file beside the database could not be made large enough.
+        // The shared-memory file beside the database cannot be extended.
         (_, ffi::SQLITE_IOERR_SHMSIZE) => ErrorCode::NoSpace,
         (ffi::ErrorCode::DiskFull, _) => ErrorCode::NoSpace,
         (
@@ -106,7 +106,7 @@ fn code_of(failure: &ffi::Error) -> ErrorCode {
     }
 }
 
-/// Whether a uniqueness constraint was hit.
+/// Whether a uniqueness constraint was violated.
 pub fn is_duplicate(error: &rusqlite::Error) -> bool {
     let extended = error.sqlite_error().map(|failure| failure.extended_code);
     matches!(extended, Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY))
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_code_and_names_the_path() {
+    fn errors_have_a_code_and_name_the_path() {
         for (sqlite, code) in [
             (ffi::SQLITE_READONLY, ErrorCode::ReadOnly),
             (ffi::SQLITE_READONLY_DIRECTORY, ErrorCode::ReadOnly),

@@ -1,7 +1,7 @@
-//! Remembers: VMs, operations and their logs, in SQLite. The only crate that knows SQL.
+//! Stores VMs, operations and their logs in SQLite. The only crate with SQL.
 //!
-//! One thread owns the connection; requests reach it through a channel, each with the place for its
-//! answer, so a client that leaves never takes half a commit with it.
+//! One thread owns the connection. Requests reach it through a channel with a sender for the
+//! answer, so a client that disconnects never interrupts a commit.
 
 mod error;
 mod open;
@@ -25,31 +25,30 @@ use crate::thread::{Memory, Request};
 
 pub use crate::schema::{FILE_NAME, SCHEMA_VERSION};
 
-/// Ended operations that are kept; older ones are forgotten when the database is opened.
+/// Number of ended operations that are kept; older ones are deleted.
 pub const KEPT_OPERATIONS: u32 = 1000;
 
-/// The database of one state folder. Its thread ends, and the file is closed, when it is dropped.
+/// The database of one state folder. Dropping it ends the thread and closes the file.
 pub struct Store {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Store {
-    /// Opens the database at `path`, an absolute path of any length, making it with mode 0600 where
-    /// it is not there yet; its folder must be.
+    /// Opens the database at `path`, an absolute path of any length, and creates it with mode 0600
+    /// if it does not exist; its folder must exist.
     ///
-    /// # Errors
-    /// [`banger_api::ErrorCode::ReadOnly`] when it cannot be written, `NoSpace` when the disk is
-    /// full, `Corrupt` when it is damaged or not ours, `Busy` when another program holds it, and
-    /// `DaemonUnavailable` when a newer banger wrote it.
+    /// [`banger_api::ErrorCode::ReadOnly`] if it cannot be written, `NoSpace` if the disk is full,
+    /// `Corrupt` if it is damaged or of another program, `Busy` if another program locks it, and
+    /// `DaemonUnavailable` if a newer banger wrote it.
     pub fn open(path: &Path) -> Result<Self, ApiError> {
         Self::over(open::file(path)?)
     }
 
-    /// A database that is gone when it is dropped, for tests.
+    /// A database in memory, for tests.
     ///
     /// # Errors
-    /// SQLite cannot be used at all.
+    /// SQLite cannot be initialised.
     pub fn open_in_memory() -> Result<Self, ApiError> {
         Self::over(open::in_memory()?)
     }
@@ -60,7 +59,7 @@ impl Store {
             .name("store".into())
             .spawn(move || memory.serve(&receiver))
             .map_err(|error| {
-                let text = "the store's thread cannot be started";
+                let text = "cannot start the store's thread";
                 ApiError::new(banger_api::ErrorCode::HostNotReady, text).caused_by(&error)
             })?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
@@ -82,7 +81,8 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.requests = None;
-        // Whoever opens the same file next must find it closed. A panic was shown when it happened.
+        // The file must be closed when the next process opens it. A panic was printed when it
+        // happened.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

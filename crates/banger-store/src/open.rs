@@ -17,15 +17,15 @@ use crate::schema::{self, Found, SCHEMA_VERSION};
 use crate::sys;
 use crate::thread::Memory;
 
-/// How long another program, say an `sqlite3` shell, may keep us waiting.
+/// Time limit for a lock held by another program, such as an `sqlite3` shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest path given to SQLite as it is. Its own limit is 512 with the `-journal` of a companion
-/// file and after following links, of which a few more bytes may come.
+/// Maximum length of a path passed to SQLite unchanged. Its own limit of 512 bytes applies to the
+/// path with links resolved and the suffix `-journal`.
 const LONGEST_PLAIN_PATH: usize = 400;
-/// Prepared statements kept; there are fewer.
+/// Capacity of the statement cache; larger than the number of statements.
 const STATEMENTS: usize = 32;
 
-/// Opens a file, making it where it is not there.
+/// Opens a file, and creates it if it does not exist.
 ///
 /// # Errors
 /// Those of [`crate::Store::open`].
@@ -54,7 +54,7 @@ fn connect(
     folder: &OwnedFd,
     name: &OsStr,
 ) -> Result<Connection, ApiError> {
-    // Threads share nothing here: the connection never leaves its thread again.
+    // No mutex is needed: the connection stays in its thread.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = if path.as_os_str().len() <= LONGEST_PLAIN_PATH {
         Connection::open_with_flags(path, flags)
@@ -69,10 +69,10 @@ fn connect(
     Ok(db)
 }
 
-/// Opens a database without a file.
+/// Opens a database in memory.
 ///
 /// # Errors
-/// SQLite's.
+/// Errors of SQLite.
 pub fn in_memory() -> Result<Memory, ApiError> {
     let place = Place(":memory:".into());
     let mut db = Connection::open_in_memory().map_err(|error| place.explain(&error))?;
@@ -86,8 +86,8 @@ fn folder_of(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(folder.unwrap_or(Path::new(".")), flags, Mode::empty())
 }
 
-/// Makes the file, or takes from others what rights they have on it. SQLite gives its companions
-/// (`-wal`, `-shm`) the mode of the database.
+/// Creates the file, or restricts its mode to 0600. SQLite creates `-wal` and `-shm` with the mode
+/// of the database.
 fn make_private(folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let ours = Mode::RUSR | Mode::WUSR;
@@ -106,7 +106,7 @@ fn prepare(db: &mut Connection, place: &Place) -> Result<(), ApiError> {
     begin(db).map_err(|error| place.explain(&error))
 }
 
-/// What concerns this connection only; nothing is written.
+/// Settings of this connection; writes nothing.
 fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     db.busy_timeout(BUSY_TIMEOUT)?;
@@ -116,9 +116,10 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
 }
 
 fn begin(db: &mut Connection) -> rusqlite::Result<()> {
-    // A file system without shared memory keeps another mode, which is as safe and slower.
+    // A file system without shared memory uses another journal mode, which is equally safe and
+    // slower.
     db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-    // The tables and the first commits after a power cut are worth a sync.
+    // The schema and the first commits after a power loss are synced.
     db.pragma_update(None, "synchronous", "FULL")?;
     schema::migrate(db)
 }

@@ -1,4 +1,4 @@
-//! Reading what is remembered. A row that cannot be understood is reported and left as it is.
+//! Reads records. A row that cannot be parsed is reported and left unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,11 +21,11 @@ const OP_COLUMNS: &str = "SELECT id, kind, subject, subject_id, subject_name, st
 const EVENTS: &str = "SELECT step, kind, detail, at FROM op_events \
     WHERE op = (SELECT number FROM operations WHERE id = ?1) ORDER BY seq";
 
-/// The word that an enum without values is in JSON.
+/// The JSON string of an enum variant without fields.
 pub fn word(value: &impl Serialize) -> Result<String, ApiError> {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => Ok(word),
-        _ => Err(ApiError::new(ErrorCode::Internal, "a word of ours is not one")),
+        _ => Err(ApiError::new(ErrorCode::Internal, "an enum value is not a string in JSON")),
     }
 }
 
@@ -34,7 +34,7 @@ fn of_word<T: DeserializeOwned>(text: String) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
-/// The word for a state, as the table's constraint has it.
+/// The value of a state in the table's constraint.
 pub fn op_state_text(state: OpState) -> &'static str {
     match state {
         OpState::Running => "running",
@@ -133,7 +133,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Result<StepEvent, String>> {
 }
 
 impl Memory {
-    /// Everything a new daemon needs to know.
+    /// All records that a new daemon needs.
     pub fn load(&mut self) -> Result<Loaded, ApiError> {
         let mut loaded = Loaded::default();
         let mut bad: BTreeMap<String, String> = BTreeMap::new();
@@ -148,7 +148,7 @@ impl Memory {
                 }
             }
         }
-        // An operation of a VM that is left alone stays open: its log may be what explains the VM.
+        // An open operation of an unreadable VM stays open: its log may explain the VM.
         let left: BTreeSet<String> = loaded.unreadable.iter().map(|row| row.id.clone()).collect();
         loaded
             .open_ops
@@ -157,7 +157,7 @@ impl Memory {
         Ok(loaded)
     }
 
-    /// A VM with an open operation that cannot be understood is itself not understood.
+    /// A VM with an unreadable open operation is unreadable too.
     fn load_open_ops(
         &self,
         loaded: &mut Loaded,
@@ -188,11 +188,11 @@ impl Memory {
         parsed.map_err(|why| self.place.unreadable(&format!("operation `{id}`"), &why))
     }
 
-    /// The newest operations that can be understood.
+    /// The newest readable operations.
     pub fn operations(&self, limit: u32) -> Result<Vec<OpRecord>, ApiError> {
         let select = format!("{OP_COLUMNS} ORDER BY number DESC LIMIT ?1");
         let rows = self.rows(&select, [limit], OpRow::of)?;
-        // One that cannot be understood is told about when it is asked for by its id.
+        // An unreadable operation is reported when it is requested by its id.
         Ok(rows.into_iter().filter_map(|row| row.parse().ok()).collect())
     }
 

@@ -1,13 +1,13 @@
-//! Disk space set aside for the store, so that VMs can be stopped and deleted on a full disk.
+//! Disk space reserved for the store, so that VMs can be stopped and deleted on a full disk.
 //!
-//! Two parts, because no single one works on every file system:
+//! Two parts, because neither works on every file system:
 //!
 //! - While the database is open, its write-ahead log has blocks allocated up to [`WAL_BYTES`]
-//!   (fallocate(2) with `FALLOC_FL_KEEP_SIZE`). Where files are overwritten in place, commits need
-//!   no further space, and no other program can take it.
-//! - The file `banger.reserve` of [`FILE_BYTES`] is removed when a write fails for want of space,
-//!   and the write is tried again: for copy-on-write file systems, and for opening the database,
-//!   when SQLite makes the log and `banger.db-shm`. It is made again when there is space.
+//!   (fallocate(2) with `FALLOC_FL_KEEP_SIZE`). On file systems that overwrite in place, commits
+//!   then need no further space, and no other program can take it.
+//! - The file `banger.reserve` of [`FILE_BYTES`] is removed when a write fails for lack of space,
+//!   and the write is repeated: for copy-on-write file systems, and for opening the database, when
+//!   SQLite creates the log and `banger.db-shm`. It is created again when there is space.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -16,30 +16,30 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-/// Blocks kept for the write-ahead log, in bytes: twice its size when SQLite copies it back.
+/// Bytes allocated for the write-ahead log: twice its size at a checkpoint.
 pub const WAL_BYTES: u64 = 8 * 1024 * 1024;
-/// Blocks kept where there is no room for more, in bytes: some twenty operations.
+/// Bytes allocated if there is no space for more: about twenty operations.
 const LEAST_WAL_BYTES: u64 = 1024 * 1024;
 /// Size of the reserve file, in bytes.
 pub const FILE_BYTES: u64 = 2 * 1024 * 1024;
-/// Steps in which the database grows, in bytes, so that it mostly has free pages.
+/// Growth increment of the database in bytes, so that it usually has free pages.
 pub const CHUNK_BYTES: i32 = 1024 * 1024;
-/// Shortest time between two attempts to set space aside.
+/// Minimum time between two attempts to reserve space.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Space set aside beside one database file.
+/// Space reserved beside one database file.
 #[derive(Debug)]
 pub struct Reserve {
     folder: OwnedFd,
     wal: OsString,
     file: OsString,
-    /// Whether all of it is there, and when that was last attempted.
+    /// Whether everything is reserved, and the time of the last attempt.
     complete: bool,
     tried: Option<Instant>,
 }
 
 impl Reserve {
-    /// For the database `name` in `folder`, an `O_PATH` descriptor. Nothing is allocated yet.
+    /// For the database `name` in `folder`, an `O_PATH` descriptor. Allocates nothing yet.
     pub fn new(folder: OwnedFd, name: &OsStr) -> Self {
         let beside = |suffix: &str| {
             let mut beside = name.to_owned();
@@ -52,13 +52,13 @@ impl Reserve {
         Self { folder, wal: beside("-wal"), file, complete: false, tried: None }
     }
 
-    /// Frees the reserve file; `false` where there was none.
+    /// Removes the reserve file; `false` if there was none.
     pub fn release(&mut self) -> bool {
         self.complete = false;
         unlinkat(&self.folder, &self.file, AtFlags::empty()).is_ok()
     }
 
-    /// Sets aside what is missing, at most once in [`PAUSE`]. A disk without room is no error.
+    /// Reserves the missing parts, at most once per [`PAUSE`]. A full disk is not an error.
     pub fn fill(&mut self) {
         if self.complete || self.tried.is_some_and(|tried| tried.elapsed() < PAUSE) {
             return;
@@ -73,7 +73,7 @@ impl Reserve {
         let keep = |bytes| supported(fallocate(&wal, FallocateFlags::KEEP_SIZE, 0, bytes));
         let all = keep(WAL_BYTES);
         if all.is_err() {
-            // As much as there is; the failure is tried again all the same.
+            // As much as possible; the full reservation is retried later.
             let _ = keep(LEAST_WAL_BYTES);
         }
         all
@@ -91,7 +91,7 @@ impl Reserve {
     }
 }
 
-/// A file system without fallocate(2) has no reserve; trying again does not help.
+/// A file system without fallocate(2) has no reserve; a retry would not help.
 fn supported(result: Result<(), Errno>) -> Result<(), Errno> {
     if result == Err(Errno::OPNOTSUPP) { Ok(()) } else { result }
 }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_set_aside_released_and_set_aside_again() {
+    fn space_is_reserved_released_and_reserved_again() {
         let folder = tempfile::tempdir().unwrap();
         let (wal, file) =
             (folder.path().join("banger.db-wal"), folder.path().join("banger.reserve"));
@@ -117,13 +117,13 @@ mod tests {
         let mut reserve = reserve(folder.path());
         reserve.fill();
         let wal = std::fs::metadata(&wal).unwrap();
-        assert_eq!(wal.len(), 1, "SQLite sees the log as it was");
+        assert_eq!(wal.len(), 1, "the length of the log is unchanged");
         assert!(wal.blocks() * 512 >= WAL_BYTES);
         assert!(std::fs::metadata(&file).unwrap().blocks() * 512 >= FILE_BYTES);
         assert!(reserve.release());
         assert!(!file.exists() && !reserve.release());
         reserve.fill();
-        assert!(!file.exists(), "not at once");
+        assert!(!file.exists(), "not immediately");
         reserve.tried = None;
         reserve.fill();
         assert!(file.exists());

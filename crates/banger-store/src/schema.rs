@@ -1,22 +1,22 @@
-//! The tables, and how older ones become the present ones.
+//! The schema and its migrations.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-/// Name of the database's file in the state folder.
+/// Name of the database file in the state folder.
 pub const FILE_NAME: &str = "banger.db";
 
-/// Marks the file as ours: `bngr` (SQLite's `application_id`, offset 68 of the file).
+/// Identifies the file as banger's: `bngr` (SQLite's `application_id`, offset 68 of the file).
 pub const APPLICATION_ID: i32 = 0x626e_6772;
 
-/// One entry for each version, applied in order; `user_version` counts those applied. An entry is
-/// never changed once it was released.
+/// One entry per version, applied in order; `user_version` counts the applied ones. A released
+/// entry never changes.
 const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 /// The version that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// `record`, `error`: JSON of the engine's types. The columns beside `record` repeat what is
-/// searched for or must be unique. `number` gives the order of acceptance.
+/// `record`, `error`: JSON of the engine's types. The columns beside `record` repeat values that
+/// are searched for or must be unique. `number` is the order of acceptance.
 const V1: &str = "
 CREATE TABLE vms (
     id TEXT PRIMARY KEY,
@@ -49,10 +49,10 @@ CREATE TABLE op_events (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What a user may change leaves the plan and becomes `spec`; the steps that were always taken are
-/// named; a run keeps the specification that it began with. A record that is not JSON is left as
-/// it is. `->` gives a value as JSON (<https://sqlite.org/json1.html>), so that numbers, booleans
-/// and lists stay what they are.
+/// Fields that a user may change move from the plan to `spec`; the ids of the fixed steps are
+/// added; a run contains the specification with which it started. A record that is not JSON stays
+/// unchanged. `->` returns a value as JSON (<https://sqlite.org/json1.html>), so that numbers,
+/// booleans and lists keep their types.
 const V2: &str = r#"
 UPDATE vms SET record = json_set(
     json_remove(record, '$.plan.vcpus', '$.plan.memory_mib', '$.plan.root_bytes',
@@ -76,8 +76,8 @@ UPDATE vms SET record = json_set(json_remove(record, '$.run.forwarder'),
 WHERE json_valid(record) AND json_type(record, '$.run') = 'object';
 "#;
 
-/// Operations work on a VM, an image, a kernel or the host: `subject`. `subject_id` is empty where
-/// there is no id; `made` is the id of the image or kernel that was made.
+/// `subject` is the kind of an operation's subject: VM, image, kernel or host. `subject_id` is
+/// empty if there is no id; `made` is the id of the new image or kernel.
 const V3: &str = "
 ALTER TABLE operations RENAME COLUMN vm TO subject_id;
 ALTER TABLE operations RENAME COLUMN vm_name TO subject_name;
@@ -86,7 +86,7 @@ ALTER TABLE operations ADD COLUMN subject TEXT NOT NULL DEFAULT 'vm'
 ALTER TABLE operations ADD COLUMN made TEXT;
 ";
 
-/// Rows of VMs that could not be understood and were set aside by their user.
+/// Unreadable VM rows that a user has set aside.
 const V4: &str = "
 CREATE TABLE set_aside (
     number INTEGER PRIMARY KEY,
@@ -96,21 +96,21 @@ CREATE TABLE set_aside (
 ) STRICT;
 ";
 
-/// What a database is before anything was done to it.
+/// State of a database before any change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Empty, or ours and not newer than we are.
+    /// Empty, or banger's and not newer than this program.
     Usable,
     /// Written by a newer banger: its schema version.
     Newer(i64),
-    /// A database of another program.
+    /// Of another program.
     Foreign,
 }
 
-/// Looks at the header only.
+/// Reads the header only.
 ///
 /// # Errors
-/// SQLite's.
+/// Errors of SQLite.
 pub fn examine(db: &Connection) -> rusqlite::Result<Found> {
     let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
@@ -122,10 +122,10 @@ pub fn examine(db: &Connection) -> rusqlite::Result<Found> {
     Ok(if version > SCHEMA_VERSION { Found::Newer(version) } else { Found::Usable })
 }
 
-/// Brings the tables up to date, in one transaction.
+/// Applies the missing migrations in one transaction.
 ///
 /// # Errors
-/// SQLite's.
+/// Errors of SQLite.
 pub fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version >= SCHEMA_VERSION {

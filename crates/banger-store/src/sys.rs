@@ -1,9 +1,9 @@
-//! Two things that SQLite offers to C only: a file control for how the database grows, and a way to
-//! open a database through a folder's descriptor.
+//! Two features that SQLite offers to C only: a file control for the growth of the database, and
+//! opening a database through a folder's descriptor.
 //!
-//! SQLite allows 512 bytes for a path, links followed, so `/proc/self/fd/N/banger.db` becomes the
-//! long path again before it is opened. The VFS made here is the standard one
-//! (<https://www.sqlite.org/vfs.html>) but for `xFullPathname`, which returns what it is given.
+//! SQLite limits a path to 512 bytes after resolving links, so `/proc/self/fd/N/banger.db` would be
+//! replaced by the long path. The VFS of this module is the default one
+//! (<https://www.sqlite.org/vfs.html>) except for `xFullPathname`, which returns its argument.
 
 #![expect(unsafe_code, reason = "SQLite's VFS is a C structure of function pointers")]
 
@@ -18,7 +18,7 @@ const NAME: &CStr = c"banger-literal-paths";
 /// <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>).
 ///
 /// # Errors
-/// SQLite's.
+/// Errors of SQLite.
 pub fn grow_by(db: &Connection, mut chunk_bytes: c_int) -> rusqlite::Result<()> {
     let chunk = (&raw mut chunk_bytes).cast();
     let control = ffi::SQLITE_FCNTL_CHUNK_SIZE;
@@ -33,7 +33,7 @@ pub fn grow_by(db: &Connection, mut chunk_bytes: c_int) -> rusqlite::Result<()> 
 /// Name of the VFS, registered on first use.
 ///
 /// # Errors
-/// SQLite does not take it.
+/// SQLite rejects the VFS.
 pub fn literal_paths() -> rusqlite::Result<&'static CStr> {
     static REGISTERED: OnceLock<c_int> = OnceLock::new();
     match *REGISTERED.get_or_init(register) {
@@ -43,19 +43,20 @@ pub fn literal_paths() -> rusqlite::Result<&'static CStr> {
 }
 
 fn register() -> c_int {
-    // SAFETY: a null name asks for the default VFS, which lives as long as the program; SQLite
+    // SAFETY: a null name requests the default VFS, which lives as long as the program; SQLite
     // initialises itself on the first call.
     let standard = unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) };
     if standard.is_null() {
         return ffi::SQLITE_ERROR;
     }
-    // SAFETY: not null, valid for the life of the program, and never written to after it was
-    // registered. Its methods find what they need through `pAppData`, which is copied with it.
+    // SAFETY: not null, valid for the life of the program, and not written to after registration.
+    // Its methods use `pAppData`, which is copied with it.
     let mut vfs = unsafe { *standard };
     vfs.zName = NAME.as_ptr();
     vfs.pNext = std::ptr::null_mut();
     vfs.xFullPathname = Some(as_it_is);
-    // SAFETY: the structure is leaked, as SQLite keeps the pointer; it is not made the default.
+    // SAFETY: the structure is leaked, because SQLite keeps the pointer; it does not become the
+    // default.
     unsafe { ffi::sqlite3_vfs_register(Box::into_raw(Box::new(vfs)), 0) }
 }
 
@@ -66,10 +67,11 @@ unsafe extern "C" fn as_it_is(
     size: c_int,
     out: *mut c_char,
 ) -> c_int {
-    // SAFETY: SQLite passes a terminated string.
+    // SAFETY: SQLite passes a zero-terminated string.
     let bytes = unsafe { CStr::from_ptr(path) }.to_bytes_with_nul();
     if usize::try_from(size).is_ok_and(|size| bytes.len() <= size) {
-        // SAFETY: `out` has `size` bytes, at least as many as are copied, and is not `path`.
+        // SAFETY: `out` has `size` bytes, at least as many as are copied, and does not overlap
+        // `path`.
         unsafe { std::ptr::copy_nonoverlapping(path, out, bytes.len()) };
         return ffi::SQLITE_OK;
     }

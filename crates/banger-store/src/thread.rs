@@ -1,4 +1,4 @@
-//! The thread that owns the connection, and what may be asked of it.
+//! The thread that owns the connection, and its requests.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -14,66 +14,66 @@ use crate::KEPT_OPERATIONS;
 use crate::error::Place;
 use crate::reserve::Reserve;
 
-/// Most commits in one transaction.
+/// Maximum number of commits in one transaction.
 const MOST_COMMITS: usize = 256;
 
 type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
-/// Something asked of the thread.
+/// A request to the thread.
 pub enum Request {
-    /// Everything a new daemon needs.
+    /// All records that a new daemon needs.
     Load(Reply<Loaded>),
-    /// All changes or none.
+    /// Make all changes, or none.
     Commit(Vec<Write>, Durability, Reply<()>),
     /// One operation.
     Operation(OpId, Reply<Option<OpRecord>>),
-    /// The newest ones.
+    /// The newest operations.
     Operations(u32, Reply<Vec<OpRecord>>),
-    /// The log of one.
+    /// The log of an operation.
     Log(OpId, Reply<Vec<StepEvent>>),
 }
 
-/// How SQLite syncs at the moment.
+/// Current sync mode of SQLite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synchronous {
-    /// Never at a commit, only when the log is copied back.
+    /// No sync at a commit, only at a checkpoint.
     Normal,
-    /// At every commit.
+    /// A sync at every commit.
     Full,
 }
 
-/// The connection and what is known about it.
+/// The connection and its state.
 pub struct Memory {
     pub(crate) db: Connection,
     pub(crate) place: Place,
     pub(crate) synchronous: Synchronous,
-    /// Ids of VM rows that could not be understood: they must not be written over.
+    /// Ids of unreadable VM rows, which must not be overwritten.
     pub(crate) untouchable: BTreeSet<String>,
-    /// Operations added since old ones were last forgotten.
+    /// Number of operations added since old ones were last deleted.
     pub(crate) added: u32,
-    /// Space set aside beside the file; none for a database in memory.
+    /// Disk space reserved beside the file; `None` for a database in memory.
     pub(crate) reserve: Option<Reserve>,
-    /// Keeps the descriptor open that the path of `db` may go through.
+    /// Keeps the descriptor open that `db`'s path may refer to.
     _folder: Option<OwnedFd>,
 }
 
 impl Memory {
-    /// Over a connection whose tables are up to date and that syncs at every commit.
+    /// For a connection with the current schema and a sync at every commit.
     pub fn new(db: Connection, place: Place, file: Option<(OwnedFd, Reserve)>) -> Self {
         let synchronous = Synchronous::Full;
         let untouchable = BTreeSet::new();
-        // As if there were many: whatever an earlier daemon left is looked at.
+        // Causes old operations of an earlier daemon to be deleted soon.
         let added = KEPT_OPERATIONS;
         let (_folder, reserve) = file.unzip();
         Self { db, place, synchronous, untouchable, added, reserve, _folder }
     }
 
-    /// Serves until nobody can ask any more. Commits that wait together are one transaction.
+    /// Serves requests until all senders are dropped. Commits queued together share a transaction.
     pub fn serve(mut self, requests: &mpsc::Receiver<Request>) {
         self.forget_old();
         let mut next = requests.recv().ok();
         while let Some(request) = next.take() {
-            // Whoever does not wait for the answer any more does not take back the request.
+            // A client that no longer waits for the answer does not cancel its request.
             match request {
                 Request::Load(reply) => drop(reply.send(self.load())),
                 Request::Commit(writes, durability, reply) => {

@@ -1,4 +1,4 @@
-//! Changing what is remembered: a commit is all or nothing.
+//! Writes records: a commit is atomic.
 
 use banger_api::operation::{OpState, Subject};
 use banger_api::vm::VmAction;
@@ -35,7 +35,7 @@ const FORGET_OLD: &str = "DELETE FROM operations WHERE state <> 'running' AND nu
     (SELECT number FROM operations ORDER BY number DESC LIMIT 1 OFFSET ?1)";
 
 impl Memory {
-    /// Makes all changes, or none. On a full disk the reserve is released and used.
+    /// Makes all changes, or none. On a full disk, releases and uses the reserve.
     pub fn commit(&mut self, writes: &[Write], durability: Durability) -> Result<(), ApiError> {
         let full = |error: &ApiError| error.code == ErrorCode::NoSpace;
         let done = match self.try_commit(writes, durability) {
@@ -74,7 +74,7 @@ impl Memory {
         self.sync_at(wanted).map_err(|error| self.place.explain(&error))?;
         let place = self.place.clone();
         let failed = |error: rusqlite::Error| place.explain(&error);
-        // Dropped on an error, the transaction is rolled back.
+        // Dropping the transaction on an error rolls it back.
         let behavior = TransactionBehavior::Immediate;
         let transaction = Transaction::new(&mut self.db, behavior).map_err(failed)?;
         let mut added = 0;
@@ -82,7 +82,7 @@ impl Memory {
             if let Some(id) = vm_of(write)
                 && self.untouchable.contains(id.as_str())
             {
-                let why = "it could not be read when the daemon began";
+                let why = "it could not be read when the daemon started";
                 return Err(place.unreadable(&format!("the row of VM `{id}`"), why));
             }
             added += u32::from(matches!(write, Write::AddOp(_)));
@@ -93,7 +93,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Switches how commits are synced. Outside of a transaction only, where SQLite heeds it.
+    /// Sets the sync mode. Outside of a transaction only: SQLite ignores it within one.
     fn sync_at(&mut self, wanted: Synchronous) -> rusqlite::Result<()> {
         if self.synchronous == wanted {
             return Ok(());
@@ -107,14 +107,14 @@ impl Memory {
         Ok(())
     }
 
-    /// Forgets the oldest ended operations, now and then.
+    /// Deletes the oldest ended operations, periodically.
     pub fn forget_old(&mut self) {
         if self.added < KEPT_OPERATIONS {
             return;
         }
         self.added = 0;
-        // Only to save space: where it fails now, say on a full disk, it is tried again later, and
-        // what is really wrong with the file shows at the next commit.
+        // Only saves space: a failure, for example on a full disk, is retried later, and a real
+        // defect of the file shows at the next commit.
         let forgotten = self.sync_at(Synchronous::Normal);
         let _ = forgotten.and_then(|()| self.db.execute(FORGET_OLD, [KEPT_OPERATIONS]));
     }
@@ -170,7 +170,7 @@ fn put_vm(transaction: &Transaction<'_>, place: &Place, vm: &VmRecord) -> Result
     let mut put = transaction.prepare_cached(PUT_VM).map_err(|error| place.explain(&error))?;
     put.execute(params![id, name, vm.state.as_str(), generation, json(vm)?]).map(drop).map_err(
         |error| {
-            // The id's own constraint is resolved by the statement, so it can only be the name's.
+            // The statement resolves a conflict of the id, so this is one of the name.
             if is_duplicate(&error) {
                 let text = format!("there is a VM `{name}` already");
                 return ApiError::new(ErrorCode::NameTaken, text)
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_full_costs_the_commit_and_nothing_else() {
+    fn a_full_disk_fails_the_commit_only() {
         let mut memory = open::in_memory().unwrap();
         let mut web = vm(1, "web");
         commit(&mut memory, &[put(&web)]).unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_became_read_only_is_told_about() {
+    fn a_read_only_disk_is_an_error() {
         let mut memory = open::in_memory().unwrap();
         memory.db.pragma_update(None, "query_only", true).unwrap();
         assert_eq!(commit(&mut memory, &[put(&vm(1, "web"))]), Err(ErrorCode::ReadOnly));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn commits_are_synced_as_asked() {
+    fn commits_are_synced_as_requested() {
         let folder = tempfile::tempdir().unwrap();
         let mut memory = open::file(&folder.path().join("banger.db")).unwrap();
         let mut synchronous = |durability| {

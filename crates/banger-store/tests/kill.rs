@@ -1,5 +1,5 @@
-//! A process that writes is killed with signal 9 again and again: what it was told is committed is
-//! there, and a commit is there whole or not at all.
+//! A writing process is killed with SIGKILL repeatedly: acknowledged commits survive, and no commit
+//! is partial.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -18,8 +18,8 @@ use common::{event, op, op_id, put, vm};
 const PATH: &str = "BANGER_STORE_TEST_WRITER";
 const ROUNDS: u32 = 12;
 
-/// Commits for ever: round `n` adds operation `n`, logs two lines, ends it, and counts in the VM.
-/// Says each number once the commit has returned.
+/// Commits in a loop: round `n` adds operation `n`, logs two lines, ends it, and counts in the VM.
+/// Prints each number once the commit has returned.
 async fn write_for_ever(path: &Path) {
     let store = Store::open(path).unwrap();
     let mut web = store.load().await.unwrap().vms.pop().unwrap_or_else(|| vm(1, "web"));
@@ -38,10 +38,10 @@ async fn write_for_ever(path: &Path) {
     }
 }
 
-/// Lets a child write for a while and kills it; returns the last number it said.
+/// Runs a child for a while and kills it; returns the last number it printed.
 fn let_write_and_kill(path: &Path, after: Duration) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "what_was_committed_survives_kill_9", "--nocapture"])
+        .args(["--exact", "committed_records_survive_sigkill", "--nocapture"])
         .env(PATH, path)
         .stdout(Stdio::piped())
         .spawn()
@@ -55,12 +55,12 @@ fn let_write_and_kill(path: &Path, after: Duration) -> u64 {
     std::thread::sleep(after);
     child.kill().unwrap();
     let ended = child.wait().unwrap();
-    assert!(!ended.success() && ended.code().is_none(), "it ended by itself: {ended}");
+    assert!(!ended.success() && ended.code().is_none(), "the child ended by itself: {ended}");
     reader.join().unwrap()
 }
 
 #[tokio::test]
-async fn what_was_committed_survives_kill_9() {
+async fn committed_records_survive_sigkill() {
     if let Some(path) = std::env::var_os(PATH) {
         write_for_ever(Path::new(&path)).await;
     }

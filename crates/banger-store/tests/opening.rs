@@ -1,4 +1,4 @@
-//! Opening: modes, paths of any length, and every file that cannot be used, with its words.
+//! Opening: modes, paths of any length, and unusable files with their errors.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -52,7 +52,7 @@ async fn paths_of_any_length_and_kind_work() {
 }
 
 #[tokio::test]
-async fn a_file_that_others_could_read_becomes_private() {
+async fn an_existing_file_becomes_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
     std::fs::write(&path, "").unwrap();
@@ -61,7 +61,7 @@ async fn a_file_that_others_could_read_becomes_private() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_named() {
+fn a_missing_folder_is_named() {
     let error = refused(Path::new("/nonexistent/state/banger.db"));
     assert_eq!(error.code, ErrorCode::ReadOnly);
     assert_eq!(error.message, "the database `/nonexistent/state/banger.db` cannot be written");
@@ -70,15 +70,15 @@ fn a_folder_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_named() {
-    // Not even root makes files here.
+fn an_unwritable_folder_is_named() {
+    // Root cannot create files here either.
     let error = refused(Path::new("/proc/self/banger.db"));
     assert_eq!(error.code, ErrorCode::ReadOnly);
     assert!(error.message.contains("`/proc/self/banger.db`"), "{}", error.message);
 }
 
 #[test]
-fn damaged_foreign_and_newer_files_are_refused_and_left_as_they_are() {
+fn damaged_foreign_and_newer_files_are_refused_and_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
     let shown = path.display().to_string();
@@ -111,7 +111,7 @@ fn damaged_foreign_and_newer_files_are_refused_and_left_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_damaged_page_is_told_about_when_it_is_read() {
+async fn a_damaged_page_is_an_error_when_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
     remember_one(&path).await;

@@ -1,4 +1,5 @@
-//! What is committed is read back as it was, commits are whole, and bad rows are left alone.
+//! Committed records are read back unchanged, commits are atomic, and unreadable rows stay
+//! unchanged.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -27,7 +28,7 @@ fn in_new_folder() -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[tokio::test]
-async fn what_was_committed_is_there_after_reopening() {
+async fn records_survive_reopening() {
     let (_folder, path) = in_new_folder();
     let mut web = vm(1, "web");
     let start = op(7, &web);
@@ -69,7 +70,7 @@ async fn what_was_committed_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn a_commit_is_whole_or_nothing() {
+async fn a_commit_is_atomic() {
     let store = Store::open_in_memory().unwrap();
     let web = vm(1, "web");
     commit(&store, vec![put(&web)]).await.unwrap();
@@ -103,7 +104,7 @@ async fn colliding_and_unknown_operations_are_errors() {
 }
 
 #[tokio::test]
-async fn the_newest_operations_come_first_and_old_ended_ones_are_forgotten() {
+async fn operations_are_sorted_newest_first_and_old_ones_deleted() {
     let (_folder, path) = in_new_folder();
     let web = vm(1, "web");
     let many = u64::from(KEPT_OPERATIONS) + 50;
@@ -131,7 +132,7 @@ async fn the_newest_operations_come_first_and_old_ended_ones_are_forgotten() {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_understood_are_reported_and_kept() {
+async fn unreadable_rows_are_reported_and_kept() {
     let (_folder, path) = in_new_folder();
     let vms: Vec<VmRecord> = (0..5).map(|n| vm(n, &format!("vm-{n}"))).collect();
     {
@@ -162,7 +163,7 @@ async fn rows_that_cannot_be_understood_are_reported_and_kept() {
     let log = store.log(&op_id(3)).await.unwrap_err();
     assert_eq!((log.code, log.causes.len()), (ErrorCode::Corrupt, 2));
 
-    // The names stay taken, and nothing may write over what was not understood.
+    // The names stay in use, and unreadable rows cannot be overwritten.
     let error = commit(&store, vec![put(&vm(9, "vm-0"))]).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NameTaken);
     for write in [put(&vms[0]), Write::RemoveVm(vms[1].plan.id.clone())] {
@@ -191,7 +192,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The naive model: maps, copied before each commit and put back when it fails.
+/// A model: maps, copied before each commit and restored if it fails.
 #[derive(Debug, Clone, Default)]
 struct Model {
     vms: BTreeMap<u64, VmRecord>,

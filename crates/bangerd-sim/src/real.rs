@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU16;
 use banger_api::ApiError;
 use banger_api::paths::Paths;
 use banger_engine::drivers::Drivers;
-use banger_host::KvmLook;
+use banger_host::KvmCheck;
 use bangerd::config::Config;
 use bangerd::real::{self, Options};
 
@@ -25,7 +25,7 @@ pub fn open(paths: &Paths, config: &Config, dns: Arc<AtomicU16>) -> Result<Drive
     let assumed = std::env::var_os("BANGER_ASSUME_KVM").is_some_and(|value| value == "1");
     let options = Options {
         crash: crash::from_environment()?,
-        kvm_look: if assumed { KvmLook::Assume } else { KvmLook::Probe },
+        kvm_check: if assumed { KvmCheck::Assume } else { KvmCheck::Probe },
         root_folder: std::env::var_os("BANGER_ROOT_DIR").map(PathBuf::from),
     };
     real::open(paths, config, dns, options)

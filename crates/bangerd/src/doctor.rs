@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_says_where_it_came_from() {
+    fn a_setting_shows_its_origin() {
         let seen = |value: Option<&str>, origin| {
             let value = value.map(str::to_owned);
             setting(&Setting { key: "vmm", value, origin, used: Used::Yes }, Privilege::User).seen

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_followed_log_goes_on_behind_a_rotation() {
+    async fn a_followed_log_continues_after_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("l");
         std::fs::write(&path, "a").unwrap();

@@ -8,9 +8,9 @@ use std::time::Duration;
 use banger_api::paths::Paths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
+use banger_host::helper::{Helper, SOCKET};
 use banger_host::layout::Layout;
-use banger_host::root::{Root, SOCKET};
-use banger_host::{HostConfig, KvmLook, Privilege};
+use banger_host::{HostConfig, KvmCheck, Privilege};
 use banger_root::programs::Versions;
 use banger_root::server::Server;
 use banger_root::{Places, Programs};
@@ -25,7 +25,7 @@ pub struct Options {
     /// Called before and after every recorded step.
     pub crash: CrashPoints,
     /// How to determine whether KVM works.
-    pub kvm_look: KvmLook,
+    pub kvm_check: KvmCheck,
     /// Parent of root's folders `state` and `run` if the daemon runs as root; the system's folders
     /// by default.
     pub root_folder: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { crash: Arc::new(|_| ()), kvm_look: KvmLook::Probe, root_folder: None }
+        Self { crash: Arc::new(|_| ()), kvm_check: KvmCheck::Probe, root_folder: None }
     }
 }
 
@@ -56,7 +56,7 @@ pub fn open(
     let search_path = format!("{path}:{SYSTEM_PATH}");
     let places = places(config, options.root_folder);
     let shim = part(&beside, "banger-shim", "banger-shim")?;
-    let root = match privilege {
+    let helper = match privilege {
         Privilege::Root => {
             let wanted = |configured: Option<&PathBuf>, name: &str| {
                 configured.cloned().unwrap_or_else(|| name.into())
@@ -70,7 +70,7 @@ pub fn open(
             let build_id = crate::daemon::BUILD_ID.into();
             let versions = Versions::default();
             let places = places.clone();
-            Root::InProcess(Arc::new(Server {
+            Helper::InProcess(Arc::new(Server {
                 places,
                 programs,
                 build_id,
@@ -80,7 +80,7 @@ pub fn open(
         }
         Privilege::User => {
             let socket = std::env::var_os("BANGER_ROOT_SOCKET");
-            Root::Helper(socket.map_or_else(|| SOCKET.into(), PathBuf::from))
+            Helper::Socket(socket.map_or_else(|| SOCKET.into(), PathBuf::from))
         }
     };
     banger_host::open(
@@ -102,11 +102,11 @@ pub fn open(
             network: config.network.clone(),
             boot_timeout: Duration::from_secs(config.boot_timeout_s.into()),
             privilege,
-            root,
+            helper,
             places,
             dns_port,
             conversion: banger_host::images::worker::Conversion::Worker,
-            kvm_look: options.kvm_look,
+            kvm_check: options.kvm_check,
         },
         options.crash,
     )

@@ -132,7 +132,7 @@ impl Disk {
 }
 
 #[test]
-fn disks_keep_what_was_written() {
+fn disks_keep_written_data() {
     let disk = Disk::new("00000000a001");
     assert_eq!(disk.detach(), Did::WasAbsent);
     let (did, path) = disk.attach();

@@ -63,7 +63,7 @@ fn life_the_same_with_every_storage() {
 }
 
 #[test]
-fn life_what_was_written_is_there_after_every_way_down() {
+fn life_written_data_survives_every_shutdown() {
     let before = host();
     let home = home("");
     home.ok(&["vm", "create", "--name", "web"]);

@@ -12,7 +12,7 @@ fn reaches(home: &banger_testkit::Home, vm: &str, address: &str, port: u16) -> b
 }
 
 #[test]
-fn network_what_a_guest_reaches_and_what_never() {
+fn network_reachability_of_a_guest() {
     let before = host();
     let home = home("");
     let outside = Outside::new();

@@ -128,7 +128,7 @@ fn users_need_sudo_once() {
 }
 
 #[test]
-fn users_doctor_says_exactly_what_is_missing() {
+fn users_doctor_names_every_missing_part() {
     let home = Home::bare(Options {
         config: DEFAULTS.into(),
         run_as: Some("dev".into()),

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_stream_hears_of_the_end() {
+    fn every_stream_receives_the_end() {
         let events = Arc::new(Events::default());
         let streams: Vec<_> = (0..3)
             .map(|_| {

@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn users_who_must_not_log_in_have_a_shell_here() {
+    fn users_with_nologin_get_a_shell() {
         for shell in ["/usr/sbin/nologin", "/bin/false", "/nowhere/zsh"] {
             assert_eq!(login_shell(shell), "/bin/sh", "{shell}");
         }

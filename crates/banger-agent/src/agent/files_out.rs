@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_packed_can_be_unpacked() {
+    fn packed_data_can_be_unpacked() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         std::fs::create_dir_all(from.join("a/b")).unwrap();

@@ -343,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn init_tells_what_it_is_up_to() {
+    fn an_ending_init_is_detected() {
         let table = [
             ("/usr/lib/systemd/systemd-shutdown\0poweroff\0--log-level\x006\0", "systemd-shutdow"),
             ("/lib/systemd/systemd-shutdown\0halt\0", "systemd-shutdow"),

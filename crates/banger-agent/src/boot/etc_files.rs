@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_keep_what_was_there() {
+    fn other_lines_of_hosts_are_kept() {
         let old = b"127.0.0.1 localhost\n# mine\n10.0.0.1 db\n127.0.1.1 old.example old\n";
         let new = hosts(old, b"vm", Some(b"old"));
         let expected = "127.0.0.1 localhost\n# mine\n10.0.0.1 db\n127.0.1.1\tvm\n\

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_keeps_what_is_there() {
+    fn an_absent_value_keeps_the_present_one() {
         let (dir, root) = root();
         std::fs::write(dir.path().join("f"), "old").unwrap();
         write_one(&root, &file("/f", "new", WriteWhen::Absent)).unwrap();

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_on_an_absent_device_goes_with_it() {
+    fn entries_below_an_absent_mount_are_disabled_too() {
         let table = b"/dev/sdb1 /data ext4\n/data/www /var/www none bind\ntmpfs /run/x tmpfs\n\
                       /run/x/y /y none bind\n";
         let checked = check(table, false);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn crypttab_says_what_can_be_opened() {
+    fn openable_crypttab_entries_are_returned() {
         let mut opened = Vec::new();
         let table =
             b"safe UUID=aa-bb none luks\nlost /dev/sda3 none luks\nlazy /dev/sdb none noauto\n";

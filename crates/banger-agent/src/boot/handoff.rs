@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn systemd_is_told_by_the_file_not_by_the_name() {
+    fn systemd_is_detected_by_its_file() {
         let init = |resolved: &str| Init::Image { path: "/sbin/init", resolved: resolved.into() };
         assert!(init("/newroot/usr/lib/systemd/systemd").is_systemd());
         assert!(!init("/newroot/bin/busybox").is_systemd());

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn link_up_is_as_the_kernel_wants_it() {
+    fn link_up_requests_have_the_kernels_layout() {
         let bytes = Request::link_up(2, Some(1400)).finish();
         assert_eq!(bytes.len(), 16 + 16 + 8);
         assert_eq!(bytes[..4], 40u32.to_ne_bytes());

@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_used_is_in_a_list() {
+    fn a_step_list_contains_used_capabilities_only() {
         let (vm, mut spec) = (plan("0123456789ab", "web"), spec());
         let words = |spec: &VmSpec| -> Vec<String> {
             let ids = lists::planned(ListName::Start, &vm, spec);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_say_what_they_need() {
+    fn changes_report_when_they_take_effect() {
         let old = spec();
         assert_eq!(changes(&old, &old), []);
         let ports = VmSpec { publish: vec!["1:1".parse().unwrap()], ..spec() };

@@ -219,7 +219,7 @@ fn every_effect_fails_before_and_after() {
 
 /// What fails first, and what then cannot be undone, are both on record and in the error.
 #[test]
-fn a_failed_undo_after_a_failed_step_tells_both() {
+fn a_failed_undo_after_a_failed_step_reports_both_errors() {
     let expected = Expected::new();
     for (before, asked) in
         [(Before::Nothing, Asked::Create), (Before::Stopped, Asked::Act(VmAction::Start {}))]

@@ -11,7 +11,7 @@ use banger_engine::drivers::{Applied, Undone};
 use banger_root::protocol::Request;
 
 use super::{HostCapability, Parts};
-use crate::root::Root;
+use crate::helper::Helper;
 
 /// Which resolver the host asks for names of VMs, as far as this daemon knows.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ enum Names {
 
 #[derive(Clone)]
 struct DnsNames {
-    root: Root,
+    helper: Helper,
     port: Arc<AtomicU16>,
     /// Held while it changes.
     names: Arc<tokio::sync::Mutex<Names>>,
@@ -37,8 +37,8 @@ struct DnsNames {
 
 /// The capability on this host.
 pub fn capability(parts: &Parts) -> HostCapability {
-    let (root, port) = (parts.root.clone(), parts.dns_port.clone());
-    let names = Arc::new(DnsNames { root, port, names: Arc::default() });
+    let (helper, port) = (parts.helper.clone(), parts.dns_port.clone());
+    let names = Arc::new(DnsNames { helper, port, names: Arc::default() });
     HostCapability {
         effects: Effects {
             name: CAPABILITY.name,
@@ -57,7 +57,7 @@ impl DnsNames {
         if port == 0 {
             return;
         }
-        match self.root.ask(Request::RouteDns { port }, Vec::new()).await {
+        match self.helper.ask(Request::RouteDns { port }, Vec::new()).await {
             Ok(_) => *names = Names::Ours,
             // It stays so for long where another daemon has them.
             Err(_) if *names == Names::Elsewhere => {}
@@ -74,7 +74,7 @@ impl DnsNames {
         if port == 0 || *names == Names::Unclaimed {
             return;
         }
-        match self.root.ask(Request::UnrouteDns { port }, Vec::new()).await {
+        match self.helper.ask(Request::UnrouteDns { port }, Vec::new()).await {
             Err(error) if *names == Names::Ours => {
                 tracing::warn!(error = %error, causes = ?error.causes, "names stay routed");
             }

@@ -16,8 +16,8 @@ use banger_engine::capability::Effects;
 use banger_engine::devices::Devices;
 use banger_engine::plan::VmPlan;
 
+use crate::helper::Helper;
 use crate::layout::Layout;
-use crate::root::Root;
 use crate::storage::Blanks;
 
 pub use work_disk::WorkDisk;
@@ -30,8 +30,8 @@ pub struct Parts {
     pub blanks: Blanks,
     /// mke2fs(8), where it is installed.
     pub mke2fs: Option<PathBuf>,
-    /// The way to root.
-    pub root: Root,
+    /// Access to the helper.
+    pub helper: Helper,
     /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
     pub dns_port: Arc<AtomicU16>,
     /// The program that forwards published ports.
@@ -78,7 +78,7 @@ mod tests {
             blanks: Blanks::new(layout.blank_disks(), None),
             layout,
             mke2fs: None,
-            root: Root::Helper(path.join("socket")),
+            helper: Helper::Socket(path.join("socket")),
             dns_port: Arc::default(),
             forward: PathBuf::new(),
         });

@@ -13,7 +13,7 @@ use mkext4::{
 use super::raw_names::RawNames;
 use super::tree::{Content, Extent, Kind, Meta, NodeId, ROOT, Tree};
 use super::{Contents, Ext4Error};
-use crate::fetch::Place;
+use crate::fetch::PathContext;
 
 /// Block size in bytes.
 const BLOCK: u64 = 4096;
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_blocks_are_told_from_data() {
+    fn zero_blocks_are_detected() {
         let mut bytes = vec![0; 3 * 4096];
         bytes[5000] = 1;
         assert_eq!(run(&bytes, true), 4096);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::{Content, Kind, Meta, Tree};
 use super::{Contents, Ext4Error, Fill};
-use crate::fetch::Place;
+use crate::fetch::PathContext;
 
 /// How much of the host's owners, modes and times the tree gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

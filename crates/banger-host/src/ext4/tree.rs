@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_replaces_and_hard_links_keep_the_file() {
+    fn later_entries_replace_earlier_ones() {
         let mut tree = Tree::new();
         let first = put(&mut tree, "a", file("first"));
         tree.link("b", "a").unwrap();

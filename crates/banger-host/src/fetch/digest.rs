@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// One file of an object.
+/// A file of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileDigest {
     /// Name within the object's folder.
@@ -28,10 +28,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of everything a reader gives, as lowercase hex.
+/// SHA-256 of all bytes of a reader, as lowercase hex.
 ///
 /// # Errors
-/// The reader's.
+/// Errors of the reader.
 pub fn digest_of_file(mut reader: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
@@ -48,11 +48,11 @@ pub fn digest_of_file(mut reader: impl Read) -> io::Result<String> {
 /// Block of the sparse digest in bytes.
 const BLOCK: usize = 4096;
 
-/// SHA-256 of a file's length and of its 4096-byte blocks that are not all zero, each after its
-/// number. It does not depend on where the file has holes, and holes cost nothing.
+/// SHA-256 of a file's length and of its 4096-byte blocks that are not all zero, each preceded by
+/// its number. It is independent of holes, which are not read.
 ///
 /// # Errors
-/// Those of reading.
+/// read(2), lseek(2).
 pub fn digest_of_blocks(file: &File) -> io::Result<String> {
     let length = file.metadata()?.len();
     let mut hash = Sha256::new();
@@ -61,7 +61,7 @@ pub fn digest_of_blocks(file: &File) -> io::Result<String> {
     let mut at = 0;
     while at < length {
         at = match seek(file, SeekFrom::Data(at)) {
-            // Rounded down: a hole may end within a block where the host's blocks are smaller.
+            // Rounded down: on a host with smaller blocks, a hole may end within a block.
             Ok(data) => (data - data % BLOCK as u64).max(at),
             Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
@@ -79,7 +79,7 @@ pub fn digest_of_blocks(file: &File) -> io::Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Fingerprint of an object made of these files, and its id: the fingerprint's beginning.
+/// Fingerprint of an object with these files, and its id, which is the prefix of the fingerprint.
 pub fn id_of(files: &[FileDigest]) -> (String, String) {
     let mut hash = Sha256::new();
     for file in files {

@@ -1,9 +1,9 @@
-//! What can go wrong with stored objects and the programs that make them.
+//! Errors of stored objects, and of the programs that create them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What an object is, in words.
+/// Kind of an object, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A root file system.
@@ -21,7 +21,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Failures that kernels and images share.
+/// Errors that kernels and images share.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// A program is not installed.
@@ -29,30 +29,30 @@ pub enum FetchError {
     MissingTool {
         /// Its name.
         tool: &'static str,
-        /// The Debian package that has it.
+        /// Its Debian package.
         package: &'static str,
     },
-    /// A program ended with a failure.
-    #[error("`{tool}` failed ({status}){}", said_last(said))]
+    /// A program failed.
+    #[error("`{tool}` failed ({status}){}", last_output(output))]
     ToolFailed {
         /// Its name.
         tool: &'static str,
         /// Exit code or signal.
         status: String,
-        /// The last lines it said.
-        said: Vec<String>,
+        /// The last lines of its output.
+        output: Vec<String>,
     },
-    /// The work was no longer wanted.
+    /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// The operating system refused something.
-    #[error("cannot {what} `{}`", path.display())]
+    /// An error of the operating system.
+    #[error("cannot {doing} `{}`", path.display())]
     Io {
-        /// A verb.
-        what: &'static str,
+        /// The failed operation, a verb.
+        doing: &'static str,
         /// The path.
         path: PathBuf,
-        /// Its reason.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -60,82 +60,83 @@ pub enum FetchError {
     #[error("not enough space for `{}`: {} MiB free, {} MiB needed", path.display(),
         free_bytes >> 20, need_bytes.div_ceil(1 << 20))]
     NoSpace {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Bytes that are needed.
+        /// Needed bytes.
         need_bytes: u64,
-        /// Bytes that are free.
+        /// Free bytes.
         free_bytes: u64,
     },
-    /// Nothing has this name or id.
+    /// No object has this name or id.
     #[error("{kind} `{wanted}` not found")]
     NotFound {
-        /// What was looked for.
+        /// Kind of the object.
         kind: Kind,
         /// The reference.
         wanted: String,
     },
-    /// An id prefix fits more than one.
+    /// An id prefix matches several objects.
     #[error("{kind} `{wanted}` is ambiguous: {}", candidates.join(", "))]
     Ambiguous {
-        /// What was looked for.
+        /// Kind of the object.
         kind: Kind,
         /// The reference.
         wanted: String,
-        /// Ids that fit.
+        /// Matching ids.
         candidates: Vec<String>,
     },
-    /// A name that cannot be given.
+    /// An invalid name.
     #[error(
         "`{name}` is no {kind} name: use a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit"
     )]
     BadName {
-        /// For what.
+        /// Kind of the object.
         kind: Kind,
         /// The name.
         name: String,
     },
-    /// VMs need it.
+    /// VMs use the object.
     #[error("{kind} `{wanted}` is used by {}", vms.join(", "))]
     InUse {
-        /// What was to be deleted.
+        /// Kind of the object.
         kind: Kind,
         /// The reference.
         wanted: String,
         /// Names of the VMs.
         vms: Vec<String>,
     },
-    /// A stored object is not what it was when it was published.
+    /// A stored object has changed since it was published.
     #[error("{kind} `{id}` is damaged: `{}` {why}", path.display())]
     Damaged {
-        /// What it is.
+        /// Kind of the object.
         kind: Kind,
         /// Its id.
         id: String,
-        /// The file at fault.
+        /// The damaged file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         why: String,
     },
 }
 
-fn said_last(said: &[String]) -> String {
-    said.last().map(|line| format!(": {line}")).unwrap_or_default()
+fn last_output(output: &[String]) -> String {
+    output.last().map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 impl FetchError {
-    /// This error as one that a reader can return; [`Place::at`] turns it back.
+    /// This error as an [`std::io::Error`] for a reader; [`PathContext::at`] converts it back.
     pub fn into_io(self) -> io::Error {
         io::Error::other(self)
     }
 
-    /// An error about a path. A full disk and an error of ours inside become what they are.
-    pub fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+    /// An error on a path. Detects a full disk, and restores an error converted by
+    /// [`Self::into_io`].
+    pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         if source.get_ref().is_some_and(|inner| inner.is::<Self>()) {
             let kind = source.kind();
             return match source.into_inner().and_then(|inner| inner.downcast::<Self>().ok()) {
                 Some(ours) => *ours,
-                None => Self::Io { what, path: path.to_owned(), source: kind.into() },
+                None => Self::Io { doing, path: path.to_owned(), source: kind.into() },
             };
         }
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
@@ -143,28 +144,28 @@ impl FetchError {
             let need_bytes = free_bytes + 1;
             return Self::NoSpace { path: path.to_owned(), need_bytes, free_bytes };
         }
-        Self::Io { what, path: path.to_owned(), source }
+        Self::Io { doing, path: path.to_owned(), source }
     }
 }
 
-/// Says where an operating-system error happened.
-pub trait Place<T> {
-    /// Names the deed and the path.
+/// Adds the operation and the path to an error of the operating system.
+pub trait PathContext<T> {
+    /// Adds them.
     ///
     /// # Errors
-    /// The same one, placed.
-    fn at(self, what: &'static str, path: &Path) -> Result<T, FetchError>;
+    /// The error with its context.
+    fn at(self, doing: &'static str, path: &Path) -> Result<T, FetchError>;
 }
 
-impl<T> Place<T> for io::Result<T> {
-    fn at(self, what: &'static str, path: &Path) -> Result<T, FetchError> {
-        self.map_err(|source| FetchError::io(what, path, source))
+impl<T> PathContext<T> for io::Result<T> {
+    fn at(self, doing: &'static str, path: &Path) -> Result<T, FetchError> {
+        self.map_err(|source| FetchError::io(doing, path, source))
     }
 }
 
-impl<T> Place<T> for rustix::io::Result<T> {
-    fn at(self, what: &'static str, path: &Path) -> Result<T, FetchError> {
-        self.map_err(|source| FetchError::io(what, path, source.into()))
+impl<T> PathContext<T> for rustix::io::Result<T> {
+    fn at(self, doing: &'static str, path: &Path) -> Result<T, FetchError> {
+        self.map_err(|source| FetchError::io(doing, path, source.into()))
     }
 }
 
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_as_such() {
+    fn a_full_disk_has_its_own_error() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let error = FetchError::io("write", Path::new("/tmp/x"), full);
         assert!(error.to_string().starts_with("not enough space for `/tmp/x`: "), "{error}");
@@ -190,7 +191,7 @@ mod tests {
         let error = FetchError::ToolFailed {
             tool: "tar",
             status: "exit code 2".into(),
-            said: vec!["a".into(), "no such file".into()],
+            output: vec!["a".into(), "no such file".into()],
         };
         assert_eq!(error.to_string(), "`tar` failed (exit code 2): no such file");
     }

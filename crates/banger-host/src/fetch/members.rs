@@ -1,21 +1,21 @@
-//! Streams of several members or frames, one after the other, as gzip(1) and zstd(1) read them.
+//! Streams of several consecutive members or frames, as gzip(1) and zstd(1) read them.
 //!
-//! What follows the last member is ignored: zeros, as tapes have them, or anything else.
+//! Data after the last member is ignored: zeros of a tape, or anything else.
 
 use std::io::{self, BufRead, Read};
 
-/// One kind of member.
+/// A type of member.
 pub trait Member<R: BufRead>: Read + Sized {
-    /// Bytes that tell whether another member follows.
+    /// Number of bytes that identify a further member.
     const MARK_BYTES: usize;
-    /// Whether a member begins with these bytes.
+    /// Whether a member starts with these bytes.
     fn begins(mark: &[u8]) -> bool;
     /// Reads one member.
     ///
     /// # Errors
-    /// No memory for it.
+    /// Out of memory.
     fn open(reader: R) -> io::Result<Self>;
-    /// The reader after the member.
+    /// The underlying reader, positioned after the member.
     fn into_reader(self) -> R;
 }
 
@@ -51,19 +51,19 @@ impl<R: BufRead> Member<R> for zstd::Decoder<'static, R> {
     }
 }
 
-/// Whether these are the first bytes of a frame without data (RFC 8878, section 3.1.2), which zstd
-/// and LZ4 share.
+/// Whether these are the first bytes of a skippable frame (RFC 8878, section 3.1.2), which zstd and
+/// LZ4 share.
 pub fn is_skippable(mark: &[u8]) -> bool {
     matches!(mark, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// A reader with some bytes put back.
-pub struct PutBack<R> {
+/// A reader with bytes to read again.
+pub struct PushbackReader<R> {
     front: Vec<u8>,
     inner: R,
 }
 
-impl<R: BufRead> Read for PutBack<R> {
+impl<R: BufRead> Read for PushbackReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
@@ -71,7 +71,7 @@ impl<R: BufRead> Read for PutBack<R> {
     }
 }
 
-impl<R: BufRead> BufRead for PutBack<R> {
+impl<R: BufRead> BufRead for PushbackReader<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.front.is_empty() { self.inner.fill_buf() } else { Ok(&self.front) }
     }
@@ -85,8 +85,8 @@ impl<R: BufRead> BufRead for PutBack<R> {
     }
 }
 
-impl<R: BufRead> PutBack<R> {
-    /// The next bytes, fewer at the end; they are read again afterwards.
+impl<R: BufRead> PushbackReader<R> {
+    /// The next bytes, fewer at the end, without consuming them.
     fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         while self.front.len() < count {
             let want = (count - self.front.len()) as u64;
@@ -98,31 +98,31 @@ impl<R: BufRead> PutBack<R> {
     }
 }
 
-/// The contents of all members.
+/// The content of all members.
 pub struct Members<M> {
     member: Option<M>,
 }
 
 impl<M> Members<M> {
-    /// Reads from the beginning of the first member.
+    /// Reads from the start of the first member.
     ///
     /// # Errors
-    /// No memory for it.
+    /// Out of memory.
     pub fn new<R: BufRead>(inner: R) -> io::Result<Self>
     where
-        M: Member<PutBack<R>>,
+        M: Member<PushbackReader<R>>,
     {
-        let reader = PutBack { front: Vec::new(), inner };
+        let reader = PushbackReader { front: Vec::new(), inner };
         Ok(Self { member: Some(M::open(reader)?) })
     }
 
-    /// Reads as [`Read::read`] does.
+    /// As [`Read::read`].
     ///
     /// # Errors
-    /// A damaged or truncated member; those of the reader.
+    /// A damaged or truncated member; errors of the reader.
     pub fn read<R: BufRead>(&mut self, buffer: &mut [u8]) -> io::Result<usize>
     where
-        M: Member<PutBack<R>>,
+        M: Member<PushbackReader<R>>,
     {
         loop {
             let Some(member) = &mut self.member else { return Ok(0) };
@@ -150,10 +150,10 @@ mod tests {
         out.finish().unwrap()
     }
 
-    fn all<'a, M: Member<PutBack<io::BufReader<&'a [u8]>>>>(
+    fn all<'a, M: Member<PushbackReader<io::BufReader<&'a [u8]>>>>(
         bytes: &'a [u8],
     ) -> io::Result<Vec<u8>> {
-        // A tiny buffer, so that marks lie across its end.
+        // A tiny buffer, so that magic numbers cross its end.
         let mut members = Members::<M>::new(io::BufReader::with_capacity(3, bytes))?;
         let (mut all, mut buffer) = (Vec::new(), [0; 7]);
         loop {
@@ -165,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn members_are_joined_and_what_follows_is_ignored() {
-        type Gzip<'a> = flate2::bufread::GzDecoder<PutBack<io::BufReader<&'a [u8]>>>;
-        type Zstd<'a> = zstd::Decoder<'static, PutBack<io::BufReader<&'a [u8]>>>;
+    fn members_are_joined_and_trailing_data_ignored() {
+        type Gzip<'a> = flate2::bufread::GzDecoder<PushbackReader<io::BufReader<&'a [u8]>>>;
+        type Zstd<'a> = zstd::Decoder<'static, PushbackReader<io::BufReader<&'a [u8]>>>;
         let (one, two) = (gzip(b"one "), gzip(b"two"));
         let skippable = b"\x50\x2a\x4d\x18\x08\0\0\0nothing!";
         let zstd = |text: &[u8]| zstd::encode_all(text, 1).unwrap();

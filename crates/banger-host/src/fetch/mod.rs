@@ -1,8 +1,8 @@
-//! What kernels and images have in common: a store of immutable objects under names, programs run
-//! with progress and cancellation, staging folders, archives of any compression.
+//! Shared by kernels and images: a store of immutable objects with names, external programs with
+//! progress and cancellation, staging folders, compressed archives.
 //!
-//! An object is made in a staging folder, given its id by its contents, and published by one
-//! rename. Everything here blocks; callers run it on a thread that may.
+//! An object is created in a staging folder, gets its id from its content, and is published by a
+//! rename. All functions block; callers run them on a blocking thread.
 
 mod digest;
 mod error;
@@ -16,16 +16,16 @@ mod tool;
 mod unpack;
 
 pub use digest::{FileDigest, digest_of_blocks, digest_of_file, id_of};
-pub use error::{FetchError, Kind, Place};
+pub use error::{FetchError, Kind, PathContext};
 pub use object_store::{Broken, Deleted, InUse, Listing, ObjectStore, Record};
-pub use progress::{Counted, Progress, Silent};
+pub use progress::{Counted, NoProgress, Progress};
 pub use single_flight::{Flight, SingleFlight};
 pub use space::{free_bytes, need_space, used_bytes};
 pub use staging::{Staging, clean};
 pub use tool::{Running, Tool, Tools};
 pub use unpack::{Compression, Source, Unpacked};
 
-/// The time of a record: RFC 3339, UTC, whole seconds.
+/// Timestamp of a record: RFC 3339, UTC, whole seconds.
 pub fn now() -> String {
     jiff::Timestamp::now()
         .round(jiff::Unit::Second)

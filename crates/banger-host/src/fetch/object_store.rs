@@ -1,13 +1,13 @@
-//! A folder of immutable objects under names.
+//! A folder of immutable objects with names.
 //!
 //! ```text
 //! <root>/<id>/            an object: its files and its record
 //! <root>/names/<name>     the id that this name points to
-//! <root>/staging/         objects in the making
+//! <root>/staging/         incomplete objects
 //! ```
 //!
-//! An object's folder appears by one rename and never changes. A name is replaced by one rename
-//! too.
+//! A rename publishes an object's folder, which never changes afterwards. A rename also replaces a
+//! name.
 
 use std::fs;
 use std::io;
@@ -17,20 +17,20 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::staging::{Before, make_folders};
-use super::{FetchError, Kind, Place, Staging};
+use super::staging::{RemoveElsewhere, make_folders};
+use super::{FetchError, Kind, PathContext, Staging};
 
-/// What is written down about an object.
+/// The record of an object.
 pub trait Record: Serialize + DeserializeOwned {
-    /// File it is kept in, within the object's folder.
+    /// File name of the record in the object's folder.
     const FILE: &'static str;
-    /// What the object is.
+    /// Kind of the object.
     const KIND: Kind;
     /// The object's id.
     fn id(&self) -> &str;
 }
 
-/// Longest record read, in bytes.
+/// Maximum size of a record in bytes.
 const RECORD_BYTES: u64 = 4 << 20;
 
 /// A store of objects of one kind.
@@ -40,27 +40,27 @@ pub struct ObjectStore<R> {
     records: PhantomData<fn() -> R>,
 }
 
-/// Everything on a store.
+/// Content of a store.
 #[derive(Debug)]
 pub struct Listing<R> {
-    /// Records with the names that point to them, in order of first name, the nameless last.
+    /// Records with their names, sorted by first name, objects without a name last.
     pub objects: Vec<(R, Vec<String>)>,
-    /// Objects whose record cannot be read.
+    /// Objects with an unreadable record.
     pub broken: Vec<Broken>,
 }
 
-/// An object that is there but cannot be used.
+/// An object that exists and cannot be used.
 #[derive(Debug)]
 pub struct Broken {
     /// Its id.
     pub id: String,
     /// Names that point to it.
     pub names: Vec<String>,
-    /// What is wrong.
+    /// The error.
     pub error: FetchError,
 }
 
-/// A VM that needs an object.
+/// A VM that uses an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InUse {
     /// Id of the object.
@@ -69,24 +69,24 @@ pub struct InUse {
     pub vm: String,
 }
 
-/// What a deletion did.
+/// Result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deleted {
     /// Id of the object.
     pub id: String,
-    /// Names that no longer exist.
+    /// Removed names.
     pub names: Vec<String>,
-    /// Bytes freed; 0 where only a name was removed because others remain.
+    /// Freed bytes; 0 if only a name was removed because others remain.
     pub freed_bytes: u64,
 }
 
 impl<R: Record> ObjectStore<R> {
-    /// A store in this folder, which is made when first needed.
+    /// A store in this folder, which is created when needed.
     pub fn new(root: PathBuf) -> Self {
         Self { root, records: PhantomData }
     }
 
-    /// Its folder.
+    /// The folder of the store.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -104,29 +104,29 @@ impl<R: Record> ObjectStore<R> {
         self.root.join("staging")
     }
 
-    /// A folder to make a new object in.
+    /// Creates a staging folder.
     ///
     /// # Errors
-    /// Those of making it.
+    /// The folder cannot be created.
     pub fn stage(&self) -> Result<Staging, FetchError> {
         Staging::new(&self.staging_folder())
     }
 
-    /// Removes what a crash left half-made, each folder after `before` has removed what it has
-    /// elsewhere; returns the bytes freed.
+    /// Removes incomplete objects of a crash, each after `before` has removed its resources
+    /// elsewhere; returns the freed bytes.
     ///
     /// # Errors
-    /// What could not be removed.
-    pub fn clean_staging(&self, before: Before<'_>) -> Result<u64, FetchError> {
+    /// A folder cannot be removed.
+    pub fn clean_staging(&self, before: RemoveElsewhere<'_>) -> Result<u64, FetchError> {
         super::staging::clean(&self.staging_folder(), before)
     }
 
-    /// Publishes the folder `made` (within a staging folder) as the object of this record. If the
-    /// same object is there already and `whole`, that one stays and `made` is dropped; a damaged
-    /// one is replaced.
+    /// Publishes the folder `made` (in a staging folder) as the object of this record. If the
+    /// object exists and `whole` is true for it, it stays and `made` is dropped; a damaged one is
+    /// replaced.
     ///
     /// # Errors
-    /// Those of writing.
+    /// rename(2), write(2), fsync(2).
     pub fn publish(
         &self,
         made: &Path,
@@ -146,7 +146,7 @@ impl<R: Record> ObjectStore<R> {
             fs::rename(&target, staging.join("damaged")).at("replace", &target)?;
         }
         match fs::rename(made, &target) {
-            // Another process was faster, with the same contents.
+            // Another process published the same content first.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
             published => published.at("publish", &target),
         }?;
@@ -156,7 +156,7 @@ impl<R: Record> ObjectStore<R> {
     /// Points a name to an object.
     ///
     /// # Errors
-    /// A bad name; those of writing.
+    /// An invalid name; rename(2), write(2).
     pub fn name(&self, name: &str, id: &str) -> Result<(), FetchError> {
         check_name::<R>(name)?;
         let folder = self.names_folder();
@@ -169,7 +169,7 @@ impl<R: Record> ObjectStore<R> {
         sync(&folder)
     }
 
-    /// Whether an object can have this name.
+    /// Checks a name.
     ///
     /// # Errors
     /// [`FetchError::BadName`].
@@ -177,7 +177,7 @@ impl<R: Record> ObjectStore<R> {
         check_name::<R>(name)
     }
 
-    /// The id a name points to, if there is such a name.
+    /// The id of a name, if the name exists.
     fn id_of_name(&self, name: &str) -> Option<String> {
         check_name::<R>(name).ok()?;
         let text = fs::read_to_string(self.names_folder().join(name)).ok()?;
@@ -200,7 +200,7 @@ impl<R: Record> ObjectStore<R> {
     /// The record of an object.
     ///
     /// # Errors
-    /// One that is not there or cannot be read.
+    /// The record does not exist or is unreadable.
     pub fn record(&self, id: &str) -> Result<R, FetchError> {
         let path = self.folder(id).join(R::FILE);
         let damaged = |why: String| FetchError::Damaged {
@@ -223,10 +223,11 @@ impl<R: Record> ObjectStore<R> {
         Ok(record)
     }
 
-    /// The id of a name, an id, or a unique prefix (4 digits or more) of an id. A name wins.
+    /// Resolves a name, an id, or a unique prefix (at least 4 digits) of an id. A name takes
+    /// precedence.
     ///
     /// # Errors
-    /// Nothing fits, or more than one does.
+    /// Not found, or ambiguous.
     pub fn find(&self, wanted: &str) -> Result<String, FetchError> {
         let not_found =
             || FetchError::NotFound { kind: R::KIND, wanted: wanted.chars().take(80).collect() };
@@ -250,16 +251,16 @@ impl<R: Record> ObjectStore<R> {
         }
     }
 
-    /// Record and names of what [`Self::find`] finds.
+    /// Record and names of the object that [`Self::find`] returns.
     ///
     /// # Errors
-    /// Those of finding and reading.
+    /// Those of [`Self::find`]; an unreadable record.
     pub fn resolve(&self, wanted: &str) -> Result<(R, Vec<String>), FetchError> {
         let id = self.find(wanted)?;
         Ok((self.record(&id)?, self.names_of(&id)))
     }
 
-    /// Everything, in order of first name, the nameless last.
+    /// All objects, sorted by first name, objects without a name last.
     pub fn list(&self) -> Listing<R> {
         let mut listing = Listing { objects: Vec::new(), broken: Vec::new() };
         for id in self.ids() {
@@ -276,11 +277,11 @@ impl<R: Record> ObjectStore<R> {
         listing
     }
 
-    /// Deletes by reference. A name among several is only removed; the last one, or an id, takes
-    /// the object with it.
+    /// Deletes by reference. One of several names is only removed; the last name, or an id, deletes
+    /// the object.
     ///
     /// # Errors
-    /// Not found; in use by VMs, which are named; those of removing.
+    /// Not found; in use by VMs, which are named; unlink(2).
     pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, FetchError> {
         let id = self.find(wanted)?;
         let names = self.names_of(&id);
@@ -300,10 +301,10 @@ impl<R: Record> ObjectStore<R> {
         Ok(Deleted { id, names, freed_bytes })
     }
 
-    /// Deletes all objects that have no name and no VM; returns what was deleted.
+    /// Deletes all objects without a name and without a VM; returns them.
     ///
     /// # Errors
-    /// The first object that could not be removed, after all others were.
+    /// The first error, after all other objects were removed.
     pub fn prune(&self, in_use: &[InUse]) -> Result<Vec<Deleted>, FetchError> {
         let (mut deleted, mut failed) = (Vec::new(), None);
         for id in self.ids() {
@@ -323,14 +324,14 @@ impl<R: Record> ObjectStore<R> {
     /// Removes a name.
     ///
     /// # Errors
-    /// A bad name; those of removing.
+    /// An invalid name; unlink(2).
     pub fn remove_name(&self, name: &str) -> Result<(), FetchError> {
         check_name::<R>(name)?;
         let path = self.names_folder().join(name);
         fs::remove_file(&path).at("remove", &path)
     }
 
-    /// Moves the object out of sight by one rename, then removes it at leisure.
+    /// Renames the object out of the store, then removes its files.
     fn remove_object(&self, id: &str) -> Result<u64, FetchError> {
         let folder = self.folder(id);
         let used = super::used_bytes(&folder);
@@ -368,7 +369,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
     file.sync_all().at("write", path)
 }
 
-/// Brings a folder with everything in it to the disk: a name must never point to less than that.
+/// Syncs a folder and its content to disk, so that a name never refers to incomplete data.
 fn sync_all(path: &Path) -> Result<(), FetchError> {
     if path.is_dir() {
         for name in list_folder(path) {
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn deleting_takes_a_name_or_the_object_and_never_what_a_vm_needs() {
+    fn delete_removes_a_name_or_an_unused_object() {
         let (_folder, store) = store();
         add(&store, A, &["one", "two"]);
         let users = [InUse { id: A.into(), vm: "otter".into() }];

@@ -4,24 +4,24 @@ use std::io::{self, Read};
 
 use super::FetchError;
 
-/// Receives the progress of a piece of work and can cancel it.
+/// Receives the progress of an operation, and can cancel it.
 pub trait Progress: Send + Sync {
-    /// A new stage begins.
+    /// A new stage starts.
     fn stage(&self, name: &str);
-    /// Bytes of this stage done so far, and how many there will be, where that is known.
+    /// Bytes of this stage completed, and the total if known.
     fn bytes(&self, done: u64, total: Option<u64>);
-    /// How many things of this stage are done that are not bytes; `unit` says what they are.
+    /// Items of this stage completed other than bytes; `unit` names them.
     fn items(&self, _unit: &str, _done: u64, _total: Option<u64>) {}
-    /// A line for the log: a program's output, a file that was left out.
+    /// A line for the log: output of a program, a skipped file.
     fn log(&self, line: &str);
-    /// A line for the user about something that did not end the work.
+    /// A warning for the user.
     fn warning(&self, line: &str) {
         self.log(line);
     }
-    /// Whether the work is to end; asked at least five times a second.
+    /// Whether the operation is cancelled; called at least five times per second.
     fn cancelled(&self) -> bool;
 
-    /// Ends the work if that is wanted.
+    /// Returns an error if the operation is cancelled.
     ///
     /// # Errors
     /// [`FetchError::Cancelled`].
@@ -30,11 +30,11 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Ignores the progress and never cancels.
+/// A [`Progress`] that ignores all calls and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
+impl Progress for NoProgress {
     fn stage(&self, _name: &str) {}
     fn bytes(&self, _done: u64, _total: Option<u64>) {}
     fn log(&self, _line: &str) {}
@@ -43,10 +43,10 @@ impl Progress for Silent {
     }
 }
 
-/// Bytes between two reports.
+/// Number of bytes between two reports.
 const REPORT_BYTES: u64 = 1 << 20;
 
-/// A reader that reports how far it is, and fails when the work is cancelled.
+/// A reader that reports its progress, and fails if the operation is cancelled.
 pub struct Counted<'a, R> {
     inner: R,
     done: u64,
@@ -56,7 +56,7 @@ pub struct Counted<'a, R> {
 }
 
 impl<'a, R: Read> Counted<'a, R> {
-    /// Counts what is read from `inner`, of which there are `total` bytes where that is known.
+    /// Counts the bytes read from `inner`, which has `total` bytes if known.
     pub fn new(inner: R, total: Option<u64>, progress: &'a dyn Progress) -> Self {
         Self { inner, done: 0, reported: 0, total, progress }
     }

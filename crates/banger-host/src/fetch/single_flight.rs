@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{FetchError, Progress};
 
-/// How often a waiting caller looks whether it is still wanted: the trait has no event for that.
+/// Interval at which a waiting caller checks for cancellation: [`Progress`] has no event for it.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Work in progress, by key.
+/// Operations in progress, by key.
 #[derive(Debug, Default)]
 pub struct SingleFlight {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
@@ -27,12 +27,12 @@ struct State {
     result: Option<String>,
 }
 
-/// The part a caller has in a flight.
+/// The part of a caller in a flight.
 pub enum Flight<'a> {
     /// The caller does the work and reports the result. If it is dropped before that, the next
     /// caller leads.
     Leader(Leader<'a>),
-    /// Another caller has just finished the work, with this result.
+    /// Another caller has just completed the work, with this result.
     Done(String),
 }
 
@@ -70,13 +70,13 @@ impl SingleFlight {
             if let Some(result) = &state.result {
                 return Ok(Flight::Done(result.clone()));
             }
-            // The other one failed, or was cancelled by whoever asked for it: our own try.
+            // The leader failed or was cancelled by its own user: try again.
         }
     }
 }
 
 impl Leader<'_> {
-    /// The work succeeded with this result.
+    /// Reports the result.
     pub fn done(self, result: &str) {
         let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.result = Some(result.to_owned());
@@ -85,7 +85,7 @@ impl Leader<'_> {
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        // The slot goes first, so that nobody who wakes up finds it again.
+        // Removes the entry first, so that no woken caller finds it again.
         self.flight.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
         self.slot.state.lock().unwrap_or_else(PoisonError::into_inner).over = true;
         self.slot.changed.notify_all();
@@ -95,7 +95,7 @@ impl Drop for Leader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch::Silent;
+    use crate::fetch::NoProgress;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     begun.wait();
-                    match flight.join("x", &Silent).unwrap() {
+                    match flight.join("x", &NoProgress).unwrap() {
                         Flight::Leader(mine) => {
                             worked.fetch_add(1, Ordering::SeqCst);
                             std::thread::sleep(Duration::from_millis(200));
@@ -133,10 +133,13 @@ mod tests {
             }
         }
         let flight = SingleFlight::default();
-        let Flight::Leader(first) = flight.join("x", &Silent).unwrap() else { panic!("not mine") };
+        let Flight::Leader(first) = flight.join("x", &NoProgress).unwrap() else {
+            panic!("not mine")
+        };
         assert!(matches!(flight.join("x", &Stop), Err(FetchError::Cancelled)));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| matches!(flight.join("x", &Silent), Ok(Flight::Leader(_))));
+            let second =
+                scope.spawn(|| matches!(flight.join("x", &NoProgress), Ok(Flight::Leader(_))));
             drop(first);
             assert!(second.join().unwrap());
         });

@@ -1,22 +1,22 @@
-//! Room on the disk: what is free, what a folder really takes.
+//! Disk space: free bytes, and allocated size of folders.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{FetchError, Place};
+use super::{FetchError, PathContext};
 
-/// Bytes an unprivileged user may still write where `path` is: statvfs(3).
+/// Bytes that an unprivileged user can still write at `path`: statvfs(3).
 ///
 /// # Errors
-/// Those of the call.
+/// statvfs(3).
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Refuses work that would not fit.
+/// Checks that enough space is free.
 ///
 /// # Errors
 /// [`FetchError::NoSpace`].
@@ -28,9 +28,9 @@ pub fn need_space(path: &Path, need_bytes: u64) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// Bytes that a file, or a folder with everything in it, takes on the disk; links are not followed.
+/// Allocated bytes of a file, or of a folder with its content; links are not followed.
 ///
-/// What vanishes while it is looked at counts as nothing.
+/// Files removed meanwhile count as zero.
 pub fn used_bytes(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     let own = meta.blocks() * 512;
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sparse_file_takes_what_it_takes() {
+    fn the_allocated_size_of_a_sparse_file_counts() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("full"), vec![1; 1 << 20]).unwrap();
         fs::File::create(folder.path().join("holes")).unwrap().set_len(1 << 30).unwrap();

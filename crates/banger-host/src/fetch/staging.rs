@@ -1,7 +1,7 @@
-//! Folders in which objects are made before they are published.
+//! Folders in which objects are created before they are published.
 //!
-//! Each is locked by its maker (flock(2)), so that cleaning up after a crash leaves the work of a
-//! process that still lives alone, whichever process that is.
+//! The creating process locks its folder (flock(2)), so the clean-up after a crash skips folders of
+//! running processes.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{FetchError, Place};
+use super::{FetchError, PathContext};
 
-/// A staging folder; removed with everything in it when dropped.
+/// A staging folder; removed with its content when dropped.
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
@@ -20,10 +20,10 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes a new one within `parent`, mode 0700.
+    /// Creates a folder in `parent`, mode 0700.
     ///
     /// # Errors
-    /// A folder that cannot be made.
+    /// The folder cannot be created.
     pub fn new(parent: &Path) -> Result<Self, FetchError> {
         make_folders(parent)?;
         loop {
@@ -34,7 +34,7 @@ impl Staging {
                 Err(error) => return Err(FetchError::io("make the folder", &path, error)),
             }
             let lock = File::open(&path).at("open", &path)?;
-            // A clean-up may have come between the two calls; then the folder is gone: try again.
+            // A clean-up between the two calls may have removed the folder: retry.
             let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
             if locked.is_ok() && path.exists() {
                 return Ok(Self { path, _lock: lock });
@@ -55,30 +55,30 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next clean-up.
+        // The next clean-up removes a folder that cannot be removed now.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
 fn random() -> u64 {
-    // Only collisions matter here, and those are met by trying again.
+    // Only collisions matter, and they are handled by a retry.
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
 }
 
-/// Makes a folder and its parents, mode 0700.
+/// Creates a folder and its parents, mode 0700.
 pub(super) fn make_folders(path: &Path) -> Result<(), FetchError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).at("make the folder", path)
 }
 
-/// Takes care of what a staging folder has elsewhere.
-pub type Before<'a> = &'a dyn Fn(&Path) -> Result<(), FetchError>;
+/// Removes resources that a staging folder refers to elsewhere.
+pub type RemoveElsewhere<'a> = &'a dyn Fn(&Path) -> Result<(), FetchError>;
 
-/// Removes the staging folders whose makers are gone, each after `before` has removed what it has
-/// elsewhere; returns the bytes freed.
+/// Removes the staging folders of ended processes, each after `before` has removed its resources
+/// elsewhere; returns the freed bytes.
 ///
 /// # Errors
-/// The first that cannot be removed, after all others were.
-pub fn clean(parent: &Path, before: Before<'_>) -> Result<u64, FetchError> {
+/// The first error, after all other folders were removed.
+pub fn clean(parent: &Path, before: RemoveElsewhere<'_>) -> Result<u64, FetchError> {
     let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cleaning_spares_what_is_being_made() {
+    fn a_clean_up_skips_objects_in_progress() {
         let parent = tempfile::tempdir().unwrap();
         let live = Staging::new(parent.path()).unwrap();
         fs::write(live.join("half"), "x").unwrap();

@@ -1,8 +1,8 @@
-//! Programs of the host, run with progress and cancellation.
+//! Runs programs of the host with progress and cancellation.
 //!
-//! A program runs in a process group of its own, with English messages and without standard input.
-//! What it says on standard error is logged line by line while its standard output is read, so
-//! neither pipe fills up. On cancellation the group is asked to end, then killed.
+//! A program runs in its own process group, with English messages and without standard input. Its
+//! standard error is logged line by line while its standard output is read, so neither pipe fills
+//! up. On cancellation the group gets SIGTERM, then SIGKILL.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -16,29 +16,29 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::{FetchError, Place, Progress};
+use super::{FetchError, PathContext, Progress};
 
-/// Lines kept of what a program says.
+/// Number of output lines kept for errors.
 const TAIL_LINES: usize = 20;
-/// Longest line kept, in bytes; the rest of it is dropped.
+/// Maximum length of a line in bytes; the rest is dropped.
 const LINE_BYTES: usize = 4096;
-/// How often a wait looks whether the work is still wanted: the trait has no event for that.
+/// Interval at which a wait checks for cancellation: [`Progress`] has no event for it.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a cancelled program has for its own clean-up.
+/// Time limit for a cancelled program to clean up.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Where programs are found.
+/// Search path of programs.
 #[derive(Debug, Clone)]
 pub struct Tools {
     search_path: String,
 }
 
-/// Folders of programs for administrators, which are not in an ordinary user's `PATH`.
+/// Folders of administration programs, which are not in an ordinary user's `PATH`.
 const SYSTEM_FOLDERS: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 impl Tools {
-    /// Programs in these folders (as in `PATH`), and in the system's own.
+    /// Searches these folders (syntax of `PATH`), then the system's.
     pub fn new(path: &str) -> Self {
         let mut folders: Vec<&str> = path.split(':').filter(|part| part.starts_with('/')).collect();
         folders
@@ -46,7 +46,7 @@ impl Tools {
         Self { search_path: folders.join(":") }
     }
 
-    /// Programs in these folders and nowhere else.
+    /// Searches these folders only.
     pub fn only(path: &str) -> Self {
         Self { search_path: path.to_owned() }
     }
@@ -58,12 +58,12 @@ impl Tools {
         })
     }
 
-    /// The folders, as in `PATH`.
+    /// The folders, in the syntax of `PATH`.
     pub fn search_path(&self) -> &str {
         &self.search_path
     }
 
-    /// A command for a program that Debian has in `package`.
+    /// A command for a program of this Debian package.
     ///
     /// # Errors
     /// [`FetchError::MissingTool`].
@@ -76,18 +76,18 @@ impl Tools {
     }
 }
 
-/// A program about to be run.
+/// A program to run.
 pub struct Tool {
     name: &'static str,
-    /// To add arguments, environment, folder.
+    /// The command, for adding arguments, environment and folder.
     pub command: Command,
 }
 
-/// Called with each line of a program's standard error.
+/// Called for each line of a program's standard error.
 pub type OnLine<'a> = &'a dyn Fn(&str);
 
 impl Tool {
-    /// A program of ours; `name` is for errors.
+    /// A program by path; `name` is used in errors.
     pub fn of(name: &'static str, mut command: Command) -> Self {
         command.stdin(Stdio::null());
         Self { name, command }
@@ -100,25 +100,25 @@ impl Tool {
         self
     }
 
-    /// Gives it the name that errors use, where another program runs the one that matters.
+    /// Sets the name for errors, if a wrapper runs the actual program.
     #[must_use]
     pub fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
     }
 
-    /// Starts it; its standard output is read from what is returned.
+    /// Starts the program; its standard output is read from the result.
     ///
     /// # Errors
-    /// A program that cannot be started.
+    /// The program cannot be started.
     pub fn start<'a>(self, progress: &'a dyn Progress) -> Result<Running<'a>, FetchError> {
         self.start_with(progress, None)
     }
 
-    /// As [`Self::start`], with somebody listening to standard error.
+    /// As [`Self::start`], with a callback for standard error.
     ///
     /// # Errors
-    /// A program that cannot be started.
+    /// The program cannot be started.
     pub fn start_with<'a>(
         mut self,
         progress: &'a dyn Progress,
@@ -128,13 +128,13 @@ impl Tool {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let program = PathBuf::from(self.command.get_program());
         let child = self.command.spawn().at("start", &program)?;
-        Ok(Running { name: self.name, child, said: OutputTail::default(), progress, on_line })
+        Ok(Running { name: self.name, child, output: OutputTail::default(), progress, on_line })
     }
 
-    /// Runs it to its end and returns its standard output.
+    /// Runs the program and returns its standard output.
     ///
     /// # Errors
-    /// A failure of the program, more output than `limit_bytes`, cancellation.
+    /// The program failed; more than `limit_bytes` of output; cancellation.
     pub fn output(self, limit_bytes: u64, progress: &dyn Progress) -> Result<Vec<u8>, FetchError> {
         let mut running = self.start(progress)?;
         let mut output = Vec::new();
@@ -144,26 +144,26 @@ impl Tool {
         Ok(output)
     }
 
-    /// Runs it to its end; standard output is thrown away.
+    /// Runs the program and discards its standard output.
     ///
     /// # Errors
-    /// A failure of the program, cancellation.
+    /// The program failed; cancellation.
     pub fn run(self, progress: &dyn Progress) -> Result<(), FetchError> {
         self.start(progress)?.finish()
     }
 }
 
-/// A program that runs. Dropped before its end, it is killed.
+/// A running program, killed if it is dropped before its end.
 pub struct Running<'a> {
     name: &'static str,
     child: Child,
-    said: OutputTail,
+    output: OutputTail,
     progress: &'a dyn Progress,
     on_line: Option<OnLine<'a>>,
 }
 
 impl Read for Running<'_> {
-    /// Reads standard output, while standard error is taken care of.
+    /// Reads standard output, and handles standard error meanwhile.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.progress.cancelled() {
@@ -188,7 +188,7 @@ fn out_read(child: &mut Child, buffer: &mut [u8]) -> io::Result<usize> {
     child.stdout.as_mut().map_or(Ok(0), |out| out.read(buffer))
 }
 
-/// Waits up to [`LOOK`] until one of the two can be read or has ended.
+/// Waits up to [`LOOK`] until one of the pipes is readable or closed.
 fn ready(out: &impl AsFd, err: Option<&impl AsFd>) -> io::Result<(bool, bool)> {
     let mut fds = vec![PollFd::new(out, PollFlags::IN)];
     fds.extend(err.map(|err| PollFd::new(err, PollFlags::IN)));
@@ -206,7 +206,7 @@ fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
 }
 
 impl Running<'_> {
-    /// Takes what standard error has; forgets it at its end.
+    /// Reads standard error; closes it at its end.
     fn listen(&mut self) -> io::Result<()> {
         let Some(err) = &mut self.child.stderr else { return Ok(()) };
         let mut buffer = [0; 4096];
@@ -218,7 +218,7 @@ impl Running<'_> {
         if count == 0 {
             self.child.stderr = None;
         }
-        for line in self.said.hear(&buffer[..count]) {
+        for line in self.output.push(&buffer[..count]) {
             self.progress.log(&line);
             if let Some(on_line) = self.on_line {
                 on_line(&line);
@@ -227,10 +227,10 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Reads to the end of both pipes, waits for the program and looks how it ended.
+    /// Reads both pipes to their end, waits for the program and checks its exit status.
     ///
     /// # Errors
-    /// [`FetchError::ToolFailed`] with what it said last; cancellation.
+    /// [`FetchError::ToolFailed`] with its last output; cancellation.
     pub fn finish(mut self) -> Result<(), FetchError> {
         let program = PathBuf::from(self.name);
         io::copy(&mut self, &mut io::sink()).at("read from", &program)?;
@@ -253,11 +253,11 @@ impl Running<'_> {
         Err(FetchError::ToolFailed {
             tool: self.name,
             status: told(status),
-            said: std::mem::take(&mut self.said.lines).into(),
+            output: std::mem::take(&mut self.output.lines).into(),
         })
     }
 
-    /// Waits for a program that has closed its pipes, still hearing a cancellation.
+    /// Waits for a program that has closed its pipes; checks for cancellation.
     fn wait(&mut self) -> io::Result<ExitStatus> {
         let Some(pidfd) = self.pidfd() else { return self.child.wait() };
         loop {
@@ -279,16 +279,16 @@ impl Running<'_> {
         pidfd_open(self.pid()?, PidfdFlags::empty()).ok()
     }
 
-    /// Asks the group to end, gives it time, and kills what is left.
+    /// Sends SIGTERM to the group, and SIGKILL after the time limit.
     fn end(&mut self) {
         let (Some(pid), Some(pidfd)) = (self.pid(), self.pidfd()) else { return };
-        // Nobody reads the pipes any more: closing them also ends a program that only writes.
+        // Closing the pipes also ends a program that only writes.
         self.child.stdout = None;
         self.child.stderr = None;
         let _ = kill_process_group(pid, Signal::TERM);
         let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
         let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
-        // The leader is not reaped yet, so the group's number is still ours.
+        // The leader is not reaped yet, so the group id is not reused.
         let _ = kill_process_group(pid, Signal::KILL);
         let _ = self.child.wait();
     }
@@ -318,8 +318,8 @@ struct OutputTail {
 }
 
 impl OutputTail {
-    /// Takes more of the text; returns the lines that it completes. No bytes: the end.
-    fn hear(&mut self, bytes: &[u8]) -> Vec<String> {
+    /// Adds text; returns the completed lines. No bytes mean the end.
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut complete = Vec::new();
         for byte in bytes {
             match byte {
@@ -342,7 +342,7 @@ impl OutputTail {
 
     fn line(&mut self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.partial);
-        // Control characters of a program's output must not reach a terminal.
+        // Control characters in a program's output must not reach a terminal.
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         self.partial.clear();
         Some(line.trim().to_owned()).filter(|line| !line.is_empty())
@@ -352,7 +352,7 @@ impl OutputTail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch::Silent;
+    use crate::fetch::NoProgress;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn shell(script: &str) -> Tool {
@@ -363,7 +363,7 @@ mod tests {
     fn both_streams_may_be_large_and_the_tail_is_kept() {
         let script = "for i in 1 2 3; do head -c 300000 /dev/zero | tr '\\0' '\\n' >&2; \
                       head -c 300000 /dev/zero; done; echo last words >&2; exit 3";
-        let mut running = shell(script).start(&Silent).unwrap();
+        let mut running = shell(script).start(&NoProgress).unwrap();
         let mut output = Vec::new();
         running.read_to_end(&mut output).unwrap();
         assert_eq!(output.len(), 900_000);
@@ -373,18 +373,18 @@ mod tests {
 
     #[test]
     fn a_signal_and_a_missing_program_have_their_own_words() {
-        let error = shell("kill -9 $$").run(&Silent).unwrap_err();
+        let error = shell("kill -9 $$").run(&NoProgress).unwrap_err();
         assert_eq!(error.to_string(), "`sh` failed (signal 9)");
         let missing = Tools::new("/nowhere").command("no-such-program-xyz", "xyz").err().unwrap();
         assert!(matches!(missing, FetchError::MissingTool { package: "xyz", .. }));
     }
 
     #[test]
-    fn lines_are_heard_while_it_runs_without_control_characters() {
+    fn output_lines_are_reported_without_control_characters() {
         let heard = std::cell::RefCell::new(Vec::new());
         let listen = |line: &str| heard.borrow_mut().push(line.to_owned());
         let tool = shell("printf 'I: one\\r\\033[2Jtwo\\n' >&2; printf tail >&2");
-        tool.start_with(&Silent, Some(&listen)).unwrap().finish().unwrap();
+        tool.start_with(&NoProgress, Some(&listen)).unwrap().finish().unwrap();
         assert_eq!(*heard.borrow(), ["I: one", "[2Jtwo", "tail"]);
     }
 
@@ -411,7 +411,7 @@ mod tests {
         let error = shell(&script).run(&flag).unwrap_err();
         assert!(matches!(error, FetchError::Cancelled), "{error}");
         let pid = std::fs::read_to_string(&path).unwrap().trim().parse().ok();
-        // Gone already, or its death is an event on the descriptor.
+        // The process is gone, or its end is an event on the descriptor.
         if let Ok(pidfd) = pidfd_open(pid.and_then(Pid::from_raw).unwrap(), PidfdFlags::empty()) {
             let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
             let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).unwrap();
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn output_stops_at_its_limit() {
-        let output = shell("head -c 5000 /dev/zero").output(100, &Silent).unwrap();
+        let output = shell("head -c 5000 /dev/zero").output(100, &NoProgress).unwrap();
         assert_eq!(output.len(), 100);
     }
 }

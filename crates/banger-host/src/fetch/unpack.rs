@@ -1,18 +1,18 @@
-//! Files of any usual compression, read as if they had none. What a file is, is seen by its first
-//! bytes, never by its name.
+//! Reads files of any common compression as uncompressed data. The first bytes of a file determine
+//! its format, never its name.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::members::{Members, PutBack};
-use super::{FetchError, Place, Progress, Running, Tools};
+use super::members::{Members, PushbackReader};
+use super::{FetchError, PathContext, Progress, Running, Tools};
 
-/// How a file is compressed.
+/// Compression format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all, or in a way we do not know.
+    /// None, or an unknown one.
     Plain,
     /// RFC 1952.
     Gzip,
@@ -35,7 +35,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Sees it by a file's first bytes.
+    /// Detects the format from a file's first bytes.
     pub fn of(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
@@ -44,7 +44,7 @@ impl Compression {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             [0x5d, 0, 0, ..] => Self::Lzma,
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
-            // Frames, and the older format of the kernel.
+            // Frames, and the legacy format of the kernel.
             [0x04, 0x22, 0x4d, 0x18, ..] | [0x02, 0x21, 0x4c, 0x18, ..] => Self::Lz4,
             [b'L', b'Z', b'I', b'P', ..] => Self::Lzip,
             [0x89, b'L', b'Z', b'O', ..] => Self::Lzop,
@@ -52,7 +52,8 @@ impl Compression {
         }
     }
 
-    /// The program that unpacks it, its Debian package, and its arguments; `None` where we do.
+    /// The external decompressor, its Debian package, and its arguments; `None` for formats read in
+    /// this process.
     fn program(self) -> Option<(&'static str, &'static str, &'static [&'static str])> {
         Some(match self {
             Self::Plain | Self::Gzip | Self::Zstd => return None,
@@ -66,10 +67,11 @@ impl Compression {
     }
 }
 
-/// Most frames without data before the first one with data.
+/// Maximum number of frames without data before the first one with data.
 const SKIPPED_FRAMES: usize = 1000;
 
-/// Sees how a file is compressed. A tar header comes first, since names can look like anything.
+/// Detects the compression of a file. Checks for a tar header first, since a file name in it may
+/// look like any format.
 fn look(file: &mut File) -> io::Result<Compression> {
     for _ in 0..SKIPPED_FRAMES {
         let mut start = [0; 512];
@@ -85,7 +87,7 @@ fn look(file: &mut File) -> io::Result<Compression> {
     Ok(Compression::Plain)
 }
 
-/// A file that is read several times and must not change meanwhile.
+/// A file that is read several times and must not change in between.
 #[derive(Debug)]
 pub struct Source {
     file: File,
@@ -97,7 +99,7 @@ impl Source {
     /// Opens a regular file.
     ///
     /// # Errors
-    /// One that cannot be opened, or is no regular file.
+    /// The file cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> Result<Self, FetchError> {
         let file = File::open(path).at("open", path)?;
         let meta = file.metadata().at("look at", path)?;
@@ -109,7 +111,7 @@ impl Source {
         Ok(Self { file, path: path.to_owned(), seen })
     }
 
-    /// Its path as given.
+    /// The given path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -119,25 +121,25 @@ impl Source {
         self.seen.0
     }
 
-    /// Whether it is still what it was when it was opened, as far as its times tell.
+    /// Whether the file is unchanged since it was opened, according to its times.
     pub fn unchanged(&self) -> bool {
         self.file.metadata().is_ok_and(|meta| seen(&meta) == self.seen)
     }
 
-    /// The raw file, from its beginning.
+    /// The raw file from its start.
     ///
     /// # Errors
-    /// Those of seeking.
+    /// lseek(2).
     pub fn raw(&self) -> Result<File, FetchError> {
         let mut file = self.file.try_clone().at("open", &self.path)?;
         file.seek(SeekFrom::Start(0)).at("read", &self.path)?;
         Ok(file)
     }
 
-    /// Its contents without compression, from the beginning. One reader at a time.
+    /// The decompressed content from the start. Use one reader at a time.
     ///
     /// # Errors
-    /// Those of reading; a missing program where one is needed.
+    /// read(2); a missing decompressor.
     pub fn unpacked<'a>(
         &self,
         tools: &Tools,
@@ -164,7 +166,7 @@ impl Source {
     }
 }
 
-/// Bytes of a compressed file that are read at once.
+/// Number of bytes of a compressed file read at once.
 const BUFFER_BYTES: usize = 1 << 17;
 
 fn seen(meta: &std::fs::Metadata) -> (u64, i64, i64, u64) {
@@ -183,13 +185,13 @@ fn read_start(file: &mut File, start: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Contents of a [`Source`].
+/// Content of a [`Source`].
 pub struct Unpacked<'a> {
     stream: Stream<'a>,
 }
 
 type Packed<'a> = super::Counted<'a, File>;
-type Buffered<'a> = PutBack<io::BufReader<Packed<'a>>>;
+type Buffered<'a> = PushbackReader<io::BufReader<Packed<'a>>>;
 
 enum Stream<'a> {
     Plain(Packed<'a>),
@@ -207,7 +209,7 @@ impl Read for Unpacked<'_> {
             Stream::Program(running) => {
                 let Some(reader) = running else { return Ok(0) };
                 let count = reader.read(buffer)?;
-                // Only the exit code tells a whole file from a broken one.
+                // Only the exit code tells a complete file from a damaged one.
                 if count == 0
                     && !buffer.is_empty()
                     && let Some(running) = running.take()
@@ -223,7 +225,7 @@ impl Read for Unpacked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch::Silent;
+    use crate::fetch::NoProgress;
     use std::io::Write;
 
     fn packed(compression: Compression, content: &[u8]) -> Vec<u8> {
@@ -247,7 +249,7 @@ mod tests {
                 let path = folder.path().join("x");
                 std::fs::write(&path, content).unwrap();
                 let tool = Tools::new("").command(program, program).unwrap();
-                tool.args(args).args([path.to_str().unwrap()]).run(&Silent).unwrap();
+                tool.args(args).args([path.to_str().unwrap()]).run(&NoProgress).unwrap();
                 std::fs::read(path.with_extension(end)).unwrap()
             }
         }
@@ -260,7 +262,7 @@ mod tests {
         let mut all = Vec::new();
         for _ in 0..2 {
             all.clear();
-            let mut reader = source.unpacked(&Tools::new(""), &Silent).unwrap();
+            let mut reader = source.unpacked(&Tools::new(""), &NoProgress).unwrap();
             reader.read_to_end(&mut all).map_err(|error| error.to_string())?;
         }
         assert!(source.unchanged());

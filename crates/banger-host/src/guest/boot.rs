@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_without_a_word_is_not_the_hello() {
+    async fn a_connection_that_sends_nothing_is_not_the_hello() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("v.sock_1");
         let accepting = tokio::spawn(accept(UnixListener::bind(&path).unwrap()));

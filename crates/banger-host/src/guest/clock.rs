@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_offset_is_told_only_where_it_is_certain() {
+    fn an_uncertain_clock_offset_is_not_reported() {
         const MS: i64 = 1000;
         for (sent, received, guest, expected) in [
             (0, 10, 5, None),

@@ -140,8 +140,8 @@ fn failed(error: Ext4Error, source: &Source, progress: &dyn Progress) -> ImageEr
                 let source = Ext4Error::Tar(TarError::Read(source));
                 ImageError::BadArchive { path, source }
             }
-            FetchError::ToolFailed { tool, status, said } => {
-                let source = FetchError::ToolFailed { tool, status, said }.into_io();
+            FetchError::ToolFailed { tool, status, output } => {
+                let source = FetchError::ToolFailed { tool, status, output }.into_io();
                 ImageError::BadArchive { path, source: Ext4Error::Tar(TarError::Read(source)) }
             }
             other => other.into(),

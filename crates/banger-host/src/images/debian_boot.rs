@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_needed_at_boot_is_left_out_and_the_rest_stays() {
+    fn unneeded_units_are_disabled_and_others_kept() {
         let mut tree = Tree::new();
         let wants = "etc/systemd/system/timers.target.wants";
         for timer in TIMERS.into_iter().chain(["fstrim.timer"]) {

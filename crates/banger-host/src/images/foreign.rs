@@ -5,7 +5,7 @@ use std::io::Read;
 
 use super::rootfs;
 use crate::ext4::{Kind, Name, NodeId, ROOT, Tree, tar};
-use crate::fetch::{FetchError, Place, Progress, Source, Tools};
+use crate::fetch::{FetchError, PathContext, Progress, Source, Tools};
 
 /// A kind of file that is no archive of a root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,7 +28,7 @@ pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
 
 use crate::fetch::{
-    self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, Place,
+    self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
     Progress, Record, SingleFlight, Staging, Tools,
 };
 use worker::{Amendments, Conversion};

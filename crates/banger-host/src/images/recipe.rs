@@ -10,7 +10,7 @@ use super::rootfs::put_file;
 use super::sandbox::{self, Who, WorkFolder};
 use super::{ImageError, debian_boot};
 use crate::ext4::{Ext4Error, Kind, Meta, Tree};
-use crate::fetch::{self, Place, Progress, Tools};
+use crate::fetch::{self, PathContext, Progress, Tools};
 
 /// The name of the recipe, and of the image it makes.
 pub const DEBIAN: &str = banger_api::images::DEFAULT_IMAGE;

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_are_what_mmdebstrap_does_not_how() {
+    fn stages_have_readable_names() {
         assert_eq!(stage("I: extracting archives..."), Some("extracting archives".into()));
         for line in [
             "I: removing tempdir /tmp/mmdebstrap.d3Iex...",

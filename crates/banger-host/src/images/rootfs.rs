@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_taken_out_and_nothing_else() {
+    fn only_the_machine_identity_is_removed() {
         let mut tree = Tree::new();
         for path in [
             "etc/machine-id",

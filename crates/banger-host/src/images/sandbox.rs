@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::fetch::{FetchError, Place, Progress, Silent, Tool, Tools};
+use crate::fetch::{FetchError, NoProgress, PathContext, Progress, Tool, Tools};
 
 /// File of the staging folder that says where the temporary folder is.
 const NOTE: &str = "work-folder";
@@ -114,7 +114,7 @@ fn remove(path: &Path, tools: &Tools) -> Result<(), FetchError> {
         entries.flatten().map(|entry| entry.path().into_os_string()).collect();
     let helper = tools.command("mmdebstrap", "mmdebstrap")?;
     let remove = ["--unshare-helper", "rm", "-rf", "--one-file-system", "--"];
-    let removed = helper.args(remove).args(entries).run(&Silent);
+    let removed = helper.args(remove).args(entries).run(&NoProgress);
     fs::remove_dir_all(path).at("remove", path).map_err(|error| removed.err().unwrap_or(error))
 }
 

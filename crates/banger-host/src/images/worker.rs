@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::convert::{self, Converted};
 use super::{ImageError, recipe};
 use crate::advice;
-use crate::fetch::{FetchError, Place, Progress, Source, Tool, Tools};
+use crate::fetch::{FetchError, PathContext, Progress, Source, Tool, Tools};
 
 /// First argument of the program that makes it a worker.
 pub const ARGUMENT: &str = "image-worker";
@@ -136,7 +136,7 @@ fn in_worker(job: Job<'_>) -> Result<Converted, ImageError> {
         (None, Ok(())) => Err(FetchError::ToolFailed {
             tool: ARGUMENT,
             status: "exit code 0".into(),
-            said: vec!["it gave no answer".into()],
+            output: vec!["it gave no answer".into()],
         }
         .into()),
     }

@@ -1,20 +1,20 @@
-//! Debian's packages through the host's own apt: its sources, keys and proxies; apt checks
-//! signatures and hashes.
+//! Debian packages through the host's apt: its sources, keys and proxies; apt checks signatures and
+//! hashes.
 //!
-//! Nothing of the host's is changed: where its package lists are missing or out of date, lists of
-//! our own are fetched into the staging folder, which needs no privilege either.
+//! Does not change the host: if its package lists are missing or out of date, it fetches separate
+//! lists into the staging folder, which needs no privilege.
 
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
-use crate::fetch::{FetchError, Place, Progress, Tool, Tools};
+use crate::fetch::{FetchError, PathContext, Progress, Tool, Tools};
 
-/// The package whose only dependency is the kernel of the day.
+/// The meta package that depends on the current kernel package.
 pub const META_PACKAGE: &str = "linux-image-cloud-amd64";
-/// Most bytes read of apt's answers.
+/// Maximum size of apt's output in bytes.
 const ANSWER_BYTES: u64 = 1 << 20;
 
-/// A package of one version.
+/// A version of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
     /// Its name.
@@ -23,16 +23,16 @@ pub struct Package {
     pub version: String,
 }
 
-/// Whose package lists are used.
+/// The package lists to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lists {
-    /// The host's, as they are.
+    /// The host's.
     Hosts,
-    /// Ours, just fetched.
+    /// Separate lists, just fetched.
     Own,
 }
 
-/// apt, working in a folder of its own.
+/// apt with a separate working folder.
 pub struct Apt<'a> {
     tools: &'a Tools,
     folder: &'a Path,
@@ -40,7 +40,7 @@ pub struct Apt<'a> {
 }
 
 impl<'a> Apt<'a> {
-    /// Works within `folder`, with the host's package lists first.
+    /// Works in `folder`, with the host's package lists first.
     pub fn new(tools: &'a Tools, folder: &'a Path) -> Self {
         Self { tools, folder, lists: Lists::Hosts }
     }
@@ -48,13 +48,13 @@ impl<'a> Apt<'a> {
     fn tool(&self, name: &'static str) -> Result<Tool, FetchError> {
         let mut tool = self.tools.command(name, "apt")?;
         tool.command.current_dir(self.folder);
-        // Signed or not at all, whatever the host's configuration would let pass.
+        // Requires signatures, whatever the host's configuration allows.
         tool.command.args(["-o", "APT::Get::AllowUnauthenticated=false"]);
         tool.command.args(["-o", "Acquire::AllowInsecureRepositories=false"]);
         tool.command.args(["-o", "Acquire::Retries=2", "-q"]);
         if rustix::process::geteuid().is_root() {
-            // apt would drop to its own user, who may not enter our folder, and then not do it
-            // anyway.
+            // apt would switch to its own user, who cannot enter the folder, and then warn and
+            // continue as root.
             tool.command.args(["-o", "APT::Sandbox::User=root"]);
         }
         if self.lists == Lists::Own {
@@ -67,7 +67,7 @@ impl<'a> Apt<'a> {
         Ok(tool)
     }
 
-    /// Fetches package lists of our own.
+    /// Fetches separate package lists.
     fn refresh(&mut self, progress: &dyn Progress) -> Result<(), FetchError> {
         progress.stage("refresh package lists");
         self.lists = Lists::Own;
@@ -78,22 +78,22 @@ impl<'a> Apt<'a> {
         self.tool("apt-get")?.args(["update"]).run(progress)
     }
 
-    /// The kernel package of the day.
+    /// The current kernel package.
     fn find(&self, progress: &dyn Progress) -> Result<Option<Package>, FetchError> {
         let tool = self.tool("apt-cache")?;
         let shown = tool.args(["show", "--no-all-versions", META_PACKAGE]);
         match shown.output(ANSWER_BYTES, progress) {
             Ok(text) => Ok(kernel_package(&String::from_utf8_lossy(&text))),
-            // "No packages found" is a failure to apt.
+            // apt fails for "No packages found".
             Err(FetchError::ToolFailed { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Finds the kernel package, with package lists of our own if the host's do not have it.
+    /// Finds the kernel package, with separate package lists if the host's do not contain it.
     ///
     /// # Errors
-    /// [`KernelError::NoPackage`]; apt's own failures.
+    /// [`KernelError::NoPackage`]; errors of apt.
     pub fn kernel(&mut self, progress: &dyn Progress) -> Result<Package, KernelError> {
         progress.stage("find the kernel package");
         if let Some(package) = self.find(progress)? {
@@ -104,11 +104,11 @@ impl<'a> Apt<'a> {
         found.ok_or(KernelError::NoPackage { package: META_PACKAGE })
     }
 
-    /// Downloads a package; returns its path. If the lists are too old to find the file any more,
-    /// fresh ones are fetched, and with them perhaps a newer version.
+    /// Downloads a package; returns its path. If the file is no longer on the server, fetches new
+    /// lists, which may name a newer version.
     ///
     /// # Errors
-    /// apt's own failures.
+    /// Errors of apt.
     pub fn download(
         &mut self,
         package: Package,
@@ -141,7 +141,7 @@ impl<'a> Apt<'a> {
         downloaded.ok_or_else(|| FetchError::ToolFailed {
             tool: "apt-get",
             status: "exit code 0".into(),
-            said: vec![format!("nothing was downloaded for {wanted}")],
+            output: vec![format!("nothing was downloaded for {wanted}")],
         })
     }
 }

@@ -1,26 +1,26 @@
-//! From a bzImage to the ELF file within it, which Firecracker and QEMU's microvm start directly.
+//! Extracts the ELF file of a bzImage, which Firecracker and QEMU's microvm start directly.
 //!
 //! Follows Documentation/arch/x86/boot.rst (setup header), and for LZ4 the legacy frame of
-//! `lz4_Frame_format.md` with the kernel's own addition: the unpacked size in the last four bytes.
+//! `lz4_Frame_format.md` with the kernel's addition: the unpacked size in the last four bytes.
 
 use std::io::{self, Read};
 
-/// Most bytes an unpacked kernel may have.
+/// Maximum size of an unpacked kernel in bytes.
 pub const ELF_BYTES_MAX: usize = 256 << 20;
-/// Most bytes of a bzImage.
+/// Maximum size of a bzImage in bytes.
 pub const BZIMAGE_BYTES_MAX: u64 = 128 << 20;
 /// Unpacked size of a full block of an LZ4 legacy frame.
 const LZ4_BLOCK: usize = 8 << 20;
-/// Beginning of such a frame, little-endian.
+/// Magic number of such a frame, little-endian.
 const LZ4_LEGACY: [u8; 4] = 0x184c_2102_u32.to_le_bytes();
 
-/// Why a file is no kernel that we can start.
+/// Reason why a file is not a bootable kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelFormatError {
     /// Neither a bzImage nor ELF.
-    #[error("is no Linux kernel for x86-64")]
+    #[error("is not a Linux kernel for x86-64")]
     NotAKernel,
-    /// From before boot protocol 2.08.
+    /// Boot protocol before 2.08.
     #[error("has boot protocol {major}.{minor:02}, at least 2.08 is needed")]
     TooOld {
         /// Major version.
@@ -28,26 +28,26 @@ pub enum KernelFormatError {
         /// Minor version.
         minor: u8,
     },
-    /// Its parts do not fit into it.
+    /// The file is shorter than its parts.
     #[error("is truncated: {has} bytes of {wants}")]
     Truncated {
-        /// Bytes that are there.
+        /// Size of the file in bytes.
         has: usize,
-        /// Bytes its header tells of.
+        /// Size according to its header in bytes.
         wants: usize,
     },
-    /// Compressed in a way that is not supported.
+    /// Unsupported compression.
     #[error("has a payload of an unknown compression (it begins {0:02x?})")]
     UnknownCompression(Vec<u8>),
-    /// The payload cannot be unpacked.
+    /// The payload cannot be decompressed.
     #[error("has a damaged payload")]
     Payload(#[source] io::Error),
-    /// The ELF file within is not one we can start.
-    #[error("is no bootable ELF file: {0}")]
+    /// The contained ELF file cannot be booted.
+    #[error("is not a bootable ELF file: {0}")]
     BadElf(&'static str),
 }
 
-/// What the payload is compressed with.
+/// Compression of the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
     /// LZ4, legacy frame, in memory.
@@ -56,9 +56,9 @@ pub enum Payload<'a> {
     Gzip(&'a [u8]),
     /// Zstandard.
     Zstd(&'a [u8]),
-    /// xz; needs the program of that name.
+    /// xz, decompressed by the program of that name.
     Xz(&'a [u8]),
-    /// Not at all.
+    /// None.
     Elf(&'a [u8]),
 }
 
@@ -77,7 +77,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Finds the payload of a kernel file.
 ///
 /// # Errors
-/// Not a kernel, or not a whole one.
+/// Not a kernel, or an incomplete one.
 pub fn payload(file: &[u8]) -> Result<Payload<'_>, KernelFormatError> {
     if file.starts_with(b"\x7fELF") {
         return Ok(Payload::Elf(file));
@@ -109,7 +109,7 @@ pub fn payload(file: &[u8]) -> Result<Payload<'_>, KernelFormatError> {
     }
 }
 
-/// Unpacks an LZ4 legacy frame of which the kernel's build has appended the unpacked size.
+/// Decompresses an LZ4 legacy frame to which the kernel's build has appended the unpacked size.
 fn unpack_lz4(packed: &[u8]) -> Result<Vec<u8>, KernelFormatError> {
     let damaged =
         |why: String| KernelFormatError::Payload(io::Error::new(io::ErrorKind::InvalidData, why));
@@ -141,7 +141,7 @@ fn unpack_lz4(packed: &[u8]) -> Result<Vec<u8>, KernelFormatError> {
 /// Reads an unpacked kernel, up to the size limit.
 ///
 /// # Errors
-/// Those of the reader; too large.
+/// Errors of the reader; the size limit.
 pub fn read_limited(reader: impl Read) -> Result<Vec<u8>, KernelFormatError> {
     let mut unpacked = Vec::new();
     reader
@@ -154,15 +154,15 @@ pub fn read_limited(reader: impl Read) -> Result<Vec<u8>, KernelFormatError> {
     Ok(unpacked)
 }
 
-/// Unpacks a payload; `xz` unpacks what needs that program.
+/// Decompresses a payload; `xz` handles the xz format.
 ///
 /// # Errors
-/// A damaged payload; those of `xz`.
+/// A damaged payload; errors of `xz`.
 pub fn unpack<E: From<KernelFormatError>>(
     payload: Payload<'_>,
     xz: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
 ) -> Result<Vec<u8>, E> {
-    // The four bytes that the build appends are no part of the streams.
+    // The four appended bytes do not belong to the stream.
     let stream = |packed: &'_ [u8]| packed.len().saturating_sub(4);
     let unpacked = match payload {
         Payload::Elf(elf) => elf.to_vec(),
@@ -179,14 +179,14 @@ pub fn unpack<E: From<KernelFormatError>>(
     Ok(unpacked)
 }
 
-/// Bytes at a file's beginning that [`check_elf`] looks at, at most.
+/// Maximum number of bytes at a file's start that [`check_elf`] reads.
 pub const ELF_HEAD_BYTES: usize = 4096;
 
-/// Checks that a file of `length` bytes that begins with `head` is an x86-64 kernel, and whole as
-/// far as its program headers tell (ELF-64 object file format, version 1.5).
+/// Checks that a file of `length` bytes that starts with `head` is an x86-64 kernel, and complete
+/// according to its program headers (ELF-64 object file format, version 1.5).
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the defect.
 pub fn check_elf(head: &[u8], length: u64) -> Result<(), KernelFormatError> {
     use KernelFormatError::BadElf;
     /// EM_X86_64.
@@ -198,7 +198,7 @@ pub fn check_elf(head: &[u8], length: u64) -> Result<(), KernelFormatError> {
     if head.get(4..6) != Some(&[2, 1]) || u16_at(head, 18) != Some(X86_64) {
         return Err(BadElf("it is for another machine"));
     }
-    // ET_EXEC, or ET_DYN of a relocatable one.
+    // ET_EXEC, or ET_DYN of a relocatable kernel.
     if !matches!(u16_at(head, 16), Some(2 | 3)) {
         return Err(BadElf("it is not executable"));
     }
@@ -234,7 +234,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A small ELF file that passes for a kernel.
+    /// A small ELF file that passes the checks.
     pub fn elf(content: usize) -> Vec<u8> {
         let mut file = vec![0; 64 + 56];
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -327,7 +327,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_kernel_is_told_apart() {
+    fn files_that_are_no_kernel_are_refused() {
         assert!(matches!(payload(b"#!/bin/sh"), Err(KernelFormatError::NotAKernel)));
         let mut old = bzimage(b"x");
         old[0x206] = 6;

@@ -1,4 +1,4 @@
-//! Takes a kernel package apart: the kernel, and its modules as a folder.
+//! Extracts kernel and modules from a kernel package.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -9,22 +9,22 @@ use super::KernelError;
 use super::bzimage::BZIMAGE_BYTES_MAX;
 use crate::ext4::tar::{Entry, Reader, What};
 use crate::ext4::{Content, Kind};
-use crate::fetch::{Counted, FetchError, Place, Progress, Tools};
+use crate::fetch::{Counted, FetchError, PathContext, Progress, Tools};
 
-/// Most files, and bytes of all of them, that are taken from a package.
+/// Maximum number of files, and of their bytes, taken from a package.
 const FILES_MAX: u64 = 50_000;
 const BYTES_MAX: u64 = 4 << 30;
 
-/// What a package had.
+/// Content of a package.
 #[derive(Debug)]
 pub struct Unpacked {
-    /// The kernel as packed: a bzImage.
+    /// The kernel image: a bzImage.
     pub kernel: PathBuf,
-    /// `uname -r` of it.
+    /// `uname -r` of the kernel.
     pub release: String,
-    /// When it was built, in seconds since 1970.
+    /// Build time in seconds since 1970.
     pub built_s: i64,
-    /// Folder that has `lib/modules/<release>`.
+    /// Folder that contains `lib/modules/<release>`.
     pub root: PathBuf,
 }
 
@@ -35,14 +35,14 @@ impl Unpacked {
     }
 }
 
-/// A file of the package that we want.
+/// A wanted file of the package.
 #[derive(Debug, PartialEq, Eq)]
 enum Part<'a> {
     Kernel { release: &'a str },
     Module { path: &'a str },
 }
 
-/// Which part a path is; only regular parts pass, so it can be joined to a folder.
+/// Classifies a path; accepts normal components only, so the path can be joined to a folder.
 fn part(path: &str) -> Option<Part<'_>> {
     let path = path.strip_prefix("./").unwrap_or(path);
     let plain = |part: &str| !matches!(part, "" | "." | "..");
@@ -56,10 +56,10 @@ fn part(path: &str) -> Option<Part<'_>> {
     path.strip_prefix("lib/modules/").map(|path| Part::Module { path })
 }
 
-/// Unpacks the kernel and its modules below `folder`.
+/// Extracts the kernel and its modules below `folder`.
 ///
 /// # Errors
-/// A package without a kernel or modules; those of dpkg-deb and of writing.
+/// The package has no kernel or no modules; errors of dpkg-deb and of writing.
 pub fn unpack(
     deb: &Path,
     folder: &Path,
@@ -75,7 +75,7 @@ pub fn unpack(
     let (mut files, mut bytes, mut kernel) = (0, 0, None);
     loop {
         progress.go_on()?;
-        // What dpkg-deb says of a damaged package is clearer than where its output ends.
+        // For a damaged package, dpkg-deb's message is clearer than the truncated output.
         let entry = match reader.next_entry() {
             Ok(Some(entry)) => entry,
             Ok(None) => break,
@@ -107,8 +107,7 @@ pub fn unpack(
     Ok(unpacked)
 }
 
-/// Writes a file of the package where it belongs, if it is a part we want; says whether the file
-/// was whole.
+/// Writes a file of the package if it is wanted; returns whether the file was complete.
 fn take(
     entry: &Entry,
     length: u64,
@@ -128,7 +127,7 @@ fn take(
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).at("make the folder", parent)?;
     }
-    // Never through a link, never over anything: the folder is ours and was empty.
+    // Follows no link and overwrites nothing: the folder was empty.
     let mut options = File::options();
     let mut file =
         options.write(true).create_new(true).mode(0o644).open(&target).at("create", &target)?;

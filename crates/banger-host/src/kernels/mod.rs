@@ -1,4 +1,4 @@
-//! Kernels: fetched through the host's package tools, kept unpacked, ready to boot.
+//! Kernels: fetched with the host's package tools, and stored uncompressed.
 //!
 //! ```text
 //! <kernels>/<id>/vmlinux         uncompressed ELF, for PVH or direct start
@@ -24,7 +24,7 @@ pub use modules::ModulesError;
 
 use crate::ext4::Ext4Error;
 use crate::fetch::{
-    self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, Place,
+    self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
     Progress, Record, SingleFlight, Tools,
 };
 
@@ -35,57 +35,57 @@ pub const MODULES: &str = "modules.ext4";
 const BOOT_MODULES: &str = "boot-modules";
 const ORDER: &str = "order";
 
-/// Free bytes wanted before a pull: package, unpacked modules, and the object made of them.
+/// Minimum free bytes before a pull: for the package, the unpacked modules, and the object.
 const PULL_BYTES: u64 = 700 << 20;
 
-/// Why a kernel cannot be had.
+/// Errors of kernels.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// What everything stored can suffer from.
+    /// An error of the store.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// No recipe has this name.
+    /// There is no recipe with this name.
     #[error("there is no recipe for a kernel `{name}`, only `{DEBIAN}`")]
     UnknownRecipe {
         /// The name.
         name: String,
     },
-    /// The host's package sources do not have it.
+    /// The host's package sources do not contain the package.
     #[error("the package `{package}` is not in the package sources of this host")]
     NoPackage {
         /// Its name.
         package: &'static str,
     },
-    /// A package that is not what it should be.
+    /// An invalid package.
     #[error("the package `{}` cannot be used: {why}", path.display())]
     BadPackage {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         why: String,
     },
-    /// A kernel file that cannot be started.
+    /// A kernel file that cannot be booted.
     #[error("the kernel `{}` cannot be used", path.display())]
     BadKernel {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         #[source]
         source: KernelFormatError,
     },
-    /// As [`Self::BadKernel`], where the file is not known yet.
+    /// As [`Self::BadKernel`], without the path.
     #[error(transparent)]
     Format(#[from] KernelFormatError),
-    /// A kernel without something that guests need.
+    /// The kernel lacks a feature that guests need.
     #[error("kernel `{release}` cannot boot a guest")]
     Modules {
         /// `uname -r`.
         release: String,
-        /// What it lacks.
+        /// The missing feature.
         #[source]
         source: ModulesError,
     },
-    /// The modules disk cannot be made.
+    /// The modules disk cannot be created.
     #[error("cannot make the modules disk")]
     Disk(#[source] Ext4Error),
 }
@@ -102,23 +102,23 @@ impl From<Ext4Error> for KernelError {
 /// The built-in recipe.
 const DEBIAN: &str = banger_api::images::DEFAULT_KERNEL;
 
-/// What is written down about a kernel.
+/// The record of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelRecord {
-    /// Beginning of the fingerprint.
+    /// Prefix of the fingerprint.
     pub id: String,
     /// `uname -r`.
     pub release: String,
-    /// Where it came from, for people.
+    /// Source of the kernel, for users.
     pub source: String,
-    /// Version of the package it came in.
+    /// Version of the package.
     pub package_version: String,
     /// RFC 3339, UTC.
     pub created_at: String,
-    /// SHA-256 over all files' digests.
+    /// SHA-256 of all files' digests.
     pub fingerprint: String,
-    /// The files it consists of.
+    /// Files of the object.
     pub files: Vec<FileDigest>,
 }
 
@@ -130,7 +130,7 @@ impl Record for KernelRecord {
     }
 }
 
-/// A kernel on the store.
+/// A stored kernel.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// Its record.
@@ -157,7 +157,7 @@ impl Kernel {
         self.folder.join(BOOT_MODULES)
     }
 
-    /// File names of the boot modules, in the order of loading.
+    /// File names of the boot modules in loading order.
     ///
     /// # Errors
     /// [`FetchError::Damaged`].
@@ -171,7 +171,7 @@ impl Kernel {
         Ok(names)
     }
 
-    /// Bytes it takes on the disk.
+    /// Allocated size in bytes.
     pub fn used_bytes(&self) -> u64 {
         fetch::used_bytes(&self.folder)
     }
@@ -180,7 +180,7 @@ impl Kernel {
         FetchError::Damaged { kind: Kind::Kernel, id: self.record.id.clone(), path, why }
     }
 
-    /// Looks whether its files are all there, of the right size, and the kernel an ELF file: cheap
+    /// Checks that its files exist with the right sizes, and that the kernel is an ELF file: fast
     /// enough for every start.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl Kernel {
             .map_err(|(path, why)| self.damaged(path, why))
     }
 
-    /// Reads all of it and compares fingerprints.
+    /// Reads all files and compares fingerprints.
     ///
     /// # Errors
     /// [`FetchError::Damaged`]; cancellation.
@@ -225,7 +225,7 @@ fn digest(folder: &Path, name: &str) -> Result<FileDigest, FetchError> {
     Ok(FileDigest { name: name.to_owned(), bytes, sha256: sha256.at("read", &path)? })
 }
 
-/// All kernels of a data folder.
+/// The kernels of a data folder.
 #[derive(Debug)]
 pub struct KernelStore {
     store: ObjectStore<KernelRecord>,
@@ -244,7 +244,7 @@ impl KernelStore {
         self.store.list()
     }
 
-    /// The kernel of a name, an id or a unique prefix of one.
+    /// Finds a kernel by name, id or unique prefix of an id.
     ///
     /// # Errors
     /// Not found, ambiguous, damaged.
@@ -254,11 +254,11 @@ impl KernelStore {
         Ok(Kernel { record, names, folder })
     }
 
-    /// Fetches Debian's cloud kernel; `name` must be that recipe's. If the newest one is here
-    /// already, nothing is downloaded. Callers at the same time share one download.
+    /// Fetches Debian's cloud kernel; `name` must be that of the recipe. Downloads nothing if the
+    /// newest version is stored. Concurrent callers share one download.
     ///
     /// # Errors
-    /// Those of apt, of the package, of the disk; cancellation.
+    /// Errors of apt, of the package, or of the disk; cancellation.
     pub fn pull(&self, name: &str, progress: &dyn Progress) -> Result<Kernel, KernelError> {
         if name != DEBIAN {
             return Err(KernelError::UnknownRecipe { name: name.chars().take(140).collect() });
@@ -294,7 +294,7 @@ impl KernelStore {
         Ok(record.id)
     }
 
-    /// Id of the named kernel, if it is of this package and whole.
+    /// Id of the named kernel, if it is of this package and complete.
     fn has(&self, name: &str, package: &apt::Package) -> Option<String> {
         let kernel = self.resolve(name).ok()?;
         let same = kernel.record.source == source(package)
@@ -302,7 +302,7 @@ impl KernelStore {
         (same && kernel.check().is_ok()).then_some(kernel.record.id)
     }
 
-    /// Makes an object of a package, in the folder `object` below `staging`.
+    /// Creates an object from a package, in the folder `object` in `staging`.
     fn make(
         &self,
         deb: &Path,
@@ -341,7 +341,7 @@ impl KernelStore {
         })
     }
 
-    /// Deletes by name, id or prefix; refused while VMs boot it.
+    /// Deletes by name, id or prefix; refused while VMs use the kernel.
     ///
     /// # Errors
     /// Not found, in use.
@@ -349,11 +349,11 @@ impl KernelStore {
         self.store.delete(wanted, in_use)
     }
 
-    /// Deletes what has no name and no VM, and what a crash left half-made; returns the former, and
-    /// all bytes freed.
+    /// Deletes kernels without a name and without a VM, and incomplete ones of a crash; returns the
+    /// former and all freed bytes.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// A kernel cannot be removed.
     pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), FetchError> {
         let half_made_bytes = self.clean_staging()?;
         let deleted = self.store.prune(in_use)?;
@@ -361,10 +361,10 @@ impl KernelStore {
         Ok((deleted, bytes + half_made_bytes))
     }
 
-    /// Removes what a crash left half-made; returns the bytes freed.
+    /// Removes incomplete kernels of a crash; returns the freed bytes.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// A folder cannot be removed.
     pub fn clean_staging(&self) -> Result<u64, FetchError> {
         self.store.clean_staging(&|_| Ok(()))
     }

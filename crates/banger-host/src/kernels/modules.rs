@@ -1,46 +1,46 @@
-//! A kernel's modules: which of them the boot initramfs needs, and in what order.
+//! Selects the modules for the boot initramfs, in loading order.
 //!
 //! File formats: modules.dep(5), modules.builtin (Documentation/kbuild/kbuild.rst).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a guest needs before its root file system is there.
+/// A module that a guest needs before its root file system is mounted.
 ///
-/// Modules a kernel may have built in, may have as modules, or may not need.
-struct Wanted {
+/// A kernel may have it built in, as a module, or not at all.
+struct BootModule {
     name: &'static str,
     need: Need,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// Without it there is no disk, no network or no way to talk to us.
+    /// Required for disks, network or the connection to the host.
     Must,
-    /// Of use where it exists.
+    /// Loaded if it exists.
     May,
 }
 
-const WANTED: [Wanted; 9] = [
-    Wanted { name: "virtio_mmio", need: Need::Must },
-    Wanted { name: "virtio_blk", need: Need::Must },
-    Wanted { name: "virtio_net", need: Need::Must },
-    Wanted { name: "vmw_vsock_virtio_transport", need: Need::Must },
-    // ext4 asks for the checksum by an alias that only modprobe understands.
-    Wanted { name: "crc32c_generic", need: Need::May },
-    Wanted { name: "ext4", need: Need::Must },
-    Wanted { name: "overlay", need: Need::Must },
-    Wanted { name: "virtio_rng", need: Need::May },
-    Wanted { name: "virtio_balloon", need: Need::May },
+const WANTED: [BootModule; 9] = [
+    BootModule { name: "virtio_mmio", need: Need::Must },
+    BootModule { name: "virtio_blk", need: Need::Must },
+    BootModule { name: "virtio_net", need: Need::Must },
+    BootModule { name: "vmw_vsock_virtio_transport", need: Need::Must },
+    // ext4 requests the checksum by an alias that only modprobe resolves.
+    BootModule { name: "crc32c_generic", need: Need::May },
+    BootModule { name: "ext4", need: Need::Must },
+    BootModule { name: "overlay", need: Need::Must },
+    BootModule { name: "virtio_rng", need: Need::May },
+    BootModule { name: "virtio_balloon", need: Need::May },
 ];
 
-/// Why no boot modules can be told.
+/// Reason why the modules cannot be determined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModulesError {
-    /// The kernel has neither the module nor the code built in.
+    /// The kernel has neither the module nor the built-in code.
     #[error("the kernel has no `{0}`")]
     Missing(&'static str),
-    /// modules.dep is wrong.
-    #[error("modules.dep makes no sense at `{0}`")]
+    /// modules.dep is invalid.
+    #[error("modules.dep is invalid at `{0}`")]
     BadDep(String),
 }
 
@@ -52,12 +52,12 @@ pub fn name_of(path: &str) -> Option<String> {
     (known && !name.is_empty()).then(|| name.replace('-', "_"))
 }
 
-/// Paths of the modules to load at boot, each after those it needs.
+/// Paths of the modules to load at boot, each after its dependencies.
 ///
 /// `dep` is the text of modules.dep, `builtin` that of modules.builtin.
 ///
 /// # Errors
-/// A module that a guest cannot do without is nowhere.
+/// A required module is missing.
 pub fn boot_order(dep: &str, builtin: &str) -> Result<Vec<String>, ModulesError> {
     let mut modules: BTreeMap<String, (&str, Vec<&str>)> = BTreeMap::new();
     for line in dep.lines().filter(|line| !line.trim().is_empty()) {
@@ -75,7 +75,8 @@ pub fn boot_order(dep: &str, builtin: &str) -> Result<Vec<String>, ModulesError>
             }
             return Err(ModulesError::Missing(wanted.name));
         };
-        // modules.dep lists all needs, nearest first, so loading goes from the end (modprobe(8)).
+        // modules.dep lists all dependencies, nearest first, so loading starts at the end
+        // (modprobe(8)).
         for path in needs.iter().rev().chain(std::iter::once(path)) {
             let name = name_of(path).unwrap_or_default();
             if !modules.contains_key(&name) {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// modules.dep as depmod writes it, from names: each with all it needs, nearest first.
+    /// Creates a modules.dep in depmod's format: each module with all dependencies, nearest first.
     fn dep() -> String {
         let virtio = ["virtio", "virtio_ring"];
         let vsock = ["vmw_vsock_virtio_transport_common", "vsock"];
@@ -126,7 +127,7 @@ mod tests {
     const BUILTIN: &str = "kernel/fs/ext4/ext4.ko\nkernel/fs/jbd2/jbd2.ko\n";
 
     #[test]
-    fn each_comes_after_what_it_needs_and_once() {
+    fn modules_load_once_after_their_dependencies() {
         let order = boot_order(&dep(), BUILTIN).unwrap();
         let names: Vec<_> = order.iter().map(|path| name_of(path).unwrap()).collect();
         assert_eq!(

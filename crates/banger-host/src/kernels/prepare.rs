@@ -1,4 +1,4 @@
-//! Makes of an unpacked package what is published: `vmlinux`, `modules.ext4`, `boot-modules/`.
+//! Converts an unpacked package to its published form: `vmlinux`, `modules.ext4`, `boot-modules/`.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,17 +10,17 @@ use super::deb::Unpacked;
 use super::{BOOT_MODULES, KernelError, MODULES, ORDER, VMLINUX, modules};
 use crate::ext4::folder::{self, Metadata};
 use crate::ext4::{Plan, Use, build};
-use crate::fetch::{Compression, FetchError, Place, Progress, Tools};
+use crate::fetch::{Compression, FetchError, PathContext, Progress, Tools};
 
-/// Most bytes of one module, unpacked.
+/// Maximum size of an unpacked module in bytes.
 const MODULE_BYTES_MAX: u64 = 256 << 20;
-/// Module paths given to one run of a program.
+/// Maximum number of module paths per run of a program.
 const BATCH: usize = 500;
 
-/// Unpacks the kernel to its ELF file.
+/// Extracts the kernel's ELF file.
 ///
 /// # Errors
-/// [`KernelError::BadKernel`]; those of writing.
+/// [`KernelError::BadKernel`]; errors of writing.
 pub fn kernel(
     packed: &Path,
     target: &Path,
@@ -42,7 +42,7 @@ pub fn kernel(
     Ok(())
 }
 
-/// Unpacks an xz stream by the program of that name.
+/// Decompresses an xz stream with the program `xz`.
 fn xz(
     stream: &[u8],
     beside: &Path,
@@ -60,11 +60,11 @@ fn xz(
     Ok(elf)
 }
 
-/// Unpacks compressed modules where they lie: the guest's loader need not know how, and the agent's
-/// does not.
+/// Decompresses modules in place: neither the guest's loader nor the agent must support
+/// compression.
 ///
 /// # Errors
-/// Damaged ones; no `xz` where one is needed.
+/// Damaged modules; `xz` is needed and missing.
 pub fn unpack_modules(
     folder: &Path,
     tools: &Tools,
@@ -99,7 +99,8 @@ pub fn unpack_modules(
     Ok(())
 }
 
-/// Writes what `unpacked` gives as the file without its last extension, and removes the file.
+/// Writes the output of `unpacked` as the file without its last extension, and removes the
+/// original.
 fn replace(path: &Path, unpacked: impl Read) -> Result<(), FetchError> {
     let target = path.with_extension("");
     let mut file = File::create_new(&target).at("create", &target)?;
@@ -107,7 +108,7 @@ fn replace(path: &Path, unpacked: impl Read) -> Result<(), FetchError> {
     fs::remove_file(path).at("remove", path)
 }
 
-/// All regular files below a folder, in order of their paths.
+/// All regular files below a folder, sorted by path.
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FetchError> {
     let (mut files, mut todo) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = todo.pop() {
@@ -125,10 +126,10 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FetchError> {
     Ok(files)
 }
 
-/// Makes the indexes that modprobe in the guest needs, by depmod(8).
+/// Creates the indexes for modprobe in the guest, with depmod(8).
 ///
 /// # Errors
-/// No depmod, or one that fails.
+/// depmod is missing or fails.
 pub fn index_modules(
     unpacked: &Unpacked,
     tools: &Tools,
@@ -142,11 +143,11 @@ pub fn index_modules(
         .run(progress)?)
 }
 
-/// Copies the modules a guest needs at boot, and lists them in the order of loading: one file name
-/// a line.
+/// Copies the modules that a guest needs at boot, and lists them in loading order, one file name
+/// per line.
 ///
 /// # Errors
-/// A kernel that lacks one of them; those of copying.
+/// The kernel lacks one of them; errors of copying.
 pub fn boot_modules(unpacked: &Unpacked, object: &Path) -> Result<(), KernelError> {
     let folder = unpacked.modules();
     let text = |name: &str| {
@@ -183,7 +184,7 @@ pub fn modules_disk(
     let metadata = Metadata::Uniform(unpacked.built_s);
     let (tree, mut contents) = folder::read(&unpacked.modules(), &unpacked.release, metadata)?;
     let mut uuid = *b"banger modules 1";
-    // Another kernel's disk may be in the same guest one day: no two with one UUID.
+    // Each kernel's disk has a different UUID, since one guest may have several.
     let release = unpacked.release.bytes().cycle();
     uuid.iter_mut().zip(release.take(64)).for_each(|(a, b)| *a = a.rotate_left(3) ^ b);
     let plan = Plan { what_for: Use::ReadOnly, label: "banger-modules".into(), uuid };
@@ -193,10 +194,10 @@ pub fn modules_disk(
     Ok(())
 }
 
-/// Whether the kernel file of an object is whole, as far as its size and its headers tell.
+/// Whether an object's kernel file is complete, according to its size and headers.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the defect.
 pub fn check_quickly(object: &Path, bytes: u64) -> Result<(), (PathBuf, String)> {
     let path = object.join(VMLINUX);
     let looked = File::open(&path).and_then(|file| {

@@ -8,7 +8,7 @@ use banger_engine::drivers::{Applied, Attached, Network, Undone};
 use banger_engine::plan::{Lease, VmPlan, VmSpec};
 use banger_root::protocol::{Answer, Did, Nat, Request};
 
-use crate::root::Root;
+use crate::helper::Helper;
 
 /// What the bridge network needs and yields.
 pub const BRIDGE: NetworkAbilities =
@@ -16,13 +16,13 @@ pub const BRIDGE: NetworkAbilities =
 
 /// The bridge network.
 pub struct Bridge {
-    root: Root,
+    helper: Helper,
 }
 
 impl Bridge {
-    /// Through this way to root.
-    pub fn new(root: Root) -> Self {
-        Self { root }
+    /// Uses this helper.
+    pub fn new(helper: Helper) -> Self {
+        Self { helper }
     }
 }
 
@@ -31,7 +31,7 @@ impl Network for Bridge {
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Attached, ApiError> {
         let nat = if spec.nat { Nat::On } else { Nat::Off };
         let request = Request::NetAttach { vm: vm.id.clone(), nat };
-        let (answer, _) = self.root.ask(request, Vec::new()).await?;
+        let (answer, _) = self.helper.ask(request, Vec::new()).await?;
         let Answer::Leased(did, given) = answer else {
             return Err(ApiError::new(ErrorCode::Internal, "banger-root gave no lease"));
         };
@@ -40,7 +40,7 @@ impl Network for Bridge {
     }
 
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.root.remove(Request::NetDetach { vm: vm.id.clone() }).await
+        self.helper.remove(Request::NetDetach { vm: vm.id.clone() }).await
     }
 
     fn abilities(&self) -> NetworkAbilities {
@@ -64,7 +64,7 @@ impl Upkeep for Bridge {
         }
         // The pool is filled and the rules are looked at here, when no guest that is starting needs
         // the host's processors.
-        if let Err(error) = self.root.ask(Request::NetEnsure, Vec::new()).await {
+        if let Err(error) = self.helper.ask(Request::NetEnsure, Vec::new()).await {
             tracing::warn!(error = %error, causes = ?error.causes, "the network of VMs");
         }
     }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn without_mke2fs_the_error_says_what_to_install() {
+    fn without_mke2fs_the_hint_names_the_package() {
         let folder = tempfile::tempdir().unwrap();
         let blanks = Blanks::new(folder.path().to_owned(), None);
         let error = blanks.get(64 << 20, Profile::Work).unwrap_err();

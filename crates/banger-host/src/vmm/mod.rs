@@ -103,7 +103,7 @@ impl Qemu {
         }
         let mut opened = Vec::new();
         for request in requests {
-            opened.push(self.config.root.descriptor(request, Vec::new()).await?);
+            opened.push(self.config.helper.descriptor(request, Vec::new()).await?);
         }
         Ok(opened)
     }

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_guest_is_told_first() {
+    fn a_paused_guest_is_shown_first() {
         let folder = tempfile::tempdir().unwrap();
         let notices = of(folder.path(), Some(DiskTrouble::HeldNoSpace), WhenFull::HoldsGuest);
         assert!(notices[0].starts_with("paused: the disk of the host with `"), "{notices:?}");

@@ -227,7 +227,7 @@ async fn failures(mood: Mood) -> Vec<(&'static str, Failure)> {
 }
 
 #[tokio::test]
-async fn refusals_are_told_in_firecrackers_words_made_harmless() {
+async fn refusals_contain_firecrackers_sanitised_message() {
     for (_, error) in failures(Mood::Refuses).await {
         assert!(matches!(why(&error), Why::Fault(words) if words == "no [31m way"), "{error:?}");
     }
@@ -273,7 +273,7 @@ async fn a_firecracker_that_does_not_answer_times_out() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_fails_what_is_asked_next() {
+async fn requests_fail_after_the_connection_ended() {
     let (socket, heard) = firecracker(Mood::HangsUp);
     let mut api = Client::on(socket).await.unwrap();
     api.instance().await.unwrap_err();

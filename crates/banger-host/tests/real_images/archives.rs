@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use banger_host::fetch::{FetchError, Silent};
+use banger_host::fetch::{FetchError, NoProgress};
 use banger_host::images::{ImageError, ImageStore, Init, TakenName};
 use tar::{Builder, EntryType, Header};
 
@@ -114,10 +114,10 @@ fn every_compression_gives_the_same_system() {
 }
 
 #[test]
-fn an_image_has_what_the_archive_had() {
+fn an_image_contains_the_archive() {
     let (temp, _root, store) = store();
     let path = compressed(&system(), "plain", temp.path());
-    let image = store.import(&path, "a file", "test", TakenName::Replace, &Silent).unwrap();
+    let image = store.import(&path, "a file", "test", TakenName::Replace, &NoProgress).unwrap();
     let disk = image.root_disk();
     let listing = listing(&disk);
     let busybox = &listing["/usr/bin/busybox"];
@@ -138,7 +138,7 @@ fn an_image_has_what_the_archive_had() {
     let used = fs::metadata(&disk).unwrap().blocks() * 512;
     assert!(used < 4 << 20, "zeros take no room: {used} bytes");
     // The same archive is the same image.
-    let again = store.import(&path, "a file", "other", TakenName::Replace, &Silent).unwrap();
+    let again = store.import(&path, "a file", "other", TakenName::Replace, &NoProgress).unwrap();
     assert_eq!(again.record.id, image.record.id);
     assert_eq!(again.names, ["other", "test"]);
 }
@@ -191,7 +191,8 @@ fn bad_archives_are_refused_by_name_and_leave_nothing() {
     for (name, bytes, why) in cases {
         let path = temp.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let error = store.import(&path, "a file", "bad", TakenName::Replace, &Silent).unwrap_err();
+        let error =
+            store.import(&path, "a file", "bad", TakenName::Replace, &NoProgress).unwrap_err();
         let text = told(&error);
         assert!(text.contains(why), "{name}: {text}");
         let names_the_place = text.contains(path.to_str().unwrap()) || why == "not enough space";
@@ -203,15 +204,16 @@ fn bad_archives_are_refused_by_name_and_leave_nothing() {
 }
 
 #[test]
-fn what_is_no_archive_at_all_and_bad_names() {
+fn invalid_archives_and_names_are_refused() {
     let (temp, _root, store) = store();
     for path in [Path::new("/nowhere/x.tar"), temp.path()] {
-        let error = store.import(path, "a file", "x", TakenName::Replace, &Silent).unwrap_err();
+        let error = store.import(path, "a file", "x", TakenName::Replace, &NoProgress).unwrap_err();
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
     let path = compressed(&system(), "plain", temp.path());
     for name in ["", "Big", "a/b", "../x", "0123456789abcdef"] {
-        let error = store.import(&path, "a file", name, TakenName::Replace, &Silent).unwrap_err();
+        let error =
+            store.import(&path, "a file", name, TakenName::Replace, &NoProgress).unwrap_err();
         let refused = matches!(error, ImageError::Fetch(FetchError::BadName { .. }));
         assert!(refused, "{name}: {error}");
     }
@@ -223,7 +225,7 @@ fn a_missing_xz_is_named_with_its_package() {
     let path = compressed(&system(), "xz", temp.path());
     let without = tools_without("xz", &temp.path().join("bin"));
     let store = ImageStore::new(root, without);
-    let error = store.import(&path, "a file", "x", TakenName::Replace, &Silent).unwrap_err();
+    let error = store.import(&path, "a file", "x", TakenName::Replace, &NoProgress).unwrap_err();
     let missing =
         matches!(error, ImageError::Fetch(FetchError::MissingTool { package: "xz-utils", .. }));
     assert!(missing, "{error}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use banger_host::fetch::{FetchError, Silent};
+use banger_host::fetch::{FetchError, NoProgress};
 use banger_host::images::{ImageError, ImageStore, Init, Rebuild, debian_provenance};
 
 use crate::support::{Watch, ask, cache, content, fsck, half_made, listing, tools, tools_without};
@@ -13,7 +13,8 @@ fn debian_is_a_system_to_work_in_without_an_identity() {
     let store = ImageStore::new(folder.join("data/images"), tools());
     let kept = store.resolve("debian").ok();
     let kept = kept.filter(|image| image.record.provenance == debian_provenance());
-    let image = kept.unwrap_or_else(|| store.pull("debian", Rebuild::IfOutdated, &Silent).unwrap());
+    let image =
+        kept.unwrap_or_else(|| store.pull("debian", Rebuild::IfOutdated, &NoProgress).unwrap());
     image.check().unwrap();
     image.verify().unwrap();
     fsck(&image.root_disk());
@@ -104,12 +105,12 @@ fn processes_of(folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_program_or_recipe_is_named() {
     let temp = tempfile::tempdir().unwrap();
     let without = tools_without("mmdebstrap", &temp.path().join("bin"));
     let store = ImageStore::new(temp.path().join("images"), without);
-    let error = store.pull("debian", Rebuild::IfOutdated, &Silent).unwrap_err();
+    let error = store.pull("debian", Rebuild::IfOutdated, &NoProgress).unwrap_err();
     assert_eq!(error.to_string(), "the program `mmdebstrap` was not found");
-    let error = store.pull("gentoo", Rebuild::IfOutdated, &Silent).unwrap_err();
+    let error = store.pull("gentoo", Rebuild::IfOutdated, &NoProgress).unwrap_err();
     assert_eq!(error.to_string(), "there is no recipe for an image `gentoo`, only `debian`");
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_host::fetch::Silent;
+use banger_host::fetch::NoProgress;
 use banger_host::images::{ImageStore, TakenName};
 use mkext4::reader::Fs;
 use mkext4::spec::inode::FileType;
@@ -163,7 +163,7 @@ fn compare(archive: &Path, what: &str) {
     assert!(tar(&there, &args), "{what}: GNU tar");
     let store = ImageStore::new(root, tools());
     let image = store
-        .import(archive, "a file", "x", TakenName::Replace, &Silent)
+        .import(archive, "a file", "x", TakenName::Replace, &NoProgress)
         .unwrap_or_else(|error| panic!("{what}: {error:?}"));
     fsck(&image.root_disk());
     let (mut theirs, mut ours) =
@@ -325,7 +325,7 @@ fn odd_ends_and_wrappings_are_read_as_gnu_tar_reads_them() {
             fs::write(&plain, &whole).unwrap();
             compare(&plain, what);
             let store = ImageStore::new(temp.path().join("images"), tools());
-            store.import(&path, "a file", "x", TakenName::Replace, &Silent).unwrap();
+            store.import(&path, "a file", "x", TakenName::Replace, &NoProgress).unwrap();
             continue;
         }
         compare(&path, what);

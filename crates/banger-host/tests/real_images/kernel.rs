@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use banger_host::fetch::{FetchError, Silent};
+use banger_host::fetch::{FetchError, NoProgress};
 use banger_host::initramfs::Initramfs;
 use banger_host::kernels::{KernelError, KernelStore, META_PACKAGE};
 
@@ -55,7 +55,7 @@ fn debians_kernel_is_pulled_once_checked_and_repaired() {
     assert!(place("vsock.ko") < place("vmw_vsock_virtio_transport.ko"));
     place("overlay.ko");
     kernel.check().unwrap();
-    kernel.verify(&Silent).unwrap();
+    kernel.verify(&NoProgress).unwrap();
 
     let again = Watch::default();
     assert_eq!(store.pull("debian-cloud", &again).unwrap().record, kernel.record);
@@ -75,14 +75,14 @@ fn damaged_and_repaired(store: &KernelStore, kernel: &banger_host::kernels::Kern
     let error = kernel.check().unwrap_err();
     assert!(matches!(error, FetchError::Damaged { .. }));
     assert!(error.to_string().contains("vmlinux"), "{error}");
-    store.pull("debian-cloud", &Silent).unwrap().verify(&Silent).unwrap();
+    store.pull("debian-cloud", &NoProgress).unwrap().verify(&NoProgress).unwrap();
 
     // A change that keeps the size is what the full check is for.
     use std::os::unix::fs::FileExt;
     let file = fs::OpenOptions::new().write(true).open(kernel.modules_disk()).unwrap();
     file.write_all_at(b"changed", 8 << 20).unwrap();
     kernel.check().unwrap();
-    assert!(matches!(kernel.verify(&Silent), Err(FetchError::Damaged { .. })));
+    assert!(matches!(kernel.verify(&NoProgress), Err(FetchError::Damaged { .. })));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn the_initramfs_is_an_archive_that_others_read() {
     let (folder, _lock) = cache();
     let temp = tempfile::tempdir().unwrap();
     let store = KernelStore::new(folder.join("data/kernels"), tools());
-    let kernel = store.pull("debian-cloud", &Silent).unwrap();
+    let kernel = store.pull("debian-cloud", &NoProgress).unwrap();
     let agent = std::env::current_exe().unwrap();
     let initramfs = Initramfs::new(temp.path().join("cache"));
     let path = initramfs.get(&kernel, &agent).unwrap();
@@ -109,11 +109,11 @@ fn the_initramfs_is_an_archive_that_others_read() {
 }
 
 #[test]
-fn what_cannot_be_pulled_says_why_and_leaves_nothing() {
+fn a_failed_pull_reports_the_cause_and_leaves_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().join("kernels");
     let store = KernelStore::new(root.clone(), tools());
-    let error = store.pull("windows", &Silent).unwrap_err();
+    let error = store.pull("windows", &NoProgress).unwrap_err();
     assert!(matches!(error, KernelError::UnknownRecipe { .. }), "{error}");
     for stage in ["find", "download", "unpack the kernel", "write"] {
         let error = store.pull("debian-cloud", &Watch::cancelling_at(stage)).unwrap_err();
@@ -147,7 +147,7 @@ fn a_damaged_package_is_refused_by_name() {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let root = temp.path().join("kernels");
     let store = KernelStore::new(root.clone(), banger_host::fetch::Tools::new(&path));
-    let error = store.pull("debian-cloud", &Silent).unwrap_err();
+    let error = store.pull("debian-cloud", &NoProgress).unwrap_err();
     assert!(error.to_string().contains("dpkg-deb"), "{error}");
     assert!(half_made(&root).is_empty());
 }

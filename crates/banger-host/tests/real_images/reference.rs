@@ -36,7 +36,7 @@ fn fill(folder: &Path) {
 }
 
 #[test]
-fn a_folder_becomes_what_mke2fs_makes_of_it() {
+fn a_folder_image_equals_that_of_mke2fs() {
     let temp = tempfile::tempdir().unwrap();
     let source = temp.path().join("source");
     fill(&source);

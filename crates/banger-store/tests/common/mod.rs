@@ -1,4 +1,4 @@
-//! Records to remember, for the tests of the store.
+//! Records for the tests of the store.
 #![allow(dead_code, reason = "each test program uses its own part of these")]
 
 use banger_api::operation::{OpState, Subject, VmTag};

@@ -300,7 +300,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_else_passes(
+        fn guest_output_is_sanitised(
             pieces in proptest::collection::vec(
                 proptest::prop_oneof![
                     proptest::collection::vec(proptest::num::u8::ANY, 0..8),

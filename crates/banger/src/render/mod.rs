@@ -77,7 +77,7 @@ mod tests {
     use banger_api::ErrorCode;
 
     #[test]
-    fn an_error_says_what_why_and_what_to_do() {
+    fn an_error_has_message_cause_and_hint() {
         let error = ApiError::new(ErrorCode::VmmDied, "`web` did not start\x1b[2J")
             .caused_by(&io::Error::other("exit code 1\nlast line"))
             .with_hint("look at the log")

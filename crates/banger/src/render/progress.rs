@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transfer_tells_bytes_and_rate() {
+    fn a_transfer_shows_bytes_and_rate() {
         assert_eq!(transfer_text("pull_image", 2048, None, None), "pull_image 2 KiB");
         assert_eq!(
             transfer_text("pull_image", 1 << 20, Some(1 << 30), Some(1536 << 10)),

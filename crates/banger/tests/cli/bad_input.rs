@@ -135,7 +135,7 @@ fn usage_errors_are_errors_like_any_other() {
 }
 
 #[test]
-fn what_only_the_daemon_knows_has_a_code_too() {
+fn errors_of_the_daemon_have_exit_codes() {
     let home = home();
     run(&home, "vm create --name web");
     for (line, code, words) in [

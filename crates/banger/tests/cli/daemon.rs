@@ -101,7 +101,7 @@ fn a_home_may_be_deep() {
 }
 
 #[test]
-fn what_keeps_a_daemon_from_starting_is_said() {
+fn a_failed_daemon_start_is_reported() {
     let home = home();
     let with = |name: &str, value: &str| -> Run {
         home.command(&["vm", "list"]).env(name, value).output().unwrap().into()

@@ -146,7 +146,7 @@ fn a_daemon_that_forgot_the_stream_still_knows_the_end() {
 }
 
 #[test]
-fn a_stream_that_never_says_anything_is_given_up() {
+fn a_silent_stream_times_out() {
     let daemon = FakeDaemon::new(|request, stream| match request.line.as_str() {
         "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
         _ => begin_events(stream),

@@ -110,7 +110,7 @@ async fn commands_run_through_the_daemon() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_refused_with_the_same_words() {
+async fn exec_and_session_report_the_same_errors() {
     let home = home();
     run(&home, "vm create --name web");
     run(&home, "vm create --name off --no-start");

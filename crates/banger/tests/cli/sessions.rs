@@ -36,7 +36,7 @@ fn a_machine_for_one_command() {
 }
 
 #[test]
-fn a_machine_that_stays_says_so() {
+fn a_kept_machine_is_mentioned() {
     let home = home();
     let said = "`web` is still running; `banger vm stop web` stops it\n";
     let ended = run(&home, "run --name web -- uname");

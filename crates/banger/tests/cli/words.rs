@@ -44,7 +44,7 @@ fn the_life_of_a_vm() {
 }
 
 #[test]
-fn lists_know_what_runs() {
+fn lists_show_running_vms_and_ports() {
     let home = home();
     run(&home, "vm create --name idle --no-start");
     run(&home, "vm create --name busy -p 8080:80 -p 0.0.0.0:9:9");
@@ -67,7 +67,7 @@ fn lists_know_what_runs() {
 }
 
 #[test]
-fn show_tells_everything() {
+fn show_contains_all_fields() {
     let home = home();
     run(&home, "vm create --name web --vcpus 2 --memory 1G --disk-size 9G --work-size 10G");
     let shown = run(&home, "vm show web");
@@ -165,7 +165,7 @@ fn images_and_kernels() {
 }
 
 #[test]
-fn names_of_images_are_not_taken_without_a_word() {
+fn moving_an_image_name_requires_replace() {
     let home = home();
     let id = run(&home, "image pull debian").out;
     let again = run(&home, "image pull debian");

@@ -133,7 +133,7 @@ fn events_come_while_they_happen() {
 }
 
 #[test]
-fn what_hangs_can_be_cancelled_and_killed() {
+fn hanging_vms_can_be_cancelled_and_killed() {
     let home = Home::new();
     let moods = ("BANGER_SIM_MOODS", "hung=silent,stuck=stubborn");
     let daemon = home.start_with(&[moods]);
@@ -164,7 +164,7 @@ fn what_hangs_can_be_cancelled_and_killed() {
 }
 
 #[test]
-fn what_cannot_be_undone_is_shown_and_repaired() {
+fn failed_undos_are_shown_and_repaired() {
     let home = Home::new();
     let daemon = home.start_with(&[("BANGER_SIM_FAULTS", "ready:after:1,undo network:before:1")]);
     let accepted = daemon.post("/v1/vms", r#"{"name": "web"}"#).ok();
@@ -221,7 +221,7 @@ fn a_client_that_goes_away_leaves_nothing_half_done() {
 }
 
 #[test]
-fn settings_reach_what_they_are_for() {
+fn settings_take_effect() {
     let home = Home::new();
     std::fs::create_dir_all(home.file("config")).unwrap();
     let text = "default_image = \"mine\"\n[vm_defaults]\nvcpus = 3\nmemory = \"768M\"\n";

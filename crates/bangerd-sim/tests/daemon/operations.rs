@@ -71,7 +71,7 @@ fn an_interrupted_fetch_is_on_record_and_cleaned_up() {
 }
 
 #[test]
-fn what_was_made_is_remembered() {
+fn the_id_of_a_new_image_is_recorded() {
     let home = Home::new();
     let daemon = home.start();
     let image = begin(&daemon, "/v1/image-pulls", &json!({ "name": "debian" }));
@@ -145,7 +145,7 @@ fn two_starts_are_cancelled_one_by_one() {
 }
 
 #[test]
-fn a_cancel_of_what_ended_says_so() {
+fn cancelling_an_ended_operation_reports_its_end() {
     let home = Home::new();
     let daemon = home.start();
     let operation = daemon.run("web")["operation"].as_str().unwrap().to_owned();
@@ -160,7 +160,7 @@ fn a_cancel_of_what_ended_says_so() {
 }
 
 #[test]
-fn a_stop_goes_on_and_what_waits_for_it_never_begins() {
+fn a_stop_continues_and_queued_operations_are_cancelled() {
     let home = Home::new();
     let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
     daemon.run("web");

@@ -211,7 +211,7 @@ fn a_guest_that_goes_takes_its_sessions_along() {
 }
 
 #[test]
-fn what_is_no_request_is_refused() {
+fn invalid_requests_are_refused() {
     let home = Home::new();
     let daemon = home.start();
     let long = vec![b'x'; MAX_LINE + 5000];

@@ -31,7 +31,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn what_it_makes_is_its_owners_alone() {
+fn files_are_private_to_their_owner() {
     let home = Home::new();
     let mut daemon = home.start();
     assert!(daemon.said_all(), "standard output is closed after `ready`");
@@ -57,7 +57,7 @@ fn what_it_makes_is_its_owners_alone() {
 }
 
 #[test]
-fn the_second_says_who_was_first() {
+fn a_second_daemon_names_the_first() {
     let home = Home::new();
     let daemon = home.start();
     let error = refused(&home, home.command());
@@ -133,7 +133,7 @@ fn a_second_signal_is_not_kept_waiting() {
 }
 
 #[test]
-fn what_an_earlier_one_left_is_no_obstacle() {
+fn files_of_an_earlier_daemon_are_replaced() {
     let home = Home::new();
     let daemon = home.start();
     daemon.run("web");
@@ -225,7 +225,7 @@ fn damaged_files_are_named() {
 }
 
 #[test]
-fn nobody_waits_for_a_slow_client() {
+fn a_slow_client_does_not_block_others() {
     let home = Home::new();
     let daemon = home.start();
     // Connections that say nothing do not keep the daemon from ending.
@@ -237,7 +237,7 @@ fn nobody_waits_for_a_slow_client() {
 }
 
 #[test]
-fn strangers_are_hung_up_on() {
+fn connections_of_other_users_are_closed() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can be a stranger to its own daemon");
         return;
@@ -298,7 +298,7 @@ fn a_large_log_is_put_aside_and_standard_error_goes_along() {
 }
 
 #[test]
-fn what_forwards_ports_is_started_again_where_it_is_gone() {
+fn a_dead_port_forwarder_is_restarted() {
     let home = Home::new();
     let daemon = home.start();
     let publish = json!([{ "host_port": 8080, "guest_port": 80 }]);

@@ -185,7 +185,7 @@ fn a_cut_archive_leaves_no_half_file() {
 }
 
 #[test]
-fn missing_folders_are_told() {
+fn missing_folders_are_reported() {
     assert_eq!(open(b"/nowhere/at/all").err().unwrap().status, 404);
     assert_eq!(open(b"/etc/passwd").err().unwrap().status, 400);
 }

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn children_are_told_by_their_parent() {
+    fn children_of_init_are_recognised() {
         assert!(is_child_of_init("12 (rc) S 1 12 12 0"));
         assert!(is_child_of_init("12 (a) R 7 (b) S 1 12"));
         assert!(!is_child_of_init("12 (rc) S 11 12"));

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn services_run_or_are_meant_to_be_down() {
+    fn services_are_running_or_disabled() {
         let dir = tempfile::tempdir().unwrap();
         for (name, state) in
             [("a", Some("run\n")), ("b", Some("finish\n")), ("c", None), ("d", None)]

@@ -182,7 +182,7 @@ fn signals_reach_the_whole_group() {
 }
 
 #[test]
-fn a_command_does_not_inherit_what_the_agent_blocks() {
+fn a_command_does_not_inherit_blocked_signals() {
     // This thread's mask only, and every test has a thread of its own.
     crate::sys::signal::SignalSet::block(&[libc::SIGTERM]).unwrap();
     let mut asked = request("");
@@ -193,7 +193,7 @@ fn a_command_does_not_inherit_what_the_agent_blocks() {
 }
 
 #[test]
-fn nonsense_signals_are_ignored() {
+fn invalid_signals_are_ignored() {
     let mut client = Client::start(&request("read line; exit 3"));
     for number in [0, 65, 255] {
         client.send(&Frame::Signal(number));
@@ -313,7 +313,7 @@ fn arguments_and_environment_may_be_any_bytes() {
 }
 
 #[test]
-fn what_execve_takes_arrives() {
+fn arguments_up_to_the_limit_of_execve_arrive() {
     let mut asked = request("echo $#");
     asked.argv.push("sh".into());
     asked.argv.extend(std::iter::repeat_n("a".repeat(120_000).into(), 10));

@@ -82,7 +82,7 @@ mod tests {
     use crate::testing::plan;
 
     #[test]
-    fn what_qemu_cannot_forward_is_said_in_words() {
+    fn unsupported_forwards_of_qemu_are_explained() {
         let vm = plan("0123456789ab", "web");
         assert_eq!(check_for_qemu(&vm, &[]), Ok(()));
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_put_where_the_map_says() {
+    fn sparse_data_is_placed_by_the_map() {
         let map = Map::new(extents(&[(5, 3), (5000, 0), (12_288, 4), (20_000, 0)]), 20_000, 7);
         let map = map.unwrap();
         assert_eq!(map.blocks(), extents(&[(0, 4096), (12_288, 4096)]));

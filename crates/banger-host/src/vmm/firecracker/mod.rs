@@ -31,8 +31,8 @@ use super::{FindBootFiles, NO_STORY, check_room, shim};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
 use crate::guest::{Failure, Listeners, VmmSockets};
+use crate::helper::{Helper, Waiting};
 use crate::layout::shown;
-use crate::root::{Root, Waiting};
 use api::Client;
 
 // A guest that dials the host arrives at a socket whose name ends with the port.
@@ -41,7 +41,7 @@ const _: () = assert!(HELLO_PORT == 10_789);
 /// Firecracker.
 pub struct Firecracker {
     config: HostConfig,
-    root: Root,
+    helper: Helper,
     places: Places,
     listeners: Listeners,
     boot_files: FindBootFiles,
@@ -82,12 +82,12 @@ impl Firecracker {
     /// The driver; `places` are root's.
     pub fn new(
         config: HostConfig,
-        root: Root,
+        helper: Helper,
         places: Places,
         listeners: Listeners,
         boot_files: FindBootFiles,
     ) -> Self {
-        Self { config, root, places, listeners, boot_files, gates: Mutex::default() }
+        Self { config, helper, places, listeners, boot_files, gates: Mutex::default() }
     }
 
     fn gates(&self) -> MutexGuard<'_, HashMap<VmId, (Waiting, ProcRef)>> {
@@ -96,7 +96,7 @@ impl Firecracker {
 
     async fn connect_to(&self, vm: &VmPlan, socket: VmmSocket) -> Result<OwnedFd, ApiError> {
         let request = Request::Connect { vm: vm.id.clone(), socket };
-        self.root.descriptor(request, Vec::new()).await
+        self.helper.descriptor(request, Vec::new()).await
     }
 
     /// Tells a VMM that has no guest yet what it is, and starts it.
@@ -152,7 +152,7 @@ impl Firecracker {
 
     async fn root_facts(&self, vm: &VmPlan) -> Option<(RunFacts, ShimStatus)> {
         let request = Request::Facts { vm: vm.id.clone() };
-        match self.root.ask(request, Vec::new()).await {
+        match self.helper.ask(request, Vec::new()).await {
             Ok((Answer::Facts { run, status }, _)) => Some((*run, status)),
             Ok(_) => None,
             Err(error) => {
@@ -175,7 +175,7 @@ impl Vmm for Firecracker {
             return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(Hint::CheckHost));
         }
         check_room(&self.config)?;
-        self.root.ask(Request::Ready, Vec::new()).await?;
+        self.helper.ask(Request::Ready, Vec::new()).await?;
         let (find, vm) = (self.boot_files.clone(), vm.clone());
         blocking(move || find(&vm).map(|_| ())).await
     }
@@ -185,7 +185,7 @@ impl Vmm for Firecracker {
         let (plan, given) = (vm.clone(), devices.clone());
         let parts = blocking(move || open_parts(&find, &plan, &given)).await?;
         let request = Request::JailMake { vm: vm.id.clone(), drives: config::drives(devices) };
-        let listener = StdListener::from(self.root.descriptor(request, parts).await?);
+        let listener = StdListener::from(self.helper.descriptor(request, parts).await?);
         let listener =
             listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
         let listener = listener.map_err(|error| of("cannot listen for a guest", &error))?;
@@ -195,11 +195,11 @@ impl Vmm for Firecracker {
 
     async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.listeners.take(&vm.id);
-        self.root.remove(Request::JailClear { vm: vm.id.clone() }).await
+        self.helper.remove(Request::JailClear { vm: vm.id.clone() }).await
     }
 
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
-        let (shim, gate) = self.root.spawn(&vm.id).await?;
+        let (shim, gate) = self.helper.spawn(&vm.id).await?;
         self.gates().insert(vm.id.clone(), (gate, shim));
         Ok(shim)
     }
@@ -217,7 +217,7 @@ impl Vmm for Firecracker {
 
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {
         self.gates().remove(&vm.id);
-        self.root.remove(Request::End { vm: vm.id.clone() }).await
+        self.helper.remove(Request::End { vm: vm.id.clone() }).await
     }
 
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory {
@@ -304,6 +304,6 @@ impl VmmSockets for Firecracker {
 
     async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let request = Request::CloseHello { vm: vm.id.clone() };
-        self.root.remove(request).await.map(|_| ())
+        self.helper.remove(request).await.map(|_| ())
     }
 }

@@ -1,5 +1,5 @@
-//! The way to root: in this process where the daemon is root, through the helper's socket where it
-//! is not. Both answer the same requests.
+//! Operations that need root: in this process if the daemon runs as root, otherwise through the
+//! helper's socket. Both carry out the same requests.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -20,31 +20,31 @@ use banger_sys::unix_path::{NotListening, connect_until};
 use crate::failure::blocking;
 use crate::storage::SnapshotRoot;
 
-/// The helper's socket, as `banger-root install` has systemd open it.
+/// The helper's socket, which systemd opens after `banger-root install`.
 pub const SOCKET: &str = "/run/banger-root.sock";
-/// How long the helper may take to accept a connection.
+/// Time limit for the helper to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one request may take: the helper waits for the lock of the network for two minutes.
+/// Time limit of one request: the helper waits up to two minutes for the network lock.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Carries out what needs root.
+/// Carries out requests that need root.
 #[derive(Debug, Clone)]
-pub enum Root {
-    /// This process is root.
+pub enum Helper {
+    /// In this process, which runs as root.
     InProcess(Arc<Server>),
-    /// The helper listens at this socket, if it is installed.
-    Helper(PathBuf),
+    /// Through the helper at this socket, if it is installed.
+    Socket(PathBuf),
 }
 
 /// A shim that waits at its gate.
 pub enum Waiting {
-    /// In this process.
+    /// Started by this process.
     InProcess(Arc<Server>, Gate),
-    /// At the other end of a connection, whose end shuts the gate for good.
+    /// Started by the helper; closing the connection ends the shim.
     Helper(UnixStream),
 }
 
-/// Root's failure, ready to be shown.
+/// An error of the helper as an [`ApiError`].
 pub fn error(error: RootError) -> ApiError {
     let code = match error.kind {
         Kind::BadRequest => ErrorCode::BadRequest,
@@ -70,7 +70,7 @@ fn lost(error: &std::io::Error) -> ApiError {
     ApiError::new(ErrorCode::Internal, "the connection to banger-root failed").caused_by(error)
 }
 
-impl Root {
+impl Helper {
     fn connect(socket: &std::path::Path) -> Result<UnixStream, ApiError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         connect_until(socket, deadline, NotListening::Fail).map_err(|error| {
@@ -92,7 +92,7 @@ impl Root {
         wire::receive(stream, deadline)?.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Asks, and waits for the answer; blocks.
+    /// Sends a request and waits for the answer; blocks.
     fn ask_blocking(
         &self,
         request: Request,
@@ -103,10 +103,10 @@ impl Root {
                 Outcome::Answered(answer, fd) => Ok((answer, fd)),
                 Outcome::AtGate(_) => Err(unexpected()),
             },
-            Self::Helper(socket) => {
+            Self::Socket(socket) => {
                 let first = Self::exchange(&Self::connect(socket)?, &request, &fds);
-                // A helper that was killed is started again by systemd at the next connection, and
-                // every request but a spawn may be repeated.
+                // systemd starts a killed helper again at the next connection, and every request
+                // except `spawn` is idempotent.
                 let answered = match first {
                     Err(_) => Self::exchange(&Self::connect(socket)?, &request, &fds),
                     first => first,
@@ -117,20 +117,20 @@ impl Root {
         }
     }
 
-    /// Asks for something.
+    /// Sends a request.
     ///
     /// # Errors
-    /// No helper, or what the request failed at.
+    /// The helper is not available, or the request failed.
     pub async fn ask(
         &self,
         request: Request,
         fds: Vec<OwnedFd>,
     ) -> Result<(Answer, Option<OwnedFd>), ApiError> {
-        let root = self.clone();
-        blocking(move || root.ask_blocking(request, fds)).await
+        let helper = self.clone();
+        blocking(move || helper.ask_blocking(request, fds)).await
     }
 
-    /// Asks for something to be made.
+    /// Sends a request that creates an object.
     ///
     /// # Errors
     /// Those of [`Self::ask`].
@@ -142,7 +142,7 @@ impl Root {
         }
     }
 
-    /// Asks for something to be removed.
+    /// Sends a request that removes an object.
     ///
     /// # Errors
     /// Those of [`Self::ask`].
@@ -154,7 +154,7 @@ impl Root {
         }
     }
 
-    /// Asks for a descriptor.
+    /// Sends a request that returns a descriptor.
     ///
     /// # Errors
     /// Those of [`Self::ask`].
@@ -169,10 +169,10 @@ impl Root {
         }
     }
 
-    /// What root sees of the host.
+    /// The helper's checks of the host.
     ///
     /// # Errors
-    /// No helper.
+    /// The helper is not available.
     pub async fn findings(&self) -> Result<Vec<Finding>, ApiError> {
         match self.ask(Request::Findings, Vec::new()).await? {
             (Answer::Findings(findings), _) => Ok(findings),
@@ -183,17 +183,17 @@ impl Root {
     /// Starts a shim, which waits at its gate.
     ///
     /// # Errors
-    /// No helper, no jail, or no shim.
+    /// The helper is not available; the VM has no jail; the shim cannot be started.
     pub async fn spawn(&self, vm: &VmId) -> Result<(ProcRef, Waiting), ApiError> {
-        let (root, request) = (self.clone(), Request::Spawn { vm: vm.clone() });
-        blocking(move || match root {
+        let (helper, request) = (self.clone(), Request::Spawn { vm: vm.clone() });
+        blocking(move || match helper {
             Self::InProcess(server) => {
                 match server.carry_out(0, request, Vec::new()).map_err(error)? {
                     Outcome::AtGate(gate) => Ok((gate.process(), Waiting::InProcess(server, gate))),
                     Outcome::Answered(..) => Err(unexpected()),
                 }
             }
-            Self::Helper(socket) => {
+            Self::Socket(socket) => {
                 let stream = Self::connect(&socket)?;
                 let answered = Self::exchange(&stream, &request, &[]);
                 match answered.map_err(|error| lost(&error))?.0.map_err(error)? {
@@ -207,7 +207,7 @@ impl Root {
 }
 
 #[async_trait]
-impl SnapshotRoot for Root {
+impl SnapshotRoot for Helper {
     async fn attach(
         &self,
         vm: &VmId,
@@ -225,10 +225,10 @@ impl SnapshotRoot for Root {
 }
 
 impl Waiting {
-    /// Opens the gate; returns the VMM once its API is there.
+    /// Opens the gate; returns the VMM once its API socket exists.
     ///
     /// # Errors
-    /// What jailer or VMM failed at.
+    /// Errors of jailer and VMM.
     pub async fn launch(self, vm: &VmId, launch: Launch) -> Result<ProcRef, ApiError> {
         let vm = vm.clone();
         blocking(move || {
