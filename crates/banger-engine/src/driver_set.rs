@@ -119,12 +119,15 @@ impl Drivers {
     /// Whether root has a part in what is done for a VM.
     fn root(&self, vm: &VmPlan) -> Result<Need, ApiError> {
         let needs = [
-            self.vmm(vm)?.abilities().root,
-            self.storage(vm)?.abilities().root,
-            self.network(vm)?.abilities().root,
+            self.vmm(vm).map(|driver| driver.abilities().root),
+            self.storage(vm).map(|driver| driver.abilities().root),
+            self.network(vm).map(|driver| driver.abilities().root),
         ];
-        let any = needs.contains(&Need::Required);
-        Ok(if any { Need::Required } else { Need::None })
+        if needs.iter().any(|need| matches!(need, Ok(Need::Required))) {
+            return Ok(Need::Required);
+        }
+        // Only where no known driver needs root does it matter what an unknown one needs.
+        needs.into_iter().find_map(Result::err).map_or(Ok(Need::None), Err)
     }
 
     /// Has root make its folder of a VM, where a driver of the VM needs root.

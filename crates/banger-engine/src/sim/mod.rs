@@ -254,7 +254,7 @@ impl Network for Sim {
     }
 
     fn abilities(&self) -> NetworkAbilities {
-        NetworkAbilities { root: Need::Required, nic: NicKind::Tap }
+        NetworkAbilities { root: Need::None, nic: NicKind::Tap }
     }
 
     fn nic(&self, vm: &VmPlan, _spec: &VmSpec, lease: Option<&Lease>) -> Nic {

@@ -49,7 +49,7 @@ impl Sim {
 impl Vmm for Sim {
     fn abilities(&self) -> VmmAbilities {
         VmmAbilities {
-            root: Need::None,
+            root: Need::Required,
             kvm: Need::None,
             nics: &[NicKind::Tap],
             sources: &[SourceKind::File],
