@@ -48,9 +48,13 @@ fn a_life(home: &Home) {
     home.ok(&["vm", "start", "web"]);
     assert_eq!(inside(home, "web", "cat /root/kept /etc/kept"), "work\nroot");
 
-    // The daemon dies with what root made and no QEMU yet, or with QEMU and no guest.
-    home.ok(&["vm", "kill", "web"]);
-    is_stopped(&vm);
+    home.ok(&["vm", "delete", "-f", "web"]);
+}
+
+/// The daemon dies with what root made and no QEMU yet, or with QEMU and no guest.
+fn deaths_of_the_daemon(home: &Home) {
+    home.ok(&["vm", "create", "--name", "web", "--no-start"]);
+    let vm = id(home, "web");
     for point in ["start.network.applied", "start.shim.applied", "start.launch.applied"] {
         home.run(&["daemon", "stop"]);
         let mut daemon = home.start_daemon_that_aborts_at(point);
@@ -86,6 +90,8 @@ fn qemu_has_a_bridge_and_a_snapshot_as_root_and_as_a_user() {
     let config = format!("{COMPANION}firecracker_bin = \"/nonexistent/firecracker\"\n");
     let home = home(&config);
     a_life(&home);
+    // Only this user's daemon can be made to abort.
+    deaths_of_the_daemon(&home);
     finish(home, &clean);
 
     // A user whom udev's group lets use KVM, and who has the helper.
