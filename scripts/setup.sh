@@ -81,7 +81,9 @@ build_companion() {
     <scripts/vhost-device-vsock.patch
   patch --quiet --strip 1 --directory "$work/vendor/vhost-user-backend-$3" \
     <scripts/vhost-user-backend.patch
-  CARGO_TARGET_DIR=$work/target cargo install --quiet --locked --root "$2" \
+  # Warnings of crates that others wrote are not for the user of this script.
+  CARGO_TARGET_DIR=$work/target RUSTFLAGS=--cap-lints=allow \
+    cargo install --quiet --locked --root "$2" \
     --path "$work/vendor/vhost-device-vsock-$1"
   rm -rf "$work"
 }

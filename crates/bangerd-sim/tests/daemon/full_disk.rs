@@ -93,29 +93,30 @@ fn state(folder: &Path) -> Vec<String> {
 fn vms_are_adopted_stopped_and_deleted_on_a_full_disk() {
     let disk = Disk::new();
     let daemon = disk.start();
-    let vms = ["a", "b", "c", "d"];
+    // Names that are no prefix of an id: those are hexadecimal.
+    let vms = ["one", "two", "three", "four"];
     for vm in vms {
         daemon.run(vm);
     }
     disk.fill();
-    daemon.done("/v1/vms/a/actions", r#"{"stop": {}}"#);
-    daemon.done("/v1/vms/a/actions", r#"{"delete": {}}"#);
+    daemon.done("/v1/vms/one/actions", r#"{"stop": {}}"#);
+    daemon.done("/v1/vms/one/actions", r#"{"delete": {}}"#);
     // A daemon that was killed, and one that ended in order, both have a successor.
     daemon.kill();
     disk.fill();
     let daemon = disk.start();
     disk.fill();
-    assert_eq!((daemon.state("a"), daemon.state("b")), ("gone".into(), "running".into()));
-    daemon.done("/v1/vms/b/actions", r#"{"stop": {}}"#);
-    daemon.done("/v1/vms/b/actions", r#"{"delete": {}}"#);
+    assert_eq!((daemon.state("one"), daemon.state("two")), ("gone".into(), "running".into()));
+    daemon.done("/v1/vms/two/actions", r#"{"stop": {}}"#);
+    daemon.done("/v1/vms/two/actions", r#"{"delete": {}}"#);
     daemon.stop();
     disk.fill();
     let daemon = disk.start();
     disk.fill();
     assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 2);
-    daemon.done("/v1/vms/c/actions", r#"{"delete": {"force": true}}"#);
-    daemon.done("/v1/vms/d/actions", r#"{"kill": {}}"#);
-    daemon.done("/v1/vms/d/actions", r#"{"delete": {}}"#);
+    daemon.done("/v1/vms/three/actions", r#"{"delete": {"force": true}}"#);
+    daemon.done("/v1/vms/four/actions", r#"{"kill": {}}"#);
+    daemon.done("/v1/vms/four/actions", r#"{"delete": {}}"#);
     assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 0);
     // With room again, the reserve is made again, by the first commit after a while at the latest
     // when the next daemon opens the store.
@@ -123,7 +124,7 @@ fn vms_are_adopted_stopped_and_deleted_on_a_full_disk() {
     daemon.stop();
     let daemon = disk.start();
     assert!(state(&disk.seen("state")).contains(&"banger.reserve".to_owned()));
-    daemon.run("e");
+    daemon.run("five");
     daemon.signal(Signal::TERM);
     daemon.stop();
     let log = std::fs::read_to_string(disk.seen("state/log/bangerd.log")).unwrap();
