@@ -19,6 +19,7 @@ use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::Durability;
 use crate::undo;
+use crate::view;
 
 /// How often a guest that did not understand a shutdown is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -114,6 +115,7 @@ impl Worker {
         if let Err((error, count)) = self.apply_steps(ListName::Start, &steps).await {
             return Err(self.start_failed(error, count).await);
         }
+        self.warn_of_notices().await;
         self.crash(ListName::Start, "commit", "before");
         if let Err(error) = self.booted(begun_ms).await {
             return Err(self.start_failed(error, usize::MAX).await);
@@ -136,6 +138,15 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Warns of what `vm show` tells about a run, a disk of the host that is nearly full say: whoever
+    /// waits for the start sees it before it does harm.
+    async fn warn_of_notices(&self) {
+        let Some(run) = &self.record.run else { return };
+        for text in view::notices(&self.shared.drivers, &self.record.plan, run).await {
+            self.op.emit(OpEventKind::Warning { text });
+        }
     }
 
     /// The commit point of a start.

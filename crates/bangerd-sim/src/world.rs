@@ -110,6 +110,7 @@ fn read_mood(item: &str) -> Option<(String, Mood)> {
         "silent" => Mood::Silent,
         "sluggish" => Mood::Sluggish,
         "ends-early" => Mood::EndsEarly,
+        "crowded" => Mood::Crowded,
         _ => return None,
     };
     Some((name.to_owned(), mood))

@@ -68,6 +68,8 @@ pub enum Mood {
     Sluggish,
     /// Powers itself off while its init boots.
     EndsEarly,
+    /// As a guest should, on a host whose disk is nearly full.
+    Crowded,
 }
 
 impl Sim {

@@ -5,10 +5,10 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
-use super::Sim;
 use super::world::World;
+use super::{Mood, Sim};
 use crate::devices::{Devices, DriveKey, DriveRole, Need, NicKind, SourceKind, VmmAbilities};
-use crate::drivers::{Applied, ExitStory, GuestEnd, RunFacts, Stray, Undone, Vmm};
+use crate::drivers::{Applied, ExitStory, GuestEnd, Notices, RunFacts, Stray, Undone, Vmm};
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// First process id of simulated processes.
@@ -128,5 +128,17 @@ impl Vmm for Sim {
             vmm_log: path("vmm.log"),
             shim_log: path("shim.log"),
         }
+    }
+
+    fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Notices for Sim {
+    async fn of(&self, vm: &VmPlan, _devices: &Devices) -> Vec<String> {
+        let crowded = self.mood(vm) == Mood::Crowded;
+        crowded.then(|| "the disk of the host has 1 MiB left".into()).into_iter().collect()
     }
 }

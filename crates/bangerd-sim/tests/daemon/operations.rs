@@ -216,3 +216,19 @@ fn a_wait_for_a_boot_ends_with_the_story_of_the_guest() {
     assert_eq!((status, &error["causes"]), (409, &Value::Null));
     daemon.stop();
 }
+
+/// A disk of the host that is nearly full.
+#[test]
+fn a_start_warns_of_what_show_tells_about_the_run() {
+    let home = Home::new();
+    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "tight=crowded")]);
+    daemon.make("tight");
+    let accepted = daemon.post("/v1/vms/tight/actions", r#"{"start": {}}"#).ok();
+    let events = daemon.events(accepted["operation"].as_str().unwrap(), 0);
+    let warnings: Vec<_> = events.iter().filter(|event| event["event"] == "warning").collect();
+    assert_eq!(warnings.len(), 1, "{events:?}");
+    let text = &warnings[0]["text"];
+    assert_eq!(text, "the disk of the host has 1 MiB left");
+    assert_eq!(&daemon.get("/v1/vms/tight").ok()["notices"][0], text);
+    daemon.stop();
+}
