@@ -135,8 +135,8 @@ fn network_two_homes_do_not_meet() {
     assert!(asked().contains(one.as_str().unwrap()), "{}", asked());
     assert!(shell("resolvectl query other.vm 2>&1 || true").contains("not found"));
     let doctor = |home: &banger_testkit::Home| home.run(&["doctor"]).out;
-    assert!(doctor(&second).contains("asks another daemon"), "{}", doctor(&second));
-    assert!(!doctor(&first).contains("asks another daemon"), "{}", doctor(&first));
+    assert!(doctor(&second).contains("the DNS server of another daemon"), "{}", doctor(&second));
+    assert!(!doctor(&first).contains("the DNS server of another daemon"), "{}", doctor(&first));
     // One that ends takes only its own along.
     second.ok(&["daemon", "stop"]);
     assert!(asked().contains(one.as_str().unwrap()), "{}", asked());

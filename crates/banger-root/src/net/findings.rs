@@ -315,9 +315,7 @@ fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
     };
     Some(match resolved::is_routed(&bridge.name, &server) {
         Err(error) => Finding::failed(CODE, &error),
-        Ok(true) => {
-            Finding::good(CODE, format!("systemd-resolved forwarding_state `vm` to `{server}`"))
-        }
+        Ok(true) => Finding::good(CODE, format!("systemd-resolved forwards `vm` to `{server}`")),
         Ok(false) => Finding::bad(
             CODE,
             "systemd-resolved lost its configuration for names of VMs",
