@@ -140,8 +140,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Warns of what `vm show` tells about a run, a disk of the host that is nearly full say: whoever
-    /// waits for the start sees it before it does harm.
+    /// Shows the notices of a run, a nearly full disk of the host say, as warnings of its start.
     async fn warn_of_notices(&self) {
         let Some(run) = &self.record.run else { return };
         for text in view::notices(&self.shared.drivers, &self.record.plan, run).await {

@@ -91,6 +91,10 @@ pub fn of_vm(vm: &VmPlan, what: &str, error: &FetchError) -> ApiError {
         format!("{again}; so does putting its files back; without it `{name}` cannot start").into(),
         Hint::ask(name, VmAction::Delete { force: false }),
     ];
+    if matches!(error, FetchError::Damaged { .. }) {
+        // Once no VM uses it.
+        told.hints.extend(fetch_error_hint(error));
+    }
     told
 }
 
