@@ -278,13 +278,13 @@ pub struct Launch {
 /// Result of a check of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Stable name.
+    /// Stable name: `network_nft`, `cgroup2`…
     pub code: String,
     /// Whether the check passed.
     pub ok: bool,
     /// The observation.
     pub seen: String,
-    /// Advice.
+    /// Advice, if the check failed.
     pub hint: Option<String>,
 }
 

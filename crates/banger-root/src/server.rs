@@ -205,10 +205,7 @@ impl Server {
 
     /// Checks of the host for `banger doctor`.
     pub fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = net::findings(&self.places)
-            .into_iter()
-            .map(|net::Finding { code, ok, seen, hint }| Finding { code, ok, seen, hint })
-            .collect();
+        let mut findings = net::findings(&self.places);
         findings.push(match self.versions.check(&self.programs) {
             Ok(version) => Finding {
                 code: "program.firecracker".into(),

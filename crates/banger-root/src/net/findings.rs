@@ -4,8 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use ipnet::Ipv4Net;
 
 use super::link::{Link, Route};
@@ -15,19 +13,7 @@ use super::subnet::{self, GuestNetwork};
 use super::{Leases, bridge, docker, forwarding, resolved, resolvers, run};
 use crate::error::RootError;
 use crate::places::Places;
-
-/// One check of the network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// Stable name: `network_nft`, `network_subnet`…
-    pub code: String,
-    /// Whether the check passed.
-    pub ok: bool,
-    /// The observation.
-    pub seen: String,
-    /// Advice, if the check failed.
-    pub hint: Option<String>,
-}
+use crate::protocol::Finding;
 
 impl Finding {
     fn good(code: &str, seen: impl Into<String>) -> Self {

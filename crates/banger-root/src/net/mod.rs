@@ -42,7 +42,7 @@ use ipnet::Ipv4Net;
 use crate::error::{Kind, RootError};
 use crate::places::Places;
 use crate::protocol::{Did, Nat};
-pub use findings::{Finding, findings};
+pub use findings::findings;
 use forwarding::Docker;
 use leases::{LeaseFile, Leases};
 use link::{Link, Links};
