@@ -8,8 +8,8 @@
 //! - `own_cost_ms`: `banger vm create` with a guest that answers at once, but real disks, sockets,
 //!   shim and database: everything but the guest;
 //! - `host_cost_ms`: `banger vm start` with a fake Firecracker, see [`host_cost`];
-//! - `exec_ms`: `banger exec VM -- true` on a running VM, the same program in a loop of one
-//!   session, and the difference, which is ours;
+//! - `exec_ms`: `banger exec VM -- /bin/true` on a running VM, the same program in a loop of one
+//!   session, and the median difference of neighbours, which is ours;
 //! - `daemon_rss_mib`: the daemon's resident memory with simulated VMs running.
 
 use std::fs;
@@ -26,6 +26,8 @@ use crate::host_cost;
 const MIN_PAIRS: usize = 15;
 /// Simulated VMs that run while the daemon's memory is measured.
 const MEMORY_VMS: u32 = 100;
+/// Commands before `exec` is measured: the first ones find cold caches in host and guest.
+const EXEC_WARM_UP: usize = 10;
 /// Programs that the floor and the host's part need, from `scripts/setup.sh test`.
 const NEEDED: [&str; 3] = ["socat", "nft", "unshare"];
 
@@ -255,21 +257,26 @@ impl Bench {
         let settle = "for n in $(seq 300); do case $(systemctl is-system-running 2>&1) in \
                       running|degraded) exit 0;; esac; sleep 0.2; done; exit 1";
         self.banger(&self.home, &["exec", "exec", "--", "sh", "-c", settle])?;
-        let times: anyhow::Result<Vec<f64>> =
-            (0..runs).map(|_| self.timed(&self.home, &["exec", "exec", "--", "true"])).collect();
         // The same program in a loop of one session: what the command itself takes.
-        let loop_of_it = "begin=$(date +%s%N); for n in $(seq 100); do /bin/true; done; \
-                          echo $((($(date +%s%N) - begin) / 100000))";
+        let loop_of_it = "begin=$(date +%s%N); for n in $(seq 20); do /bin/true; done; \
+                          echo $((($(date +%s%N) - begin) / 20000))";
         let in_loop = ["exec", "exec", "--", "sh", "-c", loop_of_it];
-        let microseconds: anyhow::Result<Vec<f64>> = (0..runs)
-            .map(|_| Ok(self.banger(&self.home, &in_loop)?.trim().parse::<f64>()?))
-            .collect();
+        let (mut whole, mut command, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        for run in 0..EXEC_WARM_UP + runs {
+            // Each difference is of neighbours, because the machine's speed changes meanwhile.
+            let took = self.timed(&self.home, &["exec", "exec", "--", "/bin/true"])?;
+            let alone = self.banger(&self.home, &in_loop)?.trim().parse::<f64>()? / 1000.0;
+            if run >= EXEC_WARM_UP {
+                whole.push(took);
+                command.push(alone);
+                own.push(took - alone);
+            }
+        }
         self.banger(&self.home, &["vm", "delete", "-f", "exec"])?;
-        let (whole, command) = (median(&times?), median(&microseconds?) / 1000.0);
         Ok(json!({
-            "median": rounded(whole, 1),
-            "command_ms": rounded(command, 1),
-            "own_ms": rounded(whole - command, 1),
+            "median": rounded(median(&whole), 1),
+            "command_ms": rounded(median(&command), 1),
+            "own_ms": rounded(median(&own), 1),
             "n": runs,
         }))
     }

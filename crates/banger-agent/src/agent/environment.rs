@@ -32,6 +32,9 @@ const PROFILE_FOLDER: &str = "/etc/profile.d";
 const FILE_MAX: u64 = 64 * 1024;
 const SCRIPTS_MAX: usize = 256;
 
+/// Room for the usual file, in bytes: it is then read at once.
+const FILE_USUAL: usize = 2 * 1024;
+
 /// What a login decides itself; the image's files do not change it.
 const OF_THE_LOGIN: [&str; 5] = ["HOME", "USER", "LOGNAME", "SHELL", "TERM"];
 
@@ -78,7 +81,7 @@ fn of_the_image() -> Variables {
 
 /// What is not there or not a file has no variables.
 fn read(path: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(FILE_USUAL);
     let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
     let read = is_file.then(|| File::open(path)?.take(FILE_MAX).read_to_end(&mut bytes));
     match read {

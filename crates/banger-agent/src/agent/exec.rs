@@ -29,6 +29,9 @@ const PIPE_SIZE: usize = 256 * 1024;
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const USER_FILE_MAX: u64 = 4 * 1024 * 1024;
 
+/// Room for the usual /etc/passwd, in bytes: it is then read at once.
+const USER_FILE_USUAL: usize = 8 * 1024;
+
 /// Debian's group `tty`, the same number everywhere.
 const TTY_GROUP: u32 = 5;
 
@@ -95,7 +98,7 @@ pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, R
         .map_err(|fault| Refusal::bad(fault.chain()))?;
     let cwd = folder_for(request, &user)?;
     let mut program = program_for(request, &user, &defaults.env);
-    if !lookup::is_found(&program.paths) {
+    if !lookup::skip_missing(&mut program.paths) {
         lookup::wait_for_system();
         program = program_for(request, &user, &defaults.env);
     }
@@ -133,7 +136,7 @@ pub fn start(request: &ExecRequest, defaults: &Defaults) -> Result<Started, Refu
 /// An image may have no users at all.
 fn read_users(path: &str) -> String {
     use std::io::Read as _;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USER_FILE_USUAL);
     let read = File::open(path).and_then(|file| file.take(USER_FILE_MAX).read_to_end(&mut bytes));
     if read.is_err() {
         bytes.clear();

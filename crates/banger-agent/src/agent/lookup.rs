@@ -74,9 +74,13 @@ pub fn candidates(program: &OsStr, path: &OsStr) -> Vec<CString> {
     path.as_bytes().split(|byte| *byte == b':').filter_map(in_folder).collect()
 }
 
-/// Whether one of the files is there.
-pub fn is_found(candidates: &[CString]) -> bool {
-    candidates.iter().any(|path| Path::new(OsStr::from_bytes(path.as_bytes())).exists())
+/// Removes the candidates before the first file that exists, because a failing execve(2) costs
+/// many times a stat(2). Returns whether one exists; if not, all stay.
+pub fn skip_missing(candidates: &mut Vec<CString>) -> bool {
+    let exists = |path: &CString| Path::new(OsStr::from_bytes(path.as_bytes())).exists();
+    let Some(first) = candidates.iter().position(exists) else { return false };
+    candidates.drain(..first);
+    true
 }
 
 #[cfg(test)]
@@ -100,6 +104,16 @@ mod tests {
         for program in ["/bin/ls", "./ls", "a/b", ""] {
             assert_eq!(found(program, "/a"), [program]);
         }
+    }
+
+    #[test]
+    fn missing_candidates_before_the_first_file_are_skipped() {
+        let mut paths = candidates(OsStr::new("sh"), OsStr::new("/missing:/bin:/missing"));
+        assert!(skip_missing(&mut paths));
+        assert_eq!(paths, [c"/bin/sh".to_owned(), c"/missing/sh".to_owned()]);
+        let mut paths = candidates(OsStr::new("no-such-program"), OsStr::new("/missing:/bin"));
+        assert!(!skip_missing(&mut paths));
+        assert_eq!(paths.len(), 2);
     }
 
     #[test]

@@ -228,8 +228,8 @@ fn run_program(mode: PowerMode) -> Result<Answer, Fault> {
             PowerMode::Poweroff | PowerMode::Unknown => (true, poweroff),
         };
         let other = if is_poweroff { "reboot" } else { "poweroff" };
-        let candidates = lookup::candidates(OsStr::new(name), OsStr::new(&path));
-        if name == other || !lookup::is_found(&candidates) {
+        let mut candidates = lookup::candidates(OsStr::new(name), OsStr::new(&path));
+        if name == other || !lookup::skip_missing(&mut candidates) {
             continue;
         }
         let what = || format!("cannot run the guest's `{name}`");

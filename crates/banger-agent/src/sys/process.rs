@@ -1,14 +1,17 @@
 //! Making processes: the fork that splits init from agent, and commands for a user.
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Gid, Pid, PidfdFlags, Resource, Rlimit, Uid, pidfd_open};
+use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
+
+use super::clone::clone_process;
 
 /// Which side of a fork this is.
 pub enum Forked {
@@ -47,7 +50,7 @@ pub enum Terminal {
     None,
 }
 
-/// What a new process does to itself between fork and exec.
+/// What a new process does to itself between clone and exec.
 pub struct ChildSetup {
     /// User to become.
     pub uid: Uid,
@@ -92,7 +95,7 @@ pub struct Spawned {
     pub pidfd: OwnedFd,
 }
 
-/// What failed between fork and exec; tells a bad folder from a missing program, which have the
+/// What failed between clone and exec; tells a bad folder from a missing program, which have the
 /// same error number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpawnStage {
@@ -102,7 +105,7 @@ pub enum SpawnStage {
     User = 2,
     /// Entering the working folder.
     Folder = 3,
-    /// Executing the program (or forking at all).
+    /// Executing the program (or cloning at all).
     Exec = 4,
 }
 
@@ -126,27 +129,24 @@ pub fn spawn(launch: Launch<'_>) -> Result<Spawned, (SpawnStage, io::Error)> {
         above_stdio(stdout).map_err(exec)?,
         above_stdio(stderr).map_err(exec)?,
     ];
-    // Everything that needs memory is made before the fork.
+    // Everything that needs memory is made before the child begins.
     let mut image = Image::new(&program);
-    match clone_process(cgroup).map_err(exec)? {
-        Cloned::Child => {
-            let (stage, errno) = become_program(&stdio, &setup, &mut image);
-            let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();
-            // A parent that is gone needs no report.
-            let _ = rustix::io::write(&writer, &[stage as u8, a, b, c, d]);
-            exit_now(127)
-        }
-        Cloned::Parent(spawned) => {
-            drop(writer);
-            match report(&reader) {
-                None => Ok(spawned),
-                Some(failure) => {
-                    let options = rustix::process::WaitOptions::empty();
-                    // It has ended or is about to: nothing else waits for it.
-                    let _ = rustix::process::waitpid(Some(spawned.pid), options);
-                    Err(failure)
-                }
-            }
+    let mut child = || -> Infallible {
+        let (stage, errno) = become_program(&stdio, &setup, &mut image);
+        let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();
+        // A parent that is gone needs no report.
+        let _ = rustix::io::write(&writer, &[stage as u8, a, b, c, d]);
+        exit_now(127)
+    };
+    let spawned = clone_process(cgroup, &mut child).map_err(exec)?;
+    drop(writer);
+    match report(&reader) {
+        None => Ok(spawned),
+        Some(failure) => {
+            let options = rustix::process::WaitOptions::empty();
+            // It has ended or is about to: nothing else waits for it.
+            let _ = rustix::process::waitpid(Some(spawned.pid), options);
+            Err(failure)
         }
     }
 }
@@ -179,78 +179,6 @@ fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
         return Ok(fd);
     }
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
-}
-
-enum Cloned {
-    Child,
-    Parent(Spawned),
-}
-
-/// `CLONE_INTO_CGROUP` and `CLONE_PIDFD` of clone3(2).
-const INTO_CGROUP: u64 = 0x2_0000_0000;
-const PIDFD: u64 = 0x1000;
-
-/// `struct clone_args` of `linux/sched.h`, as of Linux 5.7.
-#[repr(C, align(8))]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-/// Forks, into a cgroup where one is given: moving a running process there costs an RCU grace
-/// period, a new one begins there for nothing. Where the kernel cannot do that, or the cgroup is
-/// gone, the child begins in its parent's.
-///
-/// The child may only make raw system calls: other threads may hold locks.
-fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    if let Some(cgroup) = cgroup
-        && let Ok(cloned) = clone_into(cgroup)
-    {
-        return Ok(cloned);
-    }
-    match fork()? {
-        Forked::Child => Ok(Cloned::Child),
-        Forked::Parent(pid) => {
-            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-            Ok(Cloned::Parent(Spawned { pid, pidfd }))
-        }
-    }
-}
-
-#[expect(unsafe_code, reason = "no wrapper of clone3 exists")]
-fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
-    let mut pidfd: RawFd = -1;
-    let args = CloneArgs {
-        flags: INTO_CGROUP | PIDFD,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        cgroup: u64::try_from(cgroup.as_raw_fd()).unwrap_or(u64::MAX),
-        ..CloneArgs::default()
-    };
-    // SAFETY: without `CLONE_VM` and a stack of its own the child is a copy as after fork(2); the
-    // structure and the place for the descriptor outlive the call.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        None => Ok(Cloned::Child),
-        Some(pid) => {
-            // SAFETY: the kernel has just opened this descriptor for us alone.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned::Parent(Spawned { pid, pidfd }))
-        }
-    }
 }
 
 /// A program as execve(2) wants it: arrays of pointers into [`Program`], ended by null.
@@ -292,28 +220,29 @@ impl<'a> Image<'a> {
         last
     }
 
-    #[expect(unsafe_code, reason = "rustix has no execve for ordinary programs")]
     fn execute_one(&mut self, path: &CStr) -> Errno {
-        let execve = |path: &CStr, argv: &[*const libc::c_char]| {
-            // SAFETY: path and strings end in zero, both arrays in null; all outlive the call,
-            // which returns only if it failed.
-            unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), self.env.as_ptr()) };
-            Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
-        };
-        let errno = execve(path, self.argv.get(1..).unwrap_or_default());
+        let errno = execve(path, self.argv.get(1..).unwrap_or_default(), &self.env);
         if errno != Errno::NOEXEC {
             return errno;
         }
-        let mut argv = std::mem::take(&mut self.argv);
-        if let Some(name) = argv.get_mut(1) {
+        if let Some(name) = self.argv.get_mut(1) {
             *name = path.as_ptr();
         }
-        execve(SCRIPT_SHELL, &argv);
+        execve(SCRIPT_SHELL, &self.argv, &self.env);
         errno
     }
 }
 
-/// The child's way from fork to exec: raw system calls only. Returns only if it failed.
+/// execve(2) with arrays that end in null. Returns only if it failed.
+#[expect(unsafe_code, reason = "rustix has no execve for ordinary programs")]
+fn execve(path: &CStr, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> Errno {
+    // SAFETY: path and strings end in zero, both arrays in null; all outlive the call, which
+    // returns only if it failed.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// What the child does before its program runs: raw system calls only. Returns only if it failed.
 fn become_program(
     stdio: &[OwnedFd; 3],
     setup: &ChildSetup,
