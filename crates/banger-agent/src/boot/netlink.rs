@@ -1,164 +1,183 @@
-//! rtnetlink(7) requests, built and read as bytes: no message of this program has more than a
-//! handful of attributes.
+//! Requests that change interfaces, addresses and routes, over rtnetlink(7): a socket of
+//! `netlink-sys`, messages of `netlink-packet-route`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use netlink_packet_core::{
+    DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_NEWADDR: u16 = 20;
-const RTM_NEWROUTE: u16 = 24;
-const NLMSG_ERROR: u16 = 2;
+/// The kernel answers at once; no answer within this time is an error.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_CREATE: u16 = 0x400;
+/// `RTM_NEWLINK`, `RTM_NEWADDR` and `RTM_NEWROUTE` of linux/rtnetlink.h, which
+/// `netlink-packet-route` keeps private.
+const NEW_LINK: u16 = 16;
+const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
 
-const IFLA_MTU: u16 = 4;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-
-/// `IFA_F_NODAD`: the host gave the address, nobody else has it.
-const IFA_F_NODAD: u8 = 0x02;
-const IFF_UP: u32 = 0x1;
-const RT_TABLE_MAIN: u8 = 254;
-const RTPROT_BOOT: u8 = 3;
-const RTN_UNICAST: u8 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
-
-/// One request under construction.
-pub struct Request {
-    bytes: Vec<u8>,
+/// A request. `RouteNetlinkMessage` covers all messages of rtnetlink and their decoding, which
+/// makes the agent 500 KB larger.
+enum Request {
+    Link(LinkMessage),
+    Address(AddressMessage),
+    Route(RouteMessage),
 }
 
 impl Request {
-    fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
-        let mut bytes = vec![0; 4];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(body);
-        Self { bytes }
-    }
-
-    /// `struct rtattr`: length without padding, type, payload, padding to four.
-    fn attribute(mut self, kind: u16, payload: &[u8]) -> Self {
-        self.bytes.extend((payload.len() as u16 + 4).to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(payload);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let length = (self.bytes.len() as u32).to_ne_bytes();
-        for (slot, byte) in self.bytes.iter_mut().zip(length) {
-            *slot = byte;
+    fn body(&self) -> &dyn Emitable {
+        match self {
+            Self::Link(message) => message,
+            Self::Address(message) => message,
+            Self::Route(message) => message,
         }
-        self.bytes
     }
+}
 
-    /// Takes a link up, with another MTU if one is given.
-    pub fn link_up(index: u32, mtu: Option<u32>) -> Self {
-        let mut body = vec![0; 4];
-        body.extend(index.to_ne_bytes());
-        body.extend(IFF_UP.to_ne_bytes());
-        body.extend(IFF_UP.to_ne_bytes());
-        let request = Self::new(RTM_NEWLINK, 0, &body);
-        match mtu {
-            Some(mtu) => request.attribute(IFLA_MTU, &mtu.to_ne_bytes()),
-            None => request,
+impl NetlinkSerializable for Request {
+    fn message_type(&self) -> u16 {
+        match self {
+            Self::Link(_) => NEW_LINK,
+            Self::Address(_) => NEW_ADDRESS,
+            Self::Route(_) => NEW_ROUTE,
         }
     }
 
-    /// Gives a link an address.
-    pub fn address(index: u32, address: IpAddr, prefix: u8) -> Self {
-        let (family, flags) = match address {
-            IpAddr::V4(_) => (AF_INET, 0),
-            IpAddr::V6(_) => (AF_INET6, IFA_F_NODAD),
-        };
-        let mut body = vec![family, prefix, flags, 0];
-        body.extend(index.to_ne_bytes());
-        let bytes = octets(address);
-        Self::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body)
-            .attribute(IFA_LOCAL, &bytes)
-            .attribute(IFA_ADDRESS, &bytes)
+    fn buffer_len(&self) -> usize {
+        self.body().buffer_len()
     }
 
-    /// Sends everything that has no better way to `gateway`.
-    pub fn default_route(index: u32, gateway: Ipv4Addr) -> Self {
-        let body = [AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-        Self::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body)
-            .attribute(RTA_GATEWAY, &gateway.octets())
-            .attribute(RTA_OIF, &index.to_ne_bytes())
+    fn serialize(&self, buffer: &mut [u8]) {
+        self.body().emit(buffer);
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+impl NetlinkDeserializable for Request {
+    type Error = DecodeError;
+
+    /// Requests are answered with an acknowledgement or an error, never with an object.
+    fn deserialize(header: &NetlinkHeader, _: &[u8]) -> Result<Self, DecodeError> {
+        Err(format!("unexpected message type {}", header.message_type).into())
     }
 }
 
-/// A socket to the kernel's routing.
-pub struct Netlink {
-    socket: OwnedFd,
+/// Sets a link up, and its MTU if one is given.
+fn link_up(index: u32, mtu: Option<u32>) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    (message.header.flags, message.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    Request::Link(message)
 }
+
+/// Adds an address to a link. IPv6 does not probe for a duplicate (`IFA_F_NODAD`): the host assigns
+/// each address once.
+fn address(index: u32, address: IpAddr, prefix_len: u8) -> Request {
+    let mut message = AddressMessage::default();
+    (message.header.family, message.header.flags) = match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, AddressHeaderFlags::empty()),
+        IpAddr::V6(_) => (AddressFamily::Inet6, AddressHeaderFlags::Nodad),
+    };
+    message.header.prefix_len = prefix_len;
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    Request::Address(message)
+}
+
+/// Adds the IPv4 default route.
+fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.kind = RouteType::Unicast;
+    message.attributes =
+        vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+    Request::Route(message)
+}
+
+/// A request as the kernel reads it; `flags` are added to those of every request.
+fn encode(message: Request, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// Reads the kernel's answer: an acknowledgement or an error number.
+fn decode(answer: &[u8]) -> io::Result<()> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    match NetlinkMessage::<Request>::deserialize(answer).map_err(invalid)?.payload {
+        // Error code 0 is the acknowledgement.
+        NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected answer from netlink")),
+    }
+}
+
+/// A socket to the kernel's network configuration.
+pub struct Netlink(Socket);
 
 impl Netlink {
     /// Opens it.
     ///
     /// # Errors
-    /// As socket(2), bind(2).
+    /// socket(2), bind(2), setsockopt(2).
     pub fn open() -> io::Result<Self> {
-        let socket = net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            // NETLINK_ROUTE is 0, the default.
-            None,
-        )?;
-        net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self { socket })
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
+        Ok(Self(socket))
     }
 
-    /// Sends a request and waits for the kernel's answer, which is immediate.
+    /// Sets the link with this index up, and its MTU in bytes if one is given.
     ///
     /// # Errors
-    /// The kernel's refusal.
-    pub fn ask(&self, request: Request) -> io::Result<()> {
-        net::sendto(
-            &self.socket,
-            &request.finish(),
-            SendFlags::empty(),
-            &SocketAddrNetlink::new(0, 0),
-        )?;
-        let mut answer = [0; 8192];
-        let (length, _) = net::recv(&self.socket, &mut answer, RecvFlags::empty())?;
-        verdict(answer.get(..length).unwrap_or_default())
+    /// The error of the kernel.
+    pub fn set_link_up(&self, index: u32, mtu: Option<u32>) -> io::Result<()> {
+        self.request(link_up(index, mtu), 0)
     }
-}
 
-/// Reads `struct nlmsgerr`: 0 is the acknowledgement, else a negative error number.
-fn verdict(answer: &[u8]) -> io::Result<()> {
-    let unclear = || io::Error::new(io::ErrorKind::InvalidData, "unexpected answer from netlink");
-    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).ok_or_else(unclear)?;
-    let code = answer.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok());
-    match (u16::from_ne_bytes(kind), code.map(i32::from_ne_bytes)) {
-        (NLMSG_ERROR, Some(0)) => Ok(()),
-        (NLMSG_ERROR, Some(code)) if code < 0 => Err(io::Error::from_raw_os_error(-code)),
-        _ => Err(unclear()),
+    /// Adds an address with its prefix length in bits to a link, or replaces it.
+    ///
+    /// # Errors
+    /// The error of the kernel.
+    pub fn add_address(&self, index: u32, ip: IpAddr, prefix_len: u8) -> io::Result<()> {
+        self.request(address(index, ip, prefix_len), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Adds or replaces the IPv4 default route.
+    ///
+    /// # Errors
+    /// The error of the kernel.
+    pub fn add_default_route(&self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+        self.request(default_route(index, gateway), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    fn request(&self, message: Request, flags: u16) -> io::Result<()> {
+        self.0.send_to(&encode(message, flags), &SocketAddr::new(0, 0), 0)?;
+        loop {
+            match self.0.recv_from_full() {
+                Ok((answer, _)) => return decode(&answer),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -168,7 +187,7 @@ mod tests {
 
     #[test]
     fn link_up_requests_have_the_kernels_layout() {
-        let bytes = Request::link_up(2, Some(1400)).finish();
+        let bytes = encode(link_up(2, Some(1400)), 0);
         assert_eq!(bytes.len(), 16 + 16 + 8);
         assert_eq!(bytes[..4], 40u32.to_ne_bytes());
         assert_eq!(bytes[4..6], 16u16.to_ne_bytes());
@@ -182,35 +201,47 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families() {
-        let four = Request::address(3, "10.0.2.15".parse().unwrap(), 24).finish();
+        let replace = NLM_F_CREATE | NLM_F_REPLACE;
+        let four = encode(address(3, "10.0.2.15".parse().unwrap(), 24), replace);
+        assert_eq!(four[6..8], 0x505u16.to_ne_bytes());
         assert_eq!(four[16..20], [2, 24, 0, 0]);
         assert_eq!(four[28..32], [10, 0, 2, 15]);
         assert_eq!(four.len(), 16 + 8 + 8 + 8);
-        let six = Request::address(3, "fd00::2".parse().unwrap(), 64).finish();
+        let six = encode(address(3, "fd00::2".parse().unwrap(), 64), replace);
         assert_eq!(six[16..20], [10, 64, 2, 0]);
         assert_eq!(six.len(), 16 + 8 + 20 + 20);
     }
 
     #[test]
     fn default_route_goes_through_the_link() {
-        let bytes = Request::default_route(5, Ipv4Addr::new(10, 0, 2, 2)).finish();
+        let bytes = encode(default_route(5, Ipv4Addr::new(10, 0, 2, 2)), 0);
         assert_eq!(bytes.len(), 16 + 12 + 8 + 8);
-        assert_eq!(bytes[17], 0, "destination of no length is everything");
+        assert_eq!(bytes[16..28], [2, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0]);
         assert_eq!(bytes[32..36], [10, 0, 2, 2]);
         assert_eq!(bytes[40..44], 5u32.to_ne_bytes());
     }
 
     #[test]
-    fn answers() {
+    fn answers_are_an_acknowledgement_or_an_error_of_the_kernel() {
         let answer = |kind: u16, code: i32| {
             let mut bytes = vec![0; 36];
+            bytes[..4].copy_from_slice(&36u32.to_ne_bytes());
             bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
             bytes[16..20].copy_from_slice(&code.to_ne_bytes());
-            verdict(&bytes)
+            decode(&bytes)
         };
         assert!(answer(2, 0).is_ok());
         assert_eq!(answer(2, -17).unwrap_err().raw_os_error(), Some(17));
         assert!(answer(16, 0).is_err());
-        assert!(verdict(&[0; 10]).is_err());
+        assert!(decode(&[0; 10]).is_err());
+        assert!(decode(&[]).is_err());
+    }
+
+    /// The loopback interface of a network namespace is configured by the kernel itself.
+    #[test]
+    fn the_kernel_answers_a_request() {
+        let netlink = Netlink::open().unwrap();
+        let absent = netlink.set_link_up(u32::MAX >> 1, None).unwrap_err();
+        assert!(absent.raw_os_error().is_some(), "{absent:?}");
     }
 }

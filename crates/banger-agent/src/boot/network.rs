@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use banger_agent_proto::boot::NetworkConfig;
 
 use super::log::BootLog;
-use super::netlink::{Netlink, Request};
+use super::netlink::Netlink;
 use crate::fault::{Context, Fault};
 
 /// Index of lo in every network name space.
@@ -19,9 +19,7 @@ pub fn configure(config: Option<&NetworkConfig>, log: &mut BootLog) {
         Ok(netlink) => netlink,
         Err(fault) => return log.warn(fault.chain()),
     };
-    log.note(
-        netlink.ask(Request::link_up(LOOPBACK, None)).context(|| "cannot bring lo up".to_owned()),
-    );
+    log.note(netlink.set_link_up(LOOPBACK, None).context(|| "cannot bring lo up".to_owned()));
     if let Some(config) = config {
         log.note(bring_up(&netlink, config));
     }
@@ -36,12 +34,10 @@ fn bring_up(netlink: &Netlink, config: &NetworkConfig) -> Result<(), Fault> {
         .trim()
         .parse()
         .map_err(|_| Fault::new(format!("`{name}` has no index but `{}`", index.trim())))?;
-    netlink
-        .ask(Request::link_up(index, config.mtu))
-        .context(|| format!("cannot bring `{name}` up"))?;
+    netlink.set_link_up(index, config.mtu).context(|| format!("cannot bring `{name}` up"))?;
     for text in &config.addresses {
         let (address, prefix) = parse_address(text)?;
-        match netlink.ask(Request::address(index, address, prefix)) {
+        match netlink.add_address(index, address, prefix) {
             // The kernel answers so where the address is there already.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             outcome => outcome.context(|| format!("cannot give `{name}` the address `{text}`"))?,
@@ -52,7 +48,7 @@ fn bring_up(netlink: &Netlink, config: &NetworkConfig) -> Result<(), Fault> {
             .parse()
             .map_err(|_| Fault::new(format!("gateway `{gateway}` is no IPv4 address")))?;
         netlink
-            .ask(Request::default_route(index, address))
+            .add_default_route(index, address)
             .context(|| format!("cannot set the default route to `{gateway}`"))?;
     }
     Ok(())
