@@ -58,8 +58,9 @@ pub async fn connection(
         match wait.wait {
             Some(_) => return Err(not_booted(vm, limit).into()),
             None => context.say(&format!(
-                "`{vm}` has not finished booting after {} s; `banger vm logs {vm} --console` \
-                 shows its progress",
+                "the init of `{vm}` has not finished booting after {} s; running the command now \
+                 (`--wait ready` skips this wait, `banger vm logs {vm} --console` shows the \
+                 progress)",
                 limit.as_secs()
             )),
         }

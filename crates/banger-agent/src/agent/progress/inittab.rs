@@ -1,10 +1,12 @@
 //! Inits that read inittab(5) report nothing: System V init and busybox. They have booted when
-//! none of the entries that init waits for runs any more and one that stays does.
+//! none of the entries that init waits for runs any more and one that stays does. Where their
+//! scripts start OpenRC, as Debian's do, OpenRC's own state decides.
 
 use std::fs;
+use std::path::Path;
 
 use super::processes::{self, Process};
-use super::{LOOK, Outcome};
+use super::{LOOK, Outcome, openrc};
 
 /// Largest inittab that is read, in bytes.
 const TABLE_MAX: usize = 64 * 1024;
@@ -16,8 +18,8 @@ const STEADY: u32 = 2;
 /// Looks in a row without any process that init waits for, where none stays: 3 s.
 const QUIET: u32 = 30;
 
-/// What busybox does without a table (init/init.c of busybox).
-const DEFAULT: &str = "::sysinit:/etc/init.d/rcS\n";
+/// The table that busybox uses where the image has none (init/init.c of busybox).
+const DEFAULT: &str = "::sysinit:/etc/init.d/rcS\n::askfirst:-/bin/sh\n";
 
 pub fn wait() -> Outcome {
     let table = fs::read("/etc/inittab").ok().filter(|table| table.len() <= TABLE_MAX);
@@ -25,6 +27,9 @@ pub fn wait() -> Outcome {
     let entries = parse(table.as_deref().unwrap_or(DEFAULT));
     let mut watch = Watch { entries, quiet: 0, steady: None };
     loop {
+        if Path::new(openrc::STATE).exists() {
+            return openrc::wait();
+        }
         if watch.look(&processes::of_init(), &processes::command_of(1)) {
             return Outcome::booted("init: its boot scripts have ended", Vec::new());
         }
@@ -39,6 +44,8 @@ enum Role {
     Starting,
     /// Keeps it running.
     Staying,
+    /// Asks for a key before it starts the program, in a copy of init that stays (busybox).
+    Asking,
 }
 
 /// `id:runlevels:action:process`
@@ -49,7 +56,8 @@ fn parse(table: &str) -> Vec<(Role, String)> {
         let (action, process) = (fields.nth(1)?, fields.next()?);
         let role = match action {
             "sysinit" | "wait" | "bootwait" | "boot" => Role::Starting,
-            "respawn" | "askfirst" => Role::Staying,
+            "respawn" => Role::Staying,
+            "askfirst" => Role::Asking,
             _ => return None,
         };
         let process = process.trim_start_matches(['-', '+', '@']).trim().to_owned();
@@ -68,13 +76,14 @@ struct Watch {
 impl Watch {
     /// Takes the children of init; true once it has booted.
     fn look(&mut self, children: &[Process], init: &str) -> bool {
-        if children.iter().any(|child| self.is(Role::Starting, child)) {
+        if children.iter().any(|child| self.is_starting(child, init)) {
             (self.quiet, self.steady) = (0, None);
             return false;
         }
         self.quiet += 1;
-        // `askfirst`: a copy of init itself waits for a key.
-        let stays = |child: &&Process| child.command == init || self.is(Role::Staying, child);
+        let stays = |child: &&Process| {
+            child.command == init || self.is(Role::Staying, child) || self.is(Role::Asking, child)
+        };
         let looks = match (children.iter().find(stays), self.steady) {
             (Some(child), Some((pid, looks))) if pid == child.pid => Some((pid, looks + 1)),
             (Some(child), _) => Some((child.pid, 1)),
@@ -82,6 +91,13 @@ impl Watch {
         };
         self.steady = looks;
         looks.is_some_and(|(_, looks)| looks >= STEADY) || self.quiet >= QUIET
+    }
+
+    /// Whether init waits for this child. System V init runs the scripts of `sysinit` and `boot`
+    /// entries below a copy of itself, which waits for them; a copy of busybox asks for a key.
+    fn is_starting(&self, child: &Process, init: &str) -> bool {
+        let asks = self.entries.iter().any(|(role, _)| *role == Role::Asking);
+        self.is(Role::Starting, child) || (child.command == init && !asks)
     }
 
     fn is(&self, role: Role, child: &Process) -> bool {
@@ -118,7 +134,8 @@ mod tests {
         let entries = parse(TABLE);
         let starting = entries.iter().filter(|(role, _)| *role == Role::Starting).count();
         assert_eq!((entries.len(), starting), (4, 2));
-        assert_eq!(parse(DEFAULT), [(Role::Starting, "/etc/init.d/rcS".to_owned())]);
+        let default = [(Role::Starting, "/etc/init.d/rcS"), (Role::Asking, "/bin/sh")];
+        assert_eq!(parse(DEFAULT), default.map(|(role, program)| (role, program.to_owned())));
     }
 
     #[test]
@@ -140,6 +157,18 @@ mod tests {
         assert!(!watch.look(&[child(9, "sh /etc/init.d/rcS")], "init"));
         assert!(!watch.look(&[child(10, "init")], "init"));
         assert!(watch.look(&[child(10, "init")], "init"), "a question for a key stays");
+    }
+
+    #[test]
+    fn a_copy_of_system_v_init_waits_for_a_script() {
+        let table = TABLE.replace("::askfirst:-/bin/sh\n", "");
+        let mut watch = Watch { entries: parse(&table), quiet: 0, steady: None };
+        for _ in 0..2 * QUIET {
+            assert!(!watch.look(&[child(9, "init boot")], "init boot"));
+        }
+        let getty = [child(11, "/sbin/getty 38400 tty1")];
+        assert!(!watch.look(&getty, "init [2]"));
+        assert!(watch.look(&getty, "init [2]"));
     }
 
     #[test]

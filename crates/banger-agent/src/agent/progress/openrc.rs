@@ -12,7 +12,7 @@ use rustix::time::Timespec;
 use super::Outcome;
 
 /// OpenRC's state.
-const STATE: &str = "/run/openrc";
+pub const STATE: &str = "/run/openrc";
 
 /// Runlevels on the way up and down, which are never the end of a boot.
 const PASSING: [&str; 6] = ["", "sysinit", "boot", "single", "shutdown", "reboot"];
