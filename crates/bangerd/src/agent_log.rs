@@ -1,31 +1,31 @@
-//! The lines that banger's agent wrote to the console of its guest. Each begins with `banger: `.
+//! Selects the lines of banger's agent, which begin with `banger: `, from a guest's console.
 //!
-//! The guest can write such lines too: they are as trustworthy as the rest of the console.
+//! Any process of the guest can write such lines: trust them no more than the rest of the console.
 
-/// What each line of the agent begins with.
-const MARK: &[u8] = b"banger: ";
-/// Longest line that is passed on whole, in bytes; of a longer one the beginning is.
+/// Prefix of each line of the agent.
+const PREFIX: &[u8] = b"banger: ";
+/// Maximum length of a line in bytes; longer lines are truncated.
 const MAX_LINE: usize = 16 * 1024;
 
-/// Picks the agent's lines out of a console.
+/// Selects the agent's lines from a console log.
 #[derive(Debug, Default)]
 pub struct AgentLines {
     line: Vec<u8>,
 }
 
 impl AgentLines {
-    /// Takes the next bytes of a console; gives the agent's lines that they complete, each ending
-    /// with a newline.
+    /// Adds the next bytes of a console; returns the completed lines of the agent, each with its
+    /// newline.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for byte in bytes {
             match byte {
                 b'\n' => {
                     let line = std::mem::take(&mut self.line);
-                    lines.extend(line.starts_with(MARK).then(|| text(&line)));
+                    lines.extend(line.starts_with(PREFIX).then(|| text(&line)));
                 }
-                // A terminal's end of line is `\r\n`, and a status that is redrawn ends with `\r`.
-                b'\r' if !self.line.starts_with(MARK) => self.line.clear(),
+                // Terminals end a line with `\r\n`; a redrawn status line ends with `\r`.
+                b'\r' if !self.line.starts_with(PREFIX) => self.line.clear(),
                 byte if self.line.len() < MAX_LINE => self.line.push(*byte),
                 _ => {}
             }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_however_they_are_cut() {
+    fn lines_are_found_at_any_split_of_the_input() {
         let console = b"[    0.1] Linux\r\nbanger: no clock\r\n[ *** ] job\rbanger: cannot x\n\
             not banger: y\nbanger: \xff\n\nbanger: begun";
         for cut in 1..console.len() {

@@ -1,6 +1,6 @@
-//! Log files as streams: from their last lines on, and on as more comes.
+//! Log files as streams, from their last lines on, also while they grow.
 //!
-//! The files are rotated by other processes: `NAME` becomes `NAME.1` and a new `NAME` begins.
+//! Other processes rotate the files: they rename `NAME` to `NAME.1` and create a new `NAME`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,25 +14,25 @@ use banger_api::{ApiError, ErrorCode};
 
 use crate::failure::io_failure;
 
-/// Most lines that can be asked for from the end of a log.
+/// Maximum number of lines from the end of a log.
 pub const MAX_TAIL: u32 = 100_000;
-/// Bytes read at a time.
-const PIECE: usize = 64 * 1024;
-/// How often a log is looked at for more.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Size of a read in bytes.
+const CHUNK: usize = 64 * 1024;
+/// Interval between checks of a followed log for new bytes.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Whether to go on after the end.
+/// Behaviour at the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
-    /// Wait for more.
+    /// Wait for new bytes.
     Yes,
     /// Stop at the end.
     No,
 }
 
-/// A place in a log that stays valid when the log is rotated: a file and a number of bytes after
-/// its beginning, which may go on into the next file. On the wire `INODE:BYTES`; inode 0 is the
-/// oldest file there is.
+/// A position in a log that stays valid when the log is rotated: a file, and an offset from its
+/// beginning, which may reach into the next file. On the wire `INODE:BYTES`; inode 0 is the oldest
+/// existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     inode: u64,
@@ -64,15 +64,15 @@ impl std::fmt::Display for Place {
 pub struct LogFile {
     path: PathBuf,
     follow: Follow,
-    /// The rotated file, as long as some of it is wanted.
+    /// The rotated file, until it was read.
     before: Option<(File, u64)>,
     file: Option<File>,
     position: u64,
 }
 
 impl LogFile {
-    /// Opens a log; with `tail`, from so many lines before its end on. A log that is not there yet
-    /// is empty.
+    /// Opens a log; with `tail`, at that number of lines before its end. A missing file is an empty
+    /// log.
     ///
     /// # Errors
     /// It cannot be read.
@@ -95,8 +95,8 @@ impl LogFile {
         Ok(log)
     }
 
-    /// Opens a log at a place that an earlier reader has come to. A file that is gone by now is
-    /// passed over: reading goes on with the oldest file there is.
+    /// Opens a log at the position of an earlier reader. If that file was removed, reading continues
+    /// with the oldest existing file.
     ///
     /// # Errors
     /// It cannot be read.
@@ -127,7 +127,7 @@ impl LogFile {
         Ok(log)
     }
 
-    /// Where the next byte is.
+    /// Position of the next byte.
     ///
     /// # Errors
     /// fstat(2).
@@ -140,7 +140,7 @@ impl LogFile {
         }
     }
 
-    /// Opens a log at its present end.
+    /// Opens a log at its current end.
     ///
     /// # Errors
     /// It cannot be read.
@@ -159,14 +159,14 @@ impl LogFile {
         self.position
     }
 
-    /// The next bytes; none at the end of a log that is not followed, or whose folder is gone. May
-    /// be dropped.
+    /// The next bytes; `None` at the end of a log that is not followed, or whose folder was removed.
+    /// Cancel safe.
     ///
     /// # Errors
     /// read(2).
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            // Regular files: reading them does not wait for anybody.
+            // Reads of regular files do not block on other processes.
             if let Some(piece) = self.read()? {
                 return Ok(Some(piece));
             }
@@ -174,19 +174,19 @@ impl LogFile {
             if self.follow == Follow::No || self.file.is_some() && gone() {
                 return Ok(None);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     fn read(&mut self) -> io::Result<Option<Bytes>> {
         if let Some((file, position)) = &mut self.before {
-            if let Some(piece) = piece(file, position)? {
+            if let Some(piece) = read_chunk(file, position)? {
                 return Ok(Some(piece));
             }
             self.before = None;
         }
         if let Some(file) = &self.file {
-            if let Some(piece) = piece(file, &mut self.position)? {
+            if let Some(piece) = read_chunk(file, &mut self.position)? {
                 return Ok(Some(piece));
             }
             if !replaced(&self.path, file, self.position) {
@@ -196,13 +196,13 @@ impl LogFile {
         self.file = open(&self.path)?;
         self.position = 0;
         match &self.file {
-            Some(file) => piece(file, &mut self.position),
+            Some(file) => read_chunk(file, &mut self.position),
             None => Ok(None),
         }
     }
 }
 
-/// The rotated file and the one that is written to.
+/// The rotated file and the current one.
 fn open_both(path: &Path) -> io::Result<(Option<File>, Option<File>)> {
     let mut rotated = path.as_os_str().to_owned();
     rotated.push(".1");
@@ -211,7 +211,7 @@ fn open_both(path: &Path) -> io::Result<(Option<File>, Option<File>)> {
     let inode = |file: &Option<File>| -> io::Result<Option<u64>> {
         file.as_ref().map(|file| Ok(file.metadata()?.ino())).transpose()
     };
-    // The log was rotated between the two: it is both.
+    // The log was rotated between both calls: they opened the same file.
     while before.is_some() && inode(&file)? == inode(&before)? {
         file = open(path)?;
         before = open(Path::new(&rotated))?;
@@ -219,7 +219,7 @@ fn open_both(path: &Path) -> io::Result<(Option<File>, Option<File>)> {
     Ok((before, file))
 }
 
-/// A regular file, never a link: the folder may be one that a VMM's user writes to.
+/// Opens a regular file and follows no link: the VMM's user may be able to write to the folder.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -231,15 +231,15 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn piece(file: &File, position: &mut u64) -> io::Result<Option<Bytes>> {
-    let mut bytes = vec![0; PIECE];
+fn read_chunk(file: &File, position: &mut u64) -> io::Result<Option<Bytes>> {
+    let mut bytes = vec![0; CHUNK];
     let length = file.read_at(&mut bytes, *position)?;
     bytes.truncate(length);
     *position += length as u64;
     Ok((length > 0).then(|| bytes.into()))
 }
 
-/// Whether the path leads to another file by now, or to less than was read.
+/// Whether the path refers to another file now, or to one shorter than what was read.
 fn replaced(path: &Path, file: &File, position: u64) -> bool {
     let (Ok(there), Ok(here)) = (std::fs::symlink_metadata(path), file.metadata()) else {
         return false;
@@ -247,7 +247,7 @@ fn replaced(path: &Path, file: &File, position: u64) -> bool {
     (there.dev(), there.ino()) != (here.dev(), here.ino()) || there.len() < position
 }
 
-/// Where the last `lines` lines begin, and how many are missing in this file.
+/// Offset of the last `lines` lines, and the number of lines that this file lacks.
 fn tail_of(file: &File, lines: u32) -> io::Result<(u64, u32)> {
     let mut end = file.metadata()?.len();
     if lines == 0 {
@@ -255,13 +255,13 @@ fn tail_of(file: &File, lines: u32) -> io::Result<(u64, u32)> {
     }
     let mut found: u32 = 0;
     let mut last_byte = true;
-    let mut bytes = vec![0; PIECE];
+    let mut bytes = vec![0; CHUNK];
     while end > 0 {
-        let start = end.saturating_sub(PIECE as u64);
+        let start = end.saturating_sub(CHUNK as u64);
         let piece = bytes.get_mut(..usize::try_from(end - start).unwrap_or(0)).unwrap_or_default();
         file.read_exact_at(piece, start)?;
         for (at, byte) in piece.iter().enumerate().rev() {
-            // The newline that ends the file begins no line.
+            // No line begins after the newline at the end of the file.
             if *byte == b'\n' && !std::mem::take(&mut last_byte) {
                 found += 1;
                 if found == lines {
@@ -276,7 +276,8 @@ fn tail_of(file: &File, lines: u32) -> io::Result<(u64, u32)> {
     Ok((0, lines.saturating_sub(found + u32::from(!empty))))
 }
 
-/// A log, the rotated file first, at most `limit` bytes, and of the newer file those before `end`.
+/// A log: the first `limit / 2` bytes of the rotated file, then those of the current one, which is
+/// read up to `end`.
 ///
 /// # Errors
 /// It cannot be read.
@@ -336,9 +337,9 @@ mod tests {
         ] {
             assert_eq!(all(&path, tail).await, expected, "{tail:?}");
         }
-        let long = "x".repeat(PIECE) + "\n" + &"y".repeat(PIECE) + "\n";
+        let long = "x".repeat(CHUNK) + "\n" + &"y".repeat(CHUNK) + "\n";
         std::fs::write(&path, &long).unwrap();
-        assert_eq!(all(&path, Some(1)).await.len(), PIECE + 1);
+        assert_eq!(all(&path, Some(1)).await.len(), CHUNK + 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reading_is_taken_up_where_it_ended_behind_a_rotation() {
+    async fn reading_resumes_after_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("l");
         let rest = async |place: Place, read: u64| {
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn following_ends_with_the_folder() {
+    async fn following_ends_when_the_folder_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let logs = folder.path().join("logs");
         std::fs::create_dir(&logs).unwrap();

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use banger_api::{ApiError, ErrorCode};
 
 /// Time limit for operations in progress; the next daemon undoes the unfinished ones.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The shutdown request: sets it and waits for it.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl Signals {
 pub async fn drain(engine: &Engine, signals: &mut Signals) {
     tokio::select! {
         () = engine.quiet() => {}
-        () = tokio::time::sleep(PATIENCE) => {
+        () = tokio::time::sleep(DRAIN_TIMEOUT) => {
             tracing::warn!("operations are still in progress; the next daemon finishes them");
         }
         () = signals.next() => tracing::warn!("second signal: stopped waiting"),

@@ -1,7 +1,7 @@
-//! Commands in a guest over the API, for clients that cannot be handed a descriptor: an upgraded
-//! connection is relayed to the guest's agent, or a command is started that needs no client.
+//! Commands in a guest over the API, for clients that cannot receive a descriptor: relays an
+//! upgraded connection to the guest's agent, or starts a command that runs without a client.
 //!
-//! A client on this host uses the session socket instead, whose sessions outlive the daemon.
+//! A client on this host uses the session socket instead, whose sessions survive the daemon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +27,9 @@ use super::{Answer, Shared};
 use crate::session;
 use crate::slots::Slot;
 
-/// Longest time for the request's body, and for the agent to start the command.
+/// Time limit for the body to arrive, and for the agent to start the command.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest message of an agent that is passed on, in bytes.
+/// Maximum length of an agent's error message in bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
 
 /// Run a command in a guest: the agent's `exec`, with `Upgrade: banger-exec/1`.
@@ -85,7 +85,7 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     Ok(body.to_bytes())
 }
 
-/// Asks the agent.
+/// Sends the request to the agent.
 async fn ask(
     agent: std::os::unix::net::UnixStream,
     path: &str,
@@ -103,7 +103,7 @@ async fn ask(
         .handshake(TokioIo::new(agent))
         .await
         .map_err(|error| failed(&error))?;
-    // Its errors arrive at the request too.
+    // Errors of the connection also fail the request.
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::post(path)
         .header(HOST, HeaderValue::from_static("guest"))
@@ -115,7 +115,7 @@ async fn ask(
     sender.send_request(request).await.map_err(|error| failed(&error))
 }
 
-/// Why the agent refused, within limits.
+/// The agent's error message, limited to [`MAX_REFUSAL`] bytes.
 async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> ApiError {
     let refused = answer.status().is_client_error();
     let text = Limited::new(Body::new(answer.into_body()), MAX_REFUSAL).collect().await;
@@ -127,7 +127,7 @@ async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> ApiError {
     ApiError::new(code, message)
 }
 
-/// Start a command in a guest that goes on without a client: the agent's `detach`.
+/// Start a command in a guest that runs without a client: the agent's `detach`.
 #[utoipa::path(post, path = routes::VM_DETACH, tag = "vms", operation_id = "vm_detach",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
     request_body(content = String, content_type = "application/json",
@@ -161,7 +161,7 @@ pub async fn detach(
     Ok(axum::Json(started))
 }
 
-/// Copies both ways until both are done. The session keeps the connection's slot.
+/// Copies in both directions until both have ended. The session keeps the connection's slot.
 async fn relay(client: OnUpgrade, agent: OnUpgrade, slot: Option<Arc<Slot>>) {
     let (Ok(client), Ok(agent)) = (client.await, agent.await) else { return };
     if let Some(slot) = &slot {

@@ -1,4 +1,4 @@
-//! Logs: of a guest's console and agent, of its VMM and shim, and of the daemon.
+//! Routes of logs: console, agent, VMM and shim of a VM, and the daemon.
 
 use std::path::Path;
 
@@ -18,63 +18,63 @@ use crate::daemon_log::{self, Reader, Wanted};
 use crate::failure::io_failure;
 use crate::logs::{self, Follow, LogFile};
 
-/// Most of a log that is searched for lines, in bytes.
-const MOST_SEARCHED: u64 = 4 * crate::log::MAX_BYTES;
+/// Maximum number of bytes of a log that are searched for lines.
+const MAX_SEARCHED: u64 = 4 * crate::log::MAX_BYTES;
 
-/// Which log of a VM.
+/// A log of a VM.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The guest's serial console.
     #[default]
     Console,
-    /// What the VMM and its companion wrote.
+    /// Output of the VMM and its companion.
     Vmm,
-    /// What the process that owns the VMM wrote.
+    /// Output of the shim, the process that owns the VMM.
     Shim,
-    /// What banger's agent in the guest wrote: its lines of the console.
+    /// Lines of banger's agent in the console.
     Agent,
 }
 
-/// Which part of a VM's log.
+/// Query of a VM's log.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct VmLog {
-    /// `console`, `vmm`, `shim` or `agent`; `console` where not given.
+    /// `console`, `vmm`, `shim` or `agent`; default `console`.
     #[serde(default)]
     source: Source,
-    /// Only so many lines before the end.
+    /// Number of lines from the end; default: all.
     tail: Option<u32>,
-    /// Go on as more comes, until the VM is deleted.
+    /// Send new lines as they are written, until the VM is deleted.
     #[serde(default)]
     follow: bool,
-    /// Take a log up again: the `banger-log-place` of an earlier answer, with the number of bytes
-    /// received since added to its second part. Not with `tail`, and not for `agent`.
+    /// Resume a log: the `banger-log-place` of an earlier answer, with the number of bytes received
+    /// since then added to its second part. Not with `tail`, and not for `agent`.
     from: Option<String>,
 }
 
-/// Which lines of the daemon's log.
+/// Query of the daemon's log.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DaemonLog {
-    /// Only lines about this VM, by its name or whole id.
+    /// Only lines about this VM, given by name or full id.
     vm: Option<String>,
     /// Only lines of this operation.
     operation: Option<String>,
-    /// Only so many lines before the end.
+    /// Number of lines from the end; default: all.
     tail: Option<u32>,
-    /// Go on as more comes.
+    /// Send new lines as they are written.
     #[serde(default)]
     follow: bool,
 }
 
-fn wish(follow: bool) -> Follow {
+fn follow_mode(follow: bool) -> Follow {
     if follow { Follow::Yes } else { Follow::No }
 }
 
-/// What the guest wrote to its console, its VMM or the VMM's owner to their logs.
+/// The log of a guest's console or agent, its VMM or its shim.
 #[utoipa::path(get, path = routes::VM_LOGS, tag = "vms", operation_id = "vm_logs",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id"), VmLog),
     responses(
@@ -99,8 +99,8 @@ pub async fn vm(
     let path = Path::new(&path);
     let log = match &asked.from {
         Some(_) if asked.tail.is_some() => return Err(bad("`from` and `tail` exclude each other")),
-        Some(from) => LogFile::open_at(path, from.parse()?, wish(asked.follow))?,
-        None => LogFile::open(path, asked.tail, wish(asked.follow))?,
+        Some(from) => LogFile::open_at(path, from.parse()?, follow_mode(asked.follow))?,
+        None => LogFile::open(path, asked.tail, follow_mode(asked.follow))?,
     };
     let place = log.place().map_err(|error| io_failure("read the log", path, &error))?;
     let place = (HeaderName::from_static(routes::LOG_PLACE_HEADER), place.to_string());
@@ -120,17 +120,17 @@ fn bad(text: &str) -> Failure {
     Failure(ApiError::new(ErrorCode::BadRequest, text))
 }
 
-/// The lines that the agent wrote to the console of its guest.
+/// The agent's lines of the console.
 fn agent(api: &Api, console: &Path, asked: &VmLog) -> Answer<Response> {
     if asked.from.is_some() {
         return Err(bad("the lines of the agent are not taken up again: leave out `from`"));
     }
-    let pieces = filtered(api, console, asked.tail, wish(asked.follow), AgentLines::default())?;
+    let pieces = filtered(api, console, asked.tail, follow_mode(asked.follow), AgentLines::default())?;
     let kind = [(CONTENT_TYPE, "text/plain")];
     Ok((kind, Body::from_stream(pieces)).into_response())
 }
 
-/// Takes the bytes of a log and gives the lines that are wanted.
+/// Selects lines of a log.
 trait Lines: Send + 'static {
     fn push(&mut self, bytes: &[u8]) -> Vec<String>;
 }
@@ -147,7 +147,7 @@ impl Lines for AgentLines {
     }
 }
 
-/// The wanted lines of a log, the last `tail` of them first, then what is added to it.
+/// The selected lines of a log: the last `tail` of the existing ones, then new ones.
 fn filtered<L: Lines>(
     api: &Api,
     path: &Path,
@@ -155,9 +155,9 @@ fn filtered<L: Lines>(
     follow: Follow,
     mut reader: L,
 ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<L>, ApiError> {
-    // What follows is read from where this ends: opened first, so that nothing is between.
+    // Opened before the existing lines are read, so that no line is lost between both.
     let follower = LogFile::at_end(path, follow)?;
-    let whole = logs::whole(path, MOST_SEARCHED, follower.position())
+    let whole = logs::whole(path, MAX_SEARCHED, follower.position())
         .map_err(|error| io_failure("read the log", path, &error))?;
     let first = daemon_log::last(reader.push(&whole), tail).concat();
     drop(whole);
@@ -180,7 +180,7 @@ fn filtered<L: Lines>(
     }))
 }
 
-/// The daemon's log: one JSON object a line, those of an operation with its VM and verb.
+/// The daemon's log: one JSON object per line; lines of an operation have its VM and verb.
 #[utoipa::path(get, path = routes::DAEMON_LOGS, tag = "daemon", operation_id = "daemon_logs",
     params(DaemonLog),
     responses(
@@ -194,7 +194,7 @@ pub async fn daemon(
 ) -> Answer<Response> {
     logs::check_tail(asked.tail)?;
     let reader = Reader::new(Wanted { vm: asked.vm, operation: asked.operation });
-    let lines = filtered(&api, &api.log, asked.tail, wish(asked.follow), reader)?;
+    let lines = filtered(&api, &api.log, asked.tail, follow_mode(asked.follow), reader)?;
     let kind = [(CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }

@@ -19,19 +19,19 @@ use serde::Deserialize;
 use super::body::{Json as Body, PathParams, QueryParams, id};
 use super::{Answer, Shared, detached};
 
-/// Operations listed where no limit was given.
+/// Default number of operations in a list.
 const DEFAULT_LIMIT: u32 = 100;
-/// Most operations listed.
+/// Maximum number of operations in a list.
 const MAX_LIMIT: u32 = 10_000;
-/// A comment on an idle stream, so that a connection that died is noticed.
+/// Interval of comments on an idle stream, which detect a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How much of a list.
+/// Query of the list.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Limit {
-    /// At most this many, 100 where not given.
+    /// Maximum number of operations; default 100.
     limit: Option<u32>,
 }
 
@@ -68,14 +68,13 @@ pub async fn show(
     Ok(Json(api.engine.operation(&id(&operation)?).await?))
 }
 
-/// Ask an operation to end and undo itself. A stop, a removal and what follows from an event go on
-/// and are refused.
+/// Cancel an operation and undo it. Stops, deletions and reactions to events cannot be cancelled.
 #[utoipa::path(post, path = routes::OPERATION_CANCEL, tag = "operations",
     operation_id = "operation_cancel",
     params(("operation" = String, Path, description = "op-xxxxxx")),
     responses(
-        (status = 202, description = "It undoes itself, or never begins", body = CancelAnswer),
-        (status = 200, description = "It had ended before", body = CancelAnswer),
+        (status = 202, description = "the operation is being undone, or never starts", body = CancelAnswer),
+        (status = 200, description = "the operation had ended before", body = CancelAnswer),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn cancel(
@@ -91,12 +90,12 @@ pub async fn cancel(
     Ok((status, Json(answer)))
 }
 
-/// Ask all operations in progress on a VM, an image or a kernel to end and undo themselves.
+/// Cancel all operations in progress on a VM, an image or a kernel, and undo them.
 #[utoipa::path(post, path = routes::CANCELS, tag = "operations",
     operation_id = "subject_cancel",
     request_body = SubjectRef,
     responses(
-        (status = 202, description = "Those that were cancelled", body = [CancelAnswer]),
+        (status = 202, description = "the cancelled operations", body = [CancelAnswer]),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn cancel_on(
@@ -107,7 +106,7 @@ pub async fn cancel_on(
     Ok((StatusCode::ACCEPTED, Json(answers)))
 }
 
-/// Follow an operation: one [`OpEvent`] an event, whose id is its `seq`; ends after the last one.
+/// Follow an operation: one [`OpEvent`] per event, whose id is its `seq`; ends after the last one.
 #[utoipa::path(get, path = routes::OPERATION_EVENTS, tag = "operations",
     operation_id = "operation_events",
     params(
@@ -130,7 +129,7 @@ pub async fn events(
         Some(op) => live(op, seen).boxed(),
         None => {
             let view = api.engine.operation(&operation).await?;
-            stream::iter([remembered(view, seen)]).boxed()
+            stream::iter([recorded(view, seen)]).boxed()
         }
     };
     let events = events.map(|event| Ok(as_sse(&event)));
@@ -144,18 +143,18 @@ fn last_seen(headers: &HeaderMap) -> Result<u64, ApiError> {
     })
 }
 
-/// Everything after `seen`, as it happens, until the end.
+/// The events after `seen`, as they occur, up to the last one.
 fn live(op: Arc<Op>, seen: u64) -> impl Stream<Item = OpEvent> + Send {
     stream::unfold((op, seen), |(op, seen)| async move {
-        let news = op.next_after(seen).await;
-        let last = news.last()?.seq;
-        Some((stream::iter(news), (op, last)))
+        let events = op.next_after(seen).await;
+        let last = events.last()?.seq;
+        Some((stream::iter(events), (op, last)))
     })
     .flatten()
 }
 
-/// The end of an operation of which only the record is left.
-fn remembered(view: OperationView, seen: u64) -> OpEvent {
+/// The last event of an operation of which only the record exists.
+fn recorded(view: OperationView, seen: u64) -> OpEvent {
     let what = match (view.state, view.error) {
         (OpState::Succeeded, _) => OpEventKind::Succeeded { made: view.made },
         (OpState::Failed | OpState::Running, Some(error)) => OpEventKind::Failed { error },

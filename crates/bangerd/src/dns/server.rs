@@ -30,9 +30,9 @@ const MAX_QUERIES: u32 = 256;
 /// Maximum size of a query in bytes; typical queries have a few dozen.
 const MAX_QUERY: u16 = 4096;
 /// Interval between attempts to bind a port in use.
-const AGAIN: Duration = Duration::from_secs(5);
+const BIND_RETRY: Duration = Duration::from_secs(5);
 /// Pause after a socket error, usually caused by a lack of memory or descriptors.
-const FAILED: Duration = Duration::from_millis(100);
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// Number of attempts to find a port that is free for both protocols.
 const PORTS: u32 = 16;
 
@@ -169,7 +169,7 @@ async fn run(
             Ok(Sockets { udp, tcp, .. }) => {
                 tokio::join!(datagrams(&udp, &*zone), connections(&tcp, &zone));
             }
-            Err(_) => tokio::time::sleep(AGAIN).await,
+            Err(_) => tokio::time::sleep(BIND_RETRY).await,
         }
         sockets = bind(wanted).await;
         // Log a repeated error once.
@@ -192,7 +192,7 @@ async fn datagrams(socket: &UdpSocket, zone: &dyn Zone) {
         };
         if let Err(error) = served.await {
             tracing::debug!(error = %error, "dns over UDP");
-            tokio::time::sleep(FAILED).await;
+            tokio::time::sleep(ERROR_PAUSE).await;
         }
     }
 }
@@ -217,7 +217,7 @@ async fn connections(listener: &TcpListener, zone: &Arc<dyn Zone>) {
             }
             Err(error) => {
                 tracing::error!(error = %error, "dns over TCP");
-                tokio::time::sleep(FAILED).await;
+                tokio::time::sleep(ERROR_PAUSE).await;
             }
         }
     }
