@@ -1,4 +1,4 @@
-//! The boot conversation: one line of JSON each way on the connection the guest opens.
+//! The boot protocol: lines of JSON on the connection that the guest opens.
 //!
 //! ```text
 //! guest → host   {"type":"hello", …}\n       within the boot, at most MAX_BOOT_LINE bytes
@@ -11,24 +11,24 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a booting guest sends, one JSON object a line.
+/// A message of a booting guest, one JSON object per line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum BootMessage {
-    /// First line: who is booting.
+    /// First line: identifies the guest.
     Hello(Hello),
-    /// Last line of a good boot.
+    /// Last line of a successful boot.
     Ready(Ready),
     /// Last line of a failed boot.
     Failed(BootFailure),
 }
 
-/// The guest introduces itself.
+/// Identification of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Oldest protocol the agent speaks.
+    /// Oldest protocol version that the agent supports.
     pub protocol_min: u32,
-    /// Newest protocol the agent speaks.
+    /// Newest protocol version that the agent supports.
     pub protocol_max: u32,
     /// Build id of the agent.
     pub build: String,
@@ -40,14 +40,14 @@ pub struct Hello {
     pub uptime_ms: u64,
 }
 
-/// The image's init (or the agent in its stead) is running.
+/// The image's init, or the agent in its place, is running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// What the guest spent its time on, in order.
+    /// Stages of the boot, in order.
     pub timeline: Vec<TimelineEntry>,
     /// The init that was executed (`/sbin/init`), or `agent` where the agent stays init.
     pub init: String,
-    /// Things that went wrong without stopping the boot, for the daemon's log.
+    /// Errors that did not stop the boot, for the daemon's log.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -62,26 +62,26 @@ pub enum BootState {
     Running,
     /// It has booted, and services failed.
     Degraded,
-    /// It does not report, and has come to rest.
+    /// It does not report its state, and starts no more processes.
     Unknown,
 }
 
-/// How far the image's init has come since `ready`.
+/// Progress of the image's init after `ready`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootProgress {
     /// State of the init.
     pub state: BootState,
     /// When it left `booting`: milliseconds since the guest's kernel started.
     pub uptime_ms: Option<u64>,
-    /// How the agent knows, such as `systemd: running`.
+    /// Source of the state, such as `systemd: running`.
     pub source: String,
-    /// Services that failed; at most 20 names.
+    /// Failed services; at most 20 names.
     #[serde(default)]
     pub failed: Vec<String>,
 }
 
 impl BootProgress {
-    /// A boot that is not over.
+    /// The state of a boot in progress.
     pub fn booting() -> Self {
         let (uptime_ms, source, failed) = (None, String::new(), Vec::new());
         Self { state: BootState::Booting, uptime_ms, source, failed }
@@ -97,16 +97,16 @@ pub struct TimelineEntry {
     pub ms: u64,
 }
 
-/// Why the guest could not boot.
+/// Error of a failed boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootFailure {
-    /// Which part of the boot failed, named as in the timeline.
+    /// Failed stage, named as in the timeline.
     pub stage: String,
-    /// What happened, naming the file or device.
+    /// Error message, naming the file or device.
     pub message: String,
 }
 
-/// How the guest finds one of its disks.
+/// Identification of a disk in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskRef {
@@ -116,7 +116,7 @@ pub enum DiskRef {
     Index(u8),
 }
 
-/// Everything a guest needs to become this VM. Built by the daemon at each start.
+/// Configuration of a guest. The daemon builds it at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestConfig {
     /// Protocol chosen by the host from the hello's range.
@@ -125,7 +125,7 @@ pub struct GuestConfig {
     pub hostname: String,
     /// 32 lowercase hex digits for `/etc/machine-id`.
     pub machine_id: String,
-    /// Where `/` comes from.
+    /// Source of `/`.
     pub root: RootConfig,
     /// Disk mounted at `/root`.
     pub work: Option<DiskRef>,
@@ -141,23 +141,23 @@ pub struct GuestConfig {
     pub clock_unix_ms: u64,
     /// Up to 512 bytes to mix into the guest's entropy pool, base64.
     pub entropy: String,
-    /// Command to run as the workload where the image has no init; empty = stay and wait.
+    /// Command to run if the image has no init; empty = none.
     pub entrypoint: Vec<String>,
 }
 
-/// How `/` is put together.
+/// Composition of `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootConfig {
-    /// The root disk (ext4); mounted read-only when there is a layer.
+    /// The root disk (ext4); mounted read-only if there is a layer.
     pub disk: DiskRef,
-    /// Private writable ext4 joined over `disk` with overlayfs.
+    /// Private writable ext4, mounted over `disk` with overlayfs.
     pub layer: Option<DiskRef>,
 }
 
 /// One interface with static addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkConfig {
-    /// `aa:bb:cc:dd:ee:ff`; picks the interface.
+    /// `aa:bb:cc:dd:ee:ff`; selects the interface.
     pub mac: String,
     /// Addresses with prefix length, `10.0.2.15/24`.
     pub addresses: Vec<String>,
@@ -167,11 +167,11 @@ pub struct NetworkConfig {
     pub dns: Vec<String>,
     /// Search domains.
     pub search: Vec<String>,
-    /// MTU in bytes, where it is not the default.
+    /// MTU in bytes, if not the default.
     pub mtu: Option<u32>,
 }
 
-/// A file the agent writes, never through a symlink.
+/// A file that the agent writes; symbolic links are not followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestFile {
     /// Absolute, normalised path in the guest.
@@ -184,11 +184,11 @@ pub struct GuestFile {
     pub gid: u32,
     /// Contents, base64.
     pub content: String,
-    /// Replace what is there, or leave it.
+    /// Whether an existing file is replaced.
     pub when: WriteWhen,
 }
 
-/// What to do with a file that is already there.
+/// Treatment of an existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteWhen {

@@ -1,7 +1,7 @@
 //! Byte strings in JSON: arguments, environment and paths of Linux are bytes, not text.
 //!
-//! Text without control characters is a JSON string; everything else is `{"base64": "…"}`. So a
-//! byte string takes at most twice its length on the wire, whatever it contains.
+//! Text without control characters is a JSON string; everything else is `{"base64": "…"}`. A
+//! byte string therefore takes at most twice its length on the wire.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +14,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Key of the object that carries bytes which are not plain text.
+/// Key of the object with bytes that are not plain text.
 const KEY: &str = "base64";
 
 /// A string of any bytes: an argument, a variable, a path.
@@ -111,13 +111,13 @@ impl Serialize for ByteString {
 
 impl<'de> Deserialize<'de> for ByteString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(ByteStringVisitor)
     }
 }
 
-struct Either;
+struct ByteStringVisitor;
 
-impl<'de> Visitor<'de> for Either {
+impl<'de> Visitor<'de> for ByteStringVisitor {
     type Value = ByteString;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn other_json_is_no_byte_string() {
+    fn other_json_is_refused() {
         for json in ["1", "null", "{}", "{\"base64\":\"?\"}", "{\"hex\":\"00\"}", "[1]"] {
             assert!(serde_json::from_str::<ByteString>(json).is_err(), "{json}");
         }
@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_arrive_in_twice_their_length(
+        fn any_bytes_take_at_most_twice_their_length(
             bytes in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let string = ByteString::from(bytes.clone());

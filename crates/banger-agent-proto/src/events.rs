@@ -4,37 +4,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::BootProgress;
 
-/// Something the host wants to hear of.
+/// An event in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum GuestEvent {
     /// First line of every stream.
     Attached {
-        /// Proves which boot is answering.
+        /// Boot id, which identifies the boot that answers.
         boot_id: String,
     },
-    /// Sent every 30 s, so that a dead connection is seen.
+    /// Sent every 30 s, to detect a dead connection.
     Heartbeat,
-    /// The image's init has booted, or is known not to report it.
+    /// The image's init has booted, or does not report its state.
     Booted {
-        /// How it went.
+        /// Result of the boot.
         progress: BootProgress,
     },
-    /// The guest's init told the agent to end.
+    /// The guest's init requested the end of the agent.
     Ending {
-        /// What follows, as far as the agent can tell.
+        /// Expected action, if the agent knows it.
         mode: PowerMode,
     },
 }
 
-/// How a guest goes down.
+/// Kind of shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PowerMode {
     /// Power off.
     Poweroff,
-    /// Boot again.
+    /// Reboot.
     Reboot,
-    /// The agent cannot tell.
+    /// Unknown to the agent.
     Unknown,
 }

@@ -1,7 +1,7 @@
-//! `POST /exec` and `POST /detach`: what to run, and how it ended.
+//! `POST /exec` and `POST /detach`: commands and their results.
 //!
 //! Both requests carry [`ExecRequest`] as a sized JSON body of at most
-//! [`crate::MAX_EXEC_BODY`] bytes. `400` means that the request itself is wrong (unknown user,
+//! [`crate::MAX_EXEC_BODY`] bytes. The status is `400` for an invalid request (unknown user,
 //! missing folder).
 //!
 //! - `POST /exec` needs `Upgrade: banger-exec/1`; the answer is `101`, after which both sides speak
@@ -22,7 +22,7 @@ pub const UPGRADE: &str = "banger-exec/1";
 pub struct ExecRequest {
     /// Program and arguments; empty = the user's login shell.
     pub argv: Vec<ByteString>,
-    /// Added to the agent's and the user's environment; later entries win.
+    /// Added to the agent's and the user's environment; later entries replace earlier ones.
     #[serde(default)]
     pub env: Vec<(ByteString, ByteString)>,
     /// Working folder; absent = the user's home.
@@ -35,10 +35,10 @@ pub struct ExecRequest {
     /// Run on a pseudo terminal of this size instead of pipes.
     #[serde(default)]
     pub tty: Option<WindowSize>,
-    /// The client's `TERM`; a type that the guest does not know is replaced by one that it knows.
+    /// The client's `TERM`; a type unknown to the guest is replaced by a known one.
     #[serde(default)]
     pub term: Option<String>,
-    /// Whether stdin frames will come; otherwise stdin is `/dev/null`.
+    /// Whether the client sends stdin frames; otherwise stdin is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
 }
@@ -47,19 +47,19 @@ pub struct ExecRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Detached {
-    /// The command runs.
+    /// The command is running.
     Running {
         /// Its process id in the guest; also its process group and session.
         pid: u32,
-        /// File of the guest that takes its output; absent where none could be made, and the
-        /// output is discarded.
+        /// File in the guest with its output; absent if none could be created, then the output is
+        /// discarded.
         log: Option<String>,
     },
     /// It could not be started; fields as in [`ExitStatus::NotStarted`].
     NotStarted {
         /// 126 = found but not executable, 127 = not found.
         code: u8,
-        /// Why, naming the program.
+        /// Error message, naming the program.
         message: String,
     },
 }
@@ -73,25 +73,25 @@ pub struct WindowSize {
     pub cols: u16,
 }
 
-/// How a command ended.
+/// Result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ExitStatus {
-    /// It returned this code, 0–255.
+    /// Exited with this code, 0–255.
     Exited {
         /// Exit code.
         code: u8,
     },
-    /// A signal ended it.
+    /// Terminated by a signal.
     Signaled {
         /// Signal number of the guest.
         signal: u8,
     },
-    /// It never ran.
+    /// Not started.
     NotStarted {
         /// 126 = found but not executable, 127 = not found.
         code: u8,
-        /// Why, naming the program.
+        /// Error message, naming the program.
         message: String,
     },
 }

@@ -5,9 +5,9 @@
 //! agent → client   Stdout data · Stderr data · Credit bytes (u32) · Exit JSON (last frame)
 //! ```
 //!
-//! vsock has no half-close on this path, so the end of input is a frame. Input is credited: the
-//! client may have [`STDIN_WINDOW`] bytes of stdin under way and gets more with each `Credit`, so a
-//! command that reads slowly never holds up a signal or a resize behind it.
+//! vsock has no half-close on this path, so the end of input is a frame. Flow control of input is
+//! by credit: the client may send [`STDIN_WINDOW`] bytes of stdin, and more after each `Credit`, so
+//! that a command that reads slowly does not delay a signal or a resize.
 
 use crate::exec::{ExitStatus, WindowSize};
 
@@ -20,8 +20,8 @@ pub const HEADER: usize = 5;
 /// Bytes of stdin a client may send before the first `Credit`.
 pub const STDIN_WINDOW: u32 = 256 * 1024;
 
-/// Most bytes of stdin that are ever under way; an agent grants the difference at once, to clients
-/// that know of it.
+/// Maximum number of unread bytes of stdin. The agent grants the difference to [`STDIN_WINDOW`]
+/// when the session starts.
 pub const STDIN_WINDOW_MAX: u32 = 1024 * 1024;
 
 /// One message of a session.
@@ -39,13 +39,13 @@ pub enum Frame {
     Stdout(Vec<u8>),
     /// The command's error output.
     Stderr(Vec<u8>),
-    /// This many more bytes of input may be sent.
+    /// The client may send this many more bytes of input.
     Credit(u32),
-    /// The command ended; nothing follows.
+    /// The command has ended; the last frame.
     Exit(ExitStatus),
 }
 
-/// Where output of a command comes from.
+/// Origin of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputStream {
     /// Its stdout.
@@ -54,7 +54,7 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// A frame as it lies in a [`Decoder`].
+/// A frame in a [`Decoder`]'s buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// The data of a [`Frame::Stdin`], not copied.
@@ -63,16 +63,16 @@ pub enum Piece<'a> {
     Frame(Frame),
 }
 
-/// A frame that breaks the rules.
+/// A malformed frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Unknown type byte.
     #[error("unknown frame type {0}")]
     UnknownType(u8),
-    /// Payload over [`MAX_PAYLOAD`].
+    /// Payload larger than [`MAX_PAYLOAD`].
     #[error("frame payload of {0} bytes, at most {MAX_PAYLOAD} are allowed")]
     TooLong(usize),
-    /// Payload not of the shape its type asks for.
+    /// Payload with the wrong format for its type.
     #[error("malformed payload in a frame of type {0}")]
     Malformed(u8),
 }
@@ -104,7 +104,7 @@ impl Frame {
             Self::Signal(number) => put(out, SIGNAL, &[*number]),
             Self::Credit(bytes) => put(out, CREDIT, &bytes.to_be_bytes()),
             Self::Exit(status) => {
-                // A message too long to fit is cut: the code is what counts.
+                // A message that does not fit is truncated; the code is kept.
                 let json = serde_json::to_vec(&shortened(status)).unwrap_or_default();
                 put(out, EXIT, &json);
             }
@@ -180,7 +180,7 @@ fn put(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Collects bytes and hands out whole frames; both sides read through it.
+/// Buffers bytes and returns complete frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -190,7 +190,7 @@ pub struct Decoder {
 impl Decoder {
     /// Adds what was read from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
-        // Moving what is left costs as much as the little that most often is left.
+        // The incomplete frame that remains is usually short, so moving it is cheap.
         if self.start == self.buffer.len() || self.start > 2 * MAX_PAYLOAD {
             self.buffer.drain(..self.start);
             self.start = 0;
@@ -198,10 +198,10 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame, `None` when more bytes are needed.
+    /// The next complete frame; `None` = more bytes are needed.
     ///
     /// # Errors
-    /// A broken frame; the session is then of no more use.
+    /// A malformed frame; the session cannot continue.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         match self.next_payload()? {
             Some((kind, payload)) => Frame::decode(kind, payload).map(Some),
@@ -209,7 +209,7 @@ impl Decoder {
         }
     }
 
-    /// The next whole frame, its data not copied where it is input.
+    /// The next complete frame, without a copy of stdin data.
     ///
     /// # Errors
     /// As [`Self::next_frame`].
@@ -221,7 +221,7 @@ impl Decoder {
         }
     }
 
-    /// Type and payload of the next whole frame, which is taken out.
+    /// Removes the next complete frame; returns its type and payload.
     fn next_payload(&mut self) -> Result<Option<(u8, &[u8])>, FrameError> {
         let pending = self.buffer.get(self.start..).unwrap_or_default();
         let Some((head, rest)) = pending.split_first_chunk::<HEADER>() else {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn input_is_handed_out_in_place() {
+    fn stdin_data_is_not_copied() {
         let mut decoder = Decoder::default();
         let mut bytes = Frame::Stdin(b"in".to_vec()).to_bytes();
         Frame::encode_output(OutputStream::Stderr, b"out", &mut bytes);

@@ -9,11 +9,11 @@
 //! | `POST /exec` | [`crate::exec`]: a command with a client |
 //! | `POST /detach` | [`crate::exec`]: a command without a client |
 //! | `PUT /files?path=P` | unpack the tar body (sized or chunked) beneath folder `P` |
-//! | `GET /files?path=P` | the file or folder `P` as a chunked tar stream |
+//! | `GET /files?path=P` | the file or folder `P` as a chunked tar archive |
 //! | `POST /shutdown` | [`Shutdown`]; `202`, then the guest goes down |
 //! | `GET /clock` | [`ClockReading`] |
 //! | `POST /clock` | [`Clock`]: set the wall clock |
-//! | `POST /clock/offset` | [`ClockOffset`]: correct the wall clock by what the host measured |
+//! | `POST /clock/offset` | [`ClockOffset`]: correct the wall clock by the measured offset |
 //! | `POST /reseed` | [`Reseed`]: mix entropy in, after a snapshot was restored |
 //!
 //! Errors are a status of 400 and above with [`ErrorBody`].
@@ -25,32 +25,32 @@ use crate::boot::BootProgress;
 /// Body of every answer with a status of 400 and above.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What failed, naming the thing.
+    /// Error message, naming the object.
     pub error: String,
 }
 
-/// The agent is alive.
+/// Health of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Always `ok`.
     pub status: String,
-    /// Proves which boot is answering.
+    /// Boot id, which identifies the boot that answers.
     pub boot_id: String,
     /// Build id of the agent.
     pub build: String,
-    /// Oldest protocol the agent speaks.
+    /// Oldest protocol version that the agent supports.
     pub protocol_min: u32,
-    /// Newest protocol the agent speaks.
+    /// Newest protocol version that the agent supports.
     pub protocol_max: u32,
     /// Milliseconds since the guest's kernel started.
     pub uptime_ms: u64,
-    /// Bytes used on the root disk's private part, as statfs(2) tells.
+    /// Bytes used on the writable layer of the root disk (statfs(2)).
     #[serde(default)]
     pub root_used_bytes: Option<u64>,
-    /// How many agents ended before the guest did, and were started again.
+    /// Number of restarts of the agent in this boot.
     #[serde(default)]
     pub agent_restarts: u32,
-    /// How far the image's init has come; absent from agents that do not report it.
+    /// Progress of the image's init; absent if the agent does not report it.
     #[serde(default)]
     pub boot: Option<BootProgress>,
 }
@@ -71,19 +71,19 @@ pub struct ListeningPort {
     pub address: String,
     /// Local port.
     pub port: u16,
-    /// Process that owns the socket, where one was found.
+    /// Process that owns the socket, if found.
     pub pid: Option<u32>,
     /// Its name (`/proc/PID/comm`).
     pub process: Option<String>,
 }
 
-/// Take the guest down.
+/// Shut the guest down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shutdown {
     /// Power off or reboot; `Unknown` is refused.
     pub mode: crate::events::PowerMode,
-    /// When the host ends the VMM, in milliseconds from now. Shortly before that the agent ends the
-    /// guest without waiting for its init any longer; absent = it waits for ever.
+    /// Milliseconds until the host kills the VMM. Shortly before, the agent shuts the guest down
+    /// without its init; absent = no limit.
     #[serde(default)]
     pub grace_ms: Option<u64>,
 }
@@ -102,11 +102,11 @@ pub struct ClockReading {
     pub unix_us: i64,
 }
 
-/// Correct the clock. The agent slews or steps it, or leaves it alone where a program of the guest
-/// keeps it synchronised and the difference is small.
+/// Correct the clock. The agent slews or steps it; it does nothing if a program of the guest
+/// synchronises the clock and the difference is small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockOffset {
-    /// The host's time less the guest's, in microseconds.
+    /// The host's time minus the guest's, in microseconds.
     pub offset_us: i64,
 }
 

@@ -1,13 +1,14 @@
-//! What host and guest say to each other: versioned, size-limited, no I/O.
+//! The protocols between host and guest agent: versioned, with size limits, without I/O.
 //!
-//! Two conversations, both over vsock:
+//! Two protocols, both over vsock:
 //!
-//! 1. **Boot** ([`boot`]): the guest dials the host once on [`HELLO_PORT`] and the two exchange
-//!    lines of JSON: `Hello` up, [`boot::GuestConfig`] down, `Ready` or `Failed` up.
-//! 2. **Service** ([`http`], [`exec`], [`events`]): the host dials the agent on [`AGENT_PORT`] and
-//!    speaks HTTP/1.1; `POST /exec` upgrades to the frames of [`frame`].
+//! 1. **Boot** ([`boot`]): the guest connects to the host once on [`HELLO_PORT`]; both exchange
+//!    lines of JSON: `Hello` from the guest, [`boot::GuestConfig`] from the host, then `Ready` or
+//!    `Failed` from the guest.
+//! 2. **Service** ([`http`], [`exec`], [`events`]): the host connects to the agent on
+//!    [`AGENT_PORT`] and uses HTTP/1.1; `POST /exec` upgrades to the frames of [`frame`].
 //!
-//! Everything that arrives is hostile until parsed: each reader has a limit, named here.
+//! Received data is untrusted until it is parsed: each reader has a size limit, defined here.
 
 pub mod boot;
 pub mod bytes;
@@ -16,7 +17,7 @@ pub mod exec;
 pub mod frame;
 pub mod http;
 
-/// vsock port on the host (CID 2) that a booting guest says hello to.
+/// vsock port on the host (CID 2) to which a booting guest connects.
 /// On the host it appears as the Unix socket `<uds>_<HELLO_PORT>`.
 pub const HELLO_PORT: u32 = 10_789;
 
@@ -26,32 +27,32 @@ pub const AGENT_PORT: u32 = 10_790;
 /// The well-known CID of the host, `VMADDR_CID_HOST` in vsock(7).
 pub const HOST_CID: u32 = 2;
 
-/// Oldest protocol this build understands.
+/// Oldest protocol version that this build supports.
 pub const PROTOCOL_MIN: u32 = 1;
 
-/// Newest protocol this build understands.
+/// Newest protocol version that this build supports.
 pub const PROTOCOL_MAX: u32 = 1;
 
-/// Longest line the host accepts from a booting guest, in bytes, newline included.
+/// Maximum length of a line from a booting guest in bytes, including its newline.
 pub const MAX_BOOT_LINE: usize = 64 * 1024;
 
-/// Longest configuration line the guest accepts from the host, in bytes, newline included.
+/// Maximum length of the configuration line in bytes, including its newline.
 pub const MAX_CONFIG_LINE: usize = 16 * 1024 * 1024;
 
-/// Largest JSON body either side accepts in an HTTP message, in bytes.
+/// Maximum size of a JSON body in an HTTP message, in bytes.
 pub const MAX_JSON_BODY: usize = 1024 * 1024;
 
-/// Largest body of `POST /exec` and `POST /detach`, in bytes: arguments and environment of one
-/// program are at most 6 MiB together (execve(2)), which JSON at most doubles.
+/// Maximum size of the body of `POST /exec` and `POST /detach` in bytes: arguments and environment
+/// of a program are at most 6 MiB (execve(2)), in JSON at most twice as much.
 pub const MAX_EXEC_BODY: usize = 16 * 1024 * 1024;
 
-/// Largest HTTP head (request or status line and headers) either side accepts, in bytes.
+/// Maximum size of an HTTP head (request or status line, and headers) in bytes.
 pub const MAX_HTTP_HEAD: usize = 16 * 1024;
 
-/// The newest protocol both ranges have in common.
+/// The newest protocol version in both ranges.
 ///
 /// # Errors
-/// The two ranges, when they do not meet.
+/// The ranges have no version in common.
 pub fn negotiate(ours: (u32, u32), theirs: (u32, u32)) -> Result<u32, ProtocolMismatch> {
     let newest = ours.1.min(theirs.1);
     if newest >= ours.0.max(theirs.0) { Ok(newest) } else { Err(ProtocolMismatch { ours, theirs }) }

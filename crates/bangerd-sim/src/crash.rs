@@ -1,10 +1,11 @@
-//! Crash points: a test makes the daemon abort at a named step, to see what the next daemon does.
+//! Crash points: the daemon aborts at a named step, so that tests can check the next daemon's
+//! recovery.
 //!
 //! `BANGER_ABORT_AT=start.shim.before` aborts when that point is first reached,
 //! `BANGER_ABORT_AT=start.shim.before@3` when it is reached for the third time. Without it the
-//! points do nothing.
+//! points have no effect.
 //!
-//! `BANGER_POINTS_LOG=FILE` appends the name of each point that is reached to a file, one a line.
+//! `BANGER_POINTS_LOG=FILE` appends the name of each reached point to a file, one per line.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,7 +22,7 @@ pub const VARIABLE: &str = "BANGER_ABORT_AT";
 /// Name of the variable with the log of reached points.
 pub const LOG_VARIABLE: &str = "BANGER_POINTS_LOG";
 
-/// The crash points that the environment asks for.
+/// The crash points of the environment.
 ///
 /// # Errors
 /// Those of [`points`]; the log cannot be opened.
@@ -44,7 +45,7 @@ pub fn from_environment() -> Result<CrashPoints, ApiError> {
 /// The crash points for a value of [`VARIABLE`].
 ///
 /// # Errors
-/// What follows the `@` is not a number above zero.
+/// The text after `@` is not a number above zero.
 pub fn points(value: Option<&str>) -> Result<CrashPoints, ApiError> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(Arc::new(|_| ()));
@@ -59,8 +60,8 @@ pub fn points(value: Option<&str>) -> Result<CrashPoints, ApiError> {
             }
         },
     };
-    // An abort that was asked for needs no core file (core(5)); where it cannot be forbidden, one
-    // does no harm.
+    // A requested abort needs no core file (core(5)); if it cannot be disabled, the file is
+    // harmless.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none);
     let name = name.to_owned();
@@ -83,7 +84,7 @@ mod tests {
         for bad in ["a@", "a@0", "a@x", "a@-1"] {
             assert!(points(Some(bad)).is_err(), "{bad}");
         }
-        // Other points, and earlier hits, go by.
+        // Other points and earlier hits are ignored.
         let third = points(Some("a@3")).unwrap();
         third("b");
         third("a");

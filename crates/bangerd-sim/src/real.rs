@@ -1,8 +1,8 @@
 //! This host, with test switches.
 //!
 //! - `BANGER_ABORT_AT`: see [`crate::crash`].
-//! - `BANGER_ASSUME_KVM=1` takes KVM for usable, for tests with a fake Firecracker.
-//! - `BANGER_ROOT_DIR` moves root's folders of a daemon that runs as root.
+//! - `BANGER_ASSUME_KVM=1` treats KVM as usable, for tests with a fake Firecracker.
+//! - `BANGER_ROOT_DIR` sets root's folders of a daemon that runs as root.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::crash;
 /// The drivers of this host.
 ///
 /// # Errors
-/// Those of [`real::open`], and a bad switch.
+/// As [`real::open`]; an invalid switch.
 pub fn open(paths: &Paths, config: &Config, dns: Arc<AtomicU16>) -> Result<Drivers, ApiError> {
     let assumed = std::env::var_os("BANGER_ASSUME_KVM").is_some_and(|value| value == "1");
     let options = Options {

@@ -1,11 +1,10 @@
-//! The simulated host of `bangerd-sim`: the engine's own, kept in a file so that it outlives the
-//! daemon as a real host would: `sim-world.json` in the state folder, or the file that
-//! `BANGER_SIM_WORLD` names. The file's first line is a whole world, each further line a change of
-//! it, all in JSON.
+//! The simulated host of `bangerd-sim`, stored in a file so that it survives the daemon as a real
+//! host does: `sim-world.json` in the state folder, or the file named by `BANGER_SIM_WORLD`. The
+//! first line of the file is a complete world, each further line a change, all in JSON.
 //!
-//! Tests of clients can have it behave badly: `BANGER_SIM_MOODS=web=stubborn,db=silent` for
-//! guests, by the name of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for
-//! effects, with the kind of object, when it fails, and how often.
+//! Two variables inject faults: `BANGER_SIM_MOODS=web=stubborn,db=silent` for guests, by the name
+//! of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for effects, with the kind
+//! of object, the time of the fault (before or after the effect), and the number of faults.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,18 +24,18 @@ use crate::{agent, crash};
 
 /// File of the world in the state folder.
 pub const FILE: &str = "sim-world.json";
-/// Folder in the state folder where the logs of VMs are looked for.
+/// Folder of the VMs' logs in the state folder.
 const LOGS: &str = "sim-logs";
-/// Bytes of changes after which the world is written whole.
+/// Size of the changes, in bytes, after which the complete world is written.
 const MAX_CHANGES: usize = 4 << 20;
 /// Variable with the path of the world's file.
 pub const WORLD: &str = "BANGER_SIM_WORLD";
-/// Variable with the moods of guests.
+/// Variable with the behaviour of guests.
 pub const MOODS: &str = "BANGER_SIM_MOODS";
-/// Variable with the effects that fail.
+/// Variable with the faults of effects.
 pub const FAULTS: &str = "BANGER_SIM_FAULTS";
 
-/// The drivers of the simulated host that is kept in `state`.
+/// The drivers of the simulated host stored in `state`.
 ///
 /// # Errors
 /// The file cannot be read, is damaged, or cannot be written.
@@ -58,7 +57,7 @@ pub fn open(state: &Path) -> Result<Drivers, ApiError> {
             }
         })
     };
-    // The agents need the host they are on, which needs to know how to reach them.
+    // Host and agents refer to each other.
     let host: Arc<OnceLock<Weak<Sim>>> = Arc::default();
     let connect = {
         let host = host.clone();
@@ -89,7 +88,7 @@ pub fn capacity() -> (u32, u64) {
     (capacity.cpus, capacity.memory_bytes)
 }
 
-/// Reads a variable that is a list.
+/// Parses a variable with a list.
 fn listed<T>(variable: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ApiError> {
     let value = std::env::var(variable).unwrap_or_default();
     let items = value.split(',').filter(|item| !item.is_empty());
@@ -128,7 +127,7 @@ fn read_fault(item: &str) -> Option<Fault> {
     parts.next().is_none().then_some(Fault { effect, when, times })
 }
 
-/// Reads the world that a simulated host left; none is an empty one.
+/// Reads the stored world; without a file, an empty one.
 ///
 /// # Errors
 /// The file cannot be read, or is damaged.
@@ -149,7 +148,7 @@ pub fn read(path: &Path) -> Result<World, ApiError> {
 fn parse(bytes: &[u8]) -> serde_json::Result<World> {
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let mut world: World = serde_json::from_slice(lines.next().unwrap_or_default())?;
-    // A daemon that was killed may have left half a line: that change never happened.
+    // A killed daemon may leave an incomplete last line: that change is discarded.
     for line in lines.filter(|line| line.ends_with(b"\n")) {
         let change: Change = serde_json::from_slice(line)?;
         world.spawned = change.spawned;
@@ -167,12 +166,12 @@ fn parse(bytes: &[u8]) -> serde_json::Result<World> {
 #[derive(Serialize, Deserialize)]
 struct Change {
     spawned: u64,
-    /// Objects with their values; none where an object was removed.
+    /// Objects with their values; `None` for a removed object.
     objects: BTreeMap<String, Option<String>>,
 }
 
-/// The file of a world: written whole now and then, otherwise a line for each change. It need not
-/// survive a power cut.
+/// The file of a world: a line is appended for each change, and the complete world is written when
+/// the changes grow large. It is not synced to the disk.
 struct WorldFile {
     path: PathBuf,
     file: File,
@@ -201,7 +200,7 @@ impl WorldFile {
     }
 }
 
-/// Replaces the file at once; further lines go to what it returns.
+/// Replaces the file atomically; returns it, open for appending.
 fn write_whole(path: &Path, world: &World) -> io::Result<File> {
     let new = path.with_extension("new");
     let mut bytes = serde_json::to_vec(world)?;
@@ -217,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_world_is_read_as_it_was_changed() {
+    fn changes_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let (mut world, vm) = (World::default(), banger_api::VmId::from_entropy(1));
@@ -237,7 +236,7 @@ mod tests {
         world.remove("shim", &vm);
         change(&world, &[World::key("shim", &vm)]);
         let whole = fs::read(&path).unwrap();
-        // Half of a last line is a change that never happened; half of another is damage.
+        // An incomplete last line is discarded; any other incomplete line is an error.
         fs::write(&path, [&whole[..], b"{\"spawned\": 8"].concat()).unwrap();
         assert_eq!(read(&path).unwrap(), world);
         fs::write(&path, [&whole[..], b"{\"spawned\": 8\n"].concat()).unwrap();

@@ -95,8 +95,8 @@ impl LogFile {
         Ok(log)
     }
 
-    /// Opens a log at the position of an earlier reader. If that file was removed, reading continues
-    /// with the oldest existing file.
+    /// Opens a log at the position of an earlier reader. If that file was removed, reading
+    /// continues with the oldest existing file.
     ///
     /// # Errors
     /// It cannot be read.
@@ -159,8 +159,8 @@ impl LogFile {
         self.position
     }
 
-    /// The next bytes; `None` at the end of a log that is not followed, or whose folder was removed.
-    /// Cancel safe.
+    /// The next bytes; `None` at the end of a log that is not followed, or whose folder was
+    /// removed. Cancel safe.
     ///
     /// # Errors
     /// read(2).

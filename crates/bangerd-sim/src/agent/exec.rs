@@ -1,4 +1,4 @@
-//! One command of a simulated guest: frames in, frames out, signals in between.
+//! A command of a simulated guest, connected by frames.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,41 +13,42 @@ use super::Machine;
 use super::shell::{self, Shell};
 use super::terminal::{Key, Terminal};
 
-/// Frames under way in each direction.
-const FRAMES: usize = 16;
+/// Maximum number of queued frames in each direction.
+const QUEUED_FRAMES: usize = 16;
 /// SIGINT.
 const INTERRUPT: u8 = 2;
-/// Signals that end no program by default: SIGCHLD, SIGCONT, SIGURG, SIGWINCH (signal(7)).
+/// Signals whose default action is not to terminate: SIGCHLD, SIGCONT, SIGURG, SIGWINCH
+/// (signal(7)).
 const HARMLESS: [u8; 4] = [17, 18, 23, 28];
 
-/// The commands of one connection; they end with it.
+/// The commands of a connection, which end with it.
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<Mutex<JoinSet<()>>>);
 
 impl Sessions {
-    /// Starts one.
+    /// Starts a command.
     pub fn begin(&self, session: impl Future<Output = ()> + Send + 'static) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(session);
     }
 
-    /// Waits until all have ended; none is begun meanwhile.
+    /// Waits until all commands have ended. No command may be started during the wait.
     pub async fn ended(&self) {
         let mut all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         while all.join_next().await.is_some() {}
     }
 }
 
-/// What a command sees of the outside.
+/// Standard streams of a command.
 pub struct Streams {
     input: mpsc::UnboundedReceiver<Vec<u8>>,
     window: Arc<Semaphore>,
     output: mpsc::Sender<Frame>,
-    /// Size of its terminal, where it has one.
+    /// Size of its terminal, if it has one.
     pub size: Option<watch::Receiver<WindowSize>>,
 }
 
 impl Streams {
-    /// More input; `None` at its end.
+    /// The next input; `None` at its end.
     pub async fn read(&mut self) -> Option<Vec<u8>> {
         let data = self.input.recv().await?;
         let credit = u32::try_from(data.len()).unwrap_or(u32::MAX);
@@ -74,7 +75,7 @@ impl Streams {
     }
 
     async fn send(&self, frame: Frame) {
-        // A client that is gone ends the command through its input.
+        // If the client has disconnected, the command ends at the end of its input.
         let _ = self.output.send(frame).await;
     }
 }
@@ -86,13 +87,13 @@ pub async fn run(
     stream: impl AsyncRead + AsyncWrite + Send,
 ) {
     let (reader, mut writer) = tokio::io::split(stream);
-    let (output, mut frames) = mpsc::channel::<Frame>(FRAMES);
-    // Bounded by the window, so that waiting input never holds up a signal.
+    let (output, mut frames) = mpsc::channel::<Frame>(QUEUED_FRAMES);
+    // Limited by the window, so that pending input does not delay a signal.
     let (keys, input) = mpsc::unbounded_channel();
     let window = Arc::new(Semaphore::new(STDIN_WINDOW as usize));
-    let (signals, mut raised) = mpsc::channel(FRAMES);
+    let (signals, mut raised) = mpsc::channel(QUEUED_FRAMES);
     let size = request.tty.map(watch::Sender::new);
-    let listen = Listen {
+    let listen = FrameReader {
         keys: request.stdin.then_some(keys),
         window: window.clone(),
         signals,
@@ -126,18 +127,18 @@ pub async fn run(
         }
     };
     tokio::select! {
-        // The last frame is out, or nobody takes frames any more.
+        // The last frame was sent, or the client has disconnected.
         () = write => {}
-        // The client is gone; a command without its client is hung up on.
-        () = listen.until_gone(reader) => {}
+        // The client has disconnected: the command gets SIGHUP.
+        () = listen.run(reader) => {}
         () = async { command.await; std::future::pending().await } => {}
     }
-    // Nothing more can be done for a client that does not take the end.
+    // The client may have disconnected.
     let _ = writer.shutdown().await;
 }
 
-/// Turns the client's frames into input and signals.
-struct Listen {
+/// Converts the client's frames to input and signals.
+struct FrameReader {
     keys: Option<mpsc::UnboundedSender<Vec<u8>>>,
     window: Arc<Semaphore>,
     signals: mpsc::Sender<u8>,
@@ -145,8 +146,8 @@ struct Listen {
     echo: mpsc::Sender<Frame>,
 }
 
-impl Listen {
-    async fn until_gone(mut self, mut reader: impl AsyncRead + Unpin) {
+impl FrameReader {
+    async fn run(mut self, mut reader: impl AsyncRead + Unpin) {
         let mut decoder = Decoder::default();
         let mut piece = vec![0; 16 * 1024];
         loop {
@@ -161,7 +162,7 @@ impl Listen {
                         tracing::debug!("more input than was credited: the session is cut");
                         return;
                     }
-                    Ok(Some(frame)) => self.hear(frame).await,
+                    Ok(Some(frame)) => self.handle(frame).await,
                     Ok(None) => break,
                     Err(error) => {
                         tracing::debug!(error = %error, "an exec session was cut");
@@ -172,13 +173,13 @@ impl Listen {
         }
     }
 
-    /// Takes input out of the window; what is read comes back as credit.
+    /// Subtracts input from the window, if it fits; the command's reads return credit.
     fn fits(&self, data: &[u8]) -> bool {
         let permits = u32::try_from(data.len()).unwrap_or(u32::MAX);
         self.window.try_acquire_many(permits).map(|permit| permit.forget()).is_ok()
     }
 
-    async fn hear(&mut self, frame: Frame) {
+    async fn handle(&mut self, frame: Frame) {
         match frame {
             Frame::Stdin(data) => self.input(data).await,
             Frame::StdinEnd => self.keys = None,
@@ -188,14 +189,14 @@ impl Listen {
                 }
             }
             Frame::Signal(signal) => self.raise(signal).await,
-            // Not a client's to send; the real agent ignores them too.
+            // Frames of the agent; the real agent ignores them too.
             Frame::Stdout(_) | Frame::Stderr(_) | Frame::Credit(_) | Frame::Exit(_) => {}
         }
     }
 
     async fn raise(&self, signal: u8) {
         if signal > 0 && !HARMLESS.contains(&signal) {
-            // A command that has ended hears nothing.
+            // The command may have ended.
             let _ = self.signals.send(signal).await;
         }
     }
@@ -219,7 +220,7 @@ impl Listen {
 
     fn pass(&self, data: Vec<u8>) {
         if let Some(keys) = &self.keys {
-            // A command that has ended reads nothing.
+            // The command may have ended.
             let _ = keys.send(data);
         }
     }

@@ -1,7 +1,7 @@
-//! The agent of a simulated guest: speaks the protocol of the real one, and runs a handful of
-//! commands of its own. Nothing runs on the host.
+//! The agent of a simulated guest: implements the protocol of the real agent, with a few built-in
+//! commands. It starts no process on the host.
 //!
-//! It lives in the daemon, so its sessions end with the daemon; those of real guests do not.
+//! It is part of the daemon, so its sessions end with the daemon; those of real guests do not.
 
 mod exec;
 mod shell;
@@ -32,16 +32,16 @@ use tokio::net::UnixStream;
 /// Process id of every detached command of a simulated guest.
 const DETACHED_PID: u32 = 2;
 
-/// A guest: the host it is on, and what it is.
+/// A simulated guest and its host.
 struct Machine {
     sim: Arc<Sim>,
     vm: VmPlan,
 }
 
-/// A connection to the agent of a VM, as the real host would make it.
+/// Connects to the agent of a VM.
 ///
 /// # Errors
-/// No descriptors are left.
+/// socketpair(2): no descriptors are left.
 pub fn connect(sim: Arc<Sim>, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
     let failed = |error: std::io::Error| {
         let text = format!("no connection to the simulated agent of `{}`", vm.name);
@@ -55,7 +55,7 @@ pub fn connect(sim: Arc<Sim>, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
         let power = machine.clone();
         tokio::select! {
             () = serve(machine, agent) => {}
-            // A guest that ends takes its connections along.
+            // The connections of a guest end with it.
             () = power.off() => {}
         }
     });
@@ -151,7 +151,7 @@ fn ports() -> Ports {
     Ports { ports: vec![sshd] }
 }
 
-/// Checks the request and switches the connection to frames.
+/// Checks the request and upgrades the connection to frames.
 async fn start(
     machine: Arc<Machine>,
     sessions: exec::Sessions,
@@ -192,7 +192,7 @@ async fn read_command(request: Request<Incoming>) -> Result<ExecRequest, String>
     Ok(command)
 }
 
-/// Starts a command whose output is discarded; it ends with its machine.
+/// Starts a command whose output is discarded; it ends with its guest.
 async fn detach(
     machine: Arc<Machine>,
     request: Request<Incoming>,

@@ -1,5 +1,5 @@
-//! The commands of a simulated guest, and the little of `sh -c` that scripts and tests need: words,
-//! quotes, `$NAME`, `;`, `&&`, `>&2`.
+//! The commands of a simulated guest, and the subset of `sh -c` that tests use: words, quotes,
+//! `$NAME`, `;`, `&&`, `>&2`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Shell {
     streams: Streams,
 }
 
-/// Where a command's output goes.
+/// Destination of a command's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Stdout,
@@ -30,15 +30,15 @@ enum Target {
 struct Statement {
     words: Vec<String>,
     target: Target,
-    /// Only where the one before succeeded.
+    /// Runs only if the previous command succeeded.
     if_ok: bool,
 }
 
-/// What a command comes to.
+/// Result of a command.
 enum Outcome {
     Code(u8),
     Signal(u8),
-    /// `exit` was said.
+    /// The script called `exit`.
     Exit(u8),
     Unknown,
 }
@@ -64,7 +64,7 @@ impl Shell {
     }
 }
 
-/// Runs a command; none is the login shell.
+/// Runs a command; an empty one is the login shell.
 pub async fn run(shell: &mut Shell, argv: &[String]) -> ExitStatus {
     let Some(program) = argv.first() else { return interactive(shell).await };
     let outcome = match argv {
@@ -73,7 +73,7 @@ pub async fn run(shell: &mut Shell, argv: &[String]) -> ExitStatus {
         _ => command(shell, argv, Target::Stdout).await,
     };
     match outcome {
-        // A shell's own word is no program.
+        // Shell built-ins are not programs.
         Outcome::Unknown => ExitStatus::NotStarted {
             code: banger_api::exit::COMMAND_NOT_FOUND,
             message: not_found(program),
@@ -139,18 +139,18 @@ async fn run_script(shell: &mut Shell, script: &str) -> Outcome {
     Outcome::Code(code)
 }
 
-/// Programs of a simulated guest; `exit` is a word of its shell.
+/// Programs of a simulated guest; `exit` is a shell built-in.
 const PROGRAMS: [&str; 16] = [
     "bash", "cat", "echo", "env", "false", "hostname", "kill", "poweroff", "pwd", "reboot", "sh",
     "sleep", "stty", "true", "uname", "whoami",
 ];
 
-/// Whether there is such a program.
+/// Whether the program exists.
 pub fn has_program(path: &str) -> bool {
     PROGRAMS.contains(&path.rsplit('/').next().unwrap_or_default())
 }
 
-/// What a program that is not there is answered with.
+/// Error message for a missing program.
 pub fn not_found(program: &str) -> String {
     format!("`{program}` was not found")
 }
@@ -223,7 +223,7 @@ async fn sleep(seconds: &str) -> Outcome {
     }
 }
 
-/// `kill [-N] $$`: the only process there is.
+/// `kill [-N] $$`: the shell is the only process.
 fn kill(arguments: &[&str]) -> Outcome {
     let signal = match arguments {
         [own] if *own == OWN_PID => 15,
@@ -245,11 +245,11 @@ fn kill(arguments: &[&str]) -> Outcome {
 async fn power(shell: &mut Shell, end: GuestEnd) -> Outcome {
     let machine = &shell.machine;
     machine.sim.end_vmm(&machine.vm, Some(end), "the simulated guest went down by itself");
-    // What ends the guest ends this command.
+    // This command ends with the guest.
     std::future::pending().await
 }
 
-/// What `$$` stands for.
+/// Value of `$$`.
 const OWN_PID: &str = "42";
 
 /// Splits a script into commands.

@@ -1,9 +1,9 @@
 //! The line discipline of a simulated terminal: echo, lines, Ctrl-C, Ctrl-D (termios(3)).
 
-/// What typing amounts to.
+/// Result of keyboard input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Key {
-    /// A line, its end included.
+    /// A line with its newline.
     Line(Vec<u8>),
     /// Ctrl-D at the beginning of a line.
     End,
@@ -11,14 +11,14 @@ pub enum Key {
     Interrupt,
 }
 
-/// A terminal with the line that is being typed.
+/// A terminal with the incomplete input line.
 #[derive(Debug, Default)]
 pub struct Terminal {
     line: Vec<u8>,
 }
 
 impl Terminal {
-    /// Output as a terminal gets it: each newline with a carriage return.
+    /// Converts output for a terminal: adds a carriage return before each newline.
     pub fn output(data: &[u8]) -> Vec<u8> {
         data.iter()
             .flat_map(|byte| match byte {
@@ -28,7 +28,7 @@ impl Terminal {
             .collect()
     }
 
-    /// Takes what was typed; returns its echo and what it amounts to.
+    /// Processes keyboard input; returns its echo and the completed keys.
     pub fn input(&mut self, typed: &[u8]) -> (Vec<u8>, Vec<Key>) {
         let (mut echo, mut keys) = (Vec::new(), Vec::new());
         for byte in typed {

@@ -125,7 +125,8 @@ fn agent(api: &Api, console: &Path, asked: &VmLog) -> Answer<Response> {
     if asked.from.is_some() {
         return Err(bad("the lines of the agent are not taken up again: leave out `from`"));
     }
-    let pieces = filtered(api, console, asked.tail, follow_mode(asked.follow), AgentLines::default())?;
+    let pieces =
+        filtered(api, console, asked.tail, follow_mode(asked.follow), AgentLines::default())?;
     let kind = [(CONTENT_TYPE, "text/plain")];
     Ok((kind, Body::from_stream(pieces)).into_response())
 }

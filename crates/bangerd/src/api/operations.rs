@@ -73,7 +73,7 @@ pub async fn show(
     operation_id = "operation_cancel",
     params(("operation" = String, Path, description = "op-xxxxxx")),
     responses(
-        (status = 202, description = "the operation is being undone, or never starts", body = CancelAnswer),
+        (status = 202, description = "it is being undone, or never starts", body = CancelAnswer),
         (status = 200, description = "the operation had ended before", body = CancelAnswer),
         (status = "default", description = "the error", body = ApiError)
     ))]
