@@ -62,6 +62,19 @@ impl From<Output> for Run {
     }
 }
 
+/// Folder of what all tests share, in this run and later ones: `BANGER_TEST_CACHE`.
+///
+/// # Panics
+/// It cannot be made.
+pub fn test_cache() -> PathBuf {
+    let cache = match std::env::var_os("BANGER_TEST_CACHE") {
+        Some(cache) => PathBuf::from(cache),
+        None => std::env::temp_dir().join("banger-test-cache"),
+    };
+    must("test cache", fs::create_dir_all(&cache));
+    cache
+}
+
 fn must<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> T {
     match result {
         Ok(value) => value,
@@ -104,11 +117,7 @@ impl Home {
 
     /// Links kernels, images and caches to the ones shared by all tests.
     fn share_images(&self) {
-        let cache = match std::env::var_os("BANGER_TEST_CACHE") {
-            Some(cache) => PathBuf::from(cache),
-            None => std::env::temp_dir().join("banger-test-cache"),
-        };
-        must("test cache", fs::create_dir_all(&cache));
+        let cache = test_cache();
         let lock = must("test cache", fs::File::create(cache.join("lock")));
         must("test cache", lock.lock());
         for name in ["data", "cache"] {

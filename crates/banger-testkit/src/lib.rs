@@ -5,6 +5,6 @@ mod home;
 mod leftovers;
 mod programs;
 
-pub use home::{Home, Options, Run, kill, wait_gone};
+pub use home::{Home, Options, Run, kill, test_cache, wait_gone};
 pub use leftovers::leftovers;
 pub use programs::{fake_firecracker, fake_guest, program};

@@ -25,7 +25,7 @@ pub fn wait() -> Outcome {
     let table = fs::read("/etc/inittab").ok().filter(|table| table.len() <= TABLE_MAX);
     let table = table.map(|table| String::from_utf8_lossy(&table).into_owned());
     let entries = parse(table.as_deref().unwrap_or(DEFAULT));
-    let mut watch = Watch { entries, quiet: 0, steady: None };
+    let mut watch = Watch::new(entries);
     loop {
         if Path::new(openrc::STATE).exists() {
             return openrc::wait();
@@ -71,19 +71,25 @@ struct Watch {
     quiet: u32,
     /// A process that stays, and in how many looks it was there.
     steady: Option<(u32, u32)>,
+    /// Processes that init waits for, which may execute another program.
+    starting: Vec<u32>,
 }
 
 impl Watch {
+    fn new(entries: Vec<(Role, String)>) -> Self {
+        Self { entries, quiet: 0, steady: None, starting: Vec::new() }
+    }
+
     /// Takes the children of init; true once it has booted.
     fn look(&mut self, children: &[Process], init: &str) -> bool {
-        if children.iter().any(|child| self.is_starting(child, init)) {
+        let starting = children.iter().filter(|child| self.is_starting(child, init));
+        self.starting = starting.map(|child| child.pid).collect();
+        if !self.starting.is_empty() {
             (self.quiet, self.steady) = (0, None);
             return false;
         }
         self.quiet += 1;
-        let stays = |child: &&Process| {
-            child.command == init || self.is(Role::Staying, child) || self.is(Role::Asking, child)
-        };
+        let stays = |child: &&Process| child.command == init || self.is(Role::Staying, child);
         let looks = match (children.iter().find(stays), self.steady) {
             (Some(child), Some((pid, looks))) if pid == child.pid => Some((pid, looks + 1)),
             (Some(child), _) => Some((child.pid, 1)),
@@ -93,11 +99,16 @@ impl Watch {
         looks.is_some_and(|(_, looks)| looks >= STEADY) || self.quiet >= QUIET
     }
 
-    /// Whether init waits for this child. System V init runs the scripts of `sysinit` and `boot`
-    /// entries below a copy of itself, which waits for them; a copy of busybox asks for a key.
+    /// Whether init waits for this child: an entry of the table, or the script that the entry's
+    /// script executed. System V init runs the scripts of `sysinit` and `boot` entries below a copy
+    /// of itself, which waits for them; a copy of busybox asks for a key.
     fn is_starting(&self, child: &Process, init: &str) -> bool {
-        let asks = self.entries.iter().any(|(role, _)| *role == Role::Asking);
-        self.is(Role::Starting, child) || (child.command == init && !asks)
+        if child.command == init {
+            return !self.entries.iter().any(|(role, _)| *role == Role::Asking);
+        }
+        self.starting.contains(&child.pid)
+            || self.is(Role::Starting, child)
+            || (is_boot_script(&child.command) && !self.is(Role::Staying, child))
     }
 
     fn is(&self, role: Role, child: &Process) -> bool {
@@ -113,6 +124,15 @@ impl Watch {
     }
 }
 
+/// Whether a command line is that of a script in the customary folders, or of OpenRC. Programs
+/// that such scripts leave running have command lines of their own.
+fn is_boot_script(command: &str) -> bool {
+    command.split(' ').take(3).any(|word| {
+        let is_openrc = word.rsplit('/').next() == Some("openrc");
+        is_openrc || ["/etc/init.d/", "/etc/rc"].iter().any(|folder| word.starts_with(folder))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,7 +146,7 @@ mod tests {
     }
 
     fn watch() -> Watch {
-        Watch { entries: parse(TABLE), quiet: 0, steady: None }
+        Watch::new(parse(TABLE))
     }
 
     #[test]
@@ -162,13 +182,26 @@ mod tests {
     #[test]
     fn a_copy_of_system_v_init_waits_for_a_script() {
         let table = TABLE.replace("::askfirst:-/bin/sh\n", "");
-        let mut watch = Watch { entries: parse(&table), quiet: 0, steady: None };
+        let mut watch = Watch::new(parse(&table));
         for _ in 0..2 * QUIET {
             assert!(!watch.look(&[child(9, "init boot")], "init boot"));
         }
         let getty = [child(11, "/sbin/getty 38400 tty1")];
         assert!(!watch.look(&getty, "init [2]"));
         assert!(watch.look(&getty, "init [2]"));
+    }
+
+    /// Debian's rcS executes `rc S`, and OpenRC's rc the program `openrc`.
+    #[test]
+    fn a_script_that_executes_another_program_is_waited_for() {
+        let mut watch = Watch::new(parse(DEFAULT));
+        for command in ["/bin/sh /etc/init.d/rc S", "/sbin/openrc default", "unknown program"] {
+            for _ in 0..2 * QUIET {
+                assert!(!watch.look(&[child(9, command)], "init"), "{command}");
+            }
+        }
+        assert!(!watch.look(&[child(10, "init")], "init"));
+        assert!(watch.look(&[child(10, "init")], "init"));
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! Images with other inits than systemd, made of Debian's packages: each boots, takes commands and
+//! ends by itself.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::process::Command;
+
+use banger_testkit::{Home, test_cache};
+
+/// An image with an init.
+struct Image {
+    name: &'static str,
+    /// Debian packages beside the smallest system.
+    packages: &'static str,
+    /// Shell commands that change the tree, whose path is `$1`.
+    hook: &'static str,
+    /// Name of the file that process 1 executes.
+    process: &'static str,
+    /// How `vm show` says that the boot was noticed.
+    noticed: &'static str,
+    /// What the image prints on the console when it ends.
+    ending: &'static str,
+}
+
+const SYSTEM_V: Image = Image {
+    name: "test-sysvinit",
+    packages: "sysvinit-core,initscripts,procps",
+    hook: "true",
+    process: "init",
+    noticed: "init: its boot scripts have ended",
+    ending: "INIT: Switching to runlevel: 0",
+};
+
+/// Without a table of its own busybox runs Debian's boot scripts.
+const BUSYBOX: Image = Image {
+    name: "test-busybox",
+    packages: "initscripts,busybox,procps",
+    hook: "ln -sf ../bin/busybox \"$1/usr/sbin/init\" && rm -f \"$1/etc/inittab\"",
+    process: "busybox",
+    noticed: "init: its boot scripts have ended",
+    ending: "The system is going down NOW!",
+};
+
+/// Without most of Debian's services, since each costs two seconds under emulation.
+const OPENRC: Image = Image {
+    name: "test-openrc",
+    packages: "openrc,initscripts,procps",
+    hook: "ln -sf openrc-init \"$1/usr/sbin/init\" && cd \"$1/etc/init.d\" && \
+           rm -f *nfs* hwclock* single killprocs brightness *bootclean* check* urandom boot* \
+           mountall* mount-configfs && find ../runlevels -xtype l -delete",
+    process: "openrc-init",
+    noticed: "OpenRC: runlevel default",
+    ending: "Sending the final kill signal",
+};
+
+const RUNIT: Image = Image {
+    name: "test-runit",
+    packages: "runit-init,getty-run,procps",
+    hook: "true",
+    process: "runit",
+    noticed: "runit: services are supervised",
+    ending: "leave stage: /etc/runit/3",
+};
+
+/// The archive of an image, made once and kept for later runs.
+fn archive(image: &Image) -> PathBuf {
+    let folder = test_cache().join("inits");
+    fs::create_dir_all(&folder).unwrap();
+    let mut hasher = DefaultHasher::new();
+    (image.packages, image.hook).hash(&mut hasher);
+    let name = format!("{}-{:016x}", image.name, hasher.finish());
+    let lock = fs::File::create(folder.join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let kept = folder.join(format!("{name}.tar"));
+    let partial = folder.join(format!("partial-{name}.tar"));
+    if !kept.exists() {
+        let output = Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=minbase"])
+            .arg(format!("--include={}", image.packages))
+            .arg(format!("--customize-hook={}", image.hook))
+            .arg("bookworm")
+            .arg(&partial)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "mmdebstrap: {text}");
+        fs::rename(&partial, &kept).unwrap();
+    }
+    kept
+}
+
+fn boots_and_ends_by_itself(image: &Image) {
+    let archive = archive(image);
+    let home = Home::new();
+    let archive = archive.to_str().unwrap();
+    home.ok(&["image", "import", "--replace", "--name", image.name, archive]);
+    home.ok(&[
+        "vm", "create", "--name", "web", "--memory", "512M", "--image", image.name, "--wait",
+        "booted",
+    ]);
+    let boot = home.json(&["vm", "show", "web"])["boot"].clone();
+    assert_eq!((&boot["state"], &boot["source"]), (&"running".into(), &image.noticed.into()));
+
+    let exec = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
+    assert_eq!(exec("basename $(readlink /proc/1/exe)").out.trim(), image.process);
+    // The pattern does not match the command that contains it.
+    let scripts = "pgrep -fl '[i]nit.d/|[o]penrc (sysinit|boot|default)|[r]unit/1'; true";
+    assert_eq!(exec(scripts).out, "", "boot scripts are running");
+    assert_eq!(exec("hostname; cat /etc/hostname").out, "web\nweb\n");
+    assert_eq!(exec("grep ^nameserver /etc/resolv.conf").out, "nameserver 10.0.2.3\n");
+    assert_eq!(exec("echo hi >/tmp/kept && cat /tmp/kept").out, "hi\n");
+
+    home.ok(&["vm", "stop", "web"]);
+    let because = home.json(&["vm", "show", "web"])["stopped_because"].clone();
+    assert_eq!(because, serde_json::json!({ "reason": "asked", "how": "graceful" }));
+    let console = home.ok(&["vm", "logs", "--console", "web"]);
+    assert!(console.contains(image.ending), "{console}");
+    assert!(!console.contains("has not ended the machine in time"), "{console}");
+    home.ok(&["vm", "delete", "web"]);
+    home.ok(&["image", "delete", image.name]);
+    home.finish();
+}
+
+#[test]
+fn system_v_init() {
+    boots_and_ends_by_itself(&SYSTEM_V);
+}
+
+#[test]
+fn busybox_init() {
+    boots_and_ends_by_itself(&BUSYBOX);
+}
+
+#[test]
+fn openrc_init() {
+    boots_and_ends_by_itself(&OPENRC);
+}
+
+#[test]
+fn runit() {
+    boots_and_ends_by_itself(&RUNIT);
+}
