@@ -83,7 +83,7 @@ fn a_running_vm_takes_commands() {
     assert_eq!((&health["agent"], &health["agent_restarts"]), (&"ok".into(), &0.into()));
     assert_eq!(exec(&["systemctl", "is-system-running"]).out, "running\n");
     assert!(beside.try_wait().unwrap().is_none(), "a session beside it was ended");
-    // An agent that is killed comes back, and the user hears of it.
+    // A killed agent is restarted, and `vm health` reports it.
     assert_eq!(exec(&["pkill", "-KILL", "-x", "banger-agent"]).code, 125);
     let restarts = || home.json(&["vm", "health", "web"])[0]["agent_restarts"].clone();
     home.wait("the agent to be started again", || restarts() == 1);
@@ -102,12 +102,12 @@ fn a_running_vm_takes_commands() {
     home.finish();
 }
 
-/// A port of the loopback address that nobody listens on.
+/// An unused port of the loopback address.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What the guest's sshd says first, through a published port.
+/// The first bytes that the guest's sshd sends through a published port.
 fn greeting(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

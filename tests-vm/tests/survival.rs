@@ -1,4 +1,4 @@
-//! Whatever is killed on the way, nothing is lost and nothing is left: real VMs.
+//! Real VMs whose daemon, VMM, shim or companion is killed: no data is lost, no process is left.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -66,7 +66,7 @@ fn killing_any_process_of_a_vm_stops_it_with_a_story() {
         assert!(others.is_empty(), "{others:#?}");
         home.ok(&["vm", "start", "web"]);
     }
-    // The same while nobody looks.
+    // The same without a daemon.
     let vmm = pid_of(&home, "web");
     home.kill_daemon();
     kill(vmm, "KILL");

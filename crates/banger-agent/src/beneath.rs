@@ -1,5 +1,5 @@
-//! Folders opened so that no symlink planted by whoever owns the tree can lead a write out of it:
-//! every path is resolved with openat2(2) beneath a folder handle.
+//! Folders opened so that no symlink planted by an owner of the tree can redirect a write out of
+//! it: every path is resolved with openat2(2) beneath a folder handle.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -206,7 +206,7 @@ impl Folder {
         self.finish(written, &temporary, name)
     }
 
-    /// Creates an empty file under a name that nobody else uses, mode 0600, with this owner.
+    /// Creates an empty file under an unused name, mode 0600, with this owner.
     ///
     /// # Errors
     /// As openat(2), fchown(2).

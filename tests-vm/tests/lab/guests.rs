@@ -1,4 +1,4 @@
-//! What becomes of a guest that breaks itself: no agent any more, no kernel any more.
+//! Guests that lose their agent or whose kernel panics.
 
 use crate::support::{finish, home, host, id, inside, is_stopped, show};
 

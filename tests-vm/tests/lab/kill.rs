@@ -22,7 +22,7 @@ fn kill_the_daemon_at_every_point() {
 }
 
 /// Has the helper that systemd starts abort at a point, once.
-fn doom(point: &str) {
+fn abort_daemon_at(point: &str) {
     fs::write(User::ABORT, point).unwrap();
 }
 
@@ -31,7 +31,7 @@ fn was_reached() -> bool {
 }
 
 /// Whatever became of the request: the host has exactly what the store says.
-fn agree(home: &Home, before: &str, point: &str) {
+fn host_and_store_agree(home: &Home, before: &str, point: &str) {
     match home.state("web").as_str() {
         "gone" => assert_eq!(host(), before, "{point}"),
         "stopped" => is_stopped(&id(home, "web")),
@@ -69,10 +69,10 @@ fn kill_the_helper_at_every_request() {
     let tried = |point: &String| point.ends_with(".after") || before_too.contains(&point.as_str());
     for point in points(&up).into_iter().filter(tried) {
         println!("{point}");
-        doom(&point);
+        abort_daemon_at(&point);
         home.run(&["vm", "create", "--name", "web"]);
         assert!(was_reached(), "{point}");
-        agree(&home, &before, &point);
+        host_and_store_agree(&home, &before, &point);
         if home.state("web") != "gone" {
             home.ok(&["vm", "delete", "-f", "web"]);
         }
@@ -85,7 +85,7 @@ fn kill_the_helper_at_every_request() {
     for point in down.into_iter().filter(tried) {
         println!("{point}");
         home.ok(&["vm", "start", "web"]);
-        doom(&point);
+        abort_daemon_at(&point);
         home.run(&["vm", "kill", "web"]);
         assert!(was_reached(), "{point}");
         if home.state("web") == "broken" {
@@ -98,7 +98,7 @@ fn kill_the_helper_at_every_request() {
         assert_eq!(inside(&home, "other", "echo here"), "here", "{point}");
     }
     for point in points(&["remove"]) {
-        doom(&point);
+        abort_daemon_at(&point);
         home.run(&["vm", "delete", "-f", "web"]);
         assert!(was_reached(), "{point}");
         if home.state("web") != "gone" {
@@ -106,7 +106,7 @@ fn kill_the_helper_at_every_request() {
         }
         home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     }
-    // Killed by the hand of somebody while nothing is asked of it, and restarted as a service.
+    // Killed without a request in progress, and restarted as a service.
     shell(
         "systemctl kill --kill-who=main -s KILL banger-root.service || true
          systemctl restart banger-root.socket",

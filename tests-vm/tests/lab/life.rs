@@ -144,7 +144,7 @@ fn life_a_vm_whose_vmm_or_shim_is_killed_is_stopped_with_its_story() {
         is_stopped(&vm);
         home.ok(&["vm", "start", "web"]);
     }
-    // The same while nobody looks.
+    // The same without a daemon.
     let vmm = pid(&home, "web");
     home.kill_daemon();
     kill(vmm, "KILL");

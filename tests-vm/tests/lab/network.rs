@@ -36,7 +36,7 @@ fn network_reachability_of_a_guest() {
     inside(&home, "one", serve);
     let get = |url: &str| shell(&format!("curl -s --max-time 5 http://{url}/ || true"));
     home.wait_long("the guest's server", || get("one.vm:8000") == "from one");
-    // A published port is the host's own, and nobody else's.
+    // A published port is reachable from the host only.
     assert_eq!(get("127.0.0.1:18000"), "from one");
     assert_eq!(get(&format!("{}:18000", address("one"))), "");
     assert_eq!(get("198.51.100.2:18000"), "");
@@ -72,7 +72,7 @@ fn network_reachability_of_a_guest() {
         assert_eq!(inside(&home, "one", &script), "no", "{cid} {port}");
     }
 
-    // Rules that somebody flushed come back while VMs run.
+    // Flushed rules are restored while VMs run.
     shell("nft flush ruleset");
     home.wait("the rules", || shell("nft list tables").contains("inet banger"));
     assert!(!reaches(&home, "one", "172.16.0.1", 22));

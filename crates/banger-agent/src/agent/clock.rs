@@ -1,8 +1,8 @@
 //! The wall clock: follows the host's.
 //!
-//! The host compares clocks now and then, and at once when its own has jumped (it slept). In
-//! between the agent remembers what time it is by the monotonic clock, so that a clock set by
-//! somebody in the guest is noticed without the host.
+//! The host compares clocks periodically, and at once after its own clock jumped (sleep). Between
+//! comparisons the agent derives the time from the monotonic clock, and so detects that a program
+//! of the guest set the clock.
 //!
 //! Small differences are slewed. The clock is stepped back only where it is wrong by more than any
 //! clock drifts between two comparisons: a running program never sees an ordinary step back.
@@ -31,7 +31,7 @@ const WRONG_US: i64 = 2_000_000;
 /// Furthest that a clock is ever moved, in microseconds: a century.
 const OFFSET_MAX_US: u64 = 100 * 366 * 24 * 3600 * 1_000_000;
 
-/// What to do about a difference.
+/// How a difference is corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Correction {
     /// Nothing.
@@ -54,20 +54,20 @@ fn decide(offset_us: i64, is_disciplined: bool) -> Correction {
     }
 }
 
-/// The clock, and what it should show.
+/// The clock and its reference.
 pub struct WallClock {
-    /// Right time less monotonic time, in microseconds, as last known.
-    right: Mutex<i64>,
+    /// Reference time minus monotonic time, in microseconds, of the last comparison.
+    reference: Mutex<i64>,
 }
 
 impl WallClock {
     /// The clock as it is, which the boot has set.
     pub fn new() -> Self {
-        Self { right: Mutex::new(now_us().saturating_sub(monotonic_us())) }
+        Self { reference: Mutex::new(now_us().saturating_sub(monotonic_us())) }
     }
 
-    fn right(&self) -> MutexGuard<'_, i64> {
-        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reference(&self) -> MutexGuard<'_, i64> {
+        self.reference.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Corrects the clock by what the host has measured: its time less ours, in microseconds.
@@ -79,17 +79,17 @@ impl WallClock {
             return Err(Fault::new(format!("a clock is not off by {offset_us} microseconds")));
         }
         // Held until it is done: the watching thread compares with it.
-        let mut right = self.right();
-        *right = now_us().saturating_add(offset_us).saturating_sub(monotonic_us());
+        let mut reference = self.reference();
+        *reference = now_us().saturating_add(offset_us).saturating_sub(monotonic_us());
         apply(offset_us)
     }
 
-    /// Puts the clock right whenever somebody in the guest has set it; returns only if the kernel
-    /// cannot tell of that.
+    /// Corrects the clock whenever a program of the guest sets it; returns only if the kernel
+    /// cannot report that.
     pub fn watch(&self) {
         while wait_until_set().is_ok() {
-            let right = self.right();
-            let offset_us = right.saturating_add(monotonic_us()).saturating_sub(now_us());
+            let reference = self.reference();
+            let offset_us = reference.saturating_add(monotonic_us()).saturating_sub(now_us());
             if offset_us.abs() > WRONG_US
                 && let Err(fault) = apply(offset_us)
             {

@@ -1,4 +1,4 @@
-//! What `GET /events` waits for: the heartbeat and the end of the guest.
+//! Events of `GET /events`: heartbeats, the end of the boot, the end of the guest.
 
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,17 +12,17 @@ pub const HEARTBEAT: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct State {
-    /// What the host asked for.
+    /// Shutdown mode that the host requested.
     requested: Option<PowerMode>,
-    /// Set once the guest goes down.
+    /// Set once the guest shuts down.
     ending: Option<PowerMode>,
     /// How far the init has booted; none until something is known.
     boot: Option<BootProgress>,
-    /// Streams that have not said goodbye.
+    /// Number of open streams.
     streams: usize,
 }
 
-/// Shared by the event streams and by whoever learns of the end.
+/// State shared by the event streams and the threads that report events.
 #[derive(Default)]
 pub struct Events {
     state: Mutex<State>,
@@ -35,12 +35,12 @@ impl Events {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what the host asked for.
+    /// Records the shutdown mode that the host requests.
     pub fn request(&self, mode: PowerMode) {
         self.lock().requested = Some(mode);
     }
 
-    /// What the host asked for last.
+    /// The shutdown mode that the host requested last.
     pub fn requested(&self) -> Option<PowerMode> {
         self.lock().requested
     }
@@ -64,13 +64,14 @@ impl Events {
         self.boot()
     }
 
-    /// Tells all streams that the guest ends, and waits until they have written it.
+    /// Sends the end of the guest to all streams and waits, at most `linger`, until they have
+    /// written it.
     pub fn end(&self, mode: PowerMode, linger: Duration) {
         let mut state = self.lock();
         state.ending = Some(mode);
         self.changed.notify_all();
-        let told = self.changed.wait_timeout_while(state, linger, |state| state.streams > 0);
-        drop(told);
+        let waited = self.changed.wait_timeout_while(state, linger, |state| state.streams > 0);
+        drop(waited);
     }
 
     /// Writes events until the guest ends or the client is gone.
@@ -83,30 +84,30 @@ impl Events {
         let mut boot_sent = false;
         loop {
             match self.wait(HEARTBEAT, boot_sent) {
-                News::Ending(mode) => return write_event(out, &GuestEvent::Ending { mode }),
-                News::Booted(progress) => {
+                NextEvent::Ending(mode) => return write_event(out, &GuestEvent::Ending { mode }),
+                NextEvent::Booted(progress) => {
                     boot_sent = true;
                     write_event(out, &GuestEvent::Booted { progress })?;
                 }
-                News::None => write_event(out, &GuestEvent::Heartbeat)?,
+                NextEvent::Heartbeat => write_event(out, &GuestEvent::Heartbeat)?,
             }
         }
     }
 
     /// The end, the end of the boot if `boot_sent` is false, or nothing after `timeout`.
-    fn wait(&self, timeout: Duration, boot_sent: bool) -> News {
+    fn wait(&self, timeout: Duration, boot_sent: bool) -> NextEvent {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
             if let Some(mode) = state.ending {
-                return News::Ending(mode);
+                return NextEvent::Ending(mode);
             }
             if let Some(progress) = state.boot.clone().filter(|_| !boot_sent) {
-                return News::Booted(progress);
+                return NextEvent::Booted(progress);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return News::None;
+                return NextEvent::Heartbeat;
             }
             state = match self.changed.wait_timeout(state, left) {
                 Ok((state, _)) => state,
@@ -116,11 +117,12 @@ impl Events {
     }
 }
 
-/// What a stream writes next.
-enum News {
+/// The next event of a stream.
+enum NextEvent {
     Ending(PowerMode),
     Booted(BootProgress),
-    None,
+    /// Nothing happened within the heartbeat's time.
+    Heartbeat,
 }
 
 /// Counts an open stream for as long as it lives.

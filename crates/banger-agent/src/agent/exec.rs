@@ -1,4 +1,4 @@
-//! Starting a command for `POST /exec`: who runs it, where, with what environment, on what.
+//! Starts commands for `POST /exec`: resolves user, folder and environment, and opens the streams.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -35,7 +35,7 @@ const USER_FILE_USUAL: usize = 8 * 1024;
 /// Debian's group `tty`, the same number everywhere.
 const TTY_GROUP: u32 = 5;
 
-/// What a session talks to. All descriptors are non-blocking.
+/// The session's ends of a command's streams. All descriptors are non-blocking.
 pub enum Streams {
     /// Pipes; stdin only where the client sends some.
     Pipes {
@@ -60,15 +60,15 @@ pub struct Running {
     pub group: Option<cgroup::Group>,
 }
 
-/// How starting went.
+/// Result of a start.
 pub enum Started {
-    /// It runs.
+    /// The command runs.
     Running(Running),
-    /// It did not; this is the session's only frame.
+    /// The command did not start; this is the session's only frame.
     Failed(ExitStatus),
 }
 
-/// What every command is started with.
+/// Settings shared by all commands.
 pub struct Defaults {
     /// Environment from the host's configuration.
     pub env: BTreeMap<String, String>,
@@ -80,17 +80,17 @@ pub struct Defaults {
 pub struct Prepared {
     /// Program, arguments and environment.
     pub program: Program,
-    /// Who runs it, and where.
+    /// User, groups and working folder.
     pub setup: ChildSetup,
     /// Its control group, where there is one.
     pub group: Option<cgroup::Group>,
     user: User,
 }
 
-/// Resolves who runs the command, where, and with what environment.
+/// Resolves user, working folder, program and environment.
 ///
 /// # Errors
-/// A request that is wrong in itself: unknown user, missing folder, zero bytes.
+/// An invalid request: unknown user, missing folder, zero bytes.
 pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, Refusal> {
     refuse_zero_bytes(request)?;
     let wanted = request.user.as_deref().unwrap_or("root");
@@ -118,11 +118,11 @@ pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, R
 /// As [`prepare`].
 pub fn start(request: &ExecRequest, defaults: &Defaults) -> Result<Started, Refusal> {
     let Prepared { program, mut setup, group, user } = prepare(request, defaults)?;
-    let wired = match request.tty {
+    let io = match request.tty {
         Some(size) => terminal(size, &user),
         None => pipes(request.stdin),
     };
-    let Wired { stdio, streams, terminal } = wired.map_err(|error| {
+    let CommandIo { stdio, streams, terminal } = io.map_err(|error| {
         Refusal::new(500, format!("cannot set up the command's streams: {error}"))
     })?;
     setup.terminal = terminal;
@@ -144,7 +144,7 @@ fn read_users(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A folder asked for must be there; a home that is not is replaced by `/`, as login(1) does.
+/// A requested folder must exist; a missing home is replaced by `/`, as login(1) does.
 fn folder_for(request: &ExecRequest, user: &User) -> Result<CString, Refusal> {
     let is_folder = |path: &OsStr| std::fs::metadata(path).is_ok_and(|found| found.is_dir());
     let path = match &request.cwd {
@@ -203,11 +203,11 @@ fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Programs that users have as a shell who are not to log in over the network. The host's owner may
-/// work as them all the same, as with su(1) `-s`.
+/// Shells of users without network login. The host's owner may run commands as them, as with su(1)
+/// `-s`.
 const NO_SHELLS: [&str; 5] = ["nologin", "false", "true", "sync", "halt"];
 
-/// The user's shell, or the system's where that is none or not there.
+/// The user's shell, or `/bin/sh` where that is one of [`NO_SHELLS`] or missing.
 fn login_shell(shell: &str) -> &str {
     let is_none = NO_SHELLS.contains(&base_name(shell));
     if !is_none && std::fs::metadata(shell).is_ok() {
@@ -216,14 +216,14 @@ fn login_shell(shell: &str) -> &str {
     if is_none || std::fs::metadata(FALLBACK_SHELL).is_ok() { FALLBACK_SHELL } else { shell }
 }
 
-/// What a command talks to, and what its session keeps of it.
-struct Wired {
+/// Streams of a command: its own ends and those of the session.
+struct CommandIo {
     stdio: [OwnedFd; 3],
     streams: Streams,
     terminal: Terminal,
 }
 
-fn pipes(wants_stdin: bool) -> io::Result<Wired> {
+fn pipes(wants_stdin: bool) -> io::Result<CommandIo> {
     let (stdin, ours) = if wants_stdin {
         let (theirs, ours) = wide_pipe()?;
         (theirs, Some(nonblocking(ours)?))
@@ -235,7 +235,7 @@ fn pipes(wants_stdin: bool) -> io::Result<Wired> {
     let streams =
         Streams::Pipes { stdin: ours, stdout: nonblocking(stdout)?, stderr: nonblocking(stderr)? };
     let stdio = [stdin, their_stdout, their_stderr];
-    Ok(Wired { stdio, streams, terminal: Terminal::None })
+    Ok(CommandIo { stdio, streams, terminal: Terminal::None })
 }
 
 /// A pipe that holds [`PIPE_SIZE`] bytes, so that command and agent take turns less often. A user's
@@ -246,7 +246,7 @@ fn wide_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-fn terminal(size: WindowSize, user: &User) -> io::Result<Wired> {
+fn terminal(size: WindowSize, user: &User) -> io::Result<CommandIo> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -257,7 +257,7 @@ fn terminal(size: WindowSize, user: &User) -> io::Result<Wired> {
     rustix::fs::fchmod(&slave, Mode::from_raw_mode(0o620))?;
     let stdio = [slave.try_clone()?, slave.try_clone()?, slave];
     let streams = Streams::Terminal(nonblocking(master)?);
-    Ok(Wired { stdio, streams, terminal: Terminal::Controlling })
+    Ok(CommandIo { stdio, streams, terminal: Terminal::Controlling })
 }
 
 /// A window size as the terminal takes it.
@@ -272,7 +272,7 @@ pub fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// What a shell would say: 127 for a program that is not there, 126 for one that cannot run.
+/// Exit codes as of a shell: 127 for a missing program, 126 for one that cannot be executed.
 pub fn not_started(stage: SpawnStage, error: &io::Error, request: &ExecRequest) -> ExitStatus {
     let program = match request.argv.first() {
         Some(program) => format!("`{program}`"),

@@ -18,7 +18,7 @@ use crate::fault::Fault;
 /// Largest extension record (long name, pax header) that is read into memory, in bytes.
 const MAX_EXTENSION: u64 = 64 * 1024;
 
-/// Most folders whose times are put right at the end.
+/// Most folders whose times are set at the end.
 const MAX_TIMED_FOLDERS: usize = 65_536;
 
 /// Bytes copied at once.
@@ -52,7 +52,7 @@ pub fn unpack(folder: &Folder, from: impl Read) -> Result<(), Refusal> {
     for entry in entries {
         let mut entry = entry.map_err(|error| refuse("archive", &error))?;
         let header = entry.header().clone();
-        if extension.absorb(&header, &mut entry)? {
+        if extension.apply_entry(&header, &mut entry)? {
             continue;
         }
         let item = Item::new(&header, std::mem::take(&mut extension))?;
@@ -91,7 +91,7 @@ struct Extension {
 
 impl Extension {
     /// Takes an extension record in; false for an entry proper.
-    fn absorb(&mut self, header: &Header, data: &mut impl Read) -> Result<bool, Refusal> {
+    fn apply_entry(&mut self, header: &Header, data: &mut impl Read) -> Result<bool, Refusal> {
         let kind = header.entry_type();
         let is_extension = kind.is_gnu_longname()
             || kind.is_gnu_longlink()
@@ -108,7 +108,7 @@ impl Extension {
             return Err(Refusal::bad(format!("an extension record is over {MAX_EXTENSION} bytes")));
         }
         if kind.is_pax_local_extensions() {
-            self.absorb_pax(&bytes)?;
+            self.apply_pax(&bytes)?;
         } else if !kind.is_pax_global_extensions() {
             let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
             bytes.truncate(end);
@@ -118,7 +118,7 @@ impl Extension {
         Ok(true)
     }
 
-    fn absorb_pax(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    fn apply_pax(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let broken = || Refusal::bad("malformed pax record");
         for record in PaxExtensions::new(bytes) {
             let record = record.map_err(|_| broken())?;

@@ -20,7 +20,7 @@ use crate::beneath::{Folder, Links, MAX_DEPTH};
 
 /// File systems that only look like files: proc, sysfs, cgroup2, devpts, debugfs, tracefs,
 /// securityfs, bpf (`linux/magic.h`).
-const SHADOWS: [u64; 8] =
+const KERNEL_FILE_SYSTEMS: [u64; 8] =
     [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0xcafe_4a11];
 
 /// What will be packed.
@@ -90,7 +90,7 @@ impl<W: Write> Packer<W> {
         let mut header = header(stat, EntryType::Directory, 0);
         let named = [path, b"/"].concat();
         self.builder.append_data(&mut header, to_path(&named), io::empty())?;
-        if is_shadow(folder)? {
+        if is_kernel_file_system(folder)? {
             return Ok(());
         }
         for name in crate::boot::names(folder)? {
@@ -161,9 +161,9 @@ fn to_path(bytes: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
-fn is_shadow(folder: impl AsFd) -> io::Result<bool> {
+fn is_kernel_file_system(folder: impl AsFd) -> io::Result<bool> {
     let kind = fs::fstatfs(folder)?.f_type as u64;
-    Ok(SHADOWS.contains(&(kind & 0xffff_ffff)))
+    Ok(KERNEL_FILE_SYSTEMS.contains(&(kind & 0xffff_ffff)))
 }
 
 #[cfg(test)]

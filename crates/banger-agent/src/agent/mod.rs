@@ -55,7 +55,7 @@ const OPEN_FILES_OF_COMMANDS: u64 = 524_288;
 /// How long the agent waits for its last event to be written when the guest ends.
 const ENDING_LINGER: Duration = Duration::from_millis(500);
 
-/// What the boot leaves for the agent.
+/// Results of the boot that the agent needs.
 pub struct Context {
     /// Environment of every command.
     pub env: BTreeMap<String, String>,
@@ -65,11 +65,11 @@ pub struct Context {
     pub groups: Option<cgroup::Groups>,
     /// How many agents ended before the guest did.
     pub restarts: u32,
-    /// Process 1, to learn how far it has booted.
+    /// The image's init, whose boot progress is reported.
     pub init: progress::Init,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 pub struct Agent {
     private: Folder,
     restarts: u32,
@@ -81,9 +81,9 @@ pub struct Agent {
     power: Sender<power::Request>,
 }
 
-/// Serves until the guest ends, which SIGTERM tells.
+/// Serves until the guest ends, announced by SIGTERM.
 pub fn run(listener: OwnedFd, context: Context) -> ! {
-    settle(c"banger-agent");
+    set_up_process(c"banger-agent");
     // Before any thread: all of them must leave SIGTERM to this one.
     let terminate = SignalSet::block(&[libc::SIGTERM]);
     let (power, requests) = mpsc::channel();
@@ -113,7 +113,7 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
             if !power::is_ending(requested) {
                 continue;
             }
-            agent.events.end(power::coming(requested), ENDING_LINGER);
+            agent.events.end(power::shutdown_mode(requested), ENDING_LINGER);
             if !power::is_forcing() {
                 std::process::exit(0)
             }
@@ -125,9 +125,9 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
     }
 }
 
-/// Makes this process a daemon that outlives everything but the guest. None of it can be missing
-/// so badly that the agent should not serve.
-fn settle(name: &CStr) {
+/// Sets the process up as a daemon that lives as long as the guest. The agent serves even if a part
+/// of it fails.
+fn set_up_process(name: &CStr) {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(name);
     rustix::process::umask(Mode::from_raw_mode(0o022));

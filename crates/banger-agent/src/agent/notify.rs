@@ -1,4 +1,4 @@
-//! The socket on which an init says that it is done (sd_notify(3)).
+//! The socket for an init's notification that it has booted (sd_notify(3)).
 //!
 //! systemd as process 1 sends `READY=1` to `$NOTIFY_SOCKET` when its first transaction is finished,
 //! as it does for the manager of a container. The address is in the abstract name space: no file

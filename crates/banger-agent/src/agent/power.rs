@@ -1,8 +1,9 @@
-//! Ending the guest: how to ask this image's init for it, and what an init that ends is up to.
+//! Shutdown of the guest: requests it from the image's init, and detects the mode of a shutdown
+//! that init begins itself.
 //!
-//! An init that has only just been executed, or still boots, may not take a request: it is asked
-//! again until the guest ends. An init that cannot be asked, or does not end the guest in the time
-//! that the host gives, is not waited for: the agent ends all processes and then the machine.
+//! An init that still boots may ignore a request, so the request is repeated until the guest ends.
+//! If init takes no requests, or does not end the guest within the host's grace period, the agent
+//! ends all processes and then the machine.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,21 +22,21 @@ use crate::boot::{INIT_PATHS, end_machine, uptime_ms};
 use crate::fault::{Context, Fault};
 use crate::sys::signal::{self, Target, realtime};
 
-/// What systemd and our own init take for "power off" (`SIGRTMIN+4`, systemd(1)).
+/// Signal for power off, of systemd and of our own init (`SIGRTMIN+4`, systemd(1)).
 pub fn poweroff_signal() -> i32 {
     realtime(4)
 }
 
-/// What systemd and our own init take for "reboot" (`SIGRTMIN+5`).
+/// Signal for reboot, of systemd and of our own init (`SIGRTMIN+5`).
 pub fn reboot_signal() -> i32 {
     realtime(5)
 }
 
-/// A program that asks an init, with its arguments for power off and reboot.
-type Asker = (&'static str, &'static [&'static str], &'static [&'static str]);
+/// A program that requests a shutdown, with its arguments for power off and reboot.
+type ShutdownProgram = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-/// Such programs; the first that the image has is used.
-const PROGRAMS: [Asker; 9] = [
+/// Programs in order of preference; the first one that the image has is used.
+const PROGRAMS: [ShutdownProgram; 9] = [
     ("poweroff", &[], &[]),
     ("reboot", &[], &[]),
     ("openrc-shutdown", &["-p", "now"], &["-r", "now"]),
@@ -61,24 +62,24 @@ const OWN_PROGRAMS: [(&str, &str); 6] = [
 /// Time that such a program may take.
 const PROGRAM_MAX: Duration = Duration::from_secs(10);
 
-/// Pause before an init that took the request is asked again: a request that came while it booted
-/// may be lost, and one more does no harm.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a request is repeated: init may lose one that arrives while it boots, and
+/// repetition is harmless.
+const REPEAT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Pause before an init that does not listen yet is asked again.
+/// Pause before a request is repeated to an init that is not ready for requests.
 const EARLY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A script as init may still execute a real one this long after the kernel's start.
+/// Time after the kernel's start within which a script as init may execute the real init.
 const SCRIPT_BOOT_MS: u64 = 20_000;
 
-/// Time before the host's deadline at which the agent stops waiting for init; half the grace where
-/// that is shorter.
+/// Time before the host's deadline at which the agent stops waiting for init; at most half the
+/// grace period.
 const FORCE_MARGIN: Duration = Duration::from_secs(8);
 
 /// Longest time that processes have to end after SIGTERM, when init is not waited for.
 const TERM_GRACE: Duration = Duration::from_secs(4);
 
-/// Set once the agent ends the machine itself: it must then not end before.
+/// Set once the agent ends the machine itself; the agent must not exit before that.
 static IS_FORCING: AtomicBool = AtomicBool::new(false);
 
 /// A request of the host.
@@ -98,19 +99,19 @@ impl Request {
     }
 }
 
-/// Asks init to end the guest, each time anew, for every request; the last one counts.
+/// Requests the shutdown from init until the guest ends; a later request replaces an earlier one.
 pub fn serve(requests: &Receiver<Request>) {
     let Ok(mut request) = requests.recv() else { return };
-    // Whatever init does, and even if the host loses patience, what was written is on disk.
+    // Written data is on disk even if the host kills the VMM later.
     rustix::fs::sync();
     loop {
-        let pause = match ask(request.mode) {
-            Ok(Answer::Asked) => ASK_AGAIN,
-            Ok(Answer::NotYet) => EARLY_PAUSE,
-            Ok(Answer::Nobody) => force(request.mode),
+        let pause = match request_shutdown(request.mode) {
+            Ok(RequestOutcome::Accepted) => REPEAT_PAUSE,
+            Ok(RequestOutcome::NotReady) => EARLY_PAUSE,
+            Ok(RequestOutcome::Unsupported) => force(request.mode),
             Err(fault) => {
                 eprintln!("banger: {}", fault.chain());
-                ASK_AGAIN
+                REPEAT_PAUSE
             }
         };
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
@@ -128,42 +129,44 @@ pub fn serve(requests: &Receiver<Request>) {
     }
 }
 
-/// What came of asking init.
+/// Outcome of one request to init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// It took the request.
-    Asked,
-    /// It does not take requests yet.
-    NotYet,
-    /// There is no way to ask it.
-    Nobody,
+enum RequestOutcome {
+    /// Init accepted the request.
+    Accepted,
+    /// Init is not ready for requests.
+    NotReady,
+    /// Init takes no requests.
+    Unsupported,
 }
 
-/// How init is asked.
+/// How a shutdown is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// It is this program, which holds the signals back from before the agent was started.
-    Own,
-    /// It is systemd, which takes the real-time signals once it reads them.
-    Systemd,
-    /// It brings programs that know how to talk to it.
+enum ShutdownMethod {
+    /// By signal: init is this program, which blocks the signals before the agent starts.
+    AgentSignal,
+    /// By signal: systemd, once it reads real-time signals.
+    SystemdSignal,
+    /// By a program of the image.
     Program,
-    /// It is a script, which takes no requests.
+    /// Not at all: init is a script.
     Script,
 }
 
-fn ask(mode: PowerMode) -> Result<Answer, Fault> {
+fn request_shutdown(mode: PowerMode) -> Result<RequestOutcome, Fault> {
     let number = match mode {
         PowerMode::Reboot => reboot_signal(),
         PowerMode::Poweroff | PowerMode::Unknown => poweroff_signal(),
     };
-    match way(&init_program(), &read("/proc/1/cmdline"), is_ours()) {
-        Way::Own => signal_init(number),
-        Way::Systemd if is_waited_for(&read("/proc/1/status"), number) => signal_init(number),
-        Way::Systemd => Ok(Answer::NotYet),
-        Way::Program => run_program(mode),
-        Way::Script if uptime_ms() < SCRIPT_BOOT_MS => Ok(Answer::NotYet),
-        Way::Script => Ok(Answer::Nobody),
+    match shutdown_method(&init_program(), &read("/proc/1/cmdline"), is_ours()) {
+        ShutdownMethod::AgentSignal => signal_init(number),
+        ShutdownMethod::SystemdSignal if is_waited_for(&read("/proc/1/status"), number) => {
+            signal_init(number)
+        }
+        ShutdownMethod::SystemdSignal => Ok(RequestOutcome::NotReady),
+        ShutdownMethod::Program => run_program(mode),
+        ShutdownMethod::Script if uptime_ms() < SCRIPT_BOOT_MS => Ok(RequestOutcome::NotReady),
+        ShutdownMethod::Script => Ok(RequestOutcome::Unsupported),
     }
 }
 
@@ -173,9 +176,9 @@ fn init_program() -> String {
     fs::read_link("/proc/1/exe").map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn signal_init(number: i32) -> Result<Answer, Fault> {
+fn signal_init(number: i32) -> Result<RequestOutcome, Fault> {
     signal::send(Target::Process(Pid::INIT), number)
-        .map(|()| Answer::Asked)
+        .map(|()| RequestOutcome::Accepted)
         .context(|| "cannot signal init".to_owned())
 }
 
@@ -189,16 +192,20 @@ fn is_waited_for(status: &str, number: i32) -> bool {
     mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
 }
 
-fn way(program: &str, cmdline: &str, is_ours: bool) -> Way {
+fn shutdown_method(program: &str, cmdline: &str, is_ours: bool) -> ShutdownMethod {
     if is_ours {
-        return Way::Own;
+        return ShutdownMethod::AgentSignal;
     }
     if program.ends_with("/systemd") {
-        return Way::Systemd;
+        return ShutdownMethod::SystemdSignal;
     }
     // The kernel executes a script as its interpreter, an option at most, and the script's path.
     let mut words = cmdline.split('\0').skip(1).take(2);
-    if words.any(|word| INIT_PATHS.contains(&word)) { Way::Script } else { Way::Program }
+    if words.any(|word| INIT_PATHS.contains(&word)) {
+        ShutdownMethod::Script
+    } else {
+        ShutdownMethod::Program
+    }
 }
 
 /// Whether process 1 is this very program.
@@ -210,16 +217,16 @@ fn is_ours() -> bool {
 }
 
 /// [`PROGRAMS`], the init's own first.
-fn programs(init: &str) -> impl Iterator<Item = Asker> {
+fn programs(init: &str) -> impl Iterator<Item = ShutdownProgram> {
     let file = init.rsplit('/').next().unwrap_or_default();
     let own = OWN_PROGRAMS.iter().find(|(init, _)| *init == file).map(|(_, program)| *program);
-    let is_own = move |asker: &Asker| Some(asker.0) == own;
-    let others = PROGRAMS.into_iter().filter(move |asker| !is_own(asker));
+    let is_own = move |program: &ShutdownProgram| Some(program.0) == own;
+    let others = PROGRAMS.into_iter().filter(move |program| !is_own(program));
     PROGRAMS.into_iter().filter(is_own).chain(others)
 }
 
 /// Runs the first program that the image has.
-fn run_program(mode: PowerMode) -> Result<Answer, Fault> {
+fn run_program(mode: PowerMode) -> Result<RequestOutcome, Fault> {
     let path = lookup::default_path();
     for (name, poweroff, reboot) in programs(&init_program()) {
         // `reboot` stands at the top for a reboot only.
@@ -236,15 +243,15 @@ fn run_program(mode: PowerMode) -> Result<Answer, Fault> {
         let mut command = Command::new(name);
         command.args(arguments).env("PATH", &path).stdin(Stdio::null());
         return match run_bounded(command).context(what)? {
-            Some(status) if status.success() => Ok(Answer::Asked),
+            Some(status) if status.success() => Ok(RequestOutcome::Accepted),
             // An init that still boots may not answer its own program.
-            Some(_) | None => Ok(Answer::NotYet),
+            Some(_) | None => Ok(RequestOutcome::NotReady),
         };
     }
-    Ok(Answer::Nobody)
+    Ok(RequestOutcome::Unsupported)
 }
 
-/// Runs a program for at most [`PROGRAM_MAX`]; `None` when it was killed.
+/// Runs a program to its end, for at most [`PROGRAM_MAX`]; `None` when it was killed.
 fn run_bounded(mut command: Command) -> std::io::Result<Option<ExitStatus>> {
     let mut child = command.spawn()?;
     let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
@@ -292,8 +299,9 @@ pub fn is_forcing() -> bool {
     IS_FORCING.load(Ordering::Acquire)
 }
 
-/// Whether SIGTERM means that the guest ends, or was only sent by somebody in the guest. Inits
-/// other than systemd and our own do not show it: there the signal is believed.
+/// Whether a SIGTERM to the agent belongs to a shutdown or was sent by another program of the
+/// guest. Only systemd and our own init show that they shut down; of other inits each SIGTERM
+/// counts.
 pub fn is_ending(requested: Option<PowerMode>) -> bool {
     let comm = read("/proc/1/comm");
     requested.is_some() || shows_end(&init_program(), &comm, is_ours())
@@ -307,9 +315,9 @@ fn shows_end(program: &str, comm: &str, is_ours: bool) -> bool {
     !program.ends_with("/systemd")
 }
 
-/// What the guest is up to, now that init has told the agent to end.
-pub fn coming(requested: Option<PowerMode>) -> PowerMode {
-    interpret(&read("/proc/1/cmdline"), &read("/proc/1/comm"), requested)
+/// Mode of the shutdown in which init has terminated the agent.
+pub fn shutdown_mode(requested: Option<PowerMode>) -> PowerMode {
+    mode_of(&read("/proc/1/cmdline"), &read("/proc/1/comm"), requested)
 }
 
 fn read(path: &str) -> String {
@@ -317,8 +325,8 @@ fn read(path: &str) -> String {
 }
 
 /// systemd becomes `systemd-shutdown <mode>`, sysvinit shows its run level in its arguments, our
-/// own init its intention in its name; of the others only the host's own request is known.
-fn interpret(cmdline: &str, comm: &str, requested: Option<PowerMode>) -> PowerMode {
+/// own init the mode in its name; for other inits the mode is that of the host's request.
+fn mode_of(cmdline: &str, comm: &str, requested: Option<PowerMode>) -> PowerMode {
     let mut words = cmdline.split('\0').flat_map(|word| word.split(' ')).filter(|w| !w.is_empty());
     let program = words.next().unwrap_or_default();
     let words: Vec<&str> = words.collect();
@@ -351,7 +359,7 @@ mod tests {
             ("/init\0", "poweroff"),
         ];
         for (cmdline, comm) in table {
-            assert_eq!(interpret(cmdline, comm, None), PowerMode::Poweroff, "{cmdline}");
+            assert_eq!(mode_of(cmdline, comm, None), PowerMode::Poweroff, "{cmdline}");
         }
         let table = [
             ("/usr/lib/systemd/systemd-shutdown\0reboot\0", "systemd-shutdow"),
@@ -360,7 +368,7 @@ mod tests {
         ];
         for (cmdline, comm) in table {
             let requested = Some(PowerMode::Poweroff);
-            assert_eq!(interpret(cmdline, comm, requested), PowerMode::Reboot, "{cmdline}");
+            assert_eq!(mode_of(cmdline, comm, requested), PowerMode::Reboot, "{cmdline}");
         }
     }
 
@@ -372,14 +380,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_sign_the_request_counts() {
-        assert_eq!(interpret("/sbin/init\0", "init", None), PowerMode::Unknown);
-        assert_eq!(interpret("/sbin/init\0", "init", Some(PowerMode::Reboot)), PowerMode::Reboot);
-        assert_eq!(interpret("", "", None), PowerMode::Unknown);
+    fn without_a_visible_mode_the_requested_mode_counts() {
+        assert_eq!(mode_of("/sbin/init\0", "init", None), PowerMode::Unknown);
+        assert_eq!(mode_of("/sbin/init\0", "init", Some(PowerMode::Reboot)), PowerMode::Reboot);
+        assert_eq!(mode_of("", "", None), PowerMode::Unknown);
     }
 
     #[test]
-    fn an_init_is_asked_by_its_own_program_first() {
+    fn the_inits_own_program_is_used_first() {
         let first = |init: &str| programs(init).next().map(|(name, ..)| name);
         for (init, program) in [
             ("/usr/sbin/openrc-init", "openrc-shutdown"),
@@ -394,19 +402,19 @@ mod tests {
     }
 
     #[test]
-    fn each_init_has_its_way() {
+    fn each_init_has_a_shutdown_method() {
         let table = [
-            ("/usr/lib/systemd/systemd", "/sbin/init\0", Way::Systemd),
-            ("/sbin/runit", "runit\0", Way::Program),
-            ("/bin/busybox", "/sbin/init\0", Way::Program),
-            ("/sbin/init", "init [2]\0", Way::Program),
-            ("/bin/busybox", "/bin/sh\0/sbin/init\0", Way::Script),
-            ("/bin/bash", "/bin/bash\0-e\0/sbin/init\0", Way::Script),
-            ("/bin/sh", "/bin/sh\0/opt/run\0", Way::Program),
+            ("/usr/lib/systemd/systemd", "/sbin/init\0", ShutdownMethod::SystemdSignal),
+            ("/sbin/runit", "runit\0", ShutdownMethod::Program),
+            ("/bin/busybox", "/sbin/init\0", ShutdownMethod::Program),
+            ("/sbin/init", "init [2]\0", ShutdownMethod::Program),
+            ("/bin/busybox", "/bin/sh\0/sbin/init\0", ShutdownMethod::Script),
+            ("/bin/bash", "/bin/bash\0-e\0/sbin/init\0", ShutdownMethod::Script),
+            ("/bin/sh", "/bin/sh\0/opt/run\0", ShutdownMethod::Program),
         ];
         for (program, cmdline, expected) in table {
-            assert_eq!(way(program, cmdline, false), expected, "{program} {cmdline}");
-            assert_eq!(way(program, cmdline, true), Way::Own);
+            assert_eq!(shutdown_method(program, cmdline, false), expected, "{program} {cmdline}");
+            assert_eq!(shutdown_method(program, cmdline, true), ShutdownMethod::AgentSignal);
         }
     }
 

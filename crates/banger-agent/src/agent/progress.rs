@@ -1,4 +1,4 @@
-//! How far the image's init has come, from its own word where it has one.
+//! Boot progress of the image's init, from the init's own report where it sends one.
 //!
 //! | init | booted when | how it is noticed |
 //! | --- | --- | --- |
@@ -7,7 +7,7 @@
 //! | runit | runsvdir runs and its services do | processes, then each service's `supervise/stat` |
 //! | System V, busybox | the scripts of inittab(5) that init waits for have ended | processes |
 //! | none: the agent | at once | |
-//! | another | cannot be known; told once it has come to rest | processes made |
+//! | another | unknown; reported once it starts no more processes | processes made |
 //!
 //! Services that failed make a boot degraded, not unfinished.
 
@@ -26,7 +26,7 @@ use banger_agent_proto::boot::{BootProgress, BootState};
 use super::notify::NotifySocket;
 use crate::boot::uptime_ms;
 
-/// Pause between two looks at what only a look can tell: processes of other programs.
+/// Pause between two polls of processes, which report no events.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Most names of failed services that are reported.
@@ -35,7 +35,7 @@ const FAILED_MAX: usize = 20;
 /// Longest name of one, in characters.
 const NAME_MAX: usize = 100;
 
-/// The init of this machine, as far as it matters here.
+/// The image's init, by the way its progress is detected.
 #[derive(Debug)]
 pub enum Init {
     /// systemd, with the socket that it reports on where there is one.
@@ -44,11 +44,11 @@ pub enum Init {
     OpenRc,
     /// runit.
     Runit,
-    /// System V init or busybox: whatever reads inittab(5).
+    /// System V init or busybox, which read inittab(5).
     Inittab,
     /// The agent itself.
     Agent,
-    /// Something else.
+    /// Another init.
     Other,
 }
 
@@ -67,8 +67,8 @@ impl Outcome {
     }
 }
 
-/// Waits until this machine has booted, which may be never, and passes the outcome on. After a
-/// restart of the agent systemd's notification may have gone to the agent before.
+/// Waits until the guest has booted, possibly for ever, and reports the outcome. After a restart of
+/// the agent the previous agent may have received systemd's notification.
 pub fn watch(init: Init, restarts: u32, report: impl FnOnce(BootProgress) + Send + 'static) {
     let work = move || {
         let outcome = match init {

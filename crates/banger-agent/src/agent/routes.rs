@@ -17,12 +17,12 @@ use super::{Agent, clock, files_in, files_out, ports, power, session};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
-const PATIENCE: Duration = Duration::from_secs(60);
+const IO_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Client = Connection<File>;
 
-/// What becomes of the connection.
-enum Next {
+/// What follows a request on its connection.
+enum AfterRequest {
     /// Another request may come.
     KeepAlive,
     /// It is over.
@@ -33,13 +33,13 @@ enum Next {
 pub fn serve(stream: OwnedFd, agent: &Agent) {
     for direction in [Timeout::Recv, Timeout::Send] {
         // Without it a silent client keeps its slot, of which there are many.
-        let _ = set_socket_timeout(&stream, direction, Some(PATIENCE));
+        let _ = set_socket_timeout(&stream, direction, Some(IO_TIMEOUT));
     }
-    // A connection that breaks has nobody left to tell.
-    let _ = converse(Connection::new(File::from(stream)), agent);
+    // Errors of a broken connection cannot be reported to its client.
+    let _ = serve_requests(Connection::new(File::from(stream)), agent);
 }
 
-fn converse(mut client: Client, agent: &Agent) -> io::Result<()> {
+fn serve_requests(mut client: Client, agent: &Agent) -> io::Result<()> {
     while let Some(request) = client.next_request()? {
         let request = match request {
             Ok(request) => request,
@@ -49,7 +49,7 @@ fn converse(mut client: Client, agent: &Agent) -> io::Result<()> {
             return run_command(client, &request, agent);
         }
         match answer(&mut client, &request, agent)? {
-            Ok(Next::KeepAlive) if !request.close => {}
+            Ok(AfterRequest::KeepAlive) if !request.close => {}
             Ok(_) => return Ok(()),
             Err(refusal) => return client.refuse(&refusal),
         }
@@ -85,7 +85,7 @@ fn answer(
     client: &mut Client,
     request: &Request,
     agent: &Agent,
-) -> io::Result<Result<Next, Refusal>> {
+) -> io::Result<Result<AfterRequest, Refusal>> {
     // A body sent with a route that has none would be taken for the next request.
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/healthz") => client.answer(200, &health(agent))?,
@@ -101,7 +101,7 @@ fn answer(
             let mut chunks = client.start_chunks("application/x-ndjson")?;
             agent.events.stream(&agent.boot_id, &mut chunks)?;
             chunks.finish()?;
-            return Ok(Ok(Next::Close));
+            return Ok(Ok(AfterRequest::Close));
         }
         ("PUT", "/files") => return put_files(client, request),
         ("GET", "/files") => return get_files(client, request),
@@ -113,7 +113,7 @@ fn answer(
                 Ok(started) => client.answer(200, &started)?,
                 Err(refusal) => return Ok(Err(refusal)),
             }
-            return Ok(Ok(Next::KeepAlive));
+            return Ok(Ok(AfterRequest::KeepAlive));
         }
         ("POST", "/shutdown") => return shut_down(client, request, agent),
         ("POST", "/clock") => {
@@ -141,20 +141,23 @@ fn answer(
     Ok(Ok(without_body(request)))
 }
 
-/// Keeps the connection only if the request had no body: nobody has read it.
-fn without_body(request: &Request) -> Next {
+/// Keeps the connection only if the request had no body, since the body is unread.
+fn without_body(request: &Request) -> AfterRequest {
     match request.body {
-        super::http::BodyKind::Sized(0) => Next::KeepAlive,
-        _ => Next::Close,
+        super::http::BodyKind::Sized(0) => AfterRequest::KeepAlive,
+        _ => AfterRequest::Close,
     }
 }
 
-fn done(client: &mut Client, outcome: Result<(), Refusal>) -> io::Result<Result<Next, Refusal>> {
+fn done(
+    client: &mut Client,
+    outcome: Result<(), Refusal>,
+) -> io::Result<Result<AfterRequest, Refusal>> {
     if let Err(refusal) = outcome {
         return Ok(Err(refusal));
     }
     client.answer_empty(204)?;
-    Ok(Ok(Next::KeepAlive))
+    Ok(Ok(AfterRequest::KeepAlive))
 }
 
 fn health(agent: &Agent) -> Health {
@@ -177,7 +180,7 @@ fn shut_down(
     client: &mut Client,
     request: &Request,
     agent: &Agent,
-) -> io::Result<Result<Next, Refusal>> {
+) -> io::Result<Result<AfterRequest, Refusal>> {
     let (mode, grace) = match client.json::<Shutdown>(request)? {
         Ok(Shutdown { mode: PowerMode::Unknown, .. }) => {
             return Ok(Err(Refusal::bad("power off or reboot must be chosen")));
@@ -190,7 +193,7 @@ fn shut_down(
     client.answer_empty(202)?;
     // The receiver lives as long as the agent.
     let _ = agent.power.send(power::Request::new(mode, grace));
-    Ok(Ok(Next::Close))
+    Ok(Ok(AfterRequest::Close))
 }
 
 fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
@@ -220,7 +223,7 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
 fn boot_wait(request: &Request) -> Duration {
     let wanted = request.parameter("wait_ms").unwrap_or_default();
     let ms = std::str::from_utf8(&wanted).ok().and_then(|text| text.parse().ok());
-    Duration::from_millis(ms.unwrap_or(0)).min(PATIENCE)
+    Duration::from_millis(ms.unwrap_or(0)).min(IO_TIMEOUT)
 }
 
 fn path_of(request: &Request) -> Result<Vec<u8>, Refusal> {
@@ -231,7 +234,7 @@ fn path_of(request: &Request) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-fn put_files(client: &mut Client, request: &Request) -> io::Result<Result<Next, Refusal>> {
+fn put_files(client: &mut Client, request: &Request) -> io::Result<Result<AfterRequest, Refusal>> {
     let folder = match path_of(request).and_then(|path| files_in::open(&path)) {
         Ok(folder) => folder,
         Err(refusal) => return Ok(Err(refusal)),
@@ -245,7 +248,7 @@ fn put_files(client: &mut Client, request: &Request) -> io::Result<Result<Next, 
     done(client, outcome)
 }
 
-fn get_files(client: &mut Client, request: &Request) -> io::Result<Result<Next, Refusal>> {
+fn get_files(client: &mut Client, request: &Request) -> io::Result<Result<AfterRequest, Refusal>> {
     let source = match path_of(request).and_then(|path| files_out::open(&path)) {
         Ok(source) => source,
         Err(refusal) => return Ok(Err(refusal)),

@@ -64,7 +64,7 @@ pub fn run(client: OwnedFd, early: &[u8], running: Running) -> io::Result<()> {
     session.take_frames();
     session.send();
     while !session.is_over() {
-        session.turn()?;
+        session.poll_once()?;
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ pub fn not_started(client: OwnedFd, status: ExitStatus) -> io::Result<()> {
     std::fs::File::from(client).write_all(&Frame::Exit(status).to_bytes())
 }
 
-/// What a poll entry stands for.
+/// Meaning of a poll entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Client,
@@ -92,7 +92,7 @@ struct Session {
     client: Option<OwnedFd>,
     decoder: Decoder,
     outgoing: Queue,
-    /// Where every read goes first.
+    /// Buffer of every read.
     piece: Box<[u8]>,
     pid: Pid,
     pidfd: OwnedFd,
@@ -107,7 +107,7 @@ struct Session {
     stderr: Option<OwnedFd>,
     is_terminal: bool,
     status: Option<ExitStatus>,
-    said_exit: bool,
+    exit_sent: bool,
     quiet_at: Instant,
     drained_at: Instant,
     kill_at: Option<Instant>,
@@ -138,7 +138,7 @@ impl Session {
             stderr,
             is_terminal,
             status: None,
-            said_exit: false,
+            exit_sent: false,
             quiet_at: now,
             drained_at: now,
             kill_at: None,
@@ -147,11 +147,11 @@ impl Session {
 
     fn is_over(&self) -> bool {
         let has_ended = self.status.is_some();
-        has_ended && (self.client.is_none() || (self.said_exit && self.outgoing.is_empty()))
+        has_ended && (self.client.is_none() || (self.exit_sent && self.outgoing.is_empty()))
     }
 
-    /// Waits for something to happen and deals with it.
-    fn turn(&mut self) -> io::Result<()> {
+    /// Waits for events and handles them.
+    fn poll_once(&mut self) -> io::Result<()> {
         let ready = self.wait()?;
         for (source, events) in ready {
             match source {
@@ -184,8 +184,8 @@ impl Session {
         Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
     }
 
-    /// What is waited for now. A descriptor nobody wants to use must be left out altogether: its
-    /// hang-up would be reported again and again.
+    /// The descriptors to poll. An unused descriptor is left out: poll(2) would report its hang-up
+    /// each time.
     fn watched(&self) -> Vec<(Source, &OwnedFd, PollFlags)> {
         let mut watched = Vec::with_capacity(5);
         if let Some(client) = &self.client {
@@ -194,7 +194,7 @@ impl Session {
             watched.push((Source::Client, client, events));
         }
         if let Some(stdin) = &self.stdin {
-            // An idle pipe still tells that its reader has gone.
+            // An idle pipe reports when its reader closes it.
             if !self.incoming.is_empty() {
                 watched.push((Source::Stdin, stdin, PollFlags::OUT));
             } else if !self.is_terminal {
@@ -217,7 +217,7 @@ impl Session {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        match (&self.status, self.said_exit) {
+        match (&self.status, self.exit_sent) {
             (Some(_), false) => Some(self.quiet_at.min(self.drained_at)),
             (None, _) => self.kill_at,
             (Some(_), true) => None,
@@ -239,7 +239,7 @@ impl Session {
         }
     }
 
-    /// Hands the client what it takes now.
+    /// Writes as much queued output as the client accepts.
     fn send(&mut self) {
         let Some(client) = &self.client else { return };
         if self.outgoing.is_empty() {
@@ -256,9 +256,9 @@ impl Session {
         while self.client.is_some() {
             match decoder.next_piece() {
                 Ok(Some(Piece::Stdin(data))) => self.take_input(data),
-                Ok(Some(Piece::Frame(frame))) => self.obey(&frame),
+                Ok(Some(Piece::Frame(frame))) => self.handle_frame(&frame),
                 Ok(None) => break,
-                // Out of step: nothing that follows can be trusted.
+                // Framing is lost: nothing after this can be decoded.
                 Err(_) => self.hang_up(),
             }
         }
@@ -280,7 +280,7 @@ impl Session {
         self.incoming.tail().extend_from_slice(data);
     }
 
-    fn obey(&mut self, frame: &Frame) {
+    fn handle_frame(&mut self, frame: &Frame) {
         match frame {
             Frame::StdinEnd => self.end_input(),
             Frame::Resize(size) => {
@@ -328,17 +328,17 @@ impl Session {
     }
 
     fn stdin_ready(&mut self, events: PollFlags) {
-        // Nothing to write and yet an event: the pipe's reader has gone.
+        // An event without data to write: the pipe's reader has closed it.
         if self.incoming.is_empty() && events.contains(PollFlags::ERR) {
             self.stdin = None;
         }
         self.feed();
     }
 
-    /// Hands input to the command, and credit to the client.
+    /// Writes input to the command and grants credit to the client.
     fn feed(&mut self) {
         let written = match &self.stdin {
-            // Nobody reads it: the client may as well send on.
+            // The command has closed its input: discard it and grant credit.
             None => {
                 let length = self.incoming.len();
                 self.incoming.clear();
@@ -368,7 +368,7 @@ impl Session {
         }
     }
 
-    /// Queues a frame for the end of the turn.
+    /// Queues a frame, sent after all events are handled.
     fn push(&mut self, frame: &Frame) {
         if self.client.is_some() {
             frame.encode(self.outgoing.tail());
@@ -439,13 +439,13 @@ impl Session {
             return;
         }
         let all_read = self.stdout.is_none() && self.stderr.is_none();
-        if !self.said_exit && (all_read || now >= self.quiet_at.min(self.drained_at)) {
-            self.say_exit();
+        if !self.exit_sent && (all_read || now >= self.quiet_at.min(self.drained_at)) {
+            self.send_exit();
         }
     }
 
-    /// Takes what the streams hold at this moment, whatever the client's pace, and ends.
-    fn say_exit(&mut self) {
+    /// Reads what the streams still hold, regardless of the client's pace, and queues the exit.
+    fn send_exit(&mut self) {
         for output in [OutputStream::Stdout, OutputStream::Stderr] {
             // A pipe holds at most 1 MiB (fs.pipe-max-size) and may be filled meanwhile.
             for _ in 0..1024 * 1024 / MAX_PAYLOAD {
@@ -458,7 +458,7 @@ impl Session {
         if let Some(status) = self.status.clone() {
             self.push(&Frame::Exit(status));
         }
-        self.said_exit = true;
+        self.exit_sent = true;
     }
 
     fn hang_up(&mut self) {

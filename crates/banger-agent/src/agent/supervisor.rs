@@ -31,7 +31,7 @@ enum Ended {
 
 /// Runs agents until the guest ends.
 pub fn run(listener: OwnedFd, mut context: Context) -> ! {
-    super::settle(c"banger-superv");
+    super::set_up_process(c"banger-superv");
     // Without signals the supervisor still runs agents, but would be killed by SIGTERM.
     let signals = SignalSet::block(&[libc::SIGTERM, libc::SIGCHLD]);
     loop {

@@ -11,14 +11,14 @@ use super::log::BootLog;
 use crate::beneath::{Folder, Links, Owner};
 use crate::fault::{Context, Fault};
 
-/// Stands before a line that does not apply to this machine.
+/// Prefix of a line that does not apply to this machine.
 const ABSENT: &[u8] = b"#banger: not on this machine: ";
 
 /// Largest table that is read, in bytes.
 const TABLE_MAX: u64 = 1024 * 1024;
 
 /// File systems that come over the network, or that a program of the guest provides.
-const ELSEWHERE: [&str; 10] =
+const REMOTE_OR_VIRTUAL: [&str; 10] =
     ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs", "davfs"];
 
 /// Shared folders and pools that no machine of ours has.
@@ -36,11 +36,11 @@ pub fn apply(root: &Folder, layered: bool, log: &mut BootLog) {
     let exists =
         |path: &str| root.open_beneath(path.as_bytes(), OFlags::PATH, Links::Inside).is_ok();
     let mut opened = Vec::new();
-    let checked = rewrite(&crypttab, |fields| judge_crypt(fields, &machine, &mut opened));
+    let checked = rewrite(&crypttab, |fields| check_crypttab_entry(fields, &machine, &mut opened));
     store(root, "etc/crypttab", &crypttab, checked, log);
     let (kept, absent) = (Vec::new(), Vec::new());
     let mut table = Table { machine: &machine, exists: &exists, opened, layered, kept, absent };
-    let checked = rewrite(&fstab, |fields| table.judge(fields));
+    let checked = rewrite(&fstab, |fields| table.check(fields));
     store(root, "etc/fstab", &fstab, checked, log);
 }
 
@@ -70,8 +70,8 @@ fn store(root: &Folder, path: &str, old: &[u8], checked: Checked, log: &mut Boot
     }
 }
 
-/// Judges each entry: `Some(why)` makes it a comment.
-fn rewrite(content: &[u8], mut judge: impl FnMut(&[String]) -> Option<String>) -> Checked {
+/// Checks each entry: a reason (`Some`) makes it a comment.
+fn rewrite(content: &[u8], mut check: impl FnMut(&[String]) -> Option<String>) -> Checked {
     let mut checked =
         Checked { content: Vec::with_capacity(content.len() + 64), taken_out: Vec::new() };
     for line in content.split_inclusive(|byte| *byte == b'\n') {
@@ -79,7 +79,7 @@ fn rewrite(content: &[u8], mut judge: impl FnMut(&[String]) -> Option<String>) -
         let text = String::from_utf8_lossy(entry);
         let fields: Vec<String> = text.split_whitespace().map(unescape).collect();
         let is_entry = fields.first().is_some_and(|first| !first.starts_with('#'));
-        let verdict = if is_entry { judge(&fields) } else { None };
+        let verdict = if is_entry { check(&fields) } else { None };
         let Some(why) = verdict else {
             // A comment of ours around something that is no entry was edited by the user.
             checked.content.extend_from_slice(if is_entry { entry } else { line });
@@ -119,7 +119,11 @@ fn has_option(options: Option<&String>, wanted: &[&str]) -> bool {
 }
 
 /// An entry of crypttab(5): name, device, key file, options. Notes the names that can be opened.
-fn judge_crypt(fields: &[String], machine: &Machine, opened: &mut Vec<String>) -> Option<String> {
+fn check_crypttab_entry(
+    fields: &[String],
+    machine: &Machine,
+    opened: &mut Vec<String>,
+) -> Option<String> {
     let [name, device, ..] = fields else { return None };
     if machine.has(device) == Some(false) && !has_option(fields.get(3), &["noauto"]) {
         return Some(format!("left out `{name}`: the machine has no `{device}`"));
@@ -143,7 +147,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn judge(&mut self, fields: &[String]) -> Option<String> {
+    fn check(&mut self, fields: &[String]) -> Option<String> {
         let [spec, point, ..] = fields else { return None };
         let point = point.trim_end_matches('/').to_owned();
         // Not mounted at boot, so it cannot keep the boot from ending.
@@ -169,7 +173,7 @@ impl Table<'_> {
         if FOREIGN.contains(&kind) || (["9p", "virtiofs"].contains(&kind) && !self.shares(kind)) {
             return Some(format!("the machine has no `{kind}`"));
         }
-        if ELSEWHERE.contains(&kind) || has_option(fields.get(3), &["_netdev"]) {
+        if REMOTE_OR_VIRTUAL.contains(&kind) || has_option(fields.get(3), &["_netdev"]) {
             return None;
         }
         if let Some(name) = spec.strip_prefix("/dev/mapper/")
@@ -223,7 +227,7 @@ mod tests {
         let opened = vec!["safe".to_owned()];
         let (kept, absent) = (Vec::new(), Vec::new());
         let mut table = Table { machine: &machine, exists: &exists, opened, layered, kept, absent };
-        rewrite(content, |fields| table.judge(fields))
+        rewrite(content, |fields| table.check(fields))
     }
 
     fn stays(line: &str) -> bool {
@@ -319,7 +323,8 @@ mod tests {
         let mut opened = Vec::new();
         let table =
             b"safe UUID=aa-bb none luks\nlost /dev/sda3 none luks\nlazy /dev/sdb none noauto\n";
-        let checked = rewrite(table, |fields| judge_crypt(fields, &machine(), &mut opened));
+        let checked =
+            rewrite(table, |fields| check_crypttab_entry(fields, &machine(), &mut opened));
         assert_eq!(checked.taken_out, ["left out `lost`: the machine has no `/dev/sda3`"]);
         assert_eq!(opened, ["safe", "lazy"]);
     }

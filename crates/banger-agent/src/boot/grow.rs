@@ -11,7 +11,7 @@ use crate::sys::ext4;
 /// Where the superblock begins, in bytes.
 const SUPERBLOCK: u64 = 1024;
 
-/// What the superblock says of the size of an ext4.
+/// Size of an ext4, from its superblock.
 #[derive(Debug, PartialEq, Eq)]
 struct Geometry {
     block_bytes: u64,

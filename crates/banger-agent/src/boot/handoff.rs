@@ -18,7 +18,7 @@ use rustix::mount::mount_move;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitOptions, waitpid};
 
-use super::hello::HostLine;
+use super::hello::BootConnection;
 use super::log::BootLog;
 use super::root::{self, NEW_ROOT};
 use super::{Prepared, stay};
@@ -121,7 +121,7 @@ pub struct Handoff<'a> {
     /// The agent's socket.
     pub listener: OwnedFd,
     /// The boot conversation.
-    pub host: HostLine,
+    pub host: BootConnection,
     /// The host's wishes.
     pub config: &'a GuestConfig,
     /// The new root and its init.
@@ -181,7 +181,7 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
     }
 }
 
-/// The socket on which systemd says that it has booted; it must be there before systemd is.
+/// The socket for systemd's notification that it has booted; it exists before systemd starts.
 fn notify_socket(init: &Init, log: &mut BootLog) -> Option<NotifySocket> {
     if !init.is_systemd() {
         return None;

@@ -35,11 +35,11 @@ const CONFIG_TIMEOUT: Duration = Duration::from_secs(60);
 const FAILED_LINGER: Duration = Duration::from_secs(2);
 
 /// The connection of the boot conversation.
-pub struct HostLine {
+pub struct BootConnection {
     reader: BufReader<File>,
 }
 
-impl HostLine {
+impl BootConnection {
     /// Dials the host.
     pub fn dial() -> Result<Self, Fault> {
         let address = VsockAddr { cid: HOST_CID, port: HELLO_PORT };

@@ -47,7 +47,7 @@ pub use log::uptime_ms;
 pub use seed::names;
 pub use stay::end_machine;
 
-use hello::HostLine;
+use hello::BootConnection;
 use log::BootLog;
 
 /// Connections that may wait for the agent while it boots.
@@ -64,8 +64,8 @@ pub fn run() -> ! {
     go_down()
 }
 
-/// The part of the boot in which nobody but the console can be told of a failure.
-fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, HostLine, GuestConfig), Fault> {
+/// The part of the boot in which failures can only be reported on the console.
+fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, BootConnection, GuestConfig), Fault> {
     early::mount_kernel_file_systems()?;
     early::open_console();
     early::load_modules(log)?;
@@ -73,7 +73,7 @@ fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, HostLine, GuestConfig), Fau
     // Listening before hello: what the host sends from then on waits in the backlog.
     let listener = vsock::listen(AGENT_PORT, BACKLOG)
         .context(|| format!("cannot listen on vsock port {AGENT_PORT}"))?;
-    let mut host = HostLine::dial()?;
+    let mut host = BootConnection::dial()?;
     host.say_hello()?;
     let config = host.receive_config()?;
     log.mark("hello");
@@ -81,7 +81,12 @@ fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, HostLine, GuestConfig), Fau
 }
 
 /// The rest; returns only when the boot has failed.
-fn bring_up(mut log: BootLog, listener: OwnedFd, host: HostLine, config: &GuestConfig) -> Fault {
+fn bring_up(
+    mut log: BootLog,
+    listener: OwnedFd,
+    host: BootConnection,
+    config: &GuestConfig,
+) -> Fault {
     let prepared = match prepare(&mut log, config) {
         Ok(prepared) => prepared,
         Err((stage, fault)) => {

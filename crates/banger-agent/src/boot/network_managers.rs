@@ -1,5 +1,6 @@
-//! Notes under /run that keep the image's own services off the interface we configure, and give
-//! the machine its own ssh host keys. /run is fresh at each boot, so the image stays as it is.
+//! Configuration under /run that keeps the image's own services off the interface we configure, and
+//! gives the machine its own ssh host keys. /run is fresh at each boot, so the image stays as it
+//! is.
 
 use banger_agent_proto::boot::GuestConfig;
 use rustix::fs::symlinkat;
@@ -10,7 +11,7 @@ use super::network;
 use crate::beneath::{Folder, Owner, split_last};
 use crate::fault::{Context, Fault};
 
-/// Units that wait for a network somebody else should bring up, or bring up their own. A mask in
+/// Units that wait for a network of another service, or configure one of their own. A mask in
 /// /run wins over the image's unit in /usr, and loses to the user's own in /etc.
 const MASKED: [&str; 9] = [
     "cloud-config.service",
@@ -43,14 +44,14 @@ Wants=banger-ssh-host-keys.service
 After=banger-ssh-host-keys.service
 ";
 
-/// Something to make under the new root.
+/// A file, link or folder to create under the new root.
 #[derive(Debug, PartialEq, Eq)]
-enum Note {
+enum ConfigEntry {
     File { path: String, content: String },
     Mask { path: String },
 }
 
-/// Writes the notes for this image and interface.
+/// Writes the configuration for this image and interface.
 pub fn write(root: &Folder, config: &GuestConfig, init: &Init, log: &mut BootLog) {
     let interface = config.network.as_ref().and_then(|network| {
         let name = network::interface_by_mac(&network.mac)?;
@@ -63,7 +64,7 @@ pub fn write(root: &Folder, config: &GuestConfig, init: &Init, log: &mut BootLog
         ifupdown: root.has(b"etc/network/interfaces"),
         ssh: root.has(b"etc/ssh"),
     };
-    for note in notes(&image, interface.as_ref()) {
+    for note in config_entries(&image, interface.as_ref()) {
         log.note(make(root, &note));
     }
 }
@@ -82,13 +83,13 @@ struct Interface {
     mac: String,
 }
 
-fn notes(image: &Image, interface: Option<&Interface>) -> Vec<Note> {
-    let file = |path: &str, content: String| Note::File { path: path.into(), content };
+fn config_entries(image: &Image, interface: Option<&Interface>) -> Vec<ConfigEntry> {
+    let file = |path: &str, content: String| ConfigEntry::File { path: path.into(), content };
     let mut notes = Vec::new();
     if let Some(Interface { name, mac }) = interface {
         if image.systemd {
             notes.extend(
-                MASKED.map(|unit| Note::Mask { path: format!("run/systemd/system/{unit}") }),
+                MASKED.map(|unit| ConfigEntry::Mask { path: format!("run/systemd/system/{unit}") }),
             );
             // The first match by file name wins, in whichever folder it lies.
             notes.push(file(
@@ -127,18 +128,18 @@ fn notes(image: &Image, interface: Option<&Interface>) -> Vec<Note> {
     notes
 }
 
-fn make(root: &Folder, note: &Note) -> Result<(), Fault> {
+fn make(root: &Folder, note: &ConfigEntry) -> Result<(), Fault> {
     let path = match note {
-        Note::File { path, .. } | Note::Mask { path } => path,
+        ConfigEntry::File { path, .. } | ConfigEntry::Mask { path } => path,
     };
     let what = || format!("cannot write `/{path}`");
     let (parent, name) = split_last(path.as_bytes()).unwrap_or((b"", path.as_bytes()));
     let folder = root.make_inside(parent, Owner::ROOT, 0o755)?;
     match note {
-        Note::File { content, .. } => {
+        ConfigEntry::File { content, .. } => {
             folder.put(name, content.as_bytes(), Owner::ROOT, 0o644).context(what)
         }
-        Note::Mask { .. } => symlinkat("/dev/null", &folder, name).context(what),
+        ConfigEntry::Mask { .. } => symlinkat("/dev/null", &folder, name).context(what),
     }
 }
 
@@ -151,10 +152,10 @@ mod tests {
     }
 
     fn paths(image: &Image, interface: Option<&Interface>) -> Vec<String> {
-        notes(image, interface)
+        config_entries(image, interface)
             .into_iter()
             .map(|note| match note {
-                Note::File { path, .. } | Note::Mask { path } => path,
+                ConfigEntry::File { path, .. } | ConfigEntry::Mask { path } => path,
             })
             .collect()
     }
@@ -183,10 +184,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Folder::open(dir.path().to_str().unwrap()).unwrap();
         let image = Image { systemd: true, network_manager: true, ifupdown: true, ssh: true };
-        let all = notes(&image, Some(&interface()));
+        let all = config_entries(&image, Some(&interface()));
         for note in &all {
             // Files of the superuser can only be made by the superuser.
-            if rustix::process::geteuid().is_root() || matches!(note, Note::Mask { .. }) {
+            if rustix::process::geteuid().is_root() || matches!(note, ConfigEntry::Mask { .. }) {
                 make(&root, note).unwrap();
             }
         }

@@ -43,7 +43,7 @@ impl Requests {
 
 /// Is init until the machine ends.
 ///
-/// When the entry point ends the machine stays up: whoever started it can still look around.
+/// The machine keeps running when the entry point ends, so that users can inspect it.
 pub fn run(config: &GuestConfig, requests: Requests) -> ! {
     let restart = power::reboot_signal();
     let signals = match requests.0 {
@@ -101,7 +101,7 @@ fn entry_point(config: &GuestConfig) -> io::Result<()> {
     spawn(Launch { program, stdio, setup, cgroup: None }).map(drop).map_err(|(_, error)| error)
 }
 
-/// Takes note of every process that has ended; nobody else can for orphans.
+/// Reaps all processes that have ended; init is the parent of orphans.
 fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }

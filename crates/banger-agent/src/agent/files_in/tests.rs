@@ -1,4 +1,4 @@
-//! Archives, honest and hostile, unpacked for real.
+//! Valid and hostile archives, unpacked into a temporary folder.
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
@@ -7,14 +7,15 @@ use tar::Builder;
 
 use super::*;
 
-struct Sack(Builder<Vec<u8>>);
+/// Builder of a tar archive, valid or not.
+struct TestArchive(Builder<Vec<u8>>);
 
-impl Sack {
+impl TestArchive {
     fn new() -> Self {
         Self(Builder::new(Vec::new()))
     }
 
-    /// Adds an entry whose name and target are written as they are, checked by nobody.
+    /// Adds an entry with this name and link target, without validation.
     fn add(mut self, kind: EntryType, name: &str, link: &str, data: &[u8]) -> Self {
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
@@ -53,9 +54,9 @@ fn count(path: &Path) -> usize {
 }
 
 #[test]
-fn an_honest_archive() {
+fn a_valid_archive_is_unpacked() {
     let dir = empty();
-    Sack::new()
+    TestArchive::new()
         .add(EntryType::Directory, "a/", "", b"")
         .file("a/file", "content")
         .file("new/deep/file", "")
@@ -75,16 +76,20 @@ fn an_honest_archive() {
 }
 
 #[test]
-fn names_that_leave_are_refused() {
+fn names_outside_the_folder_are_refused() {
     for name in ["../out", "a/../../out", "a/.."] {
         let dir = empty();
         let inner = dir.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
-        assert_eq!(Sack::new().file(name, "x").unpack(&inner).unwrap_err().status, 400, "{name}");
+        assert_eq!(
+            TestArchive::new().file(name, "x").unpack(&inner).unwrap_err().status,
+            400,
+            "{name}"
+        );
         assert_eq!((count(dir.path()), count(&inner)), (1, 0));
     }
     let dir = empty();
-    Sack::new().file("/etc/shadow", "x").unpack(dir.path()).unwrap();
+    TestArchive::new().file("/etc/shadow", "x").unpack(dir.path()).unwrap();
     assert!(dir.path().join("etc/shadow").exists(), "a leading slash means the folder");
 }
 
@@ -92,7 +97,7 @@ fn names_that_leave_are_refused() {
 fn a_symlink_from_the_archive_is_not_followed() {
     let (dir, outside) = (empty(), empty());
     let target = outside.path().to_str().unwrap();
-    let refusal = Sack::new()
+    let refusal = TestArchive::new()
         .add(EntryType::Symlink, "d", target, b"")
         .file("d/file", "x")
         .unpack(dir.path())
@@ -107,7 +112,7 @@ fn a_symlink_in_the_tree_is_replaced_not_followed() {
     let victim = outside.path().join("victim");
     std::fs::write(&victim, "old").unwrap();
     symlink(&victim, dir.path().join("file")).unwrap();
-    Sack::new().file("file", "new").unpack(dir.path()).unwrap();
+    TestArchive::new().file("file", "new").unpack(dir.path()).unwrap();
     assert_eq!(std::fs::read(&victim).unwrap(), b"old");
     assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"new");
 }
@@ -118,11 +123,11 @@ fn hard_links_stay_beneath() {
     std::fs::write(outside.path().join("secret"), "x").unwrap();
     symlink(outside.path(), dir.path().join("d")).unwrap();
     for target in ["d/secret", "../secret"] {
-        let sack = Sack::new().add(EntryType::Link, "stolen", target, b"");
-        assert!(sack.unpack(dir.path()).is_err(), "{target}");
+        let archive = TestArchive::new().add(EntryType::Link, "stolen", target, b"");
+        assert!(archive.unpack(dir.path()).is_err(), "{target}");
     }
     assert_eq!(count(dir.path()), 1, "no temporary file is left");
-    Sack::new()
+    TestArchive::new()
         .file("a", "x")
         .add(EntryType::Link, "b", "a", b"")
         .add(EntryType::Link, "b", "a", b"")
@@ -134,12 +139,12 @@ fn hard_links_stay_beneath() {
 #[test]
 fn devices_and_collisions_are_refused() {
     let dir = empty();
-    let device = Sack::new().add(EntryType::Char, "null", "", b"");
+    let device = TestArchive::new().add(EntryType::Char, "null", "", b"");
     assert_eq!(device.unpack(dir.path()).unwrap_err().status, 400);
     std::fs::create_dir(dir.path().join("d")).unwrap();
-    assert_eq!(Sack::new().file("d", "x").unpack(dir.path()).unwrap_err().status, 409);
+    assert_eq!(TestArchive::new().file("d", "x").unpack(dir.path()).unwrap_err().status, 409);
     std::fs::write(dir.path().join("f"), "").unwrap();
-    let folder = Sack::new().add(EntryType::Directory, "f", "", b"");
+    let folder = TestArchive::new().add(EntryType::Directory, "f", "", b"");
     assert_eq!(folder.unpack(dir.path()).unwrap_err().status, 409);
     assert_eq!(count(dir.path()), 2);
 }
@@ -148,36 +153,37 @@ fn devices_and_collisions_are_refused() {
 fn long_names_have_a_limit() {
     let dir = empty();
     let name = format!("{}/file", "n".repeat(200));
-    Sack::new()
+    TestArchive::new()
         .add(EntryType::GNULongName, "././@LongLink", "", name.as_bytes())
         .file("short", "x")
         .unpack(dir.path())
         .unwrap();
     assert!(dir.path().join(name).exists());
     let huge = vec![b'n'; MAX_EXTENSION as usize + 1];
-    let sack = Sack::new().add(EntryType::GNULongName, "x", "", &huge).file("short", "x");
-    assert_eq!(sack.unpack(dir.path()).unwrap_err().status, 400);
-    let sack = Sack::new().add(EntryType::XHeader, "x", "", &huge).file("short", "x");
-    assert_eq!(sack.unpack(dir.path()).unwrap_err().status, 400);
+    let archive = TestArchive::new().add(EntryType::GNULongName, "x", "", &huge).file("short", "x");
+    assert_eq!(archive.unpack(dir.path()).unwrap_err().status, 400);
+    let archive = TestArchive::new().add(EntryType::XHeader, "x", "", &huge).file("short", "x");
+    assert_eq!(archive.unpack(dir.path()).unwrap_err().status, 400);
 }
 
 #[test]
-fn pax_records_count() {
+fn pax_records_are_applied() {
     let dir = empty();
-    Sack::new()
+    TestArchive::new()
         .add(EntryType::XHeader, "x", "", b"14 path=named\n18 mtime=1234.567\n")
         .file("short", "x")
         .unpack(dir.path())
         .unwrap_or_else(|refusal| panic!("{refusal}"));
     assert_eq!(dir.path().join("named").metadata().unwrap().mtime(), 1234);
-    let sack = Sack::new().add(EntryType::XHeader, "x", "", b"10 size=9\n").file("short", "x");
-    assert_eq!(sack.unpack(dir.path()).unwrap_err().status, 400);
+    let archive =
+        TestArchive::new().add(EntryType::XHeader, "x", "", b"10 size=9\n").file("short", "x");
+    assert_eq!(archive.unpack(dir.path()).unwrap_err().status, 400);
 }
 
 #[test]
-fn a_cut_archive_leaves_no_half_file() {
+fn a_truncated_archive_leaves_no_partial_file() {
     let dir = empty();
-    let bytes = Sack::new().file("whole", "1").file("cut", &"x".repeat(5000)).bytes();
+    let bytes = TestArchive::new().file("whole", "1").file("cut", &"x".repeat(5000)).bytes();
     let folder = open(dir.path().to_str().unwrap().as_bytes()).unwrap();
     assert!(unpack(&folder, &bytes[..512 + 512 + 512 + 1000]).is_err());
     assert!(dir.path().join("whole").exists());

@@ -1,4 +1,4 @@
-//! systemd says itself when it is done; `systemctl` then says how it went.
+//! systemd sends a notification when it has booted; `systemctl` then lists failed units.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub fn wait(socket: Option<NotifySocket>, ask_at_once: bool) -> Outcome {
             }
         };
         if is_ready {
-            // The manager sends the message a moment before its state says the same.
+            // The manager sends the message shortly before its state changes.
             return outcome(&ask(&["is-system-running"]));
         }
         if Instant::now() >= ask_at {
