@@ -1,7 +1,7 @@
-//! Questions to a guest's agent, over a connection that the daemon handed out.
+//! Requests to a guest's agent over a connection that the daemon passed to the client.
 //!
-//! The guest is not trusted: heads, bodies and messages are read within limits of size, and each
-//! question is answered within [`ANSWER_TIMEOUT`] or not at all, however the guest spends it.
+//! The guest is not trusted: heads, bodies and messages have size limits, and each request ends
+//! within [`ANSWER_TIMEOUT`], whatever the guest sends.
 
 use std::time::Duration;
 
@@ -15,50 +15,55 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::call::Repeat;
+use crate::call::Idempotency;
 use crate::client::{Client, fill};
-use crate::http::{self, Call, Connection, Lost};
-use crate::session::Way;
+use crate::http::{self, Call, CallError, Connection};
+use crate::session::AgentRoute;
 
-/// Longest time for a question and its whole answer, or for a command to start.
+/// Time limit for a request with its whole answer, and for the start of a command.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most characters of a guest's message that are passed on.
+/// Maximum length of a guest's message, in characters; the rest is cut off.
 const MAX_MESSAGE: usize = 1024;
 
-/// Asks the agent how it is (`GET /healthz`).
+/// Requests the agent's health (`GET /healthz`).
 ///
 /// # Errors
-/// No answer, or one that is not an agent's.
+/// No answer in time, or an answer that is not an agent's.
 pub async fn health(stream: UnixStream) -> Result<Health, ApiError> {
     get(stream, "/healthz").await
 }
 
-/// Asks which ports the guest listens on (`GET /ports`).
+/// Requests the ports that the guest listens on (`GET /ports`).
 ///
 /// # Errors
-/// No answer, or one that is not an agent's.
+/// No answer in time, or an answer that is not an agent's.
 pub async fn ports(stream: UnixStream) -> Result<Ports, ApiError> {
     get(stream, "/ports").await
 }
 
 impl Client {
-    /// Starts a command that goes on without a client, its output in a file of the guest.
+    /// Starts a command that runs without a client; its output goes to a file in the guest.
     ///
     /// # Errors
     /// Not found, not running; the agent refuses the request (unknown user, missing folder), does
-    /// not answer, or is of a version that cannot do this; or the daemon's.
+    /// not answer, or is of a version without this request; or an error of the daemon.
     pub async fn detach(&self, vm: &str, request: &ExecRequest) -> Result<Detached, ApiError> {
         match self.agent_session(vm).await?.0 {
-            Way::Descriptor(stream) => answered(stream, command_call("/detach", request)?).await,
-            Way::Upgrade { .. } => {
+            AgentRoute::Descriptor(stream) => {
+                answered(stream, command_call("/detach", request)?).await
+            }
+            AgentRoute::Upgrade { .. } => {
                 let call = command_call(&fill(routes::VM_DETACH, "vm", vm)?, request)?;
-                self.ask(call, Repeat::Unsafe).await
+                self.ask(call, Idempotency::NotIdempotent).await
             }
         }
     }
 }
 
-/// A request to run a command.
+/// Builds the request that runs a command.
+///
+/// # Errors
+/// A command line that is larger than the agent accepts.
 pub(crate) fn command_call(path: &str, request: &ExecRequest) -> Result<Call, ApiError> {
     let call = Call::post(path, request)?;
     if call.body.len() > MAX_EXEC_BODY {
@@ -84,17 +89,17 @@ async fn answered<T: DeserializeOwned>(stream: UnixStream, call: Call) -> Result
     });
     let bytes = answer.await?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        let text = format!("the agent's answer to `{path}` cannot be understood");
+        let text = format!("the guest agent's answer to `{path}` is malformed");
         ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
     })
 }
 
-/// Bounds a conversation with an agent.
+/// Runs an exchange with an agent within a time limit.
 pub(crate) async fn within<T>(
     limit: Duration,
-    talk: impl Future<Output = Result<T, ApiError>>,
+    exchange: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {
+    tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
         let seconds = limit.as_secs_f32();
         let text = format!("the agent in the guest does not answer within {seconds} s");
         Err(ApiError::new(ErrorCode::GuestFailed, text)
@@ -103,11 +108,11 @@ pub(crate) async fn within<T>(
     })
 }
 
-/// Sends a request; an answer of 400 and above is an error. Not bounded in time.
+/// Sends a request; a status of 400 or above is an error. Has no time limit of its own.
 pub(crate) async fn ask(stream: UnixStream, call: Call) -> Result<Response<Incoming>, ApiError> {
     let mut connection =
         Connection::open(stream, MAX_HTTP_HEAD).await.map_err(|e| no_answer(&e))?;
-    let answer = connection.send(call).await.map_err(|lost| no_answer(&lost))?;
+    let answer = connection.send(call).await.map_err(|error| no_answer(&error))?;
     let status = answer.status();
     if !status.is_client_error() && !status.is_server_error() {
         return Ok(answer);
@@ -122,6 +127,6 @@ pub(crate) async fn ask(stream: UnixStream, call: Call) -> Result<Response<Incom
     Err(ApiError::new(code, message))
 }
 
-fn no_answer(lost: &Lost) -> ApiError {
-    ApiError::new(ErrorCode::GuestFailed, "the agent in the guest does not answer").caused_by(lost)
+fn no_answer(error: &CallError) -> ApiError {
+    ApiError::new(ErrorCode::GuestFailed, "the agent in the guest does not answer").caused_by(error)
 }

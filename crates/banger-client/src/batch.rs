@@ -1,4 +1,5 @@
-//! One action on many VMs: all found in one listing, worked on in parallel, reported in order.
+//! Runs one action on many VMs: resolves all references from one listing, acts in parallel, reports
+//! in the order of the references.
 
 use banger_api::operation::VmTag;
 use banger_api::vm::{VmAction, VmSummary};
@@ -6,21 +7,21 @@ use banger_api::{ApiError, ErrorCode, reference};
 use futures_util::{Stream, StreamExt};
 
 use crate::client::Client;
-use crate::follow::{Interrupts, Left, NotDone, Notice, Observer, OnInterrupt};
+use crate::follow::{FollowError, Interrupts, Notice, Observer, OnInterrupt, WaitEnd};
 
-/// Most VMs worked on at once: each takes two connections to the daemon.
-pub const AT_ONCE: usize = 64;
+/// Maximum number of VMs acted on in parallel; each needs two connections to the daemon.
+pub const MAX_PARALLEL: usize = 64;
 
-/// One of the VMs that were named.
+/// A reference to a VM and the VM it resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// As it was named.
+    /// The name, id or prefix in the request.
     pub reference: String,
-    /// The VM of that name, id or prefix.
+    /// The VM, or the reason why the reference does not resolve.
     pub found: Result<VmTag, ApiError>,
 }
 
-/// Finds all named VMs in one listing; those named twice are kept once, where they came first.
+/// Resolves references from one listing. A VM that is referenced twice keeps its first position.
 pub fn resolve(listing: &[VmSummary], references: &[String]) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::new();
     for reference in references {
@@ -42,27 +43,27 @@ pub fn resolve(listing: &[VmSummary], references: &[String]) -> Vec<Target> {
     targets
 }
 
-/// An action that succeeded.
+/// Effect of an action that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acted {
-    /// It was done, in this many milliseconds where that is known.
+pub enum ActionEffect {
+    /// The action changed the VM; its duration in milliseconds, if known.
     Done(Option<u64>),
-    /// It was so already.
-    Already,
+    /// The VM was in the requested state already.
+    Unchanged,
 }
 
 /// The result for one target.
 #[derive(Debug)]
 pub struct Outcome {
-    /// As it was named.
+    /// The name, id or prefix in the request.
     pub reference: String,
-    /// The VM, where one was found.
+    /// The VM, if the reference resolves.
     pub vm: Option<VmTag>,
-    /// How it went.
-    pub result: Result<Acted, NotDone>,
+    /// Effect of the action, or the reason why there is none.
+    pub result: Result<ActionEffect, FollowError>,
 }
 
-/// Works on all targets at once; the outcomes come in the order of the targets.
+/// Runs the action on all targets in parallel; the outcomes keep the order of the targets.
 pub fn act<O: Observer>(
     client: &Client,
     targets: Vec<Target>,
@@ -77,7 +78,7 @@ pub fn act<O: Observer>(
             async move {
                 let (vm, result) = match found {
                     Ok((observer, vm)) => {
-                        let result = one(client, &vm, action, interrupts, observer).await;
+                        let result = act_on_one(client, &vm, action, interrupts, observer).await;
                         (Some(vm), result)
                     }
                     Err(error) => (None, Err(error.into())),
@@ -85,24 +86,28 @@ pub fn act<O: Observer>(
                 Outcome { reference, vm, result }
             }
         })
-        .buffered(AT_ONCE)
+        .buffered(MAX_PARALLEL)
 }
 
-async fn one(
+async fn act_on_one(
     client: &Client,
     vm: &VmTag,
     action: VmAction,
     interrupts: Interrupts,
     mut observer: impl Observer,
-) -> Result<Acted, NotDone> {
+) -> Result<ActionEffect, FollowError> {
     if interrupts.interrupted() {
-        observer.notice(Notice::Left(Left::NotBegun));
-        return Err(NotDone::Left(Left::NotBegun));
+        observer.notice(Notice::WaitEnded(WaitEnd::NotStarted));
+        return Err(FollowError::WaitEnded(WaitEnd::NotStarted));
     }
     let accepted = client.act(vm.id.as_str(), action).await?;
     let on_interrupt = OnInterrupt::of(action);
     let done = client.follow_to_end(&accepted, interrupts, on_interrupt, &mut observer).await?;
-    Ok(if accepted.operation.is_some() { Acted::Done(done.ms) } else { Acted::Already })
+    Ok(if accepted.operation.is_some() {
+        ActionEffect::Done(done.ms)
+    } else {
+        ActionEffect::Unchanged
+    })
 }
 
 #[cfg(test)]
@@ -128,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_found_in_one_listing_once_and_in_order() {
+    fn references_resolve_from_one_listing_without_duplicates_and_in_order() {
         let listing = [summary("aaaa00000001", "web"), summary("aaab00000002", "db")];
         let named = ["db", "nope", "aaaa", "web", "aaa", "nope", "aaab00000002"].map(String::from);
         let targets = resolve(&listing, &named);

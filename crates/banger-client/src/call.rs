@@ -1,4 +1,4 @@
-//! One request to the daemon: sent again where that is safe, after the daemon was brought back.
+//! Sends a request to the daemon, and repeats it after a start of the daemon if that is safe.
 
 use banger_api::{ApiError, ErrorCode, routes};
 use hyper::Response;
@@ -7,15 +7,15 @@ use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::daemon;
-use crate::http::{self, Call, Connection, Lost};
+use crate::http::{self, Call, CallError, Connection};
 
-/// Whether a request that may have been heard can be sent again.
+/// Whether a request that the daemon may have received can be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Asking twice is as good as asking once.
-    Safe,
-    /// It would be done twice.
-    Unsafe,
+pub(crate) enum Idempotency {
+    /// A second request has no further effect.
+    Idempotent,
+    /// A second request would repeat the effect.
+    NotIdempotent,
 }
 
 impl Client {
@@ -23,17 +23,17 @@ impl Client {
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         call: Call,
-        repeat: Repeat,
+        idempotency: Idempotency,
     ) -> Result<T, ApiError> {
-        http::decode(self.answer(call, repeat).await?).await
+        http::decode(self.answer(call, idempotency).await?).await
     }
 
-    /// Sends a request. Where no daemon answers, or one of another build, it is started or replaced
-    /// first, once.
+    /// Sends a request. If no daemon answers, or one of another build, starts or replaces the
+    /// daemon and sends the request once more.
     pub(crate) async fn answer(
         &self,
         call: Call,
-        repeat: Repeat,
+        idempotency: Idempotency,
     ) -> Result<Response<Incoming>, ApiError> {
         let first = self.expecting_our_build(call.clone());
         match self.once(first).await {
@@ -42,24 +42,24 @@ impl Client {
                 self.build_is_checked();
                 return Ok(answer);
             }
-            Err(Lost::Unsent(_)) => {}
-            Err(Lost::Unanswered(_)) if repeat == Repeat::Safe => {}
-            Err(Lost::Unanswered(error)) => {
-                let text = "the daemon went away while it was asked";
+            Err(CallError::NotSent(_)) => {}
+            Err(CallError::NoAnswer(_)) if idempotency == Idempotency::Idempotent => {}
+            Err(CallError::NoAnswer(error)) => {
+                let text = "the connection to the daemon ended before its answer";
                 return Err(ApiError::new(ErrorCode::Interrupted, text)
                     .caused_by(&error)
-                    .with_hint("`banger vm list` shows whether it was done"));
+                    .with_hint("`banger vm list` shows whether the request took effect"));
             }
-            Err(lost @ Lost::Silent) => return Err(self.unreachable(&lost)),
+            Err(error @ CallError::TimedOut) => return Err(self.unreachable(&error)),
         }
         self.ensure_daemon().await?;
         self.build_is_checked();
-        self.once(call).await.map_err(|lost| self.unreachable(&lost))
+        self.once(call).await.map_err(|error| self.unreachable(&error))
     }
 
-    /// Sends a request to the daemon that is there.
-    pub(crate) async fn once(&self, call: Call) -> Result<Response<Incoming>, Lost> {
-        let stream = self.transport().connect().await.map_err(Lost::Unsent)?;
+    /// Sends a request to the running daemon, without starting one.
+    pub(crate) async fn once(&self, call: Call) -> Result<Response<Incoming>, CallError> {
+        let stream = self.transport().connect().await.map_err(CallError::NotSent)?;
         Connection::open(stream, daemon::MAX_HEAD).await?.send(call).await
     }
 }

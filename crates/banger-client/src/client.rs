@@ -17,15 +17,15 @@ use banger_api::{ApiError, ErrorCode, OpId, routes};
 
 use tokio::time::Instant;
 
-use crate::call::Repeat;
+use crate::call::Idempotency;
 use crate::daemon::{self, Presence};
-use crate::events::Follow;
-use crate::http::{self, Call, Lost};
+use crate::events::EventStream;
+use crate::http::{self, Call, CallError};
 use crate::launch::Launcher;
 use crate::transport::{LocalSocket, Transport};
 
-/// Longest single question about a VM's boot.
-const WAIT_PIECE: Duration = Duration::from_secs(5);
+/// Time limit of a single request that waits for a VM's boot.
+const MAX_SINGLE_WAIT: Duration = Duration::from_secs(5);
 
 /// The daemon of one installation. Cheap to clone; each call has a connection of its own.
 #[derive(Clone)]
@@ -35,22 +35,22 @@ struct Inner {
     paths: Paths,
     launcher: Launcher,
     transport: Box<dyn Transport>,
-    /// Whether the daemon is known to be the installed one, or one that is not to be replaced.
+    /// Whether the daemon's build has been checked, or a daemon of another build is to be kept.
     build_checked: AtomicBool,
 }
 
 type Result<T> = std::result::Result<T, ApiError>;
 
 impl Client {
-    /// A client of the daemon on this host. The first call starts the daemon where none answers,
-    /// and replaces one of an earlier build of this installation; there is no call before it.
+    /// A client of the daemon on this host. The first call starts the daemon if none answers, and
+    /// replaces one of an earlier build of this installation.
     pub fn new(paths: Paths, launcher: Launcher) -> Self {
         let transport = LocalSocket { api: paths.socket(), sessions: paths.session_socket() };
         Self::with_transport(paths, launcher, Box::new(transport))
     }
 
-    /// A client that reaches its daemon by `transport`. One without session socket is of another
-    /// host: no daemon is started or replaced for it.
+    /// A client that reaches its daemon through `transport`. A transport without session socket
+    /// leads to another host: the client does not start or replace a daemon there.
     pub fn with_transport(paths: Paths, launcher: Launcher, transport: Box<dyn Transport>) -> Self {
         let build_checked = AtomicBool::new(false);
         Self(Arc::new(Inner { paths, launcher, transport, build_checked }))
@@ -60,7 +60,7 @@ impl Client {
         &*self.0.transport
     }
 
-    /// The first call asks for a daemon of our build: another one refuses it and does nothing.
+    /// Adds the expected build to the first call: a daemon of another build refuses it unchanged.
     pub(crate) fn expecting_our_build(&self, call: Call) -> Call {
         match self.expected_build() {
             Some(build) => call.with_header(routes::EXPECT_BUILD_HEADER, build),
@@ -68,7 +68,7 @@ impl Client {
         }
     }
 
-    /// Our build, as long as the daemon has not been compared with it.
+    /// The build of this program, until the daemon's build has been compared with it.
     pub(crate) fn expected_build(&self) -> Option<&str> {
         let checked = self.0.build_checked.load(Ordering::Relaxed);
         (!checked && self.is_local()).then_some(self.0.launcher.build_id.as_str())
@@ -83,53 +83,53 @@ impl Client {
         self.0.build_checked.store(true, Ordering::Relaxed);
     }
 
-    /// Folders and sockets.
+    /// Paths of folders and sockets.
     pub fn paths(&self) -> &Paths {
         &self.0.paths
     }
 
-    /// The daemon does not answer, in words.
-    pub(crate) fn unreachable(&self, lost: &Lost) -> ApiError {
+    /// The error for a daemon that does not answer.
+    pub(crate) fn unreachable(&self, error: &CallError) -> ApiError {
         if self.is_local() {
-            return daemon::unreachable(&self.0.paths, lost);
+            return daemon::unreachable(&self.0.paths, error);
         }
-        ApiError::new(ErrorCode::DaemonUnavailable, "the daemon does not answer").caused_by(lost)
+        ApiError::new(ErrorCode::DaemonUnavailable, "the daemon does not answer").caused_by(error)
     }
 
-    /// Starts the daemon where none answers, replaces an outdated one.
+    /// Starts the daemon if none answers, and replaces an outdated one.
     ///
     /// # Errors
-    /// As [`Self::connect`].
+    /// The daemon cannot be started, does not answer, or refuses to end.
     pub async fn ensure_daemon(&self) -> Result<DaemonStatus> {
         if !self.is_local() {
             let answer = self.once(Call::get(routes::DAEMON)).await;
-            return http::decode(answer.map_err(|lost| self.unreachable(&lost))?).await;
+            return http::decode(answer.map_err(|error| self.unreachable(&error))?).await;
         }
         daemon::ensure(&self.0.paths, &self.0.launcher).await
     }
 
-    /// Asks whether a daemon answers, and starts none.
+    /// Checks whether a daemon answers, without starting one.
     ///
     /// # Errors
-    /// One is there that cannot be reached or understood.
-    pub async fn look_for_daemon(&self) -> Result<Presence> {
-        daemon::look(&self.0.paths).await
+    /// A daemon listens but cannot be reached, or its answer is unknown.
+    pub async fn probe_daemon(&self) -> Result<Presence> {
+        daemon::probe(&self.0.paths).await
     }
 
-    /// Ends the daemon; VMs keep running. Returns when its process is gone, with its last status.
+    /// Stops the daemon; VMs keep running. Returns its last status when its process has ended.
     ///
     /// # Errors
-    /// It refused or did not end.
+    /// The daemon refused or did not end in time.
     pub async fn stop_daemon(&self) -> Result<Presence> {
         daemon::stop(&self.0.paths).await
     }
 
-    /// What the host has and lacks.
+    /// The checks of the host.
     ///
     /// # Errors
-    /// The daemon's, like all below.
+    /// An error of the daemon or of the way to it, as with all methods below.
     pub async fn doctor(&self) -> Result<Vec<Check>> {
-        self.ask(Call::get(routes::DOCTOR), Repeat::Safe).await
+        self.ask(Call::get(routes::DOCTOR), Idempotency::Idempotent).await
     }
 
     /// The OpenAPI document of the daemon.
@@ -137,7 +137,7 @@ impl Client {
     /// # Errors
     /// The daemon's.
     pub async fn openapi(&self) -> Result<serde_json::Value> {
-        self.ask(Call::get(routes::OPENAPI), Repeat::Safe).await
+        self.ask(Call::get(routes::OPENAPI), Idempotency::Idempotent).await
     }
 
     /// All VMs, by name.
@@ -145,7 +145,7 @@ impl Client {
     /// # Errors
     /// The daemon's.
     pub async fn vms(&self) -> Result<Vec<VmSummary>> {
-        self.ask(Call::get(routes::VMS), Repeat::Safe).await
+        self.ask(Call::get(routes::VMS), Idempotency::Idempotent).await
     }
 
     /// Everything about one VM.
@@ -153,55 +153,57 @@ impl Client {
     /// # Errors
     /// Not found, ambiguous, or the daemon's.
     pub async fn vm(&self, vm: &str) -> Result<VmDetails> {
-        self.ask(Call::get(fill(routes::VM, "vm", vm)?), Repeat::Safe).await
+        self.ask(Call::get(fill(routes::VM, "vm", vm)?), Idempotency::Idempotent).await
     }
 
-    /// Makes a VM.
+    /// Creates a VM.
     ///
     /// # Errors
     /// A bad value, a taken name, or the daemon's.
     pub async fn create(&self, request: &CreateVm) -> Result<Accepted> {
-        self.ask(Call::post(routes::VMS, request)?, Repeat::Unsafe).await
+        self.ask(Call::post(routes::VMS, request)?, Idempotency::NotIdempotent).await
     }
 
-    /// Asks something of a VM; asking again is answered by "already so".
+    /// Requests an action on a VM. The action has no operation if the VM is in the requested state.
     ///
     /// # Errors
     /// Not found, ambiguous, refused, or the daemon's.
     pub async fn act(&self, vm: &str, action: VmAction) -> Result<Accepted> {
-        self.ask(Call::post(fill(routes::VM_ACTION, "vm", vm)?, &action)?, Repeat::Safe).await
+        self.ask(Call::post(fill(routes::VM_ACTION, "vm", vm)?, &action)?, Idempotency::Idempotent)
+            .await
     }
 
-    /// Waits for a stage of a VM's start; how far its guest has booted, which is `booting` where
-    /// the time was over.
+    /// Waits for a stage of a VM's start and returns the state of its guest's boot, which is
+    /// `booting` after a timeout of the stage `booted`.
     ///
     /// # Errors
-    /// Not found, ambiguous, not running and not being started, not in time, or the daemon's.
+    /// Not found, ambiguous, neither running nor starting, timeout of another stage, or the
+    /// daemon's.
     pub async fn wait_boot(&self, vm: &str, wait: Wait) -> Result<BootView> {
         let path = fill(routes::VM_BOOT, "vm", vm)?;
         let deadline = Instant::now() + Duration::from_millis(wait.timeout_ms);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // In pieces: an answer has a time limit of its own, and a daemon may be replaced.
-            let ms = left.min(WAIT_PIECE).as_millis();
+            // Several requests: an answer has a time limit of its own, and the daemon may restart.
+            let ms = left.min(MAX_SINGLE_WAIT).as_millis();
             let path = format!("{path}?wait={}&timeout_ms={ms}", wait.stage.as_str());
-            let answer = self.ask(Call::get(path), Repeat::Safe).await;
-            let goes_on = match &answer {
+            let answer = self.ask(Call::get(path), Idempotency::Idempotent).await;
+            let continues = match &answer {
                 Ok::<BootView, _>(view) => wait.stage == WaitFor::Booted && !view.is_over(),
                 Err(error) => error.code == ErrorCode::Timeout,
             };
-            if !goes_on || left <= WAIT_PIECE {
+            if !continues || left <= MAX_SINGLE_WAIT {
                 return answer;
             }
         }
     }
 
-    /// What the agent of a VM says of itself.
+    /// The health of a VM's agent.
     ///
     /// # Errors
     /// Not found, ambiguous, or the daemon's.
     pub async fn health(&self, vm: &str) -> Result<VmHealth> {
-        self.ask(Call::get(fill(routes::VM_HEALTH, "vm", vm)?), Repeat::Safe).await
+        self.ask(Call::get(fill(routes::VM_HEALTH, "vm", vm)?), Idempotency::Idempotent).await
     }
 
     /// The newest operations, newest first.
@@ -209,7 +211,7 @@ impl Client {
     /// # Errors
     /// The daemon's.
     pub async fn operations(&self) -> Result<Vec<OperationView>> {
-        self.ask(Call::get(routes::OPERATIONS), Repeat::Safe).await
+        self.ask(Call::get(routes::OPERATIONS), Idempotency::Idempotent).await
     }
 
     /// One operation.
@@ -218,29 +220,29 @@ impl Client {
     /// Not found, or the daemon's.
     pub async fn operation(&self, operation: &OpId) -> Result<OperationView> {
         let path = routes::fill(routes::OPERATION, "operation", operation.as_str());
-        self.ask(Call::get(path), Repeat::Safe).await
+        self.ask(Call::get(path), Idempotency::Idempotent).await
     }
 
-    /// Asks an operation to end and undo itself.
+    /// Cancels an operation, which undoes itself.
     ///
     /// # Errors
-    /// Not found, an operation that goes on, or the daemon's.
+    /// Not found, an operation of a kind that cannot be cancelled, or the daemon's.
     pub async fn cancel(&self, operation: &OpId) -> Result<CancelAnswer> {
         let path = routes::fill(routes::OPERATION_CANCEL, "operation", operation.as_str());
-        self.ask(Call::post(path, &serde_json::json!({}))?, Repeat::Safe).await
+        self.ask(Call::post(path, &serde_json::json!({}))?, Idempotency::Idempotent).await
     }
 
-    /// Asks all operations in progress on a subject to end and undo themselves.
+    /// Cancels all operations in progress on a subject.
     ///
     /// # Errors
-    /// None is in progress, those that are go on, or the daemon's.
+    /// No operation is in progress, none of them can be cancelled, or the daemon's.
     pub async fn cancel_on(&self, subject: &SubjectRef) -> Result<Vec<CancelAnswer>> {
-        self.ask(Call::post(routes::CANCELS, subject)?, Repeat::Safe).await
+        self.ask(Call::post(routes::CANCELS, subject)?, Idempotency::Idempotent).await
     }
 
-    /// The events of an operation, from its first on.
-    pub fn follow(&self, operation: &OpId) -> Follow {
-        Follow::new(self.clone(), operation.clone())
+    /// The events of an operation, starting with its first.
+    pub fn follow(&self, operation: &OpId) -> EventStream {
+        EventStream::new(self.clone(), operation.clone())
     }
 
     /// All images.
@@ -248,7 +250,7 @@ impl Client {
     /// # Errors
     /// The daemon's.
     pub async fn images(&self) -> Result<Vec<ImageView>> {
-        self.ask(Call::get(routes::IMAGES), Repeat::Safe).await
+        self.ask(Call::get(routes::IMAGES), Idempotency::Idempotent).await
     }
 
     /// One image.
@@ -256,7 +258,7 @@ impl Client {
     /// # Errors
     /// Not found, ambiguous, or the daemon's.
     pub async fn image(&self, image: &str) -> Result<ImageView> {
-        self.ask(Call::get(fill(routes::IMAGE, "image", image)?), Repeat::Safe).await
+        self.ask(Call::get(fill(routes::IMAGE, "image", image)?), Idempotency::Idempotent).await
     }
 
     /// Removes an image.
@@ -264,40 +266,42 @@ impl Client {
     /// # Errors
     /// Not found, ambiguous, used by a VM, or the daemon's.
     pub async fn delete_image(&self, image: &str) -> Result<Deleted> {
-        self.ask(Call::delete(fill(routes::IMAGE, "image", image)?), Repeat::Unsafe).await
+        self.ask(Call::delete(fill(routes::IMAGE, "image", image)?), Idempotency::NotIdempotent)
+            .await
     }
 
-    /// Makes an image by a built-in recipe.
+    /// Creates an image from a built-in recipe.
     ///
     /// # Errors
     /// An unknown recipe, or the daemon's.
     pub async fn pull_image(&self, request: &ImagePullRequest) -> Result<Accepted> {
-        self.ask(Call::post(routes::IMAGE_PULL, request)?, Repeat::Safe).await
+        self.ask(Call::post(routes::IMAGE_PULL, request)?, Idempotency::Idempotent).await
     }
 
-    /// Makes an image from a file.
+    /// Creates an image from a file.
     ///
     /// # Errors
     /// A bad name or path, or the daemon's.
     pub async fn import_image(&self, request: &ImportRequest) -> Result<Accepted> {
-        self.ask(Call::post(routes::IMAGE_IMPORT, request)?, Repeat::Unsafe).await
+        self.ask(Call::post(routes::IMAGE_IMPORT, request)?, Idempotency::NotIdempotent).await
     }
 
-    /// Gives an image one more name.
+    /// Adds a name to an image.
     ///
     /// # Errors
-    /// Not found, a name that another image has, or the daemon's.
+    /// Not found, a name of another image, or the daemon's.
     pub async fn tag_image(&self, image: &str, request: &TagRequest) -> Result<ImageView> {
         let route = fill(routes::IMAGE_TAGS, "image", image)?;
-        self.ask(Call::post(route, request)?, Repeat::Safe).await
+        self.ask(Call::post(route, request)?, Idempotency::Idempotent).await
     }
 
-    /// Removes a name of an image that has others.
+    /// Removes one of several names of an image.
     ///
     /// # Errors
     /// Not found, the last name, or the daemon's.
     pub async fn untag_image(&self, name: &str) -> Result<ImageView> {
-        self.ask(Call::delete(fill(routes::IMAGE_TAG, "name", name)?), Repeat::Unsafe).await
+        self.ask(Call::delete(fill(routes::IMAGE_TAG, "name", name)?), Idempotency::NotIdempotent)
+            .await
     }
 
     /// All kernels.
@@ -305,7 +309,7 @@ impl Client {
     /// # Errors
     /// The daemon's.
     pub async fn kernels(&self) -> Result<Vec<KernelView>> {
-        self.ask(Call::get(routes::KERNELS), Repeat::Safe).await
+        self.ask(Call::get(routes::KERNELS), Idempotency::Idempotent).await
     }
 
     /// Removes a kernel.
@@ -313,7 +317,8 @@ impl Client {
     /// # Errors
     /// Not found, ambiguous, used by a VM, or the daemon's.
     pub async fn delete_kernel(&self, kernel: &str) -> Result<Deleted> {
-        self.ask(Call::delete(fill(routes::KERNEL, "kernel", kernel)?), Repeat::Unsafe).await
+        self.ask(Call::delete(fill(routes::KERNEL, "kernel", kernel)?), Idempotency::NotIdempotent)
+            .await
     }
 
     /// Fetches a kernel.
@@ -321,13 +326,13 @@ impl Client {
     /// # Errors
     /// An unknown recipe, or the daemon's.
     pub async fn pull_kernel(&self, request: &PullRequest) -> Result<Accepted> {
-        self.ask(Call::post(routes::KERNEL_PULL, request)?, Repeat::Safe).await
+        self.ask(Call::post(routes::KERNEL_PULL, request)?, Idempotency::Idempotent).await
     }
 }
 
-/// Fills a route with what somebody typed.
+/// Fills a route with a reference that a user typed.
 pub(crate) fn fill(route: &str, placeholder: &str, reference: &str) -> Result<String> {
-    // An empty segment would name the collection, and a path with one or two dots another one.
+    // An empty segment is the collection's path, and `.` and `..` lead to another path.
     if matches!(reference, "" | "." | "..") {
         let what = if placeholder == "vm" { "VM" } else { placeholder };
         let text = format!("there is no {what} `{reference}`");

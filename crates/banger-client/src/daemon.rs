@@ -1,7 +1,7 @@
-//! Making sure that a daemon answers, and that it is the one installed here.
+//! Starts the daemon if none answers, and replaces a daemon whose program was replaced.
 //!
-//! Several programs may do this at once. Each that finds nobody starts a daemon; the daemon's own
-//! lock lets one of them live, and the others' starters wait for the winner's socket.
+//! Several clients may do this at once. Each that finds no daemon starts one; the daemon's lock
+//! lets one of them run, and all clients wait for its socket.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,86 +13,86 @@ use banger_api::{ApiError, ErrorCode, Hint, routes};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use crate::http::{self, Call, Connection, Lost};
-use crate::launch::{Launcher, Started};
+use crate::http::{self, Call, CallError, Connection};
+use crate::launch::{Launcher, StartOutcome};
 use crate::unix;
 
-/// How long to go on trying.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between looks for a socket that another program is about to create.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Pause between starts: the daemon that holds the lock may be on its way out.
-const START_AGAIN: Duration = Duration::from_millis(500);
-/// Most of an answer's head.
+/// Time limit for a daemon to answer, and to end.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
+/// Interval between checks for a socket that another process is about to create.
+const SOCKET_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Interval between starts: the daemon that holds the lock may be ending.
+const START_INTERVAL: Duration = Duration::from_millis(500);
+/// Maximum size of an answer's head, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
 /// Whether a daemon answers.
 pub enum Presence {
-    /// It does.
+    /// A daemon answers with this status.
     Answering(Box<DaemonStatus>),
-    /// Nobody listens.
+    /// No daemon listens.
     Absent,
 }
 
-/// A daemon that answered, on the connection it answered on.
-struct Found {
+/// A running daemon and the connection on which it sent its status.
+struct RunningDaemon {
     connection: Connection,
     status: DaemonStatus,
 }
 
 /// Opens a connection to the API.
-pub(crate) async fn connect(paths: &Paths) -> Result<Connection, Lost> {
-    let stream = unix::connect(&paths.socket()).await.map_err(Lost::Unsent)?;
+pub(crate) async fn connect(paths: &Paths) -> Result<Connection, CallError> {
+    let stream = unix::connect(&paths.socket()).await.map_err(CallError::NotSent)?;
     Connection::open(stream, MAX_HEAD).await
 }
 
-async fn find(paths: &Paths) -> Result<Option<Found>, ApiError> {
+async fn find(paths: &Paths) -> Result<Option<RunningDaemon>, ApiError> {
     let mut connection = match connect(paths).await {
         Ok(connection) => connection,
-        Err(Lost::Unsent(error)) if nobody_listens(&error) => return Ok(None),
-        Err(Lost::Unanswered(_)) => return Ok(None),
-        Err(lost) => return Err(unreachable(paths, &lost)),
+        Err(CallError::NotSent(error)) if is_absent_error(&error) => return Ok(None),
+        Err(CallError::NoAnswer(_)) => return Ok(None),
+        Err(error) => return Err(unreachable(paths, &error)),
     };
     match connection.send(Call::get(routes::DAEMON)).await {
-        Ok(answer) => Ok(Some(Found { connection, status: http::decode(answer).await? })),
-        // It ended while it was asked.
-        Err(Lost::Unanswered(_)) => Ok(None),
-        Err(lost) => Err(unreachable(paths, &lost)),
+        Ok(answer) => Ok(Some(RunningDaemon { connection, status: http::decode(answer).await? })),
+        // The daemon ended before its answer.
+        Err(CallError::NoAnswer(_)) => Ok(None),
+        Err(error) => Err(unreachable(paths, &error)),
     }
 }
 
-/// Whether a failed connect means that no daemon is there, as against one that cannot be reached.
-pub(crate) fn nobody_listens(error: &std::io::Error) -> bool {
+/// Whether a failed connect means that no daemon runs, and not that one cannot be reached.
+pub(crate) fn is_absent_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
-    // A file where a folder should be is for the daemon's start to tell.
+    // A file in place of a folder is reported by the start of the daemon.
     matches!(error.kind(), Kind::NotFound | Kind::ConnectionRefused | Kind::NotADirectory)
 }
 
-/// The daemon does not answer, in words.
-pub(crate) fn unreachable(paths: &Paths, lost: &Lost) -> ApiError {
+/// The error for a daemon that does not answer.
+pub(crate) fn unreachable(paths: &Paths, error: &CallError) -> ApiError {
     let text = format!("the daemon at `{}` does not answer", paths.socket().display());
     ApiError::new(ErrorCode::DaemonUnavailable, text)
-        .caused_by(lost)
+        .caused_by(error)
         .with_hint(Hint::ReadFile { path: paths.daemon_log().display().to_string() })
 }
 
-/// Asks whether a daemon answers, and starts none.
+/// Checks whether a daemon answers, without starting one.
 ///
 /// # Errors
-/// One is there that cannot be reached or understood.
-pub(crate) async fn look(paths: &Paths) -> Result<Presence, ApiError> {
+/// A daemon listens but cannot be reached, or its answer is unknown.
+pub(crate) async fn probe(paths: &Paths) -> Result<Presence, ApiError> {
     Ok(match find(paths).await? {
         Some(found) => Presence::Answering(Box::new(found.status)),
         None => Presence::Absent,
     })
 }
 
-/// Makes sure that a daemon answers: starts one where none does, replaces an outdated one.
+/// Starts the daemon if none answers, and replaces an outdated one.
 ///
 /// # Errors
-/// The daemon's own reason not to start, or that it never answered.
+/// The reason why the daemon does not start, or no answer within [`DAEMON_TIMEOUT`].
 pub(crate) async fn ensure(paths: &Paths, launcher: &Launcher) -> Result<DaemonStatus, ApiError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DAEMON_TIMEOUT;
     let mut start_at = Instant::now();
     let mut last = None;
     let mut replaced = false;
@@ -105,21 +105,21 @@ pub(crate) async fn ensure(paths: &Paths, launcher: &Launcher) -> Result<DaemonS
             }
             Some(found) => return Ok(found.status),
             None if Instant::now() >= start_at => {
-                if let Started::Another(error) = launcher.start(paths).await? {
+                if let StartOutcome::Locked(error) = launcher.start(paths).await? {
                     last = Some(error);
                 }
-                start_at = Instant::now() + START_AGAIN;
+                start_at = Instant::now() + START_INTERVAL;
             }
-            None => tokio::time::sleep(LOOK_AGAIN).await,
+            None => tokio::time::sleep(SOCKET_POLL_INTERVAL).await,
         }
     }
-    Err(last.unwrap_or_else(|| unreachable(paths, &Lost::Silent)))
+    Err(last.unwrap_or_else(|| unreachable(paths, &CallError::TimedOut)))
 }
 
-/// Ends the daemon and waits until its process is gone.
+/// Stops the daemon and waits for the end of its process.
 ///
 /// # Errors
-/// It refused, or cannot be reached.
+/// The daemon refused, or cannot be reached.
 pub(crate) async fn stop(paths: &Paths) -> Result<Presence, ApiError> {
     let Some(found) = find(paths).await? else { return Ok(Presence::Absent) };
     let status = found.status.clone();
@@ -127,21 +127,21 @@ pub(crate) async fn stop(paths: &Paths) -> Result<Presence, ApiError> {
     Ok(Presence::Answering(Box::new(status)))
 }
 
-/// Asks on the connection that answered, so that it is not a successor that is ended.
-async fn end(mut found: Found) -> Result<(), ApiError> {
+/// Stops a daemon over the connection on which it answered, so that its successor is not stopped.
+async fn end(mut found: RunningDaemon) -> Result<(), ApiError> {
     let process = watch_process(found.status.pid);
     let call = Call::post(routes::DAEMON_STOP, &serde_json::json!({}))?;
     match found.connection.send(call).await {
         Ok(answer) => http::accept(answer).await?,
-        // It may be gone before the answer is out.
-        Err(Lost::Unanswered(_)) => {}
-        Err(lost) => {
+        // The daemon may end before it has sent the answer.
+        Err(CallError::NoAnswer(_)) => {}
+        Err(error) => {
             let text = format!("the daemon (pid {}) cannot be stopped", found.status.pid);
-            return Err(ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(&lost));
+            return Err(ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(&error));
         }
     }
     let Some(process) = process else { return Ok(()) };
-    match tokio::time::timeout(PATIENCE, process.readable()).await {
+    match tokio::time::timeout(DAEMON_TIMEOUT, process.readable()).await {
         Ok(_) => Ok(()),
         Err(_) => {
             let text = format!("the daemon (pid {}) did not end", found.status.pid);
@@ -150,21 +150,21 @@ async fn end(mut found: Found) -> Result<(), ApiError> {
     }
 }
 
-/// A descriptor that becomes readable when the process ends (pidfd_open(2)); none when it has.
+/// A descriptor that becomes readable when the process ends (pidfd_open(2)); none if it has ended.
 fn watch_process(pid: u32) -> Option<AsyncFd<std::os::fd::OwnedFd>> {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
     let flags = rustix::process::PidfdFlags::NONBLOCK;
     crate::sys::readable(rustix::process::pidfd_open(pid, flags).ok()?).ok()
 }
 
-/// How the program that runs relates to the one installed beside us.
+/// Relation of the running daemon's program to the installed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Program {
-    /// The very file.
+enum ProgramMatch {
+    /// The same file.
     Same,
-    /// A file that was there before it.
+    /// A file that the installed one has replaced.
     Replaced,
-    /// A file in another place, or one that cannot be told.
+    /// A file at another path, or an unknown file.
     Elsewhere,
 }
 
@@ -173,29 +173,30 @@ fn is_outdated(status: &DaemonStatus, launcher: &Launcher) -> bool {
         && should_replace(program_of(status.pid, &launcher.program), status.operations)
 }
 
-/// A daemon of another build is replaced when its file was; a build of `banger` alone, or another
-/// installation's daemon, is no reason. An operation in progress is not interrupted.
-fn should_replace(program: Program, operations: u64) -> bool {
-    program == Program::Replaced && operations == 0
+/// A daemon of another build is replaced if its program file was replaced, and not because of
+/// another build of `banger` alone or of another installation. An operation in progress prevents
+/// it.
+fn should_replace(program: ProgramMatch, operations: u64) -> bool {
+    program == ProgramMatch::Replaced && operations == 0
 }
 
-fn program_of(pid: u32, installed: &Path) -> Program {
-    // proc(5): the link still leads to a file that was removed, and then says so after its path.
+fn program_of(pid: u32, installed: &Path) -> ProgramMatch {
+    // proc(5): the link of a removed file ends in ` (deleted)` and can still be opened.
     let link = format!("/proc/{pid}/exe");
     let path = std::fs::read_link(&link);
     let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
     let facts = path.and_then(|path| {
         Ok((path, identity(Path::new(&link))?, installed.canonicalize()?, identity(installed)?))
     });
-    let Ok((path, running, installed, on_disk)) = facts else { return Program::Elsewhere };
+    let Ok((path, running, installed, on_disk)) = facts else { return ProgramMatch::Elsewhere };
     let text = path.to_string_lossy();
     let place = Path::new(text.strip_suffix(" (deleted)").unwrap_or(&text));
     if running == on_disk {
-        Program::Same
+        ProgramMatch::Same
     } else if place == installed {
-        Program::Replaced
+        ProgramMatch::Replaced
     } else {
-        Program::Elsewhere
+        ProgramMatch::Elsewhere
     }
 }
 
@@ -206,10 +207,10 @@ mod tests {
     #[test]
     fn only_an_idle_daemon_whose_file_was_replaced_is_replaced() {
         for (program, operations, replace) in [
-            (Program::Replaced, 0, true),
-            (Program::Replaced, 1, false),
-            (Program::Same, 0, false),
-            (Program::Elsewhere, 0, false),
+            (ProgramMatch::Replaced, 0, true),
+            (ProgramMatch::Replaced, 1, false),
+            (ProgramMatch::Same, 0, false),
+            (ProgramMatch::Elsewhere, 0, false),
         ] {
             assert_eq!(should_replace(program, operations), replace, "{program:?} {operations}");
         }
@@ -230,8 +231,8 @@ mod tests {
         running.wait().unwrap();
         assert_eq!(
             (same, elsewhere, replaced),
-            (Program::Same, Program::Elsewhere, Program::Replaced)
+            (ProgramMatch::Same, ProgramMatch::Elsewhere, ProgramMatch::Replaced)
         );
-        assert_eq!(program_of(running.id(), &installed), Program::Elsewhere);
+        assert_eq!(program_of(running.id(), &installed), ProgramMatch::Elsewhere);
     }
 }

@@ -1,4 +1,4 @@
-//! The events of an operation, each once and in order, whatever happens to the connection.
+//! The events of an operation, each once and in order, across lost connections.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::client::Client;
 use crate::http::{self, Call};
 use crate::sse::Parser;
 
-/// Connections in a row that brought nothing new before it is given up.
+/// Maximum number of consecutive connections without a new event.
 const MAX_IDLE_TRIES: u32 = 8;
-/// Pause before the second of them; doubled for each further one.
+/// Pause before the second of these connections; doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Follows one operation to its end. [`Follow::next`] may be dropped and called again.
-pub struct Follow {
+/// The events of one operation up to its last. [`EventStream::next`] is cancel-safe.
+pub struct EventStream {
     client: Client,
     operation: OpId,
-    /// Last event received.
+    /// `seq` of the last event received.
     seen: u64,
     ended: bool,
     ready: std::collections::VecDeque<OpEvent>,
@@ -30,7 +30,7 @@ pub struct Follow {
     idle_tries: u32,
 }
 
-impl Follow {
+impl EventStream {
     pub(crate) fn new(client: Client, operation: OpId) -> Self {
         Self {
             client,
@@ -51,7 +51,7 @@ impl Follow {
     /// The next event; none after the last one.
     ///
     /// # Errors
-    /// The daemon forgot the operation, does not come back, or speaks garbage.
+    /// The daemon does not know the operation, does not answer, or sends malformed events.
     pub async fn next(&mut self) -> Result<Option<OpEvent>, ApiError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -67,22 +67,22 @@ impl Follow {
                 Some((body, parser)) => match body.frame().await {
                     Some(Ok(frame)) => {
                         let Ok(data) = frame.into_data() else { continue };
-                        let events = parser.push(data.chunk()).map_err(|_| garbage())?;
-                        self.take(&events)?;
+                        let events = parser.push(data.chunk()).map_err(|_| malformed())?;
+                        self.push_events(&events)?;
                     }
-                    // Cut off; the next round asks for what comes after the last event seen.
+                    // The connection was lost: request the events after the last one received.
                     Some(Err(_)) | None => self.stream = None,
                 },
             }
         }
     }
 
-    fn take(&mut self, events: &[String]) -> Result<(), ApiError> {
+    fn push_events(&mut self, events: &[String]) -> Result<(), ApiError> {
         for data in events {
             let event: OpEvent =
-                serde_json::from_str(data).map_err(|error| garbage().caused_by(&error))?;
-            // A daemon that was restarted meanwhile remembers only how the operation ended, and
-            // counts anew.
+                serde_json::from_str(data).map_err(|error| malformed().caused_by(&error))?;
+            // A daemon that was restarted knows only the result of the operation, with a `seq` of
+            // its own.
             if event.seq > self.seen || event.what.is_last() {
                 self.seen = self.seen.max(event.seq);
                 self.ready.push_back(event);
@@ -93,7 +93,7 @@ impl Follow {
 
     async fn reconnect(&mut self) -> Result<(), ApiError> {
         if self.idle_tries >= MAX_IDLE_TRIES {
-            let text = format!("the daemon does not tell how `{}` goes on", self.operation);
+            let text = format!("the daemon sends no events of `{}`", self.operation);
             return Err(ApiError::new(ErrorCode::DaemonUnavailable, text)
                 .in_operation(&self.operation)
                 .with_hint(Hint::ShowDaemonLog));
@@ -115,14 +115,14 @@ impl Follow {
             return Ok(());
         }
         match http::accept(answer).await {
-            Err(error) if error.code == ErrorCode::NotFound => self.recall().await,
+            Err(error) if error.code == ErrorCode::NotFound => self.load_result().await,
             Err(error) => Err(error.in_operation(&self.operation)),
             Ok(()) => Ok(()),
         }
     }
 
-    /// The stream is gone; the record of the operation still tells how it ended.
-    async fn recall(&mut self) -> Result<(), ApiError> {
+    /// Takes the result from the operation's record after its event stream has been dropped.
+    async fn load_result(&mut self) -> Result<(), ApiError> {
         let view = match self.client.operation(&self.operation).await {
             Ok(view) => view,
             Err(error) if error.code == ErrorCode::NotFound => {
@@ -148,9 +148,6 @@ impl Follow {
     }
 }
 
-fn garbage() -> ApiError {
-    ApiError::new(
-        ErrorCode::DaemonUnavailable,
-        "the daemon's stream of events cannot be understood",
-    )
+fn malformed() -> ApiError {
+    ApiError::new(ErrorCode::DaemonUnavailable, "the daemon sent malformed events")
 }

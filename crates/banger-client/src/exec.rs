@@ -1,5 +1,5 @@
 //! A command in a guest: its streams as frames (see [`banger_agent_proto::frame`]) on a connection
-//! of its own: to the agent, or through the daemon.
+//! to the agent or through the daemon.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,23 +14,23 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 
 use crate::agent;
-use crate::call::Repeat;
+use crate::call::Idempotency;
 use crate::client::fill;
 use crate::http;
-use crate::session::{AgentSession, Way};
+use crate::session::{AgentRoute, AgentSession};
 
-/// Pieces of input that may wait for the guest.
-const WAITING_INPUT: usize = 4;
-/// Signals and sizes that may wait for the connection.
-const WAITING_CONTROL: usize = 64;
+/// Capacity of the queue of input, in pieces.
+const INPUT_QUEUE: usize = 4;
+/// Capacity of the queue of signals and window sizes.
+const CONTROL_QUEUE: usize = 64;
 
 /// A running command.
 pub struct Exec {
-    /// Its input; absent where none was announced.
+    /// Its input; absent if the request has none.
     pub input: Option<ExecInput>,
     /// Signals and window sizes for it.
     pub control: Control,
-    /// What it says, and how it ends.
+    /// Its output and its exit status.
     pub output: ExecOutput,
 }
 
@@ -41,7 +41,7 @@ pub struct ExecInput(mpsc::Sender<Bytes>);
 #[derive(Clone)]
 pub struct Control(mpsc::Sender<Frame>);
 
-/// What comes from a command.
+/// Output of a command.
 pub struct ExecOutput {
     stream: Box<dyn AsyncRead + Send + Unpin>,
     decoder: Decoder,
@@ -49,19 +49,20 @@ pub struct ExecOutput {
     credit: Arc<Credit>,
 }
 
-/// One piece of what comes from a command.
+/// One piece of output, or the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// Its output.
     Stdout(Vec<u8>),
     /// Its error output.
     Stderr(Vec<u8>),
-    /// It ended; nothing follows.
+    /// The command ended; nothing follows.
     Exit(ExitStatus),
 }
 
-/// Bytes of input that may still be sent.
+/// Flow control of the input.
 struct Credit {
+    /// Bytes that the agent accepts.
     bytes: Mutex<u32>,
     more: Notify,
 }
@@ -82,7 +83,7 @@ impl Credit {
         }
     }
 
-    /// The guest cannot give more than it was sent, whatever it says.
+    /// Adds credit up to [`STDIN_WINDOW_MAX`], whatever the guest grants.
     fn give(&self, more: u32) {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *bytes = bytes.saturating_add(more).min(STDIN_WINDOW_MAX);
@@ -112,10 +113,10 @@ impl Exec {
             Ok::<_, ApiError>(call.with_header("upgrade", UPGRADE))
         };
         let answer = match session.0 {
-            Way::Descriptor(stream) => agent::ask(stream, upgrading("/exec")?).await?,
-            Way::Upgrade { client, vm } => {
+            AgentRoute::Descriptor(stream) => agent::ask(stream, upgrading("/exec")?).await?,
+            AgentRoute::Upgrade { client, vm } => {
                 let call = upgrading(&fill(routes::VM_EXEC, "vm", &vm)?)?;
-                let answer = client.answer(call, Repeat::Unsafe).await?;
+                let answer = client.answer(call, Idempotency::NotIdempotent).await?;
                 if !answer.status().is_informational() {
                     http::accept(answer).await?;
                     let text = "the daemon did not start the command";
@@ -134,10 +135,10 @@ impl Exec {
         };
         let upgraded = hyper::upgrade::on(answer).await.map_err(|error| broken(&error))?;
         let credit = Arc::new(Credit { bytes: Mutex::new(STDIN_WINDOW), more: Notify::new() });
-        let (control, controls) = mpsc::channel(WAITING_CONTROL);
-        let (input, inputs) = mpsc::channel(WAITING_INPUT);
+        let (control, controls) = mpsc::channel(CONTROL_QUEUE);
+        let (input, inputs) = mpsc::channel(INPUT_QUEUE);
         let input = request.stdin.then_some(ExecInput(input));
-        let source = Source { inputs: request.stdin.then_some(inputs), controls };
+        let source = SendQueues { inputs: request.stdin.then_some(inputs), controls };
         let mut decoder = Decoder::default();
         let stream: Box<dyn AsyncRead + Send + Unpin> =
             match upgraded.downcast::<TokioIo<UnixStream>>() {
@@ -166,42 +167,42 @@ impl Exec {
 }
 
 impl ExecInput {
-    /// Hands over input, waiting while the command has enough; false when it takes no more.
+    /// Queues input, waiting for room in the queue; false if the command accepts no more.
     pub async fn send(&self, data: Bytes) -> bool {
         self.0.send(data).await.is_ok()
     }
 }
 
 impl Control {
-    /// Sends a signal to the command's process group. One that finds 64 others waiting is dropped.
+    /// Sends a signal to the command's process group. A signal is dropped if the queue is full.
     pub fn signal(&self, number: u8) {
         let _ = self.0.try_send(Frame::Signal(number));
     }
 
-    /// Tells the size of our terminal.
+    /// Sends the size of the user's terminal.
     pub fn resize(&self, size: WindowSize) {
         let _ = self.0.try_send(Frame::Resize(size));
     }
 }
 
 impl ExecOutput {
-    /// What comes next. May be dropped and called again.
+    /// The next piece. Cancel-safe.
     ///
     /// # Errors
-    /// The connection ended before the command did, or the guest speaks garbage.
+    /// The connection ended before the command did, or the guest sent malformed frames.
     pub async fn next(&mut self) -> Result<Output, ApiError> {
-        let garbage = |error: &dyn std::error::Error| {
-            ApiError::new(ErrorCode::GuestFailed, "the agent in the guest speaks garbage")
+        let malformed = |error: &dyn std::error::Error| {
+            ApiError::new(ErrorCode::GuestFailed, "the guest agent sent a malformed frame")
                 .caused_by(error)
         };
         loop {
-            match self.decoder.next_frame().map_err(|error| garbage(&error))? {
+            match self.decoder.next_frame().map_err(|error| malformed(&error))? {
                 Some(Frame::Stdout(data)) => return Ok(Output::Stdout(data)),
                 Some(Frame::Stderr(data)) => return Ok(Output::Stderr(data)),
                 Some(Frame::Exit(status)) => return Ok(Output::Exit(status)),
                 Some(Frame::Credit(bytes)) => self.credit.give(bytes),
                 Some(Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_) | Frame::Signal(_)) => {
-                    let text = "the agent in the guest sent what only a client sends";
+                    let text = "the guest agent sent a frame that only clients send";
                     return Err(ApiError::new(ErrorCode::GuestFailed, text));
                 }
                 None => {
@@ -218,13 +219,13 @@ impl ExecOutput {
     }
 }
 
-struct Source {
+struct SendQueues {
     inputs: Option<mpsc::Receiver<Bytes>>,
     controls: mpsc::Receiver<Frame>,
 }
 
-/// Puts frames on the connection: signals and sizes first, input as far as there is credit for it.
-async fn send(stream: &mut (impl AsyncWrite + Unpin), mut source: Source, credit: Arc<Credit>) {
+/// Sends frames: signals and window sizes first, input within the agent's credit.
+async fn send(stream: &mut (impl AsyncWrite + Unpin), mut source: SendQueues, credit: Arc<Credit>) {
     let mut pending = Bytes::new();
     loop {
         let wanted = pending.len().min(MAX_PAYLOAD);
@@ -249,7 +250,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), mut source: Source, credit
             else => break,
         };
         if stream.write_all(&frame.to_bytes()).await.is_err() {
-            // The reading side sees the end and tells.
+            // The reader reports the end of the connection.
             break;
         }
     }
@@ -268,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// An agent that answers the request's head with `101` and then does as told.
+    /// An agent that answers the request with `101` and then does nothing.
     async fn agent(mut stream: UnixStream) -> UnixStream {
         let mut head = Vec::new();
         while !head.ends_with(b"}") {
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn much_input_comes_back_intact() {
+    async fn large_input_is_echoed_intact() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let guest = tokio::spawn(async { echo(agent(theirs).await).await });
         let Exec { input, mut output, .. } = Exec::start(ours, &request(true)).await.unwrap();
@@ -380,11 +381,11 @@ mod tests {
         assert!(guest.await.unwrap() <= STDIN_WINDOW as usize);
     }
 
-    /// What a hostile agent does with a connection before a command has started.
-    async fn rude(mut stream: UnixStream, manner: &str) {
+    /// A hostile agent, before a command has started.
+    async fn hostile_agent(mut stream: UnixStream, behaviour: &str) {
         let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
                     upgrade: banger-exec/1\r\n\r\n";
-        match manner {
+        match behaviour {
             "silent" => std::future::pending().await,
             "drips" => {
                 for byte in head.bytes().cycle() {
@@ -408,28 +409,30 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
-            other => panic!("no such manner: {other}"),
+            other => panic!("unknown behaviour: {other}"),
         }
     }
 
     #[tokio::test]
-    async fn a_command_starts_within_its_bound_or_not_at_all() {
-        for manner in ["silent", "drips", "continues", "stops in its head", "refuses without end"] {
+    async fn a_hostile_agent_cannot_delay_a_start_beyond_its_limit() {
+        for behaviour in
+            ["silent", "drips", "continues", "stops in its head", "refuses without end"]
+        {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            let guest = tokio::spawn(rude(theirs, manner));
+            let guest = tokio::spawn(hostile_agent(theirs, behaviour));
             let request = request(true);
             let start = Exec::start_unbounded(ours.into(), &request);
             let Err(error) = agent::within(Duration::from_millis(300), start).await else {
-                panic!("{manner}: started");
+                panic!("{behaviour}: started");
             };
-            assert_eq!(error.code, ErrorCode::GuestFailed, "{manner}");
-            assert!(error.message.contains("does not answer within 0.3 s"), "{manner}: {error}");
+            assert_eq!(error.code, ErrorCode::GuestFailed, "{behaviour}");
+            assert!(error.message.contains("does not answer within 0.3 s"), "{behaviour}: {error}");
             guest.abort();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_agent_is_given_up() {
+    async fn a_silent_agent_times_out() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let error = Exec::start(ours, &request(false)).await.map(|_| ()).unwrap_err();
         assert!(error.message.ends_with("does not answer within 30 s"), "{error}");
@@ -439,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_for_a_frame_may_be_dropped_and_begun_again() {
+    async fn next_is_cancel_safe() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let frame = Frame::Stdout(b"whole".to_vec()).to_bytes();
         let (half, rest) = frame.split_at(7);
@@ -452,7 +455,7 @@ mod tests {
             stream.write_all(&rest).await.unwrap();
         });
         let mut exec = Exec::start(ours, &request(false)).await.unwrap();
-        // Half a frame: whoever waits for the rest hears other things meanwhile.
+        // Half a frame: `next` waits for the rest.
         let waited = tokio::time::timeout(Duration::from_millis(100), exec.output.next()).await;
         assert!(waited.is_err());
         go.send(()).unwrap();
@@ -461,18 +464,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn broken_sessions_are_distinguished() {
-        for (said, expected) in [
-            (Frame::Stdin(b"x".to_vec()).to_bytes(), "sent what only a client sends"),
-            (vec![99, 0, 0, 0, 0], "speaks garbage"),
-            (vec![16, 0xff, 0xff, 0xff, 0xff], "speaks garbage"),
+    async fn errors_of_broken_sessions_name_the_cause() {
+        for (sent, expected) in [
+            (Frame::Stdin(b"x".to_vec()).to_bytes(), "sent a frame that only clients send"),
+            (vec![99, 0, 0, 0, 0], "sent a malformed frame"),
+            (vec![16, 0xff, 0xff, 0xff, 0xff], "sent a malformed frame"),
             (vec![16, 0, 0, 0, 9, 1], "ended before the command did"),
             (Vec::new(), "ended before the command did"),
         ] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let guest = tokio::spawn(async move {
                 let mut stream = agent(theirs).await;
-                stream.write_all(&said).await.unwrap();
+                stream.write_all(&sent).await.unwrap();
             });
             let mut exec = Exec::start(ours, &request(false)).await.unwrap();
             assert!(exec.input.is_none());
@@ -483,12 +486,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_passed_on_and_a_flood_is_not() {
+    async fn refusals_are_reported_and_oversized_ones_are_cut_off() {
         let huge = "x".repeat(2 * 1024 * 1024);
         for (status, body, expected) in [
             ("400 Bad Request", r#"{"error":"there is no user `x`"}"#, "there is no user `x`"),
             ("500 Oh", "nonsense", "the agent refused (500 Internal Server Error)"),
-            ("400 Bad Request", huge.as_str(), "the agent did not give a whole answer"),
+            ("400 Bad Request", huge.as_str(), "the agent did not send a whole answer"),
         ] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let answer =

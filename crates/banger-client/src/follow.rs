@@ -1,8 +1,8 @@
-//! Following an operation to its end while interrupts (Ctrl-C) are heard.
+//! Follows an operation to its end and handles interrupts (Ctrl-C) meanwhile.
 //!
-//! A face supplies an [`Observer`], which shows events in words of its own, and a counter of
-//! interrupts. The first interrupt does what [`OnInterrupt`] says, the second one leaves at once;
-//! the operation goes on in the daemon whenever it is left.
+//! The user interface supplies an [`Observer`] that shows the events, and a counter of interrupts.
+//! The first interrupt does what [`OnInterrupt`] says, the second one ends the wait at once. The
+//! operation continues in the daemon after the wait has ended.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::Client;
 
-/// Silence after which an observer is reminded of the stage that goes on.
-const REMINDER: Duration = Duration::from_secs(10);
-/// Longest wait for the daemon's answer on the way out.
-const LEAVING: Duration = Duration::from_millis(500);
+/// Time without events after which the observer gets a reminder of the current stage.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(10);
+/// Time limit of a cancel request that is sent just before the wait ends.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Interrupts of one command: those counted since this was made. A clone counts from the same time.
+/// Interrupts of one command, counted since this value was created. A clone counts from the same
+/// time.
 #[derive(Debug, Clone)]
 pub struct Interrupts {
     count: watch::Receiver<u32>,
@@ -33,17 +34,17 @@ impl Interrupts {
         Self { count, base }
     }
 
-    /// Whether one came.
+    /// Whether there was an interrupt.
     pub fn interrupted(&self) -> bool {
         *self.count.borrow() > self.base
     }
 
-    /// Whether more than one came.
-    fn insisted(&self) -> bool {
+    /// Whether there were several interrupts.
+    fn repeated(&self) -> bool {
         *self.count.borrow() > self.base.saturating_add(1)
     }
 
-    /// Waits for one that [`Self::next`] did not report yet; for ever where none can come.
+    /// Waits for the next interrupt; forever if signals cannot be received.
     pub async fn next(&mut self) {
         if self.count.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -51,80 +52,80 @@ impl Interrupts {
     }
 }
 
-/// What the first interrupt does to an operation.
+/// Effect of the first interrupt on an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInterrupt {
-    /// Cancels it: it undoes itself.
+    /// Cancels the operation, which undoes itself.
     Cancel,
-    /// Stops waiting; the operation goes on.
-    Leave,
-    /// Stops waiting while the guest shuts down, cancels the start that follows.
-    LeaveStopCancelStart,
-    /// Nothing: the operation ends soon, and an undo of a removal helps nobody.
-    GoOn,
+    /// Ends the wait; the operation continues.
+    StopWaiting,
+    /// Ends the wait while the guest shuts down, cancels the start that follows.
+    StopWaitingThenCancel,
+    /// None: the operation ends soon, and a removal cannot be undone.
+    Ignore,
 }
 
 impl OnInterrupt {
-    /// What an interrupt does to an action on a VM.
+    /// Effect of an interrupt on an action on a VM.
     pub fn of(action: VmAction) -> Self {
         match action {
             VmAction::Start {} => Self::Cancel,
-            VmAction::Stop { .. } => Self::Leave,
-            VmAction::Restart { .. } => Self::LeaveStopCancelStart,
-            VmAction::Kill {} | VmAction::Delete { .. } | VmAction::Repair {} => Self::GoOn,
+            VmAction::Stop { .. } => Self::StopWaiting,
+            VmAction::Restart { .. } => Self::StopWaitingThenCancel,
+            VmAction::Kill {} | VmAction::Delete { .. } | VmAction::Repair {} => Self::Ignore,
         }
     }
 
     fn in_stage(self, name: &str) -> Self {
         match self {
-            Self::LeaveStopCancelStart
+            Self::StopWaitingThenCancel
                 if matches!(name, "" | stage::SHUTDOWN | stage::TEARDOWN) =>
             {
-                Self::Leave
+                Self::StopWaiting
             }
-            Self::LeaveStopCancelStart => Self::Cancel,
+            Self::StopWaitingThenCancel => Self::Cancel,
             other => other,
         }
     }
 }
 
-/// Why an operation is not followed any longer. It goes on in the daemon.
+/// Reason why the wait ended before the operation, which continues in the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
-    /// It is being cancelled.
+pub enum WaitEnd {
+    /// The operation is being cancelled.
     Cancelling,
-    /// The daemon does not answer the request to cancel it.
-    Unanswered,
-    /// It stops a VM.
-    Stopping,
-    /// It ends soon.
-    Ending,
-    /// It was not begun.
-    NotBegun,
+    /// The daemon did not answer the cancel request.
+    CancelUnanswered,
+    /// The stop of a VM continues.
+    StopContinues,
+    /// The operation cannot be cancelled and ends soon.
+    EndsSoon,
+    /// The action was not requested.
+    NotStarted,
 }
 
-/// What happens besides the events of the operation; each face words it for itself.
+/// A notification besides the events of the operation; each user interface words it itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// The operation that is followed.
+    /// Id of the operation.
     Operation(&'a OpId),
-    /// A warning that came with the daemon's answer.
+    /// A warning in the daemon's answer.
     Warning(&'a str),
-    /// The first interrupt: the operation is asked to undo itself.
+    /// The first interrupt cancelled the operation.
     Cancelling,
-    /// The first interrupt, which has no effect on this operation.
+    /// The first interrupt had no effect on the operation.
     NotCancelled,
-    /// Nothing was reported for a while; the stage goes on since this long.
+    /// No event for [`REMINDER_INTERVAL`]; the stage and the time since its start.
     StillIn(&'a str, Duration),
-    /// The operation is not followed any longer.
-    Left(Left),
+    /// The wait ended before the operation.
+    WaitEnded(WaitEnd),
 }
 
-/// Shows the course of one operation.
+/// Shows the progress of one operation.
 pub trait Observer {
     /// The next event.
     fn event(&mut self, event: &OpEvent);
-    /// Something besides the events.
+    /// A notification besides the events.
     fn notice(&mut self, notice: Notice<'_>);
 }
 
@@ -134,35 +135,35 @@ impl Observer for () {
     fn notice(&mut self, _: Notice<'_>) {}
 }
 
-/// An operation that succeeded, or a request for what was so already.
+/// The result of an operation that succeeded, or of a request without an operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Id of the image or kernel that was made, where one was.
+    /// Id of the new image or kernel, if the operation made one.
     pub made: Option<String>,
-    /// Duration of the operation in milliseconds; absent where there was none, or where a restart
-    /// of the daemon hides it.
+    /// Duration of the operation in milliseconds; absent without an operation and after a restart
+    /// of the daemon.
     pub ms: Option<u64>,
 }
 
-/// Why an operation did not come to a good end before our eyes.
+/// Why the client has no successful result.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NotDone {
-    /// It failed, or the daemon did.
+pub enum FollowError {
+    /// The operation failed, or a request to the daemon.
     Failed(Box<ApiError>),
-    /// An interrupt cancelled it, and it was undone.
+    /// An interrupt cancelled the operation, which was undone.
     Cancelled(Box<ApiError>),
     /// An interrupt ended the wait.
-    Left(Left),
+    WaitEnded(WaitEnd),
 }
 
-impl From<ApiError> for NotDone {
+impl From<ApiError> for FollowError {
     fn from(error: ApiError) -> Self {
         Self::Failed(Box::new(error))
     }
 }
 
 impl Client {
-    /// Follows what was accepted to its end.
+    /// Follows an accepted operation to its end.
     ///
     /// # Errors
     /// The operation's, the daemon's, or an interrupt.
@@ -172,7 +173,7 @@ impl Client {
         interrupts: Interrupts,
         on_interrupt: OnInterrupt,
         observer: &mut impl Observer,
-    ) -> Result<Done, NotDone> {
+    ) -> Result<Done, FollowError> {
         for warning in &accepted.warnings {
             observer.notice(Notice::Warning(warning));
         }
@@ -207,9 +208,9 @@ struct Watch<'a, O> {
 }
 
 impl<O: Observer> Watch<'_, O> {
-    async fn run(mut self) -> Result<Done, NotDone> {
+    async fn run(mut self) -> Result<Done, FollowError> {
         let mut events = self.client.follow(self.operation);
-        let mut reminder = Instant::now() + REMINDER;
+        let mut reminder = Instant::now() + REMINDER_INTERVAL;
         loop {
             let event = tokio::select! {
                 event = events.next() => event?,
@@ -218,7 +219,7 @@ impl<O: Observer> Watch<'_, O> {
                     continue;
                 }
                 () = sleep_until(reminder) => {
-                    reminder += REMINDER;
+                    reminder += REMINDER_INTERVAL;
                     let notice = Notice::StillIn(&self.stage.name, self.stage.since.elapsed());
                     self.observer.notice(notice);
                     continue;
@@ -229,14 +230,14 @@ impl<O: Observer> Watch<'_, O> {
             match event.what {
                 OpEventKind::StageStarted { stage } => {
                     self.stage = Stage { name: stage, since: Instant::now() };
-                    reminder = self.stage.since + REMINDER;
+                    reminder = self.stage.since + REMINDER_INTERVAL;
                 }
                 OpEventKind::Succeeded { made } => {
                     return Ok(Done { made, ms: Some(event.at_ms).filter(|ms| *ms > 0) });
                 }
                 OpEventKind::Failed { error } => return Err(self.failed(error)),
                 OpEventKind::Progress { .. } | OpEventKind::Note { .. } => {
-                    reminder = Instant::now() + REMINDER;
+                    reminder = Instant::now() + REMINDER_INTERVAL;
                 }
                 OpEventKind::Subject { .. }
                 | OpEventKind::StageDone { .. }
@@ -245,49 +246,51 @@ impl<O: Observer> Watch<'_, O> {
         }
     }
 
-    fn failed(&self, error: ApiError) -> NotDone {
+    fn failed(&self, error: ApiError) -> FollowError {
         let error = Box::new(error.in_operation(self.operation));
         match error.code {
-            ErrorCode::Cancelled if self.cancelled => NotDone::Cancelled(error),
-            _ => NotDone::Failed(error),
+            ErrorCode::Cancelled if self.cancelled => FollowError::Cancelled(error),
+            _ => FollowError::Failed(error),
         }
     }
 
-    fn leave(&mut self, left: Left) -> NotDone {
-        self.observer.notice(Notice::Left(left));
-        NotDone::Left(left)
+    fn end_wait(&mut self, end: WaitEnd) -> FollowError {
+        self.observer.notice(Notice::WaitEnded(end));
+        FollowError::WaitEnded(end)
     }
 
-    async fn interrupted(&mut self) -> Result<(), NotDone> {
-        let insisted = self.interrupts.insisted();
+    async fn interrupted(&mut self) -> Result<(), FollowError> {
+        let repeated = self.interrupts.repeated();
         match self.on_interrupt.in_stage(&self.stage.name) {
-            OnInterrupt::Leave if !self.cancelled => Err(self.leave(Left::Stopping)),
-            OnInterrupt::GoOn if insisted => Err(self.leave(Left::Ending)),
-            OnInterrupt::GoOn => {
+            OnInterrupt::StopWaiting if !self.cancelled => {
+                Err(self.end_wait(WaitEnd::StopContinues))
+            }
+            OnInterrupt::Ignore if repeated => Err(self.end_wait(WaitEnd::EndsSoon)),
+            OnInterrupt::Ignore => {
                 self.observer.notice(Notice::NotCancelled);
                 Ok(())
             }
-            _ if insisted => {
+            _ if repeated => {
                 if !self.cancelled {
-                    // Both came at once, so the daemon has not heard of the first one yet.
-                    let _ = timeout(LEAVING, self.client.cancel(self.operation)).await;
+                    // Both interrupts came at once: the cancel request has not been sent yet.
+                    let _ = timeout(CANCEL_TIMEOUT, self.client.cancel(self.operation)).await;
                 }
-                Err(self.leave(Left::Cancelling))
+                Err(self.end_wait(WaitEnd::Cancelling))
             }
             _ => self.cancel().await,
         }
     }
 
-    async fn cancel(&mut self) -> Result<(), NotDone> {
+    async fn cancel(&mut self) -> Result<(), FollowError> {
         self.cancelled = true;
         self.observer.notice(Notice::Cancelling);
         let answer = tokio::select! {
             answer = self.client.cancel(self.operation) => answer,
-            // A daemon that does not answer must not keep anybody waiting.
-            () = self.interrupts.next() => return Err(self.leave(Left::Unanswered)),
+            // Without an answer of the daemon, the next interrupt ends the wait.
+            () = self.interrupts.next() => return Err(self.end_wait(WaitEnd::CancelUnanswered)),
         };
         match answer {
-            // It may have ended meanwhile; its last event tells how.
+            // If the operation has ended meanwhile, its last event has the result.
             Ok(_) => Ok(()),
             Err(error) if error.code == ErrorCode::NotFound => Ok(()),
             Err(error) if error.code == ErrorCode::WrongState => {
@@ -308,19 +311,19 @@ mod tests {
     fn the_effect_of_an_interrupt_depends_on_action_and_stage() {
         let restart = OnInterrupt::of(VmAction::Restart { grace_ms: 0 });
         for (name, expected) in [
-            ("", OnInterrupt::Leave),
-            (stage::SHUTDOWN, OnInterrupt::Leave),
-            (stage::TEARDOWN, OnInterrupt::Leave),
+            ("", OnInterrupt::StopWaiting),
+            (stage::SHUTDOWN, OnInterrupt::StopWaiting),
+            (stage::TEARDOWN, OnInterrupt::StopWaiting),
             (stage::PREFLIGHT, OnInterrupt::Cancel),
             (stage::BOOT, OnInterrupt::Cancel),
         ] {
             assert_eq!(restart.in_stage(name), expected, "{name}");
         }
-        assert_eq!(OnInterrupt::of(VmAction::STOP).in_stage(stage::BOOT), OnInterrupt::Leave);
+        assert_eq!(OnInterrupt::of(VmAction::STOP).in_stage(stage::BOOT), OnInterrupt::StopWaiting);
         assert_eq!(OnInterrupt::of(VmAction::Start {}).in_stage(""), OnInterrupt::Cancel);
         assert_eq!(
             OnInterrupt::of(VmAction::Delete { force: false }).in_stage(""),
-            OnInterrupt::GoOn
+            OnInterrupt::Ignore
         );
     }
 }

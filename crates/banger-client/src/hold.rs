@@ -67,7 +67,7 @@ async fn again(client: &Client, request: &SessionRequest) -> Option<UnixStream> 
     loop {
         match client.session_once(request).await {
             Ok((stream, ..)) => return Some(stream),
-            Err(ended) if !ended.is_absent() => return None,
+            Err(ended) if !ended.is_daemon_absent() => return None,
             Err(_) if tries > 0 => {
                 tries -= 1;
                 tokio::time::sleep(FRESH_SOCKET_PAUSE).await;

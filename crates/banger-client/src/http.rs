@@ -13,26 +13,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Largest answer of the daemon, in bytes: some 100 000 VMs.
+/// Maximum size of an answer of the daemon, in bytes: about 100 000 VMs.
 pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// Longest wait for the head of an answer.
+/// Time limit for the head of an answer, and for its body.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a request did not get an answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
-    /// It never left.
+pub enum CallError {
+    /// The request was not sent.
     #[error("no connection")]
-    Unsent(#[source] std::io::Error),
-    /// It may have been heard.
+    NotSent(#[source] std::io::Error),
+    /// The request may have been received.
     #[error("the connection ended before the answer came")]
-    Unanswered(#[source] hyper::Error),
-    /// Nothing came in time.
+    NoAnswer(#[source] hyper::Error),
+    /// No answer in time.
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
-    Silent,
+    TimedOut,
 }
 
-/// A request, ready to be sent more than once.
+/// A request that can be sent more than once.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// Method.
@@ -51,7 +51,7 @@ impl Call {
         Self::new(Method::GET, path.into(), Bytes::new())
     }
 
-    /// A request to remove something.
+    /// A DELETE request without body.
     pub fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path.into(), Bytes::new())
     }
@@ -59,7 +59,7 @@ impl Call {
     /// A request with a JSON body.
     ///
     /// # Errors
-    /// A value that JSON cannot hold; none of ours is one.
+    /// A value that cannot be represented as JSON.
     pub fn post(path: impl Into<String>, body: &impl Serialize) -> Result<Self, ApiError> {
         let body = serde_json::to_vec(body).map_err(|error| {
             ApiError::new(ErrorCode::Internal, "the request cannot be written as JSON")
@@ -92,12 +92,12 @@ impl Call {
     }
 }
 
-/// An open connection; requests go one after the other.
+/// An open connection; requests are sent one after the other.
 pub struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
-    /// Begins to speak HTTP on a stream whose answers have a head of at most `max_head` bytes.
-    pub async fn open<S>(stream: S, max_head: usize) -> Result<Self, Lost>
+    /// Starts HTTP on a stream; the head of an answer has at most `max_head` bytes.
+    pub async fn open<S>(stream: S, max_head: usize) -> Result<Self, CallError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -105,52 +105,53 @@ impl Connection {
             .max_buf_size(max_head)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(Lost::Unanswered)?;
-        // Its errors arrive at whoever waits for an answer too.
+            .map_err(CallError::NoAnswer)?;
+        // Its errors are reported by the requests too.
         tokio::spawn(connection.with_upgrades());
         Ok(Self(sender))
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub async fn send(&mut self, call: Call) -> Result<Response<Incoming>, Lost> {
-        let request = call.build().map_err(|error| Lost::Unsent(std::io::Error::other(error)))?;
+    pub async fn send(&mut self, call: Call) -> Result<Response<Incoming>, CallError> {
+        let request =
+            call.build().map_err(|error| CallError::NotSent(std::io::Error::other(error)))?;
         match tokio::time::timeout(ANSWER_TIMEOUT, self.0.send_request(request)).await {
-            Ok(answer) => answer.map_err(Lost::Unanswered),
-            Err(_) => Err(Lost::Silent),
+            Ok(answer) => answer.map_err(CallError::NoAnswer),
+            Err(_) => Err(CallError::TimedOut),
         }
     }
 }
 
-/// The whole body, at most `limit` bytes.
+/// The whole body, at most `limit` bytes; `sender` is named in errors.
 ///
 /// # Errors
-/// A longer body, or an end before it is whole; in words for `whom`.
-pub async fn body(answer: Incoming, limit: usize, whom: &str) -> Result<Bytes, ApiError> {
+/// A longer body, a connection that ends before the body, or no end in time.
+pub async fn body(answer: Incoming, limit: usize, sender: &str) -> Result<Bytes, ApiError> {
     let failed = |cause: &dyn std::error::Error| {
-        let text = format!("{whom} did not give a whole answer of at most {limit} bytes");
+        let text = format!("{sender} did not send a whole answer of at most {limit} bytes");
         ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(cause)
     };
     let whole = Limited::new(answer, limit).collect();
     match tokio::time::timeout(ANSWER_TIMEOUT, whole).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) => Err(failed(&*error)),
-        Err(_) => Err(failed(&Lost::Silent)),
+        Err(_) => Err(failed(&CallError::TimedOut)),
     }
 }
 
-/// What an answer of the daemon says.
+/// Decodes an answer of the daemon.
 ///
 /// # Errors
-/// The daemon's own, or an answer that is not one of ours.
+/// The daemon's error, or an answer of an unknown shape.
 pub async fn decode<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, ApiError> {
     let (status, bytes) = whole(answer).await?;
-    serde_json::from_slice(&bytes).map_err(|error| not_ours(status).caused_by(&error))
+    serde_json::from_slice(&bytes).map_err(|error| unknown_answer(status).caused_by(&error))
 }
 
-/// Only whether the daemon agreed.
+/// Checks the status of an answer.
 ///
 /// # Errors
-/// The daemon's own.
+/// The daemon's error, or an answer of an unknown shape.
 pub async fn accept(answer: Response<Incoming>) -> Result<(), ApiError> {
     whole(answer).await.map(|_| ())
 }
@@ -161,10 +162,10 @@ async fn whole(answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ApiErr
     if status.is_success() {
         return Ok((status, bytes));
     }
-    Err(serde_json::from_slice::<ApiError>(&bytes).unwrap_or_else(|_| not_ours(status)))
+    Err(serde_json::from_slice::<ApiError>(&bytes).unwrap_or_else(|_| unknown_answer(status)))
 }
 
-fn not_ours(status: StatusCode) -> ApiError {
+fn unknown_answer(status: StatusCode) -> ApiError {
     let text = format!("the daemon gave an answer ({status}) that this program does not know");
     ApiError::new(ErrorCode::DaemonUnavailable, text)
         .with_hint("`banger daemon stop` ends it; the next command starts the one installed here")

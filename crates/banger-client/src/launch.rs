@@ -1,8 +1,8 @@
-//! Starting `bangerd`.
+//! Starts `bangerd`.
 //!
-//! The daemon is given a pipe as its standard output and says one line on it: `ready`, or `error `
-//! and an [`ApiError`] as JSON. It lives in a session of its own; what it says on standard error
-//! goes to its log file.
+//! The standard output of the daemon is a pipe on which it writes one line: `ready`, or `error `
+//! and an [`ApiError`] as JSON. The daemon runs in a session of its own; its standard error goes to
+//! its log file.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -18,10 +18,10 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
-/// Longest wait for a daemon to say that it is ready: it looks after all its VMs first.
+/// Time limit for a daemon to be ready: it recovers all its VMs first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest wait for the program to print its defaults.
+/// Time limit for the program to print its defaults.
 const DEFAULTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start a daemon.
@@ -29,16 +29,16 @@ const DEFAULTS_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Launcher {
     /// The program.
     pub program: PathBuf,
-    /// Build that our side belongs to.
+    /// Build id of this program.
     pub build_id: String,
 }
 
-/// What came of a start.
-pub(crate) enum Started {
-    /// It serves.
+/// Outcome of a start.
+pub(crate) enum StartOutcome {
+    /// The daemon serves requests.
     Ready,
-    /// Another daemon has this state folder.
-    Another(ApiError),
+    /// Another daemon has locked the state folder.
+    Locked(ApiError),
 }
 
 impl Launcher {
@@ -59,8 +59,8 @@ impl Launcher {
         Ok(Self { program, build_id: build_id.to_owned() })
     }
 
-    /// Values that a new VM gets where its request leaves them out, as the daemon would decide them
-    /// from its configuration, the environment and the host.
+    /// Default values of a new VM, as the daemon decides them from its configuration, the
+    /// environment and the host.
     ///
     /// # Errors
     /// The program cannot be run, or refuses its configuration.
@@ -76,33 +76,33 @@ impl Launcher {
         })
     }
 
-    /// Starts the daemon and waits until it serves.
-    pub(crate) async fn start(&self, paths: &Paths) -> Result<Started, ApiError> {
+    /// Starts the daemon and waits until it serves requests.
+    pub(crate) async fn start(&self, paths: &Paths) -> Result<StartOutcome, ApiError> {
         let log = match open_log(paths) {
             Ok(log) => Stdio::from(log),
-            // What runs is to be stopped and deleted on a full disk too.
+            // VMs must be stopped and deleted on a full disk too.
             Err(error) if error.code == ErrorCode::NoSpace => Stdio::null(),
             Err(error) => return Err(error),
         };
         let mut command = Command::new(&self.program);
-        // The working folder must not keep a file system of the user's busy.
+        // The user's working folder must not keep its file system busy.
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         crate::sys::in_new_session(&mut command);
         let mut child = command.spawn().map_err(|error| self.not_spawned(&error))?;
-        let said = tokio::time::timeout(READY_TIMEOUT, first_line(&mut child)).await;
+        let output = tokio::time::timeout(READY_TIMEOUT, first_line(&mut child)).await;
         let log = Hint::ReadFile { path: paths.daemon_log().display().to_string() };
         let failed = |code, text: String| ApiError::new(code, text).with_hint(log);
-        let Ok(line) = said else {
+        let Ok(line) = output else {
             let seconds = READY_TIMEOUT.as_secs();
             let text = format!("the daemon was not ready within {seconds} s");
             return Err(failed(ErrorCode::Timeout, text));
         };
         if line == "ready" {
-            return Ok(Started::Ready);
+            return Ok(StartOutcome::Ready);
         }
         let error = line.strip_prefix("error ").map(serde_json::from_str::<ApiError>);
         match error {
-            Some(Ok(error)) if error.code == ErrorCode::Busy => Ok(Started::Another(error)),
+            Some(Ok(error)) if error.code == ErrorCode::Busy => Ok(StartOutcome::Locked(error)),
             Some(Ok(error)) => Err(error),
             _ => {
                 let ended = match tokio::time::timeout(Duration::from_secs(1), child.wait()).await {
@@ -127,16 +127,16 @@ impl Launcher {
 /// The first line that the daemon says; empty when it ends without a word.
 async fn first_line(child: &mut Child) -> String {
     let Some(stdout) = child.stdout.take() else { return String::new() };
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     let mut stdout = stdout.take(MAX_LINE as u64);
     let mut piece = [0; 4096];
-    while !said.contains(&b'\n') {
+    while !output.contains(&b'\n') {
         match stdout.read(&mut piece).await {
-            Ok(length) if length > 0 => said.extend_from_slice(&piece[..length]),
+            Ok(length) if length > 0 => output.extend_from_slice(&piece[..length]),
             _ => break,
         }
     }
-    let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
     String::from_utf8_lossy(line).trim_end().to_owned()
 }
 

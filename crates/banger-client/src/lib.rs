@@ -1,8 +1,8 @@
-//! The daemon's API over its Unix socket: typed calls, operations followed across interruptions,
-//! and connections to a guest's agent that outlive the daemon.
+//! Client of the daemon's API: typed calls, operations followed across lost connections, and
+//! connections to guest agents that outlive the daemon.
 //!
-//! Everything runs on a current-thread tokio runtime. Errors are [`banger_api::ApiError`] whether
-//! they come from the daemon or from the way to it, so that a caller shows them all alike.
+//! Runs on a current-thread tokio runtime. All errors are [`banger_api::ApiError`], those of the
+//! daemon and those of the connection to it, so that callers show them alike.
 
 pub mod agent;
 pub mod batch;
@@ -28,7 +28,7 @@ pub use banger_agent_proto::bytes::ByteString;
 pub use banger_agent_proto::exec::{Detached, ExecRequest, ExitStatus, WindowSize};
 pub use client::Client;
 pub use daemon::Presence;
-pub use events::Follow;
+pub use events::EventStream;
 pub use exec::{Control, Exec, ExecInput, ExecOutput, Output};
 pub use hold::Hold;
 pub use launch::Launcher;

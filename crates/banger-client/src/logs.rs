@@ -1,4 +1,4 @@
-//! Logs over the API, as streams of bytes.
+//! Logs of VMs and of the daemon as streams of bytes.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 
-use crate::call::Repeat;
+use crate::call::Idempotency;
 use crate::client::{Client, fill};
 use crate::http::{self, Call};
 
-/// Connections in a row that may end without a byte of a followed log.
+/// Maximum number of consecutive connections that bring no byte of a followed log.
 const MAX_IDLE: u32 = 100;
-/// Pause between looks for a daemon that is gone.
-const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// Interval between attempts to reach a daemon that has ended.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Which log of a VM.
+/// A log of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VmLogSource {
     /// The guest's serial console.
     Console,
-    /// What the VMM and its companion wrote.
+    /// Output of the VMM and its companion.
     Vmm,
-    /// What the process that owns the VMM wrote.
+    /// Output of the process that owns the VMM.
     Shim,
-    /// What banger's agent in the guest wrote.
+    /// Output of banger's agent in the guest.
     Agent,
 }
 
@@ -41,50 +41,50 @@ impl VmLogSource {
     }
 }
 
-/// Which part of a VM's log.
+/// Selects a part of a VM's log.
 #[derive(Debug, Clone, Copy)]
 pub struct VmLogQuery {
-    /// Which log.
+    /// The log.
     pub source: VmLogSource,
-    /// Only so many lines before the end.
+    /// Number of lines at the end; all if absent.
     pub tail: Option<u32>,
-    /// Go on as more comes, until the VM is deleted; across restarts of the daemon.
+    /// Whether to continue until the VM is deleted, across restarts of the daemon.
     pub follow: bool,
 }
 
-/// Which lines of the daemon's log.
+/// Selects lines of the daemon's log.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonLogQuery {
     /// Only lines about this VM, by its name or whole id.
     pub vm: Option<String>,
     /// Only lines of this operation.
     pub operation: Option<String>,
-    /// Only so many lines before the end.
+    /// Number of lines at the end; all if absent.
     pub tail: Option<u32>,
-    /// Go on as more comes, until the daemon ends.
+    /// Whether to continue until the daemon ends.
     pub follow: bool,
 }
 
 /// A log that arrives piece by piece.
 pub struct LogStream {
     body: Incoming,
-    again: Option<Again>,
+    resume: Option<LogResume>,
 }
 
-/// How a followed log is taken up again when its connection ends.
-struct Again {
+/// Position from which a followed log continues after a lost connection.
+struct LogResume {
     client: Client,
     route: String,
     source: VmLogSource,
-    /// Where the log began: a file, and bytes in it.
+    /// The log file and the offset in it, in bytes.
     file: String,
     offset: u64,
-    /// Connections that brought nothing.
+    /// Consecutive connections that brought no byte.
     idle: u32,
 }
 
 impl LogStream {
-    /// The next bytes; none after the last ones. May be dropped and called again.
+    /// The next bytes; none after the last ones. Cancel-safe.
     ///
     /// # Errors
     /// The connection ended before the log did.
@@ -93,9 +93,9 @@ impl LogStream {
             let ended = match self.body.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        if let Some(again) = &mut self.again {
-                            again.offset += data.len() as u64;
-                            again.idle = 0;
+                        if let Some(resume) = &mut self.resume {
+                            resume.offset += data.len() as u64;
+                            resume.idle = 0;
                         }
                         return Ok(Some(data));
                     }
@@ -104,8 +104,8 @@ impl LogStream {
                 Some(Err(error)) => Err(cut_off(&error)),
                 None => Ok(None),
             };
-            let Some(again) = &mut self.again else { return ended };
-            match again.connect(ended).await? {
+            let Some(resume) = &mut self.resume else { return ended };
+            match resume.connect(ended).await? {
                 Some(body) => self.body = body,
                 None => return Ok(None),
             }
@@ -113,9 +113,9 @@ impl LogStream {
     }
 }
 
-impl Again {
-    /// The log from where it ended; none where the VM is gone. A daemon that is not there is waited
-    /// for and not started: it may have been stopped on purpose.
+impl LogResume {
+    /// Requests the log from its position; none if the VM was deleted. Waits for the next daemon
+    /// and does not start one: the user may have stopped the daemon.
     async fn connect(
         &mut self,
         ended: Result<Option<Bytes>, ApiError>,
@@ -126,7 +126,7 @@ impl Again {
         }
         let mut path = format!("{}?source={}&follow=true", self.route, self.source.as_str());
         path += &match self.source {
-            // Lines of the agent have no place in a file.
+            // The agent's lines are a selection of the console log, without an offset.
             VmLogSource::Agent => "&tail=0".to_owned(),
             _ => format!("&from={}:{}", self.file, self.offset),
         };
@@ -140,7 +140,7 @@ impl Again {
                         Ok(()) => Ok(None),
                     };
                 }
-                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                Err(_) => tokio::time::sleep(RECONNECT_INTERVAL).await,
             }
         }
     }
@@ -166,7 +166,7 @@ impl Client {
         let place = answer.headers().get(routes::LOG_PLACE_HEADER);
         let place = place.and_then(|place| place.to_str().ok()?.split_once(':'));
         let (file, offset) = place.unwrap_or(("0", "0"));
-        let again = follow.then(|| Again {
+        let resume = follow.then(|| LogResume {
             client: self.clone(),
             route,
             source,
@@ -174,7 +174,7 @@ impl Client {
             offset: offset.parse().unwrap_or_default(),
             idle: 0,
         });
-        Ok(LogStream { body: answer.into_body(), again })
+        Ok(LogStream { body: answer.into_body(), resume })
     }
 
     /// The daemon's log: lines, each a JSON object.
@@ -187,7 +187,7 @@ impl Client {
         pairs.extend(query.operation.map(|operation| ("operation", operation)));
         add_range(&mut pairs, query.tail, query.follow);
         let answer = self.log(routes::DAEMON_LOGS.to_owned(), pairs).await?;
-        Ok(LogStream { body: answer.into_body(), again: None })
+        Ok(LogStream { body: answer.into_body(), resume: None })
     }
 
     async fn log(
@@ -200,7 +200,7 @@ impl Client {
             .map(|(name, value)| format!("{name}={}", routes::fill("{value}", "value", value)))
             .collect();
         let path = if query.is_empty() { route } else { format!("{route}?{}", query.join("&")) };
-        let answer = self.answer(Call::get(path), Repeat::Safe).await?;
+        let answer = self.answer(Call::get(path), Idempotency::Idempotent).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }

@@ -1,4 +1,4 @@
-//! Ways to a guest's agent, and the session socket.
+//! Connections to a guest's agent, and the session socket.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use crate::client::Client;
-use crate::daemon::nobody_listens;
+use crate::daemon::is_absent_error;
 use crate::unix;
 
-/// Longest wait for the daemon's line: it dials the guest meanwhile.
+/// Time limit for the daemon's answer: it connects to the guest meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A way to the agent of a VM, for one command.
-pub struct AgentSession(pub(crate) Way);
+/// A connection to the agent of a VM for one command.
+pub struct AgentSession(pub(crate) AgentRoute);
 
-pub(crate) enum Way {
-    /// A connection of our own, which outlives the daemon.
+pub(crate) enum AgentRoute {
+    /// A direct connection, which outlives the daemon.
     Descriptor(UnixStream),
-    /// Through the daemon, by an upgraded HTTP connection.
+    /// An upgraded HTTP connection through the daemon, opened with the command.
     Upgrade { client: Client, vm: String },
 }
 
 impl From<UnixStream> for AgentSession {
     fn from(stream: UnixStream) -> Self {
-        Self(Way::Descriptor(stream))
+        Self(AgentRoute::Descriptor(stream))
     }
 }
 
 impl Client {
-    /// A way to the agent of a VM: a descriptor where the daemon is on this host, through the
-    /// daemon elsewhere.
+    /// A connection to the agent of a VM: a descriptor from a daemon on this host, an upgraded HTTP
+    /// connection through a daemon on another host.
     ///
     /// # Errors
     /// Not found, not running, an agent that does not answer, or the daemon's.
@@ -45,11 +45,11 @@ impl Client {
         self.descriptor(vm, None).await.map(|(stream, _)| stream.into())
     }
 
-    /// The same, once the VM has come to a stage of its start; with how far its guest has booted,
-    /// which is `booting` where the time was over.
+    /// The same after a stage of the VM's start, with the state of its guest's boot, which is
+    /// `booting` after a timeout.
     ///
     /// # Errors
-    /// As [`Client::agent_session`]; not started in time.
+    /// As [`Client::agent_session`]; a VM that does not reach the stage in time.
     pub async fn agent_session_at(
         &self,
         vm: &str,
@@ -64,7 +64,7 @@ impl Client {
     }
 
     fn upgrade(&self, vm: &str) -> AgentSession {
-        AgentSession(Way::Upgrade { client: self.clone(), vm: vm.to_owned() })
+        AgentSession(AgentRoute::Upgrade { client: self.clone(), vm: vm.to_owned() })
     }
 
     async fn descriptor(
@@ -87,14 +87,14 @@ impl Client {
         let stream = std::os::unix::net::UnixStream::from(descriptor);
         let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
         let stream = stream.map_err(|error| {
-            let text = format!("the connection to the agent of `{vm}` is of no use");
+            let text = format!("the connection to the agent of `{vm}` cannot be used");
             ApiError::new(ErrorCode::Internal, text).caused_by(&error)
         })?;
         Ok((stream, boot))
     }
 
-    /// Asks on the session socket. Where no daemon answers, or one of another build, it is started
-    /// or replaced first, once.
+    /// Sends a request on the session socket. If no daemon answers, or one of another build, starts
+    /// or replaces the daemon and sends the request once more.
     pub(crate) async fn session(
         &self,
         mut request: SessionRequest,
@@ -102,11 +102,11 @@ impl Client {
         let expected = self.expected_build().map(str::to_owned);
         request.expect_build(expected.clone());
         match self.session_once(&request).await {
-            Err(Ended::OtherBuild | Ended::Lost(_)) => {}
-            // A daemon of a build that does not know the field.
-            Err(Ended::Refused(error))
+            Err(SessionError::BuildMismatch | SessionError::Disconnected(_)) => {}
+            // A daemon of a build without this field.
+            Err(SessionError::Refused(error))
                 if expected.is_some() && error.code == ErrorCode::BadRequest => {}
-            Err(Ended::Refused(error)) => return Err(error),
+            Err(SessionError::Refused(error)) => return Err(error),
             Ok(session) => {
                 if expected.is_some() {
                     self.build_is_checked();
@@ -118,11 +118,11 @@ impl Client {
         self.build_is_checked();
         request.expect_build(None);
         self.session_once(&request).await.map_err(|ended| match ended {
-            Ended::Refused(error) => error,
-            Ended::OtherBuild => {
+            SessionError::Refused(error) => error,
+            SessionError::BuildMismatch => {
                 ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is of another build")
             }
-            Ended::Lost(error) => {
+            SessionError::Disconnected(error) => {
                 let path = self.paths().session_socket();
                 let text = format!("the daemon does not answer at `{}`", path.display());
                 ApiError::new(ErrorCode::DaemonUnavailable, text).caused_by(&error)
@@ -130,14 +130,14 @@ impl Client {
         })
     }
 
-    /// Asks the daemon that is there.
+    /// Sends a request to the running daemon, without starting one.
     pub(crate) async fn session_once(
         &self,
         request: &SessionRequest,
-    ) -> Result<(UnixStream, SessionAnswer, Option<OwnedFd>), Ended> {
+    ) -> Result<(UnixStream, SessionAnswer, Option<OwnedFd>), SessionError> {
         let elsewhere = || {
             let text = "the daemon is on another host, which passes no descriptors";
-            Ended::Refused(ApiError::new(ErrorCode::BadRequest, text))
+            SessionError::Refused(ApiError::new(ErrorCode::BadRequest, text))
         };
         let socket = self.transport().session_socket().ok_or_else(elsewhere)?;
         let exchange = async {
@@ -149,45 +149,47 @@ impl Client {
             Ok((stream, answer, descriptor))
         };
         let (stream, answer, descriptor) =
-            match tokio::time::timeout(ANSWER_TIMEOUT + asked_wait(request), exchange).await {
-                Ok(result) => result.map_err(Ended::Lost)?,
-                Err(_) => return Err(Ended::Lost(std::io::ErrorKind::TimedOut.into())),
+            match tokio::time::timeout(ANSWER_TIMEOUT + requested_wait(request), exchange).await {
+                Ok(result) => result.map_err(SessionError::Disconnected)?,
+                Err(_) => {
+                    return Err(SessionError::Disconnected(std::io::ErrorKind::TimedOut.into()));
+                }
             };
         match answer {
-            SessionAnswer::Refused { error } => Err(Ended::Refused(error)),
-            SessionAnswer::OtherBuild => Err(Ended::OtherBuild),
+            SessionAnswer::Refused { error } => Err(SessionError::Refused(error)),
+            SessionAnswer::OtherBuild => Err(SessionError::BuildMismatch),
             answer => Ok((stream, answer, descriptor)),
         }
     }
 }
 
 /// How long the daemon may wait before it answers.
-fn asked_wait(request: &SessionRequest) -> Duration {
+fn requested_wait(request: &SessionRequest) -> Duration {
     match request {
         SessionRequest::Agent { wait: Some(wait), .. } => Duration::from_millis(wait.timeout_ms),
         _ => Duration::ZERO,
     }
 }
 
-/// Why there is no session.
-pub(crate) enum Ended {
-    /// The daemon said no.
+/// Why a session request failed.
+pub(crate) enum SessionError {
+    /// The daemon refused the request.
     Refused(ApiError),
-    /// The daemon is of another build than the request expects, and did nothing.
-    OtherBuild,
-    /// The daemon is not there, or went away.
-    Lost(std::io::Error),
+    /// The daemon is of another build than the request expects and did nothing.
+    BuildMismatch,
+    /// No daemon listens, or the connection ended before the answer.
+    Disconnected(std::io::Error),
 }
 
-impl Ended {
-    /// Whether a daemon may yet come up.
-    pub(crate) fn is_absent(&self) -> bool {
+impl SessionError {
+    /// Whether no daemon runs, so that the request may succeed with the next one.
+    pub(crate) fn is_daemon_absent(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::OtherBuild => false,
-            Self::Lost(error) => {
+            Self::Refused(_) | Self::BuildMismatch => false,
+            Self::Disconnected(error) => {
                 use std::io::ErrorKind as Kind;
                 let cut = [Kind::UnexpectedEof, Kind::ConnectionReset, Kind::BrokenPipe];
-                nobody_listens(error) || cut.contains(&error.kind())
+                is_absent_error(error) || cut.contains(&error.kind())
             }
         }
     }

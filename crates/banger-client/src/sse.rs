@@ -1,21 +1,24 @@
-//! Reading a stream of server-sent events (WHATWG HTML, section 9.2) piece by piece.
+//! Incremental parser of server-sent events (WHATWG HTML, section 9.2).
 
-/// Longest line accepted, in bytes.
+/// Maximum length of a line, and of the data of an event, in bytes.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// Turns bytes into the `data` of events.
+/// Extracts the `data` of events from bytes.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
     data: Option<String>,
 }
 
-/// A line or an event that is longer than any of ours.
+/// A line or an event is longer than [`MAX_LINE`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong;
 
 impl Parser {
-    /// Takes the next bytes and gives the events that they complete.
+    /// Parses the next bytes and returns the events that they complete.
+    ///
+    /// # Errors
+    /// A line or an event that is too long.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
         let mut events = Vec::new();
         let mut rest = bytes;
@@ -38,8 +41,8 @@ impl Parser {
         if line.is_empty() {
             return Ok(self.data.take());
         }
-        // `id` repeats what the data says, `event` and `retry` are not used, and a line that begins
-        // with a colon only keeps the connection warm.
+        // The data contains the `id`, the daemon sends no `event` and `retry`, and a line that
+        // starts with a colon is a keep-alive comment.
         let Some(value) = line.strip_prefix("data:") else { return Ok(None) };
         let value = value.strip_prefix(' ').unwrap_or(value);
         match &mut self.data {
@@ -61,12 +64,12 @@ mod tests {
     const STREAM: &str = "id: 1\ndata: {\"a\":1}\n\n: warm\n\nid: 2\r\ndata:x\r\ndata: y\r\n\r\n";
 
     #[test]
-    fn events_come_out_however_the_bytes_are_cut() {
-        for cut in 1..STREAM.len() {
+    fn events_do_not_depend_on_how_the_bytes_are_split() {
+        for size in 1..STREAM.len() {
             let mut parser = Parser::default();
             let events: Vec<String> =
-                STREAM.as_bytes().chunks(cut).flat_map(|c| parser.push(c).unwrap()).collect();
-            assert_eq!(events, ["{\"a\":1}", "x\ny"], "cut {cut}");
+                STREAM.as_bytes().chunks(size).flat_map(|c| parser.push(c).unwrap()).collect();
+            assert_eq!(events, ["{\"a\":1}", "x\ny"], "pieces of {size}");
         }
     }
 

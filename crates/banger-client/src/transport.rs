@@ -1,8 +1,8 @@
-//! How requests reach a daemon.
+//! Transports to a daemon.
 //!
-//! [`Client`](crate::Client) speaks HTTP on the streams that a transport opens. A transport to a
-//! daemon on this host also names the socket that passes descriptors. Without one, commands in
-//! guests run over upgraded HTTP connections, and no daemon is started or replaced.
+//! [`Client`](crate::Client) uses HTTP/1.1 on the streams that a transport opens. A transport to a
+//! daemon on this host also has the path of the session socket. Without it, commands in guests and
+//! leases use upgraded HTTP connections, and the client does not start or replace a daemon.
 
 use std::future::Future;
 use std::io;
@@ -21,9 +21,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// The future of a connection.
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
 
-/// A way to a daemon.
+/// Opens connections to a daemon.
 pub trait Transport: Send + Sync {
-    /// Opens a connection on which the daemon speaks HTTP/1.1.
+    /// Opens a connection for HTTP/1.1.
     fn connect(&self) -> Connecting<'_>;
 
     /// The session socket (see [`banger_api::session`]) of a daemon on this host.
@@ -35,7 +35,7 @@ pub trait Transport: Send + Sync {
 pub struct LocalSocket {
     /// Socket of the API.
     pub api: PathBuf,
-    /// Socket that passes descriptors.
+    /// The session socket.
     pub sessions: PathBuf,
 }
 

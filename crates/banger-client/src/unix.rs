@@ -1,4 +1,4 @@
-//! Unix sockets for an async program, on the calls of `banger-sys`.
+//! Unix sockets in the reactor, on the calls of `banger-sys`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,13 +10,13 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-/// How long the daemon's queue of connections may be full.
+/// Time limit for room in the daemon's queue of connections.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to the daemon's socket at `path`, however long that is.
+/// Connects to the daemon's socket at `path`, which may be longer than a socket address.
 ///
 /// # Errors
-/// Those of open(2) and connect(2); `WouldBlock` where the queue stays full.
+/// Those of open(2) and connect(2); `WouldBlock` if the queue stays full.
 pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     let deadline = Instant::now() + QUEUE_TIMEOUT;
     loop {
@@ -35,7 +35,7 @@ pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// Reads bytes and at most one descriptor that came with them; 0 bytes is the end.
+/// Reads bytes and at most one descriptor that was sent with them; 0 bytes is end of file.
 ///
 /// # Errors
 /// Those of recvmsg(2), and more than one descriptor.

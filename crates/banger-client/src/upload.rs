@@ -1,4 +1,4 @@
-//! Sends an archive to the daemon while it is read.
+//! Uploads an archive to the daemon while it is read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,14 +15,14 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 use crate::client::Client;
-use crate::http::{self, Lost};
+use crate::http::{self, CallError};
 
-/// Bytes read at once.
+/// Size of one piece, in bytes.
 const PIECE_BYTES: usize = 1 << 18;
-/// Pieces that wait to be sent.
-const PIECES: usize = 4;
+/// Capacity of the queue of pieces.
+const QUEUE_PIECES: usize = 4;
 
-/// A body that comes from a channel; an error in it breaks the request off.
+/// A request body from a channel; an error in it aborts the request.
 struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
 
 impl Body for Pieces {
@@ -38,12 +38,12 @@ impl Body for Pieces {
 }
 
 impl Client {
-    /// Makes an image of what `reader` gives; `sent` hears how many bytes have been read so far.
+    /// Creates an image from an archive; calls `sent` with the number of bytes read so far.
     ///
-    /// Dropped before it is ready, it leaves nothing at the daemon.
+    /// If the future is dropped before it is ready, the daemon removes the partial upload.
     ///
     /// # Errors
-    /// Those of reading; a bad or a taken name, a full disk, or the daemon's own.
+    /// A read error; a bad name or one in use, a full disk, or another error of the daemon.
     pub async fn upload_image(
         &self,
         upload: &ImageUpload,
@@ -51,31 +51,33 @@ impl Client {
         sent: impl FnMut(u64),
     ) -> Result<Accepted, ApiError> {
         self.ensure_daemon().await?;
-        // Refused before anything is sent: an answer may get lost once the daemon stops to read.
+        // Checked before the upload: an answer may be lost when the daemon stops reading.
         if !upload.replace
             && let Ok(owner) = self.image(&upload.name).await
             && owner.names.contains(&upload.name)
         {
             return Err(owner.name_taken(&upload.name));
         }
-        let lost = |lost: Lost| self.unreachable(&lost);
-        let stream = self.transport().connect().await.map_err(Lost::Unsent).map_err(lost)?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(Lost::Unanswered).map_err(lost)?;
+        let lost = |error: CallError| self.unreachable(&error);
+        let stream = self.transport().connect().await.map_err(CallError::NotSent).map_err(lost)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(CallError::NoAnswer)
+            .map_err(lost)?;
         tokio::spawn(connection);
-        // Both are plain in a query: names have no special characters.
+        // Names have no characters that need encoding in a query.
         let query = format!("name={}&replace={}", upload.name, upload.replace);
-        let (pieces, receiver) = mpsc::channel(PIECES);
+        let (pieces, receiver) = mpsc::channel(QUEUE_PIECES);
         let request = Request::post(format!("{}?{query}", routes::IMAGE_UPLOAD))
             .header("host", "localhost")
             .header("content-type", "application/octet-stream")
             .body(Pieces(receiver))
-            .map_err(|error| lost(Lost::Unsent(std::io::Error::other(error))))?;
-        let answer = async { sender.send_request(request).await.map_err(Lost::Unanswered) };
+            .map_err(|error| lost(CallError::NotSent(std::io::Error::other(error))))?;
+        let answer = async { sender.send_request(request).await.map_err(CallError::NoAnswer) };
         tokio::pin!(answer);
         let mut feeding = std::pin::pin!(feed(reader, pieces, sent));
         let mut read = None;
-        // An early answer is a refusal; then the rest is not read.
+        // An answer before the end of the body is an error; the rest is not sent.
         let answer = loop {
             tokio::select! {
                 answer = &mut answer => break answer,
@@ -108,7 +110,7 @@ async fn feed(
             }
         }
         if pieces.send(Ok(piece.freeze())).await.is_err() {
-            // The connection has ended; its answer says why.
+            // The connection has ended; the answer has the reason.
             return Ok(());
         }
         sent(total);

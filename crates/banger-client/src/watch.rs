@@ -1,4 +1,4 @@
-//! Waiting for a folder to change, by inotify(7).
+//! Waits for changes in a folder with inotify(7).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -8,14 +8,14 @@ use std::path::Path;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-/// Tells when something in a folder was created, renamed into place, written or removed.
+/// Reports that an entry of a folder was created, renamed into place, written or removed.
 #[derive(Debug)]
 pub struct FolderWatch {
     events: AsyncFd<OwnedFd>,
 }
 
 impl FolderWatch {
-    /// Begins to watch. What happened before does not count, so look after this, not before.
+    /// Starts watching. Earlier changes are not reported: check the folder after this call.
     ///
     /// # Errors
     /// Those of inotify_init1(2) and inotify_add_watch(2).
@@ -31,7 +31,7 @@ impl FolderWatch {
         Ok(Self { events: crate::sys::readable(events)? })
     }
 
-    /// Waits for the next change; several may come as one.
+    /// Waits for the next change; several changes may be reported as one.
     ///
     /// # Errors
     /// Those of read(2).
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_new_file_is_noticed() {
+    async fn a_new_file_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let watch = FolderWatch::new(folder.path()).unwrap();
         std::fs::write(folder.path().join("a"), "b").unwrap();

@@ -1,4 +1,4 @@
-//! A command in a guest, tied to our own streams: input, output, signals, window size, exit code.
+//! Attaches a command in a guest to this process: input, output, signals, window size, exit code.
 
 use std::io;
 use std::pin::Pin;
@@ -20,34 +20,33 @@ use tokio::time::Instant;
 use crate::errors::PIPE_CLOSED;
 use crate::terminal::{self, RawTerminal};
 
-/// Largest piece of input read at once.
-const PIECE: usize = 64 * 1024;
-/// Most output kept where it is to be part of a document.
+/// Maximum size of one read of input, in bytes.
+const MAX_READ: usize = 64 * 1024;
+/// Maximum size of each captured stream, in bytes.
 const MAX_CAPTURED: usize = 16 * 1024 * 1024;
-/// Ctrl-C or SIGTERM as often as this leaves a command that does not heed them.
-const LEAVE_AFTER: u32 = 3;
-/// How long a command may take to end after SIGTERM before it is left. `docker stop` gives as much
-/// and then kills.
+/// Number of SIGINT and SIGTERM after which the client ends without the command.
+const MAX_ENDING_SIGNALS: u32 = 3;
+/// Time limit for a command to end after SIGTERM; `docker stop` kills after 10 s.
 const TERM_GRACE: Duration = Duration::from_secs(8);
-/// How long a guest may be silent after Ctrl-C before its agent is asked whether it lives.
-const SILENCE: Duration = Duration::from_secs(3);
-/// How long that answer may take; the daemon waits for 5 s.
+/// Time without output after SIGINT or SIGTERM before the client checks the agent's health.
+const PROBE_DELAY: Duration = Duration::from_secs(3);
+/// Time limit of that check; the daemon waits for 5 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(6);
-/// What Ctrl-C is to a terminal in raw mode.
+/// The byte that Ctrl-C sends in raw mode.
 const ETX: u8 = 3;
 
-/// How an attached command came to its end.
+/// How an attached session ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself.
+pub enum SessionEnd {
+    /// The command ended.
     Exited(ExitStatus),
-    /// We left it; the exit code that tells why.
-    Left(u8),
-    /// We left it because of its guest or because it did not end; the exit code and the reason.
-    GaveUp(u8, String),
+    /// A signal or a closed pipe ended the client; its exit code.
+    Interrupted(u8),
+    /// The guest or the command does not respond; exit code and reason.
+    Unresponsive(u8, String),
 }
 
-/// The VM of a command, asked whether it lives when the command does not react.
+/// The VM of a command, for health checks of an unresponsive guest.
 pub struct Guest<'a> {
     /// The daemon.
     pub client: &'a Client,
@@ -56,92 +55,94 @@ pub struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Whether its agent answers.
+    /// Whether the agent answers.
     async fn answers(&self) -> bool {
         let asked = tokio::time::timeout(PROBE_TIMEOUT, self.client.health(self.vm)).await;
         matches!(asked, Ok(Ok(health)) if health.agent == AgentHealth::Ok)
     }
 }
 
-/// What became of its output.
+/// Captured output.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Captured {
-    /// Its output.
+    /// Standard output.
     pub stdout: Vec<u8>,
-    /// Its error output.
+    /// Standard error.
     pub stderr: Vec<u8>,
-    /// Whether there was more than is kept.
+    /// Whether a stream was longer than [`MAX_CAPTURED`].
     pub truncated: bool,
 }
 
-/// Where output goes.
+/// Destination of the output.
 pub enum Sink {
-    /// To our own streams.
+    /// The streams of this process.
     Streams,
-    /// Into memory.
+    /// Memory.
     Memory(Captured),
 }
 
-/// Runs a command to its end with our streams tied to its.
+/// Runs a command to its end with the streams of this process.
 ///
-/// SIGTERM, SIGINT and SIGHUP end it at every moment: before the command has started at once, later
-/// within [`TERM_GRACE`] of SIGTERM, and of Ctrl-C where the guest does not react at all.
+/// SIGTERM, SIGINT and SIGHUP always end the session: at once before the command has started, later
+/// within [`TERM_GRACE`] of SIGTERM, and after SIGINT if the guest does not respond.
 ///
 /// # Errors
-/// The agent refuses it, or the connection ends before the command does.
+/// The agent refuses the command, or the connection ends before the command does.
 pub async fn run(
     session: AgentSession,
     request: &ExecRequest,
     sink: &mut Sink,
     guest: &Guest<'_>,
-) -> Result<Ended, ApiError> {
+) -> Result<SessionEnd, ApiError> {
     let mut signals = Signals::listen().map_err(|error| {
-        ApiError::new(ErrorCode::Internal, "signals cannot be listened for").caused_by(&error)
+        ApiError::new(ErrorCode::Internal, "signal handlers cannot be installed").caused_by(&error)
     })?;
     let exec = tokio::select! {
         started = Exec::start(session, request) => started?,
-        number = signals.ending() => return Ok(Ended::Left(128 + number.0)),
+        number = signals.ending() => return Ok(SessionEnd::Interrupted(128 + number.0)),
     };
     let Exec { input, control, mut output } = exec;
     let raw = request.tty.map(|_| RawTerminal::take()).transpose()?;
     let interrupted = Arc::new(Notify::new());
     if let Some(input) = input {
-        tokio::spawn(feed(input, raw.is_some().then(|| interrupted.clone())));
+        tokio::spawn(forward_input(input, raw.is_some().then(|| interrupted.clone())));
     }
-    let heard = AtomicU64::new(0);
-    let shown = show(&mut output, sink, &heard);
-    tokio::pin!(shown);
-    let mut patience = Patience::new(guest, &heard);
-    let mut insisted = 0;
+    let message_count = AtomicU64::new(0);
+    let output_end = forward_output(&mut output, sink, &message_count);
+    tokio::pin!(output_end);
+    let mut termination = TerminationWatch::new(guest, &message_count);
+    let mut repeated = 0;
     loop {
         let number = tokio::select! {
-            ended = &mut shown => return ended,
+            ended = &mut output_end => return ended,
             number = signals.next() => number,
             () = interrupted.notified() => {
-                patience.interrupted(Number::INT);
+                termination.interrupted(SignalNumber::INT);
                 continue;
             }
-            ended = patience.over() => return Ok(ended),
+            ended = termination.expired() => return Ok(ended),
         };
         match (number, &raw) {
-            (Number::WINCH, Some(_)) => control.resize(terminal::size()),
-            (Number::CONT, Some(raw)) => {
-                // A terminal that went away meanwhile is told by its input.
+            (SignalNumber::WINCH, Some(_)) => control.resize(terminal::size()),
+            (SignalNumber::CONT, Some(raw)) => {
+                // If the terminal was closed, reading from it fails.
                 let _ = raw.apply();
                 control.resize(terminal::size());
             }
-            (Number::WINCH | Number::CONT, None) => {}
-            // Nobody can press a key any more.
-            (Number::HUP | Number::TERM, Some(_)) => return Ok(Ended::Left(128 + number.0)),
-            (Number::INT | Number::TERM, _) if insisted + 1 >= LEAVE_AFTER => {
-                return Ok(Ended::Left(128 + number.0));
+            (SignalNumber::WINCH | SignalNumber::CONT, None) => {}
+            // The terminal is gone.
+            (SignalNumber::HUP | SignalNumber::TERM, Some(_)) => {
+                return Ok(SessionEnd::Interrupted(128 + number.0));
+            }
+            (SignalNumber::INT | SignalNumber::TERM, _) if repeated + 1 >= MAX_ENDING_SIGNALS => {
+                return Ok(SessionEnd::Interrupted(128 + number.0));
             }
             _ => {
-                if matches!(number, Number::INT | Number::TERM) {
-                    insisted += 1;
-                    patience.interrupted(number);
+                if matches!(number, SignalNumber::INT | SignalNumber::TERM) {
+                    repeated += 1;
+                    termination.interrupted(number);
                 }
-                pass_on(&control, number);
+                forward_signal(&control, number);
             }
         }
     }
@@ -150,38 +151,38 @@ pub async fn run(
 /// Resolves to whether the guest is lost.
 type Probe<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 
-/// How long a command that was asked to end is waited for.
-struct Patience<'a> {
+/// Decides when to end the session of a command that was asked to end.
+struct TerminationWatch<'a> {
     guest: &'a Guest<'a>,
-    /// Counts what comes from the guest.
-    heard: &'a AtomicU64,
+    /// Number of messages from the guest.
+    message_count: &'a AtomicU64,
     term: Option<Instant>,
-    probe: Option<(Number, Probe<'a>)>,
+    probe: Option<(SignalNumber, Probe<'a>)>,
 }
 
-impl<'a> Patience<'a> {
-    fn new(guest: &'a Guest<'a>, heard: &'a AtomicU64) -> Self {
-        Self { guest, heard, term: None, probe: None }
+impl<'a> TerminationWatch<'a> {
+    fn new(guest: &'a Guest<'a>, message_count: &'a AtomicU64) -> Self {
+        Self { guest, message_count, term: None, probe: None }
     }
 
-    /// The user wants the end of the command.
-    fn interrupted(&mut self, number: Number) {
-        if number == Number::TERM {
+    /// Records a signal that asks the command to end.
+    fn interrupted(&mut self, number: SignalNumber) {
+        if number == SignalNumber::TERM {
             self.term.get_or_insert(Instant::now() + TERM_GRACE);
         }
         if self.probe.is_none() {
-            let (guest, heard) = (self.guest, self.heard);
-            let before = heard.load(Ordering::Relaxed);
+            let (guest, message_count) = (self.guest, self.message_count);
+            let before = message_count.load(Ordering::Relaxed);
             let probe = async move {
-                tokio::time::sleep(SILENCE).await;
-                heard.load(Ordering::Relaxed) == before && !guest.answers().await
+                tokio::time::sleep(PROBE_DELAY).await;
+                message_count.load(Ordering::Relaxed) == before && !guest.answers().await
             };
             self.probe = Some((number, Box::pin(probe)));
         }
     }
 
-    /// Resolves when the command is to be left. May be dropped and called again.
-    async fn over(&mut self) -> Ended {
+    /// Resolves when the session must end. Cancel-safe.
+    async fn expired(&mut self) -> SessionEnd {
         loop {
             let term = self.term;
             let limit = async {
@@ -201,29 +202,29 @@ impl<'a> Patience<'a> {
                     self.probe = None;
                     if lost {
                         let text = format!("the guest of `{}` does not answer", self.guest.vm);
-                        return Ended::GaveUp(128 + number.0, text);
+                        return SessionEnd::Unresponsive(128 + number.0, text);
                     }
                 }
                 () = limit => {
                     let seconds = TERM_GRACE.as_secs();
                     let text = format!("the command did not end within {seconds} s of SIGTERM");
-                    return Ended::GaveUp(128 + Number::TERM.0, text);
+                    return SessionEnd::Unresponsive(128 + SignalNumber::TERM.0, text);
                 }
             }
         }
     }
 }
 
-fn pass_on(control: &Control, number: Number) {
+fn forward_signal(control: &Control, number: SignalNumber) {
     control.signal(number.0);
 }
 
-/// Passes our input on until it ends or the command takes no more, and tells of each Ctrl-C in what
-/// a raw terminal sends.
-async fn feed(input: ExecInput, interrupted: Option<Arc<Notify>>) {
+/// Forwards standard input until it ends or the command accepts no more; reports each Ctrl-C in the
+/// input from a raw terminal.
+async fn forward_input(input: ExecInput, interrupted: Option<Arc<Notify>>) {
     let mut stdin = tokio::io::stdin();
     loop {
-        let mut piece = BytesMut::with_capacity(PIECE);
+        let mut piece = BytesMut::with_capacity(MAX_READ);
         match stdin.read_buf(&mut piece).await {
             Ok(length) if length > 0 => {
                 if let Some(interrupted) = &interrupted
@@ -235,44 +236,44 @@ async fn feed(input: ExecInput, interrupted: Option<Arc<Notify>>) {
                     return;
                 }
             }
-            // The end of our input, or a terminal that went away, is the end of the command's.
+            // End of file and a closed terminal end the command's input.
             Ok(_) | Err(_) => return,
         }
     }
 }
 
-/// Passes output on until the command ends.
-async fn show(
+/// Forwards output until the command ends.
+async fn forward_output(
     output: &mut ExecOutput,
     sink: &mut Sink,
-    heard: &AtomicU64,
-) -> Result<Ended, ApiError> {
+    message_count: &AtomicU64,
+) -> Result<SessionEnd, ApiError> {
     let mut stdout = tokio::io::stdout();
     let mut stderr = tokio::io::stderr();
     loop {
-        let said = output.next().await?;
-        heard.fetch_add(1, Ordering::Relaxed);
-        let written = match (said, &mut *sink) {
-            (Output::Exit(status), _) => return Ok(Ended::Exited(status)),
+        let message = output.next().await?;
+        message_count.fetch_add(1, Ordering::Relaxed);
+        let written = match (message, &mut *sink) {
+            (Output::Exit(status), _) => return Ok(SessionEnd::Exited(status)),
             (Output::Stdout(data), Sink::Streams) => write(&mut stdout, &data).await,
             (Output::Stderr(data), Sink::Streams) => {
-                // Whoever closed stderr does not want to hear what goes wrong.
+                // A closed stderr does not end the session.
                 let _ = write(&mut stderr, &data).await;
                 Ok(())
             }
             (Output::Stdout(data), Sink::Memory(kept)) => {
-                kept.truncated |= keep(&mut kept.stdout, &data);
+                kept.truncated |= append_bounded(&mut kept.stdout, &data);
                 Ok(())
             }
             (Output::Stderr(data), Sink::Memory(kept)) => {
-                kept.truncated |= keep(&mut kept.stderr, &data);
+                kept.truncated |= append_bounded(&mut kept.stderr, &data);
                 Ok(())
             }
         };
         match written {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Ok(Ended::Left(PIPE_CLOSED));
+                return Ok(SessionEnd::Interrupted(PIPE_CLOSED));
             }
             Err(error) => {
                 return Err(ApiError::new(ErrorCode::Internal, "the output cannot be written")
@@ -287,18 +288,18 @@ async fn write(stream: &mut (impl AsyncWriteExt + Unpin), data: &[u8]) -> io::Re
     stream.flush().await
 }
 
-/// Keeps what there is room for; whether something was left out.
-fn keep(kept: &mut Vec<u8>, data: &[u8]) -> bool {
+/// Appends up to [`MAX_CAPTURED`] bytes in all; returns whether data was cut off.
+fn append_bounded(kept: &mut Vec<u8>, data: &[u8]) -> bool {
     let room = MAX_CAPTURED.saturating_sub(kept.len()).min(data.len());
     kept.extend_from_slice(data.get(..room).unwrap_or_default());
     room < data.len()
 }
 
-/// Number of a signal on Linux, x86-64 and aarch64 alike (signal(7)).
+/// SignalNumber of a signal on Linux, x86-64 and aarch64 alike (signal(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Number(u8);
+struct SignalNumber(u8);
 
-impl Number {
+impl SignalNumber {
     const HUP: Self = Self(1);
     const INT: Self = Self(2);
     const QUIT: Self = Self(3);
@@ -320,28 +321,31 @@ impl Number {
     ];
 }
 
-struct Signals(Vec<(Number, Signal)>);
+struct Signals(Vec<(SignalNumber, Signal)>);
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        let listen = |number: Number| {
+        let listen = |number: SignalNumber| {
             let kind = SignalKind::from_raw(number.0.into());
             Ok((number, signal(kind)?))
         };
-        Number::ALL.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
+        SignalNumber::ALL.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next signal that asks for the end.
-    async fn ending(&mut self) -> Number {
+    /// The next signal that ends a process by default.
+    async fn ending(&mut self) -> SignalNumber {
         loop {
             let number = self.next().await;
-            if matches!(number, Number::HUP | Number::INT | Number::QUIT | Number::TERM) {
+            if matches!(
+                number,
+                SignalNumber::HUP | SignalNumber::INT | SignalNumber::QUIT | SignalNumber::TERM
+            ) {
                 return number;
             }
         }
     }
 
-    async fn next(&mut self) -> Number {
+    async fn next(&mut self) -> SignalNumber {
         std::future::poll_fn(|cx| {
             for (number, signal) in &mut self.0 {
                 if signal.poll_recv(cx).is_ready() {
@@ -359,11 +363,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_output_has_an_end() {
+    fn captured_output_is_bounded() {
         let mut kept = vec![0; MAX_CAPTURED - 2];
-        assert!(!keep(&mut kept, b"a"));
-        assert!(keep(&mut kept, b"bc"));
-        assert!(keep(&mut kept, b"d"));
+        assert!(!append_bounded(&mut kept, b"a"));
+        assert!(append_bounded(&mut kept, b"bc"));
+        assert!(append_bounded(&mut kept, b"d"));
         assert_eq!(kept.len(), MAX_CAPTURED);
     }
 }

@@ -1,4 +1,4 @@
-//! One action on many VMs, reported in the order given.
+//! Runs one action on many VMs and reports in the order of the arguments.
 
 use std::pin::pin;
 
@@ -6,12 +6,12 @@ use banger_api::operation::VmTag;
 use banger_api::vm::VmAction;
 use banger_api::{ApiError, exit};
 use banger_client::Client;
-use banger_client::batch::{self, Acted, Outcome, Target};
-use banger_client::follow::NotDone;
+use banger_client::batch::{self, ActionEffect, Outcome, Target};
+use banger_client::follow::FollowError;
 use futures_util::StreamExt;
 use serde::Serialize;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::{self, Failure};
 use crate::render::progress::{Lines, Progress};
 use crate::render::time::duration;
@@ -19,57 +19,58 @@ use crate::render::time::duration;
 /// An element of the document that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Element {
-    /// As it was named.
+    /// The argument.
     reference: String,
-    /// The VM, where one was found.
+    /// The VM, if the reference resolves.
     #[serde(flatten)]
     vm: Option<VmTag>,
-    /// How it went.
-    result: What,
-    /// Why it failed, where it did.
+    /// Result of the action.
+    result: ResultKind,
+    /// The error, if the action failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ApiError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum What {
-    /// It was done.
+enum ResultKind {
+    /// The action changed the VM.
     Done,
-    /// It was so already.
+    /// The VM was in the requested state already.
     Already,
-    /// It failed.
+    /// The action failed.
     Failed,
-    /// It goes on; Ctrl-C ended the wait.
-    Left,
+    /// Ctrl-C ended the wait; the operation continues.
+    #[serde(rename = "left")]
+    WaitEnded,
 }
 
-/// Words for the outcome of an action.
-pub struct Words {
+/// Messages about the result of an action.
+pub struct Messages {
     /// `started`.
     pub done: &'static str,
     /// `is running already`.
     pub already: &'static str,
-    /// Whether the duration is worth telling.
-    pub time: Time,
+    /// Whether to show the duration.
+    pub duration: DurationDisplay,
 }
 
 /// Whether a duration is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Time {
+pub enum DurationDisplay {
     /// `started in 2.1 s`.
     Show,
     /// `killed`.
     Hide,
 }
 
-/// Does it and reports; gives the exit code.
+/// Runs the action, reports the results and returns the exit code.
 pub async fn run(
     context: &Context,
     client: &Client,
     targets: Vec<Target>,
     action: VmAction,
-    words: &Words,
+    messages: &Messages,
 ) -> Result<u8, Failure> {
     let batch = targets.len() > 1;
     let progress = Progress::new(context, Lines::None).with_grace(action);
@@ -81,8 +82,8 @@ pub async fn run(
     while let Some(outcome) = outcomes.next().await {
         let name = outcome.vm.as_ref().map_or(outcome.reference.as_str(), |vm| vm.name.as_str());
         match &outcome.result {
-            Ok(acted) => report(context, name, *acted, words)?,
-            Err(NotDone::Failed(error) | NotDone::Cancelled(error))
+            Ok(acted) => report(context, name, *acted, messages)?,
+            Err(FollowError::Failed(error) | FollowError::Cancelled(error))
                 if context.format == Format::Text =>
             {
                 errors::show(context, error);
@@ -102,24 +103,24 @@ pub async fn run(
 fn split(outcome: Outcome) -> (Element, Option<Failure>) {
     let Outcome { reference, vm, result } = outcome;
     let (result, failure) = match result {
-        Ok(Acted::Done(_)) => (What::Done, None),
-        Ok(Acted::Already) => (What::Already, None),
-        Err(left @ NotDone::Left(_)) => (What::Left, Some(left)),
-        Err(failed) => (What::Failed, Some(failed)),
+        Ok(ActionEffect::Done(_)) => (ResultKind::Done, None),
+        Ok(ActionEffect::Unchanged) => (ResultKind::Already, None),
+        Err(left @ FollowError::WaitEnded(_)) => (ResultKind::WaitEnded, Some(left)),
+        Err(failed) => (ResultKind::Failed, Some(failed)),
     };
     let error = match &failure {
-        Some(NotDone::Failed(error) | NotDone::Cancelled(error)) => Some((**error).clone()),
-        Some(NotDone::Left(_)) | None => None,
+        Some(FollowError::Failed(error) | FollowError::Cancelled(error)) => Some((**error).clone()),
+        Some(FollowError::WaitEnded(_)) | None => None,
     };
     (Element { reference, vm, result, error }, failure.map(Failure::from))
 }
 
-/// The exit code: a batch in which anything failed is 1, a single failure has its own.
+/// The exit code: 1 if any action of a batch failed; a single failure has its own.
 fn code(failures: Vec<Failure>, batch: bool) -> Result<u8, Failure> {
     let mut code = exit::OK;
     for failure in failures {
         code = match failure {
-            Failure::Left | Failure::Pipe => return Err(failure),
+            Failure::WaitEnded | Failure::BrokenPipe => return Err(failure),
             _ if batch => exit::FAILED,
             Failure::Api(error) | Failure::Cancelled(error) => error.code.exit_code(),
         };
@@ -127,16 +128,21 @@ fn code(failures: Vec<Failure>, batch: bool) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn report(context: &Context, name: &str, acted: Acted, words: &Words) -> Result<(), Failure> {
-    if context.format == Format::Json || context.volume == Volume::Quiet {
+fn report(
+    context: &Context,
+    name: &str,
+    acted: ActionEffect,
+    messages: &Messages,
+) -> Result<(), Failure> {
+    if context.format == Format::Json || context.verbosity == Verbosity::Quiet {
         return Ok(());
     }
     let text = match acted {
-        Acted::Already => words.already.to_owned(),
-        Acted::Done(Some(ms)) if words.time == Time::Show => {
-            format!("{} in {}", words.done, duration(ms))
+        ActionEffect::Unchanged => messages.already.to_owned(),
+        ActionEffect::Done(Some(ms)) if messages.duration == DurationDisplay::Show => {
+            format!("{} in {}", messages.done, duration(ms))
         }
-        Acted::Done(_) => words.done.to_owned(),
+        ActionEffect::Done(_) => messages.done.to_owned(),
     };
     context.print(&format!("{name} {text}\n"))
 }
@@ -147,11 +153,11 @@ mod tests {
     use banger_api::ErrorCode;
 
     #[test]
-    fn a_batch_fails_as_one_and_a_single_one_by_its_kind() {
+    fn a_failed_batch_exits_with_1_and_a_single_failure_with_its_own_code() {
         let missing = || Failure::from(ApiError::new(ErrorCode::NotFound, "x"));
         assert_eq!(code(vec![missing()], true).unwrap(), exit::FAILED);
         assert_eq!(code(vec![missing()], false).unwrap(), exit::NOT_FOUND);
         assert_eq!(code(Vec::new(), true).unwrap(), exit::OK);
-        assert!(matches!(code(vec![missing(), Failure::Left], true), Err(Failure::Left)));
+        assert!(matches!(code(vec![missing(), Failure::WaitEnded], true), Err(Failure::WaitEnded)));
     }
 }

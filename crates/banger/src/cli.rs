@@ -1,4 +1,4 @@
-//! What can be typed: the tree of commands, and usage errors with the right exit code.
+//! The command tree, and the exit codes of usage errors.
 
 use std::ffi::OsString;
 
@@ -6,7 +6,7 @@ use banger_api::exit;
 use banger_api::limits::VmDefaults;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::short::{self, Short};
+use crate::commands::alias::{self, Alias};
 use crate::commands::{daemon, doctor, exec, image, kernel, run, version, vm};
 use crate::{usage, values};
 
@@ -14,11 +14,11 @@ use crate::{usage, values};
 ///
 ///   banger run                    a machine and a shell in it
 ///   banger run --rm uname -a      one command in a machine that is gone afterwards
-///   banger vm list                the machines there are
+///   banger vm list                all machines
 #[derive(Debug, Parser)]
-#[command(name = "banger", version, verbatim_doc_comment, after_help = short::HELP)]
+#[command(name = "banger", version, verbatim_doc_comment, after_help = alias::HELP)]
 pub struct Cli {
-    /// Flags that every command has.
+    /// Global flags.
     #[command(flatten)]
     pub global: Global,
     /// The command.
@@ -26,16 +26,16 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Flags that every command has.
+/// Global flags.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Print one JSON document instead of text
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
-    /// Say nothing but results and errors
+    /// Print only results, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
     pub quiet: bool,
-    /// Say more about what is done
+    /// Print every stage and operation id
     #[arg(short, long, global = true, help_heading = "Output")]
     pub verbose: bool,
 }
@@ -46,27 +46,27 @@ pub enum Command {
     Run(run::Args),
     Ps(vm::list::PsArgs),
     Exec(exec::Args),
-    /// Make, start, stop, look into and remove virtual machines.
+    /// Create, start, stop, inspect and delete virtual machines.
     ///
     ///   banger vm create --name web
     ///   banger vm shell web
     ///   banger vm list
     #[command(subcommand, verbatim_doc_comment)]
     Vm(vm::Command),
-    /// Fetch, make and remove images: root file systems that VMs are made from.
+    /// Fetch, create and delete images: root file systems for VMs.
     ///
     ///   banger image list
     ///   banger image pull debian
     ///   banger image import rootfs.tar.zst
     #[command(subcommand, verbatim_doc_comment)]
     Image(image::Command),
-    /// Fetch and remove kernels that VMs boot.
+    /// Fetch and delete kernels that VMs boot.
     ///
     ///   banger kernel list
     ///   banger kernel pull
     #[command(subcommand, verbatim_doc_comment)]
     Kernel(kernel::Command),
-    /// Look after the daemon that looks after the VMs. Commands that need it start it.
+    /// Control the daemon that manages the VMs. Commands start it if needed.
     ///
     ///   banger daemon status
     ///   banger daemon logs -f
@@ -75,38 +75,38 @@ pub enum Command {
     Doctor(doctor::Args),
     Version(version::Args),
     #[command(flatten)]
-    Short(Short),
+    Alias(Alias),
 }
 
-/// Whose exit code a command gives back.
+/// Origin of the exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCodeOf {
-    /// Its own.
+    /// banger itself.
     Banger,
-    /// That of a command in the guest, so that a failure of banger's needs a code of its own.
+    /// A command in the guest; failures of banger have a code of their own.
     Guest,
 }
 
 impl Command {
-    /// Whose exit code it gives back.
+    /// Origin of the exit code.
     pub fn exit_code_of(&self) -> ExitCodeOf {
         match self {
             Self::Run(_) | Self::Exec(_) => ExitCodeOf::Guest,
             Self::Vm(vm::Command::Run(_) | vm::Command::Exec(_) | vm::Command::Shell(_))
-            | Self::Short(Short::Shell(_)) => ExitCodeOf::Guest,
+            | Self::Alias(Alias::Shell(_)) => ExitCodeOf::Guest,
             _ => ExitCodeOf::Banger,
         }
     }
 }
 
-/// Whether a command line asks for help: then the defaults of a new VM are worth finding out.
+/// Whether a command line asks for help, which shows the defaults of a new VM.
 pub fn asks_for_help(arguments: &[OsString]) -> bool {
     let ends = |word: &&OsString| *word == "--";
     let words = arguments.iter().skip(1).take_while(|word| !ends(word));
     words.into_iter().any(|word| word == "--help" || word == "-h" || word == "help")
 }
 
-/// Reads the command line; prints help and usage errors itself and gives their exit code.
+/// Parses the command line. Prints help and usage errors; their exit code is the error.
 pub fn parse(arguments: &[OsString], defaults: Option<&VmDefaults>) -> Result<Cli, u8> {
     let command = values::with_defaults(Cli::command(), defaults);
     let parsed = command
@@ -114,7 +114,7 @@ pub fn parse(arguments: &[OsString], defaults: Option<&VmDefaults>) -> Result<Cl
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| {
         if !error.use_stderr() {
-            // A closed stdout is no reason to complain about it.
+            // A closed stdout is not an error.
             let _ = error.print();
             return exit::OK;
         }
@@ -126,7 +126,7 @@ pub fn parse(arguments: &[OsString], defaults: Option<&VmDefaults>) -> Result<Cl
     })
 }
 
-/// Which command a command line that cannot be read meant.
+/// Guesses the command of an invalid command line.
 fn guess_exit_code_of(arguments: &[OsString]) -> ExitCodeOf {
     let words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
     let mut words = words.filter(|word| !word.starts_with('-'));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_command_line_is_known_by_its_verb() {
+    fn the_verb_decides_the_exit_code_of_a_usage_error() {
         for (line, exit_code_of) in [
             ("banger run --vcpus 0", ExitCodeOf::Guest),
             ("banger -q exec", ExitCodeOf::Guest),

@@ -1,4 +1,4 @@
-//! What every command is given: where things are, how to talk to the daemon, how to show things.
+//! Context of a command: paths, client, output format and verbosity.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -13,62 +13,62 @@ use crate::errors::Failure;
 use crate::interrupt::Interrupts;
 use crate::render::{self, plain};
 
-/// Build of this program and of the daemon that belongs to it.
+/// Build id of this program and of its daemon.
 pub const BUILD_ID: &str = env!("BANGER_BUILD_ID");
 
-/// Shape of what goes to stdout.
+/// Format of the output on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text.
     Text,
-    /// For programs.
+    /// JSON.
     Json,
 }
 
-/// How much is said on stderr.
+/// Amount of output on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Volume {
+pub enum Verbosity {
     /// Errors and warnings.
     Quiet,
-    /// What a person wants to know.
+    /// Also progress and information.
     Normal,
-    /// Also what one wants to know when something is wrong.
+    /// Also details for troubleshooting.
     Verbose,
 }
 
-/// What every command is given.
+/// Context of a command.
 pub struct Context {
-    /// Shape of results.
+    /// Format of results.
     pub format: Format,
-    /// How much to say.
-    pub volume: Volume,
+    /// Amount of output on stderr.
+    pub verbosity: Verbosity,
     /// Ctrl-C.
     pub interrupts: Interrupts,
 }
 
 impl Context {
-    /// From the flags that every command has.
+    /// Creates the context from the global flags.
     pub fn new(global: &Global) -> Self {
-        let volume = match (global.quiet, global.verbose) {
-            (true, _) => Volume::Quiet,
-            (false, true) => Volume::Verbose,
-            (false, false) => Volume::Normal,
+        let verbosity = match (global.quiet, global.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, true) => Verbosity::Verbose,
+            (false, false) => Verbosity::Normal,
         };
         let format = if global.json { Format::Json } else { Format::Text };
-        Self { format, volume, interrupts: Interrupts::default() }
+        Self { format, verbosity, interrupts: Interrupts::default() }
     }
 
-    /// Where banger keeps things.
+    /// Paths of folders and sockets.
     pub fn paths(&self) -> Result<Paths, ApiError> {
         Paths::resolve(|name| std::env::var_os(name), rustix::process::geteuid().as_raw())
     }
 
-    /// A client that starts nothing.
+    /// A client that starts no daemon before its first call.
     pub fn client_as_is(&self) -> Result<Client, ApiError> {
         Ok(Client::new(self.paths()?, Launcher::from_env(BUILD_ID)?))
     }
 
-    /// A client whose first call starts the daemon where none answers.
+    /// A client whose first call starts the daemon if none answers.
     pub async fn client(&self) -> Result<Client, ApiError> {
         self.client_as_is()
     }
@@ -86,20 +86,20 @@ impl Context {
         Ok(stdout.flush()?)
     }
 
-    /// Says something that a person wants to know.
-    pub fn say(&self, text: &str) {
-        if self.volume >= Volume::Normal {
+    /// Prints a line of information to stderr.
+    pub fn info(&self, text: &str) {
+        if self.verbosity >= Verbosity::Normal {
             render::to_stderr(text);
         }
     }
 
-    /// Whether somebody sits in front of it who can answer a question.
-    pub fn can_ask(&self) -> bool {
+    /// Whether the user can answer a question on the terminal.
+    pub fn can_prompt(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 }
 
-/// Values of a new VM as the installed daemon would decide them, where there is one.
+/// Default values of a new VM from the installed daemon program; none without one.
 pub async fn defaults() -> Option<VmDefaults> {
     Launcher::from_env(BUILD_ID).ok()?.defaults().await.ok()
 }

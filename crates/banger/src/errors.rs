@@ -1,9 +1,9 @@
-//! Failures: how they are shown, and the exit code each has.
+//! Failures of commands: presentation and exit codes.
 
 use std::io;
 
 use banger_api::{ApiError, ErrorCode, exit};
-use banger_client::follow::NotDone;
+use banger_client::follow::FollowError;
 
 use crate::cli::ExitCodeOf;
 use crate::context::{Context, Format};
@@ -17,14 +17,14 @@ pub const PIPE_CLOSED: u8 = 128 + 13;
 /// Why a command did not succeed.
 #[derive(Debug)]
 pub enum Failure {
-    /// Something failed.
+    /// An error of the daemon, of the connection to it, or of the client.
     Api(Box<ApiError>),
-    /// Ctrl-C, and everything was undone.
+    /// Ctrl-C cancelled the operation, which was undone.
     Cancelled(Box<ApiError>),
-    /// Ctrl-C ended the wait; the operation goes on in the daemon.
-    Left,
-    /// Nobody reads what we print.
-    Pipe,
+    /// Ctrl-C ended the wait; an operation continues in the daemon.
+    WaitEnded,
+    /// The reader of stdout closed it.
+    BrokenPipe,
 }
 
 impl From<ApiError> for Failure {
@@ -33,12 +33,12 @@ impl From<ApiError> for Failure {
     }
 }
 
-impl From<NotDone> for Failure {
-    fn from(not_done: NotDone) -> Self {
-        match not_done {
-            NotDone::Failed(error) => Self::Api(error),
-            NotDone::Cancelled(error) => Self::Cancelled(error),
-            NotDone::Left(_) => Self::Left,
+impl From<FollowError> for Failure {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::Failed(error) => Self::Api(error),
+            FollowError::Cancelled(error) => Self::Cancelled(error),
+            FollowError::WaitEnded(_) => Self::WaitEnded,
         }
     }
 }
@@ -46,18 +46,18 @@ impl From<NotDone> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::Pipe;
+            return Self::BrokenPipe;
         }
         ApiError::new(ErrorCode::Internal, "the output cannot be written").caused_by(&error).into()
     }
 }
 
-/// A usage error that only shows after the command line was read.
+/// A usage error that is detected after the command line was parsed.
 pub fn usage(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, text)
 }
 
-/// Shows a failure and gives its exit code.
+/// Shows a failure and returns its exit code.
 pub fn report(context: &Context, failure: Failure, exit_code_of: ExitCodeOf) -> u8 {
     match failure {
         Failure::Api(error) => {
@@ -74,8 +74,8 @@ pub fn report(context: &Context, failure: Failure, exit_code_of: ExitCodeOf) -> 
                 ExitCodeOf::Guest => INTERRUPTED,
             }
         }
-        Failure::Left => INTERRUPTED,
-        Failure::Pipe => PIPE_CLOSED,
+        Failure::WaitEnded => INTERRUPTED,
+        Failure::BrokenPipe => PIPE_CLOSED,
     }
 }
 
@@ -87,7 +87,7 @@ pub fn show(context: &Context, error: &ApiError) {
     }
 }
 
-/// Shows a panic, which is a bug of ours, as an error; never as a backtrace.
+/// Shows a panic as an error without a backtrace.
 pub fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let text = panic.payload_as_str().unwrap_or("no message");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();

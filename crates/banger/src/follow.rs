@@ -1,4 +1,4 @@
-//! Following an operation to its end with its stages on stderr.
+//! Follows an operation to its end and shows its stages on stderr.
 
 use banger_api::operation::Accepted;
 use banger_client::Client;
@@ -8,7 +8,8 @@ use crate::context::Context;
 use crate::errors::Failure;
 use crate::render::progress::Track;
 
-/// Follows what was accepted; Ctrl-C does what `on_interrupt` says, the second one leaves.
+/// Follows an accepted operation. The first Ctrl-C does what `on_interrupt` says, the second one
+/// ends the wait.
 pub async fn accepted(
     context: &Context,
     client: &Client,

@@ -1,4 +1,4 @@
-//! Ctrl-C, counted: the first one interrupts what is under way, the second one leaves at once.
+//! Counts Ctrl-C: the first one interrupts the operation, the second one ends the wait at once.
 
 use std::cell::OnceCell;
 
@@ -8,29 +8,29 @@ use tokio::sync::watch;
 
 use crate::errors::Failure;
 
-/// How often Ctrl-C was pressed. Until the first call of `listen`, it ends the program as usual.
+/// Number of SIGINT. Until the first call of `listen`, SIGINT ends the program.
 #[derive(Default)]
 pub struct Interrupts(OnceCell<watch::Receiver<u32>>);
 
 impl Interrupts {
-    /// Those from now on.
+    /// Interrupts from now on.
     pub fn listen(&self) -> Counted {
         Counted::new(self.0.get_or_init(count).clone())
     }
 
-    /// Waits for `work`, or leaves at the first Ctrl-C: for waits that leave nothing half-made.
-    pub async fn or_leave<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+    /// Runs `work` to its end or to the first Ctrl-C. For requests without an effect to undo.
+    pub async fn run_interruptible<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let mut interrupts = self.listen();
         tokio::select! {
             done = work => Ok(done),
-            () = interrupts.next() => Err(Failure::Left),
+            () = interrupts.next() => Err(Failure::WaitEnded),
         }
     }
 }
 
 fn count() -> watch::Receiver<u32> {
     let (sender, receiver) = watch::channel(0);
-    // Without the signal Ctrl-C keeps its usual meaning, which is not wrong either.
+    // Without a handler, SIGINT ends the program.
     if let Ok(mut signals) = signal(SignalKind::interrupt()) {
         tokio::spawn(async move {
             while signals.recv().await.is_some() {

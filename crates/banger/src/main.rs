@@ -1,13 +1,13 @@
-//! `banger`: the command line. Thin over the API: it asks, shows and waits.
+//! `banger`: the command line interface, a thin layer over the API.
 
 mod attach;
 mod batch;
 mod cli;
+mod command_options;
 mod commands;
 mod context;
 mod errors;
 mod follow;
-mod inside;
 mod interrupt;
 mod render;
 mod terminal;
@@ -26,12 +26,12 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            // Nothing of ours works without it; nothing can be done about it either.
+            // The program cannot work without a runtime.
             let _ = writeln!(std::io::stderr(), "error: no event loop: {error}");
             return ExitCode::from(banger_api::exit::FAILED);
         }
     };
-    // Help shows what the daemon would use; without a daemon beside us it says nothing of that.
+    // Help shows the daemon's defaults if the daemon program is installed.
     let defaults = match cli::asks_for_help(&arguments) {
         true => runtime.block_on(context::defaults()),
         false => None,
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             Err(failure) => errors::report(&context, failure, exit_code_of),
         }
     });
-    // A thread may still be reading a terminal; it ends with us.
+    // A thread may be blocked in a read of the terminal; it ends with the process.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

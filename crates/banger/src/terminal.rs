@@ -1,4 +1,4 @@
-//! The user's terminal: raw while a guest's terminal is shown on it, and always put back.
+//! The user's terminal: in raw mode during a session with a guest, and always restored.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
@@ -9,17 +9,17 @@ use rustix::termios::{self, OptionalActions, Termios};
 
 use crate::errors::usage;
 
-/// Size that is assumed where the terminal does not know its own.
+/// Size of a terminal that does not report its own.
 const FALLBACK: WindowSize = WindowSize { rows: 24, cols: 80 };
 
-/// A terminal in raw mode; put back when dropped, which a panic does too.
+/// A terminal in raw mode; restored when dropped, also by a panic.
 pub struct RawTerminal {
     terminal: OwnedFd,
     before: Termios,
 }
 
 impl RawTerminal {
-    /// Takes the terminal that is our standard input, so that keys go to the guest as they are.
+    /// Sets the terminal on standard input to raw mode.
     ///
     /// # Errors
     /// Standard input is no terminal.
@@ -38,7 +38,7 @@ impl RawTerminal {
         })
     }
 
-    /// Makes it raw (again: a shell that stopped and continued us has put it back).
+    /// Sets raw mode (again: a shell restores the mode when it stops this process).
     pub fn apply(&self) -> rustix::io::Result<()> {
         let mut raw = self.before.clone();
         raw.make_raw();
@@ -48,12 +48,12 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // What was typed and not read is the guest's, so it is thrown away (tcsetattr(3), FLUSH).
+        // Discards unread input, which was typed for the guest (TCSAFLUSH of tcsetattr(3)).
         let _ = termios::tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
     }
 }
 
-/// Size of the terminal that shows our output.
+/// Size of the terminal on standard output.
 pub fn size() -> WindowSize {
     let known = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin()));
     match known {
@@ -64,12 +64,12 @@ pub fn size() -> WindowSize {
     }
 }
 
-/// Whether both ends are a terminal, so that a shell can be shown.
+/// Whether standard input and output are terminals.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// What needs a terminal.
+/// Reason for a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// The flag `-t`.

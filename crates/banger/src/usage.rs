@@ -1,20 +1,20 @@
-//! Usage errors: what clap found, in the shape that all errors have, with the right hint.
+//! Converts usage errors of clap into the form of all other errors, with hints.
 
 use std::ffi::OsString;
 
 use banger_api::{ApiError, ErrorCode};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::commands::short;
+use crate::commands::alias;
 use crate::render;
 
-/// Shows a usage error, as JSON where that was asked for.
+/// Shows a usage error, as JSON with `--json`.
 pub fn show(error: &clap::Error, arguments: &[OsString]) {
     let as_json = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     match (as_json, is_help) {
         (true, _) => render::error_as_json(&api_error(error)),
-        // The help of a noun without a verb is the best answer for a person.
+        // A noun without a verb shows the help.
         (false, true) => {
             let _ = error.print();
         }
@@ -22,7 +22,7 @@ pub fn show(error: &clap::Error, arguments: &[OsString]) {
     }
 }
 
-/// The error as all others are.
+/// Converts the error.
 fn api_error(error: &clap::Error) -> ApiError {
     let missing =
         [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
@@ -57,7 +57,7 @@ impl Paragraphs {
         for paragraph in paragraphs {
             for line in paragraph.lines().map(str::trim) {
                 if let Some(tip) = line.strip_prefix("tip: ") {
-                    // No value of ours begins with a hyphen.
+                    // No value starts with a hyphen.
                     if tip.starts_with("to pass ") {
                         continue;
                     }
@@ -70,7 +70,7 @@ impl Paragraphs {
         Self { message, tips, usage }
     }
 
-    /// `banger vm create`, as far as it was understood.
+    /// The parsed part of the command, such as `banger vm create`.
     fn command(&self) -> String {
         let usage = self.usage.as_deref().unwrap_or("banger");
         let is_word = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
@@ -87,7 +87,7 @@ impl Paragraphs {
     }
 }
 
-/// Advice that clap cannot know.
+/// Hints that clap does not give.
 fn special_hint(error: &clap::Error, found: &Paragraphs) -> Option<String> {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
@@ -101,7 +101,7 @@ fn special_hint(error: &clap::Error, found: &Paragraphs) -> Option<String> {
                 .then(|| format!("use `--name {word}` to name the machine"))
         }
         ErrorKind::InvalidSubcommand => {
-            short::meant(word(ContextKind::InvalidSubcommand)?).map(str::to_owned)
+            alias::suggestion(word(ContextKind::InvalidSubcommand)?).map(str::to_owned)
         }
         _ => None,
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_of_clap_is_taken_apart() {
+    fn the_text_of_clap_is_parsed() {
         let text = "error: the following required arguments were not provided:\n  <VM>...\n  \
             <CMD>...\n\n  tip: a similar one exists: 'x'\n\nUsage: banger vm exec [OPTIONS] \
             <VM>...\n\nFor more information, try '--help'.\n";

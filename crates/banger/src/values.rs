@@ -1,4 +1,4 @@
-//! Values on the command line, read by the same rules as in the daemon.
+//! Values on the command line, parsed by the daemon's rules.
 
 use banger_api::VmName;
 use banger_api::images::is_ref_name;
@@ -10,13 +10,13 @@ use clap::{Args, ValueEnum};
 
 use crate::commands::vm::action;
 
-/// What a VM is to be; shared by `run` and `vm create`.
+/// Specification of a VM, shared by `run` and `vm create`.
 #[derive(Debug, Clone, Args)]
 pub struct Machine {
     /// Name of the VM [default: two words, such as brisk-otter]
     #[arg(long, value_parser = name, allow_hyphen_values = true, help_heading = "Machine")]
     pub name: Option<String>,
-    /// Image to make it from
+    /// Image of the root disk
     #[arg(long, value_parser = reference, help_heading = "Machine")]
     pub image: Option<String>,
     /// Kernel to boot
@@ -46,16 +46,16 @@ pub struct Machine {
         help_heading = "Machine"
     )]
     pub work_size: Option<u64>,
-    /// Whether it reaches the outside
+    /// Access to outside networks
     #[arg(
         long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on",
         hide_possible_values = true, help_heading = "Machine"
     )]
     pub nat: Option<Switch>,
-    /// Have a port of this host lead to one of the machine, such as 8080:80; repeatable
+    /// Publish a port of the machine on a port of this host, such as 8080:80; repeatable
     ///
-    /// Only this host reaches it, unless an address of this host is given to listen on: 0.0.0.0
-    /// for all of them, IPv6 in brackets.
+    /// It listens on 127.0.0.1 unless another address of this host is given: 0.0.0.0 for all of
+    /// them, IPv6 in brackets.
     #[arg(
         short, long, value_name = "[ADDR:]HOST:GUEST", value_parser = published,
         allow_hyphen_values = true, help_heading = "Machine"
@@ -73,7 +73,7 @@ pub enum Switch {
 }
 
 impl Machine {
-    /// As a request.
+    /// Creates the request.
     pub fn request(&self) -> CreateVm {
         CreateVm {
             name: self.name.clone(),
@@ -105,14 +105,14 @@ pub fn reference(text: &str) -> Result<String, String> {
 
 fn published(text: &str) -> Result<PortForward, String> {
     text.parse().map_err(|bad: BadPublish| match bad {
-        // clap shows what was written itself.
+        // clap shows the value.
         BadPublish::Text { problem, .. } => problem.to_owned(),
         bad => bad.to_string(),
     })
 }
 
 fn vcpus(text: &str) -> Result<u32, String> {
-    // What does not fit is more than enough to be out of limits.
+    // A number that does not fit is out of the limits too.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let count = if digits { text.parse().unwrap_or(u32::MAX) } else { not_a_count(text)? };
     limits::check_vcpus(count).map(|()| count).map_err(|error| error.to_string())
@@ -152,12 +152,12 @@ pub fn grace_ms(text: &str) -> Result<u64, String> {
         text.parse().map_err(|_| "it is not a whole number of seconds".to_owned())?;
     let ms = seconds.saturating_mul(1000);
     if ms > MAX_GRACE_MS {
-        return Err(format!("at most {} seconds are waited for", MAX_GRACE_MS / 1000));
+        return Err(format!("the maximum is {} seconds", MAX_GRACE_MS / 1000));
     }
     Ok(ms)
 }
 
-/// Adds the defaults of a new VM, where they are known, and of a stop to the help.
+/// Adds the defaults of a new VM, if known, and of a stop to the help.
 pub fn with_defaults(command: clap::Command, defaults: Option<&VmDefaults>) -> clap::Command {
     let show = |command: clap::Command| {
         let Some(defaults) = defaults else { return command };

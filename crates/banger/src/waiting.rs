@@ -1,4 +1,4 @@
-//! `--wait`: which part of a VM's start a command waits for.
+//! `--wait`: the stage of a VM's start that a command waits for.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use banger_client::{AgentSession, Client};
 use crate::context::Context;
 use crate::errors::Failure;
 
-/// Longest wait for a boot where none was asked for: the command then runs all the same.
-const BY_DEFAULT: Duration = Duration::from_secs(60);
+/// Time limit of the wait without `--wait`; the command runs after it too.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest wait that was asked for; an error when it is over.
-const ASKED_FOR: Duration = Duration::from_secs(600);
+/// Time limit of a wait with `--wait`; its end is an error.
+const EXPLICIT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A wait shorter than this needs no word.
-const UNNOTICED: Duration = Duration::from_millis(700);
+/// Time after which a message about the wait is shown.
+const MESSAGE_DELAY: Duration = Duration::from_millis(700);
 
 /// For commands that start VMs.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -37,11 +37,11 @@ pub struct CommandWait {
     pub wait: Option<WaitFor>,
 }
 
-fn asked(stage: WaitFor, limit: Duration) -> Wait {
+fn wait_request(stage: WaitFor, limit: Duration) -> Wait {
     Wait { stage, timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
 }
 
-/// A connection to the agent of a VM for a command, once the VM has come so far.
+/// A connection to the agent of a VM for a command, after the stage has been reached.
 pub async fn connection(
     context: &Context,
     client: &Client,
@@ -49,15 +49,15 @@ pub async fn connection(
     wait: CommandWait,
 ) -> Result<AgentSession, Failure> {
     let (stage, limit) = match wait.wait {
-        Some(stage) => (stage, ASKED_FOR),
-        None => (WaitFor::Booted, BY_DEFAULT),
+        Some(stage) => (stage, EXPLICIT_TIMEOUT),
+        None => (WaitFor::Booted, DEFAULT_TIMEOUT),
     };
-    let connecting = client.agent_session_at(vm, asked(stage, limit));
-    let (session, boot) = noticed(context, vm, stage, connecting).await?;
+    let connecting = client.agent_session_at(vm, wait_request(stage, limit));
+    let (session, boot) = wait_with_message(context, vm, stage, connecting).await?;
     if stage == WaitFor::Booted && !boot.is_over() {
         match wait.wait {
             Some(_) => return Err(not_booted(vm, limit).into()),
-            None => context.say(&format!(
+            None => context.info(&format!(
                 "the init of `{vm}` has not finished booting after {} s; running the command now \
                  (`--wait ready` skips this wait, `banger vm logs {vm} --console` shows the \
                  progress)",
@@ -68,7 +68,7 @@ pub async fn connection(
     Ok(session)
 }
 
-/// After a start: waits for the boot where that was asked for, and reports what failed in it.
+/// After a start: with `--wait booted`, waits for the boot and reports failed services.
 pub async fn after_start(
     context: &Context,
     client: &Client,
@@ -78,18 +78,18 @@ pub async fn after_start(
     if wait != Some(WaitFor::Booted) {
         return Ok(());
     }
-    let waiting = client.wait_boot(vm, asked(WaitFor::Booted, ASKED_FOR));
-    let boot = noticed(context, vm, WaitFor::Booted, waiting).await?;
+    let waiting = client.wait_boot(vm, wait_request(WaitFor::Booted, EXPLICIT_TIMEOUT));
+    let boot = wait_with_message(context, vm, WaitFor::Booted, waiting).await?;
     if !boot.is_over() {
-        return Err(not_booted(vm, ASKED_FOR).into());
+        return Err(not_booted(vm, EXPLICIT_TIMEOUT).into());
     }
-    if let Some(text) = remark(vm, &boot) {
-        context.say(&text);
+    if let Some(text) = boot_warning(vm, &boot) {
+        context.info(&text);
     }
     Ok(())
 }
 
-/// Follows a start to its end, or until the guest agent answers where that is enough.
+/// Follows a start to its end, or with `--wait agent` until the guest agent answers.
 pub async fn started<T>(
     client: &Client,
     vm: &str,
@@ -99,7 +99,7 @@ pub async fn started<T>(
     let answers = async {
         let answered = match wait {
             Some(WaitFor::Agent) => {
-                client.wait_boot(vm, asked(WaitFor::Agent, ASKED_FOR)).await.is_ok()
+                client.wait_boot(vm, wait_request(WaitFor::Agent, EXPLICIT_TIMEOUT)).await.is_ok()
             }
             _ => false,
         };
@@ -115,8 +115,8 @@ pub async fn started<T>(
     }
 }
 
-/// What is worth a line of a boot that is over.
-fn remark(vm: &str, boot: &BootView) -> Option<String> {
+/// A warning about a finished boot, if there is a reason.
+fn boot_warning(vm: &str, boot: &BootView) -> Option<String> {
     match boot.state {
         BootState::Degraded if boot.failed.is_empty() => {
             Some(format!("`{vm}` has booted in a degraded state ({})", boot.source))
@@ -134,22 +134,22 @@ fn not_booted(vm: &str, limit: Duration) -> ApiError {
     ApiError::new(ErrorCode::Timeout, text).with_hint(Hint::log(vm, VmLog::Console))
 }
 
-/// Waits, says so where it takes a while, and hears Ctrl-C.
-async fn noticed<T>(
+/// Waits until Ctrl-C, with a message if the wait is long.
+async fn wait_with_message<T>(
     context: &Context,
     vm: &str,
     stage: WaitFor,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, Failure> {
-    let work = context.interrupts.or_leave(work);
+    let work = context.interrupts.run_interruptible(work);
     tokio::pin!(work);
     tokio::select! {
         biased;
         done = &mut work => return Ok(done??),
-        () = tokio::time::sleep(UNNOTICED) => {}
+        () = tokio::time::sleep(MESSAGE_DELAY) => {}
     }
     if stage == WaitFor::Booted {
-        context.say(&format!("waiting until `{vm}` has booted; `--wait ready` does not wait"));
+        context.info(&format!("waiting until `{vm}` has booted; `--wait ready` does not wait"));
     }
     Ok(work.await??)
 }
@@ -166,10 +166,10 @@ mod tests {
             failed: failed.iter().map(ToString::to_string).collect(),
             ..BootView::booting()
         };
-        let degraded = remark("web", &boot(BootState::Degraded, &["a.service", "b.mount"]));
+        let degraded = boot_warning("web", &boot(BootState::Degraded, &["a.service", "b.mount"]));
         assert_eq!(degraded.unwrap(), "`web` has booted, but these failed: a.service, b.mount");
-        let degraded = remark("web", &boot(BootState::Degraded, &[])).unwrap();
+        let degraded = boot_warning("web", &boot(BootState::Degraded, &[])).unwrap();
         assert!(degraded.contains("systemd: degraded"));
-        assert_eq!(remark("web", &boot(BootState::Running, &[])), None);
+        assert_eq!(boot_warning("web", &boot(BootState::Running, &[])), None);
     }
 }

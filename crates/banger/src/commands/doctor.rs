@@ -3,17 +3,17 @@
 use banger_api::doctor::{Check, Verdict};
 use banger_api::exit;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::render::{self, plain};
 
-/// Look at this host and say what works and what is missing.
+/// Check this host and show problems with their remedies.
 ///
 ///   banger doctor
 ///   banger doctor --json
 ///
-/// It shows what is wrong first; with -v also every check that passed and the
-/// settings. It changes nothing. The exit code is 5 where something is missing.
+/// Problems come first; -v also shows the checks that passed and the settings.
+/// It changes nothing. The exit code is 5 if something is missing.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
@@ -23,16 +23,16 @@ pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
     let checks = checks(context).await;
     match context.format {
         Format::Json => {
-            let checks = checks.iter().map(|check| render::with_words(check, check.hint()));
+            let checks = checks.iter().map(|check| render::with_hint_text(check, check.hint()));
             context.json(&checks.collect::<Vec<_>>())?;
         }
-        Format::Text => context.print(&report(&checks, context.volume))?,
+        Format::Text => context.print(&report(&checks, context.verbosity))?,
     }
     let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
     Ok(if missing { exit::HOST_NOT_READY } else { exit::OK })
 }
 
-/// A daemon that cannot be reached is a finding too.
+/// The daemon's checks, or one failed check if the daemon cannot be reached.
 async fn checks(context: &Context) -> Vec<Check> {
     let asked = match context.client().await {
         Ok(client) => client.doctor().await,
@@ -50,11 +50,11 @@ async fn checks(context: &Context) -> Vec<Check> {
     })
 }
 
-/// What is missing, then warnings, then the rest or the number of it.
-fn report(checks: &[Check], volume: Volume) -> String {
+/// Missing things, warnings, then passed checks or their number.
+fn report(checks: &[Check], verbosity: Verbosity) -> String {
     let of = |verdict| checks.iter().filter(move |check| check.verdict == verdict);
     let mut report: String = of(Verdict::Missing).chain(of(Verdict::Warning)).map(text).collect();
-    if volume >= Volume::Verbose {
+    if verbosity >= Verbosity::Verbose {
         let setting = |check: &&Check| check.code.starts_with("config.");
         let (settings, passed): (Vec<_>, Vec<_>) = of(Verdict::Ok).partition(setting);
         report.extend(passed.into_iter().chain(settings).map(text));

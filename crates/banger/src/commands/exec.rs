@@ -5,36 +5,36 @@ use std::ffi::OsString;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{AgentSession, ExecRequest};
 
-use crate::attach::{self, Captured, Ended, Guest, Sink};
+use crate::attach::{self, Captured, Guest, SessionEnd, Sink};
+use crate::command_options::{self, CommandOptions};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::inside::{self, Inside};
 use crate::terminal::Wanted;
 use crate::waiting::{self, CommandWait};
 
-/// Run a command in a running VM; its exit code is ours.
+/// Run a command in a running VM and return its exit code.
 ///
 ///   banger exec web uname -a
 ///   banger exec -it web bash
 ///   tar c . | banger exec -i -w /srv web tar x
 ///
-/// Without `-i` the command has no input. With `-t` it has your terminal: what you
-/// type goes to it, Ctrl-C too. Flags of banger stand before the command.
+/// Without `-i` the command has no input. With `-t` it uses your terminal: keys go
+/// to the command, Ctrl-C too. Flags of banger must precede the command.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Name, id or prefix of the id
     pub vm: String,
-    /// Pass standard input on
+    /// Forward standard input
     #[arg(short, long)]
     pub interactive: bool,
-    /// Give it a terminal, input included
+    /// Use a terminal, which includes input
     #[arg(short, long)]
     pub tty: bool,
-    /// Flags about the command.
+    /// Options of the command.
     #[command(flatten)]
-    pub inside: Inside,
-    /// What to wait for.
+    pub options: CommandOptions,
+    /// Stage to wait for.
     #[command(flatten)]
     pub wait: CommandWait,
     /// The command with its arguments
@@ -44,17 +44,17 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let mut request = args.inside.request(args.command);
+    let mut request = args.options.request(args.command);
     request.stdin = args.interactive;
     if args.tty {
-        request = inside::with_terminal(context, request, Wanted::Flag)?;
+        request = command_options::with_terminal(context, request, Wanted::Flag)?;
     }
     let client = context.client().await?;
     let session = waiting::connection(context, &client, &args.vm, args.wait).await?;
     attached(context, session, &request, &Guest { client: &client, vm: &args.vm }).await
 }
 
-/// Runs it with our streams, or into a document; gives its exit code.
+/// Runs the command on the streams of this process or into a JSON document; returns its exit code.
 pub async fn attached(
     context: &Context,
     session: AgentSession,
@@ -67,17 +67,18 @@ pub async fn attached(
     };
     let ended = attach::run(session, request, &mut sink, guest).await?;
     let code = match &ended {
-        Ended::Exited(status) => {
+        SessionEnd::Exited(status) => {
             if let banger_client::ExitStatus::NotStarted { message, .. } = status {
                 let error = ApiError::new(ErrorCode::NotFound, message);
                 crate::errors::show(context, &error);
             }
             status.shell_code()
         }
-        Ended::Left(code) => *code,
-        Ended::GaveUp(code, reason) => {
-            let error = ApiError::new(ErrorCode::GuestFailed, format!("{reason}; it was left"))
-                .with_hint(Hint::check(guest.vm));
+        SessionEnd::Interrupted(code) => *code,
+        SessionEnd::Unresponsive(code, reason) => {
+            let error =
+                ApiError::new(ErrorCode::GuestFailed, format!("{reason}; the client gave up"))
+                    .with_hint(Hint::check(guest.vm));
             crate::errors::show(context, &error);
             *code
         }

@@ -1,12 +1,12 @@
-//! One file for each command: doc comment = help, `Args` = flags, `run` = what it does.
+//! One file for each command: doc comment = help, `Args` = flags, `run` = its implementation.
 
+pub mod alias;
 pub mod daemon;
 pub mod doctor;
 pub mod exec;
 pub mod image;
 pub mod kernel;
 pub mod run;
-pub mod short;
 pub mod version;
 pub mod vm;
 
@@ -26,6 +26,6 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Version(args) => version::run(context, args),
-        Command::Short(short) => Box::pin(dispatch(context, short.into())).await,
+        Command::Alias(short) => Box::pin(dispatch(context, short.into())).await,
     }
 }

@@ -12,26 +12,26 @@ use banger_client::follow::OnInterrupt;
 use banger_client::{Client, Detached, ExecRequest, Hold};
 
 use crate::attach::Guest;
+use crate::command_options;
 use crate::commands::{exec, vm};
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure, usage};
 use crate::follow;
-use crate::inside;
 use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
 use crate::terminal::{self, Wanted};
 use crate::values::Machine;
 use crate::waiting::{self, CommandWait};
 
-/// Make a machine and open a shell or run a command in it, whose exit code is ours.
+/// Create a machine, run a shell or a command in it and return its exit code.
 ///
 ///   banger run                    a machine and a shell in it
-///   banger run --rm uname -a      one command; the machine is gone afterwards
+///   banger run --rm uname -a      one command; the machine is deleted afterwards
 ///   banger run -d --name web      a machine that runs in the background
 ///   banger run -d --rm CMD        one with a command, deleted when it is stopped
 ///
 /// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`
-/// removes it. Flags of banger stand before the command.
+/// removes it. Flags of banger must precede the command.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -41,20 +41,20 @@ pub struct Args {
     /// Leave it running in the background
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     pub detach: bool,
-    /// Pass standard input on
+    /// Forward standard input
     #[arg(short, long)]
     pub interactive: bool,
-    /// Give the command a terminal, input included
+    /// Use a terminal, which includes input
     #[arg(short, long)]
     pub tty: bool,
-    /// Flags about the command.
+    /// Options of the command.
     #[command(flatten)]
-    pub inside: inside::Inside,
+    pub options: command_options::CommandOptions,
     /// Return (with `-d`) or run the command when the guest agent answers, the guest is ready, or
     /// its init has booted: agent, ready or booted [default: ready with -d, else booted]
     #[arg(long, value_name = "STAGE")]
     pub wait: Option<WaitFor>,
-    /// Flags about the machine.
+    /// Specification of the machine.
     #[command(flatten)]
     pub machine: Machine,
     /// The command with its arguments [default: a shell]
@@ -72,7 +72,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         (true, true) => Lifetime::UntilStopped,
     };
     request.check()?;
-    let inside = what_to_run(context, &args)?;
+    let workload = workload(context, &args)?;
     let client = context.client().await?;
     let accepted = client.create(&request).await?;
     let vm = accepted.vm.clone().ok_or_else(no_vm)?;
@@ -81,35 +81,35 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Lifetime::Session => hold(&client, &vm).await?,
         Lifetime::Keep | Lifetime::UntilStopped => None,
     };
-    let track = progress(context, &inside).track(vm.name.as_str());
+    let track = progress(context, &workload).track(vm.name.as_str());
     let followed = follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel);
     if let Err(failure) = waiting::started(&client, vm.id.as_str(), args.wait, followed).await {
-        not_reached(context, &client, &vm, request.lifetime, &failure).await?;
+        clean_up_failed_start(context, &client, &vm, request.lifetime, &failure).await?;
         if let Some(hold) = hold {
             hold.release().await;
         }
         return Err(failure);
     }
-    let ended = match &inside {
-        Inside::Nothing => {
+    let ended = match &workload {
+        Workload::None => {
             waiting::after_start(context, &client, vm.name.as_str(), args.wait).await?;
             return vm::create::show_made(context, &client, &vm).await;
         }
-        Inside::Background(request) => {
+        Workload::Detached(request) => {
             start_in_background(context, &client, &vm, request).await?;
             return vm::create::show_made(context, &client, &vm).await;
         }
-        Inside::Session(request) => session(context, &client, &vm, args.wait, request).await,
+        Workload::Attached(request) => session(context, &client, &vm, args.wait, request).await,
     };
     match hold {
         Some(hold) => {
             let removed = remove(context, &client, &vm, hold).await;
-            // The result of the command outranks that of the removal.
+            // A failure of the command has priority over one of the removal.
             let code = ended?;
             removed.map(|()| code)
         }
         None => {
-            vm::shell::say_still_running(context, &client, &vm).await;
+            vm::shell::report_running(context, &client, &vm).await;
             ended
         }
     }
@@ -124,15 +124,15 @@ async fn hold(client: &Client, vm: &VmTag) -> Result<Option<Hold>, ApiError> {
     }
 }
 
-/// An answer without the VM it is about.
+/// The error for an answer without the VM.
 pub fn no_vm() -> ApiError {
-    ApiError::new(ErrorCode::DaemonUnavailable, "the daemon did not say which VM it makes")
+    ApiError::new(ErrorCode::DaemonUnavailable, "the daemon's answer does not name the VM")
 }
 
-/// Refuses a folder of this host in place of a command, unless it stands behind `--`.
+/// Refuses a folder of this host in place of a command, unless it follows `--`.
 fn refuse_folder(command: &[OsString], arguments: &[OsString]) -> Result<(), ApiError> {
     let Some(path) = command.first() else { return Ok(()) };
-    // The command reaches to the end of the command line, so what stands before it is known.
+    // The command extends to the end of the command line.
     let before = arguments.len().checked_sub(command.len() + 1);
     let escaped = before.and_then(|place| arguments.get(place)).map(OsString::as_os_str);
     let is_path = matches!(path.as_bytes().first(), Some(b'.' | b'/'));
@@ -147,23 +147,23 @@ fn refuse_folder(command: &[OsString], arguments: &[OsString]) -> Result<(), Api
     )))
 }
 
-/// What runs in the machine.
-enum Inside {
-    /// Nothing of ours.
-    Nothing,
+/// Workload of the machine.
+enum Workload {
+    /// No command.
+    None,
     /// A command without a client.
-    Background(ExecRequest),
-    /// A command or shell on our streams.
-    Session(ExecRequest),
+    Detached(ExecRequest),
+    /// A command or shell on the streams of this process.
+    Attached(ExecRequest),
 }
 
-fn what_to_run(context: &Context, args: &Args) -> Result<Inside, Failure> {
+fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
     let shell = args.command.is_empty();
     if args.detach && shell {
-        return Ok(Inside::Nothing);
+        return Ok(Workload::None);
     }
     if args.detach {
-        return Ok(Inside::Background(args.inside.request(args.command.clone())));
+        return Ok(Workload::Detached(args.options.request(args.command.clone())));
     }
     if shell && context.format == Format::Json {
         let text = "a shell cannot be shown as JSON: add `-d`, or a command";
@@ -174,21 +174,21 @@ fn what_to_run(context: &Context, args: &Args) -> Result<Inside, Failure> {
             .with_hint("`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD")
             .into());
     }
-    let mut request = args.inside.request(args.command.clone());
+    let mut request = args.options.request(args.command.clone());
     request.stdin = args.interactive;
-    // A bare `run` is a shell on this terminal.
+    // `run` without command is a shell on this terminal.
     let wanted = match (args.tty, shell && !args.interactive) {
         (true, _) => Wanted::Flag,
         (false, true) => Wanted::Shell,
-        (false, false) => return Ok(Inside::Session(request)),
+        (false, false) => return Ok(Workload::Attached(request)),
     };
-    inside::with_terminal(context, request, wanted).map(Inside::Session)
+    command_options::with_terminal(context, request, wanted).map(Workload::Attached)
 }
 
-/// On a terminal the time until the machine was ready has a line; in a file that takes the standard
-/// error of the command only what takes long.
-fn progress(context: &Context, inside: &Inside) -> Progress {
-    let command = matches!(inside, Inside::Session(request) if !request.argv.is_empty());
+/// A terminal gets a line with the time until the machine was ready; a file, which also contains
+/// the command's standard error, only lines about downloads.
+fn progress(context: &Context, workload: &Workload) -> Progress {
+    let command = matches!(workload, Workload::Attached(request) if !request.argv.is_empty());
     Progress::new(context, if command && !stderr_is_live() { Lines::Fetches } else { Lines::Ready })
 }
 
@@ -197,15 +197,15 @@ async fn session(
     client: &Client,
     vm: &VmTag,
     wait: Option<WaitFor>,
-    inside: &ExecRequest,
+    workload: &ExecRequest,
 ) -> Result<u8, Failure> {
     let wait = CommandWait { wait };
     let stream = waiting::connection(context, client, vm.name.as_str(), wait).await?;
     let guest = Guest { client, vm: vm.name.as_str() };
-    exec::attached(context, stream, inside, &guest).await
+    exec::attached(context, stream, workload, &guest).await
 }
 
-/// Starts a command that goes on without us, and says where its output is.
+/// Starts a command that runs without a client, and prints the path of its output.
 async fn start_in_background(
     context: &Context,
     client: &Client,
@@ -214,7 +214,7 @@ async fn start_in_background(
 ) -> Result<(), Failure> {
     let name = &vm.name;
     let start = client.detach(vm.id.as_str(), request);
-    let said = match context.interrupts.or_leave(start).await? {
+    let message = match context.interrupts.run_interruptible(start).await? {
         Ok(Detached::Running { pid, log: Some(log) }) => {
             format!("the command runs as process {pid}, its output is in `{log}` of `{name}`")
         }
@@ -230,7 +230,7 @@ async fn start_in_background(
         }
         Err(error) => return Err(error.into()),
     };
-    context.say(&said);
+    context.info(&message);
     Ok(())
 }
 
@@ -238,9 +238,9 @@ fn still_running(vm: &VmName) -> String {
     format!("`{vm}` runs without the command; `banger vm delete -f {vm}` removes it")
 }
 
-/// The machine did not come up. One that was cancelled or is not to stay is removed, any other is
-/// kept for a look.
-async fn not_reached(
+/// After a failed start: deletes a machine that was cancelled or is temporary, keeps any other for
+/// inspection.
+async fn clean_up_failed_start(
     context: &Context,
     client: &Client,
     vm: &VmTag,
@@ -250,32 +250,32 @@ async fn not_reached(
     match failure {
         Failure::Cancelled(_) => delete(context, client, vm).await,
         Failure::Api(_) if lifetime == Lifetime::Keep => {
-            vm::create::say_kept(context, client, vm).await;
+            vm::create::report_kept(context, client, vm).await;
             Ok(())
         }
         Failure::Api(_) => {
-            // The reason of the failed start is what the user needs to know.
+            // The error of the start is the result of the command.
             if let Err(Failure::Api(error)) = delete(context, client, vm).await {
                 errors::show(context, &error);
             }
             Ok(())
         }
-        Failure::Left => {
+        Failure::WaitEnded => {
             vm::create::abandon(client, vm).await;
             Ok(())
         }
-        Failure::Pipe => Ok(()),
+        Failure::BrokenPipe => Ok(()),
     }
 }
 
-/// Deletes the machine and waits until it is gone, so that nothing is left when we return.
+/// Deletes the machine and waits until it has been deleted.
 async fn remove(context: &Context, client: &Client, vm: &VmTag, hold: Hold) -> Result<(), Failure> {
     let removed = delete(context, client, vm).await;
     hold.release().await;
     removed
 }
 
-/// Deletes a VM in whatever state; one that is gone already is as good.
+/// Deletes a VM in any state; a deleted VM is not an error.
 pub async fn delete(context: &Context, client: &Client, vm: &VmTag) -> Result<(), Failure> {
     let accepted: Accepted =
         match client.act(vm.id.as_str(), VmAction::Delete { force: true }).await {
@@ -284,18 +284,19 @@ pub async fn delete(context: &Context, client: &Client, vm: &VmTag) -> Result<()
             Err(error) => return Err(error.into()),
         };
     let track = Progress::new(context, Lines::None).track(vm.name.as_str());
-    match follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await {
+    match follow::accepted(context, client, &accepted, track, OnInterrupt::Ignore).await {
         Ok(_) => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::NotFound => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::Interrupted => {
-            // The daemon was restarted in the middle; its successor finishes it or is asked again.
-            gone_or(context, client, vm, *error).await
+            // The daemon was restarted during the deletion: the next daemon completes it or gets
+            // the request again.
+            delete_again(context, client, vm, *error).await
         }
         Err(failure) => Err(failure),
     }
 }
 
-async fn gone_or(
+async fn delete_again(
     context: &Context,
     client: &Client,
     vm: &VmTag,
@@ -310,7 +311,7 @@ async fn gone_or(
         }
     };
     let track = Progress::new(context, Lines::None).track(vm.name.as_str());
-    follow::accepted(context, client, &accepted, track, OnInterrupt::GoOn).await.map(|_| ())
+    follow::accepted(context, client, &accepted, track, OnInterrupt::Ignore).await.map(|_| ())
 }
 
 #[cfg(test)]
@@ -318,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_no_command_unless_it_is_escaped() {
+    fn a_folder_is_refused_as_command_unless_it_follows_dashes() {
         let refused = |line: &str, words: usize| {
             let all: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             refuse_folder(&all[all.len() - words..], &all).is_err()

@@ -5,7 +5,7 @@ use banger_api::exit;
 use crate::context::{BUILD_ID, Context, Format};
 use crate::errors::Failure;
 
-/// Show which banger this is.
+/// Show the version and build of banger.
 ///
 ///   banger version
 ///   banger version --json

@@ -1,24 +1,25 @@
-//! A guest's console log on a terminal: its text, and of its control sequences a few colours.
+//! Filters a guest's console log for a terminal: passes text and a few colours.
 //!
 //! The states are those of ECMA-48, as video terminals implement them: control sequences (5.4),
-//! control strings (5.6), escape sequences (ECMA-35). Two things differ on purpose. The end of a
-//! line ends whatever sequence is open, so that none can swallow the rest of the log. And of the
-//! renditions (SGR, 8.3.117) only those pass that cannot hide text, and each line ends without any.
+//! control strings (5.6), escape sequences (ECMA-35). Two things differ on purpose. A
+//! newline ends any open sequence, so that a sequence cannot hide the rest of the log. Of the
+//! renditions (SGR, 8.3.117) only those pass that cannot hide text, and each line ends with a
+//! reset.
 
-use crate::render::plain::steers;
+use crate::render::plain::controls_terminal;
 
-/// Longest list of parameters that is looked at; a longer sequence is dropped.
+/// Maximum length of the parameters of a sequence, in bytes; a longer sequence is dropped.
 const MAX_PARAMETERS: usize = 32;
-/// Takes back all renditions.
+/// Resets all renditions.
 const RESET: &str = "\x1b[0m";
 
-/// Lets the text of a console log through.
+/// Filters a console log.
 #[derive(Debug, Default)]
 pub struct ConsoleFilter {
     state: State,
-    /// Parameters of the control sequence under way.
+    /// Parameters of the current control sequence.
     parameters: Vec<u8>,
-    /// Bytes of a character that is not complete.
+    /// Bytes of an incomplete character.
     character: Vec<u8>,
     /// Number of bytes that complete it.
     missing: usize,
@@ -26,7 +27,7 @@ pub struct ConsoleFilter {
     coloured: bool,
     /// Whether something was printed on this line.
     printed: bool,
-    /// Whether a carriage return came, which means a new line unless one follows anyway.
+    /// Whether there was a carriage return, which becomes a newline unless a newline follows.
     returned: bool,
 }
 
@@ -49,7 +50,7 @@ enum State {
 }
 
 impl ConsoleFilter {
-    /// Takes the next bytes of the log and gives what may be shown of them.
+    /// Filters the next bytes of the log.
     pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut shown = String::with_capacity(bytes.len());
         for byte in bytes {
@@ -58,7 +59,7 @@ impl ConsoleFilter {
         shown.into_bytes()
     }
 
-    /// The log ends here: takes back what is in force.
+    /// Ends the log: resets renditions.
     pub fn end(&mut self) -> Vec<u8> {
         let mut shown = String::new();
         self.incomplete(&mut shown);
@@ -66,7 +67,7 @@ impl ConsoleFilter {
         shown.into_bytes()
     }
 
-    /// Puts characters together (RFC 3629); what is not UTF-8 becomes U+FFFD.
+    /// Decodes UTF-8 (RFC 3629); invalid bytes become U+FFFD.
     fn decode(&mut self, byte: u8, shown: &mut String) {
         if self.missing > 0 {
             if byte & 0xc0 == 0x80 {
@@ -155,11 +156,11 @@ impl ConsoleFilter {
 
     fn text(&mut self, character: char, shown: &mut String) {
         if character == '\r' {
-            // Within a sequence too: control characters are obeyed as if they stood before it.
+            // Within a sequence too: terminals execute control characters before the sequence.
             self.returned = true;
             return;
         }
-        if self.state != State::Ground || (steers(character) && character != '\t') {
+        if self.state != State::Ground || (controls_terminal(character) && character != '\t') {
             return;
         }
         if self.returned && self.printed {
@@ -184,8 +185,8 @@ impl ConsoleFilter {
         }
     }
 
-    /// Passes renditions on that leave text legible whatever the colours of the terminal are: bold,
-    /// underlined, and the six colours that are neither black nor white.
+    /// Passes renditions that keep text legible on any background: bold, underlined, and the six
+    /// colours other than black and white.
     fn rendition(&mut self, shown: &mut String) {
         let parameters = std::mem::take(&mut self.parameters);
         let text = String::from_utf8_lossy(&parameters);
@@ -276,12 +277,12 @@ mod tests {
         assert_eq!(shown(format!("\x1b[{}mx", "1;".repeat(40)).as_bytes()), "x");
     }
 
-    /// Checks everything that a terminal obeys in text that passed.
+    /// Checks the control sequences in filtered text.
     fn check(clean: &str) {
         for line in clean.split('\n') {
             let mut pieces = line.split('\x1b');
             let first = pieces.next().unwrap();
-            assert!(!first.chars().any(|c| steers(c) && c != '\t'), "{line:?}");
+            assert!(!first.chars().any(|c| controls_terminal(c) && c != '\t'), "{line:?}");
             let mut coloured = false;
             for piece in pieces {
                 let (sequence, text) = piece.split_once('m').unwrap();
@@ -292,7 +293,7 @@ mod tests {
                     1 | 4 | 31..=36 | 91..=96 => true,
                     other => panic!("{other}"),
                 };
-                assert!(!text.chars().any(|c| steers(c) && c != '\t'), "{line:?}");
+                assert!(!text.chars().any(|c| controls_terminal(c) && c != '\t'), "{line:?}");
             }
             assert!(!coloured, "{line:?}");
         }

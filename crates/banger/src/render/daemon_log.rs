@@ -1,4 +1,4 @@
-//! Lines of the daemon's log for people: time, VM, verb, what happened, how long it took.
+//! Lines of the daemon's log as text: time, VM, verb, message and duration.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::plain;
 
-/// Fields with a place of their own; `target` and the ids repeat what others say.
+/// Fields with a column of their own, and fields that are not shown.
 const PLACED: [&str; 11] = [
     "timestamp",
     "level",
@@ -21,7 +21,7 @@ const PLACED: [&str; 11] = [
     "causes",
 ];
 
-/// One line of the log as text, with its newline; what is no JSON object stays as it is.
+/// One line of the log as text, with its newline; a line that is not a JSON object is only escaped.
 pub fn text(line: &str, zone: &TimeZone) -> String {
     match serde_json::from_str(line) {
         Ok(Value::Object(object)) => object_text(&object, zone) + "\n",

@@ -9,12 +9,12 @@ use crate::errors::Failure;
 use crate::render::console::ConsoleFilter;
 use crate::render::plain;
 
-/// Whether lines are put into JSON.
+/// Format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lines {
-    /// As they are.
-    AsTheyAre,
-    /// Each as an object.
+    /// Plain text.
+    Plain,
+    /// One JSON object for each line.
     Objects,
 }
 
@@ -28,23 +28,23 @@ pub async fn show(mut log: LogStream, lines: Lines) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// What the log looks like on stdout.
+/// Output on stdout.
 enum Shape {
     Raw,
     Filtered(ConsoleFilter),
     Objects(Vec<u8>),
 }
 
-/// Longest line that is put into one object; a longer one becomes several.
+/// Maximum length of a line in one object, in bytes; a longer line becomes several objects.
 const MAX_LINE: usize = 64 * 1024;
 
 impl Shape {
     fn new(lines: Lines) -> Self {
         match lines {
             Lines::Objects => Self::Objects(Vec::new()),
-            // What a guest wrote must not drive the terminal.
-            Lines::AsTheyAre if io::stdout().is_terminal() => Self::Filtered(Default::default()),
-            Lines::AsTheyAre => Self::Raw,
+            // Guest output must not control the terminal.
+            Lines::Plain if io::stdout().is_terminal() => Self::Filtered(Default::default()),
+            Lines::Plain => Self::Raw,
         }
     }
 

@@ -1,4 +1,4 @@
-//! How things look: errors, tables, progress, sizes and times.
+//! Presentation: errors, tables, progress, sizes and times.
 
 pub mod console;
 pub mod daemon_log;
@@ -25,7 +25,7 @@ pub fn stderr_is_live() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Writes a line to stderr. One that nobody reads is no failure.
+/// Writes a line to stderr, ignoring a closed stderr.
 pub fn to_stderr(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{}", plain::line(text));
 }
@@ -36,7 +36,7 @@ pub fn warning(text: &str) {
     let _ = writeln!(stderr, "{YELLOW}warning:{YELLOW:#} {}", plain::line(text));
 }
 
-/// Shows an error: what failed, why, what to do, and where to look it up.
+/// Shows an error: message, causes, hints and operation.
 pub fn error(error: &ApiError) {
     let mut stderr = anstream::stderr().lock();
     let _ = stderr.write_all(error_text(error).as_bytes());
@@ -58,12 +58,12 @@ fn error_text(error: &ApiError) -> String {
 
 /// Shows an error as one line of JSON on stderr.
 pub fn error_as_json(error: &ApiError) {
-    let json = serde_json::json!({ "error": with_words(error, error.hint()) });
+    let json = serde_json::json!({ "error": with_hint_text(error, error.hint()) });
     let _ = writeln!(io::stderr().lock(), "{}", plain::json(&json.to_string()));
 }
 
-/// The JSON of something with hints, and the hints in words beside them.
-pub fn with_words(value: &impl Serialize, hint: Option<String>) -> serde_json::Value {
+/// JSON of a value with hints, with the text of the hints added.
+pub fn with_hint_text(value: &impl Serialize, hint: Option<String>) -> serde_json::Value {
     let mut json = serde_json::json!(value);
     if let (Some(object), Some(hint)) = (json.as_object_mut(), hint) {
         object.insert("hint".into(), hint.into());

@@ -1,15 +1,15 @@
-//! The course of operations on stderr: one redrawn line for each on a terminal, which ends as one
-//! line with the total; the last one alone elsewhere.
+//! Progress of operations on stderr: on a terminal one redrawn line for each operation, replaced by
+//! a line with the total; elsewhere only that line.
 
 use std::time::Duration;
 
 use banger_api::operation::{OpEvent, OpEventKind, stage};
 use banger_api::size::human_size;
 use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
-use banger_client::follow::{Left, Notice, Observer};
+use banger_client::follow::{Notice, Observer, WaitEnd};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::context::{Context, Volume};
+use crate::context::{Context, Verbosity};
 use crate::render::rate::Rate;
 use crate::render::time::{duration, duration_whole};
 use crate::render::{plain, stderr_is_live, to_stderr, warning};
@@ -19,14 +19,14 @@ const TICK: Duration = Duration::from_millis(100);
 /// Pause between plain lines about one transfer, in milliseconds.
 const PLAIN_PAUSE_MS: u64 = 10_000;
 
-/// Which lines stay. A verbose command keeps one for every stage.
+/// Lines that remain on the screen. A verbose command keeps one for every stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lines {
-    /// Stages that fetch something, and the time until the machine was ready.
+    /// Download stages, and the time until the machine was ready.
     Ready,
     /// The total.
     Total,
-    /// Stages that fetch something: the rest is over soon.
+    /// Download stages.
     Fetches,
     /// None.
     None,
@@ -36,19 +36,19 @@ pub enum Lines {
 pub struct Progress {
     live: Option<MultiProgress>,
     lines: Lines,
-    volume: Volume,
+    verbosity: Verbosity,
     grace_ms: u64,
 }
 
 impl Progress {
-    /// For a command.
+    /// Creates the display of a command.
     pub fn new(context: &Context, lines: Lines) -> Self {
-        let volume = context.volume;
-        let live = (volume > Volume::Quiet && stderr_is_live()).then(MultiProgress::new);
-        Self { live, lines, volume, grace_ms: DEFAULT_GRACE_MS }
+        let verbosity = context.verbosity;
+        let live = (verbosity > Verbosity::Quiet && stderr_is_live()).then(MultiProgress::new);
+        Self { live, lines, verbosity, grace_ms: DEFAULT_GRACE_MS }
     }
 
-    /// The same, with the grace period of a stop known.
+    /// Sets the grace period of a stop.
     pub fn with_grace(mut self, action: VmAction) -> Self {
         if let VmAction::Stop { grace_ms } | VmAction::Restart { grace_ms } = action {
             self.grace_ms = grace_ms;
@@ -56,12 +56,12 @@ impl Progress {
         self
     }
 
-    /// Shows one more operation under a name.
+    /// Adds an operation under a label.
     pub fn track(&self, label: impl Into<String>) -> Track {
         let label = plain::line(&label.into());
         let bar = self.live.as_ref().map(|all| {
             let bar = all.add(ProgressBar::new_spinner());
-            // A template that cannot be read would leave the default, which does as well.
+            // An invalid template would leave the default style.
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg}") {
                 bar.set_style(style);
             }
@@ -69,8 +69,9 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        let screen = Screen { all: self.live.clone(), bar, volume: self.volume, lines: self.lines };
-        Track { label, screen, rate: Rate::default(), said_ms: 0, grace_ms: self.grace_ms }
+        let screen =
+            Screen { all: self.live.clone(), bar, verbosity: self.verbosity, lines: self.lines };
+        Track { label, screen, rate: Rate::default(), reported_ms: 0, grace_ms: self.grace_ms }
     }
 }
 
@@ -79,14 +80,14 @@ pub struct Track {
     label: String,
     screen: Screen,
     rate: Rate,
-    said_ms: u64,
+    reported_ms: u64,
     grace_ms: u64,
 }
 
 struct Screen {
     all: Option<MultiProgress>,
     bar: Option<ProgressBar>,
-    volume: Volume,
+    verbosity: Verbosity,
     lines: Lines,
 }
 
@@ -98,26 +99,26 @@ impl Screen {
         }
     }
 
-    /// Whether the end of a stage has a line.
+    /// Whether the line of a finished stage remains.
     fn keeps(&self, stage: &str) -> bool {
-        match self.volume {
-            Volume::Quiet => false,
-            Volume::Verbose => true,
-            Volume::Normal => {
+        match self.verbosity {
+            Verbosity::Quiet => false,
+            Verbosity::Verbose => true,
+            Verbosity::Normal => {
                 matches!(self.lines, Lines::Ready | Lines::Fetches) && stage.starts_with("pull_")
             }
         }
     }
 
-    /// Whether a stage that takes long is mentioned now and then where no line can be redrawn.
+    /// Whether a long stage gets lines from time to time if no line can be redrawn.
     fn reminds(&self, name: &str) -> bool {
         let fetches = self.lines == Lines::Total || name == stage::SHUTDOWN;
-        self.bar.is_none() && (self.keeps(name) || (fetches && self.volume > Volume::Quiet))
+        self.bar.is_none() && (self.keeps(name) || (fetches && self.verbosity > Verbosity::Quiet))
     }
 
     fn total(&self) -> Option<&'static str> {
         match self.lines {
-            _ if self.volume == Volume::Quiet => None,
+            _ if self.verbosity == Verbosity::Quiet => None,
             Lines::Ready => Some("ready in"),
             Lines::Total => Some("done in"),
             Lines::Fetches | Lines::None => None,
@@ -150,13 +151,15 @@ impl Observer for Track {
 
     fn notice(&mut self, notice: Notice<'_>) {
         match notice {
-            Notice::Operation(operation) if self.screen.volume == Volume::Verbose => {
+            Notice::Operation(operation) if self.screen.verbosity == Verbosity::Verbose => {
                 self.line(&format!("{}: operation {operation}", self.label));
             }
             Notice::Operation(_) => {}
             Notice::Warning(text) => self.warn(text),
-            Notice::Cancelling => self.note("cancelling; Ctrl-C again leaves at once"),
-            Notice::NotCancelled => self.note("almost done; Ctrl-C again leaves at once"),
+            Notice::Cancelling => self.note("cancelling; press Ctrl-C again to stop waiting"),
+            Notice::NotCancelled => {
+                self.note("cannot be cancelled; press Ctrl-C again to stop waiting")
+            }
             Notice::StillIn(stage, elapsed) => {
                 if self.screen.reminds(stage) {
                     let elapsed = duration(elapsed.as_secs().saturating_mul(1000));
@@ -164,9 +167,9 @@ impl Observer for Track {
                     self.line(&format!("{}: {text}, {elapsed} so far", self.label));
                 }
             }
-            Notice::Left(left) => {
+            Notice::WaitEnded(end) => {
                 self.end();
-                self.note(&left_text(left, &self.label));
+                self.note(&wait_end_text(end, &self.label));
             }
         }
     }
@@ -175,7 +178,7 @@ impl Observer for Track {
 impl Track {
     fn begin(&mut self, stage: &str) {
         self.rate = Rate::default();
-        self.said_ms = 0;
+        self.reported_ms = 0;
         if let Some(bar) = &self.screen.bar {
             let style = "{spinner} {prefix}: {msg} {elapsed}";
             if let Ok(style) = ProgressStyle::with_template(style) {
@@ -186,11 +189,11 @@ impl Track {
         }
     }
 
-    /// A stage as it is shown while it goes on.
+    /// Text of a running stage.
     fn stage_text(&self, name: &str) -> String {
         if name == stage::SHUTDOWN {
             let grace = duration_whole(self.grace_ms);
-            return format!("waits for the guest to shut down, killed after {grace}");
+            return format!("waiting for the guest to shut down, killed after {grace}");
         }
         plain::line(name)
     }
@@ -200,18 +203,18 @@ impl Track {
         self.advance(at_ms, stage, plain::line(&format!("{stage} {done}{of} {unit}")));
     }
 
-    /// Shows bytes that have moved within a stage.
+    /// Shows the bytes transferred in a stage.
     pub fn transfer(&mut self, at_ms: u64, stage: &str, done: u64, total: Option<u64>) {
         let rate = self.rate.at(at_ms, done);
         self.advance(at_ms, stage, transfer_text(stage, done, total, rate));
     }
 
-    /// Shows how far a stage is: in the live line, or now and then as a line of its own.
+    /// Shows the progress of a stage in the live line, or from time to time in a line of its own.
     fn advance(&mut self, at_ms: u64, stage: &str, text: String) {
         match &self.screen.bar {
             Some(bar) => bar.set_message(text),
-            None if at_ms >= self.said_ms + PLAIN_PAUSE_MS && self.screen.reminds(stage) => {
-                self.said_ms = at_ms;
+            None if at_ms >= self.reported_ms + PLAIN_PAUSE_MS && self.screen.reminds(stage) => {
+                self.reported_ms = at_ms;
                 self.line(&format!("{}: {text}", self.label));
             }
             None => {}
@@ -228,7 +231,7 @@ impl Track {
     }
 
     fn note(&self, text: &str) {
-        if self.screen.volume > Volume::Quiet {
+        if self.screen.verbosity > Verbosity::Quiet {
             self.line(&format!("{}: {text}", self.label));
         }
     }
@@ -241,7 +244,7 @@ impl Track {
         self.screen.above(|| to_stderr(text));
     }
 
-    /// Clears the line of a running stage.
+    /// Clears the live line.
     fn end(&self) {
         if let Some(bar) = &self.screen.bar {
             bar.finish_and_clear();
@@ -255,14 +258,16 @@ impl Drop for Track {
     }
 }
 
-fn left_text(left: Left, vm: &str) -> String {
-    match left {
-        Left::Cancelling => "not waiting any longer; the daemon finishes the undo".to_owned(),
-        Left::Unanswered => "not waiting any longer; the daemon does not answer".to_owned(),
-        Left::Ending => "not waiting any longer; the daemon finishes it".to_owned(),
-        Left::NotBegun => "not begun".to_owned(),
-        Left::Stopping => format!(
-            "not waiting any longer, but it is still being stopped; `banger vm kill {vm}` ends it \
+fn wait_end_text(end: WaitEnd, vm: &str) -> String {
+    match end {
+        WaitEnd::Cancelling => "stopped waiting; the daemon completes the cancellation".to_owned(),
+        WaitEnd::CancelUnanswered => {
+            "stopped waiting; the daemon does not answer the cancel request".to_owned()
+        }
+        WaitEnd::EndsSoon => "stopped waiting; the operation continues in the daemon".to_owned(),
+        WaitEnd::NotStarted => "not requested".to_owned(),
+        WaitEnd::StopContinues => format!(
+            "stopped waiting; the stop continues in the daemon, `banger vm kill {vm}` ends `{vm}` \
              at once"
         ),
     }

@@ -1,19 +1,19 @@
-//! How fast bytes come, from the latest few seconds.
+//! Transfer rate over the last seconds.
 
 use std::collections::VecDeque;
 
-/// How far back to look, in milliseconds.
+/// Length of the window, in milliseconds.
 const WINDOW_MS: u64 = 5_000;
 
-/// Measures bytes a second.
+/// Measures bytes per second.
 #[derive(Debug, Default)]
 pub struct Rate(VecDeque<(u64, u64)>);
 
 impl Rate {
-    /// Takes the number of bytes at a time, and gives bytes a second once there is enough to tell.
+    /// Adds a sample: time and total bytes. Returns bytes per second from the second sample on.
     pub fn at(&mut self, ms: u64, bytes: u64) -> Option<u64> {
         if self.0.back().is_some_and(|(_, last)| *last > bytes) {
-            // It began anew.
+            // The transfer restarted.
             self.0.clear();
         }
         self.0.push_back((ms, bytes));
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_seconds_count() {
+    fn the_rate_covers_the_last_seconds() {
         let mut rate = Rate::default();
         assert_eq!(rate.at(0, 0), None);
         assert_eq!(rate.at(1000, 500), Some(500));

@@ -1,5 +1,5 @@
-//! Tables: columns as wide as their widest cell, two spaces between. On a terminal they fit its
-//! width: long cells are shortened, then the least important columns are left out.
+//! Tables: columns as wide as their widest cell, separated by two spaces. Tables fit the width of a
+//! terminal: long cells are shortened, then the least important columns are omitted.
 
 use std::io::{self, IsTerminal};
 
@@ -9,10 +9,10 @@ use crate::terminal;
 
 /// Spaces between columns.
 const GAP: usize = 2;
-/// Stands for the rest of a cell that was shortened.
+/// Replaces the end of a shortened cell.
 const ELLIPSIS: char = '…';
 
-/// Side of the column that the text of a cell is on.
+/// Alignment of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Align {
     Left,
@@ -24,9 +24,9 @@ enum Align {
 pub struct Column {
     title: &'static str,
     align: Align,
-    /// Columns of the terminal below which a cell is not shortened; none for one that never is.
+    /// Minimum width of a shortened cell; none for a column that is never shortened.
     shortest: Option<usize>,
-    /// The column with the highest rank is the first to be left out; 0 is never left out.
+    /// The column with the highest rank is omitted first; a column of rank 0 never.
     rank: u8,
 }
 
@@ -47,7 +47,7 @@ impl Column {
     }
 }
 
-/// Renders a table with a head, for standard output.
+/// Renders a table with a header for standard output.
 pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
     let limit = io::stdout().is_terminal().then(|| usize::from(terminal::size().cols));
     fit(columns, rows, limit)
@@ -85,7 +85,7 @@ fn fit(columns: &[Column], rows: &[Vec<String>], limit: Option<usize>) -> String
     text
 }
 
-/// The width of each column within a limit; none for those that are left out.
+/// The width of each column within a limit; none for omitted columns.
 fn widths(columns: &[Column], natural: &[usize], limit: Option<usize>) -> Vec<Option<usize>> {
     let mut widths: Vec<Option<usize>> = natural.iter().copied().map(Some).collect();
     let Some(limit) = limit else { return widths };
@@ -96,7 +96,7 @@ fn widths(columns: &[Column], natural: &[usize], limit: Option<usize>) -> Vec<Op
             width.min(shortest.max(column.map_or(0, |column| column.title.width())))
         })
     };
-    // Leaves columns out until the rest fits with everything shortened as far as it may be.
+    // Omits columns until the rest fits with all cells shortened to the minimum.
     loop {
         let kept = widths.iter().enumerate().filter(|(_, width)| width.is_some());
         if total(kept.map(|(place, _)| least(place))) <= limit {
@@ -112,7 +112,7 @@ fn widths(columns: &[Column], natural: &[usize], limit: Option<usize>) -> Vec<Op
             *width = None;
         }
     }
-    // Takes from the widest cell that may still be shortened.
+    // Shortens the widest column that can be shortened.
     while total(widths.iter().flatten().copied()) > limit {
         let widest = widths
             .iter_mut()
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_are_whole_where_nothing_limits_them() {
+    fn columns_are_aligned_and_complete_without_a_limit() {
         let text = fit(&COLUMNS, &rows(), None);
         let expected = "NAME   N  SOURCE        IP\n\
                         web    2  /a/long/path  10.0.0.1\n\
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_table_is_shortened_then_loses_columns() {
+    fn a_narrow_table_shortens_cells_then_omits_columns() {
         let narrow = |limit| fit(&COLUMNS, &rows(), Some(limit));
         assert_eq!(
             narrow(30),

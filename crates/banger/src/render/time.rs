@@ -1,8 +1,8 @@
-//! Times for people.
+//! Times and durations as text.
 
 use jiff::Timestamp;
 
-/// How long ago a time of the API (RFC 3339) was: `3 minutes ago`.
+/// Age of a time of the API (RFC 3339): `3 minutes ago`.
 pub fn ago(rfc3339: &str) -> String {
     match rfc3339.parse::<Timestamp>() {
         Ok(then) => format!("{} ago", span(Timestamp::now().as_second() - then.as_second())),
@@ -10,7 +10,7 @@ pub fn ago(rfc3339: &str) -> String {
     }
 }
 
-/// A number of seconds in its largest unit.
+/// A number of seconds in the largest unit.
 pub fn span(seconds: i64) -> String {
     let (count, unit) = match seconds {
         ..60 => (seconds.max(0), "second"),
@@ -22,7 +22,7 @@ pub fn span(seconds: i64) -> String {
     format!("{count} {unit}{plural}")
 }
 
-/// A duration as it is shown beside a stage: `0.42 s`, `1 min 5 s`.
+/// A measured duration: `0.42 s`, `1 min 5 s`.
 pub fn duration(ms: u64) -> String {
     match ms / 1000 {
         seconds @ 60.. => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -31,7 +31,7 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// A duration that was chosen: `90 s`, `1500 ms`.
+/// A configured duration: `90 s`, `1500 ms`.
 pub fn duration_whole(ms: u64) -> String {
     if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
 }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_read_well() {
+    fn times_have_readable_units() {
         for (seconds, text) in [
             (-5, "0 seconds"),
             (1, "1 second"),

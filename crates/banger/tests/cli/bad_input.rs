@@ -39,7 +39,7 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("vm stop", 2, "required arguments were not provided"),
     ("vm stop --timeout -1 web", 2, "it is not a whole number of seconds"),
     ("vm stop --timeout 1.5 web", 2, "it is not a whole number of seconds"),
-    ("vm stop --timeout 86401 web", 2, "at most 86400 seconds are waited for"),
+    ("vm stop --timeout 86401 web", 2, "the maximum is 86400 seconds"),
     ("vm logs web --console --vmm", 2, "cannot be used with"),
     ("vm logs web --agent --shim", 2, "cannot be used with"),
     ("vm logs web --tail 100001", 2, "`100001`"),

@@ -1,4 +1,4 @@
-//! Following operations: Ctrl-C, cut streams, daemons that forget, garbage.
+//! Following operations: Ctrl-C, lost connections, forgotten operations, malformed answers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, mpsc};
@@ -11,20 +11,20 @@ use crate::fake_daemon::{
 };
 use crate::support::expect;
 
-/// A create that goes on until it is cancelled, and then ends or does not.
+/// A create that continues until it is cancelled, and then ends or not.
 fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
-    let (told, heard) = mpsc::channel();
+    let (events, received) = mpsc::channel();
     let cancelled = (Mutex::new(false), Condvar::new());
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
         "POST /v1/vms" => reply(stream, 202, &accepted()),
         "GET /v1/operations/op-abc123/events" => {
             begin_events(stream);
             event(stream, 1, 0, json!({"event": "stage_started", "stage": "boot"}));
-            told.send("following").unwrap();
-            // The CLI may drop the connection at Ctrl-C and ask again, so this holds for good.
+            events.send("following").unwrap();
+            // The CLI may reconnect after Ctrl-C, so the flag stays set.
             drop(cancelled.1.wait_while(cancelled.0.lock().unwrap(), |yes| !*yes).unwrap());
             if !ends {
-                told.send("cancelled").unwrap();
+                events.send("cancelled").unwrap();
                 std::thread::park();
             }
             let error = json!({"code": "cancelled", "message": "create of `web` was cancelled"});
@@ -38,68 +38,68 @@ fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
             cancelled.1.notify_all();
         }
         "POST /v1/vms/aaaa00000001/actions" => {
-            told.send("delete").unwrap();
+            events.send("delete").unwrap();
             reply(stream, 404, &missing());
         }
         _ => reply(stream, 404, &missing()),
     });
-    (daemon, heard)
+    (daemon, received)
 }
 
-fn wait(heard: &mpsc::Receiver<&'static str>, wanted: &str) {
-    assert!(heard.iter().any(|said| said == wanted));
+fn wait(received: &mpsc::Receiver<&'static str>, wanted: &str) {
+    assert!(received.iter().any(|event| event == wanted));
 }
 
 #[test]
 fn the_first_ctrl_c_cancels_and_waits() {
     for (line, code) in [("vm create", 1), ("run -- true", 130)] {
-        let (daemon, heard) = endless(true);
+        let (daemon, received) = endless(true);
         let child = daemon.spawn(line);
-        wait(&heard, "following");
+        wait(&received, "following");
         kill(child.id(), "INT");
         let run: Run = child.wait_with_output().unwrap().into();
-        let said = "web: cancelling; Ctrl-C again leaves at once\n\
+        let said = "web: cancelling; press Ctrl-C again to stop waiting\n\
             error: create of `web` was cancelled\n(OP)\n";
         expect(&run, code, "", said);
-        wait(&heard, "delete");
+        wait(&received, "delete");
     }
 }
 
 #[test]
-fn the_second_ctrl_c_leaves_at_once() {
-    let (daemon, heard) = endless(false);
+fn the_second_ctrl_c_ends_the_wait() {
+    let (daemon, received) = endless(false);
     let child = daemon.spawn("vm create");
-    wait(&heard, "following");
+    wait(&received, "following");
     kill(child.id(), "INT");
-    wait(&heard, "cancelled");
+    wait(&received, "cancelled");
     kill(child.id(), "INT");
     let run: Run = child.wait_with_output().unwrap().into();
-    let said = "web: cancelling; Ctrl-C again leaves at once\n\
-        web: not waiting any longer; the daemon finishes the undo\n";
+    let said = "web: cancelling; press Ctrl-C again to stop waiting\n\
+        web: stopped waiting; the daemon completes the cancellation\n";
     expect(&run, 130, "", said);
-    // What was half made is to be removed, which the daemon does without us.
-    wait(&heard, "delete");
+    // The daemon deletes the VM without the client.
+    wait(&received, "delete");
 }
 
 #[test]
-fn a_daemon_that_is_stuck_can_be_left_too() {
-    let (told, heard) = mpsc::channel();
+fn ctrl_c_ends_the_wait_for_a_daemon_that_does_not_answer() {
+    let (events, received) = mpsc::channel();
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
         "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
         line => {
             begin_events(stream);
-            told.send(if line.ends_with("cancel") { "cancel" } else { "following" }).unwrap();
+            events.send(if line.ends_with("cancel") { "cancel" } else { "following" }).unwrap();
             std::thread::park();
         }
     });
     let child = daemon.spawn("kernel pull");
     for wanted in ["following", "cancel"] {
-        wait(&heard, wanted);
+        wait(&received, wanted);
         kill(child.id(), "INT");
     }
     let run: Run = child.wait_with_output().unwrap().into();
-    let said = "debian-cloud: cancelling; Ctrl-C again leaves at once\n\
-        debian-cloud: not waiting any longer; the daemon does not answer\n";
+    let said = "debian-cloud: cancelling; press Ctrl-C again to stop waiting\n\
+        debian-cloud: stopped waiting; the daemon does not answer the cancel request\n";
     expect(&run, 130, "", said);
 }
 
@@ -110,7 +110,7 @@ fn a_cut_stream_is_resumed_behind_the_last_event() {
         _ => {
             begin_events(stream);
             let seen = request.last_event.unwrap();
-            // Repeats the last one it was told of, as a careless daemon might, and is cut again.
+            // Repeats the last event and closes the connection.
             let stage = |n: u64| json!({"event": "stage_done", "stage": format!("s{n}"), "ms": n});
             event(stream, seen.max(1), 0, stage(seen.max(1)));
             event(stream, seen + 1, 0, stage(seen + 1));
@@ -126,7 +126,7 @@ fn a_cut_stream_is_resumed_behind_the_last_event() {
 }
 
 #[test]
-fn a_daemon_that_forgot_the_stream_still_knows_the_end() {
+fn the_record_has_the_result_of_an_operation_without_stream() {
     let asked = AtomicU32::new(0);
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
         "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
@@ -152,13 +152,13 @@ fn a_silent_stream_times_out() {
         _ => begin_events(stream),
     });
     let run = daemon.run("kernel pull");
-    let said = "error: the daemon does not tell how `OP` goes on\n\
+    let said = "error: the daemon sends no events of `OP`\n\
         hint: `banger daemon logs` shows what it does\n(OP)\n";
     expect(&run, 1, "", said);
 }
 
 #[test]
-fn garbage_is_called_garbage() {
+fn malformed_answers_are_reported() {
     for body in ["not http at all", "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{]}"] {
         let daemon = FakeDaemon::new(move |_, stream| {
             use std::io::Write;
@@ -177,7 +177,7 @@ fn garbage_is_called_garbage() {
     });
     let run = daemon.run("kernel pull");
     assert_eq!(run.code, 1);
-    let said = "error: the daemon's stream of events cannot be understood\n";
+    let said = "error: the daemon sent malformed events\n";
     assert!(run.err.starts_with(said), "{}", run.err);
 }
 
@@ -231,7 +231,7 @@ fn a_machine_that_did_not_come_up_is_kept_and_named() {
         "GET /v1/vms/aaaa00000001" => reply(stream, 200, &details()),
         other => panic!("{other}"),
     });
-    let kept = "`web` was kept: `banger vm show web` and `banger vm logs web` tell more, \
+    let kept = "`web` was kept: `banger vm show web` and `banger vm logs web` show why, \
         `banger vm delete web` removes it\n\
         error: `web` did not boot within 120 s\n  because last line of the console\n\
         hint: look at its console\n(OP)\n";
@@ -241,7 +241,7 @@ fn a_machine_that_did_not_come_up_is_kept_and_named() {
 
 #[test]
 fn a_machine_that_is_not_to_stay_is_removed_when_it_does_not_come_up() {
-    let (told, heard) = mpsc::channel();
+    let (events, received) = mpsc::channel();
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
         "POST /v1/vms" => reply(stream, 202, &accepted()),
         "GET /v1/operations/op-abc123/events" => {
@@ -250,51 +250,51 @@ fn a_machine_that_is_not_to_stay_is_removed_when_it_does_not_come_up() {
             event(stream, 1, 5, json!({"event": "failed", "error": error}));
         }
         "POST /v1/vms/aaaa00000001/actions" => {
-            told.send("delete").unwrap();
+            events.send("delete").unwrap();
             reply(stream, 404, &missing());
         }
         other => panic!("{other}"),
     });
-    // The second asks to hold the VM, which is gone by then.
+    // The second command requests a lease of the VM, which has been deleted by then.
     daemon.refuse_sessions();
     for line in ["run -d --rm", "run --rm -- true"] {
         expect(&daemon.run(line), 125, "", "error: port 80 is taken\n(OP)\n");
-        wait(&heard, "delete");
+        wait(&received, "delete");
     }
 }
 
 /// A stop that goes on until the test ends.
 fn endless_stop() -> (FakeDaemon, mpsc::Receiver<&'static str>) {
-    let (told, heard) = mpsc::channel();
+    let (events, received) = mpsc::channel();
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
         "GET /v1/vms" => reply(stream, 200, &json!([details()])),
         "GET /v1/operations/op-abc123/events" => {
             begin_events(stream);
             event(stream, 1, 0, json!({"event": "stage_started", "stage": "shutdown"}));
-            told.send("following").unwrap();
+            events.send("following").unwrap();
             std::thread::park();
         }
         line if line.ends_with("/actions") => reply(stream, 202, &accepted()),
         other => panic!("{other}"),
     });
-    (daemon, heard)
+    (daemon, received)
 }
 
 #[test]
 fn ctrl_c_ends_the_wait_for_a_stop_and_not_the_stop() {
     for line in ["vm stop web", "vm restart web", "stop web"] {
-        let (daemon, heard) = endless_stop();
+        let (daemon, received) = endless_stop();
         let child = daemon.spawn(line);
-        wait(&heard, "following");
+        wait(&received, "following");
         kill(child.id(), "INT");
         let run: Run = child.wait_with_output().unwrap().into();
-        let said = "web: not waiting any longer, but it is still being stopped; \
-            `banger vm kill web` ends it at once\n";
+        let said = "web: stopped waiting; the stop continues in the daemon, \
+            `banger vm kill web` ends `web` at once\n";
         expect(&run, 130, "", said);
     }
-    let (daemon, heard) = endless_stop();
+    let (daemon, received) = endless_stop();
     let child = daemon.spawn("vm stop web --json");
-    wait(&heard, "following");
+    wait(&received, "following");
     kill(child.id(), "INT");
     let run: Run = child.wait_with_output().unwrap().into();
     let json: serde_json::Value = serde_json::from_str(&run.out).unwrap();

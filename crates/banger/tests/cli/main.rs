@@ -1,4 +1,4 @@
-//! The real program on a daemon with a simulated host, or on a daemon that does as told.
+//! The real program on a daemon with a simulated host, or on a scripted daemon.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -6,9 +6,11 @@ mod bad_input;
 mod batch;
 mod daemon;
 mod fake_daemon;
+mod help;
+mod images;
 mod interrupt;
 mod other_host;
+mod output;
 mod sessions;
 mod support;
 mod terminal;
-mod words;

@@ -13,7 +13,7 @@ use crate::render::daemon_log;
 /// Show the daemon's log: time, VM, verb, stage and duration.
 ///
 ///   banger daemon logs --tail 50
-///   banger daemon logs -f           and go on until the daemon ends
+///   banger daemon logs -f           continue until the daemon ends
 ///   banger daemon logs --vm web     lines about one VM
 ///   banger daemon logs --op op-abc123
 ///
@@ -21,10 +21,10 @@ use crate::render::daemon_log;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Go on as more comes
+    /// Continue with new lines
     #[arg(short, long)]
     pub follow: bool,
-    /// Begin with the last N lines
+    /// Start with the last N lines
     #[arg(short = 'n', long, value_name = "N",
         value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub tail: Option<u32>,

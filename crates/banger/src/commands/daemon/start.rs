@@ -4,7 +4,7 @@ use crate::commands::daemon::status;
 use crate::context::Context;
 use crate::errors::Failure;
 
-/// Start the daemon, which any command that needs it does too.
+/// Start the daemon. Commands that need the daemon also start it.
 ///
 ///   banger daemon start
 ///   banger daemon status

@@ -8,7 +8,7 @@ use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::time::span;
 
-/// Show whether the daemon runs, and where its socket and log are. Starts nothing.
+/// Show whether the daemon runs, its socket and its log. Does not start it.
 ///
 ///   banger daemon status
 ///   banger daemon status --json
@@ -19,13 +19,13 @@ pub struct Args {}
 /// Runs the command.
 pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
     let client = context.client_as_is()?;
-    match client.look_for_daemon().await? {
+    match client.probe_daemon().await? {
         Presence::Answering(status) => show(context, &status),
         Presence::Absent => {
             let socket = client.paths().socket();
             let text = format!("no daemon runs at `{}`", socket.display());
             Err(ApiError::new(ErrorCode::DaemonUnavailable, text)
-                .with_hint("any command that needs it starts it; so does `banger daemon start`")
+                .with_hint("`banger daemon start` and all commands that need the daemon start it")
                 .into())
         }
     }

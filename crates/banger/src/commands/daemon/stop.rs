@@ -3,10 +3,10 @@
 use banger_api::exit;
 use banger_client::Presence;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 
-/// Stop the daemon. VMs and open sessions go on; the next command starts it again.
+/// Stop the daemon. VMs and open sessions continue; the next command starts it again.
 ///
 ///   banger daemon stop
 ///   banger daemon start
@@ -24,7 +24,7 @@ pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
         (Format::Json, _) => {
             context.json(&serde_json::json!({ "stopped": pid.is_some(), "pid": pid }))?;
         }
-        (Format::Text, _) if context.volume == Volume::Quiet => {}
+        (Format::Text, _) if context.verbosity == Verbosity::Quiet => {}
         (Format::Text, Some(pid)) => context.print(&format!("the daemon (pid {pid}) stopped\n"))?,
         (Format::Text, None) => context.print("no daemon was running\n")?,
     }

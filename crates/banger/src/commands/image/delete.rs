@@ -1,19 +1,19 @@
-//! `banger image delete`, and deleting stored things in general.
+//! `banger image delete`, and the deletion of images and kernels.
 
 use banger_api::images::Deleted;
 use banger_api::size::human_size;
 use banger_api::{ApiError, exit};
 use serde::Serialize;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::{self, Failure};
 
-/// Delete images that no VM was made from.
+/// Delete images that no VM uses.
 ///
 ///   banger image delete debian
 ///   banger image list
 ///
-/// Of several names of an image, only the given one is removed.
+/// If an image has several names, only the given name is removed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -38,9 +38,7 @@ struct Element {
     error: Option<ApiError>,
 }
 
-/// Deletes each of the named things; goes on when one of them fails.
-///
-/// One after the other: each deletion has the store to itself anyhow.
+/// Deletes all references in order, continuing after errors.
 pub async fn all(
     context: &Context,
     references: &[String],
@@ -57,7 +55,9 @@ pub async fn all(
     for reference in &named {
         let answer = delete(reference).await;
         match &answer {
-            Ok(deleted) if context.format == Format::Text && context.volume > Volume::Quiet => {
+            Ok(deleted)
+                if context.format == Format::Text && context.verbosity > Verbosity::Quiet =>
+            {
                 let freed = human_size(deleted.freed_bytes);
                 context.print(&match deleted.names.as_slice() {
                     [] => format!("{reference} deleted, {freed} freed\n"),

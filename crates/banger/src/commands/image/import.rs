@@ -14,7 +14,7 @@ use crate::errors::{Failure, usage};
 use crate::render::progress::{Lines, Progress};
 use crate::values;
 
-/// Make an image of a root file system in a tar file.
+/// Create an image from a root file system in a tar file.
 ///
 ///   banger image import rootfs.tar.zst
 ///   docker export CONTAINER | banger image import --name mine -
@@ -27,7 +27,7 @@ pub struct Args {
     /// Name to give it [default: the file's name up to its first dot]
     #[arg(long, value_parser = values::reference)]
     pub name: Option<String>,
-    /// Take the name away from the image that has it
+    /// Move the name if another image has it
     #[arg(long)]
     pub replace: bool,
 }
@@ -39,7 +39,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Some(name) => name,
         None if from_input => {
             return Err(usage("standard input has no name".to_owned())
-                .with_hint("give the image one: `banger image import --name NAME -`")
+                .with_hint("name the image: `banger image import --name NAME -`")
                 .into());
         }
         None => name_from(&args.file)?,
@@ -65,7 +65,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Sends standard input to the daemon; Ctrl-C breaks it off, and the daemon removes what it has.
+/// Uploads standard input; Ctrl-C aborts the upload, and the daemon removes the partial archive.
 async fn upload_input(
     context: &Context,
     client: &Client,
@@ -100,12 +100,14 @@ fn name_from(file: &Path) -> Result<String, ApiError> {
     if is_ref_name(name) {
         return Ok(name.to_owned());
     }
-    let text = format!("no name for an image can be made of `{}`", file.display());
-    Err(usage(text).with_hint("give it one with `--name`"))
+    let text = format!("cannot derive an image name from `{}`", file.display());
+    Err(usage(text).with_hint("set the name with `--name`"))
 }
 
-/// The daemon has another working folder, so it needs the whole path; and it need not be asked
-/// about a file that is not there.
+/// The absolute path, since the daemon has another working folder.
+///
+/// # Errors
+/// The file does not exist or is a folder.
 fn absolute(file: &Path) -> Result<String, ApiError> {
     let failed = |error: std::io::Error| {
         let code = match error.kind() {

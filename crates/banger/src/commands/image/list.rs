@@ -4,7 +4,7 @@ use banger_api::exit;
 use banger_api::images::ImageView;
 use banger_api::size::human_size;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::render::table::{Column, table};
 use crate::render::time::ago;
@@ -20,9 +20,9 @@ pub struct Args {}
 /// Runs the command.
 pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
     let images = context.client().await?.images().await?;
-    match (context.format, context.volume) {
+    match (context.format, context.verbosity) {
         (Format::Json, _) => context.json(&images)?,
-        (Format::Text, Volume::Quiet) => {
+        (Format::Text, Verbosity::Quiet) => {
             let ids = images.iter().map(|image| format!("{}\n", image.id));
             context.print(&ids.collect::<String>())?;
         }

@@ -1,4 +1,4 @@
-//! `banger image pull`, and fetching in general.
+//! `banger image pull`, and the progress of downloads.
 
 use banger_api::exit;
 use banger_api::images::ImagePullRequest;
@@ -12,20 +12,20 @@ use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::values;
 
-/// Make an image by a built-in recipe.
+/// Create an image from a built-in recipe.
 ///
 ///   banger image pull debian
 ///   banger image pull --refresh debian     again, with today's packages
 ///
-/// `debian` is a Debian 12 to work in. `banger run` makes it by itself.
-/// An image of the same recipe stays as it is unless `--refresh` is given.
+/// `debian` is a Debian 12 for development. `banger run` pulls it if needed.
+/// An existing image of the same recipe is kept unless `--refresh` is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Recipe
     #[arg(value_parser = values::reference)]
     pub name: String,
-    /// Make it anew even if there is one of the same recipe
+    /// Create it again even if an image of the same recipe exists
     #[arg(long)]
     pub refresh: bool,
 }
@@ -46,7 +46,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Follows a fetch to its end; gives the id of what it made.
+/// Follows an operation on an image or kernel to its end; returns the id of a new one.
 pub async fn fetch(
     context: &Context,
     client: &Client,
@@ -58,7 +58,7 @@ pub async fn fetch(
     Ok(done.made)
 }
 
-/// Prints the id of what was made, or the name where it was there already.
+/// Prints the id of a new image or kernel, or the name of an existing one.
 pub fn print_made(context: &Context, name: &str, made: Option<String>) -> Result<(), Failure> {
     context.print(&format!("{}\n", made.as_deref().unwrap_or(name)))
 }

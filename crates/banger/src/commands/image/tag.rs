@@ -3,11 +3,11 @@
 use banger_api::exit;
 use banger_api::images::TagRequest;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::values;
 
-/// Give an image one more name.
+/// Add a name to an image.
 ///
 ///   banger image tag debian base
 ///   banger image tag --replace 3f2a base
@@ -19,7 +19,7 @@ pub struct Args {
     /// The new name
     #[arg(value_parser = values::reference)]
     pub name: String,
-    /// Take the name away from the image that has it
+    /// Move the name if another image has it
     #[arg(long)]
     pub replace: bool,
 }
@@ -31,7 +31,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let image = client.tag_image(&args.image, &request).await?;
     match context.format {
         Format::Json => context.json(&image)?,
-        Format::Text if context.volume > Volume::Quiet => {
+        Format::Text if context.verbosity > Verbosity::Quiet => {
             context.print(&format!("{} is a name of the image {}\n", args.name, image.id))?;
         }
         Format::Text => {}

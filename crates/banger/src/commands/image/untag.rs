@@ -2,7 +2,7 @@
 
 use banger_api::exit;
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::values;
 
@@ -25,7 +25,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let image = context.client().await?.untag_image(&args.name).await?;
     match context.format {
         Format::Json => context.json(&image)?,
-        Format::Text if context.volume > Volume::Quiet => {
+        Format::Text if context.verbosity > Verbosity::Quiet => {
             let names = image.names.join(", ");
             context.print(&format!("{} removed; the image is still {names}\n", args.name))?;
         }

@@ -5,7 +5,7 @@ use banger_api::images::KernelView;
 use banger_api::size::human_size;
 
 use crate::commands::image::list::or_dash;
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::render::table::{Column, table};
 use crate::render::time::ago;
@@ -21,9 +21,9 @@ pub struct Args {}
 /// Runs the command.
 pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
     let kernels = context.client().await?.kernels().await?;
-    match (context.format, context.volume) {
+    match (context.format, context.verbosity) {
         (Format::Json, _) => context.json(&kernels)?,
-        (Format::Text, Volume::Quiet) => {
+        (Format::Text, Verbosity::Quiet) => {
             let ids = kernels.iter().map(|kernel| format!("{}\n", kernel.id));
             context.print(&ids.collect::<String>())?;
         }

@@ -13,8 +13,8 @@ use crate::values;
 ///   banger kernel pull
 ///   banger kernel list
 ///
-/// `debian-cloud` is Debian's kernel for virtual machines. `banger run` fetches it
-/// by itself.
+/// `debian-cloud` is Debian's kernel for virtual machines. `banger run` fetches
+/// it if needed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

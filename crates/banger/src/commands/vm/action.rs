@@ -8,7 +8,7 @@ use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
 use banger_client::batch::{Target, resolve};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::batch::{self, Time, Words};
+use crate::batch::{self, DurationDisplay, Messages};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::values;
@@ -24,7 +24,7 @@ pub struct StartArgs {
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "VM")]
     pub vms: Vec<String>,
-    /// What to wait for.
+    /// Stage to wait for.
     #[command(flatten)]
     pub wait: StartWait,
 }
@@ -66,7 +66,7 @@ pub struct RestartArgs {
         allow_hyphen_values = true
     )]
     pub timeout: Option<u64>,
-    /// What to wait for.
+    /// Stage to wait for.
     #[command(flatten)]
     pub wait: StartWait,
 }
@@ -102,7 +102,7 @@ pub struct DeleteArgs {
     pub force: bool,
 }
 
-/// Bring broken VMs back to stopped, by finishing what could not be undone.
+/// Bring broken VMs back to stopped: undo what is left of a failed start or stop.
 ///
 ///   banger vm repair web
 ///   banger vm show web              says what is wrong
@@ -124,28 +124,28 @@ async fn act(
     context: &Context,
     vms: &[String],
     action: VmAction,
-    (done, already, time): (&'static str, &'static str, Time),
+    (done, already, duration): (&'static str, &'static str, DurationDisplay),
 ) -> Result<u8, Failure> {
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, vms);
-    batch::run(context, &client, targets, action, &Words { done, already, time }).await
+    batch::run(context, &client, targets, action, &Messages { done, already, duration }).await
 }
 
 /// Runs `vm start`.
 pub async fn start(context: &Context, args: StartArgs) -> Result<u8, Failure> {
-    let words = ("started", "runs already", Time::Show);
-    let code = act(context, &args.vms, VmAction::Start {}, words).await?;
+    let messages = ("started", "runs already", DurationDisplay::Show);
+    let code = act(context, &args.vms, VmAction::Start {}, messages).await?;
     booted(context, &args.vms, args.wait, code).await
 }
 
-/// Waits for the boots of VMs that were started, where that was asked for.
+/// Waits for the boots of started VMs if `--wait booted` was given.
 async fn booted(
     context: &Context,
     vms: &[String],
     wait: StartWait,
     code: u8,
 ) -> Result<u8, Failure> {
-    // What failed to start has been reported, and does not boot.
+    // Failed starts have been reported.
     if code == exit::OK && wait.wait == Some(WaitFor::Booted) {
         let client = context.client().await?;
         for vm in vms {
@@ -157,49 +157,53 @@ async fn booted(
 
 /// Runs `vm stop`.
 pub async fn stop(context: &Context, args: StopArgs) -> Result<u8, Failure> {
-    let words = ("stopped", "was stopped already", Time::Show);
+    let messages = ("stopped", "was stopped already", DurationDisplay::Show);
     let grace_ms = args.timeout.unwrap_or(DEFAULT_GRACE_MS);
-    act(context, &args.vms, VmAction::Stop { grace_ms }, words).await
+    act(context, &args.vms, VmAction::Stop { grace_ms }, messages).await
 }
 
 /// Runs `vm restart`.
 pub async fn restart(context: &Context, args: RestartArgs) -> Result<u8, Failure> {
-    let words = ("restarted", "runs already", Time::Show);
+    let messages = ("restarted", "runs already", DurationDisplay::Show);
     let grace_ms = args.timeout.unwrap_or(DEFAULT_GRACE_MS);
-    let code = act(context, &args.vms, VmAction::Restart { grace_ms }, words).await?;
+    let code = act(context, &args.vms, VmAction::Restart { grace_ms }, messages).await?;
     booted(context, &args.vms, args.wait, code).await
 }
 
 /// Runs `vm kill`.
 pub async fn kill(context: &Context, args: KillArgs) -> Result<u8, Failure> {
-    let words = ("killed", "was stopped already", Time::Hide);
-    act(context, &args.vms, VmAction::Kill {}, words).await
+    let messages = ("killed", "was stopped already", DurationDisplay::Hide);
+    act(context, &args.vms, VmAction::Kill {}, messages).await
 }
 
 /// Runs `vm repair`.
 pub async fn repair(context: &Context, args: RepairArgs) -> Result<u8, Failure> {
-    let words = ("repaired", "is not broken", Time::Hide);
-    act(context, &args.vms, VmAction::Repair {}, words).await
+    let messages = ("repaired", "is not broken", DurationDisplay::Hide);
+    act(context, &args.vms, VmAction::Repair {}, messages).await
 }
 
 /// Runs `vm delete`.
 pub async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Failure> {
     let action = VmAction::Delete { force: args.force };
-    let words = Words { done: "deleted", already: "is being deleted already", time: Time::Hide };
+    let messages = Messages {
+        done: "deleted",
+        already: "is being deleted already",
+        duration: DurationDisplay::Hide,
+    };
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, &args.vms);
-    if !args.force && context.format == Format::Text && !agreed(context, &targets).await? {
-        context.say("nothing was deleted");
+    if !args.force && context.format == Format::Text && !confirmed(context, &targets).await? {
+        context.info("nothing was deleted");
         return Ok(banger_api::exit::FAILED);
     }
-    batch::run(context, &client, targets, action, &words).await
+    batch::run(context, &client, targets, action, &messages).await
 }
 
-/// Asks, where somebody can answer and there is something to ask about.
-async fn agreed(context: &Context, targets: &[Target]) -> Result<bool, Failure> {
+/// Asks for confirmation on a terminal if a reference resolves to a VM.
+async fn confirmed(context: &Context, targets: &[Target]) -> Result<bool, Failure> {
     let found: Vec<&str> =
         targets.iter().filter_map(|t| t.found.as_ref().ok()).map(|vm| vm.name.as_str()).collect();
-    if found.is_empty() || !context.can_ask() {
+    if found.is_empty() || !context.can_prompt() {
         return Ok(true);
     }
     let names = found.join(", ");
@@ -207,6 +211,6 @@ async fn agreed(context: &Context, targets: &[Target]) -> Result<bool, Failure> 
     write!(std::io::stderr(), "delete {names} with {disks}? [y/N] ")?;
     let mut answer = String::new();
     let mut stdin = BufReader::new(tokio::io::stdin());
-    context.interrupts.or_leave(stdin.read_line(&mut answer)).await??;
+    context.interrupts.run_interruptible(stdin.read_line(&mut answer)).await??;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

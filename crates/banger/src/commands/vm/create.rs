@@ -16,10 +16,10 @@ use crate::render::progress::{Lines, Progress};
 use crate::values::Machine;
 use crate::waiting::{self, StartWait};
 
-/// Longest wait for the daemon's word on the way out.
-const LEAVING: Duration = Duration::from_millis(500);
+/// Time limit of a delete request that is sent just before the program ends.
+const DELETE_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Make a VM and start it.
+/// Create a VM and start it.
 ///
 ///   banger vm create
 ///   banger vm create --name web --vcpus 2 --memory 4G
@@ -29,13 +29,13 @@ const LEAVING: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Leave it stopped
+    /// Do not start it
     #[arg(long, conflicts_with = "wait")]
     pub no_start: bool,
-    /// What to wait for.
+    /// Stage to wait for.
     #[command(flatten)]
     pub wait: StartWait,
-    /// What it is to be.
+    /// Specification of the VM.
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -58,16 +58,16 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Err(failure) => {
             match &failure {
                 Failure::Cancelled(_) => remove_cancelled(context, &client, &vm).await?,
-                Failure::Api(_) => say_kept(context, &client, &vm).await,
-                Failure::Left => abandon(&client, &vm).await,
-                Failure::Pipe => {}
+                Failure::Api(_) => report_kept(context, &client, &vm).await,
+                Failure::WaitEnded => abandon(&client, &vm).await,
+                Failure::BrokenPipe => {}
             }
             Err(failure)
         }
     }
 }
 
-/// Prints what was made.
+/// Prints the new VM.
 pub async fn show_made(context: &Context, client: &Client, vm: &VmTag) -> Result<u8, Failure> {
     match context.format {
         Format::Json => context.json(&client.vm(vm.id.as_str()).await?)?,
@@ -76,7 +76,7 @@ pub async fn show_made(context: &Context, client: &Client, vm: &VmTag) -> Result
     Ok(exit::OK)
 }
 
-/// Removes what a cancelled create left: who cancels wants nothing of it.
+/// Deletes the VM of a cancelled create.
 pub async fn remove_cancelled(
     context: &Context,
     client: &Client,
@@ -85,19 +85,19 @@ pub async fn remove_cancelled(
     run::delete(context, client, vm).await
 }
 
-/// Leaves the removal of what a cancelled create made to the daemon.
+/// Requests the deletion of the VM of a cancelled create without waiting for its end.
 pub async fn abandon(client: &Client, vm: &VmTag) {
     let asked = client.act(vm.id.as_str(), VmAction::Delete { force: true });
-    // Who leaves does not want to hear how it went, nor to wait for a daemon that is stuck.
-    let _ = tokio::time::timeout(LEAVING, asked).await;
+    // The program ends whatever the daemon answers.
+    let _ = tokio::time::timeout(DELETE_REQUEST_TIMEOUT, asked).await;
 }
 
-/// Says that a VM whose start failed is there to be looked at, if it is.
-pub async fn say_kept(context: &Context, client: &Client, vm: &VmTag) {
+/// Reports that a VM was kept after its start failed, if it exists.
+pub async fn report_kept(context: &Context, client: &Client, vm: &VmTag) {
     if client.vm(vm.id.as_str()).await.is_ok() {
         let name = &vm.name;
-        context.say(&format!(
-            "`{name}` was kept: `banger vm show {name}` and `banger vm logs {name}` tell more, \
+        context.info(&format!(
+            "`{name}` was kept: `banger vm show {name}` and `banger vm logs {name}` show why, \
              `banger vm delete {name}` removes it"
         ));
     }

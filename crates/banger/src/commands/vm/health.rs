@@ -2,7 +2,7 @@
 
 use banger_api::vm::{AgentHealth, VmHealth};
 use banger_api::{ApiError, ErrorCode, exit};
-use banger_client::batch::{AT_ONCE, resolve};
+use banger_client::batch::{MAX_PARALLEL, resolve};
 use futures_util::StreamExt;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use crate::render::time::span;
 ///   banger vm health web
 ///   banger vm health web db --json
 ///
-/// The exit code is 0 where all answer.
+/// The exit code is 0 if all respond.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -47,7 +47,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         };
         (target.reference, answer)
     });
-    let mut answers = asked.buffered(AT_ONCE);
+    let mut answers = asked.buffered(MAX_PARALLEL);
     let mut elements = Vec::new();
     let mut code = exit::OK;
     while let Some((reference, answer)) = answers.next().await {
@@ -76,7 +76,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// The exit code that an agent's health stands for.
+/// The exit code of an agent's health.
 fn verdict(agent: AgentHealth) -> u8 {
     match agent {
         AgentHealth::Ok => exit::OK,

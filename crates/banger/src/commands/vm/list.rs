@@ -7,7 +7,7 @@ use banger_api::publish::PortForward;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{VmState, VmSummary};
 
-use crate::context::{Context, Format, Volume};
+use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::render::table::{Column, table};
 use crate::render::time::ago;
@@ -20,20 +20,20 @@ use crate::render::time::ago;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Only those that run
+    /// Only running VMs
     #[arg(long)]
     pub running: bool,
 }
 
-/// Show the VMs that run: short for `banger vm list --running`.
+/// Show the running VMs: short for `banger vm list --running`.
 ///
 ///   banger ps
-///   banger ps -a                    those that do not run too
+///   banger ps -a                    stopped ones too
 ///   banger ps -q                    ids only
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct PsArgs {
-    /// Also those that do not run
+    /// Also VMs that are not running
     #[arg(short, long)]
     pub all: bool,
 }
@@ -49,15 +49,15 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if args.running {
         vms.retain(|vm| matches!(vm.state, VmState::Running | VmState::Paused));
     }
-    match (context.format, context.volume) {
+    match (context.format, context.verbosity) {
         (Format::Json, _) => context.json(&vms)?,
-        (Format::Text, Volume::Quiet) => {
+        (Format::Text, Verbosity::Quiet) => {
             context.print(&vms.iter().map(|vm| format!("{}\n", vm.id)).collect::<String>())?;
         }
         (Format::Text, _) => context.print(&text(&vms))?,
     }
     for (vm, problem) in vms.iter().filter_map(|vm| Some((vm, vm.problem.as_ref()?))) {
-        context.say(&format!("{}: {problem}; `banger doctor` tells what to do", vm.name));
+        context.info(&format!("{}: {problem}; `banger doctor` shows what to do", vm.name));
     }
     Ok(exit::OK)
 }
@@ -92,7 +92,7 @@ fn text(vms: &[VmSummary]) -> String {
     table(&columns, &vms.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Published ports in one cell; the address only where it is not the loopback address.
+/// Published ports in one cell; with the address if it is not 127.0.0.1.
 fn ports(publish: &[PortForward]) -> String {
     if publish.is_empty() {
         return "-".to_owned();
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_name_the_address_where_it_matters() {
+    fn ports_contain_the_address_unless_it_is_loopback() {
         let shown = |texts: &[&str]| {
             let parsed: Vec<PortForward> = texts.iter().map(|text| text.parse().unwrap()).collect();
             ports(&parsed)

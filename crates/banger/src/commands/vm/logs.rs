@@ -6,10 +6,10 @@ use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::log::{self, Lines};
 
-/// Show the guest console log, or what banger's agent, the VMM or its owner wrote.
+/// Show the log of the guest console, banger's agent, the VMM or banger-shim.
 ///
 ///   banger vm logs web
-///   banger vm logs web -f           and go on until the VM is deleted
+///   banger vm logs web -f           continue until the VM is deleted
 ///   banger vm logs web --tail 20    the last 20 lines
 ///   banger vm logs web --vmm
 #[derive(Debug, clap::Args)]
@@ -17,26 +17,26 @@ use crate::render::log::{self, Lines};
 pub struct Args {
     /// Name, id or prefix of the id
     pub vm: String,
-    /// Which log.
+    /// The log.
     #[command(flatten)]
     pub source: Source,
-    /// Go on as more comes
+    /// Continue with new lines
     #[arg(short, long)]
     pub follow: bool,
-    /// Begin with the last N lines
+    /// Start with the last N lines
     #[arg(short = 'n', long, value_name = "N",
         value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub tail: Option<u32>,
 }
 
-/// Which log: one of these, the console where none is given.
+/// The log: one of these, the console by default.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 pub struct Source {
     /// The guest's serial console (the default)
     #[arg(long)]
     pub console: bool,
-    /// The lines of the console that banger's agent in the guest wrote
+    /// The lines of banger's agent in the console log
     #[arg(long)]
     pub agent: bool,
     /// The log of the VMM and its companion
@@ -63,7 +63,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let Args { vm, source, follow, tail } = args;
     let query = VmLogQuery { source: source.wanted(), tail, follow };
     let lines = match context.format {
-        Format::Text => Lines::AsTheyAre,
+        Format::Text => Lines::Plain,
         Format::Json => Lines::Objects,
     };
     log::show(context.client().await?.vm_logs(&vm, query).await?, lines).await

@@ -9,14 +9,14 @@ use crate::render::details::{self, Reasons};
 /// Show everything about one VM.
 ///
 ///   banger vm show web
-///   banger vm show web --why        and the reason for each driver
+///   banger vm show web --why        with the reason for each driver
 ///   banger vm show web --json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Name, id or prefix of the id
     pub vm: String,
-    /// Also tell why each driver was chosen
+    /// Also show why each driver was chosen
     #[arg(long)]
     pub why: bool,
 }

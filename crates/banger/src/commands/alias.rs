@@ -1,14 +1,14 @@
-//! Short forms: what people type without naming the noun, and words of other tools.
+//! Short forms of commands without the noun, and hints for the command names of other tools.
 
 use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::commands::{image, vm};
 
-/// Commands that also exist below `vm` and `image`. They are hidden: the help of `banger` has one
-/// line about all of them.
+/// Aliases of commands of `vm` and `image`. They are hidden: the help of `banger` lists them in
+/// one paragraph.
 #[derive(Debug, Subcommand)]
-pub enum Short {
+pub enum Alias {
     #[command(hide = true, alias = "list")]
     Ls(vm::list::Args),
     #[command(hide = true, alias = "launch")]
@@ -43,37 +43,37 @@ pub enum Short {
     Rmi(image::delete::Args),
 }
 
-/// The lines of help about them.
+/// The paragraph of the help.
 pub const HELP: &str = "\
 Short forms:
   ls create start stop restart kill rm show shell logs health   as in `banger vm`
   images pull import rmi                                        as in `banger image`";
 
-impl From<Short> for Command {
-    fn from(short: Short) -> Self {
+impl From<Alias> for Command {
+    fn from(short: Alias) -> Self {
         match short {
-            Short::Ls(args) => Self::Vm(vm::Command::List(args)),
-            Short::Create(args) => Self::Vm(vm::Command::Create(args)),
-            Short::Start(args) => Self::Vm(vm::Command::Start(args)),
-            Short::Stop(args) => Self::Vm(vm::Command::Stop(args)),
-            Short::Restart(args) => Self::Vm(vm::Command::Restart(args)),
-            Short::Kill(args) => Self::Vm(vm::Command::Kill(args)),
-            Short::Rm(args) => Self::Vm(vm::Command::Delete(args)),
-            Short::Repair(args) => Self::Vm(vm::Command::Repair(args)),
-            Short::Show(args) => Self::Vm(vm::Command::Show(args)),
-            Short::Shell(args) => Self::Vm(vm::Command::Shell(args)),
-            Short::Logs(args) => Self::Vm(vm::Command::Logs(args)),
-            Short::Health(args) => Self::Vm(vm::Command::Health(args)),
-            Short::Images(args) => Self::Image(image::Command::List(args)),
-            Short::Pull(args) => Self::Image(image::Command::Pull(args)),
-            Short::Import(args) => Self::Image(image::Command::Import(args)),
-            Short::Rmi(args) => Self::Image(image::Command::Delete(args)),
+            Alias::Ls(args) => Self::Vm(vm::Command::List(args)),
+            Alias::Create(args) => Self::Vm(vm::Command::Create(args)),
+            Alias::Start(args) => Self::Vm(vm::Command::Start(args)),
+            Alias::Stop(args) => Self::Vm(vm::Command::Stop(args)),
+            Alias::Restart(args) => Self::Vm(vm::Command::Restart(args)),
+            Alias::Kill(args) => Self::Vm(vm::Command::Kill(args)),
+            Alias::Rm(args) => Self::Vm(vm::Command::Delete(args)),
+            Alias::Repair(args) => Self::Vm(vm::Command::Repair(args)),
+            Alias::Show(args) => Self::Vm(vm::Command::Show(args)),
+            Alias::Shell(args) => Self::Vm(vm::Command::Shell(args)),
+            Alias::Logs(args) => Self::Vm(vm::Command::Logs(args)),
+            Alias::Health(args) => Self::Vm(vm::Command::Health(args)),
+            Alias::Images(args) => Self::Image(image::Command::List(args)),
+            Alias::Pull(args) => Self::Image(image::Command::Pull(args)),
+            Alias::Import(args) => Self::Image(image::Command::Import(args)),
+            Alias::Rmi(args) => Self::Image(image::Command::Delete(args)),
         }
     }
 }
 
-/// What somebody may have meant by a word that is not a command.
-pub fn meant(word: &str) -> Option<&'static str> {
+/// A hint for an unknown command name.
+pub fn suggestion(word: &str) -> Option<&'static str> {
     Some(match word {
         "ssh" | "attach" | "enter" | "connect" | "login" => {
             "`banger shell VM` opens a shell in a machine"
@@ -95,7 +95,7 @@ pub fn meant(word: &str) -> Option<&'static str> {
         }
         "name" | "rename" => "`--name` of `run` and `create` names a machine",
         "kernels" => "`banger kernel list` shows all kernels",
-        "check" | "verify" => "`banger doctor` shows what this host has and lacks",
+        "check" | "verify" => "`banger doctor` checks this host",
         _ => return None,
     })
 }

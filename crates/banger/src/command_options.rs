@@ -12,12 +12,12 @@ use crate::errors::{Failure, usage};
 use crate::render;
 use crate::terminal::{self, Wanted};
 
-/// Tells programs the number of colours of a terminal, which TERM does not.
+/// Environment variable with the colour support of a terminal, which TERM does not contain.
 const COLORTERM: &str = "COLORTERM";
 
-/// Where, as whom and with which environment a command runs.
+/// Folder, user and environment of a command.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Inside {
+pub struct CommandOptions {
     /// Folder to run in [default: the user's home]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<OsString>,
@@ -35,7 +35,7 @@ pub struct Inside {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     name: OsString,
-    /// Absent where the one of this process is meant.
+    /// Absent for the value in the environment of this process.
     value: Option<OsString>,
 }
 
@@ -56,8 +56,8 @@ fn parse_variable(text: OsString) -> Result<Variable, String> {
     }
 }
 
-impl Inside {
-    /// A request without terminal and input.
+impl CommandOptions {
+    /// Creates a request without terminal and input.
     pub fn request(&self, argv: Vec<OsString>) -> ExecRequest {
         ExecRequest {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -76,7 +76,7 @@ impl Inside {
         for Variable { name, value } in &self.env {
             match value.clone().or_else(|| here(name)) {
                 Some(value) => env.push((name.clone().into(), value.into())),
-                // As Docker does: a script may pass on what is set only sometimes.
+                // As in Docker: scripts pass variables that are not always set.
                 None => {
                     let name = name.display();
                     render::warning(&format!("`{name}` is not set here, so it is not passed on"));
@@ -87,10 +87,10 @@ impl Inside {
     }
 }
 
-/// Gives the request a terminal of the size and type of ours.
+/// Adds a terminal of the size and type of the user's terminal to the request.
 ///
 /// # Errors
-/// Ours is not one, or the output is to be JSON.
+/// Input or output is not a terminal, or the output format is JSON.
 pub fn with_terminal(
     context: &Context,
     mut request: ExecRequest,
@@ -101,7 +101,7 @@ pub fn with_terminal(
         return Err(usage(text).into());
     }
     terminal::require(wanted)?;
-    // A terminal that cannot be typed at is of no use.
+    // A terminal includes input.
     request.stdin = true;
     request.tty = Some(terminal::size());
     request.term = std::env::var("TERM").ok().filter(|term| !term.is_empty());
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_given_or_taken_from_here() {
+    fn variables_are_set_or_taken_from_the_environment() {
         let parse = |bytes: &[u8]| parse_variable(OsStr::from_bytes(bytes).into());
         let given = |name: &str, value: Option<&str>| {
             Ok(Variable { name: name.into(), value: value.map(Into::into) })
@@ -131,10 +131,10 @@ mod tests {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
         let env = ["A=1", "HERE", "GONE", "A=2"].map(|text| parse(text.as_bytes()).unwrap());
-        let inside = Inside { env: env.into(), ..Inside::default() };
+        let options = CommandOptions { env: env.into(), ..CommandOptions::default() };
         let here = |name: &OsStr| (name == "HERE").then(|| OsString::from("x y"));
         let expected = [("A", "1"), ("HERE", "x y"), ("A", "2")];
         let expected = expected.map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(inside.variables(here), expected);
+        assert_eq!(options.variables(here), expected);
     }
 }

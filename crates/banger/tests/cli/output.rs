@@ -1,0 +1,200 @@
+//! Output of the commands on VMs, logs and the daemon.
+
+use crate::support::{expect, home, run};
+
+const STAGES: &str = "\
+web: operation OP
+web: prepare_disks N s
+web: preflight N s
+web: prepare_disks N s
+web: attach_network N s
+web: launch_vmm N s
+web: boot N s
+web: wait_vsock_agent N s
+web: wait_guest_ready N s
+web: ready N s
+web: ready in N s
+";
+
+#[test]
+fn the_life_of_a_vm() {
+    let home = home();
+    expect(&run(&home, "vm create --name web"), 0, "web\n", "web: ready in N s\n");
+    run(&home, "vm delete -f web");
+    expect(&run(&home, "vm create -v --name web"), 0, "web\n", STAGES);
+    let list = run(&home, "vm list");
+    assert!(
+        list.out.starts_with("NAME  ID            STATE    IMAGE   VCPUS  MEMORY   DISK  IP"),
+        "{}",
+        list.out
+    );
+    let row = list.out.lines().nth(1).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!((cells[0], cells[2], cells[3]), ("web", "running", "debian"));
+    expect(&run(&home, "vm start web"), 0, "web runs already\n", "");
+    expect(&run(&home, "vm stop web"), 0, "web stopped in N s\n", "");
+    expect(&run(&home, "vm stop web"), 0, "web was stopped already\n", "");
+    expect(&run(&home, "vm start web"), 0, "web started in N s\n", "");
+    expect(&run(&home, "vm restart -q web"), 0, "", "");
+    expect(&run(&home, "vm kill web"), 0, "web killed\n", "");
+    expect(&run(&home, "vm repair web"), 0, "web is not broken\n", "");
+    expect(&run(&home, "vm delete web"), 0, "web deleted\n", "");
+    expect(&run(&home, "vm list -q"), 0, "", "");
+    home.finish();
+}
+
+#[test]
+fn lists_show_running_vms_and_ports() {
+    let home = home();
+    run(&home, "vm create --name idle --no-start");
+    run(&home, "vm create --name busy -p 8080:80 -p 0.0.0.0:9:9");
+    let shown = run(&home, "ps").out;
+    assert!(shown.contains("  PORTS  ") && shown.contains("  8080->80, 0.0.0.0:9->9  "), "{shown}");
+    assert_eq!(home.json(&["ps"])[0]["publish"][0]["guest_port"], 80);
+    let names = |line: &str| {
+        let list: serde_json::Value = serde_json::from_str(&run(&home, line).out).unwrap();
+        let names = list.as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names("vm list --json"), ["busy", "idle"]);
+    assert_eq!(names("vm list --running --json"), ["busy"]);
+    assert_eq!(names("ps --json"), ["busy"]);
+    assert_eq!(names("ps -a --json"), ["busy", "idle"]);
+    assert_eq!(names("ls --json"), ["busy", "idle"]);
+    expect(&run(&home, "ps -q"), 0, "ID\n", "");
+    run(&home, "vm delete -f busy idle");
+    home.finish();
+}
+
+#[test]
+fn show_contains_all_fields() {
+    let home = home();
+    run(&home, "vm create --name web --vcpus 2 --memory 1G --disk-size 9G --work-size 10G");
+    let shown = run(&home, "vm show web");
+    let line = |name: &str| {
+        let found = shown.out.lines().find(|line| line.starts_with(name));
+        found.unwrap_or_else(|| panic!("{name}\n{}", shown.out))[12..].trim().to_owned()
+    };
+    assert_eq!(line("name"), "web");
+    assert_eq!(line("state"), "running");
+    assert_eq!(line("vcpus"), "2");
+    assert_eq!(line("memory"), "1 GiB");
+    assert!(line("root disk").ends_with("of 9 GiB"));
+    assert!(line("work disk").ends_with("of 10 GiB"));
+    assert_eq!(line("storage"), "sim");
+    assert!(run(&home, "vm show web --why").out.contains("storage     sim: "));
+    let json = home.json(&["vm", "show", "web"]);
+    for field in [
+        "id",
+        "name",
+        "state",
+        "image",
+        "vcpus",
+        "memory_mib",
+        "ip",
+        "created_at",
+        "disk",
+        "pid",
+        "boot_id",
+        "stopped_because",
+        "drivers",
+        "start",
+        "paths",
+    ] {
+        assert!(json.get(field).is_some(), "{field}");
+    }
+    let prefix = &json["id"].as_str().unwrap()[..5];
+    assert_eq!(home.json(&["vm", "show", prefix]), json);
+    run(&home, "vm stop web");
+    assert!(run(&home, "vm show web").out.contains("because     it was asked to\n"));
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
+fn health_has_a_code_for_scripts() {
+    let home = home();
+    run(&home, "vm create --name up");
+    run(&home, "vm create --name down --no-start");
+    let up = run(&home, "vm health up");
+    assert_eq!(up.code, 0);
+    assert!(up.out.starts_with("up: ok, up "), "{}", up.out);
+    expect(&run(&home, "vm health down"), 4, "down: stopped\n", "");
+    let both = run(&home, "vm health down up nope --json");
+    assert_eq!(both.code, 1);
+    let json: serde_json::Value = serde_json::from_str(&both.out).unwrap();
+    assert_eq!(json[0]["agent"], "not_running");
+    assert_eq!(json[1]["agent"], "ok");
+    assert_eq!(json[2]["error"]["code"], "not_found");
+    run(&home, "vm delete -f up down");
+    home.finish();
+}
+
+#[test]
+fn version_and_daemon() {
+    let home = home();
+    let version = home.json(&["version"]);
+    let text = run(&home, "version").out;
+    assert_eq!(
+        text,
+        format!(
+            "banger {} (build {})\n",
+            version["version"].as_str().unwrap(),
+            version["build_id"].as_str().unwrap()
+        )
+    );
+    let socket = home.path().join("run/bangerd.sock");
+    let absent = format!(
+        "error: no daemon runs at `{}`\nhint: `banger daemon start` and all commands that need the \
+         daemon start it\n",
+        socket.display()
+    );
+    expect(&run(&home, "daemon status"), 1, "", &absent);
+    expect(&run(&home, "daemon stop"), 0, "no daemon was running\n", "");
+    let started = home.json(&["daemon", "start"]);
+    let status = home.json(&["daemon", "status"]);
+    for field in ["pid", "version", "build_id", "socket", "log", "uptime_s", "vms"] {
+        assert!(status.get(field).is_some(), "{field}");
+    }
+    assert_eq!(started["pid"], status["pid"]);
+    assert_eq!(status["socket"], socket.to_str().unwrap());
+    let logs = run(&home, "daemon logs --json").out;
+    assert!(logs.lines().all(|line| line.starts_with('{')) && !logs.is_empty(), "{logs}");
+    let doctor = run(&home, "doctor --json");
+    let checks: serde_json::Value = serde_json::from_str(&doctor.out).unwrap();
+    assert!(checks.as_array().unwrap().iter().all(|check| check["code"].is_string()));
+    assert!(run(&home, "doctor -v").out.contains("host.simulated: "));
+    home.finish();
+}
+
+#[test]
+fn each_log_of_a_vm_is_shown_through_the_daemon() {
+    let home = home();
+    run(&home, "vm create --name web --no-start");
+    expect(&run(&home, "vm logs web"), 0, "", "");
+    let paths = home.json(&["vm", "show", "web"])["paths"].clone();
+    let path = |name: &str| std::path::PathBuf::from(paths[name].as_str().unwrap());
+    std::fs::create_dir_all(path("console_log").parent().unwrap()).unwrap();
+    std::fs::write(path("console_log"), "one\nbanger: two\nthree\n").unwrap();
+    std::fs::write(path("vmm_log"), "vmm\n").unwrap();
+    std::fs::write(path("shim_log"), "shim\n").unwrap();
+    for (flags, expected) in [
+        ("web", "one\nbanger: two\nthree\n"),
+        ("web --console --tail 1", "three\n"),
+        ("web --tail 0", ""),
+        ("web --agent", "banger: two\n"),
+        ("web --vmm", "vmm\n"),
+        ("web --shim", "shim\n"),
+        ("web --vmm --json", "{\"line\":\"vmm\"}\n"),
+    ] {
+        expect(&run(&home, &format!("vm logs {flags}")), 0, expected, "");
+    }
+    let folder = path("vmm_log");
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    let said = run(&home, "vm logs web --vmm");
+    let expected = format!("error: cannot read the log `{}`\n", folder.display());
+    assert!(said.code == 1 && said.err.starts_with(&expected), "{}", said.err);
+    run(&home, "vm delete web");
+    home.finish();
+}
