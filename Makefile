@@ -1,5 +1,5 @@
 # Thin: each verb calls a script or cargo.
-.PHONY: quickstart build test verify bench
+.PHONY: quickstart build test verify bench bench-create
 
 # Installs what is missing, builds, and boots a first VM.
 quickstart:
@@ -25,3 +25,9 @@ bench:
 	$(MAKE) --no-print-directory build
 	cargo build --release --package banger-testkit --package bangerd-sim
 	cargo xtask bench --json
+
+# make bench-create ARGS="--runs 20"
+bench-create:
+	scripts/setup.sh run
+	$(MAKE) --no-print-directory build
+	cargo xtask bench-create $(ARGS)

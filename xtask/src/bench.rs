@@ -68,10 +68,7 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
         let found = std::env::split_paths(&folders).chain(system).any(|at| at.join(name).exists());
         ensure!(found, "`{name}` is missing: `make bench` installs it (scripts/setup.sh test)");
     }
-    let programs = root.join("target/release");
-    ensure!(programs.join("banger").exists(), "build first: `make build`");
-    let home = root.join(".cache/bench");
-    let bench = Bench { root: root.to_owned(), programs, home, env: Vec::new() };
+    let bench = Bench::new(root)?;
     if within {
         return host_cost::within(&bench, pairs);
     }
@@ -105,6 +102,17 @@ pub fn rounded(value: f64, places: i32) -> f64 {
 }
 
 impl Bench {
+    /// The release programs of this tree, with a home of their own.
+    ///
+    /// # Errors
+    /// They are not built.
+    pub fn new(root: &Path) -> anyhow::Result<Self> {
+        let programs = root.join("target/release");
+        ensure!(programs.join("banger").exists(), "build first: `make build`");
+        let home = root.join(".cache/bench");
+        Ok(Self { root: root.to_owned(), programs, home, env: Vec::new() })
+    }
+
     /// Adds a variable to the environment of every command.
     pub fn with_env(mut self, env: &[(&str, &str)]) -> Self {
         self.env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod bench_create;
 mod host_cost;
 mod lab;
 mod threat_model;
@@ -18,6 +19,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   agent                build the static guest agent and put it beside the other programs
   bench [--json] [--pairs N]
                        create-to-ready against the same VM started by hand, and our own cost
+  bench-create [--runs N] [--mode sequential|staggered|burst] [--out FILE]
+                       create-to-ready and create-to-ssh with p50 and p95 of each stage
   lab …                a Firecracker host inside QEMU: `cargo xtask lab` tells more";
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         ["tidy"] => tidy::run(&root)?,
         ["agent"] => drop(agent::run(&root)?),
         ["bench", options @ ..] => bench::run(&root, options)?,
+        ["bench-create", options @ ..] => bench_create::run(&root, options)?,
         ["lab", words @ ..] => return lab::run(&root, words),
         _ => bail!("{USAGE}"),
     }
