@@ -53,7 +53,8 @@ pub enum StoppedBecause {
     /// The VM was created and has not been started yet.
     NeverStarted,
     /// A user requested the stop.
-    Asked {
+    #[serde(rename = "asked")]
+    Requested {
         /// How the guest went down.
         how: StopKind,
     },

@@ -40,7 +40,8 @@ pub enum ExitCause {
     /// The guest powered off and its VMM did not exit, so the shim ended it.
     PoweredOff,
     /// The shim received SIGTERM.
-    Asked,
+    #[serde(rename = "asked")]
+    Requested,
     /// A process could not be started or watched.
     LaunchFailed {
         /// The step that failed.
@@ -122,7 +123,7 @@ impl ExitStory {
                 format!("{}, so the VMM was ended", ended("the companion", self.companion))
             }
             ExitCause::PoweredOff => "the guest powered off".into(),
-            ExitCause::Asked => "the VMM was ended as asked".into(),
+            ExitCause::Requested => "the VMM was ended as requested".into(),
             ExitCause::LaunchFailed { step, message } => format!("{step} failed: {message}"),
             ExitCause::NoRecord { reason } => reason.clone(),
         }
@@ -176,12 +177,12 @@ mod tests {
     #[test]
     fn the_tail_is_short_and_printable() {
         let console_tail = (0..20).map(|n| format!("line {n}\u{1b}[1m\n\n")).collect();
-        let told =
-            ExitStory { console_tail, vmm_log_tail: "why\n".into(), ..story(ExitCause::Asked) };
-        let tail = told.tail();
+        let story_with_logs =
+            ExitStory { console_tail, vmm_log_tail: "why\n".into(), ..story(ExitCause::Requested) };
+        let tail = story_with_logs.tail();
         assert_eq!(tail.lines().count(), TAIL_LINES + 1);
         assert!(tail.starts_with("line 12 [1m\n") && tail.ends_with("\nwhy"), "{tail}");
-        assert_eq!(story(ExitCause::Asked).tail(), "");
+        assert_eq!(story(ExitCause::Requested).tail(), "");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! How far the guests of running VMs have booted: asked of each guest's agent once a run, kept in
-//! memory, and waited for by commands that need a booted guest.
+//! Boot progress of running guests: requested from each guest's agent once per run, kept in memory,
+//! and awaited by commands that need a booted guest.
 //!
-//! The agent answers when its init has booted, so nothing is polled. A new daemon asks again: the
-//! agent remembers.
+//! The agent answers when its init has finished booting, so there is no polling. A new daemon
+//! repeats the request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,37 +18,37 @@ use crate::plan::VmPlan;
 use crate::record::VmRecord;
 use crate::shared::{Published, Shared};
 
-/// Longest question to an agent; it answers earlier when it knows.
-const QUESTION: Duration = Duration::from_secs(60);
+/// Timeout of a request for boot progress; the agent answers as soon as the boot is over.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Pause before an agent that did not answer is asked again, and the longest it grows to.
-const PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Delay before a failed request is repeated, and its maximum.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// The boot of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunBoot {
     /// Boot id of the guest.
     pub boot_id: String,
-    /// What its agent reports.
+    /// Report of its agent.
     pub view: BootView,
 }
 
 impl Published {
-    /// How far the guest of the present run has booted, while it runs.
+    /// Boot progress of the guest of the present run.
     pub fn boot(&self) -> Option<&BootView> {
         let present = running_boot_id(&self.record)?;
         self.boot.as_ref().filter(|boot| boot.boot_id == present).map(|boot| &boot.view)
     }
 }
 
-/// The boot id of a VM that runs.
+/// Boot id of the guest of a running VM.
 pub fn running_boot_id(record: &VmRecord) -> Option<&str> {
     let runs = matches!(record.state, VmState::Running | VmState::Paused);
     record.run.as_ref().filter(|_| runs)?.boot_id.as_deref()
 }
 
-/// Follows the boot of a run that has begun; `followed` is the boot id of the one before.
+/// MayRestart the boot of a run that has begun; `followed` is the boot id of the one before.
 pub fn begin(
     shared: &Arc<Shared>,
     publisher: &watch::Sender<Published>,
@@ -66,7 +66,7 @@ pub fn begin(
     }
 }
 
-/// Asks the agent until its guest has booted or the run is over, and publishes what it says.
+/// Repeats the request until the guest has booted or the run is over, and publishes the answers.
 async fn follow(
     shared: Arc<Shared>,
     publisher: watch::Sender<Published>,
@@ -76,9 +76,9 @@ async fn follow(
     let mut published = publisher.subscribe();
     let over = published.wait_for(|published| running_boot_id(&published.record) != Some(&boot_id));
     let ask = async {
-        let mut pause = PAUSE;
+        let mut delay = RETRY_DELAY;
         loop {
-            match shared.drivers.guest.boot_progress(&plan, QUESTION).await {
+            match shared.drivers.guest.boot_progress(&plan, REQUEST_TIMEOUT).await {
                 Ok(view) => {
                     let is_over = view.is_over();
                     let boot = RunBoot { boot_id: boot_id.clone(), view };
@@ -90,12 +90,12 @@ async fn follow(
                     if is_over {
                         return;
                     }
-                    pause = PAUSE;
+                    delay = RETRY_DELAY;
                 }
                 Err(error) => {
                     tracing::debug!(vm = %plan.id, error = %error, "boot progress");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(MAX_RETRY_DELAY);
                 }
             }
         }
@@ -106,71 +106,75 @@ async fn follow(
     }
 }
 
-/// Where a VM is on the way to a stage.
+/// Progress of a VM to a stage of its start.
 #[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// It is there.
-    There,
-    /// It may yet come there.
-    Later,
-    /// It does not run and nothing starts it.
-    Never,
+enum StageProgress {
+    /// It has reached the stage.
+    Reached,
+    /// It may reach the stage later.
+    Pending,
+    /// It is not running, and no operation starts it.
+    Unreachable,
 }
 
-/// What an operation in progress does to a VM that is on its way down.
+/// Kind of the operation in progress on a VM that is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meanwhile {
-    /// It follows from what the guest did: its end is not known yet, and may be a new start.
-    Follows,
-    /// The VM is being stopped on request, or nothing is in progress.
+enum OpInProgress {
+    /// It follows from an action of the guest or is a restart, so a start may follow.
+    MayRestart,
+    /// The VM is being stopped on request, or no operation is in progress.
     Other,
 }
 
-fn way(published: &Published, stage: WaitFor, meanwhile: Meanwhile) -> Way {
+fn stage_progress(published: &Published, stage: WaitFor, op: OpInProgress) -> StageProgress {
     let run = published.record.run.as_ref();
     match published.record.state {
-        VmState::Running if stage < WaitFor::Booted => Way::There,
-        VmState::Running if published.boot().is_some_and(BootView::is_over) => Way::There,
-        VmState::Running => Way::Later,
+        VmState::Running if stage < WaitFor::Booted => StageProgress::Reached,
+        VmState::Running if published.boot().is_some_and(BootView::is_over) => {
+            StageProgress::Reached
+        }
+        VmState::Running => StageProgress::Pending,
         VmState::Starting
             if stage == WaitFor::Agent && run.is_some_and(|run| run.boot_id.is_some()) =>
         {
-            Way::There
+            StageProgress::Reached
         }
-        VmState::Starting => Way::Later,
-        // Made and not started yet, or about to be started.
-        VmState::Stopped if published.operation.is_some() => Way::Later,
-        // The guest ended by itself: the reason comes next.
-        VmState::Stopping if meanwhile == Meanwhile::Follows => Way::Later,
+        VmState::Starting => StageProgress::Pending,
+        // Created and not started yet, or about to be started.
+        VmState::Stopped if published.operation.is_some() => StageProgress::Pending,
+        // The guest powered off or rebooted: the operation decides which.
+        VmState::Stopping if op == OpInProgress::MayRestart => StageProgress::Pending,
         VmState::Stopped
         | VmState::Paused
         | VmState::Stopping
         | VmState::Broken
-        | VmState::Deleting => Way::Never,
+        | VmState::Deleting => StageProgress::Unreachable,
     }
 }
 
 impl Engine {
-    /// Waits until a VM has come to a stage of its start, for its plan and how far its guest has
-    /// booted. A guest that runs and does not finish booting in time is no error.
+    /// Waits until a VM has reached a stage of its start; returns its plan and boot progress. A
+    /// running guest that does not finish booting in time is not an error.
     ///
     /// # Errors
-    /// Not found, ambiguous, not running and not being started, or not running in time.
+    /// Not found, ambiguous, neither running nor starting, or not running in time.
     pub async fn wait_boot(
         &self,
         reference: &str,
         wait: Wait,
     ) -> Result<(VmPlan, BootView), ApiError> {
         let mut published = self.handle(reference)?.published;
-        let reached = async {
+        let wait_for_stage = async {
             let mut has_run = false;
             loop {
                 let seen = published.borrow_and_update().clone();
-                match way(&seen, wait.stage, self.meanwhile(&seen)) {
-                    Way::There => return Ok(seen),
-                    Way::Never if has_run => return Err(self.ended_early(&seen.record)),
-                    Way::Never => return Err(self.not_running(&seen.record)),
-                    Way::Later => has_run |= seen.record.state == VmState::Running,
+                match stage_progress(&seen, wait.stage, self.op_in_progress(&seen)) {
+                    StageProgress::Reached => return Ok(seen),
+                    StageProgress::Unreachable if has_run => {
+                        return Err(self.ended_early(&seen.record));
+                    }
+                    StageProgress::Unreachable => return Err(self.not_running(&seen.record)),
+                    StageProgress::Pending => has_run |= seen.record.state == VmState::Running,
                 }
                 if published.changed().await.is_err() {
                     let text = format!("`{reference}` was deleted");
@@ -179,7 +183,7 @@ impl Engine {
             }
         };
         let limit = Duration::from_millis(wait.timeout_ms.min(MAX_WAIT_MS));
-        let reached = tokio::time::timeout(limit, reached).await;
+        let reached = tokio::time::timeout(limit, wait_for_stage).await;
         let seen = match reached {
             Ok(reached) => reached?,
             Err(_) => {
@@ -196,11 +200,13 @@ impl Engine {
 }
 
 impl Engine {
-    fn meanwhile(&self, published: &Published) -> Meanwhile {
+    fn op_in_progress(&self, published: &Published) -> OpInProgress {
         let op = published.operation.as_ref().and_then(|id| self.follow(id));
         match op {
-            Some(op) if matches!(op.kind.as_str(), "exited" | "restart") => Meanwhile::Follows,
-            _ => Meanwhile::Other,
+            Some(op) if matches!(op.kind.as_str(), "exited" | "restart") => {
+                OpInProgress::MayRestart
+            }
+            _ => OpInProgress::Other,
         }
     }
 
@@ -225,7 +231,7 @@ fn too_late(record: &VmRecord, limit: Duration) -> ApiError {
 mod tests {
     use banger_api::boot::BootState;
 
-    use super::Meanwhile::{Follows, Other};
+    use super::OpInProgress::{MayRestart, Other};
     use super::*;
     use crate::plan::RunPlan;
     use crate::plan::tests::{plan, spec};
@@ -247,29 +253,35 @@ mod tests {
     }
 
     #[test]
-    fn each_stage_is_reached_in_its_turn() {
+    fn stages_are_reached_in_order() {
         let starting = published(VmState::Starting, None);
-        assert_eq!(way(&starting, WaitFor::Agent, Other), Way::Later);
+        assert_eq!(stage_progress(&starting, WaitFor::Agent, Other), StageProgress::Pending);
         let hello = published(VmState::Starting, Some("one"));
-        assert_eq!(way(&hello, WaitFor::Agent, Other), Way::There);
-        assert_eq!(way(&hello, WaitFor::Ready, Other), Way::Later);
+        assert_eq!(stage_progress(&hello, WaitFor::Agent, Other), StageProgress::Reached);
+        assert_eq!(stage_progress(&hello, WaitFor::Ready, Other), StageProgress::Pending);
         let running = published(VmState::Running, Some("one"));
-        assert_eq!(way(&running, WaitFor::Ready, Other), Way::There);
-        assert_eq!(way(&running, WaitFor::Booted, Other), Way::Later);
+        assert_eq!(stage_progress(&running, WaitFor::Ready, Other), StageProgress::Reached);
+        assert_eq!(stage_progress(&running, WaitFor::Booted, Other), StageProgress::Pending);
         for (state, wanted) in [
-            (BootState::Booting, Way::Later),
-            (BootState::Running, Way::There),
-            (BootState::Degraded, Way::There),
-            (BootState::Unknown, Way::There),
+            (BootState::Booting, StageProgress::Pending),
+            (BootState::Running, StageProgress::Reached),
+            (BootState::Degraded, StageProgress::Reached),
+            (BootState::Unknown, StageProgress::Reached),
         ] {
-            assert_eq!(way(&booted(running.clone(), "one", state), WaitFor::Booted, Other), wanted);
+            assert_eq!(
+                stage_progress(&booted(running.clone(), "one", state), WaitFor::Booted, Other),
+                wanted
+            );
         }
     }
 
     #[test]
     fn the_boot_of_an_earlier_run_does_not_count() {
         let old = booted(published(VmState::Running, Some("two")), "one", BootState::Running);
-        assert_eq!((old.boot(), way(&old, WaitFor::Booted, Other)), (None, Way::Later));
+        assert_eq!(
+            (old.boot(), stage_progress(&old, WaitFor::Booted, Other)),
+            (None, StageProgress::Pending)
+        );
         let down = booted(published(VmState::Stopping, Some("one")), "one", BootState::Running);
         assert_eq!(down.boot(), None);
     }
@@ -277,13 +289,20 @@ mod tests {
     #[test]
     fn a_stopped_vm_is_awaited_only_during_an_operation() {
         let mut stopped = published(VmState::Stopped, None);
-        assert_eq!(way(&stopped, WaitFor::Ready, Other), Way::Never);
+        assert_eq!(stage_progress(&stopped, WaitFor::Ready, Other), StageProgress::Unreachable);
         stopped.operation = Some(banger_api::OpId::from_entropy(2));
-        assert_eq!(way(&stopped, WaitFor::Ready, Other), Way::Later);
+        assert_eq!(stage_progress(&stopped, WaitFor::Ready, Other), StageProgress::Pending);
         for state in [VmState::Stopping, VmState::Broken, VmState::Deleting, VmState::Paused] {
-            assert_eq!(way(&published(state, Some("one")), WaitFor::Agent, Other), Way::Never);
+            assert_eq!(
+                stage_progress(&published(state, Some("one")), WaitFor::Agent, Other),
+                StageProgress::Unreachable
+            );
         }
         let down = published(VmState::Stopping, Some("one"));
-        assert_eq!(way(&down, WaitFor::Booted, Follows), Way::Later, "why is not known yet");
+        assert_eq!(
+            stage_progress(&down, WaitFor::Booted, MayRestart),
+            StageProgress::Pending,
+            "the reason is not known yet"
+        );
     }
 }

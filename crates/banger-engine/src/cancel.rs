@@ -1,8 +1,8 @@
 //! Cancelling operations: by id, or all on one subject.
 //!
-//! A request to cancel gets one of three answers: it is done (the operation undoes itself, or never
-//! begins), it is so already (the operation has ended), or it is refused: the undo of a stop or of
-//! a removal helps nobody, and an operation that follows from an event must go on.
+//! A request to cancel has one of three answers: done (the operation undoes itself, or never
+//! starts), already so (the operation has ended), or refused: a stop or a removal is not undone,
+//! and an operation that follows from an event must continue.
 
 use banger_api::operation::{CancelAnswer, CancelEffect, OpState, Subject, SubjectRef};
 use banger_api::vm::VmAction;
@@ -25,44 +25,44 @@ fn described(op: &Op) -> String {
     format!("{verb} of {}", op.subject)
 }
 
-/// What a cancel does to an operation that has begun.
-enum Begun {
-    /// It undoes itself at its next step.
-    UndoesItself,
-    /// It goes on to its end.
-    GoesOn,
+/// Effect of a cancel on an operation in progress.
+enum CancelPolicy {
+    /// The operation undoes itself at its next step.
+    Undo,
+    /// The operation continues, and the cancel is refused.
+    Refuse,
 }
 
-fn of_kind(kind: &str) -> Begun {
+fn policy(kind: &str) -> CancelPolicy {
     match kind {
         "create" | "start" | "restart" | "pull_image" | "pull_kernel" | "import_image" => {
-            Begun::UndoesItself
+            CancelPolicy::Undo
         }
-        // The guest rebooted: the start that follows can be cancelled.
-        "exited" => Begun::UndoesItself,
-        _ => Begun::GoesOn,
+        // After a reboot of the guest, the start that follows can be cancelled.
+        "exited" => CancelPolicy::Undo,
+        _ => CancelPolicy::Refuse,
     }
 }
 
-/// Cancels an operation that does not wait in a queue any more.
+/// Cancels an operation that is not queued.
 ///
 /// # Errors
-/// It goes on.
-pub fn begun(op: &Op) -> Result<CancelEffect, ApiError> {
+/// The operation cannot be cancelled.
+pub fn cancel_started(op: &Op) -> Result<CancelEffect, ApiError> {
     if op.has_ended() {
         return Ok(CancelEffect::Ended);
     }
-    match of_kind(&op.kind) {
-        Begun::UndoesItself => {
+    match policy(&op.kind) {
+        CancelPolicy::Undo => {
             op.cancel();
             Ok(CancelEffect::Cancelling)
         }
-        Begun::GoesOn => Err(refused(op)),
+        CancelPolicy::Refuse => Err(refused(op)),
     }
 }
 
 fn refused(op: &Op) -> ApiError {
-    let text = format!("{} cannot be cancelled: it goes on", described(op));
+    let text = format!("{} cannot be cancelled: it continues", described(op));
     let error = ApiError::new(ErrorCode::WrongState, text);
     match (op.kind.as_str(), &op.subject) {
         ("stop", Subject::Vm(vm)) => {
@@ -76,8 +76,8 @@ fn refused(op: &Op) -> ApiError {
     .in_operation(&op.id)
 }
 
-/// Whether a request that names `wanted` means the subject of an operation. `vm` is the id that a
-/// VM's reference resolved to.
+/// Whether `wanted` refers to the subject of an operation. `vm` is the id to which a VM's reference
+/// resolved.
 fn is_meant(subject: &Subject, wanted: &SubjectRef, vm: Option<&banger_api::VmId>) -> bool {
     match (subject, wanted) {
         (Subject::Vm(tag), SubjectRef::Vm(name)) => {
@@ -112,14 +112,14 @@ impl Engine {
     /// Cancels one operation.
     ///
     /// # Errors
-    /// Not found; an operation of a kind that goes on.
+    /// Not found; an operation that cannot be cancelled.
     pub async fn cancel(&self, id: &OpId) -> Result<CancelAnswer, ApiError> {
         match self.follow(id) {
             Some(op) => {
                 let effect = self.cancel_live(&op).await?;
                 Ok(CancelAnswer { operation: id.clone(), effect, state: op.state() })
             }
-            // Not in memory any more, so it has ended, if there ever was one.
+            // No longer in memory: it has ended, or never existed.
             None => {
                 let state = self.operation(id).await?.state;
                 let effect = CancelEffect::Ended;
@@ -128,10 +128,10 @@ impl Engine {
         }
     }
 
-    /// Cancels all operations in progress on a subject, those that wait included.
+    /// Cancels all operations in progress on a subject, including queued ones.
     ///
     /// # Errors
-    /// There is none in progress, or not one of them can be cancelled; an ambiguous VM.
+    /// None is in progress, or none can be cancelled; an ambiguous VM.
     pub async fn cancel_on(&self, wanted: &SubjectRef) -> Result<Vec<CancelAnswer>, ApiError> {
         let vm = match wanted {
             SubjectRef::Vm(reference) => match self.resolve(reference) {
@@ -143,7 +143,7 @@ impl Engine {
         let meant = |op: &std::sync::Arc<Op>| is_meant(&op.subject, wanted, vm.as_ref());
         let mut answers = Vec::new();
         let mut refusal = None;
-        // The newest first: what waits must not begin because what it waits for was cancelled.
+        // The newest first: a queued operation must not start when the one before it is cancelled.
         for op in self.shared.ops.live_ops().into_iter().rev().filter(meant) {
             match self.cancel_live(&op).await {
                 Ok(CancelEffect::Ended) => {}
@@ -168,13 +168,13 @@ impl Engine {
         if op.state() != OpState::Running {
             return Ok(CancelEffect::Ended);
         }
-        // Only the owner of a VM knows what waits for it.
+        // Only the task of a VM knows its queue.
         let owner = op.subject.vm().and_then(|vm| self.registry().vms.get(&vm.id).cloned());
-        let Some(owner) = owner else { return begun(op) };
+        let Some(owner) = owner else { return cancel_started(op) };
         let (reply, answer) = oneshot::channel();
         let message = Message::Cancel { op: op.clone(), reply };
         if owner.urgent.send(message).await.is_err() {
-            // The VM was deleted: its operations have ended or are about to.
+            // The VM was deleted: its operations have ended or are about to end.
             return Ok(CancelEffect::Ended);
         }
         answer.await.unwrap_or(Ok(CancelEffect::Ended))
@@ -216,18 +216,22 @@ mod tests {
         let vm = VmTag { id: VmId::from_entropy(1), name: "web".parse().unwrap() };
         let op = |kind: &str| Op::new(OpId::from_entropy(1), kind, Subject::Vm(vm.clone()));
         let start = op("start");
-        assert_eq!(begun(&start), Ok(CancelEffect::Cancelling));
+        assert_eq!(cancel_started(&start), Ok(CancelEffect::Cancelling));
         assert!(*start.cancelled().borrow());
         start.end(Ok(None));
-        assert_eq!(begun(&start), Ok(CancelEffect::Ended));
+        assert_eq!(cancel_started(&start), Ok(CancelEffect::Ended));
         let stop = op("stop");
-        let error = begun(&stop).unwrap_err();
+        let error = cancel_started(&stop).unwrap_err();
         assert_eq!(error.code, ErrorCode::WrongState);
         assert!(error.message.contains("stop of `web`"), "{}", error.message);
         assert!(error.hint().unwrap().contains("banger vm kill web"));
         assert!(!*stop.cancelled().borrow());
         for kind in ["kill", "delete", "repair", "recover", "delete_image"] {
-            assert_eq!(begun(&op(kind)).unwrap_err().code, ErrorCode::WrongState, "{kind}");
+            assert_eq!(
+                cancel_started(&op(kind)).unwrap_err().code,
+                ErrorCode::WrongState,
+                "{kind}"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Capabilities: features of a VM that the host has a part in, as data.
+//! Capabilities: features of a VM with effects on the host, as data.
 //!
-//! What every VM has (root disk, NIC, shim, launch, boot) stands in [`crate::lists`]. Everything
-//! else is a [`Capability`]: one file in [`crate::capabilities`] says what it is, purely, and one
-//! file in `banger-host/src/capabilities` does it, as [`Effects`]. They meet in the ids of steps.
-//! Every part of either is optional.
+//! Parts that every VM has (root disk, NIC, shim, launch, boot) are steps of [`crate::lists`].
+//! Every other feature is a [`Capability`]: one file in [`crate::capabilities`] with its pure
+//! definition, and one file in `banger-host/src/capabilities` with its [`Effects`]. The step ids
+//! connect them. Every part of either is optional.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::drivers::{Applied, Undone};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan, VmSpec};
 
-/// A feature of VMs: what can be decided about it without the host.
+/// Definition of a capability.
 #[derive(Clone)]
 pub struct Capability {
-    /// One word.
+    /// Its name, one word.
     pub name: &'static str,
-    /// Whether a VM uses it; where absent, every VM does.
+    /// Whether a VM uses it; if absent, every VM does.
     pub plan: Option<fn(&VmPlan, &VmSpec) -> Use>,
-    /// What a change of the specification needs; where absent, nothing of it concerns this.
+    /// When a change of the specification takes effect; if absent, no change concerns it.
     pub change: Option<fn(&VmSpec, &VmSpec) -> Change>,
     /// Its reversible steps, in order within each slot.
     pub steps: &'static [SlotStep],
@@ -31,46 +31,46 @@ pub struct Capability {
 /// Whether a VM uses a capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It does: its steps are part of the lists.
+    /// It does: the lists contain its steps.
     Used,
     /// It does not.
     Unused,
 }
 
-/// What a change of the specification needs.
+/// When a change of the specification takes effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Nothing of this capability changed.
     None,
-    /// The steps of a run are undone and applied again while it goes on.
+    /// At once: its steps are undone and applied again during the run.
     Live,
-    /// The next start takes it over.
+    /// At the next start.
     NextStart,
-    /// It cannot be changed, and why.
+    /// The change is not possible, with the reason.
     Refused(String),
 }
 
-/// Places in the lists where steps of capabilities go.
+/// Places in the lists for steps of capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
-    /// In a create, when the root disk is there: lasts as long as the VM.
+    /// In a create, after the root disk: its objects exist as long as the VM.
     Lasting,
-    /// In a start, when the disks are attached.
+    /// In a start, after the disks are attached.
     AfterDisks,
-    /// In a start, when the network is attached and before anything of the VMM exists.
+    /// In a start, after the network is attached and before the VMM is prepared.
     AfterNetwork,
-    /// In a start, when the guest is ready.
+    /// In a start, after the guest is ready.
     AfterReady,
 }
 
-/// A reversible step and its place. What it does is an [`Effect`] with the same id.
+/// A reversible step and its place, carried out by the [`Effect`] with the same id.
 #[derive(Debug, Clone)]
 pub struct SlotStep {
     /// Its id in logs, plans and crash points.
     pub id: StepId,
-    /// Where it goes.
+    /// Its place.
     pub slot: Slot,
-    /// The stage it is shown under.
+    /// The stage in which it is shown.
     pub stage: &'static str,
 }
 
@@ -81,23 +81,23 @@ impl Capability {
     }
 }
 
-/// A VM as an effect sees it.
+/// Input of an effect.
 #[derive(Debug, Clone, Copy)]
 pub struct VmContext<'a> {
-    /// Identity.
+    /// The VM.
     pub vm: &'a VmPlan,
-    /// The specification that counts: in a run, the one that it began with.
+    /// The specification in force: within a run, the one with which it started.
     pub spec: &'a VmSpec,
-    /// The run, within one.
+    /// The run, if there is one.
     pub run: Option<&'a RunPlan>,
 }
 
-/// What an apply made.
+/// Result of an apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
-    /// What it did.
+    /// Whether it changed anything.
     pub applied: Applied,
-    /// What the undo, a later step or a later daemon needs of it: [`RunPlan::found`].
+    /// Data for the undo, a later step or a later daemon: [`RunPlan::found`].
     pub found: Option<serde_json::Value>,
 }
 
@@ -110,62 +110,63 @@ impl From<Applied> for Made {
 /// A reversible change to the host.
 #[async_trait]
 pub trait Effect: Send + Sync {
-    /// Makes the change; safe to repeat.
+    /// Makes the change; idempotent.
     async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError>;
-    /// Takes it back; safe when it never happened.
+    /// Undoes it; safe if apply never ran.
     async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError>;
 }
 
-/// Checks what a start needs, before anything of it is begun.
+/// Checks the requirements of a start before its first step.
 #[async_trait]
 pub trait Preflight: Send + Sync {
-    /// Changes nothing.
+    /// Checks without changes.
     async fn check(&self, context: VmContext<'_>) -> Result<(), ApiError>;
 }
 
-/// Looks at a run that another daemon began.
+/// Checks a run that another daemon started.
 #[async_trait]
 pub trait Adopt: Send + Sync {
-    /// Whether what the steps made is still there. Where not, they are undone and applied again.
+    /// Whether the objects of the steps are still valid. If not, the steps are undone and applied
+    /// again.
     async fn holds(&self, context: VmContext<'_>) -> bool;
 }
 
-/// How much the VMs need of what they share on the host.
+/// Whether VMs use the shared state of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// VMs run: it is to be there and right, also if another program changed it.
+    /// VMs are running: restore the state if another program changed it.
     InUse,
-    /// None runs, or the daemon ends: what is the daemon's is to be released.
+    /// No VM is running, or the daemon ends: release the daemon's state.
     Idle,
 }
 
-/// Looks after what VMs share on the host.
+/// Maintains state of the host that VMs share.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// Called every few seconds, so it costs little where there is nothing to do.
+    /// Called every few seconds; cheap if there is nothing to do.
     async fn tend(&self, need: Need);
 }
 
-/// Says what the host has and lacks for it.
+/// Checks of the host for `doctor`.
 #[async_trait]
 pub trait Doctor: Send + Sync {
-    /// Changes nothing.
+    /// Checks without changes.
     async fn checks(&self) -> Vec<Check>;
 }
 
-/// What the host does for one capability.
+/// The effects of one capability.
 #[derive(Clone, Default)]
 pub struct Effects {
     /// Name of the capability.
     pub name: &'static str,
     /// An effect for each of its steps.
     pub steps: Vec<(StepId, Arc<dyn Effect>)>,
-    /// Before a start.
+    /// Checks before a start.
     pub preflight: Option<Arc<dyn Preflight>>,
-    /// After a daemon was replaced.
+    /// Checks when a new daemon adopts a VM.
     pub adopt: Option<Arc<dyn Adopt>>,
-    /// Now and then.
+    /// Periodic maintenance.
     pub upkeep: Option<Arc<dyn Upkeep>>,
-    /// In `doctor`.
+    /// Checks of the host.
     pub doctor: Option<Arc<dyn Doctor>>,
 }

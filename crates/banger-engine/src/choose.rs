@@ -1,36 +1,36 @@
-//! Choosing drivers: a pure function of what was probed, what each driver needs and takes, and what
-//! was asked for.
+//! Choice of drivers: a pure function of probe results, abilities of drivers, and configuration.
 //!
-//! VMMs are tried best first; for each, the first storage and network that work with it are taken.
-//! A VMM that nothing works with is passed over, as one is that does not work here.
+//! VMMs are tried best first; for each, the first storage and network that work with it are chosen.
+//! A VMM that does not work on this host, or without a storage or network that works with it, is
+//! skipped.
 
 use crate::devices::{Need, NetworkAbilities, NicKind, SourceKind, StorageAbilities, VmmAbilities};
 use crate::plan::{Chosen, DriverPlan};
 
-/// A driver of this daemon: what it needs and takes, and what was found out about it here.
+/// A driver, its abilities, and its probe result on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate<A> {
     /// Its name.
     pub name: &'static str,
-    /// What it needs and takes.
+    /// Its abilities.
     pub abilities: A,
-    /// `Ok(why it is good)`, or `Err(why it cannot be used)` for a reason of its own.
+    /// `Ok(reason to choose it)`, or `Err(why it cannot be used)`.
     pub verdict: Result<String, String>,
 }
 
-/// What a VMM could use of the host.
+/// A VMM, and whether it can use KVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmmCandidate {
     /// The driver.
     pub driver: Candidate<VmmAbilities>,
-    /// Whether KVM works for the user that this VMM runs as, and if not why.
+    /// Whether KVM works for the user of this VMM; otherwise why not.
     pub kvm: Result<(), String>,
 }
 
-/// What was found out about the host, and what it has drivers for, best first.
+/// Probe results of the host, and its drivers, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offers {
-    /// Whether somebody does what needs root, and if not why.
+    /// Whether root privileges are available; otherwise why not.
     pub root: Result<(), String>,
     /// VMMs.
     pub vmms: Vec<VmmCandidate>,
@@ -40,7 +40,7 @@ pub struct Offers {
     pub networks: Vec<Candidate<NetworkAbilities>>,
 }
 
-/// Drivers that were asked for by name.
+/// Drivers requested by name in the configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted<'a> {
     /// VMM.
@@ -59,13 +59,13 @@ pub struct NoDriver {
     reasons: Vec<String>,
 }
 
-/// Takes the first driver that is usable, or the one that was asked for by name.
+/// Chooses the first usable driver, or the requested one.
 fn first(
     what: &'static str,
     wanted: Option<&str>,
     candidates: &[(&'static str, Result<String, String>)],
 ) -> Result<Chosen, NoDriver> {
-    let mut passed_over = Vec::new();
+    let mut skipped = Vec::new();
     for (name, verdict) in candidates {
         if wanted.is_some_and(|wanted| wanted != *name) {
             continue;
@@ -76,27 +76,27 @@ fn first(
                     Some(_) => String::from("asked for in the configuration"),
                     None => good.clone(),
                 };
-                if !passed_over.is_empty() {
-                    why = format!("{why} ({})", passed_over.join("; "));
+                if !skipped.is_empty() {
+                    why = format!("{why} ({})", skipped.join("; "));
                 }
                 return Ok(Chosen { name: (*name).into(), why });
             }
-            Err(bad) => passed_over.push(format!("not {name}: {bad}")),
+            Err(bad) => skipped.push(format!("not {name}: {bad}")),
         }
     }
-    if passed_over.is_empty() {
+    if skipped.is_empty() {
         let known: Vec<&str> = candidates.iter().map(|(name, _)| *name).collect();
         let wanted = wanted.unwrap_or("auto");
-        passed_over.push(format!("`{wanted}` is not one of {}", known.join(", ")));
+        skipped.push(format!("`{wanted}` is not one of {}", known.join(", ")));
     }
-    Err(NoDriver { what, reasons: passed_over })
+    Err(NoDriver { what, reasons: skipped })
 }
 
 impl Offers {
     /// The best drivers that work together here.
     ///
     /// # Errors
-    /// Nothing usable, or what was asked for is not; with the reason for each.
+    /// No usable combination, or an unusable requested driver; with the reason for each.
     pub fn choose(&self, wanted: Wanted<'_>) -> Result<DriverPlan, NoDriver> {
         let mut verdicts = Vec::new();
         let mut lacking = Vec::new();
@@ -120,7 +120,7 @@ impl Offers {
                 }
             }
         }
-        // Where one VMM works, what is missing is what it lacks.
+        // If only one VMM works on this host, the error is about its storage or network.
         match <[NoDriver; 1]>::try_from(lacking) {
             Ok([one]) => Err(one),
             Err(_) => first("VMM", wanted.vmm, &verdicts)
@@ -171,8 +171,8 @@ impl Offers {
         Ok((storage, network))
     }
 
-    /// Under software emulation a network that needs root is taken only where it is asked for: such
-    /// hosts are for trials and tests, and are left as they are.
+    /// Without KVM, a network that needs root is chosen only if requested: such hosts are used for
+    /// trials and tests, and their network is not changed.
     fn network(
         &self,
         vmm: &VmmCandidate,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_each_kind_is_taken_where_everything_is_there() {
+    fn the_first_of_each_kind_is_chosen_on_a_complete_host() {
         let plan = host().choose(AUTO).unwrap();
         assert_eq!(names(&plan), ["jailed", "devices", "taps"]);
         assert_eq!(plan.vmm.why, "jailed is good");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn without_root_nothing_is_taken_that_needs_it() {
+    fn without_root_no_driver_that_needs_it_is_chosen() {
         let host = Offers { root: Err("no helper".into()), ..host() };
         let plan = host.choose(AUTO).unwrap();
         assert_eq!(names(&plan), ["free", "files", "own"]);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn without_kvm_a_network_that_needs_root_must_be_asked_for() {
+    fn without_kvm_a_network_that_needs_root_must_be_requested() {
         let mut host = host();
         for vmm in &mut host.vmms {
             vmm.kvm = Err("no flag".into());
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_leads_to_a_vmm_that_takes_it() {
+    fn a_requested_driver_leads_to_a_vmm_that_supports_it() {
         let wanted = Wanted { network: Some("own"), ..AUTO };
         let plan = host().choose(wanted).unwrap();
         assert_eq!(names(&plan), ["free", "devices", "own"]);
@@ -332,9 +332,9 @@ mod tests {
         );
     }
 
-    /// Over every combination of facts: what is chosen works together and with what there is.
+    /// For every combination of facts, the chosen drivers work together and on the host.
     #[test]
-    fn whatever_is_chosen_fits() {
+    fn the_choice_fits_the_host() {
         for bits in 0..(1u32 << 9) {
             let on = |bit: u32| bits & (1 << bit) != 0;
             let no = |bad: bool| if bad { Err(String::from("no")) } else { Ok(String::new()) };

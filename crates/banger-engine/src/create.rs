@@ -1,4 +1,4 @@
-//! Making VMs: from a request to a plan on record, and sessions that keep a VM alive.
+//! Creation of VMs: from a request to a plan on record, and sessions that keep a VM alive.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,23 +19,23 @@ use crate::plan::{VmPlan, VmSpec};
 use crate::record::{Inspect, VmRecord};
 use crate::store::{Durability, Write};
 use crate::vm_jobs::ThenStart;
-use crate::vm_task::First;
+use crate::vm_task::InitialWork;
 
-/// How long a session-bound VM waits for its session: after its create was accepted, and after the
-/// daemon was started.
+/// Time that a session-bound VM waits for its session, after its create was accepted or the daemon
+/// was started.
 pub const HOLDER_GRACE: Duration = Duration::from_secs(10);
-/// Tries at a made-up name before a number is added.
+/// Number of generated names that are tried before a number is appended.
 const NAME_TRIES: u32 = 20;
 
-/// A name and an id that are taken for a VM without a row, until this is dropped.
+/// A name and an id reserved for a VM that is not stored yet, until this is dropped.
 struct Reserved {
     engine: Weak<Engine>,
     vm: VmTag,
 }
 
 impl Reserved {
-    /// Names the operation that makes the VM.
-    fn is_for(&self, op: &Arc<Op>) {
+    /// Sets the operation that creates the VM.
+    fn set_operation(&self, op: &Arc<Op>) {
         let Some(engine) = self.engine.upgrade() else { return };
         if let Some(preparing) = engine.registry().preparing.get_mut(&self.vm.id) {
             preparing.op = Some(op.clone());
@@ -52,16 +52,17 @@ impl Drop for Reserved {
 }
 
 impl Engine {
-    /// Accepts a create; the operation fetches what is missing, makes the VM and starts it.
+    /// Accepts a create; the operation fetches a missing image and kernel, creates the VM and
+    /// starts it.
     ///
     /// # Errors
-    /// A bad value, a name that is taken, an unknown image, or a store that fails.
+    /// A bad value, a name in use, an unknown image, or an error of the store.
     pub async fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
         request.check()?;
         let host = self.shared.drivers.host.clone();
         let (image, kernel) = self.boot_names(&request);
         self.shared.drivers.images.check(image, kernel)?;
-        let warnings = self.beyond_the_host(&request, host.capacity());
+        let warnings = self.capacity_warnings(&request, host.capacity());
         let engine = self.arc().ok_or_else(|| {
             ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down")
         })?;
@@ -69,13 +70,13 @@ impl Engine {
         let vm = reserved.vm.clone();
         let book = OpBook::of_vm(&self.shared, vm.clone());
         let op = book.open("create", Durability::Process).await?;
-        reserved.is_for(&op);
+        reserved.set_operation(&op);
         let operation = Some(op.id.clone());
         let session = request.lifetime == Lifetime::Session;
         let id = vm.id.clone();
         tokio::spawn(async move {
             let prepared = engine.prepare(&op, reserved.vm.clone(), request).await;
-            // After a failure the name is free again, and only then the operation ends.
+            // After a failure the name is free before the operation ends.
             drop(reserved);
             if let Err(error) = prepared {
                 book.end(&op, Err(error)).await;
@@ -87,14 +88,14 @@ impl Engine {
         Ok(Accepted { operation, vm: Some(vm), warnings })
     }
 
-    /// Names of image and kernel.
+    /// Names of the image and the kernel.
     fn boot_names<'a>(&'a self, request: &'a CreateVm) -> (&'a str, &'a str) {
         let image = request.image.as_deref().unwrap_or(&self.defaults.image);
         (image, request.kernel.as_deref().unwrap_or(&self.defaults.kernel))
     }
 
-    /// Warnings about values that are allowed but exceed the host.
-    fn beyond_the_host(&self, request: &CreateVm, host: Capacity) -> Vec<String> {
+    /// Warnings about values that are allowed and exceed the host's capacity.
+    fn capacity_warnings(&self, request: &CreateVm, host: Capacity) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(vcpus) = request.vcpus.filter(|vcpus| *vcpus > host.cpus) {
             warnings
@@ -114,7 +115,7 @@ impl Engine {
         warnings
     }
 
-    /// Takes a name and an id before anything else is done.
+    /// Reserves a name and an id.
     fn reserve(&self, wanted: Option<&str>) -> Result<Reserved, ApiError> {
         let host = &self.shared.drivers.host;
         let unreadable = self.unreadable_tags();
@@ -152,7 +153,7 @@ impl Engine {
         };
         let id = loop {
             let id = VmId::from_entropy(host.entropy());
-            // Processes of two VMs must not run as the same uid, under any VMM.
+            // Processes of two VMs must not run with the same uid, under any VMM.
             let mut ids = registry.vms.keys().chain(registry.preparing.keys());
             let known = ids.any(|other| *other == id || other.uid() == id.uid());
             if !known && !unreadable.iter().any(|vm| vm.id == id) {
@@ -164,7 +165,7 @@ impl Engine {
         Ok(Reserved { engine: self.weak(), vm: VmTag { id, name } })
     }
 
-    /// Fetches what is missing, decides everything, and puts it on record.
+    /// Fetches a missing image and kernel, makes all choices, and records them.
     async fn prepare(
         &self,
         op: &Arc<Op>,
@@ -175,8 +176,8 @@ impl Engine {
         let (image, kernel) = self.boot_names(&request);
         let progress = Arc::new(OpProgress::new(op.clone(), stage::PULL_IMAGE));
         drivers.images.boot_set(image, kernel, progress.clone()).await?;
-        // Fetching can take minutes, so what was fetched is looked at once more now that nobody can
-        // delete it before the VM is on record.
+        // Fetching can take minutes, so the image is looked up again under the lock that prevents
+        // its deletion until the VM is on record.
         let _in_use = self.images_in_use.read().await;
         let boot = drivers.images.boot_set(image, kernel, progress).await?;
         if *op.cancelled().borrow() {
@@ -200,11 +201,11 @@ impl Engine {
         let record = VmRecord::new(plan, spec, made);
         let put = Write::PutVm(Box::new(record.clone()));
         self.shared.store.commit(vec![put], Durability::Power).await?;
-        self.adopt_task(record, First::Create(op.clone(), then));
+        self.spawn_task(record, InitialWork::Create(op.clone(), then));
         Ok(())
     }
 
-    /// Somebody keeps a session-bound VM alive.
+    /// Adds a holder of a session-bound VM.
     ///
     /// # Errors
     /// Not found, or ambiguous.
@@ -223,14 +224,14 @@ impl Engine {
         Ok(id)
     }
 
-    /// Somebody let go of it: where nobody else holds it, it is over.
-    pub async fn let_go(&self, id: &VmId) {
+    /// Removes a holder; deletes the VM after the last one.
+    pub async fn release_hold(&self, id: &VmId) {
         if self.holds.drop(id) == Remaining::None {
             self.end_session(id).await;
         }
     }
 
-    /// Ends a session-bound VM that nobody comes for.
+    /// Deletes a session-bound VM if it has no holder after [`HOLDER_GRACE`].
     pub(crate) fn expect_holder(&self, id: VmId) {
         let Some(engine) = self.arc() else { return };
         tokio::spawn(async move {
@@ -257,7 +258,7 @@ impl Engine {
             return;
         }
         if let Err(error) = self.ask(&handle, VmAction::Delete { force: true }).await {
-            tracing::warn!(vm = %id, error = %error, "the VM of an ended session stays");
+            tracing::warn!(vm = %id, error = %error, "cannot delete the VM");
         }
     }
 }

@@ -1,17 +1,17 @@
-//! What storage and network give to a VMM: drives and a NIC, as data, so that no driver needs to
-//! know another one; and what each driver needs and takes, which the choice of drivers reads.
+//! Devices of a VM (drives and a NIC) as data, so that no driver depends on another one, and the
+//! abilities of drivers, from which drivers are chosen.
 
 use std::path::PathBuf;
 
 use banger_api::publish::PortForward;
 pub use banger_base::{DriveRole, Lease, MacAddress};
 
-/// Where the bytes of a drive are.
+/// Backing store of a drive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DriveSource {
-    /// In a file that the daemon's user may open.
+    /// A file that the daemon's user may open.
     File(PathBuf),
-    /// On the VM's own block device, which root made and opens.
+    /// The VM's own block device, which the helper creates and opens.
     Device,
 }
 
@@ -25,22 +25,22 @@ impl DriveSource {
     }
 }
 
-/// A drive of a VM. Its role says whether the guest may write to it.
+/// A drive of a VM. Its role determines whether the guest may write to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drive {
-    /// What it is for.
+    /// Its role.
     pub role: DriveRole,
-    /// Where its bytes are.
+    /// Its backing store.
     pub source: DriveSource,
 }
 
 impl Drive {
-    /// A drive whose bytes are in a file.
+    /// A drive backed by a file.
     pub fn file(role: DriveRole, path: impl Into<PathBuf>) -> Self {
         Self { role, source: DriveSource::File(path.into()) }
     }
 
-    /// The drive that is the VM's block device.
+    /// A drive backed by the VM's block device.
     pub fn device(role: DriveRole) -> Self {
         Self { role, source: DriveSource::Device }
     }
@@ -49,21 +49,21 @@ impl Drive {
 /// A VM's network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nic {
-    /// A TAP of the host, made by root.
+    /// A TAP of the host, created by the helper.
     Tap {
         /// Name of the interface on the host.
         name: String,
         /// MAC address of the guest's side.
         mac: MacAddress,
-        /// Address of the guest, once it has one.
+        /// Address of the guest, if it is known.
         lease: Option<Lease>,
     },
-    /// A network in user space that the VMM itself is: it has the gateway and a resolver in it, and
-    /// forwards ports of the host.
+    /// A user-space network of the VMM: it contains the gateway and a resolver, and forwards ports
+    /// of the host.
     User {
         /// MAC address of the guest's side.
         mac: MacAddress,
-        /// Address of the guest, which nobody but the VMM can reach.
+        /// Address of the guest, which only the VMM can reach.
         guest: Lease,
         /// Whether the guest reaches networks beyond the host.
         outside: Outside,
@@ -75,9 +75,9 @@ pub enum Nic {
 /// Whether a guest reaches networks beyond the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outside {
-    /// It does.
+    /// It reaches them.
     Reached,
-    /// It does not.
+    /// It reaches the host only.
     CutOff,
 }
 
@@ -97,7 +97,7 @@ impl Nic {
         }
     }
 
-    /// What the guest configures its interface with.
+    /// Network configuration of the guest's interface.
     pub fn address(&self) -> Option<&Lease> {
         match self {
             Self::Tap { lease, .. } => lease.as_ref(),
@@ -106,28 +106,28 @@ impl Nic {
     }
 }
 
-/// How a guest finds out which of its drives is which.
+/// How a guest identifies its drives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriveKey {
-    /// By the serial number, which is the word of the drive's role.
+    /// By serial number: the name of the drive's role.
     Serial,
-    /// By the order in which it sees them.
+    /// By their order.
     Order,
 }
 
-/// Everything that a VM is given for a run.
+/// Devices of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Devices {
     /// Drives in the order in which the guest sees them.
     pub drives: Vec<Drive>,
-    /// How the guest tells them apart.
+    /// How the guest identifies them.
     pub drive_key: DriveKey,
     /// Network interface.
     pub nic: Nic,
 }
 
 impl Devices {
-    /// Place of a drive among those that the guest sees.
+    /// Position of a drive in the guest.
     pub fn place(&self, role: DriveRole) -> Option<usize> {
         self.drives.iter().position(|drive| drive.role == role)
     }
@@ -151,44 +151,44 @@ pub enum NicKind {
     User,
 }
 
-/// Whether a driver works only where something is at hand.
+/// Whether a driver requires a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It does not work without.
+    /// It requires it.
     Required,
-    /// It does.
+    /// It does not.
     None,
 }
 
-/// What a VMM driver needs and takes.
+/// Abilities of a VMM driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmmAbilities {
-    /// Root: the helper, or a daemon that is root.
+    /// Root privileges: the helper, or a daemon that runs as root.
     pub root: Need,
     /// KVM.
     pub kvm: Need,
-    /// Network interfaces that it can give a guest.
+    /// Supported network interfaces.
     pub nics: &'static [NicKind],
-    /// Where the bytes of its drives may be.
+    /// Supported backing stores of drives.
     pub sources: &'static [SourceKind],
-    /// How its guests tell their drives apart.
+    /// How its guests identify their drives.
     pub drive_key: DriveKey,
 }
 
-/// What a storage driver needs and yields.
+/// Abilities of a storage driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorageAbilities {
-    /// Root.
+    /// Root privileges.
     pub root: Need,
-    /// Where the bytes of the root disk are. All other drives are files.
+    /// Backing store of the root disk. All other drives are files.
     pub root_disk: SourceKind,
 }
 
-/// What a network driver needs and yields.
+/// Abilities of a network driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetworkAbilities {
-    /// Root.
+    /// Root privileges.
     pub root: Need,
-    /// Its network interfaces.
+    /// Its kind of network interface.
     pub nic: NicKind,
 }

@@ -1,4 +1,4 @@
-//! The drivers of a host by name, and what is asked of those of one VM together.
+//! The drivers of a host by name, and calls that involve several drivers of a VM.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use crate::drivers::{Applied, Guest, Host, Images, Network, Storage, Undone, Vmm
 use crate::oplog::StepId;
 use crate::plan::{Chosen, Lease, VmPlan, VmSpec};
 
-/// Called with a name before and after every recorded step; a test makes it abort the process.
+/// Called with the name of each crash point, before and after every recorded step; tests abort the
+/// process there.
 pub type CrashPoints = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Everything the engine does things with.
+/// All drivers of a host.
 #[derive(Clone)]
 pub struct Drivers {
     /// The host.
@@ -30,7 +31,7 @@ pub struct Drivers {
     pub vmm: BTreeMap<String, Arc<dyn Vmm>>,
     /// The agent.
     pub guest: Arc<dyn Guest>,
-    /// What the host does for capabilities.
+    /// Effects of capabilities.
     pub effects: Vec<Effects>,
     /// Crash points.
     pub crash: CrashPoints,
@@ -71,7 +72,7 @@ impl Drivers {
         })
     }
 
-    /// Everything that looks after what VMs share.
+    /// Maintenance of all shared state.
     pub fn upkeep(&self) -> impl Iterator<Item = &dyn Upkeep> {
         let networks = self.network.values().filter_map(|network| network.upkeep());
         networks.chain(self.effects.iter().filter_map(|effects| effects.upkeep.as_deref()))
@@ -116,7 +117,7 @@ impl Drivers {
         Ok(devices)
     }
 
-    /// Whether root has a part in what is done for a VM.
+    /// Whether a driver of a VM needs root.
     fn root(&self, vm: &VmPlan) -> Result<Need, ApiError> {
         let needs = [
             self.vmm(vm).map(|driver| driver.abilities().root),
@@ -126,14 +127,14 @@ impl Drivers {
         if needs.iter().any(|need| matches!(need, Ok(Need::Required))) {
             return Ok(Need::Required);
         }
-        // Only where no known driver needs root does it matter what an unknown one needs.
+        // An unknown driver matters only if no known one needs root.
         needs.into_iter().find_map(Result::err).map_or(Ok(Need::None), Err)
     }
 
-    /// Has root make its folder of a VM, where a driver of the VM needs root.
+    /// Has the helper create its folder of a VM, if a driver of the VM needs root.
     ///
     /// # Errors
-    /// This daemon lacks a driver of the VM, or root's.
+    /// This daemon lacks a driver of the VM, or the helper fails.
     pub async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
         match self.root(vm)? {
             Need::Required => self.host.claim(vm).await,
@@ -141,10 +142,10 @@ impl Drivers {
         }
     }
 
-    /// Has root remove that folder.
+    /// Has the helper remove that folder.
     ///
     /// # Errors
-    /// This daemon lacks a driver of the VM, or root's.
+    /// This daemon lacks a driver of the VM, or the helper fails.
     pub async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         match self.root(vm)? {
             Need::Required => self.host.release(vm).await,

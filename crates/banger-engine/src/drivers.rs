@@ -1,8 +1,8 @@
-//! The drivers: what the engine wants done to a host, in small traits.
+//! The drivers: traits for changes to the host.
 //!
-//! Every `apply`-like call is safe to repeat, every undo is safe when nothing was ever done, and
-//! both say what they did. None of them is dropped half-way: long waits take an [`Interrupt`] and
-//! end by themselves when it is raised. Errors are [`ApiError`]s, ready to be shown.
+//! Every apply is idempotent, every undo is safe if the apply never ran, and both return whether
+//! they changed anything. No future is dropped before it ends: long waits take an [`Interrupt`] and
+//! return when it is raised. Errors are [`ApiError`]s, ready to be shown.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -23,90 +23,90 @@ use crate::devices::{Devices, Drive, NetworkAbilities, Nic, StorageAbilities, Vm
 use crate::interrupt::Interrupt;
 use crate::plan::{BootSet, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 
-/// What an apply did.
+/// Result of an apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// It made the thing.
+    /// The object was created.
     Created,
-    /// The thing was there.
+    /// The object existed.
     AlreadyThere,
 }
 
-/// What an undo did.
+/// Result of an undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undone {
-    /// It removed the thing.
+    /// The object was removed.
     Removed,
-    /// There was nothing.
+    /// The object did not exist.
     WasAbsent,
 }
 
 /// Disks.
 #[async_trait]
 pub trait Storage: Send + Sync {
-    /// Makes the VM's folder.
+    /// Creates the VM's folder.
     async fn create_folder(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
-    /// Removes the VM's folder and what else is in it.
+    /// Removes the VM's folder with its content.
     async fn remove_folder(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// Makes the root disk, or its private layer.
+    /// Creates the root disk, or its private layer.
     async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Removes it.
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// Makes the disks usable for a VMM.
+    /// Attaches the disks for a VMM.
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
-    /// Gives up what attach made.
+    /// Undoes attach.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// What it needs and yields.
+    /// Its requirements and results.
     fn abilities(&self) -> StorageAbilities;
     /// The drives of a VM whose disks are attached, in the order in which the guest sees them.
     fn drives(&self, vm: &VmPlan) -> Vec<Drive>;
-    /// Bytes asked for and bytes really used.
+    /// Virtual and allocated sizes.
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView;
 }
 
-/// A VM on its network.
+/// Result of attaching a VM to its network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
-    /// What it took.
+    /// Whether it changed anything.
     pub applied: Applied,
-    /// What the guest was given, where others can reach it.
+    /// The guest's address, if other hosts can reach it.
     pub lease: Option<Lease>,
 }
 
 /// Network of a VM.
 #[async_trait]
 pub trait Network: Send + Sync {
-    /// Makes what the VMM will connect to.
+    /// Creates the objects to which the VMM connects.
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Attached, ApiError>;
-    /// Removes it.
+    /// Removes them.
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// What it needs and yields.
+    /// Its requirements and results.
     fn abilities(&self) -> NetworkAbilities;
-    /// The network interface of a VM that is attached; `lease` is what attach gave.
+    /// The network interface of an attached VM; `lease` is the result of attach.
     fn nic(&self, vm: &VmPlan, spec: &VmSpec, lease: Option<&Lease>) -> Nic;
-    /// Looks after what all VMs on it share, where there is such a thing.
+    /// Maintenance of the state that its VMs share, if there is any.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None
     }
 }
 
-/// A VMM that lives although no run of its VM is on record.
+/// A VMM that is alive without a run on record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stray {
     /// Process id of the VMM or its companion.
     pub pid: u32,
-    /// Its shim, where known.
+    /// Its shim, if known.
     pub shim: Option<ProcRef>,
 }
 
 /// A virtual machine monitor, its companion and the shim that owns both.
 #[async_trait]
 pub trait Vmm: Send + Sync {
-    /// What it needs and takes.
+    /// Its requirements, and the devices it supports.
     fn abilities(&self) -> VmmAbilities;
-    /// Checks what a start needs, changing nothing.
+    /// Checks the requirements of a start without changes.
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError>;
-    /// Makes the run folder and listens for the guest's hello in it.
+    /// Creates the run folder and listens for the guest's hello in it.
     async fn prepare(&self, vm: &VmPlan, devices: &Devices) -> Result<Applied, ApiError>;
     /// Removes the run folder with every socket in it.
     async fn clear(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
@@ -114,51 +114,51 @@ pub trait Vmm: Send + Sync {
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError>;
     /// Opens the gate; returns the VMM's process id once shim, companion and VMM are up.
     async fn launch(&self, vm: &VmPlan, spec: &VmSpec, devices: &Devices) -> Result<u32, ApiError>;
-    /// Ends shim, companion and VMM, whatever of them there is, and waits until they are gone.
+    /// Ends shim, companion and VMM, and waits until they have ended.
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
     /// Resolves when the VMM has ended, with its story.
     async fn exited(&self, vm: &VmPlan, run: &RunPlan) -> ExitStory;
-    /// What lives of a VM that has no run on record: its disks must not be used twice.
+    /// The VMM of a VM without a run on record, if one is alive: two VMMs must not use its disks.
     async fn stray(&self, vm: &VmPlan) -> Option<Stray>;
-    /// What is there of a run that another daemon started.
+    /// State of a run that another daemon started.
     async fn facts(&self, vm: &VmPlan, run: &RunPlan) -> RunFacts;
     /// Logs of the VM.
     fn paths(&self, vm: &VmPlan) -> VmPaths;
-    /// A way to ask the guest's kernel for a shutdown, where there is one.
+    /// Requests a shutdown from the guest's kernel, if the VMM can.
     fn power_button(&self) -> Option<&dyn PowerButton> {
         None
     }
-    /// What it has to tell about a run, where it has anything.
+    /// Notices about a run, if the VMM has any.
     fn notices(&self) -> Option<&dyn Notices> {
         None
     }
 }
 
-/// Asks the guest's kernel to shut down where its agent does not answer.
+/// Requests a shutdown from the guest's kernel if its agent does not answer.
 #[async_trait]
 pub trait PowerButton: Send + Sync {
     /// Presses it.
     async fn press(&self, vm: &VmPlan) -> Result<(), ApiError>;
 }
 
-/// Tells what a user should know of a run.
+/// Notices for the user about a run.
 #[async_trait]
 pub trait Notices: Send + Sync {
-    /// Why the guest is held, or that its disks are about to find no room. Each a sentence without
-    /// a full stop. `devices` are those that the run began with.
+    /// Why the vCPUs are paused, or that the host's disk is nearly full; each a sentence without a
+    /// full stop. `devices` are those of the run.
     async fn of(&self, vm: &VmPlan, devices: &Devices) -> Vec<String>;
 }
 
 /// The guest reported ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestReady {
-    /// What it spent its time on.
+    /// Its stages.
     pub timeline: Vec<Timing>,
-    /// What went wrong without stopping it.
+    /// Its warnings.
     pub warnings: Vec<String>,
 }
 
-/// The agent answered.
+/// Answer of the agent to a health request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestHealth {
     /// Boot id of the guest.
@@ -167,11 +167,11 @@ pub struct GuestHealth {
     pub uptime_ms: u64,
     /// Time the answer took, in microseconds.
     pub round_trip_us: u64,
-    /// How many agents of this run ended before the guest did, and were started again.
+    /// Number of restarts of the agent in this run.
     pub agent_restarts: u32,
 }
 
-/// What a comparison of clocks came to.
+/// Result of a comparison of clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestClock {
     /// The guest's clock showed the host's time.
@@ -194,14 +194,14 @@ pub trait Guest: Send + Sync {
     async fn agent(&self, vm: &VmPlan, boot_id: &str, i: &Interrupt) -> Result<(), ApiError>;
     /// Waits for ready.
     async fn ready(&self, vm: &VmPlan, interrupt: &Interrupt) -> Result<GuestReady, ApiError>;
-    /// Lets go of what the three calls above keep for a run.
+    /// Drops the state that the three calls above keep for a run.
     async fn forget(&self, vm: &VmPlan);
-    /// Asks the agent once.
+    /// A health request.
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError>;
-    /// How far the guest's init has booted: answers once that is over, or after `wait`.
+    /// Boot progress of the guest's init: returns when the boot is over, or after `wait`.
     async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError>;
-    /// Asks the guest to power off, which has `grace` for it until the VMM is ended; returns when
-    /// it has understood.
+    /// Requests that the guest powers off within `grace`, after which the VMM is ended; returns
+    /// when the agent has accepted the request.
     async fn power_off(&self, vm: &VmPlan, grace: Duration) -> Result<(), ApiError>;
     /// Compares the guest's wall clock with the host's, and has the agent correct it.
     async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError>;
@@ -209,23 +209,23 @@ pub trait Guest: Send + Sync {
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError>;
 }
 
-/// Hears how far a long fetch has come.
+/// Receives the progress of a fetch.
 pub trait Progress: Send + Sync {
-    /// A stage began.
+    /// A stage started.
     fn stage(&self, name: &str);
-    /// Bytes moved.
+    /// Bytes transferred.
     fn bytes(&self, done: u64, total: Option<u64>);
-    /// Things done that are not bytes; `unit` says what they are: `packages unpacked`.
+    /// Progress in a unit other than bytes, such as `packages unpacked`.
     fn items(&self, unit: &str, done: u64, total: Option<u64>);
-    /// A line worth showing.
+    /// An informational line.
     fn note(&self, text: &str);
-    /// Something that did not end the work.
+    /// A warning; the work continues.
     fn warning(&self, text: &str);
-    /// Whether somebody asked for the end.
+    /// Whether a cancel was requested.
     fn cancelled(&self) -> bool;
 }
 
-/// Whether an image of the same recipe is made again.
+/// Whether an existing image of the recipe is built again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebuild {
     /// Only if there is none, or the recipe has changed.
@@ -234,52 +234,52 @@ pub enum Rebuild {
     Always,
 }
 
-/// What happens when another image has the name already.
+/// Handling of a name that another image has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakenName {
-    /// The work is refused.
+    /// The request is refused.
     Refuse,
-    /// The name moves.
+    /// The name moves to the new image.
     Replace,
 }
 
 impl TakenName {
-    /// As a request says it.
+    /// From the flag of a request.
     pub fn replacing(replace: bool) -> Self {
         if replace { Self::Replace } else { Self::Refuse }
     }
 }
 
-/// An archive to make an image of.
+/// An archive to import as an image.
 pub struct Archive {
     /// The file.
     pub path: PathBuf,
-    /// Where it came from, in words: the path, or `standard input`.
+    /// Its source for messages: the path, or `standard input`.
     pub origin: String,
-    /// Removes the file when dropped, where it is temporary.
+    /// Removes a temporary file when dropped.
     pub temporary: Option<Box<dyn Send + Sync>>,
 }
 
 /// Images and kernels.
 #[async_trait]
 pub trait Images: Send + Sync {
-    /// Whether `image` and `kernel` are here, or could be fetched.
+    /// Whether `image` and `kernel` exist or can be fetched.
     fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError>;
-    /// Image and kernel of these names, fetched first where they are not here.
+    /// Image and kernel of these names; fetches missing ones.
     async fn boot_set(
         &self,
         image: &str,
         kernel: &str,
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError>;
-    /// Makes an image by a built-in recipe; returns its id.
+    /// Builds an image by a built-in recipe; returns its id.
     async fn pull_image(
         &self,
         name: &str,
         rebuild: Rebuild,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError>;
-    /// Makes an image of an archive; returns its id.
+    /// Imports an image from an archive; returns its id.
     async fn import_image(
         &self,
         archive: &Archive,
@@ -287,14 +287,14 @@ pub trait Images: Send + Sync {
         taken: TakenName,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError>;
-    /// A new file for an archive that comes in pieces.
+    /// A new file for an uploaded archive.
     fn upload(&self) -> Result<Archive, ApiError>;
-    /// Points a name to an image, away from the one that had it.
+    /// Gives a name to an image, taking it from another image if necessary.
     async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError>;
-    /// Removes a name of an image that has others.
+    /// Removes a name of an image that has other names.
     async fn untag_image(&self, name: &str) -> Result<(), ApiError>;
-    /// Removes what daemons that were killed left unfinished, and nothing that is being made;
-    /// returns the bytes that it freed.
+    /// Removes unfinished files of earlier daemons, but not those of operations in progress;
+    /// returns the freed bytes.
     async fn clean(&self) -> Result<u64, ApiError>;
     /// Fetches a kernel; returns its id.
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
@@ -308,7 +308,7 @@ pub trait Images: Send + Sync {
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError>;
 }
 
-/// What a host has.
+/// Resources of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// CPUs.
@@ -329,17 +329,17 @@ pub trait Host: Send + Sync {
     /// New at each boot of the host.
     fn boot_id(&self) -> String;
     /// Copies the ends of a VM's logs to a file that outlives the VM, named after `name`. Returns
-    /// its path; none where there is nothing to keep.
+    /// its path; `None` if there are no logs.
     async fn keep_logs(&self, name: &str, logs: &VmPaths) -> Result<Option<String>, ApiError>;
-    /// What it has.
+    /// Its resources.
     fn capacity(&self) -> Capacity;
-    /// Drivers for a new VM of this image, each with its reason.
+    /// Chooses drivers for a new VM of this image, each with its reason.
     async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError>;
-    /// Has root make its folder of a VM: what root does for a VM it does for the user who made
-    /// that. Safe to repeat.
+    /// Has the helper create its folder of a VM, which records the owner of the VM for the helper's
+    /// checks. Idempotent.
     async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
-    /// Has root remove that folder; safe when there is none.
+    /// Has the helper remove that folder; safe if it does not exist.
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
-    /// What it has and lacks.
+    /// Checks of the host.
     async fn doctor(&self) -> Vec<Check>;
 }

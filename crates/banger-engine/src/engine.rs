@@ -1,4 +1,4 @@
-//! The engine as the daemon sees it: all VMs, all operations, images and kernels.
+//! The interface of the engine: all VMs, operations, images and kernels of one state folder.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,12 +21,12 @@ use crate::shared::{Published, Shared};
 use crate::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
 use crate::unreadable;
 use crate::view;
-use crate::vm_task::{self, First, Message, VmHandle};
+use crate::vm_task::{self, InitialWork, Message, VmHandle};
 
-/// A VM whose image is still being fetched: it has a name and an id, but no row yet.
+/// A VM whose image is being fetched: it has a name and an id, and is not stored yet.
 pub(crate) struct Preparing {
     pub(crate) name: VmName,
-    /// The operation that makes it, once it is on record.
+    /// The operation that creates it, once it is on record.
     pub(crate) op: Option<Arc<Op>>,
 }
 
@@ -42,16 +42,16 @@ pub struct Engine {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) holds: Holds,
     pub(crate) defaults: banger_api::limits::VmDefaults,
-    /// Held shared from the choice of an image until the VM that uses it is on record, and alone
-    /// while one is deleted.
+    /// Read lock: from the choice of an image until the VM that uses it is on record. Write lock:
+    /// while an image is deleted or its names change.
     pub(crate) images_in_use: tokio::sync::RwLock<()>,
-    /// Rows that could not be understood.
+    /// Rows that cannot be parsed.
     pub(crate) unreadable: Mutex<Vec<Unreadable>>,
-    pub(crate) me: Weak<Engine>,
+    pub(crate) weak_self: Weak<Engine>,
 }
 
 impl Engine {
-    /// Loads everything, decides what to do with what it finds, and begins doing it.
+    /// Loads the store, decides on the recovery of each VM, and starts its task.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -65,14 +65,14 @@ impl Engine {
         let changes = tokio::sync::watch::Sender::default();
         let shared = Arc::new(Shared { store, drivers, ops: Ops::default(), changes });
         let Loaded { vms, open_ops, unreadable } = loaded;
-        let engine = Arc::new_cyclic(|me| Self {
+        let engine = Arc::new_cyclic(|weak_self| Self {
             shared,
             registry: Mutex::default(),
             holds: Holds::default(),
             defaults,
             images_in_use: tokio::sync::RwLock::new(()),
             unreadable: Mutex::new(unreadable),
-            me: me.clone(),
+            weak_self: weak_self.clone(),
         });
         let (open_ops, without_vm): (Vec<_>, Vec<_>) =
             open_ops.into_iter().partition(|(op, _)| op.subject.vm().is_some());
@@ -84,22 +84,21 @@ impl Engine {
         let mut decided = Vec::new();
         for mut record in vms {
             let mut action = engine.decide(&record, &open_ops).await;
-            // With the end of the operation whose log it was: a daemon that comes after this one
-            // would not find the reason any more.
+            // In one commit with the end of the operation: a later daemon would not see its log.
             if let Action::MarkBroken(problem) = action {
-                tracing::error!(vm = %record.plan.id, problem, "distrusted");
-                record.distrust(format!("its operation log is not possible: {problem}"));
+                tracing::error!(vm = %record.plan.id, problem, "operation log is invalid");
+                record.mark_invalid(format!("its operation log is invalid: {problem}"));
                 writes.push(Write::PutVm(Box::new(record.clone())));
                 action = Action::Nothing;
             }
             decided.push((record, action));
         }
-        // On a full disk the same is decided again next time; what runs is adopted all the same.
+        // On a full disk the next daemon decides the same again; running VMs are adopted anyway.
         if let Err(error) = engine.shared.store.commit(writes, Durability::Process).await {
             tracing::error!(error = %error, causes = ?error.causes, "store");
         }
         for (record, action) in decided {
-            engine.adopt_task(record, First::Recover(action));
+            engine.spawn_task(record, InitialWork::Recover(action));
         }
         engine.clean_images(without_vm.into_iter().map(|(op, _)| op).collect());
         Ok(engine)
@@ -129,20 +128,20 @@ impl Engine {
         recovery::decide(record, &Facts { run, host, log })
     }
 
-    /// Gives a VM its owner.
-    pub(crate) fn adopt_task(&self, record: VmRecord, first: First) {
+    /// Starts the task that owns a VM.
+    pub(crate) fn spawn_task(&self, record: VmRecord, initial: InitialWork) {
         let id = record.plan.id.clone();
         let session = record.plan.lifetime == banger_api::vm::Lifetime::Session;
-        let me = self.me.clone();
-        let gone_id = id.clone();
-        let gone = Box::new(move || {
-            if let Some(engine) = me.upgrade() {
-                engine.registry().vms.remove(&gone_id);
+        let engine = self.weak();
+        let removed_id = id.clone();
+        let on_removed = Box::new(move || {
+            if let Some(engine) = engine.upgrade() {
+                engine.registry().vms.remove(&removed_id);
                 engine.shared.changed();
             }
         });
         let mut registry = self.registry();
-        let handle = vm_task::spawn(self.shared.clone(), record, first, gone);
+        let handle = vm_task::spawn(self.shared.clone(), record, initial, on_removed);
         registry.preparing.remove(&id);
         registry.vms.insert(id.clone(), handle);
         drop(registry);
@@ -157,11 +156,11 @@ impl Engine {
     }
 
     pub(crate) fn weak(&self) -> Weak<Self> {
-        self.me.clone()
+        self.weak_self.clone()
     }
 
     pub(crate) fn arc(&self) -> Option<Arc<Self>> {
-        self.me.upgrade()
+        self.weak_self.upgrade()
     }
 
     /// The drivers.
@@ -178,12 +177,12 @@ impl Engine {
         self.registry().vms.values().map(|handle| handle.published.borrow().clone()).collect()
     }
 
-    /// Counts changes of VMs: look at [`Self::states`] again when it does.
+    /// Number of changes of VMs; when it changes, [`Self::states`] may have changed.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
 
-    /// All VMs as the feed of changes shows them, by id.
+    /// All VMs for the feed of changes, by id.
     pub fn states(&self) -> Vec<banger_api::events::VmNow> {
         self.all().into_iter().map(view::now).collect()
     }
@@ -193,7 +192,7 @@ impl Engine {
         self.registry().vms.keys().cloned().collect()
     }
 
-    /// Number of VMs, without looking at any of them.
+    /// Number of VMs.
     pub fn count(&self) -> usize {
         self.registry().vms.len()
     }
@@ -209,7 +208,7 @@ impl Engine {
         list
     }
 
-    /// Address of a VM by its name, while it runs.
+    /// Address of a running VM, by its name.
     pub fn address_of(&self, name: &str) -> Option<core::net::Ipv4Addr> {
         let runs = |vm: &VmHandle| {
             let published = vm.published.borrow();
@@ -243,7 +242,7 @@ impl Engine {
         })
     }
 
-    /// Everything about one VM.
+    /// Details of one VM.
     ///
     /// # Errors
     /// Not found, or ambiguous.
@@ -252,10 +251,10 @@ impl Engine {
         Ok(view::details(&self.shared.drivers, &published).await)
     }
 
-    /// Asks something of a VM.
+    /// Requests an action on a VM.
     ///
     /// # Errors
-    /// Not found, refused, or not to be remembered.
+    /// Not found, refused, or the store fails.
     pub async fn request(&self, reference: &str, action: VmAction) -> Result<Accepted, ApiError> {
         action.check()?;
         if action == (VmAction::Delete { force: true })
@@ -275,21 +274,21 @@ impl Engine {
         let channel = if urgent { &handle.urgent } else { &handle.mailbox };
         let (reply, answer) = oneshot::channel();
         let message = Message::Request { action, reply };
-        let gone = || ApiError::new(ErrorCode::NotFound, "the VM was deleted meanwhile");
+        let gone = || ApiError::new(ErrorCode::NotFound, "the VM was deleted in the meantime");
         channel.send(message).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
-    /// Whether a VM has an address that others reach it at.
+    /// Whether a VM has a lease of an address on the bridge.
     pub fn any_leased(&self) -> bool {
         let leased = |vm: &Published| vm.record.run.as_ref().is_some_and(|run| run.lease.is_some());
         self.all().iter().any(leased)
     }
 
-    /// Asks the agent of a VM.
+    /// Health of the guest agent of a VM; an agent that does not answer is a result, not an error.
     ///
     /// # Errors
-    /// Not found, or ambiguous. An agent that does not answer is an answer.
+    /// Not found, or ambiguous.
     pub async fn health(&self, reference: &str) -> Result<VmHealth, ApiError> {
         let record = self.handle(reference)?.published.borrow().record.clone();
         let mut health = VmHealth {
@@ -336,7 +335,7 @@ impl Engine {
         Err(self.not_running(&record))
     }
 
-    /// Why a VM that does not run cannot be talked to.
+    /// The error of a request to the agent of a VM that is not running.
     pub(crate) fn not_running(&self, record: &VmRecord) -> ApiError {
         let name = &record.plan.name;
         let text = format!("`{name}` is {}", record.state.as_str());

@@ -1,4 +1,4 @@
-//! Operations that fetch or make an image or a kernel.
+//! Operations that fetch or build an image or a kernel.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::op_book::OpBook;
 use crate::ops::OpProgress;
 use crate::store::Durability;
 
-/// The error of work that panicked.
+/// The error of an operation whose task panicked.
 pub(crate) fn failed(panic: &tokio::task::JoinError) -> ApiError {
     ApiError::new(ErrorCode::Internal, "the daemon failed during this operation").caused_by(panic)
 }
 
-/// What an operation fetches or makes.
+/// The object that an operation fetches or builds.
 enum Fetch {
     Image(String, Rebuild),
     Kernel(String),
@@ -26,7 +26,7 @@ enum Fetch {
 }
 
 impl Fetch {
-    /// The name that an image gets by it.
+    /// The name of the resulting image.
     fn image_name(&self) -> Option<String> {
         match self {
             Self::Image(name, _) | Self::Import { name, .. } => Some(name.clone()),
@@ -45,10 +45,10 @@ impl Fetch {
 }
 
 impl Engine {
-    /// Makes an image by a built-in recipe.
+    /// Builds an image by a built-in recipe.
     ///
     /// # Errors
-    /// A name that is not one, or a store that fails.
+    /// An invalid name, or an error of the store.
     pub async fn pull_image(&self, name: &str, rebuild: Rebuild) -> Result<Accepted, ApiError> {
         check_name(name)?;
         self.fetch("pull_image", stage::PULL_IMAGE, Fetch::Image(name.into(), rebuild)).await
@@ -57,16 +57,16 @@ impl Engine {
     /// Fetches a kernel.
     ///
     /// # Errors
-    /// A name that is not one, or a store that fails.
+    /// An invalid name, or an error of the store.
     pub async fn pull_kernel(&self, name: &str) -> Result<Accepted, ApiError> {
         check_name(name)?;
         self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into())).await
     }
 
-    /// Makes an image of a file.
+    /// Imports an image from a file.
     ///
     /// # Errors
-    /// A name that is not one, or that another image has; a path that is not absolute.
+    /// An invalid name, or one that another image has; a relative path.
     pub async fn import_image(
         &self,
         path: &str,
@@ -82,27 +82,27 @@ impl Engine {
         self.import_archive(archive, name, taken).await
     }
 
-    /// Makes an image of an archive.
+    /// Imports an image from an archive.
     ///
     /// # Errors
-    /// A name that is not one, or that another image has.
+    /// An invalid name, or one that another image has.
     pub async fn import_archive(
         &self,
         archive: Archive,
         name: &str,
         taken: TakenName,
     ) -> Result<Accepted, ApiError> {
-        self.name_is_free(name, taken).await?;
+        self.check_name_available(name, taken).await?;
         let fetch = Fetch::Import { archive, name: name.into(), taken };
         self.fetch("import_image", "import_image", fetch).await
     }
 
-    /// A new file for an archive that is imported once it is whole.
+    /// A new file for an archive that is imported after its upload.
     ///
     /// # Errors
-    /// A name that is not one, or that another image has; a file that cannot be made.
+    /// An invalid name, or one that another image has; the file cannot be created.
     pub async fn upload(&self, name: &str, taken: TakenName) -> Result<Archive, ApiError> {
-        self.name_is_free(name, taken).await?;
+        self.check_name_available(name, taken).await?;
         self.shared.drivers.images.upload()
     }
 
@@ -116,7 +116,7 @@ impl Engine {
         let progress = Arc::new(OpProgress::new(op.clone(), stage));
         tokio::spawn(async move {
             book.shared.crash_point(&op.kind, "begun");
-            // In a task of its own, so that the operation ends even if the work panics.
+            // In a separate task, so that the operation ends even if the work panics.
             let work = tokio::spawn(async move { engine.carry_out(what, &progress).await });
             let result = work.await.unwrap_or_else(|panic| Err(failed(&panic)));
             let result = match result {
@@ -129,11 +129,13 @@ impl Engine {
         Ok(Accepted { operation, vm: None, warnings: Vec::new() })
     }
 
-    /// Fetches or makes it; gives its id.
+    /// Fetches or builds the object; returns its id.
     async fn carry_out(&self, what: Fetch, progress: &Arc<OpProgress>) -> Result<String, ApiError> {
         let images = &self.shared.drivers.images;
         let before = match what.image_name() {
-            Some(name) => self.with_name(&name).await.ok().flatten().map(|image| (image.id, name)),
+            Some(name) => {
+                self.image_named(&name).await.ok().flatten().map(|image| (image.id, name))
+            }
             None => None,
         };
         let made = match what {

@@ -1,4 +1,4 @@
-//! Who keeps a session-bound VM alive.
+//! Holders of session-bound VMs: open session connections that keep a VM alive.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,23 +9,23 @@ use banger_api::VmId;
 #[derive(Debug, Default)]
 pub struct Holds(Mutex<BTreeMap<VmId, usize>>);
 
-/// What remains after somebody let go.
+/// Whether a VM has holders left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remaining {
-    /// Others hold on.
+    /// It has.
     Some,
-    /// Nobody does.
+    /// It has none.
     None,
 }
 
 impl Holds {
-    /// One more holder.
+    /// Adds a holder.
     pub fn add(&self, vm: &VmId) {
         let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *holds.entry(vm.clone()).or_default() += 1;
     }
 
-    /// One holder less.
+    /// Removes a holder.
     pub fn drop(&self, vm: &VmId) -> Remaining {
         let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(count) = holds.get_mut(vm) else { return Remaining::None };
@@ -37,7 +37,7 @@ impl Holds {
         Remaining::None
     }
 
-    /// Whether anybody holds it.
+    /// Whether a VM has a holder.
     pub fn is_held(&self, vm: &VmId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(vm)
     }

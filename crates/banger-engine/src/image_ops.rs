@@ -1,4 +1,4 @@
-//! Images and kernels: names, and deletion, refused while a VM uses the object.
+//! Names and deletion of images and kernels. An object that a VM uses cannot be deleted.
 
 use banger_api::hint::Kind;
 use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
@@ -11,29 +11,33 @@ use crate::op_book::{InternalOp, OpBook};
 use crate::plan::BootSet;
 
 impl Engine {
-    /// Refuses to take a name away from an image, unless that is wanted.
-    pub(crate) async fn name_is_free(&self, name: &str, taken: TakenName) -> Result<(), ApiError> {
+    /// Checks that a name is valid and, unless it may be replaced, not in use.
+    pub(crate) async fn check_name_available(
+        &self,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<(), ApiError> {
         check_name(name)?;
-        match self.with_name(name).await? {
+        match self.image_named(name).await? {
             Some(owner) if taken == TakenName::Refuse => Err(owner.name_taken(name)),
             _ => Ok(()),
         }
     }
 
-    pub(crate) async fn with_name(&self, name: &str) -> Result<Option<ImageView>, ApiError> {
+    pub(crate) async fn image_named(&self, name: &str) -> Result<Option<ImageView>, ApiError> {
         let images = self.images().await?;
         Ok(images.into_iter().find(|image| image.names.iter().any(|known| known == name)))
     }
 
-    /// Deletes an image whose last name has moved to another one, or gives it a name of its own
-    /// where VMs use it.
+    /// Handles an image that has lost its last name to another one: deletes it, or gives it a new
+    /// name if VMs use it.
     pub(crate) async fn settle_replaced(&self, old: &ImageId, name: &str, progress: &dyn Progress) {
-        let _alone = self.images_in_use.write().await;
+        let _exclusive = self.images_in_use.write().await;
         let Ok(images) = self.images().await else { return };
         let nameless = |image: &ImageView| image.id == *old && image.names.is_empty();
         let Some(image) = images.into_iter().find(nameless) else { return };
         let drivers = &self.shared.drivers.images;
-        let settled = if image.used_by.is_empty() {
+        let result = if image.used_by.is_empty() {
             drivers.delete_image(&image).await.map(|_| format!("deleted the image {old} before it"))
         } else {
             let own = format!("{name}-{}", &old.as_str()[..8]);
@@ -41,16 +45,16 @@ impl Engine {
             let text = format!("the image before it, used by {users}, is `{own}` now");
             drivers.tag_image(&image, &own).await.map(|()| text)
         };
-        match settled {
+        match result {
             Ok(text) => progress.note(&text),
             Err(error) => progress.warning(&format!("the image {old} has no name left: {error}")),
         }
     }
 
-    /// Gives an image one more name.
+    /// Adds a name to an image.
     ///
     /// # Errors
-    /// Not found; a name that is not one, or that another image has.
+    /// Not found; an invalid name, or one that another image has.
     pub async fn tag_image(
         &self,
         reference: &str,
@@ -59,9 +63,9 @@ impl Engine {
     ) -> Result<ImageView, ApiError> {
         check_name(name)?;
         let owner = {
-            let _alone = self.images_in_use.write().await;
+            let _exclusive = self.images_in_use.write().await;
             let image = self.image(reference).await?;
-            let owner = self.with_name(name).await?.filter(|owner| owner.id != image.id);
+            let owner = self.image_named(name).await?.filter(|owner| owner.id != image.id);
             if let Some(owner) = owner.as_ref().filter(|_| taken == TakenName::Refuse) {
                 return Err(owner.name_taken(name));
             }
@@ -70,18 +74,18 @@ impl Engine {
             owner
         };
         if let Some(owner) = owner {
-            self.settle_replaced(&owner.id, name, &Unheard).await;
+            self.settle_replaced(&owner.id, name, &NoProgress).await;
         }
         self.image(name).await
     }
 
-    /// Removes a name of an image that has others; returns the image.
+    /// Removes a name of an image that has other names; returns the image.
     ///
     /// # Errors
     /// No such name; the last name of an image.
     pub async fn untag_image(&self, name: &str) -> Result<ImageView, ApiError> {
-        let _alone = self.images_in_use.write().await;
-        let Some(image) = self.with_name(name).await? else {
+        let _exclusive = self.images_in_use.write().await;
+        let Some(image) = self.image_named(name).await? else {
             let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
             return Err(ApiError::new(ErrorCode::NotFound, format!("no image is named `{shown}`"))
                 .with_hint(Hint::List { what: Kind::Image }));
@@ -97,12 +101,12 @@ impl Engine {
         self.image(image.id.as_str()).await
     }
 
-    /// Names of the VMs whose boot set has what is looked for.
-    fn users(&self, has: impl Fn(&BootSet) -> bool) -> Vec<String> {
+    /// Names of the VMs whose boot set matches.
+    fn users(&self, matches: impl Fn(&BootSet) -> bool) -> Vec<String> {
         let mut users: Vec<String> = self
             .all()
             .iter()
-            .filter(|vm| has(&vm.record.plan.boot))
+            .filter(|vm| matches(&vm.record.plan.boot))
             .map(|vm| vm.record.plan.name.to_string())
             .collect();
         users.sort();
@@ -147,7 +151,7 @@ impl Engine {
     /// # Errors
     /// Not found, or used by a VM.
     pub async fn delete_image(&self, reference: &str) -> Result<Deleted, ApiError> {
-        let _alone = self.images_in_use.write().await;
+        let _exclusive = self.images_in_use.write().await;
         let image = self.image(reference).await?;
         if image.names.len() > 1 && image.names.iter().any(|name| name == reference) {
             let untag = self.shared.drivers.images.untag_image(reference);
@@ -155,7 +159,7 @@ impl Engine {
             let names = image.names.into_iter().filter(|name| name != reference).collect();
             return Ok(Deleted { id: image.id.to_string(), freed_bytes: 0, names });
         }
-        unused("image", reference, &image.used_by)?;
+        check_unused("image", reference, &image.used_by)?;
         let delete = self.shared.drivers.images.delete_image(&image);
         self.recorded("delete_image", of_image(reference, &image), delete).await
     }
@@ -165,18 +169,17 @@ impl Engine {
     /// # Errors
     /// Not found, or used by a VM.
     pub async fn delete_kernel(&self, reference: &str) -> Result<Deleted, ApiError> {
-        let _alone = self.images_in_use.write().await;
+        let _exclusive = self.images_in_use.write().await;
         let kernels = self.kernels().await?;
-        let names = |kernel: &KernelView| kernel.used_by.clone();
         let kernel = pick("kernel", kernels, reference, |k| (k.id.as_str(), &k.names))?;
-        unused("kernel", reference, &names(&kernel))?;
+        check_unused("kernel", reference, &kernel.used_by)?;
         let subject = Subject::Kernel { name: reference.into(), id: Some(kernel.id.clone()) };
         let delete = self.shared.drivers.images.delete_kernel(&kernel);
         self.recorded("delete_kernel", subject, delete).await
     }
 
-    /// Does something short as an operation on record. A store that fails does not keep it from
-    /// being done: deleting an image makes room on a full disk.
+    /// Does short work as a recorded operation. An error of the store does not prevent it: deleting
+    /// an image frees space on a full disk.
     async fn recorded<T>(
         &self,
         kind: &str,
@@ -184,7 +187,7 @@ impl Engine {
         work: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<T, ApiError> {
         let book = OpBook { shared: self.shared.clone(), subject };
-        let InternalOp { op, unsaved } = book.open_anyway(kind).await;
+        let InternalOp { op, unsaved } = book.open_best_effort(kind).await;
         self.shared.crash_point(kind, "begun");
         let result = work.await;
         self.shared.crash_point(kind, "done");
@@ -207,10 +210,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
         .with_hint("use a-z, 0-9, dots, underscores and hyphens, beginning with a letter or digit"))
 }
 
-/// Progress of work that nobody follows.
-struct Unheard;
+/// Discards progress.
+struct NoProgress;
 
-impl Progress for Unheard {
+impl Progress for NoProgress {
     fn stage(&self, _name: &str) {}
     fn bytes(&self, _done: u64, _total: Option<u64>) {}
     fn items(&self, _unit: &str, _done: u64, _total: Option<u64>) {}
@@ -221,7 +224,7 @@ impl Progress for Unheard {
     }
 }
 
-fn unused(what: &str, reference: &str, users: &[String]) -> Result<(), ApiError> {
+fn check_unused(what: &str, reference: &str, users: &[String]) -> Result<(), ApiError> {
     if users.is_empty() {
         return Ok(());
     }
@@ -229,7 +232,7 @@ fn unused(what: &str, reference: &str, users: &[String]) -> Result<(), ApiError>
     Err(ApiError::new(ErrorCode::InUse, text).with_hint(Hint::DeleteUsers))
 }
 
-/// Finds one thing by name, id or unique prefix of the id.
+/// Finds an image or kernel by name, id or unique prefix of the id.
 fn pick<T>(
     what: &str,
     all: Vec<T>,

@@ -1,50 +1,49 @@
-//! What can end a wait early: a request, or the death of the VMM. A message, never a dropped
-//! future.
+//! Interruption of waits, by a cancel or by the end of the VMM: a message, never a dropped future.
 
 use tokio::sync::watch;
 
 use crate::drivers::ExitStory;
 
-/// Why a wait should end.
+/// Why a wait is interrupted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// Somebody asked for it.
+    /// The operation was cancelled.
     Cancelled,
-    /// The VMM is gone.
+    /// The VMM has ended.
     VmmExited(Box<ExitStory>),
 }
 
-/// The hearing end; looked at between steps and inside waits.
+/// The receiving side; checked between steps and within waits.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
     cancel: watch::Receiver<bool>,
     exit: watch::Receiver<Option<ExitStory>>,
 }
 
-/// The asking end.
+/// The sending side of a cancel.
 #[derive(Debug, Clone)]
 pub struct Canceller(watch::Sender<bool>);
 
 impl Canceller {
-    /// A new pair: ask here, hear there.
+    /// A new pair of sender and receiver.
     pub fn new() -> (Self, watch::Receiver<bool>) {
         let (sender, receiver) = watch::channel(false);
         (Self(sender), receiver)
     }
 
-    /// Asks for the end.
+    /// Cancels.
     pub fn cancel(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Interrupt {
-    /// Hears both kinds.
+    /// Receives both kinds.
     pub fn new(cancel: watch::Receiver<bool>, exit: watch::Receiver<Option<ExitStory>>) -> Self {
         Self { cancel, exit }
     }
 
-    /// One that is never raised.
+    /// An interrupt that is never raised.
     pub fn never() -> Self {
         Self { cancel: watch::channel(false).1, exit: watch::channel(None).1 }
     }
@@ -65,12 +64,12 @@ impl Interrupt {
             if let Some(reason) = self.now() {
                 return reason;
             }
-            // A closed channel will never say anything: wait for the other one.
-            let heard = tokio::select! {
+            // A closed channel never changes again: wait for the other one.
+            let changed = tokio::select! {
                 changed = cancel.changed() => changed.map_err(|_| Closed::Cancel),
                 changed = exit.changed() => changed.map_err(|_| Closed::Exit),
             };
-            match heard {
+            match changed {
                 Ok(()) => {}
                 Err(Closed::Cancel) => cancel = watch_forever(exit.changed(), cancel).await,
                 Err(Closed::Exit) => exit = watch_forever(cancel.changed(), exit).await,
@@ -84,7 +83,7 @@ enum Closed {
     Exit,
 }
 
-/// Waits for one channel only; when that is closed too, for ever.
+/// Waits for one channel only; forever if that is closed too.
 async fn watch_forever<T>(
     other: impl Future<Output = Result<(), watch::error::RecvError>>,
     closed: T,
@@ -100,10 +99,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_cancel_is_heard_before_and_during_a_wait() {
-        let (canceller, heard) = Canceller::new();
+    async fn a_cancel_is_received_before_and_during_a_wait() {
+        let (canceller, cancelled) = Canceller::new();
         let (_exit, exit) = watch::channel(None);
-        let interrupt = Interrupt::new(heard, exit);
+        let interrupt = Interrupt::new(cancelled, exit);
         assert_eq!(interrupt.now(), None);
         let waiting = tokio::spawn({
             let interrupt = interrupt.clone();
@@ -116,9 +115,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_exit_is_noticed_without_a_cancel_handle() {
-        let (canceller, heard) = Canceller::new();
+        let (canceller, cancelled) = Canceller::new();
         let (exit, exited) = watch::channel(None);
-        let interrupt = Interrupt::new(heard, exited);
+        let interrupt = Interrupt::new(cancelled, exited);
         let waiting = tokio::spawn(async move { interrupt.raised().await });
         drop(canceller);
         tokio::task::yield_now().await;

@@ -1,14 +1,14 @@
-//! Decides: states, requests, operations, plans, recovery. No operating-system calls.
+//! Decisions: states, requests, operations, plans, recovery. No operating-system calls.
 //!
-//! The engine knows what a VM is and what may happen to it. What it wants done to the host it asks
-//! of the drivers (traits in [`drivers`]); what it must remember it gives to the [`store::Store`].
-//! [`sim`] implements the drivers in memory, so that everything above the host is tested, and run
-//! (`bangerd-sim`), without one.
+//! The engine changes the host through drivers (traits in [`drivers`]) and keeps its records in the
+//! [`store::Store`]. [`sim`] implements the drivers in memory, so that everything above the host is
+//! tested, and runs (`bangerd-sim`), without one.
 //!
-//! Read in this order: [`state`] (the diagram), [`queue`] (what may be asked when), [`lists`] (what
-//! a create and a start consist of), [`capability`] (features that take part in them), [`runner`]
-//! (how a list is carried out and undone), [`recovery`] (what a new daemon does with what it
-//! finds), [`vm_task`] (the one owner of each VM), [`engine`].
+//! Read in this order: [`state`] (the diagram), [`queue`] (which requests are accepted), [`lists`]
+//! (the steps of a create and a start), [`capability`] (features with steps of their own),
+//! [`runner`] (applies and undoes a list), [`recovery`] (decisions of a new daemon), [`vm_task`]
+//! (the task that owns a VM), [`engine`]. The path of a request: [`engine`] or [`create`],
+//! [`vm_task`], [`work`], [`vm_jobs`], [`runner`], [`lists`], [`drivers`].
 
 mod boot_watch;
 pub mod cancel;

@@ -1,10 +1,10 @@
-//! What a create and a start consist of, each step beside its undo.
+//! The steps of a create and of a start, each with its undo.
 //!
-//! Two lists with two lifetimes: what [`CREATE`] makes lasts as long as the VM, what [`START`]
-//! makes lasts one run. No step of `START` makes or removes a disk, so no unwinding of a run can
-//! lose data.
+//! Two lists with two lifetimes: objects of [`CREATE`] exist as long as the VM, objects of
+//! [`START`] for one run. No step of `START` creates or removes a disk, so undoing a run never
+//! loses data.
 //!
-//! What every VM has is written here. Between those lines are the slots for the steps of
+//! The lists contain the steps that every VM has. Between them are the slots for the steps of
 //! capabilities ([`crate::capability`]).
 
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::interrupt::Interrupt;
 use crate::oplog::StepId;
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
-/// Which list a step or a crash point belongs to.
+/// The list of a step or crash point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListName {
     /// [`CREATE`].
@@ -32,7 +32,7 @@ pub enum ListName {
 }
 
 impl ListName {
-    /// The word used in crash points.
+    /// Its name in crash points.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -41,28 +41,28 @@ impl ListName {
     }
 }
 
-/// What a step is given.
+/// Input of a step.
 pub struct StepContext {
     /// The step.
     pub step: StepId,
-    /// Drivers.
+    /// The drivers.
     pub drivers: Arc<Drivers>,
     /// The VM.
     pub vm: VmPlan,
-    /// The specification that counts: in a run, the one that it began with.
+    /// The specification in force: within a run, the one with which it started.
     pub spec: VmSpec,
     /// Its run so far.
     pub run: Option<RunPlan>,
-    /// Ends waits early.
+    /// Interrupts waits.
     pub interrupt: Interrupt,
 }
 
 impl StepContext {
-    fn as_seen_by_effects(&self) -> VmContext<'_> {
+    fn effect_context(&self) -> VmContext<'_> {
         VmContext { vm: &self.vm, spec: &self.spec, run: self.run.as_ref() }
     }
 
-    /// What this run's VMM and guest are given.
+    /// The devices of this run.
     fn devices(&self) -> Result<Devices, ApiError> {
         self.drivers.devices(&self.vm, &self.spec, self.run()?.lease.as_ref())
     }
@@ -74,14 +74,14 @@ impl StepContext {
     }
 }
 
-/// What a step found out that must be remembered.
+/// The result of a step, to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// Nothing.
+    /// No result to record.
     None(Applied),
-    /// What the guest was given on its network.
+    /// The network of the guest.
     Network(Attached),
-    /// What the step's undo or a later daemon needs.
+    /// Data for the step's undo or a later daemon.
     Found(Applied, serde_json::Value),
     /// The shim's identity.
     Shim(ProcRef),
@@ -101,7 +101,7 @@ type Undo = for<'a> fn(&'a StepContext) -> BoxFuture<'a, Result<Undone, ApiError
 pub enum Line {
     /// A step that every VM has.
     Step(Step),
-    /// The place where steps of capabilities go.
+    /// A place for steps of capabilities.
     Slot(Slot),
 }
 
@@ -110,11 +110,11 @@ pub enum Line {
 pub struct Step {
     /// Its id in logs, plans and crash points.
     pub id: StepId,
-    /// The stage it is shown under.
+    /// The stage in which it is shown.
     pub stage: &'static str,
-    /// Makes the change; safe to repeat.
+    /// Makes the change; idempotent.
     pub apply: Apply,
-    /// Takes it back; safe when it never happened.
+    /// Undoes it; safe if apply never ran.
     pub undo: Undo,
 }
 
@@ -129,7 +129,7 @@ macro_rules! step {
     };
 }
 
-/// What lasts as long as the VM.
+/// Steps whose objects exist as long as the VM.
 pub const CREATE: &[Line] = &[
     step!("vm_folder", PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.create_folder(&c.vm).await.map(Fact::None),
@@ -143,7 +143,7 @@ pub const CREATE: &[Line] = &[
     Line::Slot(Slot::Lasting),
 ];
 
-/// What lasts one run.
+/// Steps whose objects exist for one run.
 pub const START: &[Line] = &[
     step!("attach_disks", PREPARE_DISKS,
         apply: |c| c.drivers.storage(&c.vm)?.attach(&c.vm, &c.spec).await.map(Fact::None),
@@ -160,11 +160,11 @@ pub const START: &[Line] = &[
     apply: |c| c.drivers.vmm(&c.vm)?.spawn(&c.vm).await.map(Fact::Shim),
     undo: |c| match &c.run {
         Some(run) => c.drivers.vmm(&c.vm)?.end(&c.vm, run).await,
-        // A broken VM is undone wholly, also when it broke without having run.
+        // A broken VM without a run on record: all steps are undone.
         None => Ok(Undone::WasAbsent),
     }),
-    // The gate opens only here, when the shim's identity is on record. What the shim starts ends
-    // with the shim, so this and the waits below have nothing of their own to undo.
+    // Opens the gate, now that the shim's process reference is on record. Processes of the shim end
+    // with it, so this step and the waits below need no undo.
     step!("launch", LAUNCH_VMM,
         apply: |c| {
             let devices = c.devices()?;
@@ -190,14 +190,14 @@ pub const START: &[Line] = &[
     Line::Slot(Slot::AfterReady),
 ];
 
-/// A step of a capability: what it does is the host's effect with the same id.
-fn step_of(step: &SlotStep) -> Step {
+/// A step of a capability, with the host's effect of the same id.
+fn capability_step(step: &SlotStep) -> Step {
     Step {
         id: step.id.clone(),
         stage: step.stage,
         apply: |c| {
             Box::pin(async move {
-                let made = c.drivers.effect(&c.step)?.apply(c.as_seen_by_effects()).await?;
+                let made = c.drivers.effect(&c.step)?.apply(c.effect_context()).await?;
                 Ok(match made.found {
                     Some(found) => Fact::Found(made.applied, found),
                     None => Fact::None(made.applied),
@@ -205,12 +205,12 @@ fn step_of(step: &SlotStep) -> Step {
             })
         },
         undo: |c| {
-            Box::pin(async move { c.drivers.effect(&c.step)?.undo(c.as_seen_by_effects()).await })
+            Box::pin(async move { c.drivers.effect(&c.step)?.undo(c.effect_context()).await })
         },
     }
 }
 
-/// The steps of a list with those of the capabilities that are `used` in their slots.
+/// The steps of a list, with those of the `used` capabilities in their slots.
 fn expand(list: ListName, used: impl Fn(&Capability) -> bool) -> Vec<Step> {
     let lines = match list {
         ListName::Create => CREATE,
@@ -221,23 +221,23 @@ fn expand(list: ListName, used: impl Fn(&Capability) -> bool) -> Vec<Step> {
         Line::Step(step) => vec![step.clone()],
         Line::Slot(slot) => {
             let all = capabilities.iter().flat_map(|capability| capability.steps);
-            all.filter(|step| step.slot == *slot).map(step_of).collect()
+            all.filter(|step| step.slot == *slot).map(capability_step).collect()
         }
     });
     steps.collect()
 }
 
-/// All steps of a list, those of all capabilities included.
+/// All steps of a list, including those of all capabilities.
 pub fn all(list: ListName) -> Vec<Step> {
     expand(list, |_| true)
 }
 
-/// Ids of the steps that a VM of this specification takes, in order.
+/// Ids of the steps of a VM with this specification, in order.
 pub fn planned(list: ListName, vm: &VmPlan, spec: &VmSpec) -> Vec<StepId> {
     expand(list, |capability| capability.is_used(vm, spec)).into_iter().map(|s| s.id).collect()
 }
 
-/// The step of a list with this id, unless it belongs to another build.
+/// The step of a list with this id; `None` if only another build has it.
 pub fn find(list: ListName, id: &StepId) -> Option<Step> {
     all(list).into_iter().find(|step| &step.id == id)
 }

@@ -1,4 +1,4 @@
-//! Operations on one subject: recorded before they begin, and ended on record.
+//! Records operations on one subject, before they start and when they end.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use crate::ops::Op;
 use crate::shared::Shared;
 use crate::store::{Durability, OpRecord, Write};
 
-/// Ids that are tried for a new operation: among a thousand, one in a million is taken.
+/// Number of random ids that are tried for a new operation; an id in use is unlikely.
 const ID_TRIES: u32 = 8;
 
 /// Records operations on one subject.
 pub struct OpBook {
-    /// Shared things.
+    /// State shared by all operations.
     pub shared: Arc<Shared>,
-    /// What they work on.
+    /// Their subject.
     pub subject: Subject,
 }
 
-/// An operation that runs although the store may not have taken its row yet.
+/// An operation that runs even if the store failed to record it.
 pub struct InternalOp {
     /// The operation.
     pub op: Arc<Op>,
-    /// Goes with the next commit of its work.
+    /// Writes for the next commit of its work.
     pub unsaved: Vec<Write>,
 }
 
@@ -34,12 +34,12 @@ impl OpBook {
         Self { shared: shared.clone(), subject: Subject::Vm(vm) }
     }
 
-    /// A new operation, on record.
+    /// Records a new operation.
     ///
     /// # Errors
-    /// The store's.
+    /// Those of the store.
     pub async fn open(&self, kind: &str, durability: Durability) -> Result<Arc<Op>, ApiError> {
-        let _beginning = self.shared.ops.beginning();
+        let _pending = self.shared.ops.announce_pending();
         for _ in 0..ID_TRIES {
             let op = self.shared.new_op(kind, &self.subject);
             match self.shared.store.commit(vec![self.add(&op)], durability).await {
@@ -47,7 +47,7 @@ impl OpBook {
                     self.announce(&op);
                     return Ok(op);
                 }
-                // An operation of long ago has this id.
+                // An earlier operation has this id.
                 Err(error) if error.code == ErrorCode::InUse => {}
                 Err(error) => return Err(error),
             }
@@ -56,8 +56,8 @@ impl OpBook {
     }
 
     /// A new operation for work that must be done even if the store fails: it frees disk space, or
-    /// follows from what has happened.
-    pub async fn open_anyway(&self, kind: &str) -> InternalOp {
+    /// follows from an event.
+    pub async fn open_best_effort(&self, kind: &str) -> InternalOp {
         match self.open(kind, Durability::Process).await {
             Ok(op) => InternalOp { op, unsaved: Vec::new() },
             Err(error) => {
@@ -93,12 +93,12 @@ impl OpBook {
         })
     }
 
-    /// Ends an operation, on record first.
+    /// Ends an operation, in the store first.
     pub async fn end(&self, op: &Op, result: Result<Option<String>, ApiError>) {
         self.end_with(op, result, Vec::new()).await;
     }
 
-    /// Ends an operation together with what was not saved of it.
+    /// Ends an operation, and commits its unsaved writes.
     pub async fn end_with(
         &self,
         op: &Op,

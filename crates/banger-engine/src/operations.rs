@@ -1,4 +1,4 @@
-//! Operations as others see them: live, ended, or left open by an earlier daemon.
+//! Queries about operations: in progress, ended, or interrupted with an earlier daemon.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ pub(crate) fn no_operation(id: &OpId) -> ApiError {
 }
 
 impl Engine {
-    /// A live or recently ended operation, to be followed.
+    /// An operation in progress or one that ended recently.
     pub fn follow(&self, id: &OpId) -> Option<Arc<Op>> {
         self.shared.ops.get(id)
     }
 
-    /// An operation, also long after it ended.
+    /// An operation, also an ended one.
     ///
     /// # Errors
     /// Not found, or the store cannot be read.
@@ -54,16 +54,17 @@ impl Engine {
         self.shared.ops.live()
     }
 
-    /// Resolves when no operation is in progress and none is about to begin.
-    pub async fn quiet(&self) {
-        self.shared.ops.quiet().await;
+    /// Resolves when no operation is in progress or pending.
+    pub async fn idle(&self) {
+        self.shared.ops.idle().await;
     }
 
-    /// Removes what operations on images and kernels left unfinished when their daemon ended, then
-    /// ends them on record. A daemon that ends before finds them open again.
+    /// Removes unfinished files of operations on images and kernels that an earlier daemon left
+    /// open, then ends these operations on record. If this daemon ends first, the next one repeats
+    /// it.
     pub(crate) fn clean_images(&self, interrupted: Vec<OpRecord>) {
         let shared = self.shared.clone();
-        let beginning = shared.ops.beginning();
+        let pending = shared.ops.announce_pending();
         tokio::spawn(async move {
             let cleaned = shared.drivers.images.clean().await;
             match &cleaned {
@@ -85,7 +86,7 @@ impl Engine {
             if let Err(error) = shared.store.commit(ends.collect(), Durability::Process).await {
                 tracing::error!(error = %error, causes = ?error.causes, "store");
             }
-            drop(beginning);
+            drop(pending);
         });
     }
 }

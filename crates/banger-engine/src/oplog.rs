@@ -1,8 +1,8 @@
-//! The log of an operation: what was intended and what happened, step by step.
+//! The write-ahead log of an operation: intent and outcome of each step.
 //!
-//! The intention is committed before the effect, the outcome after it. [`check`] holds the table of
-//! legal orders; it is applied when an event is written and again when a log is loaded, so a log
-//! that could not have been written by this program is noticed instead of being acted on.
+//! The intent is committed before the effect, the outcome after it. [`check`] is the table of legal
+//! orders, applied when an event is written and when a log is loaded, so that a log that this
+//! program cannot have written is detected and not acted on.
 
 use std::borrow::Cow;
 
@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Id of a recorded step, such as `root_disk`.
 ///
-/// It is text and not an enum, so that logs and plans that were written by a build with other steps
-/// can still be read.
+/// A text and not an enum, so that logs and plans of a build with other steps can be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StepId(Cow<'static, str>);
@@ -22,13 +21,13 @@ impl StepId {
         Self(Cow::Borrowed(id))
     }
 
-    /// The word used in logs and crash points.
+    /// The id in logs and crash points.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What happened to a step.
+/// Kind of event of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepEventKind {
@@ -40,26 +39,26 @@ pub enum StepEventKind {
     Failed,
     /// About to be undone.
     UndoStarted,
-    /// Undone; nothing of it is left.
+    /// Undone completely.
     Undone,
-    /// Something of it may be left.
+    /// The undo failed; objects of the step may be left.
     UndoFailed,
 }
 
 /// One line of an operation's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepEvent {
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// What happened.
+    /// The kind.
     pub kind: StepEventKind,
-    /// What was created or removed, or the error.
+    /// The result of the apply or undo, or the error.
     pub detail: String,
     /// Wall clock, milliseconds since 1970.
     pub at_unix_ms: u64,
 }
 
-/// An event that cannot follow what the log holds.
+/// An event that cannot follow the events in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("step `{}` cannot be {new:?} after {last:?}", .step.as_str())]
 pub struct IllegalOrder {
@@ -72,14 +71,14 @@ pub struct IllegalOrder {
 fn may_follow(last: Option<StepEventKind>, new: StepEventKind) -> bool {
     use StepEventKind as K;
     match (last, new) {
-        // The effects of an earlier operation are undone without having been applied by this one.
+        // An operation can undo steps that an earlier one applied.
         (None, K::Started | K::UndoStarted) => true,
         (Some(K::Started), K::Succeeded | K::Failed | K::UndoStarted) => true,
         (Some(K::Succeeded | K::Failed), K::UndoStarted) => true,
-        // Interrupted while undoing, or tried again after a failure.
+        // Interrupted during an undo, or repeated after a failure.
         (Some(K::UndoStarted), K::Undone | K::UndoFailed | K::UndoStarted) => true,
         (Some(K::UndoFailed), K::UndoStarted) => true,
-        // A restart applies what it has just undone; recovery may undo once more.
+        // A restart applies steps again after their undo; recovery may repeat an undo.
         (Some(K::Undone), K::Started | K::UndoStarted) => true,
         (None, K::Succeeded | K::Failed | K::Undone | K::UndoFailed)
         | (Some(K::Started), K::Started | K::Undone | K::UndoFailed)
@@ -93,7 +92,7 @@ fn may_follow(last: Option<StepEventKind>, new: StepEventKind) -> bool {
     }
 }
 
-/// Checks that `new` may be written behind `log`.
+/// Checks that `new` may be appended to `log`.
 ///
 /// # Errors
 /// The order that is not legal.
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_do_not_disturb_each_other() {
+    fn the_order_is_checked_per_step() {
         let mut mixed = log(&[K::Started]);
         mixed.push(StepEvent { step: StepId::new("work_disk"), ..mixed[0].clone() });
         assert_eq!(check_all(&mixed), Ok(()));

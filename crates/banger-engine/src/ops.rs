@@ -1,4 +1,4 @@
-//! Operations as clients follow them: a history of events and everybody who listens.
+//! Operations in memory: their events, and the clients that follow them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use crate::drivers::Progress;
 use crate::interrupt::Canceller;
 
-/// Most events kept of one operation; progress is thinned out long before.
+/// Maximum number of stored events per operation; further ones except the last are dropped.
 const MAX_EVENTS: usize = 10_000;
-/// Ended operations whose events are kept for latecomers.
+/// Number of ended operations whose events are kept.
 const MAX_ENDED: usize = 256;
 
 /// A live or recently ended operation.
@@ -22,7 +22,7 @@ pub struct Op {
     pub id: OpId,
     /// `create`, `start`, …
     pub kind: String,
-    /// What it works on.
+    /// Its subject.
     pub subject: Subject,
     began: Instant,
     events: Mutex<Vec<OpEvent>>,
@@ -53,13 +53,13 @@ impl Op {
         op
     }
 
-    /// Adds an event; nothing can follow the last one.
+    /// Adds an event; ignored after the last one.
     pub fn emit(&self, what: OpEventKind) {
         let mut events = locked(&self.events);
         if events.last().is_some_and(|event| event.what.is_last()) {
             return;
         }
-        // A full history keeps room for the end, which alone must never be lost.
+        // The last event is stored even if the history is full.
         if events.len() >= MAX_EVENTS && !what.is_last() {
             return;
         }
@@ -69,7 +69,7 @@ impl Op {
         self.count.send_replace(seq);
     }
 
-    /// Ends the operation well or badly.
+    /// Ends the operation with its result.
     pub fn end(&self, result: Result<Option<String>, ApiError>) {
         let (op, kind, ms) = (&self.id, &self.kind, self.elapsed_ms());
         match &result {
@@ -93,13 +93,13 @@ impl Op {
         events.get(seq as usize..).unwrap_or_default().to_vec()
     }
 
-    /// Waits until there are events after `seq` and returns them; empty when it ended before.
+    /// Waits for events after `seq` and returns them; empty if the operation has ended already.
     pub async fn next_after(&self, seq: u64) -> Vec<OpEvent> {
         let mut count = self.count.subscribe();
         loop {
-            let news = self.events_after(seq);
-            if !news.is_empty() || self.has_ended() {
-                return news;
+            let events = self.events_after(seq);
+            if !events.is_empty() || self.has_ended() {
+                return events;
             }
             if count.changed().await.is_err() {
                 return Vec::new();
@@ -144,18 +144,18 @@ impl Op {
         }
     }
 
-    /// Asks it to end and undo itself.
+    /// Requests that the operation undoes itself.
     pub fn cancel(&self) {
         self.canceller.cancel();
     }
 
-    /// Hears whether somebody asked for the end.
+    /// Whether a cancel was requested.
     pub fn cancelled(&self) -> watch::Receiver<bool> {
         self.cancelled.clone()
     }
 }
 
-/// Follows the stages of an operation: one is open at a time.
+/// Reports the stages of an operation: one is open at a time.
 pub struct Stages {
     op: Arc<Op>,
     open: Option<(String, Instant)>,
@@ -168,7 +168,7 @@ impl Stages {
         Self { op, open: None, done: Vec::new() }
     }
 
-    /// Enters a stage, ending the one before if it is another.
+    /// Enters a stage; ends the open one if it is another.
     pub fn enter(&mut self, stage: &str) {
         if self.open.as_ref().is_some_and(|(open, _)| open == stage) {
             return;
@@ -179,7 +179,7 @@ impl Stages {
         self.open = Some((stage.into(), Instant::now()));
     }
 
-    /// Ends the open stage well.
+    /// Ends the open stage successfully.
     pub fn finish(&mut self) {
         if let Some((stage, began)) = self.open.take() {
             let ms = began.elapsed().as_millis() as u64;
@@ -189,7 +189,7 @@ impl Stages {
         }
     }
 
-    /// Leaves the open stage without calling it done.
+    /// Leaves the open stage without reporting it as done.
     pub fn abandon(&mut self) {
         self.open = None;
     }
@@ -200,7 +200,7 @@ impl Stages {
     }
 }
 
-/// Passes a driver's progress on as events of an operation.
+/// Emits a driver's progress as events of an operation.
 pub struct OpProgress {
     op: Arc<Op>,
     stage: Mutex<(String, u64)>,
@@ -208,7 +208,7 @@ pub struct OpProgress {
 }
 
 impl OpProgress {
-    /// Progress of `op`, within `stage` until the driver names another.
+    /// Progress of `op`; its first stage is `stage`.
     pub fn new(op: Arc<Op>, stage: &str) -> Self {
         Self { op, stage: Mutex::new((stage.into(), 0)), step_bytes: 1 << 20 }
     }
@@ -225,7 +225,7 @@ impl Progress for OpProgress {
 
     fn bytes(&self, done: u64, total: Option<u64>) {
         let mut stage = locked(&self.stage);
-        // One event a mebibyte is plenty, whatever the driver's buffers are.
+        // At most one event per mebibyte, independent of the driver's buffers.
         if done < stage.1.saturating_add(self.step_bytes) && Some(done) != total {
             return;
         }
@@ -251,19 +251,19 @@ impl Progress for OpProgress {
     }
 }
 
-/// All live operations and the latest ended ones.
+/// All operations in progress and the latest ended ones.
 #[derive(Default)]
 pub struct Ops {
     inner: Mutex<OpsInner>,
-    beginning: watch::Sender<usize>,
+    pending: watch::Sender<usize>,
 }
 
-/// An operation that is about to begin: until this is dropped, it counts as live.
-pub struct Beginning {
+/// An operation that is about to start: [`Ops::idle`] waits until this is dropped.
+pub struct PendingOp {
     count: watch::Sender<usize>,
 }
 
-impl Drop for Beginning {
+impl Drop for PendingOp {
     fn drop(&mut self) {
         self.count.send_modify(|count| *count -= 1);
     }
@@ -276,7 +276,7 @@ struct OpsInner {
 }
 
 impl Ops {
-    /// Adds an operation, letting go of the oldest ended ones.
+    /// Adds an operation, and removes the oldest ended ones.
     pub fn add(&self, op: Arc<Op>) {
         let mut inner = locked(&self.inner);
         inner.order.push_back(op.id.clone());
@@ -293,25 +293,25 @@ impl Ops {
         }
     }
 
-    /// Announces that an operation is about to be put on record.
-    pub fn beginning(&self) -> Beginning {
-        self.beginning.send_modify(|count| *count += 1);
-        Beginning { count: self.beginning.clone() }
+    /// Announces that an operation is about to be recorded.
+    pub fn announce_pending(&self) -> PendingOp {
+        self.pending.send_modify(|count| *count += 1);
+        PendingOp { count: self.pending.clone() }
     }
 
-    /// Resolves when no operation is live and none is about to begin.
-    pub async fn quiet(&self) {
-        let mut beginning = self.beginning.subscribe();
+    /// Resolves when no operation is in progress or pending.
+    pub async fn idle(&self) {
+        let mut pending = self.pending.subscribe();
         loop {
             // The sender lives in `self`, so this cannot fail.
-            let _ = beginning.wait_for(|count| *count == 0).await;
+            let _ = pending.wait_for(|count| *count == 0).await;
             let live = self.live_ops();
             if live.is_empty() {
                 return;
             }
             for op in live {
-                tracing::info!(op = %op.id, kind = op.kind, "waiting for it before the end");
-                // How it ended is the business of whoever asked for it.
+                tracing::info!(op = %op.id, kind = op.kind, "waiting for its end");
+                // Its result is reported to its client.
                 let _ = op.wait().await;
             }
         }
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_may_leave_and_come_back() {
+    async fn a_client_can_resume_after_a_disconnect() {
         let op = Op::new(OpId::from_entropy(1), "start", Subject::Host);
         op.emit(note("one"));
         op.emit(note("two"));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_events_never_loses_the_end() {
+    fn a_full_history_keeps_the_last_event() {
         let op = Op::new(OpId::from_entropy(2), "pull", Subject::Host);
         (0..MAX_EVENTS + 5).for_each(|n| op.emit(note(&n.to_string())));
         op.end(Ok(None));
@@ -370,23 +370,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_quiet_when_nothing_is_live_or_about_to_begin() {
+    async fn idle_waits_for_live_and_pending_operations() {
         let ops = Arc::new(Ops::default());
-        ops.quiet().await;
-        let beginning = ops.beginning();
-        let quiet = tokio::spawn({
+        ops.idle().await;
+        let pending = ops.announce_pending();
+        let idle = tokio::spawn({
             let ops = ops.clone();
-            async move { ops.quiet().await }
+            async move { ops.idle().await }
         });
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        assert!(!quiet.is_finished());
+        assert!(!idle.is_finished());
         let op = Op::new(OpId::from_entropy(3), "recover", Subject::Host);
         ops.add(op.clone());
-        drop(beginning);
+        drop(pending);
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        assert!(!quiet.is_finished());
+        assert!(!idle.is_finished());
         op.end(Ok(None));
-        quiet.await.unwrap();
+        idle.await.unwrap();
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Plans: every choice about a VM and about one of its runs, made before the first effect.
 //!
-//! What is wished and what was made are apart: [`VmSpec`] is what a user may change, [`VmPlan`]
-//! what stays for the life of the VM, and a [`RunPlan`] keeps the specification that it began with.
+//! Requested and actual configuration are separate: a user may change [`VmSpec`], [`VmPlan`] is
+//! permanent, and a [`RunPlan`] contains the specification with which the run started.
 //!
-//! Names of host objects derive from the VM's id, so undoing needs nothing but the plan, and an
-//! orphan on the host can be traced to its VM.
+//! Names of host objects derive from the VM's id, so an undo needs only the plan, and an orphan on
+//! the host can be traced to its VM.
 
 use std::collections::BTreeMap;
 
@@ -27,23 +27,23 @@ pub struct Chosen {
     pub why: String,
 }
 
-/// The drivers of a VM; they stay for its life.
+/// The drivers of a VM, permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverPlan {
-    /// Which VMM.
+    /// VMM.
     pub vmm: Chosen,
-    /// Which storage.
+    /// Storage.
     pub storage: Chosen,
-    /// Which network.
+    /// Network.
     pub network: Chosen,
 }
 
-/// The image and kernel that a VM was made from, and keeps.
+/// The image and kernel of a VM, permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootSet {
     /// Image.
     pub image: ImageId,
-    /// Name it was asked for by.
+    /// Its name in the request.
     pub image_name: String,
     /// Virtual size of the image in bytes.
     pub image_bytes: u64,
@@ -51,8 +51,8 @@ pub struct BootSet {
     pub kernel: KernelId,
 }
 
-/// What a user may change about a VM. A change counts from the next run on: the run in progress
-/// keeps the specification that it began with ([`RunPlan::spec`]).
+/// The part of the configuration that a user may change. A run in progress keeps the specification
+/// with which it started ([`RunPlan::spec`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {
     /// vCPUs.
@@ -70,7 +70,7 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
-    /// What a request asks for, completed by the defaults.
+    /// The values of a request, completed by the defaults.
     pub fn of(request: &CreateVm, defaults: &VmDefaults) -> Self {
         Self {
             vcpus: request.vcpus.unwrap_or(defaults.vcpus),
@@ -83,10 +83,10 @@ impl VmSpec {
     }
 }
 
-/// Identity of a VM and what lasts as long as it does.
+/// Identity and permanent choices of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPlan {
-    /// Id; names everything on the host.
+    /// Id; names of host objects derive from it.
     pub id: VmId,
     /// Name; also the guest's host name.
     pub name: VmName,
@@ -94,7 +94,7 @@ pub struct VmPlan {
     pub boot: BootSet,
     /// Drivers.
     pub drivers: DriverPlan,
-    /// Whether it outlives its maker.
+    /// When it is deleted automatically.
     pub lifetime: Lifetime,
     /// 32 lowercase hex digits.
     pub machine_id: String,
@@ -102,33 +102,33 @@ pub struct VmPlan {
     pub created_unix_ms: u64,
 }
 
-/// One run: from the moment a start is accepted until everything it did is undone.
+/// One run: from the acceptance of a start until all its steps are undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
     /// The operation that started it.
     pub operation: OpId,
-    /// Boot id of the host: if it is another one now, nothing of this run can be alive.
+    /// Boot id of the host: if it has changed, no process of this run can be alive.
     pub host_boot_id: String,
-    /// The specification that the run began with. Undoing and adopting use this one.
+    /// The specification with which the run started; used by undo and adoption.
     pub spec: VmSpec,
-    /// Its steps in order. Undoing goes through these, whatever steps a later build has.
+    /// Its steps in order; undo uses these even if a later build has other steps.
     pub steps: Vec<StepId>,
-    /// What steps found out that their undo or a later daemon needs.
+    /// Results of steps for their undo or a later daemon.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub found: BTreeMap<StepId, serde_json::Value>,
-    /// Address that the guest was given, where it has one of its own.
+    /// Lease of the guest's address, if it has one.
     #[serde(default)]
     pub lease: Option<Lease>,
     /// The shim, once it is known.
     pub shim: Option<ProcRef>,
     /// The VMM's process id, once it is known.
     pub vmm_pid: Option<u32>,
-    /// The guest's boot id, once it said hello.
+    /// The guest's boot id, once its hello arrived.
     pub boot_id: Option<String>,
 }
 
 impl RunPlan {
-    /// A run of which nothing has been done yet.
+    /// A run without applied steps.
     pub fn new(operation: OpId, host_boot_id: String, spec: VmSpec, steps: Vec<StepId>) -> Self {
         Self {
             operation,
@@ -143,7 +143,7 @@ impl RunPlan {
         }
     }
 
-    /// What a step found out, where it did.
+    /// The result of a step, if there is one.
     pub fn found<T: DeserializeOwned>(&self, step: &StepId) -> Option<T> {
         self.found.get(step).and_then(|value| serde_json::from_value(value.clone()).ok())
     }

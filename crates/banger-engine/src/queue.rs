@@ -1,65 +1,65 @@
-//! What may be asked of a VM, and when: a pure function of its state and of what is queued.
+//! Which requests a VM accepts: a pure function of its state and of its queue.
 //!
-//! Any request gets one of three answers: do it, already so (a quiet success, so callers may
-//! retry), or refused with the reason. The answer looks at the state the VM will be in when
-//! everything that was accepted before has been done, not at the present one.
+//! A request has one of three answers: do it, already so (a success without an operation, so that
+//! clients may retry), or refused with the reason. The answer depends on the state that the VM will
+//! have after all accepted requests, not on its present state.
 
 use std::collections::VecDeque;
 
 use banger_api::OpId;
 use banger_api::vm::{VmAction, VmState};
 
-/// Most requests that wait for one VM; more than this is a client gone wild.
+/// Maximum number of queued requests of one VM.
 pub const MAX_QUEUED: usize = 16;
 
-/// What to do with the operation that runs at the moment.
+/// When an accepted request runs, relative to the operation in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meanwhile {
-    /// Let it finish.
-    Wait,
-    /// Ask it to end and undo itself: what was asked for now makes it pointless.
-    Interrupt,
+pub enum Scheduling {
+    /// After the operation in progress and the queued ones.
+    AfterCurrent,
+    /// The operation in progress is cancelled and undoes itself: the request makes it pointless.
+    InterruptCurrent,
 }
 
 /// Answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It will be done.
-    Do(Meanwhile),
-    /// It is so, or will be once this operation has ended.
+    /// The request is accepted.
+    Do(Scheduling),
+    /// The VM has the requested state, or will have it after this operation.
     AlreadySo(Option<OpId>),
-    /// It will not be done.
+    /// The request is refused.
     Refused(Refusal),
 }
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The VM is, or is about to be, in a state that does not allow it.
+    /// The present or next state of the VM does not allow it.
     State(VmState),
-    /// A delete without force met a VM that is not stopped.
+    /// A delete without force of a VM that is not stopped.
     NeedsForce(VmState),
-    /// Too many requests wait.
+    /// The queue is full.
     QueueFull,
 }
 
-/// A request that was accepted and has not ended.
+/// An accepted request whose operation has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queued {
     /// Its operation.
     pub op: OpId,
-    /// What it does.
+    /// The action.
     pub action: VmAction,
 }
 
-/// Requests of one VM: the one that runs and those that wait.
+/// Requests of one VM: the running one and the queued ones.
 #[derive(Debug, Default)]
 pub struct RequestQueue {
     running: Option<Queued>,
     waiting: VecDeque<Queued>,
 }
 
-/// The state a VM will be in when `action` has succeeded in `state`; `None` = gone.
+/// The state of a VM after `action` succeeded in `state`; `None` if it is deleted.
 pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
     match action {
         VmAction::Start {} | VmAction::Restart { .. } => match state {
@@ -86,12 +86,12 @@ pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
     }
 }
 
-/// The answer for a VM that is in `state`, with nothing under way.
+/// The answer for a VM in `state` without an operation in progress.
 pub fn settle(state: VmState, action: VmAction) -> Answer {
     decide(Some(state), action)
 }
 
-/// The answer for a VM that will be in `state` (`None` = gone) when all accepted work is done.
+/// The answer for a VM that will be in `state` after all accepted requests; `None` if deleted.
 fn decide(state: Option<VmState>, action: VmAction) -> Answer {
     use VmAction as A;
     use VmState as S;
@@ -102,23 +102,23 @@ fn decide(state: Option<VmState>, action: VmAction) -> Answer {
         };
     };
     match (action, state) {
-        (A::Start {}, S::Stopped) => Answer::Do(Meanwhile::Wait),
+        (A::Start {}, S::Stopped) => Answer::Do(Scheduling::AfterCurrent),
         (A::Start {}, S::Starting | S::Running) => Answer::AlreadySo(None),
         (A::Restart { .. }, S::Stopped | S::Starting | S::Running | S::Paused) => {
-            Answer::Do(Meanwhile::Wait)
+            Answer::Do(Scheduling::AfterCurrent)
         }
         (A::Stop { .. } | A::Kill {}, S::Stopped | S::Stopping) => Answer::AlreadySo(None),
-        (A::Stop { .. } | A::Kill {}, S::Starting) => Answer::Do(Meanwhile::Interrupt),
-        (A::Stop { .. }, S::Running | S::Paused) => Answer::Do(Meanwhile::Wait),
-        (A::Kill {}, S::Running | S::Paused) => Answer::Do(Meanwhile::Interrupt),
-        (A::Start {} | A::Restart { .. }, S::Stopping) => Answer::Do(Meanwhile::Wait),
-        (A::Repair {}, S::Broken) => Answer::Do(Meanwhile::Wait),
+        (A::Stop { .. } | A::Kill {}, S::Starting) => Answer::Do(Scheduling::InterruptCurrent),
+        (A::Stop { .. }, S::Running | S::Paused) => Answer::Do(Scheduling::AfterCurrent),
+        (A::Kill {}, S::Running | S::Paused) => Answer::Do(Scheduling::InterruptCurrent),
+        (A::Start {} | A::Restart { .. }, S::Stopping) => Answer::Do(Scheduling::AfterCurrent),
+        (A::Repair {}, S::Broken) => Answer::Do(Scheduling::AfterCurrent),
         (A::Repair {}, S::Stopped) => Answer::AlreadySo(None),
-        (A::Delete { .. }, S::Stopped) => Answer::Do(Meanwhile::Wait),
+        (A::Delete { .. }, S::Stopped) => Answer::Do(Scheduling::AfterCurrent),
         (A::Delete { .. }, S::Deleting) => Answer::AlreadySo(None),
         (A::Delete { force }, S::Starting | S::Running | S::Paused | S::Stopping | S::Broken) => {
             if force {
-                Answer::Do(Meanwhile::Interrupt)
+                Answer::Do(Scheduling::InterruptCurrent)
             } else {
                 Answer::Refused(Refusal::NeedsForce(state))
             }
@@ -132,9 +132,9 @@ fn decide(state: Option<VmState>, action: VmAction) -> Answer {
 }
 
 impl RequestQueue {
-    /// What would be answered to `action` on a VM that is in `state` now. Changes nothing.
+    /// The answer to `action` for a VM that is in `state` now. Changes nothing.
     pub fn answer(&self, state: VmState, action: VmAction) -> Answer {
-        // What the running operation will lead to counts, not the state it is passing through.
+        // The final state of the running operation counts, not its transitional state.
         let settled = match &self.running {
             Some(running) => after(settled_before(state, running.action), running.action),
             None => Some(state),
@@ -147,9 +147,9 @@ impl RequestQueue {
             Answer::Do(_) if self.waiting.len() >= MAX_QUEUED => {
                 Answer::Refused(Refusal::QueueFull)
             }
-            // A kill, stop or forced delete makes a start under way pointless.
-            Answer::Do(_) if self.interrupts(action) => Answer::Do(Meanwhile::Interrupt),
-            Answer::Do(_) => Answer::Do(Meanwhile::Wait),
+            // A kill, stop or forced delete makes a start in progress pointless.
+            Answer::Do(_) if self.interrupts(action) => Answer::Do(Scheduling::InterruptCurrent),
+            Answer::Do(_) => Answer::Do(Scheduling::AfterCurrent),
             Answer::AlreadySo(_) => self.already_so(action),
             refused @ Answer::Refused(_) => refused,
         }
@@ -168,28 +168,28 @@ impl RequestQueue {
         }
     }
 
-    /// A kill hurries a stop that is under way although both lead to the same state.
+    /// A kill ends the grace period of a stop in progress, although both lead to the same state.
     fn already_so(&self, action: VmAction) -> Answer {
         let last = self.waiting.back().or(self.running.as_ref());
         match (action, last) {
             (VmAction::Kill {}, Some(last)) if matches!(last.action, VmAction::Stop { .. }) => {
-                Answer::Do(Meanwhile::Interrupt)
+                Answer::Do(Scheduling::InterruptCurrent)
             }
             (_, last) => Answer::AlreadySo(last.map(|queued| queued.op.clone())),
         }
     }
 
-    /// Begins work that nobody had to queue for: a create.
+    /// Sets the running request of an operation that was not queued, such as a create.
     pub fn begin(&mut self, queued: Queued) {
         self.running = Some(queued);
     }
 
-    /// Accepts a request that [`Self::answer`] said will be done.
+    /// Appends a request for which [`Self::answer`] was [`Answer::Do`].
     pub fn push(&mut self, queued: Queued) {
         self.waiting.push_back(queued);
     }
 
-    /// Takes the next request to run; none while one runs.
+    /// Starts the next request; `None` while one runs.
     pub fn take_next(&mut self) -> Option<Queued> {
         if self.running.is_some() {
             return None;
@@ -209,24 +209,24 @@ impl RequestQueue {
         self.running.as_ref()
     }
 
-    /// Takes out everything that waits, for when it has become impossible.
+    /// Removes all queued requests.
     pub fn drain(&mut self) -> impl Iterator<Item = Queued> + '_ {
         self.waiting.drain(..)
     }
 
-    /// Takes out one waiting request, if it is there.
+    /// Removes one queued request, if it exists.
     pub fn remove(&mut self, op: &OpId) -> Option<Queued> {
         let place = self.waiting.iter().position(|queued| &queued.op == op)?;
         self.waiting.remove(place)
     }
 
-    /// Whether nothing runs or waits.
+    /// Whether no request runs or is queued.
     pub fn is_idle(&self) -> bool {
         self.running.is_none() && self.waiting.is_empty()
     }
 }
 
-/// The settled state that a VM passing through a transitional one came from.
+/// The state to which the action of a running operation applies.
 fn settled_before(state: VmState, action: VmAction) -> VmState {
     match (state, action) {
         (VmState::Deleting | VmState::Starting | VmState::Stopping, _) => VmState::Stopped,
@@ -257,7 +257,7 @@ mod tests {
         VmAction::Repair {},
     ];
 
-    /// The naive model: simply carries out everything that was accepted, in order, and looks.
+    /// The model: carries out all accepted actions in order.
     fn model_state(initial: VmState, accepted: &[VmAction]) -> Option<VmState> {
         let mut state = Some(initial);
         for action in accepted {
@@ -283,13 +283,16 @@ mod tests {
             match queue.answer(present, action) {
                 Answer::Do(_) => {
                     let wanted = model_state(present, &[&unfinished[..], &[action]].concat());
-                    let hurries = action == VmAction::Kill {};
+                    let is_kill = action == VmAction::Kill {};
                     let restarts = matches!(action, VmAction::Restart { .. });
                     assert!(
-                        wanted != expected || hurries || restarts,
+                        wanted != expected || is_kill || restarts,
                         "{action:?} changes nothing"
                     );
-                    assert!(expected.is_some(), "{action:?} accepted on a VM that will be gone");
+                    assert!(
+                        expected.is_some(),
+                        "{action:?} accepted for a VM that will be deleted"
+                    );
                     queue.push(queued(n as u64, action));
                     unfinished.push(action);
                 }
@@ -331,18 +334,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_interrupts_a_start_under_way() {
+    fn a_stop_interrupts_a_start_in_progress() {
         let mut queue = RequestQueue::default();
         queue.push(queued(1, VmAction::Start {}));
         queue.take_next();
         let answer = queue.answer(VmState::Starting, VmAction::STOP);
-        assert_eq!(answer, Answer::Do(Meanwhile::Interrupt));
+        assert_eq!(answer, Answer::Do(Scheduling::InterruptCurrent));
         let again = queue.answer(VmState::Starting, VmAction::Start {});
-        assert_eq!(again, Answer::AlreadySo(Some(op(1))), "joins the start under way");
+        assert_eq!(again, Answer::AlreadySo(Some(op(1))), "joins the start in progress");
     }
 
     #[test]
-    fn nothing_follows_a_delete() {
+    fn requests_after_a_delete_are_refused() {
         let mut queue = RequestQueue::default();
         queue.push(queued(1, VmAction::Delete { force: false }));
         for action in ACTIONS {
@@ -355,13 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_hurries_a_stop() {
+    fn a_kill_interrupts_a_stop() {
         let mut queue = RequestQueue::default();
         queue.push(queued(1, VmAction::STOP));
         queue.take_next();
         assert_eq!(
             queue.answer(VmState::Stopping, VmAction::Kill {}),
-            Answer::Do(Meanwhile::Interrupt)
+            Answer::Do(Scheduling::InterruptCurrent)
         );
         assert_eq!(queue.answer(VmState::Stopping, VmAction::STOP), Answer::AlreadySo(Some(op(1))));
     }
@@ -375,7 +378,7 @@ mod tests {
         );
         assert_eq!(
             queue.answer(VmState::Running, VmAction::Delete { force: true }),
-            Answer::Do(Meanwhile::Wait)
+            Answer::Do(Scheduling::AfterCurrent)
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered of a VM.
+//! The record of a VM in the store.
 
 use banger_api::vm::{StartReport, StoppedBecause, VmState};
 use serde::{Deserialize, Serialize};
@@ -7,59 +7,59 @@ use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan, VmSpec};
 use crate::state::{Next, VmEvent, next};
 
-/// Whether the VM is whole.
+/// Whether the VM is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Existence {
-    /// Its create has not ended; if it never does, the VM is removed.
+    /// Its create is in progress; if the daemon ends meanwhile, the VM is removed.
     Making,
-    /// It is there.
+    /// All steps of its create have succeeded.
     Whole,
-    /// A delete has begun; it can only be finished.
+    /// Its delete is in progress and can only be completed.
     Removing,
 }
 
-/// Whether a VM bound to its session is kept after all.
+/// Whether a VM is kept although its lifetime is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inspect {
-    /// Nothing to look at.
+    /// It is deleted.
     No,
-    /// It never became reachable, so somebody will want to look at it.
+    /// Its start failed, so the user can inspect it.
     Yes,
 }
 
-/// A VM as the store keeps it.
+/// A VM as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
-    /// Identity and what lasts as long as the VM.
+    /// Identity and permanent choices.
     pub plan: VmPlan,
-    /// What the user asks for at present; the next run begins with it.
+    /// The requested specification; the next run starts with it.
     pub spec: VmSpec,
-    /// Steps of its create in order: what a delete undoes.
+    /// Steps of its create in order; a delete undoes them.
     pub made: Vec<StepId>,
     /// State.
     pub state: VmState,
-    /// Why it is stopped, or would be if all could have been undone.
+    /// Why it is stopped, or why it was being stopped before it became broken.
     pub because: Option<StoppedBecause>,
-    /// Whether it is whole.
+    /// Whether it is complete.
     pub existence: Existence,
-    /// Counts every change.
+    /// Number of changes.
     pub generation: u64,
-    /// The run in progress: present from the acceptance of a start until all of it is undone.
+    /// The run in progress: set from the acceptance of a start until all its steps are undone.
     pub run: Option<RunPlan>,
     /// Timings of the last successful start.
     pub start: Option<StartReport>,
-    /// What could not be undone.
+    /// Errors of the failed undo.
     pub problems: Vec<String>,
-    /// When the guest rebooted itself lately, milliseconds since 1970.
+    /// Times of the guest's recent reboots, milliseconds since 1970.
     pub reboots: Vec<u64>,
-    /// Whether it is kept for a look although its lifetime is over.
+    /// Whether it is kept although its lifetime is over.
     pub inspect: Inspect,
 }
 
 impl VmRecord {
-    /// A VM whose create was just accepted.
+    /// A VM whose create has just been accepted.
     pub fn new(plan: VmPlan, spec: VmSpec, made: Vec<StepId>) -> Self {
         Self {
             plan,
@@ -77,7 +77,7 @@ impl VmRecord {
         }
     }
 
-    /// The specification that counts now: that of the run in progress, or else what is asked for.
+    /// The specification in force: that of the run in progress, otherwise the requested one.
     pub fn spec_in_force(&self) -> &VmSpec {
         self.run.as_ref().map_or(&self.spec, |run| &run.spec)
     }
@@ -85,28 +85,28 @@ impl VmRecord {
     /// Applies an event.
     ///
     /// # Errors
-    /// The state and the event that do not go together; nothing is changed then.
-    pub fn apply(&mut self, event: VmEvent) -> Result<Fate, IllegalEvent> {
+    /// The event is not possible in the present state; nothing is changed.
+    pub fn apply(&mut self, event: VmEvent) -> Result<Presence, IllegalEvent> {
         match next(self.state, event) {
             Next::To(state) => {
                 self.state = state;
-                // A broken VM keeps its story for when it is repaired.
+                // A broken VM keeps the reason until it is repaired.
                 if !matches!(state, VmState::Stopped | VmState::Broken) {
                     self.because = None;
                 }
                 if state != VmState::Broken {
                     self.problems.clear();
                 }
-                Ok(Fate::Lives)
+                Ok(Presence::Exists)
             }
-            Next::Gone => Ok(Fate::Gone),
+            Next::Removed => Ok(Presence::Removed),
             Next::Illegal => Err(IllegalEvent { state: self.state, event }),
         }
     }
 
-    /// Nothing may be touched until somebody looked, for the reason given.
-    pub fn distrust(&mut self, problem: String) {
-        if self.apply(VmEvent::Distrusted).is_ok() {
+    /// Makes the VM broken, because its record or log cannot be trusted.
+    pub fn mark_invalid(&mut self, problem: String) {
+        if self.apply(VmEvent::RecordInvalid).is_ok() {
             self.problems = vec![problem];
             self.generation += 1;
         }
@@ -115,14 +115,14 @@ impl VmRecord {
 
 /// Whether a VM exists after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It does.
-    Lives,
-    /// It does not.
-    Gone,
+pub enum Presence {
+    /// It exists.
+    Exists,
+    /// It was removed.
+    Removed,
 }
 
-/// An event that cannot happen in a state.
+/// An event that is not possible in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("event {event:?} is not possible in state {state:?}")]
 pub struct IllegalEvent {

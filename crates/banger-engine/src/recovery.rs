@@ -1,4 +1,4 @@
-//! What a new daemon does with what it finds: facts in, one action a VM out. Pure, table-tested.
+//! Recovery decisions of a new daemon: facts in, one action per VM out. Pure, table-tested.
 
 use banger_api::vm::{StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode, OpId};
@@ -6,47 +6,47 @@ use banger_api::{ApiError, ErrorCode, OpId};
 use crate::drivers::{ExitStory, GuestEnd, RunFacts};
 use crate::record::{Existence, VmRecord};
 
-/// What was found of a VM.
+/// Facts about a VM on the host.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// What is there of its run.
+    /// State of its run.
     pub run: RunFacts,
-    /// Whether the host was restarted since its run began.
+    /// Whether the host was restarted since the start of its run.
     pub host: HostSince,
     /// Whether the logs of its open operations are legal.
     pub log: Result<(), String>,
 }
 
-/// Whether the host is still the one the run began on.
+/// Whether the host was restarted since the start of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostSince {
-    /// Same boot.
+    /// It was not.
     Same,
-    /// It was restarted: nothing of the run can be alive.
+    /// It was: no process of the run can be alive.
     Restarted,
 }
 
-/// What to do with a VM.
+/// The recovery action of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing was under way.
+    /// No work was in progress.
     Nothing,
-    /// Its create never ended: undo it; the VM vanishes.
+    /// Its create is incomplete: undo it and remove the VM.
     UnwindCreate,
-    /// Its start never got to the commit point: undo it.
+    /// Its start has not reached the commit point: undo it.
     UnwindStart,
-    /// It runs: take it over.
+    /// It is running: adopt it.
     Adopt {
         /// Process id of its VMM.
         vmm_pid: u32,
     },
     /// Its run is over: undo it.
     EndRun(Ending),
-    /// A stop was under way and the VM still runs: go on with it.
+    /// A stop was in progress and the VM is still running: continue the stop.
     ResumeStop,
-    /// A delete was under way: go on with it.
+    /// A delete was in progress: continue it.
     FinishDelete,
-    /// Not understood: touch nothing.
+    /// The log is invalid: mark the VM as broken, change nothing else.
     MarkBroken(String),
 }
 
@@ -55,11 +55,11 @@ pub enum Action {
 pub enum Ending {
     /// The VM stays stopped.
     Stay(StoppedBecause),
-    /// The guest asked for a reboot: start again.
+    /// The guest rebooted: start the VM again.
     Reboot,
 }
 
-/// Decides what to do with one VM.
+/// Decides on the recovery of one VM.
 pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
     if let Err(illegal) = &facts.log {
         return Action::MarkBroken(illegal.clone());
@@ -80,7 +80,7 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
             (HostSince::Same, RunFacts::Alive { vmm_pid }) => Action::Adopt { vmm_pid: *vmm_pid },
             (HostSince::Same, RunFacts::Ended(story)) => Action::EndRun(ending(story)),
             (HostSince::Same, RunFacts::Nothing) => Action::EndRun(Ending::Stay(died(
-                &ExitStory::unknown("the VMM and its shim are gone without a word"),
+                &ExitStory::unknown("the VMM and its shim ended without a record"),
             ))),
         },
         VmState::Stopping => match (&facts.host, &facts.run) {
@@ -90,13 +90,13 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
             }
             (HostSince::Same, RunFacts::Ended(_) | RunFacts::Nothing) => {
                 let how = banger_api::vm::StopKind::Graceful;
-                Action::EndRun(Ending::Stay(StoppedBecause::Asked { how }))
+                Action::EndRun(Ending::Stay(StoppedBecause::Requested { how }))
             }
         },
     }
 }
 
-/// What the end of a VMM that was not asked for means.
+/// The ending of a run whose VMM ended without a request.
 pub fn ending(story: &ExitStory) -> Ending {
     match story.guest {
         Some(GuestEnd::Poweroff) => Ending::Stay(StoppedBecause::GuestPoweredOff),
@@ -119,13 +119,13 @@ fn died(story: &ExitStory) -> StoppedBecause {
     StoppedBecause::VmmDied { story: text }
 }
 
-/// Guest reboots that are followed within [`REBOOT_WINDOW_MS`].
+/// Maximum number of guest reboots within [`REBOOT_WINDOW_MS`] after which the VM is started again.
 pub const MAX_REBOOTS: usize = 5;
 /// Ten minutes.
 pub const REBOOT_WINDOW_MS: u64 = 10 * 60 * 1000;
 
-/// Whether one more reboot of the guest is followed; forgets those outside the window.
-pub fn follow_reboot(reboots: &mut Vec<u64>, now_unix_ms: u64) -> bool {
+/// Whether the VM is started again after one more reboot; drops reboots outside the window.
+pub fn allow_reboot(reboots: &mut Vec<u64>, now_unix_ms: u64) -> bool {
     reboots.retain(|at| now_unix_ms.saturating_sub(*at) < REBOOT_WINDOW_MS);
     if reboots.len() >= MAX_REBOOTS {
         return false;
@@ -134,10 +134,10 @@ pub fn follow_reboot(reboots: &mut Vec<u64>, now_unix_ms: u64) -> bool {
     true
 }
 
-/// What an operation that another daemon left open ends with.
+/// The error of an operation that an earlier daemon left open.
 pub fn interrupted(op: &OpId) -> ApiError {
-    ApiError::new(ErrorCode::Interrupted, "the daemon ended while this operation was under way")
-        .with_hint("what it had done was undone or finished; run the command again")
+    ApiError::new(ErrorCode::Interrupted, "the daemon ended during this operation")
+        .with_hint("its steps were undone or completed; run the command again")
         .in_operation(op)
 }
 
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_illegal_log_touches_nothing_whatever_the_state() {
+    fn an_illegal_log_marks_the_vm_as_broken_in_every_state() {
         for state in crate::state::ALL_STATES {
             let facts = Facts {
                 run: RunFacts::Alive { vmm_pid: 1 },
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn reboots_are_followed_five_times_in_ten_minutes() {
+    fn five_reboots_in_ten_minutes_are_allowed() {
         let mut reboots = Vec::new();
         for n in 0..5 {
-            assert!(follow_reboot(&mut reboots, n * 1000));
+            assert!(allow_reboot(&mut reboots, n * 1000));
         }
-        assert!(!follow_reboot(&mut reboots, 6000));
-        assert!(follow_reboot(&mut reboots, REBOOT_WINDOW_MS));
+        assert!(!allow_reboot(&mut reboots, 6000));
+        assert!(allow_reboot(&mut reboots, REBOOT_WINDOW_MS));
     }
 }

@@ -1,4 +1,4 @@
-//! Carries out what [`crate::recovery`] decided for one VM.
+//! Carries out the decision of [`crate::recovery`] for one VM.
 
 use banger_api::operation::OpEventKind;
 use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause};
@@ -7,7 +7,7 @@ use banger_api::{ApiError, ErrorCode};
 use crate::capability::VmContext;
 use crate::lists::ListName;
 use crate::oplog::StepId;
-use crate::record::Fate;
+use crate::record::Presence;
 use crate::recovery::Action;
 use crate::runner::Worker;
 
@@ -15,12 +15,12 @@ impl Worker {
     /// Carries out a recovery action.
     ///
     /// # Errors
-    /// What could not be undone; the VM is broken then.
-    pub async fn recover(&mut self, action: Action) -> Result<Fate, ApiError> {
+    /// Those of a failed undo; the VM is broken then.
+    pub async fn recover(&mut self, action: Action) -> Result<Presence, ApiError> {
         tracing::info!(vm = %self.record.plan.id, ?action, "recovery");
         match action {
-            // What is distrusted was marked before this VM had an owner.
-            Action::Nothing | Action::MarkBroken(_) => Ok(Fate::Lives),
+            // The VM was marked as broken before its task was started.
+            Action::Nothing | Action::MarkBroken(_) => Ok(Presence::Exists),
             Action::UnwindCreate => self.undo_create().await,
             Action::UnwindStart => {
                 let operation = self
@@ -28,9 +28,9 @@ impl Worker {
                     .run
                     .as_ref()
                     .map_or_else(|| self.op.id.clone(), |run| run.operation.clone());
-                let error = "the daemon ended while it was starting".into();
+                let error = "the daemon ended during the start".into();
                 self.tear_down(StoppedBecause::StartFailed { operation, error }).await?;
-                Ok(Fate::Lives)
+                Ok(Presence::Exists)
             }
             Action::Adopt { vmm_pid } => {
                 if let Some(run) = &mut self.record.run {
@@ -39,7 +39,7 @@ impl Worker {
                 self.watch_exit();
                 self.check_boot_id();
                 self.adopt_capabilities().await;
-                Ok(Fate::Lives)
+                Ok(Presence::Exists)
             }
             Action::EndRun(ending) => self.run_over(ending).await,
             Action::ResumeStop => {
@@ -50,14 +50,14 @@ impl Worker {
         }
     }
 
-    /// Takes over what capabilities made for this run, and makes it again where it is gone. A VM
-    /// without it is better than no VM, so a failure is only reported.
+    /// Adopts the objects of capabilities, and creates missing ones again. A failure is only a
+    /// warning, because the VM works without them.
     async fn adopt_capabilities(&mut self) {
         let drivers = self.shared.drivers.clone();
         for effects in &drivers.effects {
             let Some(run) = self.record.run.clone() else { return };
-            let ours = |id: &&StepId| effects.steps.iter().any(|(step, _)| step == *id);
-            let steps: Vec<StepId> = run.steps.iter().filter(ours).cloned().collect();
+            let is_own = |id: &&StepId| effects.steps.iter().any(|(step, _)| step == *id);
+            let steps: Vec<StepId> = run.steps.iter().filter(is_own).cloned().collect();
             let Some(adopt) = effects.adopt.as_ref().filter(|_| !steps.is_empty()) else {
                 continue;
             };
@@ -68,10 +68,10 @@ impl Worker {
             }
             let (vm, capability) = (vm.id.clone(), effects.name);
             match self.apply_again(&steps).await {
-                Ok(()) => tracing::info!(%vm, capability, "made again for the running VM"),
+                Ok(()) => tracing::info!(%vm, capability, "capability restored for the running VM"),
                 Err(error) => {
                     let causes = &error.causes;
-                    tracing::error!(%vm, capability, error = %error, ?causes, "lost");
+                    tracing::error!(%vm, capability, error = %error, ?causes, "not restored");
                     let text = format!("`{capability}` could not be restored: {}", error.message);
                     self.op.emit(OpEventKind::Warning { text });
                 }
@@ -83,7 +83,7 @@ impl Worker {
     async fn apply_again(&mut self, steps: &[StepId]) -> Result<(), ApiError> {
         let problems = self.undo_steps(ListName::Start, steps).await;
         if !problems.is_empty() {
-            let mut error = ApiError::new(ErrorCode::Internal, "not all of it could be undone");
+            let mut error = ApiError::new(ErrorCode::Internal, "the undo of its steps failed");
             error.causes = problems;
             return Err(error);
         }
@@ -95,8 +95,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Logs whether the guest that answers is the one that was left. Recovery does not wait for a
-    /// guest, which may never answer.
+    /// Logs whether the boot id of the guest is the recorded one. Recovery does not wait for the
+    /// answer, which may never arrive.
     fn check_boot_id(&self) {
         let vm = self.record.plan.clone();
         let known = self.record.run.as_ref().and_then(|run| run.boot_id.clone());
@@ -108,10 +108,10 @@ impl Worker {
                 }
                 Ok(health) => {
                     let boot_id = health.boot_id;
-                    tracing::warn!(vm = %vm.id, boot_id, ?known, "another boot answers");
+                    tracing::warn!(vm = %vm.id, boot_id, ?known, "the guest has another boot id");
                 }
                 Err(error) => {
-                    tracing::warn!(vm = %vm.id, error = %error, "adopted, but the agent is lost");
+                    tracing::warn!(vm = %vm.id, error = %error, "the agent does not answer");
                 }
             }
         });

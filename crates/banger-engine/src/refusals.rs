@@ -1,11 +1,11 @@
-//! Why a request is refused, in words.
+//! Errors of refused requests.
 
 use banger_api::vm::{StoppedBecause, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, Hint, VmName};
 
 use crate::queue::Refusal;
 
-/// The error for a refused request, with what to do instead.
+/// The error of a refused request, with hints.
 pub fn explain(name: &VmName, action: VmAction, refusal: &Refusal) -> ApiError {
     let verb = action.as_str();
     match refusal {
@@ -37,10 +37,10 @@ pub fn explain(name: &VmName, action: VmAction, refusal: &Refusal) -> ApiError {
     }
 }
 
-/// Why a VM is stopped, line by line, where nobody asked for it.
+/// Why a VM stopped without a request, line by line; empty if it was requested.
 pub fn story(because: &StoppedBecause) -> Vec<String> {
     match because {
-        StoppedBecause::NeverStarted | StoppedBecause::Asked { .. } => Vec::new(),
+        StoppedBecause::NeverStarted | StoppedBecause::Requested { .. } => Vec::new(),
         StoppedBecause::GuestPoweredOff => vec!["the guest powered itself off".into()],
         StoppedBecause::VmmDied { story } => story.lines().map(str::to_owned).collect(),
         StoppedBecause::StartFailed { error, .. } => vec![format!("its start failed: {error}")],

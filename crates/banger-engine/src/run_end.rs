@@ -1,53 +1,53 @@
-//! A run that ends without having been asked to: the VMM died, the guest powered off or rebooted,
-//! or the host was restarted.
+//! The end of a run without a request: the VMM died, the guest powered off or rebooted, or the host
+//! was restarted.
 
 use banger_api::ApiError;
 use banger_api::vm::{StoppedBecause, VmState};
 
 use crate::drivers::ExitStory;
-use crate::record::Fate;
+use crate::record::Presence;
 use crate::recovery::{self, Ending};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 
 impl Worker {
-    /// The VMM ended by itself.
+    /// Tears down a run whose VMM has ended; starts the VM again after a reboot of the guest.
     ///
     /// # Errors
-    /// What could not be undone, or the failure of the start that a reboot asked for.
-    pub async fn exited(&mut self, story: &ExitStory) -> Result<Fate, ApiError> {
+    /// Those of a failed undo, or of the start after a reboot.
+    pub async fn exited(&mut self, story: &ExitStory) -> Result<Presence, ApiError> {
         tracing::warn!(vm = %self.record.plan.id, story = %story.summary(), "the VMM ended");
         self.run_over(recovery::ending(story)).await
     }
 
-    /// The run is over, by itself or with the host.
+    /// As [`Self::exited`], with a known ending.
     ///
     /// # Errors
     /// As [`Self::exited`].
-    pub async fn run_over(&mut self, ending: Ending) -> Result<Fate, ApiError> {
+    pub async fn run_over(&mut self, ending: Ending) -> Result<Presence, ApiError> {
         if self.state() != VmState::Stopping {
-            self.end_accepted(VmEvent::Exited).await?;
+            self.begin_teardown(VmEvent::Exited).await?;
         }
         self.end_run(ending).await
     }
 
-    /// Undoes a run that is over, and starts again if the guest asked for a reboot.
-    async fn end_run(&mut self, ending: Ending) -> Result<Fate, ApiError> {
+    /// Undoes the run, and starts the VM again after a reboot.
+    async fn end_run(&mut self, ending: Ending) -> Result<Presence, ApiError> {
         match ending {
             Ending::Stay(because) => {
                 self.tear_down(because).await?;
-                Ok(Fate::Lives)
+                Ok(Presence::Exists)
             }
             Ending::Reboot => {
                 self.tear_down(StoppedBecause::GuestPoweredOff).await?;
                 let now = self.shared.drivers.host.now_unix_ms();
-                if recovery::follow_reboot(&mut self.record.reboots, now) {
+                if recovery::allow_reboot(&mut self.record.reboots, now) {
                     return self.start().await;
                 }
-                let text = "the guest rebooted itself too often and stays stopped".into();
+                let text = "the guest rebooted too often, so the VM stays stopped".into();
                 self.record.because = Some(StoppedBecause::VmmDied { story: text });
-                self.save_anyway().await;
-                Ok(Fate::Lives)
+                self.save_best_effort().await;
+                Ok(Presence::Exists)
             }
         }
     }

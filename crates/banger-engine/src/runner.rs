@@ -1,9 +1,9 @@
-//! Carries out a list of steps and takes it back, writing before acting.
+//! Applies and undoes lists of steps, with a write-ahead log.
 //!
 //! For each step `Started` is committed before its apply, its outcome after; the outcome of one
-//! step and the intention of the next share a commit. When a step fails, everything that may exist
-//! is undone in reverse, the failed step included. Undoing goes on past errors and where the log
-//! cannot be written. What could not be written goes with the next commit.
+//! step and the intent of the next share a commit. If a step fails, all begun steps are undone in
+//! reverse order, including the failed one. Undo continues after errors and without a writable log.
+//! Writes that failed are repeated with the next commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::shared::{Published, Shared};
 use crate::store::{Durability, Write};
 use crate::undo::{self, Foreign};
 
-/// How long the news of a VMM's end may lag behind the silence of its guest.
-const NEWS: Duration = Duration::from_millis(300);
+/// Maximum delay between a guest's connection loss and the report that its VMM has ended.
+const EXIT_REPORT_DELAY: Duration = Duration::from_millis(300);
 
 /// Does the work of one operation on one VM. Owns the record while it does.
 pub struct Worker {
-    /// Shared things.
+    /// State shared by all operations.
     pub shared: Arc<Shared>,
     /// The operation.
     pub op: Arc<Op>,
@@ -36,21 +36,21 @@ pub struct Worker {
     pub stages: Stages,
     /// The VM.
     pub record: VmRecord,
-    /// Where the record is shown.
+    /// Publishes the record.
     pub publisher: watch::Sender<Published>,
-    /// Told when a kill outranks a grace period.
+    /// Set when a kill ends the grace period of a stop.
     pub hurry: watch::Receiver<bool>,
-    /// Filled when the VMM ends.
+    /// Set when the VMM ends.
     pub exit: watch::Receiver<Option<ExitStory>>,
-    /// What the guest of this start reported of its own stages.
+    /// Stages of this start as reported by the guest.
     pub guest_timeline: Vec<Timing>,
-    /// What is done about steps of another build.
+    /// Handling of steps of another build.
     pub foreign: Foreign,
     log: Vec<StepEvent>,
     pending: Vec<Write>,
 }
 
-/// The channels on which a worker hears of what happens meanwhile.
+/// Channels that interrupt the waits of a worker.
 pub struct Signals {
     /// See [`Worker::hurry`].
     pub hurry: watch::Receiver<bool>,
@@ -59,7 +59,7 @@ pub struct Signals {
 }
 
 impl Worker {
-    /// A worker for a new operation. `unsaved` goes with its first commit.
+    /// A worker for a new operation. `unsaved` is written with its first commit.
     pub fn new(
         shared: Arc<Shared>,
         op: Arc<Op>,
@@ -85,11 +85,11 @@ impl Worker {
         }
     }
 
-    /// Makes a decision that counts only once it is on record: where it cannot be committed, the
-    /// record is as it was and nothing of the decision is ever written.
+    /// Changes the record only if the change can be committed; otherwise the record stays as it
+    /// was.
     ///
     /// # Errors
-    /// The decision's own, or the store's.
+    /// Those of `decision`, or of the store.
     pub async fn decide(
         &mut self,
         durability: Durability,
@@ -115,11 +115,11 @@ impl Worker {
         written
     }
 
-    /// Commits the record with whatever waits to be written, and shows it.
+    /// Commits the record with the pending writes, and publishes it.
     ///
     /// # Errors
-    /// The store's; the record is shown all the same, since it tells what is true of the host, and
-    /// is written with the next commit. A daemon that never gets to it finds out by itself.
+    /// Those of the store; the record is published anyway, because it describes the host, and is
+    /// written with the next commit. If there is none, the next daemon's recovery corrects it.
     pub async fn save(&mut self, durability: Durability) -> Result<(), ApiError> {
         self.record.generation += 1;
         self.pending.push(Write::PutVm(Box::new(self.record.clone())));
@@ -128,8 +128,8 @@ impl Worker {
         written
     }
 
-    /// As [`Self::save`], where nothing can be done about a store that fails.
-    pub async fn save_anyway(&mut self) {
+    /// As [`Self::save`]; an error of the store is only logged.
+    pub async fn save_best_effort(&mut self) {
         if let Err(error) = self.save(Durability::Process).await {
             tracing::error!(op = %self.op.id, error = %error, causes = ?error.causes, "store");
         }
@@ -146,10 +146,10 @@ impl Worker {
         self.pending.push(write);
     }
 
-    /// Commits what waits to be written.
+    /// Commits the pending writes.
     ///
     /// # Errors
-    /// The store's; what was to be written waits for the next commit.
+    /// Those of the store; the writes stay pending.
     pub async fn flush(&mut self, durability: Durability) -> Result<(), ApiError> {
         if self.pending.is_empty() {
             return Ok(());
@@ -196,10 +196,10 @@ impl Worker {
         (self.shared.drivers.crash)(&format!("{}.{place}.{when}", list.as_str()));
     }
 
-    /// Applies these steps in order. The outcome of the last one waits for the next commit.
+    /// Applies these steps in order. The outcome of the last one is written with the next commit.
     ///
     /// # Errors
-    /// What went wrong, and the number of steps from the beginning that may have left something.
+    /// The error, and the number of steps that have begun and must be undone.
     pub async fn apply_steps(
         &mut self,
         name: ListName,
@@ -207,10 +207,10 @@ impl Worker {
     ) -> Result<(), (ApiError, usize)> {
         for (place, id) in steps.iter().enumerate() {
             let step = lists::find(name, id).ok_or_else(|| (undo::foreign(), place))?;
-            self.go_on().map_err(|error| (error, place))?;
+            self.check_interrupt().map_err(|error| (error, place))?;
             self.stages.enter(step.stage);
-            // Where this fails nothing of the step was begun, but what is before it must go.
-            self.intend(&step.id).await.map_err(|error| (error, place))?;
+            // If this fails, the step has not begun; the steps before it must be undone.
+            self.record_intent(&step.id).await.map_err(|error| (error, place))?;
             self.crash(name, step.id.as_str(), "before");
             let context = self.context(&step.id);
             match (step.apply)(&context).await {
@@ -219,7 +219,7 @@ impl Worker {
                     self.remember(&step.id, fact).map_err(|error| (error, place + 1))?;
                 }
                 Err(error) => {
-                    let error = self.explained(&context.interrupt, error).await;
+                    let error = self.failure_cause(&context.interrupt, error).await;
                     let detail = error.message.clone();
                     if let Err(unwritten) = self.note(&step.id, StepEventKind::Failed, detail) {
                         tracing::error!(op = %self.op.id, error = %unwritten, "log");
@@ -231,20 +231,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Why a step really failed: an interruption that is known counts for more than what it led to.
+    /// The cause of a step's failure: an interruption takes precedence over its consequences.
     ///
-    /// A guest whose VMM dies hangs up a moment before the end of the VMM is heard of, so after
-    /// such a failure that news has a moment to arrive.
-    async fn explained(&self, interrupt: &Interrupt, error: ApiError) -> ApiError {
+    /// A guest whose VMM dies closes its connections shortly before the end of the VMM is reported,
+    /// so this waits up to [`EXIT_REPORT_DELAY`] for the report.
+    async fn failure_cause(&self, interrupt: &Interrupt, error: ApiError) -> ApiError {
         let reason = match error.code {
-            ErrorCode::GuestFailed => timeout(NEWS, interrupt.raised()).await.ok(),
+            ErrorCode::GuestFailed => timeout(EXIT_REPORT_DELAY, interrupt.raised()).await.ok(),
             _ => interrupt.now(),
         };
         reason.map_or(error, |reason| self.interrupted(&reason))
     }
 
     /// Commits that a step is about to be applied.
-    async fn intend(&mut self, step: &StepId) -> Result<(), ApiError> {
+    async fn record_intent(&mut self, step: &StepId) -> Result<(), ApiError> {
         self.note(step, StepEventKind::Started, String::new())?;
         let begun = self.flush(Durability::Process).await;
         if begun.is_err() {
@@ -254,7 +254,7 @@ impl Worker {
         begun
     }
 
-    /// Notes the success of a step and keeps what it found out.
+    /// Logs the success of a step and stores its result.
     fn remember(&mut self, step: &StepId, fact: Fact) -> Result<(), ApiError> {
         let (mut detail, mut changed) = (String::new(), true);
         let launched = matches!(fact, Fact::Vmm(_));
@@ -300,7 +300,7 @@ impl Worker {
         Ok(())
     }
 
-    /// From here on the end of the VMM is heard by every wait and by the VM's owner.
+    /// Watches the VMM: its end interrupts waits and is reported to the VM's task.
     pub fn watch_exit(&mut self) {
         let (sender, receiver) = watch::channel(None);
         self.exit = receiver;
@@ -308,7 +308,7 @@ impl Worker {
         let vm = self.record.plan.clone();
         let Ok(vmm) = self.shared.drivers.vmm(&vm) else { return };
         tokio::spawn(async move {
-            // Nobody listens any more when the run was torn down on purpose.
+            // All receivers are dropped when the run is torn down on request.
             let closed = sender.clone();
             tokio::select! {
                 story = vmm.exited(&vm, &run) => { sender.send_replace(Some(story)); }
@@ -317,16 +317,16 @@ impl Worker {
         });
     }
 
-    /// Forgets how the last run ended, and whoever would still tell.
+    /// Resets the exit channel before a new run.
     pub fn forget_exit(&mut self) {
         self.exit = watch::channel(None).1;
     }
 
-    /// Why this operation should end now, as its error.
+    /// Checks whether the operation was interrupted.
     ///
     /// # Errors
-    /// Cancelled, or the VMM is gone.
-    pub fn go_on(&self) -> Result<(), ApiError> {
+    /// Cancelled, or the VMM has ended.
+    pub fn check_interrupt(&self) -> Result<(), ApiError> {
         match self.interrupt().now() {
             Some(reason) => Err(self.interrupted(&reason)),
             None => Ok(()),
@@ -352,7 +352,7 @@ impl Worker {
         }
     }
 
-    /// The state shown at the moment.
+    /// The present state of the VM.
     pub fn state(&self) -> VmState {
         self.record.state
     }

@@ -1,4 +1,4 @@
-//! What everything in the engine shares, and what everybody may see of a VM.
+//! State shared by all operations, and the published state of a VM.
 
 use std::sync::Arc;
 
@@ -12,30 +12,30 @@ use crate::ops::{Op, Ops};
 use crate::record::VmRecord;
 use crate::store::Store;
 
-/// What all operations share.
+/// State shared by all operations.
 pub struct Shared {
-    /// Memory.
+    /// The store.
     pub store: Arc<dyn Store>,
-    /// Hands.
+    /// The drivers.
     pub drivers: Arc<Drivers>,
     /// Operations.
     pub ops: Ops,
-    /// Counts changes of any VM, for those who look at all of them.
+    /// Number of changes of all VMs.
     pub changes: watch::Sender<u64>,
 }
 
 impl Shared {
-    /// Records that a VM was added, changed or removed.
+    /// Announces that a VM was added, changed or removed.
     pub fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Reaches a crash point of an operation on no VM.
+    /// A crash point of an operation on an image or kernel.
     pub fn crash_point(&self, kind: &str, place: &str) {
         (self.drivers.crash)(&format!("{kind}.{place}"));
     }
 
-    /// A new operation, under an id that no operation of late has.
+    /// A new operation with an id that no operation in memory has.
     pub fn new_op(&self, kind: &str, subject: &Subject) -> Arc<Op> {
         loop {
             let id = OpId::from_entropy(self.drivers.host.entropy());
@@ -46,13 +46,13 @@ impl Shared {
     }
 }
 
-/// What everybody may see of a VM at any time.
+/// The published state of a VM.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// The VM.
     pub record: Arc<VmRecord>,
     /// The operation in progress.
     pub operation: Option<OpId>,
-    /// How far the guest of a run has booted.
+    /// Boot progress of the guest.
     pub boot: Option<RunBoot>,
 }

@@ -12,54 +12,54 @@
 //!   Broken ── repair ──► Stopped
 //! ```
 //!
-//! The happy path is Stopped → Starting → Running → Stopping → Stopped. It fails in three ways: a
-//! start that does not get through is undone and the VM is Stopped with that story; a VMM that dies
-//! takes the VM through Stopping to Stopped with its story; an undo that does not get through
-//! leaves it Broken, which accepts only show, repair and forced delete. A reboot from inside is an
-//! exit followed by a start.
+//! The normal path is Stopped → Starting → Running → Stopping → Stopped. There are three failures:
+//! a failed start is undone, and the VM is Stopped with that reason; after the death of its VMM the
+//! VM goes through Stopping to Stopped with the exit story; after a failed undo it is Broken and
+//! accepts only show, repair and forced delete. A reboot by the guest is an exit followed by a
+//! start.
 
 use banger_api::vm::VmState;
 
-/// Something that happened to a VM, or was decided about it.
+/// An event in the life of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VmEvent {
     /// A start was accepted and its plan stored.
     StartAccepted,
     /// The guest reported ready: the commit point of a start.
     Booted,
-    /// The vCPUs were held.
-    Held,
-    /// The vCPUs were let go.
-    Released,
+    /// The vCPUs were paused.
+    Paused,
+    /// The vCPUs were resumed.
+    Resumed,
     /// A stop was accepted.
     StopAccepted,
-    /// The VMM ended by itself.
+    /// The VMM ended without a request.
     Exited,
-    /// Everything the start list did is undone.
+    /// All steps of the start list are undone.
     AllUndone,
-    /// Something could not be undone.
+    /// The undo of a step failed.
     UndoFailed,
     /// A delete was accepted.
     DeleteAccepted,
-    /// Everything the create list did is undone.
+    /// All steps of the create list are undone.
     Removed,
-    /// What is remembered of it cannot be true: nothing may be touched until somebody looked.
-    Distrusted,
+    /// Its record is contradictory: no step is applied or undone until a user requests it.
+    RecordInvalid,
 }
 
 /// All events, for tests that go through every pair.
 pub const ALL_EVENTS: [VmEvent; 11] = [
     VmEvent::StartAccepted,
     VmEvent::Booted,
-    VmEvent::Held,
-    VmEvent::Released,
+    VmEvent::Paused,
+    VmEvent::Resumed,
     VmEvent::StopAccepted,
     VmEvent::Exited,
     VmEvent::AllUndone,
     VmEvent::UndoFailed,
     VmEvent::DeleteAccepted,
     VmEvent::Removed,
-    VmEvent::Distrusted,
+    VmEvent::RecordInvalid,
 ];
 
 /// All states, for tests that go through every pair.
@@ -73,21 +73,21 @@ pub const ALL_STATES: [VmState; 7] = [
     VmState::Deleting,
 ];
 
-/// What an event makes of a state.
+/// The result of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// The VM is in this state now.
+    /// The VM enters this state.
     To(VmState),
-    /// The VM does not exist any more.
-    Gone,
-    /// The event cannot happen in this state: a bug, or a log that was tampered with.
+    /// The VM no longer exists.
+    Removed,
+    /// The event is not possible in this state: a bug, or a modified log.
     Illegal,
 }
 
-/// The next state. Every pair is decided here; a new variant does not compile until it is.
+/// The next state: an exhaustive table of all pairs, without a default.
 #[expect(clippy::too_many_lines, reason = "a table of all pairs is read best in one piece")]
 pub fn next(state: VmState, event: VmEvent) -> Next {
-    use Next::{Gone, Illegal, To};
+    use Next::{Illegal, Removed, To};
     use VmEvent as E;
     use VmState as S;
     match (state, event) {
@@ -99,17 +99,17 @@ pub fn next(state: VmState, event: VmEvent) -> Next {
             | S::Stopping
             | S::Broken
             | S::Deleting,
-            E::Distrusted,
+            E::RecordInvalid,
         ) => To(S::Broken),
 
         (S::Stopped, E::StartAccepted) => To(S::Starting),
         (S::Stopped, E::DeleteAccepted) => To(S::Deleting),
         // A create that failed is undone while the VM is still Stopped.
-        (S::Stopped, E::Removed) => Gone,
+        (S::Stopped, E::Removed) => Removed,
         (S::Stopped, E::UndoFailed) => To(S::Broken),
         (
             S::Stopped,
-            E::Booted | E::Held | E::Released | E::StopAccepted | E::Exited | E::AllUndone,
+            E::Booted | E::Paused | E::Resumed | E::StopAccepted | E::Exited | E::AllUndone,
         ) => Illegal,
 
         (S::Starting, E::Booted) => To(S::Running),
@@ -118,34 +118,34 @@ pub fn next(state: VmState, event: VmEvent) -> Next {
         (
             S::Starting,
             E::StartAccepted
-            | E::Held
-            | E::Released
+            | E::Paused
+            | E::Resumed
             | E::StopAccepted
             | E::Exited
             | E::DeleteAccepted
             | E::Removed,
         ) => Illegal,
 
-        (S::Running, E::Held) => To(S::Paused),
+        (S::Running, E::Paused) => To(S::Paused),
         (S::Running, E::StopAccepted | E::Exited) => To(S::Stopping),
         (
             S::Running,
             E::StartAccepted
             | E::Booted
-            | E::Released
+            | E::Resumed
             | E::AllUndone
             | E::UndoFailed
             | E::DeleteAccepted
             | E::Removed,
         ) => Illegal,
 
-        (S::Paused, E::Released) => To(S::Running),
+        (S::Paused, E::Resumed) => To(S::Running),
         (S::Paused, E::StopAccepted | E::Exited) => To(S::Stopping),
         (
             S::Paused,
             E::StartAccepted
             | E::Booted
-            | E::Held
+            | E::Paused
             | E::AllUndone
             | E::UndoFailed
             | E::DeleteAccepted
@@ -158,8 +158,8 @@ pub fn next(state: VmState, event: VmEvent) -> Next {
             S::Stopping,
             E::StartAccepted
             | E::Booted
-            | E::Held
-            | E::Released
+            | E::Paused
+            | E::Resumed
             | E::StopAccepted
             | E::Exited
             | E::DeleteAccepted
@@ -173,21 +173,21 @@ pub fn next(state: VmState, event: VmEvent) -> Next {
             S::Broken,
             E::StartAccepted
             | E::Booted
-            | E::Held
-            | E::Released
+            | E::Paused
+            | E::Resumed
             | E::StopAccepted
             | E::Exited
             | E::Removed,
         ) => Illegal,
 
-        (S::Deleting, E::Removed) => Gone,
+        (S::Deleting, E::Removed) => Removed,
         (S::Deleting, E::UndoFailed) => To(S::Broken),
         (
             S::Deleting,
             E::StartAccepted
             | E::Booted
-            | E::Held
-            | E::Released
+            | E::Paused
+            | E::Resumed
             | E::StopAccepted
             | E::Exited
             | E::AllUndone
@@ -205,7 +205,7 @@ mod tests {
         for state in ALL_STATES {
             let leaves = ALL_EVENTS.iter().any(|event| match next(state, *event) {
                 Next::To(other) => other != state,
-                Next::Gone => true,
+                Next::Removed => true,
                 Next::Illegal => false,
             });
             assert!(leaves, "{state:?} is a dead end");
@@ -217,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_finished_removal_makes_a_vm_vanish() {
+    fn only_a_finished_removal_removes_a_vm() {
         for state in ALL_STATES {
             for event in ALL_EVENTS {
-                if next(state, event) == Next::Gone {
+                if next(state, event) == Next::Removed {
                     assert_eq!(event, VmEvent::Removed);
                     assert!(matches!(state, VmState::Deleting | VmState::Stopped));
                 }
@@ -234,7 +234,7 @@ mod tests {
             match next(state, VmEvent::UndoFailed) {
                 Next::To(after) => assert_eq!(after, VmState::Broken),
                 Next::Illegal => assert!(matches!(state, VmState::Running | VmState::Paused)),
-                Next::Gone => panic!("{state:?} vanished"),
+                Next::Removed => panic!("{state:?} was removed"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the engine asks of its memory. Implemented by `banger-store` with SQLite.
+//! The interface of the store. Implemented by `banger-store` with SQLite.
 
 use async_trait::async_trait;
 use banger_api::operation::{OpState, Subject};
@@ -7,20 +7,20 @@ use banger_api::{ApiError, OpId, VmId};
 use crate::oplog::StepEvent;
 use crate::record::VmRecord;
 
-/// An operation as it is remembered.
+/// A stored operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpRecord {
     /// Id.
     pub id: OpId,
     /// `create`, `start`, `stop`, …
     pub kind: String,
-    /// What it works on. The record outlives the VM, image or kernel.
+    /// Its subject. The record outlives the VM, image or kernel.
     pub subject: Subject,
     /// State.
     pub state: OpState,
-    /// Why it failed, where it did.
+    /// The error, if it failed.
     pub error: Option<ApiError>,
-    /// Id of the image or kernel that it made, where it made one.
+    /// Id of the new image or kernel, if it made one.
     pub made: Option<String>,
     /// Milliseconds since 1970.
     pub started_unix_ms: u64,
@@ -35,21 +35,21 @@ pub enum Write {
     Log(OpId, StepEvent),
     /// An operation has ended.
     EndOp {
-        /// Which.
+        /// The operation.
         op: OpId,
-        /// The id of the image or kernel that it made, if any, or why it failed.
+        /// The id of the new image or kernel, if any, or the error.
         result: Result<Option<String>, ApiError>,
     },
-    /// A VM as it is now, new or changed.
+    /// A new or changed VM.
     PutVm(Box<VmRecord>),
-    /// A VM does not exist any more.
+    /// A VM was removed.
     RemoveVm(VmId),
-    /// The row of a VM that could not be understood is set aside, by its id as stored: its name is
-    /// free, and its open operations have failed.
+    /// Sets the unreadable row of a VM aside, by its stored id: its name becomes free, and its open
+    /// operations fail.
     SetAside(String),
 }
 
-/// How sure a commit must be before it returns.
+/// Durability of a commit when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Survives the death of the process (SQLite `synchronous=NORMAL` with a write-ahead log).
@@ -58,7 +58,7 @@ pub enum Durability {
     Power,
 }
 
-/// The row of a VM that could not be understood. It is left as it is.
+/// The row of a VM that cannot be parsed; the row stays unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// Id, as stored.
@@ -69,18 +69,18 @@ pub struct Unreadable {
     pub why: String,
 }
 
-/// Everything a new daemon needs to know.
+/// All records that a new daemon needs.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// All VMs.
     pub vms: Vec<VmRecord>,
     /// Operations that had not ended, with their logs.
     pub open_ops: Vec<(OpRecord, Vec<StepEvent>)>,
-    /// VMs whose row could not be understood.
+    /// VMs whose row cannot be parsed.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// The memory of the engine.
+/// The store of the engine.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Reads everything.
@@ -96,7 +96,7 @@ pub trait Store: Send + Sync {
     /// written (`ReadOnly`, `NoSpace`, `Internal`).
     async fn commit(&self, writes: Vec<Write>, durability: Durability) -> Result<(), ApiError>;
 
-    /// One operation, also long after it ended.
+    /// One operation, also an ended one.
     ///
     /// # Errors
     /// The database cannot be read.

@@ -1,4 +1,4 @@
-//! Undoing steps: in reverse, past every error.
+//! Undo of steps, in reverse order; it continues after errors.
 
 use banger_api::operation::OpEventKind;
 use banger_api::{ApiError, ErrorCode};
@@ -10,19 +10,19 @@ use crate::plan::{RunPlan, VmPlan};
 use crate::runner::Worker;
 use crate::store::Durability;
 
-/// What is done about steps that only another build of banger can undo.
+/// Handling of steps that only another build of banger can undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// They count as not undone.
+    /// They count as failed undos.
     Keep,
-    /// What they made is left: the VM is deleted all the same.
-    GiveUp,
+    /// Their objects are left on the host, and the VM is deleted anyway.
+    Abandon,
 }
 
 /// Whether this build has all drivers of a VM.
 ///
 /// # Errors
-/// It lacks one.
+/// A driver is missing.
 pub(crate) fn has_drivers(drivers: &Drivers, vm: &VmPlan) -> Result<(), ApiError> {
     drivers.storage(vm)?;
     drivers.network(vm)?;
@@ -30,9 +30,8 @@ pub(crate) fn has_drivers(drivers: &Drivers, vm: &VmPlan) -> Result<(), ApiError
 }
 
 impl Worker {
-    /// Undoes these steps in reverse, past every error.
-    ///
-    /// Returns what could not be undone, in the order of the attempts.
+    /// Undoes these steps in reverse order, and continues after errors. Returns the errors in the
+    /// order of the attempts.
     pub async fn undo_steps(&mut self, name: ListName, steps: &[StepId]) -> Vec<String> {
         let mut problems = Vec::new();
         for id in steps.iter().rev() {
@@ -50,9 +49,10 @@ impl Worker {
                     self.log_undo(id, StepEventKind::Undone, format!("{undone:?}"));
                 }
                 Err(error)
-                    if error.code == ErrorCode::OtherBuild && self.foreign == Foreign::GiveUp =>
+                    if error.code == ErrorCode::OtherBuild && self.foreign == Foreign::Abandon =>
                 {
-                    let text = format!("left what the step `{}` made", id.as_str());
+                    let text =
+                        format!("the objects of the step `{}` are left on the host", id.as_str());
                     tracing::warn!(op = %self.op.id, vm = %self.record.plan.id, "{text}");
                     self.log_undo(id, StepEventKind::Undone, text.clone());
                     self.op.emit(OpEventKind::Warning { text });
@@ -72,21 +72,21 @@ impl Worker {
 
     fn log_undo(&mut self, step: &StepId, kind: StepEventKind, detail: String) {
         if let Err(error) = self.note(step, kind, detail) {
-            tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
+            tracing::error!(op = %self.op.id, error = %error, "undo continues without its log");
         }
     }
 
     async fn flush_undo(&mut self) {
         if let Err(error) = self.flush(Durability::Process).await {
-            tracing::error!(op = %self.op.id, error = %error, "undo goes on without its log");
+            tracing::error!(op = %self.op.id, error = %error, "undo continues without its log");
         }
     }
 
-    /// Ends a VMM that lives although no run of the VM is on record, with all that a run makes: its
-    /// disks must not be used twice.
+    /// Ends a VMM that is alive without a run on record, and undoes all steps of a start: two VMMs
+    /// must not use the same disks.
     ///
     /// # Errors
-    /// What could not be undone; the VM is broken then.
+    /// Those of a failed undo; the VM is broken then.
     pub(crate) async fn end_stray(&mut self) -> Result<(), ApiError> {
         if self.record.run.is_some() {
             return Ok(());
@@ -115,7 +115,7 @@ impl Worker {
     }
 }
 
-/// The failure of a step that is in no list of this build.
+/// The error for a step that is in no list of this build.
 pub(crate) fn foreign() -> ApiError {
     let text = "this build of banger does not have the step: use the build that made it";
     ApiError::new(ErrorCode::OtherBuild, text)

@@ -1,5 +1,5 @@
-//! VMs whose row could not be understood: they are listed, and can be set aside, so that their name
-//! is neither taken by nothing nor lost.
+//! VMs whose row cannot be parsed: they are listed, and can be set aside, which frees their name
+//! and keeps the row.
 
 use std::sync::PoisonError;
 
@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::op_book::{InternalOp, OpBook};
 use crate::store::{Durability, Unreadable, Write};
 
-/// The error of whatever is asked of such a VM.
+/// The error of every request about such a VM.
 pub(crate) fn explain(row: &Unreadable) -> ApiError {
     let text = format!("the record of `{}` cannot be understood", row.name);
     let mut error = ApiError::new(ErrorCode::Corrupt, text);
@@ -21,20 +21,20 @@ pub(crate) fn explain(row: &Unreadable) -> ApiError {
     error
 }
 
-/// What can be done about it. The deletion sets the record aside and leaves the disks.
+/// Hints about such a VM. A forced delete sets the record aside and leaves the disks.
 pub fn advice(row: &Unreadable) -> Vec<Hint> {
     let delete = Hint::ask(&row.name, VmAction::Delete { force: true });
     vec!["use the version of banger that wrote it".into(), delete]
 }
 
 impl Engine {
-    /// VMs that are stopped on record while their VMM lives.
+    /// VMs without a run on record whose VMM is alive.
     pub async fn strays(&self) -> Vec<(VmTag, Stray)> {
         let mut strays = Vec::new();
         for vm in self.all().into_iter().filter(|vm| vm.record.run.is_none()) {
             let plan = &vm.record.plan;
             let Ok(vmm) = self.shared.drivers.vmm(plan) else { continue };
-            // What is being started is about to be on record.
+            // The run of a start in progress is about to be recorded.
             if vm.operation.is_some() {
                 continue;
             }
@@ -45,12 +45,12 @@ impl Engine {
         strays
     }
 
-    /// The rows that could not be understood.
+    /// The rows that cannot be parsed.
     pub fn unreadable(&self) -> Vec<Unreadable> {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Those with an id and a name that can be asked for.
+    /// Id and name of those rows, if both are valid.
     pub(crate) fn unreadable_tags(&self) -> Vec<VmTag> {
         let tag = |row: Unreadable| {
             Some(VmTag { id: row.id.parse().ok()?, name: row.name.parse().ok()? })
@@ -62,7 +62,7 @@ impl Engine {
         self.unreadable().into_iter().find(|row| row.id == id.as_str())
     }
 
-    /// Their lines in the list: the state tells that something is wrong, the values are not known.
+    /// Their entries in the list of VMs: state `broken`, with unknown values.
     pub(crate) fn unreadable_summaries(&self) -> Vec<VmSummary> {
         let summary = |vm: VmTag| {
             let row = self.unreadable_row(&vm.id)?;
@@ -84,14 +84,14 @@ impl Engine {
         self.unreadable_tags().into_iter().filter_map(summary).collect()
     }
 
-    /// Sets such a row aside. What the VM has on the host cannot be told from it, so it is left.
+    /// Sets such a row aside. The VM's objects on the host are unknown, so they are left.
     pub(crate) async fn set_aside(&self, row: Unreadable) -> Result<Accepted, ApiError> {
         let vm = VmTag {
             id: row.id.parse().map_err(|_| explain(&row))?,
             name: row.name.parse().map_err(|_| explain(&row))?,
         };
         let book = OpBook::of_vm(&self.shared, vm.clone());
-        let InternalOp { op, unsaved } = book.open_anyway("delete").await;
+        let InternalOp { op, unsaved } = book.open_best_effort("delete").await;
         let mut writes = unsaved;
         writes.push(Write::SetAside(row.id.clone()));
         let set_aside = self.shared.store.commit(writes, Durability::Power).await;

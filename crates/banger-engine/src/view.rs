@@ -1,4 +1,4 @@
-//! Records as the API shows them.
+//! Views of records for the API.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::record::VmRecord;
 use crate::shared::Published;
 use crate::store::OpRecord;
 
-/// A VM as the feed of changes shows it.
+/// A VM for the feed of changes.
 pub fn now(published: Published) -> banger_api::events::VmNow {
     let Published { record, operation, .. } = published;
     banger_api::events::VmNow {
@@ -32,7 +32,7 @@ pub fn rfc3339(unix_ms: u64) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// One line of the list.
+/// An entry of the list.
 pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
     let record = &published.record;
     let (plan, spec) = (&record.plan, record.spec_in_force());
@@ -59,10 +59,10 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
     }
 }
 
-/// How long a guest's agent is waited for where its answer only adds a notice.
+/// Timeout of a health request whose answer only adds a notice.
 const NOTICE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What a user should know of an agent that ended before its guest did.
+/// The warning about an agent that ended before its guest, and was restarted.
 pub fn agent_warning(name: &VmName, restarts: u32) -> Option<String> {
     let times = match restarts {
         0 => return None,
@@ -76,17 +76,17 @@ pub fn agent_warning(name: &VmName, restarts: u32) -> Option<String> {
     ))
 }
 
-/// The same of a VM that may run.
+/// That warning for a VM, if it is running.
 async fn agent_notice(drivers: &DriverSet, record: &VmRecord) -> Option<String> {
     if record.state != VmState::Running {
         return None;
     }
-    let asked = tokio::time::timeout(NOTICE_TIMEOUT, drivers.guest.health(&record.plan));
-    let health = asked.await.ok()?.ok()?;
+    let answer = tokio::time::timeout(NOTICE_TIMEOUT, drivers.guest.health(&record.plan));
+    let health = answer.await.ok()?.ok()?;
     agent_warning(&record.plan.name, health.agent_restarts)
 }
 
-/// Everything about one VM.
+/// Details of one VM.
 pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     let record = &published.record;
     let plan = &record.plan;
@@ -132,7 +132,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     }
 }
 
-/// What a user should know of a run.
+/// Notices of the VMM about a run.
 pub async fn notices(drivers: &DriverSet, plan: &VmPlan, run: &RunPlan) -> Vec<String> {
     let devices = drivers.devices(plan, &run.spec, run.lease.as_ref());
     let (Ok(vmm), Ok(devices)) = (drivers.vmm(plan), devices) else { return Vec::new() };
@@ -142,8 +142,8 @@ pub async fn notices(drivers: &DriverSet, plan: &VmPlan, run: &RunPlan) -> Vec<S
     }
 }
 
-/// An operation on record. `live` tells whether this daemon works on it: one that was left open by
-/// an earlier daemon is shown as interrupted.
+/// A stored operation. `live`: this daemon works on it; an open operation of an earlier daemon is
+/// shown as interrupted.
 pub fn operation(record: OpRecord, live: bool) -> OperationView {
     let OpRecord { id, kind, subject, mut state, mut error, made, started_unix_ms } = record;
     if state == OpState::Running && !live {
@@ -154,7 +154,7 @@ pub fn operation(record: OpRecord, live: bool) -> OperationView {
     OperationView { id, kind, subject, state, started_at, error, made }
 }
 
-/// An operation that the store could not take yet.
+/// An operation that is not stored yet.
 pub fn live_operation(op: &Op, now_unix_ms: u64) -> OperationView {
     use banger_api::operation::OpEventKind;
     let mut view = OperationView {
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_that_was_started_again_is_warned_of() {
+    fn a_restarted_agent_leads_to_a_warning() {
         let name: VmName = "web".parse().unwrap();
         assert_eq!(agent_warning(&name, 0), None);
         assert!(agent_warning(&name, 1).unwrap().contains("ended once and"));

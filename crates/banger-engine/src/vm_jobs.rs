@@ -1,7 +1,7 @@
-//! What the operations on a VM consist of, written in terms of lists and of the state machine.
+//! Create, start, stop and restart of a VM, in terms of the lists of steps and the state machine.
 //!
 //! There is one teardown, [`Worker::tear_down`]: stop, kill, failed start, cancel, death of the VMM
-//! and recovery all go through it.
+//! and recovery all use it.
 
 use std::time::Duration;
 
@@ -14,42 +14,43 @@ use crate::capability::VmContext;
 use crate::lists::{self, ListName};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan};
-use crate::record::{Existence, Fate, Inspect, VmRecord};
+use crate::record::{Existence, Inspect, Presence, VmRecord};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::Durability;
 use crate::undo;
 use crate::view;
 
-/// How often a guest that did not understand a shutdown is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Interval at which a shutdown request that the guest did not receive is repeated.
+const SHUTDOWN_RETRY: Duration = Duration::from_secs(1);
 
-/// Whether a create goes on to start.
+/// Whether a create also starts the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThenStart {
-    /// It does.
+    /// It starts the VM.
     Yes,
-    /// It does not.
+    /// It leaves the VM stopped.
     No,
 }
 
-pub(crate) fn event(record: &mut VmRecord, event: VmEvent) -> Result<Fate, ApiError> {
+pub(crate) fn event(record: &mut VmRecord, event: VmEvent) -> Result<Presence, ApiError> {
     let name = record.plan.name.clone();
     record.apply(event).map_err(|illegal| {
-        ApiError::new(ErrorCode::Internal, format!("`{name}` cannot go on from its state"))
+        ApiError::new(ErrorCode::Internal, format!("`{name}` is in an unexpected state"))
             .caused_by(&illegal)
     })
 }
 
 impl Worker {
-    /// Makes what lasts; undone entirely, the VM with it, when it fails.
+    /// Applies the create list, then starts the VM if requested. A failed create is undone, and no
+    /// VM is left.
     ///
     /// # Errors
-    /// The step's, with what could not be undone.
-    pub async fn create(&mut self, then: ThenStart) -> Result<Fate, ApiError> {
+    /// That of the failed step, with those of a failed undo.
+    pub async fn create(&mut self, then: ThenStart) -> Result<Presence, ApiError> {
         let steps = self.record.made.clone();
         if let Err((error, count)) = self.apply_steps(ListName::Create, &steps).await {
-            return Err(self.unmake(count, error).await);
+            return Err(self.roll_back_create(count, error).await);
         }
         self.crash(ListName::Create, "commit", "before");
         let whole = |record: &mut VmRecord| {
@@ -57,17 +58,17 @@ impl Worker {
             Ok(())
         };
         if let Err(error) = self.decide(Durability::Power, whole).await {
-            return Err(self.unmake(self.record.made.len(), error).await);
+            return Err(self.roll_back_create(self.record.made.len(), error).await);
         }
         self.crash(ListName::Create, "commit", "after");
         match then {
-            ThenStart::No => Ok(Fate::Lives),
+            ThenStart::No => Ok(Presence::Exists),
             ThenStart::Yes => self.start().await,
         }
     }
 
-    /// Undoes a create that did not get through.
-    async fn unmake(&mut self, count: usize, error: ApiError) -> ApiError {
+    /// Undoes the first `count` steps of a failed create.
+    async fn roll_back_create(&mut self, count: usize, error: ApiError) -> ApiError {
         self.stages.abandon();
         let steps: Vec<StepId> = self.record.made.iter().take(count).cloned().collect();
         let problems = self.undo_steps(ListName::Create, &steps).await;
@@ -83,12 +84,12 @@ impl Worker {
     /// Boots the VM.
     ///
     /// # Errors
-    /// Preflight's, or the failing step's; the VM is stopped then, or broken.
-    pub async fn start(&mut self) -> Result<Fate, ApiError> {
+    /// That of a preflight check or of the failed step; the VM is stopped or broken then.
+    pub async fn start(&mut self) -> Result<Presence, ApiError> {
         self.forget_exit();
-        // What came before, the stop of a restart say, stands: only the start is cancelled.
-        self.go_on()?;
-        // The report is about the start alone, not about the create or stop before it.
+        // Only the start is cancelled, not earlier work such as the stop of a restart.
+        self.check_interrupt()?;
+        // The report covers the start only, not the create or stop before it.
         self.stages.finish();
         self.stages.take_done();
         let begun_ms = self.op.elapsed_ms();
@@ -121,10 +122,10 @@ impl Worker {
             return Err(self.start_failed(error, usize::MAX).await);
         }
         self.crash(ListName::Start, "commit", "after");
-        Ok(Fate::Lives)
+        Ok(Presence::Exists)
     }
 
-    /// Checks what a start needs, changing nothing.
+    /// Checks the requirements of a start without changes.
     async fn preflight(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let drivers = &self.shared.drivers;
         undo::has_drivers(drivers, vm)?;
@@ -140,7 +141,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Shows the notices of a run, a nearly full disk of the host say, as warnings of its start.
+    /// Emits the notices of a run, such as a nearly full disk of the host, as warnings.
     async fn warn_of_notices(&self) {
         let Some(run) = &self.record.run else { return };
         for text in view::notices(&self.shared.drivers, &self.record.plan, run).await {
@@ -163,27 +164,27 @@ impl Worker {
         self.decide(Durability::Process, booted).await
     }
 
-    /// A start that was refused before it began leaves the VM as it was.
+    /// A start that failed in preflight leaves the VM as it was.
     async fn start_refused(&mut self, error: ApiError) -> ApiError {
         self.keep_for_inspection(&error);
         self.record.because = Some(StoppedBecause::StartFailed {
             operation: self.op.id.clone(),
             error: error.message.clone(),
         });
-        self.save_anyway().await;
+        self.save_best_effort().await;
         error
     }
 
-    /// A VM that is to stay is kept after a failed start, so that its user can inspect it. One that
-    /// was cancelled, or goes with its session or its run, is not.
+    /// Keeps a permanent VM after a failed start, so that its user can inspect it.
     fn keep_for_inspection(&mut self, error: &ApiError) {
-        let stays = self.record.plan.lifetime == Lifetime::Keep;
-        if stays && error.code != ErrorCode::Cancelled {
+        let permanent = self.record.plan.lifetime == Lifetime::Keep;
+        if permanent && error.code != ErrorCode::Cancelled {
             self.record.inspect = Inspect::Yes;
         }
     }
 
-    /// Keeps the logs of a VM that is deleted because its start failed, and says where they are.
+    /// Copies the logs of a VM that will be deleted because its start failed, and adds their path
+    /// as a hint.
     async fn keep_logs(&self, mut error: ApiError) -> ApiError {
         let plan = &self.record.plan;
         if plan.lifetime == Lifetime::Keep || error.code == ErrorCode::Cancelled {
@@ -217,34 +218,35 @@ impl Worker {
         }
     }
 
-    /// Stops the VM: asks the guest, waits for the grace period, then ends the VMM.
+    /// Stops the VM: requests a shutdown of the guest, waits for the grace period, then ends the
+    /// VMM.
     ///
     /// # Errors
-    /// What could not be undone; the VM is broken then.
-    pub async fn stop(&mut self, grace_ms: u64) -> Result<Fate, ApiError> {
+    /// Those of a failed undo; the VM is broken then.
+    pub async fn stop(&mut self, grace_ms: u64) -> Result<Presence, ApiError> {
         if self.state() == VmState::Stopped {
-            return Ok(Fate::Lives);
+            return Ok(Presence::Exists);
         }
         if self.state() != VmState::Stopping {
-            self.end_accepted(VmEvent::StopAccepted).await?;
+            self.begin_teardown(VmEvent::StopAccepted).await?;
         }
         let how = if grace_ms == 0 { StopKind::Killed } else { self.shut_down(grace_ms).await };
         tracing::info!(op = %self.op.id, vm = %self.record.plan.id, ?how, "stopped");
-        self.tear_down(StoppedBecause::Asked { how }).await?;
-        Ok(Fate::Lives)
+        self.tear_down(StoppedBecause::Requested { how }).await?;
+        Ok(Presence::Exists)
     }
 
-    /// The run is over, or is to be. Goes on when that cannot be written down: what it leads to is
-    /// only undoing, and a VM must stop on a full disk too.
-    pub(crate) async fn end_accepted(&mut self, why: VmEvent) -> Result<(), ApiError> {
+    /// Records that a teardown starts. Continues if the store fails: a teardown only undoes steps,
+    /// and a VM must also stop on a full disk.
+    pub(crate) async fn begin_teardown(&mut self, why: VmEvent) -> Result<(), ApiError> {
         event(&mut self.record, why)?;
         self.crash(ListName::Start, "end_commit", "before");
-        self.save_anyway().await;
+        self.save_best_effort().await;
         self.crash(ListName::Start, "end_commit", "after");
         Ok(())
     }
 
-    /// Waits for the guest to go down by itself.
+    /// Requests a shutdown of the guest and waits for its end.
     async fn shut_down(&mut self, grace_ms: u64) -> StopKind {
         self.stages.enter(stage::SHUTDOWN);
         let guest = self.shared.drivers.guest.clone();
@@ -256,19 +258,19 @@ impl Worker {
         let ask = async {
             let left = || end.saturating_duration_since(tokio::time::Instant::now());
             while let Err(error) = guest.power_off(&vm, left()).await {
-                tracing::warn!(vm = %vm.id, error = %error, "not reached, asking again");
+                tracing::warn!(vm = %vm.id, error = %error, "shutdown request failed");
                 if let Ok(vmm) = &vmm
                     && let Some(button) = vmm.power_button()
                     && let Err(error) = button.press(&vm).await
                 {
-                    tracing::warn!(vm = %vm.id, error = %error, "the VMM did not ask it either");
+                    tracing::warn!(vm = %vm.id, error = %error, "the VMM's power button failed");
                 }
-                tokio::time::sleep(ASK_AGAIN).await;
+                tokio::time::sleep(SHUTDOWN_RETRY).await;
             }
             std::future::pending::<()>().await;
         };
         let how = tokio::select! {
-            // The order matters only for a guest that ended: then nothing else counts.
+            // The end of the guest takes precedence over a kill and the timeout.
             biased;
             Ok(_) = exit.wait_for(Option::is_some) => StopKind::Graceful,
             Ok(_) = hurry.wait_for(|hurry| *hurry) => StopKind::Killed,
@@ -283,17 +285,16 @@ impl Worker {
         how
     }
 
-    /// Undoes everything a start did.
+    /// Undoes all steps of the run.
     ///
     /// # Errors
-    /// What could not be undone; the VM is broken then.
+    /// Those of a failed undo; the VM is broken then.
     pub async fn tear_down(&mut self, because: StoppedBecause) -> Result<(), ApiError> {
         self.stages.enter(stage::TEARDOWN);
         self.undo_run(usize::MAX, because, None).await
     }
 
-    /// Steps of the run that may have been begun. A VM that is broken is undone wholly, also when
-    /// it broke without having run.
+    /// Steps of the run. For a broken VM without a run on record, all steps of a start.
     pub(crate) fn run_steps(&self) -> Vec<StepId> {
         match &self.record.run {
             Some(run) => run.steps.clone(),
@@ -317,16 +318,16 @@ impl Worker {
         event(&mut self.record, VmEvent::AllUndone)?;
         self.record.run = None;
         self.crash(ListName::Start, "undo_commit", "before");
-        // What is true of the host stays true when it cannot be written down: the next daemon finds
-        // an open run, undoes nothing that exists, and comes to the same end.
-        self.save_anyway().await;
+        // If the store fails, the next daemon finds an open run, undoes it again without effect,
+        // and records the same state.
+        self.save_best_effort().await;
         self.crash(ListName::Start, "undo_commit", "after");
         self.stages.finish();
         Ok(())
     }
 
-    /// Something could not be undone. Keeps that and, where undoing was not what was asked for,
-    /// what went wrong first; returns both as one error.
+    /// Makes the VM broken after a failed undo. Records and returns the errors of the undo and, if
+    /// the undo followed a failure, that first error.
     pub(crate) async fn broken(
         &mut self,
         undo_problems: Vec<String>,
@@ -364,7 +365,7 @@ impl Worker {
     ///
     /// # Errors
     /// Those of stop and start.
-    pub async fn restart(&mut self, grace_ms: u64) -> Result<Fate, ApiError> {
+    pub async fn restart(&mut self, grace_ms: u64) -> Result<Presence, ApiError> {
         self.stop(grace_ms).await?;
         self.start().await
     }

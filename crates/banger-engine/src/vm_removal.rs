@@ -1,11 +1,11 @@
-//! How a VM is removed and repaired, with the one teardown of [`crate::vm_jobs`].
+//! Delete and repair of a VM, with the teardown of [`crate::vm_jobs`].
 
 use banger_api::ApiError;
 use banger_api::operation::{OpEventKind, stage};
 use banger_api::vm::{StopKind, StoppedBecause, VmState};
 
 use crate::lists::ListName;
-use crate::record::{Existence, Fate, VmRecord};
+use crate::record::{Existence, Presence, VmRecord};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::{Durability, Write};
@@ -13,19 +13,19 @@ use crate::undo::{self, Foreign};
 use crate::vm_jobs::event;
 
 impl Worker {
-    /// Removes the VM with its disks, ending it first if it runs.
+    /// Deletes the VM with its disks; kills it first if it is running.
     ///
     /// # Errors
-    /// What could not be removed; the VM is broken then.
-    pub async fn delete(&mut self) -> Result<Fate, ApiError> {
+    /// Those of a failed undo; the VM is broken then.
+    pub async fn delete(&mut self) -> Result<Presence, ApiError> {
         if self.foreign == Foreign::Keep && self.state() == VmState::Stopped {
-            // Refused as long as nothing was removed.
+            // Refused before any step is undone.
             undo::has_drivers(&self.shared.drivers, &self.record.plan)?;
         }
         match self.state() {
             VmState::Running | VmState::Paused => {
-                self.end_accepted(VmEvent::StopAccepted).await?;
-                self.tear_down(StoppedBecause::Asked { how: StopKind::Killed }).await?;
+                self.begin_teardown(VmEvent::StopAccepted).await?;
+                self.tear_down(StoppedBecause::Requested { how: StopKind::Killed }).await?;
             }
             VmState::Broken => {
                 self.end_stray().await?;
@@ -39,8 +39,8 @@ impl Worker {
             VmState::Starting | VmState::Stopping | VmState::Deleting => {}
         }
         self.crash(ListName::Create, "delete_commit", "before");
-        // From here on disks go: that this was asked for must survive a power cut, so nothing of it
-        // happens where it cannot be written down.
+        // Disks are removed from here on: the delete must survive a power loss, so it fails if it
+        // cannot be recorded.
         let accepted = |record: &mut VmRecord| {
             if record.state != VmState::Deleting {
                 event(record, VmEvent::DeleteAccepted)?;
@@ -55,11 +55,11 @@ impl Worker {
         self.undo_create().await
     }
 
-    /// Undoes everything that a create did, and the VM with it.
+    /// Undoes all steps of the create and removes the VM.
     ///
     /// # Errors
-    /// What could not be undone; the VM is broken then.
-    pub async fn undo_create(&mut self) -> Result<Fate, ApiError> {
+    /// Those of a failed undo; the VM is broken then.
+    pub async fn undo_create(&mut self) -> Result<Presence, ApiError> {
         let steps = self.record.made.clone();
         let problems = self.undo_steps(ListName::Create, &steps).await;
         if !problems.is_empty() {
@@ -68,26 +68,26 @@ impl Worker {
         self.removed().await
     }
 
-    pub(crate) async fn removed(&mut self) -> Result<Fate, ApiError> {
+    pub(crate) async fn removed(&mut self) -> Result<Presence, ApiError> {
         event(&mut self.record, VmEvent::Removed)?;
         self.write(Write::RemoveVm(self.record.plan.id.clone()));
         self.crash(ListName::Create, "removed_commit", "before");
-        // The next daemon finds a VM to be removed of which nothing is left, and removes it.
+        // If the store fails, the next daemon repeats the removal without effect on the host.
         if let Err(error) = self.flush(Durability::Process).await {
             tracing::error!(op = %self.op.id, error = %error, "store");
         }
         self.crash(ListName::Create, "removed_commit", "after");
         self.stages.finish();
-        Ok(Fate::Gone)
+        Ok(Presence::Removed)
     }
 
-    /// Tries again to undo what left the VM broken.
+    /// Repeats the undo that left the VM broken.
     ///
     /// # Errors
-    /// What still cannot be undone.
-    pub async fn repair(&mut self) -> Result<Fate, ApiError> {
+    /// Those of a failed undo.
+    pub async fn repair(&mut self) -> Result<Presence, ApiError> {
         if self.state() != VmState::Broken {
-            return Ok(Fate::Lives);
+            return Ok(Presence::Exists);
         }
         match self.record.existence {
             Existence::Whole => {
@@ -96,12 +96,11 @@ impl Worker {
                     story: "it was broken and has been repaired".into(),
                 });
                 self.tear_down(because).await?;
-                Ok(Fate::Lives)
+                Ok(Presence::Exists)
             }
-            // What is half made or half removed cannot be made whole; what was asked for last was
-            // that it should not exist.
+            // An incomplete create or delete cannot be completed to a whole VM: remove it.
             Existence::Making | Existence::Removing => {
-                let text = "its create or delete had not got through: it is removed now".into();
+                let text = "its create or delete was incomplete: the VM is deleted now".into();
                 self.op.emit(OpEventKind::Note { text });
                 self.delete().await
             }

@@ -1,7 +1,7 @@
-//! The one owner of a VM: a task that hears requests while at most one operation works on the VM.
+//! The task that owns a VM: it receives requests while at most one operation works on the VM.
 //!
-//! Requests come through a bounded mailbox; kills and forced deletes have a channel of their own
-//! that outranks it. The record is published through one watch channel, with a generation number.
+//! Requests arrive in a bounded mailbox; kills and forced deletes in a second channel with higher
+//! priority. The record is published through one watch channel, with a generation number.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::boot_watch;
 use crate::cancel;
 use crate::drivers::ExitStory;
 use crate::op_book::{InternalOp, OpBook};
-use crate::ops::{Beginning, Op};
-use crate::queue::{self, Answer, Meanwhile, Queued, RequestQueue};
-use crate::record::{Existence, Fate, Inspect, VmRecord};
+use crate::ops::{Op, PendingOp};
+use crate::queue::{self, Answer, Queued, RequestQueue, Scheduling};
+use crate::record::{Existence, Inspect, Presence, VmRecord};
 use crate::recovery::Action;
 use crate::refusals;
 use crate::runner::{Signals, Worker};
@@ -26,50 +26,50 @@ use crate::store::{Durability, Write};
 use crate::vm_jobs::ThenStart;
 use crate::work::Work;
 
-/// Requests that wait in the mailbox before senders have to.
+/// Capacity of the mailbox.
 pub const MAILBOX: usize = 32;
 
-/// Something asked of the owner.
+/// A message to the task.
 pub enum Message {
     /// A request of a client.
     Request {
-        /// What.
+        /// The action.
         action: VmAction,
-        /// Where the answer goes.
+        /// Receives the answer.
         reply: oneshot::Sender<Result<Accepted, ApiError>>,
     },
     /// A request to cancel an operation on this VM.
     Cancel {
         /// The operation.
         op: Arc<Op>,
-        /// Where the answer goes.
+        /// Receives the answer.
         reply: oneshot::Sender<Result<CancelEffect, ApiError>>,
     },
 }
 
-/// What a task begins with.
-pub enum First {
-    /// A create whose operation and row are on record.
+/// The first work of a task.
+pub enum InitialWork {
+    /// A create whose operation and VM are on record.
     Create(Arc<Op>, ThenStart),
-    /// What recovery decided.
+    /// The decision of recovery.
     Recover(Action),
 }
 
-/// How others reach a VM.
+/// Access to the task of a VM.
 #[derive(Clone)]
 pub struct VmHandle {
-    /// The ordinary way.
+    /// Requests.
     pub mailbox: mpsc::Sender<Message>,
-    /// The way that outranks it.
+    /// Requests with higher priority: kills, forced deletes, cancels.
     pub urgent: mpsc::Sender<Message>,
-    /// What everybody may see.
+    /// The published state of the VM.
     pub published: watch::Receiver<Published>,
 }
 
 struct JobEnd {
     record: VmRecord,
     exit: watch::Receiver<Option<ExitStory>>,
-    result: Result<Fate, ApiError>,
+    result: Result<Presence, ApiError>,
 }
 
 struct Job {
@@ -77,7 +77,8 @@ struct Job {
     handle: JoinHandle<JobEnd>,
 }
 
-type Gone = Box<dyn FnOnce() + Send + Sync>;
+/// Called when the VM no longer exists.
+type OnRemoved = Box<dyn FnOnce() + Send + Sync>;
 
 struct VmTask {
     shared: Arc<Shared>,
@@ -89,15 +90,20 @@ struct VmTask {
     exit: watch::Receiver<Option<ExitStory>>,
     hurry: watch::Sender<bool>,
     job: Option<Job>,
-    /// Whether this run's end has led to a delete already.
+    /// Whether the automatic delete after the end of this run was attempted.
     delete_tried: bool,
-    gone: Option<Gone>,
-    /// Boot id of the guest whose boot is followed.
+    on_removed: Option<OnRemoved>,
+    /// Boot id of the guest whose boot is being watched.
     followed: Option<String>,
 }
 
-/// Starts the owner of a VM. `gone` is called when the VM does not exist any more.
-pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) -> VmHandle {
+/// Starts the task of a VM. `on_removed` is called when the VM no longer exists.
+pub fn spawn(
+    shared: Arc<Shared>,
+    record: VmRecord,
+    initial: InitialWork,
+    on_removed: OnRemoved,
+) -> VmHandle {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (urgent, urgent_messages) = mpsc::channel(MAILBOX);
     let published = Published { record: Arc::new(record.clone()), operation: None, boot: None };
@@ -114,25 +120,25 @@ pub fn spawn(shared: Arc<Shared>, record: VmRecord, first: First, gone: Gone) ->
         hurry: watch::Sender::new(false),
         job: None,
         delete_tried: false,
-        gone: Some(gone),
+        on_removed: Some(on_removed),
         followed: None,
     };
-    // What it begins with counts from now on: a daemon that is asked to end waits for it.
-    let beginning = task.shared.ops.beginning();
-    tokio::spawn(task.run(first, beginning, messages, urgent_messages));
+    // The initial work counts as pending from now on, so a shutdown of the daemon waits for it.
+    let pending = task.shared.ops.announce_pending();
+    tokio::spawn(task.run(initial, pending, messages, urgent_messages));
     VmHandle { mailbox, urgent, published: receiver }
 }
 
 impl VmTask {
     async fn run(
         mut self,
-        first: First,
-        beginning: Beginning,
+        initial: InitialWork,
+        pending: PendingOp,
         mut mailbox: mpsc::Receiver<Message>,
         mut urgent: mpsc::Receiver<Message>,
     ) {
-        self.begin_first(first).await;
-        drop(beginning);
+        self.begin_initial(initial).await;
+        drop(pending);
         loop {
             if self.job.is_none() {
                 self.begin_next().await;
@@ -141,46 +147,46 @@ impl VmTask {
                 && matches!(self.record.state, VmState::Running | VmState::Paused);
             let mut exit = self.exit.clone();
             tokio::select! {
-                // What outranks comes first; then the end of work, so that answers look at the
-                // latest state; new requests last.
+                // Urgent messages first; then the end of the job, so that answers depend on the
+                // latest state; other requests last.
                 biased;
-                Some(message) = urgent.recv() => self.hear(message).await,
+                Some(message) = urgent.recv() => self.handle(message).await,
                 end = finished(&mut self.job) => {
-                    if self.end_job(end).await == Fate::Gone {
+                    if self.end_job(end).await == Presence::Removed {
                         break;
                     }
                 }
                 Ok(story) = exit_story(&mut exit), if idle_running => {
                     self.begin_internal("exited", Work::Exited(story)).await;
                 }
-                Some(message) = mailbox.recv() => self.hear(message).await,
+                Some(message) = mailbox.recv() => self.handle(message).await,
                 else => return,
             }
         }
-        self.refuse_the_rest(&mut mailbox, &mut urgent).await;
+        self.refuse_remaining(&mut mailbox, &mut urgent).await;
     }
 
-    async fn begin_first(&mut self, first: First) {
-        match first {
-            First::Create(op, then) => {
+    async fn begin_initial(&mut self, initial: InitialWork) {
+        match initial {
+            InitialWork::Create(op, then) => {
                 self.begin_unqueued(op, Work::Create(then), Vec::new());
             }
-            First::Recover(Action::Nothing) => {}
-            First::Recover(action) => {
+            InitialWork::Recover(Action::Nothing) => {}
+            InitialWork::Recover(action) => {
                 self.begin_internal("recover", Work::Recover(action)).await;
             }
         }
     }
 
-    /// Begins work that nobody asked for.
+    /// Starts work that no client requested.
     async fn begin_internal(&mut self, kind: &str, work: Work) {
-        let InternalOp { op, unsaved } = self.book.open_anyway(kind).await;
+        let InternalOp { op, unsaved } = self.book.open_best_effort(kind).await;
         self.begin_unqueued(op, work, unsaved);
     }
 
-    /// What the work leads to counts for what may be asked meanwhile.
+    /// Starts work outside of the queue. Its final state counts for the answers to requests.
     fn begin_unqueued(&mut self, op: Arc<Op>, work: Work, unsaved: Vec<Write>) {
-        if let Some(action) = work.leads_to() {
+        if let Some(action) = work.equivalent_action() {
             self.queue.begin(Queued { op: op.id.clone(), action });
         }
         self.spawn(op, work, unsaved);
@@ -194,7 +200,7 @@ impl VmTask {
                 self.queue.finish();
                 continue;
             };
-            // The state may not be the one that was expected when this was accepted.
+            // The state can differ from the one expected when the request was accepted.
             let settled = match queue::settle(self.record.state, next.action) {
                 Answer::Do(_) => {
                     self.spawn(op, Work::Queued(next), Vec::new());
@@ -230,8 +236,8 @@ impl VmTask {
         self.job = Some(Job { op, handle });
     }
 
-    async fn end_job(&mut self, end: Result<JobEnd, tokio::task::JoinError>) -> Fate {
-        let Some(job) = self.job.take() else { return Fate::Lives };
+    async fn end_job(&mut self, end: Result<JobEnd, tokio::task::JoinError>) -> Presence {
+        let Some(job) = self.job.take() else { return Presence::Exists };
         self.queue.finish();
         let result = match end {
             Ok(end) => {
@@ -239,9 +245,9 @@ impl VmTask {
                 self.exit = end.exit;
                 end.result
             }
-            Err(panic) => Err(self.distrust(&panic).await),
+            Err(panic) => Err(self.mark_invalid(&panic).await),
         };
-        let gone = matches!(result, Ok(Fate::Gone)) || self.was_unmade(&result);
+        let removed = matches!(result, Ok(Presence::Removed)) || self.was_rolled_back(&result);
         self.publisher.send_modify(|published| {
             published.operation = None;
             published.record = Arc::new(self.record.clone());
@@ -249,27 +255,27 @@ impl VmTask {
         self.shared.changed();
         let followed = &mut self.followed;
         boot_watch::begin(&self.shared, &self.publisher, &self.record, followed);
-        // Whoever hears the end of the operation may use the name again.
-        if let Some(forget) = self.gone.take_if(|_| gone) {
-            forget();
+        // The name is free before clients receive the end of the operation.
+        if let Some(on_removed) = self.on_removed.take_if(|_| removed) {
+            on_removed();
         }
         self.book.end(&job.op, result.map(|_| None)).await;
-        if gone { Fate::Gone } else { Fate::Lives }
+        if removed { Presence::Removed } else { Presence::Exists }
     }
 
-    /// A create that failed and was undone leaves no VM although it ended in an error.
-    fn was_unmade(&self, result: &Result<Fate, ApiError>) -> bool {
+    /// Whether a failed create was undone, so that no VM is left.
+    fn was_rolled_back(&self, result: &Result<Presence, ApiError>) -> bool {
         result.is_err()
             && self.record.existence == Existence::Making
             && self.record.state == VmState::Stopped
     }
 
-    /// A bug of ours: whatever it was doing, nothing may be done to this VM until somebody looked.
-    async fn distrust(&mut self, panic: &tokio::task::JoinError) -> ApiError {
+    /// After a panic of the job the state of the VM is unknown: marks it as broken.
+    async fn mark_invalid(&mut self, panic: &tokio::task::JoinError) -> ApiError {
         self.record = VmRecord::clone(&self.publisher.borrow().record);
         let text = format!("the daemon failed while it worked on this VM: {panic}");
         tracing::error!(vm = %self.record.plan.id, "{text}");
-        self.record.distrust(text.clone());
+        self.record.mark_invalid(text.clone());
         let put = Write::PutVm(Box::new(self.record.clone()));
         let mut error = ApiError::new(ErrorCode::Internal, text);
         if let Err(unsaved) = self.shared.store.commit(vec![put], Durability::Process).await {
@@ -278,11 +284,10 @@ impl VmTask {
         error
     }
 
-    /// A VM that was to live no longer than its run is deleted once it has stopped, also when the
-    /// daemon ended in between.
+    /// Deletes a stopped VM whose lifetime is limited, also after a restart of the daemon.
     async fn end_lifetime(&mut self) {
         let stopped = self.record.state == VmState::Stopped;
-        // Once a run: where it cannot be deleted now, trying again at once would not help.
+        // Once per run: after a failed delete an immediate retry would not help.
         self.delete_tried &= stopped;
         let over = self.record.plan.lifetime != Lifetime::Keep
             && self.record.inspect == Inspect::No
@@ -291,20 +296,18 @@ impl VmTask {
             self.delete_tried = true;
             let action = VmAction::Delete { force: true };
             match self.book.open(action.as_str(), Durability::Process).await {
-                Ok(op) => {
-                    self.queue.push(Queued { op: op.id.clone(), action });
-                }
-                // The next daemon finds it stopped, too.
+                Ok(op) => self.queue.push(Queued { op: op.id.clone(), action }),
+                // The next daemon retries.
                 Err(error) => tracing::error!(vm = %self.record.plan.id, error = %error, "store"),
             }
         }
     }
 
-    async fn hear(&mut self, message: Message) {
+    async fn handle(&mut self, message: Message) {
         match message {
             Message::Request { action, reply } => {
                 let answer = self.request(action).await;
-                // A client that left does not take back what it asked for.
+                // A client that disconnects does not withdraw its request.
                 let _ = reply.send(answer);
             }
             Message::Cancel { op, reply } => {
@@ -313,7 +316,7 @@ impl VmTask {
                     self.book.end(&op, Err(cancel::cancelled(&op))).await;
                     Ok(CancelEffect::NotBegun)
                 } else {
-                    cancel::begun(&op)
+                    cancel::cancel_started(&op)
                 };
                 let _ = reply.send(answer);
             }
@@ -328,10 +331,10 @@ impl VmTask {
             Answer::Refused(refusal) => {
                 Err(refusals::explain(&self.record.plan.name, action, &refusal))
             }
-            Answer::Do(meanwhile) => {
+            Answer::Do(scheduling) => {
                 let op = self.book.open(action.as_str(), Durability::Power).await?;
                 self.queue.push(Queued { op: op.id.clone(), action });
-                if meanwhile == Meanwhile::Interrupt {
+                if scheduling == Scheduling::InterruptCurrent {
                     self.interrupt();
                 }
                 Ok(Accepted { operation: Some(op.id.clone()), vm, warnings: Vec::new() })
@@ -339,7 +342,7 @@ impl VmTask {
         }
     }
 
-    /// Ends what runs: a start by undoing it, a stop by giving no more grace.
+    /// Interrupts the job: a start is undone, the grace period of a stop ends.
     fn interrupt(&self) {
         self.hurry.send_replace(true);
         if let Some(job) = &self.job {
@@ -347,7 +350,7 @@ impl VmTask {
         }
     }
 
-    async fn refuse_the_rest(
+    async fn refuse_remaining(
         &mut self,
         mailbox: &mut mpsc::Receiver<Message>,
         urgent: &mut mpsc::Receiver<Message>,
@@ -377,7 +380,7 @@ impl VmTask {
 fn refuse(message: Message, error: ApiError) {
     match message {
         Message::Request { reply, .. } => drop(reply.send(Err(error))),
-        // All operations on this VM have ended.
+        // All operations on this VM have ended already.
         Message::Cancel { reply, .. } => drop(reply.send(Ok(CancelEffect::Ended))),
     }
 }

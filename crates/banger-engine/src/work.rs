@@ -1,32 +1,32 @@
-//! The kinds of work that an operation can be for a VM.
+//! The work of an operation on a VM.
 
 use banger_api::ApiError;
 use banger_api::vm::VmAction;
 
 use crate::drivers::ExitStory;
 use crate::queue::Queued;
-use crate::record::Fate;
+use crate::record::Presence;
 use crate::recovery::{self, Action, Ending};
 use crate::runner::Worker;
 use crate::store::Durability;
 use crate::undo::Foreign;
 use crate::vm_jobs::ThenStart;
 
-/// What is to be done.
+/// The work of one operation.
 pub enum Work {
-    /// A new VM.
+    /// Create the VM.
     Create(ThenStart),
-    /// What a client asked for.
+    /// Carry out a request of a client.
     Queued(Queued),
-    /// The VMM ended by itself.
+    /// Tear down a run whose VMM ended without a request.
     Exited(ExitStory),
-    /// What an earlier daemon left.
+    /// Complete or undo the unfinished work of an earlier daemon.
     Recover(Action),
 }
 
 impl Work {
-    /// The request that would lead to the same; none where nothing changes.
-    pub fn leads_to(&self) -> Option<VmAction> {
+    /// The request that leads to the same state; `None` if the state does not change.
+    pub fn equivalent_action(&self) -> Option<VmAction> {
         let of_end = |ending: &Ending| match ending {
             Ending::Stay(_) => VmAction::STOP,
             Ending::Reboot => VmAction::Restart { grace_ms: 0 },
@@ -49,20 +49,20 @@ impl Work {
 }
 
 impl Worker {
-    /// Does the work, and leaves nothing unwritten that can be written.
+    /// Does the work, then commits pending writes.
     ///
     /// # Errors
-    /// The work's own.
-    pub async fn work(&mut self, work: Work) -> Result<Fate, ApiError> {
+    /// Errors of the work.
+    pub async fn work(&mut self, work: Work) -> Result<Presence, ApiError> {
         let result = self.carry_out(work).await;
-        // Work that changed nothing, or whose last commit failed, may have left something.
+        // Work without a commit, or with a failed last commit, leaves pending writes.
         if let Err(error) = self.flush(Durability::Process).await {
             tracing::error!(op = %self.op.id, error = %error, causes = ?error.causes, "store");
         }
         result
     }
 
-    async fn carry_out(&mut self, work: Work) -> Result<Fate, ApiError> {
+    async fn carry_out(&mut self, work: Work) -> Result<Presence, ApiError> {
         match work {
             Work::Create(then) => self.create(then).await,
             Work::Exited(story) => self.exited(&story).await,
@@ -73,7 +73,7 @@ impl Worker {
                 VmAction::Kill {} => self.stop(0).await,
                 VmAction::Restart { grace_ms } => self.restart(grace_ms).await,
                 VmAction::Delete { force } => {
-                    self.foreign = if force { Foreign::GiveUp } else { Foreign::Keep };
+                    self.foreign = if force { Foreign::Abandon } else { Foreign::Keep };
                     self.delete().await
                 }
                 VmAction::Repair {} => self.repair().await,

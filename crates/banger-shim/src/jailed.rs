@@ -32,7 +32,7 @@ impl Shim {
                         format!("it was still running after {limit} ms"),
                     ));
                 }
-                Event::Terminate => return Err(ExitCause::Asked),
+                Event::Terminate => return Err(ExitCause::Requested),
                 Event::PoweredOff => return Err(ExitCause::PoweredOff),
                 Event::CompanionEnded | Event::FolderChanged => {}
             }

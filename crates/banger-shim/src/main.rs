@@ -86,8 +86,8 @@ fn live(
             let cause = shim.watch();
             (None, shim.finish(cause))
         }
-        Err(ExitCause::Asked) => {
-            let story = shim.finish(ExitCause::Asked);
+        Err(ExitCause::Requested) => {
+            let story = shim.finish(ExitCause::Requested);
             (Some(start::failed("start", "stopped before it had started")), story)
         }
         Err(cause) => (Some(cause.clone()), shim.finish(cause)),

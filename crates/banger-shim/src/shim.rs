@@ -149,7 +149,7 @@ impl Shim {
             match self.next(None, None) {
                 Ok(Event::VmmEnded) => return ExitCause::VmmExited,
                 Ok(Event::CompanionEnded) => return self.after_companion(),
-                Ok(Event::Terminate) => return ExitCause::Asked,
+                Ok(Event::Terminate) => return ExitCause::Requested,
                 Ok(Event::PoweredOff) => return ExitCause::PoweredOff,
                 Ok(Event::FolderChanged | Event::TimedOut) => {}
                 // Without the event loop the children must not run.

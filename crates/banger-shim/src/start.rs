@@ -99,7 +99,7 @@ impl Shim {
                     let text = format!("`{name}` did not exist after {} ms", watch.timeout_ms);
                     return Err(about(step, child, text));
                 }
-                Event::Terminate => return Err(ExitCause::Asked),
+                Event::Terminate => return Err(ExitCause::Requested),
                 Event::PoweredOff => return Err(ExitCause::PoweredOff),
             }
         }

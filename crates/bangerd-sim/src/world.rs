@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Drivers, Host as _};
 use banger_engine::sim::world::{Fault, When, World};
-use banger_engine::sim::{Mood, Sim};
+use banger_engine::sim::{GuestBehavior, Sim};
 
 use bangerd::failure::io_failure;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ pub fn open(state: &Path) -> Result<Drivers, ApiError> {
     // Set once, here.
     let _ = host.set(Arc::downgrade(&sim));
     for (name, mood) in listed(MOODS, read_mood)? {
-        sim.set_mood(&name, mood);
+        sim.set_behavior(&name, mood);
     }
     for fault in listed(FAULTS, read_fault)? {
         sim.fail(fault);
@@ -101,15 +101,15 @@ fn listed<T>(variable: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>,
     items.map(read).collect()
 }
 
-fn read_mood(item: &str) -> Option<(String, Mood)> {
+fn read_mood(item: &str) -> Option<(String, GuestBehavior)> {
     let (name, mood) = item.split_once('=')?;
     let mood = match mood {
-        "good" => Mood::Good,
-        "stubborn" => Mood::Stubborn,
-        "silent" => Mood::Silent,
-        "sluggish" => Mood::Sluggish,
-        "ends-early" => Mood::EndsEarly,
-        "crowded" => Mood::Crowded,
+        "good" => GuestBehavior::Good,
+        "stubborn" => GuestBehavior::Stubborn,
+        "silent" => GuestBehavior::Silent,
+        "sluggish" => GuestBehavior::NeverBooted,
+        "ends-early" => GuestBehavior::PowersOff,
+        "crowded" => GuestBehavior::DiskNearlyFull,
         _ => return None,
     };
     Some((name.to_owned(), mood))
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn moods_and_faults_are_read() {
-        assert_eq!(read_mood("web=silent"), Some(("web".into(), Mood::Silent)));
+        assert_eq!(read_mood("web=silent"), Some(("web".into(), GuestBehavior::Silent)));
         let fault = Fault { effect: "undo root".into(), when: When::After, times: 2 };
         assert_eq!(read_fault("undo root:after:2"), Some(fault));
         for bad in ["web", "web=", "web=sad"] {

@@ -111,7 +111,7 @@ async fn hold(mut stream: UnixStream, engine: Arc<Engine>, vm: &VmId, stopping: 
     let mut byte = [0];
     tokio::select! {
         // The protocol ends here: any byte or end of file ends the hold.
-        _ = stream.read(&mut byte) => engine.let_go(vm).await,
+        _ = stream.read(&mut byte) => engine.release_hold(vm).await,
         // The session outlives the daemon: the client asks the next daemon to hold the VM.
         () = stopping.requested() => {}
     }

@@ -77,7 +77,7 @@ impl Signals {
 /// Waits for operations in progress, until the time limit or a second signal.
 pub async fn drain(engine: &Engine, signals: &mut Signals) {
     tokio::select! {
-        () = engine.quiet() => {}
+        () = engine.idle() => {}
         () = tokio::time::sleep(DRAIN_TIMEOUT) => {
             tracing::warn!("operations are still in progress; the next daemon finishes them");
         }

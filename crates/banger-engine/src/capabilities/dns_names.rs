@@ -1,14 +1,15 @@
-//! DNS names: `NAME.vm` is answered by the daemon's resolver, which the host is told to ask.
+//! DNS names: the daemon's DNS server answers queries for `NAME.vm`, and the host's resolver is
+//! configured to send them there.
 //!
-//! The records follow the VMs' states and need no step. The host is told with the first start, and
-//! looked after while VMs run.
+//! Answers derive from the VMs' states and need no step. The first start configures the resolver;
+//! upkeep maintains the configuration while VMs are running.
 
 use banger_api::operation::stage;
 
 use crate::capability::{Capability, Slot, SlotStep};
 use crate::oplog::StepId;
 
-/// The host asks the daemon for names of VMs.
+/// Configuration of the host's resolver.
 pub const DNS_NAMES: StepId = StepId::new("dns_names");
 
 /// DNS names.

@@ -18,7 +18,7 @@ pub const ALL: &[Capability] = &[
     ports::CAPABILITY,
 ];
 
-/// What each capability needs for a change of the specification, where it needs anything.
+/// When a change of the specification takes effect, for each capability that it concerns.
 pub fn changes(old: &VmSpec, new: &VmSpec) -> Vec<(&'static str, Change)> {
     let concerned = ALL.iter().filter_map(|capability| {
         let change = capability.change?(old, new);

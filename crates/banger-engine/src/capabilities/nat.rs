@@ -1,5 +1,5 @@
-//! NAT: whether the guest reaches networks beyond the host. The network driver carries it out when
-//! it attaches the VM, so there is no step.
+//! NAT: whether the guest can reach networks outside of the host. The network driver implements it
+//! when it attaches the VM, so there is no step.
 
 use crate::capability::{Capability, Change};
 

@@ -1,17 +1,18 @@
-//! Published ports: TCP ports of the host that lead to ports of the guest while it runs.
+//! Published ports: TCP ports of the host, forwarded to ports of the guest while it is running.
 //!
-//! Where the guest has an address, a process outside the daemon forwards. As with the shim, it
-//! waits at a gate until it is on record: that is the first step, and the second opens the gate.
-//! Both come before the VMM, since a port that is taken should not cost a boot.
+//! If the guest has an address of its own, a process outside of the daemon (`banger-forward`)
+//! forwards them. Like the shim, it waits at a gate until it is on record: the first step starts
+//! it, the second opens the gate. Both precede the VMM, so that a port in use fails before the
+//! boot.
 
 use banger_api::operation::stage;
 
 use crate::capability::{Capability, Change, Slot, SlotStep, Use};
 use crate::oplog::StepId;
 
-/// The process that forwards, waiting at its gate. It finds out a [`crate::plan::ProcRef`].
+/// The forwarding process, waiting at its gate. Its result is a [`crate::plan::ProcRef`].
 pub const FORWARDER: StepId = StepId::new("forwarder");
-/// The ports, listened on, all or none of them.
+/// The listening sockets, all or none.
 pub const FORWARDS: StepId = StepId::new("forwards");
 
 /// Published ports.

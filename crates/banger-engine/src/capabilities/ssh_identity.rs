@@ -1,4 +1,4 @@
-//! SSH identity: each VM has a host key of its own, made with it and given to the guest at boot.
+//! SSH identity: each VM has its own host key, created with it and sent to the guest at boot.
 
 use banger_api::operation::stage;
 

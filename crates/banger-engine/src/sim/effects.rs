@@ -1,5 +1,5 @@
-//! Simulated effects: for every step of every capability an object of its kind, so that a new
-//! capability needs nothing here.
+//! Simulated effects: one object for every step of every capability, so that a new capability
+//! needs no change here.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode};
 
 use super::world::World;
-use super::{Mood, Sim};
+use super::{GuestBehavior, Sim};
 use crate::devices::Devices;
 use crate::drivers::{Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
@@ -35,7 +35,7 @@ impl Guest for Sim {
         interrupt: &Interrupt,
     ) -> Result<String, ApiError> {
         self.make("hello", vm)?;
-        if self.mood(vm) == Mood::Silent {
+        if self.behavior(vm) == GuestBehavior::Silent {
             interrupt.raised().await;
         }
         self.boot_id(vm)
@@ -75,11 +75,11 @@ impl Guest for Sim {
 
     async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError> {
         self.boot_id(vm)?;
-        if self.mood(vm) == Mood::Sluggish {
+        if self.behavior(vm) == GuestBehavior::NeverBooted {
             tokio::time::sleep(wait).await;
             return Ok(BootView::booting());
         }
-        if self.mood(vm) == Mood::EndsEarly {
+        if self.behavior(vm) == GuestBehavior::PowersOff {
             self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
             return Ok(BootView::booting());
         }
@@ -94,7 +94,7 @@ impl Guest for Sim {
     }
 
     async fn power_off(&self, vm: &VmPlan, _grace: Duration) -> Result<(), ApiError> {
-        if self.mood(vm) != Mood::Stubborn {
+        if self.behavior(vm) != GuestBehavior::Stubborn {
             self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The simulated host's own facts.
+//! The simulated host itself.
 
 use async_trait::async_trait;
 use banger_api::ApiError;
@@ -9,7 +9,7 @@ use super::Sim;
 use crate::drivers::{Applied, Capacity, Host, Undone};
 use crate::plan::{BootSet, Chosen, DriverPlan, VmPlan};
 
-/// Every simulated moment: 2026-01-01, so that output can be compared.
+/// The simulated time, constant so that output can be compared: 2026-01-01.
 const NOW_UNIX_MS: u64 = 1_767_225_600_000;
 
 #[async_trait]
@@ -19,7 +19,7 @@ impl Host for Sim {
     }
 
     fn entropy(&self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014): reproducible, and good enough for names.
+        // SplitMix64 (Steele, Lea, Flood 2014): reproducible.
         let mut inner = self.inner();
         inner.random = inner.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = inner.random;

@@ -1,4 +1,4 @@
-//! Simulated images and kernels: one of each can be fetched.
+//! Simulated images and kernels: the default ones can be fetched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
 
 use super::world::When;
-use super::{Mood, Sim};
+use super::{GuestBehavior, Sim};
 use crate::drivers::{Archive, Images, Progress, Rebuild, TakenName};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;
 /// Stage of an import.
 const IMPORT: &str = "import_image";
-/// How often a fetch that does not end by itself looks whether it was cancelled.
+/// Interval at which a fetch that never ends checks for a cancel.
 const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
 fn id_of(name: &str) -> String {
-    // FNV-1a: two names, two ids.
+    // FNV-1a.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -56,11 +56,11 @@ impl Sim {
             Ok(id)
         });
         self.remove_unfinished(|unfinished| *unfinished == file);
-        self.inner().making.remove(&file);
+        self.inner().in_progress.remove(&file);
         published
     }
 
-    /// Gives a name to an object, away from another one.
+    /// Gives a name to an object, taking it from another one.
     fn publish(&self, key: &str, id: &str) {
         let mut inner = self.inner();
         let fetched = &mut inner.world.fetched;
@@ -74,12 +74,12 @@ impl Sim {
         (self.sink)(&inner.world, &[]);
     }
 
-    /// Makes an unfinished file.
+    /// Creates an unfinished file.
     fn begin(&self, key: &str) -> String {
         let mut inner = self.inner();
         inner.world.spawned += 1;
         let file = format!("{key}#{}", inner.world.spawned);
-        inner.making.insert(file.clone());
+        inner.in_progress.insert(file.clone());
         inner.world.unfinished.insert(file.clone());
         (self.sink)(&inner.world, &[]);
         file
@@ -90,7 +90,7 @@ impl Sim {
             progress.bytes(done * MIB, Some(64 * MIB));
         }
         let name = key.split_once(':').map_or(key, |(_, name)| name);
-        while self.mood_of(name) == Mood::Silent && !progress.cancelled() {
+        while self.behavior_of(name) == GuestBehavior::Silent && !progress.cancelled() {
             tokio::time::sleep(CANCEL_CHECK).await;
         }
         if progress.cancelled() {
@@ -194,7 +194,7 @@ impl Images for Sim {
         self.fetch(&key, &origin, IMPORT, progress.as_ref()).await
     }
 
-    /// What arrives is forgotten.
+    /// The uploaded bytes are discarded.
     fn upload(&self) -> Result<Archive, ApiError> {
         let (path, origin) = ("/dev/null".into(), "standard input".into());
         Ok(Archive { path, origin, temporary: None })
@@ -217,8 +217,8 @@ impl Images for Sim {
 
     async fn clean(&self) -> Result<u64, ApiError> {
         self.try_effect("clean", When::Before)?;
-        let making = self.inner().making.clone();
-        let removed = self.remove_unfinished(|file| !making.contains(file));
+        let in_progress = self.inner().in_progress.clone();
+        let removed = self.remove_unfinished(|file| !in_progress.contains(file));
         self.try_effect("clean", When::After)?;
         Ok(removed * 64 * MIB)
     }

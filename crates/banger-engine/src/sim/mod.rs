@@ -1,7 +1,8 @@
-//! The simulated host: all drivers in memory, with a little world inside.
+//! The simulated host: all drivers in memory.
 //!
-//! Every effect adds or removes one object of the [`world::World`], may be told to fail before or
-//! after it happened, and is handed to a sink, so that a simulated host can outlive its daemon.
+//! Every effect adds or removes one object of the [`world::World`]. A test can make it fail before
+//! or after the change. Each change is passed to a sink, so that a simulated host can outlive its
+//! daemon.
 
 mod effects;
 mod guest;
@@ -30,10 +31,10 @@ use crate::drivers::{
 use crate::plan::{Lease, VmPlan, VmSpec};
 use world::{Fault, World};
 
-/// Called with the world after each change, and with the keys of the objects of VMs that changed:
-/// none where images or kernels did.
+/// Called after each change with the world and the keys of the changed objects of VMs; without keys
+/// for images and kernels.
 pub type Sink = Box<dyn Fn(&World, &[String]) + Send + Sync>;
-/// Makes a connection to the simulated agent of a VM.
+/// Connects to the simulated agent of a VM.
 pub type Connect = Box<dyn Fn(&VmPlan) -> Result<OwnedFd, ApiError> + Send + Sync>;
 
 /// The simulated host.
@@ -47,57 +48,57 @@ struct Inner {
     world: World,
     faults: Vec<Fault>,
     tried: BTreeSet<String>,
-    moods: BTreeMap<String, Mood>,
+    behaviors: BTreeMap<String, GuestBehavior>,
     exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
     random: u64,
     logs: PathBuf,
-    /// Unfinished files that this daemon works on.
-    making: BTreeSet<String>,
+    /// Unfinished files of operations in progress.
+    in_progress: BTreeSet<String>,
 }
 
-/// How a simulated guest behaves.
+/// Behavior of a simulated guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
-    /// As a guest should.
+pub enum GuestBehavior {
+    /// Boots and shuts down.
     Good,
     /// Boots, and ignores a shutdown.
     Stubborn,
     /// Never says hello. A fetch never ends by itself.
     Silent,
     /// Its init never finishes booting.
-    Sluggish,
+    NeverBooted,
     /// Powers itself off while its init boots.
-    EndsEarly,
-    /// As a guest should, on a host whose disk is nearly full.
-    Crowded,
+    PowersOff,
+    /// Boots and shuts down, on a host whose disk is nearly full.
+    DiskNearlyFull,
 }
 
 impl Sim {
-    /// A host with this world on it.
+    /// A host with these objects.
     pub fn new(world: World, random: u64, sink: Sink, connect: Connect) -> Arc<Self> {
         let inner = Inner {
             world,
             faults: Vec::new(),
             tried: BTreeSet::new(),
-            moods: BTreeMap::new(),
+            behaviors: BTreeMap::new(),
             exits: BTreeMap::new(),
             random,
             logs: "/nonexistent".into(),
-            making: BTreeSet::new(),
+            in_progress: BTreeSet::new(),
         };
         Arc::new(Self { inner: Mutex::new(inner), sink, connect })
     }
 
     /// An empty host for a test.
     pub fn empty() -> Arc<Self> {
-        let nobody = |vm: &VmPlan| {
+        let no_agent = |vm: &VmPlan| {
             let text = format!("the simulated guest of `{}` has no agent", vm.name);
             Err(ApiError::new(banger_api::ErrorCode::GuestFailed, text))
         };
-        Self::new(World::default(), 1, Box::new(|_, _| ()), Box::new(nobody))
+        Self::new(World::default(), 1, Box::new(|_, _| ()), Box::new(no_agent))
     }
 
-    /// Names a folder for the logs of VMs. Nothing is written there: a test may do so.
+    /// Sets the folder for logs of VMs. Nothing is written there, except by tests.
     pub fn set_logs(&self, folder: PathBuf) {
         self.inner().logs = folder;
     }
@@ -121,7 +122,7 @@ impl Sim {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is on the host now.
+    /// The objects on the host.
     pub fn world(&self) -> World {
         self.inner().world.clone()
     }
@@ -136,30 +137,31 @@ impl Sim {
         self.inner().faults.push(fault);
     }
 
-    /// Every effect that was tried so far, under the name that a [`Fault`] gives it.
+    /// Names of all attempted effects, as in [`Fault::effect`].
     pub fn tried(&self) -> BTreeSet<String> {
         self.inner().tried.clone()
     }
 
-    /// Takes all faults back.
-    pub fn heal(&self) {
+    /// Removes all faults.
+    pub fn clear_faults(&self) {
         self.inner().faults.clear();
     }
 
-    /// Sets how the guest of a VM of this name behaves, or the fetch of an image or kernel.
-    pub fn set_mood(&self, name: &str, mood: Mood) {
-        self.inner().moods.insert(name.into(), mood);
+    /// Sets the behavior of the guest of a VM with this name, or of the fetch of an image or
+    /// kernel.
+    pub fn set_behavior(&self, name: &str, mood: GuestBehavior) {
+        self.inner().behaviors.insert(name.into(), mood);
     }
 
-    fn mood(&self, vm: &VmPlan) -> Mood {
-        self.mood_of(vm.name.as_str())
+    fn behavior(&self, vm: &VmPlan) -> GuestBehavior {
+        self.behavior_of(vm.name.as_str())
     }
 
-    fn mood_of(&self, name: &str) -> Mood {
-        self.inner().moods.get(name).copied().unwrap_or(Mood::Good)
+    fn behavior_of(&self, name: &str) -> GuestBehavior {
+        self.inner().behaviors.get(name).copied().unwrap_or(GuestBehavior::Good)
     }
 
-    /// An effect that is no object of a VM: fails if it is to fail at this time.
+    /// An effect without an object of a VM: fails if there is a fault for it.
     fn try_effect(&self, effect: &str, when: world::When) -> Result<(), ApiError> {
         let mut inner = self.inner();
         inner.tried.insert(effect.into());

@@ -6,7 +6,7 @@ use banger_api::{ApiError, ErrorCode};
 use tokio::sync::watch;
 
 use super::world::World;
-use super::{Mood, Sim};
+use super::{GuestBehavior, Sim};
 use crate::devices::{Devices, DriveKey, DriveRole, Need, NicKind, SourceKind, VmmAbilities};
 use crate::drivers::{Applied, ExitStory, GuestEnd, Notices, RunFacts, Stray, Undone, Vmm};
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
@@ -30,7 +30,7 @@ impl Sim {
         story.unwrap_or_else(|| ExitStory::unknown("the simulated VMM is gone"))
     }
 
-    /// Ends the VMM of a VM from outside or inside.
+    /// Ends the VMM of a VM, with the guest's last action if it ended itself.
     pub fn end_vmm(&self, vm: &VmPlan, guest: Option<GuestEnd>, summary: &str) {
         let story = ExitStory { guest, ..ExitStory::unknown(summary) };
         let channel = self.exit_channel(vm);
@@ -89,7 +89,7 @@ impl Vmm for Sim {
         if self.object("shim", vm).is_none() {
             return Err(ApiError::new(ErrorCode::VmmDied, "the simulated shim is gone"));
         }
-        // A NIC without an address is one of a run whose network step was left out.
+        // Without the network step, the NIC has no address.
         if devices.place(DriveRole::Root).is_none() || devices.nic.address().is_none() {
             return Err(ApiError::new(ErrorCode::Internal, "the simulated VMM lacks a device"));
         }
@@ -138,7 +138,7 @@ impl Vmm for Sim {
 #[async_trait]
 impl Notices for Sim {
     async fn of(&self, vm: &VmPlan, _devices: &Devices) -> Vec<String> {
-        let crowded = self.mood(vm) == Mood::Crowded;
-        crowded.then(|| "the disk of the host has 1 MiB left".into()).into_iter().collect()
+        let is_full = self.behavior(vm) == GuestBehavior::DiskNearlyFull;
+        is_full.then(|| "the disk of the host has 1 MiB left".into()).into_iter().collect()
     }
 }

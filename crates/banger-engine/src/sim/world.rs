@@ -1,4 +1,4 @@
-//! What is on a simulated host, and what goes wrong on it.
+//! The objects on a simulated host, and injected faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub struct World {
     /// Files of images and kernels that are not finished: `image:NAME#NUMBER`.
     #[serde(default)]
     pub unfinished: BTreeSet<String>,
-    /// Counts starts of simulated processes, so that each has its own start time.
+    /// Number of started processes; the start time of the next one.
     pub spawned: u64,
 }
 
@@ -50,20 +50,20 @@ impl World {
 /// When an effect fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Before anything happened.
+    /// Before the change.
     Before,
-    /// After it happened.
+    /// After the change.
     After,
 }
 
 /// An effect that fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Kind of object, with `undo ` in front for its removal.
+    /// Kind of object; with the prefix `undo ` for its removal.
     pub effect: String,
-    /// When.
+    /// Before or after the change.
     pub when: When,
-    /// How many times more.
+    /// Remaining number of failures.
     pub times: u32,
 }
 

@@ -1,6 +1,6 @@
 //! Operations on images and kernels: the daemon is killed at each event, each effect fails, each
-//! commit fails. Afterwards every operation has ended on record, nothing unfinished is left, and
-//! what was published is whole.
+//! commit fails. Afterwards every operation has ended on record, no unfinished file is left, and
+//! the names on the host are those before or after the operation.
 
 use banger_api::operation::{OpState, Subject};
 use banger_api::{ApiError, ErrorCode, OpId};
@@ -8,7 +8,7 @@ use banger_engine::Engine;
 use banger_engine::drivers::{Rebuild, TakenName};
 use banger_engine::sim::world::{Fault, When};
 
-use crate::machine::{Doom, Ended, Machine};
+use crate::machine::{DaemonFault, Ended, Machine};
 
 /// Operations with the word of their kind.
 const SCENARIOS: [&str; 6] =
@@ -38,18 +38,18 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
 /// A machine with an image of two names and one of one name.
 fn prepared() -> Machine {
     let machine = Machine::default();
-    let report = machine.daemon(Doom::None, &[], async |engine, _| {
+    let report = machine.daemon(DaemonFault::None, &[], async |engine, _| {
         for (path, name) in [("/old.tar", "old"), ("/first.tar", "first")] {
             let accepted = engine.import_image(path, name, TakenName::Refuse).await.unwrap();
             follow(engine, accepted.operation).await.unwrap();
         }
         engine.tag_image("first", "second", TakenName::Refuse).await.unwrap();
     });
-    assert_eq!(report.ended, Ended::Quiet);
+    assert_eq!(report.ended, Ended::Idle);
     machine
 }
 
-/// Nothing is unfinished, and each operation has ended with what is true of the host.
+/// No file is unfinished, and each operation has ended with a result that matches the host.
 fn check(machine: &Machine, kind: &str, case: &str) {
     let world = machine.world();
     assert!(world.unfinished.is_empty(), "{case}: {:?}", world.unfinished);
@@ -70,24 +70,24 @@ fn killed_at_every_event() {
         let start = prepared();
         let before = start.disk().ops.len();
         let work = async |engine: &Engine, _: &_| drop(carry_out(kind, engine).await);
-        let whole = start.copy().daemon(Doom::None, &[], work).events;
+        let whole = start.copy().daemon(DaemonFault::None, &[], work).events;
         assert!(whole >= 4, "{kind} has only {whole} events");
         let mut interrupted = 0;
         for event in 0..whole {
             let case = format!("{kind}, killed at event {event} of {whole}");
             let machine = start.copy();
-            assert_eq!(machine.daemon(Doom::KillAt(event), &[], work).ended, Ended::Killed);
-            // The daemon that cleans up is killed once, too.
-            machine.daemon(Doom::KillAt(event % 3), &[], async |_, _| ());
-            machine.daemon(Doom::None, &[], async |_, _| ());
+            assert_eq!(machine.daemon(DaemonFault::KillAt(event), &[], work).ended, Ended::Killed);
+            // The daemon that recovers is killed once, too.
+            machine.daemon(DaemonFault::KillAt(event % 3), &[], async |_, _| ());
+            machine.daemon(DaemonFault::None, &[], async |_, _| ());
             check(&machine, kind, &case);
             let op = machine.disk().ops.get(before).cloned();
             if let Some(error) = op.and_then(|op| op.error) {
                 assert_eq!(error.code, ErrorCode::Interrupted, "{case}");
                 interrupted += 1;
             }
-            // What was asked for can be asked for again, and now it works or is so already.
-            machine.daemon(Doom::None, &[], work);
+            // The same request succeeds now, or has no effect.
+            machine.daemon(DaemonFault::None, &[], work);
             check(&machine, kind, &case);
         }
         assert!(interrupted > 0, "{kind} was never interrupted");
@@ -99,19 +99,21 @@ fn every_effect_and_every_commit_fails() {
     for kind in SCENARIOS {
         let start = prepared();
         let work = async |engine: &Engine, _: &_| drop(carry_out(kind, engine).await);
-        let whole = start.copy().daemon(Doom::None, &[], work);
+        let whole = start.copy().daemon(DaemonFault::None, &[], work);
         let faults = whole.tried.iter().flat_map(|effect| {
             [When::Before, When::After]
                 .map(|when| vec![Fault { effect: effect.clone(), when, times: 1 }])
         });
-        let dooms = (0..whole.commits)
-            .flat_map(|n| [Doom::FailCommit(n), Doom::FailCommitsFrom(n)])
-            .map(|doom| (doom, Vec::new()));
-        for (doom, faults) in faults.map(|faults| (Doom::None, faults)).chain(dooms) {
-            let case = format!("{kind}, {doom:?}, {faults:?}");
+        let daemon_faults = (0..whole.commits)
+            .flat_map(|n| [DaemonFault::FailCommit(n), DaemonFault::FailCommitsFrom(n)])
+            .map(|daemon_fault| (daemon_fault, Vec::new()));
+        for (daemon_fault, faults) in
+            faults.map(|faults| (DaemonFault::None, faults)).chain(daemon_faults)
+        {
+            let case = format!("{kind}, {daemon_fault:?}, {faults:?}");
             let machine = start.copy();
-            assert_eq!(machine.daemon(doom, &faults, work).ended, Ended::Quiet, "{case}");
-            machine.daemon(Doom::None, &[], async |_, _| ());
+            assert_eq!(machine.daemon(daemon_fault, &faults, work).ended, Ended::Idle, "{case}");
+            machine.daemon(DaemonFault::None, &[], async |_, _| ());
             check(&machine, kind, &case);
         }
     }
@@ -122,16 +124,16 @@ fn every_effect_and_every_commit_fails() {
 fn unfinished_files_that_stay_are_named() {
     let machine = Machine::default();
     let work = async |engine: &Engine, _: &_| drop(carry_out("pull_image", engine).await);
-    let events = machine.copy().daemon(Doom::None, &[], work).events;
+    let events = machine.copy().daemon(DaemonFault::None, &[], work).events;
     // The last event but two: the file is there, and is neither published nor removed.
-    machine.daemon(Doom::KillAt(events - 4), &[], work);
+    machine.daemon(DaemonFault::KillAt(events - 4), &[], work);
     assert_eq!(machine.world().unfinished.len(), 1);
     let fault = Fault { effect: "clean".into(), when: When::Before, times: 1 };
-    machine.daemon(Doom::None, &[fault], async |_, _| ());
+    machine.daemon(DaemonFault::None, &[fault], async |_, _| ());
     let error = machine.disk().ops[0].error.clone().unwrap();
     assert_eq!(error.code, ErrorCode::Interrupted);
     assert!(error.causes[0].contains("unfinished files are left"), "{error:?}");
-    machine.daemon(Doom::None, &[], async |_, _| ());
+    machine.daemon(DaemonFault::None, &[], async |_, _| ());
     check(&machine, "pull_image", "after the next daemon");
 }
 
@@ -139,7 +141,7 @@ fn unfinished_files_that_stay_are_named() {
 #[test]
 fn an_image_is_deleted_while_no_commit_succeeds() {
     let machine = prepared();
-    machine.daemon(Doom::FailCommitsFrom(0), &[], async |engine, _| {
+    machine.daemon(DaemonFault::FailCommitsFrom(0), &[], async |engine, _| {
         engine.delete_image("old").await.unwrap();
     });
     assert!(!machine.world().fetched.contains_key("image:old"));

@@ -1,5 +1,5 @@
-//! A simulated machine whose daemon can be killed at any event: what is in the store and on the
-//! host stays, everything else of the daemon is gone at once.
+//! A simulated machine whose daemon can be killed at any event: store and host stay, all other
+//! state of the daemon is lost at once.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,10 +18,10 @@ use banger_engine::sim::world::{Fault, World};
 use banger_engine::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
 use tokio::sync::Notify;
 
-/// What goes wrong with a daemon, counted in events: commits and changes of the host.
+/// The injected fault of a daemon. An event is a commit or a change of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doom {
-    /// Nothing.
+pub enum DaemonFault {
+    /// No fault.
     None,
     /// It is killed at this event.
     KillAt(usize),
@@ -34,41 +34,41 @@ pub enum Doom {
 /// How a daemon ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It had nothing left to do.
-    Quiet,
+    /// No operation was in progress.
+    Idle,
     /// It was killed.
     Killed,
 }
 
-/// One daemon's life.
-struct Life {
-    doom: Doom,
+/// One daemon's run.
+struct DaemonRun {
+    daemon_fault: DaemonFault,
     events: AtomicUsize,
     commits: AtomicUsize,
     dead: AtomicBool,
     died: Notify,
 }
 
-/// Whether the daemon lives on.
+/// Effect of an event on the daemon.
 #[derive(PartialEq, Eq)]
 enum Event {
-    LivesOn,
+    Continues,
     Kills,
 }
 
-impl Life {
+impl DaemonRun {
     fn event(&self) -> Event {
-        // Tasks that run until the runtime is dropped change nothing any more.
+        // Tasks that still run until the runtime is dropped change nothing.
         if self.dead.load(Ordering::Relaxed) {
             return Event::Kills;
         }
         let number = self.events.fetch_add(1, Ordering::Relaxed);
-        if self.doom == Doom::KillAt(number) {
+        if self.daemon_fault == DaemonFault::KillAt(number) {
             self.dead.store(true, Ordering::Relaxed);
             self.died.notify_one();
             return Event::Kills;
         }
-        Event::LivesOn
+        Event::Continues
     }
 
     async fn event_in_task(&self) {
@@ -78,7 +78,7 @@ impl Life {
     }
 }
 
-/// What is on the disk of the machine.
+/// The store of the machine.
 #[derive(Default)]
 pub struct Disk {
     pub vms: BTreeMap<VmId, VmRecord>,
@@ -98,7 +98,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a daemon did.
+/// Result of a daemon.
 pub struct Report {
     pub ended: Ended,
     /// Events that happened.
@@ -137,68 +137,68 @@ impl Machine {
         disk.vms.values().next().cloned()
     }
 
-    /// Runs a daemon until it is quiet after `work`, or is killed.
+    /// Runs a daemon until it is idle after `work`, or is killed.
     pub fn daemon(
         &self,
-        doom: Doom,
+        daemon_fault: DaemonFault,
         faults: &[Fault],
         work: impl AsyncFnOnce(&Engine, &Sim),
     ) -> Report {
-        let life = Arc::new(Life {
-            doom,
+        let run = Arc::new(DaemonRun {
+            daemon_fault,
             events: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             died: Notify::new(),
         });
         let sink = {
-            let (life, world) = (life.clone(), self.world.clone());
+            let (run, world) = (run.clone(), self.world.clone());
             Box::new(move |now: &World, _: &[String]| {
-                if !life.dead.load(Ordering::Relaxed) {
+                if !run.dead.load(Ordering::Relaxed) {
                     *locked(&world) = now.clone();
                 }
-                if life.event() == Event::Kills {
+                if run.event() == Event::Kills {
                     // Ends the task that made the change at once, without a message.
                     resume_unwind(Box::new("killed"));
                 }
             })
         };
-        let nobody = Box::new(|_: &_| Err(ApiError::new(ErrorCode::GuestFailed, "no agent")));
+        let no_agent = Box::new(|_: &_| Err(ApiError::new(ErrorCode::GuestFailed, "no agent")));
         let random = self.disk().ops.len() as u64 + 1;
-        let sim = Sim::new(self.world(), random, sink, nobody);
+        let sim = Sim::new(self.world(), random, sink, no_agent);
         faults.iter().for_each(|fault| sim.fail(fault.clone()));
-        let store = Arc::new(Memory { disk: self.disk.clone(), life: life.clone() });
+        let store = Arc::new(Memory { disk: self.disk.clone(), run: run.clone() });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap();
-        let live = async {
-            let lives = async {
+        let daemon = async {
+            let work = async {
                 let drivers = sim.drivers(Arc::new(|_| ()));
                 let defaults = VmDefaults::for_host(2, 4 << 30);
                 let engine = Engine::open(store, drivers, defaults).await.unwrap();
-                engine.quiet().await;
+                engine.idle().await;
                 work(&engine, &sim).await;
-                engine.quiet().await;
+                engine.idle().await;
             };
             tokio::select! {
                 biased;
-                () = life.died.notified() => Ended::Killed,
-                () = lives => Ended::Quiet,
+                () = run.died.notified() => Ended::Killed,
+                () = work => Ended::Idle,
             }
         };
         // A change of the host that kills the daemon may be made by this very task.
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live)));
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(daemon)));
         let ended = ended.unwrap_or_else(|panic| {
-            if life.dead.load(Ordering::Relaxed) { Ended::Killed } else { resume_unwind(panic) }
+            if run.dead.load(Ordering::Relaxed) { Ended::Killed } else { resume_unwind(panic) }
         });
-        // Every task of it is dropped where it stands.
+        // Drops all its tasks.
         drop(runtime);
         Report {
             ended,
-            events: life.events.load(Ordering::Relaxed),
-            commits: life.commits.load(Ordering::Relaxed),
+            events: run.events.load(Ordering::Relaxed),
+            commits: run.commits.load(Ordering::Relaxed),
             tried: sim.tried().into_iter().collect(),
         }
     }
@@ -207,7 +207,7 @@ impl Machine {
 /// The store of one daemon.
 struct Memory {
     disk: Arc<Mutex<Disk>>,
-    life: Arc<Life>,
+    run: Arc<DaemonRun>,
 }
 
 #[async_trait]
@@ -225,18 +225,18 @@ impl Store for Memory {
     }
 
     async fn commit(&self, writes: Vec<Write>, _durability: Durability) -> Result<(), ApiError> {
-        self.life.event_in_task().await;
-        let number = self.life.commits.fetch_add(1, Ordering::Relaxed);
-        let fails = match self.life.doom {
-            Doom::FailCommit(failing) => number == failing,
-            Doom::FailCommitsFrom(first) => number >= first,
-            Doom::None | Doom::KillAt(_) => false,
+        self.run.event_in_task().await;
+        let number = self.run.commits.fetch_add(1, Ordering::Relaxed);
+        let fails = match self.run.daemon_fault {
+            DaemonFault::FailCommit(failing) => number == failing,
+            DaemonFault::FailCommitsFrom(first) => number >= first,
+            DaemonFault::None | DaemonFault::KillAt(_) => false,
         };
         if fails {
             return Err(ApiError::new(ErrorCode::NoSpace, "the simulated disk is full"));
         }
         locked(&self.disk).apply(writes);
-        self.life.event_in_task().await;
+        self.run.event_in_task().await;
         Ok(())
     }
 

@@ -10,12 +10,12 @@ use banger_engine::plan::VmPlan;
 use banger_engine::record::VmRecord;
 use banger_engine::sim::Sim;
 
-use crate::machine::{Doom, Machine};
+use crate::machine::{DaemonFault, Machine};
 
 /// A VM as it is stored while it runs.
 fn record() -> VmRecord {
     let machine = Machine::default();
-    machine.daemon(Doom::None, &[], async |engine, _| {
+    machine.daemon(DaemonFault::None, &[], async |engine, _| {
         let request = CreateVm { name: Some("web".into()), ..CreateVm::default() };
         let accepted = engine.create(request).await.unwrap();
         engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();

@@ -68,7 +68,7 @@ fn the_companion_is_ready_before_the_vmm_starts() {
     assert!(shim.wait().success());
     assert!(!is_alive(state.vmm) && !is_alive(companion));
     let story = vm.story();
-    assert_eq!(story.cause, ExitCause::Asked);
+    assert_eq!(story.cause, ExitCause::Requested);
     let killed = Some(Outcome::Signaled { signal: 9 });
     assert_eq!((story.vmm, story.companion), (killed, killed));
 }
@@ -112,7 +112,7 @@ fn a_start_can_be_interrupted() {
     assert_eq!(shim.failure(), ("start".into(), "stopped before it had started".into()));
     assert!(shim.wait().success());
     let story = vm.story();
-    assert_eq!(story.cause, ExitCause::Asked);
+    assert_eq!(story.cause, ExitCause::Requested);
     assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Signaled { signal: 9 })));
 }
 
@@ -163,7 +163,7 @@ fn the_shim_survives_the_daemon() {
     vm.vmm_is_up();
     shim.signal(Signal::TERM);
     assert!(shim.wait().success());
-    assert_eq!(vm.story().cause, ExitCause::Asked);
+    assert_eq!(vm.story().cause, ExitCause::Requested);
     assert!(!is_alive(vm.recorded().vmm));
 }
 

@@ -81,7 +81,7 @@ fn a_flood_on_every_channel_does_not_block_the_end() {
     shim.signal(Signal::TERM);
     assert!(shim.wait().success());
     assert!(!is_alive(state.vmm));
-    assert_eq!(vm.story().cause, ExitCause::Asked);
+    assert_eq!(vm.story().cause, ExitCause::Requested);
     for file in fs::read_dir(&vm.logs).unwrap() {
         assert!(file.unwrap().metadata().unwrap().len() <= 100_000);
     }

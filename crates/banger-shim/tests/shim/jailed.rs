@@ -81,7 +81,7 @@ fn sigterm_ends_the_jailed_vmm() {
     shim.signal(Signal::TERM);
     assert!(shim.wait().success());
     gone(state.vmm);
-    assert_eq!(vm.story().cause, ExitCause::Asked);
+    assert_eq!(vm.story().cause, ExitCause::Requested);
     assert_eq!(vm.story().vmm, Some(Outcome::Signaled { signal: 9 }));
 }
 

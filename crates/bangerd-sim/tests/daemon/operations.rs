@@ -169,7 +169,7 @@ fn a_stop_continues_and_queued_operations_are_cancelled() {
     daemon.wait_for("web", "stopping");
     let (status, refused) = cancel(&daemon, &stop);
     assert_eq!((status, &refused["code"]), (409, &json!("wrong_state")));
-    assert_eq!(refused["message"], "stop of `web` cannot be cancelled: it goes on");
+    assert_eq!(refused["message"], "stop of `web` cannot be cancelled: it continues");
     let kill = json!({ "hint": "ask_vm", "vm": "web", "action": { "kill": {} } });
     assert_eq!(refused["hints"][0], kill);
 
