@@ -82,33 +82,42 @@ impl Watch {
 
     /// Takes the children of init; true once it has booted.
     fn look(&mut self, children: &[Process], init: &str) -> bool {
-        let starting = children.iter().filter(|child| self.is_starting(child, init));
-        self.starting = starting.map(|child| child.pid).collect();
-        if !self.starting.is_empty() {
-            (self.quiet, self.steady) = (0, None);
-            return false;
-        }
-        self.quiet += 1;
-        let stays = |child: &&Process| child.command == init || self.is(Role::Staying, child);
-        let looks = match (children.iter().find(stays), self.steady) {
+        let asks = self.entries.iter().any(|(role, _)| *role == Role::Asking);
+        // System V init runs the scripts of `sysinit` and `boot` entries below a copy of itself,
+        // which waits for them; a copy of busybox asks for a key.
+        let is_copy = |child: &Process| child.command == init;
+        let stays = |child: &&Process| {
+            if is_copy(child) { asks } else { self.is(Role::Staying, child) }
+        };
+        let staying = children.iter().find(stays);
+        // Entries of the table, also after they have executed another program.
+        let entry = |child: &Process| {
+            self.is(Role::Starting, child)
+                || (self.starting.contains(&child.pid) && !self.is(Role::Staying, child))
+        };
+        let entries: Vec<u32> = children
+            .iter()
+            .filter(|child| !is_copy(child) && entry(child))
+            .map(|child| child.pid)
+            .collect();
+        // Beside a process that stays, a script in the background is a service.
+        let is_booting = !entries.is_empty()
+            || children.iter().any(|child| {
+                if is_copy(child) { !asks } else { staying.is_none() && is_boot_script(child) }
+            });
+        let looks = match (staying, self.steady) {
             (Some(child), Some((pid, looks))) if pid == child.pid => Some((pid, looks + 1)),
             (Some(child), _) => Some((child.pid, 1)),
             (None, _) => None,
         };
+        self.starting = entries;
+        if is_booting {
+            (self.quiet, self.steady) = (0, None);
+            return false;
+        }
+        self.quiet += 1;
         self.steady = looks;
         looks.is_some_and(|(_, looks)| looks >= STEADY) || self.quiet >= QUIET
-    }
-
-    /// Whether init waits for this child: an entry of the table, or the script that the entry's
-    /// script executed. System V init runs the scripts of `sysinit` and `boot` entries below a copy
-    /// of itself, which waits for them; a copy of busybox asks for a key.
-    fn is_starting(&self, child: &Process, init: &str) -> bool {
-        if child.command == init {
-            return !self.entries.iter().any(|(role, _)| *role == Role::Asking);
-        }
-        self.starting.contains(&child.pid)
-            || self.is(Role::Starting, child)
-            || (is_boot_script(&child.command) && !self.is(Role::Staying, child))
     }
 
     fn is(&self, role: Role, child: &Process) -> bool {
@@ -126,8 +135,8 @@ impl Watch {
 
 /// Whether a command line is that of a script in the customary folders, or of OpenRC. Programs
 /// that such scripts leave running have command lines of their own.
-fn is_boot_script(command: &str) -> bool {
-    command.split(' ').take(3).any(|word| {
+fn is_boot_script(child: &Process) -> bool {
+    child.command.split(' ').take(3).any(|word| {
         let is_openrc = word.rsplit('/').next() == Some("openrc");
         is_openrc || ["/etc/init.d/", "/etc/rc"].iter().any(|folder| word.starts_with(folder))
     })
@@ -186,16 +195,36 @@ mod tests {
         for _ in 0..2 * QUIET {
             assert!(!watch.look(&[child(9, "init boot")], "init boot"));
         }
+        // Seen before it executes getty, and getty executes login later.
+        assert!(!watch.look(&[child(11, "init [2]")], "init [2]"));
         let getty = [child(11, "/sbin/getty 38400 tty1")];
         assert!(!watch.look(&getty, "init [2]"));
         assert!(watch.look(&getty, "init [2]"));
+    }
+
+    #[test]
+    fn a_script_in_the_background_is_a_service_once_a_login_runs() {
+        let mut watch = watch();
+        let service = child(10, "/bin/sh /etc/init.d/watch-disks start");
+        assert!(!watch.look(std::slice::from_ref(&service), "init"));
+        let children = [service, child(11, "/sbin/getty 38400 tty1")];
+        assert!(!watch.look(&children, "init"));
+        assert!(watch.look(&children, "init"));
+    }
+
+    #[test]
+    fn a_program_of_unknown_name_that_stays_does_not_keep_the_boot_from_ending() {
+        let mut watch = Watch::new(parse("1:2345:respawn:/usr/local/bin/start-getty tty1\n"));
+        assert!(!watch.look(&[child(11, "init [2]")], "init [2]"));
+        let looks = (0..QUIET).filter(|_| watch.look(&[child(11, "login --")], "init [2]"));
+        assert_eq!(looks.count(), 1);
     }
 
     /// Debian's rcS executes `rc S`, and OpenRC's rc the program `openrc`.
     #[test]
     fn a_script_that_executes_another_program_is_waited_for() {
         let mut watch = Watch::new(parse(DEFAULT));
-        for command in ["/bin/sh /etc/init.d/rc S", "/sbin/openrc default", "unknown program"] {
+        for command in ["/bin/sh /etc/init.d/rcS", "/bin/sh /etc/init.d/rc S", "unknown program"] {
             for _ in 0..2 * QUIET {
                 assert!(!watch.look(&[child(9, command)], "init"), "{command}");
             }
