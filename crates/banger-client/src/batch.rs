@@ -7,7 +7,7 @@ use banger_api::{ApiError, ErrorCode, reference};
 use futures_util::{Stream, StreamExt};
 
 use crate::client::Client;
-use crate::follow::{FollowError, Interrupts, Notice, Observer, OnInterrupt, WaitEnd};
+use crate::follow::{self, FollowError, Interrupts, Notice, Observer, OnInterrupt, WaitEnd};
 
 /// Maximum number of VMs acted on in parallel; each needs two connections to the daemon.
 pub const MAX_PARALLEL: usize = 64;
@@ -100,7 +100,15 @@ async fn act_on_one(
         observer.notice(Notice::WaitEnded(WaitEnd::NotStarted));
         return Err(FollowError::WaitEnded(WaitEnd::NotStarted));
     }
-    let accepted = client.act(vm.id.as_str(), action).await?;
+    let request = client.act(vm.id.as_str(), action);
+    let awaiting = || observer.notice(Notice::AwaitingAnswer);
+    let accepted = match follow::accepted(request, &interrupts, awaiting).await {
+        Err(FollowError::WaitEnded(end)) => {
+            observer.notice(Notice::WaitEnded(end));
+            return Err(FollowError::WaitEnded(end));
+        }
+        answer => answer?,
+    };
     let on_interrupt = OnInterrupt::of(action);
     let done = client.follow_to_end(&accepted, interrupts, on_interrupt, &mut observer).await?;
     Ok(if accepted.operation.is_some() {

@@ -102,6 +102,8 @@ pub enum WaitEnd {
     EndsSoon,
     /// The action was not requested.
     NotStarted,
+    /// The daemon has not answered the request, which may have started an operation.
+    RequestUnanswered,
 }
 
 /// A notification besides the events of the operation; each user interface words it itself.
@@ -111,6 +113,8 @@ pub enum Notice<'a> {
     Operation(&'a OpId),
     /// A warning in the daemon's answer.
     Warning(&'a str),
+    /// The first interrupt came before the daemon's answer; it takes effect after the answer.
+    AwaitingAnswer,
     /// The first interrupt cancelled the operation.
     Cancelling,
     /// The first interrupt had no effect on the operation.
@@ -160,6 +164,38 @@ impl From<ApiError> for FollowError {
     fn from(error: ApiError) -> Self {
         Self::Failed(Box::new(error))
     }
+}
+
+/// Waits for the daemon's answer to a request that starts an operation.
+///
+/// The first interrupt does not drop the request, whose operation has no id yet: it calls
+/// `interrupted` and takes effect in [`Client::follow_to_end`] with the same interrupts. The second
+/// one ends the wait.
+///
+/// # Errors
+/// The request's, or the second interrupt.
+pub async fn accepted(
+    request: impl Future<Output = Result<Accepted, ApiError>>,
+    interrupts: &Interrupts,
+    interrupted: impl FnOnce(),
+) -> Result<Accepted, FollowError> {
+    // A clone, so that the interrupt is still unseen by the caller's value.
+    let mut interrupts = interrupts.clone();
+    tokio::pin!(request);
+    tokio::select! {
+        biased;
+        answer = &mut request => return Ok(answer?),
+        () = interrupts.next() => {}
+    }
+    if !interrupts.repeated() {
+        interrupted();
+        tokio::select! {
+            biased;
+            answer = &mut request => return Ok(answer?),
+            () = interrupts.next() => {}
+        }
+    }
+    Err(FollowError::WaitEnded(WaitEnd::RequestUnanswered))
 }
 
 impl Client {

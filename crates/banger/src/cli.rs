@@ -7,7 +7,7 @@ use banger_api::limits::VmDefaults;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
-use crate::commands::{daemon, doctor, exec, image, kernel, run, version, vm};
+use crate::commands::{daemon, doctor, exec, image, kernel, operation, run, version, vm};
 use crate::{usage, values};
 
 /// banger gives you a real Linux machine in one command.
@@ -66,6 +66,12 @@ pub enum Command {
     ///   banger kernel pull
     #[command(subcommand, verbatim_doc_comment)]
     Kernel(kernel::Command),
+    /// Show and cancel operations: what the daemon does for commands.
+    ///
+    ///   banger operation list --running
+    ///   banger operation cancel op-abc123
+    #[command(subcommand, verbatim_doc_comment, visible_alias = "op")]
+    Operation(operation::Command),
     /// Control the daemon that manages the VMs. Commands start it if needed.
     ///
     ///   banger daemon status

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod exec;
 pub mod image;
 pub mod kernel;
+pub mod operation;
 pub mod run;
 pub mod version;
 pub mod vm;
@@ -23,6 +24,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Vm(command) => vm::dispatch(context, command).await,
         Command::Image(command) => image::dispatch(context, command).await,
         Command::Kernel(command) => kernel::dispatch(context, command).await,
+        Command::Operation(command) => operation::dispatch(context, command).await,
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Version(args) => version::run(context, args),

@@ -74,7 +74,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     request.check()?;
     let workload = workload(context, &args)?;
     let client = context.client().await?;
-    let accepted = client.create(&request).await?;
+    let (accepted, interrupts) = follow::request(context, client.create(&request)).await?;
     let vm = accepted.vm.clone().ok_or_else(no_vm)?;
     // At once: the daemon waits only a while for a holder of the VM.
     let hold = match request.lifetime {
@@ -82,7 +82,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Lifetime::Keep | Lifetime::UntilStopped => None,
     };
     let track = progress(context, &workload).track(vm.name.as_str());
-    let followed = follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel);
+    let followed = follow::accepted(&client, (&accepted, interrupts), track, OnInterrupt::Cancel);
     if let Err(failure) = waiting::started(&client, vm.id.as_str(), args.wait, followed).await {
         clean_up_failed_start(context, &client, &vm, request.lifetime, &failure).await?;
         if let Some(hold) = hold {
@@ -284,7 +284,9 @@ pub async fn delete(context: &Context, client: &Client, vm: &VmTag) -> Result<()
             Err(error) => return Err(error.into()),
         };
     let track = Progress::new(context, Lines::None).track(vm.name.as_str());
-    match follow::accepted(context, client, &accepted, track, OnInterrupt::Ignore).await {
+    let interrupts = context.interrupts.listen();
+    let followed = (&accepted, interrupts);
+    match follow::accepted(client, followed, track, OnInterrupt::Ignore).await {
         Ok(_) => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::NotFound => Ok(()),
         Err(Failure::Api(error)) if error.code == ErrorCode::Interrupted => {
@@ -311,7 +313,8 @@ async fn delete_again(
         }
     };
     let track = Progress::new(context, Lines::None).track(vm.name.as_str());
-    follow::accepted(context, client, &accepted, track, OnInterrupt::Ignore).await.map(|_| ())
+    let interrupts = context.interrupts.listen();
+    follow::accepted(client, (&accepted, interrupts), track, OnInterrupt::Ignore).await.map(|_| ())
 }
 
 #[cfg(test)]

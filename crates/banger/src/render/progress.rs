@@ -19,6 +19,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// Pause between plain lines about one transfer, in milliseconds.
 const PLAIN_PAUSE_MS: u64 = 10_000;
 
+/// Message after Ctrl-C before the daemon has answered a request.
+pub const AWAITING_ANSWER: &str =
+    "waiting for the daemon's answer; press Ctrl-C again to stop waiting";
+/// Message after the second Ctrl-C before the daemon has answered a request.
+pub const REQUEST_UNANSWERED: &str = "stopped waiting; nothing was cancelled, since the daemon has \
+    not answered: `banger operation list` shows whether an operation has started";
+
 /// Lines that remain on the screen. A verbose command keeps one for every stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lines {
@@ -156,6 +163,7 @@ impl Observer for Track {
             }
             Notice::Operation(_) => {}
             Notice::Warning(text) => self.warn(text),
+            Notice::AwaitingAnswer => self.note(AWAITING_ANSWER),
             Notice::Cancelling => self.note("cancelling; press Ctrl-C again to stop waiting"),
             Notice::NotCancelled => {
                 self.note("cannot be cancelled; press Ctrl-C again to stop waiting")
@@ -265,6 +273,7 @@ fn wait_end_text(end: WaitEnd, vm: &str) -> String {
             "stopped waiting; the daemon does not answer the cancel request".to_owned()
         }
         WaitEnd::EndsSoon => "stopped waiting; the operation continues in the daemon".to_owned(),
+        WaitEnd::RequestUnanswered => REQUEST_UNANSWERED.to_owned(),
         WaitEnd::NotStarted => "not requested".to_owned(),
         WaitEnd::StopContinues => format!(
             "stopped waiting; the stop continues in the daemon, `banger vm kill {vm}` ends `{vm}` \

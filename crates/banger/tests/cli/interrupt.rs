@@ -24,7 +24,8 @@ fn endless(ends: bool) -> (FakeDaemon, mpsc::Receiver<&'static str>) {
             // The CLI may reconnect after Ctrl-C, so the flag stays set.
             drop(cancelled.1.wait_while(cancelled.0.lock().unwrap(), |yes| !*yes).unwrap());
             if !ends {
-                events.send("cancelled").unwrap();
+                // The CLI shows it once it has the answer to its cancel request.
+                event(stream, 2, 1, json!({"event": "note", "text": "undoing"}));
                 std::thread::park();
             }
             let error = json!({"code": "cancelled", "message": "create of `web` was cancelled"});
@@ -68,14 +69,15 @@ fn the_first_ctrl_c_cancels_and_waits() {
 #[test]
 fn the_second_ctrl_c_ends_the_wait() {
     let (daemon, received) = endless(false);
-    let child = daemon.spawn("vm create");
+    let mut child = daemon.spawn("vm create");
     wait(&received, "following");
     kill(child.id(), "INT");
-    wait(&received, "cancelled");
+    let cancelling = "web: cancelling; press Ctrl-C again to stop waiting\n";
+    assert_eq!(next_line(&mut child), cancelling);
+    assert_eq!(next_line(&mut child), "web: undoing\n");
     kill(child.id(), "INT");
     let run: Run = child.wait_with_output().unwrap().into();
-    let said = "web: cancelling; press Ctrl-C again to stop waiting\n\
-        web: stopped waiting; the daemon completes the cancellation\n";
+    let said = "web: stopped waiting; the daemon completes the cancellation\n";
     expect(&run, 130, "", said);
     // The daemon deletes the VM without the client.
     wait(&received, "delete");
@@ -318,4 +320,78 @@ fn details() -> serde_json::Value {
         "image_id": "0123456789abcdef", "kernel_id": "0123456789abcdef", "lifetime": "keep",
         "generation": 1,
     })
+}
+
+/// Reads the next line of standard error.
+fn next_line(child: &mut std::process::Child) -> String {
+    let stderr = child.stderr.as_mut().unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') && std::io::Read::read(stderr, &mut byte).unwrap() > 0 {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+const AWAITING: &str = "waiting for the daemon's answer; press Ctrl-C again to stop waiting\n";
+
+#[test]
+fn ctrl_c_before_the_answer_cancels_the_operation_after_it() {
+    let (events, received) = mpsc::channel();
+    let (answer, held) = mpsc::channel();
+    let held = Mutex::new(held);
+    let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+        "POST /v1/kernel-pulls" => {
+            events.send("requested").unwrap();
+            held.lock().unwrap().recv().unwrap();
+            reply(stream, 202, &json!({"operation": OPERATION}));
+        }
+        "POST /v1/operations/op-abc123/cancel" => {
+            events.send("cancel").unwrap();
+            let answer =
+                json!({"operation": OPERATION, "effect": "cancelling", "state": "running"});
+            reply(stream, 202, &answer);
+        }
+        _ => {
+            begin_events(stream);
+            let error = json!({"code": "cancelled", "message": "pull was cancelled"});
+            event(stream, 1, 5, json!({"event": "failed", "error": error}));
+        }
+    });
+    let mut child = daemon.spawn("kernel pull");
+    wait(&received, "requested");
+    kill(child.id(), "INT");
+    assert_eq!(next_line(&mut child), AWAITING);
+    answer.send(()).unwrap();
+    let run: Run = child.wait_with_output().unwrap().into();
+    wait(&received, "cancel");
+    let said = "debian-cloud: cancelling; press Ctrl-C again to stop waiting\n\
+        error: pull was cancelled\n(OP)\n";
+    expect(&run, 1, "", said);
+}
+
+#[test]
+fn the_second_ctrl_c_ends_the_wait_for_an_answer() {
+    for line in ["kernel pull", "vm create", "run -- true", "vm start web"] {
+        let (events, received) = mpsc::channel();
+        let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
+            "GET /v1/vms" => reply(stream, 200, &json!([details()])),
+            _ => {
+                events.send("requested").unwrap();
+                std::thread::park();
+            }
+        });
+        let mut child = daemon.spawn(line);
+        wait(&received, "requested");
+        kill(child.id(), "INT");
+        let prefix = if line == "vm start web" { "web: " } else { "" };
+        assert_eq!(next_line(&mut child), format!("{prefix}{AWAITING}"), "{line}");
+        kill(child.id(), "INT");
+        let run: Run = child.wait_with_output().unwrap().into();
+        let said = format!(
+            "{prefix}stopped waiting; nothing was cancelled, since the daemon has not answered: \
+             `banger operation list` shows whether an operation has started\n"
+        );
+        expect(&run, 130, "", &said);
+    }
 }

@@ -9,6 +9,7 @@ mod fake_daemon;
 mod help;
 mod images;
 mod interrupt;
+mod operations;
 mod other_host;
 mod output;
 mod sessions;

@@ -6,7 +6,7 @@ use banger_client::Presence;
 use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 
-/// Stop the daemon. VMs and open sessions continue; the next command starts it again.
+/// Stop the daemon. VMs and sessions continue; the next command starts it again.
 ///
 ///   banger daemon stop
 ///   banger daemon start

@@ -12,7 +12,7 @@ use crate::commands::image::pull::{fetch, print_made};
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
 use crate::render::progress::{Lines, Progress};
-use crate::values;
+use crate::{follow, values};
 
 /// Create an image from a root file system in a tar file.
 ///
@@ -45,19 +45,19 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         None => name_from(&args.file)?,
     };
     let replace = args.replace;
-    let (client, accepted) = if from_input {
+    let (client, answer) = if from_input {
         let upload = ImageUpload { name: name.clone(), replace };
         let client = context.client().await?;
         let accepted = upload_input(context, &client, &upload).await?;
-        (client, accepted)
+        (client, (accepted, context.interrupts.listen()))
     } else {
         let path = absolute(&args.file)?;
         let client = context.client().await?;
         let request = ImportRequest { path, name: name.clone(), replace };
-        let accepted = client.import_image(&request).await?;
-        (client, accepted)
+        let answer = follow::request(context, client.import_image(&request)).await?;
+        (client, answer)
     };
-    let made = fetch(context, &client, &name, &accepted).await?;
+    let made = fetch(context, &client, &name, answer).await?;
     match context.format {
         Format::Json => context.json(&client.image(&name).await?)?,
         Format::Text => print_made(context, &name, made)?,

@@ -4,7 +4,7 @@ use banger_api::exit;
 use banger_api::images::ImagePullRequest;
 use banger_api::operation::Accepted;
 use banger_client::Client;
-use banger_client::follow::OnInterrupt;
+use banger_client::follow::{Interrupts, OnInterrupt};
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
@@ -33,11 +33,9 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
-    let accepted = {
-        let request = ImagePullRequest { name: args.name.clone(), refresh: args.refresh };
-        client.pull_image(&request).await?
-    };
-    let made = fetch(context, &client, &args.name, &accepted).await?;
+    let request = ImagePullRequest { name: args.name.clone(), refresh: args.refresh };
+    let answer = follow::request(context, client.pull_image(&request)).await?;
+    let made = fetch(context, &client, &args.name, answer).await?;
     match (context.format, made) {
         (Format::Json, Some(id)) => context.json(&client.image(&id).await?)?,
         (Format::Json, None) => context.json(&client.image(&args.name).await?)?,
@@ -51,10 +49,11 @@ pub async fn fetch(
     context: &Context,
     client: &Client,
     name: &str,
-    accepted: &Accepted,
+    (accepted, interrupts): (Accepted, Interrupts),
 ) -> Result<Option<String>, Failure> {
     let track = Progress::new(context, Lines::Total).track(name);
-    let done = follow::accepted(context, client, accepted, track, OnInterrupt::Cancel).await?;
+    let done =
+        follow::accepted(client, (&accepted, interrupts), track, OnInterrupt::Cancel).await?;
     Ok(done.made)
 }
 

@@ -6,7 +6,7 @@ use banger_api::images::{DEFAULT_KERNEL, PullRequest};
 use crate::commands::image::pull::{fetch, print_made};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
-use crate::values;
+use crate::{follow, values};
 
 /// Fetch a kernel.
 ///
@@ -26,8 +26,9 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
-    let accepted = client.pull_kernel(&PullRequest { name: args.name.clone() }).await?;
-    let made = fetch(context, &client, &args.name, &accepted).await?;
+    let request = PullRequest { name: args.name.clone() };
+    let answer = follow::request(context, client.pull_kernel(&request)).await?;
+    let made = fetch(context, &client, &args.name, answer).await?;
     match context.format {
         Format::Text => print_made(context, &args.name, made)?,
         Format::Json => {

@@ -46,10 +46,10 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     request.no_start = args.no_start;
     request.check()?;
     let client = context.client().await?;
-    let accepted = client.create(&request).await?;
+    let (accepted, interrupts) = follow::request(context, client.create(&request)).await?;
     let vm = accepted.vm.clone().ok_or_else(run::no_vm)?;
     let track = Progress::new(context, Lines::Ready).track(vm.name.as_str());
-    let followed = follow::accepted(context, &client, &accepted, track, OnInterrupt::Cancel);
+    let followed = follow::accepted(&client, (&accepted, interrupts), track, OnInterrupt::Cancel);
     match waiting::started(&client, vm.id.as_str(), args.wait.wait, followed).await {
         Ok(()) => {
             waiting::after_start(context, &client, vm.name.as_str(), args.wait.wait).await?;
