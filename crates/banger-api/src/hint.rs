@@ -40,6 +40,11 @@ pub enum Hint {
         /// Of which kind.
         what: Kind,
     },
+    /// Use the name of an existing object that resembles the one in the request.
+    SimilarNames {
+        /// The names, most similar first; at least one.
+        names: Vec<String>,
+    },
     /// Delete an image or a kernel.
     Delete {
         /// Of which kind.
@@ -270,6 +275,10 @@ impl Hint {
             Self::List { what } => {
                 format!("`banger {} list` shows what there is", what.as_str())
             }
+            Self::SimilarNames { names } => {
+                let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                format!("did you mean {}?", quoted.join(" or "))
+            }
             Self::Delete { what, name } => {
                 format!("`banger {} delete {name}` deletes it", what.as_str())
             }
@@ -392,6 +401,10 @@ mod tests {
                     "make `/s/db` and its folder writable, or set `BANGER_STATE_DIR` to another \
                      folder",
                 ),
+            ),
+            (
+                vec![Hint::SimilarNames { names: vec!["web".into(), "wb".into()] }],
+                Some("did you mean `web` or `wb`?"),
             ),
             (
                 vec![Hint::install("nftables"), "look".into(), Hint::Retry],

@@ -199,23 +199,24 @@ pub struct VmSummary {
     pub state: VmState,
     /// Name of the image.
     pub image: String,
-    /// vCPUs.
-    pub vcpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
+    /// vCPUs; `null` if the record cannot be parsed.
+    pub vcpus: Option<u32>,
+    /// Memory in MiB; `null` if the record cannot be parsed.
+    pub memory_mib: Option<u64>,
     /// IPv4 address on the bridge, if the VM has one.
     pub ip: Option<String>,
     /// Time of creation: RFC 3339, UTC.
     pub created_at: String,
-    /// Disk usage.
-    pub disk: DiskView,
+    /// Disk usage; `null` if the record cannot be parsed.
+    pub disk: Option<DiskView>,
     /// Operation in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OpId>,
     /// Published ports, while the VM is running.
     #[serde(default)]
     pub publish: Vec<PortForward>,
-    /// Why its record cannot be understood, where that is so; the values above are not known then.
+    /// Why its record cannot be parsed; absent if it can. Otherwise unknown values are `null` or
+    /// empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -121,7 +121,7 @@ async fn act_on_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_api::vm::{DiskView, VmState};
+    use banger_api::vm::VmState;
 
     fn summary(id: &str, name: &str) -> VmSummary {
         VmSummary {
@@ -129,11 +129,11 @@ mod tests {
             name: name.parse().unwrap(),
             state: VmState::Stopped,
             image: "debian".into(),
-            vcpus: 1,
-            memory_mib: 512,
+            vcpus: Some(1),
+            memory_mib: Some(512),
             ip: None,
             created_at: "2026-11-24T00:00:00Z".into(),
-            disk: DiskView::default(),
+            disk: None,
             operation: None,
             publish: Vec::new(),
             problem: None,

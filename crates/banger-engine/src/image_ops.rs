@@ -3,7 +3,7 @@
 use banger_api::hint::Kind;
 use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
 use banger_api::operation::Subject;
-use banger_api::{ApiError, ErrorCode, Hint, ids::ImageId};
+use banger_api::{ApiError, ErrorCode, Hint, ids::ImageId, reference};
 
 use crate::drivers::{Progress, TakenName};
 use crate::engine::Engine;
@@ -86,9 +86,11 @@ impl Engine {
     pub async fn untag_image(&self, name: &str) -> Result<ImageView, ApiError> {
         let _exclusive = self.images_in_use.write().await;
         let Some(image) = self.image_named(name).await? else {
+            let images = self.images().await?;
+            let names = images.iter().flat_map(|image| &image.names).map(String::as_str);
             let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
             return Err(ApiError::new(ErrorCode::NotFound, format!("no image is named `{shown}`"))
-                .with_hint(Hint::List { what: Kind::Image }));
+                .with_hint(reference::suggest(Kind::Image, names, name)));
         };
         if image.names.len() == 1 {
             let text = format!("`{name}` is the only name of the image {}", image.id);
@@ -245,6 +247,9 @@ fn pick<T>(
     };
     let prefix = |thing: &T| !reference.is_empty() && keys(thing).0.starts_with(reference);
     let by_name = all.iter().any(exact);
+    let kind = if what == "kernel" { Kind::Kernel } else { Kind::Image };
+    let names = all.iter().flat_map(|thing| keys(thing).1).map(String::as_str);
+    let suggestion = reference::suggest(kind, names, reference);
     let mut found: Vec<T> = all
         .into_iter()
         .filter(|thing| if by_name { exact(thing) } else { prefix(thing) })
@@ -258,8 +263,7 @@ fn pick<T>(
         }
         (None, _) => {
             let text = format!("there is no {what} `{shown}`");
-            let what = if what == "kernel" { Kind::Kernel } else { Kind::Image };
-            Err(ApiError::new(ErrorCode::NotFound, text).with_hint(Hint::List { what }))
+            Err(ApiError::new(ErrorCode::NotFound, text).with_hint(suggestion))
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use banger_api::operation::{Accepted, OpEventKind, VmTag};
-use banger_api::vm::{DiskView, VmAction, VmState, VmSummary};
+use banger_api::vm::{VmAction, VmState, VmSummary};
 use banger_api::{ApiError, ErrorCode, Hint, VmId};
 
 use crate::drivers::Stray;
@@ -72,11 +72,11 @@ impl Engine {
                 name: vm.name,
                 state: VmState::Broken,
                 image: String::new(),
-                vcpus: 0,
-                memory_mib: 0,
+                vcpus: None,
+                memory_mib: None,
                 ip: None,
                 created_at: String::new(),
-                disk: DiskView::default(),
+                disk: None,
                 operation: None,
                 publish: Vec::new(),
             })

@@ -6,8 +6,8 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use banger_api::paths::Paths;
@@ -157,7 +157,11 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;
     let Setup { paths, config, locks, .. } = setup;
     leftovers::log(&paths.state, &engine);
-    let stopping = Stopping::default();
+    let locks = Arc::new(locks);
+    let stopping = Stopping::new({
+        let locks = Arc::downgrade(&locks);
+        move || mark_stopping(&locks)
+    });
     let api_socket = Socket::bind(&paths.socket())?;
     let session_socket = Socket::bind(&paths.session_socket())?;
     let dns = Dns::start(config.dns_port, engine.clone(), stopping.clone()).await;
@@ -185,11 +189,6 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
         () = stopping.requested() => {}
     }
     tracing::info!("stopping");
-    for lock in &locks {
-        if let Err(error) = lock.mark_stopping() {
-            tracing::warn!(error = %error, "cannot mark the lock file as stopping");
-        }
-    }
     let mut open = Vec::new();
     for accepting in serving {
         // Each returns immediately, and removes its socket.
@@ -209,6 +208,15 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let _ = tokio::time::timeout(LAST_WAIT, answered).await;
     tracing::info!("end");
     Ok(())
+}
+
+/// Marks the lock files, so that the next daemon waits for this one.
+fn mark_stopping(locks: &Weak<[Lock; 2]>) {
+    for lock in locks.upgrade().iter().flat_map(|locks| locks.iter()) {
+        if let Err(error) = lock.mark_stopping() {
+            tracing::warn!(error = %error, "cannot mark the lock file as stopping");
+        }
+    }
 }
 
 /// Serves both sockets, each in a task that returns the open connections when the daemon shuts

@@ -135,14 +135,17 @@ impl Sim {
         pairs.collect()
     }
 
-    fn delete(&self, what: &str, names: &[String], id: &str) -> Deleted {
+    fn delete(&self, what: &str, names: &[String], id: &str) -> Result<Deleted, ApiError> {
+        self.try_effect("delete", When::Before)?;
         let mut inner = self.inner();
         for name in names {
             inner.world.fetched.remove(&format!("{what}:{name}"));
         }
         inner.world.fetched.remove(&format!("{what}:@{id}"));
         (self.sink)(&inner.world, &[]);
-        Deleted { id: id.into(), freed_bytes: 64 * MIB, names: Vec::new() }
+        drop(inner);
+        self.try_effect("delete", When::After)?;
+        Ok(Deleted { id: id.into(), freed_bytes: 64 * MIB, names: Vec::new() })
     }
 }
 
@@ -201,6 +204,7 @@ impl Images for Sim {
     }
 
     async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError> {
+        self.try_effect("tag", When::Before)?;
         let mut inner = self.inner();
         inner.world.fetched.remove(&nameless(image.id.as_str()));
         inner.world.fetched.insert(format!("image:{name}"), image.id.to_string());
@@ -209,6 +213,7 @@ impl Images for Sim {
     }
 
     async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
+        self.try_effect("untag", When::Before)?;
         let mut inner = self.inner();
         inner.world.fetched.remove(&format!("image:{name}"));
         (self.sink)(&inner.world, &[]);
@@ -269,10 +274,10 @@ impl Images for Sim {
     }
 
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError> {
-        Ok(self.delete("image", &image.names, image.id.as_str()))
+        self.delete("image", &image.names, image.id.as_str())
     }
 
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
-        Ok(self.delete("kernel", &kernel.names, kernel.id.as_str()))
+        self.delete("kernel", &kernel.names, kernel.id.as_str())
     }
 }

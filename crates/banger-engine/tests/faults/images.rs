@@ -10,9 +10,16 @@ use banger_engine::sim::world::{Fault, When};
 
 use crate::machine::{DaemonFault, Ended, Machine};
 
-/// Operations with the word of their kind.
-const SCENARIOS: [&str; 6] =
-    ["pull_image", "pull_kernel", "import_image", "tag_image", "untag_image", "delete_image"];
+/// Kinds of operations.
+const SCENARIOS: [&str; 7] = [
+    "pull_image",
+    "pull_kernel",
+    "import_image",
+    "tag_image",
+    "untag_image",
+    "delete_image",
+    "delete_kernel",
+];
 
 async fn follow(engine: &Engine, operation: Option<OpId>) -> Result<(), ApiError> {
     match operation.and_then(|id| engine.follow(&id)) {
@@ -29,14 +36,15 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
         "import_image" => engine.import_image("/x.tar", "mine", taken).await?,
         "tag_image" => return engine.tag_image("old", "new", taken).await.map(|_| ()),
         "untag_image" => return engine.untag_image("second").await.map(|_| ()),
+        "delete_kernel" => return engine.delete_kernel("debian-cloud").await.map(|_| ()),
         "delete_image" => return engine.delete_image("old").await.map(|_| ()),
         other => panic!("{other}"),
     };
     follow(engine, accepted.operation).await
 }
 
-/// A machine with an image of two names and one of one name.
-fn prepared() -> Machine {
+/// A machine with an image of two names, one of one name, and a kernel if `kind` deletes one.
+fn prepared(kind: &str) -> Machine {
     let machine = Machine::default();
     let report = machine.daemon(DaemonFault::None, &[], async |engine, _| {
         for (path, name) in [("/old.tar", "old"), ("/first.tar", "first")] {
@@ -44,6 +52,10 @@ fn prepared() -> Machine {
             follow(engine, accepted.operation).await.unwrap();
         }
         engine.tag_image("first", "second", TakenName::Refuse).await.unwrap();
+        if kind == "delete_kernel" {
+            let accepted = engine.pull_kernel("debian-cloud").await.unwrap();
+            follow(engine, accepted.operation).await.unwrap();
+        }
     });
     assert_eq!(report.ended, Ended::Idle);
     machine
@@ -67,10 +79,13 @@ fn check(machine: &Machine, kind: &str, case: &str) {
 #[test]
 fn killed_at_every_event() {
     for kind in SCENARIOS {
-        let start = prepared();
+        let start = prepared(kind);
         let before = start.disk().ops.len();
         let work = async |engine: &Engine, _: &_| drop(carry_out(kind, engine).await);
-        let whole = start.copy().daemon(DaemonFault::None, &[], work).events;
+        let completed = start.copy();
+        let whole = completed.daemon(DaemonFault::None, &[], work).events;
+        let names = [start.world().fetched, completed.world().fetched];
+        assert_ne!(names[0], names[1], "{kind} has no effect");
         assert!(whole >= 4, "{kind} has only {whole} events");
         let mut interrupted = 0;
         for event in 0..whole {
@@ -81,6 +96,8 @@ fn killed_at_every_event() {
             machine.daemon(DaemonFault::KillAt(event % 3), &[], async |_, _| ());
             machine.daemon(DaemonFault::None, &[], async |_, _| ());
             check(&machine, kind, &case);
+            let found = machine.world().fetched;
+            assert!(names.contains(&found), "{case}: neither before nor after: {found:?}");
             let op = machine.disk().ops.get(before).cloned();
             if let Some(error) = op.and_then(|op| op.error) {
                 assert_eq!(error.code, ErrorCode::Interrupted, "{case}");
@@ -89,6 +106,7 @@ fn killed_at_every_event() {
             // The same request succeeds now, or has no effect.
             machine.daemon(DaemonFault::None, &[], work);
             check(&machine, kind, &case);
+            assert_eq!(machine.world().fetched, names[1], "{case}: after the same request again");
         }
         assert!(interrupted > 0, "{kind} was never interrupted");
     }
@@ -97,7 +115,7 @@ fn killed_at_every_event() {
 #[test]
 fn every_effect_and_every_commit_fails() {
     for kind in SCENARIOS {
-        let start = prepared();
+        let start = prepared(kind);
         let work = async |engine: &Engine, _: &_| drop(carry_out(kind, engine).await);
         let whole = start.copy().daemon(DaemonFault::None, &[], work);
         let faults = whole.tried.iter().flat_map(|effect| {
@@ -140,7 +158,7 @@ fn unfinished_files_that_stay_are_named() {
 /// A deletion makes room on a full disk, where the store cannot be written.
 #[test]
 fn an_image_is_deleted_while_no_commit_succeeds() {
-    let machine = prepared();
+    let machine = prepared("delete_image");
     machine.daemon(DaemonFault::FailCommitsFrom(0), &[], async |engine, _| {
         engine.delete_image("old").await.unwrap();
     });

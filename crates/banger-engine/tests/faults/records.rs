@@ -37,7 +37,7 @@ fn a_run_keeps_its_specification() {
     let initial_spec = machine.vm().unwrap().spec;
     machine.disk().vms.values_mut().for_each(|vm| vm.spec.vcpus = 7);
     machine.daemon(DaemonFault::None, &[], async |engine, _| {
-        assert_eq!(engine.show("web").await.unwrap().summary.vcpus, initial_spec.vcpus);
+        assert_eq!(engine.show("web").await.unwrap().summary.vcpus, Some(initial_spec.vcpus));
     });
     let adopted = machine.vm().unwrap();
     assert_eq!(adopted.run.as_ref().unwrap().spec, initial_spec);
@@ -122,6 +122,7 @@ fn an_unreadable_row_is_listed_and_set_aside() {
     machine.daemon(DaemonFault::None, &[], async |engine, _| {
         let list = engine.list().await;
         assert_eq!((list[0].name.as_str(), list[0].state), ("web", VmState::Broken));
+        assert_eq!((list[0].vcpus, list[0].memory_mib, list[0].disk), (None, None, None));
         assert!(list[0].problem.as_ref().unwrap().ends_with("not JSON"), "{list:?}");
         for reference in ["web", "0123"] {
             let error = engine.show(reference).await.unwrap_err();

@@ -19,7 +19,7 @@ pub enum Reasons {
 /// Renders the details of a VM.
 pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     let summary = &vm.summary;
-    let disk = &summary.disk;
+    let disk = summary.disk.unwrap_or_default();
     let mut text = Lines::default();
     text.add("name", summary.name.as_str());
     text.add("id", summary.id.as_str());
@@ -36,8 +36,8 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     text.add("created", &format!("{} ({})", ago(&summary.created_at), summary.created_at));
     text.add("image", &format!("{} ({})", summary.image, vm.image_id));
     text.add("kernel", vm.kernel_id.as_str());
-    text.add("vcpus", &summary.vcpus.to_string());
-    text.add("memory", &human_size(summary.memory_mib.saturating_mul(MIB)));
+    text.add("vcpus", &summary.vcpus.unwrap_or_default().to_string());
+    text.add("memory", &human_size(summary.memory_mib.unwrap_or_default().saturating_mul(MIB)));
     let used = |used, size| format!("{} used of {}", human_size(used), human_size(size));
     text.add("root disk", &used(disk.root_used_bytes, disk.root_bytes));
     text.add("work disk", &used(disk.work_used_bytes, disk.work_bytes));

@@ -14,6 +14,12 @@ fn valid_ones_go_on_in_the_order_given() {
         "mail started in N s\nweb started in N s\ndb started in N s\n",
         "error: there is no VM `nope`\nhint: `banger vm list` lists all VMs\n",
     );
+    expect(
+        &run(&home, "vm stop wbe"),
+        3,
+        "",
+        "error: there is no VM `wbe`\nhint: did you mean `web`?\n",
+    );
     expect(&run(&home, "vm stop web web"), 0, "web stopped in N s\n", "");
     let id = home.json(&["vm", "show", "db"])["id"].as_str().unwrap().to_owned();
     expect(&run(&home, &format!("vm kill {id} db {}", &id[..6])), 0, "db killed\n", "");

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use banger_api::exit;
 use banger_api::publish::PortForward;
 use banger_api::size::{MIB, human_size};
-use banger_api::vm::{VmState, VmSummary};
+use banger_api::vm::{DiskView, VmState, VmSummary};
 
 use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
@@ -80,16 +80,26 @@ fn text(vms: &[VmSummary]) -> String {
             vm.name.to_string(),
             vm.id.to_string(),
             vm.state.as_str().to_owned(),
-            vm.image.clone(),
-            vm.vcpus.to_string(),
-            human_size(vm.memory_mib.saturating_mul(MIB)),
-            human_size(vm.disk.root_used_bytes.saturating_add(vm.disk.work_used_bytes)),
-            vm.ip.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(Some(vm.image.clone())),
+            or_dash(vm.vcpus.map(|count| count.to_string())),
+            or_dash(vm.memory_mib.map(|mib| human_size(mib.saturating_mul(MIB)))),
+            or_dash(vm.disk.map(|disk| used(&disk))),
+            or_dash(vm.ip.clone()),
             ports(&vm.publish),
-            ago(&vm.created_at),
+            or_dash(Some(ago(&vm.created_at))),
         ]
     };
     table(&columns, &vms.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A cell whose value may be absent.
+fn or_dash(value: Option<String>) -> String {
+    value.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
+}
+
+/// Allocated size of both disks.
+fn used(disk: &DiskView) -> String {
+    human_size(disk.root_used_bytes.saturating_add(disk.work_used_bytes))
 }
 
 /// Published ports in one cell; with the address if it is not 127.0.0.1.
@@ -110,6 +120,28 @@ fn ports(publish: &[PortForward]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unknown_values_are_shown_as_dashes() {
+        let unreadable = VmSummary {
+            id: "0123456789ab".parse().unwrap(),
+            name: "web".parse().unwrap(),
+            state: VmState::Broken,
+            image: String::new(),
+            vcpus: None,
+            memory_mib: None,
+            ip: None,
+            created_at: String::new(),
+            disk: None,
+            operation: None,
+            publish: Vec::new(),
+            problem: Some("not JSON".into()),
+        };
+        let table = text(&[unreadable]);
+        let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        let expected = ["web", "0123456789ab", "broken", "-", "-", "-", "-", "-", "-", "-"];
+        assert_eq!(cells, expected);
+    }
 
     #[test]
     fn ports_contain_the_address_unless_it_is_loopback() {
