@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_host::vmm::firecracker::api::{Client, Failure};
-use banger_host::vmm::firecracker::words::Action;
+use banger_host::vmm::firecracker::schema::Action;
 use banger_root::disks::{loop_detach, snapshot};
 use banger_testkit::{Home, Options, fake_firecracker, kill, program, wait_gone};
 use serde_json::Value;

@@ -169,7 +169,7 @@ pub fn image(error: &ImageError) -> ApiError {
             return told(ErrorCode::NameTaken, hints, error);
         }
         ImageError::Worker(error) => return (**error).clone(),
-        ImageError::Foreign { found, .. } => {
+        ImageError::UnsupportedFile { found, .. } => {
             (ErrorCode::BadRequest, Some(found.hint.clone().into()))
         }
         ImageError::NotARootFs { .. } => (

@@ -19,26 +19,25 @@ use crate::fetch::PathContext;
 const BLOCK: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
-/// What an image is for.
+/// Purpose of an image; determines its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// Only read: as small as it gets.
+pub enum Purpose {
+    /// Mounted read-only: the smallest possible size.
     ReadOnly,
-    /// A root disk: read beneath a layer, or copied and grown by the guest to any size. It has room
-    /// for a guest that was not grown, a journal for one that was, and inodes at mke2fs's ratio,
-    /// which growing keeps.
+    /// A root disk: the lower layer of an overlay, or copied and grown by the guest to any size. It
+    /// has free space in case it is not grown, a journal for the grown size, and mke2fs's ratio of
+    /// inodes, which resize2fs keeps.
     Root,
 }
 
-/// How an image is made.
+/// Parameters of an image.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What it is for.
-    pub what_for: Use,
+    /// Purpose.
+    pub purpose: Purpose,
     /// Label, at most 16 bytes.
     pub label: String,
-    /// The file system's UUID: a part of the contents' fingerprint, so that equal trees make equal
-    /// images.
+    /// UUID of the file system, derived from the source so that equal sources make equal images.
     pub uuid: [u8; 16],
 }
 
@@ -50,7 +49,7 @@ struct Size {
     journal_blocks: u32,
 }
 
-/// Bytes of data and folders in blocks, and the number of inodes.
+/// Bytes of the blocks of data and folders, and the number of inodes.
 fn needed(tree: &Tree) -> (u64, u64) {
     let (mut blocks, mut inodes) = (0, 0);
     for node in tree.live() {
@@ -70,18 +69,18 @@ fn needed(tree: &Tree) -> (u64, u64) {
     (blocks * BLOCK, inodes)
 }
 
-/// A first guess, made larger by `attempt`.
-fn size(tree: &Tree, what_for: Use, attempt: u32) -> Size {
+/// An estimate, larger with each `attempt`.
+fn size(tree: &Tree, purpose: Purpose, attempt: u32) -> Size {
     let (data, nodes) = needed(tree);
-    let (slack, ratio) = match what_for {
-        Use::ReadOnly => (2 * MIB, u64::MAX),
-        Use::Root => ((data / 8).max(64 * MIB), 16384),
+    let (slack, ratio) = match purpose {
+        Purpose::ReadOnly => (2 * MIB, u64::MAX),
+        Purpose::Root => ((data / 8).max(64 * MIB), 16384),
     };
     let inodes = nodes + nodes / 8 + 64;
-    let journal_blocks = match what_for {
-        Use::ReadOnly => 1024,
-        Use::Root if data > 256 * MIB => 8192,
-        Use::Root => 4096,
+    let journal_blocks = match purpose {
+        Purpose::ReadOnly => 1024,
+        Purpose::Root if data > 256 * MIB => 8192,
+        Purpose::Root => 4096,
     };
     // The inode table, the journal, and 1 in 64 for bitmaps, descriptors and extents.
     let fixed = |inodes: u64| inodes * 256 + u64::from(journal_blocks) * BLOCK;
@@ -92,13 +91,13 @@ fn size(tree: &Tree, what_for: Use, attempt: u32) -> Size {
     Size { bytes, inodes: u32::try_from(inodes).unwrap_or(u32::MAX), journal_blocks }
 }
 
-/// Times a larger size is tried before giving up.
+/// Number of larger sizes to try after the first.
 const ATTEMPTS: u32 = 8;
 
 /// Writes the image of `tree` to the new file `path`, mode 0600; returns its length in bytes.
 ///
 /// # Errors
-/// A tree that does not go into ext4; contents that end early; those of writing.
+/// ext4 cannot represent the tree; contents that end early; write(2).
 pub fn build(
     tree: &Tree,
     contents: &mut dyn Contents,
@@ -107,10 +106,10 @@ pub fn build(
 ) -> Result<u64, Ext4Error> {
     let mut attempt = 0;
     let (layout, handles, raw_names) = loop {
-        let declared = declare(tree, plan, size(tree, plan.what_for, attempt));
+        let declared = declare(tree, plan, size(tree, plan.purpose, attempt));
         match declared.and_then(|all| Ok((all.builder.seal()?, all.handles, all.raw_names))) {
             Ok(sealed) => break sealed,
-            // It says "out of space" in words only; anything else fails again just the same.
+            // "Out of space" has no variant of its own; other errors recur with the next size.
             Err(mkext4::Error::Invalid(_) | mkext4::Error::Unsupported(_))
                 if attempt < ATTEMPTS =>
             {
@@ -159,7 +158,7 @@ fn write(
     }
     contents.each(&mut |index, reader| {
         if let Some(handle) = by_entry.remove(&index) {
-            writer.fill(handle, &mut Reading(reader))?;
+            writer.fill(handle, &mut SizedReader(reader))?;
         }
         Ok(())
     })?;
@@ -167,16 +166,16 @@ fn write(
     Ok(())
 }
 
-/// `fill` takes a sized reader.
-struct Reading<'a>(&'a mut dyn io::Read);
+/// Wraps an unsized reader, because `fill` takes a sized one.
+struct SizedReader<'a>(&'a mut dyn io::Read);
 
-impl io::Read for Reading<'_> {
+impl io::Read for SizedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-/// A tree as the writer knows it.
+/// A tree declared to the writer.
 struct Declared {
     builder: FsBuilder,
     handles: HashMap<NodeId, InodeHandle>,
@@ -204,7 +203,7 @@ fn declare(tree: &Tree, plan: &Plan, size: Size) -> mkext4::Result<Declared> {
         };
         let texts = raw_names.texts(&path, names);
         for (name, id) in names {
-            // Every ext4 has its own.
+            // mkfs creates this folder.
             if folder == ROOT && **name == *b"lost+found" {
                 continue;
             }
@@ -246,7 +245,9 @@ fn declare_one(
             return builder.file_sparse(parent, name, meta, &segments(*bytes, data));
         }
         Kind::File(content) => return builder.file(parent, name, meta, content.bytes()),
-        Kind::Symlink(_) => return Err(mkext4::Error::Invalid("a link without a text".into())),
+        Kind::Symlink(_) => {
+            return Err(mkext4::Error::Invalid("a symbolic link without a target".into()));
+        }
         Kind::Char { major, minor } => SpecialKind::Char { major: *major, minor: *minor },
         Kind::Block { major, minor } => SpecialKind::Block { major: *major, minor: *minor },
         Kind::Fifo => SpecialKind::Fifo,
@@ -254,7 +255,7 @@ fn declare_one(
     builder.mknod(parent, name, meta, special)
 }
 
-/// The parts of a sparse file: data and holes in turn.
+/// Alternating data and holes of a sparse file.
 fn segments(bytes: u64, data: &[Extent]) -> Vec<SparseSeg> {
     let (mut segments, mut at) = (Vec::new(), 0);
     for extent in data {
@@ -286,7 +287,7 @@ fn meta(meta: &Meta) -> mkext4::Meta {
     mkext4::Meta::new(meta.mode, meta.uid, meta.gid, (meta.mtime_s, meta.mtime_ns))
 }
 
-/// Writes into a new file of holes: blocks of zeros stay holes.
+/// Writes into a new sparse file: blocks of zeros stay holes.
 struct Sparse<'a> {
     file: &'a File,
 }
@@ -310,7 +311,7 @@ impl RegionSink for Sparse<'_> {
     }
 }
 
-/// Bytes at the beginning of `bytes` in blocks that are all zero, or that are not.
+/// Length of the leading blocks of `bytes` that are all zero (or, if not `zero`, are not).
 fn run(bytes: &[u8], zero: bool) -> usize {
     bytes
         .chunks(BLOCK as usize)
@@ -334,11 +335,11 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_grows_and_keeps_the_journal_below_a_quarter() {
+    fn an_estimate_grows_and_keeps_the_journal_below_a_quarter() {
         let tree = Tree::new();
-        for what_for in [Use::ReadOnly, Use::Root] {
-            let first = size(&tree, what_for, 0);
-            assert!(size(&tree, what_for, 4).bytes >= first.bytes);
+        for purpose in [Purpose::ReadOnly, Purpose::Root] {
+            let first = size(&tree, purpose, 0);
+            assert!(size(&tree, purpose, 4).bytes >= first.bytes);
             assert!(u64::from(first.journal_blocks) * BLOCK * 4 <= first.bytes);
         }
     }

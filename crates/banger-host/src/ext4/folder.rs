@@ -1,4 +1,4 @@
-//! Reads a folder of the host into a tree: modes, owners, links and devices as they are there.
+//! Reads a folder of the host into a tree: modes, owners, links and devices as on the host.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, FileType};
@@ -11,13 +11,13 @@ use super::tree::{Content, Kind, Meta, Tree};
 use super::{Contents, Ext4Error, Fill};
 use crate::fetch::PathContext;
 
-/// How much of the host's owners, modes and times the tree gets.
+/// Source of owners, modes and times in the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metadata {
-    /// All of it.
+    /// Those of the host.
     Kept,
-    /// Nothing: everything is owned by root, 0755 or 0644, and has this time in seconds since 1970,
-    /// so that the same folder always makes the same image.
+    /// Owner root, mode 0755 or 0644, and this time in seconds since 1970 for all files, so that
+    /// the same folder always makes the same image.
     Uniform(i64),
 }
 
@@ -29,7 +29,7 @@ pub struct FolderContents {
 
 /// Reads `folder` into the tree below `prefix`.
 ///
-/// Files must be readable. Sockets are left out: they mean nothing without the process behind them.
+/// Files must be readable. Sockets are skipped: they are useless without their process.
 ///
 /// # Errors
 /// Files and folders that cannot be read; a tree that is too large.

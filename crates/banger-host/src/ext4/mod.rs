@@ -1,7 +1,7 @@
-//! Makes ext4 file systems of trees: from tar archives and from folders, without root.
+//! Creates ext4 file systems from tar archives and folders, without root.
 //!
-//! A tree of names is read first ([`tar`], [`folder`]), changed as needed, and then written in one
-//! go ([`build`]), for which the contents are read once more.
+//! [`tar`] and [`folder`] read the names into a tree, callers amend it, and [`build()`] writes the
+//! image, which reads the source a second time for the contents.
 
 pub mod build;
 pub mod folder;
@@ -15,23 +15,23 @@ use std::path::PathBuf;
 
 use crate::fetch::FetchError;
 
-pub use build::{Plan, Use, build};
+pub use build::{Plan, Purpose, build};
 pub use tree::{Content, Extent, Kind, Meta, Name, Node, NodeId, ROOT, Tree, TreeError};
 
-/// Why an image cannot be made.
+/// Errors of creating an image.
 #[derive(Debug, thiserror::Error)]
 pub enum Ext4Error {
-    /// What everything stored can suffer from.
+    /// An error that all stored objects share.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// Names that a tree cannot take.
+    /// An invalid path.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// The archive is at fault.
+    /// An invalid archive.
     #[error("the archive cannot be used")]
     Tar(#[from] tar::TarError),
-    /// ext4 cannot hold it.
-    #[error("cannot make a file system of it")]
+    /// ext4 cannot represent the tree.
+    #[error("cannot create a file system from it")]
     Build(#[source] mkext4::Error),
 }
 
@@ -46,54 +46,54 @@ impl From<mkext4::Error> for Ext4Error {
     }
 }
 
-/// Takes the contents of the entry of this number.
+/// Receives the contents of the entry with this number.
 pub type Fill<'a> = dyn FnMut(u64, &mut dyn Read) -> Result<(), Ext4Error> + 'a;
 
-/// Where the contents of a tree's files come from.
+/// Source of the contents of a tree's files.
 pub trait Contents {
-    /// Gives the contents of every entry, in any order.
+    /// Calls `fill` with the contents of every entry, in any order.
     ///
     /// # Errors
     /// Those of reading, and those of `fill`.
     fn each(&mut self, fill: &mut Fill<'_>) -> Result<(), Ext4Error>;
 }
 
-/// Contents of a tree read from an archive: opened anew for each pass.
+/// Contents of a tree read from an archive, which is opened again for each pass.
 pub struct TarContents<F> {
     open: F,
 }
 
 impl<R: Read, F: FnMut() -> Result<R, FetchError>> TarContents<F> {
-    /// `open` gives the uncompressed archive from its beginning.
+    /// `open` returns a reader of the uncompressed archive.
     pub fn new(open: F) -> Self {
         Self { open }
     }
 
-    /// Reads the names; `look` sees every entry with its contents before it is added.
+    /// Reads the names; calls `inspect` with every entry and its contents before it is added.
     ///
     /// # Errors
-    /// A damaged or hostile archive; those of `look`.
+    /// A damaged or hostile archive; errors of `inspect`.
     pub fn tree(
         &mut self,
-        look: &mut dyn FnMut(&tar::Entry, &mut dyn Read) -> Result<(), Ext4Error>,
-    ) -> Result<(Tree, tar::Remarks), Ext4Error> {
+        inspect: &mut dyn FnMut(&tar::Entry, &mut dyn Read) -> Result<(), Ext4Error>,
+    ) -> Result<(Tree, tar::Warnings), Ext4Error> {
         let mut stream = (self.open)()?;
         let mut reader = tar::Reader::new(&mut stream);
         let (mut tree, mut pending) = (Tree::new(), tar::Pending::default());
         while let Some(entry) = reader.next_entry()? {
-            look(&entry, &mut reader.content())?;
+            inspect(&entry, &mut reader.content())?;
             tar::add(&mut tree, entry, &mut pending)?;
         }
         pending.finish(&mut tree)?;
-        let mut remarks = reader.remarks().clone();
+        let mut warnings = reader.warnings().clone();
         // Padding, and the checksum that a compressed stream has at its end.
         let mut rest = Zeros(true);
         let copied = io::copy(&mut stream.take(PADDING_BYTES), &mut rest);
         copied.map_err(tar::TarError::Read)?;
         if !rest.0 {
-            remarks.add(tar::Remark::Trailing, b"");
+            warnings.add(tar::Warning::TrailingData, b"");
         }
-        Ok((tree, remarks))
+        Ok((tree, warnings))
     }
 }
 
@@ -111,14 +111,14 @@ impl io::Write for Zeros {
     }
 }
 
-/// Bytes after an archive's end mark that are read.
+/// Maximum number of bytes read after the end mark.
 const PADDING_BYTES: u64 = 1 << 26;
 
 impl<R: Read, F: FnMut() -> Result<R, FetchError>> Contents for TarContents<F> {
     fn each(&mut self, fill: &mut Fill<'_>) -> Result<(), Ext4Error> {
         let mut reader = tar::Reader::new((self.open)()?);
         while let Some(entry) = reader.next_entry()? {
-            if matches!(entry.what, tar::What::Node(Kind::File(_))) {
+            if matches!(entry.kind, tar::EntryKind::Node(Kind::File(_))) {
                 fill(entry.index, &mut reader.content())?;
             }
         }

@@ -1,4 +1,4 @@
-//! What a file tree is made of.
+//! Nodes of a file tree.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,31 @@ use super::tree::NodeId;
 /// A part of a file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it begins.
+    /// Offset in the file.
     pub offset: u64,
-    /// How long it is.
+    /// Length.
     pub bytes: u64,
 }
 
-/// Where a file's bytes are.
+/// Contents of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// Here.
+    /// Bytes in memory.
     Inline(Vec<u8>),
-    /// In the source, as its entry of this number.
+    /// An entry of the source.
     Source {
         /// Number of the entry.
         index: u64,
         /// Length in bytes.
         bytes: u64,
     },
-    /// In the source, as its entry of this number, which gives only the parts that are no holes.
+    /// An entry of the source, which contains only the data between the holes.
     Sparse {
         /// Number of the entry.
         index: u64,
         /// Length in bytes, holes included.
         bytes: u64,
-        /// Parts that are no holes, in order: whole blocks of 4096 bytes; the last may end with the
-        /// file.
+        /// Extents with data, in order: whole blocks of 4096 bytes; the last may end with the file.
         data: Box<[Extent]>,
     },
 }
@@ -58,14 +57,14 @@ impl Content {
 /// A name in a folder: any bytes but `/` and zero, at most 255.
 pub type Name = Box<[u8]>;
 
-/// What a node is.
+/// Type of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// Names and what they stand for.
+    /// A folder: names and their nodes.
     Folder(BTreeMap<Name, NodeId>),
     /// A regular file.
     File(Content),
-    /// A symbolic link to these bytes.
+    /// A symbolic link with this target.
     Symlink(Vec<u8>),
     /// A character device.
     Char {
@@ -96,26 +95,26 @@ pub struct Meta {
     pub gid: u32,
     /// Seconds since 1970 of the last change; ext4 keeps 1901 to 2446.
     pub mtime_s: i64,
-    /// Nanoseconds of it.
+    /// Nanoseconds of the time of the last change.
     pub mtime_ns: u32,
 }
 
 impl Meta {
-    /// Owned by root, changed at the beginning of 1970.
+    /// Owner root, time 0.
     pub const fn of_root(mode: u16) -> Self {
         Self { mode, uid: 0, gid: 0, mtime_s: 0, mtime_ns: 0 }
     }
 }
 
-/// A file, folder or something else, apart from its names.
+/// An inode: everything but its names.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What it is.
+    /// Type.
     pub kind: Kind,
     /// Owner, mode, time.
     pub meta: Meta,
     /// Extended attributes: full name and value.
     pub xattrs: BTreeMap<String, Vec<u8>>,
-    /// Names that point to it.
+    /// Number of names.
     pub links: u32,
 }

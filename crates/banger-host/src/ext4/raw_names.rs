@@ -1,10 +1,10 @@
 //! Names and link targets that are not UTF-8.
 //!
-//! The ext4 writer takes text only. Each such name is declared under a stand-in of the same length,
-//! and the written image is changed where the stand-in is: in the blocks of the folder and in the
+//! mkext4 accepts UTF-8 only. Each other name is declared as a placeholder of the same length, and
+//! the placeholder is overwritten in the written image: in the blocks of the folder and in the
 //! inode or block of the link, with their checksums (Linux, Documentation/filesystems/ext4,
-//! "Directory Entries" and "Checksums"). A folder whose stand-ins were indexed by hash becomes a
-//! linear one, which every ext4 reads; e2fsck makes the index anew.
+//! "Directory Entries" and "Checksums"). A folder that was indexed by hash becomes a linear
+//! one, because the hashes no longer match; `e2fsck -D` restores the index.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -25,37 +25,37 @@ const BLOCKS: usize = 0x28;
 const CHECKSUM_LOW: usize = 0x7c;
 const CHECKSUM_HIGH: usize = 0x82;
 
-/// What must be changed in the written image.
+/// Placeholders to overwrite in the written image.
 #[derive(Debug, Default)]
 pub struct RawNames {
     folders: Vec<(Vec<u8>, HashMap<String, Name>)>,
     links: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Texts under which the names of one folder are declared.
+/// Placeholders for the names of one folder.
 pub struct Texts<'a>(HashMap<&'a [u8], String>);
 
 impl Texts<'_> {
-    /// The text of a name of the folder.
+    /// The name to declare for a name of the folder.
     pub fn of<'a>(&'a self, name: &'a [u8]) -> Result<&'a str> {
         match std::str::from_utf8(name) {
             Ok(text) => Ok(text),
-            Err(_) => self.0.get(name).map(String::as_str).ok_or_else(too_many),
+            Err(_) => self.0.get(name).map(String::as_str).ok_or_else(too_many_names),
         }
     }
 }
 
-fn too_many() -> Error {
+fn too_many_names() -> Error {
     Error::Unsupported("a folder with that many short names that are not UTF-8".into())
 }
 
 impl RawNames {
-    /// Chooses the texts for a folder; `path` is that of the folder, in texts.
+    /// Chooses the placeholders for a folder; `path` is the declared path of the folder.
     pub fn texts<'a>(&mut self, path: &[u8], names: &'a BTreeMap<Name, NodeId>) -> Texts<'a> {
         let raw = names.keys().filter(|name| std::str::from_utf8(name).is_err());
         let (mut texts, mut by_length) = (HashMap::new(), HashMap::new());
         for name in raw {
-            let left = by_length.entry(name.len()).or_insert_with(|| stand_ins(name.len()));
+            let left = by_length.entry(name.len()).or_insert_with(|| placeholders(name.len()));
             if let Some(text) = left.find(|text| !names.contains_key(text.as_bytes())) {
                 texts.insert(&name[..], text);
             }
@@ -67,7 +67,7 @@ impl RawNames {
         Texts(texts)
     }
 
-    /// The text for the target of the link at `path` (in texts).
+    /// The target to declare for the symbolic link at the declared path `path`.
     pub fn target(&mut self, path: &[u8], target: &[u8]) -> String {
         String::from_utf8(target.to_vec()).unwrap_or_else(|_| {
             self.links.push((path.to_vec(), target.to_vec()));
@@ -75,16 +75,16 @@ impl RawNames {
         })
     }
 
-    /// Puts the names and targets into the written image.
+    /// Writes the names and targets into the image.
     ///
     /// # Errors
-    /// Those of reading and writing.
+    /// read(2), write(2).
     pub fn restore(&self, image: &File) -> Result<()> {
         if self.folders.is_empty() && self.links.is_empty() {
             return Ok(());
         }
         let fs = Fs::open(image)?;
-        // All are found before the first name changes.
+        // Resolve all paths before the first name changes.
         let links: Vec<u32> =
             self.links.iter().map(|(path, _)| find(&fs, path)).collect::<Result<_>>()?;
         let folders: Vec<u32> =
@@ -99,8 +99,8 @@ impl RawNames {
     }
 }
 
-/// Texts of this length, most of them unlikely to be somebody's name.
-fn stand_ins(length: usize) -> impl Iterator<Item = String> {
+/// Candidates of this length for placeholders.
+fn placeholders(length: usize) -> impl Iterator<Item = String> {
     const DIGITS: &[u8] = b"~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_!#%+,";
     let base = DIGITS.len();
     let digits = length.min(5);
@@ -127,7 +127,7 @@ fn damaged(what: &str) -> Error {
     Error::Invalid(format!("the written image is damaged: {what}"))
 }
 
-/// Writes an inode back, with its checksum.
+/// Writes an inode with its checksum.
 fn put_inode(image: &File, fs: &Fs<&File>, ino: u32, inode: &Inode, raw: &mut [u8]) -> Result<()> {
     let sum = csum::inode(fs.fs_seed(), ino, inode.generation, raw);
     raw[CHECKSUM_LOW..CHECKSUM_LOW + 2].copy_from_slice(&sum.to_le_bytes()[..2]);
@@ -184,7 +184,7 @@ fn restore_names(
     Ok(())
 }
 
-/// Makes a block of an index one without entries, but for `.` and `..`; leaves others alone.
+/// Turns an index block into a block without entries except `.` and `..`; keeps other blocks.
 fn make_linear(block: &mut [u8], logical: u64) {
     let spans_all = block[..4] == [0; 4]
         && usize::from(u16::from_le_bytes([block[4], block[5]])) == block.len();

@@ -1,54 +1,54 @@
-//! A file tree in memory: names, owners, modes, attributes; contents stay where they are.
+//! A file tree in memory: names, owners, modes, attributes; contents stay in the source.
 //!
-//! Nothing here touches the host's file system, so hostile names cannot escape anywhere: a path is
-//! walked within the tree only, symbolic links included.
+//! Nothing here accesses the host's file system: paths and symbolic links are resolved within the
+//! tree only, so hostile names cannot escape.
 
 use std::collections::BTreeMap;
 
 pub use super::node::{Content, Extent, Kind, Meta, Name, Node};
 
-/// A place in the tree.
+/// Index of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u32);
 
-/// A path that a tree cannot take.
+/// An invalid path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// It would lead out of the tree.
+    /// The path has a `..` component.
     #[error("the path `{0}` leads out of the archive")]
     Escapes(String),
-    /// It is longer than Linux allows, or has a part that is.
+    /// The path or a component is longer than Linux allows.
     #[error("the path `{0}…` is too long")]
     TooLong(String),
-    /// A part of it is no folder, or the links in it go round.
+    /// A component is not a folder, or its symbolic links form a loop.
     #[error("`{0}` lies below something that is no folder")]
     NoFolder(String),
-    /// A folder with things in it is in the way.
+    /// The path is a folder that is not empty.
     #[error("`{0}` would replace a folder that is not empty")]
     FolderInTheWay(String),
-    /// A hard link to nothing, or to a folder.
+    /// A hard link to a missing file or to a folder.
     #[error("`{name}` is a hard link to `{target}`, which is no file")]
     BadLink {
         /// The link.
         name: String,
-        /// What it should be another name of.
+        /// Target of the link.
         target: String,
     },
-    /// More than ext4 or our limits allow.
+    /// A limit of ext4 or of this program.
     #[error("the tree has too many {0}")]
     TooMany(&'static str),
 }
 
-/// Limits: PATH_MAX and NAME_MAX of Linux, the depth of its symbolic links, ext4's hard links, and
-/// what a root file system may sensibly have.
+/// Limits: PATH_MAX, NAME_MAX and MAXSYMLINKS of Linux, hard links of ext4, and a plausible maximum
+/// for a root file system.
 const PATH_BYTES: usize = 4095;
 const NAME_BYTES: usize = 255;
 const LINKS_FOLLOWED: u32 = 40;
 const HARD_LINKS: u32 = 65_000;
 const NODES: usize = 8_000_000;
-/// Bytes of names, link targets and attributes that are held in memory, in all.
+/// Maximum bytes of names, link targets and attributes in memory.
 const HELD_BYTES: usize = 1 << 30;
-/// Attributes of one file in bytes: ext4 keeps them in one block.
+/// Maximum bytes of the attributes of a file: ext4 stores them in one block.
 const XATTR_BYTES: usize = 3800;
 
 /// A tree of files.
@@ -68,7 +68,7 @@ impl Default for Tree {
 }
 
 /// A path for a message: at most 100 characters.
-fn shown(path: &[u8]) -> String {
+fn printable(path: &[u8]) -> String {
     String::from_utf8_lossy(path).chars().take(100).collect()
 }
 
@@ -80,15 +80,15 @@ fn plain_parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 /// The parts of a path relative to the root.
 fn parts(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
     if path.len() > PATH_BYTES {
-        return Err(TreeError::TooLong(shown(path)));
+        return Err(TreeError::TooLong(printable(path)));
     }
     let mut parts = Vec::new();
     for part in plain_parts(path) {
         if part == b".." || part.contains(&0) {
-            return Err(TreeError::Escapes(shown(path)));
+            return Err(TreeError::Escapes(printable(path)));
         }
         if part.len() > NAME_BYTES {
-            return Err(TreeError::TooLong(shown(path)));
+            return Err(TreeError::TooLong(printable(path)));
         }
         parts.push(part);
     }
@@ -96,7 +96,7 @@ fn parts(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
 }
 
 impl Tree {
-    /// A tree with nothing but its root folder, mode 0755.
+    /// A tree with an empty root folder, mode 0755.
     pub fn new() -> Self {
         let meta = Meta::of_root(0o755);
         let kind = Kind::Folder(BTreeMap::new());
@@ -109,7 +109,7 @@ impl Tree {
         &self.nodes[id.0 as usize]
     }
 
-    /// A node to be changed.
+    /// A node, mutable.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0 as usize]
     }
@@ -173,9 +173,9 @@ impl Tree {
         trail.last().copied()
     }
 
-    /// The folder that holds the last part of a path, and that part. Missing folders are made, as
-    /// tar does it; `None` for the root itself.
-    fn place(&mut self, path: &[u8]) -> Result<Option<(NodeId, Name)>, TreeError> {
+    /// The parent folder of a path, and its last component. Missing folders are created, as tar
+    /// does; `None` for the root itself.
+    fn parent(&mut self, path: &[u8]) -> Result<Option<(NodeId, Name)>, TreeError> {
         let parts = parts(path)?;
         let Some((last, before)) = parts.split_last() else { return Ok(None) };
         let mut folder = ROOT;
@@ -186,11 +186,11 @@ impl Tree {
                     self.add(folder, part, Kind::Folder(BTreeMap::new()), Meta::of_root(0o755))?
                 }
                 Some(id) if self.names(id).is_some() => id,
-                // Walked from the root again: a link's target is relative to where the link is.
+                // Resolved from the root: a link's target is relative to the link's folder.
                 Some(_) => self
                     .follow(ROOT, &before[..=depth], &mut 0)
                     .filter(|id| self.names(*id).is_some())
-                    .ok_or_else(|| TreeError::NoFolder(shown(path)))?,
+                    .ok_or_else(|| TreeError::NoFolder(printable(path)))?,
             };
         }
         Ok(Some((folder, (*last).into())))
@@ -207,7 +207,7 @@ impl Tree {
             return Err(TreeError::TooMany("files"));
         }
         let target_bytes = if let Kind::Symlink(target) = &kind { target.len() } else { 0 };
-        self.hold(name.len() + target_bytes)?;
+        self.count_bytes(name.len() + target_bytes)?;
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node { kind, meta, xattrs: BTreeMap::new(), links: 1 });
         if let Some(names) = self.names_mut(folder) {
@@ -216,19 +216,19 @@ impl Tree {
         Ok(id)
     }
 
-    /// Counts bytes that are held in memory because of the tree.
+    /// Counts bytes in memory that belong to the tree.
     ///
     /// # Errors
-    /// More than the limit.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), TreeError> {
+    /// The limit is exceeded.
+    pub fn count_bytes(&mut self, bytes: usize) -> Result<(), TreeError> {
         self.held_bytes += bytes;
         if self.held_bytes > HELD_BYTES { Err(TreeError::TooMany("long names")) } else { Ok(()) }
     }
 
-    /// Gives a node these extended attributes and no others.
+    /// Replaces the extended attributes of a node.
     ///
     /// # Errors
-    /// More than ext4 keeps for one file.
+    /// The attributes exceed the limit of ext4.
     pub fn set_xattrs(
         &mut self,
         id: NodeId,
@@ -239,16 +239,16 @@ impl Tree {
         if bytes > XATTR_BYTES {
             return Err(TreeError::TooMany("attributes on one file"));
         }
-        self.hold(bytes)?;
+        self.count_bytes(bytes)?;
         self.node_mut(id).xattrs = xattrs;
         Ok(())
     }
 
-    /// Puts something at a path, as tar does it: a folder over a folder changes only its owner and
-    /// mode, anything else replaces what is there, an empty folder included.
+    /// Adds a node at a path, as tar does: a folder that exists only gets the new owner and mode; any
+    /// other node, and an empty folder, is replaced.
     ///
     /// # Errors
-    /// A bad path; a folder that is not empty in the way of something else.
+    /// An invalid path; the path is a folder that is not empty.
     pub fn put(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -257,7 +257,7 @@ impl Tree {
     ) -> Result<NodeId, TreeError> {
         let path = path.as_ref();
         let is_folder = matches!(kind, Kind::Folder(_));
-        let Some((folder, name)) = self.place(path)? else {
+        let Some((folder, name)) = self.parent(path)? else {
             if !is_folder {
                 return Err(TreeError::FolderInTheWay("/".into()));
             }
@@ -272,7 +272,7 @@ impl Tree {
                     return Ok(id);
                 }
                 Some(names) if !names.is_empty() => {
-                    return Err(TreeError::FolderInTheWay(shown(path)));
+                    return Err(TreeError::FolderInTheWay(printable(path)));
                 }
                 _ => self.node_mut(id).links -= 1,
             }
@@ -280,25 +280,25 @@ impl Tree {
         self.add(folder, &name, kind, meta)
     }
 
-    /// Gives the file at `target` another name.
+    /// Adds a hard link to the file at `target`.
     ///
     /// # Errors
-    /// A bad path; no file at `target`.
+    /// An invalid path; no file at `target`.
     pub fn link(
         &mut self,
         path: impl AsRef<[u8]>,
         target: impl AsRef<[u8]>,
     ) -> Result<(), TreeError> {
         let (path, target) = (path.as_ref(), target.as_ref());
-        let bad = || TreeError::BadLink { name: shown(path), target: shown(target) };
+        let bad = || TreeError::BadLink { name: printable(path), target: printable(target) };
         parts(target)?;
         let id = self.get(target).filter(|id| self.names(*id).is_none()).ok_or_else(bad)?;
-        let (folder, name) = self.place(path)?.ok_or_else(bad)?;
+        let (folder, name) = self.parent(path)?.ok_or_else(bad)?;
         let known = self.names(folder).and_then(|names| names.get(&name)).copied();
         match known {
             Some(known) if known == id => return Ok(()),
             Some(known) if self.names(known).is_some() => {
-                return Err(TreeError::FolderInTheWay(shown(path)));
+                return Err(TreeError::FolderInTheWay(printable(path)));
             }
             Some(known) => self.node_mut(known).links -= 1,
             None => {}
@@ -314,7 +314,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes what is at a path, a folder with everything in it; says whether something was there.
+    /// Removes a path recursively; returns whether it existed.
     pub fn remove(&mut self, path: impl AsRef<[u8]>) -> bool {
         let Ok(parts) = parts(path.as_ref()) else { return false };
         let Some((last, before)) = parts.split_last() else { return false };
@@ -333,15 +333,14 @@ impl Tree {
         true
     }
 
-    /// Names in the folder at a path, without those that are not UTF-8; none if there is no such
-    /// folder.
+    /// UTF-8 names in the folder at a path; empty if there is no such folder.
     pub fn list(&self, path: impl AsRef<[u8]>) -> Vec<String> {
         let names = self.resolve(path).and_then(|id| self.names(id));
         let names = names.into_iter().flat_map(BTreeMap::keys);
         names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
     }
 
-    /// All nodes with at least one name, without their names.
+    /// All nodes with at least one name.
     pub fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.links > 0)
     }
@@ -402,7 +401,7 @@ mod tests {
         for path in ["loop", "nowhere", "to-file/x", "loop/x"] {
             assert_eq!(tree.resolve(path), None, "{path}");
         }
-        // As tar does it when /bin is a link already.
+        // As tar does if /bin is a symbolic link.
         put(&mut tree, "bin/ls", file("ls"));
         assert_eq!(tree.list("usr/bin"), ["ls", "sh"]);
     }
@@ -466,7 +465,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_count_of_links_is_true(steps in proptest::collection::vec(step(), 0..60)) {
+        fn link_counts_match_the_names(steps in proptest::collection::vec(step(), 0..60)) {
             let mut tree = Tree::new();
             for step in steps {
                 match step {

@@ -1,4 +1,4 @@
-//! From a rootfs tar to the root disk of an image.
+//! Converts the archive of a root file system to the root disk of an image.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,33 +8,33 @@ use sha2::{Digest, Sha256};
 
 use super::overlay;
 use super::rootfs::{self, FACT_BYTES, Facts, Init};
-use super::{ImageError, ROOT_DISK, foreign};
-use crate::ext4::tar::{Remarks, TarError, What};
-use crate::ext4::{Content, Ext4Error, Kind, Plan, TarContents, Tree, Use, build};
+use super::{ImageError, ROOT_DISK, unsupported};
+use crate::ext4::tar::{EntryKind, TarError, Warnings};
+use crate::ext4::{Content, Ext4Error, Kind, Plan, Purpose, TarContents, Tree, build};
 use crate::fetch::{self, FetchError, Progress, Source, Tools};
 
-/// Change it when the same archive gives another image than before.
+/// Version of the conversion; increase it when the resulting image changes.
 const RECIPE: u32 = 2;
 
-/// What an archive became.
+/// Result of a conversion.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Converted {
     /// Length of the root disk.
     pub virtual_bytes: u64,
-    /// Its init.
+    /// The init.
     pub init: Option<Init>,
-    /// What its files tell.
+    /// Facts from its files.
     pub facts: Facts,
-    /// What an overlay would not show as it is.
+    /// Files that an overlay hides, as text.
     pub hidden_by_overlay: Option<String>,
     /// SHA-256 of the archive's file.
     pub source_sha256: String,
 }
 
-/// Changes a tree before it is written.
+/// A change of the tree before it is written.
 pub type Amend<'a> = &'a dyn Fn(&mut Tree) -> Result<(), Ext4Error>;
 
-/// Writes the root disk of an archive into the folder `object`.
+/// Converts an archive to a root disk in the folder `object`.
 ///
 /// # Errors
 /// [`ImageError::BadArchive`], [`ImageError::NotARootFs`]; no space; cancellation.
@@ -50,17 +50,17 @@ pub fn convert(
     let raw = fetch::Counted::new(source.raw()?, Some(source.bytes()), progress);
     let source_sha256 =
         fetch::digest_of_file(raw).map_err(|error| FetchError::io("read", source.path(), error))?;
-    if let Some(found) = foreign::in_file(source, tools, progress)? {
-        return Err(ImageError::Foreign { path: source.path().to_owned(), found });
+    if let Some(found) = unsupported::in_file(source, tools, progress)? {
+        return Err(ImageError::UnsupportedFile { path: source.path().to_owned(), found });
     }
     progress.stage("read the archive");
     let mut contents = TarContents::new(|| source.unpacked(tools, progress));
-    let (mut tree, facts, remarks) = read(&mut contents, object).map_err(failed)?;
-    for line in remarks.lines() {
+    let (mut tree, facts, warnings) = read(&mut contents, object).map_err(failed)?;
+    for line in warnings.lines() {
         progress.warning(&line);
     }
-    if let Some(found) = foreign::in_tree(&tree) {
-        return Err(ImageError::Foreign { path: source.path().to_owned(), found });
+    if let Some(found) = unsupported::in_tree(&tree) {
+        return Err(ImageError::UnsupportedFile { path: source.path().to_owned(), found });
     }
     if !rootfs::is_bootable(&tree) {
         return Err(ImageError::NotARootFs { path: source.path().to_owned() });
@@ -69,12 +69,12 @@ pub fn convert(
         progress.log(&format!("left out /{path}"));
     }
     amend(&mut tree).map_err(failed)?;
-    // Blocks, and a little for what describes them.
+    // Data and metadata.
     let content_bytes = tree.content_bytes();
     fetch::need_space(object, content_bytes + content_bytes / 16 + (32 << 20))?;
     progress.stage("write the root disk");
     let plan =
-        Plan { what_for: Use::Root, label: "banger-root".into(), uuid: uuid(&source_sha256) };
+        Plan { purpose: Purpose::Root, label: "banger-root".into(), uuid: uuid(&source_sha256) };
     let target = object.join(ROOT_DISK);
     let virtual_bytes = build(&tree, &mut contents, &plan, &target).map_err(failed)?;
     if !source.unchanged() {
@@ -89,17 +89,16 @@ pub fn convert(
     })
 }
 
-/// Reads the names of an archive, and what some of its files tell; stops before it has read of more
-/// than the disk has room for.
+/// Reads the names and facts of an archive; fails as soon as the contents exceed the free space.
 fn read<R: Read, F: FnMut() -> Result<R, FetchError>>(
     contents: &mut TarContents<F>,
     object: &Path,
-) -> Result<(Tree, Facts, Remarks), Ext4Error> {
+) -> Result<(Tree, Facts, Warnings), Ext4Error> {
     let free_bytes = fetch::free_bytes(object)
         .map_err(|error| FetchError::io("look at the free space of", object, error))?;
     let (mut facts, mut total) = (Facts::default(), 0_u64);
-    let (tree, remarks) = contents.tree(&mut |entry, content| {
-        let What::Node(Kind::File(file)) = &entry.what else { return Ok(()) };
+    let (tree, warnings) = contents.tree(&mut |entry, content| {
+        let EntryKind::Node(Kind::File(file)) = &entry.kind else { return Ok(()) };
         total = total.saturating_add(file.stored_bytes());
         if total > free_bytes {
             let path = object.to_owned();
@@ -113,10 +112,10 @@ fn read<R: Read, F: FnMut() -> Result<R, FetchError>>(
         }
         Ok(())
     })?;
-    Ok((tree, facts, remarks))
+    Ok((tree, facts, warnings))
 }
 
-/// The same archive always becomes the same disk, another never has the same UUID.
+/// A UUID derived from the archive, so that equal archives make equal disks.
 fn uuid(source_sha256: &str) -> [u8; 16] {
     let hash = Sha256::digest(format!("banger image {RECIPE} {source_sha256}"));
     let mut uuid = [0; 16];
@@ -135,7 +134,7 @@ fn failed(error: Ext4Error, source: &Source, progress: &dyn Progress) -> ImageEr
     match error {
         Ext4Error::Fetch(error) => error.into(),
         Ext4Error::Tar(TarError::Read(reason)) => match FetchError::io("read", &path, reason) {
-            // A decompressor's complaint is about the archive, anything else about the machine.
+            // An error without an OS code is from a decompressor: the archive is damaged.
             FetchError::Io { source, .. } if source.raw_os_error().is_none() => {
                 let source = Ext4Error::Tar(TarError::Read(source));
                 ImageError::BadArchive { path, source }

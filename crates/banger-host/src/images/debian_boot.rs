@@ -1,10 +1,10 @@
-//! What the default image does at boot, and what it leaves out. Under software emulation each
+//! Shortens the boot of the default image. Under software emulation each
 //! program that is started costs 0.1 to 0.4 s, so a boot is as long as its list of programs.
 
 use super::rootfs::put_file;
 use crate::ext4::{Ext4Error, Kind, Meta, Tree};
 
-/// Timers for machines that run for years. In a VM for a day's work they hold the package manager's
+/// Timers for long-running machines. In a short-lived VM they hold the package manager's
 /// lock or the disk when the user needs it.
 const TIMERS: [&str; 5] = [
     "apt-daily-upgrade.timer",
@@ -14,13 +14,13 @@ const TIMERS: [&str; 5] = [
     "man-db.timer",
 ];
 
-/// Units with nothing to do in a VM:
+/// Units without a purpose in a VM:
 ///
 /// - a screen, and a serial line on which no login is possible, since root has no password;
 /// - modules that the kernel loads by itself when their device is opened (fuse, loop,
 ///   device-mapper), or for hardware that the VM does not have;
-/// - the seed of the random number generator, which the host gives at each boot;
-/// - first-boot questions, the machine id and the partitions, which are the host's and the agent's;
+/// - the seed of the random number generator, which the host provides at each boot;
+/// - first-boot questions, the machine id and partitions, which the host and the agent set up;
 /// - records of boots and runlevels in utmp(5); logins are recorded by programs that log users in.
 const MASKED: [&str; 17] = [
     "getty-static.service",
@@ -42,7 +42,7 @@ const MASKED: [&str; 17] = [
     "systemd-user-sessions.service",
 ];
 
-/// Generators for what a VM of ours does not have. They run at boot and at each `daemon-reload`.
+/// Generators for devices and features that these VMs do not have. They run at boot and at each `daemon-reload`.
 const MASKED_GENERATORS: [&str; 9] = [
     "systemd-bless-boot-generator",
     "systemd-debug-generator",
@@ -72,7 +72,7 @@ const ON_DEMAND: [&str; 4] = [
     "sysinit.target.wants/systemd-ask-password-console.path",
 ];
 
-/// Coldplugging without what no udev rule acts on: virtual terminals but the first, memory blocks,
+/// Coldplugging without devices that no udev rule handles: virtual terminals but the first, memory blocks,
 /// clocks and the like (two thirds of all events), and without buses, drivers and modules
 /// (`--type=devices`, as systemd did before version 251).
 const COLDPLUG: &str = "[Service]\n\
@@ -86,7 +86,7 @@ const COLDPLUG: &str = "[Service]\n\
 
 /// Drop-ins by unit.
 const DROP_INS: [(&str, &str); 4] = [
-    // The agent makes this file: the journal goes to the disk from its beginning.
+    // The agent creates this file: the journal goes to the disk from its beginning.
     (
         "systemd-journal-flush.service",
         "[Unit]\nConditionPathExists=!/run/systemd/journal/flushed\n",
@@ -101,7 +101,7 @@ const DROP_INS: [(&str, &str); 4] = [
 /// Shortens the boot of an installed Debian.
 ///
 /// # Errors
-/// A tree that is not what mmdebstrap makes.
+/// The tree is not one of mmdebstrap.
 pub fn shorten(tree: &mut Tree) -> Result<(), Ext4Error> {
     let system = "etc/systemd/system";
     for timer in TIMERS {
@@ -127,14 +127,14 @@ pub fn shorten(tree: &mut Tree) -> Result<(), Ext4Error> {
     // It forbids logins until systemd-user-sessions.service, which is masked.
     mask(tree, "etc/tmpfiles.d/systemd-nologin.conf")?;
     put_file(tree, "etc/fstab", "", 0o644)?;
-    // Would have a service and a module loaded for running Python's byte code by its name.
+    // These need a service and a kernel module, only to run Python bytecode files directly.
     for name in tree.list("usr/lib/binfmt.d") {
         if name.starts_with("python") {
             tree.remove(format!("usr/lib/binfmt.d/{name}"));
         }
     }
-    // Users and the like of all packages are there: no service has to make them at the first boot
-    // (ConditionNeedsUpdate= in systemd.unit(5)). Newer than /usr, as that asks for.
+    // The users of all packages exist, so no service has to create them at the first boot
+    // (ConditionNeedsUpdate= in systemd.unit(5), which compares the times with that of /usr).
     let usr = tree.resolve("usr").map(|usr| tree.node(usr).meta);
     for path in ["etc/.updated", "var/.updated"] {
         put_file(tree, path, "", 0o644)?;

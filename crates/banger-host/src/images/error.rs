@@ -1,15 +1,15 @@
-//! Failures of images.
+//! Errors of images.
 
 use std::path::PathBuf;
 
-use super::{Foreign, recipe};
+use super::{UnsupportedFile, recipe};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
 
-/// Why an image cannot be had.
+/// Errors of creating and reading images.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// What everything stored can suffer from.
+    /// An error that all stored objects share.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// No recipe has this name.
@@ -18,29 +18,29 @@ pub enum ImageError {
         /// The name.
         name: String,
     },
-    /// An archive that cannot be used.
-    #[error("`{}` cannot be made an image", path.display())]
+    /// An invalid archive.
+    #[error("cannot create an image from `{}`", path.display())]
     BadArchive {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: Ext4Error,
     },
-    /// An archive of something else.
+    /// An archive without a root file system.
     #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",
         path.display())]
     NotARootFs {
         /// The file.
         path: PathBuf,
     },
-    /// A file of another kind than a root file system's archive.
+    /// A file that is not an archive of a root file system.
     #[error("`{}` is {}", path.display(), found.what)]
-    Foreign {
+    UnsupportedFile {
         /// The file.
         path: PathBuf,
-        /// Its kind.
-        found: Foreign,
+        /// Its type.
+        found: UnsupportedFile,
     },
     /// Another image has the name.
     #[error("the name `{name}` refers to the image {owner}")]
@@ -50,16 +50,16 @@ pub enum ImageError {
         /// Id of the image that has it.
         owner: String,
     },
-    /// A worker's failure, as it is shown.
+    /// An error of a worker process.
     #[error("{0}")]
     Worker(Box<banger_api::ApiError>),
-    /// A file that changed while it was read.
+    /// The file changed during the conversion.
     #[error("`{}` changed while it was read", path.display())]
     SourceChanged {
         /// The file.
         path: PathBuf,
     },
-    /// An ordinary user without ids for a user namespace.
+    /// The user has no subordinate ids for a user namespace.
     #[error("`{}` has no ids for the user `{user}`, which mmdebstrap needs", file.display())]
     NoSubordinateIds {
         /// /etc/subuid or /etc/subgid.

@@ -1,19 +1,19 @@
-//! Images: root file systems kept as immutable ext4 disks, made of archives or by recipes.
+//! Images: immutable root file systems on ext4 disks, created from archives or by recipes.
 //!
 //! ```text
-//! <images>/<id>/root.ext4     the root disk: read beneath a layer, or copied and grown
+//! <images>/<id>/root.ext4     the root disk: the lower layer of an overlay, or copied
 //! <images>/<id>/image.json    the record
 //! ```
 
 mod convert;
 mod debian_boot;
 mod error;
-mod foreign;
 mod overlay;
 mod recipe;
 mod recipe_progress;
 mod rootfs;
 mod sandbox;
+mod unsupported;
 pub mod worker;
 
 use std::fs::{self, File};
@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use banger_engine::drivers::{Rebuild, TakenName};
 pub use error::ImageError;
-pub use foreign::Foreign;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
+pub use unsupported::UnsupportedFile;
 
 use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
@@ -35,26 +35,26 @@ use worker::{Amendments, Conversion};
 
 /// The root disk within an object's folder.
 pub const ROOT_DISK: &str = "root.ext4";
-/// Where the magic number of ext4 is, and the number: `s_magic`, little-endian.
+/// Offset and value of the magic number of ext4: `s_magic`, little-endian.
 const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 56, [0x53, 0xef]);
 
-/// What is written down about an image.
+/// Record of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRecord {
     /// Beginning of the fingerprint.
     pub id: String,
-    /// Where it came from, for people: a recipe or a file.
+    /// Origin as text: a recipe or a file.
     pub source: String,
-    /// More about that: the recipe's contents, or the archive's SHA-256.
+    /// Details of the origin: the recipe's contents, or the archive's SHA-256.
     pub provenance: String,
-    /// The distribution's own name.
+    /// Name of the distribution, from os-release.
     pub system: Option<String>,
     /// Length of the root disk in bytes.
     pub virtual_bytes: u64,
-    /// Its init; none means that the agent is the init.
+    /// The init; `None` if the agent is the init.
     pub init: Option<Init>,
-    /// Packages installed, where that is known.
+    /// Number of installed packages, if known.
     pub packages: Option<u64>,
     /// What an overlay would not show as it is; the image is then not used beneath one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub struct ImageRecord {
     pub created_at: String,
     /// SHA-256 over all files' digests.
     pub fingerprint: String,
-    /// The files it consists of.
+    /// Its files.
     pub files: Vec<FileDigest>,
 }
 
@@ -75,7 +75,7 @@ impl Record for ImageRecord {
     }
 }
 
-/// An image on the store.
+/// An image in the store.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Its record.
@@ -87,7 +87,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// The root disk; never to be written to.
+    /// The root disk, which must not be written to.
     pub fn root_disk(&self) -> PathBuf {
         self.folder.join(ROOT_DISK)
     }
@@ -97,8 +97,7 @@ impl Image {
         FetchError::Damaged { kind, id, path: self.root_disk(), why }
     }
 
-    /// Looks whether its disk is there, of the right length, and ext4: cheap enough for every
-    /// start.
+    /// Checks that the disk exists, has the right length and is ext4; called at every start.
     ///
     /// # Errors
     /// [`FetchError::Damaged`].
@@ -106,12 +105,12 @@ impl Image {
         use std::os::unix::fs::FileExt;
         let (offset, magic) = EXT4_MAGIC;
         let mut found = [0; 2];
-        let looked = File::open(self.root_disk()).and_then(|file| {
+        let checked = File::open(self.root_disk()).and_then(|file| {
             let length = file.metadata()?.len();
             file.read_exact_at(&mut found, offset)?;
             Ok(length)
         });
-        match looked {
+        match checked {
             Err(error) => Err(self.damaged(format!("cannot be read: {error}"))),
             Ok(length) if length != self.record.virtual_bytes => {
                 let wants = self.record.virtual_bytes;
@@ -122,7 +121,7 @@ impl Image {
         }
     }
 
-    /// Reads all of it and compares fingerprints.
+    /// Compares the fingerprint of the whole disk.
     ///
     /// # Errors
     /// [`FetchError::Damaged`].
@@ -143,13 +142,13 @@ fn digest(folder: &Path) -> Result<FileDigest, FetchError> {
     Ok(FileDigest { name: ROOT_DISK.into(), bytes, sha256 })
 }
 
-/// Where an image comes from.
+/// Origin of an image.
 enum Origin<'a> {
     Recipe,
     File { path: &'a Path, origin: &'a str, taken: TakenName },
 }
 
-/// All images of a data folder.
+/// The images of a data folder.
 #[derive(Debug)]
 pub struct ImageStore {
     store: ObjectStore<ImageRecord>,
@@ -165,7 +164,7 @@ impl ImageStore {
         Self { store, tools, conversion: Conversion::InProcess, flight }
     }
 
-    /// The same store, with conversions run as `conversion` says.
+    /// Sets the process of conversions.
     #[must_use]
     pub fn converting(self, conversion: Conversion) -> Self {
         Self { conversion, ..self }
@@ -176,7 +175,7 @@ impl ImageStore {
         self.store.list()
     }
 
-    /// The image of a name, an id or a unique prefix of one.
+    /// Resolves a name, an id or a unique prefix of an id.
     ///
     /// # Errors
     /// Not found, ambiguous, damaged.
@@ -186,11 +185,11 @@ impl ImageStore {
         Ok(Image { record, names, folder })
     }
 
-    /// Makes the image of a built-in recipe. One of the same recipe that is whole stays, unless
-    /// `rebuild` says otherwise. Callers at the same time share the work.
+    /// Creates the image of a built-in recipe. An intact image of the same recipe is kept, unless
+    /// `rebuild` is set. Concurrent callers share one build.
     ///
     /// # Errors
-    /// What mmdebstrap needs and does not find; its failures; cancellation.
+    /// Missing requirements of mmdebstrap; its errors; cancellation.
     pub fn pull(
         &self,
         name: &str,
@@ -202,7 +201,7 @@ impl ImageStore {
         }
         match self.flight.join(name, progress)? {
             Flight::Done(id) => Ok(self.resolve(&id)?),
-            Flight::Leader(mine) => {
+            Flight::Leader(lead) => {
                 let known = self.resolve(name).ok().filter(|known| {
                     known.record.provenance == recipe::provenance() && known.check().is_ok()
                 });
@@ -214,14 +213,14 @@ impl ImageStore {
                     }
                     _ => self.make(name, &Origin::Recipe, progress)?,
                 };
-                mine.done(&id);
+                lead.done(&id);
                 Ok(self.resolve(&id)?)
             }
         }
     }
 
-    /// Makes an image of a rootfs tar, plain or compressed; `origin` says in words where it came
-    /// from. A name that another image has moves to it or not, as `taken` says.
+    /// Creates an image from the archive of a root file system, plain or compressed; `origin` is the
+    /// origin as text. `taken` decides whether the name moves from another image.
     ///
     /// # Errors
     /// A bad or a taken name; an archive that cannot be used; no space; cancellation.
@@ -235,8 +234,8 @@ impl ImageStore {
     ) -> Result<Image, ImageError> {
         self.store.check_name(name)?;
         loop {
-            // Another archive under the same name waits for its turn, then takes the name.
-            if let Flight::Leader(_mine) = self.flight.join(name, progress)? {
+            // Imports under the same name run one after the other; the last one gets the name.
+            if let Flight::Leader(_lead) = self.flight.join(name, progress)? {
                 let id = self.make(name, &Origin::File { path, origin, taken }, progress)?;
                 return Ok(self.resolve(&id)?);
             }
@@ -301,10 +300,10 @@ impl ImageStore {
         Ok(record.id)
     }
 
-    /// A staging folder for an archive that comes in pieces.
+    /// Creates a staging folder for an upload.
     ///
     /// # Errors
-    /// A folder that cannot be made.
+    /// mkdir(2).
     pub fn stage(&self) -> Result<Staging, FetchError> {
         self.store.stage()
     }
@@ -312,7 +311,7 @@ impl ImageStore {
     /// Points a name to an image.
     ///
     /// # Errors
-    /// A bad name; those of writing.
+    /// An invalid name; write(2).
     pub fn tag(&self, id: &str, name: &str) -> Result<(), FetchError> {
         self.store.name(name, id)
     }
@@ -320,12 +319,12 @@ impl ImageStore {
     /// Removes a name.
     ///
     /// # Errors
-    /// Those of removing.
+    /// unlink(2).
     pub fn untag(&self, name: &str) -> Result<(), FetchError> {
         self.store.remove_name(name)
     }
 
-    /// Deletes by name, id or prefix; refused while VMs need it.
+    /// Deletes by name, id or prefix; refused while VMs use the image.
     ///
     /// # Errors
     /// Not found, in use.
@@ -333,22 +332,22 @@ impl ImageStore {
         self.store.delete(wanted, in_use)
     }
 
-    /// Deletes what has no name and no VM, and what a crash left half-made; returns the former, and
-    /// all bytes freed.
+    /// Deletes images without a name and a VM, and incomplete images of a crash; returns the former
+    /// and the total of freed bytes.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// A folder cannot be removed.
     pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), FetchError> {
-        let half_made_bytes = self.clean_staging()?;
+        let incomplete_bytes = self.clean_staging()?;
         let deleted = self.store.prune(in_use)?;
         let bytes = deleted.iter().map(|deleted| deleted.freed_bytes).sum::<u64>();
-        Ok((deleted, bytes + half_made_bytes))
+        Ok((deleted, bytes + incomplete_bytes))
     }
 
-    /// Removes what a crash left half-made; returns the bytes freed.
+    /// Removes incomplete images of a crash; returns the freed bytes.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// A folder cannot be removed.
     pub fn clean_staging(&self) -> Result<u64, FetchError> {
         self.store.clean_staging(&|folder| sandbox::clean(folder, &self.tools))
     }

@@ -1,30 +1,31 @@
-//! What an overlay cannot show of an image.
+//! Files of an image that overlayfs hides.
 //!
-//! overlayfs takes a character device 0:0 for a deletion and hides `trusted.overlay.*` attributes
-//! (the kernel's Documentation/filesystems/overlayfs.rst): a root file system with either is not
-//! the same beneath an overlay.
+//! overlayfs interprets a character device 0:0 as a deletion and hides `trusted.overlay.*` attributes
+//! (the kernel's Documentation/filesystems/overlayfs.rst): a root file system with either must not
+//! be the lower layer of an overlay.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::ext4::{Kind, Node, NodeId, ROOT, Tree};
 
-/// Attributes that overlayfs reads and hides.
+/// Prefix of the attributes that overlayfs interprets and hides.
 const HIDDEN_XATTRS: &str = "trusted.overlay.";
 
-/// Folders that the guest takes from the image's own disk, not from the overlay.
-const PLAIN: [&str; 4] =
+/// Folders that the guest mounts from the image's disk, not through the overlay.
+const NOT_OVERLAID: [&str; 4] =
     ["var/lib/docker", "var/lib/containerd", "var/lib/containers", "var/lib/rancher"];
 
-/// The first file or folder that an overlay of this tree would not show as it is, for people, and
-/// how many there are; `None` if there is none.
+/// Text with the first file or folder that an overlay of this tree hides, and the number of others;
+/// `None` if there is none.
 pub fn hidden(tree: &Tree) -> Option<String> {
-    let plain: HashSet<NodeId> = PLAIN.iter().filter_map(|path| tree.resolve(path)).collect();
+    let not_overlaid: HashSet<NodeId> =
+        NOT_OVERLAID.iter().filter_map(|path| tree.resolve(path)).collect();
     let mut folders = VecDeque::from([(ROOT, String::new())]);
     let (mut first, mut count) = (None, 0_u64);
     while let Some((id, path)) = folders.pop_front() {
         let Kind::Folder(names) = &tree.node(id).kind else { continue };
         for (name, child) in names {
-            if plain.contains(child) {
+            if not_overlaid.contains(child) {
                 continue;
             }
             let node = tree.node(*child);

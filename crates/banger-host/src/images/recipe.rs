@@ -1,5 +1,4 @@
-//! Built-in recipes: Debian by mmdebstrap(1), from the mirrors and with the keys that program
-//! knows.
+//! Built-in recipes: Debian by mmdebstrap(1), with its default mirrors and keys.
 
 use std::fs;
 use std::path::Path;
@@ -7,18 +6,19 @@ use std::sync::{Mutex, PoisonError};
 
 use super::recipe_progress::{Meter, Step};
 use super::rootfs::put_file;
-use super::sandbox::{self, Who, WorkFolder};
+use super::sandbox::{self, WorkFolder};
 use super::{ImageError, debian_boot};
+use crate::Privilege;
 use crate::ext4::{Ext4Error, Kind, Meta, Tree};
 use crate::fetch::{self, PathContext, Progress, Tools};
 
 /// The name of the recipe, and of the image it makes.
 pub const DEBIAN: &str = banger_api::images::DEFAULT_IMAGE;
-/// Change it when the recipe gives another image than before.
+/// Version of the recipe; increase it when the resulting image changes.
 const RECIPE: u32 = 3;
 /// The release it installs.
 const SUITE: &str = "bookworm";
-/// What a developer expects to find. Container engines need kmod to set up their network, and
+/// Packages for development. Container engines need kmod to set up their network, and
 /// `apparmor_parser` (apparmor) because Debian's kernel has AppArmor enabled.
 const PACKAGES: [&str; 24] = [
     "apparmor",
@@ -46,7 +46,7 @@ const PACKAGES: [&str; 24] = [
     "vim",
     "xz-utils",
 ];
-/// Paths left out of all packages: translations and documents. English manual pages stay.
+/// Paths excluded from all packages: translations and documents. English manual pages stay.
 const EXCLUDED: [&str; 6] = [
     "path-exclude=/usr/share/man/*",
     "path-include=/usr/share/man/man[1-9]/*",
@@ -55,36 +55,36 @@ const EXCLUDED: [&str; 6] = [
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
 ];
-/// Bytes that a run of mmdebstrap needs for a while: packages, the tree, the archive.
+/// Temporary space of a run of mmdebstrap: packages, the tree, the archive.
 const TEMPORARY_BYTES: u64 = 3 << 29;
 
-/// Where an image of this recipe is from, in words.
+/// Description of the origin of an image of this recipe.
 pub fn provenance() -> String {
     format!("mmdebstrap {SUITE} (recipe {RECIPE}): {}", PACKAGES.join(" "))
 }
 
-/// Runs mmdebstrap; the root file system is then the archive at `target`.
+/// Runs mmdebstrap and writes the root file system as an archive to `target`.
 ///
-/// Root runs it as it is; an ordinary user in a user namespace, for which newuidmap(1) and a range
-/// in /etc/subuid are needed.
+/// For an ordinary user mmdebstrap uses a user namespace, which needs newuidmap(1) and a range in
+/// /etc/subuid.
 ///
 /// # Errors
-/// What is missing for that; mmdebstrap's own failures; cancellation.
+/// A missing requirement; errors of mmdebstrap; cancellation.
 pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(), ImageError> {
     progress.stage("prepare");
-    let who = Who::am_i();
-    let mut tool = sandbox::mmdebstrap(who, tools, progress)?;
-    let mode = match who {
-        Who::Root => "--mode=root",
-        Who::User => {
+    let privilege = Privilege::ours();
+    let mut tool = sandbox::mmdebstrap(privilege, tools, progress)?;
+    let mode = match privilege {
+        Privilege::Root => "--mode=root",
+        Privilege::User => {
             check_user_namespace(tools)?;
             "--mode=unshare"
         }
     };
-    let work = WorkFolder::new(target.parent().unwrap_or(target), who, tools)?;
+    let work = WorkFolder::new(target.parent().unwrap_or(target), privilege, tools)?;
     fetch::need_space(work.path(), TEMPORARY_BYTES)?;
     tool.command.env("TMPDIR", work.path()).current_dir("/").arg(mode);
-    // With apt's and dpkg's own lines, which tell how far it is.
+    // Includes the output of apt and dpkg, from which the progress is derived.
     tool.command.args(["--verbose", "--variant=minbase", "--format=tar"]);
     tool.command.arg(format!("--include={}", PACKAGES.join(",")));
     for pattern in EXCLUDED {
@@ -108,7 +108,7 @@ pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(
     Ok(())
 }
 
-/// What an ordinary user needs.
+/// Checks the requirements of `--mode=unshare`.
 fn check_user_namespace(tools: &Tools) -> Result<(), ImageError> {
     tools.command("newuidmap", "uidmap")?;
     let uid = rustix::process::getuid().as_raw().to_string();
@@ -136,7 +136,7 @@ fn check_user_namespace(tools: &Tools) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// One kind of host key, which each VM gets at boot; no name look-ups that delay a login.
+/// The host key that each VM gets at boot, and no DNS look-ups that delay a login.
 const SSHD: &str = "HostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n";
 
 /// Enough inotify watches for file watchers on large source trees; the kernel's own default follows
@@ -163,12 +163,12 @@ fi
 alias ll='ls -l' la='ls -A'
 "#;
 
-/// Makes an installed Debian a guest.
+/// Configures an installed Debian as a guest.
 ///
 /// # Errors
-/// A tree that is not what mmdebstrap makes.
+/// The tree is not one of mmdebstrap.
 pub fn amend(tree: &mut Tree) -> Result<(), Ext4Error> {
-    // Packages that users install later come whole.
+    // Packages installed later are not filtered.
     tree.remove("etc/dpkg/dpkg.cfg.d/99mmdebstrap");
     // mmdebstrap copies these from the host.
     tree.remove("etc/resolv.conf");

@@ -1,16 +1,16 @@
-//! How far mmdebstrap is, by the lines that it, apt and dpkg print.
+//! Progress of mmdebstrap, derived from the output of mmdebstrap, apt and dpkg.
 
-/// What a line tells.
+/// Progress reported by a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// A stage of mmdebstrap begins.
     Stage(String),
-    /// So many of so many packages went through this.
+    /// Unit, number of processed packages, total.
     Items(&'static str, u64, u64),
 }
 
-/// Counts packages. mmdebstrap installs in two rounds, the essential ones first; the number of the
-/// second is known when it begins.
+/// Counts packages. mmdebstrap installs in two rounds, the essential packages first; the size of
+/// the second is known when it begins.
 #[derive(Debug, Default)]
 pub struct Meter {
     packages: u64,
@@ -20,7 +20,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Takes the next line.
+    /// Processes the next line.
     pub fn line(&mut self, line: &str) -> Option<Step> {
         if let Some(stage) = stage(line) {
             return Some(Step::Stage(stage));
@@ -47,8 +47,8 @@ impl Meter {
 /// The stage that begins with a line of mmdebstrap: `I: running apt-get update...`.
 fn stage(line: &str) -> Option<String> {
     let stage = line.strip_prefix("I: ")?.strip_suffix("...")?;
-    let told = !stage.contains('/') && !stage.is_empty() && stage.len() <= 60;
-    told.then(|| stage.to_owned())
+    let is_readable = !stage.contains('/') && !stage.is_empty() && stage.len() <= 60;
+    is_readable.then(|| stage.to_owned())
 }
 
 /// The number in `0 upgraded, 69 newly installed, 0 to remove and 0 not upgraded.`
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn packages_are_counted_over_both_rounds() {
         let mut meter = Meter::default();
-        let mut said = Vec::new();
+        let mut steps = Vec::new();
         for line in [
             "I: running apt-get update...",
             "Get:1 http://mirror.example/debian bookworm InRelease [151 kB]",
@@ -90,7 +90,7 @@ mod tests {
             "Get:1 http://mirror.example/debian bookworm/main amd64 x amd64 1 [1 kB]",
             "Processing triggers for libc-bin (2.36-9) ...",
         ] {
-            said.extend(meter.line(line));
+            steps.extend(meter.line(line));
         }
         let items = |what, done, total| Step::Items(what, done, total);
         let wanted = [
@@ -101,6 +101,6 @@ mod tests {
             items("packages set up", 1, 2),
             items("packages downloaded", 3, 3),
         ];
-        assert_eq!(said, wanted);
+        assert_eq!(steps, wanted);
     }
 }

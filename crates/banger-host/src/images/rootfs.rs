@@ -1,4 +1,4 @@
-//! What a tree must be to boot, what it is, and what must not be in an image.
+//! Checks of a root file system: bootable, init, distribution; removes the machine's identity.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +36,12 @@ impl Init {
     }
 }
 
-/// Places of an init program, in the kernel's order (init/main.c) and where merged-/usr systems
+/// Paths of an init program, in the kernel's order (init/main.c) and where merged-/usr systems
 /// keep systemd.
 const INITS: [&str; 5] =
     ["sbin/init", "etc/init", "bin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd"];
 
-/// Which init a tree has, if any.
+/// The init of a tree, if it has one.
 pub fn init(tree: &Tree) -> Option<Init> {
     let place = INITS.into_iter().find(|path| is_program(tree, path))?;
     let same =
@@ -70,7 +70,7 @@ fn is_program(tree: &Tree, path: &str) -> bool {
     })
 }
 
-/// Whether something in the tree can be run: a system's folders, or at least one program.
+/// Whether the tree has the folders of a system, or at least one program.
 pub fn is_bootable(tree: &Tree) -> bool {
     let folder = |path: &str| {
         tree.resolve(path).is_some_and(|id| matches!(tree.node(id).kind, Kind::Folder(_)))
@@ -79,9 +79,9 @@ pub fn is_bootable(tree: &Tree) -> bool {
         || tree.live().any(|node| matches!(node.kind, Kind::File(_)) && node.meta.mode & 0o111 != 0)
 }
 
-/// Takes out what must differ from machine to machine: the machine-id becomes an empty file (so
-/// that systemd does not take the boot for the first one and ask; the agent writes each VM's own),
-/// D-Bus's copy and the ssh host keys go. Returns what was removed.
+/// Removes what must differ between machines: empties the machine-id (so that systemd does not ask
+/// first-boot questions; the agent writes the id of each VM), removes D-Bus's copy and the ssh host
+/// keys. Returns the removed paths.
 ///
 /// # Errors
 /// A path in the tree that cannot be written.
@@ -93,7 +93,7 @@ pub fn anonymise(tree: &mut Tree) -> Result<Vec<String>, TreeError> {
         put_file(tree, "etc/machine-id", "", 0o444)?;
     }
     let dbus = "var/lib/dbus/machine-id";
-    // A link to the other one is as good as that.
+    // A symbolic link to /etc/machine-id stays.
     let is_file = tree.get(dbus).is_some_and(|id| matches!(tree.node(id).kind, Kind::File(_)));
     if is_file && tree.remove(dbus) {
         removed.push(dbus.to_owned());
@@ -114,16 +114,16 @@ pub fn anonymise(tree: &mut Tree) -> Result<Vec<String>, TreeError> {
     Ok(removed)
 }
 
-/// Puts a file of root's with this text.
+/// Adds a text file owned by root.
 ///
 /// # Errors
-/// A path that cannot be written.
+/// An invalid path.
 pub fn put_file(tree: &mut Tree, path: &str, text: &str, mode: u16) -> Result<(), TreeError> {
     let content = Content::Inline(text.as_bytes().to_vec());
     tree.put(path, Kind::File(content), Meta::of_root(mode)).map(|_| ())
 }
 
-/// Facts read from files of the image while its archive is read.
+/// Facts about an image, from files of its archive.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// `PRETTY_NAME` of os-release.
@@ -132,11 +132,11 @@ pub struct Facts {
     pub packages: Option<u64>,
 }
 
-/// Longest os-release and package database that are read, in bytes.
+/// Maximum size of os-release and of a package database.
 pub const FACT_BYTES: u64 = 64 << 20;
 
 impl Facts {
-    /// Whether a file tells something.
+    /// Whether a file contains facts.
     pub fn wants(path: &str) -> bool {
         matches!(
             path.trim_start_matches("./"),
@@ -147,7 +147,7 @@ impl Facts {
         )
     }
 
-    /// Takes what it tells.
+    /// Adds the facts of a file.
     pub fn take(&mut self, path: &str, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         let count = |wanted: &dyn Fn(&str) -> bool| {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn every_init_is_known_through_its_links() {
+    fn every_init_is_detected_through_symbolic_links() {
         type Make = fn(&mut Tree);
         let cases: [(Option<Init>, Make); 8] = [
             (None, |_| {}),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_with_nothing_to_run_is_no_system() {
+    fn a_tree_without_programs_is_not_bootable() {
         let mut tree = Tree::new();
         assert!(!is_bootable(&tree));
         put_file(&mut tree, "README", "", 0o644).unwrap();

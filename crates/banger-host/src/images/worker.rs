@@ -1,14 +1,14 @@
-//! Converts archives in a process of its own.
+//! Converts archives in a separate process.
 //!
-//! A tree of 300 000 files takes some hundred MiB while it is written. A process gives all of it
-//! back when it ends, a daemon does not; and what an archive can do to its reader ends with it.
+//! A tree of 300 000 files takes several hundred MiB. The exit of the process releases all of it,
+//! and a fault in parsing an untrusted archive ends only the worker.
 //!
 //! ```text
 //! <daemon> image-worker <archive> <object folder> <plain|debian> <search path>
 //! ```
 //!
 //! The worker writes one JSON [`Message`] a line to its standard output, the last being `done` or
-//! `failed`. It dies with the daemon and is the first that the kernel kills for want of memory.
+//! `failed`. It is killed with the daemon and is the preferred victim of the OOM killer.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,26 +24,26 @@ use super::{ImageError, recipe};
 use crate::advice;
 use crate::fetch::{FetchError, PathContext, Progress, Source, Tool, Tools};
 
-/// First argument of the program that makes it a worker.
+/// First argument that makes the program a worker.
 pub const ARGUMENT: &str = "image-worker";
-/// Longest line of a worker in bytes.
+/// Maximum length of a line of a worker.
 const LINE_BYTES: u64 = 1 << 16;
 
-/// Where conversions run.
+/// The process of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conversion {
     /// In this process; for tests.
     InProcess,
-    /// In a process of this program, whose main function calls [`main`] for [`ARGUMENT`].
+    /// In a child process of this program, whose main function calls [`main`] for [`ARGUMENT`].
     Worker,
 }
 
-/// What is changed in the tree of an archive.
+/// Changes to the tree of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amendments {
-    /// Nothing but the identity of the machine.
+    /// Removal of the machine's identity only.
     Plain,
-    /// Those of the Debian recipe.
+    /// Also the changes of the Debian recipe.
     Debian,
 }
 
@@ -67,25 +67,25 @@ enum Message {
     Failed(ApiError),
 }
 
-/// What is converted, and how.
+/// A conversion.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The archive.
     pub archive: &'a Path,
-    /// Folder of the image that is made.
+    /// Folder of the new image.
     pub object: &'a Path,
-    /// What is changed in the tree.
+    /// Changes to the tree.
     pub amendments: Amendments,
-    /// Programs that may be run.
+    /// External programs.
     pub tools: &'a Tools,
-    /// Told of stages, bytes and remarks.
+    /// Receives stages, bytes and warnings.
     pub progress: &'a dyn Progress,
 }
 
 /// Converts an archive.
 ///
 /// # Errors
-/// Those of [`convert::convert`]; a worker that ended without an answer.
+/// Those of [`convert::convert`]; a worker that ended without a result.
 pub fn run(conversion: Conversion, job: Job<'_>) -> Result<Converted, ImageError> {
     match conversion {
         Conversion::InProcess => in_process(job),
@@ -105,13 +105,13 @@ fn in_process(job: Job<'_>) -> Result<Converted, ImageError> {
 
 fn in_worker(job: Job<'_>) -> Result<Converted, ImageError> {
     let Job { archive, object, amendments, tools, progress } = job;
-    // This program, even where its file was replaced meanwhile.
+    // This program, even if its file has been replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("bangerd").arg(ARGUMENT).arg(archive).arg(object).arg(amendments.name());
     command.arg(tools.search_path());
     let mut running = Tool::of("image-worker", command).start(progress)?;
     let program = PathBuf::from(ARGUMENT);
-    let (mut answer, mut lines) = (None, BufReader::new(&mut running));
+    let (mut result, mut lines) = (None, BufReader::new(&mut running));
     loop {
         let mut line = Vec::new();
         let count = (&mut lines).take(LINE_BYTES).read_until(b'\n', &mut line);
@@ -123,54 +123,54 @@ fn in_worker(job: Job<'_>) -> Result<Converted, ImageError> {
             Ok(Message::Bytes { done, total }) => progress.bytes(done, total),
             Ok(Message::Log(line)) => progress.log(&line),
             Ok(Message::Warning(line)) => progress.warning(&line),
-            Ok(Message::Done(converted)) => answer = Some(Ok(converted)),
-            Ok(Message::Failed(error)) => answer = Some(Err(ImageError::Worker(Box::new(error)))),
+            Ok(Message::Done(converted)) => result = Some(Ok(converted)),
+            Ok(Message::Failed(error)) => result = Some(Err(ImageError::Worker(Box::new(error)))),
             Err(_) => progress.log(&String::from_utf8_lossy(&line)),
         }
     }
     drop(lines);
     let ended = running.finish();
-    match (answer, ended) {
-        (Some(answer), Ok(())) => answer,
+    match (result, ended) {
+        (Some(result), Ok(())) => result,
         (_, Err(error)) => Err(error.into()),
         (None, Ok(())) => Err(FetchError::ToolFailed {
             tool: ARGUMENT,
             status: "exit code 0".into(),
-            output: vec!["it gave no answer".into()],
+            output: vec!["it ended without a result".into()],
         }
         .into()),
     }
 }
 
-/// Tells the daemon; a worker that nobody listens to ends.
-struct Tell;
+/// Sends messages to the daemon; ends the worker if the daemon is gone.
+struct MessageWriter;
 
-impl Tell {
-    fn say(&self, message: &Message) {
+impl MessageWriter {
+    fn send(&self, message: &Message) {
         let mut out = std::io::stdout().lock();
-        let said = serde_json::to_string(message).map_err(std::io::Error::other);
-        let said = said.and_then(|text| writeln!(out, "{text}")).and_then(|()| out.flush());
-        if said.is_err() {
+        let written = serde_json::to_string(message).map_err(std::io::Error::other);
+        let written = written.and_then(|text| writeln!(out, "{text}")).and_then(|()| out.flush());
+        if written.is_err() {
             std::process::exit(1);
         }
     }
 }
 
-impl Progress for Tell {
+impl Progress for MessageWriter {
     fn stage(&self, name: &str) {
-        self.say(&Message::Stage(name.into()));
+        self.send(&Message::Stage(name.into()));
     }
 
     fn bytes(&self, done: u64, total: Option<u64>) {
-        self.say(&Message::Bytes { done, total });
+        self.send(&Message::Bytes { done, total });
     }
 
     fn log(&self, line: &str) {
-        self.say(&Message::Log(line.into()));
+        self.send(&Message::Log(line.into()));
     }
 
     fn warning(&self, line: &str) {
-        self.say(&Message::Warning(line.into()));
+        self.send(&Message::Warning(line.into()));
     }
 
     fn cancelled(&self) -> bool {
@@ -188,13 +188,13 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Some("debian") => Amendments::Debian,
         _ => Amendments::Plain,
     };
-    // A worker without its daemon would write into a folder that the next daemon removes.
+    // Without its daemon it would write into a folder that the next daemon removes.
     let with_parent =
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     if with_parent.is_err() {
         return ExitCode::FAILURE;
     }
-    // Only a preference.
+    // Best effort.
     let _ = std::fs::write("/proc/self/oom_score_adj", "800");
     let tools = Tools::only(&search_path.to_string_lossy());
     let job = Job {
@@ -202,10 +202,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         object: object.as_ref(),
         amendments,
         tools: &tools,
-        progress: &Tell,
+        progress: &MessageWriter,
     };
     let converted = in_process(job);
-    Tell.say(&match converted {
+    MessageWriter.send(&match converted {
         Ok(converted) => Message::Done(converted),
         Err(error) => Message::Failed(advice::image(&error)),
     });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::KernelError;
 use super::bzimage::BZIMAGE_BYTES_MAX;
-use crate::ext4::tar::{Entry, Reader, What};
+use crate::ext4::tar::{Entry, EntryKind, Reader};
 use crate::ext4::{Content, Kind};
 use crate::fetch::{Counted, FetchError, PathContext, Progress, Tools};
 
@@ -84,7 +84,7 @@ pub fn unpack(
                 return Err(bad(error.to_string()));
             }
         };
-        let What::Node(Kind::File(Content::Source { bytes: length, .. })) = entry.what else {
+        let EntryKind::Node(Kind::File(Content::Source { bytes: length, .. })) = entry.kind else {
             continue;
         };
         files += 1;

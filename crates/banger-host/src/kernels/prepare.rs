@@ -9,7 +9,7 @@ use super::bzimage::{self, BZIMAGE_BYTES_MAX, KernelFormatError};
 use super::deb::Unpacked;
 use super::{BOOT_MODULES, KernelError, MODULES, ORDER, VMLINUX, modules};
 use crate::ext4::folder::{self, Metadata};
-use crate::ext4::{Plan, Use, build};
+use crate::ext4::{Plan, Purpose, build};
 use crate::fetch::{Compression, FetchError, PathContext, Progress, Tools};
 
 /// Maximum size of an unpacked module in bytes.
@@ -187,7 +187,7 @@ pub fn modules_disk(
     // Each kernel's disk has a different UUID, since one guest may have several.
     let release = unpacked.release.bytes().cycle();
     uuid.iter_mut().zip(release.take(64)).for_each(|(a, b)| *a = a.rotate_left(3) ^ b);
-    let plan = Plan { what_for: Use::ReadOnly, label: "banger-modules".into(), uuid };
+    let plan = Plan { purpose: Purpose::ReadOnly, label: "banger-modules".into(), uuid };
     build(&tree, &mut contents, &plan, &object.join(MODULES)).map_err(|error| {
         if progress.cancelled() { FetchError::Cancelled.into() } else { KernelError::from(error) }
     })?;

@@ -10,8 +10,10 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::thread::JoinHandle;
 
-use banger_host::vmm::firecracker::api::{ANSWER_TIMEOUT, Client, Failure, PATHS, Why};
-use banger_host::vmm::firecracker::words::{
+use banger_host::vmm::firecracker::api::{
+    ANSWER_TIMEOUT, Client, ClientError, PATHS, RequestError,
+};
+use banger_host::vmm::firecracker::schema::{
     Action, Balloon, BalloonUpdate, BootSource, CacheType, Drive, Entropy, Logger, MachineConfig,
     MemoryBackend, Metrics, NetworkInterface, RateLimiter, Serial, SnapshotCreate, SnapshotLoad,
     SnapshotType, TokenBucket, VmState, Vsock,
@@ -116,7 +118,7 @@ fn snapshot() -> SnapshotLoad {
 }
 
 /// Makes the call of this number.
-async fn call(api: &mut Client, number: usize) -> Result<(), Failure> {
+async fn call(api: &mut Client, number: usize) -> Result<(), ClientError> {
     match number {
         0 => api.instance().await.map(|_| ()),
         1 => api.version().await.map(|_| ()),
@@ -174,7 +176,7 @@ async fn joined(heard: JoinHandle<Vec<Asked>>) -> Vec<Asked> {
 }
 
 /// All calls to one Firecracker; returns what it heard.
-async fn all_calls(mood: Mood) -> (Vec<Result<(), Failure>>, Vec<Asked>) {
+async fn all_calls(mood: Mood) -> (Vec<Result<(), ClientError>>, Vec<Asked>) {
     let (socket, heard) = firecracker(mood);
     let mut api = Client::on(socket).await.unwrap();
     let mut results = Vec::new();
@@ -199,15 +201,15 @@ async fn bodies_are_as_described_field_by_field() {
     assert_eq!(heard.len(), calls().len(), "all on one connection");
 }
 
-fn why(error: &Failure) -> &Why {
+fn why(error: &ClientError) -> &RequestError {
     match error {
-        Failure::Request { why, .. } => why,
-        Failure::Connection(error) => panic!("{error}"),
+        ClientError::Request { why, .. } => why,
+        ClientError::Connection(error) => panic!("{error}"),
     }
 }
 
 /// The failure of each call, which must name method and path, made on a connection of its own.
-async fn failures(mood: Mood) -> Vec<(&'static str, Failure)> {
+async fn failures(mood: Mood) -> Vec<(&'static str, ClientError)> {
     let mut failures = Vec::new();
     for (number, (method, path, _)) in calls().into_iter().enumerate() {
         let (socket, heard) = firecracker(mood);
@@ -229,19 +231,22 @@ async fn failures(mood: Mood) -> Vec<(&'static str, Failure)> {
 #[tokio::test]
 async fn refusals_contain_firecrackers_sanitised_message() {
     for (_, error) in failures(Mood::Refuses).await {
-        assert!(matches!(why(&error), Why::Fault(words) if words == "no [31m way"), "{error:?}");
+        assert!(
+            matches!(why(&error), RequestError::Fault(words) if words == "no [31m way"),
+            "{error:?}"
+        );
     }
     for (_, error) in failures(Mood::Mumbles).await {
-        let Why::Fault(words) = why(&error) else { panic!("{error:?}") };
+        let RequestError::Fault(words) = why(&error) else { panic!("{error:?}") };
         assert_eq!(words, "500 Internal Server Error");
     }
 }
 
 #[tokio::test]
 async fn answers_that_are_none_are_failures_of_their_request() {
-    let http = |why: &Why| matches!(why, Why::Http(_));
-    let malformed = |why: &Why| matches!(why, Why::Malformed);
-    type Is = fn(&Why) -> bool;
+    let http = |why: &RequestError| matches!(why, RequestError::Http(_));
+    let malformed = |why: &RequestError| matches!(why, RequestError::Malformed);
+    type Is = fn(&RequestError) -> bool;
     let moods: [(Mood, Is); 5] = [
         (Mood::BreaksOff, malformed),
         (Mood::Babbles, http),
@@ -265,7 +270,7 @@ async fn a_firecracker_that_does_not_answer_times_out() {
     let mut api = Client::on(socket).await.unwrap();
     let begin = tokio::time::Instant::now();
     let error = api.instance().await.unwrap_err();
-    assert!(matches!(why(&error), Why::Slow), "{error:?}");
+    assert!(matches!(why(&error), RequestError::Slow), "{error:?}");
     assert_eq!(error.to_string(), "Firecracker's `GET /` failed");
     assert_eq!(begin.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
     drop(api);
@@ -291,7 +296,7 @@ async fn a_guest_is_started_paused_kept_and_loaded_again() {
     let mut api = Client::on(socket).await.unwrap();
     assert_eq!(api.version().await.unwrap(), "1.12.1");
     let error = api.action(&Action::InstanceStart).await.unwrap_err();
-    assert!(matches!(why(&error), Why::Fault(words) if words.contains("without kernel")));
+    assert!(matches!(why(&error), RequestError::Fault(words) if words.contains("without kernel")));
     assert_eq!(api.instance().await.unwrap().state, "Not started");
     api.boot_source(&boot_source()).await.unwrap();
     api.drive(&drive()).await.unwrap();
@@ -299,7 +304,7 @@ async fn a_guest_is_started_paused_kept_and_loaded_again() {
     let instance = api.instance().await.unwrap();
     assert_eq!((instance.id.as_str(), instance.state.as_str()), ("0123456789ab", "Running"));
     let late = api.drive(&drive()).await.unwrap_err();
-    assert!(matches!(why(&late), Why::Fault(_)), "{late:?}");
+    assert!(matches!(why(&late), RequestError::Fault(_)), "{late:?}");
     api.action(&Action::FlushMetrics).await.unwrap();
     api.action(&Action::SendCtrlAltDel).await.unwrap();
     let create = SnapshotCreate {

@@ -6,15 +6,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use banger_host::ext4::folder::{self, Metadata};
-use banger_host::ext4::{Content, Kind, Meta, Plan, Tree, Use, build};
+use banger_host::ext4::{Content, Kind, Meta, Plan, Purpose, Tree, build};
 use banger_host::ext4::{Contents, Ext4Error, Fill};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{ask, content, fsck, listing, run};
 
-fn plan(what_for: Use) -> Plan {
-    Plan { what_for, label: "test".into(), uuid: *b"0123456789abcdef" }
+fn plan(purpose: Purpose) -> Plan {
+    Plan { purpose, label: "test".into(), uuid: *b"0123456789abcdef" }
 }
 
 fn fill(folder: &Path) {
@@ -42,7 +42,7 @@ fn a_folder_image_equals_that_of_mke2fs() {
     fill(&source);
     let (ours, reference) = (temp.path().join("ours"), temp.path().join("reference"));
     let (tree, mut contents) = folder::read(&source, "", Metadata::Kept).unwrap();
-    build(&tree, &mut contents, &plan(Use::Root), &ours).unwrap();
+    build(&tree, &mut contents, &plan(Purpose::Root), &ours).unwrap();
     let folder = source.to_str().unwrap();
     let size = fs::metadata(&ours).unwrap().len() / 1024;
     let (target, size) = (reference.to_str().unwrap(), format!("{size}k"));
@@ -81,7 +81,7 @@ fn the_same_folder_always_gives_the_same_bytes() {
         .map(|name| {
             let path = temp.path().join(name);
             let (tree, mut contents) = folder::read(&source, "x", Metadata::Uniform(5)).unwrap();
-            build(&tree, &mut contents, &plan(Use::ReadOnly), &path).unwrap();
+            build(&tree, &mut contents, &plan(Purpose::ReadOnly), &path).unwrap();
             let text = source.join("etc/text");
             fs::set_permissions(text, fs::Permissions::from_mode(0o600)).unwrap();
             fs::read(path).unwrap()
@@ -166,7 +166,7 @@ fn any_tree_gives_a_clean_file_system_with_all_of_it() {
                 tree.set_xattrs(id, xattrs).unwrap();
             }
             let _ = fs::remove_file(&image);
-            build(&tree, &mut Nothing, &plan(Use::ReadOnly), &image).unwrap();
+            build(&tree, &mut Nothing, &plan(Purpose::ReadOnly), &image).unwrap();
             fsck(&image);
             prop_assert_eq!(paths(&image), tree_paths(&tree));
             Ok(())
@@ -184,7 +184,7 @@ fn devices_attributes_and_large_ids_are_kept() {
     tree.set_xattrs(id, xattrs).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let image = temp.path().join("image");
-    build(&tree, &mut Nothing, &plan(Use::ReadOnly), &image).unwrap();
+    build(&tree, &mut Nothing, &plan(Purpose::ReadOnly), &image).unwrap();
     fsck(&image);
     let listed = &listing(&image)["/dev/sdz"];
     // debugfs takes the id for a signed number.

@@ -1,11 +1,11 @@
-//! Makes entries of headers and extensions.
+//! Builds entries from headers and extended headers.
 
 use std::io::{self, Read};
 
 use super::header::{BLOCK, Field, Header};
 use super::pax::Extension;
-use super::remarks::Remark;
 use super::sparse::{self, EXTENTS_MAX, Map};
+use super::warnings::Warning;
 use super::{Body, Reader, TarError, kind, read_full};
 use crate::ext4::tree::{Content, Extent, Kind, Meta};
 
@@ -13,18 +13,18 @@ use crate::ext4::tree::{Content, Extent, Kind, Meta};
 const EARLIEST_S: i64 = -(1 << 31);
 const LATEST_S: i64 = (1 << 34) - (1 << 31) - 1;
 
-/// One entry, its names decoded.
+/// An entry with decoded names.
 #[derive(Debug)]
 pub struct Entry {
-    /// Number among the entries of the archive.
+    /// Number of the entry in the archive, from 0.
     pub index: u64,
     /// Path without leading slashes.
     pub path: Vec<u8>,
-    /// What it is.
-    pub what: What,
+    /// Type and, for a file, its contents.
+    pub kind: EntryKind,
     /// Owner, mode, time.
     pub meta: Meta,
-    /// Extended attributes that ext4 can keep.
+    /// Extended attributes that ext4 can store.
     pub xattrs: Vec<(String, Vec<u8>)>,
 }
 
@@ -35,17 +35,17 @@ impl Entry {
     }
 }
 
-/// What an entry is.
+/// Type of an entry.
 #[derive(Debug, PartialEq, Eq)]
-pub enum What {
-    /// A node of its own; [`Kind::File`] with its length.
+pub enum EntryKind {
+    /// A new node; [`Kind::File`] with its length.
     Node(Kind),
     /// Another name for another entry.
     HardLink(Vec<u8>),
 }
 
 impl<R: Read> Reader<R> {
-    /// Makes an entry of its header and what was told before it.
+    /// Builds an entry from its header and the extended headers before it.
     pub(super) fn entry(
         &mut self,
         header: &Header,
@@ -55,55 +55,55 @@ impl<R: Read> Reader<R> {
         let bad = || TarError::BadHeader { entry: index };
         let sparse_name = extension.sparse.name.take();
         let raw_path = sparse_name.or(extension.path.take()).unwrap_or_else(|| header.name());
-        let name = shown(&raw_path);
+        let name = printable(&raw_path);
         if header.kind() == kind::CONTINUED || extension.continued {
             return Err(TarError::MultiVolume { name });
         }
         let path = self.relative(&raw_path);
         let link = extension.link.take().unwrap_or_else(|| header.link());
-        let what = match header.kind() {
-            kind::HARD_LINK => What::HardLink(self.relative(&link)),
-            kind::SYMLINK => What::Node(symlink(link, &name)?),
-            kind::FOLDER | kind::DUMP_FOLDER => What::Node(folder()),
+        let entry_kind = match header.kind() {
+            kind::HARD_LINK => EntryKind::HardLink(self.relative(&link)),
+            kind::SYMLINK => EntryKind::Node(symlink(link, &name)?),
+            kind::FOLDER | kind::DUMP_FOLDER => EntryKind::Node(folder()),
             kind::CHAR => {
                 let (major, minor) = device(header, index, &name)?;
-                What::Node(Kind::Char { major, minor })
+                EntryKind::Node(Kind::Char { major, minor })
             }
             kind::BLOCK => {
                 let (major, minor) = device(header, index, &name)?;
-                What::Node(Kind::Block { major, minor })
+                EntryKind::Node(Kind::Block { major, minor })
             }
-            kind::FIFO => What::Node(Kind::Fifo),
+            kind::FIFO => EntryKind::Node(Kind::Fifo),
             // In the oldest format a folder is a file whose name ends in a slash.
             kind::OLD_FILE | kind::FILE | kind::CONTIGUOUS if raw_path.ends_with(b"/") => {
-                What::Node(folder())
+                EntryKind::Node(folder())
             }
             other => {
                 let known = [kind::OLD_FILE, kind::FILE, kind::CONTIGUOUS, kind::SPARSE];
                 if !known.contains(&other) {
-                    self.remarks.add(Remark::UnknownType, &path);
+                    self.warnings.add(Warning::UnknownType, &path);
                 }
-                What::Node(Kind::File(self.file(header, &extension, index, &name)?))
+                EntryKind::Node(Kind::File(self.file(header, &extension, index, &name)?))
             }
         };
         let mut meta = meta(header, &extension).ok_or_else(bad)?;
-        if matches!(what, What::Node(Kind::Symlink(_))) {
+        if matches!(entry_kind, EntryKind::Node(Kind::Symlink(_))) {
             // symlink(7): the mode of a link is not used and is always 0777.
             meta.mode = 0o777;
         }
-        Ok(Entry { index, path, what, meta, xattrs: extension.xattrs })
+        Ok(Entry { index, path, kind: entry_kind, meta, xattrs: extension.xattrs })
     }
 
-    /// A path without the slashes it begins with.
+    /// A path without leading slashes.
     fn relative(&mut self, path: &[u8]) -> Vec<u8> {
         let slashes = path.iter().take_while(|byte| **byte == b'/').count();
         if slashes > 0 && path.len() > slashes {
-            self.remarks.add(Remark::Absolute, path);
+            self.warnings.add(Warning::AbsoluteName, path);
         }
         path[slashes..].to_vec()
     }
 
-    /// The content of a file, with the map of a sparse one read.
+    /// The content of a file; reads the map of a sparse file.
     fn file(
         &mut self,
         header: &Header,
@@ -128,8 +128,8 @@ impl<R: Read> Reader<R> {
             debug_assert_eq!(self.left + read_bytes, before);
             (extents, sparse.bytes)
         } else if sparse.major.unwrap_or_default() > 0 {
-            let what = "a sparse format that is not supported: pack it without --sparse";
-            return Err(TarError::Unsupported { name: name.to_owned(), what });
+            let feature = "a sparse format that is not supported: pack it without --sparse";
+            return Err(TarError::Unsupported { name: name.to_owned(), feature });
         } else if sparse.is_some() {
             (sparse.map.clone(), sparse.bytes)
         } else {
@@ -142,7 +142,7 @@ impl<R: Read> Reader<R> {
         Ok(content)
     }
 
-    /// Extents of the old GNU format, of the header and of the blocks after it.
+    /// Extents of the old GNU format, from the header and its extension blocks.
     fn old_extents(&mut self, header: &Header, index: u64) -> Result<Vec<Extent>, TarError> {
         let bad = || TarError::BadHeader { entry: index };
         let mut extents = Vec::new();
@@ -173,14 +173,14 @@ fn folder() -> Kind {
 }
 
 /// A name for a message: at most 100 characters.
-pub(super) fn shown(name: &[u8]) -> String {
+pub(super) fn printable(name: &[u8]) -> String {
     String::from_utf8_lossy(name).chars().take(100).collect()
 }
 
 fn symlink(target: Vec<u8>, name: &str) -> Result<Kind, TarError> {
     if target.is_empty() || target.len() > 4095 || target.contains(&0) {
-        let what = "a link target that Linux does not allow";
-        return Err(TarError::Unsupported { name: name.to_owned(), what });
+        let feature = "a link target that Linux does not allow";
+        return Err(TarError::Unsupported { name: name.to_owned(), feature });
     }
     Ok(Kind::Symlink(target))
 }
@@ -192,15 +192,15 @@ fn device(header: &Header, index: u64, name: &str) -> Result<(u32, u32), TarErro
     };
     let (major, minor) = (number(Field::Major)?, number(Field::Minor)?);
     if major > 0xfff || minor > 0xf_ffff {
-        let what = "a device number that Linux does not have";
-        return Err(TarError::Unsupported { name: name.to_owned(), what });
+        let feature = "a device number that Linux does not have";
+        return Err(TarError::Unsupported { name: name.to_owned(), feature });
     }
     Ok((major, minor))
 }
 
 fn meta(header: &Header, extension: &Extension) -> Option<Meta> {
-    let id = |told: Option<i64>, field| -> Option<u32> {
-        let id = told.or_else(|| header.number(field))?;
+    let id = |extended: Option<i64>, field| -> Option<u32> {
+        let id = extended.or_else(|| header.number(field))?;
         // Small negative numbers are those of `nobody` on systems with signed ids.
         u32::try_from(id).ok().or_else(|| i32::try_from(id).ok().map(i32::cast_unsigned))
     };

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-/// Bytes of a header, and unit of everything else in an archive.
+/// Size of a header, and block size of an archive.
 pub const BLOCK: usize = 512;
 
 /// A numeric field.
@@ -41,10 +41,10 @@ const KIND: usize = 156;
 const LINK: Range<usize> = 157..257;
 const MAGIC: Range<usize> = 257..263;
 const PREFIX: Range<usize> = 345..500;
-/// Four extents of an old GNU sparse file, and whether more blocks of them follow.
+/// Four extents of an old GNU sparse file, and the flag that extension blocks follow.
 const EXTENTS: Range<usize> = 386..482;
 const MORE_EXTENTS: usize = 482;
-/// The same in each of those blocks.
+/// The same in an extension block.
 const BLOCK_EXTENTS: Range<usize> = 0..504;
 const BLOCK_MORE_EXTENTS: usize = 504;
 
@@ -58,11 +58,11 @@ impl Header {
         self.0.iter().all(|byte| *byte == 0)
     }
 
-    /// Whether the checksum fits: the sum of all bytes with the field itself taken as spaces.
+    /// Whether the checksum is valid: the sum of all bytes with the field itself taken as spaces.
     /// POSIX sums unsigned bytes, some old writers signed ones.
-    pub fn is_sound(&self) -> bool {
+    pub fn has_valid_checksum(&self) -> bool {
         let field = &self.0[CHECKSUM];
-        let Some(told) = number(field).filter(|_| field.iter().any(u8::is_ascii_digit)) else {
+        let Some(stored) = number(field).filter(|_| field.iter().any(u8::is_ascii_digit)) else {
             return false;
         };
         let bytes = || {
@@ -71,7 +71,7 @@ impl Header {
         };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
-        told == unsigned || told == signed
+        stored == unsigned || stored == signed
     }
 
     /// The type of the entry.
@@ -79,7 +79,7 @@ impl Header {
         self.0[KIND]
     }
 
-    /// A numeric field; `None` if it is no number or larger than 63 bits.
+    /// A numeric field; `None` if it is invalid or exceeds 63 bits.
     pub fn number(&self, field: Field) -> Option<i64> {
         number(&self.0[field.range()])
     }
@@ -101,8 +101,8 @@ impl Header {
         until_zero(&self.0[LINK]).to_vec()
     }
 
-    /// Extents of an old GNU sparse file: those of the header, or those of a block after it; and
-    /// whether a block with more follows.
+    /// Extents of an old GNU sparse file in the header, or in an extension block; and whether another
+    /// extension block follows.
     pub fn extents(&self, is_first: bool) -> (impl Iterator<Item = (i64, i64)> + '_, bool) {
         let (range, more) =
             if is_first { (EXTENTS, MORE_EXTENTS) } else { (BLOCK_EXTENTS, BLOCK_MORE_EXTENTS) };

@@ -1,72 +1,72 @@
-//! Reads tar archives that may be hostile.
+//! Reads untrusted tar archives.
 //!
-//! What GNU tar reads is read: v7, ustar, old GNU, GNU and POSIX.1-2001 (pax) formats, sparse files
-//! of every kind, names in any bytes. Every entry's header is checked; names and attributes that
-//! come in entries of their own are limited. An archive that ends within an entry is an error,
-//! never a shorter one. What was understood only by a guess is kept as a [`Remark`].
+//! Supports the formats of GNU tar: v7, ustar, old GNU, GNU and POSIX.1-2001 (pax), all sparse formats,
+//! names in any bytes. Every header is checked; the size of extended headers is limited. An archive
+//! that ends within an entry is an error. Deviations that GNU tar tolerates are recorded as a
+//! [`Warning`].
 
 mod entry;
 mod header;
 mod pax;
 mod pending;
-mod remarks;
 mod sparse;
+mod warnings;
 
 use std::io::{self, Read};
 
 use super::tree::TreeError;
-pub use entry::{Entry, What};
+pub use entry::{Entry, EntryKind};
 use header::{BLOCK, Field, Header};
 use pax::Extension;
 pub use pending::{Pending, add};
-pub use remarks::{Remark, Remarks};
 use sparse::{Expand, Map};
+pub use warnings::{Warning, Warnings};
 
-/// Longest entry with names or attributes for the next one.
+/// Maximum size of an extended header.
 const EXTENSION_BYTES: u64 = 1 << 20;
 
-/// An archive that cannot be read.
+/// Errors of reading an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// It ends within an entry.
+    /// The archive ends within an entry.
     #[error("it is truncated")]
     Truncated,
-    /// It contains nothing.
+    /// The archive is empty.
     #[error("it is empty")]
     Empty,
-    /// A header does not add up.
+    /// An invalid header.
     #[error("it is no tar archive, or damaged (entry {entry})")]
     BadHeader {
         /// Number of the entry, from 0.
         entry: u64,
     },
-    /// Something that cannot be kept.
-    #[error("entry `{name}` has {what}")]
+    /// An entry uses an unsupported feature.
+    #[error("entry `{name}` has {feature}")]
     Unsupported {
-        /// Its name.
+        /// Name of the entry.
         name: String,
-        /// What it has.
-        what: &'static str,
+        /// The feature.
+        feature: &'static str,
     },
-    /// The rest of a file of another volume.
+    /// The continuation of a file from another volume.
     #[error("it is one volume of a multi-volume archive: `{name}` begins in the one before it")]
     MultiVolume {
         /// The name of the file.
         name: String,
     },
-    /// A name that cannot be taken.
+    /// An invalid path.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// The stream itself fails.
+    /// read(2).
     #[error("it cannot be read")]
     Read(#[source] io::Error),
 }
 
-/// Whether these bytes begin with the header of an entry.
+/// Whether these bytes start with a valid header.
 pub fn is_header(start: &[u8]) -> bool {
     start.first_chunk().is_some_and(|block: &[u8; BLOCK]| {
         let header = Header(*block);
-        !header.is_zero() && header.is_sound()
+        !header.is_zero() && header.has_valid_checksum()
     })
 }
 
@@ -84,7 +84,7 @@ mod kind {
     pub const PAX: u8 = b'x';
     pub const SOLARIS_PAX: u8 = b'X';
     pub const PAX_GLOBAL: u8 = b'g';
-    /// A folder with the list of its files, of an incremental backup.
+    /// A folder with a list of its files (incremental backup).
     pub const DUMP_FOLDER: u8 = b'D';
     pub const LONG_LINK: u8 = b'K';
     pub const LONG_NAME: u8 = b'L';
@@ -101,19 +101,19 @@ pub struct Reader<R> {
     padding: u64,
     map: Option<Map>,
     global: Extension,
-    remarks: Remarks,
+    warnings: Warnings,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads from `inner`.
+    /// A reader of the archive `inner`.
     pub fn new(inner: R) -> Self {
-        let (global, remarks) = (Extension::default(), Remarks::default());
-        Self { inner, index: 0, left: 0, padding: 0, map: None, global, remarks }
+        let (global, warnings) = (Extension::default(), Warnings::default());
+        Self { inner, index: 0, left: 0, padding: 0, map: None, global, warnings }
     }
 
-    /// What was noticed so far.
-    pub fn remarks(&self) -> &Remarks {
-        &self.remarks
+    /// Warnings so far.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// The next entry; `None` at the end.
@@ -127,15 +127,15 @@ impl<R: Read> Reader<R> {
         loop {
             let header = match self.skip()? {
                 Skipped::All => self.header()?,
-                Skipped::UpToTheEnd => {
-                    self.remarks.add(Remark::NoEndMark, b"");
+                Skipped::MissingPadding => {
+                    self.warnings.add(Warning::NoEndMark, b"");
                     None
                 }
             };
             let index = self.index;
             let Some(header) = header else {
-                // Names and attributes without their entry.
-                let cut = index > first && self.remarks.has(Remark::NoEndMark);
+                // Extended headers without their entry.
+                let cut = index > first && self.warnings.has(Warning::NoEndMark);
                 return if cut { Err(TarError::Truncated) } else { Ok(None) };
             };
             self.index += 1;
@@ -144,11 +144,11 @@ impl<R: Read> Reader<R> {
             self.measure(&header, &extension, index)?;
             match kind {
                 kind::PAX | kind::SOLARIS_PAX => {
-                    let text = self.small(index)?;
+                    let text = self.extended_header(index)?;
                     extension.read(&text).ok_or_else(bad)?;
                 }
                 kind::PAX_GLOBAL => {
-                    let text = self.small(index)?;
+                    let text = self.extended_header(index)?;
                     self.global.read(&text).ok_or_else(bad)?;
                     extension = self.global.clone();
                 }
@@ -164,14 +164,14 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Notes how much content follows a header.
+    /// Sets the size of the content that follows a header.
     fn measure(&mut self, header: &Header, next: &Extension, index: u64) -> Result<(), TarError> {
         let bad = || TarError::BadHeader { entry: index };
         let kind = header.kind();
-        let told = header.number(Field::Size).and_then(|size| u64::try_from(size).ok());
+        let declared = header.number(Field::Size).and_then(|size| u64::try_from(size).ok());
         let size = match next.size.filter(|_| !is_extension(kind)) {
             Some(size) => size,
-            None => told.ok_or_else(bad)?,
+            None => declared.ok_or_else(bad)?,
         };
         self.left = if has_content(kind) { size } else { 0 };
         self.padding = self.left.wrapping_neg() % BLOCK as u64;
@@ -179,8 +179,8 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// The content of the entry last returned, as far as it is not read yet: for a sparse file its
-    /// extents of whole blocks, one after the other.
+    /// The unread content of the last returned entry; for a sparse file the concatenation of its
+    /// block extents.
     pub fn content(&mut self) -> impl Read + '_ {
         let Self { inner, left, map, .. } = self;
         let body = Body { inner, left };
@@ -190,7 +190,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Passes over what is left of an entry.
+    /// Skips the unread content of an entry.
     fn skip(&mut self) -> Result<Skipped, TarError> {
         let (left, rest) = (self.left, self.left.saturating_add(self.padding));
         (self.left, self.padding) = (0, 0);
@@ -198,19 +198,19 @@ impl<R: Read> Reader<R> {
         match passed.map_err(TarError::Read)? {
             passed if passed == rest => Ok(Skipped::All),
             // Some writers leave out the padding after the last file.
-            passed if passed >= left => Ok(Skipped::UpToTheEnd),
+            passed if passed >= left => Ok(Skipped::MissingPadding),
             _ => Err(TarError::Truncated),
         }
     }
 
-    /// The next header with a good checksum; `None` at the end: a block of zeros, or nothing.
+    /// The next header with a valid checksum; `None` at a block of zeros or the end of the file.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         let mut header = Header([0; BLOCK]);
         let count = read_full(&mut self.inner, &mut header.0).map_err(TarError::Read)?;
         match (count, self.index) {
             (0, 0) => return Err(TarError::Empty),
             (0, _) => {
-                self.remarks.add(Remark::NoEndMark, b"");
+                self.warnings.add(Warning::NoEndMark, b"");
                 return Ok(None);
             }
             (BLOCK, _) => {}
@@ -220,13 +220,13 @@ impl<R: Read> Reader<R> {
         if header.is_zero() {
             return if self.index == 0 { Err(TarError::Empty) } else { Ok(None) };
         }
-        if !header.is_sound() {
+        if !header.has_valid_checksum() {
             return Err(TarError::BadHeader { entry: self.index });
         }
         Ok(Some(header))
     }
 
-    fn small(&mut self, index: u64) -> Result<Vec<u8>, TarError> {
+    fn extended_header(&mut self, index: u64) -> Result<Vec<u8>, TarError> {
         let size = self.left;
         if size > EXTENSION_BYTES {
             return Err(TarError::BadHeader { entry: index });
@@ -239,18 +239,18 @@ impl<R: Read> Reader<R> {
         Ok(bytes)
     }
 
-    /// A name in an entry of its own, with at least one zero byte after it.
+    /// The content of a GNU long-name entry, up to its first zero byte.
     fn name(&mut self, index: u64) -> Result<Vec<u8>, TarError> {
-        self.small(index).map(|bytes| header::until_zero(&bytes).to_vec())
+        self.extended_header(index).map(|bytes| header::until_zero(&bytes).to_vec())
     }
 }
 
-/// How far passing over an entry came.
+/// Result of skipping an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Skipped {
     All,
-    /// The archive ended where padding should be.
-    UpToTheEnd,
+    /// The archive ended in the padding.
+    MissingPadding,
 }
 
 /// The stored bytes of an entry.
@@ -302,7 +302,7 @@ fn is_extension(kind: u8) -> bool {
     )
 }
 
-/// Links, devices and folders have no content, whatever their size field says (POSIX pax,
+/// Links, devices and folders have no content, regardless of their size field (POSIX pax,
 /// `typeflag`).
 fn has_content(kind: u8) -> bool {
     let without =

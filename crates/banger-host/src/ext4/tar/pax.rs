@@ -1,12 +1,12 @@
-//! What extended headers tell about the next entry, or about all: POSIX.1-2001 (pax) records, with
-//! the keywords of GNU tar, star (`SCHILY.`) and libarchive.
+//! Extended headers, for the next entry or for all: POSIX.1-2001 (pax) records with the keywords of
+//! GNU tar, star (`SCHILY.`) and libarchive.
 
 use base64::Engine;
 
 use super::sparse::EXTENTS_MAX;
 use crate::ext4::Extent;
 
-/// Attributes of the next entry that its own header has no room for.
+/// Attributes from extended headers, which override those of the header.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Extension {
     pub path: Option<Vec<u8>>,
@@ -17,7 +17,7 @@ pub struct Extension {
     pub mtime: Option<(i64, u32)>,
     pub xattrs: Vec<(String, Vec<u8>)>,
     pub sparse: Sparse,
-    /// The entry is the rest of a file of another volume.
+    /// Whether the entry continues a file from another volume.
     pub continued: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct Sparse {
 }
 
 impl Extension {
-    /// Reads the records of a header: `<length> <key>=<value>\n`. `None` if they make no sense.
+    /// Reads the records of a header: `<length> <key>=<value>\n`. `None` if they are invalid.
     pub fn read(&mut self, mut text: &[u8]) -> Option<()> {
         loop {
             text = text.trim_ascii_start();
@@ -51,7 +51,7 @@ impl Extension {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        // An empty value takes back what a global header said.
+        // An empty value removes that of a global header.
         let bytes = (!value.is_empty()).then(|| super::header::until_zero(value).to_vec());
         match key {
             b"path" => self.path = bytes,
@@ -86,7 +86,7 @@ impl Extension {
         };
         let Some((name, value)) = star.or_else(libarchive) else { return };
         let Ok(name) = String::from_utf8(name) else { return };
-        if keeps(&name) {
+        if is_kept(&name) {
             // bsdtar writes both forms; the same name counts once.
             self.xattrs.retain(|(known, _)| *known != name);
             self.xattrs.push((name, value));
@@ -126,14 +126,14 @@ impl Sparse {
     }
 }
 
-/// Whether an attribute is one that an image keeps. `system.` ones are ACLs in another encoding
-/// than ext4's, and `security.selinux` belongs to the host that packed it.
-fn keeps(name: &str) -> bool {
+/// Whether an attribute is stored in an image. `system.` attributes are ACLs in another encoding
+/// than ext4's, and `security.selinux` belongs to the host that created the archive.
+fn is_kept(name: &str) -> bool {
     let kept = ["user.", "trusted.", "security."].iter().any(|space| name.starts_with(space));
     kept && name != "security.selinux" && name.len() <= 255
 }
 
-/// `None` for an empty value, else what `parse` makes of it; the outer `None` if that fails.
+/// `Some(None)` for an empty value, otherwise the parsed value; `None` if it is invalid.
 fn optional<T>(value: &[u8], parse: fn(&[u8]) -> Option<T>) -> Option<Option<T>> {
     if value.is_empty() { Some(None) } else { parse(value).map(Some) }
 }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_make_no_sense_are_refused() {
+    fn invalid_records_are_refused() {
         for text in ["5", "x y=z\n", "3 x=", "99 path=x\n", "0 =\n", "9 uid=abc\n", "7 path\n"] {
             assert_eq!(Extension::default().read(text.as_bytes()), None, "{text}");
         }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_takes_back_and_zeros_end_the_records() {
+    fn an_empty_value_removes_and_zeros_end_the_records() {
         let mut extension = read(&[("path", "x"), ("mtime", "5"), ("uid", "7")]).unwrap();
         extension.read(b"8 path=\n9 mtime=\n\0\0\0").unwrap();
         assert_eq!((extension.path, extension.mtime, extension.uid), (None, None, Some(7)));

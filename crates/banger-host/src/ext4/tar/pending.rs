@@ -1,20 +1,19 @@
 //! Adds entries to a tree.
 
-use super::{Entry, TarError, What};
+use super::{Entry, EntryKind, TarError};
 use crate::ext4::tree::{Tree, TreeError};
 
-/// Hard links whose file has not come yet.
+/// Hard links that precede their target in the archive.
 #[derive(Debug, Default)]
 pub struct Pending(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Pending {
-    /// Makes them, once the whole archive is read; a name that the archive has given to something
-    /// else meanwhile stays as it is.
+    /// Adds them after the last entry; a name that exists by then is kept.
     ///
     /// # Errors
-    /// One whose file never came.
+    /// A hard link without a target.
     pub fn finish(mut self, tree: &mut Tree) -> Result<(), TarError> {
-        // A link may lead to another one of them.
+        // The target may itself be a pending link.
         loop {
             let before = self.0.len();
             let mut failed = None;
@@ -42,17 +41,17 @@ impl Pending {
 /// Adds an entry to a tree.
 ///
 /// # Errors
-/// A path the tree cannot take.
+/// An invalid path.
 pub fn add(tree: &mut Tree, entry: Entry, pending: &mut Pending) -> Result<(), TarError> {
-    match entry.what {
-        What::HardLink(target) => match tree.link(&entry.path, &target) {
+    match entry.kind {
+        EntryKind::HardLink(target) => match tree.link(&entry.path, &target) {
             Err(TreeError::BadLink { .. }) if tree.get(&target).is_none() => {
-                tree.hold(entry.path.len() + target.len())?;
+                tree.count_bytes(entry.path.len() + target.len())?;
                 pending.0.push((entry.path, target));
             }
             linked => linked?,
         },
-        What::Node(kind) => {
+        EntryKind::Node(kind) => {
             let id = tree.put(&entry.path, kind, entry.meta)?;
             tree.set_xattrs(id, entry.xattrs.into_iter().collect())?;
         }

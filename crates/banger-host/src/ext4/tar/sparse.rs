@@ -1,18 +1,17 @@
-//! Sparse files: which parts have data, and reading those parts.
+//! Maps and contents of sparse files.
 //!
-//! An archive stores the data of a sparse file in one piece, and a map of where it belongs. ext4
-//! stores whole blocks, so a file of the tree has extents of whole blocks: its content is read with
-//! zeros around the archive's data.
+//! An archive stores the data of a sparse file contiguously, with a map of its offsets. ext4 stores
+//! whole blocks, so the extents of the tree are whole blocks, padded with zeros.
 
 use std::io::{self, Read};
 
 use crate::ext4::Extent;
 
-/// Most extents of one file.
+/// Maximum number of extents of a file.
 pub const EXTENTS_MAX: usize = 1 << 20;
 /// Block of ext4 in bytes.
 const BLOCK: u64 = 4096;
-/// Largest file that ext4 can hold: 2^32 - 1 blocks.
+/// Maximum file size of ext4: 2^32 - 1 blocks.
 const FILE_BYTES_MAX: u64 = (u32::MAX as u64) * BLOCK;
 
 /// The map of a sparse file.
@@ -20,13 +19,13 @@ const FILE_BYTES_MAX: u64 = (u32::MAX as u64) * BLOCK;
 pub struct Map {
     /// Length of the file with its holes.
     pub bytes: u64,
-    /// Parts that are stored, in order, none empty.
+    /// Stored extents in order, none empty.
     stored: Vec<Extent>,
 }
 
 impl Map {
     /// Checks a map: ascending, within a file of `bytes`, no more than `stored_bytes` in all.
-    /// `None` if it makes no sense.
+    /// `None` if it is invalid.
     pub fn new(extents: Vec<Extent>, bytes: u64, stored_bytes: u64) -> Option<Self> {
         let (mut end, mut total) = (0, 0_u64);
         for extent in &extents {
@@ -43,7 +42,7 @@ impl Map {
         Some(Self { bytes, stored })
     }
 
-    /// Extents of whole blocks, merged where they meet; the last may end with the file.
+    /// Extents of whole blocks, adjacent ones merged; the last may end with the file.
     pub fn blocks(&self) -> Vec<Extent> {
         let mut blocks: Vec<Extent> = Vec::new();
         for extent in &self.stored {
@@ -68,7 +67,7 @@ pub struct Expand<'a, R> {
 }
 
 impl<'a, R: Read> Expand<'a, R> {
-    /// `inner` gives the stored data.
+    /// `inner` reads the stored data.
     pub fn new(inner: R, map: &'a Map) -> Self {
         let blocks = map.blocks();
         let at = blocks.first().map_or(0, |extent| extent.offset);
@@ -110,10 +109,10 @@ impl<R: Read> Read for Expand<'_, R> {
 }
 
 /// Reads the map at the beginning of a file's data (GNU sparse format 1.0): decimal numbers, one a
-/// line, padded to whole blocks of the archive. Returns the extents and the bytes that were read.
+/// line, padded to whole blocks of the archive. Returns the extents and the number of bytes read.
 ///
 /// # Errors
-/// Those of reading; `InvalidData` for a map that makes no sense.
+/// read(2); `InvalidData` for an invalid map.
 pub fn read_map(reader: &mut impl Read) -> io::Result<(Vec<Extent>, u64)> {
     let bad = || io::Error::from(io::ErrorKind::InvalidData);
     let mut block = [0; super::header::BLOCK];
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_that_make_no_sense_are_refused() {
+    fn invalid_maps_are_refused() {
         for (pairs, bytes, stored) in [
             (&[(10, 5), (12, 1)][..], 100, 100),
             (&[(10, 5)], 14, 5),

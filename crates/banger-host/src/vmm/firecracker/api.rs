@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::words;
+use super::schema;
 
 /// Largest answer in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -47,7 +47,7 @@ pub const PATHS: &[(&str, &str)] = &[
 
 /// What goes wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ClientError {
     /// Before there was a conversation.
     #[error("the connection to Firecracker failed")]
     Connection(#[source] io::Error),
@@ -60,20 +60,20 @@ pub enum Failure {
         path: String,
         /// Why.
         #[source]
-        why: Why,
+        why: RequestError,
     },
 }
 
-impl Failure {
+impl ClientError {
     /// Whether it is Firecracker's own answer; else it may have ended.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Request { why: Why::Fault(_), .. })
+        matches!(self, Self::Request { why: RequestError::Fault(_), .. })
     }
 }
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
+pub enum RequestError {
     /// Firecracker's own words, made harmless.
     #[error("{0}")]
     Fault(String),
@@ -109,9 +109,9 @@ struct Version {
     firecracker_version: String,
 }
 
-fn failed(method: &'static str, path: &str) -> impl FnOnce(Why) -> Failure {
+fn failed(method: &'static str, path: &str) -> impl FnOnce(RequestError) -> ClientError {
     let path = path.to_owned();
-    move |why| Failure::Request { method, path, why }
+    move |why| ClientError::Request { method, path, why }
 }
 
 /// A conversation.
@@ -131,13 +131,13 @@ impl Client {
     ///
     /// # Errors
     /// The socket's.
-    pub async fn on(socket: OwnedFd) -> Result<Self, Failure> {
+    pub async fn on(socket: OwnedFd) -> Result<Self, ClientError> {
         let stream = StdStream::from(socket);
-        stream.set_nonblocking(true).map_err(Failure::Connection)?;
-        let stream = UnixStream::from_std(stream).map_err(Failure::Connection)?;
+        stream.set_nonblocking(true).map_err(ClientError::Connection)?;
+        let stream = UnixStream::from_std(stream).map_err(ClientError::Connection)?;
         let shaken = handshake(TokioIo::new(stream)).await;
         let (sender, connection) =
-            shaken.map_err(|error| Failure::Connection(io::Error::other(error)))?;
+            shaken.map_err(|error| ClientError::Connection(io::Error::other(error)))?;
         let connection = tokio::spawn(async move {
             // Whoever waits for an answer hears of it.
             let _ = connection.await;
@@ -150,9 +150,9 @@ impl Client {
         method: &'static str,
         path: &str,
         body: Vec<u8>,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, ClientError> {
         let talk = tokio::time::timeout(ANSWER_TIMEOUT, self.talk(method, path, body)).await;
-        talk.unwrap_or(Err(Why::Slow)).map_err(failed(method, path))
+        talk.unwrap_or(Err(RequestError::Slow)).map_err(failed(method, path))
     }
 
     async fn talk(
@@ -160,7 +160,7 @@ impl Client {
         method: &'static str,
         path: &str,
         body: Vec<u8>,
-    ) -> Result<Bytes, Why> {
+    ) -> Result<Bytes, RequestError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -168,17 +168,17 @@ impl Client {
             .header("accept", "application/json")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
-            .map_err(|_| Why::Malformed)?;
-        let response = self.sender.send_request(request).await.map_err(Why::Http)?;
+            .map_err(|_| RequestError::Malformed)?;
+        let response = self.sender.send_request(request).await.map_err(RequestError::Http)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|_| Why::Malformed)?.to_bytes();
+        let body = body.map_err(|_| RequestError::Malformed)?.to_bytes();
         if status.is_success() {
             return Ok(body);
         }
         let fault = serde_json::from_slice::<Fault>(&body)
             .map_or_else(|_| status.to_string(), |fault| fault.fault_message);
-        Err(Why::Fault(crate::guest::clean(&fault)))
+        Err(RequestError::Fault(crate::guest::clean(&fault)))
     }
 
     async fn tell(
@@ -186,21 +186,22 @@ impl Client {
         method: &'static str,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<(), Failure> {
-        let body = serde_json::to_vec(body).map_err(|_| failed(method, path)(Why::Malformed))?;
+    ) -> Result<(), ClientError> {
+        let body =
+            serde_json::to_vec(body).map_err(|_| failed(method, path)(RequestError::Malformed))?;
         self.exchange(method, path, body).await.map(|_| ())
     }
 
-    async fn ask<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+    async fn ask<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
         let body = self.exchange("GET", path, Vec::new()).await?;
-        serde_json::from_slice(&body).map_err(|_| failed("GET", path)(Why::Malformed))
+        serde_json::from_slice(&body).map_err(|_| failed("GET", path)(RequestError::Malformed))
     }
 
     /// Who it is and how it does.
     ///
     /// # Errors
     /// Those of every request here: the socket's, a refusal, an answer that is none.
-    pub async fn instance(&mut self) -> Result<Instance, Failure> {
+    pub async fn instance(&mut self) -> Result<Instance, ClientError> {
         self.ask("/").await
     }
 
@@ -208,7 +209,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Self::instance`].
-    pub async fn version(&mut self) -> Result<String, Failure> {
+    pub async fn version(&mut self) -> Result<String, ClientError> {
         self.ask::<Version>("/version").await.map(|version| version.firecracker_version)
     }
 }
@@ -221,7 +222,7 @@ macro_rules! calls {
                 ///
                 /// # Errors
                 /// See [`Self::instance`].
-                pub async fn $name(&mut self, body: &$body) -> Result<(), Failure> {
+                pub async fn $name(&mut self, body: &$body) -> Result<(), ClientError> {
                     self.tell($method, $path, body).await
                 }
             )*
@@ -231,31 +232,31 @@ macro_rules! calls {
 
 calls! {
     /// vCPUs and memory.
-    machine_config("PUT", "/machine-config", words::MachineConfig);
+    machine_config("PUT", "/machine-config", schema::MachineConfig);
     /// Kernel, initramfs, command line.
-    boot_source("PUT", "/boot-source", words::BootSource);
+    boot_source("PUT", "/boot-source", schema::BootSource);
     /// The vsock device.
-    vsock("PUT", "/vsock", words::Vsock);
+    vsock("PUT", "/vsock", schema::Vsock);
     /// The entropy device.
-    entropy("PUT", "/entropy", words::Entropy);
+    entropy("PUT", "/entropy", schema::Entropy);
     /// The balloon.
-    balloon("PUT", "/balloon", words::Balloon);
+    balloon("PUT", "/balloon", schema::Balloon);
     /// Its size, while the guest runs.
-    resize_balloon("PATCH", "/balloon", words::BalloonUpdate);
+    resize_balloon("PATCH", "/balloon", schema::BalloonUpdate);
     /// Where it writes its log.
-    logger("PUT", "/logger", words::Logger);
+    logger("PUT", "/logger", schema::Logger);
     /// Where it writes its metrics.
-    metrics("PUT", "/metrics", words::Metrics);
+    metrics("PUT", "/metrics", schema::Metrics);
     /// Where the guest's serial line goes, since 1.14.
-    serial("PUT", "/serial", words::Serial);
+    serial("PUT", "/serial", schema::Serial);
     /// Starts the guest, presses keys, flushes metrics.
-    action("PUT", "/actions", words::Action);
+    action("PUT", "/actions", schema::Action);
     /// Pauses and resumes.
-    vm_state("PATCH", "/vm", words::VmState);
+    vm_state("PATCH", "/vm", schema::VmState);
     /// Writes a snapshot of a paused guest.
-    create_snapshot("PUT", "/snapshot/create", words::SnapshotCreate);
+    create_snapshot("PUT", "/snapshot/create", schema::SnapshotCreate);
     /// Loads one into a VMM that has no guest yet.
-    load_snapshot("PUT", "/snapshot/load", words::SnapshotLoad);
+    load_snapshot("PUT", "/snapshot/load", schema::SnapshotLoad);
 }
 
 impl Client {
@@ -263,7 +264,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Self::instance`].
-    pub async fn drive(&mut self, drive: &words::Drive) -> Result<(), Failure> {
+    pub async fn drive(&mut self, drive: &schema::Drive) -> Result<(), ClientError> {
         self.tell("PUT", &format!("/drives/{}", drive.drive_id), drive).await
     }
 
@@ -273,8 +274,8 @@ impl Client {
     /// See [`Self::instance`].
     pub async fn network_interface(
         &mut self,
-        interface: &words::NetworkInterface,
-    ) -> Result<(), Failure> {
+        interface: &schema::NetworkInterface,
+    ) -> Result<(), ClientError> {
         self.tell("PUT", &format!("/network-interfaces/{}", interface.iface_id), interface).await
     }
 }

@@ -7,7 +7,7 @@ use banger_engine::plan::VmSpec;
 use banger_root::jail::{INITRAMFS, KERNEL, LOG, METRICS, VSOCK};
 use banger_root::protocol::{self as root, DriveFrom};
 
-use super::words::{
+use super::schema::{
     BootSource, CacheType, Drive, Entropy, Logger, MachineConfig, Metrics, NetworkInterface, Vsock,
 };
 

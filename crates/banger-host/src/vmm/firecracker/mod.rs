@@ -2,7 +2,7 @@
 
 pub mod api;
 pub mod config;
-pub mod words;
+pub mod schema;
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -72,7 +72,7 @@ fn open_parts(
     Ok(parts)
 }
 
-fn fault(vm: &VmPlan, error: &api::Failure) -> ApiError {
+fn fault(vm: &VmPlan, error: &api::ClientError) -> ApiError {
     let did = if error.is_refusal() { "refused" } else { "did not take" };
     let text = format!("Firecracker {did} the configuration of `{}`", vm.name);
     ApiError::new(ErrorCode::VmmDied, text).caused_by(error)
@@ -124,9 +124,9 @@ impl Firecracker {
             }
             api.vsock(&told.vsock).await?;
             api.entropy(&told.entropy).await?;
-            api.action(&words::Action::InstanceStart).await
+            api.action(&schema::Action::InstanceStart).await
         };
-        let Err(error): Result<(), api::Failure> = talk.await else { return Ok(()) };
+        let Err(error): Result<(), api::ClientError> = talk.await else { return Ok(()) };
         let told = fault(vm, &error);
         // One that answers has not ended.
         Err(if error.is_refusal() { told } else { self.with_end(told, vm, shim).await })
@@ -275,9 +275,9 @@ impl PowerButton for Firecracker {
         let socket = self.connect_to(vm, VmmSocket::Api).await?;
         let press = async {
             let mut api = Client::on(socket).await?;
-            api.action(&words::Action::SendCtrlAltDel).await
+            api.action(&schema::Action::SendCtrlAltDel).await
         };
-        press.await.map_err(|error: api::Failure| {
+        press.await.map_err(|error: api::ClientError| {
             let text = format!("Firecracker does not press keys in `{}`", vm.name);
             ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
         })

@@ -1,4 +1,4 @@
-//! Names what a file is that cannot be imported, and what to do with it.
+//! Detects files that cannot be imported, and says how to convert them.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -7,19 +7,19 @@ use super::rootfs;
 use crate::ext4::{Kind, Name, NodeId, ROOT, Tree, tar};
 use crate::fetch::{FetchError, PathContext, Progress, Source, Tools};
 
-/// A kind of file that is no archive of a root file system.
+/// A file that is not an archive of a root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Foreign {
-    /// The kind, as it follows "is".
+pub struct UnsupportedFile {
+    /// The file type, as the object of "is".
     pub what: String,
-    /// What to do.
+    /// How to convert it.
     pub hint: String,
 }
 
-/// Bytes of a file that are looked at.
-const LOOK_BYTES: u64 = 72 << 10;
+/// Number of bytes that are examined.
+const EXAMINED_BYTES: u64 = 72 << 10;
 
-/// A kind that is known by bytes at an offset.
+/// Magic number: offset, bytes, file type, advice.
 struct Magic(usize, &'static [u8], &'static str, Advice);
 
 #[derive(Clone, Copy)]
@@ -60,7 +60,7 @@ impl Advice {
     }
 }
 
-/// What is known by its first bytes.
+/// Magic numbers.
 const MAGICS: [Magic; 33] = [
     Magic(0, b"QFI\xfb", "a qcow2 disk image", Advice::Qemu),
     Magic(0, b"KDMV", "a VMware disk image", Advice::Qemu),
@@ -97,58 +97,57 @@ const MAGICS: [Magic; 33] = [
     Magic(510, b"\x55\xaa", "a disk image with partitions, or a boot sector", Advice::Qemu),
 ];
 
-fn by_magic(start: &[u8]) -> Option<Foreign> {
+fn by_magic(start: &[u8]) -> Option<UnsupportedFile> {
     let tar = start.get(..512).is_some_and(tar::is_header);
     let fits = |Magic(offset, bytes, ..): &&Magic| {
         start.get(*offset..*offset + bytes.len()) == Some(*bytes)
     };
     let Magic(_, _, what, advice) = MAGICS.iter().find(fits).filter(|_| !tar)?;
-    Some(Foreign { what: (*what).to_owned(), hint: advice.text().to_owned() })
+    Some(UnsupportedFile { what: (*what).to_owned(), hint: advice.text().to_owned() })
 }
 
-/// Looks at the first bytes of a file, unpacked if it is compressed.
+/// Checks the magic number of a file, also of its decompressed content.
 ///
 /// # Errors
-/// Those of reading; a missing decompressor.
+/// read(2); a missing decompressor.
 pub fn in_file(
     source: &Source,
     tools: &Tools,
     progress: &dyn Progress,
-) -> Result<Option<Foreign>, FetchError> {
+) -> Result<Option<UnsupportedFile>, FetchError> {
     let mut start = Vec::new();
-    let raw = source.raw()?.take(LOOK_BYTES).read_to_end(&mut start);
+    let raw = source.raw()?.take(EXAMINED_BYTES).read_to_end(&mut start);
     raw.at("read", source.path())?;
     if let Some(found) = by_magic(&start) {
         return Ok(Some(found));
     }
     start.clear();
-    // A damaged stream is reported with its place when it is read as a whole.
-    let _ = source.unpacked(tools, progress)?.take(LOOK_BYTES).read_to_end(&mut start);
+    // The conversion reports a damaged stream.
+    let _ = source.unpacked(tools, progress)?.take(EXAMINED_BYTES).read_to_end(&mut start);
     progress.go_on()?;
     let found = by_magic(&start);
-    Ok(found.map(|found| Foreign { what: format!("{}, compressed", found.what), ..found }))
+    Ok(found.map(|found| UnsupportedFile { what: format!("{}, compressed", found.what), ..found }))
 }
 
-/// Folders that nearly every root file system has.
+/// Folders of a typical root file system.
 const STANDARD: [&[u8]; 13] = [
     b"bin", b"boot", b"dev", b"etc", b"home", b"lib", b"proc", b"root", b"run", b"sbin", b"tmp",
     b"usr", b"var",
 ];
-/// How many of them make a root file system.
-const ENOUGH: usize = 4;
-/// How deep a root file system is looked for, in folders.
+/// Number of them that identifies a root file system.
+const MIN_STANDARD: usize = 4;
+/// Maximum depth at which a root file system is searched.
 const DEPTH: usize = 4;
 
-/// Looks at the names of an archive: an image of a container engine, or a root file system below a
-/// folder.
-pub fn in_tree(tree: &Tree) -> Option<Foreign> {
+/// Checks the names of an archive for a container image and for a root file system in a folder.
+pub fn in_tree(tree: &Tree) -> Option<UnsupportedFile> {
     let names = names(tree, ROOT)?;
     if standard(names) > 1 {
         return None;
     }
     let has = |name: &str| names.contains_key(name.as_bytes());
     if has("oci-layout") && has("index.json") && !has("manifest.json") {
-        return Some(Foreign {
+        return Some(UnsupportedFile {
             what: "an OCI image layout, not a root file system".into(),
             hint:
                 "unpack it: `skopeo copy oci-archive:FILE docker-daemon:x:y` and `docker export`, \
@@ -159,7 +158,7 @@ pub fn in_tree(tree: &Tree) -> Option<Foreign> {
     if has("manifest.json") && (has("repositories") || has("oci-layout") || has("blobs"))
         || has("repositories") && names.len() > 1 && !rootfs::is_bootable(tree)
     {
-        return Some(Foreign {
+        return Some(UnsupportedFile {
             what: "an archive of `docker save`, with the layers of images".into(),
             hint: "export a container's root file system instead: \
                    `docker export $(docker create IMAGE) >rootfs.tar`"
@@ -167,7 +166,7 @@ pub fn in_tree(tree: &Tree) -> Option<Foreign> {
         });
     }
     let path = below(tree)?;
-    Some(Foreign {
+    Some(UnsupportedFile {
         what: format!("no root file system itself: that is in its folder `{path}`"),
         hint: format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`"),
     })
@@ -193,7 +192,7 @@ fn below(tree: &Tree) -> Option<String> {
             for (name, child) in names(tree, *id).into_iter().flatten() {
                 let Some(inside) = names(tree, *child) else { continue };
                 let path = format!("{path}{}", String::from_utf8_lossy(name));
-                if standard(inside) >= ENOUGH {
+                if standard(inside) >= MIN_STANDARD {
                     return Some(path.chars().filter(|c| !c.is_control()).take(200).collect());
                 }
                 next.push((*child, path + "/"));
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_known_by_their_bytes() {
+    fn file_types_are_detected_by_magic_numbers() {
         for Magic(offset, bytes, what, _) in MAGICS {
             let mut file = vec![b' '; 70 << 10];
             file[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn trees_are_known_by_their_names() {
+    fn archives_are_detected_by_their_names() {
         for (paths, wanted) in [
             (&["manifest.json", "repositories", "abc/layer.tar"][..], Some("docker save")),
             (&["manifest.json", "oci-layout", "index.json", "blobs/x"], Some("docker save")),
