@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_host::vmm::firecracker::api::{Client, Failure};
+use banger_host::vmm::firecracker::api::{Client, ClientError};
 use banger_host::vmm::firecracker::schema::Action;
 use banger_root::disks::{loop_detach, snapshot};
 use banger_testkit::{Home, Options, fake_firecracker, kill, program, wait_gone};
@@ -184,11 +184,11 @@ fn id(show: &Value) -> String {
 }
 
 /// A second start, asked of the VMM itself.
-fn start_again(socket: &Path) -> Failure {
+fn start_again(socket: &Path) -> ClientError {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = std::os::unix::net::UnixStream::connect(socket).unwrap();
-        let mut api = Client::on(OwnedFd::from(socket)).await.unwrap();
+        let mut api = Client::new(OwnedFd::from(socket)).await.unwrap();
         api.action(&Action::InstanceStart).await.unwrap_err()
     })
 }

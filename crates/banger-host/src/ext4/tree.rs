@@ -244,8 +244,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds a node at a path, as tar does: a folder that exists only gets the new owner and mode; any
-    /// other node, and an empty folder, is replaced.
+    /// Adds a node at a path, as tar does: a folder that exists only gets the new owner and mode;
+    /// any other node, and an empty folder, is replaced.
     ///
     /// # Errors
     /// An invalid path; the path is a folder that is not empty.

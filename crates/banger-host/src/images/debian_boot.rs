@@ -42,7 +42,8 @@ const MASKED: [&str; 17] = [
     "systemd-user-sessions.service",
 ];
 
-/// Generators for devices and features that these VMs do not have. They run at boot and at each `daemon-reload`.
+/// Generators for devices and features that these VMs do not have. They run at boot and at each
+/// `daemon-reload`.
 const MASKED_GENERATORS: [&str; 9] = [
     "systemd-bless-boot-generator",
     "systemd-debug-generator",
@@ -72,8 +73,8 @@ const ON_DEMAND: [&str; 4] = [
     "sysinit.target.wants/systemd-ask-password-console.path",
 ];
 
-/// Coldplugging without devices that no udev rule handles: virtual terminals but the first, memory blocks,
-/// clocks and the like (two thirds of all events), and without buses, drivers and modules
+/// Coldplugging without devices that no udev rule handles: virtual terminals but the first, memory
+/// blocks, clocks and the like (two thirds of all events), and without buses, drivers and modules
 /// (`--type=devices`, as systemd did before version 251).
 const COLDPLUG: &str = "[Service]\n\
     ExecStart=\n\

@@ -219,8 +219,8 @@ impl ImageStore {
         }
     }
 
-    /// Creates an image from the archive of a root file system, plain or compressed; `origin` is the
-    /// origin as text. `taken` decides whether the name moves from another image.
+    /// Creates an image from the archive of a root file system, plain or compressed; `origin` is
+    /// the origin as text. `taken` decides whether the name moves from another image.
     ///
     /// # Errors
     /// A bad or a taken name; an archive that cannot be used; no space; cancellation.

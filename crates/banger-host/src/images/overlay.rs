@@ -1,8 +1,8 @@
 //! Files of an image that overlayfs hides.
 //!
-//! overlayfs interprets a character device 0:0 as a deletion and hides `trusted.overlay.*` attributes
-//! (the kernel's Documentation/filesystems/overlayfs.rst): a root file system with either must not
-//! be the lower layer of an overlay.
+//! overlayfs interprets a character device 0:0 as a deletion and hides `trusted.overlay.*`
+//! attributes (the kernel's Documentation/filesystems/overlayfs.rst): a root file system with
+//! either must not be the lower layer of an overlay.
 
 use std::collections::{HashSet, VecDeque};
 

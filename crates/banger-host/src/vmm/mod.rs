@@ -28,13 +28,13 @@ use crate::gate::Gate;
 use crate::guest::{self, Listeners, VmmSockets};
 use crate::layout::{VSOCK, shown};
 use crate::probe;
-use notices::WhenFull;
+use notices::FullDiskEffect;
 use qemu::Accelerator;
 
-/// Story of a run whose shim left none.
+/// Exit story of a run whose shim recorded none.
 const NO_STORY: &str = "the VMM ended with its shim, which was killed before it could say how";
-/// Free bytes without which a start is refused: what a boot writes at the least.
-const LEAST_FREE: u64 = 64 << 20;
+/// Minimum of free bytes for a start: a boot writes at least as much.
+const MIN_FREE_BYTES: u64 = 64 << 20;
 
 /// Files that a VM boots from.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct BootFiles {
     pub image: std::path::PathBuf,
 }
 
-/// Finds the files that a VM boots from, and checks that they are whole.
+/// Finds and checks the files that a VM boots from.
 pub type FindBootFiles = Arc<dyn Fn(&VmPlan) -> Result<BootFiles, ApiError> + Send + Sync>;
 
 /// QEMU's microvm.
@@ -64,10 +64,10 @@ fn hello_socket(run: &Path) -> std::path::PathBuf {
     run.join(format!("{VSOCK}_{HELLO_PORT}"))
 }
 
-/// Removes the socket that a guest says hello on, so that nobody in it can dial the host any more.
+/// Removes the socket for the guest's hello, so that the guest can no longer connect to the host.
 ///
 /// # Errors
-/// It is there and cannot be removed.
+/// unlink(2).
 fn remove_hello_socket(run: &Path) -> Result<(), ApiError> {
     let socket = hello_socket(run);
     match std::fs::remove_file(&socket) {
@@ -88,7 +88,7 @@ impl Qemu {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens what only root can open, in the order in which the shim's configuration numbers it.
+    /// Opens devices through the helper, in the order of the shim's configuration.
     async fn open_devices(&self, vm: &VmPlan, devices: &Devices) -> Result<Vec<OwnedFd>, ApiError> {
         let mut requests = Vec::new();
         for drive in devices.drives.iter().filter(|drive| drive.source == DriveSource::Device) {
@@ -118,7 +118,7 @@ impl Qemu {
     }
 }
 
-/// Makes the run folder and listens in it for the hello; both belong to the VM's uid.
+/// Creates the run folder and the socket for the hello; both belong to the VM's uid.
 fn make_run(
     run: &Path,
     owner: Option<u32>,
@@ -142,7 +142,7 @@ fn make_run(
 fn check_room(config: &HostConfig) -> Result<(), ApiError> {
     let state = &config.layout.state;
     let free = probe::free_bytes(state).unwrap_or(u64::MAX);
-    if free >= LEAST_FREE {
+    if free >= MIN_FREE_BYTES {
         return Ok(());
     }
     let text = format!("the disk of `{}` is full", shown(state));
@@ -150,7 +150,7 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
         .with_hint("free some space: a VM needs at least 64 MiB to start"))
 }
 
-/// Refuses a uid that processes run as already: another VM, of another daemon say, would share
+/// Refuses a uid with running processes: another VM, for example of another daemon, would share
 /// files and signals with this one.
 fn refuse_used_uid(vm: &VmPlan, uid: u32) -> Result<(), ApiError> {
     let Some(pid) = probe::process_of(uid) else { return Ok(()) };
@@ -159,9 +159,14 @@ fn refuse_used_uid(vm: &VmPlan, uid: u32) -> Result<(), ApiError> {
         .with_hint(format!("make the VM again under another id, or end process {pid}")))
 }
 
-/// The error of a request to a guest that is held.
-fn held(vm: &VmPlan, config: &HostConfig, trouble: DiskTrouble) -> ApiError {
-    let why = notices::disk_trouble(&config.layout.vm(&vm.id), trouble);
+fn full_disk_effect(root_is_device: bool) -> FullDiskEffect {
+    if root_is_device { FullDiskEffect::PausesUntilRestart } else { FullDiskEffect::PausesGuest }
+}
+
+/// The error of a request to a guest that is paused.
+fn paused(vm: &VmPlan, config: &HostConfig, trouble: DiskTrouble) -> ApiError {
+    let effect = full_disk_effect(config.layout.root_cow(&vm.id).exists());
+    let why = notices::disk_trouble(&config.layout.vm(&vm.id), trouble, effect);
     ApiError::new(ErrorCode::GuestFailed, format!("`{}` does not answer: {why}", vm.name))
         .with_hint("`df` shows which disk is full; `banger vm list` what each VM takes")
 }
@@ -170,10 +175,10 @@ fn held(vm: &VmPlan, config: &HostConfig, trouble: DiskTrouble) -> ApiError {
 impl VmmSockets for Qemu {
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError> {
         if let Some(trouble) = record::status(&self.config.layout.shim_state(&vm.id)).disk {
-            return Err(held(vm, &self.config, trouble));
+            return Err(paused(vm, &self.config, trouble));
         }
         let socket = self.config.layout.run(&vm.id).join(VSOCK);
-        // The run folder is the VM's own where its processes are.
+        // The run folder belongs to the uid of the VM's processes.
         let owner = rustix::process::geteuid().as_raw();
         let owner = self.config.runs_as(vm).unwrap_or(owner);
         match banger_sys::unix_path::connect_owned(&socket, owner) {
@@ -210,7 +215,7 @@ impl Vmm for Qemu {
         }
         check_room(&self.config)?;
         let (find, vm, uid) = (self.boot_files.clone(), vm.clone(), self.config.runs_as(vm));
-        // What is left of the VM's own processes is ended by the start.
+        // The start ends remaining processes of the VM itself.
         let uid = uid.filter(|_| shim::stray(&self.config.layout.shim_state(&vm.id)).is_none());
         blocking(move || {
             uid.map_or(Ok(()), |uid| refuse_used_uid(&vm, uid))?;
@@ -224,8 +229,8 @@ impl Vmm for Qemu {
         let state = self.config.layout.shim_state(&vm.id);
         let owner = self.config.runs_as(vm);
         let (applied, listener) = blocking(move || {
-            // The folder may have been removed; what an earlier run left in it would be taken for
-            // the story of this one.
+            // The folder may have been removed. Records of an earlier run must not be mistaken
+            // for those of this one.
             crate::storage::make_folder(&state)?;
             shim::clear_state(&state)?;
             make_run(&run, owner)
@@ -312,7 +317,6 @@ impl Notices for Qemu {
     async fn of(&self, vm: &VmPlan, devices: &Devices) -> Vec<String> {
         let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
         let on_device = devices.drives.iter().any(|drive| drive.source == DriveSource::Device);
-        let when = if on_device { WhenFull::FailsWrites } else { WhenFull::HoldsGuest };
-        notices::of(&self.config.layout.vm(&vm.id), trouble, when)
+        notices::of(&self.config.layout.vm(&vm.id), trouble, full_disk_effect(on_device))
     }
 }

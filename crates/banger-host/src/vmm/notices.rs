@@ -1,5 +1,5 @@
-//! What a user should know of a VM that runs: a guest that is held for a failed disk write, and a
-//! disk of the host that is nearly full.
+//! Notices about a running VM: a guest that is paused for a failed disk write, and a disk of the
+//! host that is nearly full.
 
 use std::path::Path;
 
@@ -9,28 +9,42 @@ use banger_shim::DiskTrouble;
 use crate::layout::shown;
 use crate::probe;
 
-/// Free bytes below which a user is warned.
+/// Free bytes below which the user is warned.
 pub const LOW_SPACE: u64 = 1 << 30;
 
-/// What a VMM does when a guest's write finds no room on the host.
+/// Effect of a full disk of the host on a guest that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenFull {
-    /// It holds the guest until there is some.
-    HoldsGuest,
+pub enum FullDiskEffect {
+    /// The VMM pauses the guest until there is space.
+    PausesGuest,
+    /// The VMM pauses the guest. Its root disk is a snapshot, which may be invalid until the next
+    /// start even if there is space again.
+    PausesUntilRestart,
     /// The guest gets an I/O error.
     FailsWrites,
 }
 
 /// The notices of a VM whose disks are in `folder`.
-pub fn of(folder: &Path, trouble: Option<DiskTrouble>, when: WhenFull) -> Vec<String> {
-    let low = probe::free_bytes(folder).and_then(|free| low_space(folder, free, when));
-    trouble.map(|trouble| disk_trouble(folder, trouble)).into_iter().chain(low).collect()
+pub fn of(folder: &Path, trouble: Option<DiskTrouble>, effect: FullDiskEffect) -> Vec<String> {
+    let low = probe::free_bytes(folder).and_then(|free| low_space(folder, free, effect));
+    trouble.map(|trouble| disk_trouble(folder, trouble, effect)).into_iter().chain(low).collect()
 }
 
-/// What came of a failed disk write.
-pub fn disk_trouble(folder: &Path, trouble: DiskTrouble) -> String {
+/// Describes a failed disk write, and the remedy.
+pub fn disk_trouble(folder: &Path, trouble: DiskTrouble, effect: FullDiskEffect) -> String {
     let folder = shown(folder);
     match trouble {
+        // The kernel reports a lack of space for a snapshot's changes as EIO.
+        DiskTrouble::HeldNoSpace | DiskTrouble::HeldWriteError
+            if effect == FullDiskEffect::PausesUntilRestart =>
+        {
+            format!(
+                "paused: the host cannot store a change of the root disk, most likely because the \
+                 disk of the host with `{folder}` is full; make room, and if the guest stays \
+                 paused for a minute, stop the VM with `--force` and start it: its disks are then \
+                 as after a power cut"
+            )
+        }
         DiskTrouble::HeldNoSpace => format!(
             "paused: the disk of the host with `{folder}` is full; the guest goes on by itself \
              when there is room"
@@ -47,10 +61,10 @@ pub fn disk_trouble(folder: &Path, trouble: DiskTrouble) -> String {
 }
 
 /// A warning before the disk is full.
-pub fn low_space(folder: &Path, free: u64, when: WhenFull) -> Option<String> {
-    let then = match when {
-        WhenFull::HoldsGuest => "the guest is paused",
-        WhenFull::FailsWrites => "writes of the guest fail",
+pub fn low_space(folder: &Path, free: u64, effect: FullDiskEffect) -> Option<String> {
+    let then = match effect {
+        FullDiskEffect::PausesGuest | FullDiskEffect::PausesUntilRestart => "the guest is paused",
+        FullDiskEffect::FailsWrites => "writes of the guest fail",
     };
     (free < LOW_SPACE).then(|| {
         format!(
@@ -66,25 +80,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_is_nearly_full_is_warned_of() {
+    fn a_nearly_full_disk_causes_a_warning() {
         let folder = Path::new("/var/vms");
-        assert_eq!(low_space(folder, LOW_SPACE, WhenFull::HoldsGuest), None);
+        assert_eq!(low_space(folder, LOW_SPACE, FullDiskEffect::PausesGuest), None);
         assert_eq!(
-            low_space(folder, 50 << 20, WhenFull::HoldsGuest).as_deref(),
+            low_space(folder, 50 << 20, FullDiskEffect::PausesGuest).as_deref(),
             Some(
                 "the disk of the host with `/var/vms` has 50 MiB left; when it is full, the \
                  guest is paused"
             )
         );
-        let firecracker = low_space(folder, 0, WhenFull::FailsWrites).unwrap();
+        let firecracker = low_space(folder, 0, FullDiskEffect::FailsWrites).unwrap();
         assert!(firecracker.ends_with("when it is full, writes of the guest fail"));
     }
 
     #[test]
     fn a_paused_guest_is_shown_first() {
         let folder = tempfile::tempdir().unwrap();
-        let notices = of(folder.path(), Some(DiskTrouble::HeldNoSpace), WhenFull::HoldsGuest);
+        let notices =
+            of(folder.path(), Some(DiskTrouble::HeldNoSpace), FullDiskEffect::PausesGuest);
         assert!(notices[0].starts_with("paused: the disk of the host with `"), "{notices:?}");
         assert!(notices[0].contains("is full"));
+        assert!(notices[0].contains("goes on by itself"), "{notices:?}");
+    }
+
+    #[test]
+    fn a_guest_on_a_snapshot_may_need_a_restart() {
+        let folder = Path::new("/var/vms");
+        // EIO, as device-mapper reports it.
+        for trouble in [DiskTrouble::HeldWriteError, DiskTrouble::HeldNoSpace] {
+            let notice = disk_trouble(folder, trouble, FullDiskEffect::PausesUntilRestart);
+            assert!(notice.starts_with("paused: the host cannot store a change"), "{notice}");
+            assert!(notice.contains("`/var/vms` is full") && notice.contains("`--force`"));
+        }
+        let file = disk_trouble(folder, DiskTrouble::HeldWriteError, FullDiskEffect::PausesGuest);
+        assert!(file.contains("repeated every few seconds"), "{file}");
     }
 }

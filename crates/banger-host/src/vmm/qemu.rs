@@ -26,14 +26,13 @@ pub mod fd {
     /// First of the drives.
     const DRIVES: i32 = 104;
 
-    /// The drive at this place: as it is used; and, where that is for writing, read-only at the
-    /// next number.
+    /// The drive at this place. A writable drive has a read-only descriptor at the next number.
     pub fn drive(place: usize) -> i32 {
         DRIVES + 2 * i32::try_from(place).unwrap_or_default()
     }
 }
 
-/// What QEMU needs and takes.
+/// Requirements of QEMU, and supported devices.
 pub const ABILITIES: VmmAbilities = VmmAbilities {
     root: Need::None,
     kvm: Need::None,
@@ -42,7 +41,7 @@ pub const ABILITIES: VmmAbilities = VmmAbilities {
     drive_key: DriveKey::Serial,
 };
 
-/// What the emulation needs to know of the host.
+/// Accelerator of QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
     /// Software emulation, with the frequency of the host's time stamp counter in kHz, where known.
@@ -50,7 +49,7 @@ pub enum Accelerator {
         /// kHz.
         tsc_khz: Option<u64>,
     },
-    /// The kernel's own.
+    /// KVM.
     Kvm,
 }
 
@@ -125,7 +124,7 @@ pub fn arguments(spec: &VmSpec, accelerator: Accelerator, devices: &Devices) -> 
     args
 }
 
-/// A disk, whose descriptors are at this number and the next.
+/// Arguments of a drive; its descriptors are at `set` and the next number.
 fn disk(drive: &Drive, set: i32) -> Vec<String> {
     let (serial, writable) = (drive.role.as_str(), drive.role.writable());
     let mut args = Vec::new();
@@ -134,12 +133,14 @@ fn disk(drive: &Drive, set: i32) -> Vec<String> {
         args.extend(["-add-fd".to_owned(), format!("fd={number},set={set}")]);
     }
     let readonly = if writable { "off" } else { "on" };
-    let (file, werror) = match drive.source {
-        // The shim hears of a failed write by QMP and resumes the guest when there is room.
-        DriveSource::File(_) => (format!("file=/dev/fdset/{set}"), "stop"),
-        // A snapshot that found no room stays invalid for this run: waiting would not help.
+    // QEMU pauses the guest at a failed write, and the shim resumes it (events of QMP). A device
+    // also pauses it at a failed read: a snapshot whose changes the host cannot store becomes
+    // invalid, and then all its reads and writes fail with EIO (the kernel's dm-snap.c). So a guest
+    // on it never sees errors, and its disks stay as after a power cut (docs/decisions/0019).
+    let (file, rerror) = match drive.source {
+        DriveSource::File(_) => (format!("file=/dev/fdset/{set}"), "report"),
         DriveSource::Device => {
-            (format!("file.driver=host_device,file.filename=/dev/fdset/{set}"), "report")
+            (format!("file.driver=host_device,file.filename=/dev/fdset/{set}"), "stop")
         }
     };
     args.extend([
@@ -149,16 +150,16 @@ fn disk(drive: &Drive, set: i32) -> Vec<String> {
              cache=writeback,aio=threads"
         ),
         "-device".to_owned(),
-        format!("virtio-blk-device,drive={serial},serial={serial},werror={werror},rerror=report"),
+        format!("virtio-blk-device,drive={serial},serial={serial},werror=stop,rerror={rerror}"),
     ]);
     args
 }
 
-/// The host's side of the network interface.
+/// Host side of the network interface.
 fn network(nic: &Nic) -> String {
     match nic {
         Nic::Tap { .. } => format!("tap,id=net,fd={}", fd::TAP),
-        // What is forwarded is reached also where the guest is cut off.
+        // Forwarded ports work with `restrict=on` too.
         Nic::User { outside, forwards, .. } => {
             let restrict = match outside {
                 Outside::Reached => "off",
@@ -182,7 +183,7 @@ mod tests {
 
     const EMULATED: Accelerator = Accelerator::Tcg { tsc_khz: Some(2_000_000) };
 
-    fn told(devices: &Devices) -> String {
+    fn command_line(devices: &Devices) -> String {
         arguments(&spec(), EMULATED, devices).join(" ")
     }
 
@@ -195,12 +196,12 @@ mod tests {
     fn with_network(change: impl FnOnce(&mut VmSpec)) -> String {
         let mut spec = spec();
         change(&mut spec);
-        told(&devices(&plan("0123456789ab", "web"), &spec))
+        command_line(&devices(&plan("0123456789ab", "web"), &spec))
     }
 
     #[test]
     fn each_drive_has_its_numbers_and_serial() {
-        let text = told(&layered());
+        let text = command_line(&layered());
         for (serial, set, mode) in [
             ("root", 104, "off"),
             ("work", 106, "off"),
@@ -213,7 +214,7 @@ mod tests {
             let drive = format!("id={serial},file=/dev/fdset/{set},format=raw,readonly={mode},");
             assert!(text.contains(&drive), "{text}");
         }
-        let whole = told(&devices(&plan("0123456789ab", "web"), &spec()));
+        let whole = command_line(&devices(&plan("0123456789ab", "web"), &spec()));
         assert!(!whole.contains("image"), "{whole}");
     }
 
@@ -222,7 +223,7 @@ mod tests {
         let mut with_devices = layered();
         with_devices.drives[0] = Drive::device(DriveRole::Root);
         with_devices.nic = tap(&plan("0123456789ab", "web"));
-        for text in [told(&layered()), told(&with_devices)] {
+        for text in [command_line(&layered()), command_line(&with_devices)] {
             for word in text.split([' ', ',', '=']) {
                 let allowed = word.starts_with("/proc/self/fd/")
                     || word.starts_with("/dev/fdset/")
@@ -233,19 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn a_block_device_is_opened_as_one_and_its_errors_are_the_guests() {
+    fn a_block_device_is_opened_as_one_and_its_errors_pause_the_guest() {
         let mut devices = layered();
         devices.drives[0] = Drive::device(DriveRole::Root);
-        let text = told(&devices);
+        let text = command_line(&devices);
         assert!(text.contains("file.driver=host_device,file.filename=/dev/fdset/104,"), "{text}");
-        assert!(text.contains("drive=root,serial=root,werror=report,"), "{text}");
-        assert!(text.contains("drive=work,serial=work,werror=stop,"), "{text}");
+        assert!(text.contains("drive=root,serial=root,werror=stop,rerror=stop"), "{text}");
+        assert!(text.contains("drive=work,serial=work,werror=stop,rerror=report"), "{text}");
     }
 
     #[test]
     fn a_tap_comes_as_a_descriptor() {
         let vm = plan("0123456789ab", "web");
-        let text = told(&Devices { nic: tap(&vm), ..layered() });
+        let text = command_line(&Devices { nic: tap(&vm), ..layered() });
         assert!(text.contains("-netdev tap,id=net,fd=103 -device virtio-net-device,netdev=net,"));
         assert!(text.contains(&format!("mac={}", vm.id.mac())) && !text.contains("user,"));
     }
@@ -266,23 +267,23 @@ mod tests {
 
     #[test]
     fn emulation_keeps_a_bounded_amount_of_translated_code() {
-        let text = told(&layered());
+        let text = command_line(&layered());
         assert!(text.starts_with("-accel tcg,tb-size=64 -M microvm,memory-backend"), "{text}");
         let kvm = arguments(&spec(), Accelerator::Kvm, &layered()).join(" ");
         assert!(kvm.starts_with("-accel kvm -M microvm,"), "{kvm}");
     }
 
     #[test]
-    fn only_emulation_is_told_of_the_time_stamp_counter() {
-        let told = kernel_command_line(Accelerator::Tcg { tsc_khz: Some(5) });
-        assert!(told.ends_with(" tsc=reliable tsc_early_khz=5"));
+    fn only_emulation_sets_the_frequency_of_the_time_stamp_counter() {
+        let line = kernel_command_line(Accelerator::Tcg { tsc_khz: Some(5) });
+        assert!(line.ends_with(" tsc=reliable tsc_early_khz=5"));
         assert!(kernel_command_line(Accelerator::Tcg { tsc_khz: None }).ends_with(" tsc=reliable"));
         assert!(!kernel_command_line(Accelerator::Kvm).contains("tsc"));
     }
 
     #[test]
-    fn a_disk_write_that_fails_on_the_host_holds_the_guest() {
-        let text = told(&layered());
+    fn a_disk_write_that_fails_on_the_host_pauses_the_guest() {
+        let text = command_line(&layered());
         for disk in ["root", "work", "image", "modules"] {
             let device =
                 format!("virtio-blk-device,drive={disk},serial={disk},werror=stop,rerror=report ");

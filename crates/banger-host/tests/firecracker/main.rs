@@ -1,5 +1,5 @@
-//! The client of Firecracker's API, held against its description and against Firecrackers of every
-//! mood.
+//! The client of Firecracker's API, compared with the API description and tested against fakes that
+//! answer correctly, wrongly, or not at all.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -153,7 +153,7 @@ async fn call(api: &mut Client, number: usize) -> Result<(), ClientError> {
 }
 
 #[test]
-fn every_path_is_one_of_firecrackers() {
+fn every_path_exists_in_firecrackers_api() {
     let ours: BTreeSet<_> = PATHS.iter().copied().collect();
     assert_eq!(ours.len(), PATHS.len(), "each once");
     let since = |minor: u32| -> BTreeSet<_> {
@@ -178,7 +178,7 @@ async fn joined(heard: JoinHandle<Vec<Asked>>) -> Vec<Asked> {
 /// All calls to one Firecracker; returns what it heard.
 async fn all_calls(mood: Mood) -> (Vec<Result<(), ClientError>>, Vec<Asked>) {
     let (socket, heard) = firecracker(mood);
-    let mut api = Client::on(socket).await.unwrap();
+    let mut api = Client::new(socket).await.unwrap();
     let mut results = Vec::new();
     for number in 0..calls().len() {
         results.push(call(&mut api, number).await);
@@ -201,9 +201,9 @@ async fn bodies_are_as_described_field_by_field() {
     assert_eq!(heard.len(), calls().len(), "all on one connection");
 }
 
-fn why(error: &ClientError) -> &RequestError {
+fn cause(error: &ClientError) -> &RequestError {
     match error {
-        ClientError::Request { why, .. } => why,
+        ClientError::Request { cause, .. } => cause,
         ClientError::Connection(error) => panic!("{error}"),
     }
 }
@@ -213,7 +213,7 @@ async fn failures(mood: Mood) -> Vec<(&'static str, ClientError)> {
     let mut failures = Vec::new();
     for (number, (method, path, _)) in calls().into_iter().enumerate() {
         let (socket, heard) = firecracker(mood);
-        let mut api = Client::on(socket).await.unwrap();
+        let mut api = Client::new(socket).await.unwrap();
         match call(&mut api, number).await {
             Ok(()) => assert!(matches!(mood, Mood::Confused) && method != "GET", "{mood:?} {path}"),
             Err(error) => {
@@ -232,20 +232,20 @@ async fn failures(mood: Mood) -> Vec<(&'static str, ClientError)> {
 async fn refusals_contain_firecrackers_sanitised_message() {
     for (_, error) in failures(Mood::Refuses).await {
         assert!(
-            matches!(why(&error), RequestError::Fault(words) if words == "no [31m way"),
+            matches!(cause(&error), RequestError::Fault(message) if message == "no [31m way"),
             "{error:?}"
         );
     }
     for (_, error) in failures(Mood::Mumbles).await {
-        let RequestError::Fault(words) = why(&error) else { panic!("{error:?}") };
-        assert_eq!(words, "500 Internal Server Error");
+        let RequestError::Fault(message) = cause(&error) else { panic!("{error:?}") };
+        assert_eq!(message, "500 Internal Server Error");
     }
 }
 
 #[tokio::test]
-async fn answers_that_are_none_are_failures_of_their_request() {
-    let http = |why: &RequestError| matches!(why, RequestError::Http(_));
-    let malformed = |why: &RequestError| matches!(why, RequestError::Malformed);
+async fn invalid_answers_fail_their_request() {
+    let http = |cause: &RequestError| matches!(cause, RequestError::Http(_));
+    let malformed = |cause: &RequestError| matches!(cause, RequestError::Malformed);
     type Is = fn(&RequestError) -> bool;
     let moods: [(Mood, Is); 5] = [
         (Mood::BreaksOff, malformed),
@@ -258,7 +258,7 @@ async fn answers_that_are_none_are_failures_of_their_request() {
         let failures = failures(mood).await;
         assert!(failures.len() >= 2, "{mood:?}");
         for (_, error) in failures {
-            assert!(expected(why(&error)), "{mood:?}: {error:?}");
+            assert!(expected(cause(&error)), "{mood:?}: {error:?}");
         }
     }
 }
@@ -267,10 +267,10 @@ async fn answers_that_are_none_are_failures_of_their_request() {
 #[tokio::test(start_paused = true)]
 async fn a_firecracker_that_does_not_answer_times_out() {
     let (socket, heard) = firecracker(Mood::Silent);
-    let mut api = Client::on(socket).await.unwrap();
+    let mut api = Client::new(socket).await.unwrap();
     let begin = tokio::time::Instant::now();
     let error = api.instance().await.unwrap_err();
-    assert!(matches!(why(&error), RequestError::Slow), "{error:?}");
+    assert!(matches!(cause(&error), RequestError::Timeout), "{error:?}");
     assert_eq!(error.to_string(), "Firecracker's `GET /` failed");
     assert_eq!(begin.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
     drop(api);
@@ -280,7 +280,7 @@ async fn a_firecracker_that_does_not_answer_times_out() {
 #[tokio::test]
 async fn requests_fail_after_the_connection_ended() {
     let (socket, heard) = firecracker(Mood::HangsUp);
-    let mut api = Client::on(socket).await.unwrap();
+    let mut api = Client::new(socket).await.unwrap();
     api.instance().await.unwrap_err();
     for _ in 0..3 {
         let error = api.version().await.unwrap_err();
@@ -293,10 +293,12 @@ async fn requests_fail_after_the_connection_ended() {
 #[tokio::test]
 async fn a_guest_is_started_paused_kept_and_loaded_again() {
     let (socket, heard) = firecracker(Mood::Well);
-    let mut api = Client::on(socket).await.unwrap();
+    let mut api = Client::new(socket).await.unwrap();
     assert_eq!(api.version().await.unwrap(), "1.12.1");
     let error = api.action(&Action::InstanceStart).await.unwrap_err();
-    assert!(matches!(why(&error), RequestError::Fault(words) if words.contains("without kernel")));
+    assert!(
+        matches!(cause(&error), RequestError::Fault(message) if message.contains("without kernel"))
+    );
     assert_eq!(api.instance().await.unwrap().state, "Not started");
     api.boot_source(&boot_source()).await.unwrap();
     api.drive(&drive()).await.unwrap();
@@ -304,7 +306,7 @@ async fn a_guest_is_started_paused_kept_and_loaded_again() {
     let instance = api.instance().await.unwrap();
     assert_eq!((instance.id.as_str(), instance.state.as_str()), ("0123456789ab", "Running"));
     let late = api.drive(&drive()).await.unwrap_err();
-    assert!(matches!(why(&late), RequestError::Fault(_)), "{late:?}");
+    assert!(matches!(cause(&late), RequestError::Fault(_)), "{late:?}");
     api.action(&Action::FlushMetrics).await.unwrap();
     api.action(&Action::SendCtrlAltDel).await.unwrap();
     let create = SnapshotCreate {
@@ -323,7 +325,7 @@ async fn a_guest_is_started_paused_kept_and_loaded_again() {
     assert!(asked.iter().any(|asked| asked.body["snapshot_type"] == "Diff"));
 
     let (socket, heard) = firecracker(Mood::Well);
-    let mut api = Client::on(socket).await.unwrap();
+    let mut api = Client::new(socket).await.unwrap();
     api.load_snapshot(&snapshot()).await.unwrap();
     assert_eq!(api.instance().await.unwrap().state, "Running");
     drop(api);

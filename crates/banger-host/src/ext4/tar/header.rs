@@ -101,8 +101,8 @@ impl Header {
         until_zero(&self.0[LINK]).to_vec()
     }
 
-    /// Extents of an old GNU sparse file in the header, or in an extension block; and whether another
-    /// extension block follows.
+    /// Extents of an old GNU sparse file in the header, or in an extension block; and whether
+    /// another extension block follows.
     pub fn extents(&self, is_first: bool) -> (impl Iterator<Item = (i64, i64)> + '_, bool) {
         let (range, more) =
             if is_first { (EXTENTS, MORE_EXTENTS) } else { (BLOCK_EXTENTS, BLOCK_MORE_EXTENTS) };

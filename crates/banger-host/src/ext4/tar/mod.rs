@@ -1,9 +1,9 @@
 //! Reads untrusted tar archives.
 //!
-//! Supports the formats of GNU tar: v7, ustar, old GNU, GNU and POSIX.1-2001 (pax), all sparse formats,
-//! names in any bytes. Every header is checked; the size of extended headers is limited. An archive
-//! that ends within an entry is an error. Deviations that GNU tar tolerates are recorded as a
-//! [`Warning`].
+//! Supports the formats of GNU tar: v7, ustar, old GNU, GNU and POSIX.1-2001 (pax), all sparse
+//! formats, names in any bytes. Every header is checked; the size of extended headers is limited.
+//! An archive that ends within an entry is an error. Deviations that GNU tar tolerates are recorded
+//! as a [`Warning`].
 
 mod entry;
 mod header;

@@ -1,7 +1,7 @@
-//! Firecracker's API: HTTP/1.1 over its Unix socket, one connection for a conversation.
+//! Client of Firecracker's API: HTTP/1.1 over its Unix socket.
 //!
-//! Paths are those of its API description, src/firecracker/swagger/firecracker.yaml; a test holds
-//! [`PATHS`] against the list of them.
+//! Paths are those of its API description, src/firecracker/swagger/firecracker.yaml; a test
+//! compares [`PATHS`] with them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,12 +19,12 @@ use tokio::net::UnixStream;
 
 use super::schema;
 
-/// Largest answer in bytes.
+/// Maximum size of an answer in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// Longest time for an answer, also on a busy host under nested emulation.
+/// Time limit of a request; generous for a busy host under nested emulation.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Every path that is used, with its methods.
+/// Methods and paths in use.
 pub const PATHS: &[(&str, &str)] = &[
     ("GET", "/"),
     ("PUT", "/actions"),
@@ -45,47 +45,47 @@ pub const PATHS: &[(&str, &str)] = &[
     ("PUT", "/vsock"),
 ];
 
-/// What goes wrong.
+/// Errors of the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Before there was a conversation.
+    /// The connection cannot be established.
     #[error("the connection to Firecracker failed")]
     Connection(#[source] io::Error),
-    /// With a request.
+    /// A request failed.
     #[error("Firecracker's `{method} {path}` failed")]
     Request {
         /// Method.
         method: &'static str,
         /// Path.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
-        why: RequestError,
+        cause: RequestError,
     },
 }
 
 impl ClientError {
-    /// Whether it is Firecracker's own answer; else it may have ended.
+    /// Whether Firecracker rejected the request; otherwise it may have ended.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Request { why: RequestError::Fault(_), .. })
+        matches!(self, Self::Request { cause: RequestError::Fault(_), .. })
     }
 }
 
-/// Why a request came to nothing.
+/// Cause of a failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// Firecracker's own words, made harmless.
+    /// Firecracker's message, sanitised.
     #[error("{0}")]
     Fault(String),
-    /// The connection ended, or what came is no HTTP.
-    #[error("its answer was not understood or did not come")]
+    /// The connection ended, or the answer is not HTTP.
+    #[error("no valid answer")]
     Http(#[source] hyper::Error),
-    /// Not the document that was expected, or too long a one.
-    #[error("its answer was not understood")]
+    /// An unexpected or oversized document.
+    #[error("the answer is malformed")]
     Malformed,
-    /// It took too long.
-    #[error("it took more than {} s", ANSWER_TIMEOUT.as_secs())]
-    Slow,
+    /// The time limit.
+    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    Timeout,
 }
 
 /// `GET /`
@@ -111,10 +111,10 @@ struct Version {
 
 fn failed(method: &'static str, path: &str) -> impl FnOnce(RequestError) -> ClientError {
     let path = path.to_owned();
-    move |why| ClientError::Request { method, path, why }
+    move |cause| ClientError::Request { method, path, cause }
 }
 
-/// A conversation.
+/// A connection to Firecracker's API.
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     connection: tokio::task::JoinHandle<()>,
@@ -127,11 +127,11 @@ impl Drop for Client {
 }
 
 impl Client {
-    /// On a connected socket.
+    /// A client on a connected socket.
     ///
     /// # Errors
-    /// The socket's.
-    pub async fn on(socket: OwnedFd) -> Result<Self, ClientError> {
+    /// fcntl(2); the HTTP handshake.
+    pub async fn new(socket: OwnedFd) -> Result<Self, ClientError> {
         let stream = StdStream::from(socket);
         stream.set_nonblocking(true).map_err(ClientError::Connection)?;
         let stream = UnixStream::from_std(stream).map_err(ClientError::Connection)?;
@@ -139,7 +139,7 @@ impl Client {
         let (sender, connection) =
             shaken.map_err(|error| ClientError::Connection(io::Error::other(error)))?;
         let connection = tokio::spawn(async move {
-            // Whoever waits for an answer hears of it.
+            // Pending requests report the error.
             let _ = connection.await;
         });
         Ok(Self { sender, connection })
@@ -151,11 +151,11 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Bytes, ClientError> {
-        let talk = tokio::time::timeout(ANSWER_TIMEOUT, self.talk(method, path, body)).await;
-        talk.unwrap_or(Err(RequestError::Slow)).map_err(failed(method, path))
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.send(method, path, body)).await;
+        answer.unwrap_or(Err(RequestError::Timeout)).map_err(failed(method, path))
     }
 
-    async fn talk(
+    async fn send(
         &mut self,
         method: &'static str,
         path: &str,
@@ -181,7 +181,7 @@ impl Client {
         Err(RequestError::Fault(crate::guest::clean(&fault)))
     }
 
-    async fn tell(
+    async fn request(
         &mut self,
         method: &'static str,
         path: &str,
@@ -192,17 +192,17 @@ impl Client {
         self.exchange(method, path, body).await.map(|_| ())
     }
 
-    async fn ask<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
+    async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
         let body = self.exchange("GET", path, Vec::new()).await?;
         serde_json::from_slice(&body).map_err(|_| failed("GET", path)(RequestError::Malformed))
     }
 
-    /// Who it is and how it does.
+    /// Id, state and version.
     ///
     /// # Errors
-    /// Those of every request here: the socket's, a refusal, an answer that is none.
+    /// Those of every request: a lost connection, a rejection, an invalid answer.
     pub async fn instance(&mut self) -> Result<Instance, ClientError> {
-        self.ask("/").await
+        self.get("/").await
     }
 
     /// Its version.
@@ -210,7 +210,7 @@ impl Client {
     /// # Errors
     /// See [`Self::instance`].
     pub async fn version(&mut self) -> Result<String, ClientError> {
-        self.ask::<Version>("/version").await.map(|version| version.firecracker_version)
+        self.get::<Version>("/version").await.map(|version| version.firecracker_version)
     }
 }
 
@@ -223,7 +223,7 @@ macro_rules! calls {
                 /// # Errors
                 /// See [`Self::instance`].
                 pub async fn $name(&mut self, body: &$body) -> Result<(), ClientError> {
-                    self.tell($method, $path, body).await
+                    self.request($method, $path, body).await
                 }
             )*
         }
@@ -243,9 +243,9 @@ calls! {
     balloon("PUT", "/balloon", schema::Balloon);
     /// Its size, while the guest runs.
     resize_balloon("PATCH", "/balloon", schema::BalloonUpdate);
-    /// Where it writes its log.
+    /// Destination of the log.
     logger("PUT", "/logger", schema::Logger);
-    /// Where it writes its metrics.
+    /// Destination of the metrics.
     metrics("PUT", "/metrics", schema::Metrics);
     /// Where the guest's serial line goes, since 1.14.
     serial("PUT", "/serial", schema::Serial);
@@ -265,7 +265,7 @@ impl Client {
     /// # Errors
     /// See [`Self::instance`].
     pub async fn drive(&mut self, drive: &schema::Drive) -> Result<(), ClientError> {
-        self.tell("PUT", &format!("/drives/{}", drive.drive_id), drive).await
+        self.request("PUT", &format!("/drives/{}", drive.drive_id), drive).await
     }
 
     /// A network interface.
@@ -276,6 +276,6 @@ impl Client {
         &mut self,
         interface: &schema::NetworkInterface,
     ) -> Result<(), ClientError> {
-        self.tell("PUT", &format!("/network-interfaces/{}", interface.iface_id), interface).await
+        self.request("PUT", &format!("/network-interfaces/{}", interface.iface_id), interface).await
     }
 }

@@ -1,4 +1,4 @@
-//! What Firecracker is told about a VM, as a pure function of it. Paths are those in the jail.
+//! Firecracker's configuration of a VM, as a pure function of the VM. Paths are those in the jail.
 
 use banger_engine::devices::{
     self, Devices, DriveKey, DriveSource, Need, Nic, NicKind, SourceKind, VmmAbilities,
@@ -11,10 +11,10 @@ use super::schema::{
     BootSource, CacheType, Drive, Entropy, Logger, MachineConfig, Metrics, NetworkInterface, Vsock,
 };
 
-/// Context id of the guest; each VMM has a vsock of its own, so it can be the same everywhere.
+/// Context id of the guest. Each VMM has its own vsock device, so all guests can share the id.
 const GUEST_CID: u32 = 3;
 
-/// Everything before the guest is started.
+/// Configuration before the start of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Where its log goes.
@@ -23,7 +23,7 @@ pub struct Machine {
     pub metrics: Metrics,
     /// vCPUs and memory.
     pub machine: MachineConfig,
-    /// What it boots.
+    /// Kernel and initramfs.
     pub boot: BootSource,
     /// Its drives in order.
     pub drives: Vec<Drive>,
@@ -48,7 +48,7 @@ pub fn kernel_command_line() -> String {
         .into()
 }
 
-/// What Firecracker needs and takes.
+/// Requirements of Firecracker, and supported devices.
 pub const ABILITIES: VmmAbilities = VmmAbilities {
     root: Need::Required,
     kvm: Need::Required,
@@ -57,19 +57,19 @@ pub const ABILITIES: VmmAbilities = VmmAbilities {
     drive_key: DriveKey::Order,
 };
 
-/// The drives as they are asked of root, who makes their nodes in the jail.
+/// The drives for the helper, which creates their nodes in the jail.
 pub fn drives(devices: &Devices) -> Vec<root::Drive> {
-    let asked = |drive: &devices::Drive| {
+    let request = |drive: &devices::Drive| {
         let from = match drive.source {
             DriveSource::File(_) => DriveFrom::File,
             DriveSource::Device => DriveFrom::Snapshot,
         };
         root::Drive { role: drive.role, from }
     };
-    devices.drives.iter().map(asked).collect()
+    devices.drives.iter().map(request).collect()
 }
 
-/// What Firecracker is told about a VM.
+/// The configuration of a VM.
 pub fn machine(spec: &VmSpec, devices: &Devices) -> Machine {
     let drive = |drive: &devices::Drive| Drive {
         drive_id: drive.role.as_str().into(),
@@ -80,7 +80,7 @@ pub fn machine(spec: &VmSpec, devices: &Devices) -> Machine {
         rate_limiter: None,
     };
     Machine {
-        // A guest whose CPU gives up is told of at this level only; a start has a dozen lines.
+        // A triple fault of the guest is logged at this level; a start logs a dozen lines.
         logger: Logger { log_path: format!("/{LOG}"), level: "Info".into(), show_level: true },
         metrics: Metrics { metrics_path: format!("/{METRICS}") },
         machine: MachineConfig { vcpu_count: spec.vcpus, mem_size_mib: spec.memory_mib },
@@ -118,8 +118,8 @@ mod tests {
         let vm = plan("0123456789ab", "web");
         let mut devices = devices(&vm, &spec());
         devices.drives.insert(2, devices::Drive::file(DriveRole::Image, "/images/root.ext4"));
-        let told = machine(&spec(), &devices);
-        let names: Vec<&str> = told.drives.iter().map(|drive| &drive.path_on_host[..]).collect();
+        let machine = machine(&spec(), &devices);
+        let names: Vec<&str> = machine.drives.iter().map(|drive| &drive.path_on_host[..]).collect();
         assert_eq!(names, ["/drive-root", "/drive-work", "/drive-image", "/drive-modules"]);
         assert!(drives(&devices).iter().all(|drive| drive.from == DriveFrom::File));
         devices.drives[0] = devices::Drive::device(DriveRole::Root);
@@ -127,16 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_what_firecracker_expects() {
+    fn the_configuration_serialises_as_firecracker_expects() {
         let vm = plan("0123456789ab", "web");
-        let told = machine(&spec(), &Devices { nic: tap(&vm), ..devices(&vm, &spec()) });
-        let drive = serde_json::to_value(&told.drives[2]).unwrap();
+        let machine = machine(&spec(), &Devices { nic: tap(&vm), ..devices(&vm, &spec()) });
+        let drive = serde_json::to_value(&machine.drives[2]).unwrap();
         assert_eq!(drive["cache_type"], "Writeback");
         assert_eq!(drive["is_read_only"], true);
         assert_eq!(drive["is_root_device"], false);
-        let network = serde_json::to_value(told.network.unwrap()).unwrap();
+        let network = serde_json::to_value(machine.network.unwrap()).unwrap();
         assert_eq!(network["guest_mac"], "02:23:45:67:89:ab");
         assert_eq!(network["host_dev_name"], "fc-0123456789ab");
-        assert!(!told.boot.boot_args.contains(" ip="), "{}", told.boot.boot_args);
+        assert!(!machine.boot.boot_args.contains(" ip="), "{}", machine.boot.boot_args);
     }
 }

@@ -1,4 +1,4 @@
-//! The Firecracker driver: in its jail, made by root, with everything as a device of the jail.
+//! The Firecracker driver. The helper creates the jail and the nodes of its devices.
 
 pub mod api;
 pub mod config;
@@ -26,7 +26,7 @@ use banger_root::Places;
 use banger_root::protocol::{Answer, Launch, Request, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::notices::{self, WhenFull};
+use super::notices::{self, FullDiskEffect};
 use super::{FindBootFiles, NO_STORY, check_room, shim};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
@@ -35,7 +35,7 @@ use crate::helper::{Helper, Waiting};
 use crate::layout::shown;
 use api::Client;
 
-// A guest that dials the host arrives at a socket whose name ends with the port.
+// Firecracker connects a guest's vsock connection to the socket whose name ends with the port.
 const _: () = assert!(HELLO_PORT == 10_789);
 
 /// Firecracker.
@@ -48,10 +48,10 @@ pub struct Firecracker {
     gates: Mutex<HashMap<VmId, (Waiting, ProcRef)>>,
 }
 
-/// How long a shim may take to tell how its VMM ended.
+/// Time limit for a shim to record the exit of its VMM.
 const STORY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Everything that a jail is made of, opened as this user.
+/// Opens the files of a jail as this user.
 fn open_parts(
     find: &FindBootFiles,
     vm: &VmPlan,
@@ -64,7 +64,7 @@ fn open_parts(
     };
     let mut parts = vec![open(&files.kernel, false)?, open(&files.initramfs, false)?];
     for drive in &devices.drives {
-        // What is a device is root's, who knows it by the VM's id.
+        // The helper derives devices from the VM's id.
         if let DriveSource::File(path) = &drive.source {
             parts.push(open(path, drive.role.writable())?);
         }
@@ -73,13 +73,13 @@ fn open_parts(
 }
 
 fn fault(vm: &VmPlan, error: &api::ClientError) -> ApiError {
-    let did = if error.is_refusal() { "refused" } else { "did not take" };
+    let did = if error.is_refusal() { "refused" } else { "did not accept" };
     let text = format!("Firecracker {did} the configuration of `{}`", vm.name);
     ApiError::new(ErrorCode::VmmDied, text).caused_by(error)
 }
 
 impl Firecracker {
-    /// The driver; `places` are root's.
+    /// The driver; `places` are those of the helper.
     pub fn new(
         config: HostConfig,
         helper: Helper,
@@ -99,11 +99,11 @@ impl Firecracker {
         self.helper.descriptor(request, Vec::new()).await
     }
 
-    /// Tells a VMM that has no guest yet what it is, and starts it.
+    /// Configures the VMM and starts the guest.
     async fn configure(
         &self,
         vm: &VmPlan,
-        told: &config::Machine,
+        machine: &config::Machine,
         shim: ProcRef,
     ) -> Result<(), ApiError> {
         let socket = match self.connect_to(vm, VmmSocket::Api).await {
@@ -111,28 +111,28 @@ impl Firecracker {
             Err(error) => return Err(self.with_end(error, vm, shim).await),
         };
         let talk = async {
-            let mut api = Client::on(socket).await?;
-            api.logger(&told.logger).await?;
-            api.metrics(&told.metrics).await?;
-            api.machine_config(&told.machine).await?;
-            api.boot_source(&told.boot).await?;
-            for drive in &told.drives {
+            let mut api = Client::new(socket).await?;
+            api.logger(&machine.logger).await?;
+            api.metrics(&machine.metrics).await?;
+            api.machine_config(&machine.machine).await?;
+            api.boot_source(&machine.boot).await?;
+            for drive in &machine.drives {
                 api.drive(drive).await?;
             }
-            if let Some(network) = &told.network {
+            if let Some(network) = &machine.network {
                 api.network_interface(network).await?;
             }
-            api.vsock(&told.vsock).await?;
-            api.entropy(&told.entropy).await?;
+            api.vsock(&machine.vsock).await?;
+            api.entropy(&machine.entropy).await?;
             api.action(&schema::Action::InstanceStart).await
         };
         let Err(error): Result<(), api::ClientError> = talk.await else { return Ok(()) };
-        let told = fault(vm, &error);
-        // One that answers has not ended.
-        Err(if error.is_refusal() { told } else { self.with_end(told, vm, shim).await })
+        let fault = fault(vm, &error);
+        // A VMM that answers has not ended.
+        Err(if error.is_refusal() { fault } else { self.with_end(fault, vm, shim).await })
     }
 
-    /// The same failure, and how the VMM ended, if it has.
+    /// Adds the exit of the VMM to the error, if it has ended.
     async fn with_end(&self, mut error: ApiError, vm: &VmPlan, shim: ProcRef) -> ApiError {
         if let Some(story) = self.ended(vm, shim).await {
             error.causes.push(story.summary());
@@ -141,7 +141,7 @@ impl Firecracker {
         error
     }
 
-    /// How the VMM ended, if it has: its shim tells soon.
+    /// The exit of the VMM, if it has ended.
     async fn ended(&self, vm: &VmPlan, shim: ProcRef) -> Option<ExitStory> {
         tokio::time::timeout(STORY_TIMEOUT, shim::wait_gone(shim)).await.ok()?;
         match self.root_facts(vm).await?.0 {
@@ -274,7 +274,7 @@ impl PowerButton for Firecracker {
     async fn press(&self, vm: &VmPlan) -> Result<(), ApiError> {
         let socket = self.connect_to(vm, VmmSocket::Api).await?;
         let press = async {
-            let mut api = Client::on(socket).await?;
+            let mut api = Client::new(socket).await?;
             api.action(&schema::Action::SendCtrlAltDel).await
         };
         press.await.map_err(|error: api::ClientError| {
@@ -288,7 +288,7 @@ impl PowerButton for Firecracker {
 impl Notices for Firecracker {
     async fn of(&self, vm: &VmPlan, _devices: &Devices) -> Vec<String> {
         let trouble = self.root_facts(vm).await.and_then(|(_, status)| status.disk);
-        notices::of(&self.config.layout.vm(&vm.id), trouble, WhenFull::FailsWrites)
+        notices::of(&self.config.layout.vm(&vm.id), trouble, FullDiskEffect::FailsWrites)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What Firecracker is told, as its API description (src/firecracker/swagger/firecracker.yaml)
-//! names it. Only what we say is here; what is left out keeps Firecracker's default.
+//! Request types of Firecracker's API (src/firecracker/swagger/firecracker.yaml), with the fields
+//! that banger sets. Omitted fields keep Firecracker's default.
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub struct BootSource {
     pub boot_args: String,
 }
 
-/// How a drive treats flushes.
+/// Cache mode of a drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum CacheType {
     /// The guest's flushes reach the disk. With `Unsafe`, the default, they are not even offered.
@@ -35,15 +35,15 @@ pub enum CacheType {
 pub struct Drive {
     /// Id.
     pub drive_id: String,
-    /// Whether the kernel mounts it itself; ours never does.
+    /// Whether the kernel mounts it as its root; always false here.
     pub is_root_device: bool,
     /// Whether the guest may only read it.
     pub is_read_only: bool,
     /// Device node, in the jail.
     pub path_on_host: String,
-    /// How it treats flushes.
+    /// Cache mode.
     pub cache_type: CacheType,
-    /// Its limits.
+    /// Limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter: Option<RateLimiter>,
 }
@@ -51,22 +51,22 @@ pub struct Drive {
 /// Limits of a drive or an interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RateLimiter {
-    /// In bytes.
+    /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<TokenBucket>,
-    /// In operations.
+    /// Operations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<TokenBucket>,
 }
 
-/// A bucket that fills up again.
+/// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TokenBucket {
-    /// What it holds.
+    /// Capacity.
     pub size: u64,
-    /// Milliseconds it takes to fill.
+    /// Milliseconds to refill it completely.
     pub refill_time: u64,
-    /// What there is once, on top.
+    /// Additional initial tokens, which are not refilled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_time_burst: Option<u64>,
 }
@@ -80,10 +80,10 @@ pub struct NetworkInterface {
     pub host_dev_name: String,
     /// `aa:bb:cc:dd:ee:ff`.
     pub guest_mac: String,
-    /// What the guest receives.
+    /// Limits of received data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rx_rate_limiter: Option<RateLimiter>,
-    /// What it sends.
+    /// Limits of sent data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_rate_limiter: Option<RateLimiter>,
 }
@@ -100,7 +100,7 @@ pub struct Vsock {
 /// `PUT /entropy`: a virtio-rng device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Entropy {
-    /// Its limits.
+    /// Limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter: Option<RateLimiter>,
 }
@@ -130,7 +130,7 @@ pub struct Logger {
     pub log_path: String,
     /// `Error`, `Warning`, `Info`, `Debug`, `Trace` or `Off`.
     pub level: String,
-    /// Whether lines tell their level.
+    /// Whether lines contain their level.
     pub show_level: bool,
 }
 
@@ -164,18 +164,18 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "state")]
 pub enum VmState {
-    /// vCPUs stop.
+    /// Pause the vCPUs.
     Paused,
-    /// They go on.
+    /// Resume the vCPUs.
     Resumed,
 }
 
-/// What a snapshot holds.
+/// Extent of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum SnapshotType {
     /// All memory.
     Full,
-    /// What was written to since the last one.
+    /// Memory written since the previous snapshot.
     Diff,
 }
 
@@ -186,11 +186,11 @@ pub struct SnapshotCreate {
     pub snapshot_path: String,
     /// Memory, in the jail.
     pub mem_file_path: String,
-    /// How much.
+    /// Extent.
     pub snapshot_type: SnapshotType,
 }
 
-/// Where a snapshot's memory is.
+/// Location of a snapshot's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemoryBackend {
     /// `File` or `Uffd`.
@@ -206,6 +206,6 @@ pub struct SnapshotLoad {
     pub snapshot_path: String,
     /// Memory.
     pub mem_backend: MemoryBackend,
-    /// Whether it goes on at once.
+    /// Whether the guest is resumed at once.
     pub resume_vm: bool,
 }
