@@ -14,6 +14,9 @@ use crate::programs::program;
 
 /// How long a command of a test may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// Number of the default image's recipe: the content of the file `fetched` in the shared cache, so
+/// that a new recipe replaces the image of an old one.
+const RECIPE: &str = include_str!("../../banger-host/src/images/recipe.number");
 /// Tests run in parallel, and beside a developer's own daemon.
 const ANY_PORT: &str = "0";
 
@@ -126,10 +129,11 @@ impl Home {
             must("test cache", std::os::unix::fs::symlink(&shared, self.path.join(name)));
         }
         let ready = cache.join("fetched");
-        if !ready.exists() {
+        let recipe = fs::read_to_string(&ready).unwrap_or_default();
+        if recipe != RECIPE {
             self.ok(&["kernel", "pull"]);
             self.ok(&["image", "pull", "debian"]);
-            must("test cache", fs::write(&ready, ""));
+            must("test cache", fs::write(&ready, RECIPE));
         }
     }
 

@@ -10,8 +10,13 @@ use super::{Build, Lab, digest, lock, must, remove};
 
 /// Free space for files that tests add, in MiB; they are discarded after the run.
 const SPARE_MIB: u64 = 4096;
-/// Identifies the state of the folder: names, sizes, times and link targets.
-const LISTING: &str = "find data cache -name staging -prune -o -printf '%p %y %s %T@ %l\\n' | sort";
+/// Identifies the state of the cache: names, sizes, times and link targets.
+const LISTING: &str =
+    "find data cache fetched -name staging -prune -o -printf '%p %y %s %T@ %l\\n' | sort";
+
+/// Number of the default image's recipe: the content of `fetched`, so that a new recipe replaces
+/// the image of an old one.
+const RECIPE: &str = include_str!("../../../crates/banger-host/src/images/recipe.number");
 
 /// The disk, with the label `cache`: `data`, `cache` and the mark `fetched` of the test cache;
 /// `None` if the cache is empty and no programs are built that could fill it.
@@ -24,12 +29,12 @@ pub fn ready(lab: &Lab, build: Build) -> anyhow::Result<Option<PathBuf>> {
         None => lab.root.join(".cache/tests"),
     };
     fs::create_dir_all(&tests)?;
-    // The lock of the tests themselves, which fetch what is missing as we do.
+    // The lock of the tests, which fetch kernel and image in the same way.
     let _tests = lock(&tests)?;
     for name in ["data", "cache"] {
         fs::create_dir_all(tests.join(name))?;
     }
-    if !tests.join("fetched").exists() {
+    if fs::read_to_string(tests.join("fetched")).unwrap_or_default() != RECIPE {
         if build == Build::AsTheyAre {
             return Ok(None);
         }
@@ -80,6 +85,6 @@ fn fetch(lab: &Lab, tests: &Path) -> anyhow::Result<()> {
     let stopped = banger(&["daemon", "stop"]);
     fetched?;
     stopped?;
-    fs::write(tests.join("fetched"), "")?;
+    fs::write(tests.join("fetched"), RECIPE)?;
     remove(&home)
 }
