@@ -1,7 +1,7 @@
 //! Checks of the host for `banger doctor`. Changes nothing.
 //!
-//! If KVM works, VMs run under Firecracker, so its requirements are errors and QEMU's are warnings;
-//! without KVM it is the reverse.
+//! The requirements of the VMM that new VMs get are errors if they are missing: with KVM those of
+//! Firecracker, or of QEMU where only its programs are there; without KVM those of QEMU.
 
 use std::path::{Path, PathBuf};
 
@@ -23,17 +23,27 @@ pub const COMPANION: &str =
 /// Version of the companion's patches that this build needs (docs/decisions/0014).
 const COMPANION_PATCHES: u32 = 2;
 
+/// Checks without which Firecracker does not work and QEMU does.
+const FIRECRACKER_ONLY: [&str; 3] = ["root", "program.firecracker", "cgroup2"];
+
 /// All checks of the host.
 pub async fn checks(config: &HostConfig) -> Vec<Check> {
     let mut checks = Vec::new();
     let kvm = config.kvm();
-    checks.push(kvm_check(&kvm));
-    match kvm {
-        Kvm::Usable => {
-            checks.extend(root_checks(config).await);
-            checks.push(mapper_check());
+    if kvm == Kvm::Usable {
+        let (mut jailed, qemu) = (root_checks(config).await, qemu_checks(config).await);
+        if qemu_is_chosen(config.vmm.as_deref(), &jailed, &qemu) {
+            checks.push(kvm_check(&config.kvm_for_qemu()));
+            jailed.iter_mut().for_each(not_needed_for_qemu);
+            checks.extend(jailed.into_iter().chain(qemu));
+        } else {
+            checks.push(kvm_check(&kvm));
+            checks.extend(jailed);
         }
-        Kvm::Unusable(_) => checks.extend(qemu_checks(config).await),
+        checks.push(mapper_check());
+    } else {
+        checks.push(kvm_check(&kvm));
+        checks.extend(qemu_checks(config).await);
     }
     checks.push(tool(config, "mmdebstrap", "mmdebstrap", &["image pull"]));
     if config.privilege == Privilege::User {
@@ -44,6 +54,28 @@ pub async fn checks(config: &HostConfig) -> Vec<Check> {
     checks.push(tool(config, "dpkg-deb", "dpkg", &["kernel pull"]));
     checks.push(disk_check(config));
     checks
+}
+
+/// Whether new VMs run under QEMU although KVM works: it is configured, or something that only
+/// Firecracker needs is missing and nothing of QEMU's is.
+fn qemu_is_chosen(configured: Option<&str>, jailed: &[Check], qemu: &[Check]) -> bool {
+    let missing = |check: &&Check| check.verdict == Verdict::Missing;
+    let firecracker_only = |check: &Check| FIRECRACKER_ONLY.contains(&check.code.as_str());
+    match configured {
+        Some(vmm) => vmm == "qemu",
+        None => {
+            jailed.iter().filter(missing).any(firecracker_only)
+                && !qemu.iter().any(|one| missing(&one))
+        }
+    }
+}
+
+/// Turns a missing requirement of Firecracker into a warning.
+fn not_needed_for_qemu(check: &mut Check) {
+    if check.verdict == Verdict::Missing && FIRECRACKER_ONLY.contains(&check.code.as_str()) {
+        check.verdict = Verdict::Warning;
+        check.seen = format!("{}; VMs run under QEMU", check.seen);
+    }
 }
 
 fn check(code: &str, verdict: Verdict, seen: impl Into<String>, needed_for: &[&str]) -> Check {
@@ -248,6 +280,36 @@ mod tests {
         ] {
             assert_eq!(has_ids(file, passwd, 1000), has, "{file:?}");
         }
+    }
+
+    #[test]
+    fn without_firecracker_its_parts_are_warnings_where_qemu_is_chosen() {
+        let is = |code: &str, there: bool| {
+            let verdict = if there { Verdict::Ok } else { Verdict::Missing };
+            check(code, verdict, "seen", &["start"])
+        };
+        let qemu = |there| [is("program.qemu", true), is("program.vhost-device-vsock", there)];
+        for (configured, jailed, companion, chosen) in [
+            (None, vec![is("root", true), is("program.firecracker", false)], true, true),
+            (None, vec![is("root", false)], true, true),
+            (None, vec![is("root", true), is("cgroup2", false)], true, true),
+            (None, vec![is("root", true), is("program.firecracker", false)], false, false),
+            (None, vec![is("root", true), is("program.firecracker", true)], true, false),
+            (None, vec![is("root", true), is("network_nft", false)], true, false),
+            (Some("firecracker"), vec![is("program.firecracker", false)], true, false),
+            (Some("qemu"), vec![is("program.firecracker", true)], false, true),
+        ] {
+            let judged = qemu_is_chosen(configured, &jailed, &qemu(companion));
+            assert_eq!(judged, chosen, "{configured:?} {jailed:?} {companion}");
+        }
+        let judge = |mut check: Check| {
+            not_needed_for_qemu(&mut check);
+            (check.verdict, check.seen)
+        };
+        let (verdict, seen) = judge(is("program.firecracker", false));
+        assert_eq!((verdict, seen.as_str()), (Verdict::Warning, "seen; VMs run under QEMU"));
+        assert_eq!(judge(is("root", true)), (Verdict::Ok, "seen".to_owned()));
+        assert_eq!(judge(is("network_nft", false)).0, Verdict::Missing);
     }
 
     #[test]
