@@ -150,13 +150,14 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
         .with_hint("free some space: a VM needs at least 64 MiB to start"))
 }
 
-/// Refuses a uid with running processes: another VM, for example of another daemon, would share
-/// files and signals with this one.
+/// Refuses a uid that other processes have, for example those of another daemon's VM: they could
+/// access this VM's files and signal its processes.
 fn refuse_used_uid(vm: &VmPlan, uid: u32) -> Result<(), ApiError> {
     let Some(pid) = probe::process_of(uid) else { return Ok(()) };
     let text = format!("`{}` would run as the uid {uid}, as process {pid} does", vm.name);
-    Err(ApiError::new(ErrorCode::HostNotReady, text)
-        .with_hint(format!("make the VM again under another id, or end process {pid}")))
+    Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(format!(
+        "delete the VM and create it again, which gives it another uid; or end process {pid}"
+    )))
 }
 
 fn full_disk_effect(root_is_device: bool) -> FullDiskEffect {
@@ -318,5 +319,36 @@ impl Notices for Qemu {
         let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
         let on_device = devices.drives.iter().any(|drive| drive.source == DriveSource::Device);
         notices::of(&self.config.layout.vm(&vm.id), trouble, full_disk_effect(on_device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_uid_with_processes_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let vm = crate::testing::plan("0d9f3c2b1a87", "web");
+        let uid = vm.id.uid();
+        refuse_used_uid(&vm, uid).unwrap();
+        let mut process = Command::new("sleep").arg("600").uid(uid).spawn().unwrap();
+        let error = refuse_used_uid(&vm, uid).unwrap_err();
+        process.kill().unwrap();
+        // Ended but not reaped: it cannot use the uid any more.
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let pid = rustix::process::Pid::from_child(&process);
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).unwrap();
+        refuse_used_uid(&vm, uid).unwrap();
+        process.wait().unwrap();
+        assert_eq!(error.code, ErrorCode::HostNotReady);
+        assert!(error.message.contains("`web`") && error.message.contains(&uid.to_string()));
+        let hint = error.hint().unwrap();
+        assert!(hint.contains(&format!("process {}", process.id())), "{hint}");
     }
 }
