@@ -56,7 +56,14 @@ const BORDERS: &[(&str, &[&str])] = &[
     ),
     (
         "bangerd-sim",
-        &["banger-agent-proto", "banger-api", "banger-engine", "banger-host", "bangerd"],
+        &[
+            "banger-agent-proto",
+            "banger-api",
+            "banger-engine",
+            "banger-host",
+            "banger-root",
+            "bangerd",
+        ],
     ),
     ("banger-testkit", &["banger-agent-proto", "banger-api", "banger-client", "banger-sys"]),
     (

@@ -13,6 +13,7 @@ pub mod jail;
 pub mod net;
 pub mod owner;
 pub mod places;
+pub mod program;
 pub mod programs;
 pub mod protocol;
 pub mod run;

@@ -25,6 +25,8 @@ pub struct Places {
 
 /// banger's part of the cgroup tree.
 pub const CGROUP: &str = "banger";
+/// File in the log folder of a VM with the output of its shim.
+pub const SHIM_LOG: &str = "shim.log";
 
 impl Default for Places {
     fn default() -> Self {
@@ -75,9 +77,9 @@ impl Places {
         self.logs(id).join("vmm.log")
     }
 
-    /// Output of the shim, accessible to root only.
+    /// Output of the shim.
     pub fn shim_log(&self, id: &VmId) -> PathBuf {
-        self.logs(id).join("shim.log")
+        self.logs(id).join(SHIM_LOG)
     }
 
     /// Metrics of the VMM, one JSON document per line.

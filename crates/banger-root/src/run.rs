@@ -1,20 +1,20 @@
 //! Runs a VMM in its jail: starts a shim at its gate, opens the gate once the client has recorded
 //! the shim, and ends both.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
 use banger_base::{ProcRef, RunFacts, ShimStatus, VmId, printable};
 use banger_shim::gate::{self, Gate};
 use banger_shim::{CappedLog, Child, Jailed, ShimConfig, ShimEvent, record};
-use banger_sys::fs::{Durability, open_folder, write_atomically};
+use banger_sys::fs::{Durability, open_folder, open_log, write_atomically};
 use banger_sys::proc::{self, Waited, wait};
 use rustix::process::Signal;
 
 use crate::error::{Kind, RootError};
 use crate::jail::{self, API, LOG, METRICS};
-use crate::places::{CGROUP, Places};
+use crate::places::{CGROUP, Places, SHIM_LOG};
 use crate::programs::Programs;
 use crate::protocol::{Did, Launch};
 
@@ -59,13 +59,27 @@ pub fn forget(places: &Places, vm: &VmId) -> Result<(), RootError> {
     }
 }
 
+/// Creates a log that its VM's owner may read, if it does not exist; returns its path. Replaces a
+/// log of another user, such as root's by an earlier version.
+fn owned_log(folder: &Path, name: &str, owner: u32) -> Result<PathBuf, RootError> {
+    let path = folder.join(name);
+    open_folder(folder)
+        .and_then(|folder| open_log(&folder, name, Some(owner)))
+        .map_err(|error| RootError::on_path("open", &path, &error))?;
+    Ok(path)
+}
+
 /// Starts a shim, which waits at its gate until [`open`].
 ///
 /// # Errors
 /// There is no jail, or the shim cannot be started.
-pub fn spawn(places: &Places, programs: &Programs, vm: &VmId) -> Result<Gate, RootError> {
+pub fn spawn(
+    places: &Places,
+    programs: &Programs,
+    (owner, vm): (u32, &VmId),
+) -> Result<Gate, RootError> {
     let root = jail::find(places, vm)?;
-    let log = places.shim_log(vm);
+    let log = owned_log(&places.logs(vm), SHIM_LOG, owner)?;
     let (gate, mut child) = gate::spawn(&programs.shim, &root, &log)
         .map_err(|failed| RootError::on_path(failed.doing, &failed.path, &failed.error))?;
     // The shim outlives the helper; while the helper runs, it must reap the shim.

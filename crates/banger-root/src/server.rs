@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum number of drives of a VM.
 const MAX_DRIVES: usize = 4;
 
+/// A function that is called with the name of each point of a request that is reached:
+/// `REQUEST.before`, `REQUEST.after`, and `launch.before` and `launch.after` for a gate.
+pub type Failpoint = fn(point: &str);
+
 /// The server's environment.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -47,8 +50,8 @@ pub struct Server {
     pub build_id: String,
     /// Cache of program versions.
     pub versions: Versions,
-    /// For tests: a file with the name of the point at which the process aborts, once.
-    pub abort_once: Option<PathBuf>,
+    /// Called before and after each request; only the helper for tests has one.
+    pub failpoint: Option<Failpoint>,
 }
 
 /// Result of a request.
@@ -114,7 +117,9 @@ impl Server {
             Request::SnapshotOpen { vm, access } => snapshot::open(&vm, access).map(Outcome::from),
             Request::JailMake { vm, drives } => self.make_jail(uid, &vm, drives, fds),
             Request::JailClear { vm } => self.clear_jail(&vm).map(Outcome::from),
-            Request::Spawn { vm } => run::spawn(places, &self.programs, &vm).map(Outcome::AtGate),
+            Request::Spawn { vm } => {
+                run::spawn(places, &self.programs, (uid, &vm)).map(Outcome::AtGate)
+            }
             Request::End { vm } => run::end(places, &vm).map(Outcome::from),
             Request::Facts { vm } => {
                 let (run, status) = run::facts(places, &vm);
@@ -232,14 +237,9 @@ impl Server {
         findings
     }
 
-    /// Aborts the process if a test selected this point.
     fn reach(&self, request: &str, when: &str) {
-        let Some(file) = &self.abort_once else { return };
-        let point = format!("{request}.{when}");
-        if std::fs::read_to_string(file).is_ok_and(|wanted| wanted.trim() == point)
-            && std::fs::remove_file(file).is_ok()
-        {
-            std::process::abort();
+        if let Some(failpoint) = self.failpoint {
+            failpoint(&format!("{request}.{when}"));
         }
     }
 

@@ -242,7 +242,7 @@ fn server() -> (Server, tempfile::TempDir) {
         programs,
         build_id: "test".into(),
         versions: Versions::default(),
-        abort_once: None,
+        failpoint: None,
     };
     (server, folder)
 }

@@ -75,7 +75,7 @@ pub fn open(
                 programs,
                 build_id,
                 versions,
-                abort_once: None,
+                failpoint: None,
             }))
         }
         Privilege::User => {

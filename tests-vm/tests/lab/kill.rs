@@ -1,8 +1,5 @@
 //! Daemon and helper die at every point; then host and store agree exactly.
 
-use std::fs;
-use std::path::Path;
-
 use banger_testkit::Home;
 use tests_vm::crash::{After, Depth, through_all_points};
 
@@ -21,16 +18,7 @@ fn kill_the_daemon_at_every_point() {
     finish(home, &before);
 }
 
-/// Has the helper that systemd starts abort at a point, once.
-fn abort_daemon_at(point: &str) {
-    fs::write(User::ABORT, point).unwrap();
-}
-
-fn was_reached() -> bool {
-    !Path::new(User::ABORT).exists()
-}
-
-/// Whatever became of the request: the host has exactly what the store says.
+/// Whether the host has exactly the objects of the VM's state, whatever the result of the request.
 fn host_and_store_agree(home: &Home, before: &str, point: &str) {
     match home.state("web").as_str() {
         "gone" => assert_eq!(host(), before, "{point}"),
@@ -64,14 +52,14 @@ fn kill_the_helper_at_every_request() {
             .flat_map(|name| ["before", "after"].map(|when| format!("{name}.{when}")))
             .collect()
     };
-    // What is killed before it begins differs only where something waits for it.
+    // An abort before a request differs from one after the previous request only at a gate.
     let before_too = ["spawn.before", "launch.before"];
     let tried = |point: &String| point.ends_with(".after") || before_too.contains(&point.as_str());
     for point in points(&up).into_iter().filter(tried) {
         println!("{point}");
-        abort_daemon_at(&point);
+        user.abort_helper_at(&point);
         home.run(&["vm", "create", "--name", "web"]);
-        assert!(was_reached(), "{point}");
+        assert!(user.helper_aborted(), "{point}");
         host_and_store_agree(&home, &before, &point);
         if home.state("web") != "gone" {
             home.ok(&["vm", "delete", "-f", "web"]);
@@ -85,28 +73,28 @@ fn kill_the_helper_at_every_request() {
     for point in down.into_iter().filter(tried) {
         println!("{point}");
         home.ok(&["vm", "start", "web"]);
-        abort_daemon_at(&point);
+        user.abort_helper_at(&point);
         home.run(&["vm", "kill", "web"]);
-        assert!(was_reached(), "{point}");
+        assert!(user.helper_aborted(), "{point}");
         if home.state("web") == "broken" {
             home.ok(&["vm", "repair", "web"]);
         }
         assert_eq!(home.state("web"), "stopped", "{point}");
         is_stopped(&id(&home, "web"));
-        // What runs beside it is not touched.
+        // The VM beside it runs on.
         assert_eq!(show(&home, "other")["boot_id"], other, "{point}");
         assert_eq!(inside(&home, "other", "echo here"), "here", "{point}");
     }
     for point in points(&["remove"]) {
-        abort_daemon_at(&point);
+        user.abort_helper_at(&point);
         home.run(&["vm", "delete", "-f", "web"]);
-        assert!(was_reached(), "{point}");
+        assert!(user.helper_aborted(), "{point}");
         if home.state("web") != "gone" {
             home.ok(&["vm", "delete", "-f", "web"]);
         }
         home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     }
-    // Killed without a request in progress, and restarted as a service.
+    // Killed between requests, and restarted as a service.
     shell(
         "systemctl kill --kill-who=main -s KILL banger-root.service || true
          systemctl restart banger-root.socket",

@@ -1,14 +1,14 @@
-//! QEMU where it is the best there is: KVM works and root is at hand, but there is no Firecracker.
+//! QEMU on a host with KVM and the helper, but without Firecracker.
 
 use banger_testkit::{Home, kill};
 
 use crate::support::{Outside, finish, home, host, id, inside, is_stopped, pid, shell, show};
 use crate::users::User;
 
-/// Its companion, where only these tests look for it.
+/// The companion, in a folder that only these tests search.
 const COMPANION: &str = "vhost_device_vsock_bin = \"/payload/bin/qemu/vhost-device-vsock\"\n";
 
-/// A VM of a home without Firecracker: what it has, and every way down.
+/// A VM of a home without Firecracker: its parts, and each way in which it ends.
 fn a_life(home: &Home) {
     let _outside = Outside::new();
     home.ok(&["vm", "create", "--name", "web", "-p", "28480:80"]);
@@ -39,7 +39,7 @@ fn a_life(home: &Home) {
     assert_eq!(show(home, "web")["boot_id"], boot);
     assert_eq!(inside(home, "web", "echo here"), "here");
 
-    // QEMU is killed: everything of the run goes, and what was written stays.
+    // QEMU is killed: all objects of the run are removed, and written files stay.
     kill(pid(home, "web"), "KILL");
     home.wait_long("web to be stopped", || home.state("web") == "stopped");
     let because = show(home, "web")["stopped_because"].clone();
@@ -51,7 +51,7 @@ fn a_life(home: &Home) {
     home.ok(&["vm", "delete", "-f", "web"]);
 }
 
-/// The daemon dies with what root made and no QEMU yet, or with QEMU and no guest.
+/// The daemon dies before QEMU is started, and before the guest has booted.
 fn deaths_of_the_daemon(home: &Home) {
     home.ok(&["vm", "create", "--name", "web", "--no-start"]);
     let vm = id(home, "web");
@@ -65,6 +65,25 @@ fn deaths_of_the_daemon(home: &Home) {
     }
     home.ok(&["vm", "start", "web"]);
     has_all_parts(&vm);
+    home.ok(&["vm", "delete", "-f", "web"]);
+}
+
+/// The helper aborts at the requests that only QEMU's start makes. The daemon repeats the request,
+/// and the VM runs.
+fn deaths_of_the_helper(user: &User, home: &Home) {
+    home.ok(&["vm", "create", "--name", "web", "--no-start"]);
+    let vm = id(home, "web");
+    for request in ["snapshot_open", "tap_open"] {
+        for when in ["before", "after"] {
+            let point = format!("{request}.{when}");
+            user.abort_helper_at(&point);
+            home.ok(&["vm", "start", "web"]);
+            assert!(user.helper_aborted(), "{point}");
+            has_all_parts(&vm);
+            home.ok(&["vm", "kill", "web"]);
+            is_stopped(&vm);
+        }
+    }
     home.ok(&["vm", "delete", "-f", "web"]);
 }
 
@@ -101,6 +120,7 @@ fn qemu_has_a_bridge_and_a_snapshot_as_root_and_as_a_user() {
     let before = host();
     let home = user.home_with(COMPANION);
     a_life(&home);
+    deaths_of_the_helper(&user, &home);
     finish(home, &before);
     drop(user);
     shell("gpasswd -d dev kvm");

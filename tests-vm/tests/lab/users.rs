@@ -8,18 +8,21 @@ use banger_testkit::{Home, Options, program};
 use crate::jail::check_jail;
 use crate::support::{DEFAULTS, Outside, finish, host, id, inside, is_stopped, shell, show};
 
-/// The user `dev` with the helper installed; taken away again when dropped.
+/// The user `dev` with the helper installed; uninstalled when dropped.
 pub struct User;
 
 impl User {
-    /// File that names the point at which the helper aborts.
-    pub const ABORT: &'static str = "/run/banger-root-abort";
+    /// File with the name of the point at which the helper aborts.
+    const ABORT: &'static str = "/run/banger-root-abort";
 
     pub fn new() -> Self {
-        // What an ordinary user's programs may be read by, and Firecracker where the helper looks.
+        // Firecracker in a folder that the helper searches.
         shell("install -m 755 /payload/bin/firecracker /payload/bin/jailer /usr/local/bin/");
         let helper = program("banger-root").display().to_string();
         shell(&format!("runuser -u dev -- sudo {helper} install"));
+        // The helper for tests takes the place of the installed one: only it has a failpoint.
+        let with_failpoint = program("banger-root-test").display().to_string();
+        shell(&format!("install -m 755 {with_failpoint} /usr/local/lib/banger/banger-root"));
         shell(&format!(
             "mkdir -p /etc/systemd/system/banger-root.service.d
              printf '[Service]\\nEnvironment=BANGER_ROOT_ABORT_ONCE={}\\n' \
@@ -28,6 +31,16 @@ impl User {
             Self::ABORT
         ));
         Self
+    }
+
+    /// Makes the helper that systemd starts abort at a point of a request, once.
+    pub fn abort_helper_at(&self, point: &str) {
+        std::fs::write(Self::ABORT, point).unwrap();
+    }
+
+    /// Whether the helper reached the selected point and aborted.
+    pub fn helper_aborted(&self) -> bool {
+        !std::path::Path::new(Self::ABORT).exists()
     }
 
     /// A home of this user's, with kernel and image.

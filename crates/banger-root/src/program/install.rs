@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_root::{Kind, RootError};
+use crate::{Kind, RootError};
 
 /// Folder of the programs.
 const FOLDER: &str = "/usr/local/lib/banger";
@@ -23,7 +23,7 @@ const SERVICE_UNIT: &str = "banger-root.service";
 fn socket_unit() -> String {
     "[Unit]\nDescription=Socket of banger's root helper\n\n\
      [Socket]\nListenStream=/run/banger-root.sock\n\
-     # Who may ask is decided by the helper, by the peer's uid.\nSocketMode=0666\n\n\
+     # The helper decides by the peer's uid whether it serves a connection.\nSocketMode=0666\n\n\
      [Install]\nWantedBy=sockets.target\n"
         .into()
 }
@@ -34,7 +34,7 @@ fn service_unit(owners: &[u32], subnet: Option<&str>) -> String {
     format!(
         "[Unit]\nDescription=banger's root helper: bridge, TAP, block devices, jails\n\
          Requires={SOCKET_UNIT}\nAfter={SOCKET_UNIT}\n\
-         # However often it dies, the next request is answered.\nStartLimitIntervalSec=0\n\n\
+         # The next request starts it again after any failure.\nStartLimitIntervalSec=0\n\n\
          [Service]\nExecStart={FOLDER}/banger-root serve{}{subnet}\n\
          # Shims and VMMs outlive it.\nKillMode=process\n\
          Restart=no\nTasksMax=infinity\nDelegate=no\n",
@@ -94,7 +94,7 @@ pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError>
 /// Not root; VMs exist; a file cannot be removed.
 pub fn uninstall() -> Result<(), RootError> {
     must_be_root("uninstall")?;
-    let places = banger_root::Places::default();
+    let places = crate::Places::default();
     if fs::read_dir(places.vms()).is_ok_and(|mut vms| vms.next().is_some()) {
         let text = format!("there are VMs in `{}`", places.vms().display());
         return Err(
