@@ -40,6 +40,8 @@ pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
 /// `POST`: starts a command in the guest that continues without a client. Body and answer are those
 /// of the agent's `/detach`.
 pub const VM_DETACH: &str = "/v1/vms/{vm}/detach";
+/// `POST`: keeps a session-bound VM alive; after `101`, until the connection ends.
+pub const VM_HOLD: &str = "/v1/vms/{vm}/hold";
 /// `GET`: server-sent events of [`crate::events::VmEvent`], resumed with `Last-Event-ID`.
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: array of [`crate::operation::OperationView`], newest first.
@@ -76,6 +78,9 @@ pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
 /// `GET`: the OpenAPI document.
 pub const OPENAPI: &str = "/v1/openapi.json";
 }
+
+/// Value of the `Upgrade` header of [`VM_HOLD`].
+pub const HOLD_PROTOCOL: &str = "banger-hold/1";
 
 /// Header of every answer: the daemon's build id.
 pub const BUILD_HEADER: &str = "banger-build";

@@ -1,20 +1,29 @@
-//! Keeping a session-bound VM alive, across restarts of the daemon.
+//! Leases of session-bound VMs, which survive restarts of the daemon.
+
+use std::time::Duration;
 
 use banger_api::session::SessionRequest;
-use banger_api::{ApiError, VmId};
-use tokio::io::AsyncReadExt;
+use banger_api::{ApiError, ErrorCode, VmId, routes};
+use hyper::StatusCode;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use crate::client::Client;
+use crate::call::Idempotency;
+use crate::client::{Client, fill};
+use crate::http::{self, Call};
 use crate::watch::FolderWatch;
 
-/// Tries at a socket that has just appeared: it is bound a moment before it is listened on.
+/// Number of attempts at a socket that was just created: bind(2) precedes listen(2).
 const FRESH_SOCKET_TRIES: u32 = 50;
-/// Pause between these.
-const FRESH_SOCKET_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+/// Pause between them.
+const FRESH_SOCKET_PAUSE: Duration = Duration::from_millis(10);
+/// Pause between attempts to reach the next daemon on another host, where no folder can be watched.
+/// A daemon waits longer than this for the holders of its VMs.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// While this lives, the daemon does not end the VM's session. Ends when it is dropped.
+/// A lease: while it exists, the daemon does not end the VM's session.
 #[derive(Debug)]
 pub struct Hold(JoinHandle<()>);
 
@@ -24,6 +33,10 @@ impl Client {
     /// # Errors
     /// Not found, or the daemon's.
     pub async fn hold(&self, vm: &VmId) -> Result<Hold, ApiError> {
+        if !self.is_local() {
+            let stream = upgrade(self, vm).await?;
+            return Ok(Hold(tokio::spawn(keep_remote(self.clone(), vm.clone(), stream))));
+        }
         let request = SessionRequest::Hold { vm: vm.to_string() };
         let (stream, ..) = self.session(request.clone()).await?;
         Ok(Hold(tokio::spawn(keep(self.clone(), request, stream))))
@@ -31,10 +44,10 @@ impl Client {
 }
 
 impl Hold {
-    /// Lets go; returns when the connection is closed.
+    /// Ends the lease; returns when the connection is closed.
     pub async fn release(mut self) {
         self.0.abort();
-        // An aborted task ends with an error that says so.
+        // An aborted task returns an error.
         let _ = (&mut self.0).await;
     }
 }
@@ -45,23 +58,61 @@ impl Drop for Hold {
     }
 }
 
-/// Holds; when the daemon ends, waits for the next one and holds there.
+/// Holds the VM; when the daemon ends, waits for the next one and holds the VM there.
 ///
-/// It starts none itself: somebody may have stopped the daemon on purpose, and a VM without daemon
-/// lives on. The next daemon waits a while for its holders before it ends their sessions.
+/// It starts no daemon: the user may have stopped it on purpose, and a VM without a daemon keeps
+/// running. The next daemon waits for its holders before it ends their sessions.
 async fn keep(client: Client, request: SessionRequest, mut stream: UnixStream) {
     loop {
-        let mut byte = [0];
-        // Nothing is ever said on it, so whatever comes is the end.
-        let _ = stream.read(&mut byte).await;
-        stream = match again(&client, &request).await {
+        wait_for_end(&mut stream).await;
+        stream = match reconnect(&client, &request).await {
             Some(stream) => stream,
             None => return,
         };
     }
 }
 
-async fn again(client: &Client, request: &SessionRequest) -> Option<UnixStream> {
+/// As [`keep`], over upgraded connections.
+async fn keep_remote(client: Client, vm: VmId, mut stream: Box<dyn AsyncRead + Send + Unpin>) {
+    loop {
+        wait_for_end(&mut stream).await;
+        stream = loop {
+            match upgrade(&client, &vm).await {
+                Ok(stream) => break stream,
+                Err(error) if error.code != ErrorCode::DaemonUnavailable => return,
+                Err(_) => tokio::time::sleep(RECONNECT_PAUSE).await,
+            }
+        };
+    }
+}
+
+/// Returns when the connection ends: the daemon sends no data on it.
+async fn wait_for_end(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut byte = [0];
+    let _ = stream.read(&mut byte).await;
+}
+
+/// Holds a VM over an upgraded HTTP connection ([`routes::VM_HOLD`]).
+async fn upgrade(
+    client: &Client,
+    vm: &VmId,
+) -> Result<Box<dyn AsyncRead + Send + Unpin>, ApiError> {
+    let call = Call::post(&fill(routes::VM_HOLD, "vm", vm.as_str())?, &())?
+        .with_header("connection", "upgrade")
+        .with_header("upgrade", routes::HOLD_PROTOCOL);
+    let answer = client.answer(call, Idempotency::NotIdempotent).await?;
+    let unavailable = |text: &str| ApiError::new(ErrorCode::DaemonUnavailable, text);
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        http::accept(answer).await?;
+        return Err(unavailable("the daemon did not hold the VM"));
+    }
+    let upgraded = hyper::upgrade::on(answer).await;
+    let upgraded =
+        upgraded.map_err(|error| unavailable("the connection ended").caused_by(&error))?;
+    Ok(Box::new(TokioIo::new(upgraded)))
+}
+
+async fn reconnect(client: &Client, request: &SessionRequest) -> Option<UnixStream> {
     let watch = FolderWatch::new(&client.paths().run).ok()?;
     let mut tries = 0;
     loop {
@@ -83,15 +134,13 @@ async fn again(client: &Client, request: &SessionRequest) -> Option<UnixStream> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
     use banger_api::paths::Paths;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
 
     use crate::launch::Launcher;
 
-    /// The next holder that comes to a socket.
+    /// Accepts the next holder.
     async fn holder(listener: &UnixListener, answer: &str) -> BufReader<UnixStream> {
         let wait = tokio::time::timeout(Duration::from_secs(10), listener.accept());
         let mut stream = BufReader::new(wait.await.unwrap().unwrap().0);
@@ -102,10 +151,10 @@ mod tests {
         stream
     }
 
-    async fn hears_the_end(mut stream: BufReader<UnixStream>) {
+    async fn assert_closed(mut stream: BufReader<UnixStream>) {
         let mut rest = Vec::new();
         let read = stream.read_to_end(&mut rest);
-        // A reset is an end too: the answer may not have been read yet.
+        // The connection is reset if the answer was not read.
         let _ = tokio::time::timeout(Duration::from_secs(10), read).await.unwrap();
         assert_eq!(rest, b"");
     }
@@ -125,16 +174,16 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let (hold, first) = tokio::join!(client.hold(&vm), holder(&listener, held));
         let hold = hold.unwrap();
-        // Killed: the socket's file stays, nobody listens.
+        // A killed daemon leaves its socket file.
         drop((listener, first));
         tokio::time::sleep(Duration::from_millis(20)).await;
         std::fs::remove_file(&socket).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         let second = holder(&listener, held).await;
         hold.release().await;
-        hears_the_end(second).await;
+        assert_closed(second).await;
 
-        // One that does not want to be held is not asked again and again.
+        // After a refusal the client does not ask again.
         let (hold, first) = tokio::join!(client.hold(&vm), holder(&listener, held));
         let _hold = hold.unwrap();
         drop(first);

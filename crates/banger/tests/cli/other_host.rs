@@ -2,10 +2,12 @@
 //! through the API.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use banger_api::boot::{Wait, WaitFor};
 use banger_api::paths::Paths;
-use banger_api::{ErrorCode, exit};
+use banger_api::vm::{CreateVm, Lifetime};
+use banger_api::{ErrorCode, VmId, exit};
 use banger_client::{
     Client, Connecting, Detached, Exec, ExecOutput, ExecRequest, ExitStatus, Launcher, Output,
     Stream, Transport, VmLogQuery, VmLogSource, WindowSize,
@@ -139,5 +141,44 @@ async fn exec_and_session_report_the_same_errors() {
     run(&home, "daemon stop");
     assert_eq!(client.vms().await.unwrap_err().code, ErrorCode::DaemonUnavailable);
     assert!(!home.path().join("run/bangerd.sock").exists());
+    home.finish();
+}
+
+/// Waits until a VM is deleted.
+async fn gone(client: &Client, id: &VmId) {
+    for _ in 0..1000 {
+        match client.vm(id.as_str()).await {
+            Err(error) if error.code == ErrorCode::NotFound => return,
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    panic!("{id} was not deleted");
+}
+
+#[tokio::test]
+async fn a_session_bound_vm_ends_with_its_holder() {
+    let home = home();
+    run(&home, "vm list");
+    let client = client(&home);
+    let request = |name: &str| CreateVm {
+        name: Some(name.into()),
+        lifetime: Lifetime::Session,
+        ..CreateVm::default()
+    };
+    let created = client.create(&request("web")).await.unwrap().vm.unwrap();
+    let hold = client.hold(&created.id).await.unwrap();
+    assert_eq!(run(&home, "exec --wait ready web -- true").code, 0);
+    // The lease outlives the daemon.
+    run(&home, "daemon stop");
+    assert_eq!(run(&home, "exec --wait ready web -- true").code, 0);
+    hold.release().await;
+    gone(&client, &created.id).await;
+    let error = client.hold(&created.id).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
+
+    // A holder that is killed does not release its lease.
+    let created = client.create(&request("db")).await.unwrap().vm.unwrap();
+    drop(client.hold(&created.id).await.unwrap());
+    gone(&client, &created.id).await;
     home.finish();
 }

@@ -7,6 +7,7 @@ mod body;
 mod daemon;
 mod events;
 mod exec;
+mod hold;
 mod images;
 mod logs;
 mod operations;
@@ -96,6 +97,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_LOGS, get(logs::vm))
         .route(routes::VM_EXEC, post(exec::exec))
         .route(routes::VM_DETACH, post(exec::detach))
+        .route(routes::VM_HOLD, post(hold::hold))
         .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
         .route(routes::OPERATIONS, get(operations::list))
@@ -195,6 +197,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         logs::vm,
         exec::exec,
         exec::detach,
+        hold::hold,
         operations::list,
         operations::show,
         operations::events,
