@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use banger_api::boot::{Wait, WaitFor};
 use banger_api::paths::Paths;
-use banger_api::vm::{CreateVm, Lifetime};
+use banger_api::vm::{CreateVm, Lifetime, VmState};
 use banger_api::{ErrorCode, VmId, exit};
 use banger_client::{
     Client, Connecting, Detached, Exec, ExecOutput, ExecRequest, ExitStatus, Launcher, Output,
@@ -144,15 +144,20 @@ async fn exec_and_session_report_the_same_errors() {
     home.finish();
 }
 
-/// Waits until a VM is deleted.
-async fn gone(client: &Client, id: &VmId) {
-    for _ in 0..1000 {
-        match client.vm(id.as_str()).await {
-            Err(error) if error.code == ErrorCode::NotFound => return,
-            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+/// Waits until a VM is running, or until it is deleted.
+async fn wait_until(client: &Client, id: &VmId, wanted: Option<VmState>) {
+    for _ in 0..2000 {
+        let state = match client.vm(id.as_str()).await {
+            Ok(vm) => Some(vm.summary.state),
+            Err(error) if error.code == ErrorCode::NotFound => None,
+            Err(error) => panic!("{error:?}"),
+        };
+        if state == wanted {
+            return;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("{id} was not deleted");
+    panic!("{id} is not {wanted:?}");
 }
 
 #[tokio::test]
@@ -167,18 +172,22 @@ async fn a_session_bound_vm_ends_with_its_holder() {
     };
     let created = client.create(&request("web")).await.unwrap().vm.unwrap();
     let hold = client.hold(&created.id).await.unwrap();
-    assert_eq!(run(&home, "exec --wait ready web -- true").code, 0);
-    // The lease outlives the daemon.
+    wait_until(&client, &created.id, Some(VmState::Running)).await;
+    // The lease outlives the daemon; the next one is started by a local client.
     run(&home, "daemon stop");
     assert_eq!(run(&home, "exec --wait ready web -- true").code, 0);
+    // Without this pause the test passes too, but waits for the next daemon to miss the holder.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     hold.release().await;
-    gone(&client, &created.id).await;
+    wait_until(&client, &created.id, None).await;
     let error = client.hold(&created.id).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NotFound);
 
     // A holder that is killed does not release its lease.
     let created = client.create(&request("db")).await.unwrap().vm.unwrap();
-    drop(client.hold(&created.id).await.unwrap());
-    gone(&client, &created.id).await;
+    let hold = client.hold(&created.id).await.unwrap();
+    wait_until(&client, &created.id, Some(VmState::Running)).await;
+    drop(hold);
+    wait_until(&client, &created.id, None).await;
     home.finish();
 }
