@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 
 use banger_api::{ApiError, ErrorCode};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory as _};
+
+use crate::cli::Cli;
 use crate::commands::alias;
 use crate::render;
 
@@ -13,20 +16,24 @@ pub fn show(error: &clap::Error, arguments: &[OsString]) {
     let as_json = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     match (as_json, is_help) {
-        (true, _) => render::error_as_json(&api_error(error)),
+        (true, _) => render::error_as_json(&api_error(error, arguments)),
         // A noun without a verb shows the help.
         (false, true) => {
             let _ = error.print();
         }
-        (false, false) => render::error(&api_error(error)),
+        (false, false) => render::error(&api_error(error, arguments)),
     }
 }
 
 /// Converts the error.
-fn api_error(error: &clap::Error) -> ApiError {
+fn api_error(error: &clap::Error, arguments: &[OsString]) -> ApiError {
     let missing =
         [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
-    let found = Paragraphs::of(&error.render().to_string());
+    let mut found = Paragraphs::of(&error.render().to_string());
+    if found.usage.is_none() {
+        // clap does not name the command whose value is invalid.
+        found.usage_of = named_command(&Cli::command(), arguments);
+    }
     if missing.contains(&error.kind()) {
         return ApiError::new(ErrorCode::BadRequest, "a command is missing")
             .with_hint(format!("`{} --help` shows all commands", found.command()));
@@ -40,6 +47,24 @@ struct Paragraphs {
     message: String,
     tips: Vec<String>,
     usage: Option<String>,
+    /// The command, where there is no usage.
+    usage_of: String,
+}
+
+/// The command that the arguments name, such as `banger vm create`; its options are skipped.
+fn named_command(top: &Command, arguments: &[OsString]) -> String {
+    let mut found = (top, vec![top.get_name()]);
+    let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    for word in words.filter(|word| !word.starts_with('-')) {
+        match found.0.find_subcommand(word) {
+            Some(command) => {
+                found.0 = command;
+                found.1.push(word);
+            }
+            None => break,
+        }
+    }
+    found.1.join(" ")
 }
 
 impl Paragraphs {
@@ -67,12 +92,12 @@ impl Paragraphs {
                 }
             }
         }
-        Self { message, tips, usage }
+        Self { message, tips, usage, usage_of: "banger".to_owned() }
     }
 
     /// The parsed part of the command, such as `banger vm create`.
     fn command(&self) -> String {
-        let usage = self.usage.as_deref().unwrap_or("banger");
+        let usage = self.usage.as_deref().unwrap_or(&self.usage_of);
         let is_word = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
         usage.split(' ').take_while(is_word).collect::<Vec<_>>().join(" ")
     }
@@ -110,6 +135,17 @@ fn special_hint(error: &clap::Error, found: &Paragraphs) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_is_found_behind_options() {
+        let named = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            named_command(&Cli::command(), &words)
+        };
+        assert_eq!(named("banger stop --timeout x web"), "banger stop");
+        assert_eq!(named("banger -q vm create --vcpus 99"), "banger vm create");
+        assert_eq!(named("banger nope"), "banger");
+    }
 
     #[test]
     fn the_text_of_clap_is_parsed() {
