@@ -196,4 +196,6 @@ pub enum WriteWhen {
     Always,
     /// Keep it.
     Absent,
+    /// Keep it, and append the content, which is one line, unless the file has that line.
+    Line,
 }

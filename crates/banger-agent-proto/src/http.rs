@@ -8,6 +8,8 @@
 //! | `GET /events` | [`crate::events`] |
 //! | `POST /exec` | [`crate::exec`]: a command with a client |
 //! | `POST /detach` | [`crate::exec`]: a command without a client |
+//! | `POST /connect?port=N&wait_ms=M` | [`crate::ssh`]: a connection to a TCP port of the guest |
+//! | `GET /sshd` | [`crate::ssh::SshServer`] |
 //! | `PUT /files?path=P` | unpack the tar body (sized or chunked) beneath folder `P` |
 //! | `GET /files?path=P` | the file or folder `P` as a chunked tar archive |
 //! | `POST /shutdown` | [`Shutdown`]; `202`, then the guest goes down |

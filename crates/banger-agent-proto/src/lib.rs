@@ -16,6 +16,7 @@ pub mod events;
 pub mod exec;
 pub mod frame;
 pub mod http;
+pub mod ssh;
 
 /// vsock port on the host (CID 2) to which a booting guest connects.
 /// On the host it appears as the Unix socket `<uds>_<HELLO_PORT>`.

@@ -100,6 +100,26 @@ impl Paths {
         self.run.join("session.sock")
     }
 
+    /// Folder of the user's ssh key for all VMs, known host keys and the ssh configuration.
+    pub fn ssh_folder(&self) -> PathBuf {
+        self.state.join("ssh")
+    }
+
+    /// The user's ssh key for all VMs: private part, OpenSSH format.
+    pub fn ssh_key(&self) -> PathBuf {
+        self.ssh_folder().join("id_ed25519")
+    }
+
+    /// Host keys of VMs, as in sshd(8).
+    pub fn ssh_known_hosts(&self) -> PathBuf {
+        self.ssh_folder().join("known_hosts")
+    }
+
+    /// Configuration for ssh(1) with all VMs.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.ssh_folder().join("config")
+    }
+
     /// Log folder.
     pub fn log_folder(&self) -> PathBuf {
         self.state.join("log")

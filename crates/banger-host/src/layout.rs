@@ -51,6 +51,11 @@ impl Layout {
         self.vm(id).join("ssh_host_ed25519_key")
     }
 
+    /// The user's ssh key for all VMs: private part, OpenSSH format.
+    pub fn user_key(&self) -> PathBuf {
+        self.state.join("ssh/id_ed25519")
+    }
+
     /// Folder of the VM's logs.
     pub fn logs(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("logs")

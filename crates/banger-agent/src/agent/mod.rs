@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 mod clock;
+mod connect;
 mod detached;
 mod environment;
 pub mod events;
@@ -19,6 +20,7 @@ pub mod power;
 pub mod progress;
 mod routes;
 mod session;
+mod sshd;
 pub mod supervisor;
 mod terminfo;
 

@@ -53,6 +53,25 @@ pub fn listening() -> Result<Ports, Fault> {
     Ok(Ports { ports })
 }
 
+/// Addresses on which the guest listens for TCP connections to `port`, the loopback address instead
+/// of all addresses.
+pub fn listeners(port: u16) -> Vec<IpAddr> {
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/net/{table}")));
+    let sockets = tables.iter().flatten().flat_map(|text| parse_table("tcp", TCP_LISTEN, text));
+    let mut found: Vec<IpAddr> = sockets
+        .filter(|socket| socket.port == port)
+        .map(|socket| match socket.address {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        })
+        .take(MAX_PORTS)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 fn describe(socket: &Socket, pid: Option<&u32>) -> ListeningPort {
     let name = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
     ListeningPort {

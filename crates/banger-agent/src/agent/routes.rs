@@ -3,17 +3,18 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::exec::{ExecRequest, UPGRADE};
 use banger_agent_proto::http::{Clock, ClockOffset, ClockReading, Health, Reseed, Shutdown};
-use banger_agent_proto::{MAX_EXEC_BODY, PROTOCOL_MAX, PROTOCOL_MIN};
+use banger_agent_proto::{MAX_EXEC_BODY, PROTOCOL_MAX, PROTOCOL_MIN, ssh};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
 use super::http::{Connection, Refusal, Request};
-use super::{Agent, clock, files_in, files_out, ports, power, session};
+use super::{Agent, clock, connect, files_in, files_out, ports, power, session, sshd};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
@@ -45,8 +46,10 @@ fn serve_requests(mut client: Client, agent: &Agent) -> io::Result<()> {
             Ok(request) => request,
             Err(refusal) => return client.refuse(&refusal),
         };
-        if (request.method.as_str(), request.path.as_str()) == ("POST", "/exec") {
-            return run_command(client, &request, agent);
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST", "/exec") => return run_command(client, &request, agent),
+            ("POST", "/connect") => return connect_port(client, &request, agent),
+            _ => {}
         }
         match answer(&mut client, &request, agent)? {
             Ok(AfterRequest::KeepAlive) if !request.close => {}
@@ -71,6 +74,8 @@ fn unknown(method: &str, path: &str) -> Refusal {
         "/reseed",
         "/exec",
         "/detach",
+        "/connect",
+        "/sshd",
     ];
     if known.contains(&path) {
         Refusal::new(405, format!("`{path}` does not take {method}"))
@@ -97,6 +102,7 @@ fn answer(
             Ok(ports) => client.answer(200, &ports)?,
             Err(fault) => return Ok(Err(Refusal::new(500, fault.chain()))),
         },
+        ("GET", "/sshd") => client.answer(200, &sshd::server(Path::new("/")))?,
         ("GET", "/events") => {
             let mut chunks = client.start_chunks("application/x-ndjson")?;
             agent.events.stream(&agent.boot_id, &mut chunks)?;
@@ -215,6 +221,21 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
             let _ = client.switch(UPGRADE);
             let (stream, early) = client.into_parts();
             session::run(exec::nonblocking(OwnedFd::from(stream))?, &early, running)
+        }
+    }
+}
+
+fn connect_port(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
+    if request.upgrade.as_deref() != Some(ssh::UPGRADE) {
+        let message = format!("a connection to a port needs `Upgrade: {}`", ssh::UPGRADE);
+        return client.refuse(&Refusal::bad(message));
+    }
+    match connect::open(request, &agent.events) {
+        Err(refusal) => client.refuse(&refusal),
+        Ok(server) => {
+            client.switch(ssh::UPGRADE)?;
+            let (stream, early) = client.into_parts();
+            connect::relay(OwnedFd::from(stream), &early, server)
         }
     }
 }

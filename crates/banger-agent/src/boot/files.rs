@@ -1,12 +1,18 @@
 //! The files the host wants in the guest: keys, git identity, whatever it syncs.
 
+use std::io;
+
 use banger_agent_proto::boot::{GuestFile, WriteWhen};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustix::fs::FileType;
 
 use super::log::BootLog;
 use crate::beneath::{Folder, Owner, components, split_last};
 use crate::fault::{Context, Fault};
+
+/// Maximum size of a file that a line is added to, in bytes.
+const MAX_LINES: u64 = 1 << 20;
 
 /// Writes each file; one that cannot be written is noted and does not keep the others from it.
 pub fn write(root: &Folder, files: &[GuestFile], log: &mut BootLog) {
@@ -29,7 +35,34 @@ fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
     if file.when == WriteWhen::Absent && folder.kind_of(name).is_some() {
         return Ok(());
     }
+    let content = match file.when {
+        WriteWhen::Line => match with_line(&folder, name, &content).context(what)? {
+            Some(content) => content,
+            None => return Ok(()),
+        },
+        WriteWhen::Always | WriteWhen::Absent => content,
+    };
     folder.put(name, &content, owner, file.mode).context(what)
+}
+
+/// The content of a file with `line` appended; `None` if the file has it.
+fn with_line(folder: &Folder, name: &[u8], line: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let line = line.trim_ascii_end();
+    let mut content = match folder.kind_of(name) {
+        None => Vec::new(),
+        Some(FileType::RegularFile) => folder.read(name, MAX_LINES)?,
+        // The new file would replace a symlink, and hide the lines of its target.
+        Some(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file")),
+    };
+    if content.split(|byte| *byte == b'\n').any(|present| present.trim_ascii_end() == line) {
+        return Ok(None);
+    }
+    if content.last().is_some_and(|byte| *byte != b'\n') {
+        content.push(b'\n');
+    }
+    content.extend_from_slice(line);
+    content.push(b'\n');
+    Ok(Some(content))
 }
 
 /// Folders made on the way to a file nobody else may read are closed as well: sshd insists on it
@@ -80,6 +113,28 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"old");
         write_one(&root, &file("/f", "new", WriteWhen::Always)).unwrap();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_line_is_added_once_and_the_file_kept() {
+        let (dir, root) = root();
+        let path = "/root/.ssh/authorized_keys";
+        let add = |line: &str| write_one(&root, &file(path, line, WriteWhen::Line));
+        let content = || std::fs::read_to_string(dir.path().join(&path[1..])).unwrap();
+        add("key one\n").unwrap();
+        assert_eq!(content(), "key one\n");
+        std::fs::write(dir.path().join(&path[1..]), "# mine\nkey two").unwrap();
+        add("key one\n").unwrap();
+        add("key one").unwrap();
+        assert_eq!(content(), "# mine\nkey two\nkey one\n");
+        std::fs::write(dir.path().join(&path[1..]), "key one\r\nkey two\r\n").unwrap();
+        add("key two\n").unwrap();
+        assert_eq!(content(), "key one\r\nkey two\r\n");
+        // A symlink is not replaced.
+        std::fs::remove_file(dir.path().join(&path[1..])).unwrap();
+        std::os::unix::fs::symlink("../keys", dir.path().join(&path[1..])).unwrap();
+        assert!(add("key one\n").is_err());
+        assert!(dir.path().join(&path[1..]).is_symlink());
     }
 
     #[test]

@@ -60,10 +60,16 @@ pub fn remove(path: &Path) -> Result<Undone, ApiError> {
 /// # Errors
 /// Not a private key in OpenSSH's format.
 pub fn public_line(private: &str, path: &Path) -> Result<String, ApiError> {
-    PrivateKey::from_openssh(private)
-        .and_then(|key| key.public_key().to_openssh())
-        .map(|line| format!("{line}\n"))
-        .map_err(|error| bad_key(path, &error))
+    parse(private).map_err(|error| bad_key(path, &error))
+}
+
+/// The same, with the error of the parser.
+///
+/// # Errors
+/// Not a private key in OpenSSH's format.
+pub fn parse(private: &str) -> Result<String, ssh_key::Error> {
+    let key = PrivateKey::from_openssh(private)?;
+    Ok(format!("{}\n", key.public_key().to_openssh()?))
 }
 
 #[cfg(test)]

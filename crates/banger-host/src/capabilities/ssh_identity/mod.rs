@@ -1,6 +1,8 @@
-//! SSH identity: an ed25519 host key in the VM's folder, which the guest gets where it has none.
+//! SSH identity: an ed25519 host key in the VM's folder, which the guest gets where it has none,
+//! and the user's key, which root of the guest accepts.
 
 mod key;
+mod user_key;
 
 use std::fs;
 use std::sync::Arc;
@@ -51,21 +53,23 @@ impl Effect for HostKeys {
     }
 }
 
-/// Both halves of the key, as files of the guest.
-fn files(layout: &Layout, vm: &VmPlan) -> Result<[GuestFile; 2], ApiError> {
+/// Both halves of the host key and the line of the user's key, as files of the guest.
+fn files(layout: &Layout, vm: &VmPlan) -> Result<[GuestFile; 3], ApiError> {
     let path = layout.host_key(&vm.id);
     let private = fs::read_to_string(&path).map_err(|error| on_path("read", &path, &error))?;
     let public = key::public_line(&private, &path)?;
-    let file = |path: &str, mode: u32, content: &str| GuestFile {
+    let user = user_key::public_line(&layout.user_key())?;
+    let file = |path: &str, mode: u32, content: &str, when: WriteWhen| GuestFile {
         path: path.into(),
         mode,
         uid: 0,
         gid: 0,
         content: BASE64.encode(content),
-        when: WriteWhen::Absent,
+        when,
     };
     Ok([
-        file("/etc/ssh/ssh_host_ed25519_key", 0o600, &private),
-        file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public),
+        file("/etc/ssh/ssh_host_ed25519_key", 0o600, &private, WriteWhen::Absent),
+        file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public, WriteWhen::Absent),
+        file("/root/.ssh/authorized_keys", 0o600, &user, WriteWhen::Line),
     ])
 }
