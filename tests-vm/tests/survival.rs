@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 use banger_testkit::{Home, kill, wait_gone};
 
@@ -17,6 +17,42 @@ fn find(home: &Home, program: &str) -> u32 {
     let line = lines.iter().find(|line| line.contains(program));
     let line = line.unwrap_or_else(|| panic!("no {program} in {lines:#?}"));
     line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// The user's ssh configuration of a home, with the Include of banger.
+fn ssh_config(home: &Home) -> String {
+    home.path().join(".ssh/config").display().to_string()
+}
+
+/// Uses OpenSSH as a user does after `ssh-config --install`, and leaves a shell open.
+fn ssh(home: &Home) -> Child {
+    let installed = home.command(&["ssh-config", "--install"]).env("HOME", home.path()).status();
+    assert!(installed.unwrap().success());
+    let config = ssh_config(home);
+    let own = home.path().join("file");
+    let data: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&own, &data).unwrap();
+    let back = home.path().join("back");
+    for (from, to) in
+        [(own.to_str().unwrap(), "web.vm:copy"), ("web.vm:copy", back.to_str().unwrap())]
+    {
+        let copied = Command::new("scp").args(["-q", "-F", &config, from, to]).status();
+        assert!(copied.unwrap().success(), "{from} {to}");
+    }
+    assert!(std::fs::read(&back).unwrap() == data, "other bytes came back");
+    let run = home.run(&["ssh", "web", "--", "hostname; exit 7"]);
+    assert_eq!((run.code, run.out.as_str()), (7, "web\n"), "{}", run.err);
+    // A key that is not the guest's is refused.
+    let known = home.path().join("empty");
+    std::fs::write(&known, "").unwrap();
+    let option = format!("UserKnownHostsFile={}", known.display());
+    let strange =
+        Command::new("ssh").args(["-F", &config, "-o", &option, "web.vm", "true"]).output();
+    let strange = String::from_utf8_lossy(&strange.unwrap().stderr).into_owned();
+    assert!(strange.contains("Host key verification failed"), "{strange}");
+    let mut shell = Command::new("ssh");
+    shell.args(["-F", &config, "-o", "StrictHostKeyChecking=yes", "web.vm", "sh"]);
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
@@ -33,13 +69,23 @@ fn sessions_survive_a_killed_daemon() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     writeln!(stdin, "echo one").unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "one");
+    let mut ssh = ssh(&home);
+    let mut ssh_stdin = ssh.stdin.take().unwrap();
+    let mut ssh_lines = BufReader::new(ssh.stdout.take().unwrap()).lines();
+    writeln!(ssh_stdin, "echo one").unwrap();
+    assert_eq!(ssh_lines.next().unwrap().unwrap(), "one");
     home.kill_daemon();
     writeln!(stdin, "echo two").unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "two");
+    writeln!(ssh_stdin, "echo two").unwrap();
+    assert_eq!(ssh_lines.next().unwrap().unwrap(), "two");
     let after = home.json(&["vm", "show", "web"]);
     assert_eq!(after["state"], "running");
     assert_eq!(after["boot_id"], before["boot_id"]);
     assert_eq!(after["pid"], before["pid"]);
+    writeln!(ssh_stdin, "echo three; exit 4").unwrap();
+    assert_eq!(ssh_lines.next().unwrap().unwrap(), "three", "with another daemon");
+    assert_eq!(ssh.wait().unwrap().code(), Some(4));
     writeln!(stdin, "exit 3").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     home.ok(&["vm", "delete", "-f", "web"]);

@@ -3,7 +3,7 @@
 //! - `POST /connect?port=N&wait_ms=M` needs `Upgrade: banger-tcp/1`. The agent connects to TCP port
 //!   `N` of the guest itself, retrying for at most `M` ms while the guest boots. The answer is
 //!   `101`, after which the connection carries the bytes of that TCP connection. There is no
-//!   half-close: when one side ends, the agent closes both. `503` means that nothing listens.
+//!   half-close: when one side ends, the agent closes both. `409` means that nothing listens.
 //! - `GET /sshd` answers with [`SshServer`].
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub const UPGRADE: &str = "banger-tcp/1";
 
 /// Status of an answer to `POST /connect` if nothing listens on the port.
-pub const NOT_LISTENING: u16 = 503;
+pub const NOT_LISTENING: u16 = 409;
 
 /// Maximum number of host keys in [`SshServer`].
 pub const MAX_HOST_KEYS: usize = 16;

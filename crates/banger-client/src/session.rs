@@ -67,7 +67,7 @@ impl Client {
         AgentSession(AgentRoute::Upgrade { client: self.clone(), vm: vm.to_owned() })
     }
 
-    async fn descriptor(
+    pub(crate) async fn descriptor(
         &self,
         vm: &str,
         wait: Option<Wait>,

@@ -7,7 +7,9 @@ use banger_api::limits::VmDefaults;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
-use crate::commands::{daemon, doctor, exec, image, kernel, operation, run, version, vm};
+use crate::commands::{
+    daemon, doctor, exec, image, kernel, operation, run, ssh, ssh_config, ssh_proxy, version, vm,
+};
 use crate::{usage, values};
 
 /// banger gives you a real Linux machine in one command.
@@ -46,6 +48,7 @@ pub enum Command {
     Run(run::Args),
     Ps(vm::list::PsArgs),
     Exec(exec::Args),
+    Ssh(ssh::Args),
     /// Create, start, stop, inspect and delete virtual machines.
     ///
     ///   banger vm create --name web
@@ -79,6 +82,9 @@ pub enum Command {
     #[command(subcommand, verbatim_doc_comment)]
     Daemon(daemon::Command),
     Doctor(doctor::Args),
+    SshConfig(ssh_config::Args),
+    #[command(hide = true)]
+    SshProxy(ssh_proxy::Args),
     Version(version::Args),
     #[command(flatten)]
     Alias(Alias),
@@ -97,8 +103,13 @@ impl Command {
     /// Origin of the exit code.
     pub fn exit_code_of(&self) -> ExitCodeOf {
         match self {
-            Self::Run(_) | Self::Exec(_) => ExitCodeOf::Guest,
-            Self::Vm(vm::Command::Run(_) | vm::Command::Exec(_) | vm::Command::Shell(_))
+            Self::Run(_) | Self::Exec(_) | Self::Ssh(_) => ExitCodeOf::Guest,
+            Self::Vm(
+                vm::Command::Run(_)
+                | vm::Command::Exec(_)
+                | vm::Command::Shell(_)
+                | vm::Command::Ssh(_),
+            )
             | Self::Alias(Alias::Shell(_)) => ExitCodeOf::Guest,
             _ => ExitCodeOf::Banger,
         }
@@ -139,7 +150,7 @@ fn guess_exit_code_of(arguments: &[OsString]) -> ExitCodeOf {
     let first = words.next();
     let verb = if first.as_deref() == Some("vm") { words.next() } else { first.clone() };
     match (first.as_deref(), verb.as_deref()) {
-        (_, Some("run" | "exec" | "shell" | "sh")) => ExitCodeOf::Guest,
+        (_, Some("run" | "exec" | "shell" | "sh" | "ssh")) => ExitCodeOf::Guest,
         _ => ExitCodeOf::Banger,
     }
 }

@@ -10,6 +10,7 @@ mod errors;
 mod follow;
 mod interrupt;
 mod render;
+mod ssh;
 mod terminal;
 mod usage;
 mod values;

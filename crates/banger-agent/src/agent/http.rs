@@ -328,7 +328,6 @@ fn head(status: u16) -> String {
         413 => "Content Too Large",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
-        503 => "Service Unavailable",
         507 => "Insufficient Storage",
         _ => "Internal Server Error",
     };

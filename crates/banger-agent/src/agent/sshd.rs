@@ -73,10 +73,10 @@ mod tests {
         let fifo = folder.join("ssh_host_fifo_key.pub");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
         let found = server(root.path());
-        assert_eq!(found, SshServer {
-            installed: false,
-            host_keys: vec![ed25519.to_owned(), rsa.to_owned()],
-        });
+        assert_eq!(
+            found,
+            SshServer { installed: false, host_keys: vec![ed25519.to_owned(), rsa.to_owned()] }
+        );
         fs::create_dir_all(root.path().join("usr/sbin")).unwrap();
         fs::write(root.path().join("usr/sbin/sshd"), "").unwrap();
         assert!(server(root.path()).installed);

@@ -75,9 +75,7 @@ impl From<Alias> for Command {
 /// A hint for an unknown command name.
 pub fn suggestion(word: &str) -> Option<&'static str> {
     Some(match word {
-        "ssh" | "attach" | "enter" | "connect" | "login" => {
-            "`banger shell VM` opens a shell in a machine"
-        }
+        "attach" | "enter" | "connect" | "login" => "`banger shell VM` opens a shell in a machine",
         "console" | "tail" => "`banger logs VM` shows the console of a machine",
         "up" | "new" | "init" | "add" => {
             "`banger run` makes a machine with a shell in it, `banger create` one without"
@@ -87,9 +85,8 @@ pub fn suggestion(word: &str) -> Option<&'static str> {
             "`banger ps` shows the machines that run, `banger daemon status` the daemon"
         }
         "build" | "commit" | "save" => "`banger image --help` shows what can be done with images",
-        "cp" | "copy" | "scp" | "rsync" => {
-            "`tar c PATH | banger exec -i VM tar x` copies files into a machine"
-        }
+        "scp" | "rsync" => "`banger ssh-config --install` lets `scp` and `rsync` reach NAME.vm",
+        "cp" | "copy" => "`tar c PATH | banger exec -i VM tar x` copies files into a machine",
         "port" | "ports" | "publish" => {
             "`banger ps` shows published ports, `-p` of `run` and `create` publishes them"
         }

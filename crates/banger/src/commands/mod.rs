@@ -8,6 +8,9 @@ pub mod image;
 pub mod kernel;
 pub mod operation;
 pub mod run;
+pub mod ssh;
+pub mod ssh_config;
+pub mod ssh_proxy;
 pub mod version;
 pub mod vm;
 
@@ -21,6 +24,9 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Run(args) => run::run(context, args).await,
         Command::Ps(args) => vm::list::ps(context, args).await,
         Command::Exec(args) => exec::run(context, args).await,
+        Command::Ssh(args) => ssh::run(context, args).await,
+        Command::SshConfig(args) => ssh_config::run(context, args).await,
+        Command::SshProxy(args) => ssh_proxy::run(context, args).await,
         Command::Vm(command) => vm::dispatch(context, command).await,
         Command::Image(command) => image::dispatch(context, command).await,
         Command::Kernel(command) => kernel::dispatch(context, command).await,

@@ -13,5 +13,6 @@ mod operations;
 mod other_host;
 mod output;
 mod sessions;
+mod ssh;
 mod support;
 mod terminal;

@@ -3,6 +3,7 @@
 //!
 //! It is part of the daemon, so its sessions end with the daemon; those of real guests do not.
 
+mod connect;
 mod exec;
 mod shell;
 mod terminal;
@@ -96,6 +97,8 @@ async fn answer(
 ) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(&machine).await,
+        (&Method::GET, "/sshd") => json(StatusCode::OK, &connect::server()),
+        (&Method::POST, "/connect") => connect::start(&sessions, request),
         (&Method::GET, "/ports") => json(StatusCode::OK, &ports()),
         (&Method::POST, "/detach") => match detach(machine, request).await {
             Ok(answer) => answer,

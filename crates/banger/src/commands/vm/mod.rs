@@ -10,7 +10,7 @@ pub mod show;
 
 use clap::Subcommand;
 
-use crate::commands::{exec, run};
+use crate::commands::{exec, run, ssh};
 use crate::context::Context;
 use crate::errors::Failure;
 
@@ -34,6 +34,7 @@ pub enum Command {
     Show(show::Args),
     Exec(exec::Args),
     Shell(shell::Args),
+    Ssh(ssh::Args),
     Logs(logs::Args),
     Health(health::Args),
 }
@@ -53,6 +54,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Show(args) => show::run(context, args).await,
         Command::Exec(args) => exec::run(context, args).await,
         Command::Shell(args) => shell::run(context, args).await,
+        Command::Ssh(args) => ssh::run(context, args).await,
         Command::Logs(args) => logs::run(context, args).await,
         Command::Health(args) => health::run(context, args).await,
     }

@@ -1,0 +1,112 @@
+//! `ssh`, `ssh-config` and what ssh starts.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use banger_testkit::{Home, Run};
+
+use crate::support::{expect, home, run};
+
+/// Runs the CLI with a home folder of its own.
+fn run_in(home: &Home, line: &str) -> Run {
+    let words: Vec<&str> = line.split(' ').collect();
+    home.command(&words).env("HOME", home.path()).output().unwrap().into()
+}
+
+#[test]
+fn the_proxy_carries_bytes_and_records_the_host_key() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let mut command = home.command(&["ssh-proxy", "web.vm", "22"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut banner = [0; 19];
+    output.read_exact(&mut banner).unwrap();
+    assert_eq!(&banner, b"SSH-2.0-simulated\r\n");
+    let data: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let sent = data.clone();
+    let sending = std::thread::spawn(move || {
+        input.write_all(&sent).unwrap();
+        input
+    });
+    let mut back = vec![0; data.len()];
+    output.read_exact(&mut back).unwrap();
+    assert!(back == data, "other bytes came back");
+    drop(sending.join().unwrap());
+    assert!(child.wait().unwrap().success(), "the end of the input ends the proxy");
+    let known = std::fs::read_to_string(home.path().join("state/ssh/known_hosts")).unwrap();
+    assert!(known.starts_with("web.vm ssh-ed25519 AAAA") && known.lines().count() == 1, "{known}");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn failures_are_explained() {
+    let home = home();
+    let missing = "error: there is no VM `nope`\n";
+    for (line, code) in [("ssh nope", 125), ("vm ssh nope -- ls", 125), ("ssh-proxy nope.vm", 3)] {
+        let run = run(&home, line);
+        assert!(run.code == code && run.err.starts_with(missing), "{line}: {}", run.err);
+    }
+    let text = "error: `a,b.vm` is not the host name of a VM, such as web.vm\n";
+    expect(&run(&home, "ssh-proxy a,b.vm"), 2, "", text);
+    run(&home, "vm create --name web --no-start");
+    let stopped = run(&home, "ssh web");
+    assert_eq!(stopped.code, 125, "{}", stopped.err);
+    assert!(stopped.err.contains("hint: "), "{}", stopped.err);
+    run(&home, "vm start web");
+    let closed = run(&home, "ssh-proxy web.vm 23");
+    assert_eq!(closed.code, 1);
+    assert!(closed.err.starts_with("error: nothing listens on port 23 of `web`\n"), "{closed:?}");
+    let json = run(&home, "ssh --json web");
+    assert!(json.err.contains("cannot be shown as JSON"), "{}", json.err);
+    let mut command = home.command(&["ssh", "web"]);
+    let without: Run = command.env("PATH", "/nowhere").output().unwrap().into();
+    assert_eq!(without.code, 125);
+    let text = "error: the program `ssh` is not installed\nhint: install OpenSSH's client; on \
+        Debian and Ubuntu: openssh-client\n";
+    assert_eq!(without.err, text);
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn the_include_is_added_once_and_removed() {
+    let home = home();
+    let user = home.path().join(".ssh/config");
+    let ours = home.path().join("state/ssh/config");
+    let shown = user.display().to_string();
+    let printed = run_in(&home, "ssh-config").out;
+    assert!(printed.contains("\nHost *.vm\n    User root\n    ProxyCommand env BANGER_HOME="));
+    assert!(printed.contains("\n    StrictHostKeyChecking yes\n"), "{printed}");
+    assert!(!user.exists() && !ours.exists(), "printing changes nothing");
+    let added = format!("the Include of banger added to `{shown}`\n");
+    assert_eq!(run_in(&home, "ssh-config --install").err, added);
+    let already = format!("the Include of banger is already in `{shown}`\n");
+    assert_eq!(run_in(&home, "ssh-config --install").err, already);
+    assert_eq!(std::fs::read_to_string(&ours).unwrap(), printed);
+    let text = std::fs::read_to_string(&user).unwrap();
+    assert!(text.contains(&format!("\nInclude \"{}\"\n", ours.display())), "{text}");
+    // OpenSSH itself reads it so.
+    let resolved =
+        std::process::Command::new("ssh").args(["-G", "-F", &shown, "web.vm"]).output().unwrap();
+    let resolved = String::from_utf8_lossy(&resolved.stdout).into_owned();
+    for line in ["user root", "stricthostkeychecking true", "identitiesonly yes"] {
+        assert!(resolved.lines().any(|l| l == line), "{line}: {resolved}");
+    }
+    assert!(resolved.contains(&format!("{} ssh-proxy %h %p\n", program())), "{resolved}");
+    let removed = format!("the Include of banger removed from `{shown}`\n");
+    assert_eq!(run_in(&home, "ssh-config --uninstall").err, removed);
+    assert!(!user.exists() && !ours.exists());
+    let absent = format!("the Include of banger was not in `{shown}`\n");
+    assert_eq!(run_in(&home, "ssh-config --uninstall").err, absent);
+    std::fs::create_dir(&user).unwrap();
+    let refused = run_in(&home, "ssh-config --install");
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.starts_with(&format!("error: cannot change `{shown}`")), "{}", refused.err);
+    assert_eq!(run_in(&home, "ssh-config --install --uninstall").code, 2);
+}
+
+fn program() -> String {
+    banger_testkit::program("banger").display().to_string()
+}

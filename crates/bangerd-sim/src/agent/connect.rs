@@ -1,0 +1,49 @@
+//! TCP ports of a simulated guest: port 22 sends a banner as an ssh server does, and then echoes.
+//! Nothing else listens.
+
+use banger_agent_proto::ssh::{NOT_LISTENING, SshServer, UPGRADE};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, UPGRADE as UPGRADE_HEADER};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+
+use super::{exec, refused};
+
+/// First line that the server sends (RFC 4253, section 4.2).
+const BANNER: &[u8] = b"SSH-2.0-simulated\r\n";
+
+/// The ssh server, with a key that no private key belongs to.
+pub fn server() -> SshServer {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHNpbXVsYXRlZHNpbXVsYXRlZHNpbXVsYXRlZHNp";
+    SshServer { installed: true, host_keys: vec![key.into()] }
+}
+
+/// Upgrades the connection to the bytes of the port.
+pub fn start(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    if !query.split('&').any(|parameter| parameter == "port=22") {
+        let status = StatusCode::from_u16(NOT_LISTENING).unwrap_or(StatusCode::BAD_GATEWAY);
+        return refused(status, "nothing listens on this port".into());
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    sessions.begin(async move {
+        match upgrade.await {
+            Ok(stream) => {
+                let (mut from, mut to) = tokio::io::split(TokioIo::new(stream));
+                // An error means that the client has disconnected.
+                if to.write_all(BANNER).await.is_ok() {
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                }
+            }
+            Err(error) => tracing::debug!(error = %error, "a port was not connected"),
+        }
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE_HEADER, hyper::header::HeaderValue::from_static(UPGRADE));
+    response
+}
