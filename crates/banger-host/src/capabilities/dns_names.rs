@@ -1,4 +1,5 @@
-//! DNS names: has the host ask the daemon's resolver for names of VMs while VMs run, through root.
+//! DNS names: the helper makes the host's resolver forward names of VMs to the daemon while VMs
+//! run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,17 +14,17 @@ use banger_root::protocol::Request;
 use super::{HostCapability, Parts};
 use crate::helper::Helper;
 
-/// Which resolver the host asks for names of VMs, as far as this daemon knows.
+/// Destination of the host's queries for names of VMs, as known to this daemon.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Names {
-    /// A daemon before this one may have left them routed to the same port.
+    /// An earlier daemon may have left them forwarded to the same port.
     #[default]
     Unknown,
-    /// This daemon's.
+    /// This daemon.
     Ours,
-    /// Another daemon's, or it cannot be changed.
+    /// Another daemon, or forwarding cannot be set up.
     Elsewhere,
-    /// Not this daemon's.
+    /// Not forwarded to this daemon.
     Unclaimed,
 }
 
@@ -31,7 +32,7 @@ enum Names {
 struct DnsNames {
     helper: Helper,
     port: Arc<AtomicU16>,
-    /// Held while it changes.
+    /// Locked during a change.
     names: Arc<tokio::sync::Mutex<Names>>,
 }
 
@@ -51,7 +52,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
 }
 
 impl DnsNames {
-    /// Has the host ask the daemon's resolver, if it listens.
+    /// Forwards names to the daemon's resolver, if it listens.
     async fn claim(&self, names: &mut Names) {
         let port = self.port.load(Ordering::Relaxed);
         if port == 0 {
@@ -59,7 +60,7 @@ impl DnsNames {
         }
         match self.helper.ask(Request::RouteDns { port }, Vec::new()).await {
             Ok(_) => *names = Names::Ours,
-            // It stays so for long where another daemon has them.
+            // Another daemon may keep them for a long time.
             Err(_) if *names == Names::Elsewhere => {}
             Err(error) => {
                 tracing::warn!(error = %error, causes = ?error.causes, "names of VMs");
@@ -78,7 +79,7 @@ impl DnsNames {
             Err(error) if *names == Names::Ours => {
                 tracing::warn!(error = %error, causes = ?error.causes, "names stay routed");
             }
-            // Where there is no helper there was nothing to take back.
+            // Without a helper nothing was set up.
             Ok(_) | Err(_) => *names = Names::Unclaimed,
         }
     }
@@ -86,12 +87,12 @@ impl DnsNames {
 
 #[async_trait]
 impl Effect for DnsNames {
-    /// Beside the way to ready, which does not need it.
+    /// Runs in the background: a start does not depend on it.
     async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError> {
         if context.run.is_some_and(|run| run.lease.is_some()) {
             let ours = self.clone();
             tokio::spawn(async move {
-                // One is enough for all that start at the same time; upkeep sees to the rest.
+                // One request serves all concurrent starts; upkeep handles later changes.
                 if let Ok(mut names) = ours.names.try_lock() {
                     ours.claim(&mut names).await;
                 }
@@ -100,7 +101,7 @@ impl Effect for DnsNames {
         Ok(Applied::AlreadyThere.into())
     }
 
-    /// Names are the daemon's and not the VM's: upkeep releases them with the last VM.
+    /// Forwarding belongs to the daemon, not to a VM: upkeep releases it after the last VM.
     async fn undo(&self, _context: VmContext<'_>) -> Result<Undone, ApiError> {
         Ok(Undone::WasAbsent)
     }

@@ -1,5 +1,5 @@
-//! What this host does for each capability: the effects behind the steps that
-//! `banger_engine::capabilities` declares, one file for each, and this registry.
+//! Effects of the capabilities on this host: the implementations of the steps declared in
+//! `banger_engine::capabilities`, one file for each, and their registry.
 
 mod dns_names;
 mod ports;
@@ -22,36 +22,36 @@ use crate::storage::Blanks;
 
 pub use work_disk::WorkDisk;
 
-/// What capabilities are made of.
+/// Dependencies of the capabilities.
 pub struct Parts {
-    /// Where everything is.
+    /// Paths.
     pub layout: Layout,
-    /// Makes blank disks.
+    /// Creates blank disks.
     pub blanks: Blanks,
-    /// mke2fs(8), where it is installed.
+    /// mke2fs(8), if installed.
     pub mke2fs: Option<PathBuf>,
     /// Access to the helper.
     pub helper: Helper,
-    /// Port of the daemon's resolver on the host's loopback; 0 while there is none.
+    /// Port of the daemon's resolver on the host's loopback address; 0 = not listening.
     pub dns_port: Arc<AtomicU16>,
     /// The program that forwards published ports.
     pub forward: PathBuf,
 }
 
-/// Adds what a booting guest needs of a capability to its configuration.
+/// Adds a capability's part to the configuration of a booting guest.
 pub type GuestPart =
     Arc<dyn Fn(&VmPlan, &Devices, &mut GuestConfig) -> Result<(), ApiError> + Send + Sync>;
 
 /// A capability on this host.
 #[derive(Clone, Default)]
 pub struct HostCapability {
-    /// What the engine calls.
+    /// Effects that the engine calls.
     pub effects: Effects,
-    /// What a booting guest is given.
+    /// Part of the guest's configuration.
     pub guest: Option<GuestPart>,
 }
 
-/// All capabilities that have a part on the host.
+/// All capabilities with effects on the host.
 pub fn registry(parts: &Parts) -> Vec<HostCapability> {
     vec![
         work_disk::capability(parts),

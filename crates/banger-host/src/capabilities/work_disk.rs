@@ -1,4 +1,4 @@
-//! Work disk: an ext4 of its final virtual size, sparse, copied from a blank one.
+//! Work disk: a sparse ext4 of its final virtual size, copied from a blank one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
 }
 
 impl WorkDisk {
-    /// Work disks beneath `layout`, copied from blank ones.
+    /// Work disks in the folders of `layout`.
     pub fn new(layout: Layout, blanks: Blanks) -> Self {
         Self { layout, blanks }
     }

@@ -1,4 +1,4 @@
-//! The boot conversation: hello up, configuration down, ready or failed up.
+//! The boot protocol: `hello` from the guest, the configuration to it, then `ready` or `failed`.
 
 use std::io;
 
@@ -14,22 +14,22 @@ use tokio::time::Instant;
 
 use super::config::ReadyConfig;
 
-/// What goes wrong while a guest boots.
+/// Error of a guest's boot.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The guest said what.
+    /// Reported by the guest.
     #[error("the guest could not boot: {}: {}", clean(&.0.stage), clean(&.0.message))]
     Reported(BootFailure),
-    /// Not a message of this protocol.
+    /// Not a message of the protocol.
     #[error("the guest sent something that is not a boot message")]
     Malformed,
-    /// A line without end.
+    /// The line is too long.
     #[error("the guest sent a line of more than {MAX_BOOT_LINE} bytes")]
     TooLong,
     /// The connection ended.
     #[error("the guest closed the connection while it booted")]
     Closed,
-    /// No common protocol.
+    /// No common protocol version.
     #[error("the guest's agent is of another version")]
     Protocol(#[source] ProtocolMismatch),
     /// The connection failed.
@@ -38,7 +38,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// As an error about a VM.
+    /// Converts to an error of a VM.
     pub fn about(&self, vm: &VmPlan) -> ApiError {
         ApiError::new(ErrorCode::GuestFailed, format!("`{}` did not boot", vm.name))
             .caused_by(self)
@@ -50,12 +50,12 @@ fn see_console(vm: &VmPlan) -> Hint {
     Hint::log(&vm.name, VmLog::Console)
 }
 
-/// Text of a guest made harmless: one line, no control characters, not too long.
+/// Sanitises text of a guest: one line, no control characters, at most 500 characters.
 pub fn clean(text: &str) -> String {
     text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Waits for `work` until the deadline or until something interrupts it.
+/// Waits for `work` until the deadline or an interruption.
 ///
 /// # Errors
 /// The work's own, a timeout that names `what`, or the interruption.
@@ -80,7 +80,7 @@ pub async fn bounded<T>(
     }
 }
 
-/// Failures that can be told about a VM.
+/// Errors that can be converted to an error of a VM.
 pub trait IntoGuestError {
     /// The error.
     fn into_error(self, vm: &VmPlan) -> ApiError;
@@ -102,17 +102,17 @@ impl IntoGuestError for ApiError {
 pub struct Booting {
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// A message that came while something else was waited for.
+    /// A message received by [`Self::wait_failure`].
     early: Option<BootMessage>,
 }
 
-/// Takes the first connection on which something is said, and its hello.
+/// Accepts the first connection with data, and reads its hello.
 ///
-/// A guest on a busy host may give up dialling a moment before it is through, and dials again:
-/// what closes without a word was no hello.
+/// On a busy host a guest's connection attempt may time out just before it is accepted; the guest
+/// then connects again. A connection that closes without data is therefore ignored.
 ///
 /// # Errors
-/// What the guest did instead.
+/// Another message than hello; the connection's.
 pub async fn accept(listener: UnixListener) -> Result<(Booting, Hello), Failure> {
     loop {
         let (stream, _) = listener.accept().await.map_err(Failure::Io)?;
@@ -128,10 +128,10 @@ pub async fn accept(listener: UnixListener) -> Result<(Booting, Hello), Failure>
 }
 
 impl Booting {
-    /// The next message. May be dropped and called again without losing bytes.
+    /// The next message. Cancel safe.
     ///
     /// # Errors
-    /// What the guest did instead.
+    /// An invalid message; the connection's.
     pub async fn next(&mut self) -> Result<BootMessage, Failure> {
         if let Some(message) = self.early.take() {
             return Ok(message);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_are_read_however_they_are_cut() {
+    async fn messages_are_read_at_any_split() {
         let (mut booting, mut guest) = pair().await;
         let line = b"{\"type\":\"failed\",\"stage\":\"mounts\",\"message\":\"no \\u0007disk\"}\n";
         for byte in line {
@@ -201,7 +201,7 @@ mod tests {
         guest.write_all(b"\x00\xffgarbage\n").await.unwrap();
         assert!(matches!(booting.next().await, Err(Failure::Malformed)));
         let writer = tokio::spawn(async move {
-            // The host stops reading; writing more than it takes fails or blocks, either is fine.
+            // The host stops reading, so this fails or blocks.
             let _ = guest.write_all(&vec![b'x'; 4 * MAX_BOOT_LINE]).await;
         });
         assert!(matches!(booting.next().await, Err(Failure::TooLong)));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_that_comes_early_is_kept() {
+    async fn an_early_ready_is_kept() {
         let (mut booting, mut guest) = pair().await;
         guest.write_all(b"{\"type\":\"ready\",\"timeline\":[],\"init\":\"/x\"}\n").await.unwrap();
         let waited =

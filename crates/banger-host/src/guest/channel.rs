@@ -21,42 +21,42 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// Longest answer to `CONNECT`: `OK ` and a 32-bit number.
+/// Maximum length of the answer to `CONNECT`: `OK ` and a 32-bit number.
 const MAX_HANDSHAKE: usize = 16;
 
-/// What goes wrong on the way to an agent.
+/// Error of a connection to an agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The socket cannot be reached, or ended.
+    /// The socket cannot be reached, or was closed.
     #[error("its vsock connection failed")]
     Io(#[source] io::Error),
-    /// The VMM or the guest closed the connection: no agent listens.
+    /// The VMM or the guest closed the connection: no agent is listening.
     #[error("no agent listens in the guest")]
     Refused,
     /// The VMM, or its companion, accepts no connections.
     #[error("its VMM accepts no connections: its queue is full")]
     QueueFull,
-    /// Not a valid answer.
+    /// Invalid answer.
     #[error("its answer was not understood")]
     Malformed,
     /// HTTP failed.
     #[error("its answer was not understood")]
     Http(#[source] hyper::Error),
-    /// The agent said no.
+    /// The agent refused the request.
     #[error("it answered {status}: {message}")]
     Status {
         /// HTTP status.
         status: u16,
-        /// Its words.
+        /// Its error message.
         message: String,
     },
-    /// Too slow.
+    /// Timeout.
     #[error("it did not answer in time")]
     Slow,
 }
 
 impl Failure {
-    /// As an error about a VM.
+    /// Converts to an error of a VM.
     pub fn about(&self, vm: &VmPlan) -> ApiError {
         let text = format!("the agent of `{}` could not be used", vm.name);
         ApiError::new(ErrorCode::GuestFailed, text)
@@ -67,16 +67,16 @@ impl Failure {
     }
 }
 
-/// Gets through to the agent on a connection to the VMM's vsock socket.
+/// Connects to the agent over a connection to the VMM's vsock socket.
 ///
 /// # Errors
-/// Nobody listening in the guest, or an answer that is not one.
+/// No agent is listening; an invalid answer.
 pub async fn dial(mut stream: UnixStream) -> Result<UnixStream, Failure> {
     let connect = format!("CONNECT {AGENT_PORT}\n");
     stream.write_all(connect.as_bytes()).await.map_err(Failure::Io)?;
     let mut answer = Vec::with_capacity(MAX_HANDSHAKE);
     loop {
-        // Byte by byte: what follows the newline belongs to whoever gets the connection.
+        // Byte by byte: the bytes after the newline belong to the next reader.
         let byte = match stream.read_u8().await {
             Ok(byte) => byte,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -101,12 +101,12 @@ pub async fn dial(mut stream: UnixStream) -> Result<UnixStream, Failure> {
     Ok(stream)
 }
 
-/// When a request left and when its answer began, in microseconds since 1970 by the host's clock.
+/// Times of a request and its answer, in microseconds since 1970 by the host's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// The request left.
+    /// The request was sent.
     pub sent_us: i64,
-    /// The answer began.
+    /// The answer's first byte arrived.
     pub received_us: i64,
 }
 
@@ -158,12 +158,12 @@ fn request(method: &str, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes
 /// `GET`s a JSON document.
 ///
 /// # Errors
-/// The way there, or a document that is not what was expected.
+/// The connection's; an unexpected document.
 pub async fn get<T: DeserializeOwned>(stream: UnixStream, path: &str) -> Result<T, Failure> {
     get_timed(stream, path).await.map(|(document, _)| document)
 }
 
-/// `GET`s a JSON document, and tells how long that took without the way to the agent.
+/// `GET`s a JSON document; also returns the times of the exchange.
 ///
 /// # Errors
 /// As [`get`].
@@ -179,7 +179,7 @@ pub async fn get_timed<T: DeserializeOwned>(
 /// `POST`s a JSON document.
 ///
 /// # Errors
-/// The way there, or the agent's refusal.
+/// The connection's; the agent's refusal.
 pub async fn post(stream: UnixStream, path: &str, body: &impl Serialize) -> Result<(), Failure> {
     let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
     exchange(stream, request("POST", path, body)?).await.map(|_| ())

@@ -1,15 +1,15 @@
-//! How far a guest's clock is off, from one question and its answer (as RFC 5905, section 8).
+//! Offset of a guest's clock, computed from a request and its answer (as RFC 5905 section 8).
 
 use super::channel::Times;
 
-/// Differences that are not worth a correction, in microseconds: the agent leaves them alone.
+/// Offsets up to this many microseconds are not corrected.
 const TOLERANCE_US: i64 = 20_000;
 
-/// The host's time less the guest's; `None` where it may as well be right. The guest read its clock
-/// at some moment between question and answer, in the middle at best.
+/// The host's time minus the guest's; `None` if it is within the measurement's uncertainty. The
+/// guest read its clock between request and answer, in the middle at best.
 pub fn offset_us(times: &Times, guest_us: i64) -> Option<i64> {
     let round_trip = times.received_us.saturating_sub(times.sent_us);
-    // The host's clock was set in between.
+    // The host's clock was set between both.
     if round_trip < 0 {
         return None;
     }
@@ -32,7 +32,7 @@ mod tests {
             (0, 10, -3_600_000, Some(3_600_005)),
             (0, 10, 3_600_000, Some(-3_599_995)),
             (0, 10, 105, Some(-100)),
-            // Anything within the time that the question took.
+            // Within the duration of the exchange.
             (0, 1000, 900, None),
             (0, 1000, 1100, Some(-600)),
             (10, 0, 3_600_000, None),
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_may_say_anything() {
+    fn any_time_of_a_guest_is_accepted() {
         let times = Times { sent_us: i64::MAX - 1, received_us: i64::MAX };
         for guest in [i64::MIN, 0, i64::MAX] {
             offset_us(&times, guest);

@@ -15,21 +15,21 @@ use super::boot::Failure;
 use crate::capabilities::GuestPart;
 use crate::failure::of;
 
-/// A configuration as it goes over the wire, and the boot it is for.
+/// An encoded configuration for a boot.
 pub struct ReadyConfig {
-    /// One line of JSON, newline included.
+    /// One line of JSON with its newline.
     pub line: Vec<u8>,
     /// Boot id from the hello.
     pub boot_id: String,
 }
 
-/// Bytes of entropy that a guest gets.
+/// Bytes of entropy for a guest.
 const ENTROPY: usize = 256;
 
-/// Builds the configuration for the guest that said this hello.
+/// Builds the configuration for the guest that sent this hello.
 ///
 /// # Errors
-/// No common protocol, or a file of ours that cannot be read.
+/// No common protocol version; a file of the VM cannot be read.
 pub fn build(
     vm: &VmPlan,
     devices: &Devices,
@@ -53,7 +53,7 @@ pub fn build(
             ApiError::new(ErrorCode::Internal, text)
         })
     };
-    // An image among the drives is what the root disk is a layer over.
+    // With an image among the drives, the root disk is a layer over it.
     let root = match devices.place(DriveRole::Image) {
         Some(_) => {
             RootConfig { disk: disk(DriveRole::Image)?, layer: Some(disk(DriveRole::Root)?) }
@@ -83,7 +83,7 @@ pub fn build(
     Ok(ReadyConfig { line, boot_id: hello.boot_id.clone() })
 }
 
-/// How the guest finds a disk, where it has it.
+/// Identification of a disk in the guest; `None` if the VM lacks it.
 pub fn disk(devices: &Devices, role: DriveRole) -> Option<DiskRef> {
     let place = devices.place(role)?;
     match devices.drive_key {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn disks_are_found_as_the_vmm_shows_them() {
+    fn disks_are_identified_as_the_vmm_presents_them() {
         let vm = plan("0123456789ab", "web");
         let mut devices = devices(&vm, &spec());
         let config = built(&devices);

@@ -1,7 +1,7 @@
-//! The agent in the guest, seen from the host.
+//! The host's side of the guest agent.
 //!
-//! [`boot`] is the conversation that the guest opens, once; [`channel`] are the connections that
-//! the host opens afterwards. Everything that comes from a guest has a limit in size and in time.
+//! [`boot`] serves the one connection that the guest opens; [`channel`] opens connections to the
+//! agent afterwards. All data of a guest has limits in size and time.
 
 mod boot;
 mod channel;
@@ -34,10 +34,10 @@ pub use boot::clean;
 pub use channel::Failure;
 pub use config::disk as disk_ref;
 
-/// How long an agent may take to answer a question.
+/// Time limit for an agent's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Listeners for the hello of VMs that are being started, made by the VMM driver before the VMM.
+/// Listeners for the hello of starting VMs, created by the VMM driver before the VMM.
 #[derive(Clone, Default)]
 pub struct Listeners(Arc<Mutex<HashMap<VmId, UnixListener>>>);
 
@@ -46,18 +46,18 @@ impl Listeners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a listener until the guest is waited for.
+    /// Stores a listener.
     pub fn put(&self, vm: &VmId, listener: UnixListener) {
         self.all().insert(vm.clone(), listener);
     }
 
-    /// Takes it out.
+    /// Removes and returns a listener.
     pub fn take(&self, vm: &VmId) -> Option<UnixListener> {
         self.all().remove(vm)
     }
 }
 
-/// Longest time of one attempt to get the agent's first answer.
+/// Time limit of one attempt to get the agent's first answer.
 const FIRST_ANSWER_ATTEMPT: Duration = Duration::from_secs(15);
 
 /// A VMM's sockets between host and guest.
@@ -65,11 +65,11 @@ const FIRST_ANSWER_ATTEMPT: Duration = Duration::from_secs(15);
 pub trait VmmSockets: Send + Sync {
     /// Connects to its vsock socket.
     async fn connect(&self, vm: &VmPlan) -> Result<UnixStream, ApiError>;
-    /// Removes the socket that the guest says hello on, so that nobody in it can dial the host.
+    /// Removes the socket of the hello, so that the guest cannot connect to the host any more.
     async fn close_hello(&self, vm: &VmPlan) -> Result<(), ApiError>;
 }
 
-/// A connected socket for the runtime.
+/// Converts a connected socket for Tokio.
 ///
 /// # Errors
 /// fcntl(2).
@@ -92,8 +92,8 @@ pub struct VsockGuest {
 }
 
 impl VsockGuest {
-    /// Guests whose hello comes through `listeners` and within `boot_timeout`, and whose
-    /// configuration is completed by `parts`.
+    /// Guests that connect to `listeners` within `boot_timeout`; `parts` complete their
+    /// configuration.
     pub fn new(
         listeners: Listeners,
         boot_timeout: Duration,
@@ -131,10 +131,10 @@ impl VsockGuest {
     }
 }
 
-/// Most names of failed services that are taken from a guest.
-const FAILED_MAX: usize = 20;
+/// Maximum number of failed services reported by a guest.
+const MAX_FAILED: usize = 20;
 
-/// What the agent reports, as the API has it: text of the guest made harmless.
+/// Converts the agent's report for the API, with sanitised text.
 fn boot_view(progress: BootProgress) -> BootView {
     let state = match progress.state {
         GuestState::Booting => BootState::Booting,
@@ -146,7 +146,7 @@ fn boot_view(progress: BootProgress) -> BootView {
         state,
         after_ms: progress.uptime_ms,
         source: boot::clean(&progress.source),
-        failed: progress.failed.iter().take(FAILED_MAX).map(|name| boot::clean(name)).collect(),
+        failed: progress.failed.iter().take(MAX_FAILED).map(|name| boot::clean(name)).collect(),
     }
 }
 
@@ -164,7 +164,7 @@ impl Guest for VsockGuest {
         let deadline = Instant::now() + self.boot_timeout;
         let hello = boot::bounded(vm, "hello", deadline, interrupt, boot::accept(listener));
         let (mut booting, hello) = hello.await?;
-        // The first hello is the only one: from here on nobody in the guest can dial us.
+        // There is only one hello: from here on the guest cannot connect to the host.
         self.sockets(vm)?.close_hello(vm).await?;
         let (parts, plan, devices) = (self.parts.clone(), vm.clone(), devices.clone());
         let build = move || config::build(&plan, &devices, &hello, &parts);
@@ -195,7 +195,7 @@ impl Guest for VsockGuest {
                     }
                 }
             };
-            // A guest that cannot boot says so instead of answering, so both are listened for.
+            // A guest that cannot boot reports that instead of answering, so this waits for both.
             tokio::select! {
                 health = ask => health,
                 failure = booting.wait_failure() => Err(failure.about(vm)),
@@ -253,7 +253,7 @@ impl Guest for VsockGuest {
             let stream = self.sockets(vm)?.connect(vm).await?;
             match channel::get::<BootProgress>(stream, &path).await {
                 Ok(progress) => Ok(boot_view(progress)),
-                // An agent from before an upgrade of the daemon.
+                // An agent of an earlier version, from before an upgrade of the daemon.
                 Err(channel::Failure::Status { status: 404, .. }) => Ok(BootView {
                     state: BootState::Unknown,
                     source: "the agent in the guest is of an older version".into(),

@@ -1,4 +1,5 @@
-//! `bridge`: a TAP for each VM on a bridge of the host, with an address of its own, made by root.
+//! `bridge`: a TAP for each VM on a bridge of the host, with an address of its own, created by the
+//! helper.
 
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
@@ -10,7 +11,7 @@ use banger_root::protocol::{Answer, Did, Nat, Request};
 
 use crate::helper::Helper;
 
-/// What the bridge network needs and yields.
+/// Requirements and NIC of the bridge network.
 pub const BRIDGE: NetworkAbilities =
     NetworkAbilities { root: devices::Need::Required, nic: NicKind::Tap };
 
@@ -62,8 +63,8 @@ impl Upkeep for Bridge {
         if need == Need::Idle {
             return;
         }
-        // The pool is filled and the rules are looked at here, when no guest that is starting needs
-        // the host's processors.
+        // Fills the pool and checks the rules here, not during a start, which needs the host's
+        // CPUs.
         if let Err(error) = self.helper.ask(Request::NetEnsure, Vec::new()).await {
             tracing::warn!(error = %error, causes = ?error.causes, "the network of VMs");
         }

@@ -1,8 +1,8 @@
-//! Network drivers: `bridge`, made by root, and `user`, which needs no privilege.
+//! Network drivers: `bridge`, created by the helper, and `user`, which needs no privilege.
 //!
-//! `user`: QEMU's own user-mode network. The guest has an address that only QEMU knows and reaches
-//! the outside through the host's sockets; nothing on the host has to be made or removed. With NAT
-//! off it is cut off (`restrict=on`).
+//! `user`: QEMU's own user-mode network. The guest has an address that only QEMU knows, and reaches
+//! other networks through the host's sockets; no object is created on the host. Without NAT the
+//! guest is isolated (`restrict=on`).
 
 mod bridge;
 
@@ -16,19 +16,19 @@ use banger_engine::devices::{Need, NetworkAbilities, Nic, NicKind, Outside};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
 use banger_engine::plan::{Lease, VmPlan, VmSpec};
 
-/// Address of the guest, as QEMU's user network expects it.
+/// Address of the guest in QEMU's user network.
 const GUEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// Its prefix length.
 const PREFIX: u8 = 24;
-/// The gateway QEMU plays.
+/// QEMU's gateway.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-/// The resolver QEMU plays; it asks the host's.
+/// QEMU's resolver, which forwards to the host's.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
-/// What the user network needs and yields.
+/// Requirements and NIC of the user network.
 pub const USER: NetworkAbilities = NetworkAbilities { root: Need::None, nic: NicKind::User };
 
-/// QEMU's user network. It forwards published ports itself, as its command line says.
+/// QEMU's user network. QEMU forwards published ports itself.
 pub struct UserNetwork;
 
 #[async_trait]

@@ -1,6 +1,6 @@
-//! Blank ext4 file systems, made once for each size by `mke2fs` and copied from then on.
+//! Blank ext4 file systems, created once for each size by mke2fs(8), then copied.
 //!
-//! Copying a cached one takes a millisecond and no process; making one takes mke2fs(8) 12 ms.
+//! A copy takes 1 ms and starts no process; mke2fs takes 12 ms.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,7 +14,7 @@ use crate::advice;
 use crate::failure::on_path;
 use crate::fetch::Staging;
 
-/// What a blank disk is for.
+/// Purpose of a blank disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Profile {
     /// Private layer of a root disk.
@@ -32,10 +32,10 @@ impl Profile {
     }
 }
 
-/// Part of a template's name: change it when the options of mke2fs below change.
+/// Version of a blank disk, part of its name; increase it when the options of mke2fs change.
 const RECIPE: u32 = 1;
 
-/// Makes blank disks, each of them once even when several ask at the same time.
+/// Creates blank disks, each of them once, also on concurrent requests.
 #[derive(Clone)]
 pub struct Blanks {
     cache: PathBuf,
@@ -44,7 +44,7 @@ pub struct Blanks {
 }
 
 impl Blanks {
-    /// Blank disks kept in this folder, made by this program.
+    /// Blank disks in this folder, created by this program.
     pub fn new(cache: PathBuf, mke2fs: Option<PathBuf>) -> Self {
         Self { cache, mke2fs, making: Arc::default() }
     }
@@ -52,7 +52,7 @@ impl Blanks {
     /// Path of a blank ext4 of `size` bytes.
     ///
     /// # Errors
-    /// No mke2fs, or no room.
+    /// mke2fs is not installed or fails; no space.
     pub fn get(&self, size: u64, profile: Profile) -> Result<PathBuf, ApiError> {
         let path = self.cache.join(format!("{}-{size}-{RECIPE}.ext4", profile.name()));
         if path.exists() {
@@ -70,7 +70,7 @@ impl Blanks {
     }
 
     fn make(&self, path: &Path, size: u64, profile: Profile) -> Result<(), ApiError> {
-        // Daemons of two state folders may share a cache, so nobody works under a common name.
+        // Daemons with different state folders may share a cache, so the name is unique.
         let folder = Staging::new(&self.cache.join("staging"));
         let folder = folder.map_err(|error| advice::fetch(&error))?;
         let staged = folder.join(profile.name());
@@ -88,8 +88,7 @@ impl Blanks {
                 .with_hint(Hint::install("e2fsprogs"))
         };
         let program = self.mke2fs.as_ref().ok_or_else(missing)?;
-        // A sparse file reads as zeros, so nothing need be zeroed: neither here nor by the guest
-        // later.
+        // A sparse file reads as zeros, so neither mke2fs nor the guest's kernel need to write any.
         let extended = "assume_storage_prezeroed=1,lazy_itable_init=0,lazy_journal_init=0";
         let output = Command::new(program)
             .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-J", "size=16"])

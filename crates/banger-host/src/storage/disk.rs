@@ -1,5 +1,5 @@
-//! Disks in ordinary files: made under another name and renamed, so that a half-made one is never
-//! taken for whole.
+//! Disks in regular files: created under another name and renamed, so that an incomplete file is
+//! never used.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use banger_sys::sparse::{self, Cloned};
 use super::reflink;
 use crate::failure::on_path;
 
-/// Makes a folder that only its owner may look into.
+/// Creates a folder with mode 0700.
 pub fn make_folder(path: &Path) -> Result<Applied, ApiError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(Applied::Created),
@@ -22,7 +22,7 @@ pub fn make_folder(path: &Path) -> Result<Applied, ApiError> {
     }
 }
 
-/// Removes a folder with everything in it, never following a link out of it.
+/// Removes a folder with its content; follows no links.
 pub fn remove_folder(path: &Path) -> Result<Undone, ApiError> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(Undone::Removed),
@@ -31,7 +31,7 @@ pub fn remove_folder(path: &Path) -> Result<Undone, ApiError> {
     }
 }
 
-/// Removes a file and what a crash may have left of its making.
+/// Removes a file, and an incomplete one that a crash left.
 pub fn remove(path: &Path) -> Result<Undone, ApiError> {
     remove_file(&partial(path))?;
     remove_file(path)
@@ -49,7 +49,7 @@ fn partial(path: &Path) -> std::path::PathBuf {
     path.with_extension("partial")
 }
 
-/// Makes a sparse copy of `source`, `size` bytes long.
+/// Creates a sparse copy of `source` with `size` bytes.
 pub fn copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
     from(source, target, |from, to| {
         sparse::copy(from, to)?;
@@ -57,7 +57,7 @@ pub fn copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiEr
     })
 }
 
-/// Makes a clone of `source` that shares its blocks, `size` bytes long.
+/// Creates a clone of `source` with `size` bytes that shares its blocks (FICLONE).
 pub fn clone_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
     let mut cloned = Cloned::Shared;
     let made = from(source, target, |from, to| {
@@ -90,7 +90,7 @@ fn from(
     make(target, |to| fill(&from, to))
 }
 
-/// Makes a file that appears when it is filled.
+/// Creates a file, which gets its name when it is complete.
 pub fn make(
     target: &Path,
     fill: impl FnOnce(&File) -> io::Result<()>,
@@ -109,24 +109,24 @@ pub fn make(
     match fill(&file).and_then(|()| fs::rename(&staged, target)) {
         Ok(()) => Ok(Applied::Created),
         Err(error) => {
-            // The half-made file takes room that somebody needs; the first error is what counts.
+            // The incomplete file uses space; the first error is reported.
             let _ = fs::remove_file(&staged);
             Err(on_path("write the disk", target, &error))
         }
     }
 }
 
-/// Bytes a file really takes.
+/// Allocated bytes of a file.
 pub fn allocated(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.blocks() * 512)
 }
 
-/// Bytes that a file takes which no other file shares.
+/// Allocated bytes of a file that are not shared with other files (FIEMAP).
 pub fn own(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
     match banger_sys::reflink::share(&file) {
         Ok(share) => Ok(share.own),
-        // The file system does not tell: then it does not share either.
+        // A file system without FIEMAP does not share blocks.
         Err(_) => sparse::allocated_bytes(&file),
     }
 }

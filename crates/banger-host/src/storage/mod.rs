@@ -1,14 +1,14 @@
-//! Storage drivers. They differ in how the root disk comes from the image:
+//! Storage drivers. They differ in how the root disk is created from the image:
 //!
 //! - `overlay`: the image is read-only and shared; the root disk is a private ext4 layer that the
-//!   agent joins over it. Nothing is copied.
+//!   agent mounts over it (overlayfs). Nothing is copied.
 //! - `copy`: the root disk is a sparse copy of the image, grown to its virtual size; the guest
 //!   grows the file system.
 //!
-//! - `reflink`: the same with a clone that shares its blocks with the image, on file systems that
-//!   can.
-//! - `dm-snapshot`: the root disk is a device that root makes, of the image and a sparse file of
-//!   what the VM changed.
+//! - `reflink`: the same with a clone that shares its blocks with the image, on file systems with
+//!   FICLONE.
+//! - `dm-snapshot`: the root disk is a device created by the helper from the image and a sparse
+//!   file of changes.
 //!
 //! The work disk is a capability of its own.
 
@@ -36,7 +36,7 @@ use banger_engine::plan::{VmPlan, VmSpec};
 use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
 
-/// How the root disk comes from the image.
+/// Origin of the root disk.
 #[derive(Clone)]
 pub enum RootFrom {
     /// A private layer over the shared image.
@@ -45,11 +45,11 @@ pub enum RootFrom {
     Copy,
     /// A clone that shares its blocks.
     Clone,
-    /// A device over the image and a file of changes, made by this.
+    /// A device over the image and a file of changes.
     Snapshot(Arc<dyn SnapshotRoot>),
 }
 
-/// Finds a disk of a VM that it shares with others, whether or not it is there.
+/// Path of a disk that VMs share; it may not exist.
 pub type FindDisk = Arc<dyn Fn(&VmPlan) -> PathBuf + Send + Sync>;
 
 /// Read-only disks that VMs share.
@@ -61,7 +61,7 @@ pub struct Shared {
     pub modules: FindDisk,
 }
 
-/// What storage needs and yields whose root disk is a file.
+/// Requirements and drives of storage whose root disk is a file.
 pub const FILES: StorageAbilities =
     StorageAbilities { root: Need::None, root_disk: SourceKind::File };
 /// The same for a root disk that is a device.
@@ -82,7 +82,7 @@ impl FileStorage {
         Self { layout, from, shared, blanks }
     }
 
-    /// What there is of a VM's root disk that is its own.
+    /// The VM's private file of its root disk.
     fn root_file(&self, vm: &VmPlan) -> PathBuf {
         match self.from {
             RootFrom::Snapshot(_) => self.layout.root_cow(&vm.id),
@@ -137,8 +137,7 @@ impl Storage for FileStorage {
         let image = (self.shared.image)(vm);
         let disks = [self.root_file(vm), self.layout.work_disk(&vm.id), image.clone()];
         blocking(move || {
-            // Ordinary files need no attaching; that they are there is said better here than by
-            // a VMM.
+            // Regular files need no attaching; a missing one is reported better here than by a VMM.
             for path in &disks {
                 std::fs::metadata(path).map_err(|error| on_path("find the disk", path, &error))?;
             }
@@ -183,7 +182,7 @@ impl Storage for FileStorage {
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView {
         let (root, work) = (self.root_file(vm), self.layout.work_disk(&vm.id));
         let measure = match self.from {
-            // Where blocks are shared, those of the image are not the VM's.
+            // Blocks shared with the image are not counted.
             RootFrom::Clone => disk::own,
             _ => disk::allocated,
         };
@@ -200,7 +199,7 @@ impl Storage for FileStorage {
     }
 }
 
-/// Whether the image fits into the root disk.
+/// Checks that the image fits into the root disk.
 fn fits(vm: &VmPlan, spec: &VmSpec) -> Result<(), ApiError> {
     let (need, has) = (vm.boot.image_bytes, spec.root_bytes);
     if need <= has {

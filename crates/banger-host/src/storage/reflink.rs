@@ -1,4 +1,4 @@
-//! Root disks that share their blocks with the image: XFS, btrfs and others with FICLONE.
+//! Root disks that share their blocks with the image, on file systems with FICLONE (XFS, btrfs).
 
 use std::fs::File;
 use std::io;
@@ -7,11 +7,11 @@ use std::path::Path;
 
 use banger_sys::sparse::{self, Cloned};
 
-/// Whether a file of one folder can share its blocks with a file of another, tried out with two
-/// files that have no name.
+/// Tests with two unnamed files whether a file of one folder can share blocks with a file of
+/// another.
 ///
 /// # Errors
-/// Why not, in words that follow "not reflink: ".
+/// The reason, as text after "not reflink: ".
 pub fn reflinks(from: &Path, to: &Path) -> Result<(), String> {
     let tried = || -> io::Result<Cloned> {
         let (source, target) = (unnamed(from)?, unnamed(to)?);
@@ -26,14 +26,14 @@ pub fn reflinks(from: &Path, to: &Path) -> Result<(), String> {
     }
 }
 
-/// O_TMPFILE of open(2): nothing is left however this ends.
+/// O_TMPFILE of open(2): the kernel removes the file with its descriptor.
 fn unnamed(folder: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(open(folder, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
-/// Why two folders cannot share.
+/// The reason why two folders cannot share blocks.
 pub(super) fn why_not(from: &Path, to: &Path) -> String {
     let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
     let (from_shown, to_shown) = (from.display(), to.display());
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_yes_or_a_reason() {
+    fn support_is_reported_with_a_reason() {
         let one = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         if let Err(why) = reflinks(one.path(), one.path()) {
             assert!(why.contains("cannot share blocks"), "{why}");

@@ -1,8 +1,8 @@
-//! Root disks that are a device-mapper snapshot of the image: what the VM changes goes into a
-//! sparse file of its own.
+//! Root disks that are a device-mapper snapshot of the image: the VM's changes are stored in a
+//! sparse file.
 //!
-//! Devices are root's business and come through [`SnapshotRoot`]; files are made and opened here,
-//! and handed over as descriptors.
+//! The helper creates the devices through [`SnapshotRoot`]; the files are created and opened here
+//! and passed as descriptors.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,11 +18,11 @@ use banger_root::disks::snapshot;
 use super::disk;
 use crate::failure::on_path;
 
-/// Makes and removes the devices of a root disk.
+/// Creates and removes the devices of a root disk.
 #[async_trait]
 pub trait SnapshotRoot: Send + Sync {
-    /// Makes the device of a VM's root disk: an image opened for reading, the file of changes for
-    /// reading and writing, bytes of the disk. Safe to repeat.
+    /// Creates the device of a VM's root disk from the image (opened for reading), the file of
+    /// changes (for reading and writing) and the size in bytes. Idempotent.
     async fn attach(
         &self,
         vm: &VmId,
@@ -30,16 +30,16 @@ pub trait SnapshotRoot: Send + Sync {
         cow: OwnedFd,
         root_bytes: u64,
     ) -> Result<Applied, ApiError>;
-    /// Removes it; safe when there is none.
+    /// Removes the device; idempotent.
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError>;
 }
 
-/// Makes the file of changes: zeros, which take no room.
+/// Creates the file of changes, which is sparse.
 pub(super) fn make_cow(target: &Path, root_bytes: u64) -> Result<Applied, ApiError> {
     disk::make(target, |file| file.set_len(snapshot::cow_bytes(root_bytes)))
 }
 
-/// Image and changes, opened for the devices.
+/// The opened files of image and changes.
 pub(super) fn open(image: &Path, cow: &Path) -> Result<(OwnedFd, OwnedFd), ApiError> {
     let from = File::open(image).map_err(|error| on_path("open the image", image, &error))?;
     let changes = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(cow);
@@ -57,12 +57,12 @@ pub(super) fn open(image: &Path, cow: &Path) -> Result<(OwnedFd, OwnedFd), ApiEr
 
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
-/// Whether a file of changes had been given up.
+/// Whether a file of changes was marked invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Revived {
-    /// It had, and is used again.
+    /// It was, and is valid again.
     Revived,
-    /// It had not.
+    /// It was not.
     WasWell,
 }
 
@@ -71,12 +71,12 @@ enum Revived {
 const MAGIC: u32 = 0x7041_6e53;
 const VALID_AT: u64 = 4;
 
-/// Takes back the kernel's verdict that a snapshot is not valid.
+/// Marks a snapshot valid that the kernel marked invalid.
 ///
-/// It is passed when a chunk cannot be stored, most often because the host's disk is full, and
-/// would cost the VM its whole disk for ever. The tables in the file only name chunks that were
-/// stored before, and are not touched after the verdict; so what the file holds is what a power cut
-/// at that moment would have left, which file systems of guests are made for.
+/// The kernel does so when a chunk cannot be stored, usually because the host's disk is full; the
+/// VM would lose its whole disk. The tables in the file refer only to chunks that were stored
+/// before, and do not change afterwards. The file is therefore in the state that a power cut at
+/// that moment would leave, which guests' file systems recover from.
 fn revive(cow: &File) -> io::Result<Revived> {
     let mut header = [0; 8];
     match cow.read_exact_at(&mut header, 0) {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_was_given_up_is_used_again_and_others_are_left_alone() {
+    fn an_invalid_snapshot_is_marked_valid_and_others_are_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let (image, cow) = (folder.path().join("image"), folder.path().join("root.cow"));
         std::fs::write(&image, [0; 512]).unwrap();

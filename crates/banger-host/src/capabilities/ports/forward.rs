@@ -1,5 +1,5 @@
 //! The daemon's side of `banger-forward`: one process for each VM that publishes ports and has an
-//! address. It runs as the daemon's user and lives on without the daemon.
+//! address. It runs as the daemon's user and survives the daemon.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,9 +19,9 @@ use crate::failure::{blocking, of};
 use crate::gate::{self, Gate};
 use crate::layout::Layout;
 
-/// How long it may take to listen; far more than it needs.
+/// Time limit until it listens.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to end when asked: the signal alone ends it.
+/// Time limit to end after SIGTERM, which it does not handle.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Forwarding processes.
@@ -32,7 +32,7 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// With this program.
+    /// Uses this program.
     pub fn new(program: PathBuf, layout: Layout) -> Self {
         Self { program, layout, gates: Mutex::default() }
     }
@@ -47,17 +47,17 @@ impl Forwarding {
     /// It cannot be started.
     pub async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
         let (program, log) = (self.program.clone(), self.layout.shim_log(&vm.id));
-        // In no folder of the VM, which is removed without asking this process.
+        // Not in the VM's folder, which may be removed while this process runs.
         let gate = blocking(move || gate::spawn(&program, Path::new("/"), &log)).await?;
         let process = gate.process();
         self.gates().insert(vm.id.clone(), gate);
         Ok(process)
     }
 
-    /// Opens the gate and waits until all ports are listened on.
+    /// Opens the gate and waits until the process listens on all ports.
     ///
     /// # Errors
-    /// A port that is taken or not allowed, a process that is gone.
+    /// A port in use or not permitted; the process has ended.
     pub async fn open(
         &self,
         vm: &VmPlan,
@@ -89,7 +89,7 @@ impl Forwarding {
         }
     }
 
-    /// Ends the process of a run, and waits until it is gone.
+    /// Terminates the process of a run and waits for its end.
     ///
     /// # Errors
     /// It does not end.

@@ -1,4 +1,4 @@
-//! What keeps a published port from being listened on, in words.
+//! Errors of ports that cannot be published.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 /// First port that needs no privilege: ip(7), `ip_unprivileged_port_start`.
 const FIRST_FREE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
-/// Why `listen` cannot be listened on for a VM.
+/// The error for an address that cannot be bound.
 pub fn refused(vm: &VmPlan, listen: SocketAddr, error: &io::Error) -> ApiError {
     let name = &vm.name;
     let (code, text, hint) = match Errno::from_io_error(error) {
@@ -38,10 +38,10 @@ pub fn refused(vm: &VmPlan, listen: SocketAddr, error: &io::Error) -> ApiError {
     ApiError::new(code, text).with_hint(hint)
 }
 
-/// Checks that ports can be listened on now.
+/// Checks that all ports can be bound.
 ///
 /// # Errors
-/// The first one that cannot, and why.
+/// The first port that cannot be bound.
 pub fn check_free(vm: &VmPlan, ports: &[PortForward]) -> Result<(), ApiError> {
     for port in ports {
         let listen = port.listens_on();
@@ -50,11 +50,11 @@ pub fn check_free(vm: &VmPlan, ports: &[PortForward]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether QEMU will be able to forward, which tells no reasons itself: it runs without privilege,
-/// and forwards only IPv4 (net/slirp.c).
+/// Checks that QEMU can forward the ports: it runs without privilege, forwards only IPv4
+/// (net/slirp.c), and reports no reasons.
 ///
 /// # Errors
-/// The first port that it will not, and why.
+/// The first port that it cannot forward.
 pub fn check_for_qemu(vm: &VmPlan, ports: &[PortForward]) -> Result<(), ApiError> {
     let first_free: u16 = std::fs::read_to_string(FIRST_FREE)
         .ok()

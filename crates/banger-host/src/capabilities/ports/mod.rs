@@ -1,6 +1,6 @@
 //! Published ports: a `banger-forward` process for each VM that publishes ports and has an address.
-//! It runs as the daemon's user and lives on without the daemon. Where the guest has no address,
-//! its NIC forwards, and there is only something to check.
+//! It runs as the daemon's user and survives the daemon. If the guest has no address, its NIC
+//! forwards the ports, and only the check is needed.
 
 mod forward;
 mod listen;
@@ -18,9 +18,9 @@ use super::{HostCapability, Parts};
 use crate::failure::blocking;
 use forward::Forwarding;
 
-/// The process, waiting at its gate.
+/// Starts the process, which waits at its gate.
 struct Forwarder(Arc<Forwarding>);
-/// The ports, listened on.
+/// Opens the gate, so that the process listens on the ports.
 struct Forwards(Arc<Forwarding>);
 struct PortsAreFree;
 struct ForwarderLives;
@@ -43,7 +43,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
     }
 }
 
-/// The process on record.
+/// The recorded process.
 fn forwarder(run: Option<&RunPlan>) -> Option<ProcRef> {
     run?.found(&FORWARDER)
 }
@@ -71,7 +71,7 @@ impl Effect for Forwards {
         match context.run.and_then(|run| run.lease.as_ref()) {
             Some(lease) => self.0.open(context.vm, ports, lease).await.map(Made::from),
             None => {
-                // QEMU would only say that it could not set up a rule.
+                // QEMU's own error gives no reason.
                 let (vm, ports) = (context.vm.clone(), ports.clone());
                 blocking(move || listen::check_for_qemu(&vm, &ports)).await?;
                 Ok(Applied::AlreadyThere.into())
@@ -79,7 +79,7 @@ impl Effect for Forwards {
         }
     }
 
-    /// What listens ends with the process.
+    /// The ports are closed with the process.
     async fn undo(&self, _context: VmContext<'_>) -> Result<Undone, ApiError> {
         Ok(Undone::WasAbsent)
     }

@@ -1,4 +1,4 @@
-//! What a VM is told apart by: its own ssh host key, made with the VM and kept with it.
+//! The VM's ssh host key, created with the VM and stored in its folder.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -19,10 +19,10 @@ fn bad_key(path: &Path, error: &ssh_key::Error) -> ApiError {
         .with_hint("delete the VM, or put its key back from a backup")
 }
 
-/// Makes an ed25519 key in OpenSSH's own format (PROTOCOL.key of OpenSSH), mode 0600.
+/// Creates an ed25519 key in OpenSSH's own format (PROTOCOL.key of OpenSSH), mode 0600.
 ///
 /// # Errors
-/// No random numbers, or no room.
+/// getrandom(2), write(2).
 pub fn create(path: &Path, comment: &str) -> Result<Applied, ApiError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| {
@@ -46,7 +46,7 @@ pub fn create(path: &Path, comment: &str) -> Result<Applied, ApiError> {
 /// Removes the key.
 ///
 /// # Errors
-/// It is there and cannot be removed.
+/// unlink(2).
 pub fn remove(path: &Path) -> Result<Undone, ApiError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(Undone::Removed),
@@ -55,7 +55,7 @@ pub fn remove(path: &Path) -> Result<Undone, ApiError> {
     }
 }
 
-/// The public half, as one line.
+/// The public key as one line.
 ///
 /// # Errors
 /// Not a private key in OpenSSH's format.
