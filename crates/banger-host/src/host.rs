@@ -112,10 +112,8 @@ impl LinuxHost {
             ImageStore::new(self.config.layout.images(), Tools::new(&self.config.search_path));
         // An image that cannot be read is reported by the step that needs it.
         let record = images.resolve(boot.image.as_str()).map(|image| image.record);
-        match record.ok().and_then(|record| record.hidden_by_overlay) {
-            Some(hidden) => Err(format!("an overlay does not show {hidden} of the image")),
-            None => Ok("needs no privilege and copies nothing".into()),
-        }
+        record.map_or(Ok(()), |record| record.check_overlay())?;
+        Ok("needs no privilege and copies nothing".into())
     }
 
     async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {

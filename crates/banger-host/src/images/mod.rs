@@ -59,12 +59,32 @@ pub struct ImageRecord {
     /// What an overlay would not show as it is; the image is then not used beneath one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden_by_overlay: Option<String>,
+    /// Whether the import looked for such files; images of earlier versions lack the fact.
+    #[serde(default)]
+    pub checked_for_overlay: bool,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 over all files' digests.
     pub fingerprint: String,
     /// Its files.
     pub files: Vec<FileDigest>,
+}
+
+impl ImageRecord {
+    /// Whether an overlay shows all files of the image.
+    ///
+    /// # Errors
+    /// The reason, as text after "not overlay: ": files that it hides, or an image of an earlier
+    /// version, of which that is not known. Our own recipes never made such files.
+    pub fn check_overlay(&self) -> Result<(), String> {
+        match &self.hidden_by_overlay {
+            Some(hidden) => Err(format!("an overlay does not show {hidden} of the image")),
+            None if self.checked_for_overlay || recipe::made(&self.provenance) => Ok(()),
+            None => Err("an earlier version imported the image and did not check for files that \
+                         an overlay hides: import it again"
+                .into()),
+        }
+    }
 }
 
 impl Record for ImageRecord {
@@ -280,6 +300,7 @@ impl ImageStore {
             init: converted.init,
             packages: converted.facts.packages,
             hidden_by_overlay: converted.hidden_by_overlay,
+            checked_for_overlay: true,
             created_at: fetch::now(),
             fingerprint,
             files,
@@ -293,7 +314,9 @@ impl ImageStore {
         }
         let whole = |known: ImageRecord| {
             let folder = self.store.folder(&known.id);
-            Image { record: known, names: Vec::new(), folder }.check().is_ok()
+            // A new import completes the record of an earlier version.
+            let complete = known.checked_for_overlay;
+            complete && Image { record: known, names: Vec::new(), folder }.check().is_ok()
         };
         self.store.publish(&object, &record, whole)?;
         self.store.name(name, &record.id)?;
@@ -350,5 +373,28 @@ impl ImageStore {
     /// A folder cannot be removed.
     pub fn clean_staging(&self) -> Result<u64, FetchError> {
         self.store.clean_staging(&|folder| sandbox::clean(folder, &self.tools))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The record of an import by a version that did not look for files that an overlay hides.
+    const EARLIER: &str = r#"{"id":"31d52b1d95af71ad","source":"rootfs.tar",
+        "provenance":"archive with SHA-256 00","system":null,"virtual_bytes":1,"init":null,
+        "packages":null,"created_at":"2026-01-01T00:00:00Z","fingerprint":"00","files":[]}"#;
+
+    #[test]
+    fn an_overlay_needs_an_image_that_was_checked() {
+        let mut record: ImageRecord = serde_json::from_str(EARLIER).unwrap();
+        assert!(record.check_overlay().unwrap_err().contains("import it again"));
+        record.checked_for_overlay = true;
+        assert_eq!(record.check_overlay(), Ok(()));
+        record.hidden_by_overlay = Some("`/etc/x`".into());
+        assert!(record.check_overlay().unwrap_err().contains("`/etc/x`"));
+        let mut made: ImageRecord = serde_json::from_str(EARLIER).unwrap();
+        made.provenance = recipe::provenance();
+        assert_eq!(made.check_overlay(), Ok(()));
     }
 }

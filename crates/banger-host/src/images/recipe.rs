@@ -64,6 +64,11 @@ pub fn provenance() -> String {
     format!("mmdebstrap {SUITE} (recipe {RECIPE}): {}", PACKAGES.join(" "))
 }
 
+/// Whether an image with this provenance was made by a recipe, of this or an earlier version.
+pub fn made(provenance: &str) -> bool {
+    provenance.starts_with("mmdebstrap ")
+}
+
 /// Runs mmdebstrap and writes the root file system as an archive to `target`.
 ///
 /// For an ordinary user mmdebstrap uses a user namespace, which needs newuidmap(1) and a range in
