@@ -165,10 +165,10 @@ fn life_a_guest_that_ignores_everything_is_stopped_in_time() {
     kill(pid(&home, "web"), "STOP");
     let began = Instant::now();
     let run = home.run(&["vm", "stop", "--timeout", "3", "web"]);
-    let took = began.elapsed();
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.err.contains("did not shut down"), "{}", run.err);
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Far from the default of 90 s, however busy the host is.
+    assert!(began.elapsed() < Duration::from_secs(60), "the timeout was not used");
     is_stopped(&vm);
 
     // Somebody holds its disk for three seconds.
