@@ -9,7 +9,7 @@
 //!   shim and database: everything but the guest;
 //! - `host_cost_ms`: `banger vm start` with a fake Firecracker, see [`host_cost`];
 //! - `exec_ms`: `banger exec VM -- /bin/true` on a running VM, the same program in a loop of one
-//!   session, and the median difference of neighbours, which is ours;
+//!   session, and the difference of the medians, which is ours;
 //! - `daemon_rss_mib`: the daemon's resident memory with simulated VMs running.
 
 use std::fs;
@@ -269,22 +269,25 @@ impl Bench {
         let loop_of_it = "begin=$(date +%s%N); for n in $(seq 20); do /bin/true; done; \
                           echo $((($(date +%s%N) - begin) / 20000))";
         let in_loop = ["exec", "exec", "--", "sh", "-c", loop_of_it];
-        let (mut whole, mut command, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        // In series, not alternating: right after a loop the guest still reclaims its processes.
+        let mut whole = Vec::new();
         for run in 0..EXEC_WARM_UP + runs {
-            // Each difference is of neighbours, because the machine's speed changes meanwhile.
             let took = self.timed(&self.home, &["exec", "exec", "--", "/bin/true"])?;
-            let alone = self.banger(&self.home, &in_loop)?.trim().parse::<f64>()? / 1000.0;
             if run >= EXEC_WARM_UP {
                 whole.push(took);
-                command.push(alone);
-                own.push(took - alone);
             }
         }
+        let mut command = Vec::new();
+        for _ in 0..runs {
+            let microseconds = self.banger(&self.home, &in_loop)?;
+            command.push(microseconds.trim().parse::<f64>()? / 1000.0);
+        }
         self.banger(&self.home, &["vm", "delete", "-f", "exec"])?;
+        let (whole, command) = (median(&whole), median(&command));
         Ok(json!({
-            "median": rounded(median(&whole), 1),
-            "command_ms": rounded(median(&command), 1),
-            "own_ms": rounded(median(&own), 1),
+            "median": rounded(whole, 1),
+            "command_ms": rounded(command, 1),
+            "own_ms": rounded(whole - command, 1),
             "n": runs,
         }))
     }
