@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use banger_agent_proto::exec::{Detached, UPGRADE as PROTOCOL};
 use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::{ApiError, ErrorCode, routes};
@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::body::PathParams;
-use super::{Answer, Shared};
+use super::{Answer, Shared, upgrade};
 use crate::session;
 use crate::slots::Slot;
 
@@ -47,18 +47,12 @@ pub async fn exec(
     slot: Option<Extension<Arc<Slot>>>,
     mut request: Request,
 ) -> Answer<Response> {
-    let asked = request.headers().get(UPGRADE).is_some_and(|value| value == PROTOCOL);
-    let client = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
-    let Some(client) = client else {
-        let text =
-            format!("a command needs the headers `Connection: upgrade`, `Upgrade: {PROTOCOL}`");
-        return Err(ApiError::new(ErrorCode::BadRequest, text).into());
-    };
+    let client = upgrade::requested(&mut request, PROTOCOL, "a command")?;
     let body = read_body(request).await?;
     let (agent, _) = session::connect(&api.engine, &vm, None).await?;
     let started = async {
-        let upgrade = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
-        let answer = ask(agent.into(), "/exec", &upgrade, body).await?;
+        let headers = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
+        let answer = ask(agent.into(), "/exec", &headers, body).await?;
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => Ok(hyper::upgrade::on(answer)),
             _ => Err(refusal(answer).await),
@@ -66,8 +60,7 @@ pub async fn exec(
     };
     let agent = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
     tokio::spawn(relay(client, agent, slot.map(|Extension(slot)| slot)));
-    let headers = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    Ok(upgrade::accepted(PROTOCOL))
 }
 
 fn late() -> ApiError {

@@ -8,17 +8,15 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::{CONNECTION, UPGRADE};
-use axum::response::{IntoResponse, Response};
-use banger_api::{ApiError, ErrorCode, VmId, routes};
+use axum::response::Response;
+use banger_api::{ApiError, VmId, routes};
 use banger_engine::Engine;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 
 use super::body::PathParams;
-use super::{Answer, Shared};
+use super::{Answer, Shared, upgrade};
 use crate::slots::Slot;
 use crate::stopping::Stopping;
 
@@ -35,19 +33,12 @@ pub async fn hold(
     slot: Option<Extension<Arc<Slot>>>,
     mut request: Request,
 ) -> Answer<Response> {
-    let protocol = routes::HOLD_PROTOCOL;
-    let asked = request.headers().get(UPGRADE).is_some_and(|value| value == protocol);
-    let client = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
-    let Some(client) = client else {
-        let text = format!("a hold needs the headers `Connection: upgrade`, `Upgrade: {protocol}`");
-        return Err(ApiError::new(ErrorCode::BadRequest, text).into());
-    };
+    let client = upgrade::requested(&mut request, routes::HOLD_PROTOCOL, "a hold")?;
     // Nothing is awaited between the hold and the task that releases it.
     let id = api.engine.hold(&vm)?;
     let slot = slot.map(|Extension(slot)| slot);
     tokio::spawn(keep(client, slot, api.engine.clone(), id, api.stopping.clone()));
-    let headers = [(CONNECTION, "upgrade"), (UPGRADE, protocol)];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    Ok(upgrade::accepted(routes::HOLD_PROTOCOL))
 }
 
 /// Holds the VM until the client's connection ends. The hold keeps the connection's slot.

@@ -11,6 +11,7 @@ mod hold;
 mod images;
 mod logs;
 mod operations;
+mod upgrade;
 mod upload;
 mod vms;
 
