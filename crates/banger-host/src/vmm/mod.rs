@@ -332,6 +332,7 @@ mod tests {
     #[test]
     fn a_uid_with_processes_is_refused() {
         if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root may start a process of another user");
             return;
         }
         let vm = crate::testing::plan("0d9f3c2b1a87", "web");
