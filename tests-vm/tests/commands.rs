@@ -20,6 +20,15 @@ fn one_command_in_a_new_vm_and_nothing_left() {
     assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
     let run = home.run(&["run", "--rm", "--wait", "ready", "--", "sh", "-c", "kill -TERM $$"]);
     assert_eq!(run.code, 128 + 15);
+    // The same from the outside, by the product itself.
+    let run = home.run(&["doctor", "--try", "--json"]);
+    let checks: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    for code in ["boot", "command", "name", "port", "delete"] {
+        let code = format!("try.{code}");
+        let found = checks.as_array().unwrap().iter().find(|check| check["code"] == code);
+        assert_eq!(found.unwrap()["verdict"], "ok", "{found:?}\n{}", run.err);
+    }
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
     home.finish();
 }
 

@@ -198,3 +198,33 @@ fn each_log_of_a_vm_is_shown_through_the_daemon() {
     run(&home, "vm delete web");
     home.finish();
 }
+
+#[test]
+fn a_trial_shows_what_works_and_leaves_nothing() {
+    let home = home();
+    let tried = run(&home, "doctor --try");
+    let shown: Vec<_> = tried.out.lines().filter(|line| line.contains(" try.")).collect();
+    let all = shown.join("\n");
+    for (line, expected) in shown.iter().zip([
+        "ok       try.boot: `",
+        // A simulated guest has no real shell and no network, which a trial must notice.
+        "missing  try.command: a command returned ",
+        "warning  try.name: this host does not resolve ",
+        "warning  try.internet: not tried: this host does not resolve example.com itself",
+        "missing  try.port: 127.0.0.1:",
+        "ok       try.delete: deleted `",
+    ]) {
+        assert!(line.starts_with(expected), "{all}");
+    }
+    assert_eq!((shown.len(), tried.code), (6, 5), "{all}");
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
+
+    // A machine that cannot be created is the finding.
+    let config = home.path().join("config/config.toml");
+    std::fs::write(config, "default_image = \"nope\"\n").unwrap();
+    run(&home, "daemon stop");
+    let tried = run(&home, "doctor --try");
+    let missing = "missing  try.boot: there is no image `nope`\n         hint: ";
+    assert!(tried.out.contains(missing) && tried.code == 5, "{}", tried.out);
+    home.finish();
+}

@@ -1,5 +1,7 @@
 //! `banger doctor`.
 
+mod trial;
+
 use banger_api::doctor::{Check, Verdict};
 use banger_api::exit;
 
@@ -10,17 +12,25 @@ use crate::render::{self, plain};
 /// Check this host and show problems with their remedies.
 ///
 ///   banger doctor
+///   banger doctor --try           boot a VM, use it, delete it
 ///   banger doctor --json
 ///
 /// Problems come first; -v also shows the checks that passed and the settings.
-/// It changes nothing. The exit code is 5 if something is missing.
+/// Without `--try` it changes nothing. The exit code is 5 if something is missing.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub struct Args {}
+pub struct Args {
+    /// Also create a VM, run a command in it, resolve names, reach a published port, delete it
+    #[arg(long = "try")]
+    pub trial: bool,
+}
 
 /// Runs the command.
-pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
-    let checks = checks(context).await;
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let mut checks = checks(context).await;
+    if args.trial {
+        checks.extend(trial::run(context).await?);
+    }
     match context.format {
         Format::Json => {
             let checks = checks.iter().map(|check| render::with_hint_text(check, check.hint()));
@@ -52,7 +62,8 @@ async fn checks(context: &Context) -> Vec<Check> {
 
 /// Missing things, warnings, then passed checks or their number.
 fn report(checks: &[Check], verbosity: Verbosity) -> String {
-    let of = |verdict| checks.iter().filter(move |check| check.verdict == verdict);
+    let (tried, checks): (Vec<_>, Vec<_>) = checks.iter().partition(|check| trial::is_of(check));
+    let of = |verdict| checks.iter().copied().filter(move |check| check.verdict == verdict);
     let mut report: String = of(Verdict::Missing).chain(of(Verdict::Warning)).map(text).collect();
     if verbosity >= Verbosity::Verbose {
         let setting = |check: &&Check| check.code.starts_with("config.");
@@ -64,6 +75,7 @@ fn report(checks: &[Check], verbosity: Verbosity) -> String {
             "ok       {passed} checks passed; -v shows them and the settings\n"
         ));
     }
+    report.extend(tried.into_iter().map(text));
     report
 }
 
