@@ -1,5 +1,5 @@
 # Thin: each verb calls a script or cargo.
-.PHONY: quickstart build test verify bench bench-create
+.PHONY: quickstart build install uninstall deb test verify bench bench-create
 
 # Installs what is missing, builds, and boots a first VM.
 quickstart:
@@ -11,6 +11,16 @@ build:
 	scripts/setup.sh build
 	cargo build --release --package banger --package bangerd --package banger-shim --package banger-root
 	cargo xtask agent
+
+# PREFIX (default /usr/local) and DESTDIR; uninstall removes what install added.
+install:
+	@scripts/install.sh install
+
+uninstall:
+	@scripts/install.sh uninstall
+
+deb:
+	@scripts/package-deb.sh
 
 test:
 	scripts/test.sh

@@ -111,4 +111,9 @@ impl Places {
     pub fn cgroup(&self, id: &VmId) -> PathBuf {
         self.cgroups.join(CGROUP).join(id.as_str())
     }
+
+    /// Cgroup of the shim of a VMM.
+    pub fn shim_cgroup(&self, id: &VmId) -> PathBuf {
+        self.cgroups.join(CGROUP).join(format!("shim-{id}"))
+    }
 }

@@ -82,8 +82,14 @@ pub fn spawn(
     let log = owned_log(&places.logs(vm), SHIM_LOG, owner)?;
     let (gate, mut child) = gate::spawn(&programs.shim, &root, &log)
         .map_err(|failed| RootError::on_path(failed.doing, &failed.path, &failed.error))?;
-    // The shim outlives the helper; while the helper runs, it must reap the shim.
-    std::thread::spawn(move || child.wait());
+    let cgroup = jail::make_for_shim(places, vm).then(|| places.shim_cgroup(vm));
+    // The shim outlives the helper; while the helper runs, it must reap the shim. Moving a process
+    // waits for an RCU grace period, and no start should: until then the shim is in the helper's
+    // cgroup, where it may stay.
+    std::thread::spawn(move || {
+        let _ = cgroup.map(|cgroup| jail::move_shim(&cgroup, child.id()));
+        child.wait()
+    });
     let folder = places.shim(vm);
     let noted = open_folder(&folder).and_then(|folder| {
         let text = serde_json::to_vec(&gate.process())?;

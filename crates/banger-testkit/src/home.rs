@@ -31,6 +31,8 @@ pub struct Options {
     pub deep: Option<String>,
     /// User that the commands run as, if not the test's own user.
     pub run_as: Option<String>,
+    /// The command line, if not that of the build.
+    pub cli: Option<PathBuf>,
 }
 
 /// An isolated installation: configuration, state and sockets in a temporary folder; kernels and
@@ -40,6 +42,7 @@ pub struct Home {
     path: PathBuf,
     env: Vec<(String, String)>,
     run_as: Option<String>,
+    cli: PathBuf,
 }
 
 /// Result of a command.
@@ -110,7 +113,8 @@ impl Home {
         if let Some(user) = &options.run_as {
             must("chown", Command::new("chown").args(["-R", user]).arg(folder.path()).status());
         }
-        Self { folder: Some(folder), path, env: options.env, run_as: options.run_as }
+        let cli = options.cli.unwrap_or_else(|| program("banger"));
+        Self { folder: Some(folder), path, env: options.env, run_as: options.run_as, cli }
     }
 
     /// Its path: the value of `BANGER_HOME`.
@@ -142,10 +146,10 @@ impl Home {
         let mut command = match &self.run_as {
             Some(user) => {
                 let mut command = Command::new("runuser");
-                command.args(["-u", user, "--"]).arg(program("banger"));
+                command.args(["-u", user, "--"]).arg(&self.cli);
                 command
             }
-            None => Command::new(program("banger")),
+            None => Command::new(&self.cli),
         };
         command
             .args(args)

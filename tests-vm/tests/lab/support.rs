@@ -77,6 +77,7 @@ pub fn has_all_parts(id: &str) {
         format!("/var/lib/banger-root/jail/firecracker/{id}/root"),
         format!("/var/lib/banger-root/vms/{id}/owner"),
         format!("/sys/fs/cgroup/banger/{id}"),
+        format!("/sys/fs/cgroup/banger/shim-{id}"),
         "table inet banger".to_owned(),
         "table bridge banger".to_owned(),
     ] {

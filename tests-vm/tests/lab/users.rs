@@ -22,7 +22,7 @@ impl User {
         shell(&format!("runuser -u dev -- sudo {helper} install"));
         // The helper for tests takes the place of the installed one: only it has a failpoint.
         let with_failpoint = program("banger-root-test").display().to_string();
-        shell(&format!("install -m 755 {with_failpoint} /usr/local/lib/banger/banger-root"));
+        shell(&format!("install -m 755 {with_failpoint} /usr/local/lib/banger-root/banger-root"));
         shell(&format!(
             "mkdir -p /etc/systemd/system/banger-root.service.d
              printf '[Service]\\nEnvironment=BANGER_ROOT_ABORT_ONCE={}\\n' \
@@ -104,6 +104,13 @@ fn users_need_sudo_once() {
     shell("systemctl restart banger-root.socket; systemctl restart banger-root.service || true");
     assert_eq!(inside(&home, "web", "echo here"), "here");
     assert_eq!(show(&home, "web")["boot_id"], boot);
+    // All processes of the helper's unit are killed: shims and VMMs are in groups of their own.
+    shell(
+        "systemctl is-active banger-root.service && \
+         systemctl kill --signal=KILL banger-root.service",
+    );
+    assert_eq!(inside(&home, "web", "echo here"), "here");
+    assert_eq!(show(&home, "web")["boot_id"], boot);
 
     // Another user gets nothing, neither of the helper nor of the VM.
     let refused = shell(
@@ -135,7 +142,7 @@ fn users_need_sudo_once() {
     finish(home, &before);
     drop(user);
     assert_eq!(host(), clean);
-    for path in ["/usr/local/lib/banger", "/run/banger-root.sock", "/var/lib/banger-root"] {
+    for path in ["/usr/local/lib/banger-root", "/run/banger-root.sock", "/var/lib/banger-root"] {
         assert!(!std::path::Path::new(path).exists(), "{path}");
     }
 }

@@ -1,5 +1,7 @@
-//! The cgroup of a VMM: cgroup v2, the kernel's Documentation/admin-guide/cgroup-v2.rst. The jailer
-//! creates it and does not remove it.
+//! The cgroups of a VMM and its shim: cgroup v2, the kernel's
+//! Documentation/admin-guide/cgroup-v2.rst. The jailer creates the VMM's and does not remove it.
+//! The shim has one too, because systemd ends all processes in the cgroup of the helper's unit when
+//! that unit is killed (`systemctl kill`) or an earlier unit had another `KillMode`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -81,25 +83,43 @@ pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     Ok(Did::Removed)
 }
 
-/// Removes a VM's cgroup.
+/// Creates the cgroup of a VM's shim, without a controller; `false` if the host has no cgroup v2.
+pub fn make_for_shim(places: &Places, vm: &VmId) -> bool {
+    // The folder's parent is absent where nothing is mounted.
+    places.cgroups.join("cgroup.controllers").exists()
+        && fs::create_dir_all(places.shim_cgroup(vm)).is_ok()
+}
+
+/// Moves a VM's shim into its cgroup. It may have ended; then its VM ends too.
+pub fn move_shim(cgroup: &Path, shim: u32) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), shim.to_string())
+}
+
+/// Removes the cgroups of a VM.
 ///
 /// # Errors
-/// The cgroup is not empty.
+/// A cgroup is not empty.
 pub fn remove(places: &Places, vm: &VmId) -> Result<Did, RootError> {
-    let cgroup = places.cgroup(vm);
+    match (remove_one(&places.cgroup(vm))?, remove_one(&places.shim_cgroup(vm))?) {
+        (Did::WasAbsent, did) => Ok(did),
+        (did, _) => Ok(did),
+    }
+}
+
+fn remove_one(cgroup: &Path) -> Result<Did, RootError> {
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
-        match fs::remove_dir(&cgroup) {
+        match fs::remove_dir(cgroup) {
             Ok(()) => return Ok(Did::Removed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Did::WasAbsent),
             // A process that was just reaped may still be counted.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() >= deadline {
-                    return Err(RootError::on_path("remove", &cgroup, &error));
+                    return Err(RootError::on_path("remove", cgroup, &error));
                 }
                 std::thread::sleep(LOOK_AGAIN);
             }
-            Err(error) => return Err(RootError::on_path("remove", &cgroup, &error)),
+            Err(error) => return Err(RootError::on_path("remove", cgroup, &error)),
         }
     }
 }

@@ -7,11 +7,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Kind, RootError};
+use crate::{Kind, RootError, programs};
 
-/// Folder of the programs.
-const FOLDER: &str = "/usr/local/lib/banger";
-/// Installed programs.
+/// Folder of the copies of the programs.
+const COPIES: &str = "/usr/local/lib/banger-root";
+/// Folder in which an installation of banger has all its programs, below its prefix.
+const INSTALLATION: &str = "lib/banger";
+/// Programs of the helper.
 const PROGRAMS: [&str; 2] = ["banger-root", "banger-shim"];
 /// Folder of the units.
 const UNITS: &str = "/etc/systemd/system";
@@ -28,14 +30,15 @@ fn socket_unit() -> String {
         .into()
 }
 
-fn service_unit(owners: &[u32], subnet: Option<&str>) -> String {
+fn service_unit(folder: &Path, owners: &[u32], subnet: Option<&str>) -> String {
+    let folder = folder.display();
     let owners: Vec<String> = owners.iter().map(|uid| format!(" --owner {uid}")).collect();
     let subnet = subnet.map(|subnet| format!(" --subnet {subnet}")).unwrap_or_default();
     format!(
         "[Unit]\nDescription=banger's root helper: bridge, TAP, block devices, jails\n\
          Requires={SOCKET_UNIT}\nAfter={SOCKET_UNIT}\n\
          # The next request starts it again after any failure.\nStartLimitIntervalSec=0\n\n\
-         [Service]\nExecStart={FOLDER}/banger-root serve{}{subnet}\n\
+         [Service]\nExecStart={folder}/banger-root serve{}{subnet}\n\
          # Shims and VMMs outlive it.\nKillMode=process\n\
          Restart=no\nTasksMax=infinity\nDelegate=no\n",
         owners.concat()
@@ -51,15 +54,24 @@ fn installed(unit: &str, option: &str) -> Vec<String> {
 }
 
 /// Installs programs and units for these users (names or uids), in addition to those of an earlier
-/// installation. The default is the user who called sudo.
+/// installation. The default is those alone, or the user who called sudo.
+///
+/// Programs of an installation of banger that only root can change run where they are, so that its
+/// next version replaces them; those of a build are copied.
 ///
 /// # Errors
 /// Not root, no systemd, a user that does not exist, or a file that cannot be written.
 pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError> {
     must_be_root("install")?;
     let before = fs::read_to_string(unit(SERVICE_UNIT)).unwrap_or_default();
-    let mut owners = uids(owners)?;
-    owners.extend(installed(&before, "--owner").iter().filter_map(|uid| uid.parse::<u32>().ok()));
+    let earlier: Vec<u32> =
+        installed(&before, "--owner").iter().filter_map(|uid| uid.parse().ok()).collect();
+    let mut owners = match uids(owners) {
+        Err(error) if owners.is_empty() && earlier.is_empty() => return Err(error),
+        Err(_) if owners.is_empty() => Vec::new(),
+        named => named?,
+    };
+    owners.extend(earlier);
     owners.sort_unstable();
     owners.dedup();
     let kept = installed(&before, "--subnet").pop();
@@ -72,17 +84,23 @@ pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError>
     }
     let own = std::env::current_exe()
         .map_err(|error| RootError::system("find the path of this program", &error))?;
-    let from = own.parent().unwrap_or(Path::new("/"));
-    make_folder(Path::new(FOLDER))?;
-    for name in PROGRAMS {
-        copy(&from.join(name), &Path::new(FOLDER).join(name))?;
+    let beside = own.parent().unwrap_or(Path::new("/"));
+    let folder = if is_installation(beside) { beside } else { Path::new(COPIES) };
+    if folder == Path::new(COPIES) {
+        make_folder(folder)?;
+        for name in PROGRAMS {
+            copy(&beside.join(name), &folder.join(name))?;
+        }
     }
     write(&unit(SOCKET_UNIT), &socket_unit())?;
-    write(&unit(SERVICE_UNIT), &service_unit(&owners, subnet.as_deref()))?;
+    write(&unit(SERVICE_UNIT), &service_unit(folder, &owners, subnet.as_deref()))?;
     systemctl(&["daemon-reload"])?;
     // Stops a helper of an earlier version; running VMs and shims are not affected.
     systemctl(&["stop", SERVICE_UNIT])?;
     systemctl(&["enable", "--now", SOCKET_UNIT])?;
+    if folder != Path::new(COPIES) {
+        remove_copies()?;
+    }
     let list: Vec<String> = owners.iter().map(u32::to_string).collect();
     println!("banger-root is installed for uid {}", list.join(", "));
     Ok(())
@@ -107,12 +125,10 @@ pub fn uninstall() -> Result<(), RootError> {
         let _ = systemctl(&["stop", SERVICE_UNIT]);
     }
     let files = [unit(SOCKET_UNIT), unit(SERVICE_UNIT), "/run/banger-root.sock".into()];
-    let programs = PROGRAMS.map(|name| Path::new(FOLDER).join(name));
-    for path in files.iter().chain(&programs) {
+    for path in &files {
         tolerate_absent(path, fs::remove_file(path))?;
     }
-    // The folder may contain other programs.
-    let _ = fs::remove_dir(FOLDER);
+    remove_copies()?;
     for folder in [&places.state, &places.run] {
         tolerate_absent(folder, fs::remove_dir_all(folder))?;
     }
@@ -120,6 +136,21 @@ pub fn uninstall() -> Result<(), RootError> {
         systemctl(&["daemon-reload"])?;
     }
     println!("banger-root is removed");
+    Ok(())
+}
+
+/// Whether a folder is that of an installation whose programs only root can change.
+fn is_installation(folder: &Path) -> bool {
+    let trusted = |name: &str| programs::trusted(&folder.join(name)).is_ok();
+    folder.ends_with(INSTALLATION) && PROGRAMS.iter().all(|name| trusted(name))
+}
+
+fn remove_copies() -> Result<(), RootError> {
+    for path in PROGRAMS.map(|name| Path::new(COPIES).join(name)) {
+        tolerate_absent(&path, fs::remove_file(&path))?;
+    }
+    // An administrator may have put Firecracker there.
+    let _ = fs::remove_dir(COPIES);
     Ok(())
 }
 
@@ -218,7 +249,7 @@ mod tests {
 
     #[test]
     fn units_name_program_socket_and_owners() {
-        let unit = service_unit(&[1000, 1001], Some("10.1.0.0/20"));
+        let unit = service_unit(Path::new(COPIES), &[1000, 1001], Some("10.1.0.0/20"));
         assert!(
             unit.contains("/banger-root serve --owner 1000 --owner 1001 --subnet 10.1.0.0/20\n"),
             "{unit}"
@@ -229,6 +260,26 @@ mod tests {
         assert_eq!(installed("", "--owner"), Vec::<String>::new());
         assert!(unit.contains("KillMode=process"));
         assert!(socket_unit().contains("ListenStream=/run/banger-root.sock"));
+    }
+
+    #[test]
+    fn only_a_whole_installation_of_root_runs_where_it_is() {
+        assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
+        let prefix = tempfile::tempdir_in("/var/tmp").unwrap();
+        let folder = prefix.path().join(INSTALLATION);
+        fs::create_dir_all(&folder).unwrap();
+        assert!(!is_installation(&folder), "without programs");
+        for name in PROGRAMS {
+            fs::write(folder.join(name), "").unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert!(is_installation(&folder));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(!is_installation(&folder), "others can replace its programs");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let build = prefix.path().join("target");
+        fs::rename(&folder, &build).unwrap();
+        assert!(!is_installation(&build), "a build");
     }
 
     #[test]
