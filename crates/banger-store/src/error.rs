@@ -4,6 +4,9 @@ use std::fmt;
 
 use banger_api::{ApiError, ErrorCode, Hint};
 use rusqlite::ffi;
+use rustix::io::Errno;
+
+use crate::backup::BackupError;
 
 /// Path of the database, for messages.
 #[derive(Debug, Clone)]
@@ -56,6 +59,20 @@ impl Place {
             _ => return ApiError::new(ErrorCode::Internal, format!("{self} failed")),
         };
         ApiError { hints, ..ApiError::new(code, format!("{self} {what}")) }
+    }
+
+    /// The file must be migrated, and cannot be copied before.
+    pub fn not_copied(&self, error: BackupError) -> ApiError {
+        let mut error = match error {
+            BackupError::Sqlite(error) => self.explain(&error),
+            BackupError::Io(error) => match Errno::from_io_error(&error) {
+                Some(error) => self.explain_os(error),
+                None => self.error_of(&error),
+            },
+        };
+        let text = "it is of an earlier banger, and is copied before its tables are changed";
+        error.causes.insert(0, text.into());
+        error
     }
 
     /// The file belongs to another program.

@@ -3,6 +3,7 @@
 //! One thread owns the connection. Requests reach it through a channel with a sender for the
 //! answer, so a client that disconnects never interrupts a commit.
 
+mod backup;
 mod error;
 mod open;
 mod read;

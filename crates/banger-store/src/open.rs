@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Mode, OFlags};
 
+use crate::backup;
 use crate::error::Place;
 use crate::reserve::{CHUNK_BYTES, Reserve};
 use crate::schema::{self, Found, SCHEMA_VERSION};
@@ -65,7 +66,10 @@ fn connect(
     };
     let mut db = db.map_err(|error| place.explain(&error))?;
     sys::grow_by(&db, CHUNK_BYTES).map_err(|error| place.explain(&error))?;
-    prepare(&mut db, place)?;
+    if let Some(version) = prepare(&mut db, place)? {
+        backup::take(&db, (folder, name), version).map_err(|error| place.not_copied(error))?;
+    }
+    begin(&mut db).map_err(|error| place.explain(&error))?;
     Ok(db)
 }
 
@@ -77,6 +81,7 @@ pub fn in_memory() -> Result<Memory, ApiError> {
     let place = Place(":memory:".into());
     let mut db = Connection::open_in_memory().map_err(|error| place.explain(&error))?;
     prepare(&mut db, &place)?;
+    begin(&mut db).map_err(|error| place.explain(&error))?;
     Ok(Memory::new(db, place, None))
 }
 
@@ -96,14 +101,15 @@ fn make_private(folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     if others.is_empty() { Ok(()) } else { rustix::fs::fchmod(&file, ours) }
 }
 
-fn prepare(db: &mut Connection, place: &Place) -> Result<(), ApiError> {
+/// Settings and checks; returns the version of tables that must be migrated.
+fn prepare(db: &mut Connection, place: &Place) -> Result<Option<i64>, ApiError> {
     let found = configure(db).and_then(|()| schema::examine(db));
     match found.map_err(|error| place.explain(&error))? {
-        Found::Usable => {}
-        Found::Newer(version) => return Err(place.newer(version, SCHEMA_VERSION)),
-        Found::Foreign => return Err(place.foreign()),
+        Found::Usable => Ok(None),
+        Found::Older(version) => Ok(Some(version)),
+        Found::Newer(version) => Err(place.newer(version, SCHEMA_VERSION)),
+        Found::Foreign => Err(place.foreign()),
     }
-    begin(db).map_err(|error| place.explain(&error))
 }
 
 /// Settings of this connection; writes nothing.

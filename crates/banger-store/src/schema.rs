@@ -1,5 +1,7 @@
 //! The schema and its migrations.
 
+use std::cmp::Ordering;
+
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// Name of the database file in the state folder.
@@ -99,8 +101,10 @@ CREATE TABLE set_aside (
 /// State of a database before any change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Empty, or banger's and not newer than this program.
+    /// Empty, or banger's of this program's version.
     Usable,
+    /// Written by an earlier banger: its schema version.
+    Older(i64),
     /// Written by a newer banger: its schema version.
     Newer(i64),
     /// Of another program.
@@ -119,7 +123,11 @@ pub fn examine(db: &Connection) -> rusqlite::Result<Found> {
     if !untouched && application != i64::from(APPLICATION_ID) {
         return Ok(Found::Foreign);
     }
-    Ok(if version > SCHEMA_VERSION { Found::Newer(version) } else { Found::Usable })
+    Ok(match version.cmp(&SCHEMA_VERSION) {
+        Ordering::Greater => Found::Newer(version),
+        Ordering::Less if !untouched => Found::Older(version),
+        Ordering::Less | Ordering::Equal => Found::Usable,
+    })
 }
 
 /// Applies the missing migrations in one transaction.

@@ -1,5 +1,8 @@
 //! A database of an earlier version is read by this one: records as they were written then.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+
 use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::vm::VmState;
 use banger_api::{ApiError, ErrorCode, OpId};
@@ -100,6 +103,49 @@ async fn records_of_version_1_are_read() {
     let bad: String =
         now.query_row("SELECT record FROM vms WHERE name = 'bad'", [], |row| row.get(0)).unwrap();
     assert_eq!(bad, "{ not JSON");
+
+    // The tables as they were, for the version that wrote them.
+    let copy = folder.path().join("banger.db.v1");
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let copy = rusqlite::Connection::open(copy).unwrap();
+    let version: i64 = copy.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let web: String =
+        copy.query_row("SELECT record FROM vms WHERE name = 'web'", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, web.as_str()), (1, RUNNING));
+    // A current database is not copied.
+    let names = || std::fs::read_dir(folder.path()).unwrap().flatten().map(|one| one.file_name());
+    assert_eq!(names().filter(|name| name.to_string_lossy().contains(".v")).count(), 1);
+    assert!(!names().any(|name| name.to_string_lossy().ends_with(".new")));
+}
+
+/// In a folder with odd bytes and a path beyond SQLite's limit, and over the rest of an attempt
+/// that was killed.
+#[tokio::test]
+async fn a_copy_is_made_in_any_folder_and_once_more_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9 'q' \"d\"");
+    let long = folder.path().join(odd).join("d".repeat(250)).join("e".repeat(250));
+    std::fs::create_dir_all(&long).unwrap();
+    let at = folder.path().join(FILE_NAME);
+    let old = rusqlite::Connection::open(&at).unwrap();
+    old.execute_batch(TABLES).unwrap();
+    drop(old);
+    let path = long.join(FILE_NAME);
+    std::fs::rename(at, &path).unwrap();
+    std::fs::write(long.join("banger.db.v1.new"), "half a copy").unwrap();
+    drop(Store::open(&path).unwrap());
+    assert!(long.join("banger.db.v1").metadata().unwrap().len() > 0);
+    assert!(!long.join("banger.db.v1.new").exists());
+
+    // Where no copy can be made, nothing is migrated.
+    let blocked = folder.path().join(FILE_NAME);
+    std::fs::rename(long.join("banger.db.v1"), &blocked).unwrap();
+    std::fs::create_dir(folder.path().join("banger.db.v1.new")).unwrap();
+    let error = Store::open(&blocked).err().unwrap();
+    assert!(error.causes[0].contains("copied before its tables are changed"), "{error:?}");
+    let db = rusqlite::Connection::open(&blocked).unwrap();
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
 }
 
 /// Operations of version 2, all of them on VMs.
