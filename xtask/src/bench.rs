@@ -10,7 +10,7 @@
 //! - `host_cost_ms`: `banger vm start` with a fake Firecracker, see [`host_cost`];
 //! - `exec_ms`: `banger exec VM -- /bin/true` on a running VM, the same program in a loop of one
 //!   session, and the difference of the medians, which is ours;
-//! - `daemon_rss_mib`: the daemon's resident memory with simulated VMs running.
+//! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,10 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::host_cost;
+use crate::{bench_simulated, host_cost};
 
 /// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
-/// Simulated VMs that run while the daemon's memory is measured.
-const MEMORY_VMS: u32 = 100;
 /// Commands before `exec` is measured: the first ones find cold caches in host and guest.
 const EXEC_WARM_UP: usize = 10;
 /// Programs that the floor and the host's part need, from `scripts/setup.sh test`.
@@ -48,11 +46,12 @@ pub struct Bench {
 /// A program cannot be started; nothing is printed then.
 pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     let mut pairs = MIN_PAIRS;
-    let (mut as_json, mut within) = (false, false);
+    let (mut as_json, mut within, mut simulated) = (false, false, false);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--json" => as_json = true,
+            "--simulated" => simulated = true,
             host_cost::WITHIN | "--pairs" => {
                 within = *option == host_cost::WITHIN;
                 let count = options.next().context("--pairs needs a number")?;
@@ -72,7 +71,10 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     if within {
         return host_cost::within(&bench, pairs);
     }
-    let result = bench.measure(pairs);
+    let result = match simulated {
+        true => bench_simulated::measure(&bench, pairs),
+        false => bench.measure(pairs),
+    };
     // The daemon of the bench goes whatever happened.
     let _ = bench.banger(&bench.home, &["daemon", "stop"]);
     let figures = result?;
@@ -155,7 +157,7 @@ impl Bench {
         let exec = self.exec(pairs)?;
         let own = self.own_cost(pairs)?;
         let host = host_cost::outside(pairs)?;
-        let memory = self.daemon_memory(MEMORY_VMS)?;
+        let simulated = bench_simulated::measure(self, pairs)?;
         Ok(json!({
             "create_ready": {
                 "ratio": rounded(ratio, 3),
@@ -166,7 +168,7 @@ impl Bench {
             "own_cost_ms": {"median": rounded(own, 1), "n": pairs},
             "host_cost_ms": host,
             "exec_ms": exec,
-            "daemon_rss_mib": {"vms": MEMORY_VMS, "rss": rounded(memory, 1)},
+            "simulated": simulated,
         }))
     }
 
@@ -290,29 +292,6 @@ impl Bench {
             "own_ms": rounded(whole - command, 1),
             "n": runs,
         }))
-    }
-
-    /// Resident memory of the daemon with so many simulated VMs running, in MiB.
-    fn daemon_memory(&self, vms: u32) -> anyhow::Result<f64> {
-        let home = self.home.join("memory");
-        // What a bench that was interrupted left.
-        let _ = fs::remove_dir_all(&home);
-        fs::create_dir_all(&home)?;
-        let daemon = self.programs.join("bangerd-sim").display().to_string();
-        let bench = self.clone().with_env(&[("BANGERD", &daemon), ("BANGER_DNS_PORT", "0")]);
-        let measured = (|| {
-            for vm in 0..vms {
-                bench.banger(&home, &["vm", "create", "-q", "--name", &format!("vm-{vm}")])?;
-            }
-            let status: Value =
-                serde_json::from_str(&bench.banger(&home, &["daemon", "status", "--json"])?)?;
-            let status = fs::read_to_string(format!("/proc/{}/status", status["pid"]))?;
-            let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB")).context("no VmRSS")?;
-            Ok(kib.trim().parse::<f64>()? / 1024.0)
-        })();
-        let _ = bench.banger(&home, &["daemon", "stop"]);
-        measured
     }
 
     /// Everything but the guest: a fake program that answers at once stands in for QEMU and its

@@ -3,6 +3,7 @@
 mod agent;
 mod bench;
 mod bench_create;
+mod bench_simulated;
 mod host_cost;
 mod lab;
 mod threat_model;
@@ -17,8 +18,9 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo xtask <task>
   tidy                 check borders, style and documents
   agent                build the static guest agent and put it beside the other programs
-  bench [--json] [--pairs N]
-                       create-to-ready against the same VM started by hand, and our own cost
+  bench [--json] [--pairs N] [--simulated]
+                       create-to-ready against the same VM started by hand, and our own cost;
+                       --simulated: only the command line and the daemon with many VMs
   bench-create [--runs N] [--mode sequential|staggered|burst] [--out FILE]
                        create-to-ready and create-to-ssh with p50 and p95 of each stage
   lab …                a Firecracker host inside QEMU: `cargo xtask lab` tells more";
