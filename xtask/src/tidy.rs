@@ -23,6 +23,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-api", &["banger-base"]),
     ("banger-agent-proto", &[]),
     ("banger-sys", &["banger-base"]),
+    ("banger-archive", &[]),
     ("banger-agent", &["banger-agent-proto"]),
     ("banger-shim", &["banger-base", "banger-sys"]),
     ("banger-root", &["banger-base", "banger-shim", "banger-sys"]),
