@@ -24,7 +24,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-agent-proto", &[]),
     ("banger-sys", &["banger-base"]),
     ("banger-archive", &[]),
-    ("banger-agent", &["banger-agent-proto"]),
+    ("banger-agent", &["banger-agent-proto", "banger-archive"]),
     ("banger-shim", &["banger-base", "banger-sys"]),
     ("banger-root", &["banger-base", "banger-shim", "banger-sys"]),
     ("banger-engine", &["banger-api", "banger-base"]),
@@ -42,7 +42,7 @@ const BORDERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-sys"]),
-    ("banger", &["banger-client", "banger-api"]),
+    ("banger", &["banger-client", "banger-api", "banger-agent-proto", "banger-archive"]),
     (
         "bangerd",
         &[
@@ -60,6 +60,7 @@ const BORDERS: &[(&str, &[&str])] = &[
         &[
             "banger-agent-proto",
             "banger-api",
+            "banger-archive",
             "banger-engine",
             "banger-host",
             "banger-root",

@@ -10,8 +10,8 @@
 //! | `POST /detach` | [`crate::exec`]: a command without a client |
 //! | `POST /connect?port=N&wait_ms=M` | [`crate::ssh`]: a connection to a TCP port of the guest |
 //! | `GET /sshd` | [`crate::ssh::SshServer`] |
-//! | `PUT /files?path=P` | unpack the tar body (sized or chunked) beneath folder `P` |
-//! | `GET /files?path=P` | the file or folder `P` as a chunked tar archive |
+//! | `GET /archive?path=P` | [`crate::archive`]: a file or folder as a tar stream |
+//! | `PUT /archive?path=P&source=K` | [`crate::archive`]: unpack a tar stream |
 //! | `POST /shutdown` | [`Shutdown`]; `202`, then the guest goes down |
 //! | `GET /clock` | [`ClockReading`] |
 //! | `POST /clock` | [`Clock`]: set the wall clock |

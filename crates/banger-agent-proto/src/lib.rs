@@ -5,11 +5,12 @@
 //! 1. **Boot** ([`boot`]): the guest connects to the host once on [`HELLO_PORT`]; both exchange
 //!    lines of JSON: `Hello` from the guest, [`boot::GuestConfig`] from the host, then `Ready` or
 //!    `Failed` from the guest.
-//! 2. **Service** ([`http`], [`exec`], [`events`]): the host connects to the agent on
+//! 2. **Service** ([`http`], [`exec`], [`archive`], [`events`]): the host connects to the agent on
 //!    [`AGENT_PORT`] and uses HTTP/1.1; `POST /exec` upgrades to the frames of [`frame`].
 //!
 //! Received data is untrusted until it is parsed: each reader has a size limit, defined here.
 
+pub mod archive;
 pub mod boot;
 pub mod bytes;
 pub mod events;

@@ -15,31 +15,40 @@ use crate::fault::{Context, Fault};
 /// Most symlinks followed in one path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
-impl Folder {
+/// Resolution inside a folder.
+pub trait Inside: Sized {
     /// Opens the folder at `path`, following symlinks inside this folder and making what is
     /// missing, the target of a dangling link included.
     ///
     /// # Errors
     /// A loop of links, a part that is not a folder, an untrusted link, a full or read-only disk.
-    pub fn make_inside(&self, path: &[u8], owner: Owner, mode: u32) -> Result<Self, Fault> {
-        let what = || format!("cannot make folder `/{}`", shown(path));
-        let parts = components(path)?;
-        Walk::new(self).and_then(|walk| walk.reach_folder(&parts, owner, mode)).context(what)
-    }
+    fn make_inside(&self, path: &[u8], owner: Owner, mode: u32) -> Result<Self, Fault>;
 
     /// The folder in which the file `path` really is, or would be made, and its name there: a
     /// symlink at the end is followed as well. Folders on the way are made.
     ///
     /// # Errors
-    /// As [`Folder::make_inside`]; `path` names no file.
-    pub fn real_place(&self, path: &[u8]) -> Result<(Self, Vec<u8>), Fault> {
+    /// As [`Inside::make_inside`]; `path` names no file.
+    fn real_place(&self, path: &[u8]) -> Result<(Self, Vec<u8>), Fault>;
+}
+
+impl Inside for Folder {
+    fn make_inside(&self, path: &[u8], owner: Owner, mode: u32) -> Result<Self, Fault> {
+        let what = || format!("cannot make folder `/{}`", shown(path));
+        let reached =
+            components(path).and_then(|parts| Walk::new(self)?.reach_folder(&parts, owner, mode));
+        reached.context(what)
+    }
+
+    fn real_place(&self, path: &[u8]) -> Result<(Self, Vec<u8>), Fault> {
         let what = || format!("cannot find the place of `/{}`", shown(path));
-        components(path)?;
         let (parent, name) =
             split_last(path).ok_or_else(|| Fault::new("the root folder is not a file"))?;
-        let mut parts = components(parent)?;
-        parts.push(name);
-        Walk::new(self).and_then(|walk| walk.reach_file(&parts)).context(what)
+        let reached = components(path).and_then(|_| components(parent)).and_then(|mut parts| {
+            parts.push(name);
+            Walk::new(self)?.reach_file(&parts)
+        });
+        reached.context(what)
     }
 }
 

@@ -5,12 +5,13 @@
 //! `/etc/group` are parsed here. Threads and blocking sockets only.
 
 pub mod agent;
-pub mod beneath;
 pub mod boot;
 pub mod fault;
 mod inside;
 pub mod sys;
 pub mod users;
+
+pub use banger_archive::beneath;
 
 /// Build id reported in hello and healthz.
 pub const BUILD: &str = match option_env!("BANGER_BUILD_ID") {

@@ -84,6 +84,10 @@ pub fn pack(
             let file = File::from(reopen(OFlags::RDONLY)?);
             packer.file(file, name)?;
         }
+        FileType::Symlink => {
+            let target = fs::readlinkat(source, c"", Vec::new()).map_err(opened)?;
+            packer.symlink(name, &stat, target.into_bytes())?;
+        }
         kind => packer.special(kind, name, &stat)?,
     }
     packer.writer.finish().map_err(sent)?;
@@ -189,9 +193,8 @@ impl<W: Write> Packer<W> {
             }
             FileType::Symlink => {
                 let target = fs::readlinkat(folder, name, Vec::new());
-                let mut entry = Entry::of(Kind::Symlink, path, stat);
-                entry.link = target.map_err(|errno| failed(errno.into()))?.into_bytes();
-                self.put(&entry)?;
+                let target = target.map_err(|errno| failed(errno.into()))?.into_bytes();
+                self.symlink(path, stat, target)?;
             }
             kind => self.special(kind, path, stat)?,
         }
@@ -243,6 +246,10 @@ impl<W: Write> Packer<W> {
             self.writer.data(self.buffer.get(..length).unwrap_or_default()).map_err(sent)?;
             self.packed.bytes += length as u64;
         }
+    }
+
+    fn symlink(&mut self, path: &[u8], stat: &Stat, target: Vec<u8>) -> Result<(), Failure> {
+        self.put(&Entry { link: target, ..Entry::of(Kind::Symlink, path, stat) })
     }
 
     fn special(&mut self, kind: FileType, path: &[u8], stat: &Stat) -> Result<(), Failure> {

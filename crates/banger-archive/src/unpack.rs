@@ -2,19 +2,20 @@
 //! write out of that folder; every file appears whole or not at all.
 //!
 //! Kept: content, holes, modes, modification times, symlinks, hard links, named pipes, and numeric
-//! owners where asked for. Not kept: extended attributes.
+//! owners where requested. Not kept: extended attributes. A folder that exists keeps its own mode,
+//! owner and time.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::io::{self, Read};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
-use rustix::io::Errno;
+use rustix::fs::{self, Mode, Timestamps};
 
-use crate::beneath::{Folder, Links, MAX_PATH, Owner, components, split_last, temporary_name};
+use crate::beneath::{Folder, Owner, components, split_last};
 use crate::entry::{Entry, Kind};
-use crate::failure::{Cause, Failure, shown};
+use crate::failure::{Failure, shown};
 use crate::read::Reader;
+
+mod file;
+mod other;
 
 /// Most entries of an archive.
 pub const MAX_ENTRIES: u64 = 4_000_000;
@@ -205,7 +206,9 @@ impl Unpacker<'_> {
             Kind::File => self.put_file(&parent, name, entry, data),
             Kind::Folder => self.put_folder(&parent, name, entry).map_err(Into::into),
             Kind::Symlink => self.put_symlink(&parent, name, entry).map_err(Into::into),
-            Kind::HardLink => put_link(self.folder, &parent, name, entry).map_err(Into::into),
+            Kind::HardLink => {
+                other::put_link(self.folder, &parent, name, entry).map_err(Into::into)
+            }
             Kind::Pipe => self.put_pipe(&parent, name, entry).map_err(Into::into),
             Kind::CharDevice | Kind::BlockDevice => Ok(()),
         };
@@ -227,152 +230,6 @@ impl Unpacker<'_> {
         };
         Mode::from_raw_mode(entry.mode & kept)
     }
-
-    fn put_file<R: Read>(
-        &mut self,
-        parent: &Folder,
-        name: &[u8],
-        entry: &Entry,
-        data: &mut Reader<R>,
-    ) -> Result<(), Placing> {
-        self.look_at_space(0)?;
-        let (temporary, file) = parent.temporary(self.owner(entry))?;
-        let mut file = File::from(file);
-        let mut broken_off = None;
-        let written = match self.write(&mut file, entry, data) {
-            Ok(()) => fs::fchmod(&file, self.mode(entry))
-                .and_then(|()| fs::futimens(&file, &entry.times()))
-                .map_err(Into::into),
-            Err(Placing::File(error)) => Err(error),
-            Err(Placing::Archive(failure)) => {
-                broken_off = Some(failure);
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
-        };
-        let finished = parent.finish(written, &temporary, name);
-        match broken_off {
-            Some(failure) => Err(Placing::Archive(failure)),
-            None => Ok(finished?),
-        }
-    }
-
-    fn write<R: Read>(
-        &mut self,
-        file: &mut File,
-        entry: &Entry,
-        data: &mut Reader<R>,
-    ) -> Result<(), Placing> {
-        let whole = [crate::Segment { offset: 0, length: entry.size }];
-        for segment in entry.segments.as_deref().unwrap_or(&whole) {
-            file.seek(SeekFrom::Start(segment.offset))?;
-            let mut left = segment.length;
-            while left > 0 {
-                let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-                let mut buffer = std::mem::take(&mut self.buffer);
-                let read = data.data(buffer.get_mut(..most).unwrap_or_default());
-                let written = match read {
-                    Ok(length) => {
-                        left -= length as u64;
-                        let piece = buffer.get(..length).unwrap_or_default();
-                        file.write_all(piece).map(|()| length as u64).map_err(Placing::File)
-                    }
-                    Err(failure) => Err(Placing::Archive(failure)),
-                };
-                self.buffer = buffer;
-                self.look_at_space(written?)?;
-            }
-        }
-        if entry.segments.is_some() {
-            file.set_len(entry.size)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps an archive without end from filling the disk.
-    fn look_at_space(&mut self, written: u64) -> io::Result<()> {
-        self.since_look += written;
-        if self.rules.reserve_bytes == 0 || (written > 0 && self.since_look < SPACE_STEP) {
-            return Ok(());
-        }
-        self.since_look = 0;
-        let disk = fs::fstatvfs(self.folder)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < self.rules.reserve_bytes {
-            return Err(Errno::NOSPC.into());
-        }
-        Ok(())
-    }
-
-    fn put_folder(&mut self, parent: &Folder, name: &[u8], entry: &Entry) -> io::Result<()> {
-        match fs::mkdirat(parent, name, Mode::RWXU) {
-            Ok(()) => {}
-            Err(Errno::EXIST) if parent.kind_of(name) == Some(FileType::Directory) => {}
-            Err(Errno::EXIST) => return Err(Errno::NOTDIR.into()),
-            Err(errno) => return Err(errno.into()),
-        }
-        let (mode, times) = (self.mode(entry), entry.times());
-        let is_late = self.late.len() < MAX_LATE_FOLDERS;
-        if is_late {
-            let path = entry.path.clone();
-            self.late.push(LateFolder { path, mode: mode.as_raw_mode(), times });
-        }
-        let owner = self.owner(entry);
-        if owner.is_none() && is_late {
-            return Ok(());
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let handle = parent.open_beneath(name, flags, Links::Refuse)?;
-        if let Some((uid, gid)) = owner.map(Owner::ids) {
-            fs::fchown(&handle, Some(uid), Some(gid))?;
-        }
-        if !is_late {
-            fs::fchmod(&handle, mode)?;
-        }
-        Ok(())
-    }
-
-    /// Last, because a file written into a folder changes its time and needs its write permission.
-    fn end_folders(&mut self) {
-        for late in self.late.drain(..).rev() {
-            // A folder that has been replaced meanwhile keeps its own mode and time.
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            if let Ok(folder) = self.folder.open_beneath(&late.path, flags, Links::Refuse) {
-                let _ = fs::futimens(&folder, &late.times);
-                let _ = fs::fchmod(&folder, Mode::from_raw_mode(late.mode));
-            }
-        }
-    }
-
-    fn put_symlink(&self, parent: &Folder, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let target = &entry.link;
-        if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
-            return Err(io::Error::other("the target of the symlink is malformed"));
-        }
-        // Any target: it is the reader who must not follow.
-        let temporary = temporary_name();
-        fs::symlinkat(target.as_slice(), parent, temporary.as_slice())?;
-        let written = self.finish_special(parent, &temporary, entry);
-        parent.finish(written, &temporary, name)
-    }
-
-    fn put_pipe(&self, parent: &Folder, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let temporary = temporary_name();
-        fs::mknodat(parent, temporary.as_slice(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-        let written = self.finish_special(parent, &temporary, entry).and_then(|()| {
-            // chmod(2) follows a symlink that took its place; the handle does not.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW;
-            let pipe = parent.open_beneath(&temporary, flags, Links::Refuse)?;
-            Ok(fs::chmod(format!("/proc/self/fd/{}", pipe.as_raw_fd()), self.mode(entry))?)
-        });
-        parent.finish(written, &temporary, name)
-    }
-
-    /// Owner and times of what cannot be opened.
-    fn finish_special(&self, parent: &Folder, name: &[u8], entry: &Entry) -> io::Result<()> {
-        if let Some((uid, gid)) = self.owner(entry).map(Owner::ids) {
-            fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        Ok(fs::utimensat(parent, name, &entry.times(), AtFlags::SYMLINK_NOFOLLOW)?)
-    }
 }
 
 /// Why an entry was not placed.
@@ -389,21 +246,6 @@ impl From<io::Error> for Placing {
     }
 }
 
-/// A further name for a file beneath the same folder; the target is resolved like every path.
-fn put_link(folder: &Folder, parent: &Folder, name: &[u8], entry: &Entry) -> io::Result<()> {
-    let (target_parent, target_name) = split_last(&entry.link)
-        .ok_or_else(|| io::Error::other("the target of the hard link is malformed"))?;
-    let target_parent = folder.folder(target_parent, Links::Refuse)?;
-    let temporary = temporary_name();
-    fs::linkat(&target_parent, target_name, parent, temporary.as_slice(), AtFlags::empty())?;
-    parent.finish(Ok(()), &temporary, name)?;
-    // Renaming one name of a file over another of the same does nothing: the first one stays.
-    match fs::unlinkat(parent, temporary.as_slice(), AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 /// Bytes to leave free on the disk of a folder on the host: 5 %, at most 512 MiB.
 ///
 /// # Errors
@@ -412,13 +254,6 @@ pub fn reserve(folder: &Folder) -> Result<u64, Failure> {
     let disk = fs::fstatvfs(folder)
         .map_err(|errno| Failure::file("cannot look at the free space of the disk", errno))?;
     Ok((disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(512 << 20))
-}
-
-impl Failure {
-    /// Whether the archive itself is at fault, not the disk it is unpacked to.
-    pub fn is_of_archive(&self) -> bool {
-        matches!(self.cause, Cause::Archive | Cause::Stream)
-    }
 }
 
 #[cfg(test)]

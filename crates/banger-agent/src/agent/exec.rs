@@ -94,8 +94,7 @@ pub struct Prepared {
 pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, Refusal> {
     refuse_zero_bytes(request)?;
     let wanted = request.user.as_deref().unwrap_or("root");
-    let user = users::find(wanted, &read_users("/etc/passwd"), &read_users("/etc/group"))
-        .map_err(|fault| Refusal::bad(fault.chain()))?;
+    let user = find_user(wanted)?;
     let cwd = folder_for(request, &user)?;
     let mut program = program_for(request, &user, &defaults.env);
     if !lookup::skip_missing(&mut program.paths) {
@@ -131,6 +130,15 @@ pub fn start(request: &ExecRequest, defaults: &Defaults) -> Result<Started, Refu
         Ok(process) => Ok(Started::Running(Running { process, streams, group })),
         Err((stage, error)) => Ok(Started::Failed(not_started(stage, &error, request))),
     }
+}
+
+/// A user of the guest.
+///
+/// # Errors
+/// An unknown name.
+pub fn find_user(wanted: &str) -> Result<User, Refusal> {
+    users::find(wanted, &read_users("/etc/passwd"), &read_users("/etc/group"))
+        .map_err(|fault| Refusal::bad(fault.chain()))
 }
 
 /// An image may have no users at all.

@@ -2,17 +2,25 @@
 //! sized and chunked bodies both ways.
 
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
+use banger_agent_proto::archive::decode;
 use banger_agent_proto::http::ErrorBody;
 use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod body;
+mod chunks;
+
+pub use body::Body;
+pub use chunks::Chunks;
+
 /// Most headers in a request.
 const MAX_HEADERS: usize = 64;
 
-/// Longest chunk-size line, extensions included, and longest run of trailers, in bytes.
-const MAX_CHUNK_LINE: usize = 1024;
+/// How long the rest of a refused body is read.
+const LINGER: Duration = Duration::from_secs(20);
 
 /// A request that is answered with an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,32 +77,9 @@ impl Request {
     pub fn parameter(&self, name: &str) -> Option<Vec<u8>> {
         self.query.split('&').find_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (key == name).then(|| percent_decode(value))
+            (key == name).then(|| decode(value))
         })
     }
-}
-
-/// Replaces `%41` and its like; a percent sign that begins no escape stays.
-fn percent_decode(text: &str) -> Vec<u8> {
-    let mut rest = text.as_bytes();
-    let mut decoded = Vec::with_capacity(rest.len());
-    while let Some((first, after)) = rest.split_first() {
-        match (first, after) {
-            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
-                decoded.push(hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0));
-                rest = after;
-            }
-            _ => {
-                decoded.push(*first);
-                rest = after;
-            }
-        }
-    }
-    decoded
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Reads a head from the start of `bytes`; `None` when more is needed, else also its length.
@@ -172,6 +157,11 @@ impl<S: Read + Write> Connection<S> {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// The stream.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream and the bytes that came after the last request.
     pub fn into_parts(self) -> (S, Vec<u8>) {
         (self.stream, self.buffer)
@@ -213,11 +203,7 @@ impl<S: Read + Write> Connection<S> {
         if request.expects_continue {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let state = match request.body {
-            BodyKind::Sized(length) => BodyState::Data { left: length, chunked: false },
-            BodyKind::Chunked => BodyState::Size,
-        };
-        Ok(Body { connection: self, state })
+        Ok(Body::new(self, request.body))
     }
 
     /// Reads a JSON body.
@@ -307,11 +293,38 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// The stream's.
     pub fn start_chunks(&mut self, content_type: &str) -> io::Result<Chunks<'_, S>> {
-        let head = head(200);
-        let message =
-            format!("{head}Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        self.start_chunks_with(content_type, &[])
+    }
+
+    /// The same with further headers.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn start_chunks_with(
+        &mut self,
+        content_type: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Chunks<'_, S>> {
+        let mut message = head(200);
+        for (name, value) in headers.iter().chain(&[("Content-Type", content_type)]) {
+            message.push_str(&format!("{name}: {value}\r\n"));
+        }
+        message.push_str("Transfer-Encoding: chunked\r\n\r\n");
         self.stream.write_all(message.as_bytes())?;
-        Ok(Chunks { stream: &mut self.stream })
+        Ok(Chunks::new(&mut self.stream))
+    }
+
+    /// Refuses a request in the middle of its body. Reads the rest of the body for a while, since a
+    /// client that still sends may not read the answer of a closed connection.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn refuse_early(&mut self, refusal: &Refusal) -> io::Result<()> {
+        self.refuse(refusal)?;
+        let begin = Instant::now();
+        let mut piece = vec![0; 64 * 1024];
+        while begin.elapsed() < LINGER && self.stream.read(&mut piece)? > 0 {}
+        Ok(())
     }
 }
 
@@ -322,9 +335,11 @@ fn head(status: u16) -> String {
         202 => "Accepted",
         204 => "No Content",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
@@ -332,150 +347,6 @@ fn head(status: u16) -> String {
         _ => "Internal Server Error",
     };
     format!("HTTP/1.1 {status} {reason}\r\n")
-}
-
-/// The body of an answer, written in chunks. Without [`Chunks::finish`] the client sees a broken
-/// body, which is how an error in the middle is told.
-pub struct Chunks<'a, S> {
-    stream: &'a mut S,
-}
-
-impl<S: Write> Chunks<'_, S> {
-    /// Ends the body.
-    ///
-    /// # Errors
-    /// The stream's.
-    pub fn finish(self) -> io::Result<()> {
-        self.stream.write_all(b"0\r\n\r\n")
-    }
-}
-
-impl<S: Write> Write for Chunks<'_, S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A chunk of no length would end the body.
-        if !bytes.is_empty() {
-            let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-            chunk.extend_from_slice(bytes);
-            chunk.extend_from_slice(b"\r\n");
-            self.stream.write_all(&chunk)?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum BodyState {
-    /// A chunk-size line comes.
-    Size,
-    /// Data comes; after it, in a chunked body, an empty line.
-    Data {
-        left: u64,
-        chunked: bool,
-    },
-    /// The line end after a chunk comes.
-    ChunkEnd,
-    Done,
-}
-
-/// The body of a request. Broken framing reads as [`io::ErrorKind::InvalidData`], an early end as
-/// `UnexpectedEof`.
-pub struct Body<'a, S> {
-    connection: &'a mut Connection<S>,
-    state: BodyState,
-}
-
-impl<S: Read + Write> Body<'_, S> {
-    /// Takes a line without its end from the connection.
-    fn line(&mut self) -> io::Result<String> {
-        loop {
-            let buffer = &mut self.connection.buffer;
-            if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
-                let line = String::from_utf8(line).map_err(|_| broken())?;
-                return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
-            }
-            if buffer.len() > MAX_CHUNK_LINE {
-                return Err(broken());
-            }
-            if self.connection.fill(4096)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
-    /// Works through framing until there is data or the end.
-    fn advance(&mut self) -> io::Result<()> {
-        loop {
-            self.state = match self.state {
-                BodyState::Size => {
-                    let line = self.line()?;
-                    let digits = line.split(';').next().unwrap_or_default().trim();
-                    let valid = (1..=15).contains(&digits.len())
-                        && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-                    match u64::from_str_radix(digits, 16) {
-                        Ok(0) if valid => self.skip_trailers()?,
-                        Ok(left) if valid => BodyState::Data { left, chunked: true },
-                        _ => return Err(broken()),
-                    }
-                }
-                BodyState::ChunkEnd => match self.line()?.as_str() {
-                    "" => BodyState::Size,
-                    _ => return Err(broken()),
-                },
-                BodyState::Data { left: 0, chunked: true } => BodyState::ChunkEnd,
-                BodyState::Data { left: 0, chunked: false } => BodyState::Done,
-                BodyState::Data { .. } | BodyState::Done => return Ok(()),
-            }
-        }
-    }
-
-    fn skip_trailers(&mut self) -> io::Result<BodyState> {
-        let mut length = 0;
-        loop {
-            let line = self.line()?;
-            length += line.len();
-            match line.is_empty() {
-                true => return Ok(BodyState::Done),
-                false if length > MAX_CHUNK_LINE => return Err(broken()),
-                false => {}
-            }
-        }
-    }
-}
-
-fn broken() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")
-}
-
-impl<S: Read + Write> Read for Body<'_, S> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.advance()?;
-        let BodyState::Data { left, chunked } = self.state else { return Ok(0) };
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
-        let out = out.get_mut(..wanted).unwrap_or_default();
-        if out.is_empty() {
-            return Ok(0);
-        }
-        let buffer = &mut self.connection.buffer;
-        let length = if buffer.is_empty() {
-            self.connection.stream.read(out)?
-        } else {
-            let length = buffer.len().min(out.len());
-            for (slot, byte) in out.iter_mut().zip(buffer.drain(..length)) {
-                *slot = byte;
-            }
-            length
-        };
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.state = BodyState::Data { left: left - length as u64, chunked };
-        Ok(length)
-    }
 }
 
 #[cfg(test)]

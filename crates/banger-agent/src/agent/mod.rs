@@ -3,6 +3,7 @@
 //! One thread per connection, a bounded number of them, blocking sockets. Only the host (CID 2)
 //! is served: other programs of the guest can reach the same port through the loopback transport.
 
+mod archive;
 pub mod cgroup;
 mod clock;
 mod connect;
@@ -10,8 +11,6 @@ mod detached;
 mod environment;
 pub mod events;
 pub mod exec;
-mod files_in;
-mod files_out;
 mod http;
 pub mod lookup;
 pub mod notify;

@@ -14,13 +14,14 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
 use super::http::{Connection, Refusal, Request};
-use super::{Agent, clock, connect, files_in, files_out, ports, power, session, sshd};
+use super::{Agent, archive, clock, connect, ports, power, session, sshd};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
 const IO_TIMEOUT: Duration = Duration::from_secs(60);
 
-type Client = Connection<File>;
+/// A connection of the host.
+pub type Client = Connection<File>;
 
 /// What follows a request on its connection.
 enum AfterRequest {
@@ -49,6 +50,8 @@ fn serve_requests(mut client: Client, agent: &Agent) -> io::Result<()> {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/exec") => return run_command(client, &request, agent),
             ("POST", "/connect") => return connect_port(client, &request, agent),
+            ("GET", "/archive") => return archive::send(client, &request),
+            ("PUT", "/archive") => return archive::receive(client, &request),
             _ => {}
         }
         match answer(&mut client, &request, agent)? {
@@ -67,7 +70,7 @@ fn unknown(method: &str, path: &str) -> Refusal {
         "/boot",
         "/ports",
         "/events",
-        "/files",
+        "/archive",
         "/shutdown",
         "/clock",
         "/clock/offset",
@@ -109,8 +112,6 @@ fn answer(
             chunks.finish()?;
             return Ok(Ok(AfterRequest::Close));
         }
-        ("PUT", "/files") => return put_files(client, request),
-        ("GET", "/files") => return get_files(client, request),
         ("POST", "/detach") => {
             let started = client
                 .json_within::<ExecRequest>(request, MAX_EXEC_BODY)?
@@ -245,38 +246,4 @@ fn boot_wait(request: &Request) -> Duration {
     let wanted = request.parameter("wait_ms").unwrap_or_default();
     let ms = std::str::from_utf8(&wanted).ok().and_then(|text| text.parse().ok());
     Duration::from_millis(ms.unwrap_or(0)).min(IO_TIMEOUT)
-}
-
-fn path_of(request: &Request) -> Result<Vec<u8>, Refusal> {
-    let path = request.parameter("path").unwrap_or_default();
-    match path.first() {
-        Some(b'/') if path.len() <= crate::beneath::MAX_PATH && !path.contains(&0) => Ok(path),
-        _ => Err(Refusal::bad("`path` must be an absolute path")),
-    }
-}
-
-fn put_files(client: &mut Client, request: &Request) -> io::Result<Result<AfterRequest, Refusal>> {
-    let folder = match path_of(request).and_then(|path| files_in::open(&path)) {
-        Ok(folder) => folder,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let mut body = client.body(request)?;
-    let outcome = files_in::unpack(&folder, &mut body);
-    if outcome.is_ok() {
-        // An archive may be padded after its end.
-        io::copy(&mut body, &mut io::sink())?;
-    }
-    done(client, outcome)
-}
-
-fn get_files(client: &mut Client, request: &Request) -> io::Result<Result<AfterRequest, Refusal>> {
-    let source = match path_of(request).and_then(|path| files_out::open(&path)) {
-        Ok(source) => source,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let mut chunks = client.start_chunks("application/x-tar")?;
-    // An error in the middle leaves the body unfinished, which no client takes for whole.
-    files_out::pack(source, &mut chunks)?;
-    chunks.finish()?;
-    Ok(Ok(without_body(request)))
 }

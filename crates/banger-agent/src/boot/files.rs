@@ -10,6 +10,7 @@ use rustix::fs::FileType;
 use super::log::BootLog;
 use crate::beneath::{Folder, Owner, components, split_last};
 use crate::fault::{Context, Fault};
+use crate::inside::Inside as _;
 
 /// Maximum size of a file that a line is added to, in bytes.
 const MAX_LINES: u64 = 1 << 20;
@@ -23,7 +24,7 @@ pub fn write(root: &Folder, files: &[GuestFile], log: &mut BootLog) {
 
 fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
     let what = || format!("cannot write `{}`", file.path);
-    components(file.path.as_bytes())?;
+    components(file.path.as_bytes()).context(what)?;
     let (parent, name) = split_last(file.path.as_bytes())
         .filter(|_| file.path.starts_with('/'))
         .ok_or_else(|| Fault::new(format!("`{}` is no absolute path of a file", file.path)))?;

@@ -10,6 +10,7 @@ use super::devices::Machine;
 use super::log::BootLog;
 use crate::beneath::{Folder, Links, Owner};
 use crate::fault::{Context, Fault};
+use crate::inside::Inside as _;
 
 /// Prefix of a line that does not apply to this machine.
 const ABSENT: &[u8] = b"#banger: not on this machine: ";

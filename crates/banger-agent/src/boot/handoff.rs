@@ -193,7 +193,7 @@ fn notify_socket(init: &Init, log: &mut BootLog) -> Option<NotifySocket> {
 /// Makes the new root `/`; returns the initramfs, which has no name any more.
 fn move_root(root: &Folder, log: &mut BootLog) -> Result<Folder, Fault> {
     let what = || "cannot move the root".to_owned();
-    let initramfs = Folder::open("/")?;
+    let initramfs = Folder::open("/").context(what)?;
     root::move_kernel_file_systems(root, log)?;
     rustix::process::chdir(NEW_ROOT).context(what)?;
     mount_move(".", "/").context(what)?;

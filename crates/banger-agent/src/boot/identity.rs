@@ -11,6 +11,7 @@ use super::etc_files;
 use super::log::BootLog;
 use crate::beneath::{Folder, Links, Owner, split_last};
 use crate::fault::{Context, Fault};
+use crate::inside::Inside as _;
 use crate::sys::entropy;
 
 /// Largest file of /etc that is read to be changed, in bytes; block lists make `hosts` large.

@@ -10,6 +10,7 @@ use super::log::BootLog;
 use super::network;
 use crate::beneath::{Folder, Owner, split_last};
 use crate::fault::{Context, Fault};
+use crate::inside::Inside as _;
 
 /// Units that wait for a network of another service, or configure one of their own. A mask in
 /// /run wins over the image's unit in /usr, and loses to the user's own in /etc.

@@ -26,6 +26,7 @@ use super::log::BootLog;
 use super::{grow, seed};
 use crate::beneath::{Folder, Links, Owner};
 use crate::fault::{Context, Fault};
+use crate::inside::Inside as _;
 
 /// Where the new root grows; folders of the initramfs.
 pub const NEW_ROOT: &str = "/newroot";
@@ -110,16 +111,16 @@ pub fn assemble(config: &GuestConfig, log: &mut BootLog) -> Result<Root, Fault> 
     let private = match &config.root.layer {
         None => {
             mount_grown(&image, NEW_ROOT, log)?;
-            Folder::open_readable(NEW_ROOT)?
+            open_readable(NEW_ROOT)?
         }
         Some(layer) => join_layer(&image, &disks::find(layer)?, log)?,
     };
-    let folder = Folder::open(NEW_ROOT)?;
+    let folder = open(NEW_ROOT)?;
     mount_kernel_file_systems(log);
     let run = mount_run(&folder, log);
     log.note(run);
     let below = match config.root.layer {
-        Some(_) => Some(Folder::open(IMAGE)?),
+        Some(_) => Some(open(IMAGE)?),
         None => None,
     };
     for engine in ENGINES {
@@ -158,18 +159,24 @@ fn mount_grown(disk: &Disk, target: &str, log: &mut BootLog) -> Result<(), Fault
     let blocks = grow::wanted_blocks(disk);
     mount_ext4(disk, target, MountFlags::empty())?;
     if let Some(blocks) = blocks {
-        log.note(Folder::open_readable(target).and_then(|root| grow::grow(root, blocks, disk)));
+        log.note(open_readable(target).and_then(|root| grow::grow(root, blocks, disk)));
     }
     Ok(())
+}
+
+/// Opens a folder.
+fn open(path: &str) -> Result<Folder, Fault> {
+    Folder::open(path).context(|| format!("cannot open `{path}`"))
 }
 
 /// Joins the read-only image and the private layer at [`NEW_ROOT`]; returns the layer's ext4.
 fn join_layer(image: &Disk, layer: &Disk, log: &mut BootLog) -> Result<Folder, Fault> {
     mount_ext4(image, IMAGE, MountFlags::RDONLY)?;
     mount_grown(layer, LAYER, log)?;
-    let private = Folder::open_readable(LAYER)?;
+    let private = open_readable(LAYER)?;
     for name in ["upper", "work"] {
-        private.make_folders(name.as_bytes(), Owner::ROOT, 0o755)?;
+        let made = private.make_folders(name.as_bytes(), Owner::ROOT, 0o755);
+        made.context(|| format!("cannot make `{LAYER}/{name}`"))?;
     }
     mount_overlay(log)?;
     Ok(private)
@@ -290,7 +297,9 @@ fn bind_engine(root: &Folder, private: &Folder, image: &Folder, engine: &str) ->
     let what = || format!("cannot put `/var/lib/{engine}` on plain ext4");
     let path = format!("var/lib/{engine}");
     let target = root.make_inside(path.as_bytes(), Owner::ROOT, 0o711)?;
-    let source = private.make_folders(format!("plain/{engine}").as_bytes(), Owner::ROOT, 0o711)?;
+    let source = private
+        .make_folders(format!("plain/{engine}").as_bytes(), Owner::ROOT, 0o711)
+        .context(what)?;
     let original = image.folder(path.as_bytes(), Links::Inside).ok();
     let original = original.as_ref().unwrap_or(&target);
     seed::once(&source, &[original], seed::LIKE_THE_SOURCE).context(what)?;
@@ -321,7 +330,7 @@ fn place_modules(root: &Folder) -> Result<(), Fault> {
     if release.len() > RELEASE_LENGTH_MAX || release.contains('/') {
         return Err(Fault::new(format!("`{release}` is no kernel release")));
     }
-    let source = Folder::open(MODULE_DISK)?
+    let source = open(MODULE_DISK)?
         .folder(release.as_bytes(), Links::Refuse)
         .context(|| format!("the modules disk has no modules for kernel `{release}`"))?;
     // `/lib` is a link to `usr/lib` almost everywhere now; an image with neither gets `/lib`.
@@ -335,7 +344,7 @@ fn mount_work(root: &Folder, wanted: &DiskRef, log: &mut BootLog) -> Result<(), 
     let disk = disks::find(wanted)?;
     mount_grown(&disk, WORK, log)?;
     let target = mount_point(root, "root", 0o700, log)?;
-    let home = Folder::open_readable(WORK)?;
+    let home = open_readable(WORK)?;
     let skeleton = root.folder(b"etc/skel", Links::Inside).ok();
     let sources: Vec<&Folder> = std::iter::once(&target).chain(skeleton.as_ref()).collect();
     log.note(
@@ -347,17 +356,12 @@ fn mount_work(root: &Folder, wanted: &DiskRef, log: &mut BootLog) -> Result<(), 
     attach(WORK, &target).context(|| "cannot mount the work disk at `/root`".to_owned())
 }
 
-impl Folder {
-    /// Opens a folder so that ioctls and statfs work on it, which a path handle refuses.
-    ///
-    /// # Errors
-    /// As open(2).
-    pub fn open_readable(path: &str) -> Result<Self, Fault> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty())
-            .map(Self::from_fd)
-            .context(|| format!("cannot open `{path}`"))
-    }
+/// Opens a folder so that ioctls and statfs work on it, which a path handle refuses.
+fn open_readable(path: &str) -> Result<Folder, Fault> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map(Folder::from_fd)
+        .context(|| format!("cannot open `{path}`"))
 }
 
 /// Empties the initramfs once the root has moved away from it: its memory is the guest's.

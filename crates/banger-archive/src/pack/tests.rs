@@ -53,7 +53,6 @@ fn a_tree_arrives_equal() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     std::fs::create_dir_all(from.join("a/b/empty")).unwrap();
-    std::fs::create_dir(&to).unwrap();
     let odd = [b"new\nline".as_slice(), b"\xff\xfe", b" -rf *", b"caf\xc3\xa9", &[b'n'; 255]];
     for name in odd {
         std::fs::write(from.join(OsStr::from_bytes(name)), name).unwrap();
@@ -111,7 +110,13 @@ fn a_folder_comes_under_the_given_name() {
     assert_eq!(names.keys().collect::<Vec<_>>(), ["top/", "top/file", "top/link"]);
     assert_eq!(names["top/link"], Kind::Symlink);
     let (bytes, _) = packed(&dir.path().join("link"), "passwd").unwrap();
-    assert_eq!(self::names(&bytes)["passwd"], Kind::File, "the source itself is followed");
+    assert_eq!(self::names(&bytes)["passwd"], Kind::File, "the handle is of the target");
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let link = fs::open(dir.path().join("link"), flags, fs::Mode::empty()).unwrap();
+    let mut bytes = Vec::new();
+    pack(&link, b"link", Devices::LeaveOut, &mut bytes).unwrap();
+    let entry = crate::Reader::new(bytes.as_slice()).next_entry().unwrap().unwrap();
+    assert_eq!((entry.kind, entry.link.as_slice()), (Kind::Symlink, b"/etc/passwd".as_slice()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
+use crate::failure::Cause;
 
 struct Archive(Builder<Vec<u8>>);
 
@@ -304,4 +305,17 @@ fn a_folder_that_may_not_be_written_to_is_filled_first() {
     let meta = dir.path().join("closed").metadata().unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o500, 1234));
     assert_eq!(std::fs::read(dir.path().join("closed/file")).unwrap(), b"x");
+}
+
+#[test]
+fn a_folder_that_exists_keeps_its_mode_and_time() {
+    let dir = empty();
+    let kept = dir.path().join("d");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let before = kept.metadata().unwrap().mode();
+    Archive::new().add(EntryType::Directory, "d/", "", b"").unpack(dir.path()).unwrap();
+    let meta = kept.metadata().unwrap();
+    assert_eq!(meta.mode(), before);
+    assert_ne!(meta.mtime(), 1_000_000);
 }
