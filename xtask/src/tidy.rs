@@ -41,8 +41,8 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-sys",
         ],
     ),
-    ("banger-client", &["banger-agent-proto", "banger-api", "banger-sys"]),
-    ("banger", &["banger-client", "banger-api", "banger-agent-proto", "banger-archive"]),
+    ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
+    ("banger", &["banger-client", "banger-api", "banger-archive"]),
     (
         "bangerd",
         &[

@@ -11,9 +11,9 @@
 //!   [`ERROR_TRAILER`] then has the reason why the archive is not, and [`LEFT_OUT_TRAILER`] the
 //!   number of sockets and devices that are not in it.
 //! - `PUT /archive?path=P&source=file|folder|contents&name=N` unpacks the body; `source` is the
-//!   kind of what is packed, and `name` the name that a file or folder gets in a folder that exists.
-//!   With `owners=keep` files get the owners and set-id bits of the archive, else they belong to
-//!   the user. The answer is [`Unpacked`].
+//!   kind of what is packed, and `name` the name that a file or folder gets in a folder that
+//!   exists. With `owners=keep` files get the owners and set-id bits of the archive, else they
+//!   belong to the user. The answer is [`Unpacked`].
 //!
 //! Errors: [`NO_PATH`] for a path that does not exist, 403 for a lack of permission, 409 for a file
 //! in the way, 507 for a full disk. An agent from before these routes answers 404.

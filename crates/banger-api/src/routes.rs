@@ -40,6 +40,9 @@ pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
 /// `POST`: starts a command in the guest that continues without a client. Body and answer are those
 /// of the agent's `/detach`.
 pub const VM_DETACH: &str = "/v1/vms/{vm}/detach";
+/// `GET`: a file or folder of the guest as a tar archive; `PUT`: unpacks one. Query, body and
+/// answer are those of the agent's `/archive`.
+pub const VM_ARCHIVE: &str = "/v1/vms/{vm}/archive";
 /// `POST`: keeps a session-bound VM alive; after `101`, until the connection ends.
 pub const VM_HOLD: &str = "/v1/vms/{vm}/hold";
 /// `GET`: server-sent events of [`crate::events::VmEvent`], resumed with `Last-Event-ID`.

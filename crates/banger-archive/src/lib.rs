@@ -3,9 +3,8 @@
 //!
 //! The format is pax (POSIX.1-2008 `pax`, GNU's "PAX Format, Version 1.0" for sparse files);
 //! archives of GNU tar, old sparse ones included, can be read as well. [`pack`] follows no symlink
-//! below its source, [`place`](mod@place) finds
-//! the folder to unpack into, [`unpack`](mod@unpack) writes nothing outside of its folder and through no
-//! symlink.
+//! below its source, [`place`](mod@place) finds the folder to unpack into, [`unpack`](mod@unpack)
+//! writes nothing outside of its folder and through no symlink.
 
 pub mod beneath;
 mod entry;

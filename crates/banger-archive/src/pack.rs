@@ -48,14 +48,30 @@ pub struct Packed {
     pub left_out: u64,
 }
 
-/// Writes an archive of `source`, any open file, whose top entry is called `name`. A folder called
-/// `.` comes as the entry `./` and its content.
+/// The names of the file that is packed.
+#[derive(Debug, Clone, Copy)]
+pub struct Top<'a> {
+    /// Name of the top entry. A folder called `.` comes as the entry `./` and its content.
+    pub name: &'a [u8],
+    /// Path, for messages.
+    pub path: &'a [u8],
+}
+
+impl Top<'_> {
+    /// Names a file by its path, not by its name in the archive.
+    fn cannot_read(self, path: &[u8]) -> String {
+        let rest = path.strip_prefix(self.name).unwrap_or(path);
+        format!("cannot read `{}`", shown(&[self.path, rest].concat()))
+    }
+}
+
+/// Writes an archive of `source`, any open file.
 ///
 /// # Errors
 /// The receiver's, or a file that cannot be read. Files that vanish meanwhile are left out.
 pub fn pack(
     source: &OwnedFd,
-    name: &[u8],
+    top: Top<'_>,
     devices: Devices,
     to: impl Write,
 ) -> Result<Packed, Failure> {
@@ -67,8 +83,10 @@ pub fn pack(
         linked: HashMap::new(),
         packed: Packed::default(),
         buffer,
+        top,
     };
-    let opened = |errno: Errno| Failure::file(cannot_read(name), errno);
+    let name = top.name;
+    let opened = |errno: Errno| Failure::file(format!("cannot read `{}`", shown(top.path)), errno);
     let stat = fs::fstat(source).map_err(opened)?;
     // The handle may be only a name; /proc turns it into the file itself.
     let reopen = |flags| {
@@ -77,8 +95,8 @@ pub fn pack(
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            let top = reopen(OFlags::PATH | OFlags::DIRECTORY)?;
-            packer.tree(Folder::from_fd(top), name, &stat)?;
+            let folder = reopen(OFlags::PATH | OFlags::DIRECTORY)?;
+            packer.tree(Folder::from_fd(folder), name, &stat)?;
         }
         FileType::RegularFile => {
             let file = File::from(reopen(OFlags::RDONLY)?);
@@ -98,10 +116,6 @@ fn sent(error: io::Error) -> Failure {
     Failure::stream("the archive cannot be sent", error)
 }
 
-fn cannot_read(path: &[u8]) -> String {
-    format!("cannot read `{}`", shown(path))
-}
-
 /// A folder that is being read.
 struct Level {
     folder: Folder,
@@ -109,24 +123,26 @@ struct Level {
     path: Vec<u8>,
 }
 
-struct Packer<W: Write> {
+struct Packer<'a, W: Write> {
     writer: Writer<W>,
     devices: Devices,
     /// Path in the archive of each file with several names, by device and inode.
     linked: HashMap<(u64, u64), Vec<u8>>,
     packed: Packed,
     buffer: Vec<u8>,
+    top: Top<'a>,
 }
 
-impl<W: Write> Packer<W> {
-    fn tree(&mut self, top: Folder, name: &[u8], stat: &Stat) -> Result<(), Failure> {
-        let mut levels: Vec<Level> = self.folder(top, name, stat)?.into_iter().collect();
+impl<W: Write> Packer<'_, W> {
+    fn tree(&mut self, folder: Folder, name: &[u8], stat: &Stat) -> Result<(), Failure> {
+        let top = self.top;
+        let mut levels: Vec<Level> = self.folder(folder, name, stat)?.into_iter().collect();
         while let Some(level) = levels.last_mut() {
             let Some(next) = level.names.read() else {
                 levels.pop();
                 continue;
             };
-            let next = next.map_err(|errno| Failure::file(cannot_read(&level.path), errno))?;
+            let next = next.map_err(|errno| Failure::file(top.cannot_read(&level.path), errno))?;
             let name = next.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
@@ -135,7 +151,7 @@ impl<W: Write> Packer<W> {
             let found = fs::statat(&level.folder, name, AtFlags::SYMLINK_NOFOLLOW);
             let inner = match found {
                 Ok(stat) => self.entry(&level.folder, name, &path, &stat),
-                Err(errno) => Err(Failure::file(cannot_read(&path), errno)),
+                Err(errno) => Err(Failure::file(top.cannot_read(&path), errno)),
             };
             match inner {
                 // It has vanished meanwhile.
@@ -158,13 +174,14 @@ impl<W: Write> Packer<W> {
         path: &[u8],
         stat: &Stat,
     ) -> Result<Option<Level>, Failure> {
-        let failed = |errno: Errno| Failure::file(cannot_read(path), errno);
+        let top = self.top;
+        let failed = |errno: Errno| Failure::file(top.cannot_read(path), errno);
         let names = if is_pseudo(&folder).map_err(failed)? {
             None
         } else {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let handle = folder.open_beneath(b".", flags, Links::Refuse);
-            let handle = handle.map_err(|error| Failure::file(cannot_read(path), error))?;
+            let handle = handle.map_err(|error| Failure::file(top.cannot_read(path), error))?;
             Some(Dir::new(handle).map_err(failed)?)
         };
         let mut entry = Entry::of(Kind::Folder, path, stat);
@@ -180,7 +197,8 @@ impl<W: Write> Packer<W> {
         path: &[u8],
         stat: &Stat,
     ) -> Result<Option<Level>, Failure> {
-        let failed = |error: io::Error| Failure::file(cannot_read(path), error);
+        let top = self.top;
+        let failed = |error: io::Error| Failure::file(top.cannot_read(path), error);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let inner = folder.folder(name, Links::Refuse).map_err(failed)?;
@@ -204,7 +222,8 @@ impl<W: Write> Packer<W> {
     /// The size is promised before the content: what is written meanwhile is left out, what is cut
     /// off meanwhile comes as zeros.
     fn file(&mut self, mut file: File, path: &[u8]) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::file(cannot_read(path), error);
+        let top = self.top;
+        let failed = |error: io::Error| Failure::file(top.cannot_read(path), error);
         let stat = fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             // Replaced since it was looked at.
@@ -235,7 +254,8 @@ impl<W: Write> Packer<W> {
     }
 
     fn content(&mut self, file: &mut File, data: Segment, path: &[u8]) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::file(cannot_read(path), error);
+        let top = self.top;
+        let failed = |error: io::Error| Failure::file(top.cannot_read(path), error);
         file.seek(SeekFrom::Start(data.offset)).map_err(failed)?;
         let mut from = file.chain(io::repeat(0)).take(data.length);
         loop {

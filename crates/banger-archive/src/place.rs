@@ -194,7 +194,7 @@ fn cannot_open(path: &[u8], error: std::io::Error) -> Failure {
     let shown = shown(path);
     match error.kind() {
         std::io::ErrorKind::NotFound => {
-            let message = format!("there is no `{shown}`");
+            let message = format!("there is no file or folder `{shown}`");
             Failure { cause: Cause::Missing, message, source: None }
         }
         _ => Failure::file(format!("cannot open `{shown}`"), error),

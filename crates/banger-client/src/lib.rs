@@ -5,6 +5,7 @@
 //! daemon and those of the connection to it, so that callers show them alike.
 
 pub mod agent;
+mod archive;
 pub mod batch;
 mod call;
 mod client;
@@ -25,6 +26,8 @@ mod unix;
 mod upload;
 pub mod watch;
 
+pub use archive::{ArchiveSource, ArchiveStream, ArchiveTarget, Pieces};
+pub use banger_agent_proto::archive::Unpacked;
 pub use banger_agent_proto::bytes::ByteString;
 pub use banger_agent_proto::exec::{Detached, ExecRequest, ExitStatus, WindowSize};
 pub use client::Client;

@@ -1,19 +1,16 @@
 //! Uploads an archive to the daemon while it is read.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use banger_api::images::ImageUpload;
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, ErrorCode, routes};
 use bytes::{Bytes, BytesMut};
 use hyper::Request;
-use hyper::body::{Body, Frame};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
+use crate::archive::PieceBody;
 use crate::client::Client;
 use crate::http::{self, CallError};
 
@@ -21,21 +18,6 @@ use crate::http::{self, CallError};
 const PIECE_BYTES: usize = 1 << 18;
 /// Capacity of the queue of pieces.
 const QUEUE_PIECES: usize = 4;
-
-/// A request body from a channel; an error in it aborts the request.
-struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-    }
-}
 
 impl Client {
     /// Creates an image from an archive; calls `sent` with the number of bytes read so far.
@@ -71,7 +53,7 @@ impl Client {
         let request = Request::post(format!("{}?{query}", routes::IMAGE_UPLOAD))
             .header("host", "localhost")
             .header("content-type", "application/octet-stream")
-            .body(Pieces(receiver))
+            .body(PieceBody(receiver))
             .map_err(|error| lost(CallError::NotSent(std::io::Error::other(error))))?;
         let answer = async { sender.send_request(request).await.map_err(CallError::NoAnswer) };
         tokio::pin!(answer);

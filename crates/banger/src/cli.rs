@@ -8,7 +8,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
 use crate::commands::{
-    daemon, doctor, exec, image, kernel, operation, run, ssh, ssh_config, ssh_proxy, version, vm,
+    cp, daemon, doctor, exec, image, kernel, operation, run, ssh, ssh_config, ssh_proxy, version,
+    vm,
 };
 use crate::{usage, values};
 
@@ -48,6 +49,7 @@ pub enum Command {
     Run(run::Args),
     Ps(vm::list::PsArgs),
     Exec(exec::Args),
+    Cp(cp::Args),
     Ssh(ssh::Args),
     /// Create, start, stop, inspect and delete virtual machines.
     ///

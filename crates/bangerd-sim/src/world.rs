@@ -26,6 +26,8 @@ use crate::{agent, crash};
 pub const FILE: &str = "sim-world.json";
 /// Folder of the VMs' logs in the state folder.
 const LOGS: &str = "sim-logs";
+/// Folder of the files of simulated guests in the state folder.
+const FILES: &str = "sim-files";
 /// Size of the changes, in bytes, after which the complete world is written.
 const MAX_CHANGES: usize = 4 << 20;
 /// Variable with the path of the world's file.
@@ -60,13 +62,13 @@ pub fn open(state: &Path) -> Result<Drivers, ApiError> {
     // Host and agents refer to each other.
     let host: Arc<OnceLock<Weak<Sim>>> = Arc::default();
     let connect = {
-        let host = host.clone();
+        let (host, files) = (host.clone(), state.join(FILES));
         Box::new(move |vm: &banger_engine::plan::VmPlan| {
             let sim = host
                 .get()
                 .and_then(Weak::upgrade)
                 .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the simulated host is gone"))?;
-            agent::connect(sim, vm)
+            agent::connect(sim, vm, &files)
         })
     };
     let sim = Sim::new(world, entropy, sink, connect);

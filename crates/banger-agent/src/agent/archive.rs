@@ -9,7 +9,7 @@ use banger_agent_proto::archive::{
     CONTENT_TYPE, ERROR_TRAILER, LEFT_OUT_TRAILER, MAX_TRAILER, NO_PATH, SOURCE_HEADER, Unpacked,
     encode,
 };
-use banger_archive::pack::{Devices, pack};
+use banger_archive::pack::{self, Devices, pack};
 use banger_archive::place::{self, LastLink, Place, Source};
 use banger_archive::unpack::{self, MAX_ENTRIES, Owners, Rules, SetId, Special, Top, unpack};
 use banger_archive::{Cause, Failure};
@@ -40,9 +40,9 @@ pub fn send(mut client: Client, request: &Request) -> io::Result<()> {
             Some(name) => one_part(name)?,
             None => place::name(&path).to_vec(),
         };
-        Ok((user, file, source, name))
+        Ok((user, path, file, source, name))
     });
-    let (user, file, source, name) = match opened {
+    let (user, path, file, source, name) = match opened {
         Ok(opened) => opened,
         Err(refusal) => return client.refuse(&refusal),
     };
@@ -51,7 +51,8 @@ pub fn send(mut client: Client, request: &Request) -> io::Result<()> {
     let trailers = format!("{ERROR_TRAILER}, {LEFT_OUT_TRAILER}");
     let headers = [(SOURCE_HEADER, source.as_str()), ("Trailer", trailers.as_str())];
     let mut chunks = client.start_chunks_with(CONTENT_TYPE, &headers)?;
-    match pack(&file, &name, Devices::LeaveOut, &mut chunks) {
+    let top = pack::Top { name: &name, path: &path };
+    match pack(&file, top, Devices::LeaveOut, &mut chunks) {
         Ok(packed) => chunks.finish_with(&[(LEFT_OUT_TRAILER, packed.left_out.to_string())]),
         Err(Failure { cause: Cause::Stream, .. }) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(failure) => {
@@ -250,7 +251,8 @@ mod tests {
             // The handle of a file is reopened through /proc.
             let open = place::source(None, made.as_os_str().as_encoded_bytes(), LastLink::Keep);
             let mut bytes = Vec::new();
-            pack(&open.unwrap().0, b"made", Devices::LeaveOut, &mut bytes).unwrap();
+            let top = pack::Top { name: b"made", path: b"made" };
+            pack(&open.unwrap().0, top, Devices::LeaveOut, &mut bytes).unwrap();
         })
         .join()
         .unwrap();

@@ -12,7 +12,12 @@ use crate::unpack::{MAX_ENTRIES, Owners, Rules, SetId, Special, Top, Unpacked, u
 fn packed(path: &Path, name: &str) -> Result<(Vec<u8>, Packed), Failure> {
     let source = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, fs::Mode::empty()).unwrap();
     let mut bytes = Vec::new();
-    let packed = pack(&source, name.as_bytes(), Devices::LeaveOut, &mut bytes)?;
+    let packed = pack(
+        &source,
+        super::Top { name: name.as_bytes(), path: name.as_bytes() },
+        Devices::LeaveOut,
+        &mut bytes,
+    )?;
     Ok((bytes, packed))
 }
 
@@ -114,7 +119,8 @@ fn a_folder_comes_under_the_given_name() {
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let link = fs::open(dir.path().join("link"), flags, fs::Mode::empty()).unwrap();
     let mut bytes = Vec::new();
-    pack(&link, b"link", Devices::LeaveOut, &mut bytes).unwrap();
+    pack(&link, super::Top { name: b"link", path: b"link" }, Devices::LeaveOut, &mut bytes)
+        .unwrap();
     let entry = crate::Reader::new(bytes.as_slice()).next_entry().unwrap().unwrap();
     assert_eq!((entry.kind, entry.link.as_slice()), (Kind::Symlink, b"/etc/passwd".as_slice()));
 }

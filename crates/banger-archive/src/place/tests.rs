@@ -50,8 +50,8 @@ fn files() {
         ("missing", " missing"),
         ("dir/missing", "dir missing"),
         ("dir/../missing", " missing"),
-        ("missing/", "there is no `missing/`"),
-        ("missing/x", "there is no `missing`"),
+        ("missing/", "there is no file or folder `missing/`"),
+        ("missing/x", "there is no file or folder `missing`"),
         ("null", "`null` is neither a file nor a folder"),
     ] {
         assert_eq!(place(top.path(), path, Source::File, "new"), expected, "{path}");
@@ -73,7 +73,7 @@ fn folders() {
         ("to-dir/", "dir new"),
         ("missing", " missing"),
         ("missing/", " missing"),
-        ("missing/x", "there is no `missing`"),
+        ("missing/x", "there is no file or folder `missing`"),
         ("file", "`file` is a file, not a folder"),
         ("to-file", "`to-file` is a file, not a folder"),
         ("null", "`null` is neither a file nor a folder"),
@@ -92,7 +92,7 @@ fn contents_of_folders() {
         ("dir", "dir -"),
         ("to-dir", "dir -"),
         ("file", "`file` is a file, not a folder"),
-        ("missing/x", "there is no `missing`"),
+        ("missing/x", "there is no file or folder `missing`"),
         ("made", "made -"),
         ("made too/", "made too -"),
         ("made three/.", "made three -"),

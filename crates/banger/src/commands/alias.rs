@@ -86,7 +86,7 @@ pub fn suggestion(word: &str) -> Option<&'static str> {
         }
         "build" | "commit" | "save" => "`banger image --help` shows what can be done with images",
         "scp" | "rsync" => "`banger ssh-config --install` lets `scp` and `rsync` reach NAME.vm",
-        "cp" | "copy" => "`tar c PATH | banger exec -i VM tar x` copies files into a machine",
+        "copy" | "push" => "`banger cp PATH VM:` copies files into a machine",
         "port" | "ports" | "publish" => {
             "`banger ps` shows published ports, `-p` of `run` and `create` publishes them"
         }

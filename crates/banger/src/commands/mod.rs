@@ -1,6 +1,7 @@
 //! One file for each command: doc comment = help, `Args` = flags, `run` = its implementation.
 
 pub mod alias;
+pub mod cp;
 pub mod daemon;
 pub mod doctor;
 pub mod exec;
@@ -24,6 +25,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Run(args) => run::run(context, args).await,
         Command::Ps(args) => vm::list::ps(context, args).await,
         Command::Exec(args) => exec::run(context, args).await,
+        Command::Cp(args) => cp::run(context, args).await,
         Command::Ssh(args) => ssh::run(context, args).await,
         Command::SshConfig(args) => ssh_config::run(context, args).await,
         Command::SshProxy(args) => ssh_proxy::run(context, args).await,

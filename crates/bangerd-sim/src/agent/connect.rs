@@ -2,14 +2,14 @@
 //! Nothing else listens.
 
 use banger_agent_proto::ssh::{NOT_LISTENING, SshServer, UPGRADE};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::header::{CONNECTION, UPGRADE as UPGRADE_HEADER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use super::{exec, refused};
+use super::{Answer, exec, refused};
 
 /// First line that the server sends (RFC 4253, section 4.2).
 const BANNER: &[u8] = b"SSH-2.0-simulated\r\n";
@@ -21,7 +21,7 @@ pub fn server() -> SshServer {
 }
 
 /// Upgrades the connection to the bytes of the port.
-pub fn start(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub fn start(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Answer {
     let query = request.uri().query().unwrap_or_default();
     if !query.split('&').any(|parameter| parameter == "port=22") {
         let status = StatusCode::from_u16(NOT_LISTENING).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -40,7 +40,7 @@ pub fn start(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Respo
             Err(error) => tracing::debug!(error = %error, "a port was not connected"),
         }
     });
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Full::default().boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("upgrade"));

@@ -3,6 +3,7 @@
 //!
 //! It is part of the daemon, so its sessions end with the daemon; those of real guests do not.
 
+mod archive;
 mod connect;
 mod exec;
 mod shell;
@@ -11,6 +12,7 @@ mod terminal;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use banger_agent_proto::exec::{Detached, ExecRequest, UPGRADE};
@@ -20,6 +22,7 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::Guest;
 use banger_engine::plan::VmPlan;
 use banger_engine::sim::Sim;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, UPGRADE as UPGRADE_HEADER};
@@ -33,8 +36,12 @@ use tokio::net::UnixStream;
 /// Process id of every detached command of a simulated guest.
 const DETACHED_PID: u32 = 2;
 
+/// Answer to a request.
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
 /// A simulated guest and its host.
 struct Machine {
+    files: archive::Files,
     sim: Arc<Sim>,
     vm: VmPlan,
 }
@@ -43,7 +50,7 @@ struct Machine {
 ///
 /// # Errors
 /// socketpair(2): no descriptors are left.
-pub fn connect(sim: Arc<Sim>, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
+pub fn connect(sim: Arc<Sim>, vm: &VmPlan, files: &Path) -> Result<OwnedFd, ApiError> {
     let failed = |error: std::io::Error| {
         let text = format!("no connection to the simulated agent of `{}`", vm.name);
         ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
@@ -51,7 +58,8 @@ pub fn connect(sim: Arc<Sim>, vm: &VmPlan) -> Result<OwnedFd, ApiError> {
     let (client, agent) = StdStream::pair().map_err(failed)?;
     agent.set_nonblocking(true).map_err(failed)?;
     let agent = UnixStream::from_std(agent).map_err(failed)?;
-    let machine = Arc::new(Machine { sim, vm: vm.clone() });
+    let files = archive::Files::new(files.join(vm.id.as_str()));
+    let machine = Arc::new(Machine { files, sim, vm: vm.clone() });
     tokio::spawn(async move {
         let power = machine.clone();
         tokio::select! {
@@ -94,11 +102,13 @@ async fn answer(
     machine: Arc<Machine>,
     sessions: exec::Sessions,
     request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(&machine).await,
         (&Method::GET, "/sshd") => json(StatusCode::OK, &connect::server()),
         (&Method::POST, "/connect") => connect::start(&sessions, request),
+        (&Method::GET, "/archive") => machine.files.send(request).await,
+        (&Method::PUT, "/archive") => machine.files.receive(request).await,
         (&Method::GET, "/ports") => json(StatusCode::OK, &ports()),
         (&Method::POST, "/detach") => match detach(machine, request).await {
             Ok(answer) => answer,
@@ -112,18 +122,18 @@ async fn answer(
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(body).unwrap_or_default();
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Full::from(body).boxed());
     *response.status_mut() = status;
     response
 }
 
-fn refused(status: StatusCode, error: String) -> Response<Full<Bytes>> {
+fn refused(status: StatusCode, error: String) -> Answer {
     json(status, &ErrorBody { error })
 }
 
-async fn health(machine: &Machine) -> Response<Full<Bytes>> {
+async fn health(machine: &Machine) -> Answer {
     match machine.sim.health(&machine.vm).await {
         Ok(health) => {
             let health = Health {
@@ -159,7 +169,7 @@ async fn start(
     machine: Arc<Machine>,
     sessions: exec::Sessions,
     mut request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, String> {
+) -> Result<Answer, String> {
     let wanted = request.headers().get(UPGRADE_HEADER).and_then(|value| value.to_str().ok());
     if wanted != Some(UPGRADE) {
         return Err(format!("the request must upgrade to `{UPGRADE}`"));
@@ -176,7 +186,7 @@ async fn start(
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(CONNECTION, "upgrade")
         .header(UPGRADE_HEADER, UPGRADE)
-        .body(Full::default())
+        .body(Full::default().boxed())
         .map_err(|error| error.to_string())
 }
 
@@ -196,10 +206,7 @@ async fn read_command(request: Request<Incoming>) -> Result<ExecRequest, String>
 }
 
 /// Starts a command whose output is discarded; it ends with its guest.
-async fn detach(
-    machine: Arc<Machine>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, String> {
+async fn detach(machine: Arc<Machine>, request: Request<Incoming>) -> Result<Answer, String> {
     let command = read_command(request).await?;
     if command.tty.is_some() || command.stdin {
         return Err("a detached command has neither a terminal nor input".into());

@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use banger_agent_proto::archive::NO_PATH;
 use banger_agent_proto::exec::{Detached, UPGRADE as PROTOCOL};
 use banger_agent_proto::{MAX_EXEC_BODY, MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::{ApiError, ErrorCode, routes};
@@ -109,14 +110,18 @@ async fn ask(
 }
 
 /// The agent's error message, limited to [`MAX_REFUSAL`] bytes.
-async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> ApiError {
-    let refused = answer.status().is_client_error();
+pub(super) async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> ApiError {
+    let code = match answer.status() {
+        StatusCode::NOT_FOUND => ErrorCode::OtherBuild,
+        status if status.as_u16() == NO_PATH => ErrorCode::NotFound,
+        status if status.is_client_error() => ErrorCode::BadRequest,
+        _ => ErrorCode::GuestFailed,
+    };
     let text = Limited::new(Body::new(answer.into_body()), MAX_REFUSAL).collect().await;
     let text = text.map(|text| text.to_bytes()).unwrap_or_default();
     let message = serde_json::from_slice::<banger_agent_proto::http::ErrorBody>(&text)
         .map_or_else(|_| "the agent refused".into(), |body| body.error);
     let message: String = message.chars().take(1024).flat_map(char::escape_debug).collect();
-    let code = if refused { ErrorCode::BadRequest } else { ErrorCode::GuestFailed };
     ApiError::new(code, message)
 }
 

@@ -3,6 +3,7 @@
 //! Handlers only translate. Changes run in separate tasks, so a client that disconnects never
 //! leaves an incomplete change.
 
+mod archive;
 mod body;
 mod daemon;
 mod events;
@@ -98,6 +99,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_LOGS, get(logs::vm))
         .route(routes::VM_EXEC, post(exec::exec))
         .route(routes::VM_DETACH, post(exec::detach))
+        .route(routes::VM_ARCHIVE, get(archive::download).put(archive::upload))
         .route(routes::VM_HOLD, post(hold::hold))
         .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
@@ -198,6 +200,8 @@ pub(crate) async fn detached<T: Send + 'static>(
         logs::vm,
         exec::exec,
         exec::detach,
+        archive::download,
+        archive::upload,
         hold::hold,
         operations::list,
         operations::show,

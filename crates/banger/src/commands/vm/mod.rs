@@ -10,7 +10,7 @@ pub mod show;
 
 use clap::Subcommand;
 
-use crate::commands::{exec, run, ssh};
+use crate::commands::{cp, exec, run, ssh};
 use crate::context::Context;
 use crate::errors::Failure;
 
@@ -33,6 +33,8 @@ pub enum Command {
     #[command(visible_alias = "inspect", alias = "info")]
     Show(show::Args),
     Exec(exec::Args),
+    #[command(alias = "copy")]
+    Cp(cp::Args),
     Shell(shell::Args),
     Ssh(ssh::Args),
     Logs(logs::Args),
@@ -52,6 +54,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Repair(args) => action::repair(context, args).await,
         Command::List(args) => list::run(context, args).await,
         Command::Show(args) => show::run(context, args).await,
+        Command::Cp(args) => cp::run(context, args).await,
         Command::Exec(args) => exec::run(context, args).await,
         Command::Shell(args) => shell::run(context, args).await,
         Command::Ssh(args) => ssh::run(context, args).await,

@@ -1,0 +1,145 @@
+//! Files of a guest over the API, for clients that cannot receive a descriptor: relays archives
+//! between the client and the agent without a look at them.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST, TRAILER};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use banger_agent_proto::archive::{
+    CONTENT_TYPE as ARCHIVE, ERROR_TRAILER, LEFT_OUT_TRAILER, SOURCE_HEADER, Unpacked,
+};
+use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
+use banger_api::{ApiError, ErrorCode, routes};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::body::PathParams;
+use super::exec::refusal;
+use super::{Answer, Shared};
+use crate::session;
+
+/// Time limit for the head of an archive.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pack a file or folder of a guest as a tar archive.
+///
+/// The archive is complete only with the last chunk and without the trailer `banger-error`, which
+/// has the reason otherwise (send `TE: trailers`).
+#[utoipa::path(get, path = routes::VM_ARCHIVE, tag = "vms", operation_id = "vm_archive",
+    params(
+        ("vm" = String, Path, description = "name, id or unique prefix of an id"),
+        ("path" = String, Query, description = "any bytes, percent-encoded; not absolute: in the \
+            user's home folder"),
+        ("name" = Option<String>, Query, description = "name of the top entry"),
+        ("link" = Option<String>, Query, description = "`follow`: the target of a symlink"),
+        ("user" = Option<String>, Query, description = "user of the guest [default: root]")
+    ),
+    responses(
+        (status = 200, description = "a tar archive; the header `banger-source` is `file`, \
+            `folder` or `contents`", body = Vec<u8>, content_type = "application/x-tar"),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn download(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+    request: Request,
+) -> Answer<Response> {
+    let (agent, _) = session::connect(&api.engine, &vm, None).await?;
+    let answer = tokio::time::timeout(START_TIMEOUT, relay(agent.into(), request)).await;
+    let answer = answer.map_err(|_| {
+        let seconds = START_TIMEOUT.as_secs();
+        ApiError::new(ErrorCode::Timeout, format!("the agent did not answer within {seconds} s"))
+    })??;
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    if let Some(source) = answer.headers().get(SOURCE_HEADER) {
+        headers.insert(SOURCE_HEADER, source.clone());
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(ARCHIVE));
+    let trailers = format!("{ERROR_TRAILER}, {LEFT_OUT_TRAILER}");
+    if let Ok(trailers) = HeaderValue::from_str(&trailers) {
+        headers.insert(TRAILER, trailers);
+    }
+    *response.body_mut() = Body::new(answer.into_body());
+    Ok(response)
+}
+
+/// Unpack a tar archive in a guest.
+///
+/// Nothing in the archive leaves the target. What was unpacked before an error stays; every file
+/// appears complete or not at all.
+#[utoipa::path(put, path = routes::VM_ARCHIVE, tag = "vms", operation_id = "vm_unarchive",
+    params(
+        ("vm" = String, Path, description = "name, id or unique prefix of an id"),
+        ("path" = String, Query, description = "any bytes, percent-encoded; not absolute: in the \
+            user's home folder"),
+        ("source" = String, Query, description = "`file`, `folder` (one top entry) or `contents`"),
+        ("name" = Option<String>, Query, description = "name of a file or folder in a folder that \
+            exists"),
+        ("owners" = Option<String>, Query, description = "`keep`: those of the archive; else the \
+            user's"),
+        ("user" = Option<String>, Query, description = "user of the guest [default: root]")
+    ),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses(
+        (status = 200, description = "`Unpacked` of the agent's protocol", body = String,
+            content_type = "application/json"),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn upload(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+    request: Request,
+) -> Answer<axum::Json<Unpacked>> {
+    let (agent, _) = session::connect(&api.engine, &vm, None).await?;
+    let answer = relay(agent.into(), request).await?;
+    let garbage = |error: &dyn std::error::Error| {
+        let text = "the agent's answer cannot be understood";
+        ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
+    };
+    let body = Limited::new(answer.into_body(), MAX_JSON_BODY).collect().await;
+    let body = body.map_err(|error| garbage(&*error))?.to_bytes();
+    Ok(axum::Json(serde_json::from_slice(&body).map_err(|error| garbage(&error))?))
+}
+
+/// Sends the request to the agent, with its query and body as they are.
+async fn relay(
+    agent: std::os::unix::net::UnixStream,
+    request: Request,
+) -> Result<hyper::Response<Incoming>, ApiError> {
+    let failed = |error: &dyn std::error::Error| {
+        ApiError::new(ErrorCode::GuestFailed, "the connection to the agent ended").caused_by(error)
+    };
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    if query.len() > MAX_HTTP_HEAD - 1024 {
+        return Err(ApiError::new(ErrorCode::BadRequest, "the query is too long"));
+    }
+    let body = if parts.method == Method::PUT { body } else { Body::empty() };
+    agent.set_nonblocking(true).map_err(|error| failed(&error))?;
+    let agent = UnixStream::from_std(agent).map_err(|error| failed(&error))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .handshake(TokioIo::new(agent))
+        .await
+        .map_err(|error| failed(&error))?;
+    // Errors of the connection also fail the request.
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(parts.method)
+        .uri(format!("/archive?{query}"))
+        .header(HOST, HeaderValue::from_static("guest"))
+        .header(CONTENT_TYPE, ARCHIVE)
+        .body(body)
+        .map_err(|error| failed(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    match answer.status() {
+        StatusCode::OK => Ok(answer),
+        _ => Err(refusal(answer).await),
+    }
+}
