@@ -86,9 +86,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let code = wait(start(command)?).await.map_err(|error| {
         ApiError::new(ErrorCode::Internal, "cannot wait for ssh").caused_by(&error)
     })?;
-    if args.command.is_empty() {
-        report_running(context, &client, &vm).await;
-    }
+    report_running(context, &client, &vm).await;
     Ok(code)
 }
 

@@ -71,6 +71,36 @@ fn failures_are_explained() {
 }
 
 #[test]
+fn a_machine_that_runs_after_ssh_is_mentioned() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = home();
+    run(&home, "vm create --name web");
+    // In place of OpenSSH, which would need a server in the simulated guest.
+    let tools = home.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let banger = program();
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\n\
+         [ \"$last\" != poweroff ] || {banger} -q vm stop web >&2\nexit 7\n"
+    );
+    std::fs::write(tools.join("ssh"), script).unwrap();
+    std::fs::set_permissions(tools.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let ssh = |line: &str| -> Run {
+        let words: Vec<&str> = line.split(' ').collect();
+        home.command(&words).env("PATH", &path).output().unwrap().into()
+    };
+    let running = "`web` is still running; `banger vm stop web` stops it\n";
+    for line in ["ssh web", "ssh web -- uname -a", "vm ssh web -- true"] {
+        expect(&ssh(line), 7, "", running);
+    }
+    expect(&ssh("ssh -q web -- true"), 7, "", "");
+    expect(&ssh("ssh web -- poweroff"), 7, "", "");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
 fn the_include_is_added_once_and_removed() {
     let home = home();
     let user = home.path().join(".ssh/config");
