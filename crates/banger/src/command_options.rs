@@ -3,11 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
+use banger_api::ApiError;
 use banger_client::{ByteString, ExecRequest};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::context::{Context, Format};
+use crate::env_file;
 use crate::errors::{Failure, usage};
 use crate::render;
 use crate::terminal::{self, Wanted};
@@ -26,6 +28,13 @@ pub struct CommandOptions {
     /// NAME alone passes on the variable as it is set here.
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable())]
     pub env: Vec<Variable>,
+    /// Set the variables of a file with lines NAME=VALUE; repeatable
+    ///
+    /// NAME alone passes on the variable as it is set here. Blank lines and lines that start with
+    /// `#` are skipped; quotes are part of a value. A later file replaces variables of an earlier
+    /// one, and `-e` those of files.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub env_file: Vec<OsString>,
     /// User to run as, each a name or a number [default: root]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
@@ -34,9 +43,10 @@ pub struct CommandOptions {
 /// A variable for the guest, of any bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
-    name: OsString,
+    /// Not empty, and without `=`.
+    pub name: OsString,
     /// Absent for the value in the environment of this process.
-    value: Option<OsString>,
+    pub value: Option<OsString>,
 }
 
 fn variable() -> impl TypedValueParser<Value = Variable> {
@@ -58,24 +68,33 @@ fn parse_variable(text: OsString) -> Result<Variable, String> {
 
 impl CommandOptions {
     /// Creates a request without terminal and input.
-    pub fn request(&self, argv: Vec<OsString>) -> ExecRequest {
-        ExecRequest {
+    ///
+    /// # Errors
+    /// A file of `--env-file` cannot be read or has a wrong line.
+    pub fn request(&self, argv: Vec<OsString>) -> Result<ExecRequest, ApiError> {
+        Ok(ExecRequest {
             argv: argv.into_iter().map(Into::into).collect(),
-            env: self.variables(|name| std::env::var_os(name)),
+            env: self.variables(|name| std::env::var_os(name))?,
             cwd: self.workdir.clone().map(Into::into),
             user: self.user.clone(),
             ..ExecRequest::default()
-        }
+        })
     }
 
+    /// The variables; of several with one name the guest takes the last.
     fn variables(
         &self,
         here: impl Fn(&OsStr) -> Option<OsString>,
-    ) -> Vec<(ByteString, ByteString)> {
+    ) -> Result<Vec<(ByteString, ByteString)>, ApiError> {
+        let mut given = Vec::new();
+        for file in &self.env_file {
+            given.extend(env_file::read(file)?);
+        }
+        given.extend(self.env.iter().cloned());
         let mut env = Vec::new();
-        for Variable { name, value } in &self.env {
-            match value.clone().or_else(|| here(name)) {
-                Some(value) => env.push((name.clone().into(), value.into())),
+        for Variable { name, value } in given {
+            match value.or_else(|| here(&name)) {
+                Some(value) => env.push((name.into(), value.into())),
                 // As in Docker: scripts pass variables that are not always set.
                 None => {
                     let name = name.display();
@@ -83,7 +102,7 @@ impl CommandOptions {
                 }
             }
         }
-        env
+        Ok(env)
     }
 }
 
@@ -135,6 +154,6 @@ mod tests {
         let here = |name: &OsStr| (name == "HERE").then(|| OsString::from("x y"));
         let expected = [("A", "1"), ("HERE", "x y"), ("A", "2")];
         let expected = expected.map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(options.variables(here), expected);
+        assert_eq!(options.variables(here).unwrap(), expected);
     }
 }

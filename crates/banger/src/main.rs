@@ -6,6 +6,7 @@ mod cli;
 mod command_options;
 mod commands;
 mod context;
+mod env_file;
 mod errors;
 mod follow;
 mod interrupt;

@@ -44,7 +44,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let mut request = args.options.request(args.command);
+    let mut request = args.options.request(args.command)?;
     request.stdin = args.interactive;
     if args.tty {
         request = command_options::with_terminal(context, request, Wanted::Flag)?;

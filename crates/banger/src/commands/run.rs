@@ -163,7 +163,7 @@ fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
         return Ok(Workload::None);
     }
     if args.detach {
-        return Ok(Workload::Detached(args.options.request(args.command.clone())));
+        return Ok(Workload::Detached(args.options.request(args.command.clone())?));
     }
     if shell && context.format == Format::Json {
         let text = "a shell cannot be shown as JSON: add `-d`, or a command";
@@ -174,7 +174,7 @@ fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
             .with_hint("`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD")
             .into());
     }
-    let mut request = args.options.request(args.command.clone());
+    let mut request = args.options.request(args.command.clone())?;
     request.stdin = args.interactive;
     // `run` without command is a shell on this terminal.
     let wanted = match (args.tty, shell && !args.interactive) {

@@ -130,6 +130,51 @@ fn environment_and_folder_are_those_asked_for() {
 }
 
 #[test]
+fn files_of_variables_are_read_in_order_and_flags_win() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = home.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let one = file("one.env", b"# first\nA=1\nB=1\nC=1\nHERE\nODD=\xc3\xbc \"x\" \n");
+    let two = file("two.env", b"\nB=2\r\nC=2\n");
+    let files = ["--env-file", &one, "-e", "C=3", "--env-file", &two];
+    for before in [vec!["run", "--rm", "-q"], vec!["exec"], vec!["vm", "exec"]] {
+        let vm: &[&str] = if before[0] == "run" { &[] } else { &["web"] };
+        let words = [&before, &files[..], vm, &["--", "env"]].concat();
+        let shown = home.command(&words).env("HERE", "x y").output().unwrap();
+        let lines: Vec<&[u8]> = shown.stdout.split(|byte| *byte == b'\n').collect();
+        for line in [&b"A=1"[..], b"B=2", b"C=3", b"HERE=x y", b"ODD=\xc3\xbc \"x\" "] {
+            assert!(lines.contains(&line), "{} {shown:?}", String::from_utf8_lossy(line));
+        }
+    }
+    let bad = file("bad.env", b"A=1\nexport B=2\n");
+    let missing = home.path().join("none.env").display().to_string();
+    let folder = home.path().display().to_string();
+    let large = file("large.env", &vec![b'#'; (1 << 20) + 1]);
+    for (path, words) in [
+        (&bad, format!("error: `{bad}`, line 2: the name `export B` contains white space\n")),
+        (&missing, format!("error: cannot read the environment file `{missing}`\n  because No ")),
+        (&folder, format!("error: cannot read the environment file `{folder}`\n  because Is a ")),
+        (&large, format!("error: the environment file `{large}` has more than 1 MiB\n")),
+    ] {
+        for before in
+            [vec!["run", "--rm", "--env-file", path], vec!["exec", "--env-file", path, "web"]]
+        {
+            let refused = home.run(&[&before[..], &["--", "true"]].concat());
+            assert_eq!(refused.code, 125, "{}", refused.err);
+            assert!(refused.err.starts_with(&words), "{}", refused.err);
+        }
+    }
+    // Refused before a machine is made.
+    assert_eq!(run(&home, "ps -q").out.lines().count(), 1);
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
 fn a_command_in_the_background() {
     let home = home();
     let started = run(&home, "run -d --name web -- sleep 1000");

@@ -34,7 +34,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if context.format == Format::Json {
         return Err(usage("a shell cannot be shown as JSON").into());
     }
-    let request = args.options.request(Vec::new());
+    let request = args.options.request(Vec::new())?;
     let request = command_options::with_terminal(context, request, Wanted::Shell)?;
     let client = context.client().await?;
     let details = client.vm(&args.vm).await?;
