@@ -198,4 +198,10 @@ pub enum WriteWhen {
     Absent,
     /// Keep it, and append the content, which is one line, unless the file has that line.
     Line,
+    /// Keep it but for one block of lines, which becomes the content. First and last line of the
+    /// content mark the block; without lines between them the block is removed, and with it a file
+    /// that has nothing else. A symbolic link to the file is followed inside the image.
+    Block,
+    /// As [`Self::Block`], if the file is there.
+    BlockInFile,
 }

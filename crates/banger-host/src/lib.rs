@@ -19,6 +19,7 @@ pub mod layout;
 pub mod leftovers;
 pub mod network;
 pub mod probe;
+pub mod proxy;
 pub mod storage;
 #[cfg(test)]
 mod testing;
@@ -77,6 +78,8 @@ pub struct HostConfig {
     pub kvm_check: KvmCheck,
     /// Where archives become images.
     pub conversion: images::worker::Conversion,
+    /// `[proxy]`, for guests and for programs of this host that download.
+    pub proxy: proxy::ProxySettings,
 }
 
 /// Whether KVM is looked for.
@@ -195,6 +198,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         helper: config.helper.clone(),
         dns_port: config.dns_port.clone(),
         forward: config.forward.clone(),
+        proxy: config.proxy.clone(),
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

@@ -1,5 +1,6 @@
 //! A VM for unit tests.
 
+use banger_agent_proto::boot::{DiskRef, GuestConfig, RootConfig};
 use banger_engine::devices::{Devices, Drive, DriveKey, DriveRole, Lease, Nic};
 use banger_engine::drivers::Network;
 use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
@@ -60,4 +61,22 @@ pub fn tap(vm: &VmPlan) -> Nic {
         dns: Vec::new(),
     };
     Nic::Tap { name: vm.id.tap_name(), mac: vm.id.mac(), lease: Some(lease) }
+}
+
+/// A guest's configuration before any capability adds its part.
+pub fn empty_config() -> GuestConfig {
+    GuestConfig {
+        protocol: banger_agent_proto::PROTOCOL_MAX,
+        hostname: "web".into(),
+        machine_id: "0".repeat(32),
+        root: RootConfig { disk: DiskRef::Index(0), layer: None },
+        work: None,
+        modules: None,
+        network: None,
+        files: Vec::new(),
+        env: Default::default(),
+        clock_unix_ms: 0,
+        entropy: String::new(),
+        entrypoint: Vec::new(),
+    }
 }

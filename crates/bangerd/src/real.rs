@@ -107,6 +107,7 @@ pub fn open(
             dns_port,
             conversion: banger_host::images::worker::Conversion::Worker,
             kvm_check: options.kvm_check,
+            proxy: config.proxy.clone(),
         },
         options.crash,
     )

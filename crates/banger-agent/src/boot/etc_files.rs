@@ -132,9 +132,68 @@ pub fn resolv_conf(old: &[u8], servers: &[String], search: &[String]) -> Vec<u8>
     new
 }
 
+/// A file with this block in the place of the earlier one with the same marks, or at its end. First
+/// and last line of the block are its marks; without lines between them it is removed.
+pub fn with_block(old: &[u8], block: &[u8]) -> Vec<u8> {
+    let is = |line: &[u8], mark: Option<&[u8]>| {
+        mark.is_some_and(|mark| line.trim_ascii_end() == mark.trim_ascii_end())
+    };
+    let (begin, end) = (lines(block).next(), lines(block).last());
+    let mut new = Vec::with_capacity(old.len() + block.len());
+    let mut is_written = lines(block).count() < 3;
+    let mut rest = old;
+    while let Some(line) = lines(rest).next() {
+        rest = rest.get(line.len()..).unwrap_or_default();
+        if !is(line, begin) {
+            new.extend_from_slice(line);
+            continue;
+        }
+        // Without its end only the mark itself is replaced.
+        let mut length = 0;
+        let closed = lines(rest).find_map(|inner| {
+            length += inner.len();
+            is(inner, end).then_some(length)
+        });
+        rest = closed.and_then(|length| rest.get(length..)).unwrap_or(rest);
+        if !is_written {
+            is_written = true;
+            new.extend_from_slice(block);
+        }
+    }
+    if !is_written {
+        if new.last().is_some_and(|last| *last != b'\n') {
+            new.push(b'\n');
+        }
+        new.extend_from_slice(block);
+    }
+    new
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_is_added_replaced_and_removed() {
+        const NONE: &[u8] = b"# begin\n# end\n";
+        let (one, two) = (b"# begin\na=1\n# end\n", b"# begin\na=2\nb=3\n# end\n");
+        for user in [b"".as_slice(), b"x=1\n", b"x=\xff\r\n# other: end\n"] {
+            let with_one = with_block(user, one);
+            assert_eq!(with_one, [user, one].concat());
+            assert_eq!(with_block(&with_one, one), with_one, "a second boot changes nothing");
+            let edited = [with_one.as_slice(), b"after=1\n"].concat();
+            let with_two = with_block(&edited, two);
+            assert_eq!(with_two, [user, two, b"after=1\n"].concat());
+            assert_eq!(with_block(&with_two, NONE), [user, b"after=1\n"].concat());
+            assert_eq!(with_block(user, NONE), user);
+        }
+        assert_eq!(with_block(b"no end", one), b"no end\n# begin\na=1\n# end\n");
+        // A user's edits of the marks lose no other lines.
+        assert_eq!(with_block(b"# begin\nx=1\n", one), b"# begin\na=1\n# end\nx=1\n");
+        assert_eq!(with_block(b"# end\nx=1\n", NONE), b"# end\nx=1\n");
+        let twice = [one.as_slice(), b"x=1\n", one].concat();
+        assert_eq!(with_block(&twice, two), [two.as_slice(), b"x=1\n"].concat());
+    }
 
     #[test]
     fn other_lines_of_hosts_are_kept() {

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::FileType;
 
+use super::identity;
 use super::log::BootLog;
 use crate::beneath::{Folder, Owner, components, split_last};
 use crate::fault::{Context, Fault};
@@ -31,6 +32,9 @@ fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
     let content = BASE64
         .decode(&file.content)
         .map_err(|_| Fault::new(format!("the content for `{}` is not base64", file.path)))?;
+    if matches!(file.when, WriteWhen::Block | WriteWhen::BlockInFile) {
+        return identity::put_block(root, file, &content);
+    }
     let owner = Owner { uid: file.uid, gid: file.gid };
     let folder = root.make_inside(parent, owner, folder_mode(file.mode))?;
     if file.when == WriteWhen::Absent && folder.kind_of(name).is_some() {
@@ -41,7 +45,7 @@ fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
             Some(content) => content,
             None => return Ok(()),
         },
-        WriteWhen::Always | WriteWhen::Absent => content,
+        _ => content,
     };
     folder.put(name, &content, owner, file.mode).context(what)
 }
@@ -136,6 +140,34 @@ mod tests {
         std::os::unix::fs::symlink("../keys", dir.path().join(&path[1..])).unwrap();
         assert!(add("key one\n").is_err());
         assert!(dir.path().join(&path[1..]).is_symlink());
+    }
+
+    #[test]
+    fn a_block_shares_a_file_with_its_user() {
+        let (dir, root) = root();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir(at("etc")).unwrap();
+        let put = |path: &str, content: &str, when| write_one(&root, &file(path, content, when));
+        let (one, none) = ("# b\na=1\n# e\n", "# b\n# e\n");
+        let read = |path: &str| std::fs::read_to_string(at(path)).ok();
+        put("/etc/rc.conf", one, WriteWhen::BlockInFile).unwrap();
+        put("/etc/environment", none, WriteWhen::Block).unwrap();
+        assert_eq!((read("etc/rc.conf"), read("etc/environment")), (None, None));
+        // A file of its own goes with the block, one of the user stays, and links are kept.
+        std::fs::write(at("rc"), "x=1\n").unwrap();
+        std::os::unix::fs::symlink("../rc", at("etc/rc.conf")).unwrap();
+        put("/etc/rc.conf", one, WriteWhen::BlockInFile).unwrap();
+        assert_eq!(read("rc").unwrap(), format!("x=1\n{one}"));
+        put("/etc/rc.conf", none, WriteWhen::BlockInFile).unwrap();
+        assert_eq!(read("rc").unwrap(), "x=1\n");
+        assert!(at("etc/rc.conf").is_symlink());
+        // Files of the superuser can only be made by the superuser.
+        if rustix::process::geteuid().is_root() {
+            put("/etc/profile.d/x.sh", one, WriteWhen::Block).unwrap();
+            assert_eq!(read("etc/profile.d/x.sh").as_deref(), Some(one));
+            put("/etc/profile.d/x.sh", none, WriteWhen::Block).unwrap();
+            assert!(!at("etc/profile.d/x.sh").exists());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!        └─ fails ────── reason on the pipe ───────► Failed to the host, exit; pid 1 goes down
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -166,7 +167,7 @@ pub fn hand_over(mut handoff: Handoff<'_>) -> Fault {
             drop((reader, initramfs, handoff.listener, handoff.host));
             match (handoff.prepared.init, requests) {
                 (Init::Image { path, .. }, _) => {
-                    let fault = execute(path, notified.is_some());
+                    let fault = execute(path, notified.is_some(), &handoff.config.env);
                     // A closed pipe means that the agent is gone, and with it the host's ear.
                     let _ = File::from(writer).write_all(fault.chain().as_bytes());
                     let _ = waitpid(Some(child), WaitOptions::empty());
@@ -203,13 +204,16 @@ fn move_root(root: &Folder, log: &mut BootLog) -> Result<Folder, Fault> {
 }
 
 /// Becomes the image's init, with the arguments and environment the kernel gave this program;
-/// returns only if that fails.
-fn execute(path: &'static str, notifies: bool) -> Fault {
+/// returns only if that fails. An init that passes its environment to services also gets the
+/// configured variables; systemd reads them from its configuration.
+fn execute(path: &'static str, notifies: bool, env: &BTreeMap<String, String>) -> Fault {
     let mut command = Command::new(path);
     command.args(std::env::args_os().skip(1));
     if notifies {
         let (name, value) = notify::VARIABLE;
         command.env(name, value);
+    } else {
+        command.envs(env);
     }
     let error = command.exec();
     let failed: Result<(), _> = Err(error);

@@ -1,6 +1,6 @@
 //! Who this machine is: clock, entropy, host name, resolver, machine id.
 
-use banger_agent_proto::boot::{GuestConfig, NetworkConfig};
+use banger_agent_proto::boot::{GuestConfig, GuestFile, NetworkConfig, WriteWhen};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::{AtFlags, FileType};
@@ -125,6 +125,25 @@ fn put_at(folder: &Folder, name: &[u8], content: &[u8], mode: u32) -> std::io::R
 fn rewrite(root: &Folder, path: &str, change: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<(), Fault> {
     let old = read_or_empty(root, path)?;
     put(root, path, &change(&old), 0o644)
+}
+
+/// Replaces, adds or removes a block of lines; see [`WriteWhen::Block`].
+pub fn put_block(root: &Folder, file: &GuestFile, block: &[u8]) -> Result<(), Fault> {
+    let path = file.path.trim_start_matches('/');
+    let old = read_or_empty(root, path)?;
+    let new = etc_files::with_block(&old, block);
+    // An empty file is as good as none, except to its user.
+    if new == old
+        || (old.is_empty() && file.when == WriteWhen::BlockInFile && !root.has(path.as_bytes()))
+    {
+        return Ok(());
+    }
+    if new.is_empty() {
+        let (folder, name) = root.real_place(path.as_bytes())?;
+        let removed = rustix::fs::unlinkat(&folder, &name, AtFlags::empty());
+        return removed.context(|| format!("cannot remove `/{path}`"));
+    }
+    put(root, path, &new, file.mode)
 }
 
 /// What is missing is empty; a fault where replacing what cannot be read would lose it.

@@ -3,6 +3,7 @@
 pub mod dns_names;
 pub mod nat;
 pub mod ports;
+pub mod proxy;
 pub mod ssh_identity;
 pub mod work_disk;
 
@@ -16,6 +17,7 @@ pub const ALL: &[Capability] = &[
     nat::CAPABILITY,
     dns_names::CAPABILITY,
     ports::CAPABILITY,
+    proxy::CAPABILITY,
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.

@@ -3,7 +3,9 @@
 
 mod dns_names;
 mod ports;
+mod proxy;
 mod ssh_identity;
+mod variables;
 mod work_disk;
 
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use banger_engine::plan::VmPlan;
 
 use crate::helper::Helper;
 use crate::layout::Layout;
+use crate::proxy::ProxySettings;
 use crate::storage::Blanks;
 
 pub use work_disk::WorkDisk;
@@ -36,6 +39,8 @@ pub struct Parts {
     pub dns_port: Arc<AtomicU16>,
     /// The program that forwards published ports.
     pub forward: PathBuf,
+    /// `[proxy]`.
+    pub proxy: ProxySettings,
 }
 
 /// Adds a capability's part to the configuration of a booting guest.
@@ -58,6 +63,7 @@ pub fn registry(parts: &Parts) -> Vec<HostCapability> {
         ssh_identity::capability(parts),
         dns_names::capability(parts),
         ports::capability(parts),
+        proxy::capability(parts),
     ]
 }
 
@@ -81,6 +87,7 @@ mod tests {
             helper: Helper::Socket(path.join("socket")),
             dns_port: Arc::default(),
             forward: PathBuf::new(),
+            proxy: ProxySettings::default(),
         });
         let effects: BTreeSet<(&str, String)> = registry
             .iter()

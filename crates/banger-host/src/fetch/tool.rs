@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::{FetchError, PathContext, Progress};
+use crate::proxy::ProxySettings;
 
 /// Number of output lines kept for errors.
 const TAIL_LINES: usize = 20;
@@ -27,10 +28,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time limit for a cancelled program to clean up.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Search path of programs.
+/// Search path of programs, and the proxies that they use.
 #[derive(Debug, Clone)]
 pub struct Tools {
     search_path: String,
+    proxy: ProxySettings,
 }
 
 /// Folders of administration programs, which are not in an ordinary user's `PATH`.
@@ -43,12 +45,19 @@ impl Tools {
         let mut folders: Vec<&str> = path.split(':').filter(|part| part.starts_with('/')).collect();
         folders
             .extend(SYSTEM_FOLDERS.iter().filter(|system| !path.split(':').any(|p| p == **system)));
-        Self { search_path: folders.join(":") }
+        Self { search_path: folders.join(":"), proxy: ProxySettings::default() }
+    }
+
+    /// With these proxies for programs that download. Without any, programs inherit the daemon's
+    /// variables.
+    #[must_use]
+    pub fn with_proxy(self, proxy: ProxySettings) -> Self {
+        Self { proxy, ..self }
     }
 
     /// Searches these folders only.
     pub fn only(path: &str) -> Self {
-        Self { search_path: path.to_owned() }
+        Self { search_path: path.to_owned(), proxy: ProxySettings::default() }
     }
 
     /// Path of a program, if it is installed.
@@ -71,6 +80,13 @@ impl Tools {
         let path = self.find(tool).ok_or(FetchError::MissingTool { tool, package })?;
         let mut command = Command::new(path);
         command.env("PATH", &self.search_path).env("LC_ALL", "C").env_remove("LANGUAGE");
+        let variables = self.proxy.variables();
+        if !variables.is_empty() {
+            ProxySettings::names().for_each(|name| {
+                command.env_remove(name);
+            });
+            command.envs(variables);
+        }
         command.stdin(Stdio::null());
         Ok(Tool { name: tool, command })
     }
@@ -369,6 +385,17 @@ mod tests {
         assert_eq!(output.len(), 900_000);
         let error = running.finish().unwrap_err();
         assert_eq!(error.to_string(), "`sh` failed (exit code 3): last words");
+    }
+
+    #[test]
+    fn programs_get_the_proxies() {
+        let http = Some("http://me:secret@proxy:1".parse().unwrap());
+        let proxy = ProxySettings { http, ..ProxySettings::default() };
+        let tool = Tools::new("").with_proxy(proxy).command("env", "coreutils").unwrap();
+        let output = String::from_utf8(tool.output(1 << 20, &NoProgress).unwrap()).unwrap();
+        let lines: Vec<&str> = output.lines().filter(|line| line.contains("_proxy=")).collect();
+        let no_proxy = "no_proxy=localhost,127.0.0.1,::1,.vm";
+        assert_eq!(lines, ["http_proxy=http://me:secret@proxy:1", no_proxy]);
     }
 
     #[test]

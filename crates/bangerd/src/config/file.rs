@@ -1,5 +1,6 @@
 //! The configuration file: TOML, every key optional, unknown keys rejected.
 
+use banger_host::proxy::{NoProxy, ProxyUrl};
 use serde::Deserialize;
 
 use super::values::{
@@ -25,6 +26,7 @@ pub struct FileConfig {
     pub(super) dns_port: Option<Number<0, 65_535>>,
     pub(super) boot_timeout_s: Option<Number<1, 86_400>>,
     pub(super) network: Network,
+    pub(super) proxy: Proxy,
     pub(super) vm_defaults: VmDefaults,
     pub(super) file_sync: Vec<FileSync>,
 }
@@ -37,6 +39,16 @@ pub struct Network {
     pub(super) bridge: Option<InterfaceName>,
     pub(super) subnet: Option<Subnet>,
     pub(super) nat: Option<OnOff>,
+}
+
+/// `[proxy]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    pub(super) http: Option<ProxyUrl>,
+    pub(super) https: Option<ProxyUrl>,
+    pub(super) ftp: Option<ProxyUrl>,
+    pub(super) no_proxy: Option<NoProxy>,
 }
 
 /// `[vm_defaults]`
@@ -81,7 +93,42 @@ pub fn parse(text: &str) -> Result<FileConfig, BadFile> {
         BadFile {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-            problem: error.message().lines().collect::<Vec<_>>().join(", "),
+            problem: without_credentials(&error.message().lines().collect::<Vec<_>>().join(", ")),
         }
     })
+}
+
+/// The text with `***` for what precedes an `@` in each word: a refused value may be the address of
+/// a proxy with a password.
+pub fn without_credentials(text: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\'');
+    let hide = |word: &str| match word.rsplit_once('@') {
+        Some((hidden, rest)) => {
+            let scheme = hidden.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
+            format!("{}***@{rest}", scheme.unwrap_or_default())
+        }
+        None => word.to_owned(),
+    };
+    let words = text.split_inclusive(is_end);
+    words.map(hide).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_hidden_in_errors() {
+        for (text, shown) in [
+            (
+                "invalid type: string \"http://u:p@h:1\", x",
+                "invalid type: string \"http://***@h:1\", x",
+            ),
+            ("unknown field `u:p@h`, expected", "unknown field `***@h`, expected"),
+            ("`a@b@c` d", "`***@c` d"),
+            ("nothing here", "nothing here"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
 }

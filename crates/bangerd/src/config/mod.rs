@@ -14,6 +14,7 @@ use std::str::FromStr;
 use banger_api::images::DEFAULT_IMAGE;
 use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
+use banger_host::proxy::ProxySettings;
 
 use crate::dns;
 use file::{FileConfig, FileSync};
@@ -87,6 +88,8 @@ pub struct Config {
     pub dns_port: u16,
     /// Whether guests can reach networks outside of the host by default.
     pub nat: bool,
+    /// Proxies of the host and its guests.
+    pub proxy: ProxySettings,
     /// Default number of vCPUs, if set.
     pub vcpus: Option<u32>,
     /// Default memory in MiB, if set.
@@ -139,7 +142,7 @@ pub fn resolve(
     env: impl Fn(&str) -> Option<std::ffi::OsString>,
 ) -> Result<Config, ApiError> {
     let mut meet = Resolver { env, settings: Vec::new() };
-    let network = file.network;
+    let (network, proxy) = (file.network, file.proxy);
     let vm = file.vm_defaults;
     let program = |path: AbsolutePath| path.0;
     let mut config = Config {
@@ -162,6 +165,12 @@ pub fn resolve(
         boot_timeout_s: meet.pick("boot_timeout_s", file.boot_timeout_s, Number(120))?.0,
         dns_port: meet.pick("dns_port", file.dns_port, DEFAULT_DNS_PORT)?.port(),
         nat: meet.pick("network.nat", network.nat, OnOff(true))?.0,
+        proxy: ProxySettings {
+            http: meet.optional("proxy.http", proxy.http)?,
+            https: meet.optional("proxy.https", proxy.https)?,
+            ftp: meet.optional("proxy.ftp", proxy.ftp)?,
+            no_proxy: meet.optional("proxy.no_proxy", proxy.no_proxy)?.unwrap_or_default(),
+        },
         vcpus: meet.optional("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
         memory_mib: meet.optional("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
         root_bytes: meet.optional("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),
@@ -214,6 +223,7 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
             (Some(set), _) => {
                 let text = set.to_string_lossy();
                 let value = text.parse::<T>().map_err(|problem| {
+                    let problem = file::without_credentials(&problem);
                     ApiError::new(ErrorCode::BadRequest, format!("`{name}`: {problem}"))
                 })?;
                 (Some(value), Origin::Variable(name))
@@ -331,6 +341,48 @@ mod tests {
         assert_eq!(config.subnet, Some("10.1.0.0/16".parse().unwrap()));
         assert_eq!(unused("file_sync"), "~/.gitconfig to /root/.gitconfig");
         assert_eq!(config.storage.as_deref(), Some("overlay"));
+    }
+
+    #[test]
+    fn proxies_are_set_and_shown_without_their_password() {
+        let file =
+            "[proxy]\nhttp = \"http://me:secret@proxy:3128\"\nno_proxy = [\".corp\", \"x\"]\n";
+        let env = [("BANGER_PROXY_HTTPS", "http://you:hidden@other:1")];
+        let config = with(file, &env).unwrap();
+        let variables = config.proxy.variables();
+        assert_eq!(variables["http_proxy"], "http://me:secret@proxy:3128");
+        assert_eq!(variables["HTTPS_PROXY"], "http://you:hidden@other:1");
+        assert!(variables["no_proxy"].ends_with(",.corp,x"));
+        let shown = |key| origin(&config, key).value;
+        assert_eq!(shown("proxy.http").as_deref(), Some("http://***@proxy:3128"));
+        assert_eq!(shown("proxy.no_proxy").as_deref(), Some(".corp,x"));
+        let debug = format!("{config:?}");
+        assert!(!debug.contains("secret") && !debug.contains("hidden"), "{debug}");
+        let text = with("[proxy]\nno_proxy = \"a, b\"", &[]).unwrap();
+        assert_eq!(text.proxy.no_proxy.to_string(), "a,b");
+    }
+
+    #[test]
+    fn no_error_contains_the_password_of_a_proxy() {
+        for (file, place) in [
+            ("[proxy]\nhttp = \"http://me:secret@proxy:x\"", "line 2, column 8: "),
+            ("[proxy]\nhttp = \"me:secret@proxy\"", "line 2, column 8: "),
+            ("[proxy]\nhttps = [\"http://me:secret@proxy\"]", "line 2, column 9: "),
+            ("[proxy]\nhttp_proxy = \"http://me:secret@proxy\"", "line 2, column 1: "),
+            ("[proxy]\n\"http://me:secret@proxy\" = 1", "line 2, column 1: "),
+            ("proxy = \"http://me:secret@proxy\"", "line 1, column 9: "),
+            ("[proxy]\nno_proxy = \"http://me:secret@proxy\"", "line 2, column 12: "),
+            ("[proxy]\nno_proxy = 7", "line 2, column 12: "),
+            ("[proxy]\nhttp = http://me:secret@proxy", "line 2, column "),
+        ] {
+            let problem = problem(file);
+            assert!(problem.starts_with(place), "{file}: {problem}");
+            assert!(!problem.contains("secret"), "{problem}");
+        }
+        let env = [("BANGER_PROXY_HTTP", "http://me:secret@proxy:port")];
+        let error = with("", &env).unwrap_err().message;
+        assert!(error.starts_with("`BANGER_PROXY_HTTP`: the port"), "{error}");
+        assert!(!error.contains("secret"));
     }
 
     #[test]
