@@ -15,7 +15,8 @@ pub struct Check {
     pub seen: String,
     /// Advice, if something must be changed.
     #[serde(default, alias = "hint", deserialize_with = "hint::read")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(serialize_with = "hint::write", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<hint::WordedHint>)]
     pub hints: Vec<Hint>,
     /// Features that depend on it: `start`, `image`, `nat`, …
     pub needed_for: Vec<String>,

@@ -108,7 +108,8 @@ pub struct ApiError {
     pub causes: Vec<String>,
     /// Advice.
     #[serde(default, alias = "hint", deserialize_with = "hint::read")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(serialize_with = "hint::write", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<hint::WordedHint>)]
     pub hints: Vec<Hint>,
     /// The failed operation's id, for finding it in the daemon's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{ApiError, ErrorCode};
-use crate::hint::Hint;
+use crate::hint::{Hint, SetupAdvice};
 
 /// The folders of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +38,8 @@ impl Paths {
         let ours = |name: &str| match folder(name) {
             Some(path) if path.is_relative() => {
                 let text = format!("`{name}` is `{}`, which is not absolute", path.display());
-                Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(format!(
-                    "set `{name}` to a path that begins with a slash, or unset it"
-                )))
+                Err(ApiError::new(ErrorCode::BadRequest, text)
+                    .with_hint(SetupAdvice::UseAbsolutePath { variable: name.to_owned() }))
             }
             other => Ok(other),
         };

@@ -6,6 +6,7 @@ use crate::VmId;
 pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
 use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
+use crate::hint::{Hint, Kind};
 use crate::ids::{ImageId, KernelId, OpId};
 use crate::limits;
 use crate::names::VmName;
@@ -150,7 +151,7 @@ impl CreateVm {
             |error: &dyn std::error::Error| ApiError::new(ErrorCode::BadRequest, error.to_string());
         if let Some(name) = &self.name {
             name.parse::<VmName>()
-                .map_err(|e| bad(&e).with_hint("a VM name is a DNS label, such as web-1"))?;
+                .map_err(|e| bad(&e).with_hint(Hint::FollowNameRule { what: Kind::Vm }))?;
         }
         if let Some(vcpus) = self.vcpus {
             limits::check_vcpus(vcpus).map_err(|e| bad(&e))?;

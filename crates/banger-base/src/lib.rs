@@ -1,10 +1,12 @@
 //! The vocabulary that the daemon, the privileged helper and the shim share: VM ids and the names
-//! derived from them, process references, leases, ends of runs, and the framing of messages.
+//! derived from them, process references, leases, ends of runs, hints about the host, and the
+//! framing of messages.
 //!
 //! No I/O, no async runtime, no policy: each program that runs with privileges can depend on it.
 
 mod drive;
 mod exit;
+pub mod hint;
 mod lease;
 pub mod line;
 mod process;
@@ -14,6 +16,7 @@ mod vm_id;
 
 pub use drive::DriveRole;
 pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
+pub use hint::HostHint;
 pub use lease::Lease;
 pub use process::ProcRef;
 pub use status::{DiskTrouble, ShimStatus};

@@ -71,8 +71,7 @@ pub(crate) fn command_call(path: &str, request: &ExecRequest) -> Result<Call, Ap
             "arguments and environment are {} MiB, more than a program can be given",
             call.body.len() / (1024 * 1024)
         );
-        return Err(ApiError::new(ErrorCode::BadRequest, text)
-            .with_hint("pass large data on standard input (`-i`) or in a file"));
+        return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::UseStdin));
     }
     Ok(call)
 }

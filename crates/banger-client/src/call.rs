@@ -1,6 +1,6 @@
 //! Sends a request to the daemon, and repeats it after a start of the daemon if that is safe.
 
-use banger_api::{ApiError, ErrorCode, routes};
+use banger_api::{ApiError, ErrorCode, Hint, routes};
 use hyper::Response;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -48,7 +48,7 @@ impl Client {
                 let text = "the connection to the daemon ended before its answer";
                 return Err(ApiError::new(ErrorCode::Interrupted, text)
                     .caused_by(&error)
-                    .with_hint("`banger vm list` shows whether the request took effect"));
+                    .with_hint(Hint::CheckEffect));
             }
             Err(error @ CallError::TimedOut) => return Err(self.unreachable(&error)),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -167,6 +167,5 @@ async fn whole(answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ApiErr
 
 fn unknown_answer(status: StatusCode) -> ApiError {
     let text = format!("the daemon gave an answer ({status}) that this program does not know");
-    ApiError::new(ErrorCode::DaemonUnavailable, text)
-        .with_hint("`banger daemon stop` ends it; the next command starts the one installed here")
+    ApiError::new(ErrorCode::DaemonUnavailable, text).with_hint(Hint::ReplaceDaemon)
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use banger_api::hint::SetupAdvice;
 use banger_api::limits::VmDefaults;
 use banger_api::paths::Paths;
 use banger_api::session::MAX_LINE;
@@ -118,13 +119,13 @@ impl Launcher {
     fn not_spawned(&self, error: &io::Error) -> ApiError {
         let text = format!("the daemon `{}` cannot be started", self.program.display());
         let failure = ApiError::new(ErrorCode::HostNotReady, text).caused_by(error);
-        failure.with_hint(
-            "`bangerd` belongs in the folder of `banger`; installing again puts it there",
-        )
+        failure.with_hint(SetupAdvice::Reinstall {
+            searched: vec![self.program.display().to_string()],
+        })
     }
 }
 
-/// The first line that the daemon says; empty when it ends without a word.
+/// The daemon's first line of output; empty if it ends without output.
 async fn first_line(child: &mut Child) -> String {
     let Some(stdout) = child.stdout.take() else { return String::new() };
     let mut output = Vec::new();
@@ -150,9 +151,10 @@ fn open_log(paths: &Paths) -> Result<File, ApiError> {
                 _ => ErrorCode::ReadOnly,
             };
             let text = format!("the daemon's log `{}` cannot be written", path.display());
-            ApiError::new(code, text).caused_by(&error).with_hint(
-                "banger keeps its state there: make the folder writable, or set `BANGER_HOME`",
-            )
+            ApiError::new(code, text)
+                .caused_by(&error)
+                .with_hint(Hint::MakeWritable { path: Some(path.display().to_string()) })
+                .with_hint(Hint::UseFolder { variable: "BANGER_HOME".into() })
         })
 }
 

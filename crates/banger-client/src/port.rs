@@ -8,7 +8,7 @@ use banger_agent_proto::http::ErrorBody;
 use banger_agent_proto::ssh::{MAX_HOST_KEYS, NOT_LISTENING, SshServer, UPGRADE, public_key};
 use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::boot::{Wait, WaitFor};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
@@ -134,7 +134,7 @@ async fn refusal(vm: &str, answer: Response<Incoming>) -> ApiError {
     if status == StatusCode::NOT_FOUND {
         let text = format!("the agent of `{vm}` is of an older version, without ssh");
         return ApiError::new(ErrorCode::OtherBuild, text)
-            .with_hint(format!("`banger vm restart {vm}` boots it with the present agent"));
+            .with_hint(Hint::UpdateAgent { vm: vm.to_owned() });
     }
     let body = http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await;
     let parsed = body.ok().and_then(|body| serde_json::from_slice::<ErrorBody>(&body).ok());

@@ -71,7 +71,7 @@ fn refused(op: &Op) -> ApiError {
                 .with_hint(Hint::ask(name, VmAction::Kill {}))
                 .with_hint(Hint::ask(name, VmAction::Start {}))
         }
-        _ => error.with_hint("wait for its end"),
+        _ => error.with_hint(Hint::WaitForOperation { operation: op.id.clone() }),
     }
     .in_operation(&op.id)
 }

@@ -46,7 +46,7 @@ fn named<T: ?Sized>(
         let (name, driver) = (&vm.name, &chosen.name);
         let text = format!("`{name}` has the {what} driver `{driver}`, which this daemon lacks");
         ApiError::new(ErrorCode::OtherBuild, text)
-            .with_hint("use the version of banger that made it")
+            .with_hint(Hint::UseOtherBuild)
             .with_hint(Hint::ask(name, VmAction::Delete { force: true }))
     })
 }
@@ -105,7 +105,7 @@ impl Drivers {
         let refused = |what: &str| {
             let text = format!("the VMM of `{}` takes no {what}", vm.name);
             ApiError::new(ErrorCode::OtherBuild, text)
-                .with_hint("use the version of banger that made it")
+                .with_hint(Hint::UseOtherBuild)
                 .with_hint(Hint::ask(&vm.name, VmAction::Delete { force: true }))
         };
         if !takes.nics.contains(&devices.nic.kind()) {

@@ -209,7 +209,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     let text = format!("`{shown}` is not a name for an image or kernel");
     Err(ApiError::new(ErrorCode::BadRequest, text)
-        .with_hint("use a-z, 0-9, dots, underscores and hyphens, beginning with a letter or digit"))
+        .with_hint(Hint::FollowNameRule { what: Kind::Image }))
 }
 
 /// Discards progress.

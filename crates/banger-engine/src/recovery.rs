@@ -1,7 +1,7 @@
 //! Recovery decisions of a new daemon: facts in, one action per VM out. Pure, table-tested.
 
 use banger_api::vm::{StoppedBecause, VmState};
-use banger_api::{ApiError, ErrorCode, OpId};
+use banger_api::{ApiError, ErrorCode, Hint, OpId};
 
 use crate::drivers::{ExitStory, GuestEnd, RunFacts};
 use crate::record::{Existence, VmRecord};
@@ -136,9 +136,8 @@ pub fn allow_reboot(reboots: &mut Vec<u64>, now_unix_ms: u64) -> bool {
 
 /// The error of an operation that an earlier daemon left open.
 pub fn interrupted(op: &OpId) -> ApiError {
-    ApiError::new(ErrorCode::Interrupted, "the daemon ended during this operation")
-        .with_hint("its steps were undone or completed; run the command again")
-        .in_operation(op)
+    let text = "the daemon ended during this operation, whose steps were undone or completed";
+    ApiError::new(ErrorCode::Interrupted, text).with_hint(Hint::Retry).in_operation(op)
 }
 
 #[cfg(test)]

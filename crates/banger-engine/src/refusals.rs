@@ -11,7 +11,7 @@ pub fn explain(name: &VmName, action: VmAction, refusal: &Refusal) -> ApiError {
     match refusal {
         Refusal::QueueFull => {
             let text = format!("too many requests are waiting for `{name}`");
-            ApiError::new(ErrorCode::Busy, text).with_hint("wait until some are done")
+            ApiError::new(ErrorCode::Busy, text).with_hint(Hint::WaitForRequests)
         }
         Refusal::NeedsForce(state) => {
             let text = format!("cannot delete `{name}`: it is {}", state.as_str());

@@ -24,7 +24,7 @@ pub(crate) fn explain(row: &Unreadable) -> ApiError {
 /// Hints about such a VM. A forced delete sets the record aside and leaves the disks.
 pub fn advice(row: &Unreadable) -> Vec<Hint> {
     let delete = Hint::ask(&row.name, VmAction::Delete { force: true });
-    vec!["use the version of banger that wrote it".into(), delete]
+    vec![Hint::UseOtherBuild, delete]
 }
 
 impl Engine {

@@ -194,8 +194,8 @@ impl Worker {
         let name = format!("{}-{}", plan.name, self.op.id);
         match self.shared.drivers.host.keep_logs(&name, &vmm.paths(plan)).await {
             Ok(Some(path)) => {
-                let kept = format!("the logs of `{}` are kept in `{path}`", plan.name);
-                error.hints.push(kept.into());
+                let vm = plan.name.to_string();
+                error.hints.push(Hint::ReadKeptLogs { vm, path });
             }
             Ok(None) => {}
             Err(failed) => {

@@ -1,6 +1,6 @@
 //! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
 
-use banger_api::hint::Kind;
+use banger_api::hint::{ImageAdvice, Kind, SetupAdvice};
 use banger_api::vm::VmAction;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::plan::VmPlan;
@@ -27,23 +27,24 @@ fn fetch_error_code(error: &FetchError) -> ErrorCode {
     }
 }
 
-fn fetch_error_hint(error: &FetchError) -> Option<Hint> {
-    Some(match error {
+fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
+    vec![match error {
         FetchError::MissingTool { package, .. } => Hint::install(package),
         FetchError::ToolFailed { .. } => {
-            "`banger daemon logs` has all it said; check the network and the package sources".into()
+            return vec![Hint::ShowDaemonLog, ImageAdvice::CheckSources.into()];
         }
         FetchError::NoSpace { .. } => Hint::FreeSpace { path: None },
         FetchError::NotFound { kind, .. } => Hint::List { what: named(*kind) },
         FetchError::Ambiguous { .. } => Hint::NarrowReference,
         FetchError::InUse { .. } => Hint::DeleteUsers,
         FetchError::Damaged { kind, id, .. } => {
-            format!("`banger {kind} delete {id}`, then fetch it again").into()
+            let delete = Hint::Delete { what: named(*kind), name: id.to_string() };
+            return vec![delete, ImageAdvice::FetchAgain.into()];
         }
         FetchError::Cancelled | FetchError::Io { .. } | FetchError::BadName { .. } => {
-            return None;
+            return Vec::new();
         }
-    })
+    }]
 }
 
 fn named(kind: crate::fetch::Kind) -> Kind {
@@ -53,7 +54,7 @@ fn named(kind: crate::fetch::Kind) -> Kind {
     }
 }
 
-fn told(
+fn api_error(
     code: ErrorCode,
     hints: impl IntoIterator<Item = Hint>,
     error: &dyn std::error::Error,
@@ -70,32 +71,29 @@ fn told(
 
 /// An error that kernels and images share.
 pub fn fetch(error: &FetchError) -> ApiError {
-    told(fetch_error_code(error), fetch_error_hint(error), error)
+    api_error(fetch_error_code(error), fetch_error_hints(error), error)
 }
 
-/// A failure of the image or kernel that a VM was made from. Another one does not take its place,
-/// so the advice for images and kernels in general leads nowhere.
+/// A failure of the image or kernel that a VM was made from. No other one can replace it, so the
+/// hints for images and kernels in general do not apply.
 pub fn of_vm(vm: &VmPlan, what: &str, error: &FetchError) -> ApiError {
-    let again = match what {
-        "kernel" => "`banger kernel pull` fetches it again where it is still Debian's newest",
-        _ => "importing the same archive again brings it back",
-    };
     let (name, image) = (&vm.name, &vm.boot.image_name);
     let id = if what == "kernel" { vm.boot.kernel.as_str() } else { vm.boot.image.as_str() };
     let text = match what {
         "kernel" => format!("the kernel {id} that `{name}` boots is not usable"),
         _ => format!("the image `{image}` ({id}) that `{name}` was made from is not usable"),
     };
-    let mut told = ApiError::new(ErrorCode::Corrupt, text).caused_by(error);
-    told.hints = vec![
-        format!("{again}; so does putting its files back; without it `{name}` cannot start").into(),
-        Hint::ask(name, VmAction::Delete { force: false }),
-    ];
+    let restore = match what {
+        "kernel" => ImageAdvice::RestoreKernel { vm: name.to_string() },
+        _ => ImageAdvice::RestoreImage { vm: name.to_string() },
+    };
+    let mut failure = ApiError::new(ErrorCode::Corrupt, text).caused_by(error);
+    failure.hints = vec![restore.into(), Hint::ask(name, VmAction::Delete { force: false })];
     if matches!(error, FetchError::Damaged { .. }) {
         // Once no VM uses it.
-        told.hints.extend(fetch_error_hint(error));
+        failure.hints.extend(fetch_error_hints(error));
     }
-    told
+    failure
 }
 
 fn ext4_code(error: &Ext4Error) -> ErrorCode {
@@ -117,33 +115,23 @@ pub fn kernel(error: &KernelError) -> ApiError {
                 recipe: banger_api::images::DEFAULT_KERNEL.into(),
             }),
         ),
-        KernelError::NoPackage { .. } => (
-            ErrorCode::HostNotReady,
-            Some("add Debian's own package sources to this host, or use Debian".into()),
-        ),
+        KernelError::NoPackage { .. } => {
+            (ErrorCode::HostNotReady, Some(ImageAdvice::AddDebianSources.into()))
+        }
         KernelError::BadPackage { .. }
         | KernelError::BadKernel { .. }
         | KernelError::Format(_)
-        | KernelError::Modules { .. } => (ErrorCode::Corrupt, Some("fetch it again".into())),
+        | KernelError::Modules { .. } => (ErrorCode::Corrupt, Some(ImageAdvice::FetchAgain.into())),
         KernelError::Disk(error) => (ext4_code(error), None),
     };
-    told(code, hint, error)
-}
-
-/// Gives a user a range of ids for user namespaces.
-fn subordinate_ids(user: &str) -> Vec<String> {
-    let range = "100000-165535";
-    let argv = ["usermod", "--add-subuids", range, "--add-subgids", range, user];
-    argv.into_iter().map(str::to_owned).collect()
+    api_error(code, hint, error)
 }
 
 fn archive_hint(error: &Ext4Error) -> Option<Hint> {
     let Ext4Error::Tar(error) = error else { return None };
     let hint = match error {
-        TarError::Truncated => {
-            "copy it again; of a multi-volume archive, unpack all volumes and pack them as one"
-        }
-        TarError::MultiVolume { .. } => "unpack all volumes by tar -M and pack them as one archive",
+        TarError::Truncated => ImageAdvice::CopyAgain,
+        TarError::MultiVolume { .. } => ImageAdvice::JoinVolumes,
         _ => return None,
     };
     Some(hint.into())
@@ -153,36 +141,30 @@ fn archive_hint(error: &Ext4Error) -> Option<Hint> {
 pub fn image(error: &ImageError) -> ApiError {
     let (code, hint) = match error {
         ImageError::Fetch(error) => return fetch(error),
-        ImageError::UnknownRecipe { .. } => (
-            ErrorCode::NotFound,
-            Some(
-                format!(
-                    "`banger image pull {}` makes that one; `banger image import` takes any other",
-                    banger_api::images::DEFAULT_IMAGE
-                )
-                .into(),
-            ),
-        ),
+        ImageError::UnknownRecipe { .. } => {
+            let recipe = banger_api::images::DEFAULT_IMAGE.to_owned();
+            let hints = [Hint::Pull { what: Kind::Image, recipe }, ImageAdvice::Import.into()];
+            return api_error(ErrorCode::NotFound, hints, error);
+        }
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
         ImageError::NameTaken { .. } => {
             let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];
-            return told(ErrorCode::NameTaken, hints, error);
+            return api_error(ErrorCode::NameTaken, hints, error);
         }
         ImageError::Worker(error) => return (**error).clone(),
         ImageError::UnsupportedFile { found, .. } => {
-            (ErrorCode::BadRequest, Some(found.hint.clone().into()))
+            (ErrorCode::BadRequest, Some(found.advice.clone().into()))
         }
-        ImageError::NotARootFs { .. } => (
-            ErrorCode::BadRequest,
-            Some("give the archive of a whole root file system, such as mmdebstrap makes".into()),
-        ),
+        ImageError::NotARootFs { .. } => {
+            (ErrorCode::BadRequest, Some(ImageAdvice::PackRootFs.into()))
+        }
         ImageError::SourceChanged { .. } => {
-            (ErrorCode::Busy, Some("try again when it is finished".into()))
+            (ErrorCode::Busy, Some(ImageAdvice::AwaitWriter.into()))
         }
         ImageError::NoSubordinateIds { user, .. } => (
             ErrorCode::HostNotReady,
-            Some(Hint::RunOnHost { argv: subordinate_ids(user), as_root: true }),
+            Some(SetupAdvice::AddSubordinateIds { user: Some(user.clone()) }.into()),
         ),
     };
-    told(code, hint, error)
+    api_error(code, hint, error)
 }

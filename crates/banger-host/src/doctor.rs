@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::hint::SetupAdvice;
 use banger_root::protocol::Finding;
 
 use crate::host::MAPPER;
@@ -15,10 +16,6 @@ use crate::{HostConfig, Privilege};
 
 /// Free space in bytes below which there is a warning.
 const ENOUGH: u64 = 1 << 30;
-
-/// How to install the companion.
-pub const COMPANION: &str =
-    "`scripts/setup.sh run` in banger's source folder builds it; or put the program beside bangerd";
 
 /// Version of the companion's patches that this build needs (docs/decisions/0014).
 const COMPANION_PATCHES: u32 = 2;
@@ -91,10 +88,10 @@ fn with_hint(mut check: Check, hint: impl Into<Hint>) -> Check {
 fn kvm_check(kvm: &Kvm) -> Check {
     match kvm {
         Kvm::Usable => check("kvm", Verdict::Ok, "KVM works", &["speed"]),
-        Kvm::Unusable(why) => with_hint(
-            check("kvm", Verdict::Warning, why, &["speed"]),
-            "VMs run under software emulation, which is slower",
-        ),
+        Kvm::Unusable(why) => {
+            let seen = format!("{why}: VMs run under software emulation, which is slower");
+            check("kvm", Verdict::Warning, seen, &["speed"])
+        }
     }
 }
 
@@ -123,7 +120,7 @@ fn root_check(finding: Finding) -> Check {
         (false, false) => Verdict::Missing,
     };
     let needed_for = if finding.code.starts_with("network") { "network" } else { "start" };
-    let hints = finding.hint.into_iter().map(Hint::from).collect();
+    let hints = finding.hints.0.into_iter().map(Hint::from).collect();
     Check { hints, ..check(&finding.code, verdict, finding.seen, &[needed_for]) }
 }
 
@@ -159,7 +156,7 @@ async fn qemu_checks(config: &HostConfig) -> Vec<Check> {
             Hint::install("qemu-system-x86"),
         ),
         companion_check(programs.vhost_device_vsock).await,
-        with_hint(user, "use `--nat off` for guests you do not trust"),
+        with_hint(user, SetupAdvice::TurnNatOff),
     ]
 }
 
@@ -170,7 +167,12 @@ async fn companion_check(found: Option<PathBuf>) -> Check {
         Some(path) => probe::version(path).await,
         None => None,
     };
-    let check = program("vhost-device-vsock", "program.vhost-device-vsock", found, COMPANION);
+    let check = program(
+        "vhost-device-vsock",
+        "program.vhost-device-vsock",
+        found,
+        SetupAdvice::InstallCompanion,
+    );
     judge_companion(check, version.as_deref())
 }
 
@@ -189,7 +191,7 @@ fn judge_companion(mut found: Check, version: Option<&str>) -> Check {
         found.seen
     );
     found.seen = seen;
-    with_hint(found, COMPANION)
+    with_hint(found, SetupAdvice::InstallCompanion)
 }
 
 fn program(name: &str, code: &str, found: Option<PathBuf>, hint: impl Into<Hint>) -> Check {
@@ -229,8 +231,7 @@ fn subordinate_ids() -> Check {
         return check("subordinate_ids", Verdict::Ok, files.join(", "), needed);
     }
     let seen = format!("{} has no range of ids for uid {uid}", lacking.join(" and "));
-    let hint = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\", \
-                with a range that no other user has";
+    let hint = SetupAdvice::AddSubordinateIds { user: None };
     with_hint(check("subordinate_ids", Verdict::Missing, seen, needed), hint)
 }
 
@@ -260,7 +261,7 @@ fn disk_check(config: &HostConfig) -> Check {
         return check("disk.free", Verdict::Ok, seen, &["start"]);
     }
     let few = check("disk.free", Verdict::Warning, seen, &["start"]);
-    with_hint(few, "free some space: VMs grow as they are written to")
+    with_hint(few, Hint::FreeSpace { path: Some(config.layout.state.display().to_string()) })
 }
 
 #[cfg(test)]
@@ -313,9 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn a_companion_without_the_patch_is_warned_of() {
+    fn a_companion_without_the_patches_is_a_warning() {
         let found = |path: Option<&str>| {
-            program("vhost-device-vsock", "program.vhost-device-vsock", path.map(Into::into), "h")
+            program(
+                "vhost-device-vsock",
+                "program.vhost-device-vsock",
+                path.map(Into::into),
+                Hint::Retry,
+            )
         };
         let judge = |version| judge_companion(found(Some("/usr/bin/v")), version);
         let patched = judge(Some("vhost-device-vsock 0.3.0+banger.2\n"));
@@ -324,7 +330,7 @@ mod tests {
         for version in [Some("vhost-device-vsock 0.3.0"), old, None] {
             let check = judge(version);
             assert_eq!(check.verdict, Verdict::Warning, "{version:?}");
-            assert_eq!(check.hint().as_deref(), Some(COMPANION));
+            assert_eq!(check.hints, [SetupAdvice::InstallCompanion.into()]);
         }
         assert_eq!(judge_companion(found(None), None).verdict, Verdict::Missing);
     }

@@ -57,7 +57,7 @@ pub fn error(error: RootError) -> ApiError {
     };
     let mut api = ApiError::new(code, error.message);
     api.causes = error.causes;
-    api.hints = error.hint.into_iter().map(Hint::from).collect();
+    api.hints = error.hints.0.into_iter().map(Hint::from).collect();
     api
 }
 

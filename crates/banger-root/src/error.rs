@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
+use banger_base::HostHint;
+use banger_base::hint::{self, from_wire, to_wire};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub enum Kind {
     Internal,
 }
 
-/// An error: message, causes, advice.
+/// An error: message, causes, hints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootError {
     /// Kind of error.
@@ -37,9 +40,46 @@ pub struct RootError {
     /// Causes, the nearest first.
     #[serde(default)]
     pub causes: Vec<String>,
-    /// Advice.
+    /// Hints.
+    #[serde(default, flatten)]
+    pub hints: Hints,
+}
+
+/// Hints of an error or a finding. On the wire they are `hints`, and their words are `hint` for a
+/// daemon that knows only text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WireHints", into = "WireHints")]
+pub struct Hints(pub Vec<HostHint>);
+
+#[derive(Default, Serialize, Deserialize)]
+struct WireHints {
     #[serde(default)]
-    pub hint: Option<String>,
+    hint: Option<String>,
+    #[serde(default)]
+    hints: Vec<Value>,
+}
+
+impl From<Hints> for WireHints {
+    fn from(Hints(hints): Hints) -> Self {
+        let wire = hints.iter().map(|hint| to_wire(hint, hint.words())).collect();
+        Self { hint: hint::words(&hints), hints: wire }
+    }
+}
+
+impl From<WireHints> for Hints {
+    fn from(wire: WireHints) -> Self {
+        let read: Vec<HostHint> =
+            wire.hints.iter().filter_map(|hint| from_wire(hint, HostHint::text)).collect();
+        let words = || wire.hint.map(HostHint::text).into_iter().collect();
+        Self(if read.is_empty() { words() } else { read })
+    }
+}
+
+impl Hints {
+    /// The hints in the words of a command line; `None` without hints.
+    pub fn words(&self) -> Option<String> {
+        hint::words(&self.0)
+    }
 }
 
 impl fmt::Display for RootError {
@@ -59,10 +99,10 @@ impl From<banger_base::BadId> for RootError {
 impl RootError {
     /// An error without a cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+        Self { kind, message: message.into(), causes: Vec::new(), hints: Hints::default() }
     }
 
-    /// An error of a system call in an operation; ENOSPC becomes [`Kind::Full`].
+    /// An error of a system call in an operation; ENOSPC becomes [`Kind::NoSpace`].
     pub fn system(doing: impl fmt::Display, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::StorageFull => Kind::NoSpace,
@@ -79,10 +119,10 @@ impl RootError {
         Self::system(format_args!("{doing} `{}`", path.display()), error)
     }
 
-    /// Sets the advice.
+    /// Adds a hint.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn with_hint(mut self, hint: HostHint) -> Self {
+        self.hints.0.push(hint);
         self
     }
 
@@ -92,5 +132,38 @@ impl RootError {
         self.causes.push(other.message);
         self.causes.extend(other.causes);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_pass_between_versions_of_daemon_and_helper() {
+        let error = RootError::new(Kind::HostNotReady, "no tun")
+            .with_hint(HostHint::load("tun"))
+            .with_hint(HostHint::StopVm);
+        let sent = serde_json::to_value(&error).unwrap();
+        assert_eq!(serde_json::from_value::<RootError>(sent.clone()).unwrap(), error);
+        // An older daemon reads only `hint`.
+        assert_eq!(sent["hint"], "load the kernel module: `sudo modprobe tun`; stop a VM");
+
+        let read = |hints: &str| {
+            let json = format!(r#"{{"kind": "busy", "message": "m", "causes": []{hints}}}"#);
+            serde_json::from_str::<RootError>(&json).unwrap().hints.0
+        };
+        assert_eq!(
+            read(r#", "hint": "from an older helper""#),
+            [HostHint::text("from an older helper")]
+        );
+        let newer = r#", "hint": "fly; stop a VM",
+            "hints": [{"hint": "fly", "text": "fly"}, {"hint": "stop_vm", "text": "stop a VM"}]"#;
+        assert_eq!(read(newer), [HostHint::text("fly"), HostHint::StopVm]);
+        let wordless = r#", "hint": "fly", "hints": [{"hint": "fly"}]"#;
+        assert_eq!(read(wordless), [HostHint::text("fly")]);
+        for none in ["", r#", "hint": null"#, r#", "hint": null, "hints": []"#] {
+            assert_eq!(read(none), [], "{none}");
+        }
     }
 }

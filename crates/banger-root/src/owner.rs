@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_sys::fs::{Durability, open_folder, write_atomically};
 
 use crate::error::{Kind, RootError};
@@ -137,7 +137,7 @@ fn refuse_shared_uid(places: &Places, vm: &VmId) -> Result<(), RootError> {
         let other = entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok());
         if other.is_some_and(|other| other != *vm && other.uid() == vm.uid()) {
             let text = format!("another VM already has the uid {} of {vm}", vm.uid());
-            return Err(RootError::new(Kind::Refused, text).with_hint("create the VM again"));
+            return Err(RootError::new(Kind::Refused, text).with_hint(HostHint::CreateAgain));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use banger_base::HostHint;
 use banger_sys::programs::find_program;
 
 use crate::error::{Kind, RootError};
@@ -52,9 +53,8 @@ impl Programs {
         let get = |wanted: &Path, name: &str| {
             let path = find_program(wanted, &self.search_path).ok_or_else(|| {
                 let text = format!("the program `{}` was not found", wanted.display());
-                RootError::new(Kind::HostNotReady, text).with_hint(format!(
-                    "put `{name}` of a release of Firecracker into /usr/local/bin"
-                ))
+                RootError::new(Kind::HostNotReady, text)
+                    .with_hint(HostHint::InstallFirecracker { program: name.to_owned() })
             })?;
             let real = fs::canonicalize(&path)
                 .map_err(|error| RootError::on_path("find", &path, &error))?;
@@ -126,7 +126,7 @@ fn supported(output: &str) -> Result<String, RootError> {
     if (major, minor) < OLDEST || major >= TOO_NEW {
         let text = format!("Firecracker {version} is not supported");
         return Err(RootError::new(Kind::HostNotReady, text)
-            .with_hint("install a release from 1.8 on, before 2.0"));
+            .with_hint(HostHint::InstallFirecracker { program: "firecracker".into() }));
     }
     Ok(version.to_owned())
 }
@@ -149,7 +149,7 @@ pub fn trusted(program: &Path) -> Result<(), RootError> {
                 path.display()
             );
             return Err(RootError::new(Kind::Refused, text)
-                .with_hint("install it where only root can write, such as /usr/local/bin"));
+                .with_hint(HostHint::ProtectProgram { path: program.display().to_string() }));
         }
     }
     Ok(())

@@ -4,6 +4,8 @@ pub use banger_base::DriveRole as Role;
 use banger_base::{Lease, ProcRef, RunFacts, ShimStatus, VmId};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::error::Hints;
+
 /// The change that a request made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -284,8 +286,9 @@ pub struct Finding {
     pub ok: bool,
     /// The observation.
     pub seen: String,
-    /// Advice, if the check failed.
-    pub hint: Option<String>,
+    /// Hints, if the check failed or found a possible obstacle.
+    #[serde(default, flatten)]
+    pub hints: Hints,
 }
 
 /// An answer; some requests also return a descriptor.

@@ -8,13 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_shim::gate::Gate;
 use banger_sys::stdio::error_line;
 
 use crate::admission::{Admitted, Limits, Slot, Slots, VmLocks, hung_up};
 use crate::disks::snapshot;
-use crate::error::{Kind, RootError};
+use crate::error::{Hints, Kind, RootError};
 use crate::jail::{self, Wanted};
 use crate::places::Places;
 use crate::programs::{Programs, Versions};
@@ -216,13 +216,13 @@ impl Server {
                 code: "program.firecracker".into(),
                 ok: true,
                 seen: format!("Firecracker {version} and its jailer"),
-                hint: None,
+                hints: Hints::default(),
             },
             Err(error) => Finding {
                 code: "program.firecracker".into(),
                 ok: false,
                 seen: error.message,
-                hint: error.hint,
+                hints: error.hints,
             },
         });
         let controllers = self.places.cgroups.join("cgroup.controllers");
@@ -232,7 +232,7 @@ impl Server {
             code: "cgroup2".into(),
             ok,
             seen: format!("controllers: {}", has.trim()),
-            hint: (!ok).then(|| "boot with systemd.unified_cgroup_hierarchy=1".into()),
+            hints: Hints((!ok).then(cgroup2_parameter).into_iter().collect()),
         });
         findings
     }
@@ -337,7 +337,7 @@ pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::i
         let uid = peer.uid;
         if uid != 0 && !owners.contains(&uid) {
             let text = format!("banger-root does not serve the user with uid {uid}");
-            let hint = "`sudo banger-root install --owner USER` adds a user";
+            let hint = HostHint::AddHelperUser { uid };
             refuse(&stream, RootError::new(Kind::Refused, text).with_hint(hint));
             continue;
         }
@@ -358,6 +358,11 @@ pub fn listen(server: Server, listener: &UnixListener, owners: &[u32]) -> std::i
             }
         }
     }
+}
+
+/// The kernel parameter that makes systemd mount only cgroup v2.
+fn cgroup2_parameter() -> HostHint {
+    HostHint::BootWith { parameter: "systemd.unified_cgroup_hierarchy=1".into() }
 }
 
 /// Answers a connection that is not served. The answer fits into an empty socket buffer, so this

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use banger_api::hint::{HostHint, SetupAdvice};
 use banger_api::{ApiError, ErrorCode, Hint};
 use rusqlite::ffi;
 use rustix::io::Errno;
@@ -51,10 +52,10 @@ impl Place {
                 ("cannot be written", vec![Hint::MakeWritable { path: here() }, elsewhere])
             }
             ErrorCode::NoSpace => ("cannot grow", vec![Hint::FreeSpace { path: here() }]),
-            ErrorCode::Corrupt => ("is damaged", vec![damaged_hint(path).into()]),
+            ErrorCode::Corrupt => ("is damaged", vec![damaged_hint(path)]),
             ErrorCode::Busy => {
-                let end = format!("end the program that has `{path}` open");
-                ("is locked by another program", vec![end.into()])
+                let find = HostHint::FindHolder { path: path.clone() };
+                ("is locked by another program", vec![find.into()])
             }
             _ => return ApiError::new(ErrorCode::Internal, format!("{self} failed")),
         };
@@ -86,9 +87,9 @@ impl Place {
         let text = format!(
             "{self} was written by a newer banger (schema {found}, this one knows {known})"
         );
-        ApiError::new(ErrorCode::DaemonUnavailable, text).with_hint(
-            "use that version of banger, or set `BANGER_STATE_DIR` to another folder for this one",
-        )
+        ApiError::new(ErrorCode::DaemonUnavailable, text)
+            .with_hint(Hint::UseOtherBuild)
+            .with_hint(Hint::UseFolder { variable: "BANGER_STATE_DIR".into() })
     }
 
     /// A row that cannot be parsed.
@@ -99,11 +100,8 @@ impl Place {
     }
 }
 
-fn damaged_hint(path: &str) -> String {
-    format!(
-        "move `{path}` aside to begin anew; the disks of its VMs stay where they are, and \
-         `banger doctor` finds them"
-    )
+fn damaged_hint(path: &str) -> Hint {
+    SetupAdvice::MoveAside { path: path.to_owned() }.into()
 }
 
 fn code_of(failure: &ffi::Error) -> ErrorCode {

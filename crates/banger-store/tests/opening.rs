@@ -107,7 +107,7 @@ fn damaged_foreign_and_newer_files_are_refused_and_unchanged() {
     assert_eq!(error.code, ErrorCode::DaemonUnavailable);
     let schema = format!("(schema {}, this one knows {SCHEMA_VERSION})", SCHEMA_VERSION + 1);
     assert!(error.message.ends_with(&schema), "{}", error.message);
-    assert!(error.hint().unwrap().starts_with("use that version of banger"));
+    assert!(error.hint().unwrap().starts_with("use the version of banger that wrote it, or set"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use banger_api::operation::{OpState, Subject};
 use banger_api::vm::{StoppedBecause, VmState};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::oplog::{StepEvent, StepEventKind as Kind, StepId};
 use banger_engine::record::VmRecord;
 use banger_engine::store::{Durability, OpRecord, Store as _, Write};
@@ -59,7 +59,7 @@ async fn records_survive_reopening() {
     assert_eq!(store.log(&op_id(8)).await.unwrap(), []);
 
     let error =
-        ApiError::new(ErrorCode::GuestFailed, "no").with_hint("try").in_operation(&start.id);
+        ApiError::new(ErrorCode::GuestFailed, "no").with_hint(Hint::Retry).in_operation(&start.id);
     let end = Write::EndOp { op: start.id.clone(), result: Err(error.clone()) };
     commit(&store, vec![end, Write::RemoveVm(web.plan.id.clone())]).await.unwrap();
     let loaded = store.load().await.unwrap();

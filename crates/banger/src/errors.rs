@@ -2,7 +2,7 @@
 
 use std::io;
 
-use banger_api::{ApiError, ErrorCode, exit};
+use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_client::follow::FollowError;
 
 use crate::cli::ExitCodeOf;
@@ -92,5 +92,5 @@ pub fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let text = panic.payload_as_str().unwrap_or("no message");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let error = ApiError::new(ErrorCode::Internal, format!("banger failed at {place}: {text}"));
-    render::error(&error.with_hint("this is a bug of banger: please report it"));
+    render::error(&error.with_hint(Hint::text("this is a bug of banger: please report it")));
 }

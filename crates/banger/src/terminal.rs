@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 
-use banger_api::ApiError;
+use banger_api::{ApiError, Hint};
 use banger_client::WindowSize;
 use rustix::termios::{self, OptionalActions, Termios};
 
@@ -90,11 +90,11 @@ pub fn require(wanted: Wanted) -> Result<(), ApiError> {
     };
     Err(match wanted {
         Wanted::Flag => usage(format!("`-t` needs a terminal, and {missing} is not one"))
-            .with_hint("leave out `-t`; `-i` alone passes standard input on"),
+            .with_hint(Hint::text("leave out `-t`; `-i` alone passes standard input on")),
         Wanted::Shell => usage(format!("a shell needs a terminal, and {missing} is not one"))
-            .with_hint(
+            .with_hint(Hint::text(
                 "`banger exec VM -- CMD` runs one command, `banger exec -i VM -- sh` passes \
                  standard input to a shell",
-            ),
+            )),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _};
@@ -36,10 +36,11 @@ fn api_error(error: &clap::Error, arguments: &[OsString]) -> ApiError {
     }
     if missing.contains(&error.kind()) {
         return ApiError::new(ErrorCode::BadRequest, "a command is missing")
-            .with_hint(format!("`{} --help` shows all commands", found.command()));
+            .with_hint(Hint::text(format!("`{} --help` shows all commands", found.command())));
     }
     let hint = special_hint(error, &found).unwrap_or_else(|| found.hint());
-    ApiError::new(ErrorCode::BadRequest, found.message.replace('\'', "`")).with_hint(hint)
+    ApiError::new(ErrorCode::BadRequest, found.message.replace('\'', "`"))
+        .with_hint(Hint::text(hint))
 }
 
 /// The paragraphs of clap's text: `error: …`, `  tip: …`, `Usage: …`.

@@ -12,6 +12,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use banger_api::hint::SetupAdvice;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Drivers, Host as _};
 use banger_engine::sim::world::{Fault, When, World};
@@ -143,7 +144,7 @@ pub fn read(path: &Path) -> Result<World, ApiError> {
         let text = format!("the simulated host in `{}` is damaged", path.display());
         ApiError::new(ErrorCode::Corrupt, text)
             .caused_by(&error)
-            .with_hint("remove the file to begin with an empty host")
+            .with_hint(SetupAdvice::RemoveFile { path: path.display().to_string() })
     })
 }
 

@@ -3,6 +3,7 @@
 
 use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::hint::SetupAdvice;
 use banger_api::operation::VmTag;
 use banger_api::vm::VmAction;
 use banger_engine::drivers::Stray;
@@ -37,24 +38,14 @@ fn check_dns_owner(check: &mut Check, port: u16) {
     if routed && !check.seen.contains(&own) {
         check.verdict = Verdict::Warning;
         check.seen = format!("{}, the DNS server of another daemon", check.seen);
-        let hint = "names of this daemon's VMs resolve once the other daemon has no \
-                    VM; until then use their addresses: banger vm list";
-        check.hints = vec![hint.into()];
+        check.hints = vec![SetupAdvice::UseAddresses.into()];
     }
 }
 
-/// Advice for a setting of the helper if an ordinary user's daemon has it: the helper reads no
-/// configuration of a user. `None` for settings of the daemon itself.
-fn helper_setting_hint(key: &str) -> Option<&'static str> {
-    match key {
-        "network.subnet" => {
-            Some("set it for the helper: sudo banger-root install --subnet NETWORK")
-        }
-        "firecracker_bin" | "jailer_bin" => Some("the helper uses the programs in /usr/local/bin"),
-        "network.bridge" | "tap_pool_size" => Some("it applies only if the daemon runs as root"),
-        _ => None,
-    }
-}
+/// Settings without effect in an ordinary user's daemon: the helper reads no configuration of a
+/// user.
+const OF_HELPER: [&str; 5] =
+    ["network.subnet", "network.bridge", "firecracker_bin", "jailer_bin", "tap_pool_size"];
 
 fn unreadable(row: &Unreadable) -> Check {
     let Unreadable { id, name, why } = row;
@@ -73,11 +64,13 @@ fn running_unrecorded(vm: &VmTag, stray: &Stray) -> Check {
     Check {
         code: "store.run".into(),
         verdict: Verdict::Warning,
-        seen: format!("`{name}` is stopped on record, and its VMM runs as process {pid}"),
+        seen: format!(
+            "`{name}` is stopped on record, and its VMM runs as process {pid}: a start or delete \
+             ends it first"
+        ),
         hints: vec![
             Hint::ask(name, VmAction::Start {}),
             Hint::ask(name, VmAction::Delete { force: false }),
-            "both end that VMM first".into(),
         ],
         needed_for: Vec::new(),
     }
@@ -101,9 +94,11 @@ fn setting(setting: &Setting, privilege: Privilege) -> Check {
         needed_for: vec!["config".into()],
     };
     let without_effect = match (setting.used, privilege) {
-        (Used::NotYet, _) => Some("this version does not use it"),
-        (Used::Yes, Privilege::User) => helper_setting_hint(setting.key),
-        (Used::Yes, Privilege::Root) => None,
+        (Used::NotYet, _) => Some(SetupAdvice::RemoveSetting { key: setting.key.into() }),
+        (Used::Yes, Privilege::User) if OF_HELPER.contains(&setting.key) => {
+            Some(SetupAdvice::SetForHelper { key: setting.key.into() })
+        }
+        (Used::Yes, _) => None,
     };
     if let Some(hint) = without_effect.filter(|_| setting.origin != Origin::Default) {
         check.verdict = Verdict::Warning;

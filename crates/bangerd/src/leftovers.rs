@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use banger_api::VmId;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::hint::SetupAdvice;
 use banger_engine::Engine;
 use banger_host::leftovers::{self, Leftover};
 
@@ -35,26 +36,17 @@ fn check(leftover: Leftover) -> Check {
     let Leftover { id, folder, running } = leftover;
     let shown = PathBuf::from(&folder);
     let mut seen = format!("`{}` belongs to no VM in the database", shown.display());
-    let stop = match running.as_slice() {
-        [] => String::new(),
-        running => {
-            let list: Vec<String> = running.iter().map(u32::to_string).collect();
-            seen.push_str(&format!("; its VM runs as process {}", list.join(", ")));
-            format!("`kill {}` ends its VM; ", list.join(" "))
-        }
-    };
+    if !running.is_empty() {
+        let list: Vec<String> = running.iter().map(u32::to_string).collect();
+        seen.push_str(&format!("; its VM runs as process {}", list.join(", ")));
+    }
+    let folder = shown.display().to_string();
+    let advice = SetupAdvice::RestoreDatabase { vm: id, folder, processes: running };
     Check {
         code: "leftover.vm".into(),
         verdict: Verdict::Warning,
         seen,
-        hints: vec![
-            format!(
-                "restore the banger.db that contains VM `{id}`, or give the VM up: {stop}`rm -r \
-                 {}` removes its disks",
-                shown.display()
-            )
-            .into(),
-        ],
+        hints: vec![advice.into()],
         needed_for: Vec::new(),
     }
 }

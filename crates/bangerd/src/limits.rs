@@ -1,6 +1,7 @@
 //! The limit of open files (RLIMIT_NOFILE, getrlimit(2)), and the limits derived from it.
 
 use banger_api::doctor::{Check, Verdict};
+use banger_api::hint::SetupAdvice;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Minimum number of descriptors for the daemon and a few VMs: the daemon's own, those of each
@@ -42,11 +43,7 @@ pub fn check() -> Check {
     let (verdict, hints) = if limit >= LEAST {
         (Verdict::Ok, Vec::new())
     } else {
-        let hint = format!(
-            "raise the hard limit of the shell or service that starts bangerd, to {LEAST} or \
-             more: `ulimit -Hn`, `LimitNOFILE=` of systemd, /etc/security/limits.conf"
-        );
-        (Verdict::Missing, vec![hint.into()])
+        (Verdict::Missing, vec![SetupAdvice::RaiseFileLimit { least: LEAST }.into()])
     };
     let seen = format!("bangerd may open {limit} files (RLIMIT_NOFILE)");
     Check {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
+use banger_api::hint::SetupAdvice;
 use banger_api::paths::Paths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
@@ -137,9 +138,8 @@ fn part(beside: &Path, built: &str, installed: &str) -> Result<PathBuf, ApiError
         return Ok(found.clone());
     }
     let text = format!("`{installed}` is missing from this installation of banger");
-    let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-    Err(ApiError::new(ErrorCode::HostNotReady, text)
-        .with_hint(format!("install banger again; searched {}", looked.join(" and "))))
+    let searched = places.iter().map(|place| place.display().to_string()).collect();
+    Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(SetupAdvice::Reinstall { searched }))
 }
 
 /// CPUs and bytes of memory of this host.

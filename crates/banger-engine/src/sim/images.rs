@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use banger_api::hint::Kind;
 use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
 use banger_api::operation::stage;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use super::world::When;
 use super::{GuestBehavior, Sim};
@@ -122,8 +123,9 @@ impl Sim {
         if here || name == recipe {
             return Ok(());
         }
-        Err(ApiError::new(ErrorCode::NotFound, format!("there is no {what} `{name}`"))
-            .with_hint(format!("`banger {what} list` shows what there is")))
+        Err(ApiError::new(ErrorCode::NotFound, format!("there is no {what} `{name}`")).with_hint(
+            Hint::List { what: if what == "kernel" { Kind::Kernel } else { Kind::Image } },
+        ))
     }
 
     fn named(&self, what: &str) -> Vec<(String, String)> {

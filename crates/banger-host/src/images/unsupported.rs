@@ -1,7 +1,9 @@
-//! Detects files that cannot be imported, and says how to convert them.
+//! Detects files that cannot be imported, with advice how to convert them.
 
 use std::collections::BTreeMap;
 use std::io::Read;
+
+use banger_api::hint::ImageAdvice;
 
 use super::rootfs;
 use crate::ext4::{Kind, Name, NodeId, ROOT, Tree, tar};
@@ -13,88 +15,60 @@ pub struct UnsupportedFile {
     /// The file type, as the object of "is".
     pub what: String,
     /// How to convert it.
-    pub hint: String,
+    pub advice: ImageAdvice,
 }
 
 /// Number of bytes that are examined.
 const EXAMINED_BYTES: u64 = 72 << 10;
 
 /// Magic number: offset, bytes, file type, advice.
-struct Magic(usize, &'static [u8], &'static str, Advice);
-
-#[derive(Clone, Copy)]
-enum Advice {
-    Mount,
-    Qemu,
-    Squashfs,
-    Cpio,
-    Unpack,
-    Package,
-    Text,
-    System,
-}
-
-impl Advice {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Mount => {
-                "mount it and pack its files: `mount -o loop,ro FILE /mnt` and \
-                 `tar -C /mnt --xattrs -cf rootfs.tar .`"
-            }
-            Self::Qemu => {
-                "make it a raw image by `qemu-img convert -O raw`, mount its root partition and \
-                 pack the files: `tar -C /mnt --xattrs -cf rootfs.tar .`"
-            }
-            Self::Squashfs => {
-                "make it an archive: `sqfs2tar FILE >rootfs.tar`, or `unsquashfs FILE` and \
-                 `tar -C squashfs-root -cf rootfs.tar .`"
-            }
-            Self::Cpio => {
-                "unpack it by cpio(1) and pack its files: `tar -C FOLDER -cf rootfs.tar .`"
-            }
-            Self::Unpack => "unpack it; if a root file system is in it, import its tar archive",
-            Self::Package => "install it in a VM: `banger run`, then the package manager",
-            Self::Text => "the download failed, or the address leads to a page: fetch it again",
-            Self::System => "give the tar archive of a whole root file system",
-        }
-    }
-}
+struct Magic(usize, &'static [u8], &'static str, ImageAdvice);
 
 /// Magic numbers.
 const MAGICS: [Magic; 33] = [
-    Magic(0, b"QFI\xfb", "a qcow2 disk image", Advice::Qemu),
-    Magic(0, b"KDMV", "a VMware disk image", Advice::Qemu),
-    Magic(0, b"# Disk DescriptorFile", "a VMware disk description", Advice::Qemu),
-    Magic(0, b"vhdxfile", "a VHDX disk image", Advice::Qemu),
-    Magic(0, b"conectix", "a VHD disk image", Advice::Qemu),
-    Magic(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox disk image", Advice::Qemu),
-    Magic(0, b"LUKS\xba\xbe", "an encrypted disk image", Advice::Mount),
-    Magic(0, b"hsqs", "a squashfs image", Advice::Squashfs),
-    Magic(0, b"\x3a\xff\x26\xed", "an Android sparse image", Advice::Mount),
-    Magic(0, b"XFSB", "an XFS image", Advice::Mount),
-    Magic(0, b"PK\x03\x04", "a zip archive", Advice::Unpack),
-    Magic(0, b"PK\x05\x06", "an empty zip archive", Advice::Unpack),
-    Magic(0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", Advice::Unpack),
-    Magic(0, b"Rar!\x1a\x07", "a RAR archive", Advice::Unpack),
-    Magic(0, b"MSWIM\0\0\0", "a Windows image", Advice::System),
-    Magic(0, b"070701", "a cpio archive", Advice::Cpio),
-    Magic(0, b"070702", "a cpio archive", Advice::Cpio),
-    Magic(0, b"070707", "a cpio archive", Advice::Cpio),
-    Magic(0, b"\xc7\x71", "a cpio archive", Advice::Cpio),
-    Magic(0, b"!<arch>\ndebian-binary", "a Debian package", Advice::Package),
-    Magic(0, b"!<arch>\n", "an ar archive", Advice::Unpack),
-    Magic(0, b"\xed\xab\xee\xdb", "an RPM package", Advice::Package),
-    Magic(0, b"\x7fELF", "a program", Advice::System),
-    Magic(0, b"<!DOCTYPE", "an HTML page", Advice::Text),
-    Magic(0, b"<!doctype", "an HTML page", Advice::Text),
-    Magic(0, b"<html", "an HTML page", Advice::Text),
-    Magic(0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", Advice::Text),
-    Magic(1024, b"\xe2\xe1\xf5\xe0", "an EROFS image", Advice::Mount),
-    Magic(1080, b"\x53\xef", "an ext2, ext3 or ext4 image", Advice::Mount),
-    Magic(0x8001, b"CD001", "an ISO image", Advice::Mount),
-    Magic(0x10040, b"_BHRfS_M", "a btrfs image", Advice::Mount),
-    Magic(512, b"EFI PART", "a disk image with partitions", Advice::Qemu),
-    Magic(510, b"\x55\xaa", "a disk image with partitions, or a boot sector", Advice::Qemu),
+    Magic(0, b"QFI\xfb", "a qcow2 disk image", ImageAdvice::PackDisk),
+    Magic(0, b"KDMV", "a VMware disk image", ImageAdvice::PackDisk),
+    Magic(0, b"# Disk DescriptorFile", "a VMware disk description", ImageAdvice::PackDisk),
+    Magic(0, b"vhdxfile", "a VHDX disk image", ImageAdvice::PackDisk),
+    Magic(0, b"conectix", "a VHD disk image", ImageAdvice::PackDisk),
+    Magic(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox disk image", ImageAdvice::PackDisk),
+    Magic(0, b"LUKS\xba\xbe", "an encrypted disk image", ImageAdvice::PackMounted),
+    Magic(0, b"hsqs", "a squashfs image", ImageAdvice::PackSquashfs),
+    Magic(0, b"\x3a\xff\x26\xed", "an Android sparse image", ImageAdvice::PackMounted),
+    Magic(0, b"XFSB", "an XFS image", ImageAdvice::PackMounted),
+    Magic(0, b"PK\x03\x04", "a zip archive", ImageAdvice::Unpack),
+    Magic(0, b"PK\x05\x06", "an empty zip archive", ImageAdvice::Unpack),
+    Magic(0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", ImageAdvice::Unpack),
+    Magic(0, b"Rar!\x1a\x07", "a RAR archive", ImageAdvice::Unpack),
+    Magic(0, b"MSWIM\0\0\0", "a Windows image", ImageAdvice::PackRootFs),
+    Magic(0, b"070701", "a cpio archive", ImageAdvice::PackCpio),
+    Magic(0, b"070702", "a cpio archive", ImageAdvice::PackCpio),
+    Magic(0, b"070707", "a cpio archive", ImageAdvice::PackCpio),
+    Magic(0, b"\xc7\x71", "a cpio archive", ImageAdvice::PackCpio),
+    Magic(0, b"!<arch>\ndebian-binary", "a Debian package", ImageAdvice::InstallPackage),
+    Magic(0, b"!<arch>\n", "an ar archive", ImageAdvice::Unpack),
+    Magic(0, b"\xed\xab\xee\xdb", "an RPM package", ImageAdvice::InstallPackage),
+    Magic(0, b"\x7fELF", "a program", ImageAdvice::PackRootFs),
+    Magic(0, b"<!DOCTYPE", "an HTML page", ImageAdvice::DownloadAgain),
+    Magic(0, b"<!doctype", "an HTML page", ImageAdvice::DownloadAgain),
+    Magic(0, b"<html", "an HTML page", ImageAdvice::DownloadAgain),
+    Magic(
+        0,
+        b"version https://git-lfs",
+        "a pointer of Git LFS, not the file itself",
+        ImageAdvice::DownloadAgain,
+    ),
+    Magic(1024, b"\xe2\xe1\xf5\xe0", "an EROFS image", ImageAdvice::PackMounted),
+    Magic(1080, b"\x53\xef", "an ext2, ext3 or ext4 image", ImageAdvice::PackMounted),
+    Magic(0x8001, b"CD001", "an ISO image", ImageAdvice::PackMounted),
+    Magic(0x10040, b"_BHRfS_M", "a btrfs image", ImageAdvice::PackMounted),
+    Magic(512, b"EFI PART", "a disk image with partitions", ImageAdvice::PackDisk),
+    Magic(
+        510,
+        b"\x55\xaa",
+        "a disk image with partitions, or a boot sector",
+        ImageAdvice::PackDisk,
+    ),
 ];
 
 fn by_magic(start: &[u8]) -> Option<UnsupportedFile> {
@@ -103,7 +77,7 @@ fn by_magic(start: &[u8]) -> Option<UnsupportedFile> {
         start.get(*offset..*offset + bytes.len()) == Some(*bytes)
     };
     let Magic(_, _, what, advice) = MAGICS.iter().find(fits).filter(|_| !tar)?;
-    Some(UnsupportedFile { what: (*what).to_owned(), hint: advice.text().to_owned() })
+    Some(UnsupportedFile { what: (*what).to_owned(), advice: advice.clone() })
 }
 
 /// Checks the magic number of a file, also of its decompressed content.
@@ -149,10 +123,7 @@ pub fn in_tree(tree: &Tree) -> Option<UnsupportedFile> {
     if has("oci-layout") && has("index.json") && !has("manifest.json") {
         return Some(UnsupportedFile {
             what: "an OCI image layout, not a root file system".into(),
-            hint:
-                "unpack it: `skopeo copy oci-archive:FILE docker-daemon:x:y` and `docker export`, \
-                   or `umoci unpack`"
-                    .into(),
+            advice: ImageAdvice::UnpackOci,
         });
     }
     if has("manifest.json") && (has("repositories") || has("oci-layout") || has("blobs"))
@@ -160,15 +131,13 @@ pub fn in_tree(tree: &Tree) -> Option<UnsupportedFile> {
     {
         return Some(UnsupportedFile {
             what: "an archive of `docker save`, with the layers of images".into(),
-            hint: "export a container's root file system instead: \
-                   `docker export $(docker create IMAGE) >rootfs.tar`"
-                .into(),
+            advice: ImageAdvice::ExportContainer,
         });
     }
     let path = below(tree)?;
     Some(UnsupportedFile {
         what: format!("no root file system itself: that is in its folder `{path}`"),
-        hint: format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`"),
+        advice: ImageAdvice::PackFolder { path },
     })
 }
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use banger_api::size::human_size;
 use banger_api::vm::DiskView;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::devices::{Drive, DriveRole, Need, SourceKind, StorageAbilities};
 use banger_engine::drivers::{Applied, Storage, Undone};
 use banger_engine::plan::{VmPlan, VmSpec};
@@ -208,5 +208,5 @@ fn fits(vm: &VmPlan, spec: &VmSpec) -> Result<(), ApiError> {
     let name = &vm.boot.image_name;
     let text = format!("a root disk of {} is too small for image `{name}`", human_size(has));
     Err(ApiError::new(ErrorCode::BadRequest, text)
-        .with_hint(format!("it needs at least {}", human_size(need))))
+        .with_hint(Hint::EnlargeRootDisk { least_bytes: need }))
 }

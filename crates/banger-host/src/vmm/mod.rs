@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
+use banger_api::hint::SetupAdvice;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::devices::{Devices, DriveSource, Nic, VmmAbilities};
@@ -145,9 +146,10 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
     if free >= MIN_FREE_BYTES {
         return Ok(());
     }
-    let text = format!("the disk of `{}` is full", shown(state));
+    let text =
+        format!("the disk of `{}` has less than the 64 MiB that a start needs", shown(state));
     Err(ApiError::new(ErrorCode::NoSpace, text)
-        .with_hint("free some space: a VM needs at least 64 MiB to start"))
+        .with_hint(Hint::FreeSpace { path: Some(shown(state).to_string()) }))
 }
 
 /// Refuses a uid that other processes have, for example those of another daemon's VM: they could
@@ -155,9 +157,8 @@ fn check_room(config: &HostConfig) -> Result<(), ApiError> {
 fn refuse_used_uid(vm: &VmPlan, uid: u32) -> Result<(), ApiError> {
     let Some(pid) = probe::process_of(uid) else { return Ok(()) };
     let text = format!("`{}` would run as the uid {uid}, as process {pid} does", vm.name);
-    Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(format!(
-        "delete the VM and create it again, which gives it another uid; or end process {pid}"
-    )))
+    Err(ApiError::new(ErrorCode::HostNotReady, text)
+        .with_hint(SetupAdvice::ReplaceUid { process: pid }))
 }
 
 fn full_disk_effect(root_is_device: bool) -> FullDiskEffect {
@@ -169,7 +170,7 @@ fn paused(vm: &VmPlan, config: &HostConfig, trouble: DiskTrouble) -> ApiError {
     let effect = full_disk_effect(config.layout.root_cow(&vm.id).exists());
     let why = notices::disk_trouble(&config.layout.vm(&vm.id), trouble, effect);
     ApiError::new(ErrorCode::GuestFailed, format!("`{}` does not answer: {why}", vm.name))
-        .with_hint("`df` shows which disk is full; `banger vm list` what each VM takes")
+        .with_hint(Hint::FreeSpace { path: None })
 }
 
 #[async_trait]
@@ -207,7 +208,11 @@ impl Vmm for Qemu {
         let programs = self.config.programs();
         for (name, found, hint) in [
             ("qemu-system-x86_64", programs.qemu, Hint::install("qemu-system-x86")),
-            ("vhost-device-vsock", programs.vhost_device_vsock, crate::doctor::COMPANION.into()),
+            (
+                "vhost-device-vsock",
+                programs.vhost_device_vsock,
+                SetupAdvice::InstallCompanion.into(),
+            ),
         ] {
             if found.is_none() {
                 let text = format!("`{}` needs the program {name}, which was not found", vm.name);

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use banger_base::HostHint;
 use banger_sys::loopdev::{self, Access};
 
 use super::kernel::{FileFacts, Linux};
@@ -54,7 +55,7 @@ fn device(number: u32) -> Device {
 fn busy(number: u32, tag: &str) -> RootError {
     let path = loopdev::path(number);
     RootError::new(Kind::Busy, format!("`{path}` (`{tag}`) is still in use"))
-        .with_hint(format!("`fuser -v {path}` names who holds it"))
+        .with_hint(HostHint::FindHolder { path })
 }
 
 impl Disks<'_> {
@@ -117,8 +118,7 @@ impl Disks<'_> {
                 }
                 let path = loopdev::path(bound.number);
                 let text = format!("`{path}` (`{tag}`) is bound to another file");
-                Err(RootError::new(Kind::Internal, text)
-                    .with_hint("stop the VM, or restart the host if it is not running"))
+                Err(RootError::new(Kind::Internal, text).with_hint(HostHint::StopVmOrRestartHost))
             }
             Some(None) => self.bind(tag, backing, access),
         }
@@ -215,5 +215,5 @@ fn no_loops(mut error: RootError) -> RootError {
     if error.kind == Kind::Internal {
         error.kind = Kind::HostNotReady;
     }
-    error.with_hint("load the loop driver: `modprobe loop`")
+    error.with_hint(HostHint::load("loop"))
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use banger_base::HostHint;
 use banger_sys::dm;
 
 use super::retry::Retry;
@@ -29,11 +30,10 @@ fn failed(doing: &str, name: &str, error: &io::Error) -> RootError {
     let mut failure = RootError::system(format_args!("{doing} `{name}`"), error);
     if no_driver(error) {
         failure.kind = Kind::HostNotReady;
-        return failure.with_hint("load device-mapper: `modprobe dm_mod`");
+        return failure.with_hint(HostHint::load("dm_mod"));
     }
     if error.kind() == io::ErrorKind::InvalidInput {
-        let hint = "`modprobe dm_snapshot` may help; the kernel's log (`dmesg`) says why";
-        return failure.with_hint(hint);
+        return failure.with_hint(HostHint::load("dm_snapshot")).with_hint(HostHint::ReadKernelLog);
     }
     failure
 }
@@ -140,7 +140,7 @@ impl Disks<'_> {
         match gone.map_err(|error| failed("remove", name, &error))? {
             Some(()) => Ok(Did::Removed),
             None => Err(RootError::new(Kind::Busy, format!("`{name}` is still in use"))
-                .with_hint(format!("`fuser -v /dev/mapper/{name}` names who holds it"))),
+                .with_hint(HostHint::FindHolder { path: format!("/dev/mapper/{name}") })),
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_sys::unix_path::{NotListening, connect_inode, open_socket};
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
@@ -55,9 +55,7 @@ pub fn connect(places: &Places, vm: &VmId, socket: VmmSocket) -> Result<OwnedFd,
         Ok(stream) => Ok(stream.into()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let text = format!("the accept queue of `{}` is full", path.display());
-            Err(RootError::new(Kind::Busy, text).with_hint(
-                "the VMM or its guest agent does not accept connections: restart the VM",
-            ))
+            Err(RootError::new(Kind::Busy, text).with_hint(HostHint::RestartVm))
         }
         Err(error) => Err(failed(error)),
     }

@@ -1,6 +1,6 @@
 //! The bridge: created with the first VM, removed with the last.
 
-use banger_base::{MacAddress, POOL_TAP_PREFIX, TAP_PREFIX};
+use banger_base::{HostHint, MacAddress, POOL_TAP_PREFIX, TAP_PREFIX};
 use ipnet::Ipv4Net;
 
 use super::link::{Link, Links, Means, Route};
@@ -38,7 +38,7 @@ pub fn name(places: &Places) -> Result<&str, RootError> {
         return Ok(name);
     }
     let message = format!("`{}` cannot be the name of the bridge", name.escape_debug());
-    Err(RootError::new(Kind::BadRequest, message).with_hint("set `[network] bridge`"))
+    Err(RootError::new(Kind::BadRequest, message).with_hint(HostHint::ChooseBridge))
 }
 
 fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(std::io::Error) -> RootError + 'a {
@@ -66,8 +66,9 @@ pub fn find(places: &Places, links: &Links) -> Result<Option<Link>, RootError> {
         return Ok(found);
     }
     let message = format!("there is an interface `{name}` that does not belong to banger");
-    let hint = "remove it, or set `[network] bridge` to another name";
-    Err(RootError::new(Kind::HostNotReady, message).with_hint(hint))
+    Err(RootError::new(Kind::HostNotReady, message)
+        .with_hint(HostHint::DeleteInterfaces { names: vec![name.to_owned()] })
+        .with_hint(HostHint::ChooseBridge))
 }
 
 /// The first route that overlaps with the subnet. `own` is the index of the bridge.
@@ -94,7 +95,7 @@ pub fn refuse_overlap(subnet: Ipv4Net, own: Option<u32>, links: &Links) -> Resul
         "the subnet of VMs `{subnet}` overlaps with `{}` of the interface `{name}`",
         route.to
     );
-    Err(RootError::new(Kind::HostNotReady, message).with_hint(super::subnet::HINT))
+    Err(RootError::new(Kind::HostNotReady, message).with_hint(HostHint::ChooseSubnet))
 }
 
 /// Creates the bridge, or repairs it.

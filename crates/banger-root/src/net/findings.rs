@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use banger_base::HostHint;
+use banger_base::hint::{Firewall, Shared};
 use ipnet::Ipv4Net;
 
 use super::link::{Link, Route};
@@ -11,23 +13,23 @@ use super::nft::{Nft, TableFamily};
 use super::state::is_current;
 use super::subnet::{self, GuestNetwork};
 use super::{Leases, bridge, docker, forwarding, resolved, resolvers, run};
-use crate::error::RootError;
+use crate::error::{Hints, RootError};
 use crate::places::Places;
 use crate::protocol::Finding;
 
 impl Finding {
     fn good(code: &str, seen: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), ok: true, seen: seen.into(), hint: None }
+        Self { code: code.to_owned(), ok: true, seen: seen.into(), hints: Hints::default() }
     }
 
-    fn bad(code: &str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), ok: false, seen: seen.into(), hint: Some(hint.into()) }
+    fn bad(code: &str, seen: impl Into<String>, hint: HostHint) -> Self {
+        Self { code: code.to_owned(), ok: false, seen: seen.into(), hints: Hints(vec![hint]) }
     }
 
     fn failed(code: &str, error: &RootError) -> Self {
         let causes = error.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
-        let hint = error.hint.clone();
-        Self { code: code.to_owned(), ok: false, seen: error.message.clone() + &causes, hint }
+        let (seen, hints) = (error.message.clone() + &causes, error.hints.clone());
+        Self { code: code.to_owned(), ok: false, seen, hints }
     }
 }
 
@@ -97,10 +99,7 @@ fn nft_installed(nft: Result<&Nft, &RootError>) -> Finding {
     }
     match run::find("nft") {
         Some(path) => Finding::good(CODE, format!("`{}`", path.display())),
-        None => {
-            let hint = "install nftables: apt-get install nftables";
-            Finding::bad(CODE, "there is no program `nft`", hint)
-        }
+        None => Finding::bad(CODE, "there is no program `nft`", HostHint::install("nftables")),
     }
 }
 
@@ -108,7 +107,7 @@ fn tun_exists() -> Finding {
     if Path::new("/dev/net/tun").exists() {
         Finding::good("network_tun", "`/dev/net/tun`")
     } else {
-        Finding::bad("network_tun", "there is no `/dev/net/tun`", "load its module: modprobe tun")
+        Finding::bad("network_tun", "there is no `/dev/net/tun`", HostHint::load("tun"))
     }
 }
 
@@ -122,7 +121,7 @@ fn subnet_free(facts: &Facts<'_>) -> Finding {
     Finding::bad(
         CODE,
         format!("`{}` overlaps with `{}` of `{name}`", facts.subnet, route.to),
-        super::subnet::HINT,
+        HostHint::ChooseSubnet,
     )
 }
 
@@ -137,8 +136,8 @@ fn uplink(facts: &Facts<'_>) -> Finding {
     };
     let names: Vec<_> = facts.links.iter().filter(defaults).map(|link| &*link.name).collect();
     if names.is_empty() {
-        let hint = "VMs reach only what the host reaches: connect it, see `ip route`";
-        return Finding::bad("network_uplink", "the host has no default route", hint);
+        let seen = "the host has no default route";
+        return Finding::bad("network_uplink", seen, HostHint::ConnectHost);
     }
     Finding::good("network_uplink", format!("`{}`", names.join("`, `")))
 }
@@ -154,7 +153,7 @@ fn forwarding_state(facts: &Facts<'_>) -> Finding {
         Ok(false) if facts.leases.any_nat() => Finding::bad(
             CODE,
             "`net.ipv4.ip_forward` was set to 0 while VMs need it",
-            "banger sets it again in a moment; find the program that sets it in `/etc/sysctl.d`",
+            HostHint::FindChange { object: Shared::Forwarding },
         ),
         Ok(false) => Finding::good(CODE, "`net.ipv4.ip_forward` is 0, set when a VM needs it"),
     }
@@ -166,8 +165,7 @@ fn resolvers_exist(facts: &Facts<'_>) -> Finding {
     let servers: Vec<_> = resolvers::upstream(local).iter().map(ToString::to_string).collect();
     if servers.is_empty() {
         let seen = "the host has no DNS server that VMs can reach";
-        let hint = "add an IPv4 `nameserver` that is not the host itself to `/etc/resolv.conf`";
-        return Finding::bad(CODE, seen, hint);
+        return Finding::bad(CODE, seen, HostHint::AddNameserver);
     }
     Finding::good(CODE, format!("`{}`", servers.join("`, `")))
 }
@@ -175,8 +173,7 @@ fn resolvers_exist(facts: &Facts<'_>) -> Finding {
 fn bridge_state(facts: &Facts<'_>) -> Finding {
     const CODE: &str = "network_bridge";
     let name = &facts.places.bridge;
-    let again =
-        "banger restores it in a moment; find the program that changes it, often NetworkManager";
+    let again = HostHint::FindChange { object: Shared::Bridge };
     match &facts.bridge {
         Err(error) => Finding::failed(CODE, error),
         Ok(None) if facts.leases.is_empty() => {
@@ -202,7 +199,8 @@ fn taps(facts: &Facts<'_>) -> Finding {
         return Finding::good("network_taps", format!("{vms} in use"));
     }
     let seen = format!("`{}` belong to no VM", names.join("`, `"));
-    Finding::bad("network_taps", seen, "delete each: ip link delete NAME")
+    let names = names.into_iter().map(str::to_owned).collect();
+    Finding::bad("network_taps", seen, HostHint::DeleteInterfaces { names })
 }
 
 fn rules_state(facts: &Facts<'_>, nft: &Nft) -> Finding {
@@ -216,7 +214,7 @@ fn rules_state(facts: &Facts<'_>, nft: &Nft) -> Finding {
         Ok(Some(false)) => Finding::bad(
             CODE,
             "another program flushed or changed banger's nftables rules",
-            "banger restores them in a moment; remove `flush ruleset` from scripts of the host",
+            HostHint::FindChange { object: Shared::Rules },
         ),
         Ok(None) => Finding::good(CODE, "present; other rules changed since they were loaded"),
     }
@@ -239,7 +237,7 @@ fn docker_rules(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
                 Ok(0) => Finding::bad(
                     CODE,
                     "Docker drops the packets of VMs: banger's rules in `DOCKER-USER` are missing",
-                    "banger restores them in a moment",
+                    HostHint::FindChange { object: Shared::DockerRules },
                 ),
                 Ok(_) => Finding::good(CODE, "rules in `DOCKER-USER` let VMs through"),
             });
@@ -252,16 +250,12 @@ fn docker_rules(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
     (docker && legacy.lines().any(|table| table == "filter")).then(|| {
         let uplinks =
             docker::uplinks(facts.bridge_index().unwrap_or_default(), &facts.links, &facts.routes);
-        let uplink = uplinks.first().map_or("UPLINK", |name| name);
-        let bridge = &facts.places.bridge;
+        let uplink = uplinks.first().map_or("UPLINK", |name| name).to_owned();
+        let bridge = facts.places.bridge.clone();
         Finding::bad(
             CODE,
             "Docker uses iptables-legacy and may drop the packets of VMs",
-            format!(
-                "iptables-legacy -I DOCKER-USER -i {bridge} -o {uplink} -j ACCEPT; \
-                 iptables-legacy -I DOCKER-USER -o {bridge} -j ACCEPT; or have Docker use \
-                 nftables: update-alternatives --set iptables /usr/sbin/iptables-nft"
-            ),
+            HostHint::AllowInDocker { bridge, uplink },
         )
     })
 }
@@ -269,18 +263,17 @@ fn docker_rules(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
 /// Other firewalls that drop forwarded packets. Whether they allow those of VMs depends on their
 /// own configuration, so the finding only mentions them.
 fn firewall(facts: &Facts<'_>, nft: &Nft) -> Option<Finding> {
-    let bridge = &facts.places.bridge;
     let there = |of, table: &str, chain: &str| nft.has_chain(of, table, chain).unwrap_or(false);
-    let (name, hint) = if there(TableFamily::Inet, "firewalld", "filter_FORWARD") {
-        let zone = "firewall-cmd --permanent --zone=trusted --add-interface";
-        ("firewalld", format!("if VMs reach nothing: {zone}={bridge}; firewall-cmd --reload"))
+    let firewall = if there(TableFamily::Inet, "firewalld", "filter_FORWARD") {
+        Firewall::Firewalld
     } else if there(TableFamily::IPv4, "filter", "ufw-user-forward") {
-        ("ufw", format!("if VMs reach nothing: ufw route allow in on {bridge}"))
+        Firewall::Ufw
     } else {
         return None;
     };
-    let seen = format!("`{name}` is active and may block forwarded packets");
-    Some(Finding { hint: Some(hint), ..Finding::good("network_firewall", seen) })
+    let seen = format!("`{}` is active and may block forwarded packets", firewall.as_str());
+    let hint = HostHint::AllowInFirewall { firewall, bridge: facts.places.bridge.clone() };
+    Some(Finding { hints: Hints(vec![hint]), ..Finding::good("network_firewall", seen) })
 }
 
 /// `None` if there is no bridge.
@@ -289,15 +282,13 @@ fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
     let bridge = facts.bridge.as_ref().ok()?.as_ref()?;
     if !resolved::runs() {
         let seen = "systemd-resolved does not run: this host does not resolve names of VMs";
-        let hint = "make your resolver forward the domain `vm` to the address in `banger daemon \
-                    status`; see docs/network.md for dnsmasq and NetworkManager";
-        return Some(Finding::bad(CODE, seen, hint));
+        return Some(Finding::bad(CODE, seen, HostHint::ForwardNames));
     }
-    let told =
+    let configured =
         resolved::routed(facts.places).filter(|(index, _)| *index == bridge.index.to_string());
-    let Some((_, server)) = told else {
+    let Some((_, server)) = configured else {
         let seen = "systemd-resolved is not configured for names of VMs";
-        return Some(Finding::bad(CODE, seen, "see the daemon's log: banger daemon logs"));
+        return Some(Finding::bad(CODE, seen, HostHint::ShowDaemonLog));
     };
     Some(match resolved::is_routed(&bridge.name, &server) {
         Err(error) => Finding::failed(CODE, &error),
@@ -305,7 +296,7 @@ fn names_routed(facts: &Facts<'_>) -> Option<Finding> {
         Ok(false) => Finding::bad(
             CODE,
             "systemd-resolved lost its configuration for names of VMs",
-            "banger configures it again within seconds while it runs",
+            HostHint::FindChange { object: Shared::Names },
         ),
     })
 }

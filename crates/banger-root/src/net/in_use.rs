@@ -6,6 +6,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use banger_base::HostHint;
 use banger_sys::fs::{Durability, open_folder, write_atomically};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,10 @@ pub fn same(one: &Places, other: &Places) -> bool {
 pub fn refusal(used: &Places, wanted: &Places) -> RootError {
     let show = |places: &Places| format!("`{}` on `{}`", places.network, places.bridge);
     let message = format!("VMs run in the network {}, not in {}", show(used), show(wanted));
-    RootError::new(Kind::Refused, message)
-        .with_hint("stop every VM of this host first, or configure the network in use")
+    RootError::new(Kind::Refused, message).with_hint(HostHint::ShareNetwork {
+        subnet: used.network.to_string(),
+        bridge: used.bridge.clone(),
+    })
 }
 
 /// Records that this network is in use.

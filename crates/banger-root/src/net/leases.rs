@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_sys::fs::Durability;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -115,7 +115,8 @@ impl Leases {
                 .ok_or_else(|| {
                     let message = format!("all addresses of `{subnet}` are taken");
                     RootError::new(Kind::HostNotReady, message)
-                        .with_hint(format!("stop a VM, or {}", super::subnet::HINT))
+                        .with_hint(HostHint::StopVm)
+                        .with_hint(HostHint::ChooseSubnet)
                 })?,
         };
         let failed = |error| RootError::on_path("write a lease in", &self.folder, &error);
@@ -216,7 +217,7 @@ mod tests {
         let full = leases.take(held("aaaaaaaaaaaa", 7, Nat::On), subnet).unwrap_err();
         assert_eq!(full.kind, Kind::HostNotReady);
         assert_eq!(full.message, "all addresses of `172.16.0.0/29` are taken");
-        assert!(full.hint.unwrap().contains("[network] subnet"));
+        assert!(full.hints.0.contains(&HostHint::ChooseSubnet));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use banger_base::HostHint;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
@@ -48,10 +49,8 @@ impl Lock {
                 }
                 Err(Errno::WOULDBLOCK) => {
                     let message = "another change of the network is still in progress";
-                    return Err(RootError::new(Kind::Busy, message).with_hint(format!(
-                        "find the process that holds `{}`: fuser(1)",
-                        path.display()
-                    )));
+                    return Err(RootError::new(Kind::Busy, message)
+                        .with_hint(HostHint::FindHolder { path: path.display().to_string() }));
                 }
                 Err(error) => return Err(failed(&error.into())),
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use banger_base::HostHint;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, TableAttribute,
     TableMessage,
@@ -45,8 +46,7 @@ impl Nft {
     /// The kernel has no nftables.
     pub fn generation(&self) -> Result<u32, RootError> {
         let failed = |error| {
-            RootError::system("query nftables", &error)
-                .with_hint("the kernel needs nf_tables: modprobe nf_tables")
+            RootError::system("query nftables", &error).with_hint(HostHint::load("nf_tables"))
         };
         let request = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let answer = self.0.get(message(TableFamily::Unspec, request)).map_err(failed)?;
@@ -100,7 +100,7 @@ fn nft(
 ) -> Result<super::run::Ended, RootError> {
     let program = find("nft").ok_or_else(|| {
         RootError::new(Kind::HostNotReady, "there is no program `nft`")
-            .with_hint("install nftables: apt-get install nftables")
+            .with_hint(HostHint::install("nftables"))
     })?;
     run(&program, args, text, kept)
 }

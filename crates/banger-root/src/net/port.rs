@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_sys::tap::Tap;
 
 use super::link::{Link, Links};
@@ -34,8 +34,8 @@ fn failed<'a>(doing: &'a str, name: &'a str) -> impl Fn(io::Error) -> RootError 
 fn make(links: &Links, name: &str, owner: u32, bridge: &Link) -> Result<Link, RootError> {
     Tap::open(name).and_then(|tap| tap.keep_for(owner)).map_err(|error| {
         let failure = failed("make", name)(io::Error::from(error.kind()));
-        let hint = "check that `/dev/net/tun` exists: modprobe tun";
-        RootError { causes: vec![error.to_string()], ..failure.with_hint(hint) }
+        let failure = failure.with_hint(HostHint::load("tun"));
+        RootError { causes: vec![error.to_string()], ..failure }
     })?;
     sysctl::no_ipv6(name)?;
     let vanished = || RootError::new(Kind::Internal, format!("the TAP `{name}` vanished"));
@@ -78,7 +78,7 @@ pub fn ensure(
         Some(link) if link.kind != "tun" => {
             let message = format!("there is an interface `{name}` that is not a TAP");
             return Err(RootError::new(Kind::HostNotReady, message)
-                .with_hint(format!("remove it: ip link delete {name}")));
+                .with_hint(HostHint::DeleteInterfaces { names: vec![name] }));
         }
         Some(link) => {
             let mended = repair(links, &link, vm, bridge)?;

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
+use banger_base::HostHint;
+
 use super::bridge;
 use super::link::Link;
 use super::lock::Lock;
@@ -37,7 +39,7 @@ pub fn commands(bridge: &str, server: SocketAddrV4) -> [Vec<String>; 2] {
 fn resolvectl(args: &[&str], doing: &str) -> Result<String, RootError> {
     let program = find("resolvectl").ok_or_else(|| {
         RootError::new(Kind::HostNotReady, "there is no program `resolvectl`")
-            .with_hint("install systemd-resolved: apt-get install systemd-resolved")
+            .with_hint(HostHint::install("systemd-resolved"))
     })?;
     let output = run(&program, args, "", None)?.into_output(doing)?;
     Ok(String::from_utf8_lossy(&output).into_owned())
@@ -99,9 +101,7 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     match routed(places).filter(|(index, _)| *index == said.0) {
         Some((_, other)) if other != said.1 && listens(&other) => {
             let text = format!("another daemon serves the names of VMs, at `{other}`");
-            return Err(RootError::new(Kind::Busy, text).with_hint(
-                "this daemon takes over when the other ends or its last VM is deleted",
-            ));
+            return Err(RootError::new(Kind::Busy, text).with_hint(HostHint::AwaitOtherDaemon));
         }
         Some((_, told)) if told == said.1 && is_routed(&link.name, &told)? => {
             return Ok(Did::WasThere);

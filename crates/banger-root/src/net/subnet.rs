@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use ipnet::Ipv4Net;
 
 use crate::error::{Kind, RootError};
@@ -10,10 +10,6 @@ use crate::places::Places;
 
 /// Shortest and longest prefix: for at most 65 533 guests, at least two.
 const PREFIXES: std::ops::RangeInclusive<u8> = 16..=29;
-
-/// How to configure another subnet, with bangerd as root and otherwise.
-pub const HINT: &str = "set `[network] subnet` to a free one, or, if bangerd is not root, \
-                        `sudo banger-root install --subnet NETWORK`";
 
 /// The subnet of the bridge, checked.
 ///
@@ -23,7 +19,7 @@ pub fn checked(places: &Places) -> Result<Ipv4Net, RootError> {
     let network = places.network;
     let bad = |why: &str| {
         let message = format!("`{network}` cannot be the subnet of VMs: {why}");
-        RootError::new(Kind::BadRequest, message).with_hint(HINT)
+        RootError::new(Kind::BadRequest, message).with_hint(HostHint::ChooseSubnet)
     };
     if !PREFIXES.contains(&network.prefix_len()) {
         return Err(bad("its prefix length is not between 16 and 29"));

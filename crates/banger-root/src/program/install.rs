@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use banger_base::HostHint;
+
 use crate::{Kind, RootError, programs};
 
 /// Folder of the copies of the programs.
@@ -78,9 +80,9 @@ pub fn install(owners: &[String], subnet: Option<&str>) -> Result<(), RootError>
     let subnet = subnet.map(str::to_owned).or(kept);
     if !Path::new("/run/systemd/system").is_dir() {
         let text = "systemd is not running, so the helper cannot be installed as a service";
-        return Err(RootError::new(Kind::HostNotReady, text).with_hint(
+        return Err(RootError::new(Kind::HostNotReady, text).with_hint(HostHint::text(
             "start `banger-root serve --owner UID --socket /run/banger-root.sock` as root",
-        ));
+        )));
     }
     let own = std::env::current_exe()
         .map_err(|error| RootError::system("find the path of this program", &error))?;
@@ -115,9 +117,8 @@ pub fn uninstall() -> Result<(), RootError> {
     let places = crate::Places::default();
     if fs::read_dir(places.vms()).is_ok_and(|mut vms| vms.next().is_some()) {
         let text = format!("there are VMs in `{}`", places.vms().display());
-        return Err(
-            RootError::new(Kind::Busy, text).with_hint("delete them first: `banger vm list`")
-        );
+        return Err(RootError::new(Kind::Busy, text)
+            .with_hint(HostHint::text("delete them first: `banger vm list`")));
     }
     if Path::new("/run/systemd/system").is_dir() {
         // Units that do not exist are ignored.
@@ -160,7 +161,7 @@ fn must_be_root(verb: &str) -> Result<(), RootError> {
     }
     let own = std::env::current_exe().unwrap_or_else(|_| "banger-root".into());
     Err(RootError::new(Kind::Refused, format!("{verb} needs root"))
-        .with_hint(format!("sudo {} {verb}", own.display())))
+        .with_hint(HostHint::text(format!("sudo {} {verb}", own.display()))))
 }
 
 fn unit(name: &str) -> PathBuf {
@@ -173,7 +174,7 @@ fn uids(owners: &[String]) -> Result<Vec<u32>, RootError> {
         let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
         let missing = || {
             RootError::new(Kind::BadRequest, "no user is named")
-                .with_hint("banger-root install --owner USER")
+                .with_hint(HostHint::text("banger-root install --owner USER"))
         };
         return sudo.filter(|uid| *uid != 0).map(|uid| vec![uid]).ok_or_else(missing);
     }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use banger_base::HostHint;
 use banger_sys::stdio::error_line;
 use banger_sys::unix_path::{self, NotListening};
 use rustix::fs::Mode;
@@ -57,7 +58,10 @@ pub fn main(failpoint: Option<Failpoint>) -> ExitCode {
         }),
         ["uninstall"] => install::uninstall(),
         ["serve", rest @ ..] => Options::of(rest).and_then(|options| serve(&options, failpoint)),
-        _ => Err(RootError::new(Kind::BadRequest, "invalid arguments").with_hint(USAGE)),
+        _ => {
+            Err(RootError::new(Kind::BadRequest, "invalid arguments")
+                .with_hint(HostHint::text(USAGE)))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,7 +70,7 @@ pub fn main(failpoint: Option<Failpoint>) -> ExitCode {
             for cause in &error.causes {
                 error_line(format_args!("  because: {cause}"));
             }
-            if let Some(hint) = &error.hint {
+            if let Some(hint) = error.hints.words() {
                 error_line(format_args!("hint: {hint}"));
             }
             ExitCode::FAILURE
@@ -95,7 +99,9 @@ impl<'a> Options<'a> {
                 "--socket" => options.socket = Some(value()?),
                 other => {
                     let text = format!("`{other}` is not an option of banger-root");
-                    return Err(RootError::new(Kind::BadRequest, text).with_hint(USAGE));
+                    return Err(
+                        RootError::new(Kind::BadRequest, text).with_hint(HostHint::text(USAGE))
+                    );
                 }
             }
         }
@@ -108,7 +114,7 @@ impl<'a> Options<'a> {
         if let Some(text) = self.subnet {
             places.network = text.parse().map_err(|_| {
                 RootError::new(Kind::BadRequest, format!("`{text}` is not a network"))
-                    .with_hint("write it as 10.20.30.0/24")
+                    .with_hint(HostHint::text("write it as 10.20.30.0/24"))
             })?;
         }
         crate::net::check(&places)?;
@@ -178,7 +184,7 @@ fn activated() -> Result<UnixListener, RootError> {
     if !for_us || !one {
         let text = "systemd passed no socket";
         return Err(RootError::new(Kind::BadRequest, text)
-            .with_hint("`sudo banger-root install` lets systemd start it"));
+            .with_hint(HostHint::text("`sudo banger-root install` lets systemd start it")));
     }
     banger_sys::harden::inherited_listener(3)
         .map_err(|error| RootError::system("use the socket that systemd opened", &error))

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_root::disks::{Access, Disks};
 use banger_root::{Did, Kind, RootError};
 
@@ -214,7 +214,7 @@ fn a_device_that_stays_open_is_an_error_at_the_limit() {
         let error = detach(&world).unwrap_err();
         assert_eq!(error.kind, Kind::Busy);
         assert!(error.message.contains(name), "{error:?}");
-        assert!(error.hint.as_deref().unwrap().contains("fuser"), "{error:?}");
+        assert!(matches!(error.hints.0[..], [HostHint::FindHolder { .. }]), "{error:?}");
         assert!(world.now() < Duration::from_secs(10), "{:?}", world.now());
         world.hold(device, Duration::ZERO);
         detach(&world).unwrap();
@@ -241,7 +241,7 @@ fn without_device_mapper_the_hint_is_modprobe() {
     assert_eq!(detach(&world).unwrap(), Did::WasAbsent);
     let error = attach(&world, &files).unwrap_err();
     assert_eq!(error.kind, Kind::HostNotReady);
-    assert!(error.hint.unwrap().contains("modprobe dm_mod"));
+    assert_eq!(error.hints.0, [HostHint::load("dm_mod")]);
     assert!(world.is_empty());
     assert!(Disks::new(&world).list().unwrap().is_empty());
 }

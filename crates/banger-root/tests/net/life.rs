@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use banger_base::VmId;
+use banger_base::{HostHint, VmId};
 use banger_root::protocol::Nat;
 use banger_root::{Did, Kind, Places, net};
 use banger_sys::tap::Tap;
@@ -116,7 +116,7 @@ fn an_overlapping_subnet_is_refused_before_any_change() {
             let error = net::attach(&lab.places, USER, &vm, Nat::On).unwrap_err();
             assert_eq!(error.kind, Kind::HostNotReady);
             assert!(error.message.contains(route) && error.message.contains("`up0`"), "{error}");
-            assert!(error.hint.unwrap().contains("[network] subnet"));
+            assert!(error.hints.0.contains(&HostHint::ChooseSubnet));
             assert!(net::findings(&lab.places).iter().any(|f| f.code == "network_subnet" && !f.ok));
             assert_eq!(lab.picture(), before);
             sh(gone);

@@ -7,7 +7,7 @@ use std::path::Path;
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{Lifetime, VmAction};
-use banger_api::{ApiError, ErrorCode, VmName};
+use banger_api::{ApiError, ErrorCode, Hint, VmName};
 use banger_client::follow::OnInterrupt;
 use banger_client::{Client, Detached, ExecRequest, Hold};
 
@@ -141,10 +141,10 @@ fn refuse_folder(command: &[OsString], arguments: &[OsString]) -> Result<(), Api
     }
     let path = path.display();
     let text = format!("`{path}` is a folder: this version does not put repositories in machines");
-    Err(usage(text).with_hint(format!(
+    Err(usage(text).with_hint(Hint::text(format!(
         "`tar c -C {path} . | banger exec -i -w /root VM tar x` copies it into a machine; to run \
          `{path}` as a command: `banger run -- {path}`"
-    )))
+    ))))
 }
 
 /// Workload of the machine.
@@ -171,7 +171,9 @@ fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
     }
     if shell && !args.interactive && !args.tty && !terminal::is_interactive() {
         return Err(usage("a shell needs a terminal or input, and this is neither")
-            .with_hint("`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD")
+            .with_hint(Hint::text(
+                "`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD",
+            ))
             .into());
     }
     let mut request = args.options.request(args.command.clone())?;
@@ -223,10 +225,10 @@ async fn start_in_background(
         }
         Ok(Detached::NotStarted { message, .. }) => {
             let error = ApiError::new(ErrorCode::NotFound, message);
-            return Err(error.with_hint(still_running(name)).into());
+            return Err(error.with_hint(Hint::text(still_running(name))).into());
         }
         Err(error) if error.hints.is_empty() => {
-            return Err(error.with_hint(still_running(name)).into());
+            return Err(error.with_hint(Hint::text(still_running(name))).into());
         }
         Err(error) => return Err(error.into()),
     };

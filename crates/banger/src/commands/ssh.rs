@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 
 use banger_api::operation::VmTag;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -93,8 +93,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 fn start(mut command: Command) -> Result<Child, ApiError> {
     command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            ApiError::new(ErrorCode::HostNotReady, "the program `ssh` is not installed")
-                .with_hint("install OpenSSH's client; on Debian and Ubuntu: openssh-client")
+            ApiError::new(ErrorCode::HostNotReady, "the program `ssh` is not installed").with_hint(
+                Hint::text("install OpenSSH's client; on Debian and Ubuntu: openssh-client"),
+            )
         }
         _ => ApiError::new(ErrorCode::Internal, "cannot start `ssh`").caused_by(&error),
     })

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::context::Context;
 use crate::errors::Failure;
@@ -69,7 +69,7 @@ fn user_file() -> Result<PathBuf, ApiError> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let home = home.ok_or_else(|| {
         ApiError::new(ErrorCode::HostNotReady, "`HOME` is not set to an absolute path")
-            .with_hint("set it to the folder that contains `.ssh`")
+            .with_hint(Hint::text("set it to the folder that contains `.ssh`"))
     })?;
     Ok(home.join(".ssh/config"))
 }

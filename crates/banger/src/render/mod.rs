@@ -74,13 +74,13 @@ pub fn with_hint_text(value: &impl Serialize, hint: Option<String>) -> serde_jso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_api::ErrorCode;
+    use banger_api::{ErrorCode, Hint};
 
     #[test]
     fn an_error_has_message_cause_and_hint() {
         let error = ApiError::new(ErrorCode::VmmDied, "`web` did not start\x1b[2J")
             .caused_by(&io::Error::other("exit code 1\nlast line"))
-            .with_hint("look at the log")
+            .with_hint(Hint::text("look at the log"))
             .in_operation(&"op-abc123".parse().unwrap());
         let text = anstream::adapter::strip_str(&error_text(&error)).to_string();
         assert_eq!(

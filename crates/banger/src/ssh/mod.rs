@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use banger_api::paths::Paths;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 /// Domain of the VMs' names.
 pub const DOMAIN: &str = "vm";
@@ -86,10 +86,10 @@ pub fn plain(path: &Path) -> Result<String, ApiError> {
         Some(text) if !text.contains(special) => Ok(text.to_owned()),
         _ => {
             let text = format!("`{}` cannot be used in a configuration of ssh", path.display());
-            Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(
+            Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(
                 "use a path of UTF-8 without control characters and without any of \" \\ $ % * ? \
                  [ ] { } ~",
-            ))
+            )))
         }
     }
 }

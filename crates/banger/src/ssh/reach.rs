@@ -44,7 +44,7 @@ pub async fn reach(
     if server.host_keys.is_empty() {
         let text = format!("`{vm}` has no ssh host keys in `/etc/ssh`");
         return Err(ApiError::new(ErrorCode::GuestFailed, text)
-            .with_hint(format!("`banger exec {vm} -- ssh-keygen -A` makes them"))
+            .with_hint(Hint::text(format!("`banger exec {vm} -- ssh-keygen -A` makes them")))
             .into());
     }
     let pattern = known_hosts::pattern(host, port);
@@ -57,15 +57,17 @@ fn closed(vm: &str, port: u16) -> ApiError {
     let mut error = ApiError::new(ErrorCode::GuestFailed, text);
     if port == PORT {
         let hint = format!("`banger exec {vm} -- systemctl status ssh` shows the ssh server");
-        error = error.with_hint(hint);
+        error = error.with_hint(Hint::text(hint));
     }
     error.with_hint(Hint::log(vm, VmLog::Console))
 }
 
 fn no_server(vm: &str) -> ApiError {
     ApiError::new(ErrorCode::WrongState, format!("`{vm}` has no ssh server"))
-        .with_hint(format!("`banger shell {vm}` and `banger exec {vm} -- CMD` need none"))
-        .with_hint(format!(
+        .with_hint(Hint::text(format!(
+            "`banger shell {vm}` and `banger exec {vm} -- CMD` need none"
+        )))
+        .with_hint(Hint::text(format!(
             "to install one on Debian: `banger exec {vm} -- apt-get install -y openssh-server`"
-        ))
+        )))
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 /// Maximum size of the user's file in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -78,7 +78,9 @@ pub enum Change {
 /// A file that cannot be read or written, or with a damaged block.
 pub fn install(path: &Path, include: &str) -> Result<Change, ApiError> {
     change(path, |text| installed(text, include).map(Some)).map_err(|error| {
-        error.with_hint(format!("or add this as its first line yourself: Include \"{include}\""))
+        error.with_hint(Hint::text(format!(
+            "or add this as its first line yourself: Include \"{include}\""
+        )))
     })
 }
 
@@ -108,8 +110,9 @@ fn change(
     let text = before.as_ref().map(|(text, _)| text.as_slice());
     let new = edit(text).map_err(|Damaged(line)| {
         let text = format!("`{}` line {line}: the block of banger has no end", path.display());
-        ApiError::new(ErrorCode::BadRequest, text)
-            .with_hint(format!("remove the lines of that block, which ends with `{END}`"))
+        ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(format!(
+            "remove the lines of that block, which ends with `{END}`"
+        )))
     })?;
     if new.as_deref() == text {
         return Ok(Change::Already);

@@ -150,7 +150,7 @@ async fn unknown_route(request: Request) -> Failure {
         request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
     Failure(
         ApiError::new(ErrorCode::BadRequest, format!("there is no route `{path}`"))
-            .with_hint(format!("`GET {}` describes all of them", routes::OPENAPI)),
+            .with_hint(Hint::ReadApi { route: routes::OPENAPI.into() }),
     )
 }
 
@@ -160,7 +160,7 @@ async fn wrong_method(request: Request) -> Failure {
         request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
     Failure(
         ApiError::new(ErrorCode::BadRequest, format!("`{path}` has no method `{method}`"))
-            .with_hint(format!("`GET {}` describes all of them", routes::OPENAPI)),
+            .with_hint(Hint::ReadApi { route: routes::OPENAPI.into() }),
     )
 }
 

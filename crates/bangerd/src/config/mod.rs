@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use banger_api::hint::SetupAdvice;
 use banger_api::images::DEFAULT_IMAGE;
 use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
@@ -128,7 +129,7 @@ pub fn load(
     let file = file::parse(&text).map_err(|bad| {
         let place = format!("`{}` line {}, column {}", path.display(), bad.line, bad.column);
         ApiError::new(ErrorCode::BadRequest, format!("{place}: {}", bad.problem))
-            .with_hint("correct or remove the key: every key is optional")
+            .with_hint(SetupAdvice::CorrectConfig)
     })?;
     resolve(file, env)
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use banger_api::Hint;
 use banger_api::daemon::DnsStatus;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::hint::SetupAdvice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -77,12 +78,10 @@ impl Listening {
             }
             Self::Not { wanted, problem } => {
                 let port = wanted.port();
-                let look = format!(
-                    "`ss -lntup sport = :{port}` shows the process on port {port}, perhaps another \
-                     user's daemon: end it, or take another port"
-                );
-                let hints =
-                    vec![look.into(), Hint::Configure { key: "dns_port".into(), value: None }];
+                let hints = vec![
+                    SetupAdvice::FreeDnsPort { port }.into(),
+                    Hint::Configure { key: "dns_port".into(), value: None },
+                ];
                 (Verdict::Warning, format!("cannot listen on `{wanted}`: {problem}"), hints)
             }
         };

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use banger_api::hint::PortAdvice;
 use banger_api::publish::PortForward;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::plan::VmPlan;
@@ -18,17 +19,17 @@ pub fn refused(vm: &VmPlan, listen: SocketAddr, error: &io::Error) -> ApiError {
         Some(Errno::ADDRINUSE) => (
             ErrorCode::InUse,
             format!("port `{listen}` of this host is taken, and `{name}` is to publish it"),
-            "`ss -ltnp` shows what listens there: end it, or publish another port",
+            PortAdvice::FreePort,
         ),
         Some(Errno::ACCESS) => (
             ErrorCode::HostNotReady,
             format!("port `{listen}` cannot be published by `{name}`: it is a privileged port"),
-            "publish a port from 1024 on",
+            PortAdvice::UseUnprivileged,
         ),
         Some(Errno::ADDRNOTAVAIL) => (
             ErrorCode::HostNotReady,
             format!("port `{listen}` cannot be published by `{name}`: no such address here"),
-            "`ip address` shows the addresses of this host",
+            PortAdvice::UseOwnAddress,
         ),
         _ => {
             let text = format!("port `{listen}` cannot be published by `{name}`");
@@ -65,8 +66,7 @@ pub fn check_for_qemu(vm: &VmPlan, ports: &[PortForward]) -> Result<(), ApiError
         if listen.is_ipv6() {
             let text =
                 format!("port `{listen}` cannot be published by `{}`: QEMU has only IPv4", vm.name);
-            return Err(ApiError::new(ErrorCode::HostNotReady, text)
-                .with_hint("publish it on an IPv4 address, or use the `bridge` network"));
+            return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(PortAdvice::UseIpv4));
         }
         if listen.port() < first_free {
             return Err(refused(vm, listen, &Errno::ACCESS.into()));

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use banger_api::hint::SetupAdvice;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Applied, Undone};
 use ssh_key::private::Ed25519Keypair;
@@ -16,7 +17,7 @@ fn bad_key(path: &Path, error: &ssh_key::Error) -> ApiError {
     let text = format!("the ssh host key `{}` is damaged", path.display());
     ApiError::new(ErrorCode::Corrupt, text)
         .caused_by(error)
-        .with_hint("delete the VM, or put its key back from a backup")
+        .with_hint(SetupAdvice::RestoreFile { path: path.display().to_string() })
 }
 
 /// Creates an ed25519 key in OpenSSH's own format (PROTOCOL.key of OpenSSH), mode 0600.

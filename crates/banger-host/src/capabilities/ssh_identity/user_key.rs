@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use banger_api::hint::SetupAdvice;
 use banger_api::{ApiError, ErrorCode};
 
 use super::key;
@@ -30,7 +31,7 @@ pub fn public_line(path: &Path) -> Result<String, ApiError> {
         let text = format!("the ssh key `{}` is damaged", path.display());
         ApiError::new(ErrorCode::Corrupt, text)
             .caused_by(&error)
-            .with_hint("remove it: the next start of a VM makes another one")
+            .with_hint(SetupAdvice::RemoveFile { path: path.display().to_string() })
     })
 }
 
@@ -81,6 +82,6 @@ mod tests {
         fs::write(&path, "nonsense").unwrap();
         let error = public_line(&path).unwrap_err();
         assert_eq!(error.code, ErrorCode::Corrupt);
-        assert!(error.hint().unwrap().starts_with("remove it"));
+        assert!(error.hint().unwrap().starts_with("remove `"));
     }
 }

@@ -1,7 +1,7 @@
 //! `banger daemon status`.
 
 use banger_api::daemon::{DaemonStatus, DnsStatus};
-use banger_api::{ApiError, ErrorCode, exit};
+use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_client::Presence;
 
 use crate::context::{Context, Format};
@@ -25,7 +25,9 @@ pub async fn run(context: &Context, _args: Args) -> Result<u8, Failure> {
             let socket = client.paths().socket();
             let text = format!("no daemon runs at `{}`", socket.display());
             Err(ApiError::new(ErrorCode::DaemonUnavailable, text)
-                .with_hint("`banger daemon start` and all commands that need the daemon start it")
+                .with_hint(Hint::text(
+                    "`banger daemon start` and all commands that need the daemon start it",
+                ))
                 .into())
         }
     }

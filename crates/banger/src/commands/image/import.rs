@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use banger_api::images::{ImageUpload, ImportRequest, is_ref_name};
 use banger_api::operation::Accepted;
-use banger_api::{ApiError, ErrorCode, exit};
+use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_client::Client;
 
 use crate::commands::image::pull::{fetch, print_made};
@@ -39,7 +39,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Some(name) => name,
         None if from_input => {
             return Err(usage("standard input has no name".to_owned())
-                .with_hint("name the image: `banger image import --name NAME -`")
+                .with_hint(Hint::text("name the image: `banger image import --name NAME -`"))
                 .into());
         }
         None => name_from(&args.file)?,
@@ -73,7 +73,7 @@ async fn upload_input(
 ) -> Result<Accepted, Failure> {
     if std::io::stdin().is_terminal() {
         return Err(usage("standard input is a terminal, not an archive".to_owned())
-            .with_hint("redirect a file or the output of a program to it")
+            .with_hint(Hint::text("redirect a file or the output of a program to it"))
             .into());
     }
     let mut pressed = context.interrupts.listen();
@@ -101,7 +101,7 @@ fn name_from(file: &Path) -> Result<String, ApiError> {
         return Ok(name.to_owned());
     }
     let text = format!("cannot derive an image name from `{}`", file.display());
-    Err(usage(text).with_hint("set the name with `--name`"))
+    Err(usage(text).with_hint(Hint::text("set the name with `--name`")))
 }
 
 /// The absolute path, since the daemon has another working folder.
@@ -119,7 +119,9 @@ fn absolute(file: &Path) -> Result<String, ApiError> {
     let path = std::path::absolute(file).map_err(failed)?;
     if std::fs::metadata(&path).map_err(failed)?.is_dir() {
         let text = format!("`{}` is a folder", file.display());
-        return Err(usage(text).with_hint("pack it first: `tar -C FOLDER -cf rootfs.tar .`"));
+        return Err(
+            usage(text).with_hint(Hint::text("pack it first: `tar -C FOLDER -cf rootfs.tar .`"))
+        );
     }
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| usage(format!("the path `{}` is not UTF-8", path.display())))

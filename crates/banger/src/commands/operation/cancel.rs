@@ -1,7 +1,7 @@
 //! `banger operation cancel`.
 
 use banger_api::operation::{CancelAnswer, CancelEffect};
-use banger_api::{ApiError, ErrorCode, OpId, exit};
+use banger_api::{ApiError, ErrorCode, Hint, OpId, exit};
 use serde::Serialize;
 
 use super::{state_text, with_hint};
@@ -85,5 +85,5 @@ fn effect(answer: CancelAnswer) -> Result<CancelEffect, ApiError> {
     let state = state_text(state);
     let text = format!("operation `{operation}` has ended ({state}) and cannot be cancelled");
     Err(ApiError::new(ErrorCode::WrongState, text)
-        .with_hint(format!("`banger operation show {operation}` shows its result")))
+        .with_hint(Hint::text(format!("`banger operation show {operation}` shows its result"))))
 }

@@ -5,7 +5,7 @@ pub mod list;
 pub mod show;
 
 use banger_api::operation::{OpState, Subject};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 use clap::Subcommand;
 
 use crate::context::Context;
@@ -51,7 +51,7 @@ fn state_text(state: OpState) -> &'static str {
 /// Adds the hint for an unknown id.
 fn with_hint(error: ApiError) -> ApiError {
     if error.code == ErrorCode::NotFound && error.hints.is_empty() {
-        return error.with_hint("`banger operation list` lists the newest operations");
+        return error.with_hint(Hint::text("`banger operation list` lists the newest operations"));
     }
     error
 }

@@ -1,0 +1,151 @@
+//! Hints about images, published ports and the installation.
+
+use serde::{Deserialize, Serialize};
+
+/// A change of the archive, the recipe or the stored files of an image or a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageAdvice {
+    /// Import an archive of a whole root file system.
+    PackRootFs,
+    /// Mount a file-system image and pack its files.
+    PackMounted,
+    /// Convert a disk image to a raw image, mount its root partition and pack the files.
+    PackDisk,
+    /// Unpack a squashfs image and pack its files.
+    PackSquashfs,
+    /// Unpack a cpio archive and pack its files.
+    PackCpio,
+    /// Unpack an archive of another format; import the root file system in it.
+    Unpack,
+    /// Install a package in a VM.
+    InstallPackage,
+    /// Download the file again: it is a page of text.
+    DownloadAgain,
+    /// Unpack an OCI image layout.
+    UnpackOci,
+    /// Export the root file system of a container instead of saving its image.
+    ExportContainer,
+    /// Pack the contents of a folder of the archive.
+    PackFolder {
+        /// Path of the folder in the archive.
+        path: String,
+    },
+    /// Unpack all volumes of a multi-volume archive and pack them as one.
+    JoinVolumes,
+    /// Copy a truncated archive again.
+    CopyAgain,
+    /// Import the archive after the program that writes it has finished.
+    AwaitWriter,
+    /// Make an image from an archive.
+    Import,
+    /// Fetch the object again.
+    FetchAgain,
+    /// Import the archive again, or restore the image's files, or give the VM up.
+    RestoreImage {
+        /// Name of the VM that uses the image.
+        vm: String,
+    },
+    /// Fetch the kernel again, or restore its files, or give the VM up.
+    RestoreKernel {
+        /// Name of the VM that uses the kernel.
+        vm: String,
+    },
+    /// Check the network and the sources of packages.
+    CheckSources,
+    /// Add Debian's package sources to the host.
+    AddDebianSources,
+}
+
+/// A change of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PortAdvice {
+    /// Stop the program that uses the port, or publish another port.
+    FreePort,
+    /// Publish a port that needs no privilege.
+    UseUnprivileged,
+    /// Publish the port on an address of the host.
+    UseOwnAddress,
+    /// Publish the port on an IPv4 address, or use the network `bridge`.
+    UseIpv4,
+}
+
+/// A change of the installation or the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SetupAdvice {
+    /// Install `vhost-device-vsock` with banger's patches.
+    InstallCompanion,
+    /// Install banger again: a program or a file of it is missing.
+    Reinstall {
+        /// Paths where the part was searched.
+        searched: Vec<String>,
+    },
+    /// Turn NAT off for untrusted guests under QEMU's user network.
+    TurnNatOff,
+    /// Give a user ids for user namespaces: subuid(5), subgid(5).
+    AddSubordinateIds {
+        /// Name of the user; the calling user if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+    /// Raise the daemon's hard limit of open files, `RLIMIT_NOFILE`.
+    RaiseFileLimit {
+        /// The smallest limit that suffices.
+        least: u64,
+    },
+    /// Stop the program that uses the port of the daemon's DNS server.
+    FreeDnsPort {
+        /// The port.
+        port: u16,
+    },
+    /// Use addresses of VMs, while names are served by another daemon.
+    UseAddresses,
+    /// Set a key for the helper, which does not read the user's configuration.
+    SetForHelper {
+        /// The key, with dots.
+        key: String,
+    },
+    /// Remove a key that this version does not use.
+    RemoveSetting {
+        /// The key, with dots.
+        key: String,
+    },
+    /// Restore the database that contains a VM, or delete the VM's folder.
+    RestoreDatabase {
+        /// Id of the VM.
+        vm: String,
+        /// Path of the VM's folder.
+        folder: String,
+        /// Running processes of the VM.
+        processes: Vec<u32>,
+    },
+    /// End a process, or delete the VM and create it again with another uid.
+    ReplaceUid {
+        /// The process that has the VM's uid.
+        process: u32,
+    },
+    /// Correct or remove a key in the configuration.
+    CorrectConfig,
+    /// Set a variable of the environment to an absolute path, or unset it.
+    UseAbsolutePath {
+        /// Name of the variable.
+        variable: String,
+    },
+    /// Move a damaged database aside.
+    MoveAside {
+        /// Path of the database.
+        path: String,
+    },
+    /// Remove a damaged file, which is made again when it is needed.
+    RemoveFile {
+        /// Path of the file.
+        path: String,
+    },
+    /// Restore a damaged file from a backup.
+    RestoreFile {
+        /// Path of the file.
+        path: String,
+    },
+}
