@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use banger_api::hint;
 use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::{ApiError, ErrorCode};
 
@@ -106,8 +107,10 @@ impl OpBook {
         mut writes: Vec<Write>,
     ) {
         if let Err(error) = &result {
+            let hints = hint::to_json(&error.hints);
             tracing::warn!(
-                op = %op.id, kind = op.kind, error = %error, causes = ?error.causes, "failed"
+                op = %op.id, kind = op.kind, error = %error, causes = ?error.causes, hints,
+                "failed"
             );
         }
         let result = result.map_err(|error| error.in_operation(&op.id));

@@ -14,7 +14,7 @@ pub use banger_base::HostHint;
 use serde::{Deserialize, Serialize};
 
 pub use self::advice::{ImageAdvice, PortAdvice, SetupAdvice};
-pub use self::wire::{WordedHint, read, write};
+pub use self::wire::{WordedHint, read, to_json, write};
 pub use self::words::words;
 use crate::ids::OpId;
 use crate::vm::VmAction;

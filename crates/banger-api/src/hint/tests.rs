@@ -40,7 +40,7 @@ fn hints_of_older_and_newer_programs_are_read() {
 }
 
 #[test]
-fn what_belongs_together_is_one_phrase() {
+fn related_hints_are_one_phrase() {
     let delete = |force| Hint::ask("web", VmAction::Delete { force });
     for (hints, expected) in [
         (vec![], None),
@@ -106,10 +106,13 @@ fn hints_of_all_groups_survive_the_wire() {
         assert!(!hint.words().contains("  ") && !hint.words().contains('\n'), "{hint:?}");
     }
     assert_eq!(serde_json::from_value::<ApiError>(json).unwrap(), error);
+    let logged = to_json(&error.hints);
+    let mut logged = serde_json::Deserializer::from_str(&logged);
+    assert_eq!(read(&mut logged).unwrap(), error.hints);
 }
 
 #[test]
-fn hints_of_the_helper_are_those_of_the_api_where_both_have_them() {
+fn shared_hints_of_helper_and_api_are_equal() {
     assert_eq!(Hint::from(HostHint::install("nftables")), Hint::install("nftables"));
     assert_eq!(Hint::from(HostHint::ShowDaemonLog), Hint::ShowDaemonLog);
     assert_eq!(Hint::from(HostHint::text("fly")), Hint::text("fly"));

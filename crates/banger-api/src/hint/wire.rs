@@ -35,6 +35,11 @@ pub fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Hint>, D::Error> {
     })
 }
 
+/// Hints as one JSON list, as in a field of the daemon's log; [`read`] reads it.
+pub fn to_json(hints: &[Hint]) -> String {
+    write(hints, serde_json::value::Serializer).unwrap_or_default().to_string()
+}
+
 /// Writes hints with their words.
 ///
 /// # Errors

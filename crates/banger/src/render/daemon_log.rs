@@ -1,5 +1,6 @@
 //! Lines of the daemon's log as text: time, VM, verb, message and duration.
 
+use banger_api::hint;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
@@ -7,7 +8,7 @@ use serde_json::{Map, Value};
 use super::plain;
 
 /// Fields with a column of their own, and fields that are not shown.
-const PLACED: [&str; 11] = [
+const PLACED: [&str; 12] = [
     "timestamp",
     "level",
     "target",
@@ -19,6 +20,7 @@ const PLACED: [&str; 11] = [
     "stage",
     "ms",
     "causes",
+    "hints",
 ];
 
 /// One line of the log as text, with its newline; a line that is not a JSON object is only escaped.
@@ -63,14 +65,25 @@ fn object_text(object: &Map<String, Value>, zone: &TimeZone) -> String {
     if let Some(causes) = causes.filter(|causes| causes != "[]") {
         text.push_str(&format!("  because {causes}"));
     }
+    if let Some(hint) = hint_text(field("hints")) {
+        text.push_str(&format!("  hint: {hint}"));
+    }
     if !field("op").is_empty() {
         text.push_str(&format!("  ({})", field("op")));
     }
     plain::line(&text)
 }
 
+/// The words of the hints in a field of the log, a JSON list.
+fn hint_text(hints: &str) -> Option<String> {
+    let mut list = serde_json::Deserializer::from_str(hints);
+    hint::words(&hint::read(&mut list).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
+    use banger_api::Hint;
+
     use super::*;
 
     fn shown(line: &str) -> String {
@@ -93,6 +106,17 @@ mod tests {
         let text = shown(&line.replace('\n', ""));
         assert!(text.contains("-             -        error: store: disk full  path=/s"), "{text}");
         assert!(text.ends_with("because [\"no room\"]\n"), "{text}");
+
+        let hints =
+            hint::to_json(&[Hint::show("web"), Hint::FreeSpace { path: Some("/s".into()) }]);
+        let failed = serde_json::json!({"message": "failed", "level": "WARN", "hints": hints});
+        let text = shown(&failed.to_string());
+        let words = "`banger vm show web` says why; free some space on the disk that holds `/s`";
+        assert!(text.ends_with(&format!("warn: failed  hint: {words}\n")), "{text}");
+        for none in ["[]", "", "{", "[1]"] {
+            let failed = serde_json::json!({"message": "failed", "hints": none});
+            assert!(shown(&failed.to_string()).ends_with("  failed\n"), "{none}");
+        }
         assert_eq!(shown("thread panicked \u{1b}[31m"), "thread panicked \\u{1b}[31m\n");
     }
 }
