@@ -120,9 +120,9 @@ fn free_port() -> u16 {
 fn greeting(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut said = [0; 8];
-    stream.read_exact(&mut said).unwrap();
-    String::from_utf8_lossy(&said).into_owned()
+    let mut output = [0; 8];
+    stream.read_exact(&mut output).unwrap();
+    String::from_utf8_lossy(&output).into_owned()
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn id(show: &Value) -> String {
     show["id"].as_str().unwrap().to_owned()
 }
 
-/// A second start, asked of the VMM itself.
+/// A second start, requested from the VMM itself.
 fn start_again(socket: &Path) -> ClientError {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -285,10 +285,10 @@ fn a_failed_start_is_named_and_leaves_nothing() {
         let timeout = "boot_timeout_s = 2\n";
         for (vmm, jailer, words) in [
             ("silent", "good", "no hello came"),
-            ("broken", "good", "broken as told"),
-            ("collapses", "good", "collapsed as told"),
-            ("dies", "good", "died as told"),
-            ("good", "refuses", "Failed to make the jail, as told"),
+            ("broken", "good", "broken as configured"),
+            ("collapses", "good", "collapsed as configured"),
+            ("dies", "good", "died as configured"),
+            ("good", "refuses", "Failed to make the jail, as configured"),
         ] {
             let world = World::with(vmm, jailer, timeout);
             world.home.ok(&["vm", "create", "--name", "web", "--no-start"]);

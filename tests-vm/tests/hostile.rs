@@ -99,7 +99,7 @@ fn with_own_images() -> Home {
     home
 }
 
-/// File of the object that VMs are made from where nothing else was asked for.
+/// File of the default object of VMs.
 fn object(home: &Home, noun: &str, name: &str, file: &str) -> PathBuf {
     let listed = home.json(&[noun, "list"]);
     let objects = listed.as_array().unwrap();

@@ -23,7 +23,7 @@ fn on_a_terminal(home: &Home, line: &str, cue: &str, typed: &[u8]) -> String {
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut seen = String::new();
-    let mut asked = typed.is_empty();
+    let mut answered = typed.is_empty();
     let mut piece = [0; 4096];
     loop {
         let count = stdout.read(&mut piece).unwrap_or(0);
@@ -31,8 +31,8 @@ fn on_a_terminal(home: &Home, line: &str, cue: &str, typed: &[u8]) -> String {
             break;
         }
         seen.push_str(&String::from_utf8_lossy(&piece[..count]));
-        if !asked && seen.contains(cue) {
-            asked = true;
+        if !answered && seen.contains(cue) {
+            answered = true;
             stdin.write_all(typed).unwrap();
             stdin.flush().unwrap();
         }

@@ -11,8 +11,8 @@ use banger_testkit::{Home, kill};
 
 fn health(home: &Home) -> String {
     // Its exit code is not 0 where the agent is lost.
-    let said = home.run(&["--json", "vm", "health", "web"]).out;
-    let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let output = home.run(&["--json", "vm", "health", "web"]).out;
+    let document: serde_json::Value = serde_json::from_str(&output).unwrap();
     document[0]["agent"].as_str().unwrap().to_owned()
 }
 

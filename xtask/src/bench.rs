@@ -130,8 +130,8 @@ impl Bench {
             .stdin(Stdio::null())
             .output()
             .context("cannot run banger")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "banger {} failed:\n{said}", args.join(" "));
+        let printed = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "banger {} failed:\n{printed}", args.join(" "));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -210,10 +210,10 @@ impl Bench {
             .env("VHOST_DEVICE_VSOCK", self.programs.join("vhost-device-vsock"))
             .output()
             .context("cannot run bench/floor.sh")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "bench/floor.sh failed:\n{said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "bench/floor.sh failed:\n{printed}");
         let text = String::from_utf8_lossy(&output.stdout);
-        text.trim().parse().with_context(|| format!("bench/floor.sh said `{text}`"))
+        text.trim().parse().with_context(|| format!("bench/floor.sh printed `{text}`"))
     }
 
     /// The parts of a VM of ours, as arguments of `bench/floor.sh`: taken from its running QEMU.
@@ -228,7 +228,7 @@ impl Bench {
             at.and_then(|at| words.get(at + 1)).copied().with_context(|| format!("no {name}"))
         };
         let append = value("-append")?.to_owned();
-        // QEMU moves what it gets into its fd sets, so files are told by their names.
+        // QEMU moves received descriptors into its fd sets, so files are identified by name.
         let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{pid}/fd"))?
             .flatten()
             .filter_map(|entry| fs::read_link(entry.path()).ok())

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_of_host_and_guest_are_told_apart() {
+    fn stages_of_host_and_guest_are_distinct() {
         let show = r#"{"start":{"stages":[{"name":"boot","ms":3}],
                        "guest":[{"name":"kernel","ms":900}]}}"#;
         let expected = [("boot".to_owned(), 3.0), ("guest kernel".to_owned(), 900.0)];

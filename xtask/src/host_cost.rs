@@ -34,8 +34,8 @@ pub fn outside(runs: usize) -> anyhow::Result<Value> {
         .args(["bench", WITHIN, &runs.to_string()])
         .output()
         .context("cannot run unshare")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "host_cost_ms failed:\n{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "host_cost_ms failed:\n{printed}");
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 

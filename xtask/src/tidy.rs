@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_rules_is_found() {
+    fn violations_are_found() {
         assert_eq!(findings("a.rs", "//! Fine.\n"), Vec::<String>::new());
         assert_eq!(findings("a.rs", "fn main() {}\n").len(), 1);
         assert_eq!(findings("a.rs", "//! X.\nunsafe { x() }\n").len(), 1);

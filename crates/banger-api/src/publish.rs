@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn the_default_address_is_loopback() {
-        let told: PortForward =
+        let decoded: PortForward =
             serde_json::from_str(r#"{"host_port": 8080, "guest_port": 80}"#).unwrap();
-        assert_eq!(told, parsed("8080:80"));
+        assert_eq!(decoded, parsed("8080:80"));
         assert!(serde_json::from_str::<PortForward>(r#"{"host_port": 1}"#).is_err());
     }
 }

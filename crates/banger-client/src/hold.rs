@@ -191,6 +191,6 @@ mod tests {
             "{\"answer\":\"refused\",\"error\":{\"code\":\"not_found\",\"message\":\"x\"}}";
         holder(&listener, refused).await;
         let again = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
-        assert!(again.is_err(), "asked again");
+        assert!(again.is_err(), "a second request");
     }
 }

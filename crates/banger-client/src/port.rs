@@ -95,14 +95,14 @@ impl Client {
     /// # Errors
     /// As [`Client::connect_port`].
     pub async fn ssh_server(&self, vm: &str) -> Result<SshServer, ApiError> {
-        let asked = agent::within(agent::ANSWER_TIMEOUT, async {
+        let answer = agent::within(agent::ANSWER_TIMEOUT, async {
             let answer = self.agent_answer(vm, Call::get("/sshd")).await?;
             if !answer.status().is_success() {
                 return Err(refusal(vm, answer).await);
             }
             http::body(answer.into_body(), MAX_JSON_BODY, "the agent").await
         });
-        let server: SshServer = serde_json::from_slice(&asked.await?).map_err(|error| {
+        let server: SshServer = serde_json::from_slice(&answer.await?).map_err(|error| {
             let text = format!("cannot parse the host keys that the agent of `{vm}` sent");
             ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
         })?;

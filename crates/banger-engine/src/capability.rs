@@ -133,7 +133,7 @@ pub trait Adopt: Send + Sync {
 
 /// Whether VMs use the shared state of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum Usage {
     /// VMs are running: restore the state if another program changed it.
     InUse,
     /// No VM is running, or the daemon ends: release the daemon's state.
@@ -144,7 +144,7 @@ pub enum Need {
 #[async_trait]
 pub trait Upkeep: Send + Sync {
     /// Called every few seconds; cheap if there is nothing to do.
-    async fn tend(&self, need: Need);
+    async fn maintain(&self, usage: Usage);
 }
 
 /// Checks of the host for `doctor`.

@@ -102,9 +102,9 @@ impl Offers {
         let mut lacking = Vec::new();
         for candidate in &self.vmms {
             let driver = &candidate.driver;
-            let asked = wanted.vmm.is_none_or(|name| name == driver.name);
+            let requested = wanted.vmm.is_none_or(|name| name == driver.name);
             let verdict = self.vmm(candidate);
-            if !asked || verdict.is_err() {
+            if !requested || verdict.is_err() {
                 verdicts.push((driver.name, verdict));
                 continue;
             }
@@ -158,9 +158,9 @@ impl Offers {
             (storage.name, verdict)
         });
         let networks = self.networks.iter().map(|network| {
-            let asked = wanted.network == Some(network.name);
+            let requested = wanted.network == Some(network.name);
             let verdict = match network.abilities.nic {
-                kind if takes.nics.contains(&kind) => self.network(vmm, network, asked),
+                kind if takes.nics.contains(&kind) => self.network(vmm, network, requested),
                 NicKind::Tap => Err(format!("{name} takes no TAP")),
                 NicKind::User => Err(format!("{name} has no network of its own")),
             };
@@ -177,10 +177,10 @@ impl Offers {
         &self,
         vmm: &VmmCandidate,
         network: &Candidate<NetworkAbilities>,
-        asked: bool,
+        requested: bool,
     ) -> Result<String, String> {
         self.root_for(network.abilities.root)?;
-        if network.abilities.root == Need::Required && vmm.kvm.is_err() && !asked {
+        if network.abilities.root == Need::Required && vmm.kvm.is_err() && !requested {
             let set = format!("[network] driver = \"{}\"", network.name);
             return Err(format!("without KVM it is taken only where `{set}` asks for it"));
         }

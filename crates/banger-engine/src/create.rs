@@ -103,13 +103,13 @@ impl Engine {
         }
         let memory = request.memory_mib.map(|mib| mib.saturating_mul(MIB));
         if let Some(bytes) = memory.filter(|bytes| *bytes > host.memory_bytes) {
-            let (asked, has) = (human_size(bytes), human_size(host.memory_bytes));
-            warnings.push(format!("{asked} of memory are more than the {has} of this host"));
+            let (wanted, has) = (human_size(bytes), human_size(host.memory_bytes));
+            warnings.push(format!("{wanted} of memory are more than the {has} of this host"));
         }
         for (what, bytes) in [("root", request.root_bytes), ("work", request.work_bytes)] {
             if let Some(bytes) = bytes.filter(|bytes| *bytes > host.disk_free_bytes) {
-                let (asked, free) = (human_size(bytes), human_size(host.disk_free_bytes));
-                warnings.push(format!("a {what} disk of {asked} may fill up: {free} are free"));
+                let (wanted, free) = (human_size(bytes), human_size(host.disk_free_bytes));
+                warnings.push(format!("a {what} disk of {wanted} may fill up: {free} are free"));
             }
         }
         warnings

@@ -12,11 +12,14 @@ use crate::state::{Next, VmEvent, next};
 #[serde(rename_all = "snake_case")]
 pub enum Existence {
     /// Its create is in progress; if the daemon ends meanwhile, the VM is removed.
-    Making,
+    #[serde(rename = "making")]
+    Creating,
     /// All steps of its create have succeeded.
-    Whole,
+    #[serde(rename = "whole")]
+    Created,
     /// Its delete is in progress and can only be completed.
-    Removing,
+    #[serde(rename = "removing")]
+    Deleting,
 }
 
 /// Whether a VM is kept although its lifetime is over.
@@ -67,7 +70,7 @@ impl VmRecord {
             made,
             state: VmState::Stopped,
             because: Some(StoppedBecause::NeverStarted),
-            existence: Existence::Making,
+            existence: Existence::Creating,
             generation: 0,
             run: None,
             start: None,

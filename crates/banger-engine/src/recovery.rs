@@ -68,9 +68,9 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
         VmState::Broken => Action::Nothing,
         VmState::Deleting => Action::FinishDelete,
         VmState::Stopped => match record.existence {
-            Existence::Making => Action::UnwindCreate,
-            Existence::Removing => Action::FinishDelete,
-            Existence::Whole => Action::Nothing,
+            Existence::Creating => Action::UnwindCreate,
+            Existence::Deleting => Action::FinishDelete,
+            Existence::Created => Action::Nothing,
         },
         VmState::Starting => Action::UnwindStart,
         VmState::Running | VmState::Paused => match (&facts.host, &facts.run) {
@@ -162,40 +162,40 @@ mod tests {
 
     #[test]
     fn the_table() {
-        use Existence::{Making, Removing, Whole};
+        use Existence::{Created, Creating, Deleting};
         use HostSince::{Restarted, Same};
         let alive = || RunFacts::Alive { vmm_pid: 7 };
         let killed = StoppedBecause::VmmDied { story: "qemu was killed by signal 9".into() };
         let restarted = Action::EndRun(Ending::Stay(StoppedBecause::HostRestarted));
         let cases = [
-            (VmState::Stopped, Whole, RunFacts::Nothing, Same, Action::Nothing),
-            (VmState::Stopped, Making, RunFacts::Nothing, Same, Action::UnwindCreate),
-            (VmState::Stopped, Removing, RunFacts::Nothing, Same, Action::FinishDelete),
-            (VmState::Deleting, Removing, RunFacts::Nothing, Same, Action::FinishDelete),
-            (VmState::Starting, Whole, alive(), Same, Action::UnwindStart),
-            (VmState::Starting, Whole, RunFacts::Nothing, Same, Action::UnwindStart),
-            (VmState::Starting, Whole, RunFacts::Nothing, Restarted, Action::UnwindStart),
-            (VmState::Running, Whole, alive(), Same, Action::Adopt { vmm_pid: 7 }),
-            (VmState::Paused, Whole, alive(), Same, Action::Adopt { vmm_pid: 7 }),
-            (VmState::Running, Whole, alive(), Restarted, restarted.clone()),
-            (VmState::Running, Whole, ended(None), Same, Action::EndRun(Ending::Stay(killed))),
+            (VmState::Stopped, Created, RunFacts::Nothing, Same, Action::Nothing),
+            (VmState::Stopped, Creating, RunFacts::Nothing, Same, Action::UnwindCreate),
+            (VmState::Stopped, Deleting, RunFacts::Nothing, Same, Action::FinishDelete),
+            (VmState::Deleting, Deleting, RunFacts::Nothing, Same, Action::FinishDelete),
+            (VmState::Starting, Created, alive(), Same, Action::UnwindStart),
+            (VmState::Starting, Created, RunFacts::Nothing, Same, Action::UnwindStart),
+            (VmState::Starting, Created, RunFacts::Nothing, Restarted, Action::UnwindStart),
+            (VmState::Running, Created, alive(), Same, Action::Adopt { vmm_pid: 7 }),
+            (VmState::Paused, Created, alive(), Same, Action::Adopt { vmm_pid: 7 }),
+            (VmState::Running, Created, alive(), Restarted, restarted.clone()),
+            (VmState::Running, Created, ended(None), Same, Action::EndRun(Ending::Stay(killed))),
             (
                 VmState::Running,
-                Whole,
+                Created,
                 ended(Some(GuestEnd::Poweroff)),
                 Same,
                 Action::EndRun(Ending::Stay(StoppedBecause::GuestPoweredOff)),
             ),
             (
                 VmState::Running,
-                Whole,
+                Created,
                 ended(Some(GuestEnd::Reboot)),
                 Same,
                 Action::EndRun(Ending::Reboot),
             ),
-            (VmState::Stopping, Whole, alive(), Same, Action::ResumeStop),
-            (VmState::Stopping, Whole, RunFacts::Nothing, Restarted, restarted),
-            (VmState::Broken, Whole, alive(), Same, Action::Nothing),
+            (VmState::Stopping, Created, alive(), Same, Action::ResumeStop),
+            (VmState::Stopping, Created, RunFacts::Nothing, Restarted, restarted),
+            (VmState::Broken, Created, alive(), Same, Action::Nothing),
         ];
         for (state, existence, run, host, expected) in cases {
             let facts = facts(run.clone(), host);
@@ -211,7 +211,7 @@ mod tests {
                 host: HostSince::Same,
                 log: Err("step x".into()),
             };
-            let action = action(state, Existence::Whole, &facts);
+            let action = action(state, Existence::Created, &facts);
             assert_eq!(action, Action::MarkBroken("step x".into()));
         }
     }

@@ -54,7 +54,7 @@ impl Worker {
         }
         self.crash(ListName::Create, "commit", "before");
         let whole = |record: &mut VmRecord| {
-            record.existence = Existence::Whole;
+            record.existence = Existence::Created;
             Ok(())
         };
         if let Err(error) = self.decide(Durability::Power, whole).await {

@@ -45,7 +45,7 @@ impl Worker {
             if record.state != VmState::Deleting {
                 event(record, VmEvent::DeleteAccepted)?;
             }
-            record.existence = Existence::Removing;
+            record.existence = Existence::Deleting;
             record.run = None;
             Ok(())
         };
@@ -90,7 +90,7 @@ impl Worker {
             return Ok(Presence::Exists);
         }
         match self.record.existence {
-            Existence::Whole => {
+            Existence::Created => {
                 self.end_stray().await?;
                 let because = self.record.because.clone().unwrap_or(StoppedBecause::VmmDied {
                     story: "it was broken and has been repaired".into(),
@@ -99,7 +99,7 @@ impl Worker {
                 Ok(Presence::Exists)
             }
             // An incomplete create or delete cannot be completed to a whole VM: remove it.
-            Existence::Making | Existence::Removing => {
+            Existence::Creating | Existence::Deleting => {
                 let text = "its create or delete was incomplete: the VM is deleted now".into();
                 self.op.emit(OpEventKind::Note { text });
                 self.delete().await

@@ -266,7 +266,7 @@ impl VmTask {
     /// Whether a failed create was undone, so that no VM is left.
     fn was_rolled_back(&self, result: &Result<Presence, ApiError>) -> bool {
         result.is_err()
-            && self.record.existence == Existence::Making
+            && self.record.existence == Existence::Creating
             && self.record.state == VmState::Stopped
     }
 

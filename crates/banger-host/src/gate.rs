@@ -77,7 +77,7 @@ pub async fn end(process: ProcRef, limit: Duration) -> Result<Undone, ApiError> 
     if gone_within(process, limit).await {
         return Ok(Undone::Removed);
     }
-    tracing::warn!(pid = process.pid, "it did not end when asked and is killed");
+    tracing::warn!(pid = process.pid, "the shim did not end on request and is killed");
     kill(process).await
 }
 

@@ -21,7 +21,7 @@ use crate::probe::{self, Kvm};
 use crate::vmm::{firecracker, qemu};
 use crate::{kept_logs, network, storage};
 
-/// Where device-mapper is told what to do.
+/// Control device of device-mapper.
 pub const MAPPER: &str = "/dev/mapper/control";
 
 /// This host.

@@ -58,11 +58,11 @@ pub struct HostConfig {
     pub beside: PathBuf,
     /// The value of `PATH`, with the system's own folders added.
     pub search_path: String,
-    /// VMM that was asked for.
+    /// Configured VMM.
     pub vmm: Option<String>,
-    /// Storage driver that was asked for.
+    /// Configured storage driver.
     pub storage: Option<String>,
-    /// Network driver that was asked for.
+    /// Configured network driver.
     pub network: Option<String>,
     /// How long a guest may take to say hello and to be ready.
     pub boot_timeout: Duration,

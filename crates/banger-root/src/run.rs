@@ -234,8 +234,8 @@ pub fn end(places: &Places, vm: &VmId) -> Result<Did, RootError> {
     let mut did = Did::WasAbsent;
     if let Some(shim) = shim(&folder).filter(|shim| proc::is_alive(*shim)) {
         did = Did::Removed;
-        let asked = proc::send_signal(shim, Signal::TERM);
-        if asked.is_err() || !gone_within(shim, END_TIMEOUT) {
+        let signalled = proc::send_signal(shim, Signal::TERM);
+        if signalled.is_err() || !gone_within(shim, END_TIMEOUT) {
             kill(shim)?;
         }
     }

@@ -245,8 +245,8 @@ impl Server {
 
     /// Serves one connection: one request, and for a gate the configuration that opens it.
     fn serve(&self, stream: &UnixStream, uid: u32, locks: &VmLocks) -> std::io::Result<()> {
-        let asked = wire::receive::<Request>(stream, Instant::now() + REQUEST_TIMEOUT)?;
-        let Some((request, fds)) = asked else { return Ok(()) };
+        let received = wire::receive::<Request>(stream, Instant::now() + REQUEST_TIMEOUT)?;
+        let Some((request, fds)) = received else { return Ok(()) };
         let guard = request.changes().map(|vm| locks.take(vm));
         // The client was killed meanwhile; the next daemon decides anew.
         if hung_up(stream) {

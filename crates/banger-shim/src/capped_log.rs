@@ -37,7 +37,7 @@ impl Log {
         Ok(Self { folder, name, reader, cap, file, length, tail: Vec::new() })
     }
 
-    /// Marks the beginning of a run, so that the output of one boot can be told from that of
+    /// Marks the beginning of a run, so that the output of one boot is distinguishable from that of
     /// another. The line is not part of the tail.
     pub fn begin(&mut self, now: jiff::Timestamp) {
         let before = if self.length > 0 { "\n" } else { "" };

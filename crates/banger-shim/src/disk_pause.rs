@@ -2,7 +2,7 @@
 //! it.
 //!
 //! QEMU is started with `werror=stop`: it keeps the failed request, emits `BLOCK_IO_ERROR`, stops
-//! the vCPUs (`STOP`), and repeats the request when it is told to continue (QEMU's
+//! the vCPUs (`STOP`), and repeats the request after the command to continue (QEMU's
 //! docs/interop/qmp, events BLOCK_IO_ERROR, STOP, RESUME). Pure: time and free space are arguments.
 
 use std::time::{Duration, Instant};

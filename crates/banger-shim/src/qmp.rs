@@ -148,10 +148,10 @@ mod tests {
         assert!(qmp.source().is_none());
         let guest = qmp.guest;
         drop(qmp);
-        let mut said = String::new();
+        let mut output = String::new();
         // If the shim did not read everything, the connection is reset.
-        let _ = theirs.read_to_string(&mut said);
-        (guest, said)
+        let _ = theirs.read_to_string(&mut output);
+        (guest, output)
     }
 
     const GREETING: &str = r#"{"QMP": {"version": {}, "capabilities": []}}"#;
@@ -193,9 +193,9 @@ mod tests {
         hear(&mut qmp, r#"{"event": "STOP"}"#);
         assert_eq!(qmp.disk_pause.trouble(), None, "a stop without an error is a requested one");
         drop(qmp);
-        let mut said = String::new();
-        theirs.read_to_string(&mut said).unwrap();
-        assert_eq!(said.lines().last(), Some(r#"{"execute":"cont"}"#));
+        let mut output = String::new();
+        theirs.read_to_string(&mut output).unwrap();
+        assert_eq!(output.lines().last(), Some(r#"{"execute":"cont"}"#));
     }
 
     #[test]

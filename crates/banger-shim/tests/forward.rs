@@ -125,7 +125,7 @@ impl Setup {
     }
 }
 
-fn said(mut from: &TcpStream, length: usize) -> Vec<u8> {
+fn received(mut from: &TcpStream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes).unwrap();
     bytes
@@ -142,13 +142,13 @@ fn bytes_are_forwarded_both_ways_and_half_closes_too() {
     let world = world();
     let (mut client, mut guest) = world.pair();
     guest.write_all(b"SSH-2.0").unwrap();
-    assert_eq!(said(&client, 7), b"SSH-2.0", "the guest may send first");
+    assert_eq!(received(&client, 7), b"SSH-2.0", "the guest may send first");
     client.write_all(b"question").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&guest), b"question");
     guest.write_all(b"answer").unwrap();
     assert_eq!(
-        said(&client, 6),
+        received(&client, 6),
         b"answer",
         "a half-closed connection still forwards the other way"
     );
@@ -186,7 +186,7 @@ fn a_broken_connection_is_reset() {
         client.write_all(b"x").unwrap();
         guest.write_all(b"y").unwrap();
         let (here, there) = if breaks_at_guest { (client, guest) } else { (guest, client) };
-        let heard = said(&here, 1);
+        let heard = received(&here, 1);
         assert_eq!(heard, if breaks_at_guest { b"y" } else { b"x" });
         assert_eq!(there.peek(&mut [0]).unwrap(), 1);
         // Its own byte is unread, so closing sends a reset: tcp(7).
@@ -231,7 +231,7 @@ fn clients_above_the_limit_wait() {
     for (number, (client, guest)) in pairs.iter_mut().enumerate() {
         let text = format!("{number:04}");
         client.write_all(text.as_bytes()).unwrap();
-        assert_eq!(said(guest, 4), text.as_bytes());
+        assert_eq!(received(guest, 4), text.as_bytes());
     }
     pairs.clear();
     let mut guest = world.accept();

@@ -91,9 +91,9 @@ impl Memory {
         }
     }
 
-    /// Makes all commits in one transaction where that is possible, synced as the most demanding
-    /// one requires. Otherwise each is made by itself, so that one that fails, by a name that is
-    /// taken say, takes no other with it.
+    /// Makes all commits in one transaction if possible, with the strictest durability among them.
+    /// If the transaction fails, makes each commit in a transaction of its own, so that the failure
+    /// of one, for example a duplicate name, does not affect the others.
     fn commit_all(&mut self, commits: Vec<Commit>) {
         if commits.len() > 1 {
             let power = commits.iter().any(|commit| commit.durability == Durability::Power);
@@ -113,14 +113,14 @@ impl Memory {
     }
 }
 
-/// A commit that waits for its turn.
+/// A queued commit.
 struct Commit {
     writes: Vec<Write>,
     durability: Durability,
     reply: Reply<()>,
 }
 
-/// The commits that wait behind `first`, up to the first request that is not one.
+/// `first` and the queued commits after it, up to the first request of another kind.
 fn waiting(first: Commit, requests: &mpsc::Receiver<Request>) -> (Vec<Commit>, Option<Request>) {
     let mut commits = vec![first];
     while commits.len() < MOST_COMMITS {
@@ -143,7 +143,7 @@ mod tests {
     use crate::open;
     use crate::write::common::{op, put, vm};
 
-    /// Asks for these commits before the thread begins, so that they all wait at the same time.
+    /// Queues these commits before the thread starts, so that all are in the queue at once.
     fn together(memory: Memory, all: Vec<(Vec<Write>, Durability)>) -> Vec<Result<(), ErrorCode>> {
         let (requests, receiver) = mpsc::channel();
         let ask = |(writes, durability)| {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn commits_that_wait_are_made_together_and_each_is_answered() {
+    fn queued_commits_share_a_transaction_and_each_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("banger.db");
         let (web, db) = (vm(1, "web"), vm(2, "db"));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_takes_no_other_with_it() {
+    fn a_failed_commit_does_not_affect_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("banger.db");
         let (web, taken, db) = (vm(1, "web"), vm(2, "web"), vm(3, "db"));

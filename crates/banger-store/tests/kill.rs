@@ -46,9 +46,9 @@ fn let_write_and_kill(path: &Path, after: Duration) -> u64 {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = BufReader::new(child.stdout.take().unwrap());
+    let committed = BufReader::new(child.stdout.take().unwrap());
     let reader = std::thread::spawn(move || {
-        let numbers = said.lines().map_while(Result::ok);
+        let numbers = committed.lines().map_while(Result::ok);
         let numbers = numbers.filter_map(|line| Some(line.rsplit_once("committed ")?.1.to_owned()));
         numbers.last().and_then(|number| number.parse().ok()).unwrap_or(0)
     });
@@ -68,14 +68,15 @@ async fn committed_records_survive_sigkill() {
     let path = folder.path().join(banger_store::FILE_NAME);
     let mut total = 0;
     for round in 0..ROUNDS {
-        let said = let_write_and_kill(&path, Duration::from_millis(u64::from(40 + 17 * round)));
+        let committed =
+            let_write_and_kill(&path, Duration::from_millis(u64::from(40 + 17 * round)));
         let store = Store::open(&path).unwrap();
         let loaded = store.load().await.unwrap();
         assert!(loaded.unreadable.is_empty(), "{:?}", loaded.unreadable);
         assert!(loaded.open_ops.is_empty(), "an operation without its end: {:?}", loaded.open_ops);
         let kept = loaded.vms.first().map_or(0, |web| web.generation);
-        assert!(kept >= said, "{said} was said to be committed, {kept} is there");
-        assert!(kept <= said.max(total) + 1, "{kept} is there, {said} was said last");
+        assert!(kept >= committed, "{committed} was reported as committed, {kept} is there");
+        assert!(kept <= committed.max(total) + 1, "{kept} is there, {committed} was reported last");
         if kept > 0 {
             let newest = store.operations(1).await.unwrap();
             assert_eq!(newest[0].id, op_id(kept), "operation and VM are of one commit");

@@ -37,7 +37,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// read(2).
-pub fn asked(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
+pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
     let mut head = reader.take(MAX_REQUEST);
     let mut first = String::new();
     if head.read_line(&mut first)? == 0 {
@@ -97,7 +97,7 @@ pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
         "old" => return stream.write_all(hello(0).as_bytes()),
         "dies" => {
             stream.write_all(hello(1).as_bytes())?;
-            return Err(io::Error::other("died as told"));
+            return Err(io::Error::other("died as configured"));
         }
         _ => stream.write_all(hello(1).as_bytes())?,
     }
@@ -120,11 +120,11 @@ pub fn serve(
     let mut connect = String::new();
     reader.read_line(&mut connect)?;
     stream.write_all(b"OK 1024\n")?;
-    let Some(asked) = asked(&mut reader)? else { return Ok(()) };
+    let Some(request) = read_request(&mut reader)? else { return Ok(()) };
     if mood == "mute" {
         thread::sleep(Duration::from_secs(3600));
     }
-    let body = match (asked.method.as_str(), asked.path.as_str()) {
+    let body = match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/healthz") => serde_json::to_string(&health()).unwrap_or_default(),
         ("POST", "/shutdown") if mood != "stuck" => {
             power_off()?;

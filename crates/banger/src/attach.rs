@@ -57,8 +57,8 @@ pub struct Guest<'a> {
 impl Guest<'_> {
     /// Whether the agent answers.
     async fn answers(&self) -> bool {
-        let asked = tokio::time::timeout(PROBE_TIMEOUT, self.client.health(self.vm)).await;
-        matches!(asked, Ok(Ok(health)) if health.agent == AgentHealth::Ok)
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.client.health(self.vm)).await;
+        matches!(answer, Ok(Ok(health)) if health.agent == AgentHealth::Ok)
     }
 }
 
@@ -151,7 +151,7 @@ pub async fn run(
 /// Resolves to whether the guest is lost.
 type Probe<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 
-/// Decides when to end the session of a command that was asked to end.
+/// Decides when to end the session of a command after a request to end.
 struct TerminationWatch<'a> {
     guest: &'a Guest<'a>,
     /// Number of messages from the guest.

@@ -68,7 +68,7 @@ pub fn points(value: Option<&str>) -> Result<CrashPoints, ApiError> {
     let left = AtomicU64::new(hit);
     Ok(Arc::new(move |point| {
         if point == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            tracing::error!(point, "abort, as asked");
+            tracing::error!(point, "abort, as configured");
             std::process::abort();
         }
     }))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use banger_engine::Engine;
-use banger_engine::capability::Need;
+use banger_engine::capability::Usage;
 use tokio::sync::watch;
 
 use crate::dns::Listening;
@@ -24,31 +24,31 @@ pub struct DnsPort {
 }
 
 /// Runs until the daemon stops. If no VM uses a network, and at the end, it releases the daemon's
-/// shared state, which another daemon may need.
+/// shared state, which another daemon may usage.
 pub async fn run(engine: Arc<Engine>, dns: DnsPort, stopping: Stopping) {
     loop {
         dns.port.store(dns.listening.borrow().port(), Ordering::Relaxed);
         let leased = engine.any_leased();
         // A start in progress may hold a lease that is not recorded yet.
         let idle = !leased && engine.live_operations() == 0;
-        let need = match (leased, idle) {
-            (true, _) => Some(Need::InUse),
-            (false, true) => Some(Need::Idle),
+        let usage = match (leased, idle) {
+            (true, _) => Some(Usage::InUse),
+            (false, true) => Some(Usage::Idle),
             (false, false) => None,
         };
-        if let Some(need) = need {
-            run_upkeep(&engine, need).await;
+        if let Some(usage) = usage {
+            run_upkeep(&engine, usage).await;
         }
         tokio::select! {
             () = stopping.requested() => break,
             () = tokio::time::sleep(EVERY) => {}
         }
     }
-    run_upkeep(&engine, Need::Idle).await;
+    run_upkeep(&engine, Usage::Idle).await;
 }
 
-async fn run_upkeep(engine: &Engine, need: Need) {
+async fn run_upkeep(engine: &Engine, usage: Usage) {
     for upkeep in engine.drivers().upkeep() {
-        upkeep.tend(need).await;
+        upkeep.maintain(usage).await;
     }
 }

@@ -125,8 +125,8 @@ impl Disk {
         assert!(snapshot::all_of(&self.id).unwrap().is_empty());
         for (program, words) in [("dmsetup", "ls"), ("losetup", "-a")] {
             let output = Command::new(program).arg(words).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(!said.contains(self.id.as_str()), "{program}: {said}");
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert!(!printed.contains(self.id.as_str()), "{program}: {printed}");
         }
     }
 }

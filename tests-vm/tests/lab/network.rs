@@ -101,8 +101,8 @@ fn network_ten_at_once() {
         names.iter().map(|name| home.spawn(&["vm", "create", "--name", name])).collect();
     for (name, child) in names.iter().zip(children) {
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{name}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{name}: {printed}");
     }
     let list = home.json(&["vm", "list"]);
     let mut addresses = std::collections::BTreeSet::new();

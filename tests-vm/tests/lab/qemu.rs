@@ -26,9 +26,9 @@ fn a_life(home: &Home) {
     // A disk of its own, an address, and the way out through the bridge.
     let script = "findmnt -no FSTYPE /; ip -4 -br addr show eth0; curl -s http://198.51.100.1/; \
                   echo work >/root/kept; echo root >/etc/kept; sync";
-    let said = inside(home, "web", script);
-    assert!(said.starts_with("ext4\n") && said.contains("172.16.0."), "{said}");
-    assert!(said.ends_with("outside"), "{said}");
+    let output = inside(home, "web", script);
+    assert!(output.starts_with("ext4\n") && output.contains("172.16.0."), "{output}");
+    assert!(output.ends_with("outside"), "{output}");
     let services = "timeout 5 bash -c 'echo >/dev/tcp/172.16.0.1/22'; echo $?";
     assert_eq!(inside(home, "web", services), "124", "the host's services are behind the filter");
 

@@ -17,8 +17,8 @@ const MAX_READY_MS: u64 = 60_000;
 
 fn shell(script: &str) -> String {
     let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{script}\n{said}");
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{script}\n{printed}");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 

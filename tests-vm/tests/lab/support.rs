@@ -16,9 +16,9 @@ pub const DEFAULTS: &str = "boot_timeout_s = 300\n[vm_defaults]\nvcpus = 1\nmemo
 /// Runs a script and expects success; returns its trimmed output.
 pub fn shell(script: &str) -> String {
     let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
     let out = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "{script}\n{out}\n{said}");
+    assert!(output.status.success(), "{script}\n{out}\n{printed}");
     out
 }
 

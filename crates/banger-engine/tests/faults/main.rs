@@ -130,7 +130,7 @@ impl Expected {
         };
         match vm.state {
             VmState::Stopped => {
-                assert_eq!(vm.existence, Existence::Whole, "{case}");
+                assert_eq!(vm.existence, Existence::Created, "{case}");
                 assert_eq!(vm.run, None, "{case}");
                 assert_eq!(kinds(machine), self.stopped, "{case}: the VM is stopped");
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_engine::capabilities::dns_names::{CAPABILITY, DNS_NAMES};
-use banger_engine::capability::{Effect, Effects, Made, Need, Upkeep, VmContext};
+use banger_engine::capability::{Effect, Effects, Made, Upkeep, Usage, VmContext};
 use banger_engine::drivers::{Applied, Undone};
 use banger_root::protocol::Request;
 
@@ -109,10 +109,10 @@ impl Effect for DnsNames {
 
 #[async_trait]
 impl Upkeep for DnsNames {
-    async fn tend(&self, need: Need) {
-        match need {
-            Need::InUse => self.claim(&mut *self.names.lock().await).await,
-            Need::Idle => self.release().await,
+    async fn maintain(&self, usage: Usage) {
+        match usage {
+            Usage::InUse => self.claim(&mut *self.names.lock().await).await,
+            Usage::Idle => self.release().await,
         }
     }
 }

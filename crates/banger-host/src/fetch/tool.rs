@@ -268,7 +268,7 @@ impl Running<'_> {
         }
         Err(FetchError::ToolFailed {
             tool: self.name,
-            status: told(status),
+            status: status_text(status),
             output: std::mem::take(&mut self.output.lines).into(),
         })
     }
@@ -318,7 +318,7 @@ impl Drop for Running<'_> {
     }
 }
 
-fn told(status: ExitStatus) -> String {
+fn status_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

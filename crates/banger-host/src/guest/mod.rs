@@ -237,8 +237,8 @@ impl Guest for VsockGuest {
     }
 
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError> {
-        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_health(vm));
-        let (health, took) = asked.await.map_err(|_| channel::Failure::Slow.about(vm))??;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_health(vm));
+        let (health, took) = answer.await.map_err(|_| channel::Failure::Slow.about(vm))??;
         Ok(GuestHealth {
             boot_id: health.boot_id,
             uptime_ms: health.uptime_ms,

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_of_the_day_is_read_from_the_meta_package() {
+    fn the_current_kernel_is_read_from_the_meta_package() {
         let stanza = "Package: linux-image-cloud-amd64\nSource: linux-signed-amd64 (6.1.192+2)\n\
                       Version: 6.1.192-2\n\
                       Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_could_be_an_option_or_a_path_is_taken() {
+    fn names_that_could_be_options_or_paths_are_refused() {
         for depends in
             ["linux-image-x;rm", "-o=x", "linux-image-../x", "linux-image-x (= -y z)", ""]
         {

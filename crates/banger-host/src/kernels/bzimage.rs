@@ -114,11 +114,11 @@ fn unpack_lz4(packed: &[u8]) -> Result<Vec<u8>, KernelFormatError> {
     let damaged =
         |why: String| KernelFormatError::Payload(io::Error::new(io::ErrorKind::InvalidData, why));
     let body = packed.get(4..packed.len().saturating_sub(4)).unwrap_or_default();
-    let told = u32_at(packed, packed.len().saturating_sub(4)).unwrap_or_default() as usize;
-    if told > ELF_BYTES_MAX {
-        return Err(damaged(format!("{told} bytes when unpacked")));
+    let expected = u32_at(packed, packed.len().saturating_sub(4)).unwrap_or_default() as usize;
+    if expected > ELF_BYTES_MAX {
+        return Err(damaged(format!("{expected} bytes when unpacked")));
     }
-    let mut unpacked = Vec::with_capacity(told);
+    let mut unpacked = Vec::with_capacity(expected);
     let mut block = vec![0; LZ4_BLOCK];
     let mut rest = body;
     while let Some(length) = u32_at(rest, 0) {
@@ -127,13 +127,13 @@ fn unpack_lz4(packed: &[u8]) -> Result<Vec<u8>, KernelFormatError> {
         let count = lz4_flex::block::decompress_into(bytes, &mut block)
             .map_err(|error| damaged(error.to_string()))?;
         unpacked.extend_from_slice(&block[..count]);
-        if unpacked.len() > told {
+        if unpacked.len() > expected {
             break;
         }
         rest = &rest[4 + length..];
     }
-    if unpacked.len() != told {
-        return Err(damaged(format!("{} bytes unpacked, {told} expected", unpacked.len())));
+    if unpacked.len() != expected {
+        return Err(damaged(format!("{} bytes unpacked, {expected} expected", unpacked.len())));
     }
     Ok(unpacked)
 }
@@ -298,7 +298,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_payload_comes_out_as_it_went_in() {
+    fn payloads_of_every_compression_are_unpacked() {
         // More than one LZ4 block.
         let kernel = elf(9 << 20);
         for packed in [lz4(&kernel), gzip(&kernel), zstd_(&kernel), kernel.clone()] {
@@ -308,7 +308,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn cut_or_altered_kernels_are_refused() {
+    fn truncated_or_altered_kernels_are_refused() {
         let kernel = elf(300_000);
         for packed in [lz4(&kernel), gzip(&kernel), zstd_(&kernel), kernel.clone()] {
             let whole = bzimage(&packed);
@@ -327,7 +327,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn files_that_are_no_kernel_are_refused() {
+    fn files_other_than_kernels_are_refused() {
         assert!(matches!(payload(b"#!/bin/sh"), Err(KernelFormatError::NotAKernel)));
         let mut old = bzimage(b"x");
         old[0x206] = 6;

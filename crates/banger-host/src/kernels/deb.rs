@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_paths_of_kernel_and_modules_are_taken() {
+    fn only_plain_paths_of_kernel_and_modules_are_extracted() {
         assert_eq!(part("./boot/vmlinuz-6.1.0-x"), Some(Part::Kernel { release: "6.1.0-x" }));
         for path in ["./lib/modules/6.1/kernel/a.ko", "usr/lib/modules/6.1/kernel/a.ko"] {
             assert_eq!(part(path), Some(Part::Module { path: "6.1/kernel/a.ko" }));

@@ -15,22 +15,22 @@ struct BootModule {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// Required for disks, network or the connection to the host.
-    Must,
+    Required,
     /// Loaded if it exists.
-    May,
+    Optional,
 }
 
 const WANTED: [BootModule; 9] = [
-    BootModule { name: "virtio_mmio", need: Need::Must },
-    BootModule { name: "virtio_blk", need: Need::Must },
-    BootModule { name: "virtio_net", need: Need::Must },
-    BootModule { name: "vmw_vsock_virtio_transport", need: Need::Must },
+    BootModule { name: "virtio_mmio", need: Need::Required },
+    BootModule { name: "virtio_blk", need: Need::Required },
+    BootModule { name: "virtio_net", need: Need::Required },
+    BootModule { name: "vmw_vsock_virtio_transport", need: Need::Required },
     // ext4 requests the checksum by an alias that only modprobe resolves.
-    BootModule { name: "crc32c_generic", need: Need::May },
-    BootModule { name: "ext4", need: Need::Must },
-    BootModule { name: "overlay", need: Need::Must },
-    BootModule { name: "virtio_rng", need: Need::May },
-    BootModule { name: "virtio_balloon", need: Need::May },
+    BootModule { name: "crc32c_generic", need: Need::Optional },
+    BootModule { name: "ext4", need: Need::Required },
+    BootModule { name: "overlay", need: Need::Required },
+    BootModule { name: "virtio_rng", need: Need::Optional },
+    BootModule { name: "virtio_balloon", need: Need::Optional },
 ];
 
 /// Reason why the modules cannot be determined.
@@ -70,7 +70,7 @@ pub fn boot_order(dep: &str, builtin: &str) -> Result<Vec<String>, ModulesError>
     let mut order: Vec<String> = Vec::new();
     for wanted in &WANTED {
         let Some((path, needs)) = modules.get(wanted.name) else {
-            if builtin.contains(wanted.name) || wanted.need == Need::May {
+            if builtin.contains(wanted.name) || wanted.need == Need::Optional {
                 continue;
             }
             return Err(ModulesError::Missing(wanted.name));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn all_built_in_needs_nothing_and_a_missing_one_is_named() {
+    fn built_in_modules_are_not_loaded_and_a_missing_one_is_named() {
         let builtin: String = WANTED.iter().map(|w| format!("kernel/x/{}.ko\n", w.name)).collect();
         assert_eq!(boot_order("", &builtin), Ok(vec![]));
         assert_eq!(boot_order(&dep(), ""), Err(ModulesError::Missing("ext4")));

@@ -88,7 +88,7 @@ pub fn unpack_modules(
                 replace(&path, zstd::Decoder::new(file).at("read", &path)?)?;
             }
             _ => {
-                let why = format!("`{name}` is not compressed as its name says");
+                let why = format!("`{name}` does not have the compression of its file name");
                 return Err(KernelError::BadPackage { path, why });
             }
         }

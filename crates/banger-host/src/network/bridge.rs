@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::capability::{Need, Upkeep};
+use banger_engine::capability::{Upkeep, Usage};
 use banger_engine::devices::{self, NetworkAbilities, Nic, NicKind};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
 use banger_engine::plan::{Lease, VmPlan, VmSpec};
@@ -59,8 +59,8 @@ impl Network for Bridge {
 
 #[async_trait]
 impl Upkeep for Bridge {
-    async fn tend(&self, need: Need) {
-        if need == Need::Idle {
+    async fn maintain(&self, usage: Usage) {
+        if usage == Usage::Idle {
             return;
         }
         // Fills the pool and checks the rules here, not during a start, which needs the host's

@@ -35,7 +35,7 @@ impl Profile {
 /// Version of a blank disk, part of its name; increase it when the options of mke2fs change.
 const RECIPE: u32 = 1;
 
-/// Creates blank disks, each of them once, also on concurrent requests.
+/// Creates blank disks, each of them once, also on concurrent threads.
 #[derive(Clone)]
 pub struct Blanks {
     cache: PathBuf,
@@ -101,11 +101,14 @@ impl Blanks {
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let code =
-            if said.contains("No space left") { ErrorCode::NoSpace } else { ErrorCode::Internal };
+        let printed = String::from_utf8_lossy(&output.stderr);
+        let code = if printed.contains("No space left") {
+            ErrorCode::NoSpace
+        } else {
+            ErrorCode::Internal
+        };
         let mut error = ApiError::new(code, format!("mke2fs failed on `{}`", staged.display()));
-        error.causes.extend(said.lines().take(3).map(str::to_owned));
+        error.causes.extend(printed.lines().take(3).map(str::to_owned));
         Err(error)
     }
 }
@@ -121,13 +124,14 @@ mod tests {
         let path = "/usr/sbin:/sbin:/usr/bin:/bin";
         let mke2fs = crate::probe::find_program("mke2fs".as_ref(), path);
         let blanks = Blanks::new(folder.path().join("blank"), mke2fs);
-        let asked: Vec<_> = (0..4)
+        let threads: Vec<_> = (0..4)
             .map(|_| {
                 let blanks = blanks.clone();
                 std::thread::spawn(move || blanks.get(8 << 30, Profile::Layer).unwrap())
             })
             .collect();
-        let paths: Vec<PathBuf> = asked.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let paths: Vec<PathBuf> =
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(paths.iter().all(|path| path == &paths[0]));
         let meta = std::fs::metadata(&paths[0]).unwrap();
         assert_eq!(meta.len(), 8 << 30);

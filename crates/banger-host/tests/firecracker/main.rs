@@ -190,11 +190,11 @@ async fn all_calls(mood: Mood) -> (Vec<Result<(), ClientError>>, Vec<Asked>) {
 #[tokio::test]
 async fn bodies_are_as_described_field_by_field() {
     let (results, heard) = all_calls(Mood::Well).await;
-    for ((asked, (method, path, body)), result) in heard.iter().zip(calls()).zip(results) {
-        assert_eq!((asked.method.as_str(), asked.path.as_str()), (method, path));
-        assert_eq!(asked.body, body, "{method} {path}");
-        assert_eq!(asked.headers["host"], "localhost");
-        assert_eq!(asked.headers["content-type"], "application/json");
+    for ((request, (method, path, body)), result) in heard.iter().zip(calls()).zip(results) {
+        assert_eq!((request.method.as_str(), request.path.as_str()), (method, path));
+        assert_eq!(request.body, body, "{method} {path}");
+        assert_eq!(request.headers["host"], "localhost");
+        assert_eq!(request.headers["content-type"], "application/json");
         // A snapshot is not loaded into a VMM that has a guest.
         assert_eq!(result.is_ok(), path != "/snapshot/load", "{method} {path}: {result:?}");
     }
@@ -321,8 +321,8 @@ async fn a_guest_is_started_paused_kept_and_loaded_again() {
     api.vm_state(&VmState::Resumed).await.unwrap();
     assert_eq!(api.instance().await.unwrap().state, "Running");
     drop(api);
-    let asked = joined(heard).await;
-    assert!(asked.iter().any(|asked| asked.body["snapshot_type"] == "Diff"));
+    let requests = joined(heard).await;
+    assert!(requests.iter().any(|request| request.body["snapshot_type"] == "Diff"));
 
     let (socket, heard) = firecracker(Mood::Well);
     let mut api = Client::new(socket).await.unwrap();

@@ -1,4 +1,4 @@
-//! A Firecracker with a little world inside: it knows what it was told, what may be said when, and
+//! A fake Firecracker with its own state: the requests so far, the requests allowed in a state, and
 //! which fields there are. And several that are not well.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::description::{self, Body};
 pub enum Mood {
     /// As it should.
     Well,
-    /// With a refusal, whatever is asked.
+    /// Refuses every request.
     Refuses,
     /// With a refusal that has no words.
     Mumbles,
@@ -50,7 +50,7 @@ enum State {
     Paused,
 }
 
-/// What it was told and what became of it.
+/// Its configuration and state.
 struct World {
     state: State,
     has_kernel: bool,
@@ -72,12 +72,12 @@ impl World {
         Err(format!("not supported while the microVM is {:?}", self.state))
     }
 
-    fn answer(&mut self, asked: &Asked) -> Reply {
-        let place = description::find(&asked.method, &asked.path);
+    fn answer(&mut self, request: &Asked) -> Reply {
+        let place = description::find(&request.method, &request.path);
         let (template, body) = place.ok_or("Invalid request method and/or path")?;
-        check_fields(&asked.body, &body)?;
+        check_fields(&request.body, &body)?;
         let running = &[State::Running, State::Paused];
-        match (asked.method.as_str(), template) {
+        match (request.method.as_str(), template) {
             ("GET", "/") => {
                 let state = match self.state {
                     State::NotStarted => "Not started",
@@ -90,11 +90,11 @@ impl World {
                 }));
             }
             ("GET", "/version") => return Ok(json!({"firecracker_version": "1.12.1"})),
-            ("PUT", "/actions") => return self.act(asked.body["action_type"].as_str()),
+            ("PUT", "/actions") => return self.act(request.body["action_type"].as_str()),
             ("PATCH", "/balloon") => self.must_be(running)?,
             ("PATCH", "/vm") => {
                 self.must_be(running)?;
-                let paused = asked.body["state"] == "Paused";
+                let paused = request.body["state"] == "Paused";
                 self.state = if paused { State::Paused } else { State::Running };
             }
             ("PUT", "/snapshot/create") => self.must_be(&[State::Paused])?,
@@ -103,7 +103,7 @@ impl World {
                 if self.configured {
                     return Err("a snapshot is loaded before anything is configured".into());
                 }
-                let resumes = asked.body["resume_vm"] == true;
+                let resumes = request.body["resume_vm"] == true;
                 self.state = if resumes { State::Running } else { State::Paused };
             }
             // Log and metrics are the VMM's, not the guest's.
@@ -113,7 +113,7 @@ impl World {
                 self.configured = true;
                 self.has_kernel |= template == "/boot-source";
                 if template.starts_with("/drives") {
-                    self.add_drive(asked)?;
+                    self.add_drive(request)?;
                 }
             }
             _ => return Err("nobody asks for this here".into()),
@@ -138,9 +138,9 @@ impl World {
         Ok(Value::Null)
     }
 
-    fn add_drive(&mut self, asked: &Asked) -> Result<(), String> {
-        let id = asked.path.rsplit('/').next().unwrap_or_default();
-        if asked.body["drive_id"] != id {
+    fn add_drive(&mut self, request: &Asked) -> Result<(), String> {
+        let id = request.path.rsplit('/').next().unwrap_or_default();
+        if request.body["drive_id"] != id {
             return Err("The id from the path does not match the id from the body!".into());
         }
         self.drives.push(id.to_owned());
@@ -196,8 +196,8 @@ fn with_body(status: &str, body: &str) -> String {
     )
 }
 
-fn answer(said: &Reply) -> String {
-    match said {
+fn answer(reply: &Reply) -> String {
+    match reply {
         Ok(Value::Null) => {
             "HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n".into()
         }
@@ -210,9 +210,9 @@ fn serve(mood: Mood, stream: UnixStream) -> Vec<Asked> {
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
     let (mut world, mut heard) = (World::new(), Vec::new());
-    while let Some(asked) = read(&mut reader) {
+    while let Some(request) = read(&mut reader) {
         let text = match mood {
-            Mood::Well => answer(&world.answer(&asked)),
+            Mood::Well => answer(&world.answer(&request)),
             Mood::Refuses => answer(&Err("no\u{1b}[31m\nway".into())),
             Mood::Mumbles => with_body("500", "<html>"),
             Mood::BreaksOff => with_body("200", "{\"id\":\"0123456789ab\"}").replace("ab\"}", ""),
@@ -221,7 +221,7 @@ fn serve(mood: Mood, stream: UnixStream) -> Vec<Asked> {
             Mood::Endless => with_body("200", &" ".repeat(1 << 20)),
             Mood::HangsUp | Mood::Silent => String::new(),
         };
-        heard.push(asked);
+        heard.push(request);
         // Whoever has heard enough hangs up.
         let _ = writer.write_all(text.as_bytes());
         if matches!(mood, Mood::BreaksOff | Mood::Babbles | Mood::HangsUp) {
@@ -231,7 +231,7 @@ fn serve(mood: Mood, stream: UnixStream) -> Vec<Asked> {
     heard
 }
 
-/// A Firecracker at the other end of a connection; it tells in the end what it was asked.
+/// A Firecracker at the other end of a connection; returns the requests at the end.
 pub fn firecracker(mood: Mood) -> (OwnedFd, JoinHandle<Vec<Asked>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (ours.into(), std::thread::spawn(move || serve(mood, theirs)))

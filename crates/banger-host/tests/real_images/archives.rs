@@ -144,7 +144,7 @@ fn an_image_contains_the_archive() {
 }
 
 /// The whole story of an error.
-fn told(error: &dyn Error) -> String {
+fn error_text(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -193,7 +193,7 @@ fn bad_archives_are_refused_by_name_and_leave_nothing() {
         fs::write(&path, bytes).unwrap();
         let error =
             store.import(&path, "a file", "bad", TakenName::Replace, &NoProgress).unwrap_err();
-        let text = told(&error);
+        let text = error_text(&error);
         assert!(text.contains(why), "{name}: {text}");
         let names_the_place = text.contains(path.to_str().unwrap()) || why == "not enough space";
         assert!(names_the_place, "{name}: {text}");
@@ -241,7 +241,7 @@ fn a_cancelled_import_leaves_nothing() {
                 .import(&path, "a file", "x", TakenName::Replace, &Watch::cancelling_at(stage))
                 .unwrap_err();
             let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
-            assert!(cancelled, "{kind} at `{stage}`: {}", told(&error));
+            assert!(cancelled, "{kind} at `{stage}`: {}", error_text(&error));
             assert!(half_made(&root).is_empty(), "{kind} at `{stage}`");
         }
     }

@@ -142,9 +142,9 @@ fn tar(folder: &Path, args: &[&OsStr]) -> bool {
     let mut command = Command::new("tar");
     command.current_dir(folder).env("LC_ALL", "C").args(args);
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     // A newer GNU tar asks for an option before it packs in the old format.
-    assert!(output.status.success() || said.contains("exit delayed"), "{args:?}: {said}");
+    assert!(output.status.success() || printed.contains("exit delayed"), "{args:?}: {printed}");
     output.status.success()
 }
 

@@ -40,7 +40,7 @@ pub fn tools_without(name: &str, folder: &Path) -> Tools {
     Tools::only(folder.to_str().unwrap())
 }
 
-/// Remembers what it is told; cancels the work once a stage begins with `cancel_at`.
+/// Records progress; cancels the work when a stage begins with `cancel_at`.
 #[derive(Default)]
 pub struct Watch {
     pub stages: Mutex<Vec<String>>,
@@ -88,8 +88,8 @@ pub fn run(program: &str, args: &[&str], input: &str) -> String {
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program:?} {args:?}: {said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program:?} {args:?}: {printed}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -127,11 +127,11 @@ pub fn listing(image: &Path) -> BTreeMap<String, Listed> {
         let commands: String =
             folders.iter().map(|folder| format!("ls -p \"{folder}/\"\n")).collect();
         let printed = run("debugfs", &["-f", "-", image.to_str().unwrap()], &commands);
-        let mut asked = std::mem::take(&mut folders).into_iter();
+        let mut taken = std::mem::take(&mut folders).into_iter();
         let mut folder = String::new();
         for line in printed.lines() {
             if line.starts_with("debugfs:") {
-                folder = asked.next().unwrap();
+                folder = taken.next().unwrap();
             }
             let fields: Vec<&str> = line.split('/').collect();
             let [_, inode, mode, uid, gid, name, bytes, ""] = fields[..] else { continue };

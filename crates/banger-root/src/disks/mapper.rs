@@ -49,10 +49,10 @@ fn same(one: &[dm::Target], other: &[dm::Target]) -> bool {
         && one.iter().zip(other).all(|(one, other)| {
             let extent = (one.start, one.length, &one.kind);
             // A kernel may append parameters to those it was given.
-            let (told, tells) = (one.arguments.split(' '), other.arguments.split(' '));
+            let (given, reported) = (one.arguments.split(' '), other.arguments.split(' '));
             extent == (other.start, other.length, &other.kind)
                 && (one.arguments.is_empty()
-                    || told.zip(tells.chain(std::iter::repeat(""))).all(|(a, b)| a == b))
+                    || given.zip(reported.chain(std::iter::repeat(""))).all(|(a, b)| a == b))
         })
 }
 

@@ -97,20 +97,20 @@ pub fn route_dns(places: &Places, server: SocketAddrV4) -> Result<Did, RootError
     }
     let _lock = Lock::take(&places.run)?;
     let Some(link) = find_bridge(places)? else { return Ok(Did::WasAbsent) };
-    let said = (link.index.to_string(), server.to_string());
-    match routed(places).filter(|(index, _)| *index == said.0) {
-        Some((_, other)) if other != said.1 && listens(&other) => {
+    let route = (link.index.to_string(), server.to_string());
+    match routed(places).filter(|(index, _)| *index == route.0) {
+        Some((_, other)) if other != route.1 && listens(&other) => {
             let text = format!("another daemon serves the names of VMs, at `{other}`");
             return Err(RootError::new(Kind::Busy, text).with_hint(HostHint::AwaitOtherDaemon));
         }
-        Some((_, told)) if told == said.1 && is_routed(&link.name, &told)? => {
+        Some((_, server)) if server == route.1 && is_routed(&link.name, &server)? => {
             return Ok(Did::WasThere);
         }
         _ => {}
     }
     // Recorded first, so that the configuration is reverted even if this process is killed.
     let record = record(places);
-    fs::write(&record, format!("{} {}", said.0, said.1))
+    fs::write(&record, format!("{} {}", route.0, route.1))
         .map_err(|error| RootError::on_path("write", &record, &error))?;
     for order in commands(&link.name, server) {
         let args: Vec<&str> = order.iter().map(String::as_str).collect();

@@ -137,19 +137,19 @@ fn the_console_stays_within_its_cap() {
 #[test]
 fn the_last_output_is_not_lost() {
     let vm = Vm::new();
-    let mut said = String::new();
+    let mut output = String::new();
     for n in 0..500 {
-        writeln!(said, "{n} {}", "x".repeat(100)).unwrap();
+        writeln!(output, "{n} {}", "x".repeat(100)).unwrap();
     }
     // As much as fits into a pipe, followed by the end of the process.
     let file = vm.path("said");
-    std::fs::write(&file, &said).unwrap();
+    std::fs::write(&file, &output).unwrap();
     let mut config = vm.alone("cat <&9; kill -KILL $$");
     config.vmm.files = vec![PassedFile { fd: 9, path: text(&file), access: Access::Read }];
     let story = vm.run_to_end(&config);
     assert_eq!(story.vmm, KILLED);
-    assert_eq!(vm.console_output(), said);
-    assert!(said.ends_with(&story.console_tail) && story.console_tail.len() == 4096);
+    assert_eq!(vm.console_output(), output);
+    assert!(output.ends_with(&story.console_tail) && story.console_tail.len() == 4096);
 }
 
 /// A VMM that speaks QMP at descriptor 9, and sends these lines once the companion runs.
@@ -219,8 +219,8 @@ fn a_guest_paused_for_a_full_disk_is_reported_and_resumed() {
     disk_becomes(&vm, None);
     shim.signal(Signal::TERM);
     assert!(shim.wait().success());
-    let said = vm.story().console_tail;
-    assert!(said.ends_with("{\"execute\":\"cont\"}\n"), "{said}");
+    let output = vm.story().console_tail;
+    assert!(output.ends_with("{\"execute\":\"cont\"}\n"), "{output}");
 }
 
 #[test]

@@ -18,9 +18,9 @@ fn a_closed_gate_ends_the_shim() {
     let vm = Vm::new();
     let whole = serde_json::to_vec(&vm.alone("exit 0")).unwrap();
     // A complete configuration without its newline is not accepted.
-    for said in [&b""[..], b"{\"vm\"", &whole] {
+    for input in [&b""[..], b"{\"vm\"", &whole] {
         let mut shim = vm.shim();
-        shim.gate.take().unwrap().write_all(said).unwrap();
+        shim.gate.take().unwrap().write_all(input).unwrap();
         assert_eq!(shim.event(), None);
         assert!(shim.wait().success());
         nothing_was_started(&vm);
@@ -41,10 +41,10 @@ fn an_invalid_configuration_is_refused() {
     let vm = Vm::new();
     let mut unknown = serde_json::to_value(vm.alone("exit 0")).unwrap();
     unknown["surprise"] = 1.into();
-    for said in [b"hello\n".to_vec(), format!("{unknown}\n").into(), vec![b' '; 2 << 20]] {
+    for input in [b"hello\n".to_vec(), format!("{unknown}\n").into(), vec![b' '; 2 << 20]] {
         let mut shim = vm.shim();
         // The shim may close the gate before it has read everything.
-        let _ = shim.gate.take().unwrap().write_all(&said);
+        let _ = shim.gate.take().unwrap().write_all(&input);
         assert_eq!(shim.failure().0, "gate");
         assert_eq!(shim.wait().code(), Some(1));
         nothing_was_started(&vm);

@@ -100,10 +100,10 @@ fn a_child_has_only_the_given_descriptors_and_environment() {
         PassedFile { fd: 200, path: text(&disk), access: Access::ReadWrite },
     ];
     config.qmp_fd = Some(3);
-    let said = vm.run_to_end(&config).console_tail;
+    let output = vm.run_to_end(&config).console_tail;
     // The shell itself sets PWD.
-    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("PWD=")).collect();
-    assert_eq!(said, ["disk", "0077", "0 1 2 3 9 200 "]);
+    let output: Vec<&str> = output.lines().filter(|line| !line.starts_with("PWD=")).collect();
+    assert_eq!(output, ["disk", "0077", "0 1 2 3 9 200 "]);
 }
 
 #[test]
@@ -175,11 +175,11 @@ fn a_child_runs_with_its_credentials() {
     let mut config = vm.alone(ask);
     config.vmm.run_as = Some(OTHER);
     config.vmm.files = vec![PassedFile { fd: 9, path: text(&disk), access: Access::ReadWrite }];
-    let said = vm.run_to_end(&config).console_tail;
-    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("CapBnd")).collect();
+    let output = vm.run_to_end(&config).console_tail;
+    let output: Vec<&str> = output.lines().filter(|line| !line.starts_with("CapBnd")).collect();
     let none = "0000000000000000";
     assert_eq!(
-        said,
+        output,
         [
             "65534",
             "65534",

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn text_and_safe_colours_pass() {
-        for (said, clean) in [
+        for (input, clean) in [
             ("\x1b[2J\x1b[1;1H\x1b[0;32m OK \x1b[0m\r\n", "\x1b[32m OK \x1b[0m\n"),
             ("\x1b]0;title\x07x\x1bcy\x1b(Bz", "xyz"),
             ("\u{9b}31mred\u{9c}", "\x1b[31mred\x1b[0m"),
@@ -261,13 +261,13 @@ mod tests {
             ("web\u{202e}bew\u{2066}", "webbew"),
             ("a\tb\x00\x7f\x0b\x0c", "a\tb"),
         ] {
-            assert_eq!(shown(said.as_bytes()), clean, "{said:?}");
-            for cut in 1..said.len() {
+            assert_eq!(shown(input.as_bytes()), clean, "{input:?}");
+            for cut in 1..input.len() {
                 let mut filter = ConsoleFilter::default();
                 let mut pieces: Vec<u8> =
-                    said.as_bytes().chunks(cut).flat_map(|piece| filter.pass(piece)).collect();
+                    input.as_bytes().chunks(cut).flat_map(|piece| filter.pass(piece)).collect();
                 pieces.extend(filter.end());
-                assert_eq!(String::from_utf8(pieces).unwrap(), clean, "{said:?} in {cut}");
+                assert_eq!(String::from_utf8(pieces).unwrap(), clean, "{input:?} in {cut}");
             }
         }
         assert_eq!(

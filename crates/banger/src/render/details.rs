@@ -113,11 +113,11 @@ impl Lines {
 fn because_text(because: &StoppedBecause) -> String {
     match because {
         StoppedBecause::NeverStarted => "it was never started".into(),
-        StoppedBecause::Requested { how: StopKind::Graceful } => "it was asked to".into(),
+        StoppedBecause::Requested { how: StopKind::Graceful } => "a stop was requested".into(),
         StoppedBecause::Requested { how: StopKind::KilledAfterGrace } => {
-            "it was asked to, and killed after the grace period".into()
+            "a stop was requested; it was killed after the grace period".into()
         }
-        StoppedBecause::Requested { how: StopKind::Killed } => "it was killed, as asked".into(),
+        StoppedBecause::Requested { how: StopKind::Killed } => "a kill was requested".into(),
         StoppedBecause::GuestPoweredOff => "the guest powered itself off".into(),
         StoppedBecause::VmmDied { story } => format!("the VMM died: {story}"),
         StoppedBecause::StartFailed { operation, error } => {

@@ -1,8 +1,8 @@
-//! What is refused, with which code and which words, before anything is asked of the daemon.
+//! Refused command lines: exit code and message; the daemon receives no request.
 
 use crate::support::{expect, home, run};
 
-/// Command line, exit code, words that stand in the message.
+/// Command line, exit code, part of the message.
 const REFUSED: &[(&str, i32, &str)] = &[
     ("vm create --name Web", 2, "only a-z, 0-9 and hyphens are allowed"),
     ("vm create --name -a", 2, "it must not begin or end with a hyphen"),

@@ -108,12 +108,13 @@ fn a_failed_daemon_start_is_reported() {
     };
     let missing = with("BANGERD", "/nonexistent/bangerd");
     assert_eq!(missing.code, 5);
-    let said = "error: the daemon `/nonexistent/bangerd` cannot be started\n";
-    assert!(missing.err.starts_with(said), "{}", missing.err);
+    let expected = "error: the daemon `/nonexistent/bangerd` cannot be started\n";
+    assert!(missing.err.starts_with(expected), "{}", missing.err);
     let dies = with("BANGERD", "/bin/false");
     assert_eq!(dies.code, 1);
-    let said = "error: the daemon ended (exit status: 1) before it was ready\nhint: its log is `";
-    assert!(dies.err.starts_with(said), "{}", dies.err);
+    let expected =
+        "error: the daemon ended (exit status: 1) before it was ready\nhint: its log is `";
+    assert!(dies.err.starts_with(expected), "{}", dies.err);
     let babbles = with("BANGERD", "/bin/pwd");
     assert!(babbles.err.starts_with("error: the daemon ended"), "{}", babbles.err);
     let file = home.path().join("file");
@@ -162,7 +163,7 @@ fn a_daemon_of_another_build_is_replaced_once_its_file_is() {
     assert_eq!(new["build_id"], build);
     assert_ne!(new["pid"], old["pid"]);
     assert_eq!(home.state("web"), "running");
-    // A command in a guest asks on another socket, and replaces it all the same.
+    // A command in a guest uses another socket, and replaces the daemon too.
     run(&home, "daemon stop");
     install(&replaced(&current, build.as_bytes(), other.as_bytes()));
     assert_eq!(status("start")["build_id"], other);

@@ -1,4 +1,4 @@
-//! A daemon that does as told: answers written by hand, so that they can be late, cut or wrong.
+//! A fake daemon with given answers, which can be late, truncated or malformed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,7 +13,7 @@ pub const VM: &str = "aaaa00000001";
 /// Name of the operation in answers.
 pub const OPERATION: &str = "op-abc123";
 
-/// What the CLI asked.
+/// A request of the CLI.
 pub struct Request {
     /// `GET /v1/vms`.
     pub line: String,
@@ -21,7 +21,7 @@ pub struct Request {
     pub last_event: Option<u64>,
 }
 
-/// A home with a socket that somebody of ours listens on.
+/// A home folder with a socket on which the test listens.
 pub struct FakeDaemon {
     home: tempfile::TempDir,
 }

@@ -109,7 +109,7 @@ fn help_shows_the_configured_defaults() {
         let next = help[at..].split("\n\n").next().unwrap_or_default();
         assert!(next.contains(&format!("[default: {default}]")), "{argument}: {next}");
     }
-    // A configuration that is refused must not keep anybody from reading the help.
+    // An invalid configuration must not prevent the help.
     std::fs::write(config.join("config.toml"), "[vm_defaults]\nvcpus = 0\n").unwrap();
     let help = run(&home, "vm create --help");
     assert!(help.code == 0 && !help.out.contains("[default: 3]"), "{}", help.out);

@@ -48,18 +48,18 @@ fn moving_an_image_name_requires_replace() {
     let tar = tar.to_str().unwrap();
     let refused = home.run(&["image", "import", tar]);
     assert_eq!(refused.code, 4, "{}", refused.err);
-    let told = format!(
+    let expected = format!(
         "error: the name `debian` refers to the image {}, which is used by web\n\
          hint: choose another name, or move this one with `--replace`\n",
         id.trim()
     );
-    assert_eq!(refused.err, told);
+    assert_eq!(refused.err, expected);
     assert_eq!(home.json(&["image", "show", "debian"])["id"], id.trim());
     let replaced = home.run(&["image", "import", "--replace", tar]);
     assert_eq!(replaced.code, 0, "{}", replaced.err);
     let own = format!("debian-{}", &id[..8]);
-    let told = format!("the image before it, used by web, is `{own}` now");
-    assert!(replaced.err.contains(&told), "{}", replaced.err);
+    let expected = format!("the image before it, used by web, is `{own}` now");
+    assert!(replaced.err.contains(&expected), "{}", replaced.err);
     assert_eq!(home.json(&["image", "show", &own])["id"], id.trim());
     assert_ne!(home.json(&["image", "show", "debian"])["id"], id.trim());
     run(&home, "vm delete web");
@@ -112,7 +112,7 @@ fn an_archive_is_uploaded_from_standard_input() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let image = home.json(&["image", "show", "piped"]);
     assert_eq!(image["names"][0], "piped");
-    // A name that is taken is told before the archive is read to its end.
+    // A taken name is an error before the archive has been read to its end.
     let mut command = home.command(&["image", "import", "--name", "piped", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -123,9 +123,9 @@ fn an_archive_is_uploaded_from_standard_input() {
         pieces += 1;
     }
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("the name `piped` refers to the image"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{printed}");
+    assert!(printed.contains("the name `piped` refers to the image"), "{printed}");
     home.finish();
 }
 
@@ -144,9 +144,9 @@ fn ctrl_c_aborts_an_upload() {
     input.write_all(&vec![7; 3 << 20]).unwrap();
     banger_testkit::kill(child.id(), "INT");
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("error: the upload was cancelled\n"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("error: the upload was cancelled\n"), "{printed}");
     drop(input);
     assert_eq!(home.json(&["image", "list"]), serde_json::json!([]));
     let uploads = home.path().join("data");

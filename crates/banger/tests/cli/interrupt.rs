@@ -59,9 +59,9 @@ fn the_first_ctrl_c_cancels_and_waits() {
         wait(&received, "following");
         kill(child.id(), "INT");
         let run: Run = child.wait_with_output().unwrap().into();
-        let said = "web: cancelling; press Ctrl-C again to stop waiting\n\
+        let expected = "web: cancelling; press Ctrl-C again to stop waiting\n\
             error: create of `web` was cancelled\n(OP)\n";
-        expect(&run, code, "", said);
+        expect(&run, code, "", expected);
         wait(&received, "delete");
     }
 }
@@ -77,8 +77,8 @@ fn the_second_ctrl_c_ends_the_wait() {
     assert_eq!(next_line(&mut child), "web: undoing\n");
     kill(child.id(), "INT");
     let run: Run = child.wait_with_output().unwrap().into();
-    let said = "web: stopped waiting; the daemon completes the cancellation\n";
-    expect(&run, 130, "", said);
+    let expected = "web: stopped waiting; the daemon completes the cancellation\n";
+    expect(&run, 130, "", expected);
     // The daemon deletes the VM without the client.
     wait(&received, "delete");
 }
@@ -100,9 +100,9 @@ fn ctrl_c_ends_the_wait_for_a_daemon_that_does_not_answer() {
         kill(child.id(), "INT");
     }
     let run: Run = child.wait_with_output().unwrap().into();
-    let said = "debian-cloud: cancelling; press Ctrl-C again to stop waiting\n\
+    let expected = "debian-cloud: cancelling; press Ctrl-C again to stop waiting\n\
         debian-cloud: stopped waiting; the daemon does not answer the cancel request\n";
-    expect(&run, 130, "", said);
+    expect(&run, 130, "", expected);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_cut_stream_is_resumed_behind_the_last_event() {
 
 #[test]
 fn the_record_has_the_result_of_an_operation_without_stream() {
-    let asked = AtomicU32::new(0);
+    let requests = AtomicU32::new(0);
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {
         "POST /v1/kernel-pulls" => reply(stream, 202, &json!({"operation": OPERATION})),
         "GET /v1/operations/op-abc123" => {
@@ -141,7 +141,7 @@ fn the_record_has_the_result_of_an_operation_without_stream() {
             });
             reply(stream, 200, &view);
         }
-        _ if asked.fetch_add(1, Ordering::Relaxed) == 0 => begin_events(stream),
+        _ if requests.fetch_add(1, Ordering::Relaxed) == 0 => begin_events(stream),
         _ => reply(stream, 404, &missing()),
     });
     expect(&daemon.run("kernel pull"), 1, "", "error: the daemon was killed\n(OP)\n");
@@ -154,9 +154,9 @@ fn a_silent_stream_times_out() {
         _ => begin_events(stream),
     });
     let run = daemon.run("kernel pull");
-    let said = "error: the daemon sends no events of `OP`\n\
+    let expected = "error: the daemon sends no events of `OP`\n\
         hint: `banger daemon logs` shows what it does\n(OP)\n";
-    expect(&run, 1, "", said);
+    expect(&run, 1, "", expected);
 }
 
 #[test]
@@ -179,8 +179,8 @@ fn malformed_answers_are_reported() {
     });
     let run = daemon.run("kernel pull");
     assert_eq!(run.code, 1);
-    let said = "error: the daemon sent malformed events\n";
-    assert!(run.err.starts_with(said), "{}", run.err);
+    let expected = "error: the daemon sent malformed events\n";
+    assert!(run.err.starts_with(expected), "{}", run.err);
 }
 
 #[test]
@@ -207,13 +207,13 @@ fn transfers_and_warnings_are_shown_in_plain_lines() {
             event(stream, 9, 22_000, json!({"event": "succeeded", "made": "x1"}));
         }
     });
-    let said = "warning: debian: large\n\
+    let expected = "warning: debian: large\n\
         debian: pull_image 10 MiB of 100 MiB, 1 MiB/s\n\
         debian: pull_image 21 MiB of 100 MiB, 1 MiB/s\n\
         debian: unpacking\\u{1b}[2J\n\
         warning: debian: odd\n\
         debian: done in N s\n";
-    expect(&daemon.run("image pull debian"), 0, "x1\n", said);
+    expect(&daemon.run("image pull debian"), 0, "x1\n", expected);
     let quiet = "warning: debian: large\nwarning: debian: odd\n";
     expect(&daemon.run("image pull -q debian"), 0, "x1\n", quiet);
 }
@@ -290,9 +290,9 @@ fn ctrl_c_ends_the_wait_for_a_stop_and_not_the_stop() {
         wait(&received, "following");
         kill(child.id(), "INT");
         let run: Run = child.wait_with_output().unwrap().into();
-        let said = "web: stopped waiting; the stop continues in the daemon, \
+        let expected = "web: stopped waiting; the stop continues in the daemon, \
             `banger vm kill web` ends `web` at once\n";
-        expect(&run, 130, "", said);
+        expect(&run, 130, "", expected);
     }
     let (daemon, received) = endless_stop();
     let child = daemon.spawn("vm stop web --json");
@@ -365,9 +365,9 @@ fn ctrl_c_before_the_answer_cancels_the_operation_after_it() {
     answer.send(()).unwrap();
     let run: Run = child.wait_with_output().unwrap().into();
     wait(&received, "cancel");
-    let said = "debian-cloud: cancelling; press Ctrl-C again to stop waiting\n\
+    let expected = "debian-cloud: cancelling; press Ctrl-C again to stop waiting\n\
         error: pull was cancelled\n(OP)\n";
-    expect(&run, 1, "", said);
+    expect(&run, 1, "", expected);
 }
 
 #[test]
@@ -388,10 +388,10 @@ fn the_second_ctrl_c_ends_the_wait_for_an_answer() {
         assert_eq!(next_line(&mut child), format!("{prefix}{AWAITING}"), "{line}");
         kill(child.id(), "INT");
         let run: Run = child.wait_with_output().unwrap().into();
-        let said = format!(
+        let expected = format!(
             "{prefix}stopped waiting; nothing was cancelled, since the daemon has not answered: \
              `banger operation list` shows whether an operation has started\n"
         );
-        expect(&run, 130, "", &said);
+        expect(&run, 130, "", &expected);
     }
 }

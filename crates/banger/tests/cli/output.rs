@@ -106,7 +106,7 @@ fn show_contains_all_fields() {
     let prefix = &json["id"].as_str().unwrap()[..5];
     assert_eq!(home.json(&["vm", "show", prefix]), json);
     run(&home, "vm stop web");
-    assert!(run(&home, "vm show web").out.contains("because     it was asked to\n"));
+    assert!(run(&home, "vm show web").out.contains("because     a stop was requested\n"));
     run(&home, "vm delete web");
     home.finish();
 }
@@ -192,15 +192,15 @@ fn each_log_of_a_vm_is_shown_through_the_daemon() {
     let folder = path("vmm_log");
     std::fs::remove_file(&folder).unwrap();
     std::fs::create_dir(&folder).unwrap();
-    let said = run(&home, "vm logs web --vmm");
+    let output = run(&home, "vm logs web --vmm");
     let expected = format!("error: cannot read the log `{}`\n", folder.display());
-    assert!(said.code == 1 && said.err.starts_with(&expected), "{}", said.err);
+    assert!(output.code == 1 && output.err.starts_with(&expected), "{}", output.err);
     run(&home, "vm delete web");
     home.finish();
 }
 
 #[test]
-fn a_trial_shows_what_works_and_leaves_nothing() {
+fn a_trial_reports_every_check_and_leaves_no_vm() {
     let home = home();
     let tried = run(&home, "doctor --try");
     let shown: Vec<_> = tried.out.lines().filter(|line| line.contains(" try.")).collect();

@@ -38,10 +38,10 @@ fn a_machine_for_one_command() {
 #[test]
 fn a_kept_machine_is_mentioned() {
     let home = home();
-    let said = "`web` is still running; `banger vm stop web` stops it\n";
+    let expected = "`web` is still running; `banger vm stop web` stops it\n";
     let ended = run(&home, "run --name web -- uname");
     assert_eq!((ended.code, ended.out.as_str()), (0, "Linux\n"));
-    assert!(ended.err.ends_with(said), "{}", ended.err);
+    assert!(ended.err.ends_with(expected), "{}", ended.err);
     let quiet = run(&home, "run --name other -q -- uname");
     expect(&quiet, 0, "Linux\n", "");
     let down = run(&home, "run --name down -- poweroff");
@@ -92,7 +92,7 @@ fn a_command_needs_no_dashes_before_it() {
     for line in ["exec web uname", "exec web -- uname", "vm exec web uname"] {
         expect(&run(&home, line), 0, "Linux\n", "");
     }
-    // What stands behind the command is the command's.
+    // Arguments after the command belong to the command.
     expect(&run(&home, "exec web echo --json -q --help"), 0, "--json -q --help\n", "");
     expect(&run(&home, "exec web echo a -- b"), 0, "a -- b\n", "");
     run(&home, "vm delete -f web");
@@ -109,7 +109,7 @@ fn environment_and_folder_are_those_asked_for() {
         command.output().unwrap().into()
     };
     run(&home, "vm create --name web");
-    let said = "warning: `GONE` is not set here, so it is not passed on\n";
+    let expected = "warning: `GONE` is not set here, so it is not passed on\n";
     for before in [vec!["run", "--rm", "-q"], vec!["exec", "web"]] {
         let flags = ["-e", "A=b=c", "-e", "HERE", "-e", "GONE", "-e", "E="];
         let words: Vec<&str> = match before[0] {
@@ -117,7 +117,7 @@ fn environment_and_folder_are_those_asked_for() {
             _ => before[..1].iter().copied().chain(flags).chain(["web"]).collect(),
         };
         let shown = env(&words);
-        assert_eq!((shown.code, shown.err.as_str()), (0, said), "{}", shown.out);
+        assert_eq!((shown.code, shown.err.as_str()), (0, expected), "{}", shown.out);
         for line in ["A=b=c", "HERE=x y", "E="] {
             assert!(shown.out.lines().any(|shown| shown == line), "{line}\n{}", shown.out);
         }
@@ -182,9 +182,14 @@ fn a_command_in_the_background() {
     assert!(started.err.contains("the command runs as process "), "{}", started.err);
     assert_eq!(home.state("web"), "running");
     let missing = run(&home, "run -d --name bad -- no-such-program");
-    let said = "error: `no-such-program` was not found\nhint: `bad` runs without the command; \
+    let expected = "error: `no-such-program` was not found\nhint: `bad` runs without the command; \
         `banger vm delete -f bad` removes it\n";
-    assert!(missing.code == 125 && missing.err.ends_with(said), "{} {}", missing.code, missing.err);
+    assert!(
+        missing.code == 125 && missing.err.ends_with(expected),
+        "{} {}",
+        missing.code,
+        missing.err
+    );
     run(&home, "vm delete -f web bad");
     home.finish();
 }
@@ -253,7 +258,7 @@ fn a_reader_that_leaves_ends_the_command() {
         home.command(&["exec", "-i", "web", "--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"nobody reads this\n").unwrap();
+    stdin.write_all(b"unread input\n").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(141));
     let mut list = home.command(&["vm", "list"]).spawn().unwrap();
     drop(list.stdout.take());
@@ -284,8 +289,8 @@ fn a_session_takes_its_machine_along_however_it_ends() {
     }
     let down = run(&home, "run --rm --name web -- poweroff");
     assert_eq!(down.code, 125, "{}", down.err);
-    let said = "error: the connection to the guest ended before the command did\n";
-    assert!(down.err.starts_with(said), "{}", down.err);
+    let expected = "error: the connection to the guest ended before the command did\n";
+    assert!(down.err.starts_with(expected), "{}", down.err);
     assert_eq!(home.state("web"), "gone");
     home.finish();
 }

@@ -114,8 +114,8 @@ fn a_shell_on_a_terminal() {
     screen.type_in("exit 3\r");
     let (code, rest) = screen.end();
     assert_eq!(code, 3);
-    let said = "`web` is still running; `banger vm stop web` stops it\r\n";
-    assert!(rest.ends_with(said), "{rest}");
+    let expected = "`web` is still running; `banger vm stop web` stops it\r\n";
+    assert!(rest.ends_with(expected), "{rest}");
     run(&home, "vm delete -f web");
     home.finish();
 }

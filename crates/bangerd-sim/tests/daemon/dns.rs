@@ -1,4 +1,4 @@
-//! Names of VMs, asked for with dig(1): they follow the VMs and need nothing to be right again
+//! Names of VMs, queried with dig(1): they follow the VMs and need nothing to be right again
 //! after a restart.
 
 use std::net::UdpSocket;

@@ -148,9 +148,9 @@ fn a_command_runs_over_an_upgraded_connection() {
         stream
     };
     let upgrade = "connection: upgrade\r\nupgrade: banger-exec/1\r\n";
-    let mut said = Vec::new();
-    ask("/v1/vms/web/exec", upgrade).read_to_end(&mut said).unwrap();
-    let text = String::from_utf8_lossy(&said);
+    let mut output = Vec::new();
+    ask("/v1/vms/web/exec", upgrade).read_to_end(&mut output).unwrap();
+    let text = String::from_utf8_lossy(&output);
     assert!(text.starts_with("HTTP/1.1 101"), "{text}");
     assert!(text.contains("hello\n"), "{text}");
     let mut refused = vec![0; 12];

@@ -31,9 +31,9 @@ impl Disk {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = [0; 7];
-        holder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-        assert_eq!(&said, b"mounted");
+        let mut output = [0; 7];
+        holder.stdout.as_mut().unwrap().read_exact(&mut output).unwrap();
+        assert_eq!(&output, b"mounted");
         Self { holder, home, world }
     }
 

@@ -109,7 +109,7 @@ pub fn deleting() -> Vec<String> {
     points
 }
 
-/// Goes through cases in parallel; every failure is told, not only the first.
+/// Runs cases in parallel; reports every failure, not only the first.
 pub fn for_each<T: Sync>(cases: &[T], workers: usize, check: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
@@ -148,7 +148,7 @@ pub fn recovered(home: &Home, end: End, case: &str) {
         End::Running => "running",
     };
     daemon.wait_for("web", state);
-    // A daemon that is asked to end finishes what it has begun, so what is left is final.
+    // A daemon that receives SIGTERM completes begun operations, so the remaining objects are final.
     daemon.stop();
     compare(home, end, case);
     // And final it is: one more daemon finds nothing to do.
@@ -169,7 +169,7 @@ pub fn compare(home: &Home, end: End, case: &str) {
         return;
     }
     let [vm] = stored.vms.as_slice() else { panic!("{case}: {:?}", stored.vms) };
-    assert_eq!(vm.existence, Existence::Whole, "{case}");
+    assert_eq!(vm.existence, Existence::Created, "{case}");
     let mut expected: BTreeSet<&str> = LASTING.into();
     match (end, &vm.run) {
         (End::Running, Some(run)) => {
@@ -355,7 +355,7 @@ fn while_it_is_repaired_or_deleted_broken() {
         let daemon = home.start_doomed(point);
         daemon.post_to_doomed(path, body);
         aborted(daemon, point);
-        // A broken VM is touched only when asked, so it is asked again.
+        // A broken VM changes only by request, so the request is repeated.
         let daemon = home.start();
         daemon.done(path, body);
         daemon.stop();

@@ -219,7 +219,7 @@ fn a_wait_for_a_boot_ends_with_the_story_of_the_guest() {
 
 /// A disk of the host that is nearly full.
 #[test]
-fn a_start_warns_of_what_show_tells_about_the_run() {
+fn a_start_has_the_warnings_that_show_reports_for_the_run() {
     let home = Home::new();
     let daemon = home.start_with(&[("BANGER_SIM_MOODS", "tight=crowded")]);
     daemon.make("tight");

@@ -19,7 +19,7 @@ fn refused(home: &Home, command: Command) -> ApiError {
     let line = daemon.first_line();
     let json = line.strip_prefix("error ").unwrap_or_else(|| panic!("`{line}`"));
     let error: ApiError = serde_json::from_str(json).unwrap();
-    assert!(daemon.said_all());
+    assert!(daemon.is_at_end());
     assert_eq!(daemon.ended().code(), Some(1));
     let words = daemon.complaint();
     assert!(words.starts_with(&format!("error: {}\n", error.message)), "{words}");
@@ -34,7 +34,7 @@ fn mode(path: &Path) -> u32 {
 fn files_are_private_to_their_owner() {
     let home = Home::new();
     let mut daemon = home.start();
-    assert!(daemon.said_all(), "standard output is closed after `ready`");
+    assert!(daemon.is_at_end(), "standard output is closed after `ready`");
     for folder in ["", "state", "state/log", "data", "cache", "run"] {
         assert_eq!(mode(&home.file(folder)), 0o700, "{folder}");
     }
@@ -261,7 +261,7 @@ fn connections_of_other_users_are_closed() {
             ["bangerd.sock", "session.sock"].map(|name| {
                 let path = home.file("run").join(name);
                 let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-                // It may be hung up before it has said anything.
+                // The connection may end before the first byte.
                 let _ = stream.write_all(b"GET /v1/vms HTTP/1.0\r\n\r\n");
                 let mut heard = Vec::new();
                 let _ = stream.read_to_end(&mut heard);

@@ -151,7 +151,7 @@ impl Daemon {
     }
 
     /// Whether standard output was closed.
-    pub fn said_all(&mut self) -> bool {
+    pub fn is_at_end(&mut self) -> bool {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         rest.is_empty()

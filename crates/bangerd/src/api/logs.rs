@@ -86,21 +86,21 @@ fn follow_mode(follow: bool) -> Follow {
 pub async fn vm(
     State(api): Shared,
     PathParams(vm): PathParams<String>,
-    QueryParams(asked): QueryParams<VmLog>,
+    QueryParams(query): QueryParams<VmLog>,
 ) -> Answer<Response> {
-    logs::check_tail(asked.tail)?;
+    logs::check_tail(query.tail)?;
     let paths = api.engine.show(&vm).await?.paths;
-    let path = match asked.source {
+    let path = match query.source {
         Source::Console => paths.console_log,
         Source::Vmm => paths.vmm_log,
         Source::Shim => paths.shim_log,
-        Source::Agent => return agent(&api, paths.console_log.as_ref(), &asked),
+        Source::Agent => return agent(&api, paths.console_log.as_ref(), &query),
     };
     let path = Path::new(&path);
-    let log = match &asked.from {
-        Some(_) if asked.tail.is_some() => return Err(bad("`from` and `tail` exclude each other")),
-        Some(from) => LogFile::open_at(path, from.parse()?, follow_mode(asked.follow))?,
-        None => LogFile::open(path, asked.tail, follow_mode(asked.follow))?,
+    let log = match &query.from {
+        Some(_) if query.tail.is_some() => return Err(bad("`from` and `tail` exclude each other")),
+        Some(from) => LogFile::open_at(path, from.parse()?, follow_mode(query.follow))?,
+        None => LogFile::open(path, query.tail, follow_mode(query.follow))?,
     };
     let place = log.place().map_err(|error| io_failure("read the log", path, &error))?;
     let place = (HeaderName::from_static(routes::LOG_PLACE_HEADER), place.to_string());
@@ -121,12 +121,12 @@ fn bad(text: &str) -> Failure {
 }
 
 /// The agent's lines of the console.
-fn agent(api: &Api, console: &Path, asked: &VmLog) -> Answer<Response> {
-    if asked.from.is_some() {
+fn agent(api: &Api, console: &Path, query: &VmLog) -> Answer<Response> {
+    if query.from.is_some() {
         return Err(bad("the lines of the agent are not taken up again: leave out `from`"));
     }
     let pieces =
-        filtered(api, console, asked.tail, follow_mode(asked.follow), AgentLines::default())?;
+        filtered(api, console, query.tail, follow_mode(query.follow), AgentLines::default())?;
     let kind = [(CONTENT_TYPE, "text/plain")];
     Ok((kind, Body::from_stream(pieces)).into_response())
 }
@@ -191,11 +191,11 @@ fn filtered<L: Lines>(
     ))]
 pub async fn daemon(
     State(api): Shared,
-    QueryParams(asked): QueryParams<DaemonLog>,
+    QueryParams(query): QueryParams<DaemonLog>,
 ) -> Answer<Response> {
-    logs::check_tail(asked.tail)?;
-    let reader = Reader::new(Wanted { vm: asked.vm, operation: asked.operation });
-    let lines = filtered(&api, &api.log, asked.tail, follow_mode(asked.follow), reader)?;
+    logs::check_tail(query.tail)?;
+    let reader = Reader::new(Wanted { vm: query.vm, operation: query.operation });
+    let lines = filtered(&api, &api.log, query.tail, follow_mode(query.follow), reader)?;
     let kind = [(CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }

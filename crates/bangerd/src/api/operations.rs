@@ -44,9 +44,9 @@ pub struct Limit {
     ))]
 pub async fn list(
     State(api): Shared,
-    QueryParams(asked): QueryParams<Limit>,
+    QueryParams(query): QueryParams<Limit>,
 ) -> Answer<Json<Vec<OperationView>>> {
-    let limit = asked.limit.unwrap_or(DEFAULT_LIMIT);
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         let text = format!("`limit` is {limit}: it must be 1 to {MAX_LIMIT}");
         return Err(ApiError::new(ErrorCode::BadRequest, text).into());

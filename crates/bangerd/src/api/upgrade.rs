@@ -12,8 +12,8 @@ use hyper::upgrade::OnUpgrade;
 /// # Errors
 /// `BadRequest` if the request does not ask for the protocol.
 pub fn requested(request: &mut Request, protocol: &str, what: &str) -> Result<OnUpgrade, ApiError> {
-    let asked = request.headers().get(UPGRADE).is_some_and(|value| value == protocol);
-    let client = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
+    let is_upgrade = request.headers().get(UPGRADE).is_some_and(|value| value == protocol);
+    let client = request.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade);
     client.ok_or_else(|| {
         let text = format!("{what} needs the headers `Connection: upgrade`, `Upgrade: {protocol}`");
         ApiError::new(ErrorCode::BadRequest, text)

@@ -141,7 +141,7 @@ impl Storage {
 }
 
 impl NetworkDriver {
-    /// The one that is asked for; `None` = the best.
+    /// The requested one; `None` = the best.
     pub fn wanted(self) -> Option<String> {
         (self.0 != "auto").then(|| self.0.to_owned())
     }

@@ -87,18 +87,18 @@ mod tests {
         assert_eq!(check_for_qemu(&vm, &[]), Ok(()));
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
-        let asked = |listen: &str| {
+        let checked = |listen: &str| {
             let ports = [format!("{listen}:80").parse().unwrap()];
             check_for_qemu(&vm, &ports).unwrap_err()
         };
         let ports = [format!("{listen}:80").parse().unwrap()];
         assert_eq!(check_free(&vm, &ports).unwrap_err().code, ErrorCode::InUse);
-        let error = asked(&listen.to_string());
+        let error = checked(&listen.to_string());
         assert_eq!(error.code, ErrorCode::InUse);
         let text = format!("port `{listen}` of this host is taken, and `web` is to publish it");
         assert_eq!(error.message, text);
-        assert!(asked("[::1]:8080").message.ends_with("QEMU has only IPv4"));
-        assert!(asked("192.0.2.1:8080").message.ends_with("no such address here"));
+        assert!(checked("[::1]:8080").message.ends_with("QEMU has only IPv4"));
+        assert!(checked("192.0.2.1:8080").message.ends_with("no such address here"));
         assert!(error.hint().unwrap().contains("ss -ltnp"));
         drop(taken);
     }

@@ -28,7 +28,7 @@ fn number(text: &str) -> io::Result<u32> {
 /// Makes the jail and starts a VMM in it.
 pub fn run(args: &Args, mood: &str) -> io::Result<()> {
     if mood == "refuses" {
-        return Err(io::Error::other("Failed to make the jail, as told"));
+        return Err(io::Error::other("Failed to make the jail, as configured"));
     }
     let exec = Path::new(args.value("--exec-file")?);
     let (id, base) = (args.value("--id")?, Path::new(args.value("--chroot-base-dir")?));

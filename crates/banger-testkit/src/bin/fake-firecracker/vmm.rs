@@ -37,7 +37,7 @@ struct Machine {
 /// Serves the API until it is killed.
 pub fn run(args: &Args, mood: &str) -> io::Result<()> {
     if mood == "broken" {
-        return Err(io::Error::other("RunWithApiError: broken as told"));
+        return Err(io::Error::other("RunWithApiError: broken as configured"));
     }
     confine()?;
     let api = UnixListener::bind(args.value("--api-sock")?)?;
@@ -70,8 +70,8 @@ fn confine() -> io::Result<()> {
 
 fn converse(mut stream: UnixStream, machine: &Mutex<Machine>) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    while let Some(asked) = guest::asked(&mut reader)? {
-        let answer = machine.lock().unwrap_or_else(PoisonError::into_inner).answer(&asked);
+    while let Some(request) = guest::read_request(&mut reader)? {
+        let answer = machine.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
         let (status, body) = match answer {
             Ok(None) => ("204 No Content", String::new()),
             Ok(Some(body)) => ("200 OK", body.to_string()),
@@ -103,8 +103,8 @@ fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, String> {
 }
 
 impl Machine {
-    fn answer(&mut self, asked: &Asked) -> Result<Option<Value>, String> {
-        let (method, path) = (asked.method.as_str(), asked.path.as_str());
+    fn answer(&mut self, request: &Asked) -> Result<Option<Value>, String> {
+        let (method, path) = (request.method.as_str(), request.path.as_str());
         match (method, path) {
             ("GET", "/") => {
                 let state = if self.started { "Running" } else { "Not started" };
@@ -119,7 +119,7 @@ impl Machine {
             ("PUT", path) if self.started && path != "/actions" => return Err(STARTED.into()),
             _ => {}
         }
-        let body: Value = serde_json::from_slice(&asked.body).map_err(|error| {
+        let body: Value = serde_json::from_slice(&request.body).map_err(|error| {
             format!("An error occurred when deserializing the json body of a request: {error}.")
         })?;
         match (method, path) {
@@ -142,7 +142,7 @@ impl Machine {
                 Ok(())
             }
             ("PUT", "/entropy") if self.mood == "collapses" => {
-                eprintln!("collapsed as told");
+                eprintln!("collapsed as configured");
                 std::process::exit(101)
             }
             ("PUT", "/entropy") => Ok(()),

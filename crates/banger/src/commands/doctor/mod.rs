@@ -44,11 +44,11 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 
 /// The daemon's checks, or one failed check if the daemon cannot be reached.
 async fn checks(context: &Context) -> Vec<Check> {
-    let asked = match context.client().await {
+    let checks = match context.client().await {
         Ok(client) => client.doctor().await,
         Err(error) => Err(error),
     };
-    asked.unwrap_or_else(|error| {
+    checks.unwrap_or_else(|error| {
         let seen = std::iter::once(error.message).chain(error.causes);
         vec![Check {
             code: "daemon.answers".into(),

@@ -87,9 +87,9 @@ pub async fn remove_cancelled(
 
 /// Requests the deletion of the VM of a cancelled create without waiting for its end.
 pub async fn abandon(client: &Client, vm: &VmTag) {
-    let asked = client.act(vm.id.as_str(), VmAction::Delete { force: true });
+    let request = client.act(vm.id.as_str(), VmAction::Delete { force: true });
     // The program ends whatever the daemon answers.
-    let _ = tokio::time::timeout(DELETE_REQUEST_TIMEOUT, asked).await;
+    let _ = tokio::time::timeout(DELETE_REQUEST_TIMEOUT, request).await;
 }
 
 /// Reports that a VM was kept after its start failed, if it exists.

@@ -40,14 +40,14 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, &args.vms);
     let batch = targets.len() > 1;
-    let asked = futures_util::stream::iter(targets).map(|target| async {
+    let requests = futures_util::stream::iter(targets).map(|target| async {
         let answer = match target.found {
             Ok(vm) => client.health(vm.id.as_str()).await,
             Err(error) => Err(error),
         };
         (target.reference, answer)
     });
-    let mut answers = asked.buffered(MAX_PARALLEL);
+    let mut answers = requests.buffered(MAX_PARALLEL);
     let mut elements = Vec::new();
     let mut code = exit::OK;
     while let Some((reference, answer)) = answers.next().await {

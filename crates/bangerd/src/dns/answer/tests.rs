@@ -219,7 +219,7 @@ fn edns_answers_have_our_own_opt() {
         let message = with_opt(query("web.vm", 1, IN), 4096, ttl, &[0, 10, 0, 2, 1, 2]);
         answer(&message, &Web, UDP).unwrap()
     };
-    // Root, OPT, 1232, code 0, version 0, DNSSEC OK as asked, no data.
+    // Root, OPT, 1232, code 0, version 0, DNSSEC OK as in the query, no data.
     for (ttl, flags) in [(0, 0x00), (0x0000_8000, 0x80), (0x0000_ffff, 0x80)] {
         let mut expected = plain.clone();
         expected[11] = 1;
