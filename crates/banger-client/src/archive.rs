@@ -14,7 +14,7 @@ use banger_agent_proto::archive::{
 use banger_agent_proto::http::ErrorBody;
 use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::boot::{Wait, WaitFor};
-use banger_api::{ApiError, ErrorCode, routes};
+use banger_api::{ApiError, ErrorCode, Hint, routes};
 use banger_archive::place::{LastLink, Source};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Empty};
@@ -268,5 +268,5 @@ fn refused(vm: &str, code: ErrorCode, message: &str) -> ApiError {
 fn older_agent(vm: &str) -> ApiError {
     let text = format!("the agent of `{vm}` is of an older version, which cannot copy files");
     ApiError::new(ErrorCode::OtherBuild, text)
-        .with_hint(format!("`banger vm restart {vm}` boots it with the present agent"))
+        .with_hint(Hint::UpdateAgent { vm: vm.to_owned() })
 }

@@ -40,12 +40,14 @@ impl Hint {
             Self::ShowVm { vm } => format!("`banger vm show {vm}` says why"),
             Self::CheckVm { vm } => format!("`banger vm health {vm}` checks the agent again"),
             Self::ShowVmLog { vm, log } => log_words(vm, *log),
-            Self::UpdateAgent { vm } => format!("`banger vm restart {vm}` updates its agent"),
+            Self::UpdateAgent { vm } => {
+                format!("`banger vm restart {vm}` boots it with the present agent")
+            }
             Self::EnlargeRootDisk { least_bytes } => {
                 format!("it needs at least {}", human_size(*least_bytes))
             }
             Self::List { what: Kind::Vm } => "`banger vm list` lists all VMs".into(),
-            Self::List { what } => format!("`banger {} list` lists them", what.as_str()),
+            Self::List { what } => format!("`banger {0} list` lists all {0}s", what.as_str()),
             Self::SimilarNames { names } => format!("did you mean {}?", quoted(names)),
             Self::Delete { what, name } => {
                 format!("`banger {} delete {name}` deletes it", what.as_str())

@@ -30,7 +30,7 @@ fn images_and_kernels() {
         &run(&home, "image delete debian"),
         3,
         "",
-        "error: there is no image `debian`\nhint: `banger image list` shows what there is\n",
+        "error: there is no image `debian`\nhint: `banger image list` lists all images\n",
     );
     assert_eq!(run(&home, "kernel delete debian-cloud nope").code, 1);
     home.finish();

@@ -155,7 +155,7 @@ fn a_silent_stream_times_out() {
     });
     let run = daemon.run("kernel pull");
     let expected = "error: the daemon sends no events of `OP`\n\
-        hint: `banger daemon logs` shows what it does\n(OP)\n";
+        hint: `banger daemon logs` shows its log\n(OP)\n";
     expect(&run, 1, "", expected);
 }
 

@@ -170,7 +170,10 @@ fn a_stop_continues_and_queued_operations_are_cancelled() {
     let (status, refused) = cancel(&daemon, &stop);
     assert_eq!((status, &refused["code"]), (409, &json!("wrong_state")));
     assert_eq!(refused["message"], "stop of `web` cannot be cancelled: it continues");
-    let kill = json!({ "hint": "ask_vm", "vm": "web", "action": { "kill": {} } });
+    let kill = json!({
+        "hint": "ask_vm", "vm": "web", "action": { "kill": {} },
+        "text": "`banger vm kill web` ends it at once",
+    });
     assert_eq!(refused["hints"][0], kill);
 
     let start = begin(&daemon, actions, &json!({ "start": {} }));
