@@ -267,6 +267,5 @@ fn refused(vm: &str, code: ErrorCode, message: &str) -> ApiError {
 
 fn older_agent(vm: &str) -> ApiError {
     let text = format!("the agent of `{vm}` is of an older version, which cannot copy files");
-    ApiError::new(ErrorCode::OtherBuild, text)
-        .with_hint(Hint::UpdateAgent { vm: vm.to_owned() })
+    ApiError::new(ErrorCode::OtherBuild, text).with_hint(Hint::UpdateAgent { vm: vm.to_owned() })
 }

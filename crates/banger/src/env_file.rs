@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::command_options::Variable;
 
@@ -36,11 +36,11 @@ pub fn read(path: &OsStr) -> Result<Vec<Variable>, ApiError> {
     if bytes.len() as u64 > MAX_FILE {
         let text = format!("the environment file `{shown}` has more than 1 MiB");
         return Err(ApiError::new(ErrorCode::BadRequest, text)
-            .with_hint("copy it into the VM as a file, and read it there"));
+            .with_hint(Hint::text("copy it into the VM as a file, and read it there")));
     }
     parse(&bytes).map_err(|Bad { line, problem, hint }| {
         let text = format!("`{shown}`, line {line}: {problem}");
-        ApiError::new(ErrorCode::BadRequest, text).with_hint(hint)
+        ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(hint))
     })
 }
 

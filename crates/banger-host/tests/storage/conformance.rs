@@ -261,8 +261,8 @@ async fn a_disk_is_missing(subject: &Subject<'_>, vm: &VmPlan) {
     storage.remove_folder(vm).await.unwrap();
 }
 
-/// A full file system is reported as full, and no incomplete object is left. The cache of blank disks
-/// must be on another one, or they might share blocks with it.
+/// A full file system is reported as full, and no incomplete object is left. The cache of blank
+/// disks must be on another file system, or disks might share blocks with it.
 pub async fn full(subject: &Subject<'_>, vm: &VmPlan, fill: impl AsyncFn() -> PathBuf) {
     let storage = subject.storage;
     storage.create_folder(vm).await.unwrap();

@@ -148,7 +148,7 @@ pub fn recovered(home: &Home, end: End, case: &str) {
         End::Running => "running",
     };
     daemon.wait_for("web", state);
-    // A daemon that receives SIGTERM completes begun operations, so the remaining objects are final.
+    // The daemon completes begun operations before it exits, so the remaining objects are final.
     daemon.stop();
     compare(home, end, case);
     // And final it is: one more daemon finds nothing to do.

@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use banger_api::size::human_size;
-use banger_api::{ApiError, ErrorCode, exit};
+use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_archive::place::LastLink;
 use tokio::sync::mpsc;
 
@@ -111,18 +111,20 @@ fn check(context: &Context, from: &End, to: &End) -> Result<(), ApiError> {
     match (from, to) {
         (End::Guest { .. }, _) | (_, End::Guest { .. }) => {}
         _ => {
-            return Err(usage("neither the source nor the target is in a VM")
-                .with_hint("a path in a VM is written VM:PATH: `banger cp notes.txt web:/root`"));
+            return Err(usage("neither the source nor the target is in a VM").with_hint(
+                Hint::text("a path in a VM is written VM:PATH: `banger cp notes.txt web:/root`"),
+            ));
         }
     }
     if matches!(from, End::Stream) && std::io::stdin().is_terminal() {
-        return Err(usage("standard input is a terminal, not an archive")
-            .with_hint("redirect a tar archive to it: `tar c FOLDER | banger cp - VM:PATH`"));
+        return Err(usage("standard input is a terminal, not an archive").with_hint(Hint::text(
+            "redirect a tar archive to it: `tar c FOLDER | banger cp - VM:PATH`",
+        )));
     }
     if matches!(to, End::Stream) {
         if std::io::stdout().is_terminal() {
             return Err(usage("standard output is a terminal, which cannot show an archive")
-                .with_hint("redirect it: `banger cp VM:PATH - | tar t`"));
+                .with_hint(Hint::text("redirect it: `banger cp VM:PATH - | tar t`")));
         }
         if context.format == Format::Json {
             return Err(usage("an archive on standard output cannot be shown as JSON"));
