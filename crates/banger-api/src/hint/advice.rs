@@ -100,6 +100,9 @@ pub enum SetupAdvice {
         /// The port.
         port: u16,
     },
+    /// Use a proxy that listens on an address of the network: VMs on the bridge cannot reach one on
+    /// the host's loopback address.
+    UseNetworkProxy,
     /// Use addresses of VMs, while names are served by another daemon.
     UseAddresses,
     /// Set a key for the helper, which does not read the user's configuration.

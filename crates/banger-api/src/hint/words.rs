@@ -245,6 +245,9 @@ fn setup_words(advice: &SetupAdvice) -> String {
         A::UseAddresses => "names of this daemon's VMs resolve once the other daemon has no VM; \
              until then use their addresses: banger vm list"
             .into(),
+        A::UseNetworkProxy => "VMs on the bridge cannot reach it: use a proxy that listens on an \
+             address of the network; VMs on QEMU's own network get its address as they see it"
+            .into(),
         A::SetForHelper { key } => helper_setting(key),
         A::RemoveSetting { key } => format!("remove `{key}`: this version does not use it"),
         A::RestoreDatabase { vm, folder, processes } => restore_database(vm, folder, processes),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_agent_proto::boot::GuestConfig;
+use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
+use banger_api::hint::SetupAdvice;
 use banger_engine::capabilities::proxy::CAPABILITY;
 use banger_engine::capability::{Doctor, Effects};
 use banger_engine::devices::{Devices, NicKind};
@@ -62,8 +64,10 @@ impl Doctor for Reach {
                 if self.0.http.is_some() { ("http", "https") } else { ("https", "http") };
             checks.push(Check {
                 verdict: Verdict::Warning,
-                seen: format!("`proxy.{set}` is set and `proxy.{unset}` is not"),
-                hints: vec![format!("{unset} goes without a proxy: set `proxy.{unset}`").into()],
+                seen: format!(
+                    "`proxy.{set}` is set and `proxy.{unset}` is not: {unset} goes without a proxy"
+                ),
+                hints: vec![Hint::Configure { key: format!("proxy.{unset}"), value: None }],
                 ..blank("proxy.partial")
             });
         }
@@ -96,17 +100,13 @@ fn judge(word: &str, proxy: &ProxyUrl, reached: Result<(), String>) -> Check {
         Ok(()) if proxy.is_on_loopback() => {
             check.verdict = Verdict::Warning;
             check.seen = format!("{proxy} is on this host's loopback address");
-            check.hints = vec![
-                "VMs on the bridge cannot reach it: use a proxy that listens on an address of the \
-                 network; VMs on QEMU's own network get its address as they see it"
-                    .into(),
-            ];
+            check.hints = vec![SetupAdvice::UseNetworkProxy.into()];
         }
         Ok(()) => check.seen = format!("{proxy} accepts connections"),
         Err(why) => {
             check.verdict = Verdict::Warning;
             check.seen = format!("{proxy} cannot be reached: {why}");
-            check.hints = vec![format!("correct `proxy.{word}` in the configuration").into()];
+            check.hints = vec![Hint::Configure { key: format!("proxy.{word}"), value: None }];
         }
     }
     check
