@@ -97,6 +97,9 @@ pub struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
     /// Starts HTTP on a stream; the head of an answer has at most `max_head` bytes.
+    ///
+    /// # Errors
+    /// `NoAnswer`: the stream failed.
     pub async fn open<S>(stream: S, max_head: usize) -> Result<Self, CallError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -112,6 +115,10 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// `NotSent`: the request is invalid. `NoAnswer`: the connection ended. `TimedOut`: no head
+    /// of an answer arrived within the time limit.
     pub async fn send(&mut self, call: Call) -> Result<Response<Incoming>, CallError> {
         let request =
             call.build().map_err(|error| CallError::NotSent(std::io::Error::other(error)))?;

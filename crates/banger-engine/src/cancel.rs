@@ -18,7 +18,7 @@ pub fn cancelled(op: &Op) -> ApiError {
     ApiError::new(ErrorCode::Cancelled, format!("{} was cancelled", described(op)))
 }
 
-/// `start of VM web`, `pull of image debian` and the like, in the words of errors.
+/// The operation as errors name it: `start of VM web`, `pull of image debian`.
 fn described(op: &Op) -> String {
     let kind = op.kind.as_str();
     let verb = kind.strip_suffix("_image").or(kind.strip_suffix("_kernel")).unwrap_or(kind);

@@ -22,6 +22,9 @@ use crate::failure::{of, on_path};
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts a program, which waits until [`open`]. Call within a tokio runtime.
+///
+/// # Errors
+/// The program cannot be started, or the log cannot be opened.
 pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<Gate, ApiError> {
     let (gate, mut child) = banger_shim::gate::spawn(program, folder, log)
         .map_err(|failed| on_path(failed.doing, &failed.path, &failed.error))?;
@@ -68,6 +71,9 @@ async fn gone_within(process: ProcRef, limit: Duration) -> bool {
 }
 
 /// Sends SIGTERM to a process, SIGKILL after a time limit, and waits until it has ended.
+///
+/// # Errors
+/// kill(2) fails, or the process does not end within 10 s after SIGKILL (`Busy`).
 pub async fn end(process: ProcRef, limit: Duration) -> Result<Undone, ApiError> {
     if !is_alive(process) {
         return Ok(Undone::WasAbsent);
@@ -82,6 +88,9 @@ pub async fn end(process: ProcRef, limit: Duration) -> Result<Undone, ApiError> 
 }
 
 /// Kills a process and waits until it has ended.
+///
+/// # Errors
+/// kill(2) fails, or the process does not end within 10 s (`Busy`).
 pub async fn kill(process: ProcRef) -> Result<Undone, ApiError> {
     if !is_alive(process) {
         return Ok(Undone::WasAbsent);

@@ -68,7 +68,7 @@ fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<
 }
 
 impl LocalImages {
-    /// Opens both stores; [`Images::clean`] removes what a crash left half-made.
+    /// Opens both stores; [`Images::clean`] removes incomplete objects of a crash.
     pub fn open(config: &HostConfig) -> Self {
         let tools = Tools::new(&config.search_path).with_proxy(config.proxy.clone());
         let layout = &config.layout;
@@ -247,7 +247,7 @@ impl Images for LocalImages {
     async fn clean(&self) -> Result<u64, ApiError> {
         let (kernels, images) = (self.kernels.clone(), self.images.clone());
         blocking(move || {
-            // Both are tried, whatever happens to the first.
+            // Cleans both, even if the first fails.
             let cleaned = [kernels.clean_staging(), images.clean_staging()];
             let freed = cleaned.into_iter().sum::<Result<u64, FetchError>>();
             freed.map_err(|error| advice::fetch(&error))

@@ -134,7 +134,7 @@ impl Server {
         }
     }
 
-    /// Checks that the VM of a request is the user's; what is undone may be gone already.
+    /// Checks that the user owns the VM of a request; an undo may name a VM that no longer exists.
     fn check_owner(&self, uid: u32, request: &Request) -> Result<(), RootError> {
         match request {
             Request::NetAttach { vm, .. }
@@ -248,7 +248,7 @@ impl Server {
         let received = wire::receive::<Request>(stream, Instant::now() + REQUEST_TIMEOUT)?;
         let Some((request, fds)) = received else { return Ok(()) };
         let guard = request.changes().map(|vm| locks.take(vm));
-        // The client was killed meanwhile; the next daemon decides anew.
+        // The client was killed meanwhile; the next daemon decides again.
         if hung_up(stream) {
             return Ok(());
         }

@@ -25,6 +25,9 @@ pub struct Log {
 impl Log {
     /// Opens the log for appending. Replaces links and files of other users, so the folder may be
     /// writable for an untrusted process.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path without a UTF-8 file name; errors of the file system.
     pub fn open(config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
         let path = Path::new(&config.path);
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);

@@ -30,6 +30,9 @@ pub struct Adopted {
 
 impl Adopted {
     /// Adopts the child with this process id.
+    ///
+    /// # Errors
+    /// The process has ended or is not a child of this process; pidfd_open(2).
     pub fn find(pid: u32) -> io::Result<Self> {
         let gone = || io::Error::other(format!("process {pid} is gone"));
         let process = proc::reference(pid).ok_or_else(gone)?;

@@ -47,6 +47,9 @@ enum Source {
 impl Shim {
     /// The next event; `folder` is an inotify(7) descriptor. Of simultaneous events, the end of the
     /// VMM comes first, then that of the companion, then signals.
+    ///
+    /// # Errors
+    /// poll(2); reading a descriptor of an event.
     pub fn next(
         &mut self,
         folder: Option<BorrowedFd<'_>>,

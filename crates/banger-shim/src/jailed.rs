@@ -16,6 +16,9 @@ const MAX_PID: u64 = 16;
 
 impl Shim {
     /// Starts the jailer, adopts the VMM, and waits for its socket.
+    ///
+    /// # Errors
+    /// How the start failed: the jailer, its process id file, the socket, or SIGTERM meanwhile.
     pub fn start_jailed(&mut self, jailed: &Jailed, ends: &WriteEnds) -> Result<Watch, ExitCause> {
         let child = self.config.vmm.clone();
         let at = |error: io::Error| about("jail", &child, error);

@@ -91,7 +91,7 @@ pub struct Child {
     pub args: Vec<String>,
     /// Uid and gid, if the shim runs as root. Supplementary groups are dropped.
     pub run_as: Option<u32>,
-    /// The one supplementary group that it has all the same, where `run_as` is given.
+    /// The only supplementary group of a program with `run_as`.
     #[serde(default)]
     pub group: Option<u32>,
     /// Files to pass as descriptors.

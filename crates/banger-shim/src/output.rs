@@ -30,6 +30,9 @@ pub struct Output {
 
 impl Output {
     /// Creates the pipe and opens the log. Returns the write end, for the child.
+    ///
+    /// # Errors
+    /// pipe(2); those of [`Log::open`].
     pub fn new(config: &CappedLog, reader: Option<u32>) -> io::Result<(Self, OwnedFd)> {
         let log = Log::open(config, reader)?;
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -45,6 +48,9 @@ impl Output {
     }
 
     /// A FIFO with a log, without a pipe.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`] and [`Self::add_fifo`].
     pub fn from_fifo(name: &str, config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
         let (mut output, _) = Self::new(config, reader)?;
         output.pipe = None;
@@ -54,6 +60,9 @@ impl Output {
 
     /// Adds a FIFO of the run folder: open(2) with O_RDWR, which does not wait for a writer
     /// (fifo(7)).
+    ///
+    /// # Errors
+    /// open(2); the file is not a FIFO.
     pub fn add_fifo(&mut self, name: &str) -> io::Result<()> {
         use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
         let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();

@@ -37,6 +37,9 @@ enum Rest {
 
 impl Qmp {
     /// Starts on a stream.
+    ///
+    /// # Errors
+    /// The stream cannot be made non-blocking.
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {

@@ -60,6 +60,9 @@ pub struct WriteEnds {
 
 impl Shim {
     /// Prepares everything that needs no child.
+    ///
+    /// # Errors
+    /// The failed step: signals, subreaper, or a log file.
     pub fn prepare(
         config: ShimConfig,
         passed: Vec<OwnedFd>,

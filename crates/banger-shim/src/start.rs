@@ -40,6 +40,9 @@ pub fn about(step: &str, child: &Child, error: impl std::fmt::Display) -> ExitCa
 impl Shim {
     /// Starts both and answers the parent. If it fails, or SIGTERM arrives meanwhile,
     /// [`Shim::finish`] ends the processes started so far.
+    ///
+    /// # Errors
+    /// How the start failed: a program, its socket, the answer to the parent, or SIGTERM meanwhile.
     pub fn start(&mut self, ends: WriteEnds, state: &State) -> Result<(), ExitCause> {
         let companion = match self.config.companion.clone() {
             Some(companion) => Some(self.start_companion(&companion, &ends)?),
@@ -76,6 +79,9 @@ impl Shim {
     }
 
     /// Waits until a program has created its socket.
+    ///
+    /// # Errors
+    /// The program ended, the time limit passed, or SIGTERM arrived.
     pub fn wait_socket(
         &mut self,
         watch: &Watch,
@@ -107,6 +113,9 @@ impl Shim {
     }
 
     /// Starts the VMM, or the jailer that starts it.
+    ///
+    /// # Errors
+    /// The VMM cannot be started.
     pub fn start_vmm(&mut self, ends: &WriteEnds) -> Result<(), ExitCause> {
         let at = |error: io::Error| about("vmm", &self.config.vmm, error);
         let mut theirs = None;
@@ -137,8 +146,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts watching; call it before starting the program, so that the creation is not missed.
-    /// Removes the socket of an earlier run.
+    /// Starts watching for at most `timeout_ms`; call it before starting the program, so that the
+    /// creation is not missed. Removes the socket of an earlier run.
+    ///
+    /// # Errors
+    /// inotify(7), or the earlier socket cannot be removed.
     pub fn of_socket(name: &str, timeout_ms: u64) -> io::Result<Self> {
         open_folder(Path::new(".")).and_then(|run| remove(run, name))?;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;

@@ -17,21 +17,33 @@ pub struct State(OwnedFd);
 
 impl State {
     /// Opens the folder.
+    ///
+    /// # Errors
+    /// The path and the error of open(2).
     pub fn open(path: &str) -> Result<Self, String> {
         open_folder(Path::new(path)).map(Self).map_err(|error| format!("`{path}`: {error}"))
     }
 
     /// Records the processes of the run.
+    ///
+    /// # Errors
+    /// The file cannot be written or renamed.
     pub fn write_state(&self, state: &ShimState) -> io::Result<()> {
         self.write(STATE_FILE, &serde_json::to_vec(state)?)
     }
 
     /// Records how the run ended.
+    ///
+    /// # Errors
+    /// The file cannot be written or renamed.
     pub fn write_story(&self, story: &ExitStory) -> io::Result<()> {
         self.write(EXIT_FILE, &serde_json::to_vec(story)?)
     }
 
     /// Creates the status file with its full length.
+    ///
+    /// # Errors
+    /// The file cannot be written, renamed or opened.
     pub fn make_status(&self) -> io::Result<StatusFile> {
         let status = ShimStatus::default();
         self.write(STATUS_FILE, &padded(&status)?)?;
@@ -55,6 +67,9 @@ pub struct StatusFile {
 impl StatusFile {
     /// Overwrites the file in place if the status changed: that needs no new block on file systems
     /// without copy-on-write.
+    ///
+    /// # Errors
+    /// pwrite(2).
     pub fn update(&mut self, status: ShimStatus) -> io::Result<()> {
         if status != self.status {
             self.file.write_all_at(&padded(&status)?, 0)?;

@@ -39,6 +39,7 @@ impl Store {
     /// Opens the database at `path`, an absolute path of any length, and creates it with mode 0600
     /// if it does not exist; its folder must exist.
     ///
+    /// # Errors
     /// [`banger_api::ErrorCode::ReadOnly`] if it cannot be written, `NoSpace` if the disk is full,
     /// `Corrupt` if it is damaged or of another program, `Busy` if another program locks it, and
     /// `DaemonUnavailable` if a newer banger wrote it.

@@ -95,7 +95,7 @@ async fn records_of_version_1_are_read() {
     assert_eq!((db.made, db.problems), (made, vec!["a".to_owned(), "b".into()]));
     assert_eq!(db.plan.boot.image_name, "it's");
 
-    // What could not be read is as it was, and what was written now is read again.
+    // Unreadable rows are unchanged, and rows written now can be read.
     drop(store);
     let now = rusqlite::Connection::open(&path).unwrap();
     let version: i64 = now.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();

@@ -107,7 +107,7 @@ pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
     stream.write_all(line(&BootMessage::Ready(ready)).as_bytes())
 }
 
-/// Serves a connection to the vsock socket as the agent; `power_off` is what a shutdown does.
+/// Serves a connection to the vsock socket as the agent; `power_off` is called at a shutdown.
 ///
 /// # Errors
 /// I/O errors of the connection.

@@ -1,4 +1,4 @@
-//! Detects what a test left behind.
+//! Detects objects that a test did not remove.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

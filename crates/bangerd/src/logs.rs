@@ -239,7 +239,7 @@ fn read_chunk(file: &File, position: &mut u64) -> io::Result<Option<Bytes>> {
     Ok((length > 0).then(|| bytes.into()))
 }
 
-/// Whether the path refers to another file now, or to one shorter than what was read.
+/// Whether the path now refers to another file, or to one shorter than the bytes read so far.
 fn replaced(path: &Path, file: &File, position: u64) -> bool {
     let (Ok(there), Ok(here)) = (std::fs::symlink_metadata(path), file.metadata()) else {
         return false;

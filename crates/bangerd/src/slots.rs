@@ -179,7 +179,7 @@ impl Watched {
         }
     }
 
-    /// Called before a write: finds out whether the client has read what was sent so far.
+    /// Called before a write: checks whether the client has read all bytes sent so far.
     fn look(&mut self) -> io::Result<()> {
         let all_read = banger_sys::peer::unread_bytes(&self.stream)? == 0;
         let flowed = self.unread.is_some_and(|unread| unread.sent > MORE_THAN_A_BUFFER);

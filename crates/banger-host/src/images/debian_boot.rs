@@ -74,7 +74,7 @@ const ON_DEMAND: [&str; 4] = [
 ];
 
 /// Coldplugging without devices that no udev rule handles: virtual terminals but the first, memory
-/// blocks, clocks and the like (two thirds of all events), and without buses, drivers and modules
+/// blocks, clocks and so on (two thirds of all events), and without buses, drivers and modules
 /// (`--type=devices`, as systemd did before version 251).
 const COLDPLUG: &str = "[Service]\n\
     ExecStart=\n\

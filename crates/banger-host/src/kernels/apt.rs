@@ -48,7 +48,7 @@ impl<'a> Apt<'a> {
     fn tool(&self, name: &'static str) -> Result<Tool, FetchError> {
         let mut tool = self.tools.command(name, "apt")?;
         tool.command.current_dir(self.folder);
-        // Requires signatures, whatever the host's configuration allows.
+        // Requires signatures, even if the host's configuration does not.
         tool.command.args(["-o", "APT::Get::AllowUnauthenticated=false"]);
         tool.command.args(["-o", "Acquire::AllowInsecureRepositories=false"]);
         tool.command.args(["-o", "Acquire::Retries=2", "-q"]);

@@ -14,6 +14,9 @@ use super::reflink;
 use crate::failure::on_path;
 
 /// Creates a folder with mode 0700.
+///
+/// # Errors
+/// mkdir(2).
 pub fn make_folder(path: &Path) -> Result<Applied, ApiError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(Applied::Created),
@@ -23,6 +26,9 @@ pub fn make_folder(path: &Path) -> Result<Applied, ApiError> {
 }
 
 /// Removes a folder with its content; follows no links.
+///
+/// # Errors
+/// A file or folder cannot be removed.
 pub fn remove_folder(path: &Path) -> Result<Undone, ApiError> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(Undone::Removed),
@@ -32,6 +38,9 @@ pub fn remove_folder(path: &Path) -> Result<Undone, ApiError> {
 }
 
 /// Removes a file, and an incomplete one that a crash left.
+///
+/// # Errors
+/// unlink(2).
 pub fn remove(path: &Path) -> Result<Undone, ApiError> {
     remove_file(&partial(path))?;
     remove_file(path)
@@ -50,6 +59,9 @@ fn partial(path: &Path) -> std::path::PathBuf {
 }
 
 /// Creates a sparse copy of `source` with `size` bytes.
+///
+/// # Errors
+/// The source cannot be read, or the target cannot be written; the incomplete target is removed.
 pub fn copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
     from(source, target, |from, to| {
         sparse::copy(from, to)?;
@@ -58,6 +70,9 @@ pub fn copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiEr
 }
 
 /// Creates a clone of `source` with `size` bytes that shares its blocks (FICLONE).
+///
+/// # Errors
+/// `HostNotReady` if source and target cannot share blocks; otherwise as [`copy_of`].
 pub fn clone_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
     let mut cloned = Cloned::Shared;
     let made = from(source, target, |from, to| {
@@ -91,6 +106,9 @@ fn from(
 }
 
 /// Creates a file, which gets its name when it is complete.
+///
+/// # Errors
+/// The file cannot be created, filled or renamed; the incomplete file is removed.
 pub fn make(
     target: &Path,
     fill: impl FnOnce(&File) -> io::Result<()>,
@@ -117,11 +135,17 @@ pub fn make(
 }
 
 /// Allocated bytes of a file.
+///
+/// # Errors
+/// stat(2).
 pub fn allocated(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.blocks() * 512)
 }
 
 /// Allocated bytes of a file that are not shared with other files (FIEMAP).
+///
+/// # Errors
+/// The file cannot be opened or queried.
 pub fn own(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
     match banger_sys::reflink::share(&file) {

@@ -28,6 +28,9 @@ impl<'k> Retry<'k> {
     }
 
     /// Calls a function at least once, and again until it returns a result or the deadline passes.
+    ///
+    /// # Errors
+    /// The first error of the function. `Ok(None)`: the time limit has passed.
     pub fn until<T>(
         &self,
         mut attempt: impl FnMut() -> io::Result<Option<T>>,

@@ -91,6 +91,10 @@ pub fn make_for_shim(places: &Places, vm: &VmId) -> bool {
 }
 
 /// Moves a VM's shim into its cgroup. It may have ended; then its VM ends too.
+///
+/// # Errors
+/// write(2) to `cgroup.procs` (Documentation/admin-guide/cgroup-v2.rst): `ESRCH` if the shim has
+/// ended.
 pub fn move_shim(cgroup: &Path, shim: u32) -> io::Result<()> {
     fs::write(cgroup.join("cgroup.procs"), shim.to_string())
 }

@@ -94,6 +94,9 @@ pub fn ensure(
 }
 
 /// Repairs an existing TAP without interrupting a VM that uses it.
+///
+/// # Errors
+/// A netlink request or the TAP driver fails.
 pub fn repair(links: &Links, link: &Link, vm: &VmId, bridge: &Link) -> Result<Did, RootError> {
     let mut did = Did::WasThere;
     if link.owner != Some(vm.uid()) {

@@ -141,6 +141,9 @@ pub fn is_current(places: &Places, nft: &Nft) -> Result<Option<bool>, RootError>
 
 impl Rules<'_> {
     /// Whether Docker's chain exists.
+    ///
+    /// # Errors
+    /// A netlink request fails.
     pub fn docker_exists(&self) -> Result<bool, RootError> {
         self.nft.has_chain(TableFamily::IPv4, "filter", "DOCKER-USER")
     }

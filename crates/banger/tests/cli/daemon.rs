@@ -1,4 +1,4 @@
-//! Starting, losing and replacing the daemon.
+//! Start, loss and replacement of the daemon.
 
 use std::io::{Read, Write};
 use std::process::Stdio;
@@ -58,7 +58,7 @@ fn a_log_is_followed_across_daemons_to_the_end_of_its_vm() {
     run(&home, "daemon stop");
     std::fs::rename(&log, log.with_file_name("console.log.1")).unwrap();
     std::fs::write(&log, "three\n").unwrap();
-    // A follower starts no daemon; any other command does.
+    // Following a log does not start a daemon; any other command does.
     assert!(!home.path().join("run/bangerd.sock").exists());
     run(&home, "vm list");
     assert_eq!(next(), "three\n");
@@ -68,7 +68,7 @@ fn a_log_is_followed_across_daemons_to_the_end_of_its_vm() {
     run(&home, "vm list");
     assert_eq!(next(), "four\n");
     run(&home, "vm delete -f web");
-    // As the real host does, which removes the VM's folder.
+    // The real host also removes the VM's folder.
     std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
     assert_eq!(next(), "");
     assert_eq!(follower.wait().unwrap().code(), Some(0));
@@ -84,8 +84,7 @@ fn a_session_whose_daemon_was_killed_still_takes_its_machine_along() {
     stdin.write_all(b"hello\n").unwrap();
     let mut hello = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut hello).unwrap();
-    // The simulated guest lives in the daemon, so the command ends with it; the machine is on
-    // record and is not.
+    // The simulated guest is part of the daemon, so the command ends with it, and its VM is gone.
     home.kill_daemon();
     assert_eq!(child.wait().unwrap().code(), Some(125));
     assert_eq!(home.state("web"), "gone");
@@ -155,7 +154,7 @@ fn a_daemon_of_another_build_is_replaced_once_its_file_is() {
     install(&replaced(&current, build.as_bytes(), other.as_bytes()));
     let old = status("start");
     assert_eq!(old["build_id"], other);
-    // Another build of `banger` alone is no reason.
+    // Another build of `banger` alone does not replace the daemon.
     assert_eq!(status("start")["pid"], old["pid"]);
     run(&home, "vm create --name web");
     install(&current);

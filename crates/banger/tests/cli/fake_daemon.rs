@@ -50,7 +50,7 @@ impl FakeDaemon {
         Self { home }
     }
 
-    /// Answers each session request from now on: the VM is not there.
+    /// Answers each later session request: the VM does not exist.
     pub fn refuse_sessions(&self) {
         let listener = UnixListener::bind(self.home.path().join("run/session.sock")).unwrap();
         // Ends with the process of the test.
@@ -133,7 +133,7 @@ pub fn accepted() -> Value {
     json!({"operation": OPERATION, "vm": {"id": VM, "name": "web"}})
 }
 
-/// The answer to a question about something that is not there.
+/// The answer to a request for an object that does not exist.
 pub fn missing() -> Value {
     json!({"code": "not_found", "message": "there is nothing"})
 }

@@ -139,7 +139,7 @@ fn ctrl_c_aborts_an_upload() {
     let mut command = home.command(&["image", "import", "--name", "piped", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Its input neither ends nor goes on: the program waits in a read.
+    // Its input is open and empty: the program waits in a read.
     let mut input = child.stdin.take().unwrap();
     input.write_all(&vec![7; 3 << 20]).unwrap();
     banger_testkit::kill(child.id(), "INT");

@@ -265,7 +265,7 @@ fn a_machine_that_is_not_to_stay_is_removed_when_it_does_not_come_up() {
     }
 }
 
-/// A stop that goes on until the test ends.
+/// A stop that lasts until the test ends.
 fn endless_stop() -> (FakeDaemon, mpsc::Receiver<&'static str>) {
     let (events, received) = mpsc::channel();
     let daemon = FakeDaemon::new(move |request, stream| match request.line.as_str() {

@@ -1,4 +1,4 @@
-//! Commands in a guest: streams, exit codes, signals, and machines that go with their session.
+//! Commands in a guest: streams, exit codes, signals, and VMs that are deleted with their session.
 
 use std::io::{Read, Write};
 use std::process::Stdio;
@@ -22,7 +22,7 @@ fn a_machine_for_one_command() {
         .map(|l| format!("{l}\n"))
         .collect();
     assert_eq!((ended.code, ended.out.as_str(), fetches.as_str()), (7, "out\n", "err\n"));
-    // Everything is here now, so that nothing but the command has anything to say.
+    // Image and kernel are stored now, so the only output is that of the command.
     expect(&sh(&home, "run --rm", "echo out; echo err >&2; exit 7"), 7, "out\n", "err\n");
     let echoed = home.run_with_input(&["run", "--rm", "-i", "--", "cat"], b"hi\n");
     expect(&echoed, 0, "hi\n", "");
@@ -121,7 +121,7 @@ fn environment_and_folder_are_those_asked_for() {
         for line in ["A=b=c", "HERE=x y", "E="] {
             assert!(shown.out.lines().any(|shown| shown == line), "{line}\n{}", shown.out);
         }
-        // Only a terminal has colours.
+        // Only output to a terminal has colours.
         assert!(!shown.out.contains("GONE") && !shown.out.contains("COLORTERM"), "{}", shown.out);
     }
     expect(&run(&home, "run --rm -q -w /srv pwd"), 0, "/srv\n", "");
@@ -168,7 +168,7 @@ fn files_of_variables_are_read_in_order_and_flags_win() {
             assert!(refused.err.starts_with(&words), "{}", refused.err);
         }
     }
-    // Refused before a machine is made.
+    // Refused before a VM is created.
     assert_eq!(run(&home, "ps -q").out.lines().count(), 1);
     run(&home, "vm delete -f web");
     home.finish();

@@ -13,7 +13,7 @@ use rustix::termios::{LocalModes, Winsize};
 
 use crate::support::{home, run};
 
-/// A terminal with a program on it.
+/// A pseudo terminal with a program.
 struct Screen {
     child: Child,
     keys: File,
@@ -36,7 +36,7 @@ impl Screen {
         let (sender, pieces) = mpsc::channel();
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
-            // EIO once the last program on the terminal has gone (pty(7)).
+            // EIO after the last program has closed the terminal (pty(7)).
             while let Ok(length) = reader.read(&mut piece) {
                 if sender.send(piece[..length].to_vec()).is_err() {
                     return;
@@ -56,7 +56,7 @@ impl Screen {
         self.keys.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits until this was shown, and forgets what was shown until then.
+    /// Waits for this output, and discards the output up to it.
     #[track_caller]
     fn wait_for(&mut self, text: &str) -> String {
         loop {
@@ -76,7 +76,7 @@ impl Screen {
         !modes.contains(LocalModes::ICANON) && !modes.contains(LocalModes::ECHO)
     }
 
-    /// Waits for the end; gives the exit code and the rest of what was shown.
+    /// Waits for the end; returns the exit code and the remaining output.
     fn end(mut self) -> (i32, String) {
         let code = self.child.wait().unwrap().code().unwrap();
         assert!(!self.is_raw(), "the terminal was left raw");
@@ -105,7 +105,7 @@ fn a_shell_on_a_terminal() {
     screen.wait_for("root@web:~# ");
     screen.resize(40, 120);
     kill(screen.child.id(), "WINCH");
-    // A signal and input are not ordered: what is typed at once may come before the new size.
+    // A signal and input are not ordered: immediate input may arrive before the new size.
     let sizes = (0..100).map(|_| {
         screen.type_in("stty size\r");
         screen.wait_for("root@web:~# ")

@@ -1,4 +1,4 @@
-//! Archives made by hand, field by field.
+//! Tests with archives built field by field.
 
 use super::*;
 use crate::ext4::ROOT;
