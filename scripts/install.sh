@@ -14,6 +14,10 @@ case $prefix in
   *) echo "install: PREFIX must be an absolute path, it is \`$prefix\`" >&2; exit 2 ;;
 esac
 own=$prefix/lib/banger
+share=$prefix/share
+# Where zsh looks: Debian reserves `site-functions` for the administrator.
+zsh=$share/zsh/site-functions
+[ "$prefix" != /usr ] || zsh=$share/zsh/vendor-completions
 
 # Path from the build, path of the installed file, mode.
 files=(
@@ -25,6 +29,9 @@ files=(
   "$build/vhost-device-vsock:$own/vhost-device-vsock:755"
   "$build/guest/banger-agent:$own/guest/banger-agent:755"
   "packaging/bangerd.service:$prefix/lib/systemd/user/bangerd.service:644"
+  "packaging/completions/banger.bash:$share/bash-completion/completions/banger:644"
+  "packaging/completions/_banger:$zsh/_banger:644"
+  "packaging/completions/banger.fish:$share/fish/vendor_completions.d/banger.fish:644"
 )
 # Commands, as links to the programs: each program finds its parts beside itself.
 commands=(banger bangerd banger-root)
@@ -70,7 +77,9 @@ case ${1:-install} in
       [ ! -d "$destdir$folder" ] || rmdir -- "$destdir$folder"
     done
     # Shared with other packages.
-    for folder in "$prefix/lib/systemd/user" "$prefix/lib/systemd"; do
+    for folder in "$prefix/lib/systemd/user" "$prefix/lib/systemd" \
+      "$share/bash-completion/completions" "$share/bash-completion" "$zsh" "$share/zsh" \
+      "$share/fish/vendor_completions.d" "$share/fish"; do
       rmdir --ignore-fail-on-non-empty -- "$destdir$folder" 2>/dev/null || true
     done
     ;;

@@ -33,7 +33,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     paths: Paths,
-    launcher: Launcher,
+    /// None if the client neither starts nor replaces a daemon.
+    launcher: Option<Launcher>,
     transport: Box<dyn Transport>,
     /// Whether the daemon's build has been checked, or a daemon of another build is to be kept.
     build_checked: AtomicBool,
@@ -53,7 +54,16 @@ impl Client {
     /// leads to another host: the client does not start or replace a daemon there.
     pub fn with_transport(paths: Paths, launcher: Launcher, transport: Box<dyn Transport>) -> Self {
         let build_checked = AtomicBool::new(false);
-        Self(Arc::new(Inner { paths, launcher, transport, build_checked }))
+        Self(Arc::new(Inner { paths, launcher: Some(launcher), transport, build_checked }))
+    }
+
+    /// A client of a daemon on this host that runs already, of whatever build: without one each
+    /// call fails.
+    pub fn of_running_daemon(paths: Paths) -> Self {
+        let transport = LocalSocket { api: paths.socket(), sessions: paths.session_socket() };
+        let build_checked = AtomicBool::new(true);
+        let transport = Box::new(transport);
+        Self(Arc::new(Inner { paths, launcher: None, transport, build_checked }))
     }
 
     pub(crate) fn transport(&self) -> &dyn Transport {
@@ -71,7 +81,8 @@ impl Client {
     /// The build of this program, until the daemon's build has been compared with it.
     pub(crate) fn expected_build(&self) -> Option<&str> {
         let checked = self.0.build_checked.load(Ordering::Relaxed);
-        (!checked && self.is_local()).then_some(self.0.launcher.build_id.as_str())
+        let launcher = self.0.launcher.as_ref()?;
+        (!checked && self.is_local()).then_some(launcher.build_id.as_str())
     }
 
     /// Whether the daemon is on this host.
@@ -101,11 +112,13 @@ impl Client {
     /// # Errors
     /// The daemon cannot be started, does not answer, or refuses to end.
     pub async fn ensure_daemon(&self) -> Result<DaemonStatus> {
-        if !self.is_local() {
-            let answer = self.once(Call::get(routes::DAEMON)).await;
-            return http::decode(answer.map_err(|error| self.unreachable(&error))?).await;
+        match &self.0.launcher {
+            Some(launcher) if self.is_local() => daemon::ensure(&self.0.paths, launcher).await,
+            _ => {
+                let answer = self.once(Call::get(routes::DAEMON)).await;
+                http::decode(answer.map_err(|error| self.unreachable(&error))?).await
+            }
         }
-        daemon::ensure(&self.0.paths, &self.0.launcher).await
     }
 
     /// Checks whether a daemon answers, without starting one.

@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
 use crate::commands::{
-    cp, daemon, doctor, exec, image, kernel, operation, run, ssh, ssh_config, ssh_proxy, version,
-    vm,
+    completion, cp, daemon, doctor, exec, image, kernel, operation, run, ssh, ssh_config,
+    ssh_proxy, version, vm,
 };
 use crate::{usage, values};
 
@@ -87,6 +87,9 @@ pub enum Command {
     SshConfig(ssh_config::Args),
     #[command(hide = true)]
     SshProxy(ssh_proxy::Args),
+    Completion(completion::Args),
+    #[command(hide = true, name = "__complete")]
+    Complete(completion::CompleteArgs),
     Version(version::Args),
     #[command(flatten)]
     Alias(Alias),

@@ -5,6 +5,7 @@ mod batch;
 mod cli;
 mod command_options;
 mod commands;
+mod completion;
 mod context;
 mod env_file;
 mod errors;

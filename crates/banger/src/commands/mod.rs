@@ -1,6 +1,7 @@
 //! One file for each command: doc comment = help, `Args` = flags, `run` = its implementation.
 
 pub mod alias;
+pub mod completion;
 pub mod cp;
 pub mod daemon;
 pub mod doctor;
@@ -35,6 +36,8 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Operation(command) => operation::dispatch(context, command).await,
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Completion(args) => completion::run(context, args).await,
+        Command::Complete(args) => completion::complete(context, args).await,
         Command::Version(args) => version::run(context, args),
         Command::Alias(short) => Box::pin(dispatch(context, short.into())).await,
     }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod batch;
+mod completion;
 mod copy;
 mod daemon;
 mod fake_daemon;

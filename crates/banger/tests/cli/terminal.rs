@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use banger_testkit::{Home, kill};
+use banger_testkit::{Home, kill, program};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, Winsize};
 
@@ -24,11 +24,14 @@ struct Screen {
 
 impl Screen {
     fn open(home: &Home, args: &[&str]) -> Self {
+        Self::with(home.command(args))
+    }
+
+    fn with(mut command: Command) -> Self {
         let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         rustix::pty::unlockpt(&ours).unwrap();
         let path = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
         let end = File::options().read(true).write(true).open(path.to_str().unwrap()).unwrap();
-        let mut command = home.command(args);
         command.env("TERM", "xterm").stdin(end.try_clone().unwrap());
         command.stdout(end.try_clone().unwrap()).stderr(end);
         let keys = File::from(ours.try_clone().unwrap());
@@ -69,6 +72,14 @@ impl Screen {
                 Err(_) => panic!("`{text}` was not shown:\n{}", self.seen),
             }
         }
+    }
+
+    /// Whether this is shown within a second.
+    fn shows(&mut self, text: &str) -> bool {
+        if let Ok(piece) = self.pieces.recv_timeout(Duration::from_secs(1)) {
+            self.seen.push_str(&String::from_utf8_lossy(&piece));
+        }
+        self.seen.contains(text)
     }
 
     fn is_raw(&self) -> bool {
@@ -135,6 +146,44 @@ fn ctrl_c_goes_to_the_guest_and_a_signal_puts_the_terminal_back() {
         kill(screen.child.id(), signal);
         assert_eq!(screen.end().0, code);
     }
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn bash_completes_what_is_typed() {
+    let home = home();
+    run(&home, "vm create --name web");
+    std::fs::write(home.path().join("a $(touch b) c.tar"), "").unwrap();
+    let mut command = Command::new("bash");
+    let banger = home.command(&[]);
+    command.envs(banger.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let programs = program("banger").parent().unwrap().display().to_string();
+    command.env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap()));
+    command.args(["--norc", "--noprofile", "-i"]).env("PS1", "> ").current_dir(home.path());
+    command.env("INPUTRC", "/dev/null");
+    let mut bash = Screen::with(command);
+    bash.wait_for("> ");
+    bash.type_in("bind 'set enable-bracketed-paste off'; source <(banger completion bash)\n");
+    bash.wait_for("\n");
+    bash.wait_for("> ");
+    // A second Tab: on a busy host the daemon's answer may come too late for the first one.
+    bash.type_in("banger vm stop we\t");
+    bash.wait_for("banger vm stop we");
+    while !bash.shows("b ") {
+        bash.type_in("\t");
+    }
+    bash.type_in("\n");
+    bash.wait_for("web stopped in");
+    bash.wait_for("> ");
+    // bash quotes the name of a file.
+    bash.type_in("echo; banger image import a\t; echo done\n");
+    bash.wait_for("banger image import ");
+    let shown = bash.wait_for("done\r\n");
+    assert!(shown.contains(r"a\ \$\(touch\ b\)\ c.tar"), "{shown}");
+    assert!(!home.path().join("b").exists());
+    bash.type_in("exit\n");
+    bash.child.wait().unwrap();
     run(&home, "vm delete -f web");
     home.finish();
 }
