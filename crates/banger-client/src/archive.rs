@@ -92,6 +92,8 @@ pub struct ArchiveStream {
     pub source: Source,
     /// Number of sockets and devices that the guest left out; known at the end.
     pub left_out: u64,
+    /// Whether the trailer of a complete archive has arrived.
+    is_whole: bool,
     vm: String,
     body: Incoming,
 }
@@ -104,7 +106,11 @@ impl ArchiveStream {
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
             let frame = match self.body.frame().await {
-                None => return Ok(None),
+                None if self.is_whole => return Ok(None),
+                None => {
+                    let text = format!("the archive from `{}` is not complete", self.vm);
+                    return Err(ApiError::new(ErrorCode::GuestFailed, text));
+                }
                 Some(Err(error)) => {
                     let text = format!("the connection to `{}` ended during the copy", self.vm);
                     return Err(ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error));
@@ -129,7 +135,9 @@ impl ArchiveStream {
             let message = String::from_utf8_lossy(&decode(message)).into_owned();
             return Err(refused(&self.vm, ErrorCode::GuestFailed, &message));
         }
-        self.left_out = text(LEFT_OUT_TRAILER).and_then(|count| count.parse().ok()).unwrap_or(0);
+        let left_out = text(LEFT_OUT_TRAILER).and_then(|count| count.parse().ok());
+        self.is_whole = left_out.is_some();
+        self.left_out = left_out.unwrap_or(0);
         Ok(())
     }
 }
@@ -158,7 +166,7 @@ impl Client {
             ApiError::new(ErrorCode::GuestFailed, text)
         })?;
         let body = answer.into_body();
-        Ok(ArchiveStream { source, left_out: 0, vm: vm.to_owned(), body })
+        Ok(ArchiveStream { source, left_out: 0, is_whole: false, vm: vm.to_owned(), body })
     }
 
     /// Unpacks an archive in a guest. Waits until a VM that is starting is ready.

@@ -4,6 +4,7 @@ pub mod guest;
 mod home;
 mod leftovers;
 mod programs;
+pub mod tree;
 
 pub use home::{Home, Options, Run, kill, test_cache, wait_gone};
 pub use leftovers::leftovers;

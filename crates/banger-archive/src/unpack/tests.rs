@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
+use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
@@ -318,4 +319,64 @@ fn a_folder_that_exists_keeps_its_mode_and_time() {
     let meta = kept.metadata().unwrap();
     assert_eq!(meta.mode(), before);
     assert_ne!(meta.mtime(), 1_000_000);
+}
+
+/// Entries of a hostile sender: names and targets that lead out, links, and what they may hide.
+fn hostile() -> impl Strategy<Value = Vec<(u8, String, String)>> {
+    let name = prop_oneof![
+        "(a|b|c|\\.|\\.\\.|out)(/(a|b|c|\\.|\\.\\.|victim)){0,3}/?",
+        Just("/".to_owned()),
+        Just("/etc/victim".to_owned()),
+        Just("../out/victim".to_owned()),
+    ];
+    let link = prop_oneof![
+        name.clone(),
+        Just("..".to_owned()),
+        Just("../out".to_owned()),
+        Just("OUT".to_owned()),
+        Just("OUT/victim".to_owned()),
+    ];
+    proptest::collection::vec((0_u8..7, name, link), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_sequence_of_entries_leaves_the_folder(entries in hostile(), named: bool) {
+        let dir = empty();
+        let (inner, out) = (dir.path().join("in"), dir.path().join("out"));
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("victim"), "old").unwrap();
+        let before = out.join("victim").metadata().unwrap().mode();
+        std::fs::write(inner.join("beside"), "old").unwrap();
+        let top = if named { Top::Named(b"mine") } else { Top::AsIs };
+        let rules = Rules { special: Special::LeaveOut, top, ..RULES };
+        // Each entry alone as well, since an error ends an archive.
+        for cut in 0..entries.len() {
+            let mut archive = Archive::new();
+            for (kind, name, link) in &entries[cut..] {
+                let link = link.replace("OUT", out.to_str().unwrap());
+                let link = link.get(..100).unwrap_or(&link);
+                archive = match kind {
+                    0 => archive.add(EntryType::Directory, name, "", b""),
+                    1 => archive.add(EntryType::Symlink, name, link, b""),
+                    2 => archive.add(EntryType::Link, name, link, b""),
+                    3 => archive.add(EntryType::Fifo, name, "", b""),
+                    4 => archive.add(EntryType::Char, name, "", b""),
+                    _ => archive.file(name, "new"),
+                };
+            }
+            archive.unpack_by(&inner, &rules).ok();
+        }
+        let victim = out.join("victim").symlink_metadata().unwrap();
+        prop_assert_eq!((victim.nlink(), victim.mode()), (1, before));
+        prop_assert_eq!(std::fs::read(out.join("victim")).unwrap(), b"old");
+        prop_assert_eq!((count(&out), count(dir.path())), (1, 2));
+        if named {
+            prop_assert_eq!(std::fs::read(inner.join("beside")).unwrap(), b"old");
+            prop_assert!(count(&inner) <= 2);
+        }
+    }
 }

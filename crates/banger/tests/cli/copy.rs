@@ -1,12 +1,11 @@
 //! `banger cp`, on the simulated host, whose guests have files.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{Read as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use banger_testkit::tree::{self, listing};
 use banger_testkit::{Home, Run};
 
 use crate::support::{expect, home, run};
@@ -29,53 +28,13 @@ fn files(home: &Home) -> PathBuf {
     files
 }
 
-/// The names below a folder, sorted, with what tells them apart.
-fn listing(top: &Path) -> Vec<(OsString, String)> {
-    let mut all = Vec::new();
-    let mut folders = vec![top.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let meta = path.symlink_metadata().unwrap();
-            let link = std::fs::read_link(&path).unwrap_or_default();
-            let (size, blocks) = match meta.is_file() {
-                true => (meta.size(), meta.blocks()),
-                false => (0, 0),
-            };
-            let time = (meta.mtime(), meta.mtime_nsec());
-            let text = format!("{:o} {size} {blocks} {time:?} {link:?}", meta.mode());
-            all.push((path.strip_prefix(top).unwrap().as_os_str().to_owned(), text));
-            if meta.is_dir() {
-                folders.push(path);
-            }
-        }
-    }
-    all.sort();
-    all
-}
-
-/// A tree with odd names, links, modes and a sparse file.
-fn tree(at: &Path) {
-    std::fs::create_dir_all(at.join("a/b")).unwrap();
-    for name in [b"new\nline".as_slice(), b"\xff\xfe", b" -rf *", b"a:b", b"-"] {
-        std::fs::write(at.join(OsStr::from_bytes(name)), name).unwrap();
-    }
-    std::fs::set_permissions(at.join("a:b"), PermissionsExt::from_mode(0o640)).unwrap();
-    symlink("../nowhere", at.join("a/dangling")).unwrap();
-    symlink("/etc/passwd", at.join("absolute")).unwrap();
-    let sparse = std::fs::File::create(at.join("sparse")).unwrap();
-    sparse.set_len(40 << 20).unwrap();
-    sparse.write_all_at(b"data", 20 << 20).unwrap();
-    std::fs::set_permissions(at.join("a/b"), PermissionsExt::from_mode(0o750)).unwrap();
-}
-
 #[test]
 fn a_tree_arrives_equal_both_ways_and_between_vms() {
     let home = home();
     run(&home, "vm create --name web");
     run(&home, "vm create --name db");
     let files = files(&home);
-    tree(&files.join("tree"));
+    tree::make(&files.join("tree"));
     copied(&home, &["tree", "web:/srv/"]);
     copied(&home, &["web:/srv/tree", "db:/srv/moved"]);
     copied(&home, &["db:/srv/moved", "back"]);

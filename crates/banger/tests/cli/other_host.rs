@@ -1,6 +1,7 @@
 //! A client whose transport passes no descriptors, as to a daemon on another host: everything goes
 //! through the API.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use banger_api::boot::{Wait, WaitFor};
 use banger_api::paths::Paths;
 use banger_api::vm::{CreateVm, Lifetime, VmState};
 use banger_api::{ErrorCode, VmId, exit};
+use banger_archive::place::{LastLink, Source};
 use banger_client::{
-    Client, Connecting, Detached, Exec, ExecOutput, ExecRequest, ExitStatus, Launcher, Output,
-    Stream, Transport, VmLogQuery, VmLogSource, WindowSize,
+    ArchiveSource, ArchiveTarget, Client, Connecting, Detached, Exec, ExecOutput, ExecRequest,
+    ExitStatus, Launcher, Output, Stream, Transport, VmLogQuery, VmLogSource, WindowSize,
 };
-use banger_testkit::Home;
+use banger_testkit::{Home, tree};
 use bytes::Bytes;
 
 use crate::support::{home, run};
@@ -107,6 +109,124 @@ async fn commands_run_through_the_daemon() {
 
     let missing = finish(&mut exec(&client, &request(&["nope"])).await.output).await.2;
     assert_eq!(missing.shell_code(), exit::COMMAND_NOT_FOUND);
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+fn pieces(of: Vec<std::io::Result<Bytes>>) -> banger_client::Pieces {
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        for piece in of {
+            // The receiver of a refused archive is gone.
+            let _ = to.send(piece).await;
+        }
+    });
+    from
+}
+
+#[tokio::test]
+async fn archives_pass_through_the_daemon() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let client = client(&home);
+    let top = home.path().join("tree");
+    tree::make(&top);
+    let mut tar = std::process::Command::new("tar");
+    let packed = tar
+        .current_dir(home.path())
+        .args(["-cS", "--format=posix", "tree"])
+        .output()
+        .unwrap()
+        .stdout;
+    let data = || packed.chunks(10_007).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let mut target = ArchiveTarget {
+        path: b"/srv".to_vec(),
+        source: Source::Folder,
+        name: b"moved".to_vec(),
+        keep_owners: false,
+        user: None,
+    };
+    let done = client.unarchive("web", &target, pieces(data())).await.unwrap();
+    assert_eq!((done.entries, done.left_out), (14, 0));
+    let source = ArchiveSource {
+        path: b"/srv/moved".to_vec(),
+        name: b"back".to_vec(),
+        link: LastLink::Keep,
+        user: None,
+    };
+    let mut stream = client.archive("web", &source).await.unwrap();
+    assert_eq!(stream.source, Source::Folder);
+    let mut back = Vec::new();
+    while let Some(piece) = stream.next().await.unwrap() {
+        back.extend_from_slice(&piece);
+    }
+    std::fs::write(home.path().join("back.tar"), back).unwrap();
+    let unpack = std::process::Command::new("tar")
+        .current_dir(home.path())
+        .args(["xf", "back.tar"])
+        .status();
+    assert!(unpack.unwrap().success());
+    assert_eq!(tree::listing(&home.path().join("back")), tree::listing(&top));
+
+    // Refused before, in the middle, and not complete.
+    let missing = ArchiveSource { path: b"/none".to_vec(), ..source.clone() };
+    let error = client.archive("web", &missing).await.err().unwrap();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (ErrorCode::NotFound, "there is no file or folder `/none`")
+    );
+    let text = || vec![Ok(Bytes::from(vec![b'x'; 2000]))];
+    let error = client.unarchive("web", &target, pieces(text())).await.unwrap_err();
+    assert!(error.message.contains("not a tar archive"), "{error:?}");
+    target.path = b"/none/x".to_vec();
+    let error = client.unarchive("web", &target, pieces(text())).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound, "{error:?}");
+    target.path = b"/srv".to_vec();
+    target.name = b"cut".to_vec();
+    let broken = std::io::ErrorKind::UnexpectedEof.into();
+    let cut = vec![Ok(Bytes::copy_from_slice(&packed[..2000])), Err(broken)];
+    assert!(client.unarchive("web", &target, pieces(cut)).await.is_err());
+
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+/// The guest reports at the end that it could not read everything.
+#[tokio::test]
+async fn an_incomplete_archive_is_an_error() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let client = client(&home);
+    let source = ArchiveSource {
+        path: b"/srv".to_vec(),
+        name: b"back".to_vec(),
+        link: LastLink::Keep,
+        user: None,
+    };
+    client.archive("web", &source).await.unwrap();
+    let guests = std::fs::read_dir(home.path().join("state/sim-files")).unwrap();
+    let guest = guests.into_iter().next().unwrap().unwrap().path();
+    std::fs::create_dir_all(guest.join("srv/deep").join("d/".repeat(140))).unwrap();
+    let deep = ArchiveSource { path: b"/srv/deep".to_vec(), ..source };
+    let mut stream = client.archive("web", &deep).await.unwrap();
+    let error = loop {
+        match stream.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("an incomplete archive looks complete"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.message.contains("more than 128 folders deep"), "{error:?}");
+    // A client that takes no trailers sees a body without an end.
+    for (path, is_whole) in [("../tmp", true), ("deep", false)] {
+        let mut plain = std::os::unix::net::UnixStream::connect(client.paths().socket()).unwrap();
+        let query = format!("/v1/vms/web/archive?path=/srv/{path}");
+        write!(plain, "GET {query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        assert_eq!(answer.ends_with(b"0\r\n\r\n"), is_whole, "{path}");
+    }
     run(&home, "vm delete -f web");
     home.finish();
 }

@@ -1,11 +1,13 @@
 //! Files of a guest over the API, for clients that cannot receive a descriptor: relays archives
 //! between the client and the agent without a look at them.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, TRAILER};
+use axum::http::header::{CONTENT_TYPE, HOST, TE, TRAILER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use banger_agent_proto::archive::{
@@ -14,7 +16,7 @@ use banger_agent_proto::archive::{
 use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::{ApiError, ErrorCode, routes};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -30,7 +32,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pack a file or folder of a guest as a tar archive.
 ///
 /// The archive is complete only with the last chunk and without the trailer `banger-error`, which
-/// has the reason otherwise (send `TE: trailers`).
+/// has the reason otherwise (send `TE: trailers`); without trailers the body breaks off.
 #[utoipa::path(get, path = routes::VM_ARCHIVE, tag = "vms", operation_id = "vm_archive",
     params(
         ("vm" = String, Path, description = "name, id or unique prefix of an id"),
@@ -50,6 +52,10 @@ pub async fn download(
     PathParams(vm): PathParams<String>,
     request: Request,
 ) -> Answer<Response> {
+    let takes_trailers = request
+        .headers()
+        .get(TE)
+        .is_some_and(|te| te.to_str().is_ok_and(|te| te.to_ascii_lowercase().contains("trailers")));
     let (agent, _) = session::connect(&api.engine, &vm, None).await?;
     let answer = tokio::time::timeout(START_TIMEOUT, relay(agent.into(), request)).await;
     let answer = answer.map_err(|_| {
@@ -66,7 +72,7 @@ pub async fn download(
     if let Ok(trailers) = HeaderValue::from_str(&trailers) {
         headers.insert(TRAILER, trailers);
     }
-    *response.body_mut() = Body::new(answer.into_body());
+    *response.body_mut() = Body::new(Relayed { body: answer.into_body(), takes_trailers });
     Ok(response)
 }
 
@@ -108,6 +114,33 @@ pub async fn upload(
     Ok(axum::Json(serde_json::from_slice(&body).map_err(|error| garbage(&error))?))
 }
 
+/// The body of an archive. Breaks off at the end of an incomplete archive if the client takes no
+/// trailers, and would find the body complete.
+struct Relayed {
+    body: Incoming,
+    takes_trailers: bool,
+}
+
+impl hyper::body::Body for Relayed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let is_whole = |frame: &Frame<Bytes>| {
+            frame.trailers_ref().is_none_or(|trailers| !trailers.contains_key(ERROR_TRAILER))
+        };
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) if self.takes_trailers || is_whole(&frame) => Ok(frame),
+            Ok(_) => Err("the archive is not complete".into()),
+            Err(error) => Err(error.into()),
+        }))
+    }
+}
+
 /// Sends the request to the agent, with its query and body as they are.
 async fn relay(
     agent: std::os::unix::net::UnixStream,
@@ -135,6 +168,7 @@ async fn relay(
         .uri(format!("/archive?{query}"))
         .header(HOST, HeaderValue::from_static("guest"))
         .header(CONTENT_TYPE, ARCHIVE)
+        .header(TE, "trailers")
         .body(body)
         .map_err(|error| failed(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
