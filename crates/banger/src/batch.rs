@@ -18,7 +18,7 @@ use crate::render::time::duration;
 
 /// An element of the document that `--json` prints.
 #[derive(Debug, Serialize)]
-struct Element {
+pub struct Element {
     /// The argument.
     reference: String,
     /// The VM, if the reference resolves.
@@ -64,6 +64,20 @@ pub enum DurationDisplay {
     Hide,
 }
 
+/// Results of an action, one for each target.
+pub struct Results {
+    elements: Vec<Element>,
+    failures: Vec<Failure>,
+    batch: bool,
+}
+
+impl Results {
+    /// The elements of the JSON document, and the exit code.
+    pub fn split(self) -> (Vec<Element>, Result<u8, Failure>) {
+        (self.elements, code(self.failures, self.batch))
+    }
+}
+
 /// Runs the action, reports the results and returns the exit code.
 pub async fn run(
     context: &Context,
@@ -72,6 +86,22 @@ pub async fn run(
     action: VmAction,
     messages: &Messages,
 ) -> Result<u8, Failure> {
+    let results = results(context, client, targets, action, messages).await?;
+    let (elements, code) = results.split();
+    if context.format == Format::Json {
+        context.json(&elements)?;
+    }
+    code
+}
+
+/// Runs the action and reports each result as text; JSON is left to the caller.
+pub async fn results(
+    context: &Context,
+    client: &Client,
+    targets: Vec<Target>,
+    action: VmAction,
+    messages: &Messages,
+) -> Result<Results, Failure> {
     let batch = targets.len() > 1;
     let progress = Progress::new(context, Lines::None).with_grace(action);
     let interrupts = context.interrupts.listen();
@@ -94,10 +124,7 @@ pub async fn run(
         elements.push(element);
         failures.extend(failure);
     }
-    if context.format == Format::Json {
-        context.json(&elements)?;
-    }
-    code(failures, batch)
+    Ok(Results { elements, failures, batch })
 }
 
 fn split(outcome: Outcome) -> (Element, Option<Failure>) {

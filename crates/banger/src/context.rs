@@ -7,6 +7,7 @@ use banger_api::limits::VmDefaults;
 use banger_api::paths::Paths;
 use banger_client::{Client, Launcher};
 use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::cli::Global;
 use crate::errors::Failure;
@@ -96,6 +97,15 @@ impl Context {
     /// Whether the user can answer a question on the terminal.
     pub fn can_prompt(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks a question on the terminal; only `y` and `yes` confirm.
+    pub async fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        write!(io::stderr(), "{question} [y/N] ")?;
+        let mut answer = String::new();
+        let mut stdin = BufReader::new(tokio::io::stdin());
+        self.interrupts.run_interruptible(stdin.read_line(&mut answer)).await??;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }
 

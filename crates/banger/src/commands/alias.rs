@@ -33,6 +33,10 @@ pub enum Alias {
     Logs(vm::logs::Args),
     #[command(hide = true)]
     Health(vm::health::Args),
+    #[command(hide = true, alias = "port")]
+    Ports(vm::ports::Args),
+    #[command(hide = true)]
+    Prune(vm::prune::Args),
     #[command(hide = true)]
     Images(image::list::Args),
     #[command(hide = true)]
@@ -46,8 +50,9 @@ pub enum Alias {
 /// The paragraph of the help.
 pub const HELP: &str = "\
 Short forms:
-  ls create start stop restart kill rm show shell logs health   as in `banger vm`
-  images pull import rmi                                        as in `banger image`";
+  ls create start stop restart kill rm show shell
+  logs health ports prune                           as in `banger vm`
+  images pull import rmi                            as in `banger image`";
 
 impl From<Alias> for Command {
     fn from(short: Alias) -> Self {
@@ -64,6 +69,8 @@ impl From<Alias> for Command {
             Alias::Shell(args) => Self::Vm(vm::Command::Shell(args)),
             Alias::Logs(args) => Self::Vm(vm::Command::Logs(args)),
             Alias::Health(args) => Self::Vm(vm::Command::Health(args)),
+            Alias::Ports(args) => Self::Vm(vm::Command::Ports(args)),
+            Alias::Prune(args) => Self::Vm(vm::Command::Prune(args)),
             Alias::Images(args) => Self::Image(image::Command::List(args)),
             Alias::Pull(args) => Self::Image(image::Command::Pull(args)),
             Alias::Import(args) => Self::Image(image::Command::Import(args)),
@@ -87,8 +94,8 @@ pub fn suggestion(word: &str) -> Option<&'static str> {
         "build" | "commit" | "save" => "`banger image --help` shows what can be done with images",
         "scp" | "rsync" => "`banger ssh-config --install` lets `scp` and `rsync` reach NAME.vm",
         "copy" | "push" => "`banger cp PATH VM:` copies files into a machine",
-        "port" | "ports" | "publish" => {
-            "`banger ps` shows published ports, `-p` of `run` and `create` publishes them"
+        "publish" | "expose" => {
+            "`banger ports` shows published ports, `-p` of `run` and `create` publishes them"
         }
         "name" | "rename" => "`--name` of `run` and `create` names a machine",
         "kernels" => "`banger kernel list` shows all kernels",

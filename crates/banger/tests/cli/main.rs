@@ -14,6 +14,8 @@ mod interrupt;
 mod operations;
 mod other_host;
 mod output;
+mod ports;
+mod prune;
 mod sessions;
 mod ssh;
 mod support;

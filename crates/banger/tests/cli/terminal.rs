@@ -238,3 +238,24 @@ fn a_delete_asks_first() {
     assert_eq!(screen.end().0, 0);
     home.finish();
 }
+
+#[test]
+fn a_prune_shows_the_vms_and_asks_first() {
+    let home = home();
+    run(&home, "vm create --name web --no-start");
+    run(&home, "vm create --name up");
+    let mut screen = Screen::open(&home, &["vm", "prune"]);
+    let shown = screen.wait_for("delete this VM with its disks? [y/N] ");
+    assert!(shown.contains("\r\nweb ") && !shown.contains("\r\nup "), "{shown}");
+    screen.type_in("\n");
+    let (code, rest) = screen.end();
+    assert_eq!(code, 1);
+    assert!(rest.ends_with("nothing was deleted\r\n"), "{rest}");
+    let mut screen = Screen::open(&home, &["vm", "prune"]);
+    screen.wait_for("delete this VM with its disks? [y/N] ");
+    screen.type_in("y\n");
+    let (code, rest) = screen.end();
+    assert!(code == 0 && rest.ends_with("web deleted\r\nfreed 8 MiB\r\n"), "{rest}");
+    run(&home, "vm delete -f up");
+    home.finish();
+}

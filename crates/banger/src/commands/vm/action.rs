@@ -1,12 +1,9 @@
 //! `banger vm start|stop|restart|kill|delete|repair`: one action on any number of VMs.
 
-use std::io::Write;
-
 use banger_api::boot::WaitFor;
 use banger_api::exit;
 use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
 use banger_client::batch::{Target, resolve};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::batch::{self, DurationDisplay, Messages};
 use crate::context::{Context, Format};
@@ -208,9 +205,5 @@ async fn confirmed(context: &Context, targets: &[Target]) -> Result<bool, Failur
     }
     let names = found.join(", ");
     let disks = if found.len() == 1 { "its disks" } else { "their disks" };
-    write!(std::io::stderr(), "delete {names} with {disks}? [y/N] ")?;
-    let mut answer = String::new();
-    let mut stdin = BufReader::new(tokio::io::stdin());
-    context.interrupts.run_interruptible(stdin.read_line(&mut answer)).await??;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    context.confirm(&format!("delete {names} with {disks}?")).await
 }

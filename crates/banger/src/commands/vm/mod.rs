@@ -5,6 +5,8 @@ pub mod create;
 pub mod health;
 pub mod list;
 pub mod logs;
+pub mod ports;
+pub mod prune;
 pub mod shell;
 pub mod show;
 
@@ -38,7 +40,10 @@ pub enum Command {
     Shell(shell::Args),
     Ssh(ssh::Args),
     Logs(logs::Args),
+    #[command(alias = "port")]
+    Ports(ports::Args),
     Health(health::Args),
+    Prune(prune::Args),
 }
 
 /// Runs a command.
@@ -60,5 +65,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Ssh(args) => ssh::run(context, args).await,
         Command::Logs(args) => logs::run(context, args).await,
         Command::Health(args) => health::run(context, args).await,
+        Command::Ports(args) => ports::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
     }
 }
