@@ -1,8 +1,10 @@
 //! The feed of VM changes: `GET /v1/events`, server-sent events with one [`VmEvent`] each.
 //!
 //! The feed is resumed with `Last-Event-ID`: if the daemon still has the events after that one, it
-//! continues there; otherwise it starts with [`VmEventKind::All`]. Changes in quick succession are
-//! merged into one event with the current state; `generation` counts the changes.
+//! continues there; otherwise it starts with [`VmEventKind::All`]. Without that header,
+//! `since_unix_ms` starts with the first event since that time that the daemon still has. Changes
+//! in quick succession are merged into one event with the current state; `generation` counts the
+//! changes.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,9 @@ pub struct VmNow {
 pub struct VmEvent {
     /// Position in the feed of this daemon: the event's id, for `Last-Event-ID`.
     pub id: String,
+    /// Time of the event, in milliseconds since 1970; 0 from a daemon that does not report it.
+    #[serde(default)]
+    pub at_unix_ms: u64,
     /// The event.
     #[serde(flatten)]
     pub what: VmEventKind,

@@ -24,6 +24,7 @@ mod sys;
 mod transport;
 mod unix;
 mod upload;
+mod vm_events;
 pub mod watch;
 
 pub use archive::{ArchiveSource, ArchiveStream, ArchiveTarget, Pieces};
@@ -40,3 +41,4 @@ pub use logs::{DaemonLogQuery, LogStream, VmLogQuery, VmLogSource};
 pub use port::{MAX_PORT_WAIT, Port, PortStream};
 pub use session::AgentSession;
 pub use transport::{Connecting, LocalSocket, Stream, Transport};
+pub use vm_events::VmEvents;

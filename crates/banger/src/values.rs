@@ -146,6 +146,26 @@ fn disk(what: &'static str, text: &str) -> Result<u64, String> {
     limits::check_disk(what, bytes).map(|()| bytes).map_err(|error| error.to_string())
 }
 
+/// An age in seconds, such as `30m`, `24h` or `7d`.
+pub fn age_s(text: &str) -> Result<u64, String> {
+    let wrong = || "write a number and a unit, such as 30m, 24h or 7d".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    let count = text.strip_suffix(unit).unwrap_or_default();
+    if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let count: Option<u64> = count.parse().ok();
+    count.and_then(|count| count.checked_mul(seconds)).ok_or_else(|| "it is too large".to_owned())
+}
+
 /// A grace period in seconds, as milliseconds.
 pub fn grace_ms(text: &str) -> Result<u64, String> {
     let seconds: u64 =

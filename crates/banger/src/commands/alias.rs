@@ -33,6 +33,8 @@ pub enum Alias {
     Logs(vm::logs::Args),
     #[command(hide = true)]
     Health(vm::health::Args),
+    #[command(hide = true)]
+    Events(vm::events::Args),
     #[command(hide = true, alias = "port")]
     Ports(vm::ports::Args),
     #[command(hide = true)]
@@ -51,7 +53,7 @@ pub enum Alias {
 pub const HELP: &str = "\
 Short forms:
   ls create start stop restart kill rm show shell
-  logs health ports prune                           as in `banger vm`
+  logs health ports events prune                    as in `banger vm`
   images pull import rmi                            as in `banger image`";
 
 impl From<Alias> for Command {
@@ -69,6 +71,7 @@ impl From<Alias> for Command {
             Alias::Shell(args) => Self::Vm(vm::Command::Shell(args)),
             Alias::Logs(args) => Self::Vm(vm::Command::Logs(args)),
             Alias::Health(args) => Self::Vm(vm::Command::Health(args)),
+            Alias::Events(args) => Self::Vm(vm::Command::Events(args)),
             Alias::Ports(args) => Self::Vm(vm::Command::Ports(args)),
             Alias::Prune(args) => Self::Vm(vm::Command::Prune(args)),
             Alias::Images(args) => Self::Image(image::Command::List(args)),

@@ -46,6 +46,8 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("vm logs web --tail -1", 2, "`-1`"),
     ("vm logs web --tail x", 2, "invalid value `x` for `--tail <N>`"),
     ("vm ports --frobnicate", 2, "unexpected argument `--frobnicate`"),
+    ("vm events --since soon", 2, "write an age, such as 10m, or a time"),
+    ("vm events --since -1m", 2, "write an age, such as 10m, or a time"),
     ("vm prune extra", 2, "unexpected argument `extra`"),
     ("vm prune --older 7", 2, "write a number and a unit, such as 30m, 24h or 7d"),
     ("vm prune --older -7d", 2, "write a number and a unit"),

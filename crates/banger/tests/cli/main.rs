@@ -7,6 +7,7 @@ mod batch;
 mod completion;
 mod copy;
 mod daemon;
+mod events;
 mod fake_daemon;
 mod help;
 mod images;

@@ -9,15 +9,28 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use banger_api::events::VmEvent;
 use banger_api::{ApiError, routes};
 use futures_util::stream::{self, Stream, StreamExt};
+use serde::Deserialize;
 
 use super::Shared;
+use super::body::QueryParams;
 
 /// Interval of comments on an idle stream, which detect a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// The query.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    since_unix_ms: Option<u64>,
+}
+
 /// Follow all VMs: one [`VmEvent`] per event; ends when the daemon stops.
 #[utoipa::path(get, path = routes::EVENTS, tag = "vms", operation_id = "events",
-    params(("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event seen")),
+    params(
+        ("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event seen"),
+        ("since_unix_ms" = Option<u64>, Query,
+            description = "without that header: begin with the first event since this time"),
+    ),
     responses(
         (status = 200, description = "server-sent events, the data of each a `VmEvent`",
             body = String, content_type = "text/event-stream"),
@@ -26,9 +39,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub async fn events(
     State(api): Shared,
     headers: HeaderMap,
+    QueryParams(query): QueryParams<Since>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let place = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let place = place.map(str::to_owned);
+    let since = || query.since_unix_ms.map(|since| api.feed.place_before(since));
+    let place = place.map(str::to_owned).or_else(since);
     let events = stream::unfold((api, place), |(api, place)| async move {
         let events = tokio::select! {
             events = api.feed.after(place.as_deref()) => events,

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod create;
+pub mod events;
 pub mod health;
 pub mod list;
 pub mod logs;
@@ -43,6 +44,7 @@ pub enum Command {
     #[command(alias = "port")]
     Ports(ports::Args),
     Health(health::Args),
+    Events(events::Args),
     Prune(prune::Args),
 }
 
@@ -65,6 +67,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Ssh(args) => ssh::run(context, args).await,
         Command::Logs(args) => logs::run(context, args).await,
         Command::Health(args) => health::run(context, args).await,
+        Command::Events(args) => events::run(context, args).await,
         Command::Ports(args) => ports::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,
     }

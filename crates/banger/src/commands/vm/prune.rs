@@ -16,6 +16,7 @@ use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
 use crate::render::table::{Column, table};
 use crate::render::time::ago;
+use crate::values::age_s;
 
 /// Delete all stopped VMs with their disks, after showing them.
 ///
@@ -54,25 +55,6 @@ pub enum Filter {
 struct Pruned {
     vms: Vec<Element>,
     freed_bytes: u64,
-}
-
-fn age_s(text: &str) -> Result<u64, String> {
-    let wrong = || "write a number and a unit, such as 30m, 24h or 7d".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        'w' => 7 * 86_400,
-        _ => return Err(wrong()),
-    };
-    let count = text.strip_suffix(unit).unwrap_or_default();
-    if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let count: Option<u64> = count.parse().ok();
-    count.and_then(|count| count.checked_mul(seconds)).ok_or_else(|| "it is too large".to_owned())
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
