@@ -148,8 +148,22 @@ fn published_ports_lead_to_the_guest() {
     assert!(run.err.contains(&text) && run.err.contains("hint: "), "{}", run.err);
     assert_eq!(home.json(&["vm", "show", "late"])["state"], "stopped");
 
+    // The work disk and the ports of a guest without an address change at the next start.
+    let other = free_port();
+    let set = [&publish(other)[..], "--unpublish", &open.to_string(), "--work-size", "9G"];
+    let set = home.run(&[&["vm", "set", "web", "-p"][..], &set].concat());
+    assert_eq!((set.code, set.out.as_str()), (0, "web changed\n"), "{}", set.err);
+    assert!(set.err.contains("`web` changes at its next start: work disk 9 GiB"), "{}", set.err);
+    assert_eq!(greeting(open), "SSH-2.0-", "until the next start");
     home.ok(&["vm", "stop", "web"]);
     assert!(TcpStream::connect(("127.0.0.1", open)).is_err(), "a stopped VM publishes nothing");
+    home.ok(&["vm", "start", "web"]);
+    let size = ["exec", "web", "--", "df", "--output=size", "/root"];
+    let size = home.run(&size).out.lines().nth(1).unwrap().trim().parse::<u64>().unwrap();
+    assert!(size > 8 << 20, "the work disk has {size} KiB");
+    home.wait_booted("web");
+    assert_eq!(greeting(other), "SSH-2.0-");
+    assert!(TcpStream::connect(("127.0.0.1", open)).is_err(), "the port is still published");
     home.ok(&["vm", "delete", "-f", "web", "cut", "late"]);
     home.finish();
 }

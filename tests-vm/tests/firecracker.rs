@@ -6,6 +6,8 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -193,6 +195,27 @@ fn start_again(socket: &Path) -> ClientError {
     })
 }
 
+/// Publishes and unpublishes a port of a running VM. The guest is simulated, so the test listens on
+/// its address.
+fn ports_change_while_it_runs(home: &Home, ip: &str) {
+    let address = format!("ip address add {ip}/32 dev lo");
+    shell(&address);
+    let guest = TcpListener::bind((ip, 7000)).unwrap();
+    let set = home.run(&["vm", "set", "web", "-p", "18000:7000"]);
+    assert_eq!((set.code, set.out.as_str()), (0, "web changed\n"), "{}", set.err);
+    let text = "`web` changed while it runs: published ports 127.0.0.1:18000:7000 (was none)";
+    assert!(set.err.contains(text), "{}", set.err);
+    let mut client = TcpStream::connect("127.0.0.1:18000").unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut received = [0; 5];
+    guest.accept().unwrap().0.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"hello");
+    home.ok(&["vm", "set", "web", "--unpublish", "18000"]);
+    assert!(TcpStream::connect("127.0.0.1:18000").is_err(), "the port is still published");
+    assert_eq!(home.json(&["vm", "show", "web"])["publish"], Value::Array(Vec::new()));
+    shell(&address.replace("address add", "address del"));
+}
+
 #[test]
 fn a_life() {
     in_namespace("a_life", || {
@@ -211,6 +234,7 @@ fn a_life() {
         let fault = format!("{:?}", start_again(&world.jail(&id).join("root/api.sock")));
         assert!(fault.contains("not supported after starting"), "{fault}");
         home.ok(&["vm", "health", "web"]);
+        ports_change_while_it_runs(home, show["ip"].as_str().unwrap());
 
         home.ok(&["vm", "stop", "web"]);
         let because = world.show("web")["stopped_because"].clone();

@@ -5,9 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::set::SetVm;
 
 /// An action on an existing VM with its parameters, such as `{"stop": {"grace_ms": 5000}}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum VmAction {
     /// Start the VM.
@@ -36,6 +37,8 @@ pub enum VmAction {
     },
     /// Retry the cleanup that left the VM broken.
     Repair {},
+    /// Change the specification, at once or from the next start on.
+    Set(SetVm),
 }
 
 fn default_grace_ms() -> u64 {
@@ -47,7 +50,7 @@ impl VmAction {
     pub const STOP: Self = Self::Stop { grace_ms: DEFAULT_GRACE_MS };
 
     /// Name of the action in messages, and of its operation.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Start {} => "start",
             Self::Stop { .. } => "stop",
@@ -55,6 +58,7 @@ impl VmAction {
             Self::Kill {} => "kill",
             Self::Delete { .. } => "delete",
             Self::Repair {} => "repair",
+            Self::Set(_) => "set",
         }
     }
 
@@ -62,12 +66,13 @@ impl VmAction {
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`] naming the parameter.
-    pub fn check(self) -> Result<(), ApiError> {
+    pub fn check(&self) -> Result<(), ApiError> {
         match self {
-            Self::Stop { grace_ms } | Self::Restart { grace_ms } if grace_ms > MAX_GRACE_MS => {
+            Self::Stop { grace_ms } | Self::Restart { grace_ms } if *grace_ms > MAX_GRACE_MS => {
                 let text = format!("a grace period of {grace_ms} ms: at most {MAX_GRACE_MS} ms");
                 Err(ApiError::new(ErrorCode::BadRequest, text))
             }
+            Self::Set(set) => set.check(),
             _ => Ok(()),
         }
     }

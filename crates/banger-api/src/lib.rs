@@ -22,6 +22,7 @@ pub mod publish;
 pub mod reference;
 pub mod routes;
 pub mod session;
+pub mod set;
 pub mod size;
 pub mod vm;
 

@@ -258,8 +258,28 @@ pub struct VmDetails {
     /// full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// Values that the next start uses, while they differ from those of the running VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<SpecView>,
     /// Generation: incremented with each change of the VM.
     pub generation: u64,
+}
+
+/// Values of a VM that `vm set` changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SpecView {
+    /// vCPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual size of the root disk in bytes.
+    pub root_bytes: u64,
+    /// Virtual size of the work disk in bytes.
+    pub work_bytes: u64,
+    /// Whether the guest can reach networks outside of the host.
+    pub nat: bool,
+    /// Published ports.
+    pub publish: Vec<PortForward>,
 }
 
 /// Names of the drivers of a VM.

@@ -74,7 +74,7 @@ pub fn act<O: Observer>(
     futures_util::stream::iter(targets)
         .map(move |Target { reference, found }| {
             let found = found.map(|vm| (observe(&vm), vm));
-            let interrupts = interrupts.clone();
+            let (interrupts, action) = (interrupts.clone(), action.clone());
             async move {
                 let (vm, result) = match found {
                     Ok((observer, vm)) => {
@@ -100,6 +100,7 @@ async fn act_on_one(
         observer.notice(Notice::WaitEnded(WaitEnd::NotStarted));
         return Err(FollowError::WaitEnded(WaitEnd::NotStarted));
     }
+    let on_interrupt = OnInterrupt::of(&action);
     let request = client.act(vm.id.as_str(), action);
     let awaiting = || observer.notice(Notice::AwaitingAnswer);
     let accepted = match follow::accepted(request, &interrupts, awaiting).await {
@@ -109,7 +110,6 @@ async fn act_on_one(
         }
         answer => answer?,
     };
-    let on_interrupt = OnInterrupt::of(action);
     let done = client.follow_to_end(&accepted, interrupts, on_interrupt, &mut observer).await?;
     Ok(if accepted.operation.is_some() {
         ActionEffect::Done(done.ms)

@@ -67,12 +67,15 @@ pub enum OnInterrupt {
 
 impl OnInterrupt {
     /// Effect of an interrupt on an action on a VM.
-    pub fn of(action: VmAction) -> Self {
+    pub fn of(action: &VmAction) -> Self {
         match action {
             VmAction::Start {} => Self::Cancel,
             VmAction::Stop { .. } => Self::StopWaiting,
             VmAction::Restart { .. } => Self::StopWaitingThenCancel,
-            VmAction::Kill {} | VmAction::Delete { .. } | VmAction::Repair {} => Self::Ignore,
+            VmAction::Kill {}
+            | VmAction::Delete { .. }
+            | VmAction::Repair {}
+            | VmAction::Set(_) => Self::Ignore,
         }
     }
 
@@ -345,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_effect_of_an_interrupt_depends_on_action_and_stage() {
-        let restart = OnInterrupt::of(VmAction::Restart { grace_ms: 0 });
+        let restart = OnInterrupt::of(&VmAction::Restart { grace_ms: 0 });
         for (name, expected) in [
             ("", OnInterrupt::StopWaiting),
             (stage::SHUTDOWN, OnInterrupt::StopWaiting),
@@ -355,10 +358,13 @@ mod tests {
         ] {
             assert_eq!(restart.in_stage(name), expected, "{name}");
         }
-        assert_eq!(OnInterrupt::of(VmAction::STOP).in_stage(stage::BOOT), OnInterrupt::StopWaiting);
-        assert_eq!(OnInterrupt::of(VmAction::Start {}).in_stage(""), OnInterrupt::Cancel);
         assert_eq!(
-            OnInterrupt::of(VmAction::Delete { force: false }).in_stage(""),
+            OnInterrupt::of(&VmAction::STOP).in_stage(stage::BOOT),
+            OnInterrupt::StopWaiting
+        );
+        assert_eq!(OnInterrupt::of(&VmAction::Start {}).in_stage(""), OnInterrupt::Cancel);
+        assert_eq!(
+            OnInterrupt::of(&VmAction::Delete { force: false }).in_stage(""),
             OnInterrupt::Ignore
         );
     }

@@ -15,6 +15,10 @@ use crate::drivers::{Applied, Undone};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan, VmSpec};
 
+/// Decides on a change from the present specification to a requested one, given the run in
+/// progress.
+pub type DecideChange = fn(&VmSpec, &VmSpec, Option<&RunPlan>) -> Change;
+
 /// Definition of a capability.
 #[derive(Clone)]
 pub struct Capability {
@@ -22,8 +26,12 @@ pub struct Capability {
     pub name: &'static str,
     /// Whether a VM uses it; if absent, every VM does.
     pub plan: Option<fn(&VmPlan, &VmSpec) -> Use>,
-    /// When a change of the specification takes effect; if absent, no change concerns it.
-    pub change: Option<fn(&VmSpec, &VmSpec) -> Change>,
+    /// When a change of the specification takes effect, given the run in progress; if absent, no
+    /// change concerns it.
+    pub change: Option<DecideChange>,
+    /// Copies its values from the second specification to the first, which is that of a run in
+    /// progress; required if a change is live.
+    pub live: Option<fn(&mut VmSpec, &VmSpec)>,
     /// Its reversible steps, in order within each slot.
     pub steps: &'static [SlotStep],
 }
@@ -42,7 +50,7 @@ pub enum Use {
 pub enum Change {
     /// Nothing of this capability changed.
     None,
-    /// At once: its steps are undone and applied again during the run.
+    /// At once: its steps are undone and applied again during the run, see [`crate::change`].
     Live,
     /// At the next start.
     NextStart,
@@ -116,7 +124,8 @@ pub trait Effect: Send + Sync {
     async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError>;
 }
 
-/// Checks the requirements of a start before its first step.
+/// Checks the requirements of a start or a live change before its first step. In a live change,
+/// the context has the run with the specification before the change.
 #[async_trait]
 pub trait Preflight: Send + Sync {
     /// Checks without changes.

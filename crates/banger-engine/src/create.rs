@@ -62,7 +62,7 @@ impl Engine {
         let host = self.shared.drivers.host.clone();
         let (image, kernel) = self.boot_names(&request);
         self.shared.drivers.images.check(image, kernel)?;
-        let warnings = self.capacity_warnings(&request, host.capacity());
+        let warnings = Self::capacity_warnings(&request, host.capacity());
         let engine = self.arc().ok_or_else(|| {
             ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down")
         })?;
@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// Warnings about values that are allowed and exceed the host's capacity.
-    fn capacity_warnings(&self, request: &CreateVm, host: Capacity) -> Vec<String> {
+    pub(crate) fn capacity_warnings(request: &CreateVm, host: Capacity) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(vcpus) = request.vcpus.filter(|vcpus| *vcpus > host.cpus) {
             warnings

@@ -14,6 +14,7 @@ mod boot_watch;
 pub mod cancel;
 pub mod capabilities;
 pub mod capability;
+pub mod change;
 pub mod choose;
 pub mod create;
 pub mod devices;

@@ -51,8 +51,9 @@ pub struct BootSet {
     pub kernel: KernelId,
 }
 
-/// The part of the configuration that a user may change. A run in progress keeps the specification
-/// with which it started ([`RunPlan::spec`]).
+/// The part of the configuration that a user may change. A change takes effect at the next start,
+/// except for values that a capability changes live: the run in progress has a specification of its
+/// own ([`RunPlan::spec`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {
     /// vCPUs.
@@ -102,6 +103,17 @@ pub struct VmPlan {
     pub created_unix_ms: u64,
 }
 
+/// A live change of a run: the values to restore if it fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveChange {
+    /// The specification of the run before the change.
+    pub from: VmSpec,
+    /// The steps of the run before the change.
+    pub steps: Vec<StepId>,
+    /// Steps that are undone and applied again.
+    pub again: Vec<StepId>,
+}
+
 /// One run: from the acceptance of a start until all its steps are undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
@@ -109,7 +121,8 @@ pub struct RunPlan {
     pub operation: OpId,
     /// Boot id of the host: if it has changed, no process of this run can be alive.
     pub host_boot_id: String,
-    /// The specification with which the run started; used by undo and adoption.
+    /// The specification with which the run started and live changes since; used by undo and
+    /// adoption.
     pub spec: VmSpec,
     /// Its steps in order; undo uses these even if a later build has other steps.
     pub steps: Vec<StepId>,
@@ -119,6 +132,9 @@ pub struct RunPlan {
     /// Lease of the guest's address, if it has one.
     #[serde(default)]
     pub lease: Option<Lease>,
+    /// The live change of this run in progress. A daemon that finds one takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<LiveChange>,
     /// The shim, once it is known.
     pub shim: Option<ProcRef>,
     /// The VMM's process id, once it is known.
@@ -137,6 +153,7 @@ impl RunPlan {
             steps,
             found: BTreeMap::new(),
             lease: None,
+            change: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,

@@ -60,7 +60,7 @@ pub struct RequestQueue {
 }
 
 /// The state of a VM after `action` succeeded in `state`; `None` if it is deleted.
-pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
+pub fn after(state: VmState, action: &VmAction) -> Option<VmState> {
     match action {
         VmAction::Start {} | VmAction::Restart { .. } => match state {
             VmState::Broken | VmState::Deleting => Some(state),
@@ -82,17 +82,18 @@ pub fn after(state: VmState, action: VmAction) -> Option<VmState> {
             VmState::Broken => Some(VmState::Stopped),
             other => Some(other),
         },
+        VmAction::Set(_) => Some(state),
         VmAction::Delete { .. } => None,
     }
 }
 
 /// The answer for a VM in `state` without an operation in progress.
-pub fn settle(state: VmState, action: VmAction) -> Answer {
+pub fn settle(state: VmState, action: &VmAction) -> Answer {
     decide(Some(state), action)
 }
 
 /// The answer for a VM that will be in `state` after all accepted requests; `None` if deleted.
-fn decide(state: Option<VmState>, action: VmAction) -> Answer {
+fn decide(state: Option<VmState>, action: &VmAction) -> Answer {
     use VmAction as A;
     use VmState as S;
     let Some(state) = state else {
@@ -117,13 +118,18 @@ fn decide(state: Option<VmState>, action: VmAction) -> Answer {
         (A::Delete { .. }, S::Stopped) => Answer::Do(Scheduling::AfterCurrent),
         (A::Delete { .. }, S::Deleting) => Answer::AlreadySo(None),
         (A::Delete { force }, S::Starting | S::Running | S::Paused | S::Stopping | S::Broken) => {
-            if force {
+            if *force {
                 Answer::Do(Scheduling::InterruptCurrent)
             } else {
                 Answer::Refused(Refusal::NeedsForce(state))
             }
         }
+        // Whether a change is possible, and when it takes effect, is decided when its turn comes.
+        (A::Set(_), S::Stopped | S::Starting | S::Running | S::Paused | S::Stopping) => {
+            Answer::Do(Scheduling::AfterCurrent)
+        }
         (A::Start {}, S::Paused | S::Broken | S::Deleting)
+        | (A::Set(_), S::Broken | S::Deleting)
         | (A::Restart { .. } | A::Stop { .. } | A::Kill {}, S::Broken | S::Deleting)
         | (A::Repair {}, S::Starting | S::Running | S::Paused | S::Stopping | S::Deleting) => {
             Answer::Refused(Refusal::State(state))
@@ -133,16 +139,16 @@ fn decide(state: Option<VmState>, action: VmAction) -> Answer {
 
 impl RequestQueue {
     /// The answer to `action` for a VM that is in `state` now. Changes nothing.
-    pub fn answer(&self, state: VmState, action: VmAction) -> Answer {
+    pub fn answer(&self, state: VmState, action: &VmAction) -> Answer {
         // The final state of the running operation counts, not its transitional state.
         let settled = match &self.running {
-            Some(running) => after(settled_before(state, running.action), running.action),
+            Some(running) => after(settled_before(state), &running.action),
             None => Some(state),
         };
         let projected = self
             .waiting
             .iter()
-            .fold(settled, |state, queued| state.and_then(|s| after(s, queued.action)));
+            .fold(settled, |state, queued| state.and_then(|s| after(s, &queued.action)));
         match decide(projected, action) {
             Answer::Do(_) if self.waiting.len() >= MAX_QUEUED => {
                 Answer::Refused(Refusal::QueueFull)
@@ -155,22 +161,27 @@ impl RequestQueue {
         }
     }
 
-    fn interrupts(&self, action: VmAction) -> bool {
+    fn interrupts(&self, action: &VmAction) -> bool {
         let Some(running) = &self.running else { return false };
         let pointless = matches!(running.action, VmAction::Start {} | VmAction::Restart { .. });
         match action {
             VmAction::Stop { .. } => pointless,
             VmAction::Kill {} => pointless || matches!(running.action, VmAction::Stop { .. }),
             VmAction::Delete { force } => {
-                force && (pointless || matches!(running.action, VmAction::Stop { .. }))
+                *force && (pointless || matches!(running.action, VmAction::Stop { .. }))
             }
-            VmAction::Start {} | VmAction::Restart { .. } | VmAction::Repair {} => false,
+            VmAction::Start {}
+            | VmAction::Restart { .. }
+            | VmAction::Repair {}
+            | VmAction::Set(_) => false,
         }
     }
 
     /// A kill ends the grace period of a stop in progress, although both lead to the same state.
-    fn already_so(&self, action: VmAction) -> Answer {
-        let last = self.waiting.back().or(self.running.as_ref());
+    fn already_so(&self, action: &VmAction) -> Answer {
+        // A change of the specification leads to no state.
+        let leads = |queued: &&Queued| !matches!(queued.action, VmAction::Set(_));
+        let last = self.waiting.iter().rev().chain(self.running.as_ref()).find(leads);
         match (action, last) {
             (VmAction::Kill {}, Some(last)) if matches!(last.action, VmAction::Stop { .. }) => {
                 Answer::Do(Scheduling::InterruptCurrent)
@@ -227,16 +238,17 @@ impl RequestQueue {
 }
 
 /// The state to which the action of a running operation applies.
-fn settled_before(state: VmState, action: VmAction) -> VmState {
-    match (state, action) {
-        (VmState::Deleting | VmState::Starting | VmState::Stopping, _) => VmState::Stopped,
-        (other, _) => other,
+fn settled_before(state: VmState) -> VmState {
+    match state {
+        VmState::Deleting | VmState::Starting | VmState::Stopping => VmState::Stopped,
+        other => other,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_api::set::SetVm;
     use proptest::prelude::*;
 
     fn op(n: u64) -> OpId {
@@ -247,7 +259,17 @@ mod tests {
         Queued { op: op(n), action }
     }
 
-    const ACTIONS: [VmAction; 7] = [
+    const SET: SetVm = SetVm {
+        vcpus: Some(2),
+        memory_mib: None,
+        root_bytes: None,
+        work_bytes: None,
+        nat: None,
+        publish: Vec::new(),
+        unpublish: Vec::new(),
+    };
+
+    const ACTIONS: [VmAction; 8] = [
         VmAction::Start {},
         VmAction::STOP,
         VmAction::Restart { grace_ms: 0 },
@@ -255,6 +277,7 @@ mod tests {
         VmAction::Delete { force: false },
         VmAction::Delete { force: true },
         VmAction::Repair {},
+        VmAction::Set(SET),
     ];
 
     /// The model: carries out all accepted actions in order.
@@ -267,7 +290,7 @@ mod tests {
                 (Some(VmState::Broken), _) => Some(VmState::Broken),
                 (Some(_), VmAction::Start {} | VmAction::Restart { .. }) => Some(VmState::Running),
                 (Some(_), VmAction::Stop { .. } | VmAction::Kill {}) => Some(VmState::Stopped),
-                (Some(other), VmAction::Repair {}) => Some(other),
+                (Some(other), VmAction::Repair {} | VmAction::Set(_)) => Some(other),
             };
         }
         state
@@ -278,13 +301,16 @@ mod tests {
         let mut present = initial;
         let mut unfinished: Vec<VmAction> = Vec::new();
         for (n, (which, finish)) in steps.iter().enumerate() {
-            let action = ACTIONS[which % ACTIONS.len()];
+            let action = ACTIONS[which % ACTIONS.len()].clone();
             let expected = model_state(present, &unfinished);
-            match queue.answer(present, action) {
+            match queue.answer(present, &action) {
                 Answer::Do(_) => {
-                    let wanted = model_state(present, &[&unfinished[..], &[action]].concat());
+                    let wanted = model_state(
+                        present,
+                        &[&unfinished[..], std::slice::from_ref(&action)].concat(),
+                    );
                     let is_kill = action == VmAction::Kill {};
-                    let restarts = matches!(action, VmAction::Restart { .. });
+                    let restarts = matches!(action, VmAction::Restart { .. } | VmAction::Set(_));
                     assert!(
                         wanted != expected || is_kill || restarts,
                         "{action:?} changes nothing"
@@ -293,11 +319,14 @@ mod tests {
                         expected.is_some(),
                         "{action:?} accepted for a VM that will be deleted"
                     );
-                    queue.push(queued(n as u64, action));
+                    queue.push(queued(n as u64, action.clone()));
                     unfinished.push(action);
                 }
                 Answer::AlreadySo(_) => {
-                    let wanted = model_state(present, &[&unfinished[..], &[action]].concat());
+                    let wanted = model_state(
+                        present,
+                        &[&unfinished[..], std::slice::from_ref(&action)].concat(),
+                    );
                     assert_eq!(wanted, expected, "{action:?} is not so already");
                 }
                 Answer::Refused(Refusal::QueueFull) => assert!(unfinished.len() >= MAX_QUEUED),
@@ -327,7 +356,7 @@ mod tests {
         fn agrees_with_the_model(
             initial in prop_oneof![
                 Just(VmState::Stopped), Just(VmState::Running), Just(VmState::Broken)],
-            steps in proptest::collection::vec((0usize..7, any::<bool>()), 0..60),
+            steps in proptest::collection::vec((0usize..8, any::<bool>()), 0..60),
         ) {
             check_against_model(initial, &steps);
         }
@@ -338,9 +367,9 @@ mod tests {
         let mut queue = RequestQueue::default();
         queue.push(queued(1, VmAction::Start {}));
         queue.take_next();
-        let answer = queue.answer(VmState::Starting, VmAction::STOP);
+        let answer = queue.answer(VmState::Starting, &VmAction::STOP);
         assert_eq!(answer, Answer::Do(Scheduling::InterruptCurrent));
-        let again = queue.answer(VmState::Starting, VmAction::Start {});
+        let again = queue.answer(VmState::Starting, &VmAction::Start {});
         assert_eq!(again, Answer::AlreadySo(Some(op(1))), "joins the start in progress");
     }
 
@@ -349,7 +378,7 @@ mod tests {
         let mut queue = RequestQueue::default();
         queue.push(queued(1, VmAction::Delete { force: false }));
         for action in ACTIONS {
-            match queue.answer(VmState::Stopped, action) {
+            match queue.answer(VmState::Stopped, &action) {
                 Answer::AlreadySo(_) => assert!(matches!(action, VmAction::Delete { .. })),
                 Answer::Refused(Refusal::State(VmState::Deleting)) => {}
                 other => panic!("{action:?}: {other:?}"),
@@ -363,21 +392,24 @@ mod tests {
         queue.push(queued(1, VmAction::STOP));
         queue.take_next();
         assert_eq!(
-            queue.answer(VmState::Stopping, VmAction::Kill {}),
+            queue.answer(VmState::Stopping, &VmAction::Kill {}),
             Answer::Do(Scheduling::InterruptCurrent)
         );
-        assert_eq!(queue.answer(VmState::Stopping, VmAction::STOP), Answer::AlreadySo(Some(op(1))));
+        assert_eq!(
+            queue.answer(VmState::Stopping, &VmAction::STOP),
+            Answer::AlreadySo(Some(op(1)))
+        );
     }
 
     #[test]
     fn a_running_vm_is_deleted_only_by_force() {
         let queue = RequestQueue::default();
         assert_eq!(
-            queue.answer(VmState::Running, VmAction::Delete { force: false }),
+            queue.answer(VmState::Running, &VmAction::Delete { force: false }),
             Answer::Refused(Refusal::NeedsForce(VmState::Running))
         );
         assert_eq!(
-            queue.answer(VmState::Running, VmAction::Delete { force: true }),
+            queue.answer(VmState::Running, &VmAction::Delete { force: true }),
             Answer::Do(Scheduling::AfterCurrent)
         );
     }

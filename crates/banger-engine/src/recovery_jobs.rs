@@ -38,6 +38,7 @@ impl Worker {
                 }
                 self.watch_exit();
                 self.check_boot_id();
+                self.take_change_back().await;
                 self.adopt_capabilities().await;
                 Ok(Presence::Exists)
             }
@@ -48,6 +49,22 @@ impl Worker {
             }
             Action::FinishDelete => self.delete().await,
         }
+    }
+
+    /// Takes back a live change that an earlier daemon left unfinished.
+    async fn take_change_back(&mut self) {
+        if self.record.run.as_ref().is_none_or(|run| run.change.is_none()) {
+            return;
+        }
+        let name = self.record.plan.name.clone();
+        let text = match self.take_back().await {
+            Ok(()) => format!("the interrupted change of `{name}` was taken back"),
+            Err(error) => {
+                tracing::error!(vm = %name, error = %error, causes = ?error.causes, "change");
+                error.message
+            }
+        };
+        self.op.emit(OpEventKind::Warning { text });
     }
 
     /// Adopts the objects of capabilities, and creates missing ones again. A failure is only a

@@ -6,7 +6,7 @@ use banger_api::{ApiError, ErrorCode, Hint, VmName};
 use crate::queue::Refusal;
 
 /// The error of a refused request, with hints.
-pub fn explain(name: &VmName, action: VmAction, refusal: &Refusal) -> ApiError {
+pub fn explain(name: &VmName, action: &VmAction, refusal: &Refusal) -> ApiError {
     let verb = action.as_str();
     match refusal {
         Refusal::QueueFull => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use banger_api::VmName;
 use banger_api::operation::{OpState, OperationView};
-use banger_api::vm::{DriverReasons, Drivers, VmDetails, VmState, VmSummary};
+use banger_api::vm::{DriverReasons, Drivers, SpecView, VmDetails, VmState, VmSummary};
 
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
@@ -128,8 +128,22 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         lifetime: plan.lifetime,
         problems: record.problems.clone(),
         notices,
+        next_start: next_start(record),
         generation: record.generation,
     }
+}
+
+/// Values that the next start uses, if they differ from those of the running VM.
+fn next_start(record: &VmRecord) -> Option<SpecView> {
+    let spec = &record.spec;
+    (spec != record.spec_in_force()).then(|| SpecView {
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        root_bytes: spec.root_bytes,
+        work_bytes: spec.work_bytes,
+        nat: spec.nat,
+        publish: spec.publish.clone(),
+    })
 }
 
 /// Notices of the VMM about a run.

@@ -201,14 +201,14 @@ impl VmTask {
                 continue;
             };
             // The state can differ from the one expected when the request was accepted.
-            let settled = match queue::settle(self.record.state, next.action) {
+            let settled = match queue::settle(self.record.state, &next.action) {
                 Answer::Do(_) => {
                     self.spawn(op, Work::Queued(next), Vec::new());
                     return;
                 }
                 Answer::AlreadySo(_) => Ok(None),
                 Answer::Refused(refusal) => {
-                    Err(refusals::explain(&self.record.plan.name, next.action, &refusal))
+                    Err(refusals::explain(&self.record.plan.name, &next.action, &refusal))
                 }
             };
             self.queue.finish();
@@ -326,10 +326,10 @@ impl VmTask {
     async fn request(&mut self, action: VmAction) -> Result<Accepted, ApiError> {
         let state = self.publisher.borrow().record.state;
         let vm = Some(self.vm.clone());
-        match self.queue.answer(state, action) {
+        match self.queue.answer(state, &action) {
             Answer::AlreadySo(operation) => Ok(Accepted { operation, vm, warnings: Vec::new() }),
             Answer::Refused(refusal) => {
-                Err(refusals::explain(&self.record.plan.name, action, &refusal))
+                Err(refusals::explain(&self.record.plan.name, &action, &refusal))
             }
             Answer::Do(scheduling) => {
                 let op = self.book.open(action.as_str(), Durability::Power).await?;

@@ -34,7 +34,7 @@ impl Work {
         match self {
             Self::Create(ThenStart::Yes) => Some(VmAction::Start {}),
             Self::Create(ThenStart::No) => Some(VmAction::STOP),
-            Self::Queued(queued) => Some(queued.action),
+            Self::Queued(queued) => Some(queued.action.clone()),
             Self::Exited(story) => Some(of_end(&recovery::ending(story))),
             Self::Recover(action) => match action {
                 Action::Nothing | Action::MarkBroken(_) | Action::Adopt { .. } => None,
@@ -77,6 +77,7 @@ impl Worker {
                     self.delete().await
                 }
                 VmAction::Repair {} => self.repair().await,
+                VmAction::Set(set) => self.set(&set).await,
             },
         }
     }

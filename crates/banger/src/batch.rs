@@ -103,7 +103,7 @@ pub async fn results(
     messages: &Messages,
 ) -> Result<Results, Failure> {
     let batch = targets.len() > 1;
-    let progress = Progress::new(context, Lines::None).with_grace(action);
+    let progress = Progress::new(context, Lines::None).with_grace(&action);
     let interrupts = context.interrupts.listen();
     let observe = |vm: &VmTag| progress.track(vm.name.as_str());
     let mut outcomes = pin!(batch::act(client, targets, action, &interrupts, observe));

@@ -4,6 +4,7 @@ use banger_api::VmName;
 use banger_api::images::is_ref_name;
 use banger_api::limits::{self, VmDefaults};
 use banger_api::publish::{BadPublish, PortForward};
+use banger_api::set::Unpublish;
 use banger_api::size::{MIB, human_size, parse_size};
 use banger_api::vm::{CreateVm, MAX_GRACE_MS};
 use clap::{Args, ValueEnum};
@@ -103,7 +104,8 @@ pub fn reference(text: &str) -> Result<String, String> {
         .to_owned())
 }
 
-fn published(text: &str) -> Result<PortForward, String> {
+/// A port to publish.
+pub fn published(text: &str) -> Result<PortForward, String> {
     text.parse().map_err(|bad: BadPublish| match bad {
         // clap shows the value.
         BadPublish::Text { problem, .. } => problem.to_owned(),
@@ -111,7 +113,8 @@ fn published(text: &str) -> Result<PortForward, String> {
     })
 }
 
-fn vcpus(text: &str) -> Result<u32, String> {
+/// A number of vCPUs.
+pub fn vcpus(text: &str) -> Result<u32, String> {
     // A number that does not fit is out of the limits too.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let count = if digits { text.parse().unwrap_or(u32::MAX) } else { not_a_count(text)? };
@@ -125,7 +128,8 @@ fn not_a_count(text: &str) -> Result<u32, String> {
     }
 }
 
-fn memory_mib(text: &str) -> Result<u64, String> {
+/// Memory, as MiB.
+pub fn memory_mib(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text).map_err(|error| error.to_string())?;
     if bytes % MIB != 0 {
         return Err("memory is given in whole MiB".to_owned());
@@ -133,11 +137,13 @@ fn memory_mib(text: &str) -> Result<u64, String> {
     limits::check_memory_mib(bytes / MIB).map(|()| bytes / MIB).map_err(|error| error.to_string())
 }
 
-fn root_disk(text: &str) -> Result<u64, String> {
+/// The size of a root disk, as bytes.
+pub fn root_disk(text: &str) -> Result<u64, String> {
     disk("root disk", text)
 }
 
-fn work_disk(text: &str) -> Result<u64, String> {
+/// The size of a work disk, as bytes.
+pub fn work_disk(text: &str) -> Result<u64, String> {
     disk("work disk", text)
 }
 
@@ -164,6 +170,11 @@ pub fn age_s(text: &str) -> Result<u64, String> {
     }
     let count: Option<u64> = count.parse().ok();
     count.and_then(|count| count.checked_mul(seconds)).ok_or_else(|| "it is too large".to_owned())
+}
+
+/// Published ports to remove.
+pub fn unpublished(text: &str) -> Result<Unpublish, String> {
+    text.parse().map_err(str::to_owned)
 }
 
 /// A grace period in seconds, as milliseconds.

@@ -36,7 +36,7 @@ impl Hint {
     /// The hint in the words of the command line: one line, no full stop.
     pub fn words(&self) -> String {
         match self {
-            Self::AskVm { vm, action } => ask_words(vm, *action),
+            Self::AskVm { vm, action } => ask_words(vm, action),
             Self::ShowVm { vm } => format!("`banger vm show {vm}` says why"),
             Self::CheckVm { vm } => format!("`banger vm health {vm}` checks the agent again"),
             Self::ShowVmLog { vm, log } => log_words(vm, *log),
@@ -292,7 +292,7 @@ fn restore_database(vm: &str, folder: &str, processes: &[u32]) -> String {
     )
 }
 
-fn ask_words(vm: &str, action: VmAction) -> String {
+fn ask_words(vm: &str, action: &VmAction) -> String {
     let verb = action.as_str();
     match action {
         VmAction::Start {} => format!("`banger vm start {vm}` starts it"),
@@ -300,6 +300,7 @@ fn ask_words(vm: &str, action: VmAction) -> String {
         VmAction::Kill {} => format!("`banger vm kill {vm}` ends it at once"),
         VmAction::Delete { force: true } => format!("`banger vm delete -f {vm}` removes it"),
         VmAction::Delete { force: false } => format!("`banger vm delete {vm}` removes it"),
+        VmAction::Set(_) => format!("`banger vm set {vm}` changes it"),
         VmAction::Restart { .. } | VmAction::Repair {} => {
             format!("`banger vm {verb} {vm}` brings it back")
         }

@@ -17,5 +17,6 @@ pub const CAPABILITY: Capability = Capability {
     name: "dns_names",
     plan: None,
     change: None,
+    live: None,
     steps: &[SlotStep { id: DNS_NAMES, slot: Slot::AfterNetwork, stage: stage::ATTACH_NETWORK }],
 };

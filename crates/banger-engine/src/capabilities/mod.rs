@@ -8,7 +8,7 @@ pub mod ssh_identity;
 pub mod work_disk;
 
 use crate::capability::{Capability, Change};
-use crate::plan::VmSpec;
+use crate::plan::{RunPlan, VmSpec};
 
 /// All capabilities.
 pub const ALL: &[Capability] = &[
@@ -21,9 +21,9 @@ pub const ALL: &[Capability] = &[
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.
-pub fn changes(old: &VmSpec, new: &VmSpec) -> Vec<(&'static str, Change)> {
+pub fn changes(old: &VmSpec, new: &VmSpec, run: Option<&RunPlan>) -> Vec<(&'static str, Change)> {
     let concerned = ALL.iter().filter_map(|capability| {
-        let change = capability.change?(old, new);
+        let change = capability.change?(old, new, run);
         (change != Change::None).then_some((capability.name, change))
     });
     concerned.collect()
@@ -66,13 +66,22 @@ mod tests {
     #[test]
     fn changes_report_when_they_take_effect() {
         let old = spec();
-        assert_eq!(changes(&old, &old), []);
+        assert_eq!(changes(&old, &old, None), []);
         let ports = VmSpec { publish: vec!["1:1".parse().unwrap()], ..spec() };
-        assert_eq!(changes(&old, &ports), [("ports", Change::NextStart)]);
-        assert_eq!(changes(&old, &VmSpec { nat: false, ..spec() }), [("nat", Change::NextStart)]);
+        let operation = banger_api::OpId::from_entropy(1);
+        let mut run = RunPlan::new(operation, String::new(), spec(), Vec::new());
+        let next_start = [("ports", Change::NextStart)];
+        assert_eq!(changes(&old, &ports, None), next_start);
+        assert_eq!(changes(&old, &ports, Some(&run)), next_start, "no address");
+        let address = core::net::Ipv4Addr::new(172, 16, 0, 2);
+        run.lease =
+            Some(crate::plan::Lease { address, prefix: 24, gateway: address, dns: Vec::new() });
+        assert_eq!(changes(&old, &ports, Some(&run)), [("ports", Change::Live)]);
+        let nat = VmSpec { nat: false, ..spec() };
+        assert_eq!(changes(&old, &nat, Some(&run)), [("nat", Change::NextStart)]);
         let grown = VmSpec { work_bytes: old.work_bytes * 2, ..spec() };
-        assert_eq!(changes(&old, &grown), [("work_disk", Change::NextStart)]);
-        let [(_, Change::Refused(why))] = &changes(&grown, &old)[..] else { panic!() };
-        assert!(why.contains("only grows"), "{why}");
+        assert_eq!(changes(&old, &grown, Some(&run)), [("work_disk", Change::NextStart)]);
+        let [(_, Change::Refused(why))] = &changes(&grown, &old, None)[..] else { panic!() };
+        assert_eq!(why, "a work disk only grows, and it has 16 GiB");
     }
 }

@@ -1,5 +1,6 @@
-//! NAT: whether the guest can reach networks outside of the host. The network driver implements it
-//! when it attaches the VM, so there is no step.
+//! NAT: whether the guest can reach networks outside of the host. It is a value of the VM's lease,
+//! which the network driver sets in the step `network`:
+//! docs/decisions/0020-nat-is-part-of-the-lease.md.
 
 use crate::capability::{Capability, Change};
 
@@ -7,6 +8,10 @@ use crate::capability::{Capability, Change};
 pub const CAPABILITY: Capability = Capability {
     name: "nat",
     plan: None,
-    change: Some(|old, new| if old.nat == new.nat { Change::None } else { Change::NextStart }),
+    change: Some(|old, new, _run| match old.nat == new.nat {
+        true => Change::None,
+        false => Change::NextStart,
+    }),
+    live: None,
     steps: &[],
 };

@@ -19,10 +19,13 @@ pub const FORWARDS: StepId = StepId::new("forwards");
 pub const CAPABILITY: Capability = Capability {
     name: "ports",
     plan: Some(|_vm, spec| if spec.publish.is_empty() { Use::Unused } else { Use::Used }),
-    change: Some(|old, new| match old.publish == new.publish {
-        true => Change::None,
-        false => Change::NextStart,
+    change: Some(|old, new, run| match run {
+        _ if old.publish == new.publish => Change::None,
+        Some(run) if run.lease.is_some() => Change::Live,
+        // A guest without an address is reached through its NIC, which is fixed while it runs.
+        Some(_) | None => Change::NextStart,
     }),
+    live: Some(|run, new| run.publish.clone_from(&new.publish)),
     steps: &[
         SlotStep { id: FORWARDER, slot: Slot::AfterNetwork, stage: stage::ATTACH_NETWORK },
         SlotStep { id: FORWARDS, slot: Slot::AfterNetwork, stage: stage::ATTACH_NETWORK },

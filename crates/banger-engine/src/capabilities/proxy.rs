@@ -5,4 +5,4 @@ use crate::capability::Capability;
 
 /// Proxy.
 pub const CAPABILITY: Capability =
-    Capability { name: "proxy", plan: None, change: None, steps: &[] };
+    Capability { name: "proxy", plan: None, change: None, live: None, steps: &[] };

@@ -13,5 +13,6 @@ pub const CAPABILITY: Capability = Capability {
     name: "ssh_identity",
     plan: None,
     change: None,
+    live: None,
     steps: &[SlotStep { id: IDENTITY, slot: Slot::Lasting, stage: stage::PREPARE_DISKS }],
 };

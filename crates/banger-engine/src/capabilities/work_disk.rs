@@ -1,22 +1,33 @@
 //! Work disk: a second disk, mounted at `/root`, which survives a rebuild of the root disk.
+//!
+//! Its size only grows: a start enlarges the file, and the agent the file system on it.
+
+use core::cmp::Ordering;
 
 use banger_api::operation::stage;
 
 use crate::capability::{Capability, Change, Slot, SlotStep};
+use crate::change::only_grows;
 use crate::oplog::StepId;
 
 /// The disk.
 pub const WORK_DISK: StepId = StepId::new("work_disk");
 
+/// The size of the disk's file in a run. It has no undo, because the file never shrinks.
+pub const WORK_DISK_SIZE: StepId = StepId::new("work_disk_size");
+
 /// Work disk.
 pub const CAPABILITY: Capability = Capability {
     name: "work_disk",
     plan: None,
-    change: Some(|old, new| {
-        if new.work_bytes < old.work_bytes {
-            return Change::Refused("a work disk only grows".into());
-        }
-        if new.work_bytes == old.work_bytes { Change::None } else { Change::NextStart }
+    change: Some(|old, new, _run| match new.work_bytes.cmp(&old.work_bytes) {
+        Ordering::Less => Change::Refused(only_grows("work disk", old.work_bytes)),
+        Ordering::Equal => Change::None,
+        Ordering::Greater => Change::NextStart,
     }),
-    steps: &[SlotStep { id: WORK_DISK, slot: Slot::Lasting, stage: stage::PREPARE_DISKS }],
+    live: None,
+    steps: &[
+        SlotStep { id: WORK_DISK, slot: Slot::Lasting, stage: stage::PREPARE_DISKS },
+        SlotStep { id: WORK_DISK_SIZE, slot: Slot::AfterDisks, stage: stage::PREPARE_DISKS },
+    ],
 };

@@ -8,7 +8,7 @@ use banger_api::ApiError;
 
 use super::Sim;
 use crate::capabilities::ALL;
-use crate::capability::{Adopt, Effect, Effects, Made, VmContext};
+use crate::capability::{Adopt, Effect, Effects, Made, Slot, VmContext};
 use crate::drivers::Undone;
 use crate::oplog::StepId;
 
@@ -26,6 +26,8 @@ struct SimAdopt {
 pub(super) fn all(sim: &Arc<Sim>) -> Vec<Effects> {
     let effects = ALL.iter().map(|capability| {
         let steps: Vec<StepId> = capability.steps.iter().map(|step| step.id.clone()).collect();
+        let of_a_run = capability.steps.iter().filter(|step| step.slot != Slot::Lasting);
+        let of_a_run = of_a_run.map(|step| step.id.clone()).collect();
         let effect = |step: &StepId| {
             let effect = SimEffect { sim: sim.clone(), step: step.clone() };
             (step.clone(), Arc::new(effect) as Arc<dyn Effect>)
@@ -33,7 +35,7 @@ pub(super) fn all(sim: &Arc<Sim>) -> Vec<Effects> {
         Effects {
             name: capability.name,
             steps: steps.iter().map(effect).collect(),
-            adopt: Some(Arc::new(SimAdopt { sim: sim.clone(), steps })),
+            adopt: Some(Arc::new(SimAdopt { sim: sim.clone(), steps: of_a_run })),
             ..Effects::default()
         }
     });
@@ -46,7 +48,8 @@ impl Effect for SimEffect {
         let number = {
             let mut inner = self.sim.inner();
             inner.world.spawned += 1;
-            inner.world.spawned.to_string()
+            // With what a live change replaces, so that tests see which set is in place.
+            format!("{} {:?}", inner.world.spawned, context.spec.publish)
         };
         let applied = self.sim.make_with(self.step.as_str(), context.vm, number.clone())?;
         Ok(Made { applied, found: context.run.map(|_| number.into()) })

@@ -9,6 +9,7 @@
 mod images;
 mod machine;
 mod records;
+mod set;
 mod steps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +33,7 @@ enum Before {
 }
 
 /// Event that starts a scenario.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Trigger {
     Create,
     Act(VmAction),
@@ -67,7 +68,7 @@ async fn act(engine: &Engine, action: VmAction) {
     let _ = op.wait().await;
 }
 
-async fn carry_out(trigger: Trigger, engine: &Engine, sim: &Sim) {
+async fn carry_out(trigger: &Trigger, engine: &Engine, sim: &Sim) {
     match trigger {
         Trigger::Create => {
             // A store that fails refuses it.
@@ -75,11 +76,11 @@ async fn carry_out(trigger: Trigger, engine: &Engine, sim: &Sim) {
             let op = accepted.operation.and_then(|id| engine.follow(&id)).unwrap();
             let _ = op.wait().await;
         }
-        Trigger::Act(action) => act(engine, action).await,
+        Trigger::Act(action) => act(engine, action.clone()).await,
         Trigger::GuestEnds(guest) => {
             let Ok(plan) = engine.running_plan("web") else { return };
             // If this change kills the daemon, the unwinding ends here.
-            let end = || sim.end_vmm(&plan, Some(guest), "the simulated guest ended");
+            let end = || sim.end_vmm(&plan, Some(*guest), "the simulated guest ended");
             let _ = catch_unwind(AssertUnwindSafe(end));
             // The task of the VM receives the exit later.
             for _ in 0..20 {
@@ -174,7 +175,7 @@ fn killed_at_every_event() {
     let expected = Expected::new();
     for (before, trigger) in SCENARIOS {
         let start = prepared(before);
-        let work = async |engine: &Engine, sim: &Sim| carry_out(trigger, engine, sim).await;
+        let work = async |engine: &Engine, sim: &Sim| carry_out(&trigger, engine, sim).await;
         let whole = start.copy().daemon(DaemonFault::None, &[], work).events;
         assert!(whole > 5, "{trigger:?} has only {whole} events");
         for event in 0..whole {
@@ -194,7 +195,7 @@ fn every_effect_fails_before_and_after() {
     let expected = Expected::new();
     for (before, trigger) in SCENARIOS {
         let start = prepared(before);
-        let work = async |engine: &Engine, sim: &Sim| carry_out(trigger, engine, sim).await;
+        let work = async |engine: &Engine, sim: &Sim| carry_out(&trigger, engine, sim).await;
         for effect in start.copy().daemon(DaemonFault::None, &[], work).tried {
             for (when, times) in [(When::Before, 1), (When::After, 1), (When::After, u32::MAX)] {
                 let case = format!("{trigger:?} of {before:?}, `{effect}` fails {when:?} {times}x");
@@ -222,7 +223,7 @@ fn a_failed_undo_after_a_failed_step_reports_both_errors() {
         [(Before::Nothing, Trigger::Create), (Before::Stopped, Trigger::Act(VmAction::Start {}))]
     {
         let start = prepared(before);
-        let work = async |engine: &Engine, sim: &Sim| carry_out(trigger, engine, sim).await;
+        let work = async |engine: &Engine, sim: &Sim| carry_out(&trigger, engine, sim).await;
         let tried = start.copy().daemon(DaemonFault::None, &[], work).tried;
         let mut broken = 0;
         for effect in &tried {
@@ -256,7 +257,7 @@ fn every_commit_fails() {
     let expected = Expected::new();
     for (before, trigger) in SCENARIOS {
         let start = prepared(before);
-        let work = async |engine: &Engine, sim: &Sim| carry_out(trigger, engine, sim).await;
+        let work = async |engine: &Engine, sim: &Sim| carry_out(&trigger, engine, sim).await;
         let commits = start.copy().daemon(DaemonFault::None, &[], work).commits;
         assert!(commits > 2, "{trigger:?} has only {commits} commits");
         for commit in 0..commits {

@@ -42,7 +42,7 @@ fn a_run_keeps_its_specification() {
     let adopted = machine.vm().unwrap();
     assert_eq!(adopted.run.as_ref().unwrap().spec, initial_spec);
     let restart = VmAction::Restart { grace_ms: 5000 };
-    machine.daemon(DaemonFault::None, &[], async |engine, _| act(engine, restart).await);
+    machine.daemon(DaemonFault::None, &[], async |engine, _| act(engine, restart.clone()).await);
     assert_eq!(machine.vm().unwrap().run.unwrap().spec.vcpus, 7);
 }
 
@@ -67,7 +67,7 @@ fn a_vmm_without_a_run_on_record_is_ended_before_its_disks_are_used() {
         machine.daemon(DaemonFault::None, &[], async |engine, _| {
             let strays = engine.strays().await;
             assert_eq!(strays.len(), 1, "{case}");
-            act(engine, action).await;
+            act(engine, action.clone()).await;
             assert!(engine.strays().await.is_empty(), "{case}");
         });
         assert_ne!(machine.world().get("shim", &id), before.get("shim", &id), "{case}");
@@ -92,7 +92,7 @@ fn a_vm_of_an_unknown_driver_is_deleted_by_force_alone() {
         let before = machine.vm();
         for action in [VmAction::Start {}, VmAction::Delete { force: false }] {
             machine.daemon(DaemonFault::None, &[], async |engine, _| {
-                let accepted = engine.request("web", action).await.unwrap();
+                let accepted = engine.request("web", action.clone()).await.unwrap();
                 let op = engine.follow(&accepted.operation.unwrap()).unwrap();
                 let error = op.wait().await.unwrap_err();
                 assert_eq!(error.code, ErrorCode::OtherBuild, "{action:?}: {error:?}");

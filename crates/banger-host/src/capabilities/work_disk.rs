@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::doctor::Check;
-use banger_engine::capabilities::work_disk::{CAPABILITY, WORK_DISK};
+use banger_engine::capabilities::work_disk::{CAPABILITY, WORK_DISK, WORK_DISK_SIZE};
 use banger_engine::capability::{Doctor, Effect, Effects, Made, VmContext};
 use banger_engine::devices::DriveRole;
 use banger_engine::drivers::Undone;
@@ -24,6 +24,9 @@ pub struct WorkDisk {
     blanks: Blanks,
 }
 
+/// The size of the work disk's file.
+struct Size(Layout);
+
 struct Mke2fs(Option<PathBuf>);
 
 /// The capability on this host.
@@ -32,7 +35,10 @@ pub fn capability(parts: &Parts) -> HostCapability {
     HostCapability {
         effects: Effects {
             name: CAPABILITY.name,
-            steps: vec![(WORK_DISK, Arc::new(disks))],
+            steps: vec![
+                (WORK_DISK, Arc::new(disks)),
+                (WORK_DISK_SIZE, Arc::new(Size(parts.layout.clone()))),
+            ],
             doctor: Some(Arc::new(Mke2fs(parts.mke2fs.clone()))),
             ..Effects::default()
         },
@@ -63,6 +69,18 @@ impl Effect for WorkDisk {
     async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError> {
         let target = self.layout.work_disk(&context.vm.id);
         blocking(move || storage::remove_disk(&target)).await
+    }
+}
+
+#[async_trait]
+impl Effect for Size {
+    async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError> {
+        let (disk, size) = (self.0.work_disk(&context.vm.id), context.spec.work_bytes);
+        blocking(move || storage::grow_disk(&disk, size)).await.map(Made::from)
+    }
+
+    async fn undo(&self, _context: VmContext<'_>) -> Result<Undone, ApiError> {
+        Ok(Undone::WasAbsent)
     }
 }
 

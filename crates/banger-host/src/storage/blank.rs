@@ -33,7 +33,19 @@ impl Profile {
 }
 
 /// Version of a blank disk, part of its name; increase it when the options of mke2fs change.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
+
+/// Smallest disk with the larger journal.
+const LARGE: u64 = 1 << 30;
+
+/// Size of the journal in MiB.
+///
+/// A transaction may have a quarter of its blocks. Growing a mounted file system needs as many as
+/// there are blocks reserved for group descriptors, 1023 on large disks (ext4_flex_group_add in the
+/// kernel's fs/ext4/resize.c), and fails with ENOSPC where a transaction is smaller.
+fn journal_mib(size: u64) -> u32 {
+    if size < LARGE { 16 } else { 32 }
+}
 
 /// Creates blank disks, each of them once, also on concurrent threads.
 #[derive(Clone)]
@@ -78,11 +90,11 @@ impl Blanks {
         let file = std::fs::File::create(&staged).map_err(write)?;
         file.set_len(size).map_err(write)?;
         drop(file);
-        self.run(&staged, profile)?;
+        self.run(&staged, size, profile)?;
         std::fs::rename(&staged, path).map_err(write)
     }
 
-    fn run(&self, staged: &Path, profile: Profile) -> Result<(), ApiError> {
+    fn run(&self, staged: &Path, size: u64, profile: Profile) -> Result<(), ApiError> {
         let missing = || {
             ApiError::new(ErrorCode::HostNotReady, "the program mke2fs was not found")
                 .with_hint(Hint::install("e2fsprogs"))
@@ -91,7 +103,8 @@ impl Blanks {
         // A sparse file reads as zeros, so neither mke2fs nor the guest's kernel need to write any.
         let extended = "assume_storage_prezeroed=1,lazy_itable_init=0,lazy_journal_init=0";
         let output = Command::new(program)
-            .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-J", "size=16"])
+            .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096"])
+            .args(["-J", &format!("size={}", journal_mib(size))])
             .args(["-E", extended, "-L", profile.name()])
             .arg(staged)
             .env_clear()

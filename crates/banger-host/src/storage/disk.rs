@@ -134,6 +134,20 @@ pub fn make(
     }
 }
 
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+/// Makes a disk at least `size` bytes long; the new part is sparse. A longer disk stays as it is.
+pub fn grow(path: &Path, size: u64) -> Result<Applied, ApiError> {
+    let disk = OpenOptions::new().write(true).custom_flags(NOFOLLOW).open(path);
+    let disk = disk.map_err(|error| on_path("open", path, &error))?;
+    let error = |error: io::Error| on_path("grow the disk", path, &error);
+    if disk.metadata().map_err(error)?.len() >= size {
+        return Ok(Applied::AlreadyThere);
+    }
+    disk.set_len(size).map_err(error)?;
+    Ok(Applied::Created)
+}
+
 /// Allocated bytes of a file.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ mod reflink;
 mod snapshot;
 
 pub use blank::{Blanks, Profile};
-pub use disk::{copy_of, make_folder, remove as remove_disk, remove_folder};
+pub use disk::{copy_of, grow as grow_disk, make_folder, remove as remove_disk, remove_folder};
 pub use reflink::reflinks;
 pub use snapshot::SnapshotRoot;
 
@@ -136,12 +136,18 @@ impl Storage for FileStorage {
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
         let image = (self.shared.image)(vm);
         let disks = [self.root_file(vm), self.layout.work_disk(&vm.id), image.clone()];
+        let size = match self.from {
+            RootFrom::Snapshot(_) => snapshot::cow_bytes(spec.root_bytes),
+            RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => spec.root_bytes,
+        };
+        let root = self.root_file(vm);
         blocking(move || {
             // Regular files need no attaching; a missing one is reported better here than by a VMM.
             for path in &disks {
                 std::fs::metadata(path).map_err(|error| on_path("find the disk", path, &error))?;
             }
-            Ok(())
+            // The size may have been changed since the last run.
+            disk::grow(&root, size)
         })
         .await?;
         let RootFrom::Snapshot(root) = &self.from else { return Ok(Applied::AlreadyThere) };

@@ -34,9 +34,14 @@ pub trait SnapshotRoot: Send + Sync {
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError>;
 }
 
+/// Length in bytes of the file of changes of a root disk.
+pub(super) fn cow_bytes(root_bytes: u64) -> u64 {
+    snapshot::cow_bytes(root_bytes)
+}
+
 /// Creates the file of changes, which is sparse.
 pub(super) fn make_cow(target: &Path, root_bytes: u64) -> Result<Applied, ApiError> {
-    disk::make(target, |file| file.set_len(snapshot::cow_bytes(root_bytes)))
+    disk::make(target, |file| file.set_len(cow_bytes(root_bytes)))
 }
 
 /// The opened files of image and changes.

@@ -2,7 +2,7 @@
 
 use banger_api::boot::BootView;
 use banger_api::size::{MIB, human_size};
-use banger_api::vm::{StopKind, StoppedBecause, Timing, VmDetails};
+use banger_api::vm::{SpecView, StopKind, StoppedBecause, Timing, VmDetails, VmSummary};
 
 use crate::render::plain;
 use crate::render::time::{ago, duration};
@@ -47,6 +47,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     for port in &summary.publish {
         text.add("published", &format!("{} leads to {}", port.listens_on(), port.guest_port));
     }
+    if let Some(next) = &vm.next_start {
+        text.add("next start", &next_start(summary, next));
+    }
     if let Some(pid) = vm.pid {
         text.add("vmm pid", &pid.to_string());
     }
@@ -75,6 +78,25 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
         }
     }
     text.0
+}
+
+/// `vcpus 4, memory 2 GiB, root disk 8 GiB, work disk 8 GiB, nat on, publishes 127.0.0.1:8080:80`
+fn next_start(now: &VmSummary, next: &SpecView) -> String {
+    let ports: Vec<String> = next.publish.iter().map(ToString::to_string).collect();
+    let mut values = vec![
+        format!("vcpus {}", next.vcpus),
+        format!("memory {}", human_size(next.memory_mib.saturating_mul(MIB))),
+        format!("root disk {}", human_size(next.root_bytes)),
+        format!("work disk {}", human_size(next.work_bytes)),
+        format!("nat {}", if next.nat { "on" } else { "off" }),
+    ];
+    if next.publish != now.publish {
+        values.push(match ports.as_slice() {
+            [] => "publishes no port".to_owned(),
+            ports => format!("publishes {}", ports.join(" ")),
+        });
+    }
+    values.join(", ")
 }
 
 /// `running 7.21 s after the kernel's start (systemd: running)`

@@ -56,9 +56,9 @@ impl Progress {
     }
 
     /// Sets the grace period of a stop.
-    pub fn with_grace(mut self, action: VmAction) -> Self {
+    pub fn with_grace(mut self, action: &VmAction) -> Self {
         if let VmAction::Stop { grace_ms } | VmAction::Restart { grace_ms } = action {
-            self.grace_ms = grace_ms;
+            self.grace_ms = *grace_ms;
         }
         self
     }

@@ -44,6 +44,39 @@ fn the_life_of_a_vm() {
 }
 
 #[test]
+fn set_reports_when_values_take_effect() {
+    let home = home();
+    run(
+        &home,
+        "vm create --name web -p 8080:80 --vcpus 1 --memory 1G --disk-size 8G --work-size 8G",
+    );
+    let both = "vm set web --vcpus 2 --disk-size 9G -p 9090:90 --unpublish 8080";
+    let notes = "\
+web: `web` changed while it runs: published ports 127.0.0.1:9090:90 (was 127.0.0.1:8080:80)
+web: `web` changes at its next start: vcpus 2 (was 1), root disk 9 GiB (was 8 GiB)
+";
+    expect(&run(&home, both), 0, "web changed\n", notes);
+    let next = "next start  vcpus 2, memory 1 GiB, root disk 9 GiB, work disk 8 GiB, nat on\n";
+    let show = run(&home, "vm show web").out;
+    assert!(show.contains(next) && show.contains("127.0.0.1:9090 leads to 90\n"), "{show}");
+    assert_eq!(home.json(&["vm", "show", "web"])["next_start"]["vcpus"], 2);
+    run(&home, "vm restart web");
+    assert!(!run(&home, "vm show web").out.contains("next start"));
+
+    let smaller = "error: cannot set `web`: a root disk only grows, and it has 9 GiB\n(OP)\n";
+    expect(&run(&home, "vm set web --disk-size 8G --vcpus 3"), 4, "", smaller);
+    assert_eq!(home.json(&["vm", "show", "web"])["vcpus"], 2);
+    let unknown = run(&home, "vm set web --unpublish 8080");
+    assert_eq!(unknown.code, 0);
+    assert!(unknown.err.contains("`web` does not publish port `8080`"), "{}", unknown.err);
+    assert_eq!(run(&home, "vm set nope --vcpus 1").code, 3);
+    run(&home, "vm kill web");
+    expect(&run(&home, "vm set web --nat off"), 0, "web changed\n", "");
+    run(&home, "vm delete web");
+    home.finish();
+}
+
+#[test]
 fn lists_show_running_vms_and_ports() {
     let home = home();
     run(&home, "vm create --name idle --no-start");

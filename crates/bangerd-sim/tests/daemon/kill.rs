@@ -20,7 +20,7 @@ const ABORTED: i32 = 6;
 /// What a whole VM has on the simulated host.
 const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work_disk"];
 /// What a running one has besides.
-const RUNNING: [&str; 11] = [
+const RUNNING: [&str; 12] = [
     "agent",
     "attach",
     "dns_names",
@@ -32,6 +32,7 @@ const RUNNING: [&str; 11] = [
     "run",
     "shim",
     "vmm",
+    "work_disk_size",
 ];
 /// A VM that uses every capability.
 const WEB: &str = r#"{"name": "web", "publish": [{"host_port": 8080, "guest_port": 80}]}"#;

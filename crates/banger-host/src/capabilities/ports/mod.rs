@@ -88,7 +88,11 @@ impl Effect for Forwards {
 #[async_trait]
 impl Preflight for PortsAreFree {
     async fn check(&self, context: VmContext<'_>) -> Result<(), ApiError> {
-        let (vm, ports) = (context.vm.clone(), context.spec.publish.clone());
+        let mut ports = context.spec.publish.clone();
+        // Ports of the run in progress are taken by its own process.
+        let ours = context.run.map(|run| run.spec.publish.clone()).unwrap_or_default();
+        ports.retain(|port| ours.iter().all(|own| own.listens_on() != port.listens_on()));
+        let vm = context.vm.clone();
         blocking(move || listen::check_free(&vm, &ports)).await
     }
 }

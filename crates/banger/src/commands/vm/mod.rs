@@ -8,6 +8,7 @@ pub mod list;
 pub mod logs;
 pub mod ports;
 pub mod prune;
+pub mod set;
 pub mod shell;
 pub mod show;
 
@@ -31,6 +32,7 @@ pub enum Command {
     #[command(visible_alias = "rm", aliases = ["remove", "destroy"])]
     Delete(action::DeleteArgs),
     Repair(action::RepairArgs),
+    Set(set::Args),
     #[command(visible_alias = "ls", alias = "ps")]
     List(list::Args),
     #[command(visible_alias = "inspect", alias = "info")]
@@ -59,6 +61,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Kill(args) => action::kill(context, args).await,
         Command::Delete(args) => action::delete(context, args).await,
         Command::Repair(args) => action::repair(context, args).await,
+        Command::Set(args) => set::run(context, args).await,
         Command::List(args) => list::run(context, args).await,
         Command::Show(args) => show::run(context, args).await,
         Command::Cp(args) => cp::run(context, args).await,

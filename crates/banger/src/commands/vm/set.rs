@@ -1,0 +1,88 @@
+//! `banger vm set`: changes the specification of VMs.
+
+use banger_api::publish::PortForward;
+use banger_api::set::{SetVm, Unpublish};
+use banger_api::vm::VmAction;
+use banger_client::batch::resolve;
+
+use crate::batch::{self, DurationDisplay, Messages};
+use crate::context::Context;
+use crate::errors::Failure;
+use crate::values::{self, Switch};
+
+/// Change VMs: published ports at once, other values at the next start.
+///
+///   banger vm set web -p 8080:80
+///   banger vm set web --unpublish 8080
+///   banger vm set web --vcpus 4 --memory 8G && banger vm restart web
+///   banger vm set web --disk-size 32G
+///
+/// For a running VM it says which values changed at once and which change at the
+/// next start; `vm show` shows both. Ports of a VM without an address of its own
+/// change at the next start, too. A live change of ports closes the connections
+/// through the VM's published ports. Disks only grow; the guest enlarges their file
+/// systems when it boots.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Names, ids or prefixes of ids
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+    /// Virtual CPUs
+    #[arg(
+        long, alias = "cpus", value_name = "N", value_parser = values::vcpus,
+        allow_hyphen_values = true
+    )]
+    pub vcpus: Option<u32>,
+    /// Memory, such as 2G
+    #[arg(long, value_name = "SIZE", value_parser = values::memory_mib, allow_hyphen_values = true)]
+    pub memory: Option<u64>,
+    /// Size of the root disk, at least the present one
+    #[arg(
+        long, alias = "disk", value_name = "SIZE", value_parser = values::root_disk,
+        allow_hyphen_values = true
+    )]
+    pub disk_size: Option<u64>,
+    /// Size of the work disk, at least the present one
+    #[arg(
+        long, alias = "work-disk", value_name = "SIZE", value_parser = values::work_disk,
+        allow_hyphen_values = true
+    )]
+    pub work_size: Option<u64>,
+    /// Access to outside networks
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    pub nat: Option<Switch>,
+    /// Publish a port of this host in addition, such as 8080:80; repeatable
+    ///
+    /// A port of this host that is published already leads to the new port of the guest.
+    #[arg(
+        short, long, value_name = "[ADDR:]HOST:GUEST", value_parser = values::published,
+        allow_hyphen_values = true
+    )]
+    pub publish: Vec<PortForward>,
+    /// Stop publishing a port of this host, such as 8080, or all of them; repeatable
+    #[arg(
+        long, value_name = "[ADDR:]HOST|all", value_parser = values::unpublished,
+        allow_hyphen_values = true
+    )]
+    pub unpublish: Vec<Unpublish>,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let set = SetVm {
+        vcpus: args.vcpus,
+        memory_mib: args.memory,
+        root_bytes: args.disk_size,
+        work_bytes: args.work_size,
+        nat: args.nat.map(|switch| switch == Switch::On),
+        publish: args.publish,
+        unpublish: args.unpublish,
+    };
+    set.check()?;
+    let client = context.client().await?;
+    let targets = resolve(&client.vms().await?, &args.vms);
+    let messages =
+        Messages { done: "changed", already: "is so already", duration: DurationDisplay::Hide };
+    batch::run(context, &client, targets, VmAction::Set(set), &messages).await
+}
