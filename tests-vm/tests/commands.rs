@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use banger_testkit::{Home, kill};
+use banger_testkit::{Home, Options, kill};
 
 #[test]
 fn one_command_in_a_new_vm_and_nothing_left() {
@@ -126,8 +128,9 @@ fn greeting(port: u16) -> String {
 }
 
 #[test]
-fn published_ports_lead_to_the_guest() {
-    let home = Home::new();
+fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
+    let deep = OsStr::from_bytes(b"a, b \xff\n'\"$%*\\").to_owned();
+    let home = Home::with(Options { deep: Some(deep), ..Options::default() });
     let (open, cut) = (free_port(), free_port());
     let publish = |port: u16| format!("{port}:22");
     home.ok(&["vm", "create", "--name", "web", "-p", &publish(open)]);

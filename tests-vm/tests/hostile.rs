@@ -78,7 +78,7 @@ fn without_qemu_the_hint_names_the_package() {
 
 #[test]
 fn a_home_of_any_length_works() {
-    let deep = Some("d".repeat(200));
+    let deep = Some("d".repeat(200).into());
     let program = fake_guest("good").display().to_string();
     let config = format!("qemu_bin = \"{program}\"\nvhost_device_vsock_bin = \"{program}\"\n");
     let home = Home::with(Options { config, deep, ..Options::default() });

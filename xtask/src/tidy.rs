@@ -21,7 +21,7 @@ const MAX_COLUMNS: usize = 100;
 const BORDERS: &[(&str, &[&str])] = &[
     ("banger-base", &[]),
     ("banger-api", &["banger-base"]),
-    ("banger-agent-proto", &[]),
+    ("banger-agent-proto", &["banger-base"]),
     ("banger-sys", &["banger-base"]),
     ("banger-archive", &[]),
     ("banger-agent", &["banger-agent-proto", "banger-archive"]),

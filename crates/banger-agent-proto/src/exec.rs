@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::ByteString;
+use banger_base::ByteString;
 
 /// Value of the `Upgrade` header.
 pub const UPGRADE: &str = "banger-exec/1";

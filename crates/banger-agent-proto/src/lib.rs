@@ -12,12 +12,13 @@
 
 pub mod archive;
 pub mod boot;
-pub mod bytes;
 pub mod events;
 pub mod exec;
 pub mod frame;
 pub mod http;
 pub mod ssh;
+
+pub use banger_base::ByteString;
 
 /// vsock port on the host (CID 2) to which a booting guest connects.
 /// On the host it appears as the Unix socket `<uds>_<HELLO_PORT>`.

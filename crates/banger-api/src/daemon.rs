@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ByteString;
 use crate::limits::VmDefaults;
 
 /// `daemon status --json`: a stable format for scripts.
@@ -14,9 +15,9 @@ pub struct DaemonStatus {
     /// Build id, with which clients detect a replaced program.
     pub build_id: String,
     /// Path of the API socket.
-    pub socket: String,
+    pub socket: ByteString,
     /// Path of the log file.
-    pub log: String,
+    pub log: ByteString,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
     /// Number of VMs.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ByteString;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::Hint;
 use crate::ids::{ImageId, KernelId};
@@ -86,7 +87,7 @@ pub struct PullRequest {
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
     /// Absolute path of a tar archive of a root file system, optionally compressed.
-    pub path: String,
+    pub path: ByteString,
     /// Name of the image.
     pub name: String,
     /// Move the name from another image.

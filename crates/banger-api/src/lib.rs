@@ -26,7 +26,7 @@ pub mod set;
 pub mod size;
 pub mod vm;
 
-pub use banger_base::VmId;
+pub use banger_base::{ByteString, VmId};
 pub use error::{ApiError, ErrorCode};
 pub use hint::Hint;
 pub use ids::{ImageId, KernelId, OpId};

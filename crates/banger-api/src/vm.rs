@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::VmId;
 pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
 use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
@@ -11,6 +10,7 @@ use crate::ids::{ImageId, KernelId, OpId};
 use crate::limits;
 use crate::names::VmName;
 use crate::publish::{self, PortForward};
+use crate::{ByteString, VmId};
 
 /// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -328,12 +328,12 @@ pub struct Timing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VmPaths {
     /// Serial console of the guest.
-    pub console_log: String,
+    pub console_log: ByteString,
     /// Output of the VMM and its companion.
-    pub vmm_log: String,
+    pub vmm_log: ByteString,
     /// Output of the shim; readable for root only if the helper started it.
     #[serde(default)]
-    pub shim_log: String,
+    pub shim_log: ByteString,
 }
 
 /// Answer of the guest agent to a health request.

@@ -1,9 +1,10 @@
 //! The vocabulary that the daemon, the privileged helper and the shim share: VM ids and the names
-//! derived from them, process references, leases, ends of runs, hints about the host, and the
-//! framing of messages.
+//! derived from them, process references, leases, ends of runs, hints about the host, byte strings,
+//! and the framing of messages.
 //!
 //! No I/O, no async runtime, no policy: each program that runs with privileges can depend on it.
 
+mod bytes;
 mod drive;
 mod exit;
 pub mod hint;
@@ -14,6 +15,7 @@ mod status;
 mod text;
 mod vm_id;
 
+pub use bytes::ByteString;
 pub use drive::DriveRole;
 pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
 pub use hint::HostHint;

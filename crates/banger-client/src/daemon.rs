@@ -3,6 +3,8 @@
 //! Several clients may do this at once. Each that finds no daemon starts one; the daemon's lock
 //! lets one of them run, and all clients wait for its socket.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -189,8 +191,8 @@ fn program_of(pid: u32, installed: &Path) -> ProgramMatch {
         Ok((path, identity(Path::new(&link))?, installed.canonicalize()?, identity(installed)?))
     });
     let Ok((path, running, installed, on_disk)) = facts else { return ProgramMatch::Elsewhere };
-    let text = path.to_string_lossy();
-    let place = Path::new(text.strip_suffix(" (deleted)").unwrap_or(&text));
+    let bytes = path.as_os_str().as_bytes();
+    let place = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
     if running == on_disk {
         ProgramMatch::Same
     } else if place == installed {
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn a_replaced_daemon_program_is_detected() {
         let folder = tempfile::tempdir().unwrap();
-        let installed = folder.path().join("sleep");
+        let installed = folder.path().join(OsStr::from_bytes(b"slee\xff"));
         std::fs::copy("/bin/sleep", &installed).unwrap();
         let mut running = std::process::Command::new(&installed).arg("60").spawn().unwrap();
         let same = program_of(running.id(), &installed);

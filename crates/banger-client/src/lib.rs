@@ -28,8 +28,8 @@ mod vm_events;
 pub mod watch;
 
 pub use archive::{ArchiveSource, ArchiveStream, ArchiveTarget, Pieces};
+pub use banger_agent_proto::ByteString;
 pub use banger_agent_proto::archive::Unpacked;
-pub use banger_agent_proto::bytes::ByteString;
 pub use banger_agent_proto::exec::{Detached, ExecRequest, ExitStatus, WindowSize};
 pub use client::Client;
 pub use daemon::Presence;

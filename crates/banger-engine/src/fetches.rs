@@ -1,5 +1,6 @@
 //! Operations that fetch or build an image or a kernel.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use banger_api::operation::{Accepted, Subject, stage};
@@ -69,15 +70,15 @@ impl Engine {
     /// An invalid name, or one that another image has; a relative path.
     pub async fn import_image(
         &self,
-        path: &str,
+        path: &Path,
         name: &str,
         taken: TakenName,
     ) -> Result<Accepted, ApiError> {
-        if !path.starts_with('/') {
-            let text = format!("`{path}` is not an absolute path");
+        if !path.is_absolute() {
+            let text = format!("`{}` is not an absolute path", path.display());
             return Err(ApiError::new(ErrorCode::BadRequest, text));
         }
-        let origin = format!("file {path}");
+        let origin = format!("file {}", path.display());
         let archive = Archive { path: path.into(), origin, temporary: None };
         self.import_archive(archive, name, taken).await
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use banger_api::VmName;
 use banger_api::operation::{OpState, OperationView};
 use banger_api::vm::{DriverReasons, Drivers, SpecView, VmDetails, VmState, VmSummary};
+use banger_api::{ByteString, VmName};
 
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
@@ -100,9 +100,9 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
     let paths = match vmm {
         Ok(vmm) => vmm.paths(plan),
         Err(_) => banger_api::vm::VmPaths {
-            console_log: String::new(),
-            vmm_log: String::new(),
-            shim_log: String::new(),
+            console_log: ByteString::default(),
+            vmm_log: ByteString::default(),
+            shim_log: ByteString::default(),
         },
     };
     VmDetails {

@@ -28,7 +28,7 @@ impl Progress for Print {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
     let folder = args.next().ok_or("usage: prepare FOLDER [AGENT]")?;
-    let tools = Tools::new(&std::env::var("PATH").unwrap_or_default());
+    let tools = Tools::new(std::env::var("PATH").unwrap_or_default());
     let kernel = KernelStore::new(folder.join("kernels"), tools.clone());
     let kernel = kernel.pull("debian-cloud", &Print)?;
     println!("kernel     {}", kernel.vmlinux().display());

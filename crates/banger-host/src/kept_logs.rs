@@ -18,8 +18,8 @@ const MAX_FILES: usize = 20;
 /// # Errors
 /// Those of the file system.
 pub fn keep(folder: &Path, name: &str, logs: &VmPaths) -> io::Result<Option<PathBuf>> {
-    let console = tail(Path::new(&logs.console_log))?;
-    let vmm = tail(Path::new(&logs.vmm_log))?;
+    let console = tail(logs.console_log.as_path())?;
+    let vmm = tail(logs.vmm_log.as_path())?;
     if console.is_empty() && vmm.is_empty() {
         return Ok(None);
     }
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_ends_of_logs_are_kept_and_the_oldest_files_go() {
         let home = tempfile::tempdir().unwrap();
-        let path = |name: &str| home.path().join(name).display().to_string();
+        let path = |name: &str| home.path().join(name).into();
         let logs = VmPaths {
             console_log: path("console.log"),
             vmm_log: path("vmm.log"),
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(keep(&folder, "web", &logs).unwrap(), None, "nothing was written");
         let mut console = vec![b'x'; usize::try_from(TAIL).unwrap()];
         console.extend(b"last words");
-        fs::write(&logs.console_log, &console).unwrap();
+        fs::write(logs.console_log.as_path(), &console).unwrap();
         for number in 0..MAX_FILES + 5 {
             let kept = keep(&folder, &format!("web-{number}"), &logs).unwrap().unwrap();
             let text = fs::read_to_string(&kept).unwrap();

@@ -27,6 +27,7 @@ mod tsc;
 pub mod vmm;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
@@ -57,7 +58,7 @@ pub struct HostConfig {
     /// Folders to look in for programs beside [`Self::search_path`]: where bangerd is.
     pub beside: PathBuf,
     /// The value of `PATH`, with the system's own folders added.
-    pub search_path: String,
+    pub search_path: OsString,
     /// Configured VMM.
     pub vmm: Option<String>,
     /// Configured storage driver.

@@ -1,5 +1,6 @@
 //! Programs that the helper runs as root: only programs that no other user can replace.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ pub struct Programs {
     /// The jailer: a name or a path.
     pub jailer: PathBuf,
     /// Folders in which names are looked up, in the syntax of `PATH`.
-    pub search_path: String,
+    pub search_path: OsString,
     /// Cache of checked versions.
     pub shim: PathBuf,
 }
@@ -37,10 +38,13 @@ impl Programs {
         let own = std::env::current_exe()
             .map_err(|error| RootError::system("find the path of this program", &error))?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
+        let mut search_path = beside.clone().into_os_string();
+        search_path.push(":");
+        search_path.push(FOLDERS);
         Ok(Self {
             firecracker: "firecracker".into(),
             jailer: "jailer".into(),
-            search_path: format!("{}:{FOLDERS}", beside.display()),
+            search_path,
             shim: beside.join("banger-shim"),
         })
     }
@@ -175,7 +179,7 @@ mod tests {
         let programs = Programs {
             firecracker: "env".into(),
             jailer: "true".into(),
-            search_path: folder.path().display().to_string(),
+            search_path: folder.path().into(),
             shim: PathBuf::new(),
         };
         let error = programs.jailed().unwrap_err();

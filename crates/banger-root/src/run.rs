@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use banger_base::{ProcRef, RunFacts, ShimStatus, VmId, printable};
 use banger_shim::gate::{self, Gate};
-use banger_shim::{CappedLog, Child, Jailed, ShimConfig, ShimEvent, record};
+use banger_shim::{ByteString, CappedLog, Child, Jailed, ShimConfig, ShimEvent, record};
 use banger_sys::fs::{Durability, open_folder, open_log, write_atomically};
 use banger_sys::proc::{self, Waited, wait};
 use rustix::process::Signal;
@@ -148,40 +148,39 @@ pub fn config(
     let (firecracker, jailer) = programs.jailed()?;
     let uid = vm.uid().to_string();
     let memory = (memory_mib + memory_mib / PAGE_TABLES + OTHER_MEMORY_MIB) << 20;
-    let args = [
-        "--id",
-        vm.as_str(),
-        "--exec-file",
-        &firecracker.display().to_string(),
-        "--uid",
-        &uid,
-        "--gid",
-        &uid,
-        "--chroot-base-dir",
-        &places.jails().display().to_string(),
-        "--cgroup-version",
-        "2",
-        "--parent-cgroup",
-        CGROUP,
-        "--cgroup",
-        &format!("memory.max={memory}"),
-        "--cgroup",
-        &format!("pids.max={}", vcpus + OTHER_THREADS),
-        "--new-pid-ns",
-        "--",
-        "--api-sock",
-        &format!("/{API}"),
+    let memory = format!("memory.max={memory}");
+    let pids = format!("pids.max={}", vcpus + OTHER_THREADS);
+    let args: Vec<ByteString> = vec![
+        "--id".into(),
+        vm.as_str().into(),
+        "--exec-file".into(),
+        firecracker.into(),
+        "--uid".into(),
+        uid.clone().into(),
+        "--gid".into(),
+        uid.into(),
+        "--chroot-base-dir".into(),
+        places.jails().into(),
+        "--cgroup-version".into(),
+        "2".into(),
+        "--parent-cgroup".into(),
+        CGROUP.into(),
+        "--cgroup".into(),
+        memory.into(),
+        "--cgroup".into(),
+        pids.into(),
+        "--new-pid-ns".into(),
+        "--".into(),
+        "--api-sock".into(),
+        format!("/{API}").into(),
     ];
-    let log = |path: std::path::PathBuf| CappedLog {
-        path: path.display().to_string(),
-        cap_bytes: LOG_CAP,
-    };
+    let log = |path: PathBuf| CappedLog { path: path.into(), cap_bytes: LOG_CAP };
     Ok(ShimConfig {
-        state_dir: places.shim(vm).display().to_string(),
+        state_dir: places.shim(vm).into(),
         companion: None,
         vmm: Child {
-            program: jailer.display().to_string(),
-            args: args.map(str::to_owned).into(),
+            program: jailer.into(),
+            args,
             run_as: None,
             group: None,
             files: Vec::new(),

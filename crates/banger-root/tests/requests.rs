@@ -234,7 +234,7 @@ fn server() -> (Server, tempfile::TempDir) {
     let programs = Programs {
         firecracker: "firecracker".into(),
         jailer: "jailer".into(),
-        search_path: folder.path().display().to_string(),
+        search_path: folder.path().into(),
         shim: "/nonexistent".into(),
     };
     let server = Server {

@@ -29,7 +29,7 @@ impl Log {
     /// # Errors
     /// `InvalidInput` for a path without a UTF-8 file name; errors of the file system.
     pub fn open(config: &CappedLog, reader: Option<u32>) -> io::Result<Self> {
-        let path = Path::new(&config.path);
+        let path = config.path.as_path();
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn log(folder: &tempfile::TempDir, cap_bytes: u64) -> Log {
-        let path = folder.path().join("console.log").display().to_string();
+        let path = folder.path().join("console.log").into();
         Log::open(&CappedLog { path, cap_bytes }, None).unwrap()
     }
 

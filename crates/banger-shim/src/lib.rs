@@ -13,7 +13,9 @@ mod forward;
 pub mod gate;
 pub mod record;
 
-pub use banger_base::{DiskTrouble, ExitCause, ExitStory, GuestEnd, Outcome, ProcRef, ShimStatus};
+pub use banger_base::{
+    ByteString, DiskTrouble, ExitCause, ExitStory, GuestEnd, Outcome, ProcRef, ShimStatus,
+};
 pub use forward::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS, MAX_FORWARD_CONFIG};
 pub use record::{EXIT_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE};
 use serde::{Deserialize, Serialize};
@@ -26,7 +28,7 @@ pub const MAX_CONFIG: usize = 1 << 20;
 #[serde(deny_unknown_fields)]
 pub struct ShimConfig {
     /// Folder for [`STATE_FILE`] and [`EXIT_FILE`], absolute; children must not write there.
-    pub state_dir: String,
+    pub state_dir: ByteString,
     /// The companion, started first.
     pub companion: Option<Companion>,
     /// The VMM.
@@ -86,9 +88,9 @@ pub struct Companion {
 #[serde(deny_unknown_fields)]
 pub struct Child {
     /// Absolute path, or a path relative to the run folder that contains a `/`.
-    pub program: String,
+    pub program: ByteString,
     /// Arguments.
-    pub args: Vec<String>,
+    pub args: Vec<ByteString>,
     /// Uid and gid, if the shim runs as root. Supplementary groups are dropped.
     pub run_as: Option<u32>,
     /// The only supplementary group of a program with `run_as`.
@@ -107,9 +109,9 @@ pub struct Child {
 #[serde(deny_unknown_fields)]
 pub struct View {
     /// Read access.
-    pub read: Vec<String>,
+    pub read: Vec<ByteString>,
     /// Write access; in folders also creating and removing files and sockets.
-    pub write: Vec<String>,
+    pub write: Vec<ByteString>,
 }
 
 /// A file that the shim opens for a child.
@@ -119,7 +121,7 @@ pub struct PassedFile {
     /// Descriptor number in the child; 3 or higher, each used once.
     pub fd: i32,
     /// Absolute path.
-    pub path: String,
+    pub path: ByteString,
     /// Access mode.
     pub access: Access,
 }
@@ -139,7 +141,7 @@ pub enum Access {
 #[serde(deny_unknown_fields)]
 pub struct CappedLog {
     /// Absolute path.
-    pub path: String,
+    pub path: ByteString,
     /// Size limit in bytes; at most twice as much is on disk.
     pub cap_bytes: u64,
 }

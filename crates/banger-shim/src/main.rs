@@ -60,7 +60,7 @@ fn run() -> Result<(), String> {
         let (came, named) = (descriptors.len(), config.passed.len());
         return Err(refused(format!("{came} descriptors came for {named} numbers")));
     }
-    let state = State::open(&config.state_dir).map_err(refused)?;
+    let state = State::open(config.state_dir.as_path()).map_err(refused)?;
     let (cause, story) = live(config, descriptors, &state);
     let left = state.write_story(&story);
     // Last, so that a reader of this event finds all processes ended and the exit story written.

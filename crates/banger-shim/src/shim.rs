@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use banger_shim::{Access, DiskTrouble, ExitCause, ExitStory, GuestEnd, ShimConfig, ShimStatus};
+use banger_shim::{
+    Access, ByteString, DiskTrouble, ExitCause, ExitStory, GuestEnd, ShimConfig, ShimStatus,
+};
 use banger_sys::harden::become_subreaper;
 use banger_sys::signals::SignalFd;
 use banger_sys::stdio::error_line;
@@ -71,7 +73,7 @@ impl Shim {
         let signals = SignalFd::new(&[Signal::TERM, Signal::CHILD])
             .map_err(|error| failed("signals", error))?;
         become_subreaper().map_err(|error| failed("subreaper", error))?;
-        let at = |path: &str, error: io::Error| failed("logs", format!("`{path}`: {error}"));
+        let at = |path: &ByteString, error: io::Error| failed("logs", format!("`{path}`: {error}"));
         let open = |log: &banger_shim::CappedLog| {
             Output::new(log, config.reader).map_err(|error| at(&log.path, error))
         };
@@ -118,7 +120,7 @@ impl Shim {
             let disks = self.config.vmm.files.iter();
             let disks = disks.filter(|file| file.access == Access::ReadWrite);
             let free = disks.filter_map(|disk| {
-                let stat = rustix::fs::statvfs(&disk.path).ok()?;
+                let stat = rustix::fs::statvfs(disk.path.as_path()).ok()?;
                 Some(stat.f_bavail.saturating_mul(stat.f_frsize))
             });
             if qmp.disk_pause.try_again(now, free.min()) {

@@ -1,6 +1,7 @@
 //! Starts the companion, waits for its socket, and starts the VMM.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -192,7 +193,7 @@ fn spawn(
         let opened = OpenOptions::new()
             .read(true)
             .write(file.access == Access::ReadWrite)
-            .open(&file.path)
+            .open(file.path.as_path())
             .map_err(|error| format!("cannot open `{}`: {error}", file.path))?;
         files.push((opened, file.fd));
     }
@@ -201,9 +202,10 @@ fn spawn(
     descriptors.extend(extra);
     let ruleset = child.view.as_ref().map(|paths| ruleset_for(child, paths)).transpose();
     let ruleset = ruleset.map_err(|error| format!("cannot build its Landlock rules: {error}"))?;
+    let args: Vec<OsString> = child.args.iter().map(|arg| arg.as_os_str().to_owned()).collect();
     let spawn = Spawn {
-        program: Path::new(&child.program),
-        args: &child.args,
+        program: child.program.as_path(),
+        args: &args,
         env: &[],
         run_as: child.run_as.map(|id| Credentials { uid: id, gid: id, group: child.group }),
         stdout,
@@ -219,17 +221,15 @@ fn spawn(
 
 /// The Landlock rules of a child.
 fn ruleset_for(child: &Child, paths: &View) -> io::Result<Ruleset> {
-    let system = SYSTEM.iter().map(|path| (*path, Rights::ReadExecute));
-    let devices = DEVICES.iter().map(|path| (*path, Rights::Device));
-    let program = [(child.program.as_str(), Rights::ReadExecute)];
-    let read = paths.read.iter().map(|path| (path.as_str(), Rights::Read));
-    let write = paths.write.iter().map(|path| (path.as_str(), Rights::ReadWrite));
+    let system = SYSTEM.iter().map(|path| (Path::new(path), Rights::ReadExecute));
+    let devices = DEVICES.iter().map(|path| (Path::new(path), Rights::Device));
+    let program = [(child.program.as_path(), Rights::ReadExecute)];
+    let read = paths.read.iter().map(|path| (path.as_path(), Rights::Read));
+    let write = paths.write.iter().map(|path| (path.as_path(), Rights::ReadWrite));
     system
         .chain(devices)
         .chain(program)
         .chain(read)
         .chain(write)
-        .try_fold(Ruleset::new()?, |rules, (path, rights)| {
-            rules.grant_path(Path::new(path), rights)
-        })
+        .try_fold(Ruleset::new()?, |rules, (path, rights)| rules.grant_path(path, rights))
 }

@@ -20,8 +20,9 @@ impl State {
     ///
     /// # Errors
     /// The path and the error of open(2).
-    pub fn open(path: &str) -> Result<Self, String> {
-        open_folder(Path::new(path)).map(Self).map_err(|error| format!("`{path}`: {error}"))
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let failed = |error| format!("`{}`: {error}", path.display());
+        open_folder(path).map(Self).map_err(failed)
     }
 
     /// Records the processes of the run.

@@ -5,6 +5,7 @@
 //! steps between fork(2) and execve(2). The child reports the failed step through a pipe that
 //! execve closes.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,7 +38,7 @@ pub struct Spawn<'a> {
     /// Path of the program; `PATH` is not searched.
     pub program: &'a Path,
     /// Its arguments.
-    pub args: &'a [String],
+    pub args: &'a [OsString],
     /// The whole environment.
     pub env: &'a [(String, String)],
     /// Credentials, if not those of the parent; requires root.

@@ -1,5 +1,6 @@
 //! A temporary home folder for one daemon.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub struct Options {
     /// Environment for CLI and daemon.
     pub env: Vec<(String, String)>,
     /// Appended to the path of the home.
-    pub deep: Option<String>,
+    pub deep: Option<OsString>,
     /// User that the commands run as, if not the test's own user.
     pub run_as: Option<String>,
     /// The command line, if not that of the build.

@@ -1,5 +1,6 @@
 //! The real host: configures `banger-host` from configuration and installation.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
@@ -53,8 +54,8 @@ pub fn open(
     })?;
     let beside = program.parent().unwrap_or(Path::new("/")).to_owned();
     let privilege = Privilege::ours();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let search_path = format!("{path}:{SYSTEM_PATH}");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let search_path = [path.as_os_str(), SYSTEM_PATH.as_ref()].join(OsStr::new(":"));
     let places = places(config, options.root_folder);
     let shim = part(&beside, "banger-shim", "banger-shim")?;
     let helper = match privilege {

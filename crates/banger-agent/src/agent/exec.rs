@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use banger_agent_proto::bytes::ByteString;
+use banger_agent_proto::ByteString;
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};

@@ -122,7 +122,7 @@ impl Vmm for Sim {
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
         let folder = self.inner().logs.join(vm.id.as_str());
-        let path = |name: &str| folder.join(name).display().to_string();
+        let path = |name: &str| folder.join(name).into();
         VmPaths {
             console_log: path("console.log"),
             vmm_log: path("vmm.log"),

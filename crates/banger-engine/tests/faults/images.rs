@@ -33,7 +33,7 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
     let accepted = match kind {
         "pull_image" => engine.pull_image("debian", Rebuild::IfOutdated).await?,
         "pull_kernel" => engine.pull_kernel("debian-cloud").await?,
-        "import_image" => engine.import_image("/x.tar", "mine", taken).await?,
+        "import_image" => engine.import_image("/x.tar".as_ref(), "mine", taken).await?,
         "tag_image" => return engine.tag_image("old", "new", taken).await.map(|_| ()),
         "untag_image" => return engine.untag_image("second").await.map(|_| ()),
         "delete_kernel" => return engine.delete_kernel("debian-cloud").await.map(|_| ()),
@@ -48,7 +48,8 @@ fn prepared(kind: &str) -> Machine {
     let machine = Machine::default();
     let report = machine.daemon(DaemonFault::None, &[], async |engine, _| {
         for (path, name) in [("/old.tar", "old"), ("/first.tar", "first")] {
-            let accepted = engine.import_image(path, name, TakenName::Refuse).await.unwrap();
+            let accepted =
+                engine.import_image(path.as_ref(), name, TakenName::Refuse).await.unwrap();
             follow(engine, accepted.operation).await.unwrap();
         }
         engine.tag_image("first", "second", TakenName::Refuse).await.unwrap();

@@ -5,10 +5,11 @@
 //! up. On cancellation the group gets SIGTERM, then SIGKILL.
 
 use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Search path of programs, and the proxies that they use.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    search_path: String,
+    search_path: OsString,
     proxy: ProxySettings,
 }
 
@@ -41,11 +42,16 @@ const SYSTEM_FOLDERS: [&str; 6] =
 
 impl Tools {
     /// Searches these folders (syntax of `PATH`), then the system's.
-    pub fn new(path: &str) -> Self {
-        let mut folders: Vec<&str> = path.split(':').filter(|part| part.starts_with('/')).collect();
-        folders
-            .extend(SYSTEM_FOLDERS.iter().filter(|system| !path.split(':').any(|p| p == **system)));
-        Self { search_path: folders.join(":"), proxy: ProxySettings::default() }
+    pub fn new(path: impl AsRef<OsStr>) -> Self {
+        let mut folders: Vec<PathBuf> =
+            std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
+        for system in SYSTEM_FOLDERS.map(PathBuf::from) {
+            if !folders.contains(&system) {
+                folders.push(system);
+            }
+        }
+        let folders: Vec<&OsStr> = folders.iter().map(|folder| folder.as_os_str()).collect();
+        Self { search_path: folders.join(OsStr::new(":")), proxy: ProxySettings::default() }
     }
 
     /// With these proxies for programs that download. Without any, programs inherit the daemon's
@@ -56,19 +62,19 @@ impl Tools {
     }
 
     /// Searches these folders only.
-    pub fn only(path: &str) -> Self {
-        Self { search_path: path.to_owned(), proxy: ProxySettings::default() }
+    pub fn only(path: impl AsRef<OsStr>) -> Self {
+        Self { search_path: path.as_ref().to_owned(), proxy: ProxySettings::default() }
     }
 
     /// Path of a program, if it is installed.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
-        self.search_path.split(':').map(|folder| Path::new(folder).join(name)).find(|path| {
+        std::env::split_paths(&self.search_path).map(|folder| folder.join(name)).find(|path| {
             rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
         })
     }
 
     /// The folders, in the syntax of `PATH`.
-    pub fn search_path(&self) -> &str {
+    pub fn search_path(&self) -> &OsStr {
         &self.search_path
     }
 

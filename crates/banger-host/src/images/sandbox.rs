@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -75,7 +76,7 @@ pub fn clean(staging: &Path, tools: &Tools) -> Result<(), FetchError> {
     if length == 0 || length > PATH_BYTES {
         return Ok(());
     }
-    let path = PathBuf::from(fs::read_to_string(&path_file).at("read", &path_file)?);
+    let path = PathBuf::from(OsString::from_vec(fs::read(&path_file).at("read", &path_file)?));
     match fs::symlink_metadata(&path) {
         // In a shared folder another user's folder may have this name by now.
         Ok(meta) if meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() => {

@@ -196,7 +196,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     }
     // Best effort.
     let _ = std::fs::write("/proc/self/oom_score_adj", "800");
-    let tools = Tools::only(&search_path.to_string_lossy());
+    let tools = Tools::only(search_path);
     let job = Job {
         archive: archive.as_ref(),
         object: object.as_ref(),

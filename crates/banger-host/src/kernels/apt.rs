@@ -4,6 +4,7 @@
 //! Does not change the host: if its package lists are missing or out of date, it fetches separate
 //! lists into the staging folder, which needs no privilege.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
@@ -59,9 +60,9 @@ impl<'a> Apt<'a> {
         }
         if self.lists == Lists::Own {
             for (option, name) in [("Dir::State::lists", "lists"), ("Dir::Cache", "cache")] {
-                tool.command
-                    .arg("-o")
-                    .arg(format!("{option}={}", self.folder.join(name).display()));
+                let mut setting = OsString::from(format!("{option}="));
+                setting.push(self.folder.join(name));
+                tool.command.arg("-o").arg(setting);
             }
         }
         Ok(tool)

@@ -307,9 +307,9 @@ impl Vmm for Qemu {
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
         VmPaths {
-            console_log: shown(&self.config.layout.console_log(&vm.id)),
-            vmm_log: shown(&self.config.layout.vmm_log(&vm.id)),
-            shim_log: shown(&self.config.layout.shim_log(&vm.id)),
+            console_log: self.config.layout.console_log(&vm.id).into(),
+            vmm_log: self.config.layout.vmm_log(&vm.id).into(),
+            shim_log: self.config.layout.shim_log(&vm.id).into(),
         }
     }
 

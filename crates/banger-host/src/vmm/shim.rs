@@ -1,7 +1,7 @@
 //! The daemon's side of the shim: start it, open its gate, end it, find it again.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode, Hint};
@@ -9,7 +9,8 @@ use banger_engine::devices::{Devices, DriveSource, Nic};
 use banger_engine::drivers::{Stray, Undone};
 use banger_engine::plan::{RunPlan, VmPlan, VmSpec};
 use banger_shim::{
-    Access, CappedLog, Child, Companion, PassedFile, ShimConfig, ShimEvent, View, record,
+    Access, ByteString, CappedLog, Child, Companion, PassedFile, ShimConfig, ShimEvent, View,
+    record,
 };
 
 use super::BootFiles;
@@ -17,7 +18,7 @@ use super::qemu::{self, Accelerator, fd};
 use crate::HostConfig;
 use crate::failure::{of, on_path};
 use crate::gate::{self, Gate};
-use crate::layout::{VHOST, VSOCK, shown};
+use crate::layout::{VHOST, VSOCK};
 use crate::probe;
 
 pub use crate::gate::{is_alive, wait_gone};
@@ -66,7 +67,7 @@ pub async fn open(
 }
 
 fn file(fd: i32, path: &Path, access: Access) -> PassedFile {
-    PassedFile { fd, path: shown(path), access }
+    PassedFile { fd, path: path.into(), access }
 }
 
 /// The files that QEMU gets, and the numbers at which it finds what only root can open, in the
@@ -117,9 +118,9 @@ pub fn config(
         _ => None,
     };
     let companion = Child {
-        program: shown(&vsock),
+        program: vsock.into(),
         args: ["--guest-cid", "3", "--socket", VHOST, "--uds-path", VSOCK]
-            .map(str::to_owned)
+            .map(ByteString::from)
             .into(),
         run_as,
         group: None,
@@ -127,32 +128,34 @@ pub fn config(
         // It makes its sockets in the run folder.
         view: Some(View { read: Vec::new(), write: vec![".".into()] }),
     };
-    let log = |path| CappedLog { path: shown(path), cap_bytes: LOG_CAP };
+    let args = qemu::arguments(spec, accelerator, devices);
+    let log = |path: PathBuf| CappedLog { path: path.into(), cap_bytes: LOG_CAP };
     Ok(ShimConfig {
-        state_dir: shown(&layout.shim_state(&vm.id)),
+        state_dir: layout.shim_state(&vm.id).into(),
         companion: Some(Companion {
             child: companion,
             ready_socket: VHOST.into(),
             ready_timeout_ms: COMPANION_TIMEOUT_MS,
         }),
         vmm: Child {
-            program: shown(&qemu),
-            args: qemu::arguments(spec, accelerator, devices),
+            program: qemu.into(),
+            args: args.into_iter().map(ByteString::from).collect(),
             run_as,
             group,
             files: opened,
             // Disks come as descriptors; these two it opens again by `/proc/self/fd/N`. The
             // resolver's files are for its user network.
             view: Some(View {
-                read: [shown(&files.kernel), shown(&files.initramfs)]
+                read: [&files.kernel, &files.initramfs]
+                    .map(|path| ByteString::from(path.as_path()))
                     .into_iter()
-                    .chain(RESOLVER.map(str::to_owned))
+                    .chain(RESOLVER.map(ByteString::from))
                     .collect(),
                 write: vec![".".into()],
             }),
         },
-        console: log(&layout.console_log(&vm.id)),
-        vmm_log: log(&layout.vmm_log(&vm.id)),
+        console: log(layout.console_log(&vm.id)),
+        vmm_log: log(layout.vmm_log(&vm.id)),
         qmp_fd: Some(fd::MONITOR),
         passed,
         jailed: None,

@@ -11,7 +11,7 @@ use banger_host::fetch::{Progress, Tools};
 
 /// Programs of this machine.
 pub fn tools() -> Tools {
-    Tools::new(&std::env::var("PATH").unwrap())
+    Tools::new(std::env::var("PATH").unwrap())
 }
 
 /// The folder of all tests, locked so that only one of them fetches.

@@ -1,5 +1,6 @@
 //! Runs a program of the host to its end: a text in, a text out, no shell, bounded time.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -74,7 +75,7 @@ pub fn run(
     input.write_all(text.as_bytes()).map_err(failed)?;
     let (mut output, mut stderr) =
         (memory("output").map_err(failed)?, memory("stderr").map_err(failed)?);
-    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let mut descriptors = vec![(input.as_fd(), TEXT)];
     descriptors.extend(kept.map(|fd| (fd, TEXT + 1)));
     let spawn = Spawn {

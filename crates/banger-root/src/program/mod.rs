@@ -6,6 +6,7 @@
 
 mod install;
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
@@ -38,31 +39,31 @@ copy-on-write devices, and Firecracker in its jail.
 
 /// Runs the program with its arguments. The failpoint is for tests.
 pub fn main(failpoint: Option<Failpoint>) -> ExitCode {
-    let args = std::env::args_os().skip(1);
-    let args: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        ["--version" | "-V"] => {
-            let (version, build) = (env!("CARGO_PKG_VERSION"), env!("BANGER_BUILD_ID"));
-            // Ignored: a closed pipe is not an error.
-            let _ = writeln!(io::stdout(), "banger-root {version} ({build})");
-            Ok(())
-        }
-        ["--help" | "-h"] => {
-            let _ = writeln!(io::stdout(), "{USAGE}");
-            Ok(())
-        }
-        ["install", rest @ ..] => Options::of(rest).and_then(|options| {
-            options.places()?;
-            install::install(&options.owners, options.subnet)
-        }),
-        ["uninstall"] => install::uninstall(),
-        ["serve", rest @ ..] => Options::of(rest).and_then(|options| serve(&options, failpoint)),
-        _ => {
-            Err(RootError::new(Kind::BadRequest, "invalid arguments")
-                .with_hint(HostHint::text(USAGE)))
-        }
-    };
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Only the values of options may be other than text.
+    let words: Vec<&str> = args.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    let done =
+        match words.as_slice() {
+            ["--version" | "-V"] => {
+                let (version, build) = (env!("CARGO_PKG_VERSION"), env!("BANGER_BUILD_ID"));
+                // Ignored: a closed pipe is not an error.
+                let _ = writeln!(io::stdout(), "banger-root {version} ({build})");
+                Ok(())
+            }
+            ["--help" | "-h"] => {
+                let _ = writeln!(io::stdout(), "{USAGE}");
+                Ok(())
+            }
+            ["install", ..] => Options::of(rest).and_then(|options| {
+                options.places()?;
+                install::install(&options.owners, options.subnet)
+            }),
+            ["uninstall"] => install::uninstall(),
+            ["serve", ..] => Options::of(rest).and_then(|options| serve(&options, failpoint)),
+            _ => Err(RootError::new(Kind::BadRequest, "invalid arguments")
+                .with_hint(HostHint::text(USAGE))),
+        };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -83,25 +84,28 @@ pub fn main(failpoint: Option<Failpoint>) -> ExitCode {
 struct Options<'a> {
     owners: Vec<String>,
     subnet: Option<&'a str>,
-    socket: Option<&'a str>,
+    socket: Option<&'a Path>,
 }
 
 impl<'a> Options<'a> {
-    fn of(words: &[&'a str]) -> Result<Self, RootError> {
+    fn of(words: &'a [OsString]) -> Result<Self, RootError> {
         let mut options = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let missing = || RootError::new(Kind::BadRequest, format!("`{word}` needs a value"));
-            let mut value = || words.next().copied().ok_or_else(missing);
-            match *word {
-                "--owner" => options.owners.push(value()?.to_owned()),
-                "--subnet" => options.subnet = Some(value()?),
-                "--socket" => options.socket = Some(value()?),
-                other => {
-                    let text = format!("`{other}` is not an option of banger-root");
-                    return Err(
-                        RootError::new(Kind::BadRequest, text).with_hint(HostHint::text(USAGE))
-                    );
+            let bad = |text: String| RootError::new(Kind::BadRequest, text);
+            let name = word.display();
+            let mut value = || words.next().ok_or_else(|| bad(format!("`{name}` needs a value")));
+            let text = |value: &'a OsString| {
+                let problem = || bad(format!("`{}` of `{name}` is not UTF-8", value.display()));
+                value.to_str().ok_or_else(problem)
+            };
+            match word.to_str() {
+                Some("--owner") => options.owners.push(text(value()?)?.to_owned()),
+                Some("--subnet") => options.subnet = Some(text(value()?)?),
+                Some("--socket") => options.socket = Some(Path::new(value()?)),
+                _ => {
+                    let text = format!("`{name}` is not an option of banger-root");
+                    return Err(bad(text).with_hint(HostHint::text(USAGE)));
                 }
             }
         }
@@ -130,7 +134,7 @@ fn serve(options: &Options<'_>, failpoint: Option<Failpoint>) -> Result<(), Root
         options.owners.iter().map(|owner| owner.parse::<u32>()).collect();
     let uids = uids.map_err(|_| RootError::new(Kind::BadRequest, "`--owner` needs a uid"))?;
     let listener = match options.socket {
-        Some(path) => bind(Path::new(path))?,
+        Some(path) => bind(path)?,
         None => activated()?,
     };
     rustix::process::umask(Mode::from_bits_truncate(0o022));

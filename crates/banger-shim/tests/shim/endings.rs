@@ -7,7 +7,7 @@ use banger_shim::{Access, DiskTrouble, ExitCause, GuestEnd, Outcome, PassedFile,
 use banger_sys::proc;
 use rustix::process::Signal;
 
-use crate::support::{COMPANION_UP, STAY, Vm, gone, is_alive, signal_pid, text};
+use crate::support::{COMPANION_UP, STAY, Vm, bytes, gone, is_alive, signal_pid};
 
 const KILLED: Option<Outcome> = Some(Outcome::Signaled { signal: 9 });
 
@@ -145,7 +145,7 @@ fn the_last_output_is_not_lost() {
     let file = vm.path("said");
     std::fs::write(&file, &output).unwrap();
     let mut config = vm.alone("cat <&9; kill -KILL $$");
-    config.vmm.files = vec![PassedFile { fd: 9, path: text(&file), access: Access::Read }];
+    config.vmm.files = vec![PassedFile { fd: 9, path: bytes(&file), access: Access::Read }];
     let story = vm.run_to_end(&config);
     assert_eq!(story.vmm, KILLED);
     assert_eq!(vm.console_output(), output);

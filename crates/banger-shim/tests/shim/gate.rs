@@ -5,7 +5,7 @@ use std::io::Write;
 use banger_shim::{Access, ExitCause, Outcome, PassedFile, ShimEvent};
 use rustix::process::Signal;
 
-use crate::support::{COMPANION_UP, STAY, Vm, heard, is_alive, script, text};
+use crate::support::{COMPANION_UP, STAY, Vm, bytes, heard, is_alive, script};
 
 fn nothing_was_started(vm: &Vm) {
     for folder in [&vm.state, &vm.logs] {
@@ -50,7 +50,7 @@ fn an_invalid_configuration_is_refused() {
         nothing_was_started(&vm);
     }
     let mut config = vm.alone("exit 0");
-    config.state_dir = text(&vm.path("absent"));
+    config.state_dir = bytes(&vm.path("absent"));
     let mut shim = vm.open(&config);
     assert!(shim.failure().1.contains("absent"));
     assert_eq!(shim.wait().code(), Some(1));
@@ -143,12 +143,12 @@ fn a_program_that_cannot_be_started_is_named() {
 fn a_file_that_cannot_be_opened_is_named() {
     let vm = Vm::new();
     let mut config = vm.alone("exit 0");
-    let path = text(&vm.path("absent.ext4"));
+    let path = bytes(&vm.path("absent.ext4"));
     config.vmm.files = vec![PassedFile { fd: 100, path: path.clone(), access: Access::ReadWrite }];
     let message = vm.open(&config).failure().1;
     assert!(message.contains(&format!("cannot open `{path}`: No such file")), "{message}");
     let mut config = vm.alone("exit 0");
-    config.console.path = text(&vm.path("absent/console.log"));
+    config.console.path = bytes(&vm.path("absent/console.log"));
     let (step, message) = vm.open(&config).failure();
     assert_eq!(step, "logs");
     assert!(message.contains("absent/console.log"), "{message}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use banger_shim::{Access, ExitCause, PassedFile, ShimConfig, ShimEvent, gate};
 use rustix::process::Signal;
 
-use crate::support::{STAY, VMM_UP, Vm, is_alive, text};
+use crate::support::{STAY, VMM_UP, Vm, bytes, is_alive};
 
 /// An unused uid and gid.
 const OTHER: u32 = 65_534;
@@ -25,8 +25,8 @@ fn the_shim_does_not_follow_planted_links() {
     fs::write(&victim, "safe").unwrap();
     // The worst case: logs and state in a folder that the VMM can write to.
     let mut config = vm.both("echo console; echo log >&2; exit 0", STAY);
-    config.state_dir = text(&vm.run);
-    config.console.path = text(&vm.run.join("console.log"));
+    config.state_dir = bytes(&vm.run);
+    config.console.path = bytes(&vm.run.join("console.log"));
     config.console.cap_bytes = 4;
     config.vmm_log.path = "vmm.log".into();
     let names = [
@@ -92,17 +92,17 @@ fn a_child_has_only_the_given_descriptors_and_environment() {
     let vm = Vm::new();
     let disk = vm.path("disk");
     fs::write(&disk, "disk").unwrap();
-    let ask = "env; cat <&9; echo; umask; i=0; \
+    // The shell itself sets PWD.
+    let ask = "unset PWD; env; cat <&9; echo; umask; i=0; \
                while [ $i -lt 300 ]; do [ -e /proc/$$/fd/$i ] && printf '%s ' $i; i=$((i+1)); done";
     let mut config = vm.alone(ask);
     config.vmm.files = vec![
-        PassedFile { fd: 9, path: text(&disk), access: Access::Read },
-        PassedFile { fd: 200, path: text(&disk), access: Access::ReadWrite },
+        PassedFile { fd: 9, path: bytes(&disk), access: Access::Read },
+        PassedFile { fd: 200, path: bytes(&disk), access: Access::ReadWrite },
     ];
     config.qmp_fd = Some(3);
     let output = vm.run_to_end(&config).console_tail;
-    // The shell itself sets PWD.
-    let output: Vec<&str> = output.lines().filter(|line| !line.starts_with("PWD=")).collect();
+    let output: Vec<&str> = output.lines().collect();
     assert_eq!(output, ["disk", "0077", "0 1 2 3 9 200 "]);
 }
 
@@ -146,13 +146,13 @@ fn a_child_can_open_only_the_paths_of_its_view() {
     for name in ["kernel", "secret"] {
         fs::write(vm.path(name), name).unwrap();
     }
-    let (kernel, secret) = (text(&vm.path("kernel")), text(&vm.path("secret")));
-    let state = text(&vm.state);
-    let mut config = vm.alone(&format!(
-        "cat {kernel}; echo; cat {secret}; echo x >> {kernel}; ls {state}; \
-         echo own > own && cat own; ln -s /etc/passwd link; mkdir folder; exit 0"
-    ));
-    config.vmm.view.as_mut().unwrap().read = vec![kernel, text(&vm.path("absent"))];
+    let (kernel, secret) = (bytes(&vm.path("kernel")), bytes(&vm.path("secret")));
+    let mut config = vm.alone(
+        "cat \"$1\"; echo; cat \"$2\"; echo x >> \"$1\"; ls \"$3\"; \
+         echo own > own && cat own; ln -s /etc/passwd link; mkdir folder; exit 0",
+    );
+    config.vmm.args.extend(["sh".into(), kernel.clone(), secret, bytes(&vm.state)]);
+    config.vmm.view.as_mut().unwrap().read = vec![kernel, bytes(&vm.path("absent"))];
     let story = vm.run_to_end(&config);
     assert_eq!(story.console_tail, "kernel\nown\n");
     assert_eq!(story.vmm_log_tail.matches("ermission denied").count(), 5, "{story:#?}");
@@ -174,7 +174,7 @@ fn a_child_runs_with_its_credentials() {
     fs::write(&disk, "disk\n").unwrap();
     let mut config = vm.alone(ask);
     config.vmm.run_as = Some(OTHER);
-    config.vmm.files = vec![PassedFile { fd: 9, path: text(&disk), access: Access::ReadWrite }];
+    config.vmm.files = vec![PassedFile { fd: 9, path: bytes(&disk), access: Access::ReadWrite }];
     let output = vm.run_to_end(&config).console_tail;
     let output: Vec<&str> = output.lines().filter(|line| !line.starts_with("CapBnd")).collect();
     let none = "0000000000000000";

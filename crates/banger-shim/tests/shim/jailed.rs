@@ -59,7 +59,7 @@ fn fifo_output_is_logged() {
     let says = "echo one >log.fifo; echo two >metrics.fifo; echo three >log.fifo; exec sleep 600";
     let mut config = jailed(&vm, says);
     let path = vm.logs.join("metrics.json");
-    let file = banger_shim::CappedLog { path: path.display().to_string(), cap_bytes: 1 << 20 };
+    let file = banger_shim::CappedLog { path: path.into(), cap_bytes: 1 << 20 };
     if let Some(jailed) = &mut config.jailed {
         jailed.log_fifo = Some("log.fifo".into());
         jailed.metrics_fifo = Some(("metrics.fifo".into(), file));

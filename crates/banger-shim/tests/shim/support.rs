@@ -1,7 +1,9 @@
 //! The daemon's side of the shim, with shell scripts as VMM and companion.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -9,8 +11,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use banger_shim::{
-    CappedLog, Child as ChildConfig, Companion, EXIT_FILE, ExitStory, ProcRef, STATE_FILE,
-    ShimConfig, ShimEvent, ShimState, View,
+    ByteString, CappedLog, Child as ChildConfig, Companion, EXIT_FILE, ExitStory, ProcRef,
+    STATE_FILE, ShimConfig, ShimEvent, ShimState, View,
 };
 use banger_sys::proc::{self, Waited, wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,9 +28,13 @@ pub const VMM_UP: &str = "vmm-up";
 /// A VMM or companion that does not exit.
 pub const STAY: &str = "exec sleep 600";
 
+/// Name of the folder of all files: no UTF-8, and characters that are special somewhere.
+const HOME: &[u8] = b"a,b \xff\n'\"$(id)%\\";
+
 /// The folders of one VM.
 pub struct Vm {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
+    home: PathBuf,
     pub run: PathBuf,
     pub state: PathBuf,
     pub logs: PathBuf,
@@ -42,7 +48,8 @@ impl Vm {
     /// With this run folder, relative to the others.
     pub fn with_run(run: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let home = folder.path().join(OsStr::from_bytes(HOME));
+        let at = |name: &str| home.join(name);
         let (run, state, logs) = (at(run), at("state"), at("logs"));
         for path in [&run, &state, &logs] {
             fs::create_dir_all(path).unwrap();
@@ -52,11 +59,11 @@ impl Vm {
             let fifo = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, run.join(name), fifo, mode, 0).unwrap();
         }
-        Self { folder, run, state, logs }
+        Self { _folder: folder, home, run, state, logs }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.home.join(name)
     }
 
     pub fn console(&self) -> PathBuf {
@@ -73,9 +80,9 @@ impl Vm {
 
     /// A VMM and no companion.
     pub fn alone(&self, vmm: &str) -> ShimConfig {
-        let log = |path: PathBuf| CappedLog { path: text(&path), cap_bytes: 1 << 20 };
+        let log = |path: PathBuf| CappedLog { path: bytes(&path), cap_bytes: 1 << 20 };
         ShimConfig {
-            state_dir: text(&self.state),
+            state_dir: bytes(&self.state),
             companion: None,
             vmm: script(vmm),
             console: log(self.console()),
@@ -158,8 +165,8 @@ impl Vm {
     }
 }
 
-pub fn text(path: &Path) -> String {
-    path.display().to_string()
+pub fn bytes(path: &Path) -> ByteString {
+    path.into()
 }
 
 pub fn script(text: &str) -> ChildConfig {

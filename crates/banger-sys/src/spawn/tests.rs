@@ -16,7 +16,7 @@ struct Given {
 
 fn start(
     program: &str,
-    args: &[String],
+    args: &[OsString],
     given: Given,
 ) -> (UnixStream, Result<Spawned, SpawnError>) {
     let (output, child_end) = UnixStream::pair().unwrap();
@@ -37,7 +37,7 @@ fn start(
 
 /// Runs `sh -c script`; returns its output and exit code.
 fn shell(script: &str, given: Given) -> (String, i32) {
-    let (mut output, spawned) = start("/bin/sh", &["-c".to_owned(), script.to_owned()], given);
+    let (mut output, spawned) = start("/bin/sh", &["-c".into(), script.into()], given);
     let mut spawned = spawned.unwrap();
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();

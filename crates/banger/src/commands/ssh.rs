@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 
@@ -68,8 +69,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     drop(reach::reach(context, &client, vm.name.as_str(), &host, PORT).await?);
     let mut command = Command::new("ssh");
     // Of several values ssh takes the first one; the user is a flag.
-    let ours = options.into_iter().filter(|option| !option.starts_with("User "));
-    for option in args.option.iter().cloned().chain(ours.map(OsString::from)) {
+    let ours = options.into_iter().filter(|option| !option.as_bytes().starts_with(b"User "));
+    for option in args.option.iter().cloned().chain(ours) {
         command.arg("-o").arg(option);
     }
     command.arg("-o").arg(format!("HostKeyAlias {host}"));

@@ -1,11 +1,13 @@
 //! `banger ssh-config`.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use banger_api::{ApiError, ErrorCode, Hint};
+use banger_api::{ApiError, ByteString, ErrorCode, Hint};
 
 use crate::context::Context;
 use crate::errors::Failure;
@@ -45,13 +47,13 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let text = ssh::config(&paths, &program()?, |name| std::env::var_os(name))?;
     if !args.install {
         if context.format == crate::context::Format::Json {
-            context.json(&serde_json::json!({ "config": text }))?;
+            context.json(&serde_json::json!({ "config": ByteString::from(text) }))?;
         } else {
-            context.print(&text)?;
+            context.print_bytes(text.as_bytes())?;
         }
         return Ok(0);
     }
-    let include = ssh::plain(&config)?;
+    let include = ssh::with_path("Include", &config)?;
     let file = user_file()?;
     write(&config, &text)?;
     let change = user_config::install(&file, &include)?;
@@ -80,7 +82,7 @@ fn failed(path: &Path, error: &std::io::Error) -> ApiError {
 }
 
 /// Replaces our own file in one step.
-fn write(path: &Path, text: &str) -> Result<(), ApiError> {
+fn write(path: &Path, text: &OsStr) -> Result<(), ApiError> {
     let written = || {
         let folder = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -110,6 +112,7 @@ fn report(
 ) -> Result<u8, Failure> {
     let changed = change == user_config::Change::Done;
     if context.format == crate::context::Format::Json {
+        let file = ByteString::from(file);
         context.json(&serde_json::json!({ "file": file, "changed": changed }))?;
     } else {
         let words = if changed { done } else { already };

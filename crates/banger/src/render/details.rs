@@ -64,8 +64,8 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     text.add("vmm", &with(&drivers.vmm, &why.vmm));
     text.add("storage", &with(&drivers.storage, &why.storage));
     text.add("network", &with(&drivers.network, &why.network));
-    text.add("console", &vm.paths.console_log);
-    text.add("vmm log", &vm.paths.vmm_log);
+    text.add("console", &vm.paths.console_log.to_string_lossy());
+    text.add("vmm log", &vm.paths.vmm_log.to_string_lossy());
     if let Some(boot) = &vm.boot {
         text.add("boot", &boot_text(boot));
     }

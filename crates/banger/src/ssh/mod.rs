@@ -4,7 +4,8 @@ pub mod known_hosts;
 pub mod reach;
 pub mod user_config;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use banger_api::paths::Paths;
@@ -40,21 +41,24 @@ pub fn options(
     paths: &Paths,
     program: &Path,
     env: impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<String>, ApiError> {
-    let mut command = String::new();
+) -> Result<Vec<OsString>, ApiError> {
+    let mut command = OsString::from("ProxyCommand ");
+    let mut start = "env ";
     let set = FOLDERS.iter().filter_map(|name| Some((name, env(name)?)));
     for (name, value) in set.filter(|(_, value)| !value.is_empty()) {
-        let value = plain(Path::new(&value))?;
-        let start = if command.is_empty() { "env " } else { "" };
-        command.push_str(&format!("{start}{name}={} ", for_shell(&value)));
+        command.push(format!("{start}{name}="));
+        command.push(for_shell(plain(Path::new(&value))?));
+        command.push(" ");
+        start = "";
     }
-    command.push_str(&for_shell(&plain(program)?));
+    command.push(for_shell(plain(program)?));
+    command.push(" ssh-proxy %h %p");
     Ok(vec![
         "User root".into(),
-        format!("ProxyCommand {command} ssh-proxy %h %p"),
-        format!("IdentityFile \"{}\"", plain(&paths.ssh_key())?),
+        command,
+        with_path("IdentityFile", &paths.ssh_key())?,
         "IdentitiesOnly yes".into(),
-        format!("UserKnownHostsFile \"{}\"", plain(&paths.ssh_known_hosts())?),
+        with_path("UserKnownHostsFile", &paths.ssh_known_hosts())?,
         "GlobalKnownHostsFile /dev/null".into(),
         "StrictHostKeyChecking yes".into(),
         "UpdateHostKeys no".into(),
@@ -70,53 +74,71 @@ pub fn config(
     paths: &Paths,
     program: &Path,
     env: impl Fn(&str) -> Option<OsString>,
-) -> Result<String, ApiError> {
-    let mut text = String::from("# Written by `banger ssh-config`: how ssh reaches VMs.\n");
-    text.push_str(&format!("Host *.{DOMAIN}\n"));
+) -> Result<OsString, ApiError> {
+    let mut text = OsString::from("# Written by `banger ssh-config`: how ssh reaches VMs.\n");
+    text.push(format!("Host *.{DOMAIN}\n"));
     for option in options(paths, program, env)? {
-        text.push_str(&format!("    {option}\n"));
+        for part in ["    ".as_ref(), option.as_os_str(), "\n".as_ref()] {
+            text.push(part);
+        }
     }
     Ok(text)
 }
 
+/// An option whose value is one path, in quotes.
+///
+/// # Errors
+/// As [`plain`].
+pub fn with_path(option: &str, path: &Path) -> Result<OsString, ApiError> {
+    let mut line = OsString::from(format!("{option} \""));
+    line.push(plain(path)?);
+    line.push("\"");
+    Ok(line)
+}
+
 /// A path without characters that ssh(1) expands, or for which its versions have different escapes.
-pub fn plain(path: &Path) -> Result<String, ApiError> {
-    let special = |c: char| c.is_control() || "\"\\$%*?[]{}~".contains(c);
-    match path.to_str() {
-        Some(text) if !text.contains(special) => Ok(text.to_owned()),
-        _ => {
-            let text = format!("`{}` cannot be used in a configuration of ssh", path.display());
-            Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(
-                "use a path of UTF-8 without control characters and without any of \" \\ $ % * ? \
-                 [ ] { } ~",
-            )))
-        }
+/// Bytes that are not UTF-8 are none of them.
+fn plain(path: &Path) -> Result<&OsStr, ApiError> {
+    let special = |byte: &u8| byte.is_ascii_control() || b"\"\\$%*?[]{}~".contains(byte);
+    if !path.as_os_str().as_bytes().iter().any(special) {
+        return Ok(path.as_os_str());
     }
+    let text = format!("`{}` cannot be used in a configuration of ssh", path.display());
+    Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(
+        "use a path without control characters and without any of \" \\ $ % * ? [ ] { } ~",
+    )))
 }
 
 /// One word of a shell's command line.
-fn for_shell(text: &str) -> String {
-    let safe = |c: char| c.is_alphanumeric() || "/._-+:@,=".contains(c);
-    match !text.is_empty() && text.chars().all(safe) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\"'\"'")),
+fn for_shell(word: &OsStr) -> OsString {
+    let bytes = word.as_bytes();
+    let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:@,=".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(safe) {
+        return word.to_owned();
     }
+    let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'\'').collect();
+    let quoted = parts.join(&b"'\"'\"'"[..]);
+    OsString::from_vec([b"'", quoted.as_slice(), b"'"].concat())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn paths(home: &str) -> Paths {
-        let home = home.to_owned();
+    fn paths(home: impl Into<OsString>) -> Paths {
+        let home = home.into();
         let env = move |name: &str| (name == "BANGER_HOME").then(|| home.clone());
         Paths::resolve(env, 1000).unwrap()
+    }
+
+    fn text_of(config: OsString) -> String {
+        config.into_string().unwrap()
     }
 
     #[test]
     fn the_configuration_leads_to_the_agent() {
         let env = |name: &str| (name == "BANGER_HOME").then(|| OsString::from("/my home"));
-        let text = config(&paths("/my home"), Path::new("/opt/it's/banger"), env).unwrap();
+        let text = text_of(config(&paths("/my home"), Path::new("/opt/it's/banger"), env).unwrap());
         let expected = "\
 # Written by `banger ssh-config`: how ssh reaches VMs.
 Host *.vm
@@ -131,8 +153,23 @@ Host *.vm
     CheckHostIP no
 ";
         assert_eq!(text, expected);
-        let text = config(&paths("/b"), Path::new("/usr/bin/banger"), |_| None).unwrap();
-        assert!(text.contains("ProxyCommand /usr/bin/banger ssh-proxy %h %p\n"), "{text}");
+        let config = config(&paths("/b"), Path::new("/usr/bin/banger"), |_| None).unwrap();
+        let config = config.to_str().unwrap();
+        assert!(config.contains("ProxyCommand /usr/bin/banger ssh-proxy %h %p\n"), "{config}");
+    }
+
+    #[test]
+    fn paths_in_any_encoding_stay_as_they_are() {
+        let home = || OsString::from_vec(b"/caf\xe9, b".to_vec());
+        let env = |name: &str| (name == "BANGER_HOME").then(home);
+        let config = config(&paths(home()), Path::new("/usr/bin/banger"), env).unwrap();
+        for line in [
+            &b"    ProxyCommand env BANGER_HOME='/caf\xe9, b' /usr/bin/banger ssh-proxy %h %p\n"[..],
+            b"    IdentityFile \"/caf\xe9, b/state/ssh/id_ed25519\"\n",
+            b"    UserKnownHostsFile \"/caf\xe9, b/state/ssh/known_hosts\"\n",
+        ] {
+            assert!(config.as_bytes().windows(line.len()).any(|part| part == line), "{config:?}");
+        }
     }
 
     #[test]

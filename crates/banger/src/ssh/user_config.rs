@@ -3,8 +3,10 @@
 //! The block comes first: further down it could be inside of a `Host` block, and would be valid for
 //! the hosts of that block only (ssh_config(5)).
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -53,14 +55,14 @@ fn others(text: &[u8]) -> Result<Others, Damaged> {
     begin.map_or(Ok(others), |first| Err(Damaged(first)))
 }
 
-/// The file with our block first; absent stands for no file.
-fn installed(text: Option<&[u8]>, include: &str) -> Result<Vec<u8>, Damaged> {
+/// The file with our block first, which has the line `include`; absent stands for no file.
+fn installed(text: Option<&[u8]>, include: &OsStr) -> Result<Vec<u8>, Damaged> {
     let Others { text: rest, new_file, .. } = others(text.unwrap_or_default())?;
     let end = if rest.windows(2).any(|pair| pair == b"\r\n") { "\r\n" } else { "\n" };
     let mark = if text.is_none() || new_file { NEW_FILE } else { "" };
     let begin = format!("{BEGIN} `banger ssh-config --uninstall` removes these lines {mark}");
-    let block = [begin.trim_end(), &format!("Include \"{include}\""), END, ""].join(end);
-    Ok([block.into_bytes(), rest].concat())
+    let lines = [begin.trim_end().as_bytes(), include.as_bytes(), END.as_bytes(), b""];
+    Ok([lines.join(end.as_bytes()), rest].concat())
 }
 
 /// Result of a change.
@@ -76,11 +78,10 @@ pub enum Change {
 ///
 /// # Errors
 /// A file that cannot be read or written, or with a damaged block.
-pub fn install(path: &Path, include: &str) -> Result<Change, ApiError> {
+pub fn install(path: &Path, include: &OsStr) -> Result<Change, ApiError> {
     change(path, |text| installed(text, include).map(Some)).map_err(|error| {
-        error.with_hint(Hint::text(format!(
-            "or add this as its first line yourself: Include \"{include}\""
-        )))
+        let line = include.display();
+        error.with_hint(Hint::text(format!("or add this as its first line yourself: {line}")))
     })
 }
 
@@ -171,8 +172,10 @@ fn write(path: &Path, text: &[u8], before: Option<&(Vec<u8>, Metadata)>) -> io::
     if before.is_none() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.banger-{}", std::process::id()));
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".banger-{}", std::process::id()));
+    let temporary = folder.join(name);
     let written = write_new(&temporary, text, before).and_then(|()| {
         // An editor may have saved the file meanwhile.
         match (read(path)?, before) {
@@ -209,11 +212,15 @@ mod tests {
 
     use super::*;
 
-    const INCLUDE: &str = "/state/ssh/config";
+    const LINE: &str = "Include \"/state/ssh/config\"";
+
+    fn include() -> &'static OsStr {
+        OsStr::new(LINE)
+    }
 
     #[test]
     fn the_block_comes_first_once_and_leaves_no_trace() {
-        let block = |text: &[u8]| installed(Some(text), INCLUDE).unwrap();
+        let block = |text: &[u8]| installed(Some(text), include()).unwrap();
         for text in [
             &b""[..],
             b"\n",
@@ -230,17 +237,17 @@ mod tests {
             let shown = String::from_utf8_lossy(&once);
             let lines: Vec<&str> = shown.lines().collect();
             assert!(lines[0].starts_with(BEGIN) && lines[2] == END, "{shown}");
-            assert_eq!(lines[1], "Include \"/state/ssh/config\"");
+            assert_eq!(lines[1], LINE);
             assert_eq!(shown.contains("\r\n"), text.contains(&b'\r'), "{shown:?}");
             assert_eq!(block(&once), once, "{shown:?}");
-            let elsewhere = installed(Some(&once), "/other").unwrap();
+            let elsewhere = installed(Some(&once), "Include /other".as_ref()).unwrap();
             assert_eq!(block(&elsewhere), once);
             let moved = [text, b"\n", &once[..once.len() - text.len()]].concat();
             assert_eq!(block(&moved), [&once[..], b"\n"].concat(), "a block that was moved");
             let removed = others(&once).unwrap();
             assert_eq!((removed.text.as_slice(), removed.new_file), (text, false));
         }
-        let new = installed(None, INCLUDE).unwrap();
+        let new = installed(None, include()).unwrap();
         assert_eq!(block(&new), new, "a new file stays marked");
         assert!(others(&new).unwrap().new_file);
     }
@@ -254,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
         fs::write(&path, &open).unwrap();
-        for error in [install(&path, INCLUDE).unwrap_err(), uninstall(&path).unwrap_err()] {
+        for error in [install(&path, include()).unwrap_err(), uninstall(&path).unwrap_err()] {
             assert!(error.message.ends_with("line 2: the block of banger has no end"), "{error:?}");
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), open);
@@ -269,13 +276,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(".ssh/config");
         assert_eq!(uninstall(&path), Ok(Change::Already));
-        assert_eq!(install(&path, INCLUDE), Ok(Change::Done));
-        assert_eq!(install(&path, INCLUDE), Ok(Change::Already));
+        assert_eq!(install(&path, include()), Ok(Change::Done));
+        assert_eq!(install(&path, include()), Ok(Change::Already));
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert_eq!(uninstall(&path), Ok(Change::Done));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
         // What the user adds meanwhile stays.
-        install(&path, INCLUDE).unwrap();
+        install(&path, include()).unwrap();
         let text = [fs::read(&path).unwrap(), b"Host a".to_vec()].concat();
         fs::write(&path, text).unwrap();
         assert_eq!(uninstall(&path), Ok(Change::Done));
@@ -292,13 +299,13 @@ mod tests {
         symlink("../dotfiles/link", &path).unwrap();
         symlink("ssh", home.path().join("dotfiles/link")).unwrap();
         // A link to a file that does not exist yet.
-        install(&path, INCLUDE).unwrap();
+        install(&path, include()).unwrap();
         assert!(path.is_symlink() && real.is_file());
         uninstall(&path).unwrap();
         assert!(path.is_symlink() && !real.exists());
         fs::write(&real, "Host a\n").unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
-        install(&path, INCLUDE).unwrap();
+        install(&path, include()).unwrap();
         assert!(path.is_symlink() && mode(&real) == 0o640);
         uninstall(&path).unwrap();
         assert_eq!((fs::read(&real).unwrap(), mode(&real)), (b"Host a\n".to_vec(), 0o640));
@@ -310,7 +317,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("config");
         let refused = |expected: &str| {
-            let error = install(&path, INCLUDE).unwrap_err();
+            let error = install(&path, include()).unwrap_err();
             assert_eq!(error.message, format!("cannot change `{}`", path.display()));
             assert!(error.causes[0].contains(expected), "{error:?}");
         };

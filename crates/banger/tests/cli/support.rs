@@ -11,7 +11,7 @@ pub fn home() -> Home {
 pub fn home_with(deep: &str) -> Home {
     Home::bare(Options {
         env: vec![("BANGERD".into(), program("bangerd-sim").display().to_string())],
-        deep: (!deep.is_empty()).then(|| deep.to_owned()),
+        deep: (!deep.is_empty()).then(|| deep.into()),
         ..Options::default()
     })
 }

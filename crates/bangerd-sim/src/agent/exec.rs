@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use banger_agent_proto::bytes::ByteString;
+use banger_agent_proto::ByteString;
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
 use banger_agent_proto::frame::{Decoder, Frame, STDIN_WINDOW};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

@@ -115,7 +115,8 @@ pub async fn import(
     Body(import): Body<ImportRequest>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let taken = TakenName::replacing(import.replace);
-    let imported = async move { api.engine.import_image(&import.path, &import.name, taken).await };
+    let imported =
+        async move { api.engine.import_image(import.path.as_path(), &import.name, taken).await };
     Ok(accepted(detached(imported).await?))
 }
 

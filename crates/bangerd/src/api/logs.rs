@@ -96,7 +96,7 @@ pub async fn vm(
         Source::Shim => paths.shim_log,
         Source::Agent => return agent(&api, paths.console_log.as_ref(), &query),
     };
-    let path = Path::new(&path);
+    let path = path.as_path();
     let log = match &query.from {
         Some(_) if query.tail.is_some() => return Err(bad("`from` and `tail` exclude each other")),
         Some(from) => LogFile::open_at(path, from.parse()?, follow_mode(query.follow))?,

@@ -222,8 +222,8 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
         let set = (self.env)(&name).filter(|value| !value.is_empty());
         let (value, origin) = match (set, file) {
             (Some(set), _) => {
-                let text = set.to_string_lossy();
-                let value = text.parse::<T>().map_err(|problem| {
+                let text = set.to_str().ok_or_else(|| "the value is not UTF-8".to_owned());
+                let value = text.and_then(str::parse::<T>).map_err(|problem| {
                     let problem = file::without_credentials(&problem);
                     ApiError::new(ErrorCode::BadRequest, format!("`{name}`: {problem}"))
                 })?;

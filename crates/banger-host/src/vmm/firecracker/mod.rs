@@ -32,7 +32,6 @@ use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
 use crate::guest::{Failure, Listeners, VmmSockets};
 use crate::helper::{Helper, Waiting};
-use crate::layout::shown;
 use api::Client;
 
 // Firecracker connects a guest's vsock connection to the socket whose name ends with the port.
@@ -260,7 +259,7 @@ impl Vmm for Firecracker {
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {
-        let path = |of: fn(&Places, &VmId) -> PathBuf| shown(&of(&self.places, &vm.id));
+        let path = |of: fn(&Places, &VmId) -> PathBuf| of(&self.places, &vm.id).into();
         VmPaths {
             console_log: path(Places::console_log),
             vmm_log: path(Places::vmm_log),

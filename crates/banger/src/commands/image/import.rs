@@ -53,7 +53,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     } else {
         let path = absolute(&args.file)?;
         let client = context.client().await?;
-        let request = ImportRequest { path, name: name.clone(), replace };
+        let request = ImportRequest { path: path.into(), name: name.clone(), replace };
         let answer = follow::request(context, client.import_image(&request)).await?;
         (client, answer)
     };
@@ -108,7 +108,7 @@ fn name_from(file: &Path) -> Result<String, ApiError> {
 ///
 /// # Errors
 /// The file does not exist or is a folder.
-fn absolute(file: &Path) -> Result<String, ApiError> {
+fn absolute(file: &Path) -> Result<PathBuf, ApiError> {
     let failed = |error: std::io::Error| {
         let code = match error.kind() {
             std::io::ErrorKind::NotFound => ErrorCode::NotFound,
@@ -123,8 +123,7 @@ fn absolute(file: &Path) -> Result<String, ApiError> {
             usage(text).with_hint(Hint::text("pack it first: `tar -C FOLDER -cf rootfs.tar .`"))
         );
     }
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| usage(format!("the path `{}` is not UTF-8", path.display())))
+    Ok(path)
 }
 
 #[cfg(test)]

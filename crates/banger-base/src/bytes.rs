@@ -1,4 +1,5 @@
-//! Byte strings in JSON: arguments, environment and paths of Linux are bytes, not text.
+//! Byte strings in JSON: arguments, environment and paths of Linux are bytes, not text. Every path
+//! that another process opens is one, because a path made of `Path::display` may be another path.
 //!
 //! Text without control characters is a JSON string; everything else is `{"base64": "…"}`. A
 //! byte string therefore takes at most twice its length on the wire.
@@ -7,6 +8,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -30,6 +32,11 @@ impl ByteString {
     /// The bytes as the operating system's string.
     pub fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
+    }
+
+    /// The bytes as a path.
+    pub fn as_path(&self) -> &Path {
+        Path::new(self.as_os_str())
     }
 
     /// Text for a message: bytes that are not UTF-8 are replaced.
@@ -66,6 +73,30 @@ impl From<String> for ByteString {
 impl From<OsString> for ByteString {
     fn from(text: OsString) -> Self {
         Self(text.into_vec())
+    }
+}
+
+impl From<&Path> for ByteString {
+    fn from(path: &Path) -> Self {
+        path.as_os_str().to_owned().into()
+    }
+}
+
+impl From<PathBuf> for ByteString {
+    fn from(path: PathBuf) -> Self {
+        path.into_os_string().into()
+    }
+}
+
+impl AsRef<Path> for ByteString {
+    fn as_ref(&self) -> &Path {
+        self.as_path()
+    }
+}
+
+impl AsRef<OsStr> for ByteString {
+    fn as_ref(&self) -> &OsStr {
+        self.as_os_str()
     }
 }
 
@@ -140,6 +171,30 @@ impl<'de> Visitor<'de> for ByteStringVisitor {
         }
         BASE64.decode(&encoded).map(ByteString).map_err(|_| A::Error::custom("malformed base64"))
     }
+}
+
+/// The two forms, for the API's OpenAPI document.
+#[cfg(feature = "openapi")]
+mod schema {
+    use utoipa::openapi::RefOr;
+    use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+
+    use super::{ByteString, KEY};
+
+    impl utoipa::PartialSchema for ByteString {
+        fn schema() -> RefOr<Schema> {
+            let text = || ObjectBuilder::new().schema_type(Type::String);
+            let bytes = ObjectBuilder::new()
+                .schema_type(Type::Object)
+                .property(KEY, text())
+                .required(KEY)
+                .description(Some("bytes that are not plain text"));
+            let both = OneOfBuilder::new().item(text()).item(bytes);
+            both.description(Some("text, or bytes in base64")).into()
+        }
+    }
+
+    impl utoipa::ToSchema for ByteString {}
 }
 
 #[cfg(test)]
