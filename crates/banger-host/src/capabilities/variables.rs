@@ -21,7 +21,7 @@ fn files(capability: &str, variables: &Variables) -> [GuestFile; 5] {
         variables.iter().map(|(name, value)| line(name, value)).collect()
     };
     let exports = lines(|name, value| format!("export {name}='{value}'\n"));
-    let manager = match lines(|name, value| format!(" \"{name}={}\"", specifiers(value))) {
+    let manager = match lines(|name, value| format!(" \"{name}={}\"", value.replace('%', "%%"))) {
         none if none.is_empty() => none,
         assignments => format!("[Manager]\nDefaultEnvironment={assignments}\n"),
     };
@@ -36,7 +36,9 @@ fn files(capability: &str, variables: &Variables) -> [GuestFile; 5] {
         ),
         // Login shells without PAM.
         block(&format!("/etc/profile.d/{name}.sh"), WriteWhen::Block, capability, &exports),
-        // systemd-system.conf(5), of the system's and of the users' managers.
+        // systemd-system.conf(5), of the system's and of the users' managers. `%` begins a
+        // specifier since version 250, and an unknown one makes systemd ignore and log the
+        // assignment.
         block(
             &format!("/run/systemd/system.conf.d/{name}.conf"),
             WriteWhen::Block,
@@ -52,18 +54,6 @@ fn files(capability: &str, variables: &Variables) -> [GuestFile; 5] {
         // A shell script, where OpenRC is.
         block("/etc/rc.conf", WriteWhen::BlockInFile, capability, &exports),
     ]
-}
-
-/// Doubles `%` before a letter, which systemd would take for a specifier. Versions that do not
-/// expand specifiers here keep both, so `%` before a digit, as in most encoded bytes, stays.
-fn specifiers(value: &str) -> String {
-    let mut parts = value.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        text.push_str(if part.starts_with(|c: char| c.is_ascii_digit()) { "%" } else { "%%" });
-        text.push_str(part);
-    }
-    text
 }
 
 fn block(path: &str, when: WriteWhen, capability: &str, body: &str) -> GuestFile {
@@ -101,7 +91,7 @@ pub mod tests {
             ),
             (
                 "/run/systemd/system.conf.d/banger-proxy.conf",
-                "[Manager]\nDefaultEnvironment= \"http_proxy=http://u:%40%%C3%%A9;@p:1\" \
+                "[Manager]\nDefaultEnvironment= \"http_proxy=http://u:%%40%%C3%%A9;@p:1\" \
                  \"no_proxy=localhost,.vm\"\n",
             ),
             (
