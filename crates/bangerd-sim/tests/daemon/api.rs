@@ -1,7 +1,6 @@
 //! Round trips over the API.
 
 use std::io::{Read, Write};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -248,7 +247,7 @@ fn settings_take_effect() {
 }
 
 #[test]
-fn a_thousand_vms_are_listed_in_a_moment() {
+fn a_thousand_vms_are_created_and_listed() {
     let home = Home::new();
     let daemon = home.start();
     let operations: Vec<String> = (0..1000)
@@ -260,16 +259,7 @@ fn a_thousand_vms_are_listed_in_a_moment() {
     for operation in operations {
         assert_eq!(daemon.events(&operation, 0).last().unwrap()["event"], "succeeded");
     }
-    let fastest = (0..5)
-        .map(|_| {
-            let begun = Instant::now();
-            let reply = daemon.get("/v1/vms");
-            let took = begun.elapsed();
-            assert_eq!(reply.ok().as_array().unwrap().len(), 1000);
-            took
-        })
-        .min()
-        .unwrap();
-    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
+    // How long it takes is measured by `cargo xtask bench --simulated`.
+    assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 1000);
     daemon.stop();
 }
