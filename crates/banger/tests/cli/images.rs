@@ -175,6 +175,7 @@ fn import_checks_the_file_first() {
     let missing = home.run(&["image", "import", tar.to_str().unwrap()]);
     assert_eq!(missing.code, 3);
     assert!(missing.err.contains("Tiny.tar` cannot be read\n"), "{}", missing.err);
+    assert!(missing.err.contains("\nhint: name an archive on this host"), "{}", missing.err);
     std::fs::write(&tar, b"x").unwrap();
     let made = home.command(&["image", "import", "Tiny.tar"]).current_dir(home.path()).output();
     assert!(made.unwrap().status.success());

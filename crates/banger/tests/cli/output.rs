@@ -261,3 +261,20 @@ fn a_trial_reports_every_check_and_leaves_no_vm() {
     assert!(tried.out.contains(missing) && tried.code == 5, "{}", tried.out);
     home.finish();
 }
+
+#[test]
+fn the_daemons_log_has_no_lines_about_what_never_was() {
+    let home = home();
+    run(&home, "vm create --name web --no-start");
+    run(&home, "vm delete web");
+    // A deleted VM has lines.
+    assert!(run(&home, "daemon logs --vm web").out.contains("  web  "));
+    let error =
+        "error: the log has no line about a VM `nope`\nhint: `banger vm list` lists all VMs\n";
+    expect(&run(&home, "daemon logs --vm nope"), 3, "", error);
+    let unknown = run(&home, "daemon logs --op op-zzzzzz");
+    assert!(unknown.code == 3 && unknown.err.contains("`op-zzzzzz`"), "{}", unknown.err);
+    assert_eq!(run(&home, "daemon logs --op x").code, 2);
+    assert_eq!(run(&home, "daemon logs --vm web --tail 0").code, 0);
+    home.finish();
+}

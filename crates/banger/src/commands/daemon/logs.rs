@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use banger_api::exit;
+use banger_api::hint::Kind;
+use banger_api::vm::VmSummary;
+use banger_api::{ApiError, ErrorCode, Hint, OpId, exit};
 use banger_client::DaemonLogQuery;
 use jiff::tz::TimeZone;
 
@@ -33,17 +35,22 @@ pub struct Args {
     pub vm: Option<String>,
     /// Only lines of this operation
     #[arg(long, value_name = "OPERATION")]
-    pub op: Option<String>,
+    pub op: Option<OpId>,
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let Args { follow, tail, vm, op: operation } = args;
-    let query = DaemonLogQuery { vm, operation, tail, follow };
-    let mut log = context.client().await?.daemon_logs(query).await?;
+    let of_vm = vm.clone();
+    let only = operation.as_ref().map(OpId::to_string);
+    let query = DaemonLogQuery { vm, operation: only, tail, follow };
+    let client = context.client().await?;
+    let mut log = client.daemon_logs(query).await?;
     let zone = TimeZone::system();
     let mut rest = Vec::new();
+    let mut empty = tail != Some(0);
     while let Some(piece) = log.next().await? {
+        empty &= piece.is_empty();
         rest.extend_from_slice(&piece);
         let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let lines: Vec<u8> = rest.drain(..whole).collect();
@@ -58,5 +65,22 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         }
         out.flush()?;
     }
+    match (empty, of_vm, operation) {
+        (true, Some(vm), _) => in_no_line(&client.vms().await?, &vm)?,
+        // The error for an operation that does not exist.
+        (true, None, Some(operation)) => drop(client.operation(&operation).await?),
+        _ => {}
+    }
     Ok(exit::OK)
+}
+
+/// An error unless a VM of that name or id exists: deleted VMs have lines, so a name without any is
+/// a mistake.
+fn in_no_line(listing: &[VmSummary], vm: &str) -> Result<(), ApiError> {
+    if listing.iter().any(|listed| listed.name.as_str() == vm || listed.id.as_str() == vm) {
+        return Ok(());
+    }
+    let text = format!("the log has no line about a VM `{vm}`");
+    let error = ApiError::new(ErrorCode::NotFound, text);
+    Err(error.with_hint(Hint::List { what: Kind::Vm }))
 }

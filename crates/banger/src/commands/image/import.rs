@@ -114,7 +114,15 @@ fn absolute(file: &Path) -> Result<PathBuf, ApiError> {
             std::io::ErrorKind::NotFound => ErrorCode::NotFound,
             _ => ErrorCode::BadRequest,
         };
-        ApiError::new(code, format!("`{}` cannot be read", file.display())).caused_by(&error)
+        let text = format!("`{}` cannot be read", file.display());
+        let error = ApiError::new(code, text).caused_by(&error);
+        if code != ErrorCode::NotFound {
+            return error;
+        }
+        error.with_hint(Hint::text(
+            "name an archive on this host, or `-` for standard input; `banger image pull NAME` \
+             fetches an image",
+        ))
     };
     let path = std::path::absolute(file).map_err(failed)?;
     if std::fs::metadata(&path).map_err(failed)?.is_dir() {
