@@ -34,6 +34,11 @@ for pair in "${wanted[@]}"; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || packages+=("${pair##*:}")
 done
 
+# Debian has the module venv in a package of its own.
+if [ "$need" = test ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
+  packages+=(python3-venv)
+fi
+
 # cargo: what is there if it is new enough, else rustup's, else Debian's.
 cargo_is_new() {
   local have
@@ -107,4 +112,19 @@ if [ "$need" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "building cargo-nextest"
     cargo install --quiet --locked --root "$kept" cargo-nextest
   }
+fi
+
+# schemathesis in an environment of its own, kept by the content of its requirements.
+if [ "$need" = test ]; then
+  sum=$(sha256sum scripts/fuzz-api/requirements.txt | cut -c1-16)
+  kept=$tools/fuzz-api-$sum
+  if [ ! -e "$kept/complete" ]; then
+    say "installing schemathesis"
+    rm -rf "$kept"
+    python3 -m venv "$kept"
+    "$kept/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+      --only-binary :all: --requirement scripts/fuzz-api/requirements.txt
+    touch "$kept/complete"
+  fi
+  ln -sfn "$kept" "$tools/fuzz-api"
 fi

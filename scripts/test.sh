@@ -18,6 +18,8 @@ check cargo clippy --quiet --workspace --all-targets -- -D warnings
 check cargo xtask tidy
 step cargo build --quiet --workspace --exclude banger-agent
 step cargo xtask agent
+# The API as openapi/banger.json describes it, against the simulated daemon.
+check .cache/tools/fuzz-api/bin/python scripts/fuzz-api/fuzz.py target/debug/bangerd-sim
 log=$(mktemp) times=$(mktemp)
 trap 'rm -f "$log" "$times"' EXIT
 step cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$log" || status=${PIPESTATUS[0]}

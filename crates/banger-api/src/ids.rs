@@ -12,14 +12,14 @@ fn is_lower_hex(text: &str) -> bool {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $wanted:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(
             Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
             utoipa::ToSchema,
         )]
         #[serde(try_from = "String", into = "String")]
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = $pattern)]
         pub struct $name(String);
 
         impl $name {
@@ -64,17 +64,19 @@ macro_rules! text_id {
 
 text_id!(
     /// An operation: `op-` and six characters of [`OP_ALPHABET`].
-    OpId, "an operation id (op-xxxxxx)", |text| text
+    OpId, "an operation id (op-xxxxxx)", "^op-[0123456789abcdefghjkmnpqrstvwxyz]{6}$", |text| text
         .strip_prefix("op-")
         .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|b| OP_ALPHABET.contains(&b)))
 );
 text_id!(
     /// An image: the first 16 lowercase hex digits of its fingerprint.
-    ImageId, "an image id (16 hex digits)", |text| text.len() == 16 && is_lower_hex(text)
+    ImageId, "an image id (16 hex digits)", "^[0-9a-f]{16}$",
+    |text| text.len() == 16 && is_lower_hex(text)
 );
 text_id!(
     /// A kernel: the first 16 lowercase hex digits of its fingerprint.
-    KernelId, "a kernel id (16 hex digits)", |text| text.len() == 16 && is_lower_hex(text)
+    KernelId, "a kernel id (16 hex digits)", "^[0-9a-f]{16}$",
+    |text| text.len() == 16 && is_lower_hex(text)
 );
 
 /// Letters and digits that cannot be confused with each other (Crockford's base 32).

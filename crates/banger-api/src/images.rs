@@ -68,6 +68,7 @@ pub struct KernelView {
 #[serde(deny_unknown_fields)]
 pub struct ImagePullRequest {
     /// Recipe: `debian`.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
     /// Build the image again, with current packages, even if one of the same recipe exists.
     #[serde(default)]
@@ -79,6 +80,7 @@ pub struct ImagePullRequest {
 #[serde(deny_unknown_fields)]
 pub struct PullRequest {
     /// Recipe: `debian-cloud`.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
 }
 
@@ -89,6 +91,7 @@ pub struct ImportRequest {
     /// Absolute path of a tar archive of a root file system, optionally compressed.
     pub path: ByteString,
     /// Name of the image.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
     /// Move the name from another image.
     #[serde(default)]
@@ -98,8 +101,10 @@ pub struct ImportRequest {
 /// Query parameters of an import whose archive is the body of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ImageUpload {
     /// Name of the image.
+    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
     /// Move the name from another image.
     #[serde(default)]
@@ -111,6 +116,7 @@ pub struct ImageUpload {
 #[serde(deny_unknown_fields)]
 pub struct TagRequest {
     /// The name.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
     /// Move the name from another image.
     #[serde(default)]

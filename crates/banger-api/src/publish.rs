@@ -27,13 +27,13 @@ pub const MAX_PUBLISHED: usize = 64;
 pub struct PortForward {
     /// Address of the host to listen on; the loopback address if absent.
     #[serde(default = "loopback")]
-    #[schema(value_type = String)]
+    #[schema(value_type = String, examples("127.0.0.1", "::1"))]
     pub listen: IpAddr,
     /// Port of the host, from 1.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65_535)]
     pub host_port: u16,
     /// Port of the guest, from 1.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65_535)]
     pub guest_port: u16,
 }
 

@@ -17,15 +17,19 @@ use crate::publish::{self, BadPublish, PortForward};
 pub struct SetVm {
     /// vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 32)]
     pub vcpus: Option<u32>,
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 128, maximum = 16_777_216)]
     pub memory_mib: Option<u64>,
     /// Virtual size of the root disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
     pub root_bytes: Option<u64>,
     /// Virtual size of the work disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
     pub work_bytes: Option<u64>,
     /// Whether the guest can reach networks outside of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +56,7 @@ pub enum Unpublish {
         #[schema(value_type = Option<String>)]
         listen: Option<IpAddr>,
         /// Port of the host, from 1.
-        #[schema(minimum = 1)]
+        #[schema(minimum = 1, maximum = 65_535)]
         host_port: u16,
     },
 }

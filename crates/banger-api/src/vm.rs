@@ -108,30 +108,38 @@ pub enum Lifetime {
 pub struct CreateVm {
     /// DNS label; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     pub name: Option<String>,
     /// Name or id of an image, or a built-in recipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub image: Option<String>,
     /// Name or id of a kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub kernel: Option<String>,
     /// vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 32)]
     pub vcpus: Option<u32>,
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 128, maximum = 16_777_216)]
     pub memory_mib: Option<u64>,
     /// Virtual size of the root disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
     pub root_bytes: Option<u64>,
     /// Virtual size of the work disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
     pub work_bytes: Option<u64>,
     /// Whether the guest can reach networks outside of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<bool>,
     /// Published TCP ports; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64)]
     pub publish: Vec<PortForward>,
     /// When the VM is deleted automatically.
     #[serde(default)]

@@ -175,7 +175,7 @@ impl Query {
             let user = String::from_utf8_lossy(&user).into_owned();
             return Err(Failure::archive(format!("the guest has no user `{user}`")));
         }
-        let path = self.get("path").unwrap_or_default();
+        let path = self.get("path").ok_or_else(|| Failure::archive("`path` is missing"))?;
         Ok(match path.as_slice() {
             [b'/', ..] => path,
             [b'~', b'/', rest @ ..] => [b"/root/", rest].concat(),

@@ -109,7 +109,6 @@ fn references_and_actions() {
         "/v1/operations?limit=-1",
         "/v1/operations?limit=99999999999",
         "/v1/operations?color=red",
-        "/v1/vms/vm-1/actions",
         "/v2/vms",
         "/",
         "/v1/vms/",
@@ -162,6 +161,7 @@ fn http_that_is_none() {
     assert_eq!(daemon.raw(chunked.as_bytes()).status, 400);
     for method in ["DELETE", "PUT", "PATCH", "OPTIONS", "FROB"] {
         let reply = daemon.raw(format!("{method} /v1/vms HTTP/1.0\r\n\r\n").as_bytes());
+        assert_eq!((reply.status, reply.headers["allow"].as_str()), (405, "GET,HEAD,POST"));
         assert!(reply.error().1.contains("has no method"), "{method}");
     }
     assert_eq!(daemon.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n").status, 400);
@@ -170,8 +170,14 @@ fn http_that_is_none() {
     assert!(daemon.raw(long.as_bytes()).status >= 400);
     let many = format!("GET / HTTP/1.0\r\n{}\r\n", "a: b\r\n".repeat(5000));
     assert!(daemon.raw(many.as_bytes()).status >= 400);
-    let events = "GET /v1/operations/op-000000/events HTTP/1.0\r\nlast-event-id: x\r\n\r\n";
-    assert!(daemon.raw(events.as_bytes()).error().1.contains("`Last-Event-ID`"));
+    for seq in ["x", "-1", "9223372036854775808"] {
+        let path = "/v1/operations/op-000000/events";
+        let events = format!("GET {path} HTTP/1.0\r\nlast-event-id: {seq}\r\n\r\n");
+        assert!(daemon.raw(events.as_bytes()).error().1.contains("`Last-Event-ID`"), "{seq}");
+    }
+    let (code, text) = daemon.post("/v1/image-uploads?name=x", "").error();
+    assert_eq!(code, "bad_request");
+    assert!(text.contains("it needs a tar archive"), "{text}");
     assert_eq!(daemon.get("/v1/vms").ok(), json!([]), "and it still serves");
     daemon.stop();
 }

@@ -11,6 +11,7 @@ mod kill;
 mod kill_sessions;
 mod limits;
 mod operations;
+mod random;
 mod session;
 mod start;
 mod support;

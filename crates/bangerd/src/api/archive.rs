@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::body::PathParams;
+use super::document::Binary;
 use super::exec::refusal;
 use super::{Answer, Shared};
 use crate::session;
@@ -44,7 +45,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
     ),
     responses(
         (status = 200, description = "a tar archive; the header `banger-source` is `file`, \
-            `folder` or `contents`", body = Vec<u8>, content_type = "application/x-tar"),
+            `folder` or `contents`", body = Binary, content_type = "application/x-tar"),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn download(
@@ -92,9 +93,9 @@ pub async fn download(
             user's"),
         ("user" = Option<String>, Query, description = "user of the guest [default: root]")
     ),
-    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    request_body(content = Binary, content_type = "application/x-tar"),
     responses(
-        (status = 200, description = "`Unpacked` of the agent's protocol", body = String,
+        (status = 200, description = "`Unpacked` of the agent's protocol", body = Object,
             content_type = "application/json"),
         (status = "default", description = "the error", body = ApiError)
     ))]

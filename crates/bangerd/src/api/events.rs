@@ -7,15 +7,19 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use banger_api::events::VmEvent;
-use banger_api::{ApiError, routes};
+use banger_api::{ApiError, ErrorCode, routes};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 
-use super::Shared;
 use super::body::QueryParams;
+use super::document::ServerSentEvent;
+use super::{Answer, Shared};
 
 /// Interval of comments on an idle stream, which detect a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Maximum time: that of `int64` in the OpenAPI document.
+const MAX_TIME: u64 = i64::MAX.cast_unsigned();
 
 /// The query.
 #[derive(Deserialize)]
@@ -33,14 +37,18 @@ pub struct Since {
     ),
     responses(
         (status = 200, description = "server-sent events, the data of each a `VmEvent`",
-            body = String, content_type = "text/event-stream"),
+            body = ServerSentEvent, content_type = "text/event-stream"),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn events(
     State(api): Shared,
     headers: HeaderMap,
     QueryParams(query): QueryParams<Since>,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>> {
+    if query.since_unix_ms.is_some_and(|since| since > MAX_TIME) {
+        let text = "`since_unix_ms` is too large for milliseconds since 1970";
+        return Err(ApiError::new(ErrorCode::BadRequest, text).into());
+    }
     let place = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let since = || query.since_unix_ms.map(|since| api.feed.place_before(since));
     let place = place.map(str::to_owned).or_else(since);
@@ -53,7 +61,7 @@ pub async fn events(
         Some((stream::iter(events), (api, place)))
     });
     let events = events.flatten().map(|event| Ok(as_sse(&event)));
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 fn as_sse(event: &VmEvent) -> Event {

@@ -36,7 +36,7 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// Run a command in a guest: the agent's `exec`, with `Upgrade: banger-exec/1`.
 #[utoipa::path(post, path = routes::VM_EXEC, tag = "vms", operation_id = "vm_exec",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
-    request_body(content = String, content_type = "application/json",
+    request_body(content = Object, content_type = "application/json",
         description = "`ExecRequest` of the agent's protocol"),
     responses(
         (status = 101, description = "Frames of the agent's protocol follow, both ways"),
@@ -128,10 +128,10 @@ pub(super) async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> A
 /// Start a command in a guest that runs without a client: the agent's `detach`.
 #[utoipa::path(post, path = routes::VM_DETACH, tag = "vms", operation_id = "vm_detach",
     params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
-    request_body(content = String, content_type = "application/json",
+    request_body(content = Object, content_type = "application/json",
         description = "`ExecRequest` of the agent's protocol"),
     responses(
-        (status = 200, description = "`Detached` of the agent's protocol", body = String,
+        (status = 200, description = "`Detached` of the agent's protocol", body = Object,
             content_type = "application/json"),
         (status = "default", description = "the error", body = ApiError)
     ))]

@@ -13,6 +13,7 @@ use banger_api::{ApiError, routes};
 use banger_engine::drivers::{Rebuild, TakenName};
 
 use super::body::{Json as Body, PathParams, QueryParams};
+use super::document::Binary;
 use super::upload;
 use super::vms::accepted;
 use super::{Answer, Shared, detached};
@@ -126,7 +127,7 @@ pub async fn import(
 /// left.
 #[utoipa::path(post, path = routes::IMAGE_UPLOAD, tag = "images", operation_id = "image_upload",
     params(ImageUpload),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = Binary, content_type = "application/octet-stream"),
     responses(
         (status = 202, description = "accepted: follow the operation", body = Accepted),
         (status = "default", description = "the error", body = ApiError)

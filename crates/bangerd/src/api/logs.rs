@@ -45,6 +45,7 @@ pub struct VmLog {
     #[serde(default)]
     source: Source,
     /// Number of lines from the end; default: all.
+    #[param(maximum = 100_000)]
     tail: Option<u32>,
     /// Send new lines as they are written, until the VM is deleted.
     #[serde(default)]
@@ -64,6 +65,7 @@ pub struct DaemonLog {
     /// Only lines of this operation.
     operation: Option<String>,
     /// Number of lines from the end; default: all.
+    #[param(maximum = 100_000)]
     tail: Option<u32>,
     /// Send new lines as they are written.
     #[serde(default)]

@@ -6,6 +6,7 @@
 mod archive;
 mod body;
 mod daemon;
+mod document;
 mod events;
 mod exec;
 mod hold;
@@ -31,6 +32,7 @@ use banger_engine::Engine;
 use tokio::sync::watch;
 use utoipa::OpenApi;
 
+use self::document::Strict;
 use crate::config::Config;
 use crate::daemon::{BUILD_ID, Host};
 use crate::dns::Listening;
@@ -154,14 +156,14 @@ async fn unknown_route(request: Request) -> Failure {
     )
 }
 
-async fn wrong_method(request: Request) -> Failure {
+/// 405 (RFC 9110 section 15.5.6); the router adds the header `Allow`.
+async fn wrong_method(request: Request) -> Response {
     let method = request.method().as_str().chars().take(40).collect::<String>();
     let path: String =
         request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
-    Failure(
-        ApiError::new(ErrorCode::BadRequest, format!("`{path}` has no method `{method}`"))
-            .with_hint(Hint::ReadApi { route: routes::OPENAPI.into() }),
-    )
+    let error = ApiError::new(ErrorCode::BadRequest, format!("`{path}` has no method `{method}`"))
+        .with_hint(Hint::ReadApi { route: routes::OPENAPI.into() });
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(error)).into_response()
 }
 
 /// Runs a change to its end even if the client disconnects.
@@ -180,6 +182,7 @@ pub(crate) async fn detached<T: Send + 'static>(
 /// The OpenAPI 3.1 document.
 #[derive(OpenApi)]
 #[openapi(
+    modifiers(&Strict),
     info(
         title = "banger",
         description = "MicroVMs on this host. Served on a Unix socket, to its owner only."
@@ -222,6 +225,7 @@ pub(crate) async fn detached<T: Send + 'static>(
     ),
     components(schemas(
         banger_api::boot::WaitFor,
+        logs::Source,
         banger_api::events::VmEvent,
         banger_api::operation::OpEvent
     ))

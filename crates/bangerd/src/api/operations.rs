@@ -17,6 +17,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 
 use super::body::{Json as Body, PathParams, QueryParams, id};
+use super::document::ServerSentEvent;
 use super::{Answer, Shared, detached};
 
 /// Default number of operations in a list.
@@ -25,6 +26,8 @@ const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 10_000;
 /// Interval of comments on an idle stream, which detect a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Maximum number of an event: that of `int64` in the OpenAPI document.
+const MAX_SEQ: u64 = i64::MAX.cast_unsigned();
 
 /// Query of the list.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -32,6 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[into_params(parameter_in = Query)]
 pub struct Limit {
     /// Maximum number of operations; default 100.
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u32>,
 }
 
@@ -56,7 +60,7 @@ pub async fn list(
 
 /// One operation.
 #[utoipa::path(get, path = routes::OPERATION, tag = "operations", operation_id = "operation_show",
-    params(("operation" = String, Path, description = "op-xxxxxx")),
+    params(("operation" = OpId, Path, description = "op-xxxxxx")),
     responses(
         (status = 200, description = "the present state", body = OperationView),
         (status = "default", description = "the error", body = ApiError)
@@ -71,7 +75,7 @@ pub async fn show(
 /// Cancel an operation and undo it. Stops, deletions and reactions to events cannot be cancelled.
 #[utoipa::path(post, path = routes::OPERATION_CANCEL, tag = "operations",
     operation_id = "operation_cancel",
-    params(("operation" = String, Path, description = "op-xxxxxx")),
+    params(("operation" = OpId, Path, description = "op-xxxxxx")),
     responses(
         (status = 202, description = "it is being undone, or never starts", body = CancelAnswer),
         (status = 200, description = "the operation had ended before", body = CancelAnswer),
@@ -110,12 +114,13 @@ pub async fn cancel_on(
 #[utoipa::path(get, path = routes::OPERATION_EVENTS, tag = "operations",
     operation_id = "operation_events",
     params(
-        ("operation" = String, Path, description = "op-xxxxxx"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "`seq` of the last event seen"),
+        ("operation" = OpId, Path, description = "op-xxxxxx"),
+        ("Last-Event-ID" = Option<u64>, Header, nullable = false,
+            description = "`seq` of the last event seen"),
     ),
     responses(
         (status = 200, description = "server-sent events, the data of each an `OpEvent`",
-            body = String, content_type = "text/event-stream"),
+            body = ServerSentEvent, content_type = "text/event-stream"),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn events(
@@ -138,7 +143,8 @@ pub async fn events(
 
 fn last_seen(headers: &HeaderMap) -> Result<u64, ApiError> {
     let Some(value) = headers.get("last-event-id") else { return Ok(0) };
-    value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+    let seq = value.to_str().ok().and_then(|text| text.parse().ok());
+    seq.filter(|seq| *seq <= MAX_SEQ).ok_or_else(|| {
         ApiError::new(ErrorCode::BadRequest, "`Last-Event-ID` is not the `seq` of an event")
     })
 }

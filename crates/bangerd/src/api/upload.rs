@@ -17,7 +17,7 @@ const LOOK_BYTES: u64 = 32 << 20;
 /// Writes a body to the empty file `path`.
 ///
 /// # Errors
-/// An incomplete body; a disk without enough space.
+/// An empty or incomplete body; a disk without enough space.
 pub async fn receive(mut body: Body, path: &Path) -> Result<(), ApiError> {
     let failed = |error: &io::Error| {
         let full = error.kind() == io::ErrorKind::StorageFull;
@@ -40,6 +40,12 @@ pub async fn receive(mut body: Body, path: &Path) -> Result<(), ApiError> {
         }
         file.write_all(&data).await.map_err(|error| failed(&error))?;
         total += data.len() as u64;
+    }
+    if total == 0 {
+        return Err(ApiError::new(
+            ErrorCode::BadRequest,
+            "the request has no body: it needs a tar archive",
+        ));
     }
     file.flush().await.map_err(|error| failed(&error))
 }
