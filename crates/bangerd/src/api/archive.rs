@@ -10,12 +10,11 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, TE, TRAILER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
+use banger_agent_proto::MAX_HTTP_HEAD;
 use banger_agent_proto::archive::{
     CONTENT_TYPE as ARCHIVE, ERROR_TRAILER, LEFT_OUT_TRAILER, SOURCE_HEADER, Unpacked,
 };
-use banger_agent_proto::{MAX_HTTP_HEAD, MAX_JSON_BODY};
 use banger_api::{ApiError, ErrorCode, routes};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -23,7 +22,7 @@ use tokio::net::UnixStream;
 
 use super::body::PathParams;
 use super::document::Binary;
-use super::exec::refusal;
+use super::exec::{document, refusal};
 use super::{Answer, Shared};
 use crate::session;
 
@@ -106,13 +105,7 @@ pub async fn upload(
 ) -> Answer<axum::Json<Unpacked>> {
     let (agent, _) = session::connect(&api.engine, &vm, None).await?;
     let answer = relay(agent.into(), request).await?;
-    let garbage = |error: &dyn std::error::Error| {
-        let text = "the agent's answer cannot be understood";
-        ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
-    };
-    let body = Limited::new(answer.into_body(), MAX_JSON_BODY).collect().await;
-    let body = body.map_err(|error| garbage(&*error))?.to_bytes();
-    Ok(axum::Json(serde_json::from_slice(&body).map_err(|error| garbage(&error))?))
+    Ok(axum::Json(document(answer).await?))
 }
 
 /// The body of an archive. Breaks off at the end of an incomplete archive if the client takes no

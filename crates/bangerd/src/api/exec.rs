@@ -21,6 +21,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::body::PathParams;
@@ -147,16 +148,23 @@ pub async fn detach(
         if !answer.status().is_success() {
             return Err(refusal(answer).await);
         }
-        let garbage = |error: &dyn std::error::Error| {
-            let text = "the agent's answer cannot be understood";
-            ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
-        };
-        let body = Limited::new(answer.into_body(), MAX_JSON_BODY).collect().await;
-        let body = body.map_err(|error| garbage(&*error))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|error| garbage(&error))
+        document(answer).await
     };
     let started = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
     Ok(axum::Json(started))
+}
+
+/// The document in an agent's answer, of at most [`MAX_JSON_BODY`] bytes.
+pub(super) async fn document<T: DeserializeOwned>(
+    answer: hyper::Response<hyper::body::Incoming>,
+) -> Result<T, ApiError> {
+    let garbage = |error: &dyn std::error::Error| {
+        let text = "the agent's answer cannot be understood";
+        ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
+    };
+    let body = Limited::new(answer.into_body(), MAX_JSON_BODY).collect().await;
+    let body = body.map_err(|error| garbage(&*error))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| garbage(&error))
 }
 
 /// Copies in both directions until both have ended. The session keeps the connection's slot.
