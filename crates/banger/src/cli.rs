@@ -187,20 +187,4 @@ mod tests {
             assert_eq!(guess_exit_code_of(&words), exit_code_of, "{line}");
         }
     }
-
-    #[test]
-    fn every_page_opens_with_its_purpose_and_commands_to_run() {
-        fn check(command: &clap::Command, path: &str) {
-            let path = format!("{path} {}", command.get_name());
-            command.get_subcommands().for_each(|sub| check(sub, path.trim()));
-            let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
-            let mut lines = long.lines();
-            assert!(lines.next().is_some_and(|line| line.ends_with('.')), "{path}");
-            let shown = lines.filter(|line| line.starts_with("  banger ")).count();
-            assert!((1..=4).contains(&shown), "{path} shows {shown} commands");
-            let wide = long.lines().find(|line| line.chars().count() > 80);
-            assert_eq!(wide, None, "{path}: wider than a terminal");
-        }
-        check(&Cli::command(), "");
-    }
 }

@@ -11,6 +11,8 @@ mod env_file;
 mod errors;
 mod follow;
 mod interrupt;
+#[cfg(test)]
+mod pages;
 mod render;
 mod ssh;
 mod terminal;

@@ -31,13 +31,13 @@ use crate::ssh::{self, PORT, reach};
 pub struct Args {
     /// Name, id or prefix of the id
     pub vm: String,
-    /// User to log in as
-    #[arg(short, long, value_name = "USER", default_value = "root")]
+    /// User to log in as [default: root]
+    #[arg(short, long, value_name = "USER", default_value = "root", hide_default_value = true)]
     pub user: String,
-    /// Forward a port of this host to the guest's side, as of ssh; repeatable
+    /// Forward a port of this host to the guest's side, as `ssh -L` does; repeatable
     #[arg(short = 'L', value_name = "FORWARD")]
     pub local: Vec<OsString>,
-    /// Forward a port of the guest to this host's side, as of ssh; repeatable
+    /// Forward a port of the guest to this host's side, as `ssh -R` does; repeatable
     #[arg(short = 'R', value_name = "FORWARD")]
     pub remote: Vec<OsString>,
     /// Forward the ssh agent

@@ -18,8 +18,11 @@ use crate::{follow, values};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Recipe
-    #[arg(value_parser = values::reference, default_value = DEFAULT_KERNEL)]
+    /// Recipe [default: debian-cloud]
+    #[arg(
+        value_parser = values::reference, default_value = DEFAULT_KERNEL,
+        hide_default_value = true
+    )]
     pub name: String,
 }
 
