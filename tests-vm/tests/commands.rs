@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use banger_testkit::{Home, Options, kill};
+use banger_testkit::tree::{self, listing};
+use banger_testkit::{Home, Options, Run, kill};
 
 #[test]
 fn one_command_in_a_new_vm_and_nothing_left() {
@@ -171,6 +172,57 @@ fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
     home.finish();
 }
 
+/// Copies into VM `one`, from there into `two`, and out of it.
+fn copies_are_equal(home: &Home, exec: &dyn Fn(&str, &str) -> String) {
+    let at = home.path().join("copies");
+    std::fs::create_dir(&at).unwrap();
+    tree::make(&at.join("tree"));
+    let cp = |args: &[&str]| -> Run {
+        let mut command = home.command(&[&["cp"], args].concat());
+        command.current_dir(&at).output().unwrap().into()
+    };
+    for args in [["tree", "one:/srv"], ["one:/srv/tree", "two:moved"], ["two:moved", "back"]] {
+        let run = cp(&args);
+        assert_eq!(run.code, 0, "{args:?}: {}", run.err);
+    }
+    assert_eq!(listing(&at.join("back")), listing(&at.join("tree")));
+    assert_eq!(exec("two", "stat -c '%s %U' /root/moved/sparse"), "41943040 root\n");
+    assert_eq!(
+        exec("two", "[ $(stat -c %b /root/moved/sparse) -lt 100 ] && echo sparse"),
+        "sparse\n"
+    );
+
+    // The user's permissions, on both sides of a refusal.
+    std::fs::write(at.join("file"), vec![b'x'; 30 << 20]).unwrap();
+    for (args, text) in [
+        (["-u", "nobody", "file", "one:/root/x"], "`/root/x`: Permission denied"),
+        (["-u", "nobody", "one:/etc/shadow", "shadow"], "`/etc/shadow`: Permission denied"),
+    ] {
+        let denied = cp(&args);
+        assert_eq!(denied.code, if args[2] == "file" { 2 } else { 1 }, "{}", denied.err);
+        assert!(denied.err.contains(text) && denied.err.contains("as user `nobody`"), "{denied:?}");
+    }
+    assert!(!at.join("shadow").exists());
+    assert_eq!(cp(&["-u", "nobody", "file", "one:/tmp/x"]).code, 0);
+    assert_eq!(exec("one", "stat -c '%U %G' /tmp/x"), "nobody nogroup\n");
+
+    // A full disk, and a link that a program of the guest has planted.
+    exec("one", "mount -t tmpfs -o size=10m none /mnt; echo old >/mnt/old; ln -s /mnt/old /tmp/l");
+    let full = cp(&["file", "one:/mnt"]);
+    assert!(full.code == 1 && full.err.contains("No space left"), "{full:?}");
+    assert_eq!(exec("one", "ls -A /mnt"), "old\n");
+    assert_eq!(cp(&["tree/-", "one:/tmp/l"]).code, 0);
+    assert_eq!(exec("one", "cat /mnt/old /tmp/l; umount /mnt"), "old\n-");
+
+    // The guest ends while it sends.
+    let mut child = home.spawn(&["cp", "one:/tmp", "-"]);
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 512]).unwrap();
+    home.ok(&["vm", "kill", "one"]);
+    let ended: Run = child.wait_with_output().unwrap().into();
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("the connection to `one` ended during the copy"), "{}", ended.err);
+}
+
 #[test]
 fn the_default_guest_is_a_whole_machine() {
     let home = Home::new();
@@ -224,6 +276,7 @@ fn the_default_guest_is_a_whole_machine() {
     for (program, answer) in [("git --version", "git version"), ("curl --version", "curl")] {
         assert!(exec("one", program).starts_with(answer));
     }
+    copies_are_equal(&home, &exec);
     home.ok(&["vm", "delete", "-f", "one", "two"]);
     home.finish();
 }
