@@ -23,7 +23,10 @@ pub struct Args {
     /// NAME.vm as given to ssh; also an id or prefix of the id
     pub host: String,
     /// TCP port of the guest
-    #[arg(default_value_t = PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        default_value_t = PORT, value_parser = clap::value_parser!(u16).range(1..),
+        hide_default_value = true
+    )]
     pub port: u16,
 }
 
