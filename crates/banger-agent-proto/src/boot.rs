@@ -116,6 +116,19 @@ pub enum DiskRef {
     Index(u8),
 }
 
+/// Path in the guest that leads to all trusted certificates as PEM, if the configuration has any.
+pub const CERTIFICATES_FILE: &str = "/etc/banger/ca.crt";
+
+/// Certificate of an authority that the guest trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestCertificate {
+    /// As PEM (RFC 7468) with 64 characters a line, ending in a newline.
+    pub pem: String,
+    /// Hash of its subject, 8 hex digits: the name under which OpenSSL finds it in a folder
+    /// (openssl-rehash(1)).
+    pub subject_hash: String,
+}
+
 /// Configuration of a guest. The daemon builds it at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestConfig {
@@ -135,6 +148,9 @@ pub struct GuestConfig {
     pub network: Option<NetworkConfig>,
     /// Files to write before init starts.
     pub files: Vec<GuestFile>,
+    /// Certificates for the guest's trust store. Those of an earlier start are removed.
+    #[serde(default)]
+    pub certificates: Vec<GuestCertificate>,
     /// Environment of commands run through the agent.
     pub env: BTreeMap<String, String>,
     /// The host's wall clock when the configuration was sent, milliseconds since 1970.

@@ -14,7 +14,7 @@ use crate::kernels::KernelError;
 
 fn fetch_error_code(error: &FetchError) -> ErrorCode {
     match error {
-        FetchError::MissingTool { .. } => ErrorCode::HostNotReady,
+        FetchError::MissingTool { .. } | FetchError::Certificates(_) => ErrorCode::HostNotReady,
         FetchError::ToolFailed { .. } => ErrorCode::Internal,
         FetchError::Cancelled => ErrorCode::Cancelled,
         FetchError::Io { source, .. } => code_of(source),
@@ -33,6 +33,7 @@ fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
         FetchError::ToolFailed { .. } => {
             return vec![Hint::ShowDaemonLog, ImageAdvice::CheckSources.into()];
         }
+        FetchError::Certificates(_) => SetupAdvice::CorrectCertificates.into(),
         FetchError::NoSpace { .. } => Hint::FreeSpace { path: None },
         FetchError::NotFound { kind, .. } => Hint::List { what: named(*kind) },
         FetchError::Ambiguous { .. } => Hint::NarrowReference,

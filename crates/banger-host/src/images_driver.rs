@@ -70,7 +70,9 @@ fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<
 impl LocalImages {
     /// Opens both stores; [`Images::clean`] removes incomplete objects of a crash.
     pub fn open(config: &HostConfig) -> Self {
-        let tools = Tools::new(&config.search_path).with_proxy(config.proxy.clone());
+        let tools = Tools::new(&config.search_path)
+            .with_proxy(config.proxy.clone())
+            .with_ca(config.ca.clone());
         let layout = &config.layout;
         let kernels = KernelStore::new(layout.kernels(), tools.clone());
         let images = ImageStore::new(layout.images(), tools).converting(config.conversion);

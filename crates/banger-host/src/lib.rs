@@ -1,6 +1,7 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
 mod advice;
+pub mod ca;
 pub mod capabilities;
 mod doctor;
 pub mod ext4;
@@ -81,6 +82,8 @@ pub struct HostConfig {
     pub conversion: images::worker::Conversion,
     /// `[proxy]`, for guests and for programs of this host that download.
     pub proxy: proxy::ProxySettings,
+    /// `[ca]`, likewise.
+    pub ca: ca::CaSettings,
 }
 
 /// Whether KVM is looked for.
@@ -200,6 +203,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         dns_port: config.dns_port.clone(),
         forward: config.forward.clone(),
         proxy: config.proxy.clone(),
+        ca: config.ca.clone(),
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

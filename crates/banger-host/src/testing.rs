@@ -1,11 +1,17 @@
 //! A VM for unit tests.
 
+use std::path::{Path, PathBuf};
+
 use banger_agent_proto::boot::{DiskRef, GuestConfig, RootConfig};
 use banger_engine::devices::{Devices, Drive, DriveKey, DriveRole, Lease, Nic};
 use banger_engine::drivers::Network;
 use banger_engine::plan::{BootSet, Chosen, DriverPlan, VmPlan, VmSpec};
 
+use crate::capabilities::Parts;
+use crate::helper::Helper;
+use crate::layout::Layout;
 use crate::network::UserNetwork;
+use crate::storage::Blanks;
 
 /// A plan with this id and name.
 pub fn plan(id: &str, name: &str) -> VmPlan {
@@ -74,9 +80,25 @@ pub fn empty_config() -> GuestConfig {
         modules: None,
         network: None,
         files: Vec::new(),
+        certificates: Vec::new(),
         env: Default::default(),
         clock_unix_ms: 0,
         entropy: String::new(),
         entrypoint: Vec::new(),
+    }
+}
+
+/// Parts of the capabilities of a host without settings, with its files below this folder.
+pub fn parts(path: &Path) -> Parts {
+    let layout = Layout { state: path.into(), data: path.into(), cache: path.into() };
+    Parts {
+        blanks: Blanks::new(layout.blank_disks(), None),
+        layout,
+        mke2fs: None,
+        helper: Helper::Socket(path.join("socket")),
+        dns_port: Default::default(),
+        forward: PathBuf::new(),
+        proxy: Default::default(),
+        ca: Default::default(),
     }
 }

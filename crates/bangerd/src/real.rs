@@ -110,6 +110,7 @@ pub fn open(
             conversion: banger_host::images::worker::Conversion::Worker,
             kvm_check: options.kvm_check,
             proxy: config.proxy.clone(),
+            ca: config.ca.clone(),
         },
         options.crash,
     )

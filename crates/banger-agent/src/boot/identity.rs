@@ -95,7 +95,7 @@ pub fn write(root: &Folder, config: &GuestConfig, log: &mut BootLog) {
 /// Writes a file of the image if it does not say the same already: an unchanged file costs the
 /// private layer nothing. A symlink is followed inside the image; one that leads nowhere is
 /// replaced.
-fn put(root: &Folder, path: &str, content: &[u8], mode: u32) -> Result<(), Fault> {
+pub fn put(root: &Folder, path: &str, content: &[u8], mode: u32) -> Result<(), Fault> {
     let what = || format!("cannot write `/{path}`");
     let place = root.real_place(path.as_bytes()).or_else(|fault| {
         let (parent, name) = split_last(path.as_bytes()).ok_or(fault)?;

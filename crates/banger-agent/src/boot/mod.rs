@@ -14,6 +14,7 @@
 //! gets `Failed` with the stage and the reason. Either way the guest then goes down by reboot,
 //! which ends every VMM (a Firecracker survives its guest's poweroff).
 
+mod certificates;
 mod devices;
 mod disks;
 mod early;
@@ -116,6 +117,7 @@ fn prepare(log: &mut BootLog, config: &GuestConfig) -> Result<Prepared, (&'stati
     identity::write(&root.folder, config, log);
     network_managers::write(&root.folder, config, &init, log);
     files::write(&root.folder, &config.files, log);
+    certificates::write(&root.folder, &config.certificates, log);
     fstab::apply(&root.folder, root.layered, log);
     log.mark("files");
     network::configure(config.network.as_ref(), log);

@@ -103,6 +103,10 @@ pub enum SetupAdvice {
     /// Use a proxy that listens on an address of the network: VMs on the bridge cannot reach one on
     /// the host's loopback address.
     UseNetworkProxy,
+    /// Correct or replace a file of certificates, or the list of files in the configuration.
+    CorrectCertificates,
+    /// Replace certificates that are not valid now.
+    ReplaceCertificates,
     /// Use addresses of VMs, while names are served by another daemon.
     UseAddresses,
     /// Set a key for the helper, which does not read the user's configuration.

@@ -248,6 +248,10 @@ fn setup_words(advice: &SetupAdvice) -> String {
         A::UseNetworkProxy => "VMs on the bridge cannot reach it: use a proxy that listens on an \
              address of the network; VMs on QEMU's own network get its address as they see it"
             .into(),
+        A::CorrectCertificates => "correct the file, or `ca.files` in the configuration".into(),
+        A::ReplaceCertificates => {
+            "replace these certificates, and check the clock of this host: date".into()
+        }
         A::SetForHelper { key } => helper_setting(key),
         A::RemoveSetting { key } => format!("remove `{key}`: this version does not use it"),
         A::RestoreDatabase { vm, folder, processes } => restore_database(vm, folder, processes),

@@ -1,5 +1,6 @@
 //! The registry of capabilities. Steps of one slot are taken in this order and undone in reverse.
 
+pub mod ca;
 pub mod dns_names;
 pub mod nat;
 pub mod ports;
@@ -18,6 +19,7 @@ pub const ALL: &[Capability] = &[
     dns_names::CAPABILITY,
     ports::CAPABILITY,
     proxy::CAPABILITY,
+    ca::CAPABILITY,
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.

@@ -1,6 +1,7 @@
 //! Effects of the capabilities on this host: the implementations of the steps declared in
 //! `banger_engine::capabilities`, one file for each, and their registry.
 
+mod ca;
 mod dns_names;
 mod ports;
 mod proxy;
@@ -18,6 +19,7 @@ use banger_engine::capability::Effects;
 use banger_engine::devices::Devices;
 use banger_engine::plan::VmPlan;
 
+use crate::ca::CaSettings;
 use crate::helper::Helper;
 use crate::layout::Layout;
 use crate::proxy::ProxySettings;
@@ -41,6 +43,8 @@ pub struct Parts {
     pub forward: PathBuf,
     /// `[proxy]`.
     pub proxy: ProxySettings,
+    /// `[ca]`.
+    pub ca: CaSettings,
 }
 
 /// Adds a capability's part to the configuration of a booting guest.
@@ -64,6 +68,7 @@ pub fn registry(parts: &Parts) -> Vec<HostCapability> {
         dns_names::capability(parts),
         ports::capability(parts),
         proxy::capability(parts),
+        ca::capability(parts),
     ]
 }
 
@@ -78,17 +83,7 @@ mod tests {
     #[test]
     fn every_step_of_every_capability_has_an_effect() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        let layout = Layout { state: path.into(), data: path.into(), cache: path.into() };
-        let registry = registry(&Parts {
-            blanks: Blanks::new(layout.blank_disks(), None),
-            layout,
-            mke2fs: None,
-            helper: Helper::Socket(path.join("socket")),
-            dns_port: Arc::default(),
-            forward: PathBuf::new(),
-            proxy: ProxySettings::default(),
-        });
+        let registry = registry(&crate::testing::parts(folder.path()));
         let effects: BTreeSet<(&str, String)> = registry
             .iter()
             .flat_map(|one| one.effects.steps.iter().map(|step| (one.effects.name, &step.0)))

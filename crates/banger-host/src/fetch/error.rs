@@ -42,6 +42,9 @@ pub enum FetchError {
         /// The last lines of its output.
         output: Vec<String>,
     },
+    /// A file of `[ca]` cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] crate::ca::CaError),
     /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -22,7 +22,7 @@ pub use progress::{Counted, NoProgress, Progress};
 pub use single_flight::{Flight, SingleFlight};
 pub use space::{free_bytes, need_space, used_bytes};
 pub use staging::{Staging, clean};
-pub use tool::{Running, Tool, Tools};
+pub use tool::{CA_INFO, Running, Tool, Tools};
 pub use unpack::{Compression, Source, Unpacked};
 
 /// Timestamp of a record: RFC 3339, UTC, whole seconds.

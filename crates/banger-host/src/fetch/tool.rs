@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::{FetchError, PathContext, Progress};
+use crate::ca::CaSettings;
 use crate::proxy::ProxySettings;
 
 /// Number of output lines kept for errors.
@@ -29,13 +31,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time limit for a cancelled program to clean up.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Search path of programs, and the proxies that they use.
-#[derive(Debug, Clone)]
+/// Search path of programs, and what those that download use.
+#[derive(Debug, Clone, Default)]
 pub struct Tools {
     search_path: OsString,
     proxy: ProxySettings,
+    ca: CaSettings,
 }
 
+/// Option of apt for the file with the certificates of authorities (apt-transport-https(1)).
+pub const CA_INFO: &str = "Acquire::https::CaInfo";
 /// Folders of administration programs, which are not in an ordinary user's `PATH`.
 const SYSTEM_FOLDERS: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -51,7 +56,7 @@ impl Tools {
             }
         }
         let folders: Vec<&OsStr> = folders.iter().map(|folder| folder.as_os_str()).collect();
-        Self { search_path: folders.join(OsStr::new(":")), proxy: ProxySettings::default() }
+        Self::only(folders.join(OsStr::new(":")))
     }
 
     /// With these proxies for programs that download. Without any, programs inherit the daemon's
@@ -61,9 +66,30 @@ impl Tools {
         Self { proxy, ..self }
     }
 
+    /// With certificates that programs that download trust besides the host's.
+    #[must_use]
+    pub fn with_ca(self, ca: CaSettings) -> Self {
+        Self { ca, ..self }
+    }
+
+    /// Writes the host's certificates and those of `[ca]` into a file in `folder` and returns its
+    /// path, the value of [`CA_INFO`]; none without `[ca]`. Readable for all, since apt may run as
+    /// another user.
+    ///
+    /// # Errors
+    /// A file of `[ca]` cannot be used; write(2).
+    pub fn apt_trust(&self, folder: &Path) -> Result<Option<PathBuf>, FetchError> {
+        let Some(bundle) = self.ca.with_hosts()? else { return Ok(None) };
+        let path = folder.join("ca-certificates.crt");
+        std::fs::write(&path, bundle).at("write", &path)?;
+        let permissions = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&path, permissions).at("open to others", &path)?;
+        Ok(Some(path))
+    }
+
     /// Searches these folders only.
     pub fn only(path: impl AsRef<OsStr>) -> Self {
-        Self { search_path: path.as_ref().to_owned(), proxy: ProxySettings::default() }
+        Self { search_path: path.as_ref().to_owned(), ..Self::default() }
     }
 
     /// Path of a program, if it is installed.

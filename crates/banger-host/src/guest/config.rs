@@ -69,6 +69,7 @@ pub fn build(
         modules: Some(disk(DriveRole::Modules)?),
         network: network(&devices.nic),
         files: Vec::new(),
+        certificates: Vec::new(),
         env: BTreeMap::new(),
         clock_unix_ms: now.as_millis() as u64,
         entropy: BASE64.encode(entropy),

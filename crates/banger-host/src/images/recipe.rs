@@ -93,6 +93,9 @@ pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(
     // Includes the output of apt and dpkg, from which the progress is derived.
     tool.command.args(["--verbose", "--variant=minbase", "--format=tar"]);
     tool.command.arg(format!("--include={}", PACKAGES.join(",")));
+    if let Some(path) = tools.apt_trust(work.path())? {
+        tool.command.arg(format!("--aptopt={} \"{}\"", fetch::CA_INFO, path.display()));
+    }
     for pattern in EXCLUDED {
         tool.command.arg(format!("--dpkgopt={pattern}"));
     }
@@ -176,6 +179,8 @@ alias ll='ls -l' la='ls -A'
 pub fn amend(tree: &mut Tree) -> Result<(), Ext4Error> {
     // Packages installed later are not filtered.
     tree.remove("etc/dpkg/dpkg.cfg.d/99mmdebstrap");
+    // Names the file with the certificates of `[ca]` during the installation.
+    tree.remove("etc/apt/apt.conf.d/99mmdebstrap");
     // mmdebstrap copies these from the host.
     tree.remove("etc/resolv.conf");
     tree.remove("etc/hostname");
@@ -198,11 +203,12 @@ mod tests {
     #[test]
     fn an_amended_tree_has_no_trace_of_the_host() {
         let mut tree = Tree::new();
-        for path in ["etc/resolv.conf", "etc/hostname", "etc/dpkg/dpkg.cfg.d/99mmdebstrap"] {
+        let apt = "etc/apt/apt.conf.d/99mmdebstrap";
+        for path in ["etc/resolv.conf", "etc/hostname", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", apt] {
             put_file(&mut tree, path, "host", 0o644).unwrap();
         }
         amend(&mut tree).unwrap();
         assert!(tree.get("etc/resolv.conf").is_none() && tree.get("etc/hostname").is_none());
-        assert!(tree.list("etc/dpkg/dpkg.cfg.d").is_empty());
+        assert!(tree.list("etc/dpkg/dpkg.cfg.d").is_empty() && tree.get(apt).is_none());
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
-use crate::fetch::{FetchError, PathContext, Progress, Tool, Tools};
+use crate::fetch::{CA_INFO, FetchError, PathContext, Progress, Tool, Tools};
 
 /// The meta package that depends on the current kernel package.
 pub const META_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -53,6 +53,9 @@ impl<'a> Apt<'a> {
         tool.command.args(["-o", "APT::Get::AllowUnauthenticated=false"]);
         tool.command.args(["-o", "Acquire::AllowInsecureRepositories=false"]);
         tool.command.args(["-o", "Acquire::Retries=2", "-q"]);
+        if let Some(path) = self.tools.apt_trust(self.folder)? {
+            tool.command.arg("-o").arg(format!("{CA_INFO}={}", path.display()));
+        }
         if rustix::process::geteuid().is_root() {
             // apt would switch to its own user, who cannot enter the folder, and then warn and
             // continue as root.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::values::{
     AbsolutePath, DiskSize, GuestFile, HostFile, ImageName, InterfaceName, Level, MemorySize,
-    NetworkDriver, Number, OnOff, Storage, Subnet, Vcpus, Vmm, WebListen,
+    NetworkDriver, Number, OnOff, PathList, Storage, Subnet, Vcpus, Vmm, WebListen,
 };
 
 /// The file. [`super::Config`] describes the fields.
@@ -27,6 +27,7 @@ pub struct FileConfig {
     pub(super) boot_timeout_s: Option<Number<1, 86_400>>,
     pub(super) network: Network,
     pub(super) proxy: Proxy,
+    pub(super) ca: Ca,
     pub(super) vm_defaults: VmDefaults,
     pub(super) file_sync: Vec<FileSync>,
 }
@@ -49,6 +50,13 @@ pub struct Proxy {
     pub(super) https: Option<ProxyUrl>,
     pub(super) ftp: Option<ProxyUrl>,
     pub(super) no_proxy: Option<NoProxy>,
+}
+
+/// `[ca]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ca {
+    pub(super) files: Option<PathList>,
 }
 
 /// `[vm_defaults]`

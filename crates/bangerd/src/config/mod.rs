@@ -15,12 +15,14 @@ use banger_api::hint::SetupAdvice;
 use banger_api::images::DEFAULT_IMAGE;
 use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
+use banger_host::ca::CaSettings;
 use banger_host::proxy::ProxySettings;
 
 use crate::dns;
 use file::{FileConfig, FileSync};
 use values::{
-    AbsolutePath, DiskSize, ImageName, Level, NetworkDriver, Number, OnOff, Storage, Vcpus, Vmm,
+    AbsolutePath, DiskSize, ImageName, Level, NetworkDriver, Number, OnOff, PathList, Storage,
+    Vcpus, Vmm,
 };
 
 /// Origin of a value.
@@ -91,6 +93,8 @@ pub struct Config {
     pub nat: bool,
     /// Proxies of the host and its guests.
     pub proxy: ProxySettings,
+    /// Files of certificates that guests and downloads trust.
+    pub ca: CaSettings,
     /// Default number of vCPUs, if set.
     pub vcpus: Option<u32>,
     /// Default memory in MiB, if set.
@@ -144,6 +148,7 @@ pub fn resolve(
 ) -> Result<Config, ApiError> {
     let mut meet = Resolver { env, settings: Vec::new() };
     let (network, proxy) = (file.network, file.proxy);
+    let ca = file.ca;
     let vm = file.vm_defaults;
     let program = |path: AbsolutePath| path.0;
     let mut config = Config {
@@ -171,6 +176,9 @@ pub fn resolve(
             https: meet.optional("proxy.https", proxy.https)?,
             ftp: meet.optional("proxy.ftp", proxy.ftp)?,
             no_proxy: meet.optional("proxy.no_proxy", proxy.no_proxy)?.unwrap_or_default(),
+        },
+        ca: CaSettings {
+            files: meet.optional("ca.files", ca.files)?.map_or_else(Vec::new, PathList::paths),
         },
         vcpus: meet.optional("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
         memory_mib: meet.optional("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
@@ -361,6 +369,22 @@ mod tests {
         assert!(!debug.contains("secret") && !debug.contains("hidden"), "{debug}");
         let text = with("[proxy]\nno_proxy = \"a, b\"", &[]).unwrap();
         assert_eq!(text.proxy.no_proxy.to_string(), "a,b");
+    }
+
+    #[test]
+    fn files_of_certificates_are_absolute_paths() {
+        let config = with("[ca]\nfiles = [\"/a.pem\", \"/b\"]", &[]).unwrap();
+        assert_eq!(config.ca.files, [Path::new("/a.pem"), Path::new("/b")]);
+        assert_eq!(origin(&config, "ca.files").value.as_deref(), Some("/a.pem:/b"));
+        let config = with("", &[("BANGER_CA_FILES", "/x:/y")]).unwrap();
+        assert_eq!(config.ca.files, [Path::new("/x"), Path::new("/y")]);
+        for (file, problem_at) in [
+            ("[ca]\nfiles = [\"/a\", \"b\"]", "line 2, column 16: `b` is not an absolute path"),
+            ("[ca]\nfiles = \"/a\"", "line 2, column 9: "),
+            ("[ca]\nfile = []", "line 2, column 1: unknown field `file`"),
+        ] {
+            assert!(problem(file).starts_with(problem_at), "{}", problem(file));
+        }
     }
 
     #[test]

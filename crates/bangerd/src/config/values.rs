@@ -327,6 +327,33 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
     }
 }
 
+/// Absolute paths: a list in the file, separated by `:` in a variable.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct PathList(pub Vec<AbsolutePath>);
+
+impl PathList {
+    /// The paths.
+    pub fn paths(self) -> Vec<PathBuf> {
+        self.0.into_iter().map(|path| path.0).collect()
+    }
+}
+
+impl FromStr for PathList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(':').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Display for PathList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<String> = self.0.iter().map(AbsolutePath::to_string).collect();
+        f.write_str(&paths.join(":"))
+    }
+}
+
 /// A boolean: `true` and `false` in the file, also `on` and `off` in a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
