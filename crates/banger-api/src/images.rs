@@ -140,6 +140,13 @@ pub const DEFAULT_IMAGE: &str = "debian";
 /// The default kernel.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
 
+/// The name that an image gets when its only name moves to another image: the lost name and the
+/// first 8 digits of its id, at most 128 bytes.
+pub fn spare_name(name: &str, id: &str) -> String {
+    let name = &name[..name.floor_char_boundary(119)];
+    format!("{name}-{}", &id[..id.floor_char_boundary(8)])
+}
+
 /// Checks the name of an image or kernel: 1–128 of a–z, 0–9, `.`, `_`, `-`, starting with a letter
 /// or digit.
 pub fn is_ref_name(name: &str) -> bool {

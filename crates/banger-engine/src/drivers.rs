@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::boot::BootView;
 use banger_api::doctor::Check;
+use banger_api::ids::ImageId;
 use banger_api::images::{Deleted, ImageView, KernelView};
 use banger_api::vm::{DiskView, Timing, VmPaths};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
@@ -263,6 +264,15 @@ pub struct Archive {
 /// Images and kernels.
 #[async_trait]
 pub trait Images: Send + Sync {
+/// An image that lost its only name to another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// The name.
+    pub name: String,
+    /// The image that had it.
+    pub image: ImageId,
+}
+
     /// Whether `image` and `kernel` exist or can be fetched.
     fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError>;
     /// Image and kernel of these names; fetches missing ones.
@@ -304,6 +314,11 @@ pub trait Images: Send + Sync {
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError>;
     /// Removes an image that no VM uses, with all its names.
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError>;
+    /// Images whose only name has moved to another image by a pull, import or tag, also of an
+    /// earlier daemon. Each has a name of its own; the caller deletes or keeps it.
+    async fn replaced(&self) -> Result<Vec<Replaced>, ApiError>;
+    /// The image that had this name before has been deleted or is kept.
+    async fn settled(&self, name: &str) -> Result<(), ApiError>;
     /// Removes a kernel that no VM uses.
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError>;
 }

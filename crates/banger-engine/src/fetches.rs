@@ -27,14 +27,6 @@ enum Fetch {
 }
 
 impl Fetch {
-    /// The name of the resulting image.
-    fn image_name(&self) -> Option<String> {
-        match self {
-            Self::Image(name, _) | Self::Import { name, .. } => Some(name.clone()),
-            Self::Kernel(_) => None,
-        }
-    }
-
     fn subject(&self) -> Subject {
         match self {
             Self::Image(name, _) | Self::Import { name, .. } => {
@@ -133,12 +125,7 @@ impl Engine {
     /// Fetches or builds the object; returns its id.
     async fn carry_out(&self, what: Fetch, progress: &Arc<OpProgress>) -> Result<String, ApiError> {
         let images = &self.shared.drivers.images;
-        let before = match what.image_name() {
-            Some(name) => {
-                self.image_named(&name).await.ok().flatten().map(|image| (image.id, name))
-            }
-            None => None,
-        };
+        let names_image = !matches!(what, Fetch::Kernel(_));
         let made = match what {
             Fetch::Image(name, rebuild) => {
                 images.pull_image(&name, rebuild, progress.clone()).await
@@ -148,8 +135,8 @@ impl Engine {
                 images.import_image(&archive, &name, taken, progress.clone()).await
             }
         }?;
-        if let Some((old, name)) = before {
-            self.settle_replaced(&old, &name, progress.as_ref()).await;
+        if names_image {
+            self.settle_replaced(progress.as_ref()).await;
         }
         Ok(made)
     }

@@ -1,11 +1,11 @@
 //! Names and deletion of images and kernels. An object that a VM uses cannot be deleted.
 
 use banger_api::hint::Kind;
-use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name};
+use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name, spare_name};
 use banger_api::operation::Subject;
-use banger_api::{ApiError, ErrorCode, Hint, ids::ImageId, reference};
+use banger_api::{ApiError, ErrorCode, Hint, reference};
 
-use crate::drivers::{Progress, TakenName};
+use crate::drivers::{Progress, Replaced, TakenName};
 use crate::engine::Engine;
 use crate::op_book::{InternalOp, OpBook};
 use crate::plan::BootSet;
@@ -29,26 +29,42 @@ impl Engine {
         Ok(images.into_iter().find(|image| image.names.iter().any(|known| known == name)))
     }
 
-    /// Handles an image that has lost its last name to another one: deletes it, or gives it a new
-    /// name if VMs use it.
-    pub(crate) async fn settle_replaced(&self, old: &ImageId, name: &str, progress: &dyn Progress) {
+    /// Decides about images that have lost their only name to another one: deletes each, or keeps
+    /// it under its other name if VMs use it.
+    pub(crate) async fn settle_replaced(&self, progress: &dyn Progress) {
         let _exclusive = self.images_in_use.write().await;
-        let Ok(images) = self.images().await else { return };
-        let nameless = |image: &ImageView| image.id == *old && image.names.is_empty();
-        let Some(image) = images.into_iter().find(nameless) else { return };
         let drivers = &self.shared.drivers.images;
-        let result = if image.used_by.is_empty() {
-            drivers.delete_image(&image).await.map(|_| format!("deleted the image {old} before it"))
-        } else {
-            let own = format!("{name}-{}", &old.as_str()[..8]);
-            let users = image.used_by.join(", ");
-            let text = format!("the image before it, used by {users}, is `{own}` now");
-            drivers.tag_image(&image, &own).await.map(|()| text)
+        let replaced = match drivers.replaced().await {
+            Ok(replaced) => replaced,
+            Err(error) => return progress.warning(&format!("images that lost a name: {error}")),
         };
-        match result {
-            Ok(text) => progress.note(&text),
-            Err(error) => progress.warning(&format!("the image {old} has no name left: {error}")),
+        for old in replaced {
+            let settled = match self.settle(&old, progress).await {
+                Ok(()) => drivers.settled(&old.name).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = settled {
+                // The next operation on names, or the next daemon, tries again.
+                progress.warning(&format!("the image {} before it: {error}", old.image));
+            }
         }
+    }
+
+    async fn settle(&self, old: &Replaced, progress: &dyn Progress) -> Result<(), ApiError> {
+        let spare = spare_name(&old.name, old.image.as_str());
+        let image = self.images().await?.into_iter().find(|image| image.id == old.image);
+        // It was deleted, or has got another name meanwhile.
+        let only_spare = |image: &ImageView| image.names.iter().all(|name| *name == spare);
+        let Some(image) = image.filter(only_spare) else { return Ok(()) };
+        if image.used_by.is_empty() {
+            self.shared.drivers.images.delete_image(&image).await?;
+            progress.note(&format!("deleted the image {} before it", old.image));
+            return Ok(());
+        }
+        let users = image.used_by.join(", ");
+        let named = image.names.first().map_or("without a name".into(), |name| format!("`{name}`"));
+        progress.note(&format!("the image before it, used by {users}, is {named} now"));
+        Ok(())
     }
 
     /// Adds a name to an image.
@@ -62,20 +78,17 @@ impl Engine {
         taken: TakenName,
     ) -> Result<ImageView, ApiError> {
         check_name(name)?;
-        let owner = {
+        {
             let _exclusive = self.images_in_use.write().await;
             let image = self.image(reference).await?;
             let owner = self.image_named(name).await?.filter(|owner| owner.id != image.id);
-            if let Some(owner) = owner.as_ref().filter(|_| taken == TakenName::Refuse) {
+            if let Some(owner) = owner.filter(|_| taken == TakenName::Refuse) {
                 return Err(owner.name_taken(name));
             }
             let tag = self.shared.drivers.images.tag_image(&image, name);
             self.recorded("tag_image", of_image(reference, &image), tag).await?;
-            owner
-        };
-        if let Some(owner) = owner {
-            self.settle_replaced(&owner.id, name, &NoProgress).await;
         }
+        self.settle_replaced(&LogProgress).await;
         self.image(name).await
     }
 
@@ -212,15 +225,19 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
         .with_hint(Hint::FollowNameRule { what: Kind::Image }))
 }
 
-/// Discards progress.
-struct NoProgress;
+/// Logs the progress of work without an operation of its own.
+pub(crate) struct LogProgress;
 
-impl Progress for NoProgress {
+impl Progress for LogProgress {
     fn stage(&self, _name: &str) {}
     fn bytes(&self, _done: u64, _total: Option<u64>) {}
     fn items(&self, _unit: &str, _done: u64, _total: Option<u64>) {}
-    fn note(&self, _text: &str) {}
-    fn warning(&self, _text: &str) {}
+    fn note(&self, text: &str) {
+        tracing::info!("{text}");
+    }
+    fn warning(&self, text: &str) {
+        tracing::warn!("{text}");
+    }
     fn cancelled(&self) -> bool {
         false
     }

@@ -6,6 +6,7 @@ use banger_api::operation::OperationView;
 use banger_api::{ApiError, ErrorCode, OpId};
 
 use crate::engine::Engine;
+use crate::image_ops::LogProgress;
 use crate::ops::Op;
 use crate::recovery;
 use crate::store::{Durability, OpRecord, Write};
@@ -60,9 +61,10 @@ impl Engine {
     }
 
     /// Removes unfinished files of operations on images and kernels that an earlier daemon left
-    /// open, then ends these operations on record. If this daemon ends first, the next one repeats
-    /// it.
+    /// open, completes the moves of names, then ends these operations on record. If this daemon
+    /// ends first, the next one repeats it.
     pub(crate) fn clean_images(&self, interrupted: Vec<OpRecord>) {
+        let Some(engine) = self.arc() else { return };
         let shared = self.shared.clone();
         let pending = shared.ops.announce_pending();
         tokio::spawn(async move {
@@ -75,6 +77,7 @@ impl Engine {
                     tracing::error!(error = %error, ?causes, "unfinished images and kernels");
                 }
             }
+            engine.settle_replaced(&LogProgress).await;
             let ends = interrupted.iter().map(|op| {
                 let mut error = recovery::interrupted(&op.id);
                 if let Err(left) = &cleaned {

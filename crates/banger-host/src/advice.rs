@@ -1,8 +1,9 @@
 //! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
 
 use banger_api::hint::{ImageAdvice, Kind, SetupAdvice};
+use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use banger_api::vm::VmAction;
-use banger_api::{ApiError, ErrorCode, Hint};
+use banger_api::{ApiError, ErrorCode, Hint, reference};
 use banger_engine::plan::VmPlan;
 
 use crate::ext4::Ext4Error;
@@ -35,7 +36,10 @@ fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
         }
         FetchError::Certificates(_) => SetupAdvice::CorrectCertificates.into(),
         FetchError::NoSpace { .. } => Hint::FreeSpace { path: None },
-        FetchError::NotFound { kind, .. } => Hint::List { what: named(*kind) },
+        FetchError::NotFound { kind, wanted, names } => {
+            let kind = named(*kind);
+            reference::suggest(kind, names.iter().map(String::as_str).chain([recipe(kind)]), wanted)
+        }
         FetchError::Ambiguous { .. } => Hint::NarrowReference,
         FetchError::InUse { .. } => Hint::DeleteUsers,
         FetchError::Damaged { kind, id, .. } => {
@@ -53,6 +57,11 @@ fn named(kind: crate::fetch::Kind) -> Kind {
         crate::fetch::Kind::Image => Kind::Image,
         crate::fetch::Kind::Kernel => Kind::Kernel,
     }
+}
+
+/// The name for which there is a built-in recipe.
+fn recipe(kind: Kind) -> &'static str {
+    if kind == Kind::Kernel { DEFAULT_KERNEL } else { DEFAULT_IMAGE }
 }
 
 fn api_error(

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::{Archive, Images, Progress, Rebuild, TakenName};
+use banger_engine::drivers::{Archive, Images, Progress, Rebuild, Replaced, TakenName};
 use banger_engine::plan::{BootSet, VmPlan};
 
 use crate::HostConfig;
@@ -244,6 +244,18 @@ impl Images for LocalImages {
     async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
         let (store, name) = (self.images.clone(), name.to_owned());
         blocking(move || store.untag(&name).map_err(|error| advice::fetch(&error))).await
+    }
+
+    async fn replaced(&self) -> Result<Vec<Replaced>, ApiError> {
+        let store = self.images.clone();
+        let moved = blocking(move || store.replaced().map_err(|error| advice::fetch(&error)));
+        let moved = moved.await?.into_iter();
+        moved.map(|(name, old)| Ok(Replaced { name, image: id(&old)? })).collect()
+    }
+
+    async fn settled(&self, name: &str) -> Result<(), ApiError> {
+        let (store, name) = (self.images.clone(), name.to_owned());
+        blocking(move || store.settled(&name).map_err(|error| advice::fetch(&error))).await
     }
 
     async fn clean(&self) -> Result<u64, ApiError> {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::hint::Kind;
-use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
+use banger_api::images::{
+    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, spare_name,
+};
 use banger_api::operation::stage;
-use banger_api::{ApiError, ErrorCode, Hint};
+use banger_api::{ApiError, ErrorCode, reference};
 
 use super::world::When;
 use super::{GuestBehavior, Sim};
-use crate::drivers::{Archive, Images, Progress, Rebuild, TakenName};
+use crate::drivers::{Archive, Images, Progress, Rebuild, Replaced, TakenName};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;
@@ -28,10 +30,8 @@ fn id_of(name: &str) -> String {
     format!("{hash:016x}")
 }
 
-/// The key of an image without a name.
-fn nameless(id: &str) -> String {
-    format!("image:@{id}")
-}
+/// Prefix of the keys of moved names, with the ids of the images that had them before.
+const REPLACED: &str = "replaced:";
 
 impl Sim {
     async fn fetch(
@@ -61,17 +61,17 @@ impl Sim {
         published
     }
 
-    /// Gives a name to an object, taking it from another one.
+    /// Gives a name to an object. An image whose only name this was gets its spare name.
     fn publish(&self, key: &str, id: &str) {
         let mut inner = self.inner();
         let fetched = &mut inner.world.fetched;
-        if let Some(old) = fetched.get(key).cloned().filter(|old| old != id) {
-            fetched.remove(key);
-            if !fetched.values().any(|other| *other == old) {
-                fetched.insert(nameless(&old), old);
-            }
+        let old = fetched.insert(key.into(), id.into()).filter(|old| old != id);
+        if let (Some(old), Some(name)) = (old, key.strip_prefix("image:"))
+            && !fetched.iter().any(|(key, id)| key.starts_with("image:") && *id == old)
+        {
+            fetched.insert(format!("image:{}", spare_name(name, &old)), old.clone());
+            fetched.insert(format!("{REPLACED}{name}"), old);
         }
-        fetched.insert(key.into(), id.into());
         (self.sink)(&inner.world, &[]);
     }
 
@@ -123,9 +123,11 @@ impl Sim {
         if here || name == recipe {
             return Ok(());
         }
-        Err(ApiError::new(ErrorCode::NotFound, format!("there is no {what} `{name}`")).with_hint(
-            Hint::List { what: if what == "kernel" { Kind::Kernel } else { Kind::Image } },
-        ))
+        let names = self.named(what);
+        let names = names.iter().map(|(name, _)| name.as_str()).chain([recipe]);
+        let kind = if what == "kernel" { Kind::Kernel } else { Kind::Image };
+        Err(ApiError::new(ErrorCode::NotFound, format!("there is no {what} `{name}`"))
+            .with_hint(reference::suggest(kind, names, name)))
     }
 
     fn named(&self, what: &str) -> Vec<(String, String)> {
@@ -143,7 +145,6 @@ impl Sim {
         for name in names {
             inner.world.fetched.remove(&format!("{what}:{name}"));
         }
-        inner.world.fetched.remove(&format!("{what}:@{id}"));
         (self.sink)(&inner.world, &[]);
         drop(inner);
         self.try_effect("delete", When::After)?;
@@ -207,9 +208,24 @@ impl Images for Sim {
 
     async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError> {
         self.try_effect("tag", When::Before)?;
+        self.publish(&format!("image:{name}"), image.id.as_str());
+        Ok(())
+    }
+
+    async fn replaced(&self) -> Result<Vec<Replaced>, ApiError> {
+        self.try_effect("replaced", When::Before)?;
+        let fetched = self.inner().world.fetched.clone();
+        let moved = fetched.iter().filter_map(|(key, id)| {
+            let name = key.strip_prefix(REPLACED)?.to_owned();
+            Some(Replaced { name, image: id.parse().ok()? })
+        });
+        Ok(moved.collect())
+    }
+
+    async fn settled(&self, name: &str) -> Result<(), ApiError> {
+        self.try_effect("settled", When::Before)?;
         let mut inner = self.inner();
-        inner.world.fetched.remove(&nameless(image.id.as_str()));
-        inner.world.fetched.insert(format!("image:{name}"), image.id.to_string());
+        inner.world.fetched.remove(&format!("{REPLACED}{name}"));
         (self.sink)(&inner.world, &[]);
         Ok(())
     }
@@ -238,17 +254,15 @@ impl Images for Sim {
     async fn images(&self) -> Result<Vec<ImageView>, ApiError> {
         let mut views: Vec<ImageView> = Vec::new();
         for (name, id) in self.named("image") {
-            let names: Vec<String> =
-                if name.starts_with('@') { Vec::new() } else { vec![name.clone()] };
             if let Some(known) = views.iter_mut().find(|view| view.id.as_str() == id) {
-                known.names.extend(names);
+                known.names.push(name);
                 continue;
             }
             let Ok(parsed) = id.parse() else { continue };
             views.push(ImageView {
                 id: parsed,
                 source: format!("simulated {name}"),
-                names,
+                names: vec![name],
                 virtual_bytes: 512 * MIB,
                 used_bytes: 64 * MIB,
                 init: Some("/sbin/init".into()),

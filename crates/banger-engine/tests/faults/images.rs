@@ -10,12 +10,14 @@ use banger_engine::sim::world::{Fault, When};
 
 use crate::machine::{DaemonFault, Ended, Machine};
 
-/// Kinds of operations.
-const SCENARIOS: [&str; 7] = [
+/// Operations; `replace` moves the only name of an image.
+const SCENARIOS: [&str; 9] = [
     "pull_image",
     "pull_kernel",
     "import_image",
+    "import_image replace",
     "tag_image",
+    "tag_image replace",
     "untag_image",
     "delete_image",
     "delete_kernel",
@@ -34,6 +36,12 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
         "pull_image" => engine.pull_image("debian", Rebuild::IfOutdated).await?,
         "pull_kernel" => engine.pull_kernel("debian-cloud").await?,
         "import_image" => engine.import_image("/x.tar".as_ref(), "mine", taken).await?,
+        "import_image replace" => {
+            engine.import_image("/x.tar".as_ref(), "old", TakenName::Replace).await?
+        }
+        "tag_image replace" => {
+            return engine.tag_image("second", "old", TakenName::Replace).await.map(|_| ());
+        }
         "tag_image" => return engine.tag_image("old", "new", taken).await.map(|_| ()),
         "untag_image" => return engine.untag_image("second").await.map(|_| ()),
         "delete_kernel" => return engine.delete_kernel("debian-cloud").await.map(|_| ()),
@@ -71,8 +79,8 @@ fn check(machine: &Machine, kind: &str, case: &str) {
         assert_ne!(op.state, OpState::Running, "{case}: {op:?}");
         assert!(!matches!(op.subject, Subject::Vm(_) | Subject::Host), "{case}: {op:?}");
     }
-    let pulled = disk.ops.iter().find(|op| op.kind == kind && op.made.is_some());
-    if let Some(made) = pulled.and_then(|op| op.made.as_ref()) {
+    let last = disk.ops.last().filter(|op| kind.starts_with(&op.kind));
+    if let Some(made) = last.and_then(|op| op.made.as_ref()) {
         assert!(world.fetched.values().any(|id| id == made), "{case}: {made} is not there");
     }
 }

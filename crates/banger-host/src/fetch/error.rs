@@ -77,6 +77,8 @@ pub enum FetchError {
         kind: Kind,
         /// The reference.
         wanted: String,
+        /// All names of objects of this kind.
+        names: Vec<String>,
     },
     /// An id prefix matches several objects.
     #[error("{kind} `{wanted}` is ambiguous: {}", candidates.join(", "))]

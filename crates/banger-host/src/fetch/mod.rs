@@ -5,10 +5,12 @@
 //! rename. All functions block; callers run them on a blocking thread.
 
 mod digest;
+mod durable;
 mod error;
 mod members;
 mod object_store;
 mod progress;
+mod replaced;
 mod single_flight;
 mod space;
 mod staging;

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/<id>/            an object: its files and its record
 //! <root>/names/<name>     the id that this name points to
+//! <root>/replaced/<name>  the id that this name pointed to before (see `replaced.rs`)
 //! <root>/staging/         incomplete objects
 //! ```
 //!
@@ -13,10 +14,12 @@ use std::fs;
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::durable::{list_folder, sync, sync_all, write_durably};
 use super::staging::{RemoveElsewhere, make_folders};
 use super::{FetchError, Kind, PathContext, Staging};
 
@@ -37,6 +40,8 @@ const RECORD_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct ObjectStore<R> {
     root: PathBuf,
+    /// Held while a name moves from one object to another.
+    pub(super) moves: Mutex<()>,
     records: PhantomData<fn() -> R>,
 }
 
@@ -83,7 +88,7 @@ pub struct Deleted {
 impl<R: Record> ObjectStore<R> {
     /// A store in this folder, which is created when needed.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, records: PhantomData }
+        Self { root, moves: Mutex::default(), records: PhantomData }
     }
 
     /// The folder of the store.
@@ -96,7 +101,7 @@ impl<R: Record> ObjectStore<R> {
         self.root.join(id)
     }
 
-    fn names_folder(&self) -> PathBuf {
+    pub(super) fn names_folder(&self) -> PathBuf {
         self.root.join("names")
     }
 
@@ -159,14 +164,18 @@ impl<R: Record> ObjectStore<R> {
     /// An invalid name; rename(2), write(2).
     pub fn name(&self, name: &str, id: &str) -> Result<(), FetchError> {
         check_name::<R>(name)?;
-        let folder = self.names_folder();
-        make_folders(&folder)?;
+        self.write_id(&self.names_folder(), name, id)
+    }
+
+    /// Writes an id to a file of a folder, atomically and durably.
+    pub(super) fn write_id(&self, folder: &Path, name: &str, id: &str) -> Result<(), FetchError> {
+        make_folders(folder)?;
         let staging = self.stage()?;
         let staged = staging.join("name");
         write_durably(&staged, format!("{id}\n").as_bytes())?;
         let target = folder.join(name);
         fs::rename(&staged, &target).at("write", &target)?;
-        sync(&folder)
+        sync(folder)
     }
 
     /// Checks a name.
@@ -178,13 +187,18 @@ impl<R: Record> ObjectStore<R> {
     }
 
     /// The id of a name, if the name exists.
-    fn id_of_name(&self, name: &str) -> Option<String> {
+    pub(super) fn id_of_name(&self, name: &str) -> Option<String> {
         check_name::<R>(name).ok()?;
-        let text = fs::read_to_string(self.names_folder().join(name)).ok()?;
+        Self::read_id(&self.names_folder().join(name))
+    }
+
+    /// The id in a file.
+    pub(super) fn read_id(path: &Path) -> Option<String> {
+        let text = fs::read_to_string(path).ok()?;
         Some(text.trim().to_owned()).filter(|id| is_id(id))
     }
 
-    fn names_of(&self, id: &str) -> Vec<String> {
+    pub(super) fn names_of(&self, id: &str) -> Vec<String> {
         let mut names: Vec<String> = list_folder(&self.names_folder())
             .into_iter()
             .filter(|name| self.id_of_name(name).as_deref() == Some(id))
@@ -229,8 +243,11 @@ impl<R: Record> ObjectStore<R> {
     /// # Errors
     /// Not found, or ambiguous.
     pub fn find(&self, wanted: &str) -> Result<String, FetchError> {
-        let not_found =
-            || FetchError::NotFound { kind: R::KIND, wanted: wanted.chars().take(80).collect() };
+        let not_found = || FetchError::NotFound {
+            kind: R::KIND,
+            wanted: wanted.chars().take(80).collect(),
+            names: list_folder(&self.names_folder()),
+        };
         if let Some(id) = self.id_of_name(wanted) {
             return if self.folder(&id).exists() { Ok(id) } else { Err(not_found()) };
         }
@@ -354,42 +371,13 @@ fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-fn list_folder(path: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path).at("create", path)?;
-    file.write_all(bytes).at("write", path)?;
-    file.sync_all().at("write", path)
-}
-
-/// Syncs a folder and its content to disk, so that a name never refers to incomplete data.
-fn sync_all(path: &Path) -> Result<(), FetchError> {
-    if path.is_dir() {
-        for name in list_folder(path) {
-            sync_all(&path.join(name))?;
-        }
-    }
-    sync(path)
-}
-
-fn sync(folder: &Path) -> Result<(), FetchError> {
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).at("write", folder)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Note {
+    pub struct Note {
         id: String,
         text: String,
     }
@@ -402,10 +390,10 @@ mod tests {
         }
     }
 
-    const A: &str = "aaaa000000000001";
-    const B: &str = "aaaa000000000002";
+    pub const A: &str = "aaaa000000000001";
+    pub const B: &str = "aaaa000000000002";
 
-    fn add(store: &ObjectStore<Note>, id: &str, names: &[&str]) {
+    pub fn add(store: &ObjectStore<Note>, id: &str, names: &[&str]) {
         let staging = store.stage().unwrap();
         let made = staging.join("object");
         fs::create_dir(&made).unwrap();
@@ -417,7 +405,7 @@ mod tests {
         }
     }
 
-    fn store() -> (tempfile::TempDir, ObjectStore<Note>) {
+    pub fn store() -> (tempfile::TempDir, ObjectStore<Note>) {
         let folder = tempfile::tempdir().unwrap();
         let store = ObjectStore::new(folder.path().join("deep/store"));
         (folder, store)

@@ -319,7 +319,7 @@ impl ImageStore {
             complete && Image { record: known, names: Vec::new(), folder }.check().is_ok()
         };
         self.store.publish(&object, &record, whole)?;
-        self.store.name(name, &record.id)?;
+        self.store.move_name(name, &record.id)?;
         Ok(record.id)
     }
 
@@ -331,12 +331,29 @@ impl ImageStore {
         self.store.stage()
     }
 
-    /// Points a name to an image.
+    /// Points a name to an image. Another image whose only name this was keeps a name
+    /// (`Self::replaced`).
     ///
     /// # Errors
     /// An invalid name; write(2).
     pub fn tag(&self, id: &str, name: &str) -> Result<(), FetchError> {
-        self.store.name(name, id)
+        self.store.move_name(name, id)
+    }
+
+    /// Moved names, with the ids of the images that had them before.
+    ///
+    /// # Errors
+    /// unlink(2).
+    pub fn replaced(&self) -> Result<Vec<(String, String)>, FetchError> {
+        self.store.replaced()
+    }
+
+    /// Forgets the move of a name.
+    ///
+    /// # Errors
+    /// unlink(2).
+    pub fn settled(&self, name: &str) -> Result<(), FetchError> {
+        self.store.settled(name)
     }
 
     /// Removes a name.

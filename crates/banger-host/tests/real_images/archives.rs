@@ -107,7 +107,13 @@ fn every_compression_gives_the_same_system() {
         assert_eq!(image.record.system.as_deref(), Some("Test OS 1"));
     }
     assert!(half_made(&root).is_empty());
-    assert_eq!(store.list().objects.len(), 4);
+    let objects = store.list().objects;
+    assert_eq!(objects.len(), 4);
+    assert!(objects.iter().all(|(_, names)| names.len() == 1), "each keeps a name: {objects:?}");
+    assert_eq!(store.replaced().unwrap().len(), 1, "the last one of `test` is not decided");
+    for name in objects.iter().flat_map(|(_, names)| names).filter(|name| *name != "test") {
+        store.untag(name).unwrap();
+    }
     let (pruned, freed) = store.prune(&[]).unwrap();
     assert_eq!(pruned.len(), 3);
     assert!(freed > 0);
