@@ -59,10 +59,21 @@ pub trait Storage: Send + Sync {
     async fn detach(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Its requirements and results.
     fn abilities(&self) -> StorageAbilities;
+    /// Repair of disks under running VMs, if there is any.
+    fn repair(&self) -> Option<&dyn DiskRepair> {
+        None
+    }
     /// The drives of a VM whose disks are attached, in the order in which the guest sees them.
     fn drives(&self, vm: &VmPlan) -> Vec<Drive>;
     /// Virtual and allocated sizes.
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView;
+}
+
+/// Repair of disks that the host could not write.
+#[async_trait]
+pub trait DiskRepair: Send + Sync {
+    /// Makes the disks of a running VM usable again, once the host has room.
+    async fn repair(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
 }
 
 /// Result of attaching a VM to its network.
@@ -148,6 +159,8 @@ pub trait Notices: Send + Sync {
     /// Why the vCPUs are paused, or that the host's disk is nearly full; each a sentence without a
     /// full stop. `devices` are those of the run.
     async fn of(&self, vm: &VmPlan, devices: &Devices) -> Vec<String>;
+    /// Whether the VMM has paused the guest because of a failed disk request.
+    fn is_held(&self, vm: &VmPlan) -> bool;
 }
 
 /// The guest reported ready.
@@ -251,6 +264,15 @@ impl TakenName {
     }
 }
 
+/// An image that lost its only name to another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// The name.
+    pub name: String,
+    /// The image that had it.
+    pub image: ImageId,
+}
+
 /// An archive to import as an image.
 pub struct Archive {
     /// The file.
@@ -264,15 +286,6 @@ pub struct Archive {
 /// Images and kernels.
 #[async_trait]
 pub trait Images: Send + Sync {
-/// An image that lost its only name to another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replaced {
-    /// The name.
-    pub name: String,
-    /// The image that had it.
-    pub image: ImageId,
-}
-
     /// Whether `image` and `kernel` exist or can be fetched.
     fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError>;
     /// Image and kernel of these names; fetches missing ones.
@@ -301,6 +314,11 @@ pub struct Replaced {
     fn upload(&self) -> Result<Archive, ApiError>;
     /// Gives a name to an image, taking it from another image if necessary.
     async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError>;
+    /// Images whose only name has moved to another image by a pull, import or tag, also of an
+    /// earlier daemon. Each has a name of its own; the caller deletes or keeps it.
+    async fn replaced(&self) -> Result<Vec<Replaced>, ApiError>;
+    /// The image that had this name before has been deleted or is kept.
+    async fn settled(&self, name: &str) -> Result<(), ApiError>;
     /// Removes a name of an image that has other names.
     async fn untag_image(&self, name: &str) -> Result<(), ApiError>;
     /// Removes unfinished files of earlier daemons, but not those of operations in progress;
@@ -314,11 +332,6 @@ pub struct Replaced {
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError>;
     /// Removes an image that no VM uses, with all its names.
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError>;
-    /// Images whose only name has moved to another image by a pull, import or tag, also of an
-    /// earlier daemon. Each has a name of its own; the caller deletes or keeps it.
-    async fn replaced(&self) -> Result<Vec<Replaced>, ApiError>;
-    /// The image that had this name before has been deleted or is kept.
-    async fn settled(&self, name: &str) -> Result<(), ApiError>;
     /// Removes a kernel that no VM uses.
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError>;
 }

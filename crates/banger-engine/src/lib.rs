@@ -18,6 +18,7 @@ pub mod change;
 pub mod choose;
 pub mod create;
 pub mod devices;
+mod disk_repair;
 mod driver_set;
 pub mod drivers;
 pub mod engine;

@@ -219,6 +219,10 @@ impl SnapshotRoot for Helper {
         self.make(request, vec![image, cow]).await
     }
 
+    async fn reload(&self, vm: &VmId) -> Result<Applied, ApiError> {
+        self.make(Request::SnapshotReload { vm: vm.clone() }, Vec::new()).await
+    }
+
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError> {
         self.remove(Request::SnapshotDetach { vm: vm.clone() }).await
     }

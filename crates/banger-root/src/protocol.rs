@@ -96,6 +96,11 @@ pub enum Request {
         /// How it is opened.
         access: Access,
     },
+    /// Reads the file of changes of the copy-on-write device again if the kernel gave it up.
+    SnapshotReload {
+        /// The VM.
+        vm: VmId,
+    },
     /// Creates a jail. Descriptors: kernel and initramfs, readable, then one for each drive backed
     /// by a file. Returns a listener for the guest's hello.
     JailMake {
@@ -174,6 +179,7 @@ names! {
     SnapshotAttach => "snapshot_attach",
     SnapshotDetach => "snapshot_detach",
     SnapshotOpen => "snapshot_open",
+    SnapshotReload => "snapshot_reload",
     JailMake => "jail_make",
     JailClear => "jail_clear",
     Spawn => "spawn",
@@ -195,6 +201,7 @@ impl Request {
             | Self::NetDetach { vm }
             | Self::SnapshotAttach { vm, .. }
             | Self::SnapshotDetach { vm }
+            | Self::SnapshotReload { vm }
             | Self::JailMake { vm, .. }
             | Self::JailClear { vm }
             | Self::Spawn { vm }

@@ -115,6 +115,7 @@ impl Server {
             }
             Request::SnapshotDetach { vm } => snapshot::detach(&vm).map(Outcome::from),
             Request::SnapshotOpen { vm, access } => snapshot::open(&vm, access).map(Outcome::from),
+            Request::SnapshotReload { vm } => snapshot::reload(&vm).map(Outcome::from),
             Request::JailMake { vm, drives } => self.make_jail(uid, &vm, drives, fds),
             Request::JailClear { vm } => self.clear_jail(&vm).map(Outcome::from),
             Request::Spawn { vm } => {
@@ -141,6 +142,7 @@ impl Server {
             | Request::TapOpen { vm }
             | Request::SnapshotAttach { vm, .. }
             | Request::SnapshotOpen { vm, .. }
+            | Request::SnapshotReload { vm }
             | Request::JailMake { vm, .. }
             | Request::Spawn { vm }
             | Request::Facts { vm }

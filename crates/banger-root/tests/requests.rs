@@ -45,6 +45,7 @@ fn samples() -> Vec<Request> {
         Request::SnapshotAttach { vm: vm(), root_bytes: 1 << 30 },
         Request::SnapshotDetach { vm: vm() },
         Request::SnapshotOpen { vm: vm(), access: Access::ReadWrite },
+        Request::SnapshotReload { vm: vm() },
         Request::JailMake {
             vm: vm(),
             drives: vec![
@@ -284,6 +285,7 @@ fn requests_that_create_objects_need_an_existing_vm() {
         "tap_open",
         "snapshot_attach",
         "snapshot_open",
+        "snapshot_reload",
         "jail_make",
         "spawn",
         "facts",

@@ -155,6 +155,15 @@ pub fn table(name: &str) -> io::Result<Vec<Target>> {
     parse_specs(&answer)
 }
 
+/// The active targets, with the state of each in place of its parameters, such as `Invalid` of a
+/// snapshot: DM_TABLE_STATUS without DM_STATUS_TABLE_FLAG.
+///
+/// # Errors
+/// open(2), ioctl(2).
+pub fn states(name: &str) -> io::Result<Vec<Target>> {
+    parse_specs(&request_ioctl(Request::TableStatus, &message(Some(name), 0, &[])?)?)
+}
+
 /// Removes a device: DM_DEV_REMOVE. Succeeds if there is no such device.
 ///
 /// # Errors

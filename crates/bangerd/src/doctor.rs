@@ -26,6 +26,7 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     checks.extend(api.engine.unreadable().iter().map(unreadable));
     checks
         .extend(api.engine.strays().await.iter().map(|(vm, stray)| running_unrecorded(vm, stray)));
+    checks.extend(api.engine.held().await.into_iter().map(held));
     let privilege = Privilege::ours();
     checks.extend(api.config.settings.iter().map(|one| setting(one, privilege)));
     checks
@@ -72,6 +73,17 @@ fn running_unrecorded(vm: &VmTag, stray: &Stray) -> Check {
             Hint::ask(name, VmAction::Start {}),
             Hint::ask(name, VmAction::Delete { force: false }),
         ],
+        needed_for: Vec::new(),
+    }
+}
+
+/// A guest that is paused because of a failed disk request.
+fn held((vm, why): (VmTag, String)) -> Check {
+    Check {
+        code: "vm.disk".into(),
+        verdict: Verdict::Warning,
+        seen: format!("`{}` is {why}", vm.name),
+        hints: vec![Hint::FreeSpace { path: None }],
         needed_for: Vec::new(),
     }
 }

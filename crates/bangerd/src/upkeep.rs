@@ -1,5 +1,5 @@
-//! Periodic maintenance of shared host state while VMs are running: other programs may flush the
-//! firewall or restart the DNS resolver.
+//! Periodic maintenance while VMs are running: of shared host state, since other programs may flush
+//! the firewall or restart the DNS resolver, and of disks that the host could not write.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -39,6 +39,7 @@ pub async fn run(engine: Arc<Engine>, dns: DnsPort, stopping: Stopping) {
         if let Some(usage) = usage {
             run_upkeep(&engine, usage).await;
         }
+        engine.repair_disks().await;
         tokio::select! {
             () = stopping.requested() => break,
             () = tokio::time::sleep(EVERY) => {}

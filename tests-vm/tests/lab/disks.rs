@@ -81,6 +81,13 @@ impl SnapshotRoot for Here {
         }
     }
 
+    async fn reload(&self, vm: &VmId) -> Result<Applied, ApiError> {
+        match snapshot::reload(vm).unwrap() {
+            Did::Made => Ok(Applied::Created),
+            _ => Ok(Applied::AlreadyThere),
+        }
+    }
+
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError> {
         let id: VmId = vm.as_str().parse().unwrap();
         match snapshot::detach(&id).unwrap() {
@@ -281,10 +288,27 @@ async fn disks_survive_a_full_host() {
     let noise = conformance::noise(1, MIB as usize);
     let failed = (0..256).map(|n| write(&path, (64 + n) * MIB, &noise)).find(|one| one.is_err());
     assert!(failed.is_some(), "a full disk took 256 MiB");
+    let repair = storage.repair().unwrap();
+    assert_eq!(repair.repair(&vm).await.unwrap(), Applied::AlreadyThere, "there is no room yet");
+    // A process that has the device open uses it again when there is room, without a new attach.
+    let open = File::open(&path).unwrap();
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(repair.repair(&vm).await.unwrap(), Applied::Created);
+    assert_eq!(repair.repair(&vm).await.unwrap(), Applied::AlreadyThere);
+    let mut bytes = [0; 6];
+    open.read_exact_at(&mut bytes, 4 * MIB).unwrap();
+    assert_eq!(&bytes, b"before");
+    write(&path, 6 * MIB, b"between").unwrap();
+    drop(open);
+    // The same by a new attach.
+    let filler = mounted.fill();
+    let failed = (0..256).map(|n| write(&path, (64 + n) * MIB, &noise)).find(|one| one.is_err());
+    assert!(failed.is_some(), "a full disk took 256 MiB");
     storage.detach(&vm).await.unwrap();
     std::fs::remove_file(filler).unwrap();
     storage.attach(&vm, &conformance::spec()).await.unwrap();
     let path = device(vm.id.as_str());
+    assert_eq!(read(&path, 6 * MIB, 7), b"between");
     assert_eq!(read(&path, 4 * MIB, 6), b"before");
     assert_eq!(read(&path, 0, 64), conformance::noise(0, 64));
     write(&path, 5 * MIB, b"after").unwrap();

@@ -1,5 +1,9 @@
 //! QEMU on a host with KVM and the helper, but without Firecracker.
 
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Command;
+
 use banger_testkit::{Home, kill};
 
 use crate::support::{Outside, finish, home, host, id, inside, is_stopped, pid, shell, show};
@@ -101,6 +105,91 @@ fn has_all_parts(id: &str) {
         assert!(now.contains(&part), "{part} is missing in\n{now}");
     }
     assert!(!now.contains("/jail/"), "{now}");
+}
+
+/// A file system of its own for the state of a home, unmounted when dropped.
+struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(home: &Home) -> Self {
+        let folder = home.path().join("state");
+        let at = folder.display();
+        shell(&format!(
+            "truncate -s 500M /var/tmp/small.img; mkfs.ext4 -q -m 0 /var/tmp/small.img
+             mkdir -p {at}; mount -o loop /var/tmp/small.img {at}; chmod 700 {at}
+             rmdir {at}/lost+found"
+        ));
+        Self { folder }
+    }
+
+    /// Leaves 12 MiB.
+    fn fill(&self) {
+        let at = self.folder.display();
+        shell(&format!(
+            "left=$(df --output=avail -B1M {at} | tail -n 1)
+             fallocate -l $((left - 12))M {at}/filler; sync"
+        ));
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.folder.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let script = format!("umount {}; rm -f /var/tmp/small.img", self.folder.display());
+        let _ = Command::new("bash").args(["-c", &script]).status();
+    }
+}
+
+/// The kernel gives up a snapshot when the host cannot store a change. The guest is paused, and
+/// goes on with all it has written when the host has room again.
+#[test]
+fn qemu_goes_on_after_the_host_disk_was_full() {
+    let before = host();
+    let home = home(&format!("{COMPANION}firecracker_bin = \"/nonexistent/firecracker\"\n"));
+    let disk = SmallDisk::mount(&home);
+    home.ok(&["vm", "create", "--name", "web"]);
+    assert_eq!(show(&home, "web")["drivers"]["storage"], "dm-snapshot");
+    let data = "dd if=/dev/urandom of=/dev/shm/data bs=1M count=40 status=none; \
+                sha256sum </dev/shm/data";
+    let sum = inside(&home, "web", data);
+    disk.fill();
+    let write = "cp /dev/shm/data /data && sync && sha256sum </data";
+    let mut writing = home.spawn(&["exec", "--wait", "ready", "web", "--", "sh", "-c", write]);
+    let notices = || show(&home, "web")["notices"].to_string();
+    home.wait_long("the guest to be paused", || notices().contains("paused: "));
+    assert!(notices().contains("goes on by itself when there is room"), "{}", notices());
+    let id = id(&home, "web");
+    let state = || shell(&format!("dmsetup status banger-{id}-root"));
+    assert!(state().contains("Invalid"), "{}", state());
+    let health = home.run(&["vm", "health", "web"]);
+    assert!(health.out.contains("is full"), "{} {}", health.out, health.err);
+    let doctor = home.run(&["doctor", "--json"]).out;
+    for part in ["\"vm.disk\"", "`web` is paused: ", "\"disk.free\""] {
+        assert!(doctor.contains(part), "{part}: {doctor}");
+    }
+    // A daemon that dies now is replaced by one that does the rest.
+    home.kill_daemon();
+    disk.free();
+    let mut lines = BufReader::new(writing.stdout.take().unwrap()).lines();
+    home.wait_long("the guest to go on", || !notices().contains("paused: "));
+    assert_eq!(lines.next().unwrap().unwrap(), sum);
+    assert_eq!(writing.wait().unwrap().code(), Some(0));
+    let again = "echo 3 >/proc/sys/vm/drop_caches; sha256sum </data; dmesg | grep -c 'I/O error'";
+    assert_eq!(inside(&home, "web", &format!("{again} || true")), format!("{sum}\n0"));
+    assert!(!state().contains("Invalid"), "{}", state());
+    // What is on the disk is what the guest wrote, also for another kernel.
+    home.ok(&["vm", "kill", "web"]);
+    home.ok(&["vm", "start", "web"]);
+    assert_eq!(inside(&home, "web", "sha256sum </data"), sum);
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.ok(&["daemon", "stop"]);
+    drop(disk);
+    finish(home, &before);
 }
 
 #[test]

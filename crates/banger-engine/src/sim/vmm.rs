@@ -141,4 +141,8 @@ impl Notices for Sim {
         let is_full = self.behavior(vm) == GuestBehavior::DiskNearlyFull;
         is_full.then(|| "the disk of the host has 1 MiB left".into()).into_iter().collect()
     }
+
+    fn is_held(&self, _vm: &VmPlan) -> bool {
+        false
+    }
 }

@@ -30,7 +30,7 @@ use banger_api::size::human_size;
 use banger_api::vm::DiskView;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::devices::{Drive, DriveRole, Need, SourceKind, StorageAbilities};
-use banger_engine::drivers::{Applied, Storage, Undone};
+use banger_engine::drivers::{Applied, DiskRepair, Storage, Undone};
 use banger_engine::plan::{VmPlan, VmSpec};
 
 use crate::failure::{blocking, on_path};
@@ -170,6 +170,10 @@ impl Storage for FileStorage {
         }
     }
 
+    fn repair(&self) -> Option<&dyn DiskRepair> {
+        matches!(self.from, RootFrom::Snapshot(_)).then_some(self)
+    }
+
     fn drives(&self, vm: &VmPlan) -> Vec<Drive> {
         let root = match self.from {
             RootFrom::Snapshot(_) => Drive::device(DriveRole::Root),
@@ -201,6 +205,18 @@ impl Storage for FileStorage {
             root_used_bytes,
             work_bytes: spec.work_bytes,
             work_used_bytes,
+        }
+    }
+}
+
+#[async_trait]
+impl DiskRepair for FileStorage {
+    async fn repair(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        match &self.from {
+            RootFrom::Snapshot(root) => {
+                snapshot::restore(root.as_ref(), &vm.id, &self.root_file(vm)).await
+            }
+            RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => Ok(Applied::AlreadyThere),
         }
     }
 }

@@ -16,7 +16,8 @@ use banger_engine::drivers::{Applied, Undone};
 use banger_root::disks::snapshot;
 
 use super::disk;
-use crate::failure::on_path;
+use crate::failure::{blocking, on_path};
+use crate::probe;
 
 /// Creates and removes the devices of a root disk.
 #[async_trait]
@@ -30,6 +31,8 @@ pub trait SnapshotRoot: Send + Sync {
         cow: OwnedFd,
         root_bytes: u64,
     ) -> Result<Applied, ApiError>;
+    /// Reads the file of changes again if the kernel gave the device up; processes keep it open.
+    async fn reload(&self, vm: &VmId) -> Result<Applied, ApiError>;
     /// Removes the device; idempotent.
     async fn detach(&self, vm: &VmId) -> Result<Undone, ApiError>;
 }
@@ -58,6 +61,30 @@ pub(super) fn open(image: &Path, cow: &Path) -> Result<(OwnedFd, OwnedFd), ApiEr
         );
     }
     Ok((from.into(), changes.into()))
+}
+
+/// Free bytes at which a device is used again that the kernel gave up.
+const ENOUGH: u64 = 16 << 20;
+
+/// Uses the device of a running VM again, if the host's disk has room. A failed write has changed
+/// nothing: a VMM that pauses its guest until the write works loses nothing.
+pub(super) async fn restore(
+    root: &dyn SnapshotRoot,
+    vm: &VmId,
+    cow: &Path,
+) -> Result<Applied, ApiError> {
+    let path = cow.to_owned();
+    let has_room = blocking(move || {
+        if probe::free_bytes(&path).is_some_and(|free| free < ENOUGH) {
+            return Ok(false);
+        }
+        let changes = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(&path);
+        let changes = changes.map_err(|error| on_path("open the disk", &path, &error))?;
+        revive(&changes).map_err(|error| on_path("read the disk", &path, &error))?;
+        Ok(true)
+    });
+    // The file may be marked valid already: by a daemon that was killed here.
+    if has_room.await? { root.reload(vm).await } else { Ok(Applied::AlreadyThere) }
 }
 
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();

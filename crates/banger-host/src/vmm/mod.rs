@@ -162,7 +162,7 @@ fn refuse_used_uid(vm: &VmPlan, uid: u32) -> Result<(), ApiError> {
 }
 
 fn full_disk_effect(root_is_device: bool) -> FullDiskEffect {
-    if root_is_device { FullDiskEffect::PausesUntilRestart } else { FullDiskEffect::PausesGuest }
+    if root_is_device { FullDiskEffect::PausesAtAnyError } else { FullDiskEffect::PausesGuest }
 }
 
 /// The error of a request to a guest that is paused.
@@ -324,6 +324,11 @@ impl Notices for Qemu {
         let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
         let on_device = devices.drives.iter().any(|drive| drive.source == DriveSource::Device);
         notices::of(&self.config.layout.vm(&vm.id), trouble, full_disk_effect(on_device))
+    }
+
+    fn is_held(&self, vm: &VmPlan) -> bool {
+        let trouble = record::status(&self.config.layout.shim_state(&vm.id)).disk;
+        matches!(trouble, Some(DiskTrouble::HeldNoSpace | DiskTrouble::HeldWriteError))
     }
 }
 

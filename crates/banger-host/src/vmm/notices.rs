@@ -17,9 +17,9 @@ pub const LOW_SPACE: u64 = 1 << 30;
 pub enum FullDiskEffect {
     /// The VMM pauses the guest until there is space.
     PausesGuest,
-    /// The VMM pauses the guest. Its root disk is a snapshot, which may be invalid until the next
-    /// start even if there is space again.
-    PausesUntilRestart,
+    /// The same, and the host reports the lack of space as an I/O error: the root disk is a
+    /// snapshot, which the daemon loads again when there is space.
+    PausesAtAnyError,
     /// The guest gets an I/O error.
     FailsWrites,
 }
@@ -36,13 +36,12 @@ pub fn disk_trouble(folder: &Path, trouble: DiskTrouble, effect: FullDiskEffect)
     match trouble {
         // The kernel reports a lack of space for a snapshot's changes as EIO.
         DiskTrouble::HeldNoSpace | DiskTrouble::HeldWriteError
-            if effect == FullDiskEffect::PausesUntilRestart =>
+            if effect == FullDiskEffect::PausesAtAnyError =>
         {
             format!(
                 "paused: the host cannot store a change of the root disk, most likely because the \
-                 disk of the host with `{folder}` is full; make room, and if the guest stays \
-                 paused for a minute, stop the VM with `--force` and start it: its disks are then \
-                 as after a power cut"
+                 disk of the host with `{folder}` is full; the guest goes on by itself when there \
+                 is room, and otherwise the host's kernel log has the cause"
             )
         }
         DiskTrouble::HeldNoSpace => format!(
@@ -63,7 +62,7 @@ pub fn disk_trouble(folder: &Path, trouble: DiskTrouble, effect: FullDiskEffect)
 /// A warning before the disk is full.
 pub fn low_space(folder: &Path, free: u64, effect: FullDiskEffect) -> Option<String> {
     let then = match effect {
-        FullDiskEffect::PausesGuest | FullDiskEffect::PausesUntilRestart => "the guest is paused",
+        FullDiskEffect::PausesGuest | FullDiskEffect::PausesAtAnyError => "the guest is paused",
         FullDiskEffect::FailsWrites => "writes of the guest fail",
     };
     (free < LOW_SPACE).then(|| {
@@ -105,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_on_a_snapshot_may_need_a_restart() {
+    fn the_cause_of_an_error_on_a_snapshot_is_named() {
         let folder = Path::new("/var/vms");
         // EIO, as device-mapper reports it.
         for trouble in [DiskTrouble::HeldWriteError, DiskTrouble::HeldNoSpace] {
-            let notice = disk_trouble(folder, trouble, FullDiskEffect::PausesUntilRestart);
+            let notice = disk_trouble(folder, trouble, FullDiskEffect::PausesAtAnyError);
             assert!(notice.starts_with("paused: the host cannot store a change"), "{notice}");
-            assert!(notice.contains("`/var/vms` is full") && notice.contains("`--force`"));
+            assert!(notice.contains("`/var/vms` is full; the guest goes on by itself"), "{notice}");
         }
         let file = disk_trouble(folder, DiskTrouble::HeldWriteError, FullDiskEffect::PausesGuest);
         assert!(file.contains("repeated every few seconds"), "{file}");

@@ -137,17 +137,19 @@ fn disk(drive: &Drive, set: i32) -> Vec<String> {
     // also pauses it at a failed read: a snapshot whose changes the host cannot store becomes
     // invalid, and then all its reads and writes fail with EIO (the kernel's dm-snap.c). So a guest
     // on it never sees errors, and its disks stay as after a power cut (docs/decisions/0019).
-    let (file, rerror) = match drive.source {
-        DriveSource::File(_) => (format!("file=/dev/fdset/{set}"), "report"),
+    // Its page cache would accept a write and report the error at the next flush only, which QEMU
+    // cannot repeat, so a device is used without.
+    let (file, cache, rerror) = match drive.source {
+        DriveSource::File(_) => (format!("file=/dev/fdset/{set}"), "writeback", "report"),
         DriveSource::Device => {
-            (format!("file.driver=host_device,file.filename=/dev/fdset/{set}"), "stop")
+            (format!("file.driver=host_device,file.filename=/dev/fdset/{set}"), "none", "stop")
         }
     };
     args.extend([
         "-drive".to_owned(),
         format!(
             "if=none,id={serial},{file},format=raw,readonly={readonly},discard=unmap,\
-             cache=writeback,aio=threads"
+             cache={cache},aio=threads"
         ),
         "-device".to_owned(),
         format!("virtio-blk-device,drive={serial},serial={serial},werror=stop,rerror={rerror}"),

@@ -45,6 +45,8 @@ pub trait Kernel {
     fn dm_status(&self, name: &str) -> io::Result<Option<dm::Status>>;
     /// [`dm::table`].
     fn dm_table(&self, name: &str) -> io::Result<Vec<dm::Target>>;
+    /// [`dm::states`].
+    fn dm_states(&self, name: &str) -> io::Result<Vec<dm::Target>>;
     /// [`dm::create`].
     fn dm_create(&self, name: &str) -> io::Result<()>;
     /// [`dm::load`].
@@ -125,6 +127,10 @@ impl Kernel for Linux {
 
     fn dm_table(&self, name: &str) -> io::Result<Vec<dm::Target>> {
         dm::table(name)
+    }
+
+    fn dm_states(&self, name: &str) -> io::Result<Vec<dm::Target>> {
+        dm::states(name)
     }
 
     fn dm_create(&self, name: &str) -> io::Result<()> {

@@ -97,8 +97,7 @@ impl Disks<'_> {
     ) -> Result<(Did, dm::DeviceNumber), RootError> {
         let name = &wanted.name;
         self.kernel.dm_create(name).map_err(|error| failed("make", name, &error))?;
-        self.load(wanted, retry).map_err(|error| failed("load the table of", name, &error))?;
-        self.kernel.dm_resume(name).map_err(|error| failed("start", name, &error))?;
+        self.activate(wanted, retry)?;
         match self.mapped(name)? {
             Some(status) => Ok((Did::Made, status.number)),
             None => {
@@ -106,6 +105,19 @@ impl Disks<'_> {
                 Err(RootError::new(Kind::Internal, text))
             }
         }
+    }
+
+    /// Gives an existing device a table. The device may be open.
+    pub(super) fn activate(&self, wanted: &Wanted, retry: &Retry<'_>) -> Result<(), RootError> {
+        let name = &wanted.name;
+        self.load(wanted, retry).map_err(|error| failed("load the table of", name, &error))?;
+        self.kernel.dm_resume(name).map_err(|error| failed("start", name, &error))
+    }
+
+    /// The active targets of a device, with the state of each in place of its parameters.
+    pub(super) fn states(&self, name: &str) -> Result<Vec<dm::Target>, RootError> {
+        let states = self.kernel.dm_states(name);
+        states.map_err(|error| failed("read the state of", name, &error))
     }
 
     /// Linux 6.1 fails with ENOMEM while another snapshot is being removed: the kernel registers

@@ -94,6 +94,14 @@ pub fn detach(vm: &VmId) -> Result<Did, RootError> {
     Disks::new(&Linux::default()).detach(vm)
 }
 
+/// As [`Disks::reload`].
+///
+/// # Errors
+/// Those of [`Disks::reload`].
+pub fn reload(vm: &VmId) -> Result<Did, RootError> {
+    Disks::new(&Linux::default()).reload(vm)
+}
+
 /// Names of all devices of a VM, sorted: device-mapper names and loop device tags.
 ///
 /// # Errors
@@ -223,6 +231,38 @@ impl Disks<'_> {
     pub fn find(&self, vm: &VmId) -> Result<Option<Device>, RootError> {
         let found = self.mapped(&Names::of(vm).root)?;
         Ok(found.filter(|status| status.live).map(|status| device(status.number)))
+    }
+
+    /// Reads the file of changes of an attached root disk again if the kernel has marked the
+    /// snapshot invalid, which it does when a change cannot be stored. The caller has marked the
+    /// file valid before. Processes keep the device open; while its table is replaced, and if the
+    /// replacement fails, requests fail as they do on an invalid snapshot.
+    ///
+    /// # Errors
+    /// `NotFound`: it is not attached. ioctl(2), sysfs(5).
+    pub fn reload(&self, vm: &VmId) -> Result<Did, RootError> {
+        let names = Names::of(vm);
+        let absent =
+            || RootError::new(Kind::NotFound, format!("the VM {vm} has no copy-on-write device"));
+        self.mapped(&names.root)?.filter(|status| status.live).ok_or_else(absent)?;
+        let states = self.states(&names.root)?;
+        let works = |state: &Target| state.kind == "snapshot" && state.arguments != "Invalid";
+        if states.iter().all(works) {
+            return Ok(Did::WasThere);
+        }
+        let base = self.mapped(&names.base)?.ok_or_else(absent)?;
+        let cow = self.loop_find(&names.cow)?.ok_or_else(absent)?;
+        let sectors = states.iter().map(|state| state.length).sum();
+        let retry = Retry::new(self.kernel);
+        // A snapshot that replaces another one of the same file takes over its state, so another
+        // target comes in between (snapshot_ctr in the kernel's dm-snap.c).
+        let error = target(0, sectors, "error", String::new());
+        let snapshot = snapshot_of(&device(base.number), &cow, sectors);
+        for table in [error, snapshot] {
+            let (name, access) = (names.root.clone(), dm::Access::ReadWrite);
+            self.activate(&Wanted { name, table: vec![table], access }, &retry)?;
+        }
+        Ok(Did::Made)
     }
 
     /// Removes the devices of a VM's root disk in reverse order, and continues after errors. Waits

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use banger_base::{HostHint, VmId};
-use banger_root::disks::{Access, Disks};
+use banger_root::disks::{Access, Disks, Kernel as _};
 use banger_root::{Did, Kind, RootError};
 
 use world::{Fault, When, World};
@@ -99,6 +99,39 @@ fn a_failed_attach_leaves_nothing_and_can_be_repeated() {
         }
     }
     assert!(tried >= count, "calls without an injected failure: {count} made, {tried} tried");
+}
+
+#[test]
+fn an_invalid_snapshot_is_loaded_again_under_its_users() {
+    let (world, files) = (World::default(), files());
+    let disks = Disks::new(&world);
+    assert_eq!(disks.reload(&id()).unwrap_err().kind, Kind::NotFound);
+    attach(&world, &files).unwrap();
+    assert_eq!(disks.reload(&id()).unwrap(), Did::WasThere);
+    let root = id().object_name("root");
+    let device = disks.find(&id()).unwrap();
+    let table = world.dm_table(&root).unwrap();
+    world.hold("253:1", Duration::from_secs(3600));
+    let calls =
+        [("dm_status", 2), ("dm_states", 1), ("loops", 1), ("dm_load", 2), ("dm_resume", 2)];
+    for (call, nth, when) in calls.into_iter().flat_map(|(call, times)| {
+        (0..times).flat_map(move |n| [(call, n, When::Before), (call, n, When::After)])
+    }) {
+        world.give_up(&root);
+        world.heal();
+        world.faults.borrow_mut().push(fault(call, nth, when));
+        disks.reload(&id()).unwrap_err();
+        world.heal();
+        // Whatever the failure left, the next request completes it, unless it was complete.
+        let expected = match (call, nth, when) {
+            ("dm_resume", 1, When::After) => Did::WasThere,
+            _ => Did::Made,
+        };
+        assert_eq!(disks.reload(&id()).unwrap(), expected, "{call} {nth} {when:?}");
+        assert_eq!(world.dm_table(&root).unwrap(), table, "{call} {nth} {when:?}");
+        assert_eq!(disks.reload(&id()).unwrap(), Did::WasThere, "{call} {nth} {when:?}");
+        assert_eq!(disks.find(&id()).unwrap(), device, "the same device");
+    }
 }
 
 #[test]

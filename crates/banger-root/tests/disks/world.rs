@@ -33,6 +33,8 @@ struct Loop {
 
 #[derive(Debug, Clone, Default)]
 struct Mapped {
+    /// Whether the kernel gave up its snapshot.
+    invalid: bool,
     minor: u32,
     live: Option<Vec<dm::Target>>,
     loaded: Option<Vec<dm::Target>>,
@@ -100,7 +102,7 @@ impl State {
             at += target.length;
             let words: Vec<&str> = target.arguments.split(' ').collect();
             match (target.kind.as_str(), words.as_slice()) {
-                ("zero", [""]) => {}
+                ("zero" | "error", [""]) => {}
                 ("linear", [device, "0"]) => {
                     assert!(self.sectors(device)? >= target.length, "within the device");
                 }
@@ -116,6 +118,11 @@ impl State {
 }
 
 impl World {
+    /// The kernel cannot store a change of this snapshot.
+    pub fn give_up(&self, name: &str) {
+        self.state.borrow_mut().mapped.get_mut(name).unwrap().invalid = true;
+    }
+
     /// Keeps the device open for this time.
     pub fn hold(&self, device: &str, time: Duration) {
         self.state.borrow_mut().open.insert(device.into(), self.clock.get() + time);
@@ -244,6 +251,17 @@ impl Kernel for World {
         })
     }
 
+    fn dm_states(&self, name: &str) -> io::Result<Vec<dm::Target>> {
+        self.step("dm_states", |state| {
+            let found = state.mapped.get(name).ok_or(Errno::NXIO)?;
+            let mut targets = found.live.clone().unwrap_or_default();
+            let text = if found.invalid { "Invalid" } else { "16/1024 16" };
+            let snapshots = targets.iter_mut().filter(|target| target.kind == "snapshot");
+            snapshots.for_each(|target| target.arguments = text.into());
+            Ok(targets)
+        })
+    }
+
     fn dm_create(&self, name: &str) -> io::Result<()> {
         self.step("dm_create", |state| {
             if state.mapped.contains_key(name) {
@@ -272,6 +290,9 @@ impl Kernel for World {
         self.step("dm_resume", |state| {
             let found = state.mapped.get_mut(name).ok_or(Errno::NXIO)?;
             if let Some(table) = found.loaded.take() {
+                // A snapshot takes over the state of the one that it replaces.
+                let is_snapshot = table.iter().any(|target| target.kind == "snapshot");
+                found.invalid &= is_snapshot;
                 found.live = Some(table);
             }
             if found.live.is_some() { Ok(()) } else { Err(Errno::INVAL.into()) }

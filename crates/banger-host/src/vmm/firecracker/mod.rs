@@ -289,6 +289,11 @@ impl Notices for Firecracker {
         let trouble = self.root_facts(vm).await.and_then(|(_, status)| status.disk);
         notices::of(&self.config.layout.vm(&vm.id), trouble, FullDiskEffect::FailsWrites)
     }
+
+    /// Firecracker reports a failed request to the guest, which then needs a restart.
+    fn is_held(&self, _vm: &VmPlan) -> bool {
+        false
+    }
 }
 
 #[async_trait]

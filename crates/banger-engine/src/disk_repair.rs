@@ -1,0 +1,47 @@
+//! Guests that their VMM has paused because of a failed disk request.
+
+use banger_api::operation::VmTag;
+
+use crate::drivers::Applied;
+use crate::engine::Engine;
+use crate::plan::VmPlan;
+use crate::view;
+
+impl Engine {
+    fn is_held(&self, vm: &VmPlan) -> bool {
+        let vmm = self.drivers().vmm(vm);
+        vmm.is_ok_and(|vmm| vmm.notices().is_some_and(|notices| notices.is_held(vm)))
+    }
+
+    /// VMs whose guest is paused because of a failed disk request, each with the reason.
+    pub async fn held(&self) -> Vec<(VmTag, String)> {
+        let mut held = Vec::new();
+        for vm in self.all() {
+            let plan = &vm.record.plan;
+            let Some(run) = vm.record.run.as_ref().filter(|_| self.is_held(plan)) else { continue };
+            // The reason comes first.
+            if let Some(why) = view::notices(self.drivers(), plan, run).await.into_iter().next() {
+                held.push((VmTag { id: plan.id.clone(), name: plan.name.clone() }, why));
+            }
+        }
+        held
+    }
+
+    /// Repairs the disks of these VMs if possible; the VMM then repeats the request. Called every
+    /// few seconds.
+    pub async fn repair_disks(&self) {
+        for id in self.ids() {
+            let Ok(vm) = self.running_plan(id.as_str()) else { continue };
+            let Ok(storage) = self.drivers().storage(&vm) else { continue };
+            let Some(repair) = storage.repair().filter(|_| self.is_held(&vm)) else { continue };
+            match repair.repair(&vm).await {
+                Ok(Applied::Created) => tracing::info!(vm = %vm.id, "repaired its disks"),
+                Ok(Applied::AlreadyThere) => {}
+                Err(error) => {
+                    let causes = &error.causes;
+                    tracing::warn!(vm = %vm.id, error = %error, ?causes, "its disks");
+                }
+            }
+        }
+    }
+}
