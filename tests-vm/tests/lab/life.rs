@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use banger_testkit::kill;
+use banger_testkit::{Home, kill, wait_gone};
 
 use crate::jail::check_jail;
 use crate::support::{
@@ -151,8 +151,46 @@ fn life_a_vm_whose_vmm_or_shim_is_killed_is_stopped_with_its_story() {
     home.wait_long("web to be stopped", || home.state("web") == "stopped");
     let because = show(&home, "web")["stopped_because"].clone();
     assert!(because["story"].as_str().unwrap().contains("signal 9"), "{because:#}");
-    home.ok(&["vm", "delete", "web"]);
+    vmms_without_a_record(&home, &before);
     finish(home, &before);
+}
+
+/// A database from a backup says that the stopped VM `web` is stopped while its VMM runs: doctor
+/// names it, a start replaces it, a delete ends it.
+fn vmms_without_a_record(home: &Home, before: &str) {
+    let state = home.path().join("state").display().to_string();
+    home.ok(&["daemon", "stop"]);
+    shell(&format!("mkdir /var/tmp/backup; cp -a {state}/banger.db* /var/tmp/backup/"));
+    let restore = || {
+        let running = pid(home, "web");
+        home.kill_daemon();
+        shell(&format!("rm {state}/banger.db*; cp -a /var/tmp/backup/* {state}/"));
+        assert_eq!(home.state("web"), "stopped");
+        shell(&format!("kill -0 {running}"));
+        running
+    };
+    home.ok(&["vm", "start", "web"]);
+    inside(home, "web", "echo kept >/root/kept; sync");
+    let id = id(home, "web");
+    has_all_parts(&id);
+    let stray = restore();
+    let doctor = home.run(&["doctor", "--json"]).out;
+    let finding = format!("`web` is stopped on record, and its VMM runs as process {stray}");
+    assert!(doctor.contains(&finding), "{doctor}");
+    let start = home.run(&["vm", "start", "web"]);
+    assert_eq!(start.code, 0, "{}", start.err);
+    let warning = format!("its VMM was alive as process {stray}: ending it");
+    assert!(start.err.contains(&warning), "{}", start.err);
+    assert_ne!(pid(home, "web"), stray);
+    wait_gone(stray);
+    has_all_parts(&id);
+    assert_eq!(inside(home, "web", "cat /root/kept"), "kept");
+
+    let stray = restore();
+    home.ok(&["vm", "delete", "web"]);
+    wait_gone(stray);
+    assert_eq!(host(), before);
+    shell("rm -r /var/tmp/backup");
 }
 
 #[test]

@@ -95,6 +95,13 @@ fn users_need_sudo_once() {
     check_jail(&home, "web");
     let (vm, boot) = (id(&home, "web"), show(&home, "web")["boot_id"].clone());
     assert!(home.ok(&["vm", "logs", "--console", "web"]).len() < 1 << 20);
+    // Root starts the shim; its log is the user's, as the other logs are.
+    home.ok(&["vm", "logs", "--shim", "web"]);
+    let dev = shell("id -u dev");
+    for log in ["shim.log", "console.log", "vmm.log"] {
+        let path = format!("/var/lib/banger-root/vms/{vm}/logs/{log}");
+        assert_eq!(shell(&format!("stat -c '%u %a' {path}")), format!("{dev} 600"), "{log}");
+    }
 
     // Everything of the user's ends, as at a logout that kills; the next command finds the VM.
     shell("pkill -KILL -u dev; sleep 1; ! pgrep -u dev bangerd");
