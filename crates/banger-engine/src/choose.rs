@@ -128,6 +128,17 @@ impl Offers {
         }
     }
 
+    /// The VMM that new VMs get. If no combination works here: the requested one, or the best one
+    /// for this CPU, of which some part is missing.
+    pub fn preferred(&self, wanted: Wanted<'_>) -> Option<&'static str> {
+        let chosen = self.choose(wanted).ok().map(|plan| plan.vmm.name);
+        let fits = |one: &&VmmCandidate| match chosen.as_deref().or(wanted.vmm) {
+            Some(name) => one.driver.name == name,
+            None => one.driver.abilities.kvm == Need::None || one.kvm.is_ok(),
+        };
+        self.vmms.iter().find(fits).map(|one| one.driver.name)
+    }
+
     fn root_for(&self, need: Need) -> Result<(), String> {
         match (need, &self.root) {
             (Need::Required, Err(why)) => Err(format!("it needs root: {why}")),
@@ -317,6 +328,29 @@ mod tests {
         let wanted = Wanted { storage: Some("tape"), ..AUTO };
         let error = host().choose(wanted).unwrap_err().to_string();
         assert!(error.contains("`tape` is not one of devices, files"), "{error}");
+    }
+
+    #[test]
+    fn the_preferred_vmm_is_the_chosen_one_or_lacks_the_least() {
+        let no = || Err(String::from("no"));
+        let preferred = |host: &Offers, vmm| host.preferred(Wanted { vmm, ..AUTO });
+        let mut host = host();
+        assert_eq!(preferred(&host, None), Some("jailed"));
+        assert_eq!(preferred(&host, Some("free")), Some("free"));
+        assert_eq!(preferred(&host, Some("xen")), None);
+        host.vmms[0].driver.verdict = no();
+        assert_eq!(preferred(&host, None), Some("free"));
+        assert_eq!(preferred(&host, Some("jailed")), Some("jailed"), "refused, and asked for");
+        // Neither works: with KVM the better one, without KVM the one that does not need it.
+        host.vmms[1].driver.verdict = no();
+        assert_eq!(preferred(&host, None), Some("jailed"));
+        assert_eq!(preferred(&host, Some("free")), Some("free"));
+        host.vmms.iter_mut().for_each(|vmm| vmm.kvm = Err("no flag".into()));
+        assert_eq!(preferred(&host, None), Some("free"));
+        // Without a storage for it, a working VMM is not chosen.
+        let mut host = super::tests::host();
+        host.storage.iter_mut().for_each(|storage| storage.verdict = no());
+        assert_eq!(preferred(&host, None), Some("jailed"));
     }
 
     #[test]

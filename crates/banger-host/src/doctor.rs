@@ -20,26 +20,32 @@ const ENOUGH: u64 = 1 << 30;
 /// Version of the companion's patches that this build needs (docs/decisions/0014).
 const COMPANION_PATCHES: u32 = 2;
 
+/// Names of the VMMs.
+const FIRECRACKER: &str = "firecracker";
+const QEMU: &str = "qemu";
+
 /// Checks without which Firecracker does not work and QEMU does.
 const FIRECRACKER_ONLY: [&str; 3] = ["root", "program.firecracker", "cgroup2"];
 
-/// All checks of the host.
-pub async fn checks(config: &HostConfig) -> Vec<Check> {
-    let mut checks = Vec::new();
+/// All checks of the host. `vmm` is the one that new VMs get, or would get if its missing parts
+/// were there.
+pub async fn checks(config: &HostConfig, vmm: Option<&str>) -> Vec<Check> {
     let kvm = config.kvm();
-    if kvm == Kvm::Usable {
-        let (mut jailed, qemu) = (root_checks(config).await, qemu_checks(config).await);
-        if qemu_is_chosen(config.vmm.as_deref(), &jailed, &qemu) {
-            checks.push(kvm_check(&config.kvm_for_qemu()));
+    let mut checks = Vec::new();
+    if kvm == Kvm::Usable || vmm == Some(FIRECRACKER) {
+        let mut jailed = root_checks(config).await;
+        if vmm == Some(QEMU) {
+            checks.push(kvm_check(&config.kvm_for_qemu(), vmm));
             jailed.iter_mut().for_each(not_needed_for_qemu);
-            checks.extend(jailed.into_iter().chain(qemu));
+            checks.extend(jailed);
+            checks.extend(qemu_checks(config).await);
         } else {
-            checks.push(kvm_check(&kvm));
+            checks.push(kvm_check(&kvm, vmm));
             checks.extend(jailed);
         }
         checks.push(mapper_check());
     } else {
-        checks.push(kvm_check(&kvm));
+        checks.push(kvm_check(&kvm, vmm));
         checks.extend(qemu_checks(config).await);
     }
     checks.push(tool(config, "mmdebstrap", "mmdebstrap", &["image pull"]));
@@ -51,20 +57,6 @@ pub async fn checks(config: &HostConfig) -> Vec<Check> {
     checks.push(tool(config, "dpkg-deb", "dpkg", &["kernel pull"]));
     checks.push(disk_check(config));
     checks
-}
-
-/// Whether new VMs run under QEMU although KVM works: it is configured, or something that only
-/// Firecracker needs is missing and nothing of QEMU's is.
-fn qemu_is_chosen(configured: Option<&str>, jailed: &[Check], qemu: &[Check]) -> bool {
-    let missing = |check: &&Check| check.verdict == Verdict::Missing;
-    let firecracker_only = |check: &Check| FIRECRACKER_ONLY.contains(&check.code.as_str());
-    match configured {
-        Some(vmm) => vmm == "qemu",
-        None => {
-            jailed.iter().filter(missing).any(firecracker_only)
-                && !qemu.iter().any(|one| missing(&one))
-        }
-    }
 }
 
 /// Turns a missing requirement of Firecracker into a warning.
@@ -85,9 +77,13 @@ fn with_hint(mut check: Check, hint: impl Into<Hint>) -> Check {
     check
 }
 
-fn kvm_check(kvm: &Kvm) -> Check {
+fn kvm_check(kvm: &Kvm, vmm: Option<&str>) -> Check {
     match kvm {
         Kvm::Usable => check("kvm", Verdict::Ok, "KVM works", &["speed"]),
+        Kvm::Unusable(why) if vmm == Some(FIRECRACKER) => {
+            let seen = format!("{why}: Firecracker, which the configuration asks for, needs it");
+            check("kvm", Verdict::Missing, seen, &["start"])
+        }
         Kvm::Unusable(why) => {
             let seen = format!("{why}: VMs run under software emulation, which is slower");
             check("kvm", Verdict::Warning, seen, &["speed"])
@@ -284,25 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn without_firecracker_its_parts_are_warnings_where_qemu_is_chosen() {
+    fn parts_that_only_firecracker_needs_are_warnings_where_qemu_is_chosen() {
         let is = |code: &str, there: bool| {
             let verdict = if there { Verdict::Ok } else { Verdict::Missing };
             check(code, verdict, "seen", &["start"])
         };
-        let qemu = |there| [is("program.qemu", true), is("program.vhost-device-vsock", there)];
-        for (configured, jailed, companion, chosen) in [
-            (None, vec![is("root", true), is("program.firecracker", false)], true, true),
-            (None, vec![is("root", false)], true, true),
-            (None, vec![is("root", true), is("cgroup2", false)], true, true),
-            (None, vec![is("root", true), is("program.firecracker", false)], false, false),
-            (None, vec![is("root", true), is("program.firecracker", true)], true, false),
-            (None, vec![is("root", true), is("network_nft", false)], true, false),
-            (Some("firecracker"), vec![is("program.firecracker", false)], true, false),
-            (Some("qemu"), vec![is("program.firecracker", true)], false, true),
-        ] {
-            let judged = qemu_is_chosen(configured, &jailed, &qemu(companion));
-            assert_eq!(judged, chosen, "{configured:?} {jailed:?} {companion}");
-        }
         let judge = |mut check: Check| {
             not_needed_for_qemu(&mut check);
             (check.verdict, check.seen)

@@ -14,11 +14,11 @@ use banger_engine::drivers::{Applied, Capacity, Host, Undone};
 use banger_engine::plan::{BootSet, DriverPlan, VmPlan};
 use banger_root::protocol::Request;
 
-use crate::HostConfig;
 use crate::fetch::Tools;
 use crate::images::ImageStore;
 use crate::probe::{self, Kvm};
 use crate::vmm::{firecracker, qemu};
+use crate::{HostConfig, KvmCheck};
 use crate::{kept_logs, network, storage};
 
 /// Control device of device-mapper.
@@ -56,7 +56,9 @@ impl LinuxHost {
         let firecracker = match &jailed {
             Err(why) => Err(format!("KVM does not work here: {why}")),
             Ok(()) => match self.config.helper.ask(Request::Ready, Vec::new()).await {
-                Ok(_) => Ok("KVM works, and Firecracker and its jailer are installed".into()),
+                Ok(_) => self
+                    .limits()
+                    .map(|()| "KVM works, and Firecracker and its jailer are installed".into()),
                 Err(error) => Err(error.message),
             },
         };
@@ -77,7 +79,15 @@ impl LinuxHost {
         ]
     }
 
-    fn storage_candidates(&self, boot: &BootSet) -> Vec<Candidate<StorageAbilities>> {
+    /// Whether Firecracker's processes can be limited.
+    fn limits(&self) -> Result<(), String> {
+        match self.config.kvm_check {
+            KvmCheck::Probe => banger_root::jail::check_cgroups(&self.config.places).map(drop),
+            KvmCheck::Assume => Ok(()),
+        }
+    }
+
+    fn storage_candidates(&self, boot: Option<&BootSet>) -> Vec<Candidate<StorageAbilities>> {
         let mapper = match Path::new(MAPPER).exists() {
             true => Ok("device-mapper shares the image and copies nothing".into()),
             false => Err(format!("this kernel has no device-mapper: no {MAPPER}")),
@@ -89,7 +99,11 @@ impl LinuxHost {
         vec![
             storage("dm-snapshot", storage::SNAPSHOT, mapper),
             storage("reflink", storage::FILES, reflink),
-            storage("overlay", storage::FILES, self.overlay(boot)),
+            storage(
+                "overlay",
+                storage::FILES,
+                boot.map_or_else(|| overlay(Ok(())), |boot| overlay(self.shows_whole(boot))),
+            ),
             storage("copy", storage::FILES, Ok("works everywhere".into())),
         ]
     }
@@ -107,32 +121,42 @@ impl LinuxHost {
     }
 
     /// Whether an overlay shows this image as it is.
-    fn overlay(&self, boot: &BootSet) -> Result<String, String> {
+    fn shows_whole(&self, boot: &BootSet) -> Result<(), String> {
         let images =
             ImageStore::new(self.config.layout.images(), Tools::new(&self.config.search_path));
         // An image that cannot be read is reported by the step that needs it.
         let record = images.resolve(boot.image.as_str()).map(|image| image.record);
-        record.map_or(Ok(()), |record| record.check_overlay())?;
-        Ok("needs no privilege and copies nothing".into())
+        record.map_or(Ok(()), |record| record.check_overlay())
     }
 
-    async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
+    /// What this host offers, for VMs of an image or in general.
+    async fn offers(&self, boot: Option<&BootSet>) -> Offers {
         let root = self.config.helper.ask(Request::Hello, Vec::new()).await;
-        let offers = Offers {
+        Offers {
             root: root.map(|_| ()).map_err(|error| error.message),
             vmms: self.vmm_candidates().await,
             storage: self.storage_candidates(boot),
             networks: Self::network_candidates(),
-        };
-        let wanted = Wanted {
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
             vmm: self.config.vmm.as_deref(),
             storage: self.config.storage.as_deref(),
             network: self.config.network.as_deref(),
-        };
-        offers.choose(wanted).map_err(|none| {
+        }
+    }
+
+    async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
+        self.offers(Some(boot)).await.choose(self.wanted()).map_err(|none| {
             ApiError::new(ErrorCode::HostNotReady, none.to_string()).with_hint(Hint::CheckHost)
         })
     }
+}
+
+fn overlay(shows_whole: Result<(), String>) -> Result<String, String> {
+    shows_whole.map(|()| "needs no privilege and copies nothing".into())
 }
 
 #[async_trait]
@@ -182,7 +206,8 @@ impl Host for LinuxHost {
     }
 
     async fn doctor(&self) -> Vec<Check> {
-        let mut checks = crate::doctor::checks(&self.config).await;
+        let vmm = self.offers(None).await.preferred(self.wanted());
+        let mut checks = crate::doctor::checks(&self.config, vmm).await;
         for doctor in self.effects.iter().filter_map(|effects| effects.doctor.as_ref()) {
             checks.extend(doctor.checks().await);
         }

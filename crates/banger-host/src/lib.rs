@@ -86,7 +86,7 @@ pub struct HostConfig {
     pub ca: ca::CaSettings,
 }
 
-/// Whether KVM is looked for.
+/// Whether the host is checked for what Firecracker needs of it: KVM and cgroup v2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvmCheck {
     /// As it should be.

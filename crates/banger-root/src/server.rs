@@ -227,14 +227,12 @@ impl Server {
                 hints: error.hints,
             },
         });
-        let controllers = self.places.cgroups.join("cgroup.controllers");
-        let has = std::fs::read_to_string(&controllers).unwrap_or_default();
-        let ok = ["memory", "pids"].iter().all(|name| has.split_whitespace().any(|c| c == *name));
+        let groups = jail::check_cgroups(&self.places);
         findings.push(Finding {
             code: "cgroup2".into(),
-            ok,
-            seen: format!("controllers: {}", has.trim()),
-            hints: Hints((!ok).then(cgroup2_parameter).into_iter().collect()),
+            ok: groups.is_ok(),
+            hints: Hints(groups.is_err().then(cgroup2_parameter).into_iter().collect()),
+            seen: groups.unwrap_or_else(|why| why),
         });
         findings
     }

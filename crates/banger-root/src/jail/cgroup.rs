@@ -21,6 +21,60 @@ const GONE: Duration = Duration::from_secs(10);
 /// Interval between checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Controllers that a VMM's limits need.
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+
+/// The control groups that a host mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Hierarchy {
+    /// cgroup v2, with these controllers.
+    V2(Vec<String>),
+    /// Controllers in hierarchies of cgroup v1, with or without cgroup v2 beside them, as systemd's
+    /// legacy and hybrid layouts have it.
+    V1,
+    /// None.
+    Absent,
+}
+
+impl Hierarchy {
+    fn read(root: &Path) -> Self {
+        match fs::read_to_string(root.join("cgroup.controllers")) {
+            Ok(text) => Self::V2(text.split_whitespace().map(str::to_owned).collect()),
+            Err(_) if ["memory", "pids", "systemd"].iter().any(|name| root.join(name).is_dir()) => {
+                Self::V1
+            }
+            Err(_) => Self::Absent,
+        }
+    }
+
+    fn check(&self, root: &Path) -> Result<String, String> {
+        let root = root.display();
+        match self {
+            Self::V2(has) => {
+                let missing = CONTROLLERS.iter().filter(|name| !has.iter().any(|one| one == *name));
+                let missing: Vec<String> = missing.map(|name| format!("`{name}`")).collect();
+                if missing.is_empty() {
+                    return Ok(format!("cgroup v2 with the controllers {}", has.join(", ")));
+                }
+                let missing = missing.join(" and ");
+                Err(format!("the cgroup v2 at `{root}` lacks the controllers {missing}"))
+            }
+            Self::V1 => Err(format!(
+                "`{root}` has the controllers of cgroup v1, and Firecracker's limits need cgroup v2"
+            )),
+            Self::Absent => Err(format!("no control groups are mounted at `{root}`")),
+        }
+    }
+}
+
+/// Checks the control groups that limit a VMM; returns a description.
+///
+/// # Errors
+/// Why a VMM cannot be limited: cgroup v1, or missing controllers.
+pub fn check(places: &Places) -> Result<String, String> {
+    Hierarchy::read(&places.cgroups).check(&places.cgroups)
+}
+
 /// Whether a VM's cgroup contains processes.
 ///
 /// # Errors
@@ -132,6 +186,30 @@ fn remove_one(cgroup: &Path) -> Result<Did, RootError> {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn only_cgroup_v2_with_its_controllers_limits_a_vmm() {
+        let check = |folders: &[&str], controllers: Option<&str>| {
+            let root = tempfile::tempdir().unwrap();
+            folders.iter().for_each(|folder| fs::create_dir(root.path().join(folder)).unwrap());
+            if let Some(text) = controllers {
+                fs::write(root.path().join("cgroup.controllers"), text).unwrap();
+            }
+            Hierarchy::read(root.path()).check("/sys/fs/cgroup".as_ref())
+        };
+        let v2 = check(&["system.slice", "user.slice"], Some("cpu io memory pids\n"));
+        assert_eq!(v2.unwrap(), "cgroup v2 with the controllers cpu, io, memory, pids");
+        let without = check(&[], Some("cpu memory\n")).unwrap_err();
+        assert_eq!(without, "the cgroup v2 at `/sys/fs/cgroup` lacks the controllers `pids`");
+        // The layouts that systemd calls legacy and hybrid.
+        for beside in [&["systemd"][..], &["systemd", "unified"]] {
+            let folders = [&["cpu", "memory", "pids"], beside].concat();
+            let v1 = check(&folders, None).unwrap_err();
+            assert!(v1.contains("cgroup v1"), "{v1}");
+        }
+        let none = check(&[], None).unwrap_err();
+        assert_eq!(none, "no control groups are mounted at `/sys/fs/cgroup`");
+    }
 
     #[test]
     fn processes_are_killed_one_by_one_without_cgroup_kill() {

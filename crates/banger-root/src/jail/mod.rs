@@ -16,7 +16,10 @@ use std::path::Path;
 use banger_base::VmId;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-pub use cgroup::{end as end_cgroup, make_for_shim, move_shim, populated, remove as remove_cgroup};
+pub use cgroup::{
+    check as check_cgroups, end as end_cgroup, make_for_shim, move_shim, populated,
+    remove as remove_cgroup,
+};
 pub use folder::find;
 pub use sockets::{close_hello, connect};
 
