@@ -1,5 +1,8 @@
 //! Limits and defaults of a VM's resources, checked by the CLI before a request and by the daemon.
 
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
+
 use crate::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::size::{GIB, MIB, human_size};
 
@@ -64,6 +67,65 @@ pub fn check_disk(what: &'static str, bytes: u64) -> Result<(), OutOfLimits> {
     } else {
         Err(OutOfLimits::Disk { what, bytes })
     }
+}
+
+/// The sizes of a request to create or change a VM; absent ones are not checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// vCPUs.
+    pub vcpus: Option<u32>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u64>,
+    /// Root disk in bytes.
+    pub root_bytes: Option<u64>,
+    /// Work disk in bytes.
+    pub work_bytes: Option<u64>,
+}
+
+impl Sizes {
+    /// Checks each size.
+    ///
+    /// # Errors
+    /// The first one that is out of bounds.
+    pub fn check(&self) -> Result<(), OutOfLimits> {
+        self.vcpus.map_or(Ok(()), check_vcpus)?;
+        self.memory_mib.map_or(Ok(()), check_memory_mib)?;
+        self.root_bytes.map_or(Ok(()), |bytes| check_disk("root disk", bytes))?;
+        self.work_bytes.map_or(Ok(()), |bytes| check_disk("work disk", bytes))
+    }
+}
+
+/// Schema of an optional number within bounds, in the API's document.
+fn bounded(text: &str, format: KnownFormat, least: u64, most: u64) -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+        .format(Some(SchemaFormat::KnownFormat(format)))
+        .description(Some(text))
+        .minimum(Some(least))
+        .maximum(Some(most))
+        .build()
+}
+
+/// Schema of [`Sizes::vcpus`].
+pub fn vcpus_schema() -> Object {
+    bounded("vCPUs.", KnownFormat::Int32, 1, MAX_VCPUS.into())
+}
+
+/// Schema of [`Sizes::memory_mib`].
+pub fn memory_schema() -> Object {
+    bounded("Memory in MiB.", KnownFormat::Int64, MIN_MEMORY_MIB, MAX_MEMORY_MIB)
+}
+
+/// Schema of [`Sizes::root_bytes`].
+pub fn root_disk_schema() -> Object {
+    let text = "Virtual size of the root disk in bytes.";
+    bounded(text, KnownFormat::Int64, MIN_DISK_BYTES, MAX_DISK_BYTES)
+}
+
+/// Schema of [`Sizes::work_bytes`].
+pub fn work_disk_schema() -> Object {
+    let text = "Virtual size of the work disk in bytes.";
+    bounded(text, KnownFormat::Int64, MIN_DISK_BYTES, MAX_DISK_BYTES)
 }
 
 /// Defaults of a new VM.

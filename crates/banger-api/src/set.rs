@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
-use crate::limits;
+use crate::limits::{self, Sizes};
 use crate::publish::{self, BadPublish, PortForward};
 
 /// Values to change; absent ones stay. Ports are changes of the published set, not a new set, so
@@ -17,19 +17,19 @@ use crate::publish::{self, BadPublish, PortForward};
 pub struct SetVm {
     /// vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 32)]
+    #[schema(schema_with = limits::vcpus_schema)]
     pub vcpus: Option<u32>,
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 128, maximum = 16_777_216)]
+    #[schema(schema_with = limits::memory_schema)]
     pub memory_mib: Option<u64>,
     /// Virtual size of the root disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
+    #[schema(schema_with = limits::root_disk_schema)]
     pub root_bytes: Option<u64>,
     /// Virtual size of the work disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
+    #[schema(schema_with = limits::work_disk_schema)]
     pub work_bytes: Option<u64>,
     /// Whether the guest can reach networks outside of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,17 +120,10 @@ impl SetVm {
         if *self == Self::default() {
             return Err(ApiError::new(ErrorCode::BadRequest, "no value to change is given"));
         }
-        if let Some(vcpus) = self.vcpus {
-            limits::check_vcpus(vcpus).map_err(|e| bad(&e))?;
-        }
-        if let Some(mib) = self.memory_mib {
-            limits::check_memory_mib(mib).map_err(|e| bad(&e))?;
-        }
-        for (what, bytes) in [("root disk", self.root_bytes), ("work disk", self.work_bytes)] {
-            if let Some(bytes) = bytes {
-                limits::check_disk(what, bytes).map_err(|e| bad(&e))?;
-            }
-        }
+        let (vcpus, memory_mib) = (self.vcpus, self.memory_mib);
+        let sizes =
+            Sizes { vcpus, memory_mib, root_bytes: self.root_bytes, work_bytes: self.work_bytes };
+        sizes.check().map_err(|e| bad(&e))?;
         publish::check(&self.publish).map_err(|e| bad(&e))?;
         let zero = |port: &Unpublish| matches!(port, Unpublish::Port { host_port: 0, .. });
         if self.unpublish.iter().any(zero) {

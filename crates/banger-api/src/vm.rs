@@ -7,7 +7,7 @@ use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::{Hint, Kind};
 use crate::ids::{ImageId, KernelId, OpId};
-use crate::limits;
+use crate::limits::{self, Sizes};
 use crate::names::VmName;
 use crate::publish::{self, PortForward};
 use crate::{ByteString, VmId};
@@ -120,19 +120,19 @@ pub struct CreateVm {
     pub kernel: Option<String>,
     /// vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 32)]
+    #[schema(schema_with = limits::vcpus_schema)]
     pub vcpus: Option<u32>,
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 128, maximum = 16_777_216)]
+    #[schema(schema_with = limits::memory_schema)]
     pub memory_mib: Option<u64>,
     /// Virtual size of the root disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
+    #[schema(schema_with = limits::root_disk_schema)]
     pub root_bytes: Option<u64>,
     /// Virtual size of the work disk in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 67_108_864, maximum = 17_592_186_044_416_u64)]
+    #[schema(schema_with = limits::work_disk_schema)]
     pub work_bytes: Option<u64>,
     /// Whether the guest can reach networks outside of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,18 +161,10 @@ impl CreateVm {
             name.parse::<VmName>()
                 .map_err(|e| bad(&e).with_hint(Hint::FollowNameRule { what: Kind::Vm }))?;
         }
-        if let Some(vcpus) = self.vcpus {
-            limits::check_vcpus(vcpus).map_err(|e| bad(&e))?;
-        }
-        if let Some(mib) = self.memory_mib {
-            limits::check_memory_mib(mib).map_err(|e| bad(&e))?;
-        }
-        if let Some(bytes) = self.root_bytes {
-            limits::check_disk("root disk", bytes).map_err(|e| bad(&e))?;
-        }
-        if let Some(bytes) = self.work_bytes {
-            limits::check_disk("work disk", bytes).map_err(|e| bad(&e))?;
-        }
+        let (vcpus, memory_mib) = (self.vcpus, self.memory_mib);
+        let sizes =
+            Sizes { vcpus, memory_mib, root_bytes: self.root_bytes, work_bytes: self.work_bytes };
+        sizes.check().map_err(|e| bad(&e))?;
         publish::check(&self.publish).map_err(|e| bad(&e))?;
         if self.no_start && self.lifetime != Lifetime::Keep {
             return Err(ApiError::new(

@@ -45,10 +45,11 @@ fn since(text: &str) -> Result<Timestamp, String> {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
-    let listing = client.vms().await?;
     let mut only = Vec::new();
-    for target in resolve(&listing, &args.vms) {
-        only.push(target.found?.id);
+    if !args.vms.is_empty() {
+        for target in resolve(&client.vms().await?, &args.vms) {
+            only.push(target.found?.id);
+        }
     }
     let mut shown = Shown { only, known: BTreeMap::new() };
     let since = args.since.map(|time| u64::try_from(time.as_millisecond()).unwrap_or_default());
