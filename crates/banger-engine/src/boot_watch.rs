@@ -48,7 +48,7 @@ pub fn running_boot_id(record: &VmRecord) -> Option<&str> {
     record.run.as_ref().filter(|_| runs)?.boot_id.as_deref()
 }
 
-/// MayRestart the boot of a run that has begun; `followed` is the boot id of the one before.
+/// Follows the boot of a run that has begun; `followed` is the boot id of the run before.
 pub fn begin(
     shared: &Arc<Shared>,
     publisher: &watch::Sender<Published>,

@@ -55,17 +55,22 @@ pub async fn connection(
     let connecting = client.agent_session_at(vm, wait_request(stage, limit));
     let (session, boot) = wait_with_message(context, vm, stage, connecting).await?;
     if stage == WaitFor::Booted && !boot.is_over() {
-        match wait.wait {
-            Some(_) => return Err(not_booted(vm, limit).into()),
-            None => context.info(&format!(
-                "the init of `{vm}` has not finished booting after {} s; running the command now \
-                 (`--wait ready` skips this wait, `banger vm logs {vm} --console` shows the \
-                 progress)",
-                limit.as_secs()
-            )),
-        }
+        context.info(&boot_timeout(vm, wait, limit)?);
     }
     Ok(session)
+}
+
+/// The message after a wait in which the guest's init did not finish booting, if the command runs
+/// all the same.
+fn boot_timeout(vm: &str, wait: CommandWait, limit: Duration) -> Result<String, ApiError> {
+    match wait.wait {
+        Some(_) => Err(not_booted(vm, limit)),
+        None => Ok(format!(
+            "the init of `{vm}` has not finished booting after {} s; running the command now \
+             (`--wait ready` skips this wait, `banger vm logs {vm} --console` shows the progress)",
+            limit.as_secs()
+        )),
+    }
 }
 
 /// After a start: with `--wait booted`, waits for the boot and reports failed services.
@@ -157,6 +162,20 @@ async fn wait_with_message<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_explicit_wait_for_a_boot_fails() {
+        let message = boot_timeout("web", CommandWait { wait: None }, DEFAULT_TIMEOUT).unwrap();
+        let expected = "the init of `web` has not finished booting after 60 s; running the command \
+                        now (`--wait ready` skips this wait, `banger vm logs web --console` shows \
+                        the progress)";
+        assert_eq!(message, expected);
+        let wait = CommandWait { wait: Some(WaitFor::Booted) };
+        let error = boot_timeout("web", wait, EXPLICIT_TIMEOUT).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Timeout);
+        assert_eq!(error.message, "`web` has not finished booting after 600 s");
+        assert!(error.hint().unwrap().contains("vm logs web --console"), "{error:?}");
+    }
 
     #[test]
     fn failed_services_are_named() {

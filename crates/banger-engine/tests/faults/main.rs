@@ -11,6 +11,7 @@ mod machine;
 mod records;
 mod set;
 mod steps;
+mod waits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
