@@ -90,14 +90,14 @@ struct World {
 }
 
 impl World {
-    fn new(mood: &str) -> Self {
-        Self::with(mood, "good", "")
+    fn new(behavior: &str) -> Self {
+        Self::with(behavior, "good", "")
     }
 
-    fn with(mood: &str, jailer: &str, config: &str) -> Self {
+    fn with(behavior: &str, jailer: &str, config: &str) -> Self {
         let root = Root(TempDir::with_prefix("bgr-root-").unwrap());
         let programs = root.path().join("programs");
-        let vmm = fake_firecracker(&programs, mood);
+        let vmm = fake_firecracker(&programs, behavior);
         let jailer = fake_firecracker(&programs, jailer);
         let config = format!(
             "firecracker_bin = \"{}\"\njailer_bin = \"{}\"\nvmm = \"firecracker\"\n\

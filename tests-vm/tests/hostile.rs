@@ -8,8 +8,8 @@ use std::process::Command;
 
 use banger_testkit::{Home, Options, fake_guest};
 
-fn with_guest(mood: &str) -> Home {
-    let program = fake_guest(mood).display().to_string();
+fn with_guest(behavior: &str) -> Home {
+    let program = fake_guest(behavior).display().to_string();
     let config = format!(
         "qemu_bin = \"{program}\"\nvhost_device_vsock_bin = \"{program}\"\nboot_timeout_s = 3\n"
     );
@@ -30,7 +30,7 @@ fn a_good_guest_that_answers_at_once() {
 
 #[test]
 fn bad_guests_are_stopped_with_their_story_and_nothing_is_left() {
-    for (mood, word) in [
+    for (behavior, word) in [
         ("silent", "no hello"),
         ("garbage", "not a boot message"),
         ("flood", "more than 65536 bytes"),
@@ -38,14 +38,14 @@ fn bad_guests_are_stopped_with_their_story_and_nothing_is_left() {
         ("dies", "exited with code 1"),
         ("mute", "no answer of the agent"),
     ] {
-        let home = with_guest(mood);
+        let home = with_guest(behavior);
         let run = home.run(&["vm", "create", "--name", "web"]);
-        assert_eq!(run.code, 1, "{mood}: {}", run.err);
-        assert!(run.err.contains(word), "{mood}: {}", run.err);
+        assert_eq!(run.code, 1, "{behavior}: {}", run.err);
+        assert!(run.err.contains(word), "{behavior}: {}", run.err);
         assert_eq!(home.state("web"), "stopped");
         let others: Vec<String> =
             home.processes().into_iter().filter(|line| !line.contains("bangerd")).collect();
-        assert!(others.is_empty(), "{mood}: {others:#?}");
+        assert!(others.is_empty(), "{behavior}: {others:#?}");
         home.ok(&["vm", "delete", "web"]);
         home.finish();
     }

@@ -1,9 +1,8 @@
 //! The guest of the fake VMMs: it boots at once and answers as the agent, or misbehaves.
 //!
-//! Its mood selects the misbehaviour. The mood is the last part of the fake's file name:
-//! `silent` never says hello, `garbage` sends invalid bytes, `flood` an endless line, `old` an
-//! unsupported protocol, `dies` ends after hello, `mute` has an agent that never answers, and
-//! `stuck` ignores a shutdown.
+//! The last part of the fake's file name selects its behavior: `silent` never says hello, `garbage`
+//! sends invalid bytes, `flood` an endless line, `old` an unsupported protocol, `dies` ends after
+//! hello, `mute` has an agent that never answers, and `stuck` ignores a shutdown.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,17 +13,17 @@ use banger_agent_proto::boot::{BootMessage, Hello, Ready};
 use banger_agent_proto::http::Health;
 
 const BOOT_ID: &str = "fa4e0000-0000-4000-8000-000000000000";
-/// Longest line of a request, and longest body, in bytes.
+/// Maximum length of a request line and of a body, in bytes.
 const MAX_REQUEST: u64 = 1 << 20;
 
-/// The mood in a program's path.
-pub fn mood(program: &str) -> String {
+/// The behavior that a program's path selects.
+pub fn behavior(program: &str) -> String {
     program.rsplit('-').next().unwrap_or_default().to_owned()
 }
 
-/// A request of HTTP.
+/// An HTTP request.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Request {
     /// Method.
     pub method: String,
     /// Path.
@@ -33,11 +32,11 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// The next request of a connection; none at its end.
+/// Reads the next request of a connection; `None` at its end.
 ///
 /// # Errors
 /// read(2).
-pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
+pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut head = reader.take(MAX_REQUEST);
     let mut first = String::new();
     if head.read_line(&mut first)? == 0 {
@@ -57,7 +56,7 @@ pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
     reader.take(length.min(MAX_REQUEST)).read_to_end(&mut body)?;
     let mut words = first.split_whitespace().map(str::to_owned);
     let mut word = || words.next().unwrap_or_default();
-    Ok(Some(Asked { method: word(), path: word(), body }))
+    Ok(Some(Request { method: word(), path: word(), body }))
 }
 
 fn hello(protocol: u32) -> String {
@@ -77,15 +76,15 @@ fn line(message: &BootMessage) -> String {
     text
 }
 
-/// Boots on the connection that the guest has dialled.
+/// Boots over the connection that the guest has opened.
 ///
 /// # Errors
-/// I/O errors of the connection; the VMM ends with them, as with the mood `dies`.
-pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
-    match mood {
+/// I/O errors of the connection, and the behavior `dies`: the VMM ends with them.
+pub fn boot(mut stream: UnixStream, behavior: &str) -> io::Result<()> {
+    match behavior {
         "garbage" => return stream.write_all(b"\x00\xff\x80 not json\n"),
         "flood" => {
-            // A gigabyte; the host hangs up long before.
+            // A gigabyte; the host closes the connection long before.
             let piece = vec![b'x'; 1 << 20];
             for _ in 0..1024 {
                 if stream.write_all(&piece).is_err() {
@@ -107,13 +106,13 @@ pub fn boot(mut stream: UnixStream, mood: &str) -> io::Result<()> {
     stream.write_all(line(&BootMessage::Ready(ready)).as_bytes())
 }
 
-/// Serves a connection to the vsock socket as the agent; `power_off` is called at a shutdown.
+/// Serves a connection to the vsock socket as the agent; calls `power_off` at a shutdown.
 ///
 /// # Errors
 /// I/O errors of the connection.
 pub fn serve(
     mut stream: UnixStream,
-    mood: &str,
+    behavior: &str,
     power_off: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -121,12 +120,12 @@ pub fn serve(
     reader.read_line(&mut connect)?;
     stream.write_all(b"OK 1024\n")?;
     let Some(request) = read_request(&mut reader)? else { return Ok(()) };
-    if mood == "mute" {
+    if behavior == "mute" {
         thread::sleep(Duration::from_secs(3600));
     }
     let body = match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/healthz") => serde_json::to_string(&health()).unwrap_or_default(),
-        ("POST", "/shutdown") if mood != "stuck" => {
+        ("POST", "/shutdown") if behavior != "stuck" => {
             power_off()?;
             "{}".into()
         }

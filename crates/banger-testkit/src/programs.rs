@@ -21,13 +21,13 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The fake guest under a name that selects its mood: a link beside the programs.
+/// The fake guest under a name that selects its behavior: a link beside the programs.
 ///
 /// # Panics
 /// The link cannot be created.
-pub fn fake_guest(mood: &str) -> PathBuf {
+pub fn fake_guest(behavior: &str) -> PathBuf {
     let fakes = folder().join("fakes");
-    let named = fakes.join(format!("fake-guest-{mood}"));
+    let named = fakes.join(format!("fake-guest-{behavior}"));
     let linked = fs::create_dir_all(&fakes)
         .and_then(|()| std::os::unix::fs::symlink(program("fake-guest"), &named));
     match linked {
@@ -38,13 +38,13 @@ pub fn fake_guest(mood: &str) -> PathBuf {
     }
 }
 
-/// The fake Firecracker or jailer, in this folder, under a name that selects its mood. It is a
+/// The fake Firecracker or jailer, in this folder, under a name that selects its behavior. It is a
 /// copy: the helper checks the resolved path, which only root may write.
 ///
 /// # Panics
 /// The copy cannot be made.
-pub fn fake_firecracker(folder: &Path, mood: &str) -> PathBuf {
-    let named = folder.join(format!("fake-firecracker-{mood}"));
+pub fn fake_firecracker(folder: &Path, behavior: &str) -> PathBuf {
+    let named = folder.join(format!("fake-firecracker-{behavior}"));
     let copied = fs::create_dir_all(folder)
         .and_then(|()| fs::copy(program("fake-firecracker"), &named).map(|_| ()));
     if let Err(error) = copied {

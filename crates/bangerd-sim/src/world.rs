@@ -2,7 +2,7 @@
 //! host does: `sim-world.json` in the state folder, or the file named by `BANGER_SIM_WORLD`. The
 //! first line of the file is a complete world, each further line a change, all in JSON.
 //!
-//! Two variables inject faults: `BANGER_SIM_MOODS=web=stubborn,db=silent` for guests, by the name
+//! Two variables inject faults: `BANGER_SIM_BEHAVIORS=web=stubborn,db=silent` for guests, by the name
 //! of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for effects, with the kind
 //! of object, the time of the fault (before or after the effect), and the number of faults.
 
@@ -34,7 +34,7 @@ const MAX_CHANGES: usize = 4 << 20;
 /// Variable with the path of the world's file.
 pub const WORLD: &str = "BANGER_SIM_WORLD";
 /// Variable with the behaviour of guests.
-pub const MOODS: &str = "BANGER_SIM_MOODS";
+pub const BEHAVIORS: &str = "BANGER_SIM_BEHAVIORS";
 /// Variable with the faults of effects.
 pub const FAULTS: &str = "BANGER_SIM_FAULTS";
 
@@ -76,8 +76,8 @@ pub fn open(state: &Path) -> Result<Drivers, ApiError> {
     sim.set_logs(state.join(LOGS));
     // Set once, here.
     let _ = host.set(Arc::downgrade(&sim));
-    for (name, mood) in listed(MOODS, read_mood)? {
-        sim.set_behavior(&name, mood);
+    for (name, behavior) in listed(BEHAVIORS, read_behavior)? {
+        sim.set_behavior(&name, behavior);
     }
     for fault in listed(FAULTS, read_fault)? {
         sim.fail(fault);
@@ -104,9 +104,9 @@ fn listed<T>(variable: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>,
     items.map(read).collect()
 }
 
-fn read_mood(item: &str) -> Option<(String, GuestBehavior)> {
-    let (name, mood) = item.split_once('=')?;
-    let mood = match mood {
+fn read_behavior(item: &str) -> Option<(String, GuestBehavior)> {
+    let (name, behavior) = item.split_once('=')?;
+    let behavior = match behavior {
         "good" => GuestBehavior::Good,
         "stubborn" => GuestBehavior::Stubborn,
         "silent" => GuestBehavior::Silent,
@@ -115,7 +115,7 @@ fn read_mood(item: &str) -> Option<(String, GuestBehavior)> {
         "crowded" => GuestBehavior::DiskNearlyFull,
         _ => return None,
     };
-    Some((name.to_owned(), mood))
+    Some((name.to_owned(), behavior))
 }
 
 fn read_fault(item: &str) -> Option<Fault> {
@@ -248,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn moods_and_faults_are_read() {
-        assert_eq!(read_mood("web=silent"), Some(("web".into(), GuestBehavior::Silent)));
+    fn behaviors_and_faults_are_read() {
+        assert_eq!(read_behavior("web=silent"), Some(("web".into(), GuestBehavior::Silent)));
         let fault = Fault { effect: "undo root".into(), when: When::After, times: 2 };
         assert_eq!(read_fault("undo root:after:2"), Some(fault));
         for bad in ["web", "web=", "web=sad"] {
-            assert_eq!(read_mood(bad), None, "{bad}");
+            assert_eq!(read_behavior(bad), None, "{bad}");
         }
         for bad in ["root", "root:after", "root:never:1", "root:after:x", "root:after:1:1"] {
             assert_eq!(read_fault(bad), None, "{bad}");

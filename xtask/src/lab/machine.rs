@@ -41,7 +41,7 @@ pub struct Job {
     pub payload: PathBuf,
     /// Kernels and images for guests.
     pub cache: Option<PathBuf>,
-    /// Longest duration; the lab is killed afterwards.
+    /// Maximum duration; the lab is killed afterwards.
     pub timeout: Duration,
     /// The terminal of an interactive run.
     pub terminal: Option<Terminal>,
@@ -181,7 +181,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     eprintln!("lab: booting (logs: {})", run.logs.display());
     let mut command = qemu(run, job);
     if job.terminal.is_none() {
-        // At an end of file QEMU would tell the lab that nobody listens: an open pipe has none.
+        // An end of file on its input would disconnect the lab's channel, so this pipe stays open.
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
     command.stderr(fs::File::create(run.logs.join("qemu.log"))?);
@@ -236,9 +236,9 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
             return Ok(How::Frozen);
         }
         if std::os::unix::process::parent_id() != parent {
-            bail!("whoever started the lab is gone");
+            bail!("the parent process of the lab has ended");
         }
-        // The kernel's first words come when QEMU has opened its disks.
+        // The first kernel messages appear after QEMU has opened its disks.
         if !opened && fs::metadata(run.logs.join("boot.log")).is_ok_and(|log| log.len() > 0) {
             opened = true;
             remove(&run.path)?;
@@ -251,19 +251,19 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
 /// Saves the state of QEMU's virtual CPUs, if QEMU answers, to find the cause of the freeze.
 fn note_processors(run: &RunFolder) {
     let ask = || -> std::io::Result<Vec<u8>> {
-        // Through the folder's descriptor, since the path of a socket is short.
+        // Through the folder's descriptor, because the length of a socket's path is limited.
         let folder = fs::File::open(&run.logs)?;
         let path = format!("/proc/self/fd/{}/{MONITOR}", folder.as_raw_fd());
         let mut monitor = UnixStream::connect(path)?;
         monitor.set_read_timeout(Some(Duration::from_secs(2)))?;
         monitor.write_all(b"info status\ninfo cpus\ninfo registers -a\n")?;
         let mut said = Vec::new();
-        // It ends with the time out.
+        // The read ends with the timeout.
         let _ = monitor.read_to_end(&mut said);
         if said.is_empty() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok(said) }
     };
-    let said = ask().unwrap_or_else(|error| format!("no answer: {error}\n").into_bytes());
-    let _ = fs::write(run.logs.join("frozen.log"), said);
+    let answer = ask().unwrap_or_else(|error| format!("no answer: {error}\n").into_bytes());
+    let _ = fs::write(run.logs.join("frozen.log"), answer);
 }
 
 /// Copies output to ours and to the log as it comes; returns it, and how long each test took.
@@ -294,16 +294,17 @@ fn verdict(run: &RunFolder) -> anyhow::Result<u8> {
     ensure!(sent, "the lab ended without a verdict; see {}", run.logs.display());
     let mut unpack = Command::new("tar");
     unpack.args(["--no-same-owner", "--no-same-permissions", "-xf"]).arg(&archive);
-    must(unpack.arg("-C").arg(&run.logs), "what the lab sent is cut off")?;
+    must(unpack.arg("-C").arg(&run.logs), "the result archive of the lab is incomplete")?;
     remove(&archive)?;
-    let code = fs::read_to_string(run.logs.join("exit-code")).context("no exit code came")?;
+    let code =
+        fs::read_to_string(run.logs.join("exit-code")).context("the lab sent no exit code")?;
     code.trim().parse().with_context(|| format!("`{}` is no exit code", code.trim()))
 }
 
 fn qemu(run: &RunFolder, job: &Job) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-name", "lab"]);
-    // Layers that are thrown away lie here, without a name.
+    // QEMU creates its unnamed temporary layers in this folder.
     command.env("TMPDIR", run.path.parent().unwrap_or(&run.path));
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm"]);
@@ -329,11 +330,11 @@ fn qemu(run: &RunFolder, job: &Job) -> Command {
     command.arg("-chardev").arg(format!("file,id=alive,path={}", log("alive")));
     command.args(["-device", "virtserialport,chardev=alive,name=lab.alive"]);
     command.args(["-mon", "chardev=monitor,mode=readline"]).arg("-chardev");
-    // A socket's path is short: it is beside the logs, and so is QEMU.
+    // The length of a socket's path is limited, so it is relative to QEMU's folder, the logs.
     command.arg(format!("socket,id=monitor,path={MONITOR},server=on,wait=off"));
     command.current_dir(&run.logs);
     command.args(["-chardev", "stdio,id=io,signal=off"]);
-    // For a program a clean channel, for a person a terminal.
+    // A plain channel for a program, a terminal for an interactive run.
     command.args(match job.terminal {
         None => ["-device", "virtserialport,chardev=io,name=lab.io"],
         Some(_) => ["-device", "virtconsole,chardev=io"],

@@ -31,7 +31,7 @@ options:
   --with FILE              put another file into the lab's folder of programs (repeatable)
   --release                build the programs as users get them
   --no-build               take the programs as the last build left them";
-/// Seen once in some hundreds of guests: the whole lab stopped during a guest's boot.
+/// Observed once in some hundreds of guest boots: the whole lab stopped.
 const FROZE: &str = "the lab froze: QEMU, which emulates it, let none of its processors go on";
 /// Default timeout of a lab, in minutes.
 const TIMEOUT_MIN: u64 = 60;
@@ -96,7 +96,7 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Options stand before `--` or the first word that is none.
+/// Options end at `--` or at the first word that is not an option.
 fn options<'a>(words: &[&'a str]) -> anyhow::Result<Options<'a>> {
     let mut options = Options {
         timeout: minutes(TIMEOUT_MIN),
@@ -137,7 +137,7 @@ fn minutes(count: u64) -> Duration {
 
 impl Lab {
     fn test(&self, options: &Options, filters: &[&str]) -> anyhow::Result<ExitCode> {
-        // Figures say something only of programs as users get them.
+        // Measurements need the programs that users get.
         let bench: &[&str] = if filters.is_empty() { &["--skip", "bench"] } else { &[] };
         let mut command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
         let first = self.start(options, &command, None)?;
@@ -246,7 +246,7 @@ fn sha256(path: &Path) -> anyhow::Result<String> {
     let output = Command::new("sha256sum").arg(path).output().context("cannot run `sha256sum`")?;
     ensure!(output.status.success(), "cannot read {}", path.display());
     let text = String::from_utf8_lossy(&output.stdout);
-    // A backslash stands before the digits where the name has odd characters.
+    // `sha256sum` writes a backslash before the digits if the name has special characters.
     let digits = text.trim_start_matches('\\').split_whitespace().next().unwrap_or_default();
     Ok(digits.to_owned())
 }

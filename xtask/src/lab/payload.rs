@@ -54,15 +54,14 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
             built.iter().map(|(name, path)| serde_json::json!([name, path])).collect();
         fs::write(&list, Value::from(text).to_string())?;
     }
-    // Where nothing was built there may be none; a command may not need them.
+    // Without a build there may be none; a command may not need them.
     let text = fs::read(&list).unwrap_or_else(|_| b"[]".to_vec());
     let built: Vec<Value> = serde_json::from_slice(&text)?;
     let entry =
         |entry: &Value| Some((entry[0].as_str()?.to_owned(), PathBuf::from(entry[1].as_str()?)));
     let mut programs: Vec<_> = built.iter().filter_map(entry).collect();
     programs.push(("guest/banger-agent".to_owned(), debug.join("guest/banger-agent")));
-    // In a folder of its own, where only tests find it that name it: without it, VMs of all others
-    // are Firecracker's.
+    // In a folder of its own that only some tests search: in all others, VMs run under Firecracker.
     let companion = "vhost-device-vsock";
     programs.push((format!("qemu/{companion}"), debug.join(companion)));
     programs.retain(|(_, path)| build != Build::AsTheyAre || path.exists());
@@ -160,7 +159,7 @@ pub fn make(tree: &Path, label: &str, spare_mib: u64, disk: &Path) -> anyhow::Re
     make.env("PATH", path_with_sbin());
     make.args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "assume_storage_prezeroed=1"]);
     make.args(["-L", label, "-d"]).arg(tree).arg(disk);
-    // A tenth more for what the file system itself takes.
+    // A tenth more for the metadata of the file system.
     make.arg(format!("{}M", used + used / 10 + spare_mib));
     must(&mut make, "install `e2fsprogs`")
 }

@@ -62,7 +62,7 @@ impl Commands {
             Ok(process) => {
                 let pid = process.pid.as_raw_pid().unsigned_abs();
                 let wait = move || {
-                    // Nobody asks how it ended; waiting keeps it from staying a zombie.
+                    // Reaps the process; its exit status is not reported.
                     let _ = waitpid(Some(process.pid), WaitOptions::empty());
                     drop((group, slot));
                 };

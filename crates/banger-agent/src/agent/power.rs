@@ -229,7 +229,7 @@ fn programs(init: &str) -> impl Iterator<Item = ShutdownProgram> {
 fn run_program(mode: PowerMode) -> Result<RequestOutcome, Fault> {
     let path = lookup::default_path();
     for (name, poweroff, reboot) in programs(&init_program()) {
-        // `reboot` stands at the top for a reboot only.
+        // Programs named `reboot` are used for a reboot only.
         let (is_poweroff, arguments) = match mode {
             PowerMode::Reboot => (false, reboot),
             PowerMode::Poweroff | PowerMode::Unknown => (true, poweroff),

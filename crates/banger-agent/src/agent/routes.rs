@@ -34,7 +34,7 @@ enum AfterRequest {
 /// Serves a connection to its end.
 pub fn serve(stream: OwnedFd, agent: &Agent) {
     for direction in [Timeout::Recv, Timeout::Send] {
-        // Without it a silent client keeps its slot, of which there are many.
+        // Without the timeout a silent client occupies one of many slots.
         let _ = set_socket_timeout(&stream, direction, Some(IO_TIMEOUT));
     }
     // Errors of a broken connection cannot be reported to its client.

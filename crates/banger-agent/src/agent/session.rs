@@ -1,14 +1,13 @@
-//! A running command and its client: one thread, one poll loop, nothing that blocks.
+//! A running command and its client: one thread with one poll loop, without blocking calls.
 //!
-//! - Output is read only while the client keeps up; input is bounded by its credit. So neither
-//!   side can make the agent hold more than a few hundred kilobytes.
-//! - When the command has ended, output goes on until its streams are closed. Background
-//!   processes may keep them open for ever; so the session also ends when the streams have been
-//!   silent for [`QUIET`], and at the latest after [`DRAIN`]. What such processes write later is
-//!   lost, and they get SIGPIPE (as with ssh).
-//! - When the client is gone, the command's process group gets SIGHUP and SIGCONT, and if the
-//!   command still runs after [`HANGUP_GRACE`], SIGKILL. No other process is ever touched: the
-//!   group is named by a leader that has not been waited for.
+//! - Output is read only as fast as the client receives it, and input is limited by credit, so
+//!   neither side can make the agent buffer more than a few hundred kilobytes.
+//! - After the command's end, output is sent until its streams are closed. Background processes may
+//!   keep them open, so the session also ends when there was no output for [`QUIET`], and at the
+//!   latest after [`DRAIN`]. Later output is lost, and its writers get SIGPIPE (as with ssh).
+//! - When the client disconnects, the command's process group gets SIGHUP and SIGCONT, and if the
+//!   command still runs after [`HANGUP_GRACE`], SIGKILL. No other process is signalled: the group
+//!   is identified by its leader, which has not been reaped.
 
 mod queue;
 
@@ -29,13 +28,13 @@ use super::exec::{Running, Streams, winsize};
 use crate::sys::signal::{self, Target};
 use queue::Queue;
 
-/// Silence after the command's end that ends the session.
+/// Time without output, after the command's end, that ends the session.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Longest time a session goes on after the command's end.
+/// Maximum duration of a session after the command's end.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// Time a command has to end after its client has gone.
+/// Time for a command to end after its client has disconnected.
 const HANGUP_GRACE: Duration = Duration::from_secs(10);
 
 /// Output held for a slow client, in bytes.
@@ -444,10 +443,10 @@ impl Session {
         }
     }
 
-    /// Reads what the streams still hold, regardless of the client's pace, and queues the exit.
+    /// Reads the rest of the streams, however slow the client is, and queues the exit status.
     fn send_exit(&mut self) {
         for output in [OutputStream::Stdout, OutputStream::Stderr] {
-            // A pipe holds at most 1 MiB (fs.pipe-max-size) and may be filled meanwhile.
+            // A pipe holds at most 1 MiB (fs.pipe-max-size) and may be refilled during the reads.
             for _ in 0..1024 * 1024 / MAX_PAYLOAD {
                 if !self.collect(output) {
                     break;
@@ -469,7 +468,7 @@ impl Session {
         self.incoming.clear();
         self.stdin = None;
         if self.status.is_none() {
-            // A stopped process has to be continued to see that it was hung up on.
+            // A stopped process handles SIGHUP only after SIGCONT.
             for number in [libc::SIGHUP, libc::SIGCONT] {
                 let _ = signal::send(Target::Group(self.pid), number);
             }

@@ -70,8 +70,7 @@ fn with_line(folder: &Folder, name: &[u8], line: &[u8]) -> io::Result<Option<Vec
     Ok(Some(content))
 }
 
-/// Folders made on the way to a file nobody else may read are closed as well: sshd insists on it
-/// for `.ssh`.
+/// Folders created for a private file are private too: sshd requires that of `.ssh`.
 fn folder_mode(file_mode: u32) -> u32 {
     if file_mode & 0o077 == 0 { 0o700 } else { 0o755 }
 }

@@ -1,4 +1,4 @@
-//! Making an ext4 as large as the disk it lies on.
+//! Grows an ext4 file system to the size of its disk.
 
 use std::fs::File;
 use std::os::fd::AsFd;

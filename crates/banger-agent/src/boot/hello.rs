@@ -116,7 +116,7 @@ impl BootConnection {
     }
 
     fn set_timeout(&self, timeout: Duration) {
-        // Without the timeout a silent host keeps the guest waiting; it is still right to wait.
+        // Without the timeout the guest waits for a silent host, which is correct too.
         let _ = set_socket_timeout(self.reader.get_ref(), Timeout::Recv, Some(timeout));
     }
 }

@@ -38,21 +38,21 @@ impl BootLog {
         self.last_ms = now_ms;
     }
 
-    /// Notes something the boot goes on without.
+    /// Adds a warning; the boot continues.
     pub fn warn(&mut self, warning: impl Into<String>) {
         if self.warnings.len() < MAX_WARNINGS {
             self.warnings.push(warning.into().chars().take(MAX_WARNING).collect());
         }
     }
 
-    /// Notes the fault of something the boot goes on without.
+    /// Adds the fault of a failed action as a warning; the boot continues.
     pub fn note<T, E: std::borrow::Borrow<crate::fault::Fault>>(&mut self, outcome: Result<T, E>) {
         if let Err(fault) = outcome {
             self.warn(fault.borrow().chain());
         }
     }
 
-    /// The outcome of something the boot goes on without; its fault is noted.
+    /// The result of an action; its fault becomes a warning, and the boot continues.
     pub fn keep<T>(&mut self, outcome: Result<T, crate::fault::Fault>) -> Option<T> {
         match outcome {
             Ok(value) => Some(value),

@@ -105,8 +105,8 @@ fn config_entries(image: &Image, interface: Option<&Interface>) -> Vec<ConfigEnt
             ));
         }
         if image.ifupdown {
-            // `ifup -a` passes over what it believes to be up: Debian keeps a file for each
-            // interface, busybox and ifupdown-ng one for all.
+            // `ifup -a` skips interfaces that are recorded as up: Debian has a file for each
+            // interface, busybox and ifupdown-ng have one for all.
             notes.push(file(&format!("run/network/ifstate.{name}"), format!("{name}\n")));
             notes.push(file("run/ifstate", format!("{name}={name}\n")));
         }

@@ -319,7 +319,7 @@ fn mount_modules(root: &Folder, wanted: &DiskRef) -> Result<(), Fault> {
     let disk = disks::find(wanted)?;
     mount_ext4(&disk, MODULE_DISK, MountFlags::RDONLY)?;
     let outcome = place_modules(root);
-    // The bind keeps the file system; the whole disk needs no name of its own.
+    // The bind mount keeps the file system mounted.
     let _ = unmount(MODULE_DISK, UnmountFlags::DETACH);
     outcome
 }

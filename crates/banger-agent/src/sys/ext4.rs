@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::ioctl::{self, Setter, opcode};
 
-/// Grows the mounted ext4 that `fd` (its root folder) lies on to `blocks` of its own block size:
+/// Grows the mounted ext4 of `fd` (its root folder) to `blocks` of its own block size:
 /// `EXT4_IOC_RESIZE_FS` of `fs/ext4/ext4.h`.
 ///
 /// # Errors

@@ -23,8 +23,8 @@ pub enum Forked {
 
 /// fork(2).
 ///
-/// Only for a process that has never had a second thread: the child goes on to use the allocator
-/// and to start threads.
+/// Only for a process that has never had a second thread: the child uses the allocator and starts
+/// threads.
 ///
 /// # Errors
 /// As fork(2).
@@ -290,7 +290,7 @@ fn become_child(setup: &ChildSetup) -> Result<(), (SpawnStage, Errno)> {
 }
 
 /// The agent's own privileges against the OOM killer and on descriptors are not the command's.
-/// A guest without /proc keeps the inherited value: not worth failing the command for.
+/// In a guest without /proc the command has the inherited value.
 fn lower_limits() {
     let path = c"/proc/self/oom_score_adj";
     if let Ok(file) = rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())

@@ -63,7 +63,7 @@ pub fn listen(port: u32, backlog: i32) -> io::Result<OwnedFd> {
 /// Connects to `address`, giving up after `timeout`.
 ///
 /// # Errors
-/// As connect(2): `ECONNRESET` when nobody listens there, `ETIMEDOUT`.
+/// As connect(2): `ECONNRESET` without a listener, `ETIMEDOUT`.
 pub fn connect(address: VsockAddr, timeout: Duration) -> io::Result<OwnedFd> {
     let stream = socket()?;
     set_connect_timeout(&stream, timeout)?;

@@ -149,8 +149,8 @@ impl Sim {
 
     /// Sets the behavior of the guest of a VM with this name, or of the fetch of an image or
     /// kernel.
-    pub fn set_behavior(&self, name: &str, mood: GuestBehavior) {
-        self.inner().behaviors.insert(name.into(), mood);
+    pub fn set_behavior(&self, name: &str, behavior: GuestBehavior) {
+        self.inner().behaviors.insert(name.into(), behavior);
     }
 
     fn behavior(&self, vm: &VmPlan) -> GuestBehavior {

@@ -21,7 +21,7 @@ use banger_host::vmm::firecracker::schema::{
 use serde_json::{Value, json};
 
 use description::API;
-use world::{Asked, Mood, firecracker};
+use world::{Behavior, Received, firecracker};
 
 /// Every call that the client has, as it must come out: method, path, body.
 fn calls() -> Vec<(&'static str, &'static str, Value)> {
@@ -170,27 +170,27 @@ fn every_path_exists_in_firecrackers_api() {
     assert_eq!(called.collect::<BTreeSet<_>>(), ours, "all are tried here");
 }
 
-/// What a Firecracker heard. The runtime goes on meanwhile: it has yet to hang up.
-async fn joined(heard: JoinHandle<Vec<Asked>>) -> Vec<Asked> {
-    tokio::task::spawn_blocking(|| heard.join().unwrap()).await.unwrap()
+/// What a Firecracker received. The runtime goes on meanwhile: it has yet to hang up.
+async fn joined(received: JoinHandle<Vec<Received>>) -> Vec<Received> {
+    tokio::task::spawn_blocking(|| received.join().unwrap()).await.unwrap()
 }
 
-/// All calls to one Firecracker; returns what it heard.
-async fn all_calls(mood: Mood) -> (Vec<Result<(), ClientError>>, Vec<Asked>) {
-    let (socket, heard) = firecracker(mood);
+/// All calls to one Firecracker; returns what it received.
+async fn all_calls(behavior: Behavior) -> (Vec<Result<(), ClientError>>, Vec<Received>) {
+    let (socket, received) = firecracker(behavior);
     let mut api = Client::new(socket).await.unwrap();
     let mut results = Vec::new();
     for number in 0..calls().len() {
         results.push(call(&mut api, number).await);
     }
     drop(api);
-    (results, joined(heard).await)
+    (results, joined(received).await)
 }
 
 #[tokio::test]
 async fn bodies_are_as_described_field_by_field() {
-    let (results, heard) = all_calls(Mood::Well).await;
-    for ((request, (method, path, body)), result) in heard.iter().zip(calls()).zip(results) {
+    let (results, received) = all_calls(Behavior::Correct).await;
+    for ((request, (method, path, body)), result) in received.iter().zip(calls()).zip(results) {
         assert_eq!((request.method.as_str(), request.path.as_str()), (method, path));
         assert_eq!(request.body, body, "{method} {path}");
         assert_eq!(request.headers["host"], "localhost");
@@ -198,7 +198,7 @@ async fn bodies_are_as_described_field_by_field() {
         // A snapshot is not loaded into a VMM that has a guest.
         assert_eq!(result.is_ok(), path != "/snapshot/load", "{method} {path}: {result:?}");
     }
-    assert_eq!(heard.len(), calls().len(), "all on one connection");
+    assert_eq!(received.len(), calls().len(), "all on one connection");
 }
 
 fn cause(error: &ClientError) -> &RequestError {
@@ -209,13 +209,16 @@ fn cause(error: &ClientError) -> &RequestError {
 }
 
 /// The failure of each call, which must name method and path, made on a connection of its own.
-async fn failures(mood: Mood) -> Vec<(&'static str, ClientError)> {
+async fn failures(behavior: Behavior) -> Vec<(&'static str, ClientError)> {
     let mut failures = Vec::new();
     for (number, (method, path, _)) in calls().into_iter().enumerate() {
-        let (socket, heard) = firecracker(mood);
+        let (socket, received) = firecracker(behavior);
         let mut api = Client::new(socket).await.unwrap();
         match call(&mut api, number).await {
-            Ok(()) => assert!(matches!(mood, Mood::Confused) && method != "GET", "{mood:?} {path}"),
+            Ok(()) => assert!(
+                matches!(behavior, Behavior::SendsInvalidJson) && method != "GET",
+                "{behavior:?} {path}"
+            ),
             Err(error) => {
                 assert_eq!(error.to_string(), format!("Firecracker's `{method} {path}` failed"));
                 assert!(error.source().is_some_and(|source| !source.to_string().is_empty()));
@@ -223,20 +226,20 @@ async fn failures(mood: Mood) -> Vec<(&'static str, ClientError)> {
             }
         }
         drop(api);
-        joined(heard).await;
+        joined(received).await;
     }
     failures
 }
 
 #[tokio::test]
 async fn refusals_contain_firecrackers_sanitised_message() {
-    for (_, error) in failures(Mood::Refuses).await {
+    for (_, error) in failures(Behavior::Refuses).await {
         assert!(
             matches!(cause(&error), RequestError::Fault(message) if message == "no [31m way"),
             "{error:?}"
         );
     }
-    for (_, error) in failures(Mood::Mumbles).await {
+    for (_, error) in failures(Behavior::FailsWithHtml).await {
         let RequestError::Fault(message) = cause(&error) else { panic!("{error:?}") };
         assert_eq!(message, "500 Internal Server Error");
     }
@@ -247,18 +250,18 @@ async fn invalid_answers_fail_their_request() {
     let http = |cause: &RequestError| matches!(cause, RequestError::Http(_));
     let malformed = |cause: &RequestError| matches!(cause, RequestError::Malformed);
     type Is = fn(&RequestError) -> bool;
-    let moods: [(Mood, Is); 5] = [
-        (Mood::BreaksOff, malformed),
-        (Mood::Babbles, http),
-        (Mood::Confused, malformed),
-        (Mood::Endless, malformed),
-        (Mood::HangsUp, http),
+    let behaviors: [(Behavior, Is); 5] = [
+        (Behavior::Truncates, malformed),
+        (Behavior::SpeaksSsh, http),
+        (Behavior::SendsInvalidJson, malformed),
+        (Behavior::Endless, malformed),
+        (Behavior::Disconnects, http),
     ];
-    for (mood, expected) in moods {
-        let failures = failures(mood).await;
-        assert!(failures.len() >= 2, "{mood:?}");
+    for (behavior, expected) in behaviors {
+        let failures = failures(behavior).await;
+        assert!(failures.len() >= 2, "{behavior:?}");
         for (_, error) in failures {
-            assert!(expected(cause(&error)), "{mood:?}: {error:?}");
+            assert!(expected(cause(&error)), "{behavior:?}: {error:?}");
         }
     }
 }
@@ -266,7 +269,7 @@ async fn invalid_answers_fail_their_request() {
 /// The clock is paused: tokio advances it to the client's timeout when no task can run.
 #[tokio::test(start_paused = true)]
 async fn a_firecracker_that_does_not_answer_times_out() {
-    let (socket, heard) = firecracker(Mood::Silent);
+    let (socket, received) = firecracker(Behavior::Silent);
     let mut api = Client::new(socket).await.unwrap();
     let begin = tokio::time::Instant::now();
     let error = api.instance().await.unwrap_err();
@@ -274,12 +277,12 @@ async fn a_firecracker_that_does_not_answer_times_out() {
     assert_eq!(error.to_string(), "Firecracker's `GET /` failed");
     assert_eq!(begin.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
     drop(api);
-    joined(heard).await;
+    joined(received).await;
 }
 
 #[tokio::test]
 async fn requests_fail_after_the_connection_ended() {
-    let (socket, heard) = firecracker(Mood::HangsUp);
+    let (socket, received) = firecracker(Behavior::Disconnects);
     let mut api = Client::new(socket).await.unwrap();
     api.instance().await.unwrap_err();
     for _ in 0..3 {
@@ -287,12 +290,12 @@ async fn requests_fail_after_the_connection_ended() {
         assert_eq!(error.to_string(), "Firecracker's `GET /version` failed");
     }
     drop(api);
-    joined(heard).await;
+    joined(received).await;
 }
 
 #[tokio::test]
 async fn a_guest_is_started_paused_kept_and_loaded_again() {
-    let (socket, heard) = firecracker(Mood::Well);
+    let (socket, received) = firecracker(Behavior::Correct);
     let mut api = Client::new(socket).await.unwrap();
     assert_eq!(api.version().await.unwrap(), "1.12.1");
     let error = api.action(&Action::InstanceStart).await.unwrap_err();
@@ -321,13 +324,13 @@ async fn a_guest_is_started_paused_kept_and_loaded_again() {
     api.vm_state(&VmState::Resumed).await.unwrap();
     assert_eq!(api.instance().await.unwrap().state, "Running");
     drop(api);
-    let requests = joined(heard).await;
+    let requests = joined(received).await;
     assert!(requests.iter().any(|request| request.body["snapshot_type"] == "Diff"));
 
-    let (socket, heard) = firecracker(Mood::Well);
+    let (socket, received) = firecracker(Behavior::Correct);
     let mut api = Client::new(socket).await.unwrap();
     api.load_snapshot(&snapshot()).await.unwrap();
     assert_eq!(api.instance().await.unwrap().state, "Running");
     drop(api);
-    joined(heard).await;
+    joined(received).await;
 }

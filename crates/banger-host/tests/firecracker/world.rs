@@ -1,5 +1,5 @@
-//! A fake Firecracker with its own state: the requests so far, the requests allowed in a state, and
-//! which fields there are. And several that are not well.
+//! A fake Firecracker with a state of its own, which checks the order and the fields of requests,
+//! and variants of it that answer incorrectly.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,30 +13,30 @@ use crate::description::{self, Body};
 
 /// How a Firecracker answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
-    /// As it should.
-    Well,
-    /// Refuses every request.
+pub enum Behavior {
+    /// Follows the API.
+    Correct,
+    /// Refuses every request with a message.
     Refuses,
-    /// With a refusal that has no words.
-    Mumbles,
-    /// With less than it announces.
-    BreaksOff,
-    /// With something that is no HTTP.
-    Babbles,
-    /// With a document of another kind.
-    Confused,
-    /// With more than anybody wants to hear.
+    /// Fails with an HTML page instead of a message.
+    FailsWithHtml,
+    /// Sends less than the announced length.
+    Truncates,
+    /// Sends the greeting of an SSH server.
+    SpeaksSsh,
+    /// Sends invalid JSON.
+    SendsInvalidJson,
+    /// Sends a body beyond the client's limit.
     Endless,
-    /// Not at all, and hangs up.
-    HangsUp,
-    /// Not at all.
+    /// Closes the connection without an answer.
+    Disconnects,
+    /// Does not answer.
     Silent,
 }
 
 /// A request as it came.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
+pub struct Received {
     pub method: String,
     pub path: String,
     pub headers: BTreeMap<String, String>,
@@ -72,7 +72,7 @@ impl World {
         Err(format!("not supported while the microVM is {:?}", self.state))
     }
 
-    fn answer(&mut self, request: &Asked) -> Reply {
+    fn answer(&mut self, request: &Received) -> Reply {
         let place = description::find(&request.method, &request.path);
         let (template, body) = place.ok_or("Invalid request method and/or path")?;
         check_fields(&request.body, &body)?;
@@ -138,7 +138,7 @@ impl World {
         Ok(Value::Null)
     }
 
-    fn add_drive(&mut self, request: &Asked) -> Result<(), String> {
+    fn add_drive(&mut self, request: &Received) -> Result<(), String> {
         let id = request.path.rsplit('/').next().unwrap_or_default();
         if request.body["drive_id"] != id {
             return Err("The id from the path does not match the id from the body!".into());
@@ -165,7 +165,7 @@ fn check_fields(body: &Value, expected: &Body) -> Result<(), String> {
 }
 
 /// Reads a request; nothing at the end of the connection.
-fn read(stream: &mut BufReader<UnixStream>) -> Option<Asked> {
+fn read(stream: &mut BufReader<UnixStream>) -> Option<Received> {
     let mut line = String::new();
     let mut next = |stream: &mut BufReader<UnixStream>| {
         line.clear();
@@ -185,7 +185,7 @@ fn read(stream: &mut BufReader<UnixStream>) -> Option<Asked> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-    Some(Asked { method, path, headers, body })
+    Some(Received { method, path, headers, body })
 }
 
 fn with_body(status: &str, body: &str) -> String {
@@ -206,33 +206,35 @@ fn answer(reply: &Reply) -> String {
     }
 }
 
-fn serve(mood: Mood, stream: UnixStream) -> Vec<Asked> {
+fn serve(behavior: Behavior, stream: UnixStream) -> Vec<Received> {
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
-    let (mut world, mut heard) = (World::new(), Vec::new());
+    let (mut world, mut received) = (World::new(), Vec::new());
     while let Some(request) = read(&mut reader) {
-        let text = match mood {
-            Mood::Well => answer(&world.answer(&request)),
-            Mood::Refuses => answer(&Err("no\u{1b}[31m\nway".into())),
-            Mood::Mumbles => with_body("500", "<html>"),
-            Mood::BreaksOff => with_body("200", "{\"id\":\"0123456789ab\"}").replace("ab\"}", ""),
-            Mood::Babbles => "SSH-2.0-OpenSSH_9.2\r\n".into(),
-            Mood::Confused => with_body("200", "[1, 2"),
-            Mood::Endless => with_body("200", &" ".repeat(1 << 20)),
-            Mood::HangsUp | Mood::Silent => String::new(),
+        let text = match behavior {
+            Behavior::Correct => answer(&world.answer(&request)),
+            Behavior::Refuses => answer(&Err("no\u{1b}[31m\nway".into())),
+            Behavior::FailsWithHtml => with_body("500", "<html>"),
+            Behavior::Truncates => {
+                with_body("200", "{\"id\":\"0123456789ab\"}").replace("ab\"}", "")
+            }
+            Behavior::SpeaksSsh => "SSH-2.0-OpenSSH_9.2\r\n".into(),
+            Behavior::SendsInvalidJson => with_body("200", "[1, 2"),
+            Behavior::Endless => with_body("200", &" ".repeat(1 << 20)),
+            Behavior::Disconnects | Behavior::Silent => String::new(),
         };
-        heard.push(request);
-        // Whoever has heard enough hangs up.
+        received.push(request);
+        // Whoever has received enough hangs up.
         let _ = writer.write_all(text.as_bytes());
-        if matches!(mood, Mood::BreaksOff | Mood::Babbles | Mood::HangsUp) {
+        if matches!(behavior, Behavior::Truncates | Behavior::SpeaksSsh | Behavior::Disconnects) {
             break;
         }
     }
-    heard
+    received
 }
 
 /// A Firecracker at the other end of a connection; returns the requests at the end.
-pub fn firecracker(mood: Mood) -> (OwnedFd, JoinHandle<Vec<Asked>>) {
+pub fn firecracker(behavior: Behavior) -> (OwnedFd, JoinHandle<Vec<Received>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    (ours.into(), std::thread::spawn(move || serve(mood, theirs)))
+    (ours.into(), std::thread::spawn(move || serve(behavior, theirs)))
 }

@@ -1,8 +1,8 @@
-//! A fake of QEMU and of its companion, with a guest of [`banger_testkit::guest`].
+//! A fake of QEMU and its companion; the guest is [`banger_testkit::guest`].
 //!
 //! With `--uds-path` among its arguments it is the companion: it listens on the vsock socket and
-//! answers as the agent. Otherwise it is the VMM: it sends hello and ready. Its mood is the last
-//! part of its own file name: `fake-guest-silent`.
+//! answers as the agent. Otherwise it is the VMM: it sends hello and ready. The last part of its
+//! file name selects its behavior: `fake-guest-silent`.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
@@ -16,15 +16,15 @@ const POWER: &str = "fake-power.sock";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    let mood = guest::mood(args.first().map(String::as_str).unwrap_or_default());
+    let behavior = guest::behavior(args.first().map(String::as_str).unwrap_or_default());
     let value = |name: &str| {
         args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned()
     };
-    let played = match (value("--uds-path"), value("--socket")) {
-        (Some(uds), Some(vhost)) => companion(&uds, &vhost, &mood),
-        _ => vmm(&mood),
+    let result = match (value("--uds-path"), value("--socket")) {
+        (Some(uds), Some(vhost)) => companion(&uds, &vhost, &behavior),
+        _ => vmm(&behavior),
     };
-    match played {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fake-guest: {error}");
@@ -33,24 +33,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn vmm(mood: &str) -> std::io::Result<()> {
+fn vmm(behavior: &str) -> std::io::Result<()> {
     let power = UnixListener::bind(POWER)?;
     println!("fake console");
-    if mood != "silent" {
-        guest::boot(UnixStream::connect(format!("v.sock_{HELLO_PORT}"))?, mood)?;
+    if behavior != "silent" {
+        guest::boot(UnixStream::connect(format!("v.sock_{HELLO_PORT}"))?, behavior)?;
     }
     power.accept()?;
     Ok(())
 }
 
-fn companion(uds: &str, vhost: &str, mood: &str) -> std::io::Result<()> {
+fn companion(uds: &str, vhost: &str, behavior: &str) -> std::io::Result<()> {
     let agent = UnixListener::bind(uds)?;
     let _vhost = UnixListener::bind(vhost)?;
     for stream in agent.incoming() {
-        let (stream, mood) = (stream?, mood.to_owned());
+        let (stream, behavior) = (stream?, behavior.to_owned());
         thread::spawn(move || {
-            // A client that leaves early is its own affair.
-            let _ = guest::serve(stream, &mood, || UnixStream::connect(POWER).map(|_| ()));
+            // A client may disconnect early.
+            let _ = guest::serve(stream, &behavior, || UnixStream::connect(POWER).map(|_| ()));
         });
     }
     Ok(())

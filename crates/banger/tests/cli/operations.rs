@@ -9,7 +9,7 @@ fn home_with_endless_pull() -> Home {
     Home::bare(Options {
         env: vec![
             ("BANGERD".into(), program("bangerd-sim").display().to_string()),
-            ("BANGER_SIM_MOODS".into(), "debian=silent".into()),
+            ("BANGER_SIM_BEHAVIORS".into(), "debian=silent".into()),
         ],
         ..Options::default()
     })

@@ -99,7 +99,7 @@ fn events_can_be_left_and_rejoined() {
 #[test]
 fn events_come_while_they_happen() {
     let home = Home::new();
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "web=stubborn")]);
     daemon.run("web");
     let body = r#"{"stop": {"grace_ms": 300}}"#;
     let operation = daemon.post("/v1/vms/web/actions", body).ok()["operation"].clone();
@@ -134,8 +134,8 @@ fn events_come_while_they_happen() {
 #[test]
 fn hanging_vms_can_be_cancelled_and_killed() {
     let home = Home::new();
-    let moods = ("BANGER_SIM_MOODS", "hung=silent,stuck=stubborn");
-    let daemon = home.start_with(&[moods]);
+    let behaviors = ("BANGER_SIM_BEHAVIORS", "hung=silent,stuck=stubborn");
+    let daemon = home.start_with(&[behaviors]);
     let accepted = daemon.post("/v1/vms", r#"{"name": "hung"}"#).ok();
     let operation = accepted["operation"].as_str().unwrap();
     daemon.wait_for("hung", "starting");

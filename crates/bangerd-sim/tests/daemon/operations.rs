@@ -39,7 +39,7 @@ fn wait_until(what: &str, true_now: impl Fn() -> bool) {
 #[test]
 fn an_interrupted_fetch_is_on_record_and_cleaned_up() {
     let home = Home::new();
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "debian=silent,debian-cloud=silent")]);
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "debian=silent,debian-cloud=silent")]);
     let image = begin(&daemon, "/v1/image-pulls", &json!({ "name": "debian" }));
     let kernel = begin(&daemon, "/v1/kernel-pulls", &json!({ "name": "debian-cloud" }));
     // A VM whose kernel is still being fetched.
@@ -91,8 +91,8 @@ fn the_id_of_a_new_image_is_recorded() {
 #[test]
 fn a_cancel_reaches_the_right_operation() {
     let home = Home::new();
-    let moods = "debian=silent,debian-cloud=silent,hung=silent,other=silent";
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", moods)]);
+    let behaviors = "debian=silent,debian-cloud=silent,hung=silent,other=silent";
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", behaviors)]);
     let image = begin(&daemon, "/v1/image-pulls", &json!({ "name": "debian" }));
     let kernel = begin(&daemon, "/v1/kernel-pulls", &json!({ "name": "debian-cloud" }));
     // Waits for its kernel, so there is no VM yet.
@@ -130,7 +130,7 @@ fn a_cancel_reaches_the_right_operation() {
 #[test]
 fn two_starts_are_cancelled_one_by_one() {
     let home = Home::new();
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "one=silent,two=silent")]);
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "one=silent,two=silent")]);
     let [one, two] = ["one", "two"].map(|name| {
         let operation = begin(&daemon, "/v1/vms", &json!({ "name": name }));
         daemon.wait_for(name, "starting");
@@ -162,7 +162,7 @@ fn cancelling_an_ended_operation_reports_its_end() {
 #[test]
 fn a_stop_continues_and_queued_operations_are_cancelled() {
     let home = Home::new();
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "web=stubborn")]);
     daemon.run("web");
     let actions = "/v1/vms/web/actions";
     let stop = begin(&daemon, actions, &json!({ "stop": { "grace_ms": 60_000 } }));
@@ -198,8 +198,8 @@ fn a_stop_continues_and_queued_operations_are_cancelled() {
 #[test]
 fn a_wait_for_a_boot_ends_with_the_story_of_the_guest() {
     let home = Home::new();
-    let moods = "early=ends-early,late=sluggish";
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", moods)]);
+    let behaviors = "early=ends-early,late=sluggish";
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", behaviors)]);
     let wait = |name: &str| {
         let reply = daemon.get(&format!("/v1/vms/{name}/boot?wait=booted&timeout_ms=20000"));
         (reply.status, reply.json())
@@ -224,7 +224,7 @@ fn a_wait_for_a_boot_ends_with_the_story_of_the_guest() {
 #[test]
 fn a_start_has_the_warnings_that_show_reports_for_the_run() {
     let home = Home::new();
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "tight=crowded")]);
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "tight=crowded")]);
     daemon.make("tight");
     let accepted = daemon.post("/v1/vms/tight/actions", r#"{"start": {}}"#).ok();
     let events = daemon.events(accepted["operation"].as_str().unwrap(), 0);

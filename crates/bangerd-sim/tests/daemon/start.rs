@@ -90,7 +90,7 @@ fn of_many_at_once_one_lives() {
 
 /// A daemon with a stop under way that takes `grace_ms`.
 fn with_slow_stop(home: &Home, grace_ms: u64) -> (Daemon, String) {
-    let daemon = home.start_with(&[("BANGER_SIM_MOODS", "web=stubborn")]);
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "web=stubborn")]);
     daemon.run("web");
     let body = json!({ "stop": { "grace_ms": grace_ms } }).to_string();
     let accepted = daemon.post("/v1/vms/web/actions", &body).ok();

@@ -1,14 +1,14 @@
-//! Requests, good and hostile, over a stream that is only bytes.
+//! Valid and hostile requests over a stream in memory.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A client that has sent `input` and hung up.
+/// A client that has sent `input` and closed the connection.
 struct Wire {
     input: io::Cursor<Vec<u8>>,
     output: Vec<u8>,
-    /// Most bytes one read gives.
+    /// Maximum number of bytes of one read.
     piece: usize,
 }
 

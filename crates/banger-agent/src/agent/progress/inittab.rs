@@ -37,10 +37,10 @@ pub fn wait() -> Outcome {
     }
 }
 
-/// What init does with a process.
+/// How init handles a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Waits for its end before it goes on.
+    /// Waits until it has ended.
     Starting,
     /// Keeps it running.
     Staying,

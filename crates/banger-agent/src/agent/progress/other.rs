@@ -1,5 +1,5 @@
-//! An init that nobody knows: whether it has booted cannot be known. It is given time to come to
-//! rest, since what a first command needs is often made by it.
+//! An unknown init, whose progress cannot be read. Its boot counts as over when it stops creating
+//! processes, since a first command often needs what the init sets up.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use banger_agent_proto::boot::BootState;
 
 use super::{LOOK, Outcome, processes};
 
-/// Looks in a row between which no process was made: half a second.
+/// Number of consecutive checks without a new process: half a second.
 const AT_REST: u32 = 5;
 
-/// How long it may take in all.
+/// Time limit.
 const LONGEST: Duration = Duration::from_secs(10);
 
 pub fn wait() -> Outcome {

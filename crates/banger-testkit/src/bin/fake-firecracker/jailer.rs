@@ -1,7 +1,7 @@
-//! The jailer, after Firecracker's docs/jailer.md: the program is copied into the jail, which gets
-//! its devices and its owner; the VMM is started, and its process id is written to a file.
+//! The fake jailer, after Firecracker's docs/jailer.md: copies the program into the jail, creates
+//! devices, sets owners, starts the VMM and writes its process id to a file.
 //!
-//! A process namespace is not made (`--new-pid-ns`): this VMM has no children.
+//! It creates no process namespace (`--new-pid-ns`): this VMM has no children.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use crate::Args;
 
 /// Folders of a jail that the VMM owns.
 const FOLDERS: [&str; 3] = ["dev", "dev/net", "run"];
-/// Devices of a jail: name, major and minor number.
+/// Device nodes of a jail: name, major and minor number.
 const DEVICES: [(&str, u32, u32); 3] =
     [("dev/net/tun", 10, 200), ("dev/kvm", 10, 232), ("dev/urandom", 1, 9)];
 /// Where cgroup2 is mounted.
@@ -25,9 +25,9 @@ fn number(text: &str) -> io::Result<u32> {
     text.parse().map_err(|_| io::Error::other(format!("`{text}` is not a number")))
 }
 
-/// Makes the jail and starts a VMM in it.
-pub fn run(args: &Args, mood: &str) -> io::Result<()> {
-    if mood == "refuses" {
+/// Creates the jail and starts a VMM in it.
+pub fn run(args: &Args, behavior: &str) -> io::Result<()> {
+    if behavior == "refuses" {
         return Err(io::Error::other("Failed to make the jail, as configured"));
     }
     let exec = Path::new(args.value("--exec-file")?);
@@ -40,7 +40,7 @@ pub fn run(args: &Args, mood: &str) -> io::Result<()> {
         chown(path, Some(uid), Some(gid))
     };
     fs::create_dir_all(&jail)?;
-    // As the real one, which has its reasons: a copy, not a link.
+    // A copy, not a link, as the real jailer makes it.
     let copy = jail.join(name);
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&copy)?;
     io::copy(&mut File::open(exec)?, &mut target)?;
@@ -83,7 +83,7 @@ fn join_cgroup(args: &Args, id: &str) -> io::Result<()> {
     for limit in args.all("--cgroup") {
         let (name, value) = limit.split_once('=').unwrap_or((limit, ""));
         let controller = format!("+{}", name.split('.').next().unwrap_or_default());
-        // A host that has the controller disabled gives no limit.
+        // Without the controller there is no limit.
         for above in [root, parent.as_path()] {
             let _ = fs::write(above.join("cgroup.subtree_control"), &controller);
         }

@@ -1,9 +1,10 @@
 //! A fake of Firecracker and its jailer for hosts without KVM: the host does all its work for a VM,
-//! and the guest is one of [`banger_testkit::guest`].
+//! and the guest is [`banger_testkit::guest`].
 //!
-//! With `--exec-file` among its arguments it is the jailer, else Firecracker. Its mood is the last
-//! part of its own file name: a Firecracker that is `broken` ends at once, one that
-//! `collapses` while it is configured, a jailer that `refuses` fails; the others are the guest's.
+//! With `--exec-file` among its arguments it is the jailer, otherwise Firecracker. The last part of
+//! its file name selects its behavior: a Firecracker that is `broken` ends at once, one that
+//! `collapses` ends while it is configured, a jailer that `refuses` fails; the others are those of
+//! the guest.
 
 mod jailer;
 mod vmm;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use banger_testkit::guest;
 
-/// Words of a command line.
+/// The arguments of a command line.
 pub struct Args(Vec<String>);
 
 impl Args {
@@ -23,13 +24,13 @@ impl Args {
         words.windows(2).filter(move |pair| pair[0] == name).map(|pair| pair[1].as_str())
     }
 
-    /// The value of an option that has to be there.
+    /// The value of a required option.
     pub fn value(&self, name: &str) -> std::io::Result<&str> {
         let missing = || std::io::Error::other(format!("Argument '{name}' required"));
         self.all(name).next().ok_or_else(missing)
     }
 
-    /// What follows a `--`.
+    /// The arguments after a `--`.
     pub fn extra(&self) -> &[String] {
         let end = self.0.iter().position(|arg| arg == "--").unwrap_or(self.0.len());
         self.0.get(end + 1..).unwrap_or_default()
@@ -38,16 +39,16 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args(std::env::args().collect());
-    let mood = guest::mood(args.0.first().map(String::as_str).unwrap_or_default());
-    let played = if args.0.iter().any(|arg| arg == "--version") {
+    let behavior = guest::behavior(args.0.first().map(String::as_str).unwrap_or_default());
+    let result = if args.0.iter().any(|arg| arg == "--version") {
         println!("Firecracker v1.12.1\n");
         Ok(())
     } else if args.value("--exec-file").is_ok() {
-        jailer::run(&args, &mood)
+        jailer::run(&args, &behavior)
     } else {
-        vmm::run(&args, &mood)
+        vmm::run(&args, &behavior)
     };
-    match played {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fake-firecracker: {error}");

@@ -10,7 +10,7 @@ use std::thread;
 
 use banger_agent_proto::HELLO_PORT;
 use banger_sys::tap::Tap;
-use banger_testkit::guest::{self, Asked};
+use banger_testkit::guest::{self, Request};
 use rustix::fs::OFlags;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -25,7 +25,7 @@ const STARTED: &str = "The requested operation is not supported after starting t
 #[derive(Default)]
 struct Machine {
     id: String,
-    mood: String,
+    behavior: String,
     boot_source: bool,
     drives: Vec<String>,
     tap: Option<Tap>,
@@ -35,14 +35,17 @@ struct Machine {
 }
 
 /// Serves the API until it is killed.
-pub fn run(args: &Args, mood: &str) -> io::Result<()> {
-    if mood == "broken" {
+pub fn run(args: &Args, behavior: &str) -> io::Result<()> {
+    if behavior == "broken" {
         return Err(io::Error::other("RunWithApiError: broken as configured"));
     }
     confine()?;
     let api = UnixListener::bind(args.value("--api-sock")?)?;
-    let machine =
-        Machine { id: args.value("--id")?.to_owned(), mood: mood.to_owned(), ..Machine::default() };
+    let machine = Machine {
+        id: args.value("--id")?.to_owned(),
+        behavior: behavior.to_owned(),
+        ..Machine::default()
+    };
     let machine = Arc::new(Mutex::new(machine));
     for stream in api.incoming() {
         let (stream, machine) = (stream?, machine.clone());
@@ -103,7 +106,7 @@ fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, String> {
 }
 
 impl Machine {
-    fn answer(&mut self, request: &Asked) -> Result<Option<Value>, String> {
+    fn answer(&mut self, request: &Request) -> Result<Option<Value>, String> {
         let (method, path) = (request.method.as_str(), request.path.as_str());
         match (method, path) {
             ("GET", "/") => {
@@ -141,7 +144,7 @@ impl Machine {
                 self.vsock = Some((path.to_owned(), listener));
                 Ok(())
             }
-            ("PUT", "/entropy") if self.mood == "collapses" => {
+            ("PUT", "/entropy") if self.behavior == "collapses" => {
                 eprintln!("collapsed as configured");
                 std::process::exit(101)
             }
@@ -169,7 +172,7 @@ impl Machine {
             (_, false) => Err("The requested operation is not supported before starting the \
                                microVM."
                 .into()),
-            ("SendCtrlAltDel", true) if self.mood == "stuck" => Ok(()),
+            ("SendCtrlAltDel", true) if self.behavior == "stuck" => Ok(()),
             ("SendCtrlAltDel", true) => power_off().map_err(|error| error.to_string()),
             ("FlushMetrics", true) => self.flush().map_err(|error| error.to_string()),
             _ => Err(format!("unknown variant `{action}`")),
@@ -217,22 +220,23 @@ impl Machine {
         };
         self.started = true;
         println!("fake console: {} drives", self.drives.len());
-        let mood = self.mood.clone();
-        let dials = mood != "silent";
+        let behavior = self.behavior.clone();
+        let dials = behavior != "silent";
         thread::spawn(move || {
-            let hello = || guest::boot(UnixStream::connect(format!("{path}_{HELLO_PORT}"))?, &mood);
+            let hello =
+                || guest::boot(UnixStream::connect(format!("{path}_{HELLO_PORT}"))?, &behavior);
             let booted = if dials { hello() } else { Ok(()) };
             if let Err(error) = booted {
                 eprintln!("fake-firecracker: {error}");
                 std::process::exit(1);
             }
         });
-        let mood = self.mood.clone();
+        let behavior = self.behavior.clone();
         thread::spawn(move || {
             for stream in agent.incoming().flatten() {
-                let mood = mood.clone();
-                // A client that leaves early is its own affair.
-                thread::spawn(move || guest::serve(stream, &mood, power_off));
+                let behavior = behavior.clone();
+                // A client may disconnect early.
+                thread::spawn(move || guest::serve(stream, &behavior, power_off));
             }
         });
         Ok(())
@@ -254,7 +258,7 @@ fn machine_config(body: &Value) -> Result<(), String> {
     }
 }
 
-/// The last console lines of the guest's kernel. The VMM does not end with them.
+/// Prints the last console line of the guest's kernel. The VMM continues, as Firecracker does.
 fn power_off() -> io::Result<()> {
     let mut console = io::stdout().lock();
     console.write_all(b"[    1.000000] reboot: Power down\n")?;
