@@ -178,3 +178,23 @@ pub fn image(error: &ImageError) -> ApiError {
     };
     api_error(code, hint, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names_and_the_built_in_recipe_are_suggested() {
+        let hint = |kind, wanted: &str, names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            let error = FetchError::NotFound { kind, wanted: wanted.into(), names };
+            fetch(&error).hint().unwrap_or_default()
+        };
+        use crate::fetch::Kind::{Image, Kernel};
+        assert_eq!(hint(Image, "worksop", &["workshop"]), "did you mean `workshop`?");
+        // The recipe's image need not exist yet.
+        assert_eq!(hint(Image, "debain", &[]), "did you mean `debian`?");
+        assert_eq!(hint(Kernel, "debian-clod", &["mine"]), "did you mean `debian-cloud`?");
+        assert!(hint(Image, "fedora", &["mine"]).contains("`banger image list`"));
+    }
+}

@@ -67,6 +67,28 @@ fn moving_an_image_name_requires_replace() {
 }
 
 #[test]
+fn similar_names_of_images_and_kernels_are_suggested_to_create() {
+    let home = home();
+    run(&home, "image pull debian");
+    run(&home, "image tag debian workshop");
+    for (option, name, similar) in [
+        ("--image", "debain", "debian"),
+        ("--image", "worksop", "workshop"),
+        ("--kernel", "debian-clod", "debian-cloud"),
+    ] {
+        let created = home.run(&["vm", "create", option, name]);
+        let kind = option.trim_start_matches('-');
+        let expected =
+            format!("error: there is no {kind} `{name}`\nhint: did you mean `{similar}`?\n");
+        assert_eq!(created.err, expected);
+        assert_ne!(created.code, 0);
+    }
+    let far = home.run(&["vm", "create", "--image", "fedora"]);
+    assert!(far.err.contains("`banger image list`"), "{}", far.err);
+    home.finish();
+}
+
+#[test]
 fn untag_and_delete_remove_one_of_several_names() {
     let home = home();
     let id = run(&home, "image pull debian").out;
