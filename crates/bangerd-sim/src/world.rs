@@ -2,9 +2,9 @@
 //! host does: `sim-world.json` in the state folder, or the file named by `BANGER_SIM_WORLD`. The
 //! first line of the file is a complete world, each further line a change, all in JSON.
 //!
-//! Two variables inject faults: `BANGER_SIM_BEHAVIORS=web=stubborn,db=silent` for guests, by the name
-//! of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for effects, with the kind
-//! of object, the time of the fault (before or after the effect), and the number of faults.
+//! Two variables inject faults: `BANGER_SIM_BEHAVIORS=web=stubborn,db=silent` for guests, by the
+//! name of their VM, and `BANGER_SIM_FAULTS=vmm:before:1,undo root:after:2` for effects, with the
+//! kind of object, the time of the fault (before or after the effect), and the number of faults.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

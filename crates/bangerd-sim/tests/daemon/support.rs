@@ -273,7 +273,10 @@ impl Daemon {
         assert_eq!(reply.status, 200, "{reply:?}");
         assert_eq!(reply.headers["content-type"], "text/event-stream");
         let mut events = Vec::new();
-        for block in reply.body.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        // Comments are sent on a stream that is idle for long, as on a busy host.
+        let is_event =
+            |block: &&str| !matches!(block.trim_start().chars().next(), None | Some(':'));
+        for block in reply.body.split("\n\n").filter(is_event) {
             let (id, data) = block.trim_start_matches('\n').split_once('\n').unwrap();
             let event: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
             assert_eq!(id, format!("id: {}", event["seq"]));
