@@ -1,7 +1,7 @@
 //! Certificates of the host's configuration in the guest's trust store, without a program of the
-//! distribution: the bundles get a block, OpenSSL's folder gets links, and each certificate is a
-//! source file that the distribution's own program (update-ca-certificates(8), update-ca-trust(8))
-//! reads whenever it makes the store again.
+//! distribution: the bundles get a block, OpenSSL's folder gets links, Java's keystores get
+//! entries, and each certificate is a source file that the distribution's own program
+//! (update-ca-certificates(8), update-ca-trust(8)) reads whenever it makes the store again.
 //! [`CERTIFICATES_FILE`] leads to the bundle.
 //!
 //! That path is made first and removed last: as long as it is there, a later start knows that
@@ -10,6 +10,8 @@
 
 mod bundle;
 mod hash_links;
+mod java;
+mod keystores;
 
 use banger_agent_proto::boot::{CERTIFICATES_FILE, GuestCertificate};
 use rustix::fs::{AtFlags, OFlags, readlinkat, symlinkat, unlinkat};
@@ -98,6 +100,7 @@ fn replace(
     if !is_immutable(root, hash_links::FOLDER) {
         log.note(hash_links::replace(root, &paths));
     }
+    keystores::write(root, &earlier, &added, log);
     // Last: they tell a later start what to remove.
     for path in SOURCES {
         log.note(sources(root, path, if path == folder { &added } else { &[] }));
@@ -328,6 +331,40 @@ mod tests {
             let links = std::fs::read_dir(dir.path().join("etc/ssl/certs")).unwrap().count();
             assert_eq!(links, 1, "only the bundle is in the folder");
         }
+    }
+
+    #[test]
+    fn keystores_of_java_get_the_certificates_and_lose_them() {
+        let Some((dir, root)) = image(&[(BUNDLES[0], "public\n"), ("etc/ssl/certs/java/x", "")])
+        else {
+            return;
+        };
+        let at = |path: &str| dir.path().join(path);
+        let empty = java::empty();
+        std::fs::write(at("etc/ssl/certs/java/cacerts"), &empty).unwrap();
+        for jdk in ["linked", "own", "other"] {
+            std::fs::create_dir_all(at(&format!("usr/lib/jvm/{jdk}/lib/security"))).unwrap();
+        }
+        let linked = at("usr/lib/jvm/linked/lib/security/cacerts");
+        symlink("/etc/ssl/certs/java/cacerts", &linked).unwrap();
+        std::fs::write(at("usr/lib/jvm/own/lib/security/cacerts"), &empty).unwrap();
+        let keystores = || {
+            ["etc/ssl/certs/java/cacerts", "usr/lib/jvm/own/lib/security/cacerts"]
+                .map(|path| std::fs::read(at(path)).unwrap())
+        };
+        apply(&root, &[ONE]);
+        let expected = java::edit(&empty, &[], &[vec![1]]).unwrap();
+        assert_eq!(keystores(), [expected.clone(), expected]);
+        assert!(linked.is_symlink());
+        apply(&root, &[]);
+        assert_eq!(keystores(), [empty.clone(), empty]);
+        // PKCS #12, as a JDK's own since version 18.
+        std::fs::write(at("usr/lib/jvm/other/lib/security/cacerts"), "0").unwrap();
+        let mut log = BootLog::start();
+        let one = GuestCertificate { pem: ONE.into(), subject_hash: "11111111".into() };
+        write(&root, &[one], &mut log);
+        let (_, warnings) = log.finish();
+        assert!(warnings.len() == 1 && warnings[0].contains("not a JKS file"), "{warnings:?}");
     }
 
     #[test]
