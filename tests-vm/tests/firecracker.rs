@@ -195,6 +195,28 @@ fn start_again(socket: &Path) -> ClientError {
     })
 }
 
+/// State of the VMM according to itself.
+fn vmm_state(socket: &Path) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        Client::new(OwnedFd::from(socket)).await.unwrap().instance().await.unwrap().state
+    })
+}
+
+/// Pauses a VM across a killed daemon, and resumes it; leaves it paused, for the stop that follows.
+fn pause_and_resume(home: &Home, socket: &Path) {
+    home.ok(&["vm", "pause", "web"]);
+    assert_eq!((home.state("web").as_str(), vmm_state(socket).as_str()), ("paused", "Paused"));
+    home.kill_daemon();
+    assert_eq!((home.state("web").as_str(), vmm_state(socket).as_str()), ("paused", "Paused"));
+    let resumed = home.run(&["vm", "resume", "web"]);
+    assert_eq!((resumed.out.as_str(), resumed.err.as_str()), ("web resumed\n", ""));
+    assert_eq!((home.state("web").as_str(), vmm_state(socket).as_str()), ("running", "Running"));
+    home.ok(&["vm", "health", "web"]);
+    home.ok(&["vm", "pause", "web"]);
+}
+
 /// Publishes and unpublishes a port of a running VM. The guest is simulated, so the test listens on
 /// its address.
 fn ports_change_while_it_runs(home: &Home, ip: &str) {
@@ -235,6 +257,8 @@ fn a_life() {
         assert!(fault.contains("not supported after starting"), "{fault}");
         home.ok(&["vm", "health", "web"]);
         ports_change_while_it_runs(home, show["ip"].as_str().unwrap());
+
+        pause_and_resume(home, &world.jail(&id).join("root/api.sock"));
 
         home.ok(&["vm", "stop", "web"]);
         let because = world.show("web")["stopped_because"].clone();

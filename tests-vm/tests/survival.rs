@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use banger_testkit::{Home, kill, wait_gone};
 
@@ -55,10 +57,79 @@ fn ssh(home: &Home) -> Child {
     shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The guest's clock is within 50 ms of the host's. The guest reads its clock between the request
+/// to its shell and the answer, which bounds the difference; each of many readings narrows the
+/// bounds, until they prove it right or wrong.
+fn assert_clock_right(
+    stdin: &mut impl Write,
+    lines: &mut impl Iterator<Item = std::io::Result<String>>,
+    when: &str,
+) {
+    let now = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        i128::try_from(now.as_nanos()).unwrap()
+    };
+    const LIMIT_NS: i128 = 50_000_000;
+    let mut bounds = (i128::MIN, i128::MAX);
+    for _ in 0..1000 {
+        let sent = now();
+        writeln!(stdin, "date +%s%N").unwrap();
+        let guest: i128 = lines.next().unwrap().unwrap().parse().unwrap();
+        bounds = (bounds.0.max(guest - now()), bounds.1.min(guest - sent));
+        if -LIMIT_NS < bounds.0 && bounds.1 < LIMIT_NS {
+            return;
+        }
+        assert!(bounds.0 < LIMIT_NS && -LIMIT_NS < bounds.1, "{when}: wrong by {bounds:?} ns");
+    }
+    panic!("{when}: the guest answers too slowly: {bounds:?} ns");
+}
+
+/// Reads the guest's clock for 5 s of its time; `back` if it was set back meanwhile.
+const WATCH_CLOCK: &str = "end=$(($(date +%s) + 5)); last=0; back=forward; \
+    while now=$(date +%s%N); [ $now -lt ${end}000000000 ]; do \
+    [ $now -ge $last ] || back=back; last=$now; done; echo $back";
+
+/// Open sessions and connections to published ports wait while the VM is paused, across a killed
+/// daemon; afterwards the clock is right.
+fn pause_and_resume(
+    home: &Home,
+    port: u16,
+    stdin: &mut impl Write,
+    lines: &mut impl Iterator<Item = std::io::Result<String>>,
+) {
+    assert_clock_right(stdin, lines, "before the pause");
+    writeln!(stdin, "{WATCH_CLOCK}").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "forward");
+    home.ok(&["vm", "pause", "web"]);
+    home.kill_daemon();
+    assert_eq!(home.state("web"), "paused");
+    let refused = home.run(&["exec", "web", "--", "true"]);
+    assert!(refused.err.contains("`banger vm resume web`"), "{}", refused.err);
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    writeln!(stdin, "echo waited").unwrap();
+    // Long enough that a clock that is not set is wrong.
+    std::thread::sleep(Duration::from_secs(3));
+    home.ok(&["vm", "resume", "web"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "waited");
+    assert_clock_right(stdin, lines, "after the resume");
+    let mut banner = [0; 4];
+    connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    connection.read_exact(&mut banner).unwrap();
+    assert_eq!(&banner, b"SSH-");
+    let shown = home.json(&["vm", "show", "web"]);
+    assert_eq!(shown["state"], "running");
+}
+
 #[test]
 fn sessions_survive_a_killed_daemon() {
     let home = Home::new();
-    home.ok(&["vm", "create", "--name", "web"]);
+    let port = free_port();
+    let publish = format!("{port}:22");
+    home.ok(&["vm", "create", "--name", "web", "-p", &publish]);
     let before = home.json(&["vm", "show", "web"]);
     let mut child = home
         .command(&["exec", "--wait", "ready", "-i", "web", "--", "sh"])
@@ -86,6 +157,7 @@ fn sessions_survive_a_killed_daemon() {
     writeln!(ssh_stdin, "echo three; exit 4").unwrap();
     assert_eq!(ssh_lines.next().unwrap().unwrap(), "three", "with another daemon");
     assert_eq!(ssh.wait().unwrap().code(), Some(4));
+    pause_and_resume(&home, port, &mut stdin, &mut lines);
     writeln!(stdin, "exit 3").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     home.ok(&["vm", "delete", "-f", "web"]);

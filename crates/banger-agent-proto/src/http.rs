@@ -104,12 +104,27 @@ pub struct ClockReading {
     pub unix_us: i64,
 }
 
-/// Correct the clock. The agent slews or steps it; it does nothing if a program of the guest
-/// synchronises the clock and the difference is small.
+/// Whether the clock ran without interruption since the last comparison.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockHistory {
+    /// It did.
+    #[default]
+    Continuous,
+    /// The guest was paused, or the host slept.
+    Interrupted,
+}
+
+/// Correct the clock. After an interruption the agent steps it. Otherwise the agent slews it, steps
+/// it forwards, or does nothing if a program of the guest synchronises the clock and the difference
+/// is small; it steps it backwards only if it is wrong by seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockOffset {
     /// The host's time minus the guest's, in microseconds.
     pub offset_us: i64,
+    /// Continuous if absent.
+    #[serde(default)]
+    pub history: ClockHistory,
 }
 
 /// Mix entropy in.

@@ -29,6 +29,10 @@ pub enum VmAction {
     },
     /// Kill the VM.
     Kill {},
+    /// Pause the vCPUs: the VM keeps its memory, and its guest does not run until it is resumed.
+    Pause {},
+    /// Resume the vCPUs of a paused VM, and set the guest's clock.
+    Resume {},
     /// Delete the VM with its disks.
     Delete {
         /// Delete it even if it is running (it is killed) or broken.
@@ -56,6 +60,8 @@ impl VmAction {
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
             Self::Kill {} => "kill",
+            Self::Pause {} => "pause",
+            Self::Resume {} => "resume",
             Self::Delete { .. } => "delete",
             Self::Repair {} => "repair",
             Self::Set(_) => "set",

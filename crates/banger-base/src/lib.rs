@@ -21,6 +21,6 @@ pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
 pub use hint::HostHint;
 pub use lease::Lease;
 pub use process::ProcRef;
-pub use status::{DiskTrouble, ShimStatus};
+pub use status::{DiskTrouble, ShimStatus, VcpuState};
 pub use text::printable;
 pub use vm_id::{BadId, MacAddress, POOL_TAP_PREFIX, TAP_PREFIX, VmId};

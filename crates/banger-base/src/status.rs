@@ -7,6 +7,20 @@ use serde::{Deserialize, Serialize};
 pub struct ShimStatus {
     /// Set when a disk write of the guest failed on the host.
     pub disk: Option<DiskTrouble>,
+    /// Whether the vCPUs are paused on request; `None` if this shim cannot pause them.
+    #[serde(default)]
+    pub vcpus: Option<VcpuState>,
+}
+
+/// State of the vCPUs as far as a user requested it: a guest that the VMM holds for a failed disk
+/// write counts as running, unless it is paused as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VcpuState {
+    /// Running.
+    Running,
+    /// Paused.
+    Paused,
 }
 
 /// What a failed disk write led to.

@@ -73,6 +73,8 @@ impl OnInterrupt {
             VmAction::Stop { .. } => Self::StopWaiting,
             VmAction::Restart { .. } => Self::StopWaitingThenCancel,
             VmAction::Kill {}
+            | VmAction::Pause {}
+            | VmAction::Resume {}
             | VmAction::Delete { .. }
             | VmAction::Repair {}
             | VmAction::Set(_) => Self::Ignore,

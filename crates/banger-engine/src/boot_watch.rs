@@ -74,6 +74,7 @@ async fn follow(
     boot_id: String,
 ) {
     let mut published = publisher.subscribe();
+    let mut resumed = publisher.subscribe();
     let over = published.wait_for(|published| running_boot_id(&published.record) != Some(&boot_id));
     let ask = async {
         let mut delay = RETRY_DELAY;
@@ -88,6 +89,14 @@ async fn follow(
                         changed
                     });
                     if is_over {
+                        return;
+                    }
+                    delay = RETRY_DELAY;
+                }
+                // The agent of a paused guest answers after the resume.
+                Err(_) if resumed.borrow().record.state == VmState::Paused => {
+                    let runs = |seen: &Published| seen.record.state != VmState::Paused;
+                    if resumed.wait_for(runs).await.is_err() {
                         return;
                     }
                     delay = RETRY_DELAY;
@@ -170,6 +179,9 @@ impl Engine {
                 let seen = published.borrow_and_update().clone();
                 match stage_progress(&seen, wait.stage, self.op_in_progress(&seen)) {
                     StageProgress::Reached => return Ok(seen),
+                    // A guest that is paused while it boots may be resumed in time.
+                    StageProgress::Unreachable
+                        if has_run && seen.record.state == VmState::Paused => {}
                     StageProgress::Unreachable if has_run => {
                         return Err(self.ended_early(&seen.record));
                     }

@@ -126,6 +126,11 @@ pub trait Vmm: Send + Sync {
     async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError>;
     /// Opens the gate; returns the VMM's process id once shim, companion and VMM are up.
     async fn launch(&self, vm: &VmPlan, spec: &VmSpec, devices: &Devices) -> Result<u32, ApiError>;
+    /// Pauses the vCPUs; returns when they have stopped. Idempotent.
+    async fn pause(&self, vm: &VmPlan, run: &RunPlan) -> Result<(), ApiError>;
+    /// Resumes the vCPUs after [`Self::pause`]; returns when they run. Idempotent. A guest that the
+    /// VMM itself has paused, for a full disk of the host, stays paused.
+    async fn resume(&self, vm: &VmPlan, run: &RunPlan) -> Result<(), ApiError>;
     /// Ends shim, companion and VMM, and waits until they have ended.
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError>;
     /// Resolves when the VMM has ended, with its story.
@@ -185,6 +190,15 @@ pub struct GuestHealth {
     pub agent_restarts: u32,
 }
 
+/// Whether a guest's clock ran without interruption since the last comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockHistory {
+    /// It did: it is never set back by a small difference, which is slewed.
+    Continuous,
+    /// The guest was paused, or the host slept: the clock is set, forwards or backwards.
+    Interrupted,
+}
+
 /// Result of a comparison of clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestClock {
@@ -218,7 +232,11 @@ pub trait Guest: Send + Sync {
     /// when the agent has accepted the request.
     async fn power_off(&self, vm: &VmPlan, grace: Duration) -> Result<(), ApiError>;
     /// Compares the guest's wall clock with the host's, and has the agent correct it.
-    async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError>;
+    async fn correct_clock(
+        &self,
+        vm: &VmPlan,
+        history: ClockHistory,
+    ) -> Result<GuestClock, ApiError>;
     /// A connected stream socket to the agent's HTTP, handshake done.
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError>;
 }

@@ -339,8 +339,11 @@ impl Engine {
     pub(crate) fn not_running(&self, record: &VmRecord) -> ApiError {
         let name = &record.plan.name;
         let text = format!("`{name}` is {}", record.state.as_str());
-        let mut error = ApiError::new(ErrorCode::WrongState, text)
-            .with_hint(Hint::ask(name, VmAction::Start {}));
+        let way = match record.state {
+            VmState::Paused => VmAction::Resume {},
+            _ => VmAction::Start {},
+        };
+        let mut error = ApiError::new(ErrorCode::WrongState, text).with_hint(Hint::ask(name, way));
         error.causes = record.because.as_ref().map(refusals::story).unwrap_or_default();
         error
     }

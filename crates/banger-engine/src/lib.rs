@@ -31,6 +31,7 @@ pub mod op_book;
 pub mod operations;
 pub mod oplog;
 pub mod ops;
+mod pause;
 pub mod plan;
 pub mod queue;
 pub mod record;

@@ -78,6 +78,15 @@ pub fn after(state: VmState, action: &VmAction) -> Option<VmState> {
             | VmState::Paused
             | VmState::Stopping => Some(VmState::Stopped),
         },
+        VmAction::Pause {} | VmAction::Resume {} => match state {
+            VmState::Starting | VmState::Running | VmState::Paused => {
+                let pauses = matches!(action, VmAction::Pause {});
+                Some(if pauses { VmState::Paused } else { VmState::Running })
+            }
+            VmState::Stopped | VmState::Stopping | VmState::Broken | VmState::Deleting => {
+                Some(state)
+            }
+        },
         VmAction::Repair {} => match state {
             VmState::Broken => Some(VmState::Stopped),
             other => Some(other),
@@ -112,6 +121,11 @@ fn decide(state: Option<VmState>, action: &VmAction) -> Answer {
         (A::Stop { .. } | A::Kill {}, S::Starting) => Answer::Do(Scheduling::InterruptCurrent),
         (A::Stop { .. }, S::Running | S::Paused) => Answer::Do(Scheduling::AfterCurrent),
         (A::Kill {}, S::Running | S::Paused) => Answer::Do(Scheduling::InterruptCurrent),
+        (A::Pause {}, S::Starting | S::Running) => Answer::Do(Scheduling::AfterCurrent),
+        (A::Resume {}, S::Paused) => Answer::Do(Scheduling::AfterCurrent),
+        (A::Pause {}, S::Paused) | (A::Resume {}, S::Starting | S::Running) => {
+            Answer::AlreadySo(None)
+        }
         (A::Start {} | A::Restart { .. }, S::Stopping) => Answer::Do(Scheduling::AfterCurrent),
         (A::Repair {}, S::Broken) => Answer::Do(Scheduling::AfterCurrent),
         (A::Repair {}, S::Stopped) => Answer::AlreadySo(None),
@@ -130,6 +144,7 @@ fn decide(state: Option<VmState>, action: &VmAction) -> Answer {
         }
         (A::Start {}, S::Paused | S::Broken | S::Deleting)
         | (A::Set(_), S::Broken | S::Deleting)
+        | (A::Pause {} | A::Resume {}, S::Stopped | S::Stopping | S::Broken | S::Deleting)
         | (A::Restart { .. } | A::Stop { .. } | A::Kill {}, S::Broken | S::Deleting)
         | (A::Repair {}, S::Starting | S::Running | S::Paused | S::Stopping | S::Deleting) => {
             Answer::Refused(Refusal::State(state))
@@ -166,15 +181,22 @@ impl RequestQueue {
         let pointless = matches!(running.action, VmAction::Start {} | VmAction::Restart { .. });
         match action {
             VmAction::Stop { .. } => pointless,
-            VmAction::Kill {} => pointless || matches!(running.action, VmAction::Stop { .. }),
-            VmAction::Delete { force } => {
-                *force && (pointless || matches!(running.action, VmAction::Stop { .. }))
-            }
+            VmAction::Kill {} => pointless || self.waits_for_guest(),
+            VmAction::Delete { force } => *force && (pointless || self.waits_for_guest()),
             VmAction::Start {}
+            | VmAction::Pause {}
+            | VmAction::Resume {}
             | VmAction::Restart { .. }
             | VmAction::Repair {}
             | VmAction::Set(_) => false,
         }
+    }
+
+    /// Whether the running operation may wait for its guest, and does not undo itself: a stop for
+    /// the shutdown, a resume for the clock.
+    fn waits_for_guest(&self) -> bool {
+        let action = self.running.as_ref().map(|running| &running.action);
+        action.is_some_and(|it| matches!(it, VmAction::Stop { .. } | VmAction::Resume {}))
     }
 
     /// A kill ends the grace period of a stop in progress, although both lead to the same state.
@@ -269,11 +291,13 @@ mod tests {
         unpublish: Vec::new(),
     };
 
-    const ACTIONS: [VmAction; 8] = [
+    const ACTIONS: [VmAction; 10] = [
         VmAction::Start {},
         VmAction::STOP,
         VmAction::Restart { grace_ms: 0 },
         VmAction::Kill {},
+        VmAction::Pause {},
+        VmAction::Resume {},
         VmAction::Delete { force: false },
         VmAction::Delete { force: true },
         VmAction::Repair {},
@@ -290,6 +314,9 @@ mod tests {
                 (Some(VmState::Broken), _) => Some(VmState::Broken),
                 (Some(_), VmAction::Start {} | VmAction::Restart { .. }) => Some(VmState::Running),
                 (Some(_), VmAction::Stop { .. } | VmAction::Kill {}) => Some(VmState::Stopped),
+                (Some(VmState::Running), VmAction::Pause {}) => Some(VmState::Paused),
+                (Some(VmState::Paused), VmAction::Resume {}) => Some(VmState::Running),
+                (Some(other), VmAction::Pause {} | VmAction::Resume {}) => Some(other),
                 (Some(other), VmAction::Repair {} | VmAction::Set(_)) => Some(other),
             };
         }
@@ -336,8 +363,15 @@ mod tests {
                 }
                 Answer::Refused(Refusal::State(state)) => {
                     let stuck = expected.is_none() || expected == Some(VmState::Broken);
-                    let live_repair = action == VmAction::Repair {} && state == VmState::Running;
-                    assert!(stuck || live_repair, "{action:?} refused in {expected:?}");
+                    let live = matches!(state, VmState::Running | VmState::Paused);
+                    let live_repair = action == VmAction::Repair {} && live;
+                    let paused = action == VmAction::Start {} && state == VmState::Paused;
+                    let pausing = matches!(action, VmAction::Pause {} | VmAction::Resume {});
+                    let unpausable = pausing && state == VmState::Stopped;
+                    assert!(
+                        stuck || live_repair || paused || unpausable,
+                        "{action:?} refused in {expected:?}"
+                    );
                 }
             }
             if *finish && queue.take_next().is_some() {
@@ -355,8 +389,9 @@ mod tests {
         #[test]
         fn agrees_with_the_model(
             initial in prop_oneof![
-                Just(VmState::Stopped), Just(VmState::Running), Just(VmState::Broken)],
-            steps in proptest::collection::vec((0usize..8, any::<bool>()), 0..60),
+                Just(VmState::Stopped), Just(VmState::Running), Just(VmState::Paused),
+                Just(VmState::Broken)],
+            steps in proptest::collection::vec((0usize..ACTIONS.len(), any::<bool>()), 0..60),
         ) {
             check_against_model(initial, &steps);
         }

@@ -1,7 +1,7 @@
 //! Carries out the decision of [`crate::recovery`] for one VM.
 
 use banger_api::operation::OpEventKind;
-use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause};
+use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 
 use crate::capability::VmContext;
@@ -37,7 +37,10 @@ impl Worker {
                     run.vmm_pid = Some(vmm_pid);
                 }
                 self.watch_exit();
-                self.check_boot_id();
+                self.match_vcpus().await;
+                if self.state() == VmState::Running {
+                    self.check_boot_id();
+                }
                 self.take_change_back().await;
                 self.adopt_capabilities().await;
                 Ok(Presence::Exists)

@@ -26,8 +26,14 @@ pub fn explain(name: &VmName, action: &VmAction, refusal: &Refusal) -> ApiError 
                 VmState::Broken => error
                     .with_hint(Hint::ask(name, VmAction::Repair {}))
                     .with_hint(Hint::show(name)),
+                VmState::Paused if matches!(action, VmAction::Start {}) => {
+                    error.with_hint(Hint::ask(name, VmAction::Resume {}))
+                }
                 VmState::Running | VmState::Paused => {
                     error.with_hint(Hint::ask(name, VmAction::STOP))
+                }
+                VmState::Stopped if matches!(action, VmAction::Pause {} | VmAction::Resume {}) => {
+                    error.with_hint(Hint::ask(name, VmAction::Start {}))
                 }
                 VmState::Stopped | VmState::Starting | VmState::Stopping | VmState::Deleting => {
                     error

@@ -187,7 +187,7 @@ impl Worker {
         }
     }
 
-    fn interrupt(&self) -> Interrupt {
+    pub(crate) fn interrupt(&self) -> Interrupt {
         Interrupt::new(self.op.cancelled(), self.exit.clone())
     }
 

@@ -227,8 +227,13 @@ impl Worker {
         if self.state() == VmState::Stopped {
             return Ok(Presence::Exists);
         }
+        // A stop that an earlier daemon began may have found the VM paused.
+        let may_be_paused = matches!(self.state(), VmState::Paused | VmState::Stopping);
         if self.state() != VmState::Stopping {
             self.begin_teardown(VmEvent::StopAccepted).await?;
+        }
+        if may_be_paused && grace_ms > 0 {
+            self.resume_for_shutdown().await;
         }
         let how = if grace_ms == 0 { StopKind::Killed } else { self.shut_down(grace_ms).await };
         tracing::info!(op = %self.op.id, vm = %self.record.plan.id, ?how, "stopped");

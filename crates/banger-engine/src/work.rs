@@ -76,6 +76,8 @@ impl Worker {
                     self.foreign = if force { Foreign::Abandon } else { Foreign::Keep };
                     self.delete().await
                 }
+                VmAction::Pause {} => self.pause().await,
+                VmAction::Resume {} => self.resume().await,
                 VmAction::Repair {} => self.repair().await,
                 VmAction::Set(set) => self.set(&set).await,
             },

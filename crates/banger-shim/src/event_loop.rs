@@ -68,7 +68,7 @@ impl Shim {
                     Source::Vmm | Source::Companion | Source::Folder => {}
                 }
             }
-            self.look_after_disks();
+            self.look_after_vcpus();
             if ready.contains(&Source::Vmm) {
                 self.vmm.reap();
                 return Ok(Event::VmmEnded);
@@ -124,7 +124,7 @@ impl Shim {
             .chain(metrics.map(|fd| (Source::Metrics, fd)))
             .map(|(name, fd)| (name, PollFd::from_borrowed_fd(fd, PollFlags::IN)))
             .unzip();
-        let due = self.qmp.as_ref().and_then(|qmp| qmp.disk_pause.due());
+        let due = self.qmp.as_ref().and_then(|qmp| qmp.vcpus.disk_check_due());
         let left = deadline.into_iter().chain(due).min().map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             let tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
@@ -138,11 +138,13 @@ impl Shim {
         Ok(ready.map(|(name, _)| name).collect())
     }
 
-    fn read_signals(&self) -> io::Result<SigTerm> {
+    fn read_signals(&mut self) -> io::Result<SigTerm> {
         let mut terminate = SigTerm::No;
         while let Some(signal) = self.signals.next()? {
             if signal == Signal::TERM.as_raw() {
                 terminate = SigTerm::Yes;
+            } else if signal == Signal::USR1.as_raw() {
+                self.follow_pause_file();
             } else {
                 let own = [self.vmm.proc(), self.companion.proc()];
                 let own: Vec<u32> =

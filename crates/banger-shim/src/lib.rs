@@ -4,6 +4,9 @@
 //! The daemon starts `banger-shim` in a VM's run folder, behind a [`gate`], and sends it a
 //! [`ShimConfig`]. When all children are running, the shim writes [`STATE_FILE`] and
 //! [`STATUS_FILE`], and answers a [`ShimEvent`]. When they have ended, it writes [`EXIT_FILE`].
+//! To pause the vCPUs of a VMM with QMP, the daemon creates [`PAUSE_FILE`]; to resume them, it
+//! removes the file. After each it sends SIGUSR1, and the shim reports the result in the status.
+//!
 //! SIGTERM ends the children; so does SIGKILL, but then nothing is recorded.
 //!
 //! The run folder may belong to the uid of the children, so the shim keeps its files and logs in
@@ -15,9 +18,10 @@ pub mod record;
 
 pub use banger_base::{
     ByteString, DiskTrouble, ExitCause, ExitStory, GuestEnd, Outcome, ProcRef, ShimStatus,
+    VcpuState,
 };
 pub use forward::{Forward, ForwardConfig, ForwardEvent, MAX_CONNECTIONS, MAX_FORWARD_CONFIG};
-pub use record::{EXIT_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE};
+pub use record::{EXIT_FILE, PAUSE_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE};
 use serde::{Deserialize, Serialize};
 
 /// Maximum length of the configuration line in bytes.

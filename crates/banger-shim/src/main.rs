@@ -17,6 +17,7 @@ mod qmp;
 mod shim;
 mod start;
 mod state;
+mod user_pause;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;

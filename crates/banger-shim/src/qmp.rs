@@ -1,5 +1,5 @@
 //! The part of QMP (QEMU's docs/interop/qmp-spec) that reports the guest's last action, and pauses
-//! and resumes a guest whose disk writes fail.
+//! and resumes the vCPUs: on request, and for failed disk writes.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use banger_shim::GuestEnd;
 use serde_json::Value;
 
-use crate::disk_pause::DiskPause;
+use crate::user_pause::{VcpuCommand, Vcpus};
 
 /// Maximum length of a line; longer ones are not relevant and skipped.
 const MAX_LINE: usize = 64 * 1024;
@@ -22,10 +22,22 @@ pub struct Qmp {
     stream: Option<UnixStream>,
     line: Vec<u8>,
     rest: Rest,
+    negotiation: Negotiation,
+    /// The last command before the negotiation.
+    unsent: Option<VcpuCommand>,
     /// The guest's last action.
     pub guest: Option<GuestEnd>,
-    /// Whether QEMU paused the guest for a failed disk write.
-    pub disk_pause: DiskPause,
+    /// Whether the vCPUs run, and why they are paused.
+    pub vcpus: Vcpus,
+}
+
+/// The exchange of capabilities with which a connection begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Negotiation {
+    /// QEMU has not sent its greeting.
+    Pending,
+    /// It has, and commands follow.
+    Done,
 }
 
 /// Treatment of the rest of a line.
@@ -46,14 +58,23 @@ impl Qmp {
             stream: Some(stream),
             line: Vec::new(),
             rest: Rest::Kept,
+            negotiation: Negotiation::Pending,
+            unsent: None,
             guest: None,
-            disk_pause: DiskPause::default(),
+            vcpus: Vcpus::default(),
         })
     }
 
-    /// Sends `cont`; QEMU answers with the event `RESUME`.
-    pub fn resume(&mut self) {
-        self.execute("cont");
+    /// Sends a command, once QEMU accepts commands; it answers with the event `STOP` or `RESUME`.
+    pub fn send(&mut self, command: VcpuCommand) {
+        if self.negotiation == Negotiation::Pending {
+            self.unsent = Some(command);
+            return;
+        }
+        self.execute(match command {
+            VcpuCommand::Stop => "stop",
+            VcpuCommand::Continue => "cont",
+        });
     }
 
     fn execute(&mut self, command: &str) {
@@ -104,8 +125,12 @@ impl Qmp {
     fn handle_line(&mut self, line: &[u8]) {
         let Ok(message) = serde_json::from_slice::<Value>(line) else { return };
         if message.get("QMP").is_some() {
-            // QEMU sends no events before `qmp_capabilities`.
+            // QEMU accepts no other commands, and sends no events, before `qmp_capabilities`.
             self.execute("qmp_capabilities");
+            self.negotiation = Negotiation::Done;
+            if let Some(command) = self.unsent.take() {
+                self.send(command);
+            }
             return;
         }
         let text = |pointer| message.pointer(pointer).and_then(Value::as_str);
@@ -115,10 +140,10 @@ impl Qmp {
                 let no_space = message.pointer("/data/nospace").and_then(Value::as_bool);
                 let action = text("/data/action").unwrap_or_default();
                 let reason = reason.unwrap_or_default();
-                self.disk_pause.write_failed(action, no_space == Some(true), reason);
+                self.vcpus.disk_pause.write_failed(action, no_space == Some(true), reason);
             }
-            (Some("STOP"), _) => self.disk_pause.stopped(Instant::now()),
-            (Some("RESUME"), _) => self.disk_pause.resumed(Instant::now()),
+            (Some("STOP"), _) => self.vcpus.stopped(Instant::now()),
+            (Some("RESUME"), _) => self.vcpus.resumed(Instant::now()),
             // RESET is not listed: the guest continues after it.
             (Some("SHUTDOWN"), Some("guest-shutdown")) => self.guest = Some(GuestEnd::Poweroff),
             // A panic with `panic=-1` also ends in a reset, so the first event counts.
@@ -189,16 +214,35 @@ mod tests {
             "action": "stop", "nospace": true, "reason": "No space left on device"}}"#;
         hear(&mut qmp, &error.replace('\n', ""));
         hear(&mut qmp, r#"{"event": "STOP"}"#);
-        assert_eq!(qmp.disk_pause.trouble(), Some(DiskTrouble::HeldNoSpace));
-        qmp.resume();
+        assert_eq!(qmp.vcpus.disk_pause.trouble(), Some(DiskTrouble::HeldNoSpace));
+        qmp.send(VcpuCommand::Continue);
         hear(&mut qmp, r#"{"event": "RESUME"}"#);
-        assert_eq!(qmp.disk_pause.trouble(), None);
+        assert_eq!(qmp.vcpus.disk_pause.trouble(), None);
         hear(&mut qmp, r#"{"event": "STOP"}"#);
-        assert_eq!(qmp.disk_pause.trouble(), None, "a stop without an error is a requested one");
+        assert_eq!(
+            qmp.vcpus.disk_pause.trouble(),
+            None,
+            "a stop without an error is a requested one"
+        );
         drop(qmp);
         let mut output = String::new();
         theirs.read_to_string(&mut output).unwrap();
         assert_eq!(output.lines().last(), Some(r#"{"execute":"cont"}"#));
+    }
+
+    #[test]
+    fn a_command_before_the_greeting_follows_the_negotiation() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut qmp = Qmp::new(ours).unwrap();
+        qmp.send(VcpuCommand::Continue);
+        qmp.send(VcpuCommand::Stop);
+        theirs.write_all(format!("{GREETING}\n").as_bytes()).unwrap();
+        qmp.read();
+        drop(qmp);
+        let mut output = String::new();
+        theirs.read_to_string(&mut output).unwrap();
+        let sent = ["qmp_capabilities", "stop"].map(|name| format!("{{\"execute\":\"{name}\"}}\n"));
+        assert_eq!(output, sent.concat());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub const EXIT_FILE: &str = "exit.json";
 /// A [`ShimStatus`], padded with spaces to [`STATUS_BYTES`]: it is overwritten in place, which
 /// works on a full disk too.
 pub const STATUS_FILE: &str = "status.json";
+/// An empty file that the daemon creates: the vCPUs are to be paused as long as it exists.
+pub const PAUSE_FILE: &str = "pause";
 /// Length of [`STATUS_FILE`] in bytes.
 pub const STATUS_BYTES: usize = 512;
 /// Maximum size of a file in bytes.
@@ -61,7 +63,7 @@ pub fn facts(folder: &Path, shim: Option<ProcRef>) -> RunFacts {
 /// # Errors
 /// unlink(2), with the path.
 pub fn clear(folder: &Path) -> Result<(), (PathBuf, io::Error)> {
-    for name in [STATE_FILE, STATUS_FILE, EXIT_FILE] {
+    for name in [STATE_FILE, STATUS_FILE, EXIT_FILE, PAUSE_FILE] {
         let path = folder.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((path, error)),

@@ -20,7 +20,8 @@ use crate::guest_end::GuestEndScanner;
 use crate::output::Output;
 use crate::qmp::Qmp;
 use crate::start::failed;
-use crate::state::StatusFile;
+use crate::state::{State, StatusFile};
+use crate::user_pause::VcpuCommand;
 
 /// Time limit for the VMM to end after its companion: if the companion ended because the VMM is
 /// ending, it is not the cause.
@@ -32,7 +33,8 @@ pub struct Shim {
     pub config: ShimConfig,
     /// Descriptors for the VMM that came through the gate, until it is started.
     pub passed: Vec<OwnedFd>,
-    /// SIGTERM, which requests the end, and SIGCHLD.
+    /// SIGTERM, which requests the end, SIGUSR1 after a change of [`banger_shim::PAUSE_FILE`], and
+    /// SIGCHLD.
     pub signals: SignalFd,
     /// The companion.
     pub companion: ChildState,
@@ -46,6 +48,8 @@ pub struct Shim {
     pub metrics: Option<Output>,
     /// The QMP connection.
     pub qmp: Option<Qmp>,
+    /// The state folder, once both have started.
+    pub folder: Option<State>,
     /// The status file, once both have started.
     pub status: Option<StatusFile>,
     /// Set once the end is decided.
@@ -70,7 +74,7 @@ impl Shim {
         passed: Vec<OwnedFd>,
     ) -> Result<(Self, WriteEnds), ExitCause> {
         // Before this, SIGTERM ends the shim, which has started nothing.
-        let signals = SignalFd::new(&[Signal::TERM, Signal::CHILD])
+        let signals = SignalFd::new(&[Signal::TERM, Signal::USR1, Signal::CHILD])
             .map_err(|error| failed("signals", error))?;
         become_subreaper().map_err(|error| failed("subreaper", error))?;
         let at = |path: &ByteString, error: io::Error| failed("logs", format!("`{path}`: {error}"));
@@ -104,18 +108,28 @@ impl Shim {
             log,
             metrics,
             qmp: None,
+            folder: None,
             status: None,
             ending: false,
         };
         Ok((shim, WriteEnds { console: console_end, log: log_end }))
     }
 
+    /// Pauses or resumes the vCPUs as the daemon requests it.
+    pub fn follow_pause_file(&mut self) {
+        if let (Some(qmp), Some(folder)) = (&mut self.qmp, &self.folder)
+            && let Some(command) = qmp.vcpus.request(folder.pause_requested())
+        {
+            qmp.send(command);
+        }
+    }
+
     /// Resumes a guest that is paused for a full disk once there is space, and updates the status
     /// file.
-    pub fn look_after_disks(&mut self) {
+    pub fn look_after_vcpus(&mut self) {
         let now = Instant::now();
         if let Some(qmp) = &mut self.qmp
-            && qmp.disk_pause.due().is_some_and(|due| due <= now)
+            && qmp.vcpus.disk_check_due().is_some_and(|due| due <= now)
         {
             let disks = self.config.vmm.files.iter();
             let disks = disks.filter(|file| file.access == Access::ReadWrite);
@@ -123,15 +137,16 @@ impl Shim {
                 let stat = rustix::fs::statvfs(disk.path.as_path()).ok()?;
                 Some(stat.f_bavail.saturating_mul(stat.f_frsize))
             });
-            if qmp.disk_pause.try_again(now, free.min()) {
-                qmp.resume();
+            if qmp.vcpus.disk_pause.try_again(now, free.min()) {
+                qmp.send(VcpuCommand::Continue);
             }
         }
-        let paused = self.qmp.as_ref().and_then(|qmp| qmp.disk_pause.trouble());
+        let paused = self.qmp.as_ref().and_then(|qmp| qmp.vcpus.disk_pause.trouble());
+        let vcpus = self.qmp.as_ref().map(|qmp| qmp.vcpus.state());
         let errors = self.log.disk_errors.as_ref().is_some_and(|errors| errors.seen);
         let disk = paused.or(errors.then_some(DiskTrouble::GuestGotErrors));
         if let Some(file) = &mut self.status
-            && let Err(error) = file.update(ShimStatus { disk })
+            && let Err(error) = file.update(ShimStatus { disk, vcpus })
         {
             error_line(format_args!("banger-shim: status: {error}"));
         }

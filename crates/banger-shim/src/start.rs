@@ -58,6 +58,8 @@ impl Shim {
         let running = ShimState { companion: self.companion.proc(), vmm };
         let written = state.write_state(&running).and_then(|()| state.make_status());
         self.status = Some(written.map_err(|error| failed("state", error))?);
+        self.folder = Some(state.try_clone().map_err(|error| failed("state", error))?);
+        self.look_after_vcpus();
         banger_shim::gate::answer(&ShimEvent::Started(running));
         // The kernel takes 15 ms to remove an inotify watch, so that happens after the answer.
         drop((companion, jailed));

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use banger_shim::{
-    EXIT_FILE, ExitStory, STATE_FILE, STATUS_BYTES, STATUS_FILE, ShimState, ShimStatus,
+    EXIT_FILE, ExitStory, PAUSE_FILE, STATE_FILE, STATUS_BYTES, STATUS_FILE, ShimState, ShimStatus,
 };
 use banger_sys::fs::{Durability, open_folder, write_atomically};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 
 /// The state folder.
 pub struct State(OwnedFd);
@@ -51,6 +51,19 @@ impl State {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(&self.0, STATUS_FILE, flags, Mode::empty())?);
         Ok(StatusFile { file, status })
+    }
+
+    /// Whether the vCPUs are to be paused.
+    pub fn pause_requested(&self) -> bool {
+        statat(&self.0, PAUSE_FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// A second handle of the folder.
+    ///
+    /// # Errors
+    /// fcntl(2).
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -7,7 +7,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use banger_agent_proto::boot::{BootMessage, Hello, Ready};
 use banger_agent_proto::http::Health;
@@ -125,6 +125,10 @@ pub fn serve(
     }
     let body = match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/healthz") => serde_json::to_string(&health()).unwrap_or_default(),
+        ("GET", "/clock") => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            format!("{{\"unix_us\": {}}}", now.as_micros())
+        }
         ("POST", "/shutdown") if behavior != "stuck" => {
             power_off()?;
             "{}".into()

@@ -168,7 +168,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let dns_state = DnsPort { listening: dns.listening(), port: dns_port };
     let upkeep = tokio::spawn(upkeep::run(engine.clone(), dns_state, stopping.clone()));
     // Not awaited: interrupting a comparison has no effect.
-    tokio::spawn(clocks::follow(engine.clone(), stopping.clone()));
+    tokio::spawn(clocks::follow(engine.clone(), stopping.clone(), clocks::Reading::now));
     let feed = Feed::start(&engine, &stopping);
     let router = api::router(Arc::new(Api {
         engine: engine.clone(),

@@ -4,12 +4,14 @@
 //! comparisons the agent derives the time from the monotonic clock, and so detects that a program
 //! of the guest set the clock.
 //!
-//! Small differences are slewed. The clock is stepped back only where it is wrong by more than any
-//! clock drifts between two comparisons: a running program never sees an ordinary step back.
+//! Small differences are slewed. The clock is stepped back only after an interruption (a pause of
+//! the guest or sleep of the host), and where it is wrong by more than any clock drifts between two
+//! comparisons: a running program never sees an ordinary step back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use banger_agent_proto::http::ClockHistory;
 use rustix::io::Errno;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
@@ -23,7 +25,7 @@ use crate::sys::clock;
 const TOLERANCE_US: i64 = 20_000;
 
 /// A clock that is behind by more than this is stepped: forward steps disturb few programs.
-const STEP_FORWARD_US: i64 = 100_000;
+const STEP_FORWARD_US: i64 = 40_000;
 
 /// A clock that is ahead by more than this is stepped back, and one that NTP keeps is corrected.
 const WRONG_US: i64 = 2_000_000;
@@ -43,12 +45,14 @@ enum Correction {
 }
 
 /// `offset_us` is the host's time less the guest's.
-fn decide(offset_us: i64, is_disciplined: bool) -> Correction {
+fn decide(offset_us: i64, is_disciplined: bool, history: ClockHistory) -> Correction {
     match offset_us {
+        offset if offset.abs() <= TOLERANCE_US => Correction::Leave,
+        // No program could see the time go by; NTP would need minutes.
+        _ if history == ClockHistory::Interrupted => Correction::Step,
         offset if offset.abs() > WRONG_US => Correction::Step,
         // Two programs that slew one clock fight over it.
         _ if is_disciplined => Correction::Leave,
-        offset if offset.abs() <= TOLERANCE_US => Correction::Leave,
         offset if offset > STEP_FORWARD_US => Correction::Step,
         _ => Correction::Slew,
     }
@@ -70,18 +74,19 @@ impl WallClock {
         self.reference.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Corrects the clock by what the host has measured: its time less ours, in microseconds.
+    /// Corrects the clock by what the host has measured: its time minus the guest's, in
+    /// microseconds.
     ///
     /// # Errors
     /// An impossible offset, clock_settime(2), adjtimex(2).
-    pub fn correct(&self, offset_us: i64) -> Result<(), Fault> {
+    pub fn correct(&self, offset_us: i64, history: ClockHistory) -> Result<(), Fault> {
         if offset_us.unsigned_abs() > OFFSET_MAX_US {
             return Err(Fault::new(format!("a clock is not off by {offset_us} microseconds")));
         }
         // Held until it is done: the watching thread compares with it.
         let mut reference = self.reference();
         *reference = now_us().saturating_add(offset_us).saturating_sub(monotonic_us());
-        apply(offset_us)
+        apply(offset_us, history)
     }
 
     /// Corrects the clock whenever a program of the guest sets it; returns only if the kernel
@@ -91,7 +96,7 @@ impl WallClock {
             let reference = self.reference();
             let offset_us = reference.saturating_add(monotonic_us()).saturating_sub(now_us());
             if offset_us.abs() > WRONG_US
-                && let Err(fault) = apply(offset_us)
+                && let Err(fault) = apply(offset_us, ClockHistory::Continuous)
             {
                 eprintln!("banger: {}", fault.chain());
             }
@@ -99,8 +104,8 @@ impl WallClock {
     }
 }
 
-fn apply(offset_us: i64) -> Result<(), Fault> {
-    match decide(offset_us, clock::is_disciplined()) {
+fn apply(offset_us: i64, history: ClockHistory) -> Result<(), Fault> {
+    match decide(offset_us, clock::is_disciplined(), history) {
         Correction::Leave => Ok(()),
         Correction::Slew => clock::slew(offset_us).context(|| "cannot slew the clock".to_owned()),
         Correction::Step => {
@@ -156,7 +161,8 @@ mod tests {
             (0, false, Correction::Leave),
             (20, false, Correction::Leave),
             (-20, false, Correction::Leave),
-            (50, false, Correction::Slew),
+            (39, false, Correction::Slew),
+            (41, false, Correction::Step),
             (101, false, Correction::Step),
             (3_600_000, false, Correction::Step),
             (-21, false, Correction::Slew),
@@ -167,16 +173,34 @@ mod tests {
             (2_001, true, Correction::Step),
             (-3_600_000, true, Correction::Step),
         ] {
-            let decided = decide(offset_ms * MS, is_disciplined);
+            let decided = decide(offset_ms * MS, is_disciplined, ClockHistory::Continuous);
             assert_eq!(decided, expected, "{offset_ms} ms, disciplined: {is_disciplined}");
+        }
+    }
+
+    #[test]
+    fn after_an_interruption_the_clock_is_stepped_either_way() {
+        for (offset_ms, expected) in [
+            (0, Correction::Leave),
+            (-20, Correction::Leave),
+            (21, Correction::Step),
+            (-21, Correction::Step),
+            (-3_600_000, Correction::Step),
+        ] {
+            for is_disciplined in [false, true] {
+                let decided = decide(offset_ms * 1000, is_disciplined, ClockHistory::Interrupted);
+                assert_eq!(decided, expected, "{offset_ms} ms, disciplined: {is_disciplined}");
+            }
         }
     }
 
     #[test]
     fn impossible_offsets_are_refused() {
         let clock = WallClock::new();
-        assert!(clock.correct(i64::MAX).is_err());
-        assert!(clock.correct(i64::MIN).is_err());
-        assert!(clock.correct(0).is_ok());
+        for history in [ClockHistory::Continuous, ClockHistory::Interrupted] {
+            assert!(clock.correct(i64::MAX, history).is_err());
+            assert!(clock.correct(i64::MIN, history).is_err());
+            assert!(clock.correct(0, history).is_ok());
+        }
     }
 }

@@ -132,7 +132,7 @@ fn answer(
         ("GET", "/clock") => client.answer(200, &ClockReading { unix_us: clock::now_us() })?,
         ("POST", "/clock/offset") => {
             let outcome = client.json::<ClockOffset>(request)?.and_then(|offset| {
-                let corrected = agent.clock.correct(offset.offset_us);
+                let corrected = agent.clock.correct(offset.offset_us, offset.history);
                 corrected.map_err(|fault| Refusal::bad(fault.chain()))
             });
             return done(client, outcome);

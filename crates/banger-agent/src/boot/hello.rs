@@ -11,7 +11,7 @@ use banger_agent_proto::{
     HELLO_PORT, HOST_CID, MAX_BOOT_LINE, MAX_CONFIG_LINE, PROTOCOL_MAX, PROTOCOL_MIN,
 };
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::log::uptime_ms;
 use crate::fault::{Context, Fault};
@@ -37,6 +37,16 @@ const FAILED_LINGER: Duration = Duration::from_secs(2);
 /// The connection of the boot conversation.
 pub struct BootConnection {
     reader: BufReader<File>,
+    /// When hello was sent, by the monotonic clock.
+    hello_sent: Timespec,
+}
+
+/// The configuration, and the time that the host took at most to send it.
+pub struct Received {
+    /// The configuration.
+    pub config: GuestConfig,
+    /// From hello to the arrival of the configuration.
+    pub round_trip: Duration,
 }
 
 impl BootConnection {
@@ -58,12 +68,14 @@ impl BootConnection {
     }
 
     fn over(stream: OwnedFd) -> Self {
-        Self { reader: BufReader::with_capacity(64 * 1024, File::from(stream)) }
+        let reader = BufReader::with_capacity(64 * 1024, File::from(stream));
+        Self { reader, hello_sent: clock_gettime(ClockId::Monotonic) }
     }
 
     /// Sends hello.
     pub fn say_hello(&mut self) -> Result<(), Fault> {
         let uname = rustix::system::uname();
+        self.hello_sent = clock_gettime(ClockId::Monotonic);
         self.send(&BootMessage::Hello(Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
@@ -75,7 +87,7 @@ impl BootConnection {
     }
 
     /// Receives the configuration.
-    pub fn receive_config(&mut self) -> Result<GuestConfig, Fault> {
+    pub fn receive_config(&mut self) -> Result<Received, Fault> {
         let no_answer = || "the host did not send the guest's configuration".to_owned();
         self.set_timeout(CONFIG_TIMEOUT);
         let mut line = Vec::new();
@@ -89,9 +101,12 @@ impl BootConnection {
             };
             return Err(Fault::new(reason));
         }
-        serde_json::from_slice(&line)
+        let elapsed = clock_gettime(ClockId::Monotonic) - self.hello_sent;
+        let round_trip = Duration::try_from(elapsed).unwrap_or_default();
+        let config = serde_json::from_slice(&line)
             .map_err(std::io::Error::from)
-            .context(|| "cannot understand the guest's configuration".to_owned())
+            .context(|| "cannot understand the guest's configuration".to_owned())?;
+        Ok(Received { config, round_trip })
     }
 
     /// Reports that the image's init runs, and ends the conversation.

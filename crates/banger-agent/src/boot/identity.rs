@@ -1,5 +1,7 @@
 //! Who this machine is: clock, entropy, host name, resolver, machine id.
 
+use std::time::Duration;
+
 use banger_agent_proto::boot::{GuestConfig, GuestFile, NetworkConfig, WriteWhen};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,9 +19,8 @@ use crate::sys::entropy;
 /// Largest file of /etc that is read to be changed, in bytes; block lists make `hosts` large.
 const ETC_FILE_MAX: u64 = 64 * 1024 * 1024;
 
-/// How far the clock may be off before it is set, in milliseconds: above what the configuration
-/// needs to travel, so that a good clock is not made worse.
-const CLOCK_TOLERANCE_MS: u64 = 100;
+/// Resolution of the host's time in the configuration, in milliseconds.
+const CLOCK_RESOLUTION_MS: u64 = 1;
 
 /// Milliseconds since 1970 by this machine's clock; 0 before 1970.
 pub fn wall_clock_ms() -> u64 {
@@ -38,11 +39,22 @@ pub fn step_clock(unix_ms: u64) -> Result<(), Fault> {
     clock_settime(ClockId::Realtime, time).context(|| "cannot set the clock".to_owned())
 }
 
-/// Sets the clock if it is off.
-pub fn set_clock(unix_ms: u64, log: &mut BootLog) {
-    if unix_ms.abs_diff(wall_clock_ms()) > CLOCK_TOLERANCE_MS {
-        log.note(step_clock(unix_ms));
+/// Sets the clock if it is wrong. The host sent its time `unix_ms` within the last `round_trip`.
+pub fn set_clock(unix_ms: u64, round_trip: Duration, log: &mut BootLog) {
+    let round_trip_ms = u64::try_from(round_trip.as_millis()).unwrap_or(u64::MAX);
+    if let Some(right_ms) = corrected_clock(wall_clock_ms(), unix_ms, round_trip_ms) {
+        log.note(step_clock(right_ms));
     }
+}
+
+/// The time to set, in milliseconds since 1970; `None` if the clock may be right. The host's time
+/// is now between `sent_ms` and `round_trip_ms` later: a clock within that is not made worse,
+/// another one is set to the middle.
+fn corrected_clock(guest_ms: u64, sent_ms: u64, round_trip_ms: u64) -> Option<u64> {
+    let earliest = sent_ms.saturating_sub(CLOCK_RESOLUTION_MS);
+    let latest = sent_ms.saturating_add(round_trip_ms).saturating_add(CLOCK_RESOLUTION_MS);
+    let may_be_right = (earliest..=latest).contains(&guest_ms);
+    (!may_be_right).then(|| sent_ms.saturating_add(round_trip_ms / 2))
 }
 
 /// Mixes the host's entropy in, so that two machines from one image never share keys.
@@ -226,6 +238,23 @@ mod tests {
         assert!(at("etc/hosts").is_symlink());
         assert!(!at("etc/hostname").is_symlink(), "a loop is replaced");
         assert!(!at("etc/resolv.conf").is_symlink());
+    }
+
+    #[test]
+    fn the_clock_is_set_unless_it_may_be_right() {
+        for (guest, sent, round_trip, expected) in [
+            (1_000_000, 1_000_000, 10, None),
+            (1_000_010, 1_000_000, 10, None),
+            (1_000_012, 1_000_000, 10, Some(1_000_005)),
+            // A real-time clock has whole seconds.
+            (1_000_000, 1_000_040, 6, Some(1_000_043)),
+            (0, 1_700_000_000_000, 30, Some(1_700_000_000_015)),
+            (1_700_000_000_000, 0, 0, Some(0)),
+            (5, u64::MAX, u64::MAX, Some(u64::MAX)),
+        ] {
+            let set = corrected_clock(guest, sent, round_trip);
+            assert_eq!(set, expected, "{guest} {sent} {round_trip}");
+        }
     }
 
     #[test]

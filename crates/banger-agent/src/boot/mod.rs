@@ -48,7 +48,7 @@ pub use log::uptime_ms;
 pub use seed::names;
 pub use stay::end_machine;
 
-use hello::BootConnection;
+use hello::{BootConnection, Received};
 use log::BootLog;
 
 /// Connections that may wait for the agent while it boots.
@@ -58,7 +58,7 @@ const BACKLOG: i32 = 128;
 pub fn run() -> ! {
     let mut log = BootLog::start();
     let fault = match reach_host(&mut log) {
-        Ok((listener, host, config)) => bring_up(log, listener, host, &config),
+        Ok((listener, host, received)) => bring_up(log, listener, host, &received.config),
         Err(fault) => fault,
     };
     eprintln!("banger: cannot boot: {}", fault.chain());
@@ -66,7 +66,7 @@ pub fn run() -> ! {
 }
 
 /// The part of the boot in which failures can only be reported on the console.
-fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, BootConnection, GuestConfig), Fault> {
+fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, BootConnection, Received), Fault> {
     early::mount_kernel_file_systems()?;
     early::open_console();
     early::load_modules(log)?;
@@ -76,9 +76,11 @@ fn reach_host(log: &mut BootLog) -> Result<(OwnedFd, BootConnection, GuestConfig
         .context(|| format!("cannot listen on vsock port {AGENT_PORT}"))?;
     let mut host = BootConnection::dial()?;
     host.say_hello()?;
-    let config = host.receive_config()?;
+    let received = host.receive_config()?;
+    // First, so that the time since its arrival does not count.
+    identity::set_clock(received.config.clock_unix_ms, received.round_trip, log);
     log.mark("hello");
-    Ok((listener, host, config))
+    Ok((listener, host, received))
 }
 
 /// The rest; returns only when the boot has failed.
@@ -109,7 +111,6 @@ fn prepare(log: &mut BootLog, config: &GuestConfig) -> Result<Prepared, (&'stati
         let fault = Fault::new(format!("the host chose protocol {}", config.protocol));
         return Err(("hello", fault));
     }
-    identity::set_clock(config.clock_unix_ms, log);
     identity::add_entropy(&config.entropy, log);
     let root = root::assemble(config, log).map_err(|fault| ("mounts", fault))?;
     log.mark("mounts");

@@ -301,6 +301,8 @@ fn ask_words(vm: &str, action: &VmAction) -> String {
     match action {
         VmAction::Start {} => format!("`banger vm start {vm}` starts it"),
         VmAction::Stop { .. } => format!("`banger vm stop {vm}` stops it"),
+        VmAction::Pause {} => format!("`banger vm pause {vm}` pauses it"),
+        VmAction::Resume {} => format!("`banger vm resume {vm}` resumes it"),
         VmAction::Kill {} => format!("`banger vm kill {vm}` ends it at once"),
         VmAction::Delete { force: true } => format!("`banger vm delete -f {vm}` removes it"),
         VmAction::Delete { force: false } => format!("`banger vm delete {vm}` removes it"),

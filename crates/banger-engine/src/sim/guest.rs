@@ -11,13 +11,13 @@ use banger_api::{ApiError, ErrorCode};
 use super::world::World;
 use super::{GuestBehavior, Sim};
 use crate::devices::Devices;
-use crate::drivers::{Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
+use crate::drivers::{ClockHistory, Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
 use crate::plan::VmPlan;
 
 impl Sim {
     fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
-        let shim = self.object("shim", vm);
+        let shim = self.object("shim", vm).filter(|_| self.object("paused", vm).is_none());
         let shim = shim.ok_or_else(|| {
             let text = format!("the agent of `{}` does not answer", vm.name);
             ApiError::new(ErrorCode::GuestFailed, text)
@@ -88,12 +88,26 @@ impl Guest for Sim {
         Ok(BootView { state, after_ms: Some(2), source, failed })
     }
 
-    async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError> {
+    async fn correct_clock(
+        &self,
+        vm: &VmPlan,
+        history: ClockHistory,
+    ) -> Result<GuestClock, ApiError> {
+        self.boot_id(vm)?;
+        self.inner().compared.push((vm.name.to_string(), history));
+        match self.behavior(vm) {
+            GuestBehavior::Unresponsive => {
+                return Err(ApiError::new(ErrorCode::GuestFailed, "the agent does not answer"));
+            }
+            GuestBehavior::Hanging => std::future::pending().await,
+            _ => {}
+        }
         // A simulated guest has the host's clock.
-        self.boot_id(vm).map(|_| GuestClock::Right)
+        Ok(GuestClock::Right)
     }
 
     async fn power_off(&self, vm: &VmPlan, _grace: Duration) -> Result<(), ApiError> {
+        self.boot_id(vm)?;
         if self.behavior(vm) != GuestBehavior::Stubborn {
             self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
         }

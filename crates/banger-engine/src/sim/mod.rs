@@ -26,7 +26,7 @@ use crate::devices::{
     Drive, DriveRole, Need, NetworkAbilities, Nic, NicKind, SourceKind, StorageAbilities,
 };
 use crate::drivers::{
-    Applied, Attached, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
+    Applied, Attached, ClockHistory, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
 };
 use crate::plan::{Lease, VmPlan, VmSpec};
 use world::{Fault, World};
@@ -50,6 +50,8 @@ struct Inner {
     tried: BTreeSet<String>,
     behaviors: BTreeMap<String, GuestBehavior>,
     exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
+    /// Comparisons of guests' clocks, by the name of the VM.
+    compared: Vec<(String, ClockHistory)>,
     random: u64,
     logs: PathBuf,
     /// Unfinished files of operations in progress.
@@ -69,6 +71,10 @@ pub enum GuestBehavior {
     NeverBooted,
     /// Powers itself off while its init boots.
     PowersOff,
+    /// As good, but its clock cannot be compared: its agent does not answer.
+    Unresponsive,
+    /// As good, but a comparison of its clock never ends.
+    Hanging,
     /// Boots and shuts down, on a host whose disk is nearly full.
     DiskNearlyFull,
 }
@@ -82,6 +88,7 @@ impl Sim {
             tried: BTreeSet::new(),
             behaviors: BTreeMap::new(),
             exits: BTreeMap::new(),
+            compared: Vec::new(),
             random,
             logs: "/nonexistent".into(),
             in_progress: BTreeSet::new(),
@@ -140,6 +147,11 @@ impl Sim {
     /// Names of all attempted effects, as in [`Fault::effect`].
     pub fn tried(&self) -> BTreeSet<String> {
         self.inner().tried.clone()
+    }
+
+    /// All comparisons of guests' clocks since the last call, by the name of the VM.
+    pub fn take_compared(&self) -> Vec<(String, ClockHistory)> {
+        std::mem::take(&mut self.inner().compared)
     }
 
     /// Removes all faults.

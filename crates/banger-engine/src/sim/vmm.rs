@@ -37,7 +37,8 @@ impl Sim {
         let mut inner = self.inner();
         let had_vmm = inner.world.remove("vmm", &vm.id);
         inner.world.remove("shim", &vm.id);
-        (self.sink)(&inner.world, &["vmm", "shim"].map(|kind| World::key(kind, &vm.id)));
+        inner.world.remove("paused", &vm.id);
+        (self.sink)(&inner.world, &["vmm", "shim", "paused"].map(|kind| World::key(kind, &vm.id)));
         drop(inner);
         if had_vmm {
             channel.send_replace(Some(story));
@@ -95,6 +96,17 @@ impl Vmm for Sim {
         }
         self.make("vmm", vm)?;
         Ok(FIRST_PID + 1)
+    }
+
+    async fn pause(&self, vm: &VmPlan, _run: &RunPlan) -> Result<(), ApiError> {
+        if self.object("vmm", vm).is_none() {
+            return Err(ApiError::new(ErrorCode::VmmDied, "the simulated VMM is gone"));
+        }
+        self.make("paused", vm).map(|_| ())
+    }
+
+    async fn resume(&self, vm: &VmPlan, _run: &RunPlan) -> Result<(), ApiError> {
+        self.unmake("paused", vm).map(|_| ())
     }
 
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {

@@ -8,6 +8,7 @@
 
 mod images;
 mod machine;
+mod pause;
 mod records;
 mod set;
 mod steps;
@@ -31,6 +32,7 @@ enum Before {
     Nothing,
     Stopped,
     Running,
+    Paused,
 }
 
 /// Event that starts a scenario.
@@ -43,7 +45,7 @@ enum Trigger {
 }
 
 /// Every path through the lists.
-const SCENARIOS: [(Before, Trigger); 10] = [
+const SCENARIOS: [(Before, Trigger); 16] = [
     (Before::Nothing, Trigger::Create),
     (Before::Stopped, Trigger::Act(VmAction::Start {})),
     (Before::Running, Trigger::Act(VmAction::STOP)),
@@ -54,6 +56,12 @@ const SCENARIOS: [(Before, Trigger); 10] = [
     (Before::Running, Trigger::GuestEnds(GuestEnd::Poweroff)),
     (Before::Running, Trigger::GuestEnds(GuestEnd::Reboot)),
     (Before::Running, Trigger::GuestEnds(GuestEnd::Panic)),
+    (Before::Running, Trigger::Act(VmAction::Pause {})),
+    (Before::Paused, Trigger::Act(VmAction::Resume {})),
+    (Before::Paused, Trigger::Act(VmAction::STOP)),
+    (Before::Paused, Trigger::Act(VmAction::Kill {})),
+    (Before::Paused, Trigger::Act(VmAction::Restart { grace_ms: 5000 })),
+    (Before::Paused, Trigger::Act(VmAction::Delete { force: true })),
 ];
 
 fn request() -> CreateVm {
@@ -100,6 +108,9 @@ fn prepared(before: Before) -> Machine {
         let no_start = before == Before::Stopped;
         let accepted = engine.create(CreateVm { no_start, ..request() }).await.unwrap();
         engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap();
+        if before == Before::Paused {
+            act(engine, VmAction::Pause {}).await;
+        }
     });
     assert_eq!(report.ended, Ended::Idle);
     machine
@@ -136,11 +147,16 @@ impl Expected {
                 assert_eq!(vm.run, None, "{case}");
                 assert_eq!(kinds(machine), self.stopped, "{case}: the VM is stopped");
             }
-            VmState::Running => {
+            VmState::Running | VmState::Paused => {
                 let run = vm.run.as_ref().unwrap();
                 let shim = run.shim.map(|shim| shim.start_time.to_string());
                 assert_eq!(machine.world().get("shim", &vm.plan.id), shim.as_deref(), "{case}");
-                assert_eq!(kinds(machine), self.running, "{case}: the VM runs");
+                let mut kinds = kinds(machine);
+                let running = kinds.len();
+                kinds.retain(|kind| kind != "paused");
+                let is_paused = kinds.len() < running;
+                assert_eq!(is_paused, vm.state == VmState::Paused, "{case}: {:?}", vm.state);
+                assert_eq!(kinds, self.running, "{case}: the VM runs");
             }
             state => panic!("{case}: {state:?} is not a final state"),
         }

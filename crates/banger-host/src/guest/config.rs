@@ -46,7 +46,6 @@ pub fn build(
     getrandom::fill(&mut entropy).map_err(|error| {
         of("cannot get random numbers for a guest", &std::io::Error::other(error.to_string()))
     })?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let disk = |role: DriveRole| {
         disk(devices, role).ok_or_else(|| {
             let text = format!("`{}` has no {} disk", vm.name, role.as_str());
@@ -71,13 +70,16 @@ pub fn build(
         files: Vec::new(),
         certificates: Vec::new(),
         env: BTreeMap::new(),
-        clock_unix_ms: now.as_millis() as u64,
+        clock_unix_ms: 0,
         entropy: BASE64.encode(entropy),
         entrypoint: Vec::new(),
     };
     for part in parts {
         part(vm, devices, &mut config)?;
     }
+    // Last: the guest takes it for the time at which the configuration was sent.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    config.clock_unix_ms = now.as_millis() as u64;
     let mut line = serde_json::to_vec(&config)
         .map_err(|error| of("cannot write a guest's configuration", &error.into()))?;
     line.push(b'\n');

@@ -16,12 +16,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_agent_proto::boot::{BootMessage, BootProgress, BootState as GuestState};
 use banger_agent_proto::events::PowerMode;
-use banger_agent_proto::http::{ClockOffset, ClockReading, Health, Shutdown};
+use banger_agent_proto::http::{
+    ClockHistory as OffsetHistory, ClockOffset, ClockReading, Health, Shutdown,
+};
 use banger_api::boot::{BootState, BootView};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::devices::Devices;
-use banger_engine::drivers::{Guest, GuestClock, GuestHealth, GuestReady};
+use banger_engine::drivers::{ClockHistory, Guest, GuestClock, GuestHealth, GuestReady};
 use banger_engine::interrupt::Interrupt;
 use banger_engine::plan::VmPlan;
 use tokio::net::{UnixListener, UnixStream};
@@ -59,6 +61,9 @@ impl Listeners {
 
 /// Time limit of one attempt to get the agent's first answer.
 const FIRST_ANSWER_ATTEMPT: Duration = Duration::from_secs(15);
+
+/// Maximum number of readings of a guest's clock in one comparison.
+const CLOCK_READINGS: usize = 5;
 
 /// A VMM's sockets between host and guest.
 #[async_trait]
@@ -118,6 +123,13 @@ impl VsockGuest {
         self.booting().remove(&vm.id).ok_or_else(|| {
             ApiError::new(ErrorCode::Internal, format!("`{}` is not booting", vm.name))
         })
+    }
+
+    async fn read_clock(&self, vm: &VmPlan) -> Result<clock::Comparison, ApiError> {
+        let stream = self.sockets(vm)?.connect(vm).await?;
+        let read = channel::get_timed::<ClockReading>(stream, "/clock").await;
+        let (reading, times) = read.map_err(|failure| failure.about(vm))?;
+        Ok(clock::Comparison::new(&times, reading.unix_us))
     }
 
     async fn ask_health(&self, vm: &VmPlan) -> Result<(Health, Duration), ApiError> {
@@ -266,17 +278,27 @@ impl Guest for VsockGuest {
         answer.map_err(|_| channel::Failure::Slow.about(vm))?
     }
 
-    async fn correct_clock(&self, vm: &VmPlan) -> Result<GuestClock, ApiError> {
+    async fn correct_clock(
+        &self,
+        vm: &VmPlan,
+        history: ClockHistory,
+    ) -> Result<GuestClock, ApiError> {
         let compare = async {
+            let mut best = self.read_clock(vm).await?;
+            for _ in 1..CLOCK_READINGS {
+                if best.is_exact() {
+                    break;
+                }
+                best = best.nearer(self.read_clock(vm).await?);
+            }
+            let Some(offset_us) = best.offset_us() else { return Ok(GuestClock::Right) };
             let stream = self.sockets(vm)?.connect(vm).await?;
-            let (reading, times) = channel::get_timed::<ClockReading>(stream, "/clock")
-                .await
-                .map_err(|e| e.about(vm))?;
-            let Some(offset_us) = clock::offset_us(&times, reading.unix_us) else {
-                return Ok(GuestClock::Right);
+            let history = match history {
+                ClockHistory::Continuous => OffsetHistory::Continuous,
+                ClockHistory::Interrupted => OffsetHistory::Interrupted,
             };
-            let stream = self.sockets(vm)?.connect(vm).await?;
-            let sent = channel::post(stream, "/clock/offset", &ClockOffset { offset_us }).await;
+            let offset = ClockOffset { offset_us, history };
+            let sent = channel::post(stream, "/clock/offset", &offset).await;
             sent.map(|()| GuestClock::Corrected).map_err(|error| error.about(vm))
         };
         let compared = tokio::time::timeout(ANSWER_TIMEOUT, compare).await;

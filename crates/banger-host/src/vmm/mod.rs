@@ -3,6 +3,7 @@
 
 pub mod firecracker;
 pub mod notices;
+mod pause;
 pub mod qemu;
 mod shim;
 
@@ -20,7 +21,7 @@ use banger_engine::devices::{Devices, DriveSource, Nic, VmmAbilities};
 use banger_engine::drivers::{Applied, ExitStory, Notices, RunFacts, Stray, Undone, Vmm};
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::protocol::{Access, Request};
-use banger_shim::{DiskTrouble, record};
+use banger_shim::{DiskTrouble, VcpuState, record};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::HostConfig;
@@ -282,6 +283,14 @@ impl Vmm for Qemu {
         .await?;
         let descriptors = self.open_devices(vm, devices).await?;
         shim::open(gate, vm, &wanted, descriptors).await
+    }
+
+    async fn pause(&self, vm: &VmPlan, run: &RunPlan) -> Result<(), ApiError> {
+        pause::set(&self.config.layout.shim_state(&vm.id), vm, run, VcpuState::Paused).await
+    }
+
+    async fn resume(&self, vm: &VmPlan, run: &RunPlan) -> Result<(), ApiError> {
+        pause::set(&self.config.layout.shim_state(&vm.id), vm, run, VcpuState::Running).await
     }
 
     async fn end(&self, vm: &VmPlan, run: &RunPlan) -> Result<Undone, ApiError> {

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use banger_shim::{Access, DiskTrouble, ExitCause, GuestEnd, Outcome, PassedFile, record};
+use banger_shim::{
+    Access, DiskTrouble, ExitCause, GuestEnd, Outcome, PAUSE_FILE, PassedFile, VcpuState, record,
+};
 use banger_sys::proc;
 use rustix::process::Signal;
 
-use crate::support::{COMPANION_UP, STAY, Vm, bytes, gone, is_alive, signal_pid};
+use crate::support::{COMPANION_UP, STAY, Shim, Vm, bytes, gone, is_alive, signal_pid};
 
 const KILLED: Option<Outcome> = Some(Outcome::Signaled { signal: 9 });
 
@@ -221,6 +223,60 @@ fn a_guest_paused_for_a_full_disk_is_reported_and_resumed() {
     assert!(shim.wait().success());
     let output = vm.story().console_tail;
     assert!(output.ends_with("{\"execute\":\"cont\"}\n"), "{output}");
+}
+
+/// Requests a state of the vCPUs as the daemon does, and waits until it is reported.
+fn request_vcpus(vm: &Vm, shim: &Shim, wanted: VcpuState) {
+    let request = vm.state.join(PAUSE_FILE);
+    match wanted {
+        VcpuState::Paused => std::fs::write(request, "").unwrap(),
+        VcpuState::Running => std::fs::remove_file(request).unwrap(),
+    }
+    shim.signal(Signal::USR1);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while record::status(&vm.state).vcpus != Some(wanted) {
+        assert!(Instant::now() < deadline, "{:?}", record::status(&vm.state));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_guest_is_paused_and_resumed_on_request() {
+    let vm = Vm::new();
+    let mut script = qmp_vmm(&[]);
+    for event in ["STOP", "RESUME", "STOP"] {
+        write!(script, "read -r said <&9; echo \"$said\"; echo '{{\"event\": \"{event}\"}}' >&9; ")
+            .unwrap();
+    }
+    script.push_str("echo > vmm-up; sleep 600");
+    let mut config = vm.alone(&script);
+    config.qmp_fd = Some(9);
+    let (mut shim, _) = vm.started(&config);
+    assert_eq!(record::status(&vm.state).vcpus, Some(VcpuState::Running));
+    request_vcpus(&vm, &shim, VcpuState::Paused);
+    request_vcpus(&vm, &shim, VcpuState::Running);
+    request_vcpus(&vm, &shim, VcpuState::Paused);
+    vm.vmm_is_up();
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    let output = vm.story().console_tail;
+    let sent = ["stop", "cont", "stop"].map(|name| format!("{{\"execute\":\"{name}\"}}\n"));
+    assert!(output.ends_with(&sent.concat()), "{output}");
+    // The next run does not begin paused.
+    record::clear(&vm.state).unwrap();
+    assert!(!vm.state.join(PAUSE_FILE).exists());
+}
+
+#[test]
+fn a_vmm_without_qmp_cannot_be_paused() {
+    let vm = Vm::new();
+    let (mut shim, _) = vm.started(&vm.alone("sleep 600"));
+    std::fs::write(vm.state.join(PAUSE_FILE), "").unwrap();
+    shim.signal(Signal::USR1);
+    assert_eq!(record::status(&vm.state).vcpus, None);
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+    assert_eq!(vm.story().cause, ExitCause::Requested, "SIGUSR1 does not end it");
 }
 
 #[test]

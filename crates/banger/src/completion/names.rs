@@ -108,6 +108,7 @@ mod tests {
         let all = [
             vm("db", "dbdb00000001", VmState::Stopped),
             vm("gone", "aaaa00000004", VmState::Deleting),
+            vm("held", "cccc00000005", VmState::Paused),
             vm("odd", "aaaa00000003", VmState::Broken),
             vm("web", "aaaa00000002", VmState::Running),
         ];
@@ -117,19 +118,22 @@ mod tests {
         };
         for (verb, prefix, expected) in [
             ("start", "", "db"),
-            ("stop", "", "web"),
+            ("stop", "", "held web"),
             ("exec", "", "web"),
-            ("restart", "", "db web"),
+            ("restart", "", "db held web"),
             ("repair", "", "odd"),
-            ("show", "", "db odd web"),
+            ("show", "", "db held odd web"),
             ("delete", "d", "db"),
-            ("resume", "", ""),
+            ("pause", "", "web"),
+            ("resume", "", "held"),
+            ("stop", "h", "held"),
+            ("exec", "h", ""),
             ("show", "aaaa", "aaaa00000003 aaaa00000002"),
             ("show", "dbdb", "dbdb00000001"),
             ("start", "aaaa", ""),
         ] {
             assert_eq!(shown(verb, prefix), expected, "{verb} {prefix}");
         }
-        assert_eq!(vms(&all, "stop", "")[0].about, "running, debian");
+        assert_eq!(vms(&all, "stop", "w")[0].about, "running, debian");
     }
 }

@@ -15,6 +15,7 @@ mod interrupt;
 mod operations;
 mod other_host;
 mod output;
+mod pause;
 mod ports;
 mod prune;
 mod sessions;

@@ -131,6 +131,26 @@ impl Firecracker {
         Err(if error.is_refusal() { fault } else { self.with_end(fault, vm, shim).await })
     }
 
+    /// Pauses or resumes the vCPUs, unless they are in that state already.
+    async fn set_vcpus(&self, vm: &VmPlan, wanted: schema::VmState) -> Result<(), ApiError> {
+        let socket = self.connect_to(vm, VmmSocket::Api).await?;
+        let (verb, paused) = match wanted {
+            schema::VmState::Paused => ("pause", true),
+            schema::VmState::Resumed => ("resume", false),
+        };
+        let talk = async {
+            let mut api = Client::new(socket).await?;
+            if (api.instance().await?.state == "Paused") == paused {
+                return Ok(());
+            }
+            api.vm_state(&wanted).await
+        };
+        talk.await.map_err(|error: api::ClientError| {
+            let text = format!("Firecracker did not {verb} `{}`", vm.name);
+            ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)
+        })
+    }
+
     /// Adds the exit of the VMM to the error, if it has ended.
     async fn with_end(&self, mut error: ApiError, vm: &VmPlan, shim: ProcRef) -> ApiError {
         if let Some(story) = self.ended(vm, shim).await {
@@ -212,6 +232,14 @@ impl Vmm for Firecracker {
         let vmm = gate.launch(&vm.id, launch).await?;
         self.configure(vm, &config::machine(spec, devices), shim).await?;
         Ok(vmm.pid)
+    }
+
+    async fn pause(&self, vm: &VmPlan, _run: &RunPlan) -> Result<(), ApiError> {
+        self.set_vcpus(vm, schema::VmState::Paused).await
+    }
+
+    async fn resume(&self, vm: &VmPlan, _run: &RunPlan) -> Result<(), ApiError> {
+        self.set_vcpus(vm, schema::VmState::Resumed).await
     }
 
     async fn end(&self, vm: &VmPlan, _run: &RunPlan) -> Result<Undone, ApiError> {

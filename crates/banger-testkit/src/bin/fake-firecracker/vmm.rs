@@ -5,8 +5,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use banger_agent_proto::HELLO_PORT;
 use banger_sys::tap::Tap;
@@ -20,6 +22,9 @@ use crate::Args;
 
 const VERSION: &str = "1.12.1";
 const STARTED: &str = "The requested operation is not supported after starting the microVM.";
+
+/// Whether the vCPUs are paused.
+static PAUSED: AtomicBool = AtomicBool::new(false);
 
 /// The configuration so far.
 #[derive(Default)]
@@ -110,7 +115,11 @@ impl Machine {
         let (method, path) = (request.method.as_str(), request.path.as_str());
         match (method, path) {
             ("GET", "/") => {
-                let state = if self.started { "Running" } else { "Not started" };
+                let state = match (self.started, PAUSED.load(Ordering::Relaxed)) {
+                    (false, _) => "Not started",
+                    (true, false) => "Running",
+                    (true, true) => "Paused",
+                };
                 return Ok(Some(json!({
                     "id": self.id,
                     "state": state,
@@ -126,6 +135,7 @@ impl Machine {
             format!("An error occurred when deserializing the json body of a request: {error}.")
         })?;
         match (method, path) {
+            ("PATCH", "/vm") => self.set_vcpus(text(&body, "state")?),
             ("PUT", "/machine-config") => machine_config(&body),
             ("PUT", "/boot-source") => {
                 for file in ["kernel_image_path", "initrd_path"] {
@@ -177,6 +187,15 @@ impl Machine {
             ("FlushMetrics", true) => self.flush().map_err(|error| error.to_string()),
             _ => Err(format!("unknown variant `{action}`")),
         }
+    }
+
+    fn set_vcpus(&self, state: &str) -> Result<(), String> {
+        match (state, self.started) {
+            ("Paused" | "Resumed", true) => PAUSED.store(state == "Paused", Ordering::Relaxed),
+            (_, false) => return Err("the microVM is not running".into()),
+            _ => return Err(format!("unknown variant `{state}`")),
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -236,7 +255,12 @@ impl Machine {
             for stream in agent.incoming().flatten() {
                 let behavior = behavior.clone();
                 // A client may disconnect early.
-                thread::spawn(move || guest::serve(stream, &behavior, power_off));
+                thread::spawn(move || {
+                    while PAUSED.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    guest::serve(stream, &behavior, power_off)
+                });
             }
         });
         Ok(())

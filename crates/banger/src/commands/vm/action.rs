@@ -1,4 +1,4 @@
-//! `banger vm start|stop|restart|kill|delete|repair`: one action on any number of VMs.
+//! `banger vm start|stop|restart|kill|pause|resume|delete|repair`: one action on any number of VMs.
 
 use banger_api::boot::WaitFor;
 use banger_api::exit;
@@ -77,6 +77,32 @@ pub struct RestartArgs {
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct KillArgs {
+    /// Names, ids or prefixes of ids
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+}
+
+/// Pause VMs: their guests stop running, and keep their memory.
+///
+///   banger vm pause web
+///   banger vm resume web            lets the guest run again, with the clock set
+///
+/// Commands and connections to a paused guest wait. `banger vm stop` resumes it first.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct PauseArgs {
+    /// Names, ids or prefixes of ids
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+}
+
+/// Resume VMs that are paused, and set their clocks.
+///
+///   banger vm resume web
+///   banger vm resume web db
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ResumeArgs {
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "VM")]
     pub vms: Vec<String>,
@@ -171,6 +197,18 @@ pub async fn restart(context: &Context, args: RestartArgs) -> Result<u8, Failure
 pub async fn kill(context: &Context, args: KillArgs) -> Result<u8, Failure> {
     let messages = ("killed", "was stopped already", DurationDisplay::Hide);
     act(context, &args.vms, VmAction::Kill {}, messages).await
+}
+
+/// Runs `vm pause`.
+pub async fn pause(context: &Context, args: PauseArgs) -> Result<u8, Failure> {
+    let messages = ("paused", "is paused already", DurationDisplay::Hide);
+    act(context, &args.vms, VmAction::Pause {}, messages).await
+}
+
+/// Runs `vm resume`.
+pub async fn resume(context: &Context, args: ResumeArgs) -> Result<u8, Failure> {
+    let messages = ("resumed", "runs already", DurationDisplay::Hide);
+    act(context, &args.vms, VmAction::Resume {}, messages).await
 }
 
 /// Runs `vm repair`.

@@ -1,6 +1,6 @@
 //! `banger vm health`.
 
-use banger_api::vm::{AgentHealth, VmHealth};
+use banger_api::vm::{AgentHealth, VmHealth, VmState};
 use banger_api::{ApiError, ErrorCode, exit};
 use banger_client::batch::{MAX_PARALLEL, resolve};
 use futures_util::StreamExt;
@@ -100,6 +100,9 @@ fn text(health: &VmHealth) -> String {
             let why = health.reason.as_deref().map(plain::line).unwrap_or_default();
             let colon = if why.is_empty() { "" } else { ": " };
             format!("{name}: runs, but its agent does not answer{colon}{why}\n")
+        }
+        AgentHealth::NotRunning if health.state == VmState::Paused => {
+            format!("{name}: paused; `banger vm resume {name}` resumes it\n")
         }
         AgentHealth::NotRunning => format!("{name}: {}\n", health.state.as_str()),
     }

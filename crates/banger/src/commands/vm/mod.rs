@@ -29,6 +29,9 @@ pub enum Command {
     #[command(alias = "reboot")]
     Restart(action::RestartArgs),
     Kill(action::KillArgs),
+    Pause(action::PauseArgs),
+    #[command(alias = "unpause")]
+    Resume(action::ResumeArgs),
     #[command(visible_alias = "rm", aliases = ["remove", "destroy"])]
     Delete(action::DeleteArgs),
     Repair(action::RepairArgs),
@@ -59,6 +62,8 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Stop(args) => action::stop(context, args).await,
         Command::Restart(args) => action::restart(context, args).await,
         Command::Kill(args) => action::kill(context, args).await,
+        Command::Pause(args) => action::pause(context, args).await,
+        Command::Resume(args) => action::resume(context, args).await,
         Command::Delete(args) => action::delete(context, args).await,
         Command::Repair(args) => action::repair(context, args).await,
         Command::Set(args) => set::run(context, args).await,
