@@ -1,14 +1,14 @@
 //! Folders opened so that no symlink planted by whoever owns the tree can lead a write out of it:
 //! every path is resolved with openat2(2) beneath a folder handle.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::failure::shown;
+use crate::new_file::NewFile;
 
 /// Longest path taken from anyone, in bytes (`PATH_MAX`).
 pub const MAX_PATH: usize = 4096;
@@ -202,43 +202,12 @@ impl Folder {
     /// # Errors
     /// A full or read-only disk; `name` is a folder.
     pub fn put(&self, name: &[u8], content: &[u8], owner: Owner, mode: u32) -> io::Result<()> {
-        let (temporary, file) = self.temporary(Some(owner))?;
-        let mut file = std::fs::File::from(file);
-        let written = file
-            .write_all(content)
-            .and_then(|()| Ok(fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?));
-        self.finish(written, &temporary, name)
+        let mut new = NewFile::create_named(self, Some(owner))?;
+        new.write(content, mode)?;
+        new.finish(name)
     }
 
-    /// Creates an empty file under an unused name, mode 0600, with this owner, or else with the
-    /// caller's.
-    ///
-    /// # Errors
-    /// As openat(2), fchown(2).
-    pub fn temporary(&self, owner: Option<Owner>) -> io::Result<(Vec<u8>, OwnedFd)> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for _ in 0..16 {
-            let name = temporary_name();
-            match fs::openat(&self.fd, name.as_slice(), flags, Mode::RUSR | Mode::WUSR) {
-                Ok(file) => {
-                    if let Some((uid, gid)) = owner.map(Owner::ids)
-                        && let Err(errno) = fs::fchown(&file, Some(uid), Some(gid))
-                    {
-                        self.remove(&name);
-                        return Err(errno.into());
-                    }
-                    return Ok((name, file));
-                }
-                // Left over from a guest that lost power: the next name is free.
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Err(Errno::EXIST.into())
-    }
-
-    /// Gives a finished temporary file its name, or removes it if it was not written.
+    /// Gives a complete temporary symlink, pipe or link its name, or removes it after an error.
     ///
     /// # Errors
     /// `written`'s own, or renameat(2)'s.
@@ -254,13 +223,6 @@ impl Folder {
         // Only tidying after an error that is being reported.
         let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
     }
-}
-
-/// A name for a file that is being written.
-pub fn temporary_name() -> Vec<u8> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!(".banger-{}-{number}", std::process::id()).into_bytes()
 }
 
 /// `path` without leading slashes, `.` for the folder itself.

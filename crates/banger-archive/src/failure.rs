@@ -23,6 +23,21 @@ pub enum Cause {
     Disk,
 }
 
+impl Cause {
+    /// The HTTP status with which an agent reports it. 410 is a path that does not exist: an agent
+    /// without archives answers 404.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::Archive | Self::Stream => 400,
+            Self::Denied => 403,
+            Self::Conflict => 409,
+            Self::Missing => 410,
+            Self::Disk => 500,
+            Self::NoSpace => 507,
+        }
+    }
+}
+
 /// A failure, naming the entry.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

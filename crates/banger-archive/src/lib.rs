@@ -9,6 +9,7 @@
 pub mod beneath;
 mod entry;
 mod failure;
+mod new_file;
 pub mod pack;
 pub mod place;
 mod read;

@@ -12,6 +12,7 @@ use rustix::fs::{self, Mode, Timestamps};
 use crate::beneath::{Folder, Owner, components, split_last};
 use crate::entry::{Entry, Kind};
 use crate::failure::{Failure, shown};
+use crate::new_file::remove_leftovers;
 use crate::read::Reader;
 
 mod file;
@@ -99,7 +100,8 @@ pub struct Unpacked {
     pub left_out_names: Vec<String>,
 }
 
-/// Unpacks the archive `from` beneath `folder`. `done` counts what has arrived, which stays when
+/// Unpacks the archive `from` beneath `folder`; removes leftovers of killed copies from the folders
+/// that it adds to. `done` counts what has arrived, which stays when
 /// an error ends it.
 ///
 /// # Errors
@@ -110,6 +112,7 @@ pub fn unpack(
     rules: &Rules<'_>,
     done: &mut Unpacked,
 ) -> Result<(), Failure> {
+    remove_leftovers(folder);
     let buffer = vec![0; PIECE];
     let mut unpacker = Unpacker {
         folder,

@@ -6,8 +6,7 @@
 use std::io;
 
 use banger_agent_proto::archive::{
-    CONTENT_TYPE, ERROR_TRAILER, LEFT_OUT_TRAILER, MAX_TRAILER, NO_PATH, SOURCE_HEADER, Unpacked,
-    encode,
+    CONTENT_TYPE, ERROR_TRAILER, LEFT_OUT_TRAILER, MAX_TRAILER, SOURCE_HEADER, Unpacked, encode,
 };
 use banger_archive::pack::{self, Devices, pack};
 use banger_archive::place::{self, LastLink, Place, Source};
@@ -169,19 +168,11 @@ fn one_part(name: Vec<u8>) -> Result<Vec<u8>, Refusal> {
 }
 
 fn refusal(failure: &Failure, user: &User) -> Refusal {
-    let status = match failure.cause {
-        Cause::Archive | Cause::Stream => 400,
-        Cause::Conflict => 409,
-        Cause::Missing => NO_PATH,
-        Cause::Denied => 403,
-        Cause::NoSpace => 507,
-        Cause::Disk => 500,
-    };
     let mut message = failure.chain();
     if failure.cause == Cause::Denied {
         message.push_str(&format!(" as user `{}`", user.name));
     }
-    Refusal::new(status, message)
+    Refusal::new(failure.cause.http_status(), message)
 }
 
 #[cfg(test)]
@@ -210,6 +201,11 @@ mod tests {
             assert!(one_part(name.as_bytes().to_vec()).is_err(), "{name:?}");
         }
         assert_eq!(one_part(b"\xff\n".to_vec()).unwrap(), b"\xff\n");
+    }
+
+    #[test]
+    fn a_missing_path_has_the_status_of_the_protocol() {
+        assert_eq!(Cause::Missing.http_status(), banger_agent_proto::archive::NO_PATH);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::{PIECE, Placing, SPACE_STEP, Unpacker};
 use crate::beneath::Folder;
 use crate::entry::Entry;
+use crate::new_file::NewFile;
 use crate::read::Reader;
 
 impl Unpacker<'_> {
@@ -20,24 +21,11 @@ impl Unpacker<'_> {
         data: &mut Reader<R>,
     ) -> Result<(), Placing> {
         self.look_at_space(0)?;
-        let (temporary, file) = parent.temporary(self.owner(entry))?;
-        let mut file = File::from(file);
-        let mut broken_off = None;
-        let written = match self.write(&mut file, entry, data) {
-            Ok(()) => fs::fchmod(&file, self.mode(entry))
-                .and_then(|()| fs::futimens(&file, &entry.times()))
-                .map_err(Into::into),
-            Err(Placing::File(error)) => Err(error),
-            Err(Placing::Archive(failure)) => {
-                broken_off = Some(failure);
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
-        };
-        let finished = parent.finish(written, &temporary, name);
-        match broken_off {
-            Some(failure) => Err(Placing::Archive(failure)),
-            None => Ok(finished?),
-        }
+        let mut new = NewFile::create(parent, self.owner(entry))?;
+        self.write(new.file(), entry, data)?;
+        fs::fchmod(new.file(), self.mode(entry)).map_err(io::Error::from)?;
+        fs::futimens(new.file(), &entry.times()).map_err(io::Error::from)?;
+        Ok(new.finish(name)?)
     }
 
     fn write<R: Read>(

@@ -7,8 +7,9 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{LateFolder, MAX_LATE_FOLDERS, Unpacker};
-use crate::beneath::{Folder, Links, MAX_PATH, Owner, split_last, temporary_name};
+use crate::beneath::{Folder, Links, MAX_PATH, Owner, split_last};
 use crate::entry::Entry;
+use crate::new_file::{remove_leftovers, temporary_name};
 
 impl Unpacker<'_> {
     pub(super) fn put_folder(
@@ -21,6 +22,9 @@ impl Unpacker<'_> {
             Ok(()) => {}
             // A folder that was there before stays as it is.
             Err(Errno::EXIST) if parent.kind_of(name) == Some(FileType::Directory) => {
+                if let Ok(inner) = parent.folder(name, Links::Refuse) {
+                    remove_leftovers(&inner);
+                }
                 return Ok(());
             }
             Err(Errno::EXIST) => return Err(Errno::NOTDIR.into()),

@@ -172,11 +172,10 @@ fn an_interrupted_copy_leaves_no_part_of_a_file() {
             .unwrap();
         let mut input = child.stdin.take().unwrap();
         input.write_all(&packed[..2 << 20]).unwrap();
-        let part = || {
-            let names = std::fs::read_dir(guest(&home).join("srv")).into_iter().flatten();
-            names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
-        };
-        home.wait("the copy to begin", || !part().is_empty());
+        let daemon = home.json(&["daemon", "status"])["pid"].as_u64().unwrap();
+        let srv = guest(&home).join("srv");
+        let part = || written_by(daemon, &srv).is_some() || srv.read_dir().unwrap().count() > 0;
+        home.wait("the copy to begin", part);
         banger_testkit::kill(child.id(), signal);
         let ended = child.wait().unwrap();
         if signal == "INT" {
@@ -184,9 +183,155 @@ fn an_interrupted_copy_leaves_no_part_of_a_file() {
             child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
             assert_eq!((ended.code(), text.as_str()), (Some(1), "error: the copy was cancelled\n"));
         }
-        home.wait("the incomplete file to be removed", || part().is_empty());
+        home.wait("the incomplete file to be removed", || !part());
         drop(input);
     }
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+/// A file below `folder` that a process has open, also one without a name.
+fn written_by(pid: u64, folder: &Path) -> Option<PathBuf> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let mut paths = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    paths.find(|path| path.starts_with(folder) && path != folder)
+}
+
+/// A header of an archive (ustar) with a name, a target and a size that are not checked.
+fn header(kind: u8, name: &str, link: &str, size: u64) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, b"0000644\0");
+    put(108, b"0000000\00000000\0");
+    put(124, format!("{size:011o} ").as_bytes());
+    put(136, b"00000000000 ");
+    put(156, &[kind]);
+    put(157, link.as_bytes());
+    put(257, b"ustar\x0000");
+    put(148, b"        ");
+    let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+/// A file of 5 bytes.
+fn entry(name: &str) -> Vec<u8> {
+    let mut entry = header(b'0', name, "", 5);
+    entry.extend_from_slice(b"owned");
+    entry.resize(1024, 0);
+    entry
+}
+
+/// Puts a file into `/hostile` of the only guest, whose content is sent as an archive.
+fn hostile(home: &Home, name: &str) -> PathBuf {
+    let folder = guest(home).join("hostile");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+/// The guest and its archive pass through the daemon; memory is limited to far less than what is
+/// sent.
+#[test]
+fn a_hostile_guest_writes_nothing_outside_of_the_target() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let files = files(&home);
+    std::fs::write(files.join("file"), "").unwrap();
+    copied(&home, &["file", "web:"]);
+    std::fs::create_dir(files.join("outside")).unwrap();
+    std::fs::write(files.join("outside/secret"), "secret").unwrap();
+    let outside = files.join("outside").display().to_string();
+    let end = vec![0; 1024];
+    let top = header(b'5', "t/", "", 0);
+    let far = "../".repeat(20) + "tmp/out";
+    let cases: [(&str, Vec<Vec<u8>>, &str); 11] = [
+        ("parent.folder", vec![top.clone(), entry("t/../../outside/x"), end.clone()], "t/../"),
+        ("above.contents", vec![entry("../outside/x"), end.clone()], "../outside/x"),
+        ("far.file", vec![entry(&far), end.clone()], "tmp/out"),
+        (
+            "link.folder",
+            vec![top.clone(), header(b'2', "t/l", &outside, 0), entry("t/l/x"), end.clone()],
+            "t/l/x",
+        ),
+        (
+            "hard.folder",
+            vec![top.clone(), header(b'1', "t/h", "../outside/secret", 0), end.clone()],
+            "t/h",
+        ),
+        (
+            "hard-through-link.folder",
+            vec![
+                top.clone(),
+                header(b'2', "t/l", &outside, 0),
+                header(b'1', "t/h", "t/l/secret", 0),
+                end.clone(),
+            ],
+            "t/h",
+        ),
+        ("beside.folder", vec![top.clone(), entry("other/x"), end.clone()], "other/x"),
+        ("short.file", vec![header(b'0', "f", "", 1 << 20), vec![1; 100]], "ended before"),
+        ("huge-name.file", vec![header(b'x', "f", "", 1 << 32), end.clone()], "extension record"),
+        ("endless.contents", vec![], "does not end"),
+        ("noise.contents", vec![], "not a tar archive"),
+    ];
+    for (name, archive, text) in cases {
+        let path = hostile(&home, name);
+        match name {
+            "endless.contents" => symlink("/dev/zero", &path).unwrap(),
+            "noise.contents" => symlink("/dev/urandom", &path).unwrap(),
+            _ => std::fs::write(&path, archive.concat()).unwrap(),
+        }
+        let into = files.join("into");
+        std::fs::create_dir(&into).unwrap();
+        let banger = banger_testkit::program("banger").display().to_string();
+        let script = format!("ulimit -v 4000000; exec {banger} cp web:/hostile/{name} into");
+        let mut limited = std::process::Command::new("sh");
+        let usual = home.command(&[]);
+        let env = usual.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let run = limited.args(["-c", &script]).current_dir(&files).envs(env).output();
+        let run = Run::from(run.unwrap());
+        assert!(run.code == 1 || run.code == 2, "{name}: {} {}", run.code, run.err);
+        assert!(run.err.starts_with("error: ") && run.err.contains(text), "{name}: {}", run.err);
+        assert_eq!(std::fs::read_dir(files.join("outside")).unwrap().count(), 1, "{name}");
+        assert_eq!(std::fs::read_dir(&files).unwrap().count(), 3, "{name}");
+        for left in std::fs::read_dir(&into).unwrap() {
+            let left = left.unwrap().file_name();
+            assert!(!left.to_string_lossy().starts_with(".banger-"), "{name}: {left:?}");
+        }
+        std::fs::remove_dir_all(&into).unwrap();
+    }
+    let secret = std::fs::metadata(files.join("outside/secret")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&secret), 1, "a hard link leads out");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+/// The guest sends a part of a file and waits, so that the copy is under way when it is killed.
+#[test]
+fn a_killed_copy_leaves_nothing_that_stays() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let files = files(&home);
+    std::fs::write(files.join("small"), "content").unwrap();
+    copied(&home, &["small", "web:"]);
+    let fifo = hostile(&home, "slow.file");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+    let into = files.join("into");
+    std::fs::create_dir(&into).unwrap();
+    let mut child = home.command(&["cp", "web:/hostile/slow.file", "."]);
+    let mut child = child.current_dir(&into).spawn().unwrap();
+    let mut guest = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    guest.write_all(&header(b'0', "f", "", 1 << 20)).unwrap();
+    guest.write_all(&[1; 300_000]).unwrap();
+    home.wait("the copy to begin", || written_by(child.id().into(), &into).is_some());
+    banger_testkit::kill(child.id(), "KILL");
+    child.wait().unwrap();
+    copied(&home, &["web:small", "into"]);
+    let names: Vec<_> = into.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["small"]);
+    drop(guest);
     run(&home, "vm delete -f web");
     home.finish();
 }

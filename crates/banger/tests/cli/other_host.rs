@@ -181,6 +181,15 @@ async fn archives_pass_through_the_daemon() {
     target.path = b"/none/x".to_vec();
     let error = client.unarchive("web", &target, pieces(text())).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NotFound, "{error:?}");
+    // Refused while the client sends far more than fits into sockets.
+    let much = || (0..64).map(|_| Ok(Bytes::from(vec![b'x'; 1 << 20]))).collect();
+    for (path, code) in [("/none/x", ErrorCode::NotFound), ("/srv", ErrorCode::BadRequest)] {
+        target.path = path.into();
+        for _ in 0..10 {
+            let error = client.unarchive("web", &target, pieces(much())).await.unwrap_err();
+            assert_eq!(error.code, code, "{error:?}");
+        }
+    }
     target.path = b"/srv".to_vec();
     target.name = b"cut".to_vec();
     let broken = std::io::ErrorKind::UnexpectedEof.into();

@@ -1,17 +1,19 @@
-//! Files of a simulated guest: a folder in the state folder, made by the first copy. No path of the
-//! guest leaves it.
+//! Files of a simulated guest: a folder in the state folder, created by the first copy. No path of
+//! the guest leaves it, but for tests of a hostile guest: the content of `/hostile/NAME.KIND` is
+//! sent as it is, as the archive of a `file`, a `folder` or `contents`.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use banger_agent_proto::archive::{
-    ERROR_TRAILER, LEFT_OUT_TRAILER, NO_PATH, SOURCE_HEADER, Unpacked, decode, encode,
+    ERROR_TRAILER, LEFT_OUT_TRAILER, SOURCE_HEADER, Unpacked, decode, encode,
 };
+use banger_archive::Failure;
 use banger_archive::beneath::Folder;
 use banger_archive::pack::{self, Devices, pack};
 use banger_archive::place::{self, LastLink, Source};
 use banger_archive::unpack::{self, MAX_ENTRIES, Owners, Rules, SetId, Special, Top, unpack};
-use banger_archive::{Cause, Failure};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{HeaderName, HeaderValue, TRAILER};
@@ -22,6 +24,8 @@ use super::{Answer, json, refused};
 
 /// Pieces in a channel.
 const QUEUE: usize = 4;
+/// How long the rest of a refused archive is read.
+const LINGER: Duration = Duration::from_secs(20);
 /// Folders of a new guest.
 const FOLDERS: [&str; 4] = ["etc", "root", "srv", "tmp"];
 
@@ -43,9 +47,20 @@ impl Files {
         Folder::open(Path::new(&self.0)).map_err(failed)
     }
 
+    /// The file that is sent as it is for this path of the guest, and its kind of source.
+    fn hostile(&self, path: &[u8]) -> Option<(PathBuf, Source)> {
+        let name = std::str::from_utf8(path).ok()?.strip_prefix("/hostile/")?;
+        let (_, kind) = name.rsplit_once('.')?;
+        let source = Source::named(kind.as_bytes())?;
+        (!name.contains('/')).then(|| (self.0.join("hostile").join(name), source))
+    }
+
     /// `GET /archive`.
     pub async fn send(&self, request: Request<Incoming>) -> Answer {
         let (files, query) = (self.clone(), Query::of(&request));
+        if let Some((path, source)) = query.get("path").and_then(|path| self.hostile(&path)) {
+            return hostile(path, source);
+        }
         let (to, from) = mpsc::channel(QUEUE);
         let (opened, source) = tokio::sync::oneshot::channel();
         tokio::task::spawn_blocking(move || {
@@ -95,7 +110,12 @@ impl Files {
             let piece = frame.map(|frame| frame.into_data().unwrap_or_default());
             let broken = piece.is_err();
             let piece = piece.map_err(|_| io::ErrorKind::UnexpectedEof.into());
-            if to.send(piece).await.is_err() || broken {
+            if to.send(piece).await.is_err() {
+                // As the real agent: a client that still sends may not read the answer otherwise.
+                tokio::spawn(tokio::time::timeout(LINGER, discard(body)));
+                break;
+            }
+            if broken {
                 break;
             }
         }
@@ -130,6 +150,27 @@ impl Files {
     }
 }
 
+/// Sends a file as it is. The trailer says that it is complete.
+fn hostile(path: PathBuf, source: Source) -> Answer {
+    let (to, from) = mpsc::channel(QUEUE);
+    tokio::task::spawn_blocking(move || {
+        let mut pieces = Pieces(to.clone());
+        let sent = std::fs::File::open(path).and_then(|mut file| io::copy(&mut file, &mut pieces));
+        let mut trailers = HeaderMap::new();
+        if sent.is_ok() {
+            let name = HeaderName::from_static(LEFT_OUT_TRAILER);
+            trailers.insert(name, HeaderValue::from_static("0"));
+        }
+        // An error means that the client has disconnected.
+        let _ = to.blocking_send(Frame::trailers(trailers));
+    });
+    stream(source, from)
+}
+
+async fn discard(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
 fn stream(source: Source, from: mpsc::Receiver<Frame<Bytes>>) -> Answer {
     let frames = futures_util::stream::unfold(from, |mut from| async {
         from.recv().await.map(|frame| (Ok(frame), from))
@@ -143,15 +184,8 @@ fn stream(source: Source, from: mpsc::Receiver<Frame<Bytes>>) -> Answer {
 }
 
 fn refusal(failure: &Failure) -> Answer {
-    let status = match failure.cause {
-        Cause::Archive | Cause::Stream => 400,
-        Cause::Conflict => 409,
-        Cause::Missing => NO_PATH,
-        Cause::Denied => 403,
-        Cause::NoSpace => 507,
-        Cause::Disk => 500,
-    };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(failure.cause.http_status())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     refused(status, failure.chain())
 }
 

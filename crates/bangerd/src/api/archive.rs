@@ -15,10 +15,12 @@ use banger_agent_proto::archive::{
     CONTENT_TYPE as ARCHIVE, ERROR_TRAILER, LEFT_OUT_TRAILER, SOURCE_HEADER, Unpacked,
 };
 use banger_api::{ApiError, ErrorCode, routes};
+use futures_util::{StreamExt as _, stream};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use super::body::PathParams;
 use super::document::Binary;
@@ -28,6 +30,8 @@ use crate::session;
 
 /// Time limit for the head of an archive.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the rest of a refused archive is read.
+const LINGER: Duration = Duration::from_secs(20);
 
 /// Pack a file or folder of a guest as a tar archive.
 ///
@@ -135,6 +139,25 @@ impl hyper::body::Body for Relayed {
     }
 }
 
+/// The body. If the agent refuses it early, the rest is read for a while: a client that still sends
+/// may not read the answer on a closed connection.
+fn to_its_end(body: Body) -> Body {
+    let (to, from) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            if to.send(piece).await.is_err() {
+                let rest = async { while let Some(Ok(_)) = pieces.next().await {} };
+                let _ = tokio::time::timeout(LINGER, rest).await;
+                break;
+            }
+        }
+    });
+    let pieces =
+        stream::unfold(from, |mut from| async { from.recv().await.map(|piece| (piece, from)) });
+    Body::from_stream(pieces)
+}
+
 /// Sends the request to the agent, with its query and body as they are.
 async fn relay(
     agent: std::os::unix::net::UnixStream,
@@ -148,7 +171,7 @@ async fn relay(
     if query.len() > MAX_HTTP_HEAD - 1024 {
         return Err(ApiError::new(ErrorCode::BadRequest, "the query is too long"));
     }
-    let body = if parts.method == Method::PUT { body } else { Body::empty() };
+    let body = if parts.method == Method::PUT { to_its_end(body) } else { Body::empty() };
     agent.set_nonblocking(true).map_err(|error| failed(&error))?;
     let agent = UnixStream::from_std(agent).map_err(|error| failed(&error))?;
     let (mut sender, connection) = http1::Builder::new()
