@@ -114,17 +114,20 @@ if [ "$need" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
   }
 fi
 
-# schemathesis in an environment of its own, kept by the content of its requirements.
+# Python programs of the tests, each in an environment of its own, kept by the content of its
+# requirements: schemathesis, and clients of ssh.
 if [ "$need" = test ]; then
-  sum=$(sha256sum scripts/fuzz-api/requirements.txt | cut -c1-16)
-  kept=$tools/fuzz-api-$sum
-  if [ ! -e "$kept/complete" ]; then
-    say "installing schemathesis"
-    rm -rf "$kept"
-    python3 -m venv "$kept"
-    "$kept/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-      --only-binary :all: --requirement scripts/fuzz-api/requirements.txt
-    touch "$kept/complete"
-  fi
-  ln -sfn "$kept" "$tools/fuzz-api"
+  for name in fuzz-api ssh-clients; do
+    sum=$(sha256sum scripts/$name/requirements.txt | cut -c1-16)
+    kept=$tools/$name-$sum
+    if [ ! -e "$kept/complete" ]; then
+      say "installing the Python packages of scripts/$name"
+      rm -rf "$kept"
+      python3 -m venv "$kept"
+      "$kept/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+        --no-deps --only-binary :all: --requirement scripts/$name/requirements.txt
+      touch "$kept/complete"
+    fi
+    ln -sfn "$kept" "$tools/$name"
+  done
 fi

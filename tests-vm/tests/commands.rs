@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use banger_testkit::tree::{self, listing};
@@ -143,6 +143,9 @@ fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
         let show = home.json(&["vm", "show", vm]);
         assert_eq!(show["publish"][0]["host_port"], port, "{show:#}");
     }
+    let mut session = TcpStream::connect(("127.0.0.1", open)).unwrap();
+    let mut lines = BufReader::new(session.try_clone().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("SSH-2.0-"));
     home.kill_daemon();
     assert_eq!(greeting(open), "SSH-2.0-", "without the daemon");
 
@@ -151,6 +154,11 @@ fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
     let text = format!("port `127.0.0.1:{open}` of this host is taken");
     assert!(run.err.contains(&text) && run.err.contains("hint: "), "{}", run.err);
     assert_eq!(home.json(&["vm", "show", "late"])["state"], "stopped");
+
+    // The connection from before the daemon was killed. sshd answers a line that is no version.
+    session.write_all(b"none\r\n").unwrap();
+    let answer = lines.next().unwrap().unwrap();
+    assert!(answer.starts_with("Invalid SSH identification string"), "{answer}");
 
     // The work disk and the ports of a guest without an address change at the next start.
     let other = free_port();
@@ -225,7 +233,15 @@ fn copies_are_equal(home: &Home, exec: &dyn Fn(&str, &str) -> String) {
 
 #[test]
 fn the_default_guest_is_a_whole_machine() {
-    let home = Home::new();
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("id_rsa");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    let config = format!("ssh_key_path = \"{}\"\n", key.display());
+    let home = Home::with(Options { config, ..Options::default() });
     home.ok(&["vm", "create", "--name", "one"]);
     home.ok(&["vm", "create", "--name", "two"]);
     let exec = |vm: &str, script: &str| {
@@ -276,6 +292,8 @@ fn the_default_guest_is_a_whole_machine() {
     for (program, answer) in [("git --version", "git version"), ("curl --version", "curl")] {
         assert!(exec("one", program).starts_with(answer));
     }
+    let ssh = home.run(&["ssh", "one", "--", "hostname"]);
+    assert_eq!((ssh.code, ssh.out.as_str()), (0, "one\n"), "{}", ssh.err);
     copies_are_equal(&home, &exec);
     home.ok(&["vm", "delete", "-f", "one", "two"]);
     home.finish();

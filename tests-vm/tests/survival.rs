@@ -4,10 +4,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use banger_testkit::{Home, kill, wait_gone};
+use banger_testkit::{Home, Run, kill, wait_gone};
 
 fn pid_of(home: &Home, vm: &str) -> u32 {
     let pid = home.json(&["vm", "show", vm])["pid"].as_u64().unwrap();
@@ -52,6 +53,7 @@ fn ssh(home: &Home) -> Child {
         Command::new("ssh").args(["-F", &config, "-o", &option, "web.vm", "true"]).output();
     let strange = String::from_utf8_lossy(&strange.unwrap().stderr).into_owned();
     assert!(strange.contains("Host key verification failed"), "{strange}");
+    other_clients(home);
     let mut shell = Command::new("ssh");
     shell.args(["-F", &config, "-o", "StrictHostKeyChecking=yes", "web.vm", "sh"]);
     shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
@@ -122,6 +124,22 @@ fn pause_and_resume(
     assert_eq!(&banner, b"SSH-");
     let shown = home.json(&["vm", "show", "web"]);
     assert_eq!(shown["state"], "running");
+}
+
+/// paramiko (SFTP, a forwarded port) and Ansible's ping.
+fn other_clients(home: &Home) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let python = root.join(".cache/tools/ssh-clients/bin/python");
+    assert!(python.exists(), "{} is missing: `scripts/setup.sh test`", python.display());
+    let run = Command::new(python)
+        .arg(root.join("scripts/ssh-clients/clients.py"))
+        .arg(ssh_config(home))
+        .arg(home.path().join("state/ssh/config"))
+        .arg("web.vm")
+        .arg(home.path().join("ansible"))
+        .output();
+    let run = Run::from(run.unwrap());
+    assert_eq!(run.code, 0, "{}{}", run.out, run.err);
 }
 
 #[test]

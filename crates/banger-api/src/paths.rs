@@ -104,9 +104,9 @@ impl Paths {
         self.state.join("ssh")
     }
 
-    /// The user's ssh key for all VMs: private part, OpenSSH format.
-    pub fn ssh_key(&self) -> PathBuf {
-        self.ssh_folder().join("id_ed25519")
+    /// Symlink to the private part of the user's ssh key for all VMs.
+    pub fn ssh_identity(&self) -> PathBuf {
+        self.ssh_folder().join("identity")
     }
 
     /// Host keys of VMs, as in sshd(8).

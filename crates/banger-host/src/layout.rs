@@ -51,9 +51,14 @@ impl Layout {
         self.vm(id).join("ssh_host_ed25519_key")
     }
 
-    /// The user's ssh key for all VMs: private part, OpenSSH format.
+    /// The user's ssh key for all VMs if none is configured: private part, OpenSSH format.
     pub fn user_key(&self) -> PathBuf {
         self.state.join("ssh/id_ed25519")
+    }
+
+    /// Symlink to the user's key, for ssh(1).
+    pub fn user_identity(&self) -> PathBuf {
+        self.state.join("ssh/identity")
     }
 
     /// Folder of the VM's logs.

@@ -60,6 +60,8 @@ pub struct HostConfig {
     pub beside: PathBuf,
     /// The value of `PATH`, with the system's own folders added.
     pub search_path: OsString,
+    /// Configured ssh key of the user.
+    pub ssh_key: Option<PathBuf>,
     /// Configured VMM.
     pub vmm: Option<String>,
     /// Configured storage driver.
@@ -204,6 +206,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         forward: config.forward.clone(),
         proxy: config.proxy.clone(),
         ca: config.ca.clone(),
+        ssh_key: config.ssh_key.clone(),
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

@@ -100,5 +100,6 @@ pub fn parts(path: &Path) -> Parts {
         forward: PathBuf::new(),
         proxy: Default::default(),
         ca: Default::default(),
+        ssh_key: None,
     }
 }

@@ -99,6 +99,7 @@ pub fn open(
             vhost_device_vsock_bin: config.vhost_device_vsock_bin.clone(),
             beside,
             search_path,
+            ssh_key: config.ssh_key_path.clone(),
             vmm: config.vmm.clone(),
             storage: config.storage.clone(),
             network: config.network.clone(),

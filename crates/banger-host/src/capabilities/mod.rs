@@ -45,6 +45,8 @@ pub struct Parts {
     pub proxy: ProxySettings,
     /// `[ca]`.
     pub ca: CaSettings,
+    /// The configured ssh key of the user.
+    pub ssh_key: Option<PathBuf>,
 }
 
 /// Adds a capability's part to the configuration of a booting guest.

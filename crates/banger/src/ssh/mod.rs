@@ -56,7 +56,7 @@ pub fn options(
     Ok(vec![
         "User root".into(),
         command,
-        with_path("IdentityFile", &paths.ssh_key())?,
+        with_path("IdentityFile", &paths.ssh_identity())?,
         "IdentitiesOnly yes".into(),
         with_path("UserKnownHostsFile", &paths.ssh_known_hosts())?,
         "GlobalKnownHostsFile /dev/null".into(),
@@ -144,7 +144,7 @@ mod tests {
 Host *.vm
     User root
     ProxyCommand env BANGER_HOME='/my home' '/opt/it'\"'\"'s/banger' ssh-proxy %h %p
-    IdentityFile \"/my home/state/ssh/id_ed25519\"
+    IdentityFile \"/my home/state/ssh/identity\"
     IdentitiesOnly yes
     UserKnownHostsFile \"/my home/state/ssh/known_hosts\"
     GlobalKnownHostsFile /dev/null
@@ -165,7 +165,7 @@ Host *.vm
         let config = config(&paths(home()), Path::new("/usr/bin/banger"), env).unwrap();
         for line in [
             &b"    ProxyCommand env BANGER_HOME='/caf\xe9, b' /usr/bin/banger ssh-proxy %h %p\n"[..],
-            b"    IdentityFile \"/caf\xe9, b/state/ssh/id_ed25519\"\n",
+            b"    IdentityFile \"/caf\xe9, b/state/ssh/identity\"\n",
             b"    UserKnownHostsFile \"/caf\xe9, b/state/ssh/known_hosts\"\n",
         ] {
             assert!(config.as_bytes().windows(line.len()).any(|part| part == line), "{config:?}");

@@ -83,6 +83,8 @@ pub struct Config {
     pub qemu_bin: Option<PathBuf>,
     /// Path of QEMU's vsock companion; absent = beside the daemon.
     pub vhost_device_vsock_bin: Option<PathBuf>,
+    /// The user's ssh key, which root of every VM accepts; absent = one in the state folder.
+    pub ssh_key_path: Option<PathBuf>,
     /// Default image of a VM.
     pub default_image: String,
     /// Time limit for a guest to become ready, in seconds.
@@ -165,6 +167,7 @@ pub fn resolve(
         vhost_device_vsock_bin: meet
             .optional("vhost_device_vsock_bin", file.vhost_device_vsock_bin)?
             .map(program),
+        ssh_key_path: meet.optional("ssh_key_path", file.ssh_key_path)?.map(program),
         default_image: meet
             .pick("default_image", file.default_image, ImageName(DEFAULT_IMAGE.into()))?
             .0,
@@ -187,7 +190,6 @@ pub fn resolve(
         settings: Vec::new(),
     };
     // Checked like the others, so that a file for a later version is validated as a whole.
-    meet.unused("ssh_key_path", file.ssh_key_path)?;
     meet.unused("web_listen", file.web_listen)?;
     meet.files(&file.file_sync);
     config.settings = meet.settings;

@@ -20,20 +20,27 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::{HostCapability, Parts};
 use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
+use user_key::UserKey;
 
 struct HostKeys(Layout);
 
 /// The capability on this host.
 pub fn capability(parts: &Parts) -> HostCapability {
     let layout = parts.layout.clone();
+    let user = UserKey::new(&layout, parts.ssh_key.clone());
+    // For VMs that run already. A start reports the error.
+    if layout.vms().exists() {
+        let _ = user.link();
+    }
     HostCapability {
         effects: Effects {
             name: CAPABILITY.name,
             steps: vec![(IDENTITY, Arc::new(HostKeys(layout.clone())))],
+            doctor: Some(Arc::new(user.clone())),
             ..Effects::default()
         },
         guest: Some(Arc::new(move |vm, _devices, config| {
-            config.files.extend(files(&layout, vm)?);
+            config.files.extend(files(&layout, &user, vm)?);
             Ok(())
         })),
     }
@@ -54,11 +61,12 @@ impl Effect for HostKeys {
 }
 
 /// Both halves of the host key and the line of the user's key, as files of the guest.
-fn files(layout: &Layout, vm: &VmPlan) -> Result<[GuestFile; 3], ApiError> {
+fn files(layout: &Layout, user: &UserKey, vm: &VmPlan) -> Result<[GuestFile; 3], ApiError> {
     let path = layout.host_key(&vm.id);
     let private = fs::read_to_string(&path).map_err(|error| on_path("read", &path, &error))?;
     let public = key::public_line(&private, &path)?;
-    let user = user_key::public_line(&layout.user_key())?;
+    let line = user.public_line()?;
+    user.link()?;
     let file = |path: &str, mode: u32, content: &str, when: WriteWhen| GuestFile {
         path: path.into(),
         mode,
@@ -70,6 +78,6 @@ fn files(layout: &Layout, vm: &VmPlan) -> Result<[GuestFile; 3], ApiError> {
     Ok([
         file("/etc/ssh/ssh_host_ed25519_key", 0o600, &private, WriteWhen::Absent),
         file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public, WriteWhen::Absent),
-        file("/root/.ssh/authorized_keys", 0o600, &user, WriteWhen::Line),
+        file("/root/.ssh/authorized_keys", 0o600, &line, WriteWhen::Line),
     ])
 }
