@@ -1,5 +1,7 @@
 //! Whatever a client sends, it gets an answer that names what is wrong, and nothing is stored.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
 use crate::support::{Home, Reply};
@@ -179,5 +181,23 @@ fn http_that_is_none() {
     assert_eq!(code, "bad_request");
     assert!(text.contains("it needs a tar archive"), "{text}");
     assert_eq!(daemon.get("/v1/vms").ok(), json!([]), "and it still serves");
+    daemon.stop();
+}
+
+#[test]
+fn an_upload_that_breaks_off_is_a_bad_request() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.run("web");
+    for _ in 0..20 {
+        let mut stream = daemon.connect();
+        let head = "PUT /v1/vms/web/archive?path=x&source=file HTTP/1.1\r\nhost: x\r\n\
+                    content-type: application/x-tar\r\ncontent-length: 8\r\n\r\n1234567";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
     daemon.stop();
 }

@@ -188,7 +188,14 @@ async fn relay(
         .header(TE, "trailers")
         .body(body)
         .map_err(|error| failed(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| {
+        // The body comes from the client.
+        if error.is_user() {
+            ApiError::new(ErrorCode::BadRequest, "the archive is incomplete").caused_by(&error)
+        } else {
+            failed(&error)
+        }
+    })?;
     match answer.status() {
         StatusCode::OK => Ok(answer),
         _ => Err(refusal(answer).await),
