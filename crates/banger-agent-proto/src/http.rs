@@ -5,6 +5,7 @@
 //! | `GET /healthz` | [`Health`] |
 //! | `GET /boot?wait_ms=N` | [`crate::boot::BootProgress`], once the boot is over or after `N` ms |
 //! | `GET /ports` | [`Ports`] |
+//! | `GET /usage` | [`Usage`] |
 //! | `GET /events` | [`crate::events`] |
 //! | `POST /exec` | [`crate::exec`]: a command with a client |
 //! | `POST /detach` | [`crate::exec`]: a command without a client |
@@ -55,6 +56,38 @@ pub struct Health {
     /// Progress of the image's init; absent if the agent does not report it.
     #[serde(default)]
     pub boot: Option<BootProgress>,
+}
+
+/// Resource counters since the guest booted. Each is absent if its file in `/proc` cannot be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// `/proc/meminfo`.
+    #[serde(default)]
+    pub memory: Option<MemoryUsage>,
+    /// Transfers of the virtio disks: `/proc/diskstats`.
+    #[serde(default)]
+    pub disk: Option<TransferUsage>,
+    /// Transfers of the physical network interfaces: `/sys/class/net`.
+    #[serde(default)]
+    pub network: Option<TransferUsage>,
+}
+
+/// Memory of the guest in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUsage {
+    /// `MemTotal`.
+    pub total_bytes: u64,
+    /// `MemAvailable`.
+    pub available_bytes: u64,
+}
+
+/// Bytes transferred.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferUsage {
+    /// Read or received.
+    pub inward_bytes: u64,
+    /// Written or sent.
+    pub outward_bytes: u64,
 }
 
 /// Listening sockets of the guest.

@@ -24,6 +24,7 @@ pub mod routes;
 pub mod session;
 pub mod set;
 pub mod size;
+pub mod stats;
 pub mod vm;
 
 pub use banger_base::{ByteString, VmId};

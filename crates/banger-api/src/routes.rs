@@ -32,6 +32,9 @@ pub const VM_ACTION: &str = "/v1/vms/{vm}/actions";
 pub const VM_BOOT: &str = "/v1/vms/{vm}/boot";
 /// `GET`: [`crate::vm::VmHealth`].
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
+/// `GET`: array of [`crate::stats::VmStats`], one sample of each running VM. `vms`, ids separated
+/// by commas, selects VMs in any state; `all=true` selects all; `guest=false` asks no guest agent.
+pub const STATS: &str = "/v1/stats";
 /// `GET`: a log of a VM as bytes: of its console, its agent, its VMM or its shim.
 pub const VM_LOGS: &str = "/v1/vms/{vm}/logs";
 /// `POST`: a command in the guest. The body and, after `101`, the stream are those of the agent's

@@ -12,6 +12,7 @@ use banger_api::images::{
 };
 use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
+use banger_api::stats::VmStats;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
 
@@ -22,6 +23,7 @@ use crate::daemon::{self, Presence};
 use crate::events::EventStream;
 use crate::http::{self, Call, CallError};
 use crate::launch::Launcher;
+use crate::stats::StatsSelection;
 use crate::transport::{LocalSocket, Transport};
 
 /// Time limit of a single request that waits for a VM's boot.
@@ -217,6 +219,14 @@ impl Client {
     /// Not found, ambiguous, or the daemon's.
     pub async fn health(&self, vm: &str) -> Result<VmHealth> {
         self.ask(Call::get(fill(routes::VM_HEALTH, "vm", vm)?), Idempotency::Idempotent).await
+    }
+
+    /// One sample of the resource usage of VMs.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn stats(&self, selection: &StatsSelection) -> Result<Vec<VmStats>> {
+        self.ask(Call::get(selection.path()), Idempotency::Idempotent).await
     }
 
     /// The newest operations, newest first.

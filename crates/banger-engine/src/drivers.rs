@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::driver_set::{CrashPoints, Drivers};
+pub use crate::progress::Progress;
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::boot::BootView;
@@ -22,6 +23,7 @@ pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 use crate::capability::Upkeep;
 use crate::devices::{Devices, Drive, NetworkAbilities, Nic, StorageAbilities, VmmAbilities};
 use crate::interrupt::Interrupt;
+use crate::meter::{GuestUsage, NicMeter, VmmMeter};
 use crate::plan::{BootSet, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// Result of an apply.
@@ -96,6 +98,10 @@ pub trait Network: Send + Sync {
     fn abilities(&self) -> NetworkAbilities;
     /// The network interface of an attached VM; `lease` is the result of attach.
     fn nic(&self, vm: &VmPlan, spec: &VmSpec, lease: Option<&Lease>) -> Nic;
+    /// Counters of network interfaces, if the host has them.
+    fn counters(&self) -> Option<&dyn NicMeter> {
+        None
+    }
     /// Maintenance of the state that its VMs share, if there is any.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None
@@ -147,6 +153,10 @@ pub trait Vmm: Send + Sync {
     }
     /// Notices about a run, if the VMM has any.
     fn notices(&self) -> Option<&dyn Notices> {
+        None
+    }
+    /// Counters of its processes, if they can be read.
+    fn meter(&self) -> Option<&dyn VmmMeter> {
         None
     }
 }
@@ -226,6 +236,8 @@ pub trait Guest: Send + Sync {
     async fn forget(&self, vm: &VmPlan);
     /// A health request.
     async fn health(&self, vm: &VmPlan) -> Result<GuestHealth, ApiError>;
+    /// Counters of the guest; each absent if the agent does not report it.
+    async fn usage(&self, vm: &VmPlan) -> Result<GuestUsage, ApiError>;
     /// Boot progress of the guest's init: returns when the boot is over, or after `wait`.
     async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError>;
     /// Requests that the guest powers off within `grace`, after which the VMM is ended; returns
@@ -239,22 +251,6 @@ pub trait Guest: Send + Sync {
     ) -> Result<GuestClock, ApiError>;
     /// A connected stream socket to the agent's HTTP, handshake done.
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError>;
-}
-
-/// Receives the progress of a fetch.
-pub trait Progress: Send + Sync {
-    /// A stage started.
-    fn stage(&self, name: &str);
-    /// Bytes transferred.
-    fn bytes(&self, done: u64, total: Option<u64>);
-    /// Progress in a unit other than bytes, such as `packages unpacked`.
-    fn items(&self, unit: &str, done: u64, total: Option<u64>);
-    /// An informational line.
-    fn note(&self, text: &str);
-    /// A warning; the work continues.
-    fn warning(&self, text: &str);
-    /// Whether a cancel was requested.
-    fn cancelled(&self) -> bool;
 }
 
 /// Whether an existing image of the recipe is built again.

@@ -21,3 +21,4 @@ pub mod stdio;
 pub mod tap;
 pub mod tsc;
 pub mod unix_path;
+pub mod usage;

@@ -1,5 +1,7 @@
 //! Values on the command line, parsed by the daemon's rules.
 
+use std::time::Duration;
+
 use banger_api::VmName;
 use banger_api::images::is_ref_name;
 use banger_api::limits::{self, VmDefaults};
@@ -172,6 +174,29 @@ pub fn age_s(text: &str) -> Result<u64, String> {
     count.and_then(|count| count.checked_mul(seconds)).ok_or_else(|| "it is too large".to_owned())
 }
 
+/// Time between two samples: 100 ms to one hour.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and a unit, such as 500ms, 2s or 1m".to_owned();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    if count.is_empty() {
+        return Err(wrong());
+    }
+    // A number that does not fit is out of the limits too.
+    let ms = count.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit_ms);
+    if !(100..=3_600_000).contains(&ms) {
+        return Err("it must be 100ms to 1h".to_owned());
+    }
+    Ok(Duration::from_millis(ms))
+}
+
 /// Published ports to remove.
 pub fn unpublished(text: &str) -> Result<Unpublish, String> {
     text.parse().map_err(str::to_owned)
@@ -237,6 +262,19 @@ mod tests {
         assert_eq!(root_disk("8GiB"), Ok(8 << 30));
         for text in ["0", "1M", "-8G", "17T", ""] {
             assert!(root_disk(text).is_err() && work_disk(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interval_has_a_unit_and_limits() {
+        for (text, ms) in [("100ms", 100), ("2s", 2000), ("1m", 60_000), ("1h", 3_600_000)] {
+            assert_eq!(interval(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "1", "ms", "-1s", "1.5s", "1 s", "1d", "é"] {
+            assert!(interval(text).unwrap_err().starts_with("write a number"), "{text}");
+        }
+        for text in ["0s", "99ms", "61m", "2h", "99999999999999999999s"] {
+            assert_eq!(interval(text).unwrap_err(), "it must be 100ms to 1h", "{text}");
         }
     }
 

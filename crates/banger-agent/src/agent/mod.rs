@@ -22,6 +22,7 @@ mod session;
 mod sshd;
 pub mod supervisor;
 mod terminfo;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;

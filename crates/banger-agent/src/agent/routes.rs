@@ -14,7 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
 use super::http::{Connection, Refusal, Request};
-use super::{Agent, archive, clock, connect, ports, power, session, sshd};
+use super::{Agent, archive, clock, connect, ports, power, session, sshd, usage};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
@@ -69,6 +69,7 @@ fn unknown(method: &str, path: &str) -> Refusal {
         "/healthz",
         "/boot",
         "/ports",
+        "/usage",
         "/events",
         "/archive",
         "/shutdown",
@@ -105,6 +106,7 @@ fn answer(
             Ok(ports) => client.answer(200, &ports)?,
             Err(fault) => return Ok(Err(Refusal::new(500, fault.chain()))),
         },
+        ("GET", "/usage") => client.answer(200, &usage::now())?,
         ("GET", "/sshd") => client.answer(200, &sshd::server(Path::new("/")))?,
         ("GET", "/events") => {
             let mut chunks = client.start_chunks("application/x-ndjson")?;

@@ -13,6 +13,7 @@ use super::{GuestBehavior, Sim};
 use crate::devices::Devices;
 use crate::drivers::{ClockHistory, Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
+use crate::meter::GuestUsage;
 use crate::plan::VmPlan;
 
 impl Sim {
@@ -71,6 +72,11 @@ impl Guest for Sim {
             round_trip_us: 1,
             agent_restarts: 0,
         })
+    }
+
+    async fn usage(&self, vm: &VmPlan) -> Result<GuestUsage, ApiError> {
+        self.boot_id(vm)?;
+        Ok(self.guest_usage(vm).unwrap_or_default())
     }
 
     async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError> {

@@ -8,6 +8,7 @@ mod effects;
 mod guest;
 mod host;
 mod images;
+mod meter;
 mod vmm;
 pub mod world;
 
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::vm::DiskView;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::devices::{
     Drive, DriveRole, Need, NetworkAbilities, Nic, NicKind, SourceKind, StorageAbilities,
@@ -28,6 +30,7 @@ use crate::devices::{
 use crate::drivers::{
     Applied, Attached, ClockHistory, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
 };
+use crate::meter::NicMeter;
 use crate::plan::{Lease, VmPlan, VmSpec};
 use world::{Fault, World};
 
@@ -52,6 +55,8 @@ struct Inner {
     exits: BTreeMap<String, watch::Sender<Option<ExitStory>>>,
     /// Comparisons of guests' clocks, by the name of the VM.
     compared: Vec<(String, ClockHistory)>,
+    began: Instant,
+    launched: BTreeMap<String, meter::Launched>,
     random: u64,
     logs: PathBuf,
     /// Unfinished files of operations in progress.
@@ -89,6 +94,8 @@ impl Sim {
             behaviors: BTreeMap::new(),
             exits: BTreeMap::new(),
             compared: Vec::new(),
+            began: Instant::now(),
+            launched: BTreeMap::new(),
             random,
             logs: "/nonexistent".into(),
             in_progress: BTreeSet::new(),
@@ -275,5 +282,9 @@ impl Network for Sim {
 
     fn nic(&self, vm: &VmPlan, _spec: &VmSpec, lease: Option<&Lease>) -> Nic {
         Nic::Tap { name: vm.id.tap_name(), mac: vm.id.mac(), lease: lease.cloned() }
+    }
+
+    fn counters(&self) -> Option<&dyn NicMeter> {
+        Some(self)
     }
 }

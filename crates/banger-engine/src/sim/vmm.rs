@@ -4,11 +4,14 @@ use async_trait::async_trait;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::meter::Launched;
 use super::world::World;
 use super::{GuestBehavior, Sim};
 use crate::devices::{Devices, DriveKey, DriveRole, Need, NicKind, SourceKind, VmmAbilities};
 use crate::drivers::{Applied, ExitStory, GuestEnd, Notices, RunFacts, Stray, Undone, Vmm};
+use crate::meter::VmmMeter;
 use crate::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 
 /// First process id of simulated processes.
@@ -75,18 +78,14 @@ impl Vmm for Sim {
             let mut inner = self.inner();
             inner.world.spawned += 1;
             inner.exits.remove(vm.id.as_str());
+            inner.launched.remove(vm.id.as_str());
             inner.world.spawned
         };
         self.make_with("shim", vm, start_time.to_string())?;
         Ok(ProcRef { pid: FIRST_PID, start_time })
     }
 
-    async fn launch(
-        &self,
-        vm: &VmPlan,
-        _spec: &VmSpec,
-        devices: &Devices,
-    ) -> Result<u32, ApiError> {
+    async fn launch(&self, vm: &VmPlan, spec: &VmSpec, devices: &Devices) -> Result<u32, ApiError> {
         if self.object("shim", vm).is_none() {
             return Err(ApiError::new(ErrorCode::VmmDied, "the simulated shim is gone"));
         }
@@ -95,6 +94,8 @@ impl Vmm for Sim {
             return Err(ApiError::new(ErrorCode::Internal, "the simulated VMM lacks a device"));
         }
         self.make("vmm", vm)?;
+        let launched = Launched { at: Instant::now(), memory_mib: spec.memory_mib };
+        self.inner().launched.insert(vm.id.to_string(), launched);
         Ok(FIRST_PID + 1)
     }
 
@@ -143,6 +144,10 @@ impl Vmm for Sim {
     }
 
     fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
+    }
+
+    fn meter(&self) -> Option<&dyn VmmMeter> {
         Some(self)
     }
 }

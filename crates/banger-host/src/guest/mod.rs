@@ -17,14 +17,17 @@ use async_trait::async_trait;
 use banger_agent_proto::boot::{BootMessage, BootProgress, BootState as GuestState};
 use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::http::{
-    ClockHistory as OffsetHistory, ClockOffset, ClockReading, Health, Shutdown,
+    ClockHistory as OffsetHistory, ClockOffset, ClockReading, Health, Shutdown, TransferUsage,
+    Usage,
 };
 use banger_api::boot::{BootState, BootView};
+use banger_api::stats::GuestMemory;
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode, VmId};
 use banger_engine::devices::Devices;
 use banger_engine::drivers::{ClockHistory, Guest, GuestClock, GuestHealth, GuestReady};
 use banger_engine::interrupt::Interrupt;
+use banger_engine::meter::{GuestUsage, Transfers};
 use banger_engine::plan::VmPlan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
@@ -143,6 +146,22 @@ impl VsockGuest {
     }
 }
 
+/// Converts the agent's counters.
+fn guest_usage(usage: &Usage) -> GuestUsage {
+    let transfers = |moved: TransferUsage| Transfers {
+        inward_bytes: moved.inward_bytes,
+        outward_bytes: moved.outward_bytes,
+    };
+    GuestUsage {
+        memory: usage.memory.map(|memory| GuestMemory {
+            total_bytes: memory.total_bytes,
+            available_bytes: memory.available_bytes,
+        }),
+        disk: usage.disk.map(transfers),
+        network: usage.network.map(transfers),
+    }
+}
+
 /// Maximum number of failed services reported by a guest.
 const MAX_FAILED: usize = 20;
 
@@ -257,6 +276,20 @@ impl Guest for VsockGuest {
             round_trip_us: took.as_micros() as u64,
             agent_restarts: health.agent_restarts,
         })
+    }
+
+    async fn usage(&self, vm: &VmPlan) -> Result<GuestUsage, ApiError> {
+        let ask = async {
+            let stream = self.sockets(vm)?.connect(vm).await?;
+            match channel::get::<Usage>(stream, "/usage").await {
+                Ok(usage) => Ok(guest_usage(&usage)),
+                // An agent of an earlier version, from before an upgrade of the daemon.
+                Err(channel::Failure::Status { status: 404, .. }) => Ok(GuestUsage::default()),
+                Err(failure) => Err(failure.about(vm)),
+            }
+        };
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await;
+        answer.map_err(|_| channel::Failure::Slow.about(vm))?
     }
 
     async fn boot_progress(&self, vm: &VmPlan, wait: Duration) -> Result<BootView, ApiError> {

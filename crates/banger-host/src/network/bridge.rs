@@ -6,9 +6,11 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::capability::{Upkeep, Usage};
 use banger_engine::devices::{self, NetworkAbilities, Nic, NicKind};
 use banger_engine::drivers::{Applied, Attached, Network, Undone};
+use banger_engine::meter::{NicMeter, Transfers};
 use banger_engine::plan::{Lease, VmPlan, VmSpec};
 use banger_root::protocol::{Answer, Did, Nat, Request};
 
+use crate::failure::blocking;
 use crate::helper::Helper;
 
 /// Requirements and NIC of the bridge network.
@@ -52,8 +54,23 @@ impl Network for Bridge {
         Nic::Tap { name: vm.id.tap_name(), mac: vm.id.mac(), lease: lease.cloned() }
     }
 
+    fn counters(&self) -> Option<&dyn NicMeter> {
+        Some(self)
+    }
+
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         Some(self)
+    }
+}
+
+#[async_trait]
+impl NicMeter for Bridge {
+    async fn read(&self, vm: &VmPlan) -> Option<Transfers> {
+        let tap = vm.id.tap_name();
+        blocking(move || Ok(banger_sys::usage::interface(&tap))).await.ok()?.map(|moved| {
+            // Bytes that the host sent to the TAP are those that the guest received.
+            Transfers { inward_bytes: moved.sent_bytes, outward_bytes: moved.received_bytes }
+        })
     }
 }
 

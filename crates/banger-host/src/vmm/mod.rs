@@ -2,6 +2,7 @@
 //! in its jail in a module of its own.
 
 pub mod firecracker;
+mod meter;
 pub mod notices;
 mod pause;
 pub mod qemu;
@@ -19,6 +20,7 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::devices::{Devices, DriveSource, Nic, VmmAbilities};
 use banger_engine::drivers::{Applied, ExitStory, Notices, RunFacts, Stray, Undone, Vmm};
+use banger_engine::meter::VmmMeter;
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::protocol::{Access, Request};
 use banger_shim::{DiskTrouble, VcpuState, record};
@@ -324,6 +326,10 @@ impl Vmm for Qemu {
 
     fn notices(&self) -> Option<&dyn Notices> {
         Some(self)
+    }
+
+    fn meter(&self) -> Option<&dyn VmmMeter> {
+        Some(&meter::Processes)
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Alias {
     Shell(vm::shell::Args),
     #[command(hide = true, alias = "log")]
     Logs(vm::logs::Args),
+    #[command(hide = true, alias = "top")]
+    Stats(vm::stats::Args),
     #[command(hide = true)]
     Health(vm::health::Args),
     #[command(hide = true)]
@@ -53,7 +55,7 @@ pub enum Alias {
 pub const HELP: &str = "\
 Short forms:
   ls create start stop restart kill rm show shell
-  logs health ports events prune                    as in `banger vm`
+  logs stats health ports events prune              as in `banger vm`
   images pull import rmi                            as in `banger image`";
 
 impl From<Alias> for Command {
@@ -70,6 +72,7 @@ impl From<Alias> for Command {
             Alias::Show(args) => Self::Vm(vm::Command::Show(args)),
             Alias::Shell(args) => Self::Vm(vm::Command::Shell(args)),
             Alias::Logs(args) => Self::Vm(vm::Command::Logs(args)),
+            Alias::Stats(args) => Self::Vm(vm::Command::Stats(args)),
             Alias::Health(args) => Self::Vm(vm::Command::Health(args)),
             Alias::Events(args) => Self::Vm(vm::Command::Events(args)),
             Alias::Ports(args) => Self::Vm(vm::Command::Ports(args)),
@@ -91,7 +94,7 @@ pub fn suggestion(word: &str) -> Option<&'static str> {
             "`banger run` makes a machine with a shell in it, `banger create` one without"
         }
         "down" | "halt" | "off" => "`banger stop VM` stops a machine",
-        "status" | "top" | "stats" | "vms" | "machines" => {
+        "status" | "vms" | "machines" => {
             "`banger ps` shows the machines that run, `banger daemon status` the daemon"
         }
         "build" | "commit" | "save" => "`banger image --help` shows what can be done with images",

@@ -20,5 +20,6 @@ mod ports;
 mod prune;
 mod sessions;
 mod ssh;
+mod stats;
 mod support;
 mod terminal;

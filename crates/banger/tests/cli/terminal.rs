@@ -259,3 +259,27 @@ fn a_prune_shows_the_vms_and_asks_first() {
     run(&home, "vm delete -f up");
     home.finish();
 }
+
+#[test]
+fn a_watch_replaces_its_table_and_fits_on_the_screen() {
+    let home = home();
+    for name in ["a", "b", "c", "d"] {
+        run(&home, &format!("create --name {name}"));
+    }
+    let mut screen = Screen::open(&home, &["vm", "stats", "--watch", "-n", "100ms"]);
+    let clear = "\u{1b}[H\u{1b}[2J";
+    screen.wait_for(clear);
+    let frame = screen.wait_for(clear).replace(clear, "");
+    assert!(frame.starts_with("NAME ") && frame.lines().count() == 5, "{frame}");
+    screen.resize(4, 40);
+    let mut narrow = String::new();
+    while !narrow.contains("… and 3 more") {
+        narrow = screen.wait_for(clear).replace(clear, "");
+    }
+    assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+    assert!(narrow.starts_with("NAME ") && narrow.lines().count() == 3, "{narrow}");
+    kill(screen.child.id(), "INT");
+    assert_eq!(screen.end().0, 0);
+    run(&home, "rm -f a b c d");
+    home.finish();
+}

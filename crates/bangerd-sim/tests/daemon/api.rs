@@ -263,3 +263,47 @@ fn a_thousand_vms_are_created_and_listed() {
     assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 1000);
     daemon.stop();
 }
+
+#[test]
+fn usage_is_sampled_for_the_selected_vms() {
+    let home = Home::new();
+    let daemon = home.start();
+    assert_eq!(daemon.get("/v1/stats").ok(), json!([]));
+    let web = daemon.run("web")["vm"]["id"].clone();
+    let db = daemon.make("db");
+    let names = |path: &str| {
+        let samples = daemon.get(path).ok();
+        let samples = samples.as_array().unwrap();
+        samples.iter().map(|vm| vm["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("/v1/stats"), ["web"]);
+    assert_eq!(names("/v1/stats?all=true"), ["db", "web"]);
+    let id = web.as_str().unwrap();
+    assert_eq!(names(&format!("/v1/stats?vms={id},0123456789ab")), ["web"], "unknown ids");
+    let first = daemon.get("/v1/stats?guest=false").ok();
+    assert!(first[0]["run"]["memory"]["guest"].is_null(), "{first}");
+    let counters = |sample: &Value| {
+        let run = &sample[0]["run"];
+        [&run["sampled_us"], &run["cpu"]["time_us"], &run["network"]["sent_bytes"]]
+            .map(|value| value.as_u64().unwrap())
+    };
+    // The clock of the simulated host has whole milliseconds.
+    let mut second = daemon.get("/v1/stats").ok();
+    while counters(&second).iter().zip(counters(&first)).any(|(now, then)| *now <= then) {
+        second = daemon.get("/v1/stats").ok();
+    }
+    assert!(second[0]["run"]["memory"]["guest"]["total_bytes"].is_u64(), "{second}");
+    for (query, part) in [
+        ("vms=web", "`vms` has `web`, not the id of a VM"),
+        ("vms=", "`vms` has ``"),
+        ("vms=0123456789ab&all=true", "`vms` and `all` exclude each other"),
+        ("all=1", "the query is invalid"),
+        ("vm=x", "the query is invalid"),
+    ] {
+        let refused = daemon.get(&format!("/v1/stats?{query}"));
+        let (_, message) = (refused.status, refused.error().1);
+        assert!(refused.status == 400 && message.contains(part), "{query}: {message}");
+    }
+    drop(db);
+    daemon.stop();
+}

@@ -13,6 +13,7 @@ mod hold;
 mod images;
 mod logs;
 mod operations;
+mod stats;
 mod upgrade;
 mod upload;
 mod vms;
@@ -105,6 +106,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_HOLD, post(hold::hold))
         .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
+        .route(routes::STATS, get(stats::stats))
         .route(routes::OPERATIONS, get(operations::list))
         .route(routes::OPERATION, get(operations::show))
         .route(routes::OPERATION_EVENTS, get(operations::events))
@@ -206,6 +208,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         archive::download,
         archive::upload,
         hold::hold,
+        stats::stats,
         operations::list,
         operations::show,
         operations::events,

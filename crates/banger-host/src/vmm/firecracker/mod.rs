@@ -21,13 +21,14 @@ use banger_engine::devices::{Devices, DriveSource, VmmAbilities};
 use banger_engine::drivers::{
     Applied, ExitStory, Notices, PowerButton, RunFacts, Stray, Undone, Vmm,
 };
+use banger_engine::meter::VmmMeter;
 use banger_engine::plan::{ProcRef, RunPlan, VmPlan, VmSpec};
 use banger_root::Places;
 use banger_root::protocol::{Answer, Launch, Request, VmmSocket};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::notices::{self, FullDiskEffect};
-use super::{FindBootFiles, NO_STORY, check_room, shim};
+use super::{FindBootFiles, NO_STORY, check_room, meter, shim};
 use crate::HostConfig;
 use crate::failure::{blocking, of, on_path};
 use crate::guest::{Failure, Listeners, VmmSockets};
@@ -284,6 +285,10 @@ impl Vmm for Firecracker {
 
     fn notices(&self) -> Option<&dyn Notices> {
         Some(self)
+    }
+
+    fn meter(&self) -> Option<&dyn VmmMeter> {
+        Some(&meter::Processes)
     }
 
     fn paths(&self, vm: &VmPlan) -> VmPaths {

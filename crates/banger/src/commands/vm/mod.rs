@@ -11,6 +11,7 @@ pub mod prune;
 pub mod set;
 pub mod shell;
 pub mod show;
+pub mod stats;
 
 use clap::Subcommand;
 
@@ -48,6 +49,8 @@ pub enum Command {
     Logs(logs::Args),
     #[command(alias = "port")]
     Ports(ports::Args),
+    #[command(alias = "top")]
+    Stats(stats::Args),
     Health(health::Args),
     Events(events::Args),
     Prune(prune::Args),
@@ -74,6 +77,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Shell(args) => shell::run(context, args).await,
         Command::Ssh(args) => ssh::run(context, args).await,
         Command::Logs(args) => logs::run(context, args).await,
+        Command::Stats(args) => stats::run(context, args).await,
         Command::Health(args) => health::run(context, args).await,
         Command::Events(args) => events::run(context, args).await,
         Command::Ports(args) => ports::run(context, args).await,
