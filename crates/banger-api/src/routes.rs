@@ -81,6 +81,8 @@ pub const KERNELS: &str = "/v1/kernels";
 pub const KERNEL: &str = "/v1/kernels/{kernel}";
 /// `POST` [`crate::images::PullRequest`].
 pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
+/// `GET`: metrics in the text format of Prometheus.
+pub const METRICS: &str = "/metrics";
 /// `GET`: the OpenAPI document.
 pub const OPENAPI: &str = "/v1/openapi.json";
 }

@@ -29,6 +29,7 @@ pub mod interrupt;
 pub mod lists;
 pub mod meter;
 pub mod op_book;
+pub mod op_counts;
 pub mod operations;
 pub mod oplog;
 pub mod ops;

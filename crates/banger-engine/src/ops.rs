@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::drivers::Progress;
 use crate::interrupt::Canceller;
+use crate::op_counts::{OpCounts, Tally};
 
 /// Maximum number of stored events per operation; further ones except the last are dropped.
 const MAX_EVENTS: usize = 10_000;
@@ -273,6 +274,8 @@ impl Drop for PendingOp {
 struct OpsInner {
     all: BTreeMap<OpId, Arc<Op>>,
     order: VecDeque<OpId>,
+    /// Ended operations that were removed.
+    removed: Tally,
 }
 
 impl Ops {
@@ -287,7 +290,9 @@ impl Ops {
             match inner.all.get(&oldest) {
                 Some(op) if !op.has_ended() => inner.order.push_back(oldest),
                 _ => {
-                    inner.all.remove(&oldest);
+                    if let Some(op) = inner.all.remove(&oldest) {
+                        inner.removed.count(&op.kind, op.state());
+                    }
                 }
             }
         }
@@ -320,6 +325,14 @@ impl Ops {
     /// One operation.
     pub fn get(&self, id: &OpId) -> Option<Arc<Op>> {
         locked(&self.inner).all.get(id).cloned()
+    }
+
+    /// Numbers of operations by kind.
+    pub fn counts(&self) -> Vec<OpCounts> {
+        let inner = locked(&self.inner);
+        let mut tally = inner.removed.clone();
+        inner.all.values().for_each(|op| tally.count(&op.kind, op.state()));
+        tally.into_counts()
     }
 
     /// Number of operations that have not ended.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::drivers::Drivers;
 use crate::engine::Engine;
 use crate::meter::{GuestUsage, Transfers};
+use crate::op_counts::OpCounts;
 use crate::plan::{RunPlan, VmPlan};
 use crate::shared::Published;
 
@@ -50,6 +51,11 @@ fn is_running(state: VmState) -> bool {
 }
 
 impl Engine {
+    /// Numbers of operations by kind since the daemon started.
+    pub fn operation_counts(&self) -> Vec<OpCounts> {
+        self.shared.ops.counts()
+    }
+
     /// One sample of each selected VM, sorted by name.
     pub async fn stats(&self, selection: &Selection, guest: GuestView) -> Vec<VmStats> {
         let selected = |id: &VmId, state: VmState| match selection {

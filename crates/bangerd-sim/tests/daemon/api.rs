@@ -307,3 +307,28 @@ fn usage_is_sampled_for_the_selected_vms() {
     drop(db);
     daemon.stop();
 }
+
+#[test]
+fn metrics_count_vms_and_operations() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.run("web");
+    daemon.make("db");
+    daemon.post("/v1/vms", r#"{"name": "web"}"#);
+    let answer = daemon.get("/metrics");
+    assert_eq!(answer.status, 200);
+    let text = answer.body;
+    let value = |start: &str| {
+        let line = text.lines().find(|line| line.starts_with(start));
+        let line = line.unwrap_or_else(|| panic!("{start}\n{text}"));
+        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+    };
+    assert_eq!(value("banger_vms{state=\"running\"}"), 1.0);
+    assert_eq!(value("banger_vms{state=\"stopped\"}"), 1.0);
+    assert!(value("banger_vm_memory_resident_bytes{vm=\"web\",id=") > 1e6);
+    assert!(value("banger_vm_disk_used_bytes{vm=\"db\",id=") > 1e6);
+    assert!(!text.contains("banger_vm_cpu_seconds_total{vm=\"db\""), "{text}");
+    assert!(value("banger_operations_total{kind=\"create\",result=\"succeeded\"}") >= 2.0);
+    assert_eq!(value("banger_operations_running{kind=\"create\"}"), 0.0);
+    daemon.stop();
+}

@@ -12,6 +12,7 @@ mod exec;
 mod hold;
 mod images;
 mod logs;
+mod metrics;
 mod operations;
 mod stats;
 mod upgrade;
@@ -95,6 +96,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::DAEMON_LOGS, get(logs::daemon))
         .route(routes::EVENTS, get(events::events))
         .route(routes::DOCTOR, get(daemon::doctor))
+        .route(routes::METRICS, get(metrics::metrics))
         .route(routes::OPENAPI, get(daemon::openapi))
         .route(routes::VMS, get(vms::list).post(vms::create))
         .route(routes::VM, get(vms::show))
@@ -196,6 +198,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         logs::daemon,
         events::events,
         daemon::openapi,
+        metrics::metrics,
         vms::list,
         vms::create,
         vms::show,
