@@ -38,10 +38,16 @@ commands=(banger bangerd banger-root)
 # Folders of ours, the innermost first.
 folders=("$own/guest" "$own")
 
+# Manual pages are made by the installed program, from its help.
+man=$share/man/man1
+# The first line of each.
+man_mark='.\" A manual page of banger, made from its help.'
+
 installed() {
   local entry
   for entry in "${files[@]}"; do cut -d: -f2 <<<"$entry"; done
   for entry in "${commands[@]}"; do echo "$prefix/bin/$entry"; done
+  "$build/banger" __man | sed "s|^|$man/|"
 }
 
 install_file() {
@@ -54,6 +60,13 @@ install_file() {
   fi
   chmod "$mode" "$to.new"
   mv -f -- "$to.new" "$to"
+}
+
+remove_pages() {
+  local page
+  for page in "$destdir$man"/banger.1 "$destdir$man"/banger-*.1; do
+    [ ! -f "$page" ] || [ "$(head -n1 "$page")" != "$man_mark" ] || rm -f -- "$page"
+  done
 }
 
 case ${1:-install} in
@@ -70,16 +83,25 @@ case ${1:-install} in
     for name in "${commands[@]}"; do
       ln -sfn "../lib/banger/$name" "$destdir$prefix/bin/$name"
     done
+    pages=$(mktemp -d)
+    trap 'rm -rf -- "$pages"' EXIT
+    "$build/banger" __man "$pages"
+    # Commands may have been removed since the installed version.
+    remove_pages
+    for page in "$pages"/*; do install_file "$page" "$man/${page##*/}" 644; done
     ;;
   uninstall)
-    installed | while read -r path; do rm -f -- "$destdir$path"; done
+    # Without a build too: the pages are found by their first line.
+    for entry in "${files[@]}"; do rm -f -- "$destdir$(cut -d: -f2 <<<"$entry")"; done
+    for entry in "${commands[@]}"; do rm -f -- "$destdir$prefix/bin/$entry"; done
+    remove_pages
     for folder in "${folders[@]}"; do
       [ ! -d "$destdir$folder" ] || rmdir -- "$destdir$folder"
     done
     # Shared with other packages.
     for folder in "$prefix/lib/systemd/user" "$prefix/lib/systemd" \
       "$share/bash-completion/completions" "$share/bash-completion" "$zsh" "$share/zsh" \
-      "$share/fish/vendor_completions.d" "$share/fish"; do
+      "$share/fish/vendor_completions.d" "$share/fish" "$man" "$share/man"; do
       rmdir --ignore-fail-on-non-empty -- "$destdir$folder" 2>/dev/null || true
     done
     ;;

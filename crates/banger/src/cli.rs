@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
 use crate::commands::{
-    completion, cp, daemon, doctor, exec, image, kernel, operation, run, ssh, ssh_config,
+    completion, cp, daemon, doctor, exec, image, kernel, man, operation, run, ssh, ssh_config,
     ssh_proxy, version, vm,
 };
 use crate::{usage, values};
@@ -90,6 +90,8 @@ pub enum Command {
     Completion(completion::Args),
     #[command(hide = true, name = "__complete")]
     Complete(completion::CompleteArgs),
+    #[command(hide = true, name = "__man")]
+    Man(man::Args),
     Version(version::Args),
     #[command(flatten)]
     Alias(Alias),

@@ -11,6 +11,7 @@ mod env_file;
 mod errors;
 mod follow;
 mod interrupt;
+mod man;
 #[cfg(test)]
 mod pages;
 mod render;

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod exec;
 pub mod image;
 pub mod kernel;
+pub mod man;
 pub mod operation;
 pub mod run;
 pub mod ssh;
@@ -37,6 +38,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Completion(args) => completion::run(context, args).await,
+        Command::Man(args) => man::run(context, args).await,
         Command::Complete(args) => completion::complete(context, args).await,
         Command::Version(args) => version::run(context, args),
         Command::Alias(short) => Box::pin(dispatch(context, short.into())).await,

@@ -12,6 +12,7 @@ mod fake_daemon;
 mod help;
 mod images;
 mod interrupt;
+mod man;
 mod operations;
 mod other_host;
 mod output;
