@@ -185,7 +185,7 @@ fn http_that_is_none() {
 }
 
 #[test]
-fn an_upload_that_breaks_off_is_a_bad_request() {
+fn an_upload_that_breaks_off_and_a_head_of_an_archive_are_answered() {
     let home = Home::new();
     let daemon = home.start();
     daemon.run("web");
@@ -198,6 +198,14 @@ fn an_upload_that_breaks_off_is_a_bad_request() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    for (path, status) in [("x?path=/", 404), ("web/archive", 400), ("web/archive?path=/", 200)] {
+        let mut stream = daemon.connect();
+        let head = format!("HEAD /v1/vms/{path} HTTP/1.0\r\nhost: x\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{path}: {answer}");
     }
     daemon.stop();
 }

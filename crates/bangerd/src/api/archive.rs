@@ -171,7 +171,11 @@ async fn relay(
     if query.len() > MAX_HTTP_HEAD - 1024 {
         return Err(ApiError::new(ErrorCode::BadRequest, "the query is too long"));
     }
-    let body = if parts.method == Method::PUT { to_its_end(body) } else { Body::empty() };
+    // The agent has no HEAD: the answer to a GET has the same head, and its body is dropped.
+    let (method, body) = match parts.method {
+        Method::PUT => (Method::PUT, to_its_end(body)),
+        _ => (Method::GET, Body::empty()),
+    };
     agent.set_nonblocking(true).map_err(|error| failed(&error))?;
     let agent = UnixStream::from_std(agent).map_err(|error| failed(&error))?;
     let (mut sender, connection) = http1::Builder::new()
@@ -181,7 +185,7 @@ async fn relay(
     // Errors of the connection also fail the request.
     tokio::spawn(connection);
     let request = Request::builder()
-        .method(parts.method)
+        .method(method)
         .uri(format!("/archive?{query}"))
         .header(HOST, HeaderValue::from_static("guest"))
         .header(CONTENT_TYPE, ARCHIVE)
