@@ -211,8 +211,38 @@ fn killing_any_process_of_a_vm_stops_it_with_a_story() {
     let show = home.json(&["vm", "show", "web"]);
     assert_eq!(show["stopped_because"]["reason"], "vmm_died");
     assert!(show["stopped_because"]["story"].as_str().unwrap().contains("signal 9"));
-    home.ok(&["vm", "delete", "web"]);
+    all_processes_are_killed(&home);
+    home.ok(&["vm", "delete", "-f", "web"]);
     home.finish();
+}
+
+/// `web` is started again by the next daemon, unless a user stopped it.
+fn all_processes_are_killed(home: &Home) {
+    home.ok(&["vm", "start", "web"]);
+    home.ok(&["vm", "set", "web", "--autostart", "on"]);
+    let before = home.json(&["vm", "show", "web"])["boot_id"].clone();
+    let kill_all = || {
+        home.kill_daemon();
+        for line in home.processes() {
+            let pid = line.split(' ').nth(1).unwrap().parse().unwrap();
+            kill(pid, "KILL");
+            wait_gone(pid);
+        }
+        assert_eq!(home.processes(), [""; 0]);
+    };
+    kill_all();
+    // This command starts the daemon.
+    home.wait_state("web", "running");
+    assert_ne!(home.json(&["vm", "show", "web"])["boot_id"], before, "it has booted again");
+    assert_eq!(home.run(&["exec", "--wait", "ready", "web", "--", "true"]).code, 0);
+    let list = home.json(&["operation", "list"]);
+    assert!(list.as_array().unwrap().iter().any(|op| op["kind"] == "autostart"), "{list:#}");
+    home.ok(&["vm", "kill", "web"]);
+    kill_all();
+    assert_eq!(home.state("web"), "stopped");
+    let list = home.json(&["operation", "list"]);
+    let starts = list.as_array().unwrap().iter().filter(|op| op["kind"] == "autostart").count();
+    assert_eq!(starts, 1, "{list:#}");
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub struct SetVm {
     /// Whether the guest can reach networks outside of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<bool>,
+    /// Whether the VM is started when the daemon starts, unless it was stopped before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<bool>,
     /// TCP ports to publish. A port of the host that is published already leads to the new port of
     /// the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

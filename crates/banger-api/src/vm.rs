@@ -147,6 +147,9 @@ pub struct CreateVm {
     /// Do not start the VM.
     #[serde(default)]
     pub no_start: bool,
+    /// Start the VM when the daemon starts, unless it was stopped before.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub autostart: bool,
 }
 
 impl CreateVm {
@@ -170,6 +173,12 @@ impl CreateVm {
             return Err(ApiError::new(
                 ErrorCode::BadRequest,
                 "a VM that is deleted when it stops must be started",
+            ));
+        }
+        if self.autostart && self.lifetime != Lifetime::Keep {
+            return Err(ApiError::new(
+                ErrorCode::BadRequest,
+                "a VM that is deleted when it stops cannot be started automatically",
             ));
         }
         Ok(())
@@ -251,6 +260,9 @@ pub struct VmDetails {
     pub kernel_id: KernelId,
     /// When the VM is deleted automatically.
     pub lifetime: Lifetime,
+    /// Whether it is started when the daemon starts, unless it was stopped before.
+    #[serde(default)]
+    pub autostart: bool,
     /// Errors of the failed cleanup, if the VM is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,

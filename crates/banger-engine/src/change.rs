@@ -17,7 +17,7 @@
 use banger_api::operation::OpEventKind;
 use banger_api::set::SetVm;
 use banger_api::size::{MIB, human_size};
-use banger_api::vm::{CreateVm, VmAction, VmState};
+use banger_api::vm::{CreateVm, Lifetime, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, Hint, VmName};
 
 use crate::capabilities::{self, ALL};
@@ -45,6 +45,7 @@ fn requested(name: &VmName, spec: &VmSpec, set: &SetVm) -> Result<VmSpec, ApiErr
         work_bytes: set.work_bytes.unwrap_or(spec.work_bytes),
         nat: set.nat.unwrap_or(spec.nat),
         publish,
+        autostart: set.autostart.unwrap_or(spec.autostart),
     })
 }
 
@@ -72,7 +73,7 @@ fn rearranged(run: &[StepId], again: &[StepId], planned: &[StepId]) -> Vec<StepI
 /// Values of `new` that differ, as `vcpus 4 (was 1)`.
 fn differences(now: &VmSpec, new: &VmSpec) -> Vec<String> {
     let mib = |mib: u64| human_size(mib.saturating_mul(MIB));
-    let nat = |on: bool| if on { "on" } else { "off" }.to_owned();
+    let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
     let ports = |spec: &VmSpec| match spec.publish.as_slice() {
         [] => "none".to_owned(),
         ports => ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -82,8 +83,9 @@ fn differences(now: &VmSpec, new: &VmSpec) -> Vec<String> {
         ("memory", mib(now.memory_mib), mib(new.memory_mib)),
         ("root disk", human_size(now.root_bytes), human_size(new.root_bytes)),
         ("work disk", human_size(now.work_bytes), human_size(new.work_bytes)),
-        ("nat", nat(now.nat), nat(new.nat)),
+        ("nat", switch(now.nat), switch(new.nat)),
         ("published ports", ports(now), ports(new)),
+        ("autostart", switch(now.autostart), switch(new.autostart)),
     ];
     let changed = values.into_iter().filter(|(_, now, new)| now != new);
     changed.map(|(what, now, new)| format!("{what} {new} (was {now})")).collect()
@@ -126,6 +128,10 @@ impl Worker {
         let now = self.record.spec_in_force().clone();
         if new.root_bytes < now.root_bytes {
             return Err(refused(&name, &only_grows("root disk", now.root_bytes)));
+        }
+        if new.autostart && self.record.plan.lifetime != Lifetime::Keep {
+            let why = "it is deleted when it stops, so it cannot be started automatically";
+            return Err(refused(&name, why));
         }
         let changes = capabilities::changes(&now, &new, run.as_ref());
         if let Some(why) = changes.iter().find_map(|(_, change)| match change {
@@ -338,8 +344,15 @@ mod tests {
         let old = spec();
         let publish = vec!["8080:80".parse().unwrap()];
         let (root_bytes, work_bytes) = (16 << 30, 9 << 30);
-        let new =
-            VmSpec { vcpus: 4, memory_mib: 2048, root_bytes, work_bytes, nat: false, publish };
+        let new = VmSpec {
+            vcpus: 4,
+            memory_mib: 2048,
+            root_bytes,
+            work_bytes,
+            nat: false,
+            publish,
+            autostart: true,
+        };
         let texts = [
             "vcpus 4 (was 1)",
             "memory 2 GiB (was 512 MiB)",
@@ -347,6 +360,7 @@ mod tests {
             "work disk 9 GiB (was 8 GiB)",
             "nat off (was on)",
             "published ports 127.0.0.1:8080:80 (was none)",
+            "autostart on (was off)",
         ];
         assert_eq!(differences(&old, &new), texts);
         assert!(differences(&old, &old).is_empty());

@@ -9,6 +9,7 @@ use banger_api::vm::{AgentHealth, VmAction, VmDetails, VmHealth, VmState, VmSumm
 use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
 use tokio::sync::oneshot;
 
+use crate::autostart;
 use crate::drivers::Drivers;
 use crate::holds::Holds;
 use crate::oplog;
@@ -83,6 +84,7 @@ impl Engine {
         let mut writes: Vec<Write> = ends.collect();
         let mut decided = Vec::new();
         for mut record in vms {
+            autostart::complete(&mut record);
             let mut action = engine.decide(&record, &open_ops).await;
             // In one commit with the end of the operation: a later daemon would not see its log.
             if let Action::MarkBroken(problem) = action {

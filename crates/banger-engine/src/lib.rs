@@ -10,6 +10,7 @@
 //! (the task that owns a VM), [`engine`]. The path of a request: [`engine`] or [`create`],
 //! [`vm_task`], [`work`], [`vm_jobs`], [`runner`], [`lists`], [`drivers`].
 
+pub mod autostart;
 mod boot_watch;
 pub mod cancel;
 pub mod capabilities;

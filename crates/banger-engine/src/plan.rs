@@ -68,6 +68,9 @@ pub struct VmSpec {
     pub nat: bool,
     /// Ports of the host that lead to the guest.
     pub publish: Vec<PortForward>,
+    /// Whether the daemon starts the VM when it starts itself: [`crate::autostart`].
+    #[serde(default)]
+    pub autostart: bool,
 }
 
 impl VmSpec {
@@ -80,6 +83,7 @@ impl VmSpec {
             work_bytes: request.work_bytes.unwrap_or(defaults.work_bytes),
             nat: request.nat.unwrap_or(defaults.nat),
             publish: request.publish.clone(),
+            autostart: request.autostart,
         }
     }
 }
@@ -200,6 +204,7 @@ pub(crate) mod tests {
             work_bytes: 8 << 30,
             nat: true,
             publish: Vec::new(),
+            autostart: false,
         }
     }
 }

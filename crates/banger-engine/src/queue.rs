@@ -287,6 +287,7 @@ mod tests {
         root_bytes: None,
         work_bytes: None,
         nat: None,
+        autostart: None,
         publish: Vec::new(),
         unpublish: Vec::new(),
     };

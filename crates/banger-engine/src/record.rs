@@ -32,6 +32,18 @@ pub enum Inspect {
     Yes,
 }
 
+/// The state in which the user wants a VM to be: set by a start, a stop, a kill or a poweroff in
+/// the guest, and kept when its VMM dies or the host restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// It stays stopped.
+    #[default]
+    Stopped,
+    /// It runs.
+    Running,
+}
+
 /// A VM as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
@@ -59,6 +71,12 @@ pub struct VmRecord {
     pub reboots: Vec<u64>,
     /// Whether it is kept although its lifetime is over.
     pub inspect: Inspect,
+    /// The state that the user wants.
+    #[serde(default)]
+    pub wanted: Wanted,
+    /// Automatic starts in a row that failed or were not completed.
+    #[serde(default)]
+    pub autostart_failures: u32,
 }
 
 impl VmRecord {
@@ -77,7 +95,15 @@ impl VmRecord {
             problems: Vec::new(),
             reboots: Vec::new(),
             inspect: Inspect::No,
+            wanted: Wanted::Stopped,
+            autostart_failures: 0,
         }
+    }
+
+    /// Records what the user wants; automatic starts are tried again.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
+        self.autostart_failures = 0;
     }
 
     /// The specification in force: that of the run in progress, otherwise the requested one.

@@ -74,6 +74,12 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
         },
         VmState::Starting => Action::UnwindStart,
         VmState::Running | VmState::Paused => match (&facts.host, &facts.run) {
+            // Before the restart: an automatic start must not undo the guest's own poweroff.
+            (HostSince::Restarted, RunFacts::Ended(story))
+                if story.guest == Some(GuestEnd::Poweroff) =>
+            {
+                Action::EndRun(ending(story))
+            }
             (HostSince::Restarted, _) => {
                 Action::EndRun(Ending::Stay(StoppedBecause::HostRestarted))
             }
@@ -193,6 +199,14 @@ mod tests {
                 Same,
                 Action::EndRun(Ending::Reboot),
             ),
+            (
+                VmState::Running,
+                Created,
+                ended(Some(GuestEnd::Poweroff)),
+                Restarted,
+                Action::EndRun(Ending::Stay(StoppedBecause::GuestPoweredOff)),
+            ),
+            (VmState::Running, Created, ended(None), Restarted, restarted.clone()),
             (VmState::Stopping, Created, alive(), Same, Action::ResumeStop),
             (VmState::Stopping, Created, RunFacts::Nothing, Restarted, restarted),
             (VmState::Broken, Created, alive(), Same, Action::Nothing),

@@ -6,6 +6,7 @@ use banger_api::operation::{OpState, OperationView};
 use banger_api::vm::{DriverReasons, Drivers, SpecView, VmDetails, VmState, VmSummary};
 use banger_api::{ByteString, VmName};
 
+use crate::autostart;
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
 use crate::plan::{RunPlan, VmPlan};
@@ -97,6 +98,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         None => Vec::new(),
     };
     notices.extend(agent_notice(drivers, record).await);
+    notices.extend(autostart::notice(record));
     let paths = match vmm {
         Ok(vmm) => vmm.paths(plan),
         Err(_) => banger_api::vm::VmPaths {
@@ -126,6 +128,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         image_id: plan.boot.image.clone(),
         kernel_id: plan.boot.kernel.clone(),
         lifetime: plan.lifetime,
+        autostart: record.spec.autostart,
         problems: record.problems.clone(),
         notices,
         next_start: next_start(record),

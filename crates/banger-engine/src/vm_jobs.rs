@@ -14,7 +14,7 @@ use crate::capability::VmContext;
 use crate::lists::{self, ListName};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan};
-use crate::record::{Existence, Inspect, Presence, VmRecord};
+use crate::record::{Existence, Inspect, Presence, VmRecord, Wanted};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::Durability;
@@ -88,7 +88,11 @@ impl Worker {
     pub async fn start(&mut self) -> Result<Presence, ApiError> {
         self.forget_exit();
         // Only the start is cancelled, not earlier work such as the stop of a restart.
-        self.check_interrupt()?;
+        if let Err(cancelled) = self.check_interrupt() {
+            self.record.want(Wanted::Stopped);
+            self.save_best_effort().await;
+            return Err(cancelled);
+        }
         // The report covers the start only, not the create or stop before it.
         self.stages.finish();
         self.stages.take_done();
@@ -158,6 +162,7 @@ impl Worker {
         let stages = self.stages.take_done();
         let booted = |record: &mut VmRecord| {
             event(record, VmEvent::Booted)?;
+            record.autostart_failures = 0;
             record.start = Some(StartReport { total_ms, stages, guest });
             Ok(())
         };
@@ -212,6 +217,9 @@ impl Worker {
             error: error.message.clone(),
         };
         self.keep_for_inspection(&error);
+        if error.code == ErrorCode::Cancelled {
+            self.record.want(Wanted::Stopped);
+        }
         match self.undo_run(count, because, Some(error.clone())).await {
             Ok(()) => self.keep_logs(error).await,
             Err(broken) => broken,

@@ -3,6 +3,9 @@
 //! Requests arrive in a bounded mailbox; kills and forced deletes in a second channel with higher
 //! priority. The record is published through one watch channel, with a generation number.
 
+mod closing;
+mod wish;
+
 use std::sync::Arc;
 
 use banger_api::operation::{Accepted, CancelEffect, VmTag};
@@ -44,6 +47,11 @@ pub enum Message {
         op: Arc<Op>,
         /// Receives the answer.
         reply: oneshot::Sender<Result<CancelEffect, ApiError>>,
+    },
+    /// A request of a new daemon to start the VM if its user wants it to run.
+    Autostart {
+        /// Receives the operation, or `None` if the VM is not to be started.
+        reply: oneshot::Sender<Option<Arc<Op>>>,
     },
 }
 
@@ -95,6 +103,10 @@ struct VmTask {
     on_removed: Option<OnRemoved>,
     /// Boot id of the guest whose boot is being watched.
     followed: Option<String>,
+    /// Whether a user stopped a VM that was stopped already.
+    stop_wanted: bool,
+    /// Receives the automatic start, which is decided when no operation is in progress.
+    autostart: Option<oneshot::Sender<Option<Arc<Op>>>>,
 }
 
 /// Starts the task of a VM. `on_removed` is called when the VM no longer exists.
@@ -122,6 +134,8 @@ pub fn spawn(
         delete_tried: false,
         on_removed: Some(on_removed),
         followed: None,
+        stop_wanted: false,
+        autostart: None,
     };
     // The initial work counts as pending from now on, so a shutdown of the daemon waits for it.
     let pending = task.shared.ops.announce_pending();
@@ -195,7 +209,7 @@ impl VmTask {
     async fn begin_next(&mut self) {
         loop {
             self.end_lifetime().await;
-            let Some(next) = self.queue.take_next() else { return };
+            let Some(next) = self.queue.take_next() else { return self.begin_autostart().await };
             let Some(op) = self.shared.ops.get(&next.op) else {
                 self.queue.finish();
                 continue;
@@ -206,7 +220,11 @@ impl VmTask {
                     self.spawn(op, Work::Queued(next), Vec::new());
                     return;
                 }
-                Answer::AlreadySo(_) => Ok(None),
+                Answer::AlreadySo(_) => {
+                    self.stop_wanted |= wish::is_stop(&next.action);
+                    self.keep_stopped().await;
+                    Ok(None)
+                }
                 Answer::Refused(refusal) => {
                     Err(refusals::explain(&self.record.plan.name, &next.action, &refusal))
                 }
@@ -247,6 +265,7 @@ impl VmTask {
             }
             Err(panic) => Err(self.mark_invalid(&panic).await),
         };
+        self.keep_stopped().await;
         let removed = matches!(result, Ok(Presence::Removed)) || self.was_rolled_back(&result);
         self.publisher.send_modify(|published| {
             published.operation = None;
@@ -320,6 +339,7 @@ impl VmTask {
                 };
                 let _ = reply.send(answer);
             }
+            Message::Autostart { reply } => self.autostart = Some(reply),
         }
     }
 
@@ -327,7 +347,13 @@ impl VmTask {
         let state = self.publisher.borrow().record.state;
         let vm = Some(self.vm.clone());
         match self.queue.answer(state, &action) {
-            Answer::AlreadySo(operation) => Ok(Accepted { operation, vm, warnings: Vec::new() }),
+            Answer::AlreadySo(operation) => {
+                self.stop_wanted |= wish::is_stop(&action);
+                if self.job.is_none() {
+                    self.keep_stopped().await;
+                }
+                Ok(Accepted { operation, vm, warnings: Vec::new() })
+            }
             Answer::Refused(refusal) => {
                 Err(refusals::explain(&self.record.plan.name, &action, &refusal))
             }
@@ -348,40 +374,6 @@ impl VmTask {
         if let Some(job) = &self.job {
             job.op.cancel();
         }
-    }
-
-    async fn refuse_remaining(
-        &mut self,
-        mailbox: &mut mpsc::Receiver<Message>,
-        urgent: &mut mpsc::Receiver<Message>,
-    ) {
-        let name = self.record.plan.name.clone();
-        let gone = || ApiError::new(ErrorCode::NotFound, format!("`{name}` was deleted"));
-        let waiting: Vec<Queued> = self.queue.drain().collect();
-        for queued in waiting {
-            let Some(op) = self.shared.ops.get(&queued.op) else { continue };
-            let result = match queued.action {
-                VmAction::Delete { .. } => Ok(None),
-                _ => Err(gone()),
-            };
-            self.book.end(&op, result).await;
-        }
-        mailbox.close();
-        urgent.close();
-        while let Some(message) = urgent.recv().await {
-            refuse(message, gone());
-        }
-        while let Some(message) = mailbox.recv().await {
-            refuse(message, gone());
-        }
-    }
-}
-
-fn refuse(message: Message, error: ApiError) {
-    match message {
-        Message::Request { reply, .. } => drop(reply.send(Err(error))),
-        // All operations on this VM have ended already.
-        Message::Cancel { reply, .. } => drop(reply.send(Ok(CancelEffect::Ended))),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The work of an operation on a VM.
 
 use banger_api::ApiError;
-use banger_api::vm::VmAction;
+use banger_api::vm::{StoppedBecause, VmAction};
 
 use crate::drivers::ExitStory;
 use crate::queue::Queued;
-use crate::record::Presence;
+use crate::record::{Presence, Wanted};
 use crate::recovery::{self, Action, Ending};
 use crate::runner::Worker;
 use crate::store::Durability;
@@ -16,6 +16,8 @@ use crate::vm_jobs::ThenStart;
 pub enum Work {
     /// Create the VM.
     Create(ThenStart),
+    /// Start the VM because the daemon has started.
+    Autostart,
     /// Carry out a request of a client.
     Queued(Queued),
     /// Tear down a run whose VMM ended without a request.
@@ -32,7 +34,7 @@ impl Work {
             Ending::Reboot => VmAction::Restart { grace_ms: 0 },
         };
         match self {
-            Self::Create(ThenStart::Yes) => Some(VmAction::Start {}),
+            Self::Create(ThenStart::Yes) | Self::Autostart => Some(VmAction::Start {}),
             Self::Create(ThenStart::No) => Some(VmAction::STOP),
             Self::Queued(queued) => Some(queued.action.clone()),
             Self::Exited(story) => Some(of_end(&recovery::ending(story))),
@@ -46,6 +48,30 @@ impl Work {
             },
         }
     }
+
+    /// The state that the user wants from now on; `None` if the work does not follow from a wish.
+    fn wanted(&self) -> Option<Wanted> {
+        let of_end = |ending: &Ending| match ending {
+            Ending::Stay(StoppedBecause::GuestPoweredOff) => Some(Wanted::Stopped),
+            Ending::Stay(_) | Ending::Reboot => None,
+        };
+        match self {
+            Self::Create(ThenStart::Yes) => Some(Wanted::Running),
+            Self::Create(ThenStart::No) | Self::Autostart => None,
+            Self::Exited(story) => of_end(&recovery::ending(story)),
+            Self::Recover(Action::EndRun(ending)) => of_end(ending),
+            Self::Recover(_) => None,
+            Self::Queued(queued) => match queued.action {
+                VmAction::Start {} | VmAction::Restart { .. } => Some(Wanted::Running),
+                VmAction::Stop { .. } | VmAction::Kill {} => Some(Wanted::Stopped),
+                VmAction::Pause {}
+                | VmAction::Resume {}
+                | VmAction::Delete { .. }
+                | VmAction::Repair {}
+                | VmAction::Set(_) => None,
+            },
+        }
+    }
 }
 
 impl Worker {
@@ -54,6 +80,9 @@ impl Worker {
     /// # Errors
     /// Errors of the work.
     pub async fn work(&mut self, work: Work) -> Result<Presence, ApiError> {
+        if let Some(wanted) = work.wanted() {
+            self.record.want(wanted);
+        }
         let result = self.carry_out(work).await;
         // Work without a commit, or with a failed last commit, leaves pending writes.
         if let Err(error) = self.flush(Durability::Process).await {
@@ -65,6 +94,7 @@ impl Worker {
     async fn carry_out(&mut self, work: Work) -> Result<Presence, ApiError> {
         match work {
             Work::Create(then) => self.create(then).await,
+            Work::Autostart => self.autostart().await,
             Work::Exited(story) => self.exited(&story).await,
             Work::Recover(action) => self.recover(action).await,
             Work::Queued(queued) => match queued.action {

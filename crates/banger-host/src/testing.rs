@@ -45,6 +45,7 @@ pub fn spec() -> VmSpec {
         work_bytes: 64 << 20,
         nat: true,
         publish: Vec::new(),
+        autostart: false,
     }
 }
 

@@ -64,6 +64,11 @@ pub struct Machine {
         allow_hyphen_values = true, help_heading = "Machine"
     )]
     pub publish: Vec<PortForward>,
+    /// Start it again when banger's daemon starts, such as after a restart of the host
+    ///
+    /// Not if it was stopped before: by a command, or by its guest.
+    #[arg(long, help_heading = "Machine")]
+    pub autostart: bool,
 }
 
 /// On or off.
@@ -88,6 +93,7 @@ impl Machine {
             work_bytes: self.work_size,
             nat: self.nat.map(|switch| switch == Switch::On),
             publish: self.publish.clone(),
+            autostart: self.autostart,
             ..CreateVm::default()
         }
     }

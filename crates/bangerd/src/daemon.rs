@@ -20,6 +20,7 @@ use banger_host::images::worker;
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Api};
+use crate::autostart;
 use crate::clocks;
 use crate::config::{self, Config};
 use crate::dns::Dns;
@@ -169,6 +170,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let upkeep = tokio::spawn(upkeep::run(engine.clone(), dns_state, stopping.clone()));
     // Not awaited: interrupting a comparison has no effect.
     tokio::spawn(clocks::follow(engine.clone(), stopping.clone(), clocks::Reading::now));
+    autostart::begin(&engine, &stopping);
     let feed = Feed::start(&engine, &stopping);
     let router = api::router(Arc::new(Api {
         engine: engine.clone(),

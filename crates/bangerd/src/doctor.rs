@@ -13,7 +13,7 @@ use banger_host::Privilege;
 
 use crate::api::Api;
 use crate::config::{Origin, Setting, Used};
-use crate::{leftovers, limits};
+use crate::{autostart, leftovers, limits};
 
 /// All checks. Changes nothing.
 pub async fn checks(api: &Api) -> Vec<Check> {
@@ -27,6 +27,7 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     checks
         .extend(api.engine.strays().await.iter().map(|(vm, stray)| running_unrecorded(vm, stray)));
     checks.extend(api.engine.held().await.into_iter().map(held));
+    checks.extend(autostart::checks(&api.engine, api.host));
     let privilege = Privilege::ours();
     checks.extend(api.config.settings.iter().map(|one| setting(one, privilege)));
     checks

@@ -6,6 +6,7 @@
 
 mod agent_log;
 pub mod api;
+pub mod autostart;
 mod clocks;
 pub mod config;
 pub mod daemon;

@@ -133,6 +133,10 @@ pub enum SetupAdvice {
         /// The process that has the VM's uid.
         process: u32,
     },
+    /// Enable the daemon's user unit and lingering, so that the daemon starts with the host.
+    EnableUnit,
+    /// Let the host start the daemon when it boots; it does not run systemd.
+    StartAtBoot,
     /// Correct or remove a key in the configuration.
     CorrectConfig,
     /// Set a variable of the environment to an absolute path, or unset it.

@@ -259,6 +259,14 @@ fn setup_words(advice: &SetupAdvice) -> String {
             "delete the VM and create it again, which gives it another uid; or end process \
              {process}"
         ),
+        A::EnableUnit => {
+            "`systemctl --user enable bangerd` and `loginctl enable-linger` start the \
+             daemon with the host"
+                .into()
+        }
+        A::StartAtBoot => {
+            "have the host run `banger daemon start` as this user when it boots".into()
+        }
         A::CorrectConfig => "correct or remove the key: every key is optional".into(),
         A::UseAbsolutePath { variable } => {
             format!("set `{variable}` to a path that begins with a slash, or unset it")

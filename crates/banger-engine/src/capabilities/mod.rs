@@ -1,5 +1,6 @@
 //! The registry of capabilities. Steps of one slot are taken in this order and undone in reverse.
 
+pub mod autostart;
 pub mod ca;
 pub mod dns_names;
 pub mod nat;
@@ -20,6 +21,7 @@ pub const ALL: &[Capability] = &[
     ports::CAPABILITY,
     proxy::CAPABILITY,
     ca::CAPABILITY,
+    autostart::CAPABILITY,
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.
@@ -79,6 +81,8 @@ mod tests {
         run.lease =
             Some(crate::plan::Lease { address, prefix: 24, gateway: address, dns: Vec::new() });
         assert_eq!(changes(&old, &ports, Some(&run)), [("ports", Change::Live)]);
+        let autostart = VmSpec { autostart: true, ..spec() };
+        assert_eq!(changes(&old, &autostart, Some(&run)), [("autostart", Change::Live)]);
         let nat = VmSpec { nat: false, ..spec() };
         assert_eq!(changes(&old, &nat, Some(&run)), [("nat", Change::NextStart)]);
         let grown = VmSpec { work_bytes: old.work_bytes * 2, ..spec() };

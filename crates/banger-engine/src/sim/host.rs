@@ -29,7 +29,10 @@ impl Host for Sim {
     }
 
     fn boot_id(&self) -> String {
-        "simulated".into()
+        match self.inner().world.restarts {
+            0 => "simulated".into(),
+            restarts => format!("simulated-{restarts}"),
+        }
     }
 
     async fn keep_logs(&self, name: &str, _logs: &VmPaths) -> Result<Option<String>, ApiError> {

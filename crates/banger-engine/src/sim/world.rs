@@ -17,6 +17,9 @@ pub struct World {
     pub unfinished: BTreeSet<String>,
     /// Number of started processes; the start time of the next one.
     pub spawned: u64,
+    /// Number of restarts of the host.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 impl World {

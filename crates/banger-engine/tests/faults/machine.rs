@@ -130,6 +130,20 @@ impl Machine {
         Self { disk: Arc::new(Mutex::new(disk)), world: Arc::new(Mutex::new(self.world())) }
     }
 
+    /// Restarts the host: only objects of these kinds are left.
+    pub fn restart_host(&self, lasting: &[String]) {
+        let mut world = locked(&self.world);
+        let is_lasting = |key: &String| lasting.iter().any(|kind| key.starts_with(kind));
+        world.objects.retain(|key, _| is_lasting(key));
+        world.restarts += 1;
+    }
+
+    /// Kills all shims and VMMs.
+    pub fn kill_processes(&self) {
+        let is_process = |key: &String| key.starts_with("shim:") || key.starts_with("vmm:");
+        locked(&self.world).objects.retain(|key, _| !is_process(key));
+    }
+
     /// The only VM, if there is one.
     pub fn vm(&self) -> Option<VmRecord> {
         let disk = self.disk();

@@ -104,6 +104,7 @@ pub fn spec() -> VmSpec {
         work_bytes: DISK,
         nat: true,
         publish: Vec::new(),
+        autostart: false,
     }
 }
 

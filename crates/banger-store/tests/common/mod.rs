@@ -40,6 +40,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
         work_bytes: 8 << 30,
         nat: true,
         publish: vec!["8080:80".parse().unwrap()],
+        autostart: true,
     };
     VmRecord::new(plan, spec, vec![StepId::new("root_disk")])
 }

@@ -36,7 +36,7 @@ use crate::waiting::{self, CommandWait};
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Delete the machine at the end, whatever the exit code
-    #[arg(long)]
+    #[arg(long, conflicts_with = "autostart")]
     pub rm: bool,
     /// Leave it running in the background
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]

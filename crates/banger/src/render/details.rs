@@ -47,6 +47,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     for port in &summary.publish {
         text.add("published", &format!("{} leads to {}", port.listens_on(), port.guest_port));
     }
+    if vm.autostart {
+        text.add("autostart", "on");
+    }
     if let Some(next) = &vm.next_start {
         text.add("next start", &next_start(summary, next));
     }

@@ -52,6 +52,9 @@ pub struct Args {
     /// Access to outside networks
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     pub nat: Option<Switch>,
+    /// Start it again when banger's daemon starts, unless it was stopped before
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    pub autostart: Option<Switch>,
     /// Publish a port of this host in addition, such as 8080:80; repeatable
     ///
     /// A port of this host that is published already leads to the new port of the guest.
@@ -76,6 +79,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         root_bytes: args.disk_size,
         work_bytes: args.work_size,
         nat: args.nat.map(|switch| switch == Switch::On),
+        autostart: args.autostart.map(|switch| switch == Switch::On),
         publish: args.publish,
         unpublish: args.unpublish,
     };
