@@ -104,6 +104,8 @@ pub enum HostHint {
         /// The bridge of VMs.
         bridge: String,
     },
+    /// Let the user's systemd outlive the last session: loginctl(1).
+    EnableLingering,
     /// Show the daemon's log.
     ShowDaemonLog,
     /// Words of another program, or of a hint of a newer version.
@@ -199,6 +201,7 @@ impl HostHint {
                 "the VMM or its guest agent does not accept connections: restart the VM".into()
             }
             Self::CreateAgain => "create the VM again".into(),
+            Self::EnableLingering => "`loginctl enable-linger` lets them continue".into(),
             Self::ShowDaemonLog => "`banger daemon logs` shows the daemon's log".into(),
             Self::ChooseSubnet => CHOOSE_SUBNET.into(),
             Self::ChooseBridge => "set `[network] bridge` to another name".into(),
@@ -319,6 +322,7 @@ mod tests {
             HostHint::ForwardNames,
             HostHint::AwaitOtherDaemon,
             HostHint::AllowInDocker { bridge: of("br"), uplink: of("eth0") },
+            HostHint::EnableLingering,
             HostHint::ShowDaemonLog,
             HostHint::text("words"),
         ];

@@ -21,6 +21,7 @@ pub mod leftovers;
 pub mod network;
 pub mod probe;
 pub mod proxy;
+pub mod scopes;
 pub mod storage;
 #[cfg(test)]
 mod testing;
@@ -207,6 +208,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         proxy: config.proxy.clone(),
         ca: config.ca.clone(),
         ssh_key: config.ssh_key.clone(),
+        scopes: scopes::Scopes::new(&config.search_path),
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

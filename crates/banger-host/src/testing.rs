@@ -100,6 +100,7 @@ pub fn parts(path: &Path) -> Parts {
         dns_port: Default::default(),
         forward: PathBuf::new(),
         proxy: Default::default(),
+        scopes: crate::scopes::Scopes::new("".as_ref()),
         ca: Default::default(),
         ssh_key: None,
     }

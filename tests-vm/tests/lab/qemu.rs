@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Command;
 
-use banger_testkit::{Home, kill};
+use banger_testkit::{Home, kill, program};
 
 use crate::support::{Outside, finish, home, host, id, inside, is_stopped, pid, shell, show};
 use crate::users::User;
@@ -89,6 +89,67 @@ fn deaths_of_the_helper(user: &User, home: &Home) {
         }
     }
     home.ok(&["vm", "delete", "-f", "web"]);
+}
+
+/// A user who lingers logs out, and logind ends all processes of the session: the VM, which was
+/// started in it, and its published port continue, also a port published later.
+fn a_logout(home: &Home) {
+    shell(
+        "mkdir -p /etc/systemd/logind.conf.d
+         printf '[Login]\\nKillUserProcesses=yes\\n' >/etc/systemd/logind.conf.d/kill.conf
+         systemctl restart systemd-logind
+         loginctl enable-linger dev
+         runuser -u dev -- sh -c 'umask 077; mkdir -p ~/.ssh; rm -f ~/.ssh/lab
+           ssh-keygen -q -t ed25519 -N \"\" -f ~/.ssh/lab; cp ~/.ssh/lab.pub ~/.ssh/authorized_keys'",
+    );
+    home.ok(&["daemon", "stop"]);
+    let banger = program("banger").display().to_string();
+    // A script in a session of its own, which lasts until `scopes` of them hold processes of VMs.
+    let session = |command: &str, scopes: usize| {
+        shell(&format!(
+            "runuser -u dev -- ssh -T -i /home/dev/.ssh/lab -o StrictHostKeyChecking=accept-new \\
+               dev@127.0.0.1 bash -es <<'SESSION'
+             export PATH='{}' BANGER_HOME='{}'
+             {banger} {command}
+             for _ in $(seq 150); do
+               units=$(systemctl --user list-units --no-legend 'banger-*.scope')
+               [ \"$(grep -c . <<<\"$units\")\" != {scopes} ] || exit 0
+               sleep 0.2
+             done
+             echo \"$units\"; exit 1
+SESSION
+             for _ in $(seq 150); do
+               loginctl list-sessions --no-legend | grep -qw dev || exit 0
+               sleep 0.2
+             done
+             loginctl list-sessions; exit 1",
+            std::env::var("PATH").unwrap(),
+            home.path().display(),
+        ))
+    };
+    let greets = "socat -u -T10 TCP:127.0.0.1:28480 - | head -c 3";
+    session("vm create --name web -p 28480:22", 2);
+    assert_eq!(shell("pgrep -u dev -x bangerd || true"), "", "the daemon was in the session");
+    assert_eq!(shell(greets), "SSH");
+    let boot = show(home, "web")["boot_id"].clone();
+    assert_eq!(inside(home, "web", "echo here"), "here");
+    home.ok(&["vm", "set", "web", "--unpublish", "28480"]);
+    home.ok(&["daemon", "stop"]);
+    session("vm set web -p 28480:22", 2);
+    assert_eq!(shell(greets), "SSH");
+    assert_eq!(show(home, "web")["boot_id"], boot);
+    let checks = home.run(&["doctor", "--json"]).out;
+    let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
+    let logout = checks["checks"].as_array().unwrap().iter().find(|one| one["code"] == "logout");
+    assert_eq!(logout.unwrap()["verdict"], "ok", "{checks:#}");
+    home.ok(&["vm", "delete", "-f", "web"]);
+    let scopes = "systemctl --user --machine=dev@ list-units --no-legend 'banger-*.scope'";
+    home.wait("the scopes to be gone", || shell(scopes).is_empty());
+    shell(
+        "loginctl disable-linger dev
+         rm -r /etc/systemd/logind.conf.d /home/dev/.ssh
+         systemctl restart systemd-logind",
+    );
 }
 
 /// The parts of such a VM that are on the host while it runs.
@@ -210,6 +271,7 @@ fn qemu_has_a_bridge_and_a_snapshot_as_root_and_as_a_user() {
     let home = user.home_with(COMPANION);
     a_life(&home);
     deaths_of_the_helper(&user, &home);
+    a_logout(&home);
     finish(home, &before);
     drop(user);
     shell("gpasswd -d dev kvm");

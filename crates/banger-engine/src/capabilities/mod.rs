@@ -3,6 +3,7 @@
 pub mod autostart;
 pub mod ca;
 pub mod dns_names;
+pub mod logout;
 pub mod nat;
 pub mod ports;
 pub mod proxy;
@@ -22,6 +23,7 @@ pub const ALL: &[Capability] = &[
     proxy::CAPABILITY,
     ca::CAPABILITY,
     autostart::CAPABILITY,
+    logout::CAPABILITY,
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.

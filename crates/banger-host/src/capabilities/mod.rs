@@ -3,6 +3,7 @@
 
 mod ca;
 mod dns_names;
+mod logout;
 mod ports;
 mod proxy;
 mod ssh_identity;
@@ -23,6 +24,7 @@ use crate::ca::CaSettings;
 use crate::helper::Helper;
 use crate::layout::Layout;
 use crate::proxy::ProxySettings;
+use crate::scopes::Scopes;
 use crate::storage::Blanks;
 
 pub use work_disk::WorkDisk;
@@ -47,6 +49,8 @@ pub struct Parts {
     pub ca: CaSettings,
     /// The configured ssh key of the user.
     pub ssh_key: Option<PathBuf>,
+    /// Scopes of systemd for processes of VMs.
+    pub scopes: Scopes,
 }
 
 /// Adds a capability's part to the configuration of a booting guest.
@@ -71,6 +75,7 @@ pub fn registry(parts: &Parts) -> Vec<HostCapability> {
         ports::capability(parts),
         proxy::capability(parts),
         ca::capability(parts),
+        logout::capability(parts),
     ]
 }
 

@@ -20,7 +20,7 @@ const ABORTED: i32 = 6;
 /// What a whole VM has on the simulated host.
 const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work_disk"];
 /// What a running one has besides.
-const RUNNING: [&str; 12] = [
+const RUNNING: [&str; 13] = [
     "agent",
     "attach",
     "dns_names",
@@ -30,6 +30,7 @@ const RUNNING: [&str; 12] = [
     "network",
     "ready",
     "run",
+    "scope",
     "shim",
     "vmm",
     "work_disk_size",

@@ -16,10 +16,11 @@ use banger_engine::plan::{ProcRef, RunPlan};
 
 use super::{HostCapability, Parts};
 use crate::failure::blocking;
+use crate::scopes::Scopes;
 use forward::Forwarding;
 
 /// Starts the process, which waits at its gate.
-struct Forwarder(Arc<Forwarding>);
+struct Forwarder(Arc<Forwarding>, Scopes);
 /// Opens the gate, so that the process listens on the ports.
 struct Forwards(Arc<Forwarding>);
 struct PortsAreFree;
@@ -32,7 +33,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
         effects: Effects {
             name: CAPABILITY.name,
             steps: vec![
-                (FORWARDER, Arc::new(Forwarder(forwarding.clone()))),
+                (FORWARDER, Arc::new(Forwarder(forwarding.clone(), parts.scopes.clone()))),
                 (FORWARDS, Arc::new(Forwards(forwarding))),
             ],
             preflight: Some(Arc::new(PortsAreFree)),
@@ -55,6 +56,7 @@ impl Effect for Forwarder {
             return Ok(Applied::AlreadyThere.into());
         }
         let process = self.0.spawn(context.vm).await?;
+        self.1.keep(&context.vm.id, vec![process]);
         let found = serde_json::to_value(process).ok();
         Ok(Made { applied: Applied::Created, found })
     }
