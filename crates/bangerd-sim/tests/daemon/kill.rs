@@ -330,7 +330,7 @@ fn while_a_failed_create_is_undone() {
     let home = template(|_| ());
     let cases = [
         ("identity:after:1", removing(), End::Gone),
-        ("ready:after:1", tearing_down(), End::Stopped),
+        ("scope:after:1", tearing_down(), End::Stopped),
     ];
     for (fault, points, end) in cases {
         for_each(&points, WORKERS, |point| {
