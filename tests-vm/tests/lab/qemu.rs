@@ -100,7 +100,8 @@ fn a_logout(home: &Home) {
          systemctl restart systemd-logind
          loginctl enable-linger dev
          runuser -u dev -- sh -c 'umask 077; mkdir -p ~/.ssh; rm -f ~/.ssh/lab
-           ssh-keygen -q -t ed25519 -N \"\" -f ~/.ssh/lab; cp ~/.ssh/lab.pub ~/.ssh/authorized_keys'",
+           ssh-keygen -q -t ed25519 -N \"\" -f ~/.ssh/lab
+           cp ~/.ssh/lab.pub ~/.ssh/authorized_keys'",
     );
     home.ok(&["daemon", "stop"]);
     let banger = program("banger").display().to_string();
