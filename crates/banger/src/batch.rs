@@ -112,11 +112,11 @@ pub async fn results(
     while let Some(outcome) = outcomes.next().await {
         let name = outcome.vm.as_ref().map_or(outcome.reference.as_str(), |vm| vm.name.as_str());
         match &outcome.result {
-            Ok(acted) => report(context, name, *acted, messages)?,
+            Ok(acted) => progress.above(|| report(context, name, *acted, messages))?,
             Err(FollowError::Failed(error) | FollowError::Cancelled(error))
                 if context.format == Format::Text =>
             {
-                errors::show(context, error);
+                progress.above(|| errors::show(context, error));
             }
             Err(_) => {}
         }

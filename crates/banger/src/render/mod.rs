@@ -4,6 +4,7 @@ pub mod console;
 pub mod daemon_log;
 pub mod details;
 pub mod frames;
+pub mod live;
 pub mod log;
 pub mod plain;
 pub mod progress;

@@ -7,15 +7,18 @@ use banger_api::operation::{OpEvent, OpEventKind, stage};
 use banger_api::size::human_size;
 use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
 use banger_client::follow::{Notice, Observer, WaitEnd};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::context::{Context, Verbosity};
+use crate::render::live::LiveTerminal;
 use crate::render::rate::Rate;
 use crate::render::time::{duration, duration_whole};
 use crate::render::{plain, stderr_is_live, to_stderr, warning};
 
 /// How often a running stage is redrawn.
 const TICK: Duration = Duration::from_millis(100);
+/// Upper bound of redraws.
+const REDRAWS_PER_S: u8 = 20;
 /// Pause between plain lines about one transfer, in milliseconds.
 const PLAIN_PAUSE_MS: u64 = 10_000;
 
@@ -31,6 +34,8 @@ pub const REQUEST_UNANSWERED: &str = "stopped waiting; nothing was cancelled, si
 pub enum Lines {
     /// Download stages, and the time until the machine was ready.
     Ready,
+    /// The time until the machine was created.
+    Created,
     /// The total.
     Total,
     /// Download stages.
@@ -51,7 +56,12 @@ impl Progress {
     /// Creates the display of a command.
     pub fn new(context: &Context, lines: Lines) -> Self {
         let verbosity = context.verbosity;
-        let live = (verbosity > Verbosity::Quiet && stderr_is_live()).then(MultiProgress::new);
+        let is_live = verbosity > Verbosity::Quiet && stderr_is_live();
+        let live = is_live.then(|| {
+            let terminal = Box::new(LiveTerminal::default());
+            let target = ProgressDrawTarget::term_like_with_hz(terminal, REDRAWS_PER_S);
+            MultiProgress::with_draw_target(target)
+        });
         Self { live, lines, verbosity, grace_ms: DEFAULT_GRACE_MS }
     }
 
@@ -61,6 +71,14 @@ impl Progress {
             self.grace_ms = *grace_ms;
         }
         self
+    }
+
+    /// Writes lines above the live ones.
+    pub fn above<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.live {
+            Some(all) => all.suspend(write),
+            None => write(),
+        }
     }
 
     /// Adds an operation under a label.
@@ -127,6 +145,7 @@ impl Screen {
         match self.lines {
             _ if self.verbosity == Verbosity::Quiet => None,
             Lines::Ready => Some("ready in"),
+            Lines::Created => Some("created in"),
             Lines::Total => Some("done in"),
             Lines::Fetches | Lines::None => None,
         }
