@@ -24,7 +24,8 @@ pub enum OutOfLimits {
     #[error("{0} vCPUs: a VM has 1 to {MAX_VCPUS}")]
     Vcpus(u64),
     /// Memory.
-    #[error("{0} MiB of memory: a VM has {MIN_MEMORY_MIB} MiB to {MAX_MEMORY_MIB} MiB")]
+    #[error("{0} MiB of memory: a VM has {MIN_MEMORY_MIB} MiB to {most}",
+        most = human_size(MAX_MEMORY_MIB * MIB))]
     Memory(u64),
     /// A disk.
     #[error("a {what} of {size}: a disk has {least} to {most}", size = human_size(*.bytes),

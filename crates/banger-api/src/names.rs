@@ -57,7 +57,11 @@ impl FromStr for VmName {
         } else {
             return Ok(Self(text.to_owned()));
         };
-        let name = text.chars().take(MAX_NAME + 1).flat_map(char::escape_default).collect();
+        let shown = |c: char| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        };
+        let name = text.chars().take(MAX_NAME + 1).map(shown).collect();
         Err(BadName { name, problem })
     }
 }
@@ -120,6 +124,7 @@ mod tests {
         assert_eq!(say(""), "`` is not a VM name: it is empty");
         assert_eq!(say("Web"), "`Web` is not a VM name: only a-z, 0-9 and hyphens are allowed");
         assert_eq!(say("-a"), "`-a` is not a VM name: it must not begin or end with a hyphen");
+        assert_eq!(say("ä"), "`ä` is not a VM name: only a-z, 0-9 and hyphens are allowed");
         assert_eq!(say("a\n"), "`a\\n` is not a VM name: only a-z, 0-9 and hyphens are allowed");
         assert!(say(&"x".repeat(64)).ends_with("it is longer than 63 characters"));
     }

@@ -11,7 +11,8 @@ use crate::commands::{
     completion, cp, daemon, doctor, exec, image, kernel, man, operation, run, ssh, ssh_config,
     ssh_proxy, version, vm,
 };
-use crate::{usage, values};
+use crate::errors::output_failed;
+use crate::{render, usage, values};
 
 /// banger gives you a real Linux machine in one command.
 ///
@@ -19,7 +20,9 @@ use crate::{usage, values};
 ///   banger run --rm uname -a      one command in a machine that is gone afterwards
 ///   banger vm list                all machines
 #[derive(Debug, Parser)]
-#[command(name = "banger", version, verbatim_doc_comment, after_help = alias::HELP)]
+#[command(
+    name = "banger", version, verbatim_doc_comment, after_help = alias::HELP, max_term_width = 100
+)]
 pub struct Cli {
     /// Global flags.
     #[command(flatten)]
@@ -138,9 +141,13 @@ pub fn parse(arguments: &[OsString], defaults: Option<&VmDefaults>) -> Result<Cl
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| {
         if !error.use_stderr() {
-            // A closed stdout is not an error.
-            let _ = error.print();
-            return exit::OK;
+            return match error.print() {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    render::error(&output_failed(&error));
+                    exit::FAILED
+                }
+                _ => exit::OK,
+            };
         }
         usage::show(&error, arguments);
         match guess_exit_code_of(arguments) {

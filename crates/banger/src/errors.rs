@@ -48,8 +48,13 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::BrokenPipe;
         }
-        ApiError::new(ErrorCode::Internal, "the output cannot be written").caused_by(&error).into()
+        output_failed(&error).into()
     }
+}
+
+/// The error of a failed write to stdout.
+pub fn output_failed(error: &io::Error) -> ApiError {
+    ApiError::new(ErrorCode::Internal, "the output cannot be written").caused_by(error)
 }
 
 /// A usage error that is detected after the command line was parsed.

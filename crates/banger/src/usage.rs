@@ -11,6 +11,9 @@ use crate::cli::Cli;
 use crate::commands::alias;
 use crate::render;
 
+/// Characters that are shown of an argument.
+const MAX_SHOWN: usize = 80;
+
 /// Shows a usage error, as JSON with `--json`.
 pub fn show(error: &clap::Error, arguments: &[OsString]) {
     let as_json = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--json");
@@ -39,8 +42,19 @@ fn api_error(error: &clap::Error, arguments: &[OsString]) -> ApiError {
             .with_hint(Hint::text(format!("`{} --help` shows all commands", found.command())));
     }
     let hint = special_hint(error, &found).unwrap_or_else(|| found.hint());
-    ApiError::new(ErrorCode::BadRequest, found.message.replace('\'', "`"))
-        .with_hint(Hint::text(hint))
+    let message = found.message.replace('\'', "`");
+    ApiError::new(ErrorCode::BadRequest, shortened(error, message)).with_hint(Hint::text(hint))
+}
+
+/// The message with the end of a long argument omitted.
+fn shortened(error: &clap::Error, message: String) -> String {
+    let long = error.context().find_map(|(_, value)| match value {
+        ContextValue::String(text) if text.chars().count() > MAX_SHOWN => Some(text),
+        _ => None,
+    });
+    let Some(long) = long else { return message };
+    let start: String = long.chars().take(MAX_SHOWN).collect();
+    message.replace(long.as_str(), &format!("{start}…"))
 }
 
 /// The paragraphs of clap's text: `error: …`, `  tip: …`, `Usage: …`.

@@ -13,6 +13,9 @@ use clap::{Args, ValueEnum};
 
 use crate::commands::vm::action;
 
+/// The largest number of lines of `--tail`.
+const MAX_TAIL: u32 = 100_000;
+
 /// Specification of a VM, shared by `run` and `vm create`.
 #[derive(Debug, Clone, Args)]
 pub struct Machine {
@@ -203,6 +206,21 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(ms))
 }
 
+/// A number of lines at the end of a log.
+pub fn lines(text: &str) -> Result<u32, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("it is not a whole number of lines".to_owned());
+    }
+    let count = text.parse().ok().filter(|count| *count <= MAX_TAIL);
+    count.ok_or_else(|| format!("the maximum is {MAX_TAIL} lines"))
+}
+
+/// A TCP port.
+pub fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
+}
+
 /// Published ports to remove.
 pub fn unpublished(text: &str) -> Result<Unpublish, String> {
     text.parse().map_err(str::to_owned)
@@ -282,6 +300,20 @@ mod tests {
         for text in ["0s", "99ms", "61m", "2h", "99999999999999999999s"] {
             assert_eq!(interval(text).unwrap_err(), "it must be 100ms to 1h", "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_of_lines_and_ports_are_held_to_their_limits() {
+        assert_eq!((lines("0"), lines("100000")), (Ok(0), Ok(100_000)));
+        assert_eq!((port("1"), port("65535")), (Ok(1), Ok(65535)));
+        for text in ["100001", "99999999999999999999"] {
+            assert_eq!(lines(text).unwrap_err(), "the maximum is 100000 lines");
+        }
+        for text in ["", "-1", "x", "1.5", "+1", "\u{661}"] {
+            assert_eq!(lines(text).unwrap_err(), "it is not a whole number of lines", "{text}");
+            assert!(text == "+1" || port(text).is_err(), "{text}");
+        }
+        assert!(port("0").is_err() && port("65536").is_err());
     }
 
     #[test]

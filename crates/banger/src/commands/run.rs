@@ -142,8 +142,8 @@ fn refuse_folder(command: &[OsString], arguments: &[OsString]) -> Result<(), Api
     let path = path.display();
     let text = format!("`{path}` is a folder: this version does not put repositories in machines");
     Err(usage(text).with_hint(Hint::text(format!(
-        "`tar c -C {path} . | banger exec -i -w /root VM tar x` copies it into a machine; to run \
-         `{path}` as a command: `banger run -- {path}`"
+        "`banger cp -a {path} VM:` copies it into a machine; to run `{path}` as a command: \
+         `banger run -- {path}`"
     ))))
 }
 

@@ -20,12 +20,13 @@ use crate::ssh::{self, PORT, reach};
 /// Log in to a VM, or run a command in it, with OpenSSH; its exit code is ours.
 ///
 ///   banger ssh web
-///   banger ssh web -- uname -a
+///   banger ssh web uname -a
 ///   banger ssh -L 8080:localhost:80 web
 ///
 /// The VM needs an ssh server; `banger shell` and `banger exec` do not. The host
 /// key of the VM is known, and root of the VM accepts the key of banger.
-/// `banger ssh-config --install` lets `ssh web.vm` and scp do the same.
+/// `banger ssh-config --install` lets `ssh web.vm` and scp do the same. Flags of
+/// banger must precede the command.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -49,8 +50,8 @@ pub struct Args {
     /// Option of ssh_config(5); repeatable
     #[arg(short, value_name = "OPTION")]
     pub option: Vec<OsString>,
-    /// Command, for the login shell of the user
-    #[arg(value_name = "CMD", last = true)]
+    /// The command with its arguments, for the login shell of the user
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 

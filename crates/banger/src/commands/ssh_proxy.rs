@@ -10,6 +10,7 @@ use banger_client::PortStream;
 use crate::context::Context;
 use crate::errors::{Failure, usage};
 use crate::ssh::{DOMAIN, PORT, reach};
+use crate::values;
 
 /// Bytes copied at once.
 const PIECE: usize = 64 * 1024;
@@ -22,9 +23,9 @@ const PIECE: usize = 64 * 1024;
 pub struct Args {
     /// NAME.vm as given to ssh; also an id or prefix of the id
     pub host: String,
-    /// TCP port of the guest
+    /// TCP port of the guest [default: 22]
     #[arg(
-        default_value_t = PORT, value_parser = clap::value_parser!(u16).range(1..),
+        default_value_t = PORT, value_parser = values::port,
         hide_default_value = true
     )]
     pub port: u16,

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::TermLike;
 use rustix::termios;
 
-/// Columns after a live line. A terminal echoes Ctrl-C as `^C` (ECHOCTL of termios(3)); at the end of
-/// a full line the echo would continue on the next one, and a redraw would not erase the first.
+/// Columns after a live line. A terminal echoes Ctrl-C as `^C` (ECHOCTL of termios(3)); at the end
+/// of a full line the echo would continue on the next one, and a redraw would not erase the first.
 const ECHO_COLUMNS: u16 = 2;
 /// Rows and columns of a terminal that does not report its size.
 const FALLBACK: (u16, u16) = (24, 80);

@@ -91,7 +91,7 @@ fn a_machine_that_runs_after_ssh_is_mentioned() {
         home.command(&words).env("PATH", &path).output().unwrap().into()
     };
     let running = "`web` is still running; `banger vm stop web` stops it\n";
-    for line in ["ssh web", "ssh web -- uname -a", "vm ssh web -- true"] {
+    for line in ["ssh web", "ssh web uname -a", "ssh web -- uname -a", "vm ssh web -- true"] {
         expect(&ssh(line), 7, "", running);
     }
     expect(&ssh("ssh -q web -- true"), 7, "", "");

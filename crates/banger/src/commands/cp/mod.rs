@@ -62,7 +62,10 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         user: args.user,
         writing,
     };
-    let label = args.target.to_string_lossy().into_owned();
+    let label = match args.target.to_string_lossy().trim_end_matches(':') {
+        "-" => "archive".to_owned(),
+        target => target.to_owned(),
+    };
     let mut pressed = context.interrupts.listen();
     let mut track = Progress::new(context, Lines::Total).track(&label);
     let begun = Instant::now();

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::daemon_log;
+use crate::values;
 
 /// Show the daemon's log: time, VM, verb, stage and duration.
 ///
@@ -27,8 +28,10 @@ pub struct Args {
     #[arg(short, long)]
     pub follow: bool,
     /// Start with the last N lines
-    #[arg(short = 'n', long, value_name = "N",
-        value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    #[arg(
+        short = 'n', long, value_name = "N", value_parser = values::lines,
+        allow_hyphen_values = true
+    )]
     pub tail: Option<u32>,
     /// Only lines about this VM: its name or id
     #[arg(long, value_name = "VM")]

@@ -32,6 +32,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 #[derive(Serialize)]
 struct Element {
     reference: String,
+    /// `done` or `failed`, as in the documents of actions on VMs.
+    result: &'static str,
     #[serde(flatten)]
     deleted: Option<Deleted>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,11 +76,11 @@ pub async fn all(
                 }
             }
         }
-        let (deleted, error) = match answer {
-            Ok(deleted) => (Some(deleted), None),
-            Err(error) => (None, Some(error)),
+        let (result, deleted, error) = match answer {
+            Ok(deleted) => ("done", Some(deleted), None),
+            Err(error) => ("failed", None, Some(error)),
         };
-        elements.push(Element { reference: (*reference).clone(), deleted, error });
+        elements.push(Element { reference: (*reference).clone(), result, deleted, error });
     }
     if context.format == Format::Json {
         context.json(&elements)?;

@@ -42,7 +42,10 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
                 .with_hint(Hint::text("name the image: `banger image import --name NAME -`"))
                 .into());
         }
-        None => name_from(&args.file)?,
+        None => {
+            absolute(&args.file)?;
+            name_from(&args.file)?
+        }
     };
     let replace = args.replace;
     let (client, answer) = if from_input {
@@ -107,7 +110,7 @@ fn name_from(file: &Path) -> Result<String, ApiError> {
 /// The absolute path, since the daemon has another working folder.
 ///
 /// # Errors
-/// The file does not exist or is a folder.
+/// The file does not exist or is not a regular file.
 fn absolute(file: &Path) -> Result<PathBuf, ApiError> {
     let failed = |error: std::io::Error| {
         let code = match error.kind() {
@@ -125,11 +128,19 @@ fn absolute(file: &Path) -> Result<PathBuf, ApiError> {
         ))
     };
     let path = std::path::absolute(file).map_err(failed)?;
-    if std::fs::metadata(&path).map_err(failed)?.is_dir() {
+    let kind = std::fs::metadata(&path).map_err(failed)?.file_type();
+    if kind.is_dir() {
         let text = format!("`{}` is a folder", file.display());
         return Err(
             usage(text).with_hint(Hint::text("pack it first: `tar -C FOLDER -cf rootfs.tar .`"))
         );
+    }
+    if !kind.is_file() {
+        // The daemon cannot open a pipe of this process, such as `<(COMMAND)` of a shell.
+        let path = file.display();
+        let hint = format!("read it here: `banger image import --name NAME - <{path}`");
+        let text = format!("`{path}` is not a regular file");
+        return Err(usage(text).with_hint(Hint::text(hint)));
     }
     Ok(path)
 }

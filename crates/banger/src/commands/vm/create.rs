@@ -48,7 +48,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let (accepted, interrupts) = follow::request(context, client.create(&request)).await?;
     let vm = accepted.vm.clone().ok_or_else(run::no_vm)?;
-    let track = Progress::new(context, Lines::Ready).track(vm.name.as_str());
+    let lines = if args.no_start { Lines::Created } else { Lines::Ready };
+    let track = Progress::new(context, lines).track(vm.name.as_str());
     let followed = follow::accepted(&client, (&accepted, interrupts), track, OnInterrupt::Cancel);
     match waiting::started(&client, vm.id.as_str(), args.wait.wait, followed).await {
         Ok(()) => {

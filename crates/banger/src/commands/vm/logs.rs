@@ -5,6 +5,7 @@ use banger_client::{VmLogQuery, VmLogSource};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::log::{self, Lines};
+use crate::values;
 
 /// Show the log of the guest console, banger's agent, the VMM or banger-shim.
 ///
@@ -24,8 +25,10 @@ pub struct Args {
     #[arg(short, long)]
     pub follow: bool,
     /// Start with the last N lines
-    #[arg(short = 'n', long, value_name = "N",
-        value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    #[arg(
+        short = 'n', long, value_name = "N", value_parser = values::lines,
+        allow_hyphen_values = true
+    )]
     pub tail: Option<u32>,
 }
 
