@@ -1,3 +1,4 @@
 //! Tests that boot real VMs, or drive the real daemon and shim with guests that behave badly.
 
+pub mod archive;
 pub mod crash;

@@ -3,12 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
-use std::process::Command;
-
-use banger_testkit::{Home, test_cache};
+use banger_testkit::Home;
+use tests_vm::archive::archive;
 
 /// An image with an init.
 struct Image {
@@ -65,35 +61,8 @@ const RUNIT: Image = Image {
     ending: "leave stage: /etc/runit/3",
 };
 
-/// The archive of an image, made once and kept for later runs.
-fn archive(image: &Image) -> PathBuf {
-    let folder = test_cache().join("inits");
-    fs::create_dir_all(&folder).unwrap();
-    let mut hasher = DefaultHasher::new();
-    (image.packages, image.hook).hash(&mut hasher);
-    let name = format!("{}-{:016x}", image.name, hasher.finish());
-    let lock = fs::File::create(folder.join(format!("{name}.lock"))).unwrap();
-    lock.lock().unwrap();
-    let kept = folder.join(format!("{name}.tar"));
-    let partial = folder.join(format!("partial-{name}.tar"));
-    if !kept.exists() {
-        let output = Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase"])
-            .arg(format!("--include={}", image.packages))
-            .arg(format!("--customize-hook={}", image.hook))
-            .arg("bookworm")
-            .arg(&partial)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "mmdebstrap: {text}");
-        fs::rename(&partial, &kept).unwrap();
-    }
-    kept
-}
-
 fn boots_and_ends_by_itself(image: &Image) {
-    let archive = archive(image);
+    let archive = archive(image.name, image.packages, image.hook);
     let home = Home::new();
     let archive = archive.to_str().unwrap();
     home.ok(&["image", "import", "--replace", "--name", image.name, archive]);
