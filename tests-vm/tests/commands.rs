@@ -95,6 +95,30 @@ fn a_running_vm_takes_commands() {
     assert_eq!((&health["agent"], &health["agent_restarts"]), (&"ok".into(), &0.into()));
     assert_eq!(exec(&["systemctl", "is-system-running"]).out, "running\n");
     assert!(beside.try_wait().unwrap().is_none(), "a session beside it was ended");
+    // Counters of the VMM and of the guest, with a busy vCPU.
+    let mut busy =
+        home.spawn(&["exec", "web", "--", "sh", "-c", "echo ready; while :; do :; done"]);
+    busy.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let usage = &home.json(&["vm", "stats", "web"])[0];
+    assert!(usage["cpu_percent"].as_f64().is_some_and(|percent| percent > 10.0), "{usage:#}");
+    let (memory, disk) = (&usage["run"]["memory"], &usage["run"]["disk_io"]);
+    let within = |value: &serde_json::Value, low: u64, high: u64| {
+        assert!(
+            value.as_u64().is_some_and(|mib| (low << 20..=high << 20).contains(&mib)),
+            "{usage:#}"
+        );
+    };
+    assert_eq!(memory["limit_bytes"], 512 << 20);
+    within(&memory["resident_bytes"], 128, 2048);
+    within(&memory["guest"]["total_bytes"], 256, 512);
+    within(&memory["guest"]["available_bytes"], 16, 511);
+    assert_eq!(
+        (&disk["source"], &usage["run"]["network"]["source"]),
+        (&"host".into(), &"guest".into())
+    );
+    assert!(usage["run"]["uptime_ms"].as_u64().is_some_and(|ms| ms > 1000), "{usage:#}");
+    kill(busy.id(), "TERM");
+    assert_eq!(busy.wait().unwrap().code(), Some(128 + 15));
     // A killed agent is restarted, and `vm health` reports it.
     assert_eq!(exec(&["pkill", "-KILL", "-x", "banger-agent"]).code, 125);
     let restarts = || home.json(&["vm", "health", "web"])[0]["agent_restarts"].clone();

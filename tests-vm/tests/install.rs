@@ -117,7 +117,9 @@ fn a_package_has_the_files_of_an_installation() {
             false => drop(packaged.insert(path)),
         }
     }
-    let list = script("install.sh", "list", &[("PREFIX", Path::new("/usr"))]).out;
+    let build = build();
+    let env = [("PREFIX", Path::new("/usr")), ("BUILD", build.as_path())];
+    let list = script("install.sh", "list", &env).out;
     assert_eq!(packaged, list.lines().map(PathBuf::from).collect());
     assert!(docs > 3, "{docs}");
     let unit = unpacked.join("usr/lib/systemd/user/bangerd.service");
