@@ -1,5 +1,8 @@
 //! The live smoke: create, agent, names, NAT, stop and start, delete, nothing left; with evidence.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use banger_testkit::Home;
 use serde_json::{Value, json};
 
 use crate::jail::check_jail;
@@ -12,6 +15,26 @@ fn json_of(script: &str) -> Value {
 
 fn done(stage: &str) {
     println!("[verify] {stage}");
+}
+
+fn unix_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
+}
+
+/// A pause outlives the daemon, and a resume sets the guest's clock.
+fn pause_and_resume(home: &Home) {
+    home.ok(&["vm", "pause", "web"]);
+    assert_eq!(home.state("web"), "paused");
+    let refused = home.run(&["exec", "web", "--", "true"]);
+    assert!(refused.code == 125 && refused.err.contains("is paused"), "{}", refused.err);
+    home.kill_daemon();
+    assert_eq!(home.state("web"), "paused");
+    // Longer than a command takes here, so that a clock that was not set is before its start.
+    std::thread::sleep(Duration::from_secs(10));
+    home.ok(&["vm", "resume", "web"]);
+    let earliest = unix_ms();
+    let guest: u128 = inside(home, "web", "date +%s%3N").parse().unwrap();
+    assert!((earliest - 50..=unix_ms() + 50).contains(&guest), "{guest} after {earliest}");
 }
 
 #[test]
@@ -30,6 +53,8 @@ fn verify_from_create_to_nothing_left() {
     done("names");
     assert_eq!(inside(&home, "web", "curl -s http://198.51.100.1/"), "outside");
     done("nat");
+    pause_and_resume(&home);
+    done("pause and resume");
     inside(&home, "web", "echo kept >/root/kept");
     home.wait_booted("web");
     home.ok(&["vm", "stop", "--timeout", "120", "web"]);
