@@ -203,7 +203,8 @@ fn header(kind: u8, name: &str, link: &str, size: u64) -> Vec<u8> {
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
     put(100, b"0000644\0");
-    put(108, b"0000000\00000000\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
     put(124, format!("{size:011o} ").as_bytes());
     put(136, b"00000000000 ");
     put(156, &[kind]);
@@ -228,6 +229,17 @@ fn hostile(home: &Home, name: &str) -> PathBuf {
     let folder = guest(home).join("hostile");
     std::fs::create_dir_all(&folder).unwrap();
     folder.join(name)
+}
+
+/// Copies a hostile archive to `into`, with 4 GB of address space.
+fn copied_with_little_memory(home: &Home, files: &Path, name: &str) -> Run {
+    let banger = banger_testkit::program("banger").display().to_string();
+    let script = format!("ulimit -v 4000000; exec {banger} cp web:/hostile/{name} into");
+    let mut limited = std::process::Command::new("sh");
+    let usual = home.command(&[]);
+    let env = usual.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let run = limited.args(["-c", &script]).current_dir(files).envs(env).output();
+    Run::from(run.unwrap())
 }
 
 /// The guest and its archive pass through the daemon; memory is limited to far less than what is
@@ -284,13 +296,7 @@ fn a_hostile_guest_writes_nothing_outside_of_the_target() {
         }
         let into = files.join("into");
         std::fs::create_dir(&into).unwrap();
-        let banger = banger_testkit::program("banger").display().to_string();
-        let script = format!("ulimit -v 4000000; exec {banger} cp web:/hostile/{name} into");
-        let mut limited = std::process::Command::new("sh");
-        let usual = home.command(&[]);
-        let env = usual.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        let run = limited.args(["-c", &script]).current_dir(&files).envs(env).output();
-        let run = Run::from(run.unwrap());
+        let run = copied_with_little_memory(&home, &files, name);
         assert!(run.code == 1 || run.code == 2, "{name}: {} {}", run.code, run.err);
         assert!(run.err.starts_with("error: ") && run.err.contains(text), "{name}: {}", run.err);
         assert_eq!(std::fs::read_dir(files.join("outside")).unwrap().count(), 1, "{name}");
