@@ -14,8 +14,8 @@ _banger() {
       folders) compopt -o dirnames 2>/dev/null ;;
     esac
     while IFS=$'\t' read -r line _; do
-      # `web:` is continued with a path.
-      [[ $line != *: ]] || compopt -o nospace 2>/dev/null
+      # `web:` is continued with a path, `label=` with a value.
+      [[ $line != *[:=] ]] || compopt -o nospace 2>/dev/null
       COMPREPLY+=("$line")
     done
   } < <("$1" __complete -- "${words[@]}" 2>/dev/null)

@@ -62,23 +62,7 @@ fn a_running_vm_takes_commands() {
     ]);
     assert_eq!(whoami.out, "nobody\n/tmp\n1 2\n", "{}", whoami.err);
 
-    // Much data, both ways.
-    let data: Vec<u8> =
-        (0..100_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    let mut child = home
-        .command(&["exec", "--wait", "ready", "-i", "web", "--", "cat"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let sent = data.clone();
-    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent).unwrap());
-    let mut back = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut back).unwrap();
-    writer.join().unwrap();
-    assert!(child.wait().unwrap().success());
-    assert_eq!(back.len(), data.len());
-    assert!(back == data, "the bytes that came back are not those that were sent");
+    much_data_passes_both_ways(&home);
 
     // A signal to the CLI is a signal to the command.
     let mut child = home.spawn(&["exec", "web", "--", "sh", "-c", "echo ready; exec sleep 100"]);
@@ -95,7 +79,48 @@ fn a_running_vm_takes_commands() {
     assert_eq!((&health["agent"], &health["agent_restarts"]), (&"ok".into(), &0.into()));
     assert_eq!(exec(&["systemctl", "is-system-running"]).out, "running\n");
     assert!(beside.try_wait().unwrap().is_none(), "a session beside it was ended");
-    // Counters of the VMM and of the guest, with a busy vCPU.
+    a_busy_vcpu_shows_in_the_usage(&home);
+    // A killed agent is restarted, and `vm health` reports it.
+    assert_eq!(exec(&["pkill", "-KILL", "-x", "banger-agent"]).code, 125);
+    let restarts = || home.json(&["vm", "health", "web"])[0]["agent_restarts"].clone();
+    home.wait("the agent to be started again", || restarts() == 1);
+    assert!(home.ok(&["vm", "health", "web"]).contains("ended once and was started again"));
+    assert!(beside.wait().unwrap().code().is_some());
+
+    // The console has the messages of the init, boot by boot.
+    home.ok(&["vm", "restart", "web"]);
+    assert_eq!(exec(&["true"]).code, 0);
+    let console = home.ok(&["vm", "logs", "web"]);
+    assert_eq!(console.matches("--- VM started ").count(), 2, "{console}");
+    assert!(console.contains("Reached target"), "{console}");
+    a_reset_keeps_the_work_disk_only(&home);
+    home.ok(&["vm", "delete", "-f", "shop"]);
+    home.finish();
+}
+
+/// 100 MiB through `cat`.
+fn much_data_passes_both_ways(home: &Home) {
+    let data: Vec<u8> =
+        (0..100_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut child = home
+        .command(&["exec", "--wait", "ready", "-i", "web", "--", "cat"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent).unwrap());
+    let mut back = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    writer.join().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(back.len(), data.len());
+    assert!(back == data, "the bytes that came back are not those that were sent");
+}
+
+/// Counters of the VMM and of the guest.
+fn a_busy_vcpu_shows_in_the_usage(home: &Home) {
+    let mut ready = [0; 6];
     let mut busy =
         home.spawn(&["exec", "web", "--", "sh", "-c", "echo ready; while :; do :; done"]);
     busy.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
@@ -119,23 +144,29 @@ fn a_running_vm_takes_commands() {
     assert!(usage["run"]["uptime_ms"].as_u64().is_some_and(|ms| ms > 1000), "{usage:#}");
     kill(busy.id(), "TERM");
     assert_eq!(busy.wait().unwrap().code(), Some(128 + 15));
-    // A killed agent is restarted, and `vm health` reports it.
-    assert_eq!(exec(&["pkill", "-KILL", "-x", "banger-agent"]).code, 125);
-    let restarts = || home.json(&["vm", "health", "web"])[0]["agent_restarts"].clone();
-    home.wait("the agent to be started again", || restarts() == 1);
-    assert!(home.ok(&["vm", "health", "web"]).contains("ended once and was started again"));
-    assert!(beside.wait().unwrap().code().is_some());
+}
 
-    // The console has the messages of the init, boot by boot.
-    home.ok(&["vm", "restart", "web"]);
-    assert_eq!(exec(&["true"]).code, 0);
-    let console = home.ok(&["vm", "logs", "web"]);
-    assert_eq!(console.matches("--- VM started ").count(), 2, "{console}");
-    assert!(console.contains("Reached target"), "{console}");
+/// The work disk survives a reset, the root disk and the identity do not; `web` is `shop` then.
+fn a_reset_keeps_the_work_disk_only(home: &Home) {
+    let exec = |args: &[&str]| home.run(&[&["exec", "web", "--"], args].concat());
+    let system = |vm: &str| {
+        let read = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
+        let run = home.run(&["exec", vm, "--", "sh", "-c", read]);
+        assert_eq!((run.code, run.out.lines().count()), (0, 2), "{}", run.err);
+        run.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = system("web");
+    assert_eq!(exec(&["sh", "-c", "echo kept >/root/kept; echo gone >/gone"]).code, 0);
     let stop = home.run(&["vm", "stop", "web"]);
     assert_eq!(stop.code, 0, "{}", stop.err);
-    home.ok(&["vm", "delete", "-f", "web"]);
-    home.finish();
+    assert_eq!(home.ok(&["vm", "reset", "-f", "web"]), "web has a fresh root disk\n");
+    assert_eq!(home.ok(&["vm", "rename", "web", "shop"]), "web is `shop` now\n");
+    home.ok(&["vm", "start", "shop"]);
+    let there = home.run(&["exec", "shop", "--", "sh", "-c", "hostname; cat /root/kept; ls /gone"]);
+    assert_eq!(there.out, "shop\nkept\n", "{}", there.err);
+    assert!(there.err.contains("/gone"), "{}", there.err);
+    let after = system("shop");
+    assert!(before.iter().all(|line| !after.contains(line)), "{before:?}, {after:?}");
 }
 
 /// An unused port of the loopback address.

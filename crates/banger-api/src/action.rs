@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::names::VmName;
 use crate::set::SetVm;
 
 /// An action on an existing VM with its parameters, such as `{"stop": {"grace_ms": 5000}}`.
@@ -43,6 +44,16 @@ pub enum VmAction {
     Repair {},
     /// Change the specification, at once or from the next start on.
     Set(SetVm),
+    /// Give the VM another name. Its DNS name follows at once, the guest's host name at the next
+    /// start.
+    Rename {
+        /// The new name: a DNS label that no other VM has.
+        #[schema(value_type = String, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+        name: VmName,
+    },
+    /// Replace the root disk of a stopped VM by a fresh one from its image. Machine id and SSH host
+    /// key are new; work disk, name, ports and labels stay.
+    Reset {},
 }
 
 fn default_grace_ms() -> u64 {
@@ -65,6 +76,8 @@ impl VmAction {
             Self::Delete { .. } => "delete",
             Self::Repair {} => "repair",
             Self::Set(_) => "set",
+            Self::Rename { .. } => "rename",
+            Self::Reset {} => "reset",
         }
     }
 

@@ -21,7 +21,8 @@ pub const DAEMON_STOP: &str = "/v1/daemon/stop";
 pub const DAEMON_LOGS: &str = "/v1/daemon/logs";
 /// `GET`: array of [`crate::doctor::Check`].
 pub const DOCTOR: &str = "/v1/doctor";
-/// `GET`: array of [`crate::vm::VmSummary`]; `POST` [`crate::vm::CreateVm`].
+/// `GET`: array of [`crate::vm::VmSummary`], with any number of [`crate::filter::VmFilter`] as
+/// `filter` in the query; `POST` [`crate::vm::CreateVm`].
 pub const VMS: &str = "/v1/vms";
 /// `GET`: [`crate::vm::VmDetails`].
 pub const VM: &str = "/v1/vms/{vm}";
@@ -104,6 +105,11 @@ pub const LOG_PLACE_HEADER: &str = "banger-log-place";
 /// Fills one `{placeholder}` of a route, percent-encoding characters that a path segment cannot
 /// contain.
 pub fn fill(route: &str, placeholder: &str, value: &str) -> String {
+    route.replace(&format!("{{{placeholder}}}"), &encode(value))
+}
+
+/// Percent-encodes every byte except unreserved characters (RFC 3986, section 2.3).
+pub fn encode(value: &str) -> String {
     let mut encoded = String::new();
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -112,7 +118,7 @@ pub fn fill(route: &str, placeholder: &str, value: &str) -> String {
             encoded.push_str(&format!("%{byte:02X}"));
         }
     }
-    route.replace(&format!("{{{placeholder}}}"), &encoded)
+    encoded
 }
 
 #[cfg(test)]

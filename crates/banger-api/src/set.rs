@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::labels::{BadLabel, LabelKey, Labels, MAX_LABELS};
 use crate::limits::{self, Sizes};
 use crate::publish::{self, BadPublish, PortForward};
 
@@ -44,6 +45,13 @@ pub struct SetVm {
     /// Published ports to remove, before those of `publish` are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpublish: Vec<Unpublish>,
+    /// Labels to add; a label that exists already gets the new value.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Keys of labels to remove, before those of `labels` are added; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64)]
+    pub unlabel: Vec<LabelKey>,
 }
 
 /// Published ports to remove.
@@ -131,6 +139,9 @@ impl SetVm {
         let zero = |port: &Unpublish| matches!(port, Unpublish::Port { host_port: 0, .. });
         if self.unpublish.iter().any(zero) {
             return Err(bad(&BadPublish::Zero));
+        }
+        if self.unlabel.len() > MAX_LABELS {
+            return Err(bad(&BadLabel::TooMany(self.unlabel.len())));
         }
         match self.unpublish.len() {
             ..=publish::MAX_PUBLISHED => Ok(()),

@@ -1,5 +1,7 @@
 //! Requests about VMs, and their views.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
@@ -7,6 +9,7 @@ use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::{Hint, Kind};
 use crate::ids::{ImageId, KernelId, OpId};
+use crate::labels::Labels;
 use crate::limits::{self, Sizes};
 use crate::names::VmName;
 use crate::publish::{self, PortForward};
@@ -141,6 +144,9 @@ pub struct CreateVm {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 64)]
     pub publish: Vec<PortForward>,
+    /// Labels; at most 64.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// When the VM is deleted automatically.
     #[serde(default)]
     pub lifetime: Lifetime,
@@ -225,6 +231,9 @@ pub struct VmSummary {
     /// Published ports, while the VM is running.
     #[serde(default)]
     pub publish: Vec<PortForward>,
+    /// Labels by key.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Why its record cannot be parsed; absent if it can. Otherwise unknown values are `null` or
     /// empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]

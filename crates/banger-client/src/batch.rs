@@ -136,6 +136,7 @@ mod tests {
             disk: None,
             operation: None,
             publish: Vec::new(),
+            labels: Default::default(),
             problem: None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::Check;
+use banger_api::filter::VmFilter;
 use banger_api::images::{
     Deleted, ImagePullRequest, ImageView, ImportRequest, KernelView, PullRequest, TagRequest,
 };
@@ -161,6 +162,18 @@ impl Client {
     /// The daemon's.
     pub async fn vms(&self) -> Result<Vec<VmSummary>> {
         self.ask(Call::get(routes::VMS), Idempotency::Idempotent).await
+    }
+
+    /// The VMs that match all filters, by name.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn vms_matching(&self, filters: &[VmFilter]) -> Result<Vec<VmSummary>> {
+        let parameter =
+            |filter: &VmFilter| format!("filter={}", routes::encode(&filter.to_string()));
+        let query: Vec<String> = filters.iter().map(parameter).collect();
+        let path = format!("{}?{}", routes::VMS, query.join("&"));
+        self.ask(Call::get(path), Idempotency::Idempotent).await
     }
 
     /// Everything about one VM.

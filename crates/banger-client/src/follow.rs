@@ -77,7 +77,9 @@ impl OnInterrupt {
             | VmAction::Resume {}
             | VmAction::Delete { .. }
             | VmAction::Repair {}
-            | VmAction::Set(_) => Self::Ignore,
+            | VmAction::Set(_)
+            | VmAction::Rename { .. }
+            | VmAction::Reset {} => Self::Ignore,
         }
     }
 

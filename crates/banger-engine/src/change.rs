@@ -33,11 +33,13 @@ use crate::store::Durability;
 /// The specification after a change.
 ///
 /// # Errors
-/// `BadRequest`: the published ports collide.
+/// `BadRequest`: the published ports collide, or there are too many labels.
 fn requested(name: &VmName, spec: &VmSpec, set: &SetVm) -> Result<VmSpec, ApiError> {
-    let publish = set.published(&spec.publish).map_err(|bad| {
-        ApiError::new(ErrorCode::BadRequest, format!("cannot set `{name}`: {bad}"))
-    })?;
+    let bad = |problem: &dyn core::fmt::Display| {
+        ApiError::new(ErrorCode::BadRequest, format!("cannot set `{name}`: {problem}"))
+    };
+    let publish = set.published(&spec.publish).map_err(|problem| bad(&problem))?;
+    let labels = spec.labels.changed(&set.unlabel, &set.labels).map_err(|problem| bad(&problem))?;
     Ok(VmSpec {
         vcpus: set.vcpus.unwrap_or(spec.vcpus),
         memory_mib: set.memory_mib.unwrap_or(spec.memory_mib),
@@ -46,6 +48,7 @@ fn requested(name: &VmName, spec: &VmSpec, set: &SetVm) -> Result<VmSpec, ApiErr
         nat: set.nat.unwrap_or(spec.nat),
         publish,
         autostart: set.autostart.unwrap_or(spec.autostart),
+        labels,
     })
 }
 
@@ -78,6 +81,10 @@ fn differences(now: &VmSpec, new: &VmSpec) -> Vec<String> {
         [] => "none".to_owned(),
         ports => ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     };
+    let labels = |spec: &VmSpec| match spec.labels.is_empty() {
+        true => "none".to_owned(),
+        false => spec.labels.to_string(),
+    };
     let values = [
         ("vcpus", now.vcpus.to_string(), new.vcpus.to_string()),
         ("memory", mib(now.memory_mib), mib(new.memory_mib)),
@@ -86,6 +93,7 @@ fn differences(now: &VmSpec, new: &VmSpec) -> Vec<String> {
         ("nat", switch(now.nat), switch(new.nat)),
         ("published ports", ports(now), ports(new)),
         ("autostart", switch(now.autostart), switch(new.autostart)),
+        ("labels", labels(now), labels(new)),
     ];
     let changed = values.into_iter().filter(|(_, now, new)| now != new);
     changed.map(|(what, now, new)| format!("{what} {new} (was {now})")).collect()
@@ -166,6 +174,10 @@ impl Worker {
     fn warn_of(&self, set: &SetVm) {
         for port in set.not_published(&self.record.spec.publish) {
             let text = format!("`{}` does not publish port `{port}`", self.record.plan.name);
+            self.op.emit(OpEventKind::Warning { text });
+        }
+        for key in set.unlabel.iter().filter(|key| !self.record.spec.labels.contains(key)) {
+            let text = format!("`{}` has no label `{key}`", self.record.plan.name);
             self.op.emit(OpEventKind::Warning { text });
         }
         let &SetVm { vcpus, memory_mib, root_bytes, work_bytes, .. } = set;
@@ -312,6 +324,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use banger_api::labels::{self, Labels};
+
     use super::*;
     use crate::plan::tests::{plan, spec};
 
@@ -344,6 +358,7 @@ mod tests {
         let old = spec();
         let publish = vec!["8080:80".parse().unwrap()];
         let (root_bytes, work_bytes) = (16 << 30, 9 << 30);
+        let labels = Labels::of(["b=1", "a"].map(|text| labels::parse(text).unwrap())).unwrap();
         let new = VmSpec {
             vcpus: 4,
             memory_mib: 2048,
@@ -352,6 +367,7 @@ mod tests {
             nat: false,
             publish,
             autostart: true,
+            labels,
         };
         let texts = [
             "vcpus 4 (was 1)",
@@ -361,6 +377,7 @@ mod tests {
             "nat off (was on)",
             "published ports 127.0.0.1:8080:80 (was none)",
             "autostart on (was off)",
+            "labels a, b=1 (was none)",
         ];
         assert_eq!(differences(&old, &new), texts);
         assert!(differences(&old, &old).is_empty());

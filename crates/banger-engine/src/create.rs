@@ -9,7 +9,7 @@ use banger_api::vm::{CreateVm, Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
 
 use crate::cancel;
-use crate::drivers::Capacity;
+use crate::drivers::{Capacity, Host};
 use crate::engine::{Engine, Preparing};
 use crate::holds::Remaining;
 use crate::lists::{self, ListName};
@@ -49,6 +49,12 @@ impl Drop for Reserved {
             engine.registry().preparing.remove(&self.vm.id);
         }
     }
+}
+
+/// A random machine id (machine-id(5)).
+pub(crate) fn new_machine_id(host: &dyn Host) -> String {
+    let (high, low) = (host.entropy(), host.entropy());
+    format!("{high:016x}{low:016x}")
 }
 
 impl Engine {
@@ -120,22 +126,14 @@ impl Engine {
         let host = &self.shared.drivers.host;
         let unreadable = self.unreadable_tags();
         let mut registry = self.registry();
-        let taken = |name: &VmName| {
-            unreadable.iter().any(|vm| &vm.name == name)
-                || registry.vms.values().any(|vm| &vm.published.borrow().record.plan.name == name)
-                || registry.preparing.values().any(|vm| &vm.name == name)
-        };
+        let taken = |name: &VmName| registry.has_name(name, &unreadable, None);
         let name = match wanted {
             Some(text) => {
                 let name: VmName = text.parse().map_err(|bad: banger_api::names::BadName| {
                     ApiError::new(ErrorCode::BadRequest, bad.to_string())
                 })?;
                 if taken(&name) {
-                    let text = format!("there is a VM `{name}` already");
-                    let force = unreadable.iter().any(|vm| vm.name == name);
-                    return Err(ApiError::new(ErrorCode::NameTaken, text)
-                        .with_hint(Hint::ChooseAnotherName)
-                        .with_hint(Hint::ask(&name, VmAction::Delete { force })));
+                    return Err(self.name_taken(&name));
                 }
                 name
             }
@@ -165,6 +163,14 @@ impl Engine {
         Ok(Reserved { engine: self.weak(), vm: VmTag { id, name } })
     }
 
+    /// The error of a request for a name that another VM has.
+    pub(crate) fn name_taken(&self, name: &VmName) -> ApiError {
+        let force = self.unreadable_tags().iter().any(|vm| &vm.name == name);
+        ApiError::new(ErrorCode::NameTaken, format!("there is a VM `{name}` already"))
+            .with_hint(Hint::ChooseAnotherName)
+            .with_hint(Hint::ask(name, VmAction::Delete { force }))
+    }
+
     /// Fetches a missing image and kernel, makes all choices, and records them.
     async fn prepare(
         &self,
@@ -184,14 +190,13 @@ impl Engine {
             return Err(cancel::cancelled(op));
         }
         let chosen = drivers.host.choose(&boot).await?;
-        let (high, low) = (drivers.host.entropy(), drivers.host.entropy());
         let now = drivers.host.now_unix_ms();
         let plan = VmPlan {
             id,
             name,
             drivers: chosen,
             lifetime: request.lifetime,
-            machine_id: format!("{high:016x}{low:016x}"),
+            machine_id: new_machine_id(&*drivers.host),
             created_unix_ms: now,
             boot,
         };

@@ -53,8 +53,15 @@ pub trait Storage: Send + Sync {
     async fn remove_folder(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Creates the root disk, or its private layer.
     async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
-    /// Removes it.
+    /// Removes it, and the new one of a reset.
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Creates a new root disk beside the present one, on stable storage; removes the new one of an
+    /// earlier attempt first.
+    async fn create_new_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
+    /// Removes the new root disk.
+    async fn remove_new_root(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// Replaces the root disk by the new one, atomically; without a new one, does nothing.
+    async fn replace_root(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
     /// Attaches the disks for a VMM.
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError>;
     /// Undoes attach.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use banger_api::operation::Accepted;
+use banger_api::operation::{Accepted, VmTag};
 use banger_api::reference;
 use banger_api::vm::{AgentHealth, VmAction, VmDetails, VmHealth, VmState, VmSummary};
 use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
@@ -18,6 +18,7 @@ use crate::plan::VmPlan;
 use crate::record::VmRecord;
 use crate::recovery::{self, Action, Facts, HostSince};
 use crate::refusals;
+use crate::rename::Renaming;
 use crate::shared::{Published, Shared};
 use crate::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
 use crate::unreadable;
@@ -35,6 +36,26 @@ pub(crate) struct Preparing {
 pub(crate) struct Registry {
     pub(crate) vms: BTreeMap<VmId, VmHandle>,
     pub(crate) preparing: BTreeMap<VmId, Preparing>,
+    pub(crate) renamings: Vec<Renaming>,
+    /// Number of renamings so far.
+    pub(crate) renamings_made: u64,
+}
+
+impl Registry {
+    /// Whether a VM other than `except` has this name, or gets it. The records of `unreadable` VMs
+    /// cannot be parsed.
+    pub(crate) fn has_name(
+        &self,
+        name: &VmName,
+        unreadable: &[VmTag],
+        except: Option<&VmId>,
+    ) -> bool {
+        let others = self.vms.iter().filter(|(id, _)| Some(*id) != except);
+        unreadable.iter().any(|vm| &vm.name == name)
+            || others.into_iter().any(|(_, vm)| &vm.published.borrow().record.plan.name == name)
+            || self.preparing.values().any(|vm| &vm.name == name)
+            || self.renamings.iter().any(|one| one.keeps(name, except))
+    }
 }
 
 /// All VMs of one state folder.
@@ -263,6 +284,9 @@ impl Engine {
             && let Some(row) = self.resolve(reference).ok().and_then(|id| self.unreadable_row(&id))
         {
             return self.set_aside(row).await;
+        }
+        if let VmAction::Rename { name } = &action {
+            return self.rename(reference, name).await;
         }
         self.ask(&self.handle(reference)?, action).await
     }

@@ -42,6 +42,8 @@ pub mod record;
 pub mod recovery;
 pub mod recovery_jobs;
 pub mod refusals;
+pub mod rename;
+pub mod reset;
 pub mod run_end;
 pub mod runner;
 pub mod shared;

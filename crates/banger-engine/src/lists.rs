@@ -29,6 +29,8 @@ pub enum ListName {
     Create,
     /// [`START`].
     Start,
+    /// [`RESET`].
+    Reset,
 }
 
 impl ListName {
@@ -37,6 +39,7 @@ impl ListName {
         match self {
             Self::Create => "create",
             Self::Start => "start",
+            Self::Reset => "reset",
         }
     }
 }
@@ -190,6 +193,22 @@ pub const START: &[Line] = &[
     Line::Slot(Slot::AfterReady),
 ];
 
+/// The new root disk of a reset.
+pub const NEW_ROOT: StepId = StepId::new("new_root");
+/// The replacement of the old root disk by the new one.
+pub const REPLACE_ROOT: StepId = StepId::new("replace_root");
+
+/// Steps of a reset of the root disk ([`crate::reset`]).
+pub const RESET: &[Line] = &[
+    step!("new_root", PREPARE_DISKS,
+        apply: |c| c.drivers.storage(&c.vm)?.create_new_root(&c.vm, &c.spec).await.map(Fact::None),
+        undo: |c| c.drivers.storage(&c.vm)?.remove_new_root(&c.vm).await),
+    // Applied only after the commit of the reset. The old disk is gone then, so there is no undo.
+    step!("replace_root", PREPARE_DISKS,
+        apply: |c| c.drivers.storage(&c.vm)?.replace_root(&c.vm).await.map(Fact::None),
+        undo: |_c| Ok(Undone::WasAbsent)),
+];
+
 /// A step of a capability, with the host's effect of the same id.
 fn capability_step(step: &SlotStep) -> Step {
     Step {
@@ -215,6 +234,7 @@ fn expand(list: ListName, used: impl Fn(&Capability) -> bool) -> Vec<Step> {
     let lines = match list {
         ListName::Create => CREATE,
         ListName::Start => START,
+        ListName::Reset => RESET,
     };
     let capabilities: Vec<&Capability> = ALL.iter().filter(|one| used(one)).collect();
     let steps = lines.iter().flat_map(|line| match line {

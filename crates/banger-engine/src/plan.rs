@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use banger_api::labels::Labels;
 use banger_api::limits::VmDefaults;
 use banger_api::publish::PortForward;
 use banger_api::vm::{CreateVm, Lifetime};
@@ -71,6 +72,9 @@ pub struct VmSpec {
     /// Whether the daemon starts the VM when it starts itself: [`crate::autostart`].
     #[serde(default)]
     pub autostart: bool,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 impl VmSpec {
@@ -84,6 +88,7 @@ impl VmSpec {
             nat: request.nat.unwrap_or(defaults.nat),
             publish: request.publish.clone(),
             autostart: request.autostart,
+            labels: request.labels.clone(),
         }
     }
 }
@@ -205,6 +210,7 @@ pub(crate) mod tests {
             nat: true,
             publish: Vec::new(),
             autostart: false,
+            labels: Labels::default(),
         }
     }
 }

@@ -91,7 +91,7 @@ pub fn after(state: VmState, action: &VmAction) -> Option<VmState> {
             VmState::Broken => Some(VmState::Stopped),
             other => Some(other),
         },
-        VmAction::Set(_) => Some(state),
+        VmAction::Set(_) | VmAction::Rename { .. } | VmAction::Reset {} => Some(state),
         VmAction::Delete { .. } => None,
     }
 }
@@ -139,12 +139,18 @@ fn decide(state: Option<VmState>, action: &VmAction) -> Answer {
             }
         }
         // Whether a change is possible, and when it takes effect, is decided when its turn comes.
-        (A::Set(_), S::Stopped | S::Starting | S::Running | S::Paused | S::Stopping) => {
-            Answer::Do(Scheduling::AfterCurrent)
-        }
+        (
+            A::Set(_) | A::Rename { .. },
+            S::Stopped | S::Starting | S::Running | S::Paused | S::Stopping,
+        ) => Answer::Do(Scheduling::AfterCurrent),
+        (A::Reset {}, S::Stopped) => Answer::Do(Scheduling::AfterCurrent),
         (A::Start {}, S::Paused | S::Broken | S::Deleting)
-        | (A::Set(_), S::Broken | S::Deleting)
+        | (A::Set(_) | A::Rename { .. }, S::Broken | S::Deleting)
         | (A::Pause {} | A::Resume {}, S::Stopped | S::Stopping | S::Broken | S::Deleting)
+        | (
+            A::Reset {},
+            S::Starting | S::Running | S::Paused | S::Stopping | S::Broken | S::Deleting,
+        )
         | (A::Restart { .. } | A::Stop { .. } | A::Kill {}, S::Broken | S::Deleting)
         | (A::Repair {}, S::Starting | S::Running | S::Paused | S::Stopping | S::Deleting) => {
             Answer::Refused(Refusal::State(state))
@@ -188,7 +194,9 @@ impl RequestQueue {
             | VmAction::Resume {}
             | VmAction::Restart { .. }
             | VmAction::Repair {}
-            | VmAction::Set(_) => false,
+            | VmAction::Set(_)
+            | VmAction::Rename { .. }
+            | VmAction::Reset {} => false,
         }
     }
 
@@ -201,8 +209,11 @@ impl RequestQueue {
 
     /// A kill ends the grace period of a stop in progress, although both lead to the same state.
     fn already_so(&self, action: &VmAction) -> Answer {
-        // A change of the specification leads to no state.
-        let leads = |queued: &&Queued| !matches!(queued.action, VmAction::Set(_));
+        // These lead to no state.
+        let changes = |action: &VmAction| {
+            matches!(action, VmAction::Set(_) | VmAction::Rename { .. } | VmAction::Reset {})
+        };
+        let leads = |queued: &&Queued| !changes(&queued.action);
         let last = self.waiting.iter().rev().chain(self.running.as_ref()).find(leads);
         match (action, last) {
             (VmAction::Kill {}, Some(last)) if matches!(last.action, VmAction::Stop { .. }) => {
@@ -270,6 +281,7 @@ fn settled_before(state: VmState) -> VmState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_api::labels::Labels;
     use banger_api::set::SetVm;
     use proptest::prelude::*;
 
@@ -290,20 +302,29 @@ mod tests {
         autostart: None,
         publish: Vec::new(),
         unpublish: Vec::new(),
+        labels: Labels::new(),
+        unlabel: Vec::new(),
     };
 
-    const ACTIONS: [VmAction; 10] = [
-        VmAction::Start {},
-        VmAction::STOP,
-        VmAction::Restart { grace_ms: 0 },
-        VmAction::Kill {},
-        VmAction::Pause {},
-        VmAction::Resume {},
-        VmAction::Delete { force: false },
-        VmAction::Delete { force: true },
-        VmAction::Repair {},
-        VmAction::Set(SET),
-    ];
+    /// Number of actions of [`actions`].
+    const ACTIONS: usize = 12;
+
+    fn actions() -> [VmAction; ACTIONS] {
+        [
+            VmAction::Start {},
+            VmAction::STOP,
+            VmAction::Restart { grace_ms: 0 },
+            VmAction::Kill {},
+            VmAction::Pause {},
+            VmAction::Resume {},
+            VmAction::Delete { force: false },
+            VmAction::Delete { force: true },
+            VmAction::Repair {},
+            VmAction::Set(SET),
+            VmAction::Rename { name: "db".parse().unwrap() },
+            VmAction::Reset {},
+        ]
+    }
 
     /// The model: carries out all accepted actions in order.
     fn model_state(initial: VmState, accepted: &[VmAction]) -> Option<VmState> {
@@ -318,7 +339,13 @@ mod tests {
                 (Some(VmState::Running), VmAction::Pause {}) => Some(VmState::Paused),
                 (Some(VmState::Paused), VmAction::Resume {}) => Some(VmState::Running),
                 (Some(other), VmAction::Pause {} | VmAction::Resume {}) => Some(other),
-                (Some(other), VmAction::Repair {} | VmAction::Set(_)) => Some(other),
+                (
+                    Some(other),
+                    VmAction::Repair {}
+                    | VmAction::Set(_)
+                    | VmAction::Rename { .. }
+                    | VmAction::Reset {},
+                ) => Some(other),
             };
         }
         state
@@ -329,7 +356,7 @@ mod tests {
         let mut present = initial;
         let mut unfinished: Vec<VmAction> = Vec::new();
         for (n, (which, finish)) in steps.iter().enumerate() {
-            let action = ACTIONS[which % ACTIONS.len()].clone();
+            let action = actions()[which % ACTIONS].clone();
             let expected = model_state(present, &unfinished);
             match queue.answer(present, &action) {
                 Answer::Do(_) => {
@@ -338,7 +365,13 @@ mod tests {
                         &[&unfinished[..], std::slice::from_ref(&action)].concat(),
                     );
                     let is_kill = action == VmAction::Kill {};
-                    let restarts = matches!(action, VmAction::Restart { .. } | VmAction::Set(_));
+                    let restarts = matches!(
+                        action,
+                        VmAction::Restart { .. }
+                            | VmAction::Set(_)
+                            | VmAction::Rename { .. }
+                            | VmAction::Reset {}
+                    );
                     assert!(
                         wanted != expected || is_kill || restarts,
                         "{action:?} changes nothing"
@@ -365,12 +398,12 @@ mod tests {
                 Answer::Refused(Refusal::State(state)) => {
                     let stuck = expected.is_none() || expected == Some(VmState::Broken);
                     let live = matches!(state, VmState::Running | VmState::Paused);
-                    let live_repair = action == VmAction::Repair {} && live;
+                    let stopped_only = [VmAction::Repair {}, VmAction::Reset {}].contains(&action);
                     let paused = action == VmAction::Start {} && state == VmState::Paused;
                     let pausing = matches!(action, VmAction::Pause {} | VmAction::Resume {});
                     let unpausable = pausing && state == VmState::Stopped;
                     assert!(
-                        stuck || live_repair || paused || unpausable,
+                        stuck || (stopped_only && live) || paused || unpausable,
                         "{action:?} refused in {expected:?}"
                     );
                 }
@@ -392,7 +425,7 @@ mod tests {
             initial in prop_oneof![
                 Just(VmState::Stopped), Just(VmState::Running), Just(VmState::Paused),
                 Just(VmState::Broken)],
-            steps in proptest::collection::vec((0usize..ACTIONS.len(), any::<bool>()), 0..60),
+            steps in proptest::collection::vec((0usize..ACTIONS, any::<bool>()), 0..60),
         ) {
             check_against_model(initial, &steps);
         }
@@ -413,7 +446,7 @@ mod tests {
     fn requests_after_a_delete_are_refused() {
         let mut queue = RequestQueue::default();
         queue.push(queued(1, VmAction::Delete { force: false }));
-        for action in ACTIONS {
+        for action in actions() {
             match queue.answer(VmState::Stopped, &action) {
                 Answer::AlreadySo(_) => assert!(matches!(action, VmAction::Delete { .. })),
                 Answer::Refused(Refusal::State(VmState::Deleting)) => {}

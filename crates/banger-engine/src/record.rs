@@ -1,5 +1,6 @@
 //! The record of a VM in the store.
 
+use banger_api::operation::VmTag;
 use banger_api::vm::{StartReport, StoppedBecause, VmState};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,16 @@ pub enum Wanted {
     Running,
 }
 
+/// Progress of a reset of the root disk ([`crate::reset`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reset {
+    /// The new disk is being created; the reset can only be undone.
+    Preparing,
+    /// The new disk is created; the reset can only be completed.
+    Decided,
+}
+
 /// A VM as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
@@ -77,6 +88,9 @@ pub struct VmRecord {
     /// Automatic starts in a row that failed or were not completed.
     #[serde(default)]
     pub autostart_failures: u32,
+    /// The reset in progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Reset>,
 }
 
 impl VmRecord {
@@ -97,6 +111,7 @@ impl VmRecord {
             inspect: Inspect::No,
             wanted: Wanted::Stopped,
             autostart_failures: 0,
+            reset: None,
         }
     }
 
@@ -104,6 +119,11 @@ impl VmRecord {
     pub fn want(&mut self, wanted: Wanted) {
         self.wanted = wanted;
         self.autostart_failures = 0;
+    }
+
+    /// Its id and name.
+    pub fn tag(&self) -> VmTag {
+        VmTag { id: self.plan.id.clone(), name: self.plan.name.clone() }
     }
 
     /// The specification in force: that of the run in progress, otherwise the requested one.

@@ -46,6 +46,8 @@ pub enum Action {
     ResumeStop,
     /// A delete was in progress: continue it.
     FinishDelete,
+    /// A reset was in progress: undo or complete it.
+    SettleReset,
     /// The log is invalid: mark the VM as broken, change nothing else.
     MarkBroken(String),
 }
@@ -70,6 +72,7 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
         VmState::Stopped => match record.existence {
             Existence::Creating => Action::UnwindCreate,
             Existence::Deleting => Action::FinishDelete,
+            Existence::Created if record.reset.is_some() => Action::SettleReset,
             Existence::Created => Action::Nothing,
         },
         VmState::Starting => Action::UnwindStart,
@@ -215,6 +218,21 @@ mod tests {
             let facts = facts(run.clone(), host);
             assert_eq!(action(state, existence, &facts), expected, "{state:?} {run:?} {host:?}");
         }
+    }
+
+    #[test]
+    fn a_reset_is_settled_when_the_vm_is_stopped() {
+        use crate::record::Reset;
+        let mut record = VmRecord::new(plan("0123456789ab", "web"), spec(), Vec::new());
+        record.existence = Existence::Created;
+        for reset in [Reset::Preparing, Reset::Decided] {
+            record.reset = Some(reset);
+            let facts = facts(RunFacts::Nothing, HostSince::Same);
+            assert_eq!(decide(&record, &facts), Action::SettleReset);
+        }
+        record.existence = Existence::Deleting;
+        let facts = facts(RunFacts::Nothing, HostSince::Same);
+        assert_eq!(decide(&record, &facts), Action::FinishDelete);
     }
 
     #[test]

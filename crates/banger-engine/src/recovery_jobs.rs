@@ -7,7 +7,7 @@ use banger_api::{ApiError, ErrorCode};
 use crate::capability::VmContext;
 use crate::lists::ListName;
 use crate::oplog::StepId;
-use crate::record::Presence;
+use crate::record::{Presence, Reset};
 use crate::recovery::Action;
 use crate::runner::Worker;
 
@@ -51,6 +51,14 @@ impl Worker {
                 self.stop(DEFAULT_GRACE_MS).await
             }
             Action::FinishDelete => self.delete().await,
+            Action::SettleReset => {
+                match self.record.reset {
+                    Some(Reset::Preparing) => self.discard_new_root().await?,
+                    Some(Reset::Decided) => self.complete_reset().await?,
+                    None => {}
+                }
+                Ok(Presence::Exists)
+            }
         }
     }
 

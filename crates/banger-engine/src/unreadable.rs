@@ -79,6 +79,7 @@ impl Engine {
                 disk: None,
                 operation: None,
                 publish: Vec::new(),
+                labels: Default::default(),
             })
         };
         self.unreadable_tags().into_iter().filter_map(summary).collect()

@@ -56,6 +56,7 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
         disk: Some(disk),
         operation: published.operation.clone(),
         publish: spec.publish.clone(),
+        labels: spec.labels.to_map(),
         problem: None,
     }
 }

@@ -14,7 +14,7 @@ use crate::capability::VmContext;
 use crate::lists::{self, ListName};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan};
-use crate::record::{Existence, Inspect, Presence, VmRecord, Wanted};
+use crate::record::{Existence, Inspect, Presence, Reset, VmRecord, Wanted};
 use crate::runner::Worker;
 use crate::state::VmEvent;
 use crate::store::Durability;
@@ -104,6 +104,9 @@ impl Worker {
             return Err(self.start_refused(error).await);
         }
         self.end_stray().await?;
+        if self.record.reset == Some(Reset::Decided) {
+            self.complete_reset().await?;
+        }
         let host_boot_id = self.shared.drivers.host.boot_id();
         let spec = self.record.spec.clone();
         let steps = lists::planned(ListName::Start, &vm, &spec);

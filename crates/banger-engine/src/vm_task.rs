@@ -8,7 +8,7 @@ mod wish;
 
 use std::sync::Arc;
 
-use banger_api::operation::{Accepted, CancelEffect, VmTag};
+use banger_api::operation::{Accepted, CancelEffect};
 use banger_api::vm::{Lifetime, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -91,7 +91,6 @@ type OnRemoved = Box<dyn FnOnce() + Send + Sync>;
 struct VmTask {
     shared: Arc<Shared>,
     book: OpBook,
-    vm: VmTag,
     record: VmRecord,
     publisher: watch::Sender<Published>,
     queue: RequestQueue,
@@ -120,11 +119,9 @@ pub fn spawn(
     let (urgent, urgent_messages) = mpsc::channel(MAILBOX);
     let published = Published { record: Arc::new(record.clone()), operation: None, boot: None };
     let (publisher, receiver) = watch::channel(published);
-    let vm = VmTag { id: record.plan.id.clone(), name: record.plan.name.clone() };
     let task = VmTask {
-        book: OpBook::of_vm(&shared, vm.clone()),
+        book: OpBook::of_vm(&shared, record.tag()),
         shared,
-        vm,
         record,
         publisher,
         queue: RequestQueue::default(),
@@ -267,6 +264,8 @@ impl VmTask {
         };
         self.keep_stopped().await;
         let removed = matches!(result, Ok(Presence::Removed)) || self.was_rolled_back(&result);
+        // A rename changes it.
+        self.book = OpBook::of_vm(&self.shared, self.record.tag());
         self.publisher.send_modify(|published| {
             published.operation = None;
             published.record = Arc::new(self.record.clone());
@@ -345,7 +344,7 @@ impl VmTask {
 
     async fn request(&mut self, action: VmAction) -> Result<Accepted, ApiError> {
         let state = self.publisher.borrow().record.state;
-        let vm = Some(self.vm.clone());
+        let vm = Some(self.record.tag());
         match self.queue.answer(state, &action) {
             Answer::AlreadySo(operation) => {
                 self.stop_wanted |= wish::is_stop(&action);

@@ -40,6 +40,7 @@ impl Work {
             Self::Exited(story) => Some(of_end(&recovery::ending(story))),
             Self::Recover(action) => match action {
                 Action::Nothing | Action::MarkBroken(_) | Action::Adopt { .. } => None,
+                Action::SettleReset => Some(VmAction::Reset {}),
                 Action::UnwindStart | Action::ResumeStop => Some(VmAction::STOP),
                 Action::EndRun(ending) => Some(of_end(ending)),
                 Action::UnwindCreate | Action::FinishDelete => {
@@ -68,7 +69,9 @@ impl Work {
                 | VmAction::Resume {}
                 | VmAction::Delete { .. }
                 | VmAction::Repair {}
-                | VmAction::Set(_) => None,
+                | VmAction::Set(_)
+                | VmAction::Rename { .. }
+                | VmAction::Reset {} => None,
             },
         }
     }
@@ -110,6 +113,8 @@ impl Worker {
                 VmAction::Resume {} => self.resume().await,
                 VmAction::Repair {} => self.repair().await,
                 VmAction::Set(set) => self.set(&set).await,
+                VmAction::Rename { name } => self.rename(&name).await,
+                VmAction::Reset {} => self.reset().await,
             },
         }
     }

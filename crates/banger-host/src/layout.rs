@@ -41,6 +41,12 @@ impl Layout {
         self.vm(id).join("root.cow")
     }
 
+    /// The new root disk of a reset, beside the file of the present one.
+    pub fn new_root(&self, root: &Path) -> PathBuf {
+        let name = root.file_name().unwrap_or_default().to_string_lossy();
+        root.with_file_name(format!("new-{name}"))
+    }
+
     /// The VM's work disk.
     pub fn work_disk(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("work.ext4")

@@ -46,6 +46,7 @@ pub fn spec() -> VmSpec {
         nat: true,
         publish: Vec::new(),
         autostart: false,
+        labels: Default::default(),
     }
 }
 

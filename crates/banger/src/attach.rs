@@ -58,7 +58,12 @@ impl Guest<'_> {
     /// Whether the agent answers.
     async fn answers(&self) -> bool {
         let answer = tokio::time::timeout(PROBE_TIMEOUT, self.client.health(self.vm)).await;
-        matches!(answer, Ok(Ok(health)) if health.agent == AgentHealth::Ok)
+        match answer {
+            Ok(Ok(health)) => health.agent == AgentHealth::Ok,
+            // The VM was renamed during the session, or deleted, which ends the session.
+            Ok(Err(error)) => error.code == ErrorCode::NotFound,
+            Err(_) => false,
+        }
     }
 }
 

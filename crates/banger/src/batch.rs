@@ -1,5 +1,6 @@
 //! Runs one action on many VMs and reports in the order of the arguments.
 
+use std::borrow::Cow;
 use std::pin::pin;
 
 use banger_api::operation::VmTag;
@@ -48,9 +49,9 @@ enum ResultKind {
 /// Messages about the result of an action.
 pub struct Messages {
     /// `started`.
-    pub done: &'static str,
+    pub done: Cow<'static, str>,
     /// `is running already`.
-    pub already: &'static str,
+    pub already: Cow<'static, str>,
     /// Whether to show the duration.
     pub duration: DurationDisplay,
 }
@@ -165,11 +166,11 @@ fn report(
         return Ok(());
     }
     let text = match acted {
-        ActionEffect::Unchanged => messages.already.to_owned(),
+        ActionEffect::Unchanged => messages.already.to_string(),
         ActionEffect::Done(Some(ms)) if messages.duration == DurationDisplay::Show => {
             format!("{} in {}", messages.done, duration(ms))
         }
-        ActionEffect::Done(_) => messages.done.to_owned(),
+        ActionEffect::Done(_) => messages.done.to_string(),
     };
     context.print(&format!("{name} {text}\n"))
 }

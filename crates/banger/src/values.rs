@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use banger_api::VmName;
+use banger_api::filter::{BadFilter, VmFilter};
 use banger_api::images::is_ref_name;
+use banger_api::labels::{self, BadLabel, LabelKey, Labels};
 use banger_api::limits::{self, VmDefaults};
+use banger_api::names::BadName;
 use banger_api::publish::{BadPublish, PortForward};
 use banger_api::set::Unpublish;
 use banger_api::size::{MIB, human_size, parse_size};
 use banger_api::vm::{CreateVm, MAX_GRACE_MS};
+use banger_api::{ApiError, ErrorCode, VmName};
 use clap::{Args, ValueEnum};
 
 use crate::commands::vm::action;
@@ -72,6 +75,15 @@ pub struct Machine {
     /// Not if it was stopped before: by a command, or by its guest.
     #[arg(long, help_heading = "Machine")]
     pub autostart: bool,
+    /// Attach a label, such as team=web or urgent; repeatable
+    ///
+    /// At most 64. A key has at most 128 letters, digits, dots, underscores, slashes and hyphens, a
+    /// value at most 256 characters. `banger vm list --filter label=KEY` selects by it.
+    #[arg(
+        short, long, value_name = "KEY[=VALUE]", value_parser = label, allow_hyphen_values = true,
+        help_heading = "Machine"
+    )]
+    pub label: Vec<(LabelKey, String)>,
 }
 
 /// On or off.
@@ -85,8 +97,11 @@ pub enum Switch {
 
 impl Machine {
     /// Creates the request.
-    pub fn request(&self) -> CreateVm {
-        CreateVm {
+    ///
+    /// # Errors
+    /// Too many labels.
+    pub fn request(&self) -> Result<CreateVm, ApiError> {
+        Ok(CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
             kernel: self.kernel.clone(),
@@ -97,13 +112,51 @@ impl Machine {
             nat: self.nat.map(|switch| switch == Switch::On),
             publish: self.publish.clone(),
             autostart: self.autostart,
+            labels: labelled(&self.label)?,
             ..CreateVm::default()
-        }
+        })
     }
 }
 
+/// The labels of a command line.
+///
+/// # Errors
+/// Too many.
+pub fn labelled(labels: &[(LabelKey, String)]) -> Result<Labels, ApiError> {
+    let labels = Labels::of(labels.iter().cloned());
+    labels.map_err(|bad| ApiError::new(ErrorCode::BadRequest, bad.to_string()))
+}
+
+/// A label, `KEY` or `KEY=VALUE`.
+pub fn label(text: &str) -> Result<(LabelKey, String), String> {
+    labels::parse(text).map_err(label_problem)
+}
+
+/// The key of a label.
+pub fn label_key(text: &str) -> Result<LabelKey, String> {
+    text.parse().map_err(label_problem)
+}
+
+/// clap shows the argument.
+fn label_problem(bad: BadLabel) -> String {
+    match bad {
+        BadLabel::Key { problem, .. } => format!("as a key, {problem}"),
+        bad => bad.to_string(),
+    }
+}
+
+/// A condition for VMs.
+pub fn filter(text: &str) -> Result<VmFilter, String> {
+    text.parse().map_err(|bad: BadFilter| bad.to_string())
+}
+
 fn name(text: &str) -> Result<String, String> {
-    text.parse::<VmName>().map(String::from).map_err(|bad| bad.to_string())
+    vm_name(text).map(String::from)
+}
+
+/// The name of a VM.
+pub fn vm_name(text: &str) -> Result<VmName, String> {
+    text.parse().map_err(|bad: BadName| bad.to_string())
 }
 
 /// The name or id of an image or kernel.

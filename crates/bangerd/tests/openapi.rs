@@ -71,7 +71,7 @@ fn every_reference_has_a_target() {
 
 #[test]
 fn the_document_states_the_limits_that_the_daemon_checks() {
-    use banger_api::{images, limits, publish};
+    use banger_api::{images, labels, limits, publish};
     let described = described();
     let schemas = &described["components"]["schemas"];
     let create = &schemas["CreateVm"]["properties"];
@@ -83,6 +83,18 @@ fn the_document_states_the_limits_that_the_daemon_checks() {
         assert_eq!(create[disk]["maximum"], limits::MAX_DISK_BYTES);
     }
     assert_eq!(create["publish"]["maxItems"], publish::MAX_PUBLISHED);
+    let labels_schema = &schemas["Labels"];
+    assert_eq!(labels_schema["maxProperties"], labels::MAX_LABELS);
+    assert_eq!(labels_schema["propertyNames"]["pattern"], labels::KEY_PATTERN);
+    assert_eq!(labels_schema["propertyNames"]["maxLength"], labels::MAX_KEY);
+    assert_eq!(labels_schema["additionalProperties"]["maxLength"], labels::MAX_VALUE);
+    assert_eq!(labels_schema["additionalProperties"]["pattern"], labels::VALUE_PATTERN);
+    assert_eq!(schemas["LabelKey"]["pattern"], labels::KEY_PATTERN);
+    assert_eq!(schemas["SetVm"]["properties"]["unlabel"]["maxItems"], labels::MAX_LABELS);
+    for schema in ["CreateVm", "SetVm"] {
+        let reference = &schemas[schema]["properties"]["labels"]["$ref"];
+        assert_eq!(reference, "#/components/schemas/Labels", "{schema}");
+    }
     // A pattern is not evaluated here: its bound is the longest name that the daemon accepts.
     let name = "^[a-z0-9][a-z0-9._-]{0,127}$";
     assert!(images::is_ref_name(&"x".repeat(128)) && !images::is_ref_name(&"x".repeat(129)));

@@ -315,6 +315,8 @@ fn ask_words(vm: &str, action: &VmAction) -> String {
         VmAction::Delete { force: true } => format!("`banger vm delete -f {vm}` removes it"),
         VmAction::Delete { force: false } => format!("`banger vm delete {vm}` removes it"),
         VmAction::Set(_) => format!("`banger vm set {vm}` changes it"),
+        VmAction::Rename { name } => format!("`banger vm rename {vm} {name}` renames it"),
+        VmAction::Reset {} => format!("`banger vm reset {vm}` gives it a fresh root disk"),
         VmAction::Restart { .. } | VmAction::Repair {} => {
             format!("`banger vm {verb} {vm}` brings it back")
         }

@@ -3,6 +3,7 @@
 pub mod autostart;
 pub mod ca;
 pub mod dns_names;
+pub mod labels;
 pub mod logout;
 pub mod nat;
 pub mod ports;
@@ -24,6 +25,7 @@ pub const ALL: &[Capability] = &[
     ca::CAPABILITY,
     autostart::CAPABILITY,
     logout::CAPABILITY,
+    labels::CAPABILITY,
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.
@@ -85,6 +87,11 @@ mod tests {
         assert_eq!(changes(&old, &ports, Some(&run)), [("ports", Change::Live)]);
         let autostart = VmSpec { autostart: true, ..spec() };
         assert_eq!(changes(&old, &autostart, Some(&run)), [("autostart", Change::Live)]);
+        let label = banger_api::labels::parse("team=web").unwrap();
+        let labels = banger_api::labels::Labels::of([label]).unwrap();
+        let labelled = VmSpec { labels, ..spec() };
+        assert_eq!(changes(&old, &labelled, Some(&run)), [("labels", Change::Live)]);
+        assert_eq!(changes(&old, &labelled, None), [("labels", Change::NextStart)]);
         let nat = VmSpec { nat: false, ..spec() };
         assert_eq!(changes(&old, &nat, Some(&run)), [("nat", Change::NextStart)]);
         let grown = VmSpec { work_bytes: old.work_bytes * 2, ..spec() };

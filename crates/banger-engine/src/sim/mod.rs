@@ -230,7 +230,43 @@ impl Storage for Sim {
     }
 
     async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        if self.object("new_root", vm).is_some() {
+            self.unmake("new_root", vm)?;
+        }
         self.unmake("root", vm)
+    }
+
+    async fn create_new_root(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
+        let number = {
+            let mut inner = self.inner();
+            inner.world.spawned += 1;
+            inner.world.spawned.to_string()
+        };
+        self.make_with("new_root", vm, number)
+    }
+
+    async fn remove_new_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        self.unmake("new_root", vm)
+    }
+
+    async fn replace_root(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        self.try_effect("replace root", world::When::Before)?;
+        let moved = {
+            let mut inner = self.inner();
+            let new = inner.world.objects.remove(&World::key("new_root", &vm.id));
+            let applied = match new {
+                Some(new) => {
+                    inner.world.insert("root", &vm.id, new);
+                    Applied::Created
+                }
+                None => Applied::AlreadyThere,
+            };
+            let keys = ["new_root", "root"].map(|kind| World::key(kind, &vm.id));
+            (self.sink)(&inner.world, &keys);
+            applied
+        };
+        self.try_effect("replace root", world::When::After)?;
+        Ok(moved)
     }
 
     async fn attach(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Applied, ApiError> {
@@ -266,7 +302,8 @@ impl Storage for Sim {
 impl Network for Sim {
     async fn attach(&self, vm: &VmPlan, _spec: &VmSpec) -> Result<Attached, ApiError> {
         let applied = self.make("network", vm)?;
-        let host = 2 + (vm.id.bits() % 250) as u8;
+        // Three digits, so that the width of tables does not depend on an id.
+        let host = 100 + (vm.id.bits() % 150) as u8;
         let (address, gateway) = (Ipv4Addr::new(172, 16, 0, host), Ipv4Addr::new(172, 16, 0, 1));
         let lease = Lease { address, prefix: 24, gateway, dns: Vec::new() };
         Ok(Attached { applied, lease: Some(lease) })

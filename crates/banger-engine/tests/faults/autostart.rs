@@ -1,6 +1,7 @@
 //! Automatic starts: a new daemon starts what the user wants to run, after the host was restarted
 //! or all processes were killed, whatever fails and wherever it is killed itself.
 
+use banger_api::labels::Labels;
 use banger_api::operation::OpState;
 use banger_api::set::SetVm;
 use banger_api::vm::{CreateVm, Lifetime, StoppedBecause, VmAction, VmState};
@@ -41,6 +42,8 @@ const ON: SetVm = SetVm {
     autostart: Some(true),
     publish: Vec::new(),
     unpublish: Vec::new(),
+    labels: Labels::new(),
+    unlabel: Vec::new(),
 };
 
 /// A running VM that is started automatically.

@@ -118,6 +118,11 @@ impl Machine {
         locked(&self.world).clone()
     }
 
+    /// Removes the files of all images.
+    pub fn lose_images(&self) {
+        locked(&self.world).fetched.retain(|key, _| !key.starts_with("image:"));
+    }
+
     /// The same store and host again.
     pub fn copy(&self) -> Self {
         let disk = self.disk();

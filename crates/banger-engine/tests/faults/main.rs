@@ -11,6 +11,8 @@ mod images;
 mod machine;
 mod pause;
 mod records;
+mod rename;
+mod reset;
 mod set;
 mod steps;
 mod waits;

@@ -134,6 +134,32 @@ pub fn make(
     }
 }
 
+/// Writes a new file and its name to stable storage (fsync(2)).
+///
+/// # Errors
+/// The file or its folder cannot be synced.
+pub fn sync(path: &Path) -> Result<(), ApiError> {
+    let synced = |path: &Path| File::open(path)?.sync_all();
+    synced(path)
+        .and_then(|()| path.parent().map_or(Ok(()), synced))
+        .map_err(|error| on_path("sync", path, &error))
+}
+
+/// Gives `new` the name of `target`, whose old file is removed (rename(2)). Without `new`, `target`
+/// must exist.
+///
+/// # Errors
+/// The file cannot be renamed.
+pub fn replace(new: &Path, target: &Path) -> Result<Applied, ApiError> {
+    match fs::rename(new, target) {
+        Ok(()) => sync(target).map(|()| Applied::Created),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && target.exists() => {
+            Ok(Applied::AlreadyThere)
+        }
+        Err(error) => Err(on_path("replace the disk", target, &error)),
+    }
+}
+
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// Makes a disk at least `size` bytes long; the new part is sparse. A longer disk stays as it is.

@@ -89,6 +89,33 @@ impl FileStorage {
             RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => self.layout.root_disk(&vm.id),
         }
     }
+
+    /// The same for the new root disk of a reset.
+    fn new_root_file(&self, vm: &VmPlan) -> PathBuf {
+        self.layout.new_root(&self.root_file(vm))
+    }
+
+    /// Creates a private file of a root disk.
+    async fn make_root(
+        &self,
+        target: PathBuf,
+        vm: &VmPlan,
+        spec: &VmSpec,
+    ) -> Result<Applied, ApiError> {
+        let size = spec.root_bytes;
+        let image = (self.shared.image)(vm);
+        if !matches!(self.from, RootFrom::Layer) {
+            fits(vm, spec)?;
+        }
+        let (from, blanks) = (self.from.clone(), self.blanks.clone());
+        blocking(move || match from {
+            RootFrom::Layer => disk::copy_of(&blanks.get(size, Profile::Layer)?, &target, size),
+            RootFrom::Copy => disk::copy_of(&image, &target, size),
+            RootFrom::Clone => disk::clone_of(&image, &target, size),
+            RootFrom::Snapshot(_) => snapshot::make_cow(&target, size),
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -112,25 +139,39 @@ impl Storage for FileStorage {
     }
 
     async fn create_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
-        let target = self.root_file(vm);
-        let size = spec.root_bytes;
-        let image = (self.shared.image)(vm);
-        if !matches!(self.from, RootFrom::Layer) {
-            fits(vm, spec)?;
-        }
-        let (from, blanks) = (self.from.clone(), self.blanks.clone());
-        blocking(move || match from {
-            RootFrom::Layer => disk::copy_of(&blanks.get(size, Profile::Layer)?, &target, size),
-            RootFrom::Copy => disk::copy_of(&image, &target, size),
-            RootFrom::Clone => disk::clone_of(&image, &target, size),
-            RootFrom::Snapshot(_) => snapshot::make_cow(&target, size),
+        self.make_root(self.root_file(vm), vm, spec).await
+    }
+
+    async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        let (target, new) = (self.root_file(vm), self.new_root_file(vm));
+        blocking(move || {
+            disk::remove(&new)?;
+            disk::remove(&target)
         })
         .await
     }
 
-    async fn remove_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        let target = self.root_file(vm);
-        blocking(move || disk::remove(&target)).await
+    async fn create_new_root(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
+        let (new, image) = (self.new_root_file(vm), (self.shared.image)(vm));
+        let target = new.clone();
+        blocking(move || {
+            std::fs::metadata(&image).map_err(|error| on_path("find the image", &image, &error))?;
+            disk::remove(&new)
+        })
+        .await?;
+        let applied = self.make_root(target.clone(), vm, spec).await?;
+        blocking(move || disk::sync(&target)).await?;
+        Ok(applied)
+    }
+
+    async fn remove_new_root(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
+        let new = self.new_root_file(vm);
+        blocking(move || disk::remove(&new)).await
+    }
+
+    async fn replace_root(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
+        let (new, target) = (self.new_root_file(vm), self.root_file(vm));
+        blocking(move || disk::replace(&new, &target)).await
     }
 
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {

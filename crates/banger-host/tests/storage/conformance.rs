@@ -105,6 +105,7 @@ pub fn spec() -> VmSpec {
         nat: true,
         publish: Vec::new(),
         autostart: false,
+        labels: Default::default(),
     }
 }
 
@@ -137,6 +138,7 @@ pub async fn all(subject: &Subject<'_>, vm: &VmPlan) {
     nothing_is_undone(subject, vm).await;
     created_once(subject, vm).await;
     attached_written_and_attached_again(subject, vm).await;
+    replaced(subject, vm).await;
     removed_once(subject, vm).await;
     too_small(subject, vm).await;
     a_disk_is_missing(subject, vm).await;
@@ -205,6 +207,46 @@ async fn attached_written_and_attached_again(subject: &Subject<'_>, vm: &VmPlan)
     assert!(after > before, "{before} → {after}");
     assert!(after <= before + 12 * MIB, "only what was written takes room: {before} → {after}");
     storage.detach(vm).await.unwrap();
+}
+
+/// A reset: the old disk stays until the new one has its place, which has nothing of the old one.
+async fn replaced(subject: &Subject<'_>, vm: &VmPlan) {
+    let (storage, disk) = (subject.storage, subject.disk);
+    let at = [4096, 4 * MIB];
+    let is_old =
+        || at.map(|at| disk.read(vm, at, MIB as usize) == noise(at + 1, MIB as usize)) == [true; 2];
+    assert_eq!(storage.replace_root(vm).await.unwrap(), Applied::AlreadyThere);
+    assert_eq!(storage.remove_new_root(vm).await.unwrap(), Undone::WasAbsent);
+    for _ in 0..2 {
+        assert_eq!(storage.create_new_root(vm, &spec()).await.unwrap(), Applied::Created);
+    }
+    for expected in [Undone::Removed, Undone::WasAbsent] {
+        assert_eq!(storage.remove_new_root(vm).await.unwrap(), expected);
+    }
+    storage.create_new_root(vm, &spec()).await.unwrap();
+    storage.attach(vm, &spec()).await.unwrap();
+    assert!(is_old(), "a new disk does not change the old one");
+    storage.detach(vm).await.unwrap();
+    let lost = subject.image.with_extension("lost");
+    fs::rename(&subject.image, &lost).unwrap();
+    let error = storage.create_new_root(vm, &spec()).await.unwrap_err();
+    fs::rename(&lost, &subject.image).unwrap();
+    assert!(error.message.contains(&subject.image.display().to_string()), "{error}");
+    storage.create_new_root(vm, &spec()).await.unwrap();
+    for expected in [Applied::Created, Applied::AlreadyThere] {
+        assert_eq!(storage.replace_root(vm).await.unwrap(), expected);
+    }
+    storage.attach(vm, &spec()).await.unwrap();
+    assert!(!is_old(), "the new disk has nothing of the old one");
+    if subject.root == Root::Whole {
+        let read = disk.read(vm, 4 * MIB, MIB as usize);
+        assert!(read == vec![0; MIB as usize], "zeros as in the image");
+    }
+    storage.detach(vm).await.unwrap();
+    let usage = storage.usage(vm, &spec()).await;
+    assert!(usage.root_used_bytes <= BLANK, "{usage:?}");
+    // `remove_root` removes the new disk, too.
+    storage.create_new_root(vm, &spec()).await.unwrap();
 }
 
 async fn removed_once(subject: &Subject<'_>, vm: &VmPlan) {

@@ -41,6 +41,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
         nat: true,
         publish: vec!["8080:80".parse().unwrap()],
         autostart: true,
+        labels: Default::default(),
     };
     VmRecord::new(plan, spec, vec![StepId::new("root_disk")])
 }

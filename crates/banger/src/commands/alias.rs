@@ -25,6 +25,10 @@ pub enum Alias {
     Rm(vm::action::DeleteArgs),
     #[command(hide = true)]
     Repair(vm::action::RepairArgs),
+    #[command(hide = true)]
+    Rename(vm::rename::Args),
+    #[command(hide = true)]
+    Reset(vm::action::ResetArgs),
     #[command(hide = true, aliases = ["inspect", "info"])]
     Show(vm::show::Args),
     #[command(hide = true, alias = "sh")]
@@ -69,6 +73,8 @@ impl From<Alias> for Command {
             Alias::Kill(args) => Self::Vm(vm::Command::Kill(args)),
             Alias::Rm(args) => Self::Vm(vm::Command::Delete(args)),
             Alias::Repair(args) => Self::Vm(vm::Command::Repair(args)),
+            Alias::Rename(args) => Self::Vm(vm::Command::Rename(args)),
+            Alias::Reset(args) => Self::Vm(vm::Command::Reset(args)),
             Alias::Show(args) => Self::Vm(vm::Command::Show(args)),
             Alias::Shell(args) => Self::Vm(vm::Command::Shell(args)),
             Alias::Logs(args) => Self::Vm(vm::Command::Logs(args)),
@@ -103,7 +109,8 @@ pub fn suggestion(word: &str) -> Option<&'static str> {
         "publish" | "expose" => {
             "`banger ports` shows published ports, `-p` of `run` and `create` publishes them"
         }
-        "name" | "rename" => "`--name` of `run` and `create` names a machine",
+        "name" => "`--name` of `run` and `create` names a machine, `banger rename` renames it",
+        "rebuild" => "`banger reset VM` gives a machine a fresh root disk",
         "kernels" => "`banger kernel list` shows all kernels",
         "check" | "verify" => "`banger doctor` checks this host",
         _ => return None,

@@ -65,7 +65,7 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     refuse_folder(&args.command, &std::env::args_os().collect::<Vec<_>>())?;
-    let mut request = args.machine.request();
+    let mut request = args.machine.request()?;
     request.lifetime = match (args.rm, args.detach) {
         (false, _) => Lifetime::Keep,
         (true, false) => Lifetime::Session,

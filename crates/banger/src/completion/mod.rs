@@ -81,6 +81,19 @@ const STAGES: [(&str, &str); 3] = [
     ("booted", "its init has booted"),
 ];
 
+/// Conditions of `--filter`.
+const FILTERS: [(&str, &str); 6] = [
+    ("label=", "a label, as KEY or KEY=VALUE"),
+    ("name=", "the name"),
+    ("image=", "the image"),
+    ("state=running", "it runs"),
+    ("state=stopped", "it is stopped"),
+    ("state=broken", "it is broken"),
+];
+/// Those of `vm prune`.
+const PRUNE_FILTERS: [(&str, &str); 4] =
+    [FILTERS[0], FILTERS[1], FILTERS[2], ("until=", "created before this time ago, such as 7d")];
+
 /// Decides what the last word can be, after the words before it; none of them is `banger`.
 /// `command` must have been built.
 pub fn complete(command: &Command, words: &[String]) -> Completion {
@@ -258,12 +271,18 @@ impl<'a> Line<'a> {
             });
             return Offer::Words(words.collect());
         }
-        if argument.get_id() == "wait" {
-            let stage = |(value, about): (&str, &str)| Candidate {
-                value: value.to_owned(),
-                about: about.to_owned(),
+        let words = match (argument.get_id().as_str(), self.command.get_name()) {
+            ("wait", _) => &STAGES[..],
+            ("filter", "prune") => &PRUNE_FILTERS,
+            ("filter", _) => &FILTERS,
+            _ => &[],
+        };
+        if !words.is_empty() {
+            let word = |(value, about): &(&str, &str)| Candidate {
+                value: (*value).to_owned(),
+                about: (*about).to_owned(),
             };
-            return Offer::Words(STAGES.map(stage).into());
+            return Offer::Words(words.iter().map(word).collect());
         }
         if let Some(kind) = self.kind(argument) {
             // Values of other arguments may be the same words.
@@ -411,6 +430,10 @@ mod tests {
         assert_eq!(words("run --nat = o"), ["on", "off"], "as bash splits it");
         assert_eq!(words("run --nat --vc"), ["--vcpus"], "without its value");
         assert_eq!(words("vm start --wait "), ["agent", "ready", "booted"]);
+        let states = ["state=running", "state=stopped", "state=broken"];
+        assert_eq!(words("ps --filter st"), states);
+        assert_eq!(words("vm list --filter=l"), ["label="]);
+        assert_eq!(words("vm prune --filter u"), ["until="]);
         assert_eq!(words("help vm crea"), ["create"]);
     }
 

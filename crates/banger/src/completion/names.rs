@@ -75,7 +75,7 @@ fn vms(all: &[VmSummary], verb: &str, prefix: &str) -> Vec<Candidate> {
 fn fits(verb: &str, state: VmState) -> bool {
     use VmState::{Broken, Deleting, Paused, Running, Starting, Stopped};
     match verb {
-        "start" => state == Stopped,
+        "start" | "reset" => state == Stopped,
         "stop" | "kill" => matches!(state, Running | Paused | Starting),
         "restart" => matches!(state, Running | Paused | Stopped),
         "exec" | "shell" | "ssh" | "health" | "cp" | "ports" | "pause" => state == Running,
@@ -121,6 +121,7 @@ mod tests {
             ("stop", "", "held web"),
             ("exec", "", "web"),
             ("restart", "", "db held web"),
+            ("reset", "", "db"),
             ("repair", "", "odd"),
             ("show", "", "db held odd web"),
             ("delete", "d", "db"),

@@ -82,8 +82,13 @@ fn help_pages_equal_their_snapshots() {
     let folder = folder().join("help");
     let expected = snapshots();
     if std::env::var_os("BANGER_BLESS").is_some_and(|bless| bless == "1") {
-        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
+        for file in fs::read_dir(&folder).unwrap() {
+            let file = file.unwrap();
+            if !expected.contains_key(&*file.file_name().to_string_lossy()) {
+                fs::remove_file(file.path()).unwrap();
+            }
+        }
         for (name, text) in &expected {
             fs::write(folder.join(name), text).unwrap();
         }
@@ -182,4 +187,21 @@ fn examples_of_the_documentation_parse() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count > 50, "only {count} examples were found");
+}
+
+#[test]
+fn commands_in_hints_exist() {
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for file in fs::read_dir(folder().join("output")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        for line in text.lines().filter(|line| line.starts_with('!')) {
+            for span in words::code_spans(line) {
+                count += 1;
+                let unknown = words::unknown_in_synopsis(&span);
+                wrong.extend(unknown.map(|unknown| format!("{line}: {unknown}")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 50, "only {count} hints were found");
 }

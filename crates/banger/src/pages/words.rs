@@ -112,8 +112,7 @@ pub fn unknown_in_synopsis(synopsis: &str) -> Option<String> {
     let flags = words.take_while(|word| *word != "--").filter(|word| word.starts_with('-'));
     for flag in flags.flat_map(|word| word.split('|')).filter(|word| word.starts_with('-')) {
         let flag = flag.split('=').next().unwrap_or_default();
-        let known = |command: &&&Command| has_flag(command, flag);
-        if commands.iter().find(known).is_none() {
+        if !commands.iter().any(|command| has_flag(command, flag)) {
             return Some(format!("flag `{flag}`"));
         }
     }

@@ -1,6 +1,7 @@
 //! Everything about one VM, as text.
 
 use banger_api::boot::BootView;
+use banger_api::labels;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{SpecView, StopKind, StoppedBecause, Timing, VmDetails, VmSummary};
 
@@ -49,6 +50,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     }
     if vm.autostart {
         text.add("autostart", "on");
+    }
+    for (key, value) in &summary.labels {
+        text.add("label", &labels::shown(key, value));
     }
     if let Some(next) = &vm.next_start {
         text.add("next start", &next_start(summary, next));

@@ -21,6 +21,7 @@ mod pause;
 mod ports;
 mod prune;
 mod sessions;
+mod snapshots;
 mod ssh;
 mod stats;
 mod support;

@@ -100,6 +100,97 @@ fn lists_show_running_vms_and_ports() {
 }
 
 #[test]
+fn labels_are_shown_and_select_vms() {
+    let home = home();
+    run(&home, "create --name web --label team=a --label urgent --label team=b");
+    run(&home, "create --name db --no-start -l team=c");
+    let show = run(&home, "show web").out;
+    assert!(show.contains("label       team=b\nlabel       urgent\n"), "{show}");
+    let both = serde_json::json!({"team": "b", "urgent": ""});
+    assert_eq!(home.json(&["show", "web"])["labels"], both);
+    assert_eq!(home.json(&["ps"])[0]["labels"], both);
+    let names = |line: &str| {
+        let list = home.json(&line.split(' ').collect::<Vec<_>>());
+        let names = list.as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (line, expected) in [
+        ("vm list --filter label=team", &["db", "web"][..]),
+        ("vm list --filter label=team=b", &["web"]),
+        ("vm list --filter label=team --filter label=urgent", &["web"]),
+        ("vm list --filter label=nope", &[]),
+        ("vm list --filter name=w*", &["web"]),
+        ("vm list --filter name=web --filter name=db", &["db", "web"]),
+        ("vm list --filter image=debian --filter state=stopped", &["db"]),
+        ("ps --filter label=team", &["web"]),
+        ("ps --filter state=stopped", &["db"]),
+        ("vm list --running --filter state=stopped", &[]),
+    ] {
+        assert_eq!(names(line), expected, "{line}");
+    }
+    let changed = "web: `web` changed while it runs: labels note=x, urgent (was team=b, urgent)\n";
+    let set = run(&home, "vm set web --label note=x --unlabel team");
+    expect(&set, 0, "web changed\n", changed);
+    let missing = "warning: db: `db` has no label `nope`\n";
+    expect(&run(&home, "vm set db --unlabel nope --label team=c"), 0, "db changed\n", missing);
+    let many: Vec<String> = (0..65).map(|n| format!("--label k{n}")).collect();
+    let refused = run(&home, &format!("vm set web {}", many.join(" ")));
+    assert_eq!(
+        (refused.code, refused.err.as_str()),
+        (2, "error: 65 labels: a VM has at most 64\n")
+    );
+    let refused = run(&home, &format!("vm set web {}", many[1..].join(" ")));
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.starts_with("error: cannot set `web`: 66 labels: a VM has at most 64\n"));
+    run(&home, "stop web");
+    expect(&run(&home, "prune -f --filter label=team"), 0, "db deleted\n", "freed 8 MiB\n");
+    run(&home, "rm -f web");
+    home.finish();
+}
+
+#[test]
+fn a_vm_is_renamed() {
+    let home = home();
+    run(&home, "create --name web");
+    run(&home, "create --name db --no-start");
+    let id = home.json(&["show", "web"])["id"].clone();
+    let note = "web: the host name in the guest changes at the next start of `shop`\n";
+    expect(&run(&home, "vm rename web shop"), 0, "web is `shop` now\n", note);
+    assert_eq!(home.json(&["show", "shop"])["id"], id);
+    expect(&run(&home, "rename db web"), 0, "db is `web` now\n", "");
+    expect(&run(&home, "rename web web"), 0, "web has this name already\n", "");
+    let taken = "error: there is a VM `shop` already\n\
+        hint: choose another name, or `banger vm delete shop` first\n";
+    let refused = run(&home, "vm rename web shop");
+    assert_eq!((refused.out.as_str(), refused.err.as_str()), ("", taken));
+    assert_eq!(run(&home, "vm rename nope a").code, 3);
+    let renamed = home.json(&["rename", id.as_str().unwrap(), "front"]);
+    assert_eq!((&renamed[0]["id"], &renamed[0]["result"]), (&id, &"done".into()));
+    run(&home, "rm -f front web");
+    home.finish();
+}
+
+#[test]
+fn a_stopped_vm_is_reset() {
+    let home = home();
+    run(&home, "create --name web --label team=a -p 8080:80");
+    let running = "error: cannot reset `web`: it is running\n\
+        hint: `banger vm stop web` stops it\n";
+    expect(&run(&home, "vm reset -f web"), 4, "", running);
+    run(&home, "stop web");
+    expect(&run(&home, "vm reset web"), 0, "web has a fresh root disk\n", "");
+    let web = home.json(&["show", "web"]);
+    assert_eq!((&web["state"], &web["labels"]["team"]), (&"stopped".into(), &"a".into()));
+    assert_eq!(web["publish"][0]["host_port"], 8080);
+    let reset = home.json(&["reset", "web"]);
+    assert_eq!((&reset[0]["name"], &reset[0]["result"]), (&"web".into(), &"done".into()));
+    assert_eq!(run(&home, "vm reset nope").code, 3);
+    expect(&run(&home, "start web"), 0, "web started in N s\n", "");
+    run(&home, "rm -f web");
+    home.finish();
+}
+
+#[test]
 fn show_contains_all_fields() {
     let home = home();
     run(&home, "vm create --name web --vcpus 2 --memory 1G --disk-size 9G --work-size 10G");

@@ -14,6 +14,8 @@ fn creates() {
     let long = "x".repeat(64);
     let port = |host: u32, guest: u32| json!({ "host_port": host, "guest_port": guest });
     let many: Vec<_> = (1..=65).map(|host| port(host, 80)).collect();
+    let many_labels: serde_json::Map<_, _> =
+        (0..65).map(|n| (format!("k{n}"), json!(""))).collect();
     let cases = [
         // Names.
         (json!({ "name": "" }), "bad_request", "`` is not a VM name: it is empty"),
@@ -46,6 +48,14 @@ fn creates() {
         (json!({ "publish": many }), "bad_request", "a VM has at most 64"),
         (json!({ "publish": [port(65_536, 80)] }), "bad_request", "is invalid"),
         (json!({ "publish": ["80:80"] }), "bad_request", "is invalid"),
+        // Labels.
+        (json!({ "labels": { "a b": "" } }), "bad_request", "`a b` is not a label key"),
+        (json!({ "labels": { "": "x" } }), "bad_request", "it is empty"),
+        (json!({ "labels": { "a": "\u{7}" } }), "bad_request", "has control characters"),
+        (json!({ "labels": { "a": "x".repeat(257) } }), "bad_request", "longer than 256"),
+        (json!({ "labels": many_labels }), "bad_request", "65 labels: a VM has at most 64"),
+        (json!({ "labels": ["a"] }), "bad_request", "`labels` is invalid"),
+        (json!({ "labels": { "a": 1 } }), "bad_request", "`labels.a` is invalid"),
         // References.
         (json!({ "image": "nope" }), "not_found", "there is no image `nope`"),
         (json!({ "kernel": "nope" }), "not_found", "there is no kernel `nope`"),
@@ -73,6 +83,31 @@ fn creates() {
     }
     assert_eq!(daemon.get("/v1/vms").ok().as_array().unwrap().len(), 1);
     assert_eq!(daemon.get("/v1/operations").ok().as_array().unwrap().len(), 1);
+    daemon.stop();
+}
+
+#[test]
+fn filters_of_the_list() {
+    let home = Home::new();
+    let daemon = home.start();
+    for n in 0..3 {
+        daemon.make(&format!("vm-{n}"));
+    }
+    for path in [
+        "/v1/vms?filter=colour=red",
+        "/v1/vms?filter=",
+        "/v1/vms?filter=state=up",
+        "/v1/vms?filter=label=a_",
+        "/v1/vms?fitler=state=running",
+        "/v1/vms?filter=%ff",
+    ] {
+        let reply = daemon.get(path);
+        assert_eq!((reply.status, reply.error().0.as_str()), (400, "bad_request"), "{path}");
+    }
+    let many = format!("/v1/vms?{}", ["filter=name=a"; 65].join("&"));
+    assert_eq!(daemon.get(&many).error().1, "65 filters: a request has at most 64");
+    let found = daemon.get("/v1/vms?filter=name%3Dvm-1&filter=name=vm-2&filter=state=stopped").ok();
+    assert_eq!(found.as_array().unwrap().len(), 2, "{found}");
     daemon.stop();
 }
 
@@ -120,6 +155,8 @@ fn references_and_actions() {
         assert_eq!((reply.status, reply.error().0.as_str()), (400, "bad_request"), "{path}");
     }
     for (path, body, words) in [
+        ("/v1/vms/vm-1/actions", r#"{"set": {"unlabel": ["a b"]}}"#, "`set.unlabel[0]` is invalid"),
+        ("/v1/vms/vm-1/actions", r#"{"set": {"labels": {"_": ""}}}"#, "`set.labels` is invalid"),
         ("/v1/vms/vm-1/actions", r#"{"explode": {}}"#, "unknown variant `explode`"),
         ("/v1/vms/vm-1/actions", r#"{"stop": {"grace": 1}}"#, "`grace`"),
         ("/v1/vms/vm-1/actions", r#"{"stop": {"grace_ms": -1}}"#, "`stop.grace_ms`"),

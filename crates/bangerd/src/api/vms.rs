@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use banger_api::boot::{BootView, Wait, WaitFor};
+use banger_api::filter::{self, BadFilter, MAX_FILTERS, VmFilter};
 use banger_api::images::is_ref_name;
 use banger_api::operation::Accepted;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
@@ -12,14 +13,41 @@ use banger_api::{ApiError, ErrorCode, routes};
 use super::body::{Json as Body, PathParams, QueryParams};
 use super::{Answer, Shared, detached};
 
-/// All VMs, sorted by name.
+/// All VMs, or those that match the filters, sorted by name.
 #[utoipa::path(get, path = routes::VMS, tag = "vms", operation_id = "vm_list",
+    params(("filter" = Option<Vec<String>>, Query,
+        description = "`label=KEY`, `label=KEY=VALUE`, `name=PATTERN`, `image=PATTERN` or \
+            `state=STATE`; `*` in a pattern stands for any text; each label and one of each other \
+            key must match; at most 64")),
     responses(
         (status = 200, description = "the list", body = [VmSummary]),
         (status = "default", description = "the error", body = ApiError)
     ))]
-pub async fn list(State(api): Shared) -> Json<Vec<VmSummary>> {
-    Json(api.engine.list().await)
+pub async fn list(
+    State(api): Shared,
+    QueryParams(query): QueryParams<Vec<(String, String)>>,
+) -> Answer<Json<Vec<VmSummary>>> {
+    let filters = filters(&query)?;
+    let mut vms = api.engine.list().await;
+    vms.retain(|vm| filter::matches(&filters, vm));
+    Ok(Json(vms))
+}
+
+/// The filters of a query, which has no other parameters.
+fn filters(query: &[(String, String)]) -> Result<Vec<VmFilter>, ApiError> {
+    let bad = |error: BadFilter| ApiError::new(ErrorCode::BadRequest, error.to_string());
+    if query.len() > MAX_FILTERS {
+        return Err(bad(BadFilter::TooMany(query.len())));
+    }
+    let filter = |(name, value): &(String, String)| match name.as_str() {
+        "filter" => value.parse().map_err(bad),
+        other => {
+            let shown: String = other.chars().take(80).flat_map(char::escape_debug).collect();
+            let text = format!("`{shown}` is not a parameter of the list of VMs: `filter` is");
+            Err(ApiError::new(ErrorCode::BadRequest, text))
+        }
+    };
+    query.iter().map(filter).collect()
 }
 
 /// Create a VM and, unless requested otherwise, start it.

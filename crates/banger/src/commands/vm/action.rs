@@ -137,6 +137,25 @@ pub struct RepairArgs {
     pub vms: Vec<String>,
 }
 
+/// Give stopped VMs fresh root disks from their images.
+///
+///   banger vm reset web
+///   banger vm reset -f web db       without asking
+///
+/// Everything outside of /root is lost. The work disk with /root stays, as do name,
+/// ports and labels; machine id and SSH host key are new. On a terminal it asks
+/// first.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ResetArgs {
+    /// Names, ids or prefixes of ids
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+}
+
 /// Help for the grace period, with its default.
 pub fn grace_help(argument: clap::Arg) -> clap::Arg {
     let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
@@ -151,7 +170,8 @@ async fn act(
 ) -> Result<u8, Failure> {
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, vms);
-    batch::run(context, &client, targets, action, &Messages { done, already, duration }).await
+    let messages = Messages { done: done.into(), already: already.into(), duration };
+    batch::run(context, &client, targets, action, &messages).await
 }
 
 /// Runs `vm start`.
@@ -221,27 +241,57 @@ pub async fn repair(context: &Context, args: RepairArgs) -> Result<u8, Failure> 
 pub async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Failure> {
     let action = VmAction::Delete { force: args.force };
     let messages = Messages {
-        done: "deleted",
-        already: "is being deleted already",
+        done: "deleted".into(),
+        already: "is being deleted already".into(),
         duration: DurationDisplay::Hide,
     };
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, &args.vms);
-    if !args.force && context.format == Format::Text && !confirmed(context, &targets).await? {
+    let question = |names: &str, many: bool| {
+        let disks = if many { "their disks" } else { "its disks" };
+        format!("delete {names} with {disks}?")
+    };
+    if !args.force && !confirmed(context, &targets, question).await? {
         context.info("nothing was deleted");
-        return Ok(banger_api::exit::FAILED);
+        return Ok(exit::FAILED);
     }
     batch::run(context, &client, targets, action, &messages).await
 }
 
-/// Asks for confirmation on a terminal if a reference resolves to a VM.
-async fn confirmed(context: &Context, targets: &[Target]) -> Result<bool, Failure> {
+/// Runs `vm reset`.
+pub async fn reset(context: &Context, args: ResetArgs) -> Result<u8, Failure> {
+    let messages = Messages {
+        done: "has a fresh root disk".into(),
+        already: "is being reset already".into(),
+        duration: DurationDisplay::Hide,
+    };
+    let client = context.client().await?;
+    let targets = resolve(&client.vms().await?, &args.vms);
+    let question = |names: &str, many: bool| {
+        let disk = if many { "the root disks" } else { "the root disk" };
+        format!("replace {disk} of {names}? all files outside of /root will be lost")
+    };
+    if !args.force && !confirmed(context, &targets, question).await? {
+        context.info("nothing was reset");
+        return Ok(exit::FAILED);
+    }
+    batch::run(context, &client, targets, VmAction::Reset {}, &messages).await
+}
+
+/// Asks for confirmation on a terminal if a reference resolves to a VM. `question` receives the
+/// names, and whether there are several.
+async fn confirmed(
+    context: &Context,
+    targets: &[Target],
+    question: impl Fn(&str, bool) -> String,
+) -> Result<bool, Failure> {
+    if context.format == Format::Json {
+        return Ok(true);
+    }
     let found: Vec<&str> =
         targets.iter().filter_map(|t| t.found.as_ref().ok()).map(|vm| vm.name.as_str()).collect();
     if found.is_empty() || !context.can_prompt() {
         return Ok(true);
     }
-    let names = found.join(", ");
-    let disks = if found.len() == 1 { "its disks" } else { "their disks" };
-    context.confirm(&format!("delete {names} with {disks}?")).await
+    context.confirm(&question(&found.join(", "), found.len() > 1)).await
 }

@@ -42,7 +42,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let mut request = args.machine.request();
+    let mut request = args.machine.request()?;
     request.no_start = args.no_start;
     request.check()?;
     let client = context.client().await?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use banger_api::exit;
+use banger_api::filter::VmFilter;
 use banger_api::publish::PortForward;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{DiskView, VmState, VmSummary};
@@ -11,18 +12,34 @@ use crate::context::{Context, Format, Verbosity};
 use crate::errors::Failure;
 use crate::render::table::{Column, table};
 use crate::render::time::ago;
+use crate::values;
 
 /// Show all VMs.
 ///
 ///   banger vm list
 ///   banger vm list --running
 ///   banger vm list -q               ids only
+///   banger vm list --filter label=team=web --filter state=stopped
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Only running VMs
     #[arg(long)]
     pub running: bool,
+    /// Conditions.
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+/// Conditions for the listed VMs.
+#[derive(Debug, clap::Args)]
+pub struct Filters {
+    /// Only VMs that match: label=KEY[=VALUE], name=NAME, image=IMAGE or state=STATE; repeatable
+    ///
+    /// `*` in a name stands for any text. Each label must match, and one of the values of each
+    /// other key.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::filter)]
+    pub filter: Vec<VmFilter>,
 }
 
 /// Show the running VMs: short for `banger vm list --running`.
@@ -30,22 +47,30 @@ pub struct Args {
 ///   banger ps
 ///   banger ps -a                    stopped ones too
 ///   banger ps -q                    ids only
+///   banger ps --filter label=team
+///
+/// With a filter of states it shows VMs in these states.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct PsArgs {
     /// Also VMs that are not running
     #[arg(short, long)]
     pub all: bool,
+    /// Conditions.
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Runs `ps`.
 pub async fn ps(context: &Context, args: PsArgs) -> Result<u8, Failure> {
-    run(context, Args { running: !args.all }).await
+    let of_state = |filter: &VmFilter| matches!(filter, VmFilter::State(_));
+    let running = !args.all && !args.filters.filter.iter().any(of_state);
+    run(context, Args { running, filters: args.filters }).await
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let mut vms = context.client().await?.vms().await?;
+    let mut vms = context.client().await?.vms_matching(&args.filters.filter).await?;
     if args.running {
         vms.retain(|vm| matches!(vm.state, VmState::Running | VmState::Paused));
     }
@@ -135,6 +160,7 @@ mod tests {
             disk: None,
             operation: None,
             publish: Vec::new(),
+            labels: Default::default(),
             problem: Some("not JSON".into()),
         };
         let table = text(&[unreadable]);

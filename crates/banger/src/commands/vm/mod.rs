@@ -8,6 +8,7 @@ pub mod list;
 pub mod logs;
 pub mod ports;
 pub mod prune;
+pub mod rename;
 pub mod set;
 pub mod shell;
 pub mod show;
@@ -37,6 +38,8 @@ pub enum Command {
     Delete(action::DeleteArgs),
     Repair(action::RepairArgs),
     Set(set::Args),
+    Rename(rename::Args),
+    Reset(action::ResetArgs),
     #[command(visible_alias = "ls", alias = "ps")]
     List(list::Args),
     #[command(visible_alias = "inspect", alias = "info")]
@@ -70,6 +73,8 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Delete(args) => action::delete(context, args).await,
         Command::Repair(args) => action::repair(context, args).await,
         Command::Set(args) => set::run(context, args).await,
+        Command::Rename(args) => rename::run(context, args).await,
+        Command::Reset(args) => action::reset(context, args).await,
         Command::List(args) => list::run(context, args).await,
         Command::Show(args) => show::run(context, args).await,
         Command::Cp(args) => cp::run(context, args).await,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use banger_api::images::is_ref_name;
+use banger_api::filter::{self, VmFilter};
 use banger_api::operation::VmTag;
 use banger_api::size::human_size;
 use banger_api::vm::{VmAction, VmState, VmSummary};
@@ -16,12 +16,13 @@ use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
 use crate::render::table::{Column, table};
 use crate::render::time::ago;
-use crate::values::age_s;
+use crate::values::{self, age_s};
 
 /// Delete all stopped VMs with their disks, after showing them.
 ///
 ///   banger vm prune
 ///   banger vm prune --older 7d      only those created more than 7 days ago
+///   banger vm prune --filter label=ci
 ///   banger vm prune --force         without asking
 ///
 /// VMs that run, are paused or broken are left alone.
@@ -34,7 +35,10 @@ pub struct Args {
     /// Only VMs created before this time ago, such as 30m, 24h or 7d
     #[arg(long, value_name = "AGE", value_parser = age_s, allow_hyphen_values = true)]
     pub older: Option<u64>,
-    /// Only VMs that match: name=NAME, image=IMAGE or until=AGE; repeatable, all must match
+    /// Only VMs that match: label=KEY[=VALUE], name=NAME, image=IMAGE or until=AGE; repeatable
+    ///
+    /// `*` in a name stands for any text. Each label and age must match, and one of the values of
+    /// each other key.
     #[arg(long, value_name = "KEY=VALUE", value_parser = filter)]
     pub filter: Vec<Filter>,
 }
@@ -42,10 +46,8 @@ pub struct Args {
 /// A condition for VMs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
-    /// This name.
-    Name(String),
-    /// Created from this image.
-    Image(String),
+    /// A condition of the list of VMs.
+    Vm(VmFilter),
     /// Created more than this number of seconds ago, as Docker's `until`.
     Older(u64),
 }
@@ -58,15 +60,10 @@ struct Pruned {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
-    let named = |value: &str| match is_ref_name(value) {
-        true => Ok(value.to_owned()),
-        false => Err(format!("`{}` is not a name", value.escape_debug())),
-    };
     match text.split_once('=') {
-        Some(("name", value)) => named(value).map(Filter::Name),
-        Some(("image", value)) => named(value).map(Filter::Image),
+        Some(("label" | "name" | "image", _)) => values::filter(text).map(Filter::Vm),
         Some(("until", value)) => age_s(value).map(Filter::Older),
-        _ => Err("write name=NAME, image=IMAGE or until=AGE".to_owned()),
+        _ => Err("write label=KEY[=VALUE], name=NAME, image=IMAGE or until=AGE".to_owned()),
     }
 }
 
@@ -75,14 +72,23 @@ fn is_due(vm: &VmSummary, filters: &[Filter], now: Timestamp) -> bool {
     // An operation in progress is a create or a start.
     let stopped = vm.state == VmState::Stopped && vm.operation.is_none();
     let matches = |filter: &Filter| match filter {
-        Filter::Name(name) => vm.name.as_str() == name,
-        Filter::Image(image) => vm.image == *image,
+        // Repeated keys are alternatives, so these are tested together.
+        Filter::Vm(_) => true,
         Filter::Older(age_s) => vm.created_at.parse::<Timestamp>().is_ok_and(|created| {
             let age = now.as_second().saturating_sub(created.as_second());
             u64::try_from(age).is_ok_and(|age| age >= *age_s)
         }),
     };
-    stopped && filters.iter().all(matches)
+    stopped && filter::matches(&of_list(filters), vm) && filters.iter().all(matches)
+}
+
+/// The conditions that the list of VMs has, too.
+fn of_list(filters: &[Filter]) -> Vec<VmFilter> {
+    let filters = filters.iter().filter_map(|filter| match filter {
+        Filter::Vm(filter) => Some(filter.clone()),
+        Filter::Older(_) => None,
+    });
+    filters.collect()
 }
 
 /// Runs the command.
@@ -95,7 +101,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let mut filters = args.filter;
     filters.extend(args.older.map(Filter::Older));
     let now = Timestamp::now();
-    let mut due = client.vms().await?;
+    let mut due = client.vms_matching(&of_list(&filters)).await?;
     due.retain(|vm| is_due(vm, &filters, now));
     if due.is_empty() && context.format == Format::Text {
         context.info("no stopped VMs to delete");
@@ -110,8 +116,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         found: Ok(VmTag { id: vm.id.clone(), name: vm.name.clone() }),
     };
     let messages = Messages {
-        done: "deleted",
-        already: "was deleted already",
+        done: "deleted".into(),
+        already: "was deleted already".into(),
         duration: DurationDisplay::Hide,
     };
     // Without force: a VM that was started meanwhile is left alone.
@@ -174,10 +180,12 @@ mod tests {
         }
         assert_eq!(age_s("99999999999999999999d"), Err("it is too large".into()));
         assert_eq!(age_s("9999999999999999999w"), Err("it is too large".into()));
-        assert_eq!(filter("name=web"), Ok(Filter::Name("web".into())));
-        assert_eq!(filter("image=debian"), Ok(Filter::Image("debian".into())));
+        for text in ["name=web-*", "image=debian", "label=ci", "label=ci=1"] {
+            assert_eq!(filter(text), Ok(Filter::Vm(text.parse().unwrap())), "{text}");
+        }
         assert_eq!(filter("until=1h"), Ok(Filter::Older(3600)));
-        for text in ["", "name", "name=", "name=A b", "label=x", "until=soon", "=x"] {
+        for text in ["", "name", "name=", "name=A b", "label=", "state=stopped", "until=soon", "=x"]
+        {
             assert!(filter(text).is_err(), "{text}");
         }
     }
@@ -197,6 +205,7 @@ mod tests {
             disk: None,
             operation: None,
             publish: Vec::new(),
+            labels: [("ci".to_owned(), String::new())].into(),
             problem: None,
         };
         let week = "2026-01-01T00:00:00Z";
@@ -206,10 +215,12 @@ mod tests {
         };
         let stopped = vm(VmState::Stopped, week);
         assert!(due(&stopped, &[]) && due(&stopped, &["until=7d", "name=web", "image=debian"]));
-        for other in [["name=db"], ["image=x"], ["until=8d"]] {
+        assert!(due(&stopped, &["name=db", "name=w*", "label=ci"]), "one of the names");
+        for other in [["name=db"], ["image=x"], ["until=8d"], ["label=x"], ["label=ci=1"]] {
             assert!(!due(&stopped, &other), "{other:?}");
         }
-        assert!(!due(&stopped, &["name=web", "name=db"]), "all conditions must hold");
+        assert!(!due(&stopped, &["name=web", "label=ci", "label=x"]), "all labels must match");
+        assert!(!due(&stopped, &["until=1d", "until=8d"]), "all ages must match");
         // A clock that was set back, and a record that cannot be parsed.
         assert!(!due(&vm(VmState::Stopped, "2027-01-01T00:00:00Z"), &["until=0s"]));
         assert!(!due(&vm(VmState::Stopped, ""), &["until=0s"]));

@@ -1,5 +1,6 @@
 //! `banger vm set`: changes the specification of VMs.
 
+use banger_api::labels::LabelKey;
 use banger_api::publish::PortForward;
 use banger_api::set::{SetVm, Unpublish};
 use banger_api::vm::VmAction;
@@ -10,12 +11,12 @@ use crate::context::Context;
 use crate::errors::Failure;
 use crate::values::{self, Switch};
 
-/// Change VMs: published ports at once, other values at the next start.
+/// Change VMs: published ports and labels at once, other values at the next start.
 ///
-///   banger vm set web -p 8080:80
-///   banger vm set web --unpublish 8080
+///   banger vm set web -p 8080:80 --unpublish 9090
 ///   banger vm set web --vcpus 4 --memory 8G && banger vm restart web
 ///   banger vm set web --disk-size 32G
+///   banger vm set web db --label team=web --unlabel urgent
 ///
 /// For a running VM it says which values changed at once and which change at the
 /// next start; `vm show` shows both. Ports of a VM without an address of its own
@@ -69,6 +70,17 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     pub unpublish: Vec<Unpublish>,
+    /// Attach a label, such as team=web or urgent, or change its value; repeatable
+    #[arg(
+        short, long, value_name = "KEY[=VALUE]", value_parser = values::label,
+        allow_hyphen_values = true
+    )]
+    pub label: Vec<(LabelKey, String)>,
+    /// Remove a label; repeatable
+    #[arg(
+        long, value_name = "KEY", value_parser = values::label_key, allow_hyphen_values = true
+    )]
+    pub unlabel: Vec<LabelKey>,
 }
 
 /// Runs the command.
@@ -82,11 +94,16 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         autostart: args.autostart.map(|switch| switch == Switch::On),
         publish: args.publish,
         unpublish: args.unpublish,
+        labels: values::labelled(&args.label)?,
+        unlabel: args.unlabel,
     };
     set.check()?;
     let client = context.client().await?;
     let targets = resolve(&client.vms().await?, &args.vms);
-    let messages =
-        Messages { done: "changed", already: "is so already", duration: DurationDisplay::Hide };
+    let messages = Messages {
+        done: "changed".into(),
+        already: "is so already".into(),
+        duration: DurationDisplay::Hide,
+    };
     batch::run(context, &client, targets, VmAction::Set(set), &messages).await
 }

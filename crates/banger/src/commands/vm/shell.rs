@@ -51,7 +51,8 @@ pub async fn report_running(context: &Context, client: &Client, vm: &VmTag) {
     let Ok(health) = client.health(vm.id.as_str()).await else { return };
     // If the agent does not answer after a session, the guest is shutting down.
     if health.state == VmState::Running && health.agent == AgentHealth::Ok {
-        let name = &vm.name;
+        // The VM may have been renamed during the session.
+        let name = &health.name;
         context.info(&format!("`{name}` is still running; `banger vm stop {name}` stops it"));
     }
 }
