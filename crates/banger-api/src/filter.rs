@@ -2,7 +2,12 @@
 //! [`crate::routes::VMS`], which may be repeated.
 
 use core::fmt;
+use std::borrow::Cow;
 use std::str::FromStr;
+
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::labels::{self, BadLabel, LabelKey};
 use crate::vm::{VmState, VmSummary};
@@ -131,6 +136,26 @@ impl FromStr for VmFilter {
             _ => return Err(BadFilter::Key(short(key))),
         }
         .map_err(BadFilter::from)
+    }
+}
+
+/// Pattern of a condition (ECMA-262 regular expression), for the API's description.
+fn expression() -> String {
+    let key = labels::KEY_PATTERN.trim_matches(['^', '$']);
+    let value = r"[^\u0000-\u001F\u007F-\u009F]{0,256}";
+    let states = STATES.map(VmState::as_str).join("|");
+    format!("^(label={key}(={value})?|(name|image)=[a-z0-9._*-]{{1,128}}|state=({states}))$")
+}
+
+impl PartialSchema for VmFilter {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(expression())).into()
+    }
+}
+
+impl ToSchema for VmFilter {
+    fn name() -> Cow<'static, str> {
+        "VmFilter".into()
     }
 }
 

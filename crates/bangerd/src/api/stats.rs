@@ -28,11 +28,13 @@ pub struct Query {
 /// that do not answer within 500 ms are left out: 2 s for all of them together.
 #[utoipa::path(get, path = routes::STATS, tag = "vms", operation_id = "vm_stats",
     params(
-        ("vms" = Option<String>, Query,
-            description = "ids of VMs in any state, separated by commas; by default the running \
-                           and paused VMs. Ids of VMs that do not exist are ignored"),
+        ("vms" = Option<String>, Query, pattern = "^[0-9a-f]{12}(,[0-9a-f]{12})*$",
+            max_length = 53247,
+            description = "ids of at most 4096 VMs in any state, separated by commas; by default \
+                           the running and paused VMs. Ids of VMs that do not exist are ignored"),
         ("all" = Option<bool>, Query,
-            description = "VMs in any state, instead of the running and paused ones"),
+            description = "VMs in any state, instead of the running and paused ones; without \
+                           effect beside `vms`"),
         ("guest" = Option<bool>, Query,
             description = "whether the guest agents are asked; by default they are"),
     ),
@@ -45,7 +47,6 @@ pub async fn stats(
     QueryParams(query): QueryParams<Query>,
 ) -> Answer<Json<Vec<VmStats>>> {
     let selection = match (&query.vms, query.all) {
-        (Some(_), Some(true)) => return Err(bad("`vms` and `all` exclude each other").into()),
         (Some(list), _) => Selection::Ids(ids(list)?),
         (None, Some(true)) => Selection::All,
         (None, _) => Selection::Running,

@@ -15,7 +15,7 @@ use super::{Answer, Shared, detached};
 
 /// All VMs, or those that match the filters, sorted by name.
 #[utoipa::path(get, path = routes::VMS, tag = "vms", operation_id = "vm_list",
-    params(("filter" = Option<Vec<String>>, Query,
+    params(("filter" = inline(Option<Vec<VmFilter>>), Query, min_items = 1, max_items = 64,
         description = "`label=KEY`, `label=KEY=VALUE`, `name=PATTERN`, `image=PATTERN` or \
             `state=STATE`; `*` in a pattern stands for any text; each label and one of each other \
             key must match; at most 64")),

@@ -5,11 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::termios::{LocalModes, OptionalActions};
 
 use super::script::Output;
 use crate::terminal::pseudo_terminal;
+
+/// Time limit for a command.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a command to its end, with a line typed in.
 pub fn run(mut command: Command, keys: &Option<String>, columns: u16) -> Output {
@@ -29,7 +33,18 @@ pub fn run(mut command: Command, keys: &Option<String>, columns: u16) -> Output 
     if let Some(keys) = keys {
         input.write_all(format!("{keys}\n").as_bytes()).unwrap();
     }
-    let status = child.wait().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{child:?} does not end, or waits for an answer");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     let shown = |thread: JoinHandle<Vec<u8>>| show(&thread.join().unwrap());
     Output { out: shown(out), err: shown(err), code: status.code().unwrap() }
 }
