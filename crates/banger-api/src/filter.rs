@@ -16,16 +16,6 @@ use crate::vm::{VmState, VmSummary};
 pub const MAX_FILTERS: usize = 64;
 /// Keys of conditions.
 pub const KEYS: [&str; 4] = ["label", "name", "image", "state"];
-/// States of VMs.
-const STATES: [VmState; 7] = [
-    VmState::Stopped,
-    VmState::Starting,
-    VmState::Running,
-    VmState::Paused,
-    VmState::Stopping,
-    VmState::Broken,
-    VmState::Deleting,
-];
 
 /// Maximum length of a quoted text in characters.
 const SHOWN: usize = 80;
@@ -77,7 +67,7 @@ pub enum BadFilter {
     Key(String),
     /// Unknown state.
     #[error("`{0}` is not a state: the states are {states}",
-        states = known(&STATES.map(VmState::as_str)))]
+        states = known(&VmState::ALL.map(VmState::as_str)))]
     State(String),
     /// Invalid name.
     #[error("`{0}` is not a name: it has a-z, 0-9, dots, underscores, hyphens, and * for any text")]
@@ -130,7 +120,7 @@ impl FromStr for VmFilter {
             "name" => return pattern(value).map(Self::Name),
             "image" => return pattern(value).map(Self::Image),
             "state" => {
-                let state = STATES.into_iter().find(|state| state.as_str() == value);
+                let state = VmState::ALL.into_iter().find(|state| state.as_str() == value);
                 return state.map(Self::State).ok_or_else(|| BadFilter::State(short(value)));
             }
             _ => return Err(BadFilter::Key(short(key))),
@@ -143,7 +133,7 @@ impl FromStr for VmFilter {
 fn expression() -> String {
     let key = labels::KEY_PATTERN.trim_matches(['^', '$']);
     let value = r"[^\u0000-\u001F\u007F-\u009F]{0,256}";
-    let states = STATES.map(VmState::as_str).join("|");
+    let states = VmState::ALL.map(VmState::as_str).join("|");
     format!("^(label={key}(={value})?|(name|image)=[a-z0-9._*-]{{1,128}}|state=({states}))$")
 }
 

@@ -26,6 +26,7 @@ pub mod routes;
 pub mod session;
 pub mod set;
 pub mod size;
+mod state;
 pub mod stats;
 pub mod vm;
 

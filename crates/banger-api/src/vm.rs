@@ -15,40 +15,7 @@ use crate::names::VmName;
 use crate::publish::{self, PortForward};
 use crate::{ByteString, VmId};
 
-/// State of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VmState {
-    /// The VM is not running.
-    Stopped,
-    /// The VM is starting.
-    Starting,
-    /// The VM is running.
-    Running,
-    /// The VM is running, with its vCPUs paused.
-    Paused,
-    /// The VM is stopping.
-    Stopping,
-    /// A cleanup failed; see the VM's problems.
-    Broken,
-    /// The VM is being deleted.
-    Deleting,
-}
-
-impl VmState {
-    /// Name of the state in tables and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopping => "stopping",
-            Self::Broken => "broken",
-            Self::Deleting => "deleting",
-        }
-    }
-}
+pub use crate::state::VmState;
 
 /// Why a VM is stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

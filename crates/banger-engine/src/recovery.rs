@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_illegal_log_marks_the_vm_as_broken_in_every_state() {
-        for state in crate::state::ALL_STATES {
+        for state in VmState::ALL {
             let facts = Facts {
                 run: RunFacts::Alive { vmm_pid: 1 },
                 host: HostSince::Same,

@@ -62,17 +62,6 @@ pub const ALL_EVENTS: [VmEvent; 11] = [
     VmEvent::RecordInvalid,
 ];
 
-/// All states, for tests that go through every pair.
-pub const ALL_STATES: [VmState; 7] = [
-    VmState::Stopped,
-    VmState::Starting,
-    VmState::Running,
-    VmState::Paused,
-    VmState::Stopping,
-    VmState::Broken,
-    VmState::Deleting,
-];
-
 /// The result of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -202,14 +191,14 @@ mod tests {
 
     #[test]
     fn every_state_can_be_left_and_reached() {
-        for state in ALL_STATES {
+        for state in VmState::ALL {
             let leaves = ALL_EVENTS.iter().any(|event| match next(state, *event) {
                 Next::To(other) => other != state,
                 Next::Removed => true,
                 Next::Illegal => false,
             });
             assert!(leaves, "{state:?} is a dead end");
-            let reached = ALL_STATES
+            let reached = VmState::ALL
                 .iter()
                 .any(|from| ALL_EVENTS.iter().any(|event| next(*from, *event) == Next::To(state)));
             assert!(reached, "{state:?} is never reached");
@@ -218,7 +207,7 @@ mod tests {
 
     #[test]
     fn only_a_finished_removal_removes_a_vm() {
-        for state in ALL_STATES {
+        for state in VmState::ALL {
             for event in ALL_EVENTS {
                 if next(state, event) == Next::Removed {
                     assert_eq!(event, VmEvent::Removed);
@@ -230,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_failed_undo_never_looks_stopped() {
-        for state in ALL_STATES {
+        for state in VmState::ALL {
             match next(state, VmEvent::UndoFailed) {
                 Next::To(after) => assert_eq!(after, VmState::Broken),
                 Next::Illegal => assert!(matches!(state, VmState::Running | VmState::Paused)),

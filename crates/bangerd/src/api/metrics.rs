@@ -15,17 +15,6 @@ use crate::daemon::BUILD_ID;
 /// Value of `Content-Type`.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All states, so that the series of a state without VMs is zero and not absent.
-const STATES: [VmState; 7] = [
-    VmState::Stopped,
-    VmState::Starting,
-    VmState::Running,
-    VmState::Paused,
-    VmState::Stopping,
-    VmState::Broken,
-    VmState::Deleting,
-];
-
 /// Metrics of VMs and operations in the text format of Prometheus.
 #[utoipa::path(get, path = routes::METRICS, tag = "daemon", operation_id = "metrics",
     responses((status = 200, description = "Prometheus text exposition format 0.0.4",
@@ -107,7 +96,8 @@ fn text(vms: &[VmStats], operations: &[OpCounts]) -> String {
     let mut text = Text::default();
     let build = [(vec![("build", BUILD_ID.to_owned())], "1".to_owned())];
     text.metric(("banger_build_info", Kind::Gauge, "Build of the daemon"), build);
-    let states = STATES.map(|state| {
+    // The series of a state without VMs is zero and not absent.
+    let states = VmState::ALL.map(|state| {
         let count = vms.iter().filter(|vm| vm.state == state).count();
         (vec![("state", state.as_str().to_owned())], count.to_string())
     });
