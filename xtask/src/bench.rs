@@ -9,7 +9,8 @@
 //!   shim and database: everything but the guest;
 //! - `host_cost_ms`: `banger vm start` with a fake Firecracker, see [`host_cost`];
 //! - `exec_ms`: `banger exec VM -- /bin/true` on a running VM, the same program in a loop of one
-//!   session, and the difference of the medians, which is ours;
+//!   session, and the difference of the medians, which is ours; within it `streams`, the throughput
+//!   of commands and copies, see [`bench_streams`];
 //! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`].
 
 use std::fs;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{bench_simulated, host_cost};
+use crate::{bench_simulated, bench_streams, host_cost};
 
 /// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
@@ -284,6 +285,7 @@ impl Bench {
             let microseconds = self.banger(&self.home, &in_loop)?;
             command.push(microseconds.trim().parse::<f64>()? / 1000.0);
         }
+        let streams = bench_streams::measure(self, "exec")?;
         self.banger(&self.home, &["vm", "delete", "-f", "exec"])?;
         let (whole, command) = (median(&whole), median(&command));
         Ok(json!({
@@ -291,6 +293,7 @@ impl Bench {
             "command_ms": rounded(command, 1),
             "own_ms": rounded(whole - command, 1),
             "n": runs,
+            "streams": streams,
         }))
     }
 

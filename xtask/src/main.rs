@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod bench_create;
 mod bench_simulated;
+mod bench_streams;
 mod host_cost;
 mod lab;
 mod threat_model;

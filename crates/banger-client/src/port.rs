@@ -34,6 +34,14 @@ pub struct PortStream {
 }
 
 impl PortStream {
+    pub(crate) fn new(early: Bytes, stream: UnixStream) -> Self {
+        Self { early, stream }
+    }
+
+    pub(crate) fn socket(&self) -> &UnixStream {
+        &self.stream
+    }
+
     /// The socket, in blocking mode. A half-close of it ends the whole connection.
     ///
     /// # Errors

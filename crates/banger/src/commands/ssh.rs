@@ -8,6 +8,7 @@ use std::process::{Child, Command};
 
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, Hint};
+use banger_client::Handover;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -64,10 +65,19 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let summary = client.vm(&args.vm).await?.summary;
     let vm = VmTag { id: summary.id, name: summary.name };
     let host = ssh::host_name(vm.name.as_str());
-    let options =
-        ssh::options(&context.paths()?, &ssh_config::program()?, |name| std::env::var_os(name))?;
-    // Reports what keeps ssh from connecting, before ssh does in words of its own.
-    drop(reach::reach(context, &client, vm.name.as_str(), &host, PORT).await?);
+    let (paths, program) = (context.paths()?, ssh_config::program()?);
+    // Reports what prevents a connection, before ssh does in words of its own.
+    let stream = reach::reach(context, &client, vm.name.as_str(), &host, PORT).await?;
+    // Without an offer the proxy connects itself.
+    let offer = Handover::new(stream).ok();
+    let name = offer.as_ref().map(Handover::name);
+    let options = ssh::options(&paths, &program, |name| std::env::var_os(name), name)?;
+    // Ends when the proxy has the connection, or with this process.
+    tokio::spawn(async move {
+        if let Some(offer) = offer {
+            let _ = offer.serve().await;
+        }
+    });
     let mut command = Command::new("ssh");
     // Of several values ssh takes the first one; the user is a flag.
     let ours = options.into_iter().filter(|option| !option.as_bytes().starts_with(b"User "));

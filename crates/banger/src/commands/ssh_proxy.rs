@@ -29,6 +29,9 @@ pub struct Args {
         hide_default_value = true
     )]
     pub port: u16,
+    /// Connection that `banger ssh` has opened
+    #[arg(long, hide = true)]
+    pub offer: Option<String>,
 }
 
 /// Runs the command.
@@ -36,8 +39,14 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let (host, vm) = parse(&args.host).ok_or_else(|| {
         usage(format!("`{}` is not the host name of a VM, such as web.vm", args.host))
     })?;
-    let client = context.client().await?;
-    let stream = reach::reach(context, &client, &vm, &host, args.port).await?;
+    // ssh may start this later, or twice: the offer is gone then.
+    let stream = match args.offer.as_deref().map(banger_client::take) {
+        Some(Ok(stream)) => stream,
+        _ => {
+            let client = context.client().await?;
+            reach::reach(context, &client, &vm, &host, args.port).await?
+        }
+    };
     let relayed = tokio::task::spawn_blocking(move || relay(stream)).await;
     let relayed = relayed.unwrap_or_else(|error| Err(io::Error::other(error)));
     relayed.map_err(|error| {

@@ -33,7 +33,8 @@ pub fn host_name(vm: &str) -> String {
     format!("{vm}.{DOMAIN}")
 }
 
-/// The options, each as a line of ssh_config(5), for the hosts that `%h` stands for.
+/// The options, each as a line of ssh_config(5), for the hosts that `%h` stands for. `offer` names
+/// a connection that the proxy takes (`banger_client::Handover`).
 ///
 /// # Errors
 /// A path that ssh_config(5) cannot express.
@@ -41,6 +42,7 @@ pub fn options(
     paths: &Paths,
     program: &Path,
     env: impl Fn(&str) -> Option<OsString>,
+    offer: Option<&str>,
 ) -> Result<Vec<OsString>, ApiError> {
     let mut command = OsString::from("ProxyCommand ");
     let mut start = "env ";
@@ -53,6 +55,9 @@ pub fn options(
     }
     command.push(for_shell(plain(program)?));
     command.push(" ssh-proxy %h %p");
+    if let Some(offer) = offer {
+        command.push(format!(" --offer {offer}"));
+    }
     Ok(vec![
         "User root".into(),
         command,
@@ -77,7 +82,7 @@ pub fn config(
 ) -> Result<OsString, ApiError> {
     let mut text = OsString::from("# Written by `banger ssh-config`: how ssh reaches VMs.\n");
     text.push(format!("Host *.{DOMAIN}\n"));
-    for option in options(paths, program, env)? {
+    for option in options(paths, program, env, None)? {
         for part in ["    ".as_ref(), option.as_os_str(), "\n".as_ref()] {
             text.push(part);
         }

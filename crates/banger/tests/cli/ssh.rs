@@ -100,6 +100,33 @@ fn a_machine_that_runs_after_ssh_is_mentioned() {
     home.finish();
 }
 
+/// The proxy that ssh starts reaches no daemon: it has the connection that `banger ssh` opened.
+#[test]
+fn the_port_is_connected_to_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = home();
+    run(&home, "vm create --name web");
+    let tools = home.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let script = "#!/bin/sh
+for word; do case $word in ProxyCommand*) proxy=${word#ProxyCommand };; esac; done
+proxy=$(echo \"$proxy\" | sed 's/%h/web.vm/; s/%p/22/')
+cd \"$BANGER_HOME\" && mkfifo in out && mv run hidden || exit 9
+sh -c \"$proxy\" <in >out & exec 3>in
+head -n 1 <out
+exec 3>&-
+wait $!; code=$?
+mv hidden run && exit $code
+";
+    std::fs::write(tools.join("ssh"), script).unwrap();
+    std::fs::set_permissions(tools.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let ssh: Run = home.command(&["-q", "ssh", "web"]).env("PATH", &path).output().unwrap().into();
+    expect(&ssh, 0, "SSH-2.0-simulated\n", "");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
 #[test]
 fn the_include_is_added_once_and_removed() {
     let home = home();
