@@ -23,8 +23,8 @@ if [ "$need" != build ]; then
     dpkg-deb:dpkg xz:xz-utils depmod:kmod patch:patch)
 fi
 if [ "$need" = test ]; then
-  wanted+=(debugfs:e2fsprogs dig:bind9-dnsutils jq:jq socat:socat python3:python3 openssl:openssl pip:python3-pip
-    mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs nft:nftables iptables-nft:iptables
+  wanted+=(debugfs:e2fsprogs dig:bind9-dnsutils jq:jq socat:socat python3:python3 pip:python3-pip
+    openssl:openssl groff:groff-base mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs nft:nftables iptables-nft:iptables
     ssh:openssh-client rsync:rsync bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish)
 fi
 

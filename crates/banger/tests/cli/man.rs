@@ -25,10 +25,6 @@ fn manual_pages_are_complete_and_have_no_warnings() {
     assert_eq!(refused.code, 1);
     let expected = format!("error: cannot write `{}/banger.1`", missing.display());
     assert!(refused.err.starts_with(&expected), "{refused:?}");
-    if Command::new("groff").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: groff is not installed");
-        return;
-    }
     for name in files {
         let mut groff = Command::new("groff");
         let shown =
