@@ -131,6 +131,7 @@ SESSION
     };
     let greets = "socat -u -T10 TCP:127.0.0.1:28480 - | head -c 3";
     session("vm create --name web -p 28480:22", 2);
+    home.wait_booted("web");
     assert_eq!(shell(greets), "SSH");
     let boot = show(home, "web")["boot_id"].clone();
     assert_eq!(inside(home, "web", "echo here"), "here");
