@@ -87,7 +87,8 @@ pub struct KillArgs {
 ///   banger vm pause web
 ///   banger vm resume web            lets the guest run again, with the clock set
 ///
-/// Commands and connections to a paused guest wait. `banger vm stop` resumes it first.
+/// Commands in a paused guest are refused; connections to its published ports wait.
+/// `banger vm stop` resumes it first.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct PauseArgs {
