@@ -140,6 +140,12 @@ impl ApiError {
         hint::words(&self.hints)
     }
 
+    /// Adds the message and the causes of a second error, such as that of an undo.
+    pub fn also(&mut self, other: Self) {
+        self.causes.push(other.message);
+        self.causes.extend(other.causes);
+    }
+
     /// Sets `error` and the chain of its sources as causes.
     #[must_use]
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {

@@ -135,8 +135,7 @@ impl Engine {
     pub fn not_autostarted(&self) -> Vec<(VmTag, VmState, String)> {
         let problem = |record: Arc<VmRecord>| {
             let text = notice(&record)?;
-            let vm = VmTag { id: record.plan.id.clone(), name: record.plan.name.clone() };
-            Some((vm, record.state, text))
+            Some((record.tag(), record.state, text))
         };
         self.all().into_iter().filter_map(|vm| problem(vm.record)).collect()
     }

@@ -280,8 +280,7 @@ impl Worker {
         match self.take_back().await {
             Ok(()) => error.causes.push("the values before the change are in effect".into()),
             Err(failed) => {
-                error.causes.push(failed.message);
-                error.causes.extend(failed.causes);
+                error.also(failed);
                 let restart = VmAction::Restart { grace_ms: banger_api::vm::DEFAULT_GRACE_MS };
                 error.hints.push(Hint::ask(&name, restart));
             }

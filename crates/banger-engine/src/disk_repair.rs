@@ -21,7 +21,7 @@ impl Engine {
             let Some(run) = vm.record.run.as_ref().filter(|_| self.is_held(plan)) else { continue };
             // The reason comes first.
             if let Some(why) = view::notices(self.drivers(), plan, run).await.into_iter().next() {
-                held.push((VmTag { id: plan.id.clone(), name: plan.name.clone() }, why));
+                held.push((vm.record.tag(), why));
             }
         }
         held

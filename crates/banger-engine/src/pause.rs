@@ -51,8 +51,7 @@ impl Worker {
 
     async fn pause_failed(&mut self, mut error: ApiError) -> ApiError {
         let Err(failed) = self.resume_vcpus().await else { return error };
-        error.causes.push(failed.message);
-        error.causes.extend(failed.causes);
+        error.also(failed);
         // Recorded as paused, so that the user can resume it.
         if apply(VmEvent::Paused)(&mut self.record).is_ok() {
             self.save_best_effort().await;
@@ -77,8 +76,7 @@ impl Worker {
         self.crash(ListName::Start, "resume", "after");
         let Err(mut error) = resumed else { return Ok(Presence::Exists) };
         if let Err(failed) = self.pause_vcpus().await {
-            error.causes.push(failed.message);
-            error.causes.extend(failed.causes);
+            error.also(failed);
         }
         Err(error)
     }

@@ -90,7 +90,7 @@ impl Worker {
         self.stages.abandon();
         match self.discard_new_root().await {
             Ok(()) => error.causes.push("the root disk is as it was".into()),
-            Err(failed) => error.causes.extend([vec![failed.message], failed.causes].concat()),
+            Err(failed) => error.also(failed),
         }
         error
     }

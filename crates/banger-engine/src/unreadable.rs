@@ -39,7 +39,7 @@ impl Engine {
                 continue;
             }
             if let Some(stray) = vmm.stray(plan).await {
-                strays.push((VmTag { id: plan.id.clone(), name: plan.name.clone() }, stray));
+                strays.push((vm.record.tag(), stray));
             }
         }
         strays
