@@ -18,6 +18,7 @@ mod kept_logs;
 pub mod kernels;
 pub mod layout;
 pub mod leftovers;
+pub mod lingering;
 pub mod network;
 pub mod probe;
 pub mod proxy;

@@ -15,7 +15,7 @@ use rustix::process::getuid;
 use tokio::process::Command;
 
 use crate::gate::is_alive;
-use crate::probe;
+use crate::{lingering, probe};
 
 /// Time limit for an answer of systemd or logind.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,7 +25,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Scopes {
     uid: u32,
     busctl: Option<PathBuf>,
-    loginctl: Option<PathBuf>,
 }
 
 /// Consequence of a logout for the processes of VMs.
@@ -105,10 +104,10 @@ fn start_scope(bus: &Path, vm: &VmId, pids: &[u32]) -> Vec<String> {
 }
 
 impl Scopes {
-    /// Finds systemd's programs in these folders.
+    /// Finds busctl(1) in these folders.
     pub fn new(search_path: &OsStr) -> Self {
-        let find = |name: &str| probe::find_program(name.as_ref(), search_path);
-        Self { uid: getuid().as_raw(), busctl: find("busctl"), loginctl: find("loginctl") }
+        let busctl = probe::find_program("busctl".as_ref(), search_path);
+        Self { uid: getuid().as_raw(), busctl }
     }
 
     /// Moves processes of a VM to a scope of their own, in the background, if they are in a session
@@ -132,7 +131,7 @@ impl Scopes {
         };
         let pids: Vec<u32> = processes.iter().filter(can_end).map(|one| one.pid).collect();
         let (Some(bus), Some(busctl)) = (self.bus(), &self.busctl) else { return Ok(()) };
-        if pids.is_empty() || !self.lingers().await? {
+        if pids.is_empty() || !lingers() {
             return Ok(());
         }
         answer(busctl, &start_scope(&bus, vm, &pids)).await?;
@@ -145,13 +144,6 @@ impl Scopes {
     fn bus(&self) -> Option<PathBuf> {
         let bus = PathBuf::from(format!("/run/user/{}/bus", self.uid));
         (self.uid != 0 && bus.exists()).then_some(bus)
-    }
-
-    async fn lingers(&self) -> Result<bool, String> {
-        let Some(loginctl) = &self.loginctl else { return Ok(false) };
-        let uid = self.uid.to_string();
-        let args = ["show-user", &uid, "--property=Linger", "--value"];
-        Ok(answer(loginctl, &args.map(ToOwned::to_owned)).await?.trim() == "yes")
     }
 
     async fn kills_user_processes(&self) -> Result<bool, String> {
@@ -170,7 +162,7 @@ impl Scopes {
     pub async fn at_logout(&self) -> Option<Logout> {
         self.bus()?;
         let place = place_of(self.uid, std::process::id());
-        if self.lingers().await.ok()? {
+        if lingers() {
             return Some(Logout::Continue);
         }
         match place {
@@ -179,6 +171,10 @@ impl Scopes {
             Place::Session | Place::OwnScope | Place::Elsewhere => Some(Logout::Continue),
         }
     }
+}
+
+fn lingers() -> bool {
+    lingering::user().is_some_and(|user| lingering::is_enabled(Path::new("/"), &user))
 }
 
 /// Standard output of a program; its standard error as an error if it fails.

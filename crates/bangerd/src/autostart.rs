@@ -1,7 +1,7 @@
 //! Starts VMs with `--autostart` when the daemon starts, and checks that the host starts the
 //! daemon.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use banger_api::doctor::{Check, Verdict};
 use banger_api::hint::SetupAdvice;
 use banger_api::vm::{VmAction, VmState};
 use banger_engine::Engine;
+use banger_host::lingering;
 
 use crate::daemon::Host;
 use crate::stopping::Stopping;
@@ -70,9 +71,7 @@ enum Boot {
 impl Boot {
     /// `None` if the name of the user is unknown.
     fn of_host() -> Option<Self> {
-        let uid = rustix::process::geteuid().as_raw();
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let user = user_name(&passwd, uid).map(OsString::from).or(std::env::var_os("USER"))?;
+        let user = lingering::user()?;
         let config = std::env::var_os("XDG_CONFIG_HOME")
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
@@ -80,7 +79,7 @@ impl Boot {
     }
 
     /// Below `root`: sd_booted(3), loginctl(1), and the links that `systemctl enable` makes.
-    fn find(root: &Path, config: Option<&Path>, user: &OsString) -> Self {
+    fn find(root: &Path, config: Option<&Path>, user: &OsStr) -> Self {
         if !root.join("run/systemd/system").is_dir() {
             return Self::NoSystemd;
         }
@@ -91,7 +90,7 @@ impl Boot {
             std::fs::symlink_metadata(link).is_ok()
         };
         let unit = enabled(&global) || own.is_some_and(|own| enabled(&own));
-        Self::Systemd { unit, linger: root.join("var/lib/systemd/linger").join(user).exists() }
+        Self::Systemd { unit, linger: lingering::is_enabled(root, user) }
     }
 
     fn check(self, vms: usize) -> Option<Check> {
@@ -114,15 +113,6 @@ impl Boot {
     }
 }
 
-/// The user's name, by passwd(5).
-fn user_name(passwd: &str, uid: u32) -> Option<&str> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,8 +120,8 @@ mod tests {
     #[test]
     fn the_unit_and_lingering_are_found() {
         let root = tempfile::tempdir().unwrap();
-        let (config, user) = (root.path().join("home/.config"), OsString::from("ann"));
-        let find = || Boot::find(root.path(), Some(&config), &user);
+        let (config, user) = (root.path().join("home/.config"), OsStr::new("ann"));
+        let find = || Boot::find(root.path(), Some(&config), user);
         let make = |path: &str| std::fs::create_dir_all(root.path().join(path)).unwrap();
         assert_eq!(find(), Boot::NoSystemd);
         make("run/systemd/system");
@@ -162,13 +152,5 @@ mod tests {
         assert!(seen.starts_with("2 VMs have") && seen.ends_with("is not enabled"), "{seen}");
         let (_, hint) = check(Boot::NoSystemd, 1);
         assert!(hint.contains("banger daemon start"), "{hint}");
-    }
-
-    #[test]
-    fn names_of_users_are_read() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:1000:1000::/home/ann:/bin/sh\n";
-        assert_eq!(user_name(passwd, 1000), Some("ann"));
-        assert_eq!(user_name(passwd, 0), Some("root"));
-        assert_eq!(user_name(passwd, 7), None);
     }
 }
