@@ -30,7 +30,7 @@ mod state;
 pub mod stats;
 pub mod vm;
 
-pub use banger_base::{ByteString, VmId};
+pub use banger_base::{ByteString, VmId, excerpt};
 pub use error::{ApiError, ErrorCode};
 pub use hint::Hint;
 pub use ids::{ImageId, KernelId, OpId};

@@ -59,7 +59,7 @@ pub fn resolve<'a>(
             candidates.push((id, name));
         }
     }
-    let shown: String = reference.chars().take(80).flat_map(char::escape_debug).collect();
+    let shown = crate::excerpt(reference);
     match candidates.as_slice() {
         [] => Err(ApiError::new(ErrorCode::NotFound, format!("there is no VM `{shown}`"))
             .with_hint(suggest(Kind::Vm, names, reference))),

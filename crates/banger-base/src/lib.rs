@@ -22,5 +22,5 @@ pub use hint::HostHint;
 pub use lease::Lease;
 pub use process::ProcRef;
 pub use status::{DiskTrouble, ShimStatus, VcpuState};
-pub use text::printable;
+pub use text::{excerpt, printable};
 pub use vm_id::{BadId, MacAddress, POOL_TAP_PREFIX, TAP_PREFIX, VmId};

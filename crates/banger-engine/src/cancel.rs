@@ -103,7 +103,7 @@ fn words(wanted: &SubjectRef) -> String {
         SubjectRef::Kernel(name) => ("kernel", name),
         SubjectRef::Host {} => return "the host".into(),
     };
-    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let shown = banger_api::excerpt(name);
     format!("{what} `{shown}`")
 }
 

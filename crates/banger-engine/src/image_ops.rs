@@ -101,7 +101,7 @@ impl Engine {
         let Some(image) = self.image_named(name).await? else {
             let images = self.images().await?;
             let names = images.iter().flat_map(|image| &image.names).map(String::as_str);
-            let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+            let shown = banger_api::excerpt(name);
             return Err(ApiError::new(ErrorCode::NotFound, format!("no image is named `{shown}`"))
                 .with_hint(reference::suggest(Kind::Image, names, name)));
         };
@@ -219,7 +219,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     if is_ref_name(name) {
         return Ok(());
     }
-    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let shown = banger_api::excerpt(name);
     let text = format!("`{shown}` is not a name for an image or kernel");
     Err(ApiError::new(ErrorCode::BadRequest, text)
         .with_hint(Hint::FollowNameRule { what: Kind::Image }))
@@ -271,7 +271,7 @@ fn pick<T>(
         .into_iter()
         .filter(|thing| if by_name { exact(thing) } else { prefix(thing) })
         .collect();
-    let shown: String = reference.chars().take(80).flat_map(char::escape_debug).collect();
+    let shown = banger_api::excerpt(reference);
     match (found.pop(), found.is_empty()) {
         (Some(thing), true) => Ok(thing),
         (Some(_), false) => {

@@ -220,7 +220,7 @@ impl NoProxy {
         }
         match entries.iter().find(|entry| !is_good(entry)) {
             Some(bad) => {
-                let shown: String = bad.chars().take(80).flat_map(char::escape_debug).collect();
+                let shown = banger_api::excerpt(bad);
                 Err(format!("`{shown}` is not a host name, an address or a network"))
             }
             None => Ok(Self(entries)),

@@ -47,7 +47,7 @@ impl FromStr for Place {
             Some(Self { inode: inode.parse().ok()?, offset: offset.parse().ok()? })
         });
         place.ok_or_else(|| {
-            let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+            let shown = banger_api::excerpt(text);
             let text = format!("`from` is `{shown}`: it must be INODE:BYTES");
             ApiError::new(ErrorCode::BadRequest, text)
         })

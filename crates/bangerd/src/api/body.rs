@@ -56,7 +56,7 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<Option<T>, ApiErr
     let kind = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        let shown: String = kind.chars().take(80).flat_map(char::escape_debug).collect();
+        let shown = banger_api::excerpt(kind);
         let text = format!("the body has the type `{shown}`: it must be `application/json`");
         return Err(bad(text));
     }
@@ -91,7 +91,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         if path == "." {
             bad(format!("the body is invalid: {problem}"))
         } else {
-            let path: String = path.chars().take(80).flat_map(char::escape_debug).collect();
+            let path = banger_api::excerpt(&path);
             bad(format!("`{path}` is invalid: {problem}"))
         }
     })?;

@@ -66,7 +66,7 @@ fn ids<C: FromIterator<VmId>>(list: &str) -> Result<C, ApiError> {
     }
     let id = |text: &str| {
         text.parse::<VmId>().map_err(|_| {
-            let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+            let shown = banger_api::excerpt(text);
             bad(format!("`vms` has `{shown}`, not the id of a VM"))
         })
     };

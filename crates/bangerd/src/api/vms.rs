@@ -42,7 +42,7 @@ fn filters(query: &[(String, String)]) -> Result<Vec<VmFilter>, ApiError> {
     let filter = |(name, value): &(String, String)| match name.as_str() {
         "filter" => value.parse().map_err(bad),
         other => {
-            let shown: String = other.chars().take(80).flat_map(char::escape_debug).collect();
+            let shown = banger_api::excerpt(other);
             let text = format!("`{shown}` is not a parameter of the list of VMs: `filter` is");
             Err(ApiError::new(ErrorCode::BadRequest, text))
         }
@@ -139,7 +139,7 @@ fn is_reference(what: &str, name: &str) -> Result<(), ApiError> {
     if is_ref_name(name) {
         return Ok(());
     }
-    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let shown = banger_api::excerpt(name);
     let text = format!("`{what}` is `{shown}`, not a name or an id");
     Err(ApiError::new(ErrorCode::BadRequest, text))
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use banger_api::excerpt;
 use banger_api::images::is_ref_name;
 use banger_api::limits;
 use banger_api::size::{MIB, parse_size};
@@ -61,11 +62,7 @@ fn one_of(text: &str, words: &'static [&'static str]) -> Result<&'static str, St
         .iter()
         .find(|word| **word == text)
         .copied()
-        .ok_or_else(|| format!("`{}` is not one of {}", shown(text), words.join(", ")))
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_debug).collect()
+        .ok_or_else(|| format!("`{}` is not one of {}", excerpt(text), words.join(", ")))
 }
 
 macro_rules! words {
@@ -178,7 +175,7 @@ checked_text!(
     |text| if text.starts_with('/') && !text.contains('\0') {
         Ok(PathBuf::from(text))
     } else {
-        Err(format!("`{}` is not an absolute path", shown(text)))
+        Err(format!("`{}` is not an absolute path", excerpt(text)))
     },
     |path| path.display()
 );
@@ -188,7 +185,7 @@ checked_text!(
     |text| if text.starts_with('/') && !text.ends_with('/') && !text.contains('\0') {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{}` is not an absolute path of a file", shown(text)))
+        Err(format!("`{}` is not an absolute path of a file", excerpt(text)))
     },
     |path| path
 );
@@ -198,7 +195,7 @@ checked_text!(
     |text| if (text.starts_with('/') || text.starts_with("~/")) && !text.contains('\0') {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{}` is neither an absolute path nor one below ~/", shown(text)))
+        Err(format!("`{}` is neither an absolute path nor one below ~/", excerpt(text)))
     },
     |path| path
 );
@@ -208,7 +205,7 @@ checked_text!(
     |text| if is_ref_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{}` is not a name for an image", shown(text)))
+        Err(format!("`{}` is not a name for an image", excerpt(text)))
     },
     |name| name
 );
@@ -217,7 +214,7 @@ checked_text!(
     WebListen(SocketAddr),
     |text| text
         .parse::<SocketAddr>()
-        .map_err(|_| format!("`{}` is not an address and port", shown(text))),
+        .map_err(|_| format!("`{}` is not an address and port", excerpt(text))),
     |address| address
 );
 checked_text!(
@@ -229,7 +226,7 @@ checked_text!(
         if (1..=15).contains(&text.len()) && text.bytes().all(good) && !special {
             Ok(text.to_owned())
         } else {
-            Err(format!("`{}` is not a name for a network interface", shown(text)))
+            Err(format!("`{}` is not a name for a network interface", excerpt(text)))
         }
     },
     |name| name
@@ -240,7 +237,7 @@ checked_text!(
     |text| {
         let network = text.parse::<Ipv4Net>().ok();
         let network = network.filter(|network| (8..=29).contains(&network.prefix_len()));
-        network.ok_or_else(|| format!("`{}` is not a subnet such as 172.16.0.0/16", shown(text)))
+        network.ok_or_else(|| format!("`{}` is not a subnet such as 172.16.0.0/16", excerpt(text)))
     },
     |network| network.to_string()
 );
@@ -272,7 +269,7 @@ checked_text!(
     /// vCPUs of a VM.
     Vcpus(u32),
     |text| {
-        let number = text.parse().map_err(|_| format!("`{}` is not a number", shown(text)))?;
+        let number = text.parse().map_err(|_| format!("`{}` is not a number", excerpt(text)))?;
         limits::check_vcpus(number).map(|()| number).map_err(|bad| bad.to_string())
     },
     |number| number
@@ -302,7 +299,7 @@ impl<const LEAST: u32, const MOST: u32> FromStr for Number<LEAST, MOST> {
     fn from_str(text: &str) -> Result<Self, String> {
         let number = text.parse::<u32>().ok().filter(|number| (LEAST..=MOST).contains(number));
         number.map(Self).ok_or_else(|| {
-            format!("`{}` is not a whole number from {LEAST} to {MOST}", shown(text))
+            format!("`{}` is not a whole number from {LEAST} to {MOST}", excerpt(text))
         })
     }
 }
@@ -366,7 +363,7 @@ impl FromStr for OnOff {
         match text {
             "true" | "on" => Ok(Self(true)),
             "false" | "off" => Ok(Self(false)),
-            other => Err(format!("`{}` is not one of true, false, on, off", shown(other))),
+            other => Err(format!("`{}` is not one of true, false, on, off", excerpt(other))),
         }
     }
 }
