@@ -17,8 +17,6 @@ pub const MAX_FILTERS: usize = 64;
 /// Keys of conditions.
 pub const KEYS: [&str; 4] = ["label", "name", "image", "state"];
 
-/// Maximum length of a quoted text in characters.
-const SHOWN: usize = 80;
 /// Maximum length of a pattern in bytes; names of VMs and images are not longer.
 const MAX_PATTERN: usize = 128;
 
@@ -89,15 +87,11 @@ fn known(words: &[&str]) -> String {
     }
 }
 
-fn short(text: &str) -> String {
-    text.chars().take(SHOWN).flat_map(char::escape_default).collect()
-}
-
 fn pattern(text: &str) -> Result<Pattern, BadFilter> {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-*".contains(&byte);
     if text.is_empty() || text.len() > MAX_PATTERN || !text.bytes().all(allowed) {
-        return Err(BadFilter::Name(short(text)));
+        return Err(BadFilter::Name(labels::excerpt(text)));
     }
     Ok(Pattern(text.to_owned()))
 }
@@ -109,8 +103,8 @@ impl FromStr for VmFilter {
     fn from_str(text: &str) -> Result<Self, BadFilter> {
         let (key, value) = match text.split_once('=') {
             Some(pair) => pair,
-            None if KEYS.contains(&text) => return Err(BadFilter::Form(short(text))),
-            None => return Err(BadFilter::Key(short(text))),
+            None if KEYS.contains(&text) => return Err(BadFilter::Form(labels::excerpt(text))),
+            None => return Err(BadFilter::Key(labels::excerpt(text))),
         };
         match key {
             "label" if value.contains('=') => {
@@ -121,9 +115,11 @@ impl FromStr for VmFilter {
             "image" => return pattern(value).map(Self::Image),
             "state" => {
                 let state = VmState::ALL.into_iter().find(|state| state.as_str() == value);
-                return state.map(Self::State).ok_or_else(|| BadFilter::State(short(value)));
+                return state
+                    .map(Self::State)
+                    .ok_or_else(|| BadFilter::State(labels::excerpt(value)));
             }
-            _ => return Err(BadFilter::Key(short(key))),
+            _ => return Err(BadFilter::Key(labels::excerpt(key))),
         }
         .map_err(BadFilter::from)
     }
@@ -132,9 +128,11 @@ impl FromStr for VmFilter {
 /// Pattern of a condition (ECMA-262 regular expression), for the API's description.
 fn expression() -> String {
     let key = labels::KEY_PATTERN.trim_matches(['^', '$']);
-    let value = r"[^\u0000-\u001F\u007F-\u009F]{0,256}";
+    let character = labels::VALUE_PATTERN.trim_matches(['^', '*', '$']);
+    let label = format!("label={key}(={character}{{0,{}}})?", labels::MAX_VALUE);
+    let name = format!("(name|image)=[a-z0-9._*-]{{1,{MAX_PATTERN}}}");
     let states = VmState::ALL.map(VmState::as_str).join("|");
-    format!("^(label={key}(={value})?|(name|image)=[a-z0-9._*-]{{1,128}}|state=({states}))$")
+    format!("^({label}|{name}|state=({states}))$")
 }
 
 impl PartialSchema for VmFilter {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Type};
+use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -24,6 +24,11 @@ pub const VALUE_PATTERN: &str = r"^[^\u0000-\u001F\u007F-\u009F]*$";
 
 /// Maximum length of a quoted text in characters.
 const SHOWN: usize = 80;
+
+/// The beginning of a text for a message, in ASCII.
+pub(crate) fn excerpt(text: &str) -> String {
+    text.chars().take(SHOWN).flat_map(char::escape_default).collect()
+}
 
 /// Reason why a label is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,8 +85,7 @@ impl FromStr for LabelKey {
         } else {
             return Ok(Self(text.to_owned()));
         };
-        let key = text.chars().take(SHOWN).flat_map(char::escape_default).collect();
-        Err(BadLabel::Key { key, problem })
+        Err(BadLabel::Key { key: excerpt(text), problem })
     }
 }
 
@@ -104,10 +108,14 @@ impl fmt::Display for LabelKey {
     }
 }
 
+fn key_schema() -> Object {
+    let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some(KEY_PATTERN));
+    key.max_length(Some(MAX_KEY)).build()
+}
+
 impl PartialSchema for LabelKey {
     fn schema() -> RefOr<Schema> {
-        let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some(KEY_PATTERN));
-        key.max_length(Some(MAX_KEY)).into()
+        key_schema().into()
     }
 }
 
@@ -224,10 +232,9 @@ impl PartialSchema for Labels {
     fn schema() -> RefOr<Schema> {
         let value = ObjectBuilder::new().schema_type(Type::String);
         let value = value.pattern(Some(VALUE_PATTERN)).max_length(Some(MAX_VALUE));
-        let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some(KEY_PATTERN));
         ObjectBuilder::new()
             .description(Some("labels by key; at most 64"))
-            .property_names(Some(key.max_length(Some(MAX_KEY)).build()))
+            .property_names(Some(key_schema()))
             .additional_properties(Some(AdditionalProperties::RefOr(value.into())))
             .max_properties(Some(MAX_LABELS))
             .into()
