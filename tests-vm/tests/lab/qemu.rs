@@ -140,7 +140,14 @@ SESSION
     session("vm set web -p 28480:22", 2);
     assert_eq!(shell(greets), "SSH");
     assert_eq!(show(home, "web")["boot_id"], boot);
+    let checks = home.run(&["doctor", "--json"]).out;
+    let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
+    let logout = checks.as_array().unwrap().iter().find(|check| check["code"] == "logout").unwrap();
+    assert_eq!(logout["verdict"], "ok", "{logout:#}");
     home.ok(&["vm", "delete", "-f", "web"]);
+    let scopes = "runuser -u dev -- env XDG_RUNTIME_DIR=/run/user/1000 \
+                    systemctl --user list-units --no-legend 'banger-*.scope'";
+    home.wait_long("the scopes to be gone", || shell(scopes).is_empty());
     shell(
         "loginctl disable-linger dev
          rm -r /etc/systemd/logind.conf.d /home/dev/.ssh

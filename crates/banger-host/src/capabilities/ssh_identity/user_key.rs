@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use banger_api::doctor::{Check, Verdict};
@@ -33,12 +34,15 @@ pub struct UserKey {
     own: PathBuf,
     /// Symlink to the key, for ssh(1): its configuration stays valid if the key changes.
     identity: PathBuf,
+    /// Held while the symlinks change: starts at once use the same temporary names.
+    linking: Arc<Mutex<()>>,
 }
 
 impl UserKey {
     /// The key of a daemon with this configuration.
     pub fn new(layout: &Layout, configured: Option<PathBuf>) -> Self {
-        Self { configured, own: layout.user_key(), identity: layout.user_identity() }
+        let (own, identity) = (layout.user_key(), layout.user_identity());
+        Self { configured, own, identity, linking: Arc::default() }
     }
 
     /// The public half as one line. Creates the key if none is configured and it is missing.
@@ -58,6 +62,7 @@ impl UserKey {
     /// # Errors
     /// symlink(2), rename(2), unlink(2).
     pub fn link(&self) -> Result<(), ApiError> {
+        let _held = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.identity.parent().unwrap_or(Path::new("/"));
         make_folder(folder)?;
         // Relative, so that the state folder can be moved.
@@ -105,16 +110,13 @@ fn public_path(path: &Path) -> PathBuf {
 
 /// Makes `link` a symlink to `target` in one step.
 fn point(link: &Path, target: &Path) -> io::Result<()> {
-    let is_done = || fs::read_link(link).is_ok_and(|found| found == target);
-    if is_done() {
+    if fs::read_link(link).is_ok_and(|found| found == target) {
         return Ok(());
     }
     // Left by a daemon that was killed.
     let temporary = link.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let linked = symlink(target, &temporary).and_then(|()| fs::rename(&temporary, link));
-    // Two starts at once make the same link.
-    if is_done() { Ok(()) } else { linked }
+    symlink(target, &temporary).and_then(|()| fs::rename(&temporary, link))
 }
 
 /// The public half of the configured key: `PATH.pub`, which keys of any format have, or else that
