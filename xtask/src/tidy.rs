@@ -29,6 +29,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-root", &["banger-base", "banger-shim", "banger-sys"]),
     ("banger-engine", &["banger-api", "banger-base"]),
     ("banger-store", &["banger-engine", "banger-api"]),
+    ("banger-image", &["banger-api"]),
     (
         "banger-host",
         &[
@@ -36,6 +37,7 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-api",
             "banger-base",
             "banger-engine",
+            "banger-image",
             "banger-root",
             "banger-shim",
             "banger-sys",
@@ -50,6 +52,7 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-api",
             "banger-engine",
             "banger-host",
+            "banger-image",
             "banger-root",
             "banger-store",
             "banger-sys",

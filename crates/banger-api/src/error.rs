@@ -51,6 +51,16 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The kind of an error of the operating system.
+    pub fn of_io(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Self::ReadOnly,
+            _ => Self::Internal,
+        }
+    }
+
     /// The CLI's exit code for this kind.
     pub fn exit_code(self) -> u8 {
         match self {

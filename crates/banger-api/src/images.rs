@@ -135,6 +135,31 @@ pub struct Deleted {
     pub names: Vec<String>,
 }
 
+/// Whether an existing image of the recipe is built again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuild {
+    /// Only if there is none, or the recipe has changed.
+    IfOutdated,
+    /// Always.
+    Always,
+}
+
+/// Handling of a name that another image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenName {
+    /// The request is refused.
+    Refuse,
+    /// The name moves to the new image.
+    Replace,
+}
+
+impl TakenName {
+    /// From the flag of a request.
+    pub fn replacing(replace: bool) -> Self {
+        if replace { Self::Replace } else { Self::Refuse }
+    }
+}
+
 /// The default image.
 pub const DEFAULT_IMAGE: &str = "debian";
 /// The default kernel.

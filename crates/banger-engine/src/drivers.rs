@@ -16,7 +16,7 @@ use banger_api::ApiError;
 use banger_api::boot::BootView;
 use banger_api::doctor::Check;
 use banger_api::ids::ImageId;
-use banger_api::images::{Deleted, ImageView, KernelView};
+use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::vm::{DiskView, Timing, VmPaths};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
@@ -258,31 +258,6 @@ pub trait Guest: Send + Sync {
     ) -> Result<GuestClock, ApiError>;
     /// A connected stream socket to the agent's HTTP, handshake done.
     async fn connect(&self, vm: &VmPlan) -> Result<OwnedFd, ApiError>;
-}
-
-/// Whether an existing image of the recipe is built again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rebuild {
-    /// Only if there is none, or the recipe has changed.
-    IfOutdated,
-    /// Always.
-    Always,
-}
-
-/// Handling of a name that another image has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakenName {
-    /// The request is refused.
-    Refuse,
-    /// The name moves to the new image.
-    Replace,
-}
-
-impl TakenName {
-    /// From the flag of a request.
-    pub fn replacing(replace: bool) -> Self {
-        if replace { Self::Replace } else { Self::Refuse }
-    }
 }
 
 /// An image that lost its only name to another one.

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{Accepted, Subject, stage};
 use banger_api::{ApiError, ErrorCode};
 
 use crate::cancel;
-use crate::drivers::{Archive, Rebuild, TakenName};
+use crate::drivers::Archive;
 use crate::engine::Engine;
 use crate::image_ops::check_name;
 use crate::op_book::OpBook;

@@ -1,11 +1,11 @@
 //! Names and deletion of images and kernels. An object that a VM uses cannot be deleted.
 
 use banger_api::hint::Kind;
-use banger_api::images::{Deleted, ImageView, KernelView, is_ref_name, spare_name};
+use banger_api::images::{Deleted, ImageView, KernelView, TakenName, is_ref_name, spare_name};
 use banger_api::operation::Subject;
 use banger_api::{ApiError, ErrorCode, Hint, reference};
 
-use crate::drivers::{Progress, Replaced, TakenName};
+use crate::drivers::{Progress, Replaced};
 use crate::engine::Engine;
 use crate::op_book::{InternalOp, OpBook};
 use crate::plan::BootSet;

@@ -5,18 +5,9 @@ use std::path::Path;
 
 use banger_api::{ApiError, ErrorCode, Hint};
 
-/// The code of an operating-system error.
-pub fn code_of(error: &io::Error) -> ErrorCode {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => ErrorCode::ReadOnly,
-        _ => ErrorCode::Internal,
-    }
-}
-
 /// An error about a path: `cannot {what} `{path}``, caused by `error`.
 pub fn on_path(what: &str, path: &Path, error: &io::Error) -> ApiError {
-    let code = code_of(error);
+    let code = ErrorCode::of_io(error);
     let api = ApiError::new(code, format!("cannot {what} `{}`", path.display())).caused_by(error);
     match code {
         ErrorCode::NoSpace => api.with_hint(Hint::FreeSpace { path: None }),
@@ -27,7 +18,7 @@ pub fn on_path(what: &str, path: &Path, error: &io::Error) -> ApiError {
 
 /// An error about something else, caused by `error`.
 pub fn of(what: impl Into<String>, error: &io::Error) -> ApiError {
-    ApiError::new(code_of(error), what).caused_by(error)
+    ApiError::new(ErrorCode::of_io(error), what).caused_by(error)
 }
 
 /// Runs blocking work on a thread that may block.

@@ -14,12 +14,12 @@ use banger_engine::drivers::{Applied, Capacity, Host, Undone};
 use banger_engine::plan::{BootSet, DriverPlan, VmPlan};
 use banger_root::protocol::Request;
 
-use crate::fetch::Tools;
-use crate::images::ImageStore;
 use crate::probe::{self, Kvm};
 use crate::vmm::{firecracker, qemu};
 use crate::{HostConfig, KvmCheck};
 use crate::{kept_logs, network, storage};
+use banger_image::fetch::Tools;
+use banger_image::images::ImageStore;
 
 /// Control device of device-mapper.
 pub const MAPPER: &str = "/dev/mapper/control";

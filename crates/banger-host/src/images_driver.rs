@@ -4,20 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView};
+use banger_api::images::{
+    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName,
+};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::{Archive, Images, Progress, Rebuild, Replaced, TakenName};
+use banger_engine::drivers::{Archive, Images, Progress, Replaced};
 use banger_engine::plan::{BootSet, VmPlan};
 
 use crate::HostConfig;
 use crate::advice;
 use crate::failure::{blocking, on_path};
-use crate::fetch::{self, FetchError, Tools};
-use crate::images::{Image, ImageStore};
-use crate::initramfs::Initramfs;
-use crate::kernels::{Kernel, KernelStore};
 use crate::vmm::BootFiles;
+use banger_image::fetch::{self, FetchError, Tools};
+use banger_image::images::{Image, ImageStore};
+use banger_image::initramfs::Initramfs;
+use banger_image::kernels::{Kernel, KernelStore};
 
 /// The stores of this host.
 pub struct LocalImages {
@@ -97,8 +99,10 @@ impl LocalImages {
         let image = self.images.resolve(vm.boot.image.as_str());
         let image = image.and_then(|image| image.check().map(|()| image));
         let image = image.map_err(|error| advice::of_vm(vm, "image", &error))?;
-        let initramfs =
-            self.initramfs.get(&kernel, &self.agent).map_err(|error| advice::fetch(&error))?;
+        let initramfs = self
+            .initramfs
+            .get(&kernel, &self.agent)
+            .map_err(|error| banger_image::advice::fetch(&error))?;
         open_to_vmm(&kernel.vmlinux())?;
         open_to_vmm(&initramfs)?;
         Ok(BootFiles {
@@ -111,12 +115,12 @@ impl LocalImages {
 
     /// The root file system of a VM's image, whether or not it is there.
     pub fn image_root(&self, vm: &VmPlan) -> PathBuf {
-        self.image_folder.join(vm.boot.image.as_str()).join(crate::images::ROOT_DISK)
+        self.image_folder.join(vm.boot.image.as_str()).join(banger_image::images::ROOT_DISK)
     }
 
     /// The disk with the modules of a VM's kernel, whether or not it is there.
     pub fn modules_disk(&self, vm: &VmPlan) -> PathBuf {
-        self.kernel_folder.join(vm.boot.kernel.as_str()).join(crate::kernels::MODULES)
+        self.kernel_folder.join(vm.boot.kernel.as_str()).join(banger_image::kernels::MODULES)
     }
 
     async fn fetch_kernel(
@@ -127,7 +131,9 @@ impl LocalImages {
         progress.stage(stage::PULL_KERNEL);
         let (store, name) = (self.kernels.clone(), name.to_owned());
         blocking(move || {
-            store.pull(&name, &Relay { progress }).map_err(|error| advice::kernel(&error))
+            store
+                .pull(&name, &Relay { progress })
+                .map_err(|error| banger_image::advice::kernel(&error))
         })
         .await
     }
@@ -141,7 +147,9 @@ impl LocalImages {
         progress.stage(stage::PULL_IMAGE);
         let (store, name) = (self.images.clone(), name.to_owned());
         blocking(move || {
-            store.pull(&name, rebuild, &Relay { progress }).map_err(|error| advice::image(&error))
+            store
+                .pull(&name, rebuild, &Relay { progress })
+                .map_err(|error| banger_image::advice::image(&error))
         })
         .await
     }
@@ -164,7 +172,7 @@ fn known<T>(found: Result<T, FetchError>, name: &str, recipe: &str) -> Result<()
     match found {
         Ok(_) => Ok(()),
         Err(FetchError::NotFound { .. }) if name == recipe => Ok(()),
-        Err(error) => Err(advice::fetch(&error)),
+        Err(error) => Err(banger_image::advice::fetch(&error)),
     }
 }
 
@@ -184,14 +192,14 @@ impl Images for LocalImages {
         let kernel = match self.kernels.resolve(kernel) {
             Ok(kernel) => kernel,
             Err(FetchError::NotFound { .. }) => self.fetch_kernel(kernel, progress.clone()).await?,
-            Err(error) => return Err(advice::fetch(&error)),
+            Err(error) => return Err(banger_image::advice::fetch(&error)),
         };
         let found = match self.images.resolve(image) {
             Ok(found) => found,
             Err(FetchError::NotFound { .. }) => {
                 self.fetch_image(image, Rebuild::IfOutdated, progress).await?
             }
-            Err(error) => return Err(advice::fetch(&error)),
+            Err(error) => return Err(banger_image::advice::fetch(&error)),
         };
         Ok(BootSet {
             image: id(&found.record.id)?,
@@ -222,13 +230,15 @@ impl Images for LocalImages {
         progress.stage("import_image");
         blocking(move || {
             let imported = store.import(&path, &origin, &name, taken, &Relay { progress });
-            imported.map(|image| image.record.id).map_err(|error| advice::image(&error))
+            imported
+                .map(|image| image.record.id)
+                .map_err(|error| banger_image::advice::image(&error))
         })
         .await
     }
 
     fn upload(&self) -> Result<Archive, ApiError> {
-        let staging = self.images.stage().map_err(|error| advice::fetch(&error))?;
+        let staging = self.images.stage().map_err(|error| banger_image::advice::fetch(&error))?;
         let path = staging.join("archive");
         let made = std::fs::File::create_new(&path);
         made.map_err(|error| on_path("create", &path, &error))?;
@@ -238,24 +248,28 @@ impl Images for LocalImages {
 
     async fn tag_image(&self, image: &ImageView, name: &str) -> Result<(), ApiError> {
         let (store, id, name) = (self.images.clone(), image.id.to_string(), name.to_owned());
-        blocking(move || store.tag(&id, &name).map_err(|error| advice::fetch(&error))).await
+        blocking(move || store.tag(&id, &name).map_err(|error| banger_image::advice::fetch(&error)))
+            .await
     }
 
     async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
         let (store, name) = (self.images.clone(), name.to_owned());
-        blocking(move || store.untag(&name).map_err(|error| advice::fetch(&error))).await
+        blocking(move || store.untag(&name).map_err(|error| banger_image::advice::fetch(&error)))
+            .await
     }
 
     async fn replaced(&self) -> Result<Vec<Replaced>, ApiError> {
         let store = self.images.clone();
-        let moved = blocking(move || store.replaced().map_err(|error| advice::fetch(&error)));
+        let moved =
+            blocking(move || store.replaced().map_err(|error| banger_image::advice::fetch(&error)));
         let moved = moved.await?.into_iter();
         moved.map(|(name, old)| Ok(Replaced { name, image: id(&old)? })).collect()
     }
 
     async fn settled(&self, name: &str) -> Result<(), ApiError> {
         let (store, name) = (self.images.clone(), name.to_owned());
-        blocking(move || store.settled(&name).map_err(|error| advice::fetch(&error))).await
+        blocking(move || store.settled(&name).map_err(|error| banger_image::advice::fetch(&error)))
+            .await
     }
 
     async fn clean(&self) -> Result<u64, ApiError> {
@@ -264,7 +278,7 @@ impl Images for LocalImages {
             // Cleans both, even if the first fails.
             let cleaned = [kernels.clean_staging(), images.clean_staging()];
             let freed = cleaned.into_iter().sum::<Result<u64, FetchError>>();
-            freed.map_err(|error| advice::fetch(&error))
+            freed.map_err(|error| banger_image::advice::fetch(&error))
         })
         .await
     }
@@ -278,7 +292,7 @@ impl Images for LocalImages {
         for broken in &listing.broken {
             tracing::warn!(id = broken.id, error = %broken.error, "image");
         }
-        let view = |(record, names): (crate::images::ImageRecord, Vec<String>)| {
+        let view = |(record, names): (banger_image::images::ImageRecord, Vec<String>)| {
             Ok(ImageView {
                 id: id(&record.id)?,
                 names,
@@ -299,7 +313,7 @@ impl Images for LocalImages {
         for broken in &listing.broken {
             tracing::warn!(id = broken.id, error = %broken.error, "kernel");
         }
-        let view = |(record, names): (crate::kernels::KernelRecord, Vec<String>)| {
+        let view = |(record, names): (banger_image::kernels::KernelRecord, Vec<String>)| {
             let used_bytes =
                 self.kernels.resolve(&record.id).map_or(0, |kernel| kernel.used_bytes());
             Ok(KernelView {
@@ -317,8 +331,9 @@ impl Images for LocalImages {
 
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError> {
         let (store, wanted) = (self.images.clone(), image.id.to_string());
-        let deleted =
-            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::fetch(&error)));
+        let deleted = blocking(move || {
+            store.delete(&wanted, &[]).map_err(|error| banger_image::advice::fetch(&error))
+        });
         deleted.await.map(|deleted| Deleted {
             id: deleted.id,
             freed_bytes: deleted.freed_bytes,
@@ -328,8 +343,9 @@ impl Images for LocalImages {
 
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
         let (store, wanted) = (self.kernels.clone(), kernel.id.to_string());
-        let deleted =
-            blocking(move || store.delete(&wanted, &[]).map_err(|error| advice::fetch(&error)));
+        let deleted = blocking(move || {
+            store.delete(&wanted, &[]).map_err(|error| banger_image::advice::fetch(&error))
+        });
         deleted.await.map(|deleted| Deleted {
             id: deleted.id,
             freed_bytes: deleted.freed_bytes,

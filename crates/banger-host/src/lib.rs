@@ -1,27 +1,20 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
 mod advice;
-pub mod ca;
 pub mod capabilities;
 mod doctor;
-pub mod ext4;
 mod failure;
-pub mod fetch;
 mod gate;
 pub mod guest;
 pub mod helper;
 pub mod host;
-pub mod images;
 mod images_driver;
-pub mod initramfs;
 mod kept_logs;
-pub mod kernels;
 pub mod layout;
 pub mod leftovers;
 pub mod lingering;
 pub mod network;
 pub mod probe;
-pub mod proxy;
 pub mod scopes;
 pub mod storage;
 #[cfg(test)]
@@ -40,6 +33,7 @@ use banger_api::ApiError;
 use banger_engine::capability::Effects;
 use banger_engine::drivers::{CrashPoints, Drivers, Network, Storage, Vmm};
 use banger_engine::plan::VmPlan;
+use banger_image::Privilege;
 
 use layout::Layout;
 
@@ -83,11 +77,11 @@ pub struct HostConfig {
     /// Whether KVM is looked for.
     pub kvm_check: KvmCheck,
     /// Where archives become images.
-    pub conversion: images::worker::Conversion,
+    pub conversion: banger_image::images::worker::Conversion,
     /// `[proxy]`, for guests and for programs of this host that download.
-    pub proxy: proxy::ProxySettings,
+    pub proxy: banger_image::proxy::ProxySettings,
     /// `[ca]`, likewise.
-    pub ca: ca::CaSettings,
+    pub ca: banger_image::ca::CaSettings,
 }
 
 /// Whether the host is checked for what Firecracker needs of it: KVM and cgroup v2.
@@ -97,22 +91,6 @@ pub enum KvmCheck {
     Probe,
     /// For tests, whose Firecracker is a fake: it is taken to work.
     Assume,
-}
-
-/// What the daemon may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privilege {
-    /// Everything: VMMs are given a uid of their own.
-    Root,
-    /// What an ordinary user may.
-    User,
-}
-
-impl Privilege {
-    /// That of this process, geteuid(2).
-    pub fn ours() -> Self {
-        if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
-    }
 }
 
 impl HostConfig {

@@ -17,7 +17,7 @@ use crate::programs::program;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Number of the default image's recipe: the content of the file `fetched` in the shared cache, so
 /// that a new recipe replaces the image of an old one.
-const RECIPE: &str = include_str!("../../banger-host/src/images/recipe.number");
+const RECIPE: &str = include_str!("../../banger-image/src/images/recipe.number");
 /// Tests run in parallel, and beside a developer's own daemon.
 const ANY_PORT: &str = "0";
 

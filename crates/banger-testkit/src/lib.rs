@@ -1,5 +1,6 @@
 //! Hermetic environments for tests: a temporary home for every daemon, and a check for leftovers.
 
+pub mod certificates;
 pub mod guest;
 mod home;
 mod leftovers;

@@ -15,7 +15,7 @@ use banger_api::{ApiError, ErrorCode, exit};
 use banger_engine::Engine;
 use banger_engine::drivers::Drivers;
 use banger_engine::store::Store;
-use banger_host::images::worker;
+use banger_image::images::worker;
 
 use tokio::task::JoinHandle;
 

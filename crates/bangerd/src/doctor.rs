@@ -9,7 +9,7 @@ use banger_api::vm::VmAction;
 use banger_engine::drivers::Stray;
 use banger_engine::store::Unreadable;
 use banger_engine::unreadable::advice;
-use banger_host::Privilege;
+use banger_image::Privilege;
 
 use crate::api::Api;
 use crate::config::{Origin, Setting, Used};

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use banger_host::images::worker;
+use banger_image::images::worker;
 use bangerd::daemon::{self, BUILD_ID, Host, Program, VERSION};
 use bangerd::real::{self, Options};
 use bangerd::stdio;

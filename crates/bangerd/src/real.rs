@@ -12,7 +12,8 @@ use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
 use banger_host::helper::{Helper, SOCKET};
 use banger_host::layout::Layout;
-use banger_host::{HostConfig, KvmCheck, Privilege};
+use banger_host::{HostConfig, KvmCheck};
+use banger_image::Privilege;
 use banger_root::programs::Versions;
 use banger_root::server::Server;
 use banger_root::{Places, Programs};
@@ -108,7 +109,7 @@ pub fn open(
             helper,
             places,
             dns_port,
-            conversion: banger_host::images::worker::Conversion::Worker,
+            conversion: banger_image::images::worker::Conversion::Worker,
             kvm_check: options.kvm_check,
             proxy: config.proxy.clone(),
             ca: config.ca.clone(),

@@ -16,7 +16,7 @@ const LISTING: &str =
 
 /// Number of the default image's recipe: the content of `fetched`, so that a new recipe replaces
 /// the image of an old one.
-const RECIPE: &str = include_str!("../../../crates/banger-host/src/images/recipe.number");
+const RECIPE: &str = include_str!("../../../crates/banger-image/src/images/recipe.number");
 
 /// The disk, with the label `cache`: `data`, `cache` and the mark `fetched` of the test cache;
 /// `None` if the cache is empty and no programs are built that could fill it.

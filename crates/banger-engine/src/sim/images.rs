@@ -6,14 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_api::hint::Kind;
 use banger_api::images::{
-    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, spare_name,
+    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName, spare_name,
 };
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode, reference};
 
 use super::world::When;
 use super::{GuestBehavior, Sim};
-use crate::drivers::{Archive, Images, Progress, Rebuild, Replaced, TakenName};
+use crate::drivers::{Archive, Images, Progress, Replaced};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;

@@ -2,10 +2,10 @@
 //! commit fails. Afterwards every operation has ended on record, no unfinished file is left, and
 //! the names on the host are those before or after the operation.
 
+use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{OpState, Subject};
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::Engine;
-use banger_engine::drivers::{Rebuild, TakenName};
 use banger_engine::sim::world::{Fault, When};
 
 use crate::machine::{DaemonFault, Ended, Machine};

@@ -13,9 +13,9 @@ use banger_engine::capabilities::ca::CAPABILITY;
 use banger_engine::capability::{Doctor, Effects, Preflight, VmContext};
 
 use super::{HostCapability, Parts, variables};
-use crate::ca::{CaError, CaSettings, Certificate, Validity};
 use crate::failure::blocking;
-use crate::proxy::Variables;
+use banger_image::ca::{CaError, CaSettings, Certificate, Validity};
+use banger_image::proxy::Variables;
 
 /// Variables of programs that do not read the distribution's bundle. Each gets the file with the
 /// public certificates and those of `[ca]`.
@@ -139,8 +139,8 @@ mod tests {
 
     use super::super::variables::tests::content;
     use super::*;
-    use crate::ca::tests::authority;
     use crate::testing::{devices, empty_config, parts, plan, spec};
+    use banger_testkit::certificates::authority;
 
     #[test]
     fn a_guest_gets_certificates_and_variables_or_a_refusal() {

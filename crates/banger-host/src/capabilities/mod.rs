@@ -20,12 +20,12 @@ use banger_engine::capability::Effects;
 use banger_engine::devices::Devices;
 use banger_engine::plan::VmPlan;
 
-use crate::ca::CaSettings;
 use crate::helper::Helper;
 use crate::layout::Layout;
-use crate::proxy::ProxySettings;
 use crate::scopes::Scopes;
 use crate::storage::Blanks;
+use banger_image::ca::CaSettings;
+use banger_image::proxy::ProxySettings;
 
 pub use work_disk::WorkDisk;
 

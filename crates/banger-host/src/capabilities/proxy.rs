@@ -15,7 +15,7 @@ use banger_engine::devices::{Devices, NicKind};
 use tokio::net::TcpStream;
 
 use super::{HostCapability, Parts, variables};
-use crate::proxy::{ProxySettings, ProxyUrl};
+use banger_image::proxy::{ProxySettings, ProxyUrl};
 
 /// Time limit for a connection to a proxy.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use banger_agent_proto::boot::{GuestConfig, GuestFile, WriteWhen};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::proxy::Variables;
+use banger_image::proxy::Variables;
 
 /// Adds `variables` to a guest's configuration, in blocks named after the capability.
 pub fn add(config: &mut GuestConfig, capability: &str, variables: &Variables) {

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_api::{ApiError, ErrorCode, Hint};
 
-use crate::advice;
 use crate::failure::on_path;
-use crate::fetch::Staging;
+use banger_image::fetch::Staging;
 
 /// Purpose of a blank disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,7 +83,7 @@ impl Blanks {
     fn make(&self, path: &Path, size: u64, profile: Profile) -> Result<(), ApiError> {
         // Daemons with different state folders may share a cache, so the name is unique.
         let folder = Staging::new(&self.cache.join("staging"));
-        let folder = folder.map_err(|error| advice::fetch(&error))?;
+        let folder = folder.map_err(|error| banger_image::advice::fetch(&error))?;
         let staged = folder.join(profile.name());
         let write = |error: io::Error| on_path("make the blank disk", path, &error);
         let file = std::fs::File::create(&staged).map_err(write)?;

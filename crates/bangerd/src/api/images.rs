@@ -5,12 +5,10 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use banger_api::images::{
     Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelView, PullRequest,
-    TagRequest,
+    Rebuild, TagRequest, TakenName,
 };
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, routes};
-
-use banger_engine::drivers::{Rebuild, TakenName};
 
 use super::body::{Json as Body, PathParams, QueryParams};
 use super::document::Binary;

@@ -51,7 +51,7 @@ pub async fn receive(mut body: Body, path: &Path) -> Result<(), ApiError> {
 }
 
 fn has_room(path: &Path, received_bytes: u64) -> Result<(), ApiError> {
-    let free_bytes = banger_host::fetch::free_bytes(path).unwrap_or(u64::MAX);
+    let free_bytes = banger_image::fetch::free_bytes(path).unwrap_or(u64::MAX);
     if free_bytes >= RESERVE_BYTES {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The configuration file: TOML, every key optional, unknown keys rejected.
 
-use banger_host::proxy::{NoProxy, ProxyUrl};
+use banger_image::proxy::{NoProxy, ProxyUrl};
 use serde::Deserialize;
 
 use super::values::{

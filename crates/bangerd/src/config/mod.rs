@@ -15,8 +15,8 @@ use banger_api::hint::SetupAdvice;
 use banger_api::images::DEFAULT_IMAGE;
 use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
-use banger_host::ca::CaSettings;
-use banger_host::proxy::ProxySettings;
+use banger_image::ca::CaSettings;
+use banger_image::proxy::ProxySettings;
 
 use crate::dns;
 use file::{FileConfig, FileSync};

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use banger_engine::drivers::{Rebuild, TakenName};
+use banger_api::images::{Rebuild, TakenName};
 pub use error::ImageError;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;

@@ -9,8 +9,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_host::fetch::NoProgress;
-use banger_host::images::{ImageStore, TakenName};
+use banger_api::images::TakenName;
+use banger_image::fetch::NoProgress;
+use banger_image::images::ImageStore;
 use mkext4::reader::Fs;
 use mkext4::spec::inode::FileType;
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use banger_host::ext4::folder::{self, Metadata};
-use banger_host::ext4::{Content, Kind, Meta, Plan, Purpose, Tree, build};
-use banger_host::ext4::{Contents, Ext4Error, Fill};
+use banger_image::ext4::folder::{self, Metadata};
+use banger_image::ext4::{Content, Kind, Meta, Plan, Purpose, Tree, build};
+use banger_image::ext4::{Contents, Ext4Error, Fill};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -126,7 +126,7 @@ fn paths(image: &Path) -> BTreeSet<Vec<u8>> {
 
 /// All paths of a tree.
 fn tree_paths(tree: &Tree) -> BTreeSet<Vec<u8>> {
-    let (mut all, mut todo) = (BTreeSet::new(), vec![(banger_host::ext4::ROOT, Vec::new())]);
+    let (mut all, mut todo) = (BTreeSet::new(), vec![(banger_image::ext4::ROOT, Vec::new())]);
     while let Some((folder, path)) = todo.pop() {
         let Kind::Folder(names) = &tree.node(folder).kind else { continue };
         for (name, id) in names {

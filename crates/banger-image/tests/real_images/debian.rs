@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use banger_host::fetch::{FetchError, NoProgress};
-use banger_host::images::{ImageError, ImageStore, Init, Rebuild, debian_provenance};
+use banger_api::images::Rebuild;
+use banger_image::fetch::{FetchError, NoProgress};
+use banger_image::images::{ImageError, ImageStore, Init, debian_provenance};
 
 use crate::support::{Watch, ask, cache, content, fsck, half_made, listing, tools, tools_without};
 

@@ -5,8 +5,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use banger_host::fetch::{FetchError, NoProgress};
-use banger_host::images::{ImageError, ImageStore, Init, TakenName};
+use banger_api::images::TakenName;
+use banger_image::fetch::{FetchError, NoProgress};
+use banger_image::images::{ImageError, ImageStore, Init};
 use tar::{Builder, EntryType, Header};
 
 use crate::support::{Watch, ask, content, fsck, half_made, listing, run, tools, tools_without};

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use banger_host::fetch::{Progress, Tools};
+use banger_image::fetch::{Progress, Tools};
 
 /// Programs of this machine.
 pub fn tools() -> Tools {

@@ -169,33 +169,12 @@ fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub mod tests {
-    use std::process::Command;
+mod tests {
     use std::time::{Duration, SystemTime};
 
+    use banger_testkit::certificates::{authority, openssl};
+
     use super::*;
-
-    /// Runs openssl(1); returns its standard output.
-    pub fn openssl(args: &[&str]) -> String {
-        let made = Command::new("openssl").args(args).output().unwrap();
-        assert!(made.status.success(), "{args:?}: {}", String::from_utf8_lossy(&made.stderr));
-        String::from_utf8(made.stdout).unwrap()
-    }
-
-    /// A self-signed certificate with this subject and its key.
-    pub fn authority_of(folder: &Path, name: &str, subject: &str) -> (PathBuf, PathBuf) {
-        let (pem, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-        let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let request = ["req", "-x509", "-utf8", "-multivalue-rdn", "-days", "2", "-subj", subject];
-        let files = ["-keyout", key.to_str().unwrap(), "-out", pem.to_str().unwrap()];
-        openssl(&[&request[..], &new_key, &files].concat());
-        (pem, key)
-    }
-
-    /// The same with a subject of this name.
-    pub fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-        authority_of(folder, name, &format!("/O=Example/CN={name}"))
-    }
 
     fn load(files: &[&Path]) -> Result<Vec<Certificate>, CaError> {
         CaSettings { files: files.iter().map(|path| path.to_path_buf()).collect() }.load()

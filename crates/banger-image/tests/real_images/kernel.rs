@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use banger_host::fetch::{FetchError, NoProgress};
-use banger_host::initramfs::Initramfs;
-use banger_host::kernels::{KernelError, KernelStore, META_PACKAGE};
+use banger_image::fetch::{FetchError, NoProgress};
+use banger_image::initramfs::Initramfs;
+use banger_image::kernels::{KernelError, KernelStore, META_PACKAGE};
 
 use crate::support::{Watch, ask, cache, fsck, half_made, tools};
 
@@ -67,7 +67,7 @@ fn debians_kernel_is_pulled_once_checked_and_repaired() {
     assert_eq!(names(&root), ["names", "staging"]);
 }
 
-fn damaged_and_repaired(store: &KernelStore, kernel: &banger_host::kernels::Kernel) {
+fn damaged_and_repaired(store: &KernelStore, kernel: &banger_image::kernels::Kernel) {
     let path = kernel.vmlinux();
     let whole = fs::metadata(&path).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -146,7 +146,7 @@ fn a_damaged_package_is_refused_by_name() {
     );
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let root = temp.path().join("kernels");
-    let store = KernelStore::new(root.clone(), banger_host::fetch::Tools::new(&path));
+    let store = KernelStore::new(root.clone(), banger_image::fetch::Tools::new(&path));
     let error = store.pull("debian-cloud", &NoProgress).unwrap_err();
     assert!(error.to_string().contains("dpkg-deb"), "{error}");
     assert!(half_made(&root).is_empty());
@@ -160,7 +160,7 @@ fn lists_that_lack_the_package_are_refreshed_beside_the_hosts() {
     shim(&bin, "apt-cache", "case \"$*\" in *Dir::State::lists*) ;; *) exit 100; esac");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let store =
-        KernelStore::new(temp.path().join("kernels"), banger_host::fetch::Tools::new(&path));
+        KernelStore::new(temp.path().join("kernels"), banger_image::fetch::Tools::new(&path));
     let before = hosts_lists();
     let watch = Watch::default();
     let kernel = store.pull("debian-cloud", &watch).unwrap();

@@ -102,7 +102,7 @@ fn canonical(part: &AttributeTypeAndValue) -> x509_cert::der::Result<AttributeTy
 #[cfg(test)]
 mod tests {
     use super::super::CaSettings;
-    use super::super::tests::{authority_of, openssl};
+    use banger_testkit::certificates::{authority_of, openssl};
 
     #[test]
     fn subjects_have_the_hash_of_openssl() {

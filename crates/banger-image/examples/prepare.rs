@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 
-use banger_host::fetch::{Progress, Tools};
-use banger_host::images::ImageStore;
-use banger_host::initramfs::Initramfs;
-use banger_host::kernels::KernelStore;
+use banger_image::fetch::{Progress, Tools};
+use banger_image::images::ImageStore;
+use banger_image::initramfs::Initramfs;
+use banger_image::kernels::KernelStore;
 
 struct Print;
 
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     images.clean_staging()?;
     let image = match images.resolve("debian") {
         Ok(image) => image,
-        Err(_) => images.pull("debian", banger_host::images::Rebuild::IfOutdated, &Print)?,
+        Err(_) => images.pull("debian", banger_api::images::Rebuild::IfOutdated, &Print)?,
     };
     println!("root disk  {}", image.root_disk().display());
     Ok(())

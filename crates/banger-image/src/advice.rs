@@ -1,0 +1,176 @@
+//! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
+
+use banger_api::hint::{ImageAdvice, Kind, SetupAdvice};
+use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
+use banger_api::{ApiError, ErrorCode, Hint, reference};
+
+use crate::ext4::Ext4Error;
+use crate::ext4::tar::TarError;
+use crate::fetch::FetchError;
+use crate::images::ImageError;
+use crate::kernels::KernelError;
+
+fn fetch_error_code(error: &FetchError) -> ErrorCode {
+    match error {
+        FetchError::MissingTool { .. } | FetchError::Certificates(_) => ErrorCode::HostNotReady,
+        FetchError::ToolFailed { .. } => ErrorCode::Internal,
+        FetchError::Cancelled => ErrorCode::Cancelled,
+        FetchError::Io { source, .. } => ErrorCode::of_io(source),
+        FetchError::NoSpace { .. } => ErrorCode::NoSpace,
+        FetchError::NotFound { .. } => ErrorCode::NotFound,
+        FetchError::Ambiguous { .. } => ErrorCode::Ambiguous,
+        FetchError::BadName { .. } => ErrorCode::BadRequest,
+        FetchError::InUse { .. } => ErrorCode::InUse,
+        FetchError::Damaged { .. } => ErrorCode::Corrupt,
+    }
+}
+
+/// What to do about it.
+pub fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
+    vec![match error {
+        FetchError::MissingTool { package, .. } => Hint::install(package),
+        FetchError::ToolFailed { .. } => {
+            return vec![Hint::ShowDaemonLog, ImageAdvice::CheckSources.into()];
+        }
+        FetchError::Certificates(_) => SetupAdvice::CorrectCertificates.into(),
+        FetchError::NoSpace { .. } => Hint::FreeSpace { path: None },
+        FetchError::NotFound { kind, wanted, names } => {
+            let kind = named(*kind);
+            reference::suggest(kind, names.iter().map(String::as_str).chain([recipe(kind)]), wanted)
+        }
+        FetchError::Ambiguous { .. } => Hint::NarrowReference,
+        FetchError::InUse { .. } => Hint::DeleteUsers,
+        FetchError::Damaged { kind, id, .. } => {
+            let delete = Hint::Delete { what: named(*kind), name: id.to_string() };
+            return vec![delete, ImageAdvice::FetchAgain.into()];
+        }
+        FetchError::Cancelled | FetchError::Io { .. } | FetchError::BadName { .. } => {
+            return Vec::new();
+        }
+    }]
+}
+
+fn named(kind: crate::fetch::Kind) -> Kind {
+    match kind {
+        crate::fetch::Kind::Image => Kind::Image,
+        crate::fetch::Kind::Kernel => Kind::Kernel,
+    }
+}
+
+/// The name for which there is a built-in recipe.
+fn recipe(kind: Kind) -> &'static str {
+    if kind == Kind::Kernel { DEFAULT_KERNEL } else { DEFAULT_IMAGE }
+}
+
+fn api_error(
+    code: ErrorCode,
+    hints: impl IntoIterator<Item = Hint>,
+    error: &dyn std::error::Error,
+) -> ApiError {
+    let mut api = ApiError::new(code, error.to_string());
+    let mut next = error.source();
+    while let Some(cause) = next {
+        api.causes.push(cause.to_string());
+        next = cause.source();
+    }
+    api.hints.extend(hints);
+    api
+}
+
+/// An error that kernels and images share.
+pub fn fetch(error: &FetchError) -> ApiError {
+    api_error(fetch_error_code(error), fetch_error_hints(error), error)
+}
+
+fn ext4_code(error: &Ext4Error) -> ErrorCode {
+    match error {
+        Ext4Error::Fetch(error) => fetch_error_code(error),
+        Ext4Error::Tree(_) | Ext4Error::Tar(_) => ErrorCode::Corrupt,
+        Ext4Error::Build(_) => ErrorCode::Internal,
+    }
+}
+
+/// An error of a kernel.
+pub fn kernel(error: &KernelError) -> ApiError {
+    let (code, hint) = match error {
+        KernelError::Fetch(error) => return fetch(error),
+        KernelError::UnknownRecipe { .. } => (
+            ErrorCode::NotFound,
+            Some(Hint::Pull {
+                what: Kind::Kernel,
+                recipe: banger_api::images::DEFAULT_KERNEL.into(),
+            }),
+        ),
+        KernelError::NoPackage { .. } => {
+            (ErrorCode::HostNotReady, Some(ImageAdvice::AddDebianSources.into()))
+        }
+        KernelError::BadPackage { .. }
+        | KernelError::BadKernel { .. }
+        | KernelError::Format(_)
+        | KernelError::Modules { .. } => (ErrorCode::Corrupt, Some(ImageAdvice::FetchAgain.into())),
+        KernelError::Disk(error) => (ext4_code(error), None),
+    };
+    api_error(code, hint, error)
+}
+
+fn archive_hint(error: &Ext4Error) -> Option<Hint> {
+    let Ext4Error::Tar(error) = error else { return None };
+    let hint = match error {
+        TarError::Truncated => ImageAdvice::CopyAgain,
+        TarError::MultiVolume { .. } => ImageAdvice::JoinVolumes,
+        _ => return None,
+    };
+    Some(hint.into())
+}
+
+/// An error of an image.
+pub fn image(error: &ImageError) -> ApiError {
+    let (code, hint) = match error {
+        ImageError::Fetch(error) => return fetch(error),
+        ImageError::UnknownRecipe { .. } => {
+            let recipe = banger_api::images::DEFAULT_IMAGE.to_owned();
+            let hints = [Hint::Pull { what: Kind::Image, recipe }, ImageAdvice::Import.into()];
+            return api_error(ErrorCode::NotFound, hints, error);
+        }
+        ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
+        ImageError::NameTaken { .. } => {
+            let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];
+            return api_error(ErrorCode::NameTaken, hints, error);
+        }
+        ImageError::Worker(error) => return (**error).clone(),
+        ImageError::UnsupportedFile { found, .. } => {
+            (ErrorCode::BadRequest, Some(found.advice.clone().into()))
+        }
+        ImageError::NotARootFs { .. } => {
+            (ErrorCode::BadRequest, Some(ImageAdvice::PackRootFs.into()))
+        }
+        ImageError::SourceChanged { .. } => {
+            (ErrorCode::Busy, Some(ImageAdvice::AwaitWriter.into()))
+        }
+        ImageError::NoSubordinateIds { user, .. } => (
+            ErrorCode::HostNotReady,
+            Some(SetupAdvice::AddSubordinateIds { user: Some(user.clone()) }.into()),
+        ),
+    };
+    api_error(code, hint, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names_and_the_built_in_recipe_are_suggested() {
+        let hint = |kind, wanted: &str, names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            let error = FetchError::NotFound { kind, wanted: wanted.into(), names };
+            fetch(&error).hint().unwrap_or_default()
+        };
+        use crate::fetch::Kind::{Image, Kernel};
+        assert_eq!(hint(Image, "worksop", &["workshop"]), "did you mean `workshop`?");
+        // The recipe's image need not exist yet.
+        assert_eq!(hint(Image, "debain", &[]), "did you mean `debian`?");
+        assert_eq!(hint(Kernel, "debian-clod", &["mine"]), "did you mean `debian-cloud`?");
+        assert!(hint(Image, "fedora", &["mine"]).contains("`banger image list`"));
+    }
+}
