@@ -1,6 +1,5 @@
-//! Converts the archive of a root file system to the root disk of an image.
+//! Converts a source of a root file system to the root disk of an image.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,10 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::overlay;
 use super::rootfs::{self, FACT_BYTES, Facts, Init};
+use super::sources::{self, RootFs};
 use super::{ImageError, ROOT_DISK, unsupported};
-use crate::ext4::tar::{EntryKind, TarError, Warnings};
-use crate::ext4::{Content, Ext4Error, Kind, Plan, Purpose, TarContents, Tree, build};
-use crate::fetch::{self, FetchError, Progress, Source, Tools};
+use crate::ext4::tar::TarError;
+use crate::ext4::{Content, Ext4Error, Plan, Purpose, Tree, build};
+use crate::fetch::{self, FetchError, Progress, Tools};
 
 /// Version of the conversion; increase it when the resulting image changes.
 const RECIPE: u32 = 2;
@@ -27,43 +27,34 @@ pub struct Converted {
     pub facts: Facts,
     /// Files that an overlay hides, as text.
     pub hidden_by_overlay: Option<String>,
-    /// SHA-256 of the archive's file.
-    pub source_sha256: String,
+    /// Kind and SHA-256 of the source.
+    pub source: String,
 }
 
 /// A change of the tree before it is written.
 pub type Amend<'a> = &'a dyn Fn(&mut Tree) -> Result<(), Ext4Error>;
 
-/// Converts an archive to a root disk in the folder `object`.
+/// Converts a file or folder to a root disk in the folder `object`; temporary files are beside it.
 ///
 /// # Errors
 /// [`ImageError::BadArchive`], [`ImageError::NotARootFs`]; no space; cancellation.
 pub fn convert(
-    source: &Source,
+    path: &Path,
     object: &Path,
     amend: Amend<'_>,
     tools: &Tools,
     progress: &dyn Progress,
 ) -> Result<Converted, ImageError> {
-    let failed = |error: Ext4Error| failed(error, source, progress);
-    progress.stage("check the archive");
-    let raw = fetch::Counted::new(source.raw()?, Some(source.bytes()), progress);
-    let source_sha256 =
-        fetch::digest_of_file(raw).map_err(|error| FetchError::io("read", source.path(), error))?;
-    if let Some(found) = unsupported::in_file(source, tools, progress)? {
-        return Err(ImageError::UnsupportedFile { path: source.path().to_owned(), found });
-    }
+    let failed = |error: Ext4Error| failed(error, path, progress);
+    let scratch = object.with_file_name("scratch");
+    let mut source = sources::open(path, sources::Context { tools, progress, scratch: &scratch })?;
     progress.stage("read the archive");
-    let mut contents = TarContents::new(|| source.unpacked(tools, progress));
-    let (mut tree, facts, warnings) = read(&mut contents, object).map_err(failed)?;
-    for line in warnings.lines() {
-        progress.warning(&line);
-    }
+    let (mut tree, facts) = read(source.as_mut(), object).map_err(failed)?;
     if let Some(found) = unsupported::in_tree(&tree) {
-        return Err(ImageError::UnsupportedFile { path: source.path().to_owned(), found });
+        return Err(ImageError::UnsupportedFile { path: path.to_owned(), found });
     }
     if !rootfs::is_bootable(&tree) {
-        return Err(ImageError::NotARootFs { path: source.path().to_owned() });
+        return Err(ImageError::NotARootFs { path: path.to_owned() });
     }
     for path in rootfs::anonymise(&mut tree).map_err(|error| failed(error.into()))? {
         progress.log(&format!("left out /{path}"));
@@ -73,49 +64,46 @@ pub fn convert(
     let content_bytes = tree.content_bytes();
     fetch::need_space(object, content_bytes + content_bytes / 16 + (32 << 20))?;
     progress.stage("write the root disk");
-    let plan =
-        Plan { purpose: Purpose::Root, label: "banger-root".into(), uuid: uuid(&source_sha256) };
+    let sha256 = source.sha256();
+    let plan = Plan { purpose: Purpose::Root, label: "banger-root".into(), uuid: uuid(&sha256) };
     let target = object.join(ROOT_DISK);
-    let virtual_bytes = build(&tree, &mut contents, &plan, &target).map_err(failed)?;
+    let virtual_bytes = build(&tree, source.as_mut(), &plan, &target).map_err(failed)?;
     if !source.unchanged() {
-        return Err(ImageError::SourceChanged { path: source.path().to_owned() });
+        return Err(ImageError::SourceChanged { path: path.to_owned() });
     }
     Ok(Converted {
         virtual_bytes,
         init: rootfs::init(&tree),
         facts,
         hidden_by_overlay: overlay::hidden(&tree),
-        source_sha256,
+        source: format!("{} with SHA-256 {sha256}", source.kind()),
     })
 }
 
-/// Reads the names and facts of an archive; fails as soon as the contents exceed the free space.
-fn read<R: Read, F: FnMut() -> Result<R, FetchError>>(
-    contents: &mut TarContents<F>,
-    object: &Path,
-) -> Result<(Tree, Facts, Warnings), Ext4Error> {
+/// Reads the names and facts of a source; fails as soon as the contents exceed the free space.
+fn read(source: &mut dyn RootFs, object: &Path) -> Result<(Tree, Facts), Ext4Error> {
     let free_bytes = fetch::free_bytes(object)
         .map_err(|error| FetchError::io("look at the free space of", object, error))?;
     let (mut facts, mut total) = (Facts::default(), 0_u64);
-    let (tree, warnings) = contents.tree(&mut |entry, content| {
-        let EntryKind::Node(Kind::File(file)) = &entry.kind else { return Ok(()) };
+    let tree = source.tree(&mut |path, file, content| {
         total = total.saturating_add(file.stored_bytes());
         if total > free_bytes {
             let path = object.to_owned();
             return Err(FetchError::NoSpace { path, need_bytes: total, free_bytes }.into());
         }
+        let path = String::from_utf8_lossy(path);
         let is_whole = matches!(file, Content::Source { .. });
-        if is_whole && Facts::wants(&entry.text_path()) && file.bytes() <= FACT_BYTES {
+        if is_whole && Facts::wants(&path) && file.bytes() <= FACT_BYTES {
             let mut text = Vec::new();
             content.read_to_end(&mut text).map_err(TarError::Read)?;
-            facts.take(&entry.text_path(), &text);
+            facts.take(&path, &text);
         }
         Ok(())
     })?;
-    Ok((tree, facts, warnings))
+    Ok((tree, facts))
 }
 
-/// A UUID derived from the archive, so that equal archives make equal disks.
+/// A UUID derived from the source, so that equal sources make equal disks.
 fn uuid(source_sha256: &str) -> [u8; 16] {
     let hash = Sha256::digest(format!("banger image {RECIPE} {source_sha256}"));
     let mut uuid = [0; 16];
@@ -126,11 +114,11 @@ fn uuid(source_sha256: &str) -> [u8; 16] {
     uuid
 }
 
-fn failed(error: Ext4Error, source: &Source, progress: &dyn Progress) -> ImageError {
+fn failed(error: Ext4Error, path: &Path, progress: &dyn Progress) -> ImageError {
     if progress.cancelled() {
         return FetchError::Cancelled.into();
     }
-    let path = source.path().to_owned();
+    let path = path.to_owned();
     match error {
         Ext4Error::Fetch(error) => error.into(),
         Ext4Error::Tar(TarError::Read(reason)) => match FetchError::io("read", &path, reason) {

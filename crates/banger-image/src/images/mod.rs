@@ -13,6 +13,7 @@ mod recipe;
 mod recipe_progress;
 mod rootfs;
 mod sandbox;
+mod sources;
 mod unsupported;
 pub mod worker;
 
@@ -287,9 +288,7 @@ impl ImageStore {
         let (fingerprint, id) = fetch::id_of(&files);
         let (source, provenance) = match origin {
             Origin::Recipe => ("recipe debian".to_owned(), recipe::provenance()),
-            Origin::File { origin, .. } => {
-                ((*origin).to_owned(), format!("archive with SHA-256 {}", converted.source_sha256))
-            }
+            Origin::File { origin, .. } => ((*origin).to_owned(), converted.source),
         };
         let record = ImageRecord {
             id,

@@ -1,13 +1,11 @@
 //! Detects files that cannot be imported, with advice how to convert them.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use banger_api::hint::ImageAdvice;
 
 use super::rootfs;
 use crate::ext4::{Kind, Name, NodeId, ROOT, Tree, tar};
-use crate::fetch::{FetchError, PathContext, Progress, Source, Tools};
 
 /// A file that is not an archive of a root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +16,13 @@ pub struct UnsupportedFile {
     pub advice: ImageAdvice,
 }
 
-/// Number of bytes that are examined.
-const EXAMINED_BYTES: u64 = 72 << 10;
+impl UnsupportedFile {
+    /// The same in a compressed file.
+    #[must_use]
+    pub fn compressed(self) -> Self {
+        Self { what: format!("{}, compressed", self.what), ..self }
+    }
+}
 
 /// Magic number: offset, bytes, file type, advice.
 struct Magic(usize, &'static [u8], &'static str, ImageAdvice);
@@ -71,36 +74,14 @@ const MAGICS: [Magic; 33] = [
     ),
 ];
 
-fn by_magic(start: &[u8]) -> Option<UnsupportedFile> {
+/// Finds the type of a file by the magic numbers in its first bytes.
+pub fn by_magic(start: &[u8]) -> Option<UnsupportedFile> {
     let tar = start.get(..512).is_some_and(tar::is_header);
     let fits = |Magic(offset, bytes, ..): &&Magic| {
         start.get(*offset..*offset + bytes.len()) == Some(*bytes)
     };
     let Magic(_, _, what, advice) = MAGICS.iter().find(fits).filter(|_| !tar)?;
     Some(UnsupportedFile { what: (*what).to_owned(), advice: advice.clone() })
-}
-
-/// Checks the magic number of a file, also of its decompressed content.
-///
-/// # Errors
-/// read(2); a missing decompressor.
-pub fn in_file(
-    source: &Source,
-    tools: &Tools,
-    progress: &dyn Progress,
-) -> Result<Option<UnsupportedFile>, FetchError> {
-    let mut start = Vec::new();
-    let raw = source.raw()?.take(EXAMINED_BYTES).read_to_end(&mut start);
-    raw.at("read", source.path())?;
-    if let Some(found) = by_magic(&start) {
-        return Ok(Some(found));
-    }
-    start.clear();
-    // The conversion reports a damaged stream.
-    let _ = source.unpacked(tools, progress)?.take(EXAMINED_BYTES).read_to_end(&mut start);
-    progress.go_on()?;
-    let found = by_magic(&start);
-    Ok(found.map(|found| UnsupportedFile { what: format!("{}, compressed", found.what), ..found }))
 }
 
 /// Folders of a typical root file system.

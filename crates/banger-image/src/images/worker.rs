@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::convert::{self, Converted};
 use super::{ImageError, recipe};
 use crate::advice;
-use crate::fetch::{FetchError, PathContext, Progress, Source, Tool, Tools};
+use crate::fetch::{FetchError, PathContext, Progress, Tool, Tools};
 
 /// First argument that makes the program a worker.
 pub const ARGUMENT: &str = "image-worker";
@@ -95,12 +95,11 @@ pub fn run(conversion: Conversion, job: Job<'_>) -> Result<Converted, ImageError
 
 fn in_process(job: Job<'_>) -> Result<Converted, ImageError> {
     let Job { archive, object, amendments, tools, progress } = job;
-    let source = Source::open(archive)?;
     let amend: convert::Amend<'_> = match amendments {
         Amendments::Plain => &|_| Ok(()),
         Amendments::Debian => &recipe::amend,
     };
-    convert::convert(&source, object, amend, tools, progress)
+    convert::convert(archive, object, amend, tools, progress)
 }
 
 fn in_worker(job: Job<'_>) -> Result<Converted, ImageError> {
