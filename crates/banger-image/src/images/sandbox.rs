@@ -21,9 +21,10 @@ const PATH_BYTES: u64 = 4096;
 
 /// A temporary folder; removed when dropped.
 ///
-/// For root it is in the staging folder. For an ordinary user it must be accessible to the ids of
-/// the namespace, which the staging folder is not, so it is in the system's temporary folder, and a
-/// file in the staging folder names it for the clean-up after a crash.
+/// For root it is in the staging folder, unless the path has characters that apt(8) refuses. For an
+/// ordinary user it must be accessible to the ids of the namespace, which the staging folder is
+/// not. Otherwise it is in the system's temporary folder, and a file in the staging folder names it
+/// for the clean-up after a crash.
 pub struct WorkFolder<'a> {
     path: PathBuf,
     tools: &'a Tools,
@@ -35,12 +36,12 @@ impl<'a> WorkFolder<'a> {
     /// # Errors
     /// mkdir(2), write(2).
     pub fn new(staging: &Path, privilege: Privilege, tools: &'a Tools) -> Result<Self, FetchError> {
+        let name = staging.file_name().and_then(|name| name.to_str()).unwrap_or("work");
+        let temporary = std::env::temp_dir().join(format!("banger-{name}"));
         let (path, mode) = match privilege {
-            Privilege::Root => (staging.join("work"), 0o700),
-            Privilege::User => {
-                let name = staging.file_name().and_then(|name| name.to_str()).unwrap_or("work");
-                (std::env::temp_dir().join(format!("banger-{name}")), 0o755)
-            }
+            Privilege::Root if is_plain(staging) => (staging.join("work"), 0o700),
+            Privilege::Root => (temporary, 0o700),
+            Privilege::User => (temporary, 0o755),
         };
         let path_file = staging.join(PATH_FILE);
         fs::write(&path_file, path.as_os_str().as_encoded_bytes()).at("write", &path_file)?;
@@ -64,6 +65,12 @@ impl Drop for WorkFolder<'_> {
         // On failure the next clean-up removes it.
         let _ = remove(&self.path, self.tools);
     }
+}
+
+/// Whether a path has only characters that apt's configuration takes as they are.
+fn is_plain(path: &Path) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@=,~".contains(byte);
+    path.as_os_str().as_encoded_bytes().iter().all(plain)
 }
 
 /// Removes the temporary folder that belongs to a staging folder, after a crash.

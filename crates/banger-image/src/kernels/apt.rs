@@ -33,6 +33,13 @@ enum Lists {
     Own,
 }
 
+/// Adds a setting whose value is a path.
+fn set(tool: &mut Tool, option: &str, path: &Path) {
+    let mut setting = OsString::from(format!("{option}="));
+    setting.push(path);
+    tool.command.arg("-o").arg(setting);
+}
+
 /// apt with a separate working folder.
 pub struct Apt<'a> {
     tools: &'a Tools,
@@ -54,7 +61,7 @@ impl<'a> Apt<'a> {
         tool.command.args(["-o", "Acquire::AllowInsecureRepositories=false"]);
         tool.command.args(["-o", "Acquire::Retries=2", "-q"]);
         if let Some(path) = self.tools.apt_trust(self.folder)? {
-            tool.command.arg("-o").arg(format!("{CA_INFO}={}", path.display()));
+            set(&mut tool, CA_INFO, &path);
         }
         if rustix::process::geteuid().is_root() {
             // apt would switch to its own user, who cannot enter the folder, and then warn and
@@ -63,9 +70,7 @@ impl<'a> Apt<'a> {
         }
         if self.lists == Lists::Own {
             for (option, name) in [("Dir::State::lists", "lists"), ("Dir::Cache", "cache")] {
-                let mut setting = OsString::from(format!("{option}="));
-                setting.push(self.folder.join(name));
-                tool.command.arg("-o").arg(setting);
+                set(&mut tool, option, &self.folder.join(name));
             }
         }
         Ok(tool)

@@ -1,6 +1,8 @@
 //! The Debian recipe.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use banger_api::images::Rebuild;
 use banger_image::fetch::{FetchError, NoProgress};
@@ -74,20 +76,27 @@ fn debian_is_a_system_to_work_in_without_an_identity() {
 #[test]
 fn a_cancelled_pull_ends_everything_it_started() {
     let temp = tempfile::tempdir().unwrap();
-    let root = temp.path().join("images");
-    let store = ImageStore::new(root.clone(), tools());
-    for stage in ["prepare", "running apt-get update", "installing essential packages"] {
+    let plain = temp.path().join("images");
+    // apt refuses quotes in paths; and a path need not be UTF-8.
+    let odd = temp.path().join(OsStr::from_bytes(b"\xff\"images\","));
+    for (root, stage) in [
+        (&plain, "prepare"),
+        (&plain, "running apt-get update"),
+        (&odd, "installing essential packages"),
+    ] {
+        let store = ImageStore::new(root.clone(), tools());
         let watch = Watch::cancelling_at(stage);
         let error = store.pull("debian", Rebuild::IfOutdated, &watch).unwrap_err();
         let cancelled = matches!(error, ImageError::Fetch(FetchError::Cancelled));
         assert!(cancelled, "at `{stage}`: {error:?}");
-        assert!(half_made(&root).is_empty(), "at `{stage}`");
+        assert!(half_made(root).is_empty(), "at `{stage}`");
+        assert!(store.list().objects.is_empty());
+        let Some(root) = root.to_str() else { continue };
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        assert!(!mounts.contains(root.to_str().unwrap()), "at `{stage}`: {mounts}");
-        let left = processes_of(root.to_str().unwrap());
+        assert!(!mounts.contains(root), "at `{stage}`: {mounts}");
+        let left = processes_of(root);
         assert!(left.is_empty(), "at `{stage}`: {left:?}");
     }
-    assert!(store.list().objects.is_empty());
 }
 
 /// Command lines of processes whose temporary folder is below `folder`.
