@@ -21,6 +21,10 @@ pub const DAEMON_STOP: &str = "/v1/daemon/stop";
 pub const DAEMON_LOGS: &str = "/v1/daemon/logs";
 /// `GET`: array of [`crate::doctor::Check`].
 pub const DOCTOR: &str = "/v1/doctor";
+/// `GET`: array of [`crate::doctor::Leftover`].
+pub const LEFTOVERS: &str = "/v1/leftovers";
+/// `POST` [`crate::doctor::RemoveLeftovers`]: array of [`crate::doctor::RemovedLeftover`].
+pub const LEFTOVER_REMOVALS: &str = "/v1/leftover-removals";
 /// `GET`: array of [`crate::vm::VmSummary`], with any number of [`crate::filter::VmFilter`] as
 /// `filter` in the query; `POST` [`crate::vm::CreateVm`].
 pub const VMS: &str = "/v1/vms";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::daemon::DaemonStatus;
-use banger_api::doctor::Check;
+use banger_api::doctor::{Check, Leftover, RemoveLeftovers, RemovedLeftover};
 use banger_api::filter::VmFilter;
 use banger_api::images::{
     Deleted, ImagePullRequest, ImageView, ImportRequest, KernelView, PullRequest, TagRequest,
@@ -146,6 +146,24 @@ impl Client {
     /// An error of the daemon or of the way to it, as with all methods below.
     pub async fn doctor(&self) -> Result<Vec<Check>> {
         self.ask(Call::get(routes::DOCTOR), Idempotency::Idempotent).await
+    }
+
+    /// Objects on the host of VMs that are not in the database.
+    ///
+    /// # Errors
+    /// The host's.
+    pub async fn leftovers(&self) -> Result<Vec<Leftover>> {
+        self.ask(Call::get(routes::LEFTOVERS), Idempotency::Idempotent).await
+    }
+
+    /// Removes objects of these VMs.
+    ///
+    /// # Errors
+    /// A request that is not valid; errors of a VM are in its result.
+    pub async fn remove_leftovers(&self, ids: Vec<String>) -> Result<Vec<RemovedLeftover>> {
+        let request = RemoveLeftovers { ids };
+        let call = Call::post(routes::LEFTOVER_REMOVALS, &request)?;
+        self.ask(call, Idempotency::Idempotent).await
     }
 
     /// The OpenAPI document of the daemon.

@@ -12,12 +12,12 @@ use std::time::Duration;
 pub use crate::driver_set::{CrashPoints, Drivers};
 pub use crate::progress::Progress;
 use async_trait::async_trait;
-use banger_api::ApiError;
 use banger_api::boot::BootView;
-use banger_api::doctor::Check;
+use banger_api::doctor::{Check, Leftover};
 use banger_api::ids::ImageId;
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::vm::{DiskView, Timing, VmPaths};
+use banger_api::{ApiError, VmId};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
 use crate::capability::Upkeep;
@@ -366,4 +366,11 @@ pub trait Host: Send + Sync {
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
     /// Checks of the host.
     async fn doctor(&self) -> Vec<Check>;
+    /// Ids of all VMs of this daemon's state folder that have objects on the host, also of those
+    /// that are not on record; each may also be the name of a foreign folder.
+    async fn vm_ids(&self) -> Result<Vec<String>, ApiError>;
+    /// The objects of a VM, as one of [`Self::vm_ids`].
+    async fn objects(&self, id: &str) -> Result<Leftover, ApiError>;
+    /// Removes all objects of a VM that does not run and has no disks. Idempotent.
+    async fn remove_objects(&self, vm: &VmId) -> Result<(), ApiError>;
 }

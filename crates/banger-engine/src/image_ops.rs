@@ -195,7 +195,7 @@ impl Engine {
 
     /// Does short work as a recorded operation. An error of the store does not prevent it: deleting
     /// an image frees space on a full disk.
-    async fn recorded<T>(
+    pub(crate) async fn recorded<T>(
         &self,
         kind: &str,
         subject: Subject,

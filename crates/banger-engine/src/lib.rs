@@ -27,6 +27,7 @@ pub mod fetches;
 pub mod holds;
 pub mod image_ops;
 pub mod interrupt;
+pub mod leftovers;
 pub mod lists;
 pub mod meter;
 pub mod op_book;

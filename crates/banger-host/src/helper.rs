@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use banger_api::{ApiError, ErrorCode, Hint, VmId};
+use banger_api::{ApiError, ByteString, ErrorCode, Hint, VmId};
 use banger_engine::drivers::{Applied, Undone};
-use banger_root::protocol::{Answer, Did, Finding, Launch, Request};
+use banger_root::protocol::{Answer, Did, Finding, Launch, Objects, Request};
 use banger_root::server::{Outcome, Server};
 use banger_root::{Kind, RootError, wire};
 use banger_shim::ProcRef;
@@ -178,6 +178,39 @@ impl Helper {
             (Answer::Findings(findings), _) => Ok(findings),
             _ => Err(unexpected()),
         }
+    }
+
+    /// Ids of the VMs that belong to a state folder; none without a helper.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub async fn vms_of(&self, home: ByteString) -> Result<Vec<VmId>, ApiError> {
+        if self.is_absent() {
+            return Ok(Vec::new());
+        }
+        match self.ask(Request::VmsOf { home }, Vec::new()).await? {
+            (Answer::Vms(vms), _) => Ok(vms),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The objects of a VM that root owns; none without a helper.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub async fn objects(&self, vm: &VmId) -> Result<Objects, ApiError> {
+        if self.is_absent() {
+            return Ok(Objects::default());
+        }
+        match self.ask(Request::Objects { vm: vm.clone() }, Vec::new()).await? {
+            (Answer::Objects(objects), _) => Ok(objects),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Whether there is no helper on this host.
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Socket(socket) if !socket.exists())
     }
 
     /// Starts a shim, which waits at its gate.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use banger_api::doctor::Check;
+use banger_api::doctor::{Check, Leftover};
 use banger_api::vm::VmPaths;
-use banger_api::{ApiError, ErrorCode, Hint};
+use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_engine::capability::Effects;
 use banger_engine::choose::{Candidate, Offers, VmmCandidate, Wanted};
 use banger_engine::devices::{NetworkAbilities, StorageAbilities};
@@ -17,7 +17,7 @@ use banger_root::protocol::Request;
 use crate::probe::{self, Kvm};
 use crate::vmm::{firecracker, qemu};
 use crate::{HostConfig, KvmCheck};
-use crate::{kept_logs, network, storage};
+use crate::{kept_logs, leftovers, network, storage};
 use banger_image::fetch::Tools;
 use banger_image::images::ImageStore;
 
@@ -198,7 +198,15 @@ impl Host for LinuxHost {
     }
 
     async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
-        self.config.helper.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await
+        let helper = &self.config.helper;
+        let made = helper.make(Request::Make { vm: vm.id.clone() }, Vec::new()).await?;
+        let home = leftovers::home(&self.config.layout);
+        match helper.make(Request::SetHome { vm: vm.id.clone(), home }, Vec::new()).await {
+            Ok(_) => Ok(made),
+            // A helper of an earlier version: leftovers of this VM are not found later.
+            Err(error) if error.code == ErrorCode::BadRequest => Ok(made),
+            Err(error) => Err(error),
+        }
     }
 
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
@@ -212,5 +220,17 @@ impl Host for LinuxHost {
             checks.extend(doctor.checks().await);
         }
         checks
+    }
+
+    async fn vm_ids(&self) -> Result<Vec<String>, ApiError> {
+        leftovers::vm_ids(&self.config).await
+    }
+
+    async fn objects(&self, id: &str) -> Result<Leftover, ApiError> {
+        leftovers::objects(&self.config, id).await
+    }
+
+    async fn remove_objects(&self, vm: &VmId) -> Result<(), ApiError> {
+        leftovers::remove(&self.config, vm).await
     }
 }

@@ -18,6 +18,7 @@ pub mod programs;
 pub mod protocol;
 pub mod run;
 pub mod server;
+pub mod traces;
 pub mod wire;
 
 pub use error::{Kind, RootError};

@@ -62,6 +62,11 @@ impl Places {
         self.vm(id).join("owner")
     }
 
+    /// File with the state folder of the daemon that a VM belongs to.
+    pub fn home(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("home")
+    }
+
     /// Log folder of a VM; its owner can read the files.
     pub fn logs(&self, id: &VmId) -> PathBuf {
         self.vm(id).join("logs")

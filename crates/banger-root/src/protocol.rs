@@ -1,7 +1,7 @@
 //! Requests and answers of the helper: one JSON object in each direction, descriptors beside it.
 
 pub use banger_base::DriveRole as Role;
-use banger_base::{Lease, ProcRef, RunFacts, ShimStatus, VmId};
+use banger_base::{ByteString, Lease, ProcRef, RunFacts, ShimStatus, VmId};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Hints;
@@ -41,6 +41,13 @@ pub enum Request {
     Make {
         /// The VM.
         vm: VmId,
+    },
+    /// Records the state folder of the daemon that a VM belongs to.
+    SetHome {
+        /// The VM.
+        vm: VmId,
+        /// The folder. Only compared, never opened.
+        home: ByteString,
     },
     /// Removes that folder.
     Remove {
@@ -141,6 +148,16 @@ pub enum Request {
         /// The VM.
         vm: VmId,
     },
+    /// The VMs of the requesting user that belong to a state folder.
+    VmsOf {
+        /// The folder, as recorded by [`Request::SetHome`].
+        home: ByteString,
+    },
+    /// Names the objects and processes of a VM.
+    Objects {
+        /// The VM.
+        vm: VmId,
+    },
     /// Whether VMs can be started: checks programs and their versions.
     #[serde(deserialize_with = "nothing_else")]
     Ready,
@@ -169,6 +186,7 @@ macro_rules! names {
 names! {
     Hello => "hello",
     Make => "make",
+    SetHome => "set_home",
     Remove => "remove",
     NetAttach => "net_attach",
     NetDetach => "net_detach",
@@ -187,6 +205,8 @@ names! {
     Facts => "facts",
     Connect => "connect",
     CloseHello => "close_hello",
+    VmsOf => "vms_of",
+    Objects => "objects",
     Ready => "ready",
     Findings => "findings",
 }
@@ -196,6 +216,7 @@ impl Request {
     pub fn changes(&self) -> Option<&VmId> {
         match self {
             Self::Make { vm }
+            | Self::SetHome { vm, .. }
             | Self::Remove { vm }
             | Self::NetAttach { vm, .. }
             | Self::NetDetach { vm }
@@ -215,6 +236,8 @@ impl Request {
             | Self::SnapshotOpen { .. }
             | Self::Facts { .. }
             | Self::Connect { .. }
+            | Self::VmsOf { .. }
+            | Self::Objects { .. }
             | Self::Ready
             | Self::Findings => None,
         }
@@ -298,6 +321,16 @@ pub struct Finding {
     pub hints: Hints,
 }
 
+/// The objects of a VM on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objects {
+    /// Kind and name of each: ``TAP `fc-0123456789ab` ``.
+    pub objects: Vec<String>,
+    /// Process ids of its shim and VMM, those that run.
+    pub processes: Vec<u32>,
+}
+
 /// An answer; some requests also return a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "is", rename_all = "snake_case")]
@@ -319,6 +352,10 @@ pub enum Answer {
         /// Status that the shim reports while it runs.
         status: ShimStatus,
     },
+    /// VMs.
+    Vms(Vec<VmId>),
+    /// The objects of a VM.
+    Objects(Objects),
     /// Checks of the host.
     Findings(Vec<Finding>),
     /// The descriptor is attached.

@@ -224,6 +224,21 @@ fn shim(folder: &Path) -> Option<ProcRef> {
     record::read(folder, SPAWNED)
 }
 
+/// Process ids of shim and VMM, those that run.
+///
+/// # Errors
+/// read(2) of the cgroup.
+pub fn processes(places: &Places, vm: &VmId) -> Result<Vec<u32>, RootError> {
+    let folder = places.shim(vm);
+    let recorded = shim(&folder).into_iter().chain(record::state(&folder).map(|state| state.vmm));
+    let alive = recorded.filter(|process| proc::is_alive(*process));
+    let mut pids: Vec<u32> = alive.map(|process| process.pid).collect();
+    pids.extend(jail::processes(places, vm)?);
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
 /// Ends shim and VMM, and waits until both are gone.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::places::Places;
 use crate::programs::{Programs, Versions};
 use crate::protocol::{Answer, Did, Drive, DriveFrom, Finding, Launch, Request};
 use crate::run;
-use crate::{net, owner, wire};
+use crate::{net, owner, traces, wire};
 
 /// Connection limits of each user.
 const LIMITS: Limits = Limits { served: 64, waiting: 256 };
@@ -95,6 +95,9 @@ impl Server {
         match request {
             Request::Hello => answered(Answer::Hello(self.build_id.clone())),
             Request::Make { vm } => owner::make(places, uid, &vm).map(Outcome::from),
+            Request::SetHome { vm, home } => {
+                traces::set_home(places, &vm, &home).map(Outcome::from)
+            }
             Request::Remove { vm } => owner::remove(places, uid, &vm).map(Outcome::from),
             Request::NetAttach { vm, nat } => net::attach(places, uid, &vm, nat)
                 .and_then(|(did, lease)| answered(Answer::Leased(did, lease))),
@@ -130,6 +133,12 @@ impl Server {
                 jail::connect(places, &vm, socket).map(Outcome::from)
             }
             Request::CloseHello { vm } => jail::close_hello(places, &vm).map(Outcome::from),
+            Request::VmsOf { home } => {
+                traces::vms_of(places, uid, &home).and_then(|vms| answered(Answer::Vms(vms)))
+            }
+            Request::Objects { vm } => {
+                traces::objects(places, &vm).and_then(|found| answered(Answer::Objects(found)))
+            }
             Request::Ready => self.versions.check(&self.programs).map(|_| Did::WasThere.into()),
             Request::Findings => answered(Answer::Findings(self.findings())),
         }
@@ -138,7 +147,8 @@ impl Server {
     /// Checks that the user owns the VM of a request; an undo may name a VM that no longer exists.
     fn check_owner(&self, uid: u32, request: &Request) -> Result<(), RootError> {
         match request {
-            Request::NetAttach { vm, .. }
+            Request::SetHome { vm, .. }
+            | Request::NetAttach { vm, .. }
             | Request::TapOpen { vm }
             | Request::SnapshotAttach { vm, .. }
             | Request::SnapshotOpen { vm, .. }
@@ -151,10 +161,12 @@ impl Server {
             Request::NetDetach { vm }
             | Request::SnapshotDetach { vm }
             | Request::JailClear { vm }
+            | Request::Objects { vm }
             | Request::End { vm } => owner::check_undo(&self.places, uid, vm),
-            // The first two check it as they change it; the others have no VM.
+            // The first two check it as they change it, `vms_of` for each VM; the others have none.
             Request::Make { .. }
             | Request::Remove { .. }
+            | Request::VmsOf { .. }
             | Request::Hello
             | Request::NetEnsure
             | Request::RouteDns { .. }

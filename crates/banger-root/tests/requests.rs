@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use banger_base::VmId;
+use banger_base::{ByteString, VmId};
 use banger_root::programs::{Programs, Versions};
 use banger_root::protocol::{Access, Did, Drive, DriveFrom, Launch, Nat, Request, Role, VmmSocket};
 use banger_root::server::{Outcome, Server};
@@ -35,6 +35,7 @@ fn samples() -> Vec<Request> {
     vec![
         Request::Hello,
         Request::Make { vm: vm() },
+        Request::SetHome { vm: vm(), home: ByteString::from("/home/ann/.local/state/banger") },
         Request::Remove { vm: vm() },
         Request::NetAttach { vm: vm(), nat: Nat::On },
         Request::NetDetach { vm: vm() },
@@ -59,6 +60,8 @@ fn samples() -> Vec<Request> {
         Request::Facts { vm: vm() },
         Request::Connect { vm: vm(), socket: VmmSocket::Vsock },
         Request::CloseHello { vm: vm() },
+        Request::VmsOf { home: ByteString::from("/home/ann/.local/state/banger") },
+        Request::Objects { vm: vm() },
         Request::Ready,
         Request::Findings,
     ]
@@ -272,7 +275,8 @@ fn requests_for_another_users_vm_are_refused() {
             assert_eq!(refusal(&server, uid, request.clone()), Kind::Refused, "{name}");
         }
     }
-    let expected = ["hello", "net_ensure", "route_dns", "unroute_dns", "ready", "findings"];
+    let expected =
+        ["hello", "net_ensure", "route_dns", "unroute_dns", "vms_of", "ready", "findings"];
     assert_eq!(without_vm, expected);
     owner::check(&server.places, 1000, &vm()).unwrap();
 }
@@ -287,6 +291,7 @@ fn requests_that_create_objects_need_an_existing_vm() {
         "snapshot_open",
         "snapshot_reload",
         "jail_make",
+        "set_home",
         "spawn",
         "facts",
         "connect",

@@ -157,7 +157,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     let defaults = setup.config.vm_defaults(capacity.cpus, capacity.memory_bytes);
     let engine = Engine::open(store(&setup.paths)?, drivers, defaults).await?;
     let Setup { paths, config, locks, .. } = setup;
-    leftovers::log(&paths.state, &engine);
+    leftovers::log(&engine).await;
     let locks = Arc::new(locks);
     let stopping = Stopping::new({
         let locks = Arc::downgrade(&locks);

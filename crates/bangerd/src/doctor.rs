@@ -22,7 +22,7 @@ pub async fn checks(api: &Api) -> Vec<Check> {
     checks.iter_mut().for_each(|check| check_dns_owner(check, port));
     checks.push(api.dns.borrow().check());
     checks.push(limits::check());
-    checks.extend(leftovers::checks(&api.state, &api.engine));
+    checks.extend(leftovers::checks(&api.engine).await);
     checks.extend(api.engine.unreadable().iter().map(unreadable));
     checks
         .extend(api.engine.strays().await.iter().map(|(vm, stray)| running_unrecorded(vm, stray)));

@@ -123,11 +123,19 @@ pub enum SetupAdvice {
     RestoreDatabase {
         /// Id of the VM.
         vm: String,
-        /// Path of the VM's folder.
-        folder: String,
+        /// Path of the VM's folder, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        folder: Option<String>,
         /// Running processes of the VM.
         processes: Vec<u32>,
     },
+    /// Move something that is not banger's out of one of its folders.
+    RemoveForeign {
+        /// Its path.
+        path: String,
+    },
+    /// Have `doctor` remove the objects of a VM that is not in the database.
+    RemoveLeftovers,
     /// End a process, or delete the VM and create it again with another uid.
     ReplaceUid {
         /// The process that has the VM's uid.

@@ -254,7 +254,11 @@ fn setup_words(advice: &SetupAdvice) -> String {
         }
         A::SetForHelper { key } => helper_setting(key),
         A::RemoveSetting { key } => format!("remove `{key}`: this version does not use it"),
-        A::RestoreDatabase { vm, folder, processes } => restore_database(vm, folder, processes),
+        A::RestoreDatabase { vm, folder, processes } => {
+            restore_database(vm, folder.as_deref(), processes)
+        }
+        A::RemoveLeftovers => "`banger doctor --fix` removes them".into(),
+        A::RemoveForeign { path } => format!("move `{path}` elsewhere: banger did not create it"),
         A::ReplaceUid { process } => format!(
             "delete the VM and create it again, which gives it another uid; or end process \
              {process}"
@@ -290,17 +294,15 @@ fn helper_setting(key: &str) -> String {
     }
 }
 
-fn restore_database(vm: &str, folder: &str, processes: &[u32]) -> String {
-    let kill = match processes {
-        [] => String::new(),
-        processes => {
-            let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
-            format!("`kill {}` ends its VM; ", pids.join(" "))
-        }
-    };
+fn restore_database(vm: &str, folder: Option<&str>, processes: &[u32]) -> String {
+    let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
+    let kill = (!pids.is_empty()).then(|| format!("`kill {}` ends its VM", pids.join(" ")));
+    let remove = folder.map(|folder| format!("`rm -r {folder}` removes its disks"));
+    let fix = "`banger doctor --fix` removes the rest".to_owned();
+    let steps: Vec<String> = kill.into_iter().chain(remove).chain([fix]).collect();
     format!(
-        "restore the banger.db that contains VM `{vm}`, or give the VM up: {kill}`rm -r {folder}` \
-         removes its disks"
+        "restore the banger.db that contains VM `{vm}`, or give the VM up: {}",
+        steps.join("; ")
     )
 }
 

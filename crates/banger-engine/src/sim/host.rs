@@ -1,16 +1,19 @@
 //! The simulated host itself.
 
 use async_trait::async_trait;
-use banger_api::ApiError;
-use banger_api::doctor::{Check, Verdict};
+use banger_api::doctor::{Check, Leftover, Verdict};
 use banger_api::vm::VmPaths;
+use banger_api::{ApiError, VmId};
 
 use super::Sim;
+use super::world::{When, World};
 use crate::drivers::{Applied, Capacity, Host, Undone};
 use crate::plan::{BootSet, Chosen, DriverPlan, VmPlan};
 
 /// The simulated time, constant so that output can be compared: 2026-01-01.
 const NOW_UNIX_MS: u64 = 1_767_225_600_000;
+/// Kinds of objects that are disks.
+const DISKS: [&str; 3] = ["root", "new_root", "work_disk"];
 
 #[async_trait]
 impl Host for Sim {
@@ -64,5 +67,39 @@ impl Host for Sim {
             hints: Vec::new(),
             needed_for: vec!["start".into()],
         }]
+    }
+
+    async fn vm_ids(&self) -> Result<Vec<String>, ApiError> {
+        self.try_effect("list objects", When::Before)?;
+        let inner = self.inner();
+        let ids = inner.world.objects.keys().filter_map(|key| key.split_once(':'));
+        Ok(ids.map(|(_, id)| id.to_owned()).collect())
+    }
+
+    async fn objects(&self, id: &str) -> Result<Leftover, ApiError> {
+        let suffix = format!(":{id}");
+        let inner = self.inner();
+        let kinds = inner.world.objects.keys().filter_map(|key| key.strip_suffix(&suffix));
+        let kinds: Vec<&str> = kinds.collect();
+        let has = |kind: &str| kinds.contains(&kind);
+        let disks = kinds.iter().filter(|kind| DISKS.contains(kind));
+        Ok(Leftover {
+            id: id.to_owned(),
+            objects: kinds.iter().map(|kind| format!("simulated `{kind}`")).collect(),
+            folder: has("folder").then(|| format!("/nonexistent/{id}")),
+            disks: disks.map(|kind| format!("/nonexistent/{id}/{kind}")).collect(),
+            processes: if has("vmm") { vec![1] } else { Vec::new() },
+        })
+    }
+
+    async fn remove_objects(&self, vm: &VmId) -> Result<(), ApiError> {
+        self.try_effect("remove objects", When::Before)?;
+        let kinds: Vec<String> = self.inner().world.of(vm).into_iter().map(str::to_owned).collect();
+        for kind in kinds {
+            let mut inner = self.inner();
+            inner.world.remove(&kind, vm);
+            (self.sink)(&inner.world, &[World::key(&kind, vm)]);
+        }
+        self.try_effect("remove objects", When::After)
     }
 }

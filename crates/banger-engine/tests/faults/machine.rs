@@ -118,6 +118,11 @@ impl Machine {
         locked(&self.world).clone()
     }
 
+    /// Adds an object of a VM that the daemon may not know.
+    pub fn add_object(&self, kind: &str, vm: &VmId) {
+        locked(&self.world).insert(kind, vm, String::new());
+    }
+
     /// Removes the files of all images.
     pub fn lose_images(&self) {
         locked(&self.world).fetched.retain(|key, _| !key.starts_with("image:"));

@@ -8,6 +8,7 @@
 
 mod autostart;
 mod images;
+mod leftovers;
 mod machine;
 mod pause;
 mod records;

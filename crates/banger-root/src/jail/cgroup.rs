@@ -90,6 +90,20 @@ pub fn populated(places: &Places, vm: &VmId) -> Result<bool, RootError> {
     }
 }
 
+/// Process ids in a VM's cgroup.
+///
+/// # Errors
+/// read(2), except that there is no cgroup.
+pub fn processes(places: &Places, vm: &VmId) -> Result<Vec<u32>, RootError> {
+    let path = places.cgroup(vm).join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Ok(procs) => Ok(procs.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(Vec::new()),
+        Err(error) => Err(RootError::on_path("read", &path, &error)),
+    }
+}
+
 /// Kills all processes of a cgroup: `cgroup.kill`, or one by one before Linux 5.14.
 fn kill_all(cgroup: &Path) -> Result<(), RootError> {
     let kill = cgroup.join("cgroup.kill");

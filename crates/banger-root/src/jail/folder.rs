@@ -12,7 +12,10 @@ use crate::places::Places;
 use crate::protocol::Did;
 
 /// The jails of a VM, one for each program name; usually one.
-fn all(places: &Places, vm: &VmId) -> Result<Vec<PathBuf>, RootError> {
+///
+/// # Errors
+/// opendir(3).
+pub fn all(places: &Places, vm: &VmId) -> Result<Vec<PathBuf>, RootError> {
     let jails = places.jails();
     let entries = match fs::read_dir(&jails) {
         Ok(entries) => entries,

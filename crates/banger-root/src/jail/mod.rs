@@ -17,10 +17,10 @@ use banger_base::VmId;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 pub use cgroup::{
-    check as check_cgroups, end as end_cgroup, make_for_shim, move_shim, populated,
+    check as check_cgroups, end as end_cgroup, make_for_shim, move_shim, populated, processes,
     remove as remove_cgroup,
 };
-pub use folder::find;
+pub use folder::{all as folders, find};
 pub use sockets::{close_hello, connect};
 
 use crate::disks::{Access, Device, loop_attach, loop_detach, snapshot};

@@ -268,6 +268,21 @@ pub fn lease(places: &Places, vm: &VmId) -> Result<Option<Lease>, RootError> {
     Ok(Some(answer(&links()?, subnet, address, held.nat)))
 }
 
+/// Names the TAP and the lease of a VM, those that exist.
+///
+/// # Errors
+/// Errors of reading the leases; netlink errors.
+pub fn objects(places: &Places, vm: &VmId) -> Result<Vec<String>, RootError> {
+    let subnet = subnet::checked(&in_use::places(places))?;
+    let leases = Leases::read(places.leases(), subnet)?;
+    let name = vm.tap_name();
+    let failed = |error| RootError::system(format_args!("find `{name}`"), &error);
+    let tap = links()?.get(&name).map_err(failed)?;
+    let tap = tap.map(|tap| format!("TAP `{}`", tap.name));
+    let lease = leases.of(vm).map(|(address, _)| format!("lease of {address}"));
+    Ok(tap.into_iter().chain(lease).collect())
+}
+
 /// Restores shared objects that another program changed or removed: rules, forwarding, bridge,
 /// ports. Cheap if nothing changed. Returns `Made` if it restored something.
 ///

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::support::{Daemon, Home};
 
 /// Connections that send a request, keep the connection, and never read.
@@ -59,20 +61,37 @@ fn a_low_limit_of_open_files_is_named_and_lived_with() {
 }
 
 #[test]
-fn folders_of_vms_that_the_store_lost_are_found() {
+fn objects_of_vms_that_the_store_lost_are_found_and_removed_except_disks() {
     let home = Home::new();
     let daemon = home.start();
-    daemon.make("web");
+    let web = daemon.make("web")["vm"]["id"].as_str().unwrap().to_owned();
     daemon.stop();
     for file in ["banger.db", "banger.db-wal", "banger.db-shm"] {
         let _ = std::fs::remove_file(home.file("state").join(file));
     }
-    std::fs::create_dir_all(home.file("state/vms/0123456789ab/run")).unwrap();
+    let world = home.file("state/sim-world.json");
+    let mut lines = std::fs::read_to_string(&world).unwrap();
+    let change = r#"{"spawned":9,"objects":{"network:0123456789ab":"","run:0123456789ab":""}}"#;
+    lines.push_str(&format!("{change}\n"));
+    std::fs::write(&world, lines).unwrap();
     let daemon = home.start();
-    let doctor = daemon.get("/v1/doctor").ok();
-    let found = doctor.as_array().unwrap().iter().find(|check| check["code"] == "leftover.vm");
-    assert!(found.unwrap()["seen"].as_str().unwrap().contains("state/vms/0123456789ab"));
+    let seen = || {
+        let doctor = daemon.get("/v1/doctor").ok();
+        let found = doctor.as_array().unwrap().iter();
+        let found = found.filter(|check| check["code"] == "leftover.vm");
+        found.map(|check| check["seen"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = seen();
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(before.iter().any(|seen| seen.contains("0123456789ab")), "{before:?}");
+    let body = json!({ "ids": [web, "0123456789ab", "../x"] }).to_string();
+    let removed = daemon.post("/v1/leftover-removals", &body).ok();
+    assert_eq!(removed[1]["removed"].as_array().unwrap().len(), 2, "{removed}");
+    assert!(removed[0]["error"]["message"].as_str().unwrap().contains("has disks"), "{removed}");
+    assert_eq!(removed[2]["error"]["code"], "bad_request");
+    let after = seen();
+    assert!(after.len() == 1 && after[0].contains(&web), "{after:?}");
     daemon.stop();
     let log = std::fs::read_to_string(home.file("state/log/bangerd.log")).unwrap();
-    assert!(log.contains("this VM folder is not in the database"), "{log}");
+    assert!(log.contains("this VM is not in the database"), "{log}");
 }

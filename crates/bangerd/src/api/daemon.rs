@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use banger_api::daemon::DaemonStatus;
-use banger_api::doctor::Check;
+use banger_api::doctor::{Check, Leftover, RemoveLeftovers, RemovedLeftover};
 use banger_api::{ApiError, ErrorCode, routes};
 use utoipa::OpenApi;
 
-use super::body::JsonOrNothing;
-use super::{Answer, Description, Shared};
+use super::body::{Json as Body, JsonOrNothing};
+use super::{Answer, Description, Shared, detached};
 use crate::daemon::{BUILD_ID, Host, VERSION};
 
 /// An empty object.
@@ -64,6 +64,32 @@ pub async fn stop(State(api): Shared, _body: JsonOrNothing<Empty>) -> (StatusCod
     ))]
 pub async fn doctor(State(api): Shared) -> Answer<Json<Vec<Check>>> {
     Ok(Json(crate::doctor::checks(&api).await))
+}
+
+/// List objects on the host of VMs that are not in the database.
+#[utoipa::path(get, path = routes::LEFTOVERS, tag = "daemon", operation_id = "leftover_list",
+    responses(
+        (status = 200, description = "the leftovers", body = [Leftover]),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn leftovers(State(api): Shared) -> Answer<Json<Vec<Leftover>>> {
+    Ok(Json(api.engine.leftovers().await?))
+}
+
+/// Remove objects of VMs that are not in the database; those of running VMs and disks are kept.
+#[utoipa::path(post, path = routes::LEFTOVER_REMOVALS, tag = "daemon",
+    operation_id = "leftover_remove", request_body = RemoveLeftovers,
+    responses(
+        (status = 200, description = "the result for each", body = [RemovedLeftover]),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn remove_leftovers(
+    State(api): Shared,
+    Body(request): Body<RemoveLeftovers>,
+) -> Answer<Json<Vec<RemovedLeftover>>> {
+    let engine = api.engine.clone();
+    let removed = detached(async move { Ok(engine.remove_leftovers(request.ids).await) });
+    Ok(Json(removed.await?))
 }
 
 /// The OpenAPI document.

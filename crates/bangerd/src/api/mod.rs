@@ -96,6 +96,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::DAEMON_LOGS, get(logs::daemon))
         .route(routes::EVENTS, get(events::events))
         .route(routes::DOCTOR, get(daemon::doctor))
+        .route(routes::LEFTOVERS, get(daemon::leftovers))
+        .route(routes::LEFTOVER_REMOVALS, post(daemon::remove_leftovers))
         .route(routes::METRICS, get(metrics::metrics))
         .route(routes::OPENAPI, get(daemon::openapi))
         .route(routes::VMS, get(vms::list).post(vms::create))
@@ -195,6 +197,8 @@ pub(crate) async fn detached<T: Send + 'static>(
         daemon::status,
         daemon::stop,
         daemon::doctor,
+        daemon::leftovers,
+        daemon::remove_leftovers,
         logs::daemon,
         events::events,
         daemon::openapi,

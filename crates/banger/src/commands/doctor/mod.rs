@@ -1,5 +1,6 @@
 //! `banger doctor`.
 
+mod fix;
 mod trial;
 
 use banger_api::doctor::{Check, Verdict};
@@ -13,21 +14,34 @@ use crate::render::{self, plain};
 ///
 ///   banger doctor
 ///   banger doctor --try           boot a VM, use it, delete it
+///   banger doctor --fix           remove what lost VMs have left behind
 ///   banger doctor --json
 ///
 /// Problems come first; -v also shows the checks that passed and the settings.
-/// Without `--try` it changes nothing. The exit code is 5 if something is missing.
+/// Without `--try` and `--fix` it changes nothing. The exit code is 5 if something is missing.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Also create a VM, run a command in it, resolve names, reach a published port, delete it
     #[arg(long = "try")]
     pub trial: bool,
+    /// First remove objects of VMs that are not in the database, after showing them
+    ///
+    /// Such as interfaces, devices, control groups and folders. Running VMs and disks are kept, and
+    /// so are objects of other users and of other state folders.
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: do not ask
+    #[arg(short, long, requires = "fix")]
+    pub force: bool,
 }
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let consent = if args.force { fix::Consent::Given } else { fix::Consent::Ask };
+    let fixed = if args.fix { fix::run(context, consent).await? } else { Vec::new() };
     let mut checks = checks(context).await;
+    checks.extend(fixed);
     if args.trial {
         checks.extend(trial::run(context).await?);
     }
@@ -62,7 +76,8 @@ async fn checks(context: &Context) -> Vec<Check> {
 
 /// Missing things, warnings, then passed checks or their number.
 fn report(checks: &[Check], verbosity: Verbosity) -> String {
-    let (tried, checks): (Vec<_>, Vec<_>) = checks.iter().partition(|check| trial::is_of(check));
+    let acted = |check: &&Check| trial::is_of(check) || fix::is_of(check);
+    let (acted, checks): (Vec<_>, Vec<_>) = checks.iter().partition(acted);
     let of = |verdict| checks.iter().copied().filter(move |check| check.verdict == verdict);
     let mut report: String = of(Verdict::Missing).chain(of(Verdict::Warning)).map(text).collect();
     if verbosity >= Verbosity::Verbose {
@@ -75,7 +90,7 @@ fn report(checks: &[Check], verbosity: Verbosity) -> String {
             "ok       {passed} checks passed; -v shows them and the settings\n"
         ));
     }
-    report.extend(tried.into_iter().map(text));
+    report.extend(acted.into_iter().map(text));
     report
 }
 
