@@ -9,7 +9,7 @@ pub use super::node::{Content, Extent, Kind, Meta, Name, Node};
 
 /// Index of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u32);
+pub struct NodeId(pub(super) u32);
 
 /// An invalid path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,14 +114,14 @@ impl Tree {
         &mut self.nodes[id.0 as usize]
     }
 
-    fn names(&self, id: NodeId) -> Option<&BTreeMap<Name, NodeId>> {
+    pub(super) fn names(&self, id: NodeId) -> Option<&BTreeMap<Name, NodeId>> {
         match &self.node(id).kind {
             Kind::Folder(names) => Some(names),
             _ => None,
         }
     }
 
-    fn names_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<Name, NodeId>> {
+    pub(super) fn names_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<Name, NodeId>> {
         match &mut self.node_mut(id).kind {
             Kind::Folder(names) => Some(names),
             _ => None,
@@ -141,8 +141,22 @@ impl Tree {
         self.follow(ROOT, &parts(path.as_ref()).ok()?, &mut 0)
     }
 
-    /// Walks from `folder`, following links; `..` in a link's target stops at the root.
+    /// The node of a path with all symbolic links followed, and the folders above it, from the root.
+    pub(super) fn trail(&self, path: &[u8]) -> Option<Vec<NodeId>> {
+        self.walk(ROOT, &parts(path).ok()?, &mut 0)
+    }
+
+    /// Number of nodes so far, including those without a name.
+    pub(super) fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn follow(&self, folder: NodeId, parts: &[&[u8]], followed: &mut u32) -> Option<NodeId> {
+        self.walk(folder, parts, followed)?.last().copied()
+    }
+
+    /// Walks from `folder`, following links; `..` in a link's target stops at the root.
+    fn walk(&self, folder: NodeId, parts: &[&[u8]], followed: &mut u32) -> Option<Vec<NodeId>> {
         let mut trail = vec![ROOT];
         if folder != ROOT {
             trail.push(folder);
@@ -170,7 +184,7 @@ impl Tree {
                 trail.push(next);
             }
         }
-        trail.last().copied()
+        Some(trail)
     }
 
     /// The parent folder of a path, and its last component. Missing folders are created, as tar
@@ -322,6 +336,12 @@ impl Tree {
         let Some(id) = self.names_mut(folder).and_then(|names| names.remove(*last)) else {
             return false;
         };
+        self.unlink(id);
+        true
+    }
+
+    /// Takes a name from a node; a folder loses its content.
+    pub(super) fn unlink(&mut self, id: NodeId) {
         let mut todo = vec![id];
         while let Some(id) = todo.pop() {
             let node = self.node_mut(id);
@@ -330,7 +350,6 @@ impl Tree {
                 todo.extend(std::mem::take(names).into_values());
             }
         }
-        true
     }
 
     /// UTF-8 names in the folder at a path; empty if there is no such folder.
