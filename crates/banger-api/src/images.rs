@@ -1,5 +1,7 @@
 //! Requests about images and kernels, and their views.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ByteString;
@@ -28,6 +30,39 @@ pub struct ImageView {
     pub fingerprint: String,
     /// Names of the VMs that use the image.
     pub used_by: Vec<String>,
+    /// How a container of the image runs, if it was made from a container image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ImageConfig>,
+}
+
+/// How a container of an image runs: `config` of the OCI image specification.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct ImageConfig {
+    /// Program and arguments that `cmd` is appended to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// Default arguments, or program and arguments if there is no entry point.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// Environment: `NAME=VALUE`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// User, and group after a colon: names or numbers; root if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Working folder; `/` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Ports that the image serves: `PORT/PROTOCOL`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exposed_ports: Vec<String>,
+    /// Labels of the image.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Signal that stops the program; SIGTERM if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
 }
 
 impl ImageView {

@@ -303,6 +303,7 @@ impl Images for LocalImages {
                 created_at: record.created_at.clone(),
                 fingerprint: record.fingerprint.clone(),
                 used_by: Vec::new(),
+                config: record.config.clone(),
             })
         };
         listing.objects.into_iter().map(view).collect()

@@ -7,7 +7,7 @@ use banger_api::{ApiError, ErrorCode, Hint, reference};
 use crate::ext4::Ext4Error;
 use crate::ext4::tar::TarError;
 use crate::fetch::FetchError;
-use crate::images::ImageError;
+use crate::images::{ImageError, OciError};
 use crate::kernels::KernelError;
 
 fn fetch_error_code(error: &FetchError) -> ErrorCode {
@@ -86,6 +86,8 @@ fn ext4_code(error: &Ext4Error) -> ErrorCode {
     match error {
         Ext4Error::Fetch(error) => fetch_error_code(error),
         Ext4Error::Tree(_) | Ext4Error::Tar(_) => ErrorCode::Corrupt,
+        Ext4Error::Part { source, .. } => ext4_code(source),
+        Ext4Error::Source(_) => ErrorCode::Corrupt,
         Ext4Error::Build(_) => ErrorCode::Internal,
     }
 }
@@ -123,6 +125,24 @@ fn archive_hint(error: &Ext4Error) -> Option<Hint> {
     Some(hint.into())
 }
 
+fn oci_code(error: &OciError) -> ErrorCode {
+    match error {
+        OciError::Fetch(error) => fetch_error_code(error),
+        OciError::Unsupported { .. }
+        | OciError::NoPlatform { .. }
+        | OciError::SeveralImages { .. } => ErrorCode::BadRequest,
+        _ => ErrorCode::Corrupt,
+    }
+}
+
+fn oci_hint(error: &OciError) -> Option<Hint> {
+    Some(match error {
+        OciError::SeveralImages { .. } => ImageAdvice::CopyOneImage.into(),
+        OciError::DigestMismatch { .. } | OciError::Missing { .. } => ImageAdvice::CopyAgain.into(),
+        _ => return None,
+    })
+}
+
 /// An error of an image.
 pub fn image(error: &ImageError) -> ApiError {
     let (code, hint) = match error {
@@ -132,6 +152,7 @@ pub fn image(error: &ImageError) -> ApiError {
             let hints = [Hint::Pull { what: Kind::Image, recipe }, ImageAdvice::Import.into()];
             return api_error(ErrorCode::NotFound, hints, error);
         }
+        ImageError::Container { source, .. } => (oci_code(source), oci_hint(source)),
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
         ImageError::NameTaken { .. } => {
             let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];

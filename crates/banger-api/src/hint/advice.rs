@@ -33,6 +33,8 @@ pub enum ImageAdvice {
     },
     /// Unpack all volumes of a multi-volume archive and pack them as one.
     JoinVolumes,
+    /// Copy one of several container images into a file or folder of its own.
+    CopyOneImage,
     /// Copy a truncated archive again.
     CopyAgain,
     /// Import the archive after the program that writes it has finished.

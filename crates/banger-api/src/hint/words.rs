@@ -184,6 +184,9 @@ fn image_words(advice: &ImageAdvice) -> String {
             return format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`");
         }
         A::JoinVolumes => "unpack all volumes by tar -M and pack them as one archive",
+        A::CopyOneImage => {
+            "copy one of them: `skopeo copy oci:PATH:TAG oci:NEW`, or `docker save` only one"
+        }
         A::CopyAgain => {
             "copy it again; of a multi-volume archive, unpack all volumes and pack them as one"
         }

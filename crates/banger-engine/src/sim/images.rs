@@ -269,6 +269,7 @@ impl Images for Sim {
                 created_at: "2026-01-01T00:00:00Z".into(),
                 fingerprint: id,
                 used_by: Vec::new(),
+                config: None,
             });
         }
         Ok(views)

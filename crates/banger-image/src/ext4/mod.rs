@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod folder;
+pub mod layers;
 mod node;
 mod raw_names;
 pub mod tar;
@@ -30,6 +31,18 @@ pub enum Ext4Error {
     /// An invalid archive.
     #[error("the archive cannot be used")]
     Tar(#[from] tar::TarError),
+    /// A part of the source, such as a layer, is invalid.
+    #[error("`{name}` in it cannot be used")]
+    Part {
+        /// Name of the part.
+        name: String,
+        /// The error.
+        #[source]
+        source: Box<Ext4Error>,
+    },
+    /// An error of the source's own kind.
+    #[error(transparent)]
+    Source(Box<dyn std::error::Error + Send + Sync>),
     /// ext4 cannot represent the tree.
     #[error("cannot create a file system from it")]
     Build(#[source] mkext4::Error),

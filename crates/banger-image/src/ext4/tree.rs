@@ -141,7 +141,7 @@ impl Tree {
         self.follow(ROOT, &parts(path.as_ref()).ok()?, &mut 0)
     }
 
-    /// The node of a path with all symbolic links followed, and the folders above it, from the root.
+    /// The node of a path with all symbolic links followed, below the folders above it.
     pub(super) fn trail(&self, path: &[u8]) -> Option<Vec<NodeId>> {
         self.walk(ROOT, &parts(path).ok()?, &mut 0)
     }

@@ -19,6 +19,7 @@ mod unpack;
 
 pub use digest::{FileDigest, digest_of_blocks, digest_of_file, id_of};
 pub use error::{FetchError, Kind, PathContext};
+pub use members::{Members, PushbackReader};
 pub use object_store::{Broken, Deleted, InUse, Listing, ObjectStore, Record};
 pub use progress::{Counted, NoProgress, Progress};
 pub use single_flight::{Flight, SingleFlight};

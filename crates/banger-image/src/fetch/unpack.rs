@@ -136,6 +136,15 @@ impl Source {
         Ok(file)
     }
 
+    /// Whether it is not compressed.
+    ///
+    /// # Errors
+    /// read(2).
+    pub fn is_plain(&self) -> Result<bool, FetchError> {
+        let compression = look(&mut self.raw()?).at("read", &self.path)?;
+        Ok(compression == Compression::Plain)
+    }
+
     /// The decompressed content from the start. Use one reader at a time.
     ///
     /// # Errors

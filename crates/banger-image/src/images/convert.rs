@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use banger_api::images::ImageConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,9 @@ pub struct Converted {
     pub facts: Facts,
     /// Files that an overlay hides, as text.
     pub hidden_by_overlay: Option<String>,
+    /// How a container of the image runs, if it is a container image.
+    #[serde(default)]
+    pub config: Option<ImageConfig>,
     /// Kind and SHA-256 of the source.
     pub source: String,
 }
@@ -76,6 +80,7 @@ pub fn convert(
         init: rootfs::init(&tree),
         facts,
         hidden_by_overlay: overlay::hidden(&tree),
+        config: source.config(),
         source: format!("{} with SHA-256 {sha256}", source.kind()),
     })
 }

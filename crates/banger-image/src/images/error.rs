@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{UnsupportedFile, recipe};
+use super::{OciError, UnsupportedFile, recipe};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
 
@@ -26,6 +26,15 @@ pub enum ImageError {
         /// The cause.
         #[source]
         source: Ext4Error,
+    },
+    /// A container image that cannot be used.
+    #[error("cannot create an image from `{}`", path.display())]
+    Container {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: OciError,
     },
     /// An archive without a root file system.
     #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",

@@ -22,10 +22,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use banger_api::images::{Rebuild, TakenName};
+use banger_api::images::{ImageConfig, Rebuild, TakenName};
 pub use error::ImageError;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
+pub use sources::oci::OciError;
 pub use unsupported::UnsupportedFile;
 
 use crate::fetch::{
@@ -63,6 +64,9 @@ pub struct ImageRecord {
     /// Whether the import looked for such files; images of earlier versions lack the fact.
     #[serde(default)]
     pub checked_for_overlay: bool,
+    /// How a container of the image runs; images of earlier versions and of other sources lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ImageConfig>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 over all files' digests.
@@ -300,6 +304,7 @@ impl ImageStore {
             packages: converted.facts.packages,
             hidden_by_overlay: converted.hidden_by_overlay,
             checked_for_overlay: true,
+            config: converted.config,
             created_at: fetch::now(),
             fingerprint,
             files,

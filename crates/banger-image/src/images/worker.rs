@@ -27,7 +27,7 @@ use crate::fetch::{FetchError, PathContext, Progress, Tool, Tools};
 /// First argument that makes the program a worker.
 pub const ARGUMENT: &str = "image-worker";
 /// Maximum length of a line of a worker.
-const LINE_BYTES: u64 = 1 << 16;
+const LINE_BYTES: u64 = 1 << 20;
 
 /// The process of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

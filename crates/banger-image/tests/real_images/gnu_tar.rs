@@ -19,18 +19,20 @@ use crate::support::{fsck, tools};
 
 /// A file or folder, as far as an archive can tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+pub struct Seen {
     kind: &'static str,
     mode: u32,
     owner: (u32, u32),
     mtime_s: i64,
     /// Content, target or device number.
     content: Vec<u8>,
+    /// Extended attributes.
+    xattrs: BTreeMap<String, Vec<u8>>,
     /// Which of several names of one file this is: the first of them.
     same_as: Option<Vec<u8>>,
 }
 
-type Listing = BTreeMap<Vec<u8>, Seen>;
+pub type Listing = BTreeMap<Vec<u8>, Seen>;
 
 /// Gives all names of one file the first of them.
 fn link_names(listing: &mut Listing, inodes: &HashMap<Vec<u8>, u64>) {
@@ -39,6 +41,21 @@ fn link_names(listing: &mut Listing, inodes: &HashMap<Vec<u8>, u64>) {
         let known = first.entry(inodes[path]).or_insert_with(|| path.clone());
         seen.same_as = (known != path).then(|| known.clone());
     }
+}
+
+fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut names = vec![0; 1 << 16];
+    let count = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or_default();
+    let names = names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            let name = std::str::from_utf8(name).unwrap();
+            let mut value = vec![0; 1 << 16];
+            let count = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            value.truncate(count);
+            (name.to_owned(), value)
+        })
+        .collect()
 }
 
 fn on_host(folder: &Path) -> Listing {
@@ -71,6 +88,7 @@ fn on_host(folder: &Path) -> Listing {
             owner: (meta.uid(), meta.gid()),
             mtime_s: meta.mtime(),
             content,
+            xattrs: xattrs(&path),
             same_as: None,
         };
         inodes.insert(name.clone(), meta.ino());
@@ -114,6 +132,12 @@ fn in_image(disk: &Path) -> Listing {
             owner: (inode.uid, inode.gid),
             mtime_s,
             content,
+            xattrs: fs
+                .xattrs(ino)
+                .unwrap()
+                .into_iter()
+                .map(|entry| (String::from_utf8(entry.full_name().unwrap()).unwrap(), entry.value))
+                .collect(),
             same_as: None,
         };
         inodes.insert(name.clone(), u64::from(ino));
@@ -166,9 +190,13 @@ fn compare(archive: &Path, what: &str) {
     let image = store
         .import(archive, "a file", "x", TakenName::Replace, &NoProgress)
         .unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    fsck(&image.root_disk());
-    let (mut theirs, mut ours) =
-        (comparable(on_host(&there)), comparable(in_image(&image.root_disk())));
+    compare_trees(&there, &image.root_disk(), what);
+}
+
+/// Compares a folder with the root file system of an image.
+pub fn compare_trees(there: &Path, disk: &Path, what: &str) {
+    fsck(disk);
+    let (mut theirs, mut ours) = (comparable(on_host(there)), comparable(in_image(disk)));
     // Folders that the archive does not name: tar gives them the time of unpacking.
     for (path, seen) in &mut theirs {
         if seen.kind == "folder" && ours.get(path).is_some_and(|seen| seen.mtime_s == 0) {
@@ -192,7 +220,7 @@ fn compare(archive: &Path, what: &str) {
 }
 
 /// Something that can be run, and names, times and contents of every kind.
-fn fill(folder: &Path, long_names: bool) {
+pub fn fill(folder: &Path, long_names: bool) {
     let write = |name: &[u8], text: &[u8], mode| {
         let path = folder.join(OsStr::from_bytes(name));
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod archives;
+mod containers;
 mod debian;
 mod gnu_tar;
 mod kernel;

@@ -111,6 +111,11 @@ impl<R: Read> Reader<R> {
         Self { inner, index: 0, left: 0, padding: 0, map: None, global, warnings }
     }
 
+    /// The archive after the entries that were read.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
     /// Warnings so far.
     pub fn warnings(&self) -> &Warnings {
         &self.warnings

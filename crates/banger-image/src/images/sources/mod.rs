@@ -5,9 +5,13 @@
 //! [`open`]. [`super::convert`] reads every kind in the same way.
 
 mod archive;
+pub mod oci;
 
-use std::io::Read;
+use std::fs::{self as files, File};
+use std::io::{self, Read};
 use std::path::Path;
+
+use banger_api::images::ImageConfig;
 
 use super::{ImageError, unsupported};
 use crate::ext4::{Content, Contents, Ext4Error, Tree};
@@ -35,6 +39,11 @@ pub trait RootFs: Contents {
 
     /// Whether the source is the same as when it was opened; asked after both passes.
     fn unchanged(&self) -> bool;
+
+    /// How a container of it runs, if it is a container image.
+    fn config(&self) -> Option<ImageConfig> {
+        None
+    }
 }
 
 /// What the reader of a source works with.
@@ -44,7 +53,6 @@ pub struct Context<'a> {
     pub tools: &'a Tools,
     /// Receives stages, bytes and warnings.
     pub progress: &'a dyn Progress,
-    #[expect(dead_code, reason = "archives need no temporary files")]
     /// A path in the staging folder at which a source may make a folder for temporary files.
     pub scratch: &'a Path,
 }
@@ -70,6 +78,12 @@ pub const PROBED_BYTES: u64 = 72 << 10;
 /// It cannot be read; its kind cannot be imported.
 pub fn open<'a>(path: &Path, context: Context<'a>) -> Result<Box<dyn RootFs + 'a>, ImageError> {
     let Context { tools, progress, .. } = context;
+    let container = |source| ImageError::Container { path: path.to_owned(), source };
+    if path.is_dir()
+        && let Some(image) = oci::open_folder(path, progress).map_err(container)?
+    {
+        return Ok(Box::new(image));
+    }
     let source = Source::open(path)?;
     progress.stage("check the archive");
     let raw = fetch::Counted::new(source.raw()?, Some(source.bytes()), progress);
@@ -88,5 +102,30 @@ pub fn open<'a>(path: &Path, context: Context<'a>) -> Result<Box<dyn RootFs + 'a
     if let Some(found) = unsupported::by_magic(&probe.start) {
         return Err(refused(found.compressed()));
     }
+    if oci::recognise(&probe.start) {
+        let archive = probe.uncompressed()?;
+        if let Some(image) = oci::open_archive(archive, progress).map_err(container)? {
+            return Ok(Box::new(image));
+        }
+    }
     Ok(Box::new(archive::Archive::new(probe)))
+}
+
+impl Probe<'_> {
+    /// The decompressed file: the file itself if it is plain, else a temporary one.
+    fn uncompressed(&self) -> Result<File, FetchError> {
+        let Context { tools, progress, scratch } = self.context;
+        if self.source.is_plain()? {
+            return self.source.raw();
+        }
+        progress.stage("unpack the archive");
+        files::create_dir_all(scratch).at("make the folder", scratch)?;
+        let path = scratch.join("image.tar");
+        let mut options = files::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let mut file = options.open(&path).at("create", &path)?;
+        let mut content = self.source.unpacked(tools, progress)?;
+        io::copy(&mut content, &mut file).at("write", &path)?;
+        Ok(file)
+    }
 }
