@@ -20,12 +20,14 @@ as_root() {
 wanted=(cc:gcc make:make)
 if [ "$need" != build ]; then
   wanted+=(qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs mmdebstrap:mmdebstrap
-    dpkg-deb:dpkg xz:xz-utils depmod:kmod patch:patch)
+    dpkg-deb:dpkg xz:xz-utils depmod:kmod patch:patch qemu-img:qemu-utils
+    sqfs2tar:squashfs-tools-ng)
 fi
 if [ "$need" = test ]; then
   wanted+=(debugfs:e2fsprogs dig:bind9-dnsutils jq:jq socat:socat python3:python3 pip:python3-pip
     openssl:openssl groff:groff-base mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs nft:nftables iptables-nft:iptables
-    ssh:openssh-client rsync:rsync bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish
+    ssh:openssh-client rsync:rsync mksquashfs:squashfs-tools sfdisk:fdisk
+    bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish
     umoci:umoci skopeo:skopeo buildah:buildah docker-registry:docker-registry
     busybox:busybox-static setcap:libcap2-bin)
 fi
@@ -117,9 +119,9 @@ if [ "$need" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
 fi
 
 # Python programs of the tests, each in an environment of its own, kept by the content of its
-# requirements: schemathesis, and clients of ssh.
+# requirements: schemathesis, clients of ssh, and a disk image of Alpine Linux that others made.
 if [ "$need" = test ]; then
-  for name in fuzz-api ssh-clients; do
+  for name in fuzz-api ssh-clients test-images; do
     sum=$(sha256sum scripts/$name/requirements.txt | cut -c1-16)
     kept=$tools/$name-$sum
     if [ ! -e "$kept/complete" ]; then

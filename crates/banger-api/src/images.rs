@@ -119,11 +119,12 @@ pub struct PullRequest {
     pub name: String,
 }
 
-/// Imports an image from a file of the host.
+/// Imports an image from a file or folder of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
-    /// Absolute path of a tar archive of a root file system, optionally compressed.
+    /// Absolute path of a root file system: a tar archive, an ext4 or squashfs image, a qcow2 or
+    /// raw disk with one ext4 file system, each optionally compressed, or a folder.
     pub path: ByteString,
     /// Name of the image.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
@@ -133,7 +134,7 @@ pub struct ImportRequest {
     pub replace: bool,
 }
 
-/// Query parameters of an import whose archive is the body of the request.
+/// Query parameters of an import whose file is the body of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

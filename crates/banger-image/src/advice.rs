@@ -85,9 +85,11 @@ pub fn fetch(error: &FetchError) -> ApiError {
 fn ext4_code(error: &Ext4Error) -> ErrorCode {
     match error {
         Ext4Error::Fetch(error) => fetch_error_code(error),
-        Ext4Error::Tree(_) | Ext4Error::Tar(_) => ErrorCode::Corrupt,
+        Ext4Error::Tree(_) | Ext4Error::Tar(_) | Ext4Error::Volume(_) | Ext4Error::Source(_) => {
+            ErrorCode::Corrupt
+        }
         Ext4Error::Part { source, .. } => ext4_code(source),
-        Ext4Error::Source(_) => ErrorCode::Corrupt,
+        Ext4Error::Changed(_) => ErrorCode::Busy,
         Ext4Error::Build(_) => ErrorCode::Internal,
     }
 }

@@ -10,10 +10,12 @@ pub enum ImageAdvice {
     PackRootFs,
     /// Mount a file-system image and pack its files.
     PackMounted,
-    /// Convert a disk image to a raw image, mount its root partition and pack the files.
+    /// Mount the root partition of a disk image and pack the files.
     PackDisk,
-    /// Unpack a squashfs image and pack its files.
-    PackSquashfs,
+    /// Convert a disk image to a format that can be imported.
+    ConvertDisk,
+    /// Convert a disk image to one that refers to no other file.
+    FlattenDisk,
     /// Unpack a cpio archive and pack its files.
     PackCpio,
     /// Unpack an archive of another format; import the root file system in it.

@@ -161,12 +161,15 @@ fn image_words(advice: &ImageAdvice) -> String {
              -cf rootfs.tar .`"
         }
         A::PackDisk => {
-            "make it a raw image by `qemu-img convert -O raw`, mount its root partition and pack \
-             the files: `tar -C /mnt --xattrs -cf rootfs.tar .`"
+            "mount its root partition and pack the files: `tar -C /mnt --xattrs -cf rootfs.tar .`; \
+             only the ext4 file system of a disk can be imported, if there is no other"
         }
-        A::PackSquashfs => {
-            "make it an archive: `sqfs2tar FILE >rootfs.tar`, or `unsquashfs FILE` and `tar -C \
-             squashfs-root -cf rootfs.tar .`"
+        A::ConvertDisk => {
+            "convert it: `qemu-img convert -O qcow2 FILE disk.qcow2`, and import that"
+        }
+        A::FlattenDisk => {
+            "make a complete disk of it: `qemu-img convert -O qcow2 FILE disk.qcow2`, and import \
+             that"
         }
         A::PackCpio => "unpack it by cpio(1) and pack its files: `tar -C FOLDER -cf rootfs.tar .`",
         A::Unpack => "unpack it; if a root file system is in it, import its tar archive",

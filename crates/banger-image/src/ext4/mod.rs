@@ -10,6 +10,7 @@ mod node;
 mod raw_names;
 pub mod tar;
 pub mod tree;
+pub mod volume;
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -43,6 +44,12 @@ pub enum Ext4Error {
     /// An error of the source's own kind.
     #[error(transparent)]
     Source(Box<dyn std::error::Error + Send + Sync>),
+    /// A file system that cannot be read.
+    #[error("the file system cannot be used")]
+    Volume(#[from] volume::VolumeError),
+    /// A file of the source changed while it was read.
+    #[error("`{}` changed while it was read", .0.display())]
+    Changed(PathBuf),
     /// ext4 cannot represent the tree.
     #[error("cannot create a file system from it")]
     Build(#[source] mkext4::Error),
@@ -58,6 +65,10 @@ impl From<mkext4::Error> for Ext4Error {
         }
     }
 }
+
+/// Receives a file while names are read: its path without a leading slash, its length and holes,
+/// and its content.
+pub type Inspect<'a> = dyn FnMut(&[u8], &Content, &mut dyn Read) -> Result<(), Ext4Error> + 'a;
 
 /// Receives the contents of the entry with this number.
 pub type Fill<'a> = dyn FnMut(u64, &mut dyn Read) -> Result<(), Ext4Error> + 'a;

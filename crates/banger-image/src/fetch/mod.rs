@@ -9,6 +9,7 @@ mod durable;
 mod error;
 mod members;
 mod object_store;
+mod output;
 mod progress;
 mod replaced;
 mod single_flight;

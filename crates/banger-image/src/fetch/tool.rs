@@ -4,7 +4,6 @@
 //! standard error is logged line by line while its standard output is read, so neither pipe fills
 //! up. On cancellation the group gets SIGTERM, then SIGKILL.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -18,14 +17,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use super::output::OutputTail;
 use super::{FetchError, PathContext, Progress};
 use crate::ca::CaSettings;
 use crate::proxy::ProxySettings;
 
-/// Number of output lines kept for errors.
-const TAIL_LINES: usize = 20;
-/// Maximum length of a line in bytes; the rest is dropped.
-const LINE_BYTES: usize = 4096;
 /// Interval at which a wait checks for cancellation: [`Progress`] has no event for it.
 const LOOK: Duration = Duration::from_millis(100);
 /// Time limit for a cancelled program to clean up.
@@ -199,6 +195,14 @@ impl Tool {
     pub fn run(self, progress: &dyn Progress) -> Result<(), FetchError> {
         self.start(progress)?.finish()
     }
+
+    /// As [`Self::run`], for a program of which these exit codes tell of a success too.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(self, progress: &dyn Progress, success: &[i32]) -> Result<(), FetchError> {
+        self.start(progress)?.finish_with(success)
+    }
 }
 
 /// A running program, killed if it is dropped before its end.
@@ -279,7 +283,11 @@ impl Running<'_> {
     ///
     /// # Errors
     /// [`FetchError::ToolFailed`] with its last output; cancellation.
-    pub fn finish(mut self) -> Result<(), FetchError> {
+    pub fn finish(self) -> Result<(), FetchError> {
+        self.finish_with(&[])
+    }
+
+    fn finish_with(mut self, success: &[i32]) -> Result<(), FetchError> {
         let program = PathBuf::from(self.name);
         io::copy(&mut self, &mut io::sink()).at("read from", &program)?;
         self.child.stdout = None;
@@ -295,7 +303,7 @@ impl Running<'_> {
             self.listen().at("read from", &program)?;
         }
         let status = self.wait().at("wait for", &program)?;
-        if status.success() {
+        if status.success() || status.code().is_some_and(|code| success.contains(&code)) {
             return Ok(());
         }
         Err(FetchError::ToolFailed {
@@ -355,45 +363,6 @@ fn status_text(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown end".into(),
-    }
-}
-
-/// The last lines of output of a program.
-#[derive(Debug, Default)]
-struct OutputTail {
-    lines: VecDeque<String>,
-    partial: Vec<u8>,
-}
-
-impl OutputTail {
-    /// Adds text; returns the completed lines. No bytes mean the end.
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        let mut complete = Vec::new();
-        for byte in bytes {
-            match byte {
-                b'\n' | b'\r' => complete.extend(self.line()),
-                _ if self.partial.len() < LINE_BYTES => self.partial.push(*byte),
-                _ => {}
-            }
-        }
-        if bytes.is_empty() {
-            complete.extend(self.line());
-        }
-        for line in &complete {
-            if self.lines.len() == TAIL_LINES {
-                self.lines.pop_front();
-            }
-            self.lines.push_back(line.clone());
-        }
-        complete
-    }
-
-    fn line(&mut self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.partial);
-        // Control characters in a program's output must not reach a terminal.
-        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.partial.clear();
-        Some(line.trim().to_owned()).filter(|line| !line.is_empty())
     }
 }
 

@@ -158,7 +158,7 @@ impl Source {
         if let Some((program, package, args)) = compression.program() {
             let mut tool = tools.command(program, package)?.args(args);
             tool.command.stdin(Stdio::from(self.raw()?));
-            return Ok(Unpacked { stream: Stream::Program(Some(tool.start(progress)?)) });
+            return Ok(Unpacked::of_program(tool.start(progress)?));
         }
         let packed = super::Counted::new(self.raw()?, Some(self.bytes()), progress);
         let buffered = |packed| io::BufReader::with_capacity(BUFFER_BYTES, packed);
@@ -207,6 +207,13 @@ enum Stream<'a> {
     Gzip(Box<Members<flate2::bufread::GzDecoder<Buffered<'a>>>>),
     Zstd(Box<Members<zstd::Decoder<'static, Buffered<'a>>>>),
     Program(Option<Running<'a>>),
+}
+
+impl<'a> Unpacked<'a> {
+    /// The output of a program; an exit code other than 0 is an error at its end.
+    pub fn of_program(running: Running<'a>) -> Self {
+        Self { stream: Stream::Program(Some(running)) }
+    }
 }
 
 impl Read for Unpacked<'_> {

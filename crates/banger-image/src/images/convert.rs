@@ -11,6 +11,7 @@ use super::rootfs::{self, FACT_BYTES, Facts, Init};
 use super::sources::{self, RootFs};
 use super::{ImageError, ROOT_DISK, unsupported};
 use crate::ext4::tar::TarError;
+use crate::ext4::volume::VolumeError;
 use crate::ext4::{Content, Ext4Error, Plan, Purpose, Tree, build};
 use crate::fetch::{self, FetchError, Progress, Tools};
 
@@ -52,7 +53,7 @@ pub fn convert(
     let failed = |error: Ext4Error| failed(error, path, progress);
     let scratch = object.with_file_name("scratch");
     let mut source = sources::open(path, sources::Context { tools, progress, scratch: &scratch })?;
-    progress.stage("read the archive");
+    progress.stage("read the names");
     let (mut tree, facts) = read(source.as_mut(), object).map_err(failed)?;
     if let Some(found) = unsupported::in_tree(&tree) {
         return Err(ImageError::UnsupportedFile { path: path.to_owned(), found });
@@ -126,6 +127,10 @@ fn failed(error: Ext4Error, path: &Path, progress: &dyn Progress) -> ImageError 
     let path = path.to_owned();
     match error {
         Ext4Error::Fetch(error) => error.into(),
+        Ext4Error::Changed(path) => ImageError::SourceChanged { path },
+        Ext4Error::Volume(VolumeError::Read(reason)) => {
+            FetchError::io("read", &path, reason).into()
+        }
         Ext4Error::Tar(TarError::Read(reason)) => match FetchError::io("read", &path, reason) {
             // An error without an OS code is from a decompressor: the archive is damaged.
             FetchError::Io { source, .. } if source.raw_os_error().is_none() => {

@@ -28,15 +28,13 @@ impl UnsupportedFile {
 struct Magic(usize, &'static [u8], &'static str, ImageAdvice);
 
 /// Magic numbers.
-const MAGICS: [Magic; 33] = [
-    Magic(0, b"QFI\xfb", "a qcow2 disk image", ImageAdvice::PackDisk),
-    Magic(0, b"KDMV", "a VMware disk image", ImageAdvice::PackDisk),
-    Magic(0, b"# Disk DescriptorFile", "a VMware disk description", ImageAdvice::PackDisk),
-    Magic(0, b"vhdxfile", "a VHDX disk image", ImageAdvice::PackDisk),
-    Magic(0, b"conectix", "a VHD disk image", ImageAdvice::PackDisk),
-    Magic(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox disk image", ImageAdvice::PackDisk),
+const MAGICS: [Magic; 28] = [
+    Magic(0, b"KDMV", "a VMware disk image", ImageAdvice::ConvertDisk),
+    Magic(0, b"# Disk DescriptorFile", "a VMware disk description", ImageAdvice::ConvertDisk),
+    Magic(0, b"vhdxfile", "a VHDX disk image", ImageAdvice::ConvertDisk),
+    Magic(0, b"conectix", "a VHD disk image", ImageAdvice::ConvertDisk),
+    Magic(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox disk image", ImageAdvice::ConvertDisk),
     Magic(0, b"LUKS\xba\xbe", "an encrypted disk image", ImageAdvice::PackMounted),
-    Magic(0, b"hsqs", "a squashfs image", ImageAdvice::PackSquashfs),
     Magic(0, b"\x3a\xff\x26\xed", "an Android sparse image", ImageAdvice::PackMounted),
     Magic(0, b"XFSB", "an XFS image", ImageAdvice::PackMounted),
     Magic(0, b"PK\x03\x04", "a zip archive", ImageAdvice::Unpack),
@@ -62,16 +60,8 @@ const MAGICS: [Magic; 33] = [
         ImageAdvice::DownloadAgain,
     ),
     Magic(1024, b"\xe2\xe1\xf5\xe0", "an EROFS image", ImageAdvice::PackMounted),
-    Magic(1080, b"\x53\xef", "an ext2, ext3 or ext4 image", ImageAdvice::PackMounted),
     Magic(0x8001, b"CD001", "an ISO image", ImageAdvice::PackMounted),
     Magic(0x10040, b"_BHRfS_M", "a btrfs image", ImageAdvice::PackMounted),
-    Magic(512, b"EFI PART", "a disk image with partitions", ImageAdvice::PackDisk),
-    Magic(
-        510,
-        b"\x55\xaa",
-        "a disk image with partitions, or a boot sector",
-        ImageAdvice::PackDisk,
-    ),
 ];
 
 /// Finds the type of a file by the magic numbers in its first bytes.

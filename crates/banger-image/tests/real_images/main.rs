@@ -10,7 +10,10 @@
 mod archives;
 mod containers;
 mod debian;
+mod disks;
 mod gnu_tar;
 mod kernel;
+mod listing;
 mod reference;
+mod sources;
 mod support;

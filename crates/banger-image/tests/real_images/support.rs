@@ -88,7 +88,7 @@ pub fn run(program: &str, args: &[&str], input: &str) -> String {
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
-    let printed = String::from_utf8_lossy(&output.stderr);
+    let printed = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
     assert!(output.status.success(), "{program:?} {args:?}: {printed}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -102,7 +102,7 @@ pub async fn pull(
     Ok(accepted(detached(pulled).await?))
 }
 
-/// Import an image from a file of the host.
+/// Import an image from a file or folder of the host.
 #[utoipa::path(post, path = routes::IMAGE_IMPORT, tag = "images", operation_id = "image_import",
     request_body = ImportRequest,
     responses(
@@ -119,7 +119,7 @@ pub async fn import(
     Ok(accepted(detached(imported).await?))
 }
 
-/// Import an image from the body: a tar archive of a root file system, optionally compressed.
+/// Import an image from the body: a file as in an import from the host.
 ///
 /// The operation starts when the body is complete; if the client disconnects before, nothing is
 /// left.

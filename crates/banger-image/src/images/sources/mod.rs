@@ -5,20 +5,26 @@
 //! [`open`]. [`super::convert`] reads every kind in the same way.
 
 mod archive;
+mod disk;
+mod folder;
+mod left_out;
 pub mod oci;
+mod partitions;
+mod posix_acl;
+mod scratch;
+mod squashfs;
 
-use std::fs::{self as files, File};
-use std::io::{self, Read};
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use banger_api::hint::ImageAdvice;
 use banger_api::images::ImageConfig;
 
-use super::{ImageError, unsupported};
-use crate::ext4::{Content, Contents, Ext4Error, Tree};
+use super::{ImageError, UnsupportedFile, unsupported};
+pub use crate::ext4::Inspect;
+use crate::ext4::{Contents, Ext4Error, Tree};
 use crate::fetch::{self, FetchError, PathContext, Progress, Source, Tools};
-
-/// Receives a file: its path without a leading slash, its length and holes, and its content.
-pub type Inspect<'a> = dyn FnMut(&[u8], &Content, &mut dyn Read) -> Result<(), Ext4Error> + 'a;
 
 /// A root file system that becomes an image. It is read in two passes: [`RootFs::tree`], then
 /// [`Contents::each`] for the contents of the files.
@@ -79,53 +85,117 @@ pub const PROBED_BYTES: u64 = 72 << 10;
 pub fn open<'a>(path: &Path, context: Context<'a>) -> Result<Box<dyn RootFs + 'a>, ImageError> {
     let Context { tools, progress, .. } = context;
     let container = |source| ImageError::Container { path: path.to_owned(), source };
-    if path.is_dir()
-        && let Some(image) = oci::open_folder(path, progress).map_err(container)?
-    {
-        return Ok(Box::new(image));
+    if path.is_dir() {
+        return match oci::open_folder(path, progress).map_err(container)? {
+            Some(image) => Ok(Box::new(image)),
+            None => Ok(Box::new(folder::Folder::open(path, context)?)),
+        };
     }
     let source = Source::open(path)?;
-    progress.stage("check the archive");
+    progress.stage("check the file");
     let raw = fetch::Counted::new(source.raw()?, Some(source.bytes()), progress);
     let sha256 = fetch::digest_of_file(raw).map_err(|error| FetchError::io("read", path, error))?;
-    let refused = |found| ImageError::UnsupportedFile { path: path.to_owned(), found };
     let mut start = Vec::new();
     source.raw()?.take(PROBED_BYTES).read_to_end(&mut start).at("read", path)?;
-    if let Some(found) = unsupported::by_magic(&start) {
-        return Err(refused(found));
+    let format = FileFormat::of(&start);
+    if let Some(format) = format {
+        let file = Opened { path: path.to_owned(), source, sha256, context };
+        return format.open(file);
     }
     start.clear();
     // The conversion reports a damaged stream.
     let _ = source.unpacked(tools, progress)?.take(PROBED_BYTES).read_to_end(&mut start);
     progress.go_on()?;
     let probe = Probe { source, sha256, start, context };
-    if let Some(found) = unsupported::by_magic(&probe.start) {
-        return Err(refused(found.compressed()));
+    let Some(format) = FileFormat::of(&probe.start) else {
+        if oci::recognise(&probe.start) {
+            let archive = probe.uncompressed()?;
+            if let Some(image) = oci::open_archive(archive, progress).map_err(container)? {
+                return Ok(Box::new(image));
+            }
+        }
+        return Ok(Box::new(archive::Archive::new(probe)));
+    };
+    if let FileFormat::Unsupported(found) = format {
+        let found = found.compressed();
+        return Err(ImageError::UnsupportedFile { path: path.to_owned(), found });
     }
-    if oci::recognise(&probe.start) {
-        let archive = probe.uncompressed()?;
-        if let Some(image) = oci::open_archive(archive, progress).map_err(container)? {
-            return Ok(Box::new(image));
+    progress.stage("unpack the file");
+    let Probe { source, sha256, context, .. } = probe;
+    let unpacked = scratch::unpack(&source, context)?;
+    format.open(Opened { path: unpacked, source, sha256, context })
+}
+
+/// A file of a known format.
+pub struct Opened<'a> {
+    /// Its path, or that of its decompressed content.
+    pub path: PathBuf,
+    /// The file that is imported.
+    pub source: Source,
+    /// SHA-256 of that as lowercase hex.
+    pub sha256: String,
+    /// What to work with.
+    pub context: Context<'a>,
+}
+
+/// Formats that the first bytes of a file tell; the others are archives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum FileFormat {
+    Ext4,
+    Squashfs,
+    Qcow2,
+    Partitions,
+    Unsupported(UnsupportedFile),
+}
+
+impl FileFormat {
+    /// The format of a file that begins with these bytes; `None` for archives.
+    fn of(start: &[u8]) -> Option<Self> {
+        if start.get(..512).is_some_and(crate::ext4::tar::is_header) {
+            return None;
+        }
+        let has = |offset: usize, magic: &[u8]| {
+            start.get(offset..offset + magic.len()).is_some_and(|found| found == magic)
+        };
+        Some(if has(0, b"QFI\xfb") {
+            Self::Qcow2
+        } else if has(0, b"hsqs") {
+            Self::Squashfs
+        } else if has(512, b"EFI PART") || has(4096, b"EFI PART") {
+            Self::Partitions
+        } else if has(1080, b"\x53\xef") {
+            Self::Ext4
+        } else if let Some(found) = unsupported::by_magic(start) {
+            Self::Unsupported(found)
+        } else if partitions::is_mbr(start) {
+            Self::Partitions
+        } else if has(510, b"\x55\xaa") {
+            let what = "a boot sector, or a disk without partitions".to_owned();
+            Self::Unsupported(UnsupportedFile { what, advice: ImageAdvice::PackDisk })
+        } else {
+            return None;
+        })
+    }
+
+    fn open(self, file: Opened<'_>) -> Result<Box<dyn RootFs + '_>, ImageError> {
+        match self {
+            Self::Ext4 => Ok(Box::new(disk::Disk::file_system(file)?)),
+            Self::Qcow2 => Ok(Box::new(disk::Disk::qcow2(file)?)),
+            Self::Partitions => Ok(Box::new(disk::Disk::partitioned(file)?)),
+            Self::Squashfs => Ok(Box::new(squashfs::Squashfs::new(file)?)),
+            Self::Unsupported(found) => Err(ImageError::UnsupportedFile { path: file.path, found }),
         }
     }
-    Ok(Box::new(archive::Archive::new(probe)))
 }
 
 impl Probe<'_> {
     /// The decompressed file: the file itself if it is plain, else a temporary one.
     fn uncompressed(&self) -> Result<File, FetchError> {
-        let Context { tools, progress, scratch } = self.context;
         if self.source.is_plain()? {
             return self.source.raw();
         }
-        progress.stage("unpack the archive");
-        files::create_dir_all(scratch).at("make the folder", scratch)?;
-        let path = scratch.join("image.tar");
-        let mut options = files::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        let mut file = options.open(&path).at("create", &path)?;
-        let mut content = self.source.unpacked(tools, progress)?;
-        io::copy(&mut content, &mut file).at("write", &path)?;
-        Ok(file)
+        self.context.progress.stage("unpack the archive");
+        let path = scratch::unpack(&self.source, self.context)?;
+        File::open(&path).at("open", &path)
     }
 }

@@ -14,15 +14,19 @@ use crate::errors::{Failure, usage};
 use crate::render::progress::{Lines, Progress};
 use crate::{follow, values};
 
-/// Create an image from a root file system in a tar file.
+/// Create an image from a root file system in a file or folder.
 ///
 ///   banger image import rootfs.tar.zst
 ///   docker export CONTAINER | banger image import --name mine -
 ///   banger run --image mine
+///
+/// FILE is a tar archive, an ext4 or squashfs image, a disk (qcow2 or raw) whose
+/// only file system is ext4, or a folder. Its content tells the kind; files may be
+/// compressed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Tar file, plain or compressed; `-` for standard input
+    /// File or folder; `-` for standard input
     pub file: PathBuf,
     /// Name to give it [default: the file's name up to its first dot]
     #[arg(long, value_parser = values::reference)]
@@ -68,14 +72,14 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Uploads standard input; Ctrl-C aborts the upload, and the daemon removes the partial archive.
+/// Uploads standard input; Ctrl-C aborts the upload, and the daemon removes the partial file.
 async fn upload_input(
     context: &Context,
     client: &Client,
     upload: &ImageUpload,
 ) -> Result<Accepted, Failure> {
     if std::io::stdin().is_terminal() {
-        return Err(usage("standard input is a terminal, not an archive".to_owned())
+        return Err(usage("standard input is a terminal, not a file".to_owned())
             .with_hint(Hint::text("redirect a file or the output of a program to it"))
             .into());
     }
@@ -98,7 +102,8 @@ async fn upload_input(
 }
 
 fn name_from(file: &Path) -> Result<String, ApiError> {
-    let name = file.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    let whole = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase());
     let name = name.as_deref().and_then(|name| name.split('.').next()).unwrap_or_default();
     if is_ref_name(name) {
         return Ok(name.to_owned());
@@ -110,7 +115,7 @@ fn name_from(file: &Path) -> Result<String, ApiError> {
 /// The absolute path, since the daemon has another working folder.
 ///
 /// # Errors
-/// The file does not exist or is not a regular file.
+/// It does not exist, or is neither a regular file nor a folder.
 fn absolute(file: &Path) -> Result<PathBuf, ApiError> {
     let failed = |error: std::io::Error| {
         let code = match error.kind() {
@@ -123,23 +128,17 @@ fn absolute(file: &Path) -> Result<PathBuf, ApiError> {
             return error;
         }
         error.with_hint(Hint::text(
-            "name an archive on this host, or `-` for standard input; `banger image pull NAME` \
-             fetches an image",
+            "name a file or folder of this host, or `-` for standard input; `banger image pull \
+             NAME` fetches an image",
         ))
     };
     let path = std::path::absolute(file).map_err(failed)?;
     let kind = std::fs::metadata(&path).map_err(failed)?.file_type();
-    if kind.is_dir() {
-        let text = format!("`{}` is a folder", file.display());
-        return Err(
-            usage(text).with_hint(Hint::text("pack it first: `tar -C FOLDER -cf rootfs.tar .`"))
-        );
-    }
-    if !kind.is_file() {
+    if !kind.is_file() && !kind.is_dir() {
         // The daemon cannot open a pipe of this process, such as `<(COMMAND)` of a shell.
         let path = file.display();
         let hint = format!("read it here: `banger image import --name NAME - <{path}`");
-        let text = format!("`{path}` is not a regular file");
+        let text = format!("`{path}` is neither a file nor a folder");
         return Err(usage(text).with_hint(Hint::text(hint)));
     }
     Ok(path)
