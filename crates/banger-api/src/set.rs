@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
+use crate::hint::Hint;
 use crate::labels::{BadLabel, LabelKey, Labels, MAX_LABELS};
 use crate::limits::{self, Sizes};
 use crate::publish::{self, BadPublish, PortForward};
@@ -129,7 +130,10 @@ impl SetVm {
         let bad =
             |error: &dyn std::error::Error| ApiError::new(ErrorCode::BadRequest, error.to_string());
         if *self == Self::default() {
-            return Err(ApiError::new(ErrorCode::BadRequest, "no value to change is given"));
+            let error = ApiError::new(ErrorCode::BadRequest, "no value to change is given");
+            let hint =
+                "give one, such as --memory 4G or -p 8080:80; `banger vm set --help` lists all";
+            return Err(error.with_hint(Hint::text(hint)));
         }
         let (vcpus, memory_mib) = (self.vcpus, self.memory_mib);
         let sizes =

@@ -40,7 +40,7 @@ pub use exec::{Control, Exec, ExecInput, ExecOutput, Output};
 pub use handover::{Handover, take};
 pub use hold::Hold;
 pub use launch::Launcher;
-pub use logs::{DaemonLogQuery, LogStream, VmLogQuery, VmLogSource};
+pub use logs::{DaemonLogQuery, LogPiece, LogStream, VmLogQuery, VmLogSource};
 pub use port::{MAX_PORT_WAIT, Port, PortStream};
 pub use session::AgentSession;
 pub use stats::StatsSelection;

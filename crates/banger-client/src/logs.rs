@@ -5,7 +5,6 @@ use std::time::Duration;
 use banger_api::{ApiError, ErrorCode, Hint, routes};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::Response;
 use hyper::body::Incoming;
 
 use crate::call::Idempotency;
@@ -61,89 +60,155 @@ pub struct DaemonLogQuery {
     pub operation: Option<String>,
     /// Number of lines at the end; all if absent.
     pub tail: Option<u32>,
-    /// Whether to continue until the daemon ends.
+    /// Whether to continue, across restarts of the daemon.
     pub follow: bool,
 }
 
 /// A log that arrives piece by piece.
 pub struct LogStream {
-    body: Incoming,
+    /// The answer; `None` while a followed log waits for the next daemon.
+    body: Option<Incoming>,
     resume: Option<LogResume>,
+}
+
+/// A piece of a log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LogPiece {
+    /// Bytes of the log; of selected lines, whole lines.
+    Bytes(Bytes),
+    /// The daemon has ended. The log continues when another one answers.
+    DaemonEnded,
+}
+
+/// How the place of the next byte of a followed log is known.
+enum Place {
+    /// Bytes of one file, counted since `offset`.
+    Bytes { file: String, offset: u64 },
+    /// Each line begins with the place after it. The rest is an incomplete line.
+    Lines { place: String, rest: Vec<u8> },
 }
 
 /// Position from which a followed log continues after a lost connection.
 struct LogResume {
     client: Client,
-    route: String,
-    source: VmLogSource,
-    /// The log file and the offset in it, in bytes.
-    file: String,
-    offset: u64,
+    /// Path and query of a request, without the place.
+    path: String,
+    place: Place,
     /// Consecutive connections that brought no byte.
     idle: u32,
+    /// Whether [`LogPiece::DaemonEnded`] was returned for the present loss.
+    told: bool,
 }
 
 impl LogStream {
-    /// The next bytes; none after the last ones. Cancel-safe.
+    /// The next piece; none after the last one. Cancel-safe.
     ///
     /// # Errors
     /// The connection ended before the log did.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+    pub async fn next(&mut self) -> Result<Option<LogPiece>, ApiError> {
         loop {
-            let ended = match self.body.frame().await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        if let Some(resume) = &mut self.resume {
-                            resume.offset += data.len() as u64;
-                            resume.idle = 0;
+            let ended = match &mut self.body {
+                None => Ok(()),
+                Some(body) => match body.frame().await {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            let data = match &mut self.resume {
+                                Some(resume) => resume.received(data),
+                                None => data,
+                            };
+                            if data.is_empty() {
+                                continue;
+                            }
+                            return Ok(Some(LogPiece::Bytes(data)));
                         }
-                        return Ok(Some(data));
-                    }
-                    Err(_) => continue,
+                        Err(_) => continue,
+                    },
+                    Some(Err(error)) => Err(cut_off(&error)),
+                    None => Ok(()),
                 },
-                Some(Err(error)) => Err(cut_off(&error)),
-                None => Ok(None),
             };
-            let Some(resume) = &mut self.resume else { return ended };
-            match resume.connect(ended).await? {
-                Some(body) => self.body = body,
-                None => return Ok(None),
+            let Some(resume) = &mut self.resume else { return ended.map(|()| None) };
+            if self.body.take().is_some() {
+                resume.idle += 1;
+                if resume.idle > MAX_IDLE {
+                    self.resume = None;
+                    return ended.map(|()| None);
+                }
+            }
+            match resume.connect().await? {
+                Connected::Body(body) => self.body = Some(body),
+                Connected::Gone => return Ok(None),
+                Connected::NoDaemon if resume.told => {
+                    tokio::time::sleep(RECONNECT_INTERVAL).await;
+                }
+                Connected::NoDaemon => {
+                    resume.told = true;
+                    return Ok(Some(LogPiece::DaemonEnded));
+                }
             }
         }
     }
 }
 
+/// Result of an attempt to resume a log.
+enum Connected {
+    Body(Incoming),
+    /// The VM was deleted.
+    Gone,
+    /// No daemon answers.
+    NoDaemon,
+}
+
 impl LogResume {
-    /// Requests the log from its position; none if the VM was deleted. Waits for the next daemon
-    /// and does not start one: the user may have stopped the daemon.
-    async fn connect(
-        &mut self,
-        ended: Result<Option<Bytes>, ApiError>,
-    ) -> Result<Option<Incoming>, ApiError> {
-        self.idle += 1;
-        if self.idle > MAX_IDLE {
-            return ended.map(|_| None);
-        }
-        let mut path = format!("{}?source={}&follow=true", self.route, self.source.as_str());
-        path += &match self.source {
-            // The agent's lines are a selection of the console log, without an offset.
-            VmLogSource::Agent => "&tail=0".to_owned(),
-            _ => format!("&from={}:{}", self.file, self.offset),
-        };
-        loop {
-            match self.client.once(Call::get(path.as_str())).await {
-                Ok(answer) if answer.status().is_success() => return Ok(Some(answer.into_body())),
-                Ok(answer) => {
-                    return match http::accept(answer).await {
-                        Err(error) if error.code == ErrorCode::NotFound => Ok(None),
-                        Err(error) => Err(error),
-                        Ok(()) => Ok(None),
-                    };
-                }
-                Err(_) => tokio::time::sleep(RECONNECT_INTERVAL).await,
+    /// Counts received bytes; returns those to show.
+    fn received(&mut self, data: Bytes) -> Bytes {
+        (self.idle, self.told) = (0, false);
+        match &mut self.place {
+            Place::Bytes { offset, .. } => {
+                *offset += data.len() as u64;
+                data
             }
+            Place::Lines { place, rest } => without_places(&data, place, rest).into(),
         }
     }
+
+    /// Requests the log from its position. Does not start a daemon: the user may have stopped it.
+    async fn connect(&mut self) -> Result<Connected, ApiError> {
+        let from = match &mut self.place {
+            Place::Bytes { file, offset } => format!("{file}:{offset}"),
+            Place::Lines { place, rest } => {
+                // The line is sent again.
+                rest.clear();
+                place.clone()
+            }
+        };
+        let path = format!("{}&from={from}", self.path);
+        match self.client.once(Call::get(path)).await {
+            Ok(answer) if answer.status().is_success() => Ok(Connected::Body(answer.into_body())),
+            Ok(answer) => match http::accept(answer).await {
+                Err(error) if error.code == ErrorCode::NotFound => Ok(Connected::Gone),
+                // It is about to end.
+                Err(error) if error.code == ErrorCode::DaemonUnavailable => Ok(Connected::NoDaemon),
+                Err(error) => Err(error),
+                Ok(()) => Ok(Connected::Gone),
+            },
+            Err(_) => Ok(Connected::NoDaemon),
+        }
+    }
+}
+
+/// Removes the place at the beginning of each completed line, and keeps the last one.
+fn without_places(data: &[u8], place: &mut String, rest: &mut Vec<u8>) -> Vec<u8> {
+    let mut shown = Vec::new();
+    rest.extend_from_slice(data);
+    let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    for line in rest.drain(..end).collect::<Vec<u8>>().split_inclusive(|byte| *byte == b'\n') {
+        let space = line.iter().position(|byte| *byte == b' ').unwrap_or_default();
+        let (after, line) = line.split_at_checked(space).unwrap_or_default();
+        *place = String::from_utf8_lossy(after).into_owned();
+        shown.extend_from_slice(line.get(1..).unwrap_or_default());
+    }
+    shown
 }
 
 fn cut_off(error: &dyn std::error::Error) -> ApiError {
@@ -160,21 +225,13 @@ impl Client {
     pub async fn vm_logs(&self, vm: &str, query: VmLogQuery) -> Result<LogStream, ApiError> {
         let VmLogQuery { source, tail, follow } = query;
         let mut pairs = vec![("source", source.as_str().to_owned())];
-        add_range(&mut pairs, tail, follow);
-        let route = fill(routes::VM_LOGS, "vm", vm)?;
-        let answer = self.log(route.clone(), pairs).await?;
-        let place = answer.headers().get(routes::LOG_PLACE_HEADER);
-        let place = place.and_then(|place| place.to_str().ok()?.split_once(':'));
-        let (file, offset) = place.unwrap_or(("0", "0"));
-        let resume = follow.then(|| LogResume {
-            client: self.clone(),
-            route,
-            source,
-            file: file.to_owned(),
-            offset: offset.parse().unwrap_or_default(),
-            idle: 0,
+        let follow = follow.then(|| match source {
+            VmLogSource::Agent => Follow::Lines,
+            VmLogSource::Console | VmLogSource::Vmm | VmLogSource::Shim => Follow::Bytes,
         });
-        Ok(LogStream { body: answer.into_body(), resume })
+        add_follow(&mut pairs, follow);
+        let route = fill(routes::VM_LOGS, "vm", vm)?;
+        self.log(route, pairs, tail, follow).await
     }
 
     /// The daemon's log: lines, each a JSON object.
@@ -185,33 +242,84 @@ impl Client {
         let mut pairs = Vec::new();
         pairs.extend(query.vm.map(|vm| ("vm", vm)));
         pairs.extend(query.operation.map(|operation| ("operation", operation)));
-        add_range(&mut pairs, query.tail, query.follow);
-        let answer = self.log(routes::DAEMON_LOGS.to_owned(), pairs).await?;
-        Ok(LogStream { body: answer.into_body(), resume: None })
+        let follow = query.follow.then_some(Follow::Lines);
+        add_follow(&mut pairs, follow);
+        self.log(routes::DAEMON_LOGS.to_owned(), pairs, query.tail, follow).await
     }
 
     async fn log(
         &self,
         route: String,
         pairs: Vec<(&'static str, String)>,
-    ) -> Result<Response<Incoming>, ApiError> {
+        tail: Option<u32>,
+        follow: Option<Follow>,
+    ) -> Result<LogStream, ApiError> {
         let query: Vec<String> = pairs
             .iter()
             .map(|(name, value)| format!("{name}={}", routes::fill("{value}", "value", value)))
             .collect();
-        let path = if query.is_empty() { route } else { format!("{route}?{}", query.join("&")) };
+        let again = format!("{route}?{}", query.join("&"));
+        let path = match tail {
+            Some(tail) => format!("{again}&tail={tail}"),
+            None => again.clone(),
+        };
         let answer = self.answer(Call::get(path), Idempotency::Idempotent).await?;
-        if answer.status().is_success() {
-            return Ok(answer);
+        if !answer.status().is_success() {
+            http::accept(answer).await?;
+            return Err(ApiError::new(ErrorCode::DaemonUnavailable, "the daemon sent no log"));
         }
-        http::accept(answer).await?;
-        Err(ApiError::new(ErrorCode::DaemonUnavailable, "the daemon sent no log"))
+        let place = answer.headers().get(routes::LOG_PLACE_HEADER);
+        let place = place.and_then(|place| place.to_str().ok()).unwrap_or("0:0").to_owned();
+        let resume = follow.map(|follow| LogResume {
+            client: self.clone(),
+            path: again,
+            place: match follow {
+                Follow::Lines => Place::Lines { place, rest: Vec::new() },
+                Follow::Bytes => {
+                    let (file, offset) = place.split_once(':').unwrap_or(("0", "0"));
+                    let offset = offset.parse().unwrap_or_default();
+                    Place::Bytes { file: file.to_owned(), offset }
+                }
+            },
+            idle: 0,
+            told: false,
+        });
+        Ok(LogStream { body: Some(answer.into_body()), resume })
     }
 }
 
-fn add_range(pairs: &mut Vec<(&'static str, String)>, tail: Option<u32>, follow: bool) {
-    pairs.extend(tail.map(|tail| ("tail", tail.to_string())));
-    if follow {
+/// How a log is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follow {
+    /// As bytes of a file.
+    Bytes,
+    /// As selected lines, each with its place.
+    Lines,
+}
+
+fn add_follow(pairs: &mut Vec<(&'static str, String)>, follow: Option<Follow>) {
+    if follow.is_some() {
         pairs.push(("follow", "true".into()));
+    }
+    if follow == Some(Follow::Lines) {
+        pairs.push(("places", "true".into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_removed_at_any_split_of_the_input() {
+        let data = b"7:10 one\n7:25 two words\n7:30 \n8:2 cut";
+        for cut in 1..data.len() {
+            let (mut place, mut rest, mut shown) = ("7:0".to_owned(), Vec::new(), Vec::new());
+            for piece in data.chunks(cut) {
+                shown.extend(without_places(piece, &mut place, &mut rest));
+            }
+            assert_eq!(String::from_utf8_lossy(&shown), "one\ntwo words\n\n", "{cut}");
+            assert_eq!((place.as_str(), rest.as_slice()), ("7:30", &b"8:2 cut"[..]), "{cut}");
+        }
     }
 }

@@ -15,7 +15,7 @@
 //! A daemon that finds a change on record does the same ([`Worker::take_back`]).
 
 use banger_api::operation::OpEventKind;
-use banger_api::set::SetVm;
+use banger_api::set::{SetVm, Unpublish};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, Hint, VmName};
@@ -117,6 +117,17 @@ fn run_of(record: &mut VmRecord) -> Result<&mut RunPlan, ApiError> {
     record.run.as_mut().ok_or_else(no_run)
 }
 
+/// The error of a request that removes nothing but ports that are not published.
+fn not_published(name: &VmName, port: Unpublish, spec: &VmSpec) -> ApiError {
+    let text = format!("`{name}` does not publish port `{port}`");
+    let ports: Vec<String> = spec.publish.iter().map(ToString::to_string).collect();
+    let hint = match ports.is_empty() {
+        true => "it publishes no port".to_owned(),
+        false => format!("it publishes {}", ports.join(", ")),
+    };
+    ApiError::new(ErrorCode::NotFound, text).with_hint(Hint::text(hint))
+}
+
 fn with_causes(text: String, causes: Vec<String>) -> ApiError {
     let mut error = ApiError::new(ErrorCode::Internal, text);
     error.causes = causes;
@@ -140,6 +151,11 @@ impl Worker {
         if new.autostart && self.record.plan.lifetime != Lifetime::Keep {
             let why = "it is deleted when it stops, so it cannot be started automatically";
             return Err(refused(&name, why));
+        }
+        if let Some(port) = set.not_published(&self.record.spec.publish).first()
+            && new == self.record.spec
+        {
+            return Err(not_published(&name, *port, &new));
         }
         let changes = capabilities::changes(&now, &new, run.as_ref());
         if let Some(why) = changes.iter().find_map(|(_, change)| match change {

@@ -7,10 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use banger_shim::DiskTrouble;
+use banger_shim::{DiskTrouble, ENOUGH_SPACE};
 
-/// Free bytes at which the guest is resumed.
-const ENOUGH: u64 = 16 << 20;
 /// Pause before the first check of the disk; doubled for each resume that failed soon.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of doublings: 16 s.
@@ -82,7 +80,7 @@ impl DiskPause {
         *due = now + pause;
         // If the free space is unknown or was not the problem, only an attempt shows whether a
         // write works.
-        *kind == DiskTrouble::HeldWriteError || free.is_none_or(|free| free >= ENOUGH)
+        *kind == DiskTrouble::HeldWriteError || free.is_none_or(|free| free >= ENOUGH_SPACE)
     }
 }
 
@@ -108,7 +106,7 @@ mod tests {
         assert!(!held.try_again(now, Some(1 << 30)), "before the pause is over");
         assert!(!held.try_again(now + SECOND, Some(0)));
         assert_eq!(held.due(), Some(now + 2 * SECOND), "checked again after the same pause");
-        assert!(held.try_again(now + 2 * SECOND, Some(ENOUGH)));
+        assert!(held.try_again(now + 2 * SECOND, Some(ENOUGH_SPACE)));
         held.resumed(now + 2 * SECOND);
         assert_eq!((held.trouble(), held.due()), (None, None));
     }

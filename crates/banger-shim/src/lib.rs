@@ -13,6 +13,10 @@
 //! folders that the children cannot write to.
 
 mod forward;
+/// Free bytes of the host at which a guest that was paused for a full disk continues, and at which
+/// a disk that the kernel gave up is used again.
+pub const ENOUGH_SPACE: u64 = 16 << 20;
+
 pub mod gate;
 pub mod record;
 

@@ -13,6 +13,7 @@ use banger_api::size::{MIB, human_size, parse_size};
 use banger_api::vm::{CreateVm, MAX_GRACE_MS};
 use banger_api::{ApiError, ErrorCode, VmName};
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 
 use crate::commands::vm::action;
 
@@ -236,6 +237,18 @@ pub fn age_s(text: &str) -> Result<u64, String> {
     count.and_then(|count| count.checked_mul(seconds)).ok_or_else(|| "it is too large".to_owned())
 }
 
+/// A point in time: an age such as 10m, or a time of RFC 3339.
+pub fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let wrong = || "write an age, such as 10m, or a time, such as 2026-01-31T12:00:00Z".to_owned();
+    let age_s = age_s(text).map_err(|_| wrong())?;
+    let seconds = i64::try_from(age_s).map_err(|_| wrong())?;
+    let then = Timestamp::now().as_second().checked_sub(seconds).ok_or_else(wrong)?;
+    Timestamp::from_second(then).map_err(|_| wrong())
+}
+
 /// Time between two samples: 100 ms to one hour.
 pub fn interval(text: &str) -> Result<Duration, String> {
     let wrong = || "write a number and a unit, such as 500ms, 2s or 1m".to_owned();
@@ -375,6 +388,16 @@ mod tests {
         assert_eq!(grace_ms("86400"), Ok(MAX_GRACE_MS));
         for text in ["86401", "-1", "1.5", "", "18446744073709551615"] {
             assert!(grace_ms(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_ages_or_timestamps() {
+        let noon = since("2026-01-31T12:00:00Z").unwrap();
+        assert_eq!(noon.as_second(), 1_769_860_800);
+        assert!((Timestamp::now().as_second() - since("10m").unwrap().as_second() - 600).abs() < 5);
+        for text in ["", "x", "-1m", "99999999999999999999d", "9999999999999w", "2026-01-31"] {
+            assert!(since(text).is_err(), "{text}");
         }
     }
 }

@@ -99,12 +99,6 @@ impl Reader {
     }
 }
 
-/// The last lines of a log.
-pub fn last(lines: Vec<String>, tail: Option<u32>) -> Vec<String> {
-    let surplus = tail.map_or(0, |tail| lines.len().saturating_sub(tail as usize));
-    lines.into_iter().skip(surplus).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +129,6 @@ thread panicked
             assert_eq!(read(Wanted { vm: None, operation }, cut).len(), 1);
         }
         assert!(read(Wanted::default(), 9)[3].contains("thread panicked"));
-        assert_eq!(last(vec!["a".into(), "b".into()], Some(1)), ["b"]);
     }
 
     #[test]

@@ -39,6 +39,18 @@ pub struct Place {
     offset: u64,
 }
 
+impl Place {
+    /// The position this number of bytes earlier in the same file.
+    pub fn before(self, bytes: usize) -> Self {
+        Self { offset: self.offset.saturating_sub(bytes as u64), ..self }
+    }
+
+    /// The position this number of bytes later.
+    pub fn after(self, bytes: usize) -> Self {
+        Self { offset: self.offset.saturating_add(bytes as u64), ..self }
+    }
+}
+
 impl FromStr for Place {
     type Err = ApiError;
 
@@ -178,7 +190,11 @@ impl LogFile {
         }
     }
 
-    fn read(&mut self) -> io::Result<Option<Bytes>> {
+    /// The next bytes that exist already; `None` at the present end. All are of one file.
+    ///
+    /// # Errors
+    /// read(2).
+    pub fn read(&mut self) -> io::Result<Option<Bytes>> {
         if let Some((file, position)) = &mut self.before {
             if let Some(piece) = read_chunk(file, position)? {
                 return Ok(Some(piece));

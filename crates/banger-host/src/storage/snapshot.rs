@@ -63,9 +63,6 @@ pub(super) fn open(image: &Path, cow: &Path) -> Result<(OwnedFd, OwnedFd), ApiEr
     Ok((from.into(), changes.into()))
 }
 
-/// Free bytes at which a device is used again that the kernel gave up.
-const ENOUGH: u64 = 16 << 20;
-
 /// Uses the device of a running VM again, if the host's disk has room. A failed write has changed
 /// nothing: a VMM that pauses its guest until the write works loses nothing.
 pub(super) async fn restore(
@@ -75,7 +72,7 @@ pub(super) async fn restore(
 ) -> Result<Applied, ApiError> {
     let path = cow.to_owned();
     let has_room = blocking(move || {
-        if probe::free_bytes(&path).is_some_and(|free| free < ENOUGH) {
+        if probe::free_bytes(&path).is_some_and(|free| free < banger_shim::ENOUGH_SPACE) {
             return Ok(false);
         }
         let changes = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(&path);

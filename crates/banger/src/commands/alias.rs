@@ -60,7 +60,11 @@ pub const HELP: &str = "\
 Short forms:
   ls create start stop restart kill rm show shell
   logs stats health ports events prune              as in `banger vm`
-  images pull import rmi                            as in `banger image`";
+  images pull import rmi                            as in `banger image`
+
+Exit codes:
+  0 success, 1 failed, 2 usage, 3 not found, 4 refused in the present state, 5 host not ready;
+  run, exec, shell and ssh: that of the command in the guest, 125 for a failure of banger";
 
 impl From<Alias> for Command {
     fn from(short: Alias) -> Self {

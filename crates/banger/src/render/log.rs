@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use banger_api::exit;
-use banger_client::LogStream;
+use banger_client::{LogPiece, LogStream};
 
 use crate::errors::Failure;
 use crate::render::console::ConsoleFilter;
 use crate::render::plain;
+use crate::render::since::Since;
 
 /// Format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +18,31 @@ pub enum Lines {
     Objects,
 }
 
-/// Shows a log until it ends.
-pub async fn show(mut log: LogStream, lines: Lines) -> Result<u8, Failure> {
+/// Shows a log until it ends; with `since`, from that time on. Returns whether a line had a time;
+/// without `since`, true.
+pub async fn show(
+    mut log: LogStream,
+    lines: Lines,
+    mut since: Option<Since>,
+) -> Result<bool, Failure> {
     let mut shape = Shape::new(lines);
+    let mut rest = Vec::new();
     while let Some(piece) = log.next().await? {
-        shape.pass(&piece)?;
+        // The console of a VM says nothing about the daemon.
+        let LogPiece::Bytes(piece) = piece else { continue };
+        let Some(since) = &mut since else {
+            shape.pass(&piece)?;
+            continue;
+        };
+        rest.extend_from_slice(&piece);
+        let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        shape.pass(&since.select(&rest.drain(..whole).collect::<Vec<u8>>()))?;
     }
     shape.end()?;
-    Ok(exit::OK)
+    Ok(match since {
+        Some(since) => since.timed,
+        None => true,
+    })
 }
 
 /// Output on stdout.

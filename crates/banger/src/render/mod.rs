@@ -9,6 +9,7 @@ pub mod log;
 pub mod plain;
 pub mod progress;
 pub mod rate;
+pub mod since;
 pub mod table;
 pub mod time;
 

@@ -76,6 +76,64 @@ fn a_log_is_followed_across_daemons_to_the_end_of_its_vm() {
 }
 
 #[test]
+fn selected_lines_are_followed_across_daemons_without_loss() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let log = home.json(&["vm", "show", "web"])["paths"]["console_log"].clone();
+    let log = std::path::PathBuf::from(log.as_str().unwrap());
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, "one\nbanger: 1\nbanger: 2\n").unwrap();
+    let reader = |child: &mut std::process::Child| {
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        move || {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+            line
+        }
+    };
+    let mut agent = home.spawn(&["vm", "logs", "--agent", "-f", "--tail", "1", "web"]);
+    let mut of_agent = reader(&mut agent);
+    assert_eq!(of_agent(), "banger: 2\n");
+    let mut daemon = home.spawn(&["daemon", "logs", "--json", "-f", "--tail", "0"]);
+    let mut of_daemon = reader(&mut daemon);
+    run(&home, "vm create --name db");
+    let first = of_daemon();
+    assert!(first.contains("\"vm_name\":\"db\""), "{first}");
+
+    // Lines that are written while there is no daemon arrive at the next one, each once.
+    run(&home, "daemon stop");
+    let mut file = std::fs::File::options().append(true).open(&log).unwrap();
+    file.write_all(b"banger: 3\ntwo\nbanger: 4\nbanger: in").unwrap();
+    std::fs::rename(&log, log.with_file_name("console.log.1")).unwrap();
+    file.write_all(b"complete\n").unwrap();
+    std::fs::write(&log, "banger: 5\n").unwrap();
+    run(&home, "vm delete -f db");
+    let found: Vec<String> = (0..4).map(|_| of_agent()).collect();
+    assert_eq!(found, ["banger: 3\n", "banger: 4\n", "banger: incomplete\n", "banger: 5\n"]);
+    let mut seen = vec![first];
+    while !seen.last().unwrap().contains("operation succeeded")
+        || !seen.last().unwrap().contains("delete")
+    {
+        let line = of_daemon();
+        assert!(!line.is_empty(), "it ended: {seen:#?}");
+        seen.push(line);
+    }
+    let begins = seen.iter().filter(|line| line.contains("\"message\":\"begin\"")).count();
+    assert_eq!(begins, 1, "{seen:#?}");
+    let unique: std::collections::BTreeSet<&String> = seen.iter().collect();
+    assert_eq!(unique.len(), seen.len(), "a line came twice: {seen:#?}");
+
+    daemon.kill().unwrap();
+    run(&home, "vm delete -f web");
+    std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
+    assert_eq!(of_agent(), "");
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+    let run: Run = daemon.wait_with_output().unwrap().into();
+    assert!(run.err.contains("the daemon has ended"), "{}", run.err);
+    home.finish();
+}
+
+#[test]
 fn a_session_whose_daemon_was_killed_still_takes_its_machine_along() {
     let home = home();
     let args = ["run", "--rm", "--name", "web", "-i", "--", "cat"];

@@ -66,9 +66,11 @@ web: `web` changes at its next start: vcpus 2 (was 1), root disk 9 GiB (was 8 Gi
     let smaller = "error: cannot set `web`: a root disk only grows, and it has 9 GiB\n(OP)\n";
     expect(&run(&home, "vm set web --disk-size 8G --vcpus 3"), 4, "", smaller);
     assert_eq!(home.json(&["vm", "show", "web"])["vcpus"], 2);
-    let unknown = run(&home, "vm set web --unpublish 8080");
-    assert_eq!(unknown.code, 0);
-    assert!(unknown.err.contains("`web` does not publish port `8080`"), "{}", unknown.err);
+    let unknown = "error: `web` does not publish port `8080`\n\
+                   hint: it publishes 127.0.0.1:9090:90\n(OP)\n";
+    expect(&run(&home, "vm set web --unpublish 8080"), 3, "", unknown);
+    let both = run(&home, "vm set web --unpublish 8080 --autostart off --label a");
+    assert!(both.code == 0 && both.err.contains("does not publish port `8080`"), "{}", both.err);
     assert_eq!(run(&home, "vm set nope --vcpus 1").code, 3);
     run(&home, "vm kill web");
     expect(&run(&home, "vm set web --nat off"), 0, "web changed\n", "");
@@ -313,6 +315,13 @@ fn each_log_of_a_vm_is_shown_through_the_daemon() {
     ] {
         expect(&run(&home, &format!("vm logs {flags}")), 0, expected, "");
     }
+    let timed = "2026-01-01T00:00:00.000000001 [vm:main] a\n2026-01-02T00:00:00 [vm:main] b\n";
+    std::fs::write(path("vmm_log"), timed).unwrap();
+    let since = run(&home, "vm logs web --vmm --since 2026-01-01T12:00:00Z");
+    expect(&since, 0, "2026-01-02T00:00:00 [vm:main] b\n", "");
+    let untimed = run(&home, "vm logs web --since 10m");
+    let text = "error: the lines of this log of `web` have no times\n";
+    assert!(untimed.code == 2 && untimed.err.starts_with(text), "{}", untimed.err);
     let folder = path("vmm_log");
     std::fs::remove_file(&folder).unwrap();
     std::fs::create_dir(&folder).unwrap();
@@ -367,5 +376,7 @@ fn the_daemons_log_has_no_lines_about_what_never_was() {
     assert!(unknown.code == 3 && unknown.err.contains("`op-zzzzzz`"), "{}", unknown.err);
     assert_eq!(run(&home, "daemon logs --op x").code, 2);
     assert_eq!(run(&home, "daemon logs --vm web --tail 0").code, 0);
+    assert_eq!(run(&home, "daemon logs --vm web --since 2126-01-01T00:00:00Z").out, "");
+    assert!(run(&home, "daemon logs --vm web --since 1h").out.contains("  web  "));
     home.finish();
 }

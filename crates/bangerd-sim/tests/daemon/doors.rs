@@ -52,13 +52,18 @@ fn a_vms_log_is_read_and_followed() {
     let (file, begin) = whole.headers["banger-log-place"].split_once(':').unwrap();
     assert_eq!(begin, "0");
     assert_eq!(daemon.get(&format!("/v1/vms/web/logs?from={file}:4")).body, "two\n");
-    for bad in ["from=1", "from=1:0&tail=1", "from=1:0&source=agent", "tail=100001"] {
+    for bad in ["from=1", "from=1:0&tail=1", "from=1&source=agent", "places=true", "tail=100001"] {
         assert_eq!(daemon.get(&format!("/v1/vms/web/logs?{bad}")).status, 400, "{bad}");
     }
     std::fs::write(&path, "banger: no clock\r\none\nbanger: x\ntwo\n").unwrap();
     let agent = daemon.get("/v1/vms/web/logs?source=agent").body;
     assert_eq!(agent, "banger: no clock\nbanger: x\n");
     assert_eq!(daemon.get("/v1/vms/web/logs?source=agent&tail=1").body, "banger: x\n");
+    let placed = daemon.get("/v1/vms/web/logs?source=agent&places=true").body;
+    let (first, rest) = placed.split_once(" banger: no clock\n").unwrap();
+    assert!(first.ends_with(":18") && rest.ends_with(":32 banger: x\n"), "{placed}");
+    let from_first = daemon.get(&format!("/v1/vms/web/logs?source=agent&from={first}")).body;
+    assert_eq!(from_first, "banger: x\n");
     assert_eq!(daemon.get("/v1/vms/web/logs?source=x").status, 400);
     assert_eq!(daemon.get("/v1/vms/db/logs").status, 404);
     let mut stream = daemon.connect();

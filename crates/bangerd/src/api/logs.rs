@@ -1,25 +1,21 @@
 //! Routes of logs: console, agent, VMM and shim of a VM, and the daemon.
 
-use std::path::Path;
-
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use banger_api::{ApiError, ErrorCode, routes};
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use serde::Deserialize;
 
 use super::body::{PathParams, QueryParams};
-use super::{Answer, Api, Failure, Shared};
+use super::lines::{self, Range};
+use super::{Answer, Failure, Shared};
 use crate::agent_log::AgentLines;
-use crate::daemon_log::{self, Reader, Wanted};
+use crate::daemon_log::{Reader, Wanted};
 use crate::failure::io_failure;
 use crate::logs::{self, Follow, LogFile};
-
-/// Maximum number of bytes of a log that are searched for lines.
-const MAX_SEARCHED: u64 = 4 * crate::log::MAX_BYTES;
 
 /// A log of a VM.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
@@ -51,8 +47,12 @@ pub struct VmLog {
     #[serde(default)]
     follow: bool,
     /// Resume a log: the `banger-log-place` of an earlier answer, with the number of bytes received
-    /// since then added to its second part. Not with `tail`, and not for `agent`.
+    /// since then added to its second part; for `agent`, the place of the last line. Not with
+    /// `tail`.
     from: Option<String>,
+    /// Begin each line with the place after it and a space. Only for `agent`.
+    #[serde(default)]
+    places: bool,
 }
 
 /// Query of the daemon's log.
@@ -70,9 +70,15 @@ pub struct DaemonLog {
     /// Send new lines as they are written.
     #[serde(default)]
     follow: bool,
+    /// Resume a log: the place of the last line, or the `banger-log-place` of an earlier answer
+    /// without a line. Not with `tail`.
+    from: Option<String>,
+    /// Begin each line with the place after it and a space.
+    #[serde(default)]
+    places: bool,
 }
 
-fn follow_mode(follow: bool) -> Follow {
+pub(super) fn follow_mode(follow: bool) -> Follow {
     if follow { Follow::Yes } else { Follow::No }
 }
 
@@ -96,9 +102,16 @@ pub async fn vm(
         Source::Console => paths.console_log,
         Source::Vmm => paths.vmm_log,
         Source::Shim => paths.shim_log,
-        Source::Agent => return agent(&api, paths.console_log.as_ref(), &query),
+        Source::Agent => {
+            let range = Range::new(query.tail, query.follow, query.from.as_deref(), query.places)?;
+            let console = paths.console_log.as_path();
+            return lines::answer(&api, console, range, AgentLines::default(), "text/plain");
+        }
     };
     let path = path.as_path();
+    if query.places {
+        return Err(bad("`places` is for selected lines: `source` must be `agent`"));
+    }
     let log = match &query.from {
         Some(_) if query.tail.is_some() => return Err(bad("`from` and `tail` exclude each other")),
         Some(from) => LogFile::open_at(path, from.parse()?, follow_mode(query.follow))?,
@@ -118,69 +131,8 @@ pub async fn vm(
     Ok(([kind, place], Body::from_stream(pieces)).into_response())
 }
 
-fn bad(text: &str) -> Failure {
+pub(super) fn bad(text: &str) -> Failure {
     Failure(ApiError::new(ErrorCode::BadRequest, text))
-}
-
-/// The agent's lines of the console.
-fn agent(api: &Api, console: &Path, query: &VmLog) -> Answer<Response> {
-    if query.from.is_some() {
-        return Err(bad("the lines of the agent are not taken up again: leave out `from`"));
-    }
-    let pieces =
-        filtered(api, console, query.tail, follow_mode(query.follow), AgentLines::default())?;
-    let kind = [(CONTENT_TYPE, "text/plain")];
-    Ok((kind, Body::from_stream(pieces)).into_response())
-}
-
-/// Selects lines of a log.
-trait Lines: Send + 'static {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String>;
-}
-
-impl Lines for Reader {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        Reader::push(self, bytes)
-    }
-}
-
-impl Lines for AgentLines {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        AgentLines::push(self, bytes)
-    }
-}
-
-/// The selected lines of a log: the last `tail` of the existing ones, then new ones.
-fn filtered<L: Lines>(
-    api: &Api,
-    path: &Path,
-    tail: Option<u32>,
-    follow: Follow,
-    mut reader: L,
-) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<L>, ApiError> {
-    // Opened before the existing lines are read, so that no line is lost between both.
-    let follower = LogFile::at_end(path, follow)?;
-    let whole = logs::whole(path, MAX_SEARCHED, follower.position())
-        .map_err(|error| io_failure("read the log", path, &error))?;
-    let first = daemon_log::last(reader.push(&whole), tail).concat();
-    drop(whole);
-    let state = (Some(first), reader, follower, api.stopping.clone());
-    Ok(stream::try_unfold(state, |(first, mut reader, mut log, stopping)| async move {
-        if let Some(first) = first.filter(|first| !first.is_empty()) {
-            return Ok(Some((Bytes::from(first), (None, reader, log, stopping))));
-        }
-        loop {
-            let piece = tokio::select! {
-                piece = log.next() => piece?,
-                () = stopping.requested() => None,
-            };
-            let Some(piece) = piece else { return Ok(None) };
-            let lines = reader.push(&piece).concat();
-            if !lines.is_empty() {
-                return Ok(Some((Bytes::from(lines), (None, reader, log, stopping))));
-            }
-        }
-    }))
 }
 
 /// The daemon's log: one JSON object per line; lines of an operation have its VM and verb.
@@ -188,7 +140,8 @@ fn filtered<L: Lines>(
     params(DaemonLog),
     responses(
         (status = 200, description = "Lines, each a JSON object", body = String,
-            content_type = "application/x-ndjson"),
+            content_type = "application/x-ndjson",
+            headers(("banger-log-place" = String, description = "where they begin"))),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn daemon(
@@ -196,8 +149,7 @@ pub async fn daemon(
     QueryParams(query): QueryParams<DaemonLog>,
 ) -> Answer<Response> {
     logs::check_tail(query.tail)?;
+    let range = Range::new(query.tail, query.follow, query.from.as_deref(), query.places)?;
     let reader = Reader::new(Wanted { vm: query.vm, operation: query.operation });
-    let lines = filtered(&api, &api.log, query.tail, follow_mode(query.follow), reader)?;
-    let kind = [(CONTENT_TYPE, "application/x-ndjson")];
-    Ok((kind, Body::from_stream(lines)).into_response())
+    lines::answer(&api, &api.log, range, reader, "application/x-ndjson")
 }

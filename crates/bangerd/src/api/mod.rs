@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod hold;
 mod images;
+mod lines;
 mod logs;
 mod metrics;
 mod operations;

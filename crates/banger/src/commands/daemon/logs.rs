@@ -5,18 +5,20 @@ use std::io::Write;
 use banger_api::hint::Kind;
 use banger_api::vm::VmSummary;
 use banger_api::{ApiError, ErrorCode, Hint, OpId, exit};
-use banger_client::DaemonLogQuery;
+use banger_client::{DaemonLogQuery, LogPiece};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::daemon_log;
+use crate::render::since::Since;
 use crate::values;
 
 /// Show the daemon's log: time, VM, verb, stage and duration.
 ///
-///   banger daemon logs --tail 50
-///   banger daemon logs -f           continue until the daemon ends
+///   banger daemon logs -f           continue, also across restarts of the daemon
+///   banger daemon logs --since 10m  lines of the last 10 minutes
 ///   banger daemon logs --vm web     lines about one VM
 ///   banger daemon logs --op op-abc123
 ///
@@ -33,6 +35,9 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     pub tail: Option<u32>,
+    /// Only lines since a time: an age, such as 10m, or a time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = values::since, allow_hyphen_values = true)]
+    pub since: Option<Timestamp>,
     /// Only lines about this VM: its name or id
     #[arg(long, value_name = "VM")]
     pub vm: Option<String>,
@@ -43,7 +48,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let Args { follow, tail, vm, op: operation } = args;
+    let Args { follow, tail, since, vm, op: operation } = args;
     let of_vm = vm.clone();
     let only = operation.as_ref().map(OpId::to_string);
     let query = DaemonLogQuery { vm, operation: only, tail, follow };
@@ -52,11 +57,22 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let zone = TimeZone::system();
     let mut rest = Vec::new();
     let mut empty = tail != Some(0);
+    let mut since = since.map(Since::new);
     while let Some(piece) = log.next().await? {
+        let piece = match piece {
+            LogPiece::Bytes(piece) => piece,
+            LogPiece::DaemonEnded => {
+                context.info("the daemon has ended; its log continues when the next one starts");
+                continue;
+            }
+        };
         empty &= piece.is_empty();
         rest.extend_from_slice(&piece);
         let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines: Vec<u8> = rest.drain(..whole).collect();
+        let mut lines: Vec<u8> = rest.drain(..whole).collect();
+        if let Some(since) = &mut since {
+            lines = since.select(&lines);
+        }
         let mut out = std::io::stdout().lock();
         match context.format {
             Format::Json => out.write_all(&lines)?,

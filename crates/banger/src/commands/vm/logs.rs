@@ -1,10 +1,13 @@
 //! `banger vm logs`.
 
+use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_client::{VmLogQuery, VmLogSource};
+use jiff::Timestamp;
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::log::{self, Lines};
+use crate::render::since::Since;
 use crate::values;
 
 /// Show the log of the guest console, banger's agent, the VMM or banger-shim.
@@ -30,6 +33,11 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     pub tail: Option<u32>,
+    /// Only lines since a time: an age, such as 10m, or a time, such as 2026-01-31T12:00:00Z
+    ///
+    /// Only for a log whose lines have times: that of Firecracker.
+    #[arg(long, value_name = "TIME", value_parser = values::since, allow_hyphen_values = true)]
+    pub since: Option<Timestamp>,
 }
 
 /// The log: one of these, the console by default.
@@ -63,11 +71,17 @@ impl Source {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let Args { vm, source, follow, tail } = args;
+    let Args { vm, source, follow, tail, since } = args;
     let query = VmLogQuery { source: source.wanted(), tail, follow };
     let lines = match context.format {
         Format::Text => Lines::Plain,
         Format::Json => Lines::Objects,
     };
-    log::show(context.client().await?.vm_logs(&vm, query).await?, lines).await
+    let log = context.client().await?.vm_logs(&vm, query).await?;
+    if log::show(log, lines, since.map(Since::new)).await? {
+        return Ok(exit::OK);
+    }
+    let text = format!("the lines of this log of `{vm}` have no times");
+    let hint = Hint::text("leave out --since; --tail selects a number of lines");
+    Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(hint).into())
 }
