@@ -18,6 +18,15 @@ pub struct ImageView {
     pub names: Vec<String>,
     /// Source of the image.
     pub source: String,
+    /// Details of the source: digest of what was imported, or contents of the recipe.
+    #[serde(default)]
+    pub provenance: String,
+    /// Name of the distribution, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Number of installed packages, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<u64>,
     /// Virtual size of the root file system in bytes.
     pub virtual_bytes: u64,
     /// Allocated size in bytes.

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod boot;
 pub mod daemon;
+pub mod disk;
 pub mod doctor;
 pub mod error;
 pub mod events;

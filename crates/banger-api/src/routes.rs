@@ -80,6 +80,10 @@ pub const IMAGE_UPLOAD: &str = "/v1/image-uploads";
 pub const IMAGE_TAGS: &str = "/v1/images/{image}/tags";
 /// `DELETE`: removes one name of an image.
 pub const IMAGE_TAG: &str = "/v1/image-tags/{name}";
+/// `GET`: [`crate::disk::DiskUsage`].
+pub const DISK: &str = "/v1/disk";
+/// `POST` [`crate::disk::DiskPrune`]: removes what nothing uses: [`crate::disk::DiskPruned`].
+pub const DISK_PRUNES: &str = "/v1/disk-prunes";
 /// `GET`: array of [`crate::images::KernelView`].
 pub const KERNELS: &str = "/v1/kernels";
 /// `DELETE`: [`crate::images::Deleted`].

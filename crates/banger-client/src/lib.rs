@@ -10,6 +10,7 @@ pub mod batch;
 mod call;
 mod client;
 mod daemon;
+mod disk;
 mod events;
 mod exec;
 pub mod follow;

@@ -13,6 +13,7 @@ pub use crate::driver_set::{CrashPoints, Drivers};
 pub use crate::progress::Progress;
 use async_trait::async_trait;
 use banger_api::boot::BootView;
+use banger_api::disk::{Stored, StoredKind};
 use banger_api::doctor::{Check, Leftover};
 use banger_api::ids::ImageId;
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
@@ -330,6 +331,10 @@ pub trait Images: Send + Sync {
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError>;
     /// Removes a kernel that no VM uses.
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError>;
+    /// Caches, logs of VMs that are gone, and unfinished objects.
+    async fn files(&self) -> Result<Vec<Stored>, ApiError>;
+    /// Removes one of them that is not in use; returns the freed bytes.
+    async fn remove_file(&self, kind: StoredKind, id: &str) -> Result<u64, ApiError>;
 }
 
 /// Resources of a host.

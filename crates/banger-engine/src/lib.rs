@@ -20,6 +20,7 @@ pub mod choose;
 pub mod create;
 pub mod devices;
 mod disk_repair;
+mod disk_use;
 mod driver_set;
 pub mod drivers;
 pub mod engine;

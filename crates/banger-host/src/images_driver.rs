@@ -1,9 +1,11 @@
 //! Kernels and images of this host as the engine's driver: names in, boot files out.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use banger_api::disk::{Stored, StoredKind};
 use banger_api::images::{
     DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName,
 };
@@ -15,6 +17,8 @@ use banger_engine::plan::{BootSet, VmPlan};
 use crate::HostConfig;
 use crate::advice;
 use crate::failure::{blocking, on_path};
+use crate::layout::Layout;
+use crate::stored_files;
 use crate::vmm::BootFiles;
 use banger_image::fetch::{self, FetchError, Tools};
 use banger_image::images::{Image, ImageStore};
@@ -29,6 +33,7 @@ pub struct LocalImages {
     agent: PathBuf,
     image_folder: PathBuf,
     kernel_folder: PathBuf,
+    layout: Layout,
 }
 
 /// Passes the progress of the stores on to the operation: their stages become notes within ours.
@@ -85,6 +90,7 @@ impl LocalImages {
             agent: config.agent.clone(),
             image_folder: layout.images(),
             kernel_folder: layout.kernels(),
+            layout: layout.clone(),
         }
     }
 
@@ -111,6 +117,21 @@ impl LocalImages {
             modules: kernel.modules_disk(),
             image: image.root_disk(),
         })
+    }
+
+    /// Cached files that a start may be using: initramfs archives of the kernels with this agent,
+    /// and blank disks.
+    fn used_caches(&self) -> Result<HashSet<PathBuf>, ApiError> {
+        let kernels = self.kernels.list().objects;
+        let of_kernels = kernels.iter().map(|(record, _)| {
+            self.initramfs
+                .path(&record.id, &self.agent)
+                .map_err(|error| banger_image::advice::fetch(&error))
+        });
+        let mut used = of_kernels.collect::<Result<HashSet<_>, _>>()?;
+        let blanks = std::fs::read_dir(self.layout.blank_disks());
+        used.extend(blanks.into_iter().flatten().flatten().map(|entry| entry.path()));
+        Ok(used)
     }
 
     /// The root file system of a VM's image, whether or not it is there.
@@ -297,6 +318,9 @@ impl Images for LocalImages {
                 id: id(&record.id)?,
                 names,
                 source: record.source.clone(),
+                provenance: record.provenance.clone(),
+                system: record.system.clone(),
+                packages: record.packages,
                 virtual_bytes: record.virtual_bytes,
                 used_bytes: fetch::used_bytes(&self.image_folder.join(&record.id)),
                 init: record.init.as_ref().map(|init| init.as_str().to_owned()),
@@ -328,6 +352,19 @@ impl Images for LocalImages {
             })
         };
         listing.objects.into_iter().map(view).collect()
+    }
+
+    async fn files(&self) -> Result<Vec<Stored>, ApiError> {
+        let (layout, used) = (self.layout.clone(), self.used_caches()?);
+        blocking(move || stored_files::list(&layout, &used)).await
+    }
+
+    async fn remove_file(&self, kind: StoredKind, name: &str) -> Result<u64, ApiError> {
+        if kind == StoredKind::Unfinished {
+            return self.clean().await;
+        }
+        let (layout, used, name) = (self.layout.clone(), self.used_caches()?, name.to_owned());
+        blocking(move || stored_files::remove(&layout, &used, kind, &name)).await
     }
 
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError> {

@@ -17,6 +17,7 @@ pub mod network;
 pub mod probe;
 pub mod scopes;
 pub mod storage;
+mod stored_files;
 #[cfg(test)]
 mod testing;
 mod tsc;

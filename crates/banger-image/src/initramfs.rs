@@ -103,8 +103,7 @@ impl Initramfs {
     /// An unreadable agent or module; errors of writing.
     pub fn get(&self, kernel: &Kernel, agent: &Path) -> Result<PathBuf, FetchError> {
         let sha256 = self.digest(agent)?;
-        let name = format!("{}-{}-{RECIPE}.cpio", kernel.record.id, &sha256[..16]);
-        let path = self.cache.join(name);
+        let path = self.of(&kernel.record.id, &sha256);
         if path.exists() {
             return Ok(path);
         }
@@ -122,6 +121,18 @@ impl Initramfs {
         }
         fs::rename(&staged, &path).at("write", &path)?;
         Ok(path)
+    }
+
+    /// Path of the archive for the kernel with this id and this agent, whether or not it exists.
+    ///
+    /// # Errors
+    /// An unreadable agent.
+    pub fn path(&self, kernel_id: &str, agent: &Path) -> Result<PathBuf, FetchError> {
+        Ok(self.of(kernel_id, &self.digest(agent)?))
+    }
+
+    fn of(&self, kernel_id: &str, agent_sha256: &str) -> PathBuf {
+        self.cache.join(format!("{kernel_id}-{}-{RECIPE}.cpio", &agent_sha256[..16]))
     }
 
     /// The agent's digest; its file is read only if it has changed.

@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::alias::{self, Alias};
 use crate::commands::{
     completion, cp, daemon, doctor, exec, image, kernel, man, operation, run, ssh, ssh_config,
-    ssh_proxy, version, vm,
+    ssh_proxy, system, version, vm,
 };
 use crate::errors::output_failed;
 use crate::{render, usage, values};
@@ -74,6 +74,12 @@ pub enum Command {
     ///   banger kernel pull
     #[command(subcommand, verbatim_doc_comment)]
     Kernel(kernel::Command),
+    /// Show what banger stores on the disk, and remove what nothing uses.
+    ///
+    ///   banger system df
+    ///   banger system prune
+    #[command(subcommand, verbatim_doc_comment)]
+    System(system::Command),
     /// Show and cancel operations: what the daemon does for commands.
     ///
     ///   banger operation list --running

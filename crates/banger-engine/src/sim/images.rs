@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use banger_api::disk::{Stored, StoredKind};
 use banger_api::hint::Kind;
 use banger_api::images::{
     DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName, spare_name,
@@ -262,6 +263,9 @@ impl Images for Sim {
             views.push(ImageView {
                 id: parsed,
                 source: format!("simulated {name}"),
+                provenance: format!("simulated, of {name}"),
+                system: None,
+                packages: None,
                 names: vec![name],
                 virtual_bytes: 512 * MIB,
                 used_bytes: 64 * MIB,
@@ -296,5 +300,29 @@ impl Images for Sim {
 
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
         self.delete("kernel", &kernel.names, kernel.id.as_str())
+    }
+
+    async fn files(&self) -> Result<Vec<Stored>, ApiError> {
+        let inner = self.inner();
+        let stored = |file: &String| Stored {
+            kind: StoredKind::Unfinished,
+            id: file.clone(),
+            names: Vec::new(),
+            used_bytes: 64 * MIB,
+            used_by: Vec::new(),
+            removable: !inner.in_progress.contains(file),
+        };
+        Ok(inner.world.unfinished.iter().map(stored).collect())
+    }
+
+    async fn remove_file(&self, _kind: StoredKind, id: &str) -> Result<u64, ApiError> {
+        self.try_effect("clean", When::Before)?;
+        let in_progress = self.inner().in_progress.clone();
+        let removed = self.remove_unfinished(|file| file == id && !in_progress.contains(file));
+        if removed == 0 {
+            let text = format!("there is no file `{}`", banger_api::excerpt(id));
+            return Err(ApiError::new(ErrorCode::NotFound, text));
+        }
+        Ok(removed * 64 * MIB)
     }
 }

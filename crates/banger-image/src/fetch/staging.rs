@@ -70,6 +70,12 @@ pub(super) fn make_folders(path: &Path) -> Result<(), FetchError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).at("make the folder", path)
 }
 
+/// Whether no process works in this staging folder.
+pub fn is_abandoned(path: &Path) -> bool {
+    let Ok(lock) = File::open(path) else { return false };
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
 /// Removes resources that a staging folder refers to elsewhere.
 pub type RemoveElsewhere<'a> = &'a dyn Fn(&Path) -> Result<(), FetchError>;
 

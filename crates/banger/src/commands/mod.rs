@@ -14,6 +14,7 @@ pub mod run;
 pub mod ssh;
 pub mod ssh_config;
 pub mod ssh_proxy;
+pub mod system;
 pub mod version;
 pub mod vm;
 
@@ -34,6 +35,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Vm(command) => vm::dispatch(context, command).await,
         Command::Image(command) => image::dispatch(context, command).await,
         Command::Kernel(command) => kernel::dispatch(context, command).await,
+        Command::System(command) => system::dispatch(context, command).await,
         Command::Operation(command) => operation::dispatch(context, command).await,
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,

@@ -197,13 +197,22 @@ fn import_checks_the_file_first() {
     let missing = home.run(&["image", "import", tar.to_str().unwrap()]);
     assert_eq!(missing.code, 3);
     assert!(missing.err.contains("Tiny.tar` cannot be read\n"), "{}", missing.err);
-    assert!(missing.err.contains("\nhint: name an archive on this host"), "{}", missing.err);
+    assert!(missing.err.contains("\nhint: name a file or folder of this host"), "{}", missing.err);
     std::fs::write(&tar, b"x").unwrap();
     let made = home.command(&["image", "import", "Tiny.tar"]).current_dir(home.path()).output();
     assert!(made.unwrap().status.success());
     assert_eq!(home.json(&["image", "show", "tiny"])["names"][0], "tiny");
-    let folder = home.run(&["image", "import", "--name", "x", home.path().to_str().unwrap()]);
-    assert_eq!(folder.code, 2);
-    assert!(folder.err.contains("is a folder\nhint: pack it first"), "{}", folder.err);
+    let folder = home.path().join("tree");
+    std::fs::create_dir(&folder).unwrap();
+    let made = home.command(&["image", "import", "."]).current_dir(&folder).output();
+    assert!(made.unwrap().status.success());
+    assert_eq!(home.json(&["image", "show", "tree"])["names"][0], "tree");
+    let pipe = home.run(&["image", "import", "--name", "x", "/dev/null"]);
+    assert_eq!(pipe.code, 2);
+    assert!(
+        pipe.err.contains("is neither a file nor a folder\nhint: read it here"),
+        "{}",
+        pipe.err
+    );
     home.finish();
 }

@@ -6,6 +6,7 @@
 mod archive;
 mod body;
 mod daemon;
+mod disk;
 mod document;
 mod events;
 mod exec;
@@ -124,6 +125,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::IMAGE_UPLOAD, post(images::upload))
         .route(routes::IMAGE_TAGS, post(images::tag))
         .route(routes::IMAGE_TAG, delete(images::untag))
+        .route(routes::DISK, get(disk::usage))
+        .route(routes::DISK_PRUNES, post(disk::prune))
         .route(routes::KERNELS, get(images::kernels))
         .route(routes::KERNEL, delete(images::delete_kernel))
         .route(routes::KERNEL_PULL, post(images::pull_kernel))
@@ -230,6 +233,8 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::upload,
         images::tag,
         images::untag,
+        disk::usage,
+        disk::prune,
         images::kernels,
         images::delete_kernel,
         images::pull_kernel,

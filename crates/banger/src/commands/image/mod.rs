@@ -3,6 +3,7 @@
 pub mod delete;
 pub mod import;
 pub mod list;
+pub mod prune;
 pub mod pull;
 pub mod show;
 pub mod tag;
@@ -26,6 +27,7 @@ pub enum Command {
     Untag(untag::Args),
     #[command(visible_alias = "rm", alias = "remove")]
     Delete(delete::Args),
+    Prune(prune::Args),
 }
 
 /// Runs a command.
@@ -38,5 +40,6 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Tag(args) => tag::run(context, args).await,
         Command::Untag(args) => untag::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
     }
 }

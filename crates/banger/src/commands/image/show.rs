@@ -31,12 +31,19 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
+fn or(known: Option<String>) -> String {
+    known.unwrap_or_else(|| "unknown".to_owned())
+}
+
 fn text(image: &ImageView) -> String {
     let init = image.init.as_deref().unwrap_or("none: the agent is its init");
     let rows = [
         ("names", or_dash(&image.names)),
         ("id", image.id.to_string()),
         ("source", image.source.clone()),
+        ("made from", image.provenance.clone()),
+        ("system", or(image.system.clone())),
+        ("packages", or(image.packages.map(|count| count.to_string()))),
         ("created", format!("{} ({})", ago(&image.created_at), image.created_at)),
         ("size", human_size(image.virtual_bytes)),
         ("takes", human_size(image.used_bytes)),

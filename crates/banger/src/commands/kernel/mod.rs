@@ -2,6 +2,7 @@
 
 pub mod delete;
 pub mod list;
+pub mod prune;
 pub mod pull;
 
 use clap::Subcommand;
@@ -17,6 +18,7 @@ pub enum Command {
     Pull(pull::Args),
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
+    Prune(prune::Args),
 }
 
 /// Runs a command.
@@ -25,5 +27,6 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::List(args) => list::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
     }
 }
