@@ -35,6 +35,7 @@ const BORDERS: &[(&str, &[&str])] = &[
         &[
             "banger-agent-proto",
             "banger-api",
+            "banger-archive",
             "banger-base",
             "banger-engine",
             "banger-image",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ByteString;
+use crate::build::BuildInputs;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::Hint;
 use crate::ids::{ImageId, KernelId};
@@ -37,6 +38,9 @@ pub struct ImageView {
     pub created_at: String,
     /// SHA-256 of the content.
     pub fingerprint: String,
+    /// What it was built from, if it was built in a VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<BuildInputs>,
     /// Names of the VMs that use the image.
     pub used_by: Vec<String>,
     /// How a container of the image runs, if it was made from a container image.

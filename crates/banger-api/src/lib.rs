@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod boot;
+pub mod build;
 pub mod daemon;
 pub mod disk;
 pub mod doctor;

@@ -226,6 +226,20 @@ pub mod stage {
     pub const PULL_KERNEL: &str = "pull_kernel";
     /// Fetching an image that is not cached.
     pub const PULL_IMAGE: &str = "pull_image";
+    /// Reading the inputs of an image build.
+    pub const BUILD_INPUTS: &str = "build_inputs";
+    /// Starting the VM of an image build.
+    pub const START_VM: &str = "start_vm";
+    /// Copying files into that VM.
+    pub const COPY_FILES: &str = "copy_files";
+    /// Installing packages in it.
+    pub const INSTALL_PACKAGES: &str = "install_packages";
+    /// Running the script in it.
+    pub const RUN_SCRIPT: &str = "run_script";
+    /// Removing the identity of the VM, caches and logs.
+    pub const CLEAN_IMAGE: &str = "clean_image";
+    /// Creating an image from the root disk of a stopped VM.
+    pub const CAPTURE_IMAGE: &str = "capture_image";
     /// Checks before any change.
     pub const PREFLIGHT: &str = "preflight";
     /// Creating the disks (create) or attaching them (start).

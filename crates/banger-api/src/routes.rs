@@ -76,6 +76,8 @@ pub const IMAGE_PULL: &str = "/v1/image-pulls";
 pub const IMAGE_IMPORT: &str = "/v1/image-imports";
 /// `POST` an archive, with [`crate::images::ImageUpload`] as query.
 pub const IMAGE_UPLOAD: &str = "/v1/image-uploads";
+/// `POST` [`crate::build::ImageBuildRequest`].
+pub const IMAGE_BUILD: &str = "/v1/image-builds";
 /// `POST` [`crate::images::TagRequest`].
 pub const IMAGE_TAGS: &str = "/v1/images/{image}/tags";
 /// `DELETE`: removes one name of an image.

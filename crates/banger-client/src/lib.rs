@@ -7,6 +7,7 @@
 pub mod agent;
 mod archive;
 pub mod batch;
+mod build;
 mod call;
 mod client;
 mod daemon;

@@ -4,7 +4,9 @@
 //! A VMM that does not work on this host, or without a storage or network that works with it, is
 //! skipped.
 
-use crate::devices::{Need, NetworkAbilities, NicKind, SourceKind, StorageAbilities, VmmAbilities};
+use crate::devices::{
+    Need, NetworkAbilities, NicKind, RootContent, SourceKind, StorageAbilities, VmmAbilities,
+};
 use crate::plan::{Chosen, DriverPlan};
 
 /// A driver, its abilities, and its probe result on this host.
@@ -49,6 +51,9 @@ pub struct Wanted<'a> {
     pub storage: Option<&'a str>,
     /// Network.
     pub network: Option<&'a str>,
+    /// Least content of the file of the root disk. Where that is the whole root file system, a
+    /// requested storage that keeps only changes is not taken.
+    pub root: RootContent,
 }
 
 /// No driver can be used.
@@ -158,8 +163,14 @@ impl Offers {
     /// Storage and network for a VMM.
     fn with(&self, vmm: &VmmCandidate, wanted: Wanted<'_>) -> Result<(Chosen, Chosen), NoDriver> {
         let (name, takes) = (vmm.driver.name, vmm.driver.abilities);
+        let has_root = |of: &StorageAbilities| {
+            wanted.root == RootContent::Changes || of.content == RootContent::Whole
+        };
         let storage = self.storage.iter().map(|storage| {
             let verdict = match storage.abilities.root_disk {
+                _ if !has_root(&storage.abilities) => {
+                    Err("an image is built on a whole root disk".into())
+                }
                 kind if takes.sources.contains(&kind) => {
                     self.root_for(storage.abilities.root).and_then(|()| storage.verdict.clone())
                 }
@@ -177,7 +188,13 @@ impl Offers {
             };
             (network.name, verdict)
         });
-        let storage = first("storage", wanted.storage, &storage.collect::<Vec<_>>())?;
+        let requested = wanted.storage.filter(|name| {
+            let has_changes = |one: &Candidate<StorageAbilities>| {
+                one.name == *name && one.abilities.content == RootContent::Changes
+            };
+            !(wanted.root == RootContent::Whole && self.storage.iter().any(has_changes))
+        });
+        let storage = first("storage", requested, &storage.collect::<Vec<_>>())?;
         let network = first("network", wanted.network, &networks.collect::<Vec<_>>())?;
         Ok((storage, network))
     }
@@ -231,7 +248,7 @@ mod tests {
         };
         let storage = |name, root, root_disk| Candidate {
             name,
-            abilities: StorageAbilities { root, root_disk },
+            abilities: StorageAbilities { root, root_disk, content: content(name) },
             verdict: good(name),
         };
         let network = |name, root, nic| Candidate {
@@ -253,7 +270,25 @@ mod tests {
         }
     }
 
-    const AUTO: Wanted<'_> = Wanted { vmm: None, storage: None, network: None };
+    const AUTO: Wanted<'_> =
+        Wanted { vmm: None, storage: None, network: None, root: RootContent::Changes };
+
+    /// `devices` keeps the changes only.
+    fn content(storage: &str) -> RootContent {
+        if storage == "devices" { RootContent::Changes } else { RootContent::Whole }
+    }
+
+    #[test]
+    fn a_build_gets_a_storage_with_the_whole_root_file_system() {
+        let build = Wanted { root: RootContent::Whole, ..AUTO };
+        let plan = host().choose(build).unwrap();
+        assert_eq!(names(&plan), ["jailed", "files", "taps"]);
+        assert!(plan.storage.why.contains("whole root disk"), "{}", plan.storage.why);
+        let plan = host().choose(Wanted { storage: Some("devices"), ..build }).unwrap();
+        assert_eq!(names(&plan), ["jailed", "files", "taps"], "the requested one cannot do it");
+        let plan = host().choose(Wanted { storage: Some("files"), ..build }).unwrap();
+        assert_eq!(plan.storage.why, "asked for in the configuration");
+    }
 
     fn names(plan: &DriverPlan) -> [&str; 3] {
         [&plan.vmm, &plan.storage, &plan.network].map(|chosen| chosen.name.as_str())

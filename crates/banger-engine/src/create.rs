@@ -9,13 +9,14 @@ use banger_api::vm::{CreateVm, Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
 
 use crate::cancel;
+use crate::devices::RootContent;
 use crate::drivers::{Capacity, Host};
 use crate::engine::{Engine, Preparing};
 use crate::holds::Remaining;
 use crate::lists::{self, ListName};
 use crate::op_book::OpBook;
 use crate::ops::{Op, OpProgress};
-use crate::plan::{VmPlan, VmSpec};
+use crate::plan::{BuildPlan, VmPlan, VmSpec};
 use crate::record::{Inspect, VmRecord};
 use crate::store::{Durability, Write};
 use crate::vm_jobs::ThenStart;
@@ -64,6 +65,15 @@ impl Engine {
     /// # Errors
     /// A bad value, a name in use, an unknown image, or an error of the store.
     pub async fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
+        self.create_for(request, None).await
+    }
+
+    /// The same, also for the VM of an image build.
+    pub(crate) async fn create_for(
+        &self,
+        request: CreateVm,
+        build: Option<BuildPlan>,
+    ) -> Result<Accepted, ApiError> {
         request.check()?;
         let host = self.shared.drivers.host.clone();
         let (image, kernel) = self.boot_names(&request);
@@ -81,7 +91,7 @@ impl Engine {
         let session = request.lifetime == Lifetime::Session;
         let id = vm.id.clone();
         tokio::spawn(async move {
-            let prepared = engine.prepare(&op, reserved.vm.clone(), request).await;
+            let prepared = engine.prepare(&op, reserved.vm.clone(), request, build).await;
             // After a failure the name is free before the operation ends.
             drop(reserved);
             if let Err(error) = prepared {
@@ -177,6 +187,7 @@ impl Engine {
         op: &Arc<Op>,
         VmTag { id, name }: VmTag,
         request: CreateVm,
+        build: Option<BuildPlan>,
     ) -> Result<(), ApiError> {
         let drivers = &self.shared.drivers;
         let (image, kernel) = self.boot_names(&request);
@@ -189,7 +200,8 @@ impl Engine {
         if *op.cancelled().borrow() {
             return Err(cancel::cancelled(op));
         }
-        let chosen = drivers.host.choose(&boot).await?;
+        let root = if build.is_some() { RootContent::Whole } else { RootContent::Changes };
+        let chosen = drivers.host.choose(&boot, root).await?;
         let now = drivers.host.now_unix_ms();
         let plan = VmPlan {
             id,
@@ -199,6 +211,7 @@ impl Engine {
             machine_id: new_machine_id(&*drivers.host),
             created_unix_ms: now,
             boot,
+            build,
         };
         let spec = VmSpec::of(&request, &self.defaults);
         let then = if request.no_start { ThenStart::No } else { ThenStart::Yes };

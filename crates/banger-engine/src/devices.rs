@@ -182,6 +182,18 @@ pub struct StorageAbilities {
     pub root: Need,
     /// Backing store of the root disk. All other drives are files.
     pub root_disk: SourceKind,
+    /// What is in the file of the root disk.
+    pub content: RootContent,
+}
+
+/// Content of the file of a root disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RootContent {
+    /// The changes of the VM, which are of use only with its image.
+    #[default]
+    Changes,
+    /// The whole root file system.
+    Whole,
 }
 
 /// Abilities of a network driver.

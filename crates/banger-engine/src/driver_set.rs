@@ -8,7 +8,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::capability::{Effect, Effects, Upkeep};
 use crate::devices::{Devices, Need};
-use crate::drivers::{Applied, Guest, Host, Images, Network, Storage, Undone, Vmm};
+use crate::drivers::{Applied, Builds, Guest, Host, Images, Network, Storage, Undone, Vmm};
 use crate::oplog::StepId;
 use crate::plan::{Chosen, Lease, VmPlan, VmSpec};
 
@@ -31,6 +31,8 @@ pub struct Drivers {
     pub vmm: BTreeMap<String, Arc<dyn Vmm>>,
     /// The agent.
     pub guest: Arc<dyn Guest>,
+    /// Image builds.
+    pub builds: Arc<dyn Builds>,
     /// Effects of capabilities.
     pub effects: Vec<Effects>,
     /// Crash points.

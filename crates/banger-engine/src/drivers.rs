@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::builds::{BuildLog, Builds, Capture, GuestCommand, GuestExit, GuestOutput};
 pub use crate::driver_set::{CrashPoints, Drivers};
 pub use crate::progress::Progress;
 use async_trait::async_trait;
@@ -22,7 +23,9 @@ use banger_api::{ApiError, VmId};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
 
 use crate::capability::Upkeep;
-use crate::devices::{Devices, Drive, NetworkAbilities, Nic, StorageAbilities, VmmAbilities};
+use crate::devices::{
+    Devices, Drive, NetworkAbilities, Nic, RootContent, StorageAbilities, VmmAbilities,
+};
 use crate::interrupt::Interrupt;
 use crate::meter::{GuestUsage, NicMeter, VmmMeter};
 use crate::plan::{BootSet, DriverPlan, Lease, ProcRef, RunPlan, VmPlan, VmSpec};
@@ -75,6 +78,11 @@ pub trait Storage: Send + Sync {
     }
     /// The drives of a VM whose disks are attached, in the order in which the guest sees them.
     fn drives(&self, vm: &VmPlan) -> Vec<Drive>;
+    /// The file with the whole root file system of a VM; `None` if the root disk has only its
+    /// changes.
+    fn whole_root(&self, _vm: &VmPlan) -> Option<PathBuf> {
+        None
+    }
     /// Virtual and allocated sizes.
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView;
 }
@@ -363,7 +371,7 @@ pub trait Host: Send + Sync {
     /// Its resources.
     fn capacity(&self) -> Capacity;
     /// Chooses drivers for a new VM of this image, each with its reason.
-    async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError>;
+    async fn choose(&self, boot: &BootSet, root: RootContent) -> Result<DriverPlan, ApiError>;
     /// Has the helper create its folder of a VM, which records the owner of the VM for the helper's
     /// checks. Idempotent.
     async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError>;

@@ -123,6 +123,7 @@ impl Engine {
         for (record, action) in decided {
             engine.spawn_task(record, InitialWork::Recover(action));
         }
+        engine.delete_build_vms();
         engine.clean_images(without_vm.into_iter().map(|(op, _)| op).collect());
         Ok(engine)
     }

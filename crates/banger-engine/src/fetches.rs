@@ -12,7 +12,7 @@ use crate::drivers::Archive;
 use crate::engine::Engine;
 use crate::image_ops::check_name;
 use crate::op_book::OpBook;
-use crate::ops::OpProgress;
+use crate::ops::{Op, OpProgress};
 use crate::store::Durability;
 
 /// The error of an operation whose task panicked.
@@ -101,17 +101,35 @@ impl Engine {
     }
 
     async fn fetch(&self, kind: &str, stage: &str, what: Fetch) -> Result<Accepted, ApiError> {
+        let (subject, stage) = (what.subject(), stage.to_owned());
+        let work = move |engine: Arc<Self>, op: Arc<Op>| async move {
+            let progress = Arc::new(OpProgress::new(op, &stage));
+            engine.carry_out(what, &progress).await
+        };
+        self.in_background(kind, subject, work).await
+    }
+
+    /// Records an operation, and carries out its work in the background; the work returns the id of
+    /// what it made.
+    pub(crate) async fn in_background<F>(
+        &self,
+        kind: &str,
+        subject: Subject,
+        work: impl FnOnce(Arc<Self>, Arc<Op>) -> F + Send + 'static,
+    ) -> Result<Accepted, ApiError>
+    where
+        F: Future<Output = Result<String, ApiError>> + Send + 'static,
+    {
         let engine = self.arc().ok_or_else(|| {
             ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down")
         })?;
-        let book = OpBook { shared: self.shared.clone(), subject: what.subject() };
+        let book = OpBook { shared: self.shared.clone(), subject };
         let op = book.open(kind, Durability::Power).await?;
         let operation = Some(op.id.clone());
-        let progress = Arc::new(OpProgress::new(op.clone(), stage));
         tokio::spawn(async move {
             book.shared.crash_point(&op.kind, "begun");
             // In a separate task, so that the operation ends even if the work panics.
-            let work = tokio::spawn(async move { engine.carry_out(what, &progress).await });
+            let work = tokio::spawn(work(engine, op.clone()));
             let result = work.await.unwrap_or_else(|panic| Err(failed(&panic)));
             let result = match result {
                 Err(error) if error.code == ErrorCode::Cancelled => Err(cancel::cancelled(&op)),

@@ -12,6 +12,9 @@
 
 pub mod autostart;
 mod boot_watch;
+pub mod build;
+pub mod build_log;
+pub mod builds;
 pub mod cancel;
 pub mod capabilities;
 pub mod capability;

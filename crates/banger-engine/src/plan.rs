@@ -110,6 +110,18 @@ pub struct VmPlan {
     pub machine_id: String,
     /// Milliseconds since 1970.
     pub created_unix_ms: u64,
+    /// The image build to which it belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildPlan>,
+}
+
+/// The image build of a temporary VM. Such a VM has no work disk: `/root` is part of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildPlan {
+    /// Its operation.
+    pub operation: OpId,
+    /// Whether the VM is kept if the build fails or the daemon ends meanwhile.
+    pub keep: bool,
 }
 
 /// A live change of a run: the values to restore if it fails.
@@ -198,6 +210,7 @@ pub(crate) mod tests {
             lifetime: Lifetime::Keep,
             machine_id: "0".repeat(32),
             created_unix_ms: 0,
+            build: None,
         }
     }
 

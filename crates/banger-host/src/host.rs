@@ -9,7 +9,7 @@ use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_engine::capability::Effects;
 use banger_engine::choose::{Candidate, Offers, VmmCandidate, Wanted};
-use banger_engine::devices::{NetworkAbilities, StorageAbilities};
+use banger_engine::devices::{NetworkAbilities, RootContent, StorageAbilities};
 use banger_engine::drivers::{Applied, Capacity, Host, Undone};
 use banger_engine::plan::{BootSet, DriverPlan, VmPlan};
 use banger_root::protocol::Request;
@@ -98,13 +98,13 @@ impl LinuxHost {
         let storage = |name, abilities, verdict| Candidate { name, abilities, verdict };
         vec![
             storage("dm-snapshot", storage::SNAPSHOT, mapper),
-            storage("reflink", storage::FILES, reflink),
+            storage("reflink", storage::COPIES, reflink),
             storage(
                 "overlay",
-                storage::FILES,
+                storage::LAYERS,
                 boot.map_or_else(|| overlay(Ok(())), |boot| overlay(self.shows_whole(boot))),
             ),
-            storage("copy", storage::FILES, Ok("works everywhere".into())),
+            storage("copy", storage::COPIES, Ok("works everywhere".into())),
         ]
     }
 
@@ -140,16 +140,17 @@ impl LinuxHost {
         }
     }
 
-    fn wanted(&self) -> Wanted<'_> {
+    fn wanted(&self, root: RootContent) -> Wanted<'_> {
         Wanted {
+            root,
             vmm: self.config.vmm.as_deref(),
             storage: self.config.storage.as_deref(),
             network: self.config.network.as_deref(),
         }
     }
 
-    async fn decide(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
-        self.offers(Some(boot)).await.choose(self.wanted()).map_err(|none| {
+    async fn decide(&self, boot: &BootSet, root: RootContent) -> Result<DriverPlan, ApiError> {
+        self.offers(Some(boot)).await.choose(self.wanted(root)).map_err(|none| {
             ApiError::new(ErrorCode::HostNotReady, none.to_string()).with_hint(Hint::CheckHost)
         })
     }
@@ -193,8 +194,8 @@ impl Host for LinuxHost {
         }
     }
 
-    async fn choose(&self, boot: &BootSet) -> Result<DriverPlan, ApiError> {
-        self.decide(boot).await
+    async fn choose(&self, boot: &BootSet, root: RootContent) -> Result<DriverPlan, ApiError> {
+        self.decide(boot, root).await
     }
 
     async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError> {
@@ -214,7 +215,7 @@ impl Host for LinuxHost {
     }
 
     async fn doctor(&self) -> Vec<Check> {
-        let vmm = self.offers(None).await.preferred(self.wanted());
+        let vmm = self.offers(None).await.preferred(self.wanted(RootContent::Changes));
         let mut checks = crate::doctor::checks(&self.config, vmm).await;
         for doctor in self.effects.iter().filter_map(|effects| effects.doctor.as_ref()) {
             checks.extend(doctor.checks().await);

@@ -37,8 +37,8 @@ pub struct LocalImages {
 }
 
 /// Passes the progress of the stores on to the operation: their stages become notes within ours.
-struct Relay {
-    progress: Arc<dyn Progress>,
+pub(crate) struct Relay {
+    pub(crate) progress: Arc<dyn Progress>,
 }
 
 impl fetch::Progress for Relay {
@@ -92,6 +92,11 @@ impl LocalImages {
             kernel_folder: layout.kernels(),
             layout: layout.clone(),
         }
+    }
+
+    /// The images.
+    pub fn store(&self) -> Arc<ImageStore> {
+        self.images.clone()
     }
 
     /// The files a VM boots from, checked to be whole.
@@ -326,6 +331,7 @@ impl Images for LocalImages {
                 init: record.init.as_ref().map(|init| init.as_str().to_owned()),
                 created_at: record.created_at.clone(),
                 fingerprint: record.fingerprint.clone(),
+                built: record.built.as_ref().map(|built| built.inputs.clone()),
                 used_by: Vec::new(),
                 config: record.config.clone(),
             })

@@ -77,6 +77,11 @@ impl Layout {
         self.state.join("log/failed-starts")
     }
 
+    /// Folder of the logs of image builds.
+    pub fn builds(&self) -> PathBuf {
+        self.state.join("log/builds")
+    }
+
     /// Serial console.
     pub fn console_log(&self, id: &VmId) -> PathBuf {
         self.logs(id).join("console.log")

@@ -1,6 +1,7 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
 mod advice;
+mod builds;
 pub mod capabilities;
 mod doctor;
 mod failure;
@@ -179,7 +180,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
     let (vmm, sockets) = vmms(&config, &listeners, &boot_files);
     let timeout = config.boot_timeout;
     let capabilities = capabilities::registry(&capabilities::Parts {
-        layout,
+        layout: layout.clone(),
         blanks,
         mke2fs: config.programs().mke2fs,
         helper: config.helper.clone(),
@@ -192,9 +193,11 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));
+    let builds = builds::HostBuilds::new(layout, images.store(), guest.clone());
+    let builds = Arc::new(builds);
     let effects: Vec<Effects> = capabilities.into_iter().map(|one| one.effects).collect();
     let host = Arc::new(host::LinuxHost::new(config, effects.clone()));
-    Ok(Drivers { host, images, storage, network, vmm, guest, effects, crash })
+    Ok(Drivers { host, images, storage, network, vmm, guest, builds, effects, crash })
 }
 
 type Vmms = BTreeMap<String, Arc<dyn Vmm>>;

@@ -33,6 +33,7 @@ pub fn plan(id: &str, name: &str) -> VmPlan {
         lifetime: banger_api::vm::Lifetime::Keep,
         machine_id: "0".repeat(32),
         created_unix_ms: 0,
+        build: None,
     }
 }
 

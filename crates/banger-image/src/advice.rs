@@ -160,6 +160,7 @@ pub fn image(error: &ImageError) -> ApiError {
             let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];
             return api_error(ErrorCode::NameTaken, hints, error);
         }
+        ImageError::UnusableDisk { .. } => (ErrorCode::GuestFailed, None),
         ImageError::Worker(error) => return (**error).clone(),
         ImageError::UnsupportedFile { found, .. } => {
             (ErrorCode::BadRequest, Some(found.advice.clone().into()))

@@ -1,12 +1,14 @@
 //! Work disk: a second disk, mounted at `/root`, which survives a rebuild of the root disk.
 //!
+//! The VM of an image build has none: its `/root` becomes part of the image.
+//!
 //! Its size only grows: a start enlarges the file, and the agent the file system on it.
 
 use core::cmp::Ordering;
 
 use banger_api::operation::stage;
 
-use crate::capability::{Capability, Change, Slot, SlotStep};
+use crate::capability::{Capability, Change, Slot, SlotStep, Use};
 use crate::change::only_grows;
 use crate::oplog::StepId;
 
@@ -19,7 +21,7 @@ pub const WORK_DISK_SIZE: StepId = StepId::new("work_disk_size");
 /// Work disk.
 pub const CAPABILITY: Capability = Capability {
     name: "work_disk",
-    plan: None,
+    plan: Some(|vm, _spec| if vm.build.is_some() { Use::Unused } else { Use::Used }),
     change: Some(|old, new, _run| match new.work_bytes.cmp(&old.work_bytes) {
         Ordering::Less => Change::Refused(only_grows("work disk", old.work_bytes)),
         Ordering::Equal => Change::None,

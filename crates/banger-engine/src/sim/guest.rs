@@ -17,7 +17,7 @@ use crate::meter::GuestUsage;
 use crate::plan::VmPlan;
 
 impl Sim {
-    fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
+    pub(super) fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
         let shim = self.object("shim", vm).filter(|_| self.object("paused", vm).is_none());
         let shim = shim.ok_or_else(|| {
             let text = format!("the agent of `{}` does not answer", vm.name);

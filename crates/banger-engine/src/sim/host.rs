@@ -7,6 +7,7 @@ use banger_api::{ApiError, VmId};
 
 use super::Sim;
 use super::world::{When, World};
+use crate::devices::RootContent;
 use crate::drivers::{Applied, Capacity, Host, Undone};
 use crate::plan::{BootSet, Chosen, DriverPlan, VmPlan};
 
@@ -46,7 +47,7 @@ impl Host for Sim {
         Capacity { cpus: 8, memory_bytes: 16 << 30, disk_free_bytes: 100 << 30 }
     }
 
-    async fn choose(&self, _boot: &BootSet) -> Result<DriverPlan, ApiError> {
+    async fn choose(&self, _boot: &BootSet, _root: RootContent) -> Result<DriverPlan, ApiError> {
         let sim = || Chosen { name: "sim".into(), why: "the host is simulated".into() };
         Ok(DriverPlan { vmm: sim(), storage: sim(), network: sim() })
     }

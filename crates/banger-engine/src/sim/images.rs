@@ -23,7 +23,7 @@ const IMPORT: &str = "import_image";
 /// Interval at which a fetch that never ends checks for a cancel.
 const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
-fn id_of(name: &str) -> String {
+pub(super) fn id_of(name: &str) -> String {
     // FNV-1a.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -57,13 +57,18 @@ impl Sim {
             self.publish(key, &id);
             Ok(id)
         });
-        self.remove_unfinished(|unfinished| *unfinished == file);
-        self.inner().in_progress.remove(&file);
+        self.finished(&file);
         published
     }
 
+    /// Removes an unfinished file at the end of its operation.
+    pub(super) fn finished(&self, file: &str) {
+        self.remove_unfinished(|unfinished| unfinished == file);
+        self.inner().in_progress.remove(file);
+    }
+
     /// Gives a name to an object. An image whose only name this was gets its spare name.
-    fn publish(&self, key: &str, id: &str) {
+    pub(super) fn publish(&self, key: &str, id: &str) {
         let mut inner = self.inner();
         let fetched = &mut inner.world.fetched;
         let old = fetched.insert(key.into(), id.into()).filter(|old| old != id);
@@ -77,7 +82,7 @@ impl Sim {
     }
 
     /// Creates an unfinished file.
-    fn begin(&self, key: &str) -> String {
+    pub(super) fn begin(&self, key: &str) -> String {
         let mut inner = self.inner();
         inner.world.spawned += 1;
         let file = format!("{key}#{}", inner.world.spawned);
@@ -87,7 +92,7 @@ impl Sim {
         file
     }
 
-    async fn receive(&self, key: &str, progress: &dyn Progress) -> Result<(), ApiError> {
+    pub(super) async fn receive(&self, key: &str, progress: &dyn Progress) -> Result<(), ApiError> {
         for done in [0, 32, 64] {
             progress.bytes(done * MIB, Some(64 * MIB));
         }
@@ -186,6 +191,9 @@ impl Images for Sim {
         p: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
         self.known("image", name, DEFAULT_IMAGE)?;
+        if self.named("image").iter().any(|(_, id)| id == name) {
+            return Ok(name.to_owned());
+        }
         self.fetch(&format!("image:{name}"), name, stage::PULL_IMAGE, p.as_ref()).await
     }
 
@@ -272,6 +280,7 @@ impl Images for Sim {
                 init: Some("/sbin/init".into()),
                 created_at: "2026-01-01T00:00:00Z".into(),
                 fingerprint: id,
+                built: None,
                 used_by: Vec::new(),
                 config: None,
             });

@@ -4,6 +4,7 @@
 //! or after the change. Each change is passed to a sink, so that a simulated host can outlive its
 //! daemon.
 
+mod builds;
 mod effects;
 mod guest;
 mod host;
@@ -25,7 +26,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::devices::{
-    Drive, DriveRole, Need, NetworkAbilities, Nic, NicKind, SourceKind, StorageAbilities,
+    Drive, DriveRole, Need, NetworkAbilities, Nic, NicKind, RootContent, SourceKind,
+    StorageAbilities,
 };
 use crate::drivers::{
     Applied, Attached, ClockHistory, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
@@ -127,6 +129,7 @@ impl Sim {
             network: BTreeMap::from([(name(), self.clone() as Arc<dyn Network>)]),
             vmm: BTreeMap::from([(name(), self.clone() as Arc<dyn crate::drivers::Vmm>)]),
             guest: self.clone(),
+            builds: self.clone(),
             effects: effects::all(self),
             crash,
         }
@@ -278,7 +281,12 @@ impl Storage for Sim {
     }
 
     fn abilities(&self) -> StorageAbilities {
-        StorageAbilities { root: Need::None, root_disk: SourceKind::File }
+        let (root, root_disk) = (Need::None, SourceKind::File);
+        StorageAbilities { root, root_disk, content: RootContent::Whole }
+    }
+
+    fn whole_root(&self, vm: &VmPlan) -> Option<PathBuf> {
+        self.object("root", vm).map(|_| format!("/nonexistent/{}/root", vm.id).into())
     }
 
     fn drives(&self, vm: &VmPlan) -> Vec<Drive> {

@@ -168,6 +168,22 @@ impl Machine {
         faults: &[Fault],
         work: impl AsyncFnOnce(&Engine, &Sim),
     ) -> Report {
+        // Tokio's default.
+        self.run(daemon_fault, faults, 61, work)
+    }
+
+    /// The same; `work` gets its turn after each turn of another task.
+    pub fn daemon_in_turns(&self, work: impl AsyncFnOnce(&Engine, &Sim)) -> Report {
+        self.run(DaemonFault::None, &[], 1, work)
+    }
+
+    fn run(
+        &self,
+        daemon_fault: DaemonFault,
+        faults: &[Fault],
+        interval: u32,
+        work: impl AsyncFnOnce(&Engine, &Sim),
+    ) -> Report {
         let run = Arc::new(DaemonRun {
             daemon_fault,
             events: AtomicUsize::new(0),
@@ -195,6 +211,7 @@ impl Machine {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
+            .event_interval(interval)
             .build()
             .unwrap();
         let daemon = async {

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod autostart;
+mod build;
 mod images;
 mod leftovers;
 mod machine;

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use banger_api::size::human_size;
 use banger_api::vm::DiskView;
 use banger_api::{ApiError, ErrorCode, Hint};
-use banger_engine::devices::{Drive, DriveRole, Need, SourceKind, StorageAbilities};
+use banger_engine::devices::{Drive, DriveRole, Need, RootContent, SourceKind, StorageAbilities};
 use banger_engine::drivers::{Applied, DiskRepair, Storage, Undone};
 use banger_engine::plan::{VmPlan, VmSpec};
 
@@ -61,12 +61,20 @@ pub struct Shared {
     pub modules: FindDisk,
 }
 
-/// Requirements and drives of storage whose root disk is a file.
-pub const FILES: StorageAbilities =
-    StorageAbilities { root: Need::None, root_disk: SourceKind::File };
+/// Requirements and drives of storage whose root disk is a layer in a file.
+pub const LAYERS: StorageAbilities = StorageAbilities {
+    root: Need::None,
+    root_disk: SourceKind::File,
+    content: RootContent::Changes,
+};
+/// The same for a root disk that is a copy of the image.
+pub const COPIES: StorageAbilities = StorageAbilities { content: RootContent::Whole, ..LAYERS };
 /// The same for a root disk that is a device.
-pub const SNAPSHOT: StorageAbilities =
-    StorageAbilities { root: Need::Required, root_disk: SourceKind::Device };
+pub const SNAPSHOT: StorageAbilities = StorageAbilities {
+    root: Need::Required,
+    root_disk: SourceKind::Device,
+    content: RootContent::Changes,
+};
 
 /// Storage in ordinary files.
 pub struct FileStorage {
@@ -90,7 +98,12 @@ impl FileStorage {
         }
     }
 
-    /// The same for the new root disk of a reset.
+    /// The work disk, if the VM has one.
+    fn work_disk(&self, vm: &VmPlan) -> Option<PathBuf> {
+        vm.build.is_none().then(|| self.layout.work_disk(&vm.id))
+    }
+
+    /// The new private file of a reset.
     fn new_root_file(&self, vm: &VmPlan) -> PathBuf {
         self.layout.new_root(&self.root_file(vm))
     }
@@ -176,7 +189,8 @@ impl Storage for FileStorage {
 
     async fn attach(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
         let image = (self.shared.image)(vm);
-        let disks = [self.root_file(vm), self.layout.work_disk(&vm.id), image.clone()];
+        let mut disks = vec![self.root_file(vm), image.clone()];
+        disks.extend(self.work_disk(vm));
         let size = match self.from {
             RootFrom::Snapshot(_) => snapshot::cow_bytes(spec.root_bytes),
             RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => spec.root_bytes,
@@ -207,7 +221,8 @@ impl Storage for FileStorage {
     fn abilities(&self) -> StorageAbilities {
         match self.from {
             RootFrom::Snapshot(_) => SNAPSHOT,
-            RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => FILES,
+            RootFrom::Layer => LAYERS,
+            RootFrom::Copy | RootFrom::Clone => COPIES,
         }
     }
 
@@ -222,12 +237,17 @@ impl Storage for FileStorage {
                 Drive::file(DriveRole::Root, self.root_file(vm))
             }
         };
-        let mut drives = vec![root, Drive::file(DriveRole::Work, self.layout.work_disk(&vm.id))];
+        let mut drives = vec![root];
+        drives.extend(self.work_disk(vm).map(|disk| Drive::file(DriveRole::Work, disk)));
         if matches!(self.from, RootFrom::Layer) {
             drives.push(Drive::file(DriveRole::Image, (self.shared.image)(vm)));
         }
         drives.push(Drive::file(DriveRole::Modules, (self.shared.modules)(vm)));
         drives
+    }
+
+    fn whole_root(&self, vm: &VmPlan) -> Option<PathBuf> {
+        (self.abilities().content == RootContent::Whole).then(|| self.root_file(vm))
     }
 
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView {

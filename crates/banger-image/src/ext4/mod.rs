@@ -10,6 +10,7 @@ mod node;
 mod raw_names;
 pub mod tar;
 pub mod tree;
+pub mod used;
 pub mod volume;
 
 use std::io::{self, Read};

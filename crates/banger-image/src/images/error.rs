@@ -51,6 +51,14 @@ pub enum ImageError {
         /// Its type.
         found: UnsupportedFile,
     },
+    /// A root disk that cannot be captured.
+    #[error("the root disk `{}` cannot become an image: {why}", path.display())]
+    UnusableDisk {
+        /// The disk.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// Another image has the name.
     #[error("the name `{name}` refers to the image {owner}")]
     NameTaken {

@@ -5,6 +5,7 @@
 //! <images>/<id>/image.json    the record
 //! ```
 
+mod capture;
 mod convert;
 mod debian_boot;
 mod error;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use banger_api::images::{ImageConfig, Rebuild, TakenName};
+pub use capture::{BuildRecord, Captured};
 pub use error::ImageError;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
@@ -73,23 +75,9 @@ pub struct ImageRecord {
     pub fingerprint: String,
     /// Its files.
     pub files: Vec<FileDigest>,
-}
-
-impl ImageRecord {
-    /// Whether an overlay shows all files of the image.
-    ///
-    /// # Errors
-    /// The reason, as text after "not overlay: ": files that it hides, or an image of an earlier
-    /// version, of which that is not known. Our own recipes never made such files.
-    pub fn check_overlay(&self) -> Result<(), String> {
-        match &self.hidden_by_overlay {
-            Some(hidden) => Err(format!("an overlay does not show {hidden} of the image")),
-            None if self.checked_for_overlay || recipe::made(&self.provenance) => Ok(()),
-            None => Err("an earlier version imported the image and did not check for files that \
-                         an overlay hides: import it again"
-                .into()),
-        }
-    }
+    /// How it was built, if it was built in a VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<BuildRecord>,
 }
 
 impl Record for ImageRecord {
@@ -308,13 +296,11 @@ impl ImageStore {
             created_at: fetch::now(),
             fingerprint,
             files,
+            built: None,
         };
         progress.go_on()?;
-        if let Origin::File { taken: TakenName::Refuse, .. } = origin
-            && let Ok(owner) = self.store.find(name)
-            && owner != record.id
-        {
-            return Err(ImageError::NameTaken { name: name.to_owned(), owner });
+        if let Origin::File { taken, .. } = origin {
+            self.check_taken(name, *taken, &record.id)?;
         }
         let whole = |known: ImageRecord| {
             let folder = self.store.folder(&known.id);

@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::{ImageRecord, recipe};
 use crate::ext4::{Kind, Node, NodeId, ROOT, Tree};
 
 /// Prefix of the attributes that overlayfs interprets and hides.
@@ -14,6 +15,28 @@ const HIDDEN_XATTRS: &str = "trusted.overlay.";
 /// Folders that the guest mounts from the image's disk, not through the overlay.
 const NOT_OVERLAID: [&str; 4] =
     ["var/lib/docker", "var/lib/containerd", "var/lib/containers", "var/lib/rancher"];
+
+impl ImageRecord {
+    /// Whether an overlay shows all files of the image.
+    ///
+    /// # Errors
+    /// The reason, as text after "not overlay: ": files that it hides, or an image of an earlier
+    /// version, of which that is not known. Our own recipes never made such files.
+    pub fn check_overlay(&self) -> Result<(), String> {
+        match &self.hidden_by_overlay {
+            Some(hidden) => Err(format!("an overlay does not show {hidden} of the image")),
+            None if self.checked_for_overlay || recipe::made(&self.provenance) => Ok(()),
+            None if self.built.is_some() => {
+                Err("the image was built in a VM and is not checked for files that an overlay \
+                     hides"
+                    .into())
+            }
+            None => Err("an earlier version imported the image and did not check for files that \
+                         an overlay hides: import it again"
+                .into()),
+        }
+    }
+}
 
 /// Text with the first file or folder that an overlay of this tree hides, and the number of others;
 /// `None` if there is none.

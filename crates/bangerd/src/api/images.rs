@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use banger_api::build::ImageBuildRequest;
 use banger_api::images::{
     Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelView, PullRequest,
     Rebuild, TagRequest, TakenName,
@@ -117,6 +118,24 @@ pub async fn import(
     let imported =
         async move { api.engine.import_image(import.path.as_path(), &import.name, taken).await };
     Ok(accepted(detached(imported).await?))
+}
+
+/// Build an image in a temporary VM.
+///
+/// The VM is created from another image, gets files, packages and what a script does, and is
+/// stopped; its root disk becomes the image. The output is in the notes of the operation.
+#[utoipa::path(post, path = routes::IMAGE_BUILD, tag = "images", operation_id = "image_build",
+    request_body = ImageBuildRequest,
+    responses(
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn build(
+    State(api): Shared,
+    Body(build): Body<ImageBuildRequest>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let built = async move { api.engine.build_image(build).await };
+    Ok(accepted(detached(built).await?))
 }
 
 /// Import an image from the body: a file as in an import from the host.

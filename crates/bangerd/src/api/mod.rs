@@ -122,6 +122,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::IMAGE, get(images::show).delete(images::delete))
         .route(routes::IMAGE_PULL, post(images::pull))
         .route(routes::IMAGE_IMPORT, post(images::import))
+        .route(routes::IMAGE_BUILD, post(images::build))
         .route(routes::IMAGE_UPLOAD, post(images::upload))
         .route(routes::IMAGE_TAGS, post(images::tag))
         .route(routes::IMAGE_TAG, delete(images::untag))
@@ -230,6 +231,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::delete,
         images::pull,
         images::import,
+        images::build,
         images::upload,
         images::tag,
         images::untag,

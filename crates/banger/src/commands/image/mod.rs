@@ -1,5 +1,6 @@
 //! `banger image …`.
 
+pub mod build;
 pub mod delete;
 pub mod import;
 pub mod list;
@@ -23,6 +24,7 @@ pub enum Command {
     Show(show::Args),
     Pull(pull::Args),
     Import(import::Args),
+    Build(build::Args),
     Tag(tag::Args),
     Untag(untag::Args),
     #[command(visible_alias = "rm", alias = "remove")]
@@ -37,6 +39,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Show(args) => show::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
         Command::Import(args) => import::run(context, args).await,
+        Command::Build(args) => build::run(context, args).await,
         Command::Tag(args) => tag::run(context, args).await,
         Command::Untag(args) => untag::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
