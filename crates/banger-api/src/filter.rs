@@ -17,8 +17,10 @@ pub const MAX_FILTERS: usize = 64;
 /// Keys of conditions.
 pub const KEYS: [&str; 4] = ["label", "name", "image", "state"];
 
-/// Maximum length of a pattern in bytes; names of VMs and images are not longer.
+/// Maximum length of a pattern in bytes; names of VMs are not longer.
 const MAX_PATTERN: usize = 128;
+/// The same for names of images, which may be references to a registry.
+const MAX_IMAGE_PATTERN: usize = 255;
 
 /// A name in which each `*` stands for any characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +92,16 @@ fn known(words: &[&str]) -> String {
 fn pattern(text: &str) -> Result<Pattern, BadFilter> {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-*".contains(&byte);
-    if text.is_empty() || text.len() > MAX_PATTERN || !text.bytes().all(allowed) {
+    checked(text, MAX_PATTERN, allowed)
+}
+
+fn image_pattern(text: &str) -> Result<Pattern, BadFilter> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*:/@[]".contains(&byte);
+    checked(text, MAX_IMAGE_PATTERN, allowed)
+}
+
+fn checked(text: &str, most: usize, allowed: fn(u8) -> bool) -> Result<Pattern, BadFilter> {
+    if text.is_empty() || text.len() > most || !text.bytes().all(allowed) {
         return Err(BadFilter::Name(labels::excerpt(text)));
     }
     Ok(Pattern(text.to_owned()))
@@ -112,7 +123,7 @@ impl FromStr for VmFilter {
             }
             "label" => value.parse().map(|key| Self::Label(key, None)),
             "name" => return pattern(value).map(Self::Name),
-            "image" => return pattern(value).map(Self::Image),
+            "image" => return image_pattern(value).map(Self::Image),
             "state" => {
                 let state = VmState::ALL.into_iter().find(|state| state.as_str() == value);
                 return state
@@ -130,9 +141,10 @@ fn expression() -> String {
     let key = labels::KEY_PATTERN.trim_matches(['^', '$']);
     let character = labels::VALUE_PATTERN.trim_matches(['^', '*', '$']);
     let label = format!("label={key}(={character}{{0,{}}})?", labels::MAX_VALUE);
-    let name = format!("(name|image)=[a-z0-9._*-]{{1,{MAX_PATTERN}}}");
+    let name = format!("name=[a-z0-9._*-]{{1,{MAX_PATTERN}}}");
+    let image = format!(r"image=[A-Za-z0-9._*:/@\[\]-]{{1,{MAX_IMAGE_PATTERN}}}");
     let states = VmState::ALL.map(VmState::as_str).join("|");
-    format!("^({label}|{name}|state=({states}))$")
+    format!("^({label}|{name}|{image}|state=({states}))$")
 }
 
 impl PartialSchema for VmFilter {

@@ -111,12 +111,12 @@ pub struct KernelView {
     pub used_by: Vec<String>,
 }
 
-/// Builds an image from a built-in recipe.
+/// Builds an image from a built-in recipe, or pulls one from a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePullRequest {
-    /// Recipe: `debian`.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    /// Recipe, such as `debian`, or an image of a registry: `[HOST/]REPOSITORY[:TAG|@DIGEST]`.
+    #[schema(pattern = "^[A-Za-z0-9\\[][A-Za-z0-9._:/@\\[\\]-]{0,254}$")]
     pub name: String,
     /// Build the image again, with current packages, even if one of the same recipe exists.
     #[serde(default)]
@@ -215,9 +215,13 @@ pub const DEFAULT_IMAGE: &str = "debian";
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
 
 /// The name that an image gets when its only name moves to another image: the lost name and the
-/// first 8 digits of its id, at most 128 bytes.
+/// first 8 digits of its id, at most 128 bytes. Never the name of an image of a registry.
 pub fn spare_name(name: &str, id: &str) -> String {
-    let name = &name[..name.floor_char_boundary(119)];
+    let plain = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() || "._-".contains(c) => c,
+        _ => '-',
+    };
+    let name: String = name.trim_start_matches('[').chars().map(plain).take(119).collect();
     format!("{name}-{}", &id[..id.floor_char_boundary(8)])
 }
 

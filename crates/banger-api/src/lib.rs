@@ -7,6 +7,7 @@
 pub mod action;
 pub mod boot;
 pub mod build;
+pub mod container_ref;
 pub mod daemon;
 pub mod disk;
 pub mod doctor;

@@ -12,7 +12,7 @@ pub type Listed<'a> = (&'a VmId, &'a VmName);
 /// Maximum number of suggested names.
 const MAX_SIMILAR: usize = 3;
 /// Maximum length of a name that is compared, in bytes; VM, image and kernel names are not longer.
-const MAX_COMPARED: usize = 128;
+const MAX_COMPARED: usize = 255;
 
 /// The hint of an error about a name that does not exist: similar names, otherwise the list of all.
 ///

@@ -80,9 +80,9 @@ pub struct CreateVm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     pub name: Option<String>,
-    /// Name or id of an image, or a built-in recipe.
+    /// Name or id of an image, a built-in recipe, or an image of a registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    #[schema(pattern = "^[A-Za-z0-9\\[][A-Za-z0-9._:/@\\[\\]-]{0,254}$")]
     pub image: Option<String>,
     /// Name or id of a kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]

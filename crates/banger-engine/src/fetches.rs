@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use banger_api::container_ref::image_name;
 use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{Accepted, Subject, stage};
 use banger_api::{ApiError, ErrorCode};
@@ -10,7 +11,7 @@ use banger_api::{ApiError, ErrorCode};
 use crate::cancel;
 use crate::drivers::Archive;
 use crate::engine::Engine;
-use crate::image_ops::check_name;
+use crate::image_ops::{check_name, check_pulled};
 use crate::op_book::OpBook;
 use crate::ops::{Op, OpProgress};
 use crate::store::Durability;
@@ -39,13 +40,14 @@ impl Fetch {
 }
 
 impl Engine {
-    /// Builds an image by a built-in recipe.
+    /// Builds an image by a built-in recipe, or pulls one from a registry.
     ///
     /// # Errors
     /// An invalid name, or an error of the store.
     pub async fn pull_image(&self, name: &str, rebuild: Rebuild) -> Result<Accepted, ApiError> {
-        check_name(name)?;
-        self.fetch("pull_image", stage::PULL_IMAGE, Fetch::Image(name.into(), rebuild)).await
+        check_pulled(name)?;
+        let what = Fetch::Image(image_name(name), rebuild);
+        self.fetch("pull_image", stage::PULL_IMAGE, what).await
     }
 
     /// Fetches a kernel.

@@ -1,5 +1,6 @@
 //! Names and deletion of images and kernels. An object that a VM uses cannot be deleted.
 
+use banger_api::container_ref::{image_name, is_image_reference};
 use banger_api::hint::Kind;
 use banger_api::images::{Deleted, ImageView, KernelView, TakenName, is_ref_name, spare_name};
 use banger_api::operation::Subject;
@@ -97,6 +98,8 @@ impl Engine {
     /// # Errors
     /// No such name; the last name of an image.
     pub async fn untag_image(&self, name: &str) -> Result<ImageView, ApiError> {
+        let name = image_name(name);
+        let name = name.as_str();
         let _exclusive = self.images_in_use.write().await;
         let Some(image) = self.image_named(name).await? else {
             let images = self.images().await?;
@@ -158,7 +161,7 @@ impl Engine {
     /// Not found, or ambiguous.
     pub async fn image(&self, reference: &str) -> Result<ImageView, ApiError> {
         let images = self.images().await?;
-        pick("image", images, reference, |image| (image.id.as_str(), &image.names))
+        pick("image", images, &image_name(reference), |image| (image.id.as_str(), &image.names))
     }
 
     /// Deletes an image. Of several names, only the one that is given is removed.
@@ -166,6 +169,8 @@ impl Engine {
     /// # Errors
     /// Not found, or used by a VM.
     pub async fn delete_image(&self, reference: &str) -> Result<Deleted, ApiError> {
+        let name = image_name(reference);
+        let reference = name.as_str();
         let _exclusive = self.images_in_use.write().await;
         let image = self.image(reference).await?;
         if image.names.len() > 1 && image.names.iter().any(|name| name == reference) {
@@ -213,6 +218,18 @@ impl Engine {
 
 fn of_image(reference: &str, image: &ImageView) -> Subject {
     Subject::Image { name: reference.into(), id: Some(image.id.clone()) }
+}
+
+/// Checks what a pull is asked for: a recipe, or an image of a registry.
+pub(crate) fn check_pulled(name: &str) -> Result<(), ApiError> {
+    if is_image_reference(name) {
+        return Ok(());
+    }
+    let text = match name.parse::<banger_api::container_ref::ContainerRef>() {
+        Err(bad) => bad.to_string(),
+        Ok(_) => return Ok(()),
+    };
+    Err(ApiError::new(ErrorCode::BadRequest, text))
 }
 
 pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use banger_api::container_ref::image_name;
 use banger_api::disk::{Stored, StoredKind};
-use banger_api::images::{
-    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName,
-};
+use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{Archive, Images, Progress, Replaced};
@@ -16,6 +15,7 @@ use banger_engine::plan::{BootSet, VmPlan};
 
 use crate::HostConfig;
 use crate::advice;
+use crate::available;
 use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
 use crate::stored_files;
@@ -24,6 +24,7 @@ use banger_image::fetch::{self, FetchError, Tools};
 use banger_image::images::{Image, ImageStore};
 use banger_image::initramfs::Initramfs;
 use banger_image::kernels::{Kernel, KernelStore};
+use banger_image::registry;
 
 /// The stores of this host.
 pub struct LocalImages {
@@ -82,7 +83,14 @@ impl LocalImages {
             .with_ca(config.ca.clone());
         let layout = &config.layout;
         let kernels = KernelStore::new(layout.kernels(), tools.clone());
-        let images = ImageStore::new(layout.images(), tools).converting(config.conversion);
+        let registries = registry::Settings {
+            proxy: config.proxy.clone(),
+            ca: config.ca.clone(),
+            ..registry::Settings::default()
+        };
+        let images = ImageStore::new(layout.images(), tools)
+            .converting(config.conversion)
+            .with_registries(registries);
         Self {
             kernels: Arc::new(kernels),
             images: Arc::new(images),
@@ -193,20 +201,11 @@ fn open_to_vmm(path: &Path) -> Result<(), ApiError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(failed)
 }
 
-/// Whether something is here, could be fetched, or neither.
-fn known<T>(found: Result<T, FetchError>, name: &str, recipe: &str) -> Result<(), ApiError> {
-    match found {
-        Ok(_) => Ok(()),
-        Err(FetchError::NotFound { .. }) if name == recipe => Ok(()),
-        Err(error) => Err(banger_image::advice::fetch(&error)),
-    }
-}
-
 #[async_trait]
 impl Images for LocalImages {
     fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError> {
-        known(self.images.resolve(image), image, DEFAULT_IMAGE)?;
-        known(self.kernels.resolve(kernel), kernel, DEFAULT_KERNEL)
+        available::image(&self.images, image)?;
+        available::kernel(&self.kernels, kernel)
     }
 
     async fn boot_set(
@@ -223,13 +222,14 @@ impl Images for LocalImages {
         let found = match self.images.resolve(image) {
             Ok(found) => found,
             Err(FetchError::NotFound { .. }) => {
+                available::image(&self.images, image)?;
                 self.fetch_image(image, Rebuild::IfOutdated, progress).await?
             }
             Err(error) => return Err(banger_image::advice::fetch(&error)),
         };
         Ok(BootSet {
             image: id(&found.record.id)?,
-            image_name: image.to_owned(),
+            image_name: image_name(image),
             image_bytes: found.record.virtual_bytes,
             kernel: id(&kernel.record.id)?,
         })

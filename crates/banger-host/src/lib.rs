@@ -1,6 +1,7 @@
 //! Does: everything that touches the host. Drivers for the engine's traits.
 
 mod advice;
+mod available;
 mod builds;
 pub mod capabilities;
 mod doctor;

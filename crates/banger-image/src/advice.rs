@@ -9,6 +9,7 @@ use crate::ext4::tar::TarError;
 use crate::fetch::FetchError;
 use crate::images::{ImageError, OciError};
 use crate::kernels::KernelError;
+use crate::registry::RegistryError;
 
 fn fetch_error_code(error: &FetchError) -> ErrorCode {
     match error {
@@ -145,6 +146,31 @@ fn oci_hint(error: &OciError) -> Option<Hint> {
     })
 }
 
+/// An error of a registry.
+fn registry(error: &RegistryError) -> ApiError {
+    let (code, hint) = match error {
+        RegistryError::Fetch(error) => return fetch(error),
+        RegistryError::Oci(error) => (oci_code(error), oci_hint(error)),
+        RegistryError::NotFound { .. } => {
+            (ErrorCode::NotFound, Some(ImageAdvice::CheckReference.into()))
+        }
+        RegistryError::Denied { host, .. } => {
+            (ErrorCode::HostNotReady, Some(ImageAdvice::LogIn { host: host.clone() }.into()))
+        }
+        RegistryError::TooManyRequests { host } => {
+            (ErrorCode::Busy, Some(ImageAdvice::LogIn { host: host.clone() }.into()))
+        }
+        RegistryError::Unreachable { .. } | RegistryError::Setup { .. } => {
+            (ErrorCode::HostNotReady, Some(ImageAdvice::CheckNetwork.into()))
+        }
+        RegistryError::Stalled { .. } => (ErrorCode::Timeout, Some(Hint::Retry)),
+        RegistryError::Status { .. } => (ErrorCode::Internal, Some(Hint::Retry)),
+        RegistryError::Protocol { .. } => (ErrorCode::Corrupt, None),
+        RegistryError::Credentials { .. } => (ErrorCode::HostNotReady, None),
+    };
+    api_error(code, hint, error)
+}
+
 /// An error of an image.
 pub fn image(error: &ImageError) -> ApiError {
     let (code, hint) = match error {
@@ -154,6 +180,7 @@ pub fn image(error: &ImageError) -> ApiError {
             let hints = [Hint::Pull { what: Kind::Image, recipe }, ImageAdvice::Import.into()];
             return api_error(ErrorCode::NotFound, hints, error);
         }
+        ImageError::Registry(error) => return registry(error),
         ImageError::Container { source, .. } => (oci_code(source), oci_hint(source)),
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
         ImageError::NameTaken { .. } => {

@@ -6,6 +6,7 @@
 //! ext4/       tar archives and folders to ext4 file systems, without root
 //! images/     root file systems of VMs: recipes, imports, the worker
 //! kernels/    kernels with their modules
+//! registry/   images from registries: their protocol, logins, the cache of layers
 //! initramfs   the boot initramfs: the agent and the modules it loads
 //! ca/ proxy   the way out of a corporate network, for downloads and for guests
 //! ```
@@ -19,5 +20,6 @@ pub mod initramfs;
 pub mod kernels;
 mod privilege;
 pub mod proxy;
+pub mod registry;
 
 pub use privilege::Privilege;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use banger_api::container_ref::is_image_reference;
 use banger_api::filter::{BadFilter, VmFilter};
 use banger_api::images::is_ref_name;
 use banger_api::labels::{self, BadLabel, LabelKey, Labels};
@@ -26,8 +27,8 @@ pub struct Machine {
     /// Name of the VM [default: two words, such as brisk-otter]
     #[arg(long, value_parser = name, allow_hyphen_values = true, help_heading = "Machine")]
     pub name: Option<String>,
-    /// Image of the root disk
-    #[arg(long, value_parser = reference, help_heading = "Machine")]
+    /// Image of the root disk: a name or id, or an image of a registry
+    #[arg(long, value_parser = image, help_heading = "Machine")]
     pub image: Option<String>,
     /// Kernel to boot
     #[arg(long, value_parser = reference, help_heading = "Machine")]
@@ -158,6 +159,16 @@ fn name(text: &str) -> Result<String, String> {
 /// The name of a VM.
 pub fn vm_name(text: &str) -> Result<VmName, String> {
     text.parse().map_err(|bad: BadName| bad.to_string())
+}
+
+/// The name or id of an image, or an image of a registry.
+pub fn image(text: &str) -> Result<String, String> {
+    if is_image_reference(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a name has a-z, 0-9, dots, underscores and hyphens; an image of a registry is \
+         [HOST/]REPOSITORY[:TAG|@DIGEST]"
+        .to_owned())
 }
 
 /// The name or id of an image or kernel.

@@ -71,7 +71,7 @@ fn every_reference_has_a_target() {
 
 #[test]
 fn the_document_states_the_limits_that_the_daemon_checks() {
-    use banger_api::{images, labels, limits, publish};
+    use banger_api::{container_ref, images, labels, limits, publish};
     let described = described();
     let schemas = &described["components"]["schemas"];
     let create = &schemas["CreateVm"]["properties"];
@@ -99,14 +99,16 @@ fn the_document_states_the_limits_that_the_daemon_checks() {
     let name = "^[a-z0-9][a-z0-9._-]{0,127}$";
     assert!(images::is_ref_name(&"x".repeat(128)) && !images::is_ref_name(&"x".repeat(129)));
     for (schema, field) in [
-        ("CreateVm", "image"),
         ("CreateVm", "kernel"),
-        ("ImagePullRequest", "name"),
         ("ImportRequest", "name"),
         ("PullRequest", "name"),
         ("TagRequest", "name"),
     ] {
         assert_eq!(schemas[schema]["properties"][field]["pattern"], name, "{schema}.{field}");
+    }
+    for (schema, field) in [("CreateVm", "image"), ("ImagePullRequest", "name")] {
+        let pattern = &schemas[schema]["properties"][field]["pattern"];
+        assert_eq!(pattern, container_ref::REFERENCE_PATTERN, "{schema}.{field}");
     }
 }
 

@@ -35,6 +35,15 @@ pub enum ImageAdvice {
     },
     /// Unpack all volumes of a multi-volume archive and pack them as one.
     JoinVolumes,
+    /// Check the name, folder and tag of an image of a registry; private ones need a login.
+    CheckReference,
+    /// Log in to a registry by Docker's tools.
+    LogIn {
+        /// Its host.
+        host: String,
+    },
+    /// Check the network, the proxy and the certificates of this host.
+    CheckNetwork,
     /// Copy one of several container images into a file or folder of its own.
     CopyOneImage,
     /// Copy a truncated archive again.

@@ -187,6 +187,13 @@ fn image_words(advice: &ImageAdvice) -> String {
             return format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`");
         }
         A::JoinVolumes => "unpack all volumes by tar -M and pack them as one archive",
+        A::CheckReference => "check its name and tag; some registries hide images without a login",
+        A::LogIn { host } => {
+            return format!("log in: `docker login {host}`, or `skopeo login` with `--authfile`");
+        }
+        A::CheckNetwork => {
+            "check the network; `[proxy]` and `[ca]` are in docs/corporate-network.md"
+        }
         A::CopyOneImage => {
             "copy one of them: `skopeo copy oci:PATH:TAG oci:NEW`, or `docker save` only one"
         }

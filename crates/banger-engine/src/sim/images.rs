@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use banger_api::container_ref::{ContainerRef, image_name};
 use banger_api::disk::{Stored, StoredKind};
-use banger_api::hint::Kind;
+use banger_api::hint::{Hint, ImageAdvice, Kind};
 use banger_api::images::{
     DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName, spare_name,
 };
@@ -18,6 +19,8 @@ use crate::drivers::{Archive, Images, Progress, Replaced};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;
+/// The simulated registries have every image but those of this name.
+const MISSING: &str = "/nope";
 /// Stage of an import.
 const IMPORT: &str = "import_image";
 /// Interval at which a fetch that never ends checks for a cancel.
@@ -119,6 +122,9 @@ impl Sim {
     }
 
     fn known(&self, what: &str, name: &str, recipe: &str) -> Result<(), ApiError> {
+        if what == "image" && ContainerRef::is_explicit(name) {
+            return Ok(());
+        }
         let prefix = format!("{what}:");
         let here = self
             .inner()
@@ -132,8 +138,12 @@ impl Sim {
         let names = self.named(what);
         let names = names.iter().map(|(name, _)| name.as_str()).chain([recipe]);
         let kind = if what == "kernel" { Kind::Kernel } else { Kind::Image };
-        Err(ApiError::new(ErrorCode::NotFound, format!("there is no {what} `{name}`"))
-            .with_hint(reference::suggest(kind, names, name)))
+        let hint = reference::suggest(kind, names, name);
+        let is_pulled = kind == Kind::Image && !matches!(hint, Hint::SimilarNames { .. });
+        let text = format!("there is no {what} `{name}`");
+        let error = ApiError::new(ErrorCode::NotFound, text).with_hint(hint);
+        let pull = Hint::Pull { what: Kind::Image, recipe: name.to_owned() };
+        Err(if is_pulled { error.with_hint(pull) } else { error })
     }
 
     fn named(&self, what: &str) -> Vec<(String, String)> {
@@ -172,13 +182,14 @@ impl Images for Sim {
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError> {
         let kernel_id = self.pull_kernel(kernel, progress.clone()).await?;
-        let image_id = self.pull_image(image, Rebuild::IfOutdated, progress).await?;
+        self.known("image", image, DEFAULT_IMAGE)?;
+        let image_id = self.pull_image(&image_name(image), Rebuild::IfOutdated, progress).await?;
         let bad = |error: banger_api::ids::BadId| {
             ApiError::new(ErrorCode::Internal, "a simulated id").caused_by(&error)
         };
         Ok(BootSet {
             image: image_id.parse().map_err(bad)?,
-            image_name: image.into(),
+            image_name: image_name(image),
             image_bytes: 512 * MIB,
             kernel: kernel_id.parse().map_err(bad)?,
         })
@@ -190,11 +201,23 @@ impl Images for Sim {
         _rebuild: Rebuild,
         p: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
-        self.known("image", name, DEFAULT_IMAGE)?;
         if self.named("image").iter().any(|(_, id)| id == name) {
             return Ok(name.to_owned());
         }
-        self.fetch(&format!("image:{name}"), name, stage::PULL_IMAGE, p.as_ref()).await
+        // A bare name is a recipe's, that of an image that is here, or one of the default registry.
+        let here = self.known("image", name, DEFAULT_IMAGE).is_ok();
+        let wanted = name.parse::<ContainerRef>().ok();
+        let wanted = wanted.filter(|_| !here || ContainerRef::is_explicit(name));
+        if let Some(wanted) =
+            wanted.as_ref().filter(|wanted| wanted.repository().ends_with(MISSING))
+        {
+            let text = format!("the registry {} has no image `{wanted}`", wanted.host());
+            return Err(
+                ApiError::new(ErrorCode::NotFound, text).with_hint(ImageAdvice::CheckReference)
+            );
+        }
+        let name = wanted.map_or_else(|| name.to_owned(), |wanted| wanted.to_string());
+        self.fetch(&format!("image:{name}"), &name, stage::PULL_IMAGE, p.as_ref()).await
     }
 
     async fn import_image(

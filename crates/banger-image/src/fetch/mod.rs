@@ -25,7 +25,7 @@ pub use object_store::{Broken, Deleted, InUse, Listing, ObjectStore, Record};
 pub use progress::{Counted, NoProgress, Progress};
 pub use single_flight::{Flight, SingleFlight};
 pub use space::{free_bytes, need_space, used_bytes};
-pub use staging::{Staging, clean, is_abandoned};
+pub use staging::{Staging, clean, is_abandoned, make_folders};
 pub use tool::{CA_INFO, Running, Tool, Tools};
 pub use unpack::{Compression, Source, Unpacked};
 

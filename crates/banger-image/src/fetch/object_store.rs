@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/<id>/            an object: its files and its record
-//! <root>/names/<name>     the id that this name points to
+//! <root>/names/<name>     the id that this name points to; `%` stands for `/`
 //! <root>/replaced/<name>  the id that this name pointed to before (see `replaced.rs`)
 //! <root>/staging/         incomplete objects
 //! ```
@@ -173,7 +173,7 @@ impl<R: Record> ObjectStore<R> {
         let staging = self.stage()?;
         let staged = staging.join("name");
         write_durably(&staged, format!("{id}\n").as_bytes())?;
-        let target = folder.join(name);
+        let target = folder.join(file_of(name));
         fs::rename(&staged, &target).at("write", &target)?;
         sync(folder)
     }
@@ -189,7 +189,7 @@ impl<R: Record> ObjectStore<R> {
     /// The id of a name, if the name exists.
     pub(super) fn id_of_name(&self, name: &str) -> Option<String> {
         check_name::<R>(name).ok()?;
-        Self::read_id(&self.names_folder().join(name))
+        Self::read_id(&self.names_folder().join(file_of(name)))
     }
 
     /// The id in a file.
@@ -199,7 +199,7 @@ impl<R: Record> ObjectStore<R> {
     }
 
     pub(super) fn names_of(&self, id: &str) -> Vec<String> {
-        let mut names: Vec<String> = list_folder(&self.names_folder())
+        let mut names: Vec<String> = list_names(&self.names_folder())
             .into_iter()
             .filter(|name| self.id_of_name(name).as_deref() == Some(id))
             .collect();
@@ -246,7 +246,7 @@ impl<R: Record> ObjectStore<R> {
         let not_found = || FetchError::NotFound {
             kind: R::KIND,
             wanted: wanted.chars().take(80).collect(),
-            names: list_folder(&self.names_folder()),
+            names: list_names(&self.names_folder()),
         };
         if let Some(id) = self.id_of_name(wanted) {
             return if self.folder(&id).exists() { Ok(id) } else { Err(not_found()) };
@@ -344,7 +344,7 @@ impl<R: Record> ObjectStore<R> {
     /// An invalid name; unlink(2).
     pub fn remove_name(&self, name: &str) -> Result<(), FetchError> {
         check_name::<R>(name)?;
-        let path = self.names_folder().join(name);
+        let path = self.names_folder().join(file_of(name));
         fs::remove_file(&path).at("remove", &path)
     }
 
@@ -359,9 +359,23 @@ impl<R: Record> ObjectStore<R> {
     }
 }
 
+/// The file of a name: names of images of a registry contain slashes, and no name a `%`.
+pub(super) fn file_of(name: &str) -> String {
+    name.replace('/', "%")
+}
+
+/// The names in a folder.
+pub(super) fn list_names(folder: &Path) -> Vec<String> {
+    list_folder(folder).into_iter().map(|file| file.replace('%', "/")).collect()
+}
+
 fn check_name<R: Record>(name: &str) -> Result<(), FetchError> {
     // A name that looks like an id would hide that id.
-    if banger_api::images::is_ref_name(name) && !is_id(name) {
+    let is_name = match R::KIND {
+        Kind::Image => banger_api::container_ref::is_image_name(name),
+        Kind::Kernel => banger_api::images::is_ref_name(name),
+    };
+    if is_name && !is_id(name) {
         return Ok(());
     }
     Err(FetchError::BadName { kind: R::KIND, name: name.chars().take(140).collect() })

@@ -11,8 +11,8 @@ use std::sync::PoisonError;
 use banger_api::images::spare_name;
 use serde::de::DeserializeOwned;
 
-use super::durable::{list_folder, sync};
-use super::object_store::Record;
+use super::durable::sync;
+use super::object_store::{Record, file_of, list_names};
 use super::{FetchError, ObjectStore, PathContext};
 
 impl<R: Record + DeserializeOwned> ObjectStore<R> {
@@ -67,8 +67,8 @@ impl<R: Record + DeserializeOwned> ObjectStore<R> {
     pub fn replaced(&self) -> Result<Vec<(String, String)>, FetchError> {
         let _moving = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let mut moved = Vec::new();
-        for name in list_folder(&self.replaced_folder()) {
-            let old = Self::read_id(&self.replaced_folder().join(&name));
+        for name in list_names(&self.replaced_folder()) {
+            let old = Self::read_id(&self.replaced_folder().join(file_of(&name)));
             match old {
                 Some(old) if self.id_of_name(&name).as_ref() == Some(&old) => {
                     self.take_back(&name, &old)?;
@@ -88,7 +88,7 @@ impl<R: Record + DeserializeOwned> ObjectStore<R> {
     /// unlink(2), fsync(2).
     pub fn settled(&self, name: &str) -> Result<(), FetchError> {
         let folder = self.replaced_folder();
-        let path = folder.join(name);
+        let path = folder.join(file_of(name));
         match fs::remove_file(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             removed => removed.at("remove", &path)?,
@@ -99,6 +99,7 @@ impl<R: Record + DeserializeOwned> ObjectStore<R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::durable::list_folder;
     use super::super::object_store::tests::{A, B, Note, add, store};
     use super::*;
 

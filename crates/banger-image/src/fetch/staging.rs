@@ -66,7 +66,10 @@ fn random() -> u64 {
 }
 
 /// Creates a folder and its parents, mode 0700.
-pub(super) fn make_folders(path: &Path) -> Result<(), FetchError> {
+///
+/// # Errors
+/// mkdir(2).
+pub fn make_folders(path: &Path) -> Result<(), FetchError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).at("make the folder", path)
 }
 

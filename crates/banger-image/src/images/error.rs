@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{OciError, UnsupportedFile, recipe};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
+use crate::registry::RegistryError;
 
 /// Errors of creating and reading images.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum ImageError {
         #[source]
         source: OciError,
     },
+    /// A pull from a registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// An archive without a root file system.
     #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",
         path.display())]

@@ -10,12 +10,14 @@ mod convert;
 mod debian_boot;
 mod error;
 mod overlay;
+mod pull;
 mod recipe;
 mod recipe_progress;
 mod rootfs;
 mod sandbox;
 mod sources;
 mod unsupported;
+mod upkeep;
 pub mod worker;
 
 use std::fs::{self, File};
@@ -23,18 +25,21 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use banger_api::container_ref::ContainerRef;
 use banger_api::images::{ImageConfig, Rebuild, TakenName};
 pub use capture::{BuildRecord, Captured};
 pub use error::ImageError;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
 pub use sources::oci::OciError;
+pub use sources::oci::manifest::{self, Digest};
 pub use unsupported::UnsupportedFile;
 
 use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
     Progress, Record, SingleFlight, Staging, Tools,
 };
+use crate::registry;
 use worker::{Amendments, Conversion};
 
 /// The root disk within an object's folder.
@@ -168,13 +173,17 @@ pub struct ImageStore {
     tools: Tools,
     conversion: Conversion,
     flight: SingleFlight,
+    registries: registry::Settings,
+    layers: registry::Cache,
 }
 
 impl ImageStore {
-    /// The store in this folder.
+    /// The store in this folder; the layers of pulls are in a folder beside it.
     pub fn new(root: PathBuf, tools: Tools) -> Self {
+        let layers = registry::Cache::new(root.with_file_name("layers"));
         let (store, flight) = (ObjectStore::new(root), SingleFlight::default());
-        Self { store, tools, conversion: Conversion::InProcess, flight }
+        let (registries, conversion) = (registry::Settings::default(), Conversion::InProcess);
+        Self { store, tools, conversion, flight, registries, layers }
     }
 
     /// Sets the process of conversions.
@@ -193,16 +202,24 @@ impl ImageStore {
     /// # Errors
     /// Not found, ambiguous, damaged.
     pub fn resolve(&self, wanted: &str) -> Result<Image, FetchError> {
-        let (record, names) = self.store.resolve(wanted)?;
+        let found = self.store.resolve(wanted);
+        // An image of a registry in another spelling than its name.
+        let (record, names) = match (found, wanted.parse::<ContainerRef>()) {
+            (Err(FetchError::NotFound { kind, wanted, names }), Ok(other)) => self
+                .store
+                .resolve(&other.to_string())
+                .map_err(|_| FetchError::NotFound { kind, wanted, names })?,
+            (found, _) => found?,
+        };
         let folder = self.store.folder(&record.id);
         Ok(Image { record, names, folder })
     }
 
-    /// Creates the image of a built-in recipe. An intact image of the same recipe is kept, unless
-    /// `rebuild` is set. Concurrent callers share one build.
+    /// Creates the image of a built-in recipe, or of a registry. An intact image of the same recipe
+    /// is kept, unless `rebuild` is set. Concurrent callers share one build.
     ///
     /// # Errors
-    /// Missing requirements of mmdebstrap; its errors; cancellation.
+    /// Missing requirements of mmdebstrap; its errors; those of a registry; cancellation.
     pub fn pull(
         &self,
         name: &str,
@@ -210,7 +227,8 @@ impl ImageStore {
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
         if name != recipe::DEBIAN {
-            return Err(ImageError::UnknownRecipe { name: name.chars().take(140).collect() });
+            let unknown = || ImageError::UnknownRecipe { name: name.chars().take(140).collect() };
+            return self.pull_container(&name.parse().map_err(|_| unknown())?, progress);
         }
         match self.flight.join(name, progress)? {
             Flight::Done(id) => Ok(self.resolve(&id)?),
@@ -360,26 +378,6 @@ impl ImageStore {
     /// Not found, in use.
     pub fn delete(&self, wanted: &str, in_use: &[InUse]) -> Result<Deleted, FetchError> {
         self.store.delete(wanted, in_use)
-    }
-
-    /// Deletes images without a name and a VM, and incomplete images of a crash; returns the former
-    /// and the total of freed bytes.
-    ///
-    /// # Errors
-    /// A folder cannot be removed.
-    pub fn prune(&self, in_use: &[InUse]) -> Result<(Vec<Deleted>, u64), FetchError> {
-        let incomplete_bytes = self.clean_staging()?;
-        let deleted = self.store.prune(in_use)?;
-        let bytes = deleted.iter().map(|deleted| deleted.freed_bytes).sum::<u64>();
-        Ok((deleted, bytes + incomplete_bytes))
-    }
-
-    /// Removes incomplete images of a crash; returns the freed bytes.
-    ///
-    /// # Errors
-    /// A folder cannot be removed.
-    pub fn clean_staging(&self) -> Result<u64, FetchError> {
-        self.store.clean_staging(&|folder| sandbox::clean(folder, &self.tools))
     }
 }
 

@@ -15,7 +15,7 @@ use banger_image::images::{Image, ImageError, ImageStore};
 use crate::gnu_tar::{compare_trees, fill};
 use crate::support::{half_made, tools};
 
-fn run(program: &str, args: &[&str]) -> String {
+pub fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).env("LC_ALL", "C").output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let printed = String::from_utf8_lossy(&output.stderr);
@@ -23,23 +23,23 @@ fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-struct World {
+pub struct World {
     folder: tempfile::TempDir,
     store: ImageStore,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = ImageStore::new(folder.path().join("images"), tools());
         Self { folder, store }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// An image of umoci with a layer for each change of its files.
-    fn layered(&self, changes: &[&dyn Fn(&Path)]) -> PathBuf {
+    pub fn layered(&self, changes: &[&dyn Fn(&Path)]) -> PathBuf {
         let (layout, bundle) = (self.at("layout"), self.at("bundle"));
         let image = format!("{}:latest", text(&layout));
         run("umoci", &["init", "--layout", text(&layout)]);
@@ -63,7 +63,7 @@ impl World {
     }
 
     /// What umoci unpacks.
-    fn unpacked(&self, layout: &Path) -> PathBuf {
+    pub fn unpacked(&self, layout: &Path) -> PathBuf {
         let bundle = self.at("unpacked");
         let image = format!("{}:latest", text(layout));
         run("umoci", &["unpack", "--image", &image, text(&bundle)]);
@@ -72,7 +72,7 @@ impl World {
 }
 
 /// Everything that a layer can say of the layers below it.
-fn awkward(world: &World) -> PathBuf {
+pub fn awkward(world: &World) -> PathBuf {
     let write = |path: PathBuf, text: &str| {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();

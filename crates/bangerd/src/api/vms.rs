@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use banger_api::boot::{BootView, Wait, WaitFor};
+use banger_api::container_ref::is_image_reference;
 use banger_api::filter::{self, BadFilter, MAX_FILTERS, VmFilter};
 use banger_api::images::is_ref_name;
 use banger_api::operation::Accepted;
@@ -61,10 +62,11 @@ pub async fn create(
     State(api): Shared,
     Body(vm): Body<CreateVm>,
 ) -> Answer<(StatusCode, Json<Accepted>)> {
-    for (what, name) in [("image", &vm.image), ("kernel", &vm.kernel)] {
-        if let Some(name) = name {
-            is_reference(what, name)?;
-        }
+    if let Some(image) = &vm.image {
+        is_reference("image", image, is_image_reference)?;
+    }
+    if let Some(kernel) = &vm.kernel {
+        is_reference("kernel", kernel, is_ref_name)?;
     }
     Ok(accepted(detached(async move { api.engine.create(vm).await }).await?))
 }
@@ -135,8 +137,8 @@ pub async fn boot(
 }
 
 /// Names and ids use the same characters.
-fn is_reference(what: &str, name: &str) -> Result<(), ApiError> {
-    if is_ref_name(name) {
+fn is_reference(what: &str, name: &str, allowed: fn(&str) -> bool) -> Result<(), ApiError> {
+    if allowed(name) {
         return Ok(());
     }
     let shown = banger_api::excerpt(name);

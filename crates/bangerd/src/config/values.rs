@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use banger_api::container_ref::is_image_reference;
 use banger_api::excerpt;
-use banger_api::images::is_ref_name;
 use banger_api::limits;
 use banger_api::size::{MIB, parse_size};
 use ipnet::Ipv4Net;
@@ -202,7 +202,7 @@ checked_text!(
 checked_text!(
     /// Name of an image.
     ImageName(String),
-    |text| if is_ref_name(text) {
+    |text| if is_image_reference(text) {
         Ok(text.to_owned())
     } else {
         Err(format!("`{}` is not a name for an image", excerpt(text)))

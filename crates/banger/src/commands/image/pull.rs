@@ -12,18 +12,21 @@ use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::values;
 
-/// Create an image from a built-in recipe.
+/// Pull an image from a registry, or create one from a built-in recipe.
 ///
-///   banger image pull debian
+///   banger image pull ghcr.io/acme/app:1
+///   banger image pull alpine               from docker.io
+///   banger image pull debian               a recipe: Debian 12 for development
 ///   banger image pull --refresh debian     again, with today's packages
 ///
-/// `debian` is a Debian 12 for development. `banger run` pulls it if needed.
+/// `banger run --image` pulls an image with a host, folder or tag if needed.
+/// Logins are those of `docker login`. Layers that are here are not downloaded again.
 /// An existing image of the same recipe is kept unless `--refresh` is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Recipe
-    #[arg(value_parser = values::reference)]
+    /// Image as [HOST/]REPOSITORY[:TAG|@DIGEST], or a recipe
+    #[arg(value_name = "IMAGE", value_parser = values::image)]
     pub name: String,
     /// Create it again even if an image of the same recipe exists
     #[arg(long)]

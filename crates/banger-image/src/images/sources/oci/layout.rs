@@ -118,7 +118,7 @@ fn image<'a>(
         }
         layers.push(Layer { blob, digest: Some(digest), diff_id: None });
     }
-    made(layers, config, digest, "OCI image", progress)
+    made(layers, config, digest, super::IMAGE, progress)
 }
 
 fn made<'a>(

@@ -31,10 +31,12 @@ use crate::fetch::{FetchError, Progress};
 use blobs::{Blob, Unpacked};
 use manifest::Digest;
 
+/// Kind of the source.
+pub const IMAGE: &str = "OCI image";
 /// Bits of an entry's number within its layer; the layer's number is above them.
 const LAYER_SHIFT: u32 = 40;
 /// A layer unpacks to at most this many times its stored size, beyond [`FREE_BYTES`].
-const RATIO: u64 = 200;
+const RATIO: u64 = 100;
 const FREE_BYTES: u64 = 1 << 30;
 
 /// A layer of an image.

@@ -1,0 +1,246 @@
+//! Downloads a blob into the cache: continued after an interruption, checked by its digest.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_RANGE;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::RegistryError;
+use super::cache::Cache;
+use super::session::Session;
+use crate::fetch::{FetchError, PathContext, Progress};
+use crate::images::{Digest, OciError};
+
+/// Attempts without a new byte before a download fails.
+const ATTEMPTS: u32 = 4;
+/// Interval at which a wait for another download checks for its end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A blob to download.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length, as the manifest says.
+    pub bytes: u64,
+}
+
+/// Receives the number of new bytes; negative if some are thrown away.
+pub type Count<'a> = &'a (dyn Fn(i64) + 'a);
+
+/// Downloads a blob unless the cache has it.
+///
+/// # Errors
+/// The registry's; another content than the digest's; no space; cancellation.
+pub async fn download(
+    session: &Session,
+    cache: &Cache,
+    wanted: &Wanted,
+    count: Count<'_>,
+    progress: &dyn Progress,
+) -> Result<(), RegistryError> {
+    let part = loop {
+        if is_whole(cache, wanted)? {
+            cache.touch(&wanted.digest);
+            count(signed(wanted.bytes));
+            return Ok(());
+        }
+        if let Some(part) = cache.lock_part(&wanted.digest)? {
+            break part;
+        }
+        progress.go_on()?;
+        tokio::time::sleep(LOOK).await;
+    };
+    let done = receive(session, cache, wanted, part, count, progress).await;
+    if let Err(RegistryError::Fetch(FetchError::NoSpace { .. })) = &done {
+        // What is on the disk is of no use there, and the user needs the space.
+        let _ = std::fs::remove_file(cache.part(&wanted.digest));
+    }
+    done
+}
+
+/// Whether the cache has an intact file; a damaged one is removed.
+fn is_whole(cache: &Cache, wanted: &Wanted) -> Result<bool, RegistryError> {
+    let path = cache.whole(&wanted.digest);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(FetchError::io("open", &path, error).into()),
+    };
+    let hex = crate::fetch::digest_of_file(file).at("read", &path)?;
+    if hex == wanted.digest.hex() {
+        return Ok(true);
+    }
+    std::fs::remove_file(&path).at("remove", &path)?;
+    Ok(false)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// An unfinished download.
+struct Part<'a> {
+    file: File,
+    path: std::path::PathBuf,
+    hash: Sha256,
+    have: u64,
+    wanted: &'a Wanted,
+    count: Count<'a>,
+}
+
+impl Part<'_> {
+    /// Reads what an earlier download has left.
+    fn resume(&mut self) -> Result<(), FetchError> {
+        self.file.seek(SeekFrom::Start(0)).at("read", &self.path)?;
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match self.file.read(&mut buffer).at("read", &self.path)? {
+                0 => break,
+                read => {
+                    self.hash.update(&buffer[..read]);
+                    self.have += read as u64;
+                }
+            }
+        }
+        (self.count)(signed(self.have));
+        if self.have > self.wanted.bytes { self.restart() } else { Ok(()) }
+    }
+
+    /// Throws everything away.
+    fn restart(&mut self) -> Result<(), FetchError> {
+        self.file.set_len(0).at("write", &self.path)?;
+        self.file.seek(SeekFrom::Start(0)).at("write", &self.path)?;
+        (self.count)(-signed(self.have));
+        self.hash = Sha256::new();
+        self.have = 0;
+        Ok(())
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        self.file.write_all(bytes).at("write", &self.path)?;
+        self.hash.update(bytes);
+        self.have += bytes.len() as u64;
+        (self.count)(signed(bytes.len() as u64));
+        Ok(())
+    }
+
+    fn is_intact(&self) -> bool {
+        let hash = self.hash.clone().finalize();
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        hex == self.wanted.digest.hex()
+    }
+}
+
+async fn receive(
+    session: &Session,
+    cache: &Cache,
+    wanted: &Wanted,
+    file: File,
+    count: Count<'_>,
+    progress: &dyn Progress,
+) -> Result<(), RegistryError> {
+    let path = cache.part(&wanted.digest);
+    let mut part = Part { file, path, hash: Sha256::new(), have: 0, wanted, count };
+    part.resume()?;
+    let (mut attempt, mut resumed) = (0, part.have > 0);
+    loop {
+        let before = part.have;
+        let received = match part.have == wanted.bytes {
+            true => Ok(()),
+            false => stream(session, &mut part, progress).await,
+        };
+        match received {
+            Ok(()) if part.is_intact() => return Ok(cache.publish(&wanted.digest, &part.file)?),
+            // What was left on the disk may be damaged.
+            Ok(()) if resumed => {
+                part.restart()?;
+                resumed = false;
+            }
+            Ok(()) => {
+                part.restart()?;
+                let (name, expected) = (wanted.digest.to_string(), wanted.digest.hex().to_owned());
+                return Err(OciError::DigestMismatch { name, expected }.into());
+            }
+            Err(error) if error.is_transient() => {
+                attempt = if part.have > before { 1 } else { attempt + 1 };
+                if attempt >= ATTEMPTS {
+                    return Err(error);
+                }
+                progress.log(&format!("{error}; trying again"));
+                pause(session.http.timing.retry * 2_u32.pow(attempt - 1), progress).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn pause(time: Duration, progress: &dyn Progress) -> Result<(), RegistryError> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        progress.go_on()?;
+        tokio::time::sleep(LOOK.min(time)).await;
+    }
+    Ok(())
+}
+
+/// Receives what is missing.
+async fn stream(
+    session: &Session,
+    part: &mut Part<'_>,
+    progress: &dyn Progress,
+) -> Result<(), RegistryError> {
+    let (wanted, http) = (part.wanted, &session.http);
+    let protocol = |why: String| RegistryError::Protocol { host: http.host().to_owned(), why };
+    let mut response = session.blob(&wanted.digest, part.have, progress).await?;
+    let starts_at = |response: &reqwest::Response| {
+        let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+        range.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok()
+    };
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT if starts_at(&response) == Some(part.have) => {}
+        StatusCode::OK => part.restart()?,
+        StatusCode::RANGE_NOT_SATISFIABLE if part.have > 0 => {
+            part.restart()?;
+            response = session.blob(&wanted.digest, 0, progress).await?;
+        }
+        _ => return Err(protocol(format!("sends another part of {} than asked", wanted.digest))),
+    }
+    let missing = wanted.bytes - part.have;
+    if let Some(length) = response.content_length()
+        && length != missing
+    {
+        let digest = &wanted.digest;
+        return Err(protocol(format!(
+            "sends {length} bytes of {digest}, of which {missing} are missing by the manifest"
+        )));
+    }
+    let (mut since, mut received) = (Instant::now(), 0);
+    while let Some(chunk) = http.chunk(&mut response, progress).await? {
+        if part.have + chunk.len() as u64 > wanted.bytes {
+            part.restart()?;
+            let (digest, bytes) = (&wanted.digest, wanted.bytes);
+            return Err(protocol(format!(
+                "sends more of {digest} than the {bytes} bytes that the manifest says"
+            )));
+        }
+        part.add(&chunk)?;
+        progress.go_on()?;
+        received += chunk.len() as u64;
+        if since.elapsed() >= http.timing.idle {
+            if received < http.timing.least_bytes {
+                return Err(http.stalled(http.timing.idle));
+            }
+            (since, received) = (Instant::now(), 0);
+        }
+    }
+    if part.have < wanted.bytes {
+        let why = "the connection ended before the download was complete".to_owned();
+        return Err(RegistryError::Unreachable { host: http.host().to_owned(), why });
+    }
+    Ok(())
+}
