@@ -78,17 +78,29 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
 }
 
+impl KernelView {
+    /// The error for a request that would move one of its names to another kernel.
+    pub fn name_taken(&self, name: &str) -> ApiError {
+        name_taken(name, "kernel", self.id.as_str(), &self.used_by)
+    }
+}
+
+/// The error for a request that would move the name of an object to another one.
+fn name_taken(name: &str, what: &str, id: &str, used_by: &[String]) -> ApiError {
+    let users = match used_by {
+        [] => String::new(),
+        users => format!(", which is used by {}", users.join(", ")),
+    };
+    let text = format!("the name `{name}` refers to the {what} {id}{users}");
+    ApiError::new(ErrorCode::NameTaken, text)
+        .with_hint(Hint::ChooseAnotherName)
+        .with_hint(Hint::ReplaceName)
+}
+
 impl ImageView {
     /// The error for a request that would move one of its names to another image.
     pub fn name_taken(&self, name: &str) -> ApiError {
-        let users = match self.used_by.as_slice() {
-            [] => String::new(),
-            users => format!(", which is used by {}", users.join(", ")),
-        };
-        let text = format!("the name `{name}` refers to the image {}{users}", self.id);
-        ApiError::new(ErrorCode::NameTaken, text)
-            .with_hint(Hint::ChooseAnotherName)
-            .with_hint(Hint::ReplaceName)
+        name_taken(name, "image", self.id.as_str(), &self.used_by)
     }
 }
 
@@ -130,6 +142,23 @@ pub struct PullRequest {
     /// Recipe: `debian-cloud`.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
+}
+
+/// Imports a kernel from files of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelImportRequest {
+    /// Absolute path of a Debian package, a bzImage or a vmlinux.
+    pub path: ByteString,
+    /// Absolute path of the folder with the modules of a bzImage or vmlinux.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<ByteString>,
+    /// Name of the kernel.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    pub name: String,
+    /// Move the name from another kernel.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// Imports an image from a file or folder of the host.

@@ -9,7 +9,8 @@ use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::{Check, Leftover, RemoveLeftovers, RemovedLeftover};
 use banger_api::filter::VmFilter;
 use banger_api::images::{
-    Deleted, ImagePullRequest, ImageView, ImportRequest, KernelView, PullRequest, TagRequest,
+    Deleted, ImagePullRequest, ImageView, ImportRequest, KernelImportRequest, KernelView,
+    PullRequest, TagRequest,
 };
 use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
@@ -381,6 +382,14 @@ impl Client {
     /// An unknown recipe, or the daemon's.
     pub async fn pull_kernel(&self, request: &PullRequest) -> Result<Accepted> {
         self.ask(Call::post(routes::KERNEL_PULL, request)?, Idempotency::Idempotent).await
+    }
+
+    /// Creates a kernel from files.
+    ///
+    /// # Errors
+    /// A bad name or path, or the daemon's.
+    pub async fn import_kernel(&self, request: &KernelImportRequest) -> Result<Accepted> {
+        self.ask(Call::post(routes::KERNEL_IMPORT, request)?, Idempotency::NotIdempotent).await
     }
 }
 

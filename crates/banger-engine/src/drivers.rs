@@ -288,6 +288,15 @@ pub struct Archive {
     pub temporary: Option<Box<dyn Send + Sync>>,
 }
 
+/// Files to import as a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelFiles {
+    /// Debian package, bzImage or vmlinux.
+    pub path: PathBuf,
+    /// Folder with the modules of a bzImage or vmlinux.
+    pub modules: Option<PathBuf>,
+}
+
 /// Images and kernels.
 #[async_trait]
 pub trait Images: Send + Sync {
@@ -331,6 +340,14 @@ pub trait Images: Send + Sync {
     async fn clean(&self) -> Result<u64, ApiError>;
     /// Fetches a kernel; returns its id.
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
+    /// Imports a kernel from files; returns its id.
+    async fn import_kernel(
+        &self,
+        files: &KernelFiles,
+        name: &str,
+        taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
     /// All images; `used_by` is left empty.
     async fn images(&self) -> Result<Vec<ImageView>, ApiError>;
     /// All kernels; `used_by` is left empty.

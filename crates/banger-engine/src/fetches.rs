@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use banger_api::container_ref::image_name;
-use banger_api::images::{Rebuild, TakenName};
+use banger_api::images::{KernelView, Rebuild, TakenName};
 use banger_api::operation::{Accepted, Subject, stage};
 use banger_api::{ApiError, ErrorCode};
 
 use crate::cancel;
-use crate::drivers::Archive;
+use crate::drivers::{Archive, KernelFiles};
 use crate::engine::Engine;
 use crate::image_ops::{check_name, check_pulled};
 use crate::op_book::OpBook;
@@ -21,11 +21,20 @@ pub(crate) fn failed(panic: &tokio::task::JoinError) -> ApiError {
     ApiError::new(ErrorCode::Internal, "the daemon failed during this operation").caused_by(panic)
 }
 
+fn check_absolute(path: &Path) -> Result<(), ApiError> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    let text = format!("`{}` is not an absolute path", path.display());
+    Err(ApiError::new(ErrorCode::BadRequest, text))
+}
+
 /// The object that an operation fetches or builds.
 enum Fetch {
     Image(String, Rebuild),
     Kernel(String),
     Import { archive: Archive, name: String, taken: TakenName },
+    ImportKernel { files: KernelFiles, name: String, taken: TakenName },
 }
 
 impl Fetch {
@@ -34,7 +43,9 @@ impl Fetch {
             Self::Image(name, _) | Self::Import { name, .. } => {
                 Subject::Image { name: name.clone(), id: None }
             }
-            Self::Kernel(name) => Subject::Kernel { name: name.clone(), id: None },
+            Self::Kernel(name) | Self::ImportKernel { name, .. } => {
+                Subject::Kernel { name: name.clone(), id: None }
+            }
         }
     }
 }
@@ -59,6 +70,28 @@ impl Engine {
         self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into())).await
     }
 
+    /// Imports a kernel from files.
+    ///
+    /// # Errors
+    /// An invalid name, or one that another kernel has; a relative path.
+    pub async fn import_kernel(
+        &self,
+        files: KernelFiles,
+        name: &str,
+        taken: TakenName,
+    ) -> Result<Accepted, ApiError> {
+        check_absolute(&files.path)?;
+        files.modules.as_deref().map_or(Ok(()), check_absolute)?;
+        check_name(name)?;
+        let named = |kernel: &KernelView| kernel.names.iter().any(|known| known == name);
+        match self.kernels().await?.into_iter().find(named) {
+            Some(owner) if taken == TakenName::Refuse => return Err(owner.name_taken(name)),
+            _ => {}
+        }
+        let fetch = Fetch::ImportKernel { files, name: name.into(), taken };
+        self.fetch("import_kernel", "import_kernel", fetch).await
+    }
+
     /// Imports an image from a file.
     ///
     /// # Errors
@@ -69,10 +102,7 @@ impl Engine {
         name: &str,
         taken: TakenName,
     ) -> Result<Accepted, ApiError> {
-        if !path.is_absolute() {
-            let text = format!("`{}` is not an absolute path", path.display());
-            return Err(ApiError::new(ErrorCode::BadRequest, text));
-        }
+        check_absolute(path)?;
         let origin = format!("file {}", path.display());
         let archive = Archive { path: path.into(), origin, temporary: None };
         self.import_archive(archive, name, taken).await
@@ -146,12 +176,15 @@ impl Engine {
     /// Fetches or builds the object; returns its id.
     async fn carry_out(&self, what: Fetch, progress: &Arc<OpProgress>) -> Result<String, ApiError> {
         let images = &self.shared.drivers.images;
-        let names_image = !matches!(what, Fetch::Kernel(_));
+        let names_image = matches!(what.subject(), Subject::Image { .. });
         let made = match what {
             Fetch::Image(name, rebuild) => {
                 images.pull_image(&name, rebuild, progress.clone()).await
             }
             Fetch::Kernel(name) => images.pull_kernel(&name, progress.clone()).await,
+            Fetch::ImportKernel { files, name, taken } => {
+                images.import_kernel(&files, &name, taken, progress.clone()).await
+            }
             Fetch::Import { archive, name, taken } => {
                 images.import_image(&archive, &name, taken, progress.clone()).await
             }

@@ -10,7 +10,7 @@ use banger_api::disk::{Stored, StoredKind};
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode};
-use banger_engine::drivers::{Archive, Images, Progress, Replaced};
+use banger_engine::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
 use banger_engine::plan::{BootSet, VmPlan};
 
 use crate::HostConfig;
@@ -23,7 +23,7 @@ use crate::vmm::BootFiles;
 use banger_image::fetch::{self, FetchError, Tools};
 use banger_image::images::{Image, ImageStore};
 use banger_image::initramfs::Initramfs;
-use banger_image::kernels::{Kernel, KernelStore};
+use banger_image::kernels::{self, Kernel, KernelStore};
 use banger_image::registry;
 
 /// The stores of this host.
@@ -311,6 +311,26 @@ impl Images for LocalImages {
 
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
         self.fetch_kernel(name, p).await.map(|kernel| kernel.record.id)
+    }
+
+    async fn import_kernel(
+        &self,
+        files: &KernelFiles,
+        name: &str,
+        taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let (store, name, files) = (self.kernels.clone(), name.to_owned(), files.clone());
+        progress.stage("import_kernel");
+        blocking(move || {
+            let given =
+                kernels::KernelFiles { file: &files.path, modules: files.modules.as_deref() };
+            let imported = store.import(given, &name, taken, &Relay { progress });
+            imported
+                .map(|kernel| kernel.record.id)
+                .map_err(|error| banger_image::advice::kernel(&error))
+        })
+        .await
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, ApiError> {

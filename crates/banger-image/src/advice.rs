@@ -8,7 +8,7 @@ use crate::ext4::Ext4Error;
 use crate::ext4::tar::TarError;
 use crate::fetch::FetchError;
 use crate::images::{ImageError, OciError};
-use crate::kernels::KernelError;
+use crate::kernels::{KernelError, KernelFormatError};
 use crate::registry::RegistryError;
 
 fn fetch_error_code(error: &FetchError) -> ErrorCode {
@@ -109,13 +109,33 @@ pub fn kernel(error: &KernelError) -> ApiError {
         KernelError::NoPackage { .. } => {
             (ErrorCode::HostNotReady, Some(ImageAdvice::AddDebianSources.into()))
         }
-        KernelError::BadPackage { .. }
-        | KernelError::BadKernel { .. }
-        | KernelError::Format(_)
-        | KernelError::Modules { .. } => (ErrorCode::Corrupt, Some(ImageAdvice::FetchAgain.into())),
+        KernelError::BadKernel { source: KernelFormatError::NotAKernel, .. }
+        | KernelError::NoRelease { .. } => {
+            (ErrorCode::BadRequest, Some(ImageAdvice::KernelFiles.into()))
+        }
+        KernelError::BadPackage { .. } | KernelError::BadKernel { .. } | KernelError::Format(_) => {
+            (ErrorCode::Corrupt, Some(ImageAdvice::FetchAgain.into()))
+        }
+        KernelError::Modules { release, .. } => {
+            (ErrorCode::BadRequest, Some(give_modules(release)))
+        }
+        KernelError::SecondModules { .. } => {
+            (ErrorCode::BadRequest, Some(ImageAdvice::LeaveOutModules.into()))
+        }
+        KernelError::OtherModules { release, .. } => {
+            (ErrorCode::BadRequest, Some(give_modules(release)))
+        }
+        KernelError::NameTaken { .. } => {
+            let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];
+            return api_error(ErrorCode::NameTaken, hints, error);
+        }
         KernelError::Disk(error) => (ext4_code(error), None),
     };
     api_error(code, hint, error)
+}
+
+fn give_modules(release: &str) -> Hint {
+    ImageAdvice::GiveModules { release: release.to_owned() }.into()
 }
 
 fn archive_hint(error: &Ext4Error) -> Option<Hint> {

@@ -68,6 +68,15 @@ pub enum ImageAdvice {
     CheckSources,
     /// Add Debian's package sources to the host.
     AddDebianSources,
+    /// Files that are imported as a kernel.
+    KernelFiles,
+    /// Import a package without a folder of modules.
+    LeaveOutModules,
+    /// Name the folder of a kernel's modules.
+    GiveModules {
+        /// `uname -r` of the kernel.
+        release: String,
+    },
 }
 
 /// A change of a published port.

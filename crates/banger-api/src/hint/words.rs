@@ -216,6 +216,16 @@ fn image_words(advice: &ImageAdvice) -> String {
             );
         }
         A::CheckSources => "check the network and the package sources",
+        A::KernelFiles => {
+            "a kernel is imported from a bzImage (`vmlinuz-…`), a vmlinux or a Debian package"
+        }
+        A::LeaveOutModules => "leave out `--modules`",
+        A::GiveModules { release } => {
+            return format!(
+                "guests need these drivers, built in or as modules: name the folder of the \
+                 modules with `--modules`, such as `/lib/modules/{release}`"
+            );
+        }
         A::AddDebianSources => "add Debian's own package sources to this host, or use Debian",
     }
     .into()

@@ -15,14 +15,15 @@ use banger_api::{ApiError, ErrorCode, reference};
 
 use super::world::When;
 use super::{GuestBehavior, Sim};
-use crate::drivers::{Archive, Images, Progress, Replaced};
+use crate::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
 use crate::plan::BootSet;
 
 const MIB: u64 = 1 << 20;
 /// The simulated registries have every image but those of this name.
 const MISSING: &str = "/nope";
-/// Stage of an import.
+/// Stages of imports.
 const IMPORT: &str = "import_image";
+const IMPORT_KERNEL: &str = "import_kernel";
 /// Interval at which a fetch that never ends checks for a cancel.
 const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
@@ -46,7 +47,7 @@ impl Sim {
         progress: &dyn Progress,
     ) -> Result<String, ApiError> {
         let fetched = self.inner().world.fetched.get(key).cloned();
-        let other = |id: &String| stage == IMPORT && *id != id_of(name);
+        let other = |id: &String| [IMPORT, IMPORT_KERNEL].contains(&stage) && *id != id_of(name);
         if let Some(id) = fetched.filter(|id| !other(id)) {
             return Ok(id);
         }
@@ -153,6 +154,18 @@ impl Sim {
             key.strip_prefix(&prefix).map(|name| (name.to_owned(), id.clone()))
         });
         pairs.collect()
+    }
+
+    /// Ids with their names, in the order of their first names.
+    fn grouped(&self, what: &str) -> Vec<(String, Vec<String>)> {
+        let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+        for (name, id) in self.named(what) {
+            match groups.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, names)) => names.push(name),
+                None => groups.push((id, vec![name])),
+            }
+        }
+        groups
     }
 
     fn delete(&self, what: &str, names: &[String], id: &str) -> Result<Deleted, ApiError> {
@@ -283,21 +296,26 @@ impl Images for Sim {
         self.fetch(&format!("kernel:{name}"), name, stage::PULL_KERNEL, p.as_ref()).await
     }
 
+    async fn import_kernel(
+        &self,
+        files: &KernelFiles,
+        name: &str,
+        _taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let (key, origin) = (format!("kernel:{name}"), files.path.to_string_lossy());
+        self.fetch(&key, &origin, IMPORT_KERNEL, progress.as_ref()).await
+    }
+
     async fn images(&self) -> Result<Vec<ImageView>, ApiError> {
-        let mut views: Vec<ImageView> = Vec::new();
-        for (name, id) in self.named("image") {
-            if let Some(known) = views.iter_mut().find(|view| view.id.as_str() == id) {
-                known.names.push(name);
-                continue;
-            }
-            let Ok(parsed) = id.parse() else { continue };
-            views.push(ImageView {
-                id: parsed,
-                source: format!("simulated {name}"),
-                provenance: format!("simulated, of {name}"),
+        let views = self.grouped("image").into_iter().filter_map(|(id, names)| {
+            Some(ImageView {
+                id: id.parse().ok()?,
+                source: format!("simulated {}", names.first()?),
+                provenance: format!("simulated, of {}", names.first()?),
                 system: None,
                 packages: None,
-                names: vec![name],
+                names,
                 virtual_bytes: 512 * MIB,
                 used_bytes: 64 * MIB,
                 init: Some("/sbin/init".into()),
@@ -306,17 +324,17 @@ impl Images for Sim {
                 built: None,
                 used_by: Vec::new(),
                 config: None,
-            });
-        }
-        Ok(views)
+            })
+        });
+        Ok(views.collect())
     }
 
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError> {
-        let views = self.named("kernel").into_iter().filter_map(|(name, id)| {
+        let views = self.grouped("kernel").into_iter().filter_map(|(id, names)| {
             Some(KernelView {
                 id: id.parse().ok()?,
-                source: format!("simulated {name}"),
-                names: vec![name],
+                source: format!("simulated {}", names.first()?),
+                names,
                 release: "6.1.0-sim".into(),
                 used_bytes: 64 * MIB,
                 created_at: "2026-01-01T00:00:00Z".into(),

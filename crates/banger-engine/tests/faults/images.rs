@@ -6,16 +6,19 @@ use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{OpState, Subject};
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::Engine;
+use banger_engine::drivers::KernelFiles;
 use banger_engine::sim::world::{Fault, When};
 
 use crate::machine::{DaemonFault, Ended, Machine};
 
 /// Operations; `replace` moves the only name of an image.
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 11] = [
     "pull_image",
     "pull_kernel",
     "import_image",
     "import_image replace",
+    "import_kernel",
+    "import_kernel replace",
     "tag_image",
     "tag_image replace",
     "untag_image",
@@ -39,6 +42,10 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
         "import_image replace" => {
             engine.import_image("/x.tar".as_ref(), "old", TakenName::Replace).await?
         }
+        "import_kernel" => engine.import_kernel(kernel_files(), "mine", taken).await?,
+        "import_kernel replace" => {
+            engine.import_kernel(kernel_files(), "debian-cloud", TakenName::Replace).await?
+        }
         "tag_image replace" => {
             return engine.tag_image("second", "old", TakenName::Replace).await.map(|_| ());
         }
@@ -51,6 +58,10 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
     follow(engine, accepted.operation).await
 }
 
+fn kernel_files() -> KernelFiles {
+    KernelFiles { path: "/vmlinuz".into(), modules: None }
+}
+
 /// A machine with an image of two names, one of one name, and a kernel if `kind` deletes one.
 fn prepared(kind: &str) -> Machine {
     let machine = Machine::default();
@@ -61,7 +72,7 @@ fn prepared(kind: &str) -> Machine {
             follow(engine, accepted.operation).await.unwrap();
         }
         engine.tag_image("first", "second", TakenName::Refuse).await.unwrap();
-        if kind == "delete_kernel" {
+        if ["delete_kernel", "import_kernel replace"].contains(&kind) {
             let accepted = engine.pull_kernel("debian-cloud").await.unwrap();
             follow(engine, accepted.operation).await.unwrap();
         }

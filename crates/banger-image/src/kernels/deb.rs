@@ -12,8 +12,11 @@ use crate::ext4::{Content, Kind};
 use crate::fetch::{Counted, FetchError, PathContext, Progress, Tools};
 
 /// Maximum number of files, and of their bytes, taken from a package.
-const FILES_MAX: u64 = 50_000;
-const BYTES_MAX: u64 = 4 << 30;
+pub const FILES_MAX: u64 = 50_000;
+pub const BYTES_MAX: u64 = 4 << 30;
+
+/// Maximum size of the output with a version.
+const VERSION_BYTES: u64 = 64 << 10;
 
 /// Content of a package.
 #[derive(Debug)]
@@ -105,6 +108,18 @@ pub fn unpack(
         return Err(bad(format!("it has no modules for `{}`", unpacked.release)));
     }
     Ok(unpacked)
+}
+
+/// The version of a package, as dpkg-deb(1) reads it.
+///
+/// # Errors
+/// Errors of dpkg-deb.
+pub fn version(deb: &Path, tools: &Tools, progress: &dyn Progress) -> Result<String, KernelError> {
+    let tool = tools.command("dpkg-deb", "dpkg")?;
+    let tool = tool.args(["--field".as_ref(), deb.as_os_str(), "Version".as_ref()]);
+    let text = tool.output(VERSION_BYTES, progress)?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.trim().chars().filter(|c| !c.is_control()).take(100).collect())
 }
 
 /// Writes a file of the package if it is wanted; returns whether the file was complete.

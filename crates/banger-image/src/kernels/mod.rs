@@ -8,8 +8,11 @@
 //! ```
 
 mod apt;
+mod built_in;
 mod bzimage;
 mod deb;
+mod error;
+mod import;
 mod modules;
 mod prepare;
 
@@ -20,9 +23,10 @@ use serde::{Deserialize, Serialize};
 
 pub use apt::META_PACKAGE;
 pub use bzimage::KernelFormatError;
+pub use error::KernelError;
+pub use import::KernelFiles;
 pub use modules::ModulesError;
 
-use crate::ext4::Ext4Error;
 use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
     Progress, Record, SingleFlight, Tools,
@@ -37,67 +41,6 @@ const ORDER: &str = "order";
 
 /// Minimum free bytes before a pull: for the package, the unpacked modules, and the object.
 const PULL_BYTES: u64 = 700 << 20;
-
-/// Errors of kernels.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// An error of the store.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// There is no recipe with this name.
-    #[error("there is no recipe for a kernel `{name}`, only `{DEBIAN}`")]
-    UnknownRecipe {
-        /// The name.
-        name: String,
-    },
-    /// The host's package sources do not contain the package.
-    #[error("the package `{package}` is not in the package sources of this host")]
-    NoPackage {
-        /// Its name.
-        package: &'static str,
-    },
-    /// An invalid package.
-    #[error("the package `{}` cannot be used: {why}", path.display())]
-    BadPackage {
-        /// The file.
-        path: PathBuf,
-        /// The defect.
-        why: String,
-    },
-    /// A kernel file that cannot be booted.
-    #[error("the kernel `{}` cannot be used", path.display())]
-    BadKernel {
-        /// The file.
-        path: PathBuf,
-        /// The defect.
-        #[source]
-        source: KernelFormatError,
-    },
-    /// As [`Self::BadKernel`], without the path.
-    #[error(transparent)]
-    Format(#[from] KernelFormatError),
-    /// The kernel lacks a feature that guests need.
-    #[error("kernel `{release}` cannot boot a guest")]
-    Modules {
-        /// `uname -r`.
-        release: String,
-        /// The missing feature.
-        #[source]
-        source: ModulesError,
-    },
-    /// The modules disk cannot be created.
-    #[error("cannot make the modules disk")]
-    Disk(#[source] Ext4Error),
-}
-
-impl From<Ext4Error> for KernelError {
-    fn from(error: Ext4Error) -> Self {
-        match error {
-            Ext4Error::Fetch(error) => Self::Fetch(error),
-            other => Self::Disk(other),
-        }
-    }
-}
 
 /// The built-in recipe.
 const DEBIAN: &str = banger_api::images::DEFAULT_KERNEL;
@@ -283,15 +226,27 @@ impl KernelStore {
             return Ok(id);
         }
         let (package, deb) = apt.download(package, progress)?;
-        let record = self.make(&deb, &package, staging.path(), progress)?;
+        let (object, tree) = (staging.join("object"), staging.join("unpacked"));
+        for path in [&object, &tree] {
+            fs::create_dir(path).at("make the folder", path)?;
+        }
+        let unpacked = deb::unpack(&deb, &tree, &self.tools, progress)?;
+        prepare::kernel(&unpacked.kernel, &object.join(VMLINUX), &self.tools, progress)?;
+        let (source, version) = (source(&package), package.version);
+        let record = self.make(&unpacked, &object, source, version, progress)?;
         progress.go_on()?;
+        self.publish(name, &object, &record)?;
+        Ok(record.id)
+    }
+
+    /// Publishes an object under a name.
+    fn publish(&self, name: &str, object: &Path, record: &KernelRecord) -> Result<(), FetchError> {
         let whole = |known: KernelRecord| {
             let folder = self.store.folder(&known.id);
             Kernel { record: known, names: Vec::new(), folder }.check().is_ok()
         };
-        self.store.publish(&staging.join("object"), &record, whole)?;
-        self.store.name(name, &record.id)?;
-        Ok(record.id)
+        self.store.publish(object, record, whole)?;
+        self.store.name(name, &record.id)
     }
 
     /// Id of the named kernel, if it is of this package and complete.
@@ -302,24 +257,19 @@ impl KernelStore {
         (same && kernel.check().is_ok()).then_some(kernel.record.id)
     }
 
-    /// Creates an object from a package, in the folder `object` in `staging`.
+    /// Completes an object that has its kernel.
     fn make(
         &self,
-        deb: &Path,
-        package: &apt::Package,
-        staging: &Path,
+        unpacked: &deb::Unpacked,
+        object: &Path,
+        source: String,
+        package_version: String,
         progress: &dyn Progress,
     ) -> Result<KernelRecord, KernelError> {
-        let (object, tree) = (staging.join("object"), staging.join("unpacked"));
-        for path in [&object, &tree] {
-            fs::create_dir(path).at("make the folder", path)?;
-        }
-        let unpacked = deb::unpack(deb, &tree, &self.tools, progress)?;
-        prepare::kernel(&unpacked.kernel, &object.join(VMLINUX), &self.tools, progress)?;
         prepare::unpack_modules(&unpacked.modules(), &self.tools, progress)?;
-        prepare::index_modules(&unpacked, &self.tools, progress)?;
-        prepare::boot_modules(&unpacked, &object)?;
-        prepare::modules_disk(&unpacked, &object, progress)?;
+        prepare::index_modules(unpacked, &self.tools, progress)?;
+        prepare::boot_modules(unpacked, object)?;
+        prepare::modules_disk(unpacked, object, progress)?;
         progress.stage("compute the fingerprint");
         let mut names = vec![VMLINUX.to_owned(), MODULES.to_owned()];
         let folder = object.join(BOOT_MODULES);
@@ -327,14 +277,14 @@ impl KernelStore {
             names.push(format!("{BOOT_MODULES}/{}", entry.file_name().to_string_lossy()));
         }
         names.sort();
-        let files: Result<Vec<_>, _> = names.iter().map(|name| digest(&object, name)).collect();
+        let files: Result<Vec<_>, _> = names.iter().map(|name| digest(object, name)).collect();
         let files = files?;
         let (fingerprint, id) = fetch::id_of(&files);
         Ok(KernelRecord {
             id,
-            release: unpacked.release,
-            source: source(package),
-            package_version: package.version.clone(),
+            release: unpacked.release.clone(),
+            source,
+            package_version,
             created_at: fetch::now(),
             fingerprint,
             files,

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::bzimage::{self, BZIMAGE_BYTES_MAX, KernelFormatError};
+use super::bzimage::{self, ELF_BYTES_MAX, KernelFormatError};
 use super::deb::Unpacked;
 use super::{BOOT_MODULES, KernelError, MODULES, ORDER, VMLINUX, modules};
 use crate::ext4::folder::{self, Metadata};
@@ -14,6 +14,8 @@ use crate::fetch::{Compression, FetchError, PathContext, Progress, Tools};
 
 /// Maximum size of an unpacked module in bytes.
 const MODULE_BYTES_MAX: u64 = 256 << 20;
+/// List of the built-in modules, in the folder of the modules.
+pub const MODULES_BUILTIN: &str = "modules.builtin";
 /// Maximum number of module paths per run of a program.
 const BATCH: usize = 500;
 
@@ -30,8 +32,12 @@ pub fn kernel(
     progress.stage("unpack the kernel");
     let file = File::open(packed).at("open", packed)?;
     let mut bytes = Vec::new();
-    file.take(BZIMAGE_BYTES_MAX).read_to_end(&mut bytes).at("read", packed)?;
     let bad = |source| KernelError::BadKernel { path: packed.to_owned(), source };
+    // A bzImage is smaller than the ELF file in it.
+    file.take(ELF_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).at("read", packed)?;
+    if bytes.len() > ELF_BYTES_MAX {
+        return Err(bad(KernelFormatError::BadElf("too large")));
+    }
     let payload = bzimage::payload(&bytes).map_err(bad)?;
     let elf = bzimage::unpack(payload, |stream| xz(stream, packed, tools, progress));
     let elf = elf.map_err(|error| match error {
@@ -156,7 +162,7 @@ pub fn boot_modules(unpacked: &Unpacked, object: &Path) -> Result<(), KernelErro
     };
     let bad = |source| KernelError::Modules { release: unpacked.release.clone(), source };
     let dep = text("modules.dep")?;
-    let order = modules::boot_order(&dep, &text("modules.builtin")?).map_err(bad)?;
+    let order = modules::boot_order(&dep, &text(MODULES_BUILTIN)?).map_err(bad)?;
     let target = object.join(BOOT_MODULES);
     fs::create_dir(&target).at("make the folder", &target)?;
     let mut list = String::new();

@@ -125,7 +125,7 @@ fn a_failed_pull_reports_the_cause_and_leaves_nothing() {
 }
 
 /// A program that hands over to the real one, but does something else first.
-fn shim(folder: &Path, name: &str, script: &str) {
+pub fn shim(folder: &Path, name: &str, script: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(folder).unwrap();
     let real = tools().find(name).unwrap();

@@ -14,6 +14,7 @@ mod disks;
 mod gnu_tar;
 mod hostile;
 mod kernel;
+mod kernel_import;
 mod listing;
 mod reference;
 mod registry;

@@ -5,11 +5,12 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use banger_api::build::ImageBuildRequest;
 use banger_api::images::{
-    Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelView, PullRequest,
-    Rebuild, TagRequest, TakenName,
+    Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelImportRequest,
+    KernelView, PullRequest, Rebuild, TagRequest, TakenName,
 };
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, routes};
+use banger_engine::drivers::KernelFiles;
 
 use super::body::{Json as Body, PathParams, QueryParams};
 use super::document::Binary;
@@ -198,4 +199,23 @@ pub async fn pull_kernel(
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let pulled = async move { api.engine.pull_kernel(&pull.name).await };
     Ok(accepted(detached(pulled).await?))
+}
+
+/// Import a kernel from files of the host.
+#[utoipa::path(post, path = routes::KERNEL_IMPORT, tag = "images", operation_id = "kernel_import",
+    request_body = KernelImportRequest,
+    responses(
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn import_kernel(
+    State(api): Shared,
+    Body(import): Body<KernelImportRequest>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let taken = TakenName::replacing(import.replace);
+    let path = import.path.as_path().to_owned();
+    let modules = import.modules.map(|modules| modules.as_path().to_owned());
+    let files = KernelFiles { path, modules };
+    let imported = async move { api.engine.import_kernel(files, &import.name, taken).await };
+    Ok(accepted(detached(imported).await?))
 }

@@ -1,6 +1,7 @@
 //! `banger kernel …`.
 
 pub mod delete;
+pub mod import;
 pub mod list;
 pub mod prune;
 pub mod pull;
@@ -16,6 +17,7 @@ pub enum Command {
     #[command(visible_alias = "ls")]
     List(list::Args),
     Pull(pull::Args),
+    Import(import::Args),
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
     Prune(prune::Args),
@@ -26,6 +28,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
     match command {
         Command::List(args) => list::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
+        Command::Import(args) => import::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,
     }

@@ -1,7 +1,8 @@
 //! `banger kernel pull`.
 
 use banger_api::exit;
-use banger_api::images::{DEFAULT_KERNEL, PullRequest};
+use banger_api::images::{DEFAULT_KERNEL, KernelView, PullRequest};
+use banger_client::Client;
 
 use crate::commands::image::pull::{fetch, print_made};
 use crate::context::{Context, Format};
@@ -32,15 +33,30 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let request = PullRequest { name: args.name.clone() };
     let answer = follow::request(context, client.pull_kernel(&request)).await?;
     let made = fetch(context, &client, &args.name, answer).await?;
+    print_kernel(context, &client, &args.name, made).await?;
+    Ok(exit::OK)
+}
+
+/// Prints a kernel that was fetched or imported.
+///
+/// # Errors
+/// The daemon's, write(2).
+pub async fn print_kernel(
+    context: &Context,
+    client: &Client,
+    name: &str,
+    made: Option<String>,
+) -> Result<(), Failure> {
     match context.format {
-        Format::Text => print_made(context, &args.name, made)?,
+        Format::Text => print_made(context, name, made)?,
         Format::Json => {
             let kernels = client.kernels().await?;
-            let is_it = |id: &str, names: &[String]| {
-                made.as_deref().map_or_else(|| names.contains(&args.name), |made| made == id)
+            let is_it = |kernel: &&KernelView| match &made {
+                Some(made) => *made == kernel.id.as_str(),
+                None => kernel.names.iter().any(|known| known == name),
             };
-            context.json(&kernels.iter().find(|k| is_it(k.id.as_str(), &k.names)))?;
+            context.json(&kernels.iter().find(is_it))?;
         }
     }
-    Ok(exit::OK)
+    Ok(())
 }
