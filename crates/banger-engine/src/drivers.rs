@@ -335,6 +335,8 @@ pub trait Images: Send + Sync {
     async fn settled(&self, name: &str) -> Result<(), ApiError>;
     /// Removes a name of an image that has other names.
     async fn untag_image(&self, name: &str) -> Result<(), ApiError>;
+    /// Removes a name of a kernel that has other names.
+    async fn untag_kernel(&self, name: &str) -> Result<(), ApiError>;
     /// Removes unfinished files of earlier daemons, but not those of operations in progress;
     /// returns the freed bytes.
     async fn clean(&self) -> Result<u64, ApiError>;

@@ -184,7 +184,7 @@ impl Engine {
         self.recorded("delete_image", of_image(reference, &image), delete).await
     }
 
-    /// Deletes a kernel.
+    /// Deletes a kernel. Of several names, only the one that is given is removed.
     ///
     /// # Errors
     /// Not found, or used by a VM.
@@ -192,8 +192,14 @@ impl Engine {
         let _exclusive = self.images_in_use.write().await;
         let kernels = self.kernels().await?;
         let kernel = pick("kernel", kernels, reference, |k| (k.id.as_str(), &k.names))?;
-        check_unused("kernel", reference, &kernel.used_by)?;
         let subject = Subject::Kernel { name: reference.into(), id: Some(kernel.id.clone()) };
+        if kernel.names.len() > 1 && kernel.names.iter().any(|name| name == reference) {
+            let untag = self.shared.drivers.images.untag_kernel(reference);
+            self.recorded("untag_kernel", subject, untag).await?;
+            let names = kernel.names.into_iter().filter(|name| name != reference).collect();
+            return Ok(Deleted { id: kernel.id.to_string(), freed_bytes: 0, names });
+        }
+        check_unused("kernel", reference, &kernel.used_by)?;
         let delete = self.shared.drivers.images.delete_kernel(&kernel);
         self.recorded("delete_kernel", subject, delete).await
     }

@@ -284,6 +284,12 @@ impl Images for LocalImages {
             .await
     }
 
+    async fn untag_kernel(&self, name: &str) -> Result<(), ApiError> {
+        let (store, name) = (self.kernels.clone(), name.to_owned());
+        blocking(move || store.untag(&name).map_err(|error| banger_image::advice::fetch(&error)))
+            .await
+    }
+
     async fn replaced(&self) -> Result<Vec<Replaced>, ApiError> {
         let store = self.images.clone();
         let moved =

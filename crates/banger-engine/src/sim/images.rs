@@ -168,6 +168,14 @@ impl Sim {
         groups
     }
 
+    fn untag(&self, key: &str) -> Result<(), ApiError> {
+        self.try_effect("untag", When::Before)?;
+        let mut inner = self.inner();
+        inner.world.fetched.remove(key);
+        (self.sink)(&inner.world, &[]);
+        Ok(())
+    }
+
     fn delete(&self, what: &str, names: &[String], id: &str) -> Result<Deleted, ApiError> {
         self.try_effect("delete", When::Before)?;
         let mut inner = self.inner();
@@ -276,11 +284,11 @@ impl Images for Sim {
     }
 
     async fn untag_image(&self, name: &str) -> Result<(), ApiError> {
-        self.try_effect("untag", When::Before)?;
-        let mut inner = self.inner();
-        inner.world.fetched.remove(&format!("image:{name}"));
-        (self.sink)(&inner.world, &[]);
-        Ok(())
+        self.untag(&format!("image:{name}"))
+    }
+
+    async fn untag_kernel(&self, name: &str) -> Result<(), ApiError> {
+        self.untag(&format!("kernel:{name}"))
     }
 
     async fn clean(&self) -> Result<u64, ApiError> {

@@ -12,7 +12,7 @@ use banger_engine::sim::world::{Fault, When};
 use crate::machine::{DaemonFault, Ended, Machine};
 
 /// Operations; `replace` moves the only name of an image.
-const SCENARIOS: [&str; 11] = [
+const SCENARIOS: [&str; 12] = [
     "pull_image",
     "pull_kernel",
     "import_image",
@@ -24,6 +24,7 @@ const SCENARIOS: [&str; 11] = [
     "untag_image",
     "delete_image",
     "delete_kernel",
+    "untag_kernel",
 ];
 
 async fn follow(engine: &Engine, operation: Option<OpId>) -> Result<(), ApiError> {
@@ -52,6 +53,7 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
         "tag_image" => return engine.tag_image("old", "new", taken).await.map(|_| ()),
         "untag_image" => return engine.untag_image("second").await.map(|_| ()),
         "delete_kernel" => return engine.delete_kernel("debian-cloud").await.map(|_| ()),
+        "untag_kernel" => return engine.delete_kernel("other").await.map(|_| ()),
         "delete_image" => return engine.delete_image("old").await.map(|_| ()),
         other => panic!("{other}"),
     };
@@ -72,6 +74,13 @@ fn prepared(kind: &str) -> Machine {
             follow(engine, accepted.operation).await.unwrap();
         }
         engine.tag_image("first", "second", TakenName::Refuse).await.unwrap();
+        if kind == "untag_kernel" {
+            for name in ["mine", "other"] {
+                let files = kernel_files();
+                let accepted = engine.import_kernel(files, name, TakenName::Refuse).await.unwrap();
+                follow(engine, accepted.operation).await.unwrap();
+            }
+        }
         if ["delete_kernel", "import_kernel replace"].contains(&kind) {
             let accepted = engine.pull_kernel("debian-cloud").await.unwrap();
             follow(engine, accepted.operation).await.unwrap();

@@ -291,6 +291,14 @@ impl KernelStore {
         })
     }
 
+    /// Removes one of several names of a kernel.
+    ///
+    /// # Errors
+    /// No such name; unlink(2).
+    pub fn untag(&self, name: &str) -> Result<(), FetchError> {
+        self.store.remove_name(name)
+    }
+
     /// Deletes by name, id or prefix; refused while VMs use the kernel.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ use crate::errors::Failure;
 ///
 ///   banger kernel delete debian-cloud
 ///   banger kernel list
+///
+/// If a kernel has several names, only the given name is removed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
