@@ -18,6 +18,7 @@ pub mod follow;
 mod handover;
 mod hold;
 mod http;
+mod images;
 mod launch;
 mod logs;
 mod port;

@@ -30,6 +30,7 @@ pub mod engine;
 pub mod fetches;
 pub mod holds;
 pub mod image_ops;
+mod images_driver;
 pub mod interrupt;
 pub mod leftovers;
 pub mod lists;

@@ -18,6 +18,7 @@ use crate::advice;
 use crate::available;
 use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
+use crate::relay::Relay;
 use crate::stored_files;
 use crate::vmm::BootFiles;
 use banger_image::fetch::{self, FetchError, Tools};
@@ -35,38 +36,6 @@ pub struct LocalImages {
     image_folder: PathBuf,
     kernel_folder: PathBuf,
     layout: Layout,
-}
-
-/// Passes the progress of the stores on to the operation: their stages become notes within ours.
-pub(crate) struct Relay {
-    pub(crate) progress: Arc<dyn Progress>,
-}
-
-impl fetch::Progress for Relay {
-    fn stage(&self, name: &str) {
-        self.progress.note(name);
-    }
-
-    fn bytes(&self, done: u64, total: Option<u64>) {
-        self.progress.bytes(done, total);
-    }
-
-    fn items(&self, unit: &str, done: u64, total: Option<u64>) {
-        self.progress.items(unit, done, total);
-    }
-
-    fn log(&self, line: &str) {
-        tracing::debug!(line, "fetch");
-    }
-
-    fn warning(&self, line: &str) {
-        tracing::warn!(line, "fetch");
-        self.progress.warning(line);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.progress.cancelled()
-    }
 }
 
 fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<T, ApiError> {

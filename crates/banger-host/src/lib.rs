@@ -17,6 +17,7 @@ pub mod leftovers;
 pub mod lingering;
 pub mod network;
 pub mod probe;
+mod relay;
 pub mod scopes;
 pub mod storage;
 mod stored_files;

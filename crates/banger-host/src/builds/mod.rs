@@ -21,8 +21,8 @@ use banger_image::images::{Captured, ImageStore};
 use tokio::net::UnixStream;
 
 use crate::failure::blocking;
-use crate::images_driver::Relay;
 use crate::layout::Layout;
+use crate::relay::Relay;
 
 /// Time limit for the start of a command in a guest.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
