@@ -42,22 +42,10 @@ echo made >/root/.made
 id -u
 ";
 
-#[test]
-fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
-    let home = Home::new();
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let deb = package(folder.path()).display().to_string();
-    fs::create_dir(at("site")).unwrap();
-    fs::write(at("site/index"), "<html>").unwrap();
-    fs::set_permissions(at("site/index"), std::os::unix::fs::PermissionsExt::from_mode(0o640))
-        .unwrap();
-    fs::create_dir(at("empty")).unwrap();
-    fs::write(at("script"), SCRIPT).unwrap();
-    // The daemon dies while the script of another build runs.
-    fs::write(at("slow"), "echo began\nsleep 600\n").unwrap();
-    let mut client =
-        home.spawn(&["image", "build", LOST, "--from", "debian", "--script", &at("slow")]);
+/// The daemon dies while the script of a build runs, and the build leaves nothing.
+fn killed_in_the_script(home: &Home, script: &str) {
+    fs::write(script, "echo began\nsleep 600\n").unwrap();
+    let mut client = home.spawn(&["image", "build", LOST, "--from", "debian", "--script", script]);
     let logs = home.path().join("state/log/builds");
     home.wait_long("the script has begun", || {
         let log = fs::read_to_string(logs.join(format!("{LOST}-1.log"))).unwrap_or_default();
@@ -71,7 +59,49 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     assert_ne!(client.wait().unwrap().code(), Some(0));
     assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0);
     assert_eq!(home.run(&["image", "show", LOST]).code, 3);
+}
 
+/// Nothing of the machine that built the image is in it.
+fn is_cleaned(disk: &Path) {
+    let in_image = |request: &str| {
+        let shown = Command::new("debugfs").args(["-R", request]).arg(disk).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).into_owned()
+    };
+    assert_eq!(in_image("cat /etc/machine-id"), "");
+    assert_eq!(in_image("cat /root/.made"), "made\n");
+    let ssh = in_image("ls /etc/ssh");
+    assert!(ssh.contains("sshd_config") && !ssh.contains("ssh_host_"), "{ssh}");
+    for (folder, absent) in [
+        ("/root", ".bash_history"),
+        ("/root/.ssh", "authorized_keys"),
+        ("/var/tmp", "junk"),
+        ("/var/tmp", "hello.deb"),
+        ("/var/cache/apt/archives", "junk.deb"),
+        ("/var/lib/systemd", "random-seed"),
+    ] {
+        let listed = in_image(&format!("ls {folder}"));
+        assert!(!listed.contains(absent), "{folder}: {listed}");
+    }
+    let journal = in_image("ls -p /var/log/journal");
+    let entries = journal.lines().filter(|line| {
+        line.split('/').nth(5).is_some_and(|name| !name.is_empty() && name != "." && name != "..")
+    });
+    assert_eq!(entries.count(), 0, "{journal}");
+}
+
+#[test]
+fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
+    let home = Home::new();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let deb = package(folder.path()).display().to_string();
+    fs::create_dir(at("site")).unwrap();
+    fs::write(at("site/index"), "<html>").unwrap();
+    fs::set_permissions(at("site/index"), std::os::unix::fs::PermissionsExt::from_mode(0o640))
+        .unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    fs::write(at("script"), SCRIPT).unwrap();
+    killed_in_the_script(&home, &at("slow"));
     let copies = [
         format!("{deb}:/var/tmp/hello.deb"),
         format!("{}:/srv/site", at("site")),
@@ -105,31 +135,7 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     let disk = home.path().join("data/images").join(&id).join("root.ext4");
     let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
-    let in_image = |request: &str| {
-        let shown = Command::new("debugfs").args(["-R", request]).arg(&disk).output().unwrap();
-        String::from_utf8_lossy(&shown.stdout).into_owned()
-    };
-    assert_eq!(in_image("cat /etc/machine-id"), "");
-    assert_eq!(in_image("cat /root/.made"), "made\n");
-    let ssh = in_image("ls /etc/ssh");
-    assert!(ssh.contains("sshd_config") && !ssh.contains("ssh_host_"), "{ssh}");
-    for (folder, absent) in [
-        ("/root", ".bash_history"),
-        ("/root/.ssh", "authorized_keys"),
-        ("/var/tmp", "junk"),
-        ("/var/tmp", "hello.deb"),
-        ("/var/cache/apt/archives", "junk.deb"),
-        ("/var/lib/systemd", "random-seed"),
-    ] {
-        let listed = in_image(&format!("ls {folder}"));
-        assert!(!listed.contains(absent), "{folder}: {listed}");
-    }
-    let journal = in_image("ls -p /var/log/journal");
-    let entries = journal.lines().filter(|line| {
-        line.split('/').nth(5).is_some_and(|name| !name.is_empty() && name != "." && name != "..")
-    });
-    assert_eq!(entries.count(), 0, "{journal}");
-
+    is_cleaned(&disk);
     let script = "hello-build; cat /srv/site/index /root/.made; findmnt -no FSTYPE /root; \
         test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && echo whole; \
         systemctl is-system-running --wait";

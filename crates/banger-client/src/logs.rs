@@ -225,7 +225,7 @@ impl Client {
     pub async fn vm_logs(&self, vm: &str, query: VmLogQuery) -> Result<LogStream, ApiError> {
         let VmLogQuery { source, tail, follow } = query;
         let mut pairs = vec![("source", source.as_str().to_owned())];
-        let follow = follow.then(|| match source {
+        let follow = follow.then_some(match source {
             VmLogSource::Agent => Follow::Lines,
             VmLogSource::Console | VmLogSource::Vmm | VmLogSource::Shim => Follow::Bytes,
         });

@@ -1,6 +1,6 @@
 //! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
 
-use banger_api::hint::{ImageAdvice, Kind, SetupAdvice};
+use banger_api::hint::{ImageAdvice, KernelAdvice, Kind, SetupAdvice};
 use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use banger_api::{ApiError, ErrorCode, Hint, reference};
 
@@ -111,7 +111,7 @@ pub fn kernel(error: &KernelError) -> ApiError {
         }
         KernelError::BadKernel { source: KernelFormatError::NotAKernel, .. }
         | KernelError::NoRelease { .. } => {
-            (ErrorCode::BadRequest, Some(ImageAdvice::KernelFiles.into()))
+            (ErrorCode::BadRequest, Some(KernelAdvice::SupportedFiles.into()))
         }
         KernelError::BadPackage { .. } | KernelError::BadKernel { .. } | KernelError::Format(_) => {
             (ErrorCode::Corrupt, Some(ImageAdvice::FetchAgain.into()))
@@ -120,7 +120,7 @@ pub fn kernel(error: &KernelError) -> ApiError {
             (ErrorCode::BadRequest, Some(give_modules(release)))
         }
         KernelError::SecondModules { .. } => {
-            (ErrorCode::BadRequest, Some(ImageAdvice::LeaveOutModules.into()))
+            (ErrorCode::BadRequest, Some(KernelAdvice::LeaveOutModules.into()))
         }
         KernelError::OtherModules { release, .. } => {
             (ErrorCode::BadRequest, Some(give_modules(release)))
@@ -135,7 +135,7 @@ pub fn kernel(error: &KernelError) -> ApiError {
 }
 
 fn give_modules(release: &str) -> Hint {
-    ImageAdvice::GiveModules { release: release.to_owned() }.into()
+    KernelAdvice::GiveModules { release: release.to_owned() }.into()
 }
 
 fn archive_hint(error: &Ext4Error) -> Option<Hint> {

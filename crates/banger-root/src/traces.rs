@@ -118,7 +118,7 @@ mod tests {
         }
         // Of an earlier version, without a record.
         owner::make(&places, 1000, &vm("00000000000d")).unwrap();
-        assert_eq!(vms_of(&places, 1000, &home("/h")).unwrap(), [mine.clone()]);
+        assert_eq!(vms_of(&places, 1000, &home("/h")).unwrap(), std::slice::from_ref(&mine));
         assert_eq!(vms_of(&places, 1000, &home("/h2")).unwrap(), [other]);
         assert_eq!(vms_of(&places, 1001, &home("/h")).unwrap(), [theirs]);
         assert_eq!(vms_of(&places, 1001, &home("/h2")).unwrap(), []);

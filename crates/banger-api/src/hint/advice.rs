@@ -68,8 +68,14 @@ pub enum ImageAdvice {
     CheckSources,
     /// Add Debian's package sources to the host.
     AddDebianSources,
-    /// Files that are imported as a kernel.
-    KernelFiles,
+}
+
+/// A change of the files of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KernelAdvice {
+    /// Import one of the supported kinds of files.
+    SupportedFiles,
     /// Import a package without a folder of modules.
     LeaveOutModules,
     /// Name the folder of a kernel's modules.

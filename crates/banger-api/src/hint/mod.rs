@@ -13,7 +13,7 @@ mod words;
 pub use banger_base::HostHint;
 use serde::{Deserialize, Serialize};
 
-pub use self::advice::{ImageAdvice, PortAdvice, SetupAdvice};
+pub use self::advice::{ImageAdvice, KernelAdvice, PortAdvice, SetupAdvice};
 pub use self::wire::{WordedHint, read, to_json, write};
 pub use self::words::words;
 use crate::ids::OpId;
@@ -189,6 +189,11 @@ pub enum Hint {
         /// The change.
         advice: ImageAdvice,
     },
+    /// A change of the files of a kernel.
+    Kernel {
+        /// The change.
+        advice: KernelAdvice,
+    },
     /// A change of a published port.
     Port {
         /// The change.
@@ -258,6 +263,12 @@ impl From<HostHint> for Hint {
 impl From<ImageAdvice> for Hint {
     fn from(advice: ImageAdvice) -> Self {
         Self::Image { advice }
+    }
+}
+
+impl From<KernelAdvice> for Hint {
+    fn from(advice: KernelAdvice) -> Self {
+        Self::Kernel { advice }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hints in the words of the command line.
 
-use super::{Hint, ImageAdvice, Kind, PortAdvice, SetupAdvice, VmLog};
+use super::{Hint, ImageAdvice, KernelAdvice, Kind, PortAdvice, SetupAdvice, VmLog};
 use crate::size::human_size;
 use crate::vm::VmAction;
 
@@ -90,6 +90,7 @@ impl Hint {
             Self::UseFolder { variable } => format!("set `{variable}` to another folder"),
             Self::Configure { key, value } => configure_words(key, value.as_deref()),
             Self::Image { advice } => image_words(advice),
+            Self::Kernel { advice } => kernel_words(advice),
             Self::Port { advice } => port_words(*advice).into(),
             Self::Setup { advice } => setup_words(advice),
             Self::Host { advice } => advice.words(),
@@ -216,19 +217,23 @@ fn image_words(advice: &ImageAdvice) -> String {
             );
         }
         A::CheckSources => "check the network and the package sources",
-        A::KernelFiles => {
-            "a kernel is imported from a bzImage (`vmlinuz-…`), a vmlinux or a Debian package"
-        }
-        A::LeaveOutModules => "leave out `--modules`",
-        A::GiveModules { release } => {
-            return format!(
-                "guests need these drivers, built in or as modules: name the folder of the \
-                 modules with `--modules`, such as `/lib/modules/{release}`"
-            );
-        }
         A::AddDebianSources => "add Debian's own package sources to this host, or use Debian",
     }
     .into()
+}
+
+fn kernel_words(advice: &KernelAdvice) -> String {
+    match advice {
+        KernelAdvice::SupportedFiles => {
+            "a kernel is imported from a bzImage (`vmlinuz-…`), a vmlinux or a Debian package"
+                .into()
+        }
+        KernelAdvice::LeaveOutModules => "leave out `--modules`".into(),
+        KernelAdvice::GiveModules { release } => format!(
+            "guests need these drivers, built in or as modules: name the folder of the modules \
+             with `--modules`, such as `/lib/modules/{release}`"
+        ),
+    }
 }
 
 fn port_words(advice: PortAdvice) -> &'static str {

@@ -287,79 +287,87 @@ fn a_part_that_does_not_fit_is_thrown_away() {
     }
 }
 
+/// Answers instead of the image's own; false if the request is served as usual.
+type Answer = fn(&Image, &Request, &mut TcpStream) -> bool;
+
+/// Answers to the request of a layer, each with a part of the error.
+const LAYER_ANSWERS: [(&str, Answer); 4] = [
+    ("does not match its digest", |image, request, stream| {
+        let mut other = image.layer.clone();
+        other[7] ^= 1;
+        if image.is_layer(request) {
+            ok(stream, &other);
+        }
+        image.is_layer(request)
+    }),
+    ("sends 5 bytes of", |image, request, stream| {
+        if image.is_layer(request) {
+            ok(stream, b"short");
+        }
+        image.is_layer(request)
+    }),
+    ("sends more of", |image, request, stream| {
+        if image.is_layer(request) {
+            let longer = [&image.layer[..], b"x"].concat();
+            reply(stream, "200 OK", &[], &longer);
+        }
+        image.is_layer(request)
+    }),
+    ("sent too little for", |image, request, stream| {
+        if image.is_layer(request) {
+            let length = format!("content-length: {}", image.layer.len() - request.from());
+            reply(stream, "200 OK", &[length], &[]);
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        image.is_layer(request)
+    }),
+];
+
+/// Other answers, likewise.
+const ANSWERS: [(&str, Answer); 8] = [
+    ("sends a document of more than 4096 KiB", |_, request, stream| {
+        if request.path.contains("/manifests/") {
+            let length = "content-length: 100000000".to_owned();
+            reply(stream, "200 OK", &[length], &vec![b' '; 5 << 20]);
+        }
+        true
+    }),
+    ("sent too little for 2 s", |_, _, _| {
+        std::thread::sleep(Duration::from_secs(4));
+        true
+    }),
+    ("of type `file`", |_, _, stream| {
+        reply(stream, "302 Found", &["location: file:///etc/passwd".into()], b"");
+        true
+    }),
+    ("without encryption", |image, request, stream| {
+        if image.is_layer(request) {
+            reply(stream, "307 X", &["location: http://cdn.invalid/x".into()], b"");
+        }
+        image.is_layer(request)
+    }),
+    ("too many addresses", |_, request, stream| {
+        reply(stream, "302 Found", &[format!("location: {}", request.path)], b"");
+        true
+    }),
+    ("has no image `127", |_, _, stream| {
+        reply(stream, "404 Not Found", &[], b"");
+        true
+    }),
+    ("status 503: \u{201c}busy\u{201d}", |_, _, stream| {
+        let body = "{\"errors\":[{\"message\":\"\u{201c}busy\\u001b\u{201d}\"}]}";
+        reply(stream, "503 X", &[], body.as_bytes());
+        true
+    }),
+    ("refuses further requests", |_, _, stream| {
+        reply(stream, "429 X", &[], b"");
+        true
+    }),
+];
+
 #[test]
 fn what_a_registry_should_not_send_is_refused() {
-    type Answer = fn(&Image, &Request, &mut TcpStream) -> bool;
-    let cases: [(&str, Answer); 12] = [
-        ("does not match its digest", |image, request, stream| {
-            let mut other = image.layer.clone();
-            other[7] ^= 1;
-            if image.is_layer(request) {
-                ok(stream, &other);
-            }
-            image.is_layer(request)
-        }),
-        ("sends 5 bytes of", |image, request, stream| {
-            if image.is_layer(request) {
-                ok(stream, b"short");
-            }
-            image.is_layer(request)
-        }),
-        ("sends more of", |image, request, stream| {
-            if image.is_layer(request) {
-                let longer = [&image.layer[..], b"x"].concat();
-                reply(stream, "200 OK", &[], &longer);
-            }
-            image.is_layer(request)
-        }),
-        ("sent too little for", |image, request, stream| {
-            if image.is_layer(request) {
-                let length = format!("content-length: {}", image.layer.len() - request.from());
-                reply(stream, "200 OK", &[length], &[]);
-                std::thread::sleep(Duration::from_secs(3));
-            }
-            image.is_layer(request)
-        }),
-        ("sends a document of more than 4096 KiB", |_, request, stream| {
-            if request.path.contains("/manifests/") {
-                let length = "content-length: 100000000".to_owned();
-                reply(stream, "200 OK", &[length], &vec![b' '; 5 << 20]);
-            }
-            true
-        }),
-        ("sent too little for 2 s", |_, _, _| {
-            std::thread::sleep(Duration::from_secs(4));
-            true
-        }),
-        ("of type `file`", |_, _, stream| {
-            reply(stream, "302 Found", &["location: file:///etc/passwd".into()], b"");
-            true
-        }),
-        ("without encryption", |image, request, stream| {
-            if image.is_layer(request) {
-                reply(stream, "307 X", &["location: http://cdn.invalid/x".into()], b"");
-            }
-            image.is_layer(request)
-        }),
-        ("too many addresses", |_, request, stream| {
-            reply(stream, "302 Found", &[format!("location: {}", request.path)], b"");
-            true
-        }),
-        ("has no image `127", |_, _, stream| {
-            reply(stream, "404 Not Found", &[], b"");
-            true
-        }),
-        ("status 503: \u{201c}busy\u{201d}", |_, _, stream| {
-            let body = "{\"errors\":[{\"message\":\"\u{201c}busy\\u001b\u{201d}\"}]}";
-            reply(stream, "503 X", &[], body.as_bytes());
-            true
-        }),
-        ("refuses further requests", |_, _, stream| {
-            reply(stream, "429 X", &[], b"");
-            true
-        }),
-    ];
-    for (expected, answer) in cases {
+    for (expected, answer) in LAYER_ANSWERS.into_iter().chain(ANSWERS) {
         let (made, puller) = (image(), Puller::new());
         let server = Server::new(move |request, stream| {
             if !answer(&made, request, stream) {

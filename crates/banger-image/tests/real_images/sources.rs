@@ -167,7 +167,7 @@ fn a_folder_that_cannot_be_read_or_changes_is_refused_by_name() {
     fill(&source);
     let secret = source.join("etc/secret");
     fs::write(&secret, "x").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
     if !is_root() {
         let error = import(temp.path(), &source, &Watch::default()).unwrap_err();
         assert!(error.to_string().contains(secret.to_str().unwrap()), "{error}");

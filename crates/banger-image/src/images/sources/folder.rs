@@ -98,7 +98,7 @@ impl<'a> Folder<'a> {
         let stat = self.stat(&folder, b"", path)?;
         self.folders.push((path.to_vec(), stamp(&stat)));
         let own = format!("/proc/self/fd/{}", folder.as_raw_fd());
-        self.put(tree, path, Kind::Folder(BTreeMap::new()), &stat, Path::new(&own), "")?;
+        self.put(tree, path, Kind::Folder(BTreeMap::new()), &stat, Path::new(&own))?;
         let mut names = Vec::new();
         let entries = rfs::Dir::read_from(&folder).at("read the folder", &self.full(path))?;
         for entry in entries {
@@ -119,13 +119,12 @@ impl<'a> Folder<'a> {
         kind: Kind,
         stat: &Statx,
         link: &Path,
-        content_sha256: &str,
     ) -> Result<(), Ext4Error> {
         let meta = meta(stat);
         let xattrs = self.xattrs(link, path)?;
         let what = match &kind {
             Kind::Folder(_) => "folder".to_owned(),
-            Kind::File(content) => format!("file {} {content_sha256}", content.bytes()),
+            Kind::File(content) => format!("file {}", content.bytes()),
             Kind::Symlink(target) => format!("link {}", target.escape_ascii()),
             Kind::Char { major, minor } => format!("char {major} {minor}"),
             Kind::Block { major, minor } => format!("block {major} {minor}"),
@@ -206,7 +205,8 @@ impl<'a> Folder<'a> {
             }
         }
         let digest = format!("{data:?} {:02x?}", hash.finalize().as_slice());
-        self.put(tree, path, Kind::File(content), stat, link, &digest)?;
+        self.hash.update(digest);
+        self.put(tree, path, Kind::File(content), stat, link)?;
         self.files.push(FileEntry { path: path.to_vec(), stamp, data });
         Ok(())
     }
@@ -268,7 +268,7 @@ impl RootFs for Folder<'_> {
                     rfs::FileType::BlockDevice => Kind::Block { major, minor },
                     _ => Kind::Fifo,
                 };
-                self.put(&mut tree, &path, node, &stat, &link, "")?;
+                self.put(&mut tree, &path, node, &stat, &link)?;
             }
         }
         let lines = [sockets.line("left out sockets"), mounts.line("left out other mounts")];
