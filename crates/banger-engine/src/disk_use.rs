@@ -12,6 +12,8 @@ use crate::engine::Engine;
 
 /// Maximum number of objects in one request.
 const OBJECTS: usize = 10_000;
+/// Maximum length of an id: that of a file's name.
+const ID_BYTES: usize = 255;
 
 impl Engine {
     /// All stored objects, with really allocated bytes.
@@ -30,10 +32,15 @@ impl Engine {
     /// Removes objects that nothing uses; continues after errors.
     ///
     /// # Errors
-    /// Too many objects; the stores cannot be read.
+    /// Too many objects, an id that is too long; the stores cannot be read.
     pub async fn prune_disk(&self, prune: DiskPrune) -> Result<DiskPruned, ApiError> {
         if prune.objects.len() > OBJECTS {
             let text = format!("a prune has at most {OBJECTS} objects");
+            return Err(ApiError::new(ErrorCode::BadRequest, text));
+        }
+        if let Some(object) = prune.objects.iter().find(|object| object.id.len() > ID_BYTES) {
+            let id = banger_api::excerpt(&object.id);
+            let text = format!("the id `{id}` has more than {ID_BYTES} bytes");
             return Err(ApiError::new(ErrorCode::BadRequest, text));
         }
         let mut objects = Vec::new();

@@ -121,6 +121,6 @@ fn a_missing_program_or_recipe_is_named() {
     let store = ImageStore::new(temp.path().join("images"), without);
     let error = store.pull("debian", Rebuild::IfOutdated, &NoProgress).unwrap_err();
     assert_eq!(error.to_string(), "the program `mmdebstrap` was not found");
-    let error = store.pull("gentoo", Rebuild::IfOutdated, &NoProgress).unwrap_err();
-    assert_eq!(error.to_string(), "there is no recipe for an image `gentoo`, only `debian`");
+    let error = store.pull("Gentoo", Rebuild::IfOutdated, &NoProgress).unwrap_err();
+    assert_eq!(error.to_string(), "there is no recipe for an image `Gentoo`, only `debian`");
 }
