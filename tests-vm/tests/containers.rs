@@ -51,5 +51,7 @@ fn an_image_of_a_registry_is_pulled_and_boots() {
     let out =
         home.ok(&[&run[..], &["sh", "-c", "cat /etc/os-release; test ! -e /etc/gone"]].concat());
     assert_eq!(out, "NAME=Tiny\n");
+    // The images of all tests are in one store.
+    home.ok(&["image", "delete", &image]);
     home.finish();
 }
