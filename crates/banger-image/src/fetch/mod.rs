@@ -7,6 +7,7 @@
 mod digest;
 mod durable;
 mod error;
+mod inflate;
 mod members;
 mod object_store;
 mod output;
@@ -20,7 +21,7 @@ mod unpack;
 
 pub use digest::{FileDigest, digest_of_blocks, digest_of_file, id_of};
 pub use error::{FetchError, Kind, PathContext};
-pub use members::{Members, PushbackReader};
+pub use inflate::{Inflate, read_full};
 pub use object_store::{Broken, Deleted, InUse, Listing, ObjectStore, Record};
 pub use progress::{Counted, NoProgress, Progress};
 pub use single_flight::{Flight, SingleFlight};

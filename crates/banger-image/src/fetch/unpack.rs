@@ -6,8 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::members::{Members, PushbackReader};
-use super::{FetchError, PathContext, Progress, Running, Tools};
+use super::{FetchError, Inflate, PathContext, Progress, Running, Tools, read_full};
 
 /// Compression format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +34,12 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// The format of a file that begins with these bytes. Checks for a tar header first, since a
+    /// file name in it may look like any format.
+    pub fn of_file(start: &[u8]) -> Self {
+        if crate::ext4::tar::is_header(start) { Self::Plain } else { Self::of(start) }
+    }
+
     /// Detects the format from a file's first bytes.
     pub fn of(start: &[u8]) -> Self {
         match start {
@@ -70,15 +75,13 @@ impl Compression {
 /// Maximum number of frames without data before the first one with data.
 const SKIPPED_FRAMES: usize = 1000;
 
-/// Detects the compression of a file. Checks for a tar header first, since a file name in it may
-/// look like any format.
+/// Detects the compression of a file, whose first frames may have no data.
 fn look(file: &mut File) -> io::Result<Compression> {
     for _ in 0..SKIPPED_FRAMES {
         let mut start = [0; 512];
-        let count = read_start(file, &mut start)?;
+        let count = read_full(file, &mut start)?;
         if !super::members::is_skippable(&start) {
-            let is_tar = crate::ext4::tar::is_header(&start[..count]);
-            return Ok(if is_tar { Compression::Plain } else { Compression::of(&start[..count]) });
+            return Ok(Compression::of_file(&start[..count]));
         }
         let length = u32::from_le_bytes([start[4], start[5], start[6], start[7]]);
         let rest = i64::from(length) + 8 - i64::try_from(count).unwrap_or_default();
@@ -161,37 +164,14 @@ impl Source {
             return Ok(Unpacked::of_program(tool.start(progress)?));
         }
         let packed = super::Counted::new(self.raw()?, Some(self.bytes()), progress);
-        let buffered = |packed| io::BufReader::with_capacity(BUFFER_BYTES, packed);
-        let stream = match compression {
-            Compression::Gzip => {
-                Stream::Gzip(Box::new(Members::new(buffered(packed)).at("read", &self.path)?))
-            }
-            Compression::Zstd => {
-                Stream::Zstd(Box::new(Members::new(buffered(packed)).at("read", &self.path)?))
-            }
-            _ => Stream::Plain(packed),
-        };
-        Ok(Unpacked { stream })
+        let inflated = Inflate::new(compression, packed).at("read", &self.path)?;
+        Ok(Unpacked { stream: Stream::Inflate(inflated) })
     }
 }
-
-/// Number of bytes of a compressed file read at once.
-const BUFFER_BYTES: usize = 1 << 17;
 
 fn seen(meta: &std::fs::Metadata) -> (u64, i64, i64, u64) {
     use std::os::unix::fs::MetadataExt;
     (meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino())
-}
-
-fn read_start(file: &mut File, start: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < start.len() {
-        match file.read(&mut start[count..])? {
-            0 => break,
-            more => count += more,
-        }
-    }
-    Ok(count)
 }
 
 /// Content of a [`Source`].
@@ -199,13 +179,8 @@ pub struct Unpacked<'a> {
     stream: Stream<'a>,
 }
 
-type Packed<'a> = super::Counted<'a, File>;
-type Buffered<'a> = PushbackReader<io::BufReader<Packed<'a>>>;
-
 enum Stream<'a> {
-    Plain(Packed<'a>),
-    Gzip(Box<Members<flate2::bufread::GzDecoder<Buffered<'a>>>>),
-    Zstd(Box<Members<zstd::Decoder<'static, Buffered<'a>>>>),
+    Inflate(Inflate<super::Counted<'a, File>>),
     Program(Option<Running<'a>>),
 }
 
@@ -219,9 +194,7 @@ impl<'a> Unpacked<'a> {
 impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.stream {
-            Stream::Plain(reader) => reader.read(buffer),
-            Stream::Gzip(members) => members.read(buffer),
-            Stream::Zstd(members) => members.read(buffer),
+            Stream::Inflate(reader) => reader.read(buffer),
             Stream::Program(running) => {
                 let Some(reader) = running else { return Ok(0) };
                 let count = reader.read(buffer)?;

@@ -98,13 +98,13 @@ impl KernelStore {
         let kernel = tree.join("vmlinuz");
         fs::copy(files.file, &kernel).at("copy", files.file)?;
         let vmlinux = object.join(VMLINUX);
-        prepare::kernel(&kernel, &vmlinux, &self.tools, progress).map_err(|error| match error {
+        let elf = prepare::kernel(&kernel, &vmlinux, &self.tools, progress);
+        let elf = elf.map_err(|error| match error {
             KernelError::BadKernel { source, .. } => {
                 KernelError::BadKernel { path: files.file.to_owned(), source }
             }
             other => other,
         })?;
-        let elf = fs::read(&vmlinux).at("read", &vmlinux)?;
         let release = built_in::release(&elf)
             .ok_or_else(|| KernelError::NoRelease { path: files.file.to_owned() })?;
         let built_s = fs::metadata(files.file).at("look at", files.file)?.mtime();

@@ -19,7 +19,7 @@ pub const MODULES_BUILTIN: &str = "modules.builtin";
 /// Maximum number of module paths per run of a program.
 const BATCH: usize = 500;
 
-/// Extracts the kernel's ELF file.
+/// Extracts the kernel's ELF file, and returns its content.
 ///
 /// # Errors
 /// [`KernelError::BadKernel`]; errors of writing.
@@ -28,7 +28,7 @@ pub fn kernel(
     target: &Path,
     tools: &Tools,
     progress: &dyn Progress,
-) -> Result<(), KernelError> {
+) -> Result<Vec<u8>, KernelError> {
     progress.stage("unpack the kernel");
     let file = File::open(packed).at("open", packed)?;
     let mut bytes = Vec::new();
@@ -44,8 +44,8 @@ pub fn kernel(
         KernelError::Format(source) => bad(source),
         other => other,
     })?;
-    fs::write(target, elf).at("write", target)?;
-    Ok(())
+    fs::write(target, &elf).at("write", target)?;
+    Ok(elf)
 }
 
 /// Decompresses an xz stream with the program `xz`.

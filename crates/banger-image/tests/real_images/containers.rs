@@ -6,25 +6,26 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use banger_api::images::{ImageConfig, TakenName};
 use banger_image::fetch::NoProgress;
 use banger_image::images::{Image, ImageError, ImageStore};
 
 use crate::gnu_tar::{compare_trees, fill};
-use crate::support::{half_made, tools};
+use crate::support::{self, half_made, is_root_for, tools, with_causes};
 
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).env("LC_ALL", "C").output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    let printed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {printed}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    support::run(program, args, "").trim().to_owned()
 }
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Adds a static busybox to a root file system.
+pub fn busybox(root: &Path) {
+    fs::create_dir(root.join("bin")).unwrap();
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
 }
 
 pub struct World {
@@ -124,7 +125,7 @@ pub fn awkward(world: &World) -> PathBuf {
 
 #[test]
 fn layers_of_umoci_become_what_umoci_unpacks() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root_for("unpack an image with owners and devices") {
         return;
     }
     let world = World::new();
@@ -156,7 +157,7 @@ fn layers_of_umoci_become_what_umoci_unpacks() {
 
 #[test]
 fn the_configuration_of_buildah_is_kept() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root_for("build an image by buildah") {
         return;
     }
     let world = World::new();
@@ -200,29 +201,16 @@ fn the_configuration_of_buildah_is_kept() {
 
 #[test]
 fn one_flipped_byte_is_refused_and_names_the_file() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root_for("unpack an image by umoci") {
         return;
     }
     let world = World::new();
-    let base = |root: &Path| {
-        fs::create_dir(root.join("bin")).unwrap();
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    };
-    let layout = world.layered(&[&base]);
+    let layout = world.layered(&[&busybox]);
     world.import(&layout).unwrap();
     let saved = world.at("saved.tar");
     let source = format!("oci:{}:latest", text(&layout));
     run("skopeo", &["copy", "-q", &source, &format!("docker-archive:{}:a:b", text(&saved))]);
     world.import(&saved).unwrap();
-    let shown = |error: ImageError| {
-        let mut text = error.to_string();
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        text
-    };
     let mut seen = 0;
     for blob in fs::read_dir(layout.join("blobs/sha256")).unwrap().map(Result::unwrap) {
         let path = blob.path();
@@ -233,14 +221,14 @@ fn one_flipped_byte_is_refused_and_names_the_file() {
             fs::write(&path, flipped).unwrap();
             // umoci leaves the documents of earlier states in the layout.
             if let Err(error) = world.import(&layout) {
-                let error = shown(error);
+                let error = with_causes(&error);
                 assert!(error.contains(blob.file_name().to_str().unwrap()), "{error}");
                 seen += 1;
             }
         }
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         if let Err(error) = world.import(&layout) {
-            assert!(shown(error).contains(blob.file_name().to_str().unwrap()));
+            assert!(with_causes(&error).contains(blob.file_name().to_str().unwrap()));
         }
         fs::write(&path, whole).unwrap();
     }
@@ -249,7 +237,7 @@ fn one_flipped_byte_is_refused_and_names_the_file() {
     // Within the layer, which comes first and is not compressed.
     flipped[1 << 20] ^= 1;
     fs::write(&saved, flipped).unwrap();
-    let error = shown(world.import(&saved).unwrap_err());
+    let error = with_causes(&world.import(&saved).unwrap_err());
     assert!(error.contains("does not match its digest"), "{error}");
     assert!(half_made(&world.at("images")).is_empty());
 }

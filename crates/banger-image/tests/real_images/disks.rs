@@ -7,18 +7,11 @@ use banger_image::images::Init;
 
 use crate::listing::{Listing, in_image};
 use crate::sources::{assert_equal, fill, import};
-use crate::support::{Watch, fsck, run};
+use crate::support::{Watch, fsck, run, with_causes};
 
 /// The error of an import, with its causes.
 fn refusal(folder: &Path, path: &Path) -> String {
-    let error = import(folder, path, &Watch::default()).unwrap_err();
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    with_causes(&import(folder, path, &Watch::default()).unwrap_err())
 }
 
 /// A disk of 200 MiB with these partitions, and ext4 in some of them at their start in MiB.

@@ -9,7 +9,7 @@ use banger_api::images::TakenName;
 use banger_image::fetch::{NoProgress, digest_of_file};
 use banger_image::images::ImageStore;
 
-use crate::support::{half_made, tools};
+use crate::support::{half_made, tools, with_causes};
 
 const CONFIG: &str = r#"{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":[]}}"#;
 
@@ -91,13 +91,7 @@ fn refusal(path: &Path, folder: &Path) -> String {
     let imported = store.import(path, "a file", "x", TakenName::Replace, &NoProgress);
     let error = imported.map(|image| image.record.id).unwrap_err();
     assert!(half_made(&folder.join("images")).is_empty());
-    let mut words = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        words = format!("{words}: {cause}");
-        next = cause.source();
-    }
-    words
+    with_causes(&error)
 }
 
 #[test]

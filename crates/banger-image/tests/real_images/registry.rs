@@ -1,7 +1,6 @@
 //! Pulls from Debian's docker-registry on this host, filled by umoci and skopeo.
 
 use std::fs;
-use std::path::Path;
 
 use banger_api::images::Rebuild;
 use banger_image::fetch::{NoProgress, Progress};
@@ -11,9 +10,9 @@ use banger_image::registry::{RegistryError, Settings};
 use banger_testkit::Registry;
 use banger_testkit::certificates::{authority, openssl};
 
-use crate::containers::{World, awkward, run, text};
+use crate::containers::{World, awkward, busybox, run, text};
 use crate::gnu_tar::compare_trees;
-use crate::support::tools;
+use crate::support::{is_root_for, tools};
 
 fn store(world: &World, settings: Settings) -> ImageStore {
     let folder = world.at("pulled");
@@ -36,7 +35,7 @@ impl Progress for NoDownload {
 
 #[test]
 fn images_of_docker_registry_are_pulled_once() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root_for("unpack an image with owners and devices") {
         return;
     }
     let world = World::new();
@@ -100,15 +99,11 @@ fn images_of_docker_registry_are_pulled_once() {
 
 #[test]
 fn a_registry_with_tls_and_a_login_is_used_by_dockers_configuration() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root_for("unpack an image by umoci") {
         return;
     }
     let world = World::new();
-    let base = |root: &Path| {
-        fs::create_dir(root.join("bin")).unwrap();
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    };
-    let layout = world.layered(&[&base]);
+    let layout = world.layered(&[&busybox]);
     let folder = world.at("registry");
     fs::create_dir(&folder).unwrap();
     let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));

@@ -161,3 +161,23 @@ pub fn half_made(store: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(store.join("staging"));
     entries.into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
 }
+
+/// Whether this is the superuser; says loudly what is skipped otherwise.
+pub fn is_root_for(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: only the superuser can {what}");
+    }
+    root
+}
+
+/// An error with its causes as one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -15,6 +15,7 @@ mod warnings;
 use std::io::{self, Read};
 
 use super::tree::TreeError;
+use crate::fetch::read_full;
 pub use entry::{Entry, EntryKind};
 use header::{BLOCK, Field, Header};
 use pax::Extension;
@@ -285,19 +286,6 @@ impl<R: Read> Read for EntryReader<'_, R> {
             Self::Sparse(expand) => expand.read(buffer),
         }
     }
-}
-
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match reader.read(&mut buffer[count..]) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
 }
 
 fn is_extension(kind: u8) -> bool {

@@ -1,7 +1,7 @@
 //! Temporary copies in the staging folder, sparse where the original has zeros.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ pub fn copy(
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut at, mut unchecked) = (0_u64, u64::MAX);
     loop {
-        let count = fill(&mut reader, &mut buffer).at("read", from)?;
+        let count = fetch::read_full(&mut reader, &mut buffer).at("read", from)?;
         if count == 0 {
             break;
         }
@@ -70,19 +70,6 @@ pub fn copy(
         at += count as u64;
     }
     file.set_len(at).at("write", target)
-}
-
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match reader.read(&mut buffer[count..]) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,9 +16,7 @@ use super::OciError;
 use super::manifest::{DOCUMENT_BYTES, Digest};
 use crate::ext4::tar::{self, EntryKind};
 use crate::ext4::{Content, Kind};
-use crate::fetch::{
-    Compression, Counted, FetchError, Members, PathContext, Progress, PushbackReader,
-};
+use crate::fetch::{self, Compression, Counted, FetchError, Inflate, PathContext, Progress};
 
 /// Maximum number of entries of an archive with an image: a file for each layer, and a few more.
 const MAX_ENTRIES: usize = 20_000;
@@ -89,35 +87,16 @@ impl Blob {
     pub fn unpack<'a>(&self, progress: &'a dyn Progress) -> Result<Unpacked<'a>, OciError> {
         let path = Path::new(&self.name);
         let mut start = [0; 512];
-        let mut count = 0;
-        let mut reader = self.reader();
-        while count < start.len() {
-            match reader.read(&mut start[count..]).at("read", path)? {
-                0 => break,
-                more => count += more,
-            }
+        let count = fetch::read_full(&mut self.reader(), &mut start).at("read", path)?;
+        let compression = Compression::of_file(&start[..count]);
+        if !matches!(compression, Compression::Plain | Compression::Gzip | Compression::Zstd) {
+            let what = format!("`{}`, a layer compressed as {compression:?}", self.name);
+            return Err(OciError::Unsupported { what });
         }
-        let compression = match tar::is_header(&start[..count]) {
-            true => Compression::Plain,
-            false => Compression::of(&start[..count]),
-        };
         let stored = Rc::new(RefCell::new(Stored { hash: Sha256::new(), bytes: 0 }));
         let counted = Counted::new(self.reader(), Some(self.bytes), progress);
         let packed = Hashing { inner: counted, stored: stored.clone() };
-        let buffered = |packed| BufReader::with_capacity(1 << 17, packed);
-        let stream = match compression {
-            Compression::Plain => Stream::Plain(packed),
-            Compression::Gzip => {
-                Stream::Gzip(Box::new(Members::new(buffered(packed)).at("read", path)?))
-            }
-            Compression::Zstd => {
-                Stream::Zstd(Box::new(Members::new(buffered(packed)).at("read", path)?))
-            }
-            other => {
-                let what = format!("`{}`, a layer compressed as {other:?}", self.name);
-                return Err(OciError::Unsupported { what });
-            }
-        };
+        let stream = Inflate::new(compression, packed).at("read", path)?;
         Ok(Unpacked { stream, stored, rest: self.reader() })
     }
 }
@@ -169,28 +148,17 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 type Packed<'a> = Hashing<Counted<'a, Section>>;
-type Buffered<'a> = PushbackReader<BufReader<Packed<'a>>>;
-
-enum Stream<'a> {
-    Plain(Packed<'a>),
-    Gzip(Box<Members<flate2::bufread::GzDecoder<Buffered<'a>>>>),
-    Zstd(Box<Members<zstd::Decoder<'static, Buffered<'a>>>>),
-}
 
 /// The decompressed content of a [`Blob`].
 pub struct Unpacked<'a> {
-    stream: Stream<'a>,
+    stream: Inflate<Packed<'a>>,
     stored: Rc<RefCell<Stored>>,
     rest: Section,
 }
 
 impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.stream {
-            Stream::Plain(reader) => reader.read(buffer),
-            Stream::Gzip(members) => members.read(buffer),
-            Stream::Zstd(members) => members.read(buffer),
-        }
+        self.stream.read(buffer)
     }
 }
 
