@@ -9,6 +9,7 @@
 //! by credit: the client may send [`STDIN_WINDOW`] bytes of stdin, and more after each `Credit`, so
 //! that a command that reads slowly does not delay a signal or a resize.
 
+use crate::buffer::Buffer;
 use crate::exec::{ExitStatus, WindowSize};
 
 /// Largest payload of a frame, in bytes.
@@ -111,13 +112,15 @@ impl Frame {
         }
     }
 
-    /// Appends output of the command as [`Self::Stdout`] or [`Self::Stderr`], without a copy in
-    /// between.
-    pub fn encode_output(from: OutputStream, data: &[u8], out: &mut Vec<u8>) {
-        match from {
-            OutputStream::Stdout => put_data(out, STDOUT, data),
-            OutputStream::Stderr => put_data(out, STDERR, data),
-        }
+    /// The bytes before `length` bytes of output, at most [`MAX_PAYLOAD`], as [`Self::Stdout`] or
+    /// [`Self::Stderr`]. For data that is read to its place after them.
+    pub fn output_header(from: OutputStream, length: usize) -> [u8; HEADER] {
+        let kind = match from {
+            OutputStream::Stdout => STDOUT,
+            OutputStream::Stderr => STDERR,
+        };
+        let [a, b, c, d] = (length as u32).to_be_bytes();
+        [kind, a, b, c, d]
     }
 
     /// The encoded frame alone.
@@ -183,19 +186,32 @@ fn put(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
 /// Buffers bytes and returns complete frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    buffer: Vec<u8>,
-    start: usize,
+    buffer: Buffer,
 }
 
 impl Decoder {
     /// Adds what was read from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
-        // The incomplete frame that remains is usually short, so moving it is cheap.
-        if self.start == self.buffer.len() || self.start > 2 * MAX_PAYLOAD {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
-        self.buffer.extend_from_slice(bytes);
+        self.buffer.push(bytes);
+    }
+
+    /// Room for the next bytes of the connection, of this length; then [`Self::filled`].
+    pub fn room(&mut self, length: usize) -> &mut [u8] {
+        self.buffer.room(length)
+    }
+
+    /// Adds the first bytes of [`Self::room`].
+    pub fn filled(&mut self, length: usize) {
+        self.buffer.filled(length);
+    }
+
+    /// Number of bytes after which the next frame is complete, at least 1. Without its header: 1.
+    pub fn missing(&self) -> usize {
+        let pending = self.buffer.bytes();
+        let Some((head, rest)) = pending.split_first_chunk::<HEADER>() else { return 1 };
+        let [_, a, b, c, d] = *head;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        length.min(MAX_PAYLOAD).saturating_sub(rest.len()).max(1)
     }
 
     /// The next complete frame; `None` = more bytes are needed.
@@ -223,7 +239,7 @@ impl Decoder {
 
     /// Removes the next complete frame; returns its type and payload.
     fn next_payload(&mut self) -> Result<Option<(u8, &[u8])>, FrameError> {
-        let pending = self.buffer.get(self.start..).unwrap_or_default();
+        let pending = self.buffer.bytes();
         let Some((head, rest)) = pending.split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
@@ -235,9 +251,8 @@ impl Decoder {
         if rest.len() < length {
             return Ok(None);
         }
-        let from = self.start + HEADER;
-        self.start = from + length;
-        Ok(self.buffer.get(from..self.start).map(|payload| (kind, payload)))
+        let frame = self.buffer.take(HEADER + length);
+        Ok(frame.get(HEADER..).map(|payload| (kind, payload)))
     }
 }
 
@@ -278,9 +293,17 @@ mod tests {
             frames.iter().for_each(|frame| frame.encode(&mut bytes));
             let mut decoder = Decoder::default();
             let mut seen = Vec::new();
-            for piece in bytes.chunks(cut) {
-                decoder.push(piece);
+            for (number, piece) in bytes.chunks(cut).enumerate() {
+                if number % 2 == 0 {
+                    decoder.push(piece);
+                } else {
+                    decoder.room(piece.len() + 7)[..piece.len()].copy_from_slice(piece);
+                    decoder.filled(piece.len());
+                }
                 seen.extend(all(&mut decoder));
+                let missing = decoder.missing();
+                let left = bytes.len() - (number * cut + piece.len());
+                prop_assert!(missing >= 1 && (left == 0 || missing <= left), "{missing} of {left}");
             }
             prop_assert_eq!(seen, frames);
         }
@@ -297,7 +320,8 @@ mod tests {
     fn stdin_data_is_not_copied() {
         let mut decoder = Decoder::default();
         let mut bytes = Frame::Stdin(b"in".to_vec()).to_bytes();
-        Frame::encode_output(OutputStream::Stderr, b"out", &mut bytes);
+        bytes.extend(Frame::output_header(OutputStream::Stderr, 3));
+        bytes.extend(b"out");
         Frame::Signal(2).encode(&mut bytes);
         decoder.push(&bytes);
         assert_eq!(decoder.next_piece(), Ok(Some(Piece::Stdin(b"in"))));

@@ -12,6 +12,7 @@
 
 pub mod archive;
 pub mod boot;
+pub mod buffer;
 pub mod events;
 pub mod exec;
 pub mod frame;

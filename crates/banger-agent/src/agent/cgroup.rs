@@ -90,6 +90,9 @@ fn make(folder: impl AsFd, name: &str) -> rustix::io::Result<OwnedFd> {
 pub struct Sessions {
     folder: Option<OwnedFd>,
     next: AtomicU64,
+    /// An empty group with its name, made after a session ends, so that the next command does not
+    /// wait for it.
+    spare: Mutex<Option<(OwnedFd, String)>>,
     /// Groups that could not be removed yet.
     left: Mutex<Vec<String>>,
 }
@@ -98,7 +101,16 @@ impl Sessions {
     /// Sessions beneath the folder that boot made; without one they have no groups of their own.
     pub fn new(groups: Option<Groups>) -> Arc<Self> {
         let folder = groups.map(|groups| groups.sessions);
-        Arc::new(Self { folder, next: AtomicU64::new(0), left: Mutex::default() })
+        Arc::new(Self::beneath(folder))
+    }
+
+    fn beneath(folder: Option<OwnedFd>) -> Self {
+        let (spare, left) = (Mutex::default(), Mutex::default());
+        Self { folder, next: AtomicU64::new(0), spare, left }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<(OwnedFd, String)>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn left(&self) -> MutexGuard<'_, Vec<String>> {
@@ -107,6 +119,12 @@ impl Sessions {
 
     /// A new, empty group; none where there are no groups, or no more can be made.
     pub fn group(self: &Arc<Self>) -> Option<Group> {
+        let spare = self.spare().take();
+        let (opened, name) = spare.or_else(|| self.make())?;
+        Some(Group { opened, name, sessions: Arc::clone(self) })
+    }
+
+    fn make(&self) -> Option<(OwnedFd, String)> {
         let folder = self.folder.as_ref()?;
         for _ in 0..NAME_TRIES {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +139,7 @@ impl Sessions {
                 self.remove(&name);
                 return None;
             };
-            return Some(Group { opened, name, sessions: Arc::clone(self) });
+            return Some((opened, name));
         }
         None
     }
@@ -134,7 +152,7 @@ impl Sessions {
 }
 
 /// The group of one session. When it is dropped the folder is removed, at the latest when a later
-/// session ends after its last process.
+/// session ends after its last process; another one is made for the next session.
 pub struct Group {
     opened: OwnedFd,
     name: String,
@@ -154,6 +172,11 @@ impl Drop for Group {
         if !self.sessions.remove(&self.name) && left.len() < MAX_LEFT {
             left.push(std::mem::take(&mut self.name));
         }
+        drop(left);
+        let mut spare = self.sessions.spare();
+        if spare.is_none() {
+            *spare = self.sessions.make();
+        }
     }
 }
 
@@ -163,7 +186,7 @@ mod tests {
 
     fn sessions(folder: &std::path::Path) -> Arc<Sessions> {
         let folder = open(CWD, folder.to_str().unwrap()).unwrap();
-        Arc::new(Sessions { folder: Some(folder), next: AtomicU64::new(0), left: Mutex::default() })
+        Arc::new(Sessions::beneath(Some(folder)))
     }
 
     #[test]
@@ -173,8 +196,15 @@ mod tests {
         let (one, two) = (sessions.group().unwrap(), sessions.group().unwrap());
         assert_ne!(one.name, two.name);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        let names = [one.name.clone(), two.name.clone()];
         drop((one, two));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        let left: Vec<_> = left.into_iter().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 1, "the next session's: {left:?}");
+        assert!(!names.iter().any(|name| left[0] == name.as_str()));
+        let next = sessions.group().unwrap();
+        assert_eq!(left[0], next.name.as_str());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -9,24 +9,24 @@
 //!   command still runs after [`HANGUP_GRACE`], SIGKILL. No other process is signalled: the group
 //!   is identified by its leader, which has not been reaped.
 
-mod queue;
+mod input;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use banger_agent_proto::buffer::Buffer;
 use banger_agent_proto::exec::ExitStatus;
 use banger_agent_proto::frame::{
-    Decoder, Frame, MAX_PAYLOAD, OutputStream, Piece, STDIN_WINDOW, STDIN_WINDOW_MAX,
+    Decoder, Frame, HEADER, MAX_PAYLOAD, OutputStream, STDIN_WINDOW, STDIN_WINDOW_MAX,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::cgroup::Group;
-use super::exec::{Running, Streams, winsize};
+use super::exec::{Running, Streams};
 use crate::sys::signal::{self, Target};
-use queue::Queue;
 
 /// Time without output, after the command's end, that ends the session.
 const QUIET: Duration = Duration::from_millis(300);
@@ -39,16 +39,6 @@ const HANGUP_GRACE: Duration = Duration::from_secs(10);
 
 /// Output held for a slow client, in bytes.
 const OUTPUT_MAX: usize = 4 * MAX_PAYLOAD;
-
-/// Credit is given back in portions, so that it costs few frames. A client that does not know of
-/// the larger window has four portions in its own.
-const CREDIT_PORTION: u32 = STDIN_WINDOW / 4;
-
-/// Bytes read from the client at once: a few frames.
-const PIECE: usize = 2 * MAX_PAYLOAD;
-
-/// End of file as a terminal's line discipline understands it (`VEOF`, Ctrl-D).
-const END_OF_TRANSMISSION: u8 = 4;
 
 /// Runs the session to its end. `early` is what the client sent right after its request.
 ///
@@ -77,6 +67,13 @@ pub fn not_started(client: OwnedFd, status: ExitStatus) -> io::Result<()> {
     std::fs::File::from(client).write_all(&Frame::Exit(status).to_bytes())
 }
 
+/// Writes what fits; the number of bytes written.
+fn write_from(buffer: &mut Buffer, fd: impl AsFd) -> Result<usize, Errno> {
+    let written = write(fd, buffer.bytes())?;
+    buffer.take(written);
+    Ok(written)
+}
+
 /// Meaning of a poll entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -90,15 +87,15 @@ struct Session {
     /// `None` when it has gone.
     client: Option<OwnedFd>,
     decoder: Decoder,
-    outgoing: Queue,
-    /// Buffer of every read.
-    piece: Box<[u8]>,
+    /// Bytes from the client that wake this thread.
+    awaited: usize,
+    outgoing: Buffer,
     pid: Pid,
     pidfd: OwnedFd,
     /// Removed with the session.
     _group: Option<Group>,
     stdin: Option<OwnedFd>,
-    incoming: Queue,
+    incoming: Buffer,
     stdin_ended: bool,
     ends_in_line: bool,
     owed_credit: u32,
@@ -123,13 +120,13 @@ impl Session {
         Self {
             client: Some(client),
             decoder: Decoder::default(),
-            outgoing: Queue::default(),
-            piece: vec![0; PIECE].into_boxed_slice(),
+            awaited: 1,
+            outgoing: Buffer::default(),
             pid: running.process.pid,
             pidfd: running.process.pidfd,
             _group: running.group,
             stdin,
-            incoming: Queue::default(),
+            incoming: Buffer::default(),
             stdin_ended: false,
             ends_in_line: false,
             owed_credit: 0,
@@ -223,154 +220,22 @@ impl Session {
         }
     }
 
-    fn client_ready(&mut self, events: PollFlags) {
-        if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            return;
-        }
-        let Some(client) = &self.client else { return };
-        match read(client, &mut *self.piece) {
-            Ok(length) if length > 0 => {
-                self.decoder.push(self.piece.get(..length).unwrap_or_default());
-                self.take_frames();
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            _ => self.hang_up(),
-        }
-    }
-
     /// Writes as much queued output as the client accepts.
     fn send(&mut self) {
         let Some(client) = &self.client else { return };
         if self.outgoing.is_empty() {
             return;
         }
-        match self.outgoing.write_to(client) {
+        match write_from(&mut self.outgoing, client) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.hang_up(),
-        }
-    }
-
-    fn take_frames(&mut self) {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        while self.client.is_some() {
-            match decoder.next_piece() {
-                Ok(Some(Piece::Stdin(data))) => self.take_input(data),
-                Ok(Some(Piece::Frame(frame))) => self.handle_frame(&frame),
-                Ok(None) => break,
-                // Framing is lost: nothing after this can be decoded.
-                Err(_) => self.hang_up(),
-            }
-        }
-        self.decoder = decoder;
-        // Once for all that came.
-        self.feed();
-    }
-
-    fn take_input(&mut self, data: &[u8]) {
-        if self.stdin_ended {
-            return;
-        }
-        if self.incoming.len() + data.len() > STDIN_WINDOW_MAX as usize {
-            return self.hang_up();
-        }
-        if let Some(last) = data.last() {
-            self.ends_in_line = *last != b'\n';
-        }
-        self.incoming.tail().extend_from_slice(data);
-    }
-
-    fn handle_frame(&mut self, frame: &Frame) {
-        match frame {
-            Frame::StdinEnd => self.end_input(),
-            Frame::Resize(size) => {
-                if let (true, Some(master)) = (self.is_terminal, &self.stdout) {
-                    // A terminal that has gone away needs no size.
-                    let _ = rustix::termios::tcsetwinsize(master, winsize(*size));
-                }
-            }
-            Frame::Signal(number) => self.signal(*number),
-            // Frames of the other direction; input comes as a piece.
-            Frame::Stdin(_)
-            | Frame::Stdout(_)
-            | Frame::Stderr(_)
-            | Frame::Credit(_)
-            | Frame::Exit(_) => self.hang_up(),
-        }
-    }
-
-    fn end_input(&mut self) {
-        if self.stdin_ended {
-            return;
-        }
-        self.stdin_ended = true;
-        if self.is_terminal {
-            // In the middle of a line the first one only hands the line over.
-            let times = if self.ends_in_line { 2 } else { 1 };
-            self.incoming.tail().extend(std::iter::repeat_n(END_OF_TRANSMISSION, times));
-        }
-        self.feed();
-    }
-
-    /// To the command's group; on a terminal also to the job in front.
-    fn signal(&self, number: u8) {
-        if self.status.is_some() || !(1..=64).contains(&number) {
-            return;
-        }
-        let front = match &self.stdout {
-            Some(master) if self.is_terminal => rustix::termios::tcgetpgrp(master).ok(),
-            _ => None,
-        };
-        for group in std::iter::once(self.pid).chain(front.filter(|front| *front != self.pid)) {
-            // Both may end at any time.
-            let _ = signal::send(Target::Group(group), i32::from(number));
-        }
-    }
-
-    fn stdin_ready(&mut self, events: PollFlags) {
-        // An event without data to write: the pipe's reader has closed it.
-        if self.incoming.is_empty() && events.contains(PollFlags::ERR) {
-            self.stdin = None;
-        }
-        self.feed();
-    }
-
-    /// Writes input to the command and grants credit to the client.
-    fn feed(&mut self) {
-        let written = match &self.stdin {
-            // The command has closed its input: discard it and grant credit.
-            None => {
-                let length = self.incoming.len();
-                self.incoming.clear();
-                Ok(length)
-            }
-            Some(_) if self.incoming.is_empty() => Ok(0),
-            Some(stdin) => self.incoming.write_to(stdin),
-        };
-        match written {
-            Ok(written) => self.owed_credit += written as u32,
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => {
-                self.stdin = None;
-                self.owed_credit += self.incoming.len() as u32;
-                self.incoming.clear();
-            }
-        }
-        if self.stdin_ended {
-            if self.incoming.is_empty() {
-                self.stdin = None;
-            }
-        } else if self.owed_credit >= CREDIT_PORTION
-            || (self.owed_credit > 0 && self.incoming.is_empty())
-        {
-            let credit = std::mem::take(&mut self.owed_credit);
-            self.push(&Frame::Credit(credit));
         }
     }
 
     /// Queues a frame, sent after all events are handled.
     fn push(&mut self, frame: &Frame) {
         if self.client.is_some() {
-            frame.encode(self.outgoing.tail());
+            self.outgoing.push(&frame.to_bytes());
         }
     }
 
@@ -391,13 +256,15 @@ impl Session {
             OutputStream::Stderr => &mut self.stderr,
         };
         let open = fd.as_ref()?;
-        let piece = self.piece.get_mut(..MAX_PAYLOAD).unwrap_or_default();
-        match read(open, &mut *piece) {
+        // Read to its place after the header, so that it is not copied.
+        let room = self.outgoing.room(HEADER + MAX_PAYLOAD);
+        let (head, payload) = room.split_first_chunk_mut::<HEADER>()?;
+        match read(open, payload) {
             Ok(length) if length > 0 => {
                 self.quiet_at = Instant::now() + QUIET;
                 if self.client.is_some() {
-                    let data = piece.get(..length).unwrap_or_default();
-                    Frame::encode_output(output, data, self.outgoing.tail());
+                    *head = Frame::output_header(output, length);
+                    self.outgoing.filled(HEADER + length);
                 }
                 Some(length)
             }

@@ -6,4 +6,5 @@ pub mod entropy;
 pub mod ext4;
 pub mod process;
 pub mod signal;
+pub mod socket;
 pub mod vsock;
