@@ -15,6 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_DOUBLINGS: u32 = 4;
 /// A guest that ran this long after a resume starts again with the first pause.
 const LASTED: Duration = Duration::from_secs(60);
+/// QEMU repeats a failed request immediately after a resume; a guest that ran this long can write.
+const CONFIRMED: Duration = Duration::from_secs(1);
 
 /// Whether the VMM has paused the guest, and since when.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub struct DiskPause {
     error: Option<DiskTrouble>,
     held: Option<(DiskTrouble, Instant)>,
     resumed: Option<Instant>,
+    /// Why a guest was paused that runs again, until the time at which it counts as able to write.
+    unconfirmed: Option<(DiskTrouble, Instant)>,
     /// Number of consecutive resumes that failed soon.
     failed: u32,
 }
@@ -46,12 +50,14 @@ impl DiskPause {
         let soon = self.resumed.take().is_some_and(|at| now.duration_since(at) < LASTED);
         self.failed = if soon { self.failed.saturating_add(1) } else { 0 };
         self.held = Some((kind, now + self.pause()));
+        self.unconfirmed = None;
     }
 
     /// The vCPUs run again.
     pub fn resumed(&mut self, now: Instant) {
-        if self.held.take().is_some() {
+        if let Some((kind, _)) = self.held.take() {
             self.resumed = Some(now);
+            self.unconfirmed = Some((kind, now + CONFIRMED));
         }
         self.error = None;
     }
@@ -60,18 +66,24 @@ impl DiskPause {
         FIRST_PAUSE * 2u32.pow(self.failed.min(MAX_DOUBLINGS))
     }
 
-    /// Why the guest is paused.
-    pub fn trouble(&self) -> Option<DiskTrouble> {
-        self.held.map(|(kind, _)| kind)
+    /// Whether the guest is paused for its disk.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
-    /// When to check the disk again.
+    /// Why the guest is paused, also while it runs for a moment between two failed attempts.
+    pub fn trouble(&self) -> Option<DiskTrouble> {
+        self.held.or(self.unconfirmed).map(|(kind, _)| kind)
+    }
+
+    /// When to call [`Self::try_again`].
     pub fn due(&self) -> Option<Instant> {
-        self.held.map(|(_, due)| due)
+        self.held.or(self.unconfirmed).map(|(_, due)| due)
     }
 
     /// Whether to resume the guest now, with this many free bytes on the disks' file system.
     pub fn try_again(&mut self, now: Instant, free: Option<u64>) -> bool {
+        self.unconfirmed = self.unconfirmed.filter(|(_, until)| now < *until);
         let pause = self.pause();
         let Some((kind, due)) = &mut self.held else { return false };
         if now < *due {
@@ -108,6 +120,11 @@ mod tests {
         assert_eq!(held.due(), Some(now + 2 * SECOND), "checked again after the same pause");
         assert!(held.try_again(now + 2 * SECOND, Some(ENOUGH_SPACE)));
         held.resumed(now + 2 * SECOND);
+        assert!(!held.is_held());
+        assert_eq!(held.trouble(), Some(DiskTrouble::HeldNoSpace), "until the guest has written");
+        let confirmed = now + 2 * SECOND + CONFIRMED;
+        assert_eq!(held.due(), Some(confirmed));
+        assert!(!held.try_again(confirmed, Some(1 << 30)), "it runs");
         assert_eq!((held.trouble(), held.due()), (None, None));
     }
 
@@ -121,6 +138,7 @@ mod tests {
             assert!(held.try_again(now, Some(1 << 40)));
             held.resumed(now);
             held.write_failed("stop", false, "Input/output error");
+            assert_eq!(held.trouble(), Some(DiskTrouble::HeldWriteError), "between two attempts");
             held.stopped(now);
         }
         assert!(held.try_again(now + 16 * SECOND, None));

@@ -54,7 +54,7 @@ impl Vcpus {
         // QEMU may not have reported yet that it carried out an earlier `stop`. A guest that is
         // held for its disk is due for a check instead.
         let stops = self.stopped || was_requested;
-        (stops && self.disk_pause.trouble().is_none()).then_some(VcpuCommand::Continue)
+        (stops && !self.disk_pause.is_held()).then_some(VcpuCommand::Continue)
     }
 
     /// When to check the disk of a held guest.
@@ -64,7 +64,7 @@ impl Vcpus {
 
     /// The state with regard to requests.
     pub fn state(&self) -> VcpuState {
-        let held = self.disk_pause.trouble().is_some();
+        let held = self.disk_pause.is_held();
         if self.stopped && (self.requested || !held) {
             VcpuState::Paused
         } else {
@@ -114,7 +114,7 @@ mod tests {
         let due = vcpus.disk_check_due().unwrap();
         assert!(due > now && vcpus.disk_pause.try_again(due, None));
         vcpus.resumed(due);
-        assert_eq!((vcpus.state(), vcpus.disk_check_due()), (VcpuState::Running, None));
+        assert_eq!((vcpus.state(), vcpus.disk_pause.is_held()), (VcpuState::Running, false));
     }
 
     #[test]

@@ -141,9 +141,10 @@ pub fn asks_for_help(arguments: &[OsString]) -> bool {
 
 /// Parses the command line. Prints help and usage errors; their exit code is the error.
 pub fn parse(arguments: &[OsString], defaults: Option<&VmDefaults>) -> Result<Cli, u8> {
-    let command = values::with_defaults(Cli::command(), defaults);
-    let parsed = command
-        .try_get_matches_from(arguments)
+    // Dropping the tree of all commands takes a sixth of the time until a command runs.
+    let tree = values::with_defaults(Cli::command(), defaults);
+    let parsed = std::mem::ManuallyDrop::new(tree)
+        .try_get_matches_from_mut(arguments)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| {
         if !error.use_stderr() {

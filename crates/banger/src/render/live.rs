@@ -33,7 +33,7 @@ impl LiveTerminal {
 }
 
 /// Rows and columns.
-fn size() -> (u16, u16) {
+pub fn size() -> (u16, u16) {
     match termios::tcgetwinsize(io::stderr()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
         _ => FALLBACK,

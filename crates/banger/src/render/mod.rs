@@ -12,6 +12,7 @@ pub mod rate;
 pub mod since;
 pub mod table;
 pub mod time;
+pub mod wrap;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -35,28 +36,38 @@ pub fn to_stderr(text: &str) {
 
 /// Writes a warning to stderr.
 pub fn warning(text: &str) {
-    let mut stderr = anstream::stderr().lock();
-    let _ = writeln!(stderr, "{YELLOW}warning:{YELLOW:#} {}", plain::line(text));
+    let text = labelled(YELLOW, "warning:", &plain::line(text), wrap::stderr_width());
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Shows an error: message, causes, hints and operation.
 pub fn error(error: &ApiError) {
-    let mut stderr = anstream::stderr().lock();
-    let _ = stderr.write_all(error_text(error).as_bytes());
+    let text = error_text(error, wrap::stderr_width());
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
-fn error_text(error: &ApiError) -> String {
-    let mut text = format!("{RED}error:{RED:#} {}\n", plain::line(&error.message));
+/// `width` in columns; `None`: lines are not broken.
+fn error_text(error: &ApiError, width: Option<usize>) -> String {
+    let mut text = labelled(RED, "error:", &plain::line(&error.message), width);
     for cause in &error.causes {
-        text.push_str(&format!("  because {}\n", plain::block(cause, "  ")));
+        let cause = format!("  because {}", plain::block(cause, "  "));
+        text.push_str(&wrap::wrap(&cause, width, "    "));
+        text.push('\n');
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("{CYAN}hint:{CYAN:#} {}\n", plain::block(&hint, "  ")));
+        text.push_str(&labelled(CYAN, "hint:", &plain::block(&hint, "  "), width));
     }
     if let Some(operation) = &error.operation {
         text.push_str(&format!("({operation})\n"));
     }
     text
+}
+
+/// A coloured label and a text, with a line break at the end.
+fn labelled(style: Style, label: &str, text: &str, width: Option<usize>) -> String {
+    let lines = wrap::wrap(&format!("{label} {text}"), width, "  ");
+    let text = lines.strip_prefix(label).unwrap_or(&lines);
+    format!("{style}{label}{style:#}{text}\n")
 }
 
 /// Shows an error as one line of JSON on stderr.
@@ -85,11 +96,14 @@ mod tests {
             .caused_by(&io::Error::other("exit code 1\nlast line"))
             .with_hint(Hint::text("look at the log"))
             .in_operation(&"op-abc123".parse().unwrap());
-        let text = anstream::adapter::strip_str(&error_text(&error)).to_string();
+        let text = anstream::adapter::strip_str(&error_text(&error, None)).to_string();
         assert_eq!(
             text,
             "error: `web` did not start\\u{1b}[2J\n  because exit code 1\n  last line\n\
              hint: look at the log\n(op-abc123)\n"
         );
+        let narrow = error_text(&error, Some(30));
+        let narrow = anstream::adapter::strip_str(&narrow).to_string();
+        assert!(narrow.starts_with("error: `web` did not\n  start"), "{narrow}");
     }
 }

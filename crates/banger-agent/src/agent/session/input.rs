@@ -42,8 +42,8 @@ impl Session {
     }
 
     /// Has the kernel wake this thread when much of the next frame is there. It receives data in
-    /// packets of 4 KiB, and each wake-up costs a poll(2), a read(2), a write(2) and a switch to the
-    /// command.
+    /// packets of 4 KiB, and each wake-up costs a poll(2), a read(2), a write(2) and a switch to
+    /// the command.
     fn await_frame(&mut self) {
         let missing = self.decoder.missing().min(AWAITED_MAX);
         if let Some(client) = &self.client

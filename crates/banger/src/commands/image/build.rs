@@ -114,7 +114,9 @@ fn read_script(path: &Path) -> Result<String, ApiError> {
             std::io::ErrorKind::NotFound => ErrorCode::NotFound,
             _ => ErrorCode::BadRequest,
         };
-        ApiError::new(code, format!("`{}` cannot be read", path.display())).caused_by(&error)
+        ApiError::new(code, format!("the script `{}` cannot be read", path.display()))
+            .caused_by(&error)
+            .with_hint(Hint::text("`--script` takes the path of a file on this host"))
     };
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > MAX_SCRIPT as u64 {
