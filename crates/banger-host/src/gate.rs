@@ -1,6 +1,7 @@
 //! Processes that outlive the daemon, in its async runtime: started at their gate, awaited, and
 //! ended by reference.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,12 +22,17 @@ use crate::failure::{of, on_path};
 /// Time limit for a killed process to end.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts a program, which waits until [`open`]. Call within a tokio runtime.
+/// Starts a program with arguments, which waits until [`open`]. Call within a tokio runtime.
 ///
 /// # Errors
 /// The program cannot be started, or the log cannot be opened.
-pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<Gate, ApiError> {
-    let (gate, mut child) = banger_shim::gate::spawn(program, folder, log)
+pub fn spawn(
+    program: &Path,
+    arguments: &[OsString],
+    folder: &Path,
+    log: &Path,
+) -> Result<Gate, ApiError> {
+    let (gate, mut child) = banger_shim::gate::spawn(program, arguments, folder, log)
         .map_err(|failed| on_path(failed.doing, &failed.path, &failed.error))?;
     let process = gate.process();
     // While this daemon runs it reaps the child; afterwards init does.

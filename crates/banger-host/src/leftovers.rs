@@ -6,19 +6,26 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use banger_api::doctor::Leftover;
 use banger_api::{ApiError, ByteString, VmId};
 use banger_root::protocol::{Objects, Request};
 use banger_shim::record;
+use banger_base::ProcRef;
 use banger_sys::proc;
 
 use crate::HostConfig;
+use crate::capabilities::ports::found;
 use crate::failure::{blocking, on_path};
+use crate::gate;
 use crate::layout::Layout;
 
 /// Files in the folder of a VM that are no disks. All others may contain data of the user.
 const NO_DISKS: [&str; 4] = ["run", "shim", "logs", "ssh_host_ed25519_key"];
+
+/// Time limit for a forwarding process to end after SIGTERM, which it does not handle.
+const FORWARDER_END: Duration = Duration::from_secs(1);
 
 /// The state folder as the helper records it.
 pub fn home(layout: &Layout) -> ByteString {
@@ -36,7 +43,13 @@ pub async fn vm_ids(config: &HostConfig) -> Result<Vec<String>, ApiError> {
     let mut ids = blocking(move || folders(&folder)).await?;
     let of_helper = config.helper.vms_of(home(&config.layout)).await?;
     ids.extend(of_helper.iter().map(|vm| vm.as_str().to_owned()));
+    ids.extend(forwarders(config).await?.into_iter().map(|(vm, _)| vm.as_str().to_owned()));
     Ok(ids)
+}
+
+async fn forwarders(config: &HostConfig) -> Result<Vec<(VmId, ProcRef)>, ApiError> {
+    let home = home(&config.layout);
+    blocking(move || Ok(found::all(&home))).await
 }
 
 fn folders(folder: &Path) -> Result<Vec<String>, ApiError> {
@@ -54,7 +67,12 @@ fn folders(folder: &Path) -> Result<Vec<String>, ApiError> {
 /// opendir(3); the helper's.
 pub async fn objects(config: &HostConfig, id: &str) -> Result<Leftover, ApiError> {
     let folder = config.layout.vms().join(id);
-    let leftover = in_folder(id.to_owned(), &folder)?;
+    let mut leftover = in_folder(id.to_owned(), &folder)?;
+    let forwarders = forwarders(config).await?;
+    let of_this = forwarders.iter().filter(|(vm, _)| vm.as_str() == id);
+    leftover.objects.extend(of_this.map(|(_, process)| {
+        format!("process {} that forwards published ports", process.pid)
+    }));
     match id.parse() {
         Ok(vm) => Ok(with_helper(leftover, config.helper.objects(&vm).await?)),
         Err(_) => Ok(leftover),
@@ -101,6 +119,9 @@ fn running(folder: &Path) -> Vec<u32> {
 /// # Errors
 /// Those of the helper; unlink(2).
 pub async fn remove(config: &HostConfig, vm: &VmId) -> Result<(), ApiError> {
+    for (_, process) in forwarders(config).await?.into_iter().filter(|(of, _)| of == vm) {
+        gate::end(process, FORWARDER_END).await?;
+    }
     let helper = &config.helper;
     if !helper.objects(vm).await?.objects.is_empty() {
         for request in [

@@ -80,7 +80,7 @@ pub fn spawn(
 ) -> Result<Gate, RootError> {
     let root = jail::find(places, vm)?;
     let log = owned_log(&places.logs(vm), SHIM_LOG, owner)?;
-    let (gate, mut child) = gate::spawn(&programs.shim, &root, &log)
+    let (gate, mut child) = gate::spawn(&programs.shim, &[], &root, &log)
         .map_err(|failed| RootError::on_path(failed.doing, &failed.path, &failed.error))?;
     let cgroup = jail::make_for_shim(places, vm).then(|| places.shim_cgroup(vm));
     // The shim outlives the helper; while the helper runs, it must reap the shim. Moving a process

@@ -8,6 +8,7 @@
 //! reads one line of answer. Daemon and helper use the first half of this file, `banger-shim` and
 //! `banger-forward` the second.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,12 +49,17 @@ pub struct SpawnError {
     pub error: io::Error,
 }
 
-/// Starts a program in a folder, with an empty environment, and standard error appended to a log.
-/// It waits at its gate. The caller must reap the child.
+/// Starts a program with arguments in a folder, with an empty environment, and standard error
+/// appended to a log. It waits at its gate. The caller must reap the child.
 ///
 /// # Errors
 /// The log cannot be opened, or the program cannot be executed.
-pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Gate, Child), SpawnError> {
+pub fn spawn(
+    program: &Path,
+    arguments: &[OsString],
+    folder: &Path,
+    log: &Path,
+) -> Result<(Gate, Child), SpawnError> {
     let failed = |doing, path: &Path, error| SpawnError { doing, path: path.into(), error };
     let stderr = OpenOptions::new()
         .append(true)
@@ -63,6 +69,7 @@ pub fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Gate, Child),
         .map_err(|error| failed("open", log, error))?;
     let (gate, theirs) = UnixStream::pair().map_err(|error| failed("start", program, error))?;
     let mut child = Command::new(program)
+        .args(arguments)
         .current_dir(folder)
         .env_clear()
         .stdin(OwnedFd::from(theirs))

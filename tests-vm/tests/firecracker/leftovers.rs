@@ -1,6 +1,7 @@
 //! What a lost VM leaves on the host, and its removal by `doctor --fix`.
 
 use std::fs;
+use std::net::TcpStream;
 
 use banger_testkit::{kill, wait_gone};
 use serde_json::Value;
@@ -13,7 +14,7 @@ fn doctor_removes_what_a_lost_vm_has_left_and_nothing_else() {
     in_namespace("leftovers::doctor_removes_what_a_lost_vm_has_left_and_nothing_else", || {
         let world = World::new("good");
         let (home, other) = (&world.home, world.another_home());
-        home.ok(&["vm", "create", "--name", "web"]);
+        home.ok(&["vm", "create", "--name", "web", "-p", "18443:443"]);
         other.ok(&["vm", "create", "--name", "db"]);
         let (web, db) = (world.show("web"), other.json(&["vm", "show", "db"]));
         let pid = u32::try_from(web["pid"].as_u64().unwrap()).unwrap();
@@ -32,6 +33,8 @@ fn doctor_removes_what_a_lost_vm_has_left_and_nothing_else() {
         };
         let fix = || home.run(&["doctor", "--fix", "--force"]);
 
+        let listens = || TcpStream::connect(("127.0.0.1", 18443)).is_ok();
+
         // It runs: nothing is removed.
         let seen = findings();
         assert!(seen.len() == 1 && seen[0].contains("it runs as process"), "{seen:?}");
@@ -49,7 +52,10 @@ fn doctor_removes_what_a_lost_vm_has_left_and_nothing_else() {
         for disk in ["root.ext4", "work.ext4"] {
             let _ = fs::remove_file(folder.join(disk));
         }
+        assert!(listens(), "the forwarding process does not outlive the database");
         let fixed = fix();
+        assert!(fixed.out.contains("that forwards published ports"), "{}", fixed.out);
+        assert!(!listens(), "{}", fixed.out);
         assert!(fixed.out.contains(&format!("TAP `fc-{web}`")), "{}\n{}", fixed.out, fixed.err);
         assert_eq!(findings(), Vec::<String>::new(), "{}", fixed.out);
         assert_eq!(world.parts(&web), Vec::<String>::new());

@@ -4,7 +4,7 @@
 mod ca;
 mod dns_names;
 mod logout;
-mod ports;
+pub mod ports;
 mod proxy;
 mod ssh_identity;
 mod variables;

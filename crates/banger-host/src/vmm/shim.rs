@@ -43,7 +43,7 @@ pub fn clear_state(state: &Path) -> Result<(), ApiError> {
 /// Starts a shim; it does nothing until [`open`]. Call within a tokio runtime.
 pub fn spawn(config: &HostConfig, vm: &VmPlan) -> Result<Gate, ApiError> {
     let layout = &config.layout;
-    gate::spawn(&config.shim, &layout.run(&vm.id), &layout.shim_log(&vm.id))
+    gate::spawn(&config.shim, &[], &layout.run(&vm.id), &layout.shim_log(&vm.id))
 }
 
 /// Lets the shim start companion and VMM; returns the VMM's process id.

@@ -117,7 +117,7 @@ fn descriptors_that_came_through_the_gate_are_the_vmms_alone() {
     config.passed = vec![9];
     let (program, log) = (Path::new(env!("CARGO_BIN_EXE_banger-shim")), vm.path("shim.log"));
     let open = |config: &ShimConfig, fds: &[OwnedFd]| {
-        let (gate, child) = gate::spawn(program, &vm.run, &log).unwrap();
+        let (gate, child) = gate::spawn(program, &[], &vm.run, &log).unwrap();
         let line = banger_base::line::encode(config).unwrap();
         (gate.send::<ShimEvent>(&line, fds, Duration::from_secs(60)).unwrap(), child)
     };

@@ -14,6 +14,7 @@ use banger_engine::drivers::{Applied, Undone};
 use banger_engine::plan::{Lease, ProcRef, VmPlan};
 use banger_shim::{Forward, ForwardConfig, ForwardEvent};
 
+use super::found;
 use super::listen::refused;
 use crate::failure::{blocking, of};
 use crate::gate::{self, Gate};
@@ -47,8 +48,10 @@ impl Forwarding {
     /// It cannot be started.
     pub async fn spawn(&self, vm: &VmPlan) -> Result<ProcRef, ApiError> {
         let (program, log) = (self.program.clone(), self.layout.shim_log(&vm.id));
+        let arguments = found::arguments(&vm.id, &self.layout);
         // Not in the VM's folder, which may be removed while this process runs.
-        let gate = blocking(move || gate::spawn(&program, Path::new("/"), &log)).await?;
+        let gate = blocking(move || gate::spawn(&program, &arguments, Path::new("/"), &log));
+        let gate = gate.await?;
         let process = gate.process();
         self.gates().insert(vm.id.clone(), gate);
         Ok(process)

@@ -3,6 +3,7 @@
 //! forwards the ports, and only the check is needed.
 
 mod forward;
+pub mod found;
 mod listen;
 
 use std::sync::Arc;
