@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use banger_api::doctor::Leftover;
 use banger_api::{ApiError, ByteString, VmId};
+use banger_base::ProcRef;
 use banger_root::protocol::{Objects, Request};
 use banger_shim::record;
-use banger_base::ProcRef;
 use banger_sys::proc;
 
 use crate::HostConfig;
@@ -70,9 +70,10 @@ pub async fn objects(config: &HostConfig, id: &str) -> Result<Leftover, ApiError
     let mut leftover = in_folder(id.to_owned(), &folder)?;
     let forwarders = forwarders(config).await?;
     let of_this = forwarders.iter().filter(|(vm, _)| vm.as_str() == id);
-    leftover.objects.extend(of_this.map(|(_, process)| {
-        format!("process {} that forwards published ports", process.pid)
-    }));
+    leftover.objects.extend(
+        of_this
+            .map(|(_, process)| format!("process {} that forwards published ports", process.pid)),
+    );
     match id.parse() {
         Ok(vm) => Ok(with_helper(leftover, config.helper.objects(&vm).await?)),
         Err(_) => Ok(leftover),

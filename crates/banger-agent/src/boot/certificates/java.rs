@@ -8,9 +8,12 @@
 //! SHA-1 of the password as UTF-16, "Mighty Aphrodite" and all bytes before
 //! ```
 //!
-//! A text is a u16 length and its bytes.
+//! A text is a u16 length and its bytes. A keystore in the format PKCS #12 becomes a JKS file: a
+//! JDK recognises both by their content (`keystore.type.compat` in its `java.security`).
 
 use sha1::{Digest as _, Sha1};
+
+use super::pkcs12;
 
 const MAGIC: u32 = 0xfeed_feed;
 const VERSION: u32 = 2;
@@ -30,10 +33,14 @@ struct Entry<'a> {
     certificate: Option<&'a [u8]>,
 }
 
-/// The keystore with `added` (DER) instead of `earlier`; `None` if it is not a JKS file with the
-/// usual password. Entries without an alias of ours are removed only where no entry has one: there
-/// the distribution has made the keystore again under names of its own.
+/// The keystore with `added` (DER) instead of `earlier`; `None` if it is neither a JKS file with
+/// the usual password nor PKCS #12 without encryption. Entries without an alias of ours are removed
+/// only where no entry has one: there the distribution has made the keystore again under names of
+/// its own.
 pub fn edit(store: &[u8], earlier: &[Vec<u8>], added: &[Vec<u8>]) -> Option<Vec<u8>> {
+    if let Some(certificates) = pkcs12::certificates(store) {
+        return if added.is_empty() { Some(store.into()) } else { extended(&certificates, added) };
+    }
     let content = store.get(..store.len().checked_sub(DIGEST)?)?;
     if digest(content) != store.get(content.len()..)? {
         return None;
@@ -52,21 +59,49 @@ pub fn edit(store: &[u8], earlier: &[Vec<u8>], added: &[Vec<u8>]) -> Option<Vec<
     let mut new = [MAGIC, VERSION, count].map(u32::to_be_bytes).concat();
     kept.iter().for_each(|entry| new.extend_from_slice(entry.bytes));
     for (number, der) in added.iter().enumerate() {
-        new.extend_from_slice(&TRUSTED.to_be_bytes());
-        put_text(&mut new, &format!("banger-{number:03}"));
-        new.extend_from_slice(&0_u64.to_be_bytes());
-        put_text(&mut new, "X.509");
-        new.extend_from_slice(&u32::try_from(der.len()).ok()?.to_be_bytes());
-        new.extend_from_slice(der);
+        put_entry(&mut new, &our_alias(number), der)?;
     }
-    let digest = digest(&new);
-    new.extend_from_slice(&digest);
-    Some(new)
+    Some(signed(new))
 }
 
-fn put_text(store: &mut Vec<u8>, text: &str) {
-    store.extend_from_slice(&(text.len() as u16).to_be_bytes());
+/// A keystore of these certificates and ours.
+fn extended(certificates: &[(String, &[u8])], added: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let count = u32::try_from(certificates.len() + added.len()).ok()?;
+    let mut new = [MAGIC, VERSION, count].map(u32::to_be_bytes).concat();
+    for (alias, der) in certificates {
+        // As the JDK converts a name before it looks for it in a JKS file.
+        put_entry(&mut new, &alias.to_lowercase(), der)?;
+    }
+    for (number, der) in added.iter().enumerate() {
+        put_entry(&mut new, &our_alias(number), der)?;
+    }
+    Some(signed(new))
+}
+
+fn our_alias(number: usize) -> String {
+    format!("banger-{number:03}")
+}
+
+fn put_entry(store: &mut Vec<u8>, alias: &str, der: &[u8]) -> Option<()> {
+    store.extend_from_slice(&TRUSTED.to_be_bytes());
+    put_text(store, alias)?;
+    store.extend_from_slice(&0_u64.to_be_bytes());
+    put_text(store, "X.509")?;
+    store.extend_from_slice(&u32::try_from(der.len()).ok()?.to_be_bytes());
+    store.extend_from_slice(der);
+    Some(())
+}
+
+fn signed(mut content: Vec<u8>) -> Vec<u8> {
+    let digest = digest(&content);
+    content.extend_from_slice(&digest);
+    content
+}
+
+fn put_text(store: &mut Vec<u8>, text: &str) -> Option<()> {
+    store.extend_from_slice(&u16::try_from(text.len()).ok()?.to_be_bytes());
     store.extend_from_slice(text.as_bytes());
+    Some(())
 }
 
 fn digest(content: &[u8]) -> [u8; DIGEST] {
@@ -131,9 +166,7 @@ fn block<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 /// A keystore without entries.
 #[cfg(test)]
 pub fn empty() -> Vec<u8> {
-    let content = [MAGIC, VERSION, 0].map(u32::to_be_bytes).concat();
-    let digest = digest(&content);
-    [content.as_slice(), &digest].concat()
+    signed([MAGIC, VERSION, 0].map(u32::to_be_bytes).concat())
 }
 
 #[cfg(test)]
@@ -145,14 +178,13 @@ mod tests {
         let mut content = [MAGIC, VERSION, entries.len() as u32].map(u32::to_be_bytes).concat();
         for (alias, der) in entries {
             content.extend_from_slice(&TRUSTED.to_be_bytes());
-            put_text(&mut content, alias);
+            put_text(&mut content, alias).unwrap();
             content.extend_from_slice(&7_u64.to_be_bytes());
-            put_text(&mut content, "X.509");
+            put_text(&mut content, "X.509").unwrap();
             content.extend_from_slice(&(der.len() as u32).to_be_bytes());
             content.extend_from_slice(der);
         }
-        let digest = digest(&content);
-        [content.as_slice(), &digest].concat()
+        signed(content)
     }
 
     fn shown(store: &[u8]) -> Vec<(String, Vec<u8>)> {

@@ -52,8 +52,8 @@ fn edit(root: &Folder, path: &str, earlier: &[Vec<u8>], added: &[Vec<u8>]) -> Re
         Some(new) => put(root, path, &new, MODE),
         None if added.is_empty() => Ok(()),
         None => Err(Fault::new(format!(
-            "`/{path}` is not a JKS file with the password `changeit`: Java does not trust the \
-             certificates of `[ca]`"
+            "`/{path}` is neither a JKS file with the password `changeit` nor PKCS #12 without \
+             encryption: Java does not trust the certificates of `[ca]`"
         ))),
     }
 }

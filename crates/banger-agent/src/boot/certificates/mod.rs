@@ -12,6 +12,7 @@ mod bundle;
 mod hash_links;
 mod java;
 mod keystores;
+mod pkcs12;
 
 use banger_agent_proto::boot::{CERTIFICATES_FILE, GuestCertificate};
 use rustix::fs::{AtFlags, OFlags, readlinkat, symlinkat, unlinkat};
@@ -364,7 +365,7 @@ mod tests {
         let one = GuestCertificate { pem: ONE.into(), subject_hash: "11111111".into() };
         write(&root, &[one], &mut log);
         let (_, warnings) = log.finish();
-        assert!(warnings.len() == 1 && warnings[0].contains("not a JKS file"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("neither a JKS file"), "{warnings:?}");
     }
 
     #[test]
