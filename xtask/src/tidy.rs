@@ -24,6 +24,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-agent-proto", &["banger-base"]),
     ("banger-sys", &["banger-base"]),
     ("banger-archive", &[]),
+    ("banger-workspace", &["banger-api", "banger-archive"]),
     ("banger-agent", &["banger-agent-proto", "banger-archive"]),
     ("banger-shim", &["banger-base", "banger-sys"]),
     ("banger-root", &["banger-base", "banger-shim", "banger-sys"]),
@@ -45,7 +46,7 @@ const BORDERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
-    ("banger", &["banger-client", "banger-api", "banger-archive"]),
+    ("banger", &["banger-client", "banger-api", "banger-archive", "banger-workspace"]),
     (
         "bangerd",
         &[

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use rustix::fs::{self, AtFlags, Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::beneath::{Folder, Links, MAX_DEPTH};
+use crate::beneath::{Folder, Links, MAX_DEPTH, split_last};
 use crate::entry::{Entry, Kind, MAX_SEGMENTS, Segment};
 use crate::failure::{Failure, shown};
 use crate::write::Writer;
@@ -112,6 +112,37 @@ pub fn pack(
     Ok(packer.packed)
 }
 
+/// Writes an archive of some files beneath a folder, by path. Folders on the way to them have no
+/// entries. Files that vanish meanwhile are left out.
+///
+/// # Errors
+/// The receiver's, or a file that cannot be read.
+pub fn pack_paths<'a>(
+    folder: &Folder,
+    paths: impl IntoIterator<Item = &'a [u8]>,
+    top: Top<'_>,
+    devices: Devices,
+    to: impl Write,
+) -> Result<Packed, Failure> {
+    let to = io::BufWriter::with_capacity(64 * 1024, to);
+    let mut packer = Packer {
+        writer: Writer::new(to),
+        devices,
+        linked: HashMap::new(),
+        packed: Packed::default(),
+        buffer: vec![0; PIECE],
+        top,
+    };
+    for path in paths {
+        match packer.path(folder, path) {
+            Err(failure) if failure.cause == crate::Cause::Missing => {}
+            packed => packed?,
+        }
+    }
+    packer.writer.finish().map_err(sent)?;
+    Ok(packer.packed)
+}
+
 fn sent(error: io::Error) -> Failure {
     Failure::stream("the archive cannot be sent", error)
 }
@@ -164,6 +195,25 @@ impl<W: Write> Packer<'_, W> {
                 }
                 Ok(Some(level)) => levels.push(level),
             }
+        }
+        Ok(())
+    }
+
+    /// A file that is no folder, by its path beneath one.
+    fn path(&mut self, folder: &Folder, path: &[u8]) -> Result<(), Failure> {
+        let top = self.top;
+        let shown = [top.name, b"/", path].concat();
+        let failed = |error: io::Error| Failure::file(top.cannot_read(&shown), error);
+        let Some((parent, name)) = split_last(path) else { return Ok(()) };
+        let parent = match parent {
+            b"" => folder.folder(b".", Links::Refuse),
+            parent => folder.folder(parent, Links::Refuse),
+        };
+        let parent = parent.map_err(failed)?;
+        let found = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = found.map_err(|errno| failed(errno.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            self.entry(&parent, name, &shown, &stat)?;
         }
         Ok(())
     }

@@ -1,0 +1,108 @@
+//! A repository of the host, and whether it can be sent.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use banger_api::{ApiError, ErrorCode, Hint};
+
+use crate::git::Git;
+
+/// A git repository with a work tree.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    git: Git,
+    /// The folder of this work tree's own state: HEAD, index, a merge in progress.
+    git_dir: PathBuf,
+}
+
+impl Repository {
+    /// The repository that has this folder in its work tree.
+    ///
+    /// # Errors
+    /// Not a folder, not in a repository, a bare repository, inside of `.git`, or git's.
+    pub fn find(path: &Path) -> Result<Self, ApiError> {
+        let shown = path.display();
+        let path = std::fs::canonicalize(path).map_err(|error| {
+            let text = format!("`{shown}` cannot be opened");
+            ApiError::new(ErrorCode::NotFound, text).caused_by(&error)
+        })?;
+        if !path.is_dir() {
+            return Err(ApiError::new(ErrorCode::BadRequest, format!("`{shown}` is not a folder")));
+        }
+        let git = Git::new(&path);
+        let asked = ["rev-parse", "--is-bare-repository", "--is-inside-work-tree"];
+        let Some(answer) = answered(&git, &asked)? else {
+            let text = format!("`{shown}` is not in a git repository");
+            return Err(ApiError::new(ErrorCode::BadRequest, text)
+                .with_hint(Hint::text("`git init` makes it one")));
+        };
+        if answer.starts_with(b"true") {
+            let text = format!("`{shown}` is a bare repository: it has no files to work on");
+            return Err(ApiError::new(ErrorCode::BadRequest, text)
+                .with_hint(Hint::text("clone it, and name the clone")));
+        }
+        if !answer.ends_with(b"true\n") {
+            let text = format!("`{shown}` is inside of a `.git` folder");
+            return Err(ApiError::new(ErrorCode::BadRequest, text)
+                .with_hint(Hint::text("name a folder of the work tree")));
+        }
+        let top = line(git.output(["rev-parse", "--show-toplevel"])?);
+        let git = Git::without_filters(Path::new(OsStr::from_bytes(&top)))?;
+        let git_dir = line(git.output(["rev-parse", "--absolute-git-dir"])?);
+        Ok(Self { git, git_dir: PathBuf::from(OsStr::from_bytes(&git_dir)) })
+    }
+
+    /// git in the top folder of the work tree.
+    pub fn git(&self) -> &Git {
+        &self.git
+    }
+
+    /// The top folder of the work tree.
+    pub fn top(&self) -> &Path {
+        self.git.folder()
+    }
+
+    /// A file in the folder of this work tree's state; `None` if it does not exist or is larger
+    /// than 1 MiB.
+    pub fn state(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.git_dir.join(name);
+        let is_small = std::fs::metadata(&path).is_ok_and(|file| file.len() <= 1 << 20);
+        is_small.then(|| std::fs::read(path).ok())?
+    }
+
+    /// Whether this work tree's state has such a file or folder.
+    pub fn has_state(&self, name: &str) -> bool {
+        self.git_dir.join(name).exists()
+    }
+
+    /// A setting; with `local` only of the repository itself.
+    ///
+    /// # Errors
+    /// git's.
+    pub fn setting(&self, name: &str, local: bool) -> Result<Option<Vec<u8>>, ApiError> {
+        let scope: &[&str] = if local { &["--local"] } else { &[] };
+        let arguments = [&["config"], scope, &["-z", "--get", name]].concat();
+        let value = self.git.optional(arguments)?;
+        Ok(value.map(|value| value.strip_suffix(b"\0").unwrap_or(&value).to_vec()))
+    }
+}
+
+/// The answer of rev-parse; `None` outside of any repository.
+fn answered(git: &Git, arguments: &[&str]) -> Result<Option<Vec<u8>>, ApiError> {
+    match git.output(arguments) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.causes.iter().any(|cause| cause.contains("not a git repository")) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Output without its line break.
+fn line(mut output: Vec<u8>) -> Vec<u8> {
+    if output.last() == Some(&b'\n') {
+        output.pop();
+    }
+    output
+}
