@@ -15,9 +15,11 @@ use banger_testkit::{Home, Options, Run, kill};
 #[test]
 fn one_command_in_a_new_vm_and_nothing_left() {
     let home = Home::new();
-    let run = home.run(&["run", "--rm", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let app = repository(&home);
+    let script = "echo out; echo err >&2; pwd; git status --short --branch; git fsck; exit 7";
+    let run = home.run(&["run", &app, "--rm", "--", "sh", "-c", script]);
     assert_eq!(run.code, 7, "{}", run.err);
-    assert_eq!(run.out, "out\n");
+    assert_eq!(run.out, "out\n/root/app\n## main\n M file\n D gone\n");
     assert!(run.err.lines().any(|line| line == "err"), "{}", run.err);
     let run = home.run_with_input(&["run", "--rm", "--wait", "ready", "-i", "--", "cat"], b"hi\n");
     assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
@@ -33,6 +35,18 @@ fn one_command_in_a_new_vm_and_nothing_left() {
     }
     assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
     home.finish();
+}
+
+/// A repository with a changed and a deleted file; its path.
+fn repository(home: &Home) -> String {
+    let top = home.path().join("app");
+    std::fs::create_dir(&top).unwrap();
+    let script = "git init -q -b main && echo old >file && echo old >gone && git add -A && \
+                  git -c user.name=Ada -c user.email=a@example.org commit -q -m first && \
+                  echo newer >file && rm gone";
+    let made = Command::new("sh").args(["-c", script]).current_dir(&top).status().unwrap();
+    assert!(made.success());
+    top.to_str().unwrap().to_owned()
 }
 
 #[test]

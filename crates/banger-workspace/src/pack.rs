@@ -1,5 +1,6 @@
 //! The streams of a snapshot: a pack of git objects, and an archive of files.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use banger_api::{ApiError, ErrorCode};
@@ -23,9 +24,13 @@ pub fn objects(git: &Git, snapshot: &Snapshot) -> Result<Vec<u8>, ApiError> {
             git.output([&["rev-list", "--objects", "--no-walk"], commits, &["--"]].concat())?
         }
     };
+    let id = |line: &[u8]| line.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec();
+    let mut known: HashSet<Vec<u8>> = list.split(|byte| *byte == b'\n').map(id).collect();
     for entry in &snapshot.index {
-        list.extend_from_slice(entry.object());
-        list.push(b'\n');
+        if known.insert(entry.object().to_vec()) {
+            list.extend_from_slice(entry.object());
+            list.push(b'\n');
+        }
     }
     Ok(list)
 }

@@ -15,6 +15,7 @@ mod man;
 #[cfg(test)]
 mod pages;
 mod render;
+mod repository;
 mod ssh;
 mod terminal;
 mod usage;

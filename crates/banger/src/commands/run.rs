@@ -1,8 +1,6 @@
 //! `banger run`, `banger vm run`: a machine, and a shell or a command in it.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::ffi::OsString;
 
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
@@ -12,6 +10,7 @@ use banger_client::follow::OnInterrupt;
 use banger_client::{Client, Detached, ExecRequest, Hold};
 
 use crate::attach::Guest;
+use crate::cli;
 use crate::command_options;
 use crate::commands::{exec, vm};
 use crate::context::{Context, Format};
@@ -19,6 +18,7 @@ use crate::errors::{self, Failure, usage};
 use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
+use crate::repository::{self, Prepared};
 use crate::terminal::{self, Wanted};
 use crate::values::Machine;
 use crate::waiting::{self, CommandWait};
@@ -27,11 +27,13 @@ use crate::waiting::{self, CommandWait};
 ///
 ///   banger run                    a machine and a shell in it
 ///   banger run --rm uname -a      one command; the machine is deleted afterwards
+///   banger run . --rm -- make     the same with this repository in the machine
 ///   banger run -d --name web      a machine that runs in the background
 ///   banger run -d --rm CMD        one with a command, deleted when it is stopped
 ///
 /// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`
-/// removes it. Flags of banger must precede the command.
+/// removes it. Flags of banger must precede the command. A folder that begins
+/// with `.` or `/` is a git repository, which is put in the machine.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -54,6 +56,12 @@ pub struct Args {
     /// its init has booted: agent, ready or booted [default: ready with -d, else booted]
     #[arg(long, value_name = "STAGE")]
     pub wait: Option<WaitFor>,
+    /// Also send files of a repository that are neither tracked nor ignored
+    #[arg(long)]
+    pub include_untracked: bool,
+    /// Print what would be sent of a repository, and create nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Specification of the machine.
     #[command(flatten)]
     pub machine: Machine,
@@ -64,7 +72,38 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    refuse_folder(&args.command, &std::env::args_os().collect::<Vec<_>>())?;
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let Some(path) = repository::folder_of(&args.command, &words) else {
+        if args.dry_run || args.include_untracked {
+            let text = "`--dry-run` and `--include-untracked` are for repositories";
+            let hint = "name the folder: `banger run . --dry-run`";
+            return Err(usage(text).with_hint(Hint::text(hint)).into());
+        }
+        return machine(context, args, None).await;
+    };
+    // Flags may follow the folder.
+    let words = repository::without_folder(&args.command, &words)?;
+    let mut args = match cli::parse(&words, None).map(|parsed| parsed.command) {
+        Ok(cli::Command::Run(args) | cli::Command::Vm(vm::Command::Run(args))) => args,
+        Ok(_) => return Err(usage("the command line is not one of `banger run`").into()),
+        Err(code) => return Ok(code),
+    };
+    let options = banger_workspace::Options { include_untracked: args.include_untracked };
+    let prepared = repository::prepare(&path, options).await?;
+    if args.dry_run {
+        prepared.show(context)?;
+        return Ok(banger_api::exit::OK);
+    }
+    prepared.report_left_out(context);
+    args.options.workdir.get_or_insert_with(|| prepared.folder.clone().into());
+    machine(context, args, Some(prepared)).await
+}
+
+async fn machine(
+    context: &Context,
+    args: Args,
+    repository: Option<Prepared>,
+) -> Result<u8, Failure> {
     let mut request = args.machine.request()?;
     request.lifetime = match (args.rm, args.detach) {
         (false, _) => Lifetime::Keep,
@@ -89,6 +128,14 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             hold.release().await;
         }
         return Err(failure);
+    }
+    if let Some(repository) = &repository
+        && let Err(error) = import(context, &client, &vm, repository).await
+    {
+        if let Some(hold) = hold {
+            remove(context, &client, &vm, hold).await?;
+        }
+        return Err(error);
     }
     let ended = match &workload {
         Workload::None => {
@@ -115,6 +162,19 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     }
 }
 
+/// Puts a repository in a machine that has started.
+async fn import(
+    context: &Context,
+    client: &Client,
+    vm: &VmTag,
+    repository: &Prepared,
+) -> Result<(), Failure> {
+    let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
+    let sending = repository::import(client, vm.id.as_str(), repository, &mut track);
+    context.interrupts.run_interruptible(sending).await??;
+    Ok(())
+}
+
 /// Holds a machine that was just accepted; none where its creation has failed and was undone
 /// already, since then the operation has the reason.
 async fn hold(client: &Client, vm: &VmTag) -> Result<Option<Hold>, ApiError> {
@@ -127,24 +187,6 @@ async fn hold(client: &Client, vm: &VmTag) -> Result<Option<Hold>, ApiError> {
 /// The error for an answer without the VM.
 pub fn no_vm() -> ApiError {
     ApiError::new(ErrorCode::DaemonUnavailable, "the daemon's answer does not name the VM")
-}
-
-/// Refuses a folder of this host in place of a command, unless it follows `--`.
-fn refuse_folder(command: &[OsString], arguments: &[OsString]) -> Result<(), ApiError> {
-    let Some(path) = command.first() else { return Ok(()) };
-    // The command extends to the end of the command line.
-    let before = arguments.len().checked_sub(command.len() + 1);
-    let escaped = before.and_then(|place| arguments.get(place)).map(OsString::as_os_str);
-    let is_path = matches!(path.as_bytes().first(), Some(b'.' | b'/'));
-    if !is_path || escaped == Some(OsStr::new("--")) || !Path::new(path).is_dir() {
-        return Ok(());
-    }
-    let path = path.display();
-    let text = format!("`{path}` is a folder: this version does not put repositories in machines");
-    Err(usage(text).with_hint(Hint::text(format!(
-        "`banger cp -a {path} VM:` copies it into a machine; to run `{path}` as a command: \
-         `banger run -- {path}`"
-    ))))
 }
 
 /// Workload of the machine.
@@ -317,28 +359,4 @@ async fn delete_again(
     let track = Progress::new(context, Lines::None).track(vm.name.as_str());
     let interrupts = context.interrupts.listen();
     follow::accepted(client, (&accepted, interrupts), track, OnInterrupt::Ignore).await.map(|_| ())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_refused_as_command_unless_it_follows_dashes() {
-        let refused = |line: &str, words: usize| {
-            let all: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            refuse_folder(&all[all.len() - words..], &all).is_err()
-        };
-        assert!(refused("banger run .", 1));
-        assert!(refused("banger run . -- true", 3));
-        assert!(refused("banger run --rm /usr", 1));
-        assert!(refused("banger run ../", 1));
-        assert!(!refused("banger run -- .", 1));
-        assert!(!refused("banger run -- /usr x", 2));
-        assert!(!refused("banger run uname .", 2));
-        assert!(!refused("banger run /bin/sh", 1));
-        assert!(!refused("banger run ./not-there", 1));
-        assert!(!refused("banger run src", 1));
-        assert!(!refused("banger run", 0));
-    }
 }

@@ -20,6 +20,7 @@ mod output;
 mod pause;
 mod ports;
 mod prune;
+mod repositories;
 mod sessions;
 mod snapshots;
 mod ssh;

@@ -84,7 +84,7 @@ fn certificate<'a>(rest: &mut &'a [u8]) -> Option<(Option<String>, &'a [u8])> {
 fn element<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     let (head, after) = rest.split_first_chunk::<2>()?;
     let (length, after) = match head[1] {
-        short @ ..0x80 => (usize::from(short), after),
+        short @ 0..=0x7f => (usize::from(short), after),
         long @ 0x81..=0x84 => {
             let (bytes, after) = after.split_at_checked(usize::from(long & 0x7f))?;
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), after)

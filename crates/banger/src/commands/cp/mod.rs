@@ -1,7 +1,7 @@
 //! `banger cp`, `banger vm cp`.
 
 mod ends;
-mod pieces;
+pub mod pieces;
 mod transfer;
 
 use std::ffi::OsString;

@@ -1,0 +1,85 @@
+//! `banger run PATH` up to the guest, on the simulated host, whose guests have no git.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use banger_testkit::{Home, Run};
+
+use crate::support::home;
+
+/// Runs the CLI in a folder of the home.
+fn run_in(home: &Home, folder: &Path, args: &[&str]) -> Run {
+    home.command(args).current_dir(folder).output().unwrap().into()
+}
+
+/// A repository with one commit, a changed file and an untracked one.
+fn repository(home: &Home) -> PathBuf {
+    let top = home.path().join("app");
+    std::fs::create_dir_all(top.join("src")).unwrap();
+    std::fs::write(top.join("src/main"), "old\n").unwrap();
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"];
+        let output = Command::new("git").args(who).args(args).current_dir(&top).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q", "-b", "main"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "first"]);
+    std::fs::write(top.join("src/main"), "new, and longer\n").unwrap();
+    std::fs::write(top.join("notes"), "mine\n").unwrap();
+    top
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_sent() {
+    let home = home();
+    let top = repository(&home);
+    // From a folder within, with flags behind it.
+    let run = run_in(&home, &top.join("src"), &["run", ".", "--dry-run", "--", "make"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let lines: Vec<&str> = run.out.lines().collect();
+    assert_eq!(lines[0], format!("{} -> /root/app", top.canonicalize().unwrap().display()));
+    assert!(lines[1].starts_with("HEAD       ") && lines[1].ends_with(" (main)"), "{}", run.out);
+    assert_eq!(lines[2..], ["objects    4", "changed    src/main", "not sent   1 untracked files"]);
+    let flags = ["run", "--json", "--dry-run", "--include-untracked", "."];
+    let run = run_in(&home, &top, &flags);
+    let shown: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(shown["changed"], serde_json::json!(["src/main"]));
+    assert_eq!(shown["untracked"], serde_json::json!(["notes"]));
+    assert_eq!((&shown["branch"], &shown["left_out"]), (&"main".into(), &0.into()));
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]), "nothing was created");
+    home.finish();
+}
+
+#[test]
+fn what_is_no_repository_is_named_and_creates_nothing() {
+    let home = home();
+    let top = repository(&home);
+    let none = home.path().join("none");
+    std::fs::create_dir(&none).unwrap();
+    for (folder, args, error, hint) in [
+        (&none, &["run", "."][..], "is not in a git repository", "git init"),
+        (&top, &["run", "./.git"], "is inside of a `.git` folder", "work tree"),
+        (&top, &["run", ".", "./src"], "`./src` is a second folder", "one repository"),
+        (&top, &["run", "--dry-run", "true"], "are for repositories", "banger run . --dry-run"),
+        (&top, &["run", ".", "--no-such-flag"], "--no-such-flag", "--help"),
+    ] {
+        let run = run_in(&home, folder, args);
+        assert_ne!(run.code, 0, "{args:?}");
+        assert!(run.err.contains(error) && run.err.contains(hint), "{args:?}: {}", run.err);
+    }
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
+    home.finish();
+}
+
+#[test]
+fn a_machine_without_git_says_so_and_goes_with_rm() {
+    let home = home();
+    let top = repository(&home);
+    let run = run_in(&home, &top, &["run", ".", "--rm", "--", "true"]);
+    assert_eq!(run.code, 125, "{}", run.err);
+    assert!(run.err.contains("the repository cannot be put in"), "{}", run.err);
+    assert!(run.err.contains("1 untracked file is not sent"), "{}", run.err);
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
+    home.finish();
+}
