@@ -27,10 +27,14 @@ const NOT_SENT: [&str; 3] = ["rebase-merge", "rebase-apply", "BISECT_LOG"];
 const OF_FILES: [&str; 4] = ["core.autocrlf", "core.eol", "core.sparseCheckout", "core.fileMode"];
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Also files that are neither tracked nor ignored.
     pub include_untracked: bool,
+    /// A new branch for the guest, instead of the present one.
+    pub branch: Option<String>,
+    /// Where the new branch begins: a revision, without the changes of the work tree.
+    pub from: Option<String>,
 }
 
 /// An entry of the index.
@@ -88,21 +92,42 @@ impl Snapshot {
     /// Looks at a repository, without changing anything in it.
     ///
     /// # Errors
-    /// Submodules; git's.
-    pub fn of(repository: &Repository, options: Options) -> Result<Self, ApiError> {
+    /// Submodules, a revision that does not exist, an invalid name of a branch; git's.
+    pub fn of(repository: &Repository, options: &Options) -> Result<Self, ApiError> {
         let git = repository.git();
         let mut snapshot = Self { branch: branch(git)?, ..Self::default() };
-        snapshot.read_head(git)?;
-        snapshot.read_index(git)?;
-        snapshot.read_files(git, options)?;
-        snapshot.read_state(repository)?;
+        if let Some(name) = &options.branch {
+            snapshot.branch = Some(new_branch(git, name)?);
+        }
+        match &options.from {
+            Some(revision) => {
+                snapshot.read_head(git, revision)?;
+                snapshot.read_tree(git, revision)?;
+            }
+            None => {
+                snapshot.read_head(git, "HEAD")?;
+                snapshot.read_index(git)?;
+                snapshot.read_files(git, options)?;
+                snapshot.read_state(repository)?;
+            }
+        }
+        snapshot.refuse_submodules(git)?;
+        snapshot.read_settings(repository)?;
         Ok(snapshot)
     }
 
-    fn read_head(&mut self, git: &Git) -> Result<(), ApiError> {
-        let asked = ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"];
-        let Some(head) = git.optional(asked)? else { return Ok(()) };
-        let head = String::from_utf8_lossy(&head).trim().to_owned();
+    fn read_head(&mut self, git: &Git, revision: &str) -> Result<(), ApiError> {
+        let commit = format!("{revision}^{{commit}}");
+        let asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", commit.as_str()];
+        let head = match git.optional(asked)? {
+            Some(head) => String::from_utf8_lossy(&head).trim().to_owned(),
+            None if revision == "HEAD" => return Ok(()),
+            None => {
+                let text = format!("`{}` has no commit `{revision}`", git.folder().display());
+                return Err(ApiError::new(ErrorCode::NotFound, text)
+                    .with_hint(Hint::text("`git log` shows commits, `git branch -a` branches")));
+            }
+        };
         self.shallow.extend(has_parents(git, &head)?.then(|| head.clone()));
         self.head = Some(head);
         Ok(())
@@ -110,9 +135,30 @@ impl Snapshot {
 
     fn read_index(&mut self, git: &Git) -> Result<(), ApiError> {
         let listing = git.output(["ls-files", "--stage", "-z"])?;
-        let entries: Vec<IndexEntry> =
-            records(&listing).map(|line| IndexEntry { line: line.to_vec() }).collect();
-        let submodules: Vec<String> = entries
+        self.index = records(&listing).map(|line| IndexEntry { line: line.to_vec() }).collect();
+        let tagged = git.output(["ls-files", "-t", "-z"])?;
+        let sparse = records(&tagged).filter_map(|line| line.strip_prefix(b"S "));
+        self.sparse = sparse.map(<[u8]>::to_vec).collect();
+        Ok(())
+    }
+
+    /// The index as a checkout of a revision makes it.
+    fn read_tree(&mut self, git: &Git, revision: &str) -> Result<(), ApiError> {
+        let listing = git.output(["ls-tree", "-r", "-z", "--full-tree", revision])?;
+        // Mode, type and object become mode, object and stage.
+        let entry = |line: &[u8]| {
+            let (facts, path) = line.split_at(line.iter().position(|byte| *byte == b'\t')?);
+            let mut facts = facts.split(|byte| *byte == b' ');
+            let (mode, object) = (facts.next()?, facts.nth(1)?);
+            Some(IndexEntry { line: [mode, b" ", object, b" 0", path].concat() })
+        };
+        self.index = records(&listing).filter_map(entry).collect();
+        Ok(())
+    }
+
+    fn refuse_submodules(&self, git: &Git) -> Result<(), ApiError> {
+        let submodules: Vec<String> = self
+            .index
             .iter()
             .filter(|entry| entry.line.starts_with(SUBMODULE))
             .map(|entry| String::from_utf8_lossy(entry.path()).into_owned())
@@ -127,14 +173,10 @@ impl Snapshot {
                 "`banger cp -a PATH VM:` copies a folder with everything in it",
             )));
         }
-        let tagged = git.output(["ls-files", "-t", "-z"])?;
-        let sparse = records(&tagged).filter_map(|line| line.strip_prefix(b"S "));
-        self.sparse = sparse.map(<[u8]>::to_vec).collect();
-        self.index = entries;
         Ok(())
     }
 
-    fn read_files(&mut self, git: &Git, options: Options) -> Result<(), ApiError> {
+    fn read_files(&mut self, git: &Git, options: &Options) -> Result<(), ApiError> {
         let listing = git.output(["diff-files", "--raw", "-z", "--no-renames", "--no-ext-diff"])?;
         let mut fields = records(&listing);
         let (mut changed, mut deleted, mut added) =
@@ -208,6 +250,10 @@ impl Snapshot {
             let what = if name.starts_with("rebase") { "rebase" } else { "bisection" };
             self.warnings.push(format!("the {what} in progress is not sent, its files are"));
         }
+        Ok(())
+    }
+
+    fn read_settings(&mut self, repository: &Repository) -> Result<(), ApiError> {
         for name in OF_FILES {
             let value = repository.setting(name, false)?;
             self.settings.extend(value.map(|value| (name.to_owned(), value)));
@@ -235,6 +281,16 @@ fn has_parents(git: &Git, commit: &str) -> Result<bool, ApiError> {
     let raw = git.output(["cat-file", "commit", commit])?;
     let mut header = raw.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
     Ok(header.any(|line| line.starts_with(b"parent ")))
+}
+
+/// The full name of a branch.
+fn new_branch(git: &Git, name: &str) -> Result<Vec<u8>, ApiError> {
+    let full = format!("refs/heads/{name}");
+    match git.optional(["check-ref-format", full.as_str()])? {
+        Some(_) if !name.starts_with('-') => Ok(full.into_bytes()),
+        _ => Err(ApiError::new(ErrorCode::BadRequest, format!("`{name}` is no name of a branch"))
+            .with_hint(Hint::text("git-check-ref-format(1) has the rules"))),
+    }
 }
 
 /// The branch of HEAD, which may not exist yet.

@@ -55,7 +55,7 @@ impl World {
     fn import(&self, options: Options) -> (Snapshot, usize) {
         let repository = Repository::find(&self.host).unwrap();
         let before = state_of(&self.host);
-        let snapshot = Snapshot::of(&repository, options).unwrap();
+        let snapshot = Snapshot::of(&repository, &options).unwrap();
         let objects = pack::objects(repository.git(), &snapshot).unwrap();
         let mut packed = 0;
         for part in parts(&snapshot, self.guest.as_os_str(), !objects.is_empty()) {
@@ -231,7 +231,7 @@ fn untracked_files_come_if_asked_for() {
     world.commit("first");
     world.write("new/deep/file", "new\n");
     world.write("x.log", "ignored\n");
-    let (snapshot, _) = world.import(Options { include_untracked: true });
+    let (snapshot, _) = world.import(Options { include_untracked: true, ..Options::default() });
     assert_eq!(snapshot.left_out, 0);
     assert_eq!(fs::read(world.guest.join("new/deep/file")).unwrap(), b"new\n");
     assert!(!world.guest.join("x.log").exists());
@@ -296,6 +296,38 @@ fn odd_states_arrive() {
 }
 
 #[test]
+fn a_new_branch_begins_where_it_is_asked_to() {
+    let world = World::new();
+    world.write("a", "1\n");
+    world.write("old", "old\n");
+    world.commit("one");
+    world.write("a", "2\n");
+    fs::remove_file(world.host.join("old")).unwrap();
+    world.commit("two");
+    world.write("a", "3\n");
+    let options = |branch: &str, from: Option<&str>| Options {
+        branch: Some(branch.to_owned()),
+        from: from.map(str::to_owned),
+        ..Options::default()
+    };
+    world.import(options("try/one", Some("main~1")));
+    let guest = |question: &[&str]| git(&world.guest, question);
+    assert_eq!(guest(&["status", "--short", "--branch"]), "## try/one\n");
+    assert_eq!(guest(&["log", "--format=%s"]), "one\n");
+    assert_eq!(fs::read(world.guest.join("a")).unwrap(), b"1\n");
+    fs::remove_dir_all(&world.guest).unwrap();
+    world.import(options("two", None));
+    assert_eq!(guest(&["status", "--short", "--branch"]), "## two\n M a\n");
+
+    let repository = Repository::find(&world.host).unwrap();
+    let refused = |options: Options| Snapshot::of(&repository, &options).unwrap_err().message;
+    assert!(refused(options("a..b", None)).contains("`a..b` is no name of a branch"));
+    assert!(refused(options("-x", None)).contains("`-x`"));
+    assert!(refused(options("x", Some("nope"))).contains("has no commit `nope`"));
+    assert!(refused(options("x", Some("--help"))).contains("has no commit `--help`"));
+}
+
+#[test]
 fn only_what_is_needed_is_sent() {
     let world = World::new();
     let mut random = fs::File::open("/dev/urandom").unwrap();
@@ -344,7 +376,7 @@ fn nothing_of_the_repository_runs() {
     // Of the same size and time as the index: git would have to compare the content.
     fs::write(world.host.join("a.txt"), "b\n").unwrap();
     let repository = Repository::find(&world.host).unwrap();
-    let snapshot = Snapshot::of(&repository, Options { include_untracked: true }).unwrap();
+    let snapshot = Snapshot::of(&repository, &Options::default()).unwrap();
     let objects = pack::objects(repository.git(), &snapshot).unwrap();
     let mut running = pack::pack(repository.git(), objects).unwrap();
     running.stdout.read_to_end(&mut Vec::new()).unwrap();
@@ -373,6 +405,6 @@ fn what_cannot_be_sent_is_named() {
     let cache = "160000,1111111111111111111111111111111111111111,lib";
     world.git(&["update-index", "--add", "--cacheinfo", cache]);
     let repository = Repository::find(&world.host).unwrap();
-    let error = Snapshot::of(&repository, Options::default()).unwrap_err();
+    let error = Snapshot::of(&repository, &Options::default()).unwrap_err();
     assert!(error.message.contains("1 submodules, such as `lib`"), "{}", error.message);
 }

@@ -59,6 +59,13 @@ pub struct Args {
     /// Also send files of a repository that are neither tracked nor ignored
     #[arg(long)]
     pub include_untracked: bool,
+    /// Put the repository on a new branch in the machine
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// Begin the new branch at this revision, without changes of the work tree [default: HEAD,
+    /// with them]
+    #[arg(long, value_name = "REV", requires = "branch")]
+    pub from: Option<String>,
     /// Print what would be sent of a repository, and create nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -74,8 +81,8 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let Some(path) = repository::folder_of(&args.command, &words) else {
-        if args.dry_run || args.include_untracked {
-            let text = "`--dry-run` and `--include-untracked` are for repositories";
+        if args.dry_run || args.include_untracked || args.branch.is_some() {
+            let text = "`--dry-run`, `--branch` and `--include-untracked` are for repositories";
             let hint = "name the folder: `banger run . --dry-run`";
             return Err(usage(text).with_hint(Hint::text(hint)).into());
         }
@@ -88,7 +95,11 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Ok(_) => return Err(usage("the command line is not one of `banger run`").into()),
         Err(code) => return Ok(code),
     };
-    let options = banger_workspace::Options { include_untracked: args.include_untracked };
+    let options = banger_workspace::Options {
+        include_untracked: args.include_untracked,
+        branch: args.branch.take(),
+        from: args.from.take(),
+    };
     let prepared = repository::prepare(&path, options).await?;
     if args.dry_run {
         prepared.show(context)?;

@@ -36,7 +36,7 @@ pub async fn prepare(path: &Path, options: Options) -> Result<Prepared, Failure>
     let path = path.to_owned();
     let looking = tokio::task::spawn_blocking(move || {
         let repository = Repository::find(&path)?;
-        let snapshot = Snapshot::of(&repository, options)?;
+        let snapshot = Snapshot::of(&repository, &options)?;
         let objects = pack::objects(repository.git(), &snapshot)?;
         let name = repository.top().file_name().unwrap_or(OsStr::new("repository"));
         let folder = Path::new(HOME).join(name);
