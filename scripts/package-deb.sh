@@ -32,7 +32,7 @@ Section: admin
 Priority: optional
 Installed-Size: $(du -sk "$stage/usr" | cut -f1)
 Depends: libc6 (>= ${glibc#GLIBC_}), libgcc-s1, e2fsprogs, kmod, xz-utils, dpkg
-Recommends: qemu-system-x86, mmdebstrap, nftables, openssh-client
+Recommends: qemu-system-x86, mmdebstrap, git, nftables, openssh-client
 Description: real Linux machines in one command
  Each machine is a microVM of Firecracker or QEMU with a kernel, disks and a
  network of its own, ready in seconds and cheap to delete.

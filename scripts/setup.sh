@@ -27,7 +27,7 @@ if [ "$need" = test ]; then
   wanted+=(debugfs:e2fsprogs dig:bind9-dnsutils jq:jq socat:socat python3:python3 pip:python3-pip
     openssl:openssl groff:groff-base mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs nft:nftables iptables-nft:iptables
     ssh:openssh-client rsync:rsync mksquashfs:squashfs-tools sfdisk:fdisk
-    bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish
+    bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish git:git
     umoci:umoci skopeo:skopeo buildah:buildah docker-registry:docker-registry
     busybox:busybox-static setcap:libcap2-bin)
 fi
