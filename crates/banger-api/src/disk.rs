@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 
+/// Bytes that a download, an import or a copy leaves free, and that a create and a start need.
+pub const HEADROOM_BYTES: u64 = 64 << 20;
+
 /// Kind of a stored object.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
@@ -16,6 +19,8 @@ pub enum StoredKind {
     Image,
     /// A kernel with its modules.
     Kernel,
+    /// A downloaded layer of images, or a part of one; it is downloaded again when it is needed.
+    Layer,
     /// A file that is made again when it is needed.
     Cache,
     /// Logs of a VM that is gone.
@@ -26,8 +31,25 @@ pub enum StoredKind {
 
 impl StoredKind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 6] =
-        [Self::Vm, Self::Image, Self::Kernel, Self::Cache, Self::Log, Self::Unfinished];
+    pub const ALL: [Self; 7] = [
+        Self::Vm,
+        Self::Image,
+        Self::Kernel,
+        Self::Layer,
+        Self::Cache,
+        Self::Log,
+        Self::Unfinished,
+    ];
+
+    /// Whether `system prune` removes unused objects of this kind, or, if `all`, `system prune
+    /// --all`.
+    pub fn is_pruned(self, all: bool) -> bool {
+        match self {
+            Self::Vm => false,
+            Self::Image | Self::Kernel => all,
+            Self::Layer | Self::Cache | Self::Log | Self::Unfinished => true,
+        }
+    }
 
     /// Its name in listings, plural.
     pub fn plural(self) -> &'static str {
@@ -35,6 +57,7 @@ impl StoredKind {
             Self::Vm => "VMs",
             Self::Image => "images",
             Self::Kernel => "kernels",
+            Self::Layer => "layers",
             Self::Cache => "caches",
             Self::Log => "logs",
             Self::Unfinished => "unfinished",
@@ -73,6 +96,14 @@ pub struct DiskUsage {
     pub objects: Vec<Stored>,
     /// Free bytes where they are stored.
     pub free_bytes: u64,
+}
+
+impl DiskUsage {
+    /// The bytes that `system prune` frees, or, if `all`, `system prune --all`.
+    pub fn pruned_bytes(&self, all: bool) -> u64 {
+        let due = self.objects.iter().filter(|one| one.removable && one.kind.is_pruned(all));
+        due.map(|one| one.used_bytes).fold(0, u64::saturating_add)
+    }
 }
 
 /// Reference to a stored object.

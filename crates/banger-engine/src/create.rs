@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use banger_api::disk::HEADROOM_BYTES;
 use banger_api::operation::{Accepted, VmTag, stage};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction};
@@ -52,6 +53,16 @@ impl Drop for Reserved {
     }
 }
 
+/// Refuses a create on a full disk, before anything is fetched or made.
+fn check_room(free_bytes: u64) -> Result<(), ApiError> {
+    if free_bytes >= HEADROOM_BYTES {
+        return Ok(());
+    }
+    let (free, need) = (human_size(free_bytes), human_size(HEADROOM_BYTES));
+    let text = format!("a new VM needs {need} on the disk: {free} are free");
+    Err(ApiError::new(ErrorCode::NoSpace, text).with_hint(Hint::FreeSpace { path: None }))
+}
+
 /// A random machine id (machine-id(5)).
 pub(crate) fn new_machine_id(host: &dyn Host) -> String {
     let (high, low) = (host.entropy(), host.entropy());
@@ -76,6 +87,9 @@ impl Engine {
     ) -> Result<Accepted, ApiError> {
         request.check()?;
         let host = self.shared.drivers.host.clone();
+        if let Err(error) = check_room(host.capacity().disk_free_bytes) {
+            return Err(self.with_prune(error).await);
+        }
         let (image, kernel) = self.boot_names(&request);
         self.shared.drivers.images.check(image, kernel)?;
         let warnings = Self::capacity_warnings(&request, host.capacity());

@@ -55,6 +55,20 @@ impl Engine {
         Ok(DiskPruned { objects, freed_bytes })
     }
 
+    /// Adds to an error of a full disk what a prune would free.
+    pub async fn with_prune(&self, mut error: ApiError) -> ApiError {
+        let known = error.hints.iter().any(|hint| matches!(hint, Hint::Prune { .. }));
+        if error.code != ErrorCode::NoSpace || known {
+            return error;
+        }
+        let Ok(usage) = self.disk_usage().await else { return error };
+        let [frees_bytes, all_frees_bytes] = [false, true].map(|all| usage.pruned_bytes(all));
+        if all_frees_bytes > 0 {
+            error.hints.retain(|hint| !matches!(hint, Hint::FreeSpace { path: None }));
+        }
+        error.with_hint(Hint::Prune { frees_bytes, all_frees_bytes })
+    }
+
     async fn prune_one(&self, kind: StoredKind, id: &str) -> Result<u64, ApiError> {
         match kind {
             StoredKind::Vm => {
@@ -65,7 +79,7 @@ impl Engine {
             // By id, with all its names.
             StoredKind::Image => Ok(self.delete_image(id).await?.freed_bytes),
             StoredKind::Kernel => Ok(self.delete_kernel(id).await?.freed_bytes),
-            StoredKind::Cache | StoredKind::Log | StoredKind::Unfinished => {
+            StoredKind::Layer | StoredKind::Cache | StoredKind::Log | StoredKind::Unfinished => {
                 // No start uses a cached file meanwhile.
                 let _exclusive = self.images_in_use.write().await;
                 let remove = self.shared.drivers.images.remove_file(kind, id);

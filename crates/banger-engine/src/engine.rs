@@ -1,7 +1,7 @@
 //! The interface of the engine: all VMs, operations, images and kernels of one state folder.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::reference;
@@ -85,7 +85,8 @@ impl Engine {
         let loaded = store.load().await?;
         let drivers = Arc::new(drivers);
         let changes = tokio::sync::watch::Sender::default();
-        let shared = Arc::new(Shared { store, drivers, ops: Ops::default(), changes });
+        let engine = OnceLock::new();
+        let shared = Arc::new(Shared { store, drivers, ops: Ops::default(), changes, engine });
         let Loaded { vms, open_ops, unreadable } = loaded;
         let engine = Arc::new_cyclic(|weak_self| Self {
             shared,
@@ -96,6 +97,8 @@ impl Engine {
             unreadable: Mutex::new(unreadable),
             weak_self: weak_self.clone(),
         });
+        // Set once, here.
+        let _ = engine.shared.engine.set(engine.weak());
         let (open_ops, without_vm): (Vec<_>, Vec<_>) =
             open_ops.into_iter().partition(|(op, _)| op.subject.vm().is_some());
         let ends = open_ops.iter().map(|(op, _)| Write::EndOp {

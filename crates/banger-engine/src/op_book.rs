@@ -106,6 +106,10 @@ impl OpBook {
         result: Result<Option<String>, ApiError>,
         mut writes: Vec<Write>,
     ) {
+        let result = match result {
+            Err(error) => Err(self.shared.explained(error).await),
+            done => done,
+        };
         if let Err(error) = &result {
             let hints = hint::to_json(&error.hints);
             tracing::warn!(

@@ -1,13 +1,14 @@
 //! State shared by all operations, and the published state of a VM.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
-use banger_api::OpId;
 use banger_api::operation::Subject;
+use banger_api::{ApiError, OpId};
 use tokio::sync::watch;
 
 use crate::boot_watch::RunBoot;
 use crate::drivers::Drivers;
+use crate::engine::Engine;
 use crate::ops::{Op, Ops};
 use crate::record::VmRecord;
 use crate::store::Store;
@@ -22,12 +23,22 @@ pub struct Shared {
     pub ops: Ops,
     /// Number of changes of all VMs.
     pub changes: watch::Sender<u64>,
+    /// The engine, once it is open.
+    pub engine: OnceLock<Weak<Engine>>,
 }
 
 impl Shared {
     /// Announces that a VM was added, changed or removed.
     pub fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// An error as its operation reports it: that of a full disk with what a prune would free.
+    pub async fn explained(&self, error: ApiError) -> ApiError {
+        match self.engine.get().and_then(Weak::upgrade) {
+            Some(engine) => Box::pin(engine.with_prune(error)).await,
+            None => error,
+        }
     }
 
     /// A crash point of an operation on an image or kernel.

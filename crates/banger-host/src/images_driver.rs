@@ -357,7 +357,8 @@ impl Images for LocalImages {
 
     async fn files(&self) -> Result<Vec<Stored>, ApiError> {
         let (layout, used) = (self.layout.clone(), self.used_caches()?);
-        blocking(move || stored_files::list(&layout, &used)).await
+        let layers = self.images.layers().clone();
+        blocking(move || stored_files::list(&layout, &layers, &used)).await
     }
 
     async fn remove_file(&self, kind: StoredKind, name: &str) -> Result<u64, ApiError> {
@@ -365,7 +366,8 @@ impl Images for LocalImages {
             return self.clean().await;
         }
         let (layout, used, name) = (self.layout.clone(), self.used_caches()?, name.to_owned());
-        blocking(move || stored_files::remove(&layout, &used, kind, &name)).await
+        let layers = self.images.layers().clone();
+        blocking(move || stored_files::remove((&layout, &layers), &used, kind, &name)).await
     }
 
     async fn delete_image(&self, image: &ImageView) -> Result<Deleted, ApiError> {

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use banger_api::disk::{Stored, StoredKind};
 use banger_api::{ApiError, ErrorCode};
+use banger_image::advice;
 use banger_image::fetch;
+use banger_image::registry::{Cache, Cached, Removal};
 
 use crate::failure::on_path;
 use crate::layout::Layout;
 
-/// The folders, with the kind of what is in them.
+/// The folders besides the cache of layers, with the kind of what is in them.
 fn folders(layout: &Layout) -> [(StoredKind, PathBuf); 5] {
     [
         (StoredKind::Cache, layout.initramfs()),
@@ -27,8 +29,16 @@ fn folders(layout: &Layout) -> [(StoredKind, PathBuf); 5] {
 ///
 /// # Errors
 /// A folder cannot be read.
-pub fn list(layout: &Layout, used: &HashSet<PathBuf>) -> Result<Vec<Stored>, ApiError> {
+pub fn list(
+    layout: &Layout,
+    layers: &Cache,
+    used: &HashSet<PathBuf>,
+) -> Result<Vec<Stored>, ApiError> {
     let mut all = Vec::new();
+    for Cached { name, bytes, in_use } in layers.files().map_err(|error| advice::fetch(&error))? {
+        let (kind, names, used_by) = (StoredKind::Layer, Vec::new(), Vec::new());
+        all.push(Stored { kind, id: name, names, used_bytes: bytes, used_by, removable: !in_use });
+    }
     for (kind, folder) in folders(layout) {
         for path in entries(&folder)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -65,12 +75,22 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, ApiError> {
 /// # Errors
 /// No such file; it is in use; unlink(2).
 pub fn remove(
-    layout: &Layout,
+    (layout, layers): (&Layout, &Cache),
     used: &HashSet<PathBuf>,
     kind: StoredKind,
     name: &str,
 ) -> Result<u64, ApiError> {
-    let shown = banger_api::excerpt(name);
+    let in_use = || {
+        let text = format!("the file `{}` is in use", banger_api::excerpt(name));
+        ApiError::new(ErrorCode::InUse, text)
+    };
+    if kind == StoredKind::Layer {
+        match layers.remove_file(name).map_err(|error| advice::fetch(&error))? {
+            Removal::Removed(bytes) => return Ok(bytes),
+            Removal::InUse => return Err(in_use()),
+            Removal::Absent => {}
+        }
+    }
     let of_kind = folders(layout).into_iter().filter(|(known, _)| *known == kind);
     for path in of_kind.map(|(_, folder)| entries(&folder)).collect::<Result<Vec<_>, _>>()?.concat()
     {
@@ -78,13 +98,13 @@ pub fn remove(
             continue;
         }
         if used.contains(&path) {
-            let text = format!("the file `{shown}` is in use");
-            return Err(ApiError::new(ErrorCode::InUse, text));
+            return Err(in_use());
         }
         let bytes = fetch::used_bytes(&path);
         fs::remove_file(&path).map_err(|error| on_path("remove", &path, &error))?;
         return Ok(bytes);
     }
+    let shown = banger_api::excerpt(name);
     Err(ApiError::new(ErrorCode::NotFound, format!("there is no file `{shown}`")))
 }
 
@@ -100,7 +120,9 @@ mod tests {
             data: home.path().join("data"),
             cache: home.path().join("cache"),
         };
-        assert_eq!(list(&layout, &HashSet::new()).unwrap(), []);
+        let layers = Cache::new(layout.data.join("layers"));
+        let list = |used: &HashSet<PathBuf>| list(&layout, &layers, used);
+        assert_eq!(list(&HashSet::new()).unwrap(), []);
         for folder in
             [layout.initramfs(), layout.failed_starts(), layout.images().join("staging/0")]
         {
@@ -111,22 +133,28 @@ mod tests {
         fs::write(&new, vec![1; 100_000]).unwrap();
         fs::write(layout.failed_starts().join("web-op.log"), "text").unwrap();
         let used = HashSet::from([new.clone()]);
-        let found = list(&layout, &used).unwrap();
+        layers.create().unwrap();
+        fs::write(layers.folder().join("a.part"), vec![1; 100_000]).unwrap();
+        let found = list(&used).unwrap();
         let shown: Vec<_> =
             found.iter().map(|file| (file.kind, file.id.as_str(), file.removable)).collect();
         let wanted = [
+            (StoredKind::Layer, "a.part", true),
             (StoredKind::Cache, "new.cpio", false),
             (StoredKind::Cache, "old.cpio", true),
             (StoredKind::Log, "web-op.log", true),
             (StoredKind::Unfinished, "0", true),
         ];
         assert_eq!(shown, wanted);
-        assert!(remove(&layout, &used, StoredKind::Cache, "old.cpio").unwrap() >= 100_000);
-        let code = |name| remove(&layout, &used, StoredKind::Cache, name).unwrap_err().code;
+        let remove = |kind, name: &str| remove((&layout, &layers), &used, kind, name);
+        assert!(remove(StoredKind::Cache, "old.cpio").unwrap() >= 100_000);
+        assert!(remove(StoredKind::Layer, "a.part").unwrap() >= 100_000);
+        assert_eq!(remove(StoredKind::Layer, "a.part").unwrap_err().code, ErrorCode::NotFound);
+        let code = |name| remove(StoredKind::Cache, name).unwrap_err().code;
         assert_eq!(code("new.cpio"), ErrorCode::InUse);
         assert_eq!(code("../../data/images/x"), ErrorCode::NotFound);
         assert!(new.exists() && !old.exists());
-        remove(&layout, &used, StoredKind::Log, "web-op.log").unwrap();
-        assert_eq!(list(&layout, &used).unwrap().len(), 2);
+        remove(StoredKind::Log, "web-op.log").unwrap();
+        assert_eq!(list(&used).unwrap().len(), 2);
     }
 }

@@ -17,7 +17,7 @@ fn fetch_error_code(error: &FetchError) -> ErrorCode {
         FetchError::ToolFailed { .. } => ErrorCode::Internal,
         FetchError::Cancelled => ErrorCode::Cancelled,
         FetchError::Io { source, .. } => ErrorCode::of_io(source),
-        FetchError::NoSpace { .. } => ErrorCode::NoSpace,
+        FetchError::NoSpace { .. } | FetchError::DiskFull { .. } => ErrorCode::NoSpace,
         FetchError::NotFound { .. } => ErrorCode::NotFound,
         FetchError::Ambiguous { .. } => ErrorCode::Ambiguous,
         FetchError::BadName { .. } => ErrorCode::BadRequest,
@@ -34,7 +34,7 @@ pub fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
             return vec![Hint::ShowDaemonLog, ImageAdvice::CheckSources.into()];
         }
         FetchError::Certificates(_) => SetupAdvice::CorrectCertificates.into(),
-        FetchError::NoSpace { .. } => Hint::FreeSpace { path: None },
+        FetchError::NoSpace { .. } | FetchError::DiskFull { .. } => Hint::FreeSpace { path: None },
         FetchError::NotFound { kind, wanted, names } => {
             let kind = named(*kind);
             reference::suggest(kind, names.iter().map(String::as_str).chain([recipe(kind)]), wanted)

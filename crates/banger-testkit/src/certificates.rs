@@ -26,3 +26,20 @@ pub fn authority_of(folder: &Path, name: &str, subject: &str) -> (PathBuf, PathB
 pub fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     authority_of(folder, name, &format!("/O=Example/CN={name}"))
 }
+
+/// A certificate of a server and its key, signed by an authority (its certificate and key); `names`
+/// as OpenSSL writes alternative names: `DNS:example.test,IP:127.0.0.1`.
+pub fn server(
+    folder: &Path,
+    (authority, authority_key): (&Path, &Path),
+    names: &str,
+) -> (PathBuf, PathBuf) {
+    let (pem, key) = (folder.join("server.pem"), folder.join("server.key"));
+    let signer = ["-CA", authority.to_str().unwrap(), "-CAkey", authority_key.to_str().unwrap()];
+    let names = format!("subjectAltName={names}");
+    let extensions = ["-addext", &names, "-addext", "basicConstraints=CA:FALSE"];
+    let files = ["-keyout", key.to_str().unwrap(), "-out", pem.to_str().unwrap()];
+    let rest = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"];
+    openssl(&[&rest[..], &signer, &extensions, &files].concat());
+    (pem, key)
+}

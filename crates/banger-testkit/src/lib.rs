@@ -1,14 +1,18 @@
 //! Hermetic environments for tests: a temporary home for every daemon, and a check for leftovers.
 
 pub mod certificates;
+mod connect_proxy;
 pub mod guest;
 mod home;
 mod leftovers;
 mod programs;
 mod registry;
+mod small_disk;
 pub mod tree;
 
+pub use connect_proxy::ConnectProxy;
 pub use home::{Home, Options, Run, kill, test_cache, wait_gone};
 pub use leftovers::leftovers;
 pub use programs::{fake_firecracker, fake_guest, program};
 pub use registry::Registry;
+pub use small_disk::SmallDisk;

@@ -6,12 +6,21 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// A running docker-registry.
 pub struct Registry {
     process: Child,
     /// Address and port.
     pub host: String,
+    blobs: Arc<Mutex<Vec<String>>>,
+}
+
+/// The path of a blob that a line of the log says was sent.
+fn sent_blob(line: &str) -> Option<String> {
+    let of = |key: &str| line.split_once(key)?.1.split([' ', '"']).next().map(str::to_owned);
+    let sent = line.contains("response completed") && of("request.method=")? == "GET";
+    of("request.uri=\"").filter(|uri| sent && uri.contains("/blobs/"))
 }
 
 impl Registry {
@@ -40,8 +49,28 @@ impl Registry {
             let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
             Some(format!("127.0.0.1:{port}"))
         });
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, host: host.unwrap() }
+        let blobs = Arc::new(Mutex::new(Vec::new()));
+        let seen = blobs.clone();
+        std::thread::spawn(move || {
+            let sent = lines.map_while(Result::ok).filter_map(|line| sent_blob(&line));
+            sent.for_each(|blob| seen.lock().unwrap().push(blob));
+        });
+        Self { process, host: host.unwrap(), blobs }
+    }
+
+    /// Paths of the blobs sent so far, one for each answer.
+    pub fn blobs(&self) -> Vec<String> {
+        self.blobs.lock().unwrap().clone()
+    }
+
+    /// Stops the process (SIGSTOP): connections are accepted and get no answer.
+    pub fn hang(&self) {
+        crate::kill(self.process.id(), "STOP");
+    }
+
+    /// Continues it.
+    pub fn go_on(&self) {
+        crate::kill(self.process.id(), "CONT");
     }
 
     /// Pushes the image `latest` of an OCI layout; `more` are options of skopeo(1).

@@ -130,6 +130,13 @@ pub enum Hint {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// Remove what banger stores and nothing uses.
+    Prune {
+        /// What `system prune` frees, in bytes.
+        frees_bytes: u64,
+        /// What `system prune --all` frees, in bytes.
+        all_frees_bytes: u64,
+    },
     /// Make a file or folder writable for the daemon's user.
     MakeWritable {
         /// Its path, where the message does not name it.

@@ -83,6 +83,9 @@ impl Hint {
             Self::InstallHelper { program } => helper_words(program.as_deref()),
             Self::RunOnHost { argv, as_root } => run_words(argv, *as_root),
             Self::FreeSpace { path } => space_words(path.as_deref()),
+            Self::Prune { frees_bytes, all_frees_bytes } => {
+                prune_words(*frees_bytes, *all_frees_bytes)
+            }
             Self::MakeWritable { path: None } => "make it writable for your user".into(),
             Self::MakeWritable { path: Some(path) } => {
                 format!("make `{path}` and its folder writable")
@@ -140,6 +143,16 @@ fn space_words(path: Option<&str>) -> String {
         None => {
             "free some disk space; `banger image list` and `banger vm list` show the sizes".into()
         }
+    }
+}
+
+fn prune_words(frees_bytes: u64, all_frees_bytes: u64) -> String {
+    let (frees, all) = (human_size(frees_bytes), human_size(all_frees_bytes));
+    match (frees_bytes, all_frees_bytes) {
+        (0, 0) => "`banger system prune` would free nothing".into(),
+        (0, _) => format!("`banger system prune --all` would free {all}"),
+        (one, other) if one >= other => format!("`banger system prune` would free {frees}"),
+        _ => format!("`banger system prune` would free {frees}, with `--all` {all}"),
     }
 }
 

@@ -18,9 +18,11 @@ use super::{GuestBehavior, Sim};
 use crate::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
 use crate::plan::BootSet;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// The simulated registries have every image but those of this name.
 const MISSING: &str = "/nope";
+/// Images of registries with this name are too large for the simulated disk.
+const TOO_LARGE: &str = "/too-large";
 /// Stages of imports.
 const IMPORT: &str = "import_image";
 const IMPORT_KERNEL: &str = "import_kernel";
@@ -111,7 +113,7 @@ impl Sim {
     }
 
     /// Removes unfinished files; returns their number.
-    fn remove_unfinished(&self, wanted: impl Fn(&String) -> bool) -> u64 {
+    pub(super) fn remove_unfinished(&self, wanted: impl Fn(&String) -> bool) -> u64 {
         let mut inner = self.inner();
         let before = inner.world.unfinished.len();
         inner.world.unfinished.retain(|file| !wanted(file));
@@ -237,8 +239,19 @@ impl Images for Sim {
                 ApiError::new(ErrorCode::NotFound, text).with_hint(ImageAdvice::CheckReference)
             );
         }
-        let name = wanted.map_or_else(|| name.to_owned(), |wanted| wanted.to_string());
-        self.fetch(&format!("image:{name}"), &name, stage::PULL_IMAGE, p.as_ref()).await
+        let Some(wanted) = wanted else {
+            return self.fetch(&format!("image:{name}"), name, stage::PULL_IMAGE, p.as_ref()).await;
+        };
+        if wanted.repository().ends_with(TOO_LARGE) {
+            let text = format!("not enough space for `{wanted}`: 100 GiB free, 4 TiB needed");
+            return Err(
+                ApiError::new(ErrorCode::NoSpace, text).with_hint(Hint::FreeSpace { path: None })
+            );
+        }
+        let name = wanted.to_string();
+        let id = self.fetch(&format!("image:{name}"), &name, stage::PULL_IMAGE, p.as_ref()).await?;
+        self.keep_layer(&id);
+        Ok(id)
     }
 
     async fn import_image(
@@ -361,26 +374,10 @@ impl Images for Sim {
     }
 
     async fn files(&self) -> Result<Vec<Stored>, ApiError> {
-        let inner = self.inner();
-        let stored = |file: &String| Stored {
-            kind: StoredKind::Unfinished,
-            id: file.clone(),
-            names: Vec::new(),
-            used_bytes: 64 * MIB,
-            used_by: Vec::new(),
-            removable: !inner.in_progress.contains(file),
-        };
-        Ok(inner.world.unfinished.iter().map(stored).collect())
+        Ok(self.stored_files())
     }
 
-    async fn remove_file(&self, _kind: StoredKind, id: &str) -> Result<u64, ApiError> {
-        self.try_effect("clean", When::Before)?;
-        let in_progress = self.inner().in_progress.clone();
-        let removed = self.remove_unfinished(|file| file == id && !in_progress.contains(file));
-        if removed == 0 {
-            let text = format!("there is no file `{}`", banger_api::excerpt(id));
-            return Err(ApiError::new(ErrorCode::NotFound, text));
-        }
-        Ok(removed * 64 * MIB)
+    async fn remove_file(&self, kind: StoredKind, id: &str) -> Result<u64, ApiError> {
+        self.remove_stored(kind, id)
     }
 }

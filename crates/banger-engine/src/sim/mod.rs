@@ -10,6 +10,7 @@ mod guest;
 mod host;
 mod images;
 mod meter;
+mod stored;
 mod vmm;
 pub mod world;
 

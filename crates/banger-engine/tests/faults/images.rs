@@ -2,9 +2,10 @@
 //! commit fails. Afterwards every operation has ended on record, no unfinished file is left, and
 //! the names on the host are those before or after the operation.
 
+use banger_api::disk::{DiskPrune, Stored, StoredRef};
 use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{OpState, Subject};
-use banger_api::{ApiError, ErrorCode, OpId};
+use banger_api::{ApiError, ErrorCode, Hint, OpId};
 use banger_engine::Engine;
 use banger_engine::drivers::KernelFiles;
 use banger_engine::sim::world::{Fault, When};
@@ -12,7 +13,7 @@ use banger_engine::sim::world::{Fault, When};
 use crate::machine::{DaemonFault, Ended, Machine};
 
 /// Operations; `replace` moves the only name of an image.
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "pull_image",
     "pull_kernel",
     "import_image",
@@ -25,7 +26,11 @@ const SCENARIOS: [&str; 12] = [
     "delete_image",
     "delete_kernel",
     "untag_kernel",
+    "prune",
 ];
+
+/// The image of a registry, whose layer a prune removes.
+const PULLED: &str = "ghcr.io/acme/app:1";
 
 async fn follow(engine: &Engine, operation: Option<OpId>) -> Result<(), ApiError> {
     match operation.and_then(|id| engine.follow(&id)) {
@@ -55,9 +60,19 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
         "delete_kernel" => return engine.delete_kernel("debian-cloud").await.map(|_| ()),
         "untag_kernel" => return engine.delete_kernel("other").await.map(|_| ()),
         "delete_image" => return engine.delete_image("old").await.map(|_| ()),
+        "prune" => return prune(engine).await,
         other => panic!("{other}"),
     };
     follow(engine, accepted.operation).await
+}
+
+/// Removes all that nothing uses, as `system prune --all` does.
+async fn prune(engine: &Engine) -> Result<(), ApiError> {
+    let mut due = engine.disk_usage().await?.objects;
+    due.retain(|object| object.removable && object.kind.is_pruned(true));
+    let objects = due.into_iter().map(|Stored { kind, id, .. }| StoredRef { kind, id }).collect();
+    let pruned = engine.prune_disk(DiskPrune { objects }).await?;
+    pruned.objects.into_iter().find_map(|object| object.error).map_or(Ok(()), Err)
 }
 
 fn kernel_files() -> KernelFiles {
@@ -81,6 +96,14 @@ fn prepared(kind: &str) -> Machine {
                 follow(engine, accepted.operation).await.unwrap();
             }
         }
+        if kind == "prune" {
+            let accepted = engine.pull_image(PULLED, Rebuild::IfOutdated).await.unwrap();
+            follow(engine, accepted.operation).await.unwrap();
+            engine.delete_image(PULLED).await.unwrap();
+            engine.delete_image("old").await.unwrap();
+            engine.delete_image("first").await.unwrap();
+            engine.delete_image("second").await.unwrap();
+        }
         if ["delete_kernel", "import_kernel replace"].contains(&kind) {
             let accepted = engine.pull_kernel("debian-cloud").await.unwrap();
             follow(engine, accepted.operation).await.unwrap();
@@ -97,7 +120,9 @@ fn check(machine: &Machine, kind: &str, case: &str) {
     let disk = machine.disk();
     for op in &disk.ops {
         assert_ne!(op.state, OpState::Running, "{case}: {op:?}");
-        assert!(!matches!(op.subject, Subject::Vm(_) | Subject::Host), "{case}: {op:?}");
+        let of_host = matches!(op.subject, Subject::Host);
+        assert_eq!(of_host, op.kind == "prune", "{case}: {op:?}");
+        assert!(!matches!(op.subject, Subject::Vm(_)), "{case}: {op:?}");
     }
     let last = disk.ops.last().filter(|op| kind.starts_with(&op.kind));
     if let Some(made) = last.and_then(|op| op.made.as_ref()) {
@@ -182,6 +207,32 @@ fn unfinished_files_that_stay_are_named() {
     assert!(error.causes[0].contains("unfinished files are left"), "{error:?}");
     machine.daemon(DaemonFault::None, &[], async |_, _| ());
     check(&machine, "pull_image", "after the next daemon");
+}
+
+/// A pull for which there is no space says what a prune would free.
+#[test]
+fn a_full_disk_names_what_a_prune_frees() {
+    let machine = prepared("pull_image");
+    machine.daemon(DaemonFault::None, &[], async |engine, _| {
+        let pull = async |name: &str| {
+            let accepted = engine.pull_image(name, Rebuild::IfOutdated).await.unwrap();
+            follow(engine, accepted.operation).await
+        };
+        let error = pull("ghcr.io/acme/too-large:1").await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::NoSpace);
+        let two_images = 128 << 20;
+        let hint = Hint::Prune { frees_bytes: 0, all_frees_bytes: two_images };
+        assert_eq!(error.hints, [hint]);
+        // A layer of a registry's image is removed without `--all`.
+        pull(PULLED).await.unwrap();
+        let error = pull("ghcr.io/acme/too-large:1").await.unwrap_err();
+        let all_frees_bytes = two_images + (128 << 20);
+        assert_eq!(error.hints, [Hint::Prune { frees_bytes: 64 << 20, all_frees_bytes }]);
+        prune(engine).await.unwrap();
+        let usage = engine.disk_usage().await.unwrap();
+        assert_eq!(usage.pruned_bytes(true), 0, "{usage:?}");
+    });
+    assert_eq!(machine.world().fetched.len(), 0);
 }
 
 /// A deletion makes room on a full disk, where the store cannot be written.

@@ -22,7 +22,7 @@ pub use disk::{copy_of, grow as grow_disk, make_folder, remove as remove_disk, r
 pub use reflink::reflinks;
 pub use snapshot::SnapshotRoot;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,6 +35,7 @@ use banger_engine::plan::{VmPlan, VmSpec};
 
 use crate::failure::{blocking, on_path};
 use crate::layout::Layout;
+use banger_image::{advice, fetch};
 
 /// Origin of the root disk.
 #[derive(Clone)]
@@ -121,11 +122,16 @@ impl FileStorage {
             fits(vm, spec)?;
         }
         let (from, blanks) = (self.from.clone(), self.blanks.clone());
-        blocking(move || match from {
-            RootFrom::Layer => disk::copy_of(&blanks.get(size, Profile::Layer)?, &target, size),
-            RootFrom::Copy => disk::copy_of(&image, &target, size),
-            RootFrom::Clone => disk::clone_of(&image, &target, size),
-            RootFrom::Snapshot(_) => snapshot::make_cow(&target, size),
+        // A build copies it once more, into the new image.
+        let copies = u64::from(vm.build.is_some()) + u64::from(matches!(from, RootFrom::Copy));
+        blocking(move || {
+            has_room(&image, &target, copies)?;
+            match from {
+                RootFrom::Layer => disk::copy_of(&blanks.get(size, Profile::Layer)?, &target, size),
+                RootFrom::Copy => disk::copy_of(&image, &target, size),
+                RootFrom::Clone => disk::clone_of(&image, &target, size),
+                RootFrom::Snapshot(_) => snapshot::make_cow(&target, size),
+            }
         })
         .await
     }
@@ -280,6 +286,16 @@ impl DiskRepair for FileStorage {
             RootFrom::Layer | RootFrom::Copy | RootFrom::Clone => Ok(Applied::AlreadyThere),
         }
     }
+}
+
+/// Refuses copies of the image for which there is no space; `target` is the first of them.
+fn has_room(image: &Path, target: &Path, copies: u64) -> Result<(), ApiError> {
+    if copies == 0 || target.exists() {
+        return Ok(());
+    }
+    let bytes = disk::allocated(image).map_err(|error| on_path("find the image", image, &error))?;
+    let folder = target.parent().unwrap_or(target);
+    fetch::need_space(folder, bytes.saturating_mul(copies)).map_err(|error| advice::fetch(&error))
 }
 
 /// Checks that the image fits into the root disk.

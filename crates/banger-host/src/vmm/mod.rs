@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use banger_agent_proto::HELLO_PORT;
+use banger_api::disk::HEADROOM_BYTES;
 use banger_api::hint::SetupAdvice;
+use banger_api::size::human_size;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::devices::{Devices, DriveSource, Nic, VmmAbilities};
@@ -37,8 +39,6 @@ use qemu::Accelerator;
 
 /// Exit story of a run whose shim recorded none.
 const NO_STORY: &str = "the VMM ended with its shim, which was killed before it could say how";
-/// Minimum of free bytes for a start: a boot writes at least as much.
-const MIN_FREE_BYTES: u64 = 64 << 20;
 
 /// Files that a VM boots from.
 #[derive(Debug, Clone)]
@@ -142,15 +142,14 @@ fn make_run(
     Ok((applied, listener))
 }
 
-/// Refuses a start on a full disk.
-fn check_room(config: &HostConfig) -> Result<(), ApiError> {
-    let state = &config.layout.state;
-    let free = probe::free_bytes(state).unwrap_or(u64::MAX);
-    if free >= MIN_FREE_BYTES {
+/// Refuses a start on a full disk: a boot writes at least as much.
+fn check_room(state: &Path, free: Option<u64>) -> Result<(), ApiError> {
+    let free = free.unwrap_or(u64::MAX);
+    if free >= HEADROOM_BYTES {
         return Ok(());
     }
-    let text =
-        format!("the disk of `{}` has less than the 64 MiB that a start needs", shown(state));
+    let (free, need) = (human_size(free), human_size(HEADROOM_BYTES));
+    let text = format!("a start needs {need} on the disk of `{}`: {free} are free", shown(state));
     Err(ApiError::new(ErrorCode::NoSpace, text)
         .with_hint(Hint::FreeSpace { path: Some(shown(state).to_string()) }))
 }
@@ -222,7 +221,8 @@ impl Vmm for Qemu {
                 return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(hint));
             }
         }
-        check_room(&self.config)?;
+        let state = &self.config.layout.state;
+        check_room(state, probe::free_bytes(state))?;
         let (find, vm, uid) = (self.boot_files.clone(), vm.clone(), self.config.runs_as(vm));
         // The start ends remaining processes of the VM itself.
         let uid = uid.filter(|_| shim::stray(&self.config.layout.shim_state(&vm.id)).is_none());
@@ -353,6 +353,18 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_start_on_a_full_disk_is_refused_with_the_numbers() {
+        let state = Path::new("/state");
+        for free in [None, Some(HEADROOM_BYTES)] {
+            check_room(state, free).unwrap();
+        }
+        let error = check_room(state, Some(20 << 20)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NoSpace);
+        let expected = "a start needs 64 MiB on the disk of `/state`: 20 MiB are free";
+        assert_eq!(error.message, expected);
+    }
 
     #[test]
     fn a_uid_with_processes_is_refused() {

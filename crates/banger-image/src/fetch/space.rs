@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use banger_api::disk::HEADROOM_BYTES;
+
 use super::{FetchError, PathContext};
 
 /// Bytes that an unprivileged user can still write at `path`: statvfs(3).
@@ -16,12 +18,13 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Checks that enough space is free.
+/// Checks that enough space is free for these bytes and [`HEADROOM_BYTES`].
 ///
 /// # Errors
 /// [`FetchError::NoSpace`].
 pub fn need_space(path: &Path, need_bytes: u64) -> Result<(), FetchError> {
     let free_bytes = free_bytes(path).at("look at the free space of", path)?;
+    let need_bytes = need_bytes.saturating_add(HEADROOM_BYTES);
     if free_bytes < need_bytes {
         return Err(FetchError::NoSpace { path: path.to_owned(), need_bytes, free_bytes });
     }

@@ -282,7 +282,7 @@ impl Running<'_> {
     /// Reads both pipes to their end, waits for the program and checks its exit status.
     ///
     /// # Errors
-    /// [`FetchError::ToolFailed`] with its last output; cancellation.
+    /// [`FetchError::ToolFailed`] with its last output; a full disk; cancellation.
     pub fn finish(self) -> Result<(), FetchError> {
         self.finish_with(&[])
     }
@@ -305,6 +305,10 @@ impl Running<'_> {
         let status = self.wait().at("wait for", &program)?;
         if status.success() || status.code().is_some_and(|code| success.contains(&code)) {
             return Ok(());
+        }
+        // ENOSPC in the words of the C library, in the locale that all programs are given.
+        if self.output.lines.iter().any(|line| line.contains("No space left on device")) {
+            return Err(FetchError::DiskFull { doing: "run", path: program });
         }
         Err(FetchError::ToolFailed {
             tool: self.name,

@@ -120,7 +120,7 @@ impl ImageStore {
         let path = object.join(ROOT_DISK);
         let source = File::open(disk).at("open", disk)?;
         let target = File::create_new(&path).at("create", &path)?;
-        let virtual_bytes = copy(&source, disk, &target, progress)?;
+        let virtual_bytes = copy(&source, disk, (&object, &target), progress)?;
         progress.stage("compute the fingerprint");
         let files = vec![digest(&object)?];
         let (fingerprint, id) = fetch::id_of(&files);
@@ -163,11 +163,11 @@ const BLOCK: usize = 4096;
 /// Bytes copied between two reports.
 const REPORT: u64 = 4 << 20;
 
-/// Copies the used blocks of a file system; returns its length.
+/// Copies the used blocks of a file system into a file in `folder`; returns its length.
 fn copy(
     source: &File,
     disk: &Path,
-    target: &File,
+    (folder, target): (&Path, &File),
     progress: &dyn Progress,
 ) -> Result<u64, ImageError> {
     let bad = |why: String| ImageError::UnusableDisk { path: disk.to_owned(), why };
@@ -175,6 +175,9 @@ fn copy(
         used::UsedError::Io(error) => fetch::FetchError::io("read", disk, error).into(),
         error => bad(error.to_string()),
     })?;
+    // Holes are not copied: the disk may have fewer bytes than its file system uses.
+    let need = used.ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+    fetch::need_space(folder, need.min(fetch::used_bytes(disk)))?;
     target.set_len(used.bytes).at("write", disk)?;
     let mut buffer = vec![0; 1 << 20];
     let (mut done, mut reported) = (0, 0);

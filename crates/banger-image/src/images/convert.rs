@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use banger_api::disk::HEADROOM_BYTES;
 use banger_api::images::ImageConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -93,9 +94,10 @@ fn read(source: &mut dyn RootFs, object: &Path) -> Result<(Tree, Facts), Ext4Err
     let (mut facts, mut total) = (Facts::default(), 0_u64);
     let tree = source.tree(&mut |path, file, content| {
         total = total.saturating_add(file.stored_bytes());
-        if total > free_bytes {
+        let need_bytes = total.saturating_add(HEADROOM_BYTES);
+        if need_bytes > free_bytes {
             let path = object.to_owned();
-            return Err(FetchError::NoSpace { path, need_bytes: total, free_bytes }.into());
+            return Err(FetchError::NoSpace { path, need_bytes, free_bytes }.into());
         }
         let path = String::from_utf8_lossy(path);
         let is_whole = matches!(file, Content::Source { .. });

@@ -58,6 +58,8 @@ const EXCLUDED: [&str; 6] = [
 ];
 /// Temporary space of a run of mmdebstrap: packages, the tree, the archive.
 const TEMPORARY_BYTES: u64 = 3 << 29;
+/// Bytes that the archive and the root disk take together.
+const STORED_BYTES: u64 = 5 << 28;
 
 /// Description of the origin of an image of this recipe.
 pub fn provenance() -> String {
@@ -89,6 +91,8 @@ pub fn debian(target: &Path, tools: &Tools, progress: &dyn Progress) -> Result<(
     };
     let work = WorkFolder::new(target.parent().unwrap_or(target), privilege, tools)?;
     fetch::need_space(work.path(), TEMPORARY_BYTES)?;
+    // Its archive and its disk may be on another file system.
+    fetch::need_space(target.parent().unwrap_or(target), STORED_BYTES)?;
     tool.command.env("TMPDIR", work.path()).current_dir("/").arg(mode);
     // Includes the output of apt and dpkg, from which the progress is derived.
     tool.command.args(["--verbose", "--variant=minbase", "--format=tar"]);

@@ -1,7 +1,8 @@
 //! Downloads a blob into the cache: continued after an interruption, checked by its digest.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -10,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::RegistryError;
-use super::cache::Cache;
+use super::cache::{Cache, Whole};
 use super::session::Session;
 use crate::fetch::{FetchError, PathContext, Progress};
 use crate::images::{Digest, OciError};
@@ -32,45 +33,41 @@ pub struct Wanted {
 /// Receives the number of new bytes; negative if some are thrown away.
 pub type Count<'a> = &'a (dyn Fn(i64) + 'a);
 
-/// Downloads a blob unless the cache has it.
+/// Downloads a blob unless the cache has it, and gives it the further name `to`.
 ///
 /// # Errors
 /// The registry's; another content than the digest's; no space; cancellation.
 pub async fn download(
     session: &Session,
     cache: &Cache,
-    wanted: &Wanted,
+    (wanted, to): (&Wanted, &Path),
     count: Count<'_>,
     progress: &dyn Progress,
 ) -> Result<(), RegistryError> {
     let part = loop {
-        if is_whole(cache, wanted)? {
-            cache.touch(&wanted.digest);
-            count(signed(wanted.bytes));
-            return Ok(());
-        }
-        if let Some(part) = cache.lock_part(&wanted.digest)? {
-            break part;
+        match cache.hold(&wanted.digest)? {
+            Whole::Held(file) if is_intact(cache, wanted, &file)? => {
+                cache.link(&wanted.digest, to)?;
+                cache.touch(&wanted.digest);
+                count(signed(wanted.bytes));
+                return Ok(());
+            }
+            Whole::Held(_) | Whole::Absent => {
+                if let Some(part) = cache.lock_part(&wanted.digest)? {
+                    break part;
+                }
+            }
+            Whole::Busy => {}
         }
         progress.go_on()?;
         tokio::time::sleep(LOOK).await;
     };
-    let done = receive(session, cache, wanted, part, count, progress).await;
-    if let Err(RegistryError::Fetch(FetchError::NoSpace { .. })) = &done {
-        // What is on the disk is of no use there, and the user needs the space.
-        let _ = std::fs::remove_file(cache.part(&wanted.digest));
-    }
-    done
+    receive(session, cache, (wanted, to), part, count, progress).await
 }
 
-/// Whether the cache has an intact file; a damaged one is removed.
-fn is_whole(cache: &Cache, wanted: &Wanted) -> Result<bool, RegistryError> {
+/// Whether a file of the cache is intact; a damaged one is removed.
+fn is_intact(cache: &Cache, wanted: &Wanted, file: &File) -> Result<bool, RegistryError> {
     let path = cache.whole(&wanted.digest);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(FetchError::io("open", &path, error).into()),
-    };
     let hex = crate::fetch::digest_of_file(file).at("read", &path)?;
     if hex == wanted.digest.hex() {
         return Ok(true);
@@ -139,7 +136,7 @@ impl Part<'_> {
 async fn receive(
     session: &Session,
     cache: &Cache,
-    wanted: &Wanted,
+    (wanted, to): (&Wanted, &Path),
     file: File,
     count: Count<'_>,
     progress: &dyn Progress,
@@ -155,7 +152,10 @@ async fn receive(
             false => stream(session, &mut part, progress).await,
         };
         match received {
-            Ok(()) if part.is_intact() => return Ok(cache.publish(&wanted.digest, &part.file)?),
+            Ok(()) if part.is_intact() => {
+                cache.publish(&wanted.digest, &part.file)?;
+                return Ok(cache.link(&wanted.digest, to)?);
+            }
             // What was left on the disk may be damaged.
             Ok(()) if resumed => {
                 part.restart()?;

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use banger_api::container_ref::ContainerRef;
 use futures_util::{StreamExt, TryStreamExt};
 
-pub use cache::Cache;
+pub use cache::{Cache, Cached, Removal};
 pub use error::RegistryError;
 pub use http::Timing;
 
@@ -150,7 +150,10 @@ impl Found {
             paths.iter().find_map(|path| fs::metadata(path).ok()).map_or(0, |meta| meta.len())
         };
         let there = all.iter().map(have).sum::<u64>();
-        need_space(cache.folder(), total.saturating_sub(there))?;
+        // The root disk takes at least as much as the compressed layers.
+        need_space(cache.folder(), total.saturating_sub(there).saturating_add(total))?;
+        let blobs = layout.join("blobs/sha256");
+        fs::create_dir_all(&blobs).at("make the folder", &blobs)?;
         progress.stage("download the layers");
         let done = Cell::new(0_i64);
         let count = |bytes: i64| {
@@ -158,24 +161,26 @@ impl Found {
             progress.bytes(u64::try_from(done.get()).unwrap_or_default(), Some(total));
         };
         let count: download::Count<'_> = &count;
-        futures_util::stream::iter(&all)
-            .map(|wanted| download(&self.session, cache, wanted, count, progress))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<Vec<()>>()
-            .await?;
-        Ok(self.lay_out(cache, layout, &all)?)
-    }
-
-    fn lay_out(&self, cache: &Cache, layout: &Path, all: &[Wanted]) -> Result<(), FetchError> {
-        let blobs = layout.join("blobs/sha256");
-        fs::create_dir_all(&blobs).at("make the folder", &blobs)?;
-        for wanted in all {
-            let (from, to) = (cache.whole(&wanted.digest), blobs.join(wanted.digest.hex()));
-            // On another file system, or one without links, a copy.
-            if fs::hard_link(&from, &to).is_err() {
-                fs::copy(&from, &to).at("copy", &from)?;
+        let one = async |wanted: &Wanted| {
+            let to = blobs.join(wanted.digest.hex());
+            download(&self.session, cache, (wanted, &to), count, progress).await
+        };
+        let downloads = futures_util::stream::iter(&all).map(one).buffer_unordered(PARALLEL);
+        let done = downloads.try_collect::<Vec<()>>().await;
+        if let Err(RegistryError::Fetch(FetchError::DiskFull { .. })) = &done {
+            // What is on the disk is of no use there, and the user needs the space.
+            for wanted in &all {
+                let part = cache.part(&wanted.digest);
+                let name = part.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                // The first error is reported.
+                let _ = cache.remove_file(name);
             }
         }
+        done?;
+        Ok(self.lay_out(layout, &blobs)?)
+    }
+
+    fn lay_out(&self, layout: &Path, blobs: &Path) -> Result<(), FetchError> {
         let write = |path: PathBuf, text: &[u8]| fs::write(&path, text).at("write", &path);
         write(blobs.join(self.digest.hex()), &self.document)?;
         write(layout.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;

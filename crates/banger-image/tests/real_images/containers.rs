@@ -35,7 +35,17 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::at_folder(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory, if there is a place for it: ext4 makes files slowly where others were deleted in
+    /// the last seconds, as tests do.
+    pub fn in_memory() -> Self {
+        let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::at_folder(place.unwrap())
+    }
+
+    fn at_folder(folder: tempfile::TempDir) -> Self {
         let store = ImageStore::new(folder.path().join("images"), tools());
         Self { folder, store }
     }

@@ -1,7 +1,7 @@
 //! Container images that are damaged or built to do harm are refused with their reason.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,7 @@ fn refusal(path: &Path, folder: &Path) -> String {
     let imported = store.import(path, "a file", "x", TakenName::Replace, &NoProgress);
     let error = imported.map(|image| image.record.id).unwrap_err();
     assert!(half_made(&folder.join("images")).is_empty());
+    assert!(store.list().objects.is_empty());
     with_causes(&error)
 }
 
@@ -108,13 +109,18 @@ fn layers_that_do_harm_are_refused() {
     let cut = tar(&[("bin/sh", &[7; 5000])])[..3000].to_vec();
     let mut xz = b"\xfd7zXZ\0".to_vec();
     xz.resize(600, 0);
-    let bomb = zeros(1_100 << 20);
+    // A link that leads out of the image, and a file behind it.
+    let outside = tempfile::tempdir().unwrap();
+    let mut behind = header("out", 0, b'2', outside.path().to_str().unwrap()).to_vec();
+    behind.extend(tar(&[("bin/sh", b"x"), ("out/file", b"x")]));
+    let bomb = zeros();
     for (layer, expected) in [
         (tar(&[("../../etc/passwd", b"x")]), "leads out of the archive"),
         (tar(&[("bin/../../x", b"x")]), "leads out of the archive"),
         (tar(&[("bin/.wh...", b"")]), "leads out of the archive"),
         (negative, "damaged (entry 0)"),
         (cyclic, "is a hard link to"),
+        (behind, "lies below something that is no folder"),
         (cut, "truncated"),
         (xz, "compressed as Xz"),
         (b"no archive at all".to_vec(), "no tar archive"),
@@ -126,15 +132,56 @@ fn layers_that_do_harm_are_refused() {
         let hex = digest_of_file(&layer[..]).unwrap();
         assert!(words.contains(expected) && words.contains(&hex), "{words}");
     }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
-/// A layer with a file of zeros, compressed.
-fn zeros(bytes: u64) -> Vec<u8> {
-    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    out.write_all(&header("bin/zeros", bytes, b'0', "")).unwrap();
-    let start = std::io::repeat(0).take(bytes);
-    std::io::copy(&mut std::io::BufReader::with_capacity(1 << 20, start), &mut out).unwrap();
-    out.finish().unwrap()
+/// A compressed archive with a file of 10 GiB of zeros, in 10 MB.
+fn zeros() -> Vec<u8> {
+    const MEMBER: u64 = 64 << 20;
+    const MEMBERS: u64 = 160;
+    let packed = |content: &mut dyn Read| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::copy(&mut std::io::BufReader::with_capacity(1 << 20, content), &mut out).unwrap();
+        out.finish().unwrap()
+    };
+    let mut archive = packed(&mut &header("bin/zeros", MEMBER * MEMBERS, b'0', "")[..]);
+    let member = packed(&mut std::io::repeat(0).take(MEMBER));
+    (0..MEMBERS).for_each(|_| archive.extend(&member));
+    assert!(archive.len() < 11 << 20);
+    archive
+}
+
+#[test]
+fn archives_that_unpack_to_too_much_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("rootfs.tar.gz");
+    fs::write(&path, zeros()).unwrap();
+    let words = refusal(&path, temp.path());
+    assert!(words.contains("rootfs.tar.gz` unpacks to more than 1024 MiB"), "{words}");
+}
+
+#[test]
+fn too_many_layers_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let layout = Layout::new(&temp.path().join("layout"));
+    let layer = layout.add("layer.v1.tar", &tar(&[("bin/sh", b"x")]));
+    for (count, expected) in [
+        (100_000, "larger than 4 MiB"),
+        (20_000, "the image has 20000 layers; at most 512 are allowed"),
+        (513, "the image has 513 layers; at most 512 are allowed"),
+    ] {
+        layout.index(CONFIG, &vec![layer.clone(); count]);
+        let words = refusal(&layout.0, temp.path());
+        assert!(words.contains(expected), "{count}: {words}");
+    }
+    // In a format that names each layer in a few bytes.
+    let saved = format!(r#"[{{"Config":"c.json","Layers":[{}]}}]"#, "\"l.tar\",".repeat(100_000));
+    let saved = saved.replace(",]", "]");
+    let archive = tar(&[("manifest.json", saved.as_bytes()), ("c.json", CONFIG.as_bytes())]);
+    let path = temp.path().join("saved.tar");
+    fs::write(&path, archive).unwrap();
+    let words = refusal(&path, temp.path());
+    assert!(words.contains("the image has 100000 layers; at most 512 are allowed"), "{words}");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::process::Command;
 use banger_api::images::TakenName;
 use banger_image::fetch::{NoProgress, Tools};
 use banger_image::kernels::{KernelError, KernelFiles, KernelStore};
+use banger_testkit::SmallDisk;
 
+use crate::full_disk::{each_stage, of_kernel};
 use crate::kernel::shim;
 use crate::support::{Watch, half_made, tools};
 
@@ -45,6 +47,7 @@ fn an_imported_kernel_equals_the_pulled_one() {
     assert_eq!(plain.record, pulled);
     plain.verify(&NoProgress).unwrap();
 
+    on_a_full_disk(&deb, &at("small"));
     wrong(&store, &deb, &vmlinuz, temp.path());
     let taken = import(file(&deb), "plain").unwrap();
     assert_eq!(taken.record.id, pulled.id, "the name has this kernel already");
@@ -53,6 +56,19 @@ fn an_imported_kernel_equals_the_pulled_one() {
     assert!(stopped.is_err() && store.resolve("later").is_err());
     assert!(half_made(&root).is_empty());
     assert_eq!(store.list().objects.len(), 1);
+}
+
+/// An import on a disk that is too small, or becomes full at one of its stages.
+fn on_a_full_disk(deb: &Path, folder: &Path) {
+    let Some(disk) = SmallDisk::mount(folder, 64) else { return };
+    let kernels = folder.join("data/kernels");
+    let store = KernelStore::new(kernels.clone(), tools());
+    let stages = ["unpack the package", "unpack the kernel", "write the modules disk"];
+    each_stage(&disk, &kernels, &stages, |progress| {
+        assert!(store.list().objects.is_empty());
+        let imported = store.import(file(deb), "small", TakenName::Refuse, progress);
+        imported.map_err(|error| of_kernel(&error))
+    });
 }
 
 /// Files that are refused, each with its reason.

@@ -11,6 +11,8 @@ mod archives;
 mod containers;
 mod debian;
 mod disks;
+mod distributions;
+mod full_disk;
 mod gnu_tar;
 mod hostile;
 mod kernel;

@@ -8,7 +8,7 @@ use banger_image::images::{ImageError, ImageStore};
 use banger_image::registry::{RegistryError, Settings};
 
 use banger_testkit::Registry;
-use banger_testkit::certificates::{authority, openssl};
+use banger_testkit::certificates::{authority, server};
 
 use crate::containers::{World, awkward, busybox, run, text};
 use crate::gnu_tar::compare_trees;
@@ -106,14 +106,8 @@ fn a_registry_with_tls_and_a_login_is_used_by_dockers_configuration() {
     let layout = world.layered(&[&busybox]);
     let folder = world.at("registry");
     fs::create_dir(&folder).unwrap();
-    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
     let (authority, authority_key) = authority(&folder, "authority");
-    let signer = ["-CA", text(&authority), "-CAkey", text(&authority_key)];
-    let extensions =
-        ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"];
-    let files = ["-keyout", text(&key), "-out", text(&certificate), "-subj", "/CN=registry"];
-    let rest = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
-    openssl(&[&rest[..], &signer, &extensions, &files].concat());
+    let (certificate, key) = server(&folder, (&authority, &authority_key), "IP:127.0.0.1");
     // bcrypt of `secret`, as htpasswd(1) makes it.
     let users = "me:$2b$04$Q69/jSJFn68/JQiiWuIrDu5ajhcyX9oz/0Yk9ttdLet6A2udp9meS\n";
     let htpasswd = folder.join("htpasswd");

@@ -157,7 +157,9 @@ pub async fn upload(
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let taken = TakenName::replacing(upload.replace);
     let archive = api.engine.upload(&upload.name, taken).await?;
-    upload::receive(request.into_body(), &archive.path).await?;
+    if let Err(error) = upload::receive(request.into_body(), &archive.path).await {
+        return Err(api.engine.with_prune(error).await.into());
+    }
     let imported = async move { api.engine.import_archive(archive, &upload.name, taken).await };
     Ok(accepted(detached(imported).await?))
 }

@@ -194,7 +194,8 @@ impl Vmm for Firecracker {
             let text = format!("`{}` needs KVM, which does not work here: {why}", vm.name);
             return Err(ApiError::new(ErrorCode::HostNotReady, text).with_hint(Hint::CheckHost));
         }
-        check_room(&self.config)?;
+        let state = &self.config.layout.state;
+        check_room(state, crate::probe::free_bytes(state))?;
         self.helper.ask(Request::Ready, Vec::new()).await?;
         let (find, vm) = (self.boot_files.clone(), vm.clone());
         blocking(move || find(&vm).map(|_| ())).await

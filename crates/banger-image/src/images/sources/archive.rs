@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
+use super::limited::Limited;
 use super::{Context, Inspect, Probe, RootFs};
 use crate::ext4::tar::EntryKind;
 use crate::ext4::{Contents, Ext4Error, Fill, Kind, TarContents, Tree};
-use crate::fetch::Source;
+use crate::fetch::{FetchError, Source, Unpacked};
 
 /// The archive of a root file system.
 pub struct Archive<'a> {
@@ -21,12 +22,13 @@ impl<'a> Archive<'a> {
         Self { source, sha256, context }
     }
 
-    fn contents(
-        &self,
-    ) -> TarContents<impl FnMut() -> Result<crate::fetch::Unpacked<'a>, crate::fetch::FetchError>>
-    {
+    fn contents(&self) -> TarContents<impl FnMut() -> Result<Limited<Unpacked<'a>>, FetchError>> {
         let Context { tools, progress, .. } = self.context;
-        TarContents::new(move || self.source.unpacked(tools, progress))
+        let name = self.source.path().display().to_string();
+        TarContents::new(move || {
+            let unpacked = self.source.unpacked(tools, progress)?;
+            Ok(Limited::new(unpacked, &name, self.source.bytes()))
+        })
     }
 }
 

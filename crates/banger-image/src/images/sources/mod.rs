@@ -8,6 +8,7 @@ mod archive;
 mod disk;
 mod folder;
 mod left_out;
+mod limited;
 pub mod oci;
 mod partitions;
 mod posix_acl;

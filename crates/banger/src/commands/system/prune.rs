@@ -16,8 +16,9 @@ use crate::errors::{self, Failure, usage};
 ///   banger system prune
 ///   banger system prune --all       unused images and kernels, too
 ///
-/// These are files that are made again when they are needed, logs of VMs that are
-/// gone, and what an interrupted pull or import has left. VMs stay: `banger vm prune`.
+/// These are downloaded layers and other files that are made again when they are
+/// needed, logs of VMs that are gone, and what an interrupted pull or import has
+/// left. VMs stay: `banger vm prune`.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -41,10 +42,8 @@ pub struct How {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let mut kinds = vec![StoredKind::Cache, StoredKind::Log, StoredKind::Unfinished];
-    if args.all {
-        kinds.extend([StoredKind::Image, StoredKind::Kernel]);
-    }
+    let all = StoredKind::ALL.into_iter();
+    let kinds: Vec<_> = all.filter(|kind| kind.is_pruned(args.all)).collect();
     of_kinds(context, "system prune", &kinds, args.how).await
 }
 

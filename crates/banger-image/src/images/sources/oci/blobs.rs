@@ -84,7 +84,11 @@ impl Blob {
     ///
     /// # Errors
     /// Another compression; read(2).
-    pub fn unpack<'a>(&self, progress: &'a dyn Progress) -> Result<Unpacked<'a>, OciError> {
+    pub fn unpack<'a>(
+        &self,
+        hashing: Hashes,
+        progress: &'a dyn Progress,
+    ) -> Result<Unpacked<'a>, OciError> {
         let path = Path::new(&self.name);
         let mut start = [0; 512];
         let count = fetch::read_full(&mut self.reader(), &mut start).at("read", path)?;
@@ -93,7 +97,8 @@ impl Blob {
             let what = format!("`{}`, a layer compressed as {compression:?}", self.name);
             return Err(OciError::Unsupported { what });
         }
-        let stored = Rc::new(RefCell::new(Stored { hash: Sha256::new(), bytes: 0 }));
+        let hash = (hashing == Hashes::Stored).then(Sha256::new);
+        let stored = Rc::new(RefCell::new(Stored { hash, bytes: 0 }));
         let counted = Counted::new(self.reader(), Some(self.bytes), progress);
         let packed = Hashing { inner: counted, stored: stored.clone() };
         let stream = Inflate::new(compression, packed).at("read", path)?;
@@ -127,8 +132,17 @@ impl Read for Section {
 
 /// What was read of a stored file.
 struct Stored {
-    hash: Sha256,
+    hash: Option<Sha256>,
     bytes: u64,
+}
+
+/// What a reader hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashes {
+    /// The file as it is stored.
+    Stored,
+    /// Nothing.
+    None,
 }
 
 /// A reader with the hash of what was read.
@@ -141,7 +155,9 @@ impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         let mut stored = self.stored.borrow_mut();
-        stored.hash.update(&buffer[..count]);
+        if let Some(hash) = &mut stored.hash {
+            hash.update(&buffer[..count]);
+        }
         stored.bytes += count as u64;
         Ok(count)
     }
@@ -163,14 +179,15 @@ impl Read for Unpacked<'_> {
 }
 
 impl Unpacked<'_> {
-    /// SHA-256 of the whole file as it is stored; reads what follows the compressed content.
+    /// SHA-256 of the whole file as it is stored, of a reader that hashes it; reads what follows
+    /// the compressed content.
     ///
     /// # Errors
     /// read(2).
     pub fn stored_hash(mut self) -> io::Result<Vec<u8>> {
         let (mut hash, read) = {
             let stored = self.stored.borrow();
-            (stored.hash.clone(), stored.bytes)
+            (stored.hash.clone().unwrap_or_default(), stored.bytes)
         };
         self.rest.at += read;
         let mut buffer = vec![0; 1 << 16];

@@ -23,21 +23,19 @@ use sha2::{Digest as _, Sha256};
 pub use error::OciError;
 pub use layout::{open_archive, open_folder, recognise};
 
+use super::limited::Limited;
 use super::{Inspect, RootFs};
 use crate::ext4::layers::Layers;
 use crate::ext4::tar::{self, EntryKind, TarError};
 use crate::ext4::{Content, Contents, Ext4Error, Fill, Kind, Tree};
 use crate::fetch::{FetchError, Progress};
-use blobs::{Blob, Unpacked};
+use blobs::{Blob, Hashes, Unpacked};
 use manifest::Digest;
 
 /// Kind of the source.
 pub const IMAGE: &str = "OCI image";
 /// Bits of an entry's number within its layer; the layer's number is above them.
 const LAYER_SHIFT: u32 = 40;
-/// A layer unpacks to at most this many times its stored size, beyond [`FREE_BYTES`].
-const RATIO: u64 = 100;
-const FREE_BYTES: u64 = 1 << 30;
 
 /// A layer of an image.
 #[derive(Debug)]
@@ -61,28 +59,15 @@ pub struct OciImage<'a> {
     live: Vec<bool>,
 }
 
-/// Fails when a layer unpacks to much more than its file.
-struct Limited<'a, R> {
+/// A reader with the hash of the content.
+struct Checked<R> {
     inner: R,
-    left: u64,
-    blob: &'a Blob,
     hash: Option<Sha256>,
 }
 
-/// Maximum length of an unpacked layer.
-fn limit(blob: &Blob) -> u64 {
-    FREE_BYTES.max(blob.bytes.saturating_mul(RATIO))
-}
-
-impl<R: Read> Read for Limited<'_, R> {
+impl<R: Read> Read for Checked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        let Some(left) = self.left.checked_sub(count as u64) else {
-            let (name, bytes) = (self.blob.name.clone(), self.blob.bytes);
-            let limit_mib = limit(self.blob) >> 20;
-            return Err(io::Error::other(OciError::Bomb { name, bytes, limit_mib }));
-        };
-        self.left = left;
         if let Some(hash) = &mut self.hash {
             hash.update(&buffer[..count]);
         }
@@ -90,15 +75,28 @@ impl<R: Read> Read for Limited<'_, R> {
     }
 }
 
+type LayerReader<'a> = tar::Reader<Checked<Limited<Unpacked<'a>>>>;
+
+/// The two passes over a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Reads the names, and checks the digests.
+    Names,
+    /// Reads the contents of the same file, which must not have changed.
+    Contents,
+}
+
 impl OciImage<'_> {
-    fn open<'b>(
-        &'b self,
-        layer: &'b Layer,
-    ) -> Result<tar::Reader<Limited<'b, Unpacked<'b>>>, Ext4Error> {
-        let inner = layer.blob.unpack(self.progress).map_err(failed)?;
-        let hash = layer.diff_id.as_ref().map(|_| Sha256::new());
-        let (blob, left) = (&layer.blob, limit(&layer.blob));
-        Ok(tar::Reader::new(Limited { inner, left, blob, hash }))
+    fn open<'b>(&'b self, layer: &'b Layer, pass: Pass) -> Result<LayerReader<'b>, Ext4Error> {
+        let checked = layer.diff_id.as_ref().filter(|_| pass == Pass::Names);
+        let hashing = match &layer.digest {
+            Some(_) if pass == Pass::Names => Hashes::Stored,
+            _ => Hashes::None,
+        };
+        let inner = layer.blob.unpack(hashing, self.progress).map_err(failed)?;
+        let hash = checked.map(|_| Sha256::new());
+        let inner = Limited::new(inner, &layer.blob.name, layer.blob.bytes);
+        Ok(tar::Reader::new(Checked { inner, hash }))
     }
 
     fn read_layer(
@@ -108,7 +106,7 @@ impl OciImage<'_> {
         inspect: &mut Inspect<'_>,
     ) -> Result<(), Ext4Error> {
         let layer = &self.layers[number];
-        let mut reader = self.open(layer)?;
+        let mut reader = self.open(layer, Pass::Names)?;
         let base = (number as u64) << LAYER_SHIFT;
         while let Some(mut entry) = next(&mut reader)? {
             if let EntryKind::Node(Kind::File(file)) = &mut entry.kind {
@@ -131,7 +129,7 @@ impl OciImage<'_> {
             layer.blob.compare(expected, hash.finalize().as_slice()).map_err(failed)?;
         }
         if let Some(expected) = &layer.digest {
-            let found = rest.inner.stored_hash().map_err(TarError::Read)?;
+            let found = rest.inner.into_inner().stored_hash().map_err(TarError::Read)?;
             layer.blob.compare(expected, &found).map_err(failed)?;
         }
         Ok(())
@@ -222,7 +220,7 @@ impl Contents for OciImage<'_> {
             }
             let base = (number as u64) << LAYER_SHIFT;
             let mut pass = || {
-                let mut reader = self.open(layer)?;
+                let mut reader = self.open(layer, Pass::Contents)?;
                 while let Some(entry) = next(&mut reader)? {
                     if matches!(entry.kind, EntryKind::Node(Kind::File(_))) {
                         fill(entry.index + base, &mut reader.content())?;
