@@ -1,4 +1,5 @@
 //! Tests that boot real VMs, or drive the real daemon and shim with guests that behave badly.
 
 pub mod archive;
+pub mod container;
 pub mod crash;

@@ -1,4 +1,5 @@
-//! Images built in VMs: packages, files, a script; what is removed; a daemon that dies.
+//! Images built in VMs: packages, files, a script; what is removed; a daemon that dies. Docker,
+//! installed in the image, runs containers on overlay2.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_testkit::Home;
+use banger_testkit::{Home, test_cache};
+use tests_vm::container::layout;
 
 const IMAGE: &str = "test-build";
 const LOST: &str = "test-build-lost";
@@ -28,6 +30,67 @@ fn package(folder: &Path) -> PathBuf {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     path
 }
+
+/// Runs a program; returns its standard output.
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Debian's packages of Docker that the image of this disk lacks, downloaded once, so that the
+/// guest needs no package source; and their installed size in bytes.
+fn docker_packages(disk: &Path) -> (Vec<PathBuf>, u64) {
+    let folder = test_cache().join("docker");
+    fs::create_dir_all(&folder).unwrap();
+    let lock = fs::File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let status = output(Command::new("debugfs").args(["-R", "cat /var/lib/dpkg/status"]).arg(disk));
+    let (archives, known) = (folder.join("cache/archives"), folder.join("status"));
+    if fs::read_to_string(folder.join("ready")).ok().as_ref() != Some(&status) {
+        let _ = fs::remove_dir_all(&archives);
+        for made in [archives.join("partial"), folder.join("state/lists/partial")] {
+            fs::create_dir_all(made).unwrap();
+        }
+        fs::write(&known, &status).unwrap();
+        let apt = |args: &[&str]| {
+            let mut command = Command::new("apt-get");
+            for (option, path) in
+                [("State", "state"), ("Cache", "cache"), ("State::status", "status")]
+            {
+                command.arg(format!("-oDir::{option}={}", folder.join(path).display()));
+            }
+            output(command.args(["-q", "-y", "-oAPT::Sandbox::User=root"]).args(args));
+        };
+        apt(&["update"]);
+        apt(&["install", "--download-only", "--no-install-recommends", "docker.io"]);
+        fs::write(folder.join("ready"), &status).unwrap();
+    }
+    let files = fs::read_dir(&archives).unwrap().map(|entry| entry.unwrap().path());
+    let mut debs: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "deb")).collect();
+    debs.sort();
+    let size = |deb: &PathBuf| {
+        let kib = output(Command::new("dpkg-deb").arg("-f").arg(deb).arg("Installed-Size"));
+        kib.trim().parse::<u64>().unwrap() * 1024
+    };
+    let bytes = debs.iter().map(size).sum();
+    (debs, bytes)
+}
+
+/// An image of Debian's busybox, as `docker save` writes it.
+fn saved_busybox(folder: &Path) -> PathBuf {
+    let saved = folder.join("busybox.tar");
+    let from = format!("oci:{}:latest", layout(folder).display());
+    let to = format!("docker-archive:{}:test/busybox:1", saved.display());
+    output(Command::new("skopeo").args(["copy", "--quiet", &from, &to]));
+    saved
+}
+
+/// What Docker does in a VM of the image.
+const DOCKER: &str = "docker info -f '{{.Driver}}' && docker load -qi /srv/busybox.tar && \
+    docker run --rm test/busybox:1 sh -c 'echo in a container'";
+const IN_DOCKER: &str = "overlay2\nLoaded image: test/busybox:1\nin a container\n";
 
 /// Removes the sources of packages, which cannot be reached everywhere; fills the places that are
 /// cleaned.
@@ -102,7 +165,18 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     fs::create_dir(at("empty")).unwrap();
     fs::write(at("script"), SCRIPT).unwrap();
     killed_in_the_script(&home, &at("slow"));
+    let base = home.json(&["image", "show", "debian"]);
+    let images = home.path().join("data/images");
+    let base_disk = images.join(base["id"].as_str().unwrap()).join("root.ext4");
+    let (docker, docker_bytes) = docker_packages(&base_disk);
+    let busybox = saved_busybox(folder.path());
+    let name = |deb: &PathBuf| deb.file_name().unwrap().to_string_lossy().into_owned();
+    let mut packages: Vec<String> =
+        docker.iter().map(|deb| format!("/var/tmp/docker/{}", name(deb))).collect();
+    packages.push("/var/tmp/hello.deb".to_owned());
     let copies = [
+        format!("{}:/var/tmp/docker", docker[0].parent().unwrap().display()),
+        format!("{}:/srv/busybox.tar", busybox.display()),
         format!("{deb}:/var/tmp/hello.deb"),
         format!("{}:/srv/site", at("site")),
         // Without sources nothing is fetched, wherever the test runs.
@@ -114,7 +188,8 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     let mut args =
         vec!["image", "build", IMAGE, "--from", "debian", "--script", &script, "--replace"];
     copies.iter().for_each(|copy| args.extend(["--copy", copy]));
-    args.extend(["--package", "/var/tmp/hello.deb", "--size", "4G"]);
+    packages.iter().for_each(|package| args.extend(["--package", package.as_str()]));
+    args.extend(["--size", "4G"]);
     // The images of all tests are in one store.
     let run = home.run(&[&args[..], &["--no-cache"]].concat());
     assert_eq!(run.code, 0, "{}", run.err);
@@ -125,23 +200,25 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     assert!(again.err.contains("already built"), "{}", again.err);
     let image = home.json(&["image", "show", IMAGE]);
     assert_eq!(image["built"]["base_name"], "debian");
-    assert_eq!(image["built"]["packages"], serde_json::json!(["/var/tmp/hello.deb"]));
-    assert_eq!(image["built"]["copies"].as_array().unwrap().len(), 4);
+    assert_eq!(image["built"]["packages"], serde_json::json!(packages));
+    assert_eq!(image["built"]["copies"].as_array().unwrap().len(), 6);
     assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
     // The free blocks of the disk are not in the image.
-    let base = home.json(&["image", "show", "debian"]);
     let used = |image: &serde_json::Value| image["used_bytes"].as_u64().unwrap();
-    assert!(used(&image) < used(&base) + (64 << 20), "{} {}", used(&image), used(&base));
-    let disk = home.path().join("data/images").join(&id).join("root.ext4");
+    let most = used(&base) + docker_bytes + (64 << 20);
+    assert!(used(&image) < most, "{} {} {docker_bytes}", used(&image), used(&base));
+    let disk = images.join(&id).join("root.ext4");
     let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     is_cleaned(&disk);
     let script = "hello-build; cat /srv/site/index /root/.made; findmnt -no FSTYPE /root; \
         test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && echo whole; \
         systemctl is-system-running --wait";
-    let run = home.run(&["run", "--rm", "--image", IMAGE, "--", "sh", "-c", script]);
-    assert_eq!(run.code, 0, "{}", run.err);
-    assert_eq!(run.out, "hello from the package\n<html>made\next4\nwhole\nrunning\n");
+    let script = format!("{script} && {DOCKER}");
+    let run = home.run(&["run", "--rm", "--image", IMAGE, "--", "sh", "-c", &script]);
+    assert_eq!(run.code, 0, "{}\n{}", run.out, run.err);
+    let expected = "hello from the package\n<html>made\next4\nwhole\nrunning\n";
+    assert_eq!(run.out, format!("{expected}{IN_DOCKER}"));
     home.ok(&["image", "delete", IMAGE]);
     home.finish();
 }
