@@ -11,6 +11,7 @@
 //! - `exec_ms`: `banger exec VM -- /bin/true` on a running VM, the same program in a loop of one
 //!   session, and the difference of the medians, which is ours; within it `streams`, the throughput
 //!   of commands and copies, see [`bench_streams`];
+//! - `images`: imports and pulls beside other programs, see [`bench_images`];
 //! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`].
 
 use std::fs;
@@ -21,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{bench_simulated, bench_streams, host_cost};
+use crate::{bench_images, bench_simulated, bench_streams, host_cost};
 
 /// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
@@ -47,12 +48,16 @@ pub struct Bench {
 /// A program cannot be started; nothing is printed then.
 pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     let mut pairs = MIN_PAIRS;
-    let (mut as_json, mut within, mut simulated) = (false, false, false);
+    let (mut as_json, mut within, mut only) = (false, false, None);
+    let mut rootfs = None;
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--json" => as_json = true,
-            "--simulated" => simulated = true,
+            "--simulated" | "--images" => only = Some(*option),
+            "--rootfs" => {
+                rootfs = Some(Path::new(options.next().context("--rootfs needs a path")?))
+            }
             host_cost::WITHIN | "--pairs" => {
                 within = *option == host_cost::WITHIN;
                 let count = options.next().context("--pairs needs a number")?;
@@ -72,9 +77,10 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     if within {
         return host_cost::within(&bench, pairs);
     }
-    let result = match simulated {
-        true => bench_simulated::measure(&bench, pairs),
-        false => bench.measure(pairs),
+    let result = match only {
+        Some("--simulated") => bench_simulated::measure(&bench, pairs),
+        Some(_) => bench_images::measure(&bench, pairs, rootfs),
+        None => bench.measure(pairs, rootfs),
     };
     // The daemon of the bench goes whatever happened.
     let _ = bench.banger(&bench.home, &["daemon", "stop"]);
@@ -148,7 +154,7 @@ impl Bench {
         serde_json::from_str(&text).with_context(|| text)
     }
 
-    fn measure(&self, pairs: usize) -> anyhow::Result<Value> {
+    fn measure(&self, pairs: usize, rootfs: Option<&Path>) -> anyhow::Result<Value> {
         fs::create_dir_all(&self.home)?;
         // What a bench that was interrupted left; mostly there is nothing.
         for left in ["parts", "bench", "exec"] {
@@ -159,6 +165,7 @@ impl Bench {
         let own = self.own_cost(pairs)?;
         let host = host_cost::outside(pairs)?;
         let simulated = bench_simulated::measure(self, pairs)?;
+        let images = bench_images::measure(self, pairs, rootfs)?;
         Ok(json!({
             "create_ready": {
                 "ratio": rounded(ratio, 3),
@@ -169,6 +176,7 @@ impl Bench {
             "own_cost_ms": {"median": rounded(own, 1), "n": pairs},
             "host_cost_ms": host,
             "exec_ms": exec,
+            "images": images,
             "simulated": simulated,
         }))
     }
