@@ -3,14 +3,18 @@
 //! systemd as process 1 sends `READY=1` to `$NOTIFY_SOCKET` when its first transaction is finished,
 //! as it does for the manager of a container. The address is in the abstract name space: no file
 //! system of the image is involved, and the socket exists before init does.
+//!
+//! systemd goes on sending: two messages for each reload of its units. The socket holds ten
+//! (net.unix.max_dgram_qlen when it was made), and then systemd waits. So it is read for ever.
 
 use std::io;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
-use rustix::net::sockopt::{Timeout, set_socket_passcred, set_socket_timeout};
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
     SocketFlags, SocketType, bind, recvmsg, socket_with,
@@ -47,13 +51,26 @@ impl NotifySocket {
         Ok(Self(socket))
     }
 
-    /// Waits for a message of process `from` that says that it is ready; false after `timeout`.
-    /// Messages of other processes are ignored: every program of the guest can send some.
+    /// Reads all messages from now on, in a thread; the receiver gets a value when process `from`
+    /// says that it is ready. Messages of other processes are ignored: every program of the guest
+    /// can send some.
     ///
     /// # Errors
-    /// As recvmsg(2).
-    pub fn is_ready(&self, from: Pid, timeout: Duration) -> io::Result<bool> {
-        set_socket_timeout(&self.0, Timeout::Recv, Some(timeout))?;
+    /// No resources for a thread.
+    pub fn listen(self, from: Pid) -> io::Result<Receiver<()>> {
+        let (sender, receiver) = mpsc::channel();
+        let read = move || {
+            while self.wait(from).is_ok() {
+                // Nobody waits for it after the boot.
+                let _ = sender.send(());
+            }
+        };
+        thread::Builder::new().name("notify".into()).spawn(read)?;
+        Ok(receiver)
+    }
+
+    /// Waits for a message of process `from` that says that it is ready.
+    fn wait(&self, from: Pid) -> io::Result<()> {
         let mut message = [0; MESSAGE_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
         loop {
@@ -62,7 +79,6 @@ impl NotifySocket {
             let flags = RecvFlags::CMSG_CLOEXEC;
             let length = match recvmsg(&self.0, &mut parts, &mut ancillary, flags) {
                 Ok(received) => received.bytes,
-                Err(rustix::io::Errno::AGAIN) => return Ok(false),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
@@ -72,7 +88,7 @@ impl NotifySocket {
             });
             let text = message.get(..length).unwrap_or_default();
             if sender == Some(from) && says_ready(text) {
-                return Ok(true);
+                return Ok(());
             }
         }
     }
@@ -86,6 +102,7 @@ fn says_ready(message: &[u8]) -> bool {
 mod tests {
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
+    use std::time::Duration;
 
     use super::*;
 
@@ -96,13 +113,21 @@ mod tests {
         let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
         let sender = UnixDatagram::unbound().unwrap();
         let send = |text: &str| sender.send_to_addr(text.as_bytes(), &address).unwrap();
-        let me = rustix::process::getpid();
-        let soon = Duration::from_millis(20);
+        let (soon, later) = (Duration::from_millis(20), Duration::from_secs(5));
+        let me = socket.listen(rustix::process::getpid()).unwrap();
         send("STATUS=Starting\nXREADY=1");
-        assert!(!socket.is_ready(me, soon).unwrap());
-        send("READY=1\nSTATUS=Startup finished in 1s.");
-        assert!(!socket.is_ready(Pid::INIT, soon).unwrap());
+        assert!(me.recv_timeout(soon).is_err());
         send("STATUS=x\nREADY=1");
-        assert!(socket.is_ready(me, Duration::from_secs(5)).unwrap());
+        me.recv_timeout(later).unwrap();
+        let other = format!("{name}-other");
+        let init = NotifySocket::bind_as(&other).unwrap().listen(Pid::INIT).unwrap();
+        let address = SocketAddr::from_abstract_name(other.as_bytes()).unwrap();
+        sender.send_to_addr(b"READY=1\nSTATUS=Startup finished in 1s.", &address).unwrap();
+        assert!(init.recv_timeout(soon).is_err());
+        // The sender never waits, whether or not anybody still waits for it.
+        sender.set_write_timeout(Some(later)).unwrap();
+        drop(me);
+        (0..1000).for_each(|_| assert!(send("RELOADING=1") > 0));
+        (0..1000).for_each(|_| assert!(send("READY=1") > 0));
     }
 }

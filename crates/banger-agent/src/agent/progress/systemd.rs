@@ -1,6 +1,7 @@
 //! systemd sends a notification when it has booted; `systemctl` then lists failed units.
 
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use banger_agent_proto::boot::BootState;
@@ -22,10 +23,12 @@ const MORE_PATH: &str = "/run/current-system/sw/bin:/run/current-system/profile/
 pub fn wait(socket: Option<NotifySocket>, ask_at_once: bool) -> Outcome {
     let patience = if ask_at_once { Duration::ZERO } else { NOTIFICATION };
     let mut ask_at = Instant::now() + patience;
+    let ready = socket.and_then(|socket| socket.listen(Pid::INIT).ok());
     loop {
-        let is_ready = match &socket {
-            Some(socket) => socket.is_ready(Pid::INIT, ASK_EVERY).unwrap_or_default(),
-            None => {
+        let is_ready = match ready.as_ref().map(|ready| ready.recv_timeout(ASK_EVERY)) {
+            Some(Ok(())) => true,
+            Some(Err(RecvTimeoutError::Timeout)) => false,
+            Some(Err(RecvTimeoutError::Disconnected)) | None => {
                 std::thread::sleep(LOOK);
                 false
             }
