@@ -95,7 +95,8 @@ impl Images {
         timed("skopeo", &["copy", "-q", "--dest-tls-verify=false", &source, &target])?;
         self.bench.banger(&self.home, &["daemon", "start"])?;
         let import = self.import(rounds, &made.archive, Some(&made.folder))?;
-        let pull = self.pull(rounds, &reference)?;
+        // Fewer: what umoci has unpacked is removed at the end only.
+        let pull = self.pull(rounds.div_ceil(3), &reference)?;
         let (imported, pulled) = self.peaks(&made.archive, &reference)?;
         let other = match rootfs {
             Some(path) => self.import(rounds, path, None)?,
