@@ -236,7 +236,7 @@ mod tests {
         let program = folder.join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        spawn(&program, folder, &folder.join("log")).unwrap()
+        spawn(&program, &[], folder, &folder.join("log")).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -306,10 +306,11 @@ mod tests {
         let (dropped, mut child) = gate("read -r line || exit 5", folder.path());
         drop(dropped);
         assert_eq!(child.wait().unwrap().code(), Some(5));
-        let absent = spawn(&folder.path().join("absent"), folder.path(), &folder.path().join("l"));
+        let absent =
+            spawn(&folder.path().join("absent"), &[], folder.path(), &folder.path().join("l"));
         assert_eq!(absent.unwrap_err().doing, "start");
         let program = folder.path().join("program");
-        let no_log = spawn(&program, folder.path(), Path::new("/nowhere/log")).unwrap_err();
+        let no_log = spawn(&program, &[], folder.path(), Path::new("/nowhere/log")).unwrap_err();
         assert_eq!((no_log.doing, no_log.path), ("open", "/nowhere/log".into()));
     }
 }
