@@ -8,6 +8,7 @@ mod bench_images_set;
 mod bench_simulated;
 mod bench_streams;
 mod bench_usage;
+mod fuzz;
 mod host_cost;
 mod lab;
 mod threat_model;
@@ -28,6 +29,8 @@ const USAGE: &str = "usage: cargo xtask <task>
                        --images: only imports and pulls; --rootfs: also of this archive
   bench-create [--runs N] [--mode sequential|staggered|burst] [--out FILE]
                        create-to-ready and create-to-ssh with p50 and p95 of each stage
+  fuzz [--seconds N] [TARGET…]
+                       readers of images with inputs that libFuzzer makes, for a minute each
   lab …                a Firecracker host inside QEMU: `cargo xtask lab` tells more";
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         ["agent"] => drop(agent::run(&root)?),
         ["bench", options @ ..] => bench::run(&root, options)?,
         ["bench-create", options @ ..] => bench_create::run(&root, options)?,
+        ["fuzz", words @ ..] => return fuzz::run(&root, words),
         ["lab", words @ ..] => return lab::run(&root, words),
         _ => bail!("{USAGE}"),
     }

@@ -1,0 +1,10 @@
+//! Any bytes as a document of an image.
+#![no_main]
+
+#[path = "../../crates/banger-image/tests/fuzz/targets.rs"]
+#[allow(dead_code, reason = "each program runs one of the targets")]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    targets::read_manifest(bytes);
+});
