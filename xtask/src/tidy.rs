@@ -30,7 +30,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-root", &["banger-base", "banger-shim", "banger-sys"]),
     ("banger-engine", &["banger-api", "banger-base"]),
     ("banger-store", &["banger-engine", "banger-api"]),
-    ("banger-image", &["banger-api"]),
+    ("banger-image", &["banger-api", "banger-sys"]),
     (
         "banger-host",
         &[
@@ -68,6 +68,7 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-archive",
             "banger-engine",
             "banger-host",
+            "banger-image",
             "banger-root",
             "bangerd",
         ],

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
 use banger_api::hint::SetupAdvice;
+use banger_image::images::confine;
 use banger_root::protocol::Finding;
 
 use crate::host::MAPPER;
@@ -55,8 +56,26 @@ pub async fn checks(config: &HostConfig, vmm: Option<&str>) -> Vec<Check> {
     }
     checks.push(tool(config, "apt-get", "apt", &["kernel pull"]));
     checks.push(tool(config, "dpkg-deb", "dpkg", &["kernel pull"]));
+    checks.push(confinement_check(confine::unsupported()));
     checks.push(disk_check(config));
     checks
+}
+
+/// The confinement of the process that reads images.
+fn confinement_check(unsupported: Option<&str>) -> Check {
+    let (code, needed_for) = ("images.confinement", ["isolation"]);
+    match unsupported {
+        None => {
+            let seen = "the process that reads images is confined by Landlock and seccomp";
+            check(code, Verdict::Ok, seen, &needed_for)
+        }
+        Some(missing) => {
+            let seen = format!(
+                "this kernel has no {missing}: a fault in reading an image could do more harm"
+            );
+            check(code, Verdict::Warning, seen, &needed_for)
+        }
+    }
 }
 
 /// Turns a missing requirement of Firecracker into a warning.
@@ -293,6 +312,14 @@ mod tests {
         assert_eq!((verdict, seen.as_str()), (Verdict::Warning, "seen; VMs run under QEMU"));
         assert_eq!(judge(is("root", true)), (Verdict::Ok, "seen".to_owned()));
         assert_eq!(judge(is("network_nft", false)).0, Verdict::Missing);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_confine_is_a_warning() {
+        assert_eq!(confinement_check(None).verdict, Verdict::Ok);
+        let check = confinement_check(Some("Landlock"));
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.seen.starts_with("this kernel has no Landlock:"), "{}", check.seen);
     }
 
     #[test]

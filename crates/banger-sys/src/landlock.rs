@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, Scope,
 };
 use rustix::fs::{FileType, Mode, OFlags};
@@ -73,9 +73,26 @@ impl Ruleset {
     /// # Errors
     /// landlock_create_ruleset(2), except that the kernel does not support it.
     pub fn new() -> io::Result<Self> {
-        landlock::Ruleset::default()
+        Self::of(BitFlags::empty())
+    }
+
+    /// As [`Ruleset::new`]; also, no TCP port may be bound or connected to (from Linux 6.7 on).
+    ///
+    /// # Errors
+    /// As [`Ruleset::new`].
+    pub fn without_network() -> io::Result<Self> {
+        Self::of(AccessNet::from_all(NEWEST))
+    }
+
+    fn of(network: BitFlags<AccessNet>) -> io::Result<Self> {
+        let ruleset = landlock::Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(NEWEST))
+            .handle_access(AccessFs::from_all(NEWEST));
+        let ruleset = match network.is_empty() {
+            true => ruleset,
+            false => ruleset.and_then(|ruleset| ruleset.handle_access(network)),
+        };
+        ruleset
             .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
             .and_then(landlock::Ruleset::create)
             .map(Self)

@@ -14,6 +14,7 @@ pub mod programs;
 pub mod readiness;
 pub mod reflink;
 pub mod scm;
+pub mod seccomp;
 pub mod signals;
 pub mod sparse;
 pub mod spawn;

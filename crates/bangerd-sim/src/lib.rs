@@ -11,6 +11,7 @@ mod agent;
 pub mod crash;
 pub mod helper;
 pub mod real;
+pub mod worker;
 pub mod world;
 
 pub use bangerd::daemon;

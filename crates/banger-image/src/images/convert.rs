@@ -40,7 +40,13 @@ pub struct Converted {
 /// A change of the tree before it is written.
 pub type Amend<'a> = &'a dyn Fn(&mut Tree) -> Result<(), Ext4Error>;
 
-/// Converts a file or folder to a root disk in the folder `object`; temporary files are beside it.
+/// The folder for temporary files of a conversion.
+pub fn scratch(object: &Path) -> std::path::PathBuf {
+    object.with_file_name("scratch")
+}
+
+/// Converts a file or folder to a root disk in the folder `object`; temporary files are in
+/// [`scratch`].
 ///
 /// # Errors
 /// [`ImageError::BadArchive`], [`ImageError::NotARootFs`]; no space; cancellation.
@@ -52,7 +58,7 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Converted, ImageError> {
     let failed = |error: Ext4Error| failed(error, path, progress);
-    let scratch = object.with_file_name("scratch");
+    let scratch = scratch(object);
     let mut source = sources::open(path, sources::Context { tools, progress, scratch: &scratch })?;
     progress.stage("read the names");
     let (mut tree, facts) = read(source.as_mut(), object).map_err(failed)?;

@@ -6,6 +6,7 @@
 //! ```
 
 mod capture;
+pub mod confine;
 mod convert;
 mod debian_boot;
 mod error;

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The worker writes one JSON [`Message`] a line to its standard output, the last being `done` or
-//! `failed`. It is killed with the daemon and is the preferred victim of the OOM killer.
+//! `failed`. It is killed with the daemon, is the preferred victim of the OOM killer, and is
+//! confined ([`confine`]) before it reads the archive.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,6 +20,7 @@ use std::process::{Command, ExitCode};
 use banger_api::ApiError;
 use serde::{Deserialize, Serialize};
 
+use super::confine::{self, View};
 use super::convert::{self, Converted};
 use super::{ImageError, recipe};
 use crate::advice;
@@ -32,7 +34,7 @@ const LINE_BYTES: u64 = 1 << 20;
 /// The process of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conversion {
-    /// In this process; for tests.
+    /// In a confined thread of this process; for tests.
     InProcess,
     /// In a child process of this program, whose main function calls [`main`] for [`ARGUMENT`].
     Worker,
@@ -88,13 +90,22 @@ pub struct Job<'a> {
 /// Those of [`convert::convert`]; a worker that ended without a result.
 pub fn run(conversion: Conversion, job: Job<'_>) -> Result<Converted, ImageError> {
     match conversion {
-        Conversion::InProcess => in_process(job),
+        Conversion::InProcess => std::thread::scope(|scope| {
+            let thread = scope.spawn(|| confined(job, || ()));
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }),
         Conversion::Worker => in_worker(job),
     }
 }
 
-fn in_process(job: Job<'_>) -> Result<Converted, ImageError> {
+/// Converts after confining this thread; `then` is called in between.
+fn confined(job: Job<'_>, then: impl FnOnce()) -> Result<Converted, ImageError> {
     let Job { archive, object, amendments, tools, progress } = job;
+    let scratch = convert::scratch(object);
+    std::fs::create_dir_all(&scratch).at("make the folder", &scratch)?;
+    confine::confine(View { source: archive, targets: [object, &scratch], tools })
+        .at("confine", Path::new(ARGUMENT))?;
+    then();
     let amend: convert::Amend<'_> = match amendments {
         Amendments::Plain => &|_| Ok(()),
         Amendments::Debian => &recipe::amend,
@@ -107,7 +118,8 @@ fn in_worker(job: Job<'_>) -> Result<Converted, ImageError> {
     // This program, even if its file has been replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("bangerd").arg(ARGUMENT).arg(archive).arg(object).arg(amendments.name());
-    command.arg(tools.search_path());
+    // Without the daemon's environment, which may have passwords of proxies.
+    command.arg(tools.search_path()).env_clear();
     let mut running = Tool::of("image-worker", command).start(progress)?;
     let program = PathBuf::from(ARGUMENT);
     let (mut result, mut lines) = (None, BufReader::new(&mut running));
@@ -179,6 +191,11 @@ impl Progress for MessageWriter {
 
 /// Runs a worker; `arguments` are those after [`ARGUMENT`].
 pub fn main(arguments: &[OsString]) -> ExitCode {
+    main_with(arguments, || ())
+}
+
+/// As [`main`]; calls `then` once the worker is confined. For tests of the confinement.
+pub fn main_with(arguments: &[OsString], then: impl FnOnce()) -> ExitCode {
     let [archive, object, amendments, search_path] = arguments else {
         eprintln!("error: `{ARGUMENT}` is called by the daemon only");
         return ExitCode::from(banger_api::exit::USAGE);
@@ -203,7 +220,8 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         tools: &tools,
         progress: &MessageWriter,
     };
-    let converted = in_process(job);
+    let limited = confine::limit_resources().at("limit", Path::new(ARGUMENT));
+    let converted = limited.map_err(ImageError::from).and_then(|()| confined(job, then));
     MessageWriter.send(&match converted {
         Ok(converted) => Message::Done(converted),
         Err(error) => Message::Failed(advice::image(&error)),

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use banger_api::images::TakenName;
 use banger_image::images::{Image, ImageError, ImageStore};
@@ -175,11 +176,27 @@ fn a_folder_that_cannot_be_read_or_changes_is_refused_by_name() {
         assert!(error.to_string().contains(secret.to_str().unwrap()), "{error}");
     }
     // A file that grows while names are read and before contents are.
-    struct Growing(PathBuf);
+    struct Growing(PathBuf, SyncSender<SyncSender<()>>);
+    impl Growing {
+        fn new(path: PathBuf) -> Self {
+            let (send, receive) = sync_channel::<SyncSender<()>>(1);
+            let file = path.clone();
+            // The thread that reads the folder is confined and cannot write there.
+            std::thread::spawn(move || {
+                for done in receive {
+                    fs::write(&file, "more than before").unwrap();
+                    done.send(()).unwrap();
+                }
+            });
+            Self(path, send)
+        }
+    }
     impl banger_image::fetch::Progress for Growing {
         fn stage(&self, name: &str) {
             if name == "write the root disk" {
-                fs::write(&self.0, "more than before").unwrap();
+                let (done, written) = sync_channel(1);
+                self.1.send(done).unwrap();
+                written.recv().unwrap();
             }
         }
         fn bytes(&self, _done: u64, _total: Option<u64>) {}
@@ -189,11 +206,11 @@ fn a_folder_that_cannot_be_read_or_changes_is_refused_by_name() {
         }
     }
     let store = ImageStore::new(temp.path().join("images"), tools());
-    let growing = Growing(source.join("etc/empty"));
+    let growing = Growing::new(source.join("etc/empty"));
     let error = store.import(&source, "x", "x", TakenName::Replace, &growing).unwrap_err();
     let named = matches!(&error, ImageError::SourceChanged { path } if *path == growing.0);
     assert!(named, "{error}");
-    let growing = Growing(source.join("etc/new"));
+    let growing = Growing::new(source.join("etc/new"));
     let error = store.import(&source, "x", "x", TakenName::Replace, &growing).unwrap_err();
     assert!(matches!(error, ImageError::SourceChanged { .. }), "{error}");
     assert!(half_made(&temp.path().join("images")).is_empty());

@@ -4,6 +4,7 @@
 
 mod api;
 mod bad_input;
+mod confined_worker;
 mod dns;
 mod doors;
 mod full_disk;
