@@ -46,6 +46,41 @@ pub struct ImageView {
     /// How a container of the image runs, if it was made from a container image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ImageConfig>,
+    /// The signature that was verified when it was pulled, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ImageSignature>,
+}
+
+/// A signature that was verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSignature {
+    /// Kind of signature.
+    pub scheme: SignatureScheme,
+    /// The key: its id, and its file if the id is not enough to find it.
+    pub key: String,
+    /// What was signed: the path of a catalog, or the digest of an image of a registry.
+    pub signed: String,
+}
+
+/// A kind of signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SignatureScheme {
+    /// Of cosign, by key.
+    Cosign,
+    /// Of minisign.
+    Minisign,
+}
+
+impl SignatureScheme {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cosign => "cosign",
+            Self::Minisign => "minisign",
+        }
+    }
 }
 
 /// How a container of an image runs: `config` of the OCI image specification.

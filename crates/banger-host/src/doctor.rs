@@ -9,6 +9,7 @@ use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
 use banger_api::hint::SetupAdvice;
 use banger_image::images::confine;
+use banger_image::trust::TrustSettings;
 use banger_root::protocol::Finding;
 
 use crate::host::MAPPER;
@@ -57,8 +58,27 @@ pub async fn checks(config: &HostConfig, vmm: Option<&str>) -> Vec<Check> {
     checks.push(tool(config, "apt-get", "apt", &["kernel pull"]));
     checks.push(tool(config, "dpkg-deb", "dpkg", &["kernel pull"]));
     checks.push(confinement_check(confine::unsupported()));
+    checks.extend(trust_check(&config.trust));
     checks.push(disk_check(config));
     checks
+}
+
+/// The files of `[trust]`, if there are any.
+fn trust_check(trust: &TrustSettings) -> Option<Check> {
+    if *trust == TrustSettings::default() {
+        return None;
+    }
+    let needed_for = ["image pull", "kernel pull"];
+    Some(match trust.check() {
+        Ok(()) => check("trust", Verdict::Ok, "catalogs and keys are in order", &needed_for),
+        Err(error) => {
+            let error = banger_image::advice::trust(&error);
+            let seen = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
+            let mut check = check("trust", Verdict::Missing, seen.join(": "), &needed_for);
+            check.hints = error.hints;
+            check
+        }
+    })
 }
 
 /// The confinement of the process that reads images.

@@ -51,15 +51,18 @@ impl LocalImages {
             .with_proxy(config.proxy.clone())
             .with_ca(config.ca.clone());
         let layout = &config.layout;
-        let kernels = KernelStore::new(layout.kernels(), tools.clone());
         let registries = registry::Settings {
             proxy: config.proxy.clone(),
             ca: config.ca.clone(),
             ..registry::Settings::default()
         };
-        let images = ImageStore::new(layout.images(), tools)
+        let images = ImageStore::new(layout.images(), tools.clone())
             .converting(config.conversion)
-            .with_registries(registries);
+            .with_registries(registries.clone())
+            .trusting(config.trust.clone());
+        let (trust, cache) = (config.trust.clone(), Some(images.layers().clone()));
+        let catalogs = kernels::Catalogs { trust, registries, cache };
+        let kernels = KernelStore::new(layout.kernels(), tools).with_catalogs(catalogs);
         Self {
             kernels: Arc::new(kernels),
             images: Arc::new(images),
@@ -329,6 +332,7 @@ impl Images for LocalImages {
                 built: record.built.as_ref().map(|built| built.inputs.clone()),
                 used_by: Vec::new(),
                 config: record.config.clone(),
+                signature: record.signature.clone(),
             })
         };
         listing.objects.into_iter().map(view).collect()

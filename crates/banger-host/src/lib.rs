@@ -86,6 +86,8 @@ pub struct HostConfig {
     pub proxy: banger_image::proxy::ProxySettings,
     /// `[ca]`, likewise.
     pub ca: banger_image::ca::CaSettings,
+    /// `[trust]`: catalogs and signatures.
+    pub trust: banger_image::trust::TrustSettings,
 }
 
 /// Whether the host is checked for what Firecracker needs of it: KVM and cgroup v2.

@@ -10,6 +10,7 @@ use crate::fetch::FetchError;
 use crate::images::{ImageError, OciError};
 use crate::kernels::{KernelError, KernelFormatError};
 use crate::registry::RegistryError;
+use crate::trust::TrustError;
 
 fn fetch_error_code(error: &FetchError) -> ErrorCode {
     match error {
@@ -99,6 +100,8 @@ fn ext4_code(error: &Ext4Error) -> ErrorCode {
 pub fn kernel(error: &KernelError) -> ApiError {
     let (code, hint) = match error {
         KernelError::Fetch(error) => return fetch(error),
+        KernelError::Trust(error) => return trust(error),
+        KernelError::Download(error) => return registry(error),
         KernelError::UnknownRecipe { .. } => (
             ErrorCode::NotFound,
             Some(Hint::Pull {
@@ -166,6 +169,18 @@ fn oci_hint(error: &OciError) -> Option<Hint> {
     })
 }
 
+/// An error of `[trust]`.
+pub fn trust(error: &TrustError) -> ApiError {
+    let (code, hint) = match error {
+        TrustError::Io { .. } | TrustError::Unusable { .. } => {
+            (ErrorCode::HostNotReady, SetupAdvice::CorrectConfig.into())
+        }
+        TrustError::BadSignature { .. } => (ErrorCode::Corrupt, ImageAdvice::CheckSignature.into()),
+        TrustError::OtherArchitecture { .. } => (ErrorCode::NotFound, Hint::ChooseAnotherName),
+    };
+    api_error(code, [hint], error)
+}
+
 /// An error of a registry.
 fn registry(error: &RegistryError) -> ApiError {
     let (code, hint) = match error {
@@ -175,10 +190,10 @@ fn registry(error: &RegistryError) -> ApiError {
             (ErrorCode::NotFound, Some(ImageAdvice::CheckReference.into()))
         }
         RegistryError::Denied { host, .. } => {
-            (ErrorCode::HostNotReady, Some(ImageAdvice::LogIn { host: host.clone() }.into()))
+            (ErrorCode::HostNotReady, Some(ImageAdvice::LogIn { host: host.host.clone() }.into()))
         }
         RegistryError::TooManyRequests { host } => {
-            (ErrorCode::Busy, Some(ImageAdvice::LogIn { host: host.clone() }.into()))
+            (ErrorCode::Busy, Some(ImageAdvice::LogIn { host: host.host.clone() }.into()))
         }
         RegistryError::Unreachable { .. } | RegistryError::Setup { .. } => {
             (ErrorCode::HostNotReady, Some(ImageAdvice::CheckNetwork.into()))
@@ -186,6 +201,10 @@ fn registry(error: &RegistryError) -> ApiError {
         RegistryError::Stalled { .. } => (ErrorCode::Timeout, Some(Hint::Retry)),
         RegistryError::Status { .. } => (ErrorCode::Internal, Some(Hint::Retry)),
         RegistryError::Protocol { .. } => (ErrorCode::Corrupt, None),
+        RegistryError::Unsigned { .. } => {
+            (ErrorCode::Corrupt, Some(ImageAdvice::CheckSignature.into()))
+        }
+        RegistryError::Trust(error) => return trust(error),
         RegistryError::Credentials { .. } => (ErrorCode::HostNotReady, None),
     };
     api_error(code, hint, error)
@@ -201,6 +220,7 @@ pub fn image(error: &ImageError) -> ApiError {
             return api_error(ErrorCode::NotFound, hints, error);
         }
         ImageError::Registry(error) => return registry(error),
+        ImageError::Trust(error) => return trust(error),
         ImageError::Container { source, .. } => (oci_code(source), oci_hint(source)),
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
         ImageError::NameTaken { .. } => {

@@ -7,6 +7,7 @@
 //! images/     root file systems of VMs: recipes, imports, the worker
 //! kernels/    kernels with their modules
 //! registry/   images from registries: their protocol, logins, the cache of layers
+//! trust/      signatures of catalogs and of images of registries
 //! initramfs   the boot initramfs: the agent and the modules it loads
 //! ca/ proxy   the way out of a corporate network, for downloads and for guests
 //! ```
@@ -21,5 +22,6 @@ pub mod kernels;
 mod privilege;
 pub mod proxy;
 pub mod registry;
+pub mod trust;
 
 pub use privilege::Privilege;

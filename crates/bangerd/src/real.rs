@@ -113,6 +113,7 @@ pub fn open(
             kvm_check: options.kvm_check,
             proxy: config.proxy.clone(),
             ca: config.ca.clone(),
+            trust: config.trust.clone(),
         },
         options.crash,
     )

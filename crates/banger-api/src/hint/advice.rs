@@ -44,6 +44,8 @@ pub enum ImageAdvice {
     },
     /// Check the network, the proxy and the certificates of this host.
     CheckNetwork,
+    /// Get the signed file again; do not use it if its signature still does not fit.
+    CheckSignature,
     /// Copy one of several container images into a file or folder of its own.
     CopyOneImage,
     /// Copy a truncated archive again.

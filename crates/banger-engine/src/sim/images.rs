@@ -345,6 +345,7 @@ impl Images for Sim {
                 built: None,
                 used_by: Vec::new(),
                 config: None,
+                signature: None,
             })
         });
         Ok(views.collect())

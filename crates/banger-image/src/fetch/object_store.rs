@@ -158,6 +158,22 @@ impl<R: Record> ObjectStore<R> {
         sync(&self.root)
     }
 
+    /// Replaces the record of an object atomically.
+    ///
+    /// # Errors
+    /// write(2), rename(2), fsync(2).
+    pub fn replace_record(&self, record: &R) -> Result<(), FetchError> {
+        let folder = self.folder(record.id());
+        let target = folder.join(R::FILE);
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| FetchError::io("write", &target, error.into()))?;
+        let staging = self.stage()?;
+        let staged = staging.join(R::FILE);
+        write_durably(&staged, &text)?;
+        fs::rename(&staged, &target).at("write", &target)?;
+        sync(&folder)
+    }
+
     /// Points a name to an object.
     ///
     /// # Errors

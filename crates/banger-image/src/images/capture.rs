@@ -137,6 +137,7 @@ impl ImageStore {
             hidden_by_overlay: None,
             checked_for_overlay: false,
             config: base.as_ref().and_then(|base| base.config.clone()),
+            signature: None,
             created_at: fetch::now(),
             fingerprint,
             files,

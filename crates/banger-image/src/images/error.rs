@@ -6,6 +6,7 @@ use super::{OciError, UnsupportedFile, recipe};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
 use crate::registry::RegistryError;
+use crate::trust::TrustError;
 
 /// Errors of creating and reading images.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum ImageError {
     /// A pull from a registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A catalog or a key cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// An archive without a root file system.
     #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",
         path.display())]

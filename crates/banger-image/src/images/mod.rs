@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use banger_api::container_ref::ContainerRef;
-use banger_api::images::{ImageConfig, Rebuild, TakenName};
+use banger_api::images::{ImageConfig, ImageSignature, Rebuild, TakenName};
 pub use capture::{BuildRecord, Captured};
 pub use error::ImageError;
 pub use recipe::provenance as debian_provenance;
@@ -41,6 +41,7 @@ use crate::fetch::{
     Progress, Record, SingleFlight, Staging, Tools,
 };
 use crate::registry;
+use crate::trust::{self, TrustSettings};
 use worker::{Amendments, Conversion};
 
 /// The root disk within an object's folder.
@@ -75,6 +76,9 @@ pub struct ImageRecord {
     /// How a container of the image runs; images of earlier versions and of other sources lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ImageConfig>,
+    /// The signature that was verified when it was pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ImageSignature>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 over all files' digests.
@@ -164,7 +168,7 @@ fn digest(folder: &Path) -> Result<FileDigest, FetchError> {
 /// Origin of an image.
 enum Origin<'a> {
     Recipe,
-    File { path: &'a Path, origin: &'a str, taken: TakenName },
+    File { path: &'a Path, origin: &'a str, taken: TakenName, signature: Option<ImageSignature> },
 }
 
 /// The images of a data folder.
@@ -176,6 +180,7 @@ pub struct ImageStore {
     flight: SingleFlight,
     registries: registry::Settings,
     layers: registry::Cache,
+    trust: TrustSettings,
 }
 
 impl ImageStore {
@@ -184,7 +189,8 @@ impl ImageStore {
         let layers = registry::Cache::new(root.with_file_name("layers"));
         let (store, flight) = (ObjectStore::new(root), SingleFlight::default());
         let (registries, conversion) = (registry::Settings::default(), Conversion::InProcess);
-        Self { store, tools, conversion, flight, registries, layers }
+        let trust = TrustSettings::default();
+        Self { store, tools, conversion, flight, registries, layers, trust }
     }
 
     /// Sets the process of conversions.
@@ -229,6 +235,9 @@ impl ImageStore {
     ) -> Result<Image, ImageError> {
         if name != recipe::DEBIAN {
             let unknown = || ImageError::UnknownRecipe { name: name.chars().take(140).collect() };
+            if let Some(listed) = self.trust.find(trust::Wanted::Image, name)? {
+                return self.pull_listed(name, &listed, progress);
+            }
             return self.pull_container(&name.parse().map_err(|_| unknown())?, progress);
         }
         match self.flight.join(name, progress)? {
@@ -268,7 +277,8 @@ impl ImageStore {
         loop {
             // Imports under the same name run one after the other; the last one gets the name.
             if let Flight::Leader(_lead) = self.flight.join(name, progress)? {
-                let id = self.make(name, &Origin::File { path, origin, taken }, progress)?;
+                let file = Origin::File { path, origin, taken, signature: None };
+                let id = self.make(name, &file, progress)?;
                 return Ok(self.resolve(&id)?);
             }
         }
@@ -312,6 +322,10 @@ impl ImageStore {
             hidden_by_overlay: converted.hidden_by_overlay,
             checked_for_overlay: true,
             config: converted.config,
+            signature: match origin {
+                Origin::Recipe => None,
+                Origin::File { signature, .. } => signature.clone(),
+            },
             created_at: fetch::now(),
             fingerprint,
             files,

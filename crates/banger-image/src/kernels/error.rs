@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::{DEBIAN, KernelFormatError, ModulesError};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
+use crate::registry::RegistryError;
+use crate::trust::TrustError;
 
 /// Errors of kernels.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +14,12 @@ pub enum KernelError {
     /// An error of the store.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// A catalog or a key cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A file of a catalog cannot be fetched.
+    #[error(transparent)]
+    Download(#[from] RegistryError),
     /// There is no recipe with this name.
     #[error("there is no recipe for a kernel `{name}`, only `{DEBIAN}`")]
     UnknownRecipe {

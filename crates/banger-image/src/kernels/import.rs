@@ -12,6 +12,8 @@ use super::deb::{self, BYTES_MAX, FILES_MAX, Unpacked};
 use super::prepare::MODULES_BUILTIN;
 use super::{Kernel, KernelError, KernelStore, PULL_BYTES, VMLINUX, built_in, prepare};
 use crate::fetch::{self, FetchError, Flight, PathContext, Progress};
+use crate::registry;
+use crate::trust::Listed;
 
 /// Beginning of a Debian package: an ar archive whose first member is `debian-binary` (deb(5)).
 const PACKAGE: &[u8] = b"!<arch>\ndebian-binary";
@@ -38,11 +40,49 @@ impl KernelStore {
         progress: &dyn Progress,
     ) -> Result<Kernel, KernelError> {
         self.store.check_name(name)?;
+        let source = format!("file {}", files.file.display());
         loop {
             // Imports under the same name run one after the other; the last one gets the name.
             if let Flight::Leader(_lead) = self.flight.join(name, progress)? {
-                let id = self.import_alone(files, name, taken, progress)?;
+                let id = self.import_alone(files, name, (taken, source.clone()), progress)?;
                 return Ok(self.resolve(&id)?);
+            }
+        }
+    }
+
+    /// Imports a kernel of a catalog; its signature is part of the source.
+    pub(super) fn pull_listed(
+        &self,
+        name: &str,
+        listed: &Listed,
+        progress: &dyn Progress,
+    ) -> Result<Kernel, KernelError> {
+        self.store.check_name(name)?;
+        match self.flight.join(name, progress)? {
+            Flight::Done(id) => Ok(self.resolve(&id)?),
+            Flight::Leader(lead) => {
+                let signature = &listed.signature;
+                let (catalog, key) = (&signature.signed, &signature.key);
+                let hex = listed.digest.hex();
+                let source = format!("catalog {catalog}, signed by {key}, SHA-256 {hex}");
+                let known = self
+                    .resolve(name)
+                    .ok()
+                    .filter(|known| known.record.source == source && known.check().is_ok());
+                if let Some(known) = known {
+                    progress.log("it is here already");
+                    lead.done(&known.record.id);
+                    return Ok(known);
+                }
+                let own = registry::Cache::new(self.store.folder("").with_file_name("layers"));
+                let cache = self.catalogs.cache.as_ref().unwrap_or(&own);
+                let staging = self.store.stage()?;
+                let path = staging.join("download");
+                registry::fetch(listed, cache, &self.catalogs.registries, &path, progress)?;
+                let files = KernelFiles { file: &path, modules: None };
+                let id = self.import_alone(files, name, (TakenName::Replace, source), progress)?;
+                lead.done(&id);
+                Ok(self.resolve(&id)?)
             }
         }
     }
@@ -51,7 +91,7 @@ impl KernelStore {
         &self,
         files: KernelFiles<'_>,
         name: &str,
-        taken: TakenName,
+        (taken, source): (TakenName, String),
         progress: &dyn Progress,
     ) -> Result<String, KernelError> {
         let staging = self.store.stage()?;
@@ -74,7 +114,6 @@ impl KernelStore {
             let version = unpacked.release.clone();
             (unpacked, version)
         };
-        let source = format!("file {}", file.display());
         let record = self.make(&unpacked, &object, source, version, progress)?;
         progress.go_on()?;
         if let (TakenName::Refuse, Ok(owner)) = (taken, self.store.find(name))

@@ -31,6 +31,8 @@ use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
     Progress, Record, SingleFlight, Tools,
 };
+use crate::registry;
+use crate::trust::{self, TrustSettings};
 
 /// Files of an object.
 const VMLINUX: &str = "vmlinux";
@@ -174,12 +176,36 @@ pub struct KernelStore {
     store: ObjectStore<KernelRecord>,
     tools: Tools,
     flight: SingleFlight,
+    catalogs: Catalogs,
+}
+
+/// Catalogs with kernels, and how their files are fetched.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogs {
+    /// The catalogs.
+    pub trust: TrustSettings,
+    /// How servers are reached.
+    pub registries: registry::Settings,
+    /// Where files are downloaded to.
+    pub cache: Option<registry::Cache>,
 }
 
 impl KernelStore {
     /// The store in this folder.
     pub fn new(root: PathBuf, tools: Tools) -> Self {
-        Self { store: ObjectStore::new(root), tools, flight: SingleFlight::default() }
+        let (flight, catalogs) = (SingleFlight::default(), Catalogs::default());
+        Self { store: ObjectStore::new(root), tools, flight, catalogs }
+    }
+
+    /// Sets the catalogs.
+    #[must_use]
+    pub fn with_catalogs(self, catalogs: Catalogs) -> Self {
+        Self { catalogs, ..self }
+    }
+
+    /// The catalogs.
+    pub fn trust(&self) -> &TrustSettings {
+        &self.catalogs.trust
     }
 
     /// All kernels.
@@ -197,13 +223,16 @@ impl KernelStore {
         Ok(Kernel { record, names, folder })
     }
 
-    /// Fetches Debian's cloud kernel; `name` must be that of the recipe. Downloads nothing if the
+    /// Fetches Debian's cloud kernel, or one of a catalog by its name. Downloads nothing if the
     /// newest version is stored. Concurrent callers share one download.
     ///
     /// # Errors
     /// Errors of apt, of the package, or of the disk; cancellation.
     pub fn pull(&self, name: &str, progress: &dyn Progress) -> Result<Kernel, KernelError> {
         if name != DEBIAN {
+            if let Some(listed) = self.catalogs.trust.find(trust::Wanted::Kernel, name)? {
+                return self.pull_listed(name, &listed, progress);
+            }
             return Err(KernelError::UnknownRecipe { name: name.chars().take(140).collect() });
         }
         match self.flight.join(name, progress)? {

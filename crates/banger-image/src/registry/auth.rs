@@ -84,7 +84,7 @@ impl Auth {
             None => return Ok(false),
         };
         let bad = |_| RegistryError::Protocol {
-            host: http.host().to_owned(),
+            host: http.server(),
             why: "sent a token that is no header".into(),
         };
         let mut header = HeaderValue::try_from(header).map_err(bad)?;
@@ -103,7 +103,7 @@ impl Auth {
         http: &Http,
         progress: &dyn Progress,
     ) -> Result<Option<String>, RegistryError> {
-        let protocol = |why: String| RegistryError::Protocol { host: http.host().to_owned(), why };
+        let protocol = |why: String| RegistryError::Protocol { host: http.server(), why };
         let mut url = Url::parse(realm)
             .map_err(|_| protocol("names a token server without an address".into()))?;
         check_url(&url, http.local)
@@ -144,10 +144,10 @@ impl Auth {
         match response.status().as_u16() {
             200 => {}
             400..=403 => return Ok(None),
-            429 => return Err(RegistryError::TooManyRequests { host: http.host().to_owned() }),
+            429 => return Err(RegistryError::TooManyRequests { host: http.server() }),
             status => {
                 let message = "its token server fails".to_owned();
-                return Err(RegistryError::Status { host: http.host().into(), status, message });
+                return Err(RegistryError::Status { host: http.server(), status, message });
             }
         }
         let body = http.body(response, TOKEN_BYTES, progress).await?;

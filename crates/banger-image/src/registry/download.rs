@@ -5,13 +5,14 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use reqwest::header::CONTENT_RANGE;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::RegistryError;
 use super::cache::{Cache, Whole};
+use super::http::Http;
 use super::session::Session;
 use crate::fetch::{FetchError, PathContext, Progress};
 use crate::images::{Digest, OciError};
@@ -30,6 +31,56 @@ pub struct Wanted {
     pub bytes: u64,
 }
 
+/// Where a blob comes from.
+pub enum BlobSource<'a> {
+    /// A repository of a registry.
+    Repository(&'a Session),
+    /// Another server.
+    Address {
+        /// The connection.
+        http: &'a Http,
+        /// The address.
+        url: &'a Url,
+    },
+}
+
+impl BlobSource<'_> {
+    fn http(&self) -> &Http {
+        match self {
+            Self::Repository(session) => &session.http,
+            Self::Address { http, .. } => http,
+        }
+    }
+
+    /// The answer with a blob from byte `from` on; status 200 means from its beginning.
+    async fn blob(
+        &self,
+        digest: &Digest,
+        from: u64,
+        progress: &dyn Progress,
+    ) -> Result<Response, RegistryError> {
+        let (http, url) = match self {
+            Self::Repository(session) => return session.blob(digest, from, progress).await,
+            Self::Address { http, url } => (http, *url),
+        };
+        let mut request = http.get(url.clone());
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        let response = http.send(request, progress).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                Ok(response)
+            }
+            status => Err(RegistryError::Status {
+                host: http.server(),
+                status: status.as_u16(),
+                message: format!("for `{url}`"),
+            }),
+        }
+    }
+}
+
 /// Receives the number of new bytes; negative if some are thrown away.
 pub type Count<'a> = &'a (dyn Fn(i64) + 'a);
 
@@ -38,7 +89,7 @@ pub type Count<'a> = &'a (dyn Fn(i64) + 'a);
 /// # Errors
 /// The registry's; another content than the digest's; no space; cancellation.
 pub async fn download(
-    session: &Session,
+    from: &BlobSource<'_>,
     cache: &Cache,
     (wanted, to): (&Wanted, &Path),
     count: Count<'_>,
@@ -62,7 +113,7 @@ pub async fn download(
         progress.go_on()?;
         tokio::time::sleep(LOOK).await;
     };
-    receive(session, cache, (wanted, to), part, count, progress).await
+    receive(from, cache, (wanted, to), part, count, progress).await
 }
 
 /// Whether a file of the cache is intact; a damaged one is removed.
@@ -134,7 +185,7 @@ impl Part<'_> {
 }
 
 async fn receive(
-    session: &Session,
+    from: &BlobSource<'_>,
     cache: &Cache,
     (wanted, to): (&Wanted, &Path),
     file: File,
@@ -149,7 +200,7 @@ async fn receive(
         let before = part.have;
         let received = match part.have == wanted.bytes {
             true => Ok(()),
-            false => stream(session, &mut part, progress).await,
+            false => stream(from, &mut part, progress).await,
         };
         match received {
             Ok(()) if part.is_intact() => {
@@ -172,7 +223,7 @@ async fn receive(
                     return Err(error);
                 }
                 progress.log(&format!("{error}; trying again"));
-                pause(session.http.timing.retry * 2_u32.pow(attempt - 1), progress).await?;
+                pause(from.http().timing.retry * 2_u32.pow(attempt - 1), progress).await?;
             }
             Err(error) => return Err(error),
         }
@@ -190,14 +241,14 @@ async fn pause(time: Duration, progress: &dyn Progress) -> Result<(), RegistryEr
 
 /// Receives what is missing.
 async fn stream(
-    session: &Session,
+    from: &BlobSource<'_>,
     part: &mut Part<'_>,
     progress: &dyn Progress,
 ) -> Result<(), RegistryError> {
-    let (wanted, http) = (part.wanted, &session.http);
-    let protocol = |why: String| RegistryError::Protocol { host: http.host().to_owned(), why };
-    let mut response = session.blob(&wanted.digest, part.have, progress).await?;
-    let starts_at = |response: &reqwest::Response| {
+    let (wanted, http) = (part.wanted, from.http());
+    let protocol = |why: String| RegistryError::Protocol { host: http.server(), why };
+    let mut response = from.blob(&wanted.digest, part.have, progress).await?;
+    let starts_at = |response: &Response| {
         let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
         range.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok()
     };
@@ -206,7 +257,7 @@ async fn stream(
         StatusCode::OK => part.restart()?,
         StatusCode::RANGE_NOT_SATISFIABLE if part.have > 0 => {
             part.restart()?;
-            response = session.blob(&wanted.digest, 0, progress).await?;
+            response = from.blob(&wanted.digest, 0, progress).await?;
         }
         _ => return Err(protocol(format!("sends another part of {} than asked", wanted.digest))),
     }
@@ -240,7 +291,7 @@ async fn stream(
     }
     if part.have < wanted.bytes {
         let why = "the connection ended before the download was complete".to_owned();
-        return Err(RegistryError::Unreachable { host: http.host().to_owned(), why });
+        return Err(RegistryError::Unreachable { host: http.server(), why });
     }
     Ok(())
 }

@@ -2,6 +2,22 @@
 
 use crate::fetch::FetchError;
 use crate::images::OciError;
+use crate::trust::TrustError;
+
+/// A server, as errors name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its kind: `registry`, or `server` of a catalog's files.
+    pub kind: &'static str,
+    /// Host, and the port if it has one.
+    pub host: String,
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.host)
+    }
+}
 
 /// Errors of pulling from a registry.
 #[derive(Debug, thiserror::Error)]
@@ -13,60 +29,60 @@ pub enum RegistryError {
     #[error(transparent)]
     Oci(#[from] OciError),
     /// The registry has no such image.
-    #[error("the registry {host} has no image `{name}`")]
+    #[error("the {host} has no image `{name}`")]
     NotFound {
         /// Host of the registry.
-        host: String,
+        host: Server,
         /// The reference.
         name: String,
     },
     /// The registry requires a login, or refuses the one that it got.
-    #[error("the registry {host} refuses access to `{name}`{}", login(*sent))]
+    #[error("the {host} refuses access to `{name}`{}", login(*sent))]
     Denied {
         /// Host of the registry.
-        host: String,
+        host: Server,
         /// The reference.
         name: String,
         /// Whether credentials were sent.
         sent: bool,
     },
     /// The registry limits the number of requests.
-    #[error("the registry {host} refuses further requests for now")]
+    #[error("the {host} refuses further requests for now")]
     TooManyRequests {
         /// Its host.
-        host: String,
+        host: Server,
     },
     /// Another unexpected answer.
-    #[error("the registry {host} answers with status {status}{}", after_colon(message))]
+    #[error("the {host} answers with status {status}{}", after_colon(message))]
     Status {
         /// Host of the registry.
-        host: String,
+        host: Server,
         /// HTTP status.
         status: u16,
         /// Its own words.
         message: String,
     },
     /// No connection, or one that ended.
-    #[error("cannot reach the registry {host}: {why}")]
+    #[error("cannot reach the {host}: {why}")]
     Unreachable {
         /// Its host.
-        host: String,
+        host: Server,
         /// The cause.
         why: String,
     },
     /// No data within the time limit.
-    #[error("the registry {host} sent too little for {seconds} s")]
+    #[error("the {host} sent too little for {seconds} s")]
     Stalled {
         /// Its host.
-        host: String,
+        host: Server,
         /// The time limit.
         seconds: u64,
     },
     /// The answer is not what the protocol demands.
-    #[error("the registry {host} {why}")]
+    #[error("the {host} {why}")]
     Protocol {
         /// Its host.
-        host: String,
+        host: Server,
         /// The defect.
         why: String,
     },
@@ -78,6 +94,17 @@ pub enum RegistryError {
         /// The cause, without a secret.
         why: String,
     },
+    /// An image without the signature that `[trust]` demands.
+    #[error("the image `{name}` {why}")]
+    Unsigned {
+        /// The reference.
+        name: String,
+        /// What it has instead.
+        why: String,
+    },
+    /// A file of `[trust]` cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// TLS or a proxy cannot be set up.
     #[error("cannot set up connections to registries: {why}")]
     Setup {

@@ -10,7 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use tokio::time::Instant;
 
-use super::RegistryError;
+use super::{RegistryError, Server};
 use crate::ca::CaSettings;
 use crate::fetch::{FetchError, Progress};
 use crate::proxy::ProxySettings;
@@ -100,7 +100,7 @@ pub fn check_url(url: &Url, registry_is_local: bool) -> Result<(), String> {
 #[derive(Clone)]
 pub struct Http {
     client: Client,
-    host: String,
+    server: Server,
     /// Whether the registry is on this host.
     pub local: bool,
     /// Time limits.
@@ -161,12 +161,19 @@ impl Http {
             extra.iter().map(|one| reqwest::Certificate::from_pem(one.pem.as_bytes())).collect();
         builder = builder.tls_certs_merge(extra.map_err(|error| setup(&error))?);
         let client = builder.build().map_err(|error| setup(&error))?;
-        Ok(Self { client, host: host.to_owned(), local, timing })
+        let server = Server { kind: "registry", host: host.to_owned() };
+        Ok(Self { client, server, local, timing })
     }
 
-    /// Host and port of the registry.
-    pub fn host(&self) -> &str {
-        &self.host
+    /// For another server than a registry: errors name it so.
+    #[must_use]
+    pub fn of_server(self) -> Self {
+        Self { server: Server { kind: "server", ..self.server }, ..self }
+    }
+
+    /// The registry.
+    pub fn server(&self) -> Server {
+        self.server.clone()
     }
 
     /// A GET request.
@@ -220,7 +227,7 @@ impl Http {
         while let Some(chunk) = self.chunk(&mut response, progress).await? {
             if (body.len() + chunk.len()) as u64 > limit {
                 let why = format!("sends a document of more than {} KiB", limit >> 10);
-                return Err(RegistryError::Protocol { host: self.host.clone(), why });
+                return Err(RegistryError::Protocol { host: self.server(), why });
             }
             body.extend_from_slice(&chunk);
             if begun.elapsed() > self.timing.answer {
@@ -251,11 +258,11 @@ impl Http {
 
     /// The error of a download that brings too little.
     pub fn stalled(&self, limit: Duration) -> RegistryError {
-        RegistryError::Stalled { host: self.host.clone(), seconds: limit.as_secs() }
+        RegistryError::Stalled { host: self.server(), seconds: limit.as_secs() }
     }
 
     fn failed(&self, error: &reqwest::Error) -> RegistryError {
-        let host = self.host.clone();
+        let host = self.server();
         if error.is_redirect() {
             let why = std::error::Error::source(error).map_or_else(String::new, chain);
             return RegistryError::Protocol { host, why };

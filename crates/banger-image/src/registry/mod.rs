@@ -7,6 +7,8 @@
 //! session       requests to one repository
 //! cache         downloaded files by digest
 //! download      one file, continued and checked
+//! signatures    signatures of cosign beside an image
+//! file          files of catalogs, downloaded in the same way
 //! ```
 //!
 //! A pull makes an OCI layout of the downloaded files, which is then imported as any other
@@ -17,8 +19,10 @@ mod cache;
 mod credentials;
 mod download;
 mod error;
+mod file;
 mod http;
 mod session;
+mod signatures;
 #[cfg(test)]
 mod tests;
 
@@ -30,15 +34,16 @@ use banger_api::container_ref::ContainerRef;
 use futures_util::{StreamExt, TryStreamExt};
 
 pub use cache::{Cache, Cached, Removal};
-pub use error::RegistryError;
-pub use http::Timing;
+pub use error::{RegistryError, Server};
+pub use file::fetch;
+pub use http::{Timing, is_local};
 
 use crate::ca::CaSettings;
 use crate::fetch::{FetchError, PathContext, Progress, Tools, need_space};
 use crate::images::manifest::{self, Manifest, Parsed};
 use crate::images::{Digest, OciError};
 use crate::proxy::ProxySettings;
-use download::{Wanted, download};
+use download::{BlobSource, Wanted, download};
 use session::{Document, Session};
 
 /// Maximum number of indexes that lead to a manifest.
@@ -46,7 +51,7 @@ const MAX_DEPTH: usize = 4;
 /// Number of layers that are downloaded at the same time.
 const PARALLEL: usize = 4;
 /// Largest layer in bytes.
-const MAX_LAYER: u64 = 256 << 30;
+pub const MAX_LAYER: u64 = 256 << 30;
 
 /// How registries are reached.
 #[derive(Debug, Clone)]
@@ -76,6 +81,8 @@ impl Default for Settings {
 pub struct Found {
     /// Digest of the manifest for the platform of the guests.
     pub digest: Digest,
+    /// Digests of the documents that lead to the manifest, which is the last.
+    digests: Vec<Digest>,
     session: Session,
     manifest: Manifest,
     document: Vec<u8>,
@@ -105,12 +112,14 @@ pub async fn find(
     let http = http::Http::new(wanted.host(), &settings.proxy, &settings.ca, settings.timing)?;
     let session = Session::new(http, wanted, credentials, progress).await?;
     let mut version = wanted.version();
+    let mut digests = Vec::new();
     for _ in 0..MAX_DEPTH {
         let Document { digest, bytes } = session.document(&version, progress).await?;
+        digests.push(digest.clone());
         match manifest::parse("the manifest", &bytes)? {
             Parsed::Index(entry) => version = entry.digest()?.to_string(),
             Parsed::Manifest(manifest) => {
-                return Ok(Found { digest, session, manifest, document: bytes });
+                return Ok(Found { digest, digests, session, manifest, document: bytes });
             }
         }
     }
@@ -161,9 +170,10 @@ impl Found {
             progress.bytes(u64::try_from(done.get()).unwrap_or_default(), Some(total));
         };
         let count: download::Count<'_> = &count;
+        let from = BlobSource::Repository(&self.session);
         let one = async |wanted: &Wanted| {
             let to = blobs.join(wanted.digest.hex());
-            download(&self.session, cache, (wanted, &to), count, progress).await
+            download(&from, cache, (wanted, &to), count, progress).await
         };
         let downloads = futures_util::stream::iter(&all).map(one).buffer_unordered(PARALLEL);
         let done = downloads.try_collect::<Vec<()>>().await;

@@ -66,16 +66,21 @@ impl Session {
             if http.local && !speaks_tls(&http, host, progress).await? { "http" } else { "https" };
         let base = format!("{scheme}://{host}/v2/{}/", wanted.repository());
         let base = Url::parse(&base).map_err(|error| RegistryError::Protocol {
-            host: host.to_owned(),
+            host: http.server(),
             why: format!("has no valid address: {error}"),
         })?;
         let auth = Auth::new(credentials, wanted.repository());
         Ok(Self { http, base, auth, name: wanted.to_string() })
     }
 
+    /// The reference.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn url(&self, path: &str) -> Result<Url, RegistryError> {
         self.base.join(path).map_err(|error| RegistryError::Protocol {
-            host: self.http.host().to_owned(),
+            host: self.http.server(),
             why: format!("has no valid address: {error}"),
         })
     }
@@ -106,6 +111,20 @@ impl Session {
         }
         let digest = Digest::parse(&format!("sha256:{hex}"))?;
         Ok(Document { digest, bytes })
+    }
+
+    /// The index of manifests that refer to an image.
+    ///
+    /// # Errors
+    /// Not found: a registry without this part of the API; the registry's.
+    pub async fn referrers(
+        &self,
+        digest: &Digest,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let url = self.url(&format!("referrers/{digest}"))?;
+        let response = self.ask(&url, Some(manifest::INDEXES[0]), None, progress).await?;
+        self.http.body(response, manifest::DOCUMENT_BYTES, progress).await
     }
 
     /// The answer with a blob from byte `from` on; status 200 means from its beginning.
@@ -146,7 +165,7 @@ impl Session {
         {
             response = send().await?;
         }
-        let host = self.http.host().to_owned();
+        let host = self.http.server();
         let name = self.name.clone();
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {

@@ -1,6 +1,7 @@
 //! Pulls from registries on this host that err, lie and stall.
 
 mod server;
+mod signed;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};

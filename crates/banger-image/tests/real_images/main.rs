@@ -20,5 +20,6 @@ mod kernel_import;
 mod listing;
 mod reference;
 mod registry;
+mod signed;
 mod sources;
 mod support;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::values::{
     AbsolutePath, DiskSize, GuestFile, HostFile, ImageName, InterfaceName, Level, MemorySize,
-    NetworkDriver, Number, OnOff, PathList, Storage, Subnet, Vcpus, Vmm, WebListen,
+    NetworkDriver, Number, OnOff, PathList, Signature, Storage, Subnet, Vcpus, Vmm, WebListen,
 };
 
 /// The file. [`super::Config`] describes the fields.
@@ -28,6 +28,7 @@ pub struct FileConfig {
     pub(super) network: Network,
     pub(super) proxy: Proxy,
     pub(super) ca: Ca,
+    pub(super) trust: Trust,
     pub(super) vm_defaults: VmDefaults,
     pub(super) file_sync: Vec<FileSync>,
 }
@@ -57,6 +58,25 @@ pub struct Proxy {
 #[serde(default, deny_unknown_fields)]
 pub struct Ca {
     pub(super) files: Option<PathList>,
+}
+
+/// `[trust]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trust {
+    pub(super) catalogs: Option<PathList>,
+    pub(super) keys: Option<PathList>,
+    pub(super) registries: Vec<RegistryRule>,
+}
+
+/// `[[trust.registries]]`: what is demanded of some images of registries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryRule {
+    pub(super) name: String,
+    pub(super) signature: Signature,
+    #[serde(default)]
+    pub(super) keys: Vec<AbsolutePath>,
 }
 
 /// `[vm_defaults]`

@@ -5,6 +5,7 @@
 //! (`vm_defaults.memory` is `BANGER_VM_DEFAULTS_MEMORY`). `doctor` shows the origin of each value.
 
 pub mod file;
+mod trust;
 pub mod values;
 
 use std::fmt::Display;
@@ -17,6 +18,7 @@ use banger_api::limits::VmDefaults;
 use banger_api::{ApiError, ErrorCode};
 use banger_image::ca::CaSettings;
 use banger_image::proxy::ProxySettings;
+use banger_image::trust::TrustSettings;
 
 use crate::dns;
 use file::{FileConfig, FileSync};
@@ -97,6 +99,8 @@ pub struct Config {
     pub proxy: ProxySettings,
     /// Files of certificates that guests and downloads trust.
     pub ca: CaSettings,
+    /// Catalogs and signatures.
+    pub trust: TrustSettings,
     /// Default number of vCPUs, if set.
     pub vcpus: Option<u32>,
     /// Default memory in MiB, if set.
@@ -183,6 +187,7 @@ pub fn resolve(
         ca: CaSettings {
             files: meet.optional("ca.files", ca.files)?.map_or_else(Vec::new, PathList::paths),
         },
+        trust: trust::settings(&mut meet, file.trust)?,
         vcpus: meet.optional("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
         memory_mib: meet.optional("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
         root_bytes: meet.optional("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),

@@ -9,6 +9,7 @@ use banger_api::container_ref::is_image_reference;
 use banger_api::excerpt;
 use banger_api::limits;
 use banger_api::size::{MIB, parse_size};
+use banger_image::trust::Requirement;
 use ipnet::Ipv4Net;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use tracing_subscriber::filter::LevelFilter;
@@ -53,7 +54,7 @@ macro_rules! deserialize {
     )+};
 }
 
-deserialize!(TextVisitor, deserialize_str: Level, Vmm, Storage, NetworkDriver, AbsolutePath,
+deserialize!(TextVisitor, deserialize_str: Level, Signature, Vmm, Storage, NetworkDriver, AbsolutePath,
     GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
 deserialize!(NumberVisitor, deserialize_i64: Vcpus);
 
@@ -109,6 +110,18 @@ words!(
     /// A kind of network.
     NetworkDriver, ["auto", "bridge", "user"], "auto"
 );
+
+words!(
+    /// What is demanded of an image's signature.
+    Signature, ["required", "off"], "off"
+);
+
+impl Signature {
+    /// As the verification takes it.
+    pub fn requirement(self) -> Requirement {
+        if self.0 == "required" { Requirement::Required } else { Requirement::Off }
+    }
+}
 
 impl Level {
     /// The filter for tracing.

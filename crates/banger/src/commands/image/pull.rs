@@ -20,6 +20,7 @@ use crate::values;
 ///   banger image pull --refresh debian     again, with today's packages
 ///
 /// `banger run --image` pulls an image with a host, folder or tag if needed.
+/// Names of signed catalogs and rules for signatures: docs/trust.md.
 /// Logins are those of `docker login`. Layers that are here are not downloaded again.
 /// An existing image of the same recipe is kept unless `--refresh` is given.
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! `banger image show`.
 
 use banger_api::exit;
-use banger_api::images::ImageView;
+use banger_api::images::{ImageSignature, ImageView};
 use banger_api::size::human_size;
 
 use crate::commands::image::list::or_dash;
@@ -35,6 +35,15 @@ fn or(known: Option<String>) -> String {
     known.unwrap_or_else(|| "unknown".to_owned())
 }
 
+fn signature(found: Option<&ImageSignature>) -> String {
+    match found {
+        Some(ImageSignature { scheme, key, signed }) => {
+            format!("{}, key {key}, of {signed}", scheme.as_str())
+        }
+        None => "none verified".to_owned(),
+    }
+}
+
 fn text(image: &ImageView) -> String {
     let init = image.init.as_deref().unwrap_or("none: the agent is its init");
     let rows = [
@@ -42,6 +51,7 @@ fn text(image: &ImageView) -> String {
         ("id", image.id.to_string()),
         ("source", image.source.clone()),
         ("made from", image.provenance.clone()),
+        ("signature", signature(image.signature.as_ref())),
         ("system", or(image.system.clone())),
         ("packages", or(image.packages.map(|count| count.to_string()))),
         ("created", format!("{} ({})", ago(&image.created_at), image.created_at)),
