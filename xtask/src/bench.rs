@@ -357,7 +357,6 @@ fn floor_config() -> Value {
         "env": {},
         "clock_unix_ms": 0,
         "entropy": "",
-        "entrypoint": [],
     })
 }
 

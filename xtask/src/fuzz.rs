@@ -75,7 +75,8 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
 /// What of a fuzzing toolchain is not there.
 fn missing() -> Option<&'static str> {
     let works = |program: &str, args: &[&str]| {
-        let run = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut run = Command::new(program);
+        run.args(args).stdout(Stdio::null()).stderr(Stdio::null());
         run.status().is_ok_and(|status| status.success())
     };
     if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) {

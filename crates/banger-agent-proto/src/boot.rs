@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use banger_base::ByteString;
 use serde::{Deserialize, Serialize};
 
 /// A message of a booting guest, one JSON object per line.
@@ -157,8 +158,40 @@ pub struct GuestConfig {
     pub clock_unix_ms: u64,
     /// Up to 512 bytes to mix into the guest's entropy pool, base64.
     pub entropy: String,
-    /// Command to run if the image has no init; empty = none.
-    pub entrypoint: Vec<String>,
+    /// The program of the machine: the agent is init then, and runs it instead of the image's
+    /// init.
+    #[serde(default)]
+    pub program: Option<Program>,
+}
+
+/// The one program of a machine; its end is the machine's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Program and arguments; at least one.
+    pub argv: Vec<ByteString>,
+    /// Its environment, `NAME=VALUE`; later entries replace earlier ones.
+    #[serde(default)]
+    pub env: Vec<ByteString>,
+    /// Working folder, created if it is missing; absent = `/`.
+    #[serde(default)]
+    pub cwd: Option<ByteString>,
+    /// `USER` or `USER:GROUP`, each a name or a number; absent = root.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Signal that stops it.
+    pub stop_signal: u8,
+    /// When it starts.
+    pub start: ProgramStart,
+}
+
+/// When the program of a machine starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgramStart {
+    /// After the boot; its output is the console.
+    AfterBoot,
+    /// With the client that attaches to it; as [`Self::AfterBoot`] if none does for a minute.
+    WithClient,
 }
 
 /// Composition of `/`.

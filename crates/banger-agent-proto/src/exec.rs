@@ -41,6 +41,11 @@ pub struct ExecRequest {
     /// Whether the client sends stdin frames; otherwise stdin is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// Start the program of the machine, which waits for a client
+    /// ([`crate::boot::ProgramStart::WithClient`]), on the streams of this client; `argv`, `cwd` and
+    /// `user` do not count then. Its end is the machine's.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub program: bool,
 }
 
 /// Answer to `POST /detach`.

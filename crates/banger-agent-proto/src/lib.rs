@@ -19,7 +19,7 @@ pub mod frame;
 pub mod http;
 pub mod ssh;
 
-pub use banger_base::ByteString;
+pub use banger_base::{ByteString, PROGRAM_ENDED};
 
 /// vsock port on the host (CID 2) to which a booting guest connects.
 /// On the host it appears as the Unix socket `<uds>_<HELLO_PORT>`.

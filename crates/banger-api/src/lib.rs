@@ -23,6 +23,7 @@ pub mod limits;
 pub mod names;
 pub mod operation;
 pub mod paths;
+pub mod program;
 pub mod publish;
 pub mod reference;
 pub mod routes;

@@ -12,6 +12,7 @@ use crate::ids::{ImageId, KernelId, OpId};
 use crate::labels::Labels;
 use crate::limits::{self, Sizes};
 use crate::names::VmName;
+use crate::program::{ProgramRequest, ProgramView};
 use crate::publish::{self, PortForward};
 use crate::{ByteString, VmId};
 
@@ -31,6 +32,11 @@ pub enum StoppedBecause {
     },
     /// The guest powered itself off.
     GuestPoweredOff,
+    /// The program of the machine ended.
+    ProgramEnded {
+        /// Its exit code; 128+n for signal n.
+        code: u8,
+    },
     /// The VMM ended unexpectedly.
     VmmDied {
         /// Exit code or signal, and the last lines of the console.
@@ -123,6 +129,9 @@ pub struct CreateVm {
     /// Start the VM when the daemon starts, unless it was stopped before.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub autostart: bool,
+    /// Changes of the program that the image names, if the image has no init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramRequest>,
 }
 
 impl CreateVm {
@@ -142,6 +151,7 @@ impl CreateVm {
             Sizes { vcpus, memory_mib, root_bytes: self.root_bytes, work_bytes: self.work_bytes };
         sizes.check().map_err(|e| bad(&e))?;
         publish::check(&self.publish).map_err(|e| bad(&e))?;
+        self.program.as_ref().map_or(Ok(()), ProgramRequest::check)?;
         if self.no_start && self.lifetime != Lifetime::Keep {
             return Err(ApiError::new(
                 ErrorCode::BadRequest,
@@ -239,6 +249,9 @@ pub struct VmDetails {
     /// Whether it is started when the daemon starts, unless it was stopped before.
     #[serde(default)]
     pub autostart: bool,
+    /// The program that the machine runs instead of an init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramView>,
     /// Errors of the failed cleanup, if the VM is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,

@@ -10,6 +10,10 @@ const TAIL_LINES: usize = 8;
 /// Longest line that is shown, in characters.
 const MAX_LINE_CHARS: usize = 500;
 
+/// Beginning of the line that an agent as init prints on the console when the program of the
+/// machine has ended; its exit code follows.
+pub const PROGRAM_ENDED: &str = "banger: the program ended with code ";
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitStory {
@@ -129,6 +133,13 @@ impl ExitStory {
         }
     }
 
+    /// Exit code of the machine's program, if the guest printed one as the last.
+    pub fn program_code(&self) -> Option<u8> {
+        let (_, code) = self.console_tail.rsplit_once(PROGRAM_ENDED)?;
+        let digits = code.bytes().take_while(u8::is_ascii_digit).count();
+        code.get(..digits)?.parse().ok()
+    }
+
     /// Last lines of the console, then of the VMM's log, without control characters and blank
     /// lines.
     pub fn tail(&self) -> String {
@@ -183,6 +194,21 @@ mod tests {
         assert_eq!(tail.lines().count(), TAIL_LINES + 1);
         assert!(tail.starts_with("line 12 [1m\n") && tail.ends_with("\nwhy"), "{tail}");
         assert_eq!(story(ExitCause::Requested).tail(), "");
+    }
+
+    #[test]
+    fn the_exit_code_of_a_program_is_read_from_the_console() {
+        let code = |console_tail: &str| {
+            let console_tail = console_tail.into();
+            ExitStory { console_tail, ..story(ExitCause::VmmExited) }.program_code()
+        };
+        let line = format!("no newline[    3.25] {PROGRAM_ENDED}7\r\n[    3.5] reboot: Power down");
+        assert_eq!(code(&line), Some(7));
+        assert_eq!(code(&format!("{PROGRAM_ENDED}1\n{PROGRAM_ENDED}143\n")), Some(143));
+        for other in ["", "7", PROGRAM_ENDED] {
+            assert_eq!(code(other), None, "{other}");
+        }
+        assert_eq!(code(&format!("{PROGRAM_ENDED}256\n")), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod vm_id;
 
 pub use bytes::ByteString;
 pub use drive::DriveRole;
-pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, RunFacts};
+pub use exit::{ExitCause, ExitStory, GuestEnd, Outcome, PROGRAM_ENDED, RunFacts};
 pub use hint::HostHint;
 pub use lease::Lease;
 pub use process::ProcRef;

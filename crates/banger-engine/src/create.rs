@@ -18,6 +18,7 @@ use crate::lists::{self, ListName};
 use crate::op_book::OpBook;
 use crate::ops::{Op, OpProgress};
 use crate::plan::{BuildPlan, VmPlan, VmSpec};
+use crate::program;
 use crate::record::{Inspect, VmRecord};
 use crate::store::{Durability, Write};
 use crate::vm_jobs::ThenStart;
@@ -215,6 +216,15 @@ impl Engine {
             return Err(cancel::cancelled(op));
         }
         let root = if build.is_some() { RootContent::Whole } else { RootContent::Changes };
+        let program = match build {
+            // The programs of a build are those of its script.
+            Some(_) => None,
+            None => {
+                let start = drivers.images.image_start(&boot.image).await?;
+                let wanted = request.program.clone().unwrap_or_default();
+                program::of(&wanted, &start, &boot.image_name)?
+            }
+        };
         let chosen = drivers.host.choose(&boot, root).await?;
         let now = drivers.host.now_unix_ms();
         let plan = VmPlan {
@@ -225,6 +235,7 @@ impl Engine {
             machine_id: new_machine_id(&*drivers.host),
             created_unix_ms: now,
             boot,
+            program,
             build,
         };
         let spec = VmSpec::of(&request, &self.defaults);

@@ -238,6 +238,7 @@ pub trait Guest: Send + Sync {
     async fn boot(
         &self,
         vm: &VmPlan,
+        run: &RunPlan,
         devices: &Devices,
         interrupt: &Interrupt,
     ) -> Result<String, ApiError>;

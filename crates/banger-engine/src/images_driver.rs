@@ -10,6 +10,7 @@ use banger_api::ids::ImageId;
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 
 use crate::plan::BootSet;
+use crate::program::ImageStart;
 use crate::progress::Progress;
 
 /// An image that lost its only name to another one.
@@ -52,6 +53,8 @@ pub trait Images: Send + Sync {
         kernel: &str,
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError>;
+    /// What an image starts: its init, or how a container of it runs.
+    async fn image_start(&self, image: &ImageId) -> Result<ImageStart, ApiError>;
     /// Builds an image by a built-in recipe; returns its id.
     async fn pull_image(
         &self,

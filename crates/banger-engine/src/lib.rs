@@ -42,6 +42,7 @@ pub mod oplog;
 pub mod ops;
 mod pause;
 pub mod plan;
+pub mod program;
 mod progress;
 pub mod queue;
 pub mod record;

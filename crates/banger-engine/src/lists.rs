@@ -177,7 +177,8 @@ pub const START: &[Line] = &[
     step!("boot", BOOT,
         apply: |c| {
             let devices = c.devices()?;
-            c.drivers.guest.boot(&c.vm, &devices, &c.interrupt).await.map(Fact::BootId)
+            let guest = &c.drivers.guest;
+            guest.boot(&c.vm, c.run()?, &devices, &c.interrupt).await.map(Fact::BootId)
         },
         undo: |c| { c.drivers.guest.forget(&c.vm).await; Ok(Undone::WasAbsent) }),
     step!("agent", WAIT_VSOCK_AGENT,

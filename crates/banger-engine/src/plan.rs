@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::oplog::StepId;
+use crate::program::Program;
 
 /// A driver and the reason it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,9 @@ pub struct VmPlan {
     pub machine_id: String,
     /// Milliseconds since 1970.
     pub created_unix_ms: u64,
+    /// The program that the machine runs instead of an init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// The image build to which it belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildPlan>,
@@ -153,6 +157,9 @@ pub struct RunPlan {
     /// Lease of the guest's address, if it has one.
     #[serde(default)]
     pub lease: Option<Lease>,
+    /// Whether the program of the machine waits for a client.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub attach: bool,
     /// The live change of this run in progress. A daemon that finds one takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<LiveChange>,
@@ -174,6 +181,7 @@ impl RunPlan {
             steps,
             found: BTreeMap::new(),
             lease: None,
+            attach: false,
             change: None,
             shim: None,
             vmm_pid: None,
@@ -210,6 +218,7 @@ pub(crate) mod tests {
             lifetime: Lifetime::Keep,
             machine_id: "0".repeat(32),
             created_unix_ms: 0,
+            program: None,
             build: None,
         }
     }

@@ -78,6 +78,9 @@ pub struct VmRecord {
     pub start: Option<StartReport>,
     /// Errors of the failed undo.
     pub problems: Vec<String>,
+    /// Exit code of the machine's program at the end of the last run, if it was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
     /// Times of the guest's recent reboots, milliseconds since 1970.
     pub reboots: Vec<u64>,
     /// Whether it is kept although its lifetime is over.
@@ -107,6 +110,7 @@ impl VmRecord {
             run: None,
             start: None,
             problems: Vec::new(),
+            exit_code: None,
             reboots: Vec::new(),
             inspect: Inspect::No,
             wanted: Wanted::Stopped,

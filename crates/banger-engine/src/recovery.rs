@@ -108,7 +108,10 @@ pub fn decide(record: &VmRecord, facts: &Facts) -> Action {
 /// The ending of a run whose VMM ended without a request.
 pub fn ending(story: &ExitStory) -> Ending {
     match story.guest {
-        Some(GuestEnd::Poweroff) => Ending::Stay(StoppedBecause::GuestPoweredOff),
+        Some(GuestEnd::Poweroff) => Ending::Stay(match story.program_code() {
+            Some(code) => StoppedBecause::ProgramEnded { code },
+            None => StoppedBecause::GuestPoweredOff,
+        }),
         Some(GuestEnd::Reboot) => Ending::Reboot,
         Some(GuestEnd::Panic) | None => Ending::Stay(died(story)),
     }

@@ -48,6 +48,9 @@ pub fn story(because: &StoppedBecause) -> Vec<String> {
     match because {
         StoppedBecause::NeverStarted | StoppedBecause::Requested { .. } => Vec::new(),
         StoppedBecause::GuestPoweredOff => vec!["the guest powered itself off".into()],
+        StoppedBecause::ProgramEnded { code } => {
+            vec![format!("its program ended with code {code}")]
+        }
         StoppedBecause::VmmDied { story } => story.lines().map(str::to_owned).collect(),
         StoppedBecause::StartFailed { error, .. } => vec![format!("its start failed: {error}")],
         StoppedBecause::HostRestarted => vec!["the host was restarted".into()],

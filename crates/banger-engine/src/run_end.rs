@@ -34,6 +34,16 @@ impl Worker {
     /// Undoes the run, and starts the VM again after a reboot.
     async fn end_run(&mut self, ending: Ending) -> Result<Presence, ApiError> {
         match ending {
+            Ending::Stay(StoppedBecause::ProgramEnded { code }) => {
+                // Any guest can print such a line.
+                let because = match self.record.plan.program {
+                    Some(_) => StoppedBecause::ProgramEnded { code },
+                    None => StoppedBecause::GuestPoweredOff,
+                };
+                self.record.exit_code = self.record.plan.program.as_ref().map(|_| code);
+                self.tear_down(because).await?;
+                Ok(Presence::Exists)
+            }
             Ending::Stay(because) => {
                 self.tear_down(because).await?;
                 Ok(Presence::Exists)

@@ -10,6 +10,7 @@ use crate::autostart;
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
 use crate::plan::{RunPlan, VmPlan};
+use crate::program;
 use crate::record::VmRecord;
 use crate::shared::Published;
 use crate::store::OpRecord;
@@ -130,6 +131,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         kernel_id: plan.boot.kernel.clone(),
         lifetime: plan.lifetime,
         autostart: record.spec.autostart,
+        program: program::view(record),
         problems: record.problems.clone(),
         notices,
         next_start: next_start(record),

@@ -11,6 +11,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::capabilities;
 use crate::capability::VmContext;
+use crate::drivers::ExitStory;
 use crate::lists::{self, ListName};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan};
@@ -110,11 +111,14 @@ impl Worker {
         let host_boot_id = self.shared.drivers.host.boot_id();
         let spec = self.record.spec.clone();
         let steps = lists::planned(ListName::Start, &vm, &spec);
-        let run = RunPlan::new(self.op.id.clone(), host_boot_id, spec, steps.clone());
+        let mut run = RunPlan::new(self.op.id.clone(), host_boot_id, spec, steps.clone());
+        let first = self.record.because == Some(StoppedBecause::NeverStarted);
+        run.attach = first && vm.program.as_ref().is_some_and(|program| program.attach);
         self.crash(ListName::Start, "accept_commit", "before");
         let accepted = |record: &mut VmRecord| {
             event(record, VmEvent::StartAccepted)?;
             record.inspect = Inspect::No;
+            record.exit_code = None;
             record.run = Some(run);
             Ok(())
         };
@@ -248,6 +252,8 @@ impl Worker {
         }
         let how = if grace_ms == 0 { StopKind::Killed } else { self.shut_down(grace_ms).await };
         tracing::info!(op = %self.op.id, vm = %self.record.plan.id, ?how, "stopped");
+        let code = self.exit.borrow().as_ref().and_then(ExitStory::program_code);
+        self.record.exit_code = code.filter(|_| self.record.plan.program.is_some());
         self.tear_down(StoppedBecause::Requested { how }).await?;
         Ok(Presence::Exists)
     }

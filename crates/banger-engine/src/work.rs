@@ -53,7 +53,9 @@ impl Work {
     /// The state that the user wants from now on; `None` if the work does not follow from a wish.
     fn wanted(&self) -> Option<Wanted> {
         let of_end = |ending: &Ending| match ending {
-            Ending::Stay(StoppedBecause::GuestPoweredOff) => Some(Wanted::Stopped),
+            Ending::Stay(StoppedBecause::GuestPoweredOff | StoppedBecause::ProgramEnded { .. }) => {
+                Some(Wanted::Stopped)
+            }
             Ending::Stay(_) | Ending::Reboot => None,
         };
         match self {

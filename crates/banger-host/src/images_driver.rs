@@ -9,9 +9,10 @@ use banger_api::container_ref::image_name;
 use banger_api::disk::{Stored, StoredKind};
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::operation::stage;
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, ImageId};
 use banger_engine::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
 use banger_engine::plan::{BootSet, VmPlan};
+use banger_engine::program::ImageStart;
 
 use crate::HostConfig;
 use crate::advice;
@@ -207,6 +208,13 @@ impl Images for LocalImages {
         })
     }
 
+    async fn image_start(&self, image: &ImageId) -> Result<ImageStart, ApiError> {
+        let found = self.images.resolve(image.as_str());
+        let record = found.map_err(|error| banger_image::advice::fetch(&error))?.record;
+        let init = record.init.map(|init| init.as_str().to_owned());
+        Ok(ImageStart { init, config: record.config })
+    }
+
     async fn pull_image(
         &self,
         name: &str,
@@ -379,11 +387,9 @@ impl Images for LocalImages {
         let deleted = blocking(move || {
             store.delete(&wanted, &[]).map_err(|error| banger_image::advice::fetch(&error))
         });
-        deleted.await.map(|deleted| Deleted {
-            id: deleted.id,
-            freed_bytes: deleted.freed_bytes,
-            names: Vec::new(),
-        })
+        let deleted = deleted.await?;
+        let (id, freed_bytes) = (deleted.id, deleted.freed_bytes);
+        Ok(Deleted { id, freed_bytes, names: Vec::new() })
     }
 
     async fn delete_kernel(&self, kernel: &KernelView) -> Result<Deleted, ApiError> {
@@ -391,10 +397,8 @@ impl Images for LocalImages {
         let deleted = blocking(move || {
             store.delete(&wanted, &[]).map_err(|error| banger_image::advice::fetch(&error))
         });
-        deleted.await.map(|deleted| Deleted {
-            id: deleted.id,
-            freed_bytes: deleted.freed_bytes,
-            names: Vec::new(),
-        })
+        let deleted = deleted.await?;
+        let (id, freed_bytes) = (deleted.id, deleted.freed_bytes);
+        Ok(Deleted { id, freed_bytes, names: Vec::new() })
     }
 }

@@ -33,6 +33,7 @@ pub fn plan(id: &str, name: &str) -> VmPlan {
         lifetime: banger_api::vm::Lifetime::Keep,
         machine_id: "0".repeat(32),
         created_unix_ms: 0,
+        program: None,
         build: None,
     }
 }
@@ -87,7 +88,7 @@ pub fn empty_config() -> GuestConfig {
         env: Default::default(),
         clock_unix_ms: 0,
         entropy: String::new(),
-        entrypoint: Vec::new(),
+        program: None,
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::errors::PIPE_CLOSED;
@@ -44,6 +45,16 @@ pub enum SessionEnd {
     Interrupted(u8),
     /// The guest or the command does not respond; exit code and reason.
     Unresponsive(u8, String),
+}
+
+impl SessionEnd {
+    /// The exit code of the client.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Exited(status) => status.shell_code(),
+            Self::Interrupted(code) | Self::Unresponsive(code, _) => *code,
+        }
+    }
 }
 
 /// The VM of a command, for health checks of an unresponsive guest.
@@ -109,8 +120,10 @@ pub async fn run(
     let Exec { input, control, mut output } = exec;
     let raw = request.tty.map(|_| RawTerminal::take()).transpose()?;
     let interrupted = Arc::new(Notify::new());
+    // Ends with this function: an open input keeps the connection open.
+    let mut forwarding = JoinSet::new();
     if let Some(input) = input {
-        tokio::spawn(forward_input(input, raw.is_some().then(|| interrupted.clone())));
+        forwarding.spawn(forward_input(input, raw.is_some().then(|| interrupted.clone())));
     }
     let message_count = AtomicU64::new(0);
     let output_end = forward_output(&mut output, sink, &message_count);

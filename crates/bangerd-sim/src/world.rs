@@ -113,7 +113,7 @@ fn read_behavior(item: &str) -> Option<(String, GuestBehavior)> {
         "sluggish" => GuestBehavior::NeverBooted,
         "ends-early" => GuestBehavior::PowersOff,
         "crowded" => GuestBehavior::DiskNearlyFull,
-        _ => return None,
+        exits => GuestBehavior::Exits(exits.strip_prefix("exits-")?.parse().ok()?),
     };
     Some((name.to_owned(), behavior))
 }

@@ -11,7 +11,7 @@ const CONFIG: &str = r#"{"protocol":1,"hostname":"floor",
 "machine_id":"0123456789abcdef0123456789abcdef","root":{"disk":{"index":0},"layer":null},
 "work":{"index":1},"modules":{"index":2},"network":{"mac":"02:00:00:00:00:01",
 "addresses":["10.9.0.2/24"],"gateway":"10.9.0.1","dns":["10.9.0.1"],"search":[],"mtu":null},
-"files":[],"env":{},"clock_unix_ms":0,"entropy":"","entrypoint":[]}"#;
+"files":[],"env":{},"clock_unix_ms":0,"entropy":""}"#;
 /// Longest time from the first process to ready, in milliseconds: five seconds are usual.
 const MAX_READY_MS: u64 = 60_000;
 

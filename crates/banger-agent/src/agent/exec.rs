@@ -32,6 +32,9 @@ const USER_FILE_MAX: u64 = 4 * 1024 * 1024;
 /// Room for the usual /etc/passwd, in bytes: it is then read at once.
 const USER_FILE_USUAL: usize = 8 * 1024;
 
+/// Exit code of a shell for a command that it found and could not execute.
+pub const CANNOT_EXECUTE: u8 = 126;
+
 /// Debian's group `tty`, the same number everywhere.
 const TTY_GROUP: u32 = 5;
 
@@ -84,7 +87,8 @@ pub struct Prepared {
     pub setup: ChildSetup,
     /// Its control group, where there is one.
     pub group: Option<cgroup::Group>,
-    user: User,
+    /// The user.
+    pub user: User,
 }
 
 /// Resolves user, working folder, program and environment.
@@ -116,7 +120,15 @@ pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, R
 /// # Errors
 /// As [`prepare`].
 pub fn start(request: &ExecRequest, defaults: &Defaults) -> Result<Started, Refusal> {
-    let Prepared { program, mut setup, group, user } = prepare(request, defaults)?;
+    launch(prepare(request, defaults)?, request)
+}
+
+/// Starts a prepared command on a terminal or pipes, as the request has it.
+///
+/// # Errors
+/// The streams cannot be made.
+pub fn launch(prepared: Prepared, request: &ExecRequest) -> Result<Started, Refusal> {
+    let Prepared { program, mut setup, group, user } = prepared;
     let io = match request.tty {
         Some(size) => terminal(size, &user),
         None => pipes(request.stdin),
@@ -299,7 +311,7 @@ pub fn not_started(stage: SpawnStage, error: &io::Error, request: &ExecRequest) 
     if is_missing && request.argv.is_empty() {
         message.push_str(" (an image without a shell runs only programs of its own)");
     }
-    ExitStatus::NotStarted { code: if is_missing { 127 } else { 126 }, message }
+    ExitStatus::NotStarted { code: if is_missing { 127 } else { CANNOT_EXECUTE }, message }
 }
 
 #[cfg(test)]

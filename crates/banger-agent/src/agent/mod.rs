@@ -16,6 +16,7 @@ pub mod lookup;
 pub mod notify;
 mod ports;
 pub mod power;
+pub mod program;
 pub mod progress;
 mod routes;
 mod session;
@@ -34,6 +35,7 @@ use std::thread;
 use std::time::Duration;
 
 use banger_agent_proto::HOST_CID;
+use banger_agent_proto::boot::Program;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 
@@ -69,6 +71,8 @@ pub struct Context {
     pub restarts: u32,
     /// The image's init, whose boot progress is reported.
     pub init: progress::Init,
+    /// The program of the machine, if it has one instead of an init.
+    pub program: Option<Program>,
 }
 
 /// State shared by all connections.
@@ -81,6 +85,7 @@ pub struct Agent {
     events: Events,
     detached: detached::Commands,
     power: Sender<power::Request>,
+    workload: Option<program::Workload>,
 }
 
 /// Serves until the guest ends, announced by SIGTERM.
@@ -89,7 +94,7 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
     // Before any thread: all of them must leave SIGTERM to this one.
     let terminate = SignalSet::block(&[libc::SIGTERM]);
     let (power, requests) = mpsc::channel();
-    let Context { env, private, groups, restarts, init } = context;
+    let Context { env, private, groups, restarts, init, program } = context;
     let agent = Arc::new(Agent {
         private,
         restarts,
@@ -99,6 +104,7 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
         events: Events::default(),
         detached: detached::Commands::default(),
         power,
+        workload: program.map(|program| program::Workload::new(program, restarts)),
     });
     let (serving, watching) = (Arc::clone(&agent), Arc::clone(&agent));
     let reporting = Arc::clone(&agent);

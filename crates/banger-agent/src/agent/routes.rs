@@ -14,7 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
 use super::http::{Connection, Refusal, Request};
-use super::{Agent, archive, clock, connect, ports, power, session, sshd, usage};
+use super::{Agent, archive, clock, connect, ports, power, program, session, sshd, usage};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
@@ -99,6 +99,8 @@ fn answer(
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/healthz") => client.answer(200, &health(agent))?,
         ("GET", "/boot") => {
+            // The daemon asks once it has recorded that the machine runs.
+            agent.workload.iter().for_each(program::Workload::go);
             let progress = agent.events.wait_boot(boot_wait(request));
             client.answer(200, &progress)?;
         }
@@ -210,10 +212,13 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
         let message = format!("exec needs `Upgrade: {UPGRADE}`");
         return client.refuse(&Refusal::bad(message));
     }
-    let started = client
-        .json_within::<ExecRequest>(request, MAX_EXEC_BODY)?
-        .and_then(|wanted| exec::start(&wanted, &agent.commands));
-    match started {
+    let wanted = client.json_within::<ExecRequest>(request, MAX_EXEC_BODY)?;
+    if let Ok(wanted) = &wanted
+        && wanted.program
+    {
+        return program::attach(client, wanted, agent);
+    }
+    match wanted.and_then(|wanted| exec::start(&wanted, &agent.commands)) {
         Err(refusal) => client.refuse(&refusal),
         Ok(Started::Failed(status)) => {
             client.switch(UPGRADE)?;

@@ -9,6 +9,7 @@
 //!   command still runs after [`HANGUP_GRACE`], SIGKILL. No other process is signalled: the group
 //!   is identified by its leader, which has not been reaped.
 
+mod end;
 mod input;
 
 use std::io;
@@ -22,11 +23,12 @@ use banger_agent_proto::frame::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitIdOptions};
 
 use super::cgroup::Group;
 use super::exec::{Running, Streams};
 use crate::sys::signal::{self, Target};
+pub use end::{linger, not_started, run_program};
 
 /// Time without output, after the command's end, that ends the session.
 const QUIET: Duration = Duration::from_millis(300);
@@ -45,26 +47,7 @@ const OUTPUT_MAX: usize = 4 * MAX_PAYLOAD;
 /// # Errors
 /// Only if waiting itself fails; a client that is gone is a normal end.
 pub fn run(client: OwnedFd, early: &[u8], running: Running) -> io::Result<()> {
-    let mut session = Session::new(client, running);
-    if session.stdin.is_some() {
-        session.push(&Frame::Credit(STDIN_WINDOW_MAX - STDIN_WINDOW));
-    }
-    session.decoder.push(early);
-    session.take_frames();
-    session.send();
-    while !session.is_over() {
-        session.poll_once()?;
-    }
-    Ok(())
-}
-
-/// Sends the one frame of a command that never ran.
-///
-/// # Errors
-/// The client's.
-pub fn not_started(client: OwnedFd, status: ExitStatus) -> io::Result<()> {
-    use std::io::Write as _;
-    std::fs::File::from(client).write_all(&Frame::Exit(status).to_bytes())
+    Session::new(Some(client), running).serve(early)
 }
 
 /// Writes what fits; the number of bytes written.
@@ -107,10 +90,12 @@ struct Session {
     quiet_at: Instant,
     drained_at: Instant,
     kill_at: Option<Instant>,
+    /// Whether the command goes on when its client disconnects.
+    survives_client: bool,
 }
 
 impl Session {
-    fn new(client: OwnedFd, running: Running) -> Self {
+    fn new(client: Option<OwnedFd>, running: Running) -> Self {
         let (stdin, stdout, stderr, is_terminal) = match running.streams {
             Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, Some(stderr), false),
             // A terminal that cannot be shared twice has no input, which its user will see.
@@ -118,7 +103,7 @@ impl Session {
         };
         let now = Instant::now();
         Self {
-            client: Some(client),
+            client,
             decoder: Decoder::default(),
             awaited: 1,
             outgoing: Buffer::default(),
@@ -138,7 +123,21 @@ impl Session {
             quiet_at: now,
             drained_at: now,
             kill_at: None,
+            survives_client: false,
         }
+    }
+
+    fn serve(&mut self, early: &[u8]) -> io::Result<()> {
+        if self.stdin.is_some() {
+            self.push(&Frame::Credit(STDIN_WINDOW_MAX - STDIN_WINDOW));
+        }
+        self.decoder.push(early);
+        self.take_frames();
+        self.send();
+        while !self.is_over() {
+            self.poll_once()?;
+        }
+        Ok(())
     }
 
     fn is_over(&self) -> bool {
@@ -154,7 +153,7 @@ impl Session {
                 Source::Client => self.client_ready(events),
                 Source::Stdin => self.stdin_ready(events),
                 Source::Output(output) => drop(self.collect(output)),
-                Source::End => self.reap(),
+                Source::End => self.reap(WaitIdOptions::NOHANG),
             }
         }
         self.check_deadlines();
@@ -259,12 +258,16 @@ impl Session {
         // Read to its place after the header, so that it is not copied.
         let room = self.outgoing.room(HEADER + MAX_PAYLOAD);
         let (head, payload) = room.split_first_chunk_mut::<HEADER>()?;
-        match read(open, payload) {
+        match read(open, &mut *payload) {
             Ok(length) if length > 0 => {
                 self.quiet_at = Instant::now() + QUIET;
                 if self.client.is_some() {
                     *head = Frame::output_header(output, length);
                     self.outgoing.filled(HEADER + length);
+                } else if self.survives_client {
+                    // The console; without one the output is lost.
+                    let data = payload.get(..length).unwrap_or_default();
+                    let _ = io::Write::write_all(&mut io::stderr(), data);
                 }
                 Some(length)
             }
@@ -275,24 +278,6 @@ impl Session {
                 None
             }
         }
-    }
-
-    fn reap(&mut self) {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
-            Ok(None) | Err(Errno::INTR) => return,
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => ExitStatus::Exited { code: code as u8 },
-                (None, signal) => ExitStatus::Signaled { signal: signal.unwrap_or(0) as u8 },
-            },
-            Err(errno) => ExitStatus::NotStarted {
-                code: 126,
-                message: format!("cannot learn how the command ended: {errno}"),
-            },
-        };
-        self.status = Some(status);
-        let now = Instant::now();
-        (self.quiet_at, self.drained_at) = (now + QUIET, now + DRAIN);
     }
 
     fn check_deadlines(&mut self) {
@@ -334,7 +319,7 @@ impl Session {
         self.outgoing.clear();
         self.incoming.clear();
         self.stdin = None;
-        if self.status.is_none() {
+        if self.status.is_none() && !self.survives_client {
             // A stopped process handles SIGHUP only after SIGCONT.
             for number in [libc::SIGHUP, libc::SIGCONT] {
                 let _ = signal::send(Target::Group(self.pid), number);

@@ -257,6 +257,7 @@ fn run_agent(handoff: Handoff<'_>, places: Places, mut init_failed: File) -> ! {
         groups,
         restarts: 0,
         init,
+        program: config.program.clone(),
     };
     agent::supervisor::run(listener, context)
 }

@@ -46,7 +46,7 @@ pub use hello::boot_id;
 pub use identity::{mix_entropy, step_clock, wall_clock_ms};
 pub use log::uptime_ms;
 pub use seed::names;
-pub use stay::end_machine;
+pub use stay::{CLIENT_WAIT, end_machine};
 
 use hello::{BootConnection, Received};
 use log::BootLog;
@@ -114,7 +114,10 @@ fn prepare(log: &mut BootLog, config: &GuestConfig) -> Result<Prepared, (&'stati
     identity::add_entropy(&config.entropy, log);
     let root = root::assemble(config, log).map_err(|fault| ("mounts", fault))?;
     log.mark("mounts");
-    let init = handoff::choose_init(&root.folder);
+    let init = match config.program {
+        Some(_) => handoff::Init::Agent,
+        None => handoff::choose_init(&root.folder),
+    };
     identity::write(&root.folder, config, log);
     network_managers::write(&root.folder, config, &init, log);
     files::write(&root.folder, &config.files, log);

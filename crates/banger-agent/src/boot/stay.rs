@@ -1,20 +1,27 @@
-//! Process 1 of an image without an init: runs the entry point, reaps, and ends the machine when
-//! asked, with the signals systemd takes (SIGRTMIN+4 poweroff, SIGRTMIN+5 reboot).
+//! Process 1 of a machine without an init of its own: runs the program, if the machine has one, reaps,
+//! and ends the machine when asked, with the signals systemd takes (SIGRTMIN+4 poweroff, SIGRTMIN+5
+//! reboot).
+//!
+//! The machine ends with its program. A request to end sends the program its stop signal first, and
+//! waits for it; the agent ends the machine shortly before the host's time limit.
 
-use std::ffi::{CString, OsStr};
-use std::io;
-use std::os::fd::AsFd as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use banger_agent_proto::boot::GuestConfig;
-use rustix::fs::{Gid, Uid, sync};
+use banger_agent_proto::PROGRAM_ENDED;
+use banger_agent_proto::boot::{GuestConfig, Program, ProgramStart};
+use banger_agent_proto::exec::ExitStatus;
+use rustix::fs::{Gid, Mode, Uid, sync};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::agent::{lookup, power};
-use crate::sys::process::{ChildSetup, Launch, Program, Terminal, spawn};
+use crate::agent::exec::{self, Prepared};
+use crate::agent::{power, program};
+use crate::sys::process::{Launch, spawn};
 use crate::sys::signal::{self, SignalSet, Target};
 
 /// How long processes have to end after SIGTERM.
@@ -22,6 +29,16 @@ const TERM_GRACE: Duration = Duration::from_secs(5);
 
 /// How long after SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for the daemon to record that the machine runs, before the program starts. A program that
+/// ends at once would otherwise look like a failed start.
+const DAEMON_WAIT: Duration = Duration::from_secs(10);
+
+/// Time for a client to start the program, before it starts without one.
+pub const CLIENT_WAIT: Duration = Duration::from_secs(60);
+
+/// The kernel's log. The console shows messages of level 3.
+const KERNEL_LOG: &str = "/dev/kmsg";
 
 /// The signals that this init waits for.
 pub struct Requests(io::Result<SignalSet>);
@@ -37,15 +54,16 @@ impl Requests {
             libc::SIGPWR,
             power::poweroff_signal(),
             power::reboot_signal(),
+            program::go_signal(),
+            program::started_signal(),
+            program::ended_signal(),
         ]))
     }
 }
 
-/// Is init until the machine ends.
-///
-/// The machine keeps running when the entry point ends, so that users can inspect it.
+/// Is init until the machine ends: with its program, or when asked. Without a program the machine
+/// runs on for its users.
 pub fn run(config: &GuestConfig, requests: Requests) -> ! {
-    let restart = power::reboot_signal();
     let signals = match requests.0 {
         Ok(signals) => signals,
         Err(error) => {
@@ -53,57 +71,215 @@ pub fn run(config: &GuestConfig, requests: Requests) -> ! {
             end_machine(RebootCommand::Restart)
         }
     };
-    start_entry_point(config);
+    let mut main = Main { config, state: State::of(config.program.as_ref()) };
     loop {
-        match signals.wait() {
-            libc::SIGCHLD => reap(),
-            // Ctrl-Alt-Del arrives as SIGINT.
-            number if number == restart || number == libc::SIGINT => {
-                end_everything(&signals, RebootCommand::Restart)
-            }
-            _ => end_everything(&signals, RebootCommand::PowerOff),
+        if let Some(event) = main.next(&signals) {
+            main.handle(event, &signals);
         }
     }
 }
 
-fn start_entry_point(config: &GuestConfig) {
-    let [program, ..] = config.entrypoint.as_slice() else { return };
-    if let Err(error) = entry_point(config) {
-        eprintln!("banger: cannot start the entry point `{program}`: {error}");
+/// What the program of the machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There is none.
+    None,
+    /// It is started at this time at the latest.
+    Waiting(Instant),
+    /// It runs.
+    Running(Pid),
+}
+
+impl State {
+    fn of(program: Option<&Program>) -> Self {
+        let wait = match program.map(|program| program.start) {
+            None => return Self::None,
+            Some(ProgramStart::AfterBoot) => DAEMON_WAIT,
+            Some(ProgramStart::WithClient) => CLIENT_WAIT,
+        };
+        Self::Waiting(Instant::now() + wait)
     }
 }
 
-fn entry_point(config: &GuestConfig) -> io::Result<()> {
-    let mut env = config.env.clone();
-    env.entry("HOME".to_owned()).or_insert_with(|| "/root".to_owned());
-    let path = env.entry("PATH".to_owned()).or_insert_with(lookup::default_path).clone();
-    let words = |words: Vec<String>| -> io::Result<Vec<CString>> {
-        Ok(words.into_iter().map(CString::new).collect::<Result<_, _>>()?)
-    };
-    let name = config.entrypoint.first().map(String::as_str).unwrap_or_default();
-    let program = Program {
-        paths: lookup::candidates(OsStr::new(name), OsStr::new(&path)),
-        argv: words(config.entrypoint.clone())?,
-        env: words(env.iter().map(|(name, value)| format!("{name}={value}")).collect())?,
-    };
-    let setup = ChildSetup {
-        uid: Uid::ROOT,
-        gid: Gid::ROOT,
-        groups: vec![Gid::ROOT],
-        cwd: c"/".to_owned(),
-        terminal: Terminal::None,
-    };
-    let stdio = [
-        io::stdin().as_fd().try_clone_to_owned()?,
-        io::stdout().as_fd().try_clone_to_owned()?,
-        io::stderr().as_fd().try_clone_to_owned()?,
-    ];
-    spawn(Launch { program, stdio, setup, cgroup: None }).map(drop).map_err(|(_, error)| error)
+/// What this init reacts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// The program is to start, without a client.
+    Start,
+    /// A client has started it as this process.
+    Started(Pid),
+    /// It has ended with this exit code.
+    Ended(u8),
+    /// The machine is to end.
+    End(RebootCommand),
 }
 
-/// Reaps all processes that have ended; init is the parent of orphans.
-fn reap() {
-    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+struct Main<'a> {
+    config: &'a GuestConfig,
+    state: State,
+}
+
+impl Main<'_> {
+    /// The next event, if the next signal is one.
+    fn next(&self, signals: &SignalSet) -> Option<Event> {
+        let State::Waiting(at) = self.state else {
+            let (number, value) = signals.wait_value(Duration::from_secs(3600))?;
+            return self.meaning(number, value);
+        };
+        let left = at.saturating_duration_since(Instant::now());
+        match signals.wait_value(left) {
+            Some((number, value)) => self.meaning(number, value),
+            None => (at <= Instant::now()).then_some(Event::Start),
+        }
+    }
+
+    fn meaning(&self, number: i32, value: i32) -> Option<Event> {
+        let waits = |start| self.config.program.as_ref().is_some_and(|own| own.start == start);
+        let restart = power::reboot_signal();
+        if number == libc::SIGCHLD {
+            return self.reap().map(Event::Ended);
+        }
+        if number == program::go_signal() {
+            return waits(ProgramStart::AfterBoot).then_some(Event::Start);
+        }
+        if number == program::started_signal() {
+            return Pid::from_raw(value).map(Event::Started);
+        }
+        if number == program::ended_signal() {
+            return u8::try_from(value).ok().map(Event::Ended);
+        }
+        // Ctrl-Alt-Del arrives as SIGINT.
+        let is_restart = number == restart || number == libc::SIGINT;
+        let command = if is_restart { RebootCommand::Restart } else { RebootCommand::PowerOff };
+        Some(Event::End(command))
+    }
+
+    fn handle(&mut self, event: Event, signals: &SignalSet) {
+        match (event, self.state) {
+            (Event::Start, State::Waiting(_)) => match start_alone(self.config) {
+                Ok(pid) => self.state = State::Running(pid),
+                Err(status) => over(status.shell_code(), signals),
+            },
+            (Event::Started(pid), State::Waiting(_)) => self.state = State::Running(pid),
+            // Without a start before it: the program could not be started.
+            (Event::Ended(code), State::Waiting(_) | State::Running(_)) => over(code, signals),
+            (Event::End(command), State::Running(pid)) => {
+                let stop = self
+                    .config
+                    .program
+                    .as_ref()
+                    .map_or(libc::SIGTERM, |program| i32::from(program.stop_signal));
+                // It may have ended.
+                let _ = signal::send(Target::Process(pid), stop);
+                if let Some(code) = self.stopped(signals) {
+                    report(code);
+                }
+                end_everything(signals, command)
+            }
+            (Event::End(command), State::None | State::Waiting(_)) => {
+                end_everything(signals, command)
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits until the program has ended after its stop signal; none if the agent does not wait any
+    /// longer, which sends SIGTERM then.
+    fn stopped(&self, signals: &SignalSet) -> Option<u8> {
+        loop {
+            let Some((number, value)) = signals.wait_value(Duration::from_secs(3600)) else {
+                continue;
+            };
+            match self.meaning(number, value) {
+                Some(Event::Ended(code)) => return Some(code),
+                Some(Event::End(_)) if [libc::SIGTERM, libc::SIGPWR].contains(&number) => {
+                    return None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Reaps all processes that have ended, since init is the parent of orphans; returns the exit
+    /// code of the program, if it is among them.
+    fn reap(&self) -> Option<u8> {
+        let mut code = None;
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.state == State::Running(pid) {
+                code = Some(code_of(status));
+            }
+        }
+        code
+    }
+}
+
+fn code_of(status: WaitStatus) -> u8 {
+    let ended = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Exited { code: code as u8 },
+        (None, signal) => ExitStatus::Signaled { signal: signal.unwrap_or(0) as u8 },
+    };
+    ended.shell_code()
+}
+
+/// Starts the program with the console as its output.
+fn start_alone(config: &GuestConfig) -> Result<Pid, ExitStatus> {
+    let not_started = |message: String| {
+        eprintln!("banger: {message}");
+        ExitStatus::NotStarted { code: exec::CANNOT_EXECUTE, message }
+    };
+    let Some(own) = &config.program else {
+        return Err(not_started("there is no program".to_owned()));
+    };
+    let request = program::request(own);
+    let prepared = program::prepare(own, &request, &config.env, || None).map_err(not_started)?;
+    let Prepared { program, setup, .. } = prepared;
+    let stdio = console(setup.uid, setup.gid)
+        .map_err(|error| not_started(format!("cannot open the console: {error}")))?;
+    match spawn(Launch { program, stdio, setup, cgroup: None }) {
+        Ok(process) => Ok(process.pid),
+        Err((stage, error)) => {
+            let status = exec::not_started(stage, &error, &request);
+            if let ExitStatus::NotStarted { message, .. } = &status {
+                eprintln!("banger: {message}");
+            }
+            Err(status)
+        }
+    }
+}
+
+/// No input, and the console as output. It becomes the user's: programs reopen `/dev/stdout`.
+fn console(uid: Uid, gid: Gid) -> io::Result<[OwnedFd; 3]> {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    if !uid.is_root() {
+        // A console that is no device has no owner to change.
+        let _ = rustix::fs::fchown(&stdout, Some(uid), Some(gid));
+        let _ = rustix::fs::fchmod(&stdout, Mode::from_raw_mode(0o620));
+    }
+    Ok([
+        File::open("/dev/null")?.into(),
+        stdout.as_fd().try_clone_to_owned()?,
+        stderr.as_fd().try_clone_to_owned()?,
+    ])
+}
+
+/// Ends the machine after its program.
+fn over(code: u8, signals: &SignalSet) -> ! {
+    report(code);
+    end_everything(signals, RebootCommand::PowerOff)
+}
+
+/// Reports the exit code on the console, where the host looks for it. Through the kernel's log, since
+/// its lines are not mixed with others.
+fn report(code: u8) {
+    // What the program has written comes before it; a console that is no terminal has no queue.
+    let _ = rustix::termios::tcdrain(io::stdout());
+    let written = File::options()
+        .write(true)
+        .open(KERNEL_LOG)
+        .and_then(|mut log| log.write_all(format!("<3>{PROGRAM_ENDED}{code}\n").as_bytes()));
+    if written.is_err() {
+        eprintln!("{PROGRAM_ENDED}{code}");
+    }
 }
 
 fn end_everything(signals: &SignalSet, command: RebootCommand) -> ! {
@@ -147,4 +323,91 @@ pub fn end_machine(command: RebootCommand) -> ! {
     let error = reboot(command);
     eprintln!("banger: cannot end the machine: {error:?}");
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(start: Option<ProgramStart>) -> GuestConfig {
+        let mut config: GuestConfig = serde_json::from_value(serde_json::json!({
+            "protocol": 1, "hostname": "web", "machine_id": "0".repeat(32),
+            "root": { "disk": { "index": 0 }, "layer": null }, "work": null, "modules": null,
+            "network": null, "files": [], "env": {}, "clock_unix_ms": 0, "entropy": "",
+        }))
+        .unwrap();
+        config.program = start.map(|start| Program {
+            argv: vec!["true".into()],
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            stop_signal: 3,
+            start,
+        });
+        config
+    }
+
+    fn pid(number: i32) -> Pid {
+        Pid::from_raw(number).unwrap()
+    }
+
+    #[test]
+    fn signals_are_events() {
+        use ProgramStart::{AfterBoot, WithClient};
+        let meaning = |start, number, value| {
+            let config = config(start);
+            let main = Main { config: &config, state: State::of(config.program.as_ref()) };
+            main.meaning(number, value)
+        };
+        let go = program::go_signal();
+        assert_eq!(meaning(Some(AfterBoot), go, 0), Some(Event::Start));
+        assert_eq!(meaning(Some(WithClient), go, 0), None, "it waits for the client");
+        assert_eq!(meaning(None, go, 0), None);
+        let started = program::started_signal();
+        assert_eq!(meaning(Some(WithClient), started, 77), Some(Event::Started(pid(77))));
+        let ended = program::ended_signal();
+        assert_eq!(meaning(Some(WithClient), ended, 143), Some(Event::Ended(143)));
+        assert_eq!(meaning(Some(WithClient), ended, 256), None);
+        for (number, command) in [
+            (power::poweroff_signal(), RebootCommand::PowerOff),
+            (libc::SIGTERM, RebootCommand::PowerOff),
+            (power::reboot_signal(), RebootCommand::Restart),
+            (libc::SIGINT, RebootCommand::Restart),
+        ] {
+            assert_eq!(meaning(None, number, 0), Some(Event::End(command)), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_client_has_more_time_than_the_daemon() {
+        assert_eq!(State::of(None), State::None);
+        let at = |start| match State::of(config(Some(start)).program.as_ref()) {
+            State::Waiting(at) => at,
+            other => panic!("{other:?}"),
+        };
+        assert!(at(ProgramStart::WithClient) > at(ProgramStart::AfterBoot));
+    }
+
+    #[test]
+    fn a_program_that_cannot_start_has_the_code_of_a_shell() {
+        let mut config = config(Some(ProgramStart::AfterBoot));
+        let code = |config: &GuestConfig| start_alone(config).unwrap_err().shell_code();
+        config.program.as_mut().unwrap().argv = vec!["no-such-program".into()];
+        assert_eq!(code(&config), 127);
+        config.program.as_mut().unwrap().argv = vec!["/etc/passwd".into()];
+        assert_eq!(code(&config), 126);
+        config.program.as_mut().unwrap().user = Some("no-such-user".into());
+        assert_eq!(code(&config), 126);
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "waited for by its id, as init does")]
+    fn the_end_of_a_program_is_a_code_of_a_shell() {
+        for (script, code) in [("exit 3", 3), ("kill -9 $$", 137)] {
+            let child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+            let ended =
+                rustix::process::waitpid(Some(Pid::from_child(&child)), WaitOptions::empty());
+            assert_eq!(code_of(ended.unwrap().unwrap().1), code, "{script}");
+        }
+    }
 }

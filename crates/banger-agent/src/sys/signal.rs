@@ -45,16 +45,28 @@ impl SignalSet {
     }
 
     /// Waits for one of the signals for at most `timeout`.
-    #[expect(unsafe_code, reason = "sigtimedwait has no safe wrapper")]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<i32> {
+        self.wait_value(timeout).map(|(signal, _)| signal)
+    }
+
+    /// The same, with the value of a signal that [`send_value`] sent, otherwise 0.
+    #[expect(unsafe_code, reason = "sigtimedwait has no safe wrapper")]
+    pub fn wait_value(&self, timeout: Duration) -> Option<(i32, i32)> {
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: timeout.subsec_nanos() as _,
         };
-        // SAFETY: set and timeout are initialised and outlive the call; no details are asked for.
+        // SAFETY: all fields of the structure may be zero.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: set, details and timeout are initialised and outlive the call.
         let signal =
-            unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const timeout) };
-        (signal > 0).then_some(signal)
+            unsafe { libc::sigtimedwait(&raw const self.0, &raw mut info, &raw const timeout) };
+        let value = match info.si_code {
+            // SAFETY: a signal of sigqueue(3) has a value.
+            libc::SI_QUEUE => unsafe { info.si_value() }.sival_ptr as usize as i32,
+            _ => 0,
+        };
+        (signal > 0).then_some((signal, value))
     }
 }
 
@@ -109,4 +121,19 @@ pub fn send(target: Target, number: i32) -> io::Result<()> {
     };
     // SAFETY: kill takes two numbers and touches no memory.
     if unsafe { libc::kill(pid, number) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends signal `number` with a value to a process (sigqueue(3)).
+///
+/// # Errors
+/// As sigqueue(3): `ESRCH`, `EAGAIN`.
+#[expect(unsafe_code, reason = "rustix has no signals with values")]
+pub fn send_value(process: Pid, number: i32, value: i32) -> io::Result<()> {
+    let value = libc::sigval { sival_ptr: value as u32 as usize as *mut libc::c_void };
+    // SAFETY: sigqueue takes numbers only; the value is no address for the kernel.
+    if unsafe { libc::sigqueue(process.as_raw_pid(), number, value) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

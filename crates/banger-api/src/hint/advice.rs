@@ -54,6 +54,8 @@ pub enum ImageAdvice {
     AwaitWriter,
     /// Make an image from an archive.
     Import,
+    /// Run a program as a command of a machine with an init.
+    RunAsCommand,
     /// Fetch the object again.
     FetchAgain,
     /// Import the archive again, or restore the image's files, or give the VM up.

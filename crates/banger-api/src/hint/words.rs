@@ -170,6 +170,9 @@ fn image_words(advice: &ImageAdvice) -> String {
             "give the tar archive of a whole root file system, such as mmdebstrap \
                           makes"
         }
+        A::RunAsCommand => {
+            "give the program as a command after `--`, which runs it beside the image's init"
+        }
         A::PackMounted => {
             "mount it and pack its files: `mount -o loop,ro FILE /mnt` and `tar -C /mnt --xattrs \
              -cf rootfs.tar .`"

@@ -14,7 +14,7 @@ use crate::devices::Devices;
 use crate::drivers::{ClockHistory, Guest, GuestClock, GuestEnd, GuestHealth, GuestReady};
 use crate::interrupt::Interrupt;
 use crate::meter::GuestUsage;
-use crate::plan::VmPlan;
+use crate::plan::{RunPlan, VmPlan};
 
 impl Sim {
     pub(super) fn boot_id(&self, vm: &VmPlan) -> Result<String, ApiError> {
@@ -32,6 +32,7 @@ impl Guest for Sim {
     async fn boot(
         &self,
         vm: &VmPlan,
+        _run: &RunPlan,
         _devices: &Devices,
         interrupt: &Interrupt,
     ) -> Result<String, ApiError> {
@@ -87,6 +88,10 @@ impl Guest for Sim {
         }
         if self.behavior(vm) == GuestBehavior::PowersOff {
             self.end_vmm(vm, Some(GuestEnd::Poweroff), "the simulated guest powered off");
+            return Ok(BootView::booting());
+        }
+        if let GuestBehavior::Exits(code) = self.behavior(vm) {
+            self.end_program(vm, code);
             return Ok(BootView::booting());
         }
         let source = "the host is simulated".into();

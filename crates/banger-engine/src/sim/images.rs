@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use banger_api::container_ref::{ContainerRef, image_name};
 use banger_api::disk::{Stored, StoredKind};
 use banger_api::hint::{Hint, ImageAdvice, Kind};
+use banger_api::ids::ImageId;
 use banger_api::images::{
     DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName, spare_name,
 };
@@ -14,9 +15,10 @@ use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode, reference};
 
 use super::world::When;
-use super::{GuestBehavior, Sim};
+use super::{GuestBehavior, Sim, containers};
 use crate::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
 use crate::plan::BootSet;
+use crate::program::ImageStart;
 
 pub(super) const MIB: u64 = 1 << 20;
 /// The simulated registries have every image but those of this name.
@@ -218,6 +220,14 @@ impl Images for Sim {
         })
     }
 
+    async fn image_start(&self, image: &ImageId) -> Result<ImageStart, ApiError> {
+        let view = self.images().await?.into_iter().find(|view| view.id == *image);
+        let view = view.ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("there is no image `{image}`"))
+        })?;
+        Ok(ImageStart { init: view.init, config: view.config })
+    }
+
     async fn pull_image(
         &self,
         name: &str,
@@ -330,21 +340,22 @@ impl Images for Sim {
 
     async fn images(&self) -> Result<Vec<ImageView>, ApiError> {
         let views = self.grouped("image").into_iter().filter_map(|(id, names)| {
+            let container = containers::config(&names);
             Some(ImageView {
                 id: id.parse().ok()?,
                 source: format!("simulated {}", names.first()?),
                 provenance: format!("simulated, of {}", names.first()?),
                 system: None,
                 packages: None,
+                init: if container.is_some() { None } else { Some("/sbin/init".into()) },
+                config: container,
                 names,
                 virtual_bytes: 512 * MIB,
                 used_bytes: 64 * MIB,
-                init: Some("/sbin/init".into()),
                 created_at: "2026-01-01T00:00:00Z".into(),
                 fingerprint: id,
                 built: None,
                 used_by: Vec::new(),
-                config: None,
                 signature: None,
             })
         });

@@ -5,6 +5,7 @@
 //! daemon.
 
 mod builds;
+mod containers;
 mod effects;
 mod guest;
 mod host;
@@ -79,6 +80,8 @@ pub enum GuestBehavior {
     NeverBooted,
     /// Powers itself off while its init boots.
     PowersOff,
+    /// Boots, and its program ends with this exit code.
+    Exits(u8),
     /// As good, but its clock cannot be compared: its agent does not answer.
     Unresponsive,
     /// As good, but a comparison of its clock never ends.

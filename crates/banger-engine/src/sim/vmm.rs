@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use banger_api::vm::VmPaths;
 use banger_api::{ApiError, ErrorCode};
+use banger_base::PROGRAM_ENDED;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -33,9 +34,19 @@ impl Sim {
         story.unwrap_or_else(|| ExitStory::unknown("the simulated VMM is gone"))
     }
 
+    /// Ends a VM whose program has ended with an exit code.
+    pub fn end_program(&self, vm: &VmPlan, code: u8) {
+        let console_tail = format!("[    1.0] {PROGRAM_ENDED}{code}\n");
+        let story = ExitStory::unknown("the simulated guest powered off");
+        self.end_with(vm, ExitStory { guest: Some(GuestEnd::Poweroff), console_tail, ..story });
+    }
+
     /// Ends the VMM of a VM, with the guest's last action if it ended itself.
     pub fn end_vmm(&self, vm: &VmPlan, guest: Option<GuestEnd>, summary: &str) {
-        let story = ExitStory { guest, ..ExitStory::unknown(summary) };
+        self.end_with(vm, ExitStory { guest, ..ExitStory::unknown(summary) });
+    }
+
+    fn end_with(&self, vm: &VmPlan, story: ExitStory) {
         let channel = self.exit_channel(vm);
         let mut inner = self.inner();
         let had_vmm = inner.world.remove("vmm", &vm.id);

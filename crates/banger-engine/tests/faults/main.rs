@@ -12,6 +12,7 @@ mod images;
 mod leftovers;
 mod machine;
 mod pause;
+mod program;
 mod records;
 mod rename;
 mod reset;

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use banger_agent_proto::boot::{DiskRef, GuestConfig, Hello, NetworkConfig, RootConfig};
-use banger_agent_proto::{PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
+use banger_agent_proto::boot::{
+    DiskRef, GuestConfig, Hello, NetworkConfig, Program as GuestProgram, ProgramStart, RootConfig,
+};
+use banger_agent_proto::{ByteString, PROTOCOL_MAX, PROTOCOL_MIN, negotiate};
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::devices::{Devices, DriveKey, DriveRole, Nic};
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{RunPlan, VmPlan};
+use banger_engine::program::Program;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -31,7 +34,7 @@ const ENTROPY: usize = 256;
 /// # Errors
 /// No common protocol version; a file of the VM cannot be read.
 pub fn build(
-    vm: &VmPlan,
+    (vm, start): (&VmPlan, ProgramStart),
     devices: &Devices,
     hello: &Hello,
     parts: &[GuestPart],
@@ -69,10 +72,10 @@ pub fn build(
         network: network(&devices.nic),
         files: Vec::new(),
         certificates: Vec::new(),
-        env: BTreeMap::new(),
+        env: variables(vm.program.as_ref()),
         clock_unix_ms: 0,
         entropy: BASE64.encode(entropy),
-        entrypoint: Vec::new(),
+        program: vm.program.as_ref().map(|program| guest_program(program, start)),
     };
     for part in parts {
         part(vm, devices, &mut config)?;
@@ -84,6 +87,32 @@ pub fn build(
         .map_err(|error| of("cannot write a guest's configuration", &error.into()))?;
     line.push(b'\n');
     Ok(ReadyConfig { line, boot_id: hello.boot_id.clone() })
+}
+
+/// When the machine's program starts in a run.
+pub fn program_start(run: &RunPlan) -> ProgramStart {
+    if run.attach { ProgramStart::WithClient } else { ProgramStart::AfterBoot }
+}
+
+fn guest_program(program: &Program, start: ProgramStart) -> GuestProgram {
+    GuestProgram {
+        argv: program.argv.clone(),
+        env: program.env.clone(),
+        cwd: program.cwd.clone(),
+        user: program.user.clone(),
+        stop_signal: program.stop_signal,
+        start,
+    }
+}
+
+/// The variables of the program, which other commands in the machine also have, as in a container.
+/// Those that are not text are the program's only.
+fn variables(program: Option<&Program>) -> BTreeMap<String, String> {
+    let text = |variable: &ByteString| {
+        let (name, value) = std::str::from_utf8(variable.as_bytes()).ok()?.split_once('=')?;
+        (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+    };
+    program.iter().flat_map(|program| &program.env).filter_map(text).collect()
 }
 
 /// Identification of a disk in the guest; `None` if the VM lacks it.
@@ -109,6 +138,7 @@ fn network(nic: &Nic) -> Option<NetworkConfig> {
 
 #[cfg(test)]
 mod tests {
+    use banger_api::OpId;
     use banger_engine::devices::Drive;
 
     use super::*;
@@ -124,7 +154,8 @@ mod tests {
             uptime_ms: 0,
         };
         let vm = plan("0123456789ab", "web");
-        let ready = build(&vm, devices, &hello, &[]).unwrap();
+        let run = RunPlan::new(OpId::from_entropy(1), "host".into(), spec(), Vec::new());
+        let ready = build((&vm, program_start(&run)), devices, &hello, &[]).unwrap();
         serde_json::from_slice(&ready.line).unwrap()
     }
 

@@ -28,7 +28,7 @@ use banger_engine::devices::Devices;
 use banger_engine::drivers::{ClockHistory, Guest, GuestClock, GuestHealth, GuestReady};
 use banger_engine::interrupt::Interrupt;
 use banger_engine::meter::{GuestUsage, Transfers};
-use banger_engine::plan::VmPlan;
+use banger_engine::plan::{RunPlan, VmPlan};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
@@ -186,6 +186,7 @@ impl Guest for VsockGuest {
     async fn boot(
         &self,
         vm: &VmPlan,
+        run: &RunPlan,
         devices: &Devices,
         interrupt: &Interrupt,
     ) -> Result<String, ApiError> {
@@ -198,7 +199,8 @@ impl Guest for VsockGuest {
         // There is only one hello: from here on the guest cannot connect to the host.
         self.sockets(vm)?.close_hello(vm).await?;
         let (parts, plan, devices) = (self.parts.clone(), vm.clone(), devices.clone());
-        let build = move || config::build(&plan, &devices, &hello, &parts);
+        let start = config::program_start(run);
+        let build = move || config::build((&plan, start), &devices, &hello, &parts);
         let config = blocking(build).await?;
         let boot_id = config.boot_id.clone();
         let sent = boot::bounded(vm, "configuration", deadline, interrupt, booting.send(&config));

@@ -129,6 +129,7 @@ pub fn plan(id: &str) -> VmPlan {
         lifetime: Lifetime::Keep,
         machine_id: "0".repeat(32),
         created_unix_ms: 0,
+        program: None,
         build: None,
     }
 }

@@ -32,6 +32,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
         lifetime: Lifetime::Keep,
         machine_id: "0".repeat(32),
         created_unix_ms: 1_767_225_600_000,
+        program: None,
         build: None,
     };
     let spec = VmSpec {

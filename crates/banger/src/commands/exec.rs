@@ -61,35 +61,40 @@ pub async fn attached(
     request: &ExecRequest,
     guest: &Guest<'_>,
 ) -> Result<u8, Failure> {
+    to_end(context, session, request, guest).await.map(|ended| ended.code())
+}
+
+/// The same; returns how the session ended.
+pub async fn to_end(
+    context: &Context,
+    session: AgentSession,
+    request: &ExecRequest,
+    guest: &Guest<'_>,
+) -> Result<SessionEnd, Failure> {
     let mut sink = match context.format {
         Format::Text => Sink::Streams,
         Format::Json => Sink::Memory(Captured::default()),
     };
     let ended = attach::run(session, request, &mut sink, guest).await?;
-    let code = match &ended {
-        SessionEnd::Exited(status) => {
-            if let banger_client::ExitStatus::NotStarted { message, .. } = status {
-                let error = ApiError::new(ErrorCode::NotFound, message);
-                crate::errors::show(context, &error);
-            }
-            status.shell_code()
+    match &ended {
+        SessionEnd::Exited(banger_client::ExitStatus::NotStarted { message, .. }) => {
+            crate::errors::show(context, &ApiError::new(ErrorCode::NotFound, message));
         }
-        SessionEnd::Interrupted(code) => *code,
-        SessionEnd::Unresponsive(code, reason) => {
+        SessionEnd::Unresponsive(_, reason) => {
             let error =
                 ApiError::new(ErrorCode::GuestFailed, format!("{reason}; the client gave up"))
                     .with_hint(Hint::check(guest.vm));
             crate::errors::show(context, &error);
-            *code
         }
-    };
+        SessionEnd::Exited(_) | SessionEnd::Interrupted(_) => {}
+    }
     if let Sink::Memory(kept) = sink {
         context.json(&serde_json::json!({
-            "exit_code": code,
+            "exit_code": ended.code(),
             "stdout": String::from_utf8_lossy(&kept.stdout),
             "stderr": String::from_utf8_lossy(&kept.stderr),
             "truncated": kept.truncated,
         }))?;
     }
-    Ok(code)
+    Ok(ended)
 }

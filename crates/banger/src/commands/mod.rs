@@ -10,6 +10,7 @@ pub mod image;
 pub mod kernel;
 pub mod man;
 pub mod operation;
+pub mod program;
 pub mod run;
 pub mod ssh;
 pub mod ssh_config;

@@ -9,10 +9,10 @@ use banger_api::{ApiError, ErrorCode, Hint, VmName};
 use banger_client::follow::OnInterrupt;
 use banger_client::{Client, Detached, ExecRequest, Hold};
 
-use crate::attach::Guest;
 use crate::cli;
 use crate::command_options;
-use crate::commands::{exec, vm};
+use crate::commands::program::{self, AttachedEnd};
+use crate::commands::vm;
 use crate::context::{Context, Format};
 use crate::errors::{self, Failure, usage};
 use crate::follow;
@@ -21,7 +21,7 @@ use crate::render::stderr_is_live;
 use crate::repository::{self, Prepared};
 use crate::terminal::{self, Wanted};
 use crate::values::Machine;
-use crate::waiting::{self, CommandWait};
+use crate::waiting;
 
 /// Create a machine, run a shell or a command in it and return its exit code.
 ///
@@ -29,11 +29,14 @@ use crate::waiting::{self, CommandWait};
 ///   banger run --rm uname -a      one command; the machine is deleted afterwards
 ///   banger run . --rm -- make     the same with this repository in the machine
 ///   banger run -d --name web      a machine that runs in the background
-///   banger run -d --rm CMD        one with a command, deleted when it is stopped
 ///
 /// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`
 /// removes it. Flags of banger must precede the command. A folder that begins
 /// with `.` or `/` is a git repository, which is put in the machine.
+///
+/// A container image without an init runs its entry point with its command, which
+/// CMD replaces, and the machine ends with it. Any other image boots its init, and
+/// CMD is one more command in the machine. `banger image show` tells which.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -69,6 +72,9 @@ pub struct Args {
     /// Print what would be sent of a repository, and create nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Run PROG instead of the entry point and the command of a container image without an init
+    #[arg(long, value_name = "PROG")]
+    pub entrypoint: Option<OsString>,
     /// Specification of the machine.
     #[command(flatten)]
     pub machine: Machine,
@@ -121,9 +127,13 @@ async fn machine(
         (true, false) => Lifetime::Session,
         (true, true) => Lifetime::UntilStopped,
     };
-    request.check()?;
     let workload = workload(context, &args)?;
+    request.program = Some(program::request(&args, &workload)?);
+    request.check()?;
     let client = context.client().await?;
+    if let Workload::Program(_, error) = &workload {
+        program::refuse_init(&client, &args, error).await?;
+    }
     let (accepted, interrupts) = follow::request(context, client.create(&request)).await?;
     let vm = accepted.vm.clone().ok_or_else(no_vm)?;
     // At once: the daemon waits only a while for a holder of the VM.
@@ -148,27 +158,34 @@ async fn machine(
         }
         return Err(error);
     }
-    let ended = match &workload {
+    let ended = match workload {
         Workload::None => {
             waiting::after_start(context, &client, vm.name.as_str(), args.wait).await?;
             return vm::create::show_made(context, &client, &vm).await;
         }
         Workload::Detached(request) => {
-            start_in_background(context, &client, &vm, request).await?;
+            if !program::is_run(&client, &vm).await? {
+                start_in_background(context, &client, &vm, &request).await?;
+            }
             return vm::create::show_made(context, &client, &vm).await;
         }
-        Workload::Attached(request) => session(context, &client, &vm, args.wait, request).await,
+        attached @ (Workload::Attached(_) | Workload::Program(..)) => {
+            program::attached(context, &client, &vm, args.wait, attached).await
+        }
     };
     match hold {
         Some(hold) => {
             let removed = remove(context, &client, &vm, hold).await;
             // A failure of the command has priority over one of the removal.
-            let code = ended?;
+            let code = ended?.code();
             removed.map(|()| code)
         }
         None => {
+            if let Ok(AttachedEnd::Program(_)) = ended {
+                program::stopped(&client, &vm).await;
+            }
             vm::shell::report_running(context, &client, &vm).await;
-            ended
+            ended.map(|ended| ended.code())
         }
     }
 }
@@ -201,13 +218,15 @@ pub fn no_vm() -> ApiError {
 }
 
 /// Workload of the machine.
-enum Workload {
-    /// No command.
+pub enum Workload {
+    /// No command, or the program of the image without a client.
     None,
     /// A command without a client.
     Detached(ExecRequest),
-    /// A command or shell on the streams of this process.
+    /// A command, a shell or the program of the image on the streams of this process.
     Attached(ExecRequest),
+    /// The program of the image; the error if it has none.
+    Program(ExecRequest, ApiError),
 }
 
 fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
@@ -218,19 +237,16 @@ fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
     if args.detach {
         return Ok(Workload::Detached(args.options.request(args.command.clone())?));
     }
-    if shell && context.format == Format::Json {
-        let text = "a shell cannot be shown as JSON: add `-d`, or a command";
-        return Err(usage(text).into());
-    }
-    if shell && !args.interactive && !args.tty && !terminal::is_interactive() {
-        return Err(usage("a shell needs a terminal or input, and this is neither")
-            .with_hint(Hint::text(
-                "`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD",
-            ))
-            .into());
-    }
     let mut request = args.options.request(args.command.clone())?;
     request.stdin = args.interactive;
+    if let Some(error) = no_shell(context, args).filter(|_| shell) {
+        let may_have_program = args.machine.image.is_some() || args.entrypoint.is_some();
+        return if may_have_program && !args.tty {
+            Ok(Workload::Program(request, error))
+        } else {
+            Err(error.into())
+        };
+    }
     // `run` without command is a shell on this terminal.
     let wanted = match (args.tty, shell && !args.interactive) {
         (true, _) => Wanted::Flag,
@@ -240,24 +256,28 @@ fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
     command_options::with_terminal(context, request, wanted).map(Workload::Attached)
 }
 
+/// Why a shell cannot be run.
+fn no_shell(context: &Context, args: &Args) -> Option<ApiError> {
+    if context.format == Format::Json {
+        return Some(usage("a shell cannot be shown as JSON: add `-d`, or a command"));
+    }
+    let has_input = args.interactive || args.tty || terminal::is_interactive();
+    (!has_input).then(|| {
+        usage("a shell needs a terminal or input, and this is neither").with_hint(Hint::text(
+            "`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD",
+        ))
+    })
+}
+
 /// A terminal gets a line with the time until the machine was ready; a file, which also contains
 /// the command's standard error, only lines about downloads.
 fn progress(context: &Context, workload: &Workload) -> Progress {
-    let command = matches!(workload, Workload::Attached(request) if !request.argv.is_empty());
+    let command = match workload {
+        Workload::Attached(request) => !request.argv.is_empty(),
+        Workload::Program(..) => true,
+        Workload::None | Workload::Detached(_) => false,
+    };
     Progress::new(context, if command && !stderr_is_live() { Lines::Fetches } else { Lines::Ready })
-}
-
-async fn session(
-    context: &Context,
-    client: &Client,
-    vm: &VmTag,
-    wait: Option<WaitFor>,
-    workload: &ExecRequest,
-) -> Result<u8, Failure> {
-    let wait = CommandWait { wait };
-    let stream = waiting::connection(context, client, vm.name.as_str(), wait).await?;
-    let guest = Guest { client, vm: vm.name.as_str() };
-    exec::attached(context, stream, workload, &guest).await
 }
 
 /// Starts a command that runs without a client, and prints the path of its output.

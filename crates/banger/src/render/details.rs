@@ -1,7 +1,9 @@
 //! Everything about one VM, as text.
 
+use banger_api::ByteString;
 use banger_api::boot::BootView;
 use banger_api::labels;
+use banger_api::program::ProgramView;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{SpecView, StopKind, StoppedBecause, Timing, VmDetails, VmSummary};
 
@@ -37,6 +39,7 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     text.add("created", &format!("{} ({})", ago(&summary.created_at), summary.created_at));
     text.add("image", &format!("{} ({})", summary.image, vm.image_id));
     text.add("kernel", vm.kernel_id.as_str());
+    text.program(vm.program.as_ref());
     text.add("vcpus", &summary.vcpus.unwrap_or_default().to_string());
     text.add("memory", &human_size(summary.memory_mib.unwrap_or_default().saturating_mul(MIB)));
     let used = |used, size| format!("{} used of {}", human_size(used), human_size(size));
@@ -106,6 +109,26 @@ fn next_start(now: &VmSummary, next: &SpecView) -> String {
     values.join(", ")
 }
 
+/// `/app serve, in /srv, as web:web`
+fn program_text(program: &ProgramView) -> String {
+    let words: Vec<String> = program.argv.iter().map(shown_word).collect();
+    let mut text = words.join(" ");
+    if let Some(cwd) = &program.cwd {
+        text.push_str(&format!(", in {cwd}"));
+    }
+    if let Some(user) = &program.user {
+        text.push_str(&format!(", as {user}"));
+    }
+    text
+}
+
+/// A word of a command line, in quotes if a shell would divide it.
+fn shown_word(word: &ByteString) -> String {
+    let text = word.to_string();
+    let plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("{text:?}") }
+}
+
 /// `running 7.21 s after the kernel's start (systemd: running)`
 fn boot_text(boot: &BootView) -> String {
     let mut text = boot.state.as_str().to_owned();
@@ -131,6 +154,14 @@ impl Lines {
         self.0.push('\n');
     }
 
+    fn program(&mut self, program: Option<&ProgramView>) {
+        let Some(program) = program else { return };
+        self.add("program", &program_text(program));
+        if let Some(code) = program.exit_code {
+            self.add("exit code", &code.to_string());
+        }
+    }
+
     fn stages(&mut self, stages: &[Timing]) {
         for stage in stages {
             let name = plain::line(&stage.name);
@@ -148,6 +179,7 @@ fn because_text(because: &StoppedBecause) -> String {
         }
         StoppedBecause::Requested { how: StopKind::Killed } => "a kill was requested".into(),
         StoppedBecause::GuestPoweredOff => "the guest powered itself off".into(),
+        StoppedBecause::ProgramEnded { code } => format!("its program ended with code {code}"),
         StoppedBecause::VmmDied { story } => format!("the VMM died: {story}"),
         StoppedBecause::StartFailed { operation, error } => {
             format!("its start failed: {error} ({operation})")

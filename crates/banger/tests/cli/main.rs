@@ -19,6 +19,7 @@ mod other_host;
 mod output;
 mod pause;
 mod ports;
+mod program;
 mod prune;
 mod repositories;
 mod sessions;

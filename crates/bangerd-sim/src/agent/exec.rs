@@ -1,6 +1,6 @@
 //! A command of a simulated guest, connected by frames.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use banger_agent_proto::ByteString;
 use banger_agent_proto::exec::{ExecRequest, ExitStatus, WindowSize};
@@ -80,12 +80,14 @@ impl Streams {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end; returns how it ended, unless its client disconnected before.
 pub async fn run(
     machine: Arc<Machine>,
     request: ExecRequest,
     stream: impl AsyncRead + AsyncWrite + Send,
-) {
+) -> Option<ExitStatus> {
+    let end = Arc::new(OnceLock::new());
+    let ended = end.clone();
     let (reader, mut writer) = tokio::io::split(stream);
     let (output, mut frames) = mpsc::channel::<Frame>(QUEUED_FRAMES);
     // Limited by the window, so that pending input does not delay a signal.
@@ -116,6 +118,8 @@ pub async fn run(
             status = shell::run(&mut shell, &argv) => status,
             Some(signal) = raised.recv() => ExitStatus::Signaled { signal },
         };
+        // Set once, here.
+        let _ = ended.set(status.clone());
         let _ = output.send(Frame::Exit(status)).await;
     };
     let write = async {
@@ -135,6 +139,7 @@ pub async fn run(
     }
     // The client may have disconnected.
     let _ = writer.shutdown().await;
+    end.get().cloned()
 }
 
 /// Converts the client's frames to input and signals.

@@ -36,6 +36,9 @@ use tokio::net::UnixStream;
 /// Process id of every detached command of a simulated guest.
 const DETACHED_PID: u32 = 2;
 
+/// Exit code of a program that SIGHUP has ended.
+const HANGUP: u8 = 129;
+
 /// Answer to a request.
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -175,10 +178,19 @@ async fn start(
         return Err(format!("the request must upgrade to `{UPGRADE}`"));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let command = read_command(request).await?;
+    let mut command = read_command(request).await?;
+    if command.program {
+        let program = machine.vm.program.as_ref().ok_or("this machine has no program")?;
+        command.argv.clone_from(&program.argv);
+    }
     sessions.begin(async move {
         match upgrade.await {
-            Ok(stream) => exec::run(machine, command, TokioIo::new(stream)).await,
+            Ok(stream) if command.program => {
+                let status = exec::run(machine.clone(), command, TokioIo::new(stream)).await;
+                // Unlike a real one, the program of a simulated guest ends with its client.
+                machine.sim.end_program(&machine.vm, status.map_or(HANGUP, |end| end.shell_code()));
+            }
+            Ok(stream) => drop(exec::run(machine, command, TokioIo::new(stream)).await),
             Err(error) => tracing::debug!(error = %error, "an exec was not upgraded"),
         }
     });
@@ -221,7 +233,7 @@ async fn detach(machine: Arc<Machine>, request: Request<Incoming>) -> Result<Ans
     tokio::spawn(async move {
         let end = machine.clone();
         tokio::select! {
-            () = exec::run(machine, command, agent) => {}
+            _ = exec::run(machine, command, agent) => {}
             () = end.off() => {}
         }
     });
