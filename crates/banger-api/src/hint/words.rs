@@ -211,10 +211,7 @@ fn image_words(advice: &ImageAdvice) -> String {
         A::CheckNetwork => {
             "check the network; `[proxy]` and `[ca]` are in docs/corporate-network.md"
         }
-        A::CheckSignature => {
-            "get it again from its publisher, or correct `[trust]` (docs/trust.md); do not use it \
-             otherwise"
-        }
+        A::CheckSignature => "get it from its publisher again, or correct `[trust]`: docs/trust.md",
         A::CopyOneImage => {
             "copy one of them: `skopeo copy oci:PATH:TAG oci:NEW`, or `docker save` only one"
         }
