@@ -4,6 +4,7 @@
 //! image, which reads the source a second time for the contents.
 
 pub mod build;
+mod descriptors;
 pub mod folder;
 pub mod layers;
 mod node;

@@ -8,6 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use super::descriptors::{Descriptors, u16_at, u32_at};
+
 /// Place of the superblock in bytes.
 const SUPERBLOCK: u64 = 1024;
 /// `s_magic`.
@@ -19,12 +21,6 @@ const ERRORS: u16 = 2;
 const NEEDS_RECOVERY: u32 = 0x4;
 /// `s_feature_incompat`: group descriptors of 64 bytes.
 const BITS_64: u32 = 0x80;
-/// `s_feature_incompat`: group descriptors are spread over the disk.
-const META_BG: u32 = 0x10;
-/// `s_feature_ro_compat`: not every group has a copy of the superblock.
-const SPARSE_SUPER: u32 = 0x1;
-/// `s_feature_compat`: only two groups have one.
-const SPARSE_SUPER2: u32 = 0x200;
 /// `s_feature_ro_compat`: one bit of a bitmap is a cluster of blocks.
 const BIGALLOC: u32 = 0x200;
 /// `bg_flags`: the block bitmap is not initialised.
@@ -74,46 +70,8 @@ struct Superblock {
     blocks_per_group: u64,
     descriptor_bytes: u64,
     has_checksums: bool,
-    /// Number of the first block of group descriptors that is in its own groups.
-    first_meta_block: u64,
-    copies: SuperblockCopies,
-}
-
-/// Which groups have a copy of the superblock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SuperblockCopies {
-    All,
-    /// 0, 1 and the powers of 3, 5 and 7.
-    Sparse,
-    /// 0 and these.
-    Two([u64; 2]),
-}
-
-impl SuperblockCopies {
-    fn has(self, group: u64) -> bool {
-        let is_power_of = |base: u64| {
-            let mut power = base;
-            while power < group {
-                power *= base;
-            }
-            power == group
-        };
-        match self {
-            Self::All => true,
-            Self::Sparse => group < 2 || [3, 5, 7].into_iter().any(is_power_of),
-            Self::Two(groups) => group == 0 || groups.contains(&group),
-        }
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    let found = bytes.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
-    found.map_or(0, u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let found = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    found.map_or(0, u32::from_le_bytes)
+    /// Where the blocks of group descriptors are.
+    descriptors: Descriptors,
 }
 
 fn read(disk: &File, at: u64, length: usize) -> Result<Vec<u8>, UsedError> {
@@ -160,17 +118,7 @@ fn superblock(disk: &File) -> Result<Superblock, UsedError> {
         descriptor_bytes,
         // metadata_csum or gdt_csum: without one of them, flags of groups mean nothing.
         has_checksums: ro_compat & 0x410 != 0,
-        first_meta_block: match incompat & META_BG {
-            0 => u64::MAX,
-            _ => u32_at(&bytes, 0x104).into(),
-        },
-        copies: if u32_at(&bytes, 0x5c) & SPARSE_SUPER2 != 0 {
-            SuperblockCopies::Two([0x24c, 0x250].map(|at| u32_at(&bytes, at).into()))
-        } else if ro_compat & SPARSE_SUPER != 0 {
-            SuperblockCopies::Sparse
-        } else {
-            SuperblockCopies::All
-        },
+        descriptors: Descriptors::of(&bytes, descriptor_bytes),
     };
     let fits = found.blocks.checked_mul(found.block_bytes).is_some_and(|bytes| bytes <= length);
     if found.blocks == 0 || found.blocks > MAX_BLOCKS || !fits {
@@ -185,23 +133,14 @@ fn superblock(disk: &File) -> Result<Superblock, UsedError> {
     Ok(found)
 }
 
-/// The descriptors of all groups. They follow the superblock, or each block of them is in the first
-/// of the groups that it describes (`descriptor_loc` in the kernel's fs/ext4/super.c).
+/// The descriptors of all groups.
 fn descriptors(disk: &File, fs: &Superblock, groups: u64) -> Result<Vec<u8>, UsedError> {
     let block = usize::try_from(fs.block_bytes).unwrap_or_default();
     let in_block = fs.block_bytes / fs.descriptor_bytes;
     let mut table = Vec::new();
     for number in 0..groups.div_ceil(in_block) {
-        let place = if number < fs.first_meta_block {
-            fs.first_block + 1 + number
-        } else {
-            let group = number * in_block;
-            let copy = u64::from(fs.copies.has(group));
-            fs.first_block + group * fs.blocks_per_group + copy
-        };
-        if place >= fs.blocks {
-            return Err(UsedError::Damaged("the place of group descriptors"));
-        }
+        let place = fs.descriptors.block(number).filter(|place| *place < fs.blocks);
+        let place = place.ok_or(UsedError::Damaged("the place of group descriptors"))?;
         table.extend(read(disk, place * fs.block_bytes, block)?);
     }
     Ok(table)
@@ -270,6 +209,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::ext4::volume::{Volume, Window};
 
     /// A file system of mke2fs(8) with a tree in it.
     fn made(options: &[&str], mib: u64) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -332,6 +272,9 @@ mod tests {
                 let cat = ["-R", "cat /a/b/199"];
                 Command::new("debugfs").args(cat).arg(disk).output().unwrap().stdout
             };
+            let window = Window::new(File::open(&copy).unwrap(), 0, used.bytes).unwrap();
+            let walked = Volume::open(window).unwrap().walk(&mut |_, _, _| Ok(())).unwrap();
+            assert!(walked.tree.get("a/b/199").is_some(), "{options:?}");
             assert!(dump(&disk).len() > 70_000);
             assert_eq!(dump(&copy), dump(&disk));
         }

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use crate::ext4::descriptors::{Descriptors, META_BG};
 use mkext4::spec::{self, DirentIter, GroupDesc, Inode, Superblock, XattrBlockView, XattrEntry};
 
 pub use blocks::Run;
@@ -98,6 +99,7 @@ pub enum State {
 /// `s_feature_incompat` (ext4 documentation of the kernel, "super block").
 const READABLE: u32 = spec::incompat::READER
     | spec::incompat::RECOVER
+    | META_BG
     // Blocks of multiple mounts, values of attributes in inodes, folders above 2 GiB, encryption
     // and case folding: what uses these of the files is refused by file, or needs no other reading.
     | 0x100
@@ -106,10 +108,9 @@ const READABLE: u32 = spec::incompat::READER
     | 0x1_0000
     | 0x2_0000;
 /// Names of other bits of `s_feature_incompat`.
-const UNREADABLE: [(u32, &str); 5] = [
+const UNREADABLE: [(u32, &str); 4] = [
     (0x1, "compression"),
     (0x8, "a journal device"),
-    (0x10, "meta block groups (`meta_bg`)"),
     (0x8000, "data in inodes (`inline_data`)"),
     (0x1000, "data in folders (`dirdata`)"),
 ];
@@ -155,13 +156,18 @@ impl Volume {
         if table_bytes > window.bytes() {
             return Err(damaged("it has more groups than blocks"));
         }
-        let mut table = vec![0; usize::try_from(table_bytes).unwrap_or(usize::MAX)];
-        let first = u64::from(superblock.first_data_block) + 1;
-        window.read_at(first * block_bytes, &mut table)?;
-        let tables = table
-            .chunks_exact(superblock.desc_size())
-            .map(|group| Ok(GroupDesc::decode(group)?.inode_table))
-            .collect::<Result<Vec<u64>, VolumeError>>()?;
+        let places = Descriptors::of(&bytes, superblock.desc_size() as u64);
+        let mut tables = Vec::new();
+        for number in 0..table_bytes.div_ceil(block_bytes) {
+            let place = places.block(number).and_then(|place| place.checked_mul(block_bytes));
+            let place = place.ok_or_else(|| damaged("a block lies beyond its end"))?;
+            let left = (table_bytes - number * block_bytes).min(block_bytes);
+            let mut block = vec![0; usize::try_from(left).unwrap_or_default()];
+            window.read_at(place, &mut block)?;
+            for group in block.chunks_exact(superblock.desc_size()) {
+                tables.push(GroupDesc::decode(group)?.inode_table);
+            }
+        }
         let seed = if superblock.feature_incompat & spec::incompat::CSUM_SEED != 0 {
             superblock.checksum_seed
         } else {
