@@ -29,7 +29,8 @@ if [ "$need" = test ]; then
     ssh:openssh-client rsync:rsync mksquashfs:squashfs-tools sfdisk:fdisk
     bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish git:git
     umoci:umoci skopeo:skopeo buildah:buildah docker-registry:docker-registry
-    busybox:busybox-static setcap:libcap2-bin minisign:minisign)
+    busybox:busybox-static setcap:libcap2-bin minisign:minisign
+    flex:flex bison:bison bc:bc perl:perl-base)
 fi
 
 export PATH=$PATH:/usr/sbin:/sbin
@@ -37,6 +38,11 @@ packages=()
 for pair in "${wanted[@]}"; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || packages+=("${pair##*:}")
 done
+
+# Headers of libelf, for building kernels.
+if [ "$need" = test ] && [ ! -e /usr/include/gelf.h ]; then
+  packages+=(libelf-dev)
+fi
 
 # Debian has the module venv in a package of its own.
 if [ "$need" = test ] && ! python3 -c 'import ensurepip' 2>/dev/null; then

@@ -23,6 +23,10 @@ struct Image {
     ending: &'static str,
     /// Services that `rc-status` shows as started, if it has OpenRC.
     services: &'static [&'static str],
+    /// Kernel to boot.
+    kernel: &'static str,
+    /// How its release ends.
+    release: &'static str,
 }
 
 /// The disk of an Alpine virtual machine that others have made: scripts/setup.sh fetches it.
@@ -41,6 +45,8 @@ const ALPINE: Image = Image {
     ending: "The system is going down NOW!",
     // The image sets `rc_sys="lxc"`, which leaves out the services of hardware.
     services: &["devfs", "sysctl", "bootmisc", "syslog", "networking"],
+    kernel: "debian-cloud",
+    release: "-cloud-amd64",
 };
 
 const SYSTEM_V: Image = Image {
@@ -51,6 +57,8 @@ const SYSTEM_V: Image = Image {
     noticed: "init: its boot scripts have ended",
     ending: "INIT: Switching to runlevel: 0",
     services: &[],
+    kernel: "debian-cloud",
+    release: "-cloud-amd64",
 };
 
 /// Without a table of its own busybox runs Debian's boot scripts.
@@ -62,6 +70,8 @@ const BUSYBOX: Image = Image {
     noticed: "init: its boot scripts have ended",
     ending: "The system is going down NOW!",
     services: &[],
+    kernel: "debian-cloud",
+    release: "-cloud-amd64",
 };
 
 /// Without most of Debian's services, since each costs two seconds under emulation.
@@ -75,16 +85,28 @@ const OPENRC: Image = Image {
     noticed: "OpenRC: runlevel default",
     ending: "Sending the final kill signal",
     services: &[],
+    kernel: "debian-cloud",
+    release: "-cloud-amd64",
 };
 
+/// In the shape of Void: runit, with a kernel and modules of its own. That is Debian's kernel for
+/// all machines, without most of its drivers.
 const RUNIT: Image = Image {
     name: "test-runit",
-    packages: "runit-init,getty-run,procps",
-    hook: "true",
+    packages: "runit-init,getty-run,kmod,procps",
+    hook: "cd \"$1/tmp\" && unset APT_CONFIG && \
+           name=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: //p' | head -n1) && \
+           apt-get -q download \"$name\" && dpkg-deb --fsys-tarfile linux-image-*.deb | \
+           tar -xC \"$1\" --keep-directory-symlink ./boot ./lib/modules && rm linux-image-*.deb && \
+           cd \"$1\"/lib/modules/*/kernel && rm -rf sound drivers/gpu drivers/media \
+           drivers/infiniband drivers/scsi drivers/usb drivers/hwmon drivers/staging drivers/iio \
+           drivers/net/ethernet drivers/net/wireless drivers/hid drivers/input drivers/mtd",
     process: "runit",
     noticed: "runit: services are supervised",
     ending: "leave stage: /etc/runit/3",
     services: &[],
+    kernel: "image",
+    release: "-amd64",
 };
 
 fn boots_and_ends_by_itself(image: &Image) {
@@ -96,7 +118,17 @@ fn boots_and_ends_by_itself(image: &Image) {
     let source = source.to_str().unwrap();
     home.ok(&["image", "import", "--replace", "--name", image.name, source]);
     home.ok(&[
-        "vm", "create", "--name", "web", "--memory", "512M", "--image", image.name, "--wait",
+        "vm",
+        "create",
+        "--name",
+        "web",
+        "--memory",
+        "512M",
+        "--image",
+        image.name,
+        "--kernel",
+        image.kernel,
+        "--wait",
         "booted",
     ]);
     let boot = home.json(&["vm", "show", "web"])["boot"].clone();
@@ -104,6 +136,10 @@ fn boots_and_ends_by_itself(image: &Image) {
 
     let exec = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
     assert_eq!(exec("basename $(readlink /proc/1/exe)").out.trim(), image.process);
+    let release = exec("uname -r; ls -d /lib/modules/$(uname -r)/modules.dep.bin").out;
+    assert!(release.lines().next().unwrap().ends_with(image.release), "{release}");
+    assert_eq!(release.contains("cloud"), image.release.contains("cloud"), "{release}");
+    assert_eq!(release.lines().count(), 2, "{release}");
     // The pattern does not match the command that contains it.
     let scripts = "pgrep -fl '[i]nit.d/|[o]penrc (sysinit|boot|default)|[r]unit/1'; true";
     assert_eq!(exec(scripts).out, "", "boot scripts are running");

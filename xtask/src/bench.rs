@@ -12,7 +12,9 @@
 //!   session, and the difference of the medians, which is ours; within it `streams`, the throughput
 //!   of commands and copies, see [`bench_streams`];
 //! - `images`: imports and pulls beside other programs, see [`bench_images`];
-//! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`].
+//! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`];
+//! - `kernels` (`--kernels` only): the kernel `fast` beside the packaged one, see
+//!   [`bench_kernels`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{bench_images, bench_simulated, bench_streams, host_cost};
+use crate::{bench_images, bench_kernels, bench_simulated, bench_streams, host_cost};
 
 /// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
@@ -54,7 +56,7 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     while let Some(option) = options.next() {
         match *option {
             "--json" => as_json = true,
-            "--simulated" | "--images" => only = Some(*option),
+            "--simulated" | "--images" | "--kernels" => only = Some(*option),
             "--rootfs" => {
                 rootfs = Some(Path::new(options.next().context("--rootfs needs a path")?))
             }
@@ -79,6 +81,7 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     }
     let result = match only {
         Some("--simulated") => bench_simulated::measure(&bench, pairs),
+        Some("--kernels") => bench_kernels::measure(&bench, pairs),
         Some(_) => bench_images::measure(&bench, pairs, rootfs),
         None => bench.measure(pairs, rootfs),
     };

@@ -5,6 +5,7 @@ mod bench;
 mod bench_create;
 mod bench_images;
 mod bench_images_set;
+mod bench_kernels;
 mod bench_simulated;
 mod bench_streams;
 mod bench_usage;
@@ -23,10 +24,11 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo xtask <task>
   tidy                 check borders, style and documents
   agent                build the static guest agent and put it beside the other programs
-  bench [--json] [--pairs N] [--simulated | --images [--rootfs TAR]]
+  bench [--json] [--pairs N] [--simulated | --kernels | --images [--rootfs TAR]]
                        create-to-ready against the same VM started by hand, and our own cost;
                        --simulated: only the command line and the daemon with many VMs;
-                       --images: only imports and pulls; --rootfs: also of this archive
+                       --images: only imports and pulls; --rootfs: also of this archive;
+                       --kernels: only the kernel `fast` beside the packaged one
   bench-create [--runs N] [--mode sequential|staggered|burst] [--out FILE]
                        create-to-ready and create-to-ssh with p50 and p95 of each stage
   fuzz [--seconds N] [TARGET…]

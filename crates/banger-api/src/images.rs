@@ -179,6 +179,15 @@ pub struct PullRequest {
     pub name: String,
 }
 
+/// Builds a kernel by a built-in recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelBuildRequest {
+    /// Recipe: `fast`.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    pub name: String,
+}
+
 /// Imports a kernel from files of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -277,6 +286,26 @@ impl TakenName {
 pub const DEFAULT_IMAGE: &str = "debian";
 /// The default kernel.
 pub const DEFAULT_KERNEL: &str = "debian-cloud";
+
+/// The kernel that is built from Debian's source.
+pub const FAST_KERNEL: &str = "fast";
+
+/// The kernel of a request that stands for the one that the image contains.
+pub const OWN_KERNEL: &str = "image";
+
+/// The name of the kernel that an image contains, in the store of kernels.
+pub fn own_kernel_name(image: &str) -> String {
+    format!("{OWN_KERNEL}-{image}")
+}
+
+/// Whether a name of a kernel is [`OWN_KERNEL`], or one of the kernels of images.
+pub fn is_own_kernel_name(name: &str) -> bool {
+    let is_id = |text: &str| text.parse::<ImageId>().is_ok();
+    name == OWN_KERNEL
+        || name
+            .strip_prefix(OWN_KERNEL)
+            .is_some_and(|rest| rest.strip_prefix('-').is_some_and(is_id))
+}
 
 /// The name that an image gets when its only name moves to another image: the lost name and the
 /// first 8 digits of its id, at most 128 bytes. Never the name of an image of a registry.

@@ -224,6 +224,10 @@ impl OpEventKind {
 pub mod stage {
     /// Fetching a kernel that is not cached.
     pub const PULL_KERNEL: &str = "pull_kernel";
+    /// Building a kernel from source.
+    pub const BUILD_KERNEL: &str = "build_kernel";
+    /// Unpacking the kernel that an image contains.
+    pub const OWN_KERNEL: &str = "own_kernel";
     /// Fetching an image that is not cached.
     pub const PULL_IMAGE: &str = "pull_image";
     /// Reading the inputs of an image build.

@@ -92,6 +92,8 @@ pub const KERNELS: &str = "/v1/kernels";
 pub const KERNEL: &str = "/v1/kernels/{kernel}";
 /// `POST` [`crate::images::PullRequest`].
 pub const KERNEL_PULL: &str = "/v1/kernel-pulls";
+/// `POST` [`crate::images::KernelBuildRequest`].
+pub const KERNEL_BUILD: &str = "/v1/kernel-builds";
 /// `POST` [`crate::images::KernelImportRequest`].
 pub const KERNEL_IMPORT: &str = "/v1/kernel-imports";
 /// `GET`: metrics in the text format of Prometheus.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorCode};
-use crate::hint::Hint;
+use crate::hint::{Hint, Kind};
+use crate::images::is_ref_name;
 use crate::labels::{BadLabel, LabelKey, Labels, MAX_LABELS};
 use crate::limits::{self, Sizes};
 use crate::publish::{self, BadPublish, PortForward};
@@ -17,6 +18,11 @@ use crate::publish::{self, BadPublish, PortForward};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVm {
+    /// Name or id of a kernel, or `image` for the one that the image contains; only while the VM
+    /// is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    pub kernel: Option<String>,
     /// vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = limits::vcpus_schema)]
@@ -139,6 +145,12 @@ impl SetVm {
         let sizes =
             Sizes { vcpus, memory_mib, root_bytes: self.root_bytes, work_bytes: self.work_bytes };
         sizes.check().map_err(|e| bad(&e))?;
+        if let Some(kernel) = self.kernel.as_deref().filter(|kernel| !is_ref_name(kernel)) {
+            let shown = crate::excerpt(kernel);
+            let text = format!("`{shown}` is not a name for a kernel");
+            let rule = Hint::FollowNameRule { what: Kind::Kernel };
+            return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(rule));
+        }
         publish::check(&self.publish).map_err(|e| bad(&e))?;
         let zero = |port: &Unpublish| matches!(port, Unpublish::Port { host_port: 0, .. });
         if self.unpublish.iter().any(zero) {

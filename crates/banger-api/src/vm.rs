@@ -90,7 +90,7 @@ pub struct CreateVm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[A-Za-z0-9\\[][A-Za-z0-9._:/@\\[\\]-]{0,254}$")]
     pub image: Option<String>,
-    /// Name or id of a kernel.
+    /// Name or id of a kernel, or `image` for the one that the image contains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub kernel: Option<String>,

@@ -1,8 +1,8 @@
 //! Calls for images and kernels.
 
 use banger_api::images::{
-    Deleted, ImagePullRequest, ImageView, ImportRequest, KernelImportRequest, KernelView,
-    PullRequest, TagRequest,
+    Deleted, ImagePullRequest, ImageView, ImportRequest, KernelBuildRequest, KernelImportRequest,
+    KernelView, PullRequest, TagRequest,
 };
 use banger_api::operation::Accepted;
 use banger_api::routes;
@@ -94,6 +94,14 @@ impl Client {
     /// An unknown recipe, or the daemon's.
     pub async fn pull_kernel(&self, request: &PullRequest) -> Result<Accepted> {
         self.ask(Call::post(routes::KERNEL_PULL, request)?, Idempotency::Idempotent).await
+    }
+
+    /// Builds a kernel by a recipe.
+    ///
+    /// # Errors
+    /// An unknown recipe, or the daemon's.
+    pub async fn build_kernel(&self, request: &KernelBuildRequest) -> Result<Accepted> {
+        self.ask(Call::post(routes::KERNEL_BUILD, request)?, Idempotency::NotIdempotent).await
     }
 
     /// Creates a kernel from files.

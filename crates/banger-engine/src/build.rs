@@ -18,13 +18,13 @@ use banger_api::{ApiError, ErrorCode, Hint, OpId, VmId};
 use crate::build_log::LiveLog;
 use crate::builds::{Capture, GuestCommand};
 use crate::cancel;
-use crate::drivers::Progress;
+use crate::drivers::{Progress, WantedKernel};
 use crate::engine::Engine;
-use crate::fetches::failed;
 use crate::image_ops::check_name;
 use crate::interrupt::Interrupt;
 use crate::ops::{Op, OpProgress};
 use crate::plan::{BootSet, BuildPlan, VmPlan};
+use crate::recipes::{Keep, Making, RecipeKernel};
 use crate::record::VmRecord;
 
 const PACKAGES: &str = include_str!("build/packages.sh");
@@ -48,6 +48,7 @@ struct Build<'a> {
     progress: &'a Arc<OpProgress>,
     log: &'a LiveLog,
     interrupt: Interrupt,
+    kernel_of_vms: RecipeKernel,
 }
 
 impl Engine {
@@ -58,22 +59,26 @@ impl Engine {
     pub async fn build_image(&self, request: ImageBuildRequest) -> Result<Accepted, ApiError> {
         request.check()?;
         check_name(&request.name)?;
-        self.shared.drivers.images.check(&request.from, &self.defaults.kernel)?;
+        let kernel = WantedKernel::Default(&self.defaults.kernel);
+        self.shared.drivers.images.check(&request.from, kernel)?;
         let subject = Subject::Image { name: request.name.clone(), id: None };
+        let keep = if request.keep { Keep::AfterFailure } else { Keep::No };
         let work = move |engine: Arc<Self>, op: Arc<Op>| async move {
-            let (builder, of, keep) = (engine.clone(), op.clone(), request.keep);
-            // In a separate task, so that the VM is deleted even if the build panics.
-            let built = tokio::spawn(async move { builder.build(&of, &request).await });
-            let built = built.await.unwrap_or_else(|panic| Err(failed(&panic)));
-            engine.end_build(&op.id, keep, built).await
+            engine.built(&op, keep, Making::Request(request)).await
         };
         self.in_background("build_image", subject, work).await
     }
 
-    async fn build(&self, op: &Arc<Op>, request: &ImageBuildRequest) -> Result<String, ApiError> {
+    /// Builds an image as a request has it.
+    pub(crate) async fn build(
+        &self,
+        op: &Arc<Op>,
+        request: &ImageBuildRequest,
+        kernel_of_vms: RecipeKernel,
+    ) -> Result<String, ApiError> {
         let drivers = &self.shared.drivers;
         let progress = Arc::new(OpProgress::new(op.clone(), stage::PULL_IMAGE));
-        let kernel = &self.defaults.kernel;
+        let kernel = WantedKernel::Default(&self.defaults.kernel);
         let base = drivers.images.boot_set(&request.from, kernel, progress.clone()).await?;
         let least = self.defaults.root_bytes.max(base.image_bytes);
         let root_bytes = request.root_bytes.unwrap_or(least);
@@ -96,6 +101,7 @@ impl Engine {
             progress: &progress,
             log: &log,
             interrupt: Interrupt::new(op.cancelled(), tokio::sync::watch::channel(None).1),
+            kernel_of_vms,
         };
         let made = self.build_in_vm(&build).await;
         log.finish_line();
@@ -146,6 +152,7 @@ impl Engine {
             disk,
             inputs: build.inputs.clone(),
             installed,
+            own_kernel: build.kernel_of_vms == RecipeKernel::Own,
         };
         let builds = &self.shared.drivers.builds;
         self.shared.crash_point(&build.op.kind, "stopped");
@@ -281,7 +288,7 @@ impl Engine {
     }
 
     /// Deletes the VM of a build, or keeps it after a failure.
-    async fn end_build(
+    pub(crate) async fn end_build(
         &self,
         operation: &OpId,
         keep: bool,

@@ -58,6 +58,8 @@ pub struct Capture {
     pub inputs: BuildInputs,
     /// Installed packages with their versions, as the guest listed them.
     pub installed: Vec<String>,
+    /// Whether VMs boot the kernel that the image contains.
+    pub own_kernel: bool,
 }
 
 /// Image builds.

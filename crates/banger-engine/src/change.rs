@@ -164,6 +164,9 @@ impl Worker {
         }) {
             return Err(refused(&name, why));
         }
+        if let Some(kernel) = &set.kernel {
+            self.set_kernel(kernel).await?;
+        }
         self.warn_of(set);
         // A change that could not be taken back is on record until its steps are in place again.
         let left = run.as_ref().and_then(|run| run.change.as_ref());

@@ -11,7 +11,7 @@ use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
 
 use crate::cancel;
 use crate::devices::RootContent;
-use crate::drivers::{Capacity, Host};
+use crate::drivers::{Capacity, Host, WantedKernel};
 use crate::engine::{Engine, Preparing};
 use crate::holds::Remaining;
 use crate::lists::{self, ListName};
@@ -120,9 +120,9 @@ impl Engine {
     }
 
     /// Names of the image and the kernel.
-    fn boot_names<'a>(&'a self, request: &'a CreateVm) -> (&'a str, &'a str) {
+    fn boot_names<'a>(&'a self, request: &'a CreateVm) -> (&'a str, WantedKernel<'a>) {
         let image = request.image.as_deref().unwrap_or(&self.defaults.image);
-        (image, request.kernel.as_deref().unwrap_or(&self.defaults.kernel))
+        (image, WantedKernel::of(request.kernel.as_deref(), &self.defaults.kernel))
     }
 
     /// Warnings about values that are allowed and exceed the host's capacity.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use crate::builds::{BuildLog, Builds, Capture, GuestCommand, GuestExit, GuestOutput};
 pub use crate::driver_set::{CrashPoints, Drivers};
-pub use crate::images_driver::{Archive, Images, KernelFiles, Replaced};
+pub use crate::images_driver::{Archive, Images, KernelFiles, Replaced, WantedKernel};
 pub use crate::progress::Progress;
 use async_trait::async_trait;
 use banger_api::boot::BootView;

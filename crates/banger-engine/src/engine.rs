@@ -64,9 +64,8 @@ pub struct Engine {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) holds: Holds,
     pub(crate) defaults: banger_api::limits::VmDefaults,
-    /// Read lock: from the choice of an image until the VM that uses it is on record. Write lock:
-    /// while an image is deleted or its names change.
-    pub(crate) images_in_use: tokio::sync::RwLock<()>,
+    /// [`Shared::images_in_use`].
+    pub(crate) images_in_use: Arc<tokio::sync::RwLock<()>>,
     /// Rows that cannot be parsed.
     pub(crate) unreadable: Mutex<Vec<Unreadable>>,
     pub(crate) weak_self: Weak<Engine>,
@@ -85,15 +84,17 @@ impl Engine {
         let loaded = store.load().await?;
         let drivers = Arc::new(drivers);
         let changes = tokio::sync::watch::Sender::default();
-        let engine = OnceLock::new();
-        let shared = Arc::new(Shared { store, drivers, ops: Ops::default(), changes, engine });
+        let (engine, images_in_use) = (OnceLock::new(), Arc::default());
+        let ops = Ops::default();
+        let shared = Shared { store, drivers, ops, changes, engine, images_in_use };
+        let (images_in_use, shared) = (shared.images_in_use.clone(), Arc::new(shared));
         let Loaded { vms, open_ops, unreadable } = loaded;
         let engine = Arc::new_cyclic(|weak_self| Self {
             shared,
             registry: Mutex::default(),
             holds: Holds::default(),
             defaults,
-            images_in_use: tokio::sync::RwLock::new(()),
+            images_in_use,
             unreadable: Mutex::new(unreadable),
             weak_self: weak_self.clone(),
         });

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use banger_api::container_ref::image_name;
-use banger_api::images::{KernelView, Rebuild, TakenName};
+use banger_api::hint::KernelAdvice;
+use banger_api::images::{FAST_KERNEL, KernelView, Rebuild, TakenName};
 use banger_api::operation::{Accepted, Subject, stage};
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::cancel;
 use crate::drivers::{Archive, KernelFiles};
@@ -14,6 +15,8 @@ use crate::engine::Engine;
 use crate::image_ops::{check_name, check_pulled};
 use crate::op_book::OpBook;
 use crate::ops::{Op, OpProgress};
+use crate::own_kernels::check_kernel_name;
+use crate::recipes::{Keep, Making, recipe};
 use crate::store::Durability;
 
 /// The error of an operation whose task panicked.
@@ -33,6 +36,7 @@ fn check_absolute(path: &Path) -> Result<(), ApiError> {
 enum Fetch {
     Image(String, Rebuild),
     Kernel(String),
+    BuildKernel(String),
     Import { archive: Archive, name: String, taken: TakenName },
     ImportKernel { files: KernelFiles, name: String, taken: TakenName },
 }
@@ -43,7 +47,7 @@ impl Fetch {
             Self::Image(name, _) | Self::Import { name, .. } => {
                 Subject::Image { name: name.clone(), id: None }
             }
-            Self::Kernel(name) | Self::ImportKernel { name, .. } => {
+            Self::Kernel(name) | Self::BuildKernel(name) | Self::ImportKernel { name, .. } => {
                 Subject::Kernel { name: name.clone(), id: None }
             }
         }
@@ -57,6 +61,13 @@ impl Engine {
     /// An invalid name, or an error of the store.
     pub async fn pull_image(&self, name: &str, rebuild: Rebuild) -> Result<Accepted, ApiError> {
         check_pulled(name)?;
+        if let Some(recipe) = recipe(name) {
+            let subject = Subject::Image { name: name.to_owned(), id: None };
+            let work = move |engine: Arc<Self>, op: Arc<Op>| async move {
+                engine.built(&op, Keep::No, Making::Recipe(recipe, rebuild)).await
+            };
+            return self.in_background("pull_image", subject, work).await;
+        }
         let what = Fetch::Image(image_name(name), rebuild);
         self.fetch("pull_image", stage::PULL_IMAGE, what).await
     }
@@ -68,6 +79,21 @@ impl Engine {
     pub async fn pull_kernel(&self, name: &str) -> Result<Accepted, ApiError> {
         check_name(name)?;
         self.fetch("pull_kernel", stage::PULL_KERNEL, Fetch::Kernel(name.into())).await
+    }
+
+    /// Builds a kernel by a recipe.
+    ///
+    /// # Errors
+    /// An unknown recipe, or an error of the store.
+    pub async fn build_kernel(&self, name: &str) -> Result<Accepted, ApiError> {
+        check_name(name)?;
+        if name != FAST_KERNEL {
+            let shown = banger_api::excerpt(name);
+            let text = format!("there is no recipe that builds a kernel `{shown}`");
+            let build = KernelAdvice::Build { recipe: FAST_KERNEL.to_owned() };
+            return Err(ApiError::new(ErrorCode::NotFound, text).with_hint(build));
+        }
+        self.fetch("build_kernel", stage::BUILD_KERNEL, Fetch::BuildKernel(name.into())).await
     }
 
     /// Imports a kernel from files.
@@ -82,7 +108,7 @@ impl Engine {
     ) -> Result<Accepted, ApiError> {
         check_absolute(&files.path)?;
         files.modules.as_deref().map_or(Ok(()), check_absolute)?;
-        check_name(name)?;
+        check_kernel_name(name)?;
         let named = |kernel: &KernelView| kernel.names.iter().any(|known| known == name);
         match self.kernels().await?.into_iter().find(named) {
             Some(owner) if taken == TakenName::Refuse => return Err(owner.name_taken(name)),
@@ -182,6 +208,14 @@ impl Engine {
                 images.pull_image(&name, rebuild, progress.clone()).await
             }
             Fetch::Kernel(name) => images.pull_kernel(&name, progress.clone()).await,
+            Fetch::BuildKernel(name) => {
+                let log = self.shared.drivers.builds.log(&format!("kernel-{name}"))?;
+                let built = images.build_kernel(&name, log.file, progress.clone()).await;
+                built.map_err(|error| match error.code {
+                    ErrorCode::Internal => error.with_hint(Hint::ReadFile { path: log.path }),
+                    _ => error,
+                })
+            }
             Fetch::ImportKernel { files, name, taken } => {
                 images.import_kernel(&files, &name, taken, progress.clone()).await
             }

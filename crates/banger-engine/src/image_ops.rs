@@ -58,7 +58,7 @@ impl Engine {
         let only_spare = |image: &ImageView| image.names.iter().all(|name| *name == spare);
         let Some(image) = image.filter(only_spare) else { return Ok(()) };
         if image.used_by.is_empty() {
-            self.shared.drivers.images.delete_image(&image).await?;
+            self.delete_with_kernel(&image).await?;
             progress.note(&format!("deleted the image {} before it", old.image));
             return Ok(());
         }
@@ -180,8 +180,10 @@ impl Engine {
             return Ok(Deleted { id: image.id.to_string(), freed_bytes: 0, names });
         }
         check_unused("image", reference, &image.used_by)?;
-        let delete = self.shared.drivers.images.delete_image(&image);
-        self.recorded("delete_image", of_image(reference, &image), delete).await
+        let delete = self.delete_with_kernel(&image);
+        let freed_bytes =
+            self.recorded("delete_image", of_image(reference, &image), delete).await?;
+        Ok(Deleted { id: image.id.to_string(), freed_bytes, names: Vec::new() })
     }
 
     /// Deletes a kernel. Of several names, only the one that is given is removed.

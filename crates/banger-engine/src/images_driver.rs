@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::disk::{Stored, StoredKind};
 use banger_api::ids::ImageId;
-use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
+use banger_api::images::{Deleted, ImageView, KernelView, OWN_KERNEL, Rebuild, TakenName};
 
 use crate::plan::BootSet;
 use crate::program::ImageStart;
@@ -41,16 +41,44 @@ pub struct KernelFiles {
     pub modules: Option<PathBuf>,
 }
 
+/// The kernel of a new VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WantedKernel<'a> {
+    /// Named by the request: a name, an id, or [`OWN_KERNEL`].
+    Named(&'a str),
+    /// The default, unless the image has to boot its own.
+    Default(&'a str),
+}
+
+impl<'a> WantedKernel<'a> {
+    /// The kernel of a request, or the default.
+    pub fn of(requested: Option<&'a str>, default: &'a str) -> Self {
+        requested.map_or(Self::Default(default), Self::Named)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Named(name) | Self::Default(name) => name,
+        }
+    }
+
+    /// Whether it is the kernel that the image contains.
+    pub fn is_own(self) -> bool {
+        self.name() == OWN_KERNEL
+    }
+}
+
 /// Images and kernels.
 #[async_trait]
 pub trait Images: Send + Sync {
     /// Whether `image` and `kernel` exist or can be fetched.
-    fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError>;
-    /// Image and kernel of these names; fetches missing ones.
+    fn check(&self, image: &str, kernel: WantedKernel<'_>) -> Result<(), ApiError>;
+    /// Image and kernel of these names; fetches missing ones, and unpacks the kernel of an image.
     async fn boot_set(
         &self,
         image: &str,
-        kernel: &str,
+        kernel: WantedKernel<'_>,
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError>;
     /// What an image starts: its init, or how a container of it runs.
@@ -88,6 +116,13 @@ pub trait Images: Send + Sync {
     async fn clean(&self) -> Result<u64, ApiError>;
     /// Fetches a kernel; returns its id.
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError>;
+    /// Builds a kernel by a recipe; its whole output goes to the log. Returns its id.
+    async fn build_kernel(
+        &self,
+        name: &str,
+        log: Box<dyn std::io::Write + Send>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
     /// Imports a kernel from files; returns its id.
     async fn import_kernel(
         &self,

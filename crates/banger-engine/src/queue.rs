@@ -294,6 +294,7 @@ mod tests {
     }
 
     const SET: SetVm = SetVm {
+        kernel: None,
         vcpus: Some(2),
         memory_mib: None,
         root_bytes: None,

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use banger_api::operation::Subject;
 use banger_api::{ApiError, OpId};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 use crate::boot_watch::RunBoot;
 use crate::drivers::Drivers;
@@ -25,6 +25,9 @@ pub struct Shared {
     pub changes: watch::Sender<u64>,
     /// The engine, once it is open.
     pub engine: OnceLock<Weak<Engine>>,
+    /// Read lock: from the choice of an image and a kernel until the VM that uses them is on
+    /// record. Write lock: while an image is deleted or its names change.
+    pub images_in_use: Arc<RwLock<()>>,
 }
 
 impl Shared {

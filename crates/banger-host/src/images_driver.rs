@@ -10,7 +10,7 @@ use banger_api::disk::{Stored, StoredKind};
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ErrorCode, ImageId};
-use banger_engine::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
+use banger_engine::drivers::{Archive, Images, KernelFiles, Progress, Replaced, WantedKernel};
 use banger_engine::plan::{BootSet, VmPlan};
 use banger_engine::program::ImageStart;
 
@@ -25,12 +25,12 @@ use crate::vmm::BootFiles;
 use banger_image::fetch::{self, FetchError, Tools};
 use banger_image::images::{Image, ImageStore};
 use banger_image::initramfs::Initramfs;
-use banger_image::kernels::{self, Kernel, KernelStore};
+use banger_image::kernels::{self, KernelStore};
 use banger_image::registry;
 
 /// The stores of this host.
 pub struct LocalImages {
-    kernels: Arc<KernelStore>,
+    pub(crate) kernels: Arc<KernelStore>,
     images: Arc<ImageStore>,
     initramfs: Initramfs,
     agent: PathBuf,
@@ -130,21 +130,6 @@ impl LocalImages {
         self.kernel_folder.join(vm.boot.kernel.as_str()).join(banger_image::kernels::MODULES)
     }
 
-    async fn fetch_kernel(
-        &self,
-        name: &str,
-        progress: Arc<dyn Progress>,
-    ) -> Result<Kernel, ApiError> {
-        progress.stage(stage::PULL_KERNEL);
-        let (store, name) = (self.kernels.clone(), name.to_owned());
-        blocking(move || {
-            store
-                .pull(&name, &Relay { progress })
-                .map_err(|error| banger_image::advice::kernel(&error))
-        })
-        .await
-    }
-
     async fn fetch_image(
         &self,
         name: &str,
@@ -176,29 +161,33 @@ fn open_to_vmm(path: &Path) -> Result<(), ApiError> {
 
 #[async_trait]
 impl Images for LocalImages {
-    fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError> {
+    fn check(&self, image: &str, kernel: WantedKernel<'_>) -> Result<(), ApiError> {
         available::image(&self.images, image)?;
-        available::kernel(&self.kernels, kernel)
+        if kernel.is_own() {
+            return Ok(());
+        }
+        available::kernel(&self.kernels, kernel.name())
     }
 
     async fn boot_set(
         &self,
         image: &str,
-        kernel: &str,
+        kernel: WantedKernel<'_>,
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError> {
-        let kernel = match self.kernels.resolve(kernel) {
-            Ok(kernel) => kernel,
-            Err(FetchError::NotFound { .. }) => self.fetch_kernel(kernel, progress.clone()).await?,
-            Err(error) => return Err(banger_image::advice::fetch(&error)),
-        };
         let found = match self.images.resolve(image) {
             Ok(found) => found,
             Err(FetchError::NotFound { .. }) => {
                 available::image(&self.images, image)?;
-                self.fetch_image(image, Rebuild::IfOutdated, progress).await?
+                self.fetch_image(image, Rebuild::IfOutdated, progress.clone()).await?
             }
             Err(error) => return Err(banger_image::advice::fetch(&error)),
+        };
+        let own = matches!(kernel, WantedKernel::Default(_)) && found.record.own_kernel;
+        let kernel = if own || kernel.is_own() {
+            self.own_kernel(&found, progress).await?
+        } else {
+            self.kernel(kernel.name(), progress).await?
         };
         Ok(BootSet {
             image: id(&found.record.id)?,
@@ -297,6 +286,15 @@ impl Images for LocalImages {
 
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
         self.fetch_kernel(name, p).await.map(|kernel| kernel.record.id)
+    }
+
+    async fn build_kernel(
+        &self,
+        name: &str,
+        log: Box<dyn std::io::Write + Send>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        self.built_kernel(name, log, progress).await.map(|kernel| kernel.record.id)
     }
 
     async fn import_kernel(

@@ -24,6 +24,7 @@ mod stored_files;
 #[cfg(test)]
 mod testing;
 mod tsc;
+mod vm_kernels;
 pub mod vmm;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
 
 use banger_api::hint::{ImageAdvice, KernelAdvice, Kind, SetupAdvice};
-use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL};
+use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, FAST_KERNEL};
 use banger_api::{ApiError, ErrorCode, Hint, reference};
 
 use crate::ext4::Ext4Error;
@@ -36,6 +36,11 @@ pub fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
         }
         FetchError::Certificates(_) => SetupAdvice::CorrectCertificates.into(),
         FetchError::NoSpace { .. } | FetchError::DiskFull { .. } => Hint::FreeSpace { path: None },
+        FetchError::NotFound { kind: crate::fetch::Kind::Kernel, wanted, .. }
+            if wanted == FAST_KERNEL =>
+        {
+            KernelAdvice::Build { recipe: FAST_KERNEL.into() }.into()
+        }
         FetchError::NotFound { kind, wanted, names } => {
             let kind = named(*kind);
             reference::suggest(kind, names.iter().map(String::as_str).chain([recipe(kind)]), wanted)
@@ -133,6 +138,22 @@ pub fn kernel(error: &KernelError) -> ApiError {
             return api_error(ErrorCode::NameTaken, hints, error);
         }
         KernelError::Disk(error) => (ext4_code(error), None),
+        KernelError::NoBuild { .. } => (
+            ErrorCode::NotFound,
+            Some(KernelAdvice::Build { recipe: banger_api::images::FAST_KERNEL.into() }.into()),
+        ),
+        KernelError::MissingBuildTools { packages } => {
+            let packages = packages.clone();
+            (ErrorCode::HostNotReady, Some(Hint::InstallPackages { packages }))
+        }
+        KernelError::MissingOptions { .. } => (ErrorCode::HostNotReady, None),
+        KernelError::NoKernelInImage { .. } => {
+            (ErrorCode::BadRequest, Some(KernelAdvice::InstallKernel.into()))
+        }
+        KernelError::OfImage { source, .. } => {
+            (kernel(source).code, Some(KernelAdvice::UseOtherThanOwn.into()))
+        }
+        KernelError::BadImage { source, .. } => (ext4_code(source), None),
     };
     api_error(code, hint, error)
 }

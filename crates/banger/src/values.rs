@@ -30,7 +30,7 @@ pub struct Machine {
     /// Image of the root disk: a name or id, or an image of a registry
     #[arg(long, value_parser = image, help_heading = "Machine")]
     pub image: Option<String>,
-    /// Kernel to boot
+    /// Kernel to boot, or `image` for the one in the image
     #[arg(long, value_parser = reference, help_heading = "Machine")]
     pub kernel: Option<String>,
     /// Virtual CPUs

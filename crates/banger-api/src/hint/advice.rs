@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageAdvice {
+    /// Import a root file system of the distribution of a recipe.
+    ImportSystem {
+        /// Name of the recipe.
+        recipe: String,
+    },
     /// Import an archive of a whole root file system.
     PackRootFs,
     /// Mount a file-system image and pack its files.
@@ -87,6 +92,15 @@ pub enum KernelAdvice {
         /// `uname -r` of the kernel.
         release: String,
     },
+    /// Build a kernel by a recipe.
+    Build {
+        /// The recipe.
+        recipe: String,
+    },
+    /// Install the distribution's kernel in an image, or boot it with another kernel.
+    InstallKernel,
+    /// Boot an image with another kernel than its own.
+    UseOtherThanOwn,
 }
 
 /// A change of a published port.

@@ -205,6 +205,12 @@ fn image_words(advice: &ImageAdvice) -> String {
         }
         A::JoinVolumes => "unpack all volumes by tar -M and pack them as one archive",
         A::CheckReference => "check its name and tag; some registries hide images without a login",
+        A::ImportSystem { recipe } => {
+            return format!(
+                "without its registry, import a root file system: `banger image import --name \
+                 {recipe} ROOTFS.tar.gz`, such as the distribution offers for download"
+            );
+        }
         A::LogIn { host } => {
             return format!("log in: `docker login {host}`, or `skopeo login` with `--authfile`");
         }
@@ -250,6 +256,13 @@ fn kernel_words(advice: &KernelAdvice) -> String {
             "guests need these drivers, built in or as modules: name the folder of the modules \
              with `--modules`, such as `/lib/modules/{release}`"
         ),
+        KernelAdvice::Build { recipe } => format!("`banger kernel build {recipe}` builds it"),
+        KernelAdvice::InstallKernel => "leave out `--kernel image`, or build an image with the \
+             distribution's kernel: `banger image build --package linux-image-amd64` for Debian"
+            .into(),
+        KernelAdvice::UseOtherThanOwn => {
+            "leave out `--kernel image`: banger's default kernel boots any image".into()
+        }
     }
 }
 

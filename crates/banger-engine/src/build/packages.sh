@@ -9,6 +9,8 @@ elif has apk; then
     apk add --no-progress "$@"
 elif has xbps-install; then
     xbps-install -S
+    # It refuses everything else while it is out of date itself.
+    xbps-install -y -u xbps
     xbps-install -y "$@"
 elif has dnf; then
     dnf -y install "$@"

@@ -6,17 +6,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_api::container_ref::{ContainerRef, image_name};
 use banger_api::disk::{Stored, StoredKind};
-use banger_api::hint::{Hint, ImageAdvice, Kind};
+use banger_api::hint::{Hint, ImageAdvice};
 use banger_api::ids::ImageId;
 use banger_api::images::{
-    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName, spare_name,
+    DEFAULT_IMAGE, DEFAULT_KERNEL, Deleted, ImageView, KernelView, Rebuild, TakenName,
+    own_kernel_name, spare_name,
 };
 use banger_api::operation::stage;
-use banger_api::{ApiError, ErrorCode, reference};
+use banger_api::{ApiError, ErrorCode};
 
 use super::world::When;
 use super::{GuestBehavior, Sim, containers};
-use crate::drivers::{Archive, Images, KernelFiles, Progress, Replaced};
+use crate::drivers::{Archive, Images, KernelFiles, Progress, Replaced, WantedKernel};
 use crate::plan::BootSet;
 use crate::program::ImageStart;
 
@@ -126,52 +127,6 @@ impl Sim {
         removed as u64
     }
 
-    fn known(&self, what: &str, name: &str, recipe: &str) -> Result<(), ApiError> {
-        if what == "image" && ContainerRef::is_explicit(name) {
-            return Ok(());
-        }
-        let prefix = format!("{what}:");
-        let here = self
-            .inner()
-            .world
-            .fetched
-            .iter()
-            .any(|(key, id)| key.strip_prefix(&prefix) == Some(name) || id.starts_with(name));
-        if here || name == recipe {
-            return Ok(());
-        }
-        let names = self.named(what);
-        let names = names.iter().map(|(name, _)| name.as_str()).chain([recipe]);
-        let kind = if what == "kernel" { Kind::Kernel } else { Kind::Image };
-        let hint = reference::suggest(kind, names, name);
-        let is_pulled = kind == Kind::Image && !matches!(hint, Hint::SimilarNames { .. });
-        let text = format!("there is no {what} `{name}`");
-        let error = ApiError::new(ErrorCode::NotFound, text).with_hint(hint);
-        let pull = Hint::Pull { what: Kind::Image, recipe: name.to_owned() };
-        Err(if is_pulled { error.with_hint(pull) } else { error })
-    }
-
-    fn named(&self, what: &str) -> Vec<(String, String)> {
-        let prefix = format!("{what}:");
-        let fetched = self.inner().world.fetched.clone();
-        let pairs = fetched.iter().filter_map(|(key, id)| {
-            key.strip_prefix(&prefix).map(|name| (name.to_owned(), id.clone()))
-        });
-        pairs.collect()
-    }
-
-    /// Ids with their names, in the order of their first names.
-    fn grouped(&self, what: &str) -> Vec<(String, Vec<String>)> {
-        let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-        for (name, id) in self.named(what) {
-            match groups.iter_mut().find(|(known, _)| *known == id) {
-                Some((_, names)) => names.push(name),
-                None => groups.push((id, vec![name])),
-            }
-        }
-        groups
-    }
-
     fn untag(&self, key: &str) -> Result<(), ApiError> {
         self.try_effect("untag", When::Before)?;
         let mut inner = self.inner();
@@ -195,20 +150,30 @@ impl Sim {
 
 #[async_trait]
 impl Images for Sim {
-    fn check(&self, image: &str, kernel: &str) -> Result<(), ApiError> {
+    fn check(&self, image: &str, kernel: WantedKernel<'_>) -> Result<(), ApiError> {
         self.known("image", image, DEFAULT_IMAGE)?;
-        self.known("kernel", kernel, DEFAULT_KERNEL)
+        if kernel.is_own() {
+            return Ok(());
+        }
+        self.known("kernel", kernel.name(), DEFAULT_KERNEL)
     }
 
     async fn boot_set(
         &self,
         image: &str,
-        kernel: &str,
+        kernel: WantedKernel<'_>,
         progress: Arc<dyn Progress>,
     ) -> Result<BootSet, ApiError> {
-        let kernel_id = self.pull_kernel(kernel, progress.clone()).await?;
         self.known("image", image, DEFAULT_IMAGE)?;
-        let image_id = self.pull_image(&image_name(image), Rebuild::IfOutdated, progress).await?;
+        let image_id =
+            self.pull_image(&image_name(image), Rebuild::IfOutdated, progress.clone()).await?;
+        let kernel_id = if kernel.is_own() {
+            let name = own_kernel_name(&image_id);
+            self.fetch(&format!("kernel:{name}"), &name, stage::OWN_KERNEL, progress.as_ref())
+                .await?
+        } else {
+            self.pull_kernel(kernel.name(), progress).await?
+        };
         let bad = |error: banger_api::ids::BadId| {
             ApiError::new(ErrorCode::Internal, "a simulated id").caused_by(&error)
         };
@@ -325,6 +290,16 @@ impl Images for Sim {
     async fn pull_kernel(&self, name: &str, p: Arc<dyn Progress>) -> Result<String, ApiError> {
         self.known("kernel", name, DEFAULT_KERNEL)?;
         self.fetch(&format!("kernel:{name}"), name, stage::PULL_KERNEL, p.as_ref()).await
+    }
+
+    async fn build_kernel(
+        &self,
+        name: &str,
+        mut log: Box<dyn std::io::Write + Send>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let _ = log.write_all(b"  CC      init/main.o\n");
+        self.fetch(&format!("kernel:{name}"), name, stage::BUILD_KERNEL, progress.as_ref()).await
     }
 
     async fn import_kernel(

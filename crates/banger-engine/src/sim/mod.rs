@@ -9,6 +9,7 @@ mod containers;
 mod effects;
 mod guest;
 mod host;
+mod image_names;
 mod images;
 mod meter;
 mod stored;

@@ -34,6 +34,7 @@ impl Disaster {
 }
 
 const ON: SetVm = SetVm {
+    kernel: None,
     vcpus: None,
     memory_mib: None,
     root_bytes: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use banger_api::ApiError;
 use banger_api::ErrorCode;
 use banger_api::build::{BuildCopy, ImageBuildRequest};
-use banger_api::images::TakenName;
+use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{OpEventKind, OpState};
 use banger_api::vm::VmAction;
 use banger_engine::Engine;
@@ -104,6 +104,48 @@ fn a_build_leaves_the_image_only_and_the_same_inputs_are_built_once() {
         assert_ne!(build(engine, anew).await.unwrap().unwrap(), new, "built again");
     });
     assert_eq!(check(&machine, "after all"), Built::Yes);
+}
+
+#[test]
+fn a_recipe_is_built_from_an_image_of_a_registry() {
+    let machine = prepared();
+    let pull = async |engine: &Engine, rebuild: Rebuild| {
+        let accepted = engine.pull_image("void", rebuild).await.unwrap();
+        engine.follow(&accepted.operation.unwrap()).unwrap().wait().await.unwrap().unwrap()
+    };
+    machine.daemon(DaemonFault::None, &[], async |engine, _| {
+        let id = pull(engine, Rebuild::IfOutdated).await;
+        assert_eq!(pull(engine, Rebuild::IfOutdated).await, id, "already built");
+        let image = engine.image("void").await.unwrap();
+        assert_eq!((image.id.as_str(), image.names), (id.as_str(), vec!["void".to_owned()]));
+        assert!(engine.image("ghcr.io/void-linux/void-glibc-full:latest").await.is_ok());
+        assert_ne!(pull(engine, Rebuild::Always).await, id, "built again");
+    });
+    assert_eq!(check(&machine, "after all"), Built::No);
+    // A registry that cannot be reached.
+    machine.copy().daemon(
+        DaemonFault::None,
+        &[fault("fetch", When::Before, 1)],
+        async |engine, _| {
+            let accepted = engine.pull_image("alpine", Rebuild::IfOutdated).await.unwrap();
+            let op = engine.follow(&accepted.operation.unwrap()).unwrap();
+            let hint = op.wait().await.unwrap_err().hint().unwrap();
+            assert!(hint.contains("banger image import --name alpine"), "{hint}");
+        },
+    );
+    let work = async |engine: &Engine, _: &Sim| {
+        let accepted = engine.pull_image("alpine", Rebuild::IfOutdated).await.unwrap();
+        let _ = engine.follow(&accepted.operation.unwrap()).unwrap().wait().await;
+    };
+    let whole = machine.copy().daemon(DaemonFault::None, &[], work).events;
+    assert!(whole > 20, "only {whole} events");
+    for event in 0..whole {
+        let case = format!("killed at event {event} of {whole}");
+        let machine = machine.copy();
+        assert_eq!(machine.daemon(DaemonFault::KillAt(event), &[], work).ended, Ended::Killed);
+        machine.daemon(DaemonFault::None, &[], async |_, _| ());
+        check(&machine, &case);
+    }
 }
 
 #[test]

@@ -13,9 +13,10 @@ use banger_engine::sim::world::{Fault, When};
 use crate::machine::{DaemonFault, Ended, Machine};
 
 /// Operations; `replace` moves the only name of an image.
-const SCENARIOS: [&str; 13] = [
+const SCENARIOS: [&str; 14] = [
     "pull_image",
     "pull_kernel",
+    "build_kernel",
     "import_image",
     "import_image replace",
     "import_kernel",
@@ -44,6 +45,7 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
     let accepted = match kind {
         "pull_image" => engine.pull_image("debian", Rebuild::IfOutdated).await?,
         "pull_kernel" => engine.pull_kernel("debian-cloud").await?,
+        "build_kernel" => engine.build_kernel("fast").await?,
         "import_image" => engine.import_image("/x.tar".as_ref(), "mine", taken).await?,
         "import_image replace" => {
             engine.import_image("/x.tar".as_ref(), "old", TakenName::Replace).await?

@@ -11,6 +11,7 @@ mod build;
 mod images;
 mod leftovers;
 mod machine;
+mod own_kernel;
 mod pause;
 mod program;
 mod records;

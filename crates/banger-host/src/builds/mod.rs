@@ -169,6 +169,7 @@ impl Builds for HostBuilds {
                 disk: &capture.disk,
                 inputs: &capture.inputs,
                 installed: &capture.installed,
+                own_kernel: capture.own_kernel,
             };
             let made = images.capture(captured, &Relay { progress });
             made.map(|image| image.record.id).map_err(|error| banger_image::advice::image(&error))

@@ -43,6 +43,8 @@ pub struct Captured<'a> {
     pub inputs: &'a BuildInputs,
     /// Installed packages.
     pub installed: &'a [String],
+    /// Whether VMs boot the kernel that the image contains.
+    pub own_kernel: bool,
 }
 
 /// SHA-256 over the inputs of a build. The name of the base does not count.
@@ -113,7 +115,7 @@ impl ImageStore {
         captured: Captured<'_>,
         progress: &dyn Progress,
     ) -> Result<String, ImageError> {
-        let Captured { name, taken, disk, inputs, installed } = captured;
+        let Captured { name, taken, disk, inputs, installed, own_kernel } = captured;
         let staging = self.store.stage()?;
         let object = staging.join("object");
         fs::create_dir(&object).at("make the folder", &object)?;
@@ -138,6 +140,7 @@ impl ImageStore {
             checked_for_overlay: false,
             config: base.as_ref().and_then(|base| base.config.clone()),
             signature: None,
+            own_kernel: own_kernel || base.as_ref().is_some_and(|base| base.own_kernel),
             created_at: fetch::now(),
             fingerprint,
             files,

@@ -32,6 +32,7 @@ pub use capture::{BuildRecord, Captured};
 pub use error::ImageError;
 pub use recipe::provenance as debian_provenance;
 pub use rootfs::Init;
+pub(crate) use sandbox::WorkFolder;
 pub use sources::oci::OciError;
 pub use sources::oci::manifest::{self, Digest};
 pub use unsupported::UnsupportedFile;
@@ -79,6 +80,9 @@ pub struct ImageRecord {
     /// The signature that was verified when it was pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<ImageSignature>,
+    /// Whether VMs boot the kernel that the image contains, unless another one is asked for.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub own_kernel: bool,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 over all files' digests.
@@ -326,6 +330,7 @@ impl ImageStore {
                 Origin::Recipe => None,
                 Origin::File { signature, .. } => signature.clone(),
             },
+            own_kernel: false,
             created_at: fetch::now(),
             fingerprint,
             files,

@@ -54,6 +54,22 @@ impl<'a> WorkFolder<'a> {
         Ok(folder)
     }
 
+    /// Creates one in the system's temporary folder, which any user may enter.
+    ///
+    /// # Errors
+    /// mkdir(2), write(2).
+    pub fn for_anyone(staging: &Path, tools: &'a Tools) -> Result<Self, FetchError> {
+        Self::new(staging, Privilege::User, tools)
+    }
+
+    /// Removes the folder that belongs to a staging folder, after a crash.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn clean(staging: &Path, tools: &Tools) -> Result<(), FetchError> {
+        clean(staging, tools)
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path

@@ -12,6 +12,18 @@ use crate::fetch::{CA_INFO, FetchError, PathContext, Progress, Tool, Tools};
 
 /// The meta package that depends on the current kernel package.
 pub const META_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// A meta package, and the prefix of the package that it depends on.
+#[derive(Debug)]
+pub struct Meta {
+    name: &'static str,
+    prefix: &'static str,
+}
+
+/// Debian's kernel for virtual machines.
+pub const KERNEL: Meta = Meta { name: META_PACKAGE, prefix: "linux-image-" };
+/// Debian's source of its kernels.
+pub const SOURCE: Meta = Meta { name: "linux-source", prefix: "linux-source-" };
 /// Maximum size of apt's output in bytes.
 const ANSWER_BYTES: u64 = 1 << 20;
 
@@ -44,13 +56,14 @@ fn set(tool: &mut Tool, option: &str, path: &Path) {
 pub struct Apt<'a> {
     tools: &'a Tools,
     folder: &'a Path,
+    meta: &'a Meta,
     lists: Lists,
 }
 
 impl<'a> Apt<'a> {
     /// Works in `folder`, with the host's package lists first.
-    pub fn new(tools: &'a Tools, folder: &'a Path) -> Self {
-        Self { tools, folder, lists: Lists::Hosts }
+    pub fn new(tools: &'a Tools, folder: &'a Path, meta: &'a Meta) -> Self {
+        Self { tools, folder, meta, lists: Lists::Hosts }
     }
 
     fn tool(&self, name: &'static str) -> Result<Tool, FetchError> {
@@ -87,30 +100,30 @@ impl<'a> Apt<'a> {
         self.tool("apt-get")?.args(["update"]).run(progress)
     }
 
-    /// The current kernel package.
+    /// The current package.
     fn find(&self, progress: &dyn Progress) -> Result<Option<Package>, FetchError> {
         let tool = self.tool("apt-cache")?;
-        let shown = tool.args(["show", "--no-all-versions", META_PACKAGE]);
+        let shown = tool.args(["show", "--no-all-versions", self.meta.name]);
         match shown.output(ANSWER_BYTES, progress) {
-            Ok(text) => Ok(kernel_package(&String::from_utf8_lossy(&text))),
+            Ok(text) => Ok(current_package(&String::from_utf8_lossy(&text), self.meta.prefix)),
             // apt fails for "No packages found".
             Err(FetchError::ToolFailed { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Finds the kernel package, with separate package lists if the host's do not contain it.
+    /// Finds the current package, with separate package lists if the host's do not contain it.
     ///
     /// # Errors
     /// [`KernelError::NoPackage`]; errors of apt.
-    pub fn kernel(&mut self, progress: &dyn Progress) -> Result<Package, KernelError> {
+    pub fn current(&mut self, progress: &dyn Progress) -> Result<Package, KernelError> {
         progress.stage("find the kernel package");
         if let Some(package) = self.find(progress)? {
             return Ok(package);
         }
         self.refresh(progress)?;
         let found = self.find(progress)?;
-        found.ok_or(KernelError::NoPackage { package: META_PACKAGE })
+        found.ok_or(KernelError::NoPackage { package: self.meta.name })
     }
 
     /// Downloads a package; returns its path. If the file is no longer on the server, fetches new
@@ -129,7 +142,7 @@ impl<'a> Apt<'a> {
         }
         self.refresh(progress)?;
         let found = self.find(progress)?;
-        let package = found.ok_or(KernelError::NoPackage { package: META_PACKAGE })?;
+        let package = found.ok_or(KernelError::NoPackage { package: self.meta.name })?;
         let path = self.download_once(&package, progress)?;
         Ok((package, path))
     }
@@ -155,8 +168,8 @@ impl<'a> Apt<'a> {
     }
 }
 
-/// The kernel package that a stanza of the meta package depends on (deb-control(5)).
-fn kernel_package(stanza: &str) -> Option<Package> {
+/// The package that a stanza of the meta package depends on (deb-control(5)).
+fn current_package(stanza: &str, prefix: &str) -> Option<Package> {
     let field = |name: &str| {
         stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
     };
@@ -175,7 +188,7 @@ fn kernel_package(stanza: &str) -> Option<Package> {
             !text.is_empty()
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.~:".contains(&b))
         };
-        if name.starts_with("linux-image-") && is_name(name) && is_version(version) {
+        if name.starts_with(prefix) && is_name(name) && is_version(version) {
             return Some(Package { name: name.to_owned(), version: version.to_owned() });
         }
     }
@@ -191,11 +204,11 @@ mod tests {
         let stanza = "Package: linux-image-cloud-amd64\nSource: linux-signed-amd64 (6.1.192+2)\n\
                       Version: 6.1.192-2\n\
                       Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
-        let package = kernel_package(stanza).unwrap();
+        let package = current_package(stanza, KERNEL.prefix).unwrap();
         assert_eq!(package.name, "linux-image-6.1.0-56-cloud-amd64");
         assert_eq!(package.version, "6.1.192-2");
         let loose = "Version: 6.12-1\nDepends: initramfs-tools, linux-image-6.12.1-cloud-amd64\n";
-        assert_eq!(kernel_package(loose).unwrap().version, "6.12-1");
+        assert_eq!(current_package(loose, KERNEL.prefix).unwrap().version, "6.12-1");
     }
 
     #[test]
@@ -204,7 +217,7 @@ mod tests {
             ["linux-image-x;rm", "-o=x", "linux-image-../x", "linux-image-x (= -y z)", ""]
         {
             let stanza = format!("Version: 1\nDepends: {depends}\n");
-            let found = kernel_package(&stanza);
+            let found = current_package(&stanza, KERNEL.prefix);
             assert!(found.is_none(), "{depends}: {found:?}");
         }
     }

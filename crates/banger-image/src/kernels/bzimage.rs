@@ -109,6 +109,18 @@ pub fn payload(file: &[u8]) -> Result<Payload<'_>, KernelFormatError> {
     }
 }
 
+/// The release in the setup code of a bzImage (`kernel_version` of its header), of which `head` is
+/// the beginning.
+pub fn release(head: &[u8]) -> Option<String> {
+    if head.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let offset = usize::from(u16_at(head, 0x20e).filter(|offset| *offset != 0)?) + 0x200;
+    let text = head.get(offset..)?;
+    let end = text.iter().position(|byte| matches!(byte, 0 | b' '))?;
+    std::str::from_utf8(&text[..end]).ok().map(str::to_owned)
+}
+
 /// Decompresses an LZ4 legacy frame to which the kernel's build has appended the unpacked size.
 fn unpack_lz4(packed: &[u8]) -> Result<Vec<u8>, KernelFormatError> {
     let damaged =

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use banger_api::images::FAST_KERNEL;
+
 use super::{DEBIAN, KernelFormatError, ModulesError};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
@@ -89,9 +91,62 @@ pub enum KernelError {
         #[source]
         source: ModulesError,
     },
+    /// There is no recipe that builds such a kernel.
+    #[error("there is no recipe that builds a kernel `{name}`, only `{FAST_KERNEL}`")]
+    NoBuild {
+        /// The name.
+        name: String,
+    },
+    /// Programs and headers that build kernels are not installed.
+    #[error("a kernel cannot be built without these packages: {}", packages.join(", "))]
+    MissingBuildTools {
+        /// Names of Debian's packages.
+        packages: Vec<String>,
+    },
+    /// The source cannot be configured for guests.
+    #[error("this version of Linux does not have {}", options.join(", "))]
+    MissingOptions {
+        /// `CONFIG_X=y`.
+        options: Vec<String>,
+    },
+    /// An image without a kernel.
+    #[error("the image `{image}` has no kernel of its own")]
+    NoKernelInImage {
+        /// Its name.
+        image: String,
+    },
+    /// A kernel of an image that cannot boot a guest.
+    #[error("the kernel of the image `{image}` cannot be used")]
+    OfImage {
+        /// Name of the image.
+        image: String,
+        /// The defect.
+        #[source]
+        source: Box<KernelError>,
+    },
+    /// The file system of an image cannot be read.
+    #[error("the image's disk `{}` cannot be read", path.display())]
+    BadImage {
+        /// The disk.
+        path: PathBuf,
+        /// The defect.
+        #[source]
+        source: Ext4Error,
+    },
     /// The modules disk cannot be created.
     #[error("cannot make the modules disk")]
     Disk(#[source] Ext4Error),
+}
+
+impl KernelError {
+    /// The same as an error of the kernel in an image.
+    #[must_use]
+    pub fn of_image(self, image: &str) -> Self {
+        match self {
+            Self::Fetch(_) | Self::NoKernelInImage { .. } | Self::Disk(_) => self,
+            source => Self::OfImage { image: image.to_owned(), source: Box::new(source) },
+        }
+    }
 }
 
 impl From<Ext4Error> for KernelError {

@@ -8,12 +8,15 @@
 //! ```
 
 mod apt;
+mod boot_files;
+mod build;
 mod built_in;
 mod bzimage;
 mod deb;
 mod error;
 mod import;
 mod modules;
+mod of_image;
 mod prepare;
 
 use std::fs::{self, File};
@@ -26,11 +29,13 @@ pub use bzimage::KernelFormatError;
 pub use error::KernelError;
 pub use import::KernelFiles;
 pub use modules::ModulesError;
+pub use of_image::ImageDisk;
 
 use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
     Progress, Record, SingleFlight, Tools,
 };
+use crate::images::WorkFolder;
 use crate::registry;
 use crate::trust::{self, TrustSettings};
 
@@ -248,8 +253,8 @@ impl KernelStore {
     fn fetch(&self, name: &str, progress: &dyn Progress) -> Result<String, KernelError> {
         let staging = self.store.stage()?;
         fetch::need_space(staging.path(), PULL_BYTES)?;
-        let mut apt = apt::Apt::new(&self.tools, staging.path());
-        let package = apt.kernel(progress)?;
+        let mut apt = apt::Apt::new(&self.tools, staging.path(), &apt::KERNEL);
+        let package = apt.current(progress)?;
         if let Some(id) = self.has(name, &package) {
             progress.log(&format!("{} {} is here already", package.name, package.version));
             return Ok(id);
@@ -353,7 +358,7 @@ impl KernelStore {
     /// # Errors
     /// A folder cannot be removed.
     pub fn clean_staging(&self) -> Result<u64, FetchError> {
-        self.store.clean_staging(&|_| Ok(()))
+        self.store.clean_staging(&|folder| WorkFolder::clean(folder, &self.tools))
     }
 }
 

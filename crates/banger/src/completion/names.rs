@@ -1,5 +1,6 @@
 //! Names that the daemon knows, for completion. Never starts a daemon.
 
+use banger_api::images::OWN_KERNEL;
 use banger_api::operation::OpState;
 use banger_api::vm::{VmState, VmSummary};
 use banger_api::{ApiError, paths::Paths};
@@ -29,7 +30,10 @@ pub async fn fetch(paths: Paths, names: &Names, prefix: &str) -> Result<Vec<Cand
         Kind::Kernel => {
             let kernels = client.kernels().await?;
             let named = kernels.iter().map(|one| (&one.names, one.id.as_str(), &one.release));
-            named.flat_map(|(names, id, about)| all_names(names, id, about)).collect()
+            let stored = named.flat_map(|(names, id, about)| all_names(names, id, about));
+            let own = Candidate { value: OWN_KERNEL.to_owned(), about: "that of the image".into() };
+            // It can be booted, and is no kernel of the store.
+            stored.chain((names.verb != "delete").then_some(own)).collect()
         }
         Kind::Operation => {
             let mut operations = client.operations().await?;

@@ -70,6 +70,9 @@ fn bash_offers_the_names_that_fit() {
     }
     let kernels = offered(|| bash(&home, &["kernel", "delete", ""]));
     assert_eq!(kernels.len(), 1, "{kernels:?}");
+    let to_boot = offered(|| bash(&home, &["create", "--kernel", ""]));
+    assert_eq!(to_boot.len(), 2, "{to_boot:?}");
+    assert!(to_boot.iter().any(|kernel| kernel == "image"), "{to_boot:?}");
     let operations = offered(|| bash(&home, &["operation", "show", ""]));
     assert!(operations.iter().all(|id| id.starts_with("op-")), "{operations:?}");
     let id = home.json(&["vm", "show", "db"])["id"].as_str().unwrap().to_owned();

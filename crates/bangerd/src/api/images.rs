@@ -5,8 +5,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use banger_api::build::ImageBuildRequest;
 use banger_api::images::{
-    Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelImportRequest,
-    KernelView, PullRequest, Rebuild, TagRequest, TakenName,
+    Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelBuildRequest,
+    KernelImportRequest, KernelView, PullRequest, Rebuild, TagRequest, TakenName,
 };
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, routes};
@@ -201,6 +201,21 @@ pub async fn pull_kernel(
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let pulled = async move { api.engine.pull_kernel(&pull.name).await };
     Ok(accepted(detached(pulled).await?))
+}
+
+/// Build a kernel.
+#[utoipa::path(post, path = routes::KERNEL_BUILD, tag = "images", operation_id = "kernel_build",
+    request_body = KernelBuildRequest,
+    responses(
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn build_kernel(
+    State(api): Shared,
+    Body(build): Body<KernelBuildRequest>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let built = async move { api.engine.build_kernel(&build.name).await };
+    Ok(accepted(detached(built).await?))
 }
 
 /// Import a kernel from files of the host.

@@ -131,6 +131,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::KERNELS, get(images::kernels))
         .route(routes::KERNEL, delete(images::delete_kernel))
         .route(routes::KERNEL_PULL, post(images::pull_kernel))
+        .route(routes::KERNEL_BUILD, post(images::build_kernel))
         .route(routes::KERNEL_IMPORT, post(images::import_kernel))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_route)
@@ -240,7 +241,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         disk::prune,
         images::kernels,
         images::delete_kernel,
-        images::pull_kernel, images::import_kernel,
+        images::pull_kernel, images::build_kernel, images::import_kernel,
     ),
     components(schemas(
         banger_api::boot::WaitFor,

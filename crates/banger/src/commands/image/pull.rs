@@ -15,8 +15,8 @@ use crate::values;
 /// Pull an image from a registry, or create one from a built-in recipe.
 ///
 ///   banger image pull ghcr.io/acme/app:1
-///   banger image pull alpine               from docker.io
-///   banger image pull debian               a recipe: Debian 12 for development
+///   banger image pull alpine:3.23          from docker.io
+///   banger image pull debian               a recipe: debian, alpine or void
 ///   banger image pull --refresh debian     again, with today's packages
 ///
 /// `banger run --image` pulls an image with a host, folder or tag if needed.

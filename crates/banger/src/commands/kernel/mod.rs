@@ -1,5 +1,6 @@
 //! `banger kernel …`.
 
+pub mod build;
 pub mod delete;
 pub mod import;
 pub mod list;
@@ -18,6 +19,7 @@ pub enum Command {
     List(list::Args),
     Pull(pull::Args),
     Import(import::Args),
+    Build(build::Args),
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
     Prune(prune::Args),
@@ -28,6 +30,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
     match command {
         Command::List(args) => list::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
+        Command::Build(args) => build::run(context, args).await,
         Command::Import(args) => import::run(context, args).await,
         Command::Delete(args) => delete::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,

@@ -29,6 +29,9 @@ pub struct Args {
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "VM")]
     pub vms: Vec<String>,
+    /// Kernel to boot, or `image` for the one in its image; only while it is stopped
+    #[arg(long, value_parser = values::reference)]
+    pub kernel: Option<String>,
     /// Virtual CPUs
     #[arg(
         long, alias = "cpus", value_name = "N", value_parser = values::vcpus,
@@ -86,6 +89,7 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let set = SetVm {
+        kernel: args.kernel,
         vcpus: args.vcpus,
         memory_mib: args.memory,
         root_bytes: args.disk_size,
