@@ -1,7 +1,7 @@
 //! Kernels and images of this host as the engine's driver: names in, boot files out.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use crate::layout::Layout;
 use crate::relay::Relay;
 use crate::stored_files;
 use crate::vmm::BootFiles;
+use crate::vmm_access;
 use banger_image::fetch::{self, FetchError, Tools};
 use banger_image::images::{Image, ImageStore};
 use banger_image::initramfs::Initramfs;
@@ -95,8 +96,8 @@ impl LocalImages {
             .initramfs
             .get(&kernel, &self.agent)
             .map_err(|error| banger_image::advice::fetch(&error))?;
-        open_to_vmm(&kernel.vmlinux())?;
-        open_to_vmm(&initramfs)?;
+        vmm_access::open_to_vmm(&kernel.vmlinux())?;
+        vmm_access::open_to_vmm(&initramfs)?;
         Ok(BootFiles {
             kernel: kernel.vmlinux(),
             initramfs,
@@ -145,18 +146,6 @@ impl LocalImages {
         })
         .await
     }
-}
-
-/// Lets a VMM with a uid of its own open a file again that it got as a descriptor (decision 2). The
-/// folders above keep everybody else out.
-fn open_to_vmm(path: &Path) -> Result<(), ApiError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |error: std::io::Error| on_path("give access to", path, &error);
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
-    if mode & 0o444 == 0o444 {
-        return Ok(());
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(failed)
 }
 
 #[async_trait]

@@ -26,6 +26,7 @@ mod testing;
 mod tsc;
 mod vm_kernels;
 pub mod vmm;
+mod vmm_access;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
