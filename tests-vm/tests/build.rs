@@ -11,6 +11,7 @@ use banger_testkit::{Home, test_cache};
 use tests_vm::container::layout;
 
 const IMAGE: &str = "test-build";
+const COMMITTED: &str = "test-build-committed";
 const LOST: &str = "test-build-lost";
 
 /// A package of our own, so that no package source is needed.
@@ -106,6 +107,8 @@ echo secret >/root/.bash_history
 touch /var/tmp/junk /var/cache/apt/archives/junk.deb
 echo line >>/var/log/dpkg.log
 echo made >/root/.made
+mkdir /root/many
+cd /root/many && touch $(seq 300)
 id -u
 ";
 
@@ -154,6 +157,38 @@ fn is_cleaned(disk: &Path) {
         line.split('/').nth(5).is_some_and(|name| !name.is_empty() && name != "." && name != "..")
     });
     assert_eq!(entries.count(), 0, "{journal}");
+}
+
+/// The stopped VM of a built image becomes an image of its own, without what belongs to it.
+fn committed(home: &Home) {
+    let script = "echo changed >/srv/site/index; rm /usr/bin/hello-build; mv /usr/games /opt/games; \
+        echo secret >/home/.x; touch /var/tmp/junk; echo typed >/root/.bash_history";
+    home.ok(&["exec", "web", "--", "sh", "-c", script]);
+    let refused = home.run(&["image", "commit", "web", COMMITTED]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("banger vm stop web"), "{}", refused.err);
+    home.ok(&["vm", "stop", "web"]);
+    let made = home.run(&["image", "commit", "web", COMMITTED, "--replace"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let disk = home.path().join("data/images").join(made.out.trim()).join("root.ext4");
+    let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    is_cleaned(&disk);
+    let in_image = |request: &str| {
+        let shown = Command::new("debugfs").args(["-R", request]).arg(&disk).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).into_owned()
+    };
+    assert_eq!(in_image("cat /srv/site/index"), "changed\n");
+    assert_eq!(in_image("cat /home/.x"), "secret\n");
+    assert!(in_image("ls /opt").contains("games"), "{}", in_image("ls /opt"));
+    assert!(!in_image("ls /usr/bin").contains("hello-build"));
+    let chain = home.json(&["image", "history", COMMITTED]);
+    let names: Vec<_> = chain.as_array().unwrap().iter().map(|one| &one["names"][0]).collect();
+    assert_eq!(names, [COMMITTED, IMAGE, "debian"]);
+    let packages = home.json(&["image", "show", "--packages", COMMITTED]);
+    assert!(packages.as_array().unwrap().iter().any(|one| one == "hello-build 1.5"), "{packages}");
+    home.ok(&["vm", "delete", "web"]);
+    home.ok(&["image", "delete", COMMITTED]);
 }
 
 #[test]
@@ -215,14 +250,17 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     is_cleaned(&disk);
-    let script = "hello-build; cat /srv/site/index /root/.made; findmnt -no FSTYPE /root; \
+    // `/root` has many files: VMs get them with a copy of the seed.
+    assert!(disk.with_file_name("work.ext4").is_file());
+    let script = "hello-build; ls /root/many | wc -l; cat /srv/site/index /root/.made; findmnt -no FSTYPE /root; \
         test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && echo whole; \
         systemctl is-system-running --wait";
     let script = format!("{script} && {DOCKER}");
-    let run = home.run(&["run", "--rm", "--image", IMAGE, "--", "sh", "-c", &script]);
+    let run = home.run(&["run", "--name", "web", "--image", IMAGE, "--", "sh", "-c", &script]);
     assert_eq!(run.code, 0, "{}\n{}", run.out, run.err);
-    let expected = "hello from the package\n<html>made\next4\nwhole\nrunning\n";
+    let expected = "hello from the package\n300\n<html>made\next4\nwhole\nrunning\n";
     assert_eq!(run.out, format!("{expected}{IN_DOCKER}"));
+    committed(&home);
     home.ok(&["image", "delete", IMAGE]);
     home.finish();
 }

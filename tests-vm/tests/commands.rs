@@ -160,6 +160,23 @@ fn a_busy_vcpu_shows_in_the_usage(home: &Home) {
     assert_eq!(busy.wait().unwrap().code(), Some(128 + 15));
 }
 
+/// The root disk of a stopped VM becomes an image: a layer over its image where the file system does
+/// not share blocks. The test of builds commits a whole disk.
+fn a_commit_has_the_root_disk_only(home: &Home) {
+    let made = home.run(&["image", "commit", "web", "test-committed-layer", "--replace"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let disk = home.path().join("data/images").join(made.out.trim()).join("root.ext4");
+    let ask = |request: &str| {
+        let shown = Command::new("debugfs").args(["-R", request]).arg(&disk).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).into_owned()
+    };
+    assert_eq!(ask("cat /gone"), "gone\n");
+    assert_eq!(ask("cat /etc/machine-id"), "");
+    assert!(ask("ls /opt").contains("renamed") && !ask("ls /usr").contains("games"));
+    assert!(!ask("ls /etc").contains(" issue ") && !ask("ls -l /root").contains(".typed"));
+    home.ok(&["image", "delete", "test-committed-layer"]);
+}
+
 /// The work disk survives a reset, the root disk and the identity do not; `web` is `shop` then.
 fn a_reset_keeps_the_work_disk_only(home: &Home) {
     let exec = |args: &[&str]| home.run(&[&["exec", "web", "--"], args].concat());
@@ -170,9 +187,12 @@ fn a_reset_keeps_the_work_disk_only(home: &Home) {
         run.out.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let before = system("web");
-    assert_eq!(exec(&["sh", "-c", "echo kept >/root/kept; echo gone >/gone"]).code, 0);
+    let script = "echo kept >/root/kept; echo gone >/gone; mv /usr/games /opt/renamed; \
+        rm /etc/issue; echo typed >/root/.typed";
+    assert_eq!(exec(&["sh", "-c", script]).code, 0);
     let stop = home.run(&["vm", "stop", "web"]);
     assert_eq!(stop.code, 0, "{}", stop.err);
+    a_commit_has_the_root_disk_only(home);
     assert_eq!(home.ok(&["vm", "reset", "-f", "web"]), "web has a fresh root disk\n");
     assert_eq!(home.ok(&["vm", "rename", "web", "shop"]), "web is `shop` now\n");
     home.ok(&["vm", "start", "shop"]);

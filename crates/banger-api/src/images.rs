@@ -9,6 +9,7 @@ use crate::build::BuildInputs;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::Hint;
 use crate::ids::{ImageId, KernelId};
+use crate::operation::VmTag;
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -41,6 +42,12 @@ pub struct ImageView {
     /// What it was built from, if it was built in a VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built: Option<BuildInputs>,
+    /// The VM whose root disk it was, if it was made by a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<CommittedFrom>,
+    /// The file of the host with the root file system, if it stays there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<ByteString>,
     /// Names of the VMs that use the image.
     pub used_by: Vec<String>,
     /// How a container of the image runs, if it was made from a container image.
@@ -80,6 +87,38 @@ impl SignatureScheme {
             Self::Cosign => "cosign",
             Self::Minisign => "minisign",
         }
+    }
+}
+
+/// The origin of an image that was made by a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CommittedFrom {
+    /// The VM; it may be gone, or have another name by now.
+    pub vm: VmTag,
+    /// Id of the image from which the VM was made.
+    pub base: ImageId,
+    /// Name of that image when the VM was made.
+    pub base_name: String,
+}
+
+/// An image in the chain of images from which another one was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ImageHistoryEntry {
+    /// Id.
+    pub id: ImageId,
+    /// Names that point to it; of a deleted image, the name that it had then.
+    pub names: Vec<String>,
+    /// The image, unless it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageView>,
+}
+
+impl ImageView {
+    /// Id and name of the image from which this one was made in a VM.
+    pub fn base(&self) -> Option<(&ImageId, &str)> {
+        let built = self.built.as_ref().map(|built| (&built.base, built.base_name.as_str()));
+        let committed = self.committed.as_ref();
+        built.or(committed.map(|from| (&from.base, from.base_name.as_str())))
     }
 }
 
@@ -243,6 +282,42 @@ pub struct TagRequest {
     /// Move the name from another image.
     #[serde(default)]
     pub replace: bool,
+}
+
+/// Makes an image of the root disk of a stopped VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageCommitRequest {
+    /// Name, id or unique prefix of the id of the VM.
+    pub vm: String,
+    /// Name of the image.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    pub name: String,
+    /// Move the name from another image.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Makes an image of a file of the host that stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRegisterRequest {
+    /// Absolute path of an ext4 file system.
+    pub rootfs: ByteString,
+    /// Name of the image.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
+    pub name: String,
+    /// Move the name from another image.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Copies the file of a registered image into the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePromoteRequest {
+    /// Name, id or unique prefix of the id.
+    pub image: String,
 }
 
 /// Result of a deletion.

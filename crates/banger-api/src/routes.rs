@@ -70,6 +70,10 @@ pub const CANCELS: &str = "/v1/cancels";
 pub const IMAGES: &str = "/v1/images";
 /// `GET`: [`crate::images::ImageView`]; `DELETE`: [`crate::images::Deleted`].
 pub const IMAGE: &str = "/v1/images/{image}";
+/// `GET`: array of [`crate::images::ImageHistoryEntry`]: the image, and those it was made from.
+pub const IMAGE_HISTORY: &str = "/v1/images/{image}/history";
+/// `GET`: installed packages with their versions, an array of strings.
+pub const IMAGE_PACKAGES: &str = "/v1/images/{image}/packages";
 /// `POST` [`crate::images::ImagePullRequest`].
 pub const IMAGE_PULL: &str = "/v1/image-pulls";
 /// `POST` [`crate::images::ImportRequest`].
@@ -78,6 +82,12 @@ pub const IMAGE_IMPORT: &str = "/v1/image-imports";
 pub const IMAGE_UPLOAD: &str = "/v1/image-uploads";
 /// `POST` [`crate::build::ImageBuildRequest`].
 pub const IMAGE_BUILD: &str = "/v1/image-builds";
+/// `POST` [`crate::images::ImageCommitRequest`].
+pub const IMAGE_COMMIT: &str = "/v1/image-commits";
+/// `POST` [`crate::images::ImageRegisterRequest`].
+pub const IMAGE_REGISTER: &str = "/v1/image-registrations";
+/// `POST` [`crate::images::ImagePromoteRequest`].
+pub const IMAGE_PROMOTE: &str = "/v1/image-promotions";
 /// `POST` [`crate::images::TagRequest`].
 pub const IMAGE_TAGS: &str = "/v1/images/{image}/tags";
 /// `DELETE`: removes one name of an image.

@@ -1,8 +1,8 @@
 //! Calls for images and kernels.
 
 use banger_api::images::{
-    Deleted, ImagePullRequest, ImageView, ImportRequest, KernelBuildRequest, KernelImportRequest,
-    KernelView, PullRequest, TagRequest,
+    Deleted, ImageHistoryEntry, ImagePullRequest, ImageView, ImportRequest, KernelBuildRequest,
+    KernelImportRequest, KernelView, PullRequest, TagRequest,
 };
 use banger_api::operation::Accepted;
 use banger_api::routes;
@@ -26,6 +26,24 @@ impl Client {
     /// Not found, ambiguous, or the daemon's.
     pub async fn image(&self, image: &str) -> Result<ImageView> {
         self.ask(Call::get(fill(routes::IMAGE, "image", image)?), Idempotency::Idempotent).await
+    }
+
+    /// An image, and the images from which it was made.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn image_history(&self, image: &str) -> Result<Vec<ImageHistoryEntry>> {
+        let path = fill(routes::IMAGE_HISTORY, "image", image)?;
+        self.ask(Call::get(path), Idempotency::Idempotent).await
+    }
+
+    /// Installed packages of an image with their versions.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn image_packages(&self, image: &str) -> Result<Vec<String>> {
+        let path = fill(routes::IMAGE_PACKAGES, "image", image)?;
+        self.ask(Call::get(path), Idempotency::Idempotent).await
     }
 
     /// Removes an image.

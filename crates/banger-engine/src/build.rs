@@ -18,7 +18,7 @@ use banger_api::{ApiError, ErrorCode, Hint, OpId, VmId};
 use crate::build_log::LiveLog;
 use crate::builds::{Capture, GuestCommand};
 use crate::cancel;
-use crate::drivers::{Progress, WantedKernel};
+use crate::drivers::{Progress, RootFiles, WantedKernel};
 use crate::engine::Engine;
 use crate::image_ops::check_name;
 use crate::interrupt::Interrupt;
@@ -142,10 +142,12 @@ impl Engine {
         build.progress.stage(stage::SHUTDOWN);
         self.stop_build_vm(build, &vm).await?;
         build.progress.stage(stage::CAPTURE_IMAGE);
-        let disk = self.shared.drivers.storage(&vm)?.whole_root(&vm).ok_or_else(|| {
+        let spec = self.handle(vm.id.as_str())?.published.borrow().record.spec.clone();
+        let RootFiles::Whole { disk } = self.shared.drivers.storage(&vm)?.root_files(&vm, &spec)
+        else {
             let text = format!("the root disk of `{}` is not whole", vm.name);
-            ApiError::new(ErrorCode::Internal, text)
-        })?;
+            return Err(ApiError::new(ErrorCode::Internal, text));
+        };
         let capture = Capture {
             name: build.request.name.clone(),
             taken: TakenName::replacing(build.request.replace),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use banger_api::ApiError;
 use banger_api::build::{BuildCopy, BuildInputs, ImageBuildRequest};
-use banger_api::images::TakenName;
+use banger_api::images::{CommittedFrom, TakenName};
 
+use crate::drivers::RootFiles;
 use crate::interrupt::Interrupt;
 use crate::plan::{BootSet, VmPlan};
 use crate::progress::Progress;
@@ -62,6 +63,19 @@ pub struct Capture {
     pub own_kernel: bool,
 }
 
+/// An image to be made of the root disk of a VM that does not run.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Name of the image.
+    pub name: String,
+    /// Whether the name moves from another image.
+    pub taken: TakenName,
+    /// The root disk.
+    pub disk: RootFiles,
+    /// The VM, and its image.
+    pub from: CommittedFrom,
+}
+
 /// Image builds.
 #[async_trait]
 pub trait Builds: Send + Sync {
@@ -96,6 +110,13 @@ pub trait Builds: Send + Sync {
     async fn capture(
         &self,
         capture: &Capture,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
+    /// Makes an image of a root disk without what belongs to its machine; returns its id. The disk
+    /// may have been in use when the VM was killed.
+    async fn commit(
+        &self,
+        commit: &Commit,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError>;
 }

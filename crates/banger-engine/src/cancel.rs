@@ -36,7 +36,8 @@ enum CancelPolicy {
 fn policy(kind: &str) -> CancelPolicy {
     match kind {
         "create" | "start" | "autostart" | "restart" | "pull_image" | "pull_kernel"
-        | "import_image" | "import_kernel" | "build_kernel" | "build_image" => CancelPolicy::Undo,
+        | "import_image" | "import_kernel" | "build_kernel" | "build_image" | "commit_image"
+        | "register_image" | "promote_image" => CancelPolicy::Undo,
         // After a reboot of the guest, the start that follows can be cancelled.
         "exited" => CancelPolicy::Undo,
         _ => CancelPolicy::Refuse,

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use crate::builds::{BuildLog, Builds, Capture, GuestCommand, GuestExit, GuestOutput};
+pub use crate::builds::{BuildLog, Builds, Capture, Commit, GuestCommand, GuestExit, GuestOutput};
 pub use crate::driver_set::{CrashPoints, Drivers};
 pub use crate::images_driver::{Archive, Images, KernelFiles, Replaced, WantedKernel};
 pub use crate::progress::Progress;
@@ -45,6 +45,32 @@ pub enum Undone {
     WasAbsent,
 }
 
+/// The files that together have the root file system of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootFiles {
+    /// A file system of its own.
+    Whole {
+        /// Its disk.
+        disk: PathBuf,
+    },
+    /// A private layer that the guest mounts over the image.
+    Layer {
+        /// The layer.
+        layer: PathBuf,
+        /// The image.
+        image: PathBuf,
+    },
+    /// The image with changed chunks.
+    Snapshot {
+        /// The changes: a persistent snapshot of device-mapper.
+        changes: PathBuf,
+        /// The image.
+        image: PathBuf,
+        /// Length of the root disk in bytes.
+        bytes: u64,
+    },
+}
+
 /// Disks.
 #[async_trait]
 pub trait Storage: Send + Sync {
@@ -75,11 +101,8 @@ pub trait Storage: Send + Sync {
     }
     /// The drives of a VM whose disks are attached, in the order in which the guest sees them.
     fn drives(&self, vm: &VmPlan) -> Vec<Drive>;
-    /// The file with the whole root file system of a VM; `None` if the root disk has only its
-    /// changes.
-    fn whole_root(&self, _vm: &VmPlan) -> Option<PathBuf> {
-        None
-    }
+    /// The files with the root file system of a VM.
+    fn root_files(&self, vm: &VmPlan, spec: &VmSpec) -> RootFiles;
     /// Virtual and allocated sizes.
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView;
 }

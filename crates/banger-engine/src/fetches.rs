@@ -1,11 +1,13 @@
 //! Operations that fetch or build an image or a kernel.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use banger_api::container_ref::image_name;
 use banger_api::hint::KernelAdvice;
-use banger_api::images::{FAST_KERNEL, KernelView, Rebuild, TakenName};
+use banger_api::images::{
+    FAST_KERNEL, ImageRegisterRequest, ImageView, KernelView, Rebuild, TakenName,
+};
 use banger_api::operation::{Accepted, Subject, stage};
 use banger_api::{ApiError, ErrorCode, Hint};
 
@@ -38,14 +40,20 @@ enum Fetch {
     Kernel(String),
     BuildKernel(String),
     Import { archive: Archive, name: String, taken: TakenName },
+    Register { rootfs: PathBuf, name: String, taken: TakenName },
+    Promote(Box<ImageView>),
     ImportKernel { files: KernelFiles, name: String, taken: TakenName },
 }
 
 impl Fetch {
     fn subject(&self) -> Subject {
         match self {
-            Self::Image(name, _) | Self::Import { name, .. } => {
+            Self::Image(name, _) | Self::Import { name, .. } | Self::Register { name, .. } => {
                 Subject::Image { name: name.clone(), id: None }
+            }
+            Self::Promote(image) => {
+                let name = image.names.first().map_or(image.id.as_str(), String::as_str);
+                Subject::Image { name: name.to_owned(), id: Some(image.id.clone()) }
             }
             Self::Kernel(name) | Self::BuildKernel(name) | Self::ImportKernel { name, .. } => {
                 Subject::Kernel { name: name.clone(), id: None }
@@ -149,6 +157,34 @@ impl Engine {
         self.fetch("import_image", "import_image", fetch).await
     }
 
+    /// Makes an image of a file that stays where it is.
+    ///
+    /// # Errors
+    /// An invalid name, or one that another image has; a relative path.
+    pub async fn register_image(
+        &self,
+        request: ImageRegisterRequest,
+    ) -> Result<Accepted, ApiError> {
+        let rootfs = request.rootfs.as_path().to_owned();
+        check_absolute(&rootfs)?;
+        let taken = TakenName::replacing(request.replace);
+        self.check_name_available(&request.name, taken).await?;
+        let fetch = Fetch::Register { rootfs, name: request.name, taken };
+        self.fetch("register_image", "register_image", fetch).await
+    }
+
+    /// Copies the file of a registered image into the store. Without an operation if it is there.
+    ///
+    /// # Errors
+    /// Not found, or ambiguous; an error of the store.
+    pub async fn promote_image(&self, reference: &str) -> Result<Accepted, ApiError> {
+        let image = self.image(reference).await?;
+        if image.registered.is_none() {
+            return Ok(Accepted { operation: None, vm: None, warnings: Vec::new() });
+        }
+        self.fetch("promote_image", "promote_image", Fetch::Promote(Box::new(image))).await
+    }
+
     /// A new file for an archive that is imported after its upload.
     ///
     /// # Errors
@@ -219,6 +255,10 @@ impl Engine {
             Fetch::ImportKernel { files, name, taken } => {
                 images.import_kernel(&files, &name, taken, progress.clone()).await
             }
+            Fetch::Register { rootfs, name, taken } => {
+                images.register_image(&rootfs, &name, taken, progress.clone()).await
+            }
+            Fetch::Promote(image) => images.promote_image(&image, progress.clone()).await,
             Fetch::Import { archive, name, taken } => {
                 images.import_image(&archive, &name, taken, progress.clone()).await
             }

@@ -1,6 +1,6 @@
 //! Driver trait of images and kernels.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -98,6 +98,20 @@ pub trait Images: Send + Sync {
         taken: TakenName,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError>;
+    /// Makes an image of a file that stays where it is; returns its id.
+    async fn register_image(
+        &self,
+        rootfs: &Path,
+        name: &str,
+        taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
+    /// Copies the file of a registered image into the store; returns the id, which stays.
+    async fn promote_image(
+        &self,
+        image: &ImageView,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError>;
     /// A new file for an uploaded archive.
     fn upload(&self) -> Result<Archive, ApiError>;
     /// Gives a name to an image, taking it from another image if necessary.
@@ -133,6 +147,8 @@ pub trait Images: Send + Sync {
     ) -> Result<String, ApiError>;
     /// All images; `used_by` is left empty.
     async fn images(&self) -> Result<Vec<ImageView>, ApiError>;
+    /// Installed packages of an image with their versions, sorted.
+    async fn packages(&self, image: &ImageView) -> Result<Vec<String>, ApiError>;
     /// All kernels; `used_by` is left empty.
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError>;
     /// Removes an image that no VM uses, with all its names.

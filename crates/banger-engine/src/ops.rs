@@ -1,6 +1,7 @@
 //! Operations in memory: their events, and the clients that follow them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use banger_api::operation::{OpEvent, OpEventKind, OpState, Subject};
@@ -205,20 +206,24 @@ impl Stages {
 pub struct OpProgress {
     op: Arc<Op>,
     stage: Mutex<(String, u64)>,
+    is_announced: AtomicBool,
     step_bytes: u64,
 }
 
 impl OpProgress {
     /// Progress of `op`; its first stage is `stage`.
     pub fn new(op: Arc<Op>, stage: &str) -> Self {
-        Self { op, stage: Mutex::new((stage.into(), 0)), step_bytes: 1 << 20 }
+        let stage = Mutex::new((stage.into(), 0));
+        Self { op, stage, is_announced: AtomicBool::new(false), step_bytes: 1 << 20 }
     }
 }
 
 impl Progress for OpProgress {
     fn stage(&self, name: &str) {
         let mut stage = locked(&self.stage);
-        if stage.0 != name {
+        // The first stage begins when the work says so, and has a name before.
+        let is_first = !self.is_announced.swap(true, Ordering::Relaxed);
+        if stage.0 != name || is_first {
             *stage = (name.into(), 0);
             self.op.emit(OpEventKind::StageStarted { stage: name.into() });
         }

@@ -43,6 +43,21 @@ pub fn explain(name: &VmName, action: &VmAction, refusal: &Refusal) -> ApiError 
     }
 }
 
+/// The error of work on the disk of a VM that is not stopped.
+pub fn not_stopped(name: &VmName, verb: &str, state: VmState) -> ApiError {
+    let text = format!("cannot {verb} `{name}`: it is {}", state.as_str());
+    let error = ApiError::new(ErrorCode::WrongState, text);
+    match state {
+        VmState::Broken => {
+            error.with_hint(Hint::ask(name, VmAction::Repair {})).with_hint(Hint::show(name))
+        }
+        VmState::Starting | VmState::Running | VmState::Paused => {
+            error.with_hint(Hint::ask(name, VmAction::STOP))
+        }
+        VmState::Stopped | VmState::Stopping | VmState::Deleting => error,
+    }
+}
+
 /// Why a VM stopped without a request, line by line; empty if it was requested.
 pub fn story(because: &StoppedBecause) -> Vec<String> {
     match because {

@@ -4,7 +4,11 @@
 //! priority. The record is published through one watch channel, with a generation number.
 
 mod closing;
+mod lending;
+mod requests;
 mod wish;
+
+pub use lending::Lent;
 
 use std::sync::Arc;
 
@@ -15,11 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::boot_watch;
-use crate::cancel;
 use crate::drivers::ExitStory;
 use crate::op_book::{InternalOp, OpBook};
 use crate::ops::{Op, PendingOp};
-use crate::queue::{self, Answer, Queued, RequestQueue, Scheduling};
+use crate::queue::{self, Answer, Queued, RequestQueue};
 use crate::record::{Existence, Inspect, Presence, VmRecord};
 use crate::recovery::Action;
 use crate::refusals;
@@ -47,6 +50,13 @@ pub enum Message {
         op: Arc<Op>,
         /// Receives the answer.
         reply: oneshot::Sender<Result<CancelEffect, ApiError>>,
+    },
+    /// A request of an operation on an image to read the root disk.
+    Lend {
+        /// The operation.
+        op: Arc<Op>,
+        /// Receives the VM.
+        reply: oneshot::Sender<Result<Lent, ApiError>>,
     },
     /// A request of a new daemon to start the VM if its user wants it to run.
     Autostart {
@@ -97,6 +107,8 @@ struct VmTask {
     exit: watch::Receiver<Option<ExitStory>>,
     hurry: watch::Sender<bool>,
     job: Option<Job>,
+    /// The operation that reads the root disk. Meanwhile no work begins.
+    lending: Option<lending::Lending>,
     /// Whether the automatic delete after the end of this run was attempted.
     delete_tried: bool,
     on_removed: Option<OnRemoved>,
@@ -128,6 +140,7 @@ pub fn spawn(
         exit: watch::channel(None).1,
         hurry: watch::Sender::new(false),
         job: None,
+        lending: None,
         delete_tried: false,
         on_removed: Some(on_removed),
         followed: None,
@@ -151,7 +164,7 @@ impl VmTask {
         self.begin_initial(initial).await;
         drop(pending);
         loop {
-            if self.job.is_none() {
+            if self.job.is_none() && self.lending.is_none() {
                 self.begin_next().await;
             }
             let idle_running = self.job.is_none()
@@ -167,6 +180,7 @@ impl VmTask {
                         break;
                     }
                 }
+                () = lending::returned(&mut self.lending) => self.end_lending(),
                 Ok(story) = exit_story(&mut exit), if idle_running => {
                     self.begin_internal("exited", Work::Exited(story)).await;
                 }
@@ -317,52 +331,6 @@ impl VmTask {
                 Ok(op) => self.queue.push(Queued { op: op.id.clone(), action }),
                 // The next daemon retries.
                 Err(error) => tracing::error!(vm = %self.record.plan.id, error = %error, "store"),
-            }
-        }
-    }
-
-    async fn handle(&mut self, message: Message) {
-        match message {
-            Message::Request { action, reply } => {
-                let answer = self.request(action).await;
-                // A client that disconnects does not withdraw its request.
-                let _ = reply.send(answer);
-            }
-            Message::Cancel { op, reply } => {
-                let waiting = self.queue.remove(&op.id).is_some();
-                let answer = if waiting {
-                    self.book.end(&op, Err(cancel::cancelled(&op))).await;
-                    Ok(CancelEffect::NotBegun)
-                } else {
-                    cancel::cancel_started(&op)
-                };
-                let _ = reply.send(answer);
-            }
-            Message::Autostart { reply } => self.autostart = Some(reply),
-        }
-    }
-
-    async fn request(&mut self, action: VmAction) -> Result<Accepted, ApiError> {
-        let state = self.publisher.borrow().record.state;
-        let vm = Some(self.record.tag());
-        match self.queue.answer(state, &action) {
-            Answer::AlreadySo(operation) => {
-                self.stop_wanted |= wish::is_stop(&action);
-                if self.job.is_none() {
-                    self.keep_stopped().await;
-                }
-                Ok(Accepted { operation, vm, warnings: Vec::new() })
-            }
-            Answer::Refused(refusal) => {
-                Err(refusals::explain(&self.record.plan.name, &action, &refusal))
-            }
-            Answer::Do(scheduling) => {
-                let op = self.book.open(action.as_str(), Durability::Power).await?;
-                self.queue.push(Queued { op: op.id.clone(), action });
-                if scheduling == Scheduling::InterruptCurrent {
-                    self.interrupt();
-                }
-                Ok(Accepted { operation: Some(op.id.clone()), vm, warnings: Vec::new() })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Kernels and images of this host as the engine's driver: names in, boot files out.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use banger_api::container_ref::image_name;
 use banger_api::disk::{Stored, StoredKind};
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::operation::stage;
-use banger_api::{ApiError, ErrorCode, ImageId};
+use banger_api::{ApiError, ImageId};
 use banger_engine::drivers::{Archive, Images, KernelFiles, Progress, Replaced, WantedKernel};
 use banger_engine::plan::{BootSet, VmPlan};
 use banger_engine::program::ImageStart;
@@ -18,15 +18,16 @@ use crate::HostConfig;
 use crate::advice;
 use crate::available;
 use crate::failure::{blocking, on_path};
+use crate::image_views::{self as views, id};
 use crate::layout::Layout;
 use crate::relay::Relay;
 use crate::stored_files;
 use crate::vmm::BootFiles;
 use crate::vmm_access;
 use banger_image::fetch::{self, FetchError, Tools};
-use banger_image::images::{Image, ImageStore};
+use banger_image::images::{Image, ImageRecord, ImageStore};
 use banger_image::initramfs::Initramfs;
-use banger_image::kernels::{self, KernelStore};
+use banger_image::kernels::{self, KernelRecord, KernelStore};
 use banger_image::registry;
 
 /// The stores of this host.
@@ -38,12 +39,6 @@ pub struct LocalImages {
     image_folder: PathBuf,
     kernel_folder: PathBuf,
     layout: Layout,
-}
-
-fn id<T: std::str::FromStr<Err = banger_api::ids::BadId>>(text: &str) -> Result<T, ApiError> {
-    text.parse().map_err(|error| {
-        ApiError::new(ErrorCode::Corrupt, "a stored object has a bad id").caused_by(&error)
-    })
 }
 
 impl LocalImages {
@@ -123,6 +118,9 @@ impl LocalImages {
 
     /// The root file system of a VM's image, whether or not it is there.
     pub fn image_root(&self, vm: &VmPlan) -> PathBuf {
+        if let Ok(image) = self.images.resolve(vm.boot.image.as_str()) {
+            return image.root_disk();
+        }
         self.image_folder.join(vm.boot.image.as_str()).join(banger_image::images::ROOT_DISK)
     }
 
@@ -221,6 +219,41 @@ impl Images for LocalImages {
         .await
     }
 
+    async fn register_image(
+        &self,
+        rootfs: &Path,
+        name: &str,
+        taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let (store, name) = (self.images.clone(), name.to_owned());
+        let rootfs = rootfs.to_owned();
+        progress.stage("register_image");
+        blocking(move || {
+            let registered = store.register(&rootfs, &name, taken, &Relay { progress });
+            registered
+                .map(|image| image.record.id)
+                .map_err(|error| banger_image::advice::image(&error))
+        })
+        .await
+    }
+
+    async fn promote_image(
+        &self,
+        image: &ImageView,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let (store, id) = (self.images.clone(), image.id.to_string());
+        progress.stage("promote_image");
+        blocking(move || {
+            let promoted = store.promote(&id, &Relay { progress });
+            promoted
+                .map(|image| image.record.id)
+                .map_err(|error| banger_image::advice::image(&error))
+        })
+        .await
+    }
+
     fn upload(&self) -> Result<Archive, ApiError> {
         let staging = self.images.stage().map_err(|error| banger_image::advice::fetch(&error))?;
         let path = staging.join("archive");
@@ -311,26 +344,17 @@ impl Images for LocalImages {
         for broken in &listing.broken {
             tracing::warn!(id = broken.id, error = %broken.error, "image");
         }
-        let view = |(record, names): (banger_image::images::ImageRecord, Vec<String>)| {
-            Ok(ImageView {
-                id: id(&record.id)?,
-                names,
-                source: record.source.clone(),
-                provenance: record.provenance.clone(),
-                system: record.system.clone(),
-                packages: record.packages,
-                virtual_bytes: record.virtual_bytes,
-                used_bytes: fetch::used_bytes(&self.image_folder.join(&record.id)),
-                init: record.init.as_ref().map(|init| init.as_str().to_owned()),
-                created_at: record.created_at.clone(),
-                fingerprint: record.fingerprint.clone(),
-                built: record.built.as_ref().map(|built| built.inputs.clone()),
-                used_by: Vec::new(),
-                config: record.config.clone(),
-                signature: record.signature.clone(),
-            })
+        let view = |(record, names): (ImageRecord, Vec<String>)| {
+            let used_bytes = fetch::used_bytes(&self.image_folder.join(&record.id));
+            views::image(record, names, used_bytes)
         };
         listing.objects.into_iter().map(view).collect()
+    }
+
+    async fn packages(&self, image: &ImageView) -> Result<Vec<String>, ApiError> {
+        let (store, id) = (self.images.clone(), image.id.to_string());
+        blocking(move || store.packages(&id).map_err(|error| banger_image::advice::image(&error)))
+            .await
     }
 
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError> {
@@ -338,18 +362,10 @@ impl Images for LocalImages {
         for broken in &listing.broken {
             tracing::warn!(id = broken.id, error = %broken.error, "kernel");
         }
-        let view = |(record, names): (banger_image::kernels::KernelRecord, Vec<String>)| {
+        let view = |(record, names): (KernelRecord, Vec<String>)| {
             let used_bytes =
                 self.kernels.resolve(&record.id).map_or(0, |kernel| kernel.used_bytes());
-            Ok(KernelView {
-                id: id(&record.id)?,
-                names,
-                release: record.release,
-                source: record.source,
-                used_bytes,
-                created_at: record.created_at,
-                used_by: Vec::new(),
-            })
+            views::kernel(record, names, used_bytes)
         };
         listing.objects.into_iter().map(view).collect()
     }

@@ -10,6 +10,7 @@ mod gate;
 pub mod guest;
 pub mod helper;
 pub mod host;
+mod image_views;
 mod images_driver;
 mod kept_logs;
 pub mod layout;
@@ -27,6 +28,7 @@ mod tsc;
 mod vm_kernels;
 pub mod vmm;
 mod vmm_access;
+pub mod work_seeds;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -188,6 +190,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
     let capabilities = capabilities::registry(&capabilities::Parts {
         layout: layout.clone(),
         blanks,
+        seeds: work_seeds::find(images.store()),
         mke2fs: config.programs().mke2fs,
         helper: config.helper.clone(),
         dns_port: config.dns_port.clone(),

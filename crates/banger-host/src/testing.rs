@@ -97,6 +97,7 @@ pub fn parts(path: &Path) -> Parts {
     let layout = Layout { state: path.into(), data: path.into(), cache: path.into() };
     Parts {
         blanks: Blanks::new(layout.blank_disks(), None),
+        seeds: std::sync::Arc::new(|_| None),
         layout,
         mke2fs: None,
         helper: Helper::Socket(path.join("socket")),

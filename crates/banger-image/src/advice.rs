@@ -248,6 +248,9 @@ pub fn image(error: &ImageError) -> ApiError {
             let hints = [Hint::ChooseAnotherName, Hint::ReplaceName];
             return api_error(ErrorCode::NameTaken, hints, error);
         }
+        ImageError::NotRegistrable { .. } => {
+            (ErrorCode::BadRequest, Some(ImageAdvice::CopyIn.into()))
+        }
         ImageError::UnusableDisk { .. } => (ErrorCode::GuestFailed, None),
         ImageError::Worker(error) => return (**error).clone(),
         ImageError::UnsupportedFile { found, .. } => {

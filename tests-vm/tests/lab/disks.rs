@@ -260,7 +260,8 @@ async fn disks_conform() {
     let layout = conformance::layout(&mounted.path(), cache.path());
     let image = conformance::image(&layout.data);
     let storage = driver(&layout, &image);
-    let (disk, work) = (&InDevice, &WorkDisk::new(layout.clone(), blanks(&layout)));
+    let (disk, work) =
+        (&InDevice, &WorkDisk::new(layout.clone(), blanks(&layout), Arc::new(|_| None)));
     let subject = Subject { storage: &storage, disk, work, root: Root::Whole, layout, image };
     let vm = conformance::plan("00000000a004");
     conformance::all(&subject, &vm).await;
@@ -280,7 +281,10 @@ async fn disks_survive_a_full_host() {
     storage.create_folder(&vm).await.unwrap();
     storage.create_root(&vm, &conformance::spec()).await.unwrap();
     let context = VmContext { vm: &vm, spec: &conformance::spec(), run: None };
-    WorkDisk::new(layout.clone(), blanks(&layout)).apply(context).await.unwrap();
+    WorkDisk::new(layout.clone(), blanks(&layout), Arc::new(|_| None))
+        .apply(context)
+        .await
+        .unwrap();
     storage.attach(&vm, &conformance::spec()).await.unwrap();
     let path = device(vm.id.as_str());
     write(&path, 4 * MIB, b"before").unwrap();

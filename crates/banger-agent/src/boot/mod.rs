@@ -26,6 +26,7 @@ mod handoff;
 mod hello;
 mod identity;
 mod log;
+mod nested;
 mod netlink;
 mod network;
 mod network_managers;

@@ -23,7 +23,7 @@ use rustix::mount::{
 use super::disks::{self, Disk};
 use super::early::make_folder;
 use super::log::BootLog;
-use super::{grow, seed};
+use super::{grow, nested, seed};
 use crate::beneath::{Folder, Links, Owner};
 use crate::fault::{Context, Fault};
 use crate::inside::Inside as _;
@@ -345,6 +345,11 @@ fn mount_work(root: &Folder, wanted: &DiskRef, log: &mut BootLog) -> Result<(), 
     mount_grown(&disk, WORK, log)?;
     let target = mount_point(root, "root", 0o700, log)?;
     let home = open_readable(WORK)?;
+    match nested::lift(&home) {
+        Ok(0) => {}
+        Ok(count) => log.warn(format!("moved {count} files of `/root/root` to `/root`")),
+        Err(error) => log.warn(format!("cannot move `/root/root` to `/root`: {error}")),
+    }
     let skeleton = root.folder(b"etc/skel", Links::Inside).ok();
     let sources: Vec<&Folder> = std::iter::once(&target).chain(skeleton.as_ref()).collect();
     log.note(

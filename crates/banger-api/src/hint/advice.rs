@@ -61,6 +61,8 @@ pub enum ImageAdvice {
     Import,
     /// Run a program as a command of a machine with an init.
     RunAsCommand,
+    /// Import a file that cannot be registered.
+    CopyIn,
     /// Fetch the object again.
     FetchAgain,
     /// Import the archive again, or restore the image's files, or give the VM up.

@@ -225,6 +225,7 @@ fn image_words(advice: &ImageAdvice) -> String {
             "copy it again; of a multi-volume archive, unpack all volumes and pack them as one"
         }
         A::AwaitWriter => "try again when it is finished",
+        A::CopyIn => "`banger image import` copies it into an image of its own",
         A::Import => "`banger image import` makes one from an archive",
         A::FetchAgain => "fetch it again",
         A::RestoreImage { vm } => {

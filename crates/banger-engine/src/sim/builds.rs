@@ -8,9 +8,10 @@ use banger_api::build::{BuildCopy, BuildInputs, CopiedInput, ImageBuildRequest};
 use banger_api::{ApiError, ErrorCode};
 
 use super::Sim;
+use super::image_names::COMMITTED;
 use super::images::id_of;
 use super::world::When;
-use crate::builds::{BuildLog, Builds, Capture, GuestCommand, GuestExit, GuestOutput};
+use crate::builds::{BuildLog, Builds, Capture, Commit, GuestCommand, GuestExit, GuestOutput};
 use crate::drivers::Progress;
 use crate::interrupt::Interrupt;
 use crate::plan::{BootSet, VmPlan};
@@ -122,6 +123,35 @@ impl Builds for Sim {
         let published = received.and_then(|()| {
             self.try_effect("capture", When::After)?;
             self.inner().world.fetched.insert(built, id.clone());
+            self.publish(&key, &id);
+            Ok(id)
+        });
+        self.finished(&file);
+        published
+    }
+
+    async fn commit(
+        &self,
+        commit: &Commit,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        self.try_effect("commit", When::Before)?;
+        if self.inner().world.get("root", &commit.from.vm.id).is_none() {
+            return Err(ApiError::new(ErrorCode::Internal, "a commit without a root disk"));
+        }
+        let number = {
+            let mut inner = self.inner();
+            inner.world.spawned += 1;
+            inner.world.spawned
+        };
+        let key = format!("image:{}", commit.name);
+        let id = id_of(&format!("commit {} {number}", commit.from.vm.id));
+        let file = self.begin(&key);
+        let received = self.receive(&key, progress.as_ref()).await;
+        let published = received.and_then(|()| {
+            self.try_effect("commit", When::After)?;
+            let origin = serde_json::to_string(&commit.from).unwrap_or_default();
+            self.inner().world.fetched.insert(format!("{COMMITTED}{id}"), origin);
             self.publish(&key, &id);
             Ok(id)
         });

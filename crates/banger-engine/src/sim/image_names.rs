@@ -1,12 +1,42 @@
-//! Names of simulated images and kernels.
+//! Names and origins of simulated images and kernels.
 
 use banger_api::container_ref::ContainerRef;
 use banger_api::hint::{Hint, Kind};
-use banger_api::{ApiError, ErrorCode, reference};
+use banger_api::images::CommittedFrom;
+use banger_api::{ApiError, ByteString, ErrorCode, reference};
 
 use super::Sim;
 
+/// Prefix of the keys of the origins of committed images.
+pub(super) const COMMITTED: &str = "committed:";
+/// Prefix of the keys of the files of registered images.
+const REGISTERED: &str = "registered:";
+
 impl Sim {
+    /// The origin of a committed image.
+    pub(super) fn committed(&self, id: &str) -> Option<CommittedFrom> {
+        let origin = self.inner().world.fetched.get(&format!("{COMMITTED}{id}")).cloned();
+        serde_json::from_str(&origin?).ok()
+    }
+
+    /// The file of a registered image.
+    pub(super) fn registered(&self, id: &str) -> Option<ByteString> {
+        let path = self.inner().world.fetched.get(&format!("{REGISTERED}{id}")).cloned();
+        path.map(|path| ByteString::from(path.as_str()))
+    }
+
+    /// Notes the file of an image, to be stored with its name.
+    pub(super) fn note_registered(&self, id: &str, path: String) {
+        self.inner().world.fetched.insert(format!("{REGISTERED}{id}"), path);
+    }
+
+    /// Forgets the file of an image.
+    pub(super) fn forget_registered(&self, id: &str) {
+        let mut inner = self.inner();
+        inner.world.fetched.remove(&format!("{REGISTERED}{id}"));
+        (self.sink)(&inner.world, &[]);
+    }
+
     pub(super) fn known(&self, what: &str, name: &str, recipe: &str) -> Result<(), ApiError> {
         if what == "image" && ContainerRef::is_explicit(name) {
             return Ok(());

@@ -1,5 +1,6 @@
 //! Simulated images and kernels: the default ones can be fetched.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,6 +242,44 @@ impl Images for Sim {
         self.fetch(&key, &origin, IMPORT, progress.as_ref()).await
     }
 
+    async fn register_image(
+        &self,
+        rootfs: &Path,
+        name: &str,
+        _taken: TakenName,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        self.try_effect("register", When::Before)?;
+        let (key, origin) = (format!("image:{name}"), rootfs.to_string_lossy().into_owned());
+        let id = id_of(&origin);
+        let file = self.begin(&key);
+        let received = self.receive(&key, progress.as_ref()).await;
+        let published = received.and_then(|()| {
+            self.try_effect("register", When::After)?;
+            self.note_registered(&id, origin);
+            self.publish(&key, &id);
+            Ok(id)
+        });
+        self.finished(&file);
+        published
+    }
+
+    async fn promote_image(
+        &self,
+        image: &ImageView,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        self.try_effect("promote", When::Before)?;
+        let key = format!("image:{}", image.names.first().map_or("", String::as_str));
+        let file = self.begin(&key);
+        let received = self.receive(&key, progress.as_ref()).await;
+        self.finished(&file);
+        received?;
+        self.forget_registered(image.id.as_str());
+        self.try_effect("promote", When::After)?;
+        Ok(image.id.to_string())
+    }
+
     /// The uploaded bytes are discarded.
     fn upload(&self) -> Result<Archive, ApiError> {
         let (path, origin) = ("/dev/null".into(), "standard input".into());
@@ -328,13 +367,20 @@ impl Images for Sim {
                 virtual_bytes: 512 * MIB,
                 used_bytes: 64 * MIB,
                 created_at: "2026-01-01T00:00:00Z".into(),
-                fingerprint: id,
+                fingerprint: id.clone(),
                 built: None,
+                committed: self.committed(&id),
+                registered: self.registered(&id),
                 used_by: Vec::new(),
                 signature: None,
             })
         });
         Ok(views.collect())
+    }
+
+    async fn packages(&self, image: &ImageView) -> Result<Vec<String>, ApiError> {
+        self.try_effect("packages", When::Before)?;
+        Ok(vec![format!("{} 1.0", image.names.first().map_or("nameless", String::as_str))])
     }
 
     async fn kernels(&self) -> Result<Vec<KernelView>, ApiError> {

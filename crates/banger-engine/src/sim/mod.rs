@@ -33,7 +33,8 @@ use crate::devices::{
     StorageAbilities,
 };
 use crate::drivers::{
-    Applied, Attached, ClockHistory, CrashPoints, Drivers, ExitStory, Network, Storage, Undone,
+    Applied, Attached, ClockHistory, CrashPoints, Drivers, ExitStory, Network, RootFiles, Storage,
+    Undone,
 };
 use crate::meter::NicMeter;
 use crate::plan::{Lease, VmPlan, VmSpec};
@@ -290,8 +291,8 @@ impl Storage for Sim {
         StorageAbilities { root, root_disk, content: RootContent::Whole }
     }
 
-    fn whole_root(&self, vm: &VmPlan) -> Option<PathBuf> {
-        self.object("root", vm).map(|_| format!("/nonexistent/{}/root", vm.id).into())
+    fn root_files(&self, vm: &VmPlan, _spec: &VmSpec) -> RootFiles {
+        RootFiles::Whole { disk: format!("/nonexistent/{}/root", vm.id).into() }
     }
 
     fn drives(&self, vm: &VmPlan) -> Vec<Drive> {

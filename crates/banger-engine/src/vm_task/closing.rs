@@ -39,6 +39,7 @@ impl VmTask {
 fn refuse(message: Message, error: ApiError) {
     match message {
         Message::Request { reply, .. } => drop(reply.send(Err(error))),
+        Message::Lend { reply, .. } => drop(reply.send(Err(error))),
         Message::Autostart { reply } => drop(reply.send(None)),
         // All operations on this VM have ended already.
         Message::Cancel { reply, .. } => drop(reply.send(Ok(CancelEffect::Ended))),

@@ -3,7 +3,7 @@
 //! the names on the host are those before or after the operation.
 
 use banger_api::disk::{DiskPrune, Stored, StoredRef};
-use banger_api::images::{Rebuild, TakenName};
+use banger_api::images::{ImageRegisterRequest, Rebuild, TakenName};
 use banger_api::operation::{OpState, Subject};
 use banger_api::{ApiError, ErrorCode, Hint, OpId};
 use banger_engine::Engine;
@@ -13,7 +13,9 @@ use banger_engine::sim::world::{Fault, When};
 use crate::machine::{DaemonFault, Ended, Machine};
 
 /// Operations; `replace` moves the only name of an image.
-const SCENARIOS: [&str; 14] = [
+const SCENARIOS: [&str; 16] = [
+    "register_image",
+    "promote_image",
     "pull_image",
     "pull_kernel",
     "build_kernel",
@@ -47,6 +49,8 @@ async fn carry_out(kind: &str, engine: &Engine) -> Result<(), ApiError> {
         "pull_kernel" => engine.pull_kernel("debian-cloud").await?,
         "build_kernel" => engine.build_kernel("fast").await?,
         "import_image" => engine.import_image("/x.tar".as_ref(), "mine", taken).await?,
+        "register_image" => engine.register_image(register("mine")).await?,
+        "promote_image" => engine.promote_image("old").await?,
         "import_image replace" => {
             engine.import_image("/x.tar".as_ref(), "old", TakenName::Replace).await?
         }
@@ -77,6 +81,10 @@ async fn prune(engine: &Engine) -> Result<(), ApiError> {
     pruned.objects.into_iter().find_map(|object| object.error).map_or(Ok(()), Err)
 }
 
+fn register(name: &str) -> ImageRegisterRequest {
+    ImageRegisterRequest { rootfs: "/x.ext4".into(), name: name.into(), replace: false }
+}
+
 fn kernel_files() -> KernelFiles {
     KernelFiles { path: "/vmlinuz".into(), modules: None }
 }
@@ -86,6 +94,11 @@ fn prepared(kind: &str) -> Machine {
     let machine = Machine::default();
     let report = machine.daemon(DaemonFault::None, &[], async |engine, _| {
         for (path, name) in [("/old.tar", "old"), ("/first.tar", "first")] {
+            if kind == "promote_image" && name == "old" {
+                let accepted = engine.register_image(register(name)).await.unwrap();
+                follow(engine, accepted.operation).await.unwrap();
+                continue;
+            }
             let accepted =
                 engine.import_image(path.as_ref(), name, TakenName::Refuse).await.unwrap();
             follow(engine, accepted.operation).await.unwrap();

@@ -8,6 +8,7 @@
 
 mod autostart;
 mod build;
+mod commit;
 mod images;
 mod leftovers;
 mod machine;

@@ -12,12 +12,13 @@ use async_trait::async_trait;
 use banger_api::build::{BuildCopy, BuildInputs, CopiedInput, ImageBuildRequest};
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{
-    BuildLog, Builds, Capture, Guest, GuestCommand, GuestExit, GuestOutput, Progress,
+    BuildLog, Builds, Capture, Commit, Guest, GuestCommand, GuestExit, GuestOutput, Progress,
+    RootFiles,
 };
 use banger_engine::interrupt::{Interrupt, Reason};
 use banger_engine::plan::{BootSet, VmPlan};
 use banger_image::fetch::digest_of_file;
-use banger_image::images::{Captured, ImageStore};
+use banger_image::images::{Captured, Committed, ImageStore, VmDisk};
 use tokio::net::UnixStream;
 
 use crate::failure::blocking;
@@ -175,5 +176,29 @@ impl Builds for HostBuilds {
             made.map(|image| image.record.id).map_err(|error| banger_image::advice::image(&error))
         })
         .await
+    }
+
+    async fn commit(
+        &self,
+        commit: &Commit,
+        progress: Arc<dyn Progress>,
+    ) -> Result<String, ApiError> {
+        let (images, commit) = (self.images.clone(), commit.clone());
+        blocking(move || {
+            let disk = vm_disk(commit.disk);
+            let (name, taken, from) = (&commit.name, commit.taken, &commit.from);
+            let committed = Committed { name, taken, disk: &disk, from };
+            let made = images.commit(committed, &Relay { progress });
+            made.map(|image| image.record.id).map_err(|error| banger_image::advice::image(&error))
+        })
+        .await
+    }
+}
+
+fn vm_disk(files: RootFiles) -> VmDisk {
+    match files {
+        RootFiles::Whole { disk } => VmDisk::Whole { disk },
+        RootFiles::Layer { layer, image } => VmDisk::Layer { layer, image },
+        RootFiles::Snapshot { changes, image, bytes } => VmDisk::Snapshot { changes, image, bytes },
     }
 }

@@ -24,6 +24,7 @@ use crate::helper::Helper;
 use crate::layout::Layout;
 use crate::scopes::Scopes;
 use crate::storage::Blanks;
+use crate::work_seeds::FindSeed;
 use banger_image::ca::CaSettings;
 use banger_image::proxy::ProxySettings;
 
@@ -35,6 +36,8 @@ pub struct Parts {
     pub layout: Layout,
     /// Creates blank disks.
     pub blanks: Blanks,
+    /// Finds the work seeds of images.
+    pub seeds: FindSeed,
     /// mke2fs(8), if installed.
     pub mke2fs: Option<PathBuf>,
     /// Access to the helper.

@@ -1,4 +1,5 @@
-//! Work disk: a sparse ext4 of its final virtual size, copied from a blank one.
+//! Work disk: a sparse ext4 of its final virtual size, copied from a blank one, or from the work
+//! seed of the image, which the guest enlarges.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,12 +17,14 @@ use crate::failure::blocking;
 use crate::guest::disk_ref;
 use crate::layout::Layout;
 use crate::storage::{self, Blanks, Profile};
+use crate::work_seeds::FindSeed;
 
 /// The work disks of this host.
 #[derive(Clone)]
 pub struct WorkDisk {
     layout: Layout,
     blanks: Blanks,
+    seeds: FindSeed,
 }
 
 /// The size of the work disk's file.
@@ -31,7 +34,7 @@ struct Mke2fs(Option<PathBuf>);
 
 /// The capability on this host.
 pub fn capability(parts: &Parts) -> HostCapability {
-    let disks = WorkDisk::new(parts.layout.clone(), parts.blanks.clone());
+    let disks = WorkDisk::new(parts.layout.clone(), parts.blanks.clone(), parts.seeds.clone());
     HostCapability {
         effects: Effects {
             name: CAPABILITY.name,
@@ -51,8 +54,8 @@ pub fn capability(parts: &Parts) -> HostCapability {
 
 impl WorkDisk {
     /// Work disks in the folders of `layout`.
-    pub fn new(layout: Layout, blanks: Blanks) -> Self {
-        Self { layout, blanks }
+    pub fn new(layout: Layout, blanks: Blanks, seeds: FindSeed) -> Self {
+        Self { layout, blanks, seeds }
     }
 }
 
@@ -61,8 +64,12 @@ impl Effect for WorkDisk {
     async fn apply(&self, context: VmContext<'_>) -> Result<Made, ApiError> {
         let target = self.layout.work_disk(&context.vm.id);
         let (blanks, size) = (self.blanks.clone(), context.spec.work_bytes);
-        let copied =
-            blocking(move || storage::copy_of(&blanks.get(size, Profile::Work)?, &target, size));
+        let (seeds, vm) = (self.seeds.clone(), context.vm.clone());
+        let copied = blocking(move || match seeds(&vm).filter(|(_, bytes)| *bytes <= size) {
+            Some((seed, _)) => storage::clone_or_copy_of(&seed, &target, size),
+            // The agent fills it from the image.
+            None => storage::copy_of(&blanks.get(size, Profile::Work)?, &target, size),
+        });
         copied.await.map(Made::from)
     }
 

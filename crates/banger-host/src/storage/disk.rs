@@ -93,6 +93,17 @@ pub fn clone_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiE
     })
 }
 
+/// Creates a clone of `source` with `size` bytes, or a sparse copy where blocks cannot be shared.
+///
+/// # Errors
+/// As [`copy_of`].
+pub fn clone_or_copy_of(source: &Path, target: &Path, size: u64) -> Result<Applied, ApiError> {
+    match clone_of(source, target, size) {
+        Err(error) if error.code == ErrorCode::HostNotReady => copy_of(source, target, size),
+        made => made,
+    }
+}
+
 fn from(
     source: &Path,
     target: &Path,

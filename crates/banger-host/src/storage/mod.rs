@@ -18,7 +18,9 @@ mod reflink;
 mod snapshot;
 
 pub use blank::{Blanks, Profile};
-pub use disk::{copy_of, grow as grow_disk, make_folder, remove as remove_disk, remove_folder};
+pub use disk::{
+    clone_or_copy_of, copy_of, grow as grow_disk, make_folder, remove as remove_disk, remove_folder,
+};
 pub use reflink::reflinks;
 pub use snapshot::SnapshotRoot;
 
@@ -30,7 +32,7 @@ use banger_api::size::human_size;
 use banger_api::vm::DiskView;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::devices::{Drive, DriveRole, Need, RootContent, SourceKind, StorageAbilities};
-use banger_engine::drivers::{Applied, DiskRepair, Storage, Undone};
+use banger_engine::drivers::{Applied, DiskRepair, RootFiles, Storage, Undone};
 use banger_engine::plan::{VmPlan, VmSpec};
 
 use crate::failure::{blocking, on_path};
@@ -252,8 +254,15 @@ impl Storage for FileStorage {
         drives
     }
 
-    fn whole_root(&self, vm: &VmPlan) -> Option<PathBuf> {
-        (self.abilities().content == RootContent::Whole).then(|| self.root_file(vm))
+    fn root_files(&self, vm: &VmPlan, spec: &VmSpec) -> RootFiles {
+        let (own, image) = (self.root_file(vm), (self.shared.image)(vm));
+        match self.from {
+            RootFrom::Layer => RootFiles::Layer { layer: own, image },
+            RootFrom::Copy | RootFrom::Clone => RootFiles::Whole { disk: own },
+            RootFrom::Snapshot(_) => {
+                RootFiles::Snapshot { changes: own, image, bytes: spec.root_bytes }
+            }
+        }
     }
 
     async fn usage(&self, vm: &VmPlan, spec: &VmSpec) -> DiskView {

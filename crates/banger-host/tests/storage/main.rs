@@ -62,7 +62,7 @@ async fn suite(folder: &Path, from: RootFrom, on: Option<&Mounted>) {
     let root = if matches!(from, RootFrom::Layer) { Root::Layer } else { Root::Whole };
     let disk: Box<dyn RootDisk> = Box::new(InFile(layout.clone()));
     let storage = driver(&layout, from, &image);
-    let work = &WorkDisk::new(layout.clone(), blanks(&layout));
+    let work = &WorkDisk::new(layout.clone(), blanks(&layout), Arc::new(|_| None));
     let subject = Subject { storage: &storage, disk: &*disk, work, root, layout, image };
     let vm = conformance::plan(VM);
     conformance::all(&subject, &vm).await;
@@ -175,7 +175,7 @@ async fn dm_snapshot_with_a_pretended_root() {
     let image = conformance::image(&layout.data);
     let root = Arc::new(pretended::Root::default());
     let storage = driver(&layout, RootFrom::Snapshot(root.clone()), &image);
-    let work = &WorkDisk::new(layout.clone(), blanks(&layout));
+    let work = &WorkDisk::new(layout.clone(), blanks(&layout), Arc::new(|_| None));
     let disk = &*root;
     let subject = Subject { storage: &storage, disk, work, root: Root::Whole, layout, image };
     conformance::all(&subject, &conformance::plan(VM)).await;

@@ -174,6 +174,25 @@ impl<R: Record> ObjectStore<R> {
         sync(&folder)
     }
 
+    /// Gives an object one more file, `made` (in a staging folder), and then the record that tells
+    /// of it. Each is one rename; a crash between them leaves a file that the record does not name.
+    ///
+    /// # Errors
+    /// No such object; rename(2), write(2), fsync(2).
+    pub fn amend(&self, record: &R, made: &Path, file: &str) -> Result<(), FetchError> {
+        let folder = self.folder(record.id());
+        let path = folder.join(R::FILE);
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| FetchError::io("write", &path, error.into()))?;
+        let staged = made.with_file_name(R::FILE);
+        write_durably(&staged, &text)?;
+        sync(made)?;
+        fs::rename(made, folder.join(file)).at("publish", &folder)?;
+        sync(&folder)?;
+        fs::rename(&staged, &path).at("write", &path)?;
+        sync(&folder)
+    }
+
     /// Points a name to an object.
     ///
     /// # Errors

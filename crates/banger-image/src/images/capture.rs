@@ -90,6 +90,7 @@ impl ImageStore {
         loop {
             if let Flight::Leader(_lead) = self.flight.join(captured.name, progress)? {
                 let id = self.make_captured(captured, progress)?;
+                self.seed_best_effort(&id, progress);
                 return Ok(self.resolve(&id)?);
             }
         }
@@ -149,6 +150,8 @@ impl ImageStore {
                 inputs: inputs.clone(),
                 installed: installed.to_vec(),
             }),
+            committed: None,
+            registered: None,
         };
         progress.go_on()?;
         self.check_taken(name, taken, &record.id)?;
@@ -182,17 +185,31 @@ fn copy(
     // Holes are not copied: the disk may have fewer bytes than its file system uses.
     let need = used.ranges.iter().map(|range| range.end - range.start).sum::<u64>();
     fetch::need_space(folder, need.min(fetch::used_bytes(disk)))?;
-    target.set_len(used.bytes).at("write", disk)?;
+    Ok(copy_ranges((source, disk), target, (used.bytes, used.ranges), progress)?)
+}
+
+/// Copies the data in byte ranges of a file to a new file of a length; returns the length. Holes are
+/// not read.
+///
+/// # Errors
+/// read(2), write(2); cancellation.
+pub(super) fn copy_ranges(
+    (source, disk): (&File, &Path),
+    target: &File,
+    (bytes, ranges): (u64, Vec<std::ops::Range<u64>>),
+    progress: &dyn Progress,
+) -> Result<u64, fetch::FetchError> {
+    target.set_len(bytes).at("write", disk)?;
     let mut buffer = vec![0; 1 << 20];
     let (mut done, mut reported) = (0, 0);
-    for range in used.ranges {
+    for range in ranges {
         let mut at = range.start;
         while at < range.end {
             // A range that the guest never wrote to is a hole.
             at = match seek(source, SeekFrom::Data(at)) {
                 Ok(data) => (data - data % BLOCK as u64).max(at),
                 Err(Errno::NXIO) => break,
-                Err(errno) => return Err(fetch::FetchError::io("read", disk, errno.into()).into()),
+                Err(errno) => return Err(fetch::FetchError::io("read", disk, errno.into())),
             };
             if at >= range.end {
                 break;
@@ -212,7 +229,7 @@ fn copy(
     }
     progress.bytes(done, None);
     target.sync_all().at("write", disk)?;
-    Ok(used.bytes)
+    Ok(bytes)
 }
 
 /// Writes what is not zero; the file is empty before.

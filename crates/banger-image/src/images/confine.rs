@@ -46,8 +46,8 @@ const DATA_BYTES: u64 = 8 << 30;
 /// What a reader needs.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The file or folder that it reads.
-    pub source: &'a Path,
+    /// The files or folders that it reads.
+    pub sources: &'a [&'a Path],
     /// The folders that it writes into; they exist.
     pub targets: [&'a Path; 2],
     /// Finds [`PROGRAMS`].
@@ -96,9 +96,10 @@ pub fn unsupported() -> Option<&'static str> {
 }
 
 fn ruleset(view: View<'_>) -> io::Result<Ruleset> {
-    let mut rules = Ruleset::without_network()?
-        .grant_path(view.source, Rights::Read)?
-        .grant_path(Path::new(NULL), Rights::ReadWrite)?;
+    let mut rules = Ruleset::without_network()?.grant_path(Path::new(NULL), Rights::ReadWrite)?;
+    for source in view.sources {
+        rules = rules.grant_path(source, Rights::Read)?;
+    }
     for target in view.targets {
         rules = rules.grant_path(target, Rights::ReadWrite)?;
     }
@@ -221,7 +222,7 @@ mod tests {
             let at = |name: &str| folder.path().join(name);
             let (object, scratch) = (at("object"), at("scratch"));
             let targets = [object.as_path(), &scratch];
-            confine(View { source: &at("source.xz"), targets, tools: &tools }).unwrap();
+            confine(View { sources: &[&at("source.xz")], targets, tools: &tools }).unwrap();
             let xz = |name: &str| {
                 let tool = tools.command("xz", "xz-utils").unwrap().args(["-dc"]);
                 tool.args([at(name)]).output(100, &crate::fetch::NoProgress)

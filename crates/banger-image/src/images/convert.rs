@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::overlay;
 use super::rootfs::{self, FACT_BYTES, Facts, Init};
+use super::sources::vm_disk::VmDisk;
 use super::sources::{self, RootFs};
-use super::{ImageError, ROOT_DISK, unsupported};
+use super::{ImageError, ROOT_DISK, unsupported, work_seed};
 use crate::ext4::tar::TarError;
 use crate::ext4::volume::VolumeError;
 use crate::ext4::{Content, Ext4Error, Plan, Purpose, Tree, build};
@@ -45,23 +46,57 @@ pub fn scratch(object: &Path) -> std::path::PathBuf {
     object.with_file_name("scratch")
 }
 
-/// Converts a file or folder to a root disk in the folder `object`; temporary files are in
-/// [`scratch`].
+/// A root file system to convert.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A file or folder of any kind.
+    File(&'a Path),
+    /// The disk of a VM that does not run.
+    Vm(&'a VmDisk),
+}
+
+impl<'a> Input<'a> {
+    /// The file, for messages.
+    pub fn path(self) -> &'a Path {
+        match self {
+            Self::File(path) => path,
+            Self::Vm(disk) => disk.path(),
+        }
+    }
+
+    /// All files that are read.
+    pub fn paths(self) -> Vec<&'a Path> {
+        match self {
+            Self::File(path) => vec![path],
+            Self::Vm(disk) => disk.paths(),
+        }
+    }
+
+    fn open<'b>(self, context: sources::Context<'b>) -> Result<Box<dyn RootFs + 'b>, ImageError> {
+        match self {
+            Self::File(path) => sources::open(path, context),
+            Self::Vm(disk) => disk.open(context),
+        }
+    }
+}
+
+/// Converts a source to a root disk in the folder `object`; temporary files are in [`scratch`].
 ///
 /// # Errors
 /// [`ImageError::BadArchive`], [`ImageError::NotARootFs`]; no space; cancellation.
 pub fn convert(
-    path: &Path,
+    input: Input<'_>,
     object: &Path,
     amend: Amend<'_>,
     tools: &Tools,
     progress: &dyn Progress,
 ) -> Result<Converted, ImageError> {
+    let path = input.path();
     let failed = |error: Ext4Error| failed(error, path, progress);
     let scratch = scratch(object);
-    let mut source = sources::open(path, sources::Context { tools, progress, scratch: &scratch })?;
+    let mut source = input.open(sources::Context { tools, progress, scratch: &scratch })?;
     progress.stage("read the names");
-    let (mut tree, facts) = read(source.as_mut(), object).map_err(failed)?;
+    let (mut tree, facts) = read(source.as_mut(), Some(object)).map_err(failed)?;
     if let Some(found) = unsupported::in_tree(&tree) {
         return Err(ImageError::UnsupportedFile { path: path.to_owned(), found });
     }
@@ -80,6 +115,7 @@ pub fn convert(
     let plan = Plan { purpose: Purpose::Root, label: "banger-root".into(), uuid: uuid(&sha256) };
     let target = object.join(ROOT_DISK);
     let virtual_bytes = build(&tree, source.as_mut(), &plan, &target).map_err(failed)?;
+    write_seed(&tree, source.as_mut(), object).map_err(failed)?;
     if !source.unchanged() {
         return Err(ImageError::SourceChanged { path: path.to_owned() });
     }
@@ -93,16 +129,84 @@ pub fn convert(
     })
 }
 
-/// Reads the names and facts of a source; fails as soon as the contents exceed the free space.
-fn read(source: &mut dyn RootFs, object: &Path) -> Result<(Tree, Facts), Ext4Error> {
-    let free_bytes = fetch::free_bytes(object)
-        .map_err(|error| FetchError::io("look at the free space of", object, error))?;
+/// Writes the work seed of a tree, if it is worth one, to the folder `object`.
+fn write_seed(tree: &Tree, source: &mut dyn RootFs, object: &Path) -> Result<(), Ext4Error> {
+    let Some(home) = work_seed::home(tree)? else { return Ok(()) };
+    let content_bytes = home.content_bytes();
+    fetch::need_space(object, content_bytes + content_bytes / 16 + (32 << 20))?;
+    let uuid = uuid(&format!("work {}", source.sha256()));
+    let plan = Plan { purpose: Purpose::Root, label: "work".into(), uuid };
+    build(&home, source, &plan, &object.join(work_seed::WORK_SEED)).map(drop)
+}
+
+/// Reads a source as a conversion does, and writes nothing.
+///
+/// # Errors
+/// As [`convert`], but for those of writing.
+pub fn inspect(
+    input: Input<'_>,
+    object: &Path,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<Converted, ImageError> {
+    read_only(input, object, tools, progress).map(|(converted, _, _)| converted)
+}
+
+/// Writes the work seed of an image to the folder `object`.
+///
+/// # Errors
+/// As [`convert`].
+pub fn seed(
+    input: Input<'_>,
+    object: &Path,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<Converted, ImageError> {
+    let (converted, tree, mut source) = read_only(input, object, tools, progress)?;
+    let written = write_seed(&tree, source.as_mut(), object);
+    written.map_err(|error| failed(error, input.path(), progress))?;
+    Ok(converted)
+}
+
+fn read_only<'a>(
+    input: Input<'_>,
+    object: &'a Path,
+    tools: &'a Tools,
+    progress: &'a dyn Progress,
+) -> Result<(Converted, Tree, Box<dyn RootFs + 'a>), ImageError> {
+    let path = input.path();
+    let mut source = input.open(sources::Context { tools, progress, scratch: object })?;
+    progress.stage("read the names");
+    let read = read(source.as_mut(), None).map_err(|error| failed(error, path, progress));
+    let (tree, facts) = read?;
+    if !rootfs::is_bootable(&tree) {
+        return Err(ImageError::NotARootFs { path: path.to_owned() });
+    }
+    let converted = Converted {
+        virtual_bytes: 0,
+        init: rootfs::init(&tree),
+        facts,
+        hidden_by_overlay: overlay::hidden(&tree),
+        config: source.config(),
+        source: format!("{} with SHA-256 {}", source.kind(), source.sha256()),
+    };
+    Ok((converted, tree, source))
+}
+
+/// Reads the names and facts of a source; fails as soon as the contents exceed the free space of
+/// the folder that they are to be written to.
+fn read(source: &mut dyn RootFs, object: Option<&Path>) -> Result<(Tree, Facts), Ext4Error> {
+    let free_bytes = object.map(|object| {
+        let free = fetch::free_bytes(object);
+        free.map_err(|error| FetchError::io("look at the free space of", object, error))
+    });
+    let free_bytes = free_bytes.transpose()?.unwrap_or(u64::MAX);
     let (mut facts, mut total) = (Facts::default(), 0_u64);
     let tree = source.tree(&mut |path, file, content| {
         total = total.saturating_add(file.stored_bytes());
         let need_bytes = total.saturating_add(HEADROOM_BYTES);
         if need_bytes > free_bytes {
-            let path = object.to_owned();
+            let path = object.unwrap_or(Path::new("/")).to_owned();
             return Err(FetchError::NoSpace { path, need_bytes, free_bytes }.into());
         }
         let path = String::from_utf8_lossy(path);

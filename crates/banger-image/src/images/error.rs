@@ -67,6 +67,14 @@ pub enum ImageError {
         /// The reason.
         why: String,
     },
+    /// A file that cannot be used as it is.
+    #[error("`{}` cannot be registered: {why}", path.display())]
+    NotRegistrable {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// Another image has the name.
     #[error("the name `{name}` refers to the image {owner}")]
     NameTaken {

@@ -3,39 +3,54 @@
 //! ```text
 //! <images>/<id>/root.ext4     the root disk: the lower layer of an overlay, or copied
 //! <images>/<id>/image.json    the record
+//! <images>/<id>/work.ext4     the work seed, if `/root` has many files
+//! <images>/<id>/work.json     its record
 //! ```
 
 mod capture;
+mod clean;
+mod commit;
 pub mod confine;
 mod convert;
 mod debian_boot;
 mod error;
+mod image;
 mod overlay;
+mod packages;
 mod pull;
 mod recipe;
 mod recipe_progress;
+mod registered;
 mod rootfs;
 mod sandbox;
 mod sources;
 mod unsupported;
 mod upkeep;
+mod work_seed;
 pub mod worker;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use banger_api::container_ref::ContainerRef;
-use banger_api::images::{ImageConfig, ImageSignature, Rebuild, TakenName};
+use banger_api::images::{CommittedFrom, ImageConfig, ImageSignature, Rebuild, TakenName};
 pub use capture::{BuildRecord, Captured};
+pub use commit::Committed;
+pub use convert::Input;
 pub use error::ImageError;
+pub use image::Image;
+use image::digest;
 pub use recipe::provenance as debian_provenance;
+pub use registered::RegisteredFile;
 pub use rootfs::Init;
 pub(crate) use sandbox::WorkFolder;
 pub use sources::oci::OciError;
 pub use sources::oci::manifest::{self, Digest};
+pub use sources::vm_disk::VmDisk;
 pub use unsupported::UnsupportedFile;
+pub use work_seed::{WORK_SEED, WorkSeed};
 
 use crate::fetch::{
     self, Deleted, FetchError, FileDigest, Flight, InUse, Kind, Listing, ObjectStore, PathContext,
@@ -47,8 +62,6 @@ use worker::{Amendments, Conversion};
 
 /// The root disk within an object's folder.
 pub const ROOT_DISK: &str = "root.ext4";
-/// Offset and value of the magic number of ext4: `s_magic`, little-endian.
-const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 56, [0x53, 0xef]);
 
 /// Record of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +105,12 @@ pub struct ImageRecord {
     /// How it was built, if it was built in a VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built: Option<BuildRecord>,
+    /// The VM whose disk it was, if it was made by a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<CommittedFrom>,
+    /// The file with the root file system, if it is not in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<RegisteredFile>,
 }
 
 impl Record for ImageRecord {
@@ -100,73 +119,6 @@ impl Record for ImageRecord {
     fn id(&self) -> &str {
         &self.id
     }
-}
-
-/// An image in the store.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// Its record.
-    pub record: ImageRecord,
-    /// Names that point to it.
-    pub names: Vec<String>,
-    /// Its folder.
-    pub folder: PathBuf,
-}
-
-impl Image {
-    /// The root disk, which must not be written to.
-    pub fn root_disk(&self) -> PathBuf {
-        self.folder.join(ROOT_DISK)
-    }
-
-    fn damaged(&self, why: String) -> FetchError {
-        let (kind, id) = (Kind::Image, self.record.id.clone());
-        FetchError::Damaged { kind, id, path: self.root_disk(), why }
-    }
-
-    /// Checks that the disk exists, has the right length and is ext4; called at every start.
-    ///
-    /// # Errors
-    /// [`FetchError::Damaged`].
-    pub fn check(&self) -> Result<(), FetchError> {
-        use std::os::unix::fs::FileExt;
-        let (offset, magic) = EXT4_MAGIC;
-        let mut found = [0; 2];
-        let checked = File::open(self.root_disk()).and_then(|file| {
-            let length = file.metadata()?.len();
-            file.read_exact_at(&mut found, offset)?;
-            Ok(length)
-        });
-        match checked {
-            Err(error) => Err(self.damaged(format!("cannot be read: {error}"))),
-            Ok(length) if length != self.record.virtual_bytes => {
-                let wants = self.record.virtual_bytes;
-                Err(self.damaged(format!("has {length} bytes instead of {wants}")))
-            }
-            Ok(_) if found != magic => Err(self.damaged("is no ext4 file system".into())),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    /// Compares the fingerprint of the whole disk.
-    ///
-    /// # Errors
-    /// [`FetchError::Damaged`].
-    pub fn verify(&self) -> Result<(), FetchError> {
-        self.check()?;
-        if self.record.files != [digest(&self.folder)?] {
-            return Err(self.damaged("was altered".into()));
-        }
-        Ok(())
-    }
-}
-
-fn digest(folder: &Path) -> Result<FileDigest, FetchError> {
-    let path = folder.join(ROOT_DISK);
-    let file = File::open(&path).at("open", &path)?;
-    let bytes = file.metadata().at("look at", &path)?.len();
-    let sha256 = fetch::digest_of_blocks(&file).at("read", &path)?;
-    Ok(FileDigest { name: ROOT_DISK.into(), bytes, sha256 })
 }
 
 /// Origin of an image.
@@ -306,7 +258,8 @@ impl ImageStore {
             Origin::File { path, .. } => (*path, Amendments::Plain),
         };
         let tools = &self.tools;
-        let job = worker::Job { archive: path, object: &object, amendments, tools, progress };
+        let input = Input::File(path);
+        let job = worker::Job { input, object: &object, amendments, tools, progress };
         let converted = worker::run(self.conversion, job)?;
         progress.stage("compute the fingerprint");
         let files = vec![digest(&object)?];
@@ -335,6 +288,8 @@ impl ImageStore {
             fingerprint,
             files,
             built: None,
+            committed: None,
+            registered: None,
         };
         progress.go_on()?;
         if let Origin::File { taken, .. } = origin {
@@ -346,6 +301,7 @@ impl ImageStore {
             let complete = known.checked_for_overlay;
             complete && Image { record: known, names: Vec::new(), folder }.check().is_ok()
         };
+        work_seed::record(&object, &record.fingerprint)?;
         self.store.publish(&object, &record, whole)?;
         self.store.move_name(name, &record.id)?;
         Ok(record.id)

@@ -143,6 +143,7 @@ fn captured_disks() {
         disk: &disk,
         inputs: &inputs,
         installed: &[],
+        own_kernel: false,
     };
     each_stage(&small, &images, &["compute the fingerprint"], |progress| {
         store.capture(captured, progress).map_err(|error| of_image(&error))

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod archives;
+mod commits;
 mod containers;
 mod debian;
 mod disks;
@@ -21,7 +22,9 @@ mod kernel_import;
 mod listing;
 mod own_kernel;
 mod reference;
+mod registered;
 mod registry;
+mod seeds;
 mod signed;
 mod sources;
 mod support;

@@ -450,6 +450,7 @@ mod tests {
         assert_eq!(names("exec -it -u root "), vm("exec"));
         assert_eq!(names("ssh -L 1:2:3 "), vm("ssh"));
         assert_eq!(names("daemon logs --vm "), vm("logs"));
+        assert_eq!(names("image commit "), vm("commit"));
         assert_eq!(names("run --image="), (Kind::Image, "run".to_owned()));
         assert_eq!(names("run --image = "), (Kind::Image, "run".to_owned()));
         assert_eq!(names("create --kernel "), (Kind::Kernel, "create".to_owned()));

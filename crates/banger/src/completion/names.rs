@@ -79,7 +79,7 @@ fn vms(all: &[VmSummary], verb: &str, prefix: &str) -> Vec<Candidate> {
 fn fits(verb: &str, state: VmState) -> bool {
     use VmState::{Broken, Deleting, Paused, Running, Starting, Stopped};
     match verb {
-        "start" | "reset" => state == Stopped,
+        "start" | "reset" | "commit" => state == Stopped,
         "stop" | "kill" => matches!(state, Running | Paused | Starting),
         "restart" => matches!(state, Running | Paused | Stopped),
         "exec" | "shell" | "ssh" | "health" | "cp" | "ports" | "pause" => state == Running,

@@ -190,8 +190,8 @@ impl Observer for Track {
             Notice::StillIn(stage, elapsed) => {
                 if self.screen.reminds(stage) {
                     let elapsed = duration(elapsed.as_secs().saturating_mul(1000));
-                    let text = self.stage_text(stage);
-                    self.line(&format!("{}: {text}, {elapsed} so far", self.label));
+                    let text = still_text(&self.stage_text(stage), &elapsed);
+                    self.line(&format!("{}: {text}", self.label));
                 }
             }
             Notice::WaitEnded(end) => {
@@ -285,6 +285,15 @@ impl Drop for Track {
     }
 }
 
+/// `pull_image, 12 s so far`; between two stages there is no name.
+fn still_text(stage: &str, elapsed: &str) -> String {
+    if stage.is_empty() {
+        format!("{elapsed} since the last stage")
+    } else {
+        format!("{stage}, {elapsed} so far")
+    }
+}
+
 fn wait_end_text(end: WaitEnd, vm: &str) -> String {
     match end {
         WaitEnd::Cancelling => "stopped waiting; the daemon completes the cancellation".to_owned(),
@@ -315,6 +324,12 @@ fn transfer_text(stage: &str, done: u64, total: Option<u64>, rate: Option<u64>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reminder_between_stages_has_no_empty_name() {
+        assert_eq!(still_text("pull_image", "12 s"), "pull_image, 12 s so far");
+        assert_eq!(still_text("", "12 s"), "12 s since the last stage");
+    }
 
     #[test]
     fn a_transfer_shows_bytes_and_rate() {

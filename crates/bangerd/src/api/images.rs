@@ -5,7 +5,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use banger_api::build::ImageBuildRequest;
 use banger_api::images::{
-    Deleted, ImagePullRequest, ImageUpload, ImageView, ImportRequest, KernelBuildRequest,
+    Deleted, ImageCommitRequest, ImageHistoryEntry, ImagePromoteRequest, ImagePullRequest,
+    ImageRegisterRequest, ImageUpload, ImageView, ImportRequest, KernelBuildRequest,
     KernelImportRequest, KernelView, PullRequest, Rebuild, TagRequest, TakenName,
 };
 use banger_api::operation::Accepted;
@@ -40,6 +41,36 @@ pub async fn show(
     PathParams(image): PathParams<String>,
 ) -> Answer<Json<ImageView>> {
     Ok(Json(api.engine.image(&image).await?))
+}
+
+/// An image, and the images from which it was made in VMs, the newest first.
+///
+/// Ends with an image that was pulled, imported or registered, or with one that was deleted.
+#[utoipa::path(get, path = routes::IMAGE_HISTORY, tag = "images", operation_id = "image_history",
+    params(("image" = String, Path, description = "name, id or unique prefix of an id")),
+    responses(
+        (status = 200, description = "the chain", body = [ImageHistoryEntry]),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn history(
+    State(api): Shared,
+    PathParams(image): PathParams<String>,
+) -> Answer<Json<Vec<ImageHistoryEntry>>> {
+    Ok(Json(api.engine.image_history(&image).await?))
+}
+
+/// Installed packages of an image with their versions.
+#[utoipa::path(get, path = routes::IMAGE_PACKAGES, tag = "images", operation_id = "image_packages",
+    params(("image" = String, Path, description = "name, id or unique prefix of an id")),
+    responses(
+        (status = 200, description = "name and version of each, sorted", body = [String]),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn packages(
+    State(api): Shared,
+    PathParams(image): PathParams<String>,
+) -> Answer<Json<Vec<String>>> {
+    Ok(Json(api.engine.image_packages(&image).await?))
 }
 
 /// Delete an image that no VM uses.
@@ -137,6 +168,60 @@ pub async fn build(
 ) -> Answer<(StatusCode, Json<Accepted>)> {
     let built = async move { api.engine.build_image(build).await };
     Ok(accepted(detached(built).await?))
+}
+
+/// Make an image of the root disk of a stopped VM.
+///
+/// Caches, logs, histories and the identity of the machine are left out; so is the work disk, which
+/// is `/root`. Until the operation ends, requests to the VM wait.
+#[utoipa::path(post, path = routes::IMAGE_COMMIT, tag = "images", operation_id = "image_commit",
+    request_body = ImageCommitRequest,
+    responses(
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn commit(
+    State(api): Shared,
+    Body(commit): Body<ImageCommitRequest>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let committed = async move { api.engine.commit_image(commit).await };
+    Ok(accepted(detached(committed).await?))
+}
+
+/// Make an image of a file of the host that stays where it is.
+///
+/// The file must be an ext4 file system. It is checked at each start of a VM, and never written to
+/// or deleted.
+#[utoipa::path(post, path = routes::IMAGE_REGISTER, tag = "images", operation_id = "image_register",
+    request_body = ImageRegisterRequest,
+    responses(
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn register(
+    State(api): Shared,
+    Body(request): Body<ImageRegisterRequest>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let registered = async move { api.engine.register_image(request).await };
+    Ok(accepted(detached(registered).await?))
+}
+
+/// Copy the file of a registered image into the store.
+///
+/// The image keeps its id, names and VMs. Without an operation if its file is in the store.
+#[utoipa::path(post, path = routes::IMAGE_PROMOTE, tag = "images", operation_id = "image_promote",
+    request_body = ImagePromoteRequest,
+    responses(
+        (status = 200, description = "it is in the store", body = Accepted),
+        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn promote(
+    State(api): Shared,
+    Body(request): Body<ImagePromoteRequest>,
+) -> Answer<(StatusCode, Json<Accepted>)> {
+    let promoted = async move { api.engine.promote_image(&request.image).await };
+    Ok(accepted(detached(promoted).await?))
 }
 
 /// Import an image from the body: a file as in an import from the host.

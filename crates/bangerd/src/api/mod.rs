@@ -120,9 +120,14 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::CANCELS, post(operations::cancel_on))
         .route(routes::IMAGES, get(images::list))
         .route(routes::IMAGE, get(images::show).delete(images::delete))
+        .route(routes::IMAGE_HISTORY, get(images::history))
+        .route(routes::IMAGE_PACKAGES, get(images::packages))
         .route(routes::IMAGE_PULL, post(images::pull))
         .route(routes::IMAGE_IMPORT, post(images::import))
         .route(routes::IMAGE_BUILD, post(images::build))
+        .route(routes::IMAGE_COMMIT, post(images::commit))
+        .route(routes::IMAGE_REGISTER, post(images::register))
+        .route(routes::IMAGE_PROMOTE, post(images::promote))
         .route(routes::IMAGE_UPLOAD, post(images::upload))
         .route(routes::IMAGE_TAGS, post(images::tag))
         .route(routes::IMAGE_TAG, delete(images::untag))
@@ -231,9 +236,14 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::list,
         images::show,
         images::delete,
+        images::history,
+        images::packages,
         images::pull,
         images::import,
         images::build,
+        images::commit,
+        images::register,
+        images::promote,
         images::upload,
         images::tag,
         images::untag,

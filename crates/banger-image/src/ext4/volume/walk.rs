@@ -1,7 +1,7 @@
 //! Reads the names of a file system into a tree, and the contents of its files.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
+use std::io::{self, Read};
 
 use mkext4::spec::{Inode, ROOT_INO, inode::FileType};
 
@@ -106,6 +106,34 @@ impl Volume {
         let id = walked.tree.put(path, kind, meta(inode))?;
         walked.tree.set_xattrs(id, self.xattrs(inode, raw)?.into_iter().collect())?;
         Ok(())
+    }
+
+    /// The content of the file at a path without symbolic links; `None` if there is none, or if it
+    /// has more than `limit` bytes.
+    ///
+    /// # Errors
+    /// A damaged file system.
+    pub fn read_file(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, VolumeError> {
+        self.visits.set(0);
+        let mut inode = self.inode(ROOT_INO)?.0;
+        for part in path.split(|byte| *byte == b'/') {
+            if inode.file_type() != FileType::Dir {
+                return Ok(None);
+            }
+            let names = self.names(&inode)?;
+            let Some((_, number)) = names.iter().find(|(name, _)| name == part) else {
+                return Ok(None);
+            };
+            inode = self.inode(*number)?.0;
+        }
+        if inode.file_type() != FileType::Regular || inode.size > limit {
+            return Ok(None);
+        }
+        let runs = self.runs(&inode)?;
+        let mut content = Vec::new();
+        let whole = [super::blocks::whole(inode.size)];
+        self.reader(&runs, &whole).read_to_end(&mut content).map_err(VolumeError::Read)?;
+        Ok(Some(content))
     }
 
     /// Calls `fill` with the contents of these files.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use banger_api::hint::ImageAdvice;
@@ -12,6 +12,7 @@ use super::{Context, Inspect, Opened, RootFs, scratch};
 use crate::ext4::volume::{State, Volume, VolumeError, Window};
 use crate::ext4::{Contents, Ext4Error, Fill, Tree};
 use crate::fetch::{self, FetchError, PathContext, Source};
+use crate::images::capture::copy_ranges;
 use crate::images::{ImageError, UnsupportedFile};
 
 /// A disk or file system in a file.
@@ -29,8 +30,13 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// A file system that cannot be read or repaired.
-    pub fn file_system(file: Opened<'a>) -> Result<Self, ImageError> {
-        Self::of_part(file, "ext4 image", 0, u64::MAX)
+    pub fn file_system(file: Opened<'a>, kind: &'static str) -> Result<Self, ImageError> {
+        Self::of_part(file, kind, 0, u64::MAX)
+    }
+
+    /// The file system, and the file that it is read from.
+    pub fn into_parts(self) -> (Volume, Source) {
+        (self.volume, self.source)
     }
 
     /// A file with a partition table.
@@ -130,8 +136,17 @@ fn replay(volume: &Volume, context: Context<'_>) -> Result<PathBuf, FetchError> 
     let copy = scratch::file(context, "replayed")?;
     let window = volume.window();
     let (file, start) = window.file();
-    let reader = Part { file, at: start, left: window.bytes() };
-    scratch::copy(reader, &copy, &copy, context)?;
+    if start == 0 {
+        // The disk of a VM is mostly holes.
+        let meta = file.metadata().at("look at", &copy)?;
+        fetch::need_space(context.scratch, meta.blocks() * 512)?;
+        let target = File::create_new(&copy).at("create", &copy)?;
+        let whole = std::iter::once(0..window.bytes()).collect();
+        copy_ranges((file, &copy), &target, (window.bytes(), whole), context.progress)?;
+    } else {
+        let reader = Part { file, at: start, left: window.bytes() };
+        scratch::copy(reader, &copy, &copy, context)?;
+    }
     // 1: errors were corrected.
     tool.args(["-f", "-p"]).args([&copy]).run_with(context.progress, &[1])?;
     Ok(copy)

@@ -14,6 +14,7 @@ mod partitions;
 mod posix_acl;
 mod scratch;
 mod squashfs;
+pub mod vm_disk;
 
 use std::fs::File;
 use std::io::Read;
@@ -127,6 +128,19 @@ pub fn open<'a>(path: &Path, context: Context<'a>) -> Result<Box<dyn RootFs + 'a
     format.open(Opened { path: unpacked, source, sha256, context })
 }
 
+/// Whether a file is an ext2, ext3 or ext4 file system, uncompressed.
+///
+/// # Errors
+/// read(2).
+pub fn is_ext4(file: &File) -> std::io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let mut start = vec![0; 4096];
+    match file.read_exact_at(&mut start, 0) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| FileFormat::of(&start) == Some(FileFormat::Ext4)),
+    }
+}
+
 /// A file of a known format.
 pub struct Opened<'a> {
     /// Its path, or that of its decompressed content.
@@ -180,7 +194,7 @@ impl FileFormat {
 
     fn open(self, file: Opened<'_>) -> Result<Box<dyn RootFs + '_>, ImageError> {
         match self {
-            Self::Ext4 => Ok(Box::new(disk::Disk::file_system(file)?)),
+            Self::Ext4 => Ok(Box::new(disk::Disk::file_system(file, "ext4 image")?)),
             Self::Qcow2 => Ok(Box::new(disk::Disk::qcow2(file)?)),
             Self::Partitions => Ok(Box::new(disk::Disk::partitioned(file)?)),
             Self::Squashfs => Ok(Box::new(squashfs::Squashfs::new(file)?)),
