@@ -42,8 +42,8 @@ pub struct ExecRequest {
     #[serde(default)]
     pub stdin: bool,
     /// Start the program of the machine, which waits for a client
-    /// ([`crate::boot::ProgramStart::WithClient`]), on the streams of this client; `argv`, `cwd` and
-    /// `user` do not count then. Its end is the machine's.
+    /// ([`crate::boot::ProgramStart::WithClient`]), on the streams of this client; `argv`, `cwd`
+    /// and `user` do not count then. Its end is the machine's.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub program: bool,
 }

@@ -1,6 +1,6 @@
-//! Process 1 of a machine without an init of its own: runs the program, if the machine has one, reaps,
-//! and ends the machine when asked, with the signals systemd takes (SIGRTMIN+4 poweroff, SIGRTMIN+5
-//! reboot).
+//! Process 1 of a machine without an init of its own: runs the program, if the machine has one,
+//! reaps, and ends the machine when asked, with the signals systemd takes (SIGRTMIN+4 poweroff,
+//! SIGRTMIN+5 reboot).
 //!
 //! The machine ends with its program. A request to end sends the program its stop signal first, and
 //! waits for it; the agent ends the machine shortly before the host's time limit.
@@ -268,8 +268,8 @@ fn over(code: u8, signals: &SignalSet) -> ! {
     end_everything(signals, RebootCommand::PowerOff)
 }
 
-/// Reports the exit code on the console, where the host looks for it. Through the kernel's log, since
-/// its lines are not mixed with others.
+/// Reports the exit code on the console, where the host looks for it. Through the kernel's log,
+/// since its lines are not mixed with others.
 fn report(code: u8) {
     // What the program has written comes before it; a console that is no terminal has no queue.
     let _ = rustix::termios::tcdrain(io::stdout());

@@ -1,5 +1,5 @@
-//! Programs of machines without an init: their end is the machine's, whatever fails, and wherever the
-//! daemon is killed.
+//! Programs of machines without an init: their end is the machine's, whatever fails, and wherever
+//! the daemon is killed.
 
 use banger_api::ByteString;
 use banger_api::program::ProgramRequest;

@@ -6,7 +6,8 @@ use banger_testkit::{Home, Options, Run, kill, program};
 
 use crate::support::{expect, home, run};
 
-/// A container image of the simulated registry: its entry point is `echo app`, its command `default`.
+/// A container image of the simulated registry: its entry point is `echo app`, its command
+/// `default`.
 const IMAGE: &str = "127.0.0.1:5000/app:1";
 
 fn pulled() -> Home {
