@@ -340,14 +340,6 @@ impl ImageStore {
         self.store.settled(name)
     }
 
-    /// Removes a name.
-    ///
-    /// # Errors
-    /// unlink(2).
-    pub fn untag(&self, name: &str) -> Result<(), FetchError> {
-        self.store.remove_name(name)
-    }
-
     /// Deletes by name, id or prefix; refused while VMs use the image.
     ///
     /// # Errors

@@ -4,6 +4,14 @@ use super::{ImageStore, sandbox};
 use crate::fetch::{Deleted, FetchError, InUse};
 
 impl ImageStore {
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// unlink(2).
+    pub fn untag(&self, name: &str) -> Result<(), FetchError> {
+        self.store.remove_name(name)
+    }
+
     /// Deletes images without a name and a VM, and incomplete images of a crash; returns the former
     /// and the total of freed bytes.
     ///
