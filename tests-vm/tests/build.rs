@@ -161,7 +161,8 @@ fn is_cleaned(disk: &Path) {
 
 /// The stopped VM of a built image becomes an image of its own, without what belongs to it.
 fn committed(home: &Home) {
-    let script = "echo changed >/srv/site/index; rm /usr/bin/hello-build; mv /usr/games /opt/games; \
+    let script = "echo changed >/srv/site/index; rm /usr/bin/hello-build; \
+        mv /usr/games /opt/games; \
         echo secret >/home/.x; touch /var/tmp/junk; echo typed >/root/.bash_history";
     home.ok(&["exec", "web", "--", "sh", "-c", script]);
     let refused = home.run(&["image", "commit", "web", COMMITTED]);
@@ -252,7 +253,8 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     is_cleaned(&disk);
     // `/root` has many files: VMs get them with a copy of the seed.
     assert!(disk.with_file_name("work.ext4").is_file());
-    let script = "hello-build; ls /root/many | wc -l; cat /srv/site/index /root/.made; findmnt -no FSTYPE /root; \
+    let script = "hello-build; ls /root/many | wc -l; cat /srv/site/index /root/.made; \
+        findmnt -no FSTYPE /root; \
         test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && echo whole; \
         systemctl is-system-running --wait";
     let script = format!("{script} && {DOCKER}");

@@ -160,8 +160,8 @@ fn a_busy_vcpu_shows_in_the_usage(home: &Home) {
     assert_eq!(busy.wait().unwrap().code(), Some(128 + 15));
 }
 
-/// The root disk of a stopped VM becomes an image: a layer over its image where the file system does
-/// not share blocks. The test of builds commits a whole disk.
+/// The root disk of a stopped VM becomes an image: a layer over its image where the file system
+/// does not share blocks. The test of builds commits a whole disk.
 fn a_commit_has_the_root_disk_only(home: &Home) {
     let made = home.run(&["image", "commit", "web", "test-committed-layer", "--replace"]);
     assert_eq!(made.code, 0, "{}", made.err);

@@ -10,6 +10,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::hint::Hint;
 use crate::ids::{ImageId, KernelId};
 use crate::operation::VmTag;
+pub use crate::signature::{ImageSignature, SignatureScheme};
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -56,38 +57,6 @@ pub struct ImageView {
     /// The signature that was verified when it was pulled, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<ImageSignature>,
-}
-
-/// A signature that was verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ImageSignature {
-    /// Kind of signature.
-    pub scheme: SignatureScheme,
-    /// The key: its id, and its file if the id is not enough to find it.
-    pub key: String,
-    /// What was signed: the path of a catalog, or the digest of an image of a registry.
-    pub signed: String,
-}
-
-/// A kind of signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SignatureScheme {
-    /// Of cosign, by key.
-    Cosign,
-    /// Of minisign.
-    Minisign,
-}
-
-impl SignatureScheme {
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cosign => "cosign",
-            Self::Minisign => "minisign",
-        }
-    }
 }
 
 /// The origin of an image that was made by a commit.

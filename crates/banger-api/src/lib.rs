@@ -29,6 +29,7 @@ pub mod reference;
 pub mod routes;
 pub mod session;
 pub mod set;
+mod signature;
 pub mod size;
 mod state;
 pub mod stats;

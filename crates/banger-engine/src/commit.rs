@@ -23,8 +23,8 @@ impl Engine {
     ///
     /// # Errors
     /// A name that is invalid or taken; no such VM, or an ambiguous reference; an error of the
-    /// store. Whether the VM is stopped is the operation's to find out, as it may change until then;
-    /// but a VM that runs now is refused.
+    /// store. Whether the VM is stopped is the operation's to find out, as it may change until
+    /// then; but a VM that runs now is refused.
     pub async fn commit_image(&self, request: ImageCommitRequest) -> Result<Accepted, ApiError> {
         let taken = TakenName::replacing(request.replace);
         self.check_name_available(&request.name, taken).await?;

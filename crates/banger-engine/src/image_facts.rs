@@ -68,6 +68,7 @@ mod tests {
             registered: None,
             used_by: Vec::new(),
             config: None,
+            signature: None,
         }
     }
 

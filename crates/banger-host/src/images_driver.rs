@@ -1,6 +1,7 @@
 //! Kernels and images of this host as the engine's driver: names in, boot files out.
 
-use std::collections::HashSet;
+mod caches;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,21 +100,6 @@ impl LocalImages {
             modules: kernel.modules_disk(),
             image: image.root_disk(),
         })
-    }
-
-    /// Cached files that a start may be using: initramfs archives of the kernels with this agent,
-    /// and blank disks.
-    fn used_caches(&self) -> Result<HashSet<PathBuf>, ApiError> {
-        let kernels = self.kernels.list().objects;
-        let of_kernels = kernels.iter().map(|(record, _)| {
-            self.initramfs
-                .path(&record.id, &self.agent)
-                .map_err(|error| banger_image::advice::fetch(&error))
-        });
-        let mut used = of_kernels.collect::<Result<HashSet<_>, _>>()?;
-        let blanks = std::fs::read_dir(self.layout.blank_disks());
-        used.extend(blanks.into_iter().flatten().flatten().map(|entry| entry.path()));
-        Ok(used)
     }
 
     /// The root file system of a VM's image, whether or not it is there.

@@ -1,4 +1,5 @@
-//! Work seeds of images: found for a new work disk, and made in the background where one is missing.
+//! Work seeds of images: found for a new work disk, and made in the background where one is
+//! missing.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -18,9 +18,9 @@ const OF_A_HOME: [&[u8]; 3] = [b".bashrc", b".profile", b".bash_profile"];
 /// that is there is replaced: such a file stays in `root/`.
 ///
 /// It is a nested home only if it has the files of one, and the work disk has none of them. Each
-/// move is one rename, so that a power failure leaves no file in two places or in none, and the next
-/// boot goes on: `root/` counts as nested as long as one of those files is in it, which are moved
-/// last.
+/// move is one rename, so that a power failure leaves no file in two places or in none, and the
+/// next boot goes on: `root/` counts as nested as long as one of those files is in it, which are
+/// moved last.
 ///
 /// # Errors
 /// A file that cannot be moved.

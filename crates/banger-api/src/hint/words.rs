@@ -166,6 +166,32 @@ fn configure_words(key: &str, value: Option<&str>) -> String {
 fn image_words(advice: &ImageAdvice) -> String {
     use ImageAdvice as A;
     match advice {
+        A::PackFolder { path } => {
+            format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`")
+        }
+        A::ImportSystem { recipe } => format!(
+            "without its registry, import a root file system: `banger image import --name \
+             {recipe} ROOTFS.tar.gz`, such as the distribution offers for download"
+        ),
+        A::LogIn { host } => {
+            format!("log in: `docker login {host}`, or `skopeo login` with `--authfile`")
+        }
+        A::RestoreImage { vm } => format!(
+            "importing the same archive again restores it, as do its files from a backup; \
+             without it `{vm}` cannot start"
+        ),
+        A::RestoreKernel { vm } => format!(
+            "`banger kernel pull` fetches it again while it is Debian's newest; its files from a \
+             backup restore it too; without it `{vm}` cannot start"
+        ),
+        other => fixed_image_words(other).into(),
+    }
+}
+
+/// The advice that names nothing.
+fn fixed_image_words(advice: &ImageAdvice) -> &'static str {
+    use ImageAdvice as A;
+    match advice {
         A::PackRootFs => {
             "give the tar archive of a whole root file system, such as mmdebstrap \
                           makes"
@@ -200,20 +226,8 @@ fn image_words(advice: &ImageAdvice) -> String {
             "export a container's root file system instead: `docker export $(docker create IMAGE) \
              >rootfs.tar`"
         }
-        A::PackFolder { path } => {
-            return format!("pack the contents of the folder: `tar -C {path} -cf rootfs.tar .`");
-        }
         A::JoinVolumes => "unpack all volumes by tar -M and pack them as one archive",
         A::CheckReference => "check its name and tag; some registries hide images without a login",
-        A::ImportSystem { recipe } => {
-            return format!(
-                "without its registry, import a root file system: `banger image import --name \
-                 {recipe} ROOTFS.tar.gz`, such as the distribution offers for download"
-            );
-        }
-        A::LogIn { host } => {
-            return format!("log in: `docker login {host}`, or `skopeo login` with `--authfile`");
-        }
         A::CheckNetwork => {
             "check the network; `[proxy]` and `[ca]` are in docs/corporate-network.md"
         }
@@ -228,22 +242,14 @@ fn image_words(advice: &ImageAdvice) -> String {
         A::CopyIn => "`banger image import` copies it into an image of its own",
         A::Import => "`banger image import` makes one from an archive",
         A::FetchAgain => "fetch it again",
-        A::RestoreImage { vm } => {
-            return format!(
-                "importing the same archive again restores it, as do its files from a backup; \
-                 without it `{vm}` cannot start"
-            );
-        }
-        A::RestoreKernel { vm } => {
-            return format!(
-                "`banger kernel pull` fetches it again while it is Debian's newest; its files \
-                 from a backup restore it too; without it `{vm}` cannot start"
-            );
-        }
         A::CheckSources => "check the network and the package sources",
         A::AddDebianSources => "add Debian's own package sources to this host, or use Debian",
+        A::PackFolder { .. }
+        | A::ImportSystem { .. }
+        | A::LogIn { .. }
+        | A::RestoreImage { .. }
+        | A::RestoreKernel { .. } => "",
     }
-    .into()
 }
 
 fn kernel_words(advice: &KernelAdvice) -> String {

@@ -13,6 +13,7 @@ mod image_names;
 mod images;
 mod meter;
 mod stored;
+mod unfinished;
 mod vmm;
 pub mod world;
 

@@ -343,8 +343,7 @@ mod tests {
                 let path = below(&path, name);
                 let text = String::from_utf8(path.clone()).unwrap();
                 let node = tree.node(*id);
-                let xattrs: String =
-                    node.xattrs.iter().map(|(name, _)| format!(" {name}")).collect();
+                let xattrs: String = node.xattrs.keys().map(|name| format!(" {name}")).collect();
                 lines.push(match &node.kind {
                     Kind::Folder(_) => {
                         todo.push((*id, path));

@@ -188,8 +188,8 @@ fn copy(
     Ok(copy_ranges((source, disk), target, (used.bytes, used.ranges), progress)?)
 }
 
-/// Copies the data in byte ranges of a file to a new file of a length; returns the length. Holes are
-/// not read.
+/// Copies the data in byte ranges of a file to a new file of a length; returns the length. Holes
+/// are not read.
 ///
 /// # Errors
 /// read(2), write(2); cancellation.

@@ -38,8 +38,8 @@ const HISTORIES: [&str; 8] = [
     ".wget-hsts",
 ];
 
-/// Removes identity, caches, logs, histories and temporary files. The name of the machine stays: the
-/// agent replaces the one that it finds at the first boot.
+/// Removes identity, caches, logs, histories and temporary files. The name of the machine stays:
+/// the agent replaces the one that it finds at the first boot.
 ///
 /// # Errors
 /// A path in the tree that cannot be written.

@@ -99,7 +99,8 @@ impl ImageStore {
     /// Makes an image of a file that stays where it is.
     ///
     /// # Errors
-    /// A bad or a taken name; a file that is not a clean ext4 with a root file system; cancellation.
+    /// A bad or a taken name; a file that is not a clean ext4 with a root file system;
+    /// cancellation.
     pub fn register(
         &self,
         path: &Path,

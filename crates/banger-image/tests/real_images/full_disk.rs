@@ -138,7 +138,6 @@ fn captured_disks() {
     }))
     .unwrap();
     let captured = Captured {
-        own_kernel: false,
         name: "x",
         taken: TakenName::Refuse,
         disk: &disk,

@@ -50,7 +50,8 @@ fn signature(layout: &Path, secret: &Path, image: &str) {
     let layer = blob(layout, kind, payload.as_bytes(), &note);
     let diff_id = sha256(&file);
     let config = format!(
-        r#"{{"architecture":"","os":"","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{diff_id}"]}}}}"#
+        r#"{{"architecture":"","os":"","config":{{}},
+            "rootfs":{{"type":"layers","diff_ids":["sha256:{diff_id}"]}}}}"#
     );
     let config = blob(layout, "application/vnd.oci.image.config.v1+json", config.as_bytes(), "");
     let kind = "application/vnd.oci.image.manifest.v1+json";

@@ -54,8 +54,9 @@ macro_rules! deserialize {
     )+};
 }
 
-deserialize!(TextVisitor, deserialize_str: Level, Signature, Vmm, Storage, NetworkDriver, AbsolutePath,
-    GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize, DiskSize);
+deserialize!(TextVisitor, deserialize_str: Level, Signature, Vmm, Storage, NetworkDriver,
+    AbsolutePath, GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize,
+    DiskSize);
 deserialize!(NumberVisitor, deserialize_i64: Vcpus);
 
 fn one_of(text: &str, words: &'static [&'static str]) -> Result<&'static str, String> {

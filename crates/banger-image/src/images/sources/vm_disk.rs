@@ -237,7 +237,7 @@ fn compose(
     changed(changes, |old, new| {
         let place = old.checked_mul(CHUNK as u64).filter(|at| *at < bytes);
         let place = place.ok_or(ComposeError::Damaged("a chunk lies beyond the disk"))?;
-        let at = new.checked_mul(CHUNK as u64).unwrap_or(u64::MAX);
+        let at = new.saturating_mul(CHUNK as u64);
         read(changes, &mut chunk, at)?;
         to.write_all_at(&chunk, place).at("write", target)?;
         context.progress.go_on()?;

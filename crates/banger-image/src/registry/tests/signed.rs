@@ -245,7 +245,8 @@ fn bundle(signer: &Signer, image: &str, predicate: &str, by_tag: bool) -> Extra 
     let hex = image.trim_start_matches("sha256:");
     let subject = format!(r#"[{{"digest":{{"sha256":"{hex}"}}}}]"#);
     let statement = format!(
-        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":{subject},"predicateType":"{predicate}","predicate":{{}}}}"#
+        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":{subject},
+            "predicateType":"{predicate}","predicate":{{}}}}"#
     );
     let kind = "application/vnd.in-toto+json";
     let encoded = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
