@@ -57,7 +57,9 @@ impl DiskPause {
     pub fn resumed(&mut self, now: Instant) {
         if let Some((kind, _)) = self.held.take() {
             self.resumed = Some(now);
-            self.unconfirmed = Some((kind, now + CONFIRMED));
+            // For want of space it is resumed only when there is space.
+            let is_attempt = kind == DiskTrouble::HeldWriteError;
+            self.unconfirmed = is_attempt.then_some((kind, now + CONFIRMED));
         }
         self.error = None;
     }
@@ -120,11 +122,6 @@ mod tests {
         assert_eq!(held.due(), Some(now + 2 * SECOND), "checked again after the same pause");
         assert!(held.try_again(now + 2 * SECOND, Some(ENOUGH_SPACE)));
         held.resumed(now + 2 * SECOND);
-        assert!(!held.is_held());
-        assert_eq!(held.trouble(), Some(DiskTrouble::HeldNoSpace), "until the guest has written");
-        let confirmed = now + 2 * SECOND + CONFIRMED;
-        assert_eq!(held.due(), Some(confirmed));
-        assert!(!held.try_again(confirmed, Some(1 << 30)), "it runs");
         assert_eq!((held.trouble(), held.due()), (None, None));
     }
 
@@ -146,6 +143,16 @@ mod tests {
         held.write_failed("stop", false, "Input/output error");
         held.stopped(now + LASTED);
         assert_eq!(held.due(), Some(now + LASTED + SECOND), "the guest had run long enough");
+    }
+
+    #[test]
+    fn the_reason_stays_until_an_attempt_has_succeeded() {
+        let (mut held, now) = held(false, "Input/output error");
+        held.resumed(now);
+        assert_eq!((held.is_held(), held.trouble()), (false, Some(DiskTrouble::HeldWriteError)));
+        assert_eq!(held.due(), Some(now + CONFIRMED));
+        assert!(!held.try_again(now + CONFIRMED, None), "it runs");
+        assert_eq!((held.trouble(), held.due()), (None, None));
     }
 
     #[test]

@@ -34,8 +34,9 @@ impl Repository {
         let asked = ["rev-parse", "--is-bare-repository", "--is-inside-work-tree"];
         let Some(answer) = answered(&git, &asked)? else {
             let text = format!("`{shown}` is not in a git repository");
-            return Err(ApiError::new(ErrorCode::BadRequest, text)
-                .with_hint(Hint::text("`git init` makes it one")));
+            return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(format!(
+                "`git init` makes it one; to run `{shown}` as a command: `banger run -- {shown}`"
+            ))));
         };
         if answer.starts_with(b"true") {
             let text = format!("`{shown}` is a bare repository: it has no files to work on");

@@ -23,7 +23,7 @@ pub const SWITCH: &str = "BANGER_TEST_WORKER";
 /// Runs the worker; `arguments` are those after [`worker::ARGUMENT`].
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let Some(folder) = std::env::var_os(SWITCH) else { return worker::main(arguments) };
-    let object = arguments.get(1).cloned().unwrap_or_default();
+    let object = arguments.first().cloned().unwrap_or_default();
     worker::main_with(arguments, || {
         for (name, result) in attempts(folder.as_ref(), object.as_ref()) {
             let result = result.map_or_else(|error| error.to_string(), |()| "done".into());

@@ -145,9 +145,9 @@ fn an_image_shows_its_program() {
         "init         none: the entry point runs\n",
         "entry point  [\"echo\",\"app\"]\n",
         "command      [\"default\"]\n",
-        "environment  APP=1\n",
+        "env          APP=1\n",
         "folder       /srv\n",
-        "ports        80/tcp\n",
+        "port         80/tcp\n",
         "stop signal  SIGQUIT\n",
     ] {
         assert!(text.contains(line), "{line}{text}");

@@ -24,8 +24,8 @@ fn archive(folder: &Path) -> std::path::PathBuf {
 /// Lines of the worker that are not its messages, and its last message.
 fn run(folder: &Path, object: &Path) -> (Vec<(String, String)>, String) {
     let mut worker = Command::new(env!("CARGO_BIN_EXE_bangerd-test"));
-    worker.arg(ARGUMENT).arg(archive(folder)).arg(object).arg("plain");
-    worker.arg(std::env::var_os("PATH").unwrap()).env(SWITCH, folder);
+    worker.arg(ARGUMENT).arg(object).arg("plain").arg(std::env::var_os("PATH").unwrap());
+    worker.arg("file").arg(archive(folder)).env(SWITCH, folder);
     let output = worker.output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let (messages, attempts): (Vec<&str>, Vec<&str>) =
