@@ -11,7 +11,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use banger_agent_proto::exec::ExecRequest;
 
@@ -31,6 +34,9 @@ const PROFILE_FOLDER: &str = "/etc/profile.d";
 /// Largest such file that is read, in bytes, and most scripts looked at.
 const FILE_MAX: u64 = 64 * 1024;
 const SCRIPTS_MAX: usize = 256;
+
+/// Age from which on a file that has the same times is the same.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Room for the usual file, in bytes: it is then read at once.
 const FILE_USUAL: usize = 2 * 1024;
@@ -69,7 +75,46 @@ pub fn of(
     env
 }
 
+/// What tells whether a file has changed; none if it does not exist.
+type Stamp = Option<(u64, u64, u64, SystemTime, i64, i64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let found = std::fs::metadata(path).ok()?;
+    let changed = (found.ctime(), found.ctime_nsec());
+    Some((found.dev(), found.ino(), found.len(), found.modified().ok()?, changed.0, changed.1))
+}
+
+/// The variables of the image's files as they were read, and the stamps of those files then.
+struct Known {
+    stamps: Vec<(PathBuf, Stamp)>,
+    variables: Variables,
+}
+
+/// The variables of the image's files, which are read again when one of them has changed.
 fn of_the_image() -> Variables {
+    static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = &*known
+        && known.stamps.iter().all(|(path, before)| stamp(path) == *before)
+    {
+        return known.variables.clone();
+    }
+    let paths = [PROFILE_FOLDER, ENVIRONMENT].into_iter().chain(LOCALE_FILES).map(PathBuf::from);
+    let paths = paths.chain(locale_scripts());
+    let stamps: Vec<(PathBuf, Stamp)> = paths.map(|path| (path.clone(), stamp(&path))).collect();
+    let variables = read_all();
+    // A file may change twice within the resolution of its times.
+    let settled = SystemTime::now().checked_sub(SETTLED).unwrap_or(UNIX_EPOCH);
+    let settled = settled.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let is_old = |stamp: &Stamp| {
+        stamp.is_none_or(|(.., changed, _)| u64::try_from(changed).is_ok_and(|at| at < settled))
+    };
+    let is_settled = stamps.iter().all(|(_, stamp)| is_old(stamp));
+    *known = is_settled.then(|| Known { stamps, variables: variables.clone() });
+    variables
+}
+
+fn read_all() -> Variables {
     let mut env = Variables::new();
     for path in locale_scripts().iter().map(PathBuf::as_path).chain(LOCALE_FILES.map(Path::new)) {
         env.extend(assignments(&read(path)).into_iter().filter(|(name, _)| is_locale(name)));
