@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Image, ImageError, ImageRecord, ImageStore, ROOT_DISK, digest};
 use crate::ext4::used;
-use crate::fetch::{self, Flight, PathContext, Progress, digest_of_file};
+use crate::fetch::{self, PathContext, Progress, digest_of_file};
 
 /// Version of the provisioning: a change of what a build does to its image makes other images.
 const PROVISIONING: u32 = 1;
@@ -86,14 +86,11 @@ impl ImageStore {
         captured: Captured<'_>,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        self.store.check_name(captured.name)?;
-        loop {
-            if let Flight::Leader(_lead) = self.flight.join(captured.name, progress)? {
-                let id = self.make_captured(captured, progress)?;
-                self.seed_best_effort(&id, progress);
-                return Ok(self.resolve(&id)?);
-            }
-        }
+        self.alone(captured.name, progress, || {
+            let id = self.make_captured(captured, progress)?;
+            self.seed_best_effort(&id, progress);
+            Ok(id)
+        })
     }
 
     /// Checks that no other image than `id` has a name, unless the name moves.
@@ -155,11 +152,7 @@ impl ImageStore {
         };
         progress.go_on()?;
         self.check_taken(name, taken, &record.id)?;
-        let whole = |known: ImageRecord| {
-            let folder = self.store.folder(&known.id);
-            Image { record: known, names: Vec::new(), folder }.check().is_ok()
-        };
-        self.store.publish(&object, &record, whole)?;
+        self.store.publish(&object, &record, |known| self.is_intact(known))?;
         self.store.move_name(name, &record.id)?;
         Ok(record.id)
     }

@@ -7,7 +7,7 @@ use banger_api::images::{CommittedFrom, TakenName};
 use super::convert::Input;
 use super::worker::{self, Amendments};
 use super::{Image, ImageError, ImageRecord, ImageStore, VmDisk, digest, work_seed};
-use crate::fetch::{self, Flight, PathContext, Progress};
+use crate::fetch::{self, PathContext, Progress};
 
 /// A root disk that becomes an image.
 #[derive(Debug, Clone, Copy)]
@@ -33,13 +33,7 @@ impl ImageStore {
         committed: Committed<'_>,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        self.store.check_name(committed.name)?;
-        loop {
-            if let Flight::Leader(_lead) = self.flight.join(committed.name, progress)? {
-                let id = self.make_committed(committed, progress)?;
-                return Ok(self.resolve(&id)?);
-            }
-        }
+        self.alone(committed.name, progress, || self.make_committed(committed, progress))
     }
 
     fn make_committed(
@@ -83,12 +77,8 @@ impl ImageStore {
         };
         progress.go_on()?;
         self.check_taken(name, taken, &record.id)?;
-        let whole = |known: ImageRecord| {
-            let folder = self.store.folder(&known.id);
-            Image { record: known, names: Vec::new(), folder }.check().is_ok()
-        };
         work_seed::record(&object, &record.fingerprint)?;
-        self.store.publish(&object, &record, whole)?;
+        self.store.publish(&object, &record, |known| self.is_intact(known))?;
         self.store.move_name(name, &record.id)?;
         Ok(record.id)
     }

@@ -229,15 +229,8 @@ impl ImageStore {
         taken: TakenName,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        self.store.check_name(name)?;
-        loop {
-            // Imports under the same name run one after the other; the last one gets the name.
-            if let Flight::Leader(_lead) = self.flight.join(name, progress)? {
-                let file = Origin::File { path, origin, taken, signature: None };
-                let id = self.make(name, &file, progress)?;
-                return Ok(self.resolve(&id)?);
-            }
-        }
+        let file = Origin::File { path, origin, taken, signature: None };
+        self.alone(name, progress, || self.make(name, &file, progress))
     }
 
     fn make(
@@ -295,16 +288,34 @@ impl ImageStore {
         if let Origin::File { taken, .. } = origin {
             self.check_taken(name, *taken, &record.id)?;
         }
-        let whole = |known: ImageRecord| {
-            let folder = self.store.folder(&known.id);
-            // A new import completes the record of an earlier version.
-            let complete = known.checked_for_overlay;
-            complete && Image { record: known, names: Vec::new(), folder }.check().is_ok()
-        };
+        // A new import completes the record of an earlier version.
+        let whole = |known: ImageRecord| known.checked_for_overlay && self.is_intact(known);
         work_seed::record(&object, &record.fingerprint)?;
         self.store.publish(&object, &record, whole)?;
         self.store.move_name(name, &record.id)?;
         Ok(record.id)
+    }
+
+    /// Whether the files of an image are those of its record.
+    fn is_intact(&self, record: ImageRecord) -> bool {
+        let folder = self.store.folder(&record.id);
+        Image { record, names: Vec::new(), folder }.check().is_ok()
+    }
+
+    /// Makes an image under a name. Works under the same name run one after the other; the last one
+    /// gets the name.
+    fn alone(
+        &self,
+        name: &str,
+        progress: &dyn Progress,
+        make: impl FnOnce() -> Result<String, ImageError>,
+    ) -> Result<Image, ImageError> {
+        self.store.check_name(name)?;
+        loop {
+            if let Flight::Leader(_lead) = self.flight.join(name, progress)? {
+                return Ok(self.resolve(&make()?)?);
+            }
+        }
     }
 
     /// Creates a staging folder for an upload.

@@ -108,13 +108,7 @@ impl ImageStore {
         taken: TakenName,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        self.store.check_name(name)?;
-        loop {
-            if let Flight::Leader(_lead) = self.flight.join(name, progress)? {
-                let id = self.make_registered(path, name, taken, progress)?;
-                return Ok(self.resolve(&id)?);
-            }
-        }
+        self.alone(name, progress, || self.make_registered(path, name, taken, progress))
     }
 
     fn make_registered(
@@ -165,11 +159,7 @@ impl ImageStore {
         };
         progress.go_on()?;
         self.check_taken(name, taken, &record.id)?;
-        let whole = |known: ImageRecord| {
-            let folder = self.store.folder(&known.id);
-            Image { record: known, names: Vec::new(), folder }.check().is_ok()
-        };
-        self.store.publish(&object, &record, whole)?;
+        self.store.publish(&object, &record, |known| self.is_intact(known))?;
         self.store.move_name(name, &record.id)?;
         Ok(record.id)
     }

@@ -3,179 +3,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::ffi::{OsStr, OsString};
+mod world;
+
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use banger_archive::beneath::Folder;
-use banger_archive::unpack::{self, Owners, Rules, SetId, Special, Unpacked};
-use banger_workspace::import::{Input, Part, parts};
 use banger_workspace::{Options, Repository, Snapshot, pack};
 
-/// A repository, and the folder that stands for the guest's.
-struct World {
-    _folder: tempfile::TempDir,
-    host: PathBuf,
-    guest: PathBuf,
-}
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let host = folder.path().join("host");
-        fs::create_dir(&host).unwrap();
-        let guest = folder.path().join("guest");
-        let world = Self { _folder: folder, host, guest };
-        world.git(&["init", "-q", "-b", "main"]);
-        world.git(&["config", "user.name", "Ada"]);
-        world.git(&["config", "user.email", "ada@example.org"]);
-        world
-    }
-
-    fn git(&self, arguments: &[&str]) -> String {
-        git(&self.host, arguments)
-    }
-
-    fn write(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
-        let path = self.host.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn commit(&self, message: &str) {
-        self.git(&["add", "-A"]);
-        self.git(&["commit", "-q", "-m", message]);
-    }
-
-    /// Imports; returns the bytes of the pack.
-    fn import(&self, options: Options) -> (Snapshot, usize) {
-        let repository = Repository::find(&self.host).unwrap();
-        let before = state_of(&self.host);
-        let snapshot = Snapshot::of(&repository, &options).unwrap();
-        let objects = pack::objects(repository.git(), &snapshot).unwrap();
-        let mut packed = 0;
-        for part in parts(&snapshot, self.guest.as_os_str(), !objects.is_empty()) {
-            match part {
-                Part::Run(step) => {
-                    let input = match step.input {
-                        Input::None => Vec::new(),
-                        Input::Bytes(bytes) => bytes,
-                        Input::Pack => {
-                            let mut bytes = Vec::new();
-                            let mut running =
-                                pack::pack(repository.git(), objects.clone()).unwrap();
-                            running.stdout.read_to_end(&mut bytes).unwrap();
-                            running.finish().unwrap();
-                            packed = bytes.len();
-                            bytes
-                        }
-                    };
-                    run(&step.command, input);
-                }
-                Part::Files => {
-                    let mut archive = Vec::new();
-                    pack::files(&repository, &snapshot, &mut archive).unwrap();
-                    let rules = Rules {
-                        owners: Owners::Caller,
-                        set_id: SetId::Drop,
-                        special: Special::Refuse,
-                        top: unpack::Top::AsIs,
-                        max_entries: 1 << 20,
-                        reserve_bytes: 0,
-                    };
-                    let folder = Folder::open(&self.guest).unwrap();
-                    let mut done = Unpacked::default();
-                    unpack::unpack(&folder, archive.as_slice(), &rules, &mut done).unwrap();
-                }
-            }
-        }
-        assert_eq!(state_of(&self.host), before, "the host's repository was changed");
-        (snapshot, packed)
-    }
-
-    /// Both repositories look the same to git, and have the same files.
-    fn is_equal(&self) {
-        for question in [
-            &["status", "--porcelain=v2", "-z", "--untracked-files=no"][..],
-            &["ls-files", "--stage", "-t", "-z"],
-            &["diff", "--binary"],
-            &["diff", "--binary", "--cached"],
-        ] {
-            assert_eq!(self.git(question), git(&self.guest, question), "{question:?}");
-        }
-        let branch = ["symbolic-ref", "--quiet", "HEAD"];
-        assert_eq!(output(&self.host, &branch), output(&self.guest, &branch));
-        let head = ["rev-parse", "--verify", "--quiet", "HEAD"];
-        assert_eq!(output(&self.host, &head), output(&self.guest, &head));
-        git(&self.guest, &["fsck", "--strict"]);
-        let tracked = self.git(&["ls-files", "-z"]);
-        for path in tracked.split('\0').filter(|path| !path.is_empty()) {
-            let (one, two) = (self.host.join(path), self.guest.join(path));
-            assert_eq!(looks(&one), looks(&two), "{path}");
-        }
-    }
-}
-
-/// Content or target, and the execute bit.
-fn looks(path: &Path) -> Option<(Vec<u8>, bool)> {
-    let found = path.symlink_metadata().ok()?;
-    if found.is_symlink() {
-        return Some((fs::read_link(path).unwrap().as_os_str().as_bytes().to_vec(), false));
-    }
-    Some((fs::read(path).unwrap(), found.permissions().mode() & 0o100 != 0))
-}
-
-/// Names, sizes and times of everything in `.git`.
-fn state_of(repository: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
-    let (mut found, mut folders) = (Vec::new(), vec![repository.join(".git")]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let data = entry.metadata().unwrap();
-            if data.is_dir() {
-                folders.push(entry.path());
-            } else {
-                found.push((entry.path(), data.len(), data.modified().unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn output(folder: &Path, arguments: &[&str]) -> Vec<u8> {
-    let mut command = Command::new("git");
-    command.args(arguments).current_dir(folder).env("GIT_OPTIONAL_LOCKS", "0");
-    command.output().unwrap().stdout
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command.args(arguments).current_dir(folder).env("GIT_OPTIONAL_LOCKS", "0");
-    let output = command.output().unwrap();
-    let shown = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {shown}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn run(command: &[OsString], input: Vec<u8>) {
-    let (program, arguments) = command.split_first().unwrap();
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    let shown = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {shown}");
-}
+use world::{World, git, output};
 
 #[test]
 fn files_arrive_as_they_are() {
