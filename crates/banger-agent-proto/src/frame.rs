@@ -207,11 +207,15 @@ impl Decoder {
 
     /// Number of bytes after which the next frame is complete, at least 1. Without its header: 1.
     pub fn missing(&self) -> usize {
-        let pending = self.buffer.bytes();
-        let Some((head, rest)) = pending.split_first_chunk::<HEADER>() else { return 1 };
-        let [_, a, b, c, d] = *head;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        length.min(MAX_PAYLOAD).saturating_sub(rest.len()).max(1)
+        let Some((_, length, here)) = self.header() else { return 1 };
+        length.min(MAX_PAYLOAD).saturating_sub(here).max(1)
+    }
+
+    /// Type and length of the next payload, and how much of it and what follows is here.
+    fn header(&self) -> Option<(u8, usize, usize)> {
+        let (head, rest) = self.buffer.bytes().split_first_chunk::<HEADER>()?;
+        let [kind, a, b, c, d] = *head;
+        Some((kind, u32::from_be_bytes([a, b, c, d]) as usize, rest.len()))
     }
 
     /// The next complete frame; `None` = more bytes are needed.
@@ -239,16 +243,11 @@ impl Decoder {
 
     /// Removes the next complete frame; returns its type and payload.
     fn next_payload(&mut self) -> Result<Option<(u8, &[u8])>, FrameError> {
-        let pending = self.buffer.bytes();
-        let Some((head, rest)) = pending.split_first_chunk::<HEADER>() else {
-            return Ok(None);
-        };
-        let [kind, a, b, c, d] = *head;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let Some((kind, length, here)) = self.header() else { return Ok(None) };
         if length > MAX_PAYLOAD {
             return Err(FrameError::TooLong(length));
         }
-        if rest.len() < length {
+        if here < length {
             return Ok(None);
         }
         let frame = self.buffer.take(HEADER + length);
