@@ -96,7 +96,8 @@ impl Progress {
         });
         let screen =
             Screen { all: self.live.clone(), bar, verbosity: self.verbosity, lines: self.lines };
-        Track { label, screen, rate: Rate::default(), reported_ms: 0, grace_ms: self.grace_ms }
+        let grace_ms = self.grace_ms;
+        Track { label, screen, rate: Rate::default(), reported_ms: 0, grace_ms, worked: false }
     }
 }
 
@@ -107,6 +108,8 @@ pub struct Track {
     rate: Rate,
     reported_ms: u64,
     grace_ms: u64,
+    /// Whether a stage has begun; an operation that finds all as wanted has none.
+    worked: bool,
 }
 
 struct Screen {
@@ -204,6 +207,7 @@ impl Observer for Track {
 
 impl Track {
     fn begin(&mut self, stage: &str) {
+        self.worked = true;
         self.rate = Rate::default();
         self.reported_ms = 0;
         if let Some(bar) = &self.screen.bar {
@@ -251,7 +255,7 @@ impl Track {
     fn succeeded(&self, ms: u64) {
         self.end();
         if let Some(words) = self.screen.total()
-            && ms > 0
+            && self.worked
         {
             self.line(&format!("{}: {words} {}", self.label, duration(ms)));
         }
