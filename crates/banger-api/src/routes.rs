@@ -53,7 +53,8 @@ pub const VM_DETACH: &str = "/v1/vms/{vm}/detach";
 pub const VM_ARCHIVE: &str = "/v1/vms/{vm}/archive";
 /// `POST`: keeps a session-bound VM alive; after `101`, until the connection ends.
 pub const VM_HOLD: &str = "/v1/vms/{vm}/hold";
-/// `GET`: server-sent events of [`crate::events::VmEvent`], resumed with `Last-Event-ID`.
+/// `GET`: server-sent events of [`crate::events::Event`], resumed with `Last-Event-ID`; `about`
+/// in the query, a [`crate::events::About`], selects some of them.
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: array of [`crate::operation::OperationView`], newest first.
 pub const OPERATIONS: &str = "/v1/operations";

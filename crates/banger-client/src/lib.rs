@@ -5,6 +5,7 @@
 //! daemon and those of the connection to it, so that callers show them alike.
 
 pub mod agent;
+mod all_events;
 mod archive;
 pub mod batch;
 mod build;
@@ -29,9 +30,9 @@ mod sys;
 mod transport;
 mod unix;
 mod upload;
-mod vm_events;
 pub mod watch;
 
+pub use all_events::Events;
 pub use archive::{ArchiveSource, ArchiveStream, ArchiveTarget, Pieces};
 pub use banger_agent_proto::ByteString;
 pub use banger_agent_proto::archive::Unpacked;
@@ -48,4 +49,3 @@ pub use port::{MAX_PORT_WAIT, Port, PortStream};
 pub use session::AgentSession;
 pub use stats::StatsSelection;
 pub use transport::{Connecting, LocalSocket, Stream, Transport};
-pub use vm_events::VmEvents;

@@ -215,6 +215,16 @@ impl Engine {
         self.all().into_iter().map(view::now).collect()
     }
 
+    /// Events of all operations, for the stream of events.
+    pub fn operation_news(&self) -> &crate::op_news::OpNews {
+        self.shared.ops.news()
+    }
+
+    /// The operations in progress, for the stream of events.
+    pub fn operations_now(&self) -> Vec<banger_api::events::OperationNow> {
+        self.shared.ops.live_ops().iter().filter_map(|op| op.now()).collect()
+    }
+
     /// Ids of all VMs.
     pub fn ids(&self) -> Vec<VmId> {
         self.registry().vms.keys().cloned().collect()

@@ -39,6 +39,7 @@ pub mod lists;
 pub mod meter;
 pub mod op_book;
 pub mod op_counts;
+pub mod op_news;
 pub mod operations;
 pub mod oplog;
 pub mod ops;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use banger_api::events::OperationNow;
 use banger_api::operation::{OpEvent, OpEventKind, OpState, Subject};
 use banger_api::{ApiError, OpId};
 use tokio::sync::watch;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use crate::drivers::Progress;
 use crate::interrupt::Canceller;
 use crate::op_counts::{OpCounts, Tally};
+use crate::op_news::OpNews;
 
 /// Maximum number of stored events per operation; further ones except the last are dropped.
 const MAX_EVENTS: usize = 10_000;
@@ -29,6 +31,8 @@ pub struct Op {
     began: Instant,
     events: Mutex<Vec<OpEvent>>,
     count: watch::Sender<u64>,
+    /// Set when the operation is added to [`Ops`].
+    news: OnceLock<Arc<OpNews>>,
     canceller: Canceller,
     cancelled: watch::Receiver<bool>,
 }
@@ -48,6 +52,7 @@ impl Op {
             began: Instant::now(),
             events: Mutex::default(),
             count: watch::Sender::new(0),
+            news: OnceLock::new(),
             canceller,
             cancelled,
         });
@@ -67,8 +72,32 @@ impl Op {
         }
         let seq = events.len() as u64 + 1;
         let at_ms = self.elapsed_ms();
-        events.push(OpEvent { seq, at_ms, what });
+        let event = OpEvent { seq, at_ms, what };
+        if let Some(news) = self.news.get() {
+            news.push(self.at(event.clone()));
+        }
+        events.push(event);
         self.count.send_replace(seq);
+    }
+
+    fn at(&self, latest: OpEvent) -> OperationNow {
+        let (id, kind, subject) = (self.id.clone(), self.kind.clone(), self.subject.clone());
+        OperationNow { id, kind, subject, latest }
+    }
+
+    /// Reports its events from now on, and its newest one at once.
+    fn report_to(&self, news: &Arc<OpNews>) {
+        let events = locked(&self.events);
+        if self.news.set(news.clone()).is_ok()
+            && let Some(event) = events.last()
+        {
+            news.push(self.at(event.clone()));
+        }
+    }
+
+    /// The operation with its newest event.
+    pub fn now(&self) -> Option<OperationNow> {
+        locked(&self.events).last().map(|event| self.at(event.clone()))
     }
 
     /// Ends the operation with its result.
@@ -261,6 +290,7 @@ impl Progress for OpProgress {
 #[derive(Default)]
 pub struct Ops {
     inner: Mutex<OpsInner>,
+    news: Arc<OpNews>,
     pending: watch::Sender<usize>,
 }
 
@@ -288,6 +318,7 @@ impl Ops {
     pub fn add(&self, op: Arc<Op>) {
         let mut inner = locked(&self.inner);
         inner.order.push_back(op.id.clone());
+        op.report_to(&self.news);
         inner.all.insert(op.id.clone(), op);
         let surplus = inner.order.len().saturating_sub(MAX_ENDED);
         for _ in 0..surplus {
@@ -325,6 +356,11 @@ impl Ops {
                 let _ = op.wait().await;
             }
         }
+    }
+
+    /// The events of all operations.
+    pub fn news(&self) -> &OpNews {
+        &self.news
     }
 
     /// One operation.

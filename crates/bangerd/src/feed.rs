@@ -1,12 +1,13 @@
-//! The feed of VM changes, resumable: see [`banger_api::events`].
+//! The stream of events of all VMs and operations, resumable: see [`banger_api::events`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use banger_api::VmId;
-use banger_api::events::{VmEvent, VmEventKind, VmNow};
+use banger_api::events::{Event, EventKind, OperationNow, VmNow};
+use banger_api::{OpId, VmId};
 use banger_engine::Engine;
+use banger_engine::op_news::Waiting;
 use tokio::sync::watch;
 
 use crate::stopping::Stopping;
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 struct Entry {
     number: u64,
     at_unix_ms: u64,
-    what: VmEventKind,
+    what: EventKind,
 }
 
 /// Recent events, with notification of new ones.
@@ -36,6 +37,8 @@ struct State {
     /// Number of the last event.
     last: u64,
     known: BTreeMap<VmId, VmNow>,
+    /// Operations in progress.
+    operations: BTreeMap<OpId, OperationNow>,
     log: VecDeque<Entry>,
 }
 
@@ -55,13 +58,19 @@ impl Feed {
     }
 
     async fn run(self: Arc<Self>, engine: Arc<Engine>, stopping: Stopping) {
-        let mut changes = engine.changes();
+        let (mut changes, news) = (engine.changes(), engine.operation_news());
+        let mut operations = news.changes();
         loop {
             changes.mark_unchanged();
+            operations.mark_unchanged();
+            // Read before the states and added after them: a VM changes before its operation ends.
+            let waiting = news.take();
             self.update(engine.states(), now_unix_ms());
+            self.operations(waiting, || engine.operations_now(), now_unix_ms());
             tokio::select! {
                 () = stopping.requested() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = operations.changed() => if changed.is_err() { return },
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -73,23 +82,50 @@ impl Feed {
         for vm in now {
             let before = gone.remove(&vm.id);
             if before.as_ref() != Some(&vm) {
-                state.push(at_unix_ms, VmEventKind::Changed { vm: vm.clone() });
+                state.push(at_unix_ms, EventKind::Changed { vm: vm.clone() });
             }
             state.known.insert(vm.id.clone(), vm);
         }
         for vm in gone.into_keys() {
-            state.push(at_unix_ms, VmEventKind::Gone { vm });
+            state.push(at_unix_ms, EventKind::Gone { vm });
         }
         let last = state.last;
         drop(state);
         self.last.send_if_modified(|seen| std::mem::replace(seen, last) != last);
     }
 
-    /// Waits for events after this id; an unknown id starts with all VMs.
-    pub async fn after(&self, place: Option<&str>) -> Vec<VmEvent> {
+    /// Adds events of operations. If some are missing, nothing before can be resumed from, and the
+    /// operations in progress are those of `all`.
+    fn operations(
+        &self,
+        waiting: Waiting,
+        all: impl FnOnce() -> Vec<OperationNow>,
+        at_unix_ms: u64,
+    ) {
+        let mut state = self.state();
+        if waiting.missed {
+            state.log.clear();
+            state.last += 1;
+            state.operations = all().into_iter().map(|op| (op.id.clone(), op)).collect();
+        }
+        for operation in waiting.events {
+            if operation.latest.what.is_last() {
+                state.operations.remove(&operation.id);
+            } else {
+                state.operations.insert(operation.id.clone(), operation.clone());
+            }
+            state.push(at_unix_ms, EventKind::Operation { operation });
+        }
+        let last = state.last;
+        drop(state);
+        self.last.send_if_modified(|seen| std::mem::replace(seen, last) != last);
+    }
+
+    /// Waits for events after this id; an unknown id starts with all VMs and operations.
+    pub async fn after(&self, place: Option<&str>) -> Vec<Event> {
         let mut news = self.last.subscribe();
         loop {
-            let seen = place.and_then(|place| self.number(place));
+            let seen = place.map(|place| self.number(place));
             let events = self.since(seen);
             if !events.is_empty() || news.changed().await.is_err() {
                 return events;
@@ -110,10 +146,12 @@ impl Feed {
         id.strip_prefix(self.instance.as_str())?.strip_prefix('-')?.parse().ok()
     }
 
-    fn since(&self, seen: Option<u64>) -> Vec<VmEvent> {
+    /// The events after a number. `Some(None)` is an id that this daemon did not issue.
+    fn since(&self, seen: Option<Option<u64>>) -> Vec<Event> {
         let state = self.state();
         let oldest = state.last - state.log.len() as u64;
-        match seen.filter(|seen| (oldest..=state.last).contains(seen)) {
+        let known = seen.flatten().filter(|seen| (oldest..=state.last).contains(seen));
+        match known {
             Some(seen) => {
                 let skip = usize::try_from(seen - oldest).unwrap_or(usize::MAX);
                 let news = state.log.iter().skip(skip);
@@ -122,13 +160,15 @@ impl Feed {
             }
             None => {
                 let vms = state.known.values().cloned().collect();
-                vec![self.event(state.last, now_unix_ms(), VmEventKind::All { vms })]
+                let operations = state.operations.values().cloned().collect();
+                let all = EventKind::All { missed: seen.is_some(), vms, operations };
+                vec![self.event(state.last, now_unix_ms(), all)]
             }
         }
     }
 
-    fn event(&self, number: u64, at_unix_ms: u64, what: VmEventKind) -> VmEvent {
-        VmEvent { id: format!("{}-{number}", self.instance), at_unix_ms, what }
+    fn event(&self, number: u64, at_unix_ms: u64, what: EventKind) -> Event {
+        Event { id: format!("{}-{number}", self.instance), at_unix_ms, what }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,7 +183,7 @@ fn now_unix_ms() -> u64 {
 }
 
 impl State {
-    fn push(&mut self, at_unix_ms: u64, what: VmEventKind) {
+    fn push(&mut self, at_unix_ms: u64, what: EventKind) {
         self.last += 1;
         self.log.push_back(Entry { number: self.last, at_unix_ms, what });
         if self.log.len() > KEPT {
@@ -155,6 +195,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_api::operation::{OpEvent, OpEventKind, Subject};
     use banger_api::vm::VmState;
 
     fn vm(number: u64, generation: u64) -> VmNow {
@@ -163,8 +204,52 @@ mod tests {
         VmNow { id, name, state: VmState::Running, generation, operation: None }
     }
 
-    fn kinds(events: &[VmEvent]) -> Vec<VmEventKind> {
+    fn kinds(events: &[Event]) -> Vec<EventKind> {
         events.iter().map(|event| event.what.clone()).collect()
+    }
+
+    fn everything(missed: bool, vms: &[VmNow], operations: &[OperationNow]) -> EventKind {
+        EventKind::All { missed, vms: vms.to_vec(), operations: operations.to_vec() }
+    }
+
+    fn operation(number: u64, what: OpEventKind) -> OperationNow {
+        OperationNow {
+            id: OpId::from_entropy(number),
+            kind: "start".into(),
+            subject: Subject::Host,
+            latest: OpEvent { seq: 1, at_ms: 0, what },
+        }
+    }
+
+    #[tokio::test]
+    async fn operations_are_in_the_same_stream() {
+        let feed = Feed::new("a".into());
+        let add = |events: &[OperationNow], missed| {
+            let waiting = Waiting { events: events.to_vec(), missed };
+            feed.operations(waiting, || vec![operation(3, started())], 10);
+        };
+        fn started() -> OpEventKind {
+            OpEventKind::StageStarted { stage: "boot".into() }
+        }
+        let (one, two) = (operation(1, started()), operation(2, started()));
+        add(&[one.clone(), two.clone()], false);
+        let all = feed.after(None).await;
+        assert_eq!(kinds(&all), [everything(false, &[], &[one.clone(), two.clone()])]);
+        let ended = operation(1, OpEventKind::Succeeded { made: None });
+        add(std::slice::from_ref(&ended), false);
+        feed.update(vec![vm(1, 1)], 20);
+        let news = feed.after(Some(&all[0].id)).await;
+        let expected =
+            [EventKind::Operation { operation: ended }, EventKind::Changed { vm: vm(1, 1) }];
+        assert_eq!(kinds(&news), expected);
+        assert_eq!(kinds(&feed.after(None).await), [everything(false, &[vm(1, 1)], &[two])]);
+        // Events that the daemon itself missed: each client is told, at whatever place.
+        add(&[], true);
+        for place in [&all[0].id, &news[1].id] {
+            let anew = feed.after(Some(place)).await;
+            let expected = everything(true, &[vm(1, 1)], &[operation(3, started())]);
+            assert_eq!(kinds(&anew), [expected]);
+        }
     }
 
     #[tokio::test]
@@ -173,15 +258,13 @@ mod tests {
         let (one, two) = (vm(1, 1), vm(2, 1));
         feed.update(vec![one.clone(), two.clone()], 10);
         let all = feed.after(None).await;
-        assert_eq!(kinds(&all), [VmEventKind::All { vms: vec![one.clone(), two.clone()] }]);
+        assert_eq!(kinds(&all), [everything(false, &[one.clone(), two.clone()], &[])]);
         let changed = vm(1, 2);
         feed.update(vec![changed.clone(), two.clone()], 20);
         feed.update(vec![changed.clone()], 30);
         let news = feed.after(Some(&all[0].id)).await;
-        let expected = [
-            VmEventKind::Changed { vm: changed.clone() },
-            VmEventKind::Gone { vm: two.id.clone() },
-        ];
+        let expected =
+            [EventKind::Changed { vm: changed.clone() }, EventKind::Gone { vm: two.id.clone() }];
         assert_eq!(kinds(&news), expected);
         assert_eq!(kinds(&feed.after(Some(&news[0].id)).await), expected[1..]);
         for (since, count) in [(0, 4), (10, 4), (11, 2), (20, 2), (21, 1), (30, 1)] {
@@ -193,13 +276,13 @@ mod tests {
         // An id of another daemon, a future id and an expired id start with all VMs.
         for place in ["b-1", "a-99", "a-x", ""] {
             let anew = feed.after(Some(place)).await;
-            assert_eq!(kinds(&anew), [VmEventKind::All { vms: vec![changed.clone()] }], "{place}");
+            assert_eq!(kinds(&anew), [everything(true, &[changed.clone()], &[])], "{place}");
         }
         for generation in 0..KEPT as u64 + 1 {
             feed.update(vec![vm(1, generation + 3)], 40);
         }
         let anew = feed.after(Some(&all[0].id)).await;
-        assert!(matches!(kinds(&anew)[..], [VmEventKind::All { .. }]));
+        assert!(matches!(kinds(&anew)[..], [EventKind::All { .. }]));
         // No event: the call waits.
         let waiting =
             tokio::time::timeout(Duration::from_millis(10), feed.after(Some(&anew[0].id)));

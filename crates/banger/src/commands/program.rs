@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use banger_api::boot::WaitFor;
-use banger_api::events::{VmEventKind, VmNow};
+use banger_api::events::{About, EventKind, VmNow};
 use banger_api::operation::VmTag;
 use banger_api::program::{ProgramRequest, booted_init};
 use banger_api::vm::VmState;
@@ -151,14 +151,15 @@ pub async fn attached(
 pub async fn stopped(client: &Client, vm: &VmTag) {
     let is_over = |now: &VmNow| matches!(now.state, VmState::Stopped | VmState::Broken);
     let wait = async {
-        let mut events = client.vm_events(None).await?;
+        let mut events = client.events(Some(About::Vms), None).await?;
         loop {
             let over = match events.next().await?.what {
-                VmEventKind::All { vms } => {
+                EventKind::All { vms, .. } => {
                     vms.iter().find(|now| now.id == vm.id).is_none_or(is_over)
                 }
-                VmEventKind::Changed { vm: now } => now.id == vm.id && is_over(&now),
-                VmEventKind::Gone { vm: gone } => gone == vm.id,
+                EventKind::Changed { vm: now } => now.id == vm.id && is_over(&now),
+                EventKind::Gone { vm: gone } => gone == vm.id,
+                EventKind::Operation { .. } => false,
             };
             if over {
                 return Ok::<_, ApiError>(());

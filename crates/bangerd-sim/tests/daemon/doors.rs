@@ -1,4 +1,4 @@
-//! Everything through the API: logs, the feed of VM changes, commands by upgrade, the build.
+//! Everything through the API: logs, the stream of events, commands by upgrade, the build.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
@@ -86,10 +86,11 @@ fn a_vms_log_is_read_and_followed() {
     assert_eq!(follower.read_line(&mut line).unwrap(), 0);
 }
 
-/// Opens the feed behind an event.
-fn feed(daemon: &Daemon, place: &str) -> BufReader<std::os::unix::net::UnixStream> {
+/// Opens the stream of events behind an event.
+fn feed(daemon: &Daemon, query: &str, place: &str) -> BufReader<std::os::unix::net::UnixStream> {
     let mut stream = daemon.connect();
-    let head = format!("GET /v1/events HTTP/1.0\r\nhost: x\r\nlast-event-id: {place}\r\n\r\n");
+    let head =
+        format!("GET /v1/events{query} HTTP/1.0\r\nhost: x\r\nlast-event-id: {place}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     BufReader::new(stream)
 }
@@ -108,7 +109,7 @@ fn next_event(feed: &mut impl BufRead) -> Value {
 fn changes_of_vms_are_followed_and_resumed() {
     let home = Home::new();
     let daemon = home.start();
-    let mut first = feed(&daemon, "");
+    let mut first = feed(&daemon, "?about=vms", "");
     let all = next_event(&mut first);
     assert_eq!((&all["event"], &all["vms"]), (&json!("all"), &json!([])));
     let id = daemon.run("web")["vm"]["id"].clone();
@@ -127,12 +128,49 @@ fn changes_of_vms_are_followed_and_resumed() {
     drop(first);
     daemon.done("/v1/vms/web/actions", r#"{"delete": {"force": true}}"#);
     // What happened meanwhile comes when the feed is taken up again.
-    let mut resumed = feed(&daemon, all["id"].as_str().unwrap());
+    let mut resumed = feed(&daemon, "?about=vms", all["id"].as_str().unwrap());
     let mut last = next_event(&mut resumed);
     while last["event"] == "changed" {
         last = next_event(&mut resumed);
     }
     assert_eq!((&last["event"], &last["vm"]), (&json!("gone"), &id));
+    daemon.stop();
+}
+
+#[test]
+fn operations_are_followed_in_the_same_stream() {
+    let home = Home::new();
+    let daemon = home.start();
+    let mut stream = feed(&daemon, "", "");
+    let all = next_event(&mut stream);
+    let nothing = (&json!("all"), &json!([]), &json!([]));
+    assert_eq!((&all["event"], &all["vms"], &all["operations"]), nothing);
+    let created = daemon.run("web");
+    let (mut events, mut running) = (Vec::new(), false);
+    loop {
+        let event = next_event(&mut stream);
+        running |= event["vm"]["state"] == "running";
+        if event["event"] == "operation" {
+            let now = &event["operation"];
+            assert_eq!((&now["id"], &now["kind"]), (&created["operation"], &json!("create")));
+            assert_eq!(now["subject"]["name"], "web");
+            events.push(now["latest"]["event"].as_str().unwrap().to_owned());
+            if now["latest"]["event"] == "succeeded" {
+                break;
+            }
+        }
+    }
+    assert!(running, "a VM is running before its creation has succeeded");
+    assert_eq!(events.first().map(String::as_str), Some("subject"));
+    assert!(events.iter().any(|event| event == "stage_done"), "{events:?}");
+    let mut selected = feed(&daemon, "?about=operations", all["id"].as_str().unwrap());
+    for _ in &events {
+        assert_eq!(next_event(&mut selected)["event"], "operation");
+    }
+    let mut missed = feed(&daemon, "", "another-1");
+    let all = next_event(&mut missed);
+    assert_eq!((&all["event"], &all["missed"]), (&json!("all"), &json!(true)));
+    assert_eq!(daemon.get("/v1/events?about=hosts").status, 400);
     daemon.stop();
 }
 

@@ -61,7 +61,7 @@ pub struct Api {
     pub dns: watch::Receiver<Listening>,
     /// Time of the daemon's start.
     pub since: Instant,
-    /// The feed of VM changes.
+    /// The stream of events.
     pub feed: Arc<Feed>,
     /// The shutdown request.
     pub stopping: Stopping,
@@ -256,7 +256,7 @@ pub(crate) async fn detached<T: Send + 'static>(
     components(schemas(
         banger_api::boot::WaitFor,
         logs::Source,
-        banger_api::events::VmEvent,
+        banger_api::events::Event,
         banger_api::operation::OpEvent
     ))
 )]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use banger_api::events::{VmEvent, VmEventKind, VmNow};
+use banger_api::events::{About, Event, EventKind, VmNow};
 use banger_api::{VmId, VmName};
 use banger_client::batch::resolve;
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use crate::values;
 ///   banger vm events web --since 10m
 ///   banger vm events --json         one JSON object in each line
 ///
-/// The daemon keeps its last 4096 changes, and none of earlier daemons.
+/// The daemon keeps its last 4096 events of VMs and operations, and none of earlier daemons.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -42,7 +42,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     }
     let mut shown = Shown { only, known: BTreeMap::new() };
     let since = args.since.map(|time| u64::try_from(time.as_millisecond()).unwrap_or_default());
-    let mut events = client.vm_events(since).await?;
+    let mut events = client.events(Some(About::Vms), since).await?;
     let zone = TimeZone::system();
     // Not in the listing: its state is that of now, and events may be of earlier.
     let mut begun = args.since.is_some();
@@ -73,30 +73,32 @@ struct Shown {
 
 impl Shown {
     /// The event without other VMs; `None` if it is about another VM.
-    fn selected(&self, mut event: VmEvent) -> Option<VmEvent> {
+    fn selected(&self, mut event: Event) -> Option<Event> {
         let wanted = |id: &VmId| self.only.is_empty() || self.only.contains(id);
         match &mut event.what {
-            VmEventKind::All { vms } => vms.retain(|vm| wanted(&vm.id)),
-            VmEventKind::Changed { vm } if !wanted(&vm.id) => return None,
-            VmEventKind::Gone { vm } if !wanted(vm) => return None,
-            VmEventKind::Changed { .. } | VmEventKind::Gone { .. } => {}
+            EventKind::All { vms, .. } => vms.retain(|vm| wanted(&vm.id)),
+            EventKind::Changed { vm } if !wanted(&vm.id) => return None,
+            EventKind::Gone { vm } if !wanted(vm) => return None,
+            EventKind::Changed { .. } | EventKind::Gone { .. } => {}
+            EventKind::Operation { .. } => return None,
         }
         Some(event)
     }
 
     /// A line for each VM whose name or state has changed.
-    fn lines(&mut self, event: &VmEvent, zone: &TimeZone) -> String {
+    fn lines(&mut self, event: &Event, zone: &TimeZone) -> String {
         let mut changes = Vec::new();
         match &event.what {
-            VmEventKind::All { vms } => {
+            EventKind::All { vms, .. } => {
                 let gone = self.known.keys().filter(|id| vms.iter().all(|vm| vm.id != **id));
                 for id in gone.cloned().collect::<Vec<_>>() {
                     changes.push(self.gone(&id));
                 }
                 changes.extend(vms.iter().filter_map(|vm| self.changed(vm)));
             }
-            VmEventKind::Changed { vm } => changes.extend(self.changed(vm)),
-            VmEventKind::Gone { vm } => changes.push(self.gone(vm)),
+            EventKind::Changed { vm } => changes.extend(self.changed(vm)),
+            EventKind::Gone { vm } => changes.push(self.gone(vm)),
+            EventKind::Operation { .. } => {}
         }
         let ms = i64::try_from(event.at_unix_ms).unwrap_or(i64::MAX);
         let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
@@ -137,19 +139,23 @@ mod tests {
     fn each_new_state_is_one_line() {
         let mut shown = Shown { only: Vec::new(), known: BTreeMap::new() };
         let mut lines = |what| {
-            let event = VmEvent { id: "x-1".into(), at_unix_ms: 1_767_225_600_000, what };
+            let event = Event { id: "x-1".into(), at_unix_ms: 1_767_225_600_000, what };
             shown.lines(&event, &TimeZone::UTC)
         };
-        let all = |vms: &[VmNow]| VmEventKind::All { vms: vms.to_vec() };
-        let changed = |vm: VmNow| VmEventKind::Changed { vm };
+        let all = |vms: &[VmNow]| EventKind::All {
+            missed: false,
+            vms: vms.to_vec(),
+            operations: Vec::new(),
+        };
+        let changed = |vm: VmNow| EventKind::Changed { vm };
         lines(all(&[vm(A, VmState::Stopped, 1)]));
         let at = "2026-01-01 00:00:00";
         let starting = lines(changed(vm(A, VmState::Starting, 2)));
         assert_eq!(starting, format!("{at}  {A}  starting  vm-a\n"));
         assert_eq!(lines(changed(vm(A, VmState::Starting, 3))), "", "a step of the start");
-        let gone = lines(VmEventKind::Gone { vm: A.parse().unwrap() });
+        let gone = lines(EventKind::Gone { vm: A.parse().unwrap() });
         assert_eq!(gone, format!("{at}  {A}  deleted   vm-a\n"));
-        let unknown = lines(VmEventKind::Gone { vm: A.parse().unwrap() });
+        let unknown = lines(EventKind::Gone { vm: A.parse().unwrap() });
         assert_eq!(unknown, format!("{at}  {A}  deleted   -\n"));
         // Another daemon begins with all VMs: only the differences are shown.
         lines(changed(vm(A, VmState::Running, 4)));

@@ -1,9 +1,10 @@
-//! The feed of VM changes, across lost connections and restarts of the daemon.
+//! The stream of events of all VMs and operations, across lost connections and restarts of the
+//! daemon.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use banger_api::events::VmEvent;
+use banger_api::events::{About, Event};
 use banger_api::{ApiError, ErrorCode, routes};
 use bytes::Buf;
 use http_body_util::BodyExt;
@@ -18,29 +19,42 @@ use crate::sse::Parser;
 /// Interval between attempts to reach a daemon that has ended.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Changes of VMs. [`VmEvents::next`] is cancel-safe.
-pub struct VmEvents {
+/// Events of VMs and operations. [`Events::next`] is cancel-safe.
+pub struct Events {
     client: Client,
+    about: Option<About>,
     /// Id of the last event received.
     last: Option<String>,
-    ready: VecDeque<VmEvent>,
+    ready: VecDeque<Event>,
     stream: Option<(Incoming, Parser)>,
 }
 
 impl Client {
-    /// Follows all VMs. Without `since_unix_ms` the first event is the present state of all VMs;
-    /// with it, the changes since that time that the daemon still has come first.
+    /// Follows all VMs, all operations, or both. Without `since_unix_ms` the first event is the
+    /// present state; with it, the events since that time that the daemon still has come first.
     ///
     /// # Errors
     /// Those of the daemon.
-    pub async fn vm_events(&self, since_unix_ms: Option<u64>) -> Result<VmEvents, ApiError> {
-        let path = match since_unix_ms {
-            Some(ms) => format!("{}?since_unix_ms={ms}", routes::EVENTS),
-            None => routes::EVENTS.to_owned(),
-        };
+    pub async fn events(
+        &self,
+        about: Option<About>,
+        since_unix_ms: Option<u64>,
+    ) -> Result<Events, ApiError> {
+        let path = path(about, since_unix_ms);
         let answer = self.answer(Call::get(path), Idempotency::Idempotent).await?;
         let stream = Some((accepted(answer).await?, Parser::default()));
-        Ok(VmEvents { client: self.clone(), last: None, ready: VecDeque::new(), stream })
+        Ok(Events { client: self.clone(), about, last: None, ready: VecDeque::new(), stream })
+    }
+}
+
+fn path(about: Option<About>, since_unix_ms: Option<u64>) -> String {
+    let about = about.map(|about| format!("about={}", about.as_str()));
+    let since = since_unix_ms.map(|ms| format!("since_unix_ms={ms}"));
+    let query: Vec<String> = [about, since].into_iter().flatten().collect();
+    if query.is_empty() {
+        routes::EVENTS.to_owned()
+    } else {
+        format!("{}?{}", routes::EVENTS, query.join("&"))
     }
 }
 
@@ -52,13 +66,13 @@ async fn accepted(answer: Response<Incoming>) -> Result<Incoming, ApiError> {
     Err(malformed())
 }
 
-impl VmEvents {
+impl Events {
     /// The next event. Waits for the next daemon after the end of one and does not start one: the
     /// user may have stopped the daemon.
     ///
     /// # Errors
     /// The daemon refuses the request, or sends malformed events.
-    pub async fn next(&mut self) -> Result<VmEvent, ApiError> {
+    pub async fn next(&mut self) -> Result<Event, ApiError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 self.last = Some(event.id.clone());
@@ -84,7 +98,7 @@ impl VmEvents {
     async fn reconnect(&mut self) -> Result<(), ApiError> {
         // Also before the first attempt: a daemon that is shutting down accepts connections.
         tokio::time::sleep(RECONNECT_INTERVAL).await;
-        let mut call = Call::get(routes::EVENTS);
+        let mut call = Call::get(path(self.about, None));
         if let Some(last) = &self.last {
             call = call.with_header("last-event-id", last.clone());
         }
