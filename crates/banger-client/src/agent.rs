@@ -49,8 +49,8 @@ impl Client {
     /// not answer, or is of a version without this request; or an error of the daemon.
     pub async fn detach(&self, vm: &str, request: &ExecRequest) -> Result<Detached, ApiError> {
         match self.agent_session(vm).await?.0 {
-            AgentRoute::Descriptor(stream) => {
-                answered(stream, command_call("/detach", request)?).await
+            AgentRoute::Descriptor { agent, .. } => {
+                answered(agent, command_call("/detach", request)?).await
             }
             AgentRoute::Upgrade { .. } => {
                 let call = command_call(&fill(routes::VM_DETACH, "vm", vm)?, request)?;

@@ -208,7 +208,7 @@ impl Client {
             ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
         };
         let (stream, path): (Box<dyn Stream>, _) = if self.is_local() {
-            let (stream, _) = self.descriptor(vm, Some(ready)).await?;
+            let stream = self.descriptor(vm, Some(ready)).await?.agent;
             (Box::new(stream), "/archive".to_owned())
         } else {
             self.wait_boot(vm, ready).await?;

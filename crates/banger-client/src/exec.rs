@@ -47,6 +47,7 @@ pub struct ExecOutput {
     decoder: Decoder,
     piece: Box<[u8]>,
     credit: Arc<Credit>,
+    _lease: Option<UnixStream>,
 }
 
 /// One piece of output, or the exit status.
@@ -112,8 +113,10 @@ impl Exec {
             let call = agent::command_call(path, request)?.with_header("connection", "upgrade");
             Ok::<_, ApiError>(call.with_header("upgrade", UPGRADE))
         };
-        let answer = match session.0 {
-            AgentRoute::Descriptor(stream) => agent::ask(stream, upgrading("/exec")?).await?,
+        let (answer, lease) = match session.0 {
+            AgentRoute::Descriptor { agent, lease } => {
+                (agent::ask(agent, upgrading("/exec")?).await?, lease)
+            }
             AgentRoute::Upgrade { client, vm } => {
                 let call = upgrading(&fill(routes::VM_EXEC, "vm", &vm)?)?;
                 let answer = client.answer(call, Idempotency::NotIdempotent).await?;
@@ -122,7 +125,7 @@ impl Exec {
                     let text = "the daemon did not start the command";
                     return Err(ApiError::new(ErrorCode::DaemonUnavailable, text));
                 }
-                answer
+                (answer, None)
             }
         };
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -161,7 +164,7 @@ impl Exec {
                 }
             };
         let piece = vec![0; MAX_PAYLOAD].into_boxed_slice();
-        let output = ExecOutput { stream, decoder, piece, credit };
+        let output = ExecOutput { stream, decoder, piece, credit, _lease: lease };
         Ok(Self { input, control: Control(control), output })
     }
 }

@@ -126,7 +126,7 @@ impl Client {
         }
         let timeout_ms = u64::try_from(READY_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let ready = Wait { stage: WaitFor::Ready, timeout_ms };
-        let (stream, _) = self.descriptor(vm, Some(ready)).await?;
+        let stream = self.descriptor(vm, Some(ready)).await?.agent;
         let lost = |error: http::CallError| {
             let text = format!("the agent of `{vm}` does not answer");
             ApiError::new(ErrorCode::GuestFailed, text).caused_by(&error)

@@ -21,14 +21,31 @@ pub struct AgentSession(pub(crate) AgentRoute);
 
 pub(crate) enum AgentRoute {
     /// A direct connection, which outlives the daemon.
-    Descriptor(UnixStream),
+    Descriptor {
+        agent: UnixStream,
+        /// Its connection to the daemon: when it closes, the daemon prepares for the next session.
+        lease: Option<UnixStream>,
+    },
     /// An upgraded HTTP connection through the daemon, opened with the command.
     Upgrade { client: Client, vm: String },
 }
 
+/// A connection to an agent from the daemon.
+pub(crate) struct Connected {
+    pub(crate) agent: UnixStream,
+    boot: Option<BootView>,
+    lease: UnixStream,
+}
+
+impl Connected {
+    fn session(self) -> AgentSession {
+        AgentSession(AgentRoute::Descriptor { agent: self.agent, lease: Some(self.lease) })
+    }
+}
+
 impl From<UnixStream> for AgentSession {
     fn from(stream: UnixStream) -> Self {
-        Self(AgentRoute::Descriptor(stream))
+        Self(AgentRoute::Descriptor { agent: stream, lease: None })
     }
 }
 
@@ -42,7 +59,7 @@ impl Client {
         if !self.is_local() {
             return Ok(self.upgrade(vm));
         }
-        self.descriptor(vm, None).await.map(|(stream, _)| stream.into())
+        self.descriptor(vm, None).await.map(|connected| connected.session())
     }
 
     /// The same after a stage of the VM's start, with the state of its guest's boot, which is
@@ -59,8 +76,9 @@ impl Client {
             let boot = self.wait_boot(vm, wait).await?;
             return Ok((self.upgrade(vm), boot));
         }
-        let (stream, boot) = self.descriptor(vm, Some(wait)).await?;
-        Ok((stream.into(), boot.unwrap_or_else(BootView::booting)))
+        let connected = self.descriptor(vm, Some(wait)).await?;
+        let boot = connected.boot.clone().unwrap_or_else(BootView::booting);
+        Ok((connected.session(), boot))
     }
 
     fn upgrade(&self, vm: &str) -> AgentSession {
@@ -71,9 +89,9 @@ impl Client {
         &self,
         vm: &str,
         wait: Option<Wait>,
-    ) -> Result<(UnixStream, Option<BootView>), ApiError> {
+    ) -> Result<Connected, ApiError> {
         let request = SessionRequest::Agent { vm: vm.to_owned(), wait, expect_build: None };
-        let (_, answer, descriptor) = self.session(request).await?;
+        let (lease, answer, descriptor) = self.session(request).await?;
         let boot = match answer {
             SessionAnswer::Connected { boot } => boot,
             _ => None,
@@ -90,7 +108,7 @@ impl Client {
             let text = format!("the connection to the agent of `{vm}` cannot be used");
             ApiError::new(ErrorCode::Internal, text).caused_by(&error)
         })?;
-        Ok((stream, boot))
+        Ok(Connected { agent: stream, boot, lease })
     }
 
     /// Sends a request on the session socket. If no daemon answers, or one of another build, starts

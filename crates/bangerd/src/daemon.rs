@@ -31,7 +31,7 @@ use crate::limits;
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
 use crate::serve;
-use crate::session;
+use crate::session::{self, Sessions};
 use crate::slots::{Slots, WhenFull};
 use crate::socket::Socket;
 use crate::stdio;
@@ -239,14 +239,14 @@ fn serve_all(
         })
     };
     let sessions = {
-        let (stop, engine) = (stopping.clone(), engine.clone());
+        let sessions = Arc::new(Sessions::new(engine.clone(), stopping.clone()));
         // A session may hold a VM, so none is closed to admit another.
         let most = limits::connections(session::MAX_CONNECTIONS);
         let slots = Slots::new(most, WhenFull::Wait);
         serve::accept(session, stopping.clone(), slots, move |stream, slot| {
-            let (engine, stop) = (engine.clone(), stop.clone());
+            let sessions = sessions.clone();
             async move {
-                session::serve(stream, engine, stop).await;
+                session::serve(stream, sessions).await;
                 drop(slot);
             }
         })

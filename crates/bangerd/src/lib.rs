@@ -26,6 +26,7 @@ pub mod serve;
 pub mod session;
 pub mod slots;
 pub mod socket;
+mod spares;
 pub mod stdio;
 pub mod stopping;
 pub mod upkeep;

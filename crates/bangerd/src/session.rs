@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::daemon::BUILD_ID;
+use crate::spares::Spares;
 use crate::stopping::Stopping;
 
 /// Maximum number of connections; most of them hold a VM.
@@ -25,8 +26,52 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit for a guest agent to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What sessions share.
+pub struct Sessions {
+    engine: Arc<Engine>,
+    spares: Spares,
+    stopping: Stopping,
+}
+
+impl Sessions {
+    /// Sessions of a daemon.
+    pub fn new(engine: Arc<Engine>, stopping: Stopping) -> Self {
+        Self { engine, spares: Spares::default(), stopping }
+    }
+
+    /// As [`connect`], by a connection that is open already where there is one. Also returns which
+    /// VM it is.
+    async fn connect(&self, vm: &str, wait: Option<Wait>) -> Result<Connected, ApiError> {
+        let (plan, boot) = running(&self.engine, vm, wait).await?;
+        let agent = match self.spares.take(&plan.id) {
+            Some(agent) => agent,
+            None => dial(&self.engine, &plan).await?,
+        };
+        Ok(Connected { agent, boot, plan })
+    }
+
+    /// Opens a connection for the next session on this VM.
+    async fn prepare(&self, vm: &VmId) {
+        // The VM may have been stopped by the session itself.
+        let Ok(plan) = self.engine.running_plan(vm.as_str()) else { return };
+        if !self.spares.wants(&plan.id) {
+            return;
+        }
+        // The next session makes a connection of its own and reports why it cannot.
+        if let Ok(agent) = dial(&self.engine, &plan).await {
+            self.spares.put(&plan.id, agent);
+        }
+    }
+}
+
+struct Connected {
+    agent: OwnedFd,
+    boot: Option<BootView>,
+    plan: VmPlan,
+}
+
 /// Serves one connection.
-pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stopping) {
+pub async fn serve(mut stream: UnixStream, sessions: Arc<Sessions>) {
     let request = match tokio::time::timeout(LINE_TIMEOUT, read_request(&mut stream)).await {
         Ok(Ok(Some(request))) => request,
         // A liveness check: the client closed without a request.
@@ -39,21 +84,27 @@ pub async fn serve(mut stream: UnixStream, engine: Arc<Engine>, stopping: Stoppi
             answer(&stream, &SessionAnswer::OtherBuild, None).await;
         }
         SessionRequest::Agent { vm, wait, .. } => {
-            let connecting = connect(&engine, &vm, wait);
+            let connecting = sessions.connect(&vm, wait);
             let connected = tokio::select! {
                 connected = connecting => connected,
                 // A client that disconnected needs no answer.
                 () = closed(&stream) => return,
             };
             match connected {
-                Ok((agent, boot)) => {
+                Ok(Connected { agent, boot, plan }) => {
                     answer(&stream, &SessionAnswer::Connected { boot }, Some(&agent)).await;
+                    drop(agent);
+                    tokio::select! {
+                        // The client closes when its session has ended.
+                        () = closed(&stream) => sessions.prepare(&plan.id).await,
+                        () = sessions.stopping.requested() => {}
+                    }
                 }
                 Err(error) => refuse(&stream, error).await,
             }
         }
-        SessionRequest::Hold { vm } => match engine.hold(&vm) {
-            Ok(id) => hold(stream, engine, &id, stopping).await,
+        SessionRequest::Hold { vm } => match sessions.engine.hold(&vm) {
+            Ok(id) => hold(stream, &sessions, &id).await,
             Err(error) => refuse(&stream, error).await,
         },
     }
@@ -85,14 +136,22 @@ pub async fn connect(
     vm: &str,
     wait: Option<Wait>,
 ) -> Result<(OwnedFd, Option<BootView>), ApiError> {
-    let (plan, boot) = match wait {
+    let (plan, boot) = running(engine, vm, wait).await?;
+    Ok((dial(engine, &plan).await?, boot))
+}
+
+async fn running(
+    engine: &Engine,
+    vm: &str,
+    wait: Option<Wait>,
+) -> Result<(VmPlan, Option<BootView>), ApiError> {
+    match wait {
         Some(wait) => {
             let (plan, boot) = engine.wait_boot(vm, wait).await?;
-            (plan, Some(boot))
+            Ok((plan, Some(boot)))
         }
-        None => (engine.running_plan(vm)?, None),
-    };
-    Ok((dial(engine, &plan).await?, boot))
+        None => Ok((engine.running_plan(vm)?, None)),
+    }
 }
 
 async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
@@ -106,14 +165,14 @@ async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
 }
 
 /// Holds the VM until the client closes the connection.
-async fn hold(mut stream: UnixStream, engine: Arc<Engine>, vm: &VmId, stopping: Stopping) {
+async fn hold(mut stream: UnixStream, sessions: &Sessions, vm: &VmId) {
     answer(&stream, &SessionAnswer::Held, None).await;
     let mut byte = [0];
     tokio::select! {
         // The protocol ends here: any byte or end of file ends the hold.
-        _ = stream.read(&mut byte) => engine.release_hold(vm).await,
+        _ = stream.read(&mut byte) => sessions.engine.release_hold(vm).await,
         // The session outlives the daemon: the client asks the next daemon to hold the VM.
-        () = stopping.requested() => {}
+        () = sessions.stopping.requested() => {}
     }
 }
 
