@@ -2,14 +2,24 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
+use super::socket::set_option;
+
 /// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of `linux/vm_sockets.h` (the `_OLD` form: a `timeval`).
 const CONNECT_TIMEOUT: libc::c_int = 6;
+
+/// `SO_VM_SOCKETS_BUFFER_SIZE` and `SO_VM_SOCKETS_BUFFER_MAX_SIZE` of the same, a `u64` each.
+const BUFFER_SIZE: libc::c_int = 0;
+const BUFFER_MAX_SIZE: libc::c_int = 2;
+
+/// Receive buffer of a connection in bytes. The guest's kernel tells the sender of free room only
+/// when less than 64 KiB of it are left, and the sender waits for that: seldom with a large one.
+const RECEIVE_BUFFER: u64 = 1024 * 1024;
 
 /// A vsock address: machine and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +65,9 @@ fn socket() -> io::Result<OwnedFd> {
 /// As socket(2), bind(2), listen(2): `ENODEV`/`EAFNOSUPPORT` where the guest has no vsock.
 pub fn listen(port: u32, backlog: i32) -> io::Result<OwnedFd> {
     let listener = socket()?;
+    // Accepted connections have the listener's; the kernel's own is a fallback.
+    let _ = set_option(&listener, libc::AF_VSOCK, BUFFER_MAX_SIZE, RECEIVE_BUFFER)
+        .and_then(|()| set_option(&listener, libc::AF_VSOCK, BUFFER_SIZE, RECEIVE_BUFFER));
     net::bind(&listener, &VsockAddr { cid: libc::VMADDR_CID_ANY, port })?;
     net::listen(&listener, backlog)?;
     Ok(listener)
@@ -66,29 +79,13 @@ pub fn listen(port: u32, backlog: i32) -> io::Result<OwnedFd> {
 /// As connect(2): `ECONNRESET` without a listener, `ETIMEDOUT`.
 pub fn connect(address: VsockAddr, timeout: Duration) -> io::Result<OwnedFd> {
     let stream = socket()?;
-    set_connect_timeout(&stream, timeout)?;
-    net::connect(&stream, &address)?;
-    Ok(stream)
-}
-
-#[expect(unsafe_code, reason = "a socket option of the vsock level, which rustix does not know")]
-fn set_connect_timeout(stream: &OwnedFd, timeout: Duration) -> io::Result<()> {
-    let value = libc::timeval {
+    let limit = libc::timeval {
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_usec: libc::suseconds_t::from(timeout.subsec_micros()),
     };
-    // SAFETY: the descriptor is open, and the option reads exactly one `timeval`, which outlives
-    // the call.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::AF_VSOCK,
-            CONNECT_TIMEOUT,
-            (&raw const value).cast(),
-            size_of::<libc::timeval>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_option(&stream, libc::AF_VSOCK, CONNECT_TIMEOUT, limit)?;
+    net::connect(&stream, &address)?;
+    Ok(stream)
 }
 
 /// Takes the next connection and says which machine it is from; `None` when the kernel did not
