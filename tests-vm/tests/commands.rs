@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use banger_testkit::tree::{self, listing};
 use banger_testkit::{Home, Options, Run, kill};
+use tests_vm::handover;
 
 #[test]
 fn one_command_in_a_new_vm_and_nothing_left() {
     let home = Home::new();
     let app = repository(&home);
-    let script = "echo out; echo err >&2; pwd; git status --short --branch; git fsck; exit 7";
+    let script = "echo out; echo err >&2; pwd; git status --short --branch; git fsck; \
+                  git commit -qam x && git log -1 --format='%an %ae'; exit 7";
     let run = home.run(&["run", &app, "--rm", "--", "sh", "-c", script]);
     assert_eq!(run.code, 7, "{}", run.err);
-    assert_eq!(run.out, "out\n/root/app\n## main\n M file\n D gone\n");
+    assert_eq!(run.out, "out\n/root/app\n## main\n M file\n D gone\nOwn own@x.example\n");
     assert!(run.err.lines().any(|line| line == "err"), "{}", run.err);
     let run = home.run_with_input(&["run", "--rm", "--wait", "ready", "-i", "--", "cat"], b"hi\n");
     assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
@@ -43,7 +45,8 @@ fn repository(home: &Home) -> String {
     std::fs::create_dir(&top).unwrap();
     let script = "git init -q -b main && echo old >file && echo old >gone && git add -A && \
                   git -c user.name=Ada -c user.email=a@example.org commit -q -m first && \
-                  echo newer >file && rm gone";
+                  echo newer >file && rm gone && git config user.name Own && \
+                  git config user.email own@x.example";
     let made = Command::new("sh").args(["-c", script]).current_dir(&top).status().unwrap();
     assert!(made.success());
     top.to_str().unwrap().to_owned()
@@ -51,7 +54,8 @@ fn repository(home: &Home) -> String {
 
 #[test]
 fn a_running_vm_takes_commands() {
-    let home = Home::new();
+    let (user, options) = handover::user();
+    let home = Home::with(options);
     // A little memory, for the program that takes all of it.
     home.ok(&["vm", "create", "--name", "web", "--memory", "512M"]);
     let exec = |args: &[&str]| home.run(&[&["exec", "web", "--"], args].concat());
@@ -102,7 +106,7 @@ fn a_running_vm_takes_commands() {
     assert!(beside.wait().unwrap().code().is_some());
 
     // The console has the messages of the init, boot by boot.
-    home.ok(&["vm", "restart", "web"]);
+    handover::check(&home, user.path(), "web");
     assert_eq!(exec(&["true"]).code, 0);
     let console = home.ok(&["vm", "logs", "web"]);
     assert_eq!(console.matches("--- VM started ").count(), 2, "{console}");

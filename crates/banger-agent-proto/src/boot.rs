@@ -253,4 +253,8 @@ pub enum WriteWhen {
     Block,
     /// As [`Self::Block`], if the file is there.
     BlockInFile,
+    /// Keep it, a configuration of git (git-config(1)), but for the variables of the content, which
+    /// is one section: its header, and one variable in each further line. A symbolic link to the
+    /// file is followed inside the image.
+    GitVariables,
 }

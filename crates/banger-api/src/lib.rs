@@ -15,6 +15,7 @@ pub mod error;
 pub mod events;
 pub mod exit;
 pub mod filter;
+pub mod handover;
 pub mod hint;
 pub mod ids;
 pub mod images;

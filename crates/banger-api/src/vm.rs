@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
 use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
+use crate::handover::HandedOver;
 use crate::hint::{Hint, Kind};
 use crate::ids::{ImageId, KernelId, OpId};
 use crate::labels::Labels;
@@ -314,6 +315,9 @@ pub struct StartReport {
     pub stages: Vec<Timing>,
     /// Stages in the guest, in order, as reported by the agent.
     pub guest: Vec<Timing>,
+    /// Files of the host that the guest received.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handed_over: Vec<HandedOver>,
 }
 
 /// A stage and its duration.

@@ -2,7 +2,7 @@
 //!
 //! Parts that every VM has (root disk, NIC, shim, launch, boot) are steps of [`crate::lists`].
 //! Every other feature is a [`Capability`]: one file in [`crate::capabilities`] with its pure
-//! definition, and one file in `banger-image/src/capabilities` with its [`Effects`]. The step ids
+//! definition, and one file in `banger-host/src/capabilities` with its [`Effects`]. The step ids
 //! connect them. Every part of either is optional.
 
 use std::sync::Arc;

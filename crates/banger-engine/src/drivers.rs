@@ -15,6 +15,7 @@ pub use crate::progress::Progress;
 use async_trait::async_trait;
 use banger_api::boot::BootView;
 use banger_api::doctor::{Check, Leftover};
+use banger_api::handover::HandedOver;
 use banger_api::vm::{DiskView, Timing, VmPaths};
 use banger_api::{ApiError, VmId};
 pub use banger_base::{ExitStory, GuestEnd, RunFacts};
@@ -219,8 +220,10 @@ pub trait Notices: Send + Sync {
 pub struct GuestReady {
     /// Its stages.
     pub timeline: Vec<Timing>,
-    /// Its warnings.
+    /// Its warnings, and those about files of the host.
     pub warnings: Vec<String>,
+    /// Files of the host that it received.
+    pub handed_over: Vec<HandedOver>,
 }
 
 /// Answer of the agent to a health request.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_api::handover::HandedOver;
 use banger_api::vm::{Timing, VmState};
 use banger_api::{ApiError, ErrorCode};
 use tokio::sync::watch;
@@ -44,6 +45,8 @@ pub struct Worker {
     pub exit: watch::Receiver<Option<ExitStory>>,
     /// Stages of this start as reported by the guest.
     pub guest_timeline: Vec<Timing>,
+    /// Files of the host that the guest received in this start.
+    pub handed_over: Vec<HandedOver>,
     /// Handling of steps of another build.
     pub foreign: Foreign,
     log: Vec<StepEvent>,
@@ -79,6 +82,7 @@ impl Worker {
             hurry,
             exit,
             guest_timeline: Vec::new(),
+            handed_over: Vec::new(),
             foreign: Foreign::Keep,
             log: Vec::new(),
             pending: unsaved,
@@ -287,6 +291,7 @@ impl Worker {
                 self.op.emit(banger_api::operation::OpEventKind::Warning { text });
             }
             self.guest_timeline = ready.timeline;
+            self.handed_over = ready.handed_over;
         }
         self.note(step, StepEventKind::Succeeded, detail)?;
         if changed {

@@ -165,12 +165,13 @@ impl Worker {
         self.stages.enter(stage::READY);
         self.stages.finish();
         let guest = std::mem::take(&mut self.guest_timeline);
+        let handed_over = std::mem::take(&mut self.handed_over);
         let total_ms = self.op.elapsed_ms().saturating_sub(begun_ms);
         let stages = self.stages.take_done();
         let booted = |record: &mut VmRecord| {
             event(record, VmEvent::Booted)?;
             record.autostart_failures = 0;
-            record.start = Some(StartReport { total_ms, stages, guest });
+            record.start = Some(StartReport { total_ms, stages, guest, handed_over });
             Ok(())
         };
         self.decide(Durability::Process, booted).await

@@ -8,6 +8,7 @@ mod doctor;
 mod failure;
 mod gate;
 pub mod guest;
+pub mod handover;
 pub mod helper;
 pub mod host;
 mod image_views;
@@ -92,6 +93,8 @@ pub struct HostConfig {
     pub ca: banger_image::ca::CaSettings,
     /// `[trust]`: catalogs and signatures.
     pub trust: banger_image::trust::TrustSettings,
+    /// What the user hands over to guests.
+    pub handover: handover::HandoverSettings,
 }
 
 /// Whether the host is checked for what Firecracker needs of it: KVM and cgroup v2.
@@ -199,6 +202,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         ca: config.ca.clone(),
         ssh_key: config.ssh_key.clone(),
         scopes: scopes::Scopes::new(&config.search_path),
+        handover: config.handover.clone(),
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

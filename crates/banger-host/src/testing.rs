@@ -107,5 +107,6 @@ pub fn parts(path: &Path) -> Parts {
         scopes: crate::scopes::Scopes::new("".as_ref()),
         ca: Default::default(),
         ssh_key: None,
+        handover: Default::default(),
     }
 }

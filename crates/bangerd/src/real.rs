@@ -10,6 +10,7 @@ use banger_api::hint::SetupAdvice;
 use banger_api::paths::Paths;
 use banger_api::{ApiError, ErrorCode};
 use banger_engine::drivers::{CrashPoints, Drivers};
+use banger_host::handover::{HandoverSettings, SyncedFile};
 use banger_host::helper::{Helper, SOCKET};
 use banger_host::layout::Layout;
 use banger_host::{HostConfig, KvmCheck};
@@ -19,6 +20,7 @@ use banger_root::server::Server;
 use banger_root::{Places, Programs};
 
 use crate::config::Config;
+use crate::config::file::FileSync;
 
 /// Folders of system programs, which an ordinary user's `PATH` may lack.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -99,7 +101,7 @@ pub fn open(
             qemu_bin: config.qemu_bin.clone(),
             vhost_device_vsock_bin: config.vhost_device_vsock_bin.clone(),
             beside,
-            search_path,
+            search_path: search_path.clone(),
             ssh_key: config.ssh_key_path.clone(),
             vmm: config.vmm.clone(),
             storage: config.storage.clone(),
@@ -114,9 +116,36 @@ pub fn open(
             proxy: config.proxy.clone(),
             ca: config.ca.clone(),
             trust: config.trust.clone(),
+            handover: handover(config, search_path),
         },
         options.crash,
     )
+}
+
+/// What the daemon's user hands over to guests.
+fn handover(config: &Config, search_path: std::ffi::OsString) -> HandoverSettings {
+    let folder = |name: &str| {
+        let value = std::env::var_os(name).map(PathBuf::from);
+        value.filter(|path| path.is_absolute())
+    };
+    let home = folder("HOME");
+    let below_home = |host: &str| match (host.strip_prefix("~/"), &home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(host),
+    };
+    let file = |file: &FileSync| SyncedFile {
+        host: below_home(&file.host.0),
+        guest: file.guest.0.clone(),
+        mode: file.mode.as_ref().map(|mode| mode.0),
+    };
+    HandoverSettings {
+        files: config.file_sync.iter().map(file).collect(),
+        config_home: folder("XDG_CONFIG_HOME"),
+        data_home: folder("XDG_DATA_HOME"),
+        git_config: folder("GIT_CONFIG_GLOBAL"),
+        search_path,
+        home,
+    }
 }
 
 /// Root's folders and names, for a daemon that runs as root. The helper has its own.

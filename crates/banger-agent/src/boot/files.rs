@@ -32,8 +32,8 @@ fn write_one(root: &Folder, file: &GuestFile) -> Result<(), Fault> {
     let content = BASE64
         .decode(&file.content)
         .map_err(|_| Fault::new(format!("the content for `{}` is not base64", file.path)))?;
-    if matches!(file.when, WriteWhen::Block | WriteWhen::BlockInFile) {
-        return identity::put_block(root, file, &content);
+    if matches!(file.when, WriteWhen::Block | WriteWhen::BlockInFile | WriteWhen::GitVariables) {
+        return identity::put_part(root, file, &content);
     }
     let owner = Owner { uid: file.uid, gid: file.gid };
     let folder = root.make_inside(parent, owner, folder_mode(file.mode))?;

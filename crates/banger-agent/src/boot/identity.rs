@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use super::etc_files;
 use super::log::BootLog;
+use super::{etc_files, git_config};
 use crate::beneath::{Folder, Links, Owner, split_last};
 use crate::fault::{Context, Fault};
 use crate::inside::Inside as _;
@@ -139,11 +139,14 @@ fn rewrite(root: &Folder, path: &str, change: impl FnOnce(&[u8]) -> Vec<u8>) -> 
     put(root, path, &change(&old), 0o644)
 }
 
-/// Replaces, adds or removes a block of lines; see [`WriteWhen::Block`].
-pub fn put_block(root: &Folder, file: &GuestFile, block: &[u8]) -> Result<(), Fault> {
+/// Changes a part of a file; see [`WriteWhen::Block`] and [`WriteWhen::GitVariables`].
+pub fn put_part(root: &Folder, file: &GuestFile, part: &[u8]) -> Result<(), Fault> {
     let path = file.path.trim_start_matches('/');
     let old = read_or_empty(root, path)?;
-    let new = etc_files::with_block(&old, block);
+    let new = match file.when {
+        WriteWhen::GitVariables => git_config::with_variables(&old, part),
+        _ => etc_files::with_block(&old, part),
+    };
     // An empty file is as good as none, except to its user.
     if new == old
         || (old.is_empty() && file.when == WriteWhen::BlockInFile && !root.has(path.as_bytes()))

@@ -21,6 +21,7 @@ mod early;
 mod etc_files;
 mod files;
 mod fstab;
+mod git_config;
 mod grow;
 mod handoff;
 mod hello;

@@ -3,6 +3,8 @@
 pub mod autostart;
 pub mod ca;
 pub mod dns_names;
+pub mod file_sync;
+pub mod git_identity;
 pub mod labels;
 pub mod logout;
 pub mod nat;
@@ -23,6 +25,8 @@ pub const ALL: &[Capability] = &[
     ports::CAPABILITY,
     proxy::CAPABILITY,
     ca::CAPABILITY,
+    git_identity::CAPABILITY,
+    file_sync::CAPABILITY,
     autostart::CAPABILITY,
     logout::CAPABILITY,
     labels::CAPABILITY,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::boot::{BootState, BootView};
+use banger_api::handover::{HandedOver, HandoverKind, HandoverState};
 use banger_api::vm::Timing;
 use banger_api::{ApiError, ErrorCode};
 
@@ -25,6 +26,25 @@ impl Sim {
         })?;
         Ok(format!("00000000-0000-4000-8000-{:012}", shim.parse::<u64>().unwrap_or_default()))
     }
+}
+
+/// As for a host with a git identity and without opencode.
+fn handed_over() -> Vec<HandedOver> {
+    let entry = |kind, guest: &str, state, detail: Option<&str>| HandedOver {
+        kind,
+        guest: guest.into(),
+        state,
+        detail: detail.map(str::to_owned),
+    };
+    vec![
+        entry(HandoverKind::GitIdentity, "/root/.gitconfig", HandoverState::Copied, None),
+        entry(
+            HandoverKind::OpencodeLogin,
+            "/root/.local/share/opencode/auth.json",
+            HandoverState::Missing,
+            Some("`/home/sim/.local/share/opencode/auth.json` does not exist"),
+        ),
+    ]
 }
 
 #[async_trait]
@@ -54,7 +74,7 @@ impl Guest for Sim {
     async fn ready(&self, vm: &VmPlan, _interrupt: &Interrupt) -> Result<GuestReady, ApiError> {
         self.make("ready", vm)?;
         let timeline = vec![Timing { name: "kernel".into(), ms: 1 }];
-        Ok(GuestReady { timeline, warnings: Vec::new() })
+        Ok(GuestReady { timeline, warnings: Vec::new(), handed_over: handed_over() })
     }
 
     async fn forget(&self, vm: &VmPlan) {

@@ -14,6 +14,7 @@ use banger_engine::capability::{Doctor, Effects, Preflight, VmContext};
 
 use super::{HostCapability, Parts, variables};
 use crate::failure::blocking;
+use crate::handover::Handover;
 use banger_image::ca::{CaError, CaSettings, Certificate, Validity};
 use banger_image::proxy::Variables;
 
@@ -48,7 +49,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
                 .into_iter()
                 .map(|one| GuestCertificate { pem: one.pem, subject_hash: one.subject_hash })
                 .collect();
-            Ok(())
+            Ok(Handover::default())
         })),
     }
 }
@@ -151,7 +152,7 @@ mod tests {
         let built = |ca: CaSettings| {
             let part = capability(&Parts { ca, ..parts(folder.path()) }).guest.unwrap();
             let mut config = empty_config();
-            part(&vm, &devices, &mut config).map(|()| config)
+            part(&vm, &devices, &mut config).map(|_| config)
         };
         let config = built(CaSettings { files: vec![pem.clone()] }).unwrap();
         let [certificate] = config.certificates.as_slice() else { panic!("{config:?}") };

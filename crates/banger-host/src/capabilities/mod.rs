@@ -3,6 +3,8 @@
 
 mod ca;
 mod dns_names;
+mod file_sync;
+mod git_identity;
 mod logout;
 pub mod ports;
 mod proxy;
@@ -20,6 +22,7 @@ use banger_engine::capability::Effects;
 use banger_engine::devices::Devices;
 use banger_engine::plan::VmPlan;
 
+use crate::handover::{Handover, HandoverSettings};
 use crate::helper::Helper;
 use crate::layout::Layout;
 use crate::scopes::Scopes;
@@ -54,11 +57,14 @@ pub struct Parts {
     pub ssh_key: Option<PathBuf>,
     /// Scopes of systemd for processes of VMs.
     pub scopes: Scopes,
+    /// What the user hands over to guests.
+    pub handover: HandoverSettings,
 }
 
-/// Adds a capability's part to the configuration of a booting guest.
+/// Adds a capability's part to the configuration of a booting guest, and reports what it hands over.
+/// Called on a thread that may block.
 pub type GuestPart =
-    Arc<dyn Fn(&VmPlan, &Devices, &mut GuestConfig) -> Result<(), ApiError> + Send + Sync>;
+    Arc<dyn Fn(&VmPlan, &Devices, &mut GuestConfig) -> Result<Handover, ApiError> + Send + Sync>;
 
 /// A capability on this host.
 #[derive(Clone, Default)]
@@ -78,6 +84,8 @@ pub fn registry(parts: &Parts) -> Vec<HostCapability> {
         ports::capability(parts),
         proxy::capability(parts),
         ca::capability(parts),
+        git_identity::capability(parts),
+        file_sync::capability(parts),
         logout::capability(parts),
     ]
 }

@@ -15,6 +15,7 @@ use banger_engine::devices::{Devices, NicKind};
 use tokio::net::TcpStream;
 
 use super::{HostCapability, Parts, variables};
+use crate::handover::Handover;
 use banger_image::proxy::{ProxySettings, ProxyUrl};
 
 /// Time limit for a connection to a proxy.
@@ -33,7 +34,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
         },
         guest: Some(Arc::new(move |_vm, devices, config| {
             add(&settings, devices, config);
-            Ok(())
+            Ok(Handover::default())
         })),
     }
 }

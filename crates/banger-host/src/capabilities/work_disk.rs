@@ -15,6 +15,7 @@ use banger_engine::drivers::Undone;
 use super::{HostCapability, Parts};
 use crate::failure::blocking;
 use crate::guest::disk_ref;
+use crate::handover::Handover;
 use crate::layout::Layout;
 use crate::storage::{self, Blanks, Profile};
 use crate::work_seeds::FindSeed;
@@ -47,7 +48,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
         },
         guest: Some(Arc::new(|_vm, devices, config| {
             config.work = disk_ref(devices, DriveRole::Work);
-            Ok(())
+            Ok(Handover::default())
         })),
     }
 }

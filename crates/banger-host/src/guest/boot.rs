@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
 use super::config::ReadyConfig;
+use crate::handover::Handover;
 
 /// Error of a guest's boot.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,8 @@ pub struct Booting {
     buffer: Vec<u8>,
     /// A message received by [`Self::wait_failure`].
     early: Option<BootMessage>,
+    /// What the guest's configuration hands over.
+    pub handover: Handover,
 }
 
 /// Accepts the first connection with data, and reads its hello.
@@ -116,7 +119,8 @@ pub struct Booting {
 pub async fn accept(listener: UnixListener) -> Result<(Booting, Hello), Failure> {
     loop {
         let (stream, _) = listener.accept().await.map_err(Failure::Io)?;
-        let mut booting = Booting { stream, buffer: Vec::new(), early: None };
+        let (buffer, handover) = (Vec::new(), Handover::default());
+        let mut booting = Booting { stream, buffer, early: None, handover };
         return match booting.next().await {
             Err(Failure::Closed | Failure::Io(_)) if booting.buffer.is_empty() => continue,
             Err(failure) => Err(failure),
@@ -181,7 +185,8 @@ mod tests {
 
     async fn pair() -> (Booting, UnixStream) {
         let (stream, other) = UnixStream::pair().unwrap();
-        (Booting { stream, buffer: Vec::new(), early: None }, other)
+        let (buffer, handover) = (Vec::new(), Handover::default());
+        (Booting { stream, buffer, early: None, handover }, other)
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::boot::Failure;
 use crate::capabilities::GuestPart;
 use crate::failure::of;
+use crate::handover::Handover;
 
 /// An encoded configuration for a boot.
 pub struct ReadyConfig {
@@ -24,6 +25,8 @@ pub struct ReadyConfig {
     pub line: Vec<u8>,
     /// Boot id from the hello.
     pub boot_id: String,
+    /// What is handed over with it.
+    pub handover: Handover,
 }
 
 /// Bytes of entropy for a guest.
@@ -77,8 +80,9 @@ pub fn build(
         entropy: BASE64.encode(entropy),
         program: vm.program.as_ref().map(|program| guest_program(program, start)),
     };
+    let mut handover = Handover::default();
     for part in parts {
-        part(vm, devices, &mut config)?;
+        handover.extend(part(vm, devices, &mut config)?);
     }
     // Last: the guest takes it for the time at which the configuration was sent.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -86,7 +90,7 @@ pub fn build(
     let mut line = serde_json::to_vec(&config)
         .map_err(|error| of("cannot write a guest's configuration", &error.into()))?;
     line.push(b'\n');
-    Ok(ReadyConfig { line, boot_id: hello.boot_id.clone() })
+    Ok(ReadyConfig { line, boot_id: hello.boot_id.clone(), handover })
 }
 
 /// When the machine's program starts in a run.

@@ -205,6 +205,7 @@ impl Guest for VsockGuest {
         let boot_id = config.boot_id.clone();
         let sent = boot::bounded(vm, "configuration", deadline, interrupt, booting.send(&config));
         sent.await?;
+        booting.handover = config.handover;
         self.booting().insert(vm.id.clone(), booting);
         Ok(boot_id)
     }
@@ -257,7 +258,12 @@ impl Guest for VsockGuest {
                     .take(64)
                     .map(|entry| Timing { name: boot::clean(&entry.name), ms: entry.ms });
                 let warnings = ready.warnings.iter().take(64).map(|text| boot::clean(text));
-                Ok(GuestReady { timeline: timeline.collect(), warnings: warnings.collect() })
+                let mut warnings: Vec<String> = warnings.collect();
+                let mut handover = booting.handover;
+                handover.correct(&warnings);
+                warnings.extend(handover.warnings);
+                let (timeline, handed_over) = (timeline.collect(), handover.reports);
+                Ok(GuestReady { timeline, warnings, handed_over })
             }
             BootMessage::Failed(failure) => Err(boot::Failure::Reported(failure).about(vm)),
             BootMessage::Hello(_) => Err(boot::Failure::Malformed.about(vm)),

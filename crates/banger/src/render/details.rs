@@ -2,6 +2,7 @@
 
 use banger_api::ByteString;
 use banger_api::boot::BootView;
+use banger_api::handover::{HandedOver, HandoverState};
 use banger_api::labels;
 use banger_api::program::ProgramView;
 use banger_api::size::{MIB, human_size};
@@ -79,6 +80,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     if let Some(boot) = &vm.boot {
         text.add("boot", &boot_text(boot));
     }
+    for entry in vm.start.iter().flat_map(|start| &start.handed_over) {
+        text.add("from host", &handed_over(entry));
+    }
     if let Some(start) = &vm.start {
         text.add("last start", &duration(start.total_ms));
         text.stages(&start.stages);
@@ -142,6 +146,22 @@ fn boot_text(boot: &BootView) -> String {
         text.push_str(&format!("; failed: {}", boot.failed.join(", ")));
     }
     text
+}
+
+/// `git identity copied to /root/.gitconfig`
+fn handed_over(entry: &HandedOver) -> String {
+    let HandedOver { kind, guest, state, detail } = entry;
+    let what = kind.as_str();
+    match (state, detail) {
+        (HandoverState::Copied, None) => format!("{what} copied to {guest}"),
+        (HandoverState::Copied, Some(detail)) => {
+            format!("{what} copied to {guest} without {detail}")
+        }
+        (_, detail) => {
+            let why = detail.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{what} not copied to {guest}{why}")
+        }
+    }
 }
 
 #[derive(Default)]

@@ -4,8 +4,9 @@ use banger_image::proxy::{NoProxy, ProxyUrl};
 use serde::Deserialize;
 
 use super::values::{
-    AbsolutePath, DiskSize, GuestFile, HostFile, ImageName, InterfaceName, Level, MemorySize,
-    NetworkDriver, Number, OnOff, PathList, Signature, Storage, Subnet, Vcpus, Vmm, WebListen,
+    AbsolutePath, DiskSize, FileMode, GuestFile, HostFile, ImageName, InterfaceName, Level,
+    MemorySize, NetworkDriver, Number, OnOff, PathList, Signature, Storage, Subnet, Vcpus, Vmm,
+    WebListen,
 };
 
 /// The file. [`super::Config`] describes the fields.
@@ -89,13 +90,17 @@ pub struct VmDefaults {
     pub(super) work_size: Option<DiskSize>,
 }
 
-/// `[[file_sync]]`: a file of the host that is copied to guests. `host` is absolute or below `~/`,
-/// `guest` absolute.
+/// `[[file_sync]]`: a file or folder of the host that is copied to guests. `host` is absolute or
+/// below `~/`, `guest` below `/root`; `mode` is that of the files, in octal.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSync {
-    pub(super) host: HostFile,
-    pub(super) guest: GuestFile,
+    /// On the host.
+    pub host: HostFile,
+    /// In the guest.
+    pub guest: GuestFile,
+    /// Permission bits of the files; those of the host if absent.
+    pub mode: Option<FileMode>,
 }
 
 /// A syntax or value error with its position.

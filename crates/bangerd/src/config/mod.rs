@@ -109,6 +109,8 @@ pub struct Config {
     pub root_bytes: Option<u64>,
     /// Default size of the work disk in bytes, if set.
     pub work_bytes: Option<u64>,
+    /// Files that guests receive.
+    pub file_sync: Vec<FileSync>,
     /// All values with their origins, in documentation order.
     pub settings: Vec<Setting>,
 }
@@ -192,11 +194,13 @@ pub fn resolve(
         memory_mib: meet.optional("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
         root_bytes: meet.optional("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),
         work_bytes: meet.optional("vm_defaults.work_size", vm.work_size)?.map(|DiskSize(b)| b),
+        file_sync: Vec::new(),
         settings: Vec::new(),
     };
     // Checked like the others, so that a file for a later version is validated as a whole.
     meet.unused("web_listen", file.web_listen)?;
     meet.files(&file.file_sync);
+    config.file_sync = file.file_sync;
     config.settings = meet.settings;
     Ok(config)
 }
@@ -269,7 +273,7 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
             files.iter().map(|file| format!("{} to {}", file.host, file.guest)).collect();
         let origin = if pairs.is_empty() { Origin::Default } else { Origin::File };
         let value = (!pairs.is_empty()).then(|| pairs.join(", "));
-        self.settings.push(Setting { key: "file_sync", value, origin, used: Used::NotYet });
+        self.settings.push(Setting { key: "file_sync", value, origin, used: Used::Yes });
     }
 
     fn pick<T: FromStr<Err = String> + Display>(
@@ -344,7 +348,7 @@ mod tests {
             tap_pool_size = 4\nweb_listen = \"127.0.0.1:8080\"\ndns_port = 5353\n\
             [network]\nbridge = \"br0\"\nsubnet = \"10.1.0.0/16\"\nnat = false\n\
             [vm_defaults]\nwork_size = \"1G\"\n\
-            [[file_sync]]\nhost = \"~/.gitconfig\"\nguest = \"/root/.gitconfig\"\n";
+            [[file_sync]]\nhost = \"~/.npmrc\"\nguest = \"/root/.npmrc\"\nmode = \"0600\"\n";
         let config = with(file, &[]).unwrap();
         assert!(!config.nat);
         assert_eq!(config.dns_port, 5353);
@@ -355,7 +359,10 @@ mod tests {
         };
         assert_eq!((config.tap_pool_size, config.bridge.as_deref()), (Some(4), Some("br0")));
         assert_eq!(config.subnet, Some("10.1.0.0/16".parse().unwrap()));
-        assert_eq!(unused("file_sync"), "~/.gitconfig to /root/.gitconfig");
+        assert_eq!(unused("web_listen"), "127.0.0.1:8080");
+        let files = origin(&config, "file_sync");
+        assert_eq!(files.value.as_deref(), Some("~/.npmrc to /root/.npmrc"));
+        assert_eq!(config.file_sync[0].mode, Some(values::FileMode(0o600)));
         assert_eq!(config.storage.as_deref(), Some("overlay"));
     }
 
@@ -437,6 +444,15 @@ mod tests {
         assert!(problem("[network]\nsubnet = \"10.0.0.0/99\"").contains("is not a subnet"));
         assert!(problem("log_level = ").starts_with("line 1, column 13: "));
         assert!(problem("[[file_sync]]\nhost = \"/x\"").contains("missing field `guest`"));
+        for guest in ["/etc/x", "/root", "/root/", "/root/../x", "/root//x", "/root/./x", "root/x"]
+        {
+            let file = format!("[[file_sync]]\nhost = \"/x\"\nguest = \"{guest}\"");
+            assert!(problem(&file).contains("is not a path below /root"), "{guest}");
+        }
+        for mode in ["4755", "rw", "+600", "8", "6", "00600", ""] {
+            let file = "[[file_sync]]\nhost = \"/x\"\nguest = \"/root/x\"\nmode = ";
+            assert!(problem(&format!("{file}\"{mode}\"")).contains("is not a mode"), "{mode}");
+        }
         let variable = with("", &[("BANGER_VMM", "xen")]).unwrap_err();
         assert_eq!(variable.message, "`BANGER_VMM`: `xen` is not one of auto, firecracker, qemu");
     }

@@ -55,7 +55,7 @@ macro_rules! deserialize {
 }
 
 deserialize!(TextVisitor, deserialize_str: Level, Signature, Vmm, Storage, NetworkDriver,
-    AbsolutePath, GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize,
+    AbsolutePath, FileMode, GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize,
     DiskSize);
 deserialize!(NumberVisitor, deserialize_i64: Vcpus);
 
@@ -194,14 +194,29 @@ checked_text!(
     |path| path.display()
 );
 checked_text!(
-    /// An absolute path in a guest.
+    /// A path in a guest, below `/root`: folders outside belong to the image.
     GuestFile(String),
-    |text| if text.starts_with('/') && !text.ends_with('/') && !text.contains('\0') {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("`{}` is not an absolute path of a file", excerpt(text)))
+    |text| {
+        let parts = text.strip_prefix("/root/").map(|rest| rest.split('/').collect::<Vec<_>>());
+        let is_part = |part: &&str| !matches!(*part, "" | "." | "..") && part.len() <= 255;
+        let is_path = parts.is_some_and(|parts| parts.iter().all(is_part));
+        if is_path && text.len() <= 4000 && !text.contains(char::is_control) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("`{}` is not a path below /root, such as /root/.npmrc", excerpt(text)))
+        }
     },
     |path| path
+);
+checked_text!(
+    /// Permission bits of a file, without set-id bits.
+    FileMode(u32),
+    |text| {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.filter(|_| (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()))
+            .ok_or_else(|| format!("`{}` is not a mode such as \"0600\"", excerpt(text)))
+    },
+    |mode| format!("{mode:04o}")
 );
 checked_text!(
     /// A path on the host, absolute or below the user's home.

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{HostCapability, Parts};
 use crate::failure::{blocking, on_path};
+use crate::handover::Handover;
 use crate::layout::Layout;
 use user_key::UserKey;
 
@@ -41,11 +42,10 @@ pub fn capability(parts: &Parts) -> HostCapability {
         },
         guest: Some(Arc::new(move |vm, _devices, config| {
             // An image has neither a host key nor an owner.
-            if vm.build.is_some() {
-                return Ok(());
+            if vm.build.is_none() {
+                config.files.extend(files(&layout, &user, vm)?);
             }
-            config.files.extend(files(&layout, &user, vm)?);
-            Ok(())
+            Ok(Handover::default())
         })),
     }
 }
