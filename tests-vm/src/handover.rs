@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use banger_testkit::{Home, Options};
 
@@ -38,6 +39,47 @@ pub fn user() -> (tempfile::TempDir, Options) {
 pub fn set_name(home: &Path, name: &str) {
     let content = format!("[user]\n\tname = \"{name}\"\n\temail = ann@host.example\n");
     fs::write(home.join(".gitconfig"), content).unwrap();
+}
+
+/// Runs a real ssh-agent(1) of this host with a new key beside commands in a VM.
+///
+/// # Panics
+/// The keys in the guest are others, or a session leaves its socket.
+pub fn check_ssh_agent(home: &Home, user: &Path, vm: &str) {
+    let (socket, key) = (user.join("agent.sock"), user.join("key"));
+    let socket = socket.to_str().unwrap();
+    let mut agent = Command::new("ssh-agent").args(["-D", "-a", socket]).spawn().unwrap();
+    home.wait("the ssh agent", || Path::new(socket).exists());
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).env("SSH_AUTH_SOCK", socket).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
+    run("ssh-add", &["-q", key.to_str().unwrap()]);
+    let keys = run("ssh-add", &["-l"]);
+    let exec = |args: &[&str], script: &str| {
+        let args = [&["exec", "--ssh-agent"], args, &[vm, "--", "sh", "-c", script]].concat();
+        let output = home.command(&args).env("SSH_AUTH_SOCK", socket).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+        shown
+    };
+    assert_eq!(exec(&[], "ssh-add -l"), keys);
+    // Several at once, and another user of the guest cannot use the socket of root.
+    let script = "for n in 1 2 3; do ssh-add -l & done; wait; \
+                  setpriv --reuid nobody --regid nogroup --clear-groups ssh-add -l 2>&1 && exit 1; \
+                  test -S $SSH_AUTH_SOCK";
+    let shown = exec(&[], script);
+    assert!(shown.starts_with(&keys.repeat(3)) && !shown[3 * keys.len()..].contains(&keys));
+    assert_eq!(exec(&["-u", "nobody"], "ssh-add -l"), keys);
+    let left = "test -z \"$(ls -A /run/banger-forward)\" && echo none";
+    home.wait("the sockets of ended sessions to go", || {
+        home.run(&["exec", vm, "--", "sh", "-c", left]).out == "none\n"
+    });
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }
 
 /// Checks a running VM of that user, and what its next start makes of changes.
@@ -83,7 +125,7 @@ pub fn check(home: &Home, user: &Path, vm: &str) {
     assert_eq!(sh(&format!("cat {login} /root/none")), "{\"x\":\"login-7\"}mine\n");
     // Nothing of it is written on the host.
     for folder in ["state", "config"] {
-        let found = std::process::Command::new("grep")
+        let found = Command::new("grep")
             .args(["-rlE", "login-7|Ann; of|Bob"])
             .arg(home.path().join(folder))
             .output()

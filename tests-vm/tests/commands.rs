@@ -106,6 +106,7 @@ fn a_running_vm_takes_commands() {
     assert!(beside.wait().unwrap().code().is_some());
 
     // The console has the messages of the init, boot by boot.
+    handover::check_ssh_agent(&home, user.path(), "web");
     handover::check(&home, user.path(), "web");
     assert_eq!(exec(&["true"]).code, 0);
     let console = home.ok(&["vm", "logs", "web"]);

@@ -10,6 +10,8 @@
 //! | `POST /exec` | [`crate::exec`]: a command with a client |
 //! | `POST /detach` | [`crate::exec`]: a command without a client |
 //! | `POST /connect?port=N&wait_ms=M` | [`crate::ssh`]: a connection to a TCP port of the guest |
+//! | `POST /forward?user=U` | [`crate::forward`]: a socket of the guest that the host serves |
+//! | `POST /forward/take?number=N` | [`crate::forward`]: one of its connections |
 //! | `GET /sshd` | [`crate::ssh::SshServer`] |
 //! | `GET /archive?path=P` | [`crate::archive`]: a file or folder as a tar stream |
 //! | `PUT /archive?path=P&source=K` | [`crate::archive`]: unpack a tar stream |

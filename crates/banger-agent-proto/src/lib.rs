@@ -15,6 +15,7 @@ pub mod boot;
 pub mod buffer;
 pub mod events;
 pub mod exec;
+pub mod forward;
 pub mod frame;
 pub mod http;
 pub mod ssh;

@@ -42,6 +42,10 @@ impl PortStream {
         &self.stream
     }
 
+    pub(crate) fn into_parts(self) -> (Bytes, UnixStream) {
+        (self.early, self.stream)
+    }
+
     /// The socket, in blocking mode. A half-close of it ends the whole connection.
     ///
     /// # Errors
@@ -84,18 +88,7 @@ impl Client {
             status if status.as_u16() == NOT_LISTENING => return Ok(Port::Closed),
             _ => return Err(refusal(vm, answer).await),
         }
-        let broken = |error: &dyn std::error::Error| {
-            let text = format!("the agent of `{vm}` did not connect to port {port}");
-            ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
-        };
-        let upgraded = hyper::upgrade::on(answer).await.map_err(|error| broken(&error))?;
-        match upgraded.downcast::<TokioIo<UnixStream>>() {
-            Ok(parts) => {
-                let (early, stream) = (parts.read_buf, parts.io.into_inner());
-                Ok(Port::Open(PortStream { early, stream }))
-            }
-            Err(_) => Err(broken(&io::Error::other("the connection is not a socket"))),
-        }
+        upgraded(vm, answer).await.map(Port::Open)
     }
 
     /// The ssh server of a guest and its host keys.
@@ -119,7 +112,11 @@ impl Client {
         Ok(SshServer { host_keys: keys.take(MAX_HOST_KEYS).collect(), ..server })
     }
 
-    async fn agent_answer(&self, vm: &str, call: Call) -> Result<Response<Incoming>, ApiError> {
+    pub(crate) async fn agent_answer(
+        &self,
+        vm: &str,
+        call: Call,
+    ) -> Result<Response<Incoming>, ApiError> {
         if !self.is_local() {
             let text = "a connection to a guest's port needs the daemon on this host";
             return Err(ApiError::new(ErrorCode::BadRequest, text));
@@ -136,11 +133,27 @@ impl Client {
     }
 }
 
+/// The connection after an answer `101`.
+///
+/// # Errors
+/// The connection's.
+pub(crate) async fn upgraded(vm: &str, answer: Response<Incoming>) -> Result<PortStream, ApiError> {
+    let broken = |error: &dyn std::error::Error| {
+        let text = format!("the agent of `{vm}` did not pass its connection on");
+        ApiError::new(ErrorCode::GuestFailed, text).caused_by(error)
+    };
+    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| broken(&error))?;
+    match upgraded.downcast::<TokioIo<UnixStream>>() {
+        Ok(parts) => Ok(PortStream { early: parts.read_buf, stream: parts.io.into_inner() }),
+        Err(_) => Err(broken(&io::Error::other("the connection is not a socket"))),
+    }
+}
+
 /// The agent's refusal as an error.
-async fn refusal(vm: &str, answer: Response<Incoming>) -> ApiError {
+pub(crate) async fn refusal(vm: &str, answer: Response<Incoming>) -> ApiError {
     let status = answer.status();
     if status == StatusCode::NOT_FOUND {
-        let text = format!("the agent of `{vm}` is of an older version, without ssh");
+        let text = format!("the agent of `{vm}` is of an older version, without this");
         return ApiError::new(ErrorCode::OtherBuild, text)
             .with_hint(Hint::UpdateAgent { vm: vm.to_owned() });
     }

@@ -26,7 +26,7 @@ pub fn objects(git: &Git, snapshot: &Snapshot) -> Result<Vec<u8>, ApiError> {
     };
     let id = |line: &[u8]| line.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec();
     let mut known: HashSet<Vec<u8>> = list.split(|byte| *byte == b'\n').map(id).collect();
-    for entry in &snapshot.index {
+    for entry in snapshot.index.iter().filter(|entry| !entry.is_submodule()) {
         if known.insert(entry.object().to_vec()) {
             list.extend_from_slice(entry.object());
             list.push(b'\n');

@@ -35,7 +35,8 @@ impl Repository {
         let Some(answer) = answered(&git, &asked)? else {
             let text = format!("`{shown}` is not in a git repository");
             return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(format!(
-                "`git init` makes it one; to run `{shown}` as a command: `banger run -- {shown}`"
+                "`--copy` sends the folder as it is, `git init` makes it a repository; to run \
+                 `{shown}` as a command: `banger run -- {shown}`"
             ))));
         };
         if answer.starts_with(b"true") {
@@ -64,6 +65,21 @@ impl Repository {
         self.git.folder()
     }
 
+    /// The folder of this work tree's own state.
+    pub fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+
+    /// The folder of objects, branches and settings, which all work trees share.
+    ///
+    /// # Errors
+    /// git's.
+    pub fn common_dir(&self) -> Result<PathBuf, ApiError> {
+        let asked = ["rev-parse", "--path-format=absolute", "--git-common-dir"];
+        let path = line(self.git.output(asked)?);
+        Ok(PathBuf::from(OsStr::from_bytes(&path)))
+    }
+
     /// A file in the folder of this work tree's state; `None` if it does not exist or is larger
     /// than 1 MiB.
     pub fn state(&self, name: &str) -> Option<Vec<u8>> {
@@ -75,6 +91,21 @@ impl Repository {
     /// Whether this work tree's state has such a file or folder.
     pub fn has_state(&self, name: &str) -> bool {
         self.git_dir.join(name).exists()
+    }
+
+    /// Settings of the repository itself whose names match a regular expression.
+    ///
+    /// # Errors
+    /// git's.
+    pub fn local_settings(&self, pattern: &str) -> Result<Vec<(String, Vec<u8>)>, ApiError> {
+        let listing = self.git.optional(["config", "--local", "-z", "--get-regexp", pattern])?;
+        let listing = listing.unwrap_or_default();
+        let entries = listing.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+        let setting = |entry: &[u8]| {
+            let (name, value) = entry.split_at_checked(entry.iter().position(|b| *b == b'\n')?)?;
+            Some((String::from_utf8(name.to_vec()).ok()?, value.get(1..)?.to_vec()))
+        };
+        Ok(entries.filter_map(setting).collect())
     }
 
     /// A setting; with `local` only of the repository itself.

@@ -35,6 +35,18 @@ pub struct Options {
     pub branch: Option<String>,
     /// Where the new branch begins: a revision, without the changes of the work tree.
     pub from: Option<String>,
+    /// What happens to a repository with submodules.
+    pub submodules: Submodules,
+}
+
+/// What happens to a repository with submodules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Submodules {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// They are sent, too: [`crate::submodules`].
+    Send,
 }
 
 /// An entry of the index.
@@ -48,6 +60,11 @@ impl IndexEntry {
     /// The object.
     pub fn object(&self) -> &[u8] {
         self.line.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
+    /// Whether it is a submodule, whose object is a commit of another repository.
+    pub fn is_submodule(&self) -> bool {
+        self.line.starts_with(SUBMODULE)
     }
 
     fn path(&self) -> &[u8] {
@@ -84,6 +101,8 @@ pub struct Snapshot {
     pub state: Vec<(String, Vec<u8>)>,
     /// Settings: name, value.
     pub settings: Vec<(String, Vec<u8>)>,
+    /// Path and commit of each submodule.
+    pub submodules: Vec<(Vec<u8>, String)>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -111,7 +130,7 @@ impl Snapshot {
                 snapshot.read_state(repository)?;
             }
         }
-        snapshot.refuse_submodules(git)?;
+        snapshot.read_submodules(git, options.submodules)?;
         snapshot.read_settings(repository)?;
         Ok(snapshot)
     }
@@ -156,28 +175,31 @@ impl Snapshot {
         Ok(())
     }
 
-    fn refuse_submodules(&self, git: &Git) -> Result<(), ApiError> {
-        let submodules: Vec<String> = self
-            .index
-            .iter()
-            .filter(|entry| entry.line.starts_with(SUBMODULE))
-            .map(|entry| String::from_utf8_lossy(entry.path()).into_owned())
-            .collect();
-        if let Some(first) = submodules.first() {
-            let count = submodules.len();
-            let text = format!(
-                "`{}` has {count} submodules, such as `{first}`: they are not sent",
-                git.folder().display()
-            );
-            return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(
-                "`banger cp -a PATH VM:` copies a folder with everything in it",
-            )));
+    fn read_submodules(&mut self, git: &Git, wanted: Submodules) -> Result<(), ApiError> {
+        let submodules = self.index.iter().filter(|entry| entry.is_submodule());
+        let of = |entry: &IndexEntry| {
+            (entry.path().to_vec(), String::from_utf8_lossy(entry.object()).into_owned())
+        };
+        self.submodules = submodules.map(of).collect();
+        match (wanted, self.submodules.first()) {
+            (Submodules::Refuse, Some((first, _))) => {
+                let text = format!(
+                    "`{}` has {} submodules, such as `{}`: they are not sent",
+                    git.folder().display(),
+                    self.submodules.len(),
+                    String::from_utf8_lossy(first)
+                );
+                Err(ApiError::new(ErrorCode::BadRequest, text)
+                    .with_hint(Hint::text("`--recurse-submodules` sends those checked out here"))
+                    .with_hint(crate::submodules::by_copy()))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn read_files(&mut self, git: &Git, options: &Options) -> Result<(), ApiError> {
-        let listing = git.output(["diff-files", "--raw", "-z", "--no-renames", "--no-ext-diff"])?;
+        let asked = ["diff-files", "--raw", "-z", "--no-renames", "--no-ext-diff"];
+        let listing = git.output(asked.iter().chain(&["--ignore-submodules=all"]))?;
         let mut fields = records(&listing);
         let (mut changed, mut deleted, mut added) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -230,7 +252,10 @@ impl Snapshot {
             let differs = !tree.is_empty() && (index != tree || is_converted);
             differs.then(|| path.get(1..).unwrap_or_default().to_vec())
         };
-        Ok(records(&listing).filter_map(differs).collect())
+        let of_submodules: BTreeSet<&[u8]> =
+            self.index.iter().filter(|entry| entry.is_submodule()).map(IndexEntry::path).collect();
+        let differing = records(&listing).filter_map(differs);
+        Ok(differing.filter(|path| !of_submodules.contains(path.as_slice())).collect())
     }
 
     fn read_state(&mut self, repository: &Repository) -> Result<(), ApiError> {
@@ -253,6 +278,19 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Also sends a commit, if the repository has it.
+    pub(crate) fn add_commit(&mut self, repository: &Repository, id: &str) -> Result<(), ApiError> {
+        let git = repository.git();
+        let asked = format!("{id}^{{commit}}");
+        let is_there =
+            git.optional(["rev-parse", "--verify", "--quiet", asked.as_str()])?.is_some();
+        if is_there && self.head.as_deref() != Some(id) {
+            self.shallow.extend(has_parents(git, id)?.then(|| id.to_owned()));
+            self.other_heads.push(id.to_owned());
+        }
+        Ok(())
+    }
+
     fn read_settings(&mut self, repository: &Repository) -> Result<(), ApiError> {
         for name in OF_FILES {
             let value = repository.setting(name, false)?;
@@ -261,6 +299,11 @@ impl Snapshot {
         for name in ["user.name", "user.email"] {
             let value = repository.setting(name, true)?;
             self.settings.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        if !self.submodules.is_empty() {
+            // Only names and addresses: `submodule.NAME.update` may be a command.
+            let known = repository.local_settings(r"^submodule\..*\.(url|active)$")?;
+            self.settings.extend(known);
         }
         if let Some(url) = repository.setting("remote.origin.url", false)? {
             self.settings.push(("remote.origin.url".into(), url));

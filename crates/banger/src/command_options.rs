@@ -38,6 +38,9 @@ pub struct CommandOptions {
     /// User to run as, each a name or a number [default: root]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
+    /// Let the command use this host's ssh agent, as long as it runs
+    #[arg(long)]
+    pub ssh_agent: bool,
 }
 
 /// A variable for the guest, of any bytes.

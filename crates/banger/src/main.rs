@@ -17,6 +17,7 @@ mod pages;
 mod render;
 mod repository;
 mod ssh;
+mod ssh_agent;
 mod terminal;
 mod usage;
 mod values;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,7 +69,10 @@ fn connect(port: u16) -> io::Result<TcpStream> {
     let mut failed = io::Error::from(io::ErrorKind::ConnectionRefused);
     for address in ports::listeners(port).into_iter().chain([loopback]) {
         match TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
             Err(error) => failed = error,
         }
     }
@@ -80,14 +83,13 @@ fn connect(port: u16) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// The descriptors cannot be duplicated, or there is no thread for the other direction.
-pub fn relay(client: OwnedFd, early: &[u8], mut server: TcpStream) -> io::Result<()> {
+pub fn relay(client: OwnedFd, early: &[u8], server: OwnedFd) -> io::Result<()> {
     for direction in [Timeout::Recv, Timeout::Send] {
         // The limits of a request do not apply to a connection, which may be idle for hours.
         set_socket_timeout(&client, direction, None)?;
     }
-    server.set_nodelay(true)?;
+    let (client, mut server) = (File::from(client), File::from(server));
     server.write_all(early)?;
-    let client = File::from(client);
     let (from_server, to_client) = (server.try_clone()?, client.try_clone()?);
     let back = thread::Builder::new().stack_size(STACK).spawn(move || {
         copy(&from_server, &to_client);
@@ -95,7 +97,7 @@ pub fn relay(client: OwnedFd, early: &[u8], mut server: TcpStream) -> io::Result
         let _ = rustix::net::shutdown(&to_client, rustix::net::Shutdown::Both);
     })?;
     copy(&client, &server);
-    let _ = server.shutdown(Shutdown::Both);
+    let _ = rustix::net::shutdown(&server, rustix::net::Shutdown::Both);
     // It has nothing to report.
     let _ = back.join();
     Ok(())
@@ -132,7 +134,7 @@ mod tests {
             let server = connect(port).unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             let (mut ours, theirs) = UnixStream::pair().unwrap();
-            let relaying = thread::spawn(move || relay(theirs.into(), b"early ", server));
+            let relaying = thread::spawn(move || relay(theirs.into(), b"early ", server.into()));
             ours.write_all(b"request").unwrap();
             let mut request = [0; 13];
             accepted.read_exact(&mut request).unwrap();

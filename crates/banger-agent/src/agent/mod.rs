@@ -11,6 +11,7 @@ mod detached;
 mod environment;
 pub mod events;
 pub mod exec;
+mod forward;
 mod http;
 pub mod lookup;
 pub mod notify;
@@ -84,6 +85,7 @@ pub struct Agent {
     clock: clock::WallClock,
     events: Events,
     detached: detached::Commands,
+    forwards: forward::Forwards,
     power: Sender<power::Request>,
     workload: Option<program::Workload>,
 }
@@ -103,6 +105,7 @@ pub fn run(listener: OwnedFd, context: Context) -> ! {
         clock: clock::WallClock::new(),
         events: Events::default(),
         detached: detached::Commands::default(),
+        forwards: forward::Forwards::default(),
         power,
         workload: program.map(|program| program::Workload::new(program, restarts)),
     });

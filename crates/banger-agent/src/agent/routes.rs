@@ -9,7 +9,7 @@ use std::time::Duration;
 use banger_agent_proto::events::PowerMode;
 use banger_agent_proto::exec::{ExecRequest, UPGRADE};
 use banger_agent_proto::http::{Clock, ClockOffset, ClockReading, Health, Reseed, Shutdown};
-use banger_agent_proto::{MAX_EXEC_BODY, PROTOCOL_MAX, PROTOCOL_MIN, ssh};
+use banger_agent_proto::{MAX_EXEC_BODY, PROTOCOL_MAX, PROTOCOL_MIN, forward, ssh};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
@@ -50,6 +50,8 @@ fn serve_requests(mut client: Client, agent: &Agent) -> io::Result<()> {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/exec") => return run_command(client, &request, agent),
             ("POST", "/connect") => return connect_port(client, &request, agent),
+            ("POST", "/forward") => return forward(client, &request, agent),
+            ("POST", "/forward/take") => return take(client, &request, agent),
             ("GET", "/archive") => return archive::send(client, &request),
             ("PUT", "/archive") => return archive::receive(client, &request),
             _ => {}
@@ -79,6 +81,8 @@ fn unknown(method: &str, path: &str) -> Refusal {
         "/exec",
         "/detach",
         "/connect",
+        "/forward",
+        "/forward/take",
         "/sshd",
     ];
     if known.contains(&path) {
@@ -208,9 +212,8 @@ fn shut_down(
 }
 
 fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
-    if request.upgrade.as_deref() != Some(UPGRADE) {
-        let message = format!("exec needs `Upgrade: {UPGRADE}`");
-        return client.refuse(&Refusal::bad(message));
+    if let Err(refusal) = switches(request, UPGRADE) {
+        return client.refuse(&refusal);
     }
     let wanted = client.json_within::<ExecRequest>(request, MAX_EXEC_BODY)?;
     if let Ok(wanted) = &wanted
@@ -234,17 +237,48 @@ fn run_command(mut client: Client, request: &Request, agent: &Agent) -> io::Resu
 }
 
 fn connect_port(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
-    if request.upgrade.as_deref() != Some(ssh::UPGRADE) {
-        let message = format!("a connection to a port needs `Upgrade: {}`", ssh::UPGRADE);
-        return client.refuse(&Refusal::bad(message));
-    }
-    match connect::open(request, &agent.events) {
+    let opened = switches(request, ssh::UPGRADE);
+    match opened.and_then(|()| connect::open(request, &agent.events)) {
         Err(refusal) => client.refuse(&refusal),
         Ok(server) => {
             client.switch(ssh::UPGRADE)?;
             let (stream, early) = client.into_parts();
-            connect::relay(OwnedFd::from(stream), &early, server)
+            connect::relay(OwnedFd::from(stream), &early, server.into())
         }
+    }
+}
+
+fn forward(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
+    let wanted = request.parameter("user").unwrap_or_else(|| b"root".to_vec());
+    let opened = switches(request, forward::UPGRADE)
+        .and_then(|()| exec::find_user(&String::from_utf8_lossy(&wanted)))
+        .and_then(|user| agent.forwards.open(&user));
+    match opened {
+        Err(refusal) => client.refuse(&refusal),
+        Ok(socket) => {
+            client.switch(forward::UPGRADE)?;
+            agent.forwards.serve(OwnedFd::from(client.into_parts().0), &socket)
+        }
+    }
+}
+
+fn take(mut client: Client, request: &Request, agent: &Agent) -> io::Result<()> {
+    let taken = switches(request, forward::UPGRADE).and_then(|()| agent.forwards.take(request));
+    match taken {
+        Err(refusal) => client.refuse(&refusal),
+        Ok(stream) => {
+            client.switch(forward::UPGRADE)?;
+            let (client, early) = client.into_parts();
+            connect::relay(OwnedFd::from(client), &early, stream.into())
+        }
+    }
+}
+
+/// Whether a request asks for this protocol.
+fn switches(request: &Request, protocol: &str) -> Result<(), Refusal> {
+    match request.upgrade.as_deref() == Some(protocol) {
+        true => Ok(()),
+        false => Err(Refusal::bad(format!("`{}` needs `Upgrade: {protocol}`", request.path))),
     }
 }
 

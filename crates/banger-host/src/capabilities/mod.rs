@@ -61,8 +61,8 @@ pub struct Parts {
     pub handover: HandoverSettings,
 }
 
-/// Adds a capability's part to the configuration of a booting guest, and reports what it hands over.
-/// Called on a thread that may block.
+/// Adds a capability's part to the configuration of a booting guest, and reports what it hands
+/// over. Called on a thread that may block.
 pub type GuestPart =
     Arc<dyn Fn(&VmPlan, &Devices, &mut GuestConfig) -> Result<Handover, ApiError> + Send + Sync>;
 

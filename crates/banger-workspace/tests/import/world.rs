@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use banger_archive::beneath::Folder;
 use banger_archive::unpack::{self, Owners, Rules, SetId, Special, Unpacked};
 use banger_workspace::import::{Input, Part, parts};
-use banger_workspace::{Options, Repository, Snapshot, pack};
+use banger_workspace::{Options, Repository, Snapshot, pack, submodules};
 
 /// A repository, and the folder that stands for the guest's.
 pub struct World {
@@ -52,43 +52,11 @@ impl World {
     pub fn import(&self, options: Options) -> (Snapshot, usize) {
         let repository = Repository::find(&self.host).unwrap();
         let before = state_of(&self.host);
-        let snapshot = Snapshot::of(&repository, &options).unwrap();
-        let objects = pack::objects(repository.git(), &snapshot).unwrap();
-        let mut packed = 0;
-        for part in parts(&snapshot, self.guest.as_os_str(), !objects.is_empty()) {
-            match part {
-                Part::Run(step) => {
-                    let input = match step.input {
-                        Input::None => Vec::new(),
-                        Input::Bytes(bytes) => bytes,
-                        Input::Pack => {
-                            let mut bytes = Vec::new();
-                            let mut running =
-                                pack::pack(repository.git(), objects.clone()).unwrap();
-                            running.stdout.read_to_end(&mut bytes).unwrap();
-                            running.finish().unwrap();
-                            packed = bytes.len();
-                            bytes
-                        }
-                    };
-                    run(&step.command, input);
-                }
-                Part::Files => {
-                    let mut archive = Vec::new();
-                    pack::files(&repository, &snapshot, &mut archive).unwrap();
-                    let rules = Rules {
-                        owners: Owners::Caller,
-                        set_id: SetId::Drop,
-                        special: Special::Refuse,
-                        top: unpack::Top::AsIs,
-                        max_entries: 1 << 20,
-                        reserve_bytes: 0,
-                    };
-                    let folder = Folder::open(&self.guest).unwrap();
-                    let mut done = Unpacked::default();
-                    unpack::unpack(&folder, archive.as_slice(), &rules, &mut done).unwrap();
-                }
-            }
+        let mut snapshot = Snapshot::of(&repository, &options).unwrap();
+        let submodules = submodules::collect(&repository, &mut snapshot, &options).unwrap();
+        let packed = send(&repository, &snapshot, &self.guest);
+        for one in submodules {
+            send(&one.repository, &one.snapshot, &self.guest.join(one.path));
         }
         assert_eq!(state_of(&self.host), before, "the host's repository was changed");
         (snapshot, packed)
@@ -115,6 +83,47 @@ impl World {
             assert_eq!(looks(&one), looks(&two), "{path}");
         }
     }
+}
+
+/// Runs the import in a folder of this host; returns the bytes of the pack.
+fn send(repository: &Repository, snapshot: &Snapshot, guest: &Path) -> usize {
+    let objects = pack::objects(repository.git(), snapshot).unwrap();
+    let mut packed = 0;
+    for part in parts(snapshot, guest.as_os_str(), !objects.is_empty()) {
+        match part {
+            Part::Run(step) => {
+                let input = match step.input {
+                    Input::None => Vec::new(),
+                    Input::Bytes(bytes) => bytes,
+                    Input::Pack => {
+                        let mut bytes = Vec::new();
+                        let mut running = pack::pack(repository.git(), objects.clone()).unwrap();
+                        running.stdout.read_to_end(&mut bytes).unwrap();
+                        running.finish().unwrap();
+                        packed = bytes.len();
+                        bytes
+                    }
+                };
+                run(&step.command, input);
+            }
+            Part::Files => {
+                let mut archive = Vec::new();
+                pack::files(repository, snapshot, &mut archive).unwrap();
+                let rules = Rules {
+                    owners: Owners::Caller,
+                    set_id: SetId::Drop,
+                    special: Special::Refuse,
+                    top: unpack::Top::AsIs,
+                    max_entries: 1 << 20,
+                    reserve_bytes: 0,
+                };
+                let folder = Folder::open(guest).unwrap();
+                let mut done = Unpacked::default();
+                unpack::unpack(&folder, archive.as_slice(), &rules, &mut done).unwrap();
+            }
+        }
+    }
+    packed
 }
 
 /// Content or target, and the execute bit.

@@ -9,6 +9,7 @@ use crate::attach::{self, Captured, Guest, SessionEnd, Sink};
 use crate::command_options::{self, CommandOptions};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
+use crate::ssh_agent::SshAgent;
 use crate::terminal::Wanted;
 use crate::waiting::{self, CommandWait};
 
@@ -44,6 +45,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let agent = SshAgent::of_environment(args.options.ssh_agent)?;
     let mut request = args.options.request(args.command)?;
     request.stdin = args.interactive;
     if args.tty {
@@ -51,6 +53,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     }
     let client = context.client().await?;
     let session = waiting::connection(context, &client, &args.vm, args.wait).await?;
+    let _forwarding = agent.forward(&client, &args.vm, &mut request).await?;
     attached(context, session, &request, &Guest { client: &client, vm: &args.vm }).await
 }
 

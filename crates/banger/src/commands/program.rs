@@ -8,7 +8,7 @@ use banger_api::events::{About, EventKind, VmNow};
 use banger_api::operation::VmTag;
 use banger_api::program::{ProgramRequest, booted_init};
 use banger_api::vm::VmState;
-use banger_api::{ApiError, ByteString, ErrorCode, exit};
+use banger_api::{ApiError, ByteString, ErrorCode, Hint, exit};
 use banger_client::{Client, ExecRequest};
 
 use crate::attach::{Guest, SessionEnd};
@@ -16,6 +16,7 @@ use crate::commands::exec;
 use crate::commands::run::{Args, Workload};
 use crate::context::Context;
 use crate::errors::{Failure, usage};
+use crate::ssh_agent::SshAgent;
 use crate::waiting::{self, CommandWait};
 
 /// Time for a machine to stop after its program has ended.
@@ -127,7 +128,7 @@ pub async fn attached(
     client: &Client,
     vm: &VmTag,
     wait: Option<WaitFor>,
-    workload: Workload,
+    (workload, agent): (Workload, &SshAgent),
 ) -> Result<AttachedEnd, Failure> {
     let runs_program = is_run(client, vm).await?;
     let mut request = match workload {
@@ -138,6 +139,10 @@ pub async fn attached(
     request.program = runs_program;
     let stream =
         waiting::connection(context, client, vm.name.as_str(), CommandWait { wait }).await?;
+    if runs_program && agent.is_wanted() {
+        return Err(no_agent(vm).into());
+    }
+    let _forwarding = agent.forward(client, vm.id.as_str(), &mut request).await?;
     let guest = Guest { client, vm: vm.name.as_str() };
     let ended = exec::to_end(context, stream, &request, &guest).await?;
     let code = ended.code();
@@ -145,6 +150,14 @@ pub async fn attached(
         SessionEnd::Exited(_) if runs_program => AttachedEnd::Program(code),
         _ => AttachedEnd::Session(code),
     })
+}
+
+/// The variables of the machine's program are those of its creation.
+fn no_agent(vm: &VmTag) -> ApiError {
+    let text =
+        "`--ssh-agent` is for commands: the program of a machine does not end with a session";
+    let hint = format!("`banger exec --ssh-agent {} -- CMD` runs a command beside it", vm.name);
+    usage(text).with_hint(Hint::text(hint))
 }
 
 /// Waits until a machine has stopped after the end of its program.

@@ -18,7 +18,8 @@ use crate::errors::{self, Failure, usage};
 use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
-use crate::repository::{self, Prepared};
+use crate::repository::{self, Content};
+use crate::ssh_agent::SshAgent;
 use crate::terminal::{self, Wanted};
 use crate::values::Machine;
 use crate::waiting;
@@ -32,7 +33,8 @@ use crate::waiting;
 ///
 /// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`
 /// removes it. Flags of banger must precede the command. A folder that begins
-/// with `.` or `/` is a git repository, which is put in the machine.
+/// with `.` or `/` is a git repository, which is put in the machine; `--copy`
+/// puts any folder there.
 ///
 /// A container image without an init runs its entry point with its command, which
 /// CMD replaces, and the machine ends with it. Any other image boots its init, and
@@ -59,19 +61,9 @@ pub struct Args {
     /// its init has booted: agent, ready or booted [default: ready with -d, else booted]
     #[arg(long, value_name = "STAGE")]
     pub wait: Option<WaitFor>,
-    /// Also send files of a repository that are neither tracked nor ignored
-    #[arg(long)]
-    pub include_untracked: bool,
-    /// Put the repository on a new branch in the machine
-    #[arg(long, value_name = "NAME")]
-    pub branch: Option<String>,
-    /// Begin the new branch at this revision, without changes of the work tree [default: HEAD,
-    /// with them]
-    #[arg(long, value_name = "REV", requires = "branch")]
-    pub from: Option<String>,
-    /// Print what would be sent of a repository, and create nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    /// What is sent of a folder.
+    #[command(flatten)]
+    pub sending: repository::Sending,
     /// Run PROG instead of the entry point and the command of a container image without an init
     #[arg(long, value_name = "PROG")]
     pub entrypoint: Option<OsString>,
@@ -87,11 +79,7 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let Some(path) = repository::folder_of(&args.command, &words) else {
-        if args.dry_run || args.include_untracked || args.branch.is_some() {
-            let text = "`--dry-run`, `--branch` and `--include-untracked` are for repositories";
-            let hint = "name the folder: `banger run . --dry-run`";
-            return Err(usage(text).with_hint(Hint::text(hint)).into());
-        }
+        args.sending.refuse_without_folder()?;
         return machine(context, args, None).await;
     };
     // Flags may follow the folder.
@@ -101,26 +89,22 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Ok(_) => return Err(usage("the command line is not one of `banger run`").into()),
         Err(code) => return Ok(code),
     };
-    let options = banger_workspace::Options {
-        include_untracked: args.include_untracked,
-        branch: args.branch.take(),
-        from: args.from.take(),
-    };
-    let prepared = repository::prepare(&path, options).await?;
-    if args.dry_run {
-        prepared.show(context)?;
+    let content = Content::prepare(&path, &args.sending).await?;
+    if args.sending.dry_run {
+        content.show(context).await?;
         return Ok(banger_api::exit::OK);
     }
-    prepared.report_left_out(context);
-    args.options.workdir.get_or_insert_with(|| prepared.folder.clone().into());
-    machine(context, args, Some(prepared)).await
+    content.report_left_out(context);
+    args.options.workdir.get_or_insert_with(|| content.folder().into());
+    machine(context, args, Some(content)).await
 }
 
-async fn machine(
-    context: &Context,
-    args: Args,
-    repository: Option<Prepared>,
-) -> Result<u8, Failure> {
+async fn machine(context: &Context, args: Args, content: Option<Content>) -> Result<u8, Failure> {
+    let agent = SshAgent::of_environment(args.options.ssh_agent)?;
+    if args.detach && agent.is_wanted() {
+        let text = "`--ssh-agent` lasts as long as a session, and `-d` has none";
+        return Err(usage(text).into());
+    }
     let mut request = args.machine.request()?;
     request.lifetime = match (args.rm, args.detach) {
         (false, _) => Lifetime::Keep,
@@ -150,8 +134,8 @@ async fn machine(
         }
         return Err(failure);
     }
-    if let Some(repository) = &repository
-        && let Err(error) = import(context, &client, &vm, repository).await
+    if let Some(content) = &content
+        && let Err(error) = import(context, &client, &vm, content).await
     {
         if let Some(hold) = hold {
             remove(context, &client, &vm, hold).await?;
@@ -170,7 +154,7 @@ async fn machine(
             return vm::create::show_made(context, &client, &vm).await;
         }
         attached @ (Workload::Attached(_) | Workload::Program(..)) => {
-            program::attached(context, &client, &vm, args.wait, attached).await
+            program::attached(context, &client, &vm, args.wait, (attached, &agent)).await
         }
     };
     match hold {
@@ -190,15 +174,15 @@ async fn machine(
     }
 }
 
-/// Puts a repository in a machine that has started.
+/// Puts a repository or folder in a machine that has started.
 async fn import(
     context: &Context,
     client: &Client,
     vm: &VmTag,
-    repository: &Prepared,
+    content: &Content,
 ) -> Result<(), Failure> {
     let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
-    let sending = repository::import(client, vm.id.as_str(), repository, &mut track);
+    let sending = content.send(client, vm.id.as_str(), &mut track);
     context.interrupts.run_interruptible(sending).await??;
     Ok(())
 }

@@ -42,8 +42,8 @@ pub struct Args {
     /// Forward a port of the guest to this host's side, as `ssh -R` does; repeatable
     #[arg(short = 'R', value_name = "FORWARD")]
     pub remote: Vec<OsString>,
-    /// Forward the ssh agent
-    #[arg(short = 'A')]
+    /// Forward the ssh agent, as `ssh -A` does
+    #[arg(short = 'A', long = "ssh-agent")]
     pub agent: bool,
     /// Give the command a terminal
     #[arg(short, long)]

@@ -1,5 +1,7 @@
 //! `banger run PATH`: a repository of this host in a machine.
 
+mod folder;
+mod options;
 mod send;
 
 use std::ffi::{OsStr, OsString};
@@ -7,13 +9,16 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use banger_api::{ApiError, Hint};
-use banger_workspace::{Options, Repository, Snapshot, pack};
+use banger_client::Client;
+use banger_workspace::{Options, Repository, Snapshot, pack, submodules};
 
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
+use crate::render::progress::Track;
 use crate::render::{plain, to_stderr, warning};
 
-pub use send::import;
+use folder::Folder;
+pub use options::Sending;
 
 /// Home folder of the guest, where repositories are put.
 const HOME: &str = "/root";
@@ -25,32 +30,107 @@ pub struct Prepared {
     /// Ids of git objects, one in a line.
     objects: Vec<u8>,
     /// The folder in the guest.
-    pub folder: PathBuf,
+    folder: PathBuf,
+    /// Its submodules, and theirs.
+    submodules: Vec<Prepared>,
+}
+
+/// What is put in a machine.
+pub enum Content {
+    /// A git repository.
+    Repository(Box<Prepared>),
+    /// A folder with everything in it.
+    Folder(Folder),
+}
+
+impl Content {
+    /// Looks at what is to be sent of this folder.
+    ///
+    /// # Errors
+    /// Not a folder, no repository, or one that cannot be sent; git's.
+    pub async fn prepare(path: &Path, sending: &Sending) -> Result<Self, Failure> {
+        if sending.copy {
+            return Ok(Self::Folder(Folder::find(path)?));
+        }
+        Ok(Self::Repository(Box::new(prepare(path, sending.options()).await?)))
+    }
+
+    /// The folder in the guest.
+    pub fn folder(&self) -> &Path {
+        match self {
+            Self::Repository(prepared) => &prepared.folder,
+            Self::Folder(folder) => &folder.guest,
+        }
+    }
+
+    /// Prints what would be sent.
+    ///
+    /// # Errors
+    /// Standard output's; a file that cannot be read.
+    pub async fn show(&self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Repository(prepared) => prepared.show(context),
+            Self::Folder(folder) => folder.show(context).await,
+        }
+    }
+
+    /// One line about files that stay here.
+    pub fn report_left_out(&self, context: &Context) {
+        if let Self::Repository(prepared) = self {
+            prepared.report_left_out(context);
+        }
+    }
+
+    /// Puts it in a machine. What was made before an error stays.
+    ///
+    /// # Errors
+    /// A command that fails in the guest; git's on this host; the connection's.
+    pub async fn send(&self, client: &Client, vm: &str, track: &mut Track) -> Result<(), Failure> {
+        match self {
+            Self::Repository(prepared) => Ok(send::import(client, vm, prepared, track).await?),
+            Self::Folder(folder) => folder.send(client, vm, track).await,
+        }
+    }
 }
 
 /// Looks at the repository of this folder.
 ///
 /// # Errors
 /// No repository, or one that cannot be sent; git's.
-pub async fn prepare(path: &Path, options: Options) -> Result<Prepared, Failure> {
+async fn prepare(path: &Path, options: Options) -> Result<Prepared, Failure> {
     let path = path.to_owned();
     let looking = tokio::task::spawn_blocking(move || {
         let repository = Repository::find(&path)?;
-        let snapshot = Snapshot::of(&repository, &options)?;
-        let objects = pack::objects(repository.git(), &snapshot)?;
+        let mut snapshot = Snapshot::of(&repository, &options)?;
+        let submodules = submodules::collect(&repository, &mut snapshot, &options)?;
         let name = repository.top().file_name().unwrap_or(OsStr::new("repository"));
         let folder = Path::new(HOME).join(name);
-        Ok::<_, ApiError>(Prepared { repository, snapshot, objects, folder })
+        let submodules = submodules
+            .into_iter()
+            .map(|one| Prepared::of(one.repository, one.snapshot, folder.join(one.path)));
+        let submodules = submodules.collect::<Result<Vec<_>, _>>()?;
+        let prepared = Prepared::of(repository, snapshot, folder)?;
+        Ok::<_, ApiError>(Prepared { submodules, ..prepared })
     });
     let prepared = looking.await.map_err(|error| usage("git failed").caused_by(&error))??;
-    prepared.snapshot.warnings.iter().for_each(|text| warning(text));
+    prepared.all().flat_map(|one| &one.snapshot.warnings).for_each(|text| warning(text));
     Ok(prepared)
 }
 
 impl Prepared {
+    fn of(repository: Repository, snapshot: Snapshot, folder: PathBuf) -> Result<Self, ApiError> {
+        let objects = pack::objects(repository.git(), &snapshot)?;
+        Ok(Self { repository, snapshot, objects, folder, submodules: Vec::new() })
+    }
+
+    /// The repository and its submodules, outer ones first.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.submodules)
+    }
+
     /// One line about untracked files that stay here.
-    pub fn report_left_out(&self, context: &Context) {
-        let count = self.snapshot.left_out;
+    fn report_left_out(&self, context: &Context) {
+        let count: usize = self.all().map(|one| one.snapshot.left_out).sum();
         if count > 0 && context.format == Format::Text {
             let (files, are) = if count == 1 { ("file", "is") } else { ("files", "are") };
             to_stderr(&format!(
@@ -60,37 +140,43 @@ impl Prepared {
     }
 
     /// Prints what would be sent.
-    ///
-    /// # Errors
-    /// Standard output's.
-    pub fn show(&self, context: &Context) -> Result<(), Failure> {
-        let Self { repository, snapshot, objects, folder } = self;
-        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let list = |paths: &[Vec<u8>]| paths.iter().map(|path| text(path)).collect::<Vec<_>>();
-        let objects = objects.iter().filter(|byte| **byte == b'\n').count();
-        let branch = snapshot
-            .branch
-            .as_deref()
-            .map(|name| text(name.strip_prefix(b"refs/heads/").unwrap_or(name)));
+    fn show(&self, context: &Context) -> Result<(), Failure> {
         if context.format == Format::Json {
-            return context.json(&serde_json::json!({
-                "repository": repository.top().display().to_string(),
-                "folder": folder.display().to_string(),
-                "head": snapshot.head,
-                "branch": branch,
-                "objects": objects,
-                "changed": list(&snapshot.changed),
-                "deleted": list(&snapshot.deleted),
-                "untracked": list(&snapshot.untracked),
-                "left_out": snapshot.left_out,
-            }));
+            let mut document = self.document();
+            if !self.submodules.is_empty() {
+                document["submodules"] = self.submodules.iter().map(Self::document).collect();
+            }
+            return context.json(&document);
         }
+        let lines: Vec<String> = self.all().flat_map(Self::lines).collect();
+        context.print(
+            &(lines.iter().map(|line| plain::line(line)).collect::<Vec<_>>().join("\n") + "\n"),
+        )
+    }
+
+    fn document(&self) -> serde_json::Value {
+        let Self { repository, snapshot, folder, .. } = self;
+        serde_json::json!({
+            "repository": repository.top().display().to_string(),
+            "folder": folder.display().to_string(),
+            "head": snapshot.head,
+            "branch": self.branch(),
+            "objects": self.object_count(),
+            "changed": texts(&snapshot.changed),
+            "deleted": texts(&snapshot.deleted),
+            "untracked": texts(&snapshot.untracked),
+            "left_out": snapshot.left_out,
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let Self { repository, snapshot, folder, .. } = self;
         let head = snapshot.head.as_deref().map_or("no commit", |id| id.get(..12).unwrap_or(id));
-        let branch = branch.unwrap_or_else(|| "detached".to_owned());
+        let branch = self.branch().unwrap_or_else(|| "detached".to_owned());
         let mut lines = vec![
             format!("{} -> {}", repository.top().display(), folder.display()),
             format!("HEAD       {head} ({branch})"),
-            format!("objects    {objects}"),
+            format!("objects    {}", self.object_count()),
         ];
         let kinds = [
             ("changed", &snapshot.changed),
@@ -98,13 +184,25 @@ impl Prepared {
             ("untracked", &snapshot.untracked),
         ];
         for (kind, paths) in kinds {
-            lines.extend(list(paths).iter().map(|path| format!("{kind:<10} {path}")));
+            lines.extend(texts(paths).iter().map(|path| format!("{kind:<10} {path}")));
         }
         lines.push(format!("not sent   {} untracked files", snapshot.left_out));
-        context.print(
-            &(lines.iter().map(|line| plain::line(line)).collect::<Vec<_>>().join("\n") + "\n"),
-        )
+        lines
     }
+
+    fn branch(&self) -> Option<String> {
+        let name = self.snapshot.branch.as_deref()?;
+        let name = name.strip_prefix(b"refs/heads/").unwrap_or(name);
+        Some(String::from_utf8_lossy(name).into_owned())
+    }
+
+    fn object_count(&self) -> usize {
+        self.objects.iter().filter(|byte| **byte == b'\n').count()
+    }
+}
+
+fn texts(paths: &[Vec<u8>]) -> Vec<String> {
+    paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
 }
 
 /// The folder of this host that stands in place of a command, unless it follows `--`.

@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 /// Bytes that are kept of the messages of a command.
 const MAX_MESSAGE: usize = 4096;
 
-/// Makes the repository in the guest. What was made before an error stays.
+/// Makes the repository and its submodules in the guest. What was made before an error stays.
 ///
 /// # Errors
 /// A command that fails in the guest, with its messages; git's on this host; the connection's.
@@ -36,11 +36,13 @@ pub async fn import(
     let counter = Counter::new();
     let mut report = |bytes| track.transfer(elapsed(), "import", bytes, None);
     let work = async {
-        let has_objects = !prepared.objects.is_empty();
-        for part in parts(&prepared.snapshot, prepared.folder.as_os_str(), has_objects) {
-            match part {
-                Part::Run(step) => run(client, vm, prepared, step, &counter).await?,
-                Part::Files => files(client, vm, prepared, &counter).await?,
+        for one in prepared.all() {
+            let has_objects = !one.objects.is_empty();
+            for part in parts(&one.snapshot, one.folder.as_os_str(), has_objects) {
+                match part {
+                    Part::Run(step) => run(client, vm, one, step, &counter).await?,
+                    Part::Files => files(client, vm, one, &counter).await?,
+                }
             }
         }
         Ok(())

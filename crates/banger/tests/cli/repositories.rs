@@ -58,10 +58,17 @@ fn what_is_no_repository_is_named_and_creates_nothing() {
     let none = home.path().join("none");
     std::fs::create_dir(&none).unwrap();
     for (folder, args, error, hint) in [
-        (&none, &["run", "."][..], "is not in a git repository", "git init"),
+        (&none, &["run", "."][..], "is not in a git repository", "`--copy` sends"),
         (&top, &["run", "./.git"], "is inside of a `.git` folder", "work tree"),
         (&top, &["run", ".", "./src"], "`./src` is a second folder", "one repository"),
-        (&top, &["run", "--dry-run", "true"], "are for repositories", "banger run . --dry-run"),
+        (
+            &top,
+            &["run", "--dry-run", "true"],
+            "`--dry-run` is for a folder",
+            "banger run . --dry-run",
+        ),
+        (&top, &["run", "--copy", "true"], "`--copy` is for a folder", "banger run . --copy"),
+        (&top, &["run", ".", "--copy", "--branch", "x"], "cannot be used with", "--help"),
         (&top, &["run", ".", "--no-such-flag"], "--no-such-flag", "--help"),
     ] {
         let run = run_in(&home, folder, args);
@@ -69,6 +76,59 @@ fn what_is_no_repository_is_named_and_creates_nothing() {
         assert!(run.err.contains(error) && run.err.contains(hint), "{args:?}: {}", run.err);
     }
     assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
+    home.finish();
+}
+
+#[test]
+fn a_folder_is_copied_with_everything_in_it() {
+    let home = home();
+    let top = home.path().join("notes");
+    std::fs::create_dir_all(top.join("deep/er")).unwrap();
+    std::fs::write(top.join("deep/er/file"), "content\n").unwrap();
+    std::fs::write(top.join(".gitignore"), "*\n").unwrap();
+    std::os::unix::fs::symlink("notes", home.path().join("link")).unwrap();
+    let run = run_in(&home, home.path(), &["run", "./link", "--copy", "--dry-run"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let expected = format!("{} -> /root/notes", top.canonicalize().unwrap().display());
+    assert_eq!(run.out.lines().next(), Some(expected.as_str()));
+    assert!(run.out.contains("copied     5 entries, 10 B"), "{}", run.out);
+    let run = run_in(&home, home.path(), &["run", "./link", "--copy", "--name", "web", "pwd"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "/root/notes\n"), "{}", run.err);
+    let copied = home.path().join("copied");
+    home.ok(&["cp", "web:notes", copied.to_str().unwrap()]);
+    assert_eq!(std::fs::read(copied.join("deep/er/file")).unwrap(), b"content\n");
+    assert!(copied.join(".gitignore").exists());
+    let file = run_in(&home, &top, &["run", "/", "--copy"]);
+    assert!(file.err.contains("is not a folder that can be copied"), "{}", file.err);
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+#[test]
+fn submodules_are_shown_as_repositories_of_their_own() {
+    let home = home();
+    let (top, other) = (repository(&home), home.path().join("other"));
+    std::fs::rename(&top, &other).unwrap();
+    let top = repository(&home);
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"];
+        let allow = ["-c", "protocol.file.allow=always"];
+        let output =
+            Command::new("git").args(who).args(allow).args(args).current_dir(&top).output();
+        assert!(output.unwrap().status.success());
+    };
+    git(&["submodule", "--quiet", "add", other.to_str().unwrap(), "lib"]);
+    git(&["commit", "-q", "-m", "with a submodule"]);
+    std::fs::write(top.join("lib/src/main"), "changed in the submodule\n").unwrap();
+    let refused = run_in(&home, &top, &["run", ".", "--dry-run"]);
+    assert!(refused.err.contains("--recurse-submodules"), "{}", refused.err);
+    let run = run_in(&home, &top, &["run", ".", "--dry-run", "--recurse-submodules"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.contains("/lib -> /root/app/lib\n"), "{}", run.out);
+    assert_eq!(run.out.matches("changed    src/main").count(), 2, "{}", run.out);
+    let flags = ["run", ".", "--dry-run", "--recurse-submodules", "--json"];
+    let shown: serde_json::Value = serde_json::from_str(&run_in(&home, &top, &flags).out).unwrap();
+    assert_eq!(shown["submodules"][0]["folder"], "/root/app/lib");
     home.finish();
 }
 

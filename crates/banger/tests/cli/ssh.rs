@@ -1,6 +1,7 @@
 //! `ssh`, `ssh-config` and what ssh starts.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use banger_testkit::{Home, Run};
@@ -36,6 +37,46 @@ fn the_proxy_carries_bytes_and_records_the_host_key() {
     assert!(child.wait().unwrap().success(), "the end of the input ends the proxy");
     let known = std::fs::read_to_string(home.path().join("state/ssh/known_hosts")).unwrap();
     assert!(known.starts_with("web.vm ssh-ed25519 AAAA") && known.lines().count() == 1, "{known}");
+    run(&home, "vm delete -f web");
+    home.finish();
+}
+
+#[test]
+fn the_ssh_agent_is_forwarded_for_a_session() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let path = home.path().join("agent");
+    let listener = UnixListener::bind(&path).unwrap();
+    let variable =
+        ["exec", "--ssh-agent", "-i", "web", "--", "sh", "-c", "echo $SSH_AUTH_SOCK; cat"];
+    let mut command = home.command(&variable);
+    let mut child = command.env("SSH_AUTH_SOCK", &path).stdin(Stdio::piped()).spawn().unwrap();
+    // The first connection only shows that the agent is there.
+    drop(listener.accept().unwrap());
+    let (mut guest, _) = listener.accept().unwrap();
+    let mut line = [0; 6];
+    guest.read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"hello\n");
+    guest.write_all(b"keys").unwrap();
+    guest.read_exact(&mut line[..4]).unwrap();
+    assert_eq!(&line[..4], b"KEYS");
+    // It ends with the session.
+    drop(child.stdin.take());
+    let output: Run = child.wait_with_output().unwrap().into();
+    assert_eq!(output.out, "/run/banger-forward/1-1/agent.sock\n", "{}", output.err);
+    assert_eq!(guest.read(&mut line).unwrap(), 0);
+    // Off unless it is asked for, and an error where there is no agent.
+    let plain = home.command(&["exec", "web", "env"]).env("SSH_AUTH_SOCK", &path).output().unwrap();
+    assert!(!String::from_utf8_lossy(&plain.stdout).contains("SSH_AUTH_SOCK"));
+    for (value, error) in [("", "is not set"), ("/nonexistent", "does not answer")] {
+        let mut command = home.command(&["run", "--ssh-agent", "--name", "other", "true"]);
+        let refused: Run = command.env("SSH_AUTH_SOCK", value).output().unwrap().into();
+        assert!(refused.code == 125 && refused.err.contains(error), "{}", refused.err);
+    }
+    let detached = ["run", "--ssh-agent", "-d", "--name", "other", "true"];
+    let refused: Run = home.command(&detached).env("SSH_AUTH_SOCK", &path).output().unwrap().into();
+    assert!(refused.err.contains("lasts as long as a session"), "{}", refused.err);
+    assert_eq!(home.json(&["vm", "list"]).as_array().unwrap().len(), 1, "nothing was created");
     run(&home, "vm delete -f web");
     home.finish();
 }

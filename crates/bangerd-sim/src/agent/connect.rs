@@ -1,13 +1,14 @@
 //! TCP ports of a simulated guest: port 22 sends a banner as an ssh server does, and then echoes.
 //! Nothing else listens.
 
+use banger_agent_proto::forward;
 use banger_agent_proto::ssh::{NOT_LISTENING, SshServer, UPGRADE};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, UPGRADE as UPGRADE_HEADER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Answer, exec, refused};
 
@@ -40,10 +41,53 @@ pub fn start(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Answe
             Err(error) => tracing::debug!(error = %error, "a port was not connected"),
         }
     });
+    switching(UPGRADE)
+}
+
+/// The answer before another protocol.
+fn switching(protocol: &'static str) -> Answer {
     let mut response = Response::new(Full::default().boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE_HEADER, hyper::header::HeaderValue::from_static(UPGRADE));
+    headers.insert(UPGRADE_HEADER, hyper::header::HeaderValue::from_static(protocol));
     response
+}
+
+/// Path of the socket that a simulated guest forwards.
+const SOCKET: &str = "/run/banger-forward/1-1/agent.sock";
+
+/// A socket of the guest, to which one program connects at once.
+pub fn forward(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Answer {
+    let upgrade = hyper::upgrade::on(&mut request);
+    sessions.begin(async move {
+        let Ok(stream) = upgrade.await else { return };
+        let mut stream = TokioIo::new(stream);
+        let told = format!("{SOCKET}\n1\n");
+        if stream.write_all(told.as_bytes()).await.is_ok() {
+            // Until the client ends.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+    });
+    switching(forward::UPGRADE)
+}
+
+/// That program: it sends what it receives back in capital letters, after a first line.
+pub fn take(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Answer {
+    if request.uri().query() != Some("number=1") {
+        return refused(StatusCode::NOT_FOUND, "there is no such connection".into());
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    sessions.begin(async move {
+        let Ok(stream) = upgrade.await else { return };
+        let mut stream = TokioIo::new(stream);
+        let mut piece = [0; 64];
+        let mut sent = stream.write_all(b"hello\n").await;
+        while sent.is_ok() {
+            let Ok(length @ 1..) = stream.read(&mut piece).await else { return };
+            let bytes = piece.get(..length).unwrap_or_default().to_ascii_uppercase();
+            sent = stream.write_all(&bytes).await;
+        }
+    });
+    switching(forward::UPGRADE)
 }

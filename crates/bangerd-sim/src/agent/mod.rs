@@ -110,6 +110,8 @@ async fn answer(
         (&Method::GET, "/healthz") => health(&machine).await,
         (&Method::GET, "/sshd") => json(StatusCode::OK, &connect::server()),
         (&Method::POST, "/connect") => connect::start(&sessions, request),
+        (&Method::POST, "/forward") => connect::forward(&sessions, request),
+        (&Method::POST, "/forward/take") => connect::take(&sessions, request),
         (&Method::GET, "/archive") => machine.files.send(request).await,
         (&Method::PUT, "/archive") => machine.files.receive(request).await,
         (&Method::GET, "/ports") => json(StatusCode::OK, &ports()),

@@ -103,6 +103,13 @@ pub struct FileSync {
     pub mode: Option<FileMode>,
 }
 
+/// Whether a path of a guest is normalised and below `/root`.
+pub fn is_below_root(text: &str) -> bool {
+    let is_part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255;
+    let rest = text.strip_prefix("/root/").filter(|rest| rest.split('/').all(is_part));
+    rest.is_some() && text.len() <= 4000 && !text.contains(char::is_control)
+}
+
 /// A syntax or value error with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFile {

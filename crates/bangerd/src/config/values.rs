@@ -55,8 +55,8 @@ macro_rules! deserialize {
 }
 
 deserialize!(TextVisitor, deserialize_str: Level, Signature, Vmm, Storage, NetworkDriver,
-    AbsolutePath, FileMode, GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet, MemorySize,
-    DiskSize);
+    AbsolutePath, FileMode, GuestFile, HostFile, ImageName, WebListen, InterfaceName, Subnet,
+    MemorySize, DiskSize);
 deserialize!(NumberVisitor, deserialize_i64: Vcpus);
 
 fn one_of(text: &str, words: &'static [&'static str]) -> Result<&'static str, String> {
@@ -196,25 +196,19 @@ checked_text!(
 checked_text!(
     /// A path in a guest, below `/root`: folders outside belong to the image.
     GuestFile(String),
-    |text| {
-        let parts = text.strip_prefix("/root/").map(|rest| rest.split('/').collect::<Vec<_>>());
-        let is_part = |part: &&str| !matches!(*part, "" | "." | "..") && part.len() <= 255;
-        let is_path = parts.is_some_and(|parts| parts.iter().all(is_part));
-        if is_path && text.len() <= 4000 && !text.contains(char::is_control) {
-            Ok(text.to_owned())
-        } else {
-            Err(format!("`{}` is not a path below /root, such as /root/.npmrc", excerpt(text)))
-        }
+    |text| if super::file::is_below_root(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{}` is not a path below /root, such as /root/.npmrc", excerpt(text)))
     },
     |path| path
 );
 checked_text!(
     /// Permission bits of a file, without set-id bits.
     FileMode(u32),
-    |text| {
-        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-        mode.filter(|_| (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()))
-            .ok_or_else(|| format!("`{}` is not a mode such as \"0600\"", excerpt(text)))
+    |text| match u32::from_str_radix(text, 8) {
+        Ok(mode @ ..=0o777) if (3..=4).contains(&text.len()) && !text.starts_with('+') => Ok(mode),
+        _ => Err(format!("`{}` is not a mode such as \"0600\"", excerpt(text))),
     },
     |mode| format!("{mode:04o}")
 );

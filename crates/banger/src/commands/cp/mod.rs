@@ -1,8 +1,8 @@
 //! `banger cp`, `banger vm cp`.
 
-mod ends;
+pub mod ends;
 pub mod pieces;
-mod transfer;
+pub mod transfer;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

@@ -9,6 +9,7 @@ use crate::command_options::{self, CommandOptions};
 use crate::commands::exec;
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
+use crate::ssh_agent::SshAgent;
 use crate::terminal::Wanted;
 use crate::waiting::{self, CommandWait};
 
@@ -34,14 +35,17 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if context.format == Format::Json {
         return Err(usage("a shell cannot be shown as JSON").into());
     }
+    let agent = SshAgent::of_environment(args.options.ssh_agent)?;
     let request = args.options.request(Vec::new())?;
-    let request = command_options::with_terminal(context, request, Wanted::Shell)?;
+    let mut request = command_options::with_terminal(context, request, Wanted::Shell)?;
     let client = context.client().await?;
     let details = client.vm(&args.vm).await?;
     let vm = VmTag { id: details.summary.id, name: details.summary.name };
     let stream = waiting::connection(context, &client, vm.name.as_str(), args.wait).await?;
     let guest = Guest { client: &client, vm: vm.name.as_str() };
+    let forwarding = agent.forward(&client, vm.id.as_str(), &mut request).await?;
     let ended = exec::attached(context, stream, &request, &guest).await;
+    drop(forwarding);
     report_running(context, &client, &vm).await;
     ended
 }
