@@ -46,7 +46,11 @@ const BORDERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
-    ("banger", &["banger-client", "banger-api", "banger-archive", "banger-workspace"]),
+    ("banger-mcp", &["banger-api", "banger-archive", "banger-client"]),
+    (
+        "banger",
+        &["banger-client", "banger-api", "banger-archive", "banger-mcp", "banger-workspace"],
+    ),
     (
         "bangerd",
         &[

@@ -42,6 +42,21 @@ pub async fn ports(stream: UnixStream) -> Result<Ports, ApiError> {
 }
 
 impl Client {
+    /// The ports that a guest listens on.
+    ///
+    /// # Errors
+    /// Not found, not running; an agent that does not answer; a daemon on another host; or an error
+    /// of the daemon.
+    pub async fn guest_ports(&self, vm: &str) -> Result<Ports, ApiError> {
+        match self.agent_session(vm).await?.0 {
+            AgentRoute::Descriptor { agent, .. } => ports(agent).await,
+            AgentRoute::Upgrade { .. } => {
+                let text = "the ports of a guest can be read on the host of the daemon only";
+                Err(ApiError::new(ErrorCode::BadRequest, text))
+            }
+        }
+    }
+
     /// Starts a command that runs without a client; its output goes to a file in the guest.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod session;
 mod sse;
 mod stats;
 mod sys;
+pub mod text;
 mod transport;
 mod unix;
 mod upload;

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
 use crate::commands::{
-    completion, cp, daemon, doctor, exec, image, kernel, man, operation, run, ssh, ssh_config,
+    completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh, ssh_config,
     ssh_proxy, system, version, vm,
 };
 use crate::errors::output_failed;
@@ -93,6 +93,7 @@ pub enum Command {
     #[command(subcommand, verbatim_doc_comment)]
     Daemon(daemon::Command),
     Doctor(doctor::Args),
+    Mcp(mcp::Args),
     SshConfig(ssh_config::Args),
     #[command(hide = true)]
     SshProxy(ssh_proxy::Args),

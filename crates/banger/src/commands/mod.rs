@@ -9,6 +9,7 @@ pub mod exec;
 pub mod image;
 pub mod kernel;
 pub mod man;
+pub mod mcp;
 pub mod operation;
 pub mod program;
 pub mod run;
@@ -40,6 +41,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Operation(command) => operation::dispatch(context, command).await,
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Mcp(args) => mcp::run(context, args).await,
         Command::Completion(args) => completion::run(context, args).await,
         Command::Man(args) => man::run(context, args).await,
         Command::Complete(args) => completion::complete(context, args).await,

@@ -14,6 +14,7 @@ mod help;
 mod images;
 mod interrupt;
 mod man;
+mod mcp;
 mod operations;
 mod other_host;
 mod output;

@@ -1,0 +1,70 @@
+//! Escapes control characters in untrusted text, which may reach a terminal.
+
+/// One line: control characters are escaped.
+pub fn line(text: &str) -> String {
+    escape(text, &['\t'])
+}
+
+/// Several lines, the second and later ones after `indent`.
+pub fn block(text: &str, indent: &str) -> String {
+    escape(text.trim_end_matches('\n'), &['\t', '\n']).replace('\n', &format!("\n{indent}"))
+}
+
+fn escape(text: &str, allowed: &[char]) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if controls_terminal(character) && !allowed.contains(&character) {
+            plain.extend(character.escape_debug());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+/// Whether a character controls a terminal or the direction of text (Unicode annex 9), which can
+/// make a name look like another one.
+pub fn controls_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// Escapes characters that control a terminal in a JSON document (RFC 8259, section 7), which does
+/// not change its values. Line breaks between values are kept.
+pub fn json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if controls_terminal(character) && character != '\n' {
+            // All of them are in the basic plane.
+            plain.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(line("a\tb\nc\u{9b}2J\r"), "a\tb\\nc\\u{9b}2J\\r");
+        assert_eq!(block("a\nb\x07\n", "  "), "a\n  b\\u{7}");
+        assert_eq!(line("web\u{202e}bew"), "web\\u{202e}bew");
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let value = serde_json::json!({ "a": "x\u{9b}2J\u{7f}\u{202e}\u{1b}[8m\n" });
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let escaped = json(&text);
+            assert!(escaped.chars().all(|c| c == '\n' || !controls_terminal(c)), "{escaped}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The machines of a session, and their end.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use banger_api::operation::VmTag;
+use banger_api::vm::VmAction;
+use banger_api::{ApiError, ErrorCode, VmId};
+use banger_client::follow::{FollowError, Interrupts, OnInterrupt};
+use banger_client::{Client, Hold};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Time limit for the deletion of all machines at the end; the daemon continues without us.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Machines that end with this process.
+#[derive(Default)]
+pub struct Session(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    ended: bool,
+    machines: BTreeMap<VmId, (VmTag, Hold)>,
+}
+
+impl Session {
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a machine that was just accepted. After the end of the session the hold is dropped,
+    /// with which the daemon deletes the machine.
+    ///
+    /// # Errors
+    /// The daemon's. A machine whose creation has failed already is not held: its operation has
+    /// the reason.
+    pub async fn hold(&self, client: &Client, vm: &VmTag) -> Result<(), ApiError> {
+        let hold = match client.hold(&vm.id).await {
+            Ok(hold) => hold,
+            Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut held = self.held();
+        if !held.ended {
+            held.machines.insert(vm.id.clone(), (vm.clone(), hold));
+        }
+        Ok(())
+    }
+
+    /// Whether this session made a machine that ends with it.
+    pub fn contains(&self, vm: &VmId) -> bool {
+        self.held().machines.contains_key(vm)
+    }
+
+    /// Forgets a machine that was deleted.
+    pub fn forget(&self, vm: &VmId) {
+        self.held().machines.remove(vm);
+    }
+
+    /// Deletes all machines and waits until they are gone.
+    ///
+    /// # Errors
+    /// The first of the deletions.
+    pub async fn end(&self, client: &Client) -> Result<(), ApiError> {
+        let machines = {
+            let mut held = self.held();
+            held.ended = true;
+            std::mem::take(&mut held.machines)
+        };
+        let mut deletions = JoinSet::new();
+        for (_, (vm, hold)) in machines {
+            let client = client.clone();
+            deletions.spawn(async move {
+                let deleted = delete(&client, &vm).await;
+                hold.release().await;
+                deleted
+            });
+        }
+        let all = async {
+            let mut first = Ok(());
+            while let Some(deleted) = deletions.join_next().await {
+                first = first.and(deleted.unwrap_or(Ok(())));
+            }
+            first
+        };
+        tokio::time::timeout(END_TIMEOUT, all).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Deletes a machine in any state; one that is gone is not an error.
+async fn delete(client: &Client, vm: &VmTag) -> Result<(), ApiError> {
+    let accepted = match client.act(vm.id.as_str(), VmAction::Delete { force: true }).await {
+        Ok(accepted) => accepted,
+        Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (_never, interrupts) = watch::channel(0);
+    let interrupts = Interrupts::new(interrupts);
+    match client.follow_to_end(&accepted, interrupts, OnInterrupt::Ignore, &mut ()).await {
+        Ok(_) | Err(FollowError::WaitEnded(_)) => Ok(()),
+        Err(FollowError::Failed(error) | FollowError::Cancelled(error)) => match error.code {
+            ErrorCode::NotFound => Ok(()),
+            _ => Err(*error),
+        },
+    }
+}
