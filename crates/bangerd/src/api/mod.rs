@@ -256,6 +256,7 @@ pub(crate) async fn detached<T: Send + 'static>(
     components(schemas(
         banger_api::boot::WaitFor,
         logs::Source,
+        banger_api::events::About,
         banger_api::events::Event,
         banger_api::operation::OpEvent
     ))
