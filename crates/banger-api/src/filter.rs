@@ -95,7 +95,11 @@ fn pattern(text: &str) -> Result<Pattern, BadFilter> {
     checked(text, MAX_PATTERN, allowed)
 }
 
-fn image_pattern(text: &str) -> Result<Pattern, BadFilter> {
+/// Parses a pattern for names of images.
+///
+/// # Errors
+/// [`BadFilter::Name`].
+pub fn image_pattern(text: &str) -> Result<Pattern, BadFilter> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*:/@[]".contains(&byte);
     checked(text, MAX_IMAGE_PATTERN, allowed)
 }

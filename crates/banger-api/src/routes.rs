@@ -124,6 +124,14 @@ pub const EXPECT_BUILD_HEADER: &str = "banger-expect-build";
 /// HTTP status of a request that expects another build: 421 Misdirected Request (RFC 9110).
 pub const BUILD_MISMATCH: u16 = 421;
 
+/// Header of every answer: the daemon's version.
+pub const VERSION_HEADER: &str = "banger-version";
+/// Header of a request that creates a VM: a [`crate::idempotency::IdempotencyKey`]. A repeated
+/// request gets the answer to the first one.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// Header of an answer that was given before, to a request with the same key: `true`.
+pub const REPLAYED_HEADER: &str = "idempotent-replayed";
+
 /// Header of an answer with a VM's log: the position of its start, for resuming the log later.
 pub const LOG_PLACE_HEADER: &str = "banger-log-place";
 

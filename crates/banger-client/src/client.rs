@@ -207,6 +207,15 @@ impl Client {
         self.ask(Call::post(routes::VMS, request)?, Idempotency::NotIdempotent).await
     }
 
+    /// Creates a VM once: a repeated request with this key gets the first answer.
+    ///
+    /// # Errors
+    /// As [`Client::create`]; a key of another request, or one that is not allowed.
+    pub async fn create_once(&self, request: &CreateVm, key: &str) -> Result<Accepted> {
+        let call = Call::post(routes::VMS, request)?.with_header(routes::IDEMPOTENCY_HEADER, key);
+        self.ask(call, Idempotency::Idempotent).await
+    }
+
     /// Requests an action on a VM. The action has no operation if the VM is in the requested state.
     ///
     /// # Errors

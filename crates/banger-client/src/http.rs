@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection over a Unix socket, and answers read within limits.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode, Hint};
@@ -42,7 +43,7 @@ pub struct Call {
     /// JSON body, empty for none.
     pub body: Bytes,
     /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Call {
@@ -68,25 +69,31 @@ impl Call {
         Ok(Self::new(Method::POST, path.into(), body.into()))
     }
 
-    fn new(method: Method, path: String, body: Bytes) -> Self {
+    /// A request.
+    pub fn new(method: Method, path: String, body: Bytes) -> Self {
         Self { method, path, body, headers: Vec::new() }
     }
 
     /// The same request with one more header.
     #[must_use]
-    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub fn with_header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
+    ) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 
     fn build(self) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let mut request =
             Request::builder().method(self.method).uri(self.path).header("host", "localhost");
-        if !self.body.is_empty() {
+        let typed = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        if !self.body.is_empty() && !typed {
             request = request.header("content-type", "application/json");
         }
         for (name, value) in self.headers {
-            request = request.header(name, value);
+            request = request.header(&*name, value);
         }
         request.body(Full::new(self.body))
     }

@@ -4,8 +4,10 @@ use banger_api::images::ImageUpload;
 use banger_api::operation::Accepted;
 use banger_api::{ApiError, ErrorCode, routes};
 use bytes::{Bytes, BytesMut};
-use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::http::request as http_types;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -18,6 +20,14 @@ use crate::http::{self, CallError};
 const PIECE_BYTES: usize = 1 << 18;
 /// Capacity of the queue of pieces.
 const QUEUE_PIECES: usize = 4;
+
+/// Result of an upload.
+pub(crate) enum Uploaded {
+    /// The daemon answered.
+    Answered(Response<Incoming>),
+    /// The body could not be read.
+    Unreadable(std::io::Error),
+}
 
 impl Client {
     /// Creates an image from an archive; calls `sent` with the number of bytes read so far.
@@ -40,6 +50,26 @@ impl Client {
         {
             return Err(owner.name_taken(&upload.name));
         }
+        // Names have no characters that need encoding in a query.
+        let query = format!("name={}&replace={}", upload.name, upload.replace);
+        let request = Request::post(format!("{}?{query}", routes::IMAGE_UPLOAD))
+            .header("content-type", "application/octet-stream");
+        match self.upload(request, reader, sent).await? {
+            Uploaded::Answered(answer) => http::decode(answer).await,
+            Uploaded::Unreadable(error) => {
+                let text = "the archive cannot be read from standard input";
+                Err(ApiError::new(ErrorCode::BadRequest, text).caused_by(&error))
+            }
+        }
+    }
+
+    /// Sends a request whose body is read meanwhile. The daemon must run.
+    pub(crate) async fn upload(
+        &self,
+        request: http_types::Builder,
+        reader: impl AsyncRead + Unpin,
+        sent: impl FnMut(u64),
+    ) -> Result<Uploaded, ApiError> {
         let lost = |error: CallError| self.unreachable(&error);
         let stream = self.transport().connect().await.map_err(CallError::NotSent).map_err(lost)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -47,12 +77,9 @@ impl Client {
             .map_err(CallError::NoAnswer)
             .map_err(lost)?;
         tokio::spawn(connection);
-        // Names have no characters that need encoding in a query.
-        let query = format!("name={}&replace={}", upload.name, upload.replace);
         let (pieces, receiver) = mpsc::channel(QUEUE_PIECES);
-        let request = Request::post(format!("{}?{query}", routes::IMAGE_UPLOAD))
+        let request = request
             .header("host", "localhost")
-            .header("content-type", "application/octet-stream")
             .body(PieceBody(receiver))
             .map_err(|error| lost(CallError::NotSent(std::io::Error::other(error))))?;
         let answer = async { sender.send_request(request).await.map_err(CallError::NoAnswer) };
@@ -67,10 +94,9 @@ impl Client {
             }
         };
         if let Some(Err(error)) = read {
-            let text = "the archive cannot be read from standard input";
-            return Err(ApiError::new(ErrorCode::BadRequest, text).caused_by(&error));
+            return Ok(Uploaded::Unreadable(error));
         }
-        http::decode(answer.map_err(lost)?).await
+        answer.map(Uploaded::Answered).map_err(lost)
     }
 }
 

@@ -174,7 +174,7 @@ impl Engine {
             ..CreateVm::default()
         };
         let plan = BuildPlan { operation: build.op.id.clone(), keep: build.request.keep };
-        let accepted = self.create_for(request, Some(plan)).await?;
+        let accepted = self.create_for(request, Some(plan), None).await?;
         let (Some(tag), Some(create)) = (accepted.vm, accepted.operation) else {
             return Err(ApiError::new(ErrorCode::Internal, "a create without an operation"));
         };

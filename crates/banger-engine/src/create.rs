@@ -15,12 +15,13 @@ use crate::drivers::{Capacity, Host, WantedKernel};
 use crate::engine::{Engine, Preparing};
 use crate::holds::Remaining;
 use crate::lists::{self, ListName};
+use crate::once::KeyedRequest;
 use crate::op_book::OpBook;
 use crate::ops::{Op, OpProgress};
 use crate::plan::{BuildPlan, VmPlan, VmSpec};
 use crate::program;
 use crate::record::{Inspect, VmRecord};
-use crate::store::{Durability, Write};
+use crate::store::{Durability, KeptAnswer, Write};
 use crate::vm_jobs::ThenStart;
 use crate::vm_task::InitialWork;
 
@@ -77,14 +78,15 @@ impl Engine {
     /// # Errors
     /// A bad value, a name in use, an unknown image, or an error of the store.
     pub async fn create(&self, request: CreateVm) -> Result<Accepted, ApiError> {
-        self.create_for(request, None).await
+        self.create_for(request, None, None).await
     }
 
-    /// The same, also for the VM of an image build.
+    /// The same, also for the VM of an image build, and for a request with a key.
     pub(crate) async fn create_for(
         &self,
         request: CreateVm,
         build: Option<BuildPlan>,
+        keyed: Option<KeyedRequest>,
     ) -> Result<Accepted, ApiError> {
         request.check()?;
         let host = self.shared.drivers.host.clone();
@@ -100,9 +102,20 @@ impl Engine {
         let reserved = self.reserve(request.name.as_deref())?;
         let vm = reserved.vm.clone();
         let book = OpBook::of_vm(&self.shared, vm.clone());
-        let op = book.open("create", Durability::Process).await?;
+        let answer = |op: &Op| Accepted {
+            operation: Some(op.id.clone()),
+            vm: Some(vm.clone()),
+            warnings: warnings.clone(),
+        };
+        let at_unix_ms = host.now_unix_ms();
+        let keep = |op: &Op| {
+            let KeyedRequest { key, digest: request } = keyed.clone()?;
+            let kept = KeptAnswer { key, request, answer: answer(op), at_unix_ms };
+            Some(Write::KeepAnswer(Box::new(kept)))
+        };
+        let op = book.open_with("create", Durability::Process, keep).await?;
         reserved.set_operation(&op);
-        let operation = Some(op.id.clone());
+        let accepted = answer(&op);
         let session = request.lifetime == Lifetime::Session;
         let id = vm.id.clone();
         tokio::spawn(async move {
@@ -116,7 +129,7 @@ impl Engine {
         if session {
             self.expect_holder(id);
         }
-        Ok(Accepted { operation, vm: Some(vm), warnings })
+        Ok(accepted)
     }
 
     /// Names of the image and the kernel.

@@ -64,6 +64,8 @@ pub struct Engine {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) holds: Holds,
     pub(crate) defaults: banger_api::limits::VmDefaults,
+    /// Locked while a create with a key is accepted.
+    pub(crate) keyed: tokio::sync::Mutex<()>,
     /// [`Shared::images_in_use`].
     pub(crate) images_in_use: Arc<tokio::sync::RwLock<()>>,
     /// Rows that cannot be parsed.
@@ -94,6 +96,7 @@ impl Engine {
             registry: Mutex::default(),
             holds: Holds::default(),
             defaults,
+            keyed: tokio::sync::Mutex::default(),
             images_in_use,
             unreadable: Mutex::new(unreadable),
             weak_self: weak_self.clone(),

@@ -40,10 +40,24 @@ impl OpBook {
     /// # Errors
     /// Those of the store.
     pub async fn open(&self, kind: &str, durability: Durability) -> Result<Arc<Op>, ApiError> {
+        self.open_with(kind, durability, |_| None).await
+    }
+
+    /// Records a new operation, with one more write in the same commit.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn open_with(
+        &self,
+        kind: &str,
+        durability: Durability,
+        with: impl Fn(&Op) -> Option<Write>,
+    ) -> Result<Arc<Op>, ApiError> {
         let _pending = self.shared.ops.announce_pending();
         for _ in 0..ID_TRIES {
             let op = self.shared.new_op(kind, &self.subject);
-            match self.shared.store.commit(vec![self.add(&op)], durability).await {
+            let writes = std::iter::once(self.add(&op)).chain(with(&op)).collect();
+            match self.shared.store.commit(writes, durability).await {
                 Ok(()) => {
                     self.announce(&op);
                     return Ok(op);

@@ -6,6 +6,8 @@ use banger_api::events::OperationNow;
 use banger_api::operation::OpEventKind;
 use tokio::sync::watch;
 
+use crate::timings::Timings;
+
 /// Maximum number of events that wait for the reader.
 const MAX_WAITING: usize = 4096;
 
@@ -13,6 +15,8 @@ const MAX_WAITING: usize = 4096;
 /// does not take in time is dropped, and it is told.
 #[derive(Default)]
 pub struct OpNews {
+    /// Durations of stages and operations.
+    pub timings: Timings,
     waiting: Mutex<Waiting>,
     count: watch::Sender<u64>,
 }
@@ -30,6 +34,7 @@ impl OpNews {
     /// Adds an event. Progress replaces waiting progress of the same stage, and notes are left out:
     /// a build has thousands of them.
     pub(crate) fn push(&self, now: OperationNow) {
+        self.timings.count(&now);
         if matches!(now.latest.what, OpEventKind::Note { .. }) {
             return;
         }

@@ -1,6 +1,6 @@
 //! Samples of the resource usage of VMs. Nothing is measured between two requests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,17 @@ pub enum GuestView {
     Omitted,
 }
 
+/// What all VMs together have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// Number of VMs in each state, by its name.
+    pub states: BTreeMap<&'static str, u64>,
+    /// vCPUs of running VMs.
+    pub vcpus: u64,
+    /// Memory of running VMs, in bytes.
+    pub memory_bytes: u64,
+}
+
 fn is_running(state: VmState) -> bool {
     matches!(state, VmState::Running | VmState::Paused)
 }
@@ -54,6 +65,26 @@ impl Engine {
     /// Numbers of operations by kind since the daemon started.
     pub fn operation_counts(&self) -> Vec<OpCounts> {
         self.shared.ops.counts()
+    }
+
+    /// Durations since the daemon started.
+    pub fn timings(&self) -> &crate::timings::Timings {
+        &self.operation_news().timings
+    }
+
+    /// States of all VMs, and what the specifications of running ones reserve.
+    pub fn reserved(&self) -> Reserved {
+        let mut reserved = Reserved::default();
+        for vm in self.all() {
+            *reserved.states.entry(vm.record.state.as_str()).or_default() += 1;
+            if let Some(run) = vm.record.run.as_ref().filter(|_| is_running(vm.record.state)) {
+                reserved.vcpus += u64::from(run.spec.vcpus);
+                reserved.memory_bytes += run.spec.memory_mib.saturating_mul(MIB);
+            }
+        }
+        let unreadable = self.unreadable_tags().len() as u64;
+        *reserved.states.entry(VmState::Broken.as_str()).or_default() += unreadable;
+        reserved
     }
 
     /// One sample of each selected VM, sorted by name.

@@ -1,7 +1,8 @@
 //! The interface of the store. Implemented by `banger-store` with SQLite.
 
 use async_trait::async_trait;
-use banger_api::operation::{OpState, Subject};
+use banger_api::idempotency::IdempotencyKey;
+use banger_api::operation::{Accepted, OpState, Subject};
 use banger_api::{ApiError, OpId, VmId};
 
 use crate::oplog::StepEvent;
@@ -26,11 +27,26 @@ pub struct OpRecord {
     pub started_unix_ms: u64,
 }
 
+/// The answer to a request with a key, kept for its repetition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// Digest of the request.
+    pub request: String,
+    /// The answer.
+    pub answer: Accepted,
+    /// Milliseconds since 1970.
+    pub at_unix_ms: u64,
+}
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// A new operation.
     AddOp(OpRecord),
+    /// The answer to a request with a key. Old ones are deleted.
+    KeepAnswer(Box<KeptAnswer>),
     /// A line of an operation's log.
     Log(OpId, StepEvent),
     /// An operation has ended.
@@ -101,6 +117,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The database cannot be read.
     async fn operation(&self, id: &OpId) -> Result<Option<OpRecord>, ApiError>;
+
+    /// The answer to the request with this key.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    async fn kept_answer(&self, key: &IdempotencyKey) -> Result<Option<KeptAnswer>, ApiError>;
 
     /// The newest `limit` operations, newest first.
     ///

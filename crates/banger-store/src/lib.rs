@@ -17,9 +17,10 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use async_trait::async_trait;
+use banger_api::idempotency::IdempotencyKey;
 use banger_api::{ApiError, OpId};
 use banger_engine::oplog::StepEvent;
-use banger_engine::store::{Durability, Loaded, OpRecord, Write};
+use banger_engine::store::{Durability, KeptAnswer, Loaded, OpRecord, Write};
 use tokio::sync::oneshot;
 
 use crate::thread::{Memory, Request};
@@ -103,6 +104,10 @@ impl banger_engine::store::Store for Store {
 
     async fn operation(&self, id: &OpId) -> Result<Option<OpRecord>, ApiError> {
         self.ask(|reply| Request::Operation(id.clone(), reply)).await
+    }
+
+    async fn kept_answer(&self, key: &IdempotencyKey) -> Result<Option<KeptAnswer>, ApiError> {
+        self.ask(|reply| Request::KeptAnswer(key.clone(), reply)).await
     }
 
     async fn operations(&self, limit: u32) -> Result<Vec<OpRecord>, ApiError> {

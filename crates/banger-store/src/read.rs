@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use banger_api::idempotency::IdempotencyKey;
 use banger_api::ids::BadId;
 use banger_api::names::BadName;
 use banger_api::operation::{OpState, Subject, VmTag};
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
-use banger_engine::store::{Loaded, OpRecord, Unreadable};
+use banger_engine::store::{KeptAnswer, Loaded, OpRecord, Unreadable};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -186,6 +187,23 @@ impl Memory {
             .map_err(|error| self.place.explain(&error))?;
         let parsed = row.map(OpRow::parse).transpose();
         parsed.map_err(|why| self.place.unreadable(&format!("operation `{id}`"), &why))
+    }
+
+    /// The answer to the request with this key.
+    pub fn kept_answer(&self, key: &IdempotencyKey) -> Result<Option<KeptAnswer>, ApiError> {
+        let select = "SELECT request, answer, at FROM kept_answers WHERE key = ?1";
+        let columns = |row: &Row<'_>| {
+            let (request, answer): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((request, answer, row.get::<_, i64>(2)?))
+        };
+        let rows = self.rows(select, [key.as_str()], columns)?;
+        let Some((request, answer, at)) = rows.into_iter().next() else { return Ok(None) };
+        let answer = serde_json::from_str(&answer).map_err(|error| {
+            let what = format!("the answer to the request with the key `{key}`");
+            self.place.unreadable(&what, &error.to_string())
+        })?;
+        let at_unix_ms = at.cast_unsigned();
+        Ok(Some(KeptAnswer { key: key.clone(), request, answer, at_unix_ms }))
     }
 
     /// The newest readable operations.

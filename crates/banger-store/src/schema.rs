@@ -12,7 +12,7 @@ pub const APPLICATION_ID: i32 = 0x626e_6772;
 
 /// One entry per version, applied in order; `user_version` counts the applied ones. A released
 /// entry never changes.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
 
 /// The version that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -96,6 +96,17 @@ CREATE TABLE set_aside (
     name TEXT NOT NULL,
     record TEXT NOT NULL
 ) STRICT;
+";
+
+/// Answers to requests with a key: digest of the request, the answer as JSON.
+const V5: &str = "
+CREATE TABLE kept_answers (
+    key TEXT PRIMARY KEY,
+    request TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kept_answers_at ON kept_answers (at);
 ";
 
 /// State of a database before any change.

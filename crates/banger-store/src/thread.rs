@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
+use banger_api::idempotency::IdempotencyKey;
 use banger_api::{ApiError, OpId};
 use banger_engine::oplog::StepEvent;
-use banger_engine::store::{Durability, Loaded, OpRecord, Write};
+use banger_engine::store::{Durability, KeptAnswer, Loaded, OpRecord, Write};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -27,6 +28,8 @@ pub enum Request {
     Commit(Vec<Write>, Durability, Reply<()>),
     /// One operation.
     Operation(OpId, Reply<Option<OpRecord>>),
+    /// The answer to a request with a key.
+    KeptAnswer(IdempotencyKey, Reply<Option<KeptAnswer>>),
     /// The newest operations.
     Operations(u32, Reply<Vec<OpRecord>>),
     /// The log of an operation.
@@ -84,6 +87,7 @@ impl Memory {
                     next = other;
                 }
                 Request::Operation(id, reply) => drop(reply.send(self.operation(&id))),
+                Request::KeptAnswer(key, reply) => drop(reply.send(self.kept_answer(&key))),
                 Request::Operations(limit, reply) => drop(reply.send(self.operations(limit))),
                 Request::Log(id, reply) => drop(reply.send(self.log(&id))),
             }

@@ -1,11 +1,12 @@
 //! Writes records: a commit is atomic.
 
+use banger_api::idempotency::KEPT_MS;
 use banger_api::operation::{OpState, Subject};
 use banger_api::vm::VmAction;
 use banger_api::{ApiError, ErrorCode, Hint, ImageId, KernelId, OpId, VmId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
-use banger_engine::store::{Durability, OpRecord, Write};
+use banger_engine::store::{Durability, KeptAnswer, OpRecord, Write};
 use rusqlite::{Transaction, TransactionBehavior, params};
 
 use crate::KEPT_OPERATIONS;
@@ -13,6 +14,9 @@ use crate::error::{Place, is_duplicate};
 use crate::read::{op_state_text, word};
 use crate::reserve::Reserve;
 use crate::thread::{Memory, Synchronous};
+
+/// Maximum number of kept answers before another one is added.
+const MAX_ANSWERS: i64 = 10_000;
 
 const PUT_VM: &str = "INSERT INTO vms (id, name, state, generation, record) \
     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
@@ -30,6 +34,14 @@ const SET_ASIDE: [&str; 3] = [
     "DELETE FROM vms WHERE id = ?1",
     "UPDATE operations SET state = 'failed' \
      WHERE state = 'running' AND subject = 'vm' AND subject_id = ?1",
+];
+const KEEP_ANSWER: &str = "INSERT INTO kept_answers (key, request, answer, at) \
+    VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO UPDATE SET request = excluded.request, \
+    answer = excluded.answer, at = excluded.at";
+const FORGET_ANSWERS: [&str; 2] = [
+    "DELETE FROM kept_answers WHERE at < ?1",
+    "DELETE FROM kept_answers WHERE at <= \
+     (SELECT at FROM kept_answers ORDER BY at DESC LIMIT 1 OFFSET ?1)",
 ];
 const FORGET_OLD: &str = "DELETE FROM operations WHERE state <> 'running' AND number <= \
     (SELECT number FROM operations ORDER BY number DESC LIMIT 1 OFFSET ?1)";
@@ -125,7 +137,11 @@ fn vm_of(write: &Write) -> Option<&VmId> {
     match write {
         Write::PutVm(vm) => Some(&vm.plan.id),
         Write::RemoveVm(id) => Some(id),
-        Write::AddOp(_) | Write::Log(..) | Write::EndOp { .. } | Write::SetAside(_) => None,
+        Write::AddOp(_)
+        | Write::KeepAnswer(_)
+        | Write::Log(..)
+        | Write::EndOp { .. }
+        | Write::SetAside(_) => None,
     }
 }
 
@@ -145,6 +161,7 @@ fn one(transaction: &Transaction<'_>, place: &Place, write: &Write) -> Result<()
             Ok(())
         }
         Write::AddOp(op) => add_op(transaction, place, op),
+        Write::KeepAnswer(kept) => keep_answer(transaction, place, kept),
         Write::EndOp { op, result } => {
             let (state, error, made) = match result {
                 Ok(made) => (OpState::Succeeded, None, made.as_deref()),
@@ -205,6 +222,24 @@ fn add_op(transaction: &Transaction<'_>, place: &Place, op: &OpRecord) -> Result
         }
         place.explain(&error)
     })
+}
+
+/// Keeps an answer, and deletes those that are too old or too many.
+fn keep_answer(
+    transaction: &Transaction<'_>,
+    place: &Place,
+    kept: &KeptAnswer,
+) -> Result<(), ApiError> {
+    let failed = |error: rusqlite::Error| place.explain(&error);
+    let KeptAnswer { key, request, answer, at_unix_ms } = kept;
+    let oldest = at_unix_ms.saturating_sub(KEPT_MS).cast_signed();
+    for (forget, value) in FORGET_ANSWERS.into_iter().zip([oldest, MAX_ANSWERS]) {
+        let mut forget = transaction.prepare_cached(forget).map_err(failed)?;
+        forget.execute([value]).map_err(failed)?;
+    }
+    let mut keep = transaction.prepare_cached(KEEP_ANSWER).map_err(failed)?;
+    let values = params![key.as_str(), request, json(answer)?, at_unix_ms.cast_signed()];
+    keep.execute(values).map(drop).map_err(failed)
 }
 
 fn known(op: &OpId, rows: usize) -> Result<(), ApiError> {

@@ -7,12 +7,14 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use banger_api::idempotency::KEPT_MS;
+use banger_api::operation::Accepted;
 use banger_api::operation::{OpState, Subject};
 use banger_api::vm::{StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::oplog::{StepEvent, StepEventKind as Kind, StepId};
 use banger_engine::record::VmRecord;
-use banger_engine::store::{Durability, OpRecord, Store as _, Write};
+use banger_engine::store::{Durability, KeptAnswer, OpRecord, Store as _, Write};
 use banger_store::{KEPT_OPERATIONS, Store};
 use common::{event, op, op_id, put, vm};
 use proptest::prelude::*;
@@ -343,4 +345,32 @@ async fn an_unreadable_row_is_set_aside_and_kept() {
         .query_row("SELECT name, record FROM set_aside", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
     assert_eq!(kept, ("web".to_owned(), "{ not JSON".to_owned()));
+}
+
+fn answer(number: u64, at_unix_ms: u64) -> KeptAnswer {
+    KeptAnswer {
+        key: format!("key-{number}").parse().unwrap(),
+        request: format!("digest-{number}"),
+        answer: Accepted { operation: Some(op_id(number)), vm: None, warnings: vec!["w".into()] },
+        at_unix_ms,
+    }
+}
+
+#[tokio::test]
+async fn answers_to_requests_with_a_key_are_kept_for_a_day() {
+    let (_folder, path) = in_new_folder();
+    let keep = |kept: &KeptAnswer| vec![Write::KeepAnswer(Box::new(kept.clone()))];
+    let (first, second) = (answer(1, 1000), answer(2, 1000 + KEPT_MS));
+    {
+        let store = Store::open(&path).unwrap();
+        commit(&store, keep(&first)).await.unwrap();
+        commit(&store, keep(&second)).await.unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.kept_answer(&first.key).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.kept_answer(&second.key).await.unwrap(), Some(second.clone()));
+    assert_eq!(store.kept_answer(&answer(3, 0).key).await.unwrap(), None);
+    commit(&store, keep(&answer(3, 1001 + KEPT_MS))).await.unwrap();
+    assert_eq!(store.kept_answer(&first.key).await.unwrap(), None, "older than a day");
+    assert_eq!(store.kept_answer(&second.key).await.unwrap(), Some(second));
 }

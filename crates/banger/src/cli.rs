@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
 use crate::commands::{
-    completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh, ssh_config,
-    ssh_proxy, system, version, vm,
+    api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh,
+    ssh_config, ssh_proxy, system, version, vm,
 };
 use crate::errors::output_failed;
 use crate::{render, usage, values};
@@ -94,6 +94,7 @@ pub enum Command {
     Daemon(daemon::Command),
     Doctor(doctor::Args),
     Mcp(mcp::Args),
+    Api(api::Args),
     SshConfig(ssh_config::Args),
     #[command(hide = true)]
     SshProxy(ssh_proxy::Args),

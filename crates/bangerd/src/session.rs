@@ -156,12 +156,18 @@ async fn running(
 
 async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
     let connecting = engine.drivers().guest.connect(plan);
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
+    let began = tokio::time::Instant::now();
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();
         let text =
             format!("the agent of `{}` did not accept a connection within {seconds} s", plan.name);
         Err(ApiError::new(ErrorCode::GuestFailed, text).with_hint(Hint::check(&plan.name)))
-    })
+    });
+    if connected.is_ok() {
+        let us = began.elapsed().as_micros();
+        engine.timings().connected(u64::try_from(us).unwrap_or(u64::MAX));
+    }
+    connected
 }
 
 /// Holds the VM until the client closes the connection.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use banger_api::idempotency::IdempotencyKey;
 use banger_api::limits::VmDefaults;
 use banger_api::operation::OpState;
 use banger_api::{ApiError, ErrorCode, OpId, VmId};
@@ -15,7 +16,7 @@ use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
 use banger_engine::sim::Sim;
 use banger_engine::sim::world::{Fault, World};
-use banger_engine::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
+use banger_engine::store::{Durability, KeptAnswer, Loaded, OpRecord, Store, Unreadable, Write};
 use tokio::sync::Notify;
 
 /// The injected fault of a daemon. An event is a commit or a change of the host.
@@ -85,6 +86,8 @@ pub struct Disk {
     pub ops: Vec<OpRecord>,
     pub logs: BTreeMap<OpId, Vec<StepEvent>>,
     pub unreadable: Vec<Unreadable>,
+    /// Answers to requests with a key.
+    pub answers: Vec<KeptAnswer>,
 }
 
 /// The machine.
@@ -136,6 +139,7 @@ impl Machine {
             ops: disk.ops.clone(),
             logs: disk.logs.clone(),
             unreadable: disk.unreadable.clone(),
+            answers: disk.answers.clone(),
         };
         Self { disk: Arc::new(Mutex::new(disk)), world: Arc::new(Mutex::new(self.world())) }
     }
@@ -285,6 +289,10 @@ impl Store for Memory {
         Ok(locked(&self.disk).ops.iter().find(|op| &op.id == id).cloned())
     }
 
+    async fn kept_answer(&self, key: &IdempotencyKey) -> Result<Option<KeptAnswer>, ApiError> {
+        Ok(locked(&self.disk).answers.iter().find(|kept| &kept.key == key).cloned())
+    }
+
     async fn operations(&self, limit: u32) -> Result<Vec<OpRecord>, ApiError> {
         Ok(locked(&self.disk).ops.iter().rev().take(limit as usize).cloned().collect())
     }
@@ -312,6 +320,7 @@ impl Disk {
                 }
                 Write::PutVm(vm) => drop(self.vms.insert(vm.plan.id.clone(), *vm)),
                 Write::RemoveVm(id) => drop(self.vms.remove(&id)),
+                Write::KeepAnswer(kept) => self.answers.push(*kept),
                 Write::SetAside(id) => self.unreadable.retain(|row| row.id != id),
             }
         }

@@ -1,6 +1,7 @@
 //! One file for each command: doc comment = help, `Args` = flags, `run` = its implementation.
 
 pub mod alias;
+pub mod api;
 pub mod completion;
 pub mod cp;
 pub mod daemon;
@@ -42,6 +43,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Mcp(args) => mcp::run(context, args).await,
+        Command::Api(args) => api::run(context, args).await,
         Command::Completion(args) => completion::run(context, args).await,
         Command::Man(args) => man::run(context, args).await,
         Command::Complete(args) => completion::complete(context, args).await,

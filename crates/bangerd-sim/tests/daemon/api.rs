@@ -314,7 +314,11 @@ fn metrics_count_vms_and_operations() {
     daemon.run("web");
     daemon.make("db");
     daemon.post("/v1/vms", r#"{"name": "web"}"#);
-    let answer = daemon.get("/metrics");
+    let host = daemon.get("/metrics").body;
+    assert!(host.contains("banger_host_cpus{} ") && !host.contains("banger_vm_"), "{host}");
+    assert!(host.contains("banger_stage_seconds_count{stage=\"boot\"} 1\n"), "{host}");
+    assert_eq!(daemon.get("/metrics?vm=web").status, 400);
+    let answer = daemon.get("/metrics?vms=true");
     assert_eq!(answer.status, 200);
     let text = answer.body;
     let value = |start: &str| {

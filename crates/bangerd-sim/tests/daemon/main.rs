@@ -5,6 +5,7 @@
 mod api;
 mod bad_input;
 mod confined_worker;
+mod contract;
 mod dns;
 mod doors;
 mod full_disk;

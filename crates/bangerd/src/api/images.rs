@@ -4,13 +4,14 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use banger_api::build::ImageBuildRequest;
+use banger_api::filter::image_pattern;
 use banger_api::images::{
     Deleted, ImageCommitRequest, ImageHistoryEntry, ImagePromoteRequest, ImagePullRequest,
     ImageRegisterRequest, ImageUpload, ImageView, ImportRequest, KernelBuildRequest,
     KernelImportRequest, KernelView, PullRequest, Rebuild, TagRequest, TakenName,
 };
 use banger_api::operation::Accepted;
-use banger_api::{ApiError, routes};
+use banger_api::{ApiError, ErrorCode, routes};
 use banger_engine::drivers::KernelFiles;
 
 use super::body::{Json as Body, PathParams, QueryParams};
@@ -19,14 +20,41 @@ use super::upload;
 use super::vms::accepted;
 use super::{Answer, Shared, detached};
 
-/// All images.
+/// Query of the lists.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Named {
+    /// Only objects with a name that matches; `*` stands for any text.
+    #[param(pattern = r"^[A-Za-z0-9._*:/@\[\]-]{1,255}$", nullable = false)]
+    name: Option<String>,
+}
+
+impl Named {
+    /// Removes the objects without such a name.
+    fn retain<T>(&self, objects: &mut Vec<T>, names: fn(&T) -> &[String]) -> Result<(), ApiError> {
+        let Some(pattern) = &self.name else { return Ok(()) };
+        let pattern = image_pattern(pattern)
+            .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
+        objects.retain(|object| names(object).iter().any(|name| pattern.matches(name)));
+        Ok(())
+    }
+}
+
+/// All images, or those whose name matches.
 #[utoipa::path(get, path = routes::IMAGES, tag = "images", operation_id = "image_list",
+    params(Named),
     responses(
         (status = 200, description = "the list", body = [ImageView]),
         (status = "default", description = "the error", body = ApiError)
     ))]
-pub async fn list(State(api): Shared) -> Answer<Json<Vec<ImageView>>> {
-    Ok(Json(api.engine.images().await?))
+pub async fn list(
+    State(api): Shared,
+    QueryParams(query): QueryParams<Named>,
+) -> Answer<Json<Vec<ImageView>>> {
+    let mut images = api.engine.images().await?;
+    query.retain(&mut images, |image| &image.names)?;
+    Ok(Json(images))
 }
 
 /// One image.
@@ -249,14 +277,20 @@ pub async fn upload(
     Ok(accepted(detached(imported).await?))
 }
 
-/// All kernels.
+/// All kernels, or those whose name matches.
 #[utoipa::path(get, path = routes::KERNELS, tag = "images", operation_id = "kernel_list",
+    params(Named),
     responses(
         (status = 200, description = "the list", body = [KernelView]),
         (status = "default", description = "the error", body = ApiError)
     ))]
-pub async fn kernels(State(api): Shared) -> Answer<Json<Vec<KernelView>>> {
-    Ok(Json(api.engine.kernels().await?))
+pub async fn kernels(
+    State(api): Shared,
+    QueryParams(query): QueryParams<Named>,
+) -> Answer<Json<Vec<KernelView>>> {
+    let mut kernels = api.engine.kernels().await?;
+    query.retain(&mut kernels, |kernel| &kernel.names)?;
+    Ok(Json(kernels))
 }
 
 /// Delete a kernel that no VM uses.

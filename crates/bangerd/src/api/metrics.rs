@@ -1,28 +1,66 @@
 //! Metrics for Prometheus: its text exposition format, version 0.0.4.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use banger_api::routes;
 use banger_api::stats::{RunStats, VmStats};
 use banger_api::vm::{DiskView, VmState};
+use banger_engine::drivers::Capacity;
 use banger_engine::op_counts::OpCounts;
-use banger_engine::stats::{GuestView, Selection};
+use banger_engine::stats::{GuestView, Reserved, Selection};
+use banger_engine::timings::{BOUNDS_MS, Durations, Named};
 
-use super::Shared;
+use super::body::QueryParams;
+use super::{Answer, Shared};
 use crate::daemon::BUILD_ID;
 
 /// Value of `Content-Type`.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Metrics of VMs and operations in the text format of Prometheus.
+/// The query.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Query {
+    /// Also metrics of each VM, for which every running VM is measured.
+    #[serde(default)]
+    vms: bool,
+}
+
+/// Metrics of the host, of operations and, if requested, of VMs in the text format of Prometheus.
 #[utoipa::path(get, path = routes::METRICS, tag = "daemon", operation_id = "metrics",
+    params(Query),
     responses((status = 200, description = "Prometheus text exposition format 0.0.4",
         body = String, content_type = "text/plain")))]
-pub async fn metrics(State(api): Shared) -> ([(HeaderName, HeaderValue); 1], String) {
-    let vms = api.engine.stats(&Selection::All, GuestView::Asked).await;
-    let text = text(&vms, &api.engine.operation_counts());
-    ([(CONTENT_TYPE, HeaderValue::from_static(FORMAT))], text)
+pub async fn metrics(
+    State(api): Shared,
+    QueryParams(query): QueryParams<Query>,
+) -> Answer<([(HeaderName, HeaderValue); 1], String)> {
+    let engine = &api.engine;
+    let vms = match query.vms {
+        true => Some(engine.stats(&Selection::All, GuestView::Asked).await),
+        false => None,
+    };
+    let all = All {
+        reserved: engine.reserved(),
+        capacity: engine.drivers().host.capacity(),
+        operations: engine.operation_counts(),
+        durations: engine.timings().all(),
+        vms,
+    };
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(FORMAT))], all.text()))
+}
+
+/// Everything that is written.
+struct All {
+    reserved: Reserved,
+    capacity: Capacity,
+    operations: Vec<OpCounts>,
+    durations: Durations,
+    vms: Option<Vec<VmStats>>,
 }
 
 /// Kind of a metric.
@@ -30,6 +68,7 @@ pub async fn metrics(State(api): Shared) -> ([(HeaderName, HeaderValue); 1], Str
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// Writes metrics, all samples of each in one group as the format requires.
@@ -46,6 +85,7 @@ impl Text {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         for (labels, value) in samples {
@@ -54,6 +94,27 @@ impl Text {
                 .map(|(label, value)| format!("{label}=\"{}\"", escaped(&value)))
                 .collect();
             self.0.push_str(&format!("{name}{{{}}} {value}\n", labels.join(",")));
+        }
+    }
+
+    /// Histograms of one metric; no label if its name is empty.
+    fn histograms(&mut self, (name, help): (&str, &str), label: &'static str, all: &Named) {
+        self.metric((name, Kind::Histogram, help), []);
+        for (value, histogram) in all {
+            let labels = match label {
+                "" => String::new(),
+                label => format!("{label}=\"{}\",", escaped(value)),
+            };
+            let mut below = 0;
+            for (bound, count) in BOUNDS_MS.iter().zip(histogram.buckets) {
+                below += count;
+                let bound = seconds(*bound, 1000);
+                self.0 += &format!("{name}_bucket{{{labels}le=\"{bound}\"}} {below}\n");
+            }
+            let (count, sum) = (histogram.count, seconds(histogram.sum_us, 1_000_000));
+            let own = labels.trim_end_matches(',');
+            self.0 += &format!("{name}_bucket{{{labels}le=\"+Inf\"}} {count}\n");
+            self.0 += &format!("{name}_sum{{{own}}} {sum}\n{name}_count{{{own}}} {count}\n");
         }
     }
 
@@ -92,21 +153,50 @@ fn seconds(count: u64, per_second: u64) -> String {
     format!("{}", count as f64 / per_second as f64)
 }
 
-fn text(vms: &[VmStats], operations: &[OpCounts]) -> String {
-    let mut text = Text::default();
-    let build = [(vec![("build", BUILD_ID.to_owned())], "1".to_owned())];
-    text.metric(("banger_build_info", Kind::Gauge, "Build of the daemon"), build);
-    // The series of a state without VMs is zero and not absent.
-    let states = VmState::ALL.map(|state| {
-        let count = vms.iter().filter(|vm| vm.state == state).count();
-        (vec![("state", state.as_str().to_owned())], count.to_string())
-    });
-    text.metric(("banger_vms", Kind::Gauge, "Number of VMs in each state"), states);
-    cpu_and_memory(&mut text, vms);
-    transfers(&mut text, vms);
-    disks(&mut text, vms);
-    of_operations(&mut text, operations);
-    text.0
+impl All {
+    fn text(&self) -> String {
+        let mut text = Text::default();
+        let build = [(vec![("build", BUILD_ID.to_owned())], "1".to_owned())];
+        text.metric(("banger_build_info", Kind::Gauge, "Build of the daemon"), build);
+        // The series of a state without VMs is zero and not absent.
+        let states = VmState::ALL.map(|state| {
+            let count = self.reserved.states.get(state.as_str()).copied().unwrap_or_default();
+            (vec![("state", state.as_str().to_owned())], count.to_string())
+        });
+        text.metric(("banger_vms", Kind::Gauge, "Number of VMs in each state"), states);
+        self.of_host(&mut text);
+        if let Some(vms) = &self.vms {
+            cpu_and_memory(&mut text, vms);
+            transfers(&mut text, vms);
+            disks(&mut text, vms);
+        }
+        of_operations(&mut text, &self.operations);
+        of_durations(&mut text, &self.durations);
+        text.0
+    }
+
+    fn of_host(&self, text: &mut Text) {
+        let (capacity, reserved) = (&self.capacity, &self.reserved);
+        for (name, help, value) in [
+            ("banger_host_cpus", "CPUs of the host", u64::from(capacity.cpus)),
+            ("banger_host_memory_bytes", "Memory of the host", capacity.memory_bytes),
+            ("banger_host_disk_free_bytes", "Free where disks are kept", capacity.disk_free_bytes),
+            ("banger_reserved_vcpus", "vCPUs of running VMs", reserved.vcpus),
+            ("banger_reserved_memory_bytes", "Memory of running VMs", reserved.memory_bytes),
+        ] {
+            text.metric((name, Kind::Gauge, help), [(Vec::new(), value.to_string())]);
+        }
+    }
+}
+
+fn of_durations(text: &mut Text, durations: &Durations) {
+    let stages = ("banger_stage_seconds", "Durations of stages of operations");
+    text.histograms(stages, "stage", &durations.stages);
+    let operations = ("banger_operation_seconds", "Durations of operations that succeeded");
+    text.histograms(operations, "kind", &durations.operations);
+    let connections = ("banger_agent_connection_seconds", "Connections to agents, one a command");
+    let only = BTreeMap::from([(String::new(), durations.connections.clone())]);
+    text.histograms(connections, "", &only);
 }
 
 fn cpu_and_memory(text: &mut Text, vms: &[VmStats]) {
@@ -213,7 +303,20 @@ mod tests {
         let off = VmStats { id, name, state: VmState::Stopped, disk: None, run: None };
         let kind = "create".to_owned();
         let counts = OpCounts { kind, running: 1, succeeded: 2, failed: 3 };
-        let text = text(&[off, web], &[counts]);
+        let mut durations = Durations::default();
+        durations.stages.entry("boot".into()).or_default().add(1_500_000);
+        durations.connections.add(700);
+        let states = BTreeMap::from([("running", 1), ("stopped", 1)]);
+        let all = All {
+            reserved: Reserved { states, vcpus: 2, memory_bytes: 512 },
+            capacity: Capacity { cpus: 4, memory_bytes: 8, disk_free_bytes: 9 },
+            operations: vec![counts],
+            durations,
+            vms: Some(vec![off, web]),
+        };
+        let text = all.text();
+        let without = All { vms: None, ..all }.text();
+        assert!(!without.contains("banger_vm_") && without.contains("banger_host_cpus{} 4\n"));
         for line in [
             "# HELP banger_vms Number of VMs in each state",
             "# TYPE banger_vms gauge",
@@ -229,6 +332,16 @@ mod tests {
             "banger_vm_disk_written_bytes_total{vm=\"web\",id=\"aaaa00000001\"} 2",
             "banger_vm_disk_used_bytes{vm=\"web\",id=\"aaaa00000001\",disk=\"work\"} 6",
             "banger_vm_disk_size_bytes{vm=\"web\",id=\"aaaa00000001\",disk=\"root\"} 8",
+            "banger_host_disk_free_bytes{} 9",
+            "banger_reserved_vcpus{} 2",
+            "# TYPE banger_stage_seconds histogram",
+            "banger_stage_seconds_bucket{stage=\"boot\",le=\"1\"} 0",
+            "banger_stage_seconds_bucket{stage=\"boot\",le=\"2.5\"} 1",
+            "banger_stage_seconds_bucket{stage=\"boot\",le=\"+Inf\"} 1",
+            "banger_stage_seconds_sum{stage=\"boot\"} 1.5",
+            "banger_stage_seconds_count{stage=\"boot\"} 1",
+            "banger_agent_connection_seconds_bucket{le=\"0.001\"} 1",
+            "banger_agent_connection_seconds_count{} 1",
             "banger_operations_running{kind=\"create\"} 1",
             "banger_operations_total{kind=\"create\",result=\"failed\"} 3",
         ] {
@@ -240,6 +353,8 @@ mod tests {
         for line in text.lines().filter(|line| !line.starts_with("# HELP ")) {
             let name = line.strip_prefix("# TYPE ").unwrap_or(line);
             let name = name.split([' ', '{']).next().unwrap();
+            let parts = ["_bucket", "_sum", "_count"];
+            let name = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
             assert!(line.starts_with("# TYPE ") || line.contains("} "), "{line}");
             if groups.last() != Some(&name) {
                 assert!(!groups.contains(&name), "{name} is in two groups");

@@ -1,4 +1,4 @@
-//! The HTTP API: one handler per route, all errors as [`ApiError`] in JSON.
+//! The HTTP API: one handler per route, all errors as [`problem::Problem`] in JSON.
 //!
 //! Handlers only translate. Changes run in separate tasks, so a client that disconnects never
 //! leaves an incomplete change.
@@ -9,6 +9,7 @@ mod daemon;
 mod disk;
 mod document;
 mod events;
+mod examples;
 mod exec;
 mod hold;
 mod images;
@@ -16,6 +17,7 @@ mod lines;
 mod logs;
 mod metrics;
 mod operations;
+mod problem;
 mod stats;
 mod upgrade;
 mod upload;
@@ -37,8 +39,10 @@ use tokio::sync::watch;
 use utoipa::OpenApi;
 
 use self::document::Strict;
+use self::examples::Examples;
+use self::problem::Problems;
 use crate::config::Config;
-use crate::daemon::{BUILD_ID, Host};
+use crate::daemon::{BUILD_ID, Host, VERSION};
 use crate::dns::Listening;
 use crate::feed::Feed;
 use crate::stopping::Stopping;
@@ -83,7 +87,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.code.http_status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, axum::Json(self.0)).into_response()
+        problem::answer(status, self.0)
     }
 }
 
@@ -144,16 +148,20 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Refuses new work during shutdown, and requests that expect another build; adds the build id to
-/// every answer.
+/// Refuses new work during shutdown, and requests that expect another build; adds the build id
+/// and the version to every answer.
 async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let expected = request.headers().get(routes::EXPECT_BUILD_HEADER);
     let mut answer = if expected.is_some_and(|build| build != BUILD_ID) {
-        let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is of another build");
+        let text = format!(
+            "the daemon is of another build than the request expects: {BUILD_ID}, version {VERSION}"
+        );
+        let error =
+            ApiError::new(ErrorCode::DaemonUnavailable, text).with_hint(Hint::ReplaceDaemon);
         let status =
             StatusCode::from_u16(routes::BUILD_MISMATCH).unwrap_or(StatusCode::BAD_REQUEST);
-        (status, axum::Json(error)).into_response()
+        problem::answer(status, error)
     } else if changes && api.stopping.is_requested() {
         let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down");
         Failure(error.with_hint(Hint::Retry)).into_response()
@@ -162,14 +170,22 @@ async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
     };
     let build = HeaderValue::from_static(BUILD_ID);
     answer.headers_mut().insert(routes::BUILD_HEADER, build);
+    answer.headers_mut().insert(routes::VERSION_HEADER, HeaderValue::from_static(VERSION));
     answer
 }
 
 async fn unknown_route(request: Request) -> Failure {
     let path: String =
         request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
+    let version = path.strip_prefix("/v").and_then(|rest| rest.split('/').next());
+    let is_other = version.is_some_and(|version| version != "1" && version.parse::<u32>().is_ok());
+    let text = if is_other {
+        format!("this daemon, version {VERSION}, has the API v1: there is no route `{path}`")
+    } else {
+        format!("there is no route `{path}`")
+    };
     Failure(
-        ApiError::new(ErrorCode::BadRequest, format!("there is no route `{path}`"))
+        ApiError::new(ErrorCode::BadRequest, text)
             .with_hint(Hint::ReadApi { route: routes::OPENAPI.into() }),
     )
 }
@@ -181,7 +197,7 @@ async fn wrong_method(request: Request) -> Response {
         request.uri().path().chars().take(200).flat_map(char::escape_debug).collect();
     let error = ApiError::new(ErrorCode::BadRequest, format!("`{path}` has no method `{method}`"))
         .with_hint(Hint::ReadApi { route: routes::OPENAPI.into() });
-    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(error)).into_response()
+    problem::answer(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
 /// Runs a change to its end even if the client disconnects.
@@ -200,7 +216,7 @@ pub(crate) async fn detached<T: Send + 'static>(
 /// The OpenAPI 3.1 document.
 #[derive(OpenApi)]
 #[openapi(
-    modifiers(&Strict),
+    modifiers(&Strict, &Problems, &Examples),
     info(
         title = "banger",
         description = "MicroVMs on this host. Served on a Unix socket, to its owner only."
@@ -258,6 +274,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         logs::Source,
         banger_api::events::About,
         banger_api::events::Event,
+        problem::Problem,
         banger_api::operation::OpEvent
     ))
 )]

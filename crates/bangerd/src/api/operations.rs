@@ -33,29 +33,77 @@ const MAX_SEQ: u64 = i64::MAX.cast_unsigned();
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Limit {
+pub struct Filter {
     /// Maximum number of operations; default 100.
     #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u32>,
+    /// Only operations of this kind, such as `create`.
+    #[param(pattern = "^[a-z_]{1,64}$", nullable = false)]
+    kind: Option<String>,
+    /// Only operations in this state.
+    #[param(nullable = false)]
+    state: Option<OpState>,
+    /// Only operations on this VM, by its name or id at that time.
+    #[param(pattern = "^[a-z0-9-]{1,63}$", nullable = false)]
+    vm: Option<String>,
 }
 
-/// The newest operations, newest first.
+impl Filter {
+    fn is_empty(&self) -> bool {
+        self.kind.is_none() && self.state.is_none() && self.vm.is_none()
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let is_word = |text: &String, longest, allowed: fn(u8) -> bool| {
+            (1..=longest).contains(&text.len()) && text.bytes().all(allowed)
+        };
+        let kind = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        let vm = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let checks = [("kind", &self.kind, 64, kind as fn(u8) -> bool), ("vm", &self.vm, 63, vm)];
+        for (name, value, longest, allowed) in checks {
+            if let Some(value) = value.as_ref().filter(|value| !is_word(value, longest, allowed)) {
+                let shown = banger_api::excerpt(value);
+                let text = format!("`{name}` is `{shown}`: no operation has that");
+                return Err(ApiError::new(ErrorCode::BadRequest, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn matches(&self, view: &OperationView) -> bool {
+        let is_of = |vm: &String| {
+            let tag = view.subject.vm();
+            tag.is_some_and(|tag| tag.name.as_str() == vm || tag.id.as_str() == vm)
+        };
+        self.kind.as_ref().is_none_or(|kind| &view.kind == kind)
+            && self.state.is_none_or(|state| view.state == state)
+            && self.vm.as_ref().is_none_or(is_of)
+    }
+}
+
+/// The newest operations, or those of them that match all filters, newest first.
 #[utoipa::path(get, path = routes::OPERATIONS, tag = "operations",
-    operation_id = "operation_list", params(Limit),
+    operation_id = "operation_list", params(Filter),
     responses(
         (status = 200, description = "the list", body = [OperationView]),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn list(
     State(api): Shared,
-    QueryParams(query): QueryParams<Limit>,
+    QueryParams(query): QueryParams<Filter>,
 ) -> Answer<Json<Vec<OperationView>>> {
+    query.check()?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         let text = format!("`limit` is {limit}: it must be 1 to {MAX_LIMIT}");
         return Err(ApiError::new(ErrorCode::BadRequest, text).into());
     }
-    Ok(Json(api.engine.operations(limit).await?))
+    // The filters apply before the limit.
+    let read = if query.is_empty() { limit } else { MAX_LIMIT };
+    let mut operations = api.engine.operations(read).await?;
+    operations.retain(|view| query.matches(view));
+    operations.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(Json(operations))
 }
 
 /// One operation.

@@ -2,14 +2,18 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::container_ref::is_image_reference;
 use banger_api::filter::{self, BadFilter, MAX_FILTERS, VmFilter};
+use banger_api::idempotency::BadKey;
 use banger_api::images::is_ref_name;
 use banger_api::operation::Accepted;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
+use banger_engine::once::{Given, KeyedRequest};
+use sha2::{Digest, Sha256};
 
 use super::body::{Json as Body, PathParams, QueryParams};
 use super::{Answer, Shared, detached};
@@ -54,21 +58,56 @@ fn filters(query: &[(String, String)]) -> Result<Vec<VmFilter>, ApiError> {
 /// Create a VM and, unless requested otherwise, start it.
 #[utoipa::path(post, path = routes::VMS, tag = "vms", operation_id = "vm_create",
     request_body = CreateVm,
+    params(("Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
+        max_length = 255, pattern = "^[!-~]+$",
+        description = "the client's own id of this request: for a day, the same request with it is \
+            answered as the first one was, and one with other values is refused")),
     responses(
-        (status = 202, description = "accepted: follow the operation", body = Accepted),
+        (status = 202, description = "accepted: follow the operation", body = Accepted,
+            headers(("Idempotent-Replayed" = String,
+                description = "`true`: the answer to an earlier request with this key"))),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn create(
     State(api): Shared,
+    headers: HeaderMap,
     Body(vm): Body<CreateVm>,
-) -> Answer<(StatusCode, Json<Accepted>)> {
+) -> Answer<Response> {
+    let keyed = keyed(&headers, &vm)?;
     if let Some(image) = &vm.image {
         is_reference("image", image, is_image_reference)?;
     }
     if let Some(kernel) = &vm.kernel {
         is_reference("kernel", kernel, is_ref_name)?;
     }
-    Ok(accepted(detached(async move { api.engine.create(vm).await }).await?))
+    let created = detached(async move {
+        match keyed {
+            Some(keyed) => api.engine.create_once(vm, keyed).await,
+            None => Ok((api.engine.create(vm).await?, Given::Now)),
+        }
+    });
+    let (answer, given) = created.await?;
+    let mut answer = accepted(answer).into_response();
+    if given == Given::Before {
+        let replayed = HeaderValue::from_static("true");
+        answer.headers_mut().insert(routes::REPLAYED_HEADER, replayed);
+    }
+    Ok(answer)
+}
+
+/// The key of a request, and a digest of its values.
+fn keyed(headers: &HeaderMap, vm: &CreateVm) -> Result<Option<KeyedRequest>, ApiError> {
+    let Some(key) = headers.get(routes::IDEMPOTENCY_HEADER) else { return Ok(None) };
+    let bad = |error: &dyn std::error::Error| {
+        ApiError::new(ErrorCode::BadRequest, "the header `Idempotency-Key` is invalid")
+            .caused_by(error)
+    };
+    let key = key.to_str().map_err(|error| bad(&error))?;
+    let key = key.parse().map_err(|error: BadKey| bad(&error))?;
+    let values = serde_json::to_vec(vm).map_err(|error| bad(&error))?;
+    let digest = Sha256::digest(&values);
+    let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(KeyedRequest { key, digest }))
 }
 
 /// Details of one VM.
