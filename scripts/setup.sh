@@ -33,6 +33,13 @@ if [ "$need" = test ]; then
     flex:flex bison:bison bc:bc perl:perl-base)
 fi
 
+# npm fetches the web page's front-end files, once; the programs need neither npm nor Node.js.
+sum=$(sha256sum scripts/web/package-lock.json | cut -c1-16)
+[ -e "$tools/web-$sum/complete" ] || wanted+=(npm:npm)
+if [ "$need" = test ]; then
+  wanted+=(npm:npm node:nodejs chromium:chromium)
+fi
+
 export PATH=$PATH:/usr/sbin:/sbin
 packages=()
 for pair in "${wanted[@]}"; do
@@ -123,6 +130,23 @@ if [ "$need" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     cargo install --quiet --locked --root "$kept" cargo-nextest
   }
 fi
+
+# npm packages, kept by the content of their lock file: the front-end files of the web page, which
+# the build embeds, and the programs that test the page in Chromium. No script of a package runs.
+npm_packages() {
+  local sum kept
+  sum=$(sha256sum "scripts/$1/package-lock.json" | cut -c1-16)
+  kept=$tools/$1-$sum
+  [ ! -e "$kept/complete" ] || return 0
+  say "fetching the npm packages of scripts/$1"
+  rm -rf "$kept"
+  mkdir -p "$kept"
+  cp "scripts/$1/package.json" "scripts/$1/package-lock.json" "$kept"
+  (cd "$kept" && npm ci --silent --ignore-scripts --no-audit --no-fund)
+  touch "$kept/complete"
+}
+npm_packages web
+[ "$need" != test ] || npm_packages web-tests
 
 # Python programs of the tests, each in an environment of its own, kept by the content of its
 # requirements: schemathesis, clients of ssh, and a disk image of Alpine Linux that others made.

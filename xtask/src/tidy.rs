@@ -47,9 +47,17 @@ const BORDERS: &[(&str, &[&str])] = &[
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
     ("banger-mcp", &["banger-api", "banger-archive", "banger-client"]),
+    ("banger-web", &["banger-api", "banger-client"]),
     (
         "banger",
-        &["banger-client", "banger-api", "banger-archive", "banger-mcp", "banger-workspace"],
+        &[
+            "banger-api",
+            "banger-archive",
+            "banger-client",
+            "banger-mcp",
+            "banger-web",
+            "banger-workspace",
+        ],
     ),
     (
         "bangerd",

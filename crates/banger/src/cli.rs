@@ -7,6 +7,7 @@ use banger_api::limits::VmDefaults;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::alias::{self, Alias};
+use crate::commands::web;
 use crate::commands::{
     api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh,
     ssh_config, ssh_proxy, system, version, vm,
@@ -92,6 +93,7 @@ pub enum Command {
     ///   banger daemon logs -f
     #[command(subcommand, verbatim_doc_comment)]
     Daemon(daemon::Command),
+    Web(web::Args),
     Doctor(doctor::Args),
     Mcp(mcp::Args),
     Api(api::Args),

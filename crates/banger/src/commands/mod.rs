@@ -20,6 +20,7 @@ pub mod ssh_proxy;
 pub mod system;
 pub mod version;
 pub mod vm;
+pub mod web;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -47,6 +48,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Completion(args) => completion::run(context, args).await,
         Command::Man(args) => man::run(context, args).await,
         Command::Complete(args) => completion::complete(context, args).await,
+        Command::Web(args) => web::run(context, args).await,
         Command::Version(args) => version::run(context, args),
         Command::Alias(short) => Box::pin(dispatch(context, short.into())).await,
     }

@@ -140,9 +140,9 @@ async fn run_script(shell: &mut Shell, script: &str) -> Outcome {
 }
 
 /// Programs of a simulated guest; `exit` is a shell built-in.
-const PROGRAMS: [&str; 16] = [
-    "bash", "cat", "echo", "env", "false", "hostname", "kill", "poweroff", "pwd", "reboot", "sh",
-    "sleep", "stty", "true", "uname", "whoami",
+const PROGRAMS: [&str; 17] = [
+    "bash", "cat", "echo", "env", "false", "hostname", "kill", "poweroff", "pwd", "reboot", "seq",
+    "sh", "sleep", "stty", "true", "uname", "whoami",
 ];
 
 /// Whether the program exists.
@@ -166,6 +166,7 @@ async fn command(shell: &mut Shell, argv: &[String], target: Target) -> Outcome 
         ("exit", [code, ..]) => return Outcome::Exit(code.parse().unwrap_or(2)),
         ("kill", arguments) => return kill(arguments),
         ("sleep", [seconds]) => return sleep(seconds).await,
+        ("seq", [last]) => return seq(shell, target, last).await,
         ("cat", []) => {
             while let Some(data) = shell.streams.read().await {
                 write(shell, target, data).await;
@@ -223,6 +224,19 @@ async fn sleep(seconds: &str) -> Outcome {
     }
 }
 
+/// Numbers from 1, a line each: output of any length.
+async fn seq(shell: &Shell, target: Target, last: &str) -> Outcome {
+    let Ok(last) = last.parse::<u32>() else { return Outcome::Code(1) };
+    let mut lines = String::new();
+    for number in 1..=last {
+        lines.push_str(&format!("{number}\n"));
+        if lines.len() > SEQ_PIECE || number == last {
+            write(shell, target, std::mem::take(&mut lines).into_bytes()).await;
+        }
+    }
+    Outcome::Code(0)
+}
+
 /// `kill [-N] $$`: the shell is the only process.
 fn kill(arguments: &[&str]) -> Outcome {
     let signal = match arguments {
@@ -248,6 +262,9 @@ async fn power(shell: &mut Shell, end: GuestEnd) -> Outcome {
     // This command ends with the guest.
     std::future::pending().await
 }
+
+/// Size of a piece of the output of `seq`, in bytes.
+const SEQ_PIECE: usize = 32 * 1024;
 
 /// Value of `$$`.
 const OWN_PID: &str = "42";
