@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use banger_api::{ApiError, ErrorCode, Hint};
 
 /// Settings of a repository that name programs (git-config(1)), and what replaces them.
-const SAFE: [&str; 8] = [
+const SAFE: [&str; 9] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.sshCommand=false",
     "core.gitProxy=",
     "core.alternateRefsCommand=true",
     "core.pager=cat",
+    // A temporary index must not leave a shared part in the repository.
+    "core.splitIndex=false",
     "credential.helper=",
     "protocol.allow=never",
 ];
@@ -57,13 +59,23 @@ pub struct Git {
     folder: PathBuf,
     /// `-c` settings without the filters of the repository.
     filters: Vec<OsString>,
+    /// Variables of its environment.
+    variables: Vec<(&'static str, OsString)>,
 }
 
 impl Git {
     /// git in this folder. The filters of its repository are not known yet: only for calls that
     /// read no file of a work tree.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), filters: Vec::new() }
+        Self { folder: folder.to_owned(), filters: Vec::new(), variables: Vec::new() }
+    }
+
+    /// The same with a variable in its environment, such as `GIT_INDEX_FILE`.
+    #[must_use]
+    pub fn with(&self, name: &'static str, value: impl Into<OsString>) -> Self {
+        let mut git = self.clone();
+        git.variables.push((name, value.into()));
+        git
     }
 
     /// The same in the top folder of a work tree, with all configured filters switched off.
@@ -97,6 +109,7 @@ impl Git {
         }
         command.env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
         command.env("GIT_NO_LAZY_FETCH", "1");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         for setting in SAFE {
             command.args(["-c", setting]);
         }
@@ -166,7 +179,7 @@ pub struct Running {
     /// Its standard output.
     pub stdout: std::process::ChildStdout,
     child: Child,
-    messages: std::thread::JoinHandle<Vec<u8>>,
+    messages: Messages,
     folder: PathBuf,
 }
 
@@ -174,21 +187,12 @@ impl Running {
     fn start(git: &Git, arguments: &[&str], input: Vec<u8>) -> Result<Self, ApiError> {
         let mut command = git.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| missing(&error))?;
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+        let (mut child, messages) = started(command)?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(missing(&io::ErrorKind::BrokenPipe.into()));
         };
-        // Input and messages in threads of their own, or a full pipe would stop both.
+        // In a thread of its own, or a full pipe would stop both.
         std::thread::spawn(move || drop(stdin.write_all(&input)));
-        let messages = std::thread::spawn(move || {
-            let mut shown = Vec::new();
-            let mut stderr = stderr;
-            let _ = stderr.by_ref().take(MAX_MESSAGE).read_to_end(&mut shown);
-            let _ = io::copy(&mut stderr, &mut io::sink());
-            shown
-        });
         Ok(Self { stdout, child, messages, folder: git.folder.clone() })
     }
 
@@ -197,12 +201,45 @@ impl Running {
     /// # Errors
     /// git fails.
     pub fn finish(self) -> Result<(), ApiError> {
-        let Self { stdout, mut child, messages, folder } = self;
+        let Self { stdout, child, messages, folder } = self;
         drop(stdout);
-        let status = child.wait().map_err(|error| missing(&error))?;
-        let messages = messages.join().unwrap_or_default();
-        if status.success() { Ok(()) } else { Err(failed(&folder, &messages)) }
+        finished(child, messages, &folder)
     }
+}
+
+/// The messages of a running command.
+pub(crate) type Messages = std::thread::JoinHandle<Vec<u8>>;
+
+/// Starts a command whose standard error is a pipe, and reads its messages in a thread.
+///
+/// # Errors
+/// git is not installed.
+pub(crate) fn started(mut command: Command) -> Result<(Child, Messages), ApiError> {
+    let mut child = command.spawn().map_err(|error| missing(&error))?;
+    let mut stderr = child.stderr.take();
+    let messages = std::thread::spawn(move || {
+        let mut shown = Vec::new();
+        if let Some(stderr) = &mut stderr {
+            let _ = stderr.by_ref().take(MAX_MESSAGE).read_to_end(&mut shown);
+            let _ = io::copy(stderr, &mut io::sink());
+        }
+        shown
+    });
+    Ok((child, messages))
+}
+
+/// Waits for the end of a command.
+///
+/// # Errors
+/// It has failed, with its messages.
+pub(crate) fn finished(
+    mut child: Child,
+    messages: Messages,
+    folder: &Path,
+) -> Result<(), ApiError> {
+    let status = child.wait().map_err(|error| missing(&error))?;
+    let messages = messages.join().unwrap_or_default();
+    if status.success() { Ok(()) } else { Err(failed(folder, &messages)) }
 }
 
 fn missing(error: &io::Error) -> ApiError {

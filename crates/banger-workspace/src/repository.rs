@@ -1,10 +1,12 @@
 //! A repository of the host, and whether it can be sent.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use banger_api::{ApiError, ErrorCode, Hint};
+use banger_archive::beneath::Folder;
 
 use crate::git::Git;
 
@@ -58,6 +60,63 @@ impl Repository {
     /// git in the top folder of the work tree.
     pub fn git(&self) -> &Git {
         &self.git
+    }
+
+    /// The top folder of the work tree, opened.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn folder(&self) -> Result<Folder, ApiError> {
+        Folder::open(self.top()).map_err(|error| {
+            let text = format!("`{}` cannot be opened", self.top().display());
+            ApiError::new(ErrorCode::NotFound, text).caused_by(&error)
+        })
+    }
+
+    /// The folder of the repository's objects.
+    ///
+    /// # Errors
+    /// git's.
+    pub fn objects(&self) -> Result<Vec<u8>, ApiError> {
+        let asked = ["rev-parse", "--path-format=absolute", "--git-path", "objects"];
+        Ok(line(self.git.output(asked)?))
+    }
+
+    /// Paths of files that are neither tracked nor ignored.
+    ///
+    /// # Errors
+    /// git's.
+    pub fn untracked(&self) -> Result<Vec<Vec<u8>>, ApiError> {
+        let listing = self.git.output(["ls-files", "--others", "--exclude-standard", "-z"])?;
+        let paths = listing.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        // Another repository in the work tree is shown as a folder.
+        Ok(paths.filter(|path| !path.ends_with(b"/")).map(<[u8]>::to_vec).collect())
+    }
+
+    /// Copies the index, with its times: git compares those with the files'. Without an index there
+    /// is no copy.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn copy_index(&self, to: &Path) -> Result<(), ApiError> {
+        let from = self.git_dir.join("index");
+        let copied = (|| {
+            match std::fs::remove_file(to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let times = match std::fs::metadata(&from) {
+                Ok(found) => found.modified()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            std::fs::copy(&from, to)?;
+            std::fs::File::options().write(true).open(to)?.set_modified(times)
+        })();
+        copied.map_err(|error| {
+            let text = format!("`{}` cannot be copied", from.display());
+            ApiError::new(ErrorCode::of_io(&error), text).caused_by(&error)
+        })
     }
 
     /// The top folder of the work tree.

@@ -126,7 +126,7 @@ impl Snapshot {
             None => {
                 snapshot.read_head(git, "HEAD")?;
                 snapshot.read_index(git)?;
-                snapshot.read_files(git, options)?;
+                snapshot.read_files(repository, options)?;
                 snapshot.read_state(repository)?;
             }
         }
@@ -197,7 +197,8 @@ impl Snapshot {
         }
     }
 
-    fn read_files(&mut self, git: &Git, options: &Options) -> Result<(), ApiError> {
+    fn read_files(&mut self, repository: &Repository, options: &Options) -> Result<(), ApiError> {
+        let git = repository.git();
         let asked = ["diff-files", "--raw", "-z", "--no-renames", "--no-ext-diff"];
         let listing = git.output(asked.iter().chain(&["--ignore-submodules=all"]))?;
         let mut fields = records(&listing);
@@ -219,12 +220,10 @@ impl Snapshot {
         self.changed = there.into_iter().chain(added.iter().cloned()).collect();
         self.deleted = deleted.into_iter().chain(gone).collect();
         self.intent_to_add = added.into_iter().collect();
-        let listing = git.output(["ls-files", "--others", "--exclude-standard", "-z"])?;
-        // Another repository in the work tree is shown as a folder.
-        let untracked = records(&listing).filter(|path| !path.ends_with(b"/")).map(<[u8]>::to_vec);
+        let untracked = repository.untracked()?;
         match options.include_untracked {
-            true => self.untracked = untracked.collect(),
-            false => self.left_out = untracked.count(),
+            true => self.untracked = untracked,
+            false => self.left_out = untracked.len(),
         }
         Ok(())
     }
@@ -327,7 +326,7 @@ fn has_parents(git: &Git, commit: &str) -> Result<bool, ApiError> {
 }
 
 /// The full name of a branch.
-fn new_branch(git: &Git, name: &str) -> Result<Vec<u8>, ApiError> {
+pub(crate) fn new_branch(git: &Git, name: &str) -> Result<Vec<u8>, ApiError> {
     let full = format!("refs/heads/{name}");
     match git.optional(["check-ref-format", full.as_str()])? {
         Some(_) if !name.starts_with('-') => Ok(full.into_bytes()),

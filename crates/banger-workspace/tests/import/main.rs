@@ -3,7 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod hostile;
+mod local;
+mod pull;
+mod push;
 mod submodules;
+mod workspace;
 mod world;
 
 use std::ffi::OsStr;

@@ -43,6 +43,14 @@ impl World {
         fs::write(path, content).unwrap();
     }
 
+    pub fn chmod(&self, path: &str, mode: u32) {
+        chmod(&self.host.join(path), mode);
+    }
+
+    pub fn link(&self, path: &str, target: &str) {
+        std::os::unix::fs::symlink(target, self.host.join(path)).unwrap();
+    }
+
     pub fn commit(&self, message: &str) {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "-m", message]);
@@ -136,7 +144,7 @@ fn looks(path: &Path) -> Option<(Vec<u8>, bool)> {
 }
 
 /// Names, sizes and times of everything in `.git`.
-fn state_of(repository: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+pub fn state_of(repository: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     let (mut found, mut folders) = (Vec::new(), vec![repository.join(".git")]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -150,6 +158,10 @@ fn state_of(repository: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     }
     found.sort();
     found
+}
+
+pub fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 pub fn output(folder: &Path, arguments: &[&str]) -> Vec<u8> {

@@ -45,6 +45,12 @@ pub enum Alias {
     Ports(vm::ports::Args),
     #[command(hide = true)]
     Prune(vm::prune::Args),
+    /// See what changed in a machine's repository, bring it here, and send changes.
+    ///
+    ///   banger workspace status web
+    ///   banger workspace pull web
+    #[command(hide = true, subcommand, verbatim_doc_comment, alias = "ws")]
+    Workspace(vm::workspace::Command),
     #[command(hide = true)]
     Images(image::list::Args),
     #[command(hide = true)]
@@ -59,7 +65,7 @@ pub enum Alias {
 pub const HELP: &str = "\
 Short forms:
   ls create start stop restart kill rm show shell
-  logs stats health ports events prune              as in `banger vm`
+  logs stats health ports events prune workspace    as in `banger vm`
   images pull import rmi                            as in `banger image`
 
 Exit codes:
@@ -87,6 +93,7 @@ impl From<Alias> for Command {
             Alias::Events(args) => Self::Vm(vm::Command::Events(args)),
             Alias::Ports(args) => Self::Vm(vm::Command::Ports(args)),
             Alias::Prune(args) => Self::Vm(vm::Command::Prune(args)),
+            Alias::Workspace(command) => Self::Vm(vm::Command::Workspace(command)),
             Alias::Images(args) => Self::Image(image::Command::List(args)),
             Alias::Pull(args) => Self::Image(image::Command::Pull(args)),
             Alias::Import(args) => Self::Image(image::Command::Import(args)),
@@ -104,6 +111,7 @@ pub fn suggestion(word: &str) -> Option<&'static str> {
             "`banger run` makes a machine with a shell in it, `banger create` one without"
         }
         "down" | "halt" | "off" => "`banger stop VM` stops a machine",
+        "diff" => "`banger workspace diff VM` shows what changed in a machine's repository",
         "status" | "vms" | "machines" => {
             "`banger ps` shows the machines that run, `banger daemon status` the daemon"
         }

@@ -181,6 +181,7 @@ async fn import(
     vm: &VmTag,
     content: &Content,
 ) -> Result<(), Failure> {
+    content.keep_record(repository::store_folder(context, vm)?).await?;
     let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
     let sending = content.send(client, vm.id.as_str(), &mut track);
     context.interrupts.run_interruptible(sending).await??;

@@ -31,6 +31,10 @@ fn for_each_command(top: &mut Command, check: &mut dyn FnMut(&[String], &mut Com
         check: &mut dyn FnMut(&[String], &mut Command),
     ) {
         check(path, command);
+        if command.is_hide_set() {
+            // A short form: what it contains has pages under its full name.
+            return;
+        }
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let path = [path, &[sub.get_name().to_owned()]].concat();
             visit(sub, &path, check);

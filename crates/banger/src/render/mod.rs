@@ -6,6 +6,7 @@ pub mod details;
 pub mod frames;
 pub mod live;
 pub mod log;
+pub mod patch;
 pub mod plain;
 pub mod progress;
 pub mod rate;

@@ -2,7 +2,9 @@
 
 mod folder;
 mod options;
+mod record;
 mod send;
+mod talk;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use banger_api::{ApiError, Hint};
 use banger_client::Client;
-use banger_workspace::{Options, Repository, Snapshot, pack, submodules};
+use banger_workspace::{Options, Repository, Snapshot, pack, place, submodules};
 
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
@@ -19,6 +21,7 @@ use crate::render::{plain, to_stderr, warning};
 
 use folder::Folder;
 pub use options::Sending;
+pub use talk::{Machine, store_folder};
 
 /// Home folder of the guest, where repositories are put.
 const HOME: &str = "/root";
@@ -29,6 +32,8 @@ pub struct Prepared {
     snapshot: Snapshot,
     /// Ids of git objects, one in a line.
     objects: Vec<u8>,
+    /// Whether untracked files are sent.
+    include_untracked: bool,
     /// The folder in the guest.
     folder: PathBuf,
     /// Its submodules, and theirs.
@@ -120,7 +125,14 @@ async fn prepare(path: &Path, options: Options) -> Result<Prepared, Failure> {
 impl Prepared {
     fn of(repository: Repository, snapshot: Snapshot, folder: PathBuf) -> Result<Self, ApiError> {
         let objects = pack::objects(repository.git(), &snapshot)?;
-        Ok(Self { repository, snapshot, objects, folder, submodules: Vec::new() })
+        Ok(Self {
+            repository,
+            snapshot,
+            objects,
+            include_untracked: false,
+            folder,
+            submodules: Vec::new(),
+        })
     }
 
     /// The repository and its submodules, outer ones first.

@@ -19,7 +19,7 @@ use crate::render::progress::Track;
 /// Bytes sent at once.
 const PIECE: usize = 64 * 1024;
 /// Bytes that are kept of the messages of a command.
-const MAX_MESSAGE: usize = 4096;
+pub const MAX_MESSAGE: usize = 4096;
 
 /// Makes the repository and its submodules in the guest. What was made before an error stays.
 ///

@@ -143,3 +143,38 @@ fn a_machine_without_git_says_so_and_goes_with_rm() {
     assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
     home.finish();
 }
+
+#[test]
+fn a_workspace_has_a_record_on_this_host() {
+    let home = home();
+    let top = repository(&home);
+    home.ok(&["vm", "create", "--name", "web"]);
+    let id = home.json(&["vm", "show", "web"])["id"].as_str().unwrap().to_owned();
+    let status = || home.run(&["vm", "workspace", "status", "web"]);
+    let run = status();
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains("no repository of this host is on record for `web`"), "{}", run.err);
+    // The simulated host makes no folders.
+    let folder = home.path().join("state/vms").join(id).join("workspace");
+    std::fs::create_dir_all(&folder).unwrap();
+    let record = folder.join("record");
+    std::fs::write(&record, "banger workspace 9\0").unwrap();
+    assert!(status().err.contains("is not a record that this version reads"), "{}", status().err);
+    let write = |repository: &Path| {
+        let fields = ["banger workspace 1", repository.to_str().unwrap(), "/root/app", "", "", ""];
+        std::fs::write(&record, fields.join("\0")).unwrap();
+    };
+    write(&home.path().join("moved"));
+    let run = status();
+    assert!(run.code != 0 && run.err.contains("moved` cannot be opened"), "{}", run.err);
+    write(&top.canonicalize().unwrap());
+    let run = status();
+    assert_ne!(run.code, 0);
+    assert!(run.err.contains("git failed in `/root/app` of the machine"), "{}", run.err);
+    // It asks before it changes files.
+    let run = home.run(&["workspace", "pull", "web"]);
+    assert!(run.code == 2 && run.err.contains("`--yes` does not ask"), "{}", run.err);
+    home.ok(&["vm", "delete", "-f", "web"]);
+    std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();
+    home.finish();
+}

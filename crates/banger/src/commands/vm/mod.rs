@@ -13,6 +13,7 @@ pub mod set;
 pub mod shell;
 pub mod show;
 pub mod stats;
+pub mod workspace;
 
 use clap::Subcommand;
 
@@ -57,6 +58,16 @@ pub enum Command {
     Health(health::Args),
     Events(events::Args),
     Prune(prune::Args),
+    /// See what changed in a machine's repository, bring it here, and send changes.
+    ///
+    ///   banger vm workspace status web    what changed on either side
+    ///   banger vm workspace diff web      the machine's changes as a patch
+    ///   banger vm workspace pull web      bring them here
+    ///   banger vm workspace push web      send changes of this host
+    ///
+    /// `banger run PATH` puts a repository in a machine.
+    #[command(subcommand, verbatim_doc_comment, visible_alias = "ws")]
+    Workspace(workspace::Command),
 }
 
 /// Runs a command.
@@ -87,5 +98,6 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Events(args) => events::run(context, args).await,
         Command::Ports(args) => ports::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,
+        Command::Workspace(command) => workspace::dispatch(context, command).await,
     }
 }

@@ -1,0 +1,385 @@
+//! The guest's side of a workspace: one command per question, which reads the work tree through a
+//! temporary index and temporary objects, so that neither index nor history nor references change.
+//! Answers are untrusted: each has a limit, and each path is checked.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+
+use banger_api::{ApiError, ErrorCode, Hint};
+
+use crate::manifest::{Entry, Manifest};
+use crate::names;
+
+/// Most bytes of a listing.
+const MAX_LISTING: u64 = 256 << 20;
+/// Most files of a listing.
+const MAX_FILES: usize = 2_000_000;
+/// Most bytes of one field.
+const MAX_FIELD: u64 = 64 << 10;
+/// Most commits that are listed.
+pub const MAX_COMMITS: usize = 100;
+
+/// Begins all commands: the functions and variables that the rest uses. Everything temporary is in
+/// `$t`, on the disk if possible, since `/tmp` may be memory.
+const BEGIN: &str = r#"set -eu
+command -v git >/dev/null || { echo "git is not installed in the machine" >&2; exit 127; }
+cd -- "$1" || exit 74
+[ -e .git ] || { echo "$1 is not a git repository" >&2; exit 74; }
+m=$(umask)
+umask 077
+for v in $(git rev-parse --local-env-vars); do unset "$v"; done
+export GIT_OPTIONAL_LOCKS=0 GIT_NO_LAZY_FETCH=1 GIT_TERMINAL_PROMPT=0
+export GIT_LITERAL_PATHSPECS=1 LC_ALL=C
+g() {
+  git -c safe.directory='*' -c core.hooksPath=/dev/null -c core.fsmonitor=false \
+    -c core.untrackedCache=false -c core.splitIndex=false -c core.quotePath=false \
+    -c gc.auto=0 -c maintenance.auto=false -c log.showSignature=false "$@"
+}
+t=$(mktemp -d /var/tmp/banger.XXXXXX 2>/dev/null || mktemp -d /tmp/banger.XXXXXX)
+trap 'rm -rf -- "$t"' EXIT
+trap 'exit 129' HUP INT PIPE TERM
+i=$(g rev-parse --git-path index)
+o=$(cd -- "$(g rev-parse --git-path objects)" && pwd)
+mkdir -p "$t/objects/info" "$t/objects/pack"
+printf '%s\n' "$o" >"$t/objects/info/alternates"
+[ ! -e "$i" ] || cp -p -- "$i" "$t/index"
+export GIT_OBJECT_DIRECTORY="$t/objects" GIT_INDEX_FILE="$t/index"
+look() {
+  g add -u
+  g ls-files -o --exclude-standard -z >"$t/list"
+  { grep -zv '/$' <"$t/list" || true; } >"$t/files"
+  g update-index -z --add --replace --stdin <"$t/files"
+}
+"#;
+
+/// `$2` the commit that was sent, or nothing; `$3` what follows: `none`, `objects` or `commits`,
+/// whose names are read from standard input.
+const LOOK: &str = r#"look
+head=$(g rev-parse --verify --quiet HEAD || true)
+branch=$(g symbolic-ref --quiet HEAD || true)
+printf 'banger workspace 1\0%s\0%s\0' "$head" "$branch"
+since=
+[ -z "$2" ] || ! g cat-file -e "$2^{commit}" 2>/dev/null || since=^$2
+[ -z "$head" ] || g log -z --max-count=101 --format='%H %s' "$head" $since --
+printf '\0'
+g ls-files --stage -z
+printf '\0'
+case $3 in
+objects) g pack-objects -q --stdout --delta-base-offset ;;
+commits) g pack-objects -q --stdout --delta-base-offset --revs ;;
+esac
+"#;
+
+/// Changes files, whose present state must be the expected one. A pack with everything comes on
+/// standard input; of its objects `$2` has the paths, `$3` their entries in the index, `$4` the
+/// changes of them and `$5` the paths of new files. git writes the files. It replaces ignored files
+/// without a word, so those are looked for before.
+const PUSH: &str = r#"look
+g index-pack --stdin --strict >/dev/null
+g cat-file blob "$2" >"$t/paths"
+g cat-file blob "$3" >"$t/expected"
+xargs -0 git -c safe.directory='*' ls-files --stage -z -- <"$t/paths" >"$t/found"
+cmp -s "$t/found" "$t/expected" || exit 75
+g cat-file blob "$5" >"$t/paths"
+[ ! -s "$t/paths" ] || xargs -0 sh -c '
+  known() { [ -n "$(git -c safe.directory="*" ls-files "$@" | head -c 1)" ]; }
+  blocked() { echo "$1 is in the way: git ignores it" >&2; exit 255; }
+  for p; do
+    [ ! -d "$p" ] || [ -L "$p" ] || ! known -o -- "$p" || blocked "$p"
+    while :; do
+      if [ -L "$p" ] || { [ -e "$p" ] && [ ! -d "$p" ]; }; then known -- "$p" || blocked "$p"; fi
+      case $p in */*) p=${p%/*} ;; *) break ;; esac
+    done
+  done' sh <"$t/paths"
+was=$(g write-tree)
+cp -p -- "$t/index" "$t/new"
+now=$(
+  export GIT_INDEX_FILE="$t/new"
+  g cat-file blob "$4" | g update-index -z --index-info
+  g write-tree
+)
+umask "$m"
+g read-tree -m -u "$was" "$now"
+"#;
+
+/// Exit code of [`PUSH`] if a file has another state than the expected one.
+pub(crate) const CHANGED: u8 = 75;
+
+/// What is asked of the guest beside the state of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing.
+    State,
+    /// Objects, one in a line.
+    Objects,
+    /// Commits with all that they need, and other objects (git-pack-objects(1), `--revs`).
+    Commits,
+}
+
+/// A machine's end of a command.
+pub trait Guest {
+    /// Starts a command in the guest.
+    ///
+    /// # Errors
+    /// The machine does not run, or cannot be reached.
+    fn start(&self, command: &[OsString]) -> Result<Talk, ApiError>;
+}
+
+/// A running command of a guest.
+pub struct Talk {
+    /// Its output.
+    pub output: Box<dyn Read + Send>,
+    /// Its input.
+    pub input: Box<dyn Write + Send>,
+    /// Waits for the end: the exit code, and the first messages.
+    pub end: Box<dyn FnOnce() -> Result<(u8, Vec<u8>), ApiError> + Send>,
+}
+
+/// A commit of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Its object.
+    pub id: String,
+    /// First line of its message, in any bytes.
+    pub subject: Vec<u8>,
+}
+
+/// The guest's side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The commit at HEAD.
+    pub head: Option<String>,
+    /// The branch, in any bytes.
+    pub branch: Option<Vec<u8>>,
+    /// Commits since the one that was sent, newest first; at most [`MAX_COMMITS`] and one.
+    pub commits: Vec<Commit>,
+    /// The files.
+    pub files: Manifest,
+    /// Files that are left in the guest, and why.
+    pub refused: Vec<(Vec<u8>, String)>,
+}
+
+/// The command for a question.
+pub fn look(folder: &[u8], head: Option<&str>, wanted: Wanted) -> Vec<OsString> {
+    let wanted = match wanted {
+        Wanted::State => "none",
+        Wanted::Objects => "objects",
+        Wanted::Commits => "commits",
+    };
+    command(LOOK, folder, &[OsStr::new(head.unwrap_or_default()), OsStr::new(wanted)])
+}
+
+/// The command for a push, with the objects that it reads.
+pub(crate) fn push(folder: &[u8], lists: [&str; 4]) -> Vec<OsString> {
+    command(PUSH, folder, &lists.map(OsStr::new))
+}
+
+/// A command that begins with [`BEGIN`].
+fn command(script: &str, folder: &[u8], arguments: &[&OsStr]) -> Vec<OsString> {
+    let mut command: Vec<OsString> =
+        ["sh".into(), "-c".into(), format!("{BEGIN}{script}").into(), "sh".into()].into();
+    command.push(OsStr::from_bytes(folder).into());
+    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    command
+}
+
+/// Reads the state at the begin of an answer.
+///
+/// # Errors
+/// An answer that is cut off, has another form, or is larger than a limit.
+pub fn read_state(output: impl Read) -> Result<(State, impl Read), ApiError> {
+    let mut from = Fields { output: BufReader::new(output), left: MAX_LISTING };
+    if from.next()? != b"banger workspace 1" {
+        return Err(bad("begins with other words"));
+    }
+    let mut state = State { head: id(&from.next()?)?, ..State::default() };
+    let branch = from.next()?;
+    state.branch = (!branch.is_empty()).then_some(branch);
+    loop {
+        let record = from.next()?;
+        if record.is_empty() {
+            break;
+        }
+        let place = record.iter().position(|byte| *byte == b' ').unwrap_or(record.len());
+        let (name, subject) = record.split_at(place);
+        let id = id(name)?.ok_or_else(|| bad("has a commit without a name"))?;
+        if state.commits.len() > MAX_COMMITS {
+            return Err(bad("has too many commits"));
+        }
+        state.commits.push(Commit { id, subject: subject.get(1..).unwrap_or_default().to_vec() });
+    }
+    loop {
+        let record = from.next()?;
+        if record.is_empty() {
+            break;
+        }
+        if state.files.0.len() + state.refused.len() >= MAX_FILES {
+            return Err(bad("has too many files"));
+        }
+        match file(&record)? {
+            Ok((path, entry)) => drop(state.files.0.insert(path, entry)),
+            Err(refused) => state.refused.push(refused),
+        }
+    }
+    Ok((state, from.output))
+}
+
+/// A record of the listing: a file, or a path that stays in the guest.
+fn file(record: &[u8]) -> Result<Result<(Vec<u8>, Entry), (Vec<u8>, String)>, ApiError> {
+    if let Some(rest) = record.strip_prefix(b"160000 ") {
+        let path = rest.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default();
+        return Ok(Err((path.to_vec(), "is a repository of its own".to_owned())));
+    }
+    let (path, entry) =
+        Manifest::record(record).ok_or_else(|| bad("has a file in another form"))?;
+    Ok(match names::check(&path) {
+        Ok(()) => Ok((path, entry)),
+        Err(refusal) => Err((path, refusal.text().to_owned())),
+    })
+}
+
+/// The name of an object; none if empty.
+fn id(field: &[u8]) -> Result<Option<String>, ApiError> {
+    let is_id = matches!(field.len(), 40 | 64)
+        && field.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    match field {
+        [] => Ok(None),
+        field if is_id => Ok(Some(String::from_utf8_lossy(field).into_owned())),
+        _ => Err(bad("has a commit with another name than git's")),
+    }
+}
+
+/// Fields that end with a zero byte.
+struct Fields<R> {
+    output: BufReader<R>,
+    left: u64,
+}
+
+impl<R: Read> Fields<R> {
+    fn next(&mut self) -> Result<Vec<u8>, ApiError> {
+        let mut field = Vec::new();
+        let limit = MAX_FIELD.min(self.left);
+        let read = self.output.by_ref().take(limit).read_until(0, &mut field);
+        let length = read.map_err(|error| bad("cannot be read").caused_by(&error))?;
+        self.left -= length as u64;
+        match field.pop() {
+            Some(0) => Ok(field),
+            Some(_) if length as u64 == limit => Err(bad("is larger than its limit")),
+            _ => Err(bad("is cut off")),
+        }
+    }
+}
+
+pub(crate) fn bad(what: &str) -> ApiError {
+    ApiError::new(ErrorCode::GuestFailed, format!("the machine's answer about its files {what}"))
+}
+
+/// Waits for a command's end.
+///
+/// # Errors
+/// It failed, with its messages.
+pub fn ended(
+    end: Box<dyn FnOnce() -> Result<(u8, Vec<u8>), ApiError> + Send>,
+    folder: &[u8],
+) -> Result<(), ApiError> {
+    let (code, messages) = end()?;
+    if code == 0 {
+        return Ok(());
+    }
+    if code == CHANGED {
+        let text = "files of the machine were changed at the same time";
+        return Err(ApiError::new(ErrorCode::Busy, text));
+    }
+    let folder = String::from_utf8_lossy(folder);
+    let text = format!("git failed in `{folder}` of the machine (exit code {code})");
+    let mut error = ApiError::new(ErrorCode::GuestFailed, text);
+    let messages = String::from_utf8_lossy(&messages);
+    error.causes.extend(messages.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+    if code == 74 {
+        let hint = "`banger run PATH` puts a repository in a new machine";
+        return Err(error.with_hint(Hint::text(hint)));
+    }
+    Err(error)
+}
+
+/// Asks for the state.
+///
+/// # Errors
+/// Those of [`Guest::start`], [`read_state`] and [`ended`].
+pub fn state(guest: &dyn Guest, folder: &[u8], head: Option<&str>) -> Result<State, ApiError> {
+    with_state(guest, &look(folder, head, Wanted::State), folder, |state, _, _| Ok(state))
+}
+
+/// Runs a question, whose answer begins with the state; `talk` gets the rest of output and the
+/// input, and drops both.
+///
+/// # Errors
+/// As [`state`]; those of `talk`.
+pub fn with_state<T>(
+    guest: &dyn Guest,
+    command: &[OsString],
+    folder: &[u8],
+    talk: impl FnOnce(State, &mut dyn Read, Box<dyn Write + Send>) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let Talk { output, input, end } = guest.start(command)?;
+    let talked = read_state(output).and_then(|(state, mut rest)| {
+        let result = talk(state, &mut rest, input)?;
+        // The command must not wait for a reader.
+        io::copy(&mut rest.by_ref().take(MAX_FIELD), &mut io::sink())
+            .map_err(|error| bad("cannot be read").caused_by(&error))?;
+        Ok(result)
+    });
+    match talked {
+        Ok(result) => ended(end, folder).map(|()| result),
+        // The guest's own reason comes first, if it has one.
+        Err(error) => match end() {
+            // 129, 141: it ended because its reader did.
+            Ok((0 | 129 | 141, _)) | Err(_) => Err(error),
+            Ok(failed) => ended(Box::new(|| Ok(failed)), folder).and(Err(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(rest: &str) -> Vec<u8> {
+        let id = "a".repeat(40);
+        format!("banger workspace 1\0{id}\0refs/heads/x\0{id} one two\0\0{rest}").into_bytes()
+    }
+
+    #[test]
+    fn an_answer_has_state_files_and_a_rest() {
+        let id = "b".repeat(40);
+        let listing =
+            format!("100644 {id} 0\ta\0160000 {id} 0\tsub\0100644 {id} 0\t.Git/x\0\0PACK");
+        let answer = answer(&listing);
+        let (state, mut rest) = read_state(answer.as_slice()).unwrap();
+        assert_eq!(state.head.as_deref(), Some("a".repeat(40).as_str()));
+        assert_eq!(state.commits[0].subject, b"one two");
+        assert_eq!(state.files.0.len(), 1);
+        let refused: Vec<_> = state.refused.iter().map(|(_, why)| why.as_str()).collect();
+        assert_eq!(refused, ["is a repository of its own", "leads into `.git`"]);
+        let mut left = Vec::new();
+        rest.read_to_end(&mut left).unwrap();
+        assert_eq!(left, b"PACK");
+    }
+
+    #[test]
+    fn answers_in_another_form_are_refused() {
+        let id = "b".repeat(40);
+        for (bytes, expected) in [
+            (b"hello\0".to_vec(), "other words"),
+            (b"banger workspace 1\0".to_vec(), "cut off"),
+            (b"banger workspace 1\0--upload-pack=x\0".to_vec(), "another name"),
+            (answer(&format!("100644 {id} 0\ta\0")), "cut off"),
+            (answer(&format!("104755 {id} 0\ta\0\0")), "another form"),
+            (answer(&format!("100644 {id} 0\t{}\0\0", "x".repeat(70_000))), "larger"),
+        ] {
+            let error = read_state(bytes.as_slice()).map(drop).unwrap_err();
+            assert!(error.message.contains(expected), "{expected}: {error:?}");
+        }
+    }
+}

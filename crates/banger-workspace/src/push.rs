@@ -1,0 +1,135 @@
+//! Changes of the host into the guest's work tree, where the guest has not changed the same files.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+
+use banger_api::{ApiError, ErrorCode, Hint};
+
+use crate::compare::Change;
+use crate::git::Git;
+use crate::guest::{self, Guest, Talk};
+use crate::manifest::{Entry, Manifest};
+use crate::pull::refuse_conflicts;
+use crate::workspace::{Status, Workspace};
+
+/// Times that a push looks again, if the guest changes files at the same time.
+const TRIES: u32 = 3;
+
+/// What is to be sent.
+#[derive(Debug, Clone, Default)]
+pub struct PushOptions {
+    /// Paths that replace the guest's changes.
+    pub force: Vec<Vec<u8>>,
+    /// Also files that are neither tracked nor ignored, from now on.
+    pub include_untracked: bool,
+}
+
+impl Workspace {
+    /// Sends the changes of the host. Returns them.
+    ///
+    /// # Errors
+    /// Files changed on both sides, but for those that are forced; the guest's, git's.
+    pub fn push(
+        &mut self,
+        guest: &dyn Guest,
+        options: &PushOptions,
+    ) -> Result<Vec<Change>, ApiError> {
+        self.record.include_untracked |= options.include_untracked;
+        for _ in 1..TRIES {
+            match self.push_once(guest, options) {
+                Err(error) if error.code == ErrorCode::Busy => {}
+                pushed => return pushed,
+            }
+        }
+        self.push_once(guest, options)
+    }
+
+    fn push_once(
+        &mut self,
+        guest: &dyn Guest,
+        options: &PushOptions,
+    ) -> Result<Vec<Change>, ApiError> {
+        let status = self.status(guest)?;
+        let changes = self.wanted(&status, &options.force)?;
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        let git = self.store.bare(&status.objects)?;
+        let sorted: BTreeSet<&Vec<u8>> = changes.iter().map(|change| &change.path).collect();
+        let list = |paths: &mut dyn Iterator<Item = &&Vec<u8>>| -> Vec<u8> {
+            paths.flat_map(|path| [path.as_slice(), b"\0"].concat()).collect()
+        };
+        let paths = list(&mut sorted.iter());
+        let new = list(&mut sorted.iter().filter(|path| status.guest.files.get(path).is_none()));
+        let present = sorted.iter().filter_map(|path| Some((*path, status.guest.files.get(path)?)));
+        let expected = Manifest::lines(present);
+        let store = |list: Vec<u8>| {
+            let id = git.filter(&["hash-object", "-w", "--stdin"], list)?;
+            Ok::<_, ApiError>(String::from_utf8_lossy(&id).trim().to_owned())
+        };
+        let lists = [store(paths)?, store(expected)?, store(index_lines(&changes))?, store(new)?];
+        let objects = changes.iter().filter_map(|change| Some(&change.now.as_ref()?.object));
+        let objects: String = objects.chain(&lists).flat_map(|id| [id.as_str(), "\n"]).collect();
+        let names = lists.each_ref().map(String::as_str);
+        let command = guest::push(&self.record.folder, names);
+        send(&git, guest.start(&command)?, objects, &self.record.folder)?;
+        let files = changes.iter().map(|change| (change.path.clone(), change.now.clone()));
+        self.record_files(files.collect())?;
+        Ok(changes)
+    }
+
+    /// The changes of the host that are to be sent.
+    fn wanted(&self, status: &Status, force: &[Vec<u8>]) -> Result<Vec<Change>, ApiError> {
+        let mut changes = status.changes.host.clone();
+        let conflicts: BTreeSet<&Vec<u8>> = status.changes.conflicts.iter().collect();
+        if let Some(other) = force.iter().find(|path| !conflicts.contains(path)) {
+            let text = format!(
+                "`{}` was not changed on both sides: `--force` is for such files",
+                String::from_utf8_lossy(other)
+            );
+            return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(
+                "`banger vm workspace status` lists them, from the top of the repository",
+            )));
+        }
+        let left: Vec<Vec<u8>> =
+            conflicts.iter().filter(|path| !force.contains(path)).map(|p| (*p).clone()).collect();
+        refuse_conflicts(&left)?;
+        changes.extend(force.iter().map(|path| Change {
+            path: path.clone(),
+            base: status.guest.files.get(path).cloned(),
+            now: status.host.get(path).cloned(),
+        }));
+        Ok(changes)
+    }
+}
+
+/// Lines for `git update-index -z --index-info`, deletions first.
+fn index_lines(changes: &[Change]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for change in changes.iter().filter(|change| change.now.is_none()) {
+        let length = change.base.as_ref().map_or(40, |entry: &Entry| entry.object.len());
+        lines.extend(format!("0 {}\t", "0".repeat(length)).bytes());
+        lines.extend_from_slice(&change.path);
+        lines.push(0);
+    }
+    let files = changes.iter().filter_map(|change| Some((&change.path, change.now.as_ref()?)));
+    lines.extend(Manifest::lines(files));
+    lines
+}
+
+/// Sends a pack with these objects to a command.
+fn send(git: &Git, talk: Talk, objects: String, folder: &[u8]) -> Result<(), ApiError> {
+    let Talk { mut output, mut input, end } = talk;
+    let mut running = git
+        .stream(&["pack-objects", "--stdout", "-q", "--delta-base-offset"], objects.into_bytes())?;
+    let sent = io::copy(&mut running.stdout, &mut input).and_then(|_| input.flush());
+    drop(input);
+    let packed = running.finish();
+    // The command's reason comes first: the stream ends because of it.
+    let _ = io::copy(&mut output, &mut io::sink());
+    guest::ended(end, folder)?;
+    packed?;
+    sent.map_err(|error| {
+        ApiError::new(ErrorCode::GuestFailed, "the changes cannot be sent").caused_by(&error)
+    })
+}

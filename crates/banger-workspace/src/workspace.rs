@@ -1,0 +1,184 @@
+//! A workspace: a repository of the host and its copy in a machine, and what changed on either
+//! side.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use banger_api::{ApiError, ErrorCode, Hint};
+
+use crate::compare::Comparison;
+use crate::guest::{self, Guest, State};
+use crate::manifest::{Entry, Manifest, Objects, is_file};
+use crate::names;
+use crate::place::{self, Stamps, stamp};
+use crate::repository::Repository;
+use crate::snapshot::Snapshot;
+use crate::store::{Record, Store};
+
+/// The workspace of a machine.
+pub struct Workspace {
+    pub(crate) store: Store,
+    pub(crate) record: Record,
+    pub(crate) repository: Repository,
+}
+
+/// Both sides.
+pub struct Status {
+    /// The guest's.
+    pub guest: State,
+    /// The host's.
+    pub host: Manifest,
+    /// What differs.
+    pub changes: Comparison,
+    /// The files of the host that the guest has changed, before they were read.
+    pub(crate) seen: Stamps,
+    /// Objects of this command.
+    pub(crate) objects: Objects,
+}
+
+/// The files that a snapshot sends, as a common state. New objects go to the store.
+///
+/// The snapshot's own list decides: a file that was changed after it was taken is not sent, and is
+/// a change of the host then.
+///
+/// # Errors
+/// git's, the file system's.
+pub fn sent(
+    store: &Store,
+    repository: &Repository,
+    snapshot: &Snapshot,
+) -> Result<Manifest, ApiError> {
+    let objects = store.kept_objects(repository)?;
+    let git = objects.used_by(repository.git()).with("GIT_INDEX_FILE", store.temporary("index"));
+    let list = |records: &mut dyn Iterator<Item = &[u8]>| -> Vec<u8> {
+        records.flat_map(|record| [record, b"\0"].concat()).collect()
+    };
+    let entries = list(&mut snapshot.index.iter().map(|entry| entry.line.as_slice()));
+    git.filter(&["update-index", "-z", "--index-info"], entries)?;
+    let gone = list(&mut snapshot.deleted.iter().map(Vec::as_slice));
+    git.filter(&["update-index", "-z", "--force-remove", "--stdin"], gone)?;
+    let top = repository.folder()?;
+    let files = list(&mut snapshot.files().filter(|path| is_file(&top, path)));
+    git.filter(&["update-index", "-z", "--add", "--replace", "--stdin"], files)?;
+    Ok(Manifest::parse(&git.output(["ls-files", "--stage", "-z"])?))
+}
+
+impl Workspace {
+    /// Opens the workspace of the machine `vm` that is on record in this folder.
+    ///
+    /// # Errors
+    /// There is none; the repository is not where it was; an interrupted pull cannot be undone.
+    pub fn open(folder: &Path, vm: &str) -> Result<Self, ApiError> {
+        if !Store::is_at(folder) {
+            let text = format!("no repository of this host is on record for `{vm}`");
+            return Err(ApiError::new(ErrorCode::NotFound, text)
+                .with_hint(Hint::text("`banger run PATH` puts a repository in a new machine")));
+        }
+        let store = Store::open(folder)?;
+        let record = store.record()?;
+        let repository = Repository::find(&record.repository)?;
+        if repository.top() != record.repository {
+            let text = format!("`{}` is no repository any more", record.repository.display());
+            return Err(ApiError::new(ErrorCode::NotFound, text));
+        }
+        place::recover(&repository)?;
+        Ok(Self { store, record, repository })
+    }
+
+    /// What is on record.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Looks at both sides.
+    ///
+    /// # Errors
+    /// The guest's, git's.
+    pub fn status(&mut self, guest: &dyn Guest) -> Result<Status, ApiError> {
+        let state = guest::state(guest, &self.record.folder, self.record.head.as_deref())?;
+        self.compare(state)
+    }
+
+    /// Compares a guest's state with the host's. What is the same on both sides is a common state
+    /// from now on.
+    ///
+    /// # Errors
+    /// git's.
+    pub(crate) fn compare(&mut self, mut guest: State) -> Result<Status, ApiError> {
+        let base = &self.record.base;
+        refuse_submodule_lists(base, &mut guest);
+        let changed = guest.files.0.iter().filter(|(path, entry)| base.get(path) != Some(entry));
+        let changed: BTreeSet<&Vec<u8>> = changed
+            .map(|(path, _)| path)
+            .chain(base.0.keys().filter(|path| guest.files.get(path).is_none()))
+            .collect();
+        // Before their content is read, to notice whoever changes them later.
+        let top = self.repository.folder()?;
+        let stamps = changed.iter().map(|path| {
+            // What a symlink leads to is no file of the work tree.
+            ((*path).clone(), stamp(&top, path).unwrap_or_default())
+        });
+        let seen: Stamps = stamps.collect();
+        let mut also: BTreeSet<Vec<u8>> = base.0.keys().cloned().collect();
+        also.extend(changed.into_iter().cloned());
+        if self.record.include_untracked {
+            also.extend(self.repository.untracked()?);
+        }
+        let objects = self.store.new_objects(&self.repository)?;
+        let index = self.store.temporary("index");
+        let host = Manifest::of_host(&self.repository, &objects, &index, &also)?;
+        let mut changes = Comparison::of(base, &guest.files, &host);
+        // A path that the guest must not name is not a deletion.
+        let refused: BTreeSet<_> = guest.refused.iter().map(|(path, _)| path).collect();
+        changes.guest.retain(|change| !refused.contains(&change.path));
+        self.agree(&guest.files, &host)?;
+        Ok(Status { guest, host, changes, seen, objects })
+    }
+
+    /// Makes what is the same on both sides a common state.
+    fn agree(&mut self, guest: &Manifest, host: &Manifest) -> Result<(), ApiError> {
+        let base = &self.record.base;
+        let paths: BTreeSet<&Vec<u8>> = base.0.keys().chain(guest.0.keys()).collect();
+        let new: Vec<(Vec<u8>, Option<Entry>)> = paths
+            .into_iter()
+            .filter(|path| guest.get(path) == host.get(path) && base.get(path) != host.get(path))
+            .map(|path| (path.clone(), host.get(path).cloned()))
+            .collect();
+        self.record_files(new)
+    }
+
+    /// Puts a new common state of some files on record.
+    pub(crate) fn record_files(
+        &mut self,
+        files: Vec<(Vec<u8>, Option<Entry>)>,
+    ) -> Result<(), ApiError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        for (path, entry) in files {
+            match entry {
+                Some(entry) => drop(self.record.base.0.insert(path, entry)),
+                None => drop(self.record.base.0.remove(&path)),
+            }
+        }
+        self.store.save(&self.record)
+    }
+}
+
+/// Keeps changes of the list of submodules in the guest.
+fn refuse_submodule_lists(base: &Manifest, guest: &mut State) {
+    let all = base.0.keys().chain(guest.files.0.keys());
+    let lists: BTreeSet<Vec<u8>> =
+        all.filter(|path| names::is_submodule_list(path)).cloned().collect();
+    for path in lists {
+        let was = base.get(&path);
+        if guest.files.get(&path) == was {
+            continue;
+        }
+        match was {
+            Some(was) => drop(guest.files.0.insert(path.clone(), was.clone())),
+            None => drop(guest.files.0.remove(&path)),
+        }
+        guest.refused.push((path, "is the list of submodules".to_owned()));
+    }
+}

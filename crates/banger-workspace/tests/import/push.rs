@@ -1,0 +1,143 @@
+//! The host's changes go into the guest's work tree, where it has not changed the same files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use banger_api::{ApiError, ErrorCode};
+use banger_workspace::Options;
+use banger_workspace::push::PushOptions;
+
+use crate::local::{Local, Pair, settled};
+use crate::world::{World, chmod, git};
+
+impl Pair {
+    fn push(&self, options: &PushOptions) -> Result<usize, ApiError> {
+        let before = settled(&self.world.guest);
+        let here = settled(&self.world.host);
+        let pushed = self.open().push(&Local, options);
+        assert_eq!(settled(&self.world.guest), before, "the guest's repository was changed");
+        assert_eq!(settled(&self.world.host), here, "the host's repository was changed");
+        pushed.map(|changes| changes.len())
+    }
+
+    fn in_guest(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.world.guest.join(path)).ok()
+    }
+}
+
+#[test]
+fn changes_of_the_host_arrive_beside_those_of_the_guest() {
+    let pair = Pair::new();
+    let host = pair.world.host.clone();
+    pair.guest("a", "guest\n");
+    pair.guest("built.o", "ignored\n");
+    pair.world.write("b", "host\n");
+    fs::remove_file(host.join("c")).unwrap();
+    fs::remove_dir_all(host.join("dir")).unwrap();
+    pair.world.write("dir", "a file now\n");
+    fs::remove_file(host.join("d")).unwrap();
+    pair.world.write("d/inner", b"\0binary\xff");
+    pair.world.chmod("run", 0o644);
+    pair.world.git(&["add", "-A"]);
+    pair.world.write("notes", "not tracked\n");
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 8);
+    assert_eq!(pair.in_guest("a").unwrap(), "guest\n");
+    assert_eq!(pair.in_guest("b").unwrap(), "host\n");
+    assert_eq!(pair.in_guest("c"), None);
+    assert_eq!(pair.in_guest("dir").unwrap(), "a file now\n");
+    assert_eq!(fs::read(pair.world.guest.join("d/inner")).unwrap(), b"\0binary\xff");
+    assert_eq!(pair.in_guest("built.o").unwrap(), "ignored\n");
+    assert_eq!(pair.in_guest("notes"), None);
+    let mode = |path: &str| {
+        fs::metadata(pair.world.guest.join(path)).unwrap().permissions().mode() & 0o7777
+    };
+    // As git makes files with the user's mask.
+    assert_eq!((mode("run"), mode("b")), (0o644, 0o644));
+    assert_eq!(pair.status(), ["gM a"]);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 0);
+    let options = PushOptions { include_untracked: true, ..PushOptions::default() };
+    assert_eq!(pair.push(&options).unwrap(), 1);
+    assert_eq!(pair.in_guest("notes").unwrap(), "not tracked\n");
+    // They belong to it from now on.
+    fs::remove_file(host.join("notes")).unwrap();
+    assert_eq!(pair.status(), ["gM a", "hD notes"]);
+}
+
+#[test]
+fn changes_of_the_guest_are_replaced_only_by_name() {
+    let pair = Pair::new();
+    for (path, content) in [("a", "guest\n"), ("dir/e", "guest\n")] {
+        pair.guest(path, content);
+        pair.world.write(path, "host\n");
+    }
+    pair.world.write("b", "host\n");
+    let error = pair.push(&PushOptions::default()).unwrap_err();
+    assert_eq!((error.code, error.causes.len()), (ErrorCode::WrongState, 2));
+    assert_eq!(pair.in_guest("b").unwrap(), "b\nline 2\nline 3\n", "half of it was sent");
+    let force = |paths: &[&str]| PushOptions {
+        force: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        ..PushOptions::default()
+    };
+    let error = pair.push(&force(&["a"])).unwrap_err();
+    assert_eq!(error.causes, ["dir/e"]);
+    let error = pair.push(&force(&["a", "dir/e", "b"])).unwrap_err();
+    assert!(error.message.contains("`b` was not changed on both sides"), "{error:?}");
+    assert_eq!(pair.push(&force(&["a", "dir/e"])).unwrap(), 3);
+    assert_eq!(pair.in_guest("a").unwrap(), "host\n");
+    assert_eq!(pair.status(), Vec::<String>::new());
+}
+
+#[test]
+fn ignored_files_of_the_guest_are_not_replaced() {
+    // A file, a file where a folder comes, a file in a folder where a file comes.
+    for (there, here) in [("tool.o", "tool.o"), ("x.o", "x.o/inner"), ("dir/built.o", "dir")] {
+        let pair = Pair::new();
+        pair.guest(there, "built there\n");
+        if here == "dir" {
+            fs::remove_dir_all(pair.world.host.join("dir")).unwrap();
+        }
+        pair.world.write(here, "from here\n");
+        pair.world.write("b", "beside it\n");
+        pair.world.git(&["add", "-f", "--all", here]);
+        let error = pair.push(&PushOptions::default()).unwrap_err();
+        assert!(error.causes[0].contains("is in the way"), "{here}: {error:?}");
+        assert_eq!(pair.in_guest(there).unwrap(), "built there\n");
+        assert_eq!(pair.in_guest("b").unwrap(), "b\nline 2\nline 3\n");
+    }
+}
+
+#[test]
+fn the_guests_own_settings_decide_about_its_files() {
+    let pair = Pair::new();
+    git(&pair.world.guest, &["config", "core.autocrlf", "true"]);
+    git(&pair.world.guest, &["config", "core.splitIndex", "true"]);
+    pair.world.write("b", "host\n");
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 1);
+    assert_eq!(pair.in_guest("b").unwrap(), "host\r\n");
+    assert_eq!(pair.status(), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_sent_without_a_merge_comes_back_as_one() {
+    // Run, edit inside, commit inside, edit outside, push, pull.
+    let world = World::new();
+    world.write("src/main.c", "int main(void) { return 0; }\n");
+    world.write("Makefile", "all:\n\ttrue\n");
+    world.commit("first");
+    world.write("Makefile", "all:\n\tfalse\n");
+    let pair = Pair::of(world, Options::default());
+    pair.guest("src/main.c", "int main(void) { return 1; }\n");
+    git(&pair.world.guest, &["commit", "-q", "-a", "-m", "work"]);
+    pair.world.write("Makefile", "all:\n\techo\n");
+    chmod(&pair.world.host.join("Makefile"), 0o755);
+    assert_eq!(pair.status(), ["gM src/main.c", "hM Makefile"]);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 1);
+    assert_eq!(pair.in_guest("Makefile").unwrap(), "all:\n\techo\n");
+    let limits = banger_workspace::fetch::Limits::default();
+    let mut workspace = pair.open();
+    let fetched = workspace.fetch(&Local, &limits, banger_workspace::pull::Which::Own).unwrap();
+    workspace.pull(&fetched, &|| {}).unwrap();
+    drop(workspace);
+    assert_eq!(pair.host("src/main.c").unwrap(), "int main(void) { return 1; }\n");
+    assert_eq!(pair.status(), Vec::<String>::new());
+}

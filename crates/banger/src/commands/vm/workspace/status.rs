@@ -1,0 +1,136 @@
+//! `banger vm workspace status`.
+
+use banger_api::exit;
+use banger_workspace::compare::{Change, Comparison, Effect};
+use banger_workspace::guest::{MAX_COMMITS, State};
+use banger_workspace::workspace::Status;
+use serde_json::json;
+
+use super::{machine, with_workspace};
+use crate::context::{Context, Format};
+use crate::errors::Failure;
+use crate::render::plain;
+
+/// Show what changed since the repository was put in the machine.
+///
+///   banger vm workspace status web
+///   banger vm workspace status web --json
+///
+/// Files that look the same on both sides again are not listed. `vm workspace diff`
+/// shows what the machine's changes are, `pull` brings them here, `push` sends
+/// changes of this host.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Name, id or prefix of the id
+    pub vm: String,
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let client = context.client().await?;
+    let vm = machine(&client, &args.vm).await?;
+    let (record, status) = with_workspace(context, &client, &vm, |workspace, machine| {
+        let status = workspace.status(&machine)?;
+        Ok((workspace.record().clone(), status))
+    })
+    .await?;
+    let (repository, folder) = (record.repository.display().to_string(), text(&record.folder));
+    if context.format == Format::Json {
+        let Status { guest, changes, .. } = &status;
+        let branch = guest.branch.as_deref().map(short_branch);
+        context.json(&json!({
+            "vm": vm,
+            "repository": repository,
+            "folder": folder,
+            "head": guest.head,
+            "branch": branch,
+            "sent_head": record.head,
+            "commits": commits(guest),
+            "machine": list(&changes.guest),
+            "host": list(&changes.host),
+            "conflicts": changes.conflicts.iter().map(|path| text(path)).collect::<Vec<_>>(),
+            "left_out": left_out(guest),
+        }))?;
+        return Ok(exit::OK);
+    }
+    let mut lines = vec![format!("{repository} <-> {}:{folder}", vm.name)];
+    lines.extend(described(&status));
+    let lines: Vec<String> = lines.iter().map(|line| plain::line(line)).collect();
+    context.print(&(lines.join("\n") + "\n"))?;
+    Ok(exit::OK)
+}
+
+fn described(status: &Status) -> Vec<String> {
+    let Status { guest, changes, .. } = status;
+    let mut lines = Vec::new();
+    if !guest.commits.is_empty() {
+        let branch = guest.branch.as_deref().map_or("a detached HEAD".to_owned(), short_branch);
+        lines.push(format!("commits in the machine, on {branch}"));
+        for commit in guest.commits.iter().take(MAX_COMMITS) {
+            let id = commit.id.get(..12).unwrap_or(&commit.id);
+            lines.push(format!("  {id} {}", text(&commit.subject)));
+        }
+        if guest.commits.len() > MAX_COMMITS {
+            lines.push("  ... and earlier ones".to_owned());
+        }
+    }
+    let Comparison { guest: there, host: here, conflicts } = changes;
+    let changed = |lines: &mut Vec<String>, title: &str, changes: &[Change]| {
+        lines.extend((!changes.is_empty()).then(|| title.to_owned()));
+        lines.extend(
+            changes
+                .iter()
+                .map(|change| format!("  {} {}", effect(change.effect()).0, text(&change.path))),
+        );
+    };
+    changed(&mut lines, "changed in the machine", there);
+    changed(&mut lines, "changed on this host", here);
+    if !conflicts.is_empty() {
+        lines.push("changed on both sides".to_owned());
+        lines.extend(conflicts.iter().map(|path| format!("  C {}", text(path))));
+    }
+    if !guest.refused.is_empty() {
+        lines.push("left in the machine".to_owned());
+        lines.extend(guest.refused.iter().map(|(path, why)| format!("  - {}: {why}", text(path))));
+    }
+    if changes.is_equal() {
+        lines.push("the files of both sides are the same".to_owned());
+    }
+    lines
+}
+
+/// Letter and word.
+pub(super) fn effect(effect: Effect) -> (char, &'static str) {
+    match effect {
+        Effect::Added => ('A', "added"),
+        Effect::Modified => ('M', "modified"),
+        Effect::Deleted => ('D', "deleted"),
+    }
+}
+
+pub(super) fn list(changes: &[Change]) -> Vec<serde_json::Value> {
+    let element = |change: &Change| {
+        let effect = effect(change.effect()).1;
+        json!({ "path": text(&change.path), "effect": effect })
+    };
+    changes.iter().map(element).collect()
+}
+
+fn left_out(state: &State) -> Vec<serde_json::Value> {
+    let element = |(path, why): &(Vec<u8>, String)| json!({ "path": text(path), "reason": why });
+    state.refused.iter().map(element).collect()
+}
+
+fn commits(state: &State) -> Vec<serde_json::Value> {
+    let commits = state.commits.iter().take(MAX_COMMITS);
+    commits.map(|commit| json!({ "id": commit.id, "subject": text(&commit.subject) })).collect()
+}
+
+fn short_branch(branch: &[u8]) -> String {
+    text(branch.strip_prefix(b"refs/heads/").unwrap_or(branch))
+}
+
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
