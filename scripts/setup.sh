@@ -30,7 +30,7 @@ if [ "$need" = test ]; then
     bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish git:git
     umoci:umoci skopeo:skopeo buildah:buildah docker-registry:docker-registry
     busybox:busybox-static setcap:libcap2-bin minisign:minisign
-    flex:flex bison:bison bc:bc perl:perl-base)
+    flex:flex bison:bison bc:bc perl:perl-base npm:npm unshare:util-linux ip:iproute2 curl:curl)
 fi
 
 # npm fetches the web page's front-end files, once; the programs need neither npm nor Node.js.
@@ -164,4 +164,19 @@ if [ "$need" = test ]; then
     fi
     ln -sfn "$kept" "$tools/$name"
   done
+fi
+
+# opencode as npm has it, pinned by version and hash, kept by the content of its lock file.
+if [ "$need" = test ]; then
+  sum=$(cat scripts/opencode/package*.json | sha256sum | cut -c1-16)
+  kept=$tools/opencode-$sum
+  if [ ! -e "$kept/complete" ]; then
+    say "installing the npm package of scripts/opencode"
+    rm -rf "$kept"
+    mkdir -p "$kept"
+    cp scripts/opencode/package*.json "$kept"
+    npm ci --prefix "$kept" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+    touch "$kept/complete"
+  fi
+  ln -sfn "$kept" "$tools/opencode"
 fi

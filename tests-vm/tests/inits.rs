@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use banger_testkit::Home;
+use serde_json::json;
 use tests_vm::archive::archive;
 
 /// An image with an init.
@@ -61,11 +64,16 @@ const SYSTEM_V: Image = Image {
     release: "-cloud-amd64",
 };
 
-/// Without a table of its own busybox runs Debian's boot scripts.
+/// Without a table of its own busybox runs Debian's boot scripts. Its web server stands for
+/// opencode, which needs more than a minute to start under emulation.
 const BUSYBOX: Image = Image {
     name: "test-busybox",
     packages: "initscripts,busybox,procps",
-    hook: "ln -sf ../bin/busybox \"$1/usr/sbin/init\" && rm -f \"$1/etc/inittab\"",
+    hook: "ln -sf ../bin/busybox \"$1/usr/sbin/init\" && rm -f \"$1/etc/inittab\" && \
+           printf '%s\\n' '#!/bin/sh -e' 'test \"$*\" = \"serve --hostname 0.0.0.0 --port 4096\"' \
+           'echo \"/:opencode:$OPENCODE_SERVER_PASSWORD\" >/run/httpd.conf' \
+           'exec busybox httpd -f -p 4096 -h /etc/init.d -c /run/httpd.conf -r opencode' \
+           >\"$1/usr/local/bin/opencode\" && chmod 755 \"$1/usr/local/bin/opencode\"",
     process: "busybox",
     noticed: "init: its boot scripts have ended",
     ending: "The system is going down NOW!",
@@ -117,6 +125,7 @@ fn boots_and_ends_by_itself(image: &Image) {
     let home = Home::new();
     let source = source.to_str().unwrap();
     home.ok(&["image", "import", "--replace", "--name", image.name, source]);
+    let port = unused_port();
     home.ok(&[
         "vm",
         "create",
@@ -128,6 +137,8 @@ fn boots_and_ends_by_itself(image: &Image) {
         image.name,
         "--kernel",
         image.kernel,
+        "--publish",
+        &format!("{port}:4096"),
         "--wait",
         "booted",
     ]);
@@ -153,15 +164,61 @@ fn boots_and_ends_by_itself(image: &Image) {
         assert!(line.is_some_and(|line| line.contains("started")), "{service}: {status}");
     }
 
+    serves_opencode(&home, image, port);
     home.ok(&["vm", "stop", "web"]);
     let because = home.json(&["vm", "show", "web"])["stopped_because"].clone();
-    assert_eq!(because, serde_json::json!({ "reason": "asked", "how": "graceful" }));
+    assert_eq!(because, json!({ "reason": "asked", "how": "graceful" }));
     let console = home.ok(&["vm", "logs", "--console", "web"]);
     assert!(console.contains(image.ending), "{console}");
     assert!(!console.contains("has not ended the machine in time"), "{console}");
     home.ok(&["vm", "delete", "web"]);
     home.ok(&["image", "delete", image.name]);
     home.finish();
+}
+
+fn unused_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Status of an answer on a port of the loopback address.
+fn status(port: u16, password: Option<&str>) -> String {
+    let mut command = Command::new("curl");
+    let config = password.map(|word| format!("user = \"opencode:{word}\"\n"));
+    command.args(["-s", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-K", "-"]);
+    command.arg(format!("http://127.0.0.1:{port}/rc"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(config.unwrap_or_default().as_bytes()).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+/// The server of an image with opencode answers through the published port to the password only,
+/// which is nowhere but in one file of the host and in the server's environment.
+fn serves_opencode(home: &Home, image: &Image, port: u16) {
+    let show = home.json(&["vm", "show", "web", "--secrets"]);
+    let served = image.hook.contains("opencode");
+    let stages = show["start"]["stages"].as_array().unwrap();
+    assert_eq!(stages.iter().any(|stage| stage["name"] == "wait_opencode"), served, "{show}");
+    assert_eq!((&show["opencode"], show["secrets"] == json!({})), (&served.into(), !served));
+    if !served {
+        return;
+    }
+    let password = show["secrets"]["opencode"]["password"].as_str().unwrap();
+    assert_eq!(password.len(), 48);
+    assert_eq!(status(port, None), "401");
+    assert_eq!(status(port, Some("other")), "401");
+    assert_eq!(status(port, Some(password)), "200");
+    let exec = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
+    let seen = "ls -A /var/log/banger; stat -c %a /run/opencode/log; cat /proc/[0-9]*/cmdline \
+        | tr '\\0' ' ' | grep -o 'httpd -f -p [0-9]*'";
+    assert_eq!(exec(seen).out, "600\nhttpd -f -p 4096\n");
+    // What ends it does not end the service.
+    exec("pkill -f 'httpd -f -p'");
+    home.wait("the server again", || status(port, Some(password)) == "200");
+    let plain = home.json(&["vm", "show", "web"]).to_string() + &home.ok(&["vm", "logs", "web"]);
+    assert!(!plain.contains(password));
+    let found = Command::new("grep").args(["-rlsF", password]).arg(home.path()).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    assert!(found.ends_with("/opencode-password\n") && found.lines().count() == 1, "{found}");
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct ImageView {
     pub used_bytes: u64,
     /// Init program found in it, if any.
     pub init: Option<String>,
+    /// Whether it has opencode, which its VMs serve.
+    #[serde(default)]
+    pub opencode: bool,
     /// Time of creation: RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 of the content.

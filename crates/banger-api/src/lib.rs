@@ -23,6 +23,7 @@ pub mod images;
 pub mod labels;
 pub mod limits;
 pub mod names;
+pub mod opencode;
 pub mod operation;
 pub mod paths;
 pub mod program;

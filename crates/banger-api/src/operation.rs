@@ -258,6 +258,8 @@ pub mod stage {
     pub const WAIT_VSOCK_AGENT: &str = "wait_vsock_agent";
     /// Until network, work disk and files are in place and the image's init is running.
     pub const WAIT_GUEST_READY: &str = "wait_guest_ready";
+    /// Starting the image's opencode server, until it answers.
+    pub const WAIT_OPENCODE: &str = "wait_opencode";
     /// The VM is running.
     pub const READY: &str = "ready";
     /// Waiting for the guest to shut down.

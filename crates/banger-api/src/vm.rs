@@ -212,6 +212,9 @@ pub struct VmSummary {
     /// Labels by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether it serves opencode on port [`crate::opencode::PORT`] of the guest.
+    #[serde(default)]
+    pub opencode: bool,
     /// Why its record cannot be parsed; absent if it can. Otherwise unknown values are `null` or
     /// empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -137,6 +137,7 @@ mod tests {
             operation: None,
             publish: Vec::new(),
             labels: Default::default(),
+            opencode: false,
             problem: None,
         }
     }

@@ -8,6 +8,7 @@ use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::{Check, Leftover, RemoveLeftovers, RemovedLeftover};
 use banger_api::filter::VmFilter;
+use banger_api::opencode::VmSecrets;
 use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
 use banger_api::stats::VmStats;
@@ -197,6 +198,14 @@ impl Client {
     /// Not found, ambiguous, or the daemon's.
     pub async fn vm(&self, vm: &str) -> Result<VmDetails> {
         self.ask(Call::get(fill(routes::VM, "vm", vm)?), Idempotency::Idempotent).await
+    }
+
+    /// Secrets of a VM.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn secrets(&self, vm: &str) -> Result<VmSecrets> {
+        self.ask(Call::get(fill(routes::VM_SECRETS, "vm", vm)?), Idempotency::Idempotent).await
     }
 
     /// Creates a VM.

@@ -12,6 +12,7 @@ use banger_api::ApiError;
 use banger_api::doctor::Check;
 
 use crate::drivers::{Applied, Undone};
+use crate::interrupt::Interrupt;
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan, VmSpec};
 
@@ -98,6 +99,8 @@ pub struct VmContext<'a> {
     pub spec: &'a VmSpec,
     /// The run, if there is one.
     pub run: Option<&'a RunPlan>,
+    /// Interrupts waits of a step.
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 /// Result of an apply.
@@ -107,11 +110,13 @@ pub struct Made {
     pub applied: Applied,
     /// Data for the undo, a later step or a later daemon: [`RunPlan::found`].
     pub found: Option<serde_json::Value>,
+    /// Shown to the user; the operation continues.
+    pub warnings: Vec<String>,
 }
 
 impl From<Applied> for Made {
     fn from(applied: Applied) -> Self {
-        Self { applied, found: None }
+        Self { applied, found: None, warnings: Vec::new() }
     }
 }
 

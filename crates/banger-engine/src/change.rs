@@ -231,7 +231,8 @@ impl Worker {
             let mut effects = effects.filter(|effects| effects.name == capability.name);
             if let Some(preflight) = effects.find_map(|effects| effects.preflight.clone()) {
                 let vm = &self.record.plan;
-                preflight.check(VmContext { vm, spec: &target, run: Some(&run) }).await?;
+                let (spec, run, interrupt) = (&target, Some(&run), None);
+                preflight.check(VmContext { vm, spec, run, interrupt }).await?;
             }
         }
         let RunPlan { spec, steps, change, .. } = run;

@@ -325,6 +325,8 @@ pub trait Host: Send + Sync {
     async fn claim(&self, vm: &VmPlan) -> Result<Applied, ApiError>;
     /// Has the helper remove that folder; safe if it does not exist.
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError>;
+    /// The password of a VM's opencode server.
+    async fn opencode_password(&self, vm: &VmPlan) -> Result<String, ApiError>;
     /// Checks of the host.
     async fn doctor(&self) -> Vec<Check>;
     /// Ids of all VMs of this daemon's state folder that have objects on the host, also of those

@@ -61,6 +61,7 @@ mod tests {
             virtual_bytes: 0,
             used_bytes: 0,
             init: None,
+            opencode: false,
             created_at: String::new(),
             fingerprint: String::new(),
             built: None,

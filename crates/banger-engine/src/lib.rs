@@ -59,6 +59,7 @@ pub mod rename;
 pub mod reset;
 pub mod run_end;
 pub mod runner;
+mod secrets;
 pub mod shared;
 pub mod sim;
 pub mod state;

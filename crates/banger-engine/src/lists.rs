@@ -62,7 +62,8 @@ pub struct StepContext {
 
 impl StepContext {
     fn effect_context(&self) -> VmContext<'_> {
-        VmContext { vm: &self.vm, spec: &self.spec, run: self.run.as_ref() }
+        let interrupt = Some(&self.interrupt);
+        VmContext { vm: &self.vm, spec: &self.spec, run: self.run.as_ref(), interrupt }
     }
 
     /// The devices of this run.
@@ -86,6 +87,8 @@ pub enum Fact {
     Network(Attached),
     /// Data for the step's undo or a later daemon.
     Found(Applied, serde_json::Value),
+    /// No result to record, but warnings for the user.
+    Warned(Applied, Vec<String>),
     /// The shim's identity.
     Shim(ProcRef),
     /// The VMM's process id.
@@ -220,7 +223,8 @@ fn capability_step(step: &SlotStep) -> Step {
                 let made = c.drivers.effect(&c.step)?.apply(c.effect_context()).await?;
                 Ok(match made.found {
                     Some(found) => Fact::Found(made.applied, found),
-                    None => Fact::None(made.applied),
+                    None if made.warnings.is_empty() => Fact::None(made.applied),
+                    None => Fact::Warned(made.applied, made.warnings),
                 })
             })
         },

@@ -51,6 +51,9 @@ pub struct BootSet {
     pub image_bytes: u64,
     /// Kernel.
     pub kernel: KernelId,
+    /// Whether the image has opencode.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub opencode: bool,
 }
 
 /// The part of the configuration that a user may change. A change takes effect at the next start,
@@ -209,6 +212,7 @@ pub(crate) mod tests {
                 image_name: "debian".into(),
                 image_bytes: 1 << 30,
                 kernel: "fedcba9876543210".parse().unwrap(),
+                opencode: false,
             },
             drivers: DriverPlan {
                 vmm: chosen("sim"),

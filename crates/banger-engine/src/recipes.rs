@@ -9,7 +9,7 @@ use std::sync::Arc;
 use banger_api::ApiError;
 use banger_api::build::ImageBuildRequest;
 use banger_api::hint::ImageAdvice;
-use banger_api::images::Rebuild;
+use banger_api::images::{DEFAULT_IMAGE, Rebuild};
 use banger_api::operation::stage;
 
 use crate::engine::Engine;
@@ -56,7 +56,7 @@ pub(crate) enum RecipeKernel {
     Default,
 }
 
-const RECIPES: [Recipe; 2] = [
+const RECIPES: [Recipe; 3] = [
     Recipe {
         name: "alpine",
         base: "docker.io/library/alpine:3.23",
@@ -84,6 +84,35 @@ const RECIPES: [Recipe; 2] = [
             "xz",
         ],
         script: include_str!("build/recipes/alpine.sh"),
+        kernel: RecipeKernel::Default,
+    },
+    Recipe {
+        name: "debian-dev",
+        base: DEFAULT_IMAGE,
+        packages: &[
+            "build-essential",
+            "ca-certificates",
+            "curl",
+            "fd-find",
+            "git",
+            "jq",
+            "less",
+            "nodejs",
+            "npm",
+            "openssh-server",
+            "pkg-config",
+            "procps",
+            "python3",
+            "python3-pip",
+            "python3-venv",
+            "ripgrep",
+            "rsync",
+            "tmux",
+            "unzip",
+            "vim",
+            "xz-utils",
+        ],
+        script: include_str!("build/recipes/debian-dev.sh"),
         kernel: RecipeKernel::Default,
     },
     Recipe {

@@ -90,7 +90,7 @@ impl Worker {
                 continue;
             };
             let vm = &self.record.plan;
-            let context = VmContext { vm, spec: &run.spec, run: Some(&run) };
+            let context = VmContext { vm, spec: &run.spec, run: Some(&run), interrupt: None };
             if adopt.holds(context).await {
                 continue;
             }

@@ -270,7 +270,7 @@ impl Worker {
             (Fact::Shim(shim), Some(run)) => run.shim = Some(*shim),
             (Fact::Vmm(pid), Some(run)) => run.vmm_pid = Some(*pid),
             (Fact::BootId(boot_id), Some(run)) => run.boot_id = Some(boot_id.clone()),
-            (Fact::None(applied), _) => {
+            (Fact::None(applied) | Fact::Warned(applied, _), _) => {
                 detail = format!("{applied:?}");
                 changed = false;
             }
@@ -286,12 +286,17 @@ impl Worker {
                 ));
             }
         }
-        if let Fact::Ready(ready) = fact {
-            for text in ready.warnings {
-                self.op.emit(banger_api::operation::OpEventKind::Warning { text });
+        let warnings = match fact {
+            Fact::Ready(ready) => {
+                self.guest_timeline = ready.timeline;
+                self.handed_over = ready.handed_over;
+                ready.warnings
             }
-            self.guest_timeline = ready.timeline;
-            self.handed_over = ready.handed_over;
+            Fact::Warned(_, warnings) => warnings,
+            _ => Vec::new(),
+        };
+        for text in warnings {
+            self.op.emit(banger_api::operation::OpEventKind::Warning { text });
         }
         self.note(step, StepEventKind::Succeeded, detail)?;
         if changed {

@@ -67,6 +67,7 @@ impl Engine {
         let summary = |vm: VmTag| {
             let row = self.unreadable_row(&vm.id)?;
             Some(VmSummary {
+                opencode: false,
                 problem: Some(format!("{}: {}", explain(&row), row.why)),
                 id: vm.id,
                 name: vm.name,

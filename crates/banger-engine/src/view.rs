@@ -7,6 +7,7 @@ use banger_api::vm::{DriverReasons, Drivers, SpecView, VmDetails, VmState, VmSum
 use banger_api::{ByteString, VmName};
 
 use crate::autostart;
+use crate::capabilities::opencode;
 use crate::drivers::Drivers as DriverSet;
 use crate::ops::Op;
 use crate::plan::{RunPlan, VmPlan};
@@ -58,6 +59,7 @@ pub async fn summary(drivers: &DriverSet, published: &Published) -> VmSummary {
         operation: published.operation.clone(),
         publish: spec.publish.clone(),
         labels: spec.labels.to_map(),
+        opencode: opencode::is_served(plan),
         problem: None,
     }
 }

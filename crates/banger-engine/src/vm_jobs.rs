@@ -146,7 +146,7 @@ impl Worker {
         for capability in used {
             let effects = drivers.effects.iter().find(|effects| effects.name == capability.name);
             if let Some(preflight) = effects.and_then(|effects| effects.preflight.as_ref()) {
-                preflight.check(VmContext { vm, spec, run: None }).await?;
+                preflight.check(VmContext { vm, spec, run: None, interrupt: None }).await?;
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use banger_engine::drivers::{Applied, Capacity, Host, Undone};
 use banger_engine::plan::{BootSet, DriverPlan, VmPlan};
 use banger_root::protocol::Request;
 
+use crate::capabilities::opencode;
 use crate::probe::{self, Kvm};
 use crate::vmm::{firecracker, qemu};
 use crate::{HostConfig, KvmCheck};
@@ -212,6 +213,10 @@ impl Host for LinuxHost {
 
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.config.helper.remove(Request::Remove { vm: vm.id.clone() }).await
+    }
+
+    async fn opencode_password(&self, vm: &VmPlan) -> Result<String, ApiError> {
+        opencode::password(&self.config.layout.opencode_password(&vm.id)).await
     }
 
     async fn doctor(&self) -> Vec<Check> {

@@ -31,6 +31,7 @@ pub fn image(
         virtual_bytes: record.virtual_bytes,
         used_bytes,
         init: record.init.map(|init| init.as_str().to_owned()),
+        opencode: record.opencode,
         created_at: record.created_at,
         fingerprint: record.fingerprint,
         built: record.built.map(|built| built.inputs),

@@ -167,6 +167,7 @@ impl Images for LocalImages {
             image_name: image_name(image),
             image_bytes: found.record.virtual_bytes,
             kernel: id(&kernel.record.id)?,
+            opencode: found.record.opencode,
         })
     }
 

@@ -57,6 +57,11 @@ impl Layout {
         self.vm(id).join("ssh_host_ed25519_key")
     }
 
+    /// The password of the VM's opencode server.
+    pub fn opencode_password(&self, id: &VmId) -> PathBuf {
+        self.vm(id).join("opencode-password")
+    }
+
     /// The user's ssh key for all VMs if none is configured: private part, OpenSSH format.
     pub fn user_key(&self) -> PathBuf {
         self.state.join("ssh/id_ed25519")

@@ -203,6 +203,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         ssh_key: config.ssh_key.clone(),
         scopes: scopes::Scopes::new(&config.search_path),
         handover: config.handover.clone(),
+        sockets: sockets.clone(),
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

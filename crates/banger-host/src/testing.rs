@@ -24,6 +24,7 @@ pub fn plan(id: &str, name: &str) -> VmPlan {
             image_name: "debian".into(),
             image_bytes: 1 << 20,
             kernel: "fedcba9876543210".parse().unwrap(),
+            opencode: false,
         },
         drivers: DriverPlan {
             vmm: chosen("qemu"),
@@ -108,5 +109,6 @@ pub fn parts(path: &Path) -> Parts {
         ca: Default::default(),
         ssh_key: None,
         handover: Default::default(),
+        sockets: Default::default(),
     }
 }

@@ -280,7 +280,7 @@ async fn disks_survive_a_full_host() {
     let vm = conformance::plan("00000000a005");
     storage.create_folder(&vm).await.unwrap();
     storage.create_root(&vm, &conformance::spec()).await.unwrap();
-    let context = VmContext { vm: &vm, spec: &conformance::spec(), run: None };
+    let context = VmContext { vm: &vm, spec: &conformance::spec(), run: None, interrupt: None };
     WorkDisk::new(layout.clone(), blanks(&layout), Arc::new(|_| None))
         .apply(context)
         .await

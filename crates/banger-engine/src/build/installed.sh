@@ -11,4 +11,10 @@ elif has xbps-query; then
 elif has rpm; then
     rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE}.%{ARCH}\n'
 fi
+# Not a package of a distribution; VMs of the image start its server.
+if has opencode; then
+    program=$(readlink -f "$(command -v opencode)")
+    version=$(sed -n 's/^ *"version": *"\([^"]*\)".*/\1/p' "${program%/bin/*}/package.json" | head -n1)
+    echo "opencode-ai ${version:-unknown}"
+fi
 exit 0

@@ -8,6 +8,7 @@ pub mod git_identity;
 pub mod labels;
 pub mod logout;
 pub mod nat;
+pub mod opencode;
 pub mod ports;
 pub mod proxy;
 pub mod ssh_identity;
@@ -29,6 +30,7 @@ pub const ALL: &[Capability] = &[
     file_sync::CAPABILITY,
     autostart::CAPABILITY,
     logout::CAPABILITY,
+    opencode::CAPABILITY,
     labels::CAPABILITY,
 ];
 

@@ -52,7 +52,7 @@ impl Effect for SimEffect {
             format!("{} {:?}", inner.world.spawned, context.spec.publish)
         };
         let applied = self.sim.make_with(self.step.as_str(), context.vm, number.clone())?;
-        Ok(Made { applied, found: context.run.map(|_| number.into()) })
+        Ok(Made { applied, found: context.run.map(|_| number.into()), warnings: Vec::new() })
     }
 
     async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError> {

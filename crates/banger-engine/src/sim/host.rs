@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use banger_api::doctor::{Check, Leftover, Verdict};
 use banger_api::vm::VmPaths;
-use banger_api::{ApiError, VmId};
+use banger_api::{ApiError, ErrorCode, VmId};
 
 use super::Sim;
 use super::world::{When, World};
+use crate::capabilities::opencode;
 use crate::devices::RootContent;
 use crate::drivers::{Applied, Capacity, Host, Undone};
 use crate::plan::{BootSet, Chosen, DriverPlan, VmPlan};
@@ -58,6 +59,15 @@ impl Host for Sim {
 
     async fn release(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
         self.unmake("vmm_home", vm)
+    }
+
+    async fn opencode_password(&self, vm: &VmPlan) -> Result<String, ApiError> {
+        let made = self.object(opencode::PASSWORD.as_str(), vm).is_some();
+        // The same for all VMs, so that output can be compared.
+        made.then(|| "simulated-password".to_owned()).ok_or_else(|| {
+            let text = format!("`{}` has no password for opencode", vm.name);
+            ApiError::new(ErrorCode::NotFound, text)
+        })
     }
 
     async fn doctor(&self) -> Vec<Check> {

@@ -26,6 +26,8 @@ pub(super) const MIB: u64 = 1 << 20;
 const MISSING: &str = "/nope";
 /// Images of registries with this name are too large for the simulated disk.
 const TOO_LARGE: &str = "/too-large";
+/// Images with this in their name have opencode.
+const WITH_OPENCODE: &str = "debian-dev";
 /// Stages of imports.
 const IMPORT: &str = "import_image";
 const IMPORT_KERNEL: &str = "import_kernel";
@@ -123,6 +125,7 @@ impl Images for Sim {
             image_name: image_name(image),
             image_bytes: 512 * MIB,
             kernel: kernel_id.parse().map_err(bad)?,
+            opencode: image_name(image).contains(WITH_OPENCODE),
         })
     }
 
@@ -302,6 +305,7 @@ impl Images for Sim {
                 system: None,
                 packages: None,
                 init: if container.is_some() { None } else { Some("/sbin/init".into()) },
+                opencode: names.iter().any(|name| name.contains(WITH_OPENCODE)),
                 config: container,
                 names,
                 virtual_bytes: 512 * MIB,

@@ -57,7 +57,7 @@ fn a_commit_makes_an_image_and_leaves_the_vm() {
         let image = engine.image("mine").await.unwrap();
         let from = image.committed.unwrap();
         assert_eq!((image.id.as_str(), from.vm.name.as_str()), (id.as_str(), "web"));
-        assert_eq!((from.base_name.as_str(), image.built), ("debian", None));
+        assert_eq!((from.base_name.as_str(), image.built), (crate::IMAGE, None));
         let taken = begin(engine, "mine").await.err().unwrap();
         assert_eq!(taken.code, ErrorCode::NameTaken);
         let replaced = ImageCommitRequest { replace: true, ..request("mine") };

@@ -72,9 +72,13 @@ const SCENARIOS: [(Before, Trigger); 16] = [
     (Before::Paused, Trigger::Act(VmAction::Delete { force: true })),
 ];
 
+/// An image with opencode, so that the steps of that are in the lists.
+const IMAGE: &str = "localhost/debian-dev:1";
+
 fn request() -> CreateVm {
     let publish = vec!["8080:80".parse().unwrap()];
-    CreateVm { name: Some("web".into()), publish, ..CreateVm::default() }
+    let image = Some(IMAGE.into());
+    CreateVm { name: Some("web".into()), image, publish, ..CreateVm::default() }
 }
 
 async fn act(engine: &Engine, action: VmAction) {
@@ -104,6 +108,15 @@ async fn carry_out(trigger: &Trigger, engine: &Engine, sim: &Sim) {
                 tokio::task::yield_now().await;
             }
         }
+    }
+}
+
+#[test]
+fn the_loops_run_the_steps_of_every_capability() {
+    let kinds = kinds(&prepared(Before::Running));
+    let steps = banger_engine::capabilities::ALL.iter().flat_map(|capability| capability.steps);
+    for step in steps {
+        assert!(kinds.iter().any(|kind| kind == step.id.as_str()), "{step:?}: {kinds:?}");
     }
 }
 

@@ -80,7 +80,8 @@ fn a_failure_keeps_the_kernel() {
 fn an_image_is_deleted_with_its_kernel() {
     let machine = Machine::default();
     let own_name = |machine: &Machine| {
-        let image = machine.world().fetched.get("image:debian").cloned().unwrap();
+        let image =
+            machine.world().fetched.get(&format!("image:{}", crate::IMAGE)).cloned().unwrap();
         (format!("kernel:{}", own_kernel_name(&image)), image)
     };
     machine.daemon(DaemonFault::None, &[], async |engine, _| {
@@ -93,13 +94,13 @@ fn an_image_is_deleted_with_its_kernel() {
     let own = machine.world().fetched.get(&key).cloned().unwrap();
     assert_eq!(kernel(&machine, "created"), own);
     machine.daemon(DaemonFault::None, &[], async |engine, _| {
-        let in_use = engine.delete_image("debian").await.unwrap_err();
+        let in_use = engine.delete_image(crate::IMAGE).await.unwrap_err();
         assert_eq!(in_use.code, ErrorCode::InUse);
         let in_use = engine.delete_kernel(&own_kernel_name(&image)).await.unwrap_err();
         assert_eq!(in_use.code, ErrorCode::InUse);
         act(engine, VmAction::Delete { force: true }).await;
         let only_image = engine.kernels().await.unwrap().len();
-        engine.delete_image("debian").await.unwrap();
+        engine.delete_image(crate::IMAGE).await.unwrap();
         assert_eq!(engine.kernels().await.unwrap().len(), only_image - 1);
     });
     assert!(!machine.world().fetched.contains_key(&key));

@@ -193,7 +193,8 @@ fn a_reset_needs_a_stopped_vm_and_its_image() {
         let accepted = engine.request("web", VmAction::Reset {}).await.unwrap();
         let op = engine.follow(&accepted.operation.unwrap()).unwrap();
         let error = op.wait().await.unwrap_err();
-        assert!(error.message.starts_with("cannot reset `web`: its image `debian` ("), "{error}");
+        let begin = format!("cannot reset `web`: its image `{}` (", crate::IMAGE);
+        assert!(error.message.starts_with(&begin), "{error}");
         assert!(error.message.ends_with(") does not exist"), "{error}");
     });
     assert_eq!(machine.vm(), before.vm());

@@ -6,6 +6,7 @@ mod dns_names;
 mod file_sync;
 mod git_identity;
 mod logout;
+pub mod opencode;
 pub mod ports;
 mod proxy;
 mod ssh_identity;
@@ -22,6 +23,7 @@ use banger_engine::capability::Effects;
 use banger_engine::devices::Devices;
 use banger_engine::plan::VmPlan;
 
+use crate::guest::SocketsByDriver;
 use crate::handover::{Handover, HandoverSettings};
 use crate::helper::Helper;
 use crate::layout::Layout;
@@ -59,6 +61,8 @@ pub struct Parts {
     pub scopes: Scopes,
     /// What the user hands over to guests.
     pub handover: HandoverSettings,
+    /// Sockets to the guests.
+    pub sockets: SocketsByDriver,
 }
 
 /// Adds a capability's part to the configuration of a booting guest, and reports what it hands
@@ -87,6 +91,7 @@ pub fn registry(parts: &Parts) -> Vec<HostCapability> {
         git_identity::capability(parts),
         file_sync::capability(parts),
         logout::capability(parts),
+        opencode::capability(parts),
     ]
 }
 

@@ -4,17 +4,18 @@
 //! <port>\n`, answered by `OK <number>\n`; nothing may be sent before the answer.
 
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use banger_agent_proto::http::ErrorBody;
-use banger_agent_proto::{AGENT_PORT, MAX_JSON_BODY};
+use banger_agent_proto::{AGENT_PORT, MAX_JSON_BODY, ssh};
 use banger_api::hint::VmLog;
 use banger_api::vm::{DEFAULT_GRACE_MS, VmAction};
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_engine::plan::VmPlan;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
+use hyper::upgrade::Upgraded;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -174,6 +175,49 @@ pub async fn get_timed<T: DeserializeOwned>(
     let (body, times) = exchange(stream, request("GET", path, Vec::new())?).await?;
     let document = serde_json::from_slice(&body).map_err(|_| Failure::Malformed)?;
     Ok((document, times))
+}
+
+/// `POST`s a JSON document and returns the answer, another one.
+///
+/// # Errors
+/// The connection's; the agent's refusal; an unexpected document.
+pub async fn ask<T: DeserializeOwned>(
+    stream: UnixStream,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Failure> {
+    let body = serde_json::to_vec(body).map_err(|_| Failure::Malformed)?;
+    let (body, _) = exchange(stream, request("POST", path, body)?).await?;
+    serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
+}
+
+/// Connects to a TCP port of the guest, for which the agent waits at most `wait` while the guest
+/// boots.
+///
+/// # Errors
+/// The connection's; nothing listens on the port.
+pub async fn port(
+    stream: UnixStream,
+    port: u16,
+    wait: Duration,
+) -> Result<TokioIo<Upgraded>, Failure> {
+    let stream = dial(stream).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
+    // Its errors also fail the request.
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::post(format!("/connect?port={port}&wait_ms={}", wait.as_millis()))
+        .header("host", "agent")
+        .header("connection", "upgrade")
+        .header("upgrade", ssh::UPGRADE)
+        .body(Full::new(Bytes::new()))
+        .map_err(|_| Failure::Malformed)?;
+    let answer = sender.send_request(request).await.map_err(Failure::Http)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (status, message) = (answer.status().as_u16(), "no connection to the port".to_owned());
+        return Err(Failure::Status { status, message });
+    }
+    hyper::upgrade::on(answer).await.map(TokioIo::new).map_err(Failure::Http)
 }
 
 /// `POST`s a JSON document.

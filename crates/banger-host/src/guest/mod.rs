@@ -4,7 +4,7 @@
 //! agent afterwards. All data of a guest has limits in size and time.
 
 mod boot;
-mod channel;
+pub(crate) mod channel;
 mod clock;
 mod config;
 

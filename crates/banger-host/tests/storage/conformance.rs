@@ -48,12 +48,12 @@ pub struct Subject<'a> {
 
 impl Subject<'_> {
     async fn create_work(&self, vm: &VmPlan, spec: &VmSpec) -> Result<Applied, ApiError> {
-        let made = self.work.apply(VmContext { vm, spec, run: None }).await;
+        let made = self.work.apply(VmContext { vm, spec, run: None, interrupt: None }).await;
         made.map(|made| made.applied)
     }
 
     async fn remove_work(&self, vm: &VmPlan) -> Result<Undone, ApiError> {
-        self.work.undo(VmContext { vm, spec: &spec(), run: None }).await
+        self.work.undo(VmContext { vm, spec: &spec(), run: None, interrupt: None }).await
     }
 }
 
@@ -120,6 +120,7 @@ pub fn plan(id: &str) -> VmPlan {
             image_name: "debian".into(),
             image_bytes: IMAGE,
             kernel: "fedcba9876543210".parse().unwrap(),
+            opencode: false,
         },
         drivers: DriverPlan {
             vmm: chosen("qemu"),

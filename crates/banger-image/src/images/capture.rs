@@ -17,6 +17,9 @@ use crate::fetch::{self, PathContext, Progress, digest_of_file};
 /// Version of the provisioning: a change of what a build does to its image makes other images.
 const PROVISIONING: u32 = 1;
 
+/// opencode in the list of packages: its name at npm.
+const OPENCODE: &str = "opencode-ai";
+
 /// How an image was built, in its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +136,7 @@ impl ImageStore {
             system: base.as_ref().and_then(|base| base.system.clone()),
             virtual_bytes,
             init: base.as_ref().and_then(|base| base.init),
+            opencode: installed.iter().any(|line| is_package(line, OPENCODE)),
             packages: (packages > 0).then_some(packages),
             hidden_by_overlay: None,
             checked_for_overlay: false,
@@ -156,6 +160,11 @@ impl ImageStore {
         self.store.move_name(name, &record.id)?;
         Ok(record.id)
     }
+}
+
+/// Whether a line of the list of packages is about this one: name and version.
+fn is_package(line: &str, name: &str) -> bool {
+    line.split_whitespace().next() == Some(name)
 }
 
 /// Unit of holes in bytes.

@@ -62,6 +62,7 @@ impl ImageStore {
             system: converted.facts.system,
             virtual_bytes: converted.virtual_bytes,
             init: converted.init,
+            opencode: converted.opencode,
             packages: converted.facts.packages,
             hidden_by_overlay: converted.hidden_by_overlay,
             checked_for_overlay: true,

@@ -27,6 +27,9 @@ pub struct Converted {
     pub virtual_bytes: u64,
     /// The init.
     pub init: Option<Init>,
+    /// Whether it has opencode.
+    #[serde(default)]
+    pub opencode: bool,
     /// Facts from its files.
     pub facts: Facts,
     /// Files that an overlay hides, as text.
@@ -122,6 +125,7 @@ pub fn convert(
     Ok(Converted {
         virtual_bytes,
         init: rootfs::init(&tree),
+        opencode: rootfs::has_opencode(&tree),
         facts,
         hidden_by_overlay: overlay::hidden(&tree),
         config: source.config(),
@@ -185,6 +189,7 @@ fn read_only<'a>(
     let converted = Converted {
         virtual_bytes: 0,
         init: rootfs::init(&tree),
+        opencode: rootfs::has_opencode(&tree),
         facts,
         hidden_by_overlay: overlay::hidden(&tree),
         config: source.config(),

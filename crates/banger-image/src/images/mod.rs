@@ -96,6 +96,10 @@ pub struct ImageRecord {
     /// Whether VMs boot the kernel that the image contains, unless another one is asked for.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub own_kernel: bool,
+    /// Whether it has opencode, whose server its VMs start; images of earlier versions lack the
+    /// fact.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub opencode: bool,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// SHA-256 over all files' digests.
@@ -268,6 +272,7 @@ impl ImageStore {
             system: converted.facts.system,
             virtual_bytes: converted.virtual_bytes,
             init: converted.init,
+            opencode: converted.opencode,
             packages: converted.facts.packages,
             hidden_by_overlay: converted.hidden_by_overlay,
             checked_for_overlay: true,

@@ -144,6 +144,7 @@ impl ImageStore {
             system: found.facts.system,
             virtual_bytes: seen.bytes,
             init: found.init,
+            opencode: found.opencode,
             packages: found.facts.packages,
             hidden_by_overlay: found.hidden_by_overlay,
             checked_for_overlay: true,

@@ -63,6 +63,11 @@ pub fn init(tree: &Tree) -> Option<Init> {
     })
 }
 
+/// Whether the tree has opencode where the guest's search path leads to it.
+pub fn has_opencode(tree: &Tree) -> bool {
+    ["usr/local/bin/opencode", "usr/bin/opencode"].iter().any(|path| is_program(tree, path))
+}
+
 fn is_program(tree: &Tree, path: &str) -> bool {
     tree.resolve(path).is_some_and(|id| {
         let node = tree.node(id);
@@ -217,6 +222,18 @@ mod tests {
             make(&mut tree);
             assert_eq!(init(&tree), wanted);
         }
+    }
+
+    #[test]
+    fn opencode_is_found_where_npm_links_it() {
+        let mut tree = Tree::new();
+        link(&mut tree, "usr/local/bin/opencode", "../lib/node_modules/opencode-ai/bin/opencode");
+        assert!(!has_opencode(&tree), "a link without its target");
+        program(&mut tree, "usr/local/lib/node_modules/opencode-ai/bin/opencode");
+        assert!(has_opencode(&tree));
+        let mut other = Tree::new();
+        put_file(&mut other, "usr/bin/opencode", "", 0o644).unwrap();
+        assert!(!has_opencode(&other), "not executable");
     }
 
     #[test]

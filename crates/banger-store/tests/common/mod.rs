@@ -27,6 +27,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
             image_name: "debian".into(),
             image_bytes: 1 << 30,
             kernel: "fedcba9876543210".parse().unwrap(),
+            opencode: false,
         },
         drivers: DriverPlan { vmm: chosen("v"), storage: chosen("s"), network: chosen("n") },
         lifetime: Lifetime::Keep,

@@ -11,6 +11,7 @@ pub mod image;
 pub mod kernel;
 pub mod man;
 pub mod mcp;
+pub mod opencode;
 pub mod operation;
 pub mod program;
 pub mod run;
@@ -21,6 +22,7 @@ pub mod system;
 pub mod version;
 pub mod vm;
 pub mod web;
+pub mod workload;
 
 use crate::cli::Command;
 use crate::context::Context;

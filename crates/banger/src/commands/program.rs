@@ -13,7 +13,8 @@ use banger_client::{Client, ExecRequest};
 
 use crate::attach::{Guest, SessionEnd};
 use crate::commands::exec;
-use crate::commands::run::{Args, Workload};
+use crate::commands::run::Args;
+use crate::commands::workload::Workload;
 use crate::context::Context;
 use crate::errors::{Failure, usage};
 use crate::ssh_agent::SshAgent;
@@ -32,7 +33,7 @@ const MAX_BYTES: usize = 256 * 1024;
 pub fn request(args: &Args, workload: &Workload) -> Result<ProgramRequest, ApiError> {
     let attach = matches!(workload, Workload::Attached(_) | Workload::Program(..));
     let words = match workload {
-        Workload::None => args.options.request(Vec::new())?,
+        Workload::None | Workload::Opencode => args.options.request(Vec::new())?,
         Workload::Detached(request)
         | Workload::Attached(request)
         | Workload::Program(request, _) => request.clone(),
@@ -134,7 +135,9 @@ pub async fn attached(
     let mut request = match workload {
         Workload::Program(_, error) if !runs_program => return Err(error.into()),
         Workload::Program(request, _) | Workload::Attached(request) => request,
-        Workload::None | Workload::Detached(_) => return Ok(AttachedEnd::Session(exit::OK)),
+        Workload::None | Workload::Detached(_) | Workload::Opencode => {
+            return Ok(AttachedEnd::Session(exit::OK));
+        }
     };
     request.program = runs_program;
     let stream =

@@ -11,16 +11,17 @@ use banger_client::{Client, Detached, ExecRequest, Hold};
 
 use crate::cli;
 use crate::command_options;
+use crate::commands::opencode;
 use crate::commands::program::{self, AttachedEnd};
 use crate::commands::vm;
-use crate::context::{Context, Format};
+use crate::commands::workload::{Workload, workload};
+use crate::context::Context;
 use crate::errors::{self, Failure, usage};
 use crate::follow;
 use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
 use crate::repository::{self, Content};
 use crate::ssh_agent::SshAgent;
-use crate::terminal::{self, Wanted};
 use crate::values::Machine;
 use crate::waiting;
 
@@ -29,6 +30,7 @@ use crate::waiting;
 ///   banger run                    a machine and a shell in it
 ///   banger run --rm uname -a      one command; the machine is deleted afterwards
 ///   banger run . --rm -- make     the same with this repository in the machine
+///   banger run . --opencode       this host's opencode, attached to the machine's
 ///   banger run -d --name web      a machine that runs in the background
 ///
 /// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`
@@ -64,6 +66,9 @@ pub struct Args {
     /// What is sent of a folder.
     #[command(flatten)]
     pub sending: repository::Sending,
+    /// Attach the opencode of this host to that of the machine, which needs an image with opencode
+    #[arg(long, conflicts_with_all = ["interactive", "tty", "entrypoint"])]
+    pub opencode: bool,
     /// Run PROG instead of the entry point and the command of a container image without an init
     #[arg(long, value_name = "PROG")]
     pub entrypoint: Option<OsString>,
@@ -112,11 +117,15 @@ async fn machine(context: &Context, args: Args, content: Option<Content>) -> Res
         (true, true) => Lifetime::UntilStopped,
     };
     let workload = workload(context, &args)?;
+    let folder = content.as_ref().map(|content| content.folder().to_owned());
     request.program = Some(program::request(&args, &workload)?);
     request.check()?;
     let client = context.client().await?;
     if let Workload::Program(_, error) = &workload {
         program::refuse_init(&client, &args, error).await?;
+    }
+    if args.opencode {
+        opencode::check_image(&client, args.machine.image.as_deref()).await?;
     }
     let (accepted, interrupts) = follow::request(context, client.create(&request)).await?;
     let vm = accepted.vm.clone().ok_or_else(no_vm)?;
@@ -144,6 +153,9 @@ async fn machine(context: &Context, args: Args, content: Option<Content>) -> Res
     }
     let ended = match workload {
         Workload::None => {
+            if args.opencode {
+                opencode::how(context, &client, &vm, folder.as_deref()).await?;
+            }
             waiting::after_start(context, &client, vm.name.as_str(), args.wait).await?;
             return vm::create::show_made(context, &client, &vm).await;
         }
@@ -152,6 +164,10 @@ async fn machine(context: &Context, args: Args, content: Option<Content>) -> Res
                 start_in_background(context, &client, &vm, &request).await?;
             }
             return vm::create::show_made(context, &client, &vm).await;
+        }
+        Workload::Opencode => {
+            let attached = opencode::attach(context, &client, &vm, folder.as_deref()).await;
+            attached.map(AttachedEnd::Session)
         }
         attached @ (Workload::Attached(_) | Workload::Program(..)) => {
             program::attached(context, &client, &vm, args.wait, (attached, &agent)).await
@@ -202,65 +218,13 @@ pub fn no_vm() -> ApiError {
     ApiError::new(ErrorCode::DaemonUnavailable, "the daemon's answer does not name the VM")
 }
 
-/// Workload of the machine.
-pub enum Workload {
-    /// No command, or the program of the image without a client.
-    None,
-    /// A command without a client.
-    Detached(ExecRequest),
-    /// A command, a shell or the program of the image on the streams of this process.
-    Attached(ExecRequest),
-    /// The program of the image; the error if it has none.
-    Program(ExecRequest, ApiError),
-}
-
-fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
-    let shell = args.command.is_empty();
-    if args.detach && shell {
-        return Ok(Workload::None);
-    }
-    if args.detach {
-        return Ok(Workload::Detached(args.options.request(args.command.clone())?));
-    }
-    let mut request = args.options.request(args.command.clone())?;
-    request.stdin = args.interactive;
-    if let Some(error) = no_shell(context, args).filter(|_| shell) {
-        let may_have_program = args.machine.image.is_some() || args.entrypoint.is_some();
-        return if may_have_program && !args.tty {
-            Ok(Workload::Program(request, error))
-        } else {
-            Err(error.into())
-        };
-    }
-    // `run` without command is a shell on this terminal.
-    let wanted = match (args.tty, shell && !args.interactive) {
-        (true, _) => Wanted::Flag,
-        (false, true) => Wanted::Shell,
-        (false, false) => return Ok(Workload::Attached(request)),
-    };
-    command_options::with_terminal(context, request, wanted).map(Workload::Attached)
-}
-
-/// Why a shell cannot be run.
-fn no_shell(context: &Context, args: &Args) -> Option<ApiError> {
-    if context.format == Format::Json {
-        return Some(usage("a shell cannot be shown as JSON: add `-d`, or a command"));
-    }
-    let has_input = args.interactive || args.tty || terminal::is_interactive();
-    (!has_input).then(|| {
-        usage("a shell needs a terminal or input, and this is neither").with_hint(Hint::text(
-            "`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD",
-        ))
-    })
-}
-
 /// A terminal gets a line with the time until the machine was ready; a file, which also contains
 /// the command's standard error, only lines about downloads.
 fn progress(context: &Context, workload: &Workload) -> Progress {
     let command = match workload {
         Workload::Attached(request) => !request.argv.is_empty(),
         Workload::Program(..) => true,
-        Workload::None | Workload::Detached(_) => false,
+        Workload::None | Workload::Detached(_) | Workload::Opencode => false,
     };
     Progress::new(context, if command && !stderr_is_live() { Lines::Fetches } else { Lines::Ready })
 }

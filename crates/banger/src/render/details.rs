@@ -4,6 +4,7 @@ use banger_api::ByteString;
 use banger_api::boot::BootView;
 use banger_api::handover::{HandedOver, HandoverState};
 use banger_api::labels;
+use banger_api::opencode::{self, VmSecrets};
 use banger_api::program::ProgramView;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{SpecView, StopKind, StoppedBecause, Timing, VmDetails, VmSummary};
@@ -52,6 +53,9 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     for port in &summary.publish {
         text.add("published", &format!("{} leads to {}", port.listens_on(), port.guest_port));
     }
+    if summary.opencode {
+        text.add("opencode", &format!("on port {} of the guest", opencode::PORT));
+    }
     if vm.autostart {
         text.add("autostart", "on");
     }
@@ -90,6 +94,16 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
             text.add("in guest", "");
             text.stages(&start.guest);
         }
+    }
+    text.0
+}
+
+/// Renders the secrets of a VM.
+pub fn secrets(secrets: &VmSecrets) -> String {
+    let mut text = Lines::default();
+    if let Some(access) = &secrets.opencode {
+        text.add("opencode user", &access.username);
+        text.add("opencode password", &access.password);
     }
     text.0
 }

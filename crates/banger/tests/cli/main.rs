@@ -16,6 +16,7 @@ mod images;
 mod interrupt;
 mod man;
 mod mcp;
+mod opencode;
 mod operations;
 mod other_host;
 mod output;

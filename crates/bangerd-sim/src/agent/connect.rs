@@ -1,8 +1,9 @@
-//! TCP ports of a simulated guest: port 22 sends a banner as an ssh server does, and then echoes.
-//! Nothing else listens.
+//! TCP ports of a simulated guest: port 22 sends a banner as an ssh server does, and then echoes;
+//! port 4096 answers one request as opencode does. Nothing else listens.
 
 use banger_agent_proto::forward;
 use banger_agent_proto::ssh::{NOT_LISTENING, SshServer, UPGRADE};
+use banger_api::opencode;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, UPGRADE as UPGRADE_HEADER};
@@ -11,6 +12,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Answer, exec, refused};
+
+/// Maximum length of the head of a request in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// User and password of the simulated opencode, as HTTP basic authentication has them.
+const CREDENTIALS: &str = "b3BlbmNvZGU6c2ltdWxhdGVkLXBhc3N3b3Jk";
 
 /// First line that the server sends (RFC 4253, section 4.2).
 const BANNER: &[u8] = b"SSH-2.0-simulated\r\n";
@@ -24,13 +30,16 @@ pub fn server() -> SshServer {
 /// Upgrades the connection to the bytes of the port.
 pub fn start(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Answer {
     let query = request.uri().query().unwrap_or_default();
-    if !query.split('&').any(|parameter| parameter == "port=22") {
+    let listens = |port: u16| query.split('&').any(|given| given == format!("port={port}"));
+    let opencode = listens(opencode::PORT);
+    if !opencode && !listens(22) {
         let status = StatusCode::from_u16(NOT_LISTENING).unwrap_or(StatusCode::BAD_GATEWAY);
         return refused(status, "nothing listens on this port".into());
     }
     let upgrade = hyper::upgrade::on(&mut request);
     sessions.begin(async move {
         match upgrade.await {
+            Ok(stream) if opencode => serve_opencode(TokioIo::new(stream)).await,
             Ok(stream) => {
                 let (mut from, mut to) = tokio::io::split(TokioIo::new(stream));
                 // An error means that the client has disconnected.
@@ -90,4 +99,26 @@ pub fn take(sessions: &exec::Sessions, mut request: Request<Incoming>) -> Answer
         }
     });
     switching(forward::UPGRADE)
+}
+
+/// Answers one request: 401 without the password of simulated VMs.
+async fn serve_opencode(mut stream: TokioIo<hyper::upgrade::Upgraded>) {
+    let (mut head, mut piece) = (Vec::new(), [0; 1024]);
+    while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
+        match stream.read(&mut piece).await {
+            // The client has disconnected.
+            Ok(0) | Err(_) => return,
+            Ok(count) => head.extend_from_slice(piece.get(..count).unwrap_or_default()),
+        }
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    let status = match head.contains(&format!("authorization: basic {CREDENTIALS}").to_lowercase())
+    {
+        true => "200 OK",
+        false => "401 Unauthorized",
+    };
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    // An error means that the client has disconnected.
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }

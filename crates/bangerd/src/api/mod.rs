@@ -116,6 +116,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_HOLD, post(hold::hold))
         .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
+        .route(routes::VM_SECRETS, get(vms::secrets))
         .route(routes::STATS, get(stats::stats))
         .route(routes::OPERATIONS, get(operations::list))
         .route(routes::OPERATION, get(operations::show))
@@ -237,6 +238,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         vms::action,
         vms::boot,
         vms::health,
+        vms::secrets,
         logs::vm,
         exec::exec,
         exec::detach,

@@ -9,6 +9,7 @@ use banger_api::container_ref::is_image_reference;
 use banger_api::filter::{self, BadFilter, MAX_FILTERS, VmFilter};
 use banger_api::idempotency::BadKey;
 use banger_api::images::is_ref_name;
+use banger_api::opencode::VmSecrets;
 use banger_api::operation::Accepted;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
@@ -153,6 +154,20 @@ pub async fn health(
     PathParams(vm): PathParams<String>,
 ) -> Answer<Json<VmHealth>> {
     Ok(Json(api.engine.health(&vm).await?))
+}
+
+/// Secrets of one VM, such as the password of its opencode server.
+#[utoipa::path(get, path = routes::VM_SECRETS, tag = "vms", operation_id = "vm_secrets",
+    params(("vm" = String, Path, description = "name, id or unique prefix of an id")),
+    responses(
+        (status = 200, description = "the secrets", body = VmSecrets),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn secrets(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+) -> Answer<Json<VmSecrets>> {
+    Ok(Json(api.engine.secrets(&vm).await?))
 }
 
 /// Wait for a stage of a VM's start; returns the state of the guest's boot.

@@ -59,7 +59,7 @@ impl Effect for Forwarder {
         let process = self.0.spawn(context.vm).await?;
         self.1.keep(&context.vm.id, vec![process]);
         let found = serde_json::to_value(process).ok();
-        Ok(Made { applied: Applied::Created, found })
+        Ok(Made { applied: Applied::Created, found, warnings: Vec::new() })
     }
 
     async fn undo(&self, context: VmContext<'_>) -> Result<Undone, ApiError> {

@@ -16,7 +16,7 @@ use crate::values;
 ///
 ///   banger image pull ghcr.io/acme/app:1
 ///   banger image pull alpine:3.23          from docker.io
-///   banger image pull debian               a recipe: debian, alpine or void
+///   banger image pull debian-dev           a recipe: docs/images.md lists them
 ///   banger image pull --refresh debian     again, with today's packages
 ///
 /// `banger run --image` pulls an image with a host, folder or tag if needed.

@@ -92,6 +92,9 @@ fn text(image: &ImageView) -> String {
         ("takes", human_size(image.used_bytes)),
         ("init", init),
     ]);
+    if image.opencode {
+        rows.push(("opencode", "yes".to_owned()));
+    }
     if let Some(config) = config {
         container(config, &mut rows);
     }

@@ -161,6 +161,7 @@ mod tests {
             operation: None,
             publish: Vec::new(),
             labels: Default::default(),
+            opencode: false,
             problem: Some("not JSON".into()),
         };
         let table = text(&[unreadable]);

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use banger_api::opencode;
 use banger_api::publish::PortForward;
 use banger_api::vm::{VmState, VmSummary};
 use banger_api::{ApiError, VmId, VmName, exit};
 use banger_client::batch::resolve;
 use serde::Serialize;
 
+use crate::commands::opencode::by_name;
 use crate::context::{Context, Format, Verbosity};
 use crate::errors::{self, Failure};
 use crate::render::table::{Column, table};
@@ -18,7 +20,8 @@ use crate::render::table::{Column, table};
 ///   banger vm ports web db
 ///   banger vm ports -q web          endpoints only, such as 127.0.0.1:8080
 ///
-/// `-p` of `run` and `create` publishes ports.
+/// `-p` of `run` and `create` publishes ports. The opencode server of a machine
+/// with an address of its own is shown even if its port is not published.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -72,14 +75,17 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let mut code = exit::OK;
     let mut elements = Vec::new();
     if args.vms.is_empty() {
-        elements.extend(listing.iter().map(|vm| element(vm.name.to_string(), vm)));
+        for vm in &listing {
+            elements.push(element(vm.name.to_string(), vm).await);
+        }
     }
     let targets = resolve(&listing, &args.vms);
     let batch = targets.len() > 1;
     for target in targets {
         let found = target.found.map(|tag| listing.iter().find(|vm| vm.id == tag.id));
         match found {
-            Ok(vm) => elements.extend(vm.map(|vm| element(target.reference, vm))),
+            Ok(Some(vm)) => elements.push(element(target.reference, vm).await),
+            Ok(None) => {}
             Err(error) => {
                 code = if batch { exit::FAILED } else { error.code.exit_code() };
                 if context.format == Format::Text {
@@ -116,7 +122,7 @@ fn show(context: &Context, elements: &[Element], named: bool) -> Result<(), Fail
     Ok(())
 }
 
-fn element(reference: String, vm: &VmSummary) -> Element {
+async fn element(reference: String, vm: &VmSummary) -> Element {
     let available = vm.state == VmState::Running;
     let published = |port: &PortForward| Published {
         endpoint: port.listens_on(),
@@ -125,14 +131,29 @@ fn element(reference: String, vm: &VmSummary) -> Element {
         available,
         link: link(port),
     };
+    let mut ports: Vec<Published> = vm.publish.iter().map(published).collect();
+    ports.extend(opencode_port(vm).await);
     Element {
         reference,
         id: Some(vm.id.clone()),
         name: Some(vm.name.clone()),
         state: Some(vm.state),
-        ports: vm.publish.iter().map(published).collect(),
+        ports,
         error: None,
     }
+}
+
+/// The opencode server of a VM with an address of its own, unless its port is published.
+async fn opencode_port(vm: &VmSummary) -> Option<Published> {
+    let guest_port = opencode::PORT;
+    let is_published = vm.publish.iter().any(|port| port.guest_port == guest_port);
+    if !vm.opencode || is_published {
+        return None;
+    }
+    let endpoint = SocketAddr::new(vm.ip.as_ref()?.parse().ok()?, guest_port);
+    let url = by_name(vm).await.unwrap_or_else(|| format!("http://{endpoint}"));
+    let (link, available) = (Some(format!("{url}/")), vm.state == VmState::Running);
+    Some(Published { endpoint, protocol: "tcp", guest_port, available, link })
 }
 
 fn text(elements: &[Element]) -> String {

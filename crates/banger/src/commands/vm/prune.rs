@@ -206,6 +206,7 @@ mod tests {
             operation: None,
             publish: Vec::new(),
             labels: [("ci".to_owned(), String::new())].into(),
+            opencode: false,
             problem: None,
         };
         let week = "2026-01-01T00:00:00Z";
