@@ -6,6 +6,7 @@ mod api;
 mod autostart;
 mod bad_input;
 mod batch;
+mod clients;
 mod completion;
 mod copy;
 mod daemon;
