@@ -149,9 +149,10 @@ npm_packages web
 [ "$need" != test ] || npm_packages web-tests
 
 # Python programs of the tests, each in an environment of its own, kept by the content of its
-# requirements: schemathesis, clients of ssh, and a disk image of Alpine Linux that others made.
+# requirements: schemathesis, clients of ssh, a disk image of Alpine Linux that others made, and a client
+# of the Model Context Protocol.
 if [ "$need" = test ]; then
-  for name in fuzz-api ssh-clients test-images; do
+  for name in fuzz-api ssh-clients test-images mcp-clients; do
     sum=$(sha256sum scripts/$name/requirements.txt | cut -c1-16)
     kept=$tools/$name-$sum
     if [ ! -e "$kept/complete" ]; then
@@ -179,4 +180,23 @@ if [ "$need" = test ]; then
     touch "$kept/complete"
   fi
   ln -sfn "$kept" "$tools/opencode"
+fi
+
+# Programs of the tests from npm, kept by the content of their lock file: the inspector of the Model
+# Context Protocol, and Claude Code. No script of a package runs. `npm ci` refuses a lock file
+# without optional packages of other systems.
+if [ "$need" = test ]; then
+  for name in mcp-inspector agents; do
+    sum=$(sha256sum scripts/$name/package-lock.json | cut -c1-16)
+    kept=$tools/$name-$sum
+    if [ ! -e "$kept/complete" ]; then
+      say "fetching the npm packages of scripts/$name"
+      rm -rf "$kept"
+      mkdir -p "$kept"
+      cp scripts/$name/package.json scripts/$name/package-lock.json "$kept"
+      (cd "$kept" && npm install --silent --ignore-scripts --no-audit --no-fund)
+      touch "$kept/complete"
+    fi
+    ln -sfn "$kept" "$tools/$name"
+  done
 fi

@@ -46,11 +46,13 @@ const BORDERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
+    ("banger-agents", &["banger-api"]),
     ("banger-mcp", &["banger-api", "banger-archive", "banger-client"]),
     ("banger-web", &["banger-api", "banger-client"]),
     (
         "banger",
         &[
+            "banger-agents",
             "banger-api",
             "banger-archive",
             "banger-client",

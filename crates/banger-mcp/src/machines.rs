@@ -158,8 +158,10 @@ impl Call<'_> {
         let accepted = self.client.act(&wanted.vm, VmAction::Set(set)).await?;
         let (on, progress) = (OnInterrupt::Ignore, &mut self.progress);
         follow(self.client, &accepted, on, self.context, progress).await?;
-        let details = self.client.vm(&wanted.vm).await?;
-        Ok(json!({ "published": published(&details.summary.publish) }))
+        let now = self.client.vm(&wanted.vm).await?.summary.publish;
+        // Networks that are fixed while the machine runs take it from the next start on.
+        let available = if now.contains(&port) { "now" } else { "after the next start" };
+        Ok(json!({ "published": published(&now), "available": available }))
     }
 
     /// The end of a log.

@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::alias::{self, Alias};
 use crate::commands::web;
 use crate::commands::{
-    api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh,
+    agent, api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh,
     ssh_config, ssh_proxy, system, version, vm,
 };
 use crate::errors::output_failed;
@@ -95,6 +95,12 @@ pub enum Command {
     Daemon(daemon::Command),
     Web(web::Args),
     Doctor(doctor::Args),
+    /// Make the shell commands of coding agents run in a machine.
+    ///
+    ///   banger agent install claude . --vm web
+    ///   banger agent status
+    #[command(subcommand, verbatim_doc_comment)]
+    Agent(agent::Command),
     Mcp(mcp::Args),
     Api(api::Args),
     SshConfig(ssh_config::Args),

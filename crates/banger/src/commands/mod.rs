@@ -1,5 +1,6 @@
 //! One file for each command: doc comment = help, `Args` = flags, `run` = its implementation.
 
+pub mod agent;
 pub mod alias;
 pub mod api;
 pub mod completion;
@@ -45,6 +46,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Operation(command) => operation::dispatch(context, command).await,
         Command::Daemon(command) => daemon::dispatch(context, command).await,
         Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Agent(command) => agent::dispatch(context, command).await,
         Command::Mcp(args) => mcp::run(context, args).await,
         Command::Api(args) => api::run(context, args).await,
         Command::Completion(args) => completion::run(context, args).await,

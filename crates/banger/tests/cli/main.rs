@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod agents;
 mod api;
 mod autostart;
 mod bad_input;
@@ -17,6 +18,7 @@ mod images;
 mod interrupt;
 mod man;
 mod mcp;
+mod mcp_clients;
 mod opencode;
 mod operations;
 mod other_host;

@@ -1,0 +1,125 @@
+//! What banger writes for coding agents, so that their shell commands run in a machine: hooks,
+//! plugins and a skill, each merged into the user's files and taken out again.
+//!
+//! [`install`] and [`uninstall`] give a [`Plan`]: the files with their content before and after. A
+//! plan is shown, and then carried out. [`hook`] is the other half: it answers the agent's question
+//! before each command.
+
+mod edit;
+pub mod hook;
+mod plan;
+mod settings;
+mod texts;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use banger_api::{ApiError, ErrorCode, Hint};
+
+pub use edit::Change;
+pub use plan::{Plan, install, machine, uninstall};
+
+/// A coding agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// Claude Code.
+    Claude,
+    /// opencode.
+    Opencode,
+    /// Codex.
+    Codex,
+}
+
+impl Agent {
+    /// All agents.
+    pub const ALL: [Self; 3] = [Self::Claude, Self::Opencode, Self::Codex];
+
+    /// Its name, which is that of its program too.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Opencode => "opencode",
+            Self::Codex => "codex",
+        }
+    }
+
+    /// The npm package that has its program.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Claude => "@anthropic-ai/claude-code",
+            Self::Opencode => "opencode-ai",
+            Self::Codex => "@openai/codex",
+        }
+    }
+
+    /// Its login file, in the home folder of a user.
+    pub fn login(self) -> &'static str {
+        match self {
+            Self::Claude => ".claude/.credentials.json",
+            Self::Opencode => ".local/share/opencode/auth.json",
+            Self::Codex => ".codex/auth.json",
+        }
+    }
+}
+
+impl fmt::Display for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Agent {
+    type Err = ApiError;
+
+    fn from_str(name: &str) -> Result<Self, ApiError> {
+        Self::ALL.into_iter().find(|agent| agent.as_str() == name).ok_or_else(|| {
+            let text = format!("`{}` is not a known agent", banger_api::excerpt(name));
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            ApiError::new(ErrorCode::BadRequest, text)
+                .with_hint(Hint::text(format!("the agents are {names}")))
+        })
+    }
+}
+
+/// Where an agent's commands run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// The folder of this host that the agent works in.
+    pub host: PathBuf,
+    /// Name of the machine.
+    pub vm: String,
+    /// The same folder in the machine.
+    pub guest: String,
+}
+
+impl Workspace {
+    /// The folder in the machine for one of this host: beneath the workspace the same path, and
+    /// the workspace itself for any other.
+    pub fn guest_folder(&self, cwd: &Path) -> String {
+        let beneath = cwd.strip_prefix(&self.host).ok().and_then(Path::to_str);
+        match beneath {
+            None | Some("") => self.guest.clone(),
+            Some(beneath) => format!("{}/{beneath}", self.guest.trim_end_matches('/')),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_the_workspace_are_mapped() {
+        let workspace =
+            Workspace { host: "/home/u/app".into(), vm: "web".into(), guest: "/root/app".into() };
+        for (host, guest) in [
+            ("/home/u/app", "/root/app"),
+            ("/home/u/app/src/a b", "/root/app/src/a b"),
+            ("/home/u/apple", "/root/app"),
+            ("/tmp", "/root/app"),
+        ] {
+            assert_eq!(workspace.guest_folder(Path::new(host)), guest, "{host}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Our hook in a settings file of Claude Code or Codex. Everything else in the file, its order, its
+//! spaces and its comments stay.
+
+use std::path::Path;
+
+use banger_api::{ApiError, ErrorCode, Hint};
+use jsonc_parser::ParseOptions;
+use jsonc_parser::cst::{CstArray, CstInputValue, CstNode, CstObject, CstRootNode};
+use jsonc_parser::json;
+
+/// The words in the command of our hook, by which it is recognized.
+pub const MARK: &str = "agent hook";
+
+/// The hook for this event, as the text of an element.
+fn element(matcher: &str, command: &str) -> CstInputValue {
+    json!({
+        "matcher": matcher,
+        "hooks": [{ "type": "command", "command": command, "timeout": 30 }],
+    })
+}
+
+/// Adds our hook, replacing an earlier one. `None` is an absent file.
+///
+/// # Errors
+/// The file is not JSON, or has something else where hooks belong.
+pub fn add(
+    path: &Path,
+    text: Option<&str>,
+    matcher: &str,
+    command: &str,
+) -> Result<String, ApiError> {
+    let root = parse(path, text.filter(|text| !text.trim().is_empty()).unwrap_or("{}\n"))?;
+    let object = root.object_value_or_create().ok_or_else(|| unexpected(path, "the document"))?;
+    let hooks =
+        object.object_value_or_create("hooks").ok_or_else(|| unexpected(path, "`hooks`"))?;
+    let list = hooks
+        .array_value_or_create("PreToolUse")
+        .ok_or_else(|| unexpected(path, "`hooks.PreToolUse`"))?;
+    let present = ours(&list);
+    let same = |node: &CstNode| {
+        let node = node.to_string();
+        let has = |word: &str| node.contains(&serde_json::Value::from(word).to_string());
+        has(matcher) && has(command)
+    };
+    if let (Some(text), [one]) = (text, present.as_slice())
+        && same(one)
+    {
+        return Ok(text.to_owned());
+    }
+    present.into_iter().for_each(CstNode::remove);
+    list.append(element(matcher, command));
+    Ok(root.to_string())
+}
+
+/// Removes our hook, and what is empty after that; `None` if nothing is left of the file.
+///
+/// # Errors
+/// The file is not JSON.
+pub fn remove(path: &Path, text: &str) -> Result<Option<String>, ApiError> {
+    let root = parse(path, text)?;
+    let Some((object, hooks, list)) = lists(&root) else { return Ok(Some(text.to_owned())) };
+    let ours = ours(&list);
+    if ours.is_empty() {
+        return Ok(Some(text.to_owned()));
+    }
+    ours.into_iter().for_each(CstNode::remove);
+    let mut emptied = list.elements().is_empty();
+    if emptied {
+        remove_property(&hooks, "PreToolUse");
+        emptied = hooks.properties().is_empty();
+    }
+    if emptied {
+        remove_property(&object, "hooks");
+        emptied = object.properties().is_empty();
+    }
+    let text = root.to_string();
+    let has_comments = text.contains("//") || text.contains("/*");
+    Ok((!emptied || has_comments).then_some(text))
+}
+
+/// The command of our hook.
+///
+/// # Errors
+/// The file is not JSON.
+pub fn find(path: &Path, text: &str) -> Result<bool, ApiError> {
+    let root = parse(path, text)?;
+    Ok(lists(&root).is_some_and(|(_, _, list)| !ours(&list).is_empty()))
+}
+
+fn lists(root: &CstRootNode) -> Option<(CstObject, CstObject, CstArray)> {
+    let object = root.object_value()?;
+    let hooks = object.object_value("hooks")?;
+    let list = hooks.array_value("PreToolUse")?;
+    Some((object, hooks, list))
+}
+
+fn ours(list: &CstArray) -> Vec<CstNode> {
+    let is_ours = |node: &CstNode| node.to_string().contains(MARK);
+    list.elements().into_iter().filter(is_ours).collect()
+}
+
+fn remove_property(object: &CstObject, name: &str) {
+    if let Some(property) = object.get(name) {
+        property.remove();
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<CstRootNode, ApiError> {
+    CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| {
+        let text = format!("`{}` is not JSON", path.display());
+        ApiError::new(ErrorCode::BadRequest, text)
+            .caused_by(&error)
+            .with_hint(Hint::text("correct it first; it is not changed"))
+    })
+}
+
+fn unexpected(path: &Path, place: &str) -> ApiError {
+    let text = format!("{place} in `{}` is of an unexpected type", path.display());
+    ApiError::new(ErrorCode::BadRequest, text)
+        .with_hint(Hint::text("correct it first; it is not changed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMAND: &str = "'/usr/bin/banger' agent hook --vm web || exit 2";
+
+    fn added(text: Option<&str>) -> String {
+        add(Path::new("settings.json"), text, "Bash", COMMAND).unwrap()
+    }
+
+    fn removed(text: &str) -> Option<String> {
+        remove(Path::new("settings.json"), text).unwrap()
+    }
+
+    #[test]
+    fn a_hook_is_added_and_taken_out_again() {
+        for text in [
+            "{\n  \"model\": \"x\",\n  \"hooks\": {\n    \"Stop\": []\n  }\n}\n",
+            "{\n    \"b\": 1,\n    \"a\": [1,  2] // two\n}\n",
+            "{\"hooks\": {\"PreToolUse\": [{\"matcher\": \"Write\", \"hooks\": []}]}}",
+        ] {
+            let with = added(Some(text));
+            assert!(find(Path::new("x"), &with).unwrap(), "{with}");
+            assert!(!find(Path::new("x"), text).unwrap());
+            assert_eq!(added(Some(&with)), with, "a second time");
+            let without = removed(&with).unwrap();
+            let even = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(even(&without), even(text), "{with}");
+        }
+        let created = added(None);
+        assert!(created.contains("\"PreToolUse\""), "{created}");
+        assert_eq!(removed(&created), None);
+        assert_eq!(removed("{\"a\": 1}").as_deref(), Some("{\"a\": 1}"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_as_expected_is_refused() {
+        for text in ["{", "[]", "{\"hooks\": 1}", "{\"hooks\": {\"PreToolUse\": {}}}"] {
+            let error = add(Path::new("s.json"), Some(text), "Bash", COMMAND).unwrap_err();
+            assert!(error.message.contains("`s.json`"), "{text}: {error}");
+        }
+    }
+}
