@@ -103,7 +103,15 @@ impl Store {
     /// # Errors
     /// There is none, or another version of banger wrote it.
     pub fn record(&self) -> Result<Record, ApiError> {
-        let path = self.folder.join("record");
+        Self::record_in(&self.folder)
+    }
+
+    /// The same without the lock: a record is replaced in one step.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn record_in(folder: &Path) -> Result<Record, ApiError> {
+        let path = folder.join("record");
         let bytes = fs::read(&path).map_err(|error| of_file(&path, &error))?;
         Record::parse(&bytes).ok_or_else(|| {
             let text = format!("`{}` is not a record that this version reads", path.display());

@@ -9,6 +9,7 @@ use crate::attach::{self, Captured, Guest, SessionEnd, Sink};
 use crate::command_options::{self, CommandOptions};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
+use crate::repository::InWorkspace;
 use crate::ssh_agent::SshAgent;
 use crate::terminal::Wanted;
 use crate::waiting::{self, CommandWait};
@@ -35,6 +36,9 @@ pub struct Args {
     /// Options of the command.
     #[command(flatten)]
     pub options: CommandOptions,
+    /// Working folder.
+    #[command(flatten)]
+    pub place: InWorkspace,
     /// Stage to wait for.
     #[command(flatten)]
     pub wait: CommandWait,
@@ -52,6 +56,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         request = command_options::with_terminal(context, request, Wanted::Flag)?;
     }
     let client = context.client().await?;
+    args.place.apply(context, &client, &args.vm, &mut request).await?;
     let session = waiting::connection(context, &client, &args.vm, args.wait).await?;
     let _forwarding = agent.forward(&client, &args.vm, &mut request).await?;
     attached(context, session, &request, &Guest { client: &client, vm: &args.vm }).await

@@ -89,10 +89,15 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     };
     // Flags may follow the folder.
     let words = repository::without_folder(&args.command, &words)?;
-    let mut args = match cli::parse(&words, None).map(|parsed| parsed.command) {
-        Ok(cli::Command::Run(args) | cli::Command::Vm(vm::Command::Run(args))) => args,
-        Ok(_) => return Err(usage("the command line is not one of `banger run`").into()),
+    let parsed = match cli::parse(&words, None) {
+        Ok(parsed) => parsed,
         Err(code) => return Ok(code),
+    };
+    let context = &Context::new(&parsed.global);
+    let (cli::Command::Run(mut args) | cli::Command::Vm(vm::Command::Run(mut args))) =
+        parsed.command
+    else {
+        return Err(usage("the command line is not one of `banger run`").into());
     };
     let content = Content::prepare(&path, &args.sending).await?;
     if args.sending.dry_run {

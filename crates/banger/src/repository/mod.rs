@@ -1,6 +1,7 @@
 //! `banger run PATH`: a repository of this host in a machine.
 
 mod folder;
+mod in_workspace;
 mod options;
 mod record;
 mod send;
@@ -20,6 +21,7 @@ use crate::render::progress::Track;
 use crate::render::{plain, to_stderr, warning};
 
 use folder::Folder;
+pub use in_workspace::InWorkspace;
 pub use options::Sending;
 pub use talk::{Machine, store_folder};
 

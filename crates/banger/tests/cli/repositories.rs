@@ -133,6 +133,29 @@ fn submodules_are_shown_as_repositories_of_their_own() {
 }
 
 #[test]
+fn the_folder_of_the_repository_is_a_working_folder_if_asked_for() {
+    let home = home();
+    home.ok(&["vm", "create", "--name", "web"]);
+    let refused = home.run(&["exec", "--workspace", "web", "pwd"]);
+    assert_eq!(refused.code, 125, "{}", refused.err);
+    assert!(refused.err.contains("no repository of this host is on record for `web`"));
+    assert!(refused.err.contains("`-w DIR` names any folder"), "{}", refused.err);
+    let both = home.run(&["exec", "--workspace", "-w", "/srv", "web", "pwd"]);
+    assert!(both.err.contains("cannot be used with"), "{}", both.err);
+    // As `run PATH` keeps it; simulated guests have no git.
+    let id = home.json(&["vm", "show", "web"])["id"].as_str().unwrap().to_owned();
+    let folder = home.path().join("state/vms").join(id).join("workspace");
+    std::fs::create_dir_all(&folder).unwrap();
+    let record = b"banger workspace 1\0/home/me/app\0/root/app\0\0\0";
+    std::fs::write(folder.join("record"), record).unwrap();
+    let place = home.ok(&["exec", "--workspace", "web", "pwd"]);
+    assert_eq!(place, "/root/app\n");
+    assert_eq!(home.ok(&["exec", "web", "pwd"]), "/root\n", "never guessed");
+    home.ok(&["vm", "delete", "-f", "web"]);
+    home.finish();
+}
+
+#[test]
 fn a_machine_without_git_says_so_and_goes_with_rm() {
     let home = home();
     let top = repository(&home);

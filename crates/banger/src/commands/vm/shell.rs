@@ -9,6 +9,7 @@ use crate::command_options::{self, CommandOptions};
 use crate::commands::exec;
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
+use crate::repository::InWorkspace;
 use crate::ssh_agent::SshAgent;
 use crate::terminal::Wanted;
 use crate::waiting::{self, CommandWait};
@@ -25,6 +26,9 @@ pub struct Args {
     /// Options of the shell.
     #[command(flatten)]
     pub options: CommandOptions,
+    /// Working folder.
+    #[command(flatten)]
+    pub place: InWorkspace,
     /// Stage to wait for.
     #[command(flatten)]
     pub wait: CommandWait,
@@ -41,6 +45,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let details = client.vm(&args.vm).await?;
     let vm = VmTag { id: details.summary.id, name: details.summary.name };
+    args.place.apply(context, &client, vm.id.as_str(), &mut request).await?;
     let stream = waiting::connection(context, &client, vm.name.as_str(), args.wait).await?;
     let guest = Guest { client: &client, vm: vm.name.as_str() };
     let forwarding = agent.forward(&client, vm.id.as_str(), &mut request).await?;
