@@ -108,6 +108,7 @@ async fn prepare(path: &Path, options: Options) -> Result<Prepared, Failure> {
     let path = path.to_owned();
     let looking = tokio::task::spawn_blocking(move || {
         let repository = Repository::find(&path)?;
+        place::recover(&repository)?;
         let mut snapshot = Snapshot::of(&repository, &options)?;
         let submodules = submodules::collect(&repository, &mut snapshot, &options)?;
         let name = repository.top().file_name().unwrap_or(OsStr::new("repository"));
@@ -117,7 +118,8 @@ async fn prepare(path: &Path, options: Options) -> Result<Prepared, Failure> {
             .map(|one| Prepared::of(one.repository, one.snapshot, folder.join(one.path)));
         let submodules = submodules.collect::<Result<Vec<_>, _>>()?;
         let prepared = Prepared::of(repository, snapshot, folder)?;
-        Ok::<_, ApiError>(Prepared { submodules, ..prepared })
+        let include_untracked = options.include_untracked;
+        Ok::<_, ApiError>(Prepared { submodules, include_untracked, ..prepared })
     });
     let prepared = looking.await.map_err(|error| usage("git failed").caused_by(&error))??;
     prepared.all().flat_map(|one| &one.snapshot.warnings).for_each(|text| warning(text));
