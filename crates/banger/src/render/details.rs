@@ -102,8 +102,8 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
 pub fn secrets(secrets: &VmSecrets) -> String {
     let mut text = Lines::default();
     if let Some(access) = &secrets.opencode {
-        text.add("opencode user", &access.username);
-        text.add("opencode password", &access.password);
+        text.add("username", &access.username);
+        text.add("password", &access.password);
     }
     text.0
 }
