@@ -1,6 +1,8 @@
 //! The page in Chromium, by keyboard: `scripts/web-tests/flows.mjs` drives it, against a daemon on
 //! the simulated host.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};

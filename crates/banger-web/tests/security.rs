@@ -1,6 +1,8 @@
 //! Who is admitted to the page: each rule with requests as an attacker's page, another program or
 //! another browser would send them, against a daemon on the simulated host.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
