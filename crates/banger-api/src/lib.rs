@@ -17,6 +17,7 @@ pub mod exit;
 pub mod filter;
 pub mod handover;
 pub mod hint;
+pub mod host;
 pub mod idempotency;
 pub mod ids;
 pub mod images;

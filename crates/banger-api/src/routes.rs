@@ -19,6 +19,8 @@ pub const DAEMON: &str = "/v1/daemon";
 pub const DAEMON_STOP: &str = "/v1/daemon/stop";
 /// `GET`: the daemon's log, one JSON object a line.
 pub const DAEMON_LOGS: &str = "/v1/daemon/logs";
+/// `GET`: [`crate::host::HostView`].
+pub const HOST: &str = "/v1/host";
 /// `GET`: array of [`crate::doctor::Check`].
 pub const DOCTOR: &str = "/v1/doctor";
 /// `GET`: array of [`crate::doctor::Leftover`].

@@ -8,6 +8,7 @@ use banger_api::boot::{BootView, Wait, WaitFor};
 use banger_api::daemon::DaemonStatus;
 use banger_api::doctor::{Check, Leftover, RemoveLeftovers, RemovedLeftover};
 use banger_api::filter::VmFilter;
+use banger_api::host::HostView;
 use banger_api::opencode::VmSecrets;
 use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
@@ -136,6 +137,14 @@ impl Client {
     /// The daemon refused or did not end in time.
     pub async fn stop_daemon(&self) -> Result<Presence> {
         daemon::stop(&self.0.paths).await
+    }
+
+    /// The resources of the host, and what VMs reserve or use of them.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn host(&self) -> Result<HostView> {
+        self.ask(Call::get(routes::HOST), Idempotency::Idempotent).await
     }
 
     /// The checks of the host.
@@ -273,6 +282,14 @@ impl Client {
     /// The daemon's.
     pub async fn stats(&self, selection: &StatsSelection) -> Result<Vec<VmStats>> {
         self.ask(Call::get(selection.path()), Idempotency::Idempotent).await
+    }
+
+    /// The same without the values that only guest agents know.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn stats_on_host(&self, selection: &StatsSelection) -> Result<Vec<VmStats>> {
+        self.ask(Call::get(selection.path_on_host()), Idempotency::Idempotent).await
     }
 
     /// The newest operations, newest first.

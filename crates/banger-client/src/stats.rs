@@ -14,6 +14,13 @@ pub enum StatsSelection {
 }
 
 impl StatsSelection {
+    /// Path and query of a request that asks no guest agent.
+    pub(crate) fn path_on_host(&self) -> String {
+        let path = self.path();
+        let separator = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{separator}guest=false")
+    }
+
     /// Path and query of the request.
     pub(crate) fn path(&self) -> String {
         match self {
@@ -40,6 +47,8 @@ mod tests {
             (StatsSelection::Ids(ids.into()), "/v1/stats?vms=aaaa00000001,bbbb00000002"),
         ] {
             assert_eq!(selection.path(), path);
+            let separator = if path == "/v1/stats" { "?" } else { "&" };
+            assert_eq!(selection.path_on_host(), format!("{path}{separator}guest=false"));
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod drivers;
 pub mod engine;
 pub mod fetches;
 pub mod holds;
+mod host_view;
 mod image_facts;
 pub mod image_ops;
 mod images_driver;

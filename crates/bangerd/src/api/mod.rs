@@ -12,6 +12,7 @@ mod events;
 mod examples;
 mod exec;
 mod hold;
+mod host;
 mod images;
 mod lines;
 mod logs;
@@ -101,6 +102,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::DAEMON_STOP, post(daemon::stop))
         .route(routes::DAEMON_LOGS, get(logs::daemon))
         .route(routes::EVENTS, get(events::events))
+        .route(routes::HOST, get(host::host))
         .route(routes::DOCTOR, get(daemon::doctor))
         .route(routes::LEFTOVERS, get(daemon::leftovers))
         .route(routes::LEFTOVER_REMOVALS, post(daemon::remove_leftovers))
@@ -265,6 +267,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         images::upload,
         images::tag,
         images::untag,
+        host::host,
         disk::usage,
         disk::prune,
         images::kernels,
