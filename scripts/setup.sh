@@ -29,7 +29,7 @@ if [ "$need" = test ]; then
     ssh:openssh-client rsync:rsync mksquashfs:squashfs-tools sfdisk:fdisk
     bzip2:bzip2 lz4:lz4 zstd:zstd tar:tar zsh:zsh fish:fish git:git
     umoci:umoci skopeo:skopeo buildah:buildah docker-registry:docker-registry
-    busybox:busybox-static setcap:libcap2-bin minisign:minisign
+    tmux:tmux busybox:busybox-static setcap:libcap2-bin minisign:minisign
     flex:flex bison:bison bc:bc perl:perl-base npm:npm unshare:util-linux ip:iproute2 curl:curl)
 fi
 

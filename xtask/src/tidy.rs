@@ -48,6 +48,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
     ("banger-agents", &["banger-api"]),
     ("banger-mcp", &["banger-api", "banger-archive", "banger-client"]),
+    ("banger-tui", &["banger-api", "banger-client"]),
     ("banger-web", &["banger-api", "banger-client"]),
     (
         "banger",
@@ -57,6 +58,7 @@ const BORDERS: &[(&str, &[&str])] = &[
             "banger-archive",
             "banger-client",
             "banger-mcp",
+            "banger-tui",
             "banger-web",
             "banger-workspace",
         ],

@@ -11,6 +11,7 @@ pub mod batch;
 mod build;
 mod call;
 mod client;
+pub mod console;
 mod daemon;
 mod disk;
 mod events;

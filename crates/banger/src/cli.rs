@@ -10,7 +10,7 @@ use crate::commands::alias::{self, Alias};
 use crate::commands::web;
 use crate::commands::{
     agent, api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh,
-    ssh_config, ssh_proxy, system, version, vm,
+    ssh_config, ssh_proxy, system, tui, version, vm,
 };
 use crate::errors::output_failed;
 use crate::{render, usage, values};
@@ -93,6 +93,7 @@ pub enum Command {
     ///   banger daemon logs -f
     #[command(subcommand, verbatim_doc_comment)]
     Daemon(daemon::Command),
+    Tui(tui::Args),
     Web(web::Args),
     Doctor(doctor::Args),
     /// Make the shell commands of coding agents run in a machine.

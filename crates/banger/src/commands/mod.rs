@@ -20,6 +20,7 @@ pub mod ssh;
 pub mod ssh_config;
 pub mod ssh_proxy;
 pub mod system;
+pub mod tui;
 pub mod version;
 pub mod vm;
 pub mod web;
@@ -45,6 +46,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::System(command) => system::dispatch(context, command).await,
         Command::Operation(command) => operation::dispatch(context, command).await,
         Command::Daemon(command) => daemon::dispatch(context, command).await,
+        Command::Tui(args) => tui::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Agent(command) => agent::dispatch(context, command).await,
         Command::Mcp(args) => mcp::run(context, args).await,

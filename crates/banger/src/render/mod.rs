@@ -1,6 +1,5 @@
 //! Presentation: errors, tables, progress, sizes and times.
 
-pub mod console;
 pub mod daemon_log;
 pub mod details;
 pub mod frames;
@@ -19,6 +18,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use banger_api::ApiError;
+pub use banger_client::console;
 use serde::Serialize;
 
 const RED: Style = AnsiColor::Red.on_default().bold();

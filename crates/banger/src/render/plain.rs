@@ -1,3 +1,3 @@
 //! Escapes control characters in untrusted text for output on a terminal.
 
-pub use banger_client::text::{block, controls_terminal, json, line};
+pub use banger_client::text::{block, json, line};

@@ -34,3 +34,4 @@ mod ssh;
 mod stats;
 mod support;
 mod terminal;
+mod tui;

@@ -6,7 +6,7 @@
 //! renditions (SGR, 8.3.117) only those pass that cannot hide text, and each line ends with a
 //! reset.
 
-use crate::render::plain::controls_terminal;
+use crate::text::controls_terminal;
 
 /// Maximum length of the parameters of a sequence, in bytes; a longer sequence is dropped.
 const MAX_PARAMETERS: usize = 32;
