@@ -98,6 +98,7 @@ fn a_running_vm_takes_commands() {
     assert_eq!(exec(&["systemctl", "is-system-running"]).out, "running\n");
     assert!(beside.try_wait().unwrap().is_none(), "a session beside it was ended");
     a_busy_vcpu_shows_in_the_usage(&home);
+    a_live_folder_follows_both_sides(&home);
     // A killed agent is restarted, and `vm health` reports it.
     assert_eq!(exec(&["pkill", "-KILL", "-x", "banger-agent"]).code, 125);
     let restarts = || home.json(&["vm", "health", "web"])[0]["agent_restarts"].clone();
@@ -135,6 +136,30 @@ fn much_data_passes_both_ways(home: &Home) {
     assert!(child.wait().unwrap().success());
     assert_eq!(back.len(), data.len());
     assert!(back == data, "the bytes that came back are not those that were sent");
+}
+
+/// Through inotify of both kernels; the folder is removed at the end, its files stay.
+fn a_live_folder_follows_both_sides(home: &Home) {
+    let folder = home.path().join("live");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a.txt"), "of the host").unwrap();
+    let added = format!("{}:/srv/live", folder.display());
+    home.ok(&["vm", "set", "web", "--sync", &added]);
+    home.ok(&["vm", "sync", "web", "--wait"]);
+    let guest = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
+    assert_eq!(guest("cat /srv/live/a.txt").out, "of the host");
+    assert_eq!(guest("mkdir /srv/live/d && echo guest >/srv/live/d/b").code, 0);
+    let arrived = || std::fs::read_to_string(folder.join("d/b")).is_ok_and(|b| b == "guest\n");
+    home.wait("the guest's file to arrive", arrived);
+    std::fs::write(folder.join("a.txt"), "changed").unwrap();
+    let waiting = "until grep -q changed /srv/live/a.txt; do sleep 0.05; done; rm -r /srv/live/d";
+    assert_eq!(guest(waiting).code, 0);
+    home.wait("the folder to be removed", || !folder.join("d").exists());
+    let state = &home.json(&["vm", "sync", "web"])[0];
+    assert_eq!(state["state"], "watching", "{state:#}");
+    assert_eq!(state["problems"], serde_json::json!([]), "{state:#}");
+    home.ok(&["vm", "set", "web", "--unsync", "/srv/live"]);
+    assert!(folder.join("a.txt").exists());
 }
 
 /// Counters of the VMM and of the guest.

@@ -37,6 +37,7 @@ mod signature;
 pub mod size;
 mod state;
 pub mod stats;
+pub mod sync;
 pub mod vm;
 
 pub use banger_base::{ByteString, VmId, excerpt};

@@ -41,6 +41,8 @@ pub const VM_BOOT: &str = "/v1/vms/{vm}/boot";
 pub const VM_HEALTH: &str = "/v1/vms/{vm}/health";
 /// `GET`: [`crate::opencode::VmSecrets`].
 pub const VM_SECRETS: &str = "/v1/vms/{vm}/secrets";
+/// `GET`: array of [`crate::sync::SyncView`], the live folders of a VM with their state.
+pub const VM_SYNC: &str = "/v1/vms/{vm}/sync";
 /// `GET`: array of [`crate::stats::VmStats`], one sample of each running VM. `vms`, ids separated
 /// by commas, selects VMs in any state; `all=true` selects all; `guest=false` asks no guest agent.
 pub const STATS: &str = "/v1/stats";

@@ -6,12 +6,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ByteString;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::{Hint, Kind};
 use crate::images::is_ref_name;
 use crate::labels::{BadLabel, LabelKey, Labels, MAX_LABELS};
 use crate::limits::{self, Sizes};
 use crate::publish::{self, BadPublish, PortForward};
+use crate::sync::{self, SyncFolder};
 
 /// Values to change; absent ones stay. Ports are changes of the published set, not a new set, so
 /// that two clients do not overwrite each other.
@@ -52,6 +54,15 @@ pub struct SetVm {
     /// Published ports to remove, before those of `publish` are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpublish: Vec<Unpublish>,
+    /// Live folders to add. One with the same folder of the guest is replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub sync: Vec<SyncFolder>,
+    /// Live folders to remove, by their path on the host or in the guest, before those of `sync`
+    /// are added; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub unsync: Vec<ByteString>,
     /// Labels to add; a label that exists already gets the new value.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -155,6 +166,10 @@ impl SetVm {
         let zero = |port: &Unpublish| matches!(port, Unpublish::Port { host_port: 0, .. });
         if self.unpublish.iter().any(zero) {
             return Err(bad(&BadPublish::Zero));
+        }
+        sync::check(&self.sync).map_err(|e| bad(&e))?;
+        if self.unsync.len() > sync::MAX_FOLDERS {
+            return Err(bad(&sync::BadSync::TooMany(self.unsync.len())));
         }
         if self.unlabel.len() > MAX_LABELS {
             return Err(bad(&BadLabel::TooMany(self.unlabel.len())));

@@ -15,6 +15,7 @@ use crate::limits::{self, Sizes};
 use crate::names::VmName;
 use crate::program::{ProgramRequest, ProgramView};
 use crate::publish::{self, PortForward};
+use crate::sync::{self, SyncFolder, SyncView};
 use crate::{ByteString, VmId};
 
 pub use crate::state::VmState;
@@ -121,6 +122,10 @@ pub struct CreateVm {
     /// Labels; at most 64.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Live folders; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub sync: Vec<SyncFolder>,
     /// When the VM is deleted automatically.
     #[serde(default)]
     pub lifetime: Lifetime,
@@ -152,6 +157,7 @@ impl CreateVm {
             Sizes { vcpus, memory_mib, root_bytes: self.root_bytes, work_bytes: self.work_bytes };
         sizes.check().map_err(|e| bad(&e))?;
         publish::check(&self.publish).map_err(|e| bad(&e))?;
+        sync::check(&self.sync).map_err(|e| bad(&e))?;
         self.program.as_ref().map_or(Ok(()), ProgramRequest::check)?;
         if self.no_start && self.lifetime != Lifetime::Keep {
             return Err(ApiError::new(
@@ -256,6 +262,9 @@ pub struct VmDetails {
     /// The program that the machine runs instead of an init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<ProgramView>,
+    /// Live folders with their state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sync: Vec<SyncView>,
     /// Errors of the failed cleanup, if the VM is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,

@@ -18,5 +18,6 @@ mod write;
 
 pub use entry::{Entry, Kind, MAX_FILE_BYTES, Segment};
 pub use failure::{Cause, Failure};
+pub use new_file::{is_temporary, remove_leftovers, temporary_name};
 pub use read::Reader;
 pub use write::Writer;

@@ -148,6 +148,11 @@ pub fn temporary_name() -> Vec<u8> {
     [PREFIX, format!("{pid}-{start}-{number}").as_bytes()].concat()
 }
 
+/// Whether a name is a temporary one.
+pub fn is_temporary(name: &[u8]) -> bool {
+    writer(name).is_some()
+}
+
 /// Process id and start time in a temporary name.
 fn writer(name: &[u8]) -> Option<(u32, u64)> {
     let text = std::str::from_utf8(name.strip_prefix(PREFIX)?).ok()?;

@@ -13,6 +13,7 @@ use banger_api::opencode::VmSecrets;
 use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
 use banger_api::stats::VmStats;
+use banger_api::sync::SyncView;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
 
@@ -274,6 +275,17 @@ impl Client {
     /// Not found, ambiguous, or the daemon's.
     pub async fn health(&self, vm: &str) -> Result<VmHealth> {
         self.ask(Call::get(fill(routes::VM_HEALTH, "vm", vm)?), Idempotency::Idempotent).await
+    }
+
+    /// The live folders of a VM, with their state; `look` has their sessions look at them as a
+    /// whole.
+    ///
+    /// # Errors
+    /// Not found, ambiguous, or the daemon's.
+    pub async fn live_folders(&self, vm: &str, look: bool) -> Result<Vec<SyncView>> {
+        let look = if look { "?look=true" } else { "" };
+        let path = format!("{}{look}", fill(routes::VM_SYNC, "vm", vm)?);
+        self.ask(Call::get(path), Idempotency::Idempotent).await
     }
 
     /// One sample of the resource usage of VMs.

@@ -17,6 +17,7 @@
 use banger_api::operation::OpEventKind;
 use banger_api::set::{SetVm, Unpublish};
 use banger_api::size::{MIB, human_size};
+use banger_api::sync;
 use banger_api::vm::{CreateVm, Lifetime, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, Hint, VmName};
 
@@ -40,6 +41,8 @@ fn requested(name: &VmName, spec: &VmSpec, set: &SetVm) -> Result<VmSpec, ApiErr
     };
     let publish = set.published(&spec.publish).map_err(|problem| bad(&problem))?;
     let labels = spec.labels.changed(&set.unlabel, &set.labels).map_err(|problem| bad(&problem))?;
+    let sync = sync::changed(&spec.sync, &set.sync, &set.unsync);
+    let sync = sync.map_err(|problem| bad(&problem))?;
     Ok(VmSpec {
         vcpus: set.vcpus.unwrap_or(spec.vcpus),
         memory_mib: set.memory_mib.unwrap_or(spec.memory_mib),
@@ -49,6 +52,7 @@ fn requested(name: &VmName, spec: &VmSpec, set: &SetVm) -> Result<VmSpec, ApiErr
         publish,
         autostart: set.autostart.unwrap_or(spec.autostart),
         labels,
+        sync,
     })
 }
 
@@ -85,6 +89,13 @@ fn differences(now: &VmSpec, new: &VmSpec) -> Vec<String> {
         true => "none".to_owned(),
         false => spec.labels.to_string(),
     };
+    let folders = |spec: &VmSpec| match spec.sync.as_slice() {
+        [] => "none".to_owned(),
+        all => {
+            let shown = all.iter().map(|one| format!("{} and {}", one.host, one.guest));
+            shown.collect::<Vec<_>>().join(", ")
+        }
+    };
     let values = [
         ("vcpus", now.vcpus.to_string(), new.vcpus.to_string()),
         ("memory", mib(now.memory_mib), mib(new.memory_mib)),
@@ -94,6 +105,7 @@ fn differences(now: &VmSpec, new: &VmSpec) -> Vec<String> {
         ("published ports", ports(now), ports(new)),
         ("autostart", switch(now.autostart), switch(new.autostart)),
         ("labels", labels(now), labels(new)),
+        ("live folders", folders(now), folders(new)),
     ];
     let changed = values.into_iter().filter(|(_, now, new)| now != new);
     changed.map(|(what, now, new)| format!("{what} {new} (was {now})")).collect()

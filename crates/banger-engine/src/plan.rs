@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use banger_api::labels::Labels;
 use banger_api::limits::VmDefaults;
 use banger_api::publish::PortForward;
+use banger_api::sync::SyncFolder;
 use banger_api::vm::{CreateVm, Lifetime};
 use banger_api::{ImageId, KernelId, OpId, VmId, VmName};
 pub use banger_base::{Lease, ProcRef};
@@ -79,6 +80,9 @@ pub struct VmSpec {
     /// Labels.
     #[serde(default)]
     pub labels: Labels,
+    /// Live folders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sync: Vec<SyncFolder>,
 }
 
 impl VmSpec {
@@ -93,6 +97,7 @@ impl VmSpec {
             publish: request.publish.clone(),
             autostart: request.autostart,
             labels: request.labels.clone(),
+            sync: request.sync.clone(),
         }
     }
 }
@@ -237,6 +242,7 @@ pub(crate) mod tests {
             publish: Vec::new(),
             autostart: false,
             labels: Labels::default(),
+            sync: Vec::new(),
         }
     }
 }

@@ -303,6 +303,8 @@ mod tests {
         autostart: None,
         publish: Vec::new(),
         unpublish: Vec::new(),
+        sync: Vec::new(),
+        unsync: Vec::new(),
         labels: Labels::new(),
         unlabel: Vec::new(),
     };

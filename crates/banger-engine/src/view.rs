@@ -134,6 +134,7 @@ pub async fn details(drivers: &DriverSet, published: &Published) -> VmDetails {
         lifetime: plan.lifetime,
         autostart: record.spec.autostart,
         program: program::view(record),
+        sync: Vec::new(),
         problems: record.problems.clone(),
         notices,
         next_start: next_start(record),

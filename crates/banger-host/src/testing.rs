@@ -50,6 +50,7 @@ pub fn spec() -> VmSpec {
         publish: Vec::new(),
         autostart: false,
         labels: Default::default(),
+        sync: Vec::new(),
     }
 }
 

@@ -18,6 +18,7 @@ mod render;
 mod repository;
 mod ssh;
 mod ssh_agent;
+mod sync_options;
 mod terminal;
 mod usage;
 mod values;

@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use crate::commands::vm::action;
+use crate::sync_options::SyncOptions;
 
 /// The largest number of lines of `--tail`.
 const MAX_TAIL: u32 = 100_000;
@@ -86,6 +87,9 @@ pub struct Machine {
         help_heading = "Machine"
     )]
     pub label: Vec<(LabelKey, String)>,
+    /// Live folders.
+    #[command(flatten)]
+    pub sync: SyncOptions,
 }
 
 /// On or off.
@@ -115,6 +119,7 @@ impl Machine {
             publish: self.publish.clone(),
             autostart: self.autostart,
             labels: labelled(&self.label)?,
+            sync: self.sync.folders(),
             ..CreateVm::default()
         })
     }

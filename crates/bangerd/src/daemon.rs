@@ -28,6 +28,7 @@ use crate::feed::Feed;
 use crate::folders;
 use crate::leftovers;
 use crate::limits;
+use crate::live_folders::LiveFolders;
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
 use crate::serve;
@@ -172,6 +173,8 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
     tokio::spawn(clocks::follow(engine.clone(), stopping.clone(), clocks::Reading::now));
     autostart::begin(&engine, &stopping);
     let feed = Feed::start(&engine, &stopping);
+    let live_folders = LiveFolders::new(engine.clone(), &paths.state);
+    let keeping_alike = tokio::spawn(live_folders.clone().follow(stopping.clone()));
     let router = api::router(Arc::new(Api {
         engine: engine.clone(),
         config,
@@ -182,6 +185,7 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
         dns: dns.listening(),
         since: Instant::now(),
         feed: feed.clone(),
+        live_folders,
         stopping: stopping.clone(),
     }));
     let serving = serve_all(api_socket, session_socket, router, &engine, &stopping);
@@ -197,6 +201,8 @@ async fn run(setup: Setup, program: &Program) -> Result<(), ApiError> {
         open.extend(accepting.await);
     }
     dns.ended().await;
+    // It limits its time itself.
+    let _ = keeping_alike.await;
     // It ends on the shutdown request and releases shared state. The helper may be waiting for
     // another client's lock; after the time limit the next daemon releases the rest.
     let _ = tokio::time::timeout(UPKEEP_TIMEOUT, upkeep).await;

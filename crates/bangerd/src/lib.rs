@@ -18,6 +18,7 @@ pub mod feed;
 pub mod folders;
 pub mod leftovers;
 pub mod limits;
+pub mod live_folders;
 mod lock;
 pub mod log;
 pub mod logs;

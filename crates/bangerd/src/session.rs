@@ -154,7 +154,11 @@ async fn running(
     }
 }
 
-async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
+/// Connects to the agent of a running VM.
+///
+/// # Errors
+/// The agent does not accept the connection in time.
+pub async fn dial(engine: &Engine, plan: &VmPlan) -> Result<OwnedFd, ApiError> {
     let connecting = engine.drivers().guest.connect(plan);
     let began = tokio::time::Instant::now();
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {

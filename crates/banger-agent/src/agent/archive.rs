@@ -100,7 +100,7 @@ pub fn receive(mut client: Client, request: &Request) -> io::Result<()> {
 
 /// The user and the absolute path of the request. The thread has that user's permissions from then
 /// on.
-fn caller(request: &Request) -> Result<(User, Vec<u8>), Refusal> {
+pub(super) fn caller(request: &Request) -> Result<(User, Vec<u8>), Refusal> {
     let wanted = request.parameter("user").unwrap_or_else(|| b"root".to_vec());
     let user = exec::find_user(&String::from_utf8_lossy(&wanted))?;
     let path = request.parameter("path").ok_or_else(|| Refusal::bad("`path` is missing"))?;

@@ -13,6 +13,7 @@ pub mod events;
 pub mod exec;
 mod forward;
 mod http;
+mod live;
 pub mod lookup;
 pub mod notify;
 mod ports;

@@ -14,7 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::exec::{self, Started};
 use super::http::{Connection, Refusal, Request};
-use super::{Agent, archive, clock, connect, ports, power, program, session, sshd, usage};
+use super::{Agent, archive, clock, connect, live, ports, power, program, session, sshd, usage};
 use crate::boot::{mix_entropy, step_clock, uptime_ms};
 
 /// Longest silence within a request or between two, and longest time a client may not read.
@@ -54,6 +54,7 @@ fn serve_requests(mut client: Client, agent: &Agent) -> io::Result<()> {
             ("POST", "/forward/take") => return take(client, &request, agent),
             ("GET", "/archive") => return archive::send(client, &request),
             ("PUT", "/archive") => return archive::receive(client, &request),
+            ("POST", "/sync") => return live::serve(client, &request),
             _ => {}
         }
         match answer(&mut client, &request, agent)? {
@@ -84,6 +85,7 @@ fn unknown(method: &str, path: &str) -> Refusal {
         "/forward",
         "/forward/take",
         "/sshd",
+        "/sync",
     ];
     if known.contains(&path) {
         Refusal::new(405, format!("`{path}` does not take {method}"))

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST,
+    DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST,
     NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
@@ -28,10 +28,35 @@ const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 
+/// `IFLA_MTU` of linux/if_link.h.
+const MTU: u16 = 4;
+
+/// A message about a link with the MTU as its only attribute. `LinkMessage` covers all attributes,
+/// which makes the agent 45 KB larger.
+#[derive(Default)]
+struct Link {
+    header: LinkHeader,
+    mtu: Option<DefaultNla>,
+}
+
+impl Emitable for Link {
+    fn buffer_len(&self) -> usize {
+        self.header.buffer_len() + self.mtu.as_ref().map_or(0, Emitable::buffer_len)
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        self.header.emit(buffer);
+        let rest = buffer.get_mut(self.header.buffer_len()..);
+        if let (Some(mtu), Some(rest)) = (&self.mtu, rest) {
+            mtu.emit(rest);
+        }
+    }
+}
+
 /// A request. `RouteNetlinkMessage` covers all messages of rtnetlink and their decoding, which
 /// makes the agent 500 KB larger.
 enum Request {
-    Link(LinkMessage),
+    Link(Link),
     Address(AddressMessage),
     Route(RouteMessage),
 }
@@ -75,10 +100,10 @@ impl NetlinkDeserializable for Request {
 
 /// Sets a link up, and its MTU if one is given.
 fn link_up(index: u32, mtu: Option<u32>) -> Request {
-    let mut message = LinkMessage::default();
+    let mut message = Link::default();
     message.header.index = index;
     (message.header.flags, message.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
-    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    message.mtu = mtu.map(|mtu| DefaultNla::new(MTU, mtu.to_ne_bytes().to_vec()));
     Request::Link(message)
 }
 

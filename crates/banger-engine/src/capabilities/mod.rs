@@ -6,6 +6,7 @@ pub mod dns_names;
 pub mod file_sync;
 pub mod git_identity;
 pub mod labels;
+pub mod live_folders;
 pub mod logout;
 pub mod nat;
 pub mod opencode;
@@ -32,6 +33,7 @@ pub const ALL: &[Capability] = &[
     logout::CAPABILITY,
     opencode::CAPABILITY,
     labels::CAPABILITY,
+    live_folders::CAPABILITY,
 ];
 
 /// When a change of the specification takes effect, for each capability that it concerns.

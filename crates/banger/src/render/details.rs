@@ -9,6 +9,7 @@ use banger_api::program::ProgramView;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{SpecView, StopKind, StoppedBecause, Timing, VmDetails, VmSummary};
 
+use crate::commands::vm::sync;
 use crate::render::plain;
 use crate::render::time::{ago, duration};
 
@@ -55,6 +56,12 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     }
     if summary.opencode {
         text.add("opencode", &format!("on port {} of the guest", opencode::PORT));
+    }
+    for folder in &vm.sync {
+        text.add("live folder", &sync::summary(folder));
+        if let Some(message) = &folder.message {
+            text.add("", message);
+        }
     }
     if vm.autostart {
         text.add("autostart", "on");

@@ -16,6 +16,7 @@ mod fake_daemon;
 mod help;
 mod images;
 mod interrupt;
+mod live_folders;
 mod man;
 mod mcp;
 mod mcp_clients;

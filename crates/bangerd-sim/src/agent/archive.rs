@@ -39,7 +39,8 @@ impl Files {
         Self(path)
     }
 
-    fn open(&self) -> Result<Folder, Failure> {
+    /// The root folder of the guest.
+    pub fn open(&self) -> Result<Folder, Failure> {
         let failed = |error| Failure::file("cannot make the folders of the guest", error);
         for folder in FOLDERS {
             std::fs::create_dir_all(self.0.join(folder)).map_err(failed)?;
@@ -190,21 +191,23 @@ fn refusal(failure: &Failure) -> Answer {
 }
 
 /// The parameters of a request.
-struct Query(Vec<(String, Vec<u8>)>);
+pub struct Query(Vec<(String, Vec<u8>)>);
 
 impl Query {
-    fn of(request: &Request<Incoming>) -> Self {
+    /// Those of a request.
+    pub fn of(request: &Request<Incoming>) -> Self {
         let pairs = request.uri().query().unwrap_or_default().split('&');
         let pairs = pairs.filter_map(|pair| pair.split_once('='));
         Self(pairs.map(|(name, value)| (name.to_owned(), decode(value))).collect())
     }
 
-    fn get(&self, name: &str) -> Option<Vec<u8>> {
+    /// The value of a parameter.
+    pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
     /// The absolute path; the only user is the superuser.
-    fn path(&self) -> Result<Vec<u8>, Failure> {
+    pub fn path(&self) -> Result<Vec<u8>, Failure> {
         if let Some(user) = self.get("user").filter(|user| user != b"root" && user != b"0") {
             let user = String::from_utf8_lossy(&user).into_owned();
             return Err(Failure::archive(format!("the guest has no user `{user}`")));

@@ -6,6 +6,7 @@
 mod archive;
 mod connect;
 mod exec;
+mod live;
 mod shell;
 mod terminal;
 
@@ -114,6 +115,7 @@ async fn answer(
         (&Method::POST, "/forward/take") => connect::take(&sessions, request),
         (&Method::GET, "/archive") => machine.files.send(request).await,
         (&Method::PUT, "/archive") => machine.files.receive(request).await,
+        (&Method::POST, "/sync") => live::start(&machine.files, &sessions, request),
         (&Method::GET, "/ports") => json(StatusCode::OK, &ports()),
         (&Method::POST, "/detach") => match detach(machine, request).await {
             Ok(answer) => answer,

@@ -46,6 +46,7 @@ use crate::config::Config;
 use crate::daemon::{BUILD_ID, Host, VERSION};
 use crate::dns::Listening;
 use crate::feed::Feed;
+use crate::live_folders::LiveFolders;
 use crate::stopping::Stopping;
 
 /// State of the handlers.
@@ -68,6 +69,8 @@ pub struct Api {
     pub since: Instant,
     /// The stream of events.
     pub feed: Arc<Feed>,
+    /// The live folders.
+    pub live_folders: Arc<LiveFolders>,
     /// The shutdown request.
     pub stopping: Stopping,
 }
@@ -119,6 +122,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(routes::VM_BOOT, get(vms::boot))
         .route(routes::VM_HEALTH, get(vms::health))
         .route(routes::VM_SECRETS, get(vms::secrets))
+        .route(routes::VM_SYNC, get(vms::live_folders))
         .route(routes::STATS, get(stats::stats))
         .route(routes::OPERATIONS, get(operations::list))
         .route(routes::OPERATION, get(operations::show))
@@ -241,6 +245,7 @@ pub(crate) async fn detached<T: Send + 'static>(
         vms::boot,
         vms::health,
         vms::secrets,
+        vms::live_folders,
         logs::vm,
         exec::exec,
         exec::detach,

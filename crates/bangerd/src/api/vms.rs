@@ -11,6 +11,7 @@ use banger_api::idempotency::BadKey;
 use banger_api::images::is_ref_name;
 use banger_api::opencode::VmSecrets;
 use banger_api::operation::Accepted;
+use banger_api::sync::SyncView;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, routes};
 use banger_engine::once::{Given, KeyedRequest};
@@ -122,7 +123,39 @@ pub async fn show(
     State(api): Shared,
     PathParams(vm): PathParams<String>,
 ) -> Answer<Json<VmDetails>> {
-    Ok(Json(api.engine.show(&vm).await?))
+    let mut details = api.engine.show(&vm).await?;
+    details.sync = api.live_folders.views(&details.summary.id);
+    Ok(Json(details))
+}
+
+/// The live folders of a VM with their state.
+#[utoipa::path(get, path = routes::VM_SYNC, tag = "vms", operation_id = "vm_sync",
+    params(
+        ("vm" = String, Path, description = "name, id or unique prefix of an id"),
+        ("look" = Option<bool>, Query,
+            description = "look at both folders as a whole, without waiting for it")
+    ),
+    responses(
+        (status = 200, description = "the present state", body = [SyncView]),
+        (status = "default", description = "the error", body = ApiError)
+    ))]
+pub async fn live_folders(
+    State(api): Shared,
+    PathParams(vm): PathParams<String>,
+    QueryParams(query): QueryParams<Look>,
+) -> Answer<Json<Vec<SyncView>>> {
+    let vm = api.engine.resolve(&vm)?;
+    if query.look == Some(true) {
+        api.live_folders.look(&vm);
+    }
+    Ok(Json(api.live_folders.views(&vm)))
+}
+
+/// The query of [`live_folders`].
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Look {
+    look: Option<bool>,
 }
 
 /// Request an action on a VM.

@@ -13,6 +13,7 @@ pub mod set;
 pub mod shell;
 pub mod show;
 pub mod stats;
+pub mod sync;
 pub mod workspace;
 
 use clap::Subcommand;
@@ -56,6 +57,7 @@ pub enum Command {
     #[command(alias = "top")]
     Stats(stats::Args),
     Health(health::Args),
+    Sync(sync::Args),
     Events(events::Args),
     Prune(prune::Args),
     /// See what changed in a machine's repository, bring it here, and send changes.
@@ -95,6 +97,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Logs(args) => logs::run(context, args).await,
         Command::Stats(args) => stats::run(context, args).await,
         Command::Health(args) => health::run(context, args).await,
+        Command::Sync(args) => sync::run(context, args).await,
         Command::Events(args) => events::run(context, args).await,
         Command::Ports(args) => ports::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,

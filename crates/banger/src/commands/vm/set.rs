@@ -1,17 +1,20 @@
 //! `banger vm set`: changes the specification of VMs.
 
+use banger_api::ByteString;
 use banger_api::labels::LabelKey;
 use banger_api::publish::PortForward;
 use banger_api::set::{SetVm, Unpublish};
+use banger_api::sync::SyncFolder;
 use banger_api::vm::VmAction;
 use banger_client::batch::resolve;
 
 use crate::batch::{self, DurationDisplay, Messages};
 use crate::context::Context;
 use crate::errors::Failure;
+use crate::sync_options::{self, SyncOptions};
 use crate::values::{self, Switch};
 
-/// Change VMs: published ports and labels at once, other values at the next start.
+/// Change VMs: ports, labels and live folders at once, other values at the next start.
 ///
 ///   banger vm set web -p 8080:80 --unpublish 9090
 ///   banger vm set web --vcpus 4 --memory 8G && banger vm restart web
@@ -73,6 +76,17 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     pub unpublish: Vec<Unpublish>,
+    /// Keep a folder of this host and one of the VM alike in addition; repeatable
+    ///
+    /// One with the same folder of the VM is replaced.
+    #[arg(long, value_name = "PATH[:GUEST]", value_parser = sync_options::folder)]
+    pub sync: Vec<SyncFolder>,
+    /// Leave files out of the new live folders, as a line of `.gitignore` does; repeatable
+    #[arg(long, value_name = "PATTERN", requires = "sync")]
+    pub sync_ignore: Vec<String>,
+    /// End a live folder, by its path on this host or in the VM; repeatable. All files stay
+    #[arg(long, value_name = "PATH", value_parser = sync_options::removed)]
+    pub unsync: Vec<ByteString>,
     /// Attach a label, such as team=web or urgent, or change its value; repeatable
     #[arg(
         short, long, value_name = "KEY[=VALUE]", value_parser = values::label,
@@ -88,7 +102,10 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
+    let sync = SyncOptions { sync: args.sync, sync_ignore: args.sync_ignore };
     let set = SetVm {
+        sync: sync.folders(),
+        unsync: args.unsync,
         kernel: args.kernel,
         vcpus: args.vcpus,
         memory_mib: args.memory,

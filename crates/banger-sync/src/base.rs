@@ -1,0 +1,390 @@
+//! The base: what both sides last agreed on, in a file that is saved after each round.
+//!
+//! The file is a list of records, each of a length (4 bytes), the start of a SHA-1 of its content
+//! (8 bytes), and the content: a path and what is there, or that nothing is there any more. A round
+//! appends the records of its changes; a record that a kill cut off ends the file. When the changes
+//! have grown, the whole file is written anew and renamed. A base that misses the last changes
+//! costs no file: what both sides have alike is agreed on again, the rest becomes a conflict.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use banger_sync_side::{Kind, Stamp};
+use sha1::{Digest as _, Sha1};
+
+use crate::tree::{BaseNode, Both, Children, Node, Seen, SideNode, join, split};
+
+/// First bytes of the file.
+const MAGIC: &[u8; 8] = b"bngsync1";
+/// Most bytes of the file that are read: a million entries.
+const MAX_BYTES: u64 = 1 << 30;
+/// Records after which the whole file is written.
+const MIN_RECORDS: usize = 4096;
+
+/// Name of the file for two folders.
+pub fn file_name(host: &[u8], guest: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(host);
+    hash.update([0]);
+    hash.update(guest);
+    let digest: [u8; 20] = hash.finalize().into();
+    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}.base")
+}
+
+/// Takes what both sides have alike into the base, and drops what neither has. `state` gives the
+/// states of a file; `changed` is called with each path whose entry in the base changed.
+pub fn settle<B, H, G>(
+    base: &mut Node<B>,
+    host: &Node<H>,
+    guest: &Node<G>,
+    state: &mut impl FnMut(&H, &G) -> B,
+    changed: &mut impl FnMut(&[u8], Option<&Node<B>>),
+) {
+    settle_folder(b"", base, host, guest, state, changed);
+}
+
+fn settle_folder<B, H, G>(
+    path: &[u8],
+    base: &mut Node<B>,
+    host: &Node<H>,
+    guest: &Node<G>,
+    state: &mut impl FnMut(&H, &G) -> B,
+    changed: &mut impl FnMut(&[u8], Option<&Node<B>>),
+) {
+    let (Node::Folder(known), Some(ours), Some(theirs)) = (base, host.children(), guest.children())
+    else {
+        return;
+    };
+    let names: BTreeSet<Vec<u8>> =
+        known.keys().chain(ours.keys()).chain(theirs.keys()).cloned().collect();
+    for name in names {
+        let here = join(path, &name);
+        match (ours.get(&name), theirs.get(&name)) {
+            (None, None) => {
+                if known.remove(&name).is_some() {
+                    changed(&here, None);
+                }
+            }
+            (Some(host), Some(guest)) if host.is_like(guest) => {
+                let is_known = known.get(&name).is_some_and(|base| base.is_like(host));
+                if !is_known {
+                    let node = agreed(host, guest, state);
+                    changed(&here, Some(&node));
+                    known.insert(name.clone(), node);
+                }
+                if let Some(base) = known.get_mut(&name) {
+                    renew(base, host, guest, state);
+                    settle_folder(&here, base, host, guest, state, changed);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Takes the present states of a file.
+fn renew<B, H, G>(
+    base: &mut Node<B>,
+    host: &Node<H>,
+    guest: &Node<G>,
+    state: &mut impl FnMut(&H, &G) -> B,
+) {
+    if let (
+        Node::File { seen, .. } | Node::Link { seen, .. },
+        Node::File { seen: host, .. } | Node::Link { seen: host, .. },
+        Node::File { seen: guest, .. } | Node::Link { seen: guest, .. },
+    ) = (base, host, guest)
+    {
+        *seen = state(host, guest);
+    }
+}
+
+/// The base's node for two nodes that are alike, without the content of a folder.
+fn agreed<B, H, G>(
+    host: &Node<H>,
+    guest: &Node<G>,
+    state: &mut impl FnMut(&H, &G) -> B,
+) -> Node<B> {
+    match (host, guest) {
+        (Node::File { digest, program, seen }, Node::File { seen: other, .. }) => {
+            Node::File { digest: *digest, program: *program, seen: state(seen, other) }
+        }
+        (Node::Link { target, seen }, Node::Link { seen: other, .. }) => {
+            Node::Link { target: target.clone(), seen: state(seen, other) }
+        }
+        _ => Node::folder(),
+    }
+}
+
+/// The base in its file.
+pub struct Base {
+    path: PathBuf,
+    root: BaseNode,
+    file: Option<File>,
+    /// Records since the whole file was written.
+    records: usize,
+    /// Encoded records that are not saved yet.
+    unsaved: Vec<u8>,
+}
+
+impl Base {
+    /// Reads the base; a file that is missing, damaged at its beginning or of another version is an
+    /// empty base.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let bytes = match fs::metadata(path) {
+            Ok(meta) if meta.len() <= MAX_BYTES => fs::read(path)?,
+            Ok(_) => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut root = BaseNode::folder();
+        for record in records(&bytes) {
+            let Some((path, node)) = decode(record) else { break };
+            root.set(&path, node);
+        }
+        Ok(Self { path: path.to_owned(), root, file: None, records: 0, unsaved: Vec::new() })
+    }
+
+    /// The tree.
+    pub fn root(&self) -> &BaseNode {
+        &self.root
+    }
+
+    /// Takes what both sides have alike; returns whether there is something to save.
+    pub fn settle(&mut self, host: &SideNode, guest: &SideNode) -> bool {
+        let (out, records) = (&mut self.unsaved, &mut self.records);
+        let mut state = |host: &Seen, guest: &Seen| Both { host: Some(*host), guest: Some(*guest) };
+        settle(&mut self.root, host, guest, &mut state, &mut |path, node| {
+            encode(path, node, out);
+            *records += 1;
+        });
+        !self.unsaved.is_empty()
+    }
+
+    /// Saves what was settled. Both sides must be on their disks.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&mut self) -> io::Result<()> {
+        if self.unsaved.is_empty() {
+            return Ok(());
+        }
+        let too_many = self.records > MIN_RECORDS.max(self.root.count());
+        let Some(file) = self.file.as_mut().filter(|_| !too_many) else { return self.save_whole() };
+        if let Err(error) = file.write_all(&self.unsaved) {
+            // A part of it may be there.
+            self.file = None;
+            return Err(error);
+        }
+        self.unsaved.clear();
+        Ok(())
+    }
+
+    /// Replaces the file, with the present states of all files.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save_whole(&mut self) -> io::Result<()> {
+        let mut out = MAGIC.to_vec();
+        encode_tree(b"", &self.root, &mut out);
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&out)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        self.file = Some(file);
+        (self.records, self.unsaved) = (0, Vec::new());
+        Ok(())
+    }
+}
+
+fn encode_tree(path: &[u8], node: &BaseNode, out: &mut Vec<u8>) {
+    for (name, child) in node.children().into_iter().flatten() {
+        let here = join(path, name);
+        encode(&here, Some(child), out);
+        encode_tree(&here, child, out);
+    }
+}
+
+fn encode(path: &[u8], node: Option<&BaseNode>, out: &mut Vec<u8>) {
+    let mut record = Vec::new();
+    put(path, &mut record);
+    match node {
+        None | Some(Node::Left(_)) => record.push(0),
+        Some(Node::Folder(_)) => record.push(1),
+        Some(Node::File { digest, program, seen }) => {
+            record.push(if *program { 3 } else { 2 });
+            record.extend_from_slice(digest);
+            put_states(seen, &mut record);
+        }
+        Some(Node::Link { target, seen }) => {
+            record.push(4);
+            put(target, &mut record);
+            put_states(seen, &mut record);
+        }
+    }
+    out.extend_from_slice(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&check(&record));
+    out.extend_from_slice(&record);
+}
+
+fn check(record: &[u8]) -> [u8; 8] {
+    let digest: [u8; 20] = Sha1::digest(record).into();
+    let mut check = [0; 8];
+    check.copy_from_slice(digest.get(..8).unwrap_or(&[0; 8]));
+    check
+}
+
+fn put(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn put_states(both: &Both, out: &mut Vec<u8>) {
+    for seen in [both.host, both.guest] {
+        let Some(Seen { stamp, known_ns }) = seen else {
+            out.push(0);
+            continue;
+        };
+        out.push(match stamp.kind {
+            Kind::File => 1,
+            Kind::Program => 2,
+            Kind::Folder => 3,
+            Kind::Link => 4,
+            Kind::Other => 5,
+        });
+        for number in [stamp.size, stamp.inode, stamp.mtime_ns, stamp.ctime_ns, known_ns] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+/// The records of a file, up to the first one that is not whole.
+fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes.strip_prefix(MAGIC.as_slice()).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (sum, after) = after.split_first_chunk::<8>()?;
+        let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = after;
+        (check(record) == *sum).then_some(record)
+    })
+}
+
+fn decode(record: &[u8]) -> Option<(Vec<u8>, Option<BaseNode>)> {
+    let mut rest = record;
+    let path = take(&mut rest)?;
+    let (kind, after) = rest.split_first()?;
+    rest = after;
+    let node = match kind {
+        0 => None,
+        1 => Some(Node::Folder(Children::new())),
+        2 | 3 => {
+            let (digest, after) = rest.split_first_chunk::<20>()?;
+            rest = after;
+            let seen = take_states(&mut rest)?;
+            Some(Node::File { digest: *digest, program: *kind == 3, seen })
+        }
+        4 => Some(Node::Link { target: take(&mut rest)?, seen: take_states(&mut rest)? }),
+        _ => return None,
+    };
+    (!split(&path).1.is_empty()).then_some((path, node))
+}
+
+fn take(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *rest = after;
+    Some(bytes.to_vec())
+}
+
+fn take_states(rest: &mut &[u8]) -> Option<Both> {
+    let host = take_state(rest)?;
+    Some(Both { host, guest: take_state(rest)? })
+}
+
+fn take_state(rest: &mut &[u8]) -> Option<Option<Seen>> {
+    let (kind, after) = rest.split_first()?;
+    *rest = after;
+    let kind = match kind {
+        0 => return Some(None),
+        1 => Kind::File,
+        2 => Kind::Program,
+        3 => Kind::Folder,
+        4 => Kind::Link,
+        _ => Kind::Other,
+    };
+    let mut numbers = [0; 5];
+    for number in &mut numbers {
+        let (bytes, after) = rest.split_first_chunk::<8>()?;
+        (*number, *rest) = (u64::from_le_bytes(*bytes), after);
+    }
+    let [size, inode, mtime_ns, ctime_ns, known_ns] = numbers;
+    Some(Some(Seen { stamp: Stamp { kind, size, inode, mtime_ns, ctime_ns }, known_ns }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(size: u64) -> Seen {
+        let stamp = Stamp { kind: Kind::File, size, inode: 2, mtime_ns: 3, ctime_ns: 4 };
+        Seen { stamp, known_ns: 5 }
+    }
+
+    fn side(files: &[(&str, u8)]) -> SideNode {
+        let mut root = SideNode::folder();
+        root.set(b"d", Some(Node::folder()));
+        root.set(b"l", Some(Node::Link { target: b"d".to_vec(), seen: seen(1) }));
+        for (path, content) in files {
+            let file = Node::File { digest: [*content; 20], program: false, seen: seen(9) };
+            root.set(path.as_bytes(), Some(file));
+        }
+        root
+    }
+
+    #[test]
+    fn a_base_is_read_back_and_a_cut_record_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("base");
+        let mut base = Base::open(&path).unwrap();
+        let one = side(&[("a", 1), ("d/b", 2)]);
+        assert!(base.settle(&one, &one));
+        base.save().unwrap();
+        assert!(!base.settle(&one, &one));
+        assert!(base.root().is_same(&one));
+        let two = side(&[("a", 3), ("d/c", 2)]);
+        base.settle(&two, &two);
+        base.save().unwrap();
+        let read = Base::open(&path).unwrap();
+        assert_eq!(read.root(), base.root());
+        assert!(read.root().is_same(&two));
+        let Some(Node::File { seen: both, .. }) = read.root().get(b"a") else { panic!() };
+        assert_eq!(both.guest, Some(seen(9)));
+        let whole = fs::read(&path).unwrap();
+        for end in 0..whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            Base::open(&path).unwrap();
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(!Base::open(&path).unwrap().root().is_same(&two));
+        fs::write(&path, b"other").unwrap();
+        assert_eq!(Base::open(&path).unwrap().root().count(), 0);
+    }
+
+    #[test]
+    fn only_what_both_sides_have_is_agreed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut base = Base::open(&dir.path().join("base")).unwrap();
+        let all = side(&[("a", 1), ("d/b", 2)]);
+        base.settle(&all, &all);
+        base.settle(&side(&[("a", 5), ("d/b", 2), ("x", 1)]), &side(&[("a", 1)]));
+        assert!(base.root().is_same(&all));
+    }
+}

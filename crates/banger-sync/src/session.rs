@@ -1,0 +1,395 @@
+//! A session: keeps two folders alike until it is stopped or a side is gone.
+//!
+//! ```text
+//!          changes                 actions              changed files again
+//! wait ───────────► scan both ───────────► transfer ──┐ ◄──────────────────┐
+//!  ▲                    │ nothing to do                ├── settle ──────────┘
+//!  └────────────────────┴──────────────────────────────┘
+//! ```
+//!
+//! When nothing has happened for a while, both sides write to their disks, and the base is saved: a
+//! base on disk never has a file that a power cut can take from either side.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use banger_archive::beneath::Folder;
+use banger_sync_side::{Reply, Request, Rules as SideRules};
+
+use crate::base::Base;
+use crate::peer::{Bell, Call, Changes, Peer};
+use crate::reconcile::{Action, Place, halt, is_conflict, reconcile};
+use crate::rules::Rules;
+use crate::scan::{RuleBook, Scanned};
+use crate::transfer::{Problem, Sides, Transfer};
+use crate::tree::{Node, SideNode, join};
+
+/// How long both sides must be quiet before the base is saved.
+const QUIET: Duration = Duration::from_secs(1);
+/// First and longest pause before files that changed meanwhile are looked at again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// Interval of looking at the whole folder where some of it cannot be watched.
+const POLL: Duration = Duration::from_secs(5);
+/// Interval of looking whether the folders are still there: a removal of the folder itself is no
+/// event while it is open.
+const CHECK: Duration = Duration::from_secs(10);
+/// Most paths in a status.
+const MAX_SHOWN: usize = 50;
+
+/// What a session keeps alike.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// The host's folder.
+    pub host: PathBuf,
+    /// Patterns of ignored files, as in `.gitignore`.
+    pub ignore: Vec<String>,
+    /// File of the base; its folder exists.
+    pub base: PathBuf,
+    /// Free bytes of the host's disk below which nothing is written to it.
+    pub reserve_bytes: u64,
+}
+
+/// What a session does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It lists the folders.
+    #[default]
+    Scanning,
+    /// It copies.
+    Copying {
+        /// Changes that were begun.
+        done: usize,
+        /// Number of changes.
+        total: usize,
+        /// Bytes copied.
+        bytes: u64,
+    },
+    /// Both folders are alike, except for the problems.
+    Watching,
+    /// The folder of one side has no content any more; nothing is done until it has, or the base
+    /// is removed.
+    Halted(Place),
+}
+
+/// State of a session.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// What it does.
+    pub phase: Phase,
+    /// Files, symlinks and folders on the host.
+    pub files: usize,
+    /// Files that were set aside and are still there.
+    pub conflicts: Vec<Vec<u8>>,
+    /// What could not be done, or is left alone.
+    pub problems: Vec<Problem>,
+    /// Number of rounds after which both folders were alike.
+    pub rounds: u64,
+    /// Milliseconds between the first notice of a change and its copy, in the last round.
+    pub lag_ms: Option<u64>,
+    /// When the first change was noticed that is not copied yet.
+    pub behind_since: Option<Instant>,
+    /// Whether a part of the folders is not watched: they are looked at every few seconds.
+    pub unwatched: Vec<Place>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// It was stopped.
+    Stopped,
+    /// The host's folder cannot be opened.
+    HostFolder(io::Error),
+    /// The folder of a side was removed, renamed or replaced.
+    RootGone(Place),
+    /// A side is gone, or another error.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A session, shared with those who watch or stop it.
+#[derive(Debug, Default)]
+pub struct Session {
+    bell: Arc<Bell>,
+    status: Mutex<Status>,
+}
+
+impl Session {
+    /// Ends the session soon.
+    pub fn stop(&self) {
+        self.bell.stop();
+    }
+
+    /// Has it look at both folders as a whole.
+    pub fn look(&self) {
+        self.bell.look();
+    }
+
+    /// Its state.
+    pub fn status(&self) -> Status {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the folders alike; blocks the thread. `guest` is the connection to the guest's side,
+    /// `early` bytes of it that were already received.
+    pub fn run(&self, folders: &Folders, guest: UnixStream, early: &[u8]) -> End {
+        match self.begin(folders, guest, early) {
+            Ok(mut run) => run.keep_alike().err().unwrap_or(End::Stopped),
+            Err(end) => end,
+        }
+    }
+
+    fn begin(&self, folders: &Folders, guest: UnixStream, early: &[u8]) -> Result<Run<'_>, End> {
+        let root = Folder::open(folders.host.as_path()).map_err(End::HostFolder)?;
+        let identity = identity(&folders.host).map_err(End::HostFolder)?;
+        let rules = SideRules { reserve_bytes: folders.reserve_bytes };
+        let host = Peer::local(Place::Host, root, rules, &self.bell)?;
+        let guest = Peer::connect(Place::Guest, guest, early, &self.bell)?;
+        let rules = Rules::new(&folders.ignore).map_err(|(pattern, problem)| {
+            let text = format!("the pattern `{pattern}` is malformed: {problem}");
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })?;
+        Ok(Run {
+            session: self,
+            host: folders.host.clone(),
+            identity,
+            sides: Sides { host: Scanned::new(host), guest: Scanned::new(guest) },
+            base: Base::open(&folders.base)?,
+            book: RuleBook::new(rules),
+            retry: RETRY.0,
+            unsaved: false,
+        })
+    }
+}
+
+/// Device and inode of a folder.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// A session that runs.
+struct Run<'a> {
+    session: &'a Session,
+    host: PathBuf,
+    identity: (u64, u64),
+    sides: Sides,
+    base: Base,
+    book: RuleBook,
+    /// Pause before files that changed meanwhile are looked at again.
+    retry: Duration,
+    /// Whether the base has changes that are not saved.
+    unsaved: bool,
+}
+
+impl Run<'_> {
+    fn keep_alike(&mut self) -> Result<(), End> {
+        loop {
+            self.round()?;
+            let call = self.wait();
+            match call {
+                Call::Stop => return self.save_whole(),
+                Call::Closed(place) => {
+                    let text = format!("the connection to the {} ended", place.as_str());
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text).into());
+                }
+                Call::Changed(host, guest) => {
+                    for (place, changes) in [(Place::Host, host), (Place::Guest, guest)] {
+                        self.take(place, changes)?;
+                    }
+                }
+                Call::Idle if self.unsaved && !self.is_due() => self.save()?,
+                Call::Idle => self.poll(),
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        !self.sides.host.due.is_empty() || !self.sides.guest.due.is_empty()
+    }
+
+    fn wait(&mut self) -> Call {
+        let most = if self.is_due() {
+            let pause = self.retry;
+            self.retry = (pause * 2).min(RETRY.1);
+            pause
+        } else if self.unsaved {
+            QUIET
+        } else if self.sides.host.unwatched || self.sides.guest.unwatched {
+            POLL
+        } else {
+            CHECK
+        };
+        self.session.bell.wait(most)
+    }
+
+    fn take(&mut self, place: Place, changes: Changes) -> Result<(), End> {
+        if changes.root_gone {
+            return Err(End::RootGone(place));
+        }
+        if let Some(since) = changes.since {
+            self.session.lock().behind_since.get_or_insert(since);
+        }
+        self.sides.at(place).take(changes);
+        Ok(())
+    }
+
+    fn poll(&mut self) {
+        for place in [Place::Host, Place::Guest] {
+            let side = self.sides.at(place);
+            match std::mem::take(&mut side.unwatched) {
+                true => side.relist(b""),
+                false => drop(side.due.insert(Vec::new())),
+            }
+        }
+    }
+
+    /// Scans, and transfers until nothing is left to do but what changes at the moment.
+    fn round(&mut self) -> Result<(), End> {
+        // After a conflict another round copies both versions; more are files that keep changing.
+        for _ in 0..3 {
+            if identity(&self.host).map_err(End::HostFolder)? != self.identity {
+                return Err(End::RootGone(Place::Host));
+            }
+            self.scan()?;
+            let trees = (&self.sides.host.tree, &self.sides.guest.tree);
+            if let Some(place) = halt(self.base.root(), trees.0, trees.1) {
+                self.session.lock().phase = Phase::Halted(place);
+                return Ok(());
+            }
+            let actions = reconcile(self.base.root(), trees.0, trees.1);
+            if actions.is_empty() {
+                self.settle(Vec::new());
+                self.retry = RETRY.0;
+                return Ok(());
+            }
+            let total = actions.len();
+            let is_conflict = |action: &Action| matches!(action, Action::SetAside { .. });
+            let has_conflict = actions.iter().any(is_conflict);
+            self.session.lock().phase = Phase::Copying { done: 0, total, bytes: 0 };
+            let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+            let session = self.session;
+            let done = Transfer::run(&mut self.sides, actions, &stamp, |done, bytes| {
+                session.lock().phase = Phase::Copying { done, total, bytes };
+            })?;
+            let made = done.changed.iter().sum::<usize>();
+            self.settle(done.problems);
+            // Without a file that was set aside, the other changes are those that a side reports.
+            if made == 0 || !has_conflict || session.bell.is_stopped() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self) -> io::Result<()> {
+        loop {
+            let Self { sides, book, base, .. } = self;
+            for folder in sides.host.scan(book, base.root())? {
+                sides.guest.relist(&folder);
+            }
+            let ruled = sides.guest.scan(book, base.root())?;
+            if ruled.is_empty() {
+                return Ok(());
+            }
+            for folder in ruled {
+                sides.host.relist(&folder);
+            }
+        }
+    }
+
+    /// Takes what both sides have into the base, and shows the result of a round.
+    fn settle(&mut self, mut problems: Vec<Problem>) {
+        let Self { sides, base, session, .. } = self;
+        self.unsaved |= base.settle(&sides.host.tree, &sides.guest.tree);
+        let mut conflicts = Vec::new();
+        for (place, side) in [(Place::Host, &sides.host), (Place::Guest, &sides.guest)] {
+            look(b"", &side.tree, place, &mut conflicts, &mut problems);
+        }
+        problems.truncate(MAX_SHOWN);
+        let is_due = !sides.host.due.is_empty() || !sides.guest.due.is_empty();
+        let mut status = session.lock();
+        status.phase = Phase::Watching;
+        status.files = sides.host.tree.count();
+        (status.conflicts, status.problems) = (conflicts, problems);
+        status.unwatched = [Place::Host, Place::Guest]
+            .into_iter()
+            .filter(|place| match place {
+                Place::Host => sides.host.unwatched,
+                Place::Guest => sides.guest.unwatched,
+            })
+            .collect();
+        if !is_due {
+            status.rounds += 1;
+            if let Some(since) = status.behind_since.take() {
+                let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                status.lag_ms = Some(ms);
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        for place in [Place::Host, Place::Guest] {
+            self.sides.at(place).peer.send(&Request::Flush)?;
+            self.sides.at(place).peer.flush()?;
+        }
+        for place in [Place::Host, Place::Guest] {
+            let peer = &mut self.sides.at(place).peer;
+            match peer.reply()? {
+                Reply::Done { .. } => {}
+                Reply::Failed { message, .. } => return Err(io::Error::other(message)),
+                _ => return Err(peer.wrong()),
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), End> {
+        self.flush()?;
+        self.base.save()?;
+        self.unsaved = false;
+        Ok(())
+    }
+
+    /// Saves the present states as well, so that the next session need not read the files.
+    fn save_whole(&mut self) -> Result<(), End> {
+        self.flush()?;
+        Ok(self.base.save_whole()?)
+    }
+}
+
+/// Collects conflicts, of the guest's tree only where the host's has none, and what is left alone.
+fn look(
+    path: &[u8],
+    node: &SideNode,
+    place: Place,
+    conflicts: &mut Vec<Vec<u8>>,
+    problems: &mut Vec<Problem>,
+) {
+    for (name, child) in node.children().into_iter().flatten() {
+        let here = || join(path, name);
+        if is_conflict(name) && conflicts.len() < MAX_SHOWN && !conflicts.contains(&here()) {
+            conflicts.push(here());
+        }
+        match child {
+            Node::Left(left) if problems.len() < MAX_SHOWN => {
+                let why = left.reason().to_owned();
+                problems.push(Problem { path: here(), on: place, why });
+            }
+            Node::Folder(_) => look(&here(), child, place, conflicts, problems),
+            _ => {}
+        }
+    }
+}
