@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,10 +21,11 @@ fn one_command_in_a_new_vm_and_nothing_left() {
     let app = repository(&home);
     let script = "echo out; echo err >&2; pwd; git status --short --branch; git fsck; \
                   git commit -qam x && git log -1 --format='%an %ae'; exit 7";
-    let run = home.run(&["run", &app, "--rm", "--", "sh", "-c", script]);
+    let run = home.run(&["run", &app, "--name", "app", "--", "sh", "-c", script]);
     assert_eq!(run.code, 7, "{}", run.err);
     assert_eq!(run.out, "out\n/root/app\n## main\n M file\n D gone\nOwn own@x.example\n");
     assert!(run.err.lines().any(|line| line == "err"), "{}", run.err);
+    work_goes_both_ways(&home, Path::new(&app));
     let run = home.run_with_input(&["run", "--rm", "--wait", "ready", "-i", "--", "cat"], b"hi\n");
     assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
     let run = home.run(&["run", "--rm", "--wait", "ready", "--", "sh", "-c", "kill -TERM $$"]);
@@ -37,6 +40,58 @@ fn one_command_in_a_new_vm_and_nothing_left() {
     }
     assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
     home.finish();
+}
+
+/// Changes of both sides of the repository in the VM `app`, which is deleted afterwards.
+fn work_goes_both_ways(home: &Home, app: &Path) {
+    let workspace = |args: &[&str]| home.run(&[&["vm", "workspace"], args].concat());
+    let status = || {
+        let run = workspace(&["status", "app"]);
+        assert_eq!(run.code, 0, "{}", run.err);
+        run.out.lines().skip(1).collect::<Vec<_>>().join("\n")
+    };
+    assert!(status().ends_with("the files of both sides are the same"), "{}", status());
+    let script = "cd app && printf 'escape \\033[31m\\n' >file && printf '\\000\\377' >binary && \
+                  git add -A && git commit -qm work && \
+                  echo '#!/bin/sh' >tool && chmod 4755 tool";
+    home.ok(&["exec", "app", "--", "sh", "-c", script]);
+    std::fs::write(app.join("mine"), "mine\n").unwrap();
+    let shown = status();
+    assert!(
+        shown.contains(" work\n") && shown.contains("commits in the machine, on main"),
+        "{shown}"
+    );
+    assert!(shown.contains("  A binary\n  M file\n  A tool"), "{shown}");
+    let patch = home.run(&["workspace", "diff", "app"]);
+    assert!(patch.out.contains("+escape \x1b[31m\n"), "{}", patch.out);
+    let run = workspace(&["pull", "app", "--branch", "work"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(
+        run.out.ends_with("2 commits of `app` and one of uncommitted changes\n"),
+        "{}",
+        run.out
+    );
+    let run = workspace(&["push", "app", "--include-untracked"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "A mine\n"), "{}", run.err);
+    assert_eq!(home.ok(&["exec", "app", "--", "cat", "app/mine"]), "mine\n");
+    let run = workspace(&["pull", "app", "--yes"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.contains("binary") && run.out.ends_with("3 files changed\n"), "{}", run.out);
+    assert_eq!(std::fs::read(app.join("binary")).unwrap(), b"\0\xff");
+    let mode = std::fs::metadata(app.join("tool")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7111, 0o111);
+    assert!(status().ends_with("the files of both sides are the same"));
+    // A file that both have changed stops a pull and a push.
+    std::fs::write(app.join("file"), "host\n").unwrap();
+    home.ok(&["exec", "app", "--", "sh", "-c", "echo guest >app/file"]);
+    for args in [&["pull", "app", "--yes"][..], &["push", "app"]] {
+        let run = workspace(args);
+        assert_eq!(run.code, 4, "{}", run.err);
+        assert!(run.err.contains("1 file was changed on both sides"), "{}", run.err);
+    }
+    assert_eq!(std::fs::read(app.join("file")).unwrap(), b"host\n");
+    home.ok(&["vm", "delete", "-f", "app"]);
+    assert!(workspace(&["status", "app"]).err.contains("there is no VM `app`"));
 }
 
 /// A repository with a changed and a deleted file; its path.
