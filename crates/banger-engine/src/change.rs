@@ -399,6 +399,7 @@ mod tests {
             publish,
             autostart: true,
             labels,
+            sync: Vec::new(),
         };
         let texts = [
             "vcpus 4 (was 1)",

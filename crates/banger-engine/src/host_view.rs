@@ -63,6 +63,7 @@ mod tests {
                 operation: None,
                 publish: Vec::new(),
                 labels: Default::default(),
+                opencode: false,
                 problem: None,
             })
             .collect();

@@ -82,6 +82,7 @@ async fn records_of_version_1_are_read() {
         publish: vec!["8080:80".parse().unwrap()],
         autostart: false,
         labels: Default::default(),
+        sync: Vec::new(),
     };
     assert_eq!((&web.spec, web.state, web.generation), (&spec, VmState::Running, u64::MAX));
     let made = ids(&["vm_folder", "root_disk", "work_disk", "vmm_home", "identity"]);

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use banger_api::events::EventKind;
 use banger_api::vm::{VmState, VmSummary};
 use banger_api::{ApiError, VmId};
-use banger_client::Events;
+use banger_client::{Client, Events, StatsSelection};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -40,6 +41,8 @@ pub struct Hub {
     operations: watch::Sender<u64>,
     /// Held during a listing, so that an older one does not replace a newer one.
     listing: tokio::sync::Mutex<()>,
+    /// Whether the list may be older than the last request of a page.
+    is_stale: AtomicBool,
     /// Number of this list: a page of an earlier one must load again.
     epoch: u64,
 }
@@ -103,7 +106,8 @@ impl Default for Hub {
         let epoch = getrandom::u64().unwrap_or_default() >> 11;
         let (changed, operations) = (watch::channel(0).0, watch::channel(0).0);
         let listing = tokio::sync::Mutex::default();
-        Self { list: Mutex::default(), changed, operations, listing, epoch }
+        let is_stale = AtomicBool::new(true);
+        Self { list: Mutex::default(), changed, operations, listing, is_stale, epoch }
     }
 }
 
@@ -162,13 +166,31 @@ impl Hub {
         Some((changes, self.place(list.number)))
     }
 
+    /// A page has requested a change, whose event may be on its way.
+    pub fn expect_change(&self) {
+        self.is_stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Brings the list up to date, if it follows the daemon's events no longer or a page has
+    /// requested a change since the last listing.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn refresh_if_stale(&self, site: &Site) -> Result<(), ApiError> {
+        match self.is_stale.load(Ordering::Relaxed) {
+            true => self.refresh(site, &site.client).await,
+            false => Ok(()),
+        }
+    }
+
     /// Brings the list up to date.
     ///
     /// # Errors
     /// The daemon's.
-    pub async fn refresh(&self, site: &Site) -> Result<(), ApiError> {
+    async fn refresh(&self, site: &Site, client: &Client) -> Result<(), ApiError> {
         let _listing = self.listing.lock().await;
-        let vms = site.client.vms().await?;
+        self.is_stale.store(false, Ordering::Relaxed);
+        let vms = client.vms().await?;
         let capacity = Capacity::read(site.client.paths());
         let number = self.list().update(&vms, &site.history, &capacity);
         self.changed.send_if_modified(|last| std::mem::replace(last, number) != number);
@@ -176,6 +198,7 @@ impl Hub {
     }
 
     fn failed(&self, error: &ApiError) {
+        self.expect_change();
         let mut list = self.list();
         if list.problem.as_ref() != Some(&error.message) {
             list.problem = Some(error.message.clone());
@@ -227,7 +250,7 @@ pub async fn run(site: Arc<Site>) {
 
 async fn follow(site: &Site) {
     loop {
-        let error = match site.client.events(None, None).await {
+        let error = match site.watcher.events(None, None).await {
             Ok(mut events) => match follow_events(site, &mut events).await {
                 Ok(never) => match never {},
                 Err(error) => error,
@@ -253,7 +276,7 @@ async fn follow_events(site: &Site, events: &mut Events) -> Result<Infallible, A
                 }
             },
             () = sleep_until(at), if due.is_some() => {
-                site.hub.refresh(site).await?;
+                site.hub.refresh(site, &site.watcher).await?;
                 (due, earliest) = (None, Instant::now() + LISTING_INTERVAL);
             }
         }
@@ -267,15 +290,19 @@ async fn sample(site: &Site) {
         ticks.tick().await;
         let known: Vec<VmId> = site.hub.list().rows.keys().cloned().collect();
         site.history.keep(|id| known.contains(id));
-        let Ok(samples) = site.client.stats(&banger_client::StatsSelection::Running).await else {
-            continue;
+        let samples = match site.watcher.stats(&StatsSelection::Running).await {
+            Ok(samples) => samples,
+            Err(error) => {
+                site.hub.failed(&error);
+                continue;
+            }
         };
         if samples.is_empty() {
             continue;
         }
         let now = u32::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
         site.history.add(samples, now);
-        if let Err(error) = site.hub.refresh(site).await {
+        if let Err(error) = site.hub.refresh(site, &site.watcher).await {
             site.hub.failed(&error);
         }
     }

@@ -187,7 +187,7 @@ async fn host(State(site): Shared, Extension(session): Session) -> Answer {
     let client = &site.client;
     let (status, checks, disk) =
         tokio::try_join!(client.ensure_daemon(), client.doctor(), client.disk_usage())?;
-    site.hub.refresh(&site).await?;
+    site.hub.refresh_if_stale(&site).await?;
     let label = |check: &Check| match check.verdict {
         Verdict::Missing => Some("missing"),
         Verdict::Warning => Some("warning"),

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -24,8 +24,10 @@ const MAX_FORM: usize = 4 << 20;
 
 /// State of the page.
 pub struct Site {
-    /// The daemon.
+    /// The daemon, for requests of pages: they start it if none answers.
     pub client: Client,
+    /// The daemon as long as it runs: a user may have stopped it.
+    pub watcher: Client,
     /// Tokens and sessions.
     logins: Mutex<Logins>,
     /// The list of VMs, kept current.
@@ -45,7 +47,8 @@ impl Site {
     /// The state of a page that listens on this port.
     pub fn new(client: Client, port: u16) -> Arc<Self> {
         let (hub, history) = (Hub::default(), History::default());
-        Arc::new(Self { client, logins: Mutex::default(), hub, history, port })
+        let watcher = Client::of_running_daemon(client.paths().clone());
+        Arc::new(Self { client, watcher, logins: Mutex::default(), hub, history, port })
     }
 
     fn logins(&self) -> MutexGuard<'_, Logins> {
@@ -177,11 +180,9 @@ async fn require_session(State(site): Shared, mut request: Request, next: Next) 
         let text = "The form has no valid token. Load its page again.";
         return entry::refused(StatusCode::FORBIDDEN, text);
     }
-    next.run(Request::from_parts(parts, body_of(bytes))).await
-}
-
-fn body_of(bytes: Bytes) -> Body {
-    Body::from(bytes)
+    let answer = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    site.hub.expect_change();
+    answer
 }
 
 /// Nothing is loaded from elsewhere, no script or style is inline, no page is framed or kept.

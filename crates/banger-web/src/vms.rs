@@ -42,7 +42,7 @@ struct ListPage {
 }
 
 async fn list(State(site): Shared, Extension(session): Session) -> Answer {
-    site.hub.refresh(&site).await?;
+    site.hub.refresh_if_stale(&site).await?;
     render(&ListPage { page: Chrome::new(&site, &session, Section::Vms), whole: site.hub.whole() })
 }
 

@@ -43,6 +43,8 @@ const ON: SetVm = SetVm {
     autostart: Some(true),
     publish: Vec::new(),
     unpublish: Vec::new(),
+    sync: Vec::new(),
+    unsync: Vec::new(),
     labels: Labels::new(),
     unlabel: Vec::new(),
 };

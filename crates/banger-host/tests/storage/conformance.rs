@@ -106,6 +106,7 @@ pub fn spec() -> VmSpec {
         publish: Vec::new(),
         autostart: false,
         labels: Default::default(),
+        sync: Vec::new(),
     }
 }
 

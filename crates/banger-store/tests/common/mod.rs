@@ -45,6 +45,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
         publish: vec!["8080:80".parse().unwrap()],
         autostart: true,
         labels: Default::default(),
+        sync: Vec::new(),
     };
     VmRecord::new(plan, spec, vec![StepId::new("root_disk")])
 }

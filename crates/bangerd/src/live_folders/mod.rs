@@ -2,8 +2,8 @@
 //!
 //! The service compares what is wanted with the sessions that run whenever a VM changes, so that a
 //! restart of the daemon or of a VM needs nothing else: a session that ended begins again. The
-//! state that both sides agreed on stays in `live-folders/VM/` of the state folder as long as the VM has
-//! the folder.
+//! state that both sides agreed on stays in `live-folders/VM/` of the state folder as long as the
+//! VM has the folder.
 
 mod connect;
 mod view;
