@@ -30,7 +30,6 @@ use crate::waiting;
 ///   banger run                    a machine and a shell in it
 ///   banger run --rm uname -a      one command; the machine is deleted afterwards
 ///   banger run . --rm -- make     the same with this repository in the machine
-///   banger run . --opencode       this host's opencode, attached to the machine's
 ///   banger run -d --name web      a machine that runs in the background
 ///
 /// Without `--rm` the machine stays: `banger vm list` shows it, `banger vm delete`

@@ -14,7 +14,7 @@ use crate::errors::Failure;
 use crate::sync_options::{self, SyncOptions};
 use crate::values::{self, Switch};
 
-/// Change VMs: ports, labels and live folders at once, other values at the next start.
+/// Change VMs: ports, labels, folders at once; other values at the next start.
 ///
 ///   banger vm set web -p 8080:80 --unpublish 9090
 ///   banger vm set web --vcpus 4 --memory 8G && banger vm restart web

@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 ///
 ///   banger vm sync web
 ///   banger vm sync web --wait     return when the present changes are copied
-///   banger vm set web --sync ./app:/srv/app
+///   banger vm set web --sync .:/srv/app
 ///
 /// `--sync` of `run`, `create` and `vm set` makes live folders, `--unsync` of `vm
 /// set` ends one. If both sides changed a file, the host's version keeps its name,
@@ -31,8 +31,14 @@ pub struct Args {
     /// Wait until the changes that are there now are copied
     #[arg(long)]
     pub wait: bool,
-    /// Longest wait in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+    /// Longest wait in seconds [default: 60]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        hide_default_value = true,
+        requires = "wait"
+    )]
     pub timeout: u64,
 }
 

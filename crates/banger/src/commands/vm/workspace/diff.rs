@@ -15,7 +15,7 @@ use crate::render::patch::Patch;
 ///
 ///   banger vm workspace diff web
 ///   banger vm workspace diff web --stat       files and numbers of lines
-///   banger vm workspace diff web >work.patch  for `git apply`, with binary files and modes
+///   banger vm workspace diff web >work.patch  for `git apply`
 ///
 /// The patch leads from the last common state of both sides to the machine's files,
 /// whether they are committed there or not.
