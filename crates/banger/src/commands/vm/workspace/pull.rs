@@ -15,9 +15,9 @@ use crate::render::{plain, warning};
 
 /// Bring the machine's changes to the repository of this host.
 ///
-///   banger vm workspace pull web                  shows what would change, and asks
-///   banger vm workspace pull web --yes            does not ask
-///   banger vm workspace pull web --branch work    commits on a new branch instead
+///   banger vm workspace pull web                shows what would change, and asks
+///   banger vm workspace pull web --yes          does not ask
+///   banger vm workspace pull web --branch work  commits on a new branch instead
 ///
 /// Files of the work tree change, the index and the history do not. Nothing is
 /// changed if a file was changed on both sides. With `--branch` the work tree stays:

@@ -16,7 +16,7 @@ use crate::render::plain;
 /// Send changes of this host's repository to the machine.
 ///
 ///   banger vm workspace push web
-///   banger vm workspace push web --force src/main.c   replaces the machine's version
+///   banger vm workspace push web --force main.c  replaces the machine's
 ///
 /// Files that only this host has changed are sent. Nothing is sent if a file was
 /// changed on both sides, unless `--force` names it. The machine's index and history
