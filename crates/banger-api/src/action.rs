@@ -43,7 +43,7 @@ pub enum VmAction {
     /// Retry the cleanup that left the VM broken.
     Repair {},
     /// Change the specification, at once or from the next start on.
-    Set(SetVm),
+    Set(Box<SetVm>),
     /// Give the VM another name. Its DNS name follows at once, the guest's host name at the next
     /// start.
     Rename {

@@ -323,7 +323,7 @@ mod tests {
             VmAction::Delete { force: false },
             VmAction::Delete { force: true },
             VmAction::Repair {},
-            VmAction::Set(SET),
+            VmAction::Set(Box::new(SET)),
             VmAction::Rename { name: "db".parse().unwrap() },
             VmAction::Reset {},
         ]

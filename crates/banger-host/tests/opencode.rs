@@ -1,8 +1,6 @@
 //! The program that runs opencode in a guest, with opencode as npm has it. Natively, in namespaces
 //! of its own: emulated, opencode needs more than a minute to start.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 

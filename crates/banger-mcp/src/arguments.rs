@@ -159,10 +159,11 @@ pub struct ReadFile {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
-    /// Text in UTF-8.
+    // Comments, not documentation: a schema with descriptions of values has no plain `type`.
+    // Text in UTF-8.
     #[default]
     Text,
-    /// Any bytes, as base64 (RFC 4648).
+    // Any bytes, as base64 (RFC 4648).
     Base64,
 }
 

@@ -49,7 +49,7 @@ impl Call<'_> {
             () = self.context.ct.cancelled() => return Err(cancelled()),
         };
         let command = Command::start(session, &request).await?;
-        self.to_end(command, wanted.stdin, limits).await
+        self.finish(command, wanted.stdin, limits).await
     }
 
     /// Runs a command in a machine of its own.
@@ -71,7 +71,7 @@ impl Call<'_> {
         removed.map(|_| value)
     }
 
-    async fn to_end(
+    async fn finish(
         &mut self,
         command: Command,
         stdin: Option<String>,

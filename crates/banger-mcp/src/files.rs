@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn listings_are_parsed_whatever_the_names_are() {
-        let listing = b"81a4 5 1700000000\n./a\nb\0a1ff 3 1\n./l\x1b\0junk\041ed 4096 2\n./d";
+        let listing = b"81a4 5 1700000000\n./a\nb\0a1ff 3 1\n./l\x1b\0junk\x0041ed 4096 2\n./d";
         let entries = entries(listing);
         assert_eq!(entries.len(), 2, "{entries:?}");
         assert_eq!(entries[0]["path"], "./a\nb");

@@ -155,7 +155,7 @@ impl Call<'_> {
                 ApiError::new(ErrorCode::BadRequest, error.to_string())
             })?;
         let set = SetVm { publish: vec![port], ..SetVm::default() };
-        let accepted = self.client.act(&wanted.vm, VmAction::Set(set)).await?;
+        let accepted = self.client.act(&wanted.vm, VmAction::Set(Box::new(set))).await?;
         let (on, progress) = (OnInterrupt::Ignore, &mut self.progress);
         follow(self.client, &accepted, on, self.context, progress).await?;
         let now = self.client.vm(&wanted.vm).await?.summary.publish;

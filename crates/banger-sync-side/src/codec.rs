@@ -47,7 +47,7 @@ impl Frames {
     ///
     /// # Errors
     /// A frame longer than [`MAX_FRAME`].
-    pub fn next(&mut self) -> Result<Option<&[u8]>, BadFrame> {
+    pub fn next_frame(&mut self) -> Result<Option<&[u8]>, BadFrame> {
         let rest = self.bytes.get(self.taken..).unwrap_or_default();
         let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
@@ -423,7 +423,7 @@ mod tests {
             for part in [&wire[..asked], &wire[asked..]] {
                 for piece in part.chunks(cut) {
                     frames.push(piece);
-                    while let Some(frame) = frames.next().unwrap() {
+                    while let Some(frame) = frames.next_frame().unwrap() {
                         match read.len() < requests.len() {
                             true => read.push(Request::decode(frame).unwrap()),
                             false => answered.push(Reply::decode(frame).unwrap()),
@@ -445,6 +445,6 @@ mod tests {
     fn long_frames_are_refused_before_they_arrive() {
         let mut frames = Frames::default();
         frames.push(&u32::MAX.to_le_bytes());
-        assert_eq!(frames.next(), Err(BadFrame));
+        assert_eq!(frames.next_frame(), Err(BadFrame));
     }
 }

@@ -29,7 +29,7 @@ pub fn serve<S: Read + Write + AsFd>(stream: S, early: &[u8], side: Side) -> io:
     frames.push(early);
     let mut piece = vec![0; RECEIVE];
     loop {
-        while let Some(frame) = frames.next()? {
+        while let Some(frame) = frames.next_frame()? {
             let request = Request::decode(frame)?;
             server.carry_out(request)?;
         }

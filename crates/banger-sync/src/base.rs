@@ -63,11 +63,8 @@ fn settle_folder<B, H, G>(
     for name in names {
         let here = join(path, &name);
         match (ours.get(&name), theirs.get(&name)) {
-            (None, None) => {
-                if known.remove(&name).is_some() {
-                    changed(&here, None);
-                }
-            }
+            (None, None) if known.remove(&name).is_some() => changed(&here, None),
+            (None, None) => {}
             (Some(host), Some(guest)) if host.is_like(guest) => {
                 let is_known = known.get(&name).is_some_and(|base| base.is_like(host));
                 if !is_known {

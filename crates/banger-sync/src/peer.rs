@@ -143,7 +143,6 @@ impl Bell {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "lag is measured in real time")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -271,7 +270,7 @@ fn receive(
 ) -> io::Result<()> {
     let mut piece = vec![0; 128 * 1024];
     loop {
-        while let Some(frame) = frames.next()? {
+        while let Some(frame) = frames.next_frame()? {
             match Reply::decode(frame)? {
                 Reply::Dirty(folders) => {
                     bell.change(place, |changes| changes.folders.extend(folders));

@@ -9,7 +9,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// The text without characters that control a terminal or the direction of text: they are shown
 /// escaped.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    if text.contains(|c| untrusted::controls_terminal(c)) {
+    if text.contains(untrusted::controls_terminal) {
         Cow::Owned(untrusted::line(text).replace('\t', " "))
     } else {
         Cow::Borrowed(text)
@@ -178,7 +178,7 @@ mod tests {
         #[test]
         fn nothing_harmful_passes(text in "\\PC*|[\\x00-\\x20\\x7f-\\x9f]*", width in 1usize..40) {
             let shown = harmless(&text);
-            assert!(!shown.contains(|c| untrusted::controls_terminal(c)));
+            assert!(!shown.contains(untrusted::controls_terminal));
             assert!(fit(&shown, width).width() <= width);
             for line in wrap(&shown, width.max(2)) {
                 assert!(line.width() <= width.max(2), "{line:?}");

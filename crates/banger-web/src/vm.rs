@@ -316,7 +316,7 @@ async fn ports(
 ) -> Answer {
     let here = format!("/vms/{}", banger_api::routes::encode(&vm));
     let result = match port_change(&fields) {
-        Ok(set) => site.client.act(&vm, VmAction::Set(set)).await,
+        Ok(set) => site.client.act(&vm, VmAction::Set(Box::new(set))).await,
         Err(error) => Err(error),
     };
     let result = result.map(|_| "The published ports were changed".to_owned());
@@ -366,7 +366,7 @@ fn setting_change(fields: &Fields) -> Result<VmAction, ApiError> {
         let name = name.parse().map_err(|error| bad(format!("{error}")))?;
         return Ok(VmAction::Rename { name });
     }
-    Ok(VmAction::Set(SetVm {
+    Ok(VmAction::Set(Box::new(SetVm {
         vcpus: fields.number("vcpus", "vCPUs")?,
         memory_mib: fields.size_mib("memory", "Memory")?,
         root_bytes: fields.size("root", "Root disk")?,
@@ -374,7 +374,7 @@ fn setting_change(fields: &Fields) -> Result<VmAction, ApiError> {
         nat: fields.choice("nat"),
         autostart: fields.choice("autostart"),
         ..SetVm::default()
-    }))
+    })))
 }
 
 #[cfg(test)]

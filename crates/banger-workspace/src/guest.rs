@@ -133,8 +133,11 @@ pub struct Talk {
     /// Its input.
     pub input: Box<dyn Write + Send>,
     /// Waits for the end: the exit code, and the first messages.
-    pub end: Box<dyn FnOnce() -> Result<(u8, Vec<u8>), ApiError> + Send>,
+    pub end: End,
 }
+
+/// Waits for the end of a command: its exit code, and its first messages.
+pub type End = Box<dyn FnOnce() -> Result<(u8, Vec<u8>), ApiError> + Send>;
 
 /// A commit of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,8 +228,11 @@ pub fn read_state(output: impl Read) -> Result<(State, impl Read), ApiError> {
     Ok((state, from.output))
 }
 
-/// A record of the listing: a file, or a path that stays in the guest.
-fn file(record: &[u8]) -> Result<Result<(Vec<u8>, Entry), (Vec<u8>, String)>, ApiError> {
+/// A file, or a path that stays in the guest with the reason.
+type Listed = Result<(Vec<u8>, Entry), (Vec<u8>, String)>;
+
+/// A record of the listing.
+fn file(record: &[u8]) -> Result<Listed, ApiError> {
     if let Some(rest) = record.strip_prefix(b"160000 ") {
         let path = rest.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default();
         return Ok(Err((path.to_vec(), "is a repository of its own".to_owned())));
@@ -279,10 +285,7 @@ pub(crate) fn bad(what: &str) -> ApiError {
 ///
 /// # Errors
 /// It failed, with its messages.
-pub fn ended(
-    end: Box<dyn FnOnce() -> Result<(u8, Vec<u8>), ApiError> + Send>,
-    folder: &[u8],
-) -> Result<(), ApiError> {
+pub fn ended(end: End, folder: &[u8]) -> Result<(), ApiError> {
     let (code, messages) = end()?;
     if code == 0 {
         return Ok(());

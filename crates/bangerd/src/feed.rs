@@ -276,7 +276,11 @@ mod tests {
         // An id of another daemon, a future id and an expired id start with all VMs.
         for place in ["b-1", "a-99", "a-x", ""] {
             let anew = feed.after(Some(place)).await;
-            assert_eq!(kinds(&anew), [everything(true, &[changed.clone()], &[])], "{place}");
+            assert_eq!(
+                kinds(&anew),
+                [everything(true, std::slice::from_ref(&changed), &[])],
+                "{place}"
+            );
         }
         for generation in 0..KEPT as u64 + 1 {
             feed.update(vec![vm(1, generation + 3)], 40);

@@ -52,7 +52,9 @@ const ON: SetVm = SetVm {
 /// A running VM that is started automatically.
 fn running() -> Machine {
     let machine = prepared(Before::Running);
-    machine.daemon(DaemonFault::None, &[], async |engine, _| act(engine, VmAction::Set(ON)).await);
+    machine.daemon(DaemonFault::None, &[], async |engine, _| {
+        act(engine, VmAction::Set(Box::new(ON))).await
+    });
     let vm = machine.vm().unwrap();
     assert!(vm.spec.autostart && vm.run.unwrap().spec.autostart);
     machine
@@ -108,7 +110,7 @@ fn what_ran_is_started_again_as_an_operation_on_record() {
 #[test]
 fn what_the_user_stopped_stays_stopped() {
     let expected = Expected::new();
-    let none = || Trigger::Act(VmAction::Set(ON));
+    let none = || Trigger::Act(VmAction::Set(Box::new(ON)));
     for (first, second, started) in [
         (Trigger::Act(VmAction::STOP), none(), false),
         (Trigger::Act(VmAction::Kill {}), none(), false),
@@ -350,7 +352,8 @@ fn a_vm_that_is_deleted_when_it_stops_cannot_have_the_setting() {
         let create = CreateVm { lifetime, ..request() };
         let op = engine.create(create).await.unwrap().operation.unwrap();
         engine.follow(&op).unwrap().wait().await.unwrap();
-        let set = engine.request("web", VmAction::Set(ON)).await.unwrap().operation.unwrap();
+        let set =
+            engine.request("web", VmAction::Set(Box::new(ON))).await.unwrap().operation.unwrap();
         let error = engine.follow(&set).unwrap().wait().await.unwrap_err();
         assert!(error.message.contains("deleted when it stops"), "{error}");
     });

@@ -19,7 +19,7 @@ fn own() -> SetVm {
 }
 
 async fn set(engine: &Engine, _: &Sim) {
-    act(engine, VmAction::Set(own())).await;
+    act(engine, VmAction::Set(Box::new(own()))).await;
 }
 
 /// The kernel of the VM; it is there, and so is the image.
@@ -69,7 +69,7 @@ fn a_failure_keeps_the_kernel() {
     let running = prepared(Before::Running);
     let before = running.vm();
     running.daemon(DaemonFault::None, &[], async |engine, _| {
-        let accepted = engine.request("web", VmAction::Set(own())).await.unwrap();
+        let accepted = engine.request("web", VmAction::Set(Box::new(own()))).await.unwrap();
         let op = engine.follow(&accepted.operation.unwrap()).unwrap();
         assert_eq!(op.wait().await.unwrap_err().code, ErrorCode::WrongState);
     });

@@ -36,7 +36,7 @@ fn live_changes() -> Vec<SetVm> {
 }
 
 async fn set(engine: &Engine, set: &SetVm) {
-    act(engine, VmAction::Set(set.clone())).await;
+    act(engine, VmAction::Set(Box::new(set.clone()))).await;
 }
 
 /// A VM that publishes no port at first.
@@ -209,7 +209,7 @@ fn values_of_the_next_start_are_shown_until_it() {
     let machine = prepared(Before::Running);
     let Some(mixed) = live_changes().pop() else { panic!() };
     machine.daemon(DaemonFault::None, &[], async |engine, _| {
-        let accepted = engine.request("web", VmAction::Set(mixed.clone())).await.unwrap();
+        let accepted = engine.request("web", VmAction::Set(Box::new(mixed.clone()))).await.unwrap();
         let op = engine.follow(&accepted.operation.unwrap()).unwrap();
         op.wait().await.unwrap();
         let notes = op.events_after(0).into_iter().filter_map(|event| match event.what {
@@ -248,14 +248,15 @@ fn refused_changes_change_nothing() {
         (SetVm { labels: too_many, ..SetVm::default() }, ErrorCode::BadRequest),
     ] {
         machine.daemon(DaemonFault::None, &[], async |engine, _| {
-            let accepted = engine.request("web", VmAction::Set(change.clone())).await.unwrap();
+            let accepted =
+                engine.request("web", VmAction::Set(Box::new(change.clone()))).await.unwrap();
             let op = engine.follow(&accepted.operation.unwrap()).unwrap();
             assert_eq!(op.wait().await.unwrap_err().code, code, "{change:?}");
         });
         assert_eq!(machine.vm(), before, "{change:?}");
     }
     machine.daemon(DaemonFault::None, &[], async |engine, _| {
-        let nothing = VmAction::Set(SetVm::default());
+        let nothing = VmAction::Set(Box::default());
         let error = engine.request("web", nothing).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::BadRequest);
     });

@@ -49,7 +49,14 @@ mod tests {
     fn only_the_child_of_the_shim_is_measured() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let shim = proc::reference(std::process::id()).unwrap();
-        let usage = of_child(shim, child.id()).unwrap();
+        // The kernel counts pages in batches, so a process that has just begun may have none.
+        let usage = loop {
+            let usage = of_child(shim, child.id()).unwrap();
+            if usage.resident_bytes > 0 || usage.uptime_ms > 10_000 {
+                break usage;
+            }
+            std::thread::yield_now();
+        };
         assert!(usage.resident_bytes > 0 && usage.sampled_us > 0, "{usage:?}");
         assert!(usage.disk.is_some(), "a process of this user: {usage:?}");
         let other = ProcRef { start_time: shim.start_time + 1, ..shim };

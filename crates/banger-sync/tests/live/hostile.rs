@@ -28,7 +28,7 @@ fn serve(folders: BTreeMap<Vec<u8>, Vec<Entry>>) -> UnixStream {
         let mut left = 0;
         loop {
             let mut out = Vec::new();
-            while let Some(frame) = frames.next().unwrap() {
+            while let Some(frame) = frames.next_frame().unwrap() {
                 let file = stamp(Kind::File, 4);
                 let digest = Digest::from(Sha1::digest(b"evil"));
                 let hashed = Reply::Hashed { stamp: file, digest, now_ns: u64::MAX };

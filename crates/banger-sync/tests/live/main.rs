@@ -1,5 +1,7 @@
 //! Two folders of this host, kept alike through the same server that runs in a guest.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod hostile;
 mod random;
 mod speed;

@@ -133,7 +133,7 @@ mod tests {
             let mut console = Console::default();
             console.push(&bytes);
             for line in plain(&console) {
-                assert!(!line.contains(|c| banger_client::text::controls_terminal(c)));
+                assert!(!line.contains(banger_client::text::controls_terminal));
             }
         }
     }

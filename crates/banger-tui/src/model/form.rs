@@ -203,8 +203,8 @@ impl Form {
     /// A value that is not one, or out of bounds, with its field.
     pub fn request(&self) -> Result<CreateVm, Refusal> {
         use FieldId as Id;
-        let mut request = CreateVm::default();
-        request.name = self.text(Id::Name).map(Into::into);
+        let mut request =
+            CreateVm { name: self.text(Id::Name).map(Into::into), ..CreateVm::default() };
         checked(Id::Name, &CreateVm { name: request.name.clone(), ..CreateVm::default() })?;
         request.image = self.text(Id::Image).map(Into::into);
         request.kernel = self.text(Id::Kernel).map(Into::into);

@@ -66,10 +66,8 @@ fn question(model: &Model, canvas: &mut Canvas<'_>, question: &Question) {
     let rows = u16::try_from(lines.len()).unwrap_or_default() + 5;
     let area = layout::centred(size, width, rows);
     let inner = canvas.boxed(area, &question.title, theme.bad);
-    let mut y = inner.y + 1;
-    for line in &lines {
+    for (y, line) in (inner.y + 1..).zip(&lines) {
         canvas.put(inner.x, y, inner.width, line, theme.text);
-        y += 1;
     }
     let last = inner.bottom().saturating_sub(1);
     let from = inner.x;

@@ -126,8 +126,8 @@ pub fn table(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let visible = usize::from(area.height.saturating_sub(1));
     let place = model.vms.place();
-    let mut y = area.y + 1;
-    for (number, vm) in model.vms.rows(place.top, visible).enumerate() {
+    let rows = model.vms.rows(place.top, visible).enumerate();
+    for (y, (number, vm)) in (area.y + 1..).zip(rows) {
         let row = place.top + number;
         let line = Rect::new(area.x, y, area.width, 1);
         draw_row(model, canvas, vm, &places, line);
@@ -136,7 +136,6 @@ pub fn table(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
             canvas.put(area.x, y, 1, "▌", theme.accent.patch(theme.selected));
         }
         canvas.hit(line, Hit::Row(row));
-        y += 1;
     }
     scroll_bar(canvas, area, (place.top, visible, model.vms.len()));
 }

@@ -1,6 +1,7 @@
 //! `banger run`, `banger vm run`: a machine, and a shell or a command in it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
@@ -155,6 +156,27 @@ async fn machine(context: &Context, args: Args, content: Option<Content>) -> Res
         }
         return Err(error);
     }
+    let started = Started { client, vm, hold, folder };
+    work(context, &args, workload, (&agent, started)).await
+}
+
+/// A machine with its content.
+struct Started {
+    client: Client,
+    vm: VmTag,
+    hold: Option<Hold>,
+    /// Its folder with the content.
+    folder: Option<PathBuf>,
+}
+
+/// Does in the machine what it was started for.
+async fn work(
+    context: &Context,
+    args: &Args,
+    workload: Workload,
+    (agent, started): (&SshAgent, Started),
+) -> Result<u8, Failure> {
+    let Started { client, vm, hold, folder } = started;
     let ended = match workload {
         Workload::None => {
             if args.opencode {
@@ -174,7 +196,7 @@ async fn machine(context: &Context, args: Args, content: Option<Content>) -> Res
             attached.map(AttachedEnd::Session)
         }
         attached @ (Workload::Attached(_) | Workload::Program(..)) => {
-            program::attached(context, &client, &vm, args.wait, (attached, &agent)).await
+            program::attached(context, &client, &vm, args.wait, (attached, agent)).await
         }
     };
     match hold {

@@ -48,21 +48,7 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     let used = |used, size| format!("{} used of {}", human_size(used), human_size(size));
     text.add("root disk", &used(disk.root_used_bytes, disk.root_bytes));
     text.add("work disk", &used(disk.work_used_bytes, disk.work_bytes));
-    if let Some(ip) = &summary.ip {
-        text.add("address", ip);
-    }
-    for port in &summary.publish {
-        text.add("published", &format!("{} leads to {}", port.listens_on(), port.guest_port));
-    }
-    if summary.opencode {
-        text.add("opencode", &format!("on port {} of the guest", opencode::PORT));
-    }
-    for folder in &vm.sync {
-        text.add("live folder", &sync::summary(folder));
-        if let Some(message) = &folder.message {
-            text.add("", message);
-        }
-    }
+    text.reached(vm);
     if vm.autostart {
         text.add("autostart", "on");
     }
@@ -200,6 +186,26 @@ impl Lines {
         self.add("program", &program_text(program));
         if let Some(code) = program.exit_code {
             self.add("exit code", &code.to_string());
+        }
+    }
+
+    /// What of it can be reached, and its live folders.
+    fn reached(&mut self, vm: &VmDetails) {
+        let summary = &vm.summary;
+        if let Some(ip) = &summary.ip {
+            self.add("address", ip);
+        }
+        for port in &summary.publish {
+            self.add("published", &format!("{} leads to {}", port.listens_on(), port.guest_port));
+        }
+        if summary.opencode {
+            self.add("opencode", &format!("on port {} of the guest", opencode::PORT));
+        }
+        for folder in &vm.sync {
+            self.add("live folder", &sync::summary(folder));
+            if let Some(message) = &folder.message {
+                self.add("", message);
+            }
         }
     }
 

@@ -73,8 +73,10 @@ fn a_folder_is_kept_alike_across_restarts_of_daemon_and_vm() {
     assert_eq!(in_guest(&home, "/srv/app/a.txt").as_deref(), Some("two"));
     assert_eq!(in_guest(&home, "/srv/app/b.txt"), None, "a removal is no new file");
     done(&home, "vm stop web");
-    let stopped = done(&home, "vm sync web");
-    assert!(stopped.contains("waiting") && stopped.contains("not running"), "{stopped}");
+    until("the reason is told", || {
+        let stopped = done(&home, "vm sync web");
+        stopped.contains("waiting") && stopped.contains("not running")
+    });
     fs::write(project.join("c.txt"), "while it was stopped").unwrap();
     done(&home, "vm start web");
     done(&home, "vm sync web --wait");

@@ -152,6 +152,8 @@ fn the_folder_of_the_repository_is_a_working_folder_if_asked_for() {
     assert_eq!(place, "/root/app\n");
     assert_eq!(home.ok(&["exec", "web", "pwd"]), "/root\n", "never guessed");
     home.ok(&["vm", "delete", "-f", "web"]);
+    // The simulated host makes no folders and removes none.
+    std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();
     home.finish();
 }
 

@@ -18,9 +18,10 @@ use crate::support::{Daemon, Home};
 /// SIGABRT.
 const ABORTED: i32 = 6;
 /// What a whole VM has on the simulated host.
-const LASTING: [&str; 5] = ["folder", "identity", "root", "vmm_home", "work_disk"];
+const LASTING: [&str; 6] =
+    ["folder", "identity", "opencode_password", "root", "vmm_home", "work_disk"];
 /// What a running one has besides.
-const RUNNING: [&str; 13] = [
+const RUNNING: [&str; 14] = [
     "agent",
     "attach",
     "dns_names",
@@ -28,6 +29,7 @@ const RUNNING: [&str; 13] = [
     "forwards",
     "hello",
     "network",
+    "opencode",
     "ready",
     "run",
     "scope",
@@ -36,10 +38,11 @@ const RUNNING: [&str; 13] = [
     "work_disk_size",
 ];
 /// A VM that uses every capability.
-const WEB: &str = r#"{"name": "web", "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
+const WEB: &str = r#"{"name": "web", "image": "localhost/debian-dev:1",
+    "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
 /// The same, not started.
-const STOPPED: &str = r#"{"name": "web", "publish": [{"host_port": 8080, "guest_port": 80}],
-    "no_start": true}"#;
+const STOPPED: &str = r#"{"name": "web", "image": "localhost/debian-dev:1",
+    "publish": [{"host_port": 8080, "guest_port": 80}], "no_start": true}"#;
 /// Longest wait for a crash point.
 const REACHED: Duration = Duration::from_secs(20);
 /// Daemons at the same time.

@@ -10,8 +10,10 @@ use crate::support::Home;
 /// Most of them only wait for a session that nobody takes up.
 const WORKERS: usize = 12;
 const CREATE: &str = r#"{"name": "web", "lifetime": "session",
+    "image": "localhost/debian-dev:1",
     "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
 const DETACHED: &str = r#"{"name": "web", "lifetime": "until_stopped",
+    "image": "localhost/debian-dev:1",
     "publish": [{"host_port": 8080, "guest_port": 80}]}"#;
 
 #[test]

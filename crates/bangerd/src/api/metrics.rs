@@ -275,6 +275,7 @@ mod tests {
     use banger_api::stats::{CpuStats, DiskIo, GuestMemory, MemoryStats, Source};
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one document")]
     fn vms_and_operations_are_written_in_the_text_format() {
         let web = VmStats {
             id: "aaaa00000001".parse().unwrap(),

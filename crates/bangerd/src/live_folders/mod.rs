@@ -78,11 +78,14 @@ impl Kept {
     }
 }
 
+/// The sessions, each with its task.
+type Running = BTreeMap<Key, (Arc<Kept>, JoinHandle<()>)>;
+
 /// The sessions of all VMs.
 pub struct LiveFolders {
     engine: Arc<Engine>,
     state: PathBuf,
-    running: Mutex<BTreeMap<Key, (Arc<Kept>, JoinHandle<()>)>>,
+    running: Mutex<Running>,
 }
 
 impl LiveFolders {
@@ -115,7 +118,7 @@ impl LiveFolders {
         let _ = tokio::time::timeout(END_TIMEOUT, ended).await;
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<Key, (Arc<Kept>, JoinHandle<()>)>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -143,7 +143,7 @@ fn an_unreadable_file_is_a_warning() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("closed");
     fs::write(&path, "x").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let (files, handover) = handed(settings(home.path(), vec![synced(&path, "/root/x", None)]));
     assert_eq!((files.len(), states(&handover)[1]), (0, HandoverState::Unreadable));
     assert!(handover.warnings[0].contains("cannot be read: Permission denied"));

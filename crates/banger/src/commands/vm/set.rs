@@ -126,5 +126,5 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         already: "is so already".into(),
         duration: DurationDisplay::Hide,
     };
-    batch::run(context, &client, targets, VmAction::Set(set), &messages).await
+    batch::run(context, &client, targets, VmAction::Set(Box::new(set)), &messages).await
 }
