@@ -209,12 +209,12 @@ pub struct Publish {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogSource {
-    /// The serial console.
+    // The serial console.
     #[default]
     Console,
-    /// Lines of the agent on the console.
+    // Lines of the agent on the console.
     Agent,
-    /// The program that runs the machine.
+    // The program that runs the machine.
     Vmm,
 }
 

@@ -332,8 +332,8 @@ fn while_a_start_is_undone() {
 fn while_a_failed_create_is_undone() {
     let home = template(|_| ());
     let cases = [
-        ("identity:after:1", removing(), End::Gone),
-        ("scope:after:1", tearing_down(), End::Stopped),
+        ("opencode_password:after:1", removing(), End::Gone),
+        ("opencode:after:1", tearing_down(), End::Stopped),
     ];
     for (fault, points, end) in cases {
         for_each(&points, WORKERS, |point| {
