@@ -39,9 +39,16 @@ impl Depth {
     }
 }
 
+/// Steps of images with opencode, which the image of these VMs has not. The loops on the simulated
+/// host have them.
+const OF_OPENCODE: [&str; 2] = ["opencode_password", "opencode"];
+
 fn points(list: ListName, whens: &[&str]) -> Vec<String> {
     let mut all = Vec::new();
     for step in lists::all(list) {
+        if OF_OPENCODE.contains(&step.id.as_str()) {
+            continue;
+        }
         let step = format!("{}.{}", list.as_str(), step.id.as_str());
         all.extend(whens.iter().map(|when| format!("{step}.{when}")));
     }
