@@ -209,10 +209,10 @@ fn serves_opencode(home: &Home, image: &Image, port: u16) {
     assert_eq!(status(port, Some(password)), "200");
     let exec = |script: &str| home.run(&["exec", "web", "--", "sh", "-c", script]);
     let seen = "ls -A /var/log/banger; stat -c %a /run/opencode/log; cat /proc/[0-9]*/cmdline \
-        | tr '\\0' ' ' | grep -o 'httpd -f -p [0-9]*'";
+        | tr '\\0' ' ' | grep -o 'httpd -f -p [0-9][0-9]*'";
     assert_eq!(exec(seen).out, "600\nhttpd -f -p 4096\n");
     // What ends it does not end the service.
-    exec("pkill -f 'httpd -f -p'");
+    exec("pkill -f 'httpd -f -[p]'");
     home.wait("the server again", || status(port, Some(password)) == "200");
     let plain = home.json(&["vm", "show", "web"]).to_string() + &home.ok(&["vm", "logs", "web"]);
     assert!(!plain.contains(password));
