@@ -9,8 +9,16 @@ use std::os::unix::process::ExitStatusExt;
 use banger_engine::lists::{self, ListName};
 use banger_testkit::Home;
 
+/// A published port, below those that the kernel gives away, of this process only: two of these tests
+/// run at once.
+fn publish() -> String {
+    format!("{}:80", 20_000 + std::process::id() % 10_000)
+}
+
 /// Makes the VM: with everything that takes part in its lists.
-const CREATE: [&str; 6] = ["vm", "create", "--name", "web", "-p", "28480:80"];
+fn create(publish: &str) -> [&str; 6] {
+    ["vm", "create", "--name", "web", "-p", publish]
+}
 
 /// What is true when the daemon has aborted there and another has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,12 +116,14 @@ fn crash(home: &Home, point: &str, args: &[&str]) {
 /// # Panics
 /// Host and store do not agree.
 pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)) {
+    let publish = publish();
+    let create = create(&publish);
     for (point, after) in forward() {
         if !depth.tries(&point) {
             continue;
         }
         println!("{point}: {after:?}");
-        crash(home, &point, &CREATE);
+        crash(home, &point, &create);
         let expected = match after {
             After::Gone => "gone",
             After::Stopped => "stopped",
@@ -132,7 +142,7 @@ pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)
         }
         assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
     }
-    home.ok(&[&CREATE[..], &["--no-start"]].concat());
+    home.ok(&[&create[..], &["--no-start"]].concat());
     for point in stop_points() {
         if !depth.tries(&point) {
             continue;
@@ -149,7 +159,7 @@ pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)
     }
     home.ok(&["vm", "delete", "web"]);
     for point in delete_points().into_iter().filter(|point| depth.tries(point)) {
-        home.ok(&[&CREATE[..], &["--no-start"]].concat());
+        home.ok(&[&create[..], &["--no-start"]].concat());
         crash(home, &point, &["vm", "delete", "web"]);
         // Before the commit nothing has happened, unless the CLI lost its request with the daemon
         // and asked the next one; after it the delete is finished.
