@@ -9,8 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use banger_engine::lists::{self, ListName};
 use banger_testkit::Home;
 
-/// A published port, below those that the kernel gives away, of this process only: two of these tests
-/// run at once.
+/// A published port, below those that the kernel gives away, of this process only: two of these
+/// tests run at once.
 fn publish() -> String {
     format!("{}:80", 20_000 + std::process::id() % 10_000)
 }

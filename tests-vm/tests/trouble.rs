@@ -16,8 +16,8 @@ fn health(home: &Home) -> String {
     document[0]["agent"].as_str().unwrap().to_owned()
 }
 
-/// Unbinds the driver of each vsock device, and binds it again after 15 s. Not before the end of this
-/// command is reported through it.
+/// Unbinds the driver of each vsock device, and binds it again after 15 s. Not before the end of
+/// this command is reported through it.
 const UNBIND: &str = "
 cd /sys/bus/virtio/drivers/vmw_vsock_virtio_transport || exit 1
 set -- virtio*
