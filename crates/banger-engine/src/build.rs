@@ -20,7 +20,7 @@ use crate::builds::{Capture, GuestCommand};
 use crate::cancel;
 use crate::drivers::{Progress, RootFiles, WantedKernel};
 use crate::engine::Engine;
-use crate::image_ops::check_name;
+use crate::image_ops::{check_name, check_pulled};
 use crate::interrupt::Interrupt;
 use crate::ops::{Op, OpProgress};
 use crate::plan::{BootSet, BuildPlan, VmPlan};
@@ -59,6 +59,7 @@ impl Engine {
     pub async fn build_image(&self, request: ImageBuildRequest) -> Result<Accepted, ApiError> {
         request.check()?;
         check_name(&request.name)?;
+        check_pulled(&request.from)?;
         let kernel = WantedKernel::Default(&self.defaults.kernel);
         self.shared.drivers.images.check(&request.from, kernel)?;
         let subject = Subject::Image { name: request.name.clone(), id: None };

@@ -164,6 +164,7 @@ fn references_and_actions() {
         ("/v1/vms/vm-1/actions", r#"{"stop": {"force": 1}}"#, "`force`"),
         ("/v1/image-pulls", "{}", "missing field `name`"),
         ("/v1/image-pulls", r#"{"name": "../x"}"#, "`../x` is not an image of a registry"),
+        ("/v1/image-builds", r#"{"name": "x", "from": ""}"#, "`` is not an image of a registry"),
         ("/v1/image-imports", r#"{"name": "x", "path": "y"}"#, "`y` is not an absolute path"),
         ("/v1/kernel-pulls", r#"{"name": ""}"#, "`` is not a name"),
         ("/v1/daemon/stop", r#"{"now": true}"#, "`now`"),
