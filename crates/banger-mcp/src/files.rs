@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_archive::place::{LastLink, Source};
 use banger_archive::{Entry, Failure, Kind, Reader, Writer};
-use banger_client::{ArchiveSource, ArchiveTarget, Exec as Command, ExecRequest, Output};
+use banger_client::{
+    ArchiveSource, ArchiveTarget, Exec as Command, ExecRequest, Output, PieceReader,
+};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -58,8 +60,9 @@ impl Call<'_> {
         }
         let (to, pieces) = mpsc::channel::<Bytes>(QUEUE);
         let offset = wanted.offset;
-        let reading =
-            tokio::task::spawn_blocking(move || part(Pieces::new(pieces), offset, length as usize));
+        let reading = tokio::task::spawn_blocking(move || {
+            part(PieceReader::new(pieces), offset, length as usize)
+        });
         loop {
             match stream.next().await {
                 Ok(Some(piece)) => {
@@ -229,32 +232,6 @@ fn archive(name: &[u8], mode: u32, content: &[u8]) -> io::Result<Vec<u8>> {
     writer.data(content)?;
     writer.end_entry()?;
     writer.finish()
-}
-
-/// Bytes of a channel.
-struct Pieces {
-    from: mpsc::Receiver<Bytes>,
-    present: Bytes,
-}
-
-impl Pieces {
-    fn new(from: mpsc::Receiver<Bytes>) -> Self {
-        Self { from, present: Bytes::new() }
-    }
-}
-
-impl Read for Pieces {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.present.is_empty() {
-            match self.from.blocking_recv() {
-                Some(piece) => self.present = piece,
-                None => return Ok(0),
-            }
-        }
-        let piece = self.present.split_to(self.present.len().min(out.len()));
-        out.get_mut(..piece.len()).unwrap_or_default().copy_from_slice(&piece);
-        Ok(piece.len())
-    }
 }
 
 /// Reads a part of the file in an archive; its size and the bytes.

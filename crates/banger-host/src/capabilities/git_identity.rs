@@ -291,7 +291,7 @@ mod tests {
         let identity = identity_of(home.path());
         fs::write(
             at(".gitconfig"),
-            "[user]\n\tname = A\n[include]\n\tpath = mine\n[includeIf \"gitdir:~/work/\"]\n\
+            "[user]\n\tname = A\n[include]\n\tpath = mine\n[includeIf \"gitdir:~/src/\"]\n\
              \tpath = work\n[alias]\n\tx = !touch /tmp/never\n",
         )
         .unwrap();

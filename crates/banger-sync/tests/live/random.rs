@@ -100,7 +100,7 @@ fn random_edits_of_both_sides_end_alike() {
 
 /// `BANGER_SYNC_SEED` and `BANGER_SYNC_SECONDS` (600) choose the run.
 #[test]
-#[ignore = "takes ten minutes"]
+#[ignore = "takes ten minutes (BANGER_SYNC_SECONDS): nextest run -p banger-sync --run-ignored only"]
 fn ten_minutes_of_random_edits_end_alike() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seconds: u64 = number("BANGER_SYNC_SECONDS").unwrap_or(600);

@@ -7,7 +7,7 @@ use crate::world::{World, content};
 
 /// A `node_modules`: 5,000 folders of ten small files.
 #[test]
-#[ignore = "measures"]
+#[ignore = "prints times, asserts none: nextest run -p banger-sync --run-ignored only"]
 fn fifty_thousand_files_and_single_changes() {
     let world = World::new();
     for folder in 0..5000 {

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode};
-use banger_client::{Client, Exec, ExecRequest, Output};
+use banger_client::{Client, Exec, ExecRequest, Output, PieceReader};
 use banger_workspace::guest::{Guest, Talk};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::send::MAX_MESSAGE;
-use crate::commands::cp::pieces::{PieceReader, QUEUE};
+use crate::commands::cp::pieces::QUEUE;
 use crate::context::Context;
 
 /// Bytes sent at once.
@@ -71,7 +71,7 @@ impl Guest for Machine {
             })
         };
         Ok(Talk {
-            output: Box::new(PieceReader { from, present: Bytes::new() }),
+            output: Box::new(PieceReader::new(from)),
             input: Box::new(Sender(to_guest)),
             end: Box::new(end),
         })

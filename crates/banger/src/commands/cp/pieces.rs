@@ -1,7 +1,7 @@
 //! Joins the blocking side of a copy, which reads and writes files, to the connection: pieces of an
 //! archive pass through a bounded channel.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -73,28 +73,12 @@ impl Write for PieceWriter {
     }
 }
 
-/// The archive as it arrives from the connection; the end of the channel is its end.
-pub struct PieceReader {
-    pub from: mpsc::Receiver<Bytes>,
-    pub present: Bytes,
-}
-
-impl Read for PieceReader {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.present.is_empty() {
-            match self.from.blocking_recv() {
-                Some(piece) => self.present = piece,
-                None => return Ok(0),
-            }
-        }
-        let piece = self.present.split_to(self.present.len().min(out.len()));
-        out.get_mut(..piece.len()).unwrap_or_default().copy_from_slice(&piece);
-        Ok(piece.len())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use banger_client::PieceReader;
+
     use super::*;
 
     #[tokio::test]
@@ -110,7 +94,7 @@ mod tests {
         });
         let reading = tokio::task::spawn_blocking(move || {
             let mut back = Vec::new();
-            PieceReader { from, present: Bytes::new() }.read_to_end(&mut back).unwrap();
+            PieceReader::new(from).read_to_end(&mut back).unwrap();
             back
         });
         let mut reported = 0;

@@ -11,13 +11,13 @@ use banger_archive::unpack::{
     self, MAX_ENTRIES, Owners, Rules, SetId, Special, Top, reserve, unpack,
 };
 use banger_archive::{Cause, Failure as ArchiveFailure};
-use banger_client::{ArchiveSource, ArchiveStream, ArchiveTarget, Client, Unpacked};
+use banger_client::{ArchiveSource, ArchiveStream, ArchiveTarget, Client, PieceReader, Unpacked};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::ends::End;
-use super::pieces::{Counter, PieceReader, PieceWriter, QUEUE};
+use super::pieces::{Counter, PieceWriter, QUEUE};
 use crate::errors::Failure;
 
 /// Bytes read from standard input at once.
@@ -202,7 +202,7 @@ async fn download(
             reserve_bytes,
         };
         let mut done = unpack::Unpacked::default();
-        let reader = PieceReader { from, present: Bytes::new() };
+        let reader = PieceReader::new(from);
         unpack(&folder, reader, &rules, &mut done).map(|()| done)
     });
     let received = receive(&mut stream, to, counter).await;
