@@ -4,3 +4,4 @@ pub mod archive;
 pub mod container;
 pub mod crash;
 pub mod handover;
+pub mod port;

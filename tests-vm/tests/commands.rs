@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -288,11 +288,6 @@ fn a_reset_keeps_the_work_disk_only(home: &Home) {
     assert!(before.iter().all(|line| !after.contains(line)), "{before:?}, {after:?}");
 }
 
-/// An unused port of the loopback address.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// The first bytes that the guest's sshd sends through a published port.
 fn greeting(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -306,7 +301,7 @@ fn greeting(port: u16) -> String {
 fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
     let deep = OsStr::from_bytes(b"a, b \xff\n'\"$%*\\").to_owned();
     let home = Home::with(Options { deep: Some(deep), ..Options::default() });
-    let (open, cut) = (free_port(), free_port());
+    let (open, cut) = (tests_vm::port::free(), tests_vm::port::free());
     let publish = |port: u16| format!("{port}:22");
     home.ok(&["vm", "create", "--name", "web", "-p", &publish(open)]);
     // Of a guest that reaches nothing the ports are reached all the same.
@@ -335,7 +330,7 @@ fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
     assert!(answer.starts_with("Invalid SSH identification string"), "{answer}");
 
     // The work disk and the ports of a guest without an address change at the next start.
-    let other = free_port();
+    let other = tests_vm::port::free();
     let set = [&publish(other)[..], "--unpublish", &open.to_string(), "--work-size", "9G"];
     let set = home.run(&[&["vm", "set", "web", "-p"][..], &set].concat());
     assert_eq!((set.code, set.out.as_str()), (0, "web changed\n"), "{}", set.err);

@@ -125,7 +125,7 @@ fn boots_and_ends_by_itself(image: &Image) {
     let home = Home::new();
     let source = source.to_str().unwrap();
     home.ok(&["image", "import", "--replace", "--name", image.name, source]);
-    let port = unused_port();
+    let port = tests_vm::port::free();
     home.ok(&[
         "vm",
         "create",
@@ -174,10 +174,6 @@ fn boots_and_ends_by_itself(image: &Image) {
     home.ok(&["vm", "delete", "web"]);
     home.ok(&["image", "delete", image.name]);
     home.finish();
-}
-
-fn unused_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Status of an answer on a port of the loopback address.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,10 +57,6 @@ fn ssh(home: &Home) -> Child {
     let mut shell = Command::new("ssh");
     shell.args(["-F", &config, "-o", "StrictHostKeyChecking=yes", "web.vm", "sh"]);
     shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The guest's clock is within 50 ms of the host's. The guest reads its clock between the request
@@ -145,7 +141,7 @@ fn other_clients(home: &Home) {
 #[test]
 fn sessions_survive_a_killed_daemon() {
     let home = Home::new();
-    let port = free_port();
+    let port = tests_vm::port::free();
     let publish = format!("{port}:22");
     home.ok(&["vm", "create", "--name", "web", "-p", &publish]);
     let before = home.json(&["vm", "show", "web"]);

@@ -47,6 +47,15 @@ pub fn json(text: &str) -> String {
     plain
 }
 
+/// A measured duration: `0.42 s`, `12.3 s`, `1 min 5 s`.
+pub fn duration(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 60.. => format!("{} min {} s", seconds / 60, seconds % 60),
+        10..60 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{:.2} s", ms as f64 / 1000.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Text for cells of the screen: harmless, of a known width, short.
 
+pub use banger_client::text::duration;
 use std::borrow::Cow;
 
 use banger_api::size::{GIB, MIB};
@@ -73,15 +74,6 @@ pub fn span(seconds: u64) -> String {
         60..3600 => format!("{}m", seconds / 60),
         3600..86_400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-/// A measured duration: `0.42 s`, `12.3 s`, `1 min 5 s`.
-pub fn duration(ms: u64) -> String {
-    match ms / 1000 {
-        seconds @ 60.. => format!("{} min {} s", seconds / 60, seconds % 60),
-        10..60 => format!("{:.1} s", ms as f64 / 1000.0),
-        _ => format!("{:.2} s", ms as f64 / 1000.0),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Times and durations as text.
 
+pub use banger_client::text::duration;
+
 use jiff::Timestamp;
 
 /// Age of a time of the API (RFC 3339): `3 minutes ago`.
@@ -20,15 +22,6 @@ pub fn span(seconds: i64) -> String {
     };
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural}")
-}
-
-/// A measured duration: `0.42 s`, `1 min 5 s`.
-pub fn duration(ms: u64) -> String {
-    match ms / 1000 {
-        seconds @ 60.. => format!("{} min {} s", seconds / 60, seconds % 60),
-        10..60 => format!("{:.1} s", ms as f64 / 1000.0),
-        _ => format!("{:.2} s", ms as f64 / 1000.0),
-    }
 }
 
 /// A configured duration: `90 s`, `1500 ms`.
