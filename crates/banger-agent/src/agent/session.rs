@@ -42,6 +42,10 @@ const HANGUP_GRACE: Duration = Duration::from_secs(10);
 /// Output held for a slow client, in bytes.
 const OUTPUT_MAX: usize = 4 * MAX_PAYLOAD;
 
+/// Most output in one frame: with its header it fills a packet of virtio-vsock
+/// (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`, 64 KiB), so that no packet of a few bytes follows.
+const OUTPUT_PIECE: usize = MAX_PAYLOAD - HEADER;
+
 /// Runs the session to its end. `early` is what the client sent right after its request.
 ///
 /// # Errors
@@ -242,7 +246,7 @@ impl Session {
     fn collect(&mut self, output: OutputStream) -> bool {
         loop {
             match self.collect_piece(output) {
-                Some(length) if length == MAX_PAYLOAD && self.outgoing.len() < OUTPUT_MAX => {}
+                Some(length) if length == OUTPUT_PIECE && self.outgoing.len() < OUTPUT_MAX => {}
                 taken => return taken.is_some(),
             }
         }
@@ -256,7 +260,7 @@ impl Session {
         };
         let open = fd.as_ref()?;
         // Read to its place after the header, so that it is not copied.
-        let room = self.outgoing.room(HEADER + MAX_PAYLOAD);
+        let room = self.outgoing.room(HEADER + OUTPUT_PIECE);
         let (head, payload) = room.split_first_chunk_mut::<HEADER>()?;
         match read(open, &mut *payload) {
             Ok(length) if length > 0 => {
