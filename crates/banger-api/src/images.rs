@@ -276,12 +276,32 @@ pub struct ImageCommitRequest {
 pub struct ImageRegisterRequest {
     /// Absolute path of an ext4 file system.
     pub rootfs: ByteString,
+    /// The kernel that VMs of the image boot unless they ask for another; without it, the default
+    /// kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<ImageKernel>,
     /// Name of the image.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$")]
     pub name: String,
     /// Move the name from another image.
     #[serde(default)]
     pub replace: bool,
+}
+
+/// The kernel of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ImageKernel {
+    /// The one that the image contains, with its modules.
+    Contained,
+    /// One of files of the host, which is copied into the store.
+    Files {
+        /// Absolute path of a Debian package, a bzImage or a vmlinux.
+        path: ByteString,
+        /// Absolute path of the folder with the modules of a bzImage or vmlinux.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        modules: Option<ByteString>,
+    },
 }
 
 /// Copies the file of a registered image into the store.

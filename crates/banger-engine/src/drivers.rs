@@ -10,7 +10,9 @@ use std::time::Duration;
 
 pub use crate::builds::{BuildLog, Builds, Capture, Commit, GuestCommand, GuestExit, GuestOutput};
 pub use crate::driver_set::{CrashPoints, Drivers};
-pub use crate::images_driver::{Archive, Images, KernelFiles, Replaced, WantedKernel};
+pub use crate::images_driver::{
+    Archive, GivenKernel, Images, KernelFiles, Registration, Replaced, WantedKernel,
+};
 pub use crate::progress::Progress;
 use async_trait::async_trait;
 use banger_api::boot::BootView;

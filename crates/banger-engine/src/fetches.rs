@@ -1,18 +1,18 @@
 //! Operations that fetch or build an image or a kernel.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use banger_api::container_ref::image_name;
 use banger_api::hint::KernelAdvice;
 use banger_api::images::{
-    FAST_KERNEL, ImageRegisterRequest, ImageView, KernelView, Rebuild, TakenName,
+    FAST_KERNEL, ImageKernel, ImageRegisterRequest, ImageView, KernelView, Rebuild, TakenName,
 };
 use banger_api::operation::{Accepted, Subject, stage};
 use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::cancel;
-use crate::drivers::{Archive, KernelFiles};
+use crate::drivers::{Archive, GivenKernel, KernelFiles, Registration};
 use crate::engine::Engine;
 use crate::image_ops::{check_name, check_pulled};
 use crate::op_book::OpBook;
@@ -34,13 +34,22 @@ fn check_absolute(path: &Path) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::BadRequest, text))
 }
 
+fn given_kernel(kernel: ImageKernel) -> Result<GivenKernel, ApiError> {
+    let ImageKernel::Files { path, modules } = kernel else { return Ok(GivenKernel::Contained) };
+    let modules = modules.map(|path| path.as_path().to_owned());
+    let files = KernelFiles { path: path.as_path().to_owned(), modules };
+    check_absolute(&files.path)?;
+    files.modules.as_deref().map_or(Ok(()), check_absolute)?;
+    Ok(GivenKernel::Files(files))
+}
+
 /// The object that an operation fetches or builds.
 enum Fetch {
     Image(String, Rebuild),
     Kernel(String),
     BuildKernel(String),
     Import { archive: Archive, name: String, taken: TakenName },
-    Register { rootfs: PathBuf, name: String, taken: TakenName },
+    Register(Registration),
     Promote(Box<ImageView>),
     ImportKernel { files: KernelFiles, name: String, taken: TakenName },
 }
@@ -48,7 +57,9 @@ enum Fetch {
 impl Fetch {
     fn subject(&self) -> Subject {
         match self {
-            Self::Image(name, _) | Self::Import { name, .. } | Self::Register { name, .. } => {
+            Self::Image(name, _)
+            | Self::Import { name, .. }
+            | Self::Register(Registration { name, .. }) => {
                 Subject::Image { name: name.clone(), id: None }
             }
             Self::Promote(image) => {
@@ -167,9 +178,10 @@ impl Engine {
     ) -> Result<Accepted, ApiError> {
         let rootfs = request.rootfs.as_path().to_owned();
         check_absolute(&rootfs)?;
+        let kernel = request.kernel.map(given_kernel).transpose()?;
         let taken = TakenName::replacing(request.replace);
         self.check_name_available(&request.name, taken).await?;
-        let fetch = Fetch::Register { rootfs, name: request.name, taken };
+        let fetch = Fetch::Register(Registration { rootfs, name: request.name, taken, kernel });
         self.fetch("register_image", "register_image", fetch).await
     }
 
@@ -255,8 +267,8 @@ impl Engine {
             Fetch::ImportKernel { files, name, taken } => {
                 images.import_kernel(&files, &name, taken, progress.clone()).await
             }
-            Fetch::Register { rootfs, name, taken } => {
-                images.register_image(&rootfs, &name, taken, progress.clone()).await
+            Fetch::Register(registration) => {
+                images.register_image(registration, progress.clone()).await
             }
             Fetch::Promote(image) => images.promote_image(&image, progress.clone()).await,
             Fetch::Import { archive, name, taken } => {

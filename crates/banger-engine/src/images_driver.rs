@@ -1,6 +1,6 @@
 //! Driver trait of images and kernels.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -39,6 +39,28 @@ pub struct KernelFiles {
     pub path: PathBuf,
     /// Folder with the modules of a bzImage or vmlinux.
     pub modules: Option<PathBuf>,
+}
+
+/// An image whose root file system stays in a file of the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Absolute path of an ext4 file system.
+    pub rootfs: PathBuf,
+    /// Name of the image.
+    pub name: String,
+    /// Whether the name moves from another image.
+    pub taken: TakenName,
+    /// The kernel of its VMs; `None` for the default.
+    pub kernel: Option<GivenKernel>,
+}
+
+/// The kernel that is given to an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenKernel {
+    /// The one that the image contains.
+    Contained,
+    /// One of files.
+    Files(KernelFiles),
 }
 
 /// The kernel of a new VM.
@@ -101,9 +123,7 @@ pub trait Images: Send + Sync {
     /// Makes an image of a file that stays where it is; returns its id.
     async fn register_image(
         &self,
-        rootfs: &Path,
-        name: &str,
-        taken: TakenName,
+        registration: Registration,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError>;
     /// Copies the file of a registered image into the store; returns the id, which stays.

@@ -2,7 +2,7 @@
 
 mod caches;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +11,9 @@ use banger_api::disk::{Stored, StoredKind};
 use banger_api::images::{Deleted, ImageView, KernelView, Rebuild, TakenName};
 use banger_api::operation::stage;
 use banger_api::{ApiError, ImageId};
-use banger_engine::drivers::{Archive, Images, KernelFiles, Progress, Replaced, WantedKernel};
+use banger_engine::drivers::{
+    Archive, Images, KernelFiles, Progress, Registration, Replaced, WantedKernel,
+};
 use banger_engine::plan::{BootSet, VmPlan};
 use banger_engine::program::ImageStart;
 
@@ -34,7 +36,7 @@ use banger_image::registry;
 /// The stores of this host.
 pub struct LocalImages {
     pub(crate) kernels: Arc<KernelStore>,
-    images: Arc<ImageStore>,
+    pub(crate) images: Arc<ImageStore>,
     initramfs: Initramfs,
     agent: PathBuf,
     image_folder: PathBuf,
@@ -208,21 +210,10 @@ impl Images for LocalImages {
 
     async fn register_image(
         &self,
-        rootfs: &Path,
-        name: &str,
-        taken: TakenName,
+        registration: Registration,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
-        let (store, name) = (self.images.clone(), name.to_owned());
-        let rootfs = rootfs.to_owned();
-        progress.stage("register_image");
-        blocking(move || {
-            let registered = store.register(&rootfs, &name, taken, &Relay { progress });
-            registered
-                .map(|image| image.record.id)
-                .map_err(|error| banger_image::advice::image(&error))
-        })
-        .await
+        self.register(registration, progress).await
     }
 
     async fn promote_image(

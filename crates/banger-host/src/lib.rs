@@ -19,6 +19,7 @@ pub mod leftovers;
 pub mod lingering;
 pub mod network;
 pub mod probe;
+mod registration;
 mod relay;
 pub mod scopes;
 pub mod storage;

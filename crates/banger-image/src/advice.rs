@@ -242,6 +242,7 @@ pub fn image(error: &ImageError) -> ApiError {
         }
         ImageError::Registry(error) => return registry(error),
         ImageError::Trust(error) => return trust(error),
+        ImageError::Kernel(error) => return kernel(error),
         ImageError::Container { source, .. } => (oci_code(source), oci_hint(source)),
         ImageError::BadArchive { source, .. } => (ext4_code(source), archive_hint(source)),
         ImageError::NameTaken { .. } => {

@@ -136,7 +136,14 @@ async fn make_image(site: &Site, verb: &str, fields: &Fields) -> Result<Accepted
         }
         "register" => {
             let rootfs = path(fields, "path", "The file")?.into();
-            client.register_image(&ImageRegisterRequest { rootfs, name: name()?, replace }).await
+            client
+                .register_image(&ImageRegisterRequest {
+                    rootfs,
+                    kernel: None,
+                    name: name()?,
+                    replace,
+                })
+                .await
         }
         "commit" => {
             let vm = fields.required("vm", "The VM")?;

@@ -1,6 +1,5 @@
 //! Simulated images and kernels: the default ones can be fetched.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +16,9 @@ use banger_api::{ApiError, ErrorCode};
 
 use super::world::When;
 use super::{Sim, containers};
-use crate::drivers::{Archive, Images, KernelFiles, Progress, Replaced, WantedKernel};
+use crate::drivers::{
+    Archive, Images, KernelFiles, Progress, Registration, Replaced, WantedKernel,
+};
 use crate::plan::BootSet;
 use crate::program::ImageStart;
 
@@ -110,8 +111,11 @@ impl Images for Sim {
         self.known("image", image, DEFAULT_IMAGE)?;
         let image_id =
             self.pull_image(&image_name(image), Rebuild::IfOutdated, progress.clone()).await?;
-        let kernel_id = if kernel.is_own() {
-            let name = own_kernel_name(&image_id);
+        let name = own_kernel_name(&image_id);
+        // An image with a kernel of its own boots it by default.
+        let given = || self.named("kernel").iter().any(|(known, _)| *known == name);
+        let own = kernel.is_own() || matches!(kernel, WantedKernel::Default(_)) && given();
+        let kernel_id = if own {
             self.fetch(&format!("kernel:{name}"), &name, stage::OWN_KERNEL, progress.as_ref())
                 .await?
         } else {
@@ -187,18 +191,21 @@ impl Images for Sim {
 
     async fn register_image(
         &self,
-        rootfs: &Path,
-        name: &str,
-        _taken: TakenName,
+        registration: Registration,
         progress: Arc<dyn Progress>,
     ) -> Result<String, ApiError> {
         self.try_effect("register", When::Before)?;
-        let (key, origin) = (format!("image:{name}"), rootfs.to_string_lossy().into_owned());
+        let key = format!("image:{}", registration.name);
+        let origin = registration.rootfs.to_string_lossy().into_owned();
         let id = id_of(&origin);
         let file = self.begin(&key);
         let received = self.receive(&key, progress.as_ref()).await;
         let published = received.and_then(|()| {
             self.try_effect("register", When::After)?;
+            if registration.kernel.is_some() {
+                let kernel = own_kernel_name(&id);
+                self.publish(&format!("kernel:{kernel}"), &id_of(&kernel));
+            }
             self.note_registered(&id, origin);
             self.publish(&key, &id);
             Ok(id)

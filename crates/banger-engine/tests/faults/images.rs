@@ -3,7 +3,7 @@
 //! the names on the host are those before or after the operation.
 
 use banger_api::disk::{DiskPrune, Stored, StoredRef};
-use banger_api::images::{ImageRegisterRequest, Rebuild, TakenName};
+use banger_api::images::{ImageKernel, ImageRegisterRequest, Rebuild, TakenName};
 use banger_api::operation::{OpState, Subject};
 use banger_api::{ApiError, ErrorCode, Hint, OpId};
 use banger_engine::Engine;
@@ -82,7 +82,12 @@ async fn prune(engine: &Engine) -> Result<(), ApiError> {
 }
 
 fn register(name: &str) -> ImageRegisterRequest {
-    ImageRegisterRequest { rootfs: "/x.ext4".into(), name: name.into(), replace: false }
+    ImageRegisterRequest {
+        rootfs: "/x.ext4".into(),
+        kernel: Some(ImageKernel::Contained),
+        name: name.into(),
+        replace: false,
+    }
 }
 
 fn kernel_files() -> KernelFiles {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{OciError, UnsupportedFile, recipe};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
+use crate::kernels::KernelError;
 use crate::registry::RegistryError;
 use crate::trust::TrustError;
 
@@ -44,6 +45,9 @@ pub enum ImageError {
     /// A catalog or a key cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The kernel that was given to an image cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// An archive without a root file system.
     #[error("`{}` is no root file system: it has neither /bin, /sbin, /usr nor any program",
         path.display())]

@@ -43,7 +43,7 @@ pub use error::ImageError;
 pub use image::Image;
 use image::digest;
 pub use recipe::provenance as debian_provenance;
-pub use registered::RegisteredFile;
+pub use registered::{GivenKernel, RegisteredFile, Registration};
 pub use rootfs::Init;
 pub(crate) use sandbox::WorkFolder;
 pub use sources::oci::OciError;

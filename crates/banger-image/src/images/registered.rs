@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use banger_api::ByteString;
-use banger_api::images::TakenName;
+use banger_api::images::{TakenName, own_kernel_name};
 use serde::{Deserialize, Serialize};
 
 use super::capture::copy_ranges;
@@ -17,6 +17,7 @@ use super::worker::{self, Amendments};
 use super::{Image, ImageError, ImageRecord, ImageStore, ROOT_DISK, sources};
 use crate::ext4::volume::{State, Volume, Window};
 use crate::fetch::{self, FetchError, FileDigest, Flight, PathContext, Progress};
+use crate::kernels::{ImageDisk, KernelFiles, KernelStore};
 
 /// The file of a registered image, as it was when it was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,29 @@ pub struct RegisteredFile {
     /// Its absolute path.
     pub path: ByteString,
     seen: Seen,
+}
+
+/// An image to make of a file that stays where it is.
+pub struct Registration<'a> {
+    /// An ext4 file system.
+    pub path: &'a Path,
+    /// Name of the image.
+    pub name: &'a str,
+    /// Whether the name moves from another image.
+    pub taken: TakenName,
+    /// The kernel of its VMs, unless they ask for another; `None` for the default.
+    pub kernel: Option<GivenKernel<'a>>,
+    /// Where that kernel is kept.
+    pub kernels: &'a KernelStore,
+}
+
+/// The kernel that is given to an image.
+#[derive(Debug, Clone, Copy)]
+pub enum GivenKernel<'a> {
+    /// The one that the image contains.
+    Contained,
+    /// One of files.
+    Files(KernelFiles<'a>),
 }
 
 /// What changes with the content of a file: stat(2).
@@ -99,25 +123,22 @@ impl ImageStore {
     /// Makes an image of a file that stays where it is.
     ///
     /// # Errors
-    /// A bad or a taken name; a file that is not a clean ext4 with a root file system;
-    /// cancellation.
+    /// A bad or a taken name; a file that is not a clean ext4 with a root file system; a kernel
+    /// that cannot boot guests; cancellation.
     pub fn register(
         &self,
-        path: &Path,
-        name: &str,
-        taken: TakenName,
+        registration: &Registration<'_>,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        self.alone(name, progress, || self.make_registered(path, name, taken, progress))
+        self.alone(registration.name, progress, || self.make_registered(registration, progress))
     }
 
     fn make_registered(
         &self,
-        path: &Path,
-        name: &str,
-        taken: TakenName,
+        registration: &Registration<'_>,
         progress: &dyn Progress,
     ) -> Result<String, ImageError> {
+        let &Registration { path, name, taken, kernel, .. } = registration;
         let file = File::open(path).at("open", path)?;
         if !file.metadata().at("look at", path)?.is_file() {
             let why = "it is not a regular file".to_owned();
@@ -150,7 +171,7 @@ impl ImageStore {
             checked_for_overlay: true,
             config: None,
             signature: None,
-            own_kernel: false,
+            own_kernel: kernel.is_some(),
             created_at: fetch::now(),
             fingerprint,
             files,
@@ -160,7 +181,13 @@ impl ImageStore {
         };
         progress.go_on()?;
         self.check_taken(name, taken, &record.id)?;
+        registration.keep_kernel(&record.id, progress)?;
         self.store.publish(&object, &record, |known| self.is_intact(known))?;
+        // The same file may have been registered before without a kernel.
+        let known = self.store.record(&record.id)?;
+        if record.own_kernel && !known.own_kernel {
+            self.store.replace_record(&ImageRecord { own_kernel: true, ..known })?;
+        }
         self.store.move_name(name, &record.id)?;
         Ok(record.id)
     }
@@ -217,6 +244,25 @@ impl ImageStore {
         // Until the record says so, the copy is not used: a crash in between leaves the image as it
         // was, and the next promotion replaces the copy.
         self.store.amend(&record, &copy, ROOT_DISK)?;
+        Ok(())
+    }
+}
+
+impl Registration<'_> {
+    /// Puts the given kernel into the store, under the name of that of the image with this id. If
+    /// the image is not made after all, nothing uses the kernel and a prune removes it.
+    fn keep_kernel(&self, id: &str, progress: &dyn Progress) -> Result<(), ImageError> {
+        match self.kernel {
+            None => {}
+            Some(GivenKernel::Contained) => {
+                let image = ImageDisk { id, name: self.name, disk: self.path };
+                self.kernels.of_image(image, progress)?;
+            }
+            Some(GivenKernel::Files(files)) => {
+                let name = own_kernel_name(id);
+                self.kernels.import(files, &name, TakenName::Replace, progress)?;
+            }
+        }
         Ok(())
     }
 }

@@ -5,10 +5,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use banger_api::images::TakenName;
-use banger_image::images::{Image, ImageError, ImageStore};
+use banger_image::images::{GivenKernel, Image, ImageError, ImageStore, Registration};
+use banger_image::kernels::{KernelFiles, KernelStore};
 
+use crate::disks::alpine;
 use crate::listing::in_image;
-use crate::sources::fill;
+use crate::sources::{fill, import};
 use crate::support::{Watch, half_made, run, tools, with_causes};
 
 fn store(folder: &Path) -> ImageStore {
@@ -16,8 +18,24 @@ fn store(folder: &Path) -> ImageStore {
 }
 
 fn register(folder: &Path, path: &Path) -> Result<Image, ImageError> {
-    let made = store(folder).register(path, "lab", TakenName::Replace, &Watch::default());
-    assert!(half_made(&folder.join("images")).is_empty(), "{made:?}");
+    register_with(folder, path, None)
+}
+
+fn kernels(folder: &Path) -> KernelStore {
+    KernelStore::new(folder.join("kernels"), tools())
+}
+
+fn register_with(
+    folder: &Path,
+    path: &Path,
+    kernel: Option<GivenKernel<'_>>,
+) -> Result<Image, ImageError> {
+    let (name, taken, kernels) = ("lab", TakenName::Replace, &kernels(folder));
+    let wanted = Registration { path, name, taken, kernel, kernels };
+    let made = store(folder).register(&wanted, &Watch::default());
+    for store in ["images", "kernels"] {
+        assert!(half_made(&folder.join(store)).is_empty(), "{made:?}");
+    }
     made
 }
 
@@ -60,6 +78,51 @@ fn a_registered_file_stays_and_is_promoted() {
     promoted.check().unwrap();
     let once_more = store(temp.path()).promote("lab", &Watch::default()).unwrap();
     assert_eq!(once_more.record, promoted.record);
+}
+
+#[test]
+fn a_registered_image_has_the_kernel_that_was_given() {
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join(name);
+    let path = at("alpine.ext4");
+    fs::rename(import(temp.path(), &alpine(), &Watch::default()).unwrap().root_disk(), &path)
+        .unwrap();
+    fs::remove_dir_all(at("images")).unwrap();
+
+    // A kernel that cannot be used: there is no image, and no kernel.
+    let other = ext4(temp.path());
+    let error = register_with(temp.path(), &other, Some(GivenKernel::Contained)).unwrap_err();
+    assert!(matches!(error, ImageError::Kernel(_)), "{error:?}");
+    fs::write(at("text"), "no kernel").unwrap();
+    let text = KernelFiles { file: &at("text"), modules: None };
+    let error = register_with(temp.path(), &path, Some(GivenKernel::Files(text))).unwrap_err();
+    assert!(with_causes(&error).contains("text"), "{error}");
+    assert!(store(temp.path()).resolve("lab").is_err());
+    assert!(kernels(temp.path()).list().objects.is_empty());
+
+    let plain = register(temp.path(), &path).unwrap();
+    assert!(!plain.record.own_kernel);
+    let image = register_with(temp.path(), &path, Some(GivenKernel::Contained)).unwrap();
+    assert_eq!(image.record.id, plain.record.id);
+    assert!(image.record.own_kernel);
+    let own = format!("image-{}", image.record.id);
+    let contained = kernels(temp.path()).resolve(&own).unwrap();
+    assert!(contained.record.release.ends_with("-virt"), "{}", contained.record.release);
+
+    // The same kernel from files is the same one.
+    for (what, target) in
+        [("dump /boot/vmlinuz-virt", at("vmlinuz")), ("rdump /lib/modules", at("."))]
+    {
+        let request = format!("{what} {}", target.display());
+        run("debugfs", &["-R", &request, path.to_str().unwrap()], "");
+    }
+    let files = KernelFiles { file: &at("vmlinuz"), modules: Some(&at("modules")) };
+    let image = register_with(temp.path(), &path, Some(GivenKernel::Files(files))).unwrap();
+    let given = kernels(temp.path()).resolve(&own).unwrap();
+    assert_eq!(given.record.release, contained.record.release);
+    // A promotion keeps it.
+    let promoted = store(temp.path()).promote("lab", &Watch::default()).unwrap();
+    assert!(image.record.own_kernel && promoted.record.own_kernel);
 }
 
 #[test]

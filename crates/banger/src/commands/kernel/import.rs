@@ -51,7 +51,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+pub(crate) enum Wanted {
     File,
     Folder,
 }
@@ -60,7 +60,7 @@ enum Wanted {
 ///
 /// # Errors
 /// There is no such file or folder.
-fn absolute(path: &Path, wanted: Wanted) -> Result<PathBuf, ApiError> {
+pub(crate) fn absolute(path: &Path, wanted: Wanted) -> Result<PathBuf, ApiError> {
     let failed = |error: io::Error| {
         let code = match error.kind() {
             io::ErrorKind::NotFound => ErrorCode::NotFound,
