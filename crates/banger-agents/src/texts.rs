@@ -77,12 +77,14 @@ pub fn hook_words(agent: Agent, workspace: &Workspace, program: &str) -> Vec<Str
     words.into_iter().chain(more).map(str::to_owned).collect()
 }
 
-/// The same as a line for the shell. Any failure, also that of a banger that is gone, blocks the
-/// command: agents take only exit code 2 for that.
+/// The same as a line for the shell. Any failure, also that of a banger that is gone, is killed or
+/// hangs, blocks the command: agents take only exit code 2 for that, Codex only with a message, and
+/// a hook that exceeds its time limit (`settings.rs`) blocks nothing.
 pub fn hook_line(agent: Agent, workspace: &Workspace, program: &str) -> String {
     let words = hook_words(agent, workspace, program);
     let plain =
         |word: &String| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
     let word = |word: &String| if plain(word) { word.clone() } else { quoted(word) };
-    format!("{} || exit 2", words.iter().map(word).collect::<Vec<_>>().join(" "))
+    let words = words.iter().map(word).collect::<Vec<_>>().join(" ");
+    format!("timeout 20 {words} || {{ echo 'banger: the command is blocked' >&2; exit 2; }}")
 }
