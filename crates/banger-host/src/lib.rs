@@ -205,6 +205,7 @@ pub fn open(config: HostConfig, crash: CrashPoints) -> Result<Drivers, ApiError>
         scopes: scopes::Scopes::new(&config.search_path),
         handover: config.handover.clone(),
         sockets: sockets.clone(),
+        boot_timeout: timeout,
     });
     let parts = capabilities.iter().filter_map(|capability| capability.guest.clone()).collect();
     let guest = Arc::new(guest::VsockGuest::new(listeners, timeout, sockets, parts));

@@ -111,5 +111,6 @@ pub fn parts(path: &Path) -> Parts {
         ssh_key: None,
         handover: Default::default(),
         sockets: Default::default(),
+        boot_timeout: std::time::Duration::from_secs(120),
     }
 }

@@ -1,10 +1,14 @@
 //! The program that runs opencode in a guest, with opencode as npm has it. Natively, in namespaces
 //! of its own: emulated, opencode needs more than a minute to start.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 const SERVE: &str = include_str!("../src/capabilities/opencode/serve.sh");
+const FAILED: &str = include_str!("../src/capabilities/opencode/failed.sh");
 
 /// Takes the place of the agent, which starts the program; `$1` is the program.
 const GUEST: &str = r#"
@@ -43,6 +47,59 @@ echo "again $(code)"
 grep -c 'is started again in 1 s' /run/opencode/log
 "#;
 
+/// The same with a server that does not run: `$2` tells whether it has failed.
+const BROKEN: &str = r#"
+mount -t tmpfs none /run
+start() { setsid sh -c "$1" </dev/null >/run/output 2>&1 & }
+failed() { if sh -c "$2"; then echo yes; else echo no; fi; }
+echo "before $(failed "$@")"
+start "$1"
+until grep -qs '^opencode ended' /run/opencode/log; do sleep 0.05; done
+echo "after one end $(failed "$@")"
+until [ "$(failed "$@")" = yes ]; do sleep 0.05; done
+echo "after $(grep -c '^opencode ended' /run/opencode/log)"
+kill "$(cat /run/opencode/pid)"
+wait
+rm -r /run/opencode
+PATH=/usr/bin:/bin
+start "$1"
+until [ "$(failed "$@")" = yes ]; do sleep 0.05; done
+echo "without a program"
+"#;
+
+/// Runs a script in namespaces of its own, with these programs; its output and messages.
+fn guest(script: &str, programs: &Path, arguments: &[&str]) -> (String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
+    let output = command
+        .args(["sh", "-euc", script, "guest"])
+        .args(arguments)
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", home.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_server_that_ends_again_and_again_has_failed() {
+    let programs = tempfile::tempdir().unwrap();
+    let program = programs.path().join("opencode");
+    std::fs::write(&program, "#!/bin/sh\nexit 132\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let (said, errors) = guest(BROKEN, programs.path(), &[SERVE, FAILED]);
+    let expected = "before no\nafter one end no\nafter 3\nwithout a program\n";
+    assert_eq!(said, expected, "{errors}");
+}
+
 #[test]
 fn the_server_asks_for_the_password_and_is_started_again() {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -50,23 +107,7 @@ fn the_server_asks_for_the_password_and_is_started_again() {
     let tools = tools.canonicalize().unwrap_or_else(|error| {
         panic!("{}: {error}; scripts/setup.sh fetches it", tools.display())
     });
-    let home = tempfile::tempdir().unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display());
-    let output = command
-        .args(["sh", "-euc", GUEST, "guest", SERVE])
-        .env_clear()
-        .env("PATH", path)
-        .env("HOME", home.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (said, errors) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, errors) = guest(GUEST, &tools, &[SERVE]);
     let expected = "without 401\nwrong 401\nright 200\nlog 600\nin arguments 0\n\
         second 0, same yes\nagain 401\n1\n";
     assert_eq!(said, expected, "{errors}");

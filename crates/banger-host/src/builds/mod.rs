@@ -1,6 +1,6 @@
 //! Image builds on this host: inputs, copies and commands through the agent, capture.
 
-mod command;
+pub(crate) mod command;
 mod digest;
 mod log;
 mod upload;

@@ -16,6 +16,7 @@ mod work_disk;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
+use std::time::Duration;
 
 use banger_agent_proto::boot::GuestConfig;
 use banger_api::ApiError;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub handover: HandoverSettings,
     /// Sockets to the guests.
     pub sockets: SocketsByDriver,
+    /// How long a guest may boot.
+    pub boot_timeout: Duration,
 }
 
 /// Adds a capability's part to the configuration of a booting guest, and reports what it hands

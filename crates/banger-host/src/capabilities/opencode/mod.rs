@@ -6,6 +6,7 @@ mod server;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_api::{ApiError, ErrorCode};
@@ -24,17 +25,19 @@ struct Passwords(Layout);
 struct Server {
     layout: Layout,
     sockets: SocketsByDriver,
+    wait: Duration,
 }
 
 /// The capability on this host.
 pub fn capability(parts: &Parts) -> HostCapability {
     let (layout, sockets) = (parts.layout.clone(), parts.sockets.clone());
+    let wait = server::wait(parts.boot_timeout);
     HostCapability {
         effects: Effects {
             name: CAPABILITY.name,
             steps: vec![
                 (PASSWORD, Arc::new(Passwords(layout.clone()))),
-                (SERVER, Arc::new(Server { layout, sockets })),
+                (SERVER, Arc::new(Server { layout, sockets, wait })),
             ],
             ..Effects::default()
         },
@@ -71,7 +74,7 @@ impl Effect for Server {
         let password = password(&self.layout.opencode_password(&context.vm.id)).await?;
         let never = Interrupt::never();
         let interrupt = context.interrupt.unwrap_or(&never);
-        let work = server::serve(context.vm, &self.sockets, &password);
+        let work = server::serve(context.vm, &self.sockets, &password, self.wait);
         let served = tokio::select! {
             served = work => served,
             // The runner reports the reason instead.
