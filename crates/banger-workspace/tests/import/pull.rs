@@ -14,7 +14,7 @@ use crate::local::{Local, Pair, settled};
 use crate::world::{World, chmod, git};
 
 impl Pair {
-    fn pull(&self) -> Result<(), banger_api::ApiError> {
+    pub fn pull(&self) -> Result<(), banger_api::ApiError> {
         let mut workspace = self.open();
         let fetched = workspace.fetch(&Local, &Limits::default(), Which::Own)?;
         workspace.pull(&fetched, &|| {})

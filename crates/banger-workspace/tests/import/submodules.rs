@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use banger_workspace::push::PushOptions;
 use banger_workspace::snapshot::Submodules;
 use banger_workspace::{Options, Repository, Snapshot, submodules};
 
-use super::world::{World, git};
+use crate::local::{Local, Pair};
+use crate::world::{World, git};
 
 fn with_submodules() -> Options {
     Options { submodules: Submodules::Send, ..Options::default() }
@@ -152,4 +154,36 @@ fn commands_and_addresses_of_submodules_are_not_used() {
     assert_eq!(fs::read(world.guest.join("lib/lib.txt")).unwrap(), b"new\n");
     let settings = git(&world.guest, &["config", "--local", "--list"]);
     assert!(!settings.contains("submodule.lib.update"), "{settings}");
+}
+
+#[test]
+fn changes_in_submodules_are_named_and_stay_where_they_are() {
+    let (world, lib) = (World::new(), World::new());
+    lib.write("lib.txt", "lib\n");
+    lib.commit("lib");
+    world.write("main.txt", "main\n");
+    add(&world, &lib, "libs/one");
+    world.commit("with a submodule");
+    let pair = Pair::of(world, with_submodules());
+    let [here, there] = [&pair.world.host, &pair.world.guest].map(|top| top.join("libs/one"));
+    let refused = || pair.open().status(&Local).unwrap().guest.refused;
+    assert_eq!(pair.status(), Vec::<String>::new());
+    // A commit and a file in the machine's, a file in the host's.
+    fs::write(there.join("lib.txt"), "guest\n").unwrap();
+    git(&there, &["commit", "-qam", "in the machine"]);
+    fs::write(there.join("new.txt"), "guest\n").unwrap();
+    fs::write(here.join("lib.txt"), "host\n").unwrap();
+    pair.guest("main.txt", "guest\n");
+    assert_eq!(pair.status(), ["gM main.txt"]);
+    let named = [(b"libs/one".to_vec(), "is a repository of its own".to_owned())];
+    assert_eq!(refused(), named);
+    pair.pull().unwrap();
+    assert_eq!(pair.host("main.txt").as_deref(), Some("guest\n"));
+    assert_eq!(pair.host("libs/one/lib.txt").as_deref(), Some("host\n"));
+    assert!(!here.join("new.txt").exists());
+    pair.world.write("main.txt", "host\n");
+    let pushed = pair.open().push(&Local, &PushOptions::default()).unwrap();
+    assert_eq!(pushed.len(), 1);
+    assert_eq!(fs::read_to_string(there.join("lib.txt")).unwrap(), "guest\n");
+    assert_eq!(refused(), named);
 }
