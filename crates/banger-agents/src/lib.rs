@@ -3,8 +3,9 @@
 //!
 //! [`install`] and [`uninstall`] give a [`Plan`]: the files with their content before and after. A
 //! plan is shown, and then carried out. [`hook`] is the other half: it answers the agent's question
-//! before each command.
+//! before each command. [`acp`] carries the messages between an editor and an agent in a machine.
 
+pub mod acp;
 mod edit;
 pub mod hook;
 mod plan;
@@ -19,6 +20,15 @@ use banger_api::{ApiError, ErrorCode, Hint};
 
 pub use edit::Change;
 pub use plan::{Plan, install, machine, uninstall};
+
+/// A program that speaks the Agent Client Protocol for an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcpProgram {
+    /// It and its arguments.
+    pub command: &'static [&'static str],
+    /// The npm package that has it.
+    pub package: &'static str,
+}
 
 /// A coding agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +60,20 @@ impl Agent {
             Self::Claude => "@anthropic-ai/claude-code",
             Self::Opencode => "opencode-ai",
             Self::Codex => "@openai/codex",
+        }
+    }
+
+    /// What speaks the Agent Client Protocol for it: opencode itself, or an adapter.
+    pub fn acp(self) -> AcpProgram {
+        match self {
+            Self::Claude => AcpProgram {
+                command: &["claude-agent-acp"],
+                package: "@zed-industries/claude-agent-acp",
+            },
+            Self::Opencode => AcpProgram { command: &["opencode", "acp"], package: self.package() },
+            Self::Codex => {
+                AcpProgram { command: &["codex-acp"], package: "@zed-industries/codex-acp" }
+            }
         }
     }
 

@@ -9,8 +9,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::alias::{self, Alias};
 use crate::commands::web;
 use crate::commands::{
-    agent, api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run, ssh,
-    ssh_config, ssh_proxy, system, tui, version, vm,
+    acp, agent, api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run,
+    ssh, ssh_config, ssh_proxy, system, tui, version, vm,
 };
 use crate::errors::output_failed;
 use crate::{render, usage, values};
@@ -102,6 +102,7 @@ pub enum Command {
     ///   banger agent status
     #[command(subcommand, verbatim_doc_comment)]
     Agent(agent::Command),
+    Acp(acp::Args),
     Mcp(mcp::Args),
     Api(api::Args),
     SshConfig(ssh_config::Args),
@@ -130,7 +131,7 @@ impl Command {
     /// Origin of the exit code.
     pub fn exit_code_of(&self) -> ExitCodeOf {
         match self {
-            Self::Run(_) | Self::Exec(_) | Self::Ssh(_) => ExitCodeOf::Guest,
+            Self::Run(_) | Self::Exec(_) | Self::Ssh(_) | Self::Acp(_) => ExitCodeOf::Guest,
             Self::Vm(
                 vm::Command::Run(_)
                 | vm::Command::Exec(_)
@@ -211,7 +212,7 @@ fn guess_exit_code_of(arguments: &[OsString]) -> ExitCodeOf {
     let first = words.next();
     let verb = if first.as_deref() == Some("vm") { words.next() } else { first.clone() };
     match (first.as_deref(), verb.as_deref()) {
-        (_, Some("run" | "exec" | "shell" | "sh" | "ssh")) => ExitCodeOf::Guest,
+        (_, Some("run" | "exec" | "shell" | "sh" | "ssh" | "acp")) => ExitCodeOf::Guest,
         _ => ExitCodeOf::Banger,
     }
 }
@@ -256,6 +257,7 @@ mod tests {
             ("banger vm shell", ExitCodeOf::Guest),
             ("banger vm run --x", ExitCodeOf::Guest),
             ("banger shell", ExitCodeOf::Guest),
+            ("banger acp", ExitCodeOf::Guest),
             ("banger stop", ExitCodeOf::Banger),
             ("banger vm stop", ExitCodeOf::Banger),
             ("banger vm", ExitCodeOf::Banger),

@@ -1,5 +1,6 @@
 //! One file for each command: doc comment = help, `Args` = flags, `run` = its implementation.
 
+pub mod acp;
 pub mod agent;
 pub mod alias;
 pub mod api;
@@ -9,6 +10,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod exec;
 pub mod image;
+pub mod inside;
 pub mod kernel;
 pub mod man;
 pub mod mcp;
@@ -49,6 +51,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Tui(args) => tui::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Agent(command) => agent::dispatch(context, command).await,
+        Command::Acp(args) => acp::run(context, args).await,
         Command::Mcp(args) => mcp::run(context, args).await,
         Command::Api(args) => api::run(context, args).await,
         Command::Completion(args) => completion::run(context, args).await,

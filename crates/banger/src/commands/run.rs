@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use banger_agents::Agent;
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{Lifetime, VmAction};
@@ -12,10 +13,10 @@ use banger_client::{Client, Detached, ExecRequest, Hold};
 
 use crate::cli;
 use crate::command_options;
-use crate::commands::opencode;
 use crate::commands::program::{self, AttachedEnd};
 use crate::commands::vm;
 use crate::commands::workload::{Workload, workload};
+use crate::commands::{agent, inside, opencode};
 use crate::context::Context;
 use crate::errors::{self, Failure, usage};
 use crate::follow;
@@ -69,6 +70,14 @@ pub struct Args {
     /// Attach the opencode of this host to that of the machine, which needs an image with opencode
     #[arg(long, conflicts_with_all = ["interactive", "tty", "entrypoint"])]
     pub opencode: bool,
+    /// Run a coding agent in the machine, with its login of this host: claude, opencode or codex
+    ///
+    /// Arguments of the agent follow `--`. The machine needs the agent's program.
+    #[arg(
+        long, value_name = "AGENT", value_parser = agent::parse,
+        conflicts_with_all = ["opencode", "entrypoint"]
+    )]
+    pub agent: Option<Agent>,
     /// Run PROG instead of the entry point and the command of a container image without an init
     #[arg(long, value_name = "PROG")]
     pub entrypoint: Option<OsString>,
@@ -109,7 +118,13 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     machine(context, args, Some(content)).await
 }
 
-async fn machine(context: &Context, args: Args, content: Option<Content>) -> Result<u8, Failure> {
+async fn machine(
+    context: &Context,
+    mut args: Args,
+    content: Option<Content>,
+) -> Result<u8, Failure> {
+    // What follows are its arguments.
+    drop(args.command.splice(0..0, args.agent.map(|agent| agent.as_str().into())));
     let agent = SshAgent::of_environment(args.options.ssh_agent)?;
     if args.detach && agent.is_wanted() {
         let text = "`--ssh-agent` lasts as long as a session, and `-d` has none";
@@ -148,9 +163,7 @@ async fn machine(context: &Context, args: Args, content: Option<Content>) -> Res
         }
         return Err(failure);
     }
-    if let Some(content) = &content
-        && let Err(error) = import(context, &client, &vm, content).await
-    {
+    if let Err(error) = equip(context, &client, &vm, (&args, content.as_ref())).await {
         if let Some(hold) = hold {
             remove(context, &client, &vm, hold).await?;
         }
@@ -214,6 +227,22 @@ async fn work(
             ended.map(|ended| ended.code())
         }
     }
+}
+
+/// Puts in a machine that has started what it works with.
+async fn equip(
+    context: &Context,
+    client: &Client,
+    vm: &VmTag,
+    (args, content): (&Args, Option<&Content>),
+) -> Result<(), Failure> {
+    if let Some(content) = content {
+        import(context, client, vm, content).await?;
+    }
+    if let Some(agent) = args.agent {
+        inside::prepare(context, client, vm, (agent, args.options.user.as_deref())).await?;
+    }
+    Ok(())
 }
 
 /// Puts a repository or folder in a machine that has started.

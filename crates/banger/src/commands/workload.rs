@@ -56,8 +56,15 @@ pub fn workload(context: &Context, args: &Args) -> Result<Workload, Failure> {
             Err(error.into())
         };
     }
+    // As on this host, an agent has this terminal or this input.
+    let is_agent = args.agent.is_some();
+    request.stdin |= is_agent;
+    let agent_on_terminal = is_agent
+        && !args.interactive
+        && context.format == Format::Text
+        && terminal::is_interactive();
     // `run` without command is a shell on this terminal.
-    let wanted = match (args.tty, shell && !args.interactive) {
+    let wanted = match (args.tty || agent_on_terminal, shell && !args.interactive) {
         (true, _) => Wanted::Flag,
         (false, true) => Wanted::Shell,
         (false, false) => return Ok(Workload::Attached(request)),

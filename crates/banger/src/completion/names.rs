@@ -82,7 +82,7 @@ fn fits(verb: &str, state: VmState) -> bool {
         "start" | "reset" | "commit" => state == Stopped,
         "stop" | "kill" => matches!(state, Running | Paused | Starting),
         "restart" => matches!(state, Running | Paused | Stopped),
-        "exec" | "shell" | "ssh" | "health" | "cp" | "ports" | "pause" => state == Running,
+        "exec" | "acp" | "shell" | "ssh" | "health" | "cp" | "ports" | "pause" => state == Running,
         "stats" => matches!(state, Running | Paused),
         "resume" => state == Paused,
         "repair" => state == Broken,
