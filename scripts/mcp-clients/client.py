@@ -1,17 +1,30 @@
-"""Uses a machine through `banger mcp` with the Python SDK: create, run, files, ports, delete.
+"""Uses a machine through `banger mcp` with the Python SDK: create, run, files both ways, ports, delete.
 
-usage: client.py BANGER [NAME]
+usage: client.py BANGER [real]
+
+`real`: the machine has a real guest, whose programs can listen on ports.
 """
 
 import asyncio
 import os
+import socket
 import sys
+import tempfile
+from pathlib import Path
 
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+NAME = "sdk"
+# A server of one text, in a language that the images of banger have.
+LISTENER = (
+    "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"0.0.0.0\","
+    " LocalPort => 8000, Listen => 5, ReuseAddr => 1) or die $!;"
+    " while ($c = $s->accept) { print $c \"served\\n\"; close $c }'"
+)
 
-async def use(session, name):
+
+async def use(session, folder, is_real):
     messages = []
 
     async def progress(_done, _total, message):
@@ -23,32 +36,85 @@ async def use(session, name):
             raise SystemExit(f"{tool}: {result.structured_content}")
         return result.structured_content
 
-    machine = await call("create", {"name": name})
+    async def refused(tool, arguments, code):
+        result = await session.call_tool(tool, arguments)
+        error = result.structured_content["error"] if result.is_error else None
+        assert error and error["code"] == code, (tool, result)
+        return error
+
+    machine = await call("create", {"name": NAME})
     assert machine["state"] == "running", machine
     assert "boot" in messages, messages
     messages.clear()
-    ran = await call("exec", {"vm": name, "command": "echo one; echo two >&2; exit 3"})
+    ran = await call("exec", {"vm": NAME, "command": "echo one; echo two >&2; exit 3"})
     assert (ran["exit_code"], ran["stdout"], ran["stderr"]) == (3, "one\n", "two\n"), ran
     # The notification of the last piece may arrive after the result.
     assert "one\n" in messages, messages
     content = "".join(f"line {number}\n" for number in range(1000))
-    await call("write_file", {"vm": name, "path": "/root/sent", "content": content})
-    back = await call("read_file", {"vm": name, "path": "sent"})
+    await call("write_file", {"vm": NAME, "path": "/root/sent", "content": content})
+    back = await call("read_file", {"vm": NAME, "path": "sent"})
     assert back["content"] == content
-    ports = await call("ports", {"vm": name})
-    assert isinstance(ports["listening"], list), ports
-    wrong = await session.call_tool("exec", {"vm": "nosuch", "command": "true"})
-    assert wrong.is_error and wrong.structured_content["error"]["code"] == "not_found", wrong
-    await call("delete", {"vm": name})
+    await files(call, refused, folder)
+    await ports(call, is_real)
+    await refused("exec", {"vm": "nosuch", "command": "true"}, "not_found")
+    await refused("workspace_status", {"vm": NAME}, "not_found")
+    await call("delete", {"vm": NAME})
+
+
+async def files(call, refused, folder):
+    """Trees of files in both directions, within the folders that the server may use."""
+    tree = folder / "tree"
+    (tree / "deep").mkdir(parents=True)
+    data = os.urandom(3_000_000)
+    (tree / "deep/data").write_bytes(data)
+    (tree / "run.sh").write_text("#!/bin/sh\n")
+    (tree / "run.sh").chmod(0o755)
+    sent = await call("upload", {"vm": NAME, "host_path": str(tree), "path": "/srv"})
+    assert sent["bytes"] == len(data) + 10, sent
+    back = {"vm": NAME, "path": "/srv/tree", "host_path": str(folder / "back")}
+    got = await call("download", back)
+    assert (got["bytes"], got["left_out"]) == (len(data) + 10, 0), got
+    assert (folder / "back/deep/data").read_bytes() == data
+    assert os.access(folder / "back/run.sh", os.X_OK)
+    # Neither out of the folder by a path nor by a link.
+    (folder / "link").symlink_to("/etc")
+    for path in ("/etc/hostname", str(folder / "link/hostname"), str(folder / "../x")):
+        wanted = {"vm": NAME, "host_path": path, "path": "/srv"}
+        error = await refused("download", wanted, "bad_request")
+        assert "--files" in error["remedy"], error
+    absent = {"vm": NAME, "host_path": str(folder / "absent"), "path": "/srv"}
+    await refused("upload", absent, "not_found")
+
+
+async def ports(call, is_real):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    await call("publish", {"vm": NAME, "port": f"{port}:8000"})
+    if is_real:
+        detached = f"setsid {LISTENER} >/dev/null 2>&1 </dev/null &"
+        ran = await call("exec", {"vm": NAME, "command": detached})
+        assert ran["exit_code"] == 0, ran
+    while True:
+        shown = await call("ports", {"vm": NAME})
+        assert shown["published"][0]["endpoint"] == f"127.0.0.1:{port}", shown
+        if not is_real or any(listening["port"] == 8000 for listening in shown["listening"]):
+            break
+    if is_real:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            assert connection.makefile().readline() == "served\n"
 
 
 async def main():
-    name = sys.argv[2] if len(sys.argv) > 2 else "sdk"
-    server = StdioServerParameters(command=sys.argv[1], args=["mcp"], env=dict(os.environ))
-    async with stdio_client(server) as (read, write):
-        async with ClientSession(read, write) as session:
-            await session.initialize()
-            await use(session, name)
+    is_real = "real" in sys.argv[2:]
+    with tempfile.TemporaryDirectory() as folder:
+        server = StdioServerParameters(
+            command=sys.argv[1], args=["mcp", "--files", folder], env=dict(os.environ)
+        )
+        async with stdio_client(server) as (read, write):
+            async with ClientSession(read, write) as session:
+                await session.initialize()
+                await use(session, Path(folder).resolve(), is_real)
     print("ok")
 
 

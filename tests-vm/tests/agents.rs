@@ -14,13 +14,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Creates a machine, runs a command, moves a file both ways, reads its ports and deletes it.
+/// Creates a machine, runs a command, moves files both ways, uses a port of it and deletes it.
 fn use_sdk(home: &Home) {
     let python = root().join(".cache/tools/mcp-clients/bin/python");
     assert!(python.exists(), "{} is missing: `scripts/setup.sh test`", python.display());
     let run = Command::new(python)
         .arg(root().join("scripts/mcp-clients/client.py"))
         .arg(program("banger"))
+        .arg("real")
         .env("BANGER_HOME", home.path())
         .output();
     let run = Run::from(run.unwrap());

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use banger_testkit::tree::{self, listing};
-use banger_testkit::{Home, Options, Run, kill};
+use banger_testkit::{Home, Options, Run, kill, program};
 use tests_vm::handover;
 
 #[test]
@@ -81,6 +81,7 @@ fn work_goes_both_ways(home: &Home, app: &Path) {
     let mode = std::fs::metadata(app.join("tool")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7111, 0o111);
     assert!(status().ends_with("the files of both sides are the same"));
+    agents_pull_too(home, app);
     // A file that both have changed stops a pull and a push.
     std::fs::write(app.join("file"), "host\n").unwrap();
     home.ok(&["exec", "app", "--", "sh", "-c", "echo guest >app/file"]);
@@ -92,6 +93,20 @@ fn work_goes_both_ways(home: &Home, app: &Path) {
     assert_eq!(std::fs::read(app.join("file")).unwrap(), b"host\n");
     home.ok(&["vm", "delete", "-f", "app"]);
     assert!(workspace(&["status", "app"]).err.contains("there is no VM `app`"));
+}
+
+/// The same with the tools for agents, by the SDK for Python of the Model Context Protocol.
+fn agents_pull_too(home: &Home, app: &Path) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let python = root.join(".cache/tools/mcp-clients/bin/python");
+    assert!(python.exists(), "{} is missing: `scripts/setup.sh test`", python.display());
+    let run = Command::new(python)
+        .arg(root.join("scripts/mcp-clients/workspace.py"))
+        .args([program("banger").as_path(), app])
+        .env("BANGER_HOME", home.path())
+        .output();
+    let run = Run::from(run.unwrap());
+    assert_eq!((run.code, run.out.as_str()), (0, "ok\n"), "{}", run.err);
 }
 
 /// A repository with a changed and a deleted file; its path.

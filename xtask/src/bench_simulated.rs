@@ -6,6 +6,8 @@
 //! - `daemon_rss_mib`: the daemon's resident memory with 100 VMs running;
 //! - `list_ms`: `banger vm list` as a whole with 1,000 VMs;
 //! - `stats_ms`: `banger vm stats` with 1,000 VMs, without the interval between its two samples;
+//! - `metrics_ms`: `banger api GET /metrics` with 1,000 VMs: the figures of the host, and with
+//!   those of each VM;
 //! - `daemon_start_ms`: `banger daemon start` with 1,000 VMs on record;
 //! - `stop_all_ms`: `banger vm stop` of 1,000 VMs.
 
@@ -50,6 +52,8 @@ fn figures(bench: &Bench, home: &Path, runs: usize) -> anyhow::Result<Value> {
     create(bench, home, MEMORY_VMS..LISTED_VMS)?;
     let list = timed(&["vm", "list"])?;
     let stats = timed(&["vm", "stats", "--interval", "100ms"])? - 100.0;
+    let metrics = timed(&["api", "GET", "/metrics"])?;
+    let metrics_of_vms = timed(&["api", "GET", "/metrics", "-f", "vms=true"])?;
     let mut starts = Vec::new();
     for _ in 0..runs.div_ceil(3) {
         bench.banger(home, &["daemon", "stop"])?;
@@ -64,6 +68,7 @@ fn figures(bench: &Bench, home: &Path, runs: usize) -> anyhow::Result<Value> {
         "daemon_rss_mib": {"vms": MEMORY_VMS, "rss": rounded(rss, 1)},
         "list_ms": {"vms": LISTED_VMS, "median": list},
         "stats_ms": {"vms": LISTED_VMS, "median": rounded(stats, 1)},
+        "metrics_ms": {"vms": LISTED_VMS, "median": metrics, "with_vms": metrics_of_vms},
         "daemon_start_ms": {"vms": LISTED_VMS, "median": rounded(median(&starts), 1)},
         "stop_all_ms": {"vms": LISTED_VMS, "once": rounded(stop, 1)},
     }))

@@ -49,7 +49,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ),
     ("banger-client", &["banger-agent-proto", "banger-api", "banger-archive", "banger-sys"]),
     ("banger-agents", &["banger-api"]),
-    ("banger-mcp", &["banger-api", "banger-archive", "banger-client"]),
+    ("banger-mcp", &["banger-api", "banger-archive", "banger-client", "banger-workspace"]),
     ("banger-tui", &["banger-api", "banger-client"]),
     ("banger-web", &["banger-api", "banger-client"]),
     (

@@ -38,6 +38,7 @@ pub mod size;
 mod state;
 pub mod stats;
 pub mod sync;
+pub mod trace;
 pub mod vm;
 
 pub use banger_base::{ByteString, VmId, excerpt};

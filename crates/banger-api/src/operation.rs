@@ -6,6 +6,7 @@ use crate::VmId;
 use crate::error::ApiError;
 use crate::ids::{ImageId, KernelId, OpId};
 use crate::names::VmName;
+use crate::trace::TraceId;
 
 /// Answer to a request that starts an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -143,6 +144,9 @@ pub struct OperationView {
     /// Id of the new image or kernel, if the operation made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
+    /// The trace of the request that led to it, if there was one: the daemon's log has it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceId>,
 }
 
 /// One event of an operation. `seq` counts from 1 without gaps, so a stream can be resumed.

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::VmId;
 use crate::error::{ApiError, ErrorCode};
 use crate::hint::{Hint, SetupAdvice};
 
@@ -97,6 +98,12 @@ impl Paths {
     /// The session socket, see [`crate::session`].
     pub fn session_socket(&self) -> PathBuf {
         self.run.join("session.sock")
+    }
+
+    /// Folder with the record of a VM's workspace: which repository of this host is in it. The
+    /// daemon removes it with the VM.
+    pub fn workspace(&self, vm: &VmId) -> PathBuf {
+        self.state.join("vms").join(vm.as_str()).join("workspace")
     }
 
     /// Folder of the user's ssh key for all VMs, known host keys and the ssh configuration.

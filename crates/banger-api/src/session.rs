@@ -30,6 +30,13 @@ pub enum SessionRequest {
         /// [`SessionAnswer::OtherBuild`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expect_build: Option<String>,
+        /// Whether it is for a command, which lasts as long as the connection to the daemon: its
+        /// duration is counted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        command: bool,
+        /// The trace that the session belongs to ([`crate::trace::TraceParent`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<String>,
     },
     /// Keep a session-bound VM alive while this connection is open.
     Hold {

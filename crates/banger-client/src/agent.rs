@@ -48,7 +48,7 @@ impl Client {
     /// Not found, not running; an agent that does not answer; a daemon on another host; or an error
     /// of the daemon.
     pub async fn guest_ports(&self, vm: &str) -> Result<Ports, ApiError> {
-        match self.agent_session(vm).await?.0 {
+        match self.agent_route(vm).await? {
             AgentRoute::Descriptor { agent, .. } => ports(agent).await,
             AgentRoute::Upgrade { .. } => {
                 let text = "the ports of a guest can be read on the host of the daemon only";
@@ -63,7 +63,7 @@ impl Client {
     /// Not found, not running; the agent refuses the request (unknown user, missing folder), does
     /// not answer, or is of a version without this request; or an error of the daemon.
     pub async fn detach(&self, vm: &str, request: &ExecRequest) -> Result<Detached, ApiError> {
-        match self.agent_session(vm).await?.0 {
+        match self.agent_route(vm).await? {
             AgentRoute::Descriptor { agent, .. } => {
                 answered(agent, command_call("/detach", request)?).await
             }

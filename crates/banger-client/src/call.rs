@@ -1,5 +1,6 @@
 //! Sends a request to the daemon, and repeats it after a start of the daemon if that is safe.
 
+use banger_api::trace::TRACEPARENT;
 use banger_api::{ApiError, ErrorCode, Hint, routes};
 use hyper::Response;
 use hyper::body::Incoming;
@@ -60,6 +61,10 @@ impl Client {
     /// Sends a request to the running daemon, without starting one.
     pub(crate) async fn once(&self, call: Call) -> Result<Response<Incoming>, CallError> {
         let stream = self.transport().connect().await.map_err(CallError::NotSent)?;
+        let call = match self.traceparent() {
+            Some(trace) => call.with_header(TRACEPARENT, trace),
+            None => call,
+        };
         Connection::open(stream, daemon::MAX_HEAD).await?.send(call).await
     }
 }

@@ -14,6 +14,7 @@ use banger_api::operation::{Accepted, CancelAnswer, OperationView, SubjectRef};
 use banger_api::paths::Paths;
 use banger_api::stats::VmStats;
 use banger_api::sync::SyncView;
+use banger_api::trace::TraceParent;
 use banger_api::vm::{CreateVm, VmAction, VmDetails, VmHealth, VmSummary};
 use banger_api::{ApiError, ErrorCode, OpId, routes};
 
@@ -32,7 +33,11 @@ const MAX_SINGLE_WAIT: Duration = Duration::from_secs(5);
 
 /// The daemon of one installation. Cheap to clone; each call has a connection of its own.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    /// The trace that its requests belong to.
+    pub(crate) trace: Option<TraceParent>,
+}
 
 struct Inner {
     paths: Paths,
@@ -57,7 +62,7 @@ impl Client {
     /// leads to another host: the client does not start or replace a daemon there.
     pub fn with_transport(paths: Paths, launcher: Launcher, transport: Box<dyn Transport>) -> Self {
         let build_checked = AtomicBool::new(false);
-        Self(Arc::new(Inner { paths, launcher: Some(launcher), transport, build_checked }))
+        Self::of(Inner { paths, launcher: Some(launcher), transport, build_checked })
     }
 
     /// A client of a daemon on this host that runs already, of whatever build: without one each
@@ -66,11 +71,15 @@ impl Client {
         let transport = LocalSocket { api: paths.socket(), sessions: paths.session_socket() };
         let build_checked = AtomicBool::new(true);
         let transport = Box::new(transport);
-        Self(Arc::new(Inner { paths, launcher: None, transport, build_checked }))
+        Self::of(Inner { paths, launcher: None, transport, build_checked })
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner), trace: None }
     }
 
     pub(crate) fn transport(&self) -> &dyn Transport {
-        &*self.0.transport
+        &*self.inner.transport
     }
 
     /// Adds the expected build to the first call: a daemon of another build refuses it unchanged.
@@ -83,29 +92,29 @@ impl Client {
 
     /// The build of this program, until the daemon's build has been compared with it.
     pub(crate) fn expected_build(&self) -> Option<&str> {
-        let checked = self.0.build_checked.load(Ordering::Relaxed);
-        let launcher = self.0.launcher.as_ref()?;
+        let checked = self.inner.build_checked.load(Ordering::Relaxed);
+        let launcher = self.inner.launcher.as_ref()?;
         (!checked && self.is_local()).then_some(launcher.build_id.as_str())
     }
 
     /// Whether the daemon is on this host.
     pub(crate) fn is_local(&self) -> bool {
-        self.0.transport.session_socket().is_some()
+        self.inner.transport.session_socket().is_some()
     }
 
     pub(crate) fn build_is_checked(&self) {
-        self.0.build_checked.store(true, Ordering::Relaxed);
+        self.inner.build_checked.store(true, Ordering::Relaxed);
     }
 
     /// Paths of folders and sockets.
     pub fn paths(&self) -> &Paths {
-        &self.0.paths
+        &self.inner.paths
     }
 
     /// The error for a daemon that does not answer.
     pub(crate) fn unreachable(&self, error: &CallError) -> ApiError {
         if self.is_local() {
-            return daemon::unreachable(&self.0.paths, error);
+            return daemon::unreachable(&self.inner.paths, error);
         }
         ApiError::new(ErrorCode::DaemonUnavailable, "the daemon does not answer").caused_by(error)
     }
@@ -115,8 +124,8 @@ impl Client {
     /// # Errors
     /// The daemon cannot be started, does not answer, or refuses to end.
     pub async fn ensure_daemon(&self) -> Result<DaemonStatus> {
-        match &self.0.launcher {
-            Some(launcher) if self.is_local() => daemon::ensure(&self.0.paths, launcher).await,
+        match &self.inner.launcher {
+            Some(launcher) if self.is_local() => daemon::ensure(&self.inner.paths, launcher).await,
             _ => {
                 let answer = self.once(Call::get(routes::DAEMON)).await;
                 http::decode(answer.map_err(|error| self.unreachable(&error))?).await
@@ -129,7 +138,7 @@ impl Client {
     /// # Errors
     /// A daemon listens but cannot be reached, or its answer is unknown.
     pub async fn probe_daemon(&self) -> Result<Presence> {
-        daemon::probe(&self.0.paths).await
+        daemon::probe(&self.inner.paths).await
     }
 
     /// Stops the daemon; VMs keep running. Returns its last status when its process has ended.
@@ -137,7 +146,7 @@ impl Client {
     /// # Errors
     /// The daemon refused or did not end in time.
     pub async fn stop_daemon(&self) -> Result<Presence> {
-        daemon::stop(&self.0.paths).await
+        daemon::stop(&self.inner.paths).await
     }
 
     /// The resources of the host, and what VMs reserve or use of them.

@@ -30,6 +30,15 @@ pub(crate) enum AgentRoute {
     Upgrade { client: Client, vm: String },
 }
 
+/// What a connection to an agent is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A command: the connection to the daemon ends with it.
+    Command,
+    /// One request.
+    Request,
+}
+
 /// A connection to an agent from the daemon.
 pub(crate) struct Connected {
     pub(crate) agent: UnixStream,
@@ -59,7 +68,16 @@ impl Client {
         if !self.is_local() {
             return Ok(self.upgrade(vm));
         }
-        self.descriptor(vm, None).await.map(|connected| connected.session())
+        let connected = self.connected(vm, None, Purpose::Command).await?;
+        Ok(connected.session())
+    }
+
+    /// A connection for one request to an agent.
+    pub(crate) async fn agent_route(&self, vm: &str) -> Result<AgentRoute, ApiError> {
+        if !self.is_local() {
+            return Ok(self.upgrade(vm).0);
+        }
+        self.descriptor(vm, None).await.map(|connected| connected.session().0)
     }
 
     /// The same after a stage of the VM's start, with the state of its guest's boot, which is
@@ -76,7 +94,7 @@ impl Client {
             let boot = self.wait_boot(vm, wait).await?;
             return Ok((self.upgrade(vm), boot));
         }
-        let connected = self.descriptor(vm, Some(wait)).await?;
+        let connected = self.connected(vm, Some(wait), Purpose::Command).await?;
         let boot = connected.boot.clone().unwrap_or_else(BootView::booting);
         Ok((connected.session(), boot))
     }
@@ -90,7 +108,22 @@ impl Client {
         vm: &str,
         wait: Option<Wait>,
     ) -> Result<Connected, ApiError> {
-        let request = SessionRequest::Agent { vm: vm.to_owned(), wait, expect_build: None };
+        self.connected(vm, wait, Purpose::Request).await
+    }
+
+    async fn connected(
+        &self,
+        vm: &str,
+        wait: Option<Wait>,
+        purpose: Purpose,
+    ) -> Result<Connected, ApiError> {
+        let request = SessionRequest::Agent {
+            vm: vm.to_owned(),
+            wait,
+            expect_build: None,
+            command: purpose == Purpose::Command,
+            traceparent: self.traceparent(),
+        };
         let (lease, answer, descriptor) = self.session(request).await?;
         let boot = match answer {
             SessionAnswer::Connected { boot } => boot,

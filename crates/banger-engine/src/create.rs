@@ -8,6 +8,7 @@ use banger_api::operation::{Accepted, VmTag, stage};
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{CreateVm, Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode, Hint, VmId, VmName};
+use tracing::Instrument as _;
 
 use crate::cancel;
 use crate::devices::RootContent;
@@ -118,14 +119,16 @@ impl Engine {
         let accepted = answer(&op);
         let session = request.lifetime == Lifetime::Session;
         let id = vm.id.clone();
-        tokio::spawn(async move {
+        let span = op.span.clone();
+        let work = async move {
             let prepared = engine.prepare(&op, reserved.vm.clone(), request, build).await;
             // After a failure the name is free before the operation ends.
             drop(reserved);
             if let Err(error) = prepared {
                 book.end(&op, Err(error)).await;
             }
-        });
+        };
+        tokio::spawn(work.instrument(span));
         if session {
             self.expect_holder(id);
         }

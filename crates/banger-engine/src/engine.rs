@@ -21,6 +21,7 @@ use crate::refusals;
 use crate::rename::Renaming;
 use crate::shared::{Published, Shared};
 use crate::store::{Durability, Loaded, OpRecord, Store, Unreadable, Write};
+use crate::trace::Context;
 use crate::unreadable;
 use crate::view;
 use crate::vm_task::{self, InitialWork, Message, VmHandle};
@@ -317,7 +318,7 @@ impl Engine {
         let urgent = matches!(action, VmAction::Kill {} | VmAction::Delete { force: true });
         let channel = if urgent { &handle.urgent } else { &handle.mailbox };
         let (reply, answer) = oneshot::channel();
-        let message = Message::Request { action, reply };
+        let message = Message::Request { action, context: Context::current(), reply };
         let gone = || ApiError::new(ErrorCode::NotFound, "the VM was deleted in the meantime");
         channel.send(message).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?

@@ -10,6 +10,7 @@ use banger_api::images::{
 };
 use banger_api::operation::{Accepted, Subject, stage};
 use banger_api::{ApiError, ErrorCode, Hint};
+use tracing::Instrument as _;
 
 use crate::cancel;
 use crate::drivers::{Archive, GivenKernel, KernelFiles, Registration};
@@ -235,7 +236,7 @@ impl Engine {
         tokio::spawn(async move {
             book.shared.crash_point(&op.kind, "begun");
             // In a separate task, so that the operation ends even if the work panics.
-            let work = tokio::spawn(work(engine, op.clone()));
+            let work = tokio::spawn(work(engine, op.clone()).instrument(op.span.clone()));
             let result = work.await.unwrap_or_else(|panic| Err(failed(&panic)));
             let result = match result {
                 Err(error) if error.code == ErrorCode::Cancelled => Err(cancel::cancelled(&op)),

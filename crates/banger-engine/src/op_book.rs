@@ -88,10 +88,10 @@ impl OpBook {
     fn announce(&self, op: &Arc<Op>) {
         let (id, kind) = (&op.id, &op.kind);
         match &op.subject {
-            Subject::Vm(vm) => {
-                tracing::info!(op = %id, kind, vm = %vm.id, vm_name = %vm.name, "operation");
-            }
-            subject => tracing::info!(op = %id, kind, %subject, "operation"),
+            Subject::Vm(vm) => tracing::info!(
+                parent: &op.span, op = %id, kind, vm = %vm.id, vm_name = %vm.name, "operation"
+            ),
+            subject => tracing::info!(parent: &op.span, op = %id, kind, %subject, "operation"),
         }
         self.shared.ops.add(op.clone());
     }
@@ -105,6 +105,7 @@ impl OpBook {
             error: None,
             made: None,
             started_unix_ms: self.shared.drivers.host.now_unix_ms(),
+            trace: op.trace.clone(),
         })
     }
 

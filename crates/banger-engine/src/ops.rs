@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use banger_api::events::OperationNow;
 use banger_api::operation::{OpEvent, OpEventKind, OpState, Subject};
+use banger_api::trace::TraceId;
 use banger_api::{ApiError, OpId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,6 +15,8 @@ use crate::drivers::Progress;
 use crate::interrupt::Canceller;
 use crate::op_counts::{OpCounts, Tally};
 use crate::op_news::OpNews;
+pub use crate::op_stages::Stages;
+use crate::trace;
 
 /// Maximum number of stored events per operation; further ones except the last are dropped.
 const MAX_EVENTS: usize = 10_000;
@@ -28,6 +31,10 @@ pub struct Op {
     pub kind: String,
     /// Its subject.
     pub subject: Subject,
+    /// The trace of the request that led to it.
+    pub trace: Option<TraceId>,
+    /// Its span: its work is in it.
+    pub span: tracing::Span,
     began: Instant,
     events: Mutex<Vec<OpEvent>>,
     count: watch::Sender<u64>,
@@ -45,10 +52,15 @@ impl Op {
     /// A new operation; its first event names the subject.
     pub fn new(id: OpId, kind: impl Into<String>, subject: Subject) -> Arc<Self> {
         let (canceller, cancelled) = Canceller::new();
+        let (kind, trace) = (kind.into(), trace::current());
+        let shown = trace.as_ref().map(tracing::field::display);
+        let span = tracing::info_span!("operation", op = %id, kind, trace = shown);
         let op = Arc::new(Self {
             id,
-            kind: kind.into(),
+            kind,
             subject: subject.clone(),
+            trace,
+            span,
             began: Instant::now(),
             events: Mutex::default(),
             count: watch::Sender::new(0),
@@ -183,51 +195,6 @@ impl Op {
     /// Whether a cancel was requested.
     pub fn cancelled(&self) -> watch::Receiver<bool> {
         self.cancelled.clone()
-    }
-}
-
-/// Reports the stages of an operation: one is open at a time.
-pub struct Stages {
-    op: Arc<Op>,
-    open: Option<(String, Instant)>,
-    done: Vec<banger_api::vm::Timing>,
-}
-
-impl Stages {
-    /// No stage yet.
-    pub fn new(op: Arc<Op>) -> Self {
-        Self { op, open: None, done: Vec::new() }
-    }
-
-    /// Enters a stage; ends the open one if it is another.
-    pub fn enter(&mut self, stage: &str) {
-        if self.open.as_ref().is_some_and(|(open, _)| open == stage) {
-            return;
-        }
-        self.finish();
-        tracing::debug!(op = %self.op.id, stage, "stage");
-        self.op.emit(OpEventKind::StageStarted { stage: stage.into() });
-        self.open = Some((stage.into(), Instant::now()));
-    }
-
-    /// Ends the open stage successfully.
-    pub fn finish(&mut self) {
-        if let Some((stage, began)) = self.open.take() {
-            let ms = began.elapsed().as_millis() as u64;
-            tracing::info!(op = %self.op.id, stage, ms, "stage done");
-            self.op.emit(OpEventKind::StageDone { stage: stage.clone(), ms });
-            self.done.push(banger_api::vm::Timing { name: stage, ms });
-        }
-    }
-
-    /// Leaves the open stage without reporting it as done.
-    pub fn abandon(&mut self) {
-        self.open = None;
-    }
-
-    /// Stages done since the last call.
-    pub fn take_done(&mut self) -> Vec<banger_api::vm::Timing> {
-        std::mem::take(&mut self.done)
     }
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use banger_api::idempotency::IdempotencyKey;
 use banger_api::operation::{Accepted, OpState, Subject};
+use banger_api::trace::TraceId;
 use banger_api::{ApiError, OpId, VmId};
 
 use crate::oplog::StepEvent;
@@ -25,6 +26,8 @@ pub struct OpRecord {
     pub made: Option<String>,
     /// Milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// The trace of the request that led to it.
+    pub trace: Option<TraceId>,
 }
 
 /// The answer to a request with a key, kept for its repetition.

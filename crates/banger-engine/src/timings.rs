@@ -47,6 +47,8 @@ pub struct Durations {
     pub operations: Named,
     /// Connections to guest agents, each for one command, file transfer or port.
     pub connections: Histogram,
+    /// Commands in guests whose end this daemon saw.
+    pub commands: Histogram,
 }
 
 /// Counts durations.
@@ -70,6 +72,11 @@ impl Timings {
     /// Counts a connection to a guest agent.
     pub fn connected(&self, us: u64) {
         self.update(|all| all.connections.add(us));
+    }
+
+    /// Counts a command in a guest.
+    pub fn command(&self, us: u64) {
+        self.update(|all| all.commands.add(us));
     }
 
     /// All durations so far.

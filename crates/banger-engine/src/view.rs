@@ -168,13 +168,13 @@ pub async fn notices(drivers: &DriverSet, plan: &VmPlan, run: &RunPlan) -> Vec<S
 /// A stored operation. `live`: this daemon works on it; an open operation of an earlier daemon is
 /// shown as interrupted.
 pub fn operation(record: OpRecord, live: bool) -> OperationView {
-    let OpRecord { id, kind, subject, mut state, mut error, made, started_unix_ms } = record;
+    let OpRecord { id, kind, subject, mut state, mut error, made, started_unix_ms, trace } = record;
     if state == OpState::Running && !live {
         state = OpState::Failed;
         error.get_or_insert_with(|| crate::recovery::interrupted(&id));
     }
     let started_at = rfc3339(started_unix_ms);
-    OperationView { id, kind, subject, state, started_at, error, made }
+    OperationView { id, kind, subject, state, started_at, error, made, trace }
 }
 
 /// An operation that is not stored yet.
@@ -188,6 +188,7 @@ pub fn live_operation(op: &Op, now_unix_ms: u64) -> OperationView {
         started_at: rfc3339(now_unix_ms.saturating_sub(op.elapsed_ms())),
         error: None,
         made: None,
+        trace: op.trace.clone(),
     };
     match op.last_event() {
         Some(OpEventKind::Succeeded { made }) => {

@@ -17,6 +17,7 @@ use banger_api::vm::{Lifetime, VmAction, VmState};
 use banger_api::{ApiError, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::boot_watch;
 use crate::drivers::ExitStory;
@@ -29,6 +30,7 @@ use crate::refusals;
 use crate::runner::{Signals, Worker};
 use crate::shared::{Published, Shared};
 use crate::store::{Durability, Write};
+use crate::trace::Context;
 use crate::vm_jobs::ThenStart;
 use crate::work::Work;
 
@@ -41,6 +43,8 @@ pub enum Message {
     Request {
         /// The action.
         action: VmAction,
+        /// The trace that it belongs to.
+        context: Context,
         /// Receives the answer.
         reply: oneshot::Sender<Result<Accepted, ApiError>>,
     },
@@ -258,10 +262,12 @@ impl VmTask {
             signals,
             unsaved,
         );
-        let handle = tokio::spawn(async move {
+        let span = op.span.clone();
+        let work = async move {
             let result = worker.work(work).await;
             JobEnd { record: worker.record, exit: worker.exit, result }
-        });
+        };
+        let handle = tokio::spawn(work.instrument(span));
         self.job = Some(Job { op, handle });
     }
 

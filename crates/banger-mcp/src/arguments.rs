@@ -198,6 +198,41 @@ pub struct ListFiles {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub struct CopyFiles {
+    /// Name or id of the machine.
+    pub vm: String,
+    /// Path of a file or folder of this host, absolute or in the folder that the server runs in.
+    pub host_path: String,
+    /// Path in the machine, absolute or in the home of root.
+    pub path: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceDiff {
+    /// Name or id of the machine.
+    pub vm: String,
+    /// Only names of files and numbers of lines.
+    #[serde(default)]
+    pub stat: bool,
+    /// Most bytes to return, at most 1048576; 32768 if absent.
+    #[serde(default)]
+    pub max_output_bytes: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspacePull {
+    /// Name or id of the machine.
+    pub vm: String,
+    /// Put the machine's commits and uncommitted changes on this new branch instead of into the
+    /// files of the repository.
+    #[serde(default)]
+    pub branch: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Publish {
     /// Name or id of the machine.
     pub vm: String,

@@ -7,7 +7,9 @@
 mod answer;
 mod arguments;
 mod command;
+mod copies;
 mod files;
+mod folders;
 mod machines;
 mod operation;
 mod progress;
@@ -15,12 +17,14 @@ mod server;
 mod session;
 mod text;
 mod tools;
+mod workspace;
 
 use banger_api::{ApiError, ErrorCode};
 use banger_client::Client;
 use rmcp::ServiceExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use folders::Folders;
 pub use tools::{Access, Tool};
 
 use crate::server::Server;
@@ -30,6 +34,8 @@ use crate::server::Server;
 pub struct Options {
     /// Tools that it may call.
     pub tools: Vec<Tool>,
+    /// Folders of this host that it may copy from and to.
+    pub folders: Folders,
     /// Version of this program.
     pub version: &'static str,
 }

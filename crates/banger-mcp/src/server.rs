@@ -13,6 +13,7 @@ use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 
 use crate::arguments::{self, parse};
+use crate::folders::Folders;
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::tools::Tool;
@@ -20,8 +21,9 @@ use crate::{Options, answer};
 
 /// Instructions for the model.
 const INSTRUCTIONS: &str = "Each machine is a Linux system of its own, with root, on this host. \
-    Create one, run commands in it with `exec`, and move files with `read_file` and `write_file`. \
-    Machines end with this session unless they are kept. An error names its cause and a remedy.";
+    Create one, run commands in it with `exec`, and move files with `read_file`, `write_file`, \
+    `upload` and `download`. Machines end with this session unless they are kept. An error names \
+    its cause and a remedy.";
 
 /// Key of the label with the id of the session.
 pub const SESSION_LABEL: &str = "mcp-session";
@@ -46,6 +48,8 @@ pub struct Call<'a> {
     pub session: &'a Session,
     /// Id of the session.
     pub session_id: &'a str,
+    /// Folders of this host for copies.
+    pub folders: &'a Folders,
     /// The request.
     pub context: &'a RequestContext<RoleServer>,
     /// Its progress.
@@ -86,10 +90,13 @@ impl Server {
             return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(hint)));
         }
         let token = context.meta.get_progress_token();
+        // Each call is a trace of its own: a session lasts for hours.
+        let client = self.0.client.in_new_trace();
         let mut call = Call {
-            client: &self.0.client,
+            client: &client,
             session: &self.0.session,
             session_id: &self.0.id,
+            folders: &self.0.options.folders,
             context,
             progress: Progress::new(context.peer.clone(), token),
         };
@@ -105,6 +112,13 @@ impl Server {
             Tool::ReadFile => call.read_file(parse(given)?).await,
             Tool::WriteFile => call.write_file(parse(given)?).await,
             Tool::ListFiles => call.list_files(parse(given)?).await,
+            Tool::Upload => call.upload(parse(given)?).await,
+            Tool::Download => call.download(parse(given)?).await,
+            Tool::WorkspaceStatus => {
+                call.workspace_status(&parse::<arguments::Machine>(given)?.vm).await
+            }
+            Tool::WorkspaceDiff => call.workspace_diff(parse(given)?).await,
+            Tool::WorkspacePull => call.workspace_pull(parse(given)?).await,
             Tool::Ports => call.ports(&parse::<arguments::Machine>(given)?.vm).await,
             Tool::Publish => call.publish(parse(given)?).await,
             Tool::Logs => call.logs(parse(given)?).await,

@@ -44,6 +44,16 @@ pub enum Tool {
     WriteFile,
     /// Lists a folder of a machine.
     ListFiles,
+    /// Copies files of this host into a machine.
+    Upload,
+    /// Copies files of a machine to this host.
+    Download,
+    /// What changed in the repository of a machine and in that of this host.
+    WorkspaceStatus,
+    /// The machine's changes of its repository.
+    WorkspaceDiff,
+    /// Brings them to the repository of this host.
+    WorkspacePull,
     /// Ports of a machine.
     Ports,
     /// Publishes a port of a machine.
@@ -56,7 +66,7 @@ pub enum Tool {
 
 impl Tool {
     /// All tools.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::List,
         Self::Show,
         Self::Create,
@@ -67,6 +77,11 @@ impl Tool {
         Self::ReadFile,
         Self::WriteFile,
         Self::ListFiles,
+        Self::Upload,
+        Self::Download,
+        Self::WorkspaceStatus,
+        Self::WorkspaceDiff,
+        Self::WorkspacePull,
         Self::Ports,
         Self::Publish,
         Self::Logs,
@@ -86,6 +101,11 @@ impl Tool {
             Self::ReadFile => "read_file",
             Self::WriteFile => "write_file",
             Self::ListFiles => "list_files",
+            Self::Upload => "upload",
+            Self::Download => "download",
+            Self::WorkspaceStatus => "workspace_status",
+            Self::WorkspaceDiff => "workspace_diff",
+            Self::WorkspacePull => "workspace_pull",
             Self::Ports => "ports",
             Self::Publish => "publish",
             Self::Logs => "logs",
@@ -100,10 +120,19 @@ impl Tool {
             | Self::Show
             | Self::ReadFile
             | Self::ListFiles
+            | Self::WorkspaceStatus
+            | Self::WorkspaceDiff
             | Self::Ports
             | Self::Logs => Access::Read,
             Self::Create | Self::Start | Self::Publish => Access::Write,
-            Self::Stop | Self::Run | Self::Exec | Self::WriteFile | Self::Delete => Access::Destroy,
+            Self::Stop
+            | Self::Run
+            | Self::Exec
+            | Self::WriteFile
+            | Self::Upload
+            | Self::Download
+            | Self::WorkspacePull
+            | Self::Delete => Access::Destroy,
         }
     }
 
@@ -137,6 +166,25 @@ impl Tool {
             Self::ListFiles => {
                 "List a folder of a machine: type, mode, size and time of each entry."
             }
+            Self::Upload => {
+                "Copy a file or folder of this host into a machine, as `cp -r`: into a folder that \
+                 exists, else under the new name. Files that exist are replaced."
+            }
+            Self::Download => {
+                "Copy a file or folder of a machine to this host, as `cp -r`: into a folder that \
+                 exists, else under the new name. Files that exist are replaced."
+            }
+            Self::WorkspaceStatus => {
+                "Show what changed, in the machine and on this host, since `banger run PATH` put \
+                 a git repository in the machine; files that both changed are conflicts."
+            }
+            Self::WorkspaceDiff => {
+                "Show the changes of the machine's repository as a patch, committed or not."
+            }
+            Self::WorkspacePull => {
+                "Bring the changes of the machine's repository to that of this host: into its \
+                 files, or onto a new `branch`. Nothing is changed if both sides changed a file."
+            }
             Self::Ports => {
                 "Show the ports that programs in a machine listen on, and those that are published \
                  on this host, with their URLs."
@@ -154,13 +202,18 @@ impl Tool {
     fn schema(self) -> JsonObject {
         match self {
             Self::List => schema::<of::List>(),
-            Self::Show | Self::Ports | Self::Start | Self::Stop => schema::<of::Machine>(),
+            Self::Show | Self::Ports | Self::Start | Self::Stop | Self::WorkspaceStatus => {
+                schema::<of::Machine>()
+            }
             Self::Create => schema::<of::Create>(),
             Self::Run => schema::<of::Run>(),
             Self::Exec => schema::<of::Exec>(),
             Self::ReadFile => schema::<of::ReadFile>(),
             Self::WriteFile => schema::<of::WriteFile>(),
             Self::ListFiles => schema::<of::ListFiles>(),
+            Self::Upload | Self::Download => schema::<of::CopyFiles>(),
+            Self::WorkspaceDiff => schema::<of::WorkspaceDiff>(),
+            Self::WorkspacePull => schema::<of::WorkspacePull>(),
             Self::Publish => schema::<of::Publish>(),
             Self::Logs => schema::<of::Logs>(),
             Self::Delete => schema::<of::Delete>(),

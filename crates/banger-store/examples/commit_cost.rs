@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     state: OpState::Running,
                     error: None,
                     started_unix_ms: n,
+                    trace: None,
                 }));
             }
             writes.push(line(StepId::new("network"), StepEventKind::Succeeded));

@@ -6,6 +6,7 @@ use banger_api::idempotency::IdempotencyKey;
 use banger_api::ids::BadId;
 use banger_api::names::BadName;
 use banger_api::operation::{OpState, Subject, VmTag};
+use banger_api::trace::TraceId;
 use banger_api::{ApiError, ErrorCode, OpId};
 use banger_engine::oplog::StepEvent;
 use banger_engine::record::VmRecord;
@@ -18,7 +19,7 @@ use crate::thread::Memory;
 
 const VMS: &str = "SELECT id, name, state, generation, record FROM vms ORDER BY id";
 const OP_COLUMNS: &str = "SELECT id, kind, subject, subject_id, subject_name, state, error, made, \
-    started FROM operations ";
+    started, trace FROM operations ";
 const EVENTS: &str = "SELECT step, kind, detail, at FROM op_events \
     WHERE op = (SELECT number FROM operations WHERE id = ?1) ORDER BY seq";
 
@@ -80,14 +81,15 @@ struct OpRow {
     error: Option<String>,
     made: Option<String>,
     started: i64,
+    trace: Option<String>,
 }
 
 impl OpRow {
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         let (id, kind, subject) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (subject_id, subject_name, state) = (row.get(3)?, row.get(4)?, row.get(5)?);
-        let (error, made, started) = (row.get(6)?, row.get(7)?, row.get(8)?);
-        Ok(Self { id, kind, subject, subject_id, subject_name, state, error, made, started })
+        let (error, made, started, trace) = (row.get(6)?, row.get(7)?, row.get(8)?, row.get(9)?);
+        Ok(Self { id, kind, subject, subject_id, subject_name, state, error, made, started, trace })
     }
 
     fn parse(self) -> Result<OpRecord, String> {
@@ -105,6 +107,7 @@ impl OpRow {
                 .transpose()
                 .map_err(|error| text(&error))?,
             started_unix_ms: self.started.cast_unsigned(),
+            trace: self.trace.map(TraceId::try_from).transpose().map_err(|error| text(&error))?,
         })
     }
 }

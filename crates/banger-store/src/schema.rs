@@ -12,7 +12,7 @@ pub const APPLICATION_ID: i32 = 0x626e_6772;
 
 /// One entry per version, applied in order; `user_version` counts the applied ones. A released
 /// entry never changes.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 /// The version that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -107,6 +107,11 @@ CREATE TABLE kept_answers (
     at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX kept_answers_at ON kept_answers (at);
+";
+
+/// The trace of the request that led to an operation.
+const V6: &str = "
+ALTER TABLE operations ADD COLUMN trace TEXT;
 ";
 
 /// State of a database before any change.

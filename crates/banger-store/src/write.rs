@@ -2,6 +2,7 @@
 
 use banger_api::idempotency::KEPT_MS;
 use banger_api::operation::{OpState, Subject};
+use banger_api::trace::TraceId;
 use banger_api::vm::VmAction;
 use banger_api::{ApiError, ErrorCode, Hint, ImageId, KernelId, OpId, VmId};
 use banger_engine::oplog::StepEvent;
@@ -22,8 +23,8 @@ const PUT_VM: &str = "INSERT INTO vms (id, name, state, generation, record) \
     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
     state = excluded.state, generation = excluded.generation, record = excluded.record";
 const ADD_OP: &str = "INSERT INTO operations \
-    (id, kind, subject, subject_id, subject_name, state, error, made, started) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    (id, kind, subject, subject_id, subject_name, state, error, made, started, trace) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 const END_OP: &str = "UPDATE operations SET state = ?2, error = ?3, made = ?4 WHERE id = ?1";
 const LOG: &str = "INSERT INTO op_events (op, seq, step, kind, detail, at) \
     SELECT number, \
@@ -200,7 +201,7 @@ fn put_vm(transaction: &Transaction<'_>, place: &Place, vm: &VmRecord) -> Result
 }
 
 fn add_op(transaction: &Transaction<'_>, place: &Place, op: &OpRecord) -> Result<(), ApiError> {
-    let OpRecord { id, kind, subject, state, error, made, started_unix_ms } = op;
+    let OpRecord { id, kind, subject, state, error, made, started_unix_ms, trace } = op;
     let (subject, subject_id, name) = match subject {
         Subject::Vm(vm) => ("vm", vm.id.as_str(), vm.name.as_str()),
         Subject::Image { name, id } => ("image", id.as_ref().map_or("", ImageId::as_str), &**name),
@@ -214,7 +215,9 @@ fn add_op(transaction: &Transaction<'_>, place: &Place, op: &OpRecord) -> Result
     let started = started_unix_ms.cast_signed();
     let mut add = transaction.prepare_cached(ADD_OP).map_err(|error| place.explain(&error))?;
     let id_text = id.as_str();
-    let values = params![id_text, kind, subject, subject_id, name, state, error, made, started];
+    let trace = trace.as_ref().map(TraceId::as_str);
+    let values =
+        params![id_text, kind, subject, subject_id, name, state, error, made, started, trace];
     add.execute(values).map(drop).map_err(|error| {
         if is_duplicate(&error) {
             let text = format!("there is an operation `{id}` already");

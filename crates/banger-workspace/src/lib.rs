@@ -8,7 +8,7 @@
 //! [`store`] has the record of what was sent, and [`workspace`] finds what changed since then on
 //! either side, from the answers of [`guest`]. [`fetch`] receives objects of a guest, [`pull`] and
 //! [`place`] bring its changes into the work tree, [`branch`] onto a branch, and [`push`] sends
-//! those of the host.
+//! those of the host. [`summary`] is the form in which programs get a status.
 
 pub mod branch;
 pub mod compare;
@@ -27,6 +27,7 @@ pub mod repository;
 pub mod snapshot;
 pub mod store;
 pub mod submodules;
+pub mod summary;
 pub mod workspace;
 
 pub use repository::Repository;

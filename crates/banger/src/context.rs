@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use banger_api::ApiError;
 use banger_api::limits::VmDefaults;
 use banger_api::paths::Paths;
-use banger_client::{Client, Launcher};
+use banger_client::{Client, Launcher, inherited_trace};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -66,7 +66,8 @@ impl Context {
 
     /// A client that starts no daemon before its first call.
     pub fn client_as_is(&self) -> Result<Client, ApiError> {
-        Ok(Client::new(self.paths()?, Launcher::from_env(BUILD_ID)?))
+        let client = Client::new(self.paths()?, Launcher::from_env(BUILD_ID)?);
+        Ok(client.in_trace(inherited_trace()))
     }
 
     /// A client whose first call starts the daemon if none answers.

@@ -31,6 +31,7 @@ use crate::limits;
 use crate::live_folders::LiveFolders;
 use crate::lock::Lock;
 use crate::log::{self, Rotating};
+use crate::otlp::Export;
 use crate::serve;
 use crate::session::{self, Sessions};
 use crate::slots::{Slots, WhenFull};
@@ -76,6 +77,8 @@ struct Setup {
     paths: Paths,
     config: Config,
     locks: Locks,
+    /// Sends spans.
+    export: Option<Export>,
 }
 
 /// Runs the daemon; with the argument `--defaults` prints the defaults of a new VM.
@@ -93,9 +96,13 @@ pub fn main(program: &Program) -> ExitCode {
         let runtime = runtime.map_err(|error| {
             ApiError::new(ErrorCode::Internal, "cannot start threads").caused_by(&error)
         })?;
+        let export = setup.export.clone();
         let ended = runtime.block_on(run(setup, program));
         // Further tasks had their time; the next daemon finishes their work.
         runtime.shutdown_timeout(LAST_WAIT);
+        if let Some(export) = export {
+            export.end();
+        }
         ended
     });
     match ended {
@@ -139,9 +146,11 @@ fn prepare() -> Result<Setup, ApiError> {
     folders::make(&paths)?;
     let locks = [Lock::take(&paths.state)?, Lock::take(&paths.run)?];
     let log = Rotating::open(&paths.daemon_log(), log::MAX_BYTES)?;
-    log::install(log, config.log_level.filter());
     limits::raise();
-    Ok(Setup { paths, config, locks })
+    // Last: the exporter of spans is a thread.
+    let export = config.collector.as_ref().map(Export::begin).transpose()?;
+    log::install(log, config.log_level.filter(), export.as_ref());
+    Ok(Setup { paths, config, locks, export })
 }
 
 fn store(paths: &Paths) -> Result<Arc<dyn Store>, ApiError> {

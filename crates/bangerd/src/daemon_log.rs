@@ -22,7 +22,7 @@ pub struct Wanted {
 pub struct Reader {
     wanted: Wanted,
     line: Vec<u8>,
-    /// Verb, id and name of the VM, by operation.
+    /// Verb, id and name of the VM, and trace, by operation.
     operations: BTreeMap<String, Map<String, Value>>,
     order: VecDeque<String>,
 }
@@ -67,6 +67,12 @@ impl Reader {
             // Not JSON: standard error goes to the same file, such as a panic.
             _ => Map::from_iter([("message".into(), String::from_utf8_lossy(line).into())]),
         };
+        // Of the span that a line is in, only the trace is news.
+        if let Some(Value::Object(mut span)) = object.remove("span")
+            && let Some(trace) = span.remove("trace")
+        {
+            object.entry("trace").or_insert(trace);
+        }
         if let Some(op) = object.get("op").and_then(Value::as_str).map(str::to_owned) {
             if object.get("vm_name").is_some() {
                 self.remember(op, &object);
@@ -80,7 +86,7 @@ impl Reader {
     }
 
     fn remember(&mut self, op: String, object: &Map<String, Value>) {
-        let about = ["kind", "vm", "vm_name"];
+        let about = ["kind", "vm", "vm_name", "trace"];
         let about = about.iter().filter_map(|key| Some(((*key).into(), object.get(*key)?.clone())));
         self.operations.insert(op.clone(), about.collect());
         self.order.push_back(op);
@@ -129,6 +135,21 @@ thread panicked
             assert_eq!(read(Wanted { vm: None, operation }, cut).len(), 1);
         }
         assert!(read(Wanted::default(), 9)[3].contains("thread panicked"));
+    }
+
+    #[test]
+    fn every_line_of_an_operation_has_the_trace_of_its_request() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let first = serde_json::json!({
+            "op": "op-aaaaaa", "vm_name": "web", "message": "operation",
+            "span": { "name": "operation", "op": "op-aaaaaa", "trace": trace },
+        });
+        let later = serde_json::json!({ "op": "op-aaaaaa", "message": "of another task" });
+        let mut reader = Reader::default();
+        for line in reader.push(format!("{first}\n{later}\n").as_bytes()) {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&line["trace"], &line["span"]), (&trace.into(), &Value::Null), "{line}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod live_folders;
 mod lock;
 pub mod log;
 pub mod logs;
+mod otlp;
 pub mod real;
 pub mod serve;
 pub mod session;

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_api::ApiError;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Metadata;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use crate::failure::io_failure;
+use crate::otlp::Export;
 
 /// Size at which the log is rotated, in bytes.
 pub const MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -143,19 +146,27 @@ impl<'a> MakeWriter<'a> for Shared {
     }
 }
 
-/// Sends all tracing of this process, and its panics, to `log`.
-pub fn install(log: Rotating, level: LevelFilter) {
+/// Sends all tracing of this process, and its panics, to `log`, and spans to a collector.
+pub fn install(log: Rotating, level: LevelFilter, export: Option<&Export>) {
     let writer = Shared(Arc::new(Mutex::new(log)));
-    let subscriber = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_current_span(false)
+        // Lines of an operation have its trace.
+        .with_current_span(true)
         .with_span_list(false)
-        .with_max_level(level)
         .with_writer(writer)
         // The default hook would use `eprintln!`, which writes to the same disk.
         .log_internal_errors(false)
-        .finish();
+        // At any level: a line has the trace of the span that it is in.
+        .with_filter(filter_fn(move |about| about.is_span() || *about.level() <= level));
+    let spans = export.map(|export| {
+        let ours = |about: &Metadata<'_>| {
+            about.target().starts_with("banger") && *about.level() <= LevelFilter::INFO
+        };
+        export.layer().with_filter(filter_fn(ours))
+    });
+    let subscriber = tracing_subscriber::registry().with(spans).with(lines);
     // Fails only on a second call in one process; the first log stays installed.
     let _ = tracing::subscriber::set_global_default(subscriber);
     let default = std::panic::take_hook();

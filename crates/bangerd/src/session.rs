@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use banger_api::boot::{BootView, Wait};
 use banger_api::session::{MAX_LINE, SessionAnswer, SessionRequest};
+use banger_api::trace::TraceParent;
 use banger_api::{ApiError, ErrorCode, Hint, VmId};
 use banger_engine::Engine;
 use banger_engine::plan::VmPlan;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::daemon::BUILD_ID;
+use crate::otlp;
 use crate::spares::Spares;
 use crate::stopping::Stopping;
 
@@ -83,7 +85,8 @@ pub async fn serve(mut stream: UnixStream, sessions: Arc<Sessions>) {
         SessionRequest::Agent { expect_build: Some(build), .. } if build != BUILD_ID => {
             answer(&stream, &SessionAnswer::OtherBuild, None).await;
         }
-        SessionRequest::Agent { vm, wait, .. } => {
+        SessionRequest::Agent { vm, wait, command, traceparent, .. } => {
+            let parent = traceparent.and_then(|text| text.parse::<TraceParent>().ok());
             let connecting = sessions.connect(&vm, wait);
             let connected = tokio::select! {
                 connected = connecting => connected,
@@ -92,11 +95,17 @@ pub async fn serve(mut stream: UnixStream, sessions: Arc<Sessions>) {
             };
             match connected {
                 Ok(Connected { agent, boot, plan }) => {
+                    let counted = command.then(|| Command::begin(&plan, parent.as_ref()));
                     answer(&stream, &SessionAnswer::Connected { boot }, Some(&agent)).await;
                     drop(agent);
                     tokio::select! {
                         // The client closes when its session has ended.
-                        () = closed(&stream) => sessions.prepare(&plan.id).await,
+                        () = closed(&stream) => {
+                            if let Some(command) = counted {
+                                command.end(&sessions.engine);
+                            }
+                            sessions.prepare(&plan.id).await;
+                        }
                         () = sessions.stopping.requested() => {}
                     }
                 }
@@ -107,6 +116,31 @@ pub async fn serve(mut stream: UnixStream, sessions: Arc<Sessions>) {
             Ok(id) => hold(stream, &sessions, &id).await,
             Err(error) => refuse(&stream, error).await,
         },
+    }
+}
+
+/// A command in a guest, from the connection to its agent to its end.
+pub struct Command {
+    began: tokio::time::Instant,
+    span: tracing::Span,
+}
+
+impl Command {
+    /// A command that begins now.
+    pub fn begin(plan: &VmPlan, parent: Option<&TraceParent>) -> Self {
+        let trace = parent.map(|parent| tracing::field::display(&parent.trace));
+        let span = tracing::info_span!("command", vm = %plan.id, trace);
+        if let Some(parent) = parent {
+            otlp::set_parent(&span, parent);
+        }
+        Self { began: tokio::time::Instant::now(), span }
+    }
+
+    /// It has ended: counts its duration.
+    pub fn end(self, engine: &Engine) {
+        let elapsed = self.began.elapsed();
+        tracing::debug!(parent: &self.span, ms = elapsed.as_millis() as u64, "command ended");
+        engine.timings().command(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
@@ -138,6 +172,15 @@ pub async fn connect(
 ) -> Result<(OwnedFd, Option<BootView>), ApiError> {
     let (plan, boot) = running(engine, vm, wait).await?;
     Ok((dial(engine, &plan).await?, boot))
+}
+
+/// As [`connect`] without a wait; also returns which VM it is.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to(engine: &Engine, vm: &str) -> Result<(OwnedFd, VmPlan), ApiError> {
+    let (plan, _) = running(engine, vm, None).await?;
+    Ok((dial(engine, &plan).await?, plan))
 }
 
 async fn running(

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use banger_api::routes;
 use bangerd::api::Description;
@@ -44,6 +45,23 @@ fn every_route_is_described() {
             }
         }
     }
+}
+
+#[test]
+fn examples_are_valid_against_their_schemas() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = root.join(".cache/tools/fuzz-api/bin/python");
+    assert!(python.exists(), "{} is missing: `scripts/setup.sh test`", python.display());
+    let run = Command::new(python)
+        .arg(root.join("scripts/fuzz-api/examples.py"))
+        .arg(root.join("openapi/banger.json"))
+        .output()
+        .unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&[run.stdout, run.stderr].concat())
+    );
 }
 
 /// Calls `visit` with every object of the document.

@@ -13,8 +13,8 @@ use crate::store::Durability;
 impl VmTask {
     pub(super) async fn handle(&mut self, message: Message) {
         match message {
-            Message::Request { action, reply } => {
-                let answer = self.request(action).await;
+            Message::Request { action, context, reply } => {
+                let answer = context.run(self.request(action)).await;
                 // A client that disconnects does not withdraw its request.
                 let _ = reply.send(answer);
             }

@@ -63,6 +63,7 @@ pub fn op(n: u64, vm: &VmRecord) -> OpRecord {
         error: None,
         made: None,
         started_unix_ms: 1_767_225_600_000 + n,
+        trace: None,
     }
 }
 

@@ -1,9 +1,10 @@
 //! `banger mcp`: machines as tools for agents.
 
 use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 
 use banger_api::{ApiError, Hint, exit};
-use banger_mcp::{Access, Ended, Options, Tool};
+use banger_mcp::{Access, Ended, Folders, Options, Tool};
 
 use crate::context::Context;
 use crate::errors::{Failure, usage};
@@ -26,6 +27,10 @@ pub struct Args {
     /// Offer only these tools, separated by commas [default: all]
     #[arg(long, value_name = "TOOLS", value_delimiter = ',', value_parser = tool)]
     pub tools: Vec<Tool>,
+    /// Let the agent copy files from and to this folder of this host, and what is in it; once for
+    /// each folder [default: the working folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub files: Vec<PathBuf>,
 }
 
 fn tool(name: &str) -> Result<Tool, String> {
@@ -37,7 +42,11 @@ fn tool(name: &str) -> Result<Tool, String> {
 
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
-    let options = Options { tools: offered(&args)?, version: env!("CARGO_PKG_VERSION") };
+    let options = Options {
+        tools: offered(&args)?,
+        folders: Folders::new(&args.files)?,
+        version: env!("CARGO_PKG_VERSION"),
+    };
     if io::stdin().is_terminal() {
         let hint = "an agent starts it, such as after `claude mcp add banger -- banger mcp`";
         return Err(usage("standard input is a terminal").with_hint(Hint::text(hint)).into());

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::plain;
 
 /// Fields with a column of their own, and fields that are not shown.
-const PLACED: [&str; 12] = [
+const PLACED: [&str; 13] = [
     "timestamp",
     "level",
     "target",
@@ -17,6 +17,7 @@ const PLACED: [&str; 12] = [
     "vm_name",
     "kind",
     "op",
+    "trace",
     "stage",
     "ms",
     "causes",

@@ -6,20 +6,21 @@ use std::time::Instant;
 
 use banger_api::{ApiError, ErrorCode};
 use banger_archive::place::Source;
-use banger_client::{ArchiveTarget, Client, Exec, ExecRequest, Output};
+use banger_client::{
+    ArchiveTarget, Client, Counter, Exec, ExecRequest, Output, PIECES, PieceWriter,
+};
 use banger_workspace::import::{Input, Part, Step, parts};
 use banger_workspace::pack;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use super::Prepared;
-use crate::commands::cp::pieces::{Counter, PieceWriter, QUEUE};
 use crate::render::progress::Track;
 
 /// Bytes sent at once.
 const PIECE: usize = 64 * 1024;
 /// Bytes that are kept of the messages of a command.
-pub const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE: usize = 4096;
 
 /// Makes the repository and its submodules in the guest. What was made before an error stays.
 ///
@@ -33,7 +34,7 @@ pub async fn import(
 ) -> Result<(), ApiError> {
     let begun = Instant::now();
     let elapsed = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let counter = Counter::new();
+    let counter = Counter::default();
     let mut report = |bytes| track.transfer(elapsed(), "import", bytes, None);
     let work = async {
         for one in prepared.all() {
@@ -65,7 +66,7 @@ async fn run(
     };
     let Exec { input, mut output, .. } =
         Exec::start(client.agent_session(vm).await?, &request).await?;
-    let (to, mut from) = mpsc::channel(QUEUE);
+    let (to, mut from) = mpsc::channel(PIECES);
     let reading = match step.input {
         Input::None => None,
         Input::Bytes(bytes) => {
@@ -167,7 +168,7 @@ async fn files(
     prepared: &Prepared,
     counter: &Counter,
 ) -> Result<(), ApiError> {
-    let (to, pieces) = mpsc::channel(QUEUE);
+    let (to, pieces) = mpsc::channel(PIECES);
     let writer = PieceWriter { to: to.clone(), counter: counter.clone() };
     let (repository, snapshot) = (prepared.repository.clone(), prepared.snapshot.clone());
     let packing = tokio::task::spawn_blocking(move || {

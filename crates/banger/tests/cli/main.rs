@@ -35,4 +35,5 @@ mod ssh;
 mod stats;
 mod support;
 mod terminal;
+mod traces;
 mod tui;

@@ -1,7 +1,7 @@
 //! `banger mcp`, driven line by line.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use banger_testkit::Home;
 use serde_json::{Value, json};
@@ -20,12 +20,11 @@ struct Client {
 
 impl Client {
     fn start(home: &Home, args: &[&str]) -> Self {
-        let mut server = home
-            .command(&[&["mcp"], args].concat())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of(home.command(&[&["mcp"], args].concat()))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let to = server.stdin.take();
         let from = BufReader::new(server.stdout.take().unwrap());
         let mut client = Self { server, to, from, next: 0, progress: Vec::new() };
@@ -246,6 +245,9 @@ fn errors_have_a_code_and_a_remedy() {
         ("read_file", json!({ "vm": "w", "path": "a", "max_bytes": 0 }), "must be from 1 to"),
         ("list_files", json!({ "vm": "w", "path": "a", "depth": 9 }), "must be from 1 to 8"),
         ("publish", json!({ "vm": "w", "port": "80:x" }), "is not a port to publish"),
+        ("upload", json!({ "vm": "w", "host_path": "/etc", "path": "" }), "is not in a folder"),
+        ("download", json!({ "vm": "w", "host_path": "/x", "path": "" }), "is not in a folder"),
+        ("workspace_diff", json!({ "vm": "w", "max_output_bytes": 0 }), "must be from 1 to"),
         ("format", json!({}), "there is no tool `format`"),
     ] {
         let error = client.fail(tool, arguments.clone());
@@ -274,7 +276,16 @@ fn errors_have_a_code_and_a_remedy() {
 fn tools_can_be_left_out() {
     let home = home();
     let mut client = Client::start(&home, &["--read-only"]);
-    let reading = ["list", "show", "read_file", "list_files", "ports", "logs"];
+    let reading = [
+        "list",
+        "show",
+        "read_file",
+        "list_files",
+        "workspace_status",
+        "workspace_diff",
+        "ports",
+        "logs",
+    ];
     assert_eq!(client.tools(), reading);
     let error = client.fail("create", json!({}));
     assert!(error["remedy"].as_str().unwrap().contains("--read-only"), "{error}");
@@ -283,5 +294,43 @@ fn tools_can_be_left_out() {
     assert_eq!(client.tools(), ["create", "exec"]);
     client.fail("delete", json!({ "vm": "web" }));
     assert_eq!(client.close(), Some(0));
+    home.finish();
+}
+
+#[test]
+fn files_are_copied_within_the_folders_of_the_server() {
+    let home = home();
+    let folder = home.path().join("project");
+    std::fs::create_dir_all(folder.join("src")).unwrap();
+    std::fs::write(folder.join("src/main"), "main\n").unwrap();
+    let mut server = home.command(&["mcp"]);
+    server.current_dir(&folder);
+    let mut client = Client::of(server);
+    client.call("create", json!({ "name": "web" }));
+    // The working folder of the server, where it was not told other ones.
+    let sent = client.call("upload", json!({ "vm": "web", "host_path": "src", "path": "/srv" }));
+    assert_eq!((&sent["bytes"], &sent["left_out"]), (&json!(5), &json!(0)));
+    let read = client.call("read_file", json!({ "vm": "web", "path": "/srv/src/main" }));
+    assert_eq!(read["content"], "main\n");
+    let contents = json!({ "vm": "web", "host_path": "src/.", "path": "/srv/other" });
+    client.call("upload", contents);
+    let got = json!({ "vm": "web", "path": "/srv/other/main", "host_path": "copy" });
+    assert_eq!(client.call("download", got)["bytes"], 5);
+    assert_eq!(std::fs::read(folder.join("copy")).unwrap(), b"main\n");
+    let outside = json!({ "vm": "web", "path": "/srv/other/main", "host_path": "../copy" });
+    let error = client.fail("download", outside);
+    assert!(error["remedy"].as_str().unwrap().contains("--files FOLDER"), "{error}");
+    assert!(!home.path().join("copy").exists());
+    let missing = json!({ "vm": "web", "path": "/srv/nosuch", "host_path": "copy" });
+    assert_eq!(client.fail("download", missing)["code"], "not_found");
+    assert_eq!(std::fs::read(folder.join("copy")).unwrap(), b"main\n", "it is as it was");
+    for tool in ["workspace_status", "workspace_diff", "workspace_pull"] {
+        let error = client.fail(tool, json!({ "vm": "web" }));
+        assert_eq!(error["code"], "not_found", "{tool}: {error}");
+        assert!(error["remedy"].as_str().unwrap().contains("banger run PATH"), "{tool}");
+    }
+    assert_eq!(client.close(), Some(0));
+    let absent = home.run(&["mcp", "--files", "/nosuch"]);
+    assert!(absent.err.contains("`/nosuch` of this host cannot be used"), "{}", absent.err);
     home.finish();
 }

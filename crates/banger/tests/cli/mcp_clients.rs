@@ -15,9 +15,18 @@ fn root() -> PathBuf {
 
 /// Runs the inspector's command line on a server with these variables.
 fn inspect(variables: &[(String, String)], args: &[&str]) -> (Option<i32>, Value, String) {
+    inspect_with(&[], variables, args)
+}
+
+/// The same with flags for the server.
+fn inspect_with(
+    flags: &[&str],
+    variables: &[(String, String)],
+    args: &[&str],
+) -> (Option<i32>, Value, String) {
     let inspector = root().join(".cache/tools/mcp-inspector/node_modules/.bin/mcp-inspector");
     let mut command = Command::new(inspector);
-    command.args(["--cli"]).arg(program("banger")).arg("mcp");
+    command.args(["--cli"]).arg(program("banger")).arg("mcp").args(flags);
     for (name, value) in variables {
         command.args(["-e", &format!("{name}={value}")]);
     }
@@ -42,7 +51,20 @@ fn the_inspector_lists_and_calls_tools() {
     let (code, result, err) = inspect(&variables, &call);
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(result["structuredContent"]["exit_code"], 7, "{result}");
-    home.ok(&["ps"]);
+    // Tools with files of this host and with workspaces.
+    home.ok(&["vm", "create", "--name", "web"]);
+    let file = home.path().join("file");
+    std::fs::write(&file, "text\n").unwrap();
+    let (host, folder) = (format!("host_path={}", file.display()), home.path().to_str().unwrap());
+    let mut copy = vec!["--method", "tools/call", "--tool-name", "upload"];
+    copy.extend(["--tool-arg", "vm=web", "--tool-arg", "path=/srv/", "--tool-arg", &host]);
+    let (code, result, err) = inspect_with(&["--files", folder], &variables, &copy);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(result["structuredContent"]["bytes"], 5, "{result}");
+    let status = ["--method", "tools/call", "--tool-name", "workspace_status"];
+    let (_, result, _) = inspect(&variables, &[&status[..], &["--tool-arg", "vm=web"]].concat());
+    assert_eq!(result["structuredContent"]["error"]["code"], "not_found", "{result}");
+    home.ok(&["vm", "delete", "-f", "web"]);
     home.finish();
 }
 

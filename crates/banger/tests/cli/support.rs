@@ -41,6 +41,8 @@ fn word(word: &str) -> String {
         "ID"
     } else if core.len() == 16 && hex(core) {
         "FINGERPRINT"
+    } else if core.len() == 32 && hex(core) {
+        "TRACE"
     } else if core.len() == 9 && core.starts_with("op-") {
         "OP"
     } else if core.len() > 3 && core.parse::<f64>().is_ok() && core.contains('.') {

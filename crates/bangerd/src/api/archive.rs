@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::body::PathParams;
-use super::document::Binary;
+use super::document::{self, Binary};
 use super::exec::{document, refusal};
 use super::{Answer, Shared};
 use crate::session;
@@ -98,8 +98,7 @@ pub async fn download(
     ),
     request_body(content = Binary, content_type = "application/x-tar"),
     responses(
-        (status = 200, description = "`Unpacked` of the agent's protocol", body = Object,
-            content_type = "application/json"),
+        (status = 200, description = "what was unpacked", body = document::Unpacked),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn upload(

@@ -94,7 +94,10 @@ pub async fn remove_leftovers(
 
 /// The OpenAPI document.
 #[utoipa::path(get, path = routes::OPENAPI, tag = "daemon", operation_id = "openapi",
-    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
+    responses((status = 200, description = "OpenAPI 3.1", body = Object,
+        content_type = "application/json", example = json!({
+            "openapi": "3.1.0", "info": { "title": "banger", "version": "0.1.0" }, "paths": {}
+        }))))]
 pub async fn openapi() -> Answer<impl IntoResponse> {
     /// It takes milliseconds to build and never changes.
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ObjectBuilder, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::{KnownFormat, OpenApi, RefOr, Schema};
 use utoipa::{Modify, PartialSchema, ToSchema};
 
@@ -45,6 +47,59 @@ impl ToSchema for Binary {
     fn name() -> Cow<'static, str> {
         "Binary".into()
     }
+}
+
+/// Result of an upload: `Unpacked` of the agent's protocol, whose crate has no schemas.
+pub enum Unpacked {}
+
+impl PartialSchema for Unpacked {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .property("entries", count("number of entries"))
+            .property("bytes", count("bytes of content, without holes"))
+            .property("left_out", count("number of devices that were left out"))
+            .required("entries")
+            .required("bytes")
+            .into()
+    }
+}
+
+impl ToSchema for Unpacked {
+    fn name() -> Cow<'static, str> {
+        "Unpacked".into()
+    }
+}
+
+/// Result of a start without a client: `Detached` of the agent's protocol.
+pub enum Detached {}
+
+impl PartialSchema for Detached {
+    fn schema() -> RefOr<Schema> {
+        let text = |description| {
+            ObjectBuilder::new().schema_type(Type::String).description(Some(description))
+        };
+        let log = text("file in the guest with its output, if it runs and has one")
+            .schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+        let kind = text("what happened").enum_values(Some(["running", "not_started"]));
+        ObjectBuilder::new()
+            .property("type", kind)
+            .property("pid", count("process id in the guest, if it runs"))
+            .property("log", log)
+            .property("code", count("exit code of a shell, if it was not started: 126 or 127"))
+            .property("message", text("why it was not started"))
+            .required("type")
+            .into()
+    }
+}
+
+impl ToSchema for Detached {
+    fn name() -> Cow<'static, str> {
+        "Detached".into()
+    }
+}
+
+fn count(description: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).description(Some(description)).minimum(Some(0))
 }
 
 /// Requests whose variants are objects with one known property; serde refuses any other one.

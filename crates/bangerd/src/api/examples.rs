@@ -1,8 +1,12 @@
 //! Examples of requests and answers in the OpenAPI document.
 
+mod answers;
+
 use serde_json::{Value, json};
 use utoipa::Modify;
 use utoipa::openapi::{Content, OpenApi, RefOr, Schema};
+
+use self::answers::of_answer;
 
 /// Adds to each body in JSON the example of its type.
 pub struct Examples;
@@ -75,47 +79,6 @@ fn of_request(name: &str) -> Option<Value> {
     })
 }
 
-/// An answer.
-fn of_answer(name: &str) -> Option<Value> {
-    let vm = json!({ "id": "e60eb3b27ffd", "name": "web" });
-    Some(match name {
-        "Accepted" => json!({ "operation": "op-abc123", "vm": vm }),
-        "CancelAnswer" => {
-            json!({ "operation": "op-abc123", "effect": "cancelling", "state": "running" })
-        }
-        "OperationView" => json!({
-            "id": "op-abc123", "kind": "create",
-            "subject": { "type": "vm", "id": "e60eb3b27ffd", "name": "web" },
-            "state": "succeeded", "started_at": "2026-01-01T00:00:00Z", "error": null
-        }),
-        "VmSummary" => json!({
-            "id": "e60eb3b27ffd", "name": "web", "state": "running", "image": "debian",
-            "vcpus": 2, "memory_mib": 2048, "ip": null, "created_at": "2026-01-01T00:00:00Z",
-            "disk": {
-                "root_bytes": 8_589_934_592_u64, "root_used_bytes": 9_502_720,
-                "work_bytes": 8_589_934_592_u64, "work_used_bytes": 1_138_688
-            },
-            "publish": [{ "listen": "127.0.0.1", "host_port": 8080, "guest_port": 80 }],
-            "labels": { "team": "shop" }
-        }),
-        "VmHealth" => json!({
-            "id": "e60eb3b27ffd", "name": "web", "state": "running", "agent": "ok",
-            "round_trip_us": 410, "uptime_ms": 61_000,
-            "boot_id": "0d4ad1a4-6f0c-4a37-9a4b-3cb2a1b7a1b1"
-        }),
-        "Deleted" => {
-            json!({ "id": "0123456789abcdef", "freed_bytes": 327_155_712, "names": ["mine"] })
-        }
-        "ServerSentEvent" => json!({
-            "id": "5e1f09c2-17",
-            "data": "{\"id\":\"5e1f09c2-17\",\"at_unix_ms\":1767225600000,\"event\":\"gone\",\
-                \"vm\":\"e60eb3b27ffd\"}"
-        }),
-        "Empty" => json!({}),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,20 +119,45 @@ mod tests {
         answer::<vm::VmSummary>("VmSummary");
         answer::<vm::VmHealth>("VmHealth");
         answer::<images::Deleted>("Deleted");
+        answer::<images::ImageView>("ImageView");
+        answer::<images::ImageHistoryEntry>("ImageHistoryEntry");
+        answer::<images::KernelView>("KernelView");
+        answer::<banger_api::daemon::DaemonStatus>("DaemonStatus");
+        answer::<banger_api::host::HostView>("HostView");
+        answer::<disk::DiskUsage>("DiskUsage");
+        answer::<disk::DiskPruned>("DiskPruned");
+        answer::<doctor::Check>("Check");
+        answer::<doctor::Leftover>("Leftover");
+        answer::<doctor::RemovedLeftover>("RemovedLeftover");
+        answer::<banger_api::stats::VmStats>("VmStats");
+        answer::<vm::VmDetails>("VmDetails");
+        answer::<banger_api::boot::BootView>("BootView");
+        answer::<banger_api::opencode::VmSecrets>("VmSecrets");
+        answer::<banger_api::sync::SyncView>("SyncView");
+        answer::<banger_agent_proto::archive::Unpacked>("Unpacked");
+        answer::<banger_agent_proto::exec::Detached>("Detached");
         let event = of_answer("ServerSentEvent").unwrap();
         let data = event["data"].as_str().unwrap();
         assert!(serde_json::from_str::<banger_api::events::Event>(data).is_ok(), "{data}");
     }
 
     #[test]
-    fn each_request_in_json_has_an_example() {
+    fn each_body_in_json_has_an_example() {
         let document = serde_json::to_value(super::super::Description::openapi()).unwrap();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
-                let body = &operation["requestBody"]["content"]["application/json"];
-                let reference = &body["schema"]["$ref"];
-                let has_example = body["example"].is_object();
-                assert!(reference.is_null() || has_example, "{method} {path}: {reference}");
+                let answers = operation["responses"].as_object().unwrap().values();
+                for body in answers.chain([&operation["requestBody"]]) {
+                    for kind in ["application/json", "application/problem+json"] {
+                        let content = &body["content"][kind];
+                        // The protocol of the agent describes these requests.
+                        let is_ours = content["schema"].is_object()
+                            && !(body == &operation["requestBody"]
+                                && content["schema"]["$ref"].is_null());
+                        let has_example = !content["example"].is_null();
+                        assert!(!is_ours || has_example, "{method} {path}: {content}");
+                    }
+                }
             }
         }
     }

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::body::PathParams;
-use super::{Answer, Shared, upgrade};
+use super::{Answer, Shared, document, given_trace, upgrade};
 use crate::session;
 use crate::slots::Slot;
 
@@ -50,8 +50,9 @@ pub async fn exec(
     mut request: Request,
 ) -> Answer<Response> {
     let client = upgrade::requested(&mut request, PROTOCOL, "a command")?;
+    let trace = given_trace(request.headers());
     let body = read_body(request).await?;
-    let (agent, _) = session::connect(&api.engine, &vm, None).await?;
+    let (agent, plan) = session::connect_to(&api.engine, &vm).await?;
     let started = async {
         let headers = [(CONNECTION, "upgrade"), (UPGRADE, PROTOCOL)];
         let answer = ask(agent.into(), "/exec", &headers, body).await?;
@@ -61,7 +62,12 @@ pub async fn exec(
         }
     };
     let agent = tokio::time::timeout(START_TIMEOUT, started).await.map_err(|_| late())??;
-    tokio::spawn(relay(client, agent, slot.map(|Extension(slot)| slot)));
+    let command = session::Command::begin(&plan, trace.as_ref());
+    let slot = slot.map(|Extension(slot)| slot);
+    tokio::spawn(async move {
+        relay(client, agent, slot).await;
+        command.end(&api.engine);
+    });
     Ok(upgrade::accepted(PROTOCOL))
 }
 
@@ -132,8 +138,7 @@ pub(super) async fn refusal(answer: hyper::Response<hyper::body::Incoming>) -> A
     request_body(content = Object, content_type = "application/json",
         description = "`ExecRequest` of the agent's protocol"),
     responses(
-        (status = 200, description = "`Detached` of the agent's protocol", body = Object,
-            content_type = "application/json"),
+        (status = 200, description = "what was started", body = document::Detached),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn detach(

@@ -91,7 +91,8 @@ pub async fn history(
 #[utoipa::path(get, path = routes::IMAGE_PACKAGES, tag = "images", operation_id = "image_packages",
     params(("image" = String, Path, description = "name, id or unique prefix of an id")),
     responses(
-        (status = 200, description = "name and version of each, sorted", body = [String]),
+        (status = 200, description = "name and version of each, sorted", body = [String],
+            example = json!(["bash 5.2.37-2", "git 1:2.47.3-0"])),
         (status = "default", description = "the error", body = ApiError)
     ))]
 pub async fn packages(

@@ -197,6 +197,9 @@ fn of_durations(text: &mut Text, durations: &Durations) {
     let connections = ("banger_agent_connection_seconds", "Connections to agents, one a command");
     let only = BTreeMap::from([(String::new(), durations.connections.clone())]);
     text.histograms(connections, "", &only);
+    let commands = ("banger_exec_seconds", "Commands in guests, from the connection to the end");
+    let only = BTreeMap::from([(String::new(), durations.commands.clone())]);
+    text.histograms(commands, "", &only);
 }
 
 fn cpu_and_memory(text: &mut Text, vms: &[VmStats]) {
@@ -307,6 +310,7 @@ mod tests {
         let mut durations = Durations::default();
         durations.stages.entry("boot".into()).or_default().add(1_500_000);
         durations.connections.add(700);
+        durations.commands.add(30_000);
         let states = BTreeMap::from([("running", 1), ("stopped", 1)]);
         let all = All {
             reserved: Reserved { states, vcpus: 2, memory_bytes: 512 },
@@ -343,6 +347,8 @@ mod tests {
             "banger_stage_seconds_count{stage=\"boot\"} 1",
             "banger_agent_connection_seconds_bucket{le=\"0.001\"} 1",
             "banger_agent_connection_seconds_count{} 1",
+            "banger_exec_seconds_bucket{le=\"0.05\"} 1",
+            "banger_exec_seconds_count{} 1",
             "banger_operations_running{kind=\"create\"} 1",
             "banger_operations_total{kind=\"create\",result=\"failed\"} 3",
         ] {

@@ -30,13 +30,16 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use banger_api::trace::{self, TraceParent};
 use banger_api::{ApiError, ErrorCode, Hint, routes};
 use banger_engine::Engine;
+use banger_engine::trace::{Context, within};
 use tokio::sync::watch;
+use tracing::Instrument as _;
 use utoipa::OpenApi;
 
 use self::document::Strict;
@@ -47,6 +50,7 @@ use crate::daemon::{BUILD_ID, Host, VERSION};
 use crate::dns::Listening;
 use crate::feed::Feed;
 use crate::live_folders::LiveFolders;
+use crate::otlp;
 use crate::stopping::Stopping;
 
 /// State of the handlers.
@@ -173,12 +177,36 @@ async fn gate(State(api): Shared, request: Request, next: Next) -> Response {
         let error = ApiError::new(ErrorCode::DaemonUnavailable, "the daemon is shutting down");
         Failure(error.with_hint(Hint::Retry)).into_response()
     } else {
-        next.run(request).await
+        traced(request, next).await
     };
     let build = HeaderValue::from_static(BUILD_ID);
     answer.headers_mut().insert(routes::BUILD_HEADER, build);
     answer.headers_mut().insert(routes::VERSION_HEADER, HeaderValue::from_static(VERSION));
     answer
+}
+
+/// Carries out a request within its trace: that of the header, or a new one.
+async fn traced(request: Request, next: Next) -> Response {
+    let Some(parent) = given_trace(request.headers()).or_else(new_trace) else {
+        return next.run(request).await;
+    };
+    let span = tracing::info_span!(
+        "request", method = %request.method(), path = request.uri().path(), trace = %parent.trace
+    );
+    otlp::set_parent(&span, &parent);
+    within(parent.trace, next.run(request).instrument(span)).await
+}
+
+/// The trace that the headers of a request name.
+pub(crate) fn given_trace(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get(trace::TRACEPARENT)?.to_str().ok()?.parse().ok()
+}
+
+/// A trace of a request without one. None without random numbers.
+fn new_trace() -> Option<TraceParent> {
+    let mut entropy = [0; 24];
+    getrandom::fill(&mut entropy).ok()?;
+    TraceParent::from_entropy(entropy)
 }
 
 async fn unknown_route(request: Request) -> Failure {
@@ -211,7 +239,7 @@ async fn wrong_method(request: Request) -> Response {
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(Context::current().run(work)).await {
         Ok(result) => result,
         Err(panic) => {
             let text = "the daemon failed during this request";

@@ -3,6 +3,7 @@
 use banger_image::proxy::{NoProxy, ProxyUrl};
 use serde::Deserialize;
 
+use super::collector::Collector;
 use super::values::{
     AbsolutePath, DiskSize, FileMode, GuestFile, HostFile, ImageName, InterfaceName, Level,
     MemorySize, NetworkDriver, Number, OnOff, PathList, Signature, Storage, Subnet, Vcpus, Vmm,
@@ -30,6 +31,7 @@ pub struct FileConfig {
     pub(super) proxy: Proxy,
     pub(super) ca: Ca,
     pub(super) trust: Trust,
+    pub(super) tracing: Tracing,
     pub(super) vm_defaults: VmDefaults,
     pub(super) file_sync: Vec<FileSync>,
 }
@@ -78,6 +80,13 @@ pub struct RegistryRule {
     pub(super) signature: Signature,
     #[serde(default)]
     pub(super) keys: Vec<AbsolutePath>,
+}
+
+/// `[tracing]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tracing {
+    pub(super) otlp_endpoint: Option<Collector>,
 }
 
 /// `[vm_defaults]`

@@ -4,6 +4,7 @@
 //! set by a variable: `BANGER_` and the key in capitals, with dots as underscores
 //! (`vm_defaults.memory` is `BANGER_VM_DEFAULTS_MEMORY`). `doctor` shows the origin of each value.
 
+pub mod collector;
 pub mod file;
 mod trust;
 pub mod values;
@@ -21,6 +22,7 @@ use banger_image::proxy::ProxySettings;
 use banger_image::trust::TrustSettings;
 
 use crate::dns;
+use collector::Collector;
 use file::{FileConfig, FileSync};
 use values::{
     AbsolutePath, DiskSize, ImageName, Level, NetworkDriver, Number, OnOff, PathList, Storage,
@@ -101,6 +103,8 @@ pub struct Config {
     pub ca: CaSettings,
     /// Catalogs and signatures.
     pub trust: TrustSettings,
+    /// The collector that spans are sent to; absent = none are.
+    pub collector: Option<Collector>,
     /// Default number of vCPUs, if set.
     pub vcpus: Option<u32>,
     /// Default memory in MiB, if set.
@@ -190,6 +194,7 @@ pub fn resolve(
             files: meet.optional("ca.files", ca.files)?.map_or_else(Vec::new, PathList::paths),
         },
         trust: trust::settings(&mut meet, file.trust)?,
+        collector: meet.optional("tracing.otlp_endpoint", file.tracing.otlp_endpoint)?,
         vcpus: meet.optional("vm_defaults.vcpus", vm.vcpus)?.map(|Vcpus(vcpus)| vcpus),
         memory_mib: meet.optional("vm_defaults.memory", vm.memory)?.map(|size| size.mib()),
         root_bytes: meet.optional("vm_defaults.disk_size", vm.disk_size)?.map(|DiskSize(b)| b),

@@ -1,7 +1,6 @@
 //! `banger cp`, `banger vm cp`.
 
 pub mod ends;
-pub mod pieces;
 pub mod transfer;
 
 use std::ffi::OsString;
@@ -11,6 +10,7 @@ use std::time::Instant;
 use banger_api::size::human_size;
 use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_archive::place::LastLink;
+use banger_client::Copied;
 use tokio::sync::mpsc;
 
 use crate::context::{Context, Format};
@@ -19,7 +19,7 @@ use crate::render::progress::{Lines, Progress};
 use crate::render::time::duration;
 use crate::render::warning;
 use ends::End;
-use transfer::{Copied, Options};
+use transfer::Options;
 
 /// Copy files and folders into a VM, out of it, or between VMs.
 ///

@@ -2,28 +2,22 @@
 
 use std::convert::Infallible;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
 
 use banger_api::{ApiError, ErrorCode};
-use banger_archive::pack::{self, Devices, Packed, pack};
-use banger_archive::place::{self, LastLink, Place, Source};
-use banger_archive::unpack::{
-    self, MAX_ENTRIES, Owners, Rules, SetId, Special, Top, reserve, unpack,
+use banger_archive::place::{self, LastLink, Source};
+use banger_client::{
+    ArchiveSource, ArchiveStream, ArchiveTarget, Client, Copied, Counter, HostSource, HostTarget,
+    PIECES, Unpacked,
 };
-use banger_archive::{Cause, Failure as ArchiveFailure};
-use banger_client::{ArchiveSource, ArchiveStream, ArchiveTarget, Client, PieceReader, Unpacked};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::ends::End;
-use super::pieces::{Counter, PieceWriter, QUEUE};
 use crate::errors::Failure;
 
 /// Bytes read from standard input at once.
 const PIECE: usize = 256 * 1024;
-/// Bytes that may follow the end of an archive from a guest.
-const MAX_PADDING: usize = 1024 * 1024;
 
 /// Options of a copy.
 pub struct Options {
@@ -37,15 +31,6 @@ pub struct Options {
     pub writing: mpsc::Sender<Infallible>,
 }
 
-/// What was copied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Copied {
-    /// Bytes of content; of the archive if that is the result.
-    pub bytes: u64,
-    /// Sockets and devices that were not copied.
-    pub left_out: u64,
-}
-
 /// Copies. If the future is dropped, the copy ends; what was written before stays.
 pub async fn copy(
     client: &Client,
@@ -54,14 +39,13 @@ pub async fn copy(
     options: &Options,
     report: &mut dyn FnMut(u64),
 ) -> Result<Copied, Failure> {
-    let counter = Counter::new();
+    let counter = Counter::default();
     match (from, to) {
         (End::Host(path), End::Guest { vm, path: to }) => {
-            let (file, source) = place::source(None, &path, options.link).map_err(of_host)?;
-            let name = place::name(&path).to_vec();
-            let target = target(options, to, source, name.clone());
-            let work = upload(client, &vm, &target, (file, path), &counter);
-            counter.reported(report, work).await
+            let from = HostSource::open(&path, options.link)?;
+            let target = target(options, to, from.source, place::name(&path).to_vec());
+            let work = client.copy_in(&vm, &target, from, &counter);
+            Ok(counter.reported(report, work).await?)
         }
         (End::Stream, End::Guest { vm, path: to }) => {
             let target = target(options, to, Source::Contents, b".".to_vec());
@@ -75,8 +59,10 @@ pub async fn copy(
             let stream = client.archive(&vm, &from).await?;
             match to {
                 End::Host(path) => {
-                    let work = download(stream, path, name, options, &counter);
-                    counter.reported(report, work).await
+                    let writing = options.writing.clone();
+                    let keep_owners = options.keep_owners;
+                    let target = HostTarget { path, name, keep_owners, writing };
+                    Ok(counter.reported(report, stream.copy_out(target, &counter)).await?)
                 }
                 End::Stream => counter.reported(report, download_stream(stream, &counter)).await,
                 End::Guest { vm, path } => {
@@ -96,39 +82,6 @@ fn target(options: &Options, path: Vec<u8>, source: Source, name: Vec<u8>) -> Ar
     ArchiveTarget { path, source, name, keep_owners: options.keep_owners, user }
 }
 
-/// Packs a file or folder of this host and unpacks it in the guest.
-async fn upload(
-    client: &Client,
-    vm: &str,
-    target: &ArchiveTarget,
-    (file, path): (OwnedFd, Vec<u8>),
-    counter: &Counter,
-) -> Result<Copied, Failure> {
-    let (to, pieces) = mpsc::channel(QUEUE);
-    let (name, counter) = (target.name.clone(), counter.clone());
-    let packing = tokio::task::spawn_blocking(move || {
-        let writer = PieceWriter { to: to.clone(), counter };
-        let top = pack::Top { name: &name, path: &path };
-        let packed = pack(&file, top, Devices::LeaveOut, writer);
-        if packed.is_err() {
-            // The body of the request must not look complete.
-            let _ = to.blocking_send(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        packed
-    });
-    let unpacked = client.unarchive(vm, target, pieces).await;
-    let packed: Result<Packed, _> = packing.await.map_err(panicked)?;
-    match (packed, unpacked) {
-        (Ok(packed), Ok(unpacked)) => {
-            Ok(Copied { bytes: unpacked.bytes, left_out: packed.left_out + unpacked.left_out })
-        }
-        // The file that cannot be read is the reason for the other error.
-        (Err(failure), _) if failure.cause != Cause::Stream => Err(of_host(failure).into()),
-        (_, Err(error)) => Err(error.into()),
-        (Err(failure), Ok(_)) => Err(of_host(failure).into()),
-    }
-}
-
 /// Unpacks the archive on standard input in the guest.
 async fn upload_stream(
     client: &Client,
@@ -136,7 +89,7 @@ async fn upload_stream(
     target: &ArchiveTarget,
     counter: &Counter,
 ) -> Result<Copied, Failure> {
-    let (to, pieces) = mpsc::channel(QUEUE);
+    let (to, pieces) = mpsc::channel(PIECES);
     let counter = counter.clone();
     // Not joined: it may be blocked in a read, and ends with the process.
     let mut reading: JoinHandle<io::Result<()>> = tokio::task::spawn_blocking(move || {
@@ -176,73 +129,9 @@ async fn upload_stream(
     Ok(Copied { bytes, left_out })
 }
 
-/// Unpacks an archive from a guest on this host.
-async fn download(
-    mut stream: ArchiveStream,
-    path: Vec<u8>,
-    name: Vec<u8>,
-    options: &Options,
-    counter: &Counter,
-) -> Result<Copied, Failure> {
-    let place = place::target(None, &path, stream.source, &name).map_err(of_host)?;
-    let reserve_bytes = reserve(&place.folder).map_err(of_host)?;
-    let keep_owners = options.keep_owners;
-    let (to, from) = mpsc::channel(QUEUE);
-    let writing = options.writing.clone();
-    let unpacking = tokio::task::spawn_blocking(move || {
-        let _writing = writing;
-        let Place { folder, name } = place;
-        let is_root = rustix::process::geteuid().is_root();
-        let rules = Rules {
-            owners: if keep_owners && is_root { Owners::Keep } else { Owners::Caller },
-            set_id: if keep_owners { SetId::Keep } else { SetId::Drop },
-            special: Special::LeaveOut,
-            top: name.as_deref().map_or(Top::AsIs, Top::Named),
-            max_entries: MAX_ENTRIES,
-            reserve_bytes,
-        };
-        let mut done = unpack::Unpacked::default();
-        let reader = PieceReader::new(from);
-        unpack(&folder, reader, &rules, &mut done).map(|()| done)
-    });
-    let received = receive(&mut stream, to, counter).await;
-    let unpacked = unpacking.await.map_err(panicked)?;
-    match (received, unpacked) {
-        (Ok(()), Ok(done)) => {
-            Ok(Copied { bytes: done.bytes, left_out: stream.left_out + done.left_out })
-        }
-        // A stream that ended early is the consequence of the other error.
-        (Err(error), Ok(_) | Err(ArchiveFailure { cause: Cause::Stream, .. })) => Err(error.into()),
-        (_, Err(failure)) => Err(of_host(failure).into()),
-    }
-}
-
-/// Passes the archive to the thread that unpacks it, to its end.
-async fn receive(
-    stream: &mut ArchiveStream,
-    to: mpsc::Sender<Bytes>,
-    counter: &Counter,
-) -> Result<(), ApiError> {
-    let mut padding = 0;
-    while let Some(piece) = stream.next().await? {
-        let length = piece.len();
-        if to.send(piece).await.is_ok() {
-            counter.add(length);
-            continue;
-        }
-        // It has ended, at the end of the archive or with an error.
-        padding += length;
-        if padding > MAX_PADDING {
-            let text = "the archive from the guest does not end";
-            return Err(ApiError::new(ErrorCode::GuestFailed, text));
-        }
-    }
-    Ok(())
-}
-
 /// Writes an archive from a guest to standard output.
 async fn download_stream(mut stream: ArchiveStream, counter: &Counter) -> Result<Copied, Failure> {
-    let (to, mut from) = mpsc::channel::<Bytes>(QUEUE);
+    let (to, mut from) = mpsc::channel::<Bytes>(PIECES);
     let writing = tokio::task::spawn_blocking(move || -> io::Result<()> {
         // Standard output of the library is buffered by lines.
         let mut output = std::fs::File::from(rustix::io::dup(io::stdout())?);
@@ -276,7 +165,7 @@ async fn pass(
     target: &ArchiveTarget,
     counter: &Counter,
 ) -> Result<Copied, Failure> {
-    let (to, pieces) = mpsc::channel(QUEUE);
+    let (to, pieces) = mpsc::channel(PIECES);
     let (sent, unpacked) =
         tokio::join!(send_on(&mut stream, to, counter), client.unarchive(vm, target, pieces));
     let (sent, unpacked) = (sent?, unpacked?);
@@ -305,22 +194,6 @@ async fn send_on(
                 return Err(error);
             }
         }
-    }
-}
-
-/// An error of the side on this host.
-fn of_host(failure: ArchiveFailure) -> ApiError {
-    let code = match failure.cause {
-        Cause::Archive | Cause::Stream => ErrorCode::GuestFailed,
-        Cause::Conflict | Cause::Denied => ErrorCode::BadRequest,
-        Cause::Missing => ErrorCode::NotFound,
-        Cause::NoSpace => ErrorCode::NoSpace,
-        Cause::Disk => ErrorCode::Internal,
-    };
-    let error = ApiError::new(code, &failure.message);
-    match &failure.source {
-        Some(source) => error.caused_by(source),
-        None => error,
     }
 }
 

@@ -40,6 +40,7 @@ fn text(view: &OperationView) -> String {
         ("started", format!("{} ({})", ago(&view.started_at), view.started_at)),
     ];
     rows.extend(view.made.clone().map(|made| ("created", made)));
+    rows.extend(view.trace.as_ref().map(|trace| ("trace", trace.to_string())));
     if let Some(error) = &view.error {
         rows.push(("error", error.message.clone()));
         rows.extend(error.causes.iter().map(|cause| ("because", cause.clone())));

@@ -33,6 +33,7 @@ fn masked_word(word: &str, before: &str, after: &str) -> String {
     let masked = match core.len() {
         12 if hex => "ID__________",
         16 if hex => "FINGERPRINT_____",
+        32 if hex => "TRACE",
         64 if hex => "SHA256",
         9 if core.starts_with("op-") => "op-oooooo",
         36 if core.split('-').map(str::len).eq([8, 4, 4, 4, 12]) => "UUID",

@@ -5,9 +5,10 @@ use banger_api::{Hint, exit};
 use banger_client::Client;
 use banger_workspace::fetch::Limits;
 use banger_workspace::pull::{Fetched, Form, Which};
+use banger_workspace::summary::changed;
 use serde_json::json;
 
-use super::status::{list, text};
+use super::status::text;
 use super::{machine, on_workspace, open, with_workspace};
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
@@ -82,7 +83,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         .await
         .map_err(|error| usage("a thread of this program has failed").caused_by(&error))??;
     if context.format == Format::Json {
-        context.json(&json!({ "changed": list(&changes) }))?;
+        context.json(&json!({ "changed": changed(&changes) }))?;
     } else {
         let files = if changes.len() == 1 { "file" } else { "files" };
         context.print(&format!("{} {files} changed\n", changes.len()))?;

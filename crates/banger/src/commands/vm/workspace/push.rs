@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use banger_api::exit;
 use banger_workspace::push::PushOptions;
+use banger_workspace::summary::changed;
 use serde_json::json;
 
-use super::status::{effect, list, text};
+use super::status::{letter, text};
 use super::{machine, with_workspace};
 use crate::context::{Context, Format};
 use crate::errors::Failure;
@@ -48,12 +49,12 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     })
     .await?;
     if context.format == Format::Json {
-        context.json(&json!({ "changed": list(&pushed) }))?;
+        context.json(&json!({ "changed": changed(&pushed) }))?;
     } else if pushed.is_empty() {
         context.print("this host has no changes\n")?;
     } else {
         let lines = pushed.iter().map(|change| {
-            plain::line(&format!("{} {}", effect(change.effect()).0, text(&change.path))) + "\n"
+            plain::line(&format!("{} {}", letter(change.effect()), text(&change.path))) + "\n"
         });
         context.print(&lines.collect::<String>())?;
     }

@@ -1,10 +1,11 @@
 //! `banger vm workspace status`.
 
 use banger_api::exit;
+use banger_api::operation::VmTag;
 use banger_workspace::compare::{Change, Comparison, Effect};
-use banger_workspace::guest::{MAX_COMMITS, State};
+use banger_workspace::guest::MAX_COMMITS;
+use banger_workspace::summary::{Summary, short_branch};
 use banger_workspace::workspace::Status;
-use serde_json::json;
 
 use super::{machine, with_workspace};
 use crate::context::{Context, Format};
@@ -30,28 +31,14 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let vm = machine(&client, &args.vm).await?;
-    let (record, status) = with_workspace(context, &client, &vm, |workspace, machine| {
+    let (summary, status) = with_workspace(context, &client, &vm, |workspace, machine| {
         let status = workspace.status(&machine)?;
-        Ok((workspace.record().clone(), status))
+        Ok((Summary::new(workspace.record(), &status), status))
     })
     .await?;
-    let (repository, folder) = (record.repository.display().to_string(), text(&record.folder));
+    let (repository, folder) = (&summary.repository, &summary.folder);
     if context.format == Format::Json {
-        let Status { guest, changes, .. } = &status;
-        let branch = guest.branch.as_deref().map(short_branch);
-        context.json(&json!({
-            "vm": vm,
-            "repository": repository,
-            "folder": folder,
-            "head": guest.head,
-            "branch": branch,
-            "sent_head": record.head,
-            "commits": commits(guest),
-            "machine": list(&changes.guest),
-            "host": list(&changes.host),
-            "conflicts": changes.conflicts.iter().map(|path| text(path)).collect::<Vec<_>>(),
-            "left_out": left_out(guest),
-        }))?;
+        context.json(&WithVm { vm, summary })?;
         return Ok(exit::OK);
     }
     let mut lines = vec![format!("{repository} <-> {}:{folder}", vm.name)];
@@ -59,6 +46,14 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let lines: Vec<String> = lines.iter().map(|line| plain::line(line)).collect();
     context.print(&(lines.join("\n") + "\n"))?;
     Ok(exit::OK)
+}
+
+/// A summary with the machine that it is about.
+#[derive(serde::Serialize)]
+struct WithVm {
+    vm: VmTag,
+    #[serde(flatten)]
+    summary: Summary,
 }
 
 fn described(status: &Status) -> Vec<String> {
@@ -81,7 +76,7 @@ fn described(status: &Status) -> Vec<String> {
         lines.extend(
             changes
                 .iter()
-                .map(|change| format!("  {} {}", effect(change.effect()).0, text(&change.path))),
+                .map(|change| format!("  {} {}", letter(change.effect()), text(&change.path))),
         );
     };
     changed(&mut lines, "changed in the machine", there);
@@ -100,35 +95,13 @@ fn described(status: &Status) -> Vec<String> {
     lines
 }
 
-/// Letter and word.
-pub(super) fn effect(effect: Effect) -> (char, &'static str) {
+/// Its letter.
+pub(super) fn letter(effect: Effect) -> char {
     match effect {
-        Effect::Added => ('A', "added"),
-        Effect::Modified => ('M', "modified"),
-        Effect::Deleted => ('D', "deleted"),
+        Effect::Added => 'A',
+        Effect::Modified => 'M',
+        Effect::Deleted => 'D',
     }
-}
-
-pub(super) fn list(changes: &[Change]) -> Vec<serde_json::Value> {
-    let element = |change: &Change| {
-        let effect = effect(change.effect()).1;
-        json!({ "path": text(&change.path), "effect": effect })
-    };
-    changes.iter().map(element).collect()
-}
-
-fn left_out(state: &State) -> Vec<serde_json::Value> {
-    let element = |(path, why): &(Vec<u8>, String)| json!({ "path": text(path), "reason": why });
-    state.refused.iter().map(element).collect()
-}
-
-fn commits(state: &State) -> Vec<serde_json::Value> {
-    let commits = state.commits.iter().take(MAX_COMMITS);
-    commits.map(|commit| json!({ "id": commit.id, "subject": text(&commit.subject) })).collect()
-}
-
-fn short_branch(branch: &[u8]) -> String {
-    text(branch.strip_prefix(b"refs/heads/").unwrap_or(branch))
 }
 
 pub(super) fn text(bytes: &[u8]) -> String {

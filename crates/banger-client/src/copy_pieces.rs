@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 /// Pieces in a channel: with pieces of 256 KiB, 1 MiB.
-pub const QUEUE: usize = 4;
+pub const PIECES: usize = 4;
 
 /// Counts bytes on one side and reports them on the other.
 #[derive(Clone)]
@@ -18,12 +18,14 @@ pub struct Counter {
     changed: watch::Sender<u64>,
 }
 
-impl Counter {
+impl Default for Counter {
     /// At zero.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { bytes: Arc::default(), changed: watch::Sender::new(0) }
     }
+}
 
+impl Counter {
     /// Adds bytes.
     pub fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -38,7 +40,7 @@ impl Counter {
     /// Runs `work`, with reports of the sum meanwhile.
     pub async fn reported<T>(
         &self,
-        report: &mut (dyn FnMut(u64) + '_),
+        report: &mut (impl FnMut(u64) + ?Sized),
         work: impl Future<Output = T>,
     ) -> T {
         let mut changed = self.changed.subscribe();
@@ -55,7 +57,9 @@ impl Counter {
 
 /// The archive on its way to the connection.
 pub struct PieceWriter {
+    /// To the connection.
     pub to: mpsc::Sender<io::Result<Bytes>>,
+    /// Counts what was passed on.
     pub counter: Counter,
 }
 
@@ -77,15 +81,14 @@ impl Write for PieceWriter {
 mod tests {
     use std::io::Read as _;
 
-    use banger_client::PieceReader;
-
     use super::*;
+    use crate::PieceReader;
 
     #[tokio::test]
     async fn pieces_arrive_in_order_and_are_counted() {
-        let (to, mut sent) = mpsc::channel(QUEUE);
-        let (passing, from) = mpsc::channel(QUEUE);
-        let counter = Counter::new();
+        let (to, mut sent) = mpsc::channel(PIECES);
+        let (passing, from) = mpsc::channel(PIECES);
+        let counter = Counter::default();
         let mut writer = PieceWriter { to, counter: counter.clone() };
         let data: Vec<u8> = (0..1_u32 << 16).flat_map(u32::to_le_bytes).collect();
         let all = data.clone();

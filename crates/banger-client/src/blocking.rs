@@ -1,0 +1,132 @@
+//! A command in a guest for code that blocks: its streams pass through bounded channels.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use banger_agent_proto::exec::ExecRequest;
+use banger_api::operation::VmTag;
+use banger_api::{ApiError, ErrorCode};
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::client::Client;
+use crate::copy_pieces::PIECES;
+use crate::exec::{Exec, ExecOutput, Output};
+use crate::pieces::PieceReader;
+
+/// Bytes sent at once.
+const PIECE: usize = 64 * 1024;
+/// Most bytes of standard error that are kept.
+const MAX_MESSAGE: usize = 4096;
+
+/// Runs commands in the guest of one machine, for code that blocks.
+pub struct BlockingGuest {
+    client: Client,
+    vm: String,
+    runtime: Handle,
+}
+
+/// A running command.
+pub struct BlockingExec {
+    /// Its standard output.
+    pub output: PieceReader,
+    /// Its standard input, which ends when this is dropped.
+    pub input: BlockingInput,
+    /// Its end.
+    pub end: BlockingEnd,
+}
+
+/// The end of a command.
+pub struct BlockingEnd(oneshot::Receiver<Result<(u8, Vec<u8>), ApiError>>);
+
+impl BlockingEnd {
+    /// Waits for it: the exit code, and the first messages of standard error.
+    ///
+    /// # Errors
+    /// The connection ended, or the output was not read to its end.
+    pub fn wait(self) -> Result<(u8, Vec<u8>), ApiError> {
+        self.0.blocking_recv().unwrap_or_else(|_| {
+            Err(ApiError::new(ErrorCode::Internal, "a task of this program has failed"))
+        })
+    }
+}
+
+impl BlockingGuest {
+    /// The guest of this machine; within the runtime that will carry its streams.
+    pub fn new(client: &Client, vm: &VmTag) -> Self {
+        let vm = vm.id.as_str().to_owned();
+        Self { client: client.clone(), vm, runtime: Handle::current() }
+    }
+
+    /// Starts a command, on a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Client::agent_session`] and [`Exec::start`].
+    pub fn start(&self, command: &[OsString]) -> Result<BlockingExec, ApiError> {
+        let request = ExecRequest {
+            argv: command.iter().cloned().map(Into::into).collect(),
+            stdin: true,
+            ..ExecRequest::default()
+        };
+        let Exec { input, output, .. } = self.runtime.block_on(async {
+            Exec::start(self.client.agent_session(&self.vm).await?, &request).await
+        })?;
+        let (to_guest, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+        self.runtime.spawn(async move {
+            while let (Some(piece), Some(input)) = (pieces.recv().await, &input) {
+                if !input.send(piece).await {
+                    break;
+                }
+            }
+        });
+        let (to_host, from) = mpsc::channel(PIECES);
+        let (report, ended) = oneshot::channel();
+        self.runtime.spawn(async move { drop(report.send(receive(output, to_host).await)) });
+        Ok(BlockingExec {
+            output: PieceReader::new(from),
+            input: BlockingInput(to_guest),
+            end: BlockingEnd(ended),
+        })
+    }
+}
+
+/// Passes output on until the end, which a command of a hostile guest may never reach: without a
+/// reader this ends, too.
+async fn receive(
+    mut output: ExecOutput,
+    to: mpsc::Sender<Bytes>,
+) -> Result<(u8, Vec<u8>), ApiError> {
+    let mut messages = Vec::new();
+    loop {
+        match output.next().await? {
+            Output::Stdout(piece) => {
+                if to.send(piece.into()).await.is_err() {
+                    let text = "the answer of the machine was not read to its end";
+                    return Err(ApiError::new(ErrorCode::GuestFailed, text));
+                }
+            }
+            Output::Stderr(piece) => {
+                let room = MAX_MESSAGE.saturating_sub(messages.len());
+                messages.extend(piece.into_iter().take(room));
+            }
+            Output::Exit(status) => return Ok((status.shell_code(), messages)),
+        }
+    }
+}
+
+/// Input of a command.
+pub struct BlockingInput(mpsc::Sender<Bytes>);
+
+impl Write for BlockingInput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = bytes.get(..bytes.len().min(PIECE)).unwrap_or(bytes);
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(piece));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
