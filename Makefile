@@ -1,5 +1,5 @@
 # Thin: each verb calls a script or cargo.
-.PHONY: quickstart build install uninstall deb test verify bench bench-create
+.PHONY: quickstart build install uninstall deb test verify bench bench-create clients
 
 # Installs what is missing, builds, and boots a first VM.
 quickstart:
@@ -41,3 +41,8 @@ bench-create:
 	scripts/setup.sh run
 	$(MAKE) --no-print-directory build
 	cargo xtask bench-create $(ARGS)
+
+# Clients for Python and TypeScript from openapi/banger.json: make clients TO=FOLDER
+clients:
+	scripts/setup.sh clients
+	scripts/api-clients/generate.sh $(or $(TO),target/clients)

@@ -5,6 +5,7 @@
 #   scripts/setup.sh build   what building needs
 #   scripts/setup.sh run     … and what running VMs needs
 #   scripts/setup.sh test    … and what the tests need
+#   scripts/setup.sh clients what generating clients of the API needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 need=${1:-run}
@@ -31,6 +32,55 @@ if [ "$need" = test ]; then
     umoci:umoci skopeo:skopeo buildah:buildah docker-registry:docker-registry
     tmux:tmux busybox:busybox-static setcap:libcap2-bin minisign:minisign
     flex:flex bison:bison bc:bc perl:perl-base npm:npm unshare:util-linux ip:iproute2 curl:curl)
+fi
+
+# npm packages, kept by the content of their lock file. No script of a package runs.
+npm_packages() {
+  local sum name kept
+  sum=$(sha256sum "scripts/$1/package-lock.json" | cut -c1-16)
+  name=${1//\//-}
+  kept=$tools/$name-$sum
+  if [ ! -e "$kept/complete" ]; then
+    say "fetching the npm packages of scripts/$1"
+    rm -rf "$kept"
+    mkdir -p "$kept"
+    cp "scripts/$1/package.json" "scripts/$1/package-lock.json" "$kept"
+    (cd "$kept" && npm ci --silent --ignore-scripts --no-audit --no-fund)
+    touch "$kept/complete"
+  fi
+  ln -sfn "$kept" "$tools/$name"
+}
+
+# Python packages in an environment of their own, kept by the content of their requirements.
+python_packages() {
+  local sum name kept
+  sum=$(sha256sum "scripts/$1/requirements.txt" | cut -c1-16)
+  name=${1//\//-}
+  kept=$tools/$name-$sum
+  if [ ! -e "$kept/complete" ]; then
+    say "installing the Python packages of scripts/$1"
+    rm -rf "$kept"
+    python3 -m venv "$kept"
+    "$kept/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+      --no-deps --only-binary :all: --requirement "scripts/$1/requirements.txt"
+    touch "$kept/complete"
+  fi
+  ln -sfn "$kept" "$tools/$name"
+}
+
+# Generators of clients for Python and TypeScript, from openapi/banger.json.
+generators_of_clients() {
+  python_packages api-clients/python
+  npm_packages api-clients/typescript
+}
+
+if [ "$need" = clients ]; then
+  mkdir -p "$tools"
+  for program in python3 node npm; do
+    command -v $program >/dev/null || { say "$program is needed and was not found"; exit 1; }
+  done
+  generators_of_clients
+  exit
 fi
 
 # npm fetches the web page's front-end files, once; the programs need neither npm nor Node.js.
@@ -131,40 +181,16 @@ if [ "$need" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
   }
 fi
 
-# npm packages, kept by the content of their lock file: the front-end files of the web page, which
-# the build embeds, and the programs that test the page in Chromium. No script of a package runs.
-npm_packages() {
-  local sum kept
-  sum=$(sha256sum "scripts/$1/package-lock.json" | cut -c1-16)
-  kept=$tools/$1-$sum
-  [ ! -e "$kept/complete" ] || return 0
-  say "fetching the npm packages of scripts/$1"
-  rm -rf "$kept"
-  mkdir -p "$kept"
-  cp "scripts/$1/package.json" "scripts/$1/package-lock.json" "$kept"
-  (cd "$kept" && npm ci --silent --ignore-scripts --no-audit --no-fund)
-  touch "$kept/complete"
-}
 npm_packages web
 [ "$need" != test ] || npm_packages web-tests
 
-# Python programs of the tests, each in an environment of its own, kept by the content of its
-# requirements: schemathesis, clients of ssh, a disk image of Alpine Linux that others made, and a client
+# Python programs of the tests: schemathesis, clients of ssh, a disk image of Alpine Linux that others made, and a client
 # of the Model Context Protocol.
 if [ "$need" = test ]; then
   for name in fuzz-api ssh-clients test-images mcp-clients; do
-    sum=$(sha256sum scripts/$name/requirements.txt | cut -c1-16)
-    kept=$tools/$name-$sum
-    if [ ! -e "$kept/complete" ]; then
-      say "installing the Python packages of scripts/$name"
-      rm -rf "$kept"
-      python3 -m venv "$kept"
-      "$kept/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-        --no-deps --only-binary :all: --requirement scripts/$name/requirements.txt
-      touch "$kept/complete"
-    fi
-    ln -sfn "$kept" "$tools/$name"
+    python_packages $name
   done
+  generators_of_clients
 fi
 
 # opencode as npm has it, pinned by version and hash, kept by the content of its lock file.
