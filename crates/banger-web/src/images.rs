@@ -1,12 +1,10 @@
 //! Images and kernels, and the forms that fetch, make, promote and delete them.
 
-use std::sync::Arc;
-
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use banger_api::build::{BuildCopy, ImageBuildRequest};
 use banger_api::images::{
     ImageCommitRequest, ImageHistoryEntry, ImagePullRequest, ImageRegisterRequest, ImageView,
@@ -18,11 +16,12 @@ use banger_api::{ApiError, routes};
 
 use crate::form::{Fields, bad};
 use crate::page::{Answer, Chrome, Section, back, render};
+use crate::routes::Routes;
 use crate::site::{Session, Shared, Site};
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/images", get(list))
         .route("/images/{image}", get(show))
         .route("/images/do/{verb}", post(make))

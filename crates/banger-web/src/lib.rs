@@ -23,6 +23,7 @@ pub mod login;
 mod operations;
 mod page;
 mod plain;
+mod routes;
 mod row;
 mod site;
 mod terminal;
@@ -38,6 +39,8 @@ use banger_client::Client;
 use tokio::net::TcpListener;
 
 use crate::site::Site;
+
+pub use site::paths;
 
 /// Default address and port of the page.
 pub const DEFAULT_LISTEN: SocketAddr =

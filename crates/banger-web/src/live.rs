@@ -7,12 +7,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Router};
 use banger_api::{ApiError, ErrorCode};
 use banger_client::{LogPiece, LogStream, VmLogQuery, VmLogSource};
 use futures_util::stream;
@@ -24,6 +24,7 @@ use crate::login::SessionRef;
 use crate::operations::{self, Progress};
 use crate::page::Problem;
 use crate::plain::Plain;
+use crate::routes::Routes;
 use crate::site::{Session, Shared, Site};
 use crate::vm;
 
@@ -39,8 +40,8 @@ const CONSOLE_LINES: u32 = 200;
 const CONSOLE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/live/vms", get(vms))
         .route("/live/vms/{vm}", get(vm))
         .route("/live/operations", get(operations))

@@ -1,22 +1,21 @@
 //! Operations: the list, and one of them with its stages and its log while it runs.
 
-use std::sync::Arc;
-
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use banger_api::operation::{CancelEffect, OpEvent, OpEventKind, OpState, OperationView, Subject};
 use banger_api::size::human_size;
 use banger_api::{ApiError, OpId};
 
 use crate::form::bad;
 use crate::page::{Answer, Chrome, Section, back, error_lines, render};
-use crate::site::{Session, Shared, Site};
+use crate::routes::Routes;
+use crate::site::{Session, Shared};
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/operations", get(list))
         .route("/operations/{operation}", get(show))
         .route("/operations/{operation}/cancel", post(cancel))

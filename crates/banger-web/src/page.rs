@@ -1,13 +1,11 @@
 //! What all pages share: navigation, messages, errors; and the pages about the host.
 
-use std::sync::Arc;
-
 use askama::Template;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use banger_api::daemon::DaemonStatus;
 use banger_api::disk::{DiskPrune, StoredKind, StoredRef};
 use banger_api::doctor::{Check, Verdict};
@@ -17,6 +15,7 @@ use banger_api::{ApiError, ErrorCode};
 use crate::assets;
 use crate::form::Fields;
 use crate::login::{Flash, FlashKind, SessionRef};
+use crate::routes::Routes;
 use crate::site::{Session, Shared, Site};
 
 /// An entry of the navigation.
@@ -155,8 +154,8 @@ pub async fn not_found() -> Problem {
 }
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/host", get(host))
         .route("/host/prune", post(prune))
         .route("/licences", get(licences))

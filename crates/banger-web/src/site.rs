@@ -17,6 +17,7 @@ use crate::guard::{self, Facts, Purpose};
 use crate::history::History;
 use crate::hub::Hub;
 use crate::login::{Flash, FlashKind, Logins, SessionRef};
+use crate::routes::Routes;
 use crate::{assets, entry, form, images, live, operations, page, terminal, vm, vms};
 
 /// Maximum size of a form in bytes: a build script and the rest of its form, percent-encoded.
@@ -112,9 +113,9 @@ impl Site {
     }
 }
 
-/// All routes.
-pub fn router(site: Arc<Site>) -> Router {
-    let inner = Router::new()
+/// Routes that need a session.
+fn with_session() -> Routes {
+    Routes::new()
         .merge(vms::routes())
         .merge(vm::routes())
         .merge(images::routes())
@@ -123,11 +124,28 @@ pub fn router(site: Arc<Site>) -> Router {
         .merge(terminal::routes())
         .merge(page::routes())
         .route("/leave", post(entry::leave))
-        .fallback(page::not_found)
-        .layer(middleware::from_fn_with_state(site.clone(), require_session));
-    Router::new()
+}
+
+/// Routes before a session.
+fn without_session() -> Routes {
+    Routes::new()
         .route("/enter", get(entry::enter))
         .route("/static/{hash}/{name}", get(assets::serve))
+}
+
+/// Paths of all routes.
+pub fn paths() -> Vec<&'static str> {
+    [with_session().paths(), without_session().paths()].concat()
+}
+
+/// All routes.
+pub fn router(site: Arc<Site>) -> Router {
+    let inner = with_session()
+        .into_router()
+        .fallback(page::not_found)
+        .layer(middleware::from_fn_with_state(site.clone(), require_session));
+    without_session()
+        .into_router()
         .fallback_service(inner.with_state(site.clone()))
         .layer(middleware::from_fn(admitted))
         .layer(middleware::from_fn(with_security_headers))

@@ -8,15 +8,12 @@
 //! browser draws waits in the guest, and neither this process nor the browser fills up. Input never
 //! waits for output: both would wait for each other.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use askama::Template;
+use axum::Extension;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::routing::get;
-use axum::{Extension, Router};
 use banger_api::boot::{Wait, WaitFor};
 use banger_api::{ApiError, ErrorCode};
 use banger_client::{Control, Exec, ExecInput, ExecOutput, ExecRequest, Output, WindowSize};
@@ -24,9 +21,11 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 use crate::page::{Answer, Chrome, Section, render};
+use crate::routes::Routes;
 use crate::site::{Session, Shared, Site};
 
 /// Bytes of output that the browser has not acknowledged.
@@ -41,8 +40,8 @@ const READY_TIMEOUT_MS: u64 = 60_000;
 const MAX_CELLS: u16 = 1000;
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/vms/{vm}/terminal", get(page))
         .route("/vms/{vm}/terminal/socket", get(socket))
 }

@@ -1,12 +1,10 @@
 //! The page of one VM, and its forms.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use banger_api::publish::PortForward;
 use banger_api::set::{SetVm, Unpublish};
 use banger_api::size::{MIB, human_size};
@@ -18,11 +16,12 @@ use banger_api::{ApiError, ErrorCode};
 use crate::form::{Fields, bad};
 use crate::live::{Log, LogChoice};
 use crate::page::{Answer, Chrome, Section, back, render};
-use crate::site::{Session, Shared, Site};
+use crate::routes::Routes;
+use crate::site::{Session, Shared};
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/vms/{vm}", get(show))
         .route("/vms/{vm}/usage", get(usage))
         .route("/vms/{vm}/actions", post(act))

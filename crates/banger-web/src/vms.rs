@@ -1,13 +1,11 @@
 //! The list of VMs, and the form that creates one.
 
-use std::sync::Arc;
-
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use banger_api::labels::{self, Labels};
 use banger_api::limits::VmDefaults;
 use banger_api::size::{MIB, human_size};
@@ -19,6 +17,7 @@ use serde::Deserialize;
 use crate::form::{Fields, bad};
 use crate::hub::Whole;
 use crate::page::{Answer, Chrome, Section, error_lines, render};
+use crate::routes::Routes;
 use crate::site::{Session, Shared, Site};
 use crate::vm::{Target, action_of, confirmation, progressive};
 
@@ -26,8 +25,8 @@ use crate::vm::{Target, action_of, confirmation, progressive};
 const MAX_CHOSEN: usize = 10_000;
 
 /// The routes of this module.
-pub fn routes() -> Router<Arc<Site>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/", get(list))
         .route("/vms", post(create))
         .route("/vms/new", get(new))

@@ -14,6 +14,8 @@ mod interrupt;
 mod man;
 #[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod parity;
 mod render;
 mod repository;
 mod ssh;
