@@ -5,6 +5,9 @@
 //! appends the records of its changes; a record that a kill cut off ends the file. When the changes
 //! have grown, the whole file is written anew and renamed. A base that misses the last changes
 //! costs no file: what both sides have alike is agreed on again, the rest becomes a conflict.
+//!
+//! Until the first list is saved, a mark stands in its place: a side that is empty then was emptied,
+//! and is not filled again.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,6 +17,7 @@ use std::path::{Path, PathBuf};
 use banger_sync_side::{Kind, Stamp};
 use sha1::{Digest as _, Sha1};
 
+use crate::scope::Scope;
 use crate::tree::{BaseNode, Both, Children, Node, Seen, SideNode, join, split};
 
 /// First bytes of the file.
@@ -22,6 +26,9 @@ const MAGIC: &[u8; 8] = b"bngsync1";
 const MAX_BYTES: u64 = 1 << 30;
 /// Records after which the whole file is written.
 const MIN_RECORDS: usize = 4096;
+
+/// The record of the mark; that of a file begins with a path.
+const MARK: &[u8] = b"begun";
 
 /// Name of the file for two folders.
 pub fn file_name(host: &[u8], guest: &[u8]) -> String {
@@ -34,47 +41,60 @@ pub fn file_name(host: &[u8], guest: &[u8]) -> String {
     format!("{hex}.base")
 }
 
-/// Takes what both sides have alike into the base, and drops what neither has. `state` gives the
-/// states of a file; `changed` is called with each path whose entry in the base changed.
+/// Takes what both sides have alike within `scope` into the base, and drops what neither has.
+/// `state` gives the states of a file; `changed` is called with each path whose entry in the base
+/// changed.
 pub fn settle<B, H, G>(
     base: &mut Node<B>,
-    host: &Node<H>,
-    guest: &Node<G>,
+    (host, guest): (&Node<H>, &Node<G>),
+    scope: Scope<'_>,
     state: &mut impl FnMut(&H, &G) -> B,
     changed: &mut impl FnMut(&[u8], Option<&Node<B>>),
 ) {
-    settle_folder(b"", base, host, guest, state, changed);
+    settle_folder(b"", base, (host, guest), scope, &mut Hooks { state, changed });
 }
 
-fn settle_folder<B, H, G>(
+/// What [`settle`] calls.
+struct Hooks<'a, S, C> {
+    state: &'a mut S,
+    changed: &'a mut C,
+}
+
+fn settle_folder<B, H, G, S, C>(
     path: &[u8],
     base: &mut Node<B>,
-    host: &Node<H>,
-    guest: &Node<G>,
-    state: &mut impl FnMut(&H, &G) -> B,
-    changed: &mut impl FnMut(&[u8], Option<&Node<B>>),
-) {
+    (host, guest): (&Node<H>, &Node<G>),
+    scope: Scope<'_>,
+    hooks: &mut Hooks<'_, S, C>,
+) where
+    S: FnMut(&H, &G) -> B,
+    C: FnMut(&[u8], Option<&Node<B>>),
+{
     let (Node::Folder(known), Some(ours), Some(theirs)) = (base, host.children(), guest.children())
     else {
         return;
     };
-    let names: BTreeSet<Vec<u8>> =
-        known.keys().chain(ours.keys()).chain(theirs.keys()).cloned().collect();
+    let names: BTreeSet<Vec<u8>> = match scope.names() {
+        Some(some) => some.cloned().collect(),
+        None => known.keys().chain(ours.keys()).chain(theirs.keys()).cloned().collect(),
+    };
     for name in names {
         let here = join(path, &name);
         match (ours.get(&name), theirs.get(&name)) {
-            (None, None) if known.remove(&name).is_some() => changed(&here, None),
+            (None, None) if known.remove(&name).is_some() => (hooks.changed)(&here, None),
             (None, None) => {}
             (Some(host), Some(guest)) if host.is_like(guest) => {
                 let is_known = known.get(&name).is_some_and(|base| base.is_like(host));
+                let below = if is_known { scope.below(&name) } else { Some(Scope::All) };
                 if !is_known {
-                    let node = agreed(host, guest, state);
-                    changed(&here, Some(&node));
+                    let node = agreed(host, guest, hooks.state);
+                    (hooks.changed)(&here, Some(&node));
                     known.insert(name.clone(), node);
                 }
-                if let Some(base) = known.get_mut(&name) {
-                    renew(base, host, guest, state);
-                    settle_folder(&here, base, host, guest, state, changed);
+                let Some(base) = known.get_mut(&name) else { continue };
+                renew(base, host, guest, hooks.state);
+                if let Some(below) = below {
+                    settle_folder(&here, base, (host, guest), below, hooks);
                 }
             }
             _ => {}
@@ -120,6 +140,10 @@ fn agreed<B, H, G>(
 pub struct Base {
     path: PathBuf,
     root: BaseNode,
+    /// Whether the file has the mark only.
+    is_marked: bool,
+    /// Whether the file has the mark, or is a list with more than one node.
+    is_kept: bool,
     file: Option<File>,
     /// Records since the whole file was written.
     records: usize,
@@ -140,12 +164,46 @@ impl Base {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let mut root = BaseNode::folder();
+        let (mut root, mut is_marked) = (BaseNode::folder(), false);
         for record in records(&bytes) {
+            if record == MARK {
+                is_marked = true;
+                continue;
+            }
             let Some((path, node)) = decode(record) else { break };
             root.set(&path, node);
         }
-        Ok(Self { path: path.to_owned(), root, file: None, records: 0, unsaved: Vec::new() })
+        let (path, is_kept) = (path.to_owned(), is_marked || root.has_more_than(1));
+        let (records, unsaved) = (0, Vec::new());
+        Ok(Self { path, root, is_marked, is_kept, file: None, records, unsaved })
+    }
+
+    /// Whether the sides never had anything in common.
+    pub fn is_new(&self) -> bool {
+        !self.is_marked && !self.root.has_more_than(0)
+    }
+
+    /// Whether both sides had content: a single file may be removed.
+    pub fn had_content(&self) -> bool {
+        self.is_marked || self.root.has_more_than(1)
+    }
+
+    /// Puts on disk that files were copied, if the file tells nothing yet. Unlike a list this may be
+    /// there before the files are on their disks: it has no file removed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn mark(&mut self) -> io::Result<()> {
+        if self.is_kept {
+            return Ok(());
+        }
+        let mut out = MAGIC.to_vec();
+        put_record(MARK, &mut out);
+        self.replace(&out)?;
+        // The next list is written as a whole.
+        self.file = None;
+        (self.is_marked, self.is_kept) = (true, true);
+        Ok(())
     }
 
     /// The tree.
@@ -153,11 +211,11 @@ impl Base {
         &self.root
     }
 
-    /// Takes what both sides have alike; returns whether there is something to save.
-    pub fn settle(&mut self, host: &SideNode, guest: &SideNode) -> bool {
+    /// Takes what both sides have alike within `scope`; returns whether there is something to save.
+    pub fn settle(&mut self, host: &SideNode, guest: &SideNode, scope: Scope<'_>) -> bool {
         let (out, records) = (&mut self.unsaved, &mut self.records);
         let mut state = |host: &Seen, guest: &Seen| Both { host: Some(*host), guest: Some(*guest) };
-        settle(&mut self.root, host, guest, &mut state, &mut |path, node| {
+        settle(&mut self.root, (host, guest), scope, &mut state, &mut |path, node| {
             encode(path, node, out);
             *records += 1;
         });
@@ -180,6 +238,7 @@ impl Base {
             return Err(error);
         }
         self.unsaved.clear();
+        (self.is_marked, self.is_kept) = (false, self.root.has_more_than(1));
         Ok(())
     }
 
@@ -190,14 +249,19 @@ impl Base {
     pub fn save_whole(&mut self) -> io::Result<()> {
         let mut out = MAGIC.to_vec();
         encode_tree(b"", &self.root, &mut out);
+        self.file = Some(self.replace(&out)?);
+        (self.records, self.unsaved) = (0, Vec::new());
+        (self.is_marked, self.is_kept) = (false, self.root.has_more_than(1));
+        Ok(())
+    }
+
+    fn replace(&self, content: &[u8]) -> io::Result<File> {
         let new = self.path.with_extension("new");
         let mut file = File::create(&new)?;
-        file.write_all(&out)?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
-        self.file = Some(file);
-        (self.records, self.unsaved) = (0, Vec::new());
-        Ok(())
+        Ok(file)
     }
 }
 
@@ -226,9 +290,13 @@ fn encode(path: &[u8], node: Option<&BaseNode>, out: &mut Vec<u8>) {
             put_states(seen, &mut record);
         }
     }
+    put_record(&record, out);
+}
+
+fn put_record(record: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&check(&record));
-    out.extend_from_slice(&record);
+    out.extend_from_slice(&check(record));
+    out.extend_from_slice(record);
 }
 
 fn check(record: &[u8]) -> [u8; 8] {
@@ -351,13 +419,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("base");
         let mut base = Base::open(&path).unwrap();
+        assert!(base.is_new());
+        base.mark().unwrap();
+        let marked = Base::open(&path).unwrap();
+        assert!(!marked.is_new() && marked.had_content() && marked.root().count() == 0);
         let one = side(&[("a", 1), ("d/b", 2)]);
-        assert!(base.settle(&one, &one));
+        assert!(base.settle(&one, &one, Scope::All));
         base.save().unwrap();
-        assert!(!base.settle(&one, &one));
+        assert!(!base.settle(&one, &one, Scope::All));
         assert!(base.root().is_same(&one));
         let two = side(&[("a", 3), ("d/c", 2)]);
-        base.settle(&two, &two);
+        base.settle(&two, &two, Scope::All);
         base.save().unwrap();
         let read = Base::open(&path).unwrap();
         assert_eq!(read.root(), base.root());
@@ -380,8 +452,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut base = Base::open(&dir.path().join("base")).unwrap();
         let all = side(&[("a", 1), ("d/b", 2)]);
-        base.settle(&all, &all);
-        base.settle(&side(&[("a", 5), ("d/b", 2), ("x", 1)]), &side(&[("a", 1)]));
-        assert!(base.root().is_same(&all));
+        base.settle(&all, &all, Scope::All);
+        let (host, guest) = (side(&[("a", 5), ("d/b", 2), ("x", 1)]), side(&[("a", 1)]));
+        base.settle(&host, &guest, Scope::All);
+        assert!(base.root().is_same(&all) && base.had_content());
+        let (one, none) = (side(&[]), SideNode::folder());
+        base.settle(&none, &none, Scope::All);
+        assert!(!base.had_content() && base.is_new());
+        base.settle(&one, &one, Scope::All);
+        base.save().unwrap();
+        base.mark().unwrap();
+        assert!(base.had_content());
     }
 }

@@ -23,9 +23,13 @@ pub mod peer;
 pub mod reconcile;
 pub mod rules;
 mod scan;
+pub mod scope;
 pub mod session;
+mod side_tree;
+mod status;
 mod transfer;
 pub mod tree;
 
-pub use session::{End, Folders, Phase, Session, Status};
+pub use session::{End, Folders, Session};
+pub use status::{Phase, Status};
 pub use transfer::Problem;

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::scope::Scope;
 use crate::tree::{Children, Node, join};
 
 /// One of the two sides.
@@ -76,6 +77,18 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The path that is changed.
+    pub fn path(&self) -> &[u8] {
+        match self {
+            Self::Copy { path, .. }
+            | Self::Remove { path, .. }
+            | Self::Execute { path, .. }
+            | Self::SetAside { path, .. } => path,
+        }
+    }
+}
+
 /// Part of the name of a file that was set aside.
 const CONFLICT: &str = ".conflict-guest-";
 
@@ -98,10 +111,9 @@ pub fn is_conflict(name: &[u8]) -> bool {
     name.windows(CONFLICT.len()).any(|part| part == CONFLICT.as_bytes())
 }
 
-/// The side that lost its whole content while the base and the other side have some: deleting the
+/// The side that lost its whole content, if both `had` some, while the other side has: deleting the
 /// other side's would be a guess.
-pub fn halt<B, H, G>(base: &Node<B>, host: &Node<H>, guest: &Node<G>) -> Option<Place> {
-    let had = base.count() > 1;
+pub fn halt<H, G>(had: bool, host: &Node<H>, guest: &Node<G>) -> Option<Place> {
     match (has_content(host), has_content(guest)) {
         (false, true) if had => Some(Place::Host),
         (true, false) if had => Some(Place::Guest),
@@ -113,10 +125,15 @@ fn has_content<S>(node: &Node<S>) -> bool {
     node.children().is_some_and(|children| !children.is_empty())
 }
 
-/// The actions that make both sides alike, in order.
-pub fn reconcile<B, H, G>(base: &Node<B>, host: &Node<H>, guest: &Node<G>) -> Vec<Action> {
+/// The actions that make both sides alike within `scope`, in order.
+pub fn reconcile<B, H, G>(
+    base: &Node<B>,
+    host: &Node<H>,
+    guest: &Node<G>,
+    scope: Scope<'_>,
+) -> Vec<Action> {
     let mut actions = Vec::new();
-    decide(b"", Some(base), Some(host), Some(guest), &mut actions);
+    decide(b"", Some(base), Some(host), Some(guest), scope, &mut actions);
     actions
 }
 
@@ -125,15 +142,27 @@ fn decide<B, H, G>(
     base: Option<&Node<B>>,
     host: Option<&Node<H>>,
     guest: Option<&Node<G>>,
+    scope: Scope<'_>,
     actions: &mut Vec<Action>,
 ) {
     match (host, guest) {
         (None, None) | (Some(Node::Left(_)), _) | (_, Some(Node::Left(_))) => {}
         (Some(Node::Folder(ours)), Some(Node::Folder(theirs))) => {
             let known = base.and_then(Node::children);
-            for name in names(known, ours, theirs) {
+            let mut visit = |name: &Vec<u8>| {
                 let base = known.and_then(|known| known.get(name));
-                decide(&join(path, name), base, ours.get(name), theirs.get(name), actions);
+                let sides = (ours.get(name), theirs.get(name));
+                let scope = match sides {
+                    (Some(Node::Folder(_)), Some(Node::Folder(_))) => scope.below(name),
+                    _ => Some(Scope::All),
+                };
+                if let Some(scope) = scope {
+                    decide(&join(path, name), base, sides.0, sides.1, scope, actions);
+                }
+            };
+            match scope.names() {
+                Some(some) => some.for_each(&mut visit),
+                None => names(known, ours, theirs).into_iter().for_each(visit),
             }
         }
         (Some(host), None) => one_side(path, base, host, Place::Host, actions),

@@ -9,6 +9,8 @@ use crate::admit::{self, MAX_NODES};
 use crate::peer::{Changes, Peer, Pipeline};
 use crate::reconcile::Place;
 use crate::rules::{self, Rules};
+use crate::scope::Touched;
+use crate::side_tree::SideTree;
 use crate::tree::{BaseNode, Children, Left, Node, Seen, SideNode, join, split};
 
 /// The rules of ignored files, and where they were read.
@@ -45,9 +47,11 @@ impl RuleBook {
 /// One side: its connection and its tree.
 pub struct Scanned {
     pub peer: Peer,
-    pub tree: SideNode,
+    pub tree: SideTree,
     /// Folders whose files are to be listed again.
     pub due: BTreeSet<Vec<u8>>,
+    /// Folders in which the tree may have changed since the base was settled.
+    pub touched: Touched,
     /// Whether some folder could not be watched.
     pub unwatched: bool,
     /// Inodes of the folders: one of the same name may be another one.
@@ -61,7 +65,14 @@ impl Scanned {
     /// A side of which nothing is known yet.
     pub fn new(peer: Peer) -> Self {
         let due = BTreeSet::from([Vec::new()]);
-        Self { peer, tree: SideNode::folder(), due, unwatched: false, inodes: HashMap::new() }
+        Self {
+            peer,
+            tree: SideTree::default(),
+            due,
+            touched: Touched::default(),
+            unwatched: false,
+            inodes: HashMap::new(),
+        }
     }
 
     /// Takes the changes that the side reported.
@@ -179,14 +190,20 @@ impl Scanned {
             Ok(entries) => entries,
             // The folder that it was in is listed as well; the root is checked by its owner.
             Err(Cause::Missing) => return,
-            Err(_) if path.is_empty() => return self.tree = Node::Left(Left::Unreadable),
-            Err(_) => return self.tree.set(path, Some(Node::Left(Left::Unreadable))),
+            Err(_) if path.is_empty() => {
+                self.touched.insert(path);
+                return self.tree.set_root(Node::Left(Left::Unreadable));
+            }
+            Err(_) => {
+                self.touched.insert(split(path).0);
+                return self.tree.set(path, Some(Node::Left(Left::Unreadable)));
+            }
         };
-        if path.is_empty() && self.tree.children().is_none() {
-            self.tree = SideNode::folder();
+        if path.is_empty() && self.tree.root().children().is_none() {
+            self.tree.set_root(SideNode::folder());
         }
-        let Some(Node::Folder(old)) = self.tree.get_mut(path) else { return };
-        let mut old = std::mem::take(old);
+        let Some(mut old) = self.tree.take_children(path) else { return };
+        self.touched.insert(path);
         let mut new = Children::new();
         for entry in entries {
             let is_folder = entry.stamp.kind == Kind::Folder;
@@ -204,10 +221,19 @@ impl Scanned {
                     Some(known) if known == inode => {}
                     // Made by this session: its content is known, but not its watch.
                     None => drop(self.due.insert(here.clone())),
-                    Some(_) => before = None,
+                    Some(_) => {
+                        before.take().iter().for_each(|before| self.tree.leave(&here, before));
+                    }
                 }
             }
+            let stays = is_folder && before.as_ref().is_some_and(|node| node.children().is_some());
+            if !stays && let Some(before) = &before {
+                self.tree.leave(&here, before);
+            }
             let node = node(&here, &entry, before, base.get(&here), self.peer.place());
+            if !stays {
+                self.tree.enter(&here, &node);
+            }
             match &node {
                 Node::Folder(children) if children.is_empty() => drop(self.due.insert(here)),
                 Node::Left(Left::Moving) => drop(unknown.insert(here)),
@@ -216,13 +242,13 @@ impl Scanned {
             new.insert(entry.name, node);
         }
         for (name, node) in &old {
+            let here = join(path, name);
+            self.tree.leave(&here, node);
             if node.children().is_some() {
-                self.inodes.remove(&join(path, name));
+                self.inodes.remove(&here);
             }
         }
-        if let Some(Node::Folder(children)) = self.tree.get_mut(path) {
-            *children = new;
-        }
+        self.tree.put_children(path, new);
     }
 
     /// Digests files whose content is not known; one that changes meanwhile stays

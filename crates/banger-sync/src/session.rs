@@ -15,18 +15,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use banger_archive::beneath::Folder;
 use banger_sync_side::{Reply, Request, Rules as SideRules};
 
 use crate::base::Base;
 use crate::peer::{Bell, Call, Changes, Peer};
-use crate::reconcile::{Action, Place, halt, is_conflict, reconcile};
+use crate::reconcile::{Action, Place, halt, reconcile};
 use crate::rules::Rules;
 use crate::scan::{RuleBook, Scanned};
+use crate::scope::{Scope, Touched};
+use crate::status::{MAX_SHOWN, Phase, Status, look};
 use crate::transfer::{Problem, Sides, Transfer};
-use crate::tree::{Node, SideNode, join};
+use crate::tree::split;
 
 /// How long both sides must be quiet before the base is saved.
 const QUIET: Duration = Duration::from_secs(1);
@@ -37,8 +39,6 @@ const POLL: Duration = Duration::from_secs(5);
 /// Interval of looking whether the folders are still there: a removal of the folder itself is no
 /// event while it is open.
 const CHECK: Duration = Duration::from_secs(10);
-/// Most paths in a status.
-const MAX_SHOWN: usize = 50;
 
 /// What a session keeps alike.
 #[derive(Debug, Clone)]
@@ -51,49 +51,6 @@ pub struct Folders {
     pub base: PathBuf,
     /// Free bytes of the host's disk below which nothing is written to it.
     pub reserve_bytes: u64,
-}
-
-/// What a session does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// It lists the folders.
-    #[default]
-    Scanning,
-    /// It copies.
-    Copying {
-        /// Changes that were begun.
-        done: usize,
-        /// Number of changes.
-        total: usize,
-        /// Bytes copied.
-        bytes: u64,
-    },
-    /// Both folders are alike, except for the problems.
-    Watching,
-    /// The folder of one side has no content any more; nothing is done until it has, or the base
-    /// is removed.
-    Halted(Place),
-}
-
-/// State of a session.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// What it does.
-    pub phase: Phase,
-    /// Files, symlinks and folders on the host.
-    pub files: usize,
-    /// Files that were set aside and are still there.
-    pub conflicts: Vec<Vec<u8>>,
-    /// What could not be done, or is left alone.
-    pub problems: Vec<Problem>,
-    /// Number of rounds after which both folders were alike.
-    pub rounds: u64,
-    /// Milliseconds between the first notice of a change and its copy, in the last round.
-    pub lag_ms: Option<u64>,
-    /// When the first change was noticed that is not copied yet.
-    pub behind_since: Option<Instant>,
-    /// Whether a part of the folders is not watched: they are looked at every few seconds.
-    pub unwatched: Vec<Place>,
 }
 
 /// Why a session ended.
@@ -168,6 +125,7 @@ impl Session {
             sides: Sides { host: Scanned::new(host), guest: Scanned::new(guest) },
             base: Base::open(&folders.base)?,
             book: RuleBook::new(rules),
+            touched: Touched::default(),
             retry: RETRY.0,
             unsaved: false,
         })
@@ -188,6 +146,8 @@ struct Run<'a> {
     sides: Sides,
     base: Base,
     book: RuleBook,
+    /// Folders that the next round decides on.
+    touched: Touched,
     /// Pause before files that changed meanwhile are looked at again.
     retry: Duration,
     /// Whether the base has changes that are not saved.
@@ -264,28 +224,42 @@ impl Run<'_> {
                 return Err(End::RootGone(Place::Host));
             }
             self.scan()?;
-            let trees = (&self.sides.host.tree, &self.sides.guest.tree);
-            if let Some(place) = halt(self.base.root(), trees.0, trees.1) {
+            self.gather();
+            let (host, guest) = (self.sides.host.tree.root(), self.sides.guest.tree.root());
+            if let Some(place) = halt(self.base.had_content(), host, guest) {
                 self.session.lock().phase = Phase::Halted(place);
                 return Ok(());
             }
-            let actions = reconcile(self.base.root(), trees.0, trees.1);
+            let scope = Scope::Only(&self.touched);
+            let actions = reconcile(self.base.root(), host, guest, scope);
             if actions.is_empty() {
-                self.settle(Vec::new());
+                self.settle(Vec::new())?;
+                self.touched = Touched::default();
                 self.retry = RETRY.0;
                 return Ok(());
+            }
+            // Whatever of them fails is decided on again; all else is settled.
+            let mut undecided = Touched::default();
+            for path in actions.iter().map(Action::path) {
+                undecided.insert(split(path).0);
             }
             let total = actions.len();
             let is_conflict = |action: &Action| matches!(action, Action::SetAside { .. });
             let has_conflict = actions.iter().any(is_conflict);
             self.session.lock().phase = Phase::Copying { done: 0, total, bytes: 0 };
             let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
-            let session = self.session;
-            let done = Transfer::run(&mut self.sides, actions, &stamp, |done, bytes| {
-                session.lock().phase = Phase::Copying { done, total, bytes };
+            let Self { session, sides, base, .. } = self;
+            let session = *session;
+            let done = Transfer::run(sides, actions, &stamp, |begun, made| {
+                let bytes = made.bytes;
+                session.lock().phase = Phase::Copying { done: begun, total, bytes };
+                // A first copy may take long.
+                if made.changed.iter().any(|changed| *changed > 1) { base.mark() } else { Ok(()) }
             })?;
             let made = done.changed.iter().sum::<usize>();
-            self.settle(done.problems);
+            self.gather();
+            self.settle(done.problems)?;
+            self.touched = undecided;
             // Without a file that was set aside, the other changes are those that a side reports.
             if made == 0 || !has_conflict || session.bell.is_stopped() {
                 return Ok(());
@@ -310,13 +284,24 @@ impl Run<'_> {
         }
     }
 
+    /// Takes over in which folders the trees of the sides have changed.
+    fn gather(&mut self) {
+        for place in [Place::Host, Place::Guest] {
+            self.touched.merge(std::mem::take(&mut self.sides.at(place).touched));
+        }
+    }
+
     /// Takes what both sides have into the base, and shows the result of a round.
-    fn settle(&mut self, mut problems: Vec<Problem>) {
-        let Self { sides, base, session, .. } = self;
-        self.unsaved |= base.settle(&sides.host.tree, &sides.guest.tree);
+    fn settle(&mut self, mut problems: Vec<Problem>) -> io::Result<()> {
+        let Self { sides, base, session, touched, .. } = self;
+        let (host, guest) = (sides.host.tree.root(), sides.guest.tree.root());
+        self.unsaved |= base.settle(host, guest, Scope::Only(touched));
+        if base.had_content() {
+            base.mark()?;
+        }
         let mut conflicts = Vec::new();
         for (place, side) in [(Place::Host, &sides.host), (Place::Guest, &sides.guest)] {
-            look(b"", &side.tree, place, &mut conflicts, &mut problems);
+            look(&side.tree, place, &mut conflicts, &mut problems);
         }
         problems.truncate(MAX_SHOWN);
         let is_due = !sides.host.due.is_empty() || !sides.guest.due.is_empty();
@@ -338,6 +323,7 @@ impl Run<'_> {
                 status.lag_ms = Some(ms);
             }
         }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -367,29 +353,5 @@ impl Run<'_> {
     fn save_whole(&mut self) -> Result<(), End> {
         self.flush()?;
         Ok(self.base.save_whole()?)
-    }
-}
-
-/// Collects conflicts, of the guest's tree only where the host's has none, and what is left alone.
-fn look(
-    path: &[u8],
-    node: &SideNode,
-    place: Place,
-    conflicts: &mut Vec<Vec<u8>>,
-    problems: &mut Vec<Problem>,
-) {
-    for (name, child) in node.children().into_iter().flatten() {
-        let here = || join(path, name);
-        if is_conflict(name) && conflicts.len() < MAX_SHOWN && !conflicts.contains(&here()) {
-            conflicts.push(here());
-        }
-        match child {
-            Node::Left(left) if problems.len() < MAX_SHOWN => {
-                let why = left.reason().to_owned();
-                problems.push(Problem { path: here(), on: place, why });
-            }
-            Node::Folder(_) => look(&here(), child, place, conflicts, problems),
-            _ => {}
-        }
     }
 }

@@ -10,6 +10,7 @@ use sha1::{Digest as _, Sha1};
 use crate::peer::{Pipeline, WINDOW};
 use crate::reconcile::{Action, Place, conflict_name};
 use crate::scan::Scanned;
+use crate::side_tree::SideTree;
 use crate::tree::{Node, Seen, SideNode, join, split};
 
 /// Most bytes of files that are read ahead from a side.
@@ -105,15 +106,15 @@ fn index(place: Place) -> usize {
 }
 
 impl<'a> Transfer<'a> {
-    /// Carries out `actions`. `progress` is called with the number of those begun.
+    /// Carries out `actions`. `progress` is called with the number of those begun, and what was made.
     ///
     /// # Errors
-    /// A side is gone, or gave a wrong answer.
+    /// A side is gone, or gave a wrong answer; those of `progress`.
     pub fn run(
         sides: &'a mut Sides,
         actions: Vec<Action>,
         stamp: &'a str,
-        mut progress: impl FnMut(usize, u64),
+        mut progress: impl FnMut(usize, &Transferred) -> io::Result<()>,
     ) -> io::Result<Transferred> {
         let pending = [Pipeline::default(), Pipeline::default()];
         let mut transfer = Transfer { sides, pending, done: Transferred::default(), stamp };
@@ -133,7 +134,7 @@ impl<'a> Transfer<'a> {
                     }
                 }
             }
-            progress(begun, transfer.done.bytes);
+            progress(begun, &transfer.done)?;
         }
         transfer.finish()
     }
@@ -310,6 +311,7 @@ impl<'a> Transfer<'a> {
                     *count += 1;
                 }
                 let seen = stamp.map(|stamp| Seen { stamp, known_ns: now_ns });
+                side.touched.insert(split(&pending.path).0);
                 take_effect(&mut side.tree, pending, seen);
             }
             Reply::Failed { cause, message } => {
@@ -345,7 +347,7 @@ impl<'a> Transfer<'a> {
 }
 
 /// Notes in a side's tree what was done.
-fn take_effect(tree: &mut SideNode, pending: Pending, state: Option<Seen>) {
+fn take_effect(tree: &mut SideTree, pending: Pending, state: Option<Seen>) {
     let Pending { path, effect } = pending;
     match (effect, state) {
         (Effect::Put(Node::Folder(_)), _) => {
@@ -362,9 +364,7 @@ fn take_effect(tree: &mut SideNode, pending: Pending, state: Option<Seen>) {
         }
         (Effect::Removed, _) => tree.set(&path, None),
         (Effect::Executable(program), Some(state)) => {
-            if let Some(Node::File { program: now, seen, .. }) = tree.get_mut(&path) {
-                (*now, *seen) = (program, state);
-            }
+            tree.set_file(&path, program, state);
         }
         (Effect::Renamed(name), _) => {
             let node = tree.get(&path).cloned();

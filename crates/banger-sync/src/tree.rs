@@ -141,6 +141,20 @@ impl<S> Node<S> {
         children.into_iter().flatten().map(|child| 1 + child.count()).sum()
     }
 
+    /// Whether there are more than this many nodes below.
+    pub fn has_more_than(&self, number: usize) -> bool {
+        fn take<S>(node: &Node<S>, left: &mut usize) -> bool {
+            let children = node.children().map(BTreeMap::values);
+            children.into_iter().flatten().any(|child| {
+                *left == 0 || {
+                    *left -= 1;
+                    take(child, left)
+                }
+            })
+        }
+        take(self, &mut { number })
+    }
+
     /// Whether this is the same file or symlink, or both are folders, whatever they contain.
     pub fn is_like<T>(&self, other: &Node<T>) -> bool {
         match (self, other) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::scope::Touched;
 use crate::tree::{Left, split};
 
 type Tree = Node<()>;
@@ -77,7 +78,15 @@ fn carry_out(host: &mut Tree, guest: &mut Tree, actions: &[Action], stamp: &str)
 
 /// The new base: what both sides have.
 fn settle(base: &mut Tree, host: &Tree, guest: &Tree) {
-    crate::base::settle(base, host, guest, &mut |_, _| (), &mut |_, _| ());
+    settle_in(base, host, guest, Scope::All);
+}
+
+fn settle_in(base: &mut Tree, host: &Tree, guest: &Tree, scope: Scope<'_>) {
+    crate::base::settle(base, (host, guest), scope, &mut |_, _| (), &mut |_, _| ());
+}
+
+fn reconcile(base: &Tree, host: &Tree, guest: &Tree) -> Vec<Action> {
+    super::reconcile(base, host, guest, Scope::All)
 }
 
 /// Rounds until nothing is left to do.
@@ -148,12 +157,10 @@ fn what_is_left_alone_stays_with_its_folder() {
 #[test]
 fn a_side_that_is_empty_as_a_whole_halts() {
     let (full, empty) = (tree(&[("a", file(1)), ("b", file(2))]), Tree::folder());
-    assert_eq!(halt(&full, &empty, &full), Some(Place::Host));
-    assert_eq!(halt(&full, &full, &empty), Some(Place::Guest));
-    assert_eq!(halt(&full, &empty, &empty), None);
-    assert_eq!(halt(&empty, &empty, &full), None, "the first time");
-    let one = tree(&[("a", file(1))]);
-    assert_eq!(halt(&one, &empty, &one), None, "a single file may be removed");
+    assert_eq!(halt(true, &empty, &full), Some(Place::Host));
+    assert_eq!(halt(true, &full, &empty), Some(Place::Guest));
+    assert_eq!(halt(true, &empty, &empty), None);
+    assert_eq!(halt(false, &empty, &full), None, "the first time");
 }
 
 #[test]
@@ -178,6 +185,8 @@ enum Edit {
     Remove(usize),
     Program(usize),
     Folder(usize),
+    /// Something that is left alone.
+    Left(usize),
 }
 
 const PATHS: [&str; 9] = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a"];
@@ -193,11 +202,16 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
     proptest::collection::vec(edit, 0..12)
 }
 
+/// The same with files that are left alone.
+fn edits_with_left() -> impl Strategy<Value = Vec<Edit>> {
+    (edits(), proptest::collection::vec((0..PATHS.len()).prop_map(Edit::Left), 0..3))
+        .prop_flat_map(|(edits, left)| Just([edits, left].concat()).prop_shuffle())
+}
+
 /// Edits a side; `mark` keeps contents of both sides apart.
 fn edit(side: &mut Tree, edits: &[Edit], mark: u8) {
     for one in edits {
-        let (Edit::Write(at, _) | Edit::Remove(at) | Edit::Program(at) | Edit::Folder(at)) = one;
-        let path = PATHS[*at].as_bytes();
+        let path = one.path();
         let is_in_folder = side.get(split(path).0).is_some_and(|node| node.children().is_some());
         match one {
             _ if !is_in_folder => {}
@@ -212,7 +226,27 @@ fn edit(side: &mut Tree, edits: &[Edit], mark: u8) {
                 }
             }
             Edit::Folder(_) => side.set(path, Some(Tree::folder())),
+            Edit::Left(_) => side.set(path, Some(Node::Left(Left::Unreadable))),
         }
+    }
+}
+
+impl Edit {
+    fn path(&self) -> &'static [u8] {
+        let (Self::Write(at, _) | Self::Remove(at) | Self::Program(at)) = self else {
+            let (Self::Folder(at) | Self::Left(at)) = self else { unreachable!() };
+            return PATHS[*at].as_bytes();
+        };
+        PATHS[*at].as_bytes()
+    }
+}
+
+/// The folders that are listed again after edits.
+fn listed(edits: &[Edit], touched: &mut Touched) {
+    for path in edits.iter().map(Edit::path) {
+        touched.insert(split(path).0);
+        // One that was made anew is listed itself.
+        touched.insert(path);
     }
 }
 
@@ -282,6 +316,48 @@ proptest! {
         contents(&host, &mut left);
         for content in new.difference(&old) {
             prop_assert!(left.contains(content), "{:?} was lost", content);
+        }
+    }
+
+    /// Rounds that look only at folders in which something changed, or in which actions of the last
+    /// round may have failed, decide and settle as rounds that look at everything.
+    #[test]
+    fn incremental_and_whole_rounds_agree(
+        first in edits(),
+        years in proptest::collection::vec(
+            (edits_with_left(), edits_with_left(), 0..24usize), 1..5,
+        ),
+    ) {
+        let mut base = Tree::folder();
+        edit(&mut base, &first, 0);
+        let (mut host, mut guest) = (base.clone(), base.clone());
+        let mut touched = Touched::default();
+        for (year, (ours, theirs, cut)) in years.iter().enumerate() {
+            edit(&mut host, ours, 0);
+            edit(&mut guest, theirs, 1);
+            listed(ours, &mut touched);
+            listed(theirs, &mut touched);
+            for round in 0..4 {
+                let actions = reconcile(&base, &host, &guest);
+                let scope = Scope::Only(&touched);
+                prop_assert_eq!(&super::reconcile(&base, &host, &guest, scope), &actions);
+                // In the first round, a part of them fails.
+                let made = if round == 0 { (*cut).min(actions.len()) } else { actions.len() };
+                carry_out(&mut host, &mut guest, &actions[..made], &format!("{year}-{round}"));
+                let mut undecided = Touched::default();
+                for path in actions.iter().map(Action::path) {
+                    undecided.insert(split(path).0);
+                }
+                touched.merge(undecided.clone());
+                let mut whole = base.clone();
+                settle(&mut whole, &host, &guest);
+                settle_in(&mut base, &host, &guest, Scope::Only(&touched));
+                prop_assert_eq!(&base, &whole);
+                touched = undecided;
+                if actions.is_empty() {
+                    break;
+                }
+            }
         }
     }
 }

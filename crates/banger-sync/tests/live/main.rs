@@ -93,6 +93,41 @@ fn nothing_is_removed_when_a_whole_side_is_empty() {
     live.alike();
 }
 
+/// Before the first list of both sides is saved, which is a second later.
+#[test]
+fn nothing_comes_back_where_a_side_was_emptied_after_the_first_copy() {
+    for side in [Place::Host, Place::Guest] {
+        let world = World::new();
+        let root = if side == Place::Host { &world.host } else { &world.guest };
+        let other = if side == Place::Host { &world.guest } else { &world.host };
+        for name in ["a", "d/b"] {
+            world.host(name, name);
+        }
+        let empty = || {
+            fs::remove_file(root.path().join("a")).unwrap();
+            fs::remove_dir_all(root.path().join("d")).unwrap();
+        };
+        // While the session runs.
+        let live = world.start();
+        live.alike();
+        empty();
+        live.until("it halts", || live.status().phase == Phase::Halted(side));
+        // And when another one begins.
+        live.cut_off();
+        let live = world.start();
+        live.until("it halts again", || live.status().phase == Phase::Halted(side));
+        live.cut_off();
+        // The folder itself.
+        fs::remove_dir(root.path()).unwrap();
+        fs::create_dir(root.path()).unwrap();
+        let live = world.start();
+        live.until("it halts for a new folder", || live.status().phase == Phase::Halted(side));
+        assert_eq!(content(other, "d/b").as_deref(), Some("d/b"));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "nothing was copied again");
+        live.stop();
+    }
+}
+
 #[test]
 fn a_root_that_vanishes_ends_the_session() {
     let world = World::new();

@@ -279,7 +279,7 @@ impl Kept {
             std::fs::create_dir_all(parent).map_err(view::Problem::state)?;
         }
         // With a state, a folder that is missing was removed: it is not made again.
-        let is_new = Base::open(base).map_err(view::Problem::state)?.root().count() == 0;
+        let is_new = Base::open(base).map_err(view::Problem::state)?.is_new();
         if !std::fs::metadata(folder.host.as_path()).is_ok_and(|meta| meta.is_dir()) {
             return Err(view::Problem::host_missing(folder));
         }
