@@ -13,6 +13,8 @@
 //!   of commands and copies, see [`bench_streams`];
 //! - `images`: imports and pulls beside other programs, see [`bench_images`];
 //! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`];
+//! - `folders` (`--folders` only): live folders, see [`bench_folders`];
+//! - `repositories` (`--repositories` only): see [`bench_repositories`];
 //! - `kernels` (`--kernels` only): the kernel `fast` beside the packaged one, see
 //!   [`bench_kernels`].
 
@@ -24,7 +26,8 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{bench_images, bench_kernels, bench_simulated, bench_streams, host_cost};
+use crate::{bench_folders, bench_images, bench_kernels, bench_repositories};
+use crate::{bench_simulated, bench_streams, host_cost};
 
 /// Smallest meaningful number of pairs.
 const MIN_PAIRS: usize = 15;
@@ -51,12 +54,18 @@ pub struct Bench {
 pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     let mut pairs = MIN_PAIRS;
     let (mut as_json, mut within, mut only) = (false, false, None);
-    let mut rootfs = None;
+    let (mut rootfs, mut mib) = (None, 1024);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--json" => as_json = true,
-            "--simulated" | "--images" | "--kernels" => only = Some(*option),
+            "--simulated" | "--images" | "--kernels" | "--folders" | "--repositories" => {
+                only = Some(*option);
+            }
+            "--mib" => {
+                let size = options.next().context("--mib needs a number")?;
+                mib = size.parse().with_context(|| format!("`{size}` is not a number"))?;
+            }
             "--rootfs" => {
                 rootfs = Some(Path::new(options.next().context("--rootfs needs a path")?))
             }
@@ -82,6 +91,8 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     let result = match only {
         Some("--simulated") => bench_simulated::measure(&bench, pairs),
         Some("--kernels") => bench_kernels::measure(&bench, pairs),
+        Some("--folders") => bench_folders::measure(&bench),
+        Some("--repositories") => bench_repositories::measure(&bench, mib),
         Some(_) => bench_images::measure(&bench, pairs, rootfs),
         None => bench.measure(pairs, rootfs),
     };

@@ -232,7 +232,7 @@ fn by_name(samples: &[Sample]) -> Vec<(String, Vec<f64>)> {
 }
 
 /// The smallest value that at least this share of the values does not exceed (nearest rank).
-fn percentile(values: &[f64], share: f64) -> f64 {
+pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;

@@ -3,9 +3,12 @@
 mod agent;
 mod bench;
 mod bench_create;
+mod bench_folders;
+mod bench_guest;
 mod bench_images;
 mod bench_images_set;
 mod bench_kernels;
+mod bench_repositories;
 mod bench_simulated;
 mod bench_streams;
 mod bench_usage;
@@ -24,10 +27,13 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo xtask <task>
   tidy                 check borders, style and documents
   agent                build the static guest agent and put it beside the other programs
-  bench [--json] [--pairs N] [--simulated | --kernels | --images [--rootfs TAR]]
+  bench [--json] [--pairs N] [--simulated | --kernels | --images [--rootfs TAR] | --folders |
+        --repositories [--mib N]]
                        create-to-ready against the same VM started by hand, and our own cost;
                        --simulated: only the command line and the daemon with many VMs;
                        --images: only imports and pulls; --rootfs: also of this archive;
+                       --folders: live folders beside rsync; --repositories: import and push
+                       of a repository of N MiB beside rsync and git bundle;
                        --kernels: only the kernel `fast` beside the packaged one
   bench-create [--runs N] [--mode sequential|staggered|burst] [--out FILE]
                        create-to-ready and create-to-ssh with p50 and p95 of each stage
