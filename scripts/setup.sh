@@ -184,10 +184,10 @@ fi
 npm_packages web
 [ "$need" != test ] || npm_packages web-tests
 
-# Python programs of the tests: schemathesis, clients of ssh, a disk image of Alpine Linux that others made, and a client
-# of the Model Context Protocol.
+# Python programs of the tests: schemathesis, clients of ssh, a disk image of Alpine Linux that others made, a client
+# of the Model Context Protocol, and the SDK of E2B.
 if [ "$need" = test ]; then
-  for name in fuzz-api ssh-clients test-images mcp-clients; do
+  for name in fuzz-api ssh-clients test-images mcp-clients e2b; do
     python_packages $name
   done
   generators_of_clients
@@ -209,10 +209,10 @@ if [ "$need" = test ]; then
 fi
 
 # Programs of the tests from npm, kept by the content of their lock file: the inspector of the Model
-# Context Protocol, and Claude Code. No script of a package runs. `npm ci` refuses a lock file
+# Context Protocol, Claude Code, and E2B's SDK. No script of a package runs. `npm ci` refuses a lock file
 # without optional packages of other systems.
 if [ "$need" = test ]; then
-  for name in mcp-inspector agents; do
+  for name in mcp-inspector agents e2b-js; do
     sum=$(sha256sum scripts/$name/package-lock.json | cut -c1-16)
     kept=$tools/$name-$sum
     if [ ! -e "$kept/complete" ]; then

@@ -1,5 +1,5 @@
-//! Agents and a real VM: the SDK for Python of the Model Context Protocol, the hook of a coding
-//! agent, and Claude Code with a model of ours.
+//! Agents and real VMs: the SDKs for Python of the Model Context Protocol and of E2B, the hook of a
+//! coding agent, and Claude Code with a model of ours.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -27,6 +27,30 @@ fn use_sdk(home: &Home) {
     let run = Run::from(run.unwrap());
     assert_eq!((run.code, run.out.as_str()), (0, "ok\n"), "{}", run.err);
     home.wait_state("sdk", "gone");
+}
+
+/// The same and more with E2B's SDK, through `banger serve --e2b`.
+fn use_e2b(home: &Home) {
+    let python = root().join(".cache/tools/e2b/bin/python");
+    assert!(python.exists(), "{} is missing: `scripts/setup.sh test`", python.display());
+    let mut server =
+        home.command(&["serve", "--e2b", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
+    let exports: Vec<String> = lines.take(3).map(Result::unwrap).collect();
+    let variables = exports
+        .iter()
+        .map(|line| line.strip_prefix("export ").and_then(|pair| pair.split_once('=')).unwrap());
+    let run = Command::new(python)
+        .arg(root().join("scripts/e2b/client.py"))
+        .arg("real")
+        .envs(variables)
+        .output();
+    banger_testkit::kill(server.id(), "TERM");
+    let ended = server.wait().unwrap();
+    let run = Run::from(run.unwrap());
+    assert_eq!((run.code, run.out.as_str()), (0, "ok\n"), "{}", run.err);
+    assert!(ended.success());
+    assert!(home.json(&["vm", "list"]).as_array().unwrap().is_empty());
 }
 
 /// Asks the hook that was installed for Claude Code; the command that it returns.
@@ -95,6 +119,7 @@ fn ask_claude(home: &Home, project: &Path) -> Value {
 fn agents_use_machines() {
     let home = Home::new();
     use_sdk(&home);
+    use_e2b(&home);
 
     home.ok(&["vm", "create", "--name", "app"]);
     let project = home.path().join("it's app");

@@ -41,7 +41,7 @@ impl Client {
     pub async fn forward(&self, vm: &str, user: Option<&str>) -> Result<Forward, ApiError> {
         let user = user.unwrap_or("root");
         let path = format!("/forward?user={}", encode(user.as_bytes()));
-        let stream = self.switched(vm, &path).await?;
+        let stream = self.agent_upgrade(vm, &path, UPGRADE).await?;
         let (early, stream) = stream.into_parts();
         let mut told: Told = BufReader::new(Cursor::new(early).chain(stream));
         let path = line(&mut told).await.map_err(|error| {
@@ -51,10 +51,32 @@ impl Client {
         Ok(Forward { client: self.clone(), vm: vm.to_owned(), path, told })
     }
 
-    async fn switched(&self, vm: &str, path: &str) -> Result<PortStream, ApiError> {
+    /// A connection to a folder of a guest in the protocol of live folders, which `protocol` names.
+    /// `user` is a user of the guest, the superuser if absent.
+    ///
+    /// # Errors
+    /// As [`Client::connect_port`]; no folder, no permission.
+    pub async fn live_folder(
+        &self,
+        vm: &str,
+        folder: &[u8],
+        user: Option<&str>,
+        protocol: &str,
+    ) -> Result<PortStream, ApiError> {
+        let user = user.map(|user| format!("&user={}", encode(user.as_bytes())));
+        let path = format!("/sync?path={}{}", encode(folder), user.unwrap_or_default());
+        self.agent_upgrade(vm, &path, protocol).await
+    }
+
+    async fn agent_upgrade(
+        &self,
+        vm: &str,
+        path: &str,
+        protocol: &str,
+    ) -> Result<PortStream, ApiError> {
         let mut call = Call::get(path);
         call.method = Method::POST;
-        let call = call.with_header("connection", "upgrade").with_header("upgrade", UPGRADE);
+        let call = call.with_header("connection", "upgrade").with_header("upgrade", protocol);
         let answer = self.agent_answer(vm, call).await?;
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => port::upgraded(vm, answer).await,
@@ -87,7 +109,7 @@ impl Forward {
 }
 
 async fn take(client: &Client, vm: &str, number: u64) -> Result<PortStream, ApiError> {
-    client.switched(vm, &format!("/forward/take?number={number}")).await
+    client.agent_upgrade(vm, &format!("/forward/take?number={number}"), UPGRADE).await
 }
 
 /// Passes bytes both ways until either side ends. Without a server on this host the guest's

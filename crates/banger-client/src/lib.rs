@@ -16,6 +16,7 @@ pub mod console;
 mod copy;
 mod copy_pieces;
 mod daemon;
+mod delete;
 mod disk;
 mod events;
 mod exec;

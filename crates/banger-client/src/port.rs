@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::agent;
@@ -44,6 +45,12 @@ impl PortStream {
 
     pub(crate) fn into_parts(self) -> (Bytes, UnixStream) {
         (self.early, self.stream)
+    }
+
+    /// The connection as one stream, the bytes that have arrived first.
+    pub fn into_stream(self) -> impl AsyncRead + AsyncWrite + Send + Unpin + use<> {
+        let (from, to) = self.stream.into_split();
+        tokio::io::join(io::Cursor::new(self.early).chain(from), to)
     }
 
     /// The socket, in blocking mode. A half-close of it ends the whole connection.

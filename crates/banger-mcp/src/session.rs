@@ -5,11 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_api::operation::VmTag;
-use banger_api::vm::VmAction;
 use banger_api::{ApiError, ErrorCode, VmId};
-use banger_client::follow::{FollowError, Interrupts, OnInterrupt};
 use banger_client::{Client, Hold};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Time limit for the deletion of all machines at the end; the daemon continues without us.
@@ -73,7 +70,7 @@ impl Session {
         for (_, (vm, hold)) in machines {
             let client = client.clone();
             deletions.spawn(async move {
-                let deleted = delete(&client, &vm).await;
+                let deleted = client.delete_to_end(&vm.id).await;
                 hold.release().await;
                 deleted
             });
@@ -86,23 +83,5 @@ impl Session {
             first
         };
         tokio::time::timeout(END_TIMEOUT, all).await.unwrap_or(Ok(()))
-    }
-}
-
-/// Deletes a machine in any state; one that is gone is not an error.
-async fn delete(client: &Client, vm: &VmTag) -> Result<(), ApiError> {
-    let accepted = match client.act(vm.id.as_str(), VmAction::Delete { force: true }).await {
-        Ok(accepted) => accepted,
-        Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let (_never, interrupts) = watch::channel(0);
-    let interrupts = Interrupts::new(interrupts);
-    match client.follow_to_end(&accepted, interrupts, OnInterrupt::Ignore, &mut ()).await {
-        Ok(_) | Err(FollowError::WaitEnded(_)) => Ok(()),
-        Err(FollowError::Failed(error) | FollowError::Cancelled(error)) => match error.code {
-            ErrorCode::NotFound => Ok(()),
-            _ => Err(*error),
-        },
     }
 }

@@ -10,7 +10,7 @@ use crate::commands::alias::{self, Alias};
 use crate::commands::web;
 use crate::commands::{
     acp, agent, api, completion, cp, daemon, doctor, exec, image, kernel, man, mcp, operation, run,
-    ssh, ssh_config, ssh_proxy, system, tui, version, vm,
+    serve, ssh, ssh_config, ssh_proxy, system, tui, version, vm,
 };
 use crate::errors::output_failed;
 use crate::{render, usage, values};
@@ -104,6 +104,7 @@ pub enum Command {
     Agent(agent::Command),
     Acp(acp::Args),
     Mcp(mcp::Args),
+    Serve(serve::Args),
     Api(api::Args),
     SshConfig(ssh_config::Args),
     #[command(hide = true)]

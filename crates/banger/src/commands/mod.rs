@@ -18,6 +18,7 @@ pub mod opencode;
 pub mod operation;
 pub mod program;
 pub mod run;
+pub mod serve;
 pub mod ssh;
 pub mod ssh_config;
 pub mod ssh_proxy;
@@ -53,6 +54,7 @@ pub async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure
         Command::Agent(command) => agent::dispatch(context, command).await,
         Command::Acp(args) => acp::run(context, args).await,
         Command::Mcp(args) => mcp::run(context, args).await,
+        Command::Serve(args) => serve::run(context, args).await,
         Command::Api(args) => api::run(context, args).await,
         Command::Completion(args) => completion::run(context, args).await,
         Command::Man(args) => man::run(context, args).await,

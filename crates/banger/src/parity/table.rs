@@ -149,7 +149,16 @@ pub struct Own {
 
 /// Faces themselves, moving about in them, and files of the user.
 pub const OWN: Own = Own {
-    cli: &["tui", "web", "mcp", "completion", "daemon start", "agent install", "agent status"],
+    cli: &[
+        "tui",
+        "web",
+        "mcp",
+        "serve",
+        "completion",
+        "daemon start",
+        "agent install",
+        "agent status",
+    ],
     tui: &[
         "Vms/Mark",
         "Vms/MarkAll",

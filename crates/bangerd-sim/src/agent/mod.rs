@@ -5,6 +5,7 @@
 
 mod archive;
 mod connect;
+mod coreutils;
 mod exec;
 mod live;
 mod shell;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use banger_agent_proto::exec::ExitStatus;
 use banger_engine::drivers::GuestEnd;
 
-use super::Machine;
 use super::exec::Streams;
+use super::{Machine, coreutils};
 
 /// A process of a simulated guest.
 pub struct Shell {
@@ -69,7 +69,15 @@ pub async fn run(shell: &mut Shell, argv: &[String]) -> ExitStatus {
     let Some(program) = argv.first() else { return interactive(shell).await };
     let outcome = match argv {
         [sh, c, script, ..] if is_shell(sh) && c == "-c" => run_script(shell, script).await,
-        [sh] if is_shell(sh) => return interactive(shell).await,
+        // A login shell.
+        [sh, l, c, script, ..] if is_shell(sh) && l == "-l" && c == "-c" => {
+            run_script(shell, script).await
+        }
+        [sh, flags @ ..]
+            if is_shell(sh) && flags.iter().all(|flag| flag == "-i" || flag == "-l") =>
+        {
+            return interactive(shell).await;
+        }
         _ => command(shell, argv, Target::Stdout).await,
     };
     match outcome {
@@ -140,9 +148,10 @@ async fn run_script(shell: &mut Shell, script: &str) -> Outcome {
 }
 
 /// Programs of a simulated guest; `exit` is a shell built-in.
-const PROGRAMS: [&str; 17] = [
-    "bash", "cat", "echo", "env", "false", "hostname", "kill", "poweroff", "pwd", "reboot", "seq",
-    "sh", "sleep", "stty", "true", "uname", "whoami",
+const PROGRAMS: [&str; 23] = [
+    "bash", "cat", "dd", "echo", "env", "false", "find", "hostname", "kill", "mkdir", "mv",
+    "poweroff", "pwd", "reboot", "rm", "seq", "sh", "sleep", "stat", "stty", "true", "uname",
+    "whoami",
 ];
 
 /// Whether the program exists.
@@ -201,10 +210,46 @@ async fn command(shell: &mut Shell, argv: &[String], target: Target) -> Outcome 
                 return Outcome::Code(1);
             }
         },
-        _ => return Outcome::Unknown,
+        ("dd", [to, ..]) if to.starts_with("of=") => {
+            return dd(shell, to.trim_start_matches("of=")).await;
+        }
+        _ => return on_files(shell, target, &words).await,
     };
     write(shell, target, text.into_bytes()).await;
     Outcome::Code(0)
+}
+
+/// The programs of [`coreutils`].
+async fn on_files(shell: &Shell, target: Target, words: &[&str]) -> Outcome {
+    match coreutils::run(&shell.machine.files, words) {
+        None => return Outcome::Unknown,
+        Some(Ok(output)) => {
+            for piece in output.chunks(PIECE) {
+                write(shell, target, piece.to_vec()).await;
+            }
+        }
+        Some(Err(message)) => {
+            let name = words.first().copied().unwrap_or_default();
+            shell.streams.err(format!("{name}: {message}\n")).await;
+            return Outcome::Code(1);
+        }
+    }
+    Outcome::Code(0)
+}
+
+/// Writes the input to a file.
+async fn dd(shell: &mut Shell, path: &str) -> Outcome {
+    let mut content = Vec::new();
+    while let Some(data) = shell.streams.read().await {
+        content.extend(data);
+    }
+    match coreutils::write(&shell.machine.files, path, &content) {
+        Ok(()) => Outcome::Code(0),
+        Err(message) => {
+            shell.streams.err(format!("dd: {message}\n")).await;
+            Outcome::Code(1)
+        }
+    }
 }
 
 async fn write(shell: &Shell, target: Target, data: Vec<u8>) {
@@ -230,7 +275,7 @@ async fn seq(shell: &Shell, target: Target, last: &str) -> Outcome {
     let mut lines = String::new();
     for number in 1..=last {
         lines.push_str(&format!("{number}\n"));
-        if lines.len() > SEQ_PIECE || number == last {
+        if lines.len() > PIECE || number == last {
             write(shell, target, std::mem::take(&mut lines).into_bytes()).await;
         }
     }
@@ -263,8 +308,8 @@ async fn power(shell: &mut Shell, end: GuestEnd) -> Outcome {
     std::future::pending().await
 }
 
-/// Size of a piece of the output of `seq`, in bytes.
-const SEQ_PIECE: usize = 32 * 1024;
+/// Size of a piece of output, in bytes.
+const PIECE: usize = 32 * 1024;
 
 /// Value of `$$`.
 const OWN_PID: &str = "42";
