@@ -209,8 +209,8 @@ if [ "$need" = test ]; then
 fi
 
 # Programs of the tests from npm, kept by the content of their lock file: the inspector of the Model
-# Context Protocol, Claude Code, and E2B's SDK. No script of a package runs. `npm ci` refuses a lock file
-# without optional packages of other systems.
+# Context Protocol; Claude Code, Codex and the SDK of the Agent Client Protocol; E2B's SDK. No script
+# of a package runs. `npm ci` refuses a lock file without optional packages of other systems.
 if [ "$need" = test ]; then
   for name in mcp-inspector agents e2b-js; do
     sum=$(sha256sum scripts/$name/package-lock.json | cut -c1-16)

@@ -5,3 +5,4 @@ pub mod container;
 pub mod crash;
 pub mod handover;
 pub mod port;
+pub mod source;

@@ -1,11 +1,11 @@
 //! Agents and real VMs: the SDKs for Python of the Model Context Protocol and of E2B, the hook of a
-//! coding agent, and Claude Code with a model of ours.
+//! coding agent, and Claude Code, Codex and opencode with a model of ours.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use banger_testkit::{Home, Run, program};
 use serde_json::{Value, json};
@@ -76,43 +76,184 @@ fn rewritten(home: &Home, project: &Path, command: &str) -> String {
     answer["hookSpecificOutput"]["updatedInput"]["command"].as_str().unwrap().to_owned()
 }
 
-/// The result that Claude Code gets for the command `hostname; pwd` of a model.
+/// A model of ours, which asks for the command `hostname; pwd`.
+struct Model {
+    process: Child,
+    port: String,
+    log: PathBuf,
+}
+
+impl Model {
+    fn start(home: &Home) -> Self {
+        let log = home.path().join("model.log");
+        let _ = std::fs::remove_file(&log);
+        let mut process = Command::new("python3")
+            .arg(root().join("scripts/agents/fake_model.py"))
+            .arg("hostname; pwd")
+            .arg(&log)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        std::io::BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Self { process, port: port.trim().to_owned(), log }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs an agent without the variables of this process; the result that its shell tool gave to
+    /// the model.
+    fn asked_by(self, home: &Home, agent: &mut Command) -> Value {
+        let mut model = self;
+        let ran = agent
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", home.path())
+            .env("BANGER_HOME", home.path())
+            .env("ANTHROPIC_BASE_URL", model.url())
+            .env("ANTHROPIC_API_KEY", "sk-test")
+            .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+            .env("OPENCODE_DISABLE_MODELS_FETCH", "1")
+            .stdin(Stdio::null())
+            .output()
+            .map(Run::from);
+        model.process.kill().unwrap();
+        model.process.wait().unwrap();
+        let ran = ran.unwrap();
+        let log = std::fs::read_to_string(&model.log).unwrap_or_default();
+        let last = log.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        last.unwrap_or_else(|| panic!("{}{}", ran.out, ran.err))
+    }
+}
+
+/// A program of the npm packages of the tests.
+fn package(path: &str) -> PathBuf {
+    let path = root().join(".cache/tools").join(path);
+    assert!(path.exists(), "{} is missing: `scripts/setup.sh test`", path.display());
+    path
+}
+
 fn ask_claude(home: &Home, project: &Path) -> Value {
-    let claude = root().join(".cache/tools/agents/node_modules/@anthropic-ai");
-    let claude = claude.join(match std::env::consts::ARCH {
-        "aarch64" => "claude-code-linux-arm64/claude",
-        _ => "claude-code-linux-x64/claude",
+    let claude = package(match std::env::consts::ARCH {
+        "aarch64" => "agents/node_modules/@anthropic-ai/claude-code-linux-arm64/claude",
+        _ => "agents/node_modules/@anthropic-ai/claude-code-linux-x64/claude",
     });
-    assert!(claude.exists(), "{} is missing: `scripts/setup.sh test`", claude.display());
-    let log = home.path().join("model.log");
-    let mut model = Command::new("python3")
-        .arg(root().join("scripts/agents/fake_model.py"))
-        .arg("hostname; pwd")
-        .arg(&log)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut port = String::new();
-    std::io::BufReader::new(model.stdout.take().unwrap()).read_line(&mut port).unwrap();
-    let ran = Command::new(claude)
-        .args(["-p", "run it"])
-        .current_dir(project)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", home.path())
-        .env("BANGER_HOME", home.path())
-        .env("ANTHROPIC_BASE_URL", format!("http://127.0.0.1:{}", port.trim()))
-        .env("ANTHROPIC_API_KEY", "sk-test")
-        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
-        .stdin(Stdio::null())
-        .output()
-        .map(Run::from);
-    model.kill().unwrap();
-    model.wait().unwrap();
-    let ran = ran.unwrap();
-    let log = std::fs::read_to_string(log).unwrap_or_default();
-    let last = log.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    last.unwrap_or_else(|| panic!("{}{}", ran.out, ran.err))
+    let mut command = Command::new(claude);
+    Model::start(home).asked_by(home, command.args(["-p", "run it"]).current_dir(project))
+}
+
+/// Codex trusts the project, and its hooks for this run: otherwise its user is asked for both.
+fn ask_codex(home: &Home, project: &Path) -> Value {
+    let vendor = match std::env::consts::ARCH {
+        "aarch64" => "codex-linux-arm64/vendor/aarch64-unknown-linux-musl",
+        _ => "codex-linux-x64/vendor/x86_64-unknown-linux-musl",
+    };
+    let codex = package(&format!("agents/node_modules/@openai/{vendor}/bin/codex"));
+    let model = Model::start(home);
+    let config = json!({ "model": "test", "model_provider": "test" });
+    let mut text: String = config
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect();
+    text += &format!(
+        "[model_providers.test]\nname = \"test\"\nbase_url = \"{}/v1\"\nwire_api = \"responses\"\n\
+         [projects.{}]\ntrust_level = \"trusted\"\n",
+        model.url(),
+        json!(project)
+    );
+    std::fs::create_dir_all(home.path().join(".codex")).unwrap();
+    std::fs::write(home.path().join(".codex/config.toml"), text).unwrap();
+    let mut command = Command::new(codex);
+    command.args(["exec", "--skip-git-repo-check", "-s", "danger-full-access"]);
+    command.args(["--dangerously-bypass-hook-trust", "run it"]).current_dir(project);
+    let mut asked = model.asked_by(home, &mut command);
+    // What comes before is about the process.
+    let result = asked["result"].as_str().unwrap_or_default().to_owned();
+    let output = result.split_once("Output:\n").map_or(result.as_str(), |(_, output)| output);
+    asked["result"] = output.trim_end().into();
+    asked
+}
+
+/// opencode looks for the types of its plugins in this folder, and would fetch them: they are not
+/// used, and no test fetches what is not pinned.
+fn without_packages(folder: &Path) {
+    let package = std::fs::read(root().join("scripts/opencode/package.json")).unwrap();
+    let package: Value = serde_json::from_slice(&package).unwrap();
+    let version = &package["dependencies"]["opencode-linux-x64-baseline"];
+    let name = "@opencode-ai/plugin";
+    let wanted = json!({ "dependencies": { name: version } });
+    let installed = json!({ "name": name, "version": version });
+    let lock = json!({
+        "lockfileVersion": 3,
+        "packages": { "": &wanted, "node_modules/@opencode-ai/plugin": { "version": version } },
+    });
+    let kept = folder.join("node_modules").join(name);
+    std::fs::create_dir_all(&kept).unwrap();
+    for (path, content) in [
+        (folder.join("package.json"), wanted),
+        (folder.join("package-lock.json"), lock),
+        (kept.join("package.json"), installed),
+    ] {
+        std::fs::write(path, content.to_string()).unwrap();
+    }
+}
+
+fn ask_opencode(home: &Home, project: &Path) -> Value {
+    let opencode = package("opencode/node_modules/opencode-linux-x64-baseline/bin/opencode");
+    let model = Model::start(home);
+    let provider = json!({
+        "npm": "@ai-sdk/openai-compatible", "name": "test",
+        "options": { "baseURL": format!("{}/v1", model.url()), "apiKey": "x" },
+        "models": { "test": { "name": "test" } },
+    });
+    let config = json!({
+        "model": "test/test", "small_model": "test/test", "autoupdate": false,
+        "share": "disabled", "provider": { "test": provider },
+    });
+    let folder = home.path().join(".config/opencode");
+    without_packages(&folder);
+    without_packages(&project.join(".opencode"));
+    std::fs::write(folder.join("opencode.json"), config.to_string()).unwrap();
+    let mut command = Command::new(opencode);
+    let mut asked = model.asked_by(home, command.args(["run", "run it"]).current_dir(project));
+    asked["result"] = asked["result"].as_str().unwrap_or_default().trim_end().into();
+    asked
+}
+
+type Ask = fn(&Home, &Path) -> Value;
+
+/// Each agent, as npm has it.
+const AGENTS: [(&str, Ask); 3] =
+    [("claude", ask_claude), ("codex", ask_codex), ("opencode", ask_opencode)];
+
+/// Shell commands of each agent run in the machine.
+fn agents_run_in_the_machine(home: &Home, project: &Path) {
+    for (agent, ask) in AGENTS {
+        let asked = ask(home, project);
+        assert_eq!(asked["result"], "app\n/srv/app", "{agent}: {asked}");
+        assert_ne!(asked["is_error"], true, "{agent}: {asked}");
+    }
+}
+
+/// Without the machine they fail, and so they do if the hook does not answer.
+fn agents_run_nothing_here(home: &Home, project: &Path) {
+    for (agent, ask) in AGENTS {
+        let result = ask(home, project)["result"].as_str().unwrap().to_owned();
+        assert!(result.contains("there is no VM `app`"), "{agent}: {result}");
+    }
+    // The hook of Codex is killed without a message: exit code 2 alone does not block there.
+    let path = project.join(".codex/hooks.json");
+    let settings = std::fs::read_to_string(&path).unwrap();
+    let broken = settings.replacen("timeout 20 ", "timeout 20 false ", 1);
+    assert_ne!(broken, settings);
+    std::fs::write(&path, broken).unwrap();
+    let result = ask_codex(home, project)["result"].as_str().unwrap().to_owned();
+    assert!(result.contains("banger: the command is blocked"), "{result}");
+    std::fs::write(&path, settings).unwrap();
 }
 
 #[test]
@@ -127,7 +268,9 @@ fn agents_use_machines() {
     let path = project.to_str().unwrap();
     home.ok(&["exec", "app", "--", "mkdir", "-p", "/srv/app/sub dir"]);
     let to = ["--vm", "app", "--guest", "/srv/app", "--yes"];
-    home.ok(&[&["agent", "install", "claude", path], &to[..]].concat());
+    for (agent, _) in AGENTS {
+        home.ok(&[&["agent", "install", agent, path], &to[..]].concat());
+    }
     let run = |command: &str| -> Run {
         let line = rewritten(&home, &project.canonicalize().unwrap(), command);
         let mut shell = Command::new("bash");
@@ -137,17 +280,23 @@ fn agents_use_machines() {
     let ran = run("hostname; pwd; a=(x 'it'\\''s'); echo \"${a[1]}\" | tee note; exit 7");
     assert_eq!((ran.code, ran.out.as_str()), (7, "app\n/srv/app/sub dir\nit's\n"), "{}", ran.err);
     assert_eq!(home.ok(&["exec", "app", "--", "cat", "/srv/app/sub dir/note"]), "it's\n");
-    let claude = ask_claude(&home, &project);
-    assert_eq!((&claude["result"], &claude["is_error"]), (&json!("app\n/srv/app"), &json!(false)));
+    let real = project.canonicalize().unwrap();
+    agents_run_in_the_machine(&home, &real);
     // Without the machine the command fails, and does not run on this host.
     home.ok(&["vm", "delete", "-f", "app"]);
     let gone = run("touch here");
     assert_eq!((gone.code, gone.out.as_str()), (125, ""), "{}", gone.err);
     assert!(gone.err.contains("there is no VM `app`"), "{}", gone.err);
-    let claude = ask_claude(&home, &project);
-    assert_eq!(claude["is_error"], true, "{claude}");
-    assert!(claude["result"].as_str().unwrap().contains("there is no VM `app`"), "{claude}");
-    home.ok(&["agent", "install", "claude", path, "--uninstall", "--yes"]);
+    agents_run_nothing_here(&home, &real);
+    for (agent, _) in AGENTS {
+        home.ok(&["agent", "install", agent, path, "--uninstall", "--yes"]);
+    }
+    // What opencode has made there itself.
+    std::fs::remove_dir_all(project.join(".opencode/node_modules")).unwrap();
+    for name in ["package.json", "package-lock.json", ".gitignore"] {
+        std::fs::remove_file(project.join(".opencode").join(name)).unwrap();
+    }
+    std::fs::remove_dir(project.join(".opencode")).unwrap();
     assert_eq!(std::fs::read_dir(&project).unwrap().count(), 0);
     home.finish();
 }

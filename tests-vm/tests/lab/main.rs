@@ -10,6 +10,7 @@ mod jail;
 mod kill;
 mod life;
 mod network;
+mod opencode;
 mod qemu;
 mod smoke;
 mod support;
