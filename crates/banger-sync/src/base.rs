@@ -6,8 +6,8 @@
 //! have grown, the whole file is written anew and renamed. A base that misses the last changes
 //! costs no file: what both sides have alike is agreed on again, the rest becomes a conflict.
 //!
-//! Until the first list is saved, a mark stands in its place: a side that is empty then was emptied,
-//! and is not filled again.
+//! Until the first list is saved, a mark stands in its place: a side that is empty then was
+//! emptied, and is not filled again.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -188,8 +188,8 @@ impl Base {
         self.is_marked || self.root.has_more_than(1)
     }
 
-    /// Puts on disk that files were copied, if the file tells nothing yet. Unlike a list this may be
-    /// there before the files are on their disks: it has no file removed.
+    /// Puts on disk that files were copied, if the file tells nothing yet. Unlike a list this may
+    /// be there before the files are on their disks: it has no file removed.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -42,8 +42,8 @@ impl Touched {
 pub enum Scope<'a> {
     /// Everything.
     All,
-    /// Entries of these folders. Where not both sides have a folder, everything below: what is to be
-    /// done there depends on all of it.
+    /// Entries of these folders. Where not both sides have a folder, everything below: what is to
+    /// be done there depends on all of it.
     Only(&'a Touched),
 }
 

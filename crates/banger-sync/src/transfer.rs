@@ -106,7 +106,8 @@ fn index(place: Place) -> usize {
 }
 
 impl<'a> Transfer<'a> {
-    /// Carries out `actions`. `progress` is called with the number of those begun, and what was made.
+    /// Carries out `actions`. `progress` is called with the number of those begun, and what was
+    /// made.
     ///
     /// # Errors
     /// A side is gone, or gave a wrong answer; those of `progress`.
