@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
-use crate::copy_pieces::PIECES;
+use crate::copy_pieces::{Counter, PIECES};
 use crate::exec::{Exec, ExecOutput, Output};
 use crate::pieces::PieceReader;
 
@@ -25,6 +25,8 @@ pub struct BlockingGuest {
     client: Client,
     vm: String,
     runtime: Handle,
+    /// Bytes of all streams, in both directions.
+    counter: Counter,
 }
 
 /// A running command.
@@ -56,7 +58,12 @@ impl BlockingGuest {
     /// The guest of this machine; within the runtime that will carry its streams.
     pub fn new(client: &Client, vm: &VmTag) -> Self {
         let vm = vm.id.as_str().to_owned();
-        Self { client: client.clone(), vm, runtime: Handle::current() }
+        Self { client: client.clone(), vm, runtime: Handle::current(), counter: Counter::default() }
+    }
+
+    /// Counts the bytes of all its commands, in both directions.
+    pub fn counted(self, counter: &Counter) -> Self {
+        Self { counter: counter.clone(), ..self }
     }
 
     /// Starts a command, on a thread that may block.
@@ -73,16 +80,22 @@ impl BlockingGuest {
             Exec::start(self.client.agent_session(&self.vm).await?, &request).await
         })?;
         let (to_guest, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+        let counter = self.counter.clone();
         self.runtime.spawn(async move {
             while let (Some(piece), Some(input)) = (pieces.recv().await, &input) {
+                let length = piece.len();
                 if !input.send(piece).await {
                     break;
                 }
+                counter.add(length);
             }
         });
         let (to_host, from) = mpsc::channel(PIECES);
         let (report, ended) = oneshot::channel();
-        self.runtime.spawn(async move { drop(report.send(receive(output, to_host).await)) });
+        let counter = self.counter.clone();
+        self.runtime.spawn(async move {
+            drop(report.send(receive(output, to_host, &counter).await));
+        });
         Ok(BlockingExec {
             output: PieceReader::new(from),
             input: BlockingInput(to_guest),
@@ -96,11 +109,13 @@ impl BlockingGuest {
 async fn receive(
     mut output: ExecOutput,
     to: mpsc::Sender<Bytes>,
+    counter: &Counter,
 ) -> Result<(u8, Vec<u8>), ApiError> {
     let mut messages = Vec::new();
     loop {
         match output.next().await? {
             Output::Stdout(piece) => {
+                counter.add(piece.len());
                 if to.send(piece.into()).await.is_err() {
                     let text = "the answer of the machine was not read to its end";
                     return Err(ApiError::new(ErrorCode::GuestFailed, text));

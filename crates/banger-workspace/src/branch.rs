@@ -196,7 +196,7 @@ fn copy(from: &Git, to: &Git, new: &str, known: Option<&str>) -> Result<(), ApiE
     let mut list = format!("{new}\n");
     list.extend(known.map(|known| format!("^{known}\n")));
     let arguments = ["pack-objects", "--stdout", "-q", "--delta-base-offset", "--revs"];
-    let mut packing = from.stream(&arguments, list.into_bytes())?;
+    let mut packing = from.stream(arguments, list.into_bytes())?;
     let mut command = to.command(["index-pack", "--stdin", "--strict"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let (mut storing, messages) = started(command)?;

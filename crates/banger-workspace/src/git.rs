@@ -169,7 +169,11 @@ impl Git {
     ///
     /// # Errors
     /// As [`Self::output`].
-    pub fn stream(&self, arguments: &[&str], input: Vec<u8>) -> Result<Running, ApiError> {
+    pub fn stream<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: Vec<u8>,
+    ) -> Result<Running, ApiError> {
         Running::start(self, arguments, input)
     }
 }
@@ -184,7 +188,11 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(git: &Git, arguments: &[&str], input: Vec<u8>) -> Result<Self, ApiError> {
+    fn start<S: AsRef<OsStr>>(
+        git: &Git,
+        arguments: impl IntoIterator<Item = S>,
+        input: Vec<u8>,
+    ) -> Result<Self, ApiError> {
         let mut command = git.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (mut child, messages) = started(command)?;

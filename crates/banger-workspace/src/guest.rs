@@ -73,11 +73,12 @@ esac
 
 /// Changes files, whose present state must be the expected one. A pack with everything comes on
 /// standard input; of its objects `$2` has the paths, `$3` their entries in the index, `$4` the
-/// changes of them and `$5` the paths of new files. git writes the files. It replaces ignored files
-/// without a word, so those are looked for before.
-const PUSH: &str = r#"look
+/// changes of them and `$5` the paths of new files; `$6` tells which files are looked at before. git
+/// writes the files. It replaces ignored files without a word, so those are looked for before.
+const PUSH: &str = r#"[ "$6" != all ] || look
 g index-pack --stdin --strict >/dev/null
 g cat-file blob "$2" >"$t/paths"
+[ "$6" = all ] || g update-index -z --add --remove --stdin <"$t/paths"
 g cat-file blob "$3" >"$t/expected"
 xargs -0 git -c safe.directory='*' ls-files --stage -z -- <"$t/paths" >"$t/found"
 cmp -s "$t/found" "$t/expected" || exit 75
@@ -105,6 +106,15 @@ g read-tree -m -u "$was" "$now"
 
 /// Exit code of [`PUSH`] if a file has another state than the expected one.
 pub(crate) const CHANGED: u8 = 75;
+
+/// Which files a push looks at before it changes any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All of the work tree.
+    AtAll,
+    /// Those that it changes; ignored ones count as well.
+    AtChanges,
+}
 
 /// What is asked of the guest beside the state of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +184,13 @@ pub fn look(folder: &[u8], head: Option<&str>, wanted: Wanted) -> Vec<OsString> 
 }
 
 /// The command for a push, with the objects that it reads.
-pub(crate) fn push(folder: &[u8], lists: [&str; 4]) -> Vec<OsString> {
-    command(PUSH, folder, &lists.map(OsStr::new))
+pub(crate) fn push(folder: &[u8], lists: [&str; 4], look: Look) -> Vec<OsString> {
+    let look = match look {
+        Look::AtAll => "all",
+        Look::AtChanges => "changes",
+    };
+    let [paths, expected, changes, new] = lists;
+    command(PUSH, folder, &[paths, expected, changes, new, look].map(OsStr::new))
 }
 
 /// A command that begins with [`BEGIN`].

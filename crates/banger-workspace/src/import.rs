@@ -1,6 +1,7 @@
 //! The commands that make a repository in the guest, with what they read from standard input. They
 //! need `sh` and git.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -15,11 +16,8 @@ cd -- "$1"
 git init -q --template= .
 "#;
 
-/// Stores a pack.
-const OBJECTS: &str = r#"set -eu
-cd -- "$1"
-git index-pack --stdin >/dev/null
-"#;
+/// The folder of packs in a repository, into which those of [`crate::pack::packs`] are unpacked.
+pub const PACKS: &str = ".git/objects/pack";
 
 /// `$2` the commit or nothing, `$3` the branch or nothing, `$4` the commits with parents that are
 /// not there, then names and values of settings. Reads the index.
@@ -44,14 +42,17 @@ git update-index -z --index-info
 /// Marks entries that a sparse checkout leaves out.
 const SPARSE: &str = r#"cd -- "$1" && git update-index -z --skip-worktree --stdin"#;
 
-/// Writes the files of the index.
-const CHECKOUT: &str = r#"cd -- "$1" && git checkout-index --all --quiet"#;
+/// Writes the files of the index, and notes their state in it: git need not read them again.
+const CHECKOUT: &str = r#"cd -- "$1" && git checkout-index --all --index --quiet"#;
 
 /// Removes files.
 const DELETE: &str = r#"cd -- "$1" && xargs -0 rm -f --"#;
 
 /// Writes a file of the repository's state, `$2`.
 const PUT: &str = r#"cd -- "$1/.git" && mkdir -p -- "$(dirname -- "$2")" && cat >"$2""#;
+
+/// Forgets the state of files that were written after the checkout: git reads them again.
+const FORGET: &str = r#"cd -- "$1" && git update-index -z --index-info"#;
 
 /// Adds intents to add.
 const INTEND: &str = r#"cd -- "$1" && GIT_LITERAL_PATHSPECS=1 \
@@ -76,8 +77,6 @@ pub enum Input {
     None,
     /// These bytes.
     Bytes(Vec<u8>),
-    /// The pack of the snapshot's objects.
-    Pack,
 }
 
 /// One part of an import.
@@ -85,6 +84,8 @@ pub enum Input {
 pub enum Part {
     /// Run this command.
     Run(Step),
+    /// Unpack the archive of packs in [`PACKS`] below the folder.
+    Objects,
     /// Unpack the archive of files in the folder.
     Files,
 }
@@ -106,7 +107,7 @@ pub fn parts(snapshot: &Snapshot, folder: &OsStr, has_objects: bool) -> Vec<Part
     };
     let mut parts = vec![run(INIT, &[], Input::None)];
     if has_objects {
-        parts.push(run(OBJECTS, &[], Input::Pack));
+        parts.push(Part::Objects);
     }
     let lines = snapshot.index.iter().flat_map(|entry| [entry.line.as_slice(), b"\0"]);
     let index = Input::Bytes(lines.flatten().copied().collect());
@@ -133,6 +134,10 @@ pub fn parts(snapshot: &Snapshot, folder: &OsStr, has_objects: bool) -> Vec<Part
     }
     if snapshot.files().next().is_some() {
         parts.push(Part::Files);
+        let written: HashSet<&[u8]> = snapshot.files().collect();
+        let entries = snapshot.index.iter().filter(|entry| written.contains(entry.path()));
+        let lines = entries.flat_map(|entry| [entry.line.as_slice(), b"\0"]);
+        parts.push(run(FORGET, &[], Input::Bytes(lines.flatten().copied().collect())));
     }
     if !snapshot.intent_to_add.is_empty() {
         parts.push(run(INTEND, &[], list(&snapshot.intent_to_add)));

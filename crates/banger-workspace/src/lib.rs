@@ -12,6 +12,7 @@
 
 pub mod branch;
 pub mod compare;
+pub mod copied;
 pub mod fetch;
 pub mod git;
 pub mod guest;

@@ -7,8 +7,8 @@ use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::compare::Change;
 use crate::git::Git;
-use crate::guest::{self, Guest, Talk};
-use crate::manifest::{Entry, Manifest};
+use crate::guest::{self, Guest, Look, Talk};
+use crate::manifest::{Entry, Manifest, Objects};
 use crate::pull::refuse_conflicts;
 use crate::workspace::{Status, Workspace};
 
@@ -35,6 +35,11 @@ impl Workspace {
         options: &PushOptions,
     ) -> Result<Vec<Change>, ApiError> {
         self.record.include_untracked |= options.include_untracked;
+        if options.force.is_empty()
+            && let Some(pushed) = self.push_directly(guest)?
+        {
+            return Ok(pushed);
+        }
         for _ in 1..TRIES {
             match self.push_once(guest, options) {
                 Err(error) if error.code == ErrorCode::Busy => {}
@@ -44,6 +49,27 @@ impl Workspace {
         self.push_once(guest, options)
     }
 
+    /// Sends the changes without a look at all files of the guest, which takes most of the time: it
+    /// refuses them if it has changed one of the same files. None: it did, or anything else is in
+    /// the way; nothing was changed then.
+    fn push_directly(&mut self, guest: &dyn Guest) -> Result<Option<Vec<Change>>, ApiError> {
+        let (host, objects) = self.host_files(BTreeSet::new())?;
+        let base = &self.record.base;
+        let paths: BTreeSet<&Vec<u8>> = base.0.keys().chain(host.0.keys()).collect();
+        let changes = paths.into_iter().filter(|path| base.get(path) != host.get(path));
+        let changes: Vec<Change> = changes
+            .map(|path| Change {
+                path: path.clone(),
+                base: base.get(path).cloned(),
+                now: host.get(path).cloned(),
+            })
+            .collect();
+        match self.send(guest, &changes, base, (&objects, Look::AtChanges))? {
+            Ok(()) => self.pushed(&changes).map(|()| Some(changes)),
+            Err(_) => Ok(None),
+        }
+    }
+
     fn push_once(
         &mut self,
         guest: &dyn Guest,
@@ -51,31 +77,48 @@ impl Workspace {
     ) -> Result<Vec<Change>, ApiError> {
         let status = self.status(guest)?;
         let changes = self.wanted(&status, &options.force)?;
+        let how = (&status.objects, Look::AtAll);
+        self.send(guest, &changes, &status.guest.files, how)??;
+        self.pushed(&changes)?;
+        Ok(changes)
+    }
+
+    /// Sends changes of files whose state in the guest is `there`. The inner error is the guest's.
+    fn send(
+        &self,
+        guest: &dyn Guest,
+        changes: &[Change],
+        there: &Manifest,
+        (objects, look): (&Objects, Look),
+    ) -> Result<Result<(), ApiError>, ApiError> {
         if changes.is_empty() {
-            return Ok(changes);
+            return Ok(Ok(()));
         }
-        let git = self.store.bare(&status.objects)?;
+        let git = self.store.bare(objects)?;
         let sorted: BTreeSet<&Vec<u8>> = changes.iter().map(|change| &change.path).collect();
         let list = |paths: &mut dyn Iterator<Item = &&Vec<u8>>| -> Vec<u8> {
             paths.flat_map(|path| [path.as_slice(), b"\0"].concat()).collect()
         };
         let paths = list(&mut sorted.iter());
-        let new = list(&mut sorted.iter().filter(|path| status.guest.files.get(path).is_none()));
-        let present = sorted.iter().filter_map(|path| Some((*path, status.guest.files.get(path)?)));
+        let new = list(&mut sorted.iter().filter(|path| there.get(path).is_none()));
+        let present = sorted.iter().filter_map(|path| Some((*path, there.get(path)?)));
         let expected = Manifest::lines(present);
         let store = |list: Vec<u8>| {
             let id = git.filter(&["hash-object", "-w", "--stdin"], list)?;
             Ok::<_, ApiError>(String::from_utf8_lossy(&id).trim().to_owned())
         };
-        let lists = [store(paths)?, store(expected)?, store(index_lines(&changes))?, store(new)?];
+        let lists = [store(paths)?, store(expected)?, store(index_lines(changes))?, store(new)?];
         let objects = changes.iter().filter_map(|change| Some(&change.now.as_ref()?.object));
         let objects: String = objects.chain(&lists).flat_map(|id| [id.as_str(), "\n"]).collect();
         let names = lists.each_ref().map(String::as_str);
-        let command = guest::push(&self.record.folder, names);
-        send(&git, guest.start(&command)?, objects, &self.record.folder)?;
+        let talk = guest.start(&guest::push(&self.record.folder, names, look))?;
+        Ok(send(&git, talk, objects, &self.record.folder))
+    }
+
+    /// Notes the new common state.
+    fn pushed(&mut self, changes: &[Change]) -> Result<(), ApiError> {
         let files = changes.iter().map(|change| (change.path.clone(), change.now.clone()));
-        self.record_files(files.collect())?;
-        Ok(changes)
+        self.record_files(files.collect())
     }
 
     /// The changes of the host that are to be sent.
@@ -121,7 +164,7 @@ fn index_lines(changes: &[Change]) -> Vec<u8> {
 fn send(git: &Git, talk: Talk, objects: String, folder: &[u8]) -> Result<(), ApiError> {
     let Talk { mut output, mut input, end } = talk;
     let mut running = git
-        .stream(&["pack-objects", "--stdout", "-q", "--delta-base-offset"], objects.into_bytes())?;
+        .stream(["pack-objects", "--stdout", "-q", "--delta-base-offset"], objects.into_bytes())?;
     let sent = io::copy(&mut running.stdout, &mut input).and_then(|_| input.flush());
     drop(input);
     let packed = running.finish();

@@ -67,7 +67,8 @@ impl IndexEntry {
         self.line.starts_with(SUBMODULE)
     }
 
-    fn path(&self) -> &[u8] {
+    /// The path.
+    pub fn path(&self) -> &[u8] {
         self.line.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default()
     }
 }

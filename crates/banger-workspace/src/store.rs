@@ -186,7 +186,7 @@ impl Drop for Store {
 }
 
 /// A folder of objects with these others behind it.
-fn objects(ours: PathBuf, others: &[&[u8]]) -> Result<Objects, ApiError> {
+pub(crate) fn objects(ours: PathBuf, others: &[&[u8]]) -> Result<Objects, ApiError> {
     let made = (|| {
         let info = ours.join("info");
         DirBuilder::new().recursive(true).mode(0o700).create(&info)?;
@@ -211,7 +211,7 @@ fn alternate(path: &[u8]) -> Vec<u8> {
     line
 }
 
-fn make(folder: &Path) -> io::Result<()> {
+pub(crate) fn make(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use banger_api::{ApiError, ErrorCode, Hint};
+use banger_api::{ApiError, ErrorCode};
 
 use crate::compare::Comparison;
+use crate::copied;
 use crate::guest::{self, Guest, State};
 use crate::manifest::{Entry, Manifest, Objects, is_file};
 use crate::names;
@@ -70,9 +71,7 @@ impl Workspace {
     /// There is none; the repository is not where it was; an interrupted pull cannot be undone.
     pub fn open(folder: &Path, vm: &str) -> Result<Self, ApiError> {
         if !Store::is_at(folder) {
-            let text = format!("no repository of this host is on record for `{vm}`");
-            return Err(ApiError::new(ErrorCode::NotFound, text)
-                .with_hint(Hint::text("`banger run PATH` puts a repository in a new machine")));
+            return Err(copied::no_repository(folder, vm));
         }
         let store = Store::open(folder)?;
         let record = store.record()?;
@@ -119,20 +118,28 @@ impl Workspace {
             ((*path).clone(), stamp(&top, path).unwrap_or_default())
         });
         let seen: Stamps = stamps.collect();
-        let mut also: BTreeSet<Vec<u8>> = base.0.keys().cloned().collect();
-        also.extend(changed.into_iter().cloned());
-        if self.record.include_untracked {
-            also.extend(self.repository.untracked()?);
-        }
-        let objects = self.store.new_objects(&self.repository)?;
-        let index = self.store.temporary("index");
-        let host = Manifest::of_host(&self.repository, &objects, &index, &also)?;
+        let (host, objects) = self.host_files(changed)?;
         let mut changes = Comparison::of(base, &guest.files, &host);
         // A path that the guest must not name is not a deletion.
         let refused: BTreeSet<_> = guest.refused.iter().map(|(path, _)| path).collect();
         changes.guest.retain(|change| !refused.contains(&change.path));
         self.agree(&guest.files, &host)?;
         Ok(Status { guest, host, changes, seen, objects })
+    }
+
+    /// The host's files at the paths of the common state and `also` at these, as objects.
+    pub(crate) fn host_files(
+        &self,
+        also: BTreeSet<&Vec<u8>>,
+    ) -> Result<(Manifest, Objects), ApiError> {
+        let mut paths: BTreeSet<Vec<u8>> = self.record.base.0.keys().cloned().collect();
+        paths.extend(also.into_iter().cloned());
+        if self.record.include_untracked {
+            paths.extend(self.repository.untracked()?);
+        }
+        let objects = self.store.new_objects(&self.repository)?;
+        let index = self.store.temporary("index");
+        Ok((Manifest::of_host(&self.repository, &objects, &index, &paths)?, objects))
     }
 
     /// Makes what is the same on both sides a common state.

@@ -28,7 +28,7 @@ fn everything(pair: &Pair, guest: &dyn banger_workspace::guest::Guest) {
 }
 
 /// Bytes of an answer with these files.
-fn answer(head: &str, files: &[(&str, &str, &[u8])], pack: &[u8]) -> Vec<u8> {
+pub fn answer(head: &str, files: &[(&str, &str, &[u8])], pack: &[u8]) -> Vec<u8> {
     let mut bytes = format!("banger workspace 1\0{head}\0refs/heads/main\0\0").into_bytes();
     for (mode, object, path) in files {
         bytes.extend(format!("{mode} {object} 0\t").bytes());

@@ -95,6 +95,11 @@ impl Pair {
         Self { world, store: folder }
     }
 
+    /// The folder of the record.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
     pub fn open(&self) -> Workspace {
         Workspace::open(&self.store, "web").unwrap()
     }

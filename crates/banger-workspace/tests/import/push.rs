@@ -1,10 +1,13 @@
 //! The host's changes go into the guest's work tree, where it has not changed the same files.
 
+use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use banger_api::{ApiError, ErrorCode};
 use banger_workspace::Options;
+use banger_workspace::guest::{Guest, Talk};
 use banger_workspace::push::PushOptions;
 
 use crate::local::{Local, Pair, settled};
@@ -85,6 +88,47 @@ fn changes_of_the_guest_are_replaced_only_by_name() {
     assert_eq!(pair.push(&force(&["a", "dir/e"])).unwrap(), 3);
     assert_eq!(pair.in_guest("a").unwrap(), "host\n");
     assert_eq!(pair.status(), Vec::<String>::new());
+}
+
+/// Counts the commands in the guest.
+struct Counted(Cell<usize>);
+
+impl Guest for Counted {
+    fn start(&self, command: &[OsString]) -> Result<Talk, ApiError> {
+        self.0.set(self.0.get() + 1);
+        Local.start(command)
+    }
+}
+
+#[test]
+fn a_push_needs_one_command_unless_the_guest_changed_the_same_files() {
+    let pair = Pair::new();
+    let push = || {
+        let guest = Counted(Cell::new(0));
+        let pushed = pair.open().push(&guest, &PushOptions::default());
+        (pushed.map_or(99, |changes| changes.len()), guest.0.get())
+    };
+    assert_eq!(push(), (0, 0));
+    pair.guest("a", "guest\n");
+    pair.guest("new of the guest", "guest\n");
+    pair.world.write("b", "host\n");
+    fs::remove_file(pair.world.host.join("c")).unwrap();
+    pair.world.write("new/of/the host", "host\n");
+    pair.world.git(&["add", "-A"]);
+    assert_eq!(push(), (3, 1));
+    assert_eq!((pair.in_guest("c"), pair.in_guest("b").as_deref()), (None, Some("host\n")));
+    assert_eq!(pair.in_guest("new/of/the host").as_deref(), Some("host\n"));
+    assert_eq!(pair.status(), ["gM a", "gA new of the guest"]);
+    // The same change on both sides, beside one of the host.
+    pair.guest("d", "both\n");
+    pair.world.write("d", "both\n");
+    pair.world.write("b", "host again\n");
+    assert_eq!(push(), (1, 3));
+    // Different ones: named by the second look.
+    pair.guest("b", "guest\n");
+    pair.world.write("b", "host at last\n");
+    assert_eq!(push(), (99, 2));
+    assert_eq!(pair.in_guest("b").as_deref(), Some("guest\n"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use banger_archive::beneath::Folder;
 use banger_archive::unpack::{self, Owners, Rules, SetId, Special, Unpacked};
-use banger_workspace::import::{Input, Part, parts};
+use banger_workspace::import::{Input, PACKS, Part, parts};
 use banger_workspace::{Options, Repository, Snapshot, pack, submodules};
 
 /// A repository, and the folder that stands for the guest's.
@@ -56,7 +56,7 @@ impl World {
         self.git(&["commit", "-q", "-m", message]);
     }
 
-    /// Imports; returns the bytes of the pack.
+    /// Imports; returns the bytes of the packs.
     pub fn import(&self, options: Options) -> (Snapshot, usize) {
         let repository = Repository::find(&self.host).unwrap();
         let before = state_of(&self.host);
@@ -93,7 +93,7 @@ impl World {
     }
 }
 
-/// Runs the import in a folder of this host; returns the bytes of the pack.
+/// Runs the import in a folder of this host; returns the bytes of the packs.
 fn send(repository: &Repository, snapshot: &Snapshot, guest: &Path) -> usize {
     let objects = pack::objects(repository.git(), snapshot).unwrap();
     let mut packed = 0;
@@ -103,35 +103,44 @@ fn send(repository: &Repository, snapshot: &Snapshot, guest: &Path) -> usize {
                 let input = match step.input {
                     Input::None => Vec::new(),
                     Input::Bytes(bytes) => bytes,
-                    Input::Pack => {
-                        let mut bytes = Vec::new();
-                        let mut running = pack::pack(repository.git(), objects.clone()).unwrap();
-                        running.stdout.read_to_end(&mut bytes).unwrap();
-                        running.finish().unwrap();
-                        packed = bytes.len();
-                        bytes
-                    }
                 };
                 run(&step.command, input);
+            }
+            Part::Objects => {
+                let folder = tempfile::tempdir().unwrap();
+                let objects = objects.clone();
+                let packs = pack::to_files(repository, objects, &folder.path().join("x")).unwrap();
+                let mut archive = Vec::new();
+                pack::packs(&packs, &mut archive).unwrap();
+                let sizes = fs::read_dir(&packs).unwrap().flatten().filter_map(|entry| {
+                    let is_pack = entry.path().extension()? == "pack";
+                    is_pack.then(|| entry.metadata().unwrap().len() as usize)
+                });
+                packed = sizes.sum();
+                unpack_to(&guest.join(PACKS), &archive);
             }
             Part::Files => {
                 let mut archive = Vec::new();
                 pack::files(repository, snapshot, &mut archive).unwrap();
-                let rules = Rules {
-                    owners: Owners::Caller,
-                    set_id: SetId::Drop,
-                    special: Special::Refuse,
-                    top: unpack::Top::AsIs,
-                    max_entries: 1 << 20,
-                    reserve_bytes: 0,
-                };
-                let folder = Folder::open(guest).unwrap();
-                let mut done = Unpacked::default();
-                unpack::unpack(&folder, archive.as_slice(), &rules, &mut done).unwrap();
+                unpack_to(guest, &archive);
             }
         }
     }
     packed
+}
+
+fn unpack_to(folder: &Path, archive: &[u8]) {
+    let rules = Rules {
+        owners: Owners::Caller,
+        set_id: SetId::Drop,
+        special: Special::Refuse,
+        top: unpack::Top::AsIs,
+        max_entries: 1 << 20,
+        reserve_bytes: 0,
+    };
+    let folder = Folder::open(folder).unwrap();
+    let mut done = Unpacked::default();
+    unpack::unpack(&folder, archive, &rules, &mut done).unwrap();
 }
 
 /// Content or target, and the execute bit.

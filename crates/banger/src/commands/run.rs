@@ -252,9 +252,10 @@ async fn import(
     vm: &VmTag,
     content: &Content,
 ) -> Result<(), Failure> {
-    content.keep_record(repository::store_folder(context, vm)?).await?;
+    let store = repository::store_folder(context, vm)?;
+    content.keep_record(store.clone()).await?;
     let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
-    let sending = content.send(client, vm.id.as_str(), &mut track);
+    let sending = content.send(client, vm.id.as_str(), &store, &mut track);
     context.interrupts.run_interruptible(sending).await??;
     Ok(())
 }

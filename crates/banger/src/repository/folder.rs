@@ -11,6 +11,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use banger_archive::pack::{self, Devices};
 use banger_archive::place::{self, LastLink};
 use banger_client::Client;
+use banger_workspace::copied::Copied;
 use tokio::sync::mpsc;
 
 use super::HOME;
@@ -45,6 +46,12 @@ impl Folder {
         };
         let guest = Path::new(HOME).join(name);
         Ok(Self { path, guest })
+    }
+
+    /// Where it comes from and goes to.
+    pub fn record(&self) -> Copied {
+        let folder = self.guest.as_os_str().as_bytes().to_vec();
+        Copied { path: self.path.clone(), folder }
     }
 
     /// Prints what would be sent: all files are read for it.

@@ -88,13 +88,23 @@ impl Content {
         }
     }
 
-    /// Puts it in a machine. What was made before an error stays.
+    /// Puts it in a machine. What was made before an error stays. `store` is the folder of its
+    /// record, if there is one.
     ///
     /// # Errors
     /// A command that fails in the guest; git's on this host; the connection's.
-    pub async fn send(&self, client: &Client, vm: &str, track: &mut Track) -> Result<(), Failure> {
+    pub async fn send(
+        &self,
+        client: &Client,
+        vm: &str,
+        store: &Path,
+        track: &mut Track,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Repository(prepared) => Ok(send::import(client, vm, prepared, track).await?),
+            Self::Repository(prepared) => {
+                let scratch = if store.is_dir() { store.into() } else { std::env::temp_dir() };
+                Ok(send::import(client, vm, (prepared, &scratch), track).await?)
+            }
             Self::Folder(folder) => folder.send(client, vm, track).await,
         }
     }

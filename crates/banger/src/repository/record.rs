@@ -1,4 +1,4 @@
-//! The record of a repository that is put in a machine.
+//! The record of a repository or folder that is put in a machine.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,17 @@ use crate::errors::{Failure, usage};
 
 impl Content {
     /// Puts on record what is about to be sent to a machine, in its folder on this host. A machine
-    /// without a folder here has no record, and neither has what is no repository.
+    /// without a folder here has no record.
     ///
     /// # Errors
     /// git's, the file system's.
     pub async fn keep_record(&self, folder: PathBuf) -> Result<(), Failure> {
+        if !folder.parent().is_some_and(Path::is_dir) {
+            return Ok(());
+        }
         match self {
-            Self::Repository(prepared) if folder.parent().is_some_and(Path::is_dir) => {
-                prepared.keep_record(folder).await
-            }
-            _ => Ok(()),
+            Self::Repository(prepared) => prepared.keep_record(folder).await,
+            Self::Folder(copied) => Ok(copied.record().keep(&folder)?),
         }
     }
 }

@@ -1,17 +1,21 @@
 //! Sends a repository: runs the commands of the import in the guest.
 
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use banger_api::{ApiError, ErrorCode};
+use banger_archive::pack::Packed;
 use banger_archive::place::Source;
 use banger_client::{
     ArchiveTarget, Client, Counter, Exec, ExecRequest, Output, PIECES, PieceWriter,
 };
-use banger_workspace::import::{Input, Part, Step, parts};
+use banger_workspace::import::{Input, PACKS, Part, Step, parts};
 use banger_workspace::pack;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Prepared;
@@ -23,13 +27,14 @@ const PIECE: usize = 64 * 1024;
 const MAX_MESSAGE: usize = 4096;
 
 /// Makes the repository and its submodules in the guest. What was made before an error stays.
+/// Packs are made in the folder `scratch` of this host.
 ///
 /// # Errors
 /// A command that fails in the guest, with its messages; git's on this host; the connection's.
 pub async fn import(
     client: &Client,
     vm: &str,
-    prepared: &Prepared,
+    (prepared, scratch): (&Prepared, &Path),
     track: &mut Track,
 ) -> Result<(), ApiError> {
     let begun = Instant::now();
@@ -41,7 +46,8 @@ pub async fn import(
             let has_objects = !one.objects.is_empty();
             for part in parts(&one.snapshot, one.folder.as_os_str(), has_objects) {
                 match part {
-                    Part::Run(step) => run(client, vm, one, step, &counter).await?,
+                    Part::Run(step) => run(client, vm, step, &counter).await?,
+                    Part::Objects => objects(client, vm, (one, scratch), &counter).await?,
                     Part::Files => files(client, vm, one, &counter).await?,
                 }
             }
@@ -52,13 +58,7 @@ pub async fn import(
 }
 
 /// Runs one command with its input.
-async fn run(
-    client: &Client,
-    vm: &str,
-    prepared: &Prepared,
-    step: Step,
-    counter: &Counter,
-) -> Result<(), ApiError> {
+async fn run(client: &Client, vm: &str, step: Step, counter: &Counter) -> Result<(), ApiError> {
     let request = ExecRequest {
         argv: step.command.into_iter().map(Into::into).collect(),
         stdin: step.input != Input::None,
@@ -66,45 +66,14 @@ async fn run(
     };
     let Exec { input, mut output, .. } =
         Exec::start(client.agent_session(vm).await?, &request).await?;
-    let (to, mut from) = mpsc::channel(PIECES);
-    let reading = match step.input {
-        Input::None => None,
-        Input::Bytes(bytes) => {
-            let to = to.clone();
-            Some(tokio::task::spawn_blocking(move || {
-                for piece in bytes.chunks(PIECE) {
-                    if to.blocking_send(Bytes::copy_from_slice(piece)).is_err() {
-                        break;
-                    }
-                }
-                Ok(())
-            }))
-        }
-        Input::Pack => {
-            let (git, objects) = (prepared.repository.git().clone(), prepared.objects.clone());
-            let to = to.clone();
-            Some(tokio::task::spawn_blocking(move || send_pack(&git, objects, &to)))
-        }
-    };
-    drop(to);
-    let counter = counter.clone();
     let sending = async {
-        if let Some(input) = input {
-            while let Some(piece) = from.recv().await {
-                let length = piece.len();
-                if !input.send(piece).await {
+        if let (Some(input), Input::Bytes(bytes)) = (input, step.input) {
+            for piece in bytes.chunks(PIECE) {
+                if !input.send(Bytes::copy_from_slice(piece)).await {
                     break;
                 }
-                counter.add(length);
+                counter.add(piece.len());
             }
-        }
-        // Else the thread waits for room.
-        drop(from);
-        match reading {
-            Some(reading) => reading.await.map_err(|error| {
-                ApiError::new(ErrorCode::Internal, "a thread failed").caused_by(&error)
-            })?,
-            None => Ok(()),
         }
     };
     let mut messages = Vec::new();
@@ -120,9 +89,7 @@ async fn run(
             }
         }
     };
-    let (sent, status) = tokio::join!(sending, ending);
-    // A pack that is cut off is refused by the guest too.
-    sent?;
+    let ((), status) = tokio::join!(sending, ending);
     match status?.shell_code() {
         0 => Ok(()),
         code => Err(refused(vm, code, &messages)),
@@ -137,27 +104,43 @@ fn refused(vm: &str, code: u8, messages: &[u8]) -> ApiError {
     error
 }
 
-fn send_pack(
-    git: &banger_workspace::git::Git,
-    objects: Vec<u8>,
-    to: &mpsc::Sender<Bytes>,
+/// Unpacks the objects: packs with their indexes, which are made in a folder of this host.
+async fn objects(
+    client: &Client,
+    vm: &str,
+    (prepared, scratch): (&Prepared, &Path),
+    counter: &Counter,
 ) -> Result<(), ApiError> {
-    let mut running = pack::pack(git, objects)?;
-    loop {
-        let mut piece = BytesMut::zeroed(PIECE);
-        let length = match running.stdout.read(&mut piece) {
-            Ok(0) => return running.finish(),
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+    let scratch = Scratch::make(scratch)?;
+    let (repository, objects) = (prepared.repository.clone(), prepared.objects.clone());
+    let folder = scratch.0.join("objects");
+    let packing =
+        tokio::task::spawn_blocking(move || pack::to_files(&repository, objects, &folder));
+    let packs = packing.await.map_err(|error| thread_failed(&error))??;
+    let target = prepared.folder.join(PACKS);
+    unpacked(client, vm, &target, counter, move |writer| pack::packs(&packs, writer)).await
+}
+
+/// A folder of this command, which goes with it. After a kill it goes with the machine's record.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(parent: &Path) -> Result<Self, ApiError> {
+        let path = parent.join(format!("sending-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Self(path)),
             Err(error) => {
-                let text = "the pack of git cannot be read";
-                return Err(ApiError::new(ErrorCode::Internal, text).caused_by(&error));
+                let text = format!("`{}` cannot be made", path.display());
+                Err(ApiError::new(ErrorCode::of_io(&error), text).caused_by(&error))
             }
-        };
-        piece.truncate(length);
-        if to.blocking_send(piece.freeze()).is_err() {
-            return Ok(());
         }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -168,11 +151,25 @@ async fn files(
     prepared: &Prepared,
     counter: &Counter,
 ) -> Result<(), ApiError> {
+    let (repository, snapshot) = (prepared.repository.clone(), prepared.snapshot.clone());
+    unpacked(client, vm, &prepared.folder, counter, move |writer| {
+        pack::files(&repository, &snapshot, writer)
+    })
+    .await
+}
+
+/// Unpacks an archive in a folder of the guest, which `pack` writes meanwhile.
+async fn unpacked(
+    client: &Client,
+    vm: &str,
+    folder: &Path,
+    counter: &Counter,
+    pack: impl FnOnce(PieceWriter) -> Result<Packed, ApiError> + Send + 'static,
+) -> Result<(), ApiError> {
     let (to, pieces) = mpsc::channel(PIECES);
     let writer = PieceWriter { to: to.clone(), counter: counter.clone() };
-    let (repository, snapshot) = (prepared.repository.clone(), prepared.snapshot.clone());
     let packing = tokio::task::spawn_blocking(move || {
-        let packed = pack::files(&repository, &snapshot, writer);
+        let packed = pack(writer);
         if packed.is_err() {
             // The body of the request must not look complete.
             let _ = to.blocking_send(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -180,17 +177,19 @@ async fn files(
         packed
     });
     let target = ArchiveTarget {
-        path: prepared.folder.as_os_str().as_bytes().to_vec(),
+        path: folder.as_os_str().as_bytes().to_vec(),
         source: Source::Contents,
         name: b".".to_vec(),
         keep_owners: false,
         user: None,
     };
     let unpacked = client.unarchive(vm, &target, pieces).await;
-    let packed = packing.await.map_err(|error| {
-        ApiError::new(ErrorCode::Internal, "files cannot be packed").caused_by(&error)
-    })?;
+    let packed = packing.await.map_err(|error| thread_failed(&error))?;
     // The guest's reason comes first: the stream ends because of it.
     unpacked?;
     packed.map(drop)
+}
+
+fn thread_failed(error: &tokio::task::JoinError) -> ApiError {
+    ApiError::new(ErrorCode::Internal, "a thread failed").caused_by(error)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use banger_api::ApiError;
 use banger_api::operation::VmTag;
-use banger_client::{BlockingGuest, Client};
+use banger_client::{BlockingGuest, Client, Counter};
 use banger_workspace::guest::{Guest, Talk};
 
 use crate::context::Context;
@@ -23,9 +23,10 @@ pub fn store_folder(context: &Context, vm: &VmTag) -> Result<PathBuf, ApiError> 
 pub struct Machine(BlockingGuest);
 
 impl Machine {
-    /// The guest of this machine; within the runtime that will carry its streams.
-    pub fn new(client: &Client, vm: &VmTag) -> Self {
-        Self(BlockingGuest::new(client, vm))
+    /// The guest of this machine, whose bytes are counted in both directions; within the runtime
+    /// that will carry its streams.
+    pub fn new(client: &Client, vm: &VmTag, counter: &Counter) -> Self {
+        Self(BlockingGuest::new(client, vm).counted(counter))
     }
 }
 

@@ -151,6 +151,17 @@ fn the_folder_of_the_repository_is_a_working_folder_if_asked_for() {
     let place = home.ok(&["exec", "--workspace", "web", "pwd"]);
     assert_eq!(place, "/root/app\n");
     assert_eq!(home.ok(&["exec", "web", "pwd"]), "/root\n", "never guessed");
+    // As `run PATH --copy` keeps it.
+    std::fs::remove_file(folder.join("record")).unwrap();
+    std::fs::write(folder.join("copied"), b"/home/me/notes\0/root/notes\0").unwrap();
+    assert_eq!(home.ok(&["exec", "--workspace", "web", "pwd"]), "/root/notes\n");
+    for words in [&["status", "web"][..], &["diff", "web"], &["pull", "web", "--yes"]] {
+        let run = home.run(&[&["vm", "workspace"], words].concat());
+        assert_eq!(run.code, 3, "{words:?}: {}", run.err);
+        let copy = "`web` has a copy of `/home/me/notes` in `/root/notes`, which `--copy` made";
+        assert!(run.err.contains(copy), "{words:?}: {}", run.err);
+        assert!(run.err.contains("`banger cp web:/root/notes .`"), "{words:?}: {}", run.err);
+    }
     home.ok(&["vm", "delete", "-f", "web"]);
     // The simulated host makes no folders and removes none.
     std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();

@@ -2,11 +2,12 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use banger_api::exit;
+use banger_api::{ApiError, exit};
+use banger_workspace::Workspace;
 use banger_workspace::fetch::Limits;
-use banger_workspace::pull::{Form, Which};
+use banger_workspace::pull::{Fetched, Form, Which};
 
-use super::{machine, with_workspace};
+use super::{machine, on_workspace, open, thread_failed};
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
 use crate::render::patch::Patch;
@@ -39,23 +40,33 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let vm = machine(&client, &args.vm).await?;
     let form = if args.stat { Form::Stat } else { Form::Patch };
-    with_workspace(context, &client, &vm, move |workspace, machine| {
-        let fetched = workspace.fetch(&machine, &Limits::default(), Which::All)?;
-        let mut stdout = Stdout { to: io::stdout(), is_closed: false };
-        let written = if stdout.to.is_terminal() {
-            let mut patch = Patch::new(anstream::AutoStream::auto(io::stdout()));
-            workspace.write(&fetched, form, &mut patch).map(|()| patch.flush())
-        } else {
-            // As it is, for git: escape sequences are content.
-            workspace.write(&fetched, form, &mut stdout).map(|()| stdout.flush())
-        };
-        match written {
-            Err(_) if stdout.is_closed => Ok(Err(io::ErrorKind::BrokenPipe.into())),
-            written => written,
-        }
-    })
-    .await??;
+    let workspace = (open(context, &vm).await?, "diff");
+    let (workspace, fetched) =
+        on_workspace(context, &client, &vm, workspace, |workspace, machine| {
+            workspace.fetch(&machine, &Limits::default(), Which::All)
+        })
+        .await?;
+    // A pager may not read for a while.
+    let writing = tokio::task::spawn_blocking(move || write(&workspace, &fetched, form));
+    let written = context.interrupts.run_interruptible(writing).await?;
+    written.map_err(|error| thread_failed(&error))???;
     Ok(exit::OK)
+}
+
+/// Writes the changes to standard output; the inner error is a reader that has closed it.
+fn write(workspace: &Workspace, fetched: &Fetched, form: Form) -> Result<io::Result<()>, ApiError> {
+    let mut stdout = Stdout { to: io::stdout(), is_closed: false };
+    let written = if stdout.to.is_terminal() {
+        let mut patch = Patch::new(anstream::AutoStream::auto(io::stdout()));
+        workspace.write(fetched, form, &mut patch).map(|()| patch.flush())
+    } else {
+        // As it is, for git: escape sequences are content.
+        workspace.write(fetched, form, &mut stdout).map(|()| stdout.flush())
+    };
+    match written {
+        Err(_) if stdout.is_closed => Ok(Err(io::ErrorKind::BrokenPipe.into())),
+        written => written,
+    }
 }
 
 /// Standard output, and whether its reader has closed it.

@@ -5,15 +5,18 @@ mod pull;
 mod push;
 mod status;
 
+use std::time::Instant;
+
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode};
-use banger_client::Client;
 use banger_client::batch::resolve;
+use banger_client::{Client, Counter};
 use banger_workspace::Workspace;
 use clap::Subcommand;
 
 use crate::context::Context;
 use crate::errors::Failure;
+use crate::render::progress::{Lines, Progress};
 use crate::repository::{Machine, store_folder};
 
 /// Commands over workspaces.
@@ -53,20 +56,28 @@ async fn open(context: &Context, vm: &VmTag) -> Result<Workspace, Failure> {
     Ok(opened.map_err(|error| thread_failed(&error))??)
 }
 
-/// Runs blocking work on an open workspace, and gives it back.
+/// Runs blocking work on an open workspace, and gives it back. `stage` names the work while its
+/// bytes are shown.
 async fn on_workspace<T: Send + 'static>(
     context: &Context,
     client: &Client,
     vm: &VmTag,
-    mut workspace: Workspace,
+    (mut workspace, stage): (Workspace, &str),
     work: impl FnOnce(&mut Workspace, Machine) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(Workspace, T), Failure> {
-    let machine = Machine::new(client, vm);
+    let (begun, counter) = (Instant::now(), Counter::default());
+    let machine = Machine::new(client, vm, &counter);
     let working = tokio::task::spawn_blocking(move || {
         let done = work(&mut workspace, machine)?;
         Ok::<_, ApiError>((workspace, done))
     });
-    let done = context.interrupts.run_interruptible(working).await?;
+    let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
+    let mut report = |bytes| {
+        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        track.transfer(elapsed_ms, stage, bytes, None);
+    };
+    let working = context.interrupts.run_interruptible(working);
+    let done = counter.reported(&mut report, working).await?;
     Ok(done.map_err(|error| thread_failed(&error))??)
 }
 
@@ -75,10 +86,11 @@ async fn with_workspace<T: Send + 'static>(
     context: &Context,
     client: &Client,
     vm: &VmTag,
+    stage: &str,
     work: impl FnOnce(&mut Workspace, Machine) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, Failure> {
     let workspace = open(context, vm).await?;
-    let (_, done) = on_workspace(context, client, vm, workspace, work).await?;
+    let (_, done) = on_workspace(context, client, vm, (workspace, stage), work).await?;
     Ok(done)
 }
 

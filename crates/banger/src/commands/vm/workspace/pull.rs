@@ -51,7 +51,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     }
     let workspace = open(context, &vm).await?;
     let (workspace, fetched) =
-        on_workspace(context, &client, &vm, workspace, |workspace, machine| {
+        on_workspace(context, &client, &vm, (workspace, "pull"), |workspace, machine| {
             workspace.fetch(&machine, &Limits::default(), Which::Own)
         })
         .await?;
@@ -99,7 +99,7 @@ async fn branch(
     name: String,
 ) -> Result<u8, Failure> {
     let (asked, vm_name) = (name.clone(), vm.name.to_string());
-    let made = with_workspace(context, client, vm, move |workspace, machine| {
+    let made = with_workspace(context, client, vm, "pull", move |workspace, machine| {
         workspace.branch(&machine, &Limits::default(), &asked, &vm_name)
     })
     .await?;

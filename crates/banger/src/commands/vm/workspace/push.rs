@@ -44,7 +44,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         force: args.force.into_iter().map(OsString::into_vec).collect(),
         include_untracked: args.include_untracked,
     };
-    let pushed = with_workspace(context, &client, &vm, move |workspace, machine| {
+    let pushed = with_workspace(context, &client, &vm, "push", move |workspace, machine| {
         workspace.push(&machine, &options)
     })
     .await?;

@@ -31,11 +31,12 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
     let vm = machine(&client, &args.vm).await?;
-    let (summary, status) = with_workspace(context, &client, &vm, |workspace, machine| {
-        let status = workspace.status(&machine)?;
-        Ok((Summary::new(workspace.record(), &status), status))
-    })
-    .await?;
+    let (summary, status) =
+        with_workspace(context, &client, &vm, "compare", |workspace, machine| {
+            let status = workspace.status(&machine)?;
+            Ok((Summary::new(workspace.record(), &status), status))
+        })
+        .await?;
     let (repository, folder) = (&summary.repository, &summary.folder);
     if context.format == Format::Json {
         context.json(&WithVm { vm, summary })?;
