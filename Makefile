@@ -34,6 +34,7 @@ bench:
 	scripts/setup.sh test
 	$(MAKE) --no-print-directory build
 	cargo build --release --package banger-testkit --package bangerd-sim
+	cargo build --release --package banger-tui --example frame_time
 	cargo xtask bench --json
 
 # make bench-create ARGS="--runs 20"

@@ -15,6 +15,7 @@
 //! - `simulated`: the command line and the daemon with many VMs, see [`bench_simulated`];
 //! - `folders` (`--folders` only): live folders, see [`bench_folders`];
 //! - `repositories` (`--repositories` only): see [`bench_repositories`];
+//! - `faces`: the terminal interface and the web page with many VMs, see [`bench_faces`];
 //! - `kernels` (`--kernels` only): the kernel `fast` beside the packaged one, see
 //!   [`bench_kernels`].
 
@@ -26,7 +27,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{bench_folders, bench_images, bench_kernels, bench_repositories};
+use crate::{bench_faces, bench_folders, bench_images, bench_kernels, bench_repositories};
 use crate::{bench_simulated, bench_streams, host_cost};
 
 /// Smallest meaningful number of pairs.
@@ -59,7 +60,8 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     while let Some(option) = options.next() {
         match *option {
             "--json" => as_json = true,
-            "--simulated" | "--images" | "--kernels" | "--folders" | "--repositories" => {
+            "--simulated" | "--faces" | "--images" | "--kernels" | "--folders"
+            | "--repositories" => {
                 only = Some(*option);
             }
             "--mib" => {
@@ -90,6 +92,7 @@ pub fn run(root: &Path, options: &[&str]) -> anyhow::Result<()> {
     }
     let result = match only {
         Some("--simulated") => bench_simulated::measure(&bench, pairs),
+        Some("--faces") => bench_faces::measure(&bench, pairs),
         Some("--kernels") => bench_kernels::measure(&bench, pairs),
         Some("--folders") => bench_folders::measure(&bench),
         Some("--repositories") => bench_repositories::measure(&bench, mib),
@@ -142,12 +145,21 @@ impl Bench {
         self
     }
 
+    /// The project's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Adds the environment of a home to a command.
+    pub fn in_home<'a>(&self, command: &'a mut Command, home: &Path) -> &'a mut Command {
+        command.env("BANGER_HOME", home).envs(self.env.iter().map(|(name, value)| (name, value)))
+    }
+
     /// Runs a command and expects success; returns its output.
     pub fn banger(&self, home: &Path, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(self.programs.join("banger"))
+        let output = self
+            .in_home(&mut Command::new(self.programs.join("banger")), home)
             .args(args)
-            .env("BANGER_HOME", home)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()
             .context("cannot run banger")?;
@@ -179,6 +191,7 @@ impl Bench {
         let own = self.own_cost(pairs)?;
         let host = host_cost::outside(pairs)?;
         let simulated = bench_simulated::measure(self, pairs)?;
+        let faces = bench_faces::measure(self, pairs)?;
         let images = bench_images::measure(self, pairs, rootfs)?;
         Ok(json!({
             "create_ready": {
@@ -190,6 +203,7 @@ impl Bench {
             "own_cost_ms": {"median": rounded(own, 1), "n": pairs},
             "host_cost_ms": host,
             "exec_ms": exec,
+            "faces": faces,
             "images": images,
             "simulated": simulated,
         }))

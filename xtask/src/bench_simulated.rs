@@ -29,13 +29,26 @@ const LISTED_VMS: usize = 1000;
 /// # Errors
 /// A command fails.
 pub fn measure(bench: &Bench, runs: usize) -> anyhow::Result<Value> {
-    let home = bench.home.join("simulated");
+    with_home(bench, "simulated", |bench, home| figures(bench, home, runs))
+}
+
+/// Does something with a daemon on the simulated host, in a home of this name, which is removed
+/// afterwards.
+///
+/// # Errors
+/// Those of the work, or the home cannot be made.
+pub fn with_home(
+    bench: &Bench,
+    name: &str,
+    work: impl FnOnce(&Bench, &Path) -> anyhow::Result<Value>,
+) -> anyhow::Result<Value> {
+    let home = bench.home.join(name);
     // What a bench that was interrupted left.
     let _ = fs::remove_dir_all(&home);
     fs::create_dir_all(&home)?;
     let daemon = bench.programs.join("bangerd-sim").display().to_string();
     let bench = bench.clone().with_env(&[("BANGERD", &daemon), ("BANGER_DNS_PORT", "0")]);
-    let measured = figures(&bench, &home, runs);
+    let measured = work(&bench, &home);
     let _ = bench.banger(&home, &["daemon", "stop"]);
     let _ = fs::remove_dir_all(&home);
     measured
@@ -74,7 +87,11 @@ fn figures(bench: &Bench, home: &Path, runs: usize) -> anyhow::Result<Value> {
     }))
 }
 
-fn create(bench: &Bench, home: &Path, vms: std::ops::Range<usize>) -> anyhow::Result<()> {
+/// Creates VMs named `vm-0`, `vm-1`, …, which run.
+///
+/// # Errors
+/// A command fails.
+pub fn create(bench: &Bench, home: &Path, vms: std::ops::Range<usize>) -> anyhow::Result<()> {
     for vm in vms {
         bench.banger(home, &["vm", "create", "-q", "--name", &format!("vm-{vm}")])?;
     }

@@ -3,6 +3,7 @@
 mod agent;
 mod bench;
 mod bench_create;
+mod bench_faces;
 mod bench_folders;
 mod bench_guest;
 mod bench_images;
@@ -27,10 +28,11 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo xtask <task>
   tidy                 check borders, style and documents
   agent                build the static guest agent and put it beside the other programs
-  bench [--json] [--pairs N] [--simulated | --kernels | --images [--rootfs TAR] | --folders |
-        --repositories [--mib N]]
+  bench [--json] [--pairs N] [--simulated | --faces | --kernels | --images [--rootfs TAR] |
+        --folders | --repositories [--mib N]]
                        create-to-ready against the same VM started by hand, and our own cost;
                        --simulated: only the command line and the daemon with many VMs;
+                       --faces: only the terminal interface and the web page with many VMs;
                        --images: only imports and pulls; --rootfs: also of this archive;
                        --folders: live folders beside rsync; --repositories: import and push
                        of a repository of N MiB beside rsync and git bundle;

@@ -1,5 +1,7 @@
 //! Status of the daemon.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ByteString;
@@ -31,6 +33,10 @@ pub struct DaemonStatus {
     /// The DNS server for names of VMs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsStatus>,
+    /// Address and port on which `banger web` listens, if the configuration has one (`web_listen`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "127.0.0.1:8888")]
+    pub web_listen: Option<SocketAddr>,
 }
 
 /// The DNS server for `NAME.vm`.

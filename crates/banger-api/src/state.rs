@@ -34,6 +34,14 @@ impl VmState {
         Self::Deleting,
     ];
 
+    /// Whether a VM in this state has, or may have, a VMM: then it reserves vCPUs and memory.
+    pub fn has_vmm(self) -> bool {
+        match self {
+            Self::Starting | Self::Running | Self::Paused | Self::Stopping => true,
+            Self::Stopped | Self::Broken | Self::Deleting => false,
+        }
+    }
+
     /// Name of the state in tables and JSON.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,7 @@
-//! Escapes control characters in untrusted text, which may reach a terminal.
+//! Texts that faces share: untrusted text without characters that control a terminal, durations,
+//! and why a VM is stopped.
+
+use banger_api::vm::{StopKind, StoppedBecause};
 
 /// One line: control characters are escaped.
 pub fn line(text: &str) -> String {
@@ -53,6 +56,26 @@ pub fn duration(ms: u64) -> String {
         seconds @ 60.. => format!("{} min {} s", seconds / 60, seconds % 60),
         10..60 => format!("{:.1} s", ms as f64 / 1000.0),
         _ => format!("{:.2} s", ms as f64 / 1000.0),
+    }
+}
+
+/// Why a VM is stopped, as a fragment: `the guest powered itself off`. It may contain text of the
+/// guest, with its control characters.
+pub fn stopped_because(because: &StoppedBecause) -> String {
+    match because {
+        StoppedBecause::NeverStarted => "it was never started".into(),
+        StoppedBecause::Requested { how: StopKind::Graceful } => "a stop was requested".into(),
+        StoppedBecause::Requested { how: StopKind::KilledAfterGrace } => {
+            "a stop was requested; it was killed after the grace period".into()
+        }
+        StoppedBecause::Requested { how: StopKind::Killed } => "a kill was requested".into(),
+        StoppedBecause::GuestPoweredOff => "the guest powered itself off".into(),
+        StoppedBecause::ProgramEnded { code } => format!("its program ended with code {code}"),
+        StoppedBecause::VmmDied { story } => format!("the VMM died: {story}"),
+        StoppedBecause::StartFailed { operation, error } => {
+            format!("its start failed: {error} ({operation})")
+        }
+        StoppedBecause::HostRestarted => "the host was restarted".into(),
     }
 }
 

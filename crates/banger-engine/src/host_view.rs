@@ -3,7 +3,7 @@
 use banger_api::ApiError;
 use banger_api::host::HostView;
 use banger_api::size::MIB;
-use banger_api::vm::{VmState, VmSummary};
+use banger_api::vm::VmSummary;
 
 use crate::engine::Engine;
 
@@ -30,11 +30,7 @@ impl Engine {
 
 /// vCPUs and bytes of memory of the VMs that have a VMM.
 fn reserved(vms: &[VmSummary]) -> (u64, u64) {
-    let has_vmm = |state| match state {
-        VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping => true,
-        VmState::Stopped | VmState::Broken | VmState::Deleting => false,
-    };
-    let running = vms.iter().filter(|vm| has_vmm(vm.state));
+    let running = vms.iter().filter(|vm| vm.state.has_vmm());
     running.fold((0, 0), |(vcpus, memory): (u64, u64), vm| {
         let bytes = vm.memory_mib.unwrap_or_default().saturating_mul(MIB);
         let count = vm.vcpus.unwrap_or_default().into();
@@ -45,6 +41,7 @@ fn reserved(vms: &[VmSummary]) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_api::vm::VmState;
 
     #[test]
     fn only_vms_with_a_vmm_reserve_resources() {

@@ -8,7 +8,10 @@ mod leftovers;
 mod programs;
 mod registry;
 mod small_disk;
+mod tmux;
 pub mod tree;
+mod usage;
+mod web;
 
 pub use connect_proxy::ConnectProxy;
 pub use home::{Home, Options, Run, kill, test_cache, wait_gone};
@@ -16,3 +19,6 @@ pub use leftovers::leftovers;
 pub use programs::{fake_firecracker, fake_guest, program};
 pub use registry::Registry;
 pub use small_disk::SmallDisk;
+pub use tmux::Tmux;
+pub use usage::{descriptors, resident_kib};
+pub use web::Web;

@@ -55,6 +55,8 @@ pub enum Command {
     Shell,
     /// Shows only the console.
     Console,
+    /// Edits the published ports.
+    Ports,
     /// Cancels an operation.
     Cancel,
     /// Pulls an image or a kernel.
@@ -125,6 +127,7 @@ pub const BINDINGS: &[Binding] = &[
     binding(&[Char('K')], "K", Command::Kill, Vms, ("", "kill: end at once")),
     binding(&[Char('p')], "p", Command::Pause, Vms, ("", "pause or resume")),
     binding(&[Char('D'), Delete], "D", Command::Delete, Vms, ("delete", "delete with its disks")),
+    binding(&[Char('P')], "P", Command::Ports, Vms, ("", "edit the published ports")),
     binding(&[Char('c')], "c", Command::Cancel, Vms, ("", "cancel its operation")),
     binding(&[Char(' ')], "Space", Command::Mark, Vms, ("mark", "mark: keys act on marked VMs")),
     binding(&[Char('a')], "a", Command::MarkAll, Vms, ("", "mark all shown VMs, or none")),

@@ -2,7 +2,7 @@
 
 use banger_api::ApiError;
 use banger_api::operation::Subject;
-use banger_api::vm::{StopKind, StoppedBecause, VmState};
+use banger_api::vm::VmState;
 use banger_client::batch::ActionEffect;
 
 /// An error in one text: message, causes and hint, a line each.
@@ -24,25 +24,6 @@ pub fn operation(kind: &str, subject: &Subject) -> String {
         Subject::Vm(vm) => format!("{kind} {}", vm.name),
         Subject::Image { name, .. } | Subject::Kernel { name, .. } => format!("{kind} {name}"),
         Subject::Host => kind,
-    }
-}
-
-/// Why a VM is stopped.
-pub fn because(because: &StoppedBecause) -> String {
-    match because {
-        StoppedBecause::NeverStarted => "never started".into(),
-        StoppedBecause::Requested { how: StopKind::Graceful } => "stopped as requested".into(),
-        StoppedBecause::Requested { how: StopKind::KilledAfterGrace } => {
-            "stop requested; killed after the grace period".into()
-        }
-        StoppedBecause::Requested { how: StopKind::Killed } => "killed as requested".into(),
-        StoppedBecause::GuestPoweredOff => "the guest powered itself off".into(),
-        StoppedBecause::ProgramEnded { code } => format!("its program ended with code {code}"),
-        StoppedBecause::VmmDied { story } => format!("the VMM died: {story}"),
-        StoppedBecause::StartFailed { operation, error } => {
-            format!("its start failed: {error} ({operation})")
-        }
-        StoppedBecause::HostRestarted => "the host was restarted".into(),
     }
 }
 

@@ -148,6 +148,12 @@ fn frames_of_what_opens_above() {
             model
         });
     }
+    compare_sizes("ports-refused", |size| {
+        let mut model = several(size, dark());
+        type_in(&mut model, "GP x");
+        keys(&mut model, &[KeyCode::Enter]);
+        model
+    });
     compare_sizes("question-delete-many", |size| {
         let mut model = several(size, dark());
         type_in(&mut model, "aD");
@@ -384,7 +390,14 @@ fn keys_request_what_they_say() {
         assert_eq!(model.vms.marked(), 0, "{typed}");
     }
     let mut model = several((80, 24), dark());
-    let effects = type_in(&mut model, "Ge");
+    type_in(&mut model, "GP 443:443");
+    let effects = keys(&mut model, &[KeyCode::Enter]);
+    assert!(
+        matches!(&effects[..], [Effect::Act(vms, VmAction::Set(set))]
+            if vms[0].name.as_str() == "web" && set.publish.len() == 1 && set.unpublish.is_empty()),
+        "{effects:?}"
+    );
+    let effects = type_in(&mut model, "e");
     assert!(matches!(&effects[..], [Effect::Shell(vm)] if vm.name.as_str() == "web"));
     let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     type_in(&mut model, "n");

@@ -1,22 +1,9 @@
-//! The host's capacity, and what the VMs reserve and use of it.
-
-use std::fs;
+//! The cards about the host: what the VMs reserve and use of it.
 
 use askama::Template;
-use banger_api::paths::Paths;
+use banger_api::host::HostView;
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{VmState, VmSummary};
-
-/// Capacity of the host; 0 for an unknown value.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Capacity {
-    /// CPUs.
-    pub cpus: u64,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// Free bytes on the disk of the state folder.
-    pub free_bytes: u64,
-}
 
 /// A card: a quantity, and its part of a whole.
 struct Card {
@@ -35,33 +22,24 @@ struct Cards {
     cards: Vec<Card>,
 }
 
-impl Capacity {
-    /// Reads the capacity of this host.
-    pub fn read(paths: &Paths) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(0, |count| count.get() as u64);
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let free = rustix::fs::statvfs(&paths.state);
-        let free_bytes = free.map_or(0, |free| free.f_bavail.saturating_mul(free.f_frsize));
-        Self { cpus, memory_bytes: total_memory(&memory), free_bytes }
-    }
-
-    /// The cards about these VMs.
-    pub fn cards(&self, vms: &[VmSummary]) -> String {
-        let holds = |vm: &&VmSummary| !matches!(vm.state, VmState::Stopped | VmState::Deleting);
-        let live = || vms.iter().filter(holds);
-        let running = vms.iter().filter(|vm| vm.state == VmState::Running).count() as u64;
-        let vcpus: u64 = live().filter_map(|vm| vm.vcpus).map(u64::from).sum();
-        let memory: u64 = live().filter_map(|vm| vm.memory_mib).map(|mib| mib * MIB).sum();
-        let disks = vms.iter().filter_map(|vm| vm.disk);
-        let used: u64 = disks.map(|disk| disk.root_used_bytes + disk.work_used_bytes).sum();
-        let cards = vec![
-            card("Running", running, vms.len() as u64, |count| count.to_string(), "VMs"),
-            card("vCPUs reserved", vcpus, self.cpus, |count| count.to_string(), "CPUs"),
-            card("Memory reserved", memory, self.memory_bytes, human_size, ""),
-            card("Disk used", used, used + self.free_bytes, human_size, ""),
-        ];
-        (Cards { cards }).render().unwrap_or_default()
-    }
+/// The cards about these VMs, on a host whose resources may not be known yet.
+///
+/// What is reserved is counted here, so that it agrees with the list: the view of the host is some
+/// seconds old.
+pub fn cards(host: Option<&HostView>, vms: &[VmSummary]) -> String {
+    let live = || vms.iter().filter(|vm| vm.state.has_vmm());
+    let running = vms.iter().filter(|vm| vm.state == VmState::Running).count() as u64;
+    let vcpus: u64 = live().filter_map(|vm| vm.vcpus).map(u64::from).sum();
+    let memory: u64 = live().filter_map(|vm| vm.memory_mib).map(|mib| mib * MIB).sum();
+    let (cpus, memory_bytes) = host.map_or((0, 0), |host| (host.cpus.into(), host.memory_bytes));
+    let disk = host.map_or((0, 0), |host| (host.disk_used_bytes, host.disk_free_bytes));
+    let cards = vec![
+        card("Running", running, vms.len() as u64, |count| count.to_string(), "VMs"),
+        card("vCPUs reserved", vcpus, cpus, |count| count.to_string(), "CPUs"),
+        card("Memory reserved", memory, memory_bytes, human_size, ""),
+        card("Disk used", disk.0, disk.0.saturating_add(disk.1), human_size, ""),
+    ];
+    (Cards { cards }).render().unwrap_or_default()
 }
 
 fn card(
@@ -72,10 +50,10 @@ fn card(
     unit: &'static str,
 ) -> Card {
     let of = match whole {
-        0 if unit.is_empty() => String::new(),
+        0 => String::new(),
         whole => format!("of {} {unit}", words(whole)),
     };
-    let percent = (value * 100).checked_div(whole);
+    let percent = value.saturating_mul(100).checked_div(whole);
     Card {
         label,
         value: words(value),
@@ -85,37 +63,34 @@ fn card(
     }
 }
 
-/// `MemTotal` of proc_meminfo(5) in bytes; 0 if it is not there.
-fn total_memory(text: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or_default().saturating_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read() {
-        assert_eq!(total_memory("MemTotal:        2048 kB\nMemFree: 1 kB\n"), 2 * MIB);
-        assert_eq!(total_memory("MemFree: 1 kB\n"), 0);
-    }
-
-    #[test]
-    fn cards_say_what_is_reserved() {
+    fn cards_say_what_is_reserved_and_used() {
         let vm: VmSummary = serde_json::from_value(serde_json::json!({
             "id": "0123456789ab", "name": "web", "state": "running", "image": "debian",
             "vcpus": 3, "memory_mib": 512, "ip": null, "created_at": "", "disk": null,
         }))
         .unwrap();
-        let stopped = VmSummary { state: VmState::Stopped, ..vm.clone() };
-        let capacity = Capacity { cpus: 2, memory_bytes: 1024 * MIB, free_bytes: MIB };
-        let cards = capacity.cards(&[vm, stopped]);
-        for text in ["of 2 VMs", ">3<", "of 2 CPUs", "512 MiB", "of 1 GiB"] {
-            assert!(cards.contains(text), "{text}: {cards}");
+        let of = |state| VmSummary { state, ..vm.clone() };
+        // One that is broken has no VMM, and one that is stopping still has its own.
+        let vms = [of(VmState::Running), of(VmState::Broken), of(VmState::Stopping)];
+        let host = HostView {
+            cpus: 4,
+            memory_bytes: 2048 * MIB,
+            reserved_vcpus: 0,
+            reserved_memory_bytes: 0,
+            disk_used_bytes: 3 * MIB,
+            disk_free_bytes: 5 * MIB,
+        };
+        let shown = cards(Some(&host), &vms);
+        for text in ["of 3 VMs", ">6<", "of 4 CPUs", "1 GiB", "of 2 GiB", "3 MiB", "of 8 MiB"] {
+            assert!(shown.contains(text), "{text}: {shown}");
         }
-        assert_eq!(cards.matches("over").count(), 1, "{cards}");
-        assert!(Capacity::default().cards(&[]).contains("Running"));
+        assert_eq!(shown.matches("over").count(), 1, "{shown}");
+        assert!(cards(None, &[]).contains("Running"));
+        assert!(!cards(None, &vms).contains("CPUs<"), "no capacity is known");
     }
 }

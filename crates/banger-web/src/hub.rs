@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use banger_api::events::EventKind;
+use banger_api::host::HostView;
 use banger_api::vm::{VmState, VmSummary};
 use banger_api::{ApiError, VmId};
 use banger_client::{Client, Events, StatsSelection};
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::history::{self, History};
-use crate::host::Capacity;
+use crate::host;
 use crate::row::Row;
 use crate::site::Site;
 
@@ -27,6 +28,8 @@ use crate::site::Site;
 const LISTING_INTERVAL: Duration = Duration::from_millis(200);
 /// Delay of a listing after the first change, for further changes.
 const GATHERING: Duration = Duration::from_millis(20);
+/// Interval between readings of the host's resources: the use of disks needs a look at all files.
+const HOST_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after a failure of the daemon.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of removed rows that are kept for pages that were not told yet.
@@ -57,6 +60,7 @@ struct List {
     gone: VecDeque<(u64, VmId)>,
     /// Removals up to this number are forgotten.
     forgotten: u64,
+    host: Option<HostView>,
     cards: String,
     cards_number: u64,
     /// Whether the daemon answered the last listing.
@@ -135,11 +139,6 @@ impl Hub {
         Whole { rows, count: list.rows.len(), cards: list.cards.clone(), place }
     }
 
-    /// The cards of the host.
-    pub fn cards(&self) -> String {
-        self.list().cards.clone()
-    }
-
     fn place(&self, number: u64) -> String {
         format!("{}-{number}", self.epoch)
     }
@@ -191,8 +190,7 @@ impl Hub {
         let _listing = self.listing.lock().await;
         self.is_stale.store(false, Ordering::Relaxed);
         let vms = client.vms().await?;
-        let capacity = Capacity::read(site.client.paths());
-        let number = self.list().update(&vms, &site.history, &capacity);
+        let number = self.list().update(&vms, &site.history);
         self.changed.send_if_modified(|last| std::mem::replace(last, number) != number);
         Ok(())
     }
@@ -210,7 +208,7 @@ impl Hub {
 
 impl List {
     /// Replaces the list; returns the number of its last change.
-    fn update(&mut self, vms: &[VmSummary], history: &History, capacity: &Capacity) -> u64 {
+    fn update(&mut self, vms: &[VmSummary], history: &History) -> u64 {
         let next = self.number + 1;
         let mut is_changed = self.problem.take().is_some();
         let mut before = std::mem::take(&mut self.rows);
@@ -231,7 +229,7 @@ impl List {
         while self.gone.len() > MAX_GONE {
             self.forgotten = self.gone.pop_front().map_or(self.forgotten, |(number, _)| number);
         }
-        let cards = capacity.cards(vms);
+        let cards = host::cards(self.host.as_ref(), vms);
         if cards != self.cards {
             is_changed = true;
             (self.cards, self.cards_number) = (cards, next);
@@ -245,7 +243,7 @@ impl List {
 
 /// Keeps the list and the histories current until it is dropped.
 pub async fn run(site: Arc<Site>) {
-    tokio::join!(follow(&site), sample(&site));
+    tokio::join!(follow(&site), sample(&site), read_host(&site));
 }
 
 async fn follow(site: &Site) {
@@ -279,6 +277,27 @@ async fn follow_events(site: &Site, events: &mut Events) -> Result<Infallible, A
                 site.hub.refresh(site, &site.watcher).await?;
                 (due, earliest) = (None, Instant::now() + LISTING_INTERVAL);
             }
+        }
+    }
+}
+
+/// Reads the host's resources, which the next listing shows.
+async fn read_host(site: &Site) {
+    let mut ticks = interval(HOST_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // Without an open page, the first answer is enough.
+        let is_watched = site.hub.changed.receiver_count() > 0;
+        if !is_watched && site.hub.list().host.is_some() {
+            continue;
+        }
+        // Without an answer the last one stays; the listing reports the daemon's failure.
+        let Ok(host) = site.watcher.host().await else { continue };
+        let before = site.hub.list().host.replace(host);
+        if before != Some(host) {
+            // An error is reported by the task that follows the events.
+            let _ = site.hub.refresh(site, &site.watcher).await;
         }
     }
 }

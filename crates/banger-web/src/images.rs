@@ -299,3 +299,45 @@ async fn untag(
 fn here(image: &str) -> String {
     format!("/images/{}", routes::encode(image))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVIL: &str = "<img src=x onerror=alert(1)><style>*{}</style>\"'<script>";
+
+    fn image() -> ImageView {
+        let value = serde_json::json!({
+            "id": "0123456789abcdef", "names": [EVIL], "source": EVIL, "system": EVIL,
+            "packages": 1, "virtual_bytes": 1, "used_bytes": 1, "init": EVIL, "created_at": EVIL,
+            "fingerprint": EVIL, "registered": EVIL, "used_by": [EVIL],
+            "config": {"labels": {EVIL: EVIL}},
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn text_of_an_image_is_no_markup() {
+        let page = || Chrome { csrf: String::new(), section: Section::Images, flash: None };
+        let history = serde_json::json!([{"id": "0123456789abcdef", "names": [EVIL]}]);
+        let one = ImagePage {
+            page: page(),
+            image: image(),
+            history: serde_json::from_value(history).unwrap(),
+            packages: vec![EVIL.into()],
+        };
+        let list = ListPage {
+            page: page(),
+            images: vec![image()],
+            kernels: Vec::new(),
+            stopped: vec![EVIL.into()],
+        };
+        for html in [one.render().unwrap(), list.render().unwrap()] {
+            assert!(html.contains("&#60;img src=x"), "{html}");
+            // What the page itself has of these has other attributes.
+            for markup in ["<img", "<style", "<script>", "onerror=alert(1)>"] {
+                assert!(!html.contains(markup), "{markup}: {html}");
+            }
+        }
+    }
+}

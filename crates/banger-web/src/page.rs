@@ -184,9 +184,13 @@ struct HostPage {
 /// `GET /host`: the host, its checks and what is stored.
 async fn host(State(site): Shared, Extension(session): Session) -> Answer {
     let client = &site.client;
-    let (status, checks, disk) =
-        tokio::try_join!(client.ensure_daemon(), client.doctor(), client.disk_usage())?;
-    site.hub.refresh_if_stale(&site).await?;
+    let (status, checks, disk, host, vms) = tokio::try_join!(
+        client.ensure_daemon(),
+        client.doctor(),
+        client.disk_usage(),
+        client.host(),
+        client.vms()
+    )?;
     let label = |check: &Check| match check.verdict {
         Verdict::Missing => Some("missing"),
         Verdict::Warning => Some("warning"),
@@ -213,7 +217,7 @@ async fn host(State(site): Shared, Extension(session): Session) -> Answer {
         passed,
         stored: stored.collect(),
         free: human_size(disk.free_bytes),
-        cards: site.hub.cards(),
+        cards: crate::host::cards(Some(&host), &vms),
     })
 }
 

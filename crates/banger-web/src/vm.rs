@@ -8,10 +8,9 @@ use axum::{Extension, Json};
 use banger_api::publish::PortForward;
 use banger_api::set::{SetVm, Unpublish};
 use banger_api::size::{MIB, human_size};
-use banger_api::vm::{
-    DEFAULT_GRACE_MS, StartReport, StopKind, StoppedBecause, Timing, VmAction, VmDetails, VmState,
-};
+use banger_api::vm::{DEFAULT_GRACE_MS, StartReport, Timing, VmAction, VmDetails, VmState};
 use banger_api::{ApiError, ErrorCode};
+use banger_client::text::{self, stopped_because};
 
 use crate::form::{Fields, bad};
 use crate::live::{Log, LogChoice};
@@ -92,7 +91,9 @@ pub fn parts(vm: &VmDetails, csrf: &str) -> Result<Vec<Part>, ApiError> {
     let failed = |error: askama::Error| {
         ApiError::new(ErrorCode::Internal, "the page cannot be rendered").caused_by(&error)
     };
-    let why = vm.stopped_because.as_ref().map(why_stopped).unwrap_or_default();
+    let why = vm.stopped_because.as_ref();
+    let why = why.map(|because| sentence(&text::line(&stopped_because(because))));
+    let why = why.unwrap_or_default();
     Ok(vec![
         Part { id: "vm-head", html: Head { vm, csrf, why }.render().map_err(failed)? },
         Part { id: "vm-ports", html: Ports { vm, csrf }.render().map_err(failed)? },
@@ -169,23 +170,11 @@ impl Ports<'_> {
     }
 }
 
-/// Why a VM is stopped, in words.
-fn why_stopped(reason: &StoppedBecause) -> String {
-    match reason {
-        StoppedBecause::NeverStarted => "It was never started.".into(),
-        StoppedBecause::Requested { how: StopKind::Graceful } => "It was shut down.".into(),
-        StoppedBecause::Requested { how: StopKind::KilledAfterGrace } => {
-            "It did not shut down in time and was killed.".into()
-        }
-        StoppedBecause::Requested { how: StopKind::Killed } => "It was killed.".into(),
-        StoppedBecause::GuestPoweredOff => "The guest powered itself off.".into(),
-        StoppedBecause::ProgramEnded { code } => {
-            format!("Its program ended with exit code {code}.")
-        }
-        StoppedBecause::VmmDied { story } => format!("The VMM ended unexpectedly: {story}"),
-        StoppedBecause::StartFailed { error, .. } => format!("Its start failed: {error}"),
-        StoppedBecause::HostRestarted => "The host restarted.".into(),
-    }
+/// A fragment as a sentence.
+fn sentence(fragment: &str) -> String {
+    let mut characters = fragment.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), characters.as_str())
 }
 
 async fn show(
@@ -409,9 +398,10 @@ mod tests {
             serde_json::json!({"reason": "vmm_died", "story": "<script>alert(1)</script>"});
         details["problems"] = serde_json::json!(["<img src=x onerror=alert(1)>"]);
         details["notices"] = serde_json::json!(["<style>"]);
+        details["boot"] = serde_json::json!({"state": "degraded", "failed": ["<img\u{1b}[2J"]});
         let vm: VmDetails = serde_json::from_value(details).unwrap();
         for part in parts(&vm, "token").unwrap() {
-            for markup in ["<script", "<img", "<style"] {
+            for markup in ["<script", "<img", "<style", "\u{1b}"] {
                 assert!(!part.html.contains(markup), "{}", part.html);
             }
         }

@@ -82,7 +82,8 @@
     const answer = await fetch(page.dataset.usage);
     if (!answer.ok) return;
     const usage = await answer.json();
-    if (!usage.at.length) return;
+    // A line needs two points.
+    if (usage.at.length < 2) return;
     document.getElementById('charts-empty')?.remove();
     const columns = ({ lines }) => [usage.at, ...lines.map(([, key]) => usage[key])];
     if (!charts.length) charts = kinds.map((kind) => make(kind, columns(kind)));

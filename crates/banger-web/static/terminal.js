@@ -39,6 +39,8 @@
   // ---- Copy, paste, and a way out by keyboard ------------------------------------------------
 
   terminal.attachCustomKeyEventHandler((event) => {
+    // Without a shell, Tab leads on as everywhere.
+    if (event.key === 'Tab' && terminal.options.disableStdin) return false;
     if (event.type !== 'keydown' || !event.ctrlKey || !event.shiftKey) return true;
     switch (event.code) {
       case 'KeyC':

@@ -12,7 +12,7 @@ use banger_engine::unreadable::advice;
 use banger_image::Privilege;
 
 use crate::api::Api;
-use crate::config::{Origin, Setting, Used};
+use crate::config::{Origin, Setting};
 use crate::{autostart, leftovers, limits};
 
 /// All checks. Changes nothing.
@@ -106,12 +106,11 @@ fn setting(setting: &Setting, privilege: Privilege) -> Check {
         hints: Vec::new(),
         needed_for: vec!["config".into()],
     };
-    let without_effect = match (setting.used, privilege) {
-        (Used::NotYet, _) => Some(SetupAdvice::RemoveSetting { key: setting.key.into() }),
-        (Used::Yes, Privilege::User) if OF_HELPER.contains(&setting.key) => {
+    let without_effect = match privilege {
+        Privilege::User if OF_HELPER.contains(&setting.key) => {
             Some(SetupAdvice::SetForHelper { key: setting.key.into() })
         }
-        (Used::Yes, _) => None,
+        Privilege::User | Privilege::Root => None,
     };
     if let Some(hint) = without_effect.filter(|_| setting.origin != Origin::Default) {
         check.verdict = Verdict::Warning;
@@ -128,7 +127,7 @@ mod tests {
     fn a_setting_shows_its_origin() {
         let seen = |value: Option<&str>, origin| {
             let value = value.map(str::to_owned);
-            setting(&Setting { key: "vmm", value, origin, used: Used::Yes }, Privilege::User).seen
+            setting(&Setting { key: "vmm", value, origin }, Privilege::User).seen
         };
         assert_eq!(seen(Some("qemu"), Origin::File), "`qemu`, from the configuration file");
         assert_eq!(
@@ -136,18 +135,6 @@ mod tests {
             "`qemu`, from the variable `BANGER_VMM`"
         );
         assert_eq!(seen(None, Origin::Default), "not set, by default");
-    }
-
-    #[test]
-    fn an_explicit_setting_without_effect_is_a_warning() {
-        for (origin, verdict) in [(Origin::Default, Verdict::Ok), (Origin::File, Verdict::Warning)]
-        {
-            let value = Some("4".into());
-            let used = Used::NotYet;
-            let check =
-                setting(&Setting { key: "file_sync", value, origin, used }, Privilege::Root);
-            assert_eq!(check.verdict, verdict);
-        }
     }
 
     #[test]
@@ -171,7 +158,7 @@ mod tests {
     fn a_users_setting_for_the_helper_is_a_warning() {
         let seen = |key, origin, privilege| {
             let value = Some("10.1.0.0/16".into());
-            let check = setting(&Setting { key, value, origin, used: Used::Yes }, privilege);
+            let check = setting(&Setting { key, value, origin }, privilege);
             (check.verdict, check.hint())
         };
         let (verdict, hint) = seen("network.subnet", Origin::File, Privilege::User);

@@ -162,11 +162,6 @@ pub enum SetupAdvice {
         /// The key, with dots.
         key: String,
     },
-    /// Remove a key that this version does not use.
-    RemoveSetting {
-        /// The key, with dots.
-        key: String,
-    },
     /// Restore the database that contains a VM, or delete the VM's folder.
     RestoreDatabase {
         /// Id of the VM.

@@ -318,7 +318,6 @@ fn setup_words(advice: &SetupAdvice) -> String {
             "replace these certificates, and check the clock of this host: date".into()
         }
         A::SetForHelper { key } => helper_setting(key),
-        A::RemoveSetting { key } => format!("remove `{key}`: this version does not use it"),
         A::RestoreDatabase { vm, folder, processes } => {
             restore_database(vm, folder.as_deref(), processes)
         }

@@ -8,6 +8,8 @@ pub mod cursor;
 pub mod detail;
 pub mod edit;
 pub mod form;
+pub mod order;
+pub mod ports;
 pub mod progress;
 pub mod vms;
 
@@ -29,6 +31,7 @@ use cursor::Cursor;
 use detail::Detail;
 use edit::Edit;
 use form::Form;
+use ports::PortsPrompt;
 use progress::Progress;
 use vms::{SortBy, Vms};
 
@@ -152,6 +155,8 @@ pub enum Overlay {
     Form(Box<Form>),
     /// The name of what to pull.
     Pull(PullPrompt),
+    /// The published ports of a VM.
+    Ports(PortsPrompt),
 }
 
 /// Kind of a message.

@@ -1,6 +1,5 @@
 //! The list of VMs: sorted, filtered, with marks.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use banger_api::VmId;
@@ -10,38 +9,11 @@ use banger_api::stats::{VmStats, cpu_percent};
 use banger_api::vm::{DiskView, VmState, VmSummary};
 
 use super::cursor::{Place, matches};
+pub use super::order::SortBy;
+use super::order::compare;
 
 /// Number of CPU values that are kept for each VM.
 pub const HISTORY: usize = 60;
-
-/// A column by which the list is sorted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SortBy {
-    /// Name.
-    Name,
-    /// State.
-    State,
-    /// CPU usage.
-    Cpu,
-    /// Memory usage.
-    Memory,
-    /// Disk usage.
-    Disk,
-    /// Age.
-    Age,
-}
-
-impl SortBy {
-    /// All, in the order of the columns.
-    pub const ALL: [Self; 6] =
-        [Self::Name, Self::State, Self::Cpu, Self::Memory, Self::Disk, Self::Age];
-
-    /// The next one.
-    pub fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|one| *one == self).unwrap_or_default();
-        Self::ALL[(at + 1) % Self::ALL.len()]
-    }
-}
 
 /// A VM with its measured usage.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,13 +34,12 @@ impl Vm {
         Self { summary, stats: None, cpu: Vec::new(), created_ms }
     }
 
-    /// Without usage, unless it has a VMM.
-    fn settled(mut self) -> Self {
+    /// Forgets the usage, unless it is running.
+    fn settle(&mut self) {
         if !matches!(self.summary.state, VmState::Running | VmState::Paused) {
             self.stats = None;
             self.cpu.clear();
         }
-        self
     }
 
     /// Present CPU usage, while it is running.
@@ -147,7 +118,11 @@ impl Vms {
         for summary in list {
             let id = summary.id.clone();
             let vm = match before.remove(&id) {
-                Some(vm) => Vm { summary, ..vm }.settled(),
+                Some(mut vm) => {
+                    vm.summary = summary;
+                    vm.settle();
+                    vm
+                }
                 None => Vm::new(summary),
             };
             self.all.insert(id, vm);
@@ -166,11 +141,17 @@ impl Vms {
     /// Applies a change.
     pub fn change(&mut self, now: &VmNow) {
         let Some(vm) = self.all.get_mut(&now.id) else { return };
+        let is_renamed = vm.summary.name != now.name;
+        let is_other = vm.summary.state != now.state;
         vm.summary.state = now.state;
         vm.summary.name = now.name.clone();
         vm.summary.operation = now.operation.clone();
-        *vm = vm.clone().settled();
-        self.arrange();
+        vm.settle();
+        // Not the whole list for each of some hundred changes a second.
+        let by_state = matches!(self.sort, SortBy::State | SortBy::Cpu | SortBy::Memory);
+        if is_renamed || (is_other && (by_state || !self.filter.is_empty())) {
+            self.arrange();
+        }
     }
 
     /// Adds samples.
@@ -367,31 +348,5 @@ fn keep_guest(before: Option<&VmStats>, after: &mut VmStats) {
         && before.uptime_ms <= after.uptime_ms
     {
         after.memory.guest = after.memory.guest.or(before.memory.guest);
-    }
-}
-
-fn compare(by: SortBy, a: &Vm, b: &Vm) -> Ordering {
-    let number = |value: Option<f64>| value.unwrap_or(-1.0);
-    match by {
-        SortBy::Name => a.summary.name.cmp(&b.summary.name),
-        SortBy::State => rank(a.summary.state).cmp(&rank(b.summary.state)),
-        SortBy::Cpu => number(a.cpu_now()).total_cmp(&number(b.cpu_now())),
-        SortBy::Memory => a.memory_used().cmp(&b.memory_used()),
-        SortBy::Disk => a.disk_used().cmp(&b.disk_used()),
-        // The youngest first.
-        SortBy::Age => b.created_ms.cmp(&a.created_ms),
-    }
-}
-
-/// Order of states: what needs attention first.
-fn rank(state: VmState) -> u8 {
-    match state {
-        VmState::Broken => 0,
-        VmState::Starting => 1,
-        VmState::Stopping => 2,
-        VmState::Deleting => 3,
-        VmState::Running => 4,
-        VmState::Paused => 5,
-        VmState::Stopped => 6,
     }
 }

@@ -1,10 +1,12 @@
 //! Keys of the form for a new VM, and of the line for what to pull.
 
+use banger_api::vm::VmAction;
 use crossterm::event::{KeyCode, KeyEvent};
 
 use super::Effect;
 use crate::model::detail::Zoom;
 use crate::model::form::{Form, Phase};
+use crate::model::ports::PortsPrompt;
 use crate::model::{Model, Overlay, PullPrompt};
 
 /// Something was pasted.
@@ -12,6 +14,7 @@ pub fn paste(model: &mut Model, text: &str) {
     match (&mut model.overlay, &mut model.filtering) {
         (Some(Overlay::Form(form)), _) if form.phase == Phase::Editing => form.paste(text),
         (Some(Overlay::Pull(prompt)), _) => prompt.edit.paste(text),
+        (Some(Overlay::Ports(prompt)), _) => prompt.edit.paste(text),
         (None, Some(edit)) => {
             edit.paste(text);
             let filter = edit.text().to_owned();
@@ -89,4 +92,26 @@ pub fn pull_key(model: &mut Model, mut prompt: PullPrompt, key: &KeyEvent) -> Ve
     }
     model.overlay = Some(Overlay::Pull(prompt));
     effects
+}
+
+/// A key in the line with the published ports.
+pub fn ports_key(model: &mut Model, mut prompt: PortsPrompt, key: &KeyEvent) -> Vec<Effect> {
+    match key.code {
+        KeyCode::Esc => return Vec::new(),
+        KeyCode::Enter => match prompt.change() {
+            Ok(None) => return Vec::new(),
+            Ok(Some(set)) => {
+                let action = VmAction::Set(Box::new(set));
+                return vec![Effect::Act(vec![prompt.vm], action)];
+            }
+            Err(error) => prompt.error = Some(error),
+        },
+        _ => {
+            if prompt.edit.key(key) {
+                prompt.error = None;
+            }
+        }
+    }
+    model.overlay = Some(Overlay::Ports(prompt));
+    Vec::new()
 }

@@ -9,6 +9,7 @@ use crate::keys::{self, Command, Place};
 use crate::model::detail::Zoom;
 use crate::model::edit::Edit;
 use crate::model::form::Form;
+use crate::model::ports::PortsPrompt;
 use crate::model::vms::Vm;
 use crate::model::{Link, Model, Overlay, PullKind, PullPrompt, Question, Request, Tab, Tone};
 use crate::view::layout;
@@ -29,6 +30,7 @@ pub fn key(model: &mut Model, key: &KeyEvent) -> Vec<Effect> {
     match model.overlay.take() {
         Some(Overlay::Form(open)) => form::key(model, *open, key),
         Some(Overlay::Pull(prompt)) => form::pull_key(model, prompt, key),
+        Some(Overlay::Ports(prompt)) => form::ports_key(model, prompt, key),
         Some(Overlay::Question(question)) => answer(model, question, key),
         Some(Overlay::Help(line)) => {
             model.overlay = match key.code {
@@ -163,6 +165,10 @@ pub fn run(model: &mut Model, command: Command) -> Vec<Effect> {
             let kind = if model.tab == Tab::Images { PullKind::Image } else { PullKind::Kernel };
             let (edit, error) = (Edit::default(), None);
             model.overlay = Some(Overlay::Pull(PullPrompt { kind, edit, error }));
+        }
+        Command::Ports => {
+            let prompt = model.vms.selected().map(PortsPrompt::new);
+            model.overlay = prompt.map(Overlay::Ports);
         }
         Command::StartDaemon => return vec![Effect::StartDaemon],
         Command::Help => model.overlay = Some(Overlay::Help(0)),

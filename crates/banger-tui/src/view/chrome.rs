@@ -110,7 +110,7 @@ pub fn gauges(model: &Model, canvas: &mut Canvas<'_>, y: u16) {
         return;
     };
     let width = canvas.area().width;
-    let running = model.vms.all().filter(|vm| has_vmm(vm.summary.state));
+    let running = model.vms.all().filter(|vm| vm.summary.state.has_vmm());
     let (vcpus, memory) = running.fold((0, 0), |(vcpus, memory), vm| {
         let (one, mib) = (vm.summary.vcpus, vm.summary.memory_mib);
         (vcpus + u64::from(one.unwrap_or_default()), memory + (mib.unwrap_or_default() << 20))
@@ -151,14 +151,6 @@ pub fn gauges(model: &Model, canvas: &mut Canvas<'_>, y: u16) {
         }
         let style = if part > 1.0 { theme.bad } else { theme.text };
         x = canvas.put(x + bar + 1, y, width.saturating_sub(x + bar + 1), &text, style) + 2;
-    }
-}
-
-fn has_vmm(state: banger_api::vm::VmState) -> bool {
-    use banger_api::vm::VmState::{Broken, Deleting, Paused, Running, Starting, Stopped, Stopping};
-    match state {
-        Starting | Running | Paused | Stopping => true,
-        Stopped | Broken | Deleting => false,
     }
 }
 

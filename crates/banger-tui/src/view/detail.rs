@@ -2,6 +2,7 @@
 
 use banger_api::size::{MIB, human_size};
 use banger_api::vm::{VmDetails, VmState};
+use banger_client::text::stopped_because;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
@@ -12,7 +13,7 @@ use crate::model::Model;
 use crate::model::detail::Zoom;
 use crate::model::progress::{Progress, of_start};
 use crate::model::vms::Vm;
-use crate::{text, words};
+use crate::text;
 
 /// Columns of a label.
 const LABEL: u16 = 10;
@@ -97,7 +98,7 @@ fn facts(model: &Model, vm: &Vm, details: Option<&VmDetails>) -> Vec<Fact> {
         use banger_api::vm::StoppedBecause::{StartFailed, VmmDied};
         let is_bad = matches!(because, StartFailed { .. } | VmmDied { .. });
         let style = if is_bad { theme.bad } else { theme.text };
-        facts.push(("stopped", words::because(because), style));
+        facts.push(("stopped", stopped_because(because), style));
     }
     for notice in details.iter().flat_map(|details| &details.notices) {
         facts.push(("notice", notice.clone(), theme.busy));

@@ -5,7 +5,9 @@ use ratatui::layout::Rect;
 use super::canvas::Canvas;
 use super::detail::draw_progress;
 use super::layout;
+use crate::model::edit::Edit;
 use crate::model::form::{Field, FieldId, Form, Phase, Value};
+use crate::model::ports::PortsPrompt;
 use crate::model::{Hit, Model, PullKind, PullPrompt};
 use crate::text;
 
@@ -166,38 +168,60 @@ fn rows(form: &Form) -> Vec<Row> {
 
 /// Draws the line for what to pull.
 pub fn pull(model: &Model, canvas: &mut Canvas<'_>, prompt: &PullPrompt) {
-    let theme = model.theme;
     let (title, example) = match prompt.kind {
         PullKind::Image => ("Pull an image", "debian, or an image of a registry: alpine:3.22"),
         PullKind::Kernel => ("Pull a kernel", "debian-cloud"),
     };
-    let width = usize::from(WIDTH - 4);
-    let error = prompt.error.as_deref().map(text::harmless_lines).unwrap_or_default();
-    let lines = if error.is_empty() { Vec::new() } else { text::wrap(&error, width) };
-    let lines: Vec<String> = lines.into_iter().take(MAX_ERROR + 2).collect();
-    let rows = u16::try_from(lines.len()).unwrap_or_default() + 6;
-    let area = layout::centred(size(canvas), WIDTH, rows);
-    let inner = canvas.boxed(area, title, theme.accent);
-    let y = inner.y + 1;
-    canvas.style(Rect::new(inner.x, y, inner.width, 1), theme.selected);
-    if prompt.edit.text().is_empty() {
-        canvas.put(inner.x, y, inner.width, example, theme.faint.patch(theme.selected));
-    } else {
-        canvas.put(inner.x, y, inner.width, prompt.edit.text(), theme.strong.patch(theme.selected));
+    let line = Line { title, example, edit: &prompt.edit, error: prompt.error.as_deref() };
+    line.draw(model, canvas, "pull");
+}
+
+/// Draws the line with the published ports of a VM.
+pub fn ports(model: &Model, canvas: &mut Canvas<'_>, prompt: &PortsPrompt) {
+    let title = format!("Published ports of {}", prompt.vm.name);
+    let example = "none; HOST:GUEST such as 8080:80, several separated by spaces";
+    let error = prompt.error.as_deref();
+    let line = Line { title: &title, example, edit: &prompt.edit, error };
+    line.draw(model, canvas, "publish");
+}
+
+/// A box with one line to edit.
+struct Line<'a> {
+    title: &'a str,
+    /// Shown while the line is empty.
+    example: &'a str,
+    edit: &'a Edit,
+    error: Option<&'a str>,
+}
+
+impl Line<'_> {
+    /// Draws it; `verb` is the effect of Enter.
+    fn draw(&self, model: &Model, canvas: &mut Canvas<'_>, verb: &str) {
+        let theme = model.theme;
+        let width = usize::from(WIDTH - 4);
+        let error = self.error.map(text::harmless_lines).unwrap_or_default();
+        let lines = if error.is_empty() { Vec::new() } else { text::wrap(&error, width) };
+        let lines: Vec<String> = lines.into_iter().take(MAX_ERROR + 2).collect();
+        let rows = u16::try_from(lines.len()).unwrap_or_default() + 6;
+        let area = layout::centred(size(canvas), WIDTH, rows);
+        let inner = canvas.boxed(area, self.title, theme.accent);
+        let y = inner.y + 1;
+        canvas.style(Rect::new(inner.x, y, inner.width, 1), theme.selected);
+        if self.edit.text().is_empty() {
+            let style = theme.faint.patch(theme.selected);
+            canvas.put(inner.x, y, inner.width, self.example, style);
+        } else {
+            let style = theme.strong.patch(theme.selected);
+            canvas.put(inner.x, y, inner.width, self.edit.text(), style);
+        }
+        let column = u16::try_from(self.edit.column()).unwrap_or_default();
+        canvas.cursor = Some((inner.x + column.min(inner.width.saturating_sub(1)), y));
+        for (row, line) in (y + 1..).zip(&lines) {
+            let style = if row == y + 1 { theme.bad } else { theme.text };
+            canvas.put(inner.x, row, inner.width, line, style);
+        }
+        let last = inner.bottom().saturating_sub(1);
+        let keys = [("Enter", verb, Hit::Confirm), ("Esc", "close", Hit::Dismiss)];
+        buttons(canvas, (inner.x, last), &keys);
     }
-    let column = u16::try_from(prompt.edit.column()).unwrap_or_default();
-    canvas.cursor = Some((inner.x + column.min(inner.width.saturating_sub(1)), y));
-    for (row, line) in lines.iter().enumerate() {
-        let style = if row == 0 { theme.bad } else { theme.text };
-        canvas.put(
-            inner.x,
-            y + 1 + u16::try_from(row).unwrap_or_default(),
-            inner.width,
-            line,
-            style,
-        );
-    }
-    let last = inner.bottom().saturating_sub(1);
-    let keys = [("Enter", "pull", Hit::Confirm), ("Esc", "close", Hit::Dismiss)];
-    buttons(canvas, (inner.x, last), &keys);
 }

@@ -21,6 +21,7 @@ pub fn overlay(model: &Model, canvas: &mut Canvas<'_>) {
         Some(Overlay::Question(one)) => question(model, canvas, one),
         Some(Overlay::Form(open)) => form::form(model, canvas, open),
         Some(Overlay::Pull(prompt)) => form::pull(model, canvas, prompt),
+        Some(Overlay::Ports(prompt)) => form::ports(model, canvas, prompt),
     }
 }
 

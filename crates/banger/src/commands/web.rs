@@ -27,12 +27,9 @@ use crate::errors::Failure;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Loopback address and port to listen on [default: 127.0.0.1:7777]
-    #[arg(
-        long, value_name = "[ADDR:]PORT", value_parser = listen, default_value_t = DEFAULT_LISTEN,
-        hide_default_value = true, allow_hyphen_values = true
-    )]
-    pub listen: SocketAddr,
+    /// Loopback address and port to listen on; 127.0.0.1:7777 unless `web_listen` is configured
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = listen, allow_hyphen_values = true)]
+    pub listen: Option<SocketAddr>,
     /// Do not open the browser
     #[arg(long)]
     pub no_open: bool,
@@ -49,8 +46,9 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 /// Runs the command.
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let client = context.client().await?;
-    client.ensure_daemon().await?;
-    let page = WebPage::bind(client.clone(), args.listen).await?;
+    let configured = client.ensure_daemon().await?.web_listen;
+    let listen = args.listen.or(configured).unwrap_or(DEFAULT_LISTEN);
+    let page = WebPage::bind(client.clone(), listen).await?;
     let links = page.links();
     let link = new_link(&links)?;
     match context.format {

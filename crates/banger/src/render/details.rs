@@ -7,7 +7,8 @@ use banger_api::labels;
 use banger_api::opencode::{self, VmSecrets};
 use banger_api::program::ProgramView;
 use banger_api::size::{MIB, human_size};
-use banger_api::vm::{SpecView, StopKind, StoppedBecause, Timing, VmDetails, VmSummary};
+use banger_api::vm::{SpecView, Timing, VmDetails, VmSummary};
+use banger_client::text::stopped_because;
 
 use crate::commands::vm::sync;
 use crate::render::plain;
@@ -31,7 +32,7 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     text.add("id", summary.id.as_str());
     text.add("state", summary.state.as_str());
     if let Some(because) = &vm.stopped_because {
-        text.add("because", &because_text(because));
+        text.add("because", &stopped_because(because));
     }
     for problem in &vm.problems {
         text.add("problem", problem);
@@ -214,23 +215,5 @@ impl Lines {
             let name = plain::line(&stage.name);
             self.0.push_str(&format!("  {name:<20}{:>10}\n", duration(stage.ms)));
         }
-    }
-}
-
-fn because_text(because: &StoppedBecause) -> String {
-    match because {
-        StoppedBecause::NeverStarted => "it was never started".into(),
-        StoppedBecause::Requested { how: StopKind::Graceful } => "a stop was requested".into(),
-        StoppedBecause::Requested { how: StopKind::KilledAfterGrace } => {
-            "a stop was requested; it was killed after the grace period".into()
-        }
-        StoppedBecause::Requested { how: StopKind::Killed } => "a kill was requested".into(),
-        StoppedBecause::GuestPoweredOff => "the guest powered itself off".into(),
-        StoppedBecause::ProgramEnded { code } => format!("its program ended with code {code}"),
-        StoppedBecause::VmmDied { story } => format!("the VMM died: {story}"),
-        StoppedBecause::StartFailed { operation, error } => {
-            format!("its start failed: {error} ({operation})")
-        }
-        StoppedBecause::HostRestarted => "the host was restarted".into(),
     }
 }

@@ -1,78 +1,8 @@
 //! `banger tui` in a terminal of tmux, with the simulated host.
 
-use std::process::{Command, Output};
-
-use banger_testkit::Home;
+use banger_testkit::Tmux;
 
 use crate::support::{home, run};
-
-/// A terminal of tmux, with a server of its own.
-struct Tmux<'a> {
-    home: &'a Home,
-    /// Name of the server's socket: one that is ending may still have another one.
-    socket: &'static str,
-}
-
-impl<'a> Tmux<'a> {
-    /// Runs a command of a shell in a terminal of this size. The terminal remains after its end.
-    fn start(home: &'a Home, socket: &'static str, size: (u16, u16), command: &str) -> Self {
-        let tmux = Self { home, socket };
-        let (columns, rows) = (size.0.to_string(), size.1.to_string());
-        let command = format!("{command}; exec sleep 1000");
-        let new = ["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, &command];
-        tmux.ok(&new);
-        tmux
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        // Environment of the home; the server passes it on.
-        let home = self.home.command(&[]);
-        let mut tmux = Command::new("tmux");
-        for (name, value) in home.get_envs() {
-            match value {
-                Some(value) => tmux.env(name, value),
-                None => tmux.env_remove(name),
-            };
-        }
-        let socket = self.home.path().join(self.socket);
-        tmux.env_remove("TMUX").env_remove("NO_COLOR").env("SHELL", "/bin/sh");
-        tmux.env("LC_ALL", "C.UTF-8").arg("-u").arg("-S").arg(socket).args(args).output().unwrap()
-    }
-
-    #[track_caller]
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "tmux {args:?}: {error}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn screen(&self) -> String {
-        self.ok(&["capture-pane", "-p"])
-    }
-
-    /// Waits until the screen contains all of these texts.
-    #[track_caller]
-    fn wait(&self, texts: &[&str]) -> String {
-        let mut screen = String::new();
-        let all = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            self.home.wait(&format!("{texts:?} on the screen"), || {
-                screen = self.screen();
-                texts.iter().all(|text| screen.contains(text))
-            });
-        }));
-        assert!(all.is_ok(), "{texts:?} are not on the screen:\n{screen}");
-        screen
-    }
-
-    fn keys(&self, keys: &[&str]) {
-        self.ok(&[&["send-keys"], keys].concat());
-    }
-
-    fn end(self) {
-        self.ok(&["kill-server"]);
-    }
-}
 
 /// The command line, with the modes of the terminal and the exit code after its end.
 fn tui(options: &str) -> String {
@@ -153,5 +83,100 @@ fn a_signal_gives_the_terminal_back() {
     ended(&tmux, 0);
     tmux.end();
     run(&home, "vm delete web");
+    home.finish();
+}
+
+/// Row of the first line that contains a text.
+#[track_caller]
+fn row(screen: &str, text: &str) -> usize {
+    let row = screen.lines().position(|line| line.contains(text));
+    assert!(row.is_some(), "`{text}` is not on the screen:\n{screen}");
+    row.unwrap_or_default()
+}
+
+#[test]
+fn ports_images_restarts_and_another_daemon() {
+    let home = home();
+    for (socket, size) in [("small", (80, 24)), ("large", (200, 50))] {
+        run(&home, "vm create --name one");
+        run(&home, "vm create --name two");
+        let tmux = Tmux::start(&home, socket, size, &tui(""));
+        let screen = tmux.wait(&["▌  one", "two", "● running"]);
+        // The mouse: a row, a list, and back.
+        tmux.click(6, row(&screen, "two"));
+        tmux.wait(&["▌  two"]);
+        let header = screen.lines().next().unwrap_or_default();
+        tmux.click(header.find("Images").unwrap_or_default(), 0);
+        tmux.wait(&["SYSTEM", "debian"]);
+        tmux.keys(&["u"]);
+        tmux.wait(&["Pull an image"]);
+        tmux.keys(&["ghcr.io/acme/app:1", "Enter"]);
+        tmux.wait(&["image `ghcr.io/acme/app:1` is here"]);
+        tmux.keys(&["/", "acme", "Enter"]);
+        tmux.wait(&["1 of 2", "▌ ghcr.io/acme/app:1"]);
+        tmux.keys(&["D", "y"]);
+        tmux.wait(&["the image was deleted"]);
+        tmux.keys(&["1", "P"]);
+        tmux.wait(&["Published ports of two"]);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        tmux.keys(&["80", "Enter"]);
+        tmux.wait(&["`80` is not a port to publish"]);
+        tmux.keys(&["C-u", &format!("{port}:80"), "Enter"]);
+        tmux.wait(&["`two` changed", &format!("{port}→80")]);
+        for (key, question, done) in
+            [("r", "Restart `two`?", "`two` restarted"), ("K", "Kill `two`?", "`two` killed")]
+        {
+            tmux.keys(&[key]);
+            tmux.wait(&[question]);
+            tmux.keys(&["y"]);
+            tmux.wait(&[done]);
+        }
+        tmux.keys(&["s"]);
+        tmux.wait(&["`two` started"]);
+        // Another daemon, which another client has started.
+        home.ok(&["daemon", "stop"]);
+        tmux.wait(&["no daemon for"]);
+        run(&home, "vm list");
+        tmux.wait(&["● simulated host", "● running"]);
+        tmux.keys(&["4"]);
+        tmux.wait(&["restart", "● succeeded"]);
+        tmux.keys(&["?"]);
+        tmux.wait(&["any other key closes"]);
+        tmux.keys(&["q", "q"]);
+        ended(&tmux, 0);
+        tmux.end();
+        run(&home, "vm delete -f one two");
+    }
+    home.finish();
+}
+
+#[test]
+fn colours_follow_the_theme_and_no_color() {
+    let home = home();
+    run(&home, "vm create --name web");
+    let colours = |screen: &str| -> std::collections::BTreeSet<String> {
+        let sequences = screen.split("\x1b[").skip(1).filter_map(|rest| rest.split_once('m'));
+        sequences.map(|(parameters, _)| parameters.to_owned()).collect()
+    };
+    let program = banger_testkit::program("banger");
+    for (socket, line, expected) in [
+        ("dark", format!("{} tui --theme dark", program.display()), Some("92")),
+        ("light", format!("{} tui --theme light", program.display()), Some("38;5;28")),
+        ("none", format!("NO_COLOR=1 {} tui", program.display()), None),
+    ] {
+        let tmux = Tmux::start(&home, socket, (80, 24), &line);
+        tmux.wait(&["web", "● running"]);
+        let seen = colours(&tmux.ok(&["capture-pane", "-e", "-p"]));
+        match expected {
+            Some(running) => assert!(seen.contains(running), "{line}: {seen:?}"),
+            None => {
+                let is_plain = |one: &String| one.split(';').all(|part| part.len() == 1);
+                assert!(seen.iter().all(is_plain) && seen.contains("7"), "{line}: {seen:?}");
+            }
+        }
+        tmux.keys(&["q"]);
+        tmux.end();
+    }
+    run(&home, "vm delete -f web");
     home.finish();
 }

@@ -12,6 +12,7 @@ mod full_disk;
 mod kill;
 mod kill_sessions;
 mod limits;
+mod memory;
 mod operations;
 mod random;
 mod session;

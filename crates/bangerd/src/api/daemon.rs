@@ -41,6 +41,7 @@ pub async fn status(State(api): Shared) -> Json<DaemonStatus> {
         simulated: api.host == Host::Simulated,
         defaults: api.engine.defaults().clone(),
         dns: Some(api.dns.borrow().status()),
+        web_listen: api.config.web_listen,
     })
 }
 

@@ -10,6 +10,7 @@ mod trust;
 pub mod values;
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -26,7 +27,7 @@ use collector::Collector;
 use file::{FileConfig, FileSync};
 use values::{
     AbsolutePath, DiskSize, ImageName, Level, NetworkDriver, Number, OnOff, PathList, Storage,
-    Vcpus, Vmm,
+    Vcpus, Vmm, WebListen,
 };
 
 /// Origin of a value.
@@ -49,17 +50,6 @@ pub struct Setting {
     pub value: Option<String>,
     /// Origin.
     pub origin: Origin,
-    /// Whether this version uses the value.
-    pub used: Used,
-}
-
-/// Whether this version uses a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Used {
-    /// It does.
-    Yes,
-    /// The value is checked, but this version does not use it.
-    NotYet,
 }
 
 /// The configuration of a daemon.
@@ -93,6 +83,8 @@ pub struct Config {
     pub default_image: String,
     /// Time limit for a guest to become ready, in seconds.
     pub boot_timeout_s: u32,
+    /// Address and port of the web page, if set.
+    pub web_listen: Option<SocketAddr>,
     /// Port of the DNS server; 0 = any free port.
     pub dns_port: u16,
     /// Whether guests can reach networks outside of the host by default.
@@ -181,6 +173,7 @@ pub fn resolve(
         default_image: meet
             .pick("default_image", file.default_image, ImageName(DEFAULT_IMAGE.into()))?
             .0,
+        web_listen: meet.optional("web_listen", file.web_listen)?.map(|WebListen(listen)| listen),
         boot_timeout_s: meet.pick("boot_timeout_s", file.boot_timeout_s, Number(120))?.0,
         dns_port: meet.pick("dns_port", file.dns_port, DEFAULT_DNS_PORT)?.port(),
         nat: meet.pick("network.nat", network.nat, OnOff(true))?.0,
@@ -202,8 +195,6 @@ pub fn resolve(
         file_sync: Vec::new(),
         settings: Vec::new(),
     };
-    // Checked like the others, so that a file for a later version is validated as a whole.
-    meet.unused("web_listen", file.web_listen)?;
     meet.files(&file.file_sync);
     config.file_sync = file.file_sync;
     config.settings = meet.settings;
@@ -257,20 +248,8 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
             (None, None) => (None, Origin::Default),
         };
         let shown = value.as_ref().map(T::to_string);
-        self.settings.push(Setting { key, value: shown, origin, used: Used::Yes });
+        self.settings.push(Setting { key, value: shown, origin });
         Ok(value)
-    }
-
-    fn unused<T: FromStr<Err = String> + Display>(
-        &mut self,
-        key: &'static str,
-        file: Option<T>,
-    ) -> Result<(), ApiError> {
-        self.optional(key, file)?;
-        if let Some(setting) = self.settings.last_mut() {
-            setting.used = Used::NotYet;
-        }
-        Ok(())
     }
 
     fn files(&mut self, files: &[FileSync]) {
@@ -278,7 +257,7 @@ impl<E: Fn(&str) -> Option<std::ffi::OsString>> Resolver<E> {
             files.iter().map(|file| format!("{} to {}", file.host, file.guest)).collect();
         let origin = if pairs.is_empty() { Origin::Default } else { Origin::File };
         let value = (!pairs.is_empty()).then(|| pairs.join(", "));
-        self.settings.push(Setting { key: "file_sync", value, origin, used: Used::Yes });
+        self.settings.push(Setting { key: "file_sync", value, origin });
     }
 
     fn pick<T: FromStr<Err = String> + Display>(
@@ -357,14 +336,12 @@ mod tests {
         let config = with(file, &[]).unwrap();
         assert!(!config.nat);
         assert_eq!(config.dns_port, 5353);
-        let unused = |key| {
-            let setting = origin(&config, key);
-            assert_eq!((setting.origin, setting.used), (Origin::File, Used::NotYet), "{key}");
-            setting.value.unwrap()
-        };
         assert_eq!((config.tap_pool_size, config.bridge.as_deref()), (Some(4), Some("br0")));
         assert_eq!(config.subnet, Some("10.1.0.0/16".parse().unwrap()));
-        assert_eq!(unused("web_listen"), "127.0.0.1:8080");
+        assert_eq!(config.web_listen, Some("127.0.0.1:8080".parse().unwrap()));
+        assert_eq!(origin(&config, "web_listen").value.as_deref(), Some("127.0.0.1:8080"));
+        let error = with("web_listen = \"0.0.0.0:80\"\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("`0.0.0.0:80` is not an address of the loopback"), "{error}");
         let files = origin(&config, "file_sync");
         assert_eq!(files.value.as_deref(), Some("~/.npmrc to /root/.npmrc"));
         assert_eq!(config.file_sync[0].mode, Some(values::FileMode(0o600)));

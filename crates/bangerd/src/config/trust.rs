@@ -8,7 +8,7 @@ use banger_image::trust::{Requirement, Rule, TrustSettings};
 
 use super::file::Trust;
 use super::values::PathList;
-use super::{Origin, Resolver, Setting, Used};
+use super::{Origin, Resolver, Setting};
 
 /// Combines the table with the environment.
 ///
@@ -45,7 +45,7 @@ pub fn settings<E: Fn(&str) -> Option<OsString>>(
         true => (None, Origin::Default),
         false => (Some(value), Origin::File),
     };
-    meet.settings.push(Setting { key: "trust.registries", value, origin, used: Used::Yes });
+    meet.settings.push(Setting { key: "trust.registries", value, origin });
     let paths = |list: Option<PathList>| list.map_or_else(Vec::new, PathList::paths);
     Ok(TrustSettings { catalogs: paths(catalogs), keys: paths(keys), registries })
 }

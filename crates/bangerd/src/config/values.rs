@@ -233,11 +233,13 @@ checked_text!(
     |name| name
 );
 checked_text!(
-    /// Address and port of the web interface.
+    /// Address and port of the web page, which has no encryption.
     WebListen(SocketAddr),
-    |text| text
-        .parse::<SocketAddr>()
-        .map_err(|_| format!("`{}` is not an address and port", excerpt(text))),
+    |text| match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => Err(format!("`{}` is not an address of the loopback interface", excerpt(text))),
+        Err(_) => Err(format!("`{}` is not an address and port", excerpt(text))),
+    },
     |address| address
 );
 checked_text!(
