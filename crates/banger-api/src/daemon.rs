@@ -1,6 +1,6 @@
 //! Status of the daemon.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 

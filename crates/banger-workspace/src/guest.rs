@@ -73,8 +73,8 @@ esac
 
 /// Changes files, whose present state must be the expected one. A pack with everything comes on
 /// standard input; of its objects `$2` has the paths, `$3` their entries in the index, `$4` the
-/// changes of them and `$5` the paths of new files; `$6` tells which files are looked at before. git
-/// writes the files. It replaces ignored files without a word, so those are looked for before.
+/// changes of them and `$5` the paths of new files; `$6` tells which files are looked at before.
+/// git writes the files. It replaces ignored files without a word, so those are looked for before.
 const PUSH: &str = r#"[ "$6" != all ] || look
 g index-pack --stdin --strict >/dev/null
 g cat-file blob "$2" >"$t/paths"

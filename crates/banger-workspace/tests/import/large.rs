@@ -162,7 +162,7 @@ fn a_small_pack_of_a_large_file_is_refused() {
 }
 
 #[test]
-#[ignore = "git takes the digest of 10 GiB twice: nextest run -p banger-workspace --run-ignored only"]
+#[ignore = "git digests 10 GiB twice: nextest run -p banger-workspace --run-ignored only"]
 fn a_small_pack_of_ten_gibibytes_is_refused() {
     unpacks_to(10 << 10, &Limits::default());
 }

@@ -1,6 +1,7 @@
 //! Parts of the OpenAPI document that no type of the API has.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use utoipa::openapi::schema::{
     AdditionalProperties, ObjectBuilder, SchemaFormat, SchemaType, Type,
@@ -103,9 +104,10 @@ fn count(description: &str) -> ObjectBuilder {
 }
 
 /// Requests whose variants are objects with one known property; serde refuses any other one.
-const VARIANTS: [&str; 2] = ["SubjectRef", "VmAction"];
+const VARIANTS: [&str; 3] = ["SubjectRef", "VmAction", "ImageKernel"];
 
-/// Adds `additionalProperties: false` to [`VARIANTS`], which the generator cannot express.
+/// Adds `additionalProperties: false` to [`VARIANTS`], which the generator cannot express, and
+/// opens strict objects where others include them.
 pub struct Strict;
 
 impl Modify for Strict {
@@ -117,6 +119,25 @@ impl Modify for Strict {
             };
             one_of.items.iter_mut().for_each(close);
         }
+        let all = components.schemas.clone();
+        for schema in components.schemas.values_mut() {
+            let RefOr::T(Schema::AllOf(all_of)) = schema else { continue };
+            all_of.items.iter_mut().for_each(|item| include(item, &all));
+        }
+    }
+}
+
+/// Puts an object in place of a reference to one without further properties: `allOf` applies each
+/// schema to the whole value, so the properties beside it would be refused (JSON Schema 2020-12,
+/// core, section 10.3.2.3).
+fn include(item: &mut RefOr<Schema>, all: &BTreeMap<String, RefOr<Schema>>) {
+    let RefOr::Ref(reference) = item else { return };
+    let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
+    let Some(RefOr::T(Schema::Object(object))) = all.get(name) else { return };
+    if object.additional_properties.is_some() {
+        let mut object = object.clone();
+        object.additional_properties = None;
+        *item = RefOr::T(Schema::Object(object));
     }
 }
 
