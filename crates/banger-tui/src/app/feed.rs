@@ -4,6 +4,7 @@
 //! None of them starts a daemon: the user may have stopped it. Each continues with the next one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use banger_api::{ApiError, ErrorCode, VmId};
@@ -48,6 +49,8 @@ pub struct Feed {
     changed: Arc<Notify>,
     shown: watch::Sender<Tab>,
     watched: watch::Sender<Option<VmId>>,
+    /// Whether a reading has found no daemon since the last sample.
+    lost: Arc<AtomicBool>,
 }
 
 impl Feed {
@@ -61,6 +64,7 @@ impl Feed {
             changed: Arc::default(),
             shown: watch::Sender::new(Tab::Vms),
             watched: watch::Sender::new(None),
+            lost: Arc::default(),
         };
         tokio::spawn(feed.clone().events());
         tokio::spawn(feed.clone().vms());
@@ -103,6 +107,8 @@ impl Feed {
             Ok(value) => self.send(data(value)).await,
             Err(error) if error.code == ErrorCode::DaemonUnavailable => {
                 self.send(Data::Lost(error)).await;
+                // After the message: what takes this back is sent after it.
+                self.lost.store(true, Ordering::SeqCst);
             }
             Err(_) => {}
         }
@@ -136,7 +142,8 @@ impl Feed {
         loop {
             let read = self.client.stats_on_host(&StatsSelection::Running).await;
             let is_up = !matches!(&read, Err(error) if error.code == ErrorCode::DaemonUnavailable);
-            if is_up && !up {
+            // Another daemon may answer before a sample has found none.
+            if is_up && (self.lost.swap(false, Ordering::SeqCst) || !up) {
                 let status = self.client.ensure_daemon().await.ok().map(Box::new);
                 self.send(Data::Up(status)).await;
                 self.reread();
