@@ -1,7 +1,5 @@
 //! The package for Python and a real VM.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::path::Path;
 use std::process::Command;
 
