@@ -78,6 +78,12 @@ impl Engine {
                 }
             }
             engine.settle_replaced(&LogProgress).await;
+            if interrupted.iter().any(|op| op.kind == "register_image")
+                && let Err(error) = engine.delete_kernels_without_images().await
+            {
+                // A prune of kernels deletes them.
+                tracing::warn!(error = %error, causes = ?error.causes, "kernels without images");
+            }
             let ends = interrupted.iter().map(|op| {
                 let mut error = recovery::interrupted(&op.id);
                 if let Err(left) = &cleaned {

@@ -1,6 +1,8 @@
 //! Kernels that images contain: a VM boots one by the name [`OWN_KERNEL`], and they are deleted
 //! with their images.
 
+use std::collections::BTreeSet;
+
 use banger_api::images::{ImageView, KernelView, OWN_KERNEL, is_own_kernel_name, own_kernel_name};
 use banger_api::vm::{VmAction, VmState};
 use banger_api::{ApiError, ErrorCode, Hint};
@@ -55,6 +57,37 @@ impl Engine {
             }
             _ => Ok(0),
         }
+    }
+}
+
+impl Engine {
+    /// Deletes the kernels of images that are not there, unless VMs use them: a registration keeps
+    /// the kernel before the image, and may be interrupted between.
+    ///
+    /// # Errors
+    /// An error of the store.
+    pub(crate) async fn delete_kernels_without_images(&self) -> Result<(), ApiError> {
+        let _in_use = self.shared.images_in_use.write().await;
+        let images = self.images().await?;
+        let owned: BTreeSet<String> =
+            images.iter().map(|image| own_kernel_name(image.id.as_str())).collect();
+        for kernel in self.kernels().await? {
+            let (lost, kept): (Vec<&String>, Vec<&String>) = kernel
+                .names
+                .iter()
+                .partition(|name| is_own_kernel_name(name) && !owned.contains(name.as_str()));
+            if lost.is_empty() {
+                continue;
+            }
+            if !kept.is_empty() {
+                for name in lost {
+                    self.shared.drivers.images.untag_kernel(name).await?;
+                }
+            } else if kernel.used_by.is_empty() {
+                self.shared.drivers.images.delete_kernel(&kernel).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -53,7 +53,7 @@ pub const TABLE: &[Verb] = &[
     row("vm_action resume", "vm resume", "Vms/Pause", "/vms/actions", "- as for pause"),
     row("vm_action delete", "vm delete, vm prune", "Vms/Delete", "/vms/actions", "delete"),
     row("vm_action repair", "vm repair", RARE, "/vms/{vm}/actions", USER),
-    row("vm_action set", "vm set", RARE, "/vms/{vm}/settings, /vms/{vm}/ports", "publish"),
+    row("vm_action set", "vm set", "Vms/Ports", "/vms/{vm}/settings, /vms/{vm}/ports", "publish"),
     row("vm_action rename", "vm rename", RARE, "/vms/{vm}/settings", USER),
     row("vm_action reset", "vm reset", RARE, "/vms/{vm}/actions", "- create another machine"),
     row("vm_logs", "vm logs", "Vms/Console", "/live/vms/{vm}", "logs"),
