@@ -42,7 +42,8 @@ async def use(session, folder, is_real):
         assert error and error["code"] == code, (tool, result)
         return error
 
-    machine = await call("create", {"name": NAME})
+    port = free_port()
+    machine = await call("create", {"name": NAME, "publish": [f"{port}:8000"]})
     assert machine["state"] == "running", machine
     assert "boot" in messages, messages
     messages.clear()
@@ -55,7 +56,7 @@ async def use(session, folder, is_real):
     back = await call("read_file", {"vm": NAME, "path": "sent"})
     assert back["content"] == content
     await files(call, refused, folder)
-    await ports(call, is_real)
+    await ports(call, port, is_real)
     await refused("exec", {"vm": "nosuch", "command": "true"}, "not_found")
     await refused("workspace_status", {"vm": NAME}, "not_found")
     await call("delete", {"vm": NAME})
@@ -86,11 +87,16 @@ async def files(call, refused, folder):
     await refused("upload", absent, "not_found")
 
 
-async def ports(call, is_real):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    await call("publish", {"vm": NAME, "port": f"{port}:8000"})
+        return free.getsockname()[1]
+
+
+async def ports(call, port, is_real):
+    # Where the machine has no address on the host, the port is published at its next start.
+    later = await call("publish", {"vm": NAME, "port": f"{free_port()}:9000"})
+    assert (len(later["published"]) == 2) == (later["available"] == "now"), later
     if is_real:
         detached = f"setsid {LISTENER} >/dev/null 2>&1 </dev/null &"
         ran = await call("exec", {"vm": NAME, "command": detached})

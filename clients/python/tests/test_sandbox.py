@@ -76,7 +76,8 @@ class WithSandbox(unittest.TestCase):
             port = free.getsockname()[1]
         published = self.sandbox.publish(80, port)
         self.assertEqual(published.address, ("127.0.0.1", port))
-        self.assertIn(published, self.sandbox.ports())
+        # QEMU's own network, which the real machine has, takes it at the next start.
+        self.assertEqual(published in self.sandbox.ports(), not VM)
 
     def test_errors(self) -> None:
         with self.assertRaises(ApiError) as unknown:
