@@ -155,7 +155,11 @@ class Sandbox:
         self.act("stop", grace_ms=int(grace_s * 1000))
 
     def publish(self, guest_port: int, host_port: int) -> Port:
-        """Publishes a port of the machine on this host's loopback address."""
+        """Publishes a port of the machine on this host's loopback address.
+
+        QEMU's own network is fixed while the machine runs, and takes it at the next start: publish
+        at the creation there.
+        """
         forward = {"host_port": host_port, "guest_port": guest_port}
         self.act("set", publish=[forward])
         return Port("127.0.0.1", host_port, guest_port)
