@@ -49,8 +49,9 @@ await screen('written 3');
 assert.equal(await page.title(), title, 'the guest has changed the title');
 assert.equal(await page.locator('img, main style').count(), 0, 'markup of the guest');
 nothingWrong('the terminal');
+// The way out leads to the link of the machine.
 await page.keyboard.press('Control+Shift+Escape');
-await press('web');
+await page.keyboard.press('Enter');
 await heading('web');
 const log = page.locator('#console');
 await log.filter({ hasText: 'console-end' }).waitFor();
