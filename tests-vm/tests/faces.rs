@@ -1,7 +1,5 @@
 //! The web page and the terminal interface with a real machine, in one boot.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
