@@ -20,7 +20,7 @@ const COLORTERM: &str = "COLORTERM";
 /// Folder, user and environment of a command.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CommandOptions {
-    /// Folder to run in [default: the user's home]
+    /// Folder to run in [default: the user's home, or the workspace]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<OsString>,
     /// Set an environment variable; repeatable
