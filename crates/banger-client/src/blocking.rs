@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::client::Client;
 use crate::copy_pieces::{Counter, PIECES};
 use crate::exec::{Exec, ExecOutput, Output};
+use crate::messages::keep_first;
 use crate::pieces::PieceReader;
 
 /// Bytes sent at once.
@@ -122,8 +123,7 @@ async fn receive(
                 }
             }
             Output::Stderr(piece) => {
-                let room = MAX_MESSAGE.saturating_sub(messages.len());
-                messages.extend(piece.into_iter().take(room));
+                keep_first(&mut messages, piece, MAX_MESSAGE);
             }
             Output::Exit(status) => return Ok((status.shell_code(), messages)),
         }

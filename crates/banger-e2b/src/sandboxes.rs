@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use banger_api::ApiError;
 use banger_api::operation::VmTag;
-use banger_client::{Client, Hold};
+use banger_client::{Client, Hold, all_deleted};
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::access::Secret;
@@ -23,8 +22,6 @@ use crate::watch::Watchers;
 
 /// Most sandboxes at once, those that are being created included.
 pub const MAX_SANDBOXES: usize = 256;
-/// Time limit for the deletion of all sandboxes at the end; the daemon continues without us.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a client has asked for when it created a sandbox.
 pub struct Wanted {
@@ -206,19 +203,11 @@ impl Sandboxes {
             state.ended = true;
             std::mem::take(&mut state.by_id)
         };
-        let mut deletions = JoinSet::new();
-        for sandbox in sandboxes.into_values() {
+        let deletions = sandboxes.into_values().map(|sandbox| {
             let client = client.clone();
-            deletions.spawn(async move { end(&client, &sandbox).await });
-        }
-        let all = async {
-            let mut first = Ok(());
-            while let Some(deleted) = deletions.join_next().await {
-                first = first.and(deleted.unwrap_or(Ok(())));
-            }
-            first
-        };
-        tokio::time::timeout(END_TIMEOUT, all).await.unwrap_or(Ok(()))
+            async move { end(&client, &sandbox).await }
+        });
+        all_deleted(deletions).await
     }
 }
 

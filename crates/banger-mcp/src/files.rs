@@ -7,7 +7,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use banger_archive::place::{LastLink, Source};
 use banger_archive::{Entry, Failure, Kind, Reader, Writer};
 use banger_client::{
-    ArchiveSource, ArchiveTarget, Exec as Command, ExecRequest, Output, PieceReader,
+    ArchiveSource, ArchiveTarget, Exec as Command, ExecRequest, Output, PieceReader, keep_first,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -188,10 +188,7 @@ impl Call<'_> {
         let code = loop {
             match output.next().await? {
                 Output::Stdout(data) => listing.extend_from_slice(&data),
-                Output::Stderr(data) => {
-                    let room = 4096usize.saturating_sub(messages.len());
-                    messages.extend(data.into_iter().take(room));
-                }
+                Output::Stderr(data) => keep_first(&mut messages, data, 4096),
                 Output::Exit(status) => break status.shell_code(),
             }
             if listing.len() > MAX_LISTING {

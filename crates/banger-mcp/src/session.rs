@@ -2,15 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, VmId};
-use banger_client::{Client, Hold};
-use tokio::task::JoinSet;
-
-/// Time limit for the deletion of all machines at the end; the daemon continues without us.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
+use banger_client::{Client, Hold, all_deleted};
 
 /// Machines that end with this process.
 #[derive(Default)]
@@ -66,22 +61,14 @@ impl Session {
             held.ended = true;
             std::mem::take(&mut held.machines)
         };
-        let mut deletions = JoinSet::new();
-        for (_, (vm, hold)) in machines {
+        let deletions = machines.into_values().map(|(vm, hold)| {
             let client = client.clone();
-            deletions.spawn(async move {
+            async move {
                 let deleted = client.delete_to_end(&vm.id).await;
                 hold.release().await;
                 deleted
-            });
-        }
-        let all = async {
-            let mut first = Ok(());
-            while let Some(deleted) = deletions.join_next().await {
-                first = first.and(deleted.unwrap_or(Ok(())));
             }
-            first
-        };
-        tokio::time::timeout(END_TIMEOUT, all).await.unwrap_or(Ok(()))
+        });
+        all_deleted(deletions).await
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use banger_agents::Agent;
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, Hint, exit};
-use banger_client::{Client, Exec, ExecRequest, Output};
+use banger_client::{Client, Exec, ExecRequest};
 use bytes::Bytes;
 use rustix::fs::OFlags;
 
@@ -137,20 +137,8 @@ async fn hand_over(
         let _ = input.send(Bytes::from(login)).await;
     }
     drop(input);
-    let mut messages = Vec::new();
-    loop {
-        match output.next().await? {
-            Output::Stderr(piece) => {
-                let room = MAX_MESSAGE.saturating_sub(messages.len());
-                messages.extend(piece.into_iter().take(room));
-            }
-            Output::Stdout(_) => {}
-            Output::Exit(status) => {
-                let messages = String::from_utf8_lossy(&messages);
-                return Ok((status.shell_code(), banger_api::excerpt(&messages)));
-            }
-        }
-    }
+    let (status, messages) = output.end(MAX_MESSAGE).await?;
+    Ok((status.shell_code(), banger_api::excerpt(&String::from_utf8_lossy(&messages))))
 }
 
 #[cfg(test)]

@@ -10,9 +10,7 @@ use std::time::Instant;
 use banger_api::{ApiError, ErrorCode};
 use banger_archive::pack::Packed;
 use banger_archive::place::Source;
-use banger_client::{
-    ArchiveTarget, Client, Counter, Exec, ExecRequest, Output, PIECES, PieceWriter,
-};
+use banger_client::{ArchiveTarget, Client, Counter, Exec, ExecRequest, PIECES, PieceWriter};
 use banger_workspace::import::{Input, PACKS, Part, Step, parts};
 use banger_workspace::pack;
 use bytes::Bytes;
@@ -76,21 +74,9 @@ async fn run(client: &Client, vm: &str, step: Step, counter: &Counter) -> Result
             }
         }
     };
-    let mut messages = Vec::new();
-    let ending = async {
-        loop {
-            match output.next().await? {
-                Output::Stderr(piece) => {
-                    let room = MAX_MESSAGE.saturating_sub(messages.len());
-                    messages.extend(piece.into_iter().take(room));
-                }
-                Output::Stdout(_) => {}
-                Output::Exit(status) => return Ok::<_, ApiError>(status),
-            }
-        }
-    };
-    let ((), status) = tokio::join!(sending, ending);
-    match status?.shell_code() {
+    let ((), ended) = tokio::join!(sending, output.end(MAX_MESSAGE));
+    let (status, messages) = ended?;
+    match status.shell_code() {
         0 => Ok(()),
         code => Err(refused(vm, code, &messages)),
     }
