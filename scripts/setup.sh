@@ -128,11 +128,24 @@ if [ ${#packages[@]} -gt 0 ]; then
   fi
   say "installing Debian packages: ${packages[*]}"
   log=$(mktemp)
-  if ! { as_root apt-get -q update && as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qy install --no-install-recommends "${packages[@]}"; } >"$log" 2>&1; then
-    cat "$log" >&2; rm -f "$log"; exit 1
-  fi
-  rm -f "$log"
+  trap 'rm -f "$log"' EXIT
+  apt() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy "$@" >>"$log" 2>&1 ||
+      { cat "$log" >&2; exit 1; }
+  }
+  apt update
+  # A package of another release may not fit beside the new ones, and apt removes it. What is needed
+  # here comes back in a version that fits; nothing else is removed.
+  again=()
+  for name in $(apt-get -sqy install --no-install-recommends "${packages[@]}" |
+    sed -n 's/^Remv \([^ ]*\).*/\1/p'); do
+    case " ${wanted[*]} " in
+      *":$name "*) again+=("$name") ;;
+      *) say "apt would remove $name: please install these yourself: ${packages[*]}"; exit 1 ;;
+    esac
+  done
+  apt install --no-install-recommends "${packages[@]}"
+  [ ${#again[@]} = 0 ] || apt install --no-install-recommends "${again[@]}"
 fi
 cargo_is_new || { say "cargo 1.95 or newer is needed and was not found"; exit 1; }
 

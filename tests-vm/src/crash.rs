@@ -3,11 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "for tests only")]
 
+mod few_boots;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
 use banger_engine::lists::{self, ListName};
 use banger_testkit::Home;
+
+pub use few_boots::through_all_points_with_few_boots;
 
 /// A published port, below those that the kernel gives away, of this process only: two of these
 /// tests run at once.
@@ -31,25 +35,19 @@ pub enum After {
     Running,
 }
 
-/// How much is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// Before and after each step, and each time the VM is started once more to see that it works.
-    Whole,
-    /// After each step, and the VM is started again at the end: where a boot is slow.
-    AfterEachStep,
-}
-
-impl Depth {
-    fn tries(self, point: &str) -> bool {
-        let before = [".before", ".undo_before"].iter().any(|end| point.ends_with(end));
-        self == Self::Whole || !before || point.contains("commit")
-    }
-}
-
 /// Steps of images with opencode, which the image of these VMs has not. The loops on the simulated
 /// host have them.
 const OF_OPENCODE: [&str; 2] = ["opencode_password", "opencode"];
+
+impl After {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Stopped => "stopped",
+            Self::Running => "running",
+        }
+    }
+}
 
 fn points(list: ListName, whens: &[&str]) -> Vec<String> {
     let mut all = Vec::new();
@@ -111,42 +109,29 @@ fn crash(home: &Home, point: &str, args: &[&str]) {
 }
 
 /// Kills the daemon at every point of create, start, stop and delete; `check` looks at the host
-/// afterwards, beside what is looked at here.
+/// afterwards, beside what is looked at here. About a hundred boots.
 ///
 /// # Panics
 /// Host and store do not agree.
-pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)) {
+pub fn through_all_points(home: &Home, check: impl Fn(&str, After)) {
     let publish = publish();
     let create = create(&publish);
     for (point, after) in forward() {
-        if !depth.tries(&point) {
-            continue;
-        }
         println!("{point}: {after:?}");
         crash(home, &point, &create);
-        let expected = match after {
-            After::Gone => "gone",
-            After::Stopped => "stopped",
-            After::Running => "running",
-        };
-        home.wait(&format!("{point}: {expected}"), || home.state("web") == expected);
+        home.wait(&format!("{point}: {after:?}"), || home.state("web") == after.as_str());
         if after != After::Running {
             no_vm_processes(home, &point);
         }
         check(&point, after);
         if after != After::Gone {
-            if depth == Depth::Whole || point.starts_with("start.ready") {
-                home.ok(&["vm", "start", "web"]);
-            }
+            home.ok(&["vm", "start", "web"]);
             home.ok(&["vm", "delete", "-f", "web"]);
         }
         assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
     }
     home.ok(&[&create[..], &["--no-start"]].concat());
     for point in stop_points() {
-        if !depth.tries(&point) {
-            continue;
-        }
         println!("{point}");
         home.ok(&["vm", "start", "web"]);
         crash(home, &point, &["vm", "kill", "web"]);
@@ -158,8 +143,13 @@ pub fn through_all_points(home: &Home, depth: Depth, check: impl Fn(&str, After)
         check(&point, After::Stopped);
     }
     home.ok(&["vm", "delete", "web"]);
-    for point in delete_points().into_iter().filter(|point| depth.tries(point)) {
-        home.ok(&[&create[..], &["--no-start"]].concat());
+    delete(home, &create, delete_points(), &check);
+}
+
+/// Makes the VM and deletes it, with a daemon that aborts, for each point.
+fn delete(home: &Home, create: &[&str], points: Vec<String>, check: &impl Fn(&str, After)) {
+    for point in points {
+        home.ok(&[create, &["--no-start"]].concat());
         crash(home, &point, &["vm", "delete", "web"]);
         // Before the commit nothing has happened, unless the CLI lost its request with the daemon
         // and asked the next one; after it the delete is finished.

@@ -225,6 +225,7 @@ fn a_live_folder_follows_both_sides(home: &Home) {
     let waiting = "until grep -q changed /srv/live/a.txt; do sleep 0.05; done; rm -r /srv/live/d";
     assert_eq!(guest(waiting).code, 0);
     home.wait("the folder to be removed", || !folder.join("d").exists());
+    home.ok(&["vm", "sync", "web", "--wait"]);
     let state = &home.json(&["vm", "sync", "web"])[0];
     assert_eq!(state["state"], "watching", "{state:#}");
     assert_eq!(state["problems"], serde_json::json!([]), "{state:#}");

@@ -100,10 +100,17 @@ impl Session {
     }
 
     /// Keeps the folders alike; blocks the thread. `guest` is the connection to the guest's side,
-    /// `early` bytes of it that were already received.
-    pub fn run(&self, folders: &Folders, guest: UnixStream, early: &[u8]) -> End {
+    /// `early` bytes of it that were already received. Nothing that is seen after `is_wanted` became
+    /// false is copied.
+    pub fn run(
+        &self,
+        folders: &Folders,
+        guest: UnixStream,
+        early: &[u8],
+        is_wanted: &dyn Fn() -> bool,
+    ) -> End {
         match self.begin(folders, guest, early) {
-            Ok(mut run) => run.keep_alike().err().unwrap_or(End::Stopped),
+            Ok(mut run) => run.keep_alike(is_wanted).err().unwrap_or(End::Stopped),
             Err(end) => end,
         }
     }
@@ -155,9 +162,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn keep_alike(&mut self) -> Result<(), End> {
+    fn keep_alike(&mut self, is_wanted: &dyn Fn() -> bool) -> Result<(), End> {
         loop {
-            self.round()?;
+            self.round(is_wanted)?;
             let call = self.wait();
             match call {
                 Call::Stop => return self.save_whole(),
@@ -217,13 +224,17 @@ impl Run<'_> {
     }
 
     /// Scans, and transfers until nothing is left to do but what changes at the moment.
-    fn round(&mut self) -> Result<(), End> {
+    fn round(&mut self, is_wanted: &dyn Fn() -> bool) -> Result<(), End> {
         // After a conflict another round copies both versions; more are files that keep changing.
         for _ in 0..3 {
             if identity(&self.host).map_err(End::HostFolder)? != self.identity {
                 return Err(End::RootGone(Place::Host));
             }
             self.scan()?;
+            if !is_wanted() {
+                self.session.stop();
+                return Ok(());
+            }
             self.gather();
             let (host, guest) = (self.sides.host.tree.root(), self.sides.guest.tree.root());
             if let Some(place) = halt(self.base.had_content(), host, guest) {

@@ -265,7 +265,18 @@ impl Home {
     ///
     /// The CLI starts the next daemon without the crash point, so recovery follows the abort.
     pub fn start_daemon_that_aborts_at(&self, point: &str) -> Child {
-        let mut child = must(
+        let mut child = self.start_daemon_that_aborts_in_recovery(point);
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            must("bangerd", std::io::BufReader::new(stdout).read_line(&mut line));
+        }
+        assert_eq!(line, "ready\n");
+        child
+    }
+
+    /// Starts a daemon that aborts at a crash point, and does not wait until it serves requests.
+    pub fn start_daemon_that_aborts_in_recovery(&self, point: &str) -> Child {
+        must(
             "bangerd-test",
             Command::new(program("bangerd-test"))
                 .env("BANGER_HOME", &self.path)
@@ -277,13 +288,7 @@ impl Home {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn(),
-        );
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            must("bangerd", std::io::BufReader::new(stdout).read_line(&mut line));
-        }
-        assert_eq!(line, "ready\n");
-        child
+        )
     }
 
     /// Kills the daemon as a crash would and waits until it is gone.

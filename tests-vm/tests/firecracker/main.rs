@@ -21,7 +21,7 @@ use banger_root::disks::{loop_detach, snapshot};
 use banger_testkit::{Home, Options, fake_firecracker, kill, program, wait_gone};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests_vm::crash::{After, Depth, through_all_points};
+use tests_vm::crash::{After, through_all_points};
 
 const WITHIN: &str = "BANGER_FIRECRACKER_TEST";
 /// What a test would share with its host over Unix sockets, namespace or not, is hidden:
@@ -325,7 +325,7 @@ fn the_daemon_aborts_at_every_step() {
     in_namespace("the_daemon_aborts_at_every_step", || {
         let world = World::new("good");
         let ids = RefCell::new(Vec::new());
-        through_all_points(&world.home, Depth::Whole, |point, after| {
+        through_all_points(&world.home, |point, after| {
             let list = world.home.json(&["vm", "list"]);
             ids.borrow_mut().extend(list.as_array().unwrap().iter().map(id));
             if after == After::Running {

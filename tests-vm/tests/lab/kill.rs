@@ -1,7 +1,7 @@
 //! Daemon and helper die at every point; then host and store agree exactly.
 
 use banger_testkit::Home;
-use tests_vm::crash::{After, Depth, through_all_points};
+use tests_vm::crash::{After, through_all_points_with_few_boots};
 
 use crate::support::{finish, has_all_parts, home, host, id, inside, is_stopped, shell, show};
 use crate::users::User;
@@ -10,7 +10,7 @@ use crate::users::User;
 fn kill_the_daemon_at_every_point() {
     let before = host();
     let home = home("");
-    through_all_points(&home, Depth::AfterEachStep, |point, after| match after {
+    through_all_points_with_few_boots(&home, |point, after| match after {
         After::Gone => assert_eq!(host(), before, "{point}"),
         After::Stopped => is_stopped(&id(&home, "web")),
         After::Running => has_all_parts(&id(&home, "web")),

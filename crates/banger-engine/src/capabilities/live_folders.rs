@@ -4,6 +4,7 @@
 //! sessions (`bangerd/src/live_folders`); a session ends with the connection to its guest. So there
 //! is no step, and a change is complete once it is on record.
 
+use banger_api::VmId;
 use banger_api::sync::SyncFolder;
 use banger_api::vm::VmState;
 
@@ -48,5 +49,12 @@ impl Engine {
             }
         });
         folders.filter(|vm| !vm.folders.is_empty()).collect()
+    }
+
+    /// Whether a VM has the live folder.
+    pub fn has_live_folder(&self, vm: &VmId, folder: &SyncFolder) -> bool {
+        self.registry().vms.get(vm).is_some_and(|handle| {
+            handle.published.borrow().record.spec_in_force().sync.contains(folder)
+        })
     }
 }

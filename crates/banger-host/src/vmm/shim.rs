@@ -25,6 +25,9 @@ pub use crate::gate::{is_alive, wait_gone};
 
 /// Bytes of console and VMM log before they are rotated.
 const LOG_CAP: u64 = 4 << 20;
+/// Bytes that a guest may send on a connection before the companion has to tell it of free room.
+/// Its own default, the size of the largest packet of a guest, makes a guest wait after each one.
+const VSOCK_ROOM_BYTES: &str = "1048576";
 /// How long the companion may take to listen; far more than it needs.
 const COMPANION_TIMEOUT_MS: u64 = 10_000;
 /// How long the shim may take to start both.
@@ -121,7 +124,9 @@ pub fn config(
         program: vsock.into(),
         args: ["--guest-cid", "3", "--socket", VHOST, "--uds-path", VSOCK]
             .map(ByteString::from)
-            .into(),
+            .into_iter()
+            .chain(["--tx-buffer-size".into(), ByteString::from(VSOCK_ROOM_BYTES)])
+            .collect(),
         run_as,
         group: None,
         files: Vec::new(),

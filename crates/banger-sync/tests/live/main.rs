@@ -9,6 +9,7 @@ mod world;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::atomic::Ordering::Relaxed;
 
 use banger_sync::reconcile::Place;
 use banger_sync::{End, Phase};
@@ -48,6 +49,20 @@ fn files_arrive_both_ways_and_leave_both_ways() {
     });
     live.alike();
     assert_eq!(live.status().problems, []);
+}
+
+#[test]
+fn what_changes_after_a_folder_was_given_up_stays() {
+    let world = World::new();
+    world.host("a", "1");
+    let live = world.start();
+    live.alike();
+    world.wanted.store(false, Relaxed);
+    world.host("b", "2");
+    world.guest("c", "3");
+    let end = live.end();
+    assert!(matches!(end, End::Stopped), "{end:?}");
+    assert_eq!((content(&world.guest, "b"), content(&world.host, "c")), (None, None));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,15 @@ pub struct World {
     pub guest: TempDir,
     pub state: TempDir,
     pub ignore: Vec<String>,
+    /// What the owner of the folders says to sessions.
+    pub wanted: Arc<AtomicBool>,
 }
 
 impl World {
     pub fn new() -> Self {
         let [host, guest, state] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        Self { host, guest, state, ignore: Vec::new() }
+        let wanted = Arc::new(AtomicBool::new(true));
+        Self { host, guest, state, ignore: Vec::new(), wanted }
     }
 
     pub fn host(&self, name: &str, content: &str) {
@@ -59,7 +63,9 @@ impl World {
     pub fn start_with(&self, guest: UnixStream) -> Live<'_> {
         let session = Arc::new(Session::default());
         let (folders, running) = (self.folders(), session.clone());
-        let thread = std::thread::spawn(move || running.run(&folders, guest, &[]));
+        let wanted = self.wanted.clone();
+        let is_wanted = move || wanted.load(Relaxed);
+        let thread = std::thread::spawn(move || running.run(&folders, guest, &[], &is_wanted));
         Live { world: self, session, thread: Some(thread), cut: None }
     }
 }

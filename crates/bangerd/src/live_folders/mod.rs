@@ -233,7 +233,7 @@ impl LiveFolders {
 
 impl Kept {
     /// Runs one session after another until cancelled.
-    async fn keep(&self, engine: &Engine, vm: &VmPlan, folder: &SyncFolder, base: &Path) {
+    async fn keep(&self, engine: &Arc<Engine>, vm: &VmPlan, folder: &SyncFolder, base: &Path) {
         let mut pause = RETRY.0;
         while !self.current().cancelled {
             let ended = self.session(engine, vm, folder, base).await;
@@ -270,7 +270,7 @@ impl Kept {
     /// One session; `Ok` if it was cancelled.
     async fn session(
         &self,
-        engine: &Engine,
+        engine: &Arc<Engine>,
         vm: &VmPlan,
         folder: &SyncFolder,
         base: &Path,
@@ -298,7 +298,10 @@ impl Kept {
             base: base.to_owned(),
             reserve_bytes: RESERVE_BYTES,
         };
-        let run = move || session.run(&folders, stream, &early);
+        // A change of the VM is noticed a moment after it; what a user does in that moment counts.
+        let (engine, vm, wanted) = (engine.clone(), vm.id.clone(), folder.clone());
+        let is_wanted = move || engine.has_live_folder(&vm, &wanted);
+        let run = move || session.run(&folders, stream, &early, &is_wanted);
         let end = tokio::task::spawn_blocking(run).await;
         match end {
             Ok(end) => view::ended(end, folder),

@@ -9,6 +9,9 @@ pub struct Process {
     pub pid: u32,
     /// Its command line, arguments separated by spaces.
     pub command: String,
+    /// Whether it waits for something that may never come, so state `S` of proc_pid_stat(5): one
+    /// that waits for a CPU or a disk does not.
+    pub is_asleep: bool,
 }
 
 /// The children of process 1 but for the agent and its supervisor; zombies do not count.
@@ -19,7 +22,8 @@ pub fn of_init() -> Vec<Process> {
     pids.filter(|pid| !own.contains(pid) && *pid != 1)
         .filter_map(|pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            is_child_of_init(&stat).then(|| Process { pid, command: command_of(pid) })
+            let state = state_of_child(&stat)?;
+            Some(Process { pid, command: command_of(pid), is_asleep: state == "S" })
         })
         .collect()
 }
@@ -31,12 +35,12 @@ pub fn command_of(pid: u32) -> String {
     text.split('\0').collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
-/// Of `/proc/PID/stat`: `pid (name) state ppid …`, where the name may hold anything.
-fn is_child_of_init(stat: &str) -> bool {
-    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
-    let mut fields = rest.split_whitespace();
-    let (state, parent) = (fields.next(), fields.next());
-    state != Some("Z") && parent == Some("1")
+/// State of a child of process 1 that is no zombie, of `/proc/PID/stat`: `pid (name) state ppid …`,
+/// where the name may hold anything.
+fn state_of_child(stat: &str) -> Option<&str> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let (state, parent) = (fields.next()?, fields.next()?);
+    (state != "Z" && parent == "1").then_some(state)
 }
 
 /// Processes made since the kernel started: the line `processes` of `/proc/stat`.
@@ -51,11 +55,11 @@ mod tests {
 
     #[test]
     fn children_of_init_are_recognised() {
-        assert!(is_child_of_init("12 (rc) S 1 12 12 0"));
-        assert!(is_child_of_init("12 (a) R 7 (b) S 1 12"));
-        assert!(!is_child_of_init("12 (rc) S 11 12"));
-        assert!(!is_child_of_init("12 (rc) Z 1 12"));
-        assert!(!is_child_of_init(""));
+        assert_eq!(state_of_child("12 (rc) S 1 12 12 0"), Some("S"));
+        assert_eq!(state_of_child("12 (a) S 7 (b) D 1 12"), Some("D"));
+        assert_eq!(state_of_child("12 (rc) S 11 12"), None);
+        assert_eq!(state_of_child("12 (rc) Z 1 12"), None);
+        assert_eq!(state_of_child(""), None);
     }
 
     #[test]

@@ -1,0 +1,114 @@
+//! The same crash points with as few boots as there can be, for guests whose boot is slow: one VM
+//! for all points of its start, and one run of it for all points of its stop, where each daemon
+//! aborts in the recovery from the abort before. That each recovery is complete by itself is seen
+//! with guests that answer at once.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Child;
+
+use banger_engine::lists::ListName;
+use banger_testkit::Home;
+
+use super::{
+    After, crash, create, delete, delete_points, forward, no_vm_processes, points, publish,
+};
+
+/// Kills the daemon after each step of create, start, stop and delete; `check` looks at the host
+/// afterwards, beside what is looked at here.
+///
+/// # Panics
+/// Host and store do not agree.
+pub fn through_all_points_with_few_boots(home: &Home, check: impl Fn(&str, After)) {
+    let publish = publish();
+    let create = create(&publish);
+    let stopped = [&create[..], &["--no-start"]].concat();
+    let (of_create, of_start): (Vec<_>, Vec<_>) =
+        forward().into_iter().partition(|(point, _)| point.starts_with("create."));
+    for (point, after) in of_create {
+        has_crashed(home, &point, after, &stopped, &check);
+        if after == After::Stopped {
+            home.ok(&["vm", "delete", "web"]);
+        }
+        assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0, "{point}");
+    }
+    home.ok(&stopped);
+    // Before a step is after the one before it, but for the commit.
+    let tried = |point: &str| point == "start.commit.before" || !point.ends_with(".before");
+    for (point, after) in of_start.into_iter().filter(|(point, _)| tried(point)) {
+        has_crashed(home, &point, after, &["vm", "start", "web"], &check);
+    }
+    // The last of them left it running.
+    assert_eq!(home.run(&["exec", "web", "--", "true"]).code, 0);
+    stop(home, &check);
+    home.ok(&["vm", "delete", "web"]);
+    delete(home, &create, delete_points(), &check);
+}
+
+/// The request meets a daemon that aborts at the point, and the next daemon brings all to the state
+/// that is expected.
+fn has_crashed(
+    home: &Home,
+    point: &str,
+    after: After,
+    request: &[&str],
+    check: &impl Fn(&str, After),
+) {
+    println!("{point}: {after:?}");
+    crash(home, point, request);
+    home.wait(&format!("{point}: {after:?}"), || home.state("web") == after.as_str());
+    if after != After::Running {
+        no_vm_processes(home, point);
+    }
+    check(point, after);
+}
+
+/// Stops the VM that runs, with a daemon that aborts at each point.
+fn stop(home: &Home, check: &impl Fn(&str, After)) {
+    home.run(&["daemon", "stop"]);
+    // Before the commit nothing has happened, and the next daemon has a VM that runs.
+    for point in ["start.undo_commit.before", "start.undo_commit.after"] {
+        println!("{point}");
+        let mut daemon = home.start_daemon_that_aborts_at(point);
+        kill_the_vm(home);
+        has_aborted(home, &mut daemon, point);
+    }
+    let mut steps = points(ListName::Start, &["undone", "undo_before"]);
+    steps.reverse();
+    for point in steps {
+        println!("{point}");
+        let mut daemon = home.start_daemon_that_aborts_in_recovery(&point);
+        has_aborted(home, &mut daemon, &point);
+    }
+    home.wait("the VM is stopped", || home.state("web") == "stopped");
+    no_vm_processes(home, "stop");
+    let vms = home.path().join("state/vms");
+    let vm = fs::read_dir(vms).unwrap().next().unwrap().unwrap().path();
+    assert!(!vm.join("run").exists(), "the run folder is left");
+    check("stop", After::Stopped);
+}
+
+fn has_aborted(home: &Home, daemon: &mut Child, point: &str) {
+    let mut ended = None;
+    home.wait(&format!("an abort at {point}"), || {
+        ended = daemon.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.signal()), Some(6), "{point} was not reached");
+}
+
+/// Asks for the end of the VM over a connection of our own: a client of banger would start the next
+/// daemon.
+fn kill_the_vm(home: &Home) {
+    let mut socket = UnixStream::connect(home.path().join("run/bangerd.sock")).unwrap();
+    let body = r#"{"kill": {}}"#;
+    let head = "POST /v1/vms/web/actions HTTP/1.1\r\nhost: banger\r\nconnection: close\r\n\
+        content-type: application/json";
+    write!(socket, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    // The daemon may be gone before its answer has left.
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 202 "), "{answer:?}");
+}
