@@ -1,5 +1,6 @@
 //! Hermetic environments for tests: a temporary home for every daemon, and a check for leftovers.
 
+mod catalog;
 pub mod certificates;
 mod connect_proxy;
 pub mod guest;
@@ -13,6 +14,7 @@ pub mod tree;
 mod usage;
 mod web;
 
+pub use catalog::Publisher;
 pub use connect_proxy::ConnectProxy;
 pub use home::{Home, Options, Run, kill, test_cache, wait_gone};
 pub use leftovers::leftovers;

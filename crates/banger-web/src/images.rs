@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use banger_api::build::{BuildCopy, ImageBuildRequest};
 use banger_api::images::{
-    ImageCommitRequest, ImageHistoryEntry, ImagePullRequest, ImageRegisterRequest, ImageView,
-    ImportRequest, KernelBuildRequest, KernelImportRequest, KernelView, PullRequest, TagRequest,
+    ImageCommitRequest, ImageHistoryEntry, ImageKernel, ImagePullRequest, ImageRegisterRequest,
+    ImageView, ImportRequest, KernelBuildRequest, KernelImportRequest, KernelView, PullRequest,
+    TagRequest,
 };
 use banger_api::operation::Accepted;
 use banger_api::size::human_size;
@@ -138,7 +139,7 @@ async fn make_image(site: &Site, verb: &str, fields: &Fields) -> Result<Accepted
             client
                 .register_image(&ImageRegisterRequest {
                     rootfs,
-                    kernel: None,
+                    kernel: given_kernel(fields)?,
                     name: name()?,
                     replace,
                 })
@@ -150,6 +151,23 @@ async fn make_image(site: &Site, verb: &str, fields: &Fields) -> Result<Accepted
         }
         "build" => client.build_image(&build(fields)?).await,
         _ => Err(bad("there is no such form")),
+    }
+}
+
+/// The kernel of a registered image: the default one, the image's own, or a file of the host.
+fn given_kernel(fields: &Fields) -> Result<Option<ImageKernel>, ApiError> {
+    let modules = match fields.raw("modules").trim() {
+        "" => None,
+        _ => Some(path(fields, "modules", "The folder of modules")?.into()),
+    };
+    match fields.raw("kernel").trim() {
+        "" | "image" if modules.is_some() => Err(bad("modules go with the file of a kernel")),
+        "" => Ok(None),
+        "image" => Ok(Some(ImageKernel::Contained)),
+        _ => {
+            let path = path(fields, "kernel", "The kernel")?.into();
+            Ok(Some(ImageKernel::Files { path, modules }))
+        }
     }
 }
 

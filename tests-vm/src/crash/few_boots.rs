@@ -65,22 +65,24 @@ fn has_crashed(
     check(point, after);
 }
 
-/// Stops the VM that runs, with a daemon that aborts at each point.
+/// Stops the VM that runs: the first daemon aborts in the stop, the next ones each at a later point
+/// of its completion.
 fn stop(home: &Home, check: &impl Fn(&str, After)) {
     home.run(&["daemon", "stop"]);
-    // Before the commit nothing has happened, and the next daemon has a VM that runs.
-    for point in ["start.undo_commit.before", "start.undo_commit.after"] {
-        println!("{point}");
-        let mut daemon = home.start_daemon_that_aborts_at(point);
-        kill_the_vm(home);
-        has_aborted(home, &mut daemon, point);
-    }
     let mut steps = points(ListName::Start, &["undone", "undo_before"]);
     steps.reverse();
-    for point in steps {
+    steps.extend(["start.undo_commit.before".into(), "start.undo_commit.after".into()]);
+    for (index, point) in steps.iter().enumerate() {
         println!("{point}");
-        let mut daemon = home.start_daemon_that_aborts_in_recovery(&point);
-        has_aborted(home, &mut daemon, &point);
+        let mut daemon = match index {
+            0 => {
+                let daemon = home.start_daemon_that_aborts_at(point);
+                kill_the_vm(home);
+                daemon
+            }
+            _ => home.start_daemon_that_aborts_in_recovery(point),
+        };
+        has_aborted(home, &mut daemon, point);
     }
     home.wait("the VM is stopped", || home.state("web") == "stopped");
     no_vm_processes(home, "stop");

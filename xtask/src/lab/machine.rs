@@ -28,6 +28,8 @@ const CPUS: &str = "2";
 /// Without a heartbeat for this long, the lab counts as frozen. It sends one every five seconds.
 const FROZEN: Duration = Duration::from_secs(180);
 
+/// Bytes after which a line is shown as two.
+const LINE_BYTES: usize = 8192;
 /// Limit of the captured output in bytes; all tests together print less.
 const MAX_SAID: usize = 64 << 20;
 /// Socket of the QEMU monitor, beside the logs.
@@ -45,6 +47,8 @@ pub struct Job {
     pub timeout: Duration,
     /// The terminal of an interactive run.
     pub terminal: Option<Terminal>,
+    /// Number of this lab where several run: it stands before each line of its output.
+    pub share: Option<u8>,
 }
 
 /// How a run ended.
@@ -55,6 +59,8 @@ pub struct Ended {
     pub said: String,
     /// How long each test in it took.
     pub durations: Durations,
+    /// Folder of its logs.
+    pub logs: PathBuf,
 }
 
 /// How a run ended.
@@ -115,7 +121,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// A folder cannot be created or removed.
-    pub fn new(lab: &Path) -> anyhow::Result<Self> {
+    pub fn new(lab: &Path, share: Option<u8>) -> anyhow::Result<Self> {
         let _lab = super::lock(lab)?;
         let (runs, all_logs) = (lab.join("runs"), lab.join("logs"));
         fs::create_dir_all(&runs)?;
@@ -129,7 +135,8 @@ impl RunFolder {
         }
         let output = Command::new("date").arg("+%Y%m%d-%H%M%S").output()?;
         let time = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let name = format!("{time}-{}", std::process::id());
+        let share = share.map(|number| format!("-{number}")).unwrap_or_default();
+        let name = format!("{time}-{}{share}", std::process::id());
         let (path, logs) = (runs.join(&name), all_logs.join(&name));
         fs::create_dir(&path)?;
         fs::create_dir(&logs)?;
@@ -188,7 +195,9 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     let child = command.spawn().context("cannot run `setpriv`: install `util-linux`")?;
     let mut qemu = Qemu(child);
     let output = fs::File::create(run.logs.join("output.log"))?;
-    let shown = qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output)));
+    let share = job.share;
+    let shown =
+        qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output, share)));
     let waited = wait(&mut qemu, run, job);
     drop(qemu);
     remove(&run.logs.join(MONITOR))?;
@@ -197,7 +206,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
         Some(Ok(shown)) => shown?,
         Some(Err(_)) => bail!("the thread that shows the output panicked"),
     };
-    Ok(Ended { how: waited?, said, durations })
+    Ok(Ended { how: waited?, said, durations, logs: run.logs.clone() })
 }
 
 /// Detects heartbeats: each one makes a file grow.
@@ -266,9 +275,15 @@ fn note_processors(run: &RunFolder) {
     let _ = fs::write(run.logs.join("frozen.log"), answer);
 }
 
-/// Copies output to ours and to the log as it comes; returns it, and how long each test took.
-fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<(String, Durations)> {
+/// Copies output to ours and to the log as it comes, to ours by lines with the number of the lab
+/// where several run; returns it, and how long each test took.
+fn show(
+    mut from: impl Read,
+    mut log: fs::File,
+    share: Option<u8>,
+) -> anyhow::Result<(String, Durations)> {
     let mut said: Vec<u8> = Vec::new();
+    let mut line: Vec<u8> = Vec::new();
     let mut durations = Durations::default();
     let mut buffer = [0; 8192];
     loop {
@@ -279,7 +294,20 @@ fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<(String, Durat
         let bytes = &buffer[..count];
         durations.observe(bytes, Instant::now());
         let mut ours = std::io::stdout().lock();
-        ours.write_all(bytes)?;
+        match share {
+            None => ours.write_all(bytes)?,
+            Some(number) => {
+                for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    line.extend_from_slice(part);
+                    if line.ends_with(b"\n") || line.len() > LINE_BYTES {
+                        write!(ours, "{number}| ")?;
+                        ours.write_all(line.trim_ascii_end())?;
+                        ours.write_all(b"\n")?;
+                        line.clear();
+                    }
+                }
+            }
+        }
         ours.flush()?;
         log.write_all(bytes)?;
         let room = MAX_SAID.saturating_sub(said.len()).min(count);

@@ -8,6 +8,7 @@ mod image;
 mod machine;
 mod payload;
 mod report;
+mod suite;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,13 +79,14 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
             fixture::ready(&lab)?;
             Ok(ExitCode::SUCCESS)
         }
-        ("test", filters) => lab.test(&options, filters),
+        ("test", []) => lab.all_tests(&options),
+        ("test", filters) => lab.tests(&options, filters),
         ("bench", []) => {
             let build = match options.build {
                 Build::First => Build::Optimised,
                 other => other,
             };
-            lab.test(&Options { build, ..options }, &["bench"])
+            lab.tests(&Options { build, ..options }, &["bench"])
         }
         ("verify", []) => lab.verify(&options),
         ("run", [_, ..]) => lab.command(&options, rest, None),
@@ -136,36 +138,9 @@ fn minutes(count: u64) -> Duration {
 }
 
 impl Lab {
-    fn test(&self, options: &Options, filters: &[&str]) -> anyhow::Result<ExitCode> {
-        // Measurements need the programs that users get.
-        let bench: &[&str] = if filters.is_empty() { &["--skip", "bench"] } else { &[] };
-        let mut command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
-        let first = self.start(options, &command, None)?;
-        print_durations(&first);
-        let counts = match first.how {
-            How::Exited(_) => counts(&first)?,
-            How::Frozen => {
-                println!("lab: {FROZE}: it begins again with the tests that were not at their end");
-                let done = report::finished(&first.said);
-                command.extend(done.iter().flat_map(|test| ["--skip", test.name.as_str()]));
-                let left = Options { build: Build::AsTheyAre, ..options.clone() };
-                let second = self.start(&left, &command, None)?;
-                print_durations(&second);
-                let counts = counts(&second)?.with(&done);
-                // `--skip` takes parts of names: none may be lost by that.
-                let all = report::announced(&first.said);
-                ensure!(all == Some(counts.total()), "of {all:?} tests {counts}");
-                counts
-            }
-        };
-        ensure!(counts.passed + counts.failed > 0, "no test has a name with {filters:?} in it");
-        println!("{counts}");
-        Ok(if counts.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-    }
-
     /// The smoke test, which prints its stages.
     fn verify(&self, options: &Options) -> anyhow::Result<ExitCode> {
-        let code = self.test(options, &["verify"])?;
+        let code = self.tests(options, &["verify"])?;
         if code == ExitCode::SUCCESS {
             let evidence = self.folder.join("out/evidence.json");
             ensure!(evidence.is_file(), "`{}` was not written", evidence.display());
@@ -186,7 +161,7 @@ impl Lab {
         command: &[&str],
         terminal: Option<Terminal>,
     ) -> anyhow::Result<ExitCode> {
-        match self.start(options, command, terminal)?.how {
+        match self.start(options, command, terminal, None)?.how {
             How::Exited(code) => Ok(code.into()),
             How::Frozen => bail!("{FROZE}"),
         }
@@ -197,12 +172,13 @@ impl Lab {
         options: &Options,
         command: &[&str],
         terminal: Option<Terminal>,
+        share: Option<u8>,
     ) -> anyhow::Result<machine::Ended> {
         let image = image::ready(self)?;
         let fixture = fixture::ready(self)?;
         let programs = payload::programs(&self.root, options.build)?;
         let cache = cache::ready(self, options.build)?;
-        let run = machine::RunFolder::new(&self.folder)?;
+        let run = machine::RunFolder::new(&self.folder, share)?;
         let load = payload::Load {
             programs: &programs,
             fixture: &fixture,
@@ -211,23 +187,8 @@ impl Lab {
             terminal: terminal.as_ref(),
         };
         let payload = payload::disk(self, &run, &load)?;
-        machine::run(&run, &Job { image, payload, cache, timeout: options.timeout, terminal })
-    }
-}
-
-/// Test counts of a complete run.
-fn counts(ended: &machine::Ended) -> anyhow::Result<report::Counts> {
-    let How::Exited(code) = ended.how else { bail!("{FROZE}, twice") };
-    let counts = report::counts(&ended.said)
-        .context("the tests did not come to their end; see `.cache/lab/logs/latest`")?;
-    ensure!((code == 0) == (counts.failed == 0), "exit code {code}, but {counts}");
-    Ok(counts)
-}
-
-/// Prints a line for each test that ended: `lab: SECONDS s NAME`, which `scripts/test.sh` sorts.
-fn print_durations(ended: &machine::Ended) {
-    for (name, duration) in ended.durations.ended() {
-        println!("lab: {:.1} s {name}", duration.as_secs_f64());
+        let timeout = options.timeout;
+        machine::run(&run, &Job { image, payload, cache, timeout, terminal, share })
     }
 }
 

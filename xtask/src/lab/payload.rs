@@ -10,16 +10,8 @@ use serde_json::Value;
 use super::machine::{RunFolder, Terminal};
 use super::{Build, Lab, must};
 
-/// Packages whose programs go into the lab.
-const PACKAGES: [&str; 7] = [
-    "banger",
-    "bangerd",
-    "bangerd-sim",
-    "banger-shim",
-    "banger-root",
-    "banger-testkit",
-    "tests-vm",
-];
+/// Programs that the lab does not need: this one, and the agent as it is not in guests.
+const OTHERS: [&str; 2] = ["xtask", "banger-agent"];
 /// Free space on the disk, in MiB.
 const SPARE_MIB: u64 = 128;
 
@@ -68,18 +60,14 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
     Ok(Programs(programs))
 }
 
-/// One call for all packages, so that features are unified as in the main build. Only cargo knows
-/// the hash in the test binary's name.
+/// All packages, so that the features of crates are those of the main build. Only cargo knows the
+/// hash in the test binary's name.
 fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf)>> {
     eprintln!("lab: building");
-    let mut packages = Vec::new();
-    for package in PACKAGES {
-        packages.extend(["--package", package]);
-    }
     let output = Command::new(env!("CARGO"))
         .current_dir(root)
-        .args(["build", "--quiet", "--bins", "--test", "lab", "--message-format=json"])
-        .args(packages)
+        .args(["build", "--quiet", "--workspace", "--bins", "--test", "lab"])
+        .arg("--message-format=json")
         .args((build == Build::Optimised).then_some("--release"))
         .stderr(Stdio::inherit())
         .output()
@@ -96,7 +84,7 @@ fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf
     let program = |message: &Value| {
         let path = PathBuf::from(message["executable"].as_str()?);
         let name = message["target"]["name"].as_str()?.to_owned();
-        Some((name, path))
+        (!OTHERS.contains(&name.as_str())).then_some((name, path))
     };
     let built: Vec<_> = messages.iter().filter_map(program).collect();
     ensure!(built.iter().any(|(name, _)| name == "lab"), "no test binary `lab` was built");

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use banger_api::images::TakenName;
 use banger_image::fetch::{NoProgress, Tools};
-use banger_image::kernels::{KernelError, KernelFiles, KernelStore};
-use banger_testkit::SmallDisk;
+use banger_image::kernels::{Catalogs, KernelError, KernelFiles, KernelStore};
+use banger_image::trust::TrustSettings;
+use banger_testkit::{Publisher, SmallDisk};
 
 use crate::full_disk::{each_stage, of_kernel};
 use crate::kernel::shim;
@@ -47,6 +48,7 @@ fn an_imported_kernel_equals_the_pulled_one() {
     assert_eq!(plain.record, pulled);
     plain.verify(&NoProgress).unwrap();
 
+    of_a_catalog(&deb, &at("catalog"), &package.id);
     on_a_full_disk(&deb, &at("small"));
     wrong(&store, &deb, &vmlinuz, temp.path());
     let taken = import(file(&deb), "plain").unwrap();
@@ -56,6 +58,29 @@ fn an_imported_kernel_equals_the_pulled_one() {
     assert!(stopped.is_err() && store.resolve("later").is_err());
     assert!(half_made(&root).is_empty());
     assert_eq!(store.list().objects.len(), 1);
+}
+
+/// The package as the file of a signed catalog.
+fn of_a_catalog(deb: &Path, folder: &Path, id: &str) {
+    let publisher = Publisher::start();
+    fs::copy(deb, publisher.served("kernel.deb")).unwrap();
+    publisher.publish("kernels", "acme", "kernel.deb");
+    let trust = TrustSettings {
+        catalogs: vec![publisher.catalog()],
+        keys: vec![publisher.public()],
+        ..TrustSettings::default()
+    };
+    let catalogs = Catalogs { trust, ..Catalogs::default() };
+    let store = KernelStore::new(folder.join("kernels"), tools()).with_catalogs(catalogs);
+    let pulled = store.pull("acme", &NoProgress).unwrap().record;
+    assert_eq!(pulled.id, id);
+    assert!(pulled.source.contains("acme.json"), "{}", pulled.source);
+    // It is here: the server is not asked again.
+    fs::remove_file(publisher.served("kernel.deb")).unwrap();
+    assert_eq!(store.pull("acme", &NoProgress).unwrap().record, pulled);
+    fs::write(publisher.catalog(), "{}").unwrap();
+    let error = store.pull("acme", &NoProgress).unwrap_err().to_string();
+    assert!(error.contains("acme.json"), "{error}");
 }
 
 /// An import on a disk that is too small, or becomes full at one of its stages.
