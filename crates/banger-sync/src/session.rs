@@ -100,8 +100,8 @@ impl Session {
     }
 
     /// Keeps the folders alike; blocks the thread. `guest` is the connection to the guest's side,
-    /// `early` bytes of it that were already received. Nothing that is seen after `is_wanted` became
-    /// false is copied.
+    /// `early` bytes of it that were already received. Nothing that is seen after `is_wanted`
+    /// became false is copied.
     pub fn run(
         &self,
         folders: &Folders,

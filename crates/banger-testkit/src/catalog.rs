@@ -68,7 +68,8 @@ impl Publisher {
         self.folder.path().join("acme.pub")
     }
 
-    /// Lists a file that the server has under a name, as an image or a kernel, and signs the catalog.
+    /// Lists a file that the server has under a name, as an image or a kernel, and signs the
+    /// catalog.
     ///
     /// # Panics
     /// There is no such file, or minisign fails.

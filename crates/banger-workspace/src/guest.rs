@@ -21,88 +21,33 @@ const MAX_FIELD: u64 = 64 << 10;
 pub const MAX_COMMITS: usize = 100;
 
 /// Begins all commands: the functions and variables that the rest uses. Everything temporary is in
-/// `$t`, on the disk if possible, since `/tmp` may be memory.
-const BEGIN: &str = r#"set -eu
-command -v git >/dev/null || { echo "git is not installed in the machine" >&2; exit 127; }
-cd -- "$1" || exit 74
-[ -e .git ] || { echo "$1 is not a git repository" >&2; exit 74; }
-m=$(umask)
-umask 077
-for v in $(git rev-parse --local-env-vars); do unset "$v"; done
-export GIT_OPTIONAL_LOCKS=0 GIT_NO_LAZY_FETCH=1 GIT_TERMINAL_PROMPT=0
-export GIT_LITERAL_PATHSPECS=1 LC_ALL=C
-g() {
-  git -c safe.directory='*' -c core.hooksPath=/dev/null -c core.fsmonitor=false \
-    -c core.untrackedCache=false -c core.splitIndex=false -c core.quotePath=false \
-    -c gc.auto=0 -c maintenance.auto=false -c log.showSignature=false "$@"
-}
-t=$(mktemp -d /var/tmp/banger.XXXXXX 2>/dev/null || mktemp -d /tmp/banger.XXXXXX)
-trap 'rm -rf -- "$t"' EXIT
-trap 'exit 129' HUP INT PIPE TERM
-i=$(g rev-parse --git-path index)
-o=$(cd -- "$(g rev-parse --git-path objects)" && pwd)
-mkdir -p "$t/objects/info" "$t/objects/pack"
-printf '%s\n' "$o" >"$t/objects/info/alternates"
-[ ! -e "$i" ] || cp -p -- "$i" "$t/index"
-export GIT_OBJECT_DIRECTORY="$t/objects" GIT_INDEX_FILE="$t/index"
-look() {
-  g add -u
-  g ls-files -o --exclude-standard -z >"$t/list"
-  { grep -zv '/$' <"$t/list" || true; } >"$t/files"
-  g update-index -z --add --replace --stdin <"$t/files"
-}
-"#;
+/// `$t`, on the disk if possible, since `/tmp` may be memory. The variables are those of
+/// `git rev-parse --local-env-vars`. Each start of git takes as long as a small change takes, so
+/// what the shell can do is not asked of git.
+const BEGIN: &str = include_str!("guest/begin.sh");
 
 /// `$2` the commit that was sent, or nothing; `$3` what follows: `none`, `objects` or `commits`,
 /// whose names are read from standard input.
-const LOOK: &str = r#"look
-head=$(g rev-parse --verify --quiet HEAD || true)
-branch=$(g symbolic-ref --quiet HEAD || true)
-printf 'banger workspace 1\0%s\0%s\0' "$head" "$branch"
-since=
-[ -z "$2" ] || ! g cat-file -e "$2^{commit}" 2>/dev/null || since=^$2
-[ -z "$head" ] || g log -z --max-count=101 --format='%H %s' "$head" $since --
-printf '\0'
-g ls-files --stage -z
-printf '\0'
-case $3 in
-objects) g pack-objects -q --stdout --delta-base-offset ;;
-commits) g pack-objects -q --stdout --delta-base-offset --revs ;;
-esac
-"#;
+const LOOK: &str = include_str!("guest/look.sh");
 
 /// Changes files, whose present state must be the expected one. A pack with everything comes on
-/// standard input; of its objects `$2` has the paths, `$3` their entries in the index, `$4` the
-/// changes of them and `$5` the paths of new files; `$6` tells which files are looked at before.
+/// standard input. `$2` has the paths, `$3` their entries in the index, `$4` the changes of them
+/// and `$5` the paths of new files, each an object of the pack or the [`inline`] list itself; `$6`
+/// tells which files are looked at before.
 /// git writes the files. It replaces ignored files without a word, so those are looked for before.
-const PUSH: &str = r#"[ "$6" != all ] || look
-g index-pack --stdin --strict >/dev/null
-g cat-file blob "$2" >"$t/paths"
-[ "$6" = all ] || g update-index -z --add --remove --stdin <"$t/paths"
-g cat-file blob "$3" >"$t/expected"
-xargs -0 git -c safe.directory='*' ls-files --stage -z -- <"$t/paths" >"$t/found"
-cmp -s "$t/found" "$t/expected" || exit 75
-g cat-file blob "$5" >"$t/paths"
-[ ! -s "$t/paths" ] || xargs -0 sh -c '
-  known() { [ -n "$(git -c safe.directory="*" ls-files "$@" | head -c 1)" ]; }
-  blocked() { echo "$1 is in the way: git ignores it" >&2; exit 255; }
-  for p; do
-    [ ! -d "$p" ] || [ -L "$p" ] || ! known -o -- "$p" || blocked "$p"
-    while :; do
-      if [ -L "$p" ] || { [ -e "$p" ] && [ ! -d "$p" ]; }; then known -- "$p" || blocked "$p"; fi
-      case $p in */*) p=${p%/*} ;; *) break ;; esac
-    done
-  done' sh <"$t/paths"
-was=$(g write-tree)
-cp -p -- "$t/index" "$t/new"
-now=$(
-  export GIT_INDEX_FILE="$t/new"
-  g cat-file blob "$4" | g update-index -z --index-info
-  g write-tree
-)
-umask "$m"
-g read-tree -m -u "$was" "$now"
-"#;
+const PUSH: &str = include_str!("guest/push.sh");
+
+/// A list as an argument of [`PUSH`], in the escapes of `printf %b`.
+pub(crate) fn inline(list: &[u8]) -> String {
+    let escape = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b' ' => {
+            char::from(*byte).to_string()
+        }
+        byte => format!("\\0{byte:03o}"),
+    };
+    let escaped: String = list.iter().map(escape).collect();
+    format!("={escaped}")
+}
 
 /// Exit code of [`PUSH`] if a file has another state than the expected one.
 pub(crate) const CHANGED: u8 = 75;
@@ -183,14 +128,15 @@ pub fn look(folder: &[u8], head: Option<&str>, wanted: Wanted) -> Vec<OsString> 
     command(LOOK, folder, &[OsStr::new(head.unwrap_or_default()), OsStr::new(wanted)])
 }
 
-/// The command for a push, with the objects that it reads.
-pub(crate) fn push(folder: &[u8], lists: [&str; 4], look: Look) -> Vec<OsString> {
+/// The command for a push, with its four lists.
+pub(crate) fn push(folder: &[u8], lists: &[String], look: Look) -> Vec<OsString> {
     let look = match look {
         Look::AtAll => "all",
         Look::AtChanges => "changes",
     };
-    let [paths, expected, changes, new] = lists;
-    command(PUSH, folder, &[paths, expected, changes, new, look].map(OsStr::new))
+    let arguments: Vec<&OsStr> =
+        lists.iter().map(String::as_str).chain([look]).map(OsStr::new).collect();
+    command(PUSH, folder, &arguments)
 }
 
 /// A command that begins with [`BEGIN`].

@@ -15,6 +15,10 @@ use crate::workspace::{Status, Workspace};
 /// Times that a push looks again, if the guest changes files at the same time.
 const TRIES: u32 = 3;
 
+/// Most bytes of lists that are arguments of the guest's command, and not objects: an escape has
+/// five bytes for one.
+const INLINE_BYTES: usize = 8 << 10;
+
 /// What is to be sent.
 #[derive(Debug, Clone, Default)]
 pub struct PushOptions {
@@ -103,15 +107,22 @@ impl Workspace {
         let new = list(&mut sorted.iter().filter(|path| there.get(path).is_none()));
         let present = sorted.iter().filter_map(|path| Some((*path, there.get(path)?)));
         let expected = Manifest::lines(present);
-        let store = |list: Vec<u8>| {
-            let id = git.filter(&["hash-object", "-w", "--stdin"], list)?;
+        let store = |list: &Vec<u8>| {
+            let id = git.filter(&["hash-object", "-w", "--stdin"], list.clone())?;
             Ok::<_, ApiError>(String::from_utf8_lossy(&id).trim().to_owned())
         };
-        let lists = [store(paths)?, store(expected)?, store(index_lines(changes))?, store(new)?];
+        let lists = [paths, expected, index_lines(changes), new];
+        let is_short = lists.iter().map(Vec::len).sum::<usize>() <= INLINE_BYTES;
+        let (names, stored) = match is_short {
+            true => (lists.iter().map(|list| guest::inline(list)).collect(), Vec::new()),
+            false => {
+                let names = lists.iter().map(store).collect::<Result<Vec<_>, _>>()?;
+                (names.clone(), names)
+            }
+        };
         let objects = changes.iter().filter_map(|change| Some(&change.now.as_ref()?.object));
-        let objects: String = objects.chain(&lists).flat_map(|id| [id.as_str(), "\n"]).collect();
-        let names = lists.each_ref().map(String::as_str);
-        let talk = guest.start(&guest::push(&self.record.folder, names, look))?;
+        let objects: String = objects.chain(&stored).flat_map(|id| [id.as_str(), "\n"]).collect();
+        let talk = guest.start(&guest::push(&self.record.folder, &names, look))?;
         Ok(send(&git, talk, objects, &self.record.folder))
     }
 

@@ -17,6 +17,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::durations::Durations;
 use super::image::Image;
+use super::report::Fault;
 use super::{must, remove};
 
 /// Runs whose logs are kept.
@@ -28,6 +29,8 @@ const CPUS: &str = "2";
 /// Without a heartbeat for this long, the lab counts as frozen. It sends one every five seconds.
 const FROZEN: Duration = Duration::from_secs(180);
 
+/// The last words of a kernel.
+const PANIC: &str = "Kernel panic - not syncing";
 /// Bytes after which a line is shown as two.
 const LINE_BYTES: usize = 8192;
 /// Limit of the captured output in bytes; all tests together print less.
@@ -68,8 +71,8 @@ pub struct Ended {
 pub enum How {
     /// With the exit code of what ran in the lab.
     Exited(u8),
-    /// It froze: heartbeats stopped.
-    Frozen,
+    /// By a fault of the emulation, before its end.
+    Broken(Fault),
 }
 
 /// The caller's terminal in raw mode; dropping this restores its settings.
@@ -242,7 +245,7 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
         }
         if pulse.has_stopped() {
             note_processors(run);
-            return Ok(How::Frozen);
+            return Ok(How::Broken(Fault::Froze));
         }
         if std::os::unix::process::parent_id() != parent {
             bail!("the parent process of the lab has ended");
@@ -254,7 +257,16 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(How::Exited(verdict(run)?))
+    let boot = fs::read(run.logs.join("boot.log")).unwrap_or_default();
+    match has_result(run) {
+        false if String::from_utf8_lossy(&boot).contains(PANIC) => Ok(How::Broken(Fault::Panicked)),
+        _ => Ok(How::Exited(verdict(run)?)),
+    }
+}
+
+/// Whether the lab has sent its result.
+fn has_result(run: &RunFolder) -> bool {
+    fs::metadata(run.logs.join("result.tar")).is_ok_and(|archive| archive.len() > 0)
 }
 
 /// Saves the state of QEMU's virtual CPUs, if QEMU answers, to find the cause of the freeze.
@@ -318,8 +330,7 @@ fn show(
 /// Unpacks the result archive of the lab; it contains the exit code.
 fn verdict(run: &RunFolder) -> anyhow::Result<u8> {
     let archive = run.logs.join("result.tar");
-    let sent = fs::metadata(&archive).is_ok_and(|archive| archive.len() > 0);
-    ensure!(sent, "the lab ended without a verdict; see {}", run.logs.display());
+    ensure!(has_result(run), "the lab ended without a verdict; see {}", run.logs.display());
     let mut unpack = Command::new("tar");
     unpack.args(["--no-same-owner", "--no-same-permissions", "-xf"]).arg(&archive);
     must(unpack.arg("-C").arg(&run.logs), "the result archive of the lab is incomplete")?;

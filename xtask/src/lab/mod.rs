@@ -32,8 +32,6 @@ options:
   --with FILE              put another file into the lab's folder of programs (repeatable)
   --release                build the programs as users get them
   --no-build               take the programs as the last build left them";
-/// Observed once in some hundreds of guest boots: the whole lab stopped.
-const FROZE: &str = "the lab froze: QEMU, which emulates it, let none of its processors go on";
 /// Default timeout of a lab, in minutes.
 const TIMEOUT_MIN: u64 = 60;
 
@@ -163,7 +161,7 @@ impl Lab {
     ) -> anyhow::Result<ExitCode> {
         match self.start(options, command, terminal, None)?.how {
             How::Exited(code) => Ok(code.into()),
-            How::Frozen => bail!("{FROZE}"),
+            How::Broken(fault) => bail!("{fault}"),
         }
     }
 

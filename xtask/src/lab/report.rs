@@ -1,6 +1,27 @@
-//! Parses the output of libtest in the lab.
+//! Outcomes of labs, and the output of libtest in them.
 
 use std::fmt;
+
+/// Faults of QEMU's emulation of a processor with virtual machines, each seen once in some hundreds
+/// of boots of guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Heartbeats stopped.
+    Froze,
+    /// The lab's own kernel panicked.
+    Panicked,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Froze => {
+                "the lab froze: QEMU, which emulates it, let none of its processors go on"
+            }
+            Self::Panicked => "the kernel of the lab panicked, see its `boot.log`",
+        })
+    }
+}
 
 /// Test counts.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,7 +32,7 @@ pub struct Counts {
     pub failed: u64,
     /// Ignored.
     pub skipped: u64,
-    /// Whether the lab froze once and was restarted with the remaining tests.
+    /// Whether the lab broke once and was restarted with the remaining tests.
     pub again: bool,
 }
 
@@ -22,7 +43,7 @@ impl fmt::Display for Counts {
             write!(out, ", {} skipped", self.skipped)?;
         }
         if self.again {
-            write!(out, ", begun again once: the lab froze")?;
+            write!(out, ", begun again once after a fault of the emulation")?;
         }
         Ok(())
     }
@@ -135,7 +156,10 @@ mod tests {
         assert_eq!(counts.total(), 5);
         let both = counts.and(&Counts { passed: 1, failed: 2, skipped: 3, again: false });
         assert_eq!(both, Counts { passed: 5, failed: 3, skipped: 3, again: true });
-        assert_eq!(counts.to_string(), "lab: 4 passed, 1 failed, begun again once: the lab froze");
+        assert_eq!(
+            counts.to_string(),
+            "lab: 4 passed, 1 failed, begun again once after a fault of the emulation"
+        );
     }
 
     #[test]

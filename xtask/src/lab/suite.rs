@@ -9,10 +9,10 @@ use anyhow::{Context, bail, ensure};
 
 use super::machine::{Ended, How};
 use super::report::{self, Counts};
-use super::{Build, FROZE, Lab, Options, cache, fixture, image, payload};
+use super::{Build, Lab, Options, cache, fixture, image, payload};
 
 /// Parts of names of tests that take about half of the time of all.
-const FIRST_SHARE: [&str; 4] = ["kill::", "users::", "verify", "jail"];
+const FIRST_SHARE: [&str; 6] = ["kill::", "users::", "verify", "jail", "smoke::", "guests::"];
 
 impl Lab {
     /// All tests but measurements, in two labs at once; prints durations and counts of both.
@@ -51,7 +51,7 @@ impl Lab {
         verdict(&share.counts)
     }
 
-    /// Tests in one lab, which begins again once if it froze.
+    /// Tests in one lab, which begins again once after a fault of the emulation.
     fn share(
         &self,
         options: &Options,
@@ -66,8 +66,8 @@ impl Lab {
         let mut durations = lines(&first);
         let counts = match first.how {
             How::Exited(_) => counts(&first)?,
-            How::Frozen => {
-                println!("lab: {FROZE}: it begins again with the tests that were not at their end");
+            How::Broken(fault) => {
+                println!("lab: {fault}: it begins again with the tests that were not at their end");
                 let done = report::finished(&first.said);
                 command.extend(done.iter().flat_map(|test| ["--skip", test.name.as_str()]));
                 let left = Options { build: Build::AsTheyAre, ..options.clone() };
@@ -105,7 +105,10 @@ fn lines(ended: &Ended) -> Vec<String> {
 
 /// Test counts of a complete run.
 fn counts(ended: &Ended) -> anyhow::Result<Counts> {
-    let How::Exited(code) = ended.how else { bail!("{FROZE}, twice") };
+    let code = match ended.how {
+        How::Exited(code) => code,
+        How::Broken(fault) => bail!("{fault}; it had begun again already"),
+    };
     let counts = report::counts(&ended.said).with_context(|| {
         format!("the tests did not come to their end; see `{}`", ended.logs.display())
     })?;

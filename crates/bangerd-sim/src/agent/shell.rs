@@ -175,7 +175,8 @@ async fn command(shell: &mut Shell, argv: &[String], target: Target) -> Outcome 
         ("exit", [code, ..]) => return Outcome::Exit(code.parse().unwrap_or(2)),
         ("kill", arguments) => return kill(arguments),
         ("sleep", [seconds]) => return sleep(seconds).await,
-        ("seq", [last]) => return seq(shell, target, last).await,
+        ("seq", [last]) => return seq(shell, target, last, 0).await,
+        ("seq", ["-w", last]) => return seq(shell, target, last, last.len()).await,
         ("cat", []) => {
             while let Some(data) = shell.streams.read().await {
                 write(shell, target, data).await;
@@ -269,12 +270,12 @@ async fn sleep(seconds: &str) -> Outcome {
     }
 }
 
-/// Numbers from 1, a line each: output of any length.
-async fn seq(shell: &Shell, target: Target, last: &str) -> Outcome {
+/// Numbers from 1 with at least `width` digits, a line each: output of any length.
+async fn seq(shell: &Shell, target: Target, last: &str, width: usize) -> Outcome {
     let Ok(last) = last.parse::<u32>() else { return Outcome::Code(1) };
     let mut lines = String::new();
     for number in 1..=last {
-        lines.push_str(&format!("{number}\n"));
+        lines.push_str(&format!("{number:0width$}\n"));
         if lines.len() > PIECE || number == last {
             write(shell, target, std::mem::take(&mut lines).into_bytes()).await;
         }

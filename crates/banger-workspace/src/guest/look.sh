@@ -1,0 +1,14 @@
+look
+head=$(g rev-parse --verify --quiet HEAD || true)
+branch=$(g symbolic-ref --quiet HEAD || true)
+printf 'banger workspace 1\0%s\0%s\0' "$head" "$branch"
+since=
+[ -z "$2" ] || ! g cat-file -e "$2^{commit}" 2>/dev/null || since=^$2
+[ -z "$head" ] || g log -z --max-count=101 --format='%H %s' "$head" $since --
+printf '\0'
+g ls-files --stage -z
+printf '\0'
+case $3 in
+objects) g pack-objects -q --stdout --delta-base-offset ;;
+commits) g pack-objects -q --stdout --delta-base-offset --revs ;;
+esac
