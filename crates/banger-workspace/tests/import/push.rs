@@ -1,8 +1,9 @@
 //! The host's changes go into the guest's work tree, where it has not changed the same files.
 
 use std::cell::Cell;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use banger_api::{ApiError, ErrorCode};
@@ -129,6 +130,32 @@ fn a_push_needs_one_command_unless_the_guest_changed_the_same_files() {
     pair.world.write("b", "host at last\n");
     assert_eq!(push(), (99, 2));
     assert_eq!(pair.in_guest("b").as_deref(), Some("guest\n"));
+}
+
+#[test]
+fn any_names_and_any_number_of_them_arrive() {
+    let pair = Pair::new();
+    let odd: [&[u8]; 6] = [b"=%s", b"-n", b"a\\0101\nb", b"\xff\xfe", b"with 'quotes\" $x", b"0 1"];
+    let path = |name: &[u8]| pair.world.host.join(OsStr::from_bytes(name));
+    for name in odd {
+        fs::write(path(name), "odd\n").unwrap();
+    }
+    pair.world.git(&["add", "-A"]);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), odd.len());
+    for name in odd {
+        let there = pair.world.guest.join(OsStr::from_bytes(name));
+        assert_eq!(fs::read_to_string(there).unwrap(), "odd\n");
+    }
+    // More than arguments of a command hold.
+    for number in 0..500 {
+        pair.world.write(&format!("many/{number:0100}"), "many\n");
+    }
+    fs::remove_file(path(b"-n")).unwrap();
+    pair.world.git(&["add", "-A"]);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 501);
+    assert_eq!(fs::read_dir(pair.world.guest.join("many")).unwrap().count(), 500);
+    assert!(!pair.world.guest.join("-n").exists());
+    assert_eq!(pair.status(), [""; 0]);
 }
 
 #[test]
