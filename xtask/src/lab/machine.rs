@@ -27,7 +27,7 @@ const MEMORY: &str = "6G";
 /// Virtual CPUs, as many as the test machines have.
 const CPUS: &str = "2";
 /// Without a heartbeat for this long, the lab counts as frozen. It sends one every five seconds.
-const FROZEN: Duration = Duration::from_secs(180);
+const FROZEN: Duration = Duration::from_secs(120);
 
 /// The last words of a kernel.
 const PANIC: &str = "Kernel panic - not syncing";

@@ -32,7 +32,7 @@ pub struct Counts {
     pub failed: u64,
     /// Ignored.
     pub skipped: u64,
-    /// Whether the lab broke once and was restarted with the remaining tests.
+    /// Whether the lab broke and was restarted with the remaining tests.
     pub again: bool,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Counts {
             write!(out, ", {} skipped", self.skipped)?;
         }
         if self.again {
-            write!(out, ", begun again once after a fault of the emulation")?;
+            write!(out, ", begun again after a fault of the emulation")?;
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(both, Counts { passed: 5, failed: 3, skipped: 3, again: true });
         assert_eq!(
             counts.to_string(),
-            "lab: 4 passed, 1 failed, begun again once after a fault of the emulation"
+            "lab: 4 passed, 1 failed, begun again after a fault of the emulation"
         );
     }
 

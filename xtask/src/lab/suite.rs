@@ -8,11 +8,14 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 
 use super::machine::{Ended, How};
-use super::report::{self, Counts};
+use super::report::{self, Counts, Finished};
 use super::{Build, Lab, Options, cache, fixture, image, payload};
 
 /// Parts of names of tests that take about half of the time of all.
 const FIRST_SHARE: [&str; 6] = ["kill::", "users::", "verify", "jail", "smoke::", "guests::"];
+
+/// How often a lab begins again after a fault of the emulation.
+const RESTARTS: usize = 3;
 
 impl Lab {
     /// All tests but measurements, in two labs at once; prints durations and counts of both.
@@ -51,7 +54,7 @@ impl Lab {
         verdict(&share.counts)
     }
 
-    /// Tests in one lab, which begins again once after a fault of the emulation.
+    /// Tests in one lab, which begins again after a fault of the emulation.
     fn share(
         &self,
         options: &Options,
@@ -61,26 +64,34 @@ impl Lab {
         // Measurements need the programs that users get.
         let measures = filters.iter().any(|filter| filter.starts_with("bench"));
         let bench: &[&str] = if measures { &[] } else { &["--skip", "bench"] };
-        let mut command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
-        let first = self.start(options, &command, None, number)?;
-        let mut durations = lines(&first);
-        let counts = match first.how {
-            How::Exited(_) => counts(&first)?,
-            How::Broken(fault) => {
-                println!("lab: {fault}: it begins again with the tests that were not at their end");
-                let done = report::finished(&first.said);
-                command.extend(done.iter().flat_map(|test| ["--skip", test.name.as_str()]));
-                let left = Options { build: Build::AsTheyAre, ..options.clone() };
-                let second = self.start(&left, &command, None, number)?;
-                durations.extend(lines(&second));
-                let counts = counts(&second)?.with(&done);
-                // `--skip` takes parts of names: none may be lost by that.
-                let all = report::announced(&first.said);
-                ensure!(all == Some(counts.total()), "of {all:?} tests {counts}");
-                counts
+        let command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
+        let (mut durations, mut done, mut all) = (Vec::new(), Vec::new(), None);
+        let mut options = options.clone();
+        for _ in 0..=RESTARTS {
+            let names: Vec<String> = done.iter().map(|test: &Finished| test.name.clone()).collect();
+            let words = names.iter().flat_map(|name| ["--skip", name.as_str()]);
+            let words: Vec<&str> = command.iter().copied().chain(words).collect();
+            let ended = self.start(&options, &words, None, number)?;
+            durations.extend(lines(&ended));
+            all = all.or_else(|| report::announced(&ended.said));
+            match ended.how {
+                How::Exited(_) if done.is_empty() => {
+                    return Ok(Share { counts: counts(&ended)?, durations });
+                }
+                How::Exited(_) => {
+                    let counts = counts(&ended)?.with(&done);
+                    // `--skip` takes parts of names: none may be lost by that.
+                    ensure!(all == Some(counts.total()), "of {all:?} tests {counts}");
+                    return Ok(Share { counts, durations });
+                }
+                How::Broken(fault) => {
+                    println!("lab: {fault}: the tests that were not at their end begin again");
+                    done.extend(report::finished(&ended.said));
+                }
             }
-        };
-        Ok(Share { counts, durations })
+            options.build = Build::AsTheyAre;
+        }
+        bail!("the lab broke {} times", RESTARTS + 1)
     }
 }
 
@@ -107,7 +118,7 @@ fn lines(ended: &Ended) -> Vec<String> {
 fn counts(ended: &Ended) -> anyhow::Result<Counts> {
     let code = match ended.how {
         How::Exited(code) => code,
-        How::Broken(fault) => bail!("{fault}; it had begun again already"),
+        How::Broken(fault) => bail!("{fault}"),
     };
     let counts = report::counts(&ended.said).with_context(|| {
         format!("the tests did not come to their end; see `{}`", ended.logs.display())

@@ -148,7 +148,7 @@ fn any_names_and_any_number_of_them_arrive() {
     }
     // More than arguments of a command hold.
     for number in 0..500 {
-        pair.world.write(&format!("many/{number:0100}"), "many\n");
+        pair.world.write(format!("many/{number:0100}"), "many\n");
     }
     fs::remove_file(path(b"-n")).unwrap();
     pair.world.git(&["add", "-A"]);
