@@ -31,8 +31,6 @@ const FROZEN: Duration = Duration::from_secs(120);
 
 /// The last words of a kernel.
 const PANIC: &str = "Kernel panic - not syncing";
-/// Bytes after which a line is shown as two.
-const LINE_BYTES: usize = 8192;
 /// Limit of the captured output in bytes; all tests together print less.
 const MAX_SAID: usize = 64 << 20;
 /// Socket of the QEMU monitor, beside the logs.
@@ -50,8 +48,6 @@ pub struct Job {
     pub timeout: Duration,
     /// The terminal of an interactive run.
     pub terminal: Option<Terminal>,
-    /// Number of this lab where several run: it stands before each line of its output.
-    pub share: Option<u8>,
 }
 
 /// How a run ended.
@@ -124,7 +120,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// A folder cannot be created or removed.
-    pub fn new(lab: &Path, share: Option<u8>) -> anyhow::Result<Self> {
+    pub fn new(lab: &Path) -> anyhow::Result<Self> {
         let _lab = super::lock(lab)?;
         let (runs, all_logs) = (lab.join("runs"), lab.join("logs"));
         fs::create_dir_all(&runs)?;
@@ -138,8 +134,7 @@ impl RunFolder {
         }
         let output = Command::new("date").arg("+%Y%m%d-%H%M%S").output()?;
         let time = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let share = share.map(|number| format!("-{number}")).unwrap_or_default();
-        let name = format!("{time}-{}{share}", std::process::id());
+        let name = format!("{time}-{}", std::process::id());
         let (path, logs) = (runs.join(&name), all_logs.join(&name));
         fs::create_dir(&path)?;
         fs::create_dir(&logs)?;
@@ -198,9 +193,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     let child = command.spawn().context("cannot run `setpriv`: install `util-linux`")?;
     let mut qemu = Qemu(child);
     let output = fs::File::create(run.logs.join("output.log"))?;
-    let share = job.share;
-    let shown =
-        qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output, share)));
+    let shown = qemu.0.stdout.take().map(|stdout| thread::spawn(move || show(stdout, output)));
     let waited = wait(&mut qemu, run, job);
     drop(qemu);
     remove(&run.logs.join(MONITOR))?;
@@ -287,15 +280,9 @@ fn note_processors(run: &RunFolder) {
     let _ = fs::write(run.logs.join("frozen.log"), answer);
 }
 
-/// Copies output to ours and to the log as it comes, to ours by lines with the number of the lab
-/// where several run; returns it, and how long each test took.
-fn show(
-    mut from: impl Read,
-    mut log: fs::File,
-    share: Option<u8>,
-) -> anyhow::Result<(String, Durations)> {
+/// Copies output to ours and to the log as it comes; returns it, and how long each test took.
+fn show(mut from: impl Read, mut log: fs::File) -> anyhow::Result<(String, Durations)> {
     let mut said: Vec<u8> = Vec::new();
-    let mut line: Vec<u8> = Vec::new();
     let mut durations = Durations::default();
     let mut buffer = [0; 8192];
     loop {
@@ -306,20 +293,7 @@ fn show(
         let bytes = &buffer[..count];
         durations.observe(bytes, Instant::now());
         let mut ours = std::io::stdout().lock();
-        match share {
-            None => ours.write_all(bytes)?,
-            Some(number) => {
-                for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-                    line.extend_from_slice(part);
-                    if line.ends_with(b"\n") || line.len() > LINE_BYTES {
-                        write!(ours, "{number}| ")?;
-                        ours.write_all(line.trim_ascii_end())?;
-                        ours.write_all(b"\n")?;
-                        line.clear();
-                    }
-                }
-            }
-        }
+        ours.write_all(bytes)?;
         ours.flush()?;
         log.write_all(bytes)?;
         let room = MAX_SAID.saturating_sub(said.len()).min(count);

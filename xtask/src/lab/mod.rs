@@ -77,7 +77,6 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
             fixture::ready(&lab)?;
             Ok(ExitCode::SUCCESS)
         }
-        ("test", []) => lab.all_tests(&options),
         ("test", filters) => lab.tests(&options, filters),
         ("bench", []) => {
             let build = match options.build {
@@ -159,7 +158,7 @@ impl Lab {
         command: &[&str],
         terminal: Option<Terminal>,
     ) -> anyhow::Result<ExitCode> {
-        match self.start(options, command, terminal, None)?.how {
+        match self.start(options, command, terminal)?.how {
             How::Exited(code) => Ok(code.into()),
             How::Broken(fault) => bail!("{fault}"),
         }
@@ -170,13 +169,12 @@ impl Lab {
         options: &Options,
         command: &[&str],
         terminal: Option<Terminal>,
-        share: Option<u8>,
     ) -> anyhow::Result<machine::Ended> {
         let image = image::ready(self)?;
         let fixture = fixture::ready(self)?;
         let programs = payload::programs(&self.root, options.build)?;
         let cache = cache::ready(self, options.build)?;
-        let run = machine::RunFolder::new(&self.folder, share)?;
+        let run = machine::RunFolder::new(&self.folder)?;
         let load = payload::Load {
             programs: &programs,
             fixture: &fixture,
@@ -186,7 +184,7 @@ impl Lab {
         };
         let payload = payload::disk(self, &run, &load)?;
         let timeout = options.timeout;
-        machine::run(&run, &Job { image, payload, cache, timeout, terminal, share })
+        machine::run(&run, &Job { image, payload, cache, timeout, terminal })
     }
 }
 

@@ -68,16 +68,6 @@ impl Counts {
         self
     }
 
-    /// Those of two labs.
-    pub fn and(&self, other: &Self) -> Self {
-        Self {
-            passed: self.passed + other.passed,
-            failed: self.failed + other.failed,
-            skipped: self.skipped + other.skipped,
-            again: self.again || other.again,
-        }
-    }
-
     /// Number of all tests.
     pub fn total(&self) -> u64 {
         self.passed + self.failed + self.skipped
@@ -154,8 +144,6 @@ mod tests {
         let counts = Counts { passed: 2, failed: 0, skipped: 0, again: false }.with(&finished);
         assert_eq!(counts, Counts { passed: 4, failed: 1, skipped: 0, again: true });
         assert_eq!(counts.total(), 5);
-        let both = counts.and(&Counts { passed: 1, failed: 2, skipped: 3, again: false });
-        assert_eq!(both, Counts { passed: 5, failed: 3, skipped: 3, again: true });
         assert_eq!(
             counts.to_string(),
             "lab: 4 passed, 1 failed, begun again after a fault of the emulation"
