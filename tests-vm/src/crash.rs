@@ -7,6 +7,7 @@ mod few_boots;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
 
 use banger_engine::lists::{self, ListName};
 use banger_testkit::Home;
@@ -104,8 +105,44 @@ fn crash(home: &Home, point: &str, args: &[&str]) {
     home.run(&["daemon", "stop"]);
     let mut daemon = home.start_daemon_that_aborts_at(point);
     home.run(args);
-    let signal = daemon.wait().unwrap().signal();
-    assert_eq!(signal, Some(6), "{point} was not reached by {args:?}");
+    has_aborted(home, &mut daemon, point);
+}
+
+/// Waits until a daemon has aborted.
+fn has_aborted(home: &Home, daemon: &mut Child, point: &str) {
+    let mut ended = None;
+    home.wait(&format!("an abort at {point}"), || {
+        ended = daemon.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.signal()), Some(6), "{point} was not reached");
+}
+
+/// The request meets a daemon that aborts at the point, and the next daemon brings all to the state
+/// that is expected.
+fn crash_and_recover(
+    home: &Home,
+    point: &str,
+    after: After,
+    request: &[&str],
+    check: &impl Fn(&str, After),
+) {
+    println!("{point}: {after:?}");
+    crash(home, point, request);
+    home.wait(&format!("{point}: {after:?}"), || home.state("web") == after.as_str());
+    if after != After::Running {
+        no_vm_processes(home, point);
+    }
+    check(point, after);
+}
+
+/// Waits until the VM is stopped; nothing of its run is left.
+fn is_stopped(home: &Home, point: &str) {
+    home.wait(&format!("{point}: stopped"), || home.state("web") == "stopped");
+    no_vm_processes(home, point);
+    let vms = home.path().join("state/vms");
+    let vm = fs::read_dir(vms).unwrap().next().unwrap().unwrap().path();
+    assert!(!vm.join("run").exists(), "{point}: the run folder is left");
 }
 
 /// Kills the daemon at every point of create, start, stop and delete; `check` looks at the host
@@ -117,13 +154,7 @@ pub fn through_all_points(home: &Home, check: impl Fn(&str, After)) {
     let publish = publish();
     let create = create(&publish);
     for (point, after) in forward() {
-        println!("{point}: {after:?}");
-        crash(home, &point, &create);
-        home.wait(&format!("{point}: {after:?}"), || home.state("web") == after.as_str());
-        if after != After::Running {
-            no_vm_processes(home, &point);
-        }
-        check(&point, after);
+        crash_and_recover(home, &point, after, &create, &check);
         if after != After::Gone {
             home.ok(&["vm", "start", "web"]);
             home.ok(&["vm", "delete", "-f", "web"]);
@@ -135,11 +166,7 @@ pub fn through_all_points(home: &Home, check: impl Fn(&str, After)) {
         println!("{point}");
         home.ok(&["vm", "start", "web"]);
         crash(home, &point, &["vm", "kill", "web"]);
-        home.wait(&format!("{point}: stopped"), || home.state("web") == "stopped");
-        no_vm_processes(home, &point);
-        let run = home.path().join("state/vms");
-        let vm = fs::read_dir(run).unwrap().next().unwrap().unwrap().path();
-        assert!(!vm.join("run").exists(), "{point}: the run folder is left");
+        is_stopped(home, &point);
         check(&point, After::Stopped);
     }
     home.ok(&["vm", "delete", "web"]);

@@ -22,7 +22,7 @@ fn trust_check(home: &Home) -> Value {
 fn publisher() -> Publisher {
     let temp = tempfile::tempdir().unwrap();
     layout(temp.path());
-    let publisher = Publisher::start();
+    let publisher = Publisher::new();
     let mut tar = Command::new("tar");
     tar.arg("--numeric-owner").arg("-C").arg(temp.path().join("bundle/rootfs")).arg("-cf");
     assert!(tar.arg(publisher.served("base.tar")).arg(".").status().unwrap().success());
@@ -65,10 +65,10 @@ fn an_image_of_a_signed_catalog_is_pulled_and_boots() {
     fs::rename(&away, &file).unwrap();
     let signed = fs::read_to_string(&catalog).unwrap();
     fs::write(&catalog, signed.replace("base.tar", "bass.tar")).unwrap();
-    refused("acme.json");
+    refused("catalog.json");
     let check = trust_check(&home);
     assert_eq!(check["verdict"], "missing", "{check:#}");
-    assert!(check["seen"].as_str().unwrap().contains("acme.json"), "{check:#}");
+    assert!(check["seen"].as_str().unwrap().contains("catalog.json"), "{check:#}");
     fs::write(&catalog, signed).unwrap();
     home.ok(&["image", "pull", IMAGE]);
     home.ok(&["image", "delete", IMAGE]);

@@ -156,15 +156,17 @@ async fn make_image(site: &Site, verb: &str, fields: &Fields) -> Result<Accepted
 
 /// The kernel of a registered image: the default one, the image's own, or a file of the host.
 fn given_kernel(fields: &Fields) -> Result<Option<ImageKernel>, ApiError> {
-    let modules = match fields.raw("modules").trim() {
-        "" => None,
-        _ => Some(path(fields, "modules", "The folder of modules")?.into()),
+    let modules = match fields.get("modules") {
+        Some(_) => Some(path(fields, "modules", "The folder of modules")?.into()),
+        None => None,
     };
-    match fields.raw("kernel").trim() {
-        "" | "image" if modules.is_some() => Err(bad("modules go with the file of a kernel")),
-        "" => Ok(None),
-        "image" => Ok(Some(ImageKernel::Contained)),
-        _ => {
+    match fields.get("kernel") {
+        None | Some("image") if modules.is_some() => {
+            Err(bad("modules go with the file of a kernel"))
+        }
+        None => Ok(None),
+        Some("image") => Ok(Some(ImageKernel::Contained)),
+        Some(_) => {
             let path = path(fields, "kernel", "The kernel")?.into();
             Ok(Some(ImageKernel::Files { path, modules }))
         }
@@ -332,6 +334,28 @@ mod tests {
             "config": {"labels": {EVIL: EVIL}},
         });
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_registered_image_has_the_kernel_that_the_form_names() {
+        let kernel = |form: &str| given_kernel(&Fields::parse(form.as_bytes()));
+        assert_eq!(kernel("kernel=&modules=").unwrap(), None);
+        assert_eq!(kernel("kernel=+image+").unwrap(), Some(ImageKernel::Contained));
+        let files = |modules: Option<&str>| {
+            let modules = modules.map(Into::into);
+            Some(ImageKernel::Files { path: "/srv/vmlinuz".into(), modules })
+        };
+        assert_eq!(kernel("kernel=/srv/vmlinuz").unwrap(), files(None));
+        let both = "kernel=/srv/vmlinuz&modules=/srv/modules";
+        assert_eq!(kernel(both).unwrap(), files(Some("/srv/modules")));
+        for (form, because) in [
+            ("kernel=vmlinuz", "`vmlinuz` is not an absolute path"),
+            ("kernel=/srv/vmlinuz&modules=m", "`m` is not an absolute path"),
+            ("kernel=image&modules=/m", "modules go with the file of a kernel"),
+            ("modules=/m", "modules go with the file of a kernel"),
+        ] {
+            assert_eq!(kernel(form).unwrap_err().message, because, "{form}");
+        }
     }
 
     #[test]

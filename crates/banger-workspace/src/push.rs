@@ -107,8 +107,8 @@ impl Workspace {
         let new = list(&mut sorted.iter().filter(|path| there.get(path).is_none()));
         let present = sorted.iter().filter_map(|path| Some((*path, there.get(path)?)));
         let expected = Manifest::lines(present);
-        let store = |list: &Vec<u8>| {
-            let id = git.filter(&["hash-object", "-w", "--stdin"], list.clone())?;
+        let store = |list: Vec<u8>| {
+            let id = git.filter(&["hash-object", "-w", "--stdin"], list)?;
             Ok::<_, ApiError>(String::from_utf8_lossy(&id).trim().to_owned())
         };
         let lists = [paths, expected, index_lines(changes), new];
@@ -116,7 +116,7 @@ impl Workspace {
         let (names, stored) = match is_short {
             true => (lists.iter().map(|list| guest::inline(list)).collect(), Vec::new()),
             false => {
-                let names = lists.iter().map(store).collect::<Result<Vec<_>, _>>()?;
+                let names = lists.into_iter().map(store).collect::<Result<Vec<_>, _>>()?;
                 (names.clone(), names)
             }
         };

@@ -6,14 +6,13 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::Child;
 
 use banger_engine::lists::ListName;
 use banger_testkit::Home;
 
 use super::{
-    After, crash, create, delete, delete_points, forward, no_vm_processes, points, publish,
+    After, crash_and_recover, create, delete, delete_points, forward, has_aborted, is_stopped,
+    points, publish,
 };
 
 /// Kills the daemon after each step of create, start, stop and delete; `check` looks at the host
@@ -28,7 +27,7 @@ pub fn through_all_points_with_few_boots(home: &Home, check: impl Fn(&str, After
     let (of_create, of_start): (Vec<_>, Vec<_>) =
         forward().into_iter().partition(|(point, _)| point.starts_with("create."));
     for (point, after) in of_create {
-        has_crashed(home, &point, after, &stopped, &check);
+        crash_and_recover(home, &point, after, &stopped, &check);
         if after == After::Stopped {
             home.ok(&["vm", "delete", "web"]);
         }
@@ -38,31 +37,13 @@ pub fn through_all_points_with_few_boots(home: &Home, check: impl Fn(&str, After
     // Before a step is after the one before it, but for the commit.
     let tried = |point: &str| point == "start.commit.before" || !point.ends_with(".before");
     for (point, after) in of_start.into_iter().filter(|(point, _)| tried(point)) {
-        has_crashed(home, &point, after, &["vm", "start", "web"], &check);
+        crash_and_recover(home, &point, after, &["vm", "start", "web"], &check);
     }
     // The last of them left it running.
     assert_eq!(home.run(&["exec", "web", "--", "true"]).code, 0);
     stop(home, &check);
     home.ok(&["vm", "delete", "web"]);
     delete(home, &create, delete_points(), &check);
-}
-
-/// The request meets a daemon that aborts at the point, and the next daemon brings all to the state
-/// that is expected.
-fn has_crashed(
-    home: &Home,
-    point: &str,
-    after: After,
-    request: &[&str],
-    check: &impl Fn(&str, After),
-) {
-    println!("{point}: {after:?}");
-    crash(home, point, request);
-    home.wait(&format!("{point}: {after:?}"), || home.state("web") == after.as_str());
-    if after != After::Running {
-        no_vm_processes(home, point);
-    }
-    check(point, after);
 }
 
 /// Stops the VM that runs: the first daemon aborts in the stop, the next ones each at a later point
@@ -84,21 +65,8 @@ fn stop(home: &Home, check: &impl Fn(&str, After)) {
         };
         has_aborted(home, &mut daemon, point);
     }
-    home.wait("the VM is stopped", || home.state("web") == "stopped");
-    no_vm_processes(home, "stop");
-    let vms = home.path().join("state/vms");
-    let vm = fs::read_dir(vms).unwrap().next().unwrap().unwrap().path();
-    assert!(!vm.join("run").exists(), "the run folder is left");
+    is_stopped(home, "stop");
     check("stop", After::Stopped);
-}
-
-fn has_aborted(home: &Home, daemon: &mut Child, point: &str) {
-    let mut ended = None;
-    home.wait(&format!("an abort at {point}"), || {
-        ended = daemon.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert_eq!(ended.and_then(|status| status.signal()), Some(6), "{point} was not reached");
 }
 
 /// Asks for the end of the VM over a connection of our own: a client of banger would start the next

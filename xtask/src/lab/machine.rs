@@ -58,8 +58,6 @@ pub struct Ended {
     pub said: String,
     /// How long each test in it took.
     pub durations: Durations,
-    /// Folder of its logs.
-    pub logs: PathBuf,
 }
 
 /// How a run ended.
@@ -202,7 +200,7 @@ pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
         Some(Ok(shown)) => shown?,
         Some(Err(_)) => bail!("the thread that shows the output panicked"),
     };
-    Ok(Ended { how: waited?, said, durations, logs: run.logs.clone() })
+    Ok(Ended { how: waited?, said, durations })
 }
 
 /// Detects heartbeats: each one makes a file grow.
@@ -250,11 +248,16 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    let boot = fs::read(run.logs.join("boot.log")).unwrap_or_default();
-    match has_result(run) {
-        false if String::from_utf8_lossy(&boot).contains(PANIC) => Ok(How::Broken(Fault::Panicked)),
-        _ => Ok(How::Exited(verdict(run)?)),
+    if !has_result(run) && has_panicked(run) {
+        return Ok(How::Broken(Fault::Panicked));
     }
+    Ok(How::Exited(verdict(run)?))
+}
+
+/// Whether the kernel of the lab wrote its last words.
+fn has_panicked(run: &RunFolder) -> bool {
+    let boot = fs::read(run.logs.join("boot.log")).unwrap_or_default();
+    String::from_utf8_lossy(&boot).contains(PANIC)
 }
 
 /// Whether the lab has sent its result.

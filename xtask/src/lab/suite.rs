@@ -18,42 +18,35 @@ impl Lab {
     /// # Errors
     /// The lab cannot be built or started, or the tests did not come to their end.
     pub(super) fn tests(&self, options: &Options, filters: &[&str]) -> anyhow::Result<ExitCode> {
-        let (counts, durations) = self.until_the_end(options, filters)?;
-        durations.iter().for_each(|line| println!("{line}"));
-        ensure!(counts.total() > 0, "no test has a name with {filters:?} in it");
+        let counts = self.until_the_end(options, filters)?;
+        ensure!(counts.passed + counts.failed > 0, "no test has a name with {filters:?} in it");
         println!("{counts}");
         Ok(if counts.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// Counts, and a line for each test that ended: `lab: SECONDS s NAME`, which `scripts/test.sh`
-    /// sorts.
-    fn until_the_end(
-        &self,
-        options: &Options,
-        filters: &[&str],
-    ) -> anyhow::Result<(Counts, Vec<String>)> {
+    /// Runs the tests in one lab after another until all are at their end.
+    fn until_the_end(&self, options: &Options, filters: &[&str]) -> anyhow::Result<Counts> {
         // Measurements need the programs that users get.
-        let measures = filters.iter().any(|filter| filter.starts_with("bench"));
-        let bench: &[&str] = if measures { &[] } else { &["--skip", "bench"] };
+        let bench: &[&str] = if filters.is_empty() { &["--skip", "bench"] } else { &[] };
         let command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
-        let (mut durations, mut done, mut all) = (Vec::new(), Vec::new(), None);
         let mut options = options.clone();
+        let (mut done, mut all): (Vec<Finished>, _) = (Vec::new(), None);
         for _ in 0..=RESTARTS {
-            let names: Vec<String> = done.iter().map(|test: &Finished| test.name.clone()).collect();
-            let words = names.iter().flat_map(|name| ["--skip", name.as_str()]);
-            let words: Vec<&str> = command.iter().copied().chain(words).collect();
+            let skipped = done.iter().flat_map(|test| ["--skip", test.name.as_str()]);
+            let words: Vec<&str> = command.iter().copied().chain(skipped).collect();
             let ended = self.start(&options, &words, None)?;
-            durations.extend(lines(&ended));
+            print_durations(&ended);
             all = all.or_else(|| report::announced(&ended.said));
             match ended.how {
-                How::Exited(_) if done.is_empty() => {
-                    return Ok((counts(&ended)?, durations));
-                }
-                How::Exited(_) => {
-                    let counts = counts(&ended)?.with(&done);
+                How::Exited(code) => {
+                    let counts = counts(&ended, code)?;
+                    if done.is_empty() {
+                        return Ok(counts);
+                    }
+                    let counts = counts.with(&done);
                     // `--skip` takes parts of names: none may be lost by that.
                     ensure!(all == Some(counts.total()), "of {all:?} tests {counts}");
-                    return Ok((counts, durations));
+                    return Ok(counts);
                 }
                 How::Broken(fault) => {
                     println!("lab: {fault}: the tests that were not at their end begin again");
@@ -66,22 +59,17 @@ impl Lab {
     }
 }
 
-fn lines(ended: &Ended) -> Vec<String> {
-    let line = |(name, duration): &(String, std::time::Duration)| {
-        format!("lab: {:.1} s {name}", duration.as_secs_f64())
-    };
-    ended.durations.ended().iter().map(line).collect()
+/// Prints a line for each test that ended: `lab: SECONDS s NAME`, which `scripts/test.sh` sorts.
+fn print_durations(ended: &Ended) {
+    for (name, duration) in ended.durations.ended() {
+        println!("lab: {:.1} s {name}", duration.as_secs_f64());
+    }
 }
 
 /// Test counts of a complete run.
-fn counts(ended: &Ended) -> anyhow::Result<Counts> {
-    let code = match ended.how {
-        How::Exited(code) => code,
-        How::Broken(fault) => bail!("{fault}"),
-    };
-    let counts = report::counts(&ended.said).with_context(|| {
-        format!("the tests did not come to their end; see `{}`", ended.logs.display())
-    })?;
+fn counts(ended: &Ended, code: u8) -> anyhow::Result<Counts> {
+    let counts = report::counts(&ended.said)
+        .context("the tests did not come to their end; see `.cache/lab/logs/latest`")?;
     ensure!((code == 0) == (counts.failed == 0), "exit code {code}, but {counts}");
     Ok(counts)
 }

@@ -27,7 +27,7 @@ pub use crate::gate::{is_alive, wait_gone};
 const LOG_CAP: u64 = 4 << 20;
 /// Bytes that a guest may send on a connection before the companion has to tell it of free room.
 /// Its own default, the size of the largest packet of a guest, makes a guest wait after each one.
-const VSOCK_ROOM_BYTES: &str = "1048576";
+const ROOM: [&str; 2] = ["--tx-buffer-size", "1048576"];
 /// How long the companion may take to listen; far more than it needs.
 const COMPANION_TIMEOUT_MS: u64 = 10_000;
 /// How long the shim may take to start both.
@@ -122,11 +122,9 @@ pub fn config(
     };
     let companion = Child {
         program: vsock.into(),
-        args: ["--guest-cid", "3", "--socket", VHOST, "--uds-path", VSOCK]
+        args: ["--guest-cid", "3", "--socket", VHOST, "--uds-path", VSOCK, ROOM[0], ROOM[1]]
             .map(ByteString::from)
-            .into_iter()
-            .chain(["--tx-buffer-size".into(), ByteString::from(VSOCK_ROOM_BYTES)])
-            .collect(),
+            .into(),
         run_as,
         group: None,
         files: Vec::new(),

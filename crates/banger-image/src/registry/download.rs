@@ -52,6 +52,14 @@ impl BlobSource<'_> {
         }
     }
 
+    /// What errors call a blob of it.
+    fn name(&self, digest: &Digest) -> String {
+        match self {
+            Self::Repository(_) => digest.to_string(),
+            Self::Address { url, .. } => url.to_string(),
+        }
+    }
+
     /// The answer with a blob from byte `from` on; status 200 means from its beginning.
     async fn blob(
         &self,
@@ -214,7 +222,8 @@ async fn receive(
             }
             Ok(()) => {
                 part.restart()?;
-                let (name, expected) = (wanted.digest.to_string(), wanted.digest.hex().to_owned());
+                let digest = &wanted.digest;
+                let (name, expected) = (from.name(digest), digest.hex().to_owned());
                 return Err(OciError::DigestMismatch { name, expected }.into());
             }
             Err(error) if error.is_transient() => {

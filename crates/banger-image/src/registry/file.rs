@@ -6,7 +6,6 @@ use super::download::{BlobSource, Wanted, download};
 use super::http::Http;
 use super::{Cache, RegistryError, Settings, runtime};
 use crate::fetch::{Progress, need_space};
-use crate::images::OciError;
 use crate::trust::Listed;
 
 /// Downloads a file unless the cache has it, and gives it the name `to`.
@@ -37,10 +36,5 @@ pub fn fetch(
     let downloaded = runtime.block_on(download(&from, cache, (&wanted, to), &count, progress));
     // Does not wait for the resolver of the system, which cannot be cancelled.
     runtime.shutdown_background();
-    downloaded.map_err(|error| match error {
-        RegistryError::Oci(OciError::DigestMismatch { expected, .. }) => {
-            OciError::DigestMismatch { name: listed.url.to_string(), expected }.into()
-        }
-        error => error,
-    })
+    downloaded
 }

@@ -62,7 +62,7 @@ fn an_imported_kernel_equals_the_pulled_one() {
 
 /// The package as the file of a signed catalog.
 fn of_a_catalog(deb: &Path, folder: &Path, id: &str) {
-    let publisher = Publisher::start();
+    let publisher = Publisher::new();
     fs::copy(deb, publisher.served("kernel.deb")).unwrap();
     publisher.publish("kernels", "acme", "kernel.deb");
     let trust = TrustSettings {
@@ -74,13 +74,13 @@ fn of_a_catalog(deb: &Path, folder: &Path, id: &str) {
     let store = KernelStore::new(folder.join("kernels"), tools()).with_catalogs(catalogs);
     let pulled = store.pull("acme", &NoProgress).unwrap().record;
     assert_eq!(pulled.id, id);
-    assert!(pulled.source.contains("acme.json"), "{}", pulled.source);
+    assert!(pulled.source.contains("catalog.json"), "{}", pulled.source);
     // It is here: the server is not asked again.
     fs::remove_file(publisher.served("kernel.deb")).unwrap();
     assert_eq!(store.pull("acme", &NoProgress).unwrap().record, pulled);
     fs::write(publisher.catalog(), "{}").unwrap();
     let error = store.pull("acme", &NoProgress).unwrap_err().to_string();
-    assert!(error.contains("acme.json"), "{error}");
+    assert!(error.contains("catalog.json"), "{error}");
 }
 
 /// An import on a disk that is too small, or becomes full at one of its stages.

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use banger_testkit::Publisher;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -21,31 +22,13 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A publisher of catalogs with a key of minisign.
-struct Publisher(tempfile::TempDir);
-
-impl Publisher {
-    fn new() -> Self {
-        let publisher = Self(tempfile::tempdir().unwrap());
-        let (public, secret) = (publisher.at("key.pub"), publisher.at("key"));
-        run("minisign", &["-G", "-W", "-p", text(&public), "-s", text(&secret)]);
-        publisher
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Signs a catalog with this list of images and kernels.
-    fn publish(&self, lists: &str) -> TrustSettings {
-        let catalog = self.at("catalog.json");
-        fs::write(&catalog, format!(r#"{{"version":1,{lists}}}"#)).unwrap();
-        run("minisign", &["-S", "-s", text(&self.at("key")), "-m", text(&catalog)]);
-        TrustSettings {
-            catalogs: vec![catalog],
-            keys: vec![self.at("key.pub")],
-            registries: Vec::new(),
-        }
+/// Signs a catalog with this list of images and kernels.
+fn publish(publisher: &Publisher, lists: &str) -> TrustSettings {
+    publisher.sign(&format!(r#"{{"version":1,{lists}}}"#));
+    TrustSettings {
+        catalogs: vec![publisher.catalog()],
+        keys: vec![publisher.public()],
+        registries: Vec::new(),
     }
 }
 
@@ -66,15 +49,14 @@ fn refusal(trust: &TrustSettings) -> String {
 fn a_flipped_byte_of_a_catalog_or_its_signature_is_refused_by_name() {
     let publisher = Publisher::new();
     let images = entry("base", "https://images.invalid/base.tar", b"x");
-    let trust = publisher.publish(&format!(r#""images":[{images}]"#));
+    let trust = publish(&publisher, &format!(r#""images":[{images}]"#));
     let found = trust.find(Wanted::Image, "base").unwrap().unwrap();
-    let public = fs::read_to_string(publisher.at("key.pub")).unwrap();
+    let public = fs::read_to_string(publisher.public()).unwrap();
     assert!(public.contains(&found.signature.key), "the id is that of minisign: {public}");
     assert!(trust.find(Wanted::Image, "other").unwrap().is_none());
     assert!(trust.find(Wanted::Kernel, "base").unwrap().is_none());
-    for name in ["catalog.json", "catalog.json.minisig"] {
-        let path = publisher.at(name);
-        let whole = fs::read(&path).unwrap();
+    for path in [publisher.catalog(), publisher.signature()] {
+        let (name, whole) = (text(&path), fs::read(&path).unwrap());
         // The text of the first comment is the only part that minisign does not sign.
         let unsigned = if name.ends_with("sig") {
             "untrusted comment: ".len()..whole.iter().position(|byte| *byte == b'\n').unwrap()
@@ -98,9 +80,9 @@ fn a_flipped_byte_of_a_catalog_or_its_signature_is_refused_by_name() {
     }
     // Another key, and none.
     let other = Publisher::new();
-    let by_other = TrustSettings { keys: vec![other.at("key.pub")], ..trust.clone() };
+    let by_other = TrustSettings { keys: vec![other.public()], ..trust.clone() };
     assert!(refusal(&by_other).contains("which `trust.keys` does not have"));
-    fs::remove_file(publisher.at("catalog.json.minisig")).unwrap();
+    fs::remove_file(publisher.signature()).unwrap();
     assert!(refusal(&trust).contains("catalog.json.minisig"));
 }
 
@@ -119,20 +101,18 @@ fn entries_that_make_no_sense_are_refused() {
         (good.replace("\"arch\"", "\"architecture\""), "unknown field"),
         (good.replace("x86_64", "aarch64"), "for aarch64 only"),
     ] {
-        let error = refusal(&publisher.publish(&format!(r#""images":[{bad}]"#)));
+        let error = refusal(&publish(&publisher, &format!(r#""images":[{bad}]"#)));
         assert!(error.contains(expected), "{bad}: {error}");
     }
-    let newer = publisher.publish(r#""images":[]"#);
-    let catalog = &newer.catalogs[0];
-    fs::write(catalog, r#"{"version":2}"#).unwrap();
-    run("minisign", &["-S", "-s", text(&publisher.at("key")), "-m", text(catalog)]);
+    let newer = publish(&publisher, r#""images":[]"#);
+    publisher.sign(r#"{"version":2}"#);
     assert!(refusal(&newer).contains("version 2"));
     assert!(matches!(newer.check(), Err(TrustError::Unusable { .. })));
 }
 
 fn listed(publisher: &Publisher, server: &Server, content: &[u8]) -> Listed {
     let url = format!("http://{}/base.tar", server.address);
-    let trust = publisher.publish(&format!(r#""images":[{}]"#, entry("base", &url, content)));
+    let trust = publish(publisher, &format!(r#""images":[{}]"#, entry("base", &url, content)));
     trust.find(Wanted::Image, "base").unwrap().unwrap()
 }
 

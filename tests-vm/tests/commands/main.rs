@@ -2,30 +2,31 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod disks;
+mod workspace;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use banger_testkit::tree::{self, listing};
-use banger_testkit::{Home, Options, Run, kill, program};
+use banger_testkit::{Home, Options, kill};
 use tests_vm::handover;
 
 #[test]
 fn one_command_in_a_new_vm_and_nothing_left() {
     let home = Home::new();
-    let app = repository(&home);
+    let app = workspace::repository(&home);
     let script = "echo out; echo err >&2; pwd; git status --short --branch; git fsck; \
                   git commit -qam x && git log -1 --format='%an %ae'; exit 7";
     let run = home.run(&["run", &app, "--name", "app", "--", "sh", "-c", script]);
     assert_eq!(run.code, 7, "{}", run.err);
     assert_eq!(run.out, "out\n/root/app\n## main\n M file\n D gone\nOwn own@x.example\n");
     assert!(run.err.lines().any(|line| line == "err"), "{}", run.err);
-    work_goes_both_ways(&home, Path::new(&app));
+    workspace::work_goes_both_ways(&home, Path::new(&app));
     let run = home.run_with_input(&["run", "--rm", "--wait", "ready", "-i", "--", "cat"], b"hi\n");
     assert_eq!((run.code, run.out.as_str()), (0, "hi\n"), "{}", run.err);
     let run = home.run(&["run", "--rm", "--wait", "ready", "--", "sh", "-c", "kill -TERM $$"]);
@@ -40,86 +41,6 @@ fn one_command_in_a_new_vm_and_nothing_left() {
     }
     assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
     home.finish();
-}
-
-/// Changes of both sides of the repository in the VM `app`, which is deleted afterwards.
-fn work_goes_both_ways(home: &Home, app: &Path) {
-    let workspace = |args: &[&str]| home.run(&[&["vm", "workspace"], args].concat());
-    let status = || {
-        let run = workspace(&["status", "app"]);
-        assert_eq!(run.code, 0, "{}", run.err);
-        run.out.lines().skip(1).collect::<Vec<_>>().join("\n")
-    };
-    assert!(status().ends_with("the files of both sides are the same"), "{}", status());
-    let script = "cd app && printf 'escape \\033[31m\\n' >file && printf '\\000\\377' >binary && \
-                  git add -A && git commit -qm work && \
-                  echo '#!/bin/sh' >tool && chmod 4755 tool";
-    home.ok(&["exec", "app", "--", "sh", "-c", script]);
-    std::fs::write(app.join("mine"), "mine\n").unwrap();
-    let shown = status();
-    assert!(
-        shown.contains(" work\n") && shown.contains("commits in the machine, on main"),
-        "{shown}"
-    );
-    assert!(shown.contains("  A binary\n  M file\n  A tool"), "{shown}");
-    let patch = home.run(&["workspace", "diff", "app"]);
-    assert!(patch.out.contains("+escape \x1b[31m\n"), "{}", patch.out);
-    let run = workspace(&["pull", "app", "--branch", "work"]);
-    assert_eq!(run.code, 0, "{}", run.err);
-    assert!(
-        run.out.ends_with("2 commits of `app` and one of uncommitted changes\n"),
-        "{}",
-        run.out
-    );
-    let run = workspace(&["push", "app", "--include-untracked"]);
-    assert_eq!((run.code, run.out.as_str()), (0, "A mine\n"), "{}", run.err);
-    assert_eq!(home.ok(&["exec", "app", "--", "cat", "app/mine"]), "mine\n");
-    let run = workspace(&["pull", "app", "--yes"]);
-    assert_eq!(run.code, 0, "{}", run.err);
-    assert!(run.out.contains("binary") && run.out.ends_with("3 files changed\n"), "{}", run.out);
-    assert_eq!(std::fs::read(app.join("binary")).unwrap(), b"\0\xff");
-    let mode = std::fs::metadata(app.join("tool")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7111, 0o111);
-    assert!(status().ends_with("the files of both sides are the same"));
-    agents_pull_too(home, app);
-    // A file that both have changed stops a pull and a push.
-    std::fs::write(app.join("file"), "host\n").unwrap();
-    home.ok(&["exec", "app", "--", "sh", "-c", "echo guest >app/file"]);
-    for args in [&["pull", "app", "--yes"][..], &["push", "app"]] {
-        let run = workspace(args);
-        assert_eq!(run.code, 4, "{}", run.err);
-        assert!(run.err.contains("1 file was changed on both sides"), "{}", run.err);
-    }
-    assert_eq!(std::fs::read(app.join("file")).unwrap(), b"host\n");
-    home.ok(&["vm", "delete", "-f", "app"]);
-    assert!(workspace(&["status", "app"]).err.contains("there is no VM `app`"));
-}
-
-/// The same with the tools for agents, by the SDK for Python of the Model Context Protocol.
-fn agents_pull_too(home: &Home, app: &Path) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let python = root.join(".cache/tools/mcp-clients/bin/python");
-    assert!(python.exists(), "{} is missing: `scripts/setup.sh test`", python.display());
-    let run = Command::new(python)
-        .arg(root.join("scripts/mcp-clients/workspace.py"))
-        .args([program("banger").as_path(), app])
-        .env("BANGER_HOME", home.path())
-        .output();
-    let run = Run::from(run.unwrap());
-    assert_eq!((run.code, run.out.as_str()), (0, "ok\n"), "{}", run.err);
-}
-
-/// A repository with a changed and a deleted file; its path.
-fn repository(home: &Home) -> String {
-    let top = home.path().join("app");
-    std::fs::create_dir(&top).unwrap();
-    let script = "git init -q -b main && echo old >file && echo old >gone && git add -A && \
-                  git -c user.name=Ada -c user.email=a@example.org commit -q -m first && \
-                  echo newer >file && rm gone && git config user.name Own && \
-                  git config user.email own@x.example";
-    let made = Command::new("sh").args(["-c", script]).current_dir(&top).status().unwrap();
-    assert!(made.success());
-    top.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -183,7 +104,7 @@ fn a_running_vm_takes_commands() {
     let console = home.ok(&["vm", "logs", "web"]);
     assert_eq!(console.matches("--- VM started ").count(), 2, "{console}");
     assert!(console.contains("Reached target"), "{console}");
-    a_reset_keeps_the_work_disk_only(&home);
+    disks::a_reset_keeps_the_work_disk_only(&home);
     home.ok(&["vm", "delete", "-f", "shop"]);
     home.finish();
 }
@@ -261,49 +182,6 @@ fn a_busy_vcpu_shows_in_the_usage(home: &Home) {
     assert_eq!(busy.wait().unwrap().code(), Some(128 + 15));
 }
 
-/// The root disk of a stopped VM becomes an image: a layer over its image where the file system
-/// does not share blocks. The test of builds commits a whole disk.
-fn a_commit_has_the_root_disk_only(home: &Home) {
-    let made = home.run(&["image", "commit", "web", "test-committed-layer", "--replace"]);
-    assert_eq!(made.code, 0, "{}", made.err);
-    let disk = home.path().join("data/images").join(made.out.trim()).join("root.ext4");
-    let ask = |request: &str| {
-        let shown = Command::new("debugfs").args(["-R", request]).arg(&disk).output().unwrap();
-        String::from_utf8_lossy(&shown.stdout).into_owned()
-    };
-    assert_eq!(ask("cat /gone"), "gone\n");
-    assert_eq!(ask("cat /etc/machine-id"), "");
-    assert!(ask("ls /opt").contains("renamed") && !ask("ls /usr").contains("games"));
-    assert!(!ask("ls /etc").contains(" issue ") && !ask("ls -l /root").contains(".typed"));
-    home.ok(&["image", "delete", "test-committed-layer"]);
-}
-
-/// The work disk survives a reset, the root disk and the identity do not; `web` is `shop` then.
-fn a_reset_keeps_the_work_disk_only(home: &Home) {
-    let exec = |args: &[&str]| home.run(&[&["exec", "web", "--"], args].concat());
-    let system = |vm: &str| {
-        let read = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
-        let run = home.run(&["exec", vm, "--", "sh", "-c", read]);
-        assert_eq!((run.code, run.out.lines().count()), (0, 2), "{}", run.err);
-        run.out.lines().map(str::to_owned).collect::<Vec<_>>()
-    };
-    let before = system("web");
-    let script = "echo kept >/root/kept; echo gone >/gone; mv /usr/games /opt/renamed; \
-        rm /etc/issue; echo typed >/root/.typed";
-    assert_eq!(exec(&["sh", "-c", script]).code, 0);
-    let stop = home.run(&["vm", "stop", "web"]);
-    assert_eq!(stop.code, 0, "{}", stop.err);
-    a_commit_has_the_root_disk_only(home);
-    assert_eq!(home.ok(&["vm", "reset", "-f", "web"]), "web has a fresh root disk\n");
-    assert_eq!(home.ok(&["vm", "rename", "web", "shop"]), "web is `shop` now\n");
-    home.ok(&["vm", "start", "shop"]);
-    let there = home.run(&["exec", "shop", "--", "sh", "-c", "hostname; cat /root/kept; ls /gone"]);
-    assert_eq!(there.out, "shop\nkept\n", "{}", there.err);
-    assert!(there.err.contains("/gone"), "{}", there.err);
-    let after = system("shop");
-    assert!(before.iter().all(|line| !after.contains(line)), "{before:?}, {after:?}");
-}
-
 /// The first bytes that the guest's sshd sends through a published port.
 fn greeting(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -363,57 +241,6 @@ fn published_ports_lead_to_the_guest_from_a_home_in_any_bytes() {
     assert!(TcpStream::connect(("127.0.0.1", open)).is_err(), "the port is still published");
     home.ok(&["vm", "delete", "-f", "web", "cut", "late"]);
     home.finish();
-}
-
-/// Copies into VM `one`, from there into `two`, and out of it.
-fn copies_are_equal(home: &Home, exec: &dyn Fn(&str, &str) -> String) {
-    let at = home.path().join("copies");
-    std::fs::create_dir(&at).unwrap();
-    tree::make(&at.join("tree"));
-    let cp = |args: &[&str]| -> Run {
-        let mut command = home.command(&[&["cp"], args].concat());
-        command.current_dir(&at).output().unwrap().into()
-    };
-    for args in [["tree", "one:/srv"], ["one:/srv/tree", "two:moved"], ["two:moved", "back"]] {
-        let run = cp(&args);
-        assert_eq!(run.code, 0, "{args:?}: {}", run.err);
-    }
-    assert_eq!(listing(&at.join("back")), listing(&at.join("tree")));
-    assert_eq!(exec("two", "stat -c '%s %U' /root/moved/sparse"), "41943040 root\n");
-    assert_eq!(
-        exec("two", "[ $(stat -c %b /root/moved/sparse) -lt 100 ] && echo sparse"),
-        "sparse\n"
-    );
-
-    // The user's permissions, on both sides of a refusal.
-    std::fs::write(at.join("file"), vec![b'x'; 30 << 20]).unwrap();
-    for (args, text) in [
-        (["-u", "nobody", "file", "one:/root/x"], "`/root/x`: Permission denied"),
-        (["-u", "nobody", "one:/etc/shadow", "shadow"], "`/etc/shadow`: Permission denied"),
-    ] {
-        let denied = cp(&args);
-        assert_eq!(denied.code, if args[2] == "file" { 2 } else { 1 }, "{}", denied.err);
-        assert!(denied.err.contains(text) && denied.err.contains("as user `nobody`"), "{denied:?}");
-    }
-    assert!(!at.join("shadow").exists());
-    assert_eq!(cp(&["-u", "nobody", "file", "one:/tmp/x"]).code, 0);
-    assert_eq!(exec("one", "stat -c '%U %G' /tmp/x"), "nobody nogroup\n");
-
-    // A full disk, and a link that a program of the guest has planted.
-    exec("one", "mount -t tmpfs -o size=10m none /mnt; echo old >/mnt/old; ln -s /mnt/old /tmp/l");
-    let full = cp(&["file", "one:/mnt"]);
-    assert!(full.code == 1 && full.err.contains("No space left"), "{full:?}");
-    assert_eq!(exec("one", "ls -A /mnt"), "old\n");
-    assert_eq!(cp(&["tree/-", "one:/tmp/l"]).code, 0);
-    assert_eq!(exec("one", "cat /mnt/old /tmp/l; umount /mnt"), "old\n-");
-
-    // The guest ends while it sends.
-    let mut child = home.spawn(&["cp", "one:/tmp", "-"]);
-    child.stdout.as_mut().unwrap().read_exact(&mut [0; 512]).unwrap();
-    home.ok(&["vm", "kill", "one"]);
-    let ended: Run = child.wait_with_output().unwrap().into();
-    assert_eq!(ended.code, 1, "{}", ended.err);
-    assert!(ended.err.contains("the connection to `one` ended during the copy"), "{}", ended.err);
 }
 
 #[test]
@@ -479,7 +306,7 @@ fn the_default_guest_is_a_whole_machine() {
     }
     let ssh = home.run(&["ssh", "one", "--", "hostname"]);
     assert_eq!((ssh.code, ssh.out.as_str()), (0, "one\n"), "{}", ssh.err);
-    copies_are_equal(&home, &exec);
+    disks::copies_are_equal(&home, &exec);
     home.ok(&["vm", "delete", "-f", "one", "two"]);
     home.finish();
 }
