@@ -20,11 +20,14 @@ const MAX_FIELD: u64 = 64 << 10;
 /// Most commits that are listed.
 pub const MAX_COMMITS: usize = 100;
 
-/// Begins all commands: the functions and variables that the rest uses. Everything temporary is in
-/// `$t`, on the disk if possible, since `/tmp` may be memory. The variables are those of
+/// Begins all commands: the functions and variables that the rest uses. The variables are those of
 /// `git rev-parse --local-env-vars`. Each start of git takes as long as a small change takes, so
 /// what the shell can do is not asked of git.
 const BEGIN: &str = include_str!("guest/begin.sh");
+
+/// Follows [`BEGIN`]: a copy of the index and a folder for objects. Everything temporary is in
+/// `$t`, on the disk if possible, since `/tmp` may be memory.
+const TEMPORARY: &str = include_str!("guest/temporary.sh");
 
 /// `$2` the commit that was sent, or nothing; `$3` what follows: `none`, `objects` or `commits`,
 /// whose names are read from standard input.
@@ -36,6 +39,12 @@ const LOOK: &str = include_str!("guest/look.sh");
 /// tells which files are looked at before.
 /// git writes the files. It replaces ignored files without a word, so those are looked for before.
 const PUSH: &str = include_str!("guest/push.sh");
+
+/// Replaces the content of a few files, which must have the expected one, without an index, so that
+/// the time does not depend on the size of the work tree. A pack with the new ones comes on
+/// standard input. `$2` has the expected objects, one in a line; `$3` in the same order lines of
+/// the present mode, the new mode and the new object; all further arguments are the paths.
+const REPLACE: &str = include_str!("guest/replace.sh");
 
 /// A list as an argument of [`PUSH`], in the escapes of `printf %b`.
 pub(crate) fn inline(list: &[u8]) -> String {
@@ -125,7 +134,7 @@ pub fn look(folder: &[u8], head: Option<&str>, wanted: Wanted) -> Vec<OsString> 
         Wanted::Objects => "objects",
         Wanted::Commits => "commits",
     };
-    command(LOOK, folder, &[OsStr::new(head.unwrap_or_default()), OsStr::new(wanted)])
+    command(&[TEMPORARY, LOOK], folder, &[OsStr::new(head.unwrap_or_default()), OsStr::new(wanted)])
 }
 
 /// The command for a push, with its four lists.
@@ -136,13 +145,29 @@ pub(crate) fn push(folder: &[u8], lists: &[String], look: Look) -> Vec<OsString>
     };
     let arguments: Vec<&OsStr> =
         lists.iter().map(String::as_str).chain([look]).map(OsStr::new).collect();
-    command(PUSH, folder, &arguments)
+    command(&[TEMPORARY, PUSH], folder, &arguments)
+}
+
+/// The command that replaces the content of files; each has its path, its present and its new
+/// state.
+pub(crate) fn replace(folder: &[u8], files: &[(&[u8], &Entry, &Entry)]) -> Vec<OsString> {
+    let lines = |line: &dyn Fn(&Entry, &Entry) -> String| {
+        let lines: Vec<String> = files.iter().map(|(_, was, now)| line(was, now)).collect();
+        lines.join("\n")
+    };
+    let expected = lines(&|was, _| was.object.clone());
+    let facts =
+        lines(&|was, now| format!("{} {} {}", was.kind.mode(), now.kind.mode(), now.object));
+    let paths = files.iter().map(|(path, ..)| OsStr::from_bytes(path));
+    let arguments: Vec<&OsStr> =
+        [OsStr::new(&expected), OsStr::new(&facts)].into_iter().chain(paths).collect();
+    command(&[REPLACE], folder, &arguments)
 }
 
 /// A command that begins with [`BEGIN`].
-fn command(script: &str, folder: &[u8], arguments: &[&OsStr]) -> Vec<OsString> {
-    let mut command: Vec<OsString> =
-        ["sh".into(), "-c".into(), format!("{BEGIN}{script}").into(), "sh".into()].into();
+fn command(scripts: &[&str], folder: &[u8], arguments: &[&OsStr]) -> Vec<OsString> {
+    let script = [&[BEGIN], scripts].concat().concat();
+    let mut command: Vec<OsString> = ["sh".into(), "-c".into(), script.into(), "sh".into()].into();
     command.push(OsStr::from_bytes(folder).into());
     command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     command

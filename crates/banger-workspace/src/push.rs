@@ -8,12 +8,15 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use crate::compare::Change;
 use crate::git::Git;
 use crate::guest::{self, Guest, Look, Talk};
-use crate::manifest::{Entry, Manifest, Objects};
+use crate::manifest::{Entry, Kind, Manifest, Objects};
 use crate::pull::refuse_conflicts;
 use crate::workspace::{Status, Workspace};
 
 /// Times that a push looks again, if the guest changes files at the same time.
 const TRIES: u32 = 3;
+
+/// Most files whose content is replaced one by one.
+const MAX_REPLACED: usize = 16;
 
 /// Most bytes of lists that are arguments of the guest's command, and not objects: an escape has
 /// five bytes for one.
@@ -68,10 +71,32 @@ impl Workspace {
                 now: host.get(path).cloned(),
             })
             .collect();
-        match self.send(guest, &changes, base, (&objects, Look::AtChanges))? {
+        let sent = match self.replace(guest, &changes, &objects)? {
+            Some(replaced) => replaced,
+            None => self.send(guest, &changes, base, (&objects, Look::AtChanges))?,
+        };
+        match sent {
             Ok(()) => self.pushed(&changes).map(|()| Some(changes)),
             Err(_) => Ok(None),
         }
+    }
+
+    /// Sends a few changes of content, without a look at the rest of the work tree. None: there are
+    /// other changes. The inner error is the guest's; what it has then is found by a look at all.
+    fn replace(
+        &self,
+        guest: &dyn Guest,
+        changes: &[Change],
+        objects: &Objects,
+    ) -> Result<Option<Result<(), ApiError>>, ApiError> {
+        let files: Vec<_> = changes.iter().filter_map(replaced).collect();
+        if files.is_empty() || files.len() < changes.len() || files.len() > MAX_REPLACED {
+            return Ok(None);
+        }
+        let names = files.iter().map(|(.., now)| [now.object.as_str(), "\n"]);
+        let talk = guest.start(&guest::replace(&self.record.folder, &files))?;
+        let git = self.store.bare(objects)?;
+        Ok(Some(send(&git, talk, names.flatten().collect(), &self.record.folder)))
     }
 
     fn push_once(
@@ -155,6 +180,13 @@ impl Workspace {
         }));
         Ok(changes)
     }
+}
+
+/// Path, present and new state of a change that replaces a file by another one.
+fn replaced(change: &Change) -> Option<(&[u8], &Entry, &Entry)> {
+    let is_file = |entry: &&Entry| matches!(entry.kind, Kind::File | Kind::Program);
+    let was = change.base.as_ref().filter(is_file)?;
+    Some((&change.path, was, change.now.as_ref().filter(is_file)?))
 }
 
 /// Lines for `git update-index -z --index-info`, deletions first.

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 
 use banger_api::{ApiError, ErrorCode};
 use banger_workspace::Options;
@@ -130,6 +131,53 @@ fn a_push_needs_one_command_unless_the_guest_changed_the_same_files() {
     pair.world.write("b", "host at last\n");
     assert_eq!(push(), (99, 2));
     assert_eq!(pair.in_guest("b").as_deref(), Some("guest\n"));
+}
+
+#[test]
+fn files_are_replaced_where_the_guest_has_them_as_they_were() {
+    let pair = Pair::new();
+    let there = |path: &str| pair.world.guest.join(path);
+    let mode = |path: &str| fs::metadata(there(path)).unwrap().permissions().mode() & 0o7777;
+    // Content, mode, both, and a name that is no word.
+    pair.world.write("-odd\n name", "one\n");
+    pair.world.git(&["add", "-A"]);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 1);
+    pair.world.write("-odd\n name", "two\n");
+    pair.world.write("dir/e", "");
+    pair.world.chmod("dir/f", 0o755);
+    pair.world.write("run", "#!/bin/false\n");
+    pair.world.chmod("run", 0o644);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 4);
+    assert_eq!(pair.in_guest("-odd\n name").as_deref(), Some("two\n"));
+    assert_eq!(pair.in_guest("dir/e").as_deref(), Some(""));
+    assert_eq!(pair.in_guest("run").as_deref(), Some("#!/bin/false\n"));
+    assert_eq!((mode("dir/f"), mode("run"), mode("dir/e")), (0o755, 0o644, 0o644));
+    assert_eq!(pair.status(), [""; 0]);
+    let left = fs::read_dir(there(".git")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name.as_bytes().starts_with(b"banger")).count(), 0);
+    // What the guest did to the file, its mode or its folder stays.
+    type Way = fn(&Path);
+    let ways: [(&str, Way); 4] = [
+        ("a", |guest| fs::remove_file(guest.join("a")).unwrap()),
+        ("b", |guest| chmod(&guest.join("b"), 0o755)),
+        ("c", |guest| becomes_link(&guest.join("c"))),
+        ("dir/e", |guest| becomes_link(&guest.join("dir"))),
+    ];
+    for (path, change) in ways {
+        let pair = Pair::new();
+        change(&pair.world.guest);
+        pair.world.write(path, "host\n");
+        let error = pair.push(&PushOptions::default()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::WrongState, "{path}: {error:?}");
+        let here = pair.in_guest(path);
+        assert_ne!(here.as_deref(), Some("host\n"), "{path}");
+    }
+}
+
+fn becomes_link(path: &Path) {
+    let moved = path.with_extension("moved");
+    fs::rename(path, &moved).unwrap();
+    symlink(moved, path).unwrap();
 }
 
 #[test]
