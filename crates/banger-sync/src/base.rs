@@ -9,16 +9,18 @@
 //! Until the first list is saved, a mark stands in its place: a side that is empty then was
 //! emptied, and is not filled again.
 
+mod records;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use banger_sync_side::{Kind, Stamp};
 use sha1::{Digest as _, Sha1};
 
+use self::records::{decode, encode, encode_tree, put_record, records};
 use crate::scope::Scope;
-use crate::tree::{BaseNode, Both, Children, Node, Seen, SideNode, join, split};
+use crate::tree::{BaseNode, Both, Node, Seen, SideNode, join};
 
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"bngsync1";
@@ -151,6 +153,18 @@ pub struct Base {
     unsaved: Vec<u8>,
 }
 
+/// Changes that go to the file as soon as both sides are on their disks.
+#[derive(Debug)]
+pub struct Pending {
+    bytes: Vec<u8>,
+    /// Whether they replace the file.
+    is_whole: bool,
+    /// Whether the file tells anything then.
+    is_kept: bool,
+    /// Whether the file had the mark only.
+    was_marked: bool,
+}
+
 impl Base {
     /// Reads the base; a file that is missing, damaged at its beginning or of another version is an
     /// empty base.
@@ -222,37 +236,59 @@ impl Base {
         !self.unsaved.is_empty()
     }
 
-    /// Saves what was settled. Both sides must be on their disks.
+    /// Takes what is not saved yet; both sides must be on their disks before it is written.
+    pub fn take(&mut self) -> Option<Pending> {
+        if self.unsaved.is_empty() {
+            return None;
+        }
+        let too_many = self.records > MIN_RECORDS.max(self.root.count());
+        let is_whole = self.file.is_none() || too_many;
+        let mut bytes = std::mem::take(&mut self.unsaved);
+        if is_whole {
+            bytes = self.encoded();
+            self.records = 0;
+        }
+        let (is_kept, was_marked) = (self.root.has_more_than(1), self.is_marked);
+        Some(Pending { bytes, is_whole, is_kept, was_marked })
+    }
+
+    /// Writes what was taken. Returns whether there is nothing left to take.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&mut self) -> io::Result<()> {
-        if self.unsaved.is_empty() {
-            return Ok(());
+    pub fn write(&mut self, pending: Pending) -> io::Result<bool> {
+        let Pending { bytes, is_whole, is_kept, was_marked } = pending;
+        if self.is_marked != was_marked {
+            // Marked meanwhile: the file has no list, and the next one is whole.
+            self.unsaved.splice(..0, bytes);
+            return Ok(false);
         }
-        let too_many = self.records > MIN_RECORDS.max(self.root.count());
-        let Some(file) = self.file.as_mut().filter(|_| !too_many) else { return self.save_whole() };
-        if let Err(error) = file.write_all(&self.unsaved) {
-            // A part of it may be there.
-            self.file = None;
-            return Err(error);
-        }
-        self.unsaved.clear();
-        (self.is_marked, self.is_kept) = (false, self.root.has_more_than(1));
-        Ok(())
+        let file = self.file.take().filter(|_| !is_whole);
+        self.file = Some(match file {
+            // If it fails, a part of it may be there.
+            Some(mut file) => file.write_all(&bytes).map(|()| file)?,
+            None => self.replace(&bytes)?,
+        });
+        (self.is_marked, self.is_kept) = (false, is_kept);
+        Ok(self.unsaved.is_empty())
     }
 
-    /// Replaces the file, with the present states of all files.
+    /// Replaces the file, with the present states of all files. Both sides must be on their disks.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save_whole(&mut self) -> io::Result<()> {
-        let mut out = MAGIC.to_vec();
-        encode_tree(b"", &self.root, &mut out);
-        self.file = Some(self.replace(&out)?);
+        self.file = Some(self.replace(&self.encoded())?);
         (self.records, self.unsaved) = (0, Vec::new());
         (self.is_marked, self.is_kept) = (false, self.root.has_more_than(1));
         Ok(())
+    }
+
+    /// The whole file.
+    fn encoded(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        encode_tree(b"", &self.root, &mut out);
+        out
     }
 
     fn replace(&self, content: &[u8]) -> io::Result<File> {
@@ -265,137 +301,10 @@ impl Base {
     }
 }
 
-fn encode_tree(path: &[u8], node: &BaseNode, out: &mut Vec<u8>) {
-    for (name, child) in node.children().into_iter().flatten() {
-        let here = join(path, name);
-        encode(&here, Some(child), out);
-        encode_tree(&here, child, out);
-    }
-}
-
-fn encode(path: &[u8], node: Option<&BaseNode>, out: &mut Vec<u8>) {
-    let mut record = Vec::new();
-    put(path, &mut record);
-    match node {
-        None | Some(Node::Left(_)) => record.push(0),
-        Some(Node::Folder(_)) => record.push(1),
-        Some(Node::File { digest, program, seen }) => {
-            record.push(if *program { 3 } else { 2 });
-            record.extend_from_slice(digest);
-            put_states(seen, &mut record);
-        }
-        Some(Node::Link { target, seen }) => {
-            record.push(4);
-            put(target, &mut record);
-            put_states(seen, &mut record);
-        }
-    }
-    put_record(&record, out);
-}
-
-fn put_record(record: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&check(record));
-    out.extend_from_slice(record);
-}
-
-fn check(record: &[u8]) -> [u8; 8] {
-    let digest: [u8; 20] = Sha1::digest(record).into();
-    let mut check = [0; 8];
-    check.copy_from_slice(digest.get(..8).unwrap_or(&[0; 8]));
-    check
-}
-
-fn put(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn put_states(both: &Both, out: &mut Vec<u8>) {
-    for seen in [both.host, both.guest] {
-        let Some(Seen { stamp, known_ns }) = seen else {
-            out.push(0);
-            continue;
-        };
-        out.push(match stamp.kind {
-            Kind::File => 1,
-            Kind::Program => 2,
-            Kind::Folder => 3,
-            Kind::Link => 4,
-            Kind::Other => 5,
-        });
-        for number in [stamp.size, stamp.inode, stamp.mtime_ns, stamp.ctime_ns, known_ns] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-    }
-}
-
-/// The records of a file, up to the first one that is not whole.
-fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = bytes.strip_prefix(MAGIC.as_slice()).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let (sum, after) = after.split_first_chunk::<8>()?;
-        let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        rest = after;
-        (check(record) == *sum).then_some(record)
-    })
-}
-
-fn decode(record: &[u8]) -> Option<(Vec<u8>, Option<BaseNode>)> {
-    let mut rest = record;
-    let path = take(&mut rest)?;
-    let (kind, after) = rest.split_first()?;
-    rest = after;
-    let node = match kind {
-        0 => None,
-        1 => Some(Node::Folder(Children::new())),
-        2 | 3 => {
-            let (digest, after) = rest.split_first_chunk::<20>()?;
-            rest = after;
-            let seen = take_states(&mut rest)?;
-            Some(Node::File { digest: *digest, program: *kind == 3, seen })
-        }
-        4 => Some(Node::Link { target: take(&mut rest)?, seen: take_states(&mut rest)? }),
-        _ => return None,
-    };
-    (!split(&path).1.is_empty()).then_some((path, node))
-}
-
-fn take(rest: &mut &[u8]) -> Option<Vec<u8>> {
-    let (length, after) = rest.split_first_chunk::<4>()?;
-    let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    *rest = after;
-    Some(bytes.to_vec())
-}
-
-fn take_states(rest: &mut &[u8]) -> Option<Both> {
-    let host = take_state(rest)?;
-    Some(Both { host, guest: take_state(rest)? })
-}
-
-fn take_state(rest: &mut &[u8]) -> Option<Option<Seen>> {
-    let (kind, after) = rest.split_first()?;
-    *rest = after;
-    let kind = match kind {
-        0 => return Some(None),
-        1 => Kind::File,
-        2 => Kind::Program,
-        3 => Kind::Folder,
-        4 => Kind::Link,
-        _ => Kind::Other,
-    };
-    let mut numbers = [0; 5];
-    for number in &mut numbers {
-        let (bytes, after) = rest.split_first_chunk::<8>()?;
-        (*number, *rest) = (u64::from_le_bytes(*bytes), after);
-    }
-    let [size, inode, mtime_ns, ctime_ns, known_ns] = numbers;
-    Some(Some(Seen { stamp: Stamp { kind, size, inode, mtime_ns, ctime_ns }, known_ns }))
-}
-
 #[cfg(test)]
 mod tests {
+    use banger_sync_side::{Kind, Stamp};
+
     use super::*;
 
     fn seen(size: u64) -> Seen {
@@ -414,6 +323,11 @@ mod tests {
         root
     }
 
+    fn save(base: &mut Base) -> bool {
+        let pending = base.take().unwrap();
+        base.write(pending).unwrap()
+    }
+
     #[test]
     fn a_base_is_read_back_and_a_cut_record_ends_it() {
         let dir = tempfile::tempdir().unwrap();
@@ -425,12 +339,12 @@ mod tests {
         assert!(!marked.is_new() && marked.had_content() && marked.root().count() == 0);
         let one = side(&[("a", 1), ("d/b", 2)]);
         assert!(base.settle(&one, &one, Scope::All));
-        base.save().unwrap();
+        assert!(save(&mut base));
         assert!(!base.settle(&one, &one, Scope::All));
         assert!(base.root().is_same(&one));
         let two = side(&[("a", 3), ("d/c", 2)]);
         base.settle(&two, &two, Scope::All);
-        base.save().unwrap();
+        assert!(save(&mut base));
         let read = Base::open(&path).unwrap();
         assert_eq!(read.root(), base.root());
         assert!(read.root().is_same(&two));
@@ -460,8 +374,46 @@ mod tests {
         base.settle(&none, &none, Scope::All);
         assert!(!base.had_content() && base.is_new());
         base.settle(&one, &one, Scope::All);
-        base.save().unwrap();
+        assert!(save(&mut base));
         base.mark().unwrap();
         assert!(base.had_content());
+    }
+
+    #[test]
+    fn what_is_settled_after_a_take_waits_for_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("base");
+        let mut base = Base::open(&path).unwrap();
+        let (one, two) = (side(&[("a", 1)]), side(&[("a", 1), ("b", 2)]));
+        let three = side(&[("b", 3)]);
+        // The file as a whole, then records.
+        for (now, later) in [(&one, &two), (&three, &one)] {
+            base.settle(now, now, Scope::All);
+            let pending = base.take().unwrap();
+            assert!(base.take().is_none());
+            base.settle(later, later, Scope::All);
+            assert!(!base.write(pending).unwrap());
+            assert!(Base::open(&path).unwrap().root().is_same(now));
+            assert!(save(&mut base) && base.take().is_none());
+            assert!(Base::open(&path).unwrap().root().is_same(later));
+        }
+    }
+
+    #[test]
+    fn a_mark_made_after_a_take_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("base");
+        let mut base = Base::open(&path).unwrap();
+        let mut single = SideNode::folder();
+        single.set(b"d", Some(Node::folder()));
+        base.settle(&single, &single, Scope::All);
+        let pending = base.take().unwrap();
+        let one = side(&[("a", 1)]);
+        base.settle(&one, &one, Scope::All);
+        base.mark().unwrap();
+        assert!(!base.write(pending).unwrap());
+        assert!(Base::open(&path).unwrap().had_content());
+        assert!(save(&mut base));
+        assert!(Base::open(&path).unwrap().root().is_same(&one));
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod admit;
 pub mod base;
+mod flush;
 pub mod peer;
 pub mod reconcile;
 pub mod rules;
@@ -30,6 +31,6 @@ mod status;
 mod transfer;
 pub mod tree;
 
-pub use session::{End, Folders, Session};
+pub use session::{Connection, End, Folders, Session};
 pub use status::{Phase, Status};
 pub use transfer::Problem;

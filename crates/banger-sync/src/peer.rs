@@ -51,6 +51,7 @@ struct Heard {
     closed: Option<Place>,
     stop: bool,
     look: bool,
+    flushed: bool,
 }
 
 /// What both sides notice, and requests to the session.
@@ -65,6 +66,8 @@ pub struct Bell {
 pub enum Call {
     /// Sides changed: host, guest.
     Changed(Changes, Changes),
+    /// Both sides are on their disks, or failed.
+    Flushed,
     /// Nothing happened.
     Idle,
     /// A side is gone.
@@ -112,6 +115,12 @@ impl Bell {
         self.rung.notify_all();
     }
 
+    /// Notes that both sides are on their disks.
+    pub fn flushed(&self) {
+        self.heard().flushed = true;
+        self.rung.notify_all();
+    }
+
     fn close(&self, place: Place) {
         self.heard().closed.get_or_insert(place);
         self.rung.notify_all();
@@ -120,7 +129,7 @@ impl Bell {
     /// Waits for something to do, at most this long.
     pub fn wait(&self, most: Duration) -> Call {
         let idle = |heard: &mut Heard| {
-            let calm = !heard.host.any() && !heard.guest.any() && !heard.look;
+            let calm = !heard.host.any() && !heard.guest.any() && !heard.look && !heard.flushed;
             calm && !heard.stop && heard.closed.is_none()
         };
         let (mut heard, _) = self
@@ -132,6 +141,9 @@ impl Bell {
         }
         if let Some(place) = heard.closed {
             return Call::Closed(place);
+        }
+        if std::mem::take(&mut heard.flushed) {
+            return Call::Flushed;
         }
         if std::mem::take(&mut heard.look) {
             (heard.host.all, heard.guest.all) = (true, true);
@@ -229,9 +241,17 @@ impl Peer {
     /// # Errors
     /// The side is gone, or silent for too long.
     pub fn reply(&mut self) -> io::Result<Reply> {
+        self.reply_within(TIMEOUT)
+    }
+
+    /// The next answer, of a side that may be silent for `most`.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn reply_within(&mut self, most: Duration) -> io::Result<Reply> {
         self.flush()?;
         loop {
-            match self.replies.recv_timeout(TIMEOUT) {
+            match self.replies.recv_timeout(most) {
                 Ok(Reply::Working) => {}
                 Ok(reply) => return Ok(reply),
                 Err(RecvTimeoutError::Disconnected) => {

@@ -7,8 +7,8 @@
 //!  └────────────────────┴──────────────────────────────┘
 //! ```
 //!
-//! When nothing has happened for a while, both sides write to their disks, and the base is saved: a
-//! base on disk never has a file that a power cut can take from either side.
+//! When nothing has happened for a while, both sides write to their disks, and the base as it was
+//! then is saved: a base on disk never has a file that a power cut can take from either side.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,9 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use banger_archive::beneath::Folder;
-use banger_sync_side::{Reply, Request, Rules as SideRules};
+use banger_sync_side::Rules as SideRules;
 
-use crate::base::Base;
+use crate::base::{Base, Pending};
+use crate::flush::Flusher;
 use crate::peer::{Bell, Call, Changes, Peer};
 use crate::reconcile::{Action, Place, halt, reconcile};
 use crate::rules::Rules;
@@ -51,6 +52,21 @@ pub struct Folders {
     pub base: PathBuf,
     /// Free bytes of the host's disk below which nothing is written to it.
     pub reserve_bytes: u64,
+}
+
+/// A connection to the guest's side.
+#[derive(Debug)]
+pub struct Connection {
+    /// The connection.
+    pub stream: UnixStream,
+    /// Bytes of it that were already received.
+    pub early: Vec<u8>,
+}
+
+impl Connection {
+    fn peer(self, bell: &Arc<Bell>) -> io::Result<Peer> {
+        Peer::connect(Place::Guest, self.stream, &self.early, bell)
+    }
 }
 
 /// Why a session ended.
@@ -99,28 +115,31 @@ impl Session {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the folders alike; blocks the thread. `guest` is the connection to the guest's side,
-    /// `early` bytes of it that were already received. Nothing that is seen after `is_wanted`
-    /// became false is copied.
+    /// Keeps the folders alike; blocks the thread. The connections to the guest's folder are for
+    /// changes and for writing to its disk. Nothing that is seen after `is_wanted` became false is
+    /// copied.
     pub fn run(
         &self,
         folders: &Folders,
-        guest: UnixStream,
-        early: &[u8],
+        guest: [Connection; 2],
         is_wanted: &dyn Fn() -> bool,
     ) -> End {
-        match self.begin(folders, guest, early) {
+        match self.begin(folders, guest) {
             Ok(mut run) => run.keep_alike(is_wanted).err().unwrap_or(End::Stopped),
             Err(end) => end,
         }
     }
 
-    fn begin(&self, folders: &Folders, guest: UnixStream, early: &[u8]) -> Result<Run<'_>, End> {
+    fn begin(&self, folders: &Folders, guest: [Connection; 2]) -> Result<Run<'_>, End> {
         let root = Folder::open(folders.host.as_path()).map_err(End::HostFolder)?;
         let identity = identity(&folders.host).map_err(End::HostFolder)?;
         let rules = SideRules { reserve_bytes: folders.reserve_bytes };
+        let flushed = Folder::open(folders.host.as_path()).map_err(End::HostFolder)?;
         let host = Peer::local(Place::Host, root, rules, &self.bell)?;
-        let guest = Peer::connect(Place::Guest, guest, early, &self.bell)?;
+        let [guest, to_flush] = guest;
+        let guest = guest.peer(&self.bell)?;
+        let flushed =
+            [Peer::local(Place::Host, flushed, rules, &self.bell)?, to_flush.peer(&self.bell)?];
         let rules = Rules::new(&folders.ignore).map_err(|(pattern, problem)| {
             let text = format!("the pattern `{pattern}` is malformed: {problem}");
             io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -135,6 +154,8 @@ impl Session {
             touched: Touched::default(),
             retry: RETRY.0,
             unsaved: false,
+            flusher: Flusher::new(flushed, &self.bell)?,
+            pending: None,
         })
     }
 }
@@ -157,8 +178,11 @@ struct Run<'a> {
     touched: Touched,
     /// Pause before files that changed meanwhile are looked at again.
     retry: Duration,
-    /// Whether the base has changes that are not saved.
+    /// Whether the base has changes that are not saved, but for the pending ones.
     unsaved: bool,
+    flusher: Flusher,
+    /// Changes of the base that wait for the flusher.
+    pending: Option<Pending>,
 }
 
 impl Run<'_> {
@@ -177,10 +201,15 @@ impl Run<'_> {
                         self.take(place, changes)?;
                     }
                 }
-                Call::Idle if self.unsaved && !self.is_due() => self.save()?,
+                Call::Flushed => self.write()?,
+                Call::Idle if self.is_savable() => self.save(),
                 Call::Idle => self.poll(),
             }
         }
+    }
+
+    fn is_savable(&self) -> bool {
+        self.unsaved && !self.flusher.is_running() && !self.is_due()
     }
 
     fn is_due(&self) -> bool {
@@ -192,7 +221,7 @@ impl Run<'_> {
             let pause = self.retry;
             self.retry = (pause * 2).min(RETRY.1);
             pause
-        } else if self.unsaved {
+        } else if self.unsaved && !self.flusher.is_running() {
             QUIET
         } else if self.sides.host.unwatched || self.sides.guest.unwatched {
             POLL
@@ -337,32 +366,28 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        for place in [Place::Host, Place::Guest] {
-            self.sides.at(place).peer.send(&Request::Flush)?;
-            self.sides.at(place).peer.flush()?;
+    /// Begins to save the base.
+    fn save(&mut self) {
+        self.pending = self.base.take();
+        self.unsaved = false;
+        if self.pending.is_some() {
+            self.flusher.begin();
         }
-        for place in [Place::Host, Place::Guest] {
-            let peer = &mut self.sides.at(place).peer;
-            match peer.reply()? {
-                Reply::Done { .. } => {}
-                Reply::Failed { message, .. } => return Err(io::Error::other(message)),
-                _ => return Err(peer.wrong()),
-            }
-        }
-        Ok(())
     }
 
-    fn save(&mut self) -> Result<(), End> {
-        self.flush()?;
-        self.base.save()?;
-        self.unsaved = false;
+    /// Writes the base that was waiting for the disks.
+    fn write(&mut self) -> Result<(), End> {
+        if self.flusher.end()?
+            && let Some(pending) = self.pending.take()
+        {
+            self.unsaved |= !self.base.write(pending)?;
+        }
         Ok(())
     }
 
     /// Saves the present states as well, so that the next session need not read the files.
     fn save_whole(&mut self) -> Result<(), End> {
-        self.flush()?;
+        self.flusher.run()?;
         Ok(self.base.save_whole()?)
     }
 }

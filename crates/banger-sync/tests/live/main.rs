@@ -8,11 +8,15 @@ mod speed;
 mod world;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::sync::atomic::Ordering::Relaxed;
 
+use banger_sync::base::Base;
 use banger_sync::reconcile::Place;
+use banger_sync::tree::Node;
 use banger_sync::{End, Phase};
+use banger_sync_side::Reply;
 use world::{World, content};
 
 #[test]
@@ -141,6 +145,48 @@ fn nothing_comes_back_where_a_side_was_emptied_after_the_first_copy() {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "nothing was copied again");
         live.stop();
     }
+}
+
+#[test]
+fn a_disk_that_takes_long_holds_up_the_base_only() {
+    let world = World::new();
+    world.host("a", "1");
+    world.host("c", "1");
+    let base = |path: &[u8]| match Base::open(&world.folders().base).unwrap().root().get(path) {
+        Some(Node::File { digest, .. }) => Some(*digest),
+        _ => None,
+    };
+    let (live, mut disk) = world.start_with_slow_disk();
+    live.alike();
+    let mut flush = || {
+        // Length and type.
+        disk.read_exact(&mut [0; 5]).unwrap();
+        let mut answer = Vec::new();
+        Reply::Done { stamp: None, now_ns: 0 }.encode(&mut answer);
+        (disk.try_clone().unwrap(), answer)
+    };
+    let (mut to, answer) = flush();
+    // The disk is being written.
+    world.host("a", "2");
+    world.guest("d/b", "3");
+    live.alike();
+    assert_eq!(base(b"a"), None, "it has what is on no disk");
+    to.write_all(&answer).unwrap();
+    live.until("the base is saved", || base(b"a").is_some());
+    let first = base(b"a");
+    assert_eq!(base(b"d/b"), None, "what came later is not on the disk for sure");
+    let (mut to, answer) = flush();
+    to.write_all(&answer).unwrap();
+    live.until("the rest is saved", || base(b"d/b").is_some());
+    assert_ne!(base(b"a"), first);
+    // The last one, at the end of the session.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut to, answer) = flush();
+            to.write_all(&answer).unwrap();
+        });
+        live.stop();
+    });
 }
 
 #[test]

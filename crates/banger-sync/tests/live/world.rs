@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use banger_archive::beneath::Folder;
-use banger_sync::{End, Folders, Session, Status};
+use banger_sync::{Connection, End, Folders, Session, Status};
 use banger_sync_side::{Rules, Side};
 use tempfile::TempDir;
 
@@ -50,22 +50,40 @@ impl World {
     }
 
     pub fn start(&self) -> Live<'_> {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let ours = self.serve();
         let cut = ours.try_clone().unwrap();
-        let side = Side::new(Folder::open(self.guest.path()).unwrap(), Rules::default()).unwrap();
-        std::thread::spawn(move || banger_sync_side::serve(theirs, &[], side));
         let mut live = self.start_with(ours);
         live.cut = Some(cut);
         live
     }
 
+    /// A connection to the guest's folder.
+    fn serve(&self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let side = Side::new(Folder::open(self.guest.path()).unwrap(), Rules::default()).unwrap();
+        std::thread::spawn(move || banger_sync_side::serve(theirs, &[], side));
+        ours
+    }
+
     /// A session with a guest's side of the test.
     pub fn start_with(&self, guest: UnixStream) -> Live<'_> {
+        self.start_between([guest, self.serve()])
+    }
+
+    /// A session with a guest whose disk does not end to write; returns the other end of that
+    /// connection.
+    pub fn start_with_slow_disk(&self) -> (Live<'_>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (self.start_between([self.serve(), ours]), theirs)
+    }
+
+    fn start_between(&self, guest: [UnixStream; 2]) -> Live<'_> {
         let session = Arc::new(Session::default());
         let (folders, running) = (self.folders(), session.clone());
         let wanted = self.wanted.clone();
         let is_wanted = move || wanted.load(Relaxed);
-        let thread = std::thread::spawn(move || running.run(&folders, guest, &[], &is_wanted));
+        let guest = guest.map(|stream| Connection { stream, early: Vec::new() });
+        let thread = std::thread::spawn(move || running.run(&folders, guest, &is_wanted));
         Live { world: self, session, thread: Some(thread), cut: None }
     }
 }

@@ -10,6 +10,7 @@ use banger_agent_proto::http::ErrorBody;
 use banger_api::sync::SyncFolder;
 use banger_engine::Engine;
 use banger_engine::plan::VmPlan;
+use banger_sync::Connection;
 use banger_sync_side::UPGRADE;
 
 use super::view::Problem;
@@ -20,14 +21,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest error in an answer, in bytes.
 const MAX_ERROR: usize = 64 * 1024;
 
-/// Connects to the folder in the guest, and makes it if `make` is set. Returns the connection, and
-/// bytes after the answer.
+/// Connects twice to the folder in the guest, and makes it if `make` is set.
 pub async fn connect(
     engine: &Engine,
     vm: &VmPlan,
     folder: &SyncFolder,
     make: bool,
-) -> Result<(UnixStream, Vec<u8>), Problem> {
+) -> Result<[Connection; 2], Problem> {
+    let first = connect_once(engine, vm, folder, make).await?;
+    Ok([first, connect_once(engine, vm, folder, false).await?])
+}
+
+async fn connect_once(
+    engine: &Engine,
+    vm: &VmPlan,
+    folder: &SyncFolder,
+    make: bool,
+) -> Result<Connection, Problem> {
     let agent = session::dial(engine, vm).await.map_err(|error| Problem::wait(error.message))?;
     let path = encode(folder.guest.as_bytes());
     let make = if make { "&make=yes" } else { "" };
@@ -40,7 +50,7 @@ pub async fn connect(
         Problem::wait(format!("the guest agent did not answer: {error}"))
     };
     match answered.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))? {
-        Answer::Switched(stream, early) => Ok((stream, early)),
+        Answer::Switched(connection) => Ok(connection),
         Answer::Refused(NO_PATH, _) => Err(Problem::guest_missing(folder)),
         Answer::Refused(404, _) => {
             let text = "the guest agent is of an older build: restart the VM";
@@ -51,7 +61,7 @@ pub async fn connect(
 }
 
 enum Answer {
-    Switched(UnixStream, Vec<u8>),
+    Switched(Connection),
     /// Status and message.
     Refused(u16, String),
 }
@@ -78,7 +88,7 @@ fn ask(mut stream: UnixStream, request: &str) -> io::Result<Answer> {
     let status = received.get(9..12).and_then(|code| std::str::from_utf8(code).ok());
     let status = status.and_then(|code| code.parse().ok()).unwrap_or(0);
     if status == 101 {
-        return Ok(Answer::Switched(stream, rest));
+        return Ok(Answer::Switched(Connection { stream, early: rest }));
     }
     stream.shutdown(std::net::Shutdown::Write)?;
     stream.take(MAX_ERROR as u64).read_to_end(&mut rest)?;

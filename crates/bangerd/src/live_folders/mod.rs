@@ -284,7 +284,7 @@ impl Kept {
             return Err(view::Problem::host_missing(folder));
         }
         let connecting = connect::connect(engine, vm, folder, is_new);
-        let (stream, early) = tokio::select! {
+        let guest = tokio::select! {
             connected = connecting => connected?,
             () = self.cancel.notified() => return Ok(()),
         };
@@ -301,7 +301,7 @@ impl Kept {
         // A change of the VM is noticed a moment after it; what a user does in that moment counts.
         let (engine, vm, wanted) = (engine.clone(), vm.id.clone(), folder.clone());
         let is_wanted = move || engine.has_live_folder(&vm, &wanted);
-        let run = move || session.run(&folders, stream, &early, &is_wanted);
+        let run = move || session.run(&folders, guest, &is_wanted);
         let end = tokio::task::spawn_blocking(run).await;
         match end {
             Ok(end) => view::ended(end, folder),
