@@ -139,7 +139,10 @@ impl Engine {
 
     async fn build_in_vm(&self, build: &Build<'_>) -> Result<String, ApiError> {
         let vm = self.start_build_vm(build).await?;
-        let installed = self.provision(build, &vm).await?;
+        let installed = tokio::select! {
+            installed = self.provision(build, &vm) => installed?,
+            error = self.paused_for_long(&vm) => return Err(error),
+        };
         build.progress.stage(stage::SHUTDOWN);
         self.stop_build_vm(build, &vm).await?;
         build.progress.stage(stage::CAPTURE_IMAGE);

@@ -91,6 +91,8 @@ pub enum GuestBehavior {
     Hanging,
     /// Boots and shuts down, on a host whose disk is nearly full.
     DiskNearlyFull,
+    /// Boots, and is paused because the host's disk is full.
+    DiskFull,
 }
 
 impl Sim {

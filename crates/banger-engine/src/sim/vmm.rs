@@ -166,11 +166,14 @@ impl Vmm for Sim {
 #[async_trait]
 impl Notices for Sim {
     async fn of(&self, vm: &VmPlan, _devices: &Devices) -> Vec<String> {
-        let is_full = self.behavior(vm) == GuestBehavior::DiskNearlyFull;
-        is_full.then(|| "the disk of the host has 1 MiB left".into()).into_iter().collect()
+        match self.behavior(vm) {
+            GuestBehavior::DiskNearlyFull => vec!["the disk of the host has 1 MiB left".into()],
+            GuestBehavior::DiskFull => vec!["the guest is paused: the disk is full".into()],
+            _ => Vec::new(),
+        }
     }
 
-    fn is_held(&self, _vm: &VmPlan) -> bool {
-        false
+    fn is_held(&self, vm: &VmPlan) -> bool {
+        self.behavior(vm) == GuestBehavior::DiskFull
     }
 }

@@ -11,8 +11,8 @@ use banger_api::images::{Rebuild, TakenName};
 use banger_api::operation::{OpEventKind, OpState};
 use banger_api::vm::VmAction;
 use banger_engine::Engine;
-use banger_engine::sim::Sim;
 use banger_engine::sim::world::When;
+use banger_engine::sim::{GuestBehavior, Sim};
 
 use crate::machine::{DaemonFault, Ended, Machine};
 use crate::{fault, kinds};
@@ -279,6 +279,30 @@ fn cancelled_at_every_point() {
         points += 1;
     }
     assert!(points > 20, "only {points} points");
+}
+
+#[test]
+fn a_script_whose_guest_waits_for_space_fails() {
+    let endless = ImageBuildRequest { script: Some("sleep infinity\n".into()), ..request() };
+    let machine = prepared();
+    machine.daemon(DaemonFault::None, &[], async |engine, sim| {
+        let accepted = engine.build_image(endless.clone()).await.unwrap();
+        let op = engine.follow(&accepted.operation.unwrap()).unwrap();
+        let vm = format!("build-{}", op.id.as_str().strip_prefix("op-").unwrap());
+        let behave = |behavior| sim.set_behavior(&vm, behavior);
+        // A pause that ends in time does not matter.
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        behave(GuestBehavior::DiskFull);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        behave(GuestBehavior::Good);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(!op.has_ended());
+        behave(GuestBehavior::DiskFull);
+        let error = op.wait().await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::NoSpace, "{error:?}");
+        assert_eq!(error.message, "the guest is paused: the disk is full");
+    });
+    assert_eq!(check(&machine, "the disk is full"), Built::No);
 }
 
 #[test]
