@@ -8,7 +8,7 @@
 //! A whole file is locked (shared) while a pull checks it and links it elsewhere. What is locked is
 //! not removed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -189,9 +189,10 @@ impl Cache {
 
     /// Marks a whole file as used now.
     pub fn touch(&self, digest: &Digest) {
-        // Best effort: at worst it is downloaded again.
+        // Best effort: at worst it is downloaded again. The time of the content stays, since
+        // another pull may be reading it, and would find it changed.
         if let Ok(file) = File::open(self.whole(digest)) {
-            let _ = file.set_modified(SystemTime::now());
+            let _ = file.set_times(FileTimes::new().set_accessed(SystemTime::now()));
         }
     }
 
@@ -202,9 +203,9 @@ impl Cache {
     /// unlink(2).
     pub fn clean(&self) -> Result<u64, FetchError> {
         let now = SystemTime::now();
-        let is_old = |path: &Path, modified: SystemTime| {
+        let is_old = |path: &Path, used: SystemTime| {
             let limit = if is_part(path) { KEEP_PARTS } else { KEEP_WHOLE };
-            now.duration_since(modified).is_ok_and(|age| age > limit)
+            now.duration_since(used).is_ok_and(|age| age > limit)
         };
         self.remove(&is_old)
     }
@@ -221,8 +222,8 @@ impl Cache {
         let mut freed = 0;
         for path in self.paths()? {
             let Ok(file) = File::open(&path) else { continue };
-            let modified = file.metadata().and_then(|meta| meta.modified());
-            if modified.is_ok_and(|time| wanted(&path, time))
+            let used = file.metadata().and_then(|meta| Ok(meta.modified()?.max(meta.accessed()?)));
+            if used.is_ok_and(|time| wanted(&path, time))
                 && let Removal::Removed(bytes) = remove_unused(&path, &file)?
             {
                 freed += bytes;
@@ -301,7 +302,7 @@ mod tests {
         let digest = |digit: &str| Digest::of_hex(&digit.repeat(64)).unwrap();
         let days_ago = |file: &File, days: u64| {
             let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
-            file.set_modified(then).unwrap();
+            file.set_times(FileTimes::new().set_modified(then).set_accessed(then)).unwrap();
         };
         for (digit, days) in [("a", 1), ("b", 8), ("c", 40)] {
             let part = cache.lock_part(&digest(digit)).unwrap().unwrap();
@@ -311,7 +312,10 @@ mod tests {
         }
         let whole = cache.lock_part(&digest("d")).unwrap().unwrap();
         cache.publish(&digest("d"), &whole).unwrap();
-        days_ago(&whole, 20);
+        days_ago(&whole, 40);
+        let content = whole.metadata().unwrap().modified().unwrap();
+        cache.touch(&digest("d"));
+        assert_eq!(whole.metadata().unwrap().modified().unwrap(), content);
         drop(whole);
         let busy = cache.lock_part(&digest("b")).unwrap().unwrap();
         days_ago(&busy, 8);
