@@ -63,6 +63,12 @@ for (const other of [width - 60, width]) {
 await context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin });
 await page.evaluate(() => navigator.clipboard.writeText('echo pasted-ü'));
 await page.keyboard.press('Control+Shift+V');
+// The browser pastes beside the keyboard: a key that is pressed at once may come first.
+await page.waitForFunction(() => {
+  const { active } = window.bangerTerminal.buffer;
+  const line = active.getLine(active.baseY + active.cursorY);
+  return line.translateToString(true).endsWith('echo pasted-ü');
+});
 await page.keyboard.press('Enter');
 await screen('pasted-ü');
 await page.evaluate(() => window.bangerTerminal.selectAll());
@@ -132,6 +138,12 @@ await page.keyboard.press('Escape');
 await dialog.waitFor({ state: 'hidden' });
 assert.equal(await page.evaluate(() => document.activeElement.value), 'delete', 'the focus is back');
 await page.keyboard.press('Enter');
+await dialog.waitFor();
+// Asked again before the browser tells that the dialog was closed.
+await page.evaluate(() => {
+  document.getElementById('confirm').close();
+  document.querySelector('button[value=delete]').click();
+});
 await confirm();
 await heading('Machines');
 await page.getByText('There is no machine yet.').waitFor();

@@ -153,6 +153,23 @@ if (rows) {
 
 // ---- Asking -----------------------------------------------------------------------------------
 
+/** Answers the question that is open. */
+let answer = () => {};
+
+/** Opens the dialog; resolves with its answer. */
+function ask() {
+  // The event of a dialog that was closed may come when the next one is open already.
+  answer('');
+  const dialog = $('#confirm');
+  dialog.returnValue = '';
+  dialog.showModal();
+  return new Promise((resolve) => { answer = resolve; });
+}
+
+$('#confirm')?.addEventListener('close', ({ target }) => {
+  if (!target.open) answer(target.returnValue);
+});
+
 document.addEventListener('submit', async (event) => {
   const { submitter: button, target: form } = event;
   if (form.id === 'bulk') {
@@ -172,11 +189,9 @@ document.addEventListener('submit', async (event) => {
   if (names.length > 1) text.unshift(listed.join(', ') + '.');
   $('#confirm-text').textContent = text.join(' ');
   $('#confirm-yes').textContent = what;
-  const dialog = $('#confirm');
-  dialog.returnValue = '';
-  dialog.showModal();
-  await new Promise((closed) => dialog.addEventListener('close', closed, { once: true }));
-  if (dialog.returnValue !== 'yes') {
+  if (await ask() !== 'yes') {
+    // The next question may be open.
+    if ($('#confirm').open) return;
     button.focus();
     return replaceWaiting();
   }
