@@ -2,11 +2,17 @@
 # Runs every test, and closes with the counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/setup.sh test
 export PATH=$PWD/.cache/tools/cargo-nextest/bin:$PATH:/usr/sbin:/sbin
 # Kernels and images that tests boot are fetched once and kept by content.
 export BANGER_TEST_CACHE=${BANGER_TEST_CACHE:-$PWD/.cache/tests}
 mkdir -p "$BANGER_TEST_CACHE"
+
+scripts/setup.sh build
+# What only tests need is fetched and installed while the programs compile.
+scripts/setup.sh test &
+setup=$!
+log=$(mktemp) times=$(mktemp)
+trap 'rm -f "$log" "$times"; [ -z "$setup" ] || kill "$setup" 2>/dev/null || :' EXIT
 
 status=0
 step() { printf '\n== %s\n' "$*" >&2; "$@"; }
@@ -14,16 +20,20 @@ step() { printf '\n== %s\n' "$*" >&2; "$@"; }
 check() { step "$@" || status=1; }
 
 check cargo fmt --all -- --check
-check cargo clippy --quiet --workspace --all-targets -- -D warnings
+# One build with all tests and all lints: what tests depend on decides the features of crates, and
+# clippy's driver is the compiler with more lints, so nothing is compiled twice.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver
+step cargo build --quiet --workspace --all-targets 2>&1 | tee "$log" >&2
+no_warnings() { ! grep '^warning' "$log"; }
+check no_warnings
 check cargo xtask tidy
-# With the tests: what they depend on decides the features of crates, so that nothing is built twice.
-step cargo build --quiet --workspace --all-targets
 step cargo xtask agent
+wait "$setup"
+setup=
 # The API as openapi/banger.json describes it, against the simulated daemon.
 check .cache/tools/fuzz-api/bin/python scripts/fuzz-api/fuzz.py target/debug/bangerd-sim
-log=$(mktemp) times=$(mktemp)
-trap 'rm -f "$log" "$times"' EXIT
-step cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+# One more than CPUs: many tests wait. Tests with VMs are two at a time at most.
+step cargo nextest run --workspace --no-fail-fast --test-threads "$(($(nproc) + 1))" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 # A line for each test: seconds, name.
 sed 's/\x1b\[[0-9;]*m//g' "$log" |
   sed -nE 's/^ *(PASS|FAIL|TIMEOUT) \[ *([0-9.]+)s\] (\([^)]*\) )?(.*)/\2 \4/p' >"$times"

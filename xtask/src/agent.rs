@@ -1,7 +1,6 @@
 //! Builds the static guest agent. Its compiler flags differ, so it has its own target folder.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 
@@ -15,7 +14,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The build fails, or the program is too large.
 pub fn run(root: &Path) -> anyhow::Result<PathBuf> {
     let folder = root.join("target/agent");
-    let status = Command::new(env!("CARGO"))
+    let status = crate::cargo::command()
         .current_dir(root)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .args(["build", "--quiet", "--package", "banger-agent", "--profile", "agent"])

@@ -336,7 +336,7 @@ impl Bench {
     /// Everything but the guest: a fake program that answers at once stands in for QEMU and its
     /// companion.
     fn own_cost(&self, runs: usize) -> anyhow::Result<f64> {
-        let status = Command::new(env!("CARGO"))
+        let status = crate::cargo::command()
             .current_dir(&self.root)
             .args(["build", "--quiet", "--release", "--package", "banger-testkit"])
             .status()?;

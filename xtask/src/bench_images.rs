@@ -11,7 +11,8 @@
 //! - `memory_mib`: the largest resident memory of the worker and the daemon during both;
 //! - `disk_ratio`: the largest number of bytes allocated in the data folder during a run, divided
 //!   by those of the image;
-//! - `rootfs`: an import of the archive that `--rootfs` names.
+//! - `rootfs`: an import of the archive that `--rootfs` names, and `disk_ratio` of a pull of it as
+//!   one layer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,20 +90,25 @@ impl Images {
     fn figures(&self, rounds: usize, rootfs: Option<&Path>) -> anyhow::Result<Value> {
         let made = set::make(&self.folder)?;
         let registry = set::Registry::start(&self.folder.join("registry"))?;
-        let reference = format!("{}/bench:1", registry.host);
-        let source = format!("oci:{}:latest", self.text("layout"));
-        let target = format!("docker://{reference}");
-        timed("skopeo", &["copy", "-q", "--dest-tls-verify=false", &source, &target])?;
+        let reference = publish(&registry, "bench", &self.text("layout"))?;
         self.bench.banger(&self.home, &["daemon", "start"])?;
         let import = self.import(rounds, &made.archive, Some(&made.folder))?;
         // Fewer: what umoci has unpacked is removed at the end only.
         let pull = self.pull(rounds.div_ceil(3), &reference)?;
-        let (imported, pulled) = self.peaks(&made.archive, &reference)?;
+        let imported = self.peak_of_import(&made.archive)?;
+        let pulled = self.peak_of_pull(&reference)?;
+        let ratio = |peaks: &Peaks| rounded(peaks.disk as f64 / peaks.left as f64, 2);
         let other = match rootfs {
-            Some(path) => self.import(rounds, path, None)?,
+            Some(path) => {
+                let mut other = self.import(rounds, path, None)?;
+                let layout = self.text("rootfs-layout");
+                set::one_layer(path, &layout)?;
+                let peaks = self.peak_of_pull(&publish(&registry, "rootfs", &layout)?)?;
+                other["disk_ratio"] = json!(ratio(&peaks));
+                other
+            }
             None => Value::Null,
         };
-        let ratio = |peaks: &Peaks| rounded(peaks.disk as f64 / peaks.left as f64, 2);
         let mib = |kib: u64| rounded(kib as f64 / 1024.0, 1);
         Ok(json!({
             "import": import,
@@ -219,21 +225,38 @@ impl Images {
         Ok((download, timed("umoci", &unpack)?))
     }
 
-    /// Memory and disk space of one import and one pull, which are not timed.
-    fn peaks(&self, archive: &Path, reference: &str) -> anyhow::Result<(Peaks, Peaks)> {
-        let status = self.bench.banger(&self.home, &["daemon", "status", "--json"])?;
-        let daemon = serde_json::from_str::<Value>(&status)?["pid"].as_u64().context("no pid")?;
+    /// Memory and disk space of one import, which is not timed.
+    fn peak_of_import(&self, archive: &Path) -> anyhow::Result<Peaks> {
         let data = self.home.join("data");
-        let (imported, result) = watch(daemon, &data, || self.import_once(archive));
+        let (imported, result) = watch(self.daemon()?, &data, || self.import_once(archive));
         result?;
         self.forget(IMAGE)?;
+        Ok(imported)
+    }
+
+    /// Memory and disk space of one pull, which is not timed.
+    fn peak_of_pull(&self, reference: &str) -> anyhow::Result<Peaks> {
+        let data = self.home.join("data");
         let pull = || self.bench.banger(&self.home, &["image", "pull", "-q", reference]);
-        let (mut pulled, result) = watch(daemon, &data, pull);
+        let (mut pulled, result) = watch(self.daemon()?, &data, pull);
         result?;
         // The image without its layers.
-        let images = crate::bench_usage::allocated(&data.join("images"));
-        pulled.left = images;
+        pulled.left = crate::bench_usage::allocated(&data.join("images"));
         self.forget(reference)?;
-        Ok((imported, pulled))
+        Ok(pulled)
     }
+
+    /// Process of the daemon.
+    fn daemon(&self) -> anyhow::Result<u64> {
+        let status = self.bench.banger(&self.home, &["daemon", "status", "--json"])?;
+        serde_json::from_str::<Value>(&status)?["pid"].as_u64().context("no pid")
+    }
+}
+
+/// Copies the image of a layout to the registry; its reference.
+fn publish(registry: &set::Registry, name: &str, layout: &str) -> anyhow::Result<String> {
+    let reference = format!("{}/{name}:1", registry.host);
+    let (source, target) = (format!("oci:{layout}:latest"), format!("docker://{reference}"));
+    timed("skopeo", &["copy", "-q", "--dest-tls-verify=false", &source, &target])?;
+    Ok(reference)
 }

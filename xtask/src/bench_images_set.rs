@@ -90,6 +90,17 @@ pub fn make(folder: &Path) -> anyhow::Result<Made> {
     Ok(Made { folder: root, archive: archive.into() })
 }
 
+/// Makes an image with this archive as its only layer in the OCI layout `layout`.
+///
+/// # Errors
+/// umoci(1) fails.
+pub fn one_layer(archive: &Path, layout: &str) -> anyhow::Result<()> {
+    let image = format!("{layout}:latest");
+    run("umoci", &["init", "--layout", layout])?;
+    run("umoci", &["new", "--image", &image])?;
+    run("umoci", &["raw", "add-layer", "--image", &image, &archive.display().to_string()])
+}
+
 /// Lengths as distributions have them: most files are small, a few have most of the bytes.
 fn lengths(random: &mut Random) -> Vec<u64> {
     let length = |number: u64, random: &mut Random| match number % 100 {

@@ -10,6 +10,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 
+use crate::cargo;
+
 /// Targets, each a program of `fuzz/`.
 const TARGETS: [&str; 5] = ["tar", "layers", "manifest", "ext4", "used"];
 /// Time of each target in seconds.
@@ -45,8 +47,9 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
     let seeds = folder.join("seeds");
     let _ = fs::remove_dir_all(&seeds);
     fs::create_dir_all(&seeds).context("cannot make the folder of seeds")?;
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "--package", "banger-image", "--test", "fuzz"]);
+    // The workspace, so that the features of crates are those of the main build.
+    let mut cargo = cargo::command();
+    cargo.args(["test", "--quiet", "--workspace", "--test", "fuzz"]);
     succeed(cargo.current_dir(root).env("BANGER_FUZZ_SEEDS", &seeds))?;
     build(root, &folder)?;
     let mut failed = Vec::new();
@@ -74,32 +77,25 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
 
 /// What of a fuzzing toolchain is not there.
 fn missing() -> Option<&'static str> {
-    let works = |program: &str, args: &[&str]| {
-        let mut run = Command::new(program);
-        run.args(args).stdout(Stdio::null()).stderr(Stdio::null());
-        run.status().is_ok_and(|status| status.success())
-    };
+    let works =
+        |command: &mut Command| command.arg("--version").output().is_ok_and(|o| o.status.success());
     if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
         return Some("fuzzing on this platform");
     }
-    if !works("cargo", &["+nightly", "--version"]) {
+    if !works(&mut cargo::nightly()) {
         return Some("nightly compiler");
     }
-    (!works("c++", &["--version"])).then_some("C++ compiler")
+    (!works(&mut Command::new("c++"))).then_some("C++ compiler")
 }
 
 fn build(root: &Path, folder: &Path) -> anyhow::Result<()> {
     // The same versions of all crates as in the workspace.
     let lock = root.join("fuzz/Cargo.lock");
     fs::copy(root.join("Cargo.lock"), &lock).context("cannot copy Cargo.lock")?;
-    let mut cargo = Command::new("cargo");
-    cargo.args(["+nightly", "build", "--quiet", "--release", "--target", PLATFORM, "--bins"]);
+    let mut cargo = cargo::nightly();
+    cargo.args(["build", "--quiet", "--release", "--target", PLATFORM, "--bins"]);
     cargo.args(["--no-default-features", "--features", "image", "--manifest-path"]);
     cargo.arg(root.join("fuzz/Cargo.toml")).env("CARGO_TARGET_DIR", folder);
-    // Of a cargo that runs this program.
-    for name in ["RUSTC", "RUSTUP_TOOLCHAIN", "RUSTDOC", "CARGO"] {
-        cargo.env_remove(name);
-    }
     let built = succeed(cargo.env("RUSTFLAGS", FLAGS));
     let _ = fs::remove_file(lock);
     built

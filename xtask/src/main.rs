@@ -13,6 +13,7 @@ mod bench_repositories;
 mod bench_simulated;
 mod bench_streams;
 mod bench_usage;
+mod cargo;
 mod fuzz;
 mod host_cost;
 mod lab;

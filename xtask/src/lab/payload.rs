@@ -64,7 +64,7 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
 /// hash in the test binary's name.
 fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf)>> {
     eprintln!("lab: building");
-    let output = Command::new(env!("CARGO"))
+    let output = crate::cargo::command()
         .current_dir(root)
         .args(["build", "--quiet", "--workspace", "--bins", "--test", "lab"])
         .arg("--message-format=json")
