@@ -2,8 +2,8 @@
 //! names a VM or nothing, and says the same again.
 #![no_main]
 
-use banger_root::wire::decode;
 use banger_root::protocol::{Launch, Request};
+use banger_root::wire::decode;
 use libfuzzer_sys::fuzz_target;
 
 fn is_id(text: &str) -> bool {

@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: runs the fuzz targets for readers of images, instrumented, for a time each.
+//! `cargo xtask fuzz`: runs the fuzz targets, instrumented for libFuzzer, for a time each.
 //!
-//! Needs a nightly compiler and a C++ compiler; without them it reports that it was skipped, and
+//! Needs a C++ compiler, which builds libFuzzer; without one it reports that it was skipped, and
 //! the test `mutations_of_real_files_are_read_or_refused` is what remains.
 
 use std::fs;
@@ -12,19 +12,12 @@ use anyhow::{Context, bail};
 
 use crate::cargo;
 
-/// Targets, each a program of `fuzz/`.
-const TARGETS: [&str; 5] = ["tar", "layers", "manifest", "ext4", "used"];
+/// Targets that run without a choice: readers of images.
+const IMAGE: [&str; 5] = ["tar", "layers", "manifest", "ext4", "used"];
+/// Targets of the daemon and the helper, for which most of the workspace is compiled again.
+const DAEMON: [&str; 2] = ["dns_answer", "root_request"];
 /// Time of each target in seconds.
 const SECONDS: u32 = 60;
-/// Targets that run at the same time.
-const PARALLEL: usize = 2;
-/// What cargo-fuzz passes to the compiler: coverage for libFuzzer, and AddressSanitizer.
-const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address -Ccodegen-units=16 \
-    --cfg fuzzing";
-/// Sanitizers work with an explicit target only, so that build scripts are built without them.
-const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the task; `words` are its options.
 ///
@@ -35,10 +28,12 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
         ["--seconds", seconds, targets @ ..] => (seconds.parse()?, targets),
         targets => (SECONDS, targets),
     };
-    if let Some(unknown) = targets.iter().find(|name| !TARGETS.contains(name)) {
-        bail!("there is no target `{unknown}`, only {}", TARGETS.join(", "));
+    let all = || IMAGE.iter().chain(&DAEMON);
+    if let Some(unknown) = targets.iter().find(|name| !all().any(|known| known == *name)) {
+        let known: Vec<&str> = all().copied().collect();
+        bail!("there is no target `{unknown}`, only {}", known.join(", "));
     }
-    let targets = if targets.is_empty() { &TARGETS[..] } else { targets };
+    let targets = if targets.is_empty() { &IMAGE[..] } else { targets };
     if let Some(missing) = missing() {
         say(&format!("SKIPPED: there is no {missing}"));
         return Ok(ExitCode::SUCCESS);
@@ -51,28 +46,37 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
     let mut cargo = cargo::command();
     cargo.args(["test", "--quiet", "--workspace", "--test", "fuzz"]);
     succeed(cargo.current_dir(root).env("BANGER_FUZZ_SEEDS", &seeds))?;
-    build(root, &folder)?;
-    let mut failed = Vec::new();
-    for group in targets.chunks(PARALLEL) {
-        let running = group.iter().map(|name| Ok((*name, start(&folder, name, seconds)?)));
-        let running: Vec<(&str, Child)> = running.collect::<anyhow::Result<_>>()?;
-        for (name, child) in running {
-            let output = child.wait_with_output().context("cannot wait for a target")?;
-            let text = String::from_utf8_lossy(&output.stderr);
-            let last = text.lines().rfind(|line| line.contains("DONE")).unwrap_or("ended early");
-            say(&format!("{name}: {last}"));
-            if !output.status.success() {
-                let tail: Vec<&str> = text.lines().rev().take(60).collect();
-                tail.iter().rev().for_each(|line| say(line));
-                failed.push(name);
-            }
-        }
-    }
+    build(root, targets)?;
+    let failed = fuzz(root, &folder, targets, seconds)?;
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     say(&format!("failed: {}; inputs are in {}", failed.join(", "), folder.display()));
     Ok(ExitCode::FAILURE)
+}
+
+/// Runs the targets side by side; returns the names of those that found a fault.
+fn fuzz<'a>(
+    root: &Path,
+    folder: &Path,
+    targets: &[&'a str],
+    seconds: u32,
+) -> anyhow::Result<Vec<&'a str>> {
+    let running = targets.iter().map(|name| Ok((*name, start(root, folder, name, seconds)?)));
+    let running: Vec<(&str, Child)> = running.collect::<anyhow::Result<_>>()?;
+    let mut failed = Vec::new();
+    for (name, child) in running {
+        let output = child.wait_with_output().context("cannot wait for a target")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().rfind(|line| line.contains("DONE")).unwrap_or("ended early");
+        say(&format!("{name}: {last}"));
+        if !output.status.success() {
+            let tail: Vec<&str> = text.lines().rev().take(60).collect();
+            tail.iter().rev().for_each(|line| say(line));
+            failed.push(name);
+        }
+    }
+    Ok(failed)
 }
 
 /// What of a fuzzing toolchain is not there.
@@ -82,35 +86,40 @@ fn missing() -> Option<&'static str> {
     if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
         return Some("fuzzing on this platform");
     }
-    if !works(&mut cargo::nightly()) {
-        return Some("nightly compiler");
-    }
     (!works(&mut Command::new("c++"))).then_some("C++ compiler")
 }
 
-fn build(root: &Path, folder: &Path) -> anyhow::Result<()> {
-    // The same versions of all crates as in the workspace.
-    let lock = root.join("fuzz/Cargo.lock");
-    fs::copy(root.join("Cargo.lock"), &lock).context("cannot copy Cargo.lock")?;
-    let mut cargo = cargo::nightly();
-    cargo.args(["build", "--quiet", "--release", "--target", PLATFORM, "--bins"]);
-    cargo.args(["--no-default-features", "--features", "image", "--manifest-path"]);
-    cargo.arg(root.join("fuzz/Cargo.toml")).env("CARGO_TARGET_DIR", folder);
-    let built = succeed(cargo.env("RUSTFLAGS", FLAGS));
-    let _ = fs::remove_file(lock);
-    built
+/// Compiles crates of the workspace again, with instrumentation; crates of others are those of the
+/// main build, so the same packages are named, which decide their features.
+fn build(root: &Path, targets: &[&str]) -> anyhow::Result<()> {
+    let mut cargo = cargo::command();
+    cargo.args(["build", "--quiet", "--workspace"]);
+    for (names, feature) in [(&IMAGE[..], "banger-fuzz/image"), (&DAEMON, "banger-fuzz/daemon")] {
+        if names.iter().any(|name| targets.contains(name)) {
+            cargo.args(["--features", feature]);
+        }
+    }
+    for name in targets {
+        cargo.args(["--bin", &program(name)]);
+    }
+    let wrapper = root.join("fuzz/instrument.sh");
+    succeed(cargo.current_dir(root).env("RUSTC_WORKSPACE_WRAPPER", wrapper))
 }
 
-fn start(folder: &Path, name: &str, seconds: u32) -> anyhow::Result<Child> {
-    let corpus = folder.join("corpus").join(name);
-    fs::create_dir_all(&corpus).context("cannot make the folder of a corpus")?;
-    let mut target = Command::new(folder.join(PLATFORM).join("release").join(name));
-    target.arg(&corpus).arg(folder.join("seeds").join(name));
-    target.arg(format!("-max_total_time={seconds}"));
+fn program(target: &str) -> String {
+    format!("fuzz-{}", target.replace('_', "-"))
+}
+
+fn start(root: &Path, folder: &Path, name: &str, seconds: u32) -> anyhow::Result<Child> {
+    let (corpus, seeds) = (folder.join("corpus").join(name), folder.join("seeds").join(name));
+    for folder in [&corpus, &seeds] {
+        fs::create_dir_all(folder).context("cannot make the folder of a corpus")?;
+    }
+    let mut target = Command::new(root.join("target/debug").join(program(name)));
+    target.arg(&corpus).arg(&seeds).arg(format!("-max_total_time={seconds}"));
     // Seconds for one input, MiB of memory, and bytes of an input.
     target.args(["-timeout=20", "-rss_limit_mb=3000", "-max_len=2000000", "-print_final_stats=1"]);
     target.arg(format!("-artifact_prefix={}-", folder.join(name).display()));
-    target.env("ASAN_OPTIONS", "detect_leaks=0:allocator_may_return_null=1");
     target.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     target.spawn().with_context(|| format!("cannot start the target {name}"))
 }

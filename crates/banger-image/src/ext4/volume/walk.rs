@@ -43,6 +43,9 @@ impl Volume {
         while let Some((number, path)) = todo.pop() {
             let (inode, raw) = self.inode(number)?;
             if inode.file_type() != FileType::Dir {
+                if number == ROOT_INO {
+                    return Err(damaged("its root is no folder").into());
+                }
                 self.add(&mut walk, number, &path, (&inode, &raw), inspect)?;
                 continue;
             }
