@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,7 +75,7 @@ impl SmallDisk {
         Self(folder.to_owned())
     }
 
-    fn grow(&self, size: &str) {
+    fn resize(&self, size: &str) {
         let size = format!("remount,size={size}");
         let status = Command::new("mount").args(["-o", &size]).arg(&self.0).status().unwrap();
         assert!(status.success());
@@ -85,6 +86,19 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
+}
+
+/// Nobody frees space for a guest that nobody uses: nothing of the build is left but its log.
+fn a_build_fails_where_the_host_disk_is_full(home: &Home) {
+    let script = home.path().join("fill.sh");
+    fs::write(&script, "dd if=/dev/zero of=/var/big bs=1M count=1500 oflag=direct\n").unwrap();
+    let script = script.to_str().unwrap();
+    let full = home.run(&["image", "build", "full", "--from", "debian", "--script", script]);
+    assert_eq!(full.code, 5, "{}", full.err);
+    assert!(full.err.contains("is full"), "{}", full.err);
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
+    assert_eq!(home.run(&["image", "show", "full"]).code, 3);
+    assert_eq!(fs::read_dir(home.path().join("state/vms")).unwrap().count(), 0);
 }
 
 #[test]
@@ -106,12 +120,15 @@ fn a_guest_is_paused_while_the_host_disk_is_full() {
     assert!(health.out.contains("is full"), "{} {}", health.out, health.err);
     let exec = home.run(&["exec", "--wait", "ready", "web", "--", "true"]);
     assert!(exec.err.contains("is full"), "{}", exec.err);
-    disk.grow("1G");
+    disk.resize("1G");
     let mut lines = BufReader::new(writing.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "written");
     assert_eq!(writing.wait().unwrap().code(), Some(0));
     assert!(!notices().contains("paused: "), "{}", notices());
     home.ok(&["vm", "delete", "-f", "web"]);
+    // A build has a whole copy of the image's disk.
+    disk.resize("900M");
+    a_build_fails_where_the_host_disk_is_full(&home);
     home.ok(&["daemon", "stop"]);
     drop(disk);
     home.finish();
