@@ -1,5 +1,7 @@
 //! Errors of kernels and images as [`ApiError`]: a code and a hint for each.
 
+use std::io::ErrorKind;
+
 use banger_api::hint::{ImageAdvice, KernelAdvice, Kind, SetupAdvice};
 use banger_api::images::{DEFAULT_IMAGE, DEFAULT_KERNEL, FAST_KERNEL};
 use banger_api::{ApiError, ErrorCode, Hint, reference};
@@ -50,6 +52,9 @@ pub fn fetch_error_hints(error: &FetchError) -> Vec<Hint> {
         FetchError::Damaged { kind, id, .. } => {
             let delete = Hint::Delete { what: named(*kind), name: id.to_string() };
             return vec![delete, ImageAdvice::FetchAgain.into()];
+        }
+        FetchError::Io { doing: "open", source, .. } if source.kind() == ErrorKind::NotFound => {
+            ImageAdvice::CheckPath.into()
         }
         FetchError::Cancelled | FetchError::Io { .. } | FetchError::BadName { .. } => {
             return Vec::new();
@@ -206,6 +211,9 @@ pub fn trust(error: &TrustError) -> ApiError {
 fn registry(error: &RegistryError) -> ApiError {
     let (code, hint) = match error {
         RegistryError::Fetch(error) => return fetch(error),
+        RegistryError::Oci(error @ OciError::DigestMismatch { .. }) => {
+            (oci_code(error), Some(ImageAdvice::BytesChanged.into()))
+        }
         RegistryError::Oci(error) => (oci_code(error), oci_hint(error)),
         RegistryError::NotFound { .. } => {
             (ErrorCode::NotFound, Some(ImageAdvice::CheckReference.into()))
@@ -273,6 +281,8 @@ pub fn image(error: &ImageError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -288,5 +298,14 @@ mod tests {
         assert_eq!(hint(Image, "debain", &[]), "did you mean `debian`?");
         assert_eq!(hint(Kernel, "debian-clod", &["mine"]), "did you mean `debian-cloud`?");
         assert!(hint(Image, "fedora", &["mine"]).contains("`banger image list`"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_and_bytes_that_changed_on_their_way_have_a_hint() {
+        let missing = FetchError::io("open", Path::new("/x"), ErrorKind::NotFound.into());
+        assert!(fetch(&missing).hint().unwrap().starts_with("check the path"));
+        let changed = OciError::DigestMismatch { name: "layer".into(), expected: "0".into() };
+        let hint = registry(&RegistryError::Oci(changed)).hint().unwrap();
+        assert!(hint.starts_with("run the command again"), "{hint}");
     }
 }

@@ -55,6 +55,10 @@ pub enum ImageAdvice {
     CopyOneImage,
     /// Copy a truncated archive again.
     CopyAgain,
+    /// Try again, and look for what changes bytes on their way.
+    BytesChanged,
+    /// Correct the path of a file that does not exist.
+    CheckPath,
     /// Import the archive after the program that writes it has finished.
     AwaitWriter,
     /// Make an image from an archive.

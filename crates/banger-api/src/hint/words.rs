@@ -238,6 +238,10 @@ fn fixed_image_words(advice: &ImageAdvice) -> &'static str {
         A::CopyAgain => {
             "copy it again; of a multi-volume archive, unpack all volumes and pack them as one"
         }
+        A::BytesChanged => {
+            "run the command again; if it happens again, the server or a proxy changes the bytes"
+        }
+        A::CheckPath => "check the path: the daemon opens it on this host",
         A::AwaitWriter => "try again when it is finished",
         A::CopyIn => "`banger image import` copies it into an image of its own",
         A::Import => "`banger image import` makes one from an archive",
