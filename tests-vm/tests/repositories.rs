@@ -138,6 +138,13 @@ fn an_agent_runs_inside_with_its_login(home: &Home, app: &Path, user: &Path) {
     let kept = "stat -c '%a %U' .codex/auth.json; cat .codex/auth.json; ls -A .codex | grep banger";
     let expected = "600 root\n{\"OPENAI_API_KEY\":\"sk-test-1234567890abcdef\"}";
     assert_eq!(exec(&format!("{kept}; true")), expected);
+    let started = home.json(&["vm", "show", "two"]);
+    let reports = started["start"]["handed_over"].as_array().unwrap();
+    let login = reports.iter().find(|one| one["kind"] == "codex_login").unwrap();
+    assert_eq!(
+        (&login["state"], &login["guest"]),
+        (&json!("copied"), &json!("/root/.codex/auth.json"))
+    );
     // It is on no record of the host.
     let state = [home.path().join("state"), home.path().join("config")];
     let mut found = Command::new("grep");

@@ -12,11 +12,9 @@ mod plan;
 mod settings;
 mod texts;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use banger_api::{ApiError, ErrorCode, Hint};
+pub use banger_api::agent::Agent;
 
 pub use edit::Change;
 pub use plan::{Plan, install, machine, uninstall};
@@ -30,79 +28,17 @@ pub struct AcpProgram {
     pub package: &'static str,
 }
 
-/// A coding agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agent {
-    /// Claude Code.
-    Claude,
-    /// opencode.
-    Opencode,
-    /// Codex.
-    Codex,
-}
-
-impl Agent {
-    /// All agents.
-    pub const ALL: [Self; 3] = [Self::Claude, Self::Opencode, Self::Codex];
-
-    /// Its name, which is that of its program too.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Claude => "claude",
-            Self::Opencode => "opencode",
-            Self::Codex => "codex",
+/// What speaks the Agent Client Protocol for an agent: opencode itself, or an adapter.
+pub fn acp_program(agent: Agent) -> AcpProgram {
+    match agent {
+        Agent::Claude => AcpProgram {
+            command: &["claude-agent-acp"],
+            package: "@zed-industries/claude-agent-acp",
+        },
+        Agent::Opencode => AcpProgram { command: &["opencode", "acp"], package: agent.package() },
+        Agent::Codex => {
+            AcpProgram { command: &["codex-acp"], package: "@zed-industries/codex-acp" }
         }
-    }
-
-    /// The npm package that has its program.
-    pub fn package(self) -> &'static str {
-        match self {
-            Self::Claude => "@anthropic-ai/claude-code",
-            Self::Opencode => "opencode-ai",
-            Self::Codex => "@openai/codex",
-        }
-    }
-
-    /// What speaks the Agent Client Protocol for it: opencode itself, or an adapter.
-    pub fn acp(self) -> AcpProgram {
-        match self {
-            Self::Claude => AcpProgram {
-                command: &["claude-agent-acp"],
-                package: "@zed-industries/claude-agent-acp",
-            },
-            Self::Opencode => AcpProgram { command: &["opencode", "acp"], package: self.package() },
-            Self::Codex => {
-                AcpProgram { command: &["codex-acp"], package: "@zed-industries/codex-acp" }
-            }
-        }
-    }
-
-    /// Its login file, in the home folder of a user.
-    pub fn login(self) -> &'static str {
-        match self {
-            Self::Claude => ".claude/.credentials.json",
-            Self::Opencode => ".local/share/opencode/auth.json",
-            Self::Codex => ".codex/auth.json",
-        }
-    }
-}
-
-impl fmt::Display for Agent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Agent {
-    type Err = ApiError;
-
-    fn from_str(name: &str) -> Result<Self, ApiError> {
-        Self::ALL.into_iter().find(|agent| agent.as_str() == name).ok_or_else(|| {
-            let text = format!("`{}` is not a known agent", banger_api::excerpt(name));
-            let names = Self::ALL.map(Self::as_str).join(", ");
-            ApiError::new(ErrorCode::BadRequest, text)
-                .with_hint(Hint::text(format!("the agents are {names}")))
-        })
     }
 }
 

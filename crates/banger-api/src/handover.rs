@@ -24,6 +24,10 @@ pub enum HandoverKind {
     GitIdentity,
     /// The login of opencode.
     OpencodeLogin,
+    /// The login of Claude Code.
+    ClaudeLogin,
+    /// The login of Codex.
+    CodexLogin,
     /// An entry of `[[file_sync]]`.
     FileSync,
 }
@@ -34,6 +38,8 @@ impl HandoverKind {
         match self {
             Self::GitIdentity => "git identity",
             Self::OpencodeLogin => "opencode login",
+            Self::ClaudeLogin => "claude login",
+            Self::CodexLogin => "codex login",
             Self::FileSync => "file",
         }
     }

@@ -5,6 +5,7 @@
 //! reject the same input with the same message.
 
 pub mod action;
+pub mod agent;
 pub mod boot;
 pub mod build;
 pub mod container_ref;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use crate::action::{DEFAULT_GRACE_MS, MAX_GRACE_MS, VmAction};
+use crate::agent::AgentLogin;
 use crate::boot::BootView;
 use crate::error::{ApiError, ErrorCode};
 use crate::handover::HandedOver;
@@ -138,6 +139,9 @@ pub struct CreateVm {
     /// Changes of the program that the image names, if the image has no init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<ProgramRequest>,
+    /// Login of a coding agent that the VM gets at each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_login: Option<AgentLogin>,
 }
 
 impl CreateVm {
@@ -159,6 +163,7 @@ impl CreateVm {
         publish::check(&self.publish).map_err(|e| bad(&e))?;
         sync::check(&self.sync).map_err(|e| bad(&e))?;
         self.program.as_ref().map_or(Ok(()), ProgramRequest::check)?;
+        self.agent_login.as_ref().map_or(Ok(()), AgentLogin::check)?;
         if self.no_start && self.lifetime != Lifetime::Keep {
             return Err(ApiError::new(
                 ErrorCode::BadRequest,

@@ -252,6 +252,7 @@ impl Engine {
             created_unix_ms: now,
             boot,
             program,
+            agent_login: request.agent_login.clone(),
             build,
         };
         let spec = VmSpec::of(&request, &self.defaults);

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use banger_api::agent::AgentLogin;
 use banger_api::labels::Labels;
 use banger_api::limits::VmDefaults;
 use banger_api::publish::PortForward;
@@ -122,6 +123,9 @@ pub struct VmPlan {
     /// The program that the machine runs instead of an init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
+    /// Login of a coding agent that each start hands over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_login: Option<AgentLogin>,
     /// The image build to which it belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildPlan>,
@@ -228,6 +232,7 @@ pub(crate) mod tests {
             machine_id: "0".repeat(32),
             created_unix_ms: 0,
             program: None,
+            agent_login: None,
             build: None,
         }
     }

@@ -1,5 +1,6 @@
-//! Files of the host's user in guests: `[[file_sync]]` and the login of opencode, at each start.
-//! Settings of the host, as proxies are.
+//! Files of the host's user in guests at each start: `[[file_sync]]` and the login of opencode,
+//! which are settings of the host, as proxies are, and the login of the agent that a VM was made
+//! for.
 
 use crate::capability::Capability;
 

@@ -29,14 +29,18 @@ impl Sim {
 }
 
 /// As for a host with a git identity and without opencode.
-fn handed_over() -> Vec<HandedOver> {
+fn handed_over(vm: &VmPlan) -> Vec<HandedOver> {
     let entry = |kind, guest: &str, state, detail: Option<&str>| HandedOver {
         kind,
         guest: guest.into(),
         state,
         detail: detail.map(str::to_owned),
     };
-    vec![
+    let login = vm.agent_login.iter().map(|login| {
+        let guest = format!("/root/{}", login.agent.login());
+        entry(login.agent.login_kind(), &guest, HandoverState::Copied, None)
+    });
+    let always = [
         entry(HandoverKind::GitIdentity, "/root/.gitconfig", HandoverState::Copied, None),
         entry(
             HandoverKind::OpencodeLogin,
@@ -44,7 +48,8 @@ fn handed_over() -> Vec<HandedOver> {
             HandoverState::Missing,
             Some("`/home/sim/.local/share/opencode/auth.json` does not exist"),
         ),
-    ]
+    ];
+    always.into_iter().chain(login).collect()
 }
 
 #[async_trait]
@@ -74,7 +79,7 @@ impl Guest for Sim {
     async fn ready(&self, vm: &VmPlan, _interrupt: &Interrupt) -> Result<GuestReady, ApiError> {
         self.make("ready", vm)?;
         let timeline = vec![Timing { name: "kernel".into(), ms: 1 }];
-        Ok(GuestReady { timeline, warnings: Vec::new(), handed_over: handed_over() })
+        Ok(GuestReady { timeline, warnings: Vec::new(), handed_over: handed_over(vm) })
     }
 
     async fn forget(&self, vm: &VmPlan) {

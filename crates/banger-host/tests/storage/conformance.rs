@@ -132,6 +132,7 @@ pub fn plan(id: &str) -> VmPlan {
         machine_id: "0".repeat(32),
         created_unix_ms: 0,
         program: None,
+        agent_login: None,
         build: None,
     }
 }

@@ -34,6 +34,7 @@ pub fn vm(n: u64, name: &str) -> VmRecord {
         machine_id: "0".repeat(32),
         created_unix_ms: 1_767_225_600_000,
         program: None,
+        agent_login: None,
         build: None,
     };
     let spec = VmSpec {

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use banger_agents::Agent;
+use banger_api::agent::{Agent, AgentLogin};
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_client::{Client, Exec, ExecRequest};
@@ -30,8 +30,20 @@ const SCRIPT: &str = "command -v \"$1\" >/dev/null 2>&1 || exit 127
 umask 077
 cd && mkdir -p \"${2%/*}\" && cat >\"$2.banger\" && mv -f \"$2.banger\" \"$2\"";
 
-/// Checks that the machine has the agent, and hands the agent's login file over. A login that is
-/// missing or cannot be read is a warning.
+/// The login that the daemon hands over at each start, before the guest's init runs. Another user
+/// of the guest than root gets it from [`prepare`].
+pub fn login_of_root(agent: Option<Agent>, user: Option<&str>) -> Option<AgentLogin> {
+    let agent = agent.filter(|_| is_root(user))?;
+    let host = variable_path(agent)?.into_os_string();
+    Some(AgentLogin { agent, host: host.into() })
+}
+
+fn is_root(user: Option<&str>) -> bool {
+    user.is_none_or(|user| ["root", "0"].contains(&user))
+}
+
+/// Checks that the machine has the agent, and hands the agent's login file over to a user other
+/// than root. A login that is missing or cannot be read is a warning.
 ///
 /// # Errors
 /// The machine does not have the agent, or the connection fails.
@@ -41,9 +53,10 @@ pub async fn prepare(
     vm: &VmTag,
     (agent, user): (Agent, Option<&str>),
 ) -> Result<(), Failure> {
-    let login = match host_login(agent) {
-        Ok(login) => Some(login),
-        Err(why) => {
+    let login = match (is_root(user), host_login(agent)) {
+        (true, _) => None,
+        (false, Ok(login)) => Some(login),
+        (false, Err(why)) => {
             let guest = agent.login();
             warning(&format!("{agent} login: {why}; the guest keeps what it has at `~/{guest}`"));
             None
@@ -77,13 +90,16 @@ fn absent(agent: Agent, vm: &VmTag) -> ApiError {
 /// # Errors
 /// Why there is none, in words.
 fn host_login(agent: Agent) -> Result<Vec<u8>, String> {
-    let path = login_path(agent, |name| std::env::var_os(name).map(PathBuf::from))
-        .ok_or("the variable HOME is not set")?;
+    let path = variable_path(agent).ok_or("the variable HOME is not set")?;
     let shown = path.display();
     read(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("`{shown}` does not exist"),
         _ => format!("`{shown}` cannot be read: {error}"),
     })
+}
+
+fn variable_path(agent: Agent) -> Option<PathBuf> {
+    login_path(agent, |name| std::env::var_os(name).map(PathBuf::from))
 }
 
 /// Path of the login file: where a variable of the agent puts it, else in the home folder.

@@ -139,6 +139,7 @@ async fn machine(
     let workload = workload(context, &args)?;
     let folder = content.as_ref().map(|content| content.folder().to_owned());
     request.program = Some(program::request(&args, &workload)?);
+    request.agent_login = inside::login_of_root(args.agent, args.options.user.as_deref());
     request.check()?;
     let client = context.client().await?;
     if let Workload::Program(_, error) = &workload {

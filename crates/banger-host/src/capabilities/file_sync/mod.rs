@@ -1,4 +1,4 @@
-//! Files of the host: those of `[[file_sync]]` and the login of opencode, read at each start and
+//! Files of the host: those of `[[file_sync]]` and logins of coding agents, read at each start and
 //! written by the guest's agent before the guest's init runs. An image gets none of them.
 
 mod read;
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use banger_agent_proto::boot::GuestFile;
+use banger_api::agent::{Agent, AgentLogin};
 use banger_api::handover::{HandoverKind, HandoverState};
 use banger_engine::capabilities::file_sync::CAPABILITY;
 use banger_engine::capability::Effects;
@@ -14,9 +15,6 @@ use banger_engine::capability::Effects;
 use super::{HostCapability, Parts};
 use crate::handover::{Handover, HandoverSettings, SyncedFile};
 use read::{Budget, Found, Trouble};
-
-/// Where opencode of the guest looks for its login.
-const OPENCODE_LOGIN: &str = "/root/.local/share/opencode/auth.json";
 
 /// The capability on this host.
 pub fn capability(parts: &Parts) -> HostCapability {
@@ -26,7 +24,7 @@ pub fn capability(parts: &Parts) -> HostCapability {
         guest: Some(Arc::new(move |vm, _devices, config| {
             let mut handover = Handover::default();
             if vm.build.is_none() {
-                config.files.extend(files(&settings, &mut handover));
+                config.files.extend(files(&settings, vm.agent_login.as_ref(), &mut handover));
             }
             Ok(handover)
         })),
@@ -34,12 +32,20 @@ pub fn capability(parts: &Parts) -> HostCapability {
 }
 
 /// The files, with a report for each entry.
-fn files(settings: &HandoverSettings, handover: &mut Handover) -> Vec<GuestFile> {
+fn files(
+    settings: &HandoverSettings,
+    wanted: Option<&AgentLogin>,
+    handover: &mut Handover,
+) -> Vec<GuestFile> {
     let mut budget = Budget::default();
     let mut files = Vec::new();
-    if let Some(host) = opencode_login(settings) {
-        let login = SyncedFile { host, guest: OPENCODE_LOGIN.into(), mode: Some(0o600) };
-        files.extend(entry(&login, HandoverKind::OpencodeLogin, &mut budget, handover));
+    // Before others, so that these do not take its room.
+    if let Some(wanted) = wanted {
+        files.extend(login(wanted.agent, wanted.host.as_path().into(), &mut budget, handover));
+    }
+    let is_other = wanted.is_none_or(|wanted| wanted.agent != Agent::Opencode);
+    if let Some(host) = opencode_login(settings).filter(|_| is_other) {
+        files.extend(login(Agent::Opencode, host, &mut budget, handover));
         let is_missing =
             handover.reports.last().is_some_and(|one| one.state == HandoverState::Missing);
         if is_missing {
@@ -51,6 +57,17 @@ fn files(settings: &HandoverSettings, handover: &mut Handover) -> Vec<GuestFile>
         files.extend(entry(synced, HandoverKind::FileSync, &mut budget, handover));
     }
     files
+}
+
+/// A login, for the guest's root only.
+fn login(
+    agent: Agent,
+    host: PathBuf,
+    budget: &mut Budget,
+    handover: &mut Handover,
+) -> Vec<GuestFile> {
+    let synced = SyncedFile { host, guest: format!("/root/{}", agent.login()), mode: Some(0o600) };
+    entry(&synced, agent.login_kind(), budget, handover)
 }
 
 /// The login on the host, in the folder of opencode's data (XDG Base Directory Specification).

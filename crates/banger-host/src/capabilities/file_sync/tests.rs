@@ -21,8 +21,16 @@ fn settings(home: &Path, files: Vec<SyncedFile>) -> HandoverSettings {
 
 /// Path, mode and content of each file, and the reports of the entries.
 fn handed(settings: HandoverSettings) -> (Vec<(String, u32, Vec<u8>)>, Handover) {
+    handed_with(&settings, None)
+}
+
+/// The same for the VM of an agent.
+fn handed_with(
+    settings: &HandoverSettings,
+    login: Option<&AgentLogin>,
+) -> (Vec<(String, u32, Vec<u8>)>, Handover) {
     let mut handover = Handover::default();
-    let files = files(&settings, &mut handover);
+    let files = files(settings, login, &mut handover);
     let files = files.into_iter().map(|file| {
         assert_eq!((file.uid, file.gid, file.when), (0, 0, WriteWhen::Always));
         (file.path, file.mode, BASE64.decode(file.content).unwrap())
@@ -53,7 +61,7 @@ fn the_login_of_opencode_is_private_in_the_guest() {
     fs::write(&login, "secret").unwrap();
     fs::set_permissions(&login, fs::Permissions::from_mode(0o644)).unwrap();
     let (files, handover) = handed(settings(home.path(), Vec::new()));
-    assert_eq!(files, [(OPENCODE_LOGIN.into(), 0o600, b"secret".to_vec())]);
+    assert_eq!(files, [(format!("/root/{}", Agent::Opencode.login()), 0o600, b"secret".to_vec())]);
     assert_eq!(states(&handover), [HandoverState::Copied]);
     assert!(!format!("{handover:?}").contains("secret"));
     let other = tempfile::tempdir().unwrap();
@@ -62,6 +70,30 @@ fn the_login_of_opencode_is_private_in_the_guest() {
     let data_home = Some(other.path().to_owned());
     let (files, _) = handed(HandoverSettings { data_home, ..settings(home.path(), Vec::new()) });
     assert_eq!(files[0].2, b"other");
+}
+
+#[test]
+fn the_login_of_an_agent_comes_from_where_its_user_has_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("elsewhere.json");
+    let host = path.clone().into_os_string().into();
+    let mut login = AgentLogin { agent: Agent::Claude, host };
+    // Whoever starts an agent misses its login.
+    let (files, handover) = handed_with(&settings(home.path(), Vec::new()), Some(&login));
+    assert_eq!((files.len(), handover.warnings.len()), (0, 1));
+    assert!(handover.warnings[0].starts_with("claude login: `"), "{handover:?}");
+    assert!(handover.warnings[0].contains("does not exist; the guest keeps"), "{handover:?}");
+    assert_eq!(states(&handover), [HandoverState::Missing; 2]);
+    fs::write(&path, "secret").unwrap();
+    let (files, handover) = handed_with(&settings(home.path(), Vec::new()), Some(&login));
+    let guest = "/root/.claude/.credentials.json";
+    assert_eq!(files, [(guest.into(), 0o600, b"secret".to_vec())]);
+    assert_eq!(handover.reports[0].kind, HandoverKind::ClaudeLogin);
+    assert_eq!(states(&handover), [HandoverState::Copied, HandoverState::Missing]);
+    // The one of opencode is handed over once.
+    login.agent = Agent::Opencode;
+    let (files, handover) = handed_with(&settings(home.path(), Vec::new()), Some(&login));
+    assert_eq!((files.len(), handover.reports.len()), (1, 1));
 }
 
 #[test]

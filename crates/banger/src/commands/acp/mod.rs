@@ -94,7 +94,7 @@ fn command(args: &Args) -> Vec<OsString> {
     if !args.command.is_empty() {
         return args.command.clone();
     }
-    let words = args.agent.unwrap_or(Agent::Opencode).acp().command;
+    let words = banger_agents::acp_program(args.agent.unwrap_or(Agent::Opencode)).command;
     words.iter().map(OsString::from).collect()
 }
 
@@ -147,7 +147,7 @@ fn not_started(args: &Args, details: &VmDetails, message: &str) -> ApiError {
         return error;
     }
     let name = &details.summary.name;
-    let package = args.agent.unwrap_or(Agent::Opencode).acp().package;
+    let package = banger_agents::acp_program(args.agent.unwrap_or(Agent::Opencode)).package;
     error.with_hint(Hint::text(format!(
         "`banger exec {name} -- npm install -g {package}` installs it in a machine with npm"
     )))
