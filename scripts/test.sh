@@ -11,9 +11,9 @@ scripts/setup.sh build
 # What only tests need is fetched and installed while the programs compile.
 scripts/setup.sh test &
 setup=$!
-log=$(mktemp) times=$(mktemp) fuzz_log=$(mktemp)
+log=$(mktemp) times=$(mktemp)
 fuzz=
-trap 'rm -f "$log" "$times" "$fuzz_log"; kill $setup $fuzz 2>/dev/null || :' EXIT
+trap 'rm -f "$log" "$times"; kill $setup $fuzz 2>/dev/null || :' EXIT
 
 status=0
 step() { printf '\n== %s\n' "$*" >&2; "$@"; }
@@ -31,16 +31,15 @@ check cargo xtask tidy
 step cargo xtask agent
 wait "$setup"
 setup=
-# Readers of images with inputs of libFuzzer, beside what follows.
-nice cargo xtask fuzz >"$fuzz_log" 2>&1 &
+# Readers of images with inputs of libFuzzer, which are compiled meanwhile.
+cargo xtask fuzz &
 fuzz=$!
 # The API as openapi/banger.json describes it, against the simulated daemon.
 check .cache/tools/fuzz-api/bin/python scripts/fuzz-api/fuzz.py target/debug/bangerd-sim
-# One more than CPUs: many tests wait. Tests with VMs are two at a time at most.
-step cargo nextest run --workspace --no-fail-fast --test-threads "$(($(nproc) + 1))" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 step wait "$fuzz" || status=1
 fuzz=
-cat "$fuzz_log" >&2
+# One more than CPUs: many tests wait. Tests with VMs are two at a time at most.
+step cargo nextest run --workspace --no-fail-fast --test-threads "$(($(nproc) + 1))" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 # A line for each test: seconds, name.
 sed 's/\x1b\[[0-9;]*m//g' "$log" |
   sed -nE 's/^ *(PASS|FAIL|TIMEOUT) \[ *([0-9.]+)s\] (\([^)]*\) )?(.*)/\2 \4/p' >"$times"
