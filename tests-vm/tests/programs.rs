@@ -83,6 +83,43 @@ echo going
 exit 9
 "#;
 
+/// As s6-overlay's: it runs as process 1 only. It shows the processes, and ends by its stop signal.
+const CONTAINER_INIT: &str = r#"#!/bin/sh
+[ $$ = 1 ] || exit 99
+trap 'echo stopped; exit 43' TERM
+echo "$(cat /proc/1/comm) $1, $(cat /proc/[0-9]*/comm | grep -c kthreadd) threads of the kernel"
+sh -c 'sleep 0.2 & sleep 0.1' # leaves an orphan
+while :; do sleep 0.1; done
+"#;
+
+#[test]
+fn an_init_of_containers_is_process_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ["--config.entrypoint", "/init", "--config.cmd", "default"];
+    let layout = image(folder.path(), &config, |root| {
+        busybox(root, &["sh", "sleep", "cat", "grep", "ps"]);
+        fs::write(root.join("init"), CONTAINER_INIT).unwrap();
+        fs::set_permissions(root.join("init"), PermissionsExt::from_mode(0o755)).unwrap();
+    });
+    let home = Home::new();
+    home.ok(&["image", "import", "--replace", "--name", "overlay", layout.to_str().unwrap()]);
+    home.ok(&["run", "-d", "--name", "web", "--image", "overlay", "--memory", "512M"]);
+    let logs = || home.ok(&["vm", "logs", "web"]);
+    let own = "init default, 0 threads of the kernel";
+    home.wait("the program to start", || logs().contains(own));
+    let processes = home.ok(&["exec", "web", "--", "ps", "-o", "pid,args"]);
+    let own = processes.lines().find(|line| line.contains("/init default")).unwrap();
+    assert!(!own.trim_start().starts_with("1 "), "{processes}");
+    home.ok(&["vm", "stop", "web"]);
+    let show = home.json(&["vm", "show", "web"]);
+    let because = serde_json::json!({ "reason": "asked", "how": "graceful" });
+    assert_eq!((&show["stopped_because"], &show["program"]["exit_code"]), (&because, &43.into()));
+    assert!(logs().contains("stopped"), "{}", logs());
+    home.ok(&["vm", "delete", "web"]);
+    home.ok(&["image", "delete", "overlay"]);
+    home.finish();
+}
+
 /// An image with the usual settings.
 fn service(folder: &Path) -> PathBuf {
     let config = [

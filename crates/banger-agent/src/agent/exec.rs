@@ -17,7 +17,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::http::Refusal;
 use super::{cgroup, environment, lookup};
-use crate::sys::process::{ChildSetup, Launch, Program, SpawnStage, Spawned, Terminal, spawn};
+use crate::sys::process::{
+    ChildSetup, Launch, Namespaces, Program, SpawnStage, Spawned, Terminal, spawn,
+};
 use crate::users::{self, User};
 
 /// The shell where a user's own cannot be used.
@@ -111,6 +113,7 @@ pub fn prepare(request: &ExecRequest, defaults: &Defaults) -> Result<Prepared, R
         groups: user.groups.iter().copied().map(Gid::from_raw).collect(),
         cwd,
         terminal: Terminal::None,
+        namespaces: Namespaces::Inherited,
     };
     Ok(Prepared { program, setup, group: defaults.groups.group(), user })
 }

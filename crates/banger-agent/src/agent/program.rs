@@ -27,7 +27,7 @@ use super::http::Refusal;
 use super::routes::Client;
 use super::{Agent, cgroup, lookup, session, terminfo};
 use crate::boot::uptime_ms;
-use crate::sys::process::{self, ChildSetup, Terminal};
+use crate::sys::process::{self, ChildSetup, Namespaces, Terminal};
 use crate::sys::signal::{self, realtime};
 
 /// Time after the boot within which a client may attach, in milliseconds. Process 1 starts the
@@ -169,9 +169,25 @@ pub fn prepare(
         groups: user.groups.iter().copied().map(Gid::from_raw).collect(),
         cwd,
         terminal: Terminal::None,
+        namespaces: namespaces(name),
     };
     let program = process::Program { paths, argv: argv?, env: env? };
     Ok(Prepared { program, setup, group: group(), user })
+}
+
+/// Programs that are written to be process 1 of a container: s6-overlay (`/init`), tini, dumb-init,
+/// catatonit, phusion's baseimage. s6-overlay does not start as any other process.
+const CONTAINER_INITS: [&str; 7] =
+    ["init", "s6-svscan", "tini", "tini-static", "dumb-init", "catatonit", "my_init"];
+
+/// A container's init gets a PID namespace of its own. Other programs do not: process 1 of a
+/// namespace ignores each signal that it has no handler for (pid_namespaces(7)).
+fn namespaces(program: &OsStr) -> Namespaces {
+    let file = Path::new(program).file_name().and_then(OsStr::to_str);
+    match file.is_some_and(|file| CONTAINER_INITS.contains(&file)) {
+        true => Namespaces::PidAndMount,
+        false => Namespaces::Inherited,
+    }
 }
 
 /// The working folder, created as root if it is missing.
@@ -290,6 +306,16 @@ mod tests {
         assert!(prepared(&wanted).err().unwrap().contains("no-such-user"));
         wanted.user = Some(String::new());
         assert!(prepared(&wanted).unwrap().setup.uid.is_root());
+    }
+
+    #[test]
+    fn an_init_of_containers_is_process_1_of_a_namespace() {
+        for name in ["/init", "/sbin/my_init", "tini", "/usr/bin/dumb-init"] {
+            assert_eq!(namespaces(OsStr::new(name)), Namespaces::PidAndMount, "{name}");
+        }
+        for name in ["/bin/sh", "/init/app", "sleep", "/sbin/initctl", "/", ""] {
+            assert_eq!(namespaces(OsStr::new(name)), Namespaces::Inherited, "{name}");
+        }
     }
 
     #[test]

@@ -20,6 +20,16 @@ const VM: u64 = 0x100;
 const VFORK: u64 = 0x4000;
 const PIDFD: u64 = 0x1000;
 const INTO_CGROUP: u64 = 0x2_0000_0000;
+const NEW_PID_AND_MOUNT: u64 = 0x2000_0000 | 0x2_0000;
+
+/// Namespaces of a new process (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Its parent's.
+    Inherited,
+    /// A PID namespace whose process 1 it is, and a mount namespace.
+    PidAndMount,
+}
 
 /// Size of the child's stack in bytes. It runs a few short functions and no recursion.
 #[cfg(target_arch = "x86_64")]
@@ -54,19 +64,21 @@ struct CloneArgs {
 /// As clone3(2).
 pub fn clone_process(
     cgroup: Option<BorrowedFd<'_>>,
+    namespaces: Namespaces,
     child: &mut dyn FnMut() -> Infallible,
 ) -> io::Result<Spawned> {
     if let Some(cgroup) = cgroup
-        && let Ok(spawned) = clone_with(Some(cgroup), child)
+        && let Ok(spawned) = clone_with(Some(cgroup), namespaces, child)
     {
         return Ok(spawned);
     }
-    clone_with(None, child)
+    clone_with(None, namespaces, child)
 }
 
 #[expect(unsafe_code, reason = "no wrapper of clone3 exists")]
 fn clone_with(
     cgroup: Option<BorrowedFd<'_>>,
+    namespaces: Namespaces,
     child: &mut dyn FnMut() -> Infallible,
 ) -> io::Result<Spawned> {
     let mut pidfd: RawFd = -1;
@@ -76,6 +88,9 @@ fn clone_with(
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
+    if namespaces == Namespaces::PidAndMount {
+        args.flags |= NEW_PID_AND_MOUNT;
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= INTO_CGROUP;
         args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or(u64::MAX);

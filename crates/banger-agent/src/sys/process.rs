@@ -9,8 +9,10 @@ use std::ptr;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
 
+pub use super::clone::Namespaces;
 use super::clone::clone_process;
 
 /// Which side of a fork this is.
@@ -62,6 +64,8 @@ pub struct ChildSetup {
     pub cwd: CString,
     /// Terminal handling.
     pub terminal: Terminal,
+    /// Namespaces it begins in; new ones need root.
+    pub namespaces: Namespaces,
 }
 
 /// A program with everything execve(2) takes.
@@ -99,7 +103,7 @@ pub struct Spawned {
 /// same error number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpawnStage {
-    /// Session, terminal or limits.
+    /// Session, terminal, limits or namespaces.
     Session = 1,
     /// Becoming the user.
     User = 2,
@@ -138,7 +142,7 @@ pub fn spawn(launch: Launch<'_>) -> Result<Spawned, (SpawnStage, io::Error)> {
         let _ = rustix::io::write(&writer, &[stage as u8, a, b, c, d]);
         exit_now(127)
     };
-    let spawned = clone_process(cgroup, &mut child).map_err(exec)?;
+    let spawned = clone_process(cgroup, setup.namespaces, &mut child).map_err(exec)?;
     drop(writer);
     match report(&reader) {
         None => Ok(spawned),
@@ -282,11 +286,22 @@ fn become_child(setup: &ChildSetup) -> Result<(), (SpawnStage, Errno)> {
     if setup.terminal == Terminal::Controlling {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;
     }
+    if setup.namespaces == Namespaces::PidAndMount {
+        mount_proc().map_err(session)?;
+    }
     lower_limits();
     rustix::thread::set_thread_groups(&setup.groups).map_err(user)?;
     rustix::thread::set_thread_res_gid(setup.gid, setup.gid, setup.gid).map_err(user)?;
     rustix::thread::set_thread_res_uid(setup.uid, setup.uid, setup.uid).map_err(user)?;
     rustix::process::chdir(&setup.cwd).map_err(|errno| (SpawnStage::Folder, errno))
+}
+
+/// /proc of a new PID namespace, in a new mount namespace (pid_namespaces(7)).
+fn mount_proc() -> Result<(), Errno> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change(c"/", private)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount(c"proc", c"/proc", c"proc", flags, c"")
 }
 
 /// The agent's own privileges against the OOM killer and on descriptors are not the command's.
