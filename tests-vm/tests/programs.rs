@@ -97,9 +97,14 @@ fn an_init_of_containers_is_process_1() {
     let folder = tempfile::tempdir().unwrap();
     let config = ["--config.entrypoint", "/init", "--config.cmd", "default"];
     let layout = image(folder.path(), &config, |root| {
-        busybox(root, &["sh", "sleep", "cat", "grep", "ps"]);
+        busybox(root, &["sh", "sleep", "cat", "grep", "ps", "whoami"]);
         fs::write(root.join("init"), CONTAINER_INIT).unwrap();
-        fs::set_permissions(root.join("init"), PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(root.join("bin/claude"), "#!/bin/sh\necho \"$* as $(whoami)\"; exit 5\n")
+            .unwrap();
+        for program in ["init", "bin/claude"] {
+            fs::set_permissions(root.join(program), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
     });
     let home = Home::new();
     home.ok(&["image", "import", "--replace", "--name", "overlay", layout.to_str().unwrap()]);
@@ -115,7 +120,25 @@ fn an_init_of_containers_is_process_1() {
     let because = serde_json::json!({ "reason": "asked", "how": "graceful" });
     assert_eq!((&show["stopped_because"], &show["program"]["exit_code"]), (&because, &43.into()));
     assert!(logs().contains("stopped"), "{}", logs());
+    // A stop signal before the program handles it is not lost.
+    home.ok(&["vm", "start", "web"]);
+    home.ok(&["vm", "stop", "web"]);
+    assert_eq!(home.json(&["vm", "show", "web"])["program"]["exit_code"], 43);
     home.ok(&["vm", "delete", "web"]);
+
+    // A program that has to be killed has an exit code as well; an agent takes the entry point's
+    // place.
+    let deaf =
+        ["--entrypoint", "sh", "--", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"];
+    let run = ["run", "-d", "--name", "web", "--image", "overlay", "--memory", "512M"];
+    home.ok(&[&run[..], &deaf].concat());
+    home.wait("the program to ignore the signal", || logs().contains("deaf"));
+    home.ok(&["vm", "stop", "--timeout", "6", "web"]);
+    assert_eq!(home.json(&["vm", "show", "web"])["program"]["exit_code"], 137);
+    home.ok(&["vm", "delete", "web"]);
+    let run = ["run", "--rm", "--image", "overlay", "--memory", "512M", "--agent", "claude"];
+    let ended = home.run(&[&run[..], &["--", "one", "two"]].concat());
+    assert_eq!((ended.code, ended.out.as_str()), (5, "one two as root\n"), "{}", ended.err);
     home.ok(&["image", "delete", "overlay"]);
     home.finish();
 }

@@ -307,7 +307,10 @@ pub fn not_started(stage: SpawnStage, error: &io::Error, request: &ExecRequest) 
             let user = request.user.as_deref().unwrap_or("root");
             format!("cannot become user `{user}`: {error}")
         }
-        SpawnStage::Folder => format!("cannot enter the working folder: {error}"),
+        SpawnStage::Folder => {
+            let folder = request.cwd.as_ref().map(|cwd| format!(" `{cwd}`")).unwrap_or_default();
+            format!("cannot enter the working folder{folder} as this user: {error}")
+        }
         SpawnStage::Exec => format!("cannot run {program}: {error}"),
     };
     let is_missing = stage == SpawnStage::Exec && error.kind() == io::ErrorKind::NotFound;

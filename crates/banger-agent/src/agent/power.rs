@@ -62,6 +62,12 @@ const OWN_PROGRAMS: [(&str, &str); 6] = [
 /// Time that such a program may take.
 const PROGRAM_MAX: Duration = Duration::from_secs(10);
 
+/// What an init of the image has failed to do.
+const OTHER_INIT_LATE: &str = "the image's init has not ended the machine";
+
+/// Time for our own init to report how its program has ended, and to end the machine itself.
+const REPORT_GRACE: Duration = Duration::from_millis(500);
+
 /// Pause before a request is repeated: init may lose one that arrives while it boots, and
 /// repetition is harmless.
 const REPEAT_PAUSE: Duration = Duration::from_secs(5);
@@ -89,13 +95,20 @@ pub struct Request {
     pub mode: PowerMode,
     /// When the agent ends the machine itself, if init has not; none = never.
     pub deadline: Option<Instant>,
+    /// Time that processes have to end after SIGTERM then.
+    term_grace: Duration,
 }
 
 impl Request {
     /// A request after which the host ends the VMM in `grace`.
     pub fn new(mode: PowerMode, grace: Option<Duration>) -> Self {
-        let wait = grace.map(|grace| grace.saturating_sub(FORCE_MARGIN.min(grace / 2)));
-        Self { mode, deadline: wait.and_then(|wait| Instant::now().checked_add(wait)) }
+        let margin = grace.map_or(FORCE_MARGIN, |grace| FORCE_MARGIN.min(grace / 2));
+        let wait = grace.map(|grace| grace.saturating_sub(margin));
+        Self {
+            mode,
+            deadline: wait.and_then(|wait| Instant::now().checked_add(wait)),
+            term_grace: TERM_GRACE.min(margin.saturating_sub(2 * REPORT_GRACE)),
+        }
     }
 }
 
@@ -108,7 +121,7 @@ pub fn serve(requests: &Receiver<Request>) {
         let pause = match request_shutdown(request.mode) {
             Ok(RequestOutcome::Accepted) => REPEAT_PAUSE,
             Ok(RequestOutcome::NotReady) => EARLY_PAUSE,
-            Ok(RequestOutcome::Unsupported) => force(request.mode),
+            Ok(RequestOutcome::Unsupported) => force(request),
             Err(fault) => {
                 eprintln!("banger: {}", fault.chain());
                 REPEAT_PAUSE
@@ -116,8 +129,9 @@ pub fn serve(requests: &Receiver<Request>) {
         };
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         if request.deadline.is_some_and(|deadline| left(deadline).is_zero()) {
-            eprintln!("banger: the image's init has not ended the machine in time");
-            force(request.mode);
+            let who = if is_ours() { "the program has not ended" } else { OTHER_INIT_LATE };
+            eprintln!("banger: {who} in time");
+            force(request);
         }
         let pause = request.deadline.map_or(pause, |deadline| pause.min(left(deadline)));
         match requests.recv_timeout(pause) {
@@ -266,10 +280,10 @@ fn run_bounded(mut command: Command) -> std::io::Result<Option<ExitStatus>> {
 }
 
 /// Ends all processes, and then the machine.
-fn force(mode: PowerMode) -> ! {
+fn force(request: Request) -> ! {
     IS_FORCING.store(true, Ordering::Release);
     eprintln!("banger: the agent ends the machine");
-    for (number, grace) in [(libc::SIGTERM, TERM_GRACE), (libc::SIGKILL, Duration::ZERO)] {
+    for (number, grace) in [(libc::SIGTERM, request.term_grace), (libc::SIGKILL, Duration::ZERO)] {
         // Init as well: a script may have set a trap. ESRCH: nothing is left.
         let _ = signal::send(Target::Process(Pid::INIT), libc::SIGTERM);
         let _ = signal::send(Target::Everyone, number);
@@ -278,7 +292,10 @@ fn force(mode: PowerMode) -> ! {
             std::thread::sleep(EARLY_PAUSE / 2);
         }
     }
-    end_machine(match mode {
+    if is_ours() {
+        std::thread::sleep(REPORT_GRACE);
+    }
+    end_machine(match request.mode {
         PowerMode::Reboot => RebootCommand::Restart,
         PowerMode::Poweroff | PowerMode::Unknown => RebootCommand::PowerOff,
     })
@@ -435,6 +452,11 @@ mod tests {
             left.as_millis().div_ceil(1000)
         };
         assert_eq!((left(90), left(10), left(0)), (82, 5, 0));
+        let term = |grace: u64| {
+            Request::new(PowerMode::Poweroff, Some(Duration::from_secs(grace))).term_grace
+        };
+        // What is left is for the report of the program's end.
+        assert_eq!([90, 10, 6, 1].map(term), [4, 4, 2, 0].map(Duration::from_secs));
         assert!(Request::new(PowerMode::Reboot, None).deadline.is_none());
         assert!(Request::new(PowerMode::Reboot, Some(Duration::MAX)).deadline.is_none());
     }

@@ -21,6 +21,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::agent::exec::{self, Prepared};
 use crate::agent::{power, program};
+use crate::boot::uptime_ms;
 use crate::sys::process::{Launch, spawn};
 use crate::sys::signal::{self, SignalSet, Target};
 
@@ -36,6 +37,16 @@ const DAEMON_WAIT: Duration = Duration::from_secs(10);
 
 /// Time for a client to start the program, before it starts without one.
 pub const CLIENT_WAIT: Duration = Duration::from_secs(60);
+
+/// Pause before looking again whether the program takes its stop signal.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause before the stop signal is repeated to an init of containers that may still start services.
+const REPEAT_PAUSE: Duration = Duration::from_secs(2);
+
+/// Time after the kernel's start in which such an init may lose a signal: s6-svscan passes it to a
+/// service that does not run yet.
+const INIT_BOOT_MS: u64 = 30_000;
 
 /// The kernel's log. The console shows messages of level 3.
 const KERNEL_LOG: &str = "/dev/kmsg";
@@ -163,33 +174,32 @@ impl Main<'_> {
             (Event::Started(pid), State::Waiting(_)) => self.state = State::Running(pid),
             // Without a start before it: the program could not be started.
             (Event::Ended(code), State::Waiting(_) | State::Running(_)) => over(code, signals),
-            (Event::End(command), State::Running(pid)) => {
-                let stop = self
-                    .config
-                    .program
-                    .as_ref()
-                    .map_or(libc::SIGTERM, |program| i32::from(program.stop_signal));
-                // It may have ended.
-                let _ = signal::send(Target::Process(pid), stop);
-                if let Some(code) = self.stopped(signals) {
+            (Event::End(command), State::Running(pid)) => match self.stopped(pid, signals) {
+                Some(code) => {
                     report(code);
+                    end_everything(None, signals, command)
                 }
-                end_everything(signals, command)
-            }
+                None => end_everything(Some(pid), signals, command),
+            },
             (Event::End(command), State::None | State::Waiting(_)) => {
-                end_everything(signals, command)
+                end_everything(None, signals, command)
             }
             _ => {}
         }
     }
 
-    /// Waits until the program has ended after its stop signal; none if the agent does not wait any
-    /// longer, which sends SIGTERM then.
-    fn stopped(&self, signals: &SignalSet) -> Option<u8> {
+    /// Sends the program its stop signal and waits until it has ended; none if the agent does not
+    /// wait any longer, which sends SIGTERM then.
+    fn stopped(&self, pid: Pid, signals: &SignalSet) -> Option<u8> {
+        let mut send_at = Some(Instant::now());
         loop {
-            let Some((number, value)) = signals.wait_value(Duration::from_secs(3600)) else {
-                continue;
-            };
+            if send_at.is_some_and(|at| at <= Instant::now()) {
+                send_at = self.send_stop(pid).map(|pause| Instant::now() + pause);
+            }
+            let wait = send_at.map_or(Duration::from_secs(3600), |at| {
+                at.saturating_duration_since(Instant::now())
+            });
+            let Some((number, value)) = signals.wait_value(wait) else { continue };
             match self.meaning(number, value) {
                 Some(Event::Ended(code)) => return Some(code),
                 Some(Event::End(_)) if [libc::SIGTERM, libc::SIGPWR].contains(&number) => {
@@ -198,6 +208,21 @@ impl Main<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// Sends the program its stop signal, if that has an effect yet; the pause until it is to be
+    /// sent again, none if it is not.
+    fn send_stop(&self, pid: Pid) -> Option<Duration> {
+        let own = self.config.program.as_ref();
+        let stop = own.map_or(libc::SIGTERM, |program| i32::from(program.stop_signal));
+        let status = status(pid);
+        let is_init = is_namespaces_init(&status);
+        if is_init && !handles(&status, stop) {
+            return Some(SIGNAL_PAUSE);
+        }
+        // It may have ended.
+        let _ = signal::send(Target::Process(pid), stop);
+        (is_init && uptime_ms() < INIT_BOOT_MS).then_some(REPEAT_PAUSE)
     }
 
     /// Reaps all processes that have ended, since init is the parent of orphans; returns the exit
@@ -211,6 +236,29 @@ impl Main<'_> {
         }
         code
     }
+}
+
+/// `/proc/PID/status` (proc(5)); empty if the process has ended.
+fn status(pid: Pid) -> String {
+    std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).unwrap_or_default()
+}
+
+/// Whether a process is process 1 of a PID namespace: `NSpid` has its id in each.
+fn is_namespaces_init(status: &str) -> bool {
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    ids.is_some_and(|ids| ids.split_whitespace().skip(1).last() == Some("1"))
+}
+
+/// Whether a process catches a signal or blocks it to read it from a descriptor: `SigCgt` and
+/// `SigBlk` are hexadecimal masks, signal 1 in the lowest bit. The kernel discards any other signal
+/// to process 1 of a PID namespace (pid_namespaces(7)), as while a container's init starts.
+fn handles(status: &str, number: i32) -> bool {
+    ["SigBlk:", "SigCgt:"].iter().any(|name| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
+        mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
+    })
 }
 
 fn code_of(status: WaitStatus) -> u8 {
@@ -265,7 +313,7 @@ fn console(uid: Uid, gid: Gid) -> io::Result<[OwnedFd; 3]> {
 /// Ends the machine after its program.
 fn over(code: u8, signals: &SignalSet) -> ! {
     report(code);
-    end_everything(signals, RebootCommand::PowerOff)
+    end_everything(None, signals, RebootCommand::PowerOff)
 }
 
 /// Reports the exit code on the console, where the host looks for it. Through the kernel's log,
@@ -282,13 +330,14 @@ fn report(code: u8) {
     }
 }
 
-fn end_everything(signals: &SignalSet, command: RebootCommand) -> ! {
+/// Ends all processes and then the machine; reports the exit code of the program, if it runs.
+fn end_everything(program: Option<Pid>, signals: &SignalSet, command: RebootCommand) -> ! {
     // The agent reads this name to tell the host what is coming.
     let name = if command == RebootCommand::Restart { c"reboot" } else { c"poweroff" };
     let _ = rustix::thread::set_name(name);
     for (number, grace) in [(libc::SIGTERM, TERM_GRACE), (libc::SIGKILL, KILL_GRACE)] {
         // ESRCH: nothing is left.
-        if signal::send(Target::Everyone, number).is_ok() && all_gone(signals, grace) {
+        if signal::send(Target::Everyone, number).is_ok() && all_gone(program, signals, grace) {
             break;
         }
     }
@@ -296,10 +345,11 @@ fn end_everything(signals: &SignalSet, command: RebootCommand) -> ! {
 }
 
 /// Reaps until no child is left; false when `grace` is over first.
-fn all_gone(signals: &SignalSet, grace: Duration) -> bool {
+fn all_gone(program: Option<Pid>, signals: &SignalSet, grace: Duration) -> bool {
     let deadline = Instant::now() + grace;
     loop {
         match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == program => report(code_of(status)),
             Ok(Some(_)) => {}
             Err(Errno::CHILD) => return true,
             _ => {
@@ -376,6 +426,19 @@ mod tests {
         ] {
             assert_eq!(meaning(None, number, 0), Some(Event::End(command)), "{number}");
         }
+    }
+
+    #[test]
+    fn a_namespaces_init_takes_only_signals_that_it_handles() {
+        let status = |ids: &str| {
+            format!("NSpid:\t{ids}\nSigBlk:\t0000000000000001\nSigCgt:\t0000000000004000\n")
+        };
+        assert!(is_namespaces_init(&status("97\t1")));
+        assert!(!is_namespaces_init(&status("97\t5")) && !is_namespaces_init(&status("1")));
+        assert!(!is_namespaces_init(""));
+        let caught_and_blocked = status("97\t1");
+        assert!(handles(&caught_and_blocked, 15) && handles(&caught_and_blocked, 1));
+        assert!([0, 3, 200].iter().all(|number| !handles(&caught_and_blocked, *number)));
     }
 
     #[test]
