@@ -74,6 +74,7 @@ pub mod unreadable;
 pub mod view;
 pub mod vm_jobs;
 pub mod vm_removal;
+mod vm_stop;
 pub mod vm_task;
 pub mod work;
 

@@ -175,6 +175,9 @@ pub struct RunPlan {
     /// The live change of this run in progress. A daemon that finds one takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<LiveChange>,
+    /// End of the grace period of the stop in progress, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_by_ms: Option<u64>,
     /// The shim, once it is known.
     pub shim: Option<ProcRef>,
     /// The VMM's process id, once it is known.
@@ -195,6 +198,7 @@ impl RunPlan {
             lease: None,
             attach: false,
             change: None,
+            stop_by_ms: None,
             shim: None,
             vmm_pid: None,
             boot_id: None,

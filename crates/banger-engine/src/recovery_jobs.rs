@@ -1,7 +1,7 @@
 //! Carries out the decision of [`crate::recovery`] for one VM.
 
 use banger_api::operation::OpEventKind;
-use banger_api::vm::{DEFAULT_GRACE_MS, StoppedBecause, VmState};
+use banger_api::vm::{StoppedBecause, VmState};
 use banger_api::{ApiError, ErrorCode};
 
 use crate::capability::VmContext;
@@ -48,7 +48,7 @@ impl Worker {
             Action::EndRun(ending) => self.run_over(ending).await,
             Action::ResumeStop => {
                 self.watch_exit();
-                self.stop(DEFAULT_GRACE_MS).await
+                self.stop(self.stop_grace_left()).await
             }
             Action::FinishDelete => self.delete().await,
             Action::SettleReset => {

@@ -3,15 +3,12 @@
 //! There is one teardown, [`Worker::tear_down`]: stop, kill, failed start, cancel, death of the VMM
 //! and recovery all use it.
 
-use std::time::Duration;
-
 use banger_api::operation::{OpEventKind, stage};
-use banger_api::vm::{Lifetime, StartReport, StopKind, StoppedBecause, VmAction, VmState};
+use banger_api::vm::{Lifetime, StartReport, StoppedBecause, VmAction};
 use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::capabilities;
 use crate::capability::VmContext;
-use crate::drivers::ExitStory;
 use crate::lists::{self, ListName};
 use crate::oplog::StepId;
 use crate::plan::{RunPlan, VmPlan};
@@ -21,9 +18,6 @@ use crate::state::VmEvent;
 use crate::store::Durability;
 use crate::undo;
 use crate::view;
-
-/// Interval at which a shutdown request that the guest did not receive is repeated.
-const SHUTDOWN_RETRY: Duration = Duration::from_secs(1);
 
 /// Whether a create also starts the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,31 +228,6 @@ impl Worker {
         }
     }
 
-    /// Stops the VM: requests a shutdown of the guest, waits for the grace period, then ends the
-    /// VMM.
-    ///
-    /// # Errors
-    /// Those of a failed undo; the VM is broken then.
-    pub async fn stop(&mut self, grace_ms: u64) -> Result<Presence, ApiError> {
-        if self.state() == VmState::Stopped {
-            return Ok(Presence::Exists);
-        }
-        // A stop that an earlier daemon began may have found the VM paused.
-        let may_be_paused = matches!(self.state(), VmState::Paused | VmState::Stopping);
-        if self.state() != VmState::Stopping {
-            self.begin_teardown(VmEvent::StopAccepted).await?;
-        }
-        if may_be_paused && grace_ms > 0 {
-            self.resume_for_shutdown().await;
-        }
-        let how = if grace_ms == 0 { StopKind::Killed } else { self.shut_down(grace_ms).await };
-        tracing::info!(op = %self.op.id, vm = %self.record.plan.id, ?how, "stopped");
-        let code = self.exit.borrow().as_ref().and_then(ExitStory::program_code);
-        self.record.exit_code = code.filter(|_| self.record.plan.program.is_some());
-        self.tear_down(StoppedBecause::Requested { how }).await?;
-        Ok(Presence::Exists)
-    }
-
     /// Records that a teardown starts. Continues if the store fails: a teardown only undoes steps,
     /// and a VM must also stop on a full disk.
     pub(crate) async fn begin_teardown(&mut self, why: VmEvent) -> Result<(), ApiError> {
@@ -267,45 +236,6 @@ impl Worker {
         self.save_best_effort().await;
         self.crash(ListName::Start, "end_commit", "after");
         Ok(())
-    }
-
-    /// Requests a shutdown of the guest and waits for its end.
-    async fn shut_down(&mut self, grace_ms: u64) -> StopKind {
-        self.stages.enter(stage::SHUTDOWN);
-        let guest = self.shared.drivers.guest.clone();
-        let vm = self.record.plan.clone();
-        let vmm = self.shared.drivers.vmm(&vm);
-        let mut exit = self.exit.clone();
-        let mut hurry = self.hurry.clone();
-        let end = tokio::time::Instant::now() + Duration::from_millis(grace_ms);
-        let ask = async {
-            let left = || end.saturating_duration_since(tokio::time::Instant::now());
-            while let Err(error) = guest.power_off(&vm, left()).await {
-                tracing::warn!(vm = %vm.id, error = %error, "shutdown request failed");
-                if let Ok(vmm) = &vmm
-                    && let Some(button) = vmm.power_button()
-                    && let Err(error) = button.press(&vm).await
-                {
-                    tracing::warn!(vm = %vm.id, error = %error, "the VMM's power button failed");
-                }
-                tokio::time::sleep(SHUTDOWN_RETRY).await;
-            }
-            std::future::pending::<()>().await;
-        };
-        let how = tokio::select! {
-            // The end of the guest takes precedence over a kill and the timeout.
-            biased;
-            Ok(_) = exit.wait_for(Option::is_some) => StopKind::Graceful,
-            Ok(_) = hurry.wait_for(|hurry| *hurry) => StopKind::Killed,
-            () = tokio::time::sleep(Duration::from_millis(grace_ms)) => StopKind::KilledAfterGrace,
-            () = ask => StopKind::Killed,
-        };
-        if how == StopKind::KilledAfterGrace {
-            let text = format!("the guest did not shut down within {grace_ms} ms and was killed");
-            tracing::warn!(op = %self.op.id, vm = %self.record.plan.id, "{text}");
-            self.op.emit(OpEventKind::Warning { text });
-        }
-        how
     }
 
     /// Undoes all steps of the run.

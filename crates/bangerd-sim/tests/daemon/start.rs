@@ -132,6 +132,20 @@ fn a_second_signal_is_not_kept_waiting() {
 }
 
 #[test]
+fn a_stop_keeps_its_grace_period_across_daemons() {
+    let home = Home::new();
+    let (daemon, _) = with_slow_stop(&home, 2500);
+    daemon.wait_for("web", "stopping");
+    daemon.kill();
+    let daemon = home.start_with(&[("BANGER_SIM_BEHAVIORS", "web=stubborn")]);
+    // A new grace period of 90 s would be longer than this waits.
+    daemon.wait_for("web", "stopped");
+    let because = daemon.get("/v1/vms/web").ok()["stopped_because"].clone();
+    assert_eq!(because, json!({ "reason": "asked", "how": "killed_after_grace" }));
+    daemon.stop();
+}
+
+#[test]
 fn files_of_an_earlier_daemon_are_replaced() {
     let home = Home::new();
     let daemon = home.start();
