@@ -1,6 +1,10 @@
 [ -d .git ] && [ ! -L .git ] || exit 75
 # Below the work tree's own folder, most likely on its file system: the files are renamed then.
 t=$PWD/.git/banger.$$
+# Those of pushes that were killed.
+for old in "$PWD"/.git/banger.*; do
+  [ -d "/proc/${old##*.}" ] || rm -rf -- "$old"
+done
 trap 'rm -rf -- "$t"' EXIT
 trap 'exit 129' HUP INT PIPE TERM
 mkdir -- "$t" "$t/objects" "$t/objects/info" "$t/objects/pack"

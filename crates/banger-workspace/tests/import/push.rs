@@ -134,6 +134,22 @@ fn a_push_needs_one_command_unless_the_guest_changed_the_same_files() {
 }
 
 #[test]
+fn a_push_removes_what_killed_ones_have_left() {
+    let pair = Pair::new();
+    // No process has the first number (PID_MAX_LIMIT of Linux is 4,194,304).
+    let left = [".git/banger.4194305/objects/x".to_owned(), ".git/banger.0/x".to_owned()];
+    let running = format!(".git/banger.{}/x", std::process::id());
+    for path in left.iter().chain([&running]) {
+        pair.guest(path, "x");
+    }
+    pair.world.write("a", "host\n");
+    let pushed = pair.open().push(&Local, &PushOptions::default()).unwrap();
+    assert_eq!(pushed.len(), 1);
+    assert_eq!(left.map(|path| pair.in_guest(&path)), [None, None]);
+    assert!(pair.in_guest(&running).is_some(), "another push may be at work");
+}
+
+#[test]
 fn files_are_replaced_where_the_guest_has_them_as_they_were() {
     let pair = Pair::new();
     let there = |path: &str| pair.world.guest.join(path);
