@@ -19,6 +19,9 @@ pub struct ProgramRequest {
     /// for an image with an init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<ByteString>,
+    /// Whether `command` replaces the entry point as well. Not an error for an image with an init.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub replace_entrypoint: bool,
     /// Arguments that replace the command of the image; at most 4096.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 4096)]

@@ -309,7 +309,7 @@ impl Engine {
             Err(error) if keep => {
                 let name = &vm.plan.name;
                 Err(error
-                    .with_hint(Hint::show(name))
+                    .with_hint(Hint::open_shell(name))
                     .with_hint(Hint::ask(name, VmAction::Delete { force: true })))
             }
             built => {

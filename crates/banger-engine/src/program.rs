@@ -82,6 +82,7 @@ pub fn of(
     {
         Some(program) if program.as_bytes().is_empty() => Default::default(),
         Some(program) => (vec![program.clone()], Vec::new()),
+        None if request.replace_entrypoint => (Vec::new(), words(&config.cmd)),
         None => (words(&config.entrypoint), words(&config.cmd)),
     };
     argv.extend(if request.command.is_empty() { default_command } else { request.command.clone() });
@@ -177,6 +178,8 @@ mod tests {
         ] {
             assert_eq!(argv(&request(entrypoint, command)).as_deref(), expected, "{entrypoint:?}");
         }
+        let whole = |command| ProgramRequest { replace_entrypoint: true, ..request(None, command) };
+        assert_eq!(argv(&whole("claude -p x")).as_deref(), Some("claude -p x"));
     }
 
     #[test]
@@ -207,6 +210,8 @@ mod tests {
         );
         let systemd = image(Some("systemd"), Some(config()));
         assert_eq!(of(&plain, &systemd, "x"), Ok(None));
+        let command = ProgramRequest { replace_entrypoint: true, ..ProgramRequest::default() };
+        assert_eq!(of(&command, &systemd, "x"), Ok(None));
         let error = of(&with_program, &systemd, "x").unwrap_err();
         assert_eq!(error.code, ErrorCode::BadRequest);
         // Not a container image: the agent alone.

@@ -35,6 +35,11 @@ pub enum Hint {
         /// Name or id.
         vm: String,
     },
+    /// Open a shell in a VM that was kept for inspection.
+    OpenShell {
+        /// Name or id.
+        vm: String,
+    },
     /// Check whether the guest agent of a VM responds.
     CheckVm {
         /// Name or id.
@@ -300,6 +305,11 @@ impl Hint {
     /// Show a VM.
     pub fn show(vm: impl ToString) -> Self {
         Self::ShowVm { vm: vm.to_string() }
+    }
+
+    /// Open a shell in a VM that was kept for inspection.
+    pub fn open_shell(vm: impl ToString) -> Self {
+        Self::OpenShell { vm: vm.to_string() }
     }
 
     /// Check whether the guest agent of a VM responds.

@@ -38,6 +38,7 @@ impl Hint {
         match self {
             Self::AskVm { vm, action } => ask_words(vm, action),
             Self::ShowVm { vm } => format!("`banger vm show {vm}` says why"),
+            Self::OpenShell { vm } => format!("`banger shell {vm}` looks into it"),
             Self::CheckVm { vm } => format!("`banger vm health {vm}` checks the agent again"),
             Self::ShowVmLog { vm, log } => log_words(vm, *log),
             Self::UpdateAgent { vm } => {

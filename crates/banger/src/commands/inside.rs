@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use banger_api::agent::{Agent, AgentLogin};
 use banger_api::operation::VmTag;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::fs::OFlags;
 
 use crate::context::Context;
-use crate::errors::Failure;
+use crate::errors::{Failure, usage};
 use crate::render::warning;
 
 /// Largest login file in bytes.
@@ -28,7 +28,8 @@ const ABSENT: u8 = exit::COMMAND_NOT_FOUND;
 const SCRIPT: &str = "command -v \"$1\" >/dev/null 2>&1 || exit 127
 [ -n \"$2\" ] || exit 0
 umask 077
-cd && mkdir -p \"${2%/*}\" && cat >\"$2.banger\" && mv -f \"$2.banger\" \"$2\"";
+cd 2>/dev/null || { echo \"the user has no home folder ($HOME)\" >&2; exit 1; }
+mkdir -p \"${2%/*}\" && cat >\"$2.banger\" && mv -f \"$2.banger\" \"$2\"";
 
 /// The login that the daemon hands over at each start, before the guest's init runs. Another user
 /// of the guest than root gets it from [`prepare`].
@@ -38,8 +39,16 @@ pub fn login_of_root(agent: Option<Agent>, user: Option<&str>) -> Option<AgentLo
     Some(AgentLogin { agent, host: host.into() })
 }
 
-fn is_root(user: Option<&str>) -> bool {
-    user.is_none_or(|user| ["root", "0"].contains(&user))
+/// Whether `USER[:GROUP]` is root, as it is by default.
+pub fn is_root(user: Option<&str>) -> bool {
+    user.is_none_or(|user| ["root", "0"].contains(&user.split(':').next().unwrap_or_default()))
+}
+
+/// The error for a command of a user who cannot enter the folder of a repository.
+pub fn refuse_user(user: Option<&str>, folder: &Path) -> ApiError {
+    let (user, folder) = (user.unwrap_or_default(), folder.display());
+    usage(format!("user `{user}` of the machine cannot enter `{folder}`: `/root` is root's"))
+        .with_hint(Hint::text("leave out `-u`, or name a folder that the user can enter with `-w`"))
 }
 
 /// Checks that the machine has the agent, and hands the agent's login file over to a user other

@@ -54,10 +54,12 @@ pub fn request(args: &Args, workload: &Workload) -> Result<ProgramRequest, ApiEr
     };
     Ok(ProgramRequest {
         entrypoint,
+        replace_entrypoint: args.agent.is_some(),
         command: args.command.iter().cloned().map(ByteString::from).collect(),
         env: words.env.iter().map(variable).collect(),
         cwd: words.cwd,
-        user: words.user,
+        // An agent is root's unless the command line says otherwise, as its login is.
+        user: words.user.or_else(|| args.agent.map(|_| "root".to_owned())),
         attach,
     })
 }

@@ -7,15 +7,15 @@ use banger_agents::Agent;
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
 use banger_api::vm::{Lifetime, VmAction};
-use banger_api::{ApiError, ErrorCode, Hint, VmName};
+use banger_api::{ApiError, ErrorCode};
 use banger_client::follow::OnInterrupt;
-use banger_client::{Client, Detached, ExecRequest, Hold};
+use banger_client::{Client, Hold};
 
 use crate::cli;
 use crate::command_options;
 use crate::commands::program::{self, AttachedEnd};
 use crate::commands::vm;
-use crate::commands::workload::{Workload, workload};
+use crate::commands::workload::{self, Workload};
 use crate::commands::{agent, inside, opencode};
 use crate::context::Context;
 use crate::errors::{self, Failure, usage};
@@ -93,6 +93,7 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let Some(path) = repository::folder_of(&args.command, &words) else {
+        repository::refuse_missing(&args.command)?;
         args.sending.refuse_without_folder()?;
         return machine(context, args, None).await;
     };
@@ -112,6 +113,9 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if args.sending.dry_run {
         content.show(context).await?;
         return Ok(banger_api::exit::OK);
+    }
+    if args.options.workdir.is_none() && !inside::is_root(args.options.user.as_deref()) {
+        return Err(inside::refuse_user(args.options.user.as_deref(), content.folder()).into());
     }
     content.report_left_out(context);
     args.options.workdir.get_or_insert_with(|| content.folder().into());
@@ -136,7 +140,7 @@ async fn machine(
         (true, false) => Lifetime::Session,
         (true, true) => Lifetime::UntilStopped,
     };
-    let workload = workload(context, &args)?;
+    let workload = workload::workload(context, &args)?;
     let folder = content.as_ref().map(|content| content.folder().to_owned());
     request.program = Some(program::request(&args, &workload)?);
     request.agent_login = inside::login_of_root(args.agent, args.options.user.as_deref());
@@ -165,8 +169,9 @@ async fn machine(
         return Err(failure);
     }
     if let Err(error) = equip(context, &client, &vm, (&args, content.as_ref())).await {
-        if let Some(hold) = hold {
-            remove(context, &client, &vm, hold).await?;
+        match hold {
+            Some(hold) => remove(context, &client, &vm, hold).await?,
+            None => vm::shell::report_running(context, &client, &vm).await,
         }
         return Err(error);
     }
@@ -201,7 +206,7 @@ async fn work(
         }
         Workload::Detached(request) => {
             if !program::is_run(&client, &vm).await? {
-                start_in_background(context, &client, &vm, &request).await?;
+                workload::start_in_background(context, &client, &vm, &request).await?;
             }
             return vm::create::show_made(context, &client, &vm).await;
         }
@@ -241,7 +246,13 @@ async fn equip(
         import(context, client, vm, content).await?;
     }
     if let Some(agent) = args.agent {
-        inside::prepare(context, client, vm, (agent, args.options.user.as_deref())).await?;
+        let user = args.options.user.as_deref();
+        // A program of the machine itself has begun already, with the login of root; whether it is
+        // there at all, its exit code tells.
+        if args.detach && inside::is_root(user) && program::is_run(client, vm).await? {
+            return Ok(());
+        }
+        inside::prepare(context, client, vm, (agent, user)).await?;
     }
     Ok(())
 }
@@ -284,39 +295,6 @@ fn progress(context: &Context, workload: &Workload) -> Progress {
         Workload::None | Workload::Detached(_) | Workload::Opencode => false,
     };
     Progress::new(context, if command && !stderr_is_live() { Lines::Fetches } else { Lines::Ready })
-}
-
-/// Starts a command that runs without a client, and prints the path of its output.
-async fn start_in_background(
-    context: &Context,
-    client: &Client,
-    vm: &VmTag,
-    request: &ExecRequest,
-) -> Result<(), Failure> {
-    let name = &vm.name;
-    let start = client.detach(vm.id.as_str(), request);
-    let message = match context.interrupts.run_interruptible(start).await? {
-        Ok(Detached::Running { pid, log: Some(log) }) => {
-            format!("the command runs as process {pid}, its output is in `{log}` of `{name}`")
-        }
-        Ok(Detached::Running { pid, log: None }) => {
-            format!("the command runs as process {pid}, its output is discarded")
-        }
-        Ok(Detached::NotStarted { message, .. }) => {
-            let error = ApiError::new(ErrorCode::NotFound, message);
-            return Err(error.with_hint(Hint::text(still_running(name))).into());
-        }
-        Err(error) if error.hints.is_empty() => {
-            return Err(error.with_hint(Hint::text(still_running(name))).into());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    context.info(&message);
-    Ok(())
-}
-
-fn still_running(vm: &VmName) -> String {
-    format!("`{vm}` runs without the command; `banger vm delete -f {vm}` removes it")
 }
 
 /// After a failed start: deletes a machine that was cancelled or is temporary, keeps any other for

@@ -1,7 +1,8 @@
 //! What a new machine runs: nothing, a command, a shell, the program of its image, or opencode.
 
-use banger_api::{ApiError, Hint};
-use banger_client::ExecRequest;
+use banger_api::operation::VmTag;
+use banger_api::{ApiError, ErrorCode, Hint, VmName};
+use banger_client::{Client, Detached, ExecRequest};
 
 use crate::command_options;
 use crate::commands::opencode;
@@ -83,4 +84,37 @@ fn no_shell(context: &Context, args: &Args) -> Option<ApiError> {
             "`-d` leaves the machine running, `-i` passes input on, `-- CMD` runs CMD",
         ))
     })
+}
+
+/// Starts a command that runs without a client, and prints the path of its output.
+pub async fn start_in_background(
+    context: &Context,
+    client: &Client,
+    vm: &VmTag,
+    request: &ExecRequest,
+) -> Result<(), Failure> {
+    let name = &vm.name;
+    let start = client.detach(vm.id.as_str(), request);
+    let message = match context.interrupts.run_interruptible(start).await? {
+        Ok(Detached::Running { pid, log: Some(log) }) => {
+            format!("the command runs as process {pid}, its output is in `{log}` of `{name}`")
+        }
+        Ok(Detached::Running { pid, log: None }) => {
+            format!("the command runs as process {pid}, its output is discarded")
+        }
+        Ok(Detached::NotStarted { message, .. }) => {
+            let error = ApiError::new(ErrorCode::NotFound, message);
+            return Err(error.with_hint(Hint::text(still_running(name))).into());
+        }
+        Err(error) if error.hints.is_empty() => {
+            return Err(error.with_hint(Hint::text(still_running(name))).into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    context.info(&message);
+    Ok(())
+}
+
+fn still_running(vm: &VmName) -> String {
+    format!("`{vm}` runs without the command; `banger vm delete -f {vm}` removes it")
 }

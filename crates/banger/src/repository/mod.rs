@@ -212,7 +212,8 @@ impl Prepared {
         for (kind, paths) in kinds {
             lines.extend(texts(paths).iter().map(|path| format!("{kind:<10} {path}")));
         }
-        lines.push(format!("not sent   {} untracked files", snapshot.left_out));
+        let files = if snapshot.left_out == 1 { "file" } else { "files" };
+        lines.push(format!("not sent   {} untracked {files}", snapshot.left_out));
         lines
     }
 
@@ -240,6 +241,21 @@ pub fn folder_of(command: &[OsString], arguments: &[OsString]) -> Option<PathBuf
     let is_path = matches!(path.as_bytes().first(), Some(b'.' | b'/'));
     let is_folder = is_path && escaped != Some(OsStr::new("--")) && Path::new(path).is_dir();
     is_folder.then(|| PathBuf::from(path))
+}
+
+/// Refuses a command that is meant as a folder: a relative path that leads nowhere, with `--` after
+/// it.
+///
+/// # Errors
+/// Such a path.
+pub fn refuse_missing(command: &[OsString]) -> Result<(), ApiError> {
+    let Some((path, rest)) = command.split_first() else { return Ok(()) };
+    let is_relative = path.as_bytes().starts_with(b"./") || path.as_bytes().starts_with(b"../");
+    if !is_relative || !rest.iter().any(|word| word == "--") || Path::new(path).is_dir() {
+        return Ok(());
+    }
+    let text = format!("there is no folder `{}`", path.display());
+    Err(usage(text).with_hint(Hint::text("`banger run -- CMD` runs a command of this name")))
 }
 
 /// The command line without the folder: flags may follow it, and the command follows `--`.
@@ -273,6 +289,10 @@ mod tests {
         assert_eq!(folder("banger run . --rm", ". --rm"), Some(".".into()));
         assert_eq!(folder("banger run --rm /tmp", "/tmp"), Some("/tmp".into()));
         assert_eq!(folder("banger run -- /tmp", "/tmp"), None);
+        let refused = |command: &str| refuse_missing(&words(command)).is_err();
+        assert!(refused("./porj --rm -- make") && refused("../no -- make"));
+        assert!(!refused("./porj --rm make") && !refused("make -- x") && !refused("/no -- x"));
+        assert!(!refused("./. -- make"));
         assert_eq!(folder("banger run /bin/sh", "/bin/sh"), None);
         assert_eq!(folder("banger run uname -a", "uname -a"), None);
         assert_eq!(folder_of(&[], &words("banger run")), None);

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_archive::pack::Packed;
 use banger_archive::place::Source;
 use banger_client::{ArchiveTarget, Client, Counter, Exec, ExecRequest, PIECES, PieceWriter};
@@ -87,6 +87,10 @@ fn refused(vm: &str, code: u8, messages: &[u8]) -> ApiError {
     let mut error = ApiError::new(ErrorCode::GuestFailed, text);
     let messages = String::from_utf8_lossy(messages);
     error.causes.extend(messages.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+    if code == exit::COMMAND_NOT_FOUND {
+        let text = "take an image with git, or `--copy`, which needs none";
+        return error.with_hint(Hint::text(text));
+    }
     error
 }
 

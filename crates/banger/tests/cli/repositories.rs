@@ -40,7 +40,7 @@ fn a_dry_run_shows_what_would_be_sent() {
     let lines: Vec<&str> = run.out.lines().collect();
     assert_eq!(lines[0], format!("{} -> /root/app", top.canonicalize().unwrap().display()));
     assert!(lines[1].starts_with("HEAD       ") && lines[1].ends_with(" (main)"), "{}", run.out);
-    assert_eq!(lines[2..], ["objects    4", "changed    src/main", "not sent   1 untracked files"]);
+    assert_eq!(lines[2..], ["objects    4", "changed    src/main", "not sent   1 untracked file"]);
     let flags = ["run", "--json", "--dry-run", "--include-untracked", "."];
     let run = run_in(&home, &top, &flags);
     let shown: serde_json::Value = serde_json::from_str(&run.out).unwrap();

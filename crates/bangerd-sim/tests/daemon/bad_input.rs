@@ -217,7 +217,7 @@ fn http_that_is_none() {
     }
     let (code, text) = daemon.post("/v1/image-uploads?name=x", "").error();
     assert_eq!(code, "bad_request");
-    assert!(text.contains("it needs a tar archive"), "{text}");
+    assert!(text.contains("the data is empty: it needs a tar archive"), "{text}");
     assert_eq!(daemon.get("/v1/vms").ok(), json!([]), "and it still serves");
     daemon.stop();
 }

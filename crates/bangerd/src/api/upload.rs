@@ -44,7 +44,7 @@ pub async fn receive(mut body: Body, path: &Path) -> Result<(), ApiError> {
     if total == 0 {
         return Err(ApiError::new(
             ErrorCode::BadRequest,
-            "the request has no body: it needs a tar archive",
+            "the data is empty: it needs a tar archive",
         ));
     }
     file.flush().await.map_err(|error| failed(&error))

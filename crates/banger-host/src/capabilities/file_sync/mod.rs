@@ -85,7 +85,11 @@ fn entry(
     handover: &mut Handover,
 ) -> Vec<GuestFile> {
     let host = synced.host.display();
-    match read::read(synced, budget) {
+    let found = match kind != HandoverKind::FileSync && synced.host.is_dir() {
+        true => Err(Trouble::Refused("is a folder, not a login".to_owned())),
+        false => read::read(synced, budget),
+    };
+    match found {
         Ok(Found { files, left_out }) => {
             let detail = (!left_out.is_empty()).then(|| left_out.join(", "));
             if let Some(detail) = &detail {

@@ -90,6 +90,12 @@ fn the_login_of_an_agent_comes_from_where_its_user_has_it() {
     assert_eq!(files, [(guest.into(), 0o600, b"secret".to_vec())]);
     assert_eq!(handover.reports[0].kind, HandoverKind::ClaudeLogin);
     assert_eq!(states(&handover), [HandoverState::Copied, HandoverState::Missing]);
+    // What is no file is refused: it would become a folder of the guest for good.
+    login.host = home.path().to_owned().into_os_string().into();
+    let (files, handover) = handed_with(&settings(home.path(), Vec::new()), Some(&login));
+    assert_eq!((files.len(), handover.reports[0].state), (0, HandoverState::Refused));
+    assert!(handover.warnings[0].contains("is a folder"), "{handover:?}");
+    login.host = path.into_os_string().into();
     // The one of opencode is handed over once.
     login.agent = Agent::Opencode;
     let (files, handover) = handed_with(&settings(home.path(), Vec::new()), Some(&login));

@@ -63,7 +63,7 @@ fn text(image: &ImageView) -> String {
     let booted = booted_init(image.init.as_deref(), config, false);
     let init = match (booted, image.init.as_deref(), config) {
         (Some(init), ..) => init.to_owned(),
-        (None, Some(init), _) => format!("none: {init} is not used by a container image"),
+        (None, Some(init), _) => format!("none: the entry point runs, not {init}"),
         (None, None, Some(_)) => "none: the entry point runs".to_owned(),
         (None, None, None) => "none: the agent is its init".to_owned(),
     };
