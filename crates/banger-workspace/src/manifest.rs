@@ -83,7 +83,7 @@ impl Manifest {
         is_id.then(|| (path.get(1..).unwrap_or_default().to_vec(), Entry { kind, object }))
     }
 
-    /// Reads `git ls-files --stage -z` of an index.
+    /// Reads `git ls-files --stage -z` of an index, or [`Self::lines`].
     pub fn parse(listing: &[u8]) -> Self {
         Self(listing.split(|byte| *byte == 0).filter_map(Self::record).collect())
     }

@@ -42,7 +42,9 @@ impl Workspace {
         options: &PushOptions,
     ) -> Result<Vec<Change>, ApiError> {
         self.record.include_untracked |= options.include_untracked;
+        // After a killed push, a look at all files tells first what has arrived.
         if options.force.is_empty()
+            && self.store.sending().0.is_empty()
             && let Some(pushed) = self.push_directly(guest)?
         {
             return Ok(pushed);
@@ -94,6 +96,7 @@ impl Workspace {
             return Ok(None);
         }
         let names = files.iter().map(|(.., now)| [now.object.as_str(), "\n"]);
+        self.note_sending(changes)?;
         let talk = guest.start(&guest::replace(&self.record.folder, &files))?;
         let git = self.store.bare(objects)?;
         Ok(Some(send(&git, talk, names.flatten().collect(), &self.record.folder)))
@@ -147,14 +150,24 @@ impl Workspace {
         };
         let objects = changes.iter().filter_map(|change| Some(&change.now.as_ref()?.object));
         let objects: String = objects.chain(&stored).flat_map(|id| [id.as_str(), "\n"]).collect();
+        self.note_sending(changes)?;
         let talk = guest.start(&guest::push(&self.record.folder, &names, look))?;
         Ok(send(&git, talk, objects, &self.record.folder))
+    }
+
+    /// Notes what the guest is about to get, for a later command if this one is killed.
+    fn note_sending(&self, changes: &[Change]) -> Result<(), ApiError> {
+        let files =
+            changes.iter().filter_map(|change| Some((change.path.clone(), change.now.clone()?)));
+        self.store.note_sending(&Manifest(files.collect()))
     }
 
     /// Notes the new common state.
     fn pushed(&mut self, changes: &[Change]) -> Result<(), ApiError> {
         let files = changes.iter().map(|change| (change.path.clone(), change.now.clone()));
-        self.record_files(files.collect())
+        self.record_files(files.collect())?;
+        self.store.forget_sending();
+        Ok(())
     }
 
     /// The changes of the host that are to be sent.

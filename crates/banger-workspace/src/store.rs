@@ -17,6 +17,9 @@ use crate::repository::Repository;
 /// First field of a record.
 const FORMAT: &[u8] = b"banger workspace 1";
 
+/// Name of the file with what a push puts in the guest.
+const SENDING: &str = "sending";
+
 /// What is on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -134,6 +137,30 @@ impl Store {
             File::open(&self.folder)?.sync_all()
         })();
         saved.map_err(|error: io::Error| of_file(&path, &error))
+    }
+
+    /// Notes what a push is about to put in the guest, in place of what the last one noted. It is
+    /// not flushed: after a failure of power a file may look changed on both sides.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn note_sending(&self, files: &Manifest) -> Result<(), ApiError> {
+        let (path, new) = (self.folder.join(SENDING), self.temporary(SENDING));
+        let noted =
+            fs::write(&new, Manifest::lines(&files.0)).and_then(|()| fs::rename(&new, &path));
+        noted.map_err(|error| of_file(&path, &error))
+    }
+
+    /// What a push that did not come to its end wanted to put in the guest.
+    pub fn sending(&self) -> Manifest {
+        // Without it, such files look changed on both sides.
+        Manifest::parse(&fs::read(self.folder.join(SENDING)).unwrap_or_default())
+    }
+
+    /// Forgets what a push has put in the guest.
+    pub fn forget_sending(&self) {
+        // One that stays only names contents that the guest got from here.
+        let _ = fs::remove_file(self.folder.join(SENDING));
     }
 
     /// A file name for a temporary file of this command.

@@ -104,6 +104,7 @@ impl Workspace {
     /// # Errors
     /// git's.
     pub(crate) fn compare(&mut self, mut guest: State) -> Result<Status, ApiError> {
+        self.take_arrived(&guest.files)?;
         let base = &self.record.base;
         refuse_submodule_lists(base, &mut guest);
         let changed = guest.files.0.iter().filter(|(path, entry)| base.get(path) != Some(entry));
@@ -140,6 +141,18 @@ impl Workspace {
         let objects = self.store.new_objects(&self.repository)?;
         let index = self.store.temporary("index");
         Ok((Manifest::of_host(&self.repository, &objects, &index, &paths)?, objects))
+    }
+
+    /// Makes what a killed push has put in the guest a common state: the host may have changed it
+    /// again, and the guest has not.
+    fn take_arrived(&mut self, guest: &Manifest) -> Result<(), ApiError> {
+        let base = &self.record.base;
+        let sending = self.store.sending().0.into_iter();
+        let arrived = sending.filter(|(path, entry)| {
+            guest.get(path) == Some(entry) && base.get(path) != Some(entry)
+        });
+        let arrived: Vec<_> = arrived.map(|(path, entry)| (path, Some(entry))).collect();
+        self.record_files(arrived)
     }
 
     /// Makes what is the same on both sides a common state.

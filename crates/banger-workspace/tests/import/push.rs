@@ -133,6 +133,45 @@ fn a_push_needs_one_command_unless_the_guest_changed_the_same_files() {
     assert_eq!(pair.in_guest("b").as_deref(), Some("guest\n"));
 }
 
+/// Keeps the record as it is when a command in the guest begins.
+struct Kept<'a>(&'a Path);
+
+impl Guest for Kept<'_> {
+    fn start(&self, command: &[OsString]) -> Result<Talk, ApiError> {
+        for name in ["record", "sending"] {
+            let from = self.0.join(name);
+            if from.exists() {
+                fs::copy(&from, self.0.join(format!("{name}.then"))).unwrap();
+            }
+        }
+        Local.start(command)
+    }
+}
+
+#[test]
+fn what_a_killed_push_has_sent_is_no_change_of_the_guest() {
+    let pair = Pair::new();
+    // A small push, and one with a new file, which goes through an index.
+    for paths in [&["a", "b"][..], &["c", "new"]] {
+        paths.iter().for_each(|path| pair.world.write(path, "sent\n"));
+        pair.world.git(&["add", "-A"]);
+        let guest = Kept(pair.store());
+        pair.open().push(&guest, &PushOptions::default()).unwrap();
+        assert!(!pair.store().join("sending").exists());
+        // As if the client had been killed then: the guest's command comes to its end.
+        for name in ["record", "sending"] {
+            fs::rename(pair.store().join(format!("{name}.then")), pair.store().join(name)).unwrap();
+        }
+        pair.world.write(paths[0], "again\n");
+        pair.guest("d", "guest\n");
+        if paths[0] == "a" {
+            assert_eq!(pair.status(), ["gM d", "hM a"]);
+        }
+        assert_eq!(pair.open().push(&Local, &PushOptions::default()).unwrap().len(), 1);
+        assert_eq!(pair.in_guest(paths[0]).unwrap(), "again\n");
+    }
+}
+
 #[test]
 fn a_push_removes_what_killed_ones_have_left() {
     let pair = Pair::new();
