@@ -4,5 +4,6 @@ pub mod archive;
 pub mod container;
 pub mod crash;
 pub mod handover;
+pub mod package;
 pub mod port;
 pub mod source;

@@ -9,28 +9,11 @@ use std::process::Command;
 
 use banger_testkit::{Home, test_cache};
 use tests_vm::container::layout;
+use tests_vm::package::package;
 
 const IMAGE: &str = "test-build";
 const COMMITTED: &str = "test-build-committed";
 const LOST: &str = "test-build-lost";
-
-/// A package of our own, so that no package source is needed.
-fn package(folder: &Path) -> PathBuf {
-    let tree = folder.join("package");
-    fs::create_dir_all(tree.join("DEBIAN")).unwrap();
-    fs::create_dir_all(tree.join("usr/bin")).unwrap();
-    let control = "Package: hello-build\nVersion: 1.5\nArchitecture: all\n\
-        Maintainer: A test <test@example.com>\nDescription: says hello\n";
-    fs::write(tree.join("DEBIAN/control"), control).unwrap();
-    let program = tree.join("usr/bin/hello-build");
-    fs::write(&program, "#!/bin/sh\necho hello from the package\n").unwrap();
-    let path = folder.join("hello.deb");
-    let script = "chmod 755 \"$0\" && dpkg-deb --root-owner-group --build \"$1\" \"$2\"";
-    let made = Command::new("sh").args(["-c", script]).args([&program, &tree, &path]).output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    path
-}
 
 /// Runs a program; returns its standard output.
 fn output(command: &mut Command) -> String {
@@ -197,7 +180,8 @@ fn a_built_image_has_what_was_asked_for_and_nothing_of_the_machine() {
     let home = Home::new();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let deb = package(folder.path()).display().to_string();
+    let program = ("/usr/bin/hello-build", "#!/bin/sh\necho hello from the package\n");
+    let deb = package(folder.path(), "hello-build", program).display().to_string();
     fs::create_dir(at("site")).unwrap();
     fs::write(at("site/index"), "<html>").unwrap();
     fs::set_permissions(at("site/index"), std::os::unix::fs::PermissionsExt::from_mode(0o640))

@@ -1,13 +1,15 @@
 //! The server of an image with opencode, reached by the name of its machine.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
+use tests_vm::package::package;
 
 use crate::support::{finish, home, host, shell, show};
 
 const IMAGE: &str = "test-opencode";
+/// The Debian package of the stand-in.
+const NAME: &str = "opencode-stand-in";
 
 /// Stands for opencode, which starts for many minutes in a guest that is emulated twice:
 /// `crates/banger-host/tests/opencode.rs` runs opencode itself. It asks for the password as
@@ -35,11 +37,24 @@ fn opencode_answers_at_the_name_of_its_machine_with_the_password_only() {
     let before = host();
     let home = home("");
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("opencode");
-    fs::write(&program, STAND_IN).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = format!("{}:/usr/local/bin/opencode", program.display());
-    home.ok(&["image", "build", IMAGE, "--from", "debian", "--copy", &copy, "--replace"]);
+    // apt installs it, in a machine that Firecracker runs.
+    let deb = package(folder.path(), NAME, ("/usr/local/bin/opencode", STAND_IN));
+    let (empty, none) = (folder.path().join("empty"), folder.path().join("none"));
+    fs::create_dir(&empty).unwrap();
+    fs::write(&none, "").unwrap();
+    let copies = [
+        format!("{}:/var/tmp/stand-in.deb", deb.display()),
+        // Without sources nothing is fetched, wherever the test runs.
+        format!("{}/.:/etc/apt/sources.list.d", empty.display()),
+        format!("{}:/etc/apt/sources.list", none.display()),
+    ];
+    let mut build = vec!["image", "build", IMAGE, "--from", "debian", "--replace"];
+    copies.iter().for_each(|copy| build.extend(["--copy", copy]));
+    build.extend(["--package", "/var/tmp/stand-in.deb"]);
+    home.ok(&build);
+    let packages = home.json(&["image", "show", "--packages", IMAGE]);
+    let installed = |name: &Value| name.as_str().unwrap() == format!("{NAME} 1.5");
+    assert!(packages.as_array().unwrap().iter().any(installed), "{packages:#}");
     home.ok(&["vm", "create", "--name", "dev", "--image", IMAGE]);
     let vm = show(&home, "dev");
     let stages = vm["start"]["stages"].as_array().unwrap();
