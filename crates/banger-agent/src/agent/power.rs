@@ -196,14 +196,11 @@ fn signal_init(number: i32) -> Result<RequestOutcome, Fault> {
         .context(|| "cannot signal init".to_owned())
 }
 
-/// Whether systemd reads this signal: it holds it back (`SigBlk` of proc(5), a hexadecimal mask,
-/// signal 1 in the lowest bit) and reads it from a descriptor (signalfd(2)). This does not hold for
+/// Whether systemd reads this signal: it holds it back (`SigBlk` of proc(5)) and reads it from a
+/// descriptor (signalfd(2)). This does not hold for
 /// processes that wait in sigtimedwait(2): the kernel takes what they wait for out of the mask.
 fn is_waited_for(status: &str, number: i32) -> bool {
-    let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
+    signal::is_in_mask(status, "SigBlk:", number)
 }
 
 fn shutdown_method(program: &str, cmdline: &str, is_ours: bool) -> ShutdownMethod {

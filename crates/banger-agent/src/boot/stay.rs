@@ -249,16 +249,11 @@ fn is_namespaces_init(status: &str) -> bool {
     ids.is_some_and(|ids| ids.split_whitespace().skip(1).last() == Some("1"))
 }
 
-/// Whether a process catches a signal or blocks it to read it from a descriptor: `SigCgt` and
-/// `SigBlk` are hexadecimal masks, signal 1 in the lowest bit. The kernel discards any other signal
-/// to process 1 of a PID namespace (pid_namespaces(7)), as while a container's init starts.
+/// Whether a process catches a signal, or blocks it to read it from a descriptor. The kernel
+/// discards any other signal to process 1 of a PID namespace (pid_namespaces(7)), as while a
+/// container's init starts.
 fn handles(status: &str, number: i32) -> bool {
-    ["SigBlk:", "SigCgt:"].iter().any(|name| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(name));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
-        mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
-    })
+    ["SigBlk:", "SigCgt:"].iter().any(|mask| signal::is_in_mask(status, mask, number))
 }
 
 fn code_of(status: WaitStatus) -> u8 {

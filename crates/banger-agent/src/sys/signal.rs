@@ -137,3 +137,12 @@ pub fn send_value(process: Pid, number: i32, value: i32) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Whether a mask of `/proc/PID/status` (proc(5)), such as `SigBlk:`, has a signal: it is
+/// hexadecimal, signal 1 in the lowest bit.
+pub fn is_in_mask(status: &str, mask: &str, number: i32) -> bool {
+    let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place));
+    let mask = status.lines().find_map(|line| line.strip_prefix(mask));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
+}

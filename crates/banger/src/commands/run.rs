@@ -93,7 +93,7 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let Some(path) = repository::folder_of(&args.command, &words) else {
-        repository::refuse_missing(&args.command)?;
+        repository::refuse_missing(&args.command, &words)?;
         args.sending.refuse_without_folder()?;
         return machine(context, args, None).await;
     };

@@ -235,23 +235,27 @@ fn texts(paths: &[Vec<u8>]) -> Vec<String> {
 /// The folder of this host that stands in place of a command, unless it follows `--`.
 pub fn folder_of(command: &[OsString], arguments: &[OsString]) -> Option<PathBuf> {
     let path = command.first()?;
-    // The command extends to the end of the command line.
-    let before = arguments.len().checked_sub(command.len() + 1);
-    let escaped = before.and_then(|place| arguments.get(place)).map(OsString::as_os_str);
     let is_path = matches!(path.as_bytes().first(), Some(b'.' | b'/'));
-    let is_folder = is_path && escaped != Some(OsStr::new("--")) && Path::new(path).is_dir();
+    let is_folder = is_path && !follows_dashes(command, arguments) && Path::new(path).is_dir();
     is_folder.then(|| PathBuf::from(path))
 }
 
+/// Whether a command, which extends to the end of the command line, follows `--`.
+fn follows_dashes(command: &[OsString], arguments: &[OsString]) -> bool {
+    let before = arguments.len().checked_sub(command.len() + 1);
+    before.and_then(|place| arguments.get(place)).is_some_and(|word| word == "--")
+}
+
 /// Refuses a command that is meant as a folder: a relative path that leads nowhere, with `--` after
-/// it.
+/// it and not before.
 ///
 /// # Errors
 /// Such a path.
-pub fn refuse_missing(command: &[OsString]) -> Result<(), ApiError> {
+pub fn refuse_missing(command: &[OsString], arguments: &[OsString]) -> Result<(), ApiError> {
     let Some((path, rest)) = command.split_first() else { return Ok(()) };
     let is_relative = path.as_bytes().starts_with(b"./") || path.as_bytes().starts_with(b"../");
-    if !is_relative || !rest.iter().any(|word| word == "--") || Path::new(path).is_dir() {
+    let is_meant = is_relative && rest.iter().any(|word| word == "--");
+    if !is_meant || follows_dashes(command, arguments) || Path::new(path).is_dir() {
         return Ok(());
     }
     let text = format!("there is no folder `{}`", path.display());
@@ -289,10 +293,14 @@ mod tests {
         assert_eq!(folder("banger run . --rm", ". --rm"), Some(".".into()));
         assert_eq!(folder("banger run --rm /tmp", "/tmp"), Some("/tmp".into()));
         assert_eq!(folder("banger run -- /tmp", "/tmp"), None);
-        let refused = |command: &str| refuse_missing(&words(command)).is_err();
+        let in_line = |before: &str, command: &str| {
+            refuse_missing(&words(command), &words(&format!("{before} {command}"))).is_err()
+        };
+        let refused = |command: &str| in_line("banger run", command);
         assert!(refused("./porj --rm -- make") && refused("../no -- make"));
         assert!(!refused("./porj --rm make") && !refused("make -- x") && !refused("/no -- x"));
         assert!(!refused("./. -- make"));
+        assert!(!in_line("banger run --", "./script -- make"), "as the hint says");
         assert_eq!(folder("banger run /bin/sh", "/bin/sh"), None);
         assert_eq!(folder("banger run uname -a", "uname -a"), None);
         assert_eq!(folder_of(&[], &words("banger run")), None);
