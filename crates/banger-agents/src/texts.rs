@@ -37,36 +37,10 @@ If the machine is gone, commands fail. Do not work around that: tell the user.
     )
 }
 
-/// The plugin for opencode: asks [`crate::hook`] before each command of its shell tool.
+/// The plugin for both major versions of opencode: asks [`crate::hook`] before each command.
 pub fn plugin(command: &[String]) -> String {
     let words = serde_json::Value::from(command.to_vec());
-    format!(
-        "// Made by `banger agent install`; `--uninstall` removes it.
-//
-// Commands of the shell tool run in a machine. If banger cannot answer, the command is blocked.
-import {{ spawnSync }} from \"node:child_process\"
-
-const [program, ...words] = {words}
-
-const rewritten = (tool, args, cwd) => {{
-  const input = JSON.stringify({{ tool_name: tool, tool_input: args, cwd }})
-  const ran = spawnSync(program, words, {{ input, encoding: \"utf8\", timeout: 30000 }})
-  if (ran.error) throw new Error(`banger cannot be run: ${{ran.error.message}}`)
-  if (ran.status !== 0) throw new Error(`banger blocks the command: ${{ran.stderr}}`)
-  return JSON.parse(ran.stdout).hookSpecificOutput.updatedInput.command
-}}
-
-export const Banger = async ({{ directory }}) => ({{
-  \"tool.execute.before\": async (input, output) => {{
-    if (![\"bash\", \"shell\"].includes(input.tool)) return
-    const cwd = output.args.workdir ?? directory
-    output.args.command = rewritten(input.tool, output.args, cwd)
-    // The folder is in the machine.
-    delete output.args.workdir
-  }},
-}})
-"
-    )
+    include_str!("opencode_plugin.js").replacen("COMMAND", &words.to_string(), 1)
 }
 
 /// The words that ask banger before a command.

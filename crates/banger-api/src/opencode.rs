@@ -10,8 +10,10 @@ pub const PORT: u16 = 4096;
 /// User name for the server's HTTP basic authentication: the default of opencode.
 pub const USER: &str = "opencode";
 
-/// Variable from which opencode reads the password, as a server and as a client.
-pub const PASSWORD_VARIABLE: &str = "OPENCODE_SERVER_PASSWORD";
+/// Variables from which opencode reads the password, as a server and as a client. The second is
+/// that of version 2, which reads the first one only without it: both are always set, so that one
+/// from elsewhere does not count.
+pub const PASSWORD_VARIABLES: [&str; 2] = ["OPENCODE_SERVER_PASSWORD", "OPENCODE_PASSWORD"];
 
 /// Secrets of a VM, kept outside its configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -105,6 +105,18 @@ pub fn in_tree(tree: &Tree) -> Option<UnsupportedFile> {
             advice: ImageAdvice::ExportContainer,
         });
     }
+    if has("index.json") && has("blobs") {
+        return Some(UnsupportedFile {
+            what: "an OCI image layout whose file `oci-layout` is missing".into(),
+            advice: ImageAdvice::UnpackOci,
+        });
+    }
+    if let Some(path) = container_below(tree, names) {
+        return Some(UnsupportedFile {
+            what: format!("no container image itself: that is in its folder `{path}`"),
+            advice: ImageAdvice::PackFolder { path },
+        });
+    }
     let path = below(tree)?;
     Some(UnsupportedFile {
         what: format!("no root file system itself: that is in its folder `{path}`"),
@@ -123,6 +135,19 @@ fn standard(names: &BTreeMap<Name, NodeId>) -> usize {
     STANDARD.iter().filter(|name| names.contains_key(**name)).count()
 }
 
+/// The only folder, if it is a container image: the archive was packed one level too high.
+fn container_below(tree: &Tree, names: &BTreeMap<Name, NodeId>) -> Option<String> {
+    let [(name, folder)] = names.iter().collect::<Vec<_>>()[..] else { return None };
+    let inside = self::names(tree, *folder)?;
+    let has = |name: &str| inside.contains_key(name.as_bytes());
+    (has("oci-layout") && has("index.json") || has("manifest.json") && has("blobs"))
+        .then(|| printable(&String::from_utf8_lossy(name)))
+}
+
+fn printable(path: &str) -> String {
+    path.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
 /// The path of the first folder below the root that looks like a root file system.
 fn below(tree: &Tree) -> Option<String> {
     let mut level = vec![(ROOT, String::new())];
@@ -133,7 +158,7 @@ fn below(tree: &Tree) -> Option<String> {
                 let Some(inside) = names(tree, *child) else { continue };
                 let path = format!("{path}{}", String::from_utf8_lossy(name));
                 if standard(inside) >= MIN_STANDARD {
-                    return Some(path.chars().filter(|c| !c.is_control()).take(200).collect());
+                    return Some(printable(&path));
                 }
                 next.push((*child, path + "/"));
             }
@@ -181,6 +206,9 @@ mod tests {
             (&["manifest.json", "repositories", "abc/layer.tar"][..], Some("docker save")),
             (&["manifest.json", "oci-layout", "index.json", "blobs/x"], Some("docker save")),
             (&["oci-layout", "index.json", "blobs/x"], Some("OCI image layout")),
+            (&["index.json", "blobs/x"], Some("`oci-layout` is missing")),
+            (&["web/oci-layout", "web/index.json", "web/blobs/x"], Some("in its folder `web`")),
+            (&["web/manifest.json", "web/blobs/x"], Some("in its folder `web`")),
             (&["rootfs/bin/sh", "rootfs/etc/", "rootfs/dev/", "rootfs/usr/"], Some("`rootfs`")),
             (
                 &[

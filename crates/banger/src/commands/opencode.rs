@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use banger_api::opencode::{OpencodeAccess, PASSWORD_VARIABLE, PORT};
+use banger_api::opencode::{OpencodeAccess, PASSWORD_VARIABLES, PORT};
 use banger_api::operation::VmTag;
 use banger_api::vm::VmSummary;
 use banger_api::{ApiError, ErrorCode, Hint, exit};
@@ -20,6 +20,8 @@ use crate::ssh;
 
 /// Name of the program.
 const PROGRAM: &str = "opencode";
+/// A name that only version 2 has, beside the other one.
+const PROGRAM_2: &str = "opencode2";
 /// Folder where it works if no repository was sent.
 const HOME: &str = "/root";
 /// Variables with hosts that are reached without a proxy.
@@ -28,9 +30,12 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// The host's opencode, if it is installed.
 pub fn installed() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(PROGRAM))
-        .find(|program| rustix::fs::access(program, rustix::fs::Access::EXEC_OK).is_ok())
+    let find = |name| {
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(name))
+            .find(|program| rustix::fs::access(program, rustix::fs::Access::EXEC_OK).is_ok())
+    };
+    find(PROGRAM).or_else(|| find(PROGRAM_2))
 }
 
 /// The refusal of a machine that would be deleted before anyone could attach to it.
@@ -93,7 +98,7 @@ pub async fn attach(
     };
     let arguments = arguments(major(&program).await, &url, folder);
     let mut command = Command::new(&program);
-    command.args(&arguments).env(PASSWORD_VARIABLE, &access.password);
+    command.args(&arguments).envs(PASSWORD_VARIABLES.map(|name| (name, &access.password)));
     let host = ssh::host_name(vm.name.as_str());
     for name in NO_PROXY {
         command.env(name, without_proxy(std::env::var_os(name), &host));
@@ -151,10 +156,11 @@ async fn say_how(context: &Context, vm: &VmSummary, folder: &Path) {
     }
     let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"));
     context.info(&format!("  banger vm show {name} --secrets    # the password"));
-    context.info(&format!(
-        "  {PASSWORD_VARIABLE}=PASSWORD {PROGRAM} attach {url} --dir {}",
-        folder.display()
-    ));
+    let [variable, variable_2] = PASSWORD_VARIABLES;
+    let folder = folder.display();
+    context.info(&format!("  {variable}=PASSWORD {PROGRAM} attach {url} --dir {folder}"));
+    context
+        .info(&format!("  {variable_2}=PASSWORD {PROGRAM} --server {url} {folder}    # version 2"));
 }
 
 /// The URL with the name of the machine, where the name leads to its address.
@@ -223,10 +229,11 @@ fn parse_major(version: &str) -> Option<u32> {
     word.trim_start_matches('v').split('.').next()?.parse().ok()
 }
 
-/// Arguments that attach to a server: since version 2 that is an option.
+/// Arguments that attach to a server: since version 2 that is an option, and the folder, which is
+/// the server's, an argument.
 fn arguments(major: Option<u32>, url: &str, folder: &Path) -> Vec<OsString> {
     match major {
-        Some(2..) => vec!["--server".into(), url.into()],
+        Some(2..) => vec!["--server".into(), url.into(), folder.as_os_str().to_owned()],
         Some(_) | None => {
             vec!["attach".into(), url.into(), "--dir".into(), folder.as_os_str().to_owned()]
         }
@@ -264,7 +271,7 @@ mod tests {
         let words = |major| arguments(major, "http://web.vm:4096", Path::new("/root/app"));
         assert_eq!(words(Some(1)), ["attach", "http://web.vm:4096", "--dir", "/root/app"]);
         assert_eq!(words(None), words(Some(1)));
-        assert_eq!(words(Some(2)), ["--server", "http://web.vm:4096"]);
+        assert_eq!(words(Some(2)), ["--server", "http://web.vm:4096", "/root/app"]);
     }
 
     #[test]

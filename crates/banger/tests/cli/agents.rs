@@ -84,3 +84,57 @@ fn a_command_of_an_agent_runs_in_the_machine_and_fails_without_it() {
     assert_eq!(fs::read_dir(&project).unwrap().count(), 0);
     home.finish();
 }
+
+/// What opencode would run of each version.
+fn ask_plugin(project: &std::path::Path, home: &Home) -> Vec<Value> {
+    let driver = home.path().join("hosts.mjs");
+    fs::write(&driver, include_str!("opencode_hosts.mjs")).unwrap();
+    // The plugin is a module, whatever package it is in.
+    fs::write(project.join("package.json"), r#"{ "type": "module" }"#).unwrap();
+    let plugin = project.join(".opencode/plugins/banger.js");
+    let mut command = std::process::Command::new("node");
+    command.arg(driver).arg(plugin).arg(project).args(["echo it's; exit 7", "src"]);
+    let output = command.env("BANGER_HOME", home.path()).output().unwrap();
+    fs::remove_file(project.join("package.json")).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn both_versions_of_opencode_run_commands_in_the_machine() {
+    let home = home();
+    let project = project(&home);
+    let path = project.display().to_string();
+    run(&home, "vm create --name web");
+    home.ok(&["agent", "install", "opencode", &path, "--vm", "web", "--yes"]);
+    let asked = ask_plugin(&project, &home);
+    let [first, read, preview, second] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(read["filePath"], "README");
+    assert_eq!(first["description"], "a test");
+    for asked in [first, preview, second] {
+        let command = asked["command"].as_str().unwrap();
+        assert!(command.contains("'exec' '-w' '/root/app/src' 'web' '--'"), "{asked}");
+        assert!(command.ends_with(r" 'echo it'\''s; exit 7'"), "{asked}");
+        assert_eq!((command.matches("'exec'").count(), &asked["workdir"]), (1, &Value::Null));
+    }
+    // Without an answer of banger version 1 blocks the command, and version 2 runs one that fails.
+    let plugin = project.join(".opencode/plugins/banger.js");
+    let text = fs::read_to_string(&plugin).unwrap();
+    let program = text.split('"').find(|word| word.ends_with("/banger")).unwrap();
+    fs::write(&plugin, text.replacen(program, "/nowhere/it's", 1)).unwrap();
+    let asked = ask_plugin(&project, &home);
+    let [first, _, preview, second] = &asked[..] else { panic!("{asked:?}") };
+    let error = first["error"].as_str().unwrap();
+    assert!(error.starts_with("banger cannot be run: "), "{first}");
+    for asked in [preview, second] {
+        let mut command = std::process::Command::new("sh");
+        let ran = command.args(["-c", asked["command"].as_str().unwrap()]).output().unwrap();
+        assert_eq!((ran.status.code(), ran.stdout.as_slice()), (Some(1), &b""[..]), "{asked}");
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(said.starts_with("banger cannot be run: "), "{said}");
+        assert!(said.contains("/nowhere/it's"), "{said}");
+    }
+    run(&home, "vm delete -f web");
+    home.finish();
+}

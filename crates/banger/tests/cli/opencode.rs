@@ -19,14 +19,18 @@ fn with_opencode(home: &Home, version: &str, args: &[&str]) -> Run {
          echo \"$*\" | sed 's/127.0.0.1:[0-9]*/ADDRESS/'\n\
          for word; do case $word in http*) url=$word ;; esac; done\n\
          code() {{ curl -s -m 60 -o /dev/null -w '%{{http_code}}\\n' \"$@\" \"$url/any\"; }}\n\
-         code\ncode -u \"opencode:$OPENCODE_SERVER_PASSWORD\"\n\
+         password=$OPENCODE_PASSWORD\n\
+         [ $1 != attach ] || password=$OPENCODE_SERVER_PASSWORD\n\
+         code\ncode -u \"opencode:$password\"\n\
          echo \"$NO_PROXY\"\nexit 7\n"
     );
     std::fs::write(tools.join("opencode"), script).unwrap();
     std::fs::set_permissions(tools.join("opencode"), PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
     let mut command = home.command(args);
-    command.env("PATH", path).env("NO_PROXY", "example.org").output().unwrap().into()
+    // Somebody's own server has another password.
+    command.env("PATH", path).env("OPENCODE_PASSWORD", "another");
+    command.env("NO_PROXY", "example.org").output().unwrap().into()
 }
 
 #[test]
@@ -43,7 +47,11 @@ fn the_opencode_of_the_host_is_attached_with_the_password() {
     assert!(attached.err.ends_with("`dev` is still running; `banger vm stop dev` stops it\n"));
     let args = ["run", "--rm", "--name", "two", "--image", IMAGE, "--opencode"];
     let attached = with_opencode(&home, "2.0.0", &args);
-    assert!(attached.out.starts_with("--server http://ADDRESS\n401\n200\n"), "{}", attached.err);
+    assert!(
+        attached.out.starts_with("--server http://ADDRESS /root\n401\n200\n"),
+        "{}",
+        attached.err
+    );
     let names = home.json(&["vm", "list"]);
     assert_eq!(names.as_array().unwrap().len(), 1, "`--rm` deletes the machine: {names}");
     run(&home, "vm delete -f dev");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use banger_agent_proto::exec::{Detached, ExecRequest};
-use banger_api::opencode::{PASSWORD_VARIABLE, PORT};
+use banger_api::opencode::{PASSWORD_VARIABLES, PORT};
 use banger_engine::drivers::GuestCommand;
 use banger_engine::plan::VmPlan;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -106,7 +106,7 @@ async fn start(stream: UnixStream, password: &str) -> Result<(), String> {
     let request = ExecRequest {
         argv: ["/bin/sh", "-c", SERVE].map(Into::into).to_vec(),
         // Not in the arguments, which every process of the guest can read.
-        env: vec![(PASSWORD_VARIABLE.into(), password.into())],
+        env: PASSWORD_VARIABLES.map(|name| (name.into(), password.into())).to_vec(),
         cwd: Some("/".into()),
         ..ExecRequest::default()
     };

@@ -21,8 +21,8 @@ use crate::{follow, values};
 ///   banger run --image mine
 ///
 /// FILE is a tar archive, an ext4 or squashfs image, a disk (qcow2 or raw) whose
-/// only file system is ext4, or a folder. Its content tells the kind; files may be
-/// compressed.
+/// only file system is ext4, a container image (an OCI layout, or an archive of
+/// `docker save`), or a folder. Its content tells the kind; files may be compressed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
