@@ -226,9 +226,17 @@ fn send(git: &Git, talk: Talk, objects: String, folder: &[u8]) -> Result<(), Api
     let packed = running.finish();
     // The command's reason comes first: the stream ends because of it.
     let _ = io::copy(&mut output, &mut io::sink());
-    guest::ended(end, folder)?;
+    guest::ended(end, folder).map_err(may_be_partial)?;
     packed?;
     sent.map_err(|error| {
         ApiError::new(ErrorCode::GuestFailed, "the changes cannot be sent").caused_by(&error)
     })
+}
+
+/// The failure of a command that changes one file after the other.
+fn may_be_partial(error: ApiError) -> ApiError {
+    if error.code != ErrorCode::GuestFailed || !error.hints.is_empty() {
+        return error;
+    }
+    error.with_hint(Hint::text("`banger vm workspace status` shows which changes have arrived"))
 }

@@ -14,6 +14,8 @@ now() {
     read -r uptime _ </proc/uptime
     echo "${uptime%%.*}"
 }
+# Version 2 looks for a newer one every ten minutes, and installs it: this one is the image's.
+export OPENCODE_DISABLE_AUTOUPDATE="${OPENCODE_DISABLE_AUTOUPDATE-true}"
 delay=1
 while :; do
     began=$(now)
