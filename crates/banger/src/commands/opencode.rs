@@ -3,7 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use banger_api::opencode::{OpencodeAccess, PASSWORD_VARIABLES, PORT};
 use banger_api::operation::VmTag;
@@ -24,6 +25,8 @@ const PROGRAM: &str = "opencode";
 const PROGRAM_2: &str = "opencode2";
 /// Folder where it works if no repository was sent.
 const HOME: &str = "/root";
+/// A program that fails within this time has not been used.
+const AT_ONCE: Duration = Duration::from_secs(10);
 /// Variables with hosts that are reached without a proxy.
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
@@ -96,23 +99,52 @@ pub async fn attach(
             (url, Some(relay))
         }
     };
-    let arguments = arguments(major(&program).await, &url, folder);
-    let mut command = Command::new(&program);
-    command.args(&arguments).envs(PASSWORD_VARIABLES.map(|name| (name, &access.password)));
-    let host = ssh::host_name(vm.name.as_str());
-    for name in NO_PROXY {
-        command.env(name, without_proxy(std::env::var_os(name), &host));
-    }
-    // The program has the terminal; Ctrl-C is its own.
-    let ended = command.status().await;
+    let program = Attached { program: &program, url: &url, password: &access.password, vm };
+    let ended = program.run(context, folder).await;
     if let Some(relay) = relay {
         relay.abort();
     }
     let status = ended.map_err(|error| {
-        let text = format!("`{}` cannot be started", program.display());
+        let text = format!("`{}` cannot be started", program.program.display());
         ApiError::new(ErrorCode::HostNotReady, text).caused_by(&error)
     })?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED))
+}
+
+/// A program that is attached to the server of a machine.
+struct Attached<'a> {
+    program: &'a Path,
+    url: &'a str,
+    password: &'a str,
+    vm: &'a VmTag,
+}
+
+impl Attached<'_> {
+    /// Runs it until it ends.
+    async fn run(&self, context: &Context, folder: &Path) -> std::io::Result<ExitStatus> {
+        let major = major(self.program).await;
+        let began = Instant::now();
+        let status = self.spawn(&arguments(major, self.url, Some(folder))).await?;
+        // Early versions 2 would enter the folder on this host, where it is not.
+        let is_refused = major >= Some(2) && !status.success() && began.elapsed() < AT_ONCE;
+        if !is_refused {
+            return Ok(status);
+        }
+        let text = "this opencode cannot begin in a folder of the machine, and begins without";
+        context.info(&format!("{text}: go to `{}` in it", folder.display()));
+        self.spawn(&arguments(major, self.url, None)).await
+    }
+
+    /// The program has the terminal; Ctrl-C is its own.
+    async fn spawn(&self, arguments: &[OsString]) -> std::io::Result<ExitStatus> {
+        let mut command = Command::new(self.program);
+        command.args(arguments).envs(PASSWORD_VARIABLES.map(|name| (name, self.password)));
+        let host = ssh::host_name(self.vm.name.as_str());
+        for name in NO_PROXY {
+            command.env(name, without_proxy(std::env::var_os(name), &host));
+        }
+        command.status().await
+    }
 }
 
 /// The access to the server of a machine.
@@ -231,13 +263,17 @@ fn parse_major(version: &str) -> Option<u32> {
 
 /// Arguments that attach to a server: since version 2 that is an option, and the folder, which is
 /// the server's, an argument.
-fn arguments(major: Option<u32>, url: &str, folder: &Path) -> Vec<OsString> {
-    match major {
-        Some(2..) => vec!["--server".into(), url.into(), folder.as_os_str().to_owned()],
-        Some(_) | None => {
-            vec!["attach".into(), url.into(), "--dir".into(), folder.as_os_str().to_owned()]
-        }
+fn arguments(major: Option<u32>, url: &str, folder: Option<&Path>) -> Vec<OsString> {
+    let (option, before_folder) = match major {
+        Some(2..) => ("--server", None),
+        Some(_) | None => ("attach", Some("--dir".into())),
+    };
+    let mut words: Vec<OsString> = vec![option.into(), url.into()];
+    if let Some(folder) = folder {
+        words.extend(before_folder);
+        words.push(folder.into());
     }
+    words
 }
 
 /// The variable with the hosts of the machine added.
@@ -268,7 +304,7 @@ mod tests {
         ] {
             assert_eq!(parse_major(version), major, "{version}");
         }
-        let words = |major| arguments(major, "http://web.vm:4096", Path::new("/root/app"));
+        let words = |major| arguments(major, "http://web.vm:4096", Some(Path::new("/root/app")));
         assert_eq!(words(Some(1)), ["attach", "http://web.vm:4096", "--dir", "/root/app"]);
         assert_eq!(words(None), words(Some(1)));
         assert_eq!(words(Some(2)), ["--server", "http://web.vm:4096", "/root/app"]);

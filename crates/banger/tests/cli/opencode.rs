@@ -22,7 +22,8 @@ fn with_opencode(home: &Home, version: &str, args: &[&str]) -> Run {
          password=$OPENCODE_PASSWORD\n\
          [ $1 != attach ] || password=$OPENCODE_SERVER_PASSWORD\n\
          code\ncode -u \"opencode:$password\"\n\
-         echo \"$NO_PROXY\"\nexit 7\n"
+         echo \"$NO_PROXY\"\n[ $1 != attach ] || exit 7\n\
+         if [ $# = 3 ]; then case {version} in *preview) exit 1 ;; esac; fi\n"
     );
     std::fs::write(tools.join("opencode"), script).unwrap();
     std::fs::set_permissions(tools.join("opencode"), PermissionsExt::from_mode(0o755)).unwrap();
@@ -47,11 +48,13 @@ fn the_opencode_of_the_host_is_attached_with_the_password() {
     assert!(attached.err.ends_with("`dev` is still running; `banger vm stop dev` stops it\n"));
     let args = ["run", "--rm", "--name", "two", "--image", IMAGE, "--opencode"];
     let attached = with_opencode(&home, "2.0.0", &args);
-    assert!(
-        attached.out.starts_with("--server http://ADDRESS /root\n401\n200\n"),
-        "{}",
-        attached.err
-    );
+    let expected = "--server http://ADDRESS /root\n401\n200\nexample.org,127.0.0.1,two.vm\n";
+    assert_eq!((attached.out.as_str(), attached.code), (expected, 0), "{}", attached.err);
+    // It cannot begin in a folder of the machine.
+    let attached = with_opencode(&home, "2.0.0-preview", &args);
+    let again = expected.replace(" /root", "");
+    assert_eq!((attached.out, attached.code), (expected.to_owned() + &again, 0));
+    assert!(attached.err.contains("go to `/root` in it"), "{}", attached.err);
     let names = home.json(&["vm", "list"]);
     assert_eq!(names.as_array().unwrap().len(), 1, "`--rm` deletes the machine: {names}");
     run(&home, "vm delete -f dev");
