@@ -1,7 +1,7 @@
 //! A change of one file, made whole or not at all.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -47,18 +47,26 @@ impl Change {
 /// Reads a text file; `None` if it is absent.
 ///
 /// # Errors
-/// The system's; a file that is not text, or too large.
+/// The system's; what is no file, not text, or too large.
 pub fn read(path: &Path) -> Result<Option<String>, ApiError> {
-    let size = match fs::metadata(path) {
-        Ok(file) => file.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(path, "cannot be read", &error)),
+    let failed = |error: io::Error| failed(path, "cannot be read", &error);
+    let refused = |what: &str| {
+        let text = format!("`{}` {what}", path.display());
+        Err(ApiError::new(ErrorCode::BadRequest, text))
     };
-    if size > MAX_BYTES {
-        let text = format!("`{}` has more than 4 MiB", path.display());
-        return Err(ApiError::new(ErrorCode::BadRequest, text));
+    // A FIFO is not waited for, and a device not read: a repository can have links to both.
+    match fs::metadata(path) {
+        Ok(file) if !file.is_file() => return refused("is no file"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(failed)?,
+    };
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if read as u64 > MAX_BYTES {
+        return refused("has more than 4 MiB");
     }
-    fs::read_to_string(path).map(Some).map_err(|error| failed(path, "cannot be read", &error))
+    Ok(Some(text))
 }
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> ApiError {

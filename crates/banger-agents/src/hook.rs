@@ -18,9 +18,20 @@ pub const MAX_INPUT: usize = 4 * 1024 * 1024;
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash -c \"$1\"; \
      else exec sh -c \"$1\"; fi";
 
-/// Quotes a word for a POSIX shell.
+/// Quotes a word for any shell that may get it: POSIX shells, and fish, where a backslash means
+/// something between single quotes (fish-language(7)). Quotes and backslashes are between double
+/// quotes, where all of them agree.
 pub fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
+    let mut text = String::from("'");
+    for letter in word.chars() {
+        match letter {
+            '\'' => text.push_str("'\"'\"'"),
+            '\\' => text.push_str("'\"\\\\\"'"),
+            letter => text.push(letter),
+        }
+    }
+    text.push('\'');
+    text
 }
 
 /// The command line that runs a command in the machine.
@@ -99,13 +110,22 @@ mod tests {
         let command = input["command"].as_str().unwrap();
         let begin = "'/usr/bin/banger' 'exec' '-w' '/root/app/src' 'web' '--' 'sh' '-c' 'if ";
         assert!(command.starts_with(begin), "{command}");
-        assert!(command.ends_with(r"fi' 'sh' 'echo '\''a b'\'' | wc'"), "{command}");
+        let end = r#"fi' 'sh' 'echo '"'"'a b'"'"' | wc'"#;
+        assert!(command.ends_with(end), "{command}");
     }
 
     #[test]
     fn the_shell_passes_the_command_on_unchanged() {
-        let commands =
-            ["printf '%s\\n' \"$HOME\" 'it'\\''s' `echo x` $(echo y)\necho z", "", "'", "\\"];
+        let commands = [
+            "printf '%s\\n' \"$HOME\" 'it'\\''s' `echo x` $(echo y)\necho z",
+            "",
+            "'",
+            "\\",
+            // In fish, `\'` between single quotes does not end them.
+            "echo \\'; echo fish; echo \\'",
+            "a\\\\'b",
+            "\\$x \"y\" !! *",
+        ];
         // A program that prints its last argument.
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("it's a program");
@@ -115,8 +135,11 @@ mod tests {
         for command in commands {
             let line = rewritten(command, Path::new("/"), &workspace(), program);
             let line = format!("chmod +x {}; {line}", quoted(program));
-            let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
-            assert_eq!(String::from_utf8_lossy(&output.stdout), command, "{line}");
+            for shell in ["sh", "bash", "zsh", "fish"] {
+                let output = std::process::Command::new(shell).args(["-c", &line]).output();
+                let printed = output.unwrap().stdout;
+                assert_eq!(String::from_utf8_lossy(&printed), command, "{shell}: {line}");
+            }
         }
     }
 
@@ -140,6 +163,7 @@ mod tests {
         let command = &answer["hookSpecificOutput"]["updatedInput"]["command"];
         assert_eq!((&command[0], &command[1]), (&json!("sh"), &json!("-c")));
         let line = command[2].as_str().unwrap();
-        assert!(line.ends_with(r"''\''ls'\'' '\''a b'\'''"), "{line}");
+        let end = quoted("'ls' 'a b'");
+        assert!(line.ends_with(&format!(" {end}")), "{line}");
     }
 }

@@ -36,8 +36,9 @@ const orFails = (rewrite, refuse) => {
   try {
     rewrite()
   } catch (error) {
-    const text = error.message.replace(/\s+/g, " ").trim().replaceAll("'", "'\\''")
-    refuse(`printf '%s\\n' '${text}' >&2; exit 1`)
+    // No quote and no backslash, which shells read in different ways.
+    const text = error.message.replace(/['\\\s]+/g, " ").trim()
+    refuse(`echo '${text}' >&2; exit 1`)
   }
 }
 

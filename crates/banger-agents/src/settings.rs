@@ -8,8 +8,8 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstArray, CstInputValue, CstNode, CstObject, CstRootNode};
 use jsonc_parser::json;
 
-/// The words in the command of our hook, by which it is recognized.
-pub const MARK: &str = "agent hook";
+/// Words in the command of our hook, by which it is recognized.
+const MARKS: [&str; 2] = [" agent hook ", "--vm "];
 
 /// The hook for this event, as the text of an element.
 fn element(matcher: &str, command: &str) -> CstInputValue {
@@ -43,11 +43,11 @@ pub fn add(
         has(matcher) && has(command)
     };
     if let (Some(text), [one]) = (text, present.as_slice())
-        && same(one)
+        && same(&one.entry)
     {
         return Ok(text.to_owned());
     }
-    present.into_iter().for_each(CstNode::remove);
+    present.into_iter().for_each(Ours::remove);
     list.append(element(matcher, command));
     Ok(root.to_string())
 }
@@ -63,7 +63,7 @@ pub fn remove(path: &Path, text: &str) -> Result<Option<String>, ApiError> {
     if ours.is_empty() {
         return Ok(Some(text.to_owned()));
     }
-    ours.into_iter().for_each(CstNode::remove);
+    ours.into_iter().for_each(Ours::remove);
     let mut emptied = list.elements().is_empty();
     if emptied {
         remove_property(&hooks, "PreToolUse");
@@ -94,9 +94,38 @@ fn lists(root: &CstRootNode) -> Option<(CstObject, CstObject, CstArray)> {
     Some((object, hooks, list))
 }
 
-fn ours(list: &CstArray) -> Vec<CstNode> {
-    let is_ours = |node: &CstNode| node.to_string().contains(MARK);
-    list.elements().into_iter().filter(is_ours).collect()
+/// An entry with our hook, which may have hooks of others.
+struct Ours {
+    entry: CstNode,
+    hooks: Vec<CstNode>,
+    is_alone: bool,
+}
+
+impl Ours {
+    fn remove(self) {
+        if self.is_alone {
+            self.entry.remove();
+        } else {
+            self.hooks.into_iter().for_each(CstNode::remove);
+        }
+    }
+}
+
+fn ours(list: &CstArray) -> Vec<Ours> {
+    let of_entry = |entry: CstNode| {
+        let all = entry.as_object()?.array_value("hooks")?.elements();
+        let count = all.len();
+        let hooks: Vec<CstNode> = all.into_iter().filter(is_ours).collect();
+        let is_alone = hooks.len() == count;
+        (!hooks.is_empty()).then_some(Ours { entry, hooks, is_alone })
+    };
+    list.elements().into_iter().filter_map(of_entry).collect()
+}
+
+fn is_ours(hook: &CstNode) -> bool {
+    let command = hook.as_object().and_then(|hook| hook.get("command")).and_then(|it| it.value());
+    let text = command.map(|command| command.to_string()).unwrap_or_default();
+    MARKS.iter().all(|mark| text.contains(mark))
 }
 
 fn remove_property(object: &CstObject, name: &str) {
@@ -153,6 +182,25 @@ mod tests {
         assert!(created.contains("\"PreToolUse\""), "{created}");
         assert_eq!(removed(&created), None);
         assert_eq!(removed("{\"a\": 1}").as_deref(), Some("{\"a\": 1}"));
+    }
+
+    #[test]
+    fn hooks_of_others_stay() {
+        let other = "{\"hooks\": {\"PreToolUse\": [{\"matcher\": \"Write\", \"hooks\": \
+                     [{\"type\": \"command\", \"command\": \"/opt/my-agent hook --audit\"}]}]}}";
+        let with = added(Some(other));
+        assert!(with.contains("my-agent hook --audit"), "{with}");
+        let even = |text: &str| text.split_whitespace().collect::<String>();
+        assert_eq!(even(&removed(&with).unwrap()), even(other));
+        // Another one in our entry.
+        let mine = "{ \"type\": \"command\", \"command\": \"/usr/bin/my-linter\" }";
+        let shared = added(None).replacen("\"hooks\": [", &format!("\"hooks\": [{mine},"), 2);
+        let again = add(Path::new("x"), Some(&shared), "Bash", &COMMAND.replace("web", "db"));
+        let again = again.unwrap();
+        assert!(again.contains("my-linter") && again.contains("--vm db"), "{again}");
+        assert!(!again.contains("--vm web"), "{again}");
+        let left = removed(&again).unwrap();
+        assert!(left.contains("my-linter") && !left.contains("agent hook"), "{left}");
     }
 
     #[test]
