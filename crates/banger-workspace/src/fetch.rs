@@ -41,9 +41,46 @@ const MAX_ALLOCATION: &str = "1g";
 pub fn receive(git: &Git, from: &mut dyn Read, limits: &Limits) -> Result<(), ApiError> {
     let git = git.with("GIT_ALLOC_LIMIT", MAX_ALLOCATION);
     let size = format!("--max-input-size={}", limits.pack_bytes);
-    let mut command = git.command(["index-pack", "--stdin", "--strict", size.as_str()]);
+    let stored = feed(&git, &["index-pack", "--stdin", "--strict", size.as_str()], from)
+        .map_err(|error| bad("cannot be read").caused_by(&error))?;
+    stored.map_err(|error| {
+        let is_large = error.causes.iter().any(|cause| cause.contains("exceeds maximum"));
+        let mut refused = ApiError::new(
+            ErrorCode::GuestFailed,
+            "git refuses the objects that the machine has sent",
+        );
+        refused.causes = error.causes;
+        if is_large {
+            let text = format!(
+                "at most {} MiB are taken at once: `banger cp` copies large files",
+                limits.pack_bytes >> 20
+            );
+            return refused.with_hint(Hint::text(text));
+        }
+        refused
+    })
+}
+
+/// Copies objects of one repository into another, each to a file of its own.
+///
+/// # Errors
+/// git's.
+pub fn copy(from: &Git, to: &Git, objects: &[String]) -> Result<(), ApiError> {
+    let list: String = objects.iter().flat_map(|name| [name, "\n"]).collect();
+    let mut pack = from.stream(["pack-objects", "--stdout", "-q"], list.into_bytes())?;
+    feed(to, &["unpack-objects", "-q"], &mut pack.stdout)
+        .map_err(|error| bad("cannot be read").caused_by(&error))??;
+    pack.finish()
+}
+
+/// Runs git with an input. The outer error is that of the reading.
+fn feed(git: &Git, arguments: &[&str], from: &mut dyn Read) -> io::Result<Result<(), ApiError>> {
+    let mut command = git.command(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let (mut child, messages) = started(command)?;
+    let (mut child, messages) = match started(command) {
+        Ok(started) => started,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut input = child.stdin.take();
     let mut piece = vec![0; PIECE];
     let mut cut = None;
@@ -62,26 +99,8 @@ pub fn receive(git: &Git, from: &mut dyn Read, limits: &Limits) -> Result<(), Ap
             }
         }
     }
-    let stored = finished(child, messages, git.folder());
-    if let Some(error) = cut {
-        return Err(bad("cannot be read").caused_by(&error));
-    }
-    stored.map_err(|error| {
-        let is_large = error.causes.iter().any(|cause| cause.contains("exceeds maximum"));
-        let mut refused = ApiError::new(
-            ErrorCode::GuestFailed,
-            "git refuses the objects that the machine has sent",
-        );
-        refused.causes = error.causes;
-        if is_large {
-            let text = format!(
-                "at most {} MiB are taken at once: `banger cp` copies large files",
-                limits.pack_bytes >> 20
-            );
-            return refused.with_hint(Hint::text(text));
-        }
-        refused
-    })
+    let ended = finished(child, messages, git.folder());
+    cut.map_or(Ok(ended), Err)
 }
 
 /// The objects of changed files that are not here yet.

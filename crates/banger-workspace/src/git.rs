@@ -57,8 +57,8 @@ const MAX_MESSAGE: u64 = 4096;
 #[derive(Debug, Clone)]
 pub struct Git {
     folder: PathBuf,
-    /// `-c` settings without the filters of the repository.
-    filters: Vec<OsString>,
+    /// Settings that switch the filters of the repository off.
+    filters: Vec<(OsString, &'static str)>,
     /// Variables of its environment.
     variables: Vec<(&'static str, OsString)>,
 }
@@ -89,9 +89,8 @@ impl Git {
         // It exits with 1 if there are none.
         let listing = listing.output().map_err(|error| missing(&error))?;
         for name in listing.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let value: &[u8] = if name.ends_with(b".required") { b"=false" } else { b"=" };
-            git.filters.push("-c".into());
-            git.filters.push(OsStr::from_bytes(&[name, value].concat()).into());
+            let value = if name.ends_with(b".required") { "false" } else { "" };
+            git.filters.push((OsStr::from_bytes(name).into(), value));
         }
         Ok(git)
     }
@@ -117,7 +116,13 @@ impl Git {
         let mut safe = OsString::from("safe.directory=");
         safe.push(&self.folder);
         command.arg("-c").arg(safe);
-        command.args(&self.filters).args(arguments);
+        // Not with `-c`, which ends a name at its first `=`; a filter's name may have one.
+        command.env("GIT_CONFIG_COUNT", self.filters.len().to_string());
+        for (number, (name, value)) in self.filters.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), name);
+            command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        }
+        command.args(arguments);
         command.current_dir(&self.folder).stdin(Stdio::null());
         command
     }

@@ -221,6 +221,7 @@ type Listed = Result<(Vec<u8>, Entry), (Vec<u8>, String)>;
 fn file(record: &[u8]) -> Result<Listed, ApiError> {
     if let Some(rest) = record.strip_prefix(b"160000 ") {
         let path = rest.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default();
+        let path = path.strip_suffix(b"/").unwrap_or(path);
         return Ok(Err((path.to_vec(), "is a repository of its own".to_owned())));
     }
     let (path, entry) =

@@ -50,7 +50,11 @@ impl Workspace {
             }
             let new: Vec<&Entry> =
                 changes.iter().filter_map(|change| change.now.as_ref()).collect();
-            let missing = fetch::missing(&git, &new)?;
+            let bases = changes.iter().filter_map(|change| change.base.as_ref());
+            let (missing, lost): (Vec<String>, Vec<String>) =
+                fetch::missing(&git, &new.iter().copied().chain(bases).collect::<Vec<_>>())?
+                    .into_iter()
+                    .partition(|name| new.iter().any(|entry| entry.object == *name));
             let list = missing.iter().flat_map(|name| [name, "\n"]).collect::<String>();
             // A guest that does not read says why at its end.
             let _ = input.write_all(list.as_bytes());
@@ -59,6 +63,9 @@ impl Workspace {
                 fetch::receive(&git, rest, limits)?;
             }
             fetch::check(&git, &new, limits)?;
+            // A file whose content at the common state is nowhere is shown as a new one.
+            let is_lost = |entry: &mut Entry| lost.contains(&entry.object);
+            changes.iter_mut().for_each(|change| drop(change.base.take_if(is_lost)));
             let trees = fetch::trees(&git, &changes)?;
             Ok(Fetched { status, git, trees })
         })
@@ -101,8 +108,21 @@ impl Workspace {
         refuse_conflicts(&changes.conflicts)?;
         let objects = fetched.status.objects.used_by(self.repository.git());
         place::place(&self.repository, &objects, &changes.guest, &fetched.status.seen, before)?;
+        self.keep_received(fetched)?;
         let files = changes.guest.iter().map(|change| (change.path.clone(), change.now.clone()));
         self.record_files(files.collect())
+    }
+
+    /// Keeps the contents that came from the guest, which are part of the common state now.
+    fn keep_received(&self, fetched: &Fetched) -> Result<(), ApiError> {
+        let changes = &fetched.status.changes.guest;
+        let new: Vec<&Entry> = changes.iter().filter_map(|change| change.now.as_ref()).collect();
+        let kept = self.store.kept_objects(&self.repository)?.used_by(self.repository.git());
+        let missing = fetch::missing(&kept, &new)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        fetch::copy(&fetched.git, &kept, &missing)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The record of a workspace, on the host and private to its user: which repository is in which
 //! folder of the guest, and the files of both at the last common state. A guest has no part in it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -11,7 +12,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use rustix::fs::FlockOperation;
 
 use crate::git::Git;
-use crate::manifest::{Manifest, Objects};
+use crate::manifest::{Entry, Manifest, Objects};
 use crate::repository::Repository;
 
 /// First field of a record.
@@ -175,6 +176,47 @@ impl Store {
     /// git's, the file system's.
     pub fn kept_objects(&self, repository: &Repository) -> Result<Objects, ApiError> {
         objects(self.folder.join("objects"), &[&repository.objects()?])
+    }
+
+    /// Keeps the contents of files that this command has made objects of: the repository may never
+    /// get them, and a comparison needs those of the common state.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep<'a>(&self, files: impl IntoIterator<Item = &'a Entry>) -> Result<(), ApiError> {
+        let new = self.temporary("repository").join("objects");
+        for entry in files {
+            let kept = self.kept(&entry.object);
+            let (folder, name) = entry.object.split_at(2);
+            let made = kept.parent().map_or(Ok(()), make);
+            match made.and_then(|()| fs::hard_link(new.join(folder).join(name), &kept)) {
+                Err(error)
+                    // There already, or an object of the repository.
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                    ) =>
+                {
+                    return Err(of_file(&kept, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets contents that no file of the common state has any more.
+    pub fn drop_objects(&self, objects: &BTreeSet<String>) {
+        for object in objects {
+            // One that stays only takes space.
+            let _ = fs::remove_file(self.kept(object));
+        }
+    }
+
+    /// Where an object is kept (gitrepository-layout(5)).
+    fn kept(&self, object: &str) -> PathBuf {
+        let (folder, name) = object.split_at(2);
+        self.folder.join("objects").join(folder).join(name)
     }
 
     /// A folder for objects of this command only, upon those of the record and the repository.

@@ -175,13 +175,23 @@ impl Workspace {
         if files.is_empty() {
             return Ok(());
         }
+        self.store.keep(files.iter().filter_map(|(_, entry)| entry.as_ref()))?;
+        let mut gone = BTreeSet::new();
         for (path, entry) in files {
-            match entry {
-                Some(entry) => drop(self.record.base.0.insert(path, entry)),
-                None => drop(self.record.base.0.remove(&path)),
-            }
+            let before = match entry {
+                Some(entry) => self.record.base.0.insert(path, entry),
+                None => self.record.base.0.remove(&path),
+            };
+            gone.extend(before.map(|before| before.object));
         }
-        self.store.save(&self.record)
+        self.store.save(&self.record)?;
+        if !gone.is_empty() {
+            for entry in self.record.base.0.values() {
+                gone.remove(&entry.object);
+            }
+            self.store.drop_objects(&gone);
+        }
+        Ok(())
     }
 }
 

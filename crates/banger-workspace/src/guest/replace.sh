@@ -42,11 +42,25 @@ look() {
 $facts
 EOF
 }
+# What a change of a file changes.
+stamp() {
+  stat -c '%i %s %y %z' -- "$1"
+}
 make "$@"
 look "$@"
+n=0
+for p; do
+  n=$((n + 1))
+  [ $# = 1 ] || stamp "$p" >"$t/$n.was" || exit 75
+done
 [ "$(g hash-object -- "$@")" = "$expected" ] || exit 75
 n=0
 for p; do
   n=$((n + 1))
+  # The machine may have answered to the file before by a change of this one.
+  if [ "$n" -gt 1 ]; then
+    read -r was <"$t/$n.was"
+    [ "$(stamp "$p")" = "$was" ] || exit 75
+  fi
   mv -f -- "$t/$n" "$p"
 done

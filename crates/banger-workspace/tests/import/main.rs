@@ -194,8 +194,9 @@ fn only_what_is_needed_is_sent() {
 #[test]
 fn nothing_of_the_repository_runs() {
     let world = World::new();
-    world.write(".gitattributes", "*.txt filter=evil diff=evil merge=evil\n");
+    world.write(".gitattributes", "*.txt filter=evil diff=evil merge=evil\n*.md filter=a=b\n");
     world.write("a.txt", "a\n");
+    world.write("a.md", "a\n");
     world.commit("first");
     let proof = world.host.with_file_name("proof");
     let program = format!("touch {}; cat", proof.display());
@@ -203,6 +204,9 @@ fn nothing_of_the_repository_runs() {
         "filter.evil.clean",
         "filter.evil.smudge",
         "filter.evil.process",
+        // A name that `-c` would end too early.
+        "filter.a=b.clean",
+        "filter.a=b.smudge",
         "diff.evil.textconv",
         "diff.evil.command",
         "diff.external",
@@ -221,6 +225,7 @@ fn nothing_of_the_repository_runs() {
     }
     // Of the same size and time as the index: git would have to compare the content.
     fs::write(world.host.join("a.txt"), "b\n").unwrap();
+    fs::write(world.host.join("a.md"), "b\n").unwrap();
     let repository = Repository::find(&world.host).unwrap();
     let snapshot = Snapshot::of(&repository, &Options::default()).unwrap();
     let objects = pack::objects(repository.git(), &snapshot).unwrap();

@@ -8,6 +8,7 @@ use std::path::Path;
 use banger_api::ErrorCode;
 use banger_workspace::fetch::Limits;
 use banger_workspace::pull::{Form, Which};
+use banger_workspace::push::PushOptions;
 use banger_workspace::{Options, place};
 
 use crate::local::{Local, Pair, settled};
@@ -312,4 +313,65 @@ fn a_branch_of_a_repository_without_a_commit_has_one() {
     let made = pair.open().branch(&Local, &Limits::default(), "try", "web").unwrap();
     assert_eq!((made.commits, made.has_uncommitted), (0, true));
     assert_eq!(pair.world.git(&["show", "try:a"]), "a\n");
+}
+
+#[test]
+fn a_change_on_both_sides_is_shown_after_a_push_and_after_a_pull() {
+    let pair = Pair::new();
+    let patch = || pair.shown(Form::Patch);
+    // What was common is in no repository, and in no file any more.
+    pair.world.write("a", "pushed\n");
+    pair.open().push(&Local, &PushOptions::default()).unwrap();
+    pair.world.write("a", "host\n");
+    pair.guest("a", "guest\n");
+    assert_eq!(pair.status(), ["C a"]);
+    assert!(patch().ends_with("-pushed\n+guest\n"), "{}", patch());
+    pair.guest("b", "pulled\n");
+    pair.guest("c", "pulled too\n");
+    pair.world.write("a", "guest\n");
+    pair.pull().unwrap();
+    for (name, content) in [("b", "host\n"), ("c", "host too\n")] {
+        pair.world.write(name, content);
+        pair.guest(name, "guest\n");
+    }
+    let text = patch();
+    assert!(text.contains("-pulled\n+guest\n") && text.contains("-pulled too\n"), "{text}");
+    // Contents that are no common state any more are not kept.
+    let kept = || {
+        let folders = fs::read_dir(pair.store().join("objects")).unwrap().flatten();
+        let named = folders.filter(|folder| folder.file_name().len() == 2);
+        named.map(|folder| fs::read_dir(folder.path()).unwrap().count()).sum::<usize>()
+    };
+    assert_eq!(kept(), 3, "`a`, `b` and `c`");
+    // Records of versions that did not keep them: the file is shown as a new one.
+    fs::remove_dir_all(pair.store().join("objects")).unwrap();
+    let text = patch();
+    assert!(text.contains("new file mode") && text.contains("+guest\n"), "{text}");
+    assert_eq!(pair.status(), ["C b", "C c"]);
+}
+
+#[test]
+fn repositories_and_git_names_that_stay_in_the_guest_are_named() {
+    let pair = Pair::new();
+    for nested in ["nest", "deep/empty repo"] {
+        pair.guest(&format!("{nested}/work"), "only here\n");
+        git(&pair.world.guest.join(nested), &["init", "-q"]);
+    }
+    pair.guest("x/.GIT/hooks/a", "x");
+    pair.guest("built.o/.git-not", "x");
+    let refused = pair.open().status(&Local).unwrap().guest.refused;
+    let mut names: Vec<_> = refused
+        .iter()
+        .map(|(path, why)| format!("{} {why}", String::from_utf8_lossy(path)))
+        .collect();
+    names.sort();
+    let repository = "is a repository of its own";
+    let expected = [
+        format!("deep/empty repo {repository}"),
+        format!("nest {repository}"),
+        "x/.GIT/hooks/a leads into `.git`".to_owned(),
+    ];
+    assert_eq!(names, expected);
+    pair.pull().unwrap();
+    assert!(!pair.world.host.join("nest").exists());
 }

@@ -315,3 +315,42 @@ fn what_was_sent_without_a_merge_comes_back_as_one() {
     assert_eq!(pair.host("src/main.c").unwrap(), "int main(void) { return 1; }\n");
     assert_eq!(pair.status(), Vec::<String>::new());
 }
+
+#[test]
+fn an_edit_of_the_guest_at_the_same_time_is_kept() {
+    let pair = Pair::new();
+    let names: Vec<String> = (10..26).map(|number| format!("f{number}")).collect();
+    names.iter().for_each(|name| pair.world.write(name, "one\n"));
+    pair.world.git(&["add", "-A"]);
+    assert_eq!(pair.push(&PushOptions::default()).unwrap(), 16);
+    for (round, edited) in ["f25", "f20", "f12"].into_iter().enumerate() {
+        let host = format!("host {round}\n");
+        names.iter().for_each(|name| pair.world.write(name, &host));
+        // A watcher: when the first file is new, it writes another.
+        let (first, path) = (pair.world.guest.join("f10"), pair.world.guest.join(edited));
+        let (expected, edit) = (host.clone(), format!("edit {round}\n"));
+        let text = edit.clone();
+        let watcher = std::thread::spawn(move || {
+            while fs::read_to_string(&first).unwrap_or_default() != expected {}
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        });
+        let pushed = pair.open().push(&Local, &PushOptions::default());
+        watcher.join().unwrap();
+        let there = pair.in_guest(edited).unwrap();
+        assert!(there.ends_with(&edit), "{there:?}, {pushed:?}");
+        // All is sent, or that file is a conflict; what was sent before is no change of the guest.
+        let status = pair.status();
+        let conflict = [format!("C {edited}")];
+        let left: Vec<_> = status.iter().filter(|line| line.starts_with(['g', 'C'])).collect();
+        assert!(
+            left.is_empty() || left == [&conflict[0]] || left == [&format!("gM {edited}")],
+            "{status:?}"
+        );
+        let force = PushOptions { force: vec![edited.into()], ..PushOptions::default() };
+        let forced = if left == [&conflict[0]] { force } else { PushOptions::default() };
+        pair.open().push(&Local, &forced).unwrap();
+        pair.guest(edited, &host);
+        assert_eq!(pair.status(), Vec::<String>::new());
+    }
+}
