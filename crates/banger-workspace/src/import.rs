@@ -14,6 +14,7 @@ mkdir -p -- "$1"
 cd -- "$1"
 [ -z "$(ls -A)" ] || { echo "the folder $1 is not empty" >&2; exit 73; }
 git init -q --template= .
+mkdir -p .git/hooks .git/info
 "#;
 
 /// The folder of packs in a repository, into which those of [`crate::pack::packs`] are unpacked.

@@ -45,7 +45,7 @@ use crate::waiting;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Delete the machine at the end, whatever the exit code
+    /// Delete the machine at the end, whatever the exit code; with `-d`, when it stops
     #[arg(long, conflicts_with = "autostart")]
     pub rm: bool,
     /// Leave it running in the background

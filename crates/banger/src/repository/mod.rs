@@ -246,20 +246,25 @@ fn follows_dashes(command: &[OsString], arguments: &[OsString]) -> bool {
     before.and_then(|place| arguments.get(place)).is_some_and(|word| word == "--")
 }
 
-/// Refuses a command that is meant as a folder: a relative path that leads nowhere, with `--` after
-/// it and not before.
+/// Refuses a command that is meant as a folder: a relative path of a file, or one that leads
+/// nowhere, with `--` after it; not with `--` before it.
 ///
 /// # Errors
 /// Such a path.
 pub fn refuse_missing(command: &[OsString], arguments: &[OsString]) -> Result<(), ApiError> {
     let Some((path, rest)) = command.split_first() else { return Ok(()) };
     let is_relative = path.as_bytes().starts_with(b"./") || path.as_bytes().starts_with(b"../");
-    let is_meant = is_relative && rest.iter().any(|word| word == "--");
+    let is_file = Path::new(path).is_file();
+    let is_meant = is_relative && (is_file || rest.iter().any(|word| word == "--"));
     if !is_meant || follows_dashes(command, arguments) || Path::new(path).is_dir() {
         return Ok(());
     }
-    let text = format!("there is no folder `{}`", path.display());
-    Err(usage(text).with_hint(Hint::text("`banger run -- CMD` runs a command of this name")))
+    let text = match is_file {
+        true => format!("`{}` is a file of this host and no folder", path.display()),
+        false => format!("there is no folder `{}`", path.display()),
+    };
+    let hint = "`banger run -- CMD` runs a command of this name in a machine";
+    Err(usage(text).with_hint(Hint::text(hint)))
 }
 
 /// The command line without the folder: flags may follow it, and the command follows `--`.
@@ -300,6 +305,7 @@ mod tests {
         assert!(refused("./porj --rm -- make") && refused("../no -- make"));
         assert!(!refused("./porj --rm make") && !refused("make -- x") && !refused("/no -- x"));
         assert!(!refused("./. -- make"));
+        assert!(refused("./Cargo.toml --dry-run") && !in_line("banger run --", "./Cargo.toml"));
         assert!(!in_line("banger run --", "./script -- make"), "as the hint says");
         assert_eq!(folder("banger run /bin/sh", "/bin/sh"), None);
         assert_eq!(folder("banger run uname -a", "uname -a"), None);
