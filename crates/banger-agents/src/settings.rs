@@ -11,6 +11,9 @@ use jsonc_parser::json;
 /// Words in the command of our hook, by which it is recognized.
 const MARKS: [&str; 2] = [" agent hook ", "--vm "];
 
+/// The setting of Claude Code that switches all hooks off.
+const DISABLED: &str = "disableAllHooks";
+
 /// The hook for this event, as the text of an element.
 fn element(matcher: &str, command: &str) -> CstInputValue {
     json!({
@@ -31,6 +34,12 @@ pub fn add(
 ) -> Result<String, ApiError> {
     let root = parse(path, text.filter(|text| !text.trim().is_empty()).unwrap_or("{}\n"))?;
     let object = root.object_value_or_create().ok_or_else(|| unexpected(path, "the document"))?;
+    are_unique(path, &root)?;
+    if are_disabled(&object) {
+        let text = format!("`{}` switches hooks off with `{DISABLED}`", path.display());
+        return Err(ApiError::new(ErrorCode::BadRequest, text)
+            .with_hint(Hint::text("take that out first: the agent would run commands here")));
+    }
     let hooks =
         object.object_value_or_create("hooks").ok_or_else(|| unexpected(path, "`hooks`"))?;
     let list = hooks
@@ -84,7 +93,29 @@ pub fn remove(path: &Path, text: &str) -> Result<Option<String>, ApiError> {
 /// The file is not JSON.
 pub fn find(path: &Path, text: &str) -> Result<bool, ApiError> {
     let root = parse(path, text)?;
-    Ok(lists(&root).is_some_and(|(_, _, list)| !ours(&list).is_empty()))
+    are_unique(path, &root)?;
+    Ok(lists(&root)
+        .is_some_and(|(object, _, list)| !are_disabled(&object) && !ours(&list).is_empty()))
+}
+
+/// Refuses names that are there twice, of which the agent reads another one than this.
+fn are_unique(path: &Path, root: &CstRootNode) -> Result<(), ApiError> {
+    let object = root.object_value();
+    let hooks = object.as_ref().and_then(|object| object.object_value("hooks"));
+    for (object, name) in [(object, "hooks"), (hooks, "PreToolUse")] {
+        let properties = object.map(|object| object.properties()).unwrap_or_default();
+        let names = properties.iter().filter_map(|property| property.name()?.decoded_value().ok());
+        if names.filter(|found| found == name).count() > 1 {
+            return Err(unexpected(path, &format!("`{name}`, which is there twice,")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether hooks are switched off.
+fn are_disabled(object: &CstObject) -> bool {
+    let value = object.get(DISABLED).and_then(|property| property.value());
+    value.and_then(|value| value.as_boolean_lit()).is_some_and(|literal| literal.value())
 }
 
 fn lists(root: &CstRootNode) -> Option<(CstObject, CstObject, CstArray)> {
@@ -205,9 +236,19 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_as_expected_is_refused() {
-        for text in ["{", "[]", "{\"hooks\": 1}", "{\"hooks\": {\"PreToolUse\": {}}}"] {
+        for text in [
+            "{",
+            "[]",
+            "{\"hooks\": 1}",
+            "{\"hooks\": {\"PreToolUse\": {}}}",
+            "{\"hooks\": {}, \"hooks\": {}}",
+            "{\"hooks\": {\"PreToolUse\": [], \"PreToolUse\": []}}",
+            "{\"disableAllHooks\": true}",
+        ] {
             let error = add(Path::new("s.json"), Some(text), "Bash", COMMAND).unwrap_err();
             assert!(error.message.contains("`s.json`"), "{text}: {error}");
         }
+        let disabled = added(None).replacen('{', "{\"disableAllHooks\": true,", 1);
+        assert!(!find(Path::new("x"), &disabled).unwrap());
     }
 }

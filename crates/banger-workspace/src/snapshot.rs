@@ -86,6 +86,8 @@ pub struct Snapshot {
     pub index: Vec<IndexEntry>,
     /// Paths of files that are to be added.
     pub intent_to_add: Vec<Vec<u8>>,
+    /// Paths whose index differs from HEAD.
+    pub staged: Vec<Vec<u8>>,
     /// Paths that a sparse checkout leaves out.
     pub sparse: Vec<Vec<u8>>,
     /// Paths of tracked files that differ from the index.
@@ -159,6 +161,14 @@ impl Snapshot {
         let tagged = git.output(["ls-files", "-t", "-z"])?;
         let sparse = records(&tagged).filter_map(|line| line.strip_prefix(b"S "));
         self.sparse = sparse.map(<[u8]>::to_vec).collect();
+        self.staged = match &self.head {
+            Some(head) => {
+                let asked = ["diff-index", "--cached", "--name-only", "-z", "--no-renames"];
+                let listing = git.output(asked.iter().copied().chain([head.as_str(), "--"]))?;
+                records(&listing).map(<[u8]>::to_vec).collect()
+            }
+            None => self.index.iter().map(|entry| entry.path().to_vec()).collect(),
+        };
         Ok(())
     }
 

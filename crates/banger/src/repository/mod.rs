@@ -188,6 +188,7 @@ impl Prepared {
             "head": snapshot.head,
             "branch": self.branch(),
             "objects": self.object_count(),
+            "staged": texts(&snapshot.staged),
             "changed": texts(&snapshot.changed),
             "deleted": texts(&snapshot.deleted),
             "untracked": texts(&snapshot.untracked),
@@ -205,6 +206,7 @@ impl Prepared {
             format!("objects    {}", self.object_count()),
         ];
         let kinds = [
+            ("staged", &snapshot.staged),
             ("changed", &snapshot.changed),
             ("deleted", &snapshot.deleted),
             ("untracked", &snapshot.untracked),

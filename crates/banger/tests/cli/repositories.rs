@@ -41,9 +41,13 @@ fn a_dry_run_shows_what_would_be_sent() {
     assert_eq!(lines[0], format!("{} -> /root/app", top.canonicalize().unwrap().display()));
     assert!(lines[1].starts_with("HEAD       ") && lines[1].ends_with(" (main)"), "{}", run.out);
     assert_eq!(lines[2..], ["objects    4", "changed    src/main", "not sent   1 untracked file"]);
+    std::fs::write(top.join("new"), "new\n").unwrap();
+    let added = Command::new("git").args(["add", "new"]).current_dir(&top).status().unwrap();
+    assert!(added.success());
     let flags = ["run", "--json", "--dry-run", "--include-untracked", "."];
     let run = run_in(&home, &top, &flags);
     let shown: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(shown["staged"], serde_json::json!(["new"]));
     assert_eq!(shown["changed"], serde_json::json!(["src/main"]));
     assert_eq!(shown["untracked"], serde_json::json!(["notes"]));
     assert_eq!((&shown["branch"], &shown["left_out"]), (&"main".into(), &0.into()));
