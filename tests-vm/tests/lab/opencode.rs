@@ -30,7 +30,10 @@ fn opencode_answers_at_the_name_of_its_machine_with_the_password_only() {
         disk = disk.display()
     ));
     home.ok(&["image", "register", IMAGE, "--rootfs", disk.to_str().unwrap()]);
-    home.ok(&["vm", "create", "--name", "dev", "--image", IMAGE]);
+    // Longer than other commands may take.
+    let created = home.command(&["vm", "create", "--name", "dev", "--image", IMAGE]).output();
+    let created = created.unwrap();
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
     let vm = show(&home, "dev");
     let stages = vm["start"]["stages"].as_array().unwrap();
     assert!(stages.iter().any(|stage| stage["name"] == "wait_opencode"), "{vm:#}");
