@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bench;
-mod build;
 mod disks;
 mod guests;
 mod jail;

@@ -12,9 +12,6 @@ use super::{Build, Lab, must};
 
 /// Programs that the lab does not need: this one, and the agent as it is not in guests.
 const OTHERS: [&str; 2] = ["xtask", "banger-agent"];
-/// opencode for guests, which `scripts/setup.sh test` installs.
-const OPENCODE: &str =
-    ".cache/tools/opencode/node_modules/opencode-linux-x64-baseline/bin/opencode";
 /// Free space on the disk, in MiB.
 const SPARE_MIB: u64 = 128;
 
@@ -59,7 +56,6 @@ pub fn programs(root: &Path, build: Build) -> anyhow::Result<Programs> {
     // In a folder of its own that only some tests search: in all others, VMs run under Firecracker.
     let companion = "vhost-device-vsock";
     programs.push((format!("qemu/{companion}"), debug.join(companion)));
-    programs.push(("opencode/opencode".to_owned(), root.join(OPENCODE)));
     programs.retain(|(_, path)| build != Build::AsTheyAre || path.exists());
     Ok(Programs(programs))
 }
@@ -102,9 +98,8 @@ fn cargo_build(root: &Path, build: Build) -> anyhow::Result<Vec<(String, PathBuf
 pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> {
     let tree = run.path.join("payload");
     let bin = tree.join("bin");
-    for folder in ["guest", "qemu", "opencode"] {
-        fs::create_dir_all(bin.join(folder))?;
-    }
+    fs::create_dir_all(bin.join("guest"))?;
+    fs::create_dir_all(bin.join("qemu"))?;
     fs::create_dir_all(tree.join("lab"))?;
     for (name, path) in &load.programs.0 {
         bring(path, &bin.join(name))?;
