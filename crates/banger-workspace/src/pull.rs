@@ -1,5 +1,6 @@
 //! The guest's changes: as a patch to look at, and into the work tree of the host.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use banger_api::{ApiError, ErrorCode, Hint};
@@ -51,10 +52,12 @@ impl Workspace {
             let new: Vec<&Entry> =
                 changes.iter().filter_map(|change| change.now.as_ref()).collect();
             let bases = changes.iter().filter_map(|change| change.base.as_ref());
-            let (missing, lost): (Vec<String>, Vec<String>) =
-                fetch::missing(&git, &new.iter().copied().chain(bases).collect::<Vec<_>>())?
+            let asked: Vec<&Entry> = new.iter().copied().chain(bases).collect();
+            let wanted: BTreeSet<&str> = new.iter().map(|entry| entry.object.as_str()).collect();
+            let (missing, lost): (BTreeSet<String>, BTreeSet<String>) =
+                fetch::missing(&git, &asked)?
                     .into_iter()
-                    .partition(|name| new.iter().any(|entry| entry.object == *name));
+                    .partition(|name| wanted.contains(name.as_str()));
             let list = missing.iter().flat_map(|name| [name, "\n"]).collect::<String>();
             // A guest that does not read says why at its end.
             let _ = input.write_all(list.as_bytes());

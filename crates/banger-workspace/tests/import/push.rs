@@ -323,7 +323,8 @@ fn an_edit_of_the_guest_at_the_same_time_is_kept() {
     names.iter().for_each(|name| pair.world.write(name, "one\n"));
     pair.world.git(&["add", "-A"]);
     assert_eq!(pair.push(&PushOptions::default()).unwrap(), 16);
-    for (round, edited) in ["f25", "f20", "f12"].into_iter().enumerate() {
+    // Far from the first one: the watcher has written long before their turn on a busy host too.
+    for (round, edited) in ["f25", "f24", "f23"].into_iter().enumerate() {
         let host = format!("host {round}\n");
         names.iter().for_each(|name| pair.world.write(name, &host));
         // A watcher: when the first file is new, it writes another.
