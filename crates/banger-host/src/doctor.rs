@@ -3,16 +3,15 @@
 //! The requirements of the VMM that new VMs get are errors if they are missing: with KVM those of
 //! Firecracker, or of QEMU where only its programs are there; without KVM those of QEMU.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use banger_api::Hint;
 use banger_api::doctor::{Check, Verdict};
 use banger_api::hint::SetupAdvice;
 use banger_image::images::confine;
 use banger_image::trust::TrustSettings;
-use banger_root::protocol::Finding;
+use banger_root::protocol::{Finding, Request};
 
-use crate::host::MAPPER;
 use crate::probe::{self, Kvm};
 use crate::{HostConfig, Privilege};
 
@@ -45,7 +44,7 @@ pub async fn checks(config: &HostConfig, vmm: Option<&str>) -> Vec<Check> {
             checks.push(kvm_check(&kvm, vmm));
             checks.extend(jailed);
         }
-        checks.push(mapper_check());
+        checks.push(mapper_check(config).await);
     } else {
         checks.push(kvm_check(&kvm, vmm));
         checks.extend(qemu_checks(config).await);
@@ -159,19 +158,19 @@ fn root_check(finding: Finding) -> Check {
     Check { hints, ..check(&finding.code, verdict, finding.seen, &[needed_for]) }
 }
 
-fn mapper_check() -> Check {
-    if Path::new(MAPPER).exists() {
-        return check("device-mapper", Verdict::Ok, MAPPER, &["disks without copies"]);
+/// Whether the kernel can make copy-on-write devices, as the helper found.
+async fn mapper_check(config: &HostConfig) -> Check {
+    let (code, needed_for) = ("device-mapper", ["disks without copies"]);
+    match config.helper.ask(Request::SnapshotReady, Vec::new()).await {
+        Ok(_) => check(code, Verdict::Ok, "device-mapper makes snapshots", &needed_for),
+        Err(error) => {
+            let why = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
+            let seen = format!("{}, so disks are made in another way", why.join(": "));
+            let mut check = check(code, Verdict::Warning, seen, &needed_for);
+            check.hints = error.hints;
+            check
+        }
     }
-    with_hint(
-        check(
-            "device-mapper",
-            Verdict::Warning,
-            format!("{MAPPER} is not there, so disks are made in another way"),
-            &["disks without copies"],
-        ),
-        Hint::RunOnHost { argv: vec!["modprobe".into(), "dm-snapshot".into()], as_root: true },
-    )
 }
 
 async fn qemu_checks(config: &HostConfig) -> Vec<Check> {

@@ -1,6 +1,6 @@
 //! The host itself: clock, entropy, capacity, the choice of drivers, and `doctor`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -21,9 +21,6 @@ use crate::{HostConfig, KvmCheck};
 use crate::{kept_logs, leftovers, network, storage};
 use banger_image::fetch::Tools;
 use banger_image::images::ImageStore;
-
-/// Control device of device-mapper.
-pub const MAPPER: &str = "/dev/mapper/control";
 
 /// This host.
 pub struct LinuxHost {
@@ -88,10 +85,13 @@ impl LinuxHost {
         }
     }
 
-    fn storage_candidates(&self, boot: Option<&BootSet>) -> Vec<Candidate<StorageAbilities>> {
-        let mapper = match Path::new(MAPPER).exists() {
-            true => Ok("device-mapper shares the image and copies nothing".into()),
-            false => Err(format!("this kernel has no device-mapper: no {MAPPER}")),
+    async fn storage_candidates(&self, boot: Option<&BootSet>) -> Vec<Candidate<StorageAbilities>> {
+        let mapper = match self.config.helper.ask(Request::SnapshotReady, Vec::new()).await {
+            Ok(_) => Ok("device-mapper shares the image and copies nothing".into()),
+            Err(error) => Err(error
+                .causes
+                .into_iter()
+                .fold(error.message, |text, cause| format!("{text}: {cause}"))),
         };
         let layout = &self.config.layout;
         let reflink = storage::reflinks(&layout.images(), &layout.vms())
@@ -136,7 +136,7 @@ impl LinuxHost {
         Offers {
             root: root.map(|_| ()).map_err(|error| error.message),
             vmms: self.vmm_candidates().await,
-            storage: self.storage_candidates(boot),
+            storage: self.storage_candidates(boot).await,
             networks: Self::network_candidates(),
         }
     }

@@ -108,6 +108,9 @@ pub enum Request {
         /// The VM.
         vm: VmId,
     },
+    /// Whether the kernel can make copy-on-write devices.
+    #[serde(deserialize_with = "nothing_else")]
+    SnapshotReady,
     /// Creates a jail. Descriptors: kernel and initramfs, readable, then one for each drive backed
     /// by a file. Returns a listener for the guest's hello.
     JailMake {
@@ -198,6 +201,7 @@ names! {
     SnapshotDetach => "snapshot_detach",
     SnapshotOpen => "snapshot_open",
     SnapshotReload => "snapshot_reload",
+    SnapshotReady => "snapshot_ready",
     JailMake => "jail_make",
     JailClear => "jail_clear",
     Spawn => "spawn",
@@ -234,6 +238,7 @@ impl Request {
             | Self::UnrouteDns { .. }
             | Self::TapOpen { .. }
             | Self::SnapshotOpen { .. }
+            | Self::SnapshotReady
             | Self::Facts { .. }
             | Self::Connect { .. }
             | Self::VmsOf { .. }

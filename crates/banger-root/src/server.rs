@@ -119,6 +119,7 @@ impl Server {
             Request::SnapshotDetach { vm } => snapshot::detach(&vm).map(Outcome::from),
             Request::SnapshotOpen { vm, access } => snapshot::open(&vm, access).map(Outcome::from),
             Request::SnapshotReload { vm } => snapshot::reload(&vm).map(Outcome::from),
+            Request::SnapshotReady => snapshot::check().map(|()| Did::WasThere.into()),
             Request::JailMake { vm, drives } => self.make_jail(uid, &vm, drives, fds),
             Request::JailClear { vm } => self.clear_jail(&vm).map(Outcome::from),
             Request::Spawn { vm } => {
@@ -171,6 +172,7 @@ impl Server {
             | Request::NetEnsure
             | Request::RouteDns { .. }
             | Request::UnrouteDns { .. }
+            | Request::SnapshotReady
             | Request::Ready
             | Request::Findings => Ok(()),
         }

@@ -47,6 +47,7 @@ fn samples() -> Vec<Request> {
         Request::SnapshotDetach { vm: vm() },
         Request::SnapshotOpen { vm: vm(), access: Access::ReadWrite },
         Request::SnapshotReload { vm: vm() },
+        Request::SnapshotReady,
         Request::JailMake {
             vm: vm(),
             drives: vec![
@@ -275,8 +276,16 @@ fn requests_for_another_users_vm_are_refused() {
             assert_eq!(refusal(&server, uid, request.clone()), Kind::Refused, "{name}");
         }
     }
-    let expected =
-        ["hello", "net_ensure", "route_dns", "unroute_dns", "vms_of", "ready", "findings"];
+    let expected = [
+        "hello",
+        "net_ensure",
+        "route_dns",
+        "unroute_dns",
+        "snapshot_ready",
+        "vms_of",
+        "ready",
+        "findings",
+    ];
     assert_eq!(without_vm, expected);
     owner::check(&server.places, 1000, &vm()).unwrap();
 }

@@ -50,6 +50,7 @@ enum Request {
     DevStatus = 7,
     TableLoad = 9,
     TableStatus = 12,
+    TargetVersion = 17,
 }
 
 /// The device number of a block device.
@@ -181,6 +182,19 @@ pub fn remove(name: &str) -> io::Result<()> {
 /// open(2), ioctl(2).
 pub fn list() -> io::Result<Vec<String>> {
     parse_names(&request_ioctl(Request::ListDevices, &message(None, 0, &[])?)?)
+}
+
+/// Checks that the kernel has a target type, and loads its module: DM_GET_TARGET_VERSION. A driver
+/// older than 4.41.0 (Linux 5.4) does not know the request, and then only the driver is checked.
+///
+/// # Errors
+/// open(2): `ENOENT` or `ENODEV` without device-mapper, as a node may be there without a driver.
+/// ioctl(2): `EINVAL` if there is no such target type.
+pub fn check_target(kind: &str) -> io::Result<()> {
+    match request_ioctl(Request::TargetVersion, &message(Some(kind), 0, &[])?) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => version().map(drop),
+        other => other.map(drop),
+    }
 }
 
 fn message(name: Option<&str>, flags: u32, data: &[u8]) -> io::Result<Vec<u8>> {

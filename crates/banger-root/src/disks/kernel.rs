@@ -39,6 +39,8 @@ pub trait Kernel {
     ) -> io::Result<()>;
     /// [`loopdev::clear`].
     fn loop_clear(&self, number: u32) -> io::Result<()>;
+    /// [`dm::check_target`].
+    fn dm_check_target(&self, kind: &str) -> io::Result<()>;
     /// [`dm::list`].
     fn dm_names(&self) -> io::Result<Vec<String>>;
     /// [`dm::status`].
@@ -115,6 +117,10 @@ impl Kernel for Linux {
 
     fn loop_clear(&self, number: u32) -> io::Result<()> {
         loopdev::clear(number)
+    }
+
+    fn dm_check_target(&self, kind: &str) -> io::Result<()> {
+        dm::check_target(kind)
     }
 
     fn dm_names(&self) -> io::Result<Vec<String>> {

@@ -57,6 +57,23 @@ fn same(one: &[dm::Target], other: &[dm::Target]) -> bool {
 }
 
 impl Disks<'_> {
+    /// Checks that devices with these target types can be created.
+    pub(super) fn check_targets(&self, kinds: &[&str]) -> Result<(), RootError> {
+        let check = |kind: &&str| {
+            let checked = self.kernel.dm_check_target(kind);
+            checked.map_err(|error| match no_driver(&error) {
+                true => failed("use the target type", kind, &error),
+                false => {
+                    let doing = format_args!("use device-mapper's target type `{kind}`");
+                    let mut failure = RootError::system(doing, &error);
+                    failure.kind = Kind::HostNotReady;
+                    failure.with_hint(HostHint::load(&format!("dm_{kind}")))
+                }
+            })
+        };
+        kinds.iter().try_for_each(check)
+    }
+
     /// The status of a device; `None` also without device-mapper.
     pub(super) fn mapped(&self, name: &str) -> Result<Option<dm::Status>, RootError> {
         match self.kernel.dm_status(name) {

@@ -94,6 +94,14 @@ pub fn detach(vm: &VmId) -> Result<Did, RootError> {
     Disks::new(&Linux::default()).detach(vm)
 }
 
+/// As [`Disks::check`].
+///
+/// # Errors
+/// Those of [`Disks::check`].
+pub fn check() -> Result<(), RootError> {
+    Disks::new(&Linux::default()).check()
+}
+
 /// As [`Disks::reload`].
 ///
 /// # Errors
@@ -144,7 +152,19 @@ struct Sizes {
     root: u64,
 }
 
+/// Target types of the devices of a root disk.
+const TARGETS: [&str; 3] = ["linear", "zero", "snapshot"];
+
 impl Disks<'_> {
+    /// Checks that the kernel can make root disks, and loads the modules for that. A node of
+    /// device-mapper proves nothing: programs make one on hosts whose kernel has no such driver.
+    ///
+    /// # Errors
+    /// `HostNotReady`: there is no device-mapper, or a target type is missing.
+    pub fn check(&self) -> Result<(), RootError> {
+        self.check_targets(&TARGETS)
+    }
+
     /// Creates the root disk of a VM, `root_bytes` long: the image, followed by zeros, and `cow`
     /// with the changed chunks. Reuses existing devices; if the call fails, it removes the devices
     /// that it created.

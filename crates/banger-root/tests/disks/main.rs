@@ -280,6 +280,23 @@ fn without_device_mapper_the_hint_is_modprobe() {
 }
 
 #[test]
+fn missing_drivers_and_target_types_are_found_without_a_change() {
+    let world = World::default();
+    Disks::new(&world).check().unwrap();
+    for target in ["zero", "snapshot"] {
+        world.missing_target.set(target);
+        let error = Disks::new(&world).check().unwrap_err();
+        assert_eq!(error.kind, Kind::HostNotReady);
+        assert_eq!(error.hints.0, [HostHint::load(&format!("dm_{target}"))]);
+    }
+    world.without_mapper.set(true);
+    let error = Disks::new(&world).check().unwrap_err();
+    assert_eq!(error.kind, Kind::HostNotReady);
+    assert_eq!(error.hints.0, [HostHint::load("dm_mod")]);
+    assert!(world.is_empty());
+}
+
+#[test]
 fn unsuitable_files_and_sizes_are_refused_before_any_change() {
     let (world, files) = (World::default(), files());
     let disks = Disks::new(&world);

@@ -58,6 +58,8 @@ pub struct World {
     /// From this call on, every call fails: the process is dead.
     pub dead_from: Cell<Option<u32>>,
     pub without_mapper: Cell<bool>,
+    /// Target type that the kernel does not have.
+    pub missing_target: Cell<&'static str>,
     /// Number of table loads that fail with ENOMEM.
     pub scarce: Cell<u32>,
     clock: Cell<Duration>,
@@ -227,6 +229,13 @@ impl Kernel for World {
             }
             state.sweep(now);
             Ok(())
+        })
+    }
+
+    fn dm_check_target(&self, kind: &str) -> io::Result<()> {
+        self.step("dm_check_target", |_| match kind {
+            kind if kind == self.missing_target.get() => Err(Errno::INVAL.into()),
+            _ => Ok(()),
         })
     }
 
