@@ -7,6 +7,12 @@ use std::process::Command;
 
 use banger_testkit::test_cache;
 
+/// A hook that gives every process of a guest with systemd the same addresses. QEMU before 8.0
+/// keeps what it translated by virtual address, so with random ones it translates a program again
+/// each time that it starts, which takes most of the time of a script.
+pub const FIXED_ADDRESSES: &str = "mkdir -p \"$1/etc/sysctl.d\" && \
+    echo kernel.randomize_va_space=0 >\"$1/etc/sysctl.d/50-emulated.conf\"";
+
 /// The archive of an image, made once and kept for later runs. `packages` are added to the smallest
 /// system; `hook` are shell commands that change the tree, whose path is `$1`.
 ///

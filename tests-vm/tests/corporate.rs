@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use banger_testkit::{Home, Options, Run, program};
-use tests_vm::archive::archive;
+use tests_vm::archive::{FIXED_ADDRESSES, archive};
 
 /// Image of the test: what developers install behind such a proxy.
 const IMAGE: &str = "test-corporate";
@@ -238,7 +238,7 @@ fn configure(home: &Home, config: &str) {
 
 /// The image is in the cache of all tests, so a second home needs no network to use it.
 fn import_image() {
-    let archive = archive(IMAGE, PACKAGES, "true");
+    let archive = archive(IMAGE, PACKAGES, FIXED_ADDRESSES);
     let home = Home::new();
     home.ok(&["image", "import", "--replace", "--name", IMAGE, archive.to_str().unwrap()]);
     home.finish();

@@ -33,8 +33,10 @@ fn image(home: &Home) {
     };
     let codex = package(&format!("agents/node_modules/@openai/{vendor}/bin/codex"));
     let opencode = package("opencode/node_modules/opencode-linux-x64-baseline/bin/opencode");
+    // As `FIXED_ADDRESSES`, for busybox.
+    let fixed = "::sysinit:/bin/sh -c 'echo 0 >/proc/sys/kernel/randomize_va_space'";
     let hook = format!(
-        "ln -sf ../bin/busybox \"$1/usr/sbin/init\" && rm -f \"$1/etc/inittab\" && \
+        "ln -sf ../bin/busybox \"$1/usr/sbin/init\" && echo \"{fixed}\" >\"$1/etc/inittab\" && \
          mkdir \"$1/opt/opencode\" && cp '{opencode}' \"$1/opt/opencode/\" && \
          cp '{codex}' \"$1/usr/local/bin/\""
     );

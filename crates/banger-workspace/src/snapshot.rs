@@ -37,6 +37,8 @@ pub struct Options {
     pub from: Option<String>,
     /// What happens to a repository with submodules.
     pub submodules: Submodules,
+    /// Also list the paths whose index differs from HEAD, which only a person reads.
+    pub list_staged: bool,
 }
 
 /// What happens to a repository with submodules.
@@ -86,7 +88,7 @@ pub struct Snapshot {
     pub index: Vec<IndexEntry>,
     /// Paths of files that are to be added.
     pub intent_to_add: Vec<Vec<u8>>,
-    /// Paths whose index differs from HEAD.
+    /// Paths whose index differs from HEAD, if they were asked for.
     pub staged: Vec<Vec<u8>>,
     /// Paths that a sparse checkout leaves out.
     pub sparse: Vec<Vec<u8>>,
@@ -124,11 +126,15 @@ impl Snapshot {
         match &options.from {
             Some(revision) => {
                 snapshot.read_head(git, revision)?;
-                snapshot.read_tree(git, revision)?;
+                let head = snapshot.head.clone().ok_or_else(|| no_commit(git, revision))?;
+                snapshot.read_tree(git, &head)?;
             }
             None => {
                 snapshot.read_head(git, "HEAD")?;
                 snapshot.read_index(git)?;
+                if options.list_staged {
+                    snapshot.read_staged(git)?;
+                }
                 snapshot.read_files(repository, options)?;
                 snapshot.read_state(repository)?;
             }
@@ -144,11 +150,7 @@ impl Snapshot {
         let head = match git.optional(asked)? {
             Some(head) => String::from_utf8_lossy(&head).trim().to_owned(),
             None if revision == "HEAD" => return Ok(()),
-            None => {
-                let text = format!("`{}` has no commit `{revision}`", git.folder().display());
-                return Err(ApiError::new(ErrorCode::NotFound, text)
-                    .with_hint(Hint::text("`git log` shows commits, `git branch -a` branches")));
-            }
+            None => return Err(no_commit(git, revision)),
         };
         self.shallow.extend(has_parents(git, &head)?.then(|| head.clone()));
         self.head = Some(head);
@@ -161,6 +163,10 @@ impl Snapshot {
         let tagged = git.output(["ls-files", "-t", "-z"])?;
         let sparse = records(&tagged).filter_map(|line| line.strip_prefix(b"S "));
         self.sparse = sparse.map(<[u8]>::to_vec).collect();
+        Ok(())
+    }
+
+    fn read_staged(&mut self, git: &Git) -> Result<(), ApiError> {
         self.staged = match &self.head {
             Some(head) => {
                 let asked = ["diff-index", "--cached", "--name-only", "-z", "--no-renames"];
@@ -334,6 +340,12 @@ fn has_parents(git: &Git, commit: &str) -> Result<bool, ApiError> {
     let raw = git.output(["cat-file", "commit", commit])?;
     let mut header = raw.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
     Ok(header.any(|line| line.starts_with(b"parent ")))
+}
+
+fn no_commit(git: &Git, revision: &str) -> ApiError {
+    let text = format!("`{}` has no commit `{revision}`", git.folder().display());
+    ApiError::new(ErrorCode::NotFound, text)
+        .with_hint(Hint::text("`git log` shows commits, `git branch -a` branches"))
 }
 
 /// The full name of a branch.

@@ -62,6 +62,7 @@ pub fn collect(
             let mut of_it = Options {
                 include_untracked: options.include_untracked,
                 submodules: Submodules::Send,
+                list_staged: options.list_staged,
                 ..Options::default()
             };
             // A checkout of another revision has the submodule's commit of that revision.

@@ -35,7 +35,12 @@ pub fn folder(text: &str) -> Result<SyncFolder, String> {
         Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
         None => (text, None),
     };
-    let host = Path::new(path).canonicalize().map_err(|error| format!("`{path}`: {error}"))?;
+    let host = Path::new(path).canonicalize().map_err(|error| match path.rsplit_once(':') {
+        Some((_, rest)) if split.is_none() => format!(
+            "`{path}`: {error}; the machine's folder begins with `/` or `~`, as in `:/root/{rest}`"
+        ),
+        _ => format!("`{path}`: {error}"),
+    })?;
     if !host.is_dir() {
         return Err(format!("`{path}` is not a folder"));
     }
@@ -80,6 +85,8 @@ mod tests {
             assert_eq!(folder.guest, *guest, "{added}");
             assert_eq!(folder.host, ByteString::from(host.clone()));
         }
+        let relative = folder(&format!("{text}:app")).unwrap_err();
+        assert!(relative.ends_with("begins with `/` or `~`, as in `:/root/app`"), "{relative}");
         assert!(folder("/no/such/folder").is_err() && folder("/").is_err());
     }
 }

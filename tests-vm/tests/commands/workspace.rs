@@ -38,6 +38,10 @@ pub fn work_goes_both_ways(home: &Home, app: &Path) {
     let run = workspace(&["push", "app", "--include-untracked"]);
     assert_eq!((run.code, run.out.as_str()), (0, "A mine\n"), "{}", run.err);
     assert_eq!(home.ok(&["exec", "app", "--", "cat", "app/mine"]), "mine\n");
+    // It shows what would change, and there is nobody to ask.
+    let run = workspace(&["pull", "app"]);
+    assert!(run.code == 2 && run.err.contains("`--yes` does not ask"), "{}", run.err);
+    assert!(run.out.contains("binary") && !app.join("binary").exists(), "{}", run.out);
     let run = workspace(&["pull", "app", "--yes"]);
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.out.contains("binary") && run.out.ends_with("3 files changed\n"), "{}", run.out);
@@ -45,6 +49,8 @@ pub fn work_goes_both_ways(home: &Home, app: &Path) {
     let mode = std::fs::metadata(app.join("tool")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7111, 0o111);
     assert!(status().ends_with("the files of both sides are the same"));
+    let run = workspace(&["pull", "app"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "the machine has no changes\n"), "{}", run.err);
     agents_pull_too(home, app);
     // A file that both have changed stops a pull and a push.
     std::fs::write(app.join("file"), "host\n").unwrap();

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::support::{finish, home, host, out, shell};
+use crate::support::{finish, host, out, shell, whole};
 
 /// Pairs, alternating.
 const PAIRS: usize = 15;
@@ -16,7 +16,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[test]
 fn bench_create_to_ready_against_firecracker_by_hand() {
     let before = host();
-    let home = home("");
+    let home = whole("");
     // Fills every cache.
     home.ok(&["vm", "create", "--name", "warm"]);
     home.ok(&["vm", "delete", "-f", "warm"]);

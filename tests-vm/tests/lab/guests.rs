@@ -1,11 +1,11 @@
 //! Guests that lose their agent or whose kernel panics.
 
-use crate::support::{finish, home, host, id, inside, is_stopped, show};
+use crate::support::{finish, home, host, id, inside, is_stopped, show, whole};
 
 #[test]
 fn guests_without_an_agent_are_asked_through_their_keyboard() {
     let before = host();
-    let home = home("");
+    let home = whole("");
     home.ok(&["vm", "create", "--name", "web"]);
     let vm = id(&home, "web");
     inside(&home, "web", "echo kept >/root/kept; sync");

@@ -6,7 +6,7 @@ use banger_testkit::{Home, kill, wait_gone};
 
 use crate::jail::check_jail;
 use crate::support::{
-    Outside, finish, has_all_parts, home, host, id, inside, is_stopped, pid, shell, show,
+    Outside, ROOT_TYPE, finish, has_all_parts, home, host, id, inside, is_stopped, pid, shell, show,
 };
 
 #[test]
@@ -14,9 +14,10 @@ fn life_one_command_in_a_new_vm() {
     let before = host();
     let home = home("");
     let _outside = Outside::new();
-    let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/; \
-                  findmnt -no FSTYPE /; exit 7";
-    let run = home.run(&["run", "--rm", "--wait", "ready", "--nat", "--", "sh", "-c", script]);
+    let script = format!(
+        "id -u; ip -4 addr; cat /proc/cmdline; wget -qO- http://198.51.100.1/; {ROOT_TYPE}; exit 7"
+    );
+    let run = home.run(&["run", "--rm", "--wait", "ready", "--nat", "--", "sh", "-c", &script]);
     assert_eq!(run.code, 7, "{}\n{}", run.out, run.err);
     let lines: Vec<&str> = run.out.lines().collect();
     assert_eq!(lines[0], "0");
@@ -50,7 +51,7 @@ fn life_the_same_with_every_storage() {
         let drivers = show(&home, "web")["drivers"].clone();
         assert_eq!(drivers["storage"], storage);
         assert_eq!(drivers["vmm"], "firecracker");
-        let root = inside(&home, "web", "findmnt -no FSTYPE /; touch /etc/x /root/y; id -u");
+        let root = inside(&home, "web", &format!("{ROOT_TYPE}; touch /etc/x /root/y; id -u"));
         let expected = if storage == "overlay" { "overlay\n0" } else { "ext4\n0" };
         assert_eq!(root, expected, "{storage}");
         assert!(!inside(&home, "web", "cat /proc/cmdline").contains(" ip="), "{storage}");
@@ -81,8 +82,7 @@ fn life_written_data_survives_every_shutdown() {
     home.ok(&["vm", "start", "web"]);
     assert_eq!(inside(&home, "web", "cat /root/kept /etc/kept"), "work\nroot");
 
-    // At once, since an orderly end of a whole Debian takes minutes when it is emulated twice; that
-    // is what `verify` does.
+    // At once; the orderly end of a whole Debian is what `verify` does.
     home.run(&[
         "exec",
         "--wait",

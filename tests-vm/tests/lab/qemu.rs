@@ -6,7 +6,9 @@ use std::process::Command;
 
 use banger_testkit::{Home, kill, program};
 
-use crate::support::{Outside, finish, home, host, id, inside, is_stopped, pid, shell, show};
+use crate::support::{
+    Outside, ROOT_TYPE, finish, home, host, id, inside, is_stopped, pid, shell, show, small, whole,
+};
 use crate::users::User;
 
 /// The companion, in a folder that only these tests search.
@@ -28,13 +30,16 @@ fn a_life(home: &Home) {
     assert!(args.contains("file.driver=host_device"), "{args}");
 
     // A disk of its own, an address, and the way out through the bridge.
-    let script = "findmnt -no FSTYPE /; ip -4 -br addr show eth0; curl -s http://198.51.100.1/; \
-                  echo work >/root/kept; echo root >/etc/kept; sync";
-    let output = inside(home, "web", script);
+    let script = format!(
+        "{ROOT_TYPE}; ip -4 addr show eth0; wget -qO- http://198.51.100.1/; \
+         echo work >/root/kept; echo root >/etc/kept; sync"
+    );
+    let output = inside(home, "web", &script);
     assert!(output.starts_with("ext4\n") && output.contains("172.16.0."), "{output}");
     assert!(output.ends_with("outside"), "{output}");
-    let services = "timeout 5 bash -c 'echo >/dev/tcp/172.16.0.1/22'; echo $?";
-    assert_eq!(inside(home, "web", services), "124", "the host's services are behind the filter");
+    // Ended by a signal, not refused.
+    let services = "timeout 5 nc 172.16.0.1 22 </dev/null; echo $?";
+    assert_eq!(inside(home, "web", services), "143", "the host's services are behind the filter");
 
     // The daemon is killed: the next one finds the VM.
     let boot = show(home, "web")["boot_id"].clone();
@@ -130,7 +135,8 @@ SESSION
         ))
     };
     let greets = "socat -u -T10 TCP:127.0.0.1:28480 - | head -c 3";
-    session("vm create --name web -p 28480:22", 2);
+    // With a server for ssh.
+    session("vm create --name web --image debian -p 28480:22", 2);
     home.wait_booted("web");
     assert_eq!(shell(greets), "SSH");
     let boot = show(home, "web")["boot_id"].clone();
@@ -214,7 +220,7 @@ impl Drop for SmallDisk {
 #[test]
 fn qemu_goes_on_after_the_host_disk_was_full() {
     let before = host();
-    let home = home(&format!("{COMPANION}firecracker_bin = \"/nonexistent/firecracker\"\n"));
+    let home = whole(&format!("{COMPANION}firecracker_bin = \"/nonexistent/firecracker\"\n"));
     let disk = SmallDisk::mount(&home);
     home.ok(&["vm", "create", "--name", "web"]);
     assert_eq!(show(&home, "web")["drivers"]["storage"], "dm-snapshot");
@@ -273,7 +279,7 @@ fn qemu_has_a_bridge_and_a_snapshot_as_root_and_as_a_user() {
     let user = User::new();
     shell("rm /usr/local/bin/firecracker /usr/local/bin/jailer");
     let before = host();
-    let home = user.home_with(COMPANION);
+    let home = user.home_with(small(COMPANION));
     a_life(&home);
     deaths_of_the_helper(&user, &home);
     a_logout(&home);

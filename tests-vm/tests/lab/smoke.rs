@@ -22,12 +22,13 @@ fn shell(script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The only folder of this kind that the test cache has.
+/// The largest file of this name that the test cache has: the kernel's, and the whole Debian's.
 fn object(kind: &str, file: &str) -> PathBuf {
     let cache = PathBuf::from(std::env::var_os("BANGER_TEST_CACHE").unwrap());
     let folder = cache.join("data").join(kind);
-    let found = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    found.map(|path| path.join(file)).find(|path| path.exists()).unwrap()
+    let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path().join(file));
+    let found = entries.filter(|path| path.exists());
+    found.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
 }
 
 /// Names, loop devices, mappings, links and VMMs that a test may not leave behind.

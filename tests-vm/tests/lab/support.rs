@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use banger_testkit::{Home, Options};
 use serde_json::Value;
@@ -12,6 +13,41 @@ use serde_json::Value;
 /// Small VMs: a guest within the lab is emulated twice.
 pub const DEFAULTS: &str = "boot_timeout_s = 300\n[vm_defaults]\nvcpus = 1\nmemory = \"256M\"\n\
                             disk_size = \"2G\"\nwork_size = \"1G\"\n";
+
+/// Guests of busybox, which need no processor when they are idle: a whole Debian goes on booting
+/// for most of a minute after its agent has answered, and most tests are about the host.
+const SMALL: &str = "default_image = \"small\"\n";
+
+/// Prints the type of the root file system, in any guest.
+pub const ROOT_TYPE: &str = "awk '$2 == \"/\" { type = $3 } END { print type }' /proc/mounts";
+
+/// Imports the small image, once in a run of the lab.
+fn import_small_image() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        shell(
+            "mkdir -p /var/tmp/small/{bin,sbin,usr/bin,usr/sbin,etc,proc,sys,dev,run,tmp,root,var}
+             cd /var/tmp/small
+             cp /payload/lab/busybox bin/
+             chroot . /bin/busybox --install -s
+             printf '::sysinit:/bin/true\n' >etc/inittab
+             printf 'NAME=Small\n' >etc/os-release
+             printf 'root:x:0:0::/root:/bin/sh\n' >etc/passwd
+             printf 'root:x:0:\n' >etc/group
+             tar -cf /var/tmp/small.tar .",
+        );
+        let home = whole("");
+        home.ok(&["image", "import", "--name", "small", "/var/tmp/small.tar"]);
+        home.finish();
+        shell("rm -r /var/tmp/small /var/tmp/small.tar");
+    });
+}
+
+/// The configuration of a home whose VMs are small.
+pub fn small(config: &str) -> String {
+    import_small_image();
+    format!("{config}{SMALL}{DEFAULTS}")
+}
 
 /// Runs a script and expects success; returns its trimmed output.
 pub fn shell(script: &str) -> String {
@@ -22,25 +58,90 @@ pub fn shell(script: &str) -> String {
     out
 }
 
-/// Everything of ours that there is on the host, one thing a line.
+/// Everything of ours that there is on the host, one thing a line. Tests look after every step:
+/// from /proc and /sys it takes a fraction of what dmsetup, losetup and their like need here.
 pub fn host() -> String {
-    shell(
-        "dmsetup ls --exec echo 2>/dev/null | grep banger || true
-         dmsetup ls | grep banger | cut -f1 || true
-         losetup -a | cut -d: -f1,3- | grep -v /cache.ext4 || true
-         ip -br link | awk '{print $1}' | grep -v -E '^(lo|eth0|out-)' || true
-         nft list tables
-         pgrep -a firecracker || true
-         pgrep -a jailer || true
-         find /var/lib/banger-root/vms /var/lib/banger-root/jail -mindepth 1 \
-           -not -path '*/jail/firecracker' 2>/dev/null || true
-         find /run/banger-root/leases -type f 2>/dev/null || true
-         find /sys/fs/cgroup/banger -mindepth 1 -type d 2>/dev/null || true",
-    )
+    let mapped = each("/sys/block", |disk| fs::read_to_string(disk.join("dm/name")).ok());
+    let mapped = mapped.into_iter().filter(|name| name.contains("banger"));
+    let loops = each("/sys/block", |disk| {
+        let file = fs::read_to_string(disk.join("loop/backing_file")).ok()?;
+        Some(format!("{}: {file}", disk.file_name()?.display()))
+    });
+    let loops = loops.into_iter().filter(|line| !line.ends_with("/cache.ext4\n"));
+    let links = each("/sys/class/net", |link| Some(link.file_name()?.display().to_string()));
+    let others =
+        |name: &String| !matches!(name.as_str(), "lo" | "eth0") && !name.starts_with("out-");
+    let vmms = each("/proc", |process| {
+        let name = fs::read_to_string(process.join("comm")).ok()?;
+        let is_vmm = matches!(name.trim_end(), "firecracker" | "jailer");
+        is_vmm.then(|| process.display().to_string() + " " + &name)
+    });
+    let mut lines: Vec<String> = mapped.chain(loops).collect();
+    lines.extend(links.into_iter().filter(others));
+    lines.push(shell("nft list tables"));
+    lines.extend(vmms);
+    for (folder, shown) in [
+        ("/var/lib/banger-root/vms", Shown::All),
+        ("/var/lib/banger-root/jail", Shown::All),
+        ("/run/banger-root/leases", Shown::Files),
+        ("/sys/fs/cgroup/banger", Shown::Folders),
+    ] {
+        lines.extend(below(Path::new(folder), shown));
+    }
+    // The jailer leaves it.
+    lines.retain(|line| !line.ends_with("/jail/firecracker"));
+    lines
+        .iter()
+        .map(|line| line.trim_end())
+        .filter(|line| !line.is_empty())
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// What a function says of each entry of a folder that exists.
+fn each(folder: &str, of: impl Fn(&Path) -> Option<String>) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<String> = entries.filter_map(|path| of(&path)).collect();
+    all.sort();
+    all
+}
+
+/// What of a tree is listed.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    All,
+    Files,
+    Folders,
+}
+
+/// Paths below a folder; none if it does not exist, or goes away meanwhile.
+fn below(folder: &Path, shown: Shown) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        let is_folder = kind.as_ref().is_ok_and(fs::FileType::is_dir);
+        let is_file = kind.as_ref().is_ok_and(fs::FileType::is_file);
+        if match shown {
+            Shown::All => true,
+            Shown::Files => is_file,
+            Shown::Folders => is_folder,
+        } {
+            all.push(path.display().to_string());
+        }
+        if is_folder {
+            all.extend(below(&path, shown));
+        }
+    }
+    all.sort();
+    all
 }
 
 /// A home whose VMs are small; `config` stands before the tables.
 pub fn home(config: &str) -> Home {
+    Home::with(Options { config: small(config), ..Options::default() })
+}
+
+/// The same with a whole Debian in each VM.
+pub fn whole(config: &str) -> Home {
     Home::with(Options { config: format!("{config}{DEFAULTS}"), ..Options::default() })
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use banger_testkit::{Home, Options, program};
 
 use crate::jail::check_jail;
-use crate::support::{DEFAULTS, Outside, finish, host, id, inside, is_stopped, shell, show};
+use crate::support::{DEFAULTS, Outside, finish, host, id, inside, is_stopped, shell, show, small};
 
 /// The user `dev` with the helper installed; uninstalled when dropped.
 pub struct User;
@@ -45,16 +45,12 @@ impl User {
 
     /// A home of this user's, with kernel and image.
     pub fn home(&self) -> Home {
-        self.home_with("")
+        self.home_with(small(""))
     }
 
-    /// The same; `config` stands before the tables.
-    pub fn home_with(&self, config: &str) -> Home {
-        let home = Home::bare(Options {
-            config: format!("{config}{DEFAULTS}"),
-            run_as: Some("dev".into()),
-            ..Options::default()
-        });
+    /// The same with this configuration.
+    pub fn home_with(&self, config: String) -> Home {
+        let home = Home::bare(Options { config, run_as: Some("dev".into()), ..Options::default() });
         let path = home.path().display().to_string();
         shell(&format!(
             "cp -a --sparse=always /cache/data /cache/cache {path}/ && chown -R dev:dev {path}"
@@ -82,7 +78,7 @@ fn users_need_sudo_once() {
     let before = host();
     let home = user.home();
     let _outside = Outside::new();
-    let script = "id -u; ip -4 -br addr; cat /proc/cmdline; curl -s http://198.51.100.1/";
+    let script = "id -u; ip -4 addr; cat /proc/cmdline; wget -qO- http://198.51.100.1/";
     let run = home.run(&["run", "--rm", "--wait", "ready", "--", "sh", "-c", script]);
     assert_eq!(run.code, 0, "{}\n{}", run.out, run.err);
     assert!(run.out.contains("172.16.0.") && run.out.contains("outside"), "{}", run.out);

@@ -6,7 +6,7 @@ use banger_testkit::Home;
 use serde_json::{Value, json};
 
 use crate::jail::check_jail;
-use crate::support::{Outside, finish, home, host, id, inside, out, shell, show};
+use crate::support::{Outside, finish, host, id, inside, out, shell, show, whole};
 
 fn json_of(script: &str) -> Value {
     let text = shell(script);
@@ -40,7 +40,7 @@ fn pause_and_resume(home: &Home) {
 #[test]
 fn verify_from_create_to_nothing_left() {
     let before = host();
-    let home = home("");
+    let home = whole("");
     let outside = Outside::new();
     home.ok(&["vm", "create", "--name", "web"]);
     done("create");

@@ -114,6 +114,7 @@ pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> 
     }
     bring(&lab.root.join("scripts/lab/start"), &tree.join("lab/start"))?;
     bring(&lab.root.join("bench/floor-firecracker.sh"), &bin.join("floor-firecracker.sh"))?;
+    bring(&busybox()?, &tree.join("lab/busybox"))?;
     let mut words = Vec::new();
     for word in load.command {
         words.extend_from_slice(word.as_bytes());
@@ -127,6 +128,13 @@ pub fn disk(lab: &Lab, run: &RunFolder, load: &Load) -> anyhow::Result<PathBuf> 
     make(&tree, "payload", SPARE_MIB, &disk)?;
     fs::remove_dir_all(&tree)?;
     Ok(disk)
+}
+
+/// The static busybox, of which the small guests are made.
+fn busybox() -> anyhow::Result<PathBuf> {
+    let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+    let found = found.into_iter().find(|path| path.exists());
+    found.context("install `busybox-static`")
 }
 
 /// Hard-links the file where possible, since the copy is read-only.

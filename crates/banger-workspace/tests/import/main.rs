@@ -55,6 +55,10 @@ fn files_arrive_as_they_are() {
     world.write("staged.txt", "staged\n");
     world.git(&["add", "staged.txt"]);
     world.write("staged.txt", "and changed\n");
+    let repository = Repository::find(&world.host).unwrap();
+    let listed = Options { list_staged: true, ..Options::default() };
+    let snapshot = Snapshot::of(&repository, &listed).unwrap();
+    assert!(snapshot.staged.contains(&b"staged.txt".to_vec()), "{:?}", snapshot.staged);
     world.write("intended.txt", "intended\n");
     world.git(&["add", "-N", "intended.txt"]);
     world.write("untracked.txt", "untracked\n");
@@ -171,6 +175,10 @@ fn a_new_branch_begins_where_it_is_asked_to() {
     assert!(refused(options("-x", None)).contains("`-x`"));
     assert!(refused(options("x", Some("nope"))).contains("has no commit `nope`"));
     assert!(refused(options("x", Some("--help"))).contains("has no commit `--help`"));
+    let empty = World::new();
+    let repository = Repository::find(&empty.host).unwrap();
+    let refused = Snapshot::of(&repository, &options("x", Some("HEAD"))).unwrap_err().message;
+    assert!(refused.contains("has no commit `HEAD`"), "{refused}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ impl Sending {
                 true => Submodules::Send,
                 false => Submodules::Refuse,
             },
+            list_staged: self.dry_run,
         }
     }
 

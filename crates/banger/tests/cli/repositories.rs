@@ -211,9 +211,6 @@ fn a_workspace_has_a_record_on_this_host() {
     let run = status();
     assert_ne!(run.code, 0);
     assert!(run.err.contains("git failed in `/root/app` of the machine"), "{}", run.err);
-    // It asks before it changes files.
-    let run = home.run(&["workspace", "pull", "web"]);
-    assert!(run.code == 2 && run.err.contains("`--yes` does not ask"), "{}", run.err);
     home.ok(&["vm", "delete", "-f", "web"]);
     std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();
     home.finish();

@@ -3,6 +3,7 @@
 use banger_api::operation::VmTag;
 use banger_api::{Hint, exit};
 use banger_client::Client;
+use banger_workspace::Workspace;
 use banger_workspace::fetch::Limits;
 use banger_workspace::pull::{Fetched, Form, Which};
 use banger_workspace::summary::changed;
@@ -44,11 +45,6 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if let Some(name) = args.branch {
         return branch(context, &client, &vm, name).await;
     }
-    if !args.yes && (context.format == Format::Json || !context.can_prompt()) {
-        let error =
-            usage("`pull` asks before it changes files, and there is no terminal to ask on");
-        return Err(error.with_hint(Hint::text("`--yes` does not ask")).into());
-    }
     let workspace = open(context, &vm).await?;
     let (workspace, fetched) =
         on_workspace(context, &client, &vm, (workspace, "pull"), |workspace, machine| {
@@ -61,15 +57,11 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if changes.is_empty() && !has_conflicts {
         return nothing(context);
     }
-    if context.format == Format::Text && !has_conflicts {
-        let mut stat = Vec::new();
-        workspace.write(&fetched, Form::Stat, &mut stat)?;
-        let stat = String::from_utf8_lossy(&stat).into_owned();
-        let lines = stat.lines().map(|line| plain::line(line) + "\n");
-        context.print(&lines.collect::<String>())?;
-        let question =
-            format!("change these files in `{}`?", workspace.record().repository.display());
-        if !args.yes && !context.confirm(&plain::line(&question)).await? {
+    // With conflicts it fails and names them.
+    if !has_conflicts {
+        show(context, &workspace, &fetched)?;
+        let folder = workspace.record().repository.display().to_string();
+        if !args.yes && !may_change(context, &folder).await? {
             context.info("nothing was changed");
             return Ok(exit::FAILED);
         }
@@ -89,6 +81,28 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         context.print(&format!("{} {files} changed\n", changes.len()))?;
     }
     Ok(exit::OK)
+}
+
+/// Prints what would change.
+fn show(context: &Context, workspace: &Workspace, fetched: &Fetched) -> Result<(), Failure> {
+    if context.format == Format::Json {
+        return Ok(());
+    }
+    let mut stat = Vec::new();
+    workspace.write(fetched, Form::Stat, &mut stat)?;
+    let stat = String::from_utf8_lossy(&stat).into_owned();
+    let lines = stat.lines().map(|line| plain::line(line) + "\n");
+    context.print(&lines.collect::<String>())
+}
+
+/// Asks whether files in this folder may be changed.
+async fn may_change(context: &Context, folder: &str) -> Result<bool, Failure> {
+    if context.format == Format::Json || !context.can_prompt() {
+        let error =
+            usage("`pull` asks before it changes files, and there is no terminal to ask on");
+        return Err(error.with_hint(Hint::text("`--yes` does not ask")).into());
+    }
+    context.confirm(&plain::line(&format!("change these files in `{folder}`?"))).await
 }
 
 /// Makes a branch of the machine's changes.
