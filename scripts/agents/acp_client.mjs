@@ -8,14 +8,19 @@
 import { spawn } from "node:child_process"
 import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { Readable, Writable } from "node:stream"
+import { PassThrough, Readable, Writable } from "node:stream"
 import { pathToFileURL } from "node:url"
 
 const [sdk, folder, prompt, command, ...words] = process.argv.slice(2)
 const acp = await import(pathToFileURL(join(sdk, "dist/v1/stable/acp.js")))
 const agent = spawn(command, words, { stdio: ["pipe", "pipe", "inherit"] })
 const ended = new Promise((resolve) => agent.once("exit", (code, signal) => resolve(code ?? signal)))
-const stream = acp.ndJsonStream(Writable.toWeb(agent.stdin), Readable.toWeb(agent.stdout))
+// The SDK closes what it reads at the end of the conversation, and an agent may still have something to say then: it is
+// read to its end, so that the exit code is the agent's.
+const heard = new PassThrough()
+agent.stdout.on("data", (piece) => heard.destroyed || heard.write(piece))
+agent.stdout.on("end", () => heard.destroyed || heard.end())
+const stream = acp.ndJsonStream(Writable.toWeb(agent.stdin), Readable.toWeb(heard))
 const { methods } = acp
 const seen = { said: "", places: [] }
 

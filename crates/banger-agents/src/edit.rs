@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 /// Largest file that is changed, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -67,6 +67,35 @@ pub fn read(path: &Path) -> Result<Option<String>, ApiError> {
         return refused("has more than 4 MiB");
     }
     Ok(Some(text))
+}
+
+/// Checks that a path does not lead out of the folder by a link: a repository can have one to the
+/// settings of the user, which are those of all other folders.
+///
+/// # Errors
+/// It does.
+pub fn check_inside(path: &Path, top: &Path) -> Result<(), ApiError> {
+    let (place, inside) = (resolved(path), resolved(top));
+    if place.starts_with(&inside) {
+        return Ok(());
+    }
+    let text = format!(
+        "`{}` is `{}` by a link, which is outside of `{}`",
+        path.display(),
+        place.display(),
+        inside.display()
+    );
+    Err(ApiError::new(ErrorCode::BadRequest, text)
+        .with_hint(Hint::text("put a folder in place of the link: nothing was written")))
+}
+
+/// Where a path leads, which may not exist.
+fn resolved(path: &Path) -> PathBuf {
+    let real: Option<PathBuf> = path.ancestors().find_map(|above| {
+        let (found, rest) = (fs::canonicalize(above).ok()?, path.strip_prefix(above).ok()?);
+        Some(found.components().chain(rest.components()).collect())
+    });
+    real.unwrap_or_else(|| path.to_owned())
 }
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> ApiError {

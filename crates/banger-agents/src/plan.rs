@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use banger_api::{ApiError, ErrorCode, Hint};
 
-use crate::edit::{Change, read};
+use crate::edit::{Change, check_inside, read};
 use crate::{Agent, Workspace, settings, texts};
 
 /// Tools that run commands on the host, of Claude Code.
@@ -76,7 +76,7 @@ pub fn install(agent: Agent, workspace: &Workspace, program: &str) -> Result<Pla
             File::Skill(path) => own(path, Some(texts::skill(workspace)))?,
         });
     }
-    Ok(plan(&workspace.host, changes))
+    plan(&workspace.host, changes)
 }
 
 /// What takes it out again.
@@ -98,7 +98,7 @@ pub fn uninstall(agent: Agent, top: &Path) -> Result<Plan, ApiError> {
             File::Plugin(path) | File::Skill(path) => own(path, None)?,
         });
     }
-    Ok(plan(top, changes))
+    plan(top, changes)
 }
 
 /// The machine in which the agent's commands run; none if they run on the host.
@@ -125,9 +125,10 @@ fn is_border(character: char) -> bool {
     matches!(character, ' ' | '"' | ',' | '\'')
 }
 
-fn plan(top: &Path, changes: Vec<Change>) -> Plan {
-    let changes = changes.into_iter().filter(Change::is_needed).collect();
-    Plan { top: top.to_owned(), changes }
+fn plan(top: &Path, changes: Vec<Change>) -> Result<Plan, ApiError> {
+    let changes: Vec<Change> = changes.into_iter().filter(Change::is_needed).collect();
+    changes.iter().try_for_each(|change| check_inside(&change.path, top))?;
+    Ok(Plan { top: top.to_owned(), changes })
 }
 
 /// The change of a file that is ours as a whole.
@@ -184,6 +185,20 @@ mod tests {
             assert_eq!(paths(top), Vec::<PathBuf>::new(), "{agent}");
             assert_eq!(uninstall(agent, top).unwrap().changes, []);
         }
+    }
+
+    #[test]
+    fn a_link_out_of_the_folder_is_refused_and_one_within_it_is_not() {
+        let (folder, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let top = folder.path();
+        std::os::unix::fs::symlink(home.path(), top.join(".claude")).unwrap();
+        let error = install(Agent::Claude, &workspace(top), "banger").unwrap_err();
+        assert!(error.message.contains("by a link, which is outside of"), "{error:?}");
+        assert_eq!(paths(home.path()), Vec::<PathBuf>::new());
+        fs::create_dir(top.join("tools")).unwrap();
+        std::os::unix::fs::symlink("tools", top.join(".codex")).unwrap();
+        install(Agent::Codex, &workspace(top), "banger").unwrap().make().unwrap();
+        assert!(top.join("tools/hooks.json").is_file());
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Shim {
         let child = self.config.vmm.clone();
         let at = |error: io::Error| about("jail", &child, error);
         let watch = Watch::of_socket(&jailed.ready_socket, jailed.ready_timeout_ms).map_err(at)?;
-        self.start_vmm(ends)?;
+        self.start_vmm(ends, None)?;
         loop {
             match self.next(None, Some(watch.deadline)).map_err(at)? {
                 Event::VmmEnded => break,

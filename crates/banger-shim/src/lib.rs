@@ -88,6 +88,8 @@ pub struct Companion {
     pub ready_socket: String,
     /// Time limit in milliseconds.
     pub ready_timeout_ms: u64,
+    /// Number at which the VMM finds a connection to that socket.
+    pub connection_fd: i32,
 }
 
 /// A program to start, in the run folder and in its own session. Its environment is empty, its

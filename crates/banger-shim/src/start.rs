@@ -28,6 +28,9 @@ const SYSTEM: [&str; 8] =
 /// Devices without security relevance.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/kvm"];
 
+/// Pause between two connections to a socket that does not listen yet.
+const REFUSED_PAUSE: Duration = Duration::from_millis(2);
+
 /// The cause of a failed start.
 pub fn failed(step: &str, error: impl ToString) -> ExitCause {
     ExitCause::LaunchFailed { step: step.into(), message: error.to_string() }
@@ -49,9 +52,10 @@ impl Shim {
             Some(companion) => Some(self.start_companion(&companion, &ends)?),
             None => None,
         };
+        let (companion, connection) = companion.unzip();
         let jailed = match self.config.jailed.clone() {
             Some(jailed) => Some(self.start_jailed(&jailed, &ends)?),
-            None => self.start_vmm(&ends).map(|()| None)?,
+            None => self.start_vmm(&ends, connection).map(|()| None)?,
         };
         drop(ends);
         let Some(vmm) = self.vmm.proc() else { return Err(failed("vmm", "the process has ended")) };
@@ -70,7 +74,7 @@ impl Shim {
         &mut self,
         companion: &Companion,
         ends: &WriteEnds,
-    ) -> Result<Watch, ExitCause> {
+    ) -> Result<(Watch, (UnixStream, RawFd)), ExitCause> {
         let at = |error: io::Error| about("companion", &companion.child, error);
         let name = &companion.ready_socket;
         let watch = Watch::of_socket(name, companion.ready_timeout_ms).map_err(at)?;
@@ -78,7 +82,23 @@ impl Shim {
         let spawned = spawned.map_err(|text| about("companion", &companion.child, text))?;
         self.companion = ChildState::Running(spawned);
         self.wait_socket(&watch, name, "companion", &companion.child)?;
-        Ok(watch)
+        let connection = self.connect(&watch, companion)?;
+        Ok((watch, (connection, companion.connection_fd)))
+    }
+
+    /// Connects to the companion's socket. bind(2) creates its file, and on a busy host others may
+    /// run for long before listen(2) follows: until then connections are refused.
+    fn connect(&mut self, watch: &Watch, companion: &Companion) -> Result<UnixStream, ExitCause> {
+        let name = &companion.ready_socket;
+        loop {
+            match UnixStream::connect(name) {
+                Ok(connection) => return Ok(connection),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(about("companion", &companion.child, error)),
+            }
+            let until = watch.deadline.min(Instant::now() + REFUSED_PAUSE);
+            self.wait_until(watch, until, (name, "listen"), ("companion", &companion.child))?;
+        }
     }
 
     /// Waits until a program has created its socket.
@@ -92,34 +112,53 @@ impl Shim {
         step: &str,
         child: &Child,
     ) -> Result<(), ExitCause> {
-        // bind(2) creates the file and listen(2) follows immediately, before the name of the socket
-        // is used by any client. So it is not checked whether the socket listens.
         while !is_socket(name) {
-            let event = self.next(Some(watch.events.as_fd()), Some(watch.deadline));
-            let ended = |state: &ChildState| {
-                let how = state.outcome().map(describe).unwrap_or_default();
-                about(step, child, format!("it ended before `{name}` existed: {how}"))
-            };
-            match event.map_err(|error| about(step, child, error))? {
-                Event::FolderChanged => watch.drain_events(),
-                Event::CompanionEnded => return Err(ended(&self.companion)),
-                Event::VmmEnded => return Err(ended(&self.vmm)),
-                Event::TimedOut => {
-                    let text = format!("`{name}` did not exist after {} ms", watch.timeout_ms);
-                    return Err(about(step, child, text));
-                }
-                Event::Terminate => return Err(ExitCause::Requested),
-                Event::PoweredOff => return Err(ExitCause::PoweredOff),
-            }
+            self.wait_until(watch, watch.deadline, (name, "exist"), (step, child))?;
         }
         Ok(())
     }
 
-    /// Starts the VMM, or the jailer that starts it.
+    /// Waits for the next event, or until a time.
+    ///
+    /// # Errors
+    /// The program ended, the time limit passed, or SIGTERM arrived.
+    fn wait_until(
+        &mut self,
+        watch: &Watch,
+        until: Instant,
+        (name, does): (&str, &str),
+        (step, child): (&str, &Child),
+    ) -> Result<(), ExitCause> {
+        let event = self.next(Some(watch.events.as_fd()), Some(until));
+        let ended = |state: &ChildState| {
+            let how = state.outcome().map(describe).unwrap_or_default();
+            about(step, child, format!("it ended before `{name}` {does}ed: {how}"))
+        };
+        match event.map_err(|error| about(step, child, error))? {
+            Event::FolderChanged => watch.drain_events(),
+            Event::CompanionEnded => return Err(ended(&self.companion)),
+            Event::VmmEnded => return Err(ended(&self.vmm)),
+            Event::TimedOut if Instant::now() < watch.deadline => {}
+            Event::TimedOut => {
+                let text = format!("`{name}` did not {does} after {} ms", watch.timeout_ms);
+                return Err(about(step, child, text));
+            }
+            Event::Terminate => return Err(ExitCause::Requested),
+            Event::PoweredOff => return Err(ExitCause::PoweredOff),
+        }
+        Ok(())
+    }
+
+    /// Starts the VMM, or the jailer that starts it; a connection to the companion with the number
+    /// at which the VMM finds it.
     ///
     /// # Errors
     /// The VMM cannot be started.
-    pub fn start_vmm(&mut self, ends: &WriteEnds) -> Result<(), ExitCause> {
+    pub fn start_vmm(
+        &mut self,
+        ends: &WriteEnds,
+        connection: Option<(UnixStream, RawFd)>,
+    ) -> Result<(), ExitCause> {
         let at = |error: io::Error| about("vmm", &self.config.vmm, error);
         let mut theirs = None;
         if let Some(number) = self.config.qmp_fd {
@@ -130,9 +169,10 @@ impl Shim {
         // A VMM that holds a device is to be the only one, so that the device is free at its end.
         let passed = std::mem::take(&mut self.passed);
         let numbered = passed.iter().zip(&self.config.passed);
-        let qmp = theirs.as_ref().map(|(stream, number)| (stream.as_fd(), *number));
+        let streams = theirs.iter().chain(&connection);
+        let streams = streams.map(|(stream, number)| (stream.as_fd(), *number));
         let extra: Vec<(BorrowedFd<'_>, RawFd)> =
-            numbered.map(|(fd, number)| (fd.as_fd(), *number)).chain(qmp).collect();
+            numbered.map(|(fd, number)| (fd.as_fd(), *number)).chain(streams).collect();
         let child = &self.config.vmm;
         let spawned = spawn(child, ends.console.as_fd(), ends.log.as_fd(), &extra);
         self.vmm = ChildState::Running(spawned.map_err(|text| about("vmm", child, text))?);

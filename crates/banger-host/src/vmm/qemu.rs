@@ -11,7 +11,6 @@ use banger_engine::devices::{
 };
 use banger_engine::plan::VmSpec;
 
-use crate::layout::VHOST;
 
 /// Descriptor numbers that QEMU finds its files at.
 pub mod fd {
@@ -23,6 +22,8 @@ pub mod fd {
     pub const MONITOR: i32 = 102;
     /// The TAP, where it has one.
     pub const TAP: i32 = 103;
+    /// A connection to the companion.
+    pub const VSOCK: i32 = 99;
     /// First of the drives.
     const DRIVES: i32 = 104;
 
@@ -107,7 +108,7 @@ pub fn arguments(spec: &VmSpec, accelerator: Accelerator, devices: &Devices) -> 
     add("-serial", "stdio".into());
     add("-chardev", format!("socket,id=qmp,fd={}", fd::MONITOR));
     add("-mon", "chardev=qmp,mode=control".into());
-    add("-chardev", format!("socket,id=vsock,path={VHOST}"));
+    add("-chardev", format!("socket,id=vsock,fd={}", fd::VSOCK));
     add("-device", "vhost-user-vsock-device,chardev=vsock".into());
     for (place, drive) in devices.drives.iter().enumerate() {
         args.extend(disk(drive, fd::drive(place)));

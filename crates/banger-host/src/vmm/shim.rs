@@ -139,6 +139,7 @@ pub fn config(
             child: companion,
             ready_socket: VHOST.into(),
             ready_timeout_ms: COMPANION_TIMEOUT_MS,
+            connection_fd: fd::VSOCK,
         }),
         vmm: Child {
             program: qemu.into(),

@@ -1,11 +1,17 @@
 //! The gate, and failing starts.
 
 use std::io::Write;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use banger_shim::{Access, ExitCause, Outcome, PassedFile, ShimEvent};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use rustix::process::Signal;
 
-use crate::support::{COMPANION_UP, STAY, Vm, bytes, heard, is_alive, script};
+use crate::support::{
+    COMPANION_UP, CONNECTION, SOCKET, STAY, VMM_UP, Vm, bytes, heard, is_alive, script,
+};
 
 fn nothing_was_started(vm: &Vm) {
     for folder in [&vm.state, &vm.logs] {
@@ -101,6 +107,47 @@ fn a_companion_that_ends_immediately_is_reported() {
     let story = vm.story();
     assert_eq!((story.vmm, story.companion), (None, Some(Outcome::Exited { code: 4 })));
     assert_eq!(story.vmm_log_tail, "cannot bind\n");
+}
+
+/// A companion that is ready for the socket to be made: bound, and not yet listening.
+fn bound(vm: &Vm) -> std::os::fd::OwnedFd {
+    heard(&vm.run.join(COMPANION_UP));
+    // A path of any length.
+    let folder = std::fs::File::open(&vm.run).unwrap();
+    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    let made = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&made, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    made
+}
+
+#[test]
+fn the_vmm_gets_a_connection_once_the_companion_listens() {
+    let vm = Vm::new();
+    let vmm = format!("read -r word <&{CONNECTION}; echo \"$word\" > {VMM_UP}; {STAY}");
+    let mut shim = vm.open(&vm.both(&vmm, STAY));
+    let made = bound(&vm);
+    // The busy host: connections are refused for that long.
+    std::thread::sleep(Duration::from_millis(100));
+    listen(&made, 1).unwrap();
+    let (mut connection, _) = UnixListener::from(made).accept().unwrap();
+    connection.write_all(b"here\n").unwrap();
+    assert_eq!(vm.vmm_is_up(), "here\n");
+    assert!(matches!(shim.event(), Some(ShimEvent::Started(_))));
+    shim.signal(Signal::TERM);
+    assert!(shim.wait().success());
+}
+
+#[test]
+fn a_companion_that_never_listens_fails_at_the_time_limit() {
+    let vm = Vm::new();
+    let mut config = vm.both("exit 0", STAY);
+    config.companion.as_mut().unwrap().ready_timeout_ms = 300;
+    let mut shim = vm.open(&config);
+    let _made = bound(&vm);
+    let (step, message) = shim.failure();
+    assert_eq!(step, "companion");
+    assert!(message.ends_with("`ready.sock` did not listen after 300 ms"), "{message}");
+    assert!(shim.wait().success());
 }
 
 #[test]

@@ -21,6 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The companion's socket.
 pub const SOCKET: &str = "ready.sock";
+/// Where the VMM finds a connection to the companion.
+pub const CONNECTION: i32 = 8;
 /// The running companion writes to it.
 pub const COMPANION_UP: &str = "companion-up";
 /// The running VMM writes to it.
@@ -100,6 +102,7 @@ impl Vm {
             child: script(&format!("echo > {COMPANION_UP}; {companion}")),
             ready_socket: SOCKET.into(),
             ready_timeout_ms: 30_000,
+            connection_fd: CONNECTION,
         };
         ShimConfig { companion: Some(companion), ..self.alone(vmm) }
     }
