@@ -67,6 +67,8 @@ pub enum How {
     Exited(u8),
     /// By a fault of the emulation, before its end.
     Broken(Fault),
+    /// Killed when its time was over, after this many seconds.
+    OutOfTime(u64),
 }
 
 /// The caller's terminal in raw mode; dropping this restores its settings.
@@ -179,7 +181,7 @@ impl Drop for Qemu {
 /// Boots the lab, prints its output, and waits for its end.
 ///
 /// # Errors
-/// QEMU cannot be started, the timeout expired, or the lab ended without a verdict.
+/// QEMU cannot be started, or the lab ended without a verdict.
 pub fn run(run: &RunFolder, job: &Job) -> anyhow::Result<Ended> {
     eprintln!("lab: booting (logs: {})", run.logs.display());
     let mut command = qemu(run, job);
@@ -232,7 +234,7 @@ fn wait(qemu: &mut Qemu, run: &RunFolder, job: &Job) -> anyhow::Result<How> {
     let mut pulse = Pulse::new(run.logs.join("alive"));
     while qemu.0.try_wait()?.is_none() {
         if began.elapsed() > job.timeout {
-            bail!("the lab did not end within {} minutes", job.timeout.as_secs() / 60);
+            return Ok(How::OutOfTime(job.timeout.as_secs()));
         }
         if pulse.has_stopped() {
             note_processors(run);

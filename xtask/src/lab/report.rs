@@ -32,6 +32,8 @@ pub struct Counts {
     pub failed: u64,
     /// Ignored.
     pub skipped: u64,
+    /// Not at their end when the time was over.
+    pub left_out: u64,
     /// Whether the lab broke and was restarted with the remaining tests.
     pub again: bool,
 }
@@ -41,6 +43,9 @@ impl fmt::Display for Counts {
         write!(out, "lab: {} passed, {} failed", self.passed, self.failed)?;
         if self.skipped > 0 {
             write!(out, ", {} skipped", self.skipped)?;
+        }
+        if self.left_out > 0 {
+            write!(out, ", {} left out, as the time was over", self.left_out)?;
         }
         if self.again {
             write!(out, ", begun again after a fault of the emulation")?;
@@ -66,6 +71,13 @@ impl Counts {
         self.failed += before.len() as u64 - passed;
         self.again = true;
         self
+    }
+
+    /// Counts of a run whose time was over, of this many tests.
+    pub fn cut_off(done: &[Finished], all: Option<u64>) -> Self {
+        let passed = done.iter().filter(|test| test.passed).count() as u64;
+        let left_out = all.unwrap_or_default().saturating_sub(done.len() as u64);
+        Self { passed, failed: done.len() as u64 - passed, skipped: 0, left_out, again: false }
     }
 
     /// Number of all tests.
@@ -114,6 +126,7 @@ pub fn counts(said: &str) -> Option<Counts> {
         passed: count("passed")?,
         failed: count("failed")?,
         skipped: count("ignored")?,
+        left_out: 0,
         again: false,
     })
 }
@@ -128,7 +141,7 @@ mod tests {
                     test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; \
                     finished in 0.00s\n\n";
         let counts = counts(said).unwrap();
-        assert_eq!(counts, Counts { passed: 5, failed: 0, skipped: 1, again: false });
+        assert_eq!(counts, Counts { passed: 5, failed: 0, skipped: 1, left_out: 0, again: false });
         assert_eq!(counts.to_string(), "lab: 5 passed, 0 failed, 1 skipped");
     }
 
@@ -141,8 +154,11 @@ mod tests {
             finished.iter().map(|test| (test.name.as_str(), test.passed)).collect();
         assert_eq!(seen, [("a::one", true), ("a::two", true), ("a::three", false)]);
         assert_eq!(announced(said), Some(5));
-        let counts = Counts { passed: 2, failed: 0, skipped: 0, again: false }.with(&finished);
-        assert_eq!(counts, Counts { passed: 4, failed: 1, skipped: 0, again: true });
+        let cut_off = Counts::cut_off(&finished, announced(said)).to_string();
+        assert_eq!(cut_off, "lab: 2 passed, 1 failed, 2 left out, as the time was over");
+        let counts =
+            Counts { passed: 2, failed: 0, skipped: 0, left_out: 0, again: false }.with(&finished);
+        assert_eq!(counts, Counts { passed: 4, failed: 1, skipped: 0, left_out: 0, again: true });
         assert_eq!(counts.total(), 5);
         assert_eq!(
             counts.to_string(),

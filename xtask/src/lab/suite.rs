@@ -1,6 +1,7 @@
 //! `cargo xtask lab test`: the tests of the lab, which begins again after a fault of the emulation.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
@@ -30,10 +31,15 @@ impl Lab {
         let bench: &[&str] = if filters.is_empty() { &["--skip", "bench"] } else { &[] };
         let command = [&["lab", "--test-threads=1", "--nocapture"], filters, bench].concat();
         let mut options = options.clone();
+        let until = options.leave_out_after.map(|time| Instant::now() + time);
         let (mut done, mut all): (Vec<Finished>, _) = (Vec::new(), None);
         for _ in 0..=RESTARTS {
             let skipped = done.iter().flat_map(|test| ["--skip", test.name.as_str()]);
             let words: Vec<&str> = command.iter().copied().chain(skipped).collect();
+            if let Some(until) = until {
+                let left = until.saturating_duration_since(Instant::now());
+                options.timeout = options.timeout.min(left);
+            }
             let ended = self.start(&options, &words, None)?;
             print_durations(&ended);
             all = all.or_else(|| report::announced(&ended.said));
@@ -51,6 +57,12 @@ impl Lab {
                 How::Broken(fault) => {
                     println!("lab: {fault}: the tests that were not at their end begin again");
                     done.extend(report::finished(&ended.said));
+                }
+                How::OutOfTime(seconds) => {
+                    done.extend(report::finished(&ended.said));
+                    let is_asked = until.is_some() && !done.is_empty();
+                    ensure!(is_asked, "the lab did not end within {seconds} s");
+                    return Ok(Counts::cut_off(&done, all));
                 }
             }
             options.build = Build::AsTheyAre;

@@ -11,7 +11,6 @@ use banger_engine::devices::{
 };
 use banger_engine::plan::VmSpec;
 
-
 /// Descriptor numbers that QEMU finds its files at.
 pub mod fd {
     /// Kernel, read-only.
