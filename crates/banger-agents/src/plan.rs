@@ -76,7 +76,9 @@ pub fn install(agent: Agent, workspace: &Workspace, program: &str) -> Result<Pla
             File::Skill(path) => own(path, Some(texts::skill(workspace)))?,
         });
     }
-    plan(&workspace.host, changes)
+    let plan = plan(&workspace.host, changes);
+    plan.changes.iter().try_for_each(|change| check_inside(&change.path, &plan.top))?;
+    Ok(plan)
 }
 
 /// What takes it out again.
@@ -98,7 +100,7 @@ pub fn uninstall(agent: Agent, top: &Path) -> Result<Plan, ApiError> {
             File::Plugin(path) | File::Skill(path) => own(path, None)?,
         });
     }
-    plan(top, changes)
+    Ok(plan(top, changes))
 }
 
 /// The machine in which the agent's commands run; none if they run on the host.
@@ -125,10 +127,9 @@ fn is_border(character: char) -> bool {
     matches!(character, ' ' | '"' | ',' | '\'')
 }
 
-fn plan(top: &Path, changes: Vec<Change>) -> Result<Plan, ApiError> {
-    let changes: Vec<Change> = changes.into_iter().filter(Change::is_needed).collect();
-    changes.iter().try_for_each(|change| check_inside(&change.path, top))?;
-    Ok(Plan { top: top.to_owned(), changes })
+fn plan(top: &Path, changes: Vec<Change>) -> Plan {
+    let changes = changes.into_iter().filter(Change::is_needed).collect();
+    Plan { top: top.to_owned(), changes }
 }
 
 /// The change of a file that is ours as a whole.

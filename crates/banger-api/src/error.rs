@@ -150,6 +150,12 @@ impl ApiError {
         hint::words(&self.hints)
     }
 
+    /// Message and causes on one line.
+    pub fn line(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+    }
+
     /// Adds the message and the causes of a second error, such as that of an undo.
     pub fn also(&mut self, other: Self) {
         self.causes.push(other.message);

@@ -72,8 +72,7 @@ fn trust_check(trust: &TrustSettings) -> Option<Check> {
         Ok(()) => check("trust", Verdict::Ok, "catalogs and keys are in order", &needed_for),
         Err(error) => {
             let error = banger_image::advice::trust(&error);
-            let seen = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
-            let mut check = check("trust", Verdict::Missing, seen.join(": "), &needed_for);
+            let mut check = check("trust", Verdict::Missing, error.line(), &needed_for);
             check.hints = error.hints;
             check
         }
@@ -164,8 +163,7 @@ async fn mapper_check(config: &HostConfig) -> Check {
     match config.helper.ask(Request::SnapshotReady, Vec::new()).await {
         Ok(_) => check(code, Verdict::Ok, "device-mapper makes snapshots", &needed_for),
         Err(error) => {
-            let why = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
-            let seen = format!("{}, so disks are made in another way", why.join(": "));
+            let seen = format!("{}, so disks are made in another way", error.line());
             let mut check = check(code, Verdict::Warning, seen, &needed_for);
             check.hints = error.hints;
             check

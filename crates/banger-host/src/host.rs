@@ -88,10 +88,7 @@ impl LinuxHost {
     async fn storage_candidates(&self, boot: Option<&BootSet>) -> Vec<Candidate<StorageAbilities>> {
         let mapper = match self.config.helper.ask(Request::SnapshotReady, Vec::new()).await {
             Ok(_) => Ok("device-mapper shares the image and copies nothing".into()),
-            Err(error) => Err(error
-                .causes
-                .into_iter()
-                .fold(error.message, |text, cause| format!("{text}: {cause}"))),
+            Err(error) => Err(error.line()),
         };
         let layout = &self.config.layout;
         let reflink = storage::reflinks(&layout.images(), &layout.vms())

@@ -21,16 +21,13 @@ pub async fn log(engine: &Engine) {
 pub async fn checks(engine: &Engine) -> Vec<Check> {
     match engine.leftovers().await {
         Ok(found) => found.into_iter().map(check).collect(),
-        Err(error) => {
-            let seen = std::iter::once(error.message).chain(error.causes);
-            vec![Check {
-                code: "leftover".into(),
-                verdict: Verdict::Warning,
-                seen: seen.collect::<Vec<_>>().join(": "),
-                hints: error.hints,
-                needed_for: Vec::new(),
-            }]
-        }
+        Err(error) => vec![Check {
+            code: "leftover".into(),
+            verdict: Verdict::Warning,
+            seen: error.line(),
+            hints: error.hints,
+            needed_for: Vec::new(),
+        }],
     }
 }
 

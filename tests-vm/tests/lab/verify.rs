@@ -58,6 +58,8 @@ fn verify_from_create_to_nothing_left() {
     inside(&home, "web", "echo kept >/root/kept");
     home.wait_booted("web");
     home.ok(&["vm", "stop", "--timeout", "120", "web"]);
+    let because = show(&home, "web")["stopped_because"].clone();
+    assert_eq!(because["how"], "graceful", "{because}");
     home.ok(&["vm", "start", "web"]);
     assert_eq!(inside(&home, "web", "cat /root/kept"), "kept");
     done("stop and start");

@@ -28,8 +28,7 @@ const USAGE: &str = "usage: cargo xtask lab <command>
   shell [OPTIONS]          a root shell in the lab
 
 options:
-  --timeout-min N          end the lab after that many minutes (60), which is an error
-  --leave-out-after-min N  of `test`: leave out what is not at its end then, and say how much it was
+  --timeout-min N          end after that many minutes (60), which is a failure
   --with FILE              put another file into the lab's folder of programs (repeatable)
   --release                build the programs as users get them
   --no-build               take the programs as the last build left them";
@@ -48,8 +47,6 @@ pub struct Lab {
 #[derive(Clone)]
 struct Options<'a> {
     timeout: Duration,
-    /// When tests that are not at their end are left out.
-    leave_out_after: Option<Duration>,
     build: Build,
     more: Vec<&'a str>,
     rest: Vec<&'a str>,
@@ -102,7 +99,6 @@ pub fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
 fn options<'a>(words: &[&'a str]) -> anyhow::Result<Options<'a>> {
     let mut options = Options {
         timeout: minutes(TIMEOUT_MIN),
-        leave_out_after: None,
         build: Build::First,
         more: Vec::new(),
         rest: Vec::new(),
@@ -113,9 +109,11 @@ fn options<'a>(words: &[&'a str]) -> anyhow::Result<Options<'a>> {
             "--no-build" => options.build = Build::AsTheyAre,
             "--release" => options.build = Build::Optimised,
             "--with" => options.more.push(words.next().context("`--with` needs a file")?),
-            "--timeout-min" => options.timeout = minutes_of(word, words.next())?,
-            "--leave-out-after-min" => {
-                options.leave_out_after = Some(minutes_of(word, words.next())?);
+            "--timeout-min" => {
+                let count = words.next().context("`--timeout-min` needs a number")?;
+                let count = count.parse().with_context(|| format!("`{count}` is no number"))?;
+                ensure!((1..=1440).contains(&count), "`--timeout-min` is from 1 to 1440");
+                options.timeout = minutes(count);
             }
             "--" => {
                 options.rest.extend(words);
@@ -130,13 +128,6 @@ fn options<'a>(words: &[&'a str]) -> anyhow::Result<Options<'a>> {
         }
     }
     Ok(options)
-}
-
-fn minutes_of(option: &str, word: Option<&&str>) -> anyhow::Result<Duration> {
-    let count = word.with_context(|| format!("`{option}` needs a number"))?;
-    let count = count.parse().with_context(|| format!("`{count}` is no number"))?;
-    ensure!((1..=1440).contains(&count), "`{option}` is from 1 to 1440");
-    Ok(minutes(count))
 }
 
 fn minutes(count: u64) -> Duration {

@@ -126,8 +126,7 @@ fn judge(loaded: Result<Vec<Certificate>, ApiError>, now: SystemTime) -> Check {
         }
         Err(error) => {
             check.verdict = Verdict::Missing;
-            check.seen =
-                std::iter::once(error.message).chain(error.causes).collect::<Vec<_>>().join(": ");
+            check.seen = error.line();
             check.hints = error.hints;
         }
     }

@@ -13,6 +13,8 @@ use banger_engine::plan::VmSpec;
 
 /// Descriptor numbers that QEMU finds its files at.
 pub mod fd {
+    /// A connection to the companion.
+    pub const VSOCK: i32 = 99;
     /// Kernel, read-only.
     pub const KERNEL: i32 = 100;
     /// Initramfs, read-only.
@@ -21,8 +23,6 @@ pub mod fd {
     pub const MONITOR: i32 = 102;
     /// The TAP, where it has one.
     pub const TAP: i32 = 103;
-    /// A connection to the companion.
-    pub const VSOCK: i32 = 99;
     /// First of the drives.
     const DRIVES: i32 = 104;
 

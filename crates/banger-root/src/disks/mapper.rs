@@ -61,14 +61,12 @@ impl Disks<'_> {
     pub(super) fn check_targets(&self, kinds: &[&str]) -> Result<(), RootError> {
         let check = |kind: &&str| {
             let checked = self.kernel.dm_check_target(kind);
-            checked.map_err(|error| match no_driver(&error) {
-                true => failed("use the target type", kind, &error),
-                false => {
-                    let doing = format_args!("use device-mapper's target type `{kind}`");
-                    let mut failure = RootError::system(doing, &error);
-                    failure.kind = Kind::HostNotReady;
-                    failure.with_hint(HostHint::load(&format!("dm_{kind}")))
-                }
+            checked.map_err(|error| {
+                let doing = format_args!("use device-mapper's target type `{kind}`");
+                let module = if no_driver(&error) { "mod" } else { kind };
+                let mut failure = RootError::system(doing, &error);
+                failure.kind = Kind::HostNotReady;
+                failure.with_hint(HostHint::load(&format!("dm_{module}")))
             })
         };
         kinds.iter().try_for_each(check)

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use banger_api::Hint;
 use banger_api::doctor::{Check, Leftover, RemovedLeftover, Verdict};
-use banger_api::{ApiError, Hint};
 
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
@@ -72,10 +72,7 @@ fn check(removed: RemovedLeftover) -> Check {
     let (verdict, seen, hints) = match error {
         None if removed.is_empty() => (Verdict::Ok, "it was removed already".into(), Vec::new()),
         None => (Verdict::Ok, format!("removed {}", removed.join(", ")), Vec::new()),
-        Some(ApiError { message, causes, hints, .. }) => {
-            let seen = std::iter::once(message).chain(causes);
-            (Verdict::Missing, seen.collect::<Vec<_>>().join(": "), hints)
-        }
+        Some(error) => (Verdict::Missing, error.line(), error.hints),
     };
     Check { code: format!("{CODES}{id}"), verdict, seen, hints, needed_for: Vec::new() }
 }
@@ -94,7 +91,7 @@ mod tests {
         assert!(is_of(&done));
         assert_eq!((done.verdict, &*done.seen), (Verdict::Ok, "removed TAP `a`, folder `b`"));
         assert_eq!(one(&[], None).seen, "it was removed already");
-        let error = ApiError::new(banger_api::ErrorCode::Busy, "`a` is in use");
+        let error = banger_api::ApiError::new(banger_api::ErrorCode::Busy, "`a` is in use");
         let failed = one(&[], Some(error));
         assert_eq!((failed.verdict, &*failed.seen), (Verdict::Missing, "`a` is in use"));
     }

@@ -63,11 +63,10 @@ async fn checks(context: &Context) -> Vec<Check> {
         Err(error) => Err(error),
     };
     checks.unwrap_or_else(|error| {
-        let seen = std::iter::once(error.message).chain(error.causes);
         vec![Check {
             code: "daemon.answers".into(),
             verdict: Verdict::Missing,
-            seen: seen.collect::<Vec<_>>().join(": "),
+            seen: error.line(),
             hints: error.hints,
             needed_for: vec!["everything".into()],
         }]

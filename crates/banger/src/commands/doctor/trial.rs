@@ -110,10 +110,7 @@ fn free_port() -> io::Result<u16> {
 fn check(name: &str, seen: Seen) -> Check {
     let (verdict, seen, hints) = match seen {
         Ok((verdict, seen)) => (verdict, seen, Vec::new()),
-        Err(error) => {
-            let seen = std::iter::once(error.message).chain(error.causes);
-            (Verdict::Missing, seen.collect::<Vec<_>>().join(": "), error.hints)
-        }
+        Err(error) => (Verdict::Missing, error.line(), error.hints),
     };
     Check { code: format!("{CODES}{name}"), verdict, seen, hints, needed_for: Vec::new() }
 }
