@@ -6,7 +6,8 @@ use banger_testkit::{Home, kill, wait_gone};
 
 use crate::jail::check_jail;
 use crate::support::{
-    Outside, ROOT_TYPE, finish, has_all_parts, home, host, id, inside, is_stopped, pid, shell, show,
+    Outside, ROOT_TYPE, finish, has_all_parts, home, host, id, import_small_image, inside,
+    is_stopped, pid, shell, show,
 };
 
 #[test]
@@ -33,6 +34,7 @@ fn life_one_command_in_a_new_vm() {
 #[test]
 fn life_the_same_with_every_storage() {
     let before = host();
+    import_small_image();
     shell(
         "truncate -s 3G /var/tmp/xfs.img; mkfs.xfs -q -m reflink=1 /var/tmp/xfs.img
          mkdir -p /mnt/xfs; mount -o loop /var/tmp/xfs.img /mnt/xfs

@@ -21,8 +21,9 @@ const SMALL: &str = "default_image = \"small\"\n";
 /// Prints the type of the root file system, in any guest.
 pub const ROOT_TYPE: &str = "awk '$2 == \"/\" { type = $3 } END { print type }' /proc/mounts";
 
-/// Imports the small image, once in a run of the lab.
-fn import_small_image() {
+/// Imports the small image, once in a run of the lab; for a test that copies the cache's data
+/// before it makes a home.
+pub fn import_small_image() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
         shell(
