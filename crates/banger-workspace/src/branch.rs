@@ -9,7 +9,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::fetch::{self, Limits};
 use crate::git::{Git, finished, started};
-use crate::guest::{self, Guest, State, Wanted, bad};
+use crate::guest::{self, Guest, Left, State, Wanted, bad};
 use crate::manifest::Entry;
 use crate::names;
 use crate::snapshot::new_branch;
@@ -24,6 +24,8 @@ pub struct Branched {
     pub commits: usize,
     /// Whether a commit with the uncommitted changes was added.
     pub has_uncommitted: bool,
+    /// What is left in the guest, and is in no commit of it.
+    pub left: Vec<Left>,
 }
 
 impl Workspace {
@@ -78,6 +80,7 @@ impl Workspace {
                 id: new,
                 commits: commits - usize::from(has_uncommitted),
                 has_uncommitted,
+                left: state.left.clone(),
             };
             Ok((branched, git))
         })?;
@@ -91,12 +94,14 @@ impl Workspace {
     }
 }
 
-/// A path that stays in the guest cannot be left out of commits.
+/// A path that stays in the guest cannot be left out of commits that have it.
 fn refuse(state: &State) -> Result<(), ApiError> {
-    let Some((path, why)) = state.refused.first() else { return Ok(()) };
-    let text = format!("`{}` {why}: there is no branch with it", String::from_utf8_lossy(path));
+    let mut tracked = state.left.iter().filter(|left| left.is_tracked);
+    let Some(Left { path, why, .. }) = tracked.next() else { return Ok(()) };
+    let path = String::from_utf8_lossy(path);
+    let text = format!("`{path}` {why}, and the machine's index has it: no branch can have it");
     Err(ApiError::new(ErrorCode::GuestFailed, text)
-        .with_hint(Hint::text("`pull` without `--branch` leaves such files out")))
+        .with_hint(Hint::text("`pull` without `--branch` leaves such paths out")))
 }
 
 /// The end of the new branch.

@@ -61,6 +61,10 @@ pub(crate) fn inline(list: &[u8]) -> String {
 /// Exit code of [`PUSH`] if a file has another state than the expected one.
 pub(crate) const CHANGED: u8 = 75;
 
+/// Exit code of [`PUSH`] if something that the guest's git ignores is where a file comes; it prints
+/// the path.
+const BLOCKED: u8 = 76;
+
 /// Which files a push looks at before it changes any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
@@ -123,8 +127,19 @@ pub struct State {
     pub commits: Vec<Commit>,
     /// The files.
     pub files: Manifest,
-    /// Files that are left in the guest, and why.
-    pub refused: Vec<(Vec<u8>, String)>,
+    /// What is left in the guest.
+    pub left: Vec<Left>,
+}
+
+/// A path that stays in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Path in the work tree.
+    pub path: Vec<u8>,
+    /// Why, as the end of a sentence about it.
+    pub why: String,
+    /// Whether the guest's git has it in its index, and so in a commit, or in the next one.
+    pub is_tracked: bool,
 }
 
 /// The command for a question.
@@ -203,32 +218,36 @@ pub fn read_state(output: impl Read) -> Result<(State, impl Read), ApiError> {
         if record.is_empty() {
             break;
         }
-        if state.files.0.len() + state.refused.len() >= MAX_FILES {
+        if state.files.0.len() + state.left.len() >= MAX_FILES {
             return Err(bad("has too many files"));
         }
         match file(&record)? {
             Ok((path, entry)) => drop(state.files.0.insert(path, entry)),
-            Err(refused) => state.refused.push(refused),
+            Err(left) => state.left.push(left),
         }
     }
     Ok((state, from.output))
 }
 
-/// A file, or a path that stays in the guest with the reason.
-type Listed = Result<(Vec<u8>, Entry), (Vec<u8>, String)>;
+/// A file, or a path that stays in the guest.
+type Listed = Result<(Vec<u8>, Entry), Left>;
 
 /// A record of the listing.
 fn file(record: &[u8]) -> Result<Listed, ApiError> {
     if let Some(rest) = record.strip_prefix(b"160000 ") {
         let path = rest.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default();
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        return Ok(Err((path.to_vec(), "is a repository of its own".to_owned())));
+        let path = path.strip_suffix(b"/").unwrap_or(path).to_vec();
+        let why = "is a repository of its own".to_owned();
+        return Ok(Err(Left { path, why, is_tracked: !rest.starts_with(b"0 ") }));
     }
     let (path, entry) =
         Manifest::record(record).ok_or_else(|| bad("has a file in another form"))?;
     Ok(match names::check(&path) {
         Ok(()) => Ok((path, entry)),
-        Err(refusal) => Err((path, refusal.text().to_owned())),
+        Err(refusal) => {
+            let is_tracked = entry.object.bytes().any(|digit| digit != b'0');
+            Err(Left { path, why: refusal.text().to_owned(), is_tracked })
+        }
     })
 }
 
@@ -282,6 +301,15 @@ pub fn ended(end: End, folder: &[u8]) -> Result<(), ApiError> {
         return Err(ApiError::new(ErrorCode::Busy, text));
     }
     let folder = String::from_utf8_lossy(folder);
+    if code == BLOCKED {
+        let path = String::from_utf8_lossy(&messages).trim_end().to_owned();
+        let text = format!(
+            "`{path}` in `{folder}` of the machine is in the way, or has files that are: git \
+             ignores them there; nothing was sent"
+        );
+        let hint = "move or remove it in the machine, or leave the file out of git on this host";
+        return Err(ApiError::new(ErrorCode::WrongState, text).with_hint(Hint::text(hint)));
+    }
     let text = format!("git failed in `{folder}` of the machine (exit code {code})");
     let mut error = ApiError::new(ErrorCode::GuestFailed, text);
     let messages = String::from_utf8_lossy(&messages);
@@ -343,15 +371,23 @@ mod tests {
     #[test]
     fn an_answer_has_state_files_and_a_rest() {
         let id = "b".repeat(40);
-        let listing =
-            format!("100644 {id} 0\ta\0160000 {id} 0\tsub\0100644 {id} 0\t.Git/x\0\0PACK");
+        let zeros = "0".repeat(40);
+        let listing = format!(
+            "100644 {id} 0\ta\0160000 {id} 0\tsub\0160000 0 0\tnew/\0100644 {id} 0\t.Git/x\0\
+             100644 {zeros} 0\t.GIT/y\0\0PACK"
+        );
         let answer = answer(&listing);
         let (state, mut rest) = read_state(answer.as_slice()).unwrap();
         assert_eq!(state.head.as_deref(), Some("a".repeat(40).as_str()));
         assert_eq!(state.commits[0].subject, b"one two");
         assert_eq!(state.files.0.len(), 1);
-        let refused: Vec<_> = state.refused.iter().map(|(_, why)| why.as_str()).collect();
-        assert_eq!(refused, ["is a repository of its own", "leads into `.git`"]);
+        let left: Vec<_> =
+            state.left.iter().map(|left| (left.why.as_str(), left.is_tracked)).collect();
+        let own = "is a repository of its own";
+        assert_eq!(
+            left,
+            [(own, true), (own, false), ("leads into `.git`", true), ("leads into `.git`", false)]
+        );
         let mut left = Vec::new();
         rest.read_to_end(&mut left).unwrap();
         assert_eq!(left, b"PACK");

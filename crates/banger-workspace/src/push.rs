@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use banger_api::{ApiError, ErrorCode, Hint};
 
@@ -42,20 +43,22 @@ impl Workspace {
         options: &PushOptions,
     ) -> Result<Vec<Change>, ApiError> {
         self.record.include_untracked |= options.include_untracked;
+        let top = self.repository.top().as_os_str().as_bytes();
+        let force: Vec<_> = options.force.iter().map(|path| from_top(path, top)).collect();
         // After a killed push, a look at all files tells first what has arrived.
-        if options.force.is_empty()
+        if force.is_empty()
             && self.store.sending().0.is_empty()
             && let Some(pushed) = self.push_directly(guest)?
         {
             return Ok(pushed);
         }
         for _ in 1..TRIES {
-            match self.push_once(guest, options) {
+            match self.push_once(guest, &force) {
                 Err(error) if error.code == ErrorCode::Busy => {}
                 pushed => return pushed,
             }
         }
-        self.push_once(guest, options)
+        self.push_once(guest, &force)
     }
 
     /// Sends the changes without a look at all files of the guest, which takes most of the time: it
@@ -102,13 +105,9 @@ impl Workspace {
         Ok(Some(send(&git, talk, names.flatten().collect(), &self.record.folder)))
     }
 
-    fn push_once(
-        &mut self,
-        guest: &dyn Guest,
-        options: &PushOptions,
-    ) -> Result<Vec<Change>, ApiError> {
+    fn push_once(&mut self, guest: &dyn Guest, force: &[Vec<u8>]) -> Result<Vec<Change>, ApiError> {
         let status = self.status(guest)?;
-        let changes = self.wanted(&status, &options.force)?;
+        let changes = self.wanted(&status, force)?;
         let how = (&status.objects, Look::AtAll);
         self.send(guest, &changes, &status.guest.files, how)??;
         self.pushed(&changes)?;
@@ -193,6 +192,18 @@ impl Workspace {
         }));
         Ok(changes)
     }
+}
+
+/// A path as git names it in the work tree at `top`: without `.`, and without the way to `top`.
+fn from_top(path: &[u8], top: &[u8]) -> Vec<u8> {
+    let below = match path.strip_prefix(top) {
+        Some(rest) if rest.starts_with(b"/") => rest,
+        _ if path.starts_with(b"/") => return path.to_vec(),
+        _ => path,
+    };
+    let names: Vec<&[u8]> =
+        below.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
+    names.join(&b'/')
 }
 
 /// Path, present and new state of a change that replaces a file by another one.

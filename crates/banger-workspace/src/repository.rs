@@ -33,7 +33,8 @@ impl Repository {
             return Err(ApiError::new(ErrorCode::BadRequest, format!("`{shown}` is not a folder")));
         }
         let git = Git::new(&path);
-        let asked = ["rev-parse", "--is-bare-repository", "--is-inside-work-tree"];
+        let asked =
+            ["rev-parse", "--is-bare-repository", "--is-inside-git-dir", "--is-inside-work-tree"];
         let Some(answer) = answered(&git, &asked)? else {
             let text = format!("`{shown}` is not in a git repository");
             return Err(ApiError::new(ErrorCode::BadRequest, text).with_hint(Hint::text(format!(
@@ -43,6 +44,12 @@ impl Repository {
         };
         if answer.starts_with(b"true") {
             let text = format!("`{shown}` is a bare repository: it has no files to work on");
+            return Err(ApiError::new(ErrorCode::BadRequest, text)
+                .with_hint(Hint::text("clone it, and name the clone")));
+        }
+        if answer == b"false\nfalse\nfalse\n" {
+            let text =
+                format!("the repository of `{shown}` has its files elsewhere (`core.worktree`)");
             return Err(ApiError::new(ErrorCode::BadRequest, text)
                 .with_hint(Hint::text("clone it, and name the clone")));
         }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::compare::{Change, Effect};
-use crate::guest::{MAX_COMMITS, State};
+use crate::guest::{Left, MAX_COMMITS, State};
 use crate::store::Record;
 use crate::workspace::Status;
 
@@ -98,8 +98,8 @@ pub fn changed(changes: &[Change]) -> Vec<Changed> {
 
 /// Files that stay in the guest.
 pub fn left_out(state: &State) -> Vec<LeftOut> {
-    let one = |(path, why): &(Vec<u8>, String)| LeftOut { path: text(path), reason: why.clone() };
-    state.refused.iter().map(one).collect()
+    let one = |left: &Left| LeftOut { path: text(&left.path), reason: left.why.clone() };
+    state.left.iter().map(one).collect()
 }
 
 fn commits(state: &State) -> Vec<Commit> {

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use banger_api::{ApiError, ErrorCode};
+use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::compare::Comparison;
 use crate::copied;
-use crate::guest::{self, Guest, State};
+use crate::guest::{self, Guest, Left, State};
 use crate::manifest::{Entry, Manifest, Objects, is_file};
 use crate::names;
 use crate::place::{self, Stamps, stamp};
@@ -75,11 +75,7 @@ impl Workspace {
         }
         let store = Store::open(folder)?;
         let record = store.record()?;
-        let repository = Repository::find(&record.repository)?;
-        if repository.top() != record.repository {
-            let text = format!("`{}` is no repository any more", record.repository.display());
-            return Err(ApiError::new(ErrorCode::NotFound, text));
-        }
+        let repository = recorded(&record, vm)?;
         place::recover(&repository)?;
         Ok(Self { store, record, repository })
     }
@@ -122,8 +118,8 @@ impl Workspace {
         let (host, objects) = self.host_files(changed)?;
         let mut changes = Comparison::of(base, &guest.files, &host);
         // A path that the guest must not name is not a deletion.
-        let refused: BTreeSet<_> = guest.refused.iter().map(|(path, _)| path).collect();
-        changes.guest.retain(|change| !refused.contains(&change.path));
+        let left: BTreeSet<_> = guest.left.iter().map(|left| &left.path).collect();
+        changes.guest.retain(|change| !left.contains(&change.path));
         self.agree(&guest.files, &host)?;
         Ok(Status { guest, host, changes, seen, objects })
     }
@@ -195,6 +191,32 @@ impl Workspace {
     }
 }
 
+/// The repository on record, for the machine `vm`.
+fn recorded(record: &Record, vm: &str) -> Result<Repository, ApiError> {
+    let shown = record.repository.display();
+    let lost = |what: &str, causes: Vec<String>| {
+        let mut error = ApiError::new(ErrorCode::NotFound, format!("`{shown}` is {what} any more"));
+        error.causes = causes;
+        let folder = String::from_utf8_lossy(&record.folder);
+        let hint = format!(
+            "one that was moved has to be put back; `banger cp {vm}:{folder} .` copies the \
+             machine's files"
+        );
+        Err(error.with_hint(Hint::text(hint)))
+    };
+    if matches!(record.repository.try_exists(), Ok(false)) {
+        return lost("not there", Vec::new());
+    }
+    match Repository::find(&record.repository) {
+        Ok(found) if found.top() == record.repository => Ok(found),
+        Ok(_) => lost("no repository", Vec::new()),
+        Err(error) if error.code == ErrorCode::BadRequest => {
+            lost("no repository", vec![error.message])
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Keeps changes of the list of submodules in the guest.
 fn refuse_submodule_lists(base: &Manifest, guest: &mut State) {
     let all = base.0.keys().chain(guest.files.0.keys());
@@ -209,6 +231,7 @@ fn refuse_submodule_lists(base: &Manifest, guest: &mut State) {
             Some(was) => drop(guest.files.0.insert(path.clone(), was.clone())),
             None => drop(guest.files.0.remove(&path)),
         }
-        guest.refused.push((path, "is the list of submodules".to_owned()));
+        let why = "is the list of submodules".to_owned();
+        guest.left.push(Left { path, why, is_tracked: true });
     }
 }

@@ -14,14 +14,19 @@ cmp -s "$t/found" "$t/expected" || exit 75
 list "$5" >"$t/paths"
 [ ! -s "$t/paths" ] || xargs -0 sh -c '
   known() { [ -n "$(git -c safe.directory="*" ls-files "$@" | head -c 1)" ]; }
-  blocked() { echo "$1 is in the way: git ignores it" >&2; exit 255; }
+  blocked() { printf "%s\n" "$1" >"$0"; exit 255; }
   for p; do
     [ ! -d "$p" ] || [ -L "$p" ] || ! known -o -- "$p" || blocked "$p"
     while :; do
       if [ -L "$p" ] || { [ -e "$p" ] && [ ! -d "$p" ]; }; then known -- "$p" || blocked "$p"; fi
       case $p in */*) p=${p%/*} ;; *) break ;; esac
     done
-  done' sh <"$t/paths"
+  done' "$t/blocked" <"$t/paths" 2>"$t/said" || {
+  # xargs says that a command has failed, which helps nobody.
+  [ ! -e "$t/blocked" ] || { cat -- "$t/blocked" >&2; exit 76; }
+  cat -- "$t/said" >&2
+  exit 1
+}
 was=$(g write-tree)
 cp -p -- "$t/index" "$t/new"
 now=$(

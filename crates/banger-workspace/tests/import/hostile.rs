@@ -179,8 +179,8 @@ fn paths_out_of_the_work_tree_are_never_written() {
         everything(&pair, &liar);
         // The files that are missing in the answer were deleted in this guest: bring them back.
         pair.world.git(&["checkout", "-q", "-f", "main"]);
-        let refused = pair.open().status(&liar).unwrap().guest.refused;
-        assert_eq!(refused.len(), 1, "{path}");
+        let left = pair.open().status(&liar).unwrap().guest.left;
+        assert_eq!(left.len(), 1, "{path}");
     }
     let now: Vec<_> = outside(&pair)
         .into_iter()

@@ -359,10 +359,10 @@ fn repositories_and_git_names_that_stay_in_the_guest_are_named() {
     }
     pair.guest("x/.GIT/hooks/a", "x");
     pair.guest("built.o/.git-not", "x");
-    let refused = pair.open().status(&Local).unwrap().guest.refused;
-    let mut names: Vec<_> = refused
+    let left = pair.open().status(&Local).unwrap().guest.left;
+    let mut names: Vec<_> = left
         .iter()
-        .map(|(path, why)| format!("{} {why}", String::from_utf8_lossy(path)))
+        .map(|left| format!("{} {}", String::from_utf8_lossy(&left.path), left.why))
         .collect();
     names.sort();
     let repository = "is a repository of its own";
@@ -372,6 +372,18 @@ fn repositories_and_git_names_that_stay_in_the_guest_are_named() {
         "x/.GIT/hooks/a leads into `.git`".to_owned(),
     ];
     assert_eq!(names, expected);
+    // As in a commit that the machine's own git makes.
+    pair.guest("fresh", "new\n");
+    let limits = Limits::default();
+    let made = pair.open().branch(&Local, &limits, "try", "web").unwrap();
+    assert_eq!(made.left, left);
+    let listed = pair.world.git(&["ls-tree", "-r", "--name-only", "try"]);
+    assert!(listed.contains("fresh\n") && !listed.contains("nest"), "{listed}");
     pair.pull().unwrap();
     assert!(!pair.world.host.join("nest").exists());
+    git(&pair.world.guest.join("nest"), &["add", "-A"]);
+    git(&pair.world.guest.join("nest"), &["commit", "-q", "-m", "one"]);
+    git(&pair.world.guest, &["add", "nest"]);
+    let error = pair.open().branch(&Local, &limits, "two", "web").unwrap_err();
+    assert!(error.message.starts_with("`nest` is a repository of its own"), "{error:?}");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use banger_workspace::guest::Left;
 use banger_workspace::push::PushOptions;
 use banger_workspace::snapshot::Submodules;
 use banger_workspace::{Options, Repository, Snapshot, submodules};
@@ -166,7 +167,7 @@ fn changes_in_submodules_are_named_and_stay_where_they_are() {
     world.commit("with a submodule");
     let pair = Pair::of(world, with_submodules());
     let [here, there] = [&pair.world.host, &pair.world.guest].map(|top| top.join("libs/one"));
-    let refused = || pair.open().status(&Local).unwrap().guest.refused;
+    let left = || pair.open().status(&Local).unwrap().guest.left;
     assert_eq!(pair.status(), Vec::<String>::new());
     // A commit and a file in the machine's, a file in the host's.
     fs::write(there.join("lib.txt"), "guest\n").unwrap();
@@ -175,8 +176,9 @@ fn changes_in_submodules_are_named_and_stay_where_they_are() {
     fs::write(here.join("lib.txt"), "host\n").unwrap();
     pair.guest("main.txt", "guest\n");
     assert_eq!(pair.status(), ["gM main.txt"]);
-    let named = [(b"libs/one".to_vec(), "is a repository of its own".to_owned())];
-    assert_eq!(refused(), named);
+    let why = "is a repository of its own".to_owned();
+    let named = [Left { path: b"libs/one".to_vec(), why, is_tracked: true }];
+    assert_eq!(left(), named);
     pair.pull().unwrap();
     assert_eq!(pair.host("main.txt").as_deref(), Some("guest\n"));
     assert_eq!(pair.host("libs/one/lib.txt").as_deref(), Some("host\n"));
@@ -185,5 +187,5 @@ fn changes_in_submodules_are_named_and_stay_where_they_are() {
     let pushed = pair.open().push(&Local, &PushOptions::default()).unwrap();
     assert_eq!(pushed.len(), 1);
     assert_eq!(fs::read_to_string(there.join("lib.txt")).unwrap(), "guest\n");
-    assert_eq!(refused(), named);
+    assert_eq!(left(), named);
 }

@@ -104,4 +104,13 @@ fn a_workspace_needs_a_record_and_its_repository() {
     fs::create_dir(&pair.world.guest).unwrap();
     let error = pair.open().status(&Local).map(drop).unwrap_err();
     assert!(error.causes[0].contains("is not a git repository"), "{error:?}");
+    let moved = pair.world.host.with_extension("moved");
+    fs::rename(&pair.world.host, &moved).unwrap();
+    let open = || Workspace::open(&pair.store(), "web").map(drop);
+    let error = open().unwrap_err();
+    assert!(error.message.contains("is not there any more"), "{error:?}");
+    assert!(format!("{:?}", error.hints).contains("`banger cp web:"), "{error:?}");
+    fs::create_dir(&pair.world.host).unwrap();
+    let error = open().unwrap_err();
+    assert!(error.message.contains("is no repository any more"), "{error:?}");
 }

@@ -5,6 +5,7 @@ use banger_api::{Hint, exit};
 use banger_client::Client;
 use banger_workspace::Workspace;
 use banger_workspace::fetch::Limits;
+use banger_workspace::guest::Left;
 use banger_workspace::pull::{Fetched, Form, Which};
 use banger_workspace::summary::changed;
 use serde_json::json;
@@ -51,7 +52,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             workspace.fetch(&machine, &Limits::default(), Which::Own)
         })
         .await?;
-    report_left_out(&fetched);
+    report_left(&fetched.status.guest.left);
     let changes = fetched.status.changes.guest.clone();
     let has_conflicts = !fetched.status.changes.conflicts.is_empty();
     if changes.is_empty() && !has_conflicts {
@@ -117,6 +118,7 @@ async fn branch(
         workspace.branch(&machine, &Limits::default(), &asked, &vm_name)
     })
     .await?;
+    report_left(&made.left);
     if context.format == Format::Json {
         context.json(&json!({
             "branch": name,
@@ -144,8 +146,8 @@ fn nothing(context: &Context) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn report_left_out(fetched: &Fetched) {
-    for (path, why) in &fetched.status.guest.refused {
+fn report_left(left: &[Left]) {
+    for Left { path, why, .. } in left {
         warning(&format!("`{}` stays in the machine: it {why}", text(path)));
     }
 }

@@ -3,7 +3,7 @@
 use banger_api::exit;
 use banger_api::operation::VmTag;
 use banger_workspace::compare::{Change, Comparison, Effect};
-use banger_workspace::guest::MAX_COMMITS;
+use banger_workspace::guest::{Left, MAX_COMMITS};
 use banger_workspace::summary::{Summary, short_branch};
 use banger_workspace::workspace::Status;
 
@@ -86,9 +86,10 @@ fn described(status: &Status) -> Vec<String> {
         lines.push("changed on both sides".to_owned());
         lines.extend(conflicts.iter().map(|path| format!("  C {}", text(path))));
     }
-    if !guest.refused.is_empty() {
+    if !guest.left.is_empty() {
         lines.push("left in the machine".to_owned());
-        lines.extend(guest.refused.iter().map(|(path, why)| format!("  - {}: {why}", text(path))));
+        let one = |left: &Left| format!("  - {}: {}", text(&left.path), left.why);
+        lines.extend(guest.left.iter().map(one));
     }
     if changes.is_equal() {
         lines.push("the files of both sides are the same".to_owned());
