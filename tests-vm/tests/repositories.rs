@@ -131,7 +131,8 @@ fn an_agent_runs_inside_with_its_login(home: &Home, app: &Path, user: &Path) {
     fs::create_dir(user.join(".codex")).unwrap();
     fs::write(&login, r#"{"OPENAI_API_KEY":"sk-test-1234567890abcdef"}"#).unwrap();
     let path = app.to_str().unwrap();
-    let run = ["run", path, "--image", IMAGE, "--name", "two", "--agent", "codex", "--"];
+    let run =
+        ["run", path, "--image", IMAGE, "--name", "two", "--sync", path, "--agent", "codex", "--"];
     let status = home.run(&[&run[..], &["login", "status"]].concat());
     let shown = format!("{}{}", status.out, status.err);
     assert_eq!(status.code, 0, "{shown}");
@@ -147,6 +148,15 @@ fn an_agent_runs_inside_with_its_login(home: &Home, app: &Path, user: &Path) {
         (&login["state"], &login["guest"]),
         (&json!("copied"), &json!("/root/.codex/auth.json"))
     );
+    // The live folder is that of the repository.
+    let there = "cd app && git status --short && echo made there >live";
+    assert_eq!(exec(there), " M sample2.ref\n");
+    home.ok(&["vm", "sync", "two", "--wait"]);
+    assert_eq!(fs::read_to_string(app.join("live")).unwrap(), "made there\n");
+    let workspace = &started["workspace"];
+    assert_eq!(workspace["guest"], "/root/app");
+    assert_eq!((&workspace["host"], &workspace["is_copy"]), (&json!(path), &json!(false)));
+    fs::remove_file(app.join("live")).unwrap();
     // It is on no record of the host.
     let state = [home.path().join("state"), home.path().join("config")];
     let mut found = Command::new("grep");

@@ -90,6 +90,15 @@ impl Folder {
         Ok(Self { fd: fs::open(path, flags, Mode::empty())? })
     }
 
+    /// The same for a folder that is no symlink itself.
+    ///
+    /// # Errors
+    /// As open(2), `ENOTDIR` for a symlink.
+    pub fn open_itself(path: impl rustix::path::Arg) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(Self { fd: fs::open(path, flags, Mode::empty())? })
+    }
+
     /// Takes an open folder.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }

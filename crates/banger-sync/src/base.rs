@@ -7,14 +7,18 @@
 //! costs no file: what both sides have alike is agreed on again, the rest becomes a conflict.
 //!
 //! Until the first list is saved, a mark stands in its place: a side that is empty then was
-//! emptied, and is not filled again.
+//! emptied, and is not filled again. The mark also replaces a list that says nothing about the
+//! present folders: that of a host folder with another [`Identity`], and that of a guest's folder
+//! that was removed or renamed. Then both are joined as at the first start, and none loses a file.
 
 mod records;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use sha1::{Digest as _, Sha1};
 
@@ -31,6 +35,44 @@ const MIN_RECORDS: usize = 4096;
 
 /// The record of the mark; that of a file begins with a path.
 const MARK: &[u8] = b"begun";
+
+/// Begin of the record of the host folder's identity, which two numbers of 8 bytes follow.
+const HOST: &[u8] = b"host";
+
+/// Tells the host's folder apart from another one at its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Inode number.
+    pub inode: u64,
+    /// Time when it was made, in nanoseconds since 1970; 0 where the file system does not keep it.
+    pub born_ns: u64,
+}
+
+impl Identity {
+    /// That of the folder at a path, which is no symlink.
+    ///
+    /// # Errors
+    /// lstat(2), `ENOTDIR`.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let meta = fs::symlink_metadata(path)?;
+        if !meta.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let born = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
+        Ok(Self { inode: meta.ino(), born_ns: born_ns.unwrap_or(0) })
+    }
+
+    fn decode(record: &[u8]) -> Option<Self> {
+        let (inode, born) = record.strip_prefix(HOST)?.split_first_chunk::<8>()?;
+        let born_ns = u64::from_le_bytes(born.try_into().ok()?);
+        Some(Self { inode: u64::from_le_bytes(*inode), born_ns })
+    }
+
+    fn encode(self) -> Vec<u8> {
+        [HOST, &self.inode.to_le_bytes(), &self.born_ns.to_le_bytes()].concat()
+    }
+}
 
 /// Name of the file for two folders.
 pub fn file_name(host: &[u8], guest: &[u8]) -> String {
@@ -141,6 +183,7 @@ fn agreed<B, H, G>(
 /// The base in its file.
 pub struct Base {
     path: PathBuf,
+    host: Option<Identity>,
     root: BaseNode,
     /// Whether the file has the mark only.
     is_marked: bool,
@@ -178,10 +221,14 @@ impl Base {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let (mut root, mut is_marked) = (BaseNode::folder(), false);
+        let (mut root, mut is_marked, mut host) = (BaseNode::folder(), false, None);
         for record in records(&bytes) {
             if record == MARK {
                 is_marked = true;
+                continue;
+            }
+            if let Some(identity) = Identity::decode(record) {
+                host = Some(identity);
                 continue;
             }
             let Some((path, node)) = decode(record) else { break };
@@ -189,7 +236,45 @@ impl Base {
         }
         let (path, is_kept) = (path.to_owned(), is_marked || root.has_more_than(1));
         let (records, unsaved) = (0, Vec::new());
-        Ok(Self { path, root, is_marked, is_kept, file: None, records, unsaved })
+        Ok(Self { path, host, root, is_marked, is_kept, file: None, records, unsaved })
+    }
+
+    /// Reads the base of this folder of the host. A list of another one is replaced by the mark.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn of(path: &Path, host: Identity) -> io::Result<Self> {
+        let mut base = Self::open(path)?;
+        let is_other = base.host.is_some_and(|known| known != host);
+        base.host = Some(host);
+        if is_other {
+            base.forget()?;
+        }
+        Ok(base)
+    }
+
+    /// Replaces a list by the mark.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn forget(&mut self) -> io::Result<()> {
+        if self.is_new() {
+            return Ok(());
+        }
+        (self.root, self.unsaved, self.records) = (BaseNode::folder(), Vec::new(), 0);
+        self.is_kept = false;
+        self.mark()
+    }
+
+    /// Whether a side has nothing of the list at its top, although it has files: another folder is
+    /// in the place of the one that the list is about.
+    pub fn is_about_another<S>(&self, side: &Node<S>) -> bool {
+        let (Some(known), Some(present)) = (self.root.children(), side.children()) else {
+            return false;
+        };
+        !known.is_empty()
+            && !present.is_empty()
+            && !known.keys().any(|name| present.contains_key(name))
     }
 
     /// Whether the sides never had anything in common.
@@ -211,7 +296,7 @@ impl Base {
         if self.is_kept {
             return Ok(());
         }
-        let mut out = MAGIC.to_vec();
+        let mut out = self.begin();
         put_record(MARK, &mut out);
         self.replace(&out)?;
         // The next list is written as a whole.
@@ -286,8 +371,17 @@ impl Base {
 
     /// The whole file.
     fn encoded(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
+        let mut out = self.begin();
         encode_tree(b"", &self.root, &mut out);
+        out
+    }
+
+    /// The begin of each file.
+    fn begin(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        if let Some(host) = self.host {
+            put_record(&host.encode(), &mut out);
+        }
         out
     }
 
@@ -359,6 +453,35 @@ mod tests {
         assert!(!Base::open(&path).unwrap().root().is_same(&two));
         fs::write(&path, b"other").unwrap();
         assert_eq!(Base::open(&path).unwrap().root().count(), 0);
+    }
+
+    #[test]
+    fn the_list_of_another_folder_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("base");
+        let folder = Identity::of(dir.path()).unwrap();
+        assert_ne!(folder.inode, 0);
+        let mut base = Base::of(&path, folder).unwrap();
+        assert!(base.is_new());
+        let one = side(&[("a", 1)]);
+        base.settle(&one, &one, Scope::All);
+        assert!(save(&mut base));
+        let same = Base::of(&path, folder).unwrap();
+        assert!(same.root().is_same(&one));
+        assert!(same.is_about_another(&{
+            let mut other = SideNode::folder();
+            other.set(b"x", Some(Node::folder()));
+            other
+        }));
+        assert!(!same.is_about_another(&one) && !same.is_about_another(&SideNode::folder()));
+        let newer = Identity { born_ns: folder.born_ns + 1, ..folder };
+        for other in [newer, folder] {
+            let base = Base::of(&path, other).unwrap();
+            assert!(base.had_content() && base.root().count() == 0, "{other:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(dir.path(), &path).unwrap();
+        assert!(Identity::of(&path).is_err());
     }
 
     #[test]

@@ -11,16 +11,15 @@
 //! then is saved: a base on disk never has a file that a power cut can take from either side.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use banger_archive::beneath::Folder;
 use banger_sync_side::Rules as SideRules;
 
-use crate::base::{Base, Pending};
+use crate::base::{Base, Identity, Pending};
 use crate::flush::Flusher;
 use crate::peer::{Bell, Call, Changes, Peer};
 use crate::reconcile::{Action, Place, halt, reconcile};
@@ -124,17 +123,25 @@ impl Session {
         guest: [Connection; 2],
         is_wanted: &dyn Fn() -> bool,
     ) -> End {
-        match self.begin(folders, guest) {
-            Ok(mut run) => run.keep_alike(is_wanted).err().unwrap_or(End::Stopped),
-            Err(end) => end,
+        let mut run = match self.begin(folders, guest) {
+            Ok(run) => run,
+            Err(end) => return end,
+        };
+        let end = run.keep_alike(is_wanted).err().unwrap_or(End::Stopped);
+        // The host's folder is known by its identity when another session begins.
+        if matches!(end, End::RootGone(Place::Guest))
+            && let Err(error) = run.base.forget()
+        {
+            return error.into();
         }
+        end
     }
 
     fn begin(&self, folders: &Folders, guest: [Connection; 2]) -> Result<Run<'_>, End> {
-        let root = Folder::open(folders.host.as_path()).map_err(End::HostFolder)?;
-        let identity = identity(&folders.host).map_err(End::HostFolder)?;
+        let identity = Identity::of(&folders.host).map_err(End::HostFolder)?;
+        let root = Folder::open_itself(folders.host.as_path()).map_err(End::HostFolder)?;
         let rules = SideRules { reserve_bytes: folders.reserve_bytes };
-        let flushed = Folder::open(folders.host.as_path()).map_err(End::HostFolder)?;
+        let flushed = Folder::open_itself(folders.host.as_path()).map_err(End::HostFolder)?;
         let host = Peer::local(Place::Host, root, rules, &self.bell)?;
         let [guest, to_flush] = guest;
         let guest = guest.peer(&self.bell)?;
@@ -149,7 +156,8 @@ impl Session {
             host: folders.host.clone(),
             identity,
             sides: Sides { host: Scanned::new(host), guest: Scanned::new(guest) },
-            base: Base::open(&folders.base)?,
+            base: Base::of(&folders.base, identity)?,
+            is_first: true,
             book: RuleBook::new(rules),
             touched: Touched::default(),
             retry: RETRY.0,
@@ -160,19 +168,15 @@ impl Session {
     }
 }
 
-/// Device and inode of a folder.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let meta = std::fs::metadata(path)?;
-    Ok((meta.dev(), meta.ino()))
-}
-
 /// A session that runs.
 struct Run<'a> {
     session: &'a Session,
     host: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
     sides: Sides,
     base: Base,
+    /// Whether nothing was decided yet.
+    is_first: bool,
     book: RuleBook,
     /// Folders that the next round decides on.
     touched: Touched,
@@ -256,7 +260,7 @@ impl Run<'_> {
     fn round(&mut self, is_wanted: &dyn Fn() -> bool) -> Result<(), End> {
         // After a conflict another round copies both versions; more are files that keep changing.
         for _ in 0..3 {
-            if identity(&self.host).map_err(End::HostFolder)? != self.identity {
+            if Identity::of(&self.host).map_err(End::HostFolder)? != self.identity {
                 return Err(End::RootGone(Place::Host));
             }
             self.scan()?;
@@ -269,6 +273,11 @@ impl Run<'_> {
             if let Some(place) = halt(self.base.had_content(), host, guest) {
                 self.session.lock().phase = Phase::Halted(place);
                 return Ok(());
+            }
+            if std::mem::take(&mut self.is_first)
+                && (self.base.is_about_another(host) || self.base.is_about_another(guest))
+            {
+                self.base.forget()?;
             }
             let scope = Scope::Only(&self.touched);
             let actions = reconcile(self.base.root(), host, guest, scope);

@@ -20,6 +20,9 @@ mkdir -p .git/hooks .git/info
 /// The folder of packs in a repository, into which those of [`crate::pack::packs`] are unpacked.
 pub const PACKS: &str = ".git/objects/pack";
 
+/// Exit code of [`INIT`] if the folder has files.
+pub const NOT_EMPTY: u8 = 73;
+
 /// `$2` the commit or nothing, `$3` the branch or nothing, `$4` the commits with parents that are
 /// not there, then names and values of settings. Reads the index.
 const STATE: &str = r#"set -eu

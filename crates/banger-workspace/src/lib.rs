@@ -12,7 +12,6 @@
 
 pub mod branch;
 pub mod compare;
-pub mod copied;
 pub mod fetch;
 pub mod git;
 pub mod guest;
@@ -20,6 +19,7 @@ pub mod import;
 mod journal;
 pub mod manifest;
 pub mod names;
+pub mod origin;
 pub mod pack;
 pub mod place;
 pub mod pull;

@@ -16,7 +16,10 @@ use crate::manifest::{Entry, Manifest, Objects};
 use crate::repository::Repository;
 
 /// First field of a record.
-const FORMAT: &[u8] = b"banger workspace 1";
+pub(crate) const FORMAT: &[u8] = b"banger workspace 1";
+
+/// Name of the file with the record.
+pub(crate) const RECORD: &str = "record";
 
 /// Name of the file with what a push puts in the guest.
 const SENDING: &str = "sending";
@@ -99,7 +102,7 @@ impl Store {
 
     /// Whether there is a record in this folder.
     pub fn is_at(folder: &Path) -> bool {
-        folder.join("record").exists()
+        folder.join(RECORD).exists()
     }
 
     /// Reads the record.
@@ -107,21 +110,9 @@ impl Store {
     /// # Errors
     /// There is none, or another version of banger wrote it.
     pub fn record(&self) -> Result<Record, ApiError> {
-        Self::record_in(&self.folder)
-    }
-
-    /// The same without the lock: a record is replaced in one step.
-    ///
-    /// # Errors
-    /// As [`Self::record`].
-    pub fn record_in(folder: &Path) -> Result<Record, ApiError> {
-        let path = folder.join("record");
+        let path = self.folder.join(RECORD);
         let bytes = fs::read(&path).map_err(|error| of_file(&path, &error))?;
-        Record::parse(&bytes).ok_or_else(|| {
-            let text = format!("`{}` is not a record that this version reads", path.display());
-            ApiError::new(ErrorCode::Corrupt, text)
-                .with_hint(Hint::text("`banger cp` copies files of the machine"))
-        })
+        Record::parse(&bytes).ok_or_else(|| unknown(&path))
     }
 
     /// Replaces the record, in one step.
@@ -129,7 +120,7 @@ impl Store {
     /// # Errors
     /// The file system's.
     pub fn save(&self, record: &Record) -> Result<(), ApiError> {
-        let (path, new) = (self.folder.join("record"), self.folder.join("tmp/record"));
+        let (path, new) = (self.folder.join(RECORD), self.folder.join("tmp/record"));
         let saved = (|| {
             let mut file = File::create(&new)?;
             file.write_all(&record.bytes())?;
@@ -295,6 +286,13 @@ fn remove(folder: &Path) -> io::Result<()> {
 }
 
 /// An error of a file of the record.
+/// The error for a record in another form.
+pub(crate) fn unknown(path: &Path) -> ApiError {
+    let text = format!("`{}` is not a record that this version reads", path.display());
+    ApiError::new(ErrorCode::Corrupt, text)
+        .with_hint(Hint::text("`banger cp` copies files of the machine"))
+}
+
 pub(crate) fn of_file(path: &Path, error: &io::Error) -> ApiError {
     let text = format!("`{}` cannot be used", path.display());
     ApiError::new(ErrorCode::of_io(error), text).caused_by(error)

@@ -7,10 +7,10 @@ use std::path::Path;
 use banger_api::{ApiError, ErrorCode, Hint};
 
 use crate::compare::Comparison;
-use crate::copied;
 use crate::guest::{self, Guest, Left, State};
 use crate::manifest::{Entry, Manifest, Objects, is_file};
 use crate::names;
+use crate::origin;
 use crate::place::{self, Stamps, stamp};
 use crate::repository::Repository;
 use crate::snapshot::Snapshot;
@@ -71,7 +71,7 @@ impl Workspace {
     /// There is none; the repository is not where it was; an interrupted pull cannot be undone.
     pub fn open(folder: &Path, vm: &str) -> Result<Self, ApiError> {
         if !Store::is_at(folder) {
-            return Err(copied::no_repository(folder, vm));
+            return Err(origin::no_repository(folder, vm));
         }
         let store = Store::open(folder)?;
         let record = store.record()?;

@@ -1,5 +1,7 @@
 //! `--sync` and its companions: live folders on the command line.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use banger_api::ByteString;
@@ -26,6 +28,18 @@ impl SyncOptions {
             |folder: &SyncFolder| SyncFolder { ignore: self.sync_ignore.clone(), ..folder.clone() };
         self.sync.iter().map(with).collect()
     }
+}
+
+/// Takes out the live folders that share files of the machine with a folder of it. The daemon fills
+/// live folders as soon as the machine runs, and an import needs an empty one.
+pub fn take_shared(folders: &mut Vec<SyncFolder>, folder: &Path) -> Vec<SyncFolder> {
+    let is_shared = |live: &SyncFolder| {
+        let live = Path::new(OsStr::from_bytes(live.guest.as_bytes()));
+        live.starts_with(folder) || folder.starts_with(live)
+    };
+    let (shared, others) = std::mem::take(folders).into_iter().partition(is_shared);
+    *folders = others;
+    shared
 }
 
 /// A live folder, `PATH[:GUEST]`. A colon is the separator only before a `/` or `~`.
@@ -70,6 +84,20 @@ pub fn removed(text: &str) -> Result<ByteString, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn live_folders_that_share_files_with_a_folder_are_taken_out() {
+        let live = |guest: &str| SyncFolder {
+            host: "/host".into(),
+            guest: guest.into(),
+            ignore: Vec::new(),
+        };
+        let all = ["/root/app", "/root/app2", "/root/app/assets", "/root", "/srv"];
+        let mut folders: Vec<_> = all.map(live).into();
+        let shared = take_shared(&mut folders, Path::new("/root/app"));
+        assert_eq!(shared, ["/root/app", "/root/app/assets", "/root"].map(live));
+        assert_eq!(folders, ["/root/app2", "/srv"].map(live));
+    }
 
     #[test]
     fn the_machines_folder_follows_the_last_colon() {

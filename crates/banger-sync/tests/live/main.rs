@@ -213,6 +213,91 @@ fn a_root_that_vanishes_ends_the_session() {
     assert!(matches!(end, End::RootGone(Place::Guest)), "{end:?}");
 }
 
+/// No file of either is lost: not by a folder in its place, and not when the first one is back.
+#[test]
+fn another_folder_in_the_place_of_one_is_joined() {
+    for side in [Place::Host, Place::Guest] {
+        let world = World::new();
+        let (root, other) = match side {
+            Place::Host => (&world.host, &world.guest),
+            Place::Guest => (&world.guest, &world.host),
+        };
+        let names = ["f1", "f2", "f3"];
+        names.iter().for_each(|name| world.host(name, name));
+        let live = world.start();
+        live.alike();
+        live.until("the base is saved", || {
+            Base::open(&world.folders().base).unwrap().root().count() == 3
+        });
+        let moved = root.path().with_extension("moved");
+        fs::rename(root.path(), &moved).unwrap();
+        fs::create_dir(root.path()).unwrap();
+        fs::write(root.path().join("keep"), "k").unwrap();
+        let end = live.end();
+        assert!(matches!(end, End::RootGone(at) if at == side), "{end:?}");
+        let live = world.start();
+        live.alike();
+        for name in names {
+            assert_eq!(content(other, name).as_deref(), Some(name), "{side:?}");
+        }
+        fs::remove_file(other.path().join("f2")).unwrap();
+        live.until("it is removed", || !root.path().join("f2").exists());
+        live.until("the base is saved", || {
+            Base::open(&world.folders().base).unwrap().root().count() == 3
+        });
+        fs::remove_dir_all(root.path()).unwrap();
+        fs::rename(&moved, root.path()).unwrap();
+        live.end();
+        let live = world.start();
+        live.alike();
+        for name in ["f1", "f2", "f3", "keep"] {
+            assert!(root.path().join(name).exists(), "{side:?}: {name} is lost");
+        }
+        assert!(live.status().conflicts.is_empty());
+    }
+}
+
+/// As of a guest whose folder is in memory: it is another one after its start.
+#[test]
+fn a_side_that_has_nothing_of_the_base_at_the_begin_removes_nothing() {
+    let world = World::new();
+    world.host("f1", "1");
+    world.host("f2", "2");
+    let live = world.start();
+    live.alike();
+    live.stop();
+    for name in ["f1", "f2"] {
+        fs::remove_file(world.guest.path().join(name)).unwrap();
+    }
+    let live = world.start();
+    live.until("it halts", || live.status().phase == Phase::Halted(Place::Guest));
+    world.guest("own", "made at boot");
+    live.alike();
+    assert_eq!(content(&world.host, "f1").as_deref(), Some("1"));
+    assert_eq!(content(&world.guest, "f1").as_deref(), Some("1"));
+    assert_eq!(content(&world.host, "own").as_deref(), Some("made at boot"));
+}
+
+#[test]
+fn a_folder_of_the_host_that_became_a_symlink_is_not_followed() {
+    let world = World::new();
+    world.host("a", "1");
+    let live = world.start();
+    live.alike();
+    let moved = world.host.path().with_extension("moved");
+    fs::rename(world.host.path(), &moved).unwrap();
+    symlink(&moved, world.host.path()).unwrap();
+    world.guest("attack", "x");
+    let end = live.end();
+    assert!(matches!(end, End::RootGone(Place::Host) | End::HostFolder(_)), "{end:?}");
+    let _ = fs::remove_file(moved.join("attack"));
+    let end = world.start().end();
+    assert!(matches!(end, End::HostFolder(_)), "{end:?}");
+    assert!(!moved.join("attack").exists());
+    fs::remove_file(world.host.path()).unwrap();
+    fs::rename(&moved, world.host.path()).unwrap();
+}
+
 #[test]
 fn ignored_files_and_repositories_stay_where_they_are() {
     let world = World::new();

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use banger_agents::Agent;
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
+use banger_api::set::SetVm;
+use banger_api::sync::SyncFolder;
 use banger_api::vm::{Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode};
 use banger_client::follow::OnInterrupt;
@@ -24,6 +26,7 @@ use crate::render::progress::{Lines, Progress};
 use crate::render::stderr_is_live;
 use crate::repository::{self, Content};
 use crate::ssh_agent::SshAgent;
+use crate::sync_options;
 use crate::values::Machine;
 use crate::waiting;
 
@@ -145,6 +148,10 @@ async fn machine(
     request.program = Some(program::request(&args, &workload)?);
     request.agent_login = inside::login_of_root(args.agent, args.options.user.as_deref());
     request.check()?;
+    let shared = match &folder {
+        Some(folder) => sync_options::take_shared(&mut request.sync, folder),
+        None => Vec::new(),
+    };
     let client = context.client().await?;
     if let Workload::Program(_, error) = &workload {
         program::refuse_init(&client, &args, error).await?;
@@ -168,7 +175,7 @@ async fn machine(
         }
         return Err(failure);
     }
-    if let Err(error) = equip(context, &client, &vm, (&args, content.as_ref())).await {
+    if let Err(error) = equip(context, &client, &vm, (&args, content.as_ref(), shared)).await {
         match hold {
             Some(hold) => remove(context, &client, &vm, hold).await?,
             None => vm::shell::report_running(context, &client, &vm).await,
@@ -240,10 +247,18 @@ async fn equip(
     context: &Context,
     client: &Client,
     vm: &VmTag,
-    (args, content): (&Args, Option<&Content>),
+    (args, content, live): (&Args, Option<&Content>, Vec<SyncFolder>),
 ) -> Result<(), Failure> {
     if let Some(content) = content {
         import(context, client, vm, content).await?;
+    }
+    if !live.is_empty() {
+        let set = VmAction::Set(Box::new(SetVm { sync: live, ..SetVm::default() }));
+        let (accepted, interrupts) =
+            follow::request(context, client.act(vm.id.as_str(), set)).await?;
+        let track = Progress::new(context, Lines::None).track(vm.name.as_str());
+        let followed = (&accepted, interrupts);
+        follow::accepted(client, followed, track, OnInterrupt::Cancel).await?;
     }
     if let Some(agent) = args.agent {
         let user = args.options.user.as_deref();
@@ -267,7 +282,7 @@ async fn import(
     let store = repository::store_folder(context, vm)?;
     content.keep_record(store.clone()).await?;
     let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
-    let sending = content.send(client, vm.id.as_str(), &store, &mut track);
+    let sending = content.send(client, vm, &store, &mut track);
     context.interrupts.run_interruptible(sending).await??;
     Ok(())
 }

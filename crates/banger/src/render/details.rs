@@ -92,6 +92,13 @@ pub fn vm(vm: &VmDetails, reasons: Reasons) -> String {
     text.0
 }
 
+/// Renders where a machine's repository or folder came from, and where it is.
+pub fn workspace(host: &ByteString, guest: &ByteString) -> String {
+    let mut text = Lines::default();
+    text.add("workspace", &format!("{guest} of {host}"));
+    text.0
+}
+
 /// Renders the secrets of a VM.
 pub fn secrets(secrets: &VmSecrets) -> String {
     let mut text = Lines::default();

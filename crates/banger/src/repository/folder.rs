@@ -11,7 +11,7 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use banger_archive::pack::{self, Devices};
 use banger_archive::place::{self, LastLink};
 use banger_client::Client;
-use banger_workspace::copied::Copied;
+use banger_workspace::origin::Origin;
 use tokio::sync::mpsc;
 
 use super::HOME;
@@ -49,9 +49,9 @@ impl Folder {
     }
 
     /// Where it comes from and goes to.
-    pub fn record(&self) -> Copied {
+    pub fn record(&self) -> Origin {
         let folder = self.guest.as_os_str().as_bytes().to_vec();
-        Copied { path: self.path.clone(), folder }
+        Origin { path: self.path.clone(), folder }
     }
 
     /// Prints what would be sent: all files are read for it.

@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{Client, ExecRequest};
-use banger_workspace::copied::Copied;
-use banger_workspace::store::Store;
+use banger_workspace::origin::Origin;
 
 use super::store_folder;
 use crate::context::Context;
@@ -39,18 +38,13 @@ impl InWorkspace {
         let summary = client.vm(vm).await?.summary;
         let vm = VmTag { id: summary.id, name: summary.name };
         let folder = store_folder(context, &vm)?;
-        let there = match (Store::is_at(&folder), Copied::at(&folder)) {
-            (true, _) => Store::record_in(&folder)?.folder,
-            (false, Some(copied)) => copied.folder,
-            (false, None) => {
-                let text = format!("no repository of this host is on record for `{}`", vm.name);
-                let hint = "`banger run PATH` puts one in a new machine; `-w DIR` names any folder";
-                return Err(ApiError::new(ErrorCode::NotFound, text)
-                    .with_hint(Hint::text(hint))
-                    .into());
-            }
+        let Some(origin) = Origin::of(&folder)? else {
+            let text = format!("no repository of this host is on record for `{}`", vm.name);
+            let hint = "`banger run PATH` puts one in a new machine; `-w DIR` names any folder";
+            let error = ApiError::new(ErrorCode::NotFound, text);
+            return Err(error.with_hint(Hint::text(hint)).into());
         };
-        request.cwd = Some(OsString::from_vec(there).into());
+        request.cwd = Some(OsString::from_vec(origin.folder).into());
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use banger_api::operation::VmTag;
 use banger_api::{ApiError, Hint};
 use banger_client::Client;
 use banger_workspace::{Options, Repository, Snapshot, pack, place, submodules};
@@ -96,7 +97,7 @@ impl Content {
     pub async fn send(
         &self,
         client: &Client,
-        vm: &str,
+        vm: &VmTag,
         store: &Path,
         track: &mut Track,
     ) -> Result<(), Failure> {
@@ -105,7 +106,7 @@ impl Content {
                 let scratch = if store.is_dir() { store.into() } else { std::env::temp_dir() };
                 Ok(send::import(client, vm, (prepared, &scratch), track).await?)
             }
-            Self::Folder(folder) => folder.send(client, vm, track).await,
+            Self::Folder(folder) => folder.send(client, vm.id.as_str(), track).await,
         }
     }
 }

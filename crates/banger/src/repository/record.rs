@@ -20,7 +20,7 @@ impl Content {
         }
         match self {
             Self::Repository(prepared) => prepared.keep_record(folder).await,
-            Self::Folder(copied) => Ok(copied.record().keep(&folder)?),
+            Self::Folder(copied) => Ok(copied.record().keep_copy(&folder)?),
         }
     }
 }

@@ -7,11 +7,12 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, Hint, exit};
 use banger_archive::pack::Packed;
 use banger_archive::place::Source;
 use banger_client::{ArchiveTarget, Client, Counter, Exec, ExecRequest, PIECES, PieceWriter};
-use banger_workspace::import::{Input, PACKS, Part, Step, parts};
+use banger_workspace::import::{Input, NOT_EMPTY, PACKS, Part, Step, parts};
 use banger_workspace::pack;
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -31,7 +32,7 @@ const MAX_MESSAGE: usize = 4096;
 /// A command that fails in the guest, with its messages; git's on this host; the connection's.
 pub async fn import(
     client: &Client,
-    vm: &str,
+    vm: &VmTag,
     (prepared, scratch): (&Prepared, &Path),
     track: &mut Track,
 ) -> Result<(), ApiError> {
@@ -39,14 +40,15 @@ pub async fn import(
     let elapsed = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let counter = Counter::default();
     let mut report = |bytes| track.transfer(elapsed(), "import", bytes, None);
+    let id = vm.id.as_str();
     let work = async {
         for one in prepared.all() {
             let has_objects = !one.objects.is_empty();
             for part in parts(&one.snapshot, one.folder.as_os_str(), has_objects) {
                 match part {
                     Part::Run(step) => run(client, vm, step, &counter).await?,
-                    Part::Objects => objects(client, vm, (one, scratch), &counter).await?,
-                    Part::Files => files(client, vm, one, &counter).await?,
+                    Part::Objects => objects(client, id, (one, scratch), &counter).await?,
+                    Part::Files => files(client, id, one, &counter).await?,
                 }
             }
         }
@@ -56,14 +58,14 @@ pub async fn import(
 }
 
 /// Runs one command with its input.
-async fn run(client: &Client, vm: &str, step: Step, counter: &Counter) -> Result<(), ApiError> {
+async fn run(client: &Client, vm: &VmTag, step: Step, counter: &Counter) -> Result<(), ApiError> {
     let request = ExecRequest {
         argv: step.command.into_iter().map(Into::into).collect(),
         stdin: step.input != Input::None,
         ..ExecRequest::default()
     };
     let Exec { input, mut output, .. } =
-        Exec::start(client.agent_session(vm).await?, &request).await?;
+        Exec::start(client.agent_session(vm.id.as_str()).await?, &request).await?;
     let sending = async {
         if let (Some(input), Input::Bytes(bytes)) = (input, step.input) {
             for piece in bytes.chunks(PIECE) {
@@ -82,13 +84,18 @@ async fn run(client: &Client, vm: &str, step: Step, counter: &Counter) -> Result
     }
 }
 
-fn refused(vm: &str, code: u8, messages: &[u8]) -> ApiError {
-    let text = format!("the repository cannot be put in `{vm}` (exit code {code})");
+fn refused(vm: &VmTag, code: u8, messages: &[u8]) -> ApiError {
+    let text = format!("the repository cannot be put in `{}` (exit code {code})", vm.name);
     let mut error = ApiError::new(ErrorCode::GuestFailed, text);
     let messages = String::from_utf8_lossy(messages);
     error.causes.extend(messages.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
     if code == exit::COMMAND_NOT_FOUND {
         let text = "take an image with git, or `--copy`, which needs none";
+        return error.with_hint(Hint::text(text));
+    }
+    if code == NOT_EMPTY {
+        let text = "`banger vm workspace` needs a folder of its own: take an image without it, or \
+                    rename the folder of the repository";
         return error.with_hint(Hint::text(text));
     }
     error

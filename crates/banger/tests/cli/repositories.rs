@@ -155,6 +155,9 @@ fn the_folder_of_the_repository_is_a_working_folder_if_asked_for() {
     let place = home.ok(&["exec", "--workspace", "web", "pwd"]);
     assert_eq!(place, "/root/app\n");
     assert_eq!(home.ok(&["exec", "web", "pwd"]), "/root\n", "never guessed");
+    let shown = home.ok(&["vm", "show", "web"]);
+    assert!(shown.contains("workspace   /root/app of /home/me/app\n"), "{shown}");
+    assert_eq!(home.json(&["vm", "show", "web"])["workspace"]["is_copy"], false);
     // As `run PATH --copy` keeps it.
     std::fs::remove_file(folder.join("record")).unwrap();
     std::fs::write(folder.join("copied"), b"/home/me/notes\0/root/notes\0").unwrap();
@@ -206,7 +209,7 @@ fn a_workspace_has_a_record_on_this_host() {
     };
     write(&home.path().join("moved"));
     let run = status();
-    assert!(run.code != 0 && run.err.contains("moved` cannot be opened"), "{}", run.err);
+    assert!(run.code != 0 && run.err.contains("moved` is not there any more"), "{}", run.err);
     write(&top.canonicalize().unwrap());
     let run = status();
     assert_ne!(run.code, 0);

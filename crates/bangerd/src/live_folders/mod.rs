@@ -18,7 +18,7 @@ use banger_api::sync::{SyncFolder, SyncView};
 use banger_engine::Engine;
 use banger_engine::capabilities::live_folders::VmFolders;
 use banger_engine::plan::VmPlan;
-use banger_sync::base::{self, Base};
+use banger_sync::base::{self, Base, Identity};
 use banger_sync::{Folders, Session};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -280,9 +280,8 @@ impl Kept {
         }
         // With a state, a folder that is missing was removed: it is not made again.
         let is_new = Base::open(base).map_err(view::Problem::state)?.is_new();
-        if !std::fs::metadata(folder.host.as_path()).is_ok_and(|meta| meta.is_dir()) {
-            return Err(view::Problem::host_missing(folder));
-        }
+        Identity::of(folder.host.as_path())
+            .map_err(|error| view::Problem::host_folder(&error, folder))?;
         let connecting = connect::connect(engine, vm, folder, is_new);
         let guest = tokio::select! {
             connected = connecting => connected?,

@@ -25,9 +25,18 @@ impl Problem {
         Self::wait(format!("the state of the live folder cannot be kept: {error}"))
     }
 
-    /// The host's folder is missing.
-    pub fn host_missing(folder: &SyncFolder) -> Self {
-        Self { message: format!("this host has no folder `{}`", folder.host), halted: true }
+    /// The host's folder cannot be used.
+    pub fn host_folder(error: &io::Error, folder: &SyncFolder) -> Self {
+        let host = &folder.host;
+        let message = match std::fs::symlink_metadata(host.as_path()) {
+            Ok(meta) if meta.is_symlink() => format!(
+                "`{host}` of this host is a symlink now, and nothing was copied: `banger vm set VM \
+                 --unsync {host}` and `--sync` again take the folder that it leads to"
+            ),
+            Ok(meta) if meta.is_dir() => format!("`{host}` of this host cannot be opened: {error}"),
+            _ => format!("this host has no folder `{host}`"),
+        };
+        Self { message, halted: true }
     }
 
     /// The guest's folder is missing.
@@ -53,7 +62,7 @@ fn begin_anew(folder: &SyncFolder) -> String {
 pub fn ended(end: End, folder: &SyncFolder) -> Result<(), Problem> {
     match end {
         End::Stopped => Ok(()),
-        End::HostFolder(_) => Err(Problem::host_missing(folder)),
+        End::HostFolder(error) => Err(Problem::host_folder(&error, folder)),
         End::RootGone(place) => {
             let text = format!("the {}'s folder was removed or renamed", place.as_str());
             Err(Problem::wait(text))

@@ -14,6 +14,7 @@ use banger_api::operation::VmTag;
 use banger_api::vm::VmDetails;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{Exec, ExitStatus};
+use banger_workspace::origin::Origin;
 use banger_workspace::store::Store;
 
 use crate::command_options::CommandOptions;
@@ -127,9 +128,10 @@ fn on_record(context: &Context, details: &VmDetails) -> Result<(PathBuf, Vec<u8>
     let summary = &details.summary;
     let tag = VmTag { id: summary.id.clone(), name: summary.name.clone() };
     let folder = repository::store_folder(context, &tag)?;
-    if Store::is_at(&folder) {
-        let record = Store::record_in(&folder)?;
-        return Ok((record.repository, record.folder));
+    if Store::is_at(&folder)
+        && let Some(Origin { path, folder }) = Origin::of(&folder)?
+    {
+        return Ok((path, folder));
     }
     if let [live] = &details.sync[..] {
         let host = PathBuf::from(OsString::from_vec(live.folder.host.as_bytes().to_vec()));

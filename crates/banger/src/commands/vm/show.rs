@@ -1,13 +1,20 @@
 //! `banger vm show`.
 
-use banger_api::exit;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
 use banger_api::opencode::VmSecrets;
-use banger_api::vm::VmDetails;
+use banger_api::operation::VmTag;
+use banger_api::vm::{VmDetails, VmSummary};
+use banger_api::{ApiError, ByteString, exit};
+use banger_workspace::origin::Origin;
+use banger_workspace::store::Store;
 use serde::Serialize;
 
 use crate::context::{Context, Format};
 use crate::errors::Failure;
 use crate::render::details::{self, Reasons};
+use crate::repository::store_folder;
 
 /// Show everything about one VM.
 ///
@@ -28,12 +35,26 @@ pub struct Args {
     pub secrets: bool,
 }
 
-/// The document of `--json --secrets`.
+/// The document of `--json`: what the daemon knows, and what this host does.
 #[derive(Serialize)]
-struct WithSecrets<'a> {
+struct Shown<'a> {
     #[serde(flatten)]
     vm: &'a VmDetails,
-    secrets: VmSecrets,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace: Option<WorkspaceView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<VmSecrets>,
+}
+
+/// The repository or folder that `banger run PATH` put in a machine.
+#[derive(Serialize)]
+struct WorkspaceView {
+    /// On this host.
+    host: ByteString,
+    /// In the machine.
+    guest: ByteString,
+    /// Whether it is a copy of a folder, which is not compared.
+    is_copy: bool,
 }
 
 /// Runs the command.
@@ -44,14 +65,28 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         true => Some(client.secrets(vm.summary.id.as_str()).await?),
         false => None,
     };
+    let workspace = workspace(context, &vm.summary)?;
     let reasons = if args.why { Reasons::Show } else { Reasons::Hide };
-    match (context.format, secrets) {
-        (Format::Json, None) => context.json(&vm)?,
-        (Format::Json, Some(secrets)) => context.json(&WithSecrets { vm: &vm, secrets })?,
-        (Format::Text, secrets) => {
-            let secrets = secrets.as_ref().map(details::secrets).unwrap_or_default();
-            context.print(&(details::vm(&vm, reasons) + &secrets))?;
-        }
+    if context.format == Format::Json {
+        context.json(&Shown { vm: &vm, workspace, secrets })?;
+        return Ok(exit::OK);
     }
+    let workspace = workspace.map(|shown| details::workspace(&shown.host, &shown.guest));
+    let secrets = secrets.as_ref().map(details::secrets);
+    let more = workspace.into_iter().chain(secrets).collect::<String>();
+    context.print(&(details::vm(&vm, reasons) + &more))?;
     Ok(exit::OK)
+}
+
+/// What is on record on this host for a machine.
+fn workspace(context: &Context, vm: &VmSummary) -> Result<Option<WorkspaceView>, ApiError> {
+    let tag = VmTag { id: vm.id.clone(), name: vm.name.clone() };
+    let folder = store_folder(context, &tag)?;
+    // A record in another form does not hide the machine; `vm workspace` tells of it.
+    let Ok(Some(Origin { path, folder: guest })) = Origin::of(&folder) else { return Ok(None) };
+    Ok(Some(WorkspaceView {
+        host: path.into_os_string().into(),
+        guest: OsString::from_vec(guest).into(),
+        is_copy: !Store::is_at(&folder),
+    }))
 }
