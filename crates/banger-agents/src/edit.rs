@@ -57,7 +57,12 @@ pub fn read(path: &Path) -> Result<Option<String>, ApiError> {
     // A FIFO is not waited for, and a device not read: a repository can have links to both.
     match fs::metadata(path) {
         Ok(file) if !file.is_file() => return refused("is no file"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match path.is_symlink() {
+                true => refused("is a link to a file that does not exist"),
+                false => Ok(None),
+            };
+        }
         found => found.map_err(failed)?,
     };
     let file = fs::File::open(path).map_err(failed)?;

@@ -124,7 +124,7 @@ pub fn machine(agent: Agent, top: &Path) -> Result<Option<String>, ApiError> {
 
 /// What stands around the words of a hook.
 fn is_border(character: char) -> bool {
-    matches!(character, ' ' | '"' | ',' | '\'')
+    matches!(character, ' ' | '"' | ',' | '\'' | '=')
 }
 
 fn plan(top: &Path, changes: Vec<Change>) -> Plan {
@@ -196,6 +196,15 @@ mod tests {
         let error = install(Agent::Claude, &workspace(top), "banger").unwrap_err();
         assert!(error.message.contains("by a link, which is outside of"), "{error:?}");
         assert_eq!(paths(home.path()), Vec::<PathBuf>::new());
+        fs::remove_file(top.join(".claude")).unwrap();
+        fs::create_dir(top.join(".claude")).unwrap();
+        let link = top.join(".claude/settings.local.json");
+        std::os::unix::fs::symlink("nowhere.json", &link).unwrap();
+        for made in [install(Agent::Claude, &workspace(top), "x"), uninstall(Agent::Claude, top)] {
+            let error = made.unwrap_err();
+            assert!(error.message.contains("a link to a file that does not exist"), "{error:?}");
+        }
+        assert!(link.is_symlink());
         fs::create_dir(top.join("tools")).unwrap();
         std::os::unix::fs::symlink("tools", top.join(".codex")).unwrap();
         install(Agent::Codex, &workspace(top), "banger").unwrap().make().unwrap();
@@ -207,11 +216,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut workspace = workspace(folder.path());
         install(Agent::Claude, &workspace, "banger").unwrap().make().unwrap();
+        let settings = folder.path().join(".claude/settings.local.json");
+        let edited = fs::read_to_string(&settings).unwrap().replace("--vm web", "--vm=web");
+        fs::write(&settings, edited).unwrap();
+        assert_eq!(machine(Agent::Claude, folder.path()).unwrap().as_deref(), Some("web"));
         workspace.vm = "db".into();
         install(Agent::Claude, &workspace, "banger").unwrap().make().unwrap();
-        let settings = folder.path().join(".claude/settings.local.json");
         let text = fs::read_to_string(settings).unwrap();
-        assert!(text.contains("--vm db") && !text.contains("--vm web"), "{text}");
+        assert!(text.contains("--vm db") && !text.contains("web"), "{text}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstArray, CstInputValue, CstNode, CstObject, CstRootNode};
 use jsonc_parser::json;
 
-/// Words in the command of our hook, by which it is recognized.
-const MARKS: [&str; 2] = [" agent hook ", "--vm "];
+/// Words in the command of our hook, by which it is recognized; its user may have changed others.
+const MARKS: [&str; 2] = [" agent hook ", "--vm"];
 
 /// The setting of Claude Code that switches all hooks off.
 const DISABLED: &str = "disableAllHooks";

@@ -9,6 +9,7 @@
 pub mod beneath;
 mod entry;
 mod failure;
+mod git_folder;
 mod new_file;
 pub mod pack;
 pub mod place;
@@ -18,6 +19,7 @@ mod write;
 
 pub use entry::{Entry, Kind, MAX_FILE_BYTES, Segment};
 pub use failure::{Cause, Failure};
+pub use git_folder::is_git_folder;
 pub use new_file::{is_temporary, remove_leftovers, temporary_name};
 pub use read::Reader;
 pub use write::Writer;

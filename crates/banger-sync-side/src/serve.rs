@@ -133,7 +133,13 @@ impl<S: Read + Write + AsFd> Server<S> {
                 return self.receive(&[]);
             }
             Request::List { path } => side.list(&path, &mut send)?,
-            Request::Hash { path } => side.hash(&path, &mut || send(Reply::Working))?,
+            // At once: a client that hears nothing gives up, and one that is gone ends the work.
+            Request::Hash { path } => side.hash(&path, &mut || {
+                Reply::Working.encode(out);
+                stream.write_all(out)?;
+                out.clear();
+                Ok(())
+            })?,
             Request::Read { path } => {
                 side.read(&path, &mut |piece| send(Reply::Data(piece.to_vec())))?
             }
@@ -186,4 +192,37 @@ impl<S: Read + Write + AsFd> Server<S> {
 
 fn done(changed: Result<Expected, Failed>) -> Result<Reply, Failed> {
     changed.map(|stamp| Reply::Done { stamp, now_ns: now_ns() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use banger_archive::beneath::Folder;
+
+    use super::*;
+    use crate::Rules;
+
+    #[test]
+    fn a_long_digest_is_told_at_once_and_ends_with_its_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("sparse")).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let side = Side::new(Folder::open(dir.path()).unwrap(), Rules::default()).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let server = std::thread::spawn(move || serve(theirs, &[], side));
+        let mut request = Vec::new();
+        Request::Hash { path: b"sparse".to_vec() }.encode(&mut request);
+        ours.write_all(&request).unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut expected = Vec::new();
+        Reply::Working.encode(&mut expected);
+        let mut told = vec![0; expected.len()];
+        ours.read_exact(&mut told).unwrap();
+        assert_eq!(told, expected);
+        drop(ours);
+        // The digest of a tebibyte takes half an hour.
+        assert!(server.join().unwrap().is_err());
+    }
 }

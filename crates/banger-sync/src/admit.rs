@@ -8,6 +8,8 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 /// Most folders that a path may be deep.
 const MAX_DEPTH: usize = 128;
+/// Largest file, in bytes: other files wait while it is read.
+pub const MAX_FILE: u64 = 4 << 30;
 /// Most files and folders of a side.
 pub const MAX_NODES: usize = 1_000_000;
 
@@ -22,9 +24,9 @@ pub fn is_name(name: &[u8]) -> bool {
 }
 
 /// Whether a name never takes part: a guest that writes the repository's configuration or hooks
-/// would run programs on the host. In any case of letters, for file systems that ignore it.
+/// would run programs on the host. In any form that a file system takes for it.
 pub fn is_never(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b".git") || name.eq_ignore_ascii_case(b"git~1")
+    banger_archive::is_git_folder(name)
 }
 
 /// Whether a path is too long to take part.
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn names_of_repositories_never_take_part() {
-        for name in [".git", ".GIT", ".Git", "GIT~1"] {
+        for name in [".git", ".GIT", ".git ", ".g\u{200c}it", "GIT~1"] {
             assert!(is_never(name.as_bytes()), "{name}");
         }
         for name in [".gitignore", "git", ".github"] {

@@ -13,6 +13,8 @@ use crate::tree;
 pub const FILE: &[u8] = b".gitignore";
 /// Most bytes that are read of one such file.
 pub const MAX_BYTES: u64 = 1 << 20;
+/// Size of such a file from which on it is not read.
+pub const MAX_READ: u64 = 64 << 20;
 
 /// The rules of all folders.
 #[derive(Debug, Default)]

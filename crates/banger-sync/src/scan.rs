@@ -146,7 +146,9 @@ impl Scanned {
         entries: &[Entry],
         book: &mut RuleBook,
     ) -> io::Result<bool> {
-        let is_file = |stamp: &&Stamp| matches!(stamp.kind, Kind::File | Kind::Program);
+        let is_file = |stamp: &&Stamp| {
+            matches!(stamp.kind, Kind::File | Kind::Program) && stamp.size <= rules::MAX_READ
+        };
         let file = entries.iter().find(|entry| entry.name == rules::FILE);
         let file = file.map(|entry| &entry.stamp).filter(is_file);
         if !book.is_due(folder, file, self.peer.place()) {
@@ -340,6 +342,7 @@ fn node(
                 Node::Link { target: entry.target.clone(), seen }
             }
         },
+        Kind::File | Kind::Program if stamp.size > admit::MAX_FILE => Node::Left(Left::TooLarge),
         Kind::File | Kind::Program => {
             let program = stamp.kind == Kind::Program;
             let known = match (&old, base) {

@@ -128,13 +128,11 @@ impl Session {
             Err(end) => return end,
         };
         let end = run.keep_alike(is_wanted).err().unwrap_or(End::Stopped);
-        // The host's folder is known by its identity when another session begins.
-        if matches!(end, End::RootGone(Place::Guest))
-            && let Err(error) = run.base.forget()
-        {
-            return error.into();
+        match end {
+            // The host's folder is known by its identity when another session begins.
+            End::RootGone(Place::Guest) => run.base.forget().map_or_else(End::from, |()| end),
+            _ => end,
         }
-        end
     }
 
     fn begin(&self, folders: &Folders, guest: [Connection; 2]) -> Result<Run<'_>, End> {

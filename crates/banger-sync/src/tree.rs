@@ -47,6 +47,8 @@ pub enum Left {
     Moving,
     /// The name or the path is too long.
     TooLong,
+    /// It is larger than [`crate::admit::MAX_FILE`].
+    TooLarge,
 }
 
 impl Left {
@@ -58,6 +60,7 @@ impl Left {
             Self::Unreadable => "it cannot be read",
             Self::Moving => "it changes all the time",
             Self::TooLong => "its path is too long",
+            Self::TooLarge => "it is larger than 4 GiB",
         }
     }
 }

@@ -99,7 +99,7 @@ fn refuse(state: &State) -> Result<(), ApiError> {
     let mut tracked = state.left.iter().filter(|left| left.is_tracked);
     let Some(Left { path, why, .. }) = tracked.next() else { return Ok(()) };
     let path = String::from_utf8_lossy(path);
-    let text = format!("`{path}` {why}, and the machine's index has it: no branch can have it");
+    let text = format!("`{path}` {why}, and git takes it there: no branch can have it");
     Err(ApiError::new(ErrorCode::GuestFailed, text)
         .with_hint(Hint::text("`pull` without `--branch` leaves such paths out")))
 }

@@ -72,17 +72,17 @@ impl Comparison {
                 comparison.conflicts.push(path.clone());
             }
         }
-        comparison.separate_folders();
+        comparison.separate_folders(guest, host);
         comparison
     }
 
     /// A file of one side where the other side made a folder is a conflict.
-    fn separate_folders(&mut self) {
-        let made = |changes: &[Change]| -> BTreeSet<Vec<u8>> {
-            let made = changes.iter().filter(|change| change.now.is_some());
-            made.map(|change| change.path.clone()).collect()
+    fn separate_folders(&mut self, guest: &Manifest, host: &Manifest) {
+        let made = |changes: &[Change], side: &Manifest| -> BTreeSet<Vec<u8>> {
+            let made = changes.iter().map(|change| &change.path).chain(&self.conflicts);
+            made.filter(|path| side.get(path).is_some()).cloned().collect()
         };
-        let (guest, host) = (made(&self.guest), made(&self.host));
+        let (guest, host) = (made(&self.guest, guest), made(&self.host, host));
         let mut bad = BTreeSet::new();
         for (ones, others) in [(&guest, &host), (&host, &guest)] {
             for path in ones {
@@ -96,6 +96,7 @@ impl Comparison {
         self.host.retain(|change| !bad.contains(&change.path));
         self.conflicts.extend(bad);
         self.conflicts.sort();
+        self.conflicts.dedup();
     }
 
     /// Whether both sides look the same.
@@ -174,6 +175,11 @@ mod tests {
         );
         assert_eq!(found.conflicts, [b"a".to_vec(), b"a/b/c".to_vec()]);
         assert_eq!(paths(&found.host), [("x", Effect::Added)]);
+        // Also where a file of the folder is a conflict already.
+        let base = files(&[("a/b", '0'), ("f", '0')]);
+        let guest = files(&[("a", '1'), ("f/in", '1')]);
+        let found = Comparison::of(&base, &guest, &files(&[("a/b", '2'), ("f", '2')]));
+        assert_eq!(found.conflicts, [&b"a"[..], b"a/b", b"f", b"f/in"]);
         // One side may turn a file into a folder.
         let base = files(&[("a", '0')]);
         let found = Comparison::of(&base, &files(&[("a/b", '1')]), &base);

@@ -63,7 +63,10 @@ pub(crate) const CHANGED: u8 = 75;
 
 /// Exit code of [`PUSH`] if something that the guest's git ignores is where a file comes; it prints
 /// the path.
-const BLOCKED: u8 = 76;
+const IGNORED: u8 = 76;
+
+/// The same for another repository, which the file would be in.
+const IN_REPOSITORY: u8 = 77;
 
 /// Which files a push looks at before it changes any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +141,7 @@ pub struct Left {
     pub path: Vec<u8>,
     /// Why, as the end of a sentence about it.
     pub why: String,
-    /// Whether the guest's git has it in its index, and so in a commit, or in the next one.
+    /// Whether the guest's git takes it, and so has it in a commit, or in the next one.
     pub is_tracked: bool,
 }
 
@@ -242,13 +245,13 @@ fn file(record: &[u8]) -> Result<Listed, ApiError> {
     }
     let (path, entry) =
         Manifest::record(record).ok_or_else(|| bad("has a file in another form"))?;
-    Ok(match names::check(&path) {
-        Ok(()) => Ok((path, entry)),
-        Err(refusal) => {
-            let is_tracked = entry.object.bytes().any(|digit| digit != b'0');
-            Err(Left { path, why: refusal.text().to_owned(), is_tracked })
-        }
-    })
+    let is_tracked = entry.object.bytes().any(|digit| digit != b'0');
+    let why = match names::check(&path) {
+        Ok(()) if is_tracked => return Ok(Ok((path, entry))),
+        Ok(()) => "is not taken by git there",
+        Err(refusal) => refusal.text(),
+    };
+    Ok(Err(Left { path, why: why.to_owned(), is_tracked }))
 }
 
 /// The name of an object; none if empty.
@@ -301,12 +304,14 @@ pub fn ended(end: End, folder: &[u8]) -> Result<(), ApiError> {
         return Err(ApiError::new(ErrorCode::Busy, text));
     }
     let folder = String::from_utf8_lossy(folder);
-    if code == BLOCKED {
+    if matches!(code, IGNORED | IN_REPOSITORY) {
         let path = String::from_utf8_lossy(&messages).trim_end().to_owned();
-        let text = format!(
-            "`{path}` in `{folder}` of the machine is in the way, or has files that are: git \
-             ignores them there; nothing was sent"
-        );
+        let why = match code {
+            IGNORED => "or has files that are: git ignores them there",
+            _ => "as a repository of its own",
+        };
+        let text =
+            format!("`{path}` in `{folder}` of the machine is in the way, {why}; nothing was sent");
         let hint = "move or remove it in the machine, or leave the file out of git on this host";
         return Err(ApiError::new(ErrorCode::WrongState, text).with_hint(Hint::text(hint)));
     }

@@ -1,6 +1,8 @@
 //! Paths that a guest names: only those that git itself would check out, with no way out of the
 //! work tree or into `.git`.
 
+use banger_archive::is_git_folder;
+
 /// Longest path of a guest, in bytes.
 const MAX_LENGTH: usize = 4095;
 /// Longest name of a file, in bytes.
@@ -52,28 +54,6 @@ pub fn check(path: &[u8]) -> Result<(), Refusal> {
 /// in the guest.
 pub fn is_submodule_list(path: &[u8]) -> bool {
     path.eq_ignore_ascii_case(b".gitmodules")
-}
-
-/// Whether a file system without case, HFS+ or NTFS takes this name for `.git`.
-fn is_git_folder(name: &[u8]) -> bool {
-    // HFS+ ignores these characters; those that are not UTF-8 stay.
-    let text = String::from_utf8_lossy(name);
-    let plain: String = text
-        .chars()
-        .filter(|character| {
-            !matches!(
-                character,
-                '\u{200c}'..='\u{200f}'
-                    | '\u{202a}'..='\u{202e}'
-                    | '\u{206a}'..='\u{206f}'
-                    | '\u{feff}'
-            )
-        })
-        .collect();
-    // NTFS ignores what follows a colon (a stream), and spaces and dots at the end.
-    let plain = plain.split([':', '\\']).next().unwrap_or_default();
-    let plain = plain.trim_end_matches([' ', '.']);
-    plain.eq_ignore_ascii_case(".git") || plain.eq_ignore_ascii_case("git~1")
 }
 
 #[cfg(test)]

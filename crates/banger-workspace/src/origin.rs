@@ -1,5 +1,5 @@
-//! Where the files of a machine came from. A folder that was copied (`banger run PATH --copy`) has a
-//! record of that only, without a list of files, so nothing is compared with it.
+//! Where the files of a machine came from. A folder that was copied (`banger run PATH --copy`) has
+//! a record of that only, without a list of files, so nothing is compared with it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -89,15 +89,17 @@ impl Repository {
         Ok(line(self.git.output(asked)?))
     }
 
-    /// Paths of files that are neither tracked nor ignored.
+    /// Paths of files that are neither tracked nor ignored, and of other repositories in the work
+    /// tree.
     ///
     /// # Errors
     /// git's.
-    pub fn untracked(&self) -> Result<Vec<Vec<u8>>, ApiError> {
+    pub fn untracked(&self) -> Result<[Vec<Vec<u8>>; 2], ApiError> {
         let listing = self.git.output(["ls-files", "--others", "--exclude-standard", "-z"])?;
         let paths = listing.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-        // Another repository in the work tree is shown as a folder.
-        Ok(paths.filter(|path| !path.ends_with(b"/")).map(<[u8]>::to_vec).collect())
+        // Another repository is shown as a folder.
+        let (nested, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.ends_with(b"/"));
+        Ok([files, nested].map(|paths| paths.into_iter().map(<[u8]>::to_vec).collect()))
     }
 
     /// Copies the index, with its times: git compares those with the files'. Without an index there

@@ -13,6 +13,9 @@ use banger_api::{ApiError, ErrorCode, Hint};
 use crate::git::Git;
 use crate::repository::Repository;
 
+/// Other repositories that are named.
+const NAMED: usize = 10;
+
 /// Mode of a submodule in an index.
 const SUBMODULE: &[u8] = b"160000";
 
@@ -201,7 +204,7 @@ impl Snapshot {
         match (wanted, self.submodules.first()) {
             (Submodules::Refuse, Some((first, _))) => {
                 let text = format!(
-                    "`{}` has {} submodules, such as `{}`: they are not sent",
+                    "`{}` has submodules ({}), such as `{}`: they are not sent",
                     git.folder().display(),
                     self.submodules.len(),
                     String::from_utf8_lossy(first)
@@ -237,10 +240,18 @@ impl Snapshot {
         self.changed = there.into_iter().chain(added.iter().cloned()).collect();
         self.deleted = deleted.into_iter().chain(gone).collect();
         self.intent_to_add = added.into_iter().collect();
-        let untracked = repository.untracked()?;
-        match options.include_untracked {
-            true => self.untracked = untracked,
-            false => self.left_out = untracked.len(),
+        let [untracked, nested] = repository.untracked()?;
+        if !options.include_untracked {
+            self.left_out = untracked.len();
+            return Ok(());
+        }
+        self.untracked = untracked;
+        self.warnings.extend(nested.iter().take(NAMED).map(|path| {
+            let path = String::from_utf8_lossy(path.strip_suffix(b"/").unwrap_or(path));
+            format!("`{path}` is a repository of its own, which is not sent")
+        }));
+        if let Some(more) = nested.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            self.warnings.push(format!("nor are {more} more repositories in this one"));
         }
         Ok(())
     }

@@ -132,7 +132,8 @@ impl Workspace {
         let mut paths: BTreeSet<Vec<u8>> = self.record.base.0.keys().cloned().collect();
         paths.extend(also.into_iter().cloned());
         if self.record.include_untracked {
-            paths.extend(self.repository.untracked()?);
+            let [files, _] = self.repository.untracked()?;
+            paths.extend(files);
         }
         let objects = self.store.new_objects(&self.repository)?;
         let index = self.store.temporary("index");

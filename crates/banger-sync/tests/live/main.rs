@@ -299,6 +299,25 @@ fn a_folder_of_the_host_that_became_a_symlink_is_not_followed() {
 }
 
 #[test]
+fn a_huge_file_is_named_and_holds_up_nothing() {
+    let world = World::new();
+    world.guest("huge", "");
+    world.guest(".gitignore", "");
+    for name in ["huge", ".gitignore"] {
+        let file = fs::File::options().write(true).open(world.guest.path().join(name)).unwrap();
+        file.set_len(300 << 30).unwrap();
+    }
+    world.host("a", "1");
+    let live = world.start();
+    live.alike_but(&["huge", ".gitignore"]);
+    live.until("it is named", || live.status().problems.len() == 2);
+    assert_eq!(live.status().problems[1].why, "it is larger than 4 GiB");
+    assert!(!world.host.path().join("huge").exists());
+    fs::remove_file(world.guest.path().join("huge")).unwrap();
+    live.until("it is forgotten", || live.status().problems.len() == 1);
+}
+
+#[test]
 fn ignored_files_and_repositories_stay_where_they_are() {
     let world = World::new();
     world.host(".gitignore", "node_modules/\n*.log\n");

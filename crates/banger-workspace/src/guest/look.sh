@@ -7,9 +7,14 @@ since=
 [ -z "$head" ] || g log -z --max-count=101 --format='%H %s' "$head" $since --
 printf '\0'
 g ls-files --stage -z
-# What git takes no files of, as records that are no files: repositories, and names like `.GIT`.
+# What git takes no files of, as records that are no files: repositories, and names like `.GIT`,
+# which it said something about.
 { grep -z '/$' <"$t/list" || true; } | xargs -0 -r printf '160000 0 0\t%s\0'
-{ grep -zi '\(^\|/\)\.git/' <"$t/list" || true; } | xargs -0 -r printf '100644 %040d 0\t%s\0' 0
+if [ -s "$t/said" ]; then
+  g ls-files -o --exclude-standard -z >"$t/list"
+  { grep -zv '/$' <"$t/list" || true; } >"$t/files"
+  xargs -0 -r -n 1 printf '100644 %040d 0\t%s\0' 0 <"$t/files"
+fi
 printf '\0'
 case $3 in
 objects) g pack-objects -q --stdout --delta-base-offset ;;

@@ -14,16 +14,24 @@ cmp -s "$t/found" "$t/expected" || exit 75
 list "$5" >"$t/paths"
 [ ! -s "$t/paths" ] || xargs -0 sh -c '
   known() { [ -n "$(git -c safe.directory="*" ls-files "$@" | head -c 1)" ]; }
-  blocked() { printf "%s\n" "$1" >"$0"; exit 255; }
+  blocked() { printf "%s\n" "$2" >"$0.$1"; exit 255; }
   for p; do
-    [ ! -d "$p" ] || [ -L "$p" ] || ! known -o -- "$p" || blocked "$p"
-    while :; do
-      if [ -L "$p" ] || { [ -e "$p" ] && [ ! -d "$p" ]; }; then known -- "$p" || blocked "$p"; fi
-      case $p in */*) p=${p%/*} ;; *) break ;; esac
+    q= rest=$p/
+    while [ -n "$rest" ]; do
+      q=$q${q:+/}${rest%%/*} rest=${rest#*/}
+      # What is behind it goes with it.
+      if [ -L "$q" ] || { [ -e "$q" ] && [ ! -d "$q" ]; }; then
+        known -- "$q" || blocked 76 "$q"
+        break
+      fi
+      [ ! -e "$q/.git" ] || blocked 77 "$q"
     done
+    [ -n "$rest" ] || [ ! -d "$p" ] || [ -L "$p" ] || ! known -o -- "$p" || blocked 76 "$p"
   done' "$t/blocked" <"$t/paths" 2>"$t/said" || {
-  # xargs says that a command has failed, which helps nobody.
-  [ ! -e "$t/blocked" ] || { cat -- "$t/blocked" >&2; exit 76; }
+  for code in 76 77; do
+    [ ! -e "$t/blocked.$code" ] || { cat -- "$t/blocked.$code" >&2; exit "$code"; }
+  done
+  # xargs adds that a command has failed.
   cat -- "$t/said" >&2
   exit 1
 }

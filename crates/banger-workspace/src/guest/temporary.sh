@@ -16,5 +16,8 @@ look() {
   g add -u
   g ls-files -o --exclude-standard -z >"$t/list"
   { grep -zv '/$' <"$t/list" || true; } >"$t/files"
-  g update-index -z --add --replace --stdin <"$t/files"
+  g update-index -z --add --replace --stdin <"$t/files" 2>"$t/said" || {
+    cat -- "$t/said" >&2
+    exit 1
+  }
 }

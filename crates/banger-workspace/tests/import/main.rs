@@ -75,6 +75,20 @@ fn files_arrive_as_they_are() {
 }
 
 #[test]
+fn other_repositories_among_untracked_files_are_named() {
+    let world = World::new();
+    world.write("a", "a\n");
+    world.commit("first");
+    world.write("nest/x", "x\n");
+    git(&world.host.join("nest"), &["init", "-q"]);
+    let repository = Repository::find(&world.host).unwrap();
+    let options = Options { include_untracked: true, ..Options::default() };
+    let snapshot = Snapshot::of(&repository, &options).unwrap();
+    assert_eq!(snapshot.warnings, ["`nest` is a repository of its own, which is not sent"]);
+    assert_eq!(snapshot.files().count(), 0);
+}
+
+#[test]
 fn untracked_files_come_if_asked_for() {
     let world = World::new();
     world.write(".gitignore", "*.log\n");
@@ -264,5 +278,5 @@ fn what_cannot_be_sent_is_named() {
     world.git(&["update-index", "--add", "--cacheinfo", cache]);
     let repository = Repository::find(&world.host).unwrap();
     let error = Snapshot::of(&repository, &Options::default()).unwrap_err();
-    assert!(error.message.contains("1 submodules, such as `lib`"), "{}", error.message);
+    assert!(error.message.contains("submodules (1), such as `lib`"), "{}", error.message);
 }

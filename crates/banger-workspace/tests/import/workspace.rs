@@ -106,7 +106,7 @@ fn a_workspace_needs_a_record_and_its_repository() {
     assert!(error.causes[0].contains("is not a git repository"), "{error:?}");
     let moved = pair.world.host.with_extension("moved");
     fs::rename(&pair.world.host, &moved).unwrap();
-    let open = || Workspace::open(&pair.store(), "web").map(drop);
+    let open = || Workspace::open(pair.store(), "web").map(drop);
     let error = open().unwrap_err();
     assert!(error.message.contains("is not there any more"), "{error:?}");
     assert!(format!("{:?}", error.hints).contains("`banger cp web:"), "{error:?}");

@@ -78,11 +78,13 @@ impl Folder {
                 "left_out": packed.left_out,
             }));
         }
-        let lines = [
+        let mut lines = vec![
             format!("{from} -> {to}"),
             format!("copied     {} entries, {}", packed.entries, human_size(packed.bytes)),
-            format!("not sent   {} sockets and devices", packed.left_out),
         ];
+        if packed.left_out > 0 {
+            lines.push(format!("not sent   {} sockets and devices", packed.left_out));
+        }
         let lines: Vec<String> = lines.iter().map(|line| plain::line(line)).collect();
         context.print(&(lines.join("\n") + "\n"))
     }

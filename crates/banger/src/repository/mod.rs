@@ -215,8 +215,10 @@ impl Prepared {
         for (kind, paths) in kinds {
             lines.extend(texts(paths).iter().map(|path| format!("{kind:<10} {path}")));
         }
-        let files = if snapshot.left_out == 1 { "file" } else { "files" };
-        lines.push(format!("not sent   {} untracked {files}", snapshot.left_out));
+        if snapshot.left_out > 0 {
+            let files = if snapshot.left_out == 1 { "file" } else { "files" };
+            lines.push(format!("not sent   {} untracked {files}", snapshot.left_out));
+        }
         lines
     }
 
@@ -250,15 +252,26 @@ fn follows_dashes(command: &[OsString], arguments: &[OsString]) -> bool {
 }
 
 /// Refuses a command that is meant as a folder: a relative path of a file, or one that leads
-/// nowhere, with `--` after it; not with `--` before it.
+/// nowhere, or the mere name of a folder, with `--` after it; not with `--` before it.
 ///
 /// # Errors
 /// Such a path.
 pub fn refuse_missing(command: &[OsString], arguments: &[OsString]) -> Result<(), ApiError> {
     let Some((path, rest)) = command.split_first() else { return Ok(()) };
+    let has_dashes = rest.iter().any(|word| word == "--");
+    let is_name = !matches!(path.as_bytes().first(), Some(b'.' | b'/'));
+    if is_name && has_dashes && Path::new(path).is_dir() && !follows_dashes(command, arguments) {
+        let shown = path.display();
+        let text = format!("`{shown}` is a folder here, and would be run as a command");
+        let hint = format!(
+            "`banger run ./{shown}` puts the folder in a machine, `banger run -- {shown}` runs the \
+             command"
+        );
+        return Err(usage(text).with_hint(Hint::text(hint)));
+    }
     let is_relative = path.as_bytes().starts_with(b"./") || path.as_bytes().starts_with(b"../");
     let is_file = Path::new(path).is_file();
-    let is_meant = is_relative && (is_file || rest.iter().any(|word| word == "--"));
+    let is_meant = is_relative && (is_file || has_dashes);
     if !is_meant || follows_dashes(command, arguments) || Path::new(path).is_dir() {
         return Ok(());
     }
@@ -308,6 +321,8 @@ mod tests {
         assert!(refused("./porj --rm -- make") && refused("../no -- make"));
         assert!(!refused("./porj --rm make") && !refused("make -- x") && !refused("/no -- x"));
         assert!(!refused("./. -- make"));
+        assert!(refused("src --rm -- make") && !refused("src --rm make"));
+        assert!(!in_line("banger run --", "src -- make"), "as the hint says");
         assert!(refused("./Cargo.toml --dry-run") && !in_line("banger run --", "./Cargo.toml"));
         assert!(!in_line("banger run --", "./script -- make"), "as the hint says");
         assert_eq!(folder("banger run /bin/sh", "/bin/sh"), None);

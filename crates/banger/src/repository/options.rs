@@ -55,13 +55,14 @@ impl Sending {
     pub fn refuse_without_folder(&self) -> Result<(), ApiError> {
         let set = [
             ("--dry-run", self.dry_run),
-            ("--branch", self.branch.is_some()),
+            ("--branch NAME", self.branch.is_some()),
             ("--include-untracked", self.include_untracked),
             ("--recurse-submodules", self.recurse_submodules),
             ("--copy", self.copy),
         ];
         let Some((name, _)) = set.iter().find(|(_, is_set)| *is_set) else { return Ok(()) };
         let hint = format!("name the folder: `banger run . {name}`");
-        Err(usage(format!("`{name}` is for a folder that is sent")).with_hint(Hint::text(hint)))
+        let flag = name.split(' ').next().unwrap_or(name);
+        Err(usage(format!("`{flag}` is for a folder that is sent")).with_hint(Hint::text(hint)))
     }
 }

@@ -52,6 +52,21 @@ fn a_command_of_an_agent_runs_in_the_machine_and_fails_without_it() {
     let shown = home.run(&["agent", "install", "claude", &path, "--vm", "web"]);
     assert!(shown.out.contains("agent hook claude --vm web"), "{}", shown.out);
     assert!(shown.err.contains("`--yes` writes it"), "{}", shown.err);
+    assert!(shown.err.contains("`web` got nothing of `"), "{}", shown.err);
+    assert!(shown.err.contains("commands will run in `/root/app` there"), "{}", shown.err);
+    // With the repository on record, as `run PATH` keeps it.
+    let id = home.json(&["vm", "show", "web"])["id"].as_str().unwrap().to_owned();
+    let kept = home.path().join("state/vms").join(id);
+    std::fs::create_dir_all(kept.join("workspace")).unwrap();
+    let record = ["banger workspace 1", &path, "/root/other", "", "", ""].join("\0");
+    std::fs::write(kept.join("workspace/record"), record).unwrap();
+    std::fs::create_dir_all(project.join("sub")).unwrap();
+    let sub = project.join("sub").display().to_string();
+    let shown = home.run(&["agent", "install", "claude", &sub, "--vm", "web"]);
+    assert!(shown.out.contains("--guest /root/other/sub"), "{}", shown.out);
+    assert!(!shown.err.contains("got nothing of"), "{}", shown.err);
+    std::fs::remove_dir_all(kept).unwrap();
+    std::fs::remove_dir(&sub).unwrap();
     assert!(!project.join(".claude").exists());
     home.ok(&["agent", "install", "claude", &path, "--vm", "web", "--yes"]);
     let question = json!({

@@ -60,7 +60,11 @@ mod tests {
     /// A process with these arguments, which blocks when the pipe is full.
     fn run(program: &str, arguments: [&str; 2]) -> Child {
         let mut command = Command::new("yes");
-        command.arg0(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap()
+        let mut child =
+            command.arg0(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        // execve(2) wakes the parent before the arguments are to be seen.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child
     }
 
     #[test]

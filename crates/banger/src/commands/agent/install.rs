@@ -1,14 +1,20 @@
 //! `banger agent install`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use banger_agents::{Agent, Change, Workspace};
-use banger_api::{Hint, exit};
+use banger_api::operation::VmTag;
+use banger_api::vm::VmDetails;
+use banger_api::{ApiError, Hint, exit};
+use banger_workspace::origin::Origin;
 
 use super::hook::program;
 use crate::context::{Context, Format};
 use crate::errors::{Failure, usage};
-use crate::render::plain;
+use crate::render::{plain, warning};
+use crate::repository::store_folder;
 
 /// Make the shell commands of a coding agent run in a machine.
 ///
@@ -34,7 +40,8 @@ pub struct Args {
     /// Name or id of the machine [default: that of the variable BANGER_VM]
     #[arg(long, env = "BANGER_VM", hide_env = true, required_unless_present = "uninstall")]
     pub vm: Option<String>,
-    /// The folder in the machine [default: /root/NAME]
+    /// The folder in the machine [default: the one that `banger run PATH` or `--sync` made of it,
+    /// else /root/NAME]
     #[arg(long, value_name = "DIR")]
     pub guest: Option<String>,
     /// Remove what was installed
@@ -53,9 +60,12 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         (None, false) => return Err(usage("name the machine: `--vm NAME`").into()),
         (Some(vm), false) => {
             // A machine that is there, under the name that it has.
-            let vm = context.client().await?.vm(vm).await?.summary.name.to_string();
-            let name = top.file_name().and_then(|name| name.to_str()).unwrap_or("workspace");
-            let guest = args.guest.clone().unwrap_or_else(|| format!("/root/{name}"));
+            let details = context.client().await?.vm(vm).await?;
+            let guest = match &args.guest {
+                Some(guest) => guest.clone(),
+                None => guest_folder(context, &details, &top)?,
+            };
+            let vm = details.summary.name.to_string();
             if !guest.starts_with('/') {
                 return Err(usage(format!("`{guest}` is not an absolute path")).into());
             }
@@ -88,6 +98,37 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         );
     }
     report(context, &args, &plan.changes)
+}
+
+/// The folder of the machine that has the files of this one, by what is on record; otherwise the
+/// one that it would have.
+fn guest_folder(context: &Context, vm: &VmDetails, top: &Path) -> Result<String, ApiError> {
+    let summary = &vm.summary;
+    let tag = VmTag { id: summary.id.clone(), name: summary.name.clone() };
+    let sent = Origin::of(&store_folder(context, &tag)?)?;
+    let sent = sent.map(|origin| (origin.path, origin.folder));
+    let live = vm.sync.iter().map(|live| {
+        let folder = &live.folder;
+        (folder.host.as_path().to_owned(), folder.guest.as_bytes().to_vec())
+    });
+    let mapped = sent.into_iter().chain(live).find_map(|(host, guest)| {
+        let below = top.strip_prefix(host).ok()?;
+        let guest = Path::new(OsStr::from_bytes(&guest)).join(below);
+        // Without a slash at its end.
+        guest.components().collect::<PathBuf>().into_os_string().into_string().ok()
+    });
+    if let Some(guest) = mapped {
+        return Ok(guest);
+    }
+    let name = top.file_name().and_then(|name| name.to_str()).unwrap_or("workspace");
+    let guest = format!("/root/{name}");
+    warning(&format!(
+        "`{}` got nothing of `{}` from banger: commands will run in `{guest}` there, if it has \
+         that; `--guest DIR` names another folder",
+        summary.name,
+        top.display()
+    ));
+    Ok(guest)
 }
 
 fn report(context: &Context, args: &Args, changes: &[Change]) -> Result<u8, Failure> {

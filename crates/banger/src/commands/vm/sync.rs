@@ -51,6 +51,12 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     };
     match context.format {
         Format::Json => context.json(&folders)?,
+        Format::Text if folders.is_empty() => {
+            let vm = &args.vm;
+            context.info(&format!(
+                "`{vm}` has no live folder: `banger vm set {vm} --sync PATH` adds one"
+            ));
+        }
         Format::Text => {
             for folder in &folders {
                 context.print(&text(folder))?;
