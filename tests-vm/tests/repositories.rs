@@ -149,12 +149,12 @@ fn an_agent_runs_inside_with_its_login(home: &Home, app: &Path, user: &Path) {
         (&json!("copied"), &json!("/root/.codex/auth.json"))
     );
     // The live folder is that of the repository.
-    let there = "cd app && git status --short && echo made there >live";
+    let there = "cd bzip2 && git status --short && echo made there >live";
     assert_eq!(exec(there), " M sample2.ref\n");
     home.ok(&["vm", "sync", "two", "--wait"]);
     assert_eq!(fs::read_to_string(app.join("live")).unwrap(), "made there\n");
     let workspace = &started["workspace"];
-    assert_eq!(workspace["guest"], "/root/app");
+    assert_eq!(workspace["guest"], "/root/bzip2");
     assert_eq!((&workspace["host"], &workspace["is_copy"]), (&json!(path), &json!(false)));
     fs::remove_file(app.join("live")).unwrap();
     // It is on no record of the host.
