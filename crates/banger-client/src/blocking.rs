@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use banger_agent_proto::exec::ExecRequest;
 use banger_api::operation::VmTag;
@@ -20,6 +21,9 @@ use crate::pieces::PieceReader;
 const PIECE: usize = 64 * 1024;
 /// Most bytes of standard error that are kept.
 const MAX_MESSAGE: usize = 4096;
+/// Longest time without a byte in either direction. git is silent while it reads all files of a
+/// work tree.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Runs commands in the guest of one machine, for code that blocks.
 pub struct BlockingGuest {
@@ -105,6 +109,23 @@ impl BlockingGuest {
     }
 }
 
+/// What comes next; none if for this long neither it nor any other byte came or went.
+async fn unless_silent<T>(
+    next: impl Future<Output = T>,
+    counter: &Counter,
+    limit: Duration,
+) -> Option<T> {
+    tokio::pin!(next);
+    loop {
+        let before = counter.bytes();
+        match tokio::time::timeout(limit, &mut next).await {
+            Ok(came) => return Some(came),
+            Err(_) if counter.bytes() == before => return None,
+            Err(_) => {}
+        }
+    }
+}
+
 /// Passes output on until the end, which a command of a hostile guest may never reach: without a
 /// reader this ends, too.
 async fn receive(
@@ -114,7 +135,12 @@ async fn receive(
 ) -> Result<(u8, Vec<u8>), ApiError> {
     let mut messages = Vec::new();
     loop {
-        match output.next().await? {
+        let Some(next) = unless_silent(output.next(), counter, SILENCE).await else {
+            let minutes = SILENCE.as_secs() / 60;
+            let text = format!("a command in the machine has said nothing for {minutes} minutes");
+            return Err(ApiError::new(ErrorCode::Timeout, text));
+        };
+        match next? {
             Output::Stdout(piece) => {
                 counter.add(piece.len());
                 if to.send(piece.into()).await.is_err() {
@@ -143,5 +169,26 @@ impl Write for BlockingInput {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_is_given_up_only_if_no_byte_moves() {
+        let limit = Duration::from_millis(20);
+        let counter = Counter::default();
+        assert_eq!(unless_silent(std::future::pending::<()>(), &counter, limit).await, None);
+        let sending = async {
+            for _ in 0..10 {
+                tokio::time::sleep(limit / 2).await;
+                counter.add(1);
+            }
+            "sent"
+        };
+        assert_eq!(unless_silent(sending, &counter, limit * 3).await, Some("sent"));
+        assert_eq!(unless_silent(async { 1 }, &counter, limit).await, Some(1));
     }
 }

@@ -256,9 +256,8 @@ async fn equip(
         let set = VmAction::Set(Box::new(SetVm { sync: live, ..SetVm::default() }));
         let (accepted, interrupts) =
             follow::request(context, client.act(vm.id.as_str(), set)).await?;
-        let track = Progress::new(context, Lines::None).track(vm.name.as_str());
-        let followed = (&accepted, interrupts);
-        follow::accepted(client, followed, track, OnInterrupt::Cancel).await?;
+        // A part of the start: what it changes is no news.
+        client.follow_to_end(&accepted, interrupts, OnInterrupt::Cancel, &mut ()).await?;
     }
     if let Some(agent) = args.agent {
         let user = args.options.user.as_deref();

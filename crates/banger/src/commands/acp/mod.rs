@@ -77,7 +77,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let mut request = args.options.request(command(&args))?;
     request.stdin = true;
     request.cwd.get_or_insert_with(|| OsString::from(&relay.guest).into());
-    let vm = details.summary.id.as_str();
+    let vm = details.summary.name.as_str();
     let session = waiting::connection(context, &client, vm, args.wait).await?;
     let _forwarding = ssh_agent.forward(&client, vm, &mut request).await?;
     let exec = Exec::start(session, &request).await?;
