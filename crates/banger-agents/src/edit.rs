@@ -80,6 +80,11 @@ pub fn read(path: &Path) -> Result<Option<String>, ApiError> {
 /// # Errors
 /// It does.
 pub fn check_inside(path: &Path, top: &Path) -> Result<(), ApiError> {
+    let is_dangling = |above: &&Path| above.is_symlink() && !above.exists();
+    if let Some(link) = path.ancestors().take_while(|above| *above != top).find(is_dangling) {
+        let text = format!("`{}` is a link to a folder that does not exist", link.display());
+        return Err(ApiError::new(ErrorCode::BadRequest, text));
+    }
     let (place, inside) = (resolved(path), resolved(top));
     if place.starts_with(&inside) {
         return Ok(());

@@ -205,6 +205,9 @@ mod tests {
             assert!(error.message.contains("a link to a file that does not exist"), "{error:?}");
         }
         assert!(link.is_symlink());
+        std::os::unix::fs::symlink("nowhere", top.join(".opencode")).unwrap();
+        let error = install(Agent::Opencode, &workspace(top), "banger").unwrap_err();
+        assert!(error.message.contains("a link to a folder that does not exist"), "{error:?}");
         fs::create_dir(top.join("tools")).unwrap();
         std::os::unix::fs::symlink("tools", top.join(".codex")).unwrap();
         install(Agent::Codex, &workspace(top), "banger").unwrap().make().unwrap();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use banger_archive::beneath::{Folder, Links, Owner, components};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
@@ -10,9 +11,10 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sha1::{Digest as _, Sha1};
 
+use crate::failed::Failed;
 use crate::stage::{self, Staged};
 use crate::watch::Watch;
-use crate::{Cause, Digest, Entry, Expected, Kind, PIECE, Reply, Stamp};
+use crate::{Cause, Digest, Entry, Expected, Identity, Kind, PIECE, Reply, Stamp};
 
 /// Mode of new folders.
 const FOLDER_MODE: u32 = 0o755;
@@ -33,44 +35,11 @@ pub struct Rules {
 /// One side of a live folder.
 pub struct Side {
     pub(crate) root: Folder,
+    /// Where the folder was opened.
+    path: Option<PathBuf>,
     owner: Option<Owner>,
     rules: Rules,
     pub(crate) watch: Watch,
-}
-
-/// A failed request.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub cause: Cause,
-    pub message: String,
-}
-
-impl Failed {
-    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
-        Self { cause, message: message.into() }
-    }
-
-    fn changed() -> Self {
-        Self::new(Cause::Changed, "it changed meanwhile")
-    }
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        let cause = match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Cause::Missing,
-            Some(Errno::EXIST) => Cause::Changed,
-            Some(Errno::NOTEMPTY) => Cause::NotEmpty,
-            _ => Cause::Failed,
-        };
-        Self::new(cause, error.to_string())
-    }
-}
-
-impl From<Errno> for Failed {
-    fn from(errno: Errno) -> Self {
-        io::Error::from(errno).into()
-    }
 }
 
 /// Result of a change: the state of what was written.
@@ -85,7 +54,22 @@ impl Side {
         let stat = fs::fstat(&root)?;
         let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
         let owner = rustix::process::geteuid().is_root().then_some(owner);
-        Ok(Self { root, owner, rules, watch: Watch::new()? })
+        Ok(Self { root, path: None, owner, rules, watch: Watch::new()? })
+    }
+
+    /// The same with the path at which the folder was opened, which may lead to another one later.
+    #[must_use]
+    pub fn at(self, path: &Path) -> Self {
+        Self { path: Some(path.to_owned()), ..self }
+    }
+
+    /// The identity of the folder at the path, or of the open folder.
+    fn identity(&self) -> Changed {
+        let found = match &self.path {
+            Some(path) => Identity::behind(path),
+            None => Identity::of_open(&self.root),
+        };
+        Ok(Some(found?.stamp()))
     }
 
     /// Watches and lists a folder; `send` takes pieces of the list. The folder is watched first, so
@@ -239,6 +223,9 @@ impl Side {
 
     /// Makes a folder; one that exists is kept.
     pub(crate) fn make_folder(&self, path: &[u8]) -> Changed {
+        if path.is_empty() {
+            return self.identity();
+        }
         let (parent, name) = self.parent(path)?;
         match fs::mkdirat(&parent, &*name, Mode::from_raw_mode(FOLDER_MODE)) {
             Ok(()) => {

@@ -8,13 +8,16 @@
 //! without following symlinks (openat2(2)).
 
 mod codec;
+mod failed;
 mod files;
+mod identity;
 mod serve;
 mod stage;
 mod watch;
 
 pub use codec::{BadFrame, Frames, MAX_FRAME};
 pub use files::{Rules, Side};
+pub use identity::Identity;
 pub use serve::serve;
 
 /// Protocol name in the `Upgrade` header of `POST /sync`.
@@ -111,7 +114,8 @@ pub enum Request {
         /// Size in bytes.
         size: u64,
     },
-    /// Make a folder; one that exists is kept. [`Reply::Done`].
+    /// Make a folder; one that exists is kept. [`Reply::Done`]. With the empty path the answer is
+    /// the [`Identity`] of what is at the folder's own path now; older sides fail.
     Folder {
         /// The folder.
         path: Vec<u8>,

@@ -7,7 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::codec::Frames;
-use crate::files::{Failed, Side, now_ns};
+use crate::failed::Failed;
+use crate::files::{Side, now_ns};
 use crate::stage::Staged;
 use crate::{Cause, Expected, PIECE, Reply, Request};
 

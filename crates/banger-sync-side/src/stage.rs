@@ -13,7 +13,8 @@ use banger_archive::temporary_name;
 use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
-use crate::files::{Failed, stamp_of};
+use crate::failed::Failed;
+use crate::files::stamp_of;
 use crate::{Cause, Stamp};
 
 /// A file that is being written.

@@ -8,18 +8,17 @@
 //!
 //! Until the first list is saved, a mark stands in its place: a side that is empty then was
 //! emptied, and is not filled again. The mark also replaces a list that says nothing about the
-//! present folders: that of a host folder with another [`Identity`], and that of a guest's folder
-//! that was removed or renamed. Then both are joined as at the first start, and none loses a file.
+//! present folders: if one has another [`Identity`], or the guest's was removed or renamed and has
+//! none. Then both are joined as at the first start, and none loses a file.
 
 mod records;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
+use banger_sync_side::Identity;
 use sha1::{Digest as _, Sha1};
 
 use self::records::{decode, encode, encode_tree, put_record, records};
@@ -36,42 +35,18 @@ const MIN_RECORDS: usize = 4096;
 /// The record of the mark; that of a file begins with a path.
 const MARK: &[u8] = b"begun";
 
-/// Begin of the record of the host folder's identity, which two numbers of 8 bytes follow.
-const HOST: &[u8] = b"host";
+/// Begins of the records of the folders' identities, which two numbers of 8 bytes follow.
+const IDENTITIES: [&[u8]; 2] = [b"host", b"guest"];
 
-/// Tells the host's folder apart from another one at its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// Inode number.
-    pub inode: u64,
-    /// Time when it was made, in nanoseconds since 1970; 0 where the file system does not keep it.
-    pub born_ns: u64,
-}
+/// What tells the folders of host and guest apart from others in their places, if it is known.
+pub type Identities = [Option<Identity>; 2];
 
-impl Identity {
-    /// That of the folder at a path, which is no symlink.
-    ///
-    /// # Errors
-    /// lstat(2), `ENOTDIR`.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(path)?;
-        if !meta.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        let born = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let born_ns = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
-        Ok(Self { inode: meta.ino(), born_ns: born_ns.unwrap_or(0) })
-    }
-
-    fn decode(record: &[u8]) -> Option<Self> {
-        let (inode, born) = record.strip_prefix(HOST)?.split_first_chunk::<8>()?;
-        let born_ns = u64::from_le_bytes(born.try_into().ok()?);
-        Some(Self { inode: u64::from_le_bytes(*inode), born_ns })
-    }
-
-    fn encode(self) -> Vec<u8> {
-        [HOST, &self.inode.to_le_bytes(), &self.born_ns.to_le_bytes()].concat()
-    }
+fn decode_identity(record: &[u8]) -> Option<(usize, Identity)> {
+    let of = |begin: &&[u8]| record.starts_with(begin) && record.len() == begin.len() + 16;
+    let side = IDENTITIES.iter().position(of)?;
+    let (inode, born) = record.strip_prefix(*IDENTITIES.get(side)?)?.split_first_chunk::<8>()?;
+    let born_ns = u64::from_le_bytes(born.try_into().ok()?);
+    Some((side, Identity { inode: u64::from_le_bytes(*inode), born_ns }))
 }
 
 /// Name of the file for two folders.
@@ -183,7 +158,7 @@ fn agreed<B, H, G>(
 /// The base in its file.
 pub struct Base {
     path: PathBuf,
-    host: Option<Identity>,
+    identities: Identities,
     root: BaseNode,
     /// Whether the file has the mark only.
     is_marked: bool,
@@ -221,14 +196,14 @@ impl Base {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let (mut root, mut is_marked, mut host) = (BaseNode::folder(), false, None);
+        let (mut root, mut is_marked, mut identities) = (BaseNode::folder(), false, [None; 2]);
         for record in records(&bytes) {
             if record == MARK {
                 is_marked = true;
                 continue;
             }
-            if let Some(identity) = Identity::decode(record) {
-                host = Some(identity);
+            if let Some((side, identity)) = decode_identity(record) {
+                identities.get_mut(side).map(|known| known.replace(identity));
                 continue;
             }
             let Some((path, node)) = decode(record) else { break };
@@ -236,17 +211,20 @@ impl Base {
         }
         let (path, is_kept) = (path.to_owned(), is_marked || root.has_more_than(1));
         let (records, unsaved) = (0, Vec::new());
-        Ok(Self { path, host, root, is_marked, is_kept, file: None, records, unsaved })
+        Ok(Self { path, identities, root, is_marked, is_kept, file: None, records, unsaved })
     }
 
-    /// Reads the base of this folder of the host. A list of another one is replaced by the mark.
+    /// Reads the base of these folders. A list of another one is replaced by the mark.
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub fn of(path: &Path, host: Identity) -> io::Result<Self> {
+    pub fn of(path: &Path, identities: Identities) -> io::Result<Self> {
         let mut base = Self::open(path)?;
-        let is_other = base.host.is_some_and(|known| known != host);
-        base.host = Some(host);
+        let differs = |(known, now): (&Option<Identity>, &Option<Identity>)| {
+            known.is_some() && now.is_some() && known != now
+        };
+        let is_other = base.identities.iter().zip(&identities).any(differs);
+        base.identities = identities;
         if is_other {
             base.forget()?;
         }
@@ -379,8 +357,10 @@ impl Base {
     /// The begin of each file.
     fn begin(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        if let Some(host) = self.host {
-            put_record(&host.encode(), &mut out);
+        for (begin, identity) in IDENTITIES.iter().zip(self.identities) {
+            let Some(Identity { inode, born_ns }) = identity else { continue };
+            let numbers = [inode.to_le_bytes(), born_ns.to_le_bytes()].concat();
+            put_record(&[begin, numbers.as_slice()].concat(), &mut out);
         }
         out
     }
@@ -459,29 +439,27 @@ mod tests {
     fn the_list_of_another_folder_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("base");
-        let folder = Identity::of(dir.path()).unwrap();
-        assert_ne!(folder.inode, 0);
-        let mut base = Base::of(&path, folder).unwrap();
+        let [one, two] = [1, 2].map(|inode| Some(Identity { inode, born_ns: 5 }));
+        let mut base = Base::of(&path, [one, two]).unwrap();
         assert!(base.is_new());
-        let one = side(&[("a", 1)]);
-        base.settle(&one, &one, Scope::All);
+        let files = side(&[("a", 1)]);
+        base.settle(&files, &files, Scope::All);
         assert!(save(&mut base));
-        let same = Base::of(&path, folder).unwrap();
-        assert!(same.root().is_same(&one));
-        assert!(same.is_about_another(&{
-            let mut other = SideNode::folder();
-            other.set(b"x", Some(Node::folder()));
-            other
-        }));
-        assert!(!same.is_about_another(&one) && !same.is_about_another(&SideNode::folder()));
-        let newer = Identity { born_ns: folder.born_ns + 1, ..folder };
-        for other in [newer, folder] {
-            let base = Base::of(&path, other).unwrap();
-            assert!(base.had_content() && base.root().count() == 0, "{other:?}");
+        let same = Base::of(&path, [one, None]).unwrap();
+        assert!(same.root().is_same(&files));
+        let mut other = SideNode::folder();
+        assert!(!same.is_about_another(&files) && !same.is_about_another(&other));
+        other.set(b"x", Some(Node::folder()));
+        assert!(same.is_about_another(&other));
+        let whole = fs::read(&path).unwrap();
+        let newer = Some(Identity { inode: 1, born_ns: 6 });
+        for others in [[newer, two], [one, one]] {
+            fs::write(&path, &whole).unwrap();
+            for identities in [others, [one, two]] {
+                let base = Base::of(&path, identities).unwrap();
+                assert!(base.had_content() && base.root().count() == 0, "{identities:?}");
+            }
         }
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink(dir.path(), &path).unwrap();
-        assert!(Identity::of(&path).is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@
 
 pub mod admit;
 pub mod base;
+mod ends;
 mod flush;
 pub mod peer;
 pub mod reconcile;
@@ -31,6 +32,7 @@ mod status;
 mod transfer;
 pub mod tree;
 
-pub use session::{Connection, End, Folders, Session};
+pub use ends::{Connection, End, Folders};
+pub use session::Session;
 pub use status::{Phase, Status};
 pub use transfer::Problem;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use banger_sync_side::{Frames, Reply, Request, Rules, Side};
+use banger_sync_side::{Frames, Identity, Reply, Request, Rules, Side};
 
 use crate::reconcile::Place;
 
@@ -224,6 +224,20 @@ impl Peer {
     pub fn send(&mut self, request: &Request) -> io::Result<()> {
         request.encode(&mut self.out);
         if self.out.len() >= SEND { self.flush() } else { Ok(()) }
+    }
+
+    /// What tells the side's folder apart from another one in its place, which is asked of it
+    /// while no answer is due; none if it does not say, or the folder is gone.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn identity(&mut self) -> io::Result<Option<Identity>> {
+        self.send(&Request::Folder { path: Vec::new() })?;
+        match self.reply()? {
+            Reply::Done { stamp, .. } => Ok(stamp.as_ref().and_then(Identity::of_stamp)),
+            Reply::Failed { .. } => Ok(None),
+            _ => Err(self.wrong()),
+        }
     }
 
     /// Sends what is left.

@@ -11,15 +11,15 @@
 //! then is saved: a base on disk never has a file that a power cut can take from either side.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_archive::beneath::Folder;
-use banger_sync_side::Rules as SideRules;
+use banger_sync_side::{Identity, Rules as SideRules};
 
-use crate::base::{Base, Identity, Pending};
+use crate::base::{Base, Identities, Pending};
+use crate::ends::{Connection, End, Folders};
 use crate::flush::Flusher;
 use crate::peer::{Bell, Call, Changes, Peer};
 use crate::reconcile::{Action, Place, halt, reconcile};
@@ -39,53 +39,6 @@ const POLL: Duration = Duration::from_secs(5);
 /// Interval of looking whether the folders are still there: a removal of the folder itself is no
 /// event while it is open.
 const CHECK: Duration = Duration::from_secs(10);
-
-/// What a session keeps alike.
-#[derive(Debug, Clone)]
-pub struct Folders {
-    /// The host's folder.
-    pub host: PathBuf,
-    /// Patterns of ignored files, as in `.gitignore`.
-    pub ignore: Vec<String>,
-    /// File of the base; its folder exists.
-    pub base: PathBuf,
-    /// Free bytes of the host's disk below which nothing is written to it.
-    pub reserve_bytes: u64,
-}
-
-/// A connection to the guest's side.
-#[derive(Debug)]
-pub struct Connection {
-    /// The connection.
-    pub stream: UnixStream,
-    /// Bytes of it that were already received.
-    pub early: Vec<u8>,
-}
-
-impl Connection {
-    fn peer(self, bell: &Arc<Bell>) -> io::Result<Peer> {
-        Peer::connect(Place::Guest, self.stream, &self.early, bell)
-    }
-}
-
-/// Why a session ended.
-#[derive(Debug)]
-pub enum End {
-    /// It was stopped.
-    Stopped,
-    /// The host's folder cannot be opened.
-    HostFolder(io::Error),
-    /// The folder of a side was removed, renamed or replaced.
-    RootGone(Place),
-    /// A side is gone, or another error.
-    Failed(io::Error),
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// A session, shared with those who watch or stop it.
 #[derive(Debug, Default)]
@@ -129,8 +82,10 @@ impl Session {
         };
         let end = run.keep_alike(is_wanted).err().unwrap_or(End::Stopped);
         match end {
-            // The host's folder is known by its identity when another session begins.
-            End::RootGone(Place::Guest) => run.base.forget().map_or_else(End::from, |()| end),
+            // A folder with an identity is known by it when another session begins.
+            End::RootGone(Place::Guest) if run.identities[1].is_none() => {
+                run.base.forget().map_or_else(End::from, |()| end)
+            }
             _ => end,
         }
     }
@@ -142,7 +97,8 @@ impl Session {
         let flushed = Folder::open_itself(folders.host.as_path()).map_err(End::HostFolder)?;
         let host = Peer::local(Place::Host, root, rules, &self.bell)?;
         let [guest, to_flush] = guest;
-        let guest = guest.peer(&self.bell)?;
+        let mut guest = guest.peer(&self.bell)?;
+        let identities = [Some(identity), guest.identity()?];
         let flushed =
             [Peer::local(Place::Host, flushed, rules, &self.bell)?, to_flush.peer(&self.bell)?];
         let rules = Rules::new(&folders.ignore).map_err(|(pattern, problem)| {
@@ -152,9 +108,10 @@ impl Session {
         Ok(Run {
             session: self,
             host: folders.host.clone(),
-            identity,
+            identities,
+            checked: Instant::now(),
             sides: Sides { host: Scanned::new(host), guest: Scanned::new(guest) },
-            base: Base::of(&folders.base, identity)?,
+            base: Base::of(&folders.base, identities)?,
             is_first: true,
             book: RuleBook::new(rules),
             touched: Touched::default(),
@@ -170,7 +127,9 @@ impl Session {
 struct Run<'a> {
     session: &'a Session,
     host: PathBuf,
-    identity: Identity,
+    identities: Identities,
+    /// When the guest's folder was last found in its place.
+    checked: Instant,
     sides: Sides,
     base: Base,
     /// Whether nothing was decided yet.
@@ -258,9 +217,7 @@ impl Run<'_> {
     fn round(&mut self, is_wanted: &dyn Fn() -> bool) -> Result<(), End> {
         // After a conflict another round copies both versions; more are files that keep changing.
         for _ in 0..3 {
-            if Identity::of(&self.host).map_err(End::HostFolder)? != self.identity {
-                return Err(End::RootGone(Place::Host));
-            }
+            self.check_folders()?;
             self.scan()?;
             if !is_wanted() {
                 self.session.stop();
@@ -311,6 +268,22 @@ impl Run<'_> {
             if made == 0 || !has_conflict || session.bell.is_stopped() {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that both folders are in their places. The guest is not asked each time, which would
+    /// make each round longer.
+    fn check_folders(&mut self) -> Result<(), End> {
+        let host = Identity::of(&self.host).map_err(End::HostFolder)?;
+        if self.identities[0] != Some(host) {
+            return Err(End::RootGone(Place::Host));
+        }
+        if self.identities[1].is_some() && self.checked.elapsed() >= CHECK {
+            if self.sides.guest.peer.identity()? != self.identities[1] {
+                return Err(End::RootGone(Place::Guest));
+            }
+            self.checked = Instant::now();
         }
         Ok(())
     }

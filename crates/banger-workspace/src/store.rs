@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use banger_api::{ApiError, ErrorCode, Hint};
 use rustix::fs::FlockOperation;
@@ -20,6 +21,9 @@ pub(crate) const FORMAT: &[u8] = b"banger workspace 1";
 
 /// Name of the file with the record.
 pub(crate) const RECORD: &str = "record";
+
+/// Name of the folder of temporary files.
+const TEMPORARY: &str = "tmp";
 
 /// Name of the file with what a push puts in the guest.
 const SENDING: &str = "sending";
@@ -70,6 +74,9 @@ impl Record {
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// Folder of this command's temporary files. Each command has one of its own: programs that a
+    /// killed command has started may write to theirs for a moment.
+    scratch: PathBuf,
     /// Holds the lock.
     _lock: File,
 }
@@ -89,13 +96,17 @@ impl Store {
                 .write(true)
                 .open(folder.join("lock"))?;
             rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
-            remove(&folder.join("tmp"))?;
-            make(&folder.join("tmp"))?;
+            // What is still being written goes with the next command.
+            let _ = remove(&folder.join(TEMPORARY));
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let scratch = format!("{TEMPORARY}/{}-{}", std::process::id(), since.as_nanos());
+            let scratch = folder.join(scratch);
+            DirBuilder::new().recursive(true).mode(0o700).create(&scratch)?;
             make(&folder.join("objects"))?;
-            Ok(lock)
+            Ok((lock, scratch))
         })();
         match made {
-            Ok(lock) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Ok((lock, scratch)) => Ok(Self { folder: folder.to_owned(), scratch, _lock: lock }),
             Err(error) => Err(of_file(folder, &error)),
         }
     }
@@ -120,7 +131,7 @@ impl Store {
     /// # Errors
     /// The file system's.
     pub fn save(&self, record: &Record) -> Result<(), ApiError> {
-        let (path, new) = (self.folder.join(RECORD), self.folder.join("tmp/record"));
+        let (path, new) = (self.folder.join(RECORD), self.temporary(RECORD));
         let saved = (|| {
             let mut file = File::create(&new)?;
             file.write_all(&record.bytes())?;
@@ -157,7 +168,7 @@ impl Store {
 
     /// A file name for a temporary file of this command.
     pub fn temporary(&self, name: &str) -> PathBuf {
-        self.folder.join("tmp").join(name)
+        self.scratch.join(name)
     }
 
     /// The objects that stay on record beside those of the repository: files at the common state
@@ -241,7 +252,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         // The next command removes it as well.
-        let _ = remove(&self.folder.join("tmp"));
+        let _ = remove(&self.folder.join(TEMPORARY));
     }
 }
 
@@ -285,7 +296,6 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// An error of a file of the record.
 /// The error for a record in another form.
 pub(crate) fn unknown(path: &Path) -> ApiError {
     let text = format!("`{}` is not a record that this version reads", path.display());
@@ -293,6 +303,7 @@ pub(crate) fn unknown(path: &Path) -> ApiError {
         .with_hint(Hint::text("`banger cp` copies files of the machine"))
 }
 
+/// An error of a file of the record.
 pub(crate) fn of_file(path: &Path, error: &io::Error) -> ApiError {
     let text = format!("`{}` cannot be used", path.display());
     ApiError::new(ErrorCode::of_io(error), text).caused_by(error)
@@ -331,12 +342,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("workspace");
         let store = Store::open(&at).unwrap();
-        fs::write(store.temporary("x"), "x").unwrap();
+        let of_first = store.temporary("x");
+        fs::write(&of_first, "x").unwrap();
         std::mem::forget(store);
         // The lock is still held by this process: another open file would wait for it.
         fs::remove_file(at.join("lock")).unwrap();
         let store = Store::open(&at).unwrap();
-        assert!(!store.temporary("x").exists());
+        assert!(!of_first.exists());
+        // What the first one has started goes on, and changes nothing of the second.
+        assert!(fs::write(&of_first, "late").is_err());
+        assert_ne!(store.temporary("x"), of_first);
         drop(store);
         assert!(!at.join("tmp").exists());
     }

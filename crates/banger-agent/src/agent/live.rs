@@ -47,5 +47,5 @@ fn open(request: &Request) -> Result<Side, Refusal> {
         std::fs::create_dir_all(path).map_err(failed)?;
     }
     let folder = Folder::open(path).map_err(failed)?;
-    Side::new(folder, Rules::default()).map_err(failed)
+    Ok(Side::new(folder, Rules::default()).map_err(failed)?.at(path))
 }

@@ -257,6 +257,59 @@ fn another_folder_in_the_place_of_one_is_joined() {
     }
 }
 
+/// Also one that has files of the same names.
+#[test]
+fn another_folder_between_two_sessions_is_joined() {
+    for side in [Place::Host, Place::Guest] {
+        let world = World::new();
+        let (root, other) = match side {
+            Place::Host => (&world.host, &world.guest),
+            Place::Guest => (&world.guest, &world.host),
+        };
+        let names = ["f1", "f2", "f3"];
+        names.iter().for_each(|name| world.host(name, name));
+        let live = world.start();
+        live.alike();
+        live.stop();
+        let moved = root.path().with_extension("moved");
+        fs::rename(root.path(), &moved).unwrap();
+        fs::create_dir(root.path()).unwrap();
+        fs::write(root.path().join("f1"), "f1").unwrap();
+        fs::write(other.path().join("f4"), "f4").unwrap();
+        let live = world.start();
+        live.alike();
+        live.stop();
+        for name in ["f1", "f2", "f3", "f4"] {
+            assert_eq!(content(other, name).as_deref(), Some(name), "{side:?}");
+        }
+        fs::remove_dir_all(moved).unwrap();
+    }
+}
+
+/// A watch of the folder itself does not tell of that.
+#[test]
+fn a_folder_of_the_guest_whose_parent_is_replaced_is_joined() {
+    let mut world = World::new();
+    let parent = world.guest.path().join("parent");
+    world.at = Some(parent.join("app"));
+    let app = world.at.clone().unwrap();
+    fs::create_dir_all(&app).unwrap();
+    for name in ["f1", "f2"] {
+        world.host(name, name);
+    }
+    let live = world.start();
+    live.until("they arrive", || app.join("f2").exists());
+    fs::rename(&parent, parent.with_extension("old")).unwrap();
+    fs::create_dir_all(&app).unwrap();
+    fs::write(app.join("f1"), "f1").unwrap();
+    let end = live.end();
+    assert!(matches!(end, End::RootGone(Place::Guest)), "{end:?}");
+    let live = world.start();
+    live.until("they arrive again", || app.join("f2").exists());
+    assert_eq!(content(&world.host, "f2").as_deref(), Some("f2"));
+    live.stop();
+}
+
 /// As of a guest whose folder is in memory: it is another one after its start.
 #[test]
 fn a_side_that_has_nothing_of_the_base_at_the_begin_removes_nothing() {

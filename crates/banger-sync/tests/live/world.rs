@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -20,6 +20,8 @@ pub struct World {
     pub host: TempDir,
     pub guest: TempDir,
     pub state: TempDir,
+    /// The guest's folder, if it is not `guest` itself.
+    pub at: Option<PathBuf>,
     pub ignore: Vec<String>,
     /// What the owner of the folders says to sessions.
     pub wanted: Arc<AtomicBool>,
@@ -29,7 +31,7 @@ impl World {
     pub fn new() -> Self {
         let [host, guest, state] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let wanted = Arc::new(AtomicBool::new(true));
-        Self { host, guest, state, ignore: Vec::new(), wanted }
+        Self { host, guest, state, at: None, ignore: Vec::new(), wanted }
     }
 
     pub fn host(&self, name: &str, content: &str) {
@@ -60,7 +62,8 @@ impl World {
     /// A connection to the guest's folder.
     fn serve(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let side = Side::new(Folder::open(self.guest.path()).unwrap(), Rules::default()).unwrap();
+        let path = self.at.as_deref().unwrap_or(self.guest.path());
+        let side = Side::new(Folder::open(path).unwrap(), Rules::default()).unwrap().at(path);
         std::thread::spawn(move || banger_sync_side::serve(theirs, &[], side));
         ours
     }

@@ -26,7 +26,12 @@ list "$5" >"$t/paths"
       fi
       [ ! -e "$q/.git" ] || blocked 77 "$q"
     done
-    [ -n "$rest" ] || [ ! -d "$p" ] || [ -L "$p" ] || ! known -o -- "$p" || blocked 76 "$p"
+    if [ -z "$rest" ] && [ -d "$p" ] && [ ! -L "$p" ] && known -o -- "$p"; then
+      q=$(git -c safe.directory="*" ls-files -o -- "$p" | grep -m 1 "/\$" || true)
+      q=${q%/}
+      [ -z "$q" ] || [ ! -e "$q/.git" ] || blocked 77 "$q"
+      blocked 76 "$p"
+    fi
   done' "$t/blocked" <"$t/paths" 2>"$t/said" || {
   for code in 76 77; do
     [ ! -e "$t/blocked.$code" ] || { cat -- "$t/blocked.$code" >&2; exit "$code"; }

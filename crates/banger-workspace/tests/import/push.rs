@@ -138,6 +138,17 @@ fn a_file_that_would_be_in_another_repository_of_the_guest_stays_here() {
     assert!(error.message.starts_with("`nest` in"), "{error:?}");
     assert!(error.message.contains("a repository of its own"), "{error:?}");
     assert_eq!(pair.in_guest("nest/z"), None);
+    // A file in the place of a folder with one.
+    let pair = Pair::new();
+    pair.guest("dir/in/own", "x");
+    git(&pair.world.guest.join("dir/in"), &["init", "-q"]);
+    fs::remove_dir_all(pair.world.host.join("dir")).unwrap();
+    pair.world.write("dir", "host\n");
+    pair.world.git(&["add", "-A"]);
+    let error = pair.push(&PushOptions::default()).unwrap_err();
+    assert!(error.message.starts_with("`dir/in` in"), "{error:?}");
+    assert!(error.message.contains("a repository of its own"), "{error:?}");
+    assert_eq!(pair.in_guest("dir/in/own").as_deref(), Some("x"));
 }
 
 /// Counts the commands in the guest.

@@ -8,6 +8,7 @@ pub mod completion;
 pub mod cp;
 pub mod daemon;
 pub mod doctor;
+mod equip;
 pub mod exec;
 pub mod image;
 pub mod inside;

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use banger_agents::Agent;
 use banger_api::boot::WaitFor;
 use banger_api::operation::{Accepted, VmTag};
-use banger_api::set::SetVm;
-use banger_api::sync::SyncFolder;
 use banger_api::vm::{Lifetime, VmAction};
 use banger_api::{ApiError, ErrorCode};
 use banger_client::follow::OnInterrupt;
@@ -18,7 +16,7 @@ use crate::command_options;
 use crate::commands::program::{self, AttachedEnd};
 use crate::commands::vm;
 use crate::commands::workload::{self, Workload};
-use crate::commands::{agent, inside, opencode};
+use crate::commands::{agent, equip, inside, opencode};
 use crate::context::Context;
 use crate::errors::{self, Failure, usage};
 use crate::follow;
@@ -120,7 +118,10 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     if args.options.workdir.is_none() && !inside::is_root(args.options.user.as_deref()) {
         return Err(inside::refuse_user(args.options.user.as_deref(), content.folder()).into());
     }
-    content.report_left_out(context);
+    // A live folder brings them.
+    if !args.machine.sync.sync.iter().any(|live| *live.guest.as_path() == *content.folder()) {
+        content.report_left_out(context);
+    }
     args.options.workdir.get_or_insert_with(|| content.folder().into());
     machine(context, args, Some(content)).await
 }
@@ -175,10 +176,14 @@ async fn machine(
         }
         return Err(failure);
     }
-    if let Err(error) = equip(context, &client, &vm, (&args, content.as_ref(), shared)).await {
+    if let Err(error) = equip::equip(context, &client, &vm, (&args, content.as_ref(), shared)).await
+    {
         match hold {
             Some(hold) => remove(context, &client, &vm, hold).await?,
-            None => vm::shell::report_running(context, &client, &vm).await,
+            None => {
+                vm::shell::report_running(context, &client, &vm).await;
+                equip::report_partial(context, &vm, content.is_some());
+            }
         }
         return Err(error);
     }
@@ -240,50 +245,6 @@ async fn work(
             ended.map(|ended| ended.code())
         }
     }
-}
-
-/// Puts in a machine that has started what it works with.
-async fn equip(
-    context: &Context,
-    client: &Client,
-    vm: &VmTag,
-    (args, content, live): (&Args, Option<&Content>, Vec<SyncFolder>),
-) -> Result<(), Failure> {
-    if let Some(content) = content {
-        import(context, client, vm, content).await?;
-    }
-    if !live.is_empty() {
-        let set = VmAction::Set(Box::new(SetVm { sync: live, ..SetVm::default() }));
-        let (accepted, interrupts) =
-            follow::request(context, client.act(vm.id.as_str(), set)).await?;
-        // A part of the start: what it changes is no news.
-        client.follow_to_end(&accepted, interrupts, OnInterrupt::Cancel, &mut ()).await?;
-    }
-    if let Some(agent) = args.agent {
-        let user = args.options.user.as_deref();
-        // A program of the machine itself has begun already, with the login of root; whether it is
-        // there at all, its exit code tells.
-        if args.detach && inside::is_root(user) && program::is_run(client, vm).await? {
-            return Ok(());
-        }
-        inside::prepare(context, client, vm, (agent, user)).await?;
-    }
-    Ok(())
-}
-
-/// Puts a repository or folder in a machine that has started.
-async fn import(
-    context: &Context,
-    client: &Client,
-    vm: &VmTag,
-    content: &Content,
-) -> Result<(), Failure> {
-    let store = repository::store_folder(context, vm)?;
-    content.keep_record(store.clone()).await?;
-    let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
-    let sending = content.send(client, vm, &store, &mut track);
-    context.interrupts.run_interruptible(sending).await??;
-    Ok(())
 }
 
 /// Holds a machine that was just accepted; none where its creation has failed and was undone

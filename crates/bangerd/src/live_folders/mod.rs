@@ -18,8 +18,9 @@ use banger_api::sync::{SyncFolder, SyncView};
 use banger_engine::Engine;
 use banger_engine::capabilities::live_folders::VmFolders;
 use banger_engine::plan::VmPlan;
-use banger_sync::base::{self, Base, Identity};
+use banger_sync::base::{self, Base};
 use banger_sync::{Folders, Session};
+use banger_sync_side::Identity;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
