@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | one side changed, made or removed it | the same on the other side |
 //! | both made the same change | none |
+//! | one side changed the content of a file, the other only its execute bits | both on both sides |
 //! | one side removed it, the other changed it | the change is kept, on both sides |
 //! | both changed it differently | the guest's version gets a name of its own; the host's stays |
 //! | something on either side is left alone ([`Node::Left`]) | none |
@@ -251,9 +252,39 @@ fn differing<B, H, G>(
         let (path, program) = (path.to_vec(), *program);
         return actions.push(Action::Execute { on: Place::Guest, path, program });
     }
+    if let Some(action) = merged(path, base, host, guest) {
+        return actions.push(action);
+    }
     // Without its unknown parts the folder cannot be renamed as a whole.
     let is_folder = guest.children().is_some();
     actions.push(Action::SetAside { path: path.to_vec(), is_folder });
+}
+
+/// The next step if one side changed only the content of a file, and the other only whether it is
+/// a program: that first, since the content brings it along.
+fn merged<B, H, G>(
+    path: &[u8],
+    base: Option<&Node<B>>,
+    host: &Node<H>,
+    guest: &Node<G>,
+) -> Option<Action> {
+    let (Some((known, _)), Some(ours), Some(theirs)) = (base?.file(), host.file(), guest.file())
+    else {
+        return None;
+    };
+    // The side with the new content, what it says of the bits, and what the other one says.
+    let (newer, has, wanted) = if known == theirs.0 {
+        (Place::Host, ours.1, theirs.1)
+    } else if known == ours.0 {
+        (Place::Guest, theirs.1, ours.1)
+    } else {
+        return None;
+    };
+    let path = path.to_vec();
+    Some(match has == wanted {
+        true => Action::Copy { to: newer.other(), path },
+        false => Action::Execute { on: newer, path, program: wanted },
+    })
 }
 
 /// Replaces `old` on one side by `new` of the other side.

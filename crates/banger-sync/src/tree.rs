@@ -115,6 +115,14 @@ impl<S> Node<S> {
         }
     }
 
+    /// Digest, and whether it is a program, if it is a file.
+    pub fn file(&self) -> Option<(Digest, bool)> {
+        match self {
+            Self::File { digest, program, .. } => Some((*digest, *program)),
+            Self::Folder(_) | Self::Link { .. } | Self::Left(_) => None,
+        }
+    }
+
     /// The node at a path below.
     pub fn get(&self, path: &[u8]) -> Option<&Self> {
         parts(path).try_fold(self, |node, part| node.children()?.get(part))

@@ -106,6 +106,20 @@ fn after(base: &Tree, host: &Tree, guest: &Tree) -> (Tree, Tree) {
 }
 
 #[test]
+fn new_content_and_new_bits_of_the_other_side_are_no_conflict() {
+    for (bits, other) in [(program(1), file(1)), (file(1), program(1))] {
+        let base = tree(&[("a", other.clone())]);
+        let Node::File { program, .. } = bits else { panic!() };
+        let Node::File { program: before, .. } = other else { panic!() };
+        let content = Node::File { digest: [2; 20], program: before, seen: () };
+        let expected = tree(&[("a", Node::File { digest: [2; 20], program, seen: () })]);
+        let (bits, content) = (tree(&[("a", bits)]), tree(&[("a", content)]));
+        assert_eq!(after(&base, &bits, &content), (expected.clone(), expected.clone()));
+        assert_eq!(after(&base, &content, &bits), (expected.clone(), expected));
+    }
+}
+
+#[test]
 fn one_sided_changes_arrive() {
     let base = tree(&[("a", file(1)), ("d/b", file(2)), ("d/c", file(3))]);
     for changed in [

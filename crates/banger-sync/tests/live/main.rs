@@ -117,8 +117,7 @@ fn nothing_is_removed_when_a_whole_side_is_empty() {
 fn nothing_comes_back_where_a_side_was_emptied_after_the_first_copy() {
     for side in [Place::Host, Place::Guest] {
         let world = World::new();
-        let root = if side == Place::Host { &world.host } else { &world.guest };
-        let other = if side == Place::Host { &world.guest } else { &world.host };
+        let [root, other] = world.from(side);
         for name in ["a", "d/b"] {
             world.host(name, name);
         }
@@ -218,10 +217,7 @@ fn a_root_that_vanishes_ends_the_session() {
 fn another_folder_in_the_place_of_one_is_joined() {
     for side in [Place::Host, Place::Guest] {
         let world = World::new();
-        let (root, other) = match side {
-            Place::Host => (&world.host, &world.guest),
-            Place::Guest => (&world.guest, &world.host),
-        };
+        let [root, other] = world.from(side);
         let names = ["f1", "f2", "f3"];
         names.iter().for_each(|name| world.host(name, name));
         let live = world.start();
@@ -262,10 +258,7 @@ fn another_folder_in_the_place_of_one_is_joined() {
 fn another_folder_between_two_sessions_is_joined() {
     for side in [Place::Host, Place::Guest] {
         let world = World::new();
-        let (root, other) = match side {
-            Place::Host => (&world.host, &world.guest),
-            Place::Guest => (&world.guest, &world.host),
-        };
+        let [root, other] = world.from(side);
         let names = ["f1", "f2", "f3"];
         names.iter().for_each(|name| world.host(name, name));
         let live = world.start();

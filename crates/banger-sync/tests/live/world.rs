@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use banger_archive::beneath::Folder;
+use banger_sync::reconcile::Place;
 use banger_sync::{Connection, End, Folders, Session, Status};
 use banger_sync_side::{Rules, Side};
 use tempfile::TempDir;
@@ -40,6 +41,14 @@ impl World {
 
     pub fn guest(&self, name: &str, content: &str) {
         write(self.guest.path(), name, content);
+    }
+
+    /// A side's folder, and the other one.
+    pub fn from(&self, side: Place) -> [&TempDir; 2] {
+        match side {
+            Place::Host => [&self.host, &self.guest],
+            Place::Guest => [&self.guest, &self.host],
+        }
     }
 
     pub fn folders(&self) -> Folders {
