@@ -13,7 +13,8 @@ g ls-files --stage -z
 if [ -s "$t/said" ]; then
   g ls-files -o --exclude-standard -z >"$t/list"
   { grep -zv '/$' <"$t/list" || true; } >"$t/files"
-  xargs -0 -r -n 1 printf '100644 %040d 0\t%s\0' 0 <"$t/files"
+  zeros=0000000000000000000000000000000000000000
+  xargs -0 -r printf "100644 $zeros 0\\t%s\\0" <"$t/files"
 fi
 printf '\0'
 case $3 in
