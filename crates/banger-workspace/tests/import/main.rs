@@ -8,6 +8,7 @@ mod large;
 mod local;
 mod pull;
 mod push;
+mod push_blocked;
 mod submodules;
 mod workspace;
 mod world;
