@@ -54,7 +54,7 @@ async fn import(
     vm: &VmTag,
     content: &Content,
 ) -> Result<(), Failure> {
-    let store = repository::store_folder(context, vm)?;
+    let store = repository::store_folder(context, &vm.id)?;
     content.keep_record(store.clone()).await?;
     let mut track = Progress::new(context, Lines::Total).track(vm.name.as_str());
     let sending = content.send(client, vm, &store, &mut track);

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-use banger_api::operation::VmTag;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{Client, ExecRequest};
 use banger_workspace::origin::Origin;
@@ -35,9 +34,8 @@ impl InWorkspace {
         if !self.workspace {
             return Ok(());
         }
-        let summary = client.vm(vm).await?.summary;
-        let vm = VmTag { id: summary.id, name: summary.name };
-        let folder = store_folder(context, &vm)?;
+        let vm = client.vm(vm).await?.summary;
+        let folder = store_folder(context, &vm.id)?;
         let Some(origin) = Origin::of(&folder)? else {
             let text = format!("no repository of this host is on record for `{}`", vm.name);
             let hint = "`banger run PATH` puts one in a new machine; `-w DIR` names any folder";

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use banger_api::ApiError;
 use banger_api::operation::VmTag;
+use banger_api::{ApiError, VmId};
 use banger_client::{BlockingGuest, Client, Counter};
 use banger_workspace::guest::{Guest, Talk};
 
@@ -15,8 +15,8 @@ use crate::context::Context;
 ///
 /// # Errors
 /// The folders of the installation are not known.
-pub fn store_folder(context: &Context, vm: &VmTag) -> Result<PathBuf, ApiError> {
-    Ok(context.paths()?.workspace(&vm.id))
+pub fn store_folder(context: &Context, vm: &VmId) -> Result<PathBuf, ApiError> {
+    Ok(context.paths()?.workspace(vm))
 }
 
 /// The guest of a machine.

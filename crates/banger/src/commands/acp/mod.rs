@@ -10,7 +10,6 @@ use std::path::PathBuf;
 
 use banger_agents::Agent;
 use banger_agents::acp::Relay;
-use banger_api::operation::VmTag;
 use banger_api::vm::VmDetails;
 use banger_api::{ApiError, ErrorCode, Hint};
 use banger_client::{Exec, ExitStatus};
@@ -126,8 +125,7 @@ fn relay(context: &Context, args: &Args, details: &VmDetails) -> Result<Relay<Ch
 /// The repository that was sent, or the only live folder.
 fn on_record(context: &Context, details: &VmDetails) -> Result<(PathBuf, Vec<u8>), ApiError> {
     let summary = &details.summary;
-    let tag = VmTag { id: summary.id.clone(), name: summary.name.clone() };
-    let folder = repository::store_folder(context, &tag)?;
+    let folder = repository::store_folder(context, &summary.id)?;
     if Store::is_at(&folder)
         && let Some(Origin { path, folder }) = Origin::of(&folder)?
     {
@@ -137,7 +135,7 @@ fn on_record(context: &Context, details: &VmDetails) -> Result<(PathBuf, Vec<u8>
         let host = PathBuf::from(OsString::from_vec(live.folder.host.as_bytes().to_vec()));
         return Ok((host, live.folder.guest.as_bytes().to_vec()));
     }
-    let text = format!("no repository of this host is on record for `{}`", tag.name);
+    let text = format!("no repository of this host is on record for `{}`", summary.name);
     let hint = "`banger run PATH` puts one in a new machine; `--host DIR --guest DIR` name a \
                 folder on both sides";
     Err(ApiError::new(ErrorCode::NotFound, text).with_hint(Hint::text(hint)))

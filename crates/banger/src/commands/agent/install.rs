@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use banger_agents::{Agent, Change, Workspace};
-use banger_api::operation::VmTag;
 use banger_api::vm::VmDetails;
 use banger_api::{ApiError, Hint, exit};
 use banger_workspace::origin::Origin;
@@ -104,8 +103,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 /// one that it would have.
 fn guest_folder(context: &Context, vm: &VmDetails, top: &Path) -> Result<String, ApiError> {
     let summary = &vm.summary;
-    let tag = VmTag { id: summary.id.clone(), name: summary.name.clone() };
-    let sent = Origin::of(&store_folder(context, &tag)?)?;
+    let sent = Origin::of(&store_folder(context, &summary.id)?)?;
     let sent = sent.map(|origin| (origin.path, origin.folder));
     let live = vm.sync.iter().map(|live| {
         let folder = &live.folder;

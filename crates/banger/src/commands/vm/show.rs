@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
 use banger_api::opencode::VmSecrets;
-use banger_api::operation::VmTag;
 use banger_api::vm::{VmDetails, VmSummary};
 use banger_api::{ApiError, ByteString, exit};
 use banger_workspace::origin::Origin;
@@ -80,8 +79,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 
 /// What is on record on this host for a machine.
 fn workspace(context: &Context, vm: &VmSummary) -> Result<Option<WorkspaceView>, ApiError> {
-    let tag = VmTag { id: vm.id.clone(), name: vm.name.clone() };
-    let folder = store_folder(context, &tag)?;
+    let folder = store_folder(context, &vm.id)?;
     // A record in another form does not hide the machine; `vm workspace` tells of it.
     let Ok(Some(Origin { path, folder: guest })) = Origin::of(&folder) else { return Ok(None) };
     Ok(Some(WorkspaceView {

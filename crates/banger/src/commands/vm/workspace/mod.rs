@@ -50,7 +50,7 @@ async fn machine(client: &Client, reference: &str) -> Result<VmTag, ApiError> {
 
 /// Opens the workspace of a machine.
 async fn open(context: &Context, vm: &VmTag) -> Result<Workspace, Failure> {
-    let (folder, name) = (store_folder(context, vm)?, vm.name.clone());
+    let (folder, name) = (store_folder(context, &vm.id)?, vm.name.clone());
     let opening = tokio::task::spawn_blocking(move || Workspace::open(&folder, name.as_str()));
     let opened = context.interrupts.run_interruptible(opening).await?;
     Ok(opened.map_err(|error| thread_failed(&error))??)
