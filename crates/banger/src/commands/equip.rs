@@ -1,5 +1,7 @@
 //! What `banger run` puts in a machine before its command: repository, live folders, agent.
 
+use std::time::Duration;
+
 use banger_api::operation::VmTag;
 use banger_api::set::SetVm;
 use banger_api::sync::SyncFolder;
@@ -8,12 +10,17 @@ use banger_client::Client;
 use banger_client::follow::OnInterrupt;
 
 use super::run::Args;
+use crate::commands::vm::sync;
 use crate::commands::{inside, program};
 use crate::context::Context;
 use crate::errors::Failure;
 use crate::follow;
 use crate::render::progress::{Lines, Progress};
+use crate::render::warning;
 use crate::repository::{self, Content};
+
+/// How long a command waits for the first copy of live folders.
+const FIRST_COPY: Duration = Duration::from_secs(60);
 
 /// Puts in a machine that has started what it works with.
 ///
@@ -34,6 +41,11 @@ pub async fn equip(
             follow::request(context, client.act(vm.id.as_str(), set)).await?;
         // A part of the start: what it changes is no news.
         client.follow_to_end(&accepted, interrupts, OnInterrupt::Cancel, &mut ()).await?;
+        // Before both sides are known to be alike, an edit would be a conflict.
+        let joining = sync::alike(client, vm.id.as_str(), FIRST_COPY);
+        if let Err(Failure::Api(error)) = context.interrupts.run_interruptible(joining).await? {
+            warning(&error.line());
+        }
     }
     if let Some(agent) = args.agent {
         let user = args.options.user.as_deref();

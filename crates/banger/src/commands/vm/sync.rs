@@ -67,7 +67,10 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 }
 
 /// Waits until each folder was looked at as a whole after this moment, and is alike.
-async fn alike(client: &Client, vm: &str, most: Duration) -> Result<Vec<SyncView>, Failure> {
+///
+/// # Errors
+/// One is halted, or not alike after this time.
+pub async fn alike(client: &Client, vm: &str, most: Duration) -> Result<Vec<SyncView>, Failure> {
     let begin = tokio::time::Instant::now();
     let first = client.live_folders(vm, true).await?;
     loop {
